@@ -1,0 +1,30 @@
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(CURDIR)/$(BIN)
+
+.PHONY: demo test test-all lint clean
+
+.venv/.installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "make: $(PYTHON) is not Python 3.10 to 3.13; name one: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/.installed
+	PATH="$(RUN):$$PATH" sh demo.sh
+
+test: .venv/.installed
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: .venv/.installed
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv build *.egg-info demo-run

@@ -1,0 +1,1 @@
+"""Catalogue to splits: the ground floor, which imports nothing of ours."""

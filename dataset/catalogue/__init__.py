@@ -1,0 +1,1 @@
+"""The catalogue: tables, session and statistics."""

@@ -1,0 +1,1 @@
+"""The catalogue's history, run by Alembic."""

@@ -1,0 +1,1 @@
+"""Splits to judgement: the classifier, its training and its figures."""

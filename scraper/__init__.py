@@ -1,0 +1,1 @@
+"""Sites to catalogue: spiders, the crawl, and a shop to try it on."""

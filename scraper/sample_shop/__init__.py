@@ -1,0 +1,1 @@
+"""A shop on loopback that speaks the sites' wire formats."""

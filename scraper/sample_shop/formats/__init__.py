@@ -1,0 +1,1 @@
+"""One file a site: how the shop writes what the spider reads."""
