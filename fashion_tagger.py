@@ -1,4 +1,4 @@
-"""The one door: every console script enters here, and nothing heavy is imported before it is needed.
+"""The one door: every console script enters here; nothing heavy is imported for it.
 
 ``crawl`` and its sisters are also subcommands of ``fashion-tagger``. A command's module is imported
 when the command is called, so that ``--help`` answers at once.

@@ -3,13 +3,13 @@
 import click
 
 
-class Failure(click.ClickException):  # noqa: N818 - reads as what happened
+class Failure(click.ClickException):
     """The work could not be done; exit status 1. The message says what, which input, what now."""
 
     exit_code = 1
 
 
-class BadInput(click.ClickException):  # noqa: N818 - reads as what happened
+class BadInput(click.ClickException):
     """What was asked can't be meant; exit status 2. The message names the input and the remedy."""
 
     exit_code = 2

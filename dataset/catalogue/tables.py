@@ -1,0 +1,184 @@
+"""The catalogue's tables as mapped classes; their history is in migrations/versions.
+
+Who writes which: the scraper searches, posts, hashtags, images and sightings; the dataset package
+clusters, decisions, splits and build runs; the model package training runs.
+"""
+
+from datetime import datetime, timezone
+
+from sqlalchemy import Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+def now() -> datetime:
+    """The present moment in UTC, without a zone, as the catalogue keeps all times."""
+    return datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
+
+
+class Base(DeclarativeBase):
+    """Every constraint has a name, so that a migration can change it on SQLite too."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Search(Base):
+    """One word asked of one site, and how far it has come.
+
+    `state`: open, finished (its natural end), failed (`reason` says why; a later run goes on).
+    `cursor`: what the spider needs to ask for the next page; None before the first.
+    """
+
+    __tablename__ = "searches"
+    __table_args__ = (UniqueConstraint("site", "hashtag"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    site: Mapped[str]
+    hashtag: Mapped[str]
+    cursor: Mapped[str | None]
+    state: Mapped[str] = mapped_column(default="open")
+    reason: Mapped[str | None]
+    total: Mapped[int | None]
+    pages: Mapped[int] = mapped_column(default=0)
+    posts: Mapped[int] = mapped_column(default=0)
+    started: Mapped[datetime] = mapped_column(default=now)
+    changed: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+
+class PostRow(Base):
+    """A product or post of a site. `record`: the site's own record as JSON, zlib-compressed."""
+
+    __tablename__ = "posts"
+    __table_args__ = (UniqueConstraint("site", "site_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    site: Mapped[str]
+    site_id: Mapped[str]
+    url: Mapped[str]
+    title: Mapped[str | None]
+    brand: Mapped[str | None]
+    price: Mapped[float | None] = mapped_column(Float)
+    currency: Mapped[str | None]
+    author: Mapped[str | None]
+    posted: Mapped[datetime | None]
+    seen: Mapped[datetime] = mapped_column(default=now)
+    record: Mapped[bytes] = mapped_column(LargeBinary)
+
+    sightings: Mapped[list["Sighting"]] = relationship(back_populates="post")
+
+
+class Hashtag(Base):
+    """A hashtag or search word, normalised."""
+
+    __tablename__ = "hashtags"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str] = mapped_column(unique=True)
+
+
+class PostHashtag(Base):
+    """A hashtag of a post. `source`: search (found under it), caption or attribute."""
+
+    __tablename__ = "post_hashtags"
+    __table_args__ = (Index(None, "hashtag_id", "source"),)
+
+    post_id: Mapped[int] = mapped_column(ForeignKey("posts.id"), primary_key=True)
+    hashtag_id: Mapped[int] = mapped_column(ForeignKey("hashtags.id"), primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+
+
+class Cluster(Base):
+    """Images that are the same photo to the eye."""
+
+    __tablename__ = "clusters"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    made: Mapped[datetime] = mapped_column(default=now)
+
+
+class ImageRow(Base):
+    """Unique bytes. `state`: stored, or refused for `reason` (then there is no file)."""
+
+    __tablename__ = "images"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(unique=True)
+    phash: Mapped[str | None]
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    format: Mapped[str | None]
+    bytes: Mapped[int]
+    store_key: Mapped[str | None]
+    state: Mapped[str] = mapped_column(index=True)
+    reason: Mapped[str | None]
+    cluster_id: Mapped[int | None] = mapped_column(ForeignKey("clusters.id"), index=True)
+    fetched: Mapped[datetime] = mapped_column(default=now)
+
+    sightings: Mapped[list["Sighting"]] = relationship(back_populates="image")
+
+
+class Sighting(Base):
+    """An image in a post, at a position from 0.
+
+    `state`: wanted (still to fetch), stored, or refused for `reason`.
+    `fallbacks`: addresses to ask when `url` is not there, one a line.
+    """
+
+    __tablename__ = "sightings"
+    __table_args__ = (UniqueConstraint("post_id", "position"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    post_id: Mapped[int] = mapped_column(ForeignKey("posts.id"))
+    position: Mapped[int]
+    url: Mapped[str] = mapped_column(index=True)
+    fallbacks: Mapped[str] = mapped_column(default="")
+    state: Mapped[str] = mapped_column(default="wanted", index=True)
+    reason: Mapped[str | None]
+    image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)
+
+    post: Mapped[PostRow] = relationship(back_populates="sightings")
+    image: Mapped[ImageRow | None] = relationship(back_populates="sightings")
+
+
+class Decision(Base):
+    """A person's word on an image: its label, or None when it should be left out."""
+
+    __tablename__ = "decisions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    label: Mapped[str | None]
+    who: Mapped[str]
+    made: Mapped[datetime] = mapped_column(default=now)
+    undone: Mapped[datetime | None]
+
+
+class Run(Base):
+    """A build or a training. `kind`: build or training; `options` and `outcome` are JSON."""
+
+    __tablename__ = "runs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    path: Mapped[str]
+    options: Mapped[str]
+    outcome: Mapped[str | None]
+    started: Mapped[datetime] = mapped_column(default=now)
+    finished: Mapped[datetime | None]
+
+
+class Assignment(Base):
+    """Which split and label an image had in a build."""
+
+    __tablename__ = "assignments"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    label: Mapped[str]
+    split: Mapped[str]

@@ -1,0 +1,114 @@
+"""Photos: reading any of them as RGB, and keeping the bytes that came under their SHA-256."""
+
+import hashlib
+import io
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageFile, ImageOps
+
+from dataset.errors import Failure
+
+# Pillow's own guard, set here so that every reader of ours has it: 50 MP, twice that is an error.
+Image.MAX_IMAGE_PIXELS = 50_000_000
+# Pillow's name of a format -> the file extension that it is kept under.
+EXTENSIONS = {
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "TIFF": "tif",
+}
+
+
+class Unreadable(ValueError):  # noqa: N818 - reads as what happened
+    """The bytes are no photo, or a broken one; the message says which."""
+
+
+def open_photo(source: Path | bytes) -> Image.Image:
+    """The photo SOURCE as RGB, turned as its EXIF says, transparency on white.
+
+    Raises:
+        Unreadable: not an image, cut off, or more than 100 megapixels.
+        OSError: SOURCE is a file that can't be read.
+    """
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    try:
+        with Image.open(io.BytesIO(data), formats=tuple(EXTENSIONS)) as image:
+            return _as_rgb(ImageOps.exif_transpose(image))
+    # Pillow raises these and more for hostile files; each means that the photo can't be used.
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise Unreadable(str(error) or type(error).__name__) from error
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        # 16-bit grey: convert() would clip everything above 255 to white.
+        image = image.point(lambda value: value * (1 / 256)).convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def letterbox(image: Image.Image, size: int) -> Image.Image:
+    """IMAGE, RGB, fitted into SIZE x SIZE pixels on white, its shape kept."""
+    return ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS, color="white")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write DATA to PATH: aside, synced, then renamed, so that a half file never stands there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(aside).replace(path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class ImageStore:
+    """A folder of photos, each under a key made of its SHA-256: `ab/cd/abcd….jpg`."""
+
+    root: Path
+
+    def put(self, data: bytes, sha256: str, extension: str) -> str:
+        """Keep DATA and return its key; bytes that are there already are not written again.
+
+        Raises:
+            Failure: the folder can't be written.
+        """
+        key = f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{extension}"
+        path = self.root / key
+        try:
+            if not path.exists() or path.stat().st_size != len(data):
+                write_atomically(path, data)
+        except OSError as error:
+            raise Failure(
+                f"photos can't be kept in {self.root}: {error.strerror}; make room or name"
+                " another folder with --images"
+            ) from error
+        return key
+
+    def path(self, key: str) -> Path:
+        """Where the photo of KEY stands."""
+        return self.root / key
+
+
+def sha256_of(data: bytes) -> str:
+    """SHA-256 of DATA, 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+# A photo cut off in its last rows is refused, not filled with grey.
+ImageFile.LOAD_TRUNCATED_IMAGES = False

@@ -1,0 +1,132 @@
+"""The words of a label: which hashtags mean it, and what to search for it."""
+
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dataset.errors import BadInput
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ZONES = ("upper", "lower", "full", "feet", "head")
+BUILT_IN = Path(__file__).with_name("labels.toml")
+
+
+def normalise(word: str) -> str:
+    """WORD as hashtags are compared and stored: NFKC, case folded, ё as е, leading # dropped."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).casefold())
+    return " ".join(folded.replace("ё", "е").strip().lstrip("#").split())
+
+
+def _key(word: str) -> str:
+    """What is equal for "polo shirt", "polo-shirt" and "#PoloShirt"."""
+    return re.sub(r"[\s_\-]+", "", normalise(word))
+
+
+@dataclass(frozen=True)
+class Label:
+    """A class of ours: its NAME, the ZONE of the body it is worn on, and its WORDS."""
+
+    name: str
+    zone: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """All labels by name."""
+
+    labels: Mapping[str, Label]
+
+    @cached_property
+    def _by_word(self) -> dict[str, str]:
+        return {_key(word): label.name for label in self.labels.values() for word in label.words}
+
+    def label_of(self, hashtag: str) -> str | None:
+        """The name of the label that HASHTAG is a word of, or None."""
+        return self._by_word.get(_key(hashtag))
+
+    def label_or_own(self, hashtag: str) -> str:
+        """The label of HASHTAG; one that is in no label is a label of its own."""
+        return self.label_of(hashtag) or normalise(hashtag)
+
+    def words_of(self, tag: str) -> tuple[str, ...]:
+        """What to search for TAG: every word of its label, or TAG itself when it has none."""
+        name = self.label_of(tag)
+        words = self.labels[name].words if name else (tag,)
+        return tuple(dict.fromkeys(normalise(word) for word in words))
+
+
+def load_vocabulary(own: Path | None = None) -> Vocabulary:
+    """The built-in labels, extended by the file OWN, or replaced when it says `replace = true`.
+
+    A label of the same name gains OWN's words; a word that a built-in label had moves to OWN's.
+
+    Raises:
+        BadInput: OWN is missing, is not TOML, or holds something that is not a label.
+    """
+    built_in = _read(BUILT_IN)
+    if own is None:
+        return Vocabulary(_labels(built_in, BUILT_IN))
+    table = _read(own)
+    replaces = table.pop("replace", False)
+    theirs = _labels(table, own)
+    return Vocabulary(theirs if replaces else _extended(_labels(built_in, BUILT_IN), theirs))
+
+
+def _extended(ours: dict[str, Label], theirs: dict[str, Label]) -> dict[str, Label]:
+    taken = {_key(word) for label in theirs.values() for word in label.words}
+    kept = {
+        name: replace(label, words=tuple(w for w in label.words if _key(w) not in taken))
+        for name, label in ours.items()
+    }
+    for name, label in theirs.items():
+        before = kept[name].words if name in kept else ()
+        kept[name] = replace(label, words=before + label.words)
+    return {name: label for name, label in kept.items() if label.words}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; name a readable TOML file of labels") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not TOML in UTF-8: {error}") from error
+
+
+def _labels(table: dict[str, Any], path: Path) -> dict[str, Label]:
+    labels = {normalise(name): _label(name, entry, path) for name, entry in table.items()}
+    _refuse_shared_words(labels.values(), path)
+    return labels
+
+
+def _label(name: str, entry: object, path: Path) -> Label:
+    wanted = f'[{name}] wants zone = one of {", ".join(ZONES)} and words = ["…"]'
+    if not isinstance(entry, dict) or not normalise(name):
+        raise BadInput(f"{path}: {wanted}, not {entry!r}")
+    zone, words = entry.get("zone", "full"), entry.get("words", [name])
+    if zone not in ZONES:
+        raise BadInput(f"{path}: {wanted}, not zone = {zone!r}")
+    if not isinstance(words, list) or not all(isinstance(w, str) and _key(w) for w in words):
+        raise BadInput(f"{path}: {wanted}, not words = {words!r}")
+    return Label(normalise(name), zone, tuple(words))
+
+
+def _refuse_shared_words(labels: Iterable[Label], path: Path) -> None:
+    owner: dict[str, str] = {}
+    for label in labels:
+        for word in label.words:
+            if owner.setdefault(_key(word), label.name) != label.name:
+                raise BadInput(
+                    f"{path}: {word!r} stands in both [{owner[_key(word)]}] and [{label.name}];"
+                    " a word can mean one label only"
+                )

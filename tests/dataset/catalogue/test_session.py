@@ -1,0 +1,113 @@
+"""Opening catalogues: new, old, newer, foreign and broken ones."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from dataset.catalogue.session import HEAD, MIGRATIONS, open_catalogue
+from dataset.catalogue.tables import Base, Search
+from dataset.errors import BadInput, Failure
+
+
+def at_revision(path: Path, revision: str) -> None:
+    """Make the catalogue PATH as the program of REVISION made it, with one search in it."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with sa.create_engine(f"sqlite:///{path}").begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.execute(
+            sa.insert(Search).values(site="lamoda", hashtag="поло", state="open", pages=3, posts=9)
+        )
+
+
+def test_a_new_catalogue_has_exactly_the_mapped_tables(tmp_path: Path) -> None:
+    sessions = open_catalogue(f"sqlite:///{tmp_path}/new.sqlite")
+    with sessions() as session:
+        difference = compare_metadata(
+            MigrationContext.configure(session.connection()), Base.metadata
+        )
+    assert difference == []
+
+
+def test_sqlite_is_in_wal_mode_with_foreign_keys_and_a_busy_timeout(tmp_path: Path) -> None:
+    with open_catalogue(str(tmp_path / "c.sqlite"))() as session:
+        answers = [
+            session.scalar(sa.text(f"PRAGMA {name}"))
+            for name in ("journal_mode", "foreign_keys", "busy_timeout")
+        ]
+    assert answers == ["wal", 1, 30_000]
+
+
+def test_head_is_the_newest_migration() -> None:
+    assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == HEAD
+
+
+def test_an_older_catalogue_is_copied_aside_and_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    at_revision(path, "0001")
+    with open_catalogue(str(path))() as session:
+        assert session.scalar(sa.select(Search.hashtag)) == "поло"
+        assert session.scalar(sa.text("SELECT count(*) FROM runs")) == 0
+    copies = [p for p in tmp_path.iterdir() if ".before-" in p.name]
+    assert len(copies) == 1
+    with sqlite3.connect(copies[0]) as copy:
+        assert copy.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+        assert copy.execute("SELECT hashtag FROM searches").fetchone() == ("поло",)
+
+
+def test_a_newer_catalogue_is_refused_in_one_line_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "newer.sqlite"
+    open_catalogue(str(path))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(Failure, match=r"newer fashion-tagger .*9999.*upgrade") as caught:
+        open_catalogue(str(path))
+    assert "\n" not in caught.value.message
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT * FROM alembic_version").fetchall() == [("9999",)]
+
+
+def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE songs (title TEXT)")
+    with pytest.raises(Failure, match="songs"):
+        open_catalogue(str(path))
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"\xff\xd8\xff\xe0" * 1000)
+    with pytest.raises(Failure, match="not a catalogue or is damaged"):
+        open_catalogue(str(path))
+
+
+@pytest.mark.parametrize("address", ["nosuch://x/y", "://"])
+def test_an_unknown_address_is_a_usage_error(address: str) -> None:
+    with pytest.raises(BadInput, match="not a catalogue's address"):
+        open_catalogue(address)
+
+
+def test_a_password_is_not_repeated_in_the_error() -> None:
+    with pytest.raises(BadInput) as caught:
+        open_catalogue("nosuch://me:hunter2@host/db")
+    assert "hunter2" not in caught.value.message
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="check that the folder exists"):
+        open_catalogue(str(tmp_path / "no" / "such" / "c.sqlite"))
+
+
+def test_reading_a_missing_catalogue_says_to_crawl_first(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="crawl first"):
+        open_catalogue(str(tmp_path / "c.sqlite"), must_exist=True)
+    assert not (tmp_path / "c.sqlite").exists()
