@@ -32,6 +32,8 @@ class Unreadable(ValueError):  # noqa: N818 - reads as what happened
 def open_photo(source: Path | bytes) -> Image.Image:
     """The photo SOURCE as RGB, turned as its EXIF says, transparency on white.
 
+    Its `info` holds only `format`, a key of EXTENSIONS.
+
     Raises:
         Unreadable: not an image, cut off, or more than 100 megapixels.
         OSError: SOURCE is a file that can't be read.
@@ -39,7 +41,9 @@ def open_photo(source: Path | bytes) -> Image.Image:
     data = source if isinstance(source, bytes) else source.read_bytes()
     try:
         with Image.open(io.BytesIO(data), formats=tuple(EXTENSIONS)) as image:
-            return _as_rgb(ImageOps.exif_transpose(image))
+            photo = _as_rgb(ImageOps.exif_transpose(image))
+            photo.info = {"format": image.format}
+            return photo
     # Pillow raises these and more for hostile files; each means that the photo can't be used.
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise Unreadable(str(error) or type(error).__name__) from error
@@ -82,13 +86,17 @@ class ImageStore:
 
     root: Path
 
-    def put(self, data: bytes, sha256: str, extension: str) -> str:
-        """Keep DATA and return its key; bytes that are there already are not written again.
+    @staticmethod
+    def key(sha256: str, extension: str) -> str:
+        """Where bytes of SHA256 belong, below the root."""
+        return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{extension}"
+
+    def put(self, data: bytes, key: str) -> None:
+        """Keep DATA under KEY; bytes that are there already are not written again.
 
         Raises:
             Failure: the folder can't be written.
         """
-        key = f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{extension}"
         path = self.root / key
         try:
             if not path.exists() or path.stat().st_size != len(data):
@@ -98,7 +106,6 @@ class ImageStore:
                 f"photos can't be kept in {self.root}: {error.strerror}; make room or name"
                 " another folder with --images"
             ) from error
-        return key
 
     def path(self, key: str) -> Path:
         """Where the photo of KEY stands."""

@@ -1,0 +1,60 @@
+"""`catalogue stats`: the counts of a catalogue as plain values, and as text."""
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dataset import candidates
+from dataset.catalogue.session import open_catalogue
+from dataset.catalogue.stats import refusals, search_stats
+from dataset.labels import load_vocabulary
+from dataset.text_table import table
+
+
+def read_stats(catalogue: str, vocabulary: Path | None, minimum: int) -> dict[str, Any]:
+    """The counts of CATALOGUE, ready for JSON: searches, labels and refusals.
+
+    Raises:
+        BadInput: there is no such catalogue or vocabulary.
+        Failure: the catalogue can't be read.
+    """
+    words = load_vocabulary(vocabulary)
+    with open_catalogue(catalogue, must_exist=True)() as session:
+        drops = candidates.Drops()
+        photos = candidates.fold(candidates.load(session), drops)
+        sizes = Counter(one.label for one in candidates.give_labels(photos, words, (), drops))
+        return {
+            "searches": [asdict(line) for line in search_stats(session)],
+            "labels": [
+                {"label": label, "photos": count, "missing": max(0, minimum - count)}
+                for label, count in sorted(sizes.items())
+            ],
+            "left_out": {reason: count for reason, count in sorted(drops.counts.items()) if count},
+            "refused": [
+                {"site": site, "reason": reason, "photos": count}
+                for site, reason, count in refusals(session)
+            ],
+            "min_per_class": minimum,
+        }
+
+
+def show(stats: dict[str, Any]) -> str:
+    """STATS (see `read_stats`) as tables for a terminal."""
+    parts = [
+        _table(
+            stats["searches"],
+            ("site", "hashtag", "posts", "images", "duplicates", "wanted", "refused", "state"),
+        ),
+        _table(stats["labels"], ("label", "photos", "missing"), f"to {stats['min_per_class']}"),
+        "\n".join(f"left out {count}: {reason}" for reason, count in stats["left_out"].items()),
+        _table(stats["refused"], ("site", "reason", "photos")),
+    ]
+    return "\n\n".join(part for part in parts if part) or "the catalogue is empty"
+
+
+def _table(lines: list[dict[str, Any]], names: tuple[str, ...], note: str = "") -> str:
+    if not lines:
+        return ""
+    head = [f"{name} {note}".strip() if name == "missing" else name for name in names]
+    return table(head, [[str(line[name]) for name in names] for line in lines])

@@ -1,0 +1,47 @@
+"""Options that several commands share, so that they are spelt and explained alike."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+catalogue_option: Callable[[Any], Any] = click.option(
+    "--catalogue",
+    metavar="URL",
+    envvar="FASHION_TAGGER_CATALOGUE",
+    default="catalogue.sqlite",
+    show_default=True,
+    show_envvar=True,
+    help="The catalogue: an SQLite file or an SQLAlchemy URL.",
+)
+images_option: Callable[[Any], Any] = click.option(
+    "--images",
+    type=FOLDER,
+    default=Path("images"),
+    show_default=True,
+    help="The folder that the photos are kept in.",
+)
+vocabulary_option: Callable[[Any], Any] = click.option(
+    "--vocabulary",
+    type=FILE,
+    metavar="FILE",
+    help="Your own labels and their words (TOML): extends the built-in ones, or replaces them"
+    " with `replace = true` in its first line.",
+)
+
+
+class CommaList(click.ParamType):
+    """Words between commas as a tuple, empty ones dropped."""
+
+    name = "words"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        """VALUE's words, each once, in their order."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(dict.fromkeys(word.strip() for word in value.split(",") if word.strip()))

@@ -1,0 +1,111 @@
+"""The bytes of an image: asked for, checked, hashed and stored."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from dataset.duplicates import perceptual_hash
+from dataset.images import EXTENSIONS, ImageStore, Unreadable, open_photo, sha256_of
+
+# Smaller than the trunk's smallest input: of no use to any classifier of ours.
+SMALLEST_SIDE = 75
+LARGEST_BYTES = 20_000_000
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why a photo is not kept. With `sha256` when its bytes came: the same bytes are known then."""
+
+    reason: str
+    sha256: str | None = None
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A stored photo. `phash`: 16 hex digits; width and height in pixels, turned as EXIF says."""
+
+    sha256: str
+    phash: str
+    width: int
+    height: int
+    format: str
+    bytes: int
+    store_key: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came for an address: status, body, and headers with lower-case names."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+
+Download = Callable[[str], Awaitable[Answer | Refused]]
+
+
+async def fetch_image(
+    download: Download, addresses: Sequence[str], store: ImageStore
+) -> Fetched | Refused:
+    """Fetch the first of ADDRESSES that is there, check it and put it into STORE.
+
+    Raises:
+        Failure: the store can't be written.
+    """
+    outcome: Answer | Refused = Refused("no address")
+    for address in addresses:
+        outcome = await download(address)
+        if isinstance(outcome, Refused) or outcome.status not in (404, 410):
+            break
+    if isinstance(outcome, Refused):
+        return outcome
+    if refused := _refused_by_site(outcome):
+        return refused
+    return await asyncio.to_thread(_keep, outcome.body, store)
+
+
+def _refused_by_site(answer: Answer) -> Refused | None:
+    if answer.status != 200:
+        return Refused(f"HTTP {answer.status}")
+    said = answer.headers.get("x-robots-tag", "").lower().replace(" ", "")
+    if {"noai", "noimageai"} & set(said.replace(":", ",").split(",")):
+        return Refused("noai")
+    return None
+
+
+def _keep(body: bytes, store: ImageStore) -> Fetched | Refused:
+    examined = examine(body)
+    if isinstance(examined, Fetched):
+        store.put(body, examined.store_key)
+    return examined
+
+
+def examine(body: bytes) -> Fetched | Refused:
+    """What BODY is: a photo with its hashes, or the reason to refuse it."""
+    sha256 = sha256_of(body)
+    if not body:
+        return Refused("empty")
+    try:
+        image = open_photo(body)
+    except Unreadable:
+        return Refused("broken or no image", sha256, len(body))
+    if min(image.size) < SMALLEST_SIDE:
+        return Refused(f"smaller than {SMALLEST_SIDE} pixels", sha256, len(body))
+    return _fetched(body, sha256, image)
+
+
+def _fetched(body: bytes, sha256: str, image: Image.Image) -> Fetched:
+    kind = str(image.info["format"])
+    return Fetched(
+        sha256=sha256,
+        phash=perceptual_hash(image),
+        width=image.width,
+        height=image.height,
+        format=kind,
+        bytes=len(body),
+        store_key=ImageStore.key(sha256, EXTENSIONS[kind]),
+    )

@@ -1,0 +1,224 @@
+"""What is still to do, kept in the catalogue: searches with their cursors, images still wanted.
+
+Each function is one step of a transaction that the caller commits: after a crash work is either done
+and marked, or neither.
+"""
+
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from dataset.catalogue.tables import (
+    Cluster,
+    Hashtag,
+    ImageRow,
+    PostHashtag,
+    PostRow,
+    Search,
+    Sighting,
+)
+from dataset.duplicates import HashIndex
+from dataset.labels import normalise
+from scraper.fetching import Fetched, Refused
+from scraper.spiders.base import Page, Post
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A photo to fetch: its address and what to ask when it is not there."""
+
+    url: str
+    fallbacks: tuple[str, ...]
+
+
+def search_for(session: Session, site: str, hashtag: str) -> Search:
+    """The search of SITE for HASHTAG, made when it is new; one that failed is opened again."""
+    hashtag = normalise(hashtag)
+    found = session.scalar(sa.select(Search).filter_by(site=site, hashtag=hashtag))
+    if found is None:
+        found = Search(site=site, hashtag=hashtag)
+        session.add(found)
+        session.flush()
+    elif found.state == "failed":
+        found.state, found.reason = "open", None
+    return found
+
+
+def save_page(session: Session, search: Search, page: Page) -> None:
+    """Keep PAGE's posts, their photos as wanted, and the cursor behind it."""
+    for post in page.posts:
+        _save_post(session, search, post)
+    search.pages += 1
+    search.posts += len(page.posts)
+    search.total = page.total if page.total is not None else search.total
+    if page.next_cursor is None or page.next_cursor == search.cursor:
+        search.state = "finished"
+    search.cursor = page.next_cursor
+
+
+def _save_post(session: Session, search: Search, post: Post) -> None:
+    row = session.scalar(sa.select(PostRow).filter_by(site=search.site, site_id=post.site_id))
+    if row is None:
+        row = _new_post(search.site, post)
+        session.add(row)
+        session.flush()
+    _save_hashtags(session, row, [search.hashtag], "search")
+    _save_hashtags(session, row, post.hashtags, "caption")
+    known = {sighting.url for sighting in row.sightings}
+    for photo in post.photos:
+        if photo.url not in known:
+            row.sightings.append(_sighting(session, photo.url, photo.fallbacks, len(row.sightings)))
+            known.add(photo.url)
+
+
+def _new_post(site: str, post: Post) -> PostRow:
+    record = json.dumps(post.record, ensure_ascii=False, sort_keys=True, default=str)
+    return PostRow(
+        site=site,
+        site_id=post.site_id,
+        url=post.url,
+        title=post.title,
+        brand=post.brand,
+        price=post.price,
+        currency=post.currency,
+        author=post.author,
+        posted=post.posted,
+        record=zlib.compress(record.encode()),
+    )
+
+
+def _sighting(session: Session, url: str, fallbacks: Sequence[str], position: int) -> Sighting:
+    """A sighting of URL, with the outcome that another post's sighting of it came to."""
+    known = session.scalar(
+        sa.select(Sighting).where(Sighting.url == url, Sighting.state != "wanted").limit(1)
+    )
+    outcome = (
+        {"state": known.state, "reason": known.reason, "image_id": known.image_id} if known else {}
+    )
+    return Sighting(url=url, fallbacks="\n".join(fallbacks), position=position, **outcome)
+
+
+def _save_hashtags(session: Session, row: PostRow, hashtags: Iterable[str], source: str) -> None:
+    for text in dict.fromkeys(normalise(hashtag) for hashtag in hashtags):
+        tag = session.scalar(sa.select(Hashtag).filter_by(text=text))
+        if tag is None:
+            tag = Hashtag(text=text)
+            session.add(tag)
+            session.flush()
+        key = (row.id, tag.id, source)
+        if session.get(PostHashtag, key) is None:
+            session.add(PostHashtag(post_id=row.id, hashtag_id=tag.id, source=source))
+
+
+def _of_searches(site: str, hashtags: Sequence[str]) -> sa.Select[Any]:
+    """The ids of SITE's posts that were found under one of HASHTAGS."""
+    return (
+        sa.select(PostRow.id)
+        .join(PostHashtag, PostHashtag.post_id == PostRow.id)
+        .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
+        .where(
+            PostRow.site == site,
+            PostHashtag.source == "search",
+            Hashtag.text.in_([normalise(hashtag) for hashtag in hashtags]),
+        )
+    )
+
+
+def wanted(session: Session, site: str, hashtag: str, limit: int) -> list[Wanted]:
+    """At most LIMIT photos still to fetch of the posts that SITE's search for HASHTAG found."""
+    rows = session.execute(
+        sa.select(Sighting.url, sa.func.max(Sighting.fallbacks))
+        .where(Sighting.state == "wanted", Sighting.post_id.in_(_of_searches(site, [hashtag])))
+        .group_by(Sighting.url)
+        .order_by(sa.func.min(Sighting.id))
+        .limit(limit)
+    )
+    return [
+        Wanted(url, tuple(fallbacks.split("\n")) if fallbacks else ()) for url, fallbacks in rows
+    ]
+
+
+def stored_count(session: Session, site: str, hashtags: Sequence[str]) -> int:
+    """How many different images are stored of SITE's posts found under HASHTAGS."""
+    return (
+        session.scalar(
+            sa.select(sa.func.count(Sighting.image_id.distinct())).where(
+                Sighting.state == "stored",
+                Sighting.post_id.in_(_of_searches(site, hashtags)),
+            )
+        )
+        or 0
+    )
+
+
+def hash_index(session: Session) -> HashIndex:
+    """The perceptual hashes of all stored images, each owned by its cluster."""
+    rows = session.execute(
+        sa.select(ImageRow.phash, ImageRow.cluster_id).where(ImageRow.state == "stored")
+    )
+    known = [(phash, cluster) for phash, cluster in rows if phash and cluster]
+    return HashIndex([phash for phash, _ in known], [cluster for _, cluster in known])
+
+
+def refuse(session: Session, url: str, refused: Refused) -> None:
+    """Mark the photo URL as refused, in every post that shows it."""
+    image = None
+    if refused.sha256 is not None:
+        image = _image(session, refused.sha256)
+        if image is None:
+            image = ImageRow(
+                sha256=refused.sha256, bytes=refused.bytes, state="refused", reason=refused.reason
+            )
+            session.add(image)
+            session.flush()
+    _settle(session, url, "refused", refused.reason, image.id if image else None)
+
+
+def store(session: Session, url: str, fetched: Fetched, index: HashIndex) -> str:
+    """Keep FETCHED as what URL shows; returns new, exact duplicate or near duplicate."""
+    image, outcome = _image(session, fetched.sha256), "exact duplicate"
+    if image is None or image.state != "stored":
+        near = index.nearest(fetched.phash)
+        outcome = "new" if near is None else "near duplicate"
+        cluster = near if near is not None else _new_cluster(session)
+        image = image or ImageRow(sha256=fetched.sha256)
+        _fill(image, fetched, cluster)
+        session.add(image)
+        session.flush()
+        index.add(fetched.phash, cluster)
+    _settle(session, url, "stored", None, image.id)
+    return outcome
+
+
+def _image(session: Session, sha256: str) -> ImageRow | None:
+    return session.scalar(sa.select(ImageRow).filter_by(sha256=sha256))
+
+
+def _new_cluster(session: Session) -> int:
+    cluster = Cluster()
+    session.add(cluster)
+    session.flush()
+    return cluster.id
+
+
+def _fill(image: ImageRow, fetched: Fetched, cluster: int) -> None:
+    image.phash, image.format, image.bytes = fetched.phash, fetched.format, fetched.bytes
+    image.width, image.height = fetched.width, fetched.height
+    image.store_key, image.cluster_id = fetched.store_key, cluster
+    image.state, image.reason = "stored", None
+
+
+def _settle(
+    session: Session, url: str, state: str, reason: str | None, image_id: int | None
+) -> None:
+    session.execute(
+        sa.update(Sighting)
+        .where(Sighting.url == url, Sighting.state == "wanted")
+        .values(state=state, reason=reason, image_id=image_id)
+        .execution_options(synchronize_session=False)
+    )

@@ -1,0 +1,262 @@
+"""Lamoda (lamoda.ru, .by, .kz): public search pages, no key. Facts seen 2020 to 2026.
+
+A page embeds its state as JSON, with every photo of a product; where there is none, or it does not
+hold the products, the cards on the page serve (two generations of them).
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs, quote, urlencode, urljoin, urlsplit
+
+from bs4 import BeautifulSoup, Tag
+
+from scraper.errors import LayoutChanged
+from scraper.spiders.base import Ask, HashtagSpider, Page, Photo, Post
+
+IMAGES = "https://a.lmcdn.ru"
+PER_PAGE = 60
+NOTHING_FOUND = "Поиск не дал результатов"
+CURRENCIES = {"ru": "RUB", "by": "BYN", "kz": "KZT"}
+
+
+class Spider(HashtagSpider):
+    """Lamoda's search, all pages of it."""
+
+    title = "Lamoda"
+    needs = "nothing; Lamoda answers addresses in Russia, Belarus and Kazakhstan"
+    limits = "60 products a page; blocks foreign addresses and proxies"
+    checked = "2026-11"
+    site_url = "https://www.lamoda.ru"
+    image_url = IMAGES
+
+    def search_request(self, query: str, cursor: str | None) -> Ask:
+        """The first page of the search, or the path and query that CURSOR is."""
+        return Ask(self.asked_url + (cursor or f"/catalogsearch/result/?q={quote(query)}"))
+
+    def read(self, body: bytes, url: str) -> Page:
+        """See the function `read`."""
+        return read(body, url)
+
+    def refusal(self, status: int, body: bytes) -> str | None:
+        """Name the block of foreign addresses, a 403 with code 10403."""
+        if status == 403 and b"10403" in body:
+            return (
+                "Lamoda blocks this network address (code 10403: it answers addresses in Russia,"
+                " Belarus and Kazakhstan only, and no proxies)"
+            )
+        return None
+
+
+def read(body: bytes, url: str) -> Page:
+    """The products of a search or category page, and the way to the next page.
+
+    Raises:
+        LayoutChanged: no product is found, and the page does not say that there is none.
+    """
+    soup = BeautifulSoup(body, "lxml")
+    state = _state(soup)
+    records = [*_state_products(state)] or [*_current_cards(soup)] or [*_older_cards(soup)]
+    total = _total(soup, state)
+    if records:
+        posts = _posts(records, url)
+        return Page(posts, _next_cursor(url, len(records), total, _last_page(state)), total)
+    if NOTHING_FOUND in soup.get_text(" ") or _is_past_the_end(url, total):
+        return Page((), None, total or 0)
+    raise LayoutChanged("neither products nor “nothing found” on Lamoda's page", url)
+
+
+def _is_past_the_end(url: str, total: int | None) -> bool:
+    """Products went while we were paging: the page after the last one is empty."""
+    return total is not None and (_page_number(url) - 1) * PER_PAGE >= total
+
+
+def _posts(records: list[dict[str, Any]], url: str) -> tuple[Post, ...]:
+    posts = tuple(_post(record, url) for record in records)
+    if not any(post.photos for post in posts):
+        raise LayoutChanged(f"none of {len(posts)} products has a photo", url)
+    return posts
+
+
+def _post(record: dict[str, Any], url: str) -> Post:
+    sku = record.get("sku")
+    if not isinstance(sku, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", sku):
+        raise LayoutChanged(f"a product without its sku: {str(record)[:80]}", url)
+    country = (urlsplit(url).hostname or "").rpartition(".")[2]
+    return Post(
+        site_id=sku.upper(),
+        url=urljoin(url, f"/p/{sku.lower()}/"),
+        photos=_photos(record),
+        title=_text(record.get("name")) or _text(record.get("seo_title")),
+        brand=_text(_inside(record, "brand", "name")) or _text(record.get("brand")),
+        price=_price(record),
+        currency=CURRENCIES.get(country, "RUB"),
+        record=record,
+    )
+
+
+def _photos(record: dict[str, Any]) -> tuple[Photo, ...]:
+    gallery = record.get("gallery")
+    listed = gallery if isinstance(gallery, list) and gallery else [record.get("thumbnail")]
+    paths = [_path(address) for address in listed if isinstance(address, str)]
+    return tuple(
+        Photo(f"{IMAGES}/img600x866{p}", (f"{IMAGES}/product{p}", f"{IMAGES}/img236x341{p}"))
+        for p in dict.fromkeys(paths)
+        if p
+    )
+
+
+def _path(address: str) -> str | None:
+    """`/M/P/MP….jpg` of a photo's ADDRESS in any of its forms: bare path, sized, with host."""
+    path = urlsplit(address.strip()).path.lstrip(".")
+    path = re.sub(r"^/?(img\d+x\d+|product)/", "/", path)
+    return path if re.fullmatch(r"(/[\w.%-]+)+\.(jpe?g|png|webp)", path, re.IGNORECASE) else None
+
+
+def _price(record: dict[str, Any]) -> float | None:
+    for value in (record.get("price_amount"), record.get("price"), record.get("price_text")):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        digits = re.sub(r"[^\d.,]", "", value).rstrip(".,") if isinstance(value, str) else ""
+        if re.fullmatch(r"\d+([.,]\d{1,2})?", digits):
+            return float(digits.replace(",", "."))
+    return None
+
+
+def _text(value: object) -> str | None:
+    return " ".join(value.split()) or None if isinstance(value, str) else None
+
+
+def _inside(value: object, *keys: str) -> Any:
+    """What stands in VALUE under KEYS, or None where the way breaks off."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _state(soup: BeautifulSoup) -> dict[str, Any]:
+    """The JSON behind `__NUXT__ =`; empty when there is none or it is not plain JSON."""
+    for script in soup.find_all("script"):
+        match = re.search(r"__NUXT__\s*=\s*(?=\{)", script.string or "")
+        if match:
+            return _json(str(script.string)[match.end() :])
+    return {}
+
+
+def _json(text: str) -> dict[str, Any]:
+    # A string is matched first and kept, so that only commas outside of strings go.
+    strict = re.sub(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', lambda m: m.group(1) or "", text)
+    try:
+        value, _ = json.JSONDecoder().raw_decode(strict)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _state_products(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    # Banners stand between the products; what has no sku is none.
+    products = _inside(_holder(state), "products") or ()
+    yield from (p for p in products if isinstance(p, dict) and "sku" in p)
+
+
+def _holder(state: dict[str, Any]) -> dict[str, Any]:
+    """The part of the state that has the list of products: where it was seen, else nearest."""
+    level: list[Any] = [_inside(state, "payload", "state", "payload"), state]
+    while level:
+        for part in level:
+            if isinstance(part, dict) and _are_products(part.get("products")):
+                return part
+        level = [value for part in level if isinstance(part, dict) for value in part.values()]
+    return {}
+
+
+def _are_products(value: object) -> bool:
+    return isinstance(value, list) and any(isinstance(p, dict) and "sku" in p for p in value)
+
+
+def _current_cards(soup: BeautifulSoup) -> Iterator[dict[str, Any]]:
+    for card in soup.select("div.x-product-card__card"):
+        link = card.select_one("a.x-product-card__link[href], a[href*='/p/']")
+        image = card.select_one("img.x-product-card__pic-img, img")
+        price = _card_text(card, "price-new", "price-single")
+        yield {
+            "sku": _sku(str(link["href"])) if link else None,
+            "url": str(link["href"]) if link else None,
+            "brand": _card_text(card, "brand-name"),
+            "name": _card_text(card, "product-name"),
+            "price_text": price,
+            "thumbnail": _source(image),
+        }
+
+
+def _card_text(card: Tag, *names: str) -> str | None:
+    for name in names:
+        found = card.select_one(f"[class*='x-product-card-description__{name}']")
+        if found:
+            return _text(found.get_text(" "))
+    return None
+
+
+def _source(image: Tag | None) -> str | None:
+    if image is None:
+        return None
+    for name in ("src", "data-src"):
+        value = str(image.get(name) or "")
+        if _path(value):
+            return value
+    return None
+
+
+def _sku(href: str) -> str | None:
+    match = re.search(r"/p/([^/?#]+)", href)
+    return match.group(1) if match else None
+
+
+def _older_cards(soup: BeautifulSoup) -> Iterator[dict[str, Any]]:
+    for card in soup.select("div.products-list-item[data-sku]"):
+        yield {
+            **{name.removeprefix("data-"): str(v) for name, v in card.attrs.items()},
+            "gallery": _gallery(str(card.get("data-gallery") or "")),
+            "thumbnail": str(card.get("data-src") or ""),
+        }
+
+
+def _gallery(text: str) -> list[Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return []
+    return value if isinstance(value, list) else []
+
+
+def _total(soup: BeautifulSoup, state: dict[str, Any]) -> int | None:
+    counter = soup.select_one("[class*='d-catalog-header__product-counter']")
+    digits = re.sub(r"\D", "", counter.get_text()) if counter else ""
+    if digits:
+        return int(digits)
+    total = _inside(_holder(state), "pagination", "total")
+    return total if isinstance(total, int) else None
+
+
+def _last_page(state: dict[str, Any]) -> int | None:
+    holder = _holder(state)
+    pages = _inside(holder, "pagination", "pages") or _inside(holder, "pages")
+    return pages if isinstance(pages, int) else None
+
+
+def _page_number(url: str) -> int:
+    text = parse_qs(urlsplit(url).query).get("page", ["1"])[0]
+    return int(text) if text.isdecimal() else 1
+
+
+def _next_cursor(url: str, count: int, total: int | None, last: int | None) -> str | None:
+    """Path and query of the page after URL's, also where the search led to a category."""
+    number = _page_number(url)
+    if total is not None:
+        more = number * PER_PAGE < total
+    else:
+        more = number < last if last is not None else count >= PER_PAGE
+    parts = urlsplit(url)
+    query = {**parse_qs(parts.query), "page": [str(number + 1)]}
+    return f"{parts.path}?{urlencode(query, doseq=True)}" if more else None
