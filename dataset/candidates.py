@@ -79,7 +79,7 @@ def load(session: Session) -> list[Candidate]:
     return [_candidate(row, posts, told, tags, decided) for row in images]
 
 
-def _grouped(session: Session, query: sa.Select[Any]) -> dict[int, list[Any]]:
+def _grouped(session: Session, query: sa.Executable) -> dict[int, list[Any]]:
     groups: dict[int, list[Any]] = defaultdict(list)
     for key, value in session.execute(query):
         groups[key].append(value)
@@ -87,7 +87,7 @@ def _grouped(session: Session, query: sa.Select[Any]) -> dict[int, list[Any]]:
 
 
 def _candidate(
-    row: sa.Row[Any],
+    row: Any,
     posts: Mapping[int, list[int]],
     told: Mapping[int, tuple[str, str]],
     tags: Mapping[int, list[str]],

@@ -1,7 +1,7 @@
 """What is still to do, kept in the catalogue: searches with their cursors, images still wanted.
 
-Each function is one step of a transaction that the caller commits: after a crash work is either done
-and marked, or neither.
+Each function is one step of a transaction that the caller commits: after a crash work is either
+done and marked, or neither.
 """
 
 import json

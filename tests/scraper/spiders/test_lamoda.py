@@ -1,0 +1,118 @@
+"""Facts about recorded Lamoda pages, written by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scraper.errors import LayoutChanged
+from scraper.spiders.base import Photo
+from scraper.spiders.lamoda import Spider, read
+
+RECORDED = Path(__file__).parents[2] / "recorded" / "lamoda"
+SEARCH = "https://www.lamoda.ru/catalogsearch/result/?q=%D0%BF%D0%BE%D0%BB%D0%BE"
+
+
+def recorded(name: str) -> bytes:
+    return (RECORDED / name).read_bytes()
+
+
+def test_the_embedded_state_gives_every_photo_of_a_product() -> None:
+    page = read(recorded("polo.html"), SEARCH)
+    first, second = page.posts
+    assert (first.site_id, first.title, first.brand) == ("MP002XW1G7O5", "Поло", "Baon")
+    assert (first.price, first.currency) == (2999.0, "RUB")
+    assert first.url == "https://www.lamoda.ru/p/mp002xw1g7o5/"
+    assert [photo.url for photo in first.photos] == [
+        "https://a.lmcdn.ru/img600x866/M/P/MP002XW1G7O5_22861704_1_v1.jpg",
+        "https://a.lmcdn.ru/img600x866/M/P/MP002XW1G7O5_22861705_2_v1.jpg",
+        "https://a.lmcdn.ru/img600x866/M/P/MP002XW1G7O5_22861706_3_v1_2x.jpg",
+    ]
+    assert first.photos[0].fallbacks == (
+        "https://a.lmcdn.ru/product/M/P/MP002XW1G7O5_22861704_1_v1.jpg",
+        "https://a.lmcdn.ru/img236x341/M/P/MP002XW1G7O5_22861704_1_v1.jpg",
+    )
+    assert (second.title, second.price) == ("Поло мужское Lacoste", 15990.0)
+
+
+def test_the_next_page_is_asked_for_while_the_total_says_that_there_is_one() -> None:
+    page = read(recorded("polo.html"), SEARCH)
+    assert page.total == 1234
+    assert page.next_cursor == "/catalogsearch/result/?q=%D0%BF%D0%BE%D0%BB%D0%BE&page=2"
+    before_last = read(recorded("polo.html"), f"{SEARCH}&page=20")
+    assert before_last.next_cursor == "/catalogsearch/result/?q=%D0%BF%D0%BE%D0%BB%D0%BE&page=21"
+    assert read(recorded("polo.html"), f"{SEARCH}&page=21").next_cursor is None
+
+
+def test_a_category_that_the_search_led_to_is_paged_there() -> None:
+    url = "https://www.lamoda.by/c/2512/clothes-polo/?sort=new"
+    page = read(recorded("polo.html"), url)
+    assert page.next_cursor == "/c/2512/clothes-polo/?sort=new&page=2"
+    assert page.posts[0].url == "https://www.lamoda.by/p/mp002xw1g7o5/"
+    assert page.posts[0].currency == "BYN"
+
+
+def test_cards_serve_where_the_state_is_no_json() -> None:
+    first, second = read(recorded("cards.html"), SEARCH).posts
+    assert (first.site_id, first.brand, first.title) == ("MP002XW1G7O5", "Baon", "Поло")
+    assert first.price == 2999.0
+    assert [photo.url for photo in second.photos] == [
+        "https://a.lmcdn.ru/img600x866/R/T/RTLADA204601_18123456_1_v1.jpg"
+    ]
+    assert second.price == 15990.0
+
+
+def test_the_older_cards_are_read_too() -> None:
+    page = read(recorded("older.html"), SEARCH)
+    (hat,) = page.posts
+    assert (hat.site_id, hat.brand, hat.title, hat.price) == ("FE913CMCLMM1", "Ferz", "Шапка", 1010)
+    assert [photo.url[-34:] for photo in hat.photos] == [
+        "/F/E/FE913CMCLMM1_7110810_1_v1.jpg",
+        "/F/E/FE913CMCLMM1_7110811_2_v1.jpg",
+    ]
+    assert page.next_cursor is None
+
+
+def test_a_page_that_says_nothing_found_is_an_empty_end() -> None:
+    page = read(recorded("nothing.html"), SEARCH)
+    assert (page.posts, page.next_cursor, page.total) == ((), None, 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        recorded("no_posts.html"),
+        b"",
+        b"<html><body>Loading</body></html>",
+        recorded("polo.html")[:150],
+        recorded("polo.html").replace(b'"sku": "MP002XW1G7O5"', b'"sku": 7'),
+        recorded("older.html").replace(b"lmcdn.ru/img236x341", b"lmcdn.ru/none?"),
+    ],
+    ids=["no products", "empty", "no list", "cut off", "sku re-typed", "no photos"],
+)
+def test_a_page_without_what_makes_a_product_is_a_changed_layout(body: bytes) -> None:
+    with pytest.raises(LayoutChanged, match="layout changed"):
+        read(body, SEARCH)
+
+
+def test_the_page_after_the_last_is_empty_when_products_went_meanwhile() -> None:
+    page = read(recorded("no_posts.html").replace("1 234".encode(), b"60"), f"{SEARCH}&page=2")
+    assert (page.posts, page.next_cursor) == ((), None)
+
+
+def test_requests_go_to_a_mirror_when_one_is_named() -> None:
+    spider = Spider("http://127.0.0.1:8000/", "http://127.0.0.1:8001")
+    assert spider.search_request("рубашка поло", None).url == (
+        "http://127.0.0.1:8000/catalogsearch/result/?q="
+        "%D1%80%D1%83%D0%B1%D0%B0%D1%88%D0%BA%D0%B0%20%D0%BF%D0%BE%D0%BB%D0%BE"
+    )
+    photo = Photo("https://a.lmcdn.ru/img600x866/M/P/X_1.jpg")
+    assert spider.image_request(photo.url).url == "http://127.0.0.1:8001/img600x866/M/P/X_1.jpg"
+    assert Spider().image_request(photo.url).url == photo.url
+
+
+def test_the_block_of_foreign_addresses_is_named() -> None:
+    body = recorded("blocked.json")
+    assert json.loads(body)["code"] == 10403
+    assert "blocks this network address" in (Spider().refusal(403, body) or "")
+    assert Spider().refusal(500, b"") is None
