@@ -23,6 +23,8 @@ EXTENSIONS = {
     "BMP": "bmp",
     "TIFF": "tif",
 }
+# Pillow opens MPO (two JPEGs in one file, from phones) as JPEG first.
+OPENED = tuple(kind for kind in EXTENSIONS if kind != "MPO")
 
 
 class Unreadable(ValueError):  # noqa: N818 - reads as what happened
@@ -40,7 +42,7 @@ def open_photo(source: Path | bytes) -> Image.Image:
     """
     data = source if isinstance(source, bytes) else source.read_bytes()
     try:
-        with Image.open(io.BytesIO(data), formats=tuple(EXTENSIONS)) as image:
+        with Image.open(io.BytesIO(data), formats=OPENED) as image:
             photo = _as_rgb(ImageOps.exif_transpose(image))
             photo.info = {"format": image.format}
             return photo

@@ -90,5 +90,5 @@ def test_a_bad_own_file_is_named_with_what_is_wrong(tmp_path: Path, text: str, s
 
 
 def test_a_missing_own_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="none.toml"):
+    with pytest.raises(BadInput, match=r"none\.toml"):
         load_vocabulary(tmp_path / "none.toml")

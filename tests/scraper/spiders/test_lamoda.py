@@ -96,7 +96,7 @@ def test_a_page_without_what_makes_a_product_is_a_changed_layout(body: bytes) ->
 
 
 def test_the_page_after_the_last_is_empty_when_products_went_meanwhile() -> None:
-    page = read(recorded("no_posts.html").replace("1 234".encode(), b"60"), f"{SEARCH}&page=2")
+    page = read(recorded("no_posts.html").replace(b"1 234", b"60"), f"{SEARCH}&page=2")
     assert (page.posts, page.next_cursor) == ((), None)
 
 

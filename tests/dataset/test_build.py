@@ -1,0 +1,237 @@
+"""From a catalogue to splits on disk."""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+from PIL import Image
+
+from dataset.build import BuildOptions, Built, build
+from dataset.catalogue.tables import Assignment, Decision, ImageRow
+from dataset.errors import BadInput, Failure
+from dataset.export import folder_of
+from dataset.labels import load_vocabulary
+from tests.dataset.filling import Filling, photo_bytes
+
+
+@pytest.fixture
+def filling(tmp_path: Path) -> Filling:
+    return Filling(tmp_path)
+
+
+def run(filling: Filling, **chosen: object) -> Built:
+    options = {"min_per_class": 5, "size": 64, "images": filling.folder / "images", **chosen}
+    out = filling.folder / "splits"
+    return build(
+        BuildOptions(catalogue=filling.catalogue, out=out, **options),  # type: ignore[arg-type]
+        load_vocabulary(),
+    )
+
+
+def bytes_below(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "build.json"
+    }
+
+
+def test_photos_stand_under_split_and_label_letterboxed(filling: Filling) -> None:
+    filling.products("polo", 20, 0)
+    filling.products("платье", 10, 100)
+    run(filling)
+    out = filling.folder / "splits"
+    count = Counter(path.parts[-3:-1] for path in out.glob("*/*/*.jpg"))
+    assert count == {
+        ("train", "polo"): 16,
+        ("validation", "polo"): 2,
+        ("test", "polo"): 2,
+        ("train", "dress"): 8,
+        ("validation", "dress"): 1,
+        ("test", "dress"): 1,
+    }
+    with Image.open(next(out.glob("train/polo/*.jpg"))) as photo:
+        assert (photo.size, photo.format) == ((64, 64), "JPEG")
+        # 120 x 160 in 64 x 64: 48 wide, so 8 white columns on either side.
+        assert min(photo.convert("L").getpixel((x, 32)) for x in (1, 62)) > 245  # type: ignore[type-var, operator]
+
+
+def test_the_manifest_has_a_row_a_photo(filling: Filling) -> None:
+    filling.products("polo", 10, 0)
+    run(filling)
+    out = filling.folder / "splits"
+    rows = pq.read_table(out / "manifest.parquet").to_pylist()
+    assert [row["path"] for row in rows] == sorted(
+        path.relative_to(out).as_posix() for path in out.glob("*/*/*.jpg")
+    )
+    row = rows[0]
+    assert row["path"].split("/")[:2] == [row["split"], row["label"]]
+    assert row["hashtags"] == ["polo"]
+    assert row["post_url"].startswith("https://x.test/p/polo-")
+    original = filling.store.path(f"{row['sha256'][:2]}/{row['sha256'][2:4]}/{row['sha256']}.jpg")
+    assert hashlib.sha256(original.read_bytes()).hexdigest() == row["sha256"]
+    labels = json.loads((out / "labels.json").read_text())
+    assert (labels["labels"], labels["zones"]) == (["polo"], {"polo": "upper"})
+
+
+def test_one_image_a_cluster_the_best_copy(filling: Filling) -> None:
+    filling.products("polo", 9, 0)
+    small = filling.image(photo_bytes(50), filling.post("a", "polo"))
+    filling.image(photo_bytes(50, (240, 320)), filling.post("b", "polo"), cluster=small)
+    built = run(filling)
+    assert len(built.items) == 10
+    assert built.drops["duplicate of another photo"] == 1
+    pixels = [i.labelled.photo.pixels for i in built.items if i.labelled.photo.cluster == small]
+    assert pixels == [240 * 320]
+
+
+def test_what_one_product_or_cluster_ties_together_is_in_one_split(filling: Filling) -> None:
+    filling.products("polo", 30, 0)
+    for chain in range(10):
+        posts = [filling.post(f"chain{chain}-{i}", "polo") for i in range(2)]
+        filling.image(photo_bytes(1000 + 3 * chain), posts[0])
+        shared = filling.image(photo_bytes(1001 + 3 * chain), *posts)
+        filling.image(photo_bytes(1001 + 3 * chain, quality=60), posts[1], cluster=shared)
+        filling.image(photo_bytes(1002 + 3 * chain), posts[1])
+    built = run(filling)
+    split_of_post: dict[int, set[str]] = {}
+    for item in built.items:
+        for post in item.labelled.photo.posts:
+            split_of_post.setdefault(post, set()).add(item.split)
+    assert len(built.items) == 60
+    assert all(len(splits) == 1 for splits in split_of_post.values())
+
+
+def test_an_image_under_two_labels_is_left_out_and_counted(filling: Filling) -> None:
+    filling.products("polo", 6, 0)
+    filling.image(photo_bytes(90), filling.post("both", "поло", "джинсы"))
+    filling.image(photo_bytes(91), filling.post("same", "поло", "poloshirt"))
+    built = run(filling)
+    assert len(built.items) == 7
+    assert built.drops["two labels"] == 1
+
+
+def test_a_persons_decision_is_above_hashtags(filling: Filling) -> None:
+    filling.products("polo", 7, 0)
+    cluster = filling.image(photo_bytes(90), filling.post("wrong", "dress"))
+    out = filling.image(photo_bytes(91), filling.post("out", "polo"))
+    with filling.sessions.begin() as session:
+        for of, label in ((cluster, "polo"), (out, None)):
+            image = session.scalars(sa.select(ImageRow.id).filter_by(cluster_id=of)).one()
+            session.add(Decision(image_id=image, label=label, who="anna"))
+    built = run(filling)
+    assert Counter(item.label for item in built.items) == {"polo": 8}
+    assert built.drops["no label"] == 1
+
+
+def test_small_classes_are_left_out_and_named(filling: Filling) -> None:
+    filling.products("polo", 6, 0)
+    filling.products("кимоно", 3, 100)
+    built = run(filling)
+    assert built.left_out == {"кимоно": 3}
+    assert {item.label for item in built.items} == {"polo"}
+
+
+def test_no_class_left_fails_and_says_what_to_crawl(filling: Filling) -> None:
+    filling.products("polo", 4, 0)
+    with pytest.raises(Failure, match=r"polo 4.*crawl lamoda --tags polo") as caught:
+        run(filling)
+    assert caught.value.exit_code == 1
+    assert not list(filling.folder.glob(".splits*"))
+
+
+def test_an_empty_catalogue_fails_and_says_to_crawl(filling: Filling) -> None:
+    with pytest.raises(Failure, match="no photos; crawl first"):
+        run(filling)
+
+
+def test_max_per_class_and_labels_narrow_the_build(filling: Filling) -> None:
+    filling.products("polo", 12, 0)
+    filling.products("dress", 12, 100)
+    built = run(filling, max_per_class=8, labels=("поло",))
+    assert Counter(item.label for item in built.items) == {"polo": 8}
+    assert built.drops["over --max-per-class"] == 4
+    assert built.drops["label not asked for"] == 12
+
+
+def test_two_builds_are_equal_to_the_byte_but_for_the_date(filling: Filling) -> None:
+    filling.products("polo", 10, 0)
+    run(filling)
+    first = bytes_below(filling.folder / "splits")
+    run(filling)
+    assert bytes_below(filling.folder / "splits") == first
+    run(filling, seed=5)
+    assert bytes_below(filling.folder / "splits") != first
+
+
+def test_the_seed_changes_only_which_photo_is_where(filling: Filling) -> None:
+    filling.products("polo", 20, 0)
+    first = Counter(item.split for item in run(filling, seed=1).items)
+    assert first == Counter(item.split for item in run(filling, seed=2).items)
+
+
+def test_a_missing_photo_is_named_and_the_rest_is_built(filling: Filling) -> None:
+    filling.products("polo", 10, 0)
+    lost = next((filling.folder / "images").glob("*/*/*.jpg"))
+    lost.unlink()
+    built = run(filling)
+    assert len(built.items) == 9
+    assert list(built.problems.values()) == ["file missing"]
+    assert next(iter(built.problems)).endswith(lost.name)
+
+
+def test_the_wrong_image_folder_is_named(filling: Filling) -> None:
+    filling.products("polo", 6, 0)
+    with pytest.raises(Failure, match="--images"):
+        run(filling, images=filling.folder / "elsewhere")
+    assert not (filling.folder / "splits").exists()
+
+
+def test_somebody_elses_folder_is_not_overwritten(filling: Filling) -> None:
+    filling.products("polo", 6, 0)
+    theirs = filling.folder / "splits" / "thesis.docx"
+    theirs.parent.mkdir()
+    theirs.write_text("important")
+    with pytest.raises(BadInput, match="no build of fashion-tagger"):
+        run(filling)
+    assert theirs.read_text() == "important"
+
+
+def test_a_build_killed_while_changing_places_is_mended(filling: Filling) -> None:
+    filling.products("polo", 6, 0)
+    run(filling)
+    out = filling.folder / "splits"
+    before = bytes_below(out)
+    out.rename(filling.folder / ".splits.before")
+    with pytest.raises(Failure):
+        run(filling, min_per_class=100)
+    assert bytes_below(out) == before
+
+
+def test_the_catalogue_remembers_the_build(filling: Filling) -> None:
+    filling.products("polo", 10, 0)
+    built = run(filling)
+    with filling.sessions() as session:
+        kept = {(a.image_id, a.label, a.split) for a in session.scalars(sa.select(Assignment))}
+    assert kept == {(i.labelled.photo.image_id, i.label, i.split) for i in built.items}
+
+
+@pytest.mark.parametrize(
+    ("label", "folder"),
+    [
+        ("polo", "polo"),
+        ("рубашка поло", "рубашка поло"),
+        ("a/b", "a%2Fb"),
+        ("..", "%2E%2E"),
+        ("100%", "100%25"),
+        ("c:\\d", "c%3A%5Cd"),
+        ("🔥", "🔥"),
+        (".hidden", "%2Ehidden"),
+    ],
+)
+def test_a_label_becomes_a_folder_that_any_system_takes(label: str, folder: str) -> None:
+    assert folder_of(label) == folder
