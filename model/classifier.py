@@ -1,0 +1,97 @@
+"""The network: raw photos -> letterbox -> Inception-v3 trunk -> softmax over the labels.
+
+Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016.
+"""
+
+from pathlib import Path
+
+import keras
+from keras import layers
+
+from dataset.errors import Failure
+
+SMALLEST = 75
+IMAGENET_NAME = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
+IMAGENET_URL = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/" + IMAGENET_NAME
+)
+IMAGENET_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"
+
+
+def build_trunk(size: int, weights: str) -> keras.Model:
+    """(batch, size, size, 3) float32 in [-1, 1] -> (batch, 2048) float32.
+
+    WEIGHTS: `imagenet`, `none`, or the path of a Keras weights file without top.
+
+    Raises:
+        Failure: the weights can't be had, or don't fit.
+    """
+    trunk = keras.applications.InceptionV3(
+        weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3)
+    )
+    if weights != "none":
+        path = imagenet_weights() if weights == "imagenet" else Path(weights)
+        _load(trunk, path)
+    return trunk
+
+
+def _load(trunk: keras.Model, path: Path) -> None:
+    try:
+        trunk.load_weights(str(path))
+    # Keras and h5py raise these for a file of another kind or another network.
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise Failure(
+            f"--weights {path} are no weights of Keras' InceptionV3 without top: {first}"
+        ) from error
+
+
+def imagenet_weights() -> Path:
+    """Keras' own ImageNet weights, fetched at the first use.
+
+    Raises:
+        Failure: they are not in Keras' cache and can't be fetched.
+    """
+    try:
+        return Path(
+            keras.utils.get_file(
+                IMAGENET_NAME, IMAGENET_URL, cache_subdir="models", file_hash=IMAGENET_MD5
+            )
+        )
+    except Exception as error:  # get_file raises bare Exception for any failed fetch
+        raise Failure(
+            f"the ImageNet weights can't be fetched: {IMAGENET_NAME} (MD5 {IMAGENET_MD5}) from"
+            f" {IMAGENET_URL}. Fetch it elsewhere and name it with --weights PATH, or train from"
+            " nothing with --weights none"
+        ) from error
+
+
+def build_features(trunk: keras.Model, size: int, augment: bool) -> keras.Model:
+    """Raw photos, (batch, any, any, 3) uint8 in [0, 255] -> (batch, 2048) float32 trunk outputs.
+
+    The photos are letterboxed on white as build-dataset does. AUGMENT: mirror and shift, while
+    training only.
+    """
+    photos = keras.Input((None, None, 3), dtype="uint8", name="photos")
+    scaled = layers.Resizing(
+        size, size, pad_to_aspect_ratio=True, fill_value=255.0, antialias=True, name="letterbox"
+    )(photos)
+    scaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(scaled)
+    if augment:
+        scaled = layers.RandomFlip("horizontal", name="mirror")(scaled)
+        scaled = layers.RandomTranslation(0.08, 0.08, fill_mode="nearest", name="shift")(scaled)
+    return keras.Model(photos, trunk(scaled), name="features")
+
+
+def join(features: keras.Model, head: keras.Model) -> keras.Model:
+    """FEATURES and HEAD as one: raw photos -> (batch, classes) float32 shares that sum to 1."""
+    photos = keras.Input((None, None, 3), dtype="uint8", name="photos")
+    return keras.Model(photos, head(features(photos)), name="classifier")
+
+
+def build_head(width: int, classes: int) -> keras.Model:
+    """(batch, width) float32 trunk outputs -> (batch, classes) float32 shares that sum to 1."""
+    outputs = keras.Input((width,), name="trunk_outputs")
+    dropped = layers.Dropout(0.2, name="dropout")(outputs)
+    shares = layers.Dense(classes, activation="softmax", dtype="float32", name="labels")(dropped)
+    return keras.Model(outputs, shares, name="head")

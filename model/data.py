@@ -1,0 +1,121 @@
+"""Splits on disk -> arrays of photos, with their labels."""
+
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from dataset.errors import BadInput, Failure
+from dataset.images import Unreadable, letterbox, open_photo
+
+SPLITS = ("train", "validation", "test")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A photo of a split: its path below the data folder, with /, and its label."""
+
+    path: str
+    label: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data folder's examples and its labels in their order."""
+
+    folder: Path
+    labels: tuple[str, ...]
+    examples: tuple[Example, ...]
+
+    def of(self, split: str) -> list[Example]:
+        """The examples of SPLIT, in the order of their paths."""
+        return [example for example in self.examples if example.split == split]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """`pixels`: (n, size, size, 3) uint8; `targets`: (n,) int, places in the labels."""
+
+    examples: Sequence[Example]
+    pixels: np.ndarray
+    targets: np.ndarray
+    unreadable: dict[str, str]
+
+
+def find_data(folder: Path) -> Data:
+    """What FOLDER holds: by its manifest, or by its folders where it has none.
+
+    Raises:
+        BadInput: there is no such folder, or no train split in it.
+        Failure: there are fewer than two labels to tell apart.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"--data {folder}: no such folder; run build-dataset first")
+    manifest = folder / "manifest.parquet"
+    examples = _from_manifest(manifest) if manifest.exists() else _from_folders(folder)
+    labels = tuple(sorted({example.label for example in examples if example.split == "train"}))
+    if not labels:
+        raise BadInput(f"--data {folder} has no photos below train/; run build-dataset first")
+    if len(labels) == 1:
+        raise Failure(
+            f"{folder} has the one label {labels[0]!r}; a classifier needs two to tell apart:"
+            " crawl another tag and build again"
+        )
+    known = tuple(example for example in examples if example.label in labels)
+    return Data(folder, labels, known)
+
+
+def _from_manifest(path: Path) -> list[Example]:
+    rows = pq.read_table(path, columns=["path", "label", "split"]).to_pylist()
+    return sorted((Example(**row) for row in rows), key=lambda example: example.path)
+
+
+def _from_folders(folder: Path) -> list[Example]:
+    return [
+        Example(f"{split}/{below.parent.name}/{below.name}", below.parent.name, split)
+        for split in SPLITS
+        for below in sorted((folder / split).glob("*/*"))
+        if below.suffix.lower() in SUFFIXES
+    ]
+
+
+def read_photos(data: Data, split: str, size: int) -> Photos:
+    """The photos of SPLIT, letterboxed to SIZE; the unreadable ones named and left out."""
+
+    def read(example: Example) -> np.ndarray | str:
+        try:
+            return np.asarray(letterbox(open_photo(data.folder / example.path), size))
+        except (Unreadable, OSError) as error:
+            return str(error) or type(error).__name__
+
+    examples = data.of(split)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        outcomes = list(pool.map(read, examples))
+    both = list(zip(examples, outcomes, strict=True))
+    good = [(example, array) for example, array in both if not isinstance(array, str)]
+    places = {label: place for place, label in enumerate(data.labels)}
+    return Photos(
+        examples=[example for example, _ in good],
+        pixels=np.stack([a for _, a in good]) if good else np.zeros((0, size, size, 3), np.uint8),
+        targets=np.array([places[example.label] for example, _ in good], np.int64),
+        unreadable={example.path: text for example, text in both if isinstance(text, str)},
+    )
+
+
+def class_weights(targets: np.ndarray, classes: int) -> dict[int, float]:
+    """n / (classes * n_c) for each class c of TARGETS, (n,) int: each class weighs the same."""
+    counts = np.bincount(targets, minlength=classes)
+    return {place: len(targets) / (classes * max(1, n)) for place, n in enumerate(counts)}
+
+
+def stored_size(folder: Path) -> int | None:
+    """Width of the photos that build-dataset wrote to FOLDER, in pixels, when it says so."""
+    path = folder / "labels.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("size") if path.exists() else None

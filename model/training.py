@@ -1,0 +1,271 @@
+"""A training on one page: read, trunk, fit, look at the test split once, write."""
+
+import json
+import math
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from dataset.errors import BadInput, Failure
+from model import classifier, report
+from model.data import Data, Photos, class_weights, find_data, read_photos
+from model.evaluation import evaluate
+
+FROZEN_EPOCHS, WHOLE_EPOCHS = 60, 30
+PATIENCE = 8
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What `train-model` was asked for. `epochs` None: 60 for a head, 30 for the whole network."""
+
+    data: Path
+    out: Path
+    weights: str = "imagenet"
+    optimizer: str = "adam"
+    epochs: int | None = None
+    batch_size: int = 32
+    image_size: int = 299
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained classifier, how it learned, and the epoch that was kept, from 1."""
+
+    network: keras.Model
+    history: dict[str, list[float]]
+    best: int
+
+
+def train(options: TrainOptions) -> dict[str, Any]:
+    """Train as OPTIONS say, write the run folder, and return its figures.
+
+    Raises:
+        BadInput: no data there, or --out is taken.
+        Failure: one label only, unreadable photos, weights that can't be had, a loss that is NaN.
+    """
+    began = time.time()
+    refuse_taken(options.out)
+    data = find_data(options.data)
+    keras.utils.set_random_seed(options.seed)
+    trunk = classifier.build_trunk(options.image_size, options.weights)
+    splits = {name: _read(data, name, options.image_size) for name in ("train", "validation")}
+    fit = fit_whole if options.weights == "none" else fit_head
+    fitted = fit(trunk, splits["train"], splits["validation"], len(data.labels), options)
+    splits["test"] = _read(data, "test", options.image_size)
+    if not len(splits["test"].targets):
+        raise Failure(f"{data.folder}/test has no photos to measure on; build with a test share")
+    shares = fitted.network.predict(splits["test"].pixels, batch_size=options.batch_size, verbose=0)
+    metrics = evaluate(shares, splits["test"].targets, data.labels)
+    metrics |= _facts(splits, options, fitted)
+    write_run(options, data, splits["test"], shares, fitted, metrics, time.time() - began)
+    return metrics
+
+
+def refuse_taken(out: Path) -> None:
+    """Raise BadInput when OUT is there and is not empty: no run is overwritten."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"--out {out} is there already; name a new folder for this run")
+
+
+def _read(data: Data, split: str, size: int) -> Photos:
+    photos = read_photos(data, split, size)
+    for path, reason in photos.unreadable.items():
+        tqdm.write(f"left out {data.folder / path}: {reason}")
+    if split == "train" and len(set(photos.targets)) < len(data.labels):
+        missing = [n for i, n in enumerate(data.labels) if i not in set(photos.targets)]
+        raise Failure(f"no readable train photos of: {', '.join(missing)}")
+    return photos
+
+
+def fit_head(
+    trunk: keras.Model, train: Photos, validation: Photos, classes: int, options: TrainOptions
+) -> Fitted:
+    """Keep TRUNK as it is and train a head on its outputs, computed once a photo."""
+    trunk.trainable = False
+    features = classifier.build_features(trunk, options.image_size, augment=False)
+    head = classifier.build_head(int(trunk.output_shape[-1]), classes)
+    outputs = {
+        name: trunk_outputs(features, photos.pixels, options.batch_size, name)
+        for name, photos in (("train", train), ("validation", validation))
+    }
+    rate = 1e-3 if options.optimizer == "adam" else 0.05
+    history, best = _fit(
+        head,
+        (outputs["train"], train.targets),
+        (outputs["validation"], validation.targets),
+        classes,
+        options,
+        rate,
+        options.epochs or FROZEN_EPOCHS,
+    )
+    return Fitted(classifier.join(features, head), history, best)
+
+
+def trunk_outputs(features: keras.Model, pixels: np.ndarray, batch: int, name: str) -> np.ndarray:
+    """(n, 2048) float32 outputs for PIXELS, (n, size, size, 3) uint8, a batch at a time."""
+    parts = [
+        np.asarray(features.predict_on_batch(pixels[start : start + batch]))
+        for start in tqdm(
+            range(0, len(pixels), batch), desc=f"trunk, {name}", unit=" batches", disable=None
+        )
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, features.output_shape[-1]), np.float32)
+
+
+def fit_whole(
+    trunk: keras.Model, train: Photos, validation: Photos, classes: int, options: TrainOptions
+) -> Fitted:
+    """Train trunk and head together: random weights, frozen, would stay random."""
+    for layer in trunk.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # The default, 0.99, remembers the random start for hundreds of steps.
+            layer.momentum = 0.9
+    network = classifier.join(
+        classifier.build_features(trunk, options.image_size, augment=True),
+        classifier.build_head(int(trunk.output_shape[-1]), classes),
+    )
+    epochs = options.epochs or WHOLE_EPOCHS
+    steps = math.ceil(len(train.targets) / options.batch_size) * epochs
+    peak = 1e-3 if options.optimizer == "adam" else 0.05
+    rate = keras.optimizers.schedules.CosineDecay(
+        peak / 10, steps, warmup_target=peak, warmup_steps=max(1, steps // 10)
+    )
+    history, best = _fit(
+        network,
+        (train.pixels, train.targets),
+        (validation.pixels, validation.targets),
+        classes,
+        options,
+        rate,
+        epochs,
+    )
+    return Fitted(network, history, best)
+
+
+def _fit(
+    network: keras.Model,
+    train: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
+    classes: int,
+    options: TrainOptions,
+    rate: Any,
+    epochs: int,
+) -> tuple[dict[str, list[float]], int]:
+    """Fit NETWORK and leave it as it was in its best epoch: the lowest validation loss."""
+    watched = len(validation[1]) > 0
+    bar = _Bar(epochs)
+    callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TerminateOnNaN(), bar]
+    if watched:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                "val_loss", patience=max(PATIENCE, epochs // 3), restore_best_weights=True
+            )
+        )
+    network.compile(
+        _optimizer(options.optimizer, rate), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    history = network.fit(
+        *train,
+        batch_size=options.batch_size,
+        epochs=epochs,
+        validation_data=validation if watched else None,
+        class_weight=class_weights(train[1], classes),
+        callbacks=callbacks,
+        verbose=0,
+    ).history
+    bar.close()
+    if not np.isfinite(history["loss"]).all():
+        raise Failure("the loss became NaN; train with a smaller step (--optimizer adam)")
+    losses = history.get("val_loss")
+    return history, int(np.argmin(losses)) + 1 if losses else len(history["loss"])
+
+
+def _optimizer(name: str, rate: Any) -> keras.optimizers.Optimizer:
+    if name == "sgd":
+        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+    return keras.optimizers.Adam(rate)
+
+
+class _Bar(keras.callbacks.Callback):
+    """A line that moves with the epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.bar = tqdm(total=epochs, desc="training", unit=" epochs", disable=None)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Show the figures of EPOCH."""
+        self.bar.set_postfix({n: f"{v:.3f}" for n, v in (logs or {}).items() if "rate" not in n})
+        self.bar.update()
+
+    def close(self) -> None:
+        """End the line."""
+        self.bar.close()
+
+
+def _facts(splits: dict[str, Photos], options: TrainOptions, fitted: Fitted) -> dict[str, Any]:
+    return {
+        "counts": {name: len(photos.targets) for name, photos in splits.items()},
+        "unreadable": {p: r for photos in splits.values() for p, r in photos.unreadable.items()},
+        "seed": options.seed,
+        "weights": options.weights,
+        "best_epoch": fitted.best,
+        "epochs": len(fitted.history["loss"]),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("keras", "tensorflow", "numpy", "scikit-learn")},
+        },
+    }
+
+
+def write_run(
+    options: TrainOptions,
+    data: Data,
+    test: Photos,
+    shares: np.ndarray,
+    fitted: Fitted,
+    metrics: dict[str, Any],
+    seconds: float,
+) -> None:
+    """Write the run's files aside and rename the folder, so that a half run never stands there."""
+    part = options.out.with_name(f".{options.out.name}.part-{os.getpid()}")
+    part.mkdir(parents=True)
+    labels: Sequence[str] = data.labels
+    fitted.network.save(part / "model.keras")
+    report.write_predictions(part / "predictions.csv", test.examples, shares, labels)
+    counts = np.array(metrics["confusion_matrix"]["counts"])
+    report.draw_confusion(part / "confusion.png", counts, labels, metrics["accuracy"])
+    report.draw_curves(part / "curves.png", fitted.history, fitted.best)
+    _write_json({"labels": list(labels)}, part / "labels.json")
+    chosen = {n: str(v) if isinstance(v, Path) else v for n, v in asdict(options).items()}
+    _write_json(
+        {
+            "options": chosen,
+            "seconds": round(seconds, 1),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "backend": keras.backend.backend(),
+            "photos": Counter(example.split for example in data.examples),
+        },
+        part / "run.json",
+    )
+    _write_json(metrics, part / "metrics.json")
+    if options.out.exists():
+        options.out.rmdir()
+    part.rename(options.out)
+
+
+def _write_json(value: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,119 @@
+"""A run from splits to its folder, with a network from nothing and small drawn photos."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from sklearn.metrics import accuracy_score, f1_score
+
+import fashion_tagger
+
+COLOURS = {"рубашка поло": "red", "dress": "blue"}
+COUNTS = {"train": 12, "validation": 4, "test": 6}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    for split, count in COUNTS.items():
+        for label, colour in COLOURS.items():
+            (folder / "splits" / split / label).mkdir(parents=True)
+            for number in range(count):
+                photo = Image.new("RGB", (90, 120), "white")
+                box = (10 + number, 10, 60 + number, 100)
+                ImageDraw.Draw(photo).rectangle(box, fill=colour)
+                photo.save(folder / "splits" / split / label / f"{number}.png")
+    (folder / "splits" / "test" / "dress" / "broken.png").write_bytes(b"no photo")
+    done = command(folder, "--weights", "none", "--epochs", "12", "--batch-size", "8")
+    assert done.returncode == 0, done.stderr
+    assert "broken.png" in done.stderr + done.stdout
+    assert "starts from nothing" in done.stdout
+    return folder
+
+
+def command(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    door = Path(fashion_tagger.__file__)
+    return subprocess.run(
+        [sys.executable, door, "train-model", "--image-size", "75", "--out", "run", *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def predictions(run: Path) -> list[dict[str, str]]:
+    with (run / "run" / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_figures_follow_from_the_predictions(run: Path) -> None:
+    metrics = json.loads((run / "run" / "metrics.json").read_text())
+    rows = predictions(run)
+    truth, predicted = [r["label"] for r in rows], [r["predicted"] for r in rows]
+    assert len(rows) == 12
+    assert metrics["counts"] == {"train": 24, "validation": 8, "test": 12}
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
+    assert metrics["macro"]["f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert list(metrics["unreadable"]) == ["test/dress/broken.png"]
+
+
+def test_red_and_blue_are_told_apart(run: Path) -> None:
+    assert sum(row["label"] == row["predicted"] for row in predictions(run)) >= 10
+
+
+def test_the_model_alone_gives_the_same_shares_for_raw_photos(run: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, keras, numpy as np; from PIL import Image\n"
+        "model = keras.saving.load_model(sys.argv[1])\n"
+        "photo = np.asarray(Image.open(sys.argv[2]).convert('RGB'))\n"
+        "print(*model.predict(photo[None], verbose=0)[0])"
+    )
+    rows = predictions(run)
+    path = run / "splits" / rows[0]["path"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, run / "run" / "model.keras", path],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shares = np.array([float(text) for text in done.stdout.split()[-2:]])
+    labels = json.loads((run / "run" / "labels.json").read_text())["labels"]
+    assert labels == ["dress", "рубашка поло"]
+    assert shares.sum() == pytest.approx(1, abs=1e-5)
+    # Pillow and Keras scale a little differently; the label and its share agree.
+    assert shares == pytest.approx([float(rows[0][f"p:{n}"]) for n in labels], abs=0.1)
+
+
+def test_the_pictures_are_pictures(run: Path) -> None:
+    for name in ("confusion.png", "curves.png"):
+        with Image.open(run / "run" / name) as picture:
+            assert min(picture.size) >= 300
+
+
+def test_a_finished_run_is_not_overwritten(run: Path) -> None:
+    done = command(run, "--weights", "none", "--data", "splits")
+    assert done.returncode == 2
+    assert "--out run is there already" in done.stderr
+
+
+def test_weights_of_another_kind_are_named(run: Path) -> None:
+    wrong = run / "wrong.h5"
+    wrong.write_bytes(b"not hdf5")
+    done = command(run, "--weights", str(wrong), "--out", "other")
+    assert done.returncode == 1
+    assert "wrong.h5" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (run / "other").exists()
+
+
+def test_missing_weights_are_a_usage_error(run: Path) -> None:
+    done = command(run, "--weights", "none.h5", "--out", "other")
+    assert done.returncode == 2
+    assert "none.h5" in done.stderr
