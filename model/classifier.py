@@ -66,6 +66,13 @@ def imagenet_weights() -> Path:
         ) from error
 
 
+def letterbox_layer(size: int) -> keras.layers.Layer:
+    """(batch, any, any, 3) float32 -> (batch, size, size, 3) float32: fitted in, on white 255."""
+    return layers.Resizing(
+        size, size, pad_to_aspect_ratio=True, fill_value=255.0, antialias=True, name="letterbox"
+    )
+
+
 def build_features(trunk: keras.Model, size: int, augment: bool) -> keras.Model:
     """Raw photos, (batch, any, any, 3) uint8 in [0, 255] -> (batch, 2048) float32 trunk outputs.
 
@@ -73,9 +80,8 @@ def build_features(trunk: keras.Model, size: int, augment: bool) -> keras.Model:
     training only.
     """
     photos = keras.Input((None, None, 3), dtype="uint8", name="photos")
-    scaled = layers.Resizing(
-        size, size, pad_to_aspect_ratio=True, fill_value=255.0, antialias=True, name="letterbox"
-    )(photos)
+    # Resizing pads in the dtype that it is given, and fails for uint8.
+    scaled = letterbox_layer(size)(layers.Rescaling(1.0, name="as_float")(photos))
     scaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(scaled)
     if augment:
         scaled = layers.RandomFlip("horizontal", name="mirror")(scaled)

@@ -1,8 +1,7 @@
 """Splits on disk -> arrays of photos, with their labels."""
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dataset.errors import BadInput, Failure
-from dataset.images import Unreadable, letterbox, open_photo
+from dataset.images import Unreadable, open_photo
 
 SPLITS = ("train", "validation", "test")
+CHUNK = 128
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
@@ -37,16 +37,6 @@ class Data:
     def of(self, split: str) -> list[Example]:
         """The examples of SPLIT, in the order of their paths."""
         return [example for example in self.examples if example.split == split]
-
-
-@dataclass(frozen=True)
-class Photos:
-    """`pixels`: (n, size, size, 3) uint8; `targets`: (n,) int, places in the labels."""
-
-    examples: Sequence[Example]
-    pixels: np.ndarray
-    targets: np.ndarray
-    unreadable: dict[str, str]
 
 
 def find_data(folder: Path) -> Data:
@@ -86,36 +76,24 @@ def _from_folders(folder: Path) -> list[Example]:
     ]
 
 
-def read_photos(data: Data, split: str, size: int) -> Photos:
-    """The photos of SPLIT, letterboxed to SIZE; the unreadable ones named and left out."""
+def read(data: Data, split: str) -> Iterator[tuple[Example, np.ndarray | str]]:
+    """Each photo of SPLIT as it is on disk, (height, width, 3) uint8, or why it can't be read."""
 
-    def read(example: Example) -> np.ndarray | str:
+    def one(example: Example) -> np.ndarray | str:
         try:
-            return np.asarray(letterbox(open_photo(data.folder / example.path), size))
+            return np.asarray(open_photo(data.folder / example.path))
         except (Unreadable, OSError) as error:
             return str(error) or type(error).__name__
 
     examples = data.of(split)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = list(pool.map(read, examples))
-    both = list(zip(examples, outcomes, strict=True))
-    good = [(example, array) for example, array in both if not isinstance(array, str)]
-    places = {label: place for place, label in enumerate(data.labels)}
-    return Photos(
-        examples=[example for example, _ in good],
-        pixels=np.stack([a for _, a in good]) if good else np.zeros((0, size, size, 3), np.uint8),
-        targets=np.array([places[example.label] for example, _ in good], np.int64),
-        unreadable={example.path: text for example, text in both if isinstance(text, str)},
-    )
+        # A chunk at a time: the pool would read the whole split ahead of its user.
+        for start in range(0, len(examples), CHUNK):
+            chunk = examples[start : start + CHUNK]
+            yield from zip(chunk, pool.map(one, chunk), strict=True)
 
 
 def class_weights(targets: np.ndarray, classes: int) -> dict[int, float]:
     """n / (classes * n_c) for each class c of TARGETS, (n,) int: each class weighs the same."""
     counts = np.bincount(targets, minlength=classes)
     return {place: len(targets) / (classes * max(1, n)) for place, n in enumerate(counts)}
-
-
-def stored_size(folder: Path) -> int | None:
-    """Width of the photos that build-dataset wrote to FOLDER, in pixels, when it says so."""
-    path = folder / "labels.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("size") if path.exists() else None

@@ -12,14 +12,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import click
 import keras
 import numpy as np
 from tqdm import tqdm
 
 from dataset.errors import BadInput, Failure
 from model import classifier, report
-from model.data import Data, Photos, class_weights, find_data, read_photos
+from model.data import Data, class_weights, find_data, read
 from model.evaluation import evaluate
+from model.features import Photos, letterboxed, predicted, trunk_outputs
 
 FROZEN_EPOCHS, WHOLE_EPOCHS = 60, 30
 PATIENCE = 8
@@ -63,13 +65,13 @@ def train(options: TrainOptions) -> dict[str, Any]:
     splits = {name: _read(data, name, options.image_size) for name in ("train", "validation")}
     fit = fit_whole if options.weights == "none" else fit_head
     fitted = fit(trunk, splits["train"], splits["validation"], len(data.labels), options)
-    splits["test"] = _read(data, "test", options.image_size)
-    if not len(splits["test"].targets):
+    splits["test"] = test = predicted(fitted.network, read(data, "test"), data.labels)
+    _name_unreadable(data, test)
+    if not len(test.targets):
         raise Failure(f"{data.folder}/test has no photos to measure on; build with a test share")
-    shares = fitted.network.predict(splits["test"].pixels, batch_size=options.batch_size, verbose=0)
-    metrics = evaluate(shares, splits["test"].targets, data.labels)
+    metrics = evaluate(test.values, test.targets, data.labels)
     metrics |= _facts(splits, options, fitted)
-    write_run(options, data, splits["test"], shares, fitted, metrics, time.time() - began)
+    write_run(options, data, test, fitted, metrics, time.time() - began)
     return metrics
 
 
@@ -80,13 +82,17 @@ def refuse_taken(out: Path) -> None:
 
 
 def _read(data: Data, split: str, size: int) -> Photos:
-    photos = read_photos(data, split, size)
-    for path, reason in photos.unreadable.items():
-        tqdm.write(f"left out {data.folder / path}: {reason}")
-    if split == "train" and len(set(photos.targets)) < len(data.labels):
-        missing = [n for i, n in enumerate(data.labels) if i not in set(photos.targets)]
+    photos = letterboxed(read(data, split), data.labels, size)
+    _name_unreadable(data, photos)
+    missing = [n for i, n in enumerate(data.labels) if i not in set(photos.targets)]
+    if split == "train" and missing:
         raise Failure(f"no readable train photos of: {', '.join(missing)}")
     return photos
+
+
+def _name_unreadable(data: Data, photos: Photos) -> None:
+    for path, reason in photos.unreadable.items():
+        click.echo(f"left out {data.folder / path}: {reason}", err=True)
 
 
 def fit_head(
@@ -97,7 +103,7 @@ def fit_head(
     features = classifier.build_features(trunk, options.image_size, augment=False)
     head = classifier.build_head(int(trunk.output_shape[-1]), classes)
     outputs = {
-        name: trunk_outputs(features, photos.pixels, options.batch_size, name)
+        name: trunk_outputs(features, photos.values, options.batch_size, name)
         for name, photos in (("train", train), ("validation", validation))
     }
     rate = 1e-3 if options.optimizer == "adam" else 0.05
@@ -111,17 +117,6 @@ def fit_head(
         options.epochs or FROZEN_EPOCHS,
     )
     return Fitted(classifier.join(features, head), history, best)
-
-
-def trunk_outputs(features: keras.Model, pixels: np.ndarray, batch: int, name: str) -> np.ndarray:
-    """(n, 2048) float32 outputs for PIXELS, (n, size, size, 3) uint8, a batch at a time."""
-    parts = [
-        np.asarray(features.predict_on_batch(pixels[start : start + batch]))
-        for start in tqdm(
-            range(0, len(pixels), batch), desc=f"trunk, {name}", unit=" batches", disable=None
-        )
-    ]
-    return np.concatenate(parts) if parts else np.zeros((0, features.output_shape[-1]), np.float32)
 
 
 def fit_whole(
@@ -144,8 +139,8 @@ def fit_whole(
     )
     history, best = _fit(
         network,
-        (train.pixels, train.targets),
-        (validation.pixels, validation.targets),
+        (train.values, train.targets),
+        (validation.values, validation.targets),
         classes,
         options,
         rate,
@@ -234,7 +229,6 @@ def write_run(
     options: TrainOptions,
     data: Data,
     test: Photos,
-    shares: np.ndarray,
     fitted: Fitted,
     metrics: dict[str, Any],
     seconds: float,
@@ -244,7 +238,7 @@ def write_run(
     part.mkdir(parents=True)
     labels: Sequence[str] = data.labels
     fitted.network.save(part / "model.keras")
-    report.write_predictions(part / "predictions.csv", test.examples, shares, labels)
+    report.write_predictions(part / "predictions.csv", test.examples, test.values, labels)
     counts = np.array(metrics["confusion_matrix"]["counts"])
     report.draw_confusion(part / "confusion.png", counts, labels, metrics["accuracy"])
     report.draw_curves(part / "curves.png", fitted.history, fitted.best)

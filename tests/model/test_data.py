@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dataset.errors import BadInput, Failure
-from model.data import class_weights, find_data, read_photos
+from model.data import class_weights, find_data, read
 
 
 def splits(folder: Path, *names: str, count: int = 2) -> Path:
@@ -27,19 +27,18 @@ def test_folders_are_the_labels_where_there_is_no_manifest(tmp_path: Path) -> No
     ]
 
 
-def test_photos_are_letterboxed_on_white_and_bad_ones_named(tmp_path: Path) -> None:
+def test_photos_come_as_they_are_and_bad_ones_with_their_reason(tmp_path: Path) -> None:
     folder = splits(tmp_path, "train/a", "train/b")
     (folder / "train/b/1.jpg").write_bytes(b"no photo")
-    photos = read_photos(find_data(folder), "train", 30)
-    assert photos.pixels.shape == (3, 30, 30, 3)
-    assert photos.pixels[0, :, 15, 0].tolist() == [255] * 5 + [0] * 20 + [255] * 5
-    assert photos.targets.tolist() == [0, 0, 1]
-    assert list(photos.unreadable) == ["train/b/1.jpg"]
-
-
-def test_an_empty_split_is_an_empty_array(tmp_path: Path) -> None:
-    photos = read_photos(find_data(splits(tmp_path, "train/a", "train/b")), "test", 30)
-    assert photos.pixels.shape == (0, 30, 30, 3)
+    photos = {example.path: photo for example, photo in read(find_data(folder), "train")}
+    shapes = {path: getattr(photo, "shape", None) for path, photo in photos.items()}
+    assert shapes == {
+        "train/a/0.jpg": (20, 30, 3),
+        "train/a/1.jpg": (20, 30, 3),
+        "train/b/0.jpg": (20, 30, 3),
+        "train/b/1.jpg": None,
+    }
+    assert "cannot identify" in str(photos["train/b/1.jpg"])
 
 
 def test_one_label_is_refused_and_named(tmp_path: Path) -> None:
