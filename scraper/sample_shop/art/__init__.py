@@ -1,0 +1,1 @@
+"""How the shop draws its photos: a posed person, garments, fabrics and a background."""

@@ -1,0 +1,250 @@
+"""The shop on the network: a site's format over HTTP, on loopback unless told otherwise."""
+
+import contextlib
+import importlib
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+
+import click
+
+from dataset.errors import BadInput, Failure
+from dataset.images import Unreadable, write_atomically
+from dataset.labels import load_vocabulary
+from dataset.text_table import table
+from scraper.sample_shop.coco import coco_annotations
+from scraper.sample_shop.drawing import Drawing, draw_product
+from scraper.sample_shop.photos import PhotoBytes, as_jpeg, content_type, fitted
+from scraper.sample_shop.replies import PhotoWanted, Reply, plain
+from scraper.sample_shop.stock import Drawn, Stock, drawn_plans, folder_plans, make_stock
+
+FORMATS = Path(__file__).with_name("formats")
+
+
+@dataclass(frozen=True)
+class ShopOptions:
+    """What `sample-shop` is told; PORT 0 takes a free one."""
+
+    photos: Path | None = None
+    site: str = "lamoda"
+    host: str = "127.0.0.1"
+    port: int = 0
+    seed: int = 0
+    per_label: int = 80
+    duplicates: float = 0.1
+    double_tagged: float = 0.05
+    generation: str = "state"
+    key_points: Path | None = None
+    url_file: Path | None = None
+
+
+class SampleShop:
+    """A running shop: its `url`, its `stock`, and how often each target was asked for."""
+
+    def __init__(self, stock: Stock, site: ModuleType, options: ShopOptions) -> None:
+        """Listen at once.
+
+        Raises:
+            Failure: the port is taken or not allowed.
+        """
+        self.stock, self.requests = stock, Counter[str]()
+        self._site, self._generation = site, options.generation
+        self._photos, self._lock = PhotoBytes(), threading.Lock()
+        try:
+            self._server = _Server((options.host, options.port), _handler(self))
+        except (OSError, OverflowError) as error:
+            raise Failure(
+                f"can't listen on {options.host}:{options.port}: {error}; name another --port,"
+                " or leave it out for a free one"
+            ) from error
+        self.url = f"http://{options.host}:{self._server.server_address[1]}"
+
+    def serve_forever(self) -> None:
+        """Answer until `stop` is called."""
+        self._server.serve_forever(poll_interval=0.05)
+
+    def stop(self) -> None:
+        """Stop answering and free the port."""
+        self._server.shutdown()
+        self.close()
+
+    def close(self) -> None:
+        """Free the port of a shop that does not answer any more."""
+        self._server.server_close()
+
+    def reply(self, target: str) -> Reply:
+        """The answer to a GET of TARGET, counted."""
+        with self._lock:
+            self.requests[target] += 1
+        found = self._site.answer(self.stock, target, self._generation)
+        return self._photo(found) if isinstance(found, PhotoWanted) else found
+
+    def _photo(self, wanted: PhotoWanted) -> Reply:
+        source = self.stock.by_path.get(wanted.path)
+        if source is None:
+            return plain("no such photo", 404)
+        try:
+            data = self._photos.original(source)
+            if wanted.box is None:
+                return Reply(200, content_type(wanted.path), data)
+            return Reply(200, "image/jpeg", fitted(data, wanted.box))
+        except (OSError, Unreadable) as error:
+            return plain(f"{source.origin}: {error}", 500)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    # A second shop on the same port is a mistake, on every system.
+    allow_reuse_port = False
+    request_queue_size = 64
+
+
+def _handler(shop: SampleShop) -> type[BaseHTTPRequestHandler]:
+    """The request handler of SHOP: one class a shop, since the library makes the instances."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        # Small answers on a kept connection would wait 40 ms for one another.
+        disable_nagle_algorithm = True
+        wbufsize = -1
+        timeout = 60
+
+        def do_GET(self) -> None:
+            self._send(shop.reply(self.path), with_body=True)
+
+        def do_HEAD(self) -> None:
+            self._send(shop.reply(self.path), with_body=False)
+
+        def _send(self, reply: Reply, with_body: bool) -> None:
+            self.send_response(reply.status)
+            self.send_header("Content-Type", reply.content_type)
+            self.send_header("Content-Length", str(len(reply.body)))
+            self.end_headers()
+            if with_body:
+                self.wfile.write(reply.body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing: the shop counts instead."""
+
+    return Handler
+
+
+def open_shop(options: ShopOptions) -> SampleShop:
+    """A shop that listens but does not answer yet.
+
+    Raises:
+        BadInput: no such site or generation, or no photos where OPTIONS say.
+        Failure: the port can't be had.
+    """
+    site = _format(options.site)
+    if options.generation not in site.GENERATIONS:
+        known = ", ".join(site.GENERATIONS)
+        raise BadInput(f"{options.site} has no pages {options.generation!r}; choose from {known}")
+    return SampleShop(_stock(options), site, options)
+
+
+@contextlib.contextmanager
+def serve(options: ShopOptions) -> Iterator[SampleShop]:
+    """A shop that answers in a thread of its own, until the context ends."""
+    shop = open_shop(options)
+    thread = threading.Thread(target=shop.serve_forever, name="sample shop", daemon=True)
+    thread.start()
+    try:
+        yield shop
+    finally:
+        shop.stop()
+        thread.join()
+
+
+def run(options: ShopOptions) -> None:
+    """Serve until Ctrl-C, having said where, what, and how to crawl it.
+
+    Raises:
+        BadInput, Failure: as `open_shop`; or a file that was asked for can't be written.
+    """
+    if options.key_points and options.photos:
+        raise BadInput("--key-points are known of drawn people only; leave out --photos")
+    shop = open_shop(options)
+    with contextlib.closing(shop):
+        if options.key_points:
+            _write_key_points(shop.stock, options.key_points)
+        _announce(shop, options)
+        with contextlib.suppress(KeyboardInterrupt):
+            shop.serve_forever()
+
+
+def _announce(shop: SampleShop, options: ShopOptions) -> None:
+    for line in shop.stock.skipped:
+        click.echo(line, err=True)
+    rows = [(name, str(n), str(m)) for name, (n, m) in shop.stock.counts().items()]
+    click.echo(table(("label", "products", "photos"), rows))
+    address = f"--site-url {shop.url} --image-url {shop.url}"
+    click.echo(f"The shop is open at {shop.url} until Ctrl-C. To crawl it:")
+    click.echo(f"  crawl {options.site} --tags {_quoted(rows[0][0])} {address}")
+    if options.url_file:
+        _write(options.url_file, shop.url.encode())
+
+
+def _quoted(label: str) -> str:
+    return f'"{label}"' if " " in label else label
+
+
+def _format(site: str) -> ModuleType:
+    known = sorted(path.stem for path in FORMATS.glob("*.py") if path.stem != "__init__")
+    if site not in known:
+        raise BadInput(f"the shop does not speak {site!r}; choose from {', '.join(known)}")
+    return importlib.import_module(f"scraper.sample_shop.formats.{site}")
+
+
+def _stock(options: ShopOptions) -> Stock:
+    vocabulary = load_vocabulary()
+    skipped: list[str] = []
+    if options.photos:
+        plans, skipped = folder_plans(options.photos, vocabulary)
+    else:
+        plans = drawn_plans(options.per_label, options.seed)
+    return make_stock(
+        plans,
+        vocabulary,
+        seed=options.seed,
+        duplicates=options.duplicates,
+        double_tagged=options.double_tagged,
+        skipped=skipped,
+    )
+
+
+def _write_key_points(stock: Stock, path: Path) -> None:
+    """Draw every person of STOCK into the folder beside PATH, and their key points into PATH."""
+    folder = path.with_suffix("")
+    if folder == path:
+        raise BadInput(f"--key-points {path} wants a name that ends in .json; the photos go beside")
+    click.echo(f"Drawing the people of {path} into {folder} …", err=True)
+    found = coco_annotations(_drawn_files(stock, folder))
+    _write(path, json.dumps(found).encode())
+
+
+def _drawn_files(stock: Stock, folder: Path) -> Iterator[tuple[str, Drawing]]:
+    """Each original drawing with its file's name, once the file stands in FOLDER."""
+    photos = (photo for item in stock.items for photo in item.photos if photo.change is None)
+    for photo in photos:
+        if isinstance(photo.origin, Drawn):
+            drawn = photo.origin
+            drawing = draw_product(drawn.label, drawn.seed, view=drawn.view)
+            name = Path(photo.path).name
+            _write(folder / name, as_jpeg(drawing.photo, 90))
+            yield name, drawing
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise Failure(
+            f"{path} can't be written: {error.strerror}; name a place that can be"
+        ) from error

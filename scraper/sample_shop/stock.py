@@ -1,0 +1,245 @@
+"""What the shop sells, as data: from a folder of class folders, or drawn."""
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from dataset.errors import BadInput
+from dataset.labels import Vocabulary
+
+IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".webp")
+# How the photos of a duplicate differ from the product they show again, in turns.
+CHANGES = ("exact", "re-encoded", "resized")
+BRANDS = (
+    "Берёзка & Ко", "Nordvik", "Тёплый Дом", "Alma Vento", "Polyanka", "Kesta", "Ясный День",
+    "Lunaria", "Vetka", "Solberg & Sons", "Мира Лайн", "Ostrov 27",
+)  # fmt: skip
+COLOURS = ("белый", "чёрный", "синий", "серый", "бежевый", "красный", "зелёный", "голубой")
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A photo to draw: the arguments of `drawing.draw_product`."""
+
+    label: str
+    seed: int
+    view: int
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """A photo under its PATH in the shop; CHANGE is None, or how it differs from its origin."""
+
+    path: str
+    origin: Path | Drawn
+    change: str | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """A product; `labels` are the one or two hashtags that it is found under."""
+
+    sku: str
+    name: str
+    brand: str
+    price: int
+    labels: tuple[str, ...]
+    photos: tuple[PhotoSource, ...]
+    colour: str
+    gender: str
+    category: str
+
+
+@dataclass(frozen=True)
+class Stock:
+    """All products; `skipped` tells of files that are no photos, one line each."""
+
+    items: tuple[Item, ...]
+    vocabulary: Vocabulary
+    skipped: tuple[str, ...] = ()
+
+    @cached_property
+    def by_sku(self) -> dict[str, Item]:
+        """Every product by its SKU, in capitals."""
+        return {item.sku: item for item in self.items}
+
+    @cached_property
+    def by_path(self) -> dict[str, PhotoSource]:
+        """Every photo by its path in the shop."""
+        return {photo.path: photo for item in self.items for photo in item.photos}
+
+    def search(self, query: str) -> tuple[Item, ...]:
+        """The products under the label that QUERY is a word of, or that is spelt like QUERY."""
+        label = self.vocabulary.label_or_own(query)
+        return tuple(item for item in self.items if label in item.labels)
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Products and photos of each label; one under two labels counts in both."""
+        products: Counter[str] = Counter()
+        photos: Counter[str] = Counter()
+        for item in self.items:
+            products.update(item.labels)
+            photos.update({label: len(item.photos) for label in item.labels})
+        return {label: (products[label], photos[label]) for label in sorted(products)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A product before it has a SKU: its label and where its photos come from."""
+
+    label: str
+    origins: tuple[Path | Drawn, ...]
+    womens: bool
+    colour: str
+    change: str | None = None
+
+
+def make_stock(
+    plans: Sequence[Plan],
+    vocabulary: Vocabulary,
+    *,
+    seed: int = 0,
+    duplicates: float = 0.1,
+    double_tagged: float = 0.05,
+    skipped: Sequence[str] = (),
+) -> Stock:
+    """Products of PLANS, and more that show some of them again.
+
+    DUPLICATES is how many of the latter there are for each product of a label, DOUBLE_TAGGED the
+    share of all products that stand under a second label as well. The same arguments make the same
+    stock.
+    """
+    rng = random.Random(seed)
+    copies = list(_copies(plans, duplicates, rng))
+    order = [*plans, *copies]
+    rng.shuffle(order)
+    skus = _skus(order, rng)
+    items = [_item(plan, sku, vocabulary, rng) for plan, sku in zip(order, skus, strict=True)]
+    return Stock(tuple(_tag_twice(items, double_tagged, rng)), vocabulary, tuple(skipped))
+
+
+def drawn_plans(per_label: int, seed: int) -> list[Plan]:
+    """PER_LABEL products of each drawn label; every third is shown in a second pose."""
+    from scraper.sample_shop.drawing import LABELS, draw_summary
+
+    plans = []
+    for label in LABELS:
+        for number in range(per_label):
+            own = seed * 100_000 + number
+            views = 2 if number % 3 == 0 else 1
+            colour, womens = draw_summary(label, own)
+            origins = tuple(Drawn(label, own, view) for view in range(views))
+            plans.append(Plan(label, origins, womens, colour))
+    return plans
+
+
+def folder_plans(folder: Path, vocabulary: Vocabulary) -> tuple[list[Plan], list[str]]:
+    """A product for each photo in FOLDER's class folders, and a line for each broken file.
+
+    Raises:
+        BadInput: FOLDER is missing, or no folder in it holds a photo.
+    """
+    wanted = "--photos wants a folder that holds one folder of photos per label: polo/1.jpg"
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is no folder; {wanted}")
+    plans: list[Plan] = []
+    skipped: list[str] = []
+    for path in _photo_files(folder):
+        if problem := _problem(path):
+            skipped.append(f"{path} left out: {problem}")
+        else:
+            label = vocabulary.label_or_own(path.parent.name)
+            number = len(plans)
+            colour = COLOURS[number % len(COLOURS)]
+            plans.append(Plan(label, (path,), number % 2 == 0, colour))
+    if not plans:
+        raise BadInput(f"{folder} holds no class folder with a readable photo; {wanted}")
+    return plans, skipped
+
+
+def _photo_files(folder: Path) -> Iterator[Path]:
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if not inner.name.startswith("."):
+            files = (path for path in inner.iterdir() if path.suffix.lower() in IMAGE_TYPES)
+            yield from sorted(path for path in files if not path.name.startswith("."))
+
+
+def _problem(path: Path) -> str | None:
+    """Why the file at PATH is no photo, or None; a JPEG is read small, but to its end."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("JPEG", "MPO", "PNG", "WEBP")) as image:
+            image.draft("RGB", (64, 64))
+            image.load()
+    # Pillow raises these and more for broken files; each means that the photo can't be shown.
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        return str(error) or type(error).__name__
+    return None
+
+
+def _copies(plans: Sequence[Plan], share: float, rng: random.Random) -> Iterator[Plan]:
+    turn = 0
+    for label in sorted({plan.label for plan in plans}):
+        originals = [plan for plan in plans if plan.label == label]
+        for plan in rng.sample(originals, min(len(originals), round(share * len(originals)))):
+            yield replace(plan, change=CHANGES[turn % len(CHANGES)])
+            turn += 1
+
+
+def _skus(plans: Sequence[Plan], rng: random.Random) -> list[str]:
+    """Unlike SKUs in the site's form: MP002X, W or M for the gender, five more."""
+    skus: dict[str, None] = {}
+    for plan in plans:
+        size = len(skus)
+        while len(skus) == size:
+            end = "".join(rng.choices(ALPHABET, k=5))
+            skus[f"MP002X{'W' if plan.womens else 'M'}{end}"] = None
+    return list(skus)
+
+
+def _item(plan: Plan, sku: str, vocabulary: Vocabulary, rng: random.Random) -> Item:
+    number = rng.randrange(10_000_000, 30_000_000)
+    name = _russian(plan.label, vocabulary)
+    return Item(
+        sku=sku,
+        name=name,
+        brand=rng.choice(BRANDS),
+        price=rng.randrange(89, 1500) * 10 + 9,
+        labels=(plan.label,),
+        photos=tuple(
+            PhotoSource(_path(sku, number, index, origin, plan.change), origin, plan.change)
+            for index, origin in enumerate(plan.origins, 1)
+        ),
+        colour=plan.colour,
+        gender="women" if plan.womens else "men",
+        category=name,
+    )
+
+
+def _path(sku: str, number: int, index: int, origin: Path | Drawn, change: str | None) -> str:
+    """Such as /M/P/MP002XW1G7O5_22861704_1_v1.jpg; an unchanged file keeps its ending."""
+    kept = isinstance(origin, Path) and change in (None, "exact")
+    ending = origin.suffix.lower() if kept and isinstance(origin, Path) else ".jpg"
+    return f"/{sku[0]}/{sku[1]}/{sku}_{number}_{index}_v1{ending}"
+
+
+def _russian(label: str, vocabulary: Vocabulary) -> str:
+    """The first Russian word of LABEL, or LABEL itself where it has none."""
+    known = vocabulary.labels.get(label)
+    words = known.words if known else ()
+    russian = (word for word in words if any("а" <= letter <= "я" for letter in word.lower()))
+    return next(russian, label).capitalize()
+
+
+def _tag_twice(items: Sequence[Item], share: float, rng: random.Random) -> Iterator[Item]:
+    labels = sorted({item.labels[0] for item in items})
+    chosen = set(rng.sample(range(len(items)), round(share * len(items))))
+    for number, item in enumerate(items):
+        others = [label for label in labels if label not in item.labels]
+        second = (rng.choice(others),) if number in chosen and others else ()
+        yield replace(item, labels=item.labels + second)

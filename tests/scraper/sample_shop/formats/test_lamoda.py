@@ -1,0 +1,178 @@
+"""The pages: what stands in them, and that the site's own reader gets it out again."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from dataset.labels import load_vocabulary
+from scraper.sample_shop.formats import lamoda
+from scraper.sample_shop.replies import PhotoWanted, Reply
+from scraper.sample_shop.stock import Drawn, Item, PhotoSource, Stock
+from scraper.spiders.lamoda import read
+
+URL = "https://www.lamoda.ru/catalogsearch/result/?q=polo&page={}"
+
+
+def item(number: int, **changes: Any) -> Item:
+    sku = f"MP002XW{number:05d}"
+    photos = tuple(
+        PhotoSource(f"/M/P/{sku}_22861704_{k}_v1.jpg", Drawn("polo", number, k)) for k in (1, 2)
+    )
+    values: dict[str, Any] = {
+        "sku": sku,
+        "name": "Поло",
+        "brand": "Берёзка & Ко",
+        "price": 1999,
+        "labels": ("polo",),
+        "photos": photos,
+        "colour": "red",
+        "gender": "women",
+        "category": "Поло",
+    }
+    return Item(**{**values, **changes})
+
+
+def shop(count: int) -> Stock:
+    return Stock(tuple(item(number) for number in range(count)), load_vocabulary())
+
+
+def page(stock: Stock, target: str, generation: str = "state") -> Reply:
+    reply = lamoda.answer(stock, target, generation)
+    assert isinstance(reply, Reply)
+    return reply
+
+
+def state_of(text: str) -> Any:
+    match = re.search(r"<script>var __NUXT__ = (.*?);</script>", text)
+    assert match
+    return json.loads(match.group(1))
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (1, "1 товар"),
+        (2, "2 товара"),
+        (5, "5 товаров"),
+        (11, "11 товаров"),
+        (12, "12 товаров"),
+        (21, "21 товар"),
+        (104, "104 товара"),
+        (111, "111 товаров"),
+        (1234, "1\u00a0234 товара"),
+        (1000000, "1\u00a0000\u00a0000 товаров"),
+    ],
+)
+def test_the_count_is_in_russian(number: int, text: str) -> None:
+    assert lamoda.product_count(number) == text
+
+
+def test_the_state_holds_sixty_products_a_page_and_the_paging() -> None:
+    text = page(shop(130), "/catalogsearch/result/?q=polo&page=2").body.decode()
+    payload = state_of(text)["payload"]["state"]["payload"]
+    assert payload["pagination"] == {"pages": 3, "items_per_page": 60, "page": 2, "total": 130}
+    assert len(payload["products"]) == 60
+    first = payload["products"][0]
+    assert first["sku"] == "MP002XW00060"
+    assert first["brand"] == {"name": "Берёзка & Ко"}
+    assert first["price_amount"] == 1999
+    assert first["gallery"] == [
+        "/M/P/MP002XW00060_22861704_1_v1.jpg",
+        "/M/P/MP002XW00060_22861704_2_v1.jpg",
+    ]
+    assert text.count('<div class="x-product-card__card"') == 60
+    assert '<span class="d-catalog-header__product-counter">130 товаров</span>' in text
+
+
+def test_cards_alone_carry_build_hashes_and_no_state() -> None:
+    text = page(shop(2), "/catalogsearch/result/?q=polo", "cards").body.decode()
+    assert "__NUXT__" not in text
+    assert "_brand_163e7_21 x-product-card-description__brand-name" in text
+    assert "//a.lmcdn.ru/img236x341/M/P/MP002XW00000_22861704_1_v1.jpg" in text
+    assert "Берёзка &amp; Ко" in text
+    assert 'href="/p/mp002xw00000/clothes-polo-' in text
+
+
+def test_old_cards_have_data_attributes() -> None:
+    text = page(shop(1), "/catalogsearch/result/?q=polo", "old").body.decode()
+    assert '<div class="products-list-item" data-sku="MP002XW00000"' in text
+    assert 'data-brand="Берёзка &amp; Ко"' in text
+    assert 'data-color-family="red"' in text
+    assert "x-product-card" not in text
+
+
+@pytest.mark.parametrize(("generation", "photos"), [("state", 2), ("cards", 1), ("old", 2)])
+def test_the_site_s_reader_reads_every_generation(generation: str, photos: int) -> None:
+    stock = shop(61)
+    first = page(stock, "/catalogsearch/result/?q=polo", generation)
+    found = read(first.body, URL.format(1))
+    assert found.total == 61
+    assert len(found.posts) == 60
+    post = found.posts[7]
+    assert (post.site_id, post.title, post.brand) == ("MP002XW00007", "Поло", "Берёзка & Ко")
+    assert post.price == 1999
+    assert len(post.photos) == photos
+    assert found.next_cursor == "/catalogsearch/result/?q=polo&page=2"
+    last = read(page(stock, found.next_cursor, generation).body, URL.format(2))
+    assert [post.site_id for post in last.posts] == ["MP002XW00060"]
+    assert last.next_cursor is None
+
+
+def test_nothing_found_and_past_the_end_are_read_as_such() -> None:
+    nothing = page(shop(3), "/catalogsearch/result/?q=%D1%82%D0%B0%D0%BF%D0%BA%D0%B8")
+    assert "Поиск не дал результатов" in nothing.body.decode()
+    assert read(nothing.body, URL.format(1)).posts == ()
+    past = page(shop(3), "/catalogsearch/result/?q=polo&page=9")
+    assert read(past.body, URL.format(9)).posts == ()
+
+
+def test_hostile_text_stays_text() -> None:
+    name = "</script><script>alert(1)</script><!-- \" ' &"
+    stock = Stock((item(1, name=name, labels=("<b>",)),), load_vocabulary())
+    for generation in ("state", "cards", "old"):
+        reply = page(stock, "/catalogsearch/result/?q=%3Cb%3E", generation)
+        text = reply.body.decode()
+        assert "<script>alert" not in text.replace("<\\/script><script>alert", "")
+        assert "<h1>&lt;b&gt;</h1>" in text
+        assert read(reply.body, URL.format(1)).posts[0].title == name.replace("  ", " ")
+    text = page(stock, "/catalogsearch/result/?q=%3Cb%3E").body.decode()
+    assert text.count("</script>") == 1
+    assert state_of(text)["payload"]["state"]["payload"]["products"][0]["name"] == name
+
+
+def test_a_product_has_a_page_and_an_answer() -> None:
+    stock = shop(2)
+    text = page(stock, "/p/mp002xw00001/clothes-polo/").body.decode()
+    assert "//a.lmcdn.ru/img600x866/M/P/MP002XW00001_22861704_2_v1.jpg" in text
+    reply = page(stock, "/api/v1/product/get?sku=MP002XW00001&is_hybrid_supported=true")
+    assert reply.content_type == "application/json"
+    found = json.loads(reply.body)
+    assert found["sku"] == "MP002XW00001"
+    assert found["prices"] == {"original": {"price": 1999}}
+    assert found["breadcrumbs"][-1] == {"label": "Поло"}
+    assert len(found["gallery"]) == 2
+
+
+@pytest.mark.parametrize(
+    "target", ["/", "/p/NONE/", "/api/v1/product/get?sku=NONE", "/api/v1/product/get", "/p//"]
+)
+def test_what_is_not_there_is_404(target: str) -> None:
+    assert page(shop(1), target).status == 404
+
+
+def test_photos_are_asked_for_in_the_site_s_sizes() -> None:
+    stock = shop(1)
+    path = "/M/P/X_1_1_v1.jpg"
+    assert lamoda.answer(stock, f"/img600x866{path}") == PhotoWanted(path, (600, 866))
+    assert lamoda.answer(stock, f"/img46x66{path}") == PhotoWanted(path, (46, 66))
+    assert lamoda.answer(stock, f"/product{path}") == PhotoWanted(path, None)
+    assert page(stock, f"/img100x100{path}").status == 404
+
+
+def test_robots_and_the_refusal_of_foreign_addresses() -> None:
+    assert "Disallow: /checkout/\n" in page(shop(1), "/robots.txt").body.decode()
+    refused = page(shop(1), "/catalogsearch/result/?q=polo", "blocked")
+    assert refused.status == 403
+    assert json.loads(refused.body)["code"] == 10403

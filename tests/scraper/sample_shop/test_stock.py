@@ -1,0 +1,117 @@
+"""The stock: from folders and drawn, with its duplicates and second hashtags."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dataset.errors import BadInput
+from dataset.labels import load_vocabulary
+from scraper.sample_shop.stock import (
+    Drawn,
+    Plan,
+    drawn_plans,
+    folder_plans,
+    make_stock,
+)
+from tests.scraper.sample_shop.photos import class_folders
+
+WORDS = load_vocabulary()
+
+
+def plans(count: int, label: str = "polo") -> list[Plan]:
+    return [Plan(label, (Drawn(label, number, 0),), True, "red") for number in range(count)]
+
+
+def test_a_folder_becomes_a_product_a_photo(tmp_path: Path) -> None:
+    found, skipped = folder_plans(class_folders(tmp_path), WORDS)
+    assert [plan.label for plan in found] == ["polo"] * 3 + ["летние платья"] * 2 or [
+        plan.label for plan in found
+    ] == ["летние платья"] * 2 + ["polo"] * 3
+    assert len(skipped) == 1
+    assert "cut-off.jpg left out: " in skipped[0]
+
+
+def test_folders_of_one_label_are_one(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "a")
+    (source / "летние платья").rename(source / "Поло")
+    found, _ = folder_plans(source, WORDS)
+    assert {plan.label for plan in found} == {"polo"}
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"absent is no folder; --photos wants"):
+        folder_plans(tmp_path / "absent", WORDS)
+
+
+def test_a_folder_without_class_folders_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no class folder"):
+        folder_plans(tmp_path, WORDS)
+
+
+def test_skus_and_paths_look_like_the_site_s() -> None:
+    stock = make_stock(plans(40), WORDS)
+    assert len(stock.by_sku) == len(stock.items) == 44
+    for item in stock.items:
+        assert re.fullmatch(r"MP002XW[A-Z0-9]{5}", item.sku)
+        assert re.fullmatch(rf"/M/P/{item.sku}_\d{{8}}_1_v1\.jpg", item.photos[0].path)
+        assert item.name == "Поло"
+
+
+def test_duplicates_come_in_turns_and_show_a_product_of_their_label() -> None:
+    stock = make_stock([*plans(30), *plans(30, "dress")], WORDS, duplicates=0.1)
+    copies = [item for item in stock.items if item.photos[0].change]
+    assert sorted(str(item.photos[0].change) for item in copies) == [
+        "exact", "exact", "re-encoded", "re-encoded", "resized", "resized",
+    ]  # fmt: skip
+    originals = {i.photos[0].origin: i.labels[0] for i in stock.items if not i.photos[0].change}
+    assert all(originals[item.photos[0].origin] == item.labels[0] for item in copies)
+
+
+def test_a_share_stands_under_two_hashtags() -> None:
+    both = [*plans(50), *plans(50, "dress")]
+    stock = make_stock(both, WORDS, duplicates=0, double_tagged=0.05)
+    twice = [item for item in stock.items if len(item.labels) == 2]
+    assert len(twice) == 5
+    assert all(set(item.labels) == {"polo", "dress"} for item in twice)
+    assert stock.counts() == {
+        "dress": (50 + sum(i.labels[0] == "polo" for i in twice),) * 2,
+        "polo": (50 + sum(i.labels[0] == "dress" for i in twice),) * 2,
+    }
+
+
+def test_one_label_has_no_second() -> None:
+    stock = make_stock(plans(20), WORDS, double_tagged=1.0)
+    assert all(item.labels == ("polo",) for item in stock.items)
+
+
+def test_the_same_seed_makes_the_same_stock() -> None:
+    assert make_stock(plans(20), WORDS, seed=3).items == make_stock(plans(20), WORDS, seed=3).items
+    assert make_stock(plans(20), WORDS, seed=3).items != make_stock(plans(20), WORDS, seed=4).items
+
+
+def test_drawn_products_have_one_photo_or_two() -> None:
+    found = drawn_plans(per_label=4, seed=0)
+    assert len(found) == 24
+    assert [len(plan.origins) for plan in found[:4]] == [2, 1, 1, 2]
+    assert all(plan.womens for plan in found if plan.label == "dress")
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("polo", 3),
+        ("#Поло", 3),
+        ("рубашка  поло", 3),
+        ("ЛЕТНИЕ платья", 2),
+        ("dress", 0),
+        ("джинсы", 0),
+        ("", 0),
+    ],
+)
+def test_queries_find_a_label_by_its_words_or_its_folder_s_name(
+    tmp_path: Path, query: str, count: int
+) -> None:
+    found, _ = folder_plans(class_folders(tmp_path), WORDS)
+    stock = make_stock(found, WORDS, duplicates=0, double_tagged=0)
+    assert len(stock.search(query)) == count
