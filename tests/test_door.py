@@ -56,7 +56,7 @@ def test_every_option_has_help(name: str) -> None:
     command = fashion_tagger._command(name)
     for parameter in command.params:
         if parameter.param_type_name == "option":
-            assert parameter.help, parameter.name  # type: ignore[attr-defined]
+            assert parameter.help, parameter.name
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:

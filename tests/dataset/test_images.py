@@ -14,7 +14,7 @@ from tests.dataset.filling import photo_bytes
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     out = io.BytesIO()
-    image.save(out, kind, **options)  # type: ignore[arg-type]
+    image.save(out, kind, **options)
     return out.getvalue()
 
 
