@@ -178,8 +178,9 @@ def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
 )
 @click.option(
     "--key-points",
-    type=FOLDER,
-    help="Write the drawn photos and their key points (COCO JSON) into this folder.",
+    type=FILE,
+    help="Write the key points of the drawn people into this file (COCO JSON; people.json), and"
+    " their photos into a folder beside it (people/).",
 )
 @click.option(
     "--url-file",

@@ -45,7 +45,7 @@ def draw_product(label: str, seed: int, size: tuple[int, int] = SIZE, view: int 
     Raises:
         ValueError: LABEL is not one of LABELS.
     """
-    number = LABELS.index(label)
+    number = _number(label)
     outfit = choose_outfit(label, np.random.default_rng([number, seed]))
     rng = np.random.default_rng([number, seed, 1 + view])
     figure, floor = _framed(rng, outfit, size)
@@ -69,8 +69,14 @@ def draw_product(label: str, seed: int, size: tuple[int, int] = SIZE, view: int 
 
 def draw_summary(label: str, seed: int) -> tuple[str, bool]:
     """The colour's name and whether it is women's wear, of the product SEED of LABEL, undrawn."""
-    outfit = choose_outfit(label, np.random.default_rng([LABELS.index(label), seed]))
+    outfit = choose_outfit(label, np.random.default_rng([_number(label), seed]))
     return outfit.fabric.name, outfit.womens
+
+
+def _number(label: str) -> int:
+    if label not in LABELS:
+        raise ValueError(f"no drawing of {label!r}; known are {', '.join(LABELS)}")
+    return LABELS.index(label)
 
 
 def _framed(

@@ -173,7 +173,7 @@ def _problem(path: Path) -> str | None:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=("JPEG", "MPO", "PNG", "WEBP")) as image:
+        with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
             image.draft("RGB", (64, 64))
             image.load()
     # Pillow raises these and more for broken files; each means that the photo can't be shown.

@@ -8,7 +8,7 @@ from scraper.sample_shop.art.bottoms import SkirtCut, drape, hem_line, skirt_sid
 from scraper.sample_shop.art.canvas import Canvas, Colour
 from scraper.sample_shop.art.fabric import Fabric
 from scraper.sample_shop.art.figure import Figure
-from scraper.sample_shop.art.shapes import curve, oval, ribbon
+from scraper.sample_shop.art.shapes import Points, curve, moved, oval, ribbon
 from scraper.sample_shop.art.tops import body_folds, body_outline
 
 
@@ -61,50 +61,48 @@ def paint_dress(
 
 def paint_coat(canvas: Canvas, figure: Figure, fabric: Fabric, cut: CoatCut) -> None:
     """The body of a coat: two fronts, lapels, buttons, pockets; sleeves come with the arms."""
-    s, wide = figure.scale, cut.ease
-    gap = 0.34 if cut.open else 0.0
+    s = figure.scale
     left, right = skirt_sides(figure, cut.length, 0.75)
     for x, side in ((1, right), (-1, left)):
-        shoulder = [
-            figure.torso(x * u, v)
-            for u, v in ((0.42, -0.12), (0.8, -0.04), (1.03, 0.05), (1.08, 0.2))
-        ]
-        flank = [
-            figure.torso(x * wide * k, v)
-            for k, v in ((0.98, 0.35), (1.03, 0.62), (1.02, 0.85), (1.0, 1.0))
-        ]
-        low = (left[-1] + right[-1]) / 2 + (
-            0.7 * figure.pose.yaw * 0.03 * s + x * gap * 0.05 * s,
-            0.012 * s,
-        )
-        inner = [
-            low,
-            figure.front(0.9, x * gap),
-            figure.front(0.45, x * gap),
-            figure.front(0.1, x * 0.2),
-        ]
-        outline = np.vstack([curve([*shoulder, *flank, *side], 4), curve(inner, 4)])
-        canvas.paint(
-            outline,
-            fabric.placed(figure.front(0.5)),
-            relief=0.045 * s,
-            shadow=0.016 * s,
-            folds=drape(figure, cut.length, 0.75, 3),
-        )
-        pocket = [figure.torso(x * u, v) for u, v in ((0.5, 0.93), (1.0, 0.9))]
-        canvas.glow([ribbon(np.vstack(pocket), 0.0065 * s)], 0.84, 0.0015 * s)
+        _paint_front(canvas, figure, fabric, cut, x, side, (left[-1] + right[-1]) / 2)
     if not cut.open:
-        edge = curve(
-            [figure.front(0.3), figure.front(0.9), (left[-1] + right[-1]) / 2 + (0, 0.01 * s)]
-        )
+        low = moved((left[-1] + right[-1]) / 2, 0, 0.01 * s)
+        edge = curve([figure.front(0.3), figure.front(0.9), low])
         canvas.glow([ribbon(edge, 0.0022 * s)], 0.6, 0.002 * s)
         _paint_buttons(canvas, figure, fabric, cut)
     if cut.belt:
-        belt = curve([figure.torso(u * wide, 0.63) for u in (-1.04, 0, 1.04)])
-        canvas.paint(
-            ribbon(belt, 0.013 * s), fabric.plain(0.86), relief=0.012 * s, shadow=0.008 * s
-        )
+        belt = curve([figure.torso(u * cut.ease, 0.63) for u in (-1.04, 0, 1.04)])
+        band = ribbon(belt, 0.013 * s)
+        canvas.paint(band, fabric.plain(0.86), relief=0.012 * s, shadow=0.008 * s)
     paint_lapels(canvas, figure, fabric, 0.42)
+
+
+def _paint_front(
+    canvas: Canvas,
+    figure: Figure,
+    fabric: Fabric,
+    cut: CoatCut,
+    x: int,
+    side: list[Points],
+    middle: Points,
+) -> None:
+    """One front with its pocket: X -1 or 1, SIDE from hip to hem, MIDDLE of the hem."""
+    s, gap = figure.scale, x * (0.34 if cut.open else 0.0)
+    top = ((0.42, -0.12), (0.8, -0.04), (1.03, 0.05), (1.08, 0.2))
+    flank = ((0.98, 0.35), (1.03, 0.62), (1.02, 0.85), (1.0, 1.0))
+    outer = [figure.torso(x * u, v) for u, v in top]
+    outer += [figure.torso(x * u * cut.ease, v) for u, v in flank]
+    low = moved(middle, (0.021 * figure.pose.yaw + 0.05 * gap) * s, 0.012 * s)
+    inner = [low, figure.front(0.9, gap), figure.front(0.45, gap), figure.front(0.1, x * 0.2)]
+    canvas.paint(
+        np.vstack([curve([*outer, *side], 4), curve(inner, 4)]),
+        fabric.placed(figure.front(0.5)),
+        relief=0.045 * s,
+        shadow=0.016 * s,
+        folds=drape(figure, cut.length, 0.75, 3),
+    )
+    pocket = np.vstack([figure.torso(x * u, v) for u, v in ((0.5, 0.93), (1.0, 0.9))])
+    canvas.glow([ribbon(pocket, 0.0065 * s)], 0.84, 0.0015 * s)
 
 
 def _paint_buttons(canvas: Canvas, figure: Figure, fabric: Fabric, cut: CoatCut) -> None:

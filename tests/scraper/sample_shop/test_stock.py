@@ -25,9 +25,8 @@ def plans(count: int, label: str = "polo") -> list[Plan]:
 
 def test_a_folder_becomes_a_product_a_photo(tmp_path: Path) -> None:
     found, skipped = folder_plans(class_folders(tmp_path), WORDS)
-    assert [plan.label for plan in found] == ["polo"] * 3 + ["летние платья"] * 2 or [
-        plan.label for plan in found
-    ] == ["летние платья"] * 2 + ["polo"] * 3
+    assert [plan.label for plan in found] == ["polo"] * 3 + ["летние платья"] * 2
+    assert [plan.origins for plan in found][4] == (tmp_path / "летние платья" / "1.jpg",)
     assert len(skipped) == 1
     assert "cut-off.jpg left out: " in skipped[0]
 

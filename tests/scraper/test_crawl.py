@@ -1,0 +1,240 @@
+"""Whole crawls of the sample shop through the command, over HTTP on loopback."""
+
+import io
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import imagehash
+import pytest
+from PIL import Image
+
+import fashion_tagger
+from dataset.images import sha256_of
+from scraper.sample_shop.server import SampleShop, ShopOptions, serve
+from tests.dataset.filling import photo_bytes
+
+DOOR = Path(fashion_tagger.__file__)
+POLOS, DRESSES = 70, 6
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for label, count, first in (("polo", POLOS, 0), ("dress", DRESSES, 500)):
+        (folder / label).mkdir()
+        for number in range(count):
+            path = folder / label / f"{number:03}.jpg"
+            path.write_bytes(photo_bytes(first + number, (300, 400)))
+    return folder
+
+
+@pytest.fixture
+def shop(photos: Path) -> Iterator[SampleShop]:
+    with serve(ShopOptions(photos=photos, duplicates=0.1, double_tagged=0)) as shop:
+        yield shop
+
+
+def start(shop: SampleShop, folder: Path, *options: str) -> subprocess.Popen[str]:
+    address = ("--site-url", shop.url, "--image-url", shop.url)
+    return subprocess.Popen(
+        [sys.executable, str(DOOR), "crawl", "lamoda", *address, *options],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "FASHION_TAGGER_CATALOGUE": str(folder / "c.sqlite")},
+    )
+
+
+def crawl(shop: SampleShop, folder: Path, *options: str) -> tuple[int, str]:
+    process = start(shop, folder, *options)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out + err
+
+
+def rows(folder: Path, query: str) -> list[tuple]:  # type: ignore[type-arg]
+    connection = sqlite3.connect(folder / "c.sqlite")
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def test_a_crawl_keeps_every_photo_once_as_the_bytes_that_came(
+    shop: SampleShop, photos: Path, tmp_path: Path
+) -> None:
+    status, said = crawl(shop, tmp_path, "--tags", "polo")
+    assert status == 0, said
+    originals = {sha256_of(path.read_bytes()) for path in (photos / "polo").iterdir()}
+    stored = dict(rows(tmp_path, "SELECT sha256, store_key FROM images"))
+    assert originals <= set(stored)
+    for sha, key in stored.items():
+        assert sha256_of((tmp_path / "images" / key).read_bytes()) == sha
+    # 7 products more: copies, which are folded or the very same bytes.
+    assert rows(tmp_path, "SELECT count(*) FROM posts") == [(POLOS + 7,)]
+    assert rows(tmp_path, "SELECT count(DISTINCT cluster_id) FROM images") == [(POLOS,)]
+    assert rows(tmp_path, "SELECT DISTINCT state FROM searches") == [("finished",)]
+    for target, times in shop.requests.items():
+        assert times == 1, target
+
+
+def test_the_catalogue_holds_what_the_shop_shows(shop: SampleShop, tmp_path: Path) -> None:
+    crawl(shop, tmp_path, "--tags", "dress", "--max-images", "3")
+    posts = rows(tmp_path, "SELECT site_id, title, brand, price, currency, url FROM posts")
+    known = shop.stock.by_sku
+    assert len(posts) >= DRESSES
+    for sku, title, brand, price, currency, url in posts:
+        assert (title, brand, price) == (known[sku].name, known[sku].brand, known[sku].price)
+        assert (currency, url) == ("RUB", f"{shop.url}/p/{sku.lower()}/")
+    image = rows(tmp_path, "SELECT store_key, phash, width, height, format, bytes FROM images")[0]
+    data = (tmp_path / "images" / image[0]).read_bytes()
+    with Image.open(io.BytesIO(data)) as photo:
+        expected = (str(imagehash.phash(photo)), *photo.size, "JPEG", len(data))
+    assert image[1:] == expected
+
+
+def test_repeating_a_finished_crawl_asks_for_nothing(shop: SampleShop, tmp_path: Path) -> None:
+    crawl(shop, tmp_path, "--tags", "dress")
+    before = dict(shop.requests)
+    status, said = crawl(shop, tmp_path, "--tags", "dress")
+    assert (status, dict(shop.requests)) == (0, before)
+    assert "finished before" in said
+
+
+def test_a_killed_crawl_goes_on_and_ends_like_an_unbroken_one(
+    shop: SampleShop, photos: Path, tmp_path: Path
+) -> None:
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    broken.mkdir()
+    whole.mkdir()
+    kills = 0
+    for images in (1, 20, 60):
+        process = start(shop, broken, "--tags", "polo")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            if len(list((broken / "images").glob("*/*/*.jpg"))) >= images:
+                break
+            time.sleep(0.01)
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert kills >= 2
+    assert crawl(shop, broken, "--tags", "polo")[0] == 0
+    twice = [t for t, n in shop.requests.items() if n > 1 and "page=" in t]
+    # What was in flight when the process died may be asked for again, a batch at most each time.
+    again = sum(n - 1 for t, n in shop.requests.items() if "/img" in t)
+    assert (again <= kills * 8, len(twice) <= kills) == (True, True)
+    with serve(ShopOptions(photos=photos, duplicates=0.1, double_tagged=0)) as other:
+        assert crawl(other, whole, "--tags", "polo")[0] == 0
+    for query in (
+        "SELECT sha256, phash, width, height, bytes, state FROM images ORDER BY sha256",
+        "SELECT site_id, title, price FROM posts ORDER BY site_id",
+        "SELECT hashtag, state, cursor, pages, posts, total FROM searches ORDER BY hashtag",
+        "SELECT state, count(*) FROM sightings GROUP BY state",
+        "SELECT count(DISTINCT cluster_id) FROM images",
+    ):
+        assert rows(broken, query) == rows(whole, query)
+
+
+def test_ctrl_c_says_to_repeat_the_command(shop: SampleShop, tmp_path: Path) -> None:
+    process = start(shop, tmp_path, "--tags", "polo")
+    while not list((tmp_path / "images").glob("*/*/*.jpg")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "repeat the command to go on" in err
+    assert "interrupted" in out
+    assert "Traceback" not in out + err
+
+
+def test_max_images_counts_earlier_runs(shop: SampleShop, tmp_path: Path) -> None:
+    for limit, expected in (("5", 5), ("5", 5), ("9", 9)):
+        status, said = crawl(shop, tmp_path, "--tags", "polo", "--max-images", limit)
+        assert status == 0
+        assert "limit" in said
+        assert rows(tmp_path, "SELECT count(*) FROM images") == [(expected,)]
+
+
+def test_nothing_found_is_a_natural_end(shop: SampleShop, tmp_path: Path) -> None:
+    status, said = crawl(shop, tmp_path, "--tags", "кимоно")
+    assert status == 0
+    assert "finished" in said
+    assert rows(tmp_path, "SELECT hashtag, state, total FROM searches") == [
+        ("кимоно", "finished", 0)
+    ]
+
+
+def test_a_changed_layout_ends_in_failure_and_the_next_run_asks_again(tmp_path: Path) -> None:
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+
+    class Redesigned(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path != "/robots.txt"
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write(b"<html><body><article>A new design</article></body></html>")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redesigned) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        done = subprocess.run(
+            [sys.executable, DOOR, "crawl", "lamoda", "--tags", "кимоно", "--site-url", url],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+    assert done.returncode == 1
+    assert "layout changed" in done.stdout
+    assert "layout changed" in done.stderr
+    connection = sqlite3.connect(tmp_path / "catalogue.sqlite")
+    assert connection.execute("SELECT state FROM searches").fetchall() == [("failed",)]
+    connection.close()
+
+
+def test_a_site_that_is_not_there_is_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, DOOR, "crawl", "lamoda", "--tags", "polo", "--site-url",
+         "http://127.0.0.1:9"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "http://127.0.0.1:9" in done.stderr
+    assert "no connection" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["crawl", "lamada", "--tags", "polo"], "there are: lamoda"),
+        (["crawl", "lamoda", "--tags", " , "], "names no tag"),
+        (["crawl", "lamoda"], "--tags"),
+        (["crawl", "lamoda", "--tags", "polo", "--site-url", "ftp://x"], "ftp://x"),
+        (["crawl", "lamoda", "--tags", "polo", "--max-images", "0"], "--max-images"),
+        (["crawl", "lamoda", "--tags", "polo", "--vocabulary", "none.toml"], "none.toml"),
+    ],
+)
+def test_a_usage_error_names_the_input(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, DOOR, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert list(tmp_path.iterdir()) == []
