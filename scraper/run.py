@@ -24,7 +24,7 @@ from scraper import frontier
 from scraper.errors import LayoutChanged, SiteRefused
 from scraper.fetching import Answer, Fetched, Refused, fetch_image
 from scraper.report import Tally
-from scraper.settings import crawl_settings
+from scraper.settings import AT_ONCE, crawl_settings
 from scraper.spiders.base import Ask, HashtagSpider
 
 BATCH = 32
@@ -214,24 +214,38 @@ async def fetch_wanted(
             )
         if not batch:
             return
-        await asyncio.gather(*(fetch_one(work, download, tally, wanted, bar) for wanted in batch))
+        # A place is held until the commit: a kill loses at most AT_ONCE photos that came.
+        places = asyncio.Semaphore(AT_ONCE)
+        await asyncio.gather(
+            *(fetch_one(work, download, tally, wanted, places, bar) for wanted in batch)
+        )
 
 
 async def fetch_one(
-    work: Work, download: Download, tally: Tally, wanted: frontier.Wanted, bar: Any
+    work: Work,
+    download: Download,
+    tally: Tally,
+    wanted: frontier.Wanted,
+    places: asyncio.Semaphore,
+    bar: Any,
 ) -> None:
-    """Fetch one photo and commit what became of it."""
+    """Fetch one photo and commit what became of it, as soon as one of PLACES is free."""
 
     async def get(address: str) -> Answer | Refused:
         answer = await download(work.spider.image_request(address))
         return answer if isinstance(answer, Refused) else answer[1]
 
-    outcome = await fetch_image(get, (wanted.url, *wanted.fallbacks), work.store)
-    with work.sessions.begin() as session:
-        if isinstance(outcome, Fetched):
-            tally.outcomes[frontier.store(session, wanted.url, outcome, work.index)] += 1
-        else:
-            frontier.refuse(session, wanted.url, outcome)
-            tally.refused[outcome.reason] += 1
+    async with places:
+        outcome = await fetch_image(get, (wanted.url, *wanted.fallbacks), work.store)
+        _commit(work, tally, wanted.url, outcome)
     bar.update()
     bar.set_postfix(tag=tally.hashtag, refresh=False)
+
+
+def _commit(work: Work, tally: Tally, url: str, outcome: Fetched | Refused) -> None:
+    with work.sessions.begin() as session:
+        if isinstance(outcome, Fetched):
+            tally.outcomes[frontier.store(session, url, outcome, work.index)] += 1
+        else:
+            frontier.refuse(session, url, outcome)
+            tally.refused[outcome.reason] += 1

@@ -4,6 +4,7 @@ from typing import Any
 
 from scraper.fetching import LARGEST_BYTES
 
+AT_ONCE = 8
 USER_AGENT = "fashion-tagger/0.1 (collects product photos under hashtags; obeys robots.txt)"
 
 
@@ -18,7 +19,7 @@ def crawl_settings(verbose: bool = False) -> dict[str, Any]:
         "AUTOTHROTTLE_START_DELAY": 0.5,
         "AUTOTHROTTLE_MAX_DELAY": 60,
         "AUTOTHROTTLE_TARGET_CONCURRENCY": 4,
-        "CONCURRENT_REQUESTS_PER_DOMAIN": 8,
+        "CONCURRENT_REQUESTS_PER_DOMAIN": AT_ONCE,
         "DOWNLOAD_DELAY": 0,
         # What strangers link to may be huge or never end.
         "DOWNLOAD_MAXSIZE": LARGEST_BYTES,

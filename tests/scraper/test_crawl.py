@@ -58,7 +58,7 @@ def crawl(shop: SampleShop, folder: Path, *options: str) -> tuple[int, str]:
     return process.returncode, out + err
 
 
-def rows(folder: Path, query: str) -> list[tuple]:  # type: ignore[type-arg]
+def rows(folder: Path, query: str) -> list[tuple]:
     connection = sqlite3.connect(folder / "c.sqlite")
     try:
         return connection.execute(query).fetchall()
@@ -127,7 +127,7 @@ def test_a_killed_crawl_goes_on_and_ends_like_an_unbroken_one(
     assert kills >= 2
     assert crawl(shop, broken, "--tags", "polo")[0] == 0
     twice = [t for t, n in shop.requests.items() if n > 1 and "page=" in t]
-    # What was in flight when the process died may be asked for again, a batch at most each time.
+    # What was in flight when the process died may be asked for again: eight photos at most.
     again = sum(n - 1 for t, n in shop.requests.items() if "/img" in t)
     assert (again <= kills * 8, len(twice) <= kills) == (True, True)
     with serve(ShopOptions(photos=photos, duplicates=0.1, double_tagged=0)) as other:
