@@ -13,3 +13,9 @@ class BadInput(click.ClickException):
     """What was asked can't be meant; exit status 2. The message names the input and the remedy."""
 
     exit_code = 2
+
+
+def first_line(error: BaseException) -> str:
+    """What ERROR says in its first line, or what it is when it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

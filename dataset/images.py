@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFile, ImageOps
 
-from dataset.errors import Failure
+from dataset.errors import Failure, first_line
 
 # Pillow's own guard, set here so that every reader of ours has it: 50 MP, twice that is an error.
 Image.MAX_IMAGE_PIXELS = 50_000_000
@@ -48,7 +48,7 @@ def open_photo(source: Path | bytes) -> Image.Image:
             return photo
     # Pillow raises these and more for hostile files; each means that the photo can't be used.
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise Unreadable(str(error) or type(error).__name__) from error
+        raise Unreadable(first_line(error)) from error
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -3,19 +3,21 @@
 Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016.
 """
 
+import os
 from pathlib import Path
 
 import keras
 from keras import layers
 
-from dataset.errors import Failure
+from dataset.downloads import Published, fetched
+from dataset.errors import Failure, first_line
 
-SMALLEST = 75
-IMAGENET_NAME = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
-IMAGENET_URL = (
-    "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/" + IMAGENET_NAME
+IMAGENET_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
+IMAGENET = Published(
+    IMAGENET_FILE,
+    "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/" + IMAGENET_FILE,
+    "md5:bcbd6486424b2319ff4ef7d526e38f63",
 )
-IMAGENET_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"
 
 
 def build_trunk(size: int, weights: str) -> keras.Model:
@@ -40,30 +42,21 @@ def _load(trunk: keras.Model, path: Path) -> None:
         trunk.load_weights(str(path))
     # Keras and h5py raise these for a file of another kind or another network.
     except (OSError, ValueError, KeyError, TypeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Failure(
-            f"--weights {path} are no weights of Keras' InceptionV3 without top: {first}"
+            f"--weights {path} are no weights of Keras' InceptionV3 without top:"
+            f" {first_line(error)}"
         ) from error
 
 
 def imagenet_weights() -> Path:
-    """Keras' own ImageNet weights, fetched at the first use.
+    """Keras' own ImageNet weights, fetched at the first use to where Keras itself keeps them.
 
     Raises:
-        Failure: they are not in Keras' cache and can't be fetched.
+        Failure: they are not there and can't be fetched.
     """
-    try:
-        return Path(
-            keras.utils.get_file(
-                IMAGENET_NAME, IMAGENET_URL, cache_subdir="models", file_hash=IMAGENET_MD5
-            )
-        )
-    except Exception as error:  # get_file raises bare Exception for any failed fetch
-        raise Failure(
-            f"the ImageNet weights can't be fetched: {IMAGENET_NAME} (MD5 {IMAGENET_MD5}) from"
-            f" {IMAGENET_URL}. Fetch it elsewhere and name it with --weights PATH, or train from"
-            " nothing with --weights none"
-        ) from error
+    folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+    instead = "name it with --weights PATH, or train from nothing with --weights none"
+    return fetched(IMAGENET, folder, instead)
 
 
 def letterbox_layer(size: int) -> keras.layers.Layer:

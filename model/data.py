@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from dataset.errors import BadInput, Failure
+from dataset.errors import BadInput, Failure, first_line
 from dataset.images import Unreadable, open_photo
 
 SPLITS = ("train", "validation", "test")
@@ -83,7 +83,7 @@ def read(data: Data, split: str) -> Iterator[tuple[Example, np.ndarray | str]]:
         try:
             return np.asarray(open_photo(data.folder / example.path))
         except (Unreadable, OSError) as error:
-            return str(error) or type(error).__name__
+            return first_line(error)
 
     examples = data.of(split)
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 
@@ -103,6 +105,11 @@ class _Server(ThreadingHTTPServer):
     # A second shop on the same port is a mistake, on every system.
     allow_reuse_port = False
     request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Be silent on a crawler that went away; anything else is a bug and shows."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _handler(shop: SampleShop) -> type[BaseHTTPRequestHandler]:

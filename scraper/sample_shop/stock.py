@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from dataset.errors import BadInput
+from dataset.errors import BadInput, first_line
 from dataset.labels import Vocabulary
 
 IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".webp")
@@ -178,7 +178,7 @@ def _problem(path: Path) -> str | None:
             image.load()
     # Pillow raises these and more for broken files; each means that the photo can't be shown.
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        return str(error) or type(error).__name__
+        return first_line(error)
     return None
 
 
