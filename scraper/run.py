@@ -184,6 +184,10 @@ async def turn_page(work: Work, download: Download, tally: Tally, cursor: str | 
 
 def _page_body(work: Work, ask: Ask, answer: tuple[str, Answer] | Refused) -> tuple[str, bytes]:
     if isinstance(answer, Refused):
+        if answer.reason == "robots.txt":
+            raise SiteRefused(
+                f"{ask.url}: the site's robots.txt forbids it, so it is not asked for"
+            )
         raise SiteRefused(f"{ask.url}: {answer.reason}; repeat the command to go on from here")
     url, page = answer
     if page.status != 200:

@@ -57,13 +57,16 @@ def read(body: bytes, url: str) -> Page:
     """
     soup = BeautifulSoup(body, "lxml")
     state = _state(soup)
-    records = [*_state_products(state)] or [*_current_cards(soup)] or [*_older_cards(soup)]
     total = _total(soup, state)
+    if not total and NOTHING_FOUND in soup.get_text(" "):
+        # Products on such a page are advice ("you may like"), not what was asked for.
+        return Page((), None, 0)
+    records = [*_state_products(state)] or [*_current_cards(soup)] or [*_older_cards(soup)]
     if records:
         posts = _posts(records, url)
         return Page(posts, _next_cursor(url, len(records), total, _last_page(state)), total)
-    if NOTHING_FOUND in soup.get_text(" ") or _is_past_the_end(url, total):
-        return Page((), None, total or 0)
+    if _is_past_the_end(url, total):
+        return Page((), None, total)
     raise LayoutChanged("neither products nor “nothing found” on Lamoda's page", url)
 
 

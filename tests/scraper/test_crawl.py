@@ -1,6 +1,8 @@
 """Whole crawls of the sample shop through the command, over HTTP on loopback."""
 
+import contextlib
 import io
+import json
 import os
 import signal
 import sqlite3
@@ -8,7 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
 
 import imagehash
 import pytest
@@ -20,6 +25,7 @@ from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from tests.dataset.filling import photo_bytes
 
 DOOR = Path(fashion_tagger.__file__)
+RECORDED = Path(__file__).parents[1] / "recorded" / "lamoda"
 POLOS, DRESSES = 70, 6
 
 
@@ -171,45 +177,88 @@ def test_nothing_found_is_a_natural_end(shop: SampleShop, tmp_path: Path) -> Non
     ]
 
 
-def test_a_changed_layout_ends_in_failure_and_the_next_run_asks_again(tmp_path: Path) -> None:
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-    from threading import Thread
+@contextlib.contextmanager
+def site(answers: dict[str, tuple[int, dict[str, str], bytes]]) -> Iterator[tuple[str, list[str]]]:
+    """A site that answers each path as told, else 404: its address, and what it was asked."""
+    asked: list[str] = []
 
-    class Redesigned(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = self.path != "/robots.txt"
-            self.send_response(200 if found else 404)
+            asked.append(self.path)
+            status, headers, body = answers.get(urlsplit(self.path).path, (404, {}, b""))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(b"<html><body><article>A new design</article></body></html>")
+            self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Redesigned) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
-        done = subprocess.run(
-            [sys.executable, DOOR, "crawl", "lamoda", "--tags", "кимоно", "--site-url", url],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
         server.shutdown()
-    assert done.returncode == 1
-    assert "layout changed" in done.stdout
-    assert "layout changed" in done.stderr
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, DOOR, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_changed_layout_ends_in_failure_and_the_next_run_asks_again(tmp_path: Path) -> None:
+    new = b"<html><body><article>A new design</article></body></html>"
+    with site({"/catalogsearch/result/": (200, {}, new)}) as (url, asked):
+        for times in (1, 2):
+            done = run(tmp_path, "crawl", "lamoda", "--tags", "кимоно", "--site-url", url)
+            assert done.returncode == 1
+            assert "layout changed" in done.stdout
+            assert "layout changed" in done.stderr
+            assert sum("/catalogsearch/" in path for path in asked) == times
     connection = sqlite3.connect(tmp_path / "catalogue.sqlite")
     assert connection.execute("SELECT state FROM searches").fetchall() == [("failed",)]
     connection.close()
 
 
+def test_robots_txt_is_obeyed(tmp_path: Path) -> None:
+    robots = b"User-agent: *\nDisallow: /catalogsearch/\n"
+    with site({"/robots.txt": (200, {}, robots)}) as (url, asked):
+        done = run(tmp_path, "crawl", "lamoda", "--tags", "кимоно", "--site-url", url)
+    assert asked == ["/robots.txt"]
+    assert done.returncode == 1
+    assert "robots.txt forbids it" in done.stderr
+
+
+def test_photos_that_may_not_train_a_model_are_refused_and_counted(tmp_path: Path) -> None:
+    page = (RECORDED / "older.html").read_bytes()
+    photo = "/img600x866/F/E/FE913CMCLMM1_7110810_1_v1.jpg"
+    answers = {
+        "/catalogsearch/result/": (200, {}, page),
+        photo: (200, {"X-Robots-Tag": "noai"}, photo_bytes(1)),
+        photo.replace("7110810_1", "7110811_2"): (200, {}, photo_bytes(2)),
+    }
+    with site(answers) as (url, _):
+        done = run(
+            tmp_path, "crawl", "lamoda", "--tags", "кимоно", "--site-url", url, "--image-url", url
+        )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "images").glob("*/*/*"))) == 1
+    stats = json.loads(run(tmp_path, "catalogue", "stats", "--json").stdout)
+    assert stats["refused"] == [{"site": "lamoda", "reason": "noai", "photos": 1}]
+
+
+def test_the_block_of_foreign_addresses_is_explained(tmp_path: Path) -> None:
+    body = (RECORDED / "blocked.json").read_bytes()
+    with site({"/catalogsearch/result/": (403, {}, body)}) as (url, _):
+        done = run(tmp_path, "crawl", "lamoda", "--tags", "кимоно", "--site-url", url)
+    assert done.returncode == 1
+    assert "blocks this network address" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_site_that_is_not_there_is_named(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, DOOR, "crawl", "lamoda", "--tags", "polo", "--site-url",
-         "http://127.0.0.1:9"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run(tmp_path, "crawl", "lamoda", "--tags", "polo", "--site-url", "http://127.0.0.1:9")
     assert done.returncode == 1
     assert "http://127.0.0.1:9" in done.stderr
     assert "no connection" in done.stderr
@@ -228,13 +277,7 @@ def test_a_site_that_is_not_there_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_usage_error_names_the_input(tmp_path: Path, arguments: list[str], said: str) -> None:
-    done = subprocess.run(
-        [sys.executable, DOOR, *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(tmp_path, *arguments)
     assert done.returncode == 2
     assert said in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,112 @@
+"""What every site's file owes to the others, run on each site found."""
+
+import importlib
+import inspect
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from scraper.errors import LayoutChanged
+from scraper.sites import site_names, spider_class
+from scraper.spiders.base import HashtagSpider, Page
+
+RECORDED = Path(__file__).parents[2] / "recorded"
+SITES = site_names()
+
+
+def module(site: str) -> ModuleType:
+    return importlib.import_module(f"scraper.spiders.{site}")
+
+
+def recorded(site: str) -> bytes:
+    pages = sorted(RECORDED.glob(f"{site}/polo.*"))
+    assert pages, f"record a page of {site}'s search for polo: tests/recorded/{site}/polo.html"
+    return pages[0].read_bytes()
+
+
+def read(site: str, body: bytes, url: str | None = None) -> Page:
+    page: Page = module(site).read(body, url or asked(site))
+    return page
+
+
+def asked(site: str, cursor: str | None = None) -> str:
+    return spider_class(site)().search_request("polo", cursor).url
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_the_spider_says_what_a_user_must_know(site: str) -> None:
+    spider = spider_class(site)
+    assert issubclass(spider, HashtagSpider)
+    for name in ("title", "needs", "limits"):
+        assert len(getattr(spider, name)) >= 5, name
+    assert re.fullmatch(r"20\d\d-\d\d", spider.checked)
+    for address in (spider.site_url, spider.image_url):
+        assert re.fullmatch(r"https://[\w.-]+", address)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_the_recorded_page_is_read_the_same_each_time(site: str) -> None:
+    first = read(site, recorded(site))
+    assert first.posts
+    assert first == read(site, recorded(site))
+    assert len({post.site_id for post in first.posts}) == len(first.posts)
+    for post in first.posts:
+        assert post.url.startswith("https://")
+        assert all(photo.url.startswith("https://") for photo in post.photos)
+        assert len(set(post.photos)) == len(post.photos)
+        json.dumps(post.record)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_reading_is_pure(site: str) -> None:
+    assert list(inspect.signature(module(site).read).parameters) == ["body", "url"]
+    spider = spider_class(site)("http://127.0.0.1:8000", "http://127.0.0.1:8001")
+    assert spider.read(recorded(site), asked(site)) == read(site, recorded(site))
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_page_cut_off_anywhere_is_whole_posts_or_a_changed_layout(site: str) -> None:
+    body = recorded(site)
+    whole = {post.site_id for post in read(site, body).posts}
+    for tenth in range(10):
+        try:
+            page = read(site, body[: len(body) * tenth // 10])
+        except LayoutChanged:
+            continue
+        assert page.posts
+        assert {post.site_id for post in page.posts} <= whole
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"null", b"<html></html>", b"\xff\xfe\x00"])
+@pytest.mark.parametrize("site", SITES)
+def test_a_page_of_nothing_is_a_changed_layout(site: str, body: bytes) -> None:
+    with pytest.raises(LayoutChanged):
+        read(site, body)
+
+
+@pytest.mark.parametrize("kind", [b"7", b"null", b"[]", b"{}", b'"x"', b"true"])
+@pytest.mark.parametrize("site", SITES)
+def test_a_value_of_another_type_is_no_crash(site: str, kind: bytes) -> None:
+    body = recorded(site)
+    values = [*re.finditer(rb'(?<=":)\s*("(?:[^"\\]|\\.)*"|\d+)', body)]
+    for value in values:
+        retyped = body[: value.start()] + kind + body[value.end() :]
+        try:
+            assert read(site, retyped).posts
+        except LayoutChanged:
+            continue
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_the_next_page_is_another_one(site: str) -> None:
+    cursor = read(site, recorded(site)).next_cursor
+    seen, url = {asked(site)}, asked(site)
+    while cursor is not None and len(seen) < 500:
+        url = asked(site, cursor)
+        assert url not in seen, f"the paging of {site} comes back to {url}"
+        seen.add(url)
+        cursor = read(site, recorded(site), url).next_cursor
+    assert len(seen) < 500, f"the paging of {site} never ends"

@@ -1,0 +1,89 @@
+"""An image from its answer to its row: what is kept, and the reason for what is not."""
+
+import asyncio
+import io
+from pathlib import Path
+
+import imagehash
+import pytest
+from PIL import Image
+
+from dataset.images import ImageStore
+from scraper.fetching import Answer, Fetched, Refused, examine, fetch_image
+from tests.dataset.filling import photo_bytes
+
+PHOTO = photo_bytes(1)
+
+
+def fetch(
+    answers: dict[str, Answer | Refused], folder: Path
+) -> tuple[Fetched | Refused, list[str]]:
+    asked: list[str] = []
+
+    async def download(url: str) -> Answer | Refused:
+        asked.append(url)
+        return answers[url]
+
+    return asyncio.run(fetch_image(download, tuple(answers), ImageStore(folder))), asked
+
+
+def test_the_first_address_that_is_there_is_taken(tmp_path: Path) -> None:
+    answers: dict[str, Answer | Refused] = {
+        "large": Answer(404, b"", {}),
+        "middle": Answer(200, PHOTO, {"content-type": "text/plain"}),
+        "small": Answer(200, photo_bytes(2), {}),
+    }
+    found, asked = fetch(answers, tmp_path)
+    assert asked == ["large", "middle"]
+    assert isinstance(found, Fetched)
+    assert (tmp_path / found.store_key).read_bytes() == PHOTO
+    with Image.open(io.BytesIO(PHOTO)) as photo:
+        assert found.phash == str(imagehash.phash(photo))
+        assert (found.width, found.height, found.format) == (*photo.size, "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer(404, b"", {}), "HTTP 404"),
+        (Answer(500, PHOTO, {}), "HTTP 500"),
+        (Answer(200, b"", {}), "empty"),
+        (Answer(200, b"<html>sorry</html>", {}), "broken or no image"),
+        (Answer(200, PHOTO[:-200], {}), "broken or no image"),
+        (Answer(200, photo_bytes(3, (74, 300)), {}), "smaller than 75 pixels"),
+        (Answer(200, PHOTO, {"x-robots-tag": "noindex, noai"}), "noai"),
+        (Answer(200, PHOTO, {"x-robots-tag": "otherbot: noindex,NoImageAI"}), "noai"),
+        (Refused("robots.txt"), "robots.txt"),
+    ],
+)
+def test_what_is_not_kept_has_a_reason(
+    tmp_path: Path, answer: Answer | Refused, reason: str
+) -> None:
+    found, _ = fetch({"only": answer}, tmp_path)
+    assert isinstance(found, Refused)
+    assert found.reason == reason
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_words_for_robots_keep_a_photo(tmp_path: Path) -> None:
+    found, _ = fetch({"only": Answer(200, PHOTO, {"x-robots-tag": "noindex"})}, tmp_path)
+    assert isinstance(found, Fetched)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_each_format_keeps_its_own_name(kind: str) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (80, 90), "teal").save(out, kind)
+    found = examine(out.getvalue())
+    assert isinstance(found, Fetched)
+    assert (found.format, found.width, found.height) == (kind, 80, 90)
+
+
+def test_a_turned_photo_is_measured_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    out = io.BytesIO()
+    Image.new("RGB", (80, 120), "teal").save(out, "JPEG", exif=exif)
+    found = examine(out.getvalue())
+    assert isinstance(found, Fetched)
+    assert (found.width, found.height) == (120, 80)
