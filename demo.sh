@@ -13,7 +13,8 @@ say() { printf '\n$ %s\n' "$*"; "$@"; }
 echo "Starting the sample shop: it draws its photos and serves them as lamoda.ru would."
 sample-shop --url-file shop.url --seed 1 &
 shop=$!
-trap 'kill $shop 2>/dev/null || true' EXIT INT TERM
+trap 'kill $shop 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM
 while [ ! -s shop.url ]; do
   kill -0 $shop 2>/dev/null || { echo "the sample shop did not start" >&2; exit 1; }
   sleep 0.2
@@ -23,10 +24,14 @@ url=$(cat shop.url)
 say crawl lamoda --tags "$LABELS" --site-url "$url" --image-url "$url"
 say catalogue stats --min-per-class 50
 say build-dataset --min-per-class 50
-echo
-echo "The demo does not use the internet, so the network starts from nothing (--weights none)."
-echo "With internet, leave --weights out: the ImageNet trunk is fetched and learns far more."
-say train-model --weights none --image-size 96 --out runs/demo
+
+# The trunk's ImageNet weights are in Keras' cache or come from the internet; a demo has to do without.
+if ! say train-model --weights imagenet --out runs/demo; then
+  echo
+  echo "Without the ImageNet weights the demo trains the whole network from nothing (--weights none):"
+  echo "a few minutes, on small photos. Expect figures well above chance, far below a real training."
+  say train-model --weights none --image-size 75 --batch-size 16 --epochs 16 --out runs/demo
+fi
 
 echo
 echo "Done. Look at:"

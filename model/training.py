@@ -42,6 +42,15 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """How long to train, and how fast. `patience`: epochs without a better one, then it ends."""
+
+    rate: Any
+    epochs: int
+    patience: int
+
+
+@dataclass(frozen=True)
 class Fitted:
     """A trained classifier, how it learned, and the epoch that was kept, from 1."""
 
@@ -106,6 +115,7 @@ def fit_head(
         name: trunk_outputs(features, photos.values, options.batch_size, name)
         for name, photos in (("train", train), ("validation", validation))
     }
+    epochs = options.epochs or FROZEN_EPOCHS
     rate = 1e-3 if options.optimizer == "adam" else 0.05
     history, best = _fit(
         head,
@@ -113,8 +123,7 @@ def fit_head(
         (outputs["validation"], validation.targets),
         classes,
         options,
-        rate,
-        options.epochs or FROZEN_EPOCHS,
+        Schedule(rate, epochs, patience=max(PATIENCE, epochs // 3)),
     )
     return Fitted(classifier.join(features, head), history, best)
 
@@ -133,7 +142,8 @@ def fit_whole(
     )
     epochs = options.epochs or WHOLE_EPOCHS
     steps = math.ceil(len(train.targets) / options.batch_size) * epochs
-    peak = 1e-3 if options.optimizer == "adam" else 0.05
+    # SGD's usual 0.05 breaks this network in its first steps, when it starts from nothing.
+    peak = 1e-3 if options.optimizer == "adam" else 0.005
     rate = keras.optimizers.schedules.CosineDecay(
         peak / 10, steps, warmup_target=peak, warmup_steps=max(1, steps // 10)
     )
@@ -143,8 +153,8 @@ def fit_whole(
         (validation.values, validation.targets),
         classes,
         options,
-        rate,
-        epochs,
+        # The last epochs, at small rates, are the best ones: never end before them.
+        Schedule(rate, epochs, patience=epochs),
     )
     return Fitted(network, history, best)
 
@@ -155,26 +165,27 @@ def _fit(
     validation: tuple[np.ndarray, np.ndarray],
     classes: int,
     options: TrainOptions,
-    rate: Any,
-    epochs: int,
+    schedule: Schedule,
 ) -> tuple[dict[str, list[float]], int]:
     """Fit NETWORK and leave it as it was in its best epoch: the lowest validation loss."""
     watched = len(validation[1]) > 0
-    bar = _Bar(epochs)
+    bar = _Bar(schedule.epochs)
     callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TerminateOnNaN(), bar]
     if watched:
         callbacks.append(
             keras.callbacks.EarlyStopping(
-                "val_loss", patience=max(PATIENCE, epochs // 3), restore_best_weights=True
+                "val_loss", patience=schedule.patience, restore_best_weights=True
             )
         )
     network.compile(
-        _optimizer(options.optimizer, rate), "sparse_categorical_crossentropy", metrics=["accuracy"]
+        _optimizer(options.optimizer, schedule.rate),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
     )
     history = network.fit(
         *train,
         batch_size=options.batch_size,
-        epochs=epochs,
+        epochs=schedule.epochs,
         validation_data=validation if watched else None,
         class_weight=class_weights(train[1], classes),
         callbacks=callbacks,

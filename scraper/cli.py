@@ -149,7 +149,7 @@ def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
 @click.option(
     "--per-label",
     type=click.IntRange(min=1),
-    default=80,
+    default=150,
     show_default=True,
     help="Drawn products of each label.",
 )

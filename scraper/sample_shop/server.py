@@ -37,7 +37,7 @@ class ShopOptions:
     host: str = "127.0.0.1"
     port: int = 0
     seed: int = 0
-    per_label: int = 80
+    per_label: int = 150
     duplicates: float = 0.1
     double_tagged: float = 0.05
     generation: str = "state"
