@@ -1,0 +1,77 @@
+"""The wheel, installed in an environment of its own and used away from the checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import fashion_tagger
+
+ROOT = Path(fashion_tagger.__file__).parent
+PARTS = ("scraper", "dataset", "model", "migrations", "fashion_tagger.py", "setup.cfg",
+         "pyproject.toml", "README.md", "LICENSE")  # fmt: skip
+
+
+def call(*arguments: str | Path, cwd: Path) -> str:
+    done = subprocess.run(
+        [str(argument) for argument in arguments],
+        cwd=cwd,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the commands, in an environment that has our wheel and this one's libraries."""
+    folder = tmp_path_factory.mktemp("wheel")
+    (folder / "source").mkdir()
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / "source" / part)
+        else:
+            shutil.copy(ROOT / part, folder / "source")
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    call(
+        *pip,
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        folder,
+        folder / "source",
+        cwd=folder,
+    )
+    call(sys.executable, "-m", "venv", "--without-pip", folder / "env", cwd=folder)
+    python = folder / "env" / "bin" / "python"
+    (wheel,) = folder.glob("*.whl")
+    call(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=folder)
+    (libraries,) = (folder / "env" / "lib").glob("python*/site-packages")
+    (libraries / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    shutil.rmtree(folder / "source")
+    return python.parent
+
+
+def test_every_command_is_there_and_explains_itself(installed: Path, tmp_path: Path) -> None:
+    for name in fashion_tagger.COMMANDS:
+        assert "Usage: " in call(installed / name, "--help", cwd=tmp_path)
+        assert "Usage: " in call(installed / "fashion-tagger", name, "--help", cwd=tmp_path)
+    assert str(installed.parent) in call(
+        installed / "python", "-c", "import fashion_tagger; print(fashion_tagger.__file__)",
+        cwd=tmp_path,
+    )  # fmt: skip
+
+
+def test_a_catalogue_is_made_counted_and_crawled_into(installed: Path, tmp_path: Path) -> None:
+    code = "from dataset.catalogue.session import open_catalogue as o; o('catalogue.sqlite')"
+    call(installed / "python", "-c", code, cwd=tmp_path)
+    assert "the catalogue is empty" in call(installed / "catalogue", "stats", cwd=tmp_path)
+    assert "lamoda" in call(installed / "crawl", "--list", cwd=tmp_path)
