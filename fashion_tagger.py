@@ -17,6 +17,7 @@ COMMANDS = {
     "crawl": ("scraper.cli", "crawl"),
     "catalogue": ("dataset.cli", "catalogue"),
     "build-dataset": ("dataset.cli", "build_dataset"),
+    "train-pose": ("dataset.pose.cli", "train_pose"),
     "train-model": ("model.cli", "train_model"),
     "sample-shop": ("scraper.cli", "sample_shop"),
 }
@@ -86,6 +87,11 @@ def catalogue() -> None:
 def build_dataset() -> None:
     """Console script `build-dataset`."""
     _script("build-dataset")
+
+
+def train_pose() -> None:
+    """Console script `train-pose`."""
+    _script("train-pose")
 
 
 def train_model() -> None:

@@ -80,7 +80,7 @@ def train_model(out: Path | None, **chosen: Any) -> None:
     with the lowest validation loss is kept. Writes metrics.json, predictions.csv, confusion.png,
     curves.png, labels.json, run.json and model.keras, which takes raw uint8 photos of any size.
     """
-    from model import backend
+    from dataset import backend
 
     backend.load()
     from model.report import summary

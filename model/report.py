@@ -48,23 +48,6 @@ def draw_confusion(path: Path, counts: np.ndarray, labels: Sequence[str], accura
     FigureCanvasAgg(figure).print_png(path)
 
 
-def draw_curves(path: Path, history: Mapping[str, Sequence[float]], best: int) -> None:
-    """Loss and accuracy by epoch; BEST, from 1, is the epoch that was kept."""
-    figure = Figure(figsize=(9, 3.8), layout="constrained", dpi=110)
-    for place, name in enumerate(("loss", "accuracy")):
-        axes = figure.add_subplot(1, 2, place + 1)
-        for prefix, text in (("", "train"), ("val_", "validation")):
-            values = history.get(prefix + name)
-            if values:
-                axes.plot(range(1, len(values) + 1), values, label=text, marker=".")
-        axes.axvline(best, color="grey", linestyle=":", label=f"kept: epoch {best}")
-        axes.set_xlabel("epoch")
-        axes.set_title(name)
-        axes.legend()
-        axes.grid(alpha=0.3)
-    FigureCanvasAgg(figure).print_png(path)
-
-
 def summary(metrics: Mapping[str, Any]) -> str:
     """The figures as a few lines and a table, for a terminal."""
     from dataset.text_table import table

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from dataset.curves import draw_curves
 from dataset.errors import BadInput, Failure
 from model import classifier, report
 from model.data import Data, class_weights, find_data, read
@@ -252,7 +253,7 @@ def write_run(
     report.write_predictions(part / "predictions.csv", test.examples, test.values, labels)
     counts = np.array(metrics["confusion_matrix"]["counts"])
     report.draw_confusion(part / "confusion.png", counts, labels, metrics["accuracy"])
-    report.draw_curves(part / "curves.png", fitted.history, fitted.best)
+    draw_curves(part / "curves.png", fitted.history, fitted.best, ("loss", "accuracy"))
     _write_json({"labels": list(labels)}, part / "labels.json")
     chosen = {n: str(v) if isinstance(v, Path) else v for n, v in asdict(options).items()}
     _write_json(

@@ -1,0 +1,1 @@
+"""HRNet: where the joints of a person in a photo are."""

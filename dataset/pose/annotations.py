@@ -1,0 +1,145 @@
+"""People with annotated joints, read from COCO key-point JSON of any joint set.
+
+Format: https://cocodataset.org/#format-data (key-point detection).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset.errors import BadInput
+
+# How far annotators differ, in units of the person's size: COCO's evaluation, cocoeval.py.
+COCO_SIGMAS = {
+    "nose": 0.026,
+    "eye": 0.025,
+    "ear": 0.035,
+    "shoulder": 0.079,
+    "elbow": 0.072,
+    "wrist": 0.062,
+    "hip": 0.107,
+    "knee": 0.087,
+    "ankle": 0.089,
+}
+# For joints that COCO does not know, such as neck and head top: that of its shoulders.
+OTHER_SIGMA = 0.079
+SIDES = (("left", "right"), ("l_", "r_"))
+
+
+@dataclass(frozen=True)
+class JointSet:
+    """The joints that a network finds: their names, and the bones between them as index pairs."""
+
+    names: tuple[str, ...]
+    bones: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def mirrored(self) -> np.ndarray:
+        """For each joint the one that it becomes in a mirrored photo: (joints,) int."""
+        return np.array([self.names.index(_other_side(name, self.names)) for name in self.names])
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        """How exactly each joint can be told, for OKS: (joints,) in units of the person's size."""
+        return np.array([_sigma(name) for name in self.names])
+
+
+def _other_side(name: str, names: Sequence[str]) -> str:
+    for left, right in SIDES:
+        for one, other in ((left, right), (right, left)):
+            if name.startswith(one) and (found := other + name[len(one) :]) in names:
+                return found
+    return name
+
+
+def _sigma(name: str) -> float:
+    return next((s for part, s in COCO_SIGMAS.items() if name.endswith(part)), OTHER_SIGMA)
+
+
+@dataclass(frozen=True)
+class Person:
+    """A person in a photo.
+
+    `box`: left, top, width, height in pixels. `points`: (joints, 3) float: x, y, and 0 for not
+    annotated, 1 for hidden, 2 for visible. `area`: of the person in square pixels.
+    """
+
+    photo: Path
+    box: tuple[float, float, float, float]
+    points: np.ndarray
+    area: float
+    annotation: int
+    image: int
+
+
+@dataclass(frozen=True)
+class People:
+    """What a key-point file holds. `missing`: photos that are named there and not on disk."""
+
+    joints: JointSet
+    persons: list[Person]
+    photos: dict[int, Path]
+    missing: list[Path]
+
+
+def read_people(file: Path, images: Path) -> People:
+    """The people of FILE whose photos lie in IMAGES; crowds and people without joints left out.
+
+    Raises:
+        BadInput: FILE can't be read, is no key-point file, or declares several joint sets.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{file} can't be read as COCO key-point JSON: {error}") from error
+    try:
+        return _people(content, images)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise BadInput(
+            f"{file} is no COCO key-point JSON ({type(error).__name__}: {error}); it needs"
+            " categories with keypoints, images with id and file_name, and annotations with"
+            " image_id, bbox and keypoints (x, y, v for each joint)"
+        ) from error
+
+
+def _people(content: dict[str, Any], images: Path) -> People:
+    categories = {c["id"]: c for c in content["categories"] if c.get("keypoints")}
+    declared = {(tuple(c["keypoints"]), _bones(c)) for c in categories.values()}
+    if len({names for names, _ in declared}) != 1:
+        raise ValueError(f"{len(declared)} joint sets are declared, one is needed")
+    names, bones = declared.pop()
+    joints = JointSet(tuple(map(str, names)), bones)
+    paths = {int(one["id"]): images / str(one["file_name"]) for one in content["images"]}
+    photos = {key: path for key, path in paths.items() if path.is_file()}
+    persons = []
+    for one in content["annotations"]:
+        if one["category_id"] not in categories or one.get("iscrowd"):
+            continue
+        person = _person(one, len(names), paths)
+        if (person.points[:, 2] > 0).any() and person.image in photos:
+            persons.append(person)
+    return People(joints, persons, photos, [p for k, p in paths.items() if k not in photos])
+
+
+def _bones(category: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    # COCO counts joints from 1 here.
+    count = len(category["keypoints"])
+    pairs = ((int(a) - 1, int(b) - 1) for a, b in category.get("skeleton", ()))
+    return tuple((a, b) for a, b in pairs if 0 <= a < count and 0 <= b < count)
+
+
+def _person(one: dict[str, Any], joints: int, paths: dict[int, Path]) -> Person:
+    points = np.array(one["keypoints"], np.float64).reshape(joints, 3)
+    points[:, 2] = np.where(np.isfinite(points).all(axis=1), points[:, 2], 0)
+    points = np.where(points[:, 2:] > 0, points, 0.0)
+    left, top, width, height = (float(value) for value in one["bbox"])
+    if not np.isfinite([left, top, width, height]).all() or width <= 0 or height <= 0:
+        raise ValueError(f"annotation {one.get('id')} has the box {one['bbox']}")
+    image = int(one["image_id"])
+    area = float(one.get("area") or width * height)
+    box = (left, top, width, height)
+    return Person(paths[image], box, points, area, int(one["id"]), image)

@@ -1,0 +1,114 @@
+"""Weights into networks and out: published .pth files, Keras' own, and batch norms folded."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from dataset.errors import Failure, first_line
+from dataset.pose.network import EPSILON
+from dataset.pose.torch_files import read_tensors
+
+SUFFIX = ".weights.h5"
+# What frameworks put before the names of the paper's authors.
+PREFIXES = (("module.", ""), ("backbone.", ""), ("head.final_layer.", "final_layer."))
+SHOWN = 5
+
+
+def load_weights(network: keras.Model, path: Path) -> None:
+    """Fill NETWORK, not folded, from PATH: a .pth file, or Keras weights of the same network.
+
+    Raises:
+        Failure: PATH can't be read or is of another network.
+    """
+    if path.suffix == ".pth":
+        fill(network, read_tensors(path), path)
+        return
+    try:
+        network.load_weights(path)
+    # Keras raises these and more for files of another network or of another kind.
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Failure(
+            f"{path} doesn't fit: {first_line(error)}; name weights of this network, a .pth file"
+            f" or one that ends in {SUFFIX}"
+        ) from error
+
+
+def fill(network: keras.Model, tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    """Fill NETWORK with TENSORS of PATH, named and laid out as the paper's authors do.
+
+    Raises:
+        Failure: a name or a shape is missing, of no use, or different.
+    """
+    given = {plain_name(n): v for n, v in tensors.items() if not n.endswith("num_batches_tracked")}
+    wanted = dict(variables_of(network))
+    problems = [f"{name} is missing" for name in wanted if name not in given]
+    problems += [f"{name} has no place" for name in given if name not in wanted]
+    for name, variable in wanted.items():
+        shape = torch_shape(variable)
+        if name in given and given[name].shape != shape:
+            problems.append(f"{name} has the shape {given[name].shape} instead of {shape}")
+    if problems:
+        more = f", and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise Failure(f"{path} doesn't fit: {'; '.join(problems[:SHOWN])}{more}")
+    for name, variable in wanted.items():
+        value = given[name].astype(np.float32)
+        variable.assign(value.transpose(2, 3, 1, 0) if value.ndim == 4 else value)
+
+
+def plain_name(name: str) -> str:
+    """NAME as the paper's authors have it."""
+    for prefix, instead in PREFIXES:
+        if name.startswith(prefix):
+            name = instead + name.removeprefix(prefix)
+    return name
+
+
+def variables_of(network: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
+    """NETWORK's variables with their names in published checkpoints."""
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            yield f"{layer.name}.weight", layer.kernel
+            if layer.use_bias:
+                yield f"{layer.name}.bias", layer.bias
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            yield f"{layer.name}.weight", layer.gamma
+            yield f"{layer.name}.bias", layer.beta
+            yield f"{layer.name}.running_mean", layer.moving_mean
+            yield f"{layer.name}.running_var", layer.moving_variance
+
+
+def torch_shape(variable: keras.Variable) -> tuple[int, ...]:
+    """VARIABLE's shape as torch has it: kernels as out, in, height, width."""
+    shape = tuple(int(side) for side in variable.shape)
+    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape
+
+
+def fold(network: keras.Model, folded: keras.Model) -> None:
+    """Fill FOLDED with NETWORK's weights, each batch norm made part of its convolution."""
+    for layer in folded.layers:
+        if not isinstance(layer, keras.layers.Conv2D):
+            continue
+        source = network.get_layer(layer.name)
+        if source.use_bias:
+            layer.set_weights(source.get_weights())
+            continue
+        norm = network.get_layer(norm_of(layer.name))
+        gamma, beta, mean, variance = (np.asarray(value) for value in norm.get_weights())
+        gain = gamma / np.sqrt(variance + EPSILON)
+        layer.set_weights([np.asarray(source.kernel) * gain, beta - mean * gain])
+
+
+def norm_of(name: str) -> str:
+    """The batch norm after the convolution NAME."""
+    if name.endswith(".0"):
+        return name[:-1] + "1"
+    return name.replace("conv", "bn")
+
+
+def save_weights(network: keras.Model, path: Path) -> None:
+    """NETWORK's weights at PATH, written aside first."""
+    part = path.with_name(f".part-{path.name}")
+    network.save_weights(part)
+    part.replace(path)

@@ -1,0 +1,177 @@
+"""How well people's joints are found: PCK, OKS average precision, and the crop box."""
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from dataset.crop import WHOLE, Crop, choose_crop, iou
+from dataset.errors import Failure
+from dataset.images import Unreadable, open_photo
+from dataset.pose.annotations import JointSet, People, Person
+from dataset.pose.estimator import BATCH, Estimator
+from dataset.pose.views import person_view
+
+PCK_SHARE = 0.2
+# A crop holds a person when it holds this share of the annotated joints.
+HELD = 0.95
+OKS_NAMES = ("AP", "AP50", "AP75", "AP_medium", "AP_large", "AR", "AR50", "AR75", "AR_medium")
+
+
+@dataclass
+class Found:
+    """People with what was found of them; `unreadable`: photo -> reason."""
+
+    persons: list[Person] = field(default_factory=list)
+    points: list[np.ndarray] = field(default_factory=list)
+    unreadable: dict[Path, str] = field(default_factory=dict)
+
+
+def found_in_boxes(estimator: Estimator, persons: Sequence[Person]) -> Found:
+    """The joints that ESTIMATOR finds when it is told each person's box."""
+    found = Found()
+    for batch, photos in _batches(persons, found):
+        views = [person_view(person.box, estimator.size) for person in batch]
+        found.persons += batch
+        found.points += list(estimator.points(photos, views))
+    return found
+
+
+def found_in_photos(estimator: Estimator, persons: Sequence[Person]) -> tuple[Found, list[Crop]]:
+    """The joints found in the whole photo of each person, and the crop box they give."""
+    found, boxes, names = Found(), [], estimator.joints.names
+    for batch, photos in _batches(persons, found):
+        points = estimator.find(photos)
+        found.persons += batch
+        found.points += list(points)
+        boxes += [
+            choose_crop(one, names, photo.size, estimator.gate)
+            for one, photo in zip(points, photos, strict=True)
+        ]
+    return found, boxes
+
+
+def _batches(
+    persons: Sequence[Person], found: Found
+) -> Iterator[tuple[list[Person], list[Image.Image]]]:
+    for start in tqdm(range(0, len(persons), BATCH), desc="photos", leave=False, disable=None):
+        batch, photos = [], []
+        for person in persons[start : start + BATCH]:
+            try:
+                photos.append(open_photo(person.photo))
+                batch.append(person)
+            except (Unreadable, OSError) as error:
+                found.unreadable[person.photo] = str(error)
+        if batch:
+            yield batch, photos
+
+
+def pck(found: Found, share: float = PCK_SHARE) -> float:
+    """Share of annotated joints found within SHARE of the longer side of their person's box.
+
+    Yang & Ramanan, TPAMI 2013, normalised by the box as in mmpose's PCKAccuracy.
+    """
+    right = total = 0
+    for person, points in zip(found.persons, found.points, strict=True):
+        known = person.points[:, 2] > 0
+        distance = np.linalg.norm(points[known, :2] - person.points[known, :2], axis=1)
+        right += int((distance <= share * max(person.box[2:])).sum())
+        total += int(known.sum())
+    return right / total if total else 0.0
+
+
+def crop_figures(persons: Sequence[Person], crops: Sequence[Crop]) -> dict[str, float]:
+    """Mean box IoU of CROPS with the persons' boxes, and shares of photos held and left whole."""
+    overlaps, held = [], []
+    for person, crop in zip(persons, crops, strict=True):
+        left, top, width, height = person.box
+        overlaps.append(iou(crop.box, (left, top, left + width, top + height)))
+        known = person.points[person.points[:, 2] > 0, :2]
+        low, high = np.array(crop.box[:2]) - 1, np.array(crop.box[2:]) + 1
+        held.append(bool(((known >= low) & (known <= high)).all(axis=1).mean() >= HELD))
+    return {
+        "mean_box_iou": float(np.mean(overlaps)),
+        "held": float(np.mean(held)),
+        "left_whole": float(np.mean([crop.outcome == WHOLE for crop in crops])),
+    }
+
+
+def oks(found: Found, joints: JointSet) -> dict[str, float]:
+    """COCO's average precision and recall by object key-point similarity, by pycocotools."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth, guesses = _as_coco(found, joints)
+    # pycocotools reports its steps on standard output.
+    with contextlib.redirect_stdout(io.StringIO()):
+        known = COCO()
+        known.dataset = truth
+        known.createIndex()
+        judge = COCOeval(known, known.loadRes(guesses), "keypoints")
+        judge.params.kpt_oks_sigmas = joints.sigmas
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    # pycocotools writes -1 where there is no such person.
+    pairs = zip(OKS_NAMES, judge.stats, strict=False)
+    return {name: float(value) for name, value in pairs if value >= 0}
+
+
+def _as_coco(found: Found, joints: JointSet) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    truth, guesses = [], []
+    for number, (person, points) in enumerate(
+        zip(found.persons, found.points, strict=True), start=1
+    ):
+        one = {"image_id": person.image, "category_id": 1}
+        truth.append(
+            one
+            | {
+                "id": number,
+                "bbox": list(person.box),
+                "area": person.area,
+                "iscrowd": 0,
+                "keypoints": person.points.ravel().tolist(),
+                "num_keypoints": int((person.points[:, 2] > 0).sum()),
+            }
+        )
+        score = float(points[:, 2].mean())
+        guesses.append(one | {"keypoints": points.ravel().tolist(), "score": score})
+    category = {"id": 1, "name": "person", "keypoints": list(joints.names)}
+    images = [{"id": image} for image in sorted({person.image for person in found.persons})]
+    return {"images": images, "annotations": truth, "categories": [category]}, guesses
+
+
+def evaluate_pose(estimator: Estimator, people: People) -> dict[str, Any]:
+    """Every figure of ESTIMATOR on PEOPLE.
+
+    OKS and PCK with each person's box given, as is usual; the crop box from the whole photo, for
+    the largest person of each.
+
+    Raises:
+        Failure: nobody to measure on, or other joints than the network's.
+    """
+    if people.joints.names != estimator.joints.names:
+        raise Failure(
+            f"the annotations' joints ({', '.join(people.joints.names)}) are not the network's"
+            f" ({', '.join(estimator.joints.names)}); evaluate on a file of the same joints"
+        )
+    in_boxes = found_in_boxes(estimator, people.persons)
+    if not in_boxes.persons:
+        raise Failure("no person with annotated joints is in a readable photo")
+    largest = {person.image: person for person in sorted(people.persons, key=lambda p: p.area)}
+    in_photos, crops = found_in_photos(estimator, list(largest.values()))
+    return {
+        "persons": len(in_boxes.persons),
+        "photos": len(in_photos.persons),
+        "PCK": pck(in_boxes),
+        "OKS": oks(in_boxes, people.joints),
+        "crop": crop_figures(in_photos.persons, crops),
+        "missing": [str(path) for path in people.missing],
+        "unreadable": {str(path): why for path, why in in_boxes.unreadable.items()},
+    }

@@ -1,0 +1,146 @@
+"""The pose networks that can be asked for: from the package, published, or trained by `train-pose`.
+
+A trained one is two files side by side: `pose.weights.h5`, and `pose.json` that says what it is.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from dataset.downloads import Published, digest_of, fetched
+from dataset.errors import BadInput, Failure
+from dataset.pose.annotations import JointSet
+from dataset.pose.checkpoints import SUFFIX, fold, load_weights, save_weights
+from dataset.pose.estimator import Estimator
+from dataset.pose.network import ARCHITECTURES, build_hrnet
+from dataset.pose.registry import HERE, entries
+
+COCO = JointSet(
+    (
+        "nose",
+        *(f"{side}_{part}" for part in ("eye", "ear") for side in ("left", "right")),
+        *(
+            f"{side}_{part}"
+            for part in ("shoulder", "elbow", "wrist")
+            for side in ("left", "right")
+        ),
+        *(f"{side}_{part}" for part in ("hip", "knee", "ankle") for side in ("left", "right")),
+    ),
+    (
+        *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7)),
+        *((6, 8), (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+    ),
+)
+# Published networks: the score below which mmpose's and the authors' own tools drop a joint.
+GATE = 0.2
+
+
+@dataclass(frozen=True)
+class PoseModel:
+    """A network as data. `size`: of its views, height and width; `gate`: joints below don't count.
+
+    `weights`: a file that is here, or None for those that are `published`.
+    """
+
+    name: str
+    architecture: str
+    joints: JointSet
+    size: tuple[int, int]
+    gate: float = GATE
+    weights: Path | None = None
+    published: Published | None = None
+
+
+def find_model(name: str, weights: Path | None = None) -> PoseModel:
+    """The model NAME, with its own weights or those of the file WEIGHTS.
+
+    Raises:
+        BadInput: WEIGHTS is no file, or what stands beside it can't be read.
+    """
+    entry = entries()[name]
+    if weights is None and "weights" in entry:
+        return described(name, HERE / entry["weights"])
+    if weights is not None and not weights.is_file():
+        raise BadInput(f"--pose-weights {weights}: no such file")
+    if weights is not None and description_of(weights).is_file():
+        return described(name, weights)
+    if "url" not in entry:
+        raise BadInput(
+            f"--pose-weights {weights}: {description_of(weights or Path())} is missing; keep both"
+            f" files of train-pose together, or say which published network it is: --pose"
+            f" {' or '.join(n for n, e in entries().items() if 'url' in e)}"
+        )
+    file = Published(entry["url"].rpartition("/")[2], entry["url"], entry["digest"])
+    size = (entry["size"][0], entry["size"][1])
+    return PoseModel(name, entry["architecture"], COCO, size, GATE, weights, file)
+
+
+def description_of(weights: Path) -> Path:
+    """The file that says what WEIGHTS are."""
+    return weights.with_name(weights.name.removesuffix(SUFFIX) + ".json")
+
+
+def described(name: str, weights: Path) -> PoseModel:
+    """The model of WEIGHTS as the file beside them says.
+
+    Raises:
+        BadInput: that file is broken.
+    """
+    path = description_of(weights)
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        joints = JointSet(tuple(said["joints"]), tuple((a, b) for a, b in said["bones"]))
+        height, width = said["size"]
+        architecture, gate = said["architecture"], float(said["gate"])
+        if architecture not in ARCHITECTURES:
+            raise ValueError(f"the architecture {architecture!r} is not known")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} does not describe a pose network: {error}") from error
+    return PoseModel(name, architecture, joints, (height, width), gate, weights)
+
+
+def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> Estimator:
+    """MODEL ready to be asked; published weights are fetched, checked and converted once.
+
+    Raises:
+        Failure: its weights can't be had, or don't fit.
+    """
+    joints = len(model.joints.names)
+    network = build_hrnet(ARCHITECTURES[model.architecture], model.size, joints)
+    _fill(network, model)
+    folded = build_hrnet(ARCHITECTURES[model.architecture], model.size, joints, folded=True)
+    fold(network, folded)
+    return Estimator(folded, model.joints, model.size, model.gate, flip, dark)
+
+
+def cache_folder() -> Path:
+    """Where what was fetched is kept: below XDG_CACHE_HOME, or ~/.cache."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "fashion-tagger"
+
+
+def _fill(network: keras.Model, model: PoseModel) -> None:
+    """MODEL's weights into NETWORK; a .pth file is converted once, and Keras' own read after."""
+    folder, weights = cache_folder(), model.weights
+    if weights is not None and weights.suffix != ".pth":
+        load_weights(network, weights)
+        return
+    stem = Path(model.published.name).stem if model.published and not weights else ""
+    if weights is not None:
+        stem = f"{weights.stem}-{digest_of(weights, 'sha256:' + '0' * 16).partition(':')[2]}"
+    converted = folder / f"{stem}{SUFFIX}"
+    if converted.is_file():
+        load_weights(network, converted)
+        return
+    if weights is None:
+        assert model.published is not None
+        weights = fetched(model.published, folder, "name your own file: --pose-weights PATH")
+    load_weights(network, weights)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(network, converted)
+    except OSError as error:
+        raise Failure(f"{converted} can't be written: {error.strerror or error}") from error

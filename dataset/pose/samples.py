@@ -1,0 +1,133 @@
+"""Training samples: a person seen in a new way each time, with the heat maps to draw."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from dataset.errors import first_line
+from dataset.images import Unreadable, open_photo
+from dataset.pose.annotations import JointSet, Person
+from dataset.pose.heatmaps import UNKNOWN, draw_targets
+from dataset.pose.network import STRIDE
+from dataset.pose.views import WIDEN, look, mirrored, person_view, to_view
+
+# ImageNet's, in the photo's range of 0 to 255: what the published networks expect.
+MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
+DEVIATION = np.array([0.229, 0.224, 0.225], np.float32) * 255
+
+
+def normalised(seen: np.ndarray) -> np.ndarray:
+    """SEEN, uint8 (..., 3), as a network takes it: float32, about -2 to 2."""
+    return (seen.astype(np.float32) - MEAN) / DEVIATION
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How views differ: Sun et al. 2019, section 4.1, with mmpose's shift and our whole photos.
+
+    `turn`: standard deviation in degrees, at most twice that, for `turned` of the samples. `scale`:
+    of the box, the factor's standard deviation. `part`: share of samples that show the upper or
+    the lower half of the joints only. `shift`: in parts of the box. `whole`: share of samples that
+    show the whole photo, which is what a network sees first where nobody drew a box. `colour`: up
+    to this factor of gain for the photo, a third of it for each channel.
+    """
+
+    turn: float = 30.0
+    turned: float = 0.6
+    scale: float = 0.25
+    part: float = 0.15
+    shift: float = 0.1
+    whole: float = 0.0
+    colour: float = 0.3
+
+
+class Samples(keras.utils.PyDataset):
+    """Batches of one epoch: views (batch, *size, 3) float32 and targets (batch, *maps, joints).
+
+    What comes depends on SEED only, so that a resumed training sees the same. `unreadable`: photos
+    that could not be opened, so far; nothing is learned in their place.
+    """
+
+    def __init__(
+        self,
+        persons: Sequence[Person],
+        joints: JointSet,
+        size: tuple[int, int],
+        batch_size: int,
+        seed: Sequence[int],
+        augmentation: Augmentation,
+    ) -> None:
+        super().__init__(workers=1, max_queue_size=6)
+        self.persons, self.mirror, self.size = persons, joints.mirrored, size
+        self.batch_size, self.seed, self.augmentation = batch_size, tuple(seed), augmentation
+        self.unreadable: dict[Path, str] = {}
+        self.order = np.random.default_rng(self.seed).permutation(len(persons))
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of the epoch, the last one smaller."""
+        return -(-len(self.persons) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Batch INDEX."""
+        places = range(len(self.order))[index * self.batch_size :][: self.batch_size]
+        pairs = [self._sample(place) for place in places]
+        return np.stack([seen for seen, _ in pairs]), np.stack([maps for _, maps in pairs])
+
+    def _sample(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng((*self.seed, place))
+        person, options = self.persons[self.order[place]], self.augmentation
+        try:
+            photo = open_photo(person.photo)
+        except (Unreadable, OSError) as error:
+            self.unreadable[person.photo] = first_line(error)
+            unknown = np.full((*maps_size(self.size), len(self.mirror)), UNKNOWN, np.float32)
+            return np.zeros((*self.size, 3), np.float32), unknown
+        whole = rng.random() < options.whole
+        box = (0.0, 0.0, *map(float, photo.size)) if whole else _box(person, options.part, rng)
+        shift = rng.uniform(-1, 1, 2) * options.shift
+        box = (box[0] + shift[0] * box[2], box[1] + shift[1] * box[3], box[2], box[3])
+        # A whole photo is not widened: there is nothing around it.
+        widen = (1.0 if whole else WIDEN) * (1 + options.scale * _bell(rng))
+        turn = options.turn * _bell(rng) if rng.random() < options.turned else 0.0
+        view, points = person_view(box, self.size, widen, turn), person.points
+        if rng.random() < 0.5:
+            view, points = mirrored(view, self.size), points[self.mirror]
+        seen = normalised(look(photo, view, self.size) * _gain(options.colour, rng))
+        points = np.concatenate([to_view(points[:, :2], view), points[:, 2:]], axis=1)
+        maps = draw_targets(points, maps_size(self.size))
+        return seen, maps
+
+
+def maps_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the heat maps of a view of SIZE."""
+    return -(-size[0] // STRIDE), -(-size[1] // STRIDE)
+
+
+def _bell(rng: np.random.Generator) -> float:
+    """A normal number, at most 2 either way."""
+    return float(np.clip(rng.normal(), -2, 2))
+
+
+def _gain(strength: float, rng: np.random.Generator) -> np.ndarray:
+    low, high = np.log1p(strength) * np.array([-1, 1])
+    return np.exp(rng.uniform(low, high) + rng.uniform(low, high, 3) / 3)
+
+
+def _box(
+    person: Person, part: float, rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """The person's box, or now and then that of the joints of one half."""
+    known = person.points[person.points[:, 2] > 0, :2]
+    if len(known) < 8 or rng.random() >= part:
+        return person.box
+    by_height = known[np.argsort(known[:, 1])]
+    half = by_height[: len(known) // 2] if rng.random() < 0.5 else by_height[len(known) // 2 :]
+    (left, top), (right, bottom) = half.min(axis=0), half.max(axis=0)
+    # A row of joints has no height: the half is at least a quarter of the person.
+    width = max(right - left, person.box[2] / 4)
+    height = max(bottom - top, person.box[3] / 4)
+    return (left + right - width) / 2, (top + bottom - height) / 2, width, height

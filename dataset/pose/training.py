@@ -1,0 +1,275 @@
+"""A pose training on one page: read, and for each epoch teach, measure, keep."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import keras
+import numpy as np
+
+from dataset.curves import draw_curves
+from dataset.errors import BadInput, Failure
+from dataset.images import write_atomically
+from dataset.pose import pictures
+from dataset.pose.annotations import People, Person, read_people
+from dataset.pose.checkpoints import SUFFIX, load_weights, save_weights
+from dataset.pose.estimator import Estimator
+from dataset.pose.evaluation import found_in_boxes, pck
+from dataset.pose.heatmaps import UNKNOWN
+from dataset.pose.models import GATE, description_of
+from dataset.pose.network import ARCHITECTURES, build_hrnet
+from dataset.pose.samples import Augmentation, Samples
+
+# As published: Adam, its rate a tenth after 170 of 210 epochs and a hundredth after 200.
+DECAYS = (170 / 210, 200 / 210)
+# torch's, and so the published networks': gradients of heat maps are small beside Keras' 1e-7.
+EPSILON = 1e-8
+# Of the photos, where no --validation names others.
+VALIDATION_SHARE = 0.05
+PICTURE_EVERY = 10
+STATE, WEIGHTS = "state.npz", f"pose{SUFFIX}"
+
+
+@dataclass(frozen=True)
+class PoseTraining:
+    """What `train-pose` was asked for. `size`: of the views, height and width in pixels.
+
+    `whole`: share of samples that show the whole photo. `start`: weights to go on from.
+    """
+
+    annotations: Path
+    images: Path
+    out: Path
+    validation: Path | None = None
+    validation_images: Path | None = None
+    model: str = "hrnet-small"
+    size: tuple[int, int] = (192, 192)
+    epochs: int = 210
+    batch_size: int = 32
+    rate: float = 1e-3
+    whole: float = 0.4
+    seed: int = 0
+    start: Path | None = None
+    resume: bool = False
+
+
+@dataclass
+class Progress:
+    """How far a training is. `history`: a value for each finished epoch."""
+
+    history: dict[str, list[float]] = field(
+        default_factory=lambda: {"loss": [], "PCK": [], "rate": []}
+    )
+
+    @property
+    def epochs(self) -> int:
+        """Finished epochs."""
+        return len(self.history["loss"])
+
+    @property
+    def best(self) -> int:
+        """The epoch with the highest PCK, from 1; the first of equals."""
+        return int(np.argmax(self.history["PCK"])) + 1
+
+
+def masked_error(targets: Any, maps: Any) -> Any:
+    """Squared error of MAPS (batch, height, width, joints), 0 where TARGETS are UNKNOWN."""
+    targets = keras.ops.cast(targets, maps.dtype)
+    error = keras.ops.square(maps - targets)
+    return keras.ops.mean(keras.ops.where(targets == UNKNOWN, 0.0, error), axis=-1)
+
+
+def train_pose(options: PoseTraining) -> dict[str, Any]:
+    """Train as OPTIONS say, into OPTIONS.out, and return the figures of the best epoch.
+
+    Raises:
+        BadInput: annotations that can't be read, nobody in them, or --out is taken.
+        Failure: weights that don't fit, a loss that is NaN, a state that can't be resumed.
+    """
+    people, held_out = read_split(options)
+    keras.utils.set_random_seed(options.seed)
+    network = build_hrnet(ARCHITECTURES[options.model], options.size, len(people.joints.names))
+    if options.start:
+        load_weights(network, options.start)
+    network.compile(keras.optimizers.Adam(options.rate, epsilon=EPSILON), masked_error)
+    network.optimizer.build(network.trainable_variables)
+    progress = resume(network, options) if options.resume else begin(options)
+    for epoch in range(progress.epochs, options.epochs):
+        loss, unreadable = teach(network, people, options, epoch)
+        _name_unreadable(unreadable)
+        found = found_in_boxes(Estimator(network, people.joints, options.size), held_out.persons)
+        if not found.persons:
+            raise Failure("none of the validation photos can be read")
+        progress.history["loss"].append(loss)
+        progress.history["PCK"].append(pck(found))
+        progress.history["rate"].append(rate_of(epoch, options))
+        keep(network, people, options, progress)
+        _show(progress, options)
+        if (epoch + 1) % PICTURE_EVERY == 0 or epoch + 1 == options.epochs:
+            picture = pictures.found_grid(found.persons, found.points, people.joints, GATE)
+            picture.save(options.out / f"predictions-{epoch + 1:03}.png")
+        names = ("loss", "PCK")
+        draw_curves(options.out / "curves.png", progress.history, progress.best, names)
+    best = progress.best
+    return {"epoch": best, "PCK": progress.history["PCK"][best - 1], "epochs": progress.epochs}
+
+
+def read_split(options: PoseTraining) -> tuple[People, People]:
+    """The people to learn from and the people to measure on, who share no photo.
+
+    Raises:
+        BadInput: nobody is left on one side, or the two have other joints.
+    """
+    people = read_people(options.annotations, options.images)
+    if options.validation:
+        held_out = read_people(options.validation, options.validation_images or options.images)
+        if held_out.joints.names != people.joints.names:
+            raise BadInput(
+                f"{options.validation} has other joints than {options.annotations}; both need the"
+                " same, in the same order"
+            )
+    else:
+        people, held_out = _held_out(people, options.seed)
+    for file, one in ((options.annotations, people), (options.validation, held_out)):
+        if one.missing:
+            click.echo(f"{len(one.missing)} photos are missing, such as {one.missing[0]}", err=True)
+        if not one.persons:
+            raise BadInput(
+                f"{file or options.annotations} names nobody with annotated joints whose photo is"
+                f" in {options.images}, or too few to hold some back for validation"
+            )
+    return people, held_out
+
+
+def _held_out(people: People, seed: int) -> tuple[People, People]:
+    photos = sorted({person.image for person in people.persons})
+    count = max(1, round(len(photos) * VALIDATION_SHARE))
+    chosen = set(np.random.default_rng(seed).permutation(photos)[:count].tolist())
+    inside: list[Person] = [p for p in people.persons if p.image in chosen]
+    outside = [p for p in people.persons if p.image not in chosen]
+    return replace(people, persons=outside), replace(people, persons=inside, missing=[])
+
+
+def rate_of(epoch: int, options: PoseTraining) -> float:
+    """The step in EPOCH, from 0: a tenth after each decay."""
+    return options.rate * 0.1 ** sum(epoch >= round(part * options.epochs) for part in DECAYS)
+
+
+def teach(
+    network: keras.Model, people: People, options: PoseTraining, epoch: int
+) -> tuple[float, dict[Path, str]]:
+    """One epoch of NETWORK on PEOPLE: its loss, and photos that could not be read.
+
+    Raises:
+        Failure: the loss became NaN.
+    """
+    network.optimizer.learning_rate = rate_of(epoch, options)
+    samples = Samples(
+        people.persons,
+        people.joints,
+        options.size,
+        options.batch_size,
+        (options.seed, epoch),
+        Augmentation(whole=options.whole),
+    )
+    loss = float(network.fit(samples, shuffle=False, verbose=0).history["loss"][0])
+    if not np.isfinite(loss):
+        raise Failure("the loss became NaN; --resume with a smaller --rate goes on before that")
+    return loss, samples.unreadable
+
+
+def _name_unreadable(unreadable: dict[Path, str]) -> None:
+    for path, reason in unreadable.items():
+        click.echo(f"left out {path}: {reason}", err=True)
+
+
+def begin(options: PoseTraining) -> Progress:
+    """The folder of a new training.
+
+    Raises:
+        BadInput: it is there already, or can't be made.
+    """
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise BadInput(
+            f"--out {options.out} is there already; name a new folder, or go on with --resume"
+        )
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {options.out}: {error.strerror}; name another folder") from error
+    return Progress()
+
+
+def resume(network: keras.Model, options: PoseTraining) -> Progress:
+    """Bring NETWORK and its optimizer to the last finished epoch of OPTIONS.out.
+
+    Raises:
+        BadInput: nothing to resume there, or it was another training.
+    """
+    path = options.out / STATE
+    if not path.is_file():
+        raise BadInput(f"--resume: {path} is missing; leave --resume out to begin a new training")
+    variables = _variables(network)
+    with np.load(path) as state:
+        said = json.loads(str(state["said"]))
+        if said["options"] != _lasting(options):
+            raise BadInput(
+                f"--resume: {options.out} was begun with other options: {said['options']}"
+            )
+        for number, variable in enumerate(variables):
+            variable.assign(state[f"v{number}"])
+    return Progress(said["history"])
+
+
+def _variables(network: keras.Model) -> list[keras.Variable]:
+    return [*network.variables, *network.optimizer.variables]
+
+
+def _lasting(options: PoseTraining) -> dict[str, Any]:
+    """What must be the same when a training is resumed; the data's place may change."""
+    names = ("model", "size", "batch_size", "epochs", "whole", "seed", "rate")
+    return {n: list(v) if isinstance(v := getattr(options, n), tuple) else v for n in names}
+
+
+def keep(network: keras.Model, people: People, options: PoseTraining, progress: Progress) -> None:
+    """The weights, if this epoch is the best; then the state, which says that the epoch is done."""
+    if progress.best == progress.epochs:
+        save_weights(network, options.out / WEIGHTS)
+        said = describe(people, options, progress)
+        text = json.dumps(said, ensure_ascii=False, indent=2) + "\n"
+        write_atomically(description_of(options.out / WEIGHTS), text.encode())
+    said = {"history": progress.history, "options": _lasting(options)}
+    part = options.out / f".part-{STATE}"
+    values = {f"v{n}": np.asarray(one) for n, one in enumerate(_variables(network))}
+    with part.open("wb") as file:
+        np.savez(file, allow_pickle=False, said=np.array(json.dumps(said)), **values)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(options.out / STATE)
+
+
+def describe(people: People, options: PoseTraining, progress: Progress) -> dict[str, Any]:
+    """What `pose.json` says: enough to use the weights, and where they come from."""
+    chosen = {n: str(v) if isinstance(v, Path) else v for n, v in asdict(options).items()}
+    return {
+        "architecture": options.model,
+        "size": list(options.size),
+        "joints": list(people.joints.names),
+        "bones": [list(pair) for pair in people.joints.bones],
+        "gate": GATE,
+        "PCK": progress.history["PCK"][-1],
+        "epoch": progress.epochs,
+        "persons": len(people.persons),
+        "training": chosen,
+    }
+
+
+def _show(progress: Progress, options: PoseTraining) -> None:
+    history, best = progress.history, progress.best
+    click.echo(
+        f"epoch {progress.epochs}/{options.epochs}: loss {history['loss'][-1]:.6f},"
+        f" PCK {history['PCK'][-1]:.3f}, best {history['PCK'][best - 1]:.3f} in epoch {best}"
+    )
