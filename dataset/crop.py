@@ -83,7 +83,7 @@ def _score(points: np.ndarray, seen: np.ndarray) -> float:
 def _enough(covered: np.ndarray, names: Sequence[str], parts: Sequence[str]) -> bool:
     """Joints at both ends of the zone, where the joint set has both: shoulder and hip, say."""
     kinds = [part for part in parts if any(part in name for name in names)]
-    seen = {part for part in kinds for i in np.flatnonzero(covered) if part in names[i]}
+    seen = {part for part in kinds for i in np.flatnonzero(covered) if part in names[int(i)]}
     return len(seen) >= min(2, len(kinds)) and bool(covered.any())
 
 

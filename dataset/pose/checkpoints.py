@@ -7,10 +7,10 @@ import keras
 import numpy as np
 
 from dataset.errors import Failure, first_line
+from dataset.pose.models import SUFFIX
 from dataset.pose.network import EPSILON
 from dataset.pose.torch_files import read_tensors
 
-SUFFIX = ".weights.h5"
 # What frameworks put before the names of the paper's authors.
 PREFIXES = (("module.", ""), ("backbone.", ""), ("head.final_layer.", "final_layer."))
 SHOWN = 5

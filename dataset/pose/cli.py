@@ -171,7 +171,8 @@ def _evaluate(
 ) -> None:
     from dataset.pose.annotations import read_people
     from dataset.pose.evaluation import evaluate_pose
-    from dataset.pose.models import find_model, load_estimator
+    from dataset.pose.loading import load_estimator
+    from dataset.pose.models import find_model
     from dataset.text_table import table
 
     people = read_people(annotations, images)

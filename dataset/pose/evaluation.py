@@ -21,7 +21,18 @@ from dataset.pose.views import person_view
 PCK_SHARE = 0.2
 # A crop holds a person when it holds this share of the annotated joints.
 HELD = 0.95
-OKS_NAMES = ("AP", "AP50", "AP75", "AP_medium", "AP_large", "AR", "AR50", "AR75", "AR_medium")
+OKS_NAMES = (
+    "AP",
+    "AP50",
+    "AP75",
+    "AP_medium",
+    "AP_large",
+    "AR",
+    "AR50",
+    "AR75",
+    "AR_medium",
+    "AR_large",
+)
 
 
 @dataclass

@@ -8,15 +8,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
-
-from dataset.downloads import Published, digest_of, fetched
-from dataset.errors import BadInput, Failure
+from dataset.downloads import Published, digest_of
+from dataset.errors import BadInput
 from dataset.pose.annotations import JointSet
-from dataset.pose.checkpoints import SUFFIX, fold, load_weights, save_weights
-from dataset.pose.estimator import Estimator
-from dataset.pose.network import ARCHITECTURES, build_hrnet
-from dataset.pose.registry import HERE, entries
+from dataset.pose.registry import HERE, architectures, entries
 
 COCO = JointSet(
     (
@@ -34,6 +29,8 @@ COCO = JointSet(
         *((6, 8), (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
     ),
 )
+# How a Keras weights file ends.
+SUFFIX = ".weights.h5"
 # Published networks: the score below which mmpose's and the authors' own tools drop a joint.
 GATE = 0.2
 
@@ -95,25 +92,11 @@ def described(name: str, weights: Path) -> PoseModel:
         joints = JointSet(tuple(said["joints"]), tuple((a, b) for a, b in said["bones"]))
         height, width = said["size"]
         architecture, gate = said["architecture"], float(said["gate"])
-        if architecture not in ARCHITECTURES:
+        if architecture not in architectures():
             raise ValueError(f"the architecture {architecture!r} is not known")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} does not describe a pose network: {error}") from error
     return PoseModel(name, architecture, joints, (height, width), gate, weights)
-
-
-def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> Estimator:
-    """MODEL ready to be asked; published weights are fetched, checked and converted once.
-
-    Raises:
-        Failure: its weights can't be had, or don't fit.
-    """
-    joints = len(model.joints.names)
-    network = build_hrnet(ARCHITECTURES[model.architecture], model.size, joints)
-    _fill(network, model)
-    folded = build_hrnet(ARCHITECTURES[model.architecture], model.size, joints, folded=True)
-    fold(network, folded)
-    return Estimator(folded, model.joints, model.size, model.gate, flip, dark)
 
 
 def cache_folder() -> Path:
@@ -122,25 +105,9 @@ def cache_folder() -> Path:
     return Path(root) / "fashion-tagger"
 
 
-def _fill(network: keras.Model, model: PoseModel) -> None:
-    """MODEL's weights into NETWORK; a .pth file is converted once, and Keras' own read after."""
-    folder, weights = cache_folder(), model.weights
-    if weights is not None and weights.suffix != ".pth":
-        load_weights(network, weights)
-        return
-    stem = Path(model.published.name).stem if model.published and not weights else ""
-    if weights is not None:
-        stem = f"{weights.stem}-{digest_of(weights, 'sha256:' + '0' * 16).partition(':')[2]}"
-    converted = folder / f"{stem}{SUFFIX}"
-    if converted.is_file():
-        load_weights(network, converted)
-        return
-    if weights is None:
+def key_of(model: PoseModel) -> str:
+    """What tells MODEL's answers from another's: its name and the digest of its weights."""
+    if model.weights is None:
         assert model.published is not None
-        weights = fetched(model.published, folder, "name your own file: --pose-weights PATH")
-    load_weights(network, weights)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_weights(network, converted)
-    except OSError as error:
-        raise Failure(f"{converted} can't be written: {error.strerror or error}") from error
+        return f"{model.name}:{model.published.digest.partition(':')[2]}"
+    return f"{model.name}:{digest_of(model.weights, 'sha256:' + '0' * 16).partition(':')[2]}"

@@ -15,11 +15,11 @@ from dataset.errors import BadInput, Failure
 from dataset.images import write_atomically
 from dataset.pose import pictures
 from dataset.pose.annotations import People, Person, read_people
-from dataset.pose.checkpoints import SUFFIX, load_weights, save_weights
+from dataset.pose.checkpoints import load_weights, save_weights
 from dataset.pose.estimator import Estimator
 from dataset.pose.evaluation import found_in_boxes, pck
 from dataset.pose.heatmaps import UNKNOWN
-from dataset.pose.models import GATE, description_of
+from dataset.pose.models import GATE, SUFFIX, description_of
 from dataset.pose.network import ARCHITECTURES, build_hrnet
 from dataset.pose.samples import Augmentation, Samples
 
@@ -27,6 +27,10 @@ from dataset.pose.samples import Augmentation, Samples
 DECAYS = (170 / 210, 200 / 210)
 # torch's, and so the published networks': gradients of heat maps are small beside Keras' 1e-7.
 EPSILON = 1e-8
+# A map of the right height, 1 on 0, is then nearly all of the softmax over its places.
+SHARPNESS = 12.0
+PLACE_WEIGHT = 0.01
+TINY = 1e-6
 # Of the photos, where no --validation names others.
 VALIDATION_SHARE = 0.05
 PICTURE_EVERY = 10
@@ -75,11 +79,24 @@ class Progress:
         return int(np.argmax(self.history["PCK"])) + 1
 
 
-def masked_error(targets: Any, maps: Any) -> Any:
-    """Squared error of MAPS (batch, height, width, joints), 0 where TARGETS are UNKNOWN."""
-    targets = keras.ops.cast(targets, maps.dtype)
-    error = keras.ops.square(maps - targets)
-    return keras.ops.mean(keras.ops.where(targets == UNKNOWN, 0.0, error), axis=-1)
+def heat_map_loss(targets: Any, maps: Any) -> Any:
+    """How far MAPS are from TARGETS, both (batch, height, width, joints): (batch,).
+
+    The published mean squared error, which says how high a map should be, and a cross entropy over
+    each map's places, which says where, and goes on teaching where the first has become tiny.
+    Joints whose targets are UNKNOWN count in neither.
+    """
+    ops = keras.ops
+    targets = ops.cast(targets, maps.dtype)
+    known = ops.cast(targets[:, 0, 0, :] != UNKNOWN, maps.dtype)
+    bells = ops.maximum(targets, 0.0)
+    squares = ops.mean(ops.square(maps - bells), axis=(1, 2))
+    places = int(maps.shape[1]) * int(maps.shape[2]), int(maps.shape[3])
+    shares = ops.reshape(bells, (-1, *places))
+    shares = shares / (ops.sum(shares, axis=1, keepdims=True) + TINY)
+    logs = ops.log_softmax(ops.reshape(maps, (-1, *places)) * SHARPNESS, axis=1)
+    entropies = -ops.sum(shares * logs, axis=1)
+    return ops.mean(known * (squares + PLACE_WEIGHT * entropies), axis=-1)
 
 
 def train_pose(options: PoseTraining) -> dict[str, Any]:
@@ -94,7 +111,7 @@ def train_pose(options: PoseTraining) -> dict[str, Any]:
     network = build_hrnet(ARCHITECTURES[options.model], options.size, len(people.joints.names))
     if options.start:
         load_weights(network, options.start)
-    network.compile(keras.optimizers.Adam(options.rate, epsilon=EPSILON), masked_error)
+    network.compile(keras.optimizers.Adam(options.rate, epsilon=EPSILON), heat_map_loss)
     network.optimizer.build(network.trainable_variables)
     progress = resume(network, options) if options.resume else begin(options)
     for epoch in range(progress.epochs, options.epochs):
