@@ -4,14 +4,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
-from dataset import candidates, card, export, splits
+from dataset import candidates, card, export, poses, splits
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.tables import Assignment, Run, now
 from dataset.errors import Failure
@@ -33,6 +33,7 @@ class BuildOptions:
     splits: tuple[float, float, float] = (80, 10, 10)
     size: int = 342
     seed: int = 0
+    pose: poses.PoseOptions = field(default_factory=poses.PoseOptions)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,10 @@ def build(options: BuildOptions, vocabulary: Vocabulary) -> Built:
     groups = splits.group([one.photo.posts for one in kept])
     names = splits.split(groups, [one.label for one in kept], options.splits, options.seed)
     part = export.prepare(options.out)
-    items, problems = _write_photos(export.items_of(kept, names), part, options)
+    store = ImageStore(options.images)
+    zones = [vocabulary.zone_of(one.label) for one in kept]
+    posed = poses.find_crops([one.photo for one in kept], zones, sessions, store, options.pose)
+    items, problems = _write_photos(export.items_of(kept, names, posed), part, options)
     drops.counts["photo missing or unreadable"] += len(problems)
     built = Built(items, dict(drops.counts), left_out, problems)
     _write_papers(built, part, options, vocabulary, time.time() - began)
@@ -115,7 +119,7 @@ def _write_papers(
     built: Built, part: Path, options: BuildOptions, vocabulary: Vocabulary, seconds: float
 ) -> None:
     names = sorted({item.label for item in built.items})
-    zones = {n: vocabulary.labels[n].zone if n in vocabulary.labels else None for n in names}
+    zones = {name: vocabulary.zone_of(name) for name in names}
     export.write_manifest(built.items, part / "manifest.parquet")
     export.write_json(
         {
@@ -131,6 +135,7 @@ def _write_papers(
     )
     (part / "README.md").write_text(text, encoding="utf-8")
     card.write_contact_sheets(built.items, part)
+    card.write_crop_sheet(built.items, ImageStore(options.images), part)
     # The one file that differs between two equal builds.
     export.write_json(
         {"made": f"{now()}Z", "seconds": round(seconds, 1), "options": _plain(options)},
@@ -141,6 +146,7 @@ def _write_papers(
 def _plain(options: BuildOptions) -> dict[str, object]:
     """OPTIONS for JSON, without the catalogue's address, which may hold a password."""
     chosen = {name: value for name, value in asdict(options).items() if name != "catalogue"}
+    chosen |= chosen.pop("pose")
     return {n: str(v) if isinstance(v, Path) else v for n, v in chosen.items()}
 
 

@@ -20,7 +20,8 @@ class Candidate:
     sha256: str
     store_key: str
     cluster: int
-    pixels: int
+    width: int
+    height: int
     bytes: int
     posts: tuple[int, ...] = ()
     post_urls: tuple[str, ...] = ()
@@ -99,7 +100,8 @@ def _candidate(
         sha256=row.sha256,
         store_key=row.store_key,
         cluster=row.cluster_id,
-        pixels=row.width * row.height,
+        width=row.width,
+        height=row.height,
         bytes=row.bytes,
         posts=tuple(of_image),
         post_urls=tuple(sorted({told[post][0] for post in of_image})),
@@ -119,7 +121,7 @@ def fold(candidates: Iterable[Candidate], drops: Drops) -> list[Candidate]:
 
 
 def _spokesman(members: Sequence[Candidate]) -> Candidate:
-    best = max(members, key=lambda c: (c.pixels, c.bytes, c.sha256))
+    best = max(members, key=lambda c: (c.width * c.height, c.bytes, c.sha256))
     return replace(
         best,
         posts=tuple(sorted({post for c in members for post in c.posts})),

@@ -15,6 +15,8 @@ from dataset.options import (
     images_option,
     vocabulary_option,
 )
+from dataset.pose.cli import weights_option
+from dataset.pose.registry import DEFAULT, names
 
 
 class Shares(click.ParamType):
@@ -77,28 +79,54 @@ class Shares(click.ParamType):
     "--out", type=FOLDER, default=Path("splits"), show_default=True, help="Where the splits go."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Which split of many.")
+@click.option(
+    "--crop",
+    type=click.Choice(["person", "zone", "none"]),
+    default="person",
+    show_default=True,
+    help="Keep of each photo the person, the part of the person that wears garments of the label"
+    " (else the person), or all. Photos without a person stay whole.",
+)
+@click.option(
+    "--pose",
+    type=click.Choice([*names(), "none"]),
+    default=DEFAULT,
+    show_default=True,
+    help="The network that finds people. hrnet-small comes along; weights of the others are fetched"
+    " on first use.",
+)
+@weights_option
 @catalogue_option
 @images_option
 @vocabulary_option
 def build_dataset(
-    vocabulary: Path | None, shares: tuple[float, float, float], **chosen: Any
+    vocabulary: Path | None,
+    shares: tuple[float, float, float],
+    pose: str,
+    pose_weights: Path | None,
+    crop: str,
+    **chosen: Any,
 ) -> None:
     """Make train, validation and test splits of the photos in a catalogue.
 
     One photo of those that look the same is taken; all photos of a product or post are in one
-    split; labels keep their shares. The folder is written aside and renamed at the end. It holds
+    split; labels keep their shares. Each photo is cropped around the person; key points are found
+    once and kept in the catalogue. The folder is written aside and renamed at the end. It holds
     train/ validation/ test/ with a folder a label, manifest.parquet, labels.json and a dataset card
     (README.md) with contact sheets.
     """
     from dataset.build import BuildOptions, build
     from dataset.labels import load_vocabulary
+    from dataset.poses import PoseOptions
 
-    options = BuildOptions(splits=shares, **chosen)
+    looking = PoseOptions(pose, pose_weights, crop)
+    options = BuildOptions(splits=shares, pose=looking, **chosen)
     built = build(options, load_vocabulary(vocabulary))
     _show_build(built, options)
 
 
 def _show_build(built: Any, options: Any) -> None:
+    from dataset.card import crop_shares
     from dataset.splits import SPLITS
     from dataset.text_table import table
 
@@ -107,6 +135,8 @@ def _show_build(built: Any, options: Any) -> None:
     click.echo(
         table(("label", *SPLITS), [(n, *(str(count[n, split]) for split in SPLITS)) for n in names])
     )
+    for outcome, number, share in crop_shares(built.items):
+        click.echo(f"kept {outcome} of {number} photos ({share:.1%})")
     for reason, number in sorted(built.drops.items()):
         if number:
             click.echo(f"left out {number}: {reason}")

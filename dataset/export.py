@@ -17,6 +17,7 @@ from PIL import Image
 from dataset.candidates import Labelled
 from dataset.errors import BadInput
 from dataset.images import ImageStore, Unreadable, letterbox, open_photo
+from dataset.poses import Posed
 
 JPEG_QUALITY = 92
 MARK = "build.json"
@@ -29,6 +30,7 @@ class Item:
     labelled: Labelled
     split: str
     path: str
+    posed: Posed | None = None
 
     @property
     def label(self) -> str:
@@ -42,18 +44,28 @@ def folder_of(label: str) -> str:
     return name or "%00"
 
 
-def items_of(labelled: Sequence[Labelled], splits: Sequence[str]) -> list[Item]:
+def items_of(
+    labelled: Sequence[Labelled], splits: Sequence[str], posed: Mapping[int, Posed]
+) -> list[Item]:
     """Each photo with its split and path, in the order of the paths."""
     items = [
-        Item(one, split, f"{split}/{folder_of(one.label)}/{one.photo.sha256[:24]}.jpg")
+        Item(
+            one,
+            split,
+            f"{split}/{folder_of(one.label)}/{one.photo.sha256[:24]}.jpg",
+            posed.get(one.photo.image_id),
+        )
         for one, split in zip(labelled, splits, strict=True)
     ]
     return sorted(items, key=lambda item: item.path)
 
 
 def crop(image: Image.Image, item: Item) -> Image.Image:
-    """The part of IMAGE to keep: all of it, until key points say where the person is."""
-    return image
+    """The part of IMAGE to keep: all of it where nobody looked for people."""
+    if item.posed is None:
+        return image
+    left, top, right, bottom = item.posed.crop.box
+    return image.crop((round(left), round(top), round(right), round(bottom)))
 
 
 def write_photos(
@@ -91,8 +103,22 @@ def write_manifest(items: Sequence[Item], path: Path) -> None:
         "post_url": pa.array([next(iter(p.post_urls), None) for p in photos], pa.string()),
         "site": pa.array([next(iter(p.sites), None) for p in photos], pa.string()),
         "hashtags": pa.array([list(p.hashtags) for p in photos], pa.list_(pa.string())),
+        **_crop_columns([item.posed for item in items]),
     }
     pq.write_table(pa.table(columns), path)
+
+
+def _crop_columns(posed: Sequence[Posed | None]) -> dict[str, pa.Array]:
+    """What was kept of each photo and why; null where nobody looked for people."""
+    numbers = pa.list_(pa.float32())
+    return {
+        "crop": pa.array([one and one.crop.outcome for one in posed], pa.string()),
+        "crop_reason": pa.array([one and one.crop.reason for one in posed], pa.string()),
+        "crop_score": pa.array([one and one.crop.score for one in posed], pa.float32()),
+        "crop_box": pa.array([one and list(one.crop.box) for one in posed], numbers),
+        "key_points": pa.array([one and one.points.ravel() for one in posed], numbers),
+        "pose_model": pa.array([one and one.key for one in posed], pa.string()),
+    }
 
 
 def write_json(value: Mapping[str, Any], path: Path) -> None:

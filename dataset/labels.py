@@ -58,6 +58,10 @@ class Vocabulary:
         """The label of HASHTAG; one that is in no label is a label of its own."""
         return self.label_of(hashtag) or normalise(hashtag)
 
+    def zone_of(self, name: str) -> str | None:
+        """Where the garments of the label NAME are worn; None for a label of its own."""
+        return self.labels[name].zone if name in self.labels else None
+
     def words_of(self, tag: str) -> tuple[str, ...]:
         """What to search for TAG: every word of its label, or TAG itself when it has none."""
         name = self.label_of(tag)

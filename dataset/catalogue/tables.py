@@ -159,6 +159,37 @@ class Decision(Base):
     undone: Mapped[datetime | None]
 
 
+class Pose(Base):
+    """Where a person's joints are in an image, by MODEL: its name and its weights' digest.
+
+    `points`: (joints, 3) float32, little-endian: x, y in pixels, score.
+    """
+
+    __tablename__ = "poses"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    points: Mapped[bytes] = mapped_column(LargeBinary)
+    made: Mapped[datetime] = mapped_column(default=now)
+
+
+class CropRow(Base):
+    """What was last kept of an image for garments of ZONE, or of none, by MODEL's key points."""
+
+    __tablename__ = "crops"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    zone: Mapped[str] = mapped_column(primary_key=True, default="")
+    outcome: Mapped[str]
+    reason: Mapped[str]
+    score: Mapped[float]
+    left: Mapped[float]
+    top: Mapped[float]
+    right: Mapped[float]
+    bottom: Mapped[float]
+
+
 class Run(Base):
     """A build or a training. `kind`: build or training; `options` and `outcome` are JSON."""
 

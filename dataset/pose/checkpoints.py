@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 
@@ -107,8 +108,27 @@ def norm_of(name: str) -> str:
     return name.replace("conv", "bn")
 
 
-def save_weights(network: keras.Model, path: Path) -> None:
-    """NETWORK's weights at PATH, written aside first."""
+def save_weights(network: keras.Model, path: Path, half: bool = False) -> None:
+    """NETWORK's weights at PATH, written aside first; with HALF as float16, enough for use."""
     part = path.with_name(f".part-{path.name}")
     network.save_weights(part)
+    if half:
+        _halve(part)
     part.replace(path)
+
+
+def _halve(path: Path) -> None:
+    """The numbers of the Keras weights file PATH as float16."""
+    small = path.with_name(f".half-{path.name}")
+    with h5py.File(path) as source, h5py.File(small, "w") as target:
+
+        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(item, h5py.Dataset):
+                made = target.create_dataset(name, data=item[()].astype(np.float16))
+            else:
+                made = target.require_group(name)
+            made.attrs.update(item.attrs)
+
+        target.attrs.update(source.attrs)
+        source.visititems(copy)
+    small.replace(path)

@@ -254,7 +254,7 @@ def _lasting(options: PoseTraining) -> dict[str, Any]:
 def keep(network: keras.Model, people: People, options: PoseTraining, progress: Progress) -> None:
     """The weights, if this epoch is the best; then the state, which says that the epoch is done."""
     if progress.best == progress.epochs:
-        save_weights(network, options.out / WEIGHTS)
+        save_weights(network, options.out / WEIGHTS, half=True)
         said = describe(people, options, progress)
         text = json.dumps(said, ensure_ascii=False, indent=2) + "\n"
         write_atomically(description_of(options.out / WEIGHTS), text.encode())
