@@ -24,6 +24,8 @@ REACHES = {
 }
 # A crop is no smaller than this, in pixels a side and in parts of the photo's shorter side.
 SMALLEST, SMALLEST_PART = 48, 0.15
+# A person on less of the photo than this is in the background, or none.
+SUBJECT = 0.04
 # The joints that a garment of a zone covers, by parts of their names.
 ZONES = {
     "upper": ("shoulder", "elbow", "wrist", "hip", "neck", "thorax"),
@@ -64,8 +66,9 @@ def choose_crop(
     if seen.sum() < FEWEST:
         reason = f"{int(seen.sum())} of {FEWEST} joints seen"
         return Crop(WHOLE, whole, _score(points, seen), reason)
-    person = _around(points, seen, names, size)
-    score = _score(points, seen)
+    person, score = _around(points, seen, names, size), _score(points, seen)
+    if _area(person) < SUBJECT * _area(whole):
+        return Crop(WHOLE, whole, score, "too small to be the photo's subject")
     parts = ZONES.get(zone or "", ())
     if not parts:
         return Crop(PERSON, person, score)
@@ -74,6 +77,10 @@ def choose_crop(
         return Crop(PERSON, person, score, f"{zone}: its joints are not seen")
     unit = _unit(points[seen])
     return Crop(ZONE, _around(points, covered, names, size, unit), score)
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _score(points: np.ndarray, seen: np.ndarray) -> float:
@@ -126,5 +133,4 @@ def iou(one: Box, other: Box) -> float:
     if width <= 0 or height <= 0:
         return 0.0
     both = width * height
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return both / (areas - both)
+    return both / (_area(one) + _area(other) - both)

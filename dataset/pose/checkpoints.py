@@ -96,9 +96,9 @@ def fold(network: keras.Model, folded: keras.Model) -> None:
             layer.set_weights(source.get_weights())
             continue
         norm = network.get_layer(norm_of(layer.name))
-        gamma, beta, mean, variance = (np.asarray(value) for value in norm.get_weights())
+        gamma, beta, mean, variance = norm.get_weights()
         gain = gamma / np.sqrt(variance + EPSILON)
-        layer.set_weights([np.asarray(source.kernel) * gain, beta - mean * gain])
+        layer.set_weights([keras.ops.convert_to_numpy(source.kernel) * gain, beta - mean * gain])
 
 
 def norm_of(name: str) -> str:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from dataset.crop import PERSON, choose_crop
+from dataset.crop import PERSON, Box, Crop, choose_crop, iou
 from dataset.pose.annotations import JointSet
 from dataset.pose.heatmaps import read_points
 from dataset.pose.samples import normalised
@@ -20,6 +20,8 @@ FIRST_GATE = 0.5
 CLOSER = 1.1
 # A second look must show the person this much larger.
 WORTH = 1.1
+# Boxes of two looks that overlap less than this are of two people, or of none.
+SAME = 0.4
 
 
 @dataclass(frozen=True)
@@ -59,26 +61,33 @@ class Estimator:
         """Joints (photos, joints, 3) of the person in each photo, as `points`.
 
         The whole photo is seen first; where a person fills only a part of it, that part is seen
-        again, larger.
+        again, larger, and believed when it shows a person in about the same place.
         """
         whole = [person_view((0, 0, *photo.size), self.size, widen=1.0) for photo in photos]
         found = self.points(photos, whole)
-        again = {
-            i: view
-            for i, photo in enumerate(photos)
-            if (view := self._closer(photo, found[i], whole[i])) is not None
+        first = [self._crop(one, p, FIRST_GATE) for one, p in zip(found, photos, strict=True)]
+        closer = {
+            i: person_view(_as_sides(crop.box), self.size, CLOSER)
+            for i, crop in enumerate(first)
+            if crop.outcome == PERSON
         }
-        if again:
-            found[list(again)] = self.points([photos[i] for i in again], list(again.values()))
+        again = [i for i, view in closer.items() if _gain(whole[i], view) >= WORTH]
+        second = self.points([photos[i] for i in again], [closer[i] for i in again])
+        for i, points in zip(again, second, strict=True):
+            crop = self._crop(points, photos[i], 1.0)
+            if crop.outcome == PERSON and iou(crop.box, first[i].box) >= SAME:
+                found[i] = points
         return found
 
-    def _closer(
-        self, photo: Image.Image, points: np.ndarray, view: np.ndarray
-    ) -> np.ndarray | None:
-        crop = choose_crop(points, self.joints.names, photo.size, self.gate * FIRST_GATE)
-        if crop.outcome != PERSON:
-            return None
-        left, top, right, bottom = crop.box
-        closer = person_view((left, top, right - left, bottom - top), self.size, CLOSER)
-        gain = np.sqrt(np.linalg.det(view[:, :2]) / np.linalg.det(closer[:, :2]))
-        return closer if gain >= WORTH else None
+    def _crop(self, points: np.ndarray, photo: Image.Image, part_of_gate: float) -> Crop:
+        return choose_crop(points, self.joints.names, photo.size, self.gate * part_of_gate)
+
+
+def _as_sides(box: Box) -> Box:
+    """BOX as left, top, width, height."""
+    return box[0], box[1], box[2] - box[0], box[3] - box[1]
+
+
+def _gain(one: np.ndarray, other: np.ndarray) -> float:
+    """How much larger the view OTHER shows things than the view ONE."""
+    return float(np.sqrt(np.linalg.det(one[:, :2]) / np.linalg.det(other[:, :2])))

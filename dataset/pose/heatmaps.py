@@ -17,7 +17,8 @@ def sigma_of(height: int) -> float:
 def draw_targets(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Heat maps (*SIZE, joints) float32 in [0, 1] of POINTS (joints, 3): x, y in the view, known.
 
-    A map whose joint is not known, or lies beyond the map's border, is UNKNOWN everywhere.
+    A map whose joint nobody annotated is UNKNOWN everywhere; one whose joint lies outside the view
+    is 0 everywhere, so that a network learns to say of half a person which half it sees.
     """
     sigma = sigma_of(size[0])
     x, y = points[:, 0] / STRIDE, points[:, 1] / STRIDE
@@ -25,8 +26,8 @@ def draw_targets(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     across = np.exp(-((np.arange(size[1])[:, None] - x) ** 2) / (2 * sigma**2))
     down = np.exp(-((np.arange(size[0])[:, None] - y) ** 2) / (2 * sigma**2))
     maps = down[:, None, :] * across[None, :, :]
-    known = inside & (points[:, 2] > 0)
-    return np.where(known, maps, UNKNOWN).astype(np.float32)
+    maps = np.where(inside, maps, 0.0)
+    return np.where(points[:, 2] > 0, maps, UNKNOWN).astype(np.float32)
 
 
 def read_points(maps: np.ndarray, dark: bool = False) -> np.ndarray:

@@ -38,7 +38,7 @@ class Augmentation:
     turn: float = 30.0
     turned: float = 0.6
     scale: float = 0.25
-    part: float = 0.15
+    part: float = 0.3
     shift: float = 0.1
     whole: float = 0.0
     colour: float = 0.3

@@ -260,7 +260,7 @@ def keep(network: keras.Model, people: People, options: PoseTraining, progress: 
         write_atomically(description_of(options.out / WEIGHTS), text.encode())
     said = {"history": progress.history, "options": _lasting(options)}
     part = options.out / f".part-{STATE}"
-    values = {f"v{n}": np.asarray(one) for n, one in enumerate(_variables(network))}
+    values = {f"v{n}": keras.ops.convert_to_numpy(one) for n, one in enumerate(_variables(network))}
     with part.open("wb") as file:
         np.savez(file, allow_pickle=False, said=np.array(json.dumps(said)), **values)
         file.flush()

@@ -42,7 +42,7 @@ class Tensor:
         strides: tuple[Any, ...],
         offset: Any = 0,
     ) -> None:
-        self.parts = (storage, offset, shape, strides, False, OrderedDict())
+        self.parts: tuple[Any, ...] = (storage, offset, shape, strides, False, OrderedDict())
 
 
 class Pickler(pickle.Pickler):

@@ -1,0 +1,35 @@
+"""Heat maps drawn and read back."""
+
+import numpy as np
+import pytest
+
+from dataset.pose.heatmaps import UNKNOWN, draw_targets, read_points
+
+SIZE = (64, 48)
+
+
+def test_what_is_drawn_is_read_back() -> None:
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.uniform((8, 8), (180, 245), (50, 2)), np.ones((50, 1))], axis=1)
+    maps = draw_targets(points, SIZE)
+    assert maps.shape == (*SIZE, 50) and maps.dtype == np.float32
+    plain, dark = (read_points(maps[None], dark=one)[0] for one in (False, True))
+    # A map's pixel is four of the view's: the quarter step leaves at most a quarter of that.
+    assert np.abs(plain[:, :2] - points[:, :2]).max() <= 1.01
+    assert np.abs(dark[:, :2] - points[:, :2]).max() < 0.2
+    assert plain[:, 2].min() > 0.7 and plain[:, 2].max() <= 1
+
+
+def test_what_nobody_annotated_is_unknown_and_what_lies_outside_is_nowhere() -> None:
+    maps = draw_targets(np.array([[50, 50, 0], [-9, 50, 2], [50, 300, 1.0]]), SIZE)
+    assert (maps[..., 0] == UNKNOWN).all()
+    assert (maps[..., 1:] == 0).all()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_tops_at_the_border_and_flat_maps(dark: bool) -> None:
+    maps = np.zeros((1, *SIZE, 3), np.float32)
+    maps[0, 0, 0, 0] = maps[0, 63, 47, 1] = 0.5
+    points = read_points(maps, dark)[0]
+    np.testing.assert_allclose(points[:, :2], [[0, 0], [188, 252], [0, 0]])
+    np.testing.assert_allclose(points[:, 2], [0.5, 0.5, 0])

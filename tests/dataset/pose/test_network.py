@@ -1,0 +1,124 @@
+"""HRNet against the official networks: their names and shapes, and the answer of one."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataset.errors import Failure
+from dataset.pose.checkpoints import (
+    fill,
+    fold,
+    load_weights,
+    save_weights,
+    torch_shape,
+    variables_of,
+)
+from dataset.pose.network import ARCHITECTURES, build_hrnet
+from tests.dataset.pose.pth import tensors_of, write_zip
+
+FACTS = Path(__file__).parents[4] / "shared" / "pose"
+needs_facts = pytest.mark.skipif(not FACTS.exists(), reason="../shared/pose is not here")
+PARAMETERS = {"hrnet-w32": 28_536_113, "hrnet-w48": 63_595_745}
+
+
+def by_formula(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
+    """The weights that the golden answer was computed with: ../shared/pose/README.md."""
+    tensors = {}
+    names = sorted(name for name in shapes if not name.endswith("num_batches_tracked"))
+    for k, name in enumerate(names):
+        shape = shapes[name]
+        s = np.sin(0.7 * np.arange(np.prod(shape)) + 1.3 * k)
+        if len(shape) == 4:
+            value = s * np.sqrt(0.4 / np.prod(shape[1:]))
+        elif name.endswith(("bias", "running_mean")):
+            value = 0.1 * s
+        elif name.endswith("running_var"):
+            value = 1 + 0.5 * s**2
+        else:
+            value = 0.5 + 0.1 * s
+        tensors[name] = value.astype(np.float32).reshape(shape)
+    return tensors
+
+
+def shapes_of(name: str) -> dict[str, list[int]]:
+    return json.loads((FACTS / f"{name.replace('-', '_')}_state_dict.json").read_text())
+
+
+@needs_facts
+@pytest.mark.parametrize("name", ["hrnet-w32", "hrnet-w48"])
+def test_every_name_and_shape_of_the_official_networks(name: str) -> None:
+    network = build_hrnet(ARCHITECTURES[name], (64, 64), 17)
+    ours = {known: list(torch_shape(value)) for known, value in variables_of(network)}
+    theirs = {n: s for n, s in shapes_of(name).items() if not n.endswith("num_batches_tracked")}
+    assert ours == theirs
+    learned = {n: s for n, s in ours.items() if "running" not in n}
+    assert sum(int(np.prod(shape)) for shape in learned.values()) == PARAMETERS[name]
+
+
+@needs_facts
+def test_the_golden_answer_through_a_file_of_mmpose(tmp_path: Path) -> None:
+    tensors = by_formula(shapes_of("hrnet-w32"))
+    renamed = {
+        f"head.{n}" if n.startswith("final_layer") else f"backbone.{n}": v
+        for n, v in tensors.items()
+    }
+    path = write_zip(tmp_path / "a.pth", *tensors_of(renamed))
+    network = build_hrnet(ARCHITECTURES["hrnet-w32"], (256, 192), 17)
+    load_weights(network, path)
+    folded = build_hrnet(ARCHITECTURES["hrnet-w32"], (256, 192), 17, folded=True)
+    fold(network, folded)
+    down, across = np.indices((256, 192))
+    photo = np.sin(0.05 * down[..., None] + 0.03 * across[..., None] + np.arange(3))
+    golden = np.load(FACTS / "golden_w32_256x192.npz")["heatmaps"].transpose(0, 2, 3, 1)
+    for one in (network, folded):
+        answer = np.asarray(one.predict_on_batch(photo[None].astype(np.float32)))
+        assert np.linalg.norm(answer - golden) / np.linalg.norm(golden) < 1e-4
+
+
+SMALL = ARCHITECTURES["hrnet-small"]
+
+
+@pytest.mark.parametrize("size", [(64, 96), (50, 70), (33, 32)])
+def test_any_size_and_any_number_of_joints(size: tuple[int, int]) -> None:
+    network = build_hrnet(SMALL, size, 5)
+    maps = network.predict_on_batch(np.zeros((2, *size, 3), np.float32))
+    assert maps.shape == (2, -(-size[0] // 4), -(-size[1] // 4), 5)
+
+
+def test_weights_there_and_back_half_of_them_exact_enough(tmp_path: Path) -> None:
+    network, other = (build_hrnet(SMALL, (64, 64), 14) for _ in range(2))
+    photo = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
+    answer = np.asarray(network.predict_on_batch(photo))
+    for half, tolerance in ((False, 0), (True, 5e-3)):
+        path = tmp_path / f"{half}.weights.h5"
+        save_weights(network, path, half)
+        load_weights(other, path)
+        difference = np.asarray(other.predict_on_batch(photo)) - answer
+        assert np.linalg.norm(difference) <= tolerance * np.linalg.norm(answer)
+    assert path.stat().st_size < 8_000_000
+    assert sorted(one.name for one in tmp_path.iterdir()) == [
+        "False.weights.h5",
+        "True.weights.h5",
+    ]
+
+
+def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
+    network = build_hrnet(SMALL, (64, 64), 14)
+    tensors = {name: np.zeros(torch_shape(value)) for name, value in variables_of(network)}
+    tensors["stranger"] = tensors.pop("bn1.bias")
+    tensors["conv1.weight"] = np.zeros((1, 2))
+    with pytest.raises(Failure) as error:
+        fill(network, tensors, tmp_path / "x.pth")
+    for part in ("x.pth", "bn1.bias is missing", "stranger has no place", "conv1.weight has"):
+        assert part in str(error.value)
+
+
+def test_keras_weights_of_another_network(tmp_path: Path) -> None:
+    save_weights(build_hrnet(SMALL, (64, 64), 17), tmp_path / "a.weights.h5")
+    with pytest.raises(Failure, match=r"a\.weights\.h5 doesn't fit"):
+        load_weights(build_hrnet(SMALL, (64, 64), 14), tmp_path / "a.weights.h5")
+    (tmp_path / "b.weights.h5").write_bytes(b"no weights")
+    with pytest.raises(Failure, match=r"b\.weights\.h5 doesn't fit"):
+        load_weights(build_hrnet(SMALL, (64, 64), 14), tmp_path / "b.weights.h5")

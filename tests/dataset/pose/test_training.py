@@ -1,0 +1,133 @@
+"""Trainings: any joints, stopped and gone on with, broken photos, nobody to learn from."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from dataset.errors import BadInput
+from dataset.pose import training
+from dataset.pose.models import find_model
+from dataset.pose.training import PoseTraining, train_pose
+from tests.dataset.filling import photo_bytes
+
+NAMES = ["l_ankle", "l_knee", "r_knee", "r_ankle", "pelvis"]
+
+
+def write_people(folder: Path, count: int, first: int = 0) -> Path:
+    """COUNT photos of noise with five joints each, in FOLDER."""
+    rng = np.random.default_rng(first)
+    images, people = [], []
+    for i in range(first, first + count):
+        (folder / f"{i}.jpg").write_bytes(photo_bytes(i))
+        images.append({"id": i, "file_name": f"{i}.jpg"})
+        points = np.concatenate([rng.uniform(20, 100, (5, 2)), np.full((5, 1), 2)], axis=1)
+        one = {"id": i, "image_id": i, "category_id": 1, "bbox": [10, 10, 100, 120]}
+        people.append(one | {"keypoints": points.ravel().tolist()})
+    category = {"id": 1, "name": "person", "keypoints": NAMES, "skeleton": [[1, 2], [2, 5]]}
+    path = folder / f"people-{first}.json"
+    content = {"images": images, "annotations": people, "categories": [category]}
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> PoseTraining:
+    (tmp_path / "photos").mkdir()
+    return PoseTraining(
+        write_people(tmp_path / "photos", 10),
+        tmp_path / "photos",
+        tmp_path / "run",
+        write_people(tmp_path / "photos", 4, 100),
+        size=(64, 64),
+        epochs=3,
+        batch_size=4,
+    )
+
+
+def state_of(run: Path) -> dict[str, np.ndarray]:
+    with np.load(run / training.STATE) as state:
+        return {name: state[name] for name in state.files}
+
+
+def test_stopped_and_gone_on_with_ends_as_if_never_stopped(
+    options: PoseTraining, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (options.images / "3.jpg").write_bytes(b"broken")
+    done = train_pose(options)
+    assert done["epochs"] == 3
+    assert "3.jpg" in capsys.readouterr().err
+
+    kept = training.keep
+
+    class Killed(Exception):  # noqa: N818
+        pass
+
+    def dies(*arguments: object) -> None:
+        kept(*arguments)  # type: ignore[arg-type]
+        raise Killed
+
+    second = replace(options, out=options.out.with_name("second"))
+    monkeypatch.setattr(training, "keep", dies)
+    with pytest.raises(Killed):
+        train_pose(second)
+    monkeypatch.undo()
+    with pytest.raises(BadInput, match="--resume"):
+        train_pose(second)
+    with pytest.raises(BadInput, match="other options"):
+        train_pose(replace(second, resume=True, batch_size=5))
+    assert train_pose(replace(second, resume=True)) == done
+    first, other = state_of(options.out), state_of(second.out)
+    assert first.keys() == other.keys()
+    for name in first.keys() - {"said"}:
+        np.testing.assert_allclose(first[name], other[name], rtol=1e-4, atol=1e-5)
+
+    assert {path.name for path in options.out.iterdir()} == {
+        *("pose.weights.h5", "pose.json", "state.npz", "curves.png", "predictions-003.png")
+    }
+    model = find_model("hrnet-small", options.out / "pose.weights.h5")
+    assert model.joints.names == tuple(NAMES) and model.size == (64, 64)
+    assert model.joints.bones == ((0, 1), (1, 4))
+
+
+def test_nobody_to_learn_from(options: PoseTraining) -> None:
+    content = json.loads(options.annotations.read_text()) | {"annotations": []}
+    options.annotations.write_text(json.dumps(content))
+    with pytest.raises(BadInput, match="names nobody"):
+        train_pose(options)
+
+
+def test_other_joints_for_validation(options: PoseTraining) -> None:
+    assert options.validation
+    text = options.validation.read_text().replace("pelvis", "neck")
+    options.validation.write_text(text)
+    with pytest.raises(BadInput, match="other joints"):
+        train_pose(options)
+
+
+def test_held_back_photos_are_not_learned_from(options: PoseTraining) -> None:
+    people, held_out = training.read_split(replace(options, validation=None))
+    photos, others = ({p.image for p in one.persons} for one in (people, held_out))
+    assert len(photos) == 9 and len(others) == 1 and not photos & others
+
+
+def test_the_loss_leaves_out_what_is_unknown() -> None:
+    targets = np.zeros((2, 8, 8, 2), np.float32)
+    targets[..., 1] = training.UNKNOWN
+    targets[:, 3, 4, 0] = 1
+    maps = np.zeros_like(targets)
+    maps[..., 1] = 9
+    right = maps + np.maximum(targets, 0)
+    wrong, none = (
+        np.asarray(training.heat_map_loss(targets, keras.ops.array(m))) for m in (maps, right)
+    )
+    assert wrong.shape == (2,) and (none < wrong).all() and (none < 0.01).all()
+
+
+def test_rates_fall_as_published(options: PoseTraining) -> None:
+    long = replace(options, epochs=210)
+    rates = [training.rate_of(epoch, long) for epoch in (0, 169, 170, 199, 200, 209)]
+    np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
