@@ -1,0 +1,114 @@
+"""Crops in a build: found once, kept, and cut out."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+from PIL import Image
+
+from dataset import poses
+from dataset.build import BuildOptions, Built, build
+from dataset.catalogue.tables import CropRow, Pose
+from dataset.cli import build_dataset
+from dataset.errors import BadInput
+from dataset.labels import load_vocabulary
+from dataset.poses import PoseOptions
+from scraper.sample_shop.drawing import draw_product
+from tests.dataset.filling import Filling, photo_bytes
+
+PEOPLE = 6
+
+
+@pytest.fixture
+def filling(tmp_path: Path) -> Filling:
+    """Drawn people in coats, and one photo of noise."""
+    filling = Filling(tmp_path)
+    for seed in range(PEOPLE):
+        path = tmp_path / "drawn.png"
+        draw_product("coat", seed).photo.save(path)
+        filling.image(path.read_bytes(), filling.post(str(seed), "coat"))
+    filling.image(photo_bytes(1), filling.post("noise", "coat"))
+    return filling
+
+
+def run(filling: Filling, **chosen: object) -> Built:
+    options = BuildOptions(
+        filling.catalogue,
+        filling.folder / "images",
+        filling.folder / "splits",
+        min_per_class=1,
+        pose=PoseOptions(**chosen),  # type: ignore[arg-type]
+    )
+    return build(options, load_vocabulary())
+
+
+def test_found_once_and_kept_with_the_decision(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(filling)
+    posed = [item.posed for item in first.items if item.posed]
+    assert len(posed) == PEOPLE + 1
+    people = [one for one in posed if one.crop.outcome == "person"]
+    assert len(people) >= PEOPLE - 1
+    with filling.sessions() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Pose)) == PEOPLE + 1
+        kept = {row.image_id: row for row in session.scalars(sa.select(CropRow))}
+    for item in first.items:
+        assert item.posed
+        row = kept[item.labelled.photo.image_id]
+        assert (row.left, row.top, row.right, row.bottom) == item.posed.crop.box
+        assert row.outcome == item.posed.crop.outcome and row.model.startswith("hrnet-small:")
+
+    monkeypatch.setattr(poses, "_look", lambda *_: pytest.fail("looked again"))
+    second = run(filling)
+    for one, other in zip(first.items, second.items, strict=True):
+        assert one.posed and other.posed and one.posed.crop == other.posed.crop
+    zone = run(filling, crop="zone")
+    assert [item.path for item in zone.items] == [item.path for item in first.items]
+
+
+def test_the_manifest_the_card_and_the_sheet_say_what_was_kept(filling: Filling) -> None:
+    built = run(filling)
+    folder = filling.folder / "splits"
+    rows = pq.read_table(folder / "manifest.parquet").to_pylist()
+    for row, item in zip(rows, built.items, strict=True):
+        assert item.posed and row["crop"] == item.posed.crop.outcome
+        np.testing.assert_allclose(row["crop_box"], item.posed.crop.box, rtol=1e-6)
+        assert len(row["key_points"]) == 3 * len(item.posed.model.joints.names)
+    assert "## Crops" in (folder / "README.md").read_text()
+    with Image.open(folder / "contact" / "crops.jpg") as sheet:
+        assert sheet.width > 600
+
+
+def test_photos_left_whole_are_written_whole(filling: Filling) -> None:
+    for chosen in ({"crop": "none"}, {"pose": "none"}):
+        built = run(filling, **chosen)
+        assert all(item.posed is None for item in built.items)
+        row = pq.read_table(filling.folder / "splits" / "manifest.parquet").to_pylist()[0]
+        assert row["crop"] is None and row["crop_box"] is None
+
+
+def test_no_such_weights(filling: Filling) -> None:
+    with pytest.raises(BadInput, match=r"none\.pth: no such file"):
+        run(filling, pose_weights=Path("none.pth"))
+
+
+def test_offline_the_published_weights_are_named(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    done = CliRunner().invoke(
+        build_dataset,
+        [
+            *("--catalogue", filling.catalogue, "--images", str(filling.folder / "images")),
+            *("--min-per-class", "1", "--pose", "hrnet-w32", "--out", str(tmp_path / "splits")),
+        ],
+    )
+    assert done.exit_code == 1, done.output
+    for part in ("81c58e40", "download.openmmlab.com", "--pose-weights", str(tmp_path / "cache")):
+        assert part in done.output
+    assert not (tmp_path / "splits").exists()
