@@ -11,6 +11,7 @@ import pytest
 from dataset.errors import BadInput
 from dataset.pose import training
 from dataset.pose.models import find_model
+from dataset.pose.network import ARCHITECTURES, Architecture
 from dataset.pose.training import PoseTraining, train_pose
 from tests.dataset.filling import photo_bytes
 
@@ -35,7 +36,10 @@ def write_people(folder: Path, count: int, first: int = 0) -> Path:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> PoseTraining:
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PoseTraining:
+    # Fewer layers: most of the time is TensorFlow's, to make a graph of them.
+    fewer = Architecture((8, 8), (1, 4), (1, 1, 1), 1, (4, 8, 16, 32))
+    monkeypatch.setitem(ARCHITECTURES, "hrnet-small", fewer)
     (tmp_path / "photos").mkdir()
     return PoseTraining(
         write_people(tmp_path / "photos", 10),
@@ -54,7 +58,7 @@ def state_of(run: Path) -> dict[str, np.ndarray]:
 
 
 def test_stopped_and_gone_on_with_ends_as_if_never_stopped(
-    options: PoseTraining, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: PoseTraining, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (options.images / "3.jpg").write_bytes(b"broken")
     done = train_pose(options)
@@ -71,10 +75,9 @@ def test_stopped_and_gone_on_with_ends_as_if_never_stopped(
         raise Killed
 
     second = replace(options, out=options.out.with_name("second"))
-    monkeypatch.setattr(training, "keep", dies)
-    with pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(training, "keep", dies)
         train_pose(second)
-    monkeypatch.undo()
     with pytest.raises(BadInput, match="--resume"):
         train_pose(second)
     with pytest.raises(BadInput, match="other options"):
