@@ -75,3 +75,8 @@ def test_a_catalogue_is_made_counted_and_crawled_into(installed: Path, tmp_path:
     call(installed / "python", "-c", code, cwd=tmp_path)
     assert "the catalogue is empty" in call(installed / "catalogue", "stats", cwd=tmp_path)
     assert "lamoda" in call(installed / "crawl", "--list", cwd=tmp_path)
+
+
+def test_the_pose_network_comes_along(installed: Path, tmp_path: Path) -> None:
+    code = "import dataset.pose.models as m; print(m.key_of(m.find_model('hrnet-small')))"
+    assert call(installed / "python", "-c", code, cwd=tmp_path).startswith("hrnet-small:")

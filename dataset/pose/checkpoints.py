@@ -9,7 +9,7 @@ import numpy as np
 
 from dataset.errors import Failure, first_line
 from dataset.pose.models import SUFFIX
-from dataset.pose.network import EPSILON
+from dataset.pose.network import EPSILON, keras_name, published_name
 from dataset.pose.torch_files import read_tensors
 
 # What frameworks put before the names of the paper's authors.
@@ -69,15 +69,16 @@ def plain_name(name: str) -> str:
 def variables_of(network: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
     """NETWORK's variables with their names in published checkpoints."""
     for layer in network.layers:
+        name = published_name(layer.name)
         if isinstance(layer, keras.layers.Conv2D):
-            yield f"{layer.name}.weight", layer.kernel
+            yield f"{name}.weight", layer.kernel
             if layer.use_bias:
-                yield f"{layer.name}.bias", layer.bias
+                yield f"{name}.bias", layer.bias
         elif isinstance(layer, keras.layers.BatchNormalization):
-            yield f"{layer.name}.weight", layer.gamma
-            yield f"{layer.name}.bias", layer.beta
-            yield f"{layer.name}.running_mean", layer.moving_mean
-            yield f"{layer.name}.running_var", layer.moving_variance
+            yield f"{name}.weight", layer.gamma
+            yield f"{name}.bias", layer.beta
+            yield f"{name}.running_mean", layer.moving_mean
+            yield f"{name}.running_var", layer.moving_variance
 
 
 def torch_shape(variable: keras.Variable) -> tuple[int, ...]:
@@ -95,7 +96,7 @@ def fold(network: keras.Model, folded: keras.Model) -> None:
         if source.use_bias:
             layer.set_weights(source.get_weights())
             continue
-        norm = network.get_layer(norm_of(layer.name))
+        norm = network.get_layer(keras_name(norm_of(published_name(layer.name))))
         gamma, beta, mean, variance = norm.get_weights()
         gain = gamma / np.sqrt(variance + EPSILON)
         layer.set_weights([keras.ops.convert_to_numpy(source.kernel) * gain, beta - mean * gain])

@@ -37,8 +37,7 @@ class Size(click.ParamType):
 @click.command(
     "train-pose",
     context_settings=CONTEXT,
-    epilog="Example: train-pose --annotations person_keypoints_train.json --images photos"
-    " --out runs/pose",
+    epilog="Example: train-pose --annotations people.json --images photos",
 )
 @click.option(
     "--annotations",

@@ -21,7 +21,7 @@ def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> 
     _fill(network, model)
     folded = build_hrnet(ARCHITECTURES[model.architecture], model.size, joints, folded=True)
     fold(network, folded)
-    return Estimator(folded, model.joints, model.size, model.gate, flip, dark)
+    return Estimator(folded, model.joints, model.size, model.gate, flip or model.flip, dark)
 
 
 def _fill(network: keras.Model, model: PoseModel) -> None:

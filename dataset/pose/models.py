@@ -38,6 +38,7 @@ GATE = 0.2
 @dataclass(frozen=True)
 class PoseModel:
     """A network as data. `size`: of its views, height and width; `gate`: joints below don't count.
+    `flip`: the mirrored view is asked too, and the two answers averaged.
 
     `weights`: a file that is here, or None for those that are `published`.
     """
@@ -47,6 +48,7 @@ class PoseModel:
     joints: JointSet
     size: tuple[int, int]
     gate: float = GATE
+    flip: bool = False
     weights: Path | None = None
     published: Published | None = None
 
@@ -72,7 +74,7 @@ def find_model(name: str, weights: Path | None = None) -> PoseModel:
         )
     file = Published(entry["url"].rpartition("/")[2], entry["url"], entry["digest"])
     size = (entry["size"][0], entry["size"][1])
-    return PoseModel(name, entry["architecture"], COCO, size, GATE, weights, file)
+    return PoseModel(name, entry["architecture"], COCO, size, GATE, False, weights, file)
 
 
 def description_of(weights: Path) -> Path:
@@ -92,11 +94,12 @@ def described(name: str, weights: Path) -> PoseModel:
         joints = JointSet(tuple(said["joints"]), tuple((a, b) for a, b in said["bones"]))
         height, width = said["size"]
         architecture, gate = said["architecture"], float(said["gate"])
+        flip = bool(said.get("flip", False))
         if architecture not in architectures():
             raise ValueError(f"the architecture {architecture!r} is not known")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} does not describe a pose network: {error}") from error
-    return PoseModel(name, architecture, joints, (height, width), gate, weights)
+    return PoseModel(name, architecture, joints, (height, width), gate, flip, weights)
 
 
 def cache_folder() -> Path:
@@ -106,8 +109,10 @@ def cache_folder() -> Path:
 
 
 def key_of(model: PoseModel) -> str:
-    """What tells MODEL's answers from another's: its name and the digest of its weights."""
+    """What tells MODEL's answers from another's: its name, its weights' digest, how it is asked."""
     if model.weights is None:
         assert model.published is not None
-        return f"{model.name}:{model.published.digest.partition(':')[2]}"
-    return f"{model.name}:{digest_of(model.weights, 'sha256:' + '0' * 16).partition(':')[2]}"
+        digest = model.published.digest
+    else:
+        digest = digest_of(model.weights, f"sha256:{'0' * 16}")
+    return f"{model.name}:{digest.partition(':')[2]}{'+flip' if model.flip else ''}"

@@ -47,6 +47,16 @@ ARCHITECTURES = {
 }
 
 
+def keras_name(name: str) -> str:
+    """NAME of a published layer as Keras can have it: its torch backend takes no dots."""
+    return name.replace(".", "-")
+
+
+def published_name(name: str) -> str:
+    """The published name of the Keras layer NAME."""
+    return name.replace("-", ".")
+
+
 def build_hrnet(
     architecture: Architecture, size: tuple[int, int], joints: int, folded: bool = False
 ) -> keras.Model:
@@ -115,7 +125,9 @@ def _exchange_unit(
         total = terms[0]
         for term in terms[1:]:
             total = layers.Add()([total, term])
-        fused.append(layers.Activation("relu", name=f"{name}.fuse_layers.{i}.relu")(total))
+        fused.append(
+            layers.Activation("relu", name=keras_name(f"{name}.fuse_layers.{i}.relu"))(total)
+        )
     return fused
 
 
@@ -157,11 +169,11 @@ class _Layers:
             padding,
             use_bias=self.folded,
             kernel_initializer="he_normal",
-            name=name,
+            name=keras_name(name),
         )(x)
         if not self.folded:
-            x = layers.BatchNormalization(momentum=0.9, epsilon=EPSILON, name=norm)(x)
-        return layers.Activation("relu", name=f"{name}.relu")(x) if relu else x
+            x = layers.BatchNormalization(momentum=0.9, epsilon=EPSILON, name=keras_name(norm))(x)
+        return layers.Activation("relu", name=keras_name(f"{name}.relu"))(x) if relu else x
 
     def basic(self, x: Any, name: str) -> Any:
         """Two 3x3 convolutions beside a short cut."""
@@ -182,4 +194,4 @@ class _Layers:
         return self._join(y, x, name)
 
     def _join(self, y: Any, x: Any, name: str) -> Any:
-        return layers.Activation("relu", name=f"{name}.relu")(layers.Add()([y, x]))
+        return layers.Activation("relu", name=keras_name(f"{name}.relu"))(layers.Add()([y, x]))

@@ -1,0 +1,57 @@
+"""The registry, and what stands beside weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dataset.errors import BadInput
+from dataset.pose.models import COCO, description_of, find_model, key_of
+from dataset.pose.network import ARCHITECTURES
+from dataset.pose.registry import HERE, architectures, entries, names
+
+
+def test_every_entry_is_whole() -> None:
+    assert set(architectures()) == set(ARCHITECTURES)
+    for name in names():
+        model = find_model(name)
+        assert model.architecture in ARCHITECTURES and 0 < model.gate < 1
+        if model.published:
+            assert model.joints == COCO and len(COCO.names) == 17
+            assert model.published.digest.partition(":")[2] in model.published.name
+            assert entries()[name]["licence"] and 0.7 < entries()[name]["ap"] < 0.8
+        else:
+            assert model.weights and model.weights.is_file()
+            assert model.weights.stat().st_size <= 8_000_000
+
+
+def test_keys_tell_weights_apart(tmp_path: Path) -> None:
+    ours = find_model("hrnet-small")
+    assert ours.weights
+    for file in (ours.weights, description_of(ours.weights)):
+        shutil.copy(file, tmp_path)
+    same = find_model("hrnet-small", tmp_path / ours.weights.name)
+    assert key_of(same) == key_of(ours)
+    with (tmp_path / ours.weights.name).open("ab") as grown:
+        grown.write(b"more")
+    assert key_of(same) != key_of(ours)
+
+
+def test_weights_without_their_description(tmp_path: Path) -> None:
+    path = tmp_path / "my.weights.h5"
+    path.write_bytes(b"x")
+    with pytest.raises(BadInput, match=r"my\.json is missing.*--pose hrnet-w32"):
+        find_model("hrnet-small", path)
+    assert find_model("hrnet-w32", path).joints == COCO
+
+
+@pytest.mark.parametrize(
+    "changed", [{"architecture": "resnet"}, {"size": 5}, {"gate": "x"}, {"bones": [[1]]}]
+)
+def test_a_broken_description(changed: dict[str, object], tmp_path: Path) -> None:
+    said = json.loads((HERE / "weights" / "hrnet-small.json").read_text()) | changed
+    (tmp_path / "my.json").write_text(json.dumps(said))
+    (tmp_path / "my.weights.h5").write_bytes(b"x")
+    with pytest.raises(BadInput, match=r"my\.json does not describe"):
+        find_model("hrnet-small", tmp_path / "my.weights.h5")
