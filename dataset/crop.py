@@ -15,12 +15,12 @@ FEWEST = 5
 # How far the body goes on beyond a joint, in parts of the longer side of the joints' bounds: the
 # skull goes beyond eyes and ears, the foot beyond the ankle. First part of a name that fits.
 REACHES = {
-    "head_top": 0.10,
+    "head_top": 0.13,
     "nose": 0.20,
     "eye": 0.20,
     "ear": 0.20,
-    "ankle": 0.13,
-    "": 0.11,
+    "ankle": 0.16,
+    "": 0.14,
 }
 # A crop is no smaller than this, in pixels a side and in parts of the photo's shorter side.
 SMALLEST, SMALLEST_PART = 48, 0.15

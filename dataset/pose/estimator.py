@@ -16,8 +16,6 @@ from dataset.pose.views import look, person_view, to_photo
 BATCH = 16
 # The first look is blurred: it may propose a person on half the score that the second must give.
 FIRST_GATE = 0.5
-# Room around the crop box of the first look; it has some already.
-CLOSER = 1.1
 # A second look must show the person this much larger.
 WORTH = 1.1
 # Boxes of two looks that overlap less than this are of two people, or of none.
@@ -67,7 +65,7 @@ class Estimator:
         found = self.points(photos, whole)
         first = [self._crop(one, p, FIRST_GATE) for one, p in zip(found, photos, strict=True)]
         closer = {
-            i: person_view(_as_sides(crop.box), self.size, CLOSER)
+            i: person_view(_as_sides(crop.box), self.size)
             for i, crop in enumerate(first)
             if crop.outcome == PERSON
         }
