@@ -183,11 +183,11 @@ class CropRow(Base):
     zone: Mapped[str] = mapped_column(primary_key=True, default="")
     outcome: Mapped[str]
     reason: Mapped[str]
-    score: Mapped[float]
-    left: Mapped[float]
-    top: Mapped[float]
-    right: Mapped[float]
-    bottom: Mapped[float]
+    score: Mapped[float] = mapped_column(Float)
+    left: Mapped[float] = mapped_column(Float)
+    top: Mapped[float] = mapped_column(Float)
+    right: Mapped[float] = mapped_column(Float)
+    bottom: Mapped[float] = mapped_column(Float)
 
 
 class Run(Base):
