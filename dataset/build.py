@@ -4,7 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -18,6 +18,7 @@ from dataset.errors import Failure
 from dataset.export import Item
 from dataset.images import ImageStore
 from dataset.labels import Vocabulary
+from dataset.options import plain
 
 
 @dataclass(frozen=True)
@@ -145,9 +146,8 @@ def _write_papers(
 
 def _plain(options: BuildOptions) -> dict[str, object]:
     """OPTIONS for JSON, without the catalogue's address, which may hold a password."""
-    chosen = {name: value for name, value in asdict(options).items() if name != "catalogue"}
-    chosen |= chosen.pop("pose")
-    return {n: str(v) if isinstance(v, Path) else v for n, v in chosen.items()}
+    chosen = plain(options) | plain(options.pose)
+    return {name: value for name, value in chosen.items() if name != "catalogue"}
 
 
 def _remember(sessions: sessionmaker[Session], built: Built, options: BuildOptions) -> None:

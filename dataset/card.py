@@ -139,13 +139,8 @@ def write_contact_sheets(items: Sequence[Item], folder: Path) -> None:
 
 def contact_sheet(paths: Sequence[Path]) -> Image.Image:
     """The photos of PATHS in rows of ten, 96 pixels each, on light grey."""
-    gap = 4
-    rows = -(-len(paths) // COLUMNS)
-    columns = min(len(paths), COLUMNS)
-    pitch = TILE + gap
-    sheet = Image.new("RGB", (columns * pitch + gap, rows * pitch + gap), (226, 226, 226))
-    for number, path in enumerate(paths):
+    tiles = []
+    for path in paths:
         with Image.open(path) as photo:
-            tile = photo.resize((TILE, TILE), Image.Resampling.LANCZOS)
-        sheet.paste(tile, (gap + number % COLUMNS * pitch, gap + number // COLUMNS * pitch))
-    return sheet
+            tiles.append(photo.resize((TILE, TILE), Image.Resampling.LANCZOS))
+    return grid(tiles, COLUMNS, TILE)

@@ -1,6 +1,7 @@
 """Options that several commands share, so that they are spelt and explained alike."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ vocabulary_option: Callable[[Any], Any] = click.option(
     help="Your own labels and their words (TOML): extends the built-in ones, or replaces them"
     " with `replace = true` in its first line.",
 )
+
+
+def plain(options: Any) -> dict[str, Any]:
+    """The fields of the dataclass OPTIONS for JSON, paths as text."""
+    return {n: str(v) if isinstance(v, Path) else v for n, v in asdict(options).items()}
 
 
 class CommaList(click.ParamType):

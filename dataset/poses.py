@@ -1,11 +1,11 @@
 """The crop of each photo: key points known to the catalogue or found now, then the crop policy."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -18,6 +18,7 @@ from dataset.catalogue.tables import CropRow, Pose, now
 from dataset.crop import Crop, choose_crop
 from dataset.images import ImageStore, Unreadable, open_photo
 from dataset.pose.models import PoseModel, find_model, key_of
+from dataset.pose.registry import DEFAULT
 
 if TYPE_CHECKING:
     from dataset.pose.estimator import Estimator
@@ -33,7 +34,7 @@ LOOK_PIXELS = 3
 class PoseOptions:
     """Which network finds people, and what is kept: `crop` is person, zone or none."""
 
-    pose: str = "hrnet-small"
+    pose: str = DEFAULT
     pose_weights: Path | None = None
     crop: str = "person"
 
@@ -76,7 +77,7 @@ def find_crops(
     known = _known(sessions, [photo.image_id for photo in photos], key, len(model.joints.names))
     missing = [photo for photo in photos if photo.image_id not in known]
     known |= dict(_look(missing, sessions, store, model, key)) if missing else {}
-    found = {}
+    found, rows = {}, []
     for photo, zone in zip(photos, zones, strict=True):
         if photo.image_id in known:
             points = known[photo.image_id]
@@ -84,8 +85,8 @@ def find_crops(
             size = photo.width, photo.height
             crop = choose_crop(points, model.joints.names, size, model.gate, asked)
             found[photo.image_id] = Posed(crop, points, model, key)
-    asked_zones = [zone or "" if options.crop == "zone" else "" for zone in zones]
-    _keep_crops(sessions, found, dict(zip((p.image_id for p in photos), asked_zones, strict=True)))
+            rows.append(_row(photo.image_id, key, asked or "", crop))
+    _keep_crops(sessions, rows)
     return found
 
 
@@ -167,11 +168,8 @@ def _points(
     return found
 
 
-def _keep_crops(
-    sessions: sessionmaker[Session], found: Mapping[int, Posed], zones: Mapping[int, str]
-) -> None:
-    """The decisions as rows, those of an earlier build replaced."""
-    rows = [_row(image, posed, zones[image]) for image, posed in found.items()]
+def _keep_crops(sessions: sessionmaker[Session], rows: Sequence[dict[str, Any]]) -> None:
+    """The decisions, those of an earlier build replaced."""
     with sessions.begin() as session:
         for start in range(0, len(rows), AT_ONCE):
             some = rows[start : start + AT_ONCE]
@@ -185,15 +183,15 @@ def _keep_crops(
             session.execute(sa.insert(CropRow), some)
 
 
-def _row(image: int, posed: Posed, zone: str) -> dict[str, object]:
-    left, top, right, bottom = posed.crop.box
+def _row(image: int, key: str, zone: str, crop: Crop) -> dict[str, Any]:
+    left, top, right, bottom = crop.box
     return {
         "image_id": image,
-        "model": posed.key,
+        "model": key,
         "zone": zone,
-        "outcome": posed.crop.outcome,
-        "reason": posed.crop.reason,
-        "score": posed.crop.score,
+        "outcome": crop.outcome,
+        "reason": crop.reason,
+        "score": crop.score,
         "left": left,
         "top": top,
         "right": right,

@@ -1,13 +1,12 @@
 """A training on one page: read, trunk, fit, look at the test split once, write."""
 
-import json
 import math
 import os
 import platform
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from tqdm import tqdm
 
 from dataset.curves import draw_curves
 from dataset.errors import BadInput, Failure
+from dataset.export import write_json
+from dataset.options import plain
 from model import classifier, report
 from model.data import Data, class_weights, find_data, read
 from model.evaluation import evaluate
@@ -254,11 +255,10 @@ def write_run(
     counts = np.array(metrics["confusion_matrix"]["counts"])
     report.draw_confusion(part / "confusion.png", counts, labels, metrics["accuracy"])
     draw_curves(part / "curves.png", fitted.history, fitted.best, ("loss", "accuracy"))
-    _write_json({"labels": list(labels)}, part / "labels.json")
-    chosen = {n: str(v) if isinstance(v, Path) else v for n, v in asdict(options).items()}
-    _write_json(
+    write_json({"labels": list(labels)}, part / "labels.json")
+    write_json(
         {
-            "options": chosen,
+            "options": plain(options),
             "seconds": round(seconds, 1),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -267,11 +267,7 @@ def write_run(
         },
         part / "run.json",
     )
-    _write_json(metrics, part / "metrics.json")
+    write_json(metrics, part / "metrics.json")
     if options.out.exists():
         options.out.rmdir()
     part.rename(options.out)
-
-
-def _write_json(value: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

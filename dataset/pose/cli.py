@@ -1,6 +1,5 @@
 """`train-pose`: options -> one call -> exit status."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +167,7 @@ def _evaluate(
     json_file: Path | None,
     **_: Any,
 ) -> None:
+    from dataset.export import write_json
     from dataset.pose.annotations import read_people
     from dataset.pose.evaluation import evaluate_pose
     from dataset.pose.loading import load_estimator
@@ -188,6 +188,6 @@ def _evaluate(
         click.echo(f"left out {path}: {why}", err=True)
     if json_file:
         try:
-            json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+            write_json(figures, json_file)
         except OSError as error:
             raise BadInput(f"--json {json_file}: {error.strerror}; name another file") from error

@@ -42,14 +42,14 @@ def _colour(name: str) -> tuple[int, int, int]:
     return RIGHT if name.startswith(("right", "r_")) else MIDDLE
 
 
-def grid(tiles: Sequence[Image.Image], columns: int = COLUMNS) -> Image.Image:
-    """TILES in rows on light grey, each in the middle of its place."""
-    columns, pitch = min(columns, max(1, len(tiles))), TILE + GAP
+def grid(tiles: Sequence[Image.Image], columns: int = COLUMNS, side: int = TILE) -> Image.Image:
+    """TILES in rows on light grey, each in the middle of its place of SIDE x SIDE pixels."""
+    columns, pitch = min(columns, max(1, len(tiles))), side + GAP
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (columns * pitch + GAP, rows * pitch + GAP), GREY)
     for number, tile in enumerate(tiles):
-        left = GAP + number % columns * pitch + (TILE - tile.width) // 2
-        top = GAP + number // columns * pitch + (TILE - tile.height) // 2
+        left = GAP + number % columns * pitch + (side - tile.width) // 2
+        top = GAP + number // columns * pitch + (side - tile.height) // 2
         sheet.paste(tile, (left, top))
     return sheet
 

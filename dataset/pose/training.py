@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from dataset.curves import draw_curves
 from dataset.errors import BadInput, Failure
 from dataset.images import write_atomically
+from dataset.options import plain
 from dataset.pose import pictures
 from dataset.pose.annotations import People, Person, read_people
 from dataset.pose.checkpoints import load_weights, save_weights
@@ -21,6 +22,7 @@ from dataset.pose.evaluation import found_in_boxes, pck
 from dataset.pose.heatmaps import UNKNOWN
 from dataset.pose.models import GATE, SUFFIX, description_of
 from dataset.pose.network import ARCHITECTURES, build_hrnet
+from dataset.pose.registry import DEFAULT
 from dataset.pose.samples import Augmentation, Samples
 
 # As published: Adam, its rate a tenth after 170 of 210 epochs and a hundredth after 200.
@@ -49,7 +51,7 @@ class PoseTraining:
     out: Path
     validation: Path | None = None
     validation_images: Path | None = None
-    model: str = "hrnet-small"
+    model: str = DEFAULT
     size: tuple[int, int] = (192, 192)
     epochs: int = 210
     batch_size: int = 32
@@ -270,7 +272,6 @@ def keep(network: keras.Model, people: People, options: PoseTraining, progress: 
 
 def describe(people: People, options: PoseTraining, progress: Progress) -> dict[str, Any]:
     """What `pose.json` says: enough to use the weights, and where they come from."""
-    chosen = {n: str(v) if isinstance(v, Path) else v for n, v in asdict(options).items()}
     return {
         "architecture": options.model,
         "size": list(options.size),
@@ -280,7 +281,7 @@ def describe(people: People, options: PoseTraining, progress: Progress) -> dict[
         "PCK": progress.history["PCK"][-1],
         "epoch": progress.epochs,
         "persons": len(people.persons),
-        "training": chosen,
+        "training": plain(options),
     }
 
 
