@@ -57,15 +57,34 @@ def published_name(name: str) -> str:
     return name.replace("-", ".")
 
 
+# What the layers compute in; their weights, and the heat maps, are float32 in both.
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+
 def build_hrnet(
-    architecture: Architecture, size: tuple[int, int], joints: int, folded: bool = False
+    architecture: Architecture,
+    size: tuple[int, int],
+    joints: int,
+    folded: bool = False,
+    precision: str = "float32",
 ) -> keras.Model:
     """The network: photos (batch, *SIZE, 3), normalised, to heat maps (batch, *maps, JOINTS).
 
     SIZE is height and width in pixels; a map has a quarter of each, rounded up. FOLDED: every batch
-    norm is part of the convolution before it, for use and not for training.
+    norm is part of the convolution before it, for use and not for training. PRECISION: one of
+    PRECISIONS.
     """
-    net = _Layers(folded)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(PRECISIONS[precision])
+    try:
+        return _build(_Layers(folded), architecture, size, joints)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _build(
+    net: "_Layers", architecture: Architecture, size: tuple[int, int], joints: int
+) -> keras.Model:
     photos = keras.Input((*size, 3), name="photos")
     x = net.conv(photos, architecture.stem[0], 3, 2, "conv1", "bn1", relu=True)
     x = net.conv(x, architecture.stem[1], 3, 2, "conv2", "bn2", relu=True)

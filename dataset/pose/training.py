@@ -44,6 +44,7 @@ class PoseTraining:
     """What `train-pose` was asked for. `size`: of the views, height and width in pixels.
 
     `whole`: share of samples that show the whole photo. `start`: weights to go on from.
+    `precision`: of the layers' work, "float32" or "bfloat16"; weights and loss are float32.
     """
 
     annotations: Path
@@ -59,6 +60,7 @@ class PoseTraining:
     whole: float = 0.4
     seed: int = 0
     start: Path | None = None
+    precision: str = "float32"
     resume: bool = False
 
 
@@ -110,7 +112,12 @@ def train_pose(options: PoseTraining) -> dict[str, Any]:
     """
     people, held_out = read_split(options)
     keras.utils.set_random_seed(options.seed)
-    network = build_hrnet(ARCHITECTURES[options.model], options.size, len(people.joints.names))
+    network = build_hrnet(
+        ARCHITECTURES[options.model],
+        options.size,
+        len(people.joints.names),
+        precision=options.precision,
+    )
     if options.start:
         load_weights(network, options.start)
     network.compile(keras.optimizers.Adam(options.rate, epsilon=EPSILON), heat_map_loss)
