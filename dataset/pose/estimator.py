@@ -10,6 +10,7 @@ from PIL import Image
 from dataset.crop import PERSON, Box, Crop, choose_crop, iou
 from dataset.pose.annotations import JointSet
 from dataset.pose.heatmaps import read_points
+from dataset.pose.precision import Tried
 from dataset.pose.samples import normalised
 from dataset.pose.views import look, person_view, to_photo
 
@@ -26,7 +27,7 @@ SAME = 0.4
 class Estimator:
     """A network with what it needs to be asked. `size`: of its views, height and width."""
 
-    network: keras.Model
+    network: keras.Model | Tried
     joints: JointSet
     size: tuple[int, int]
     gate: float = 0.3

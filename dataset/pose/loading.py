@@ -8,6 +8,7 @@ from dataset.pose.checkpoints import fold, load_weights, save_weights
 from dataset.pose.estimator import Estimator
 from dataset.pose.models import SUFFIX, PoseModel, cache_folder, key_of
 from dataset.pose.network import ARCHITECTURES, build_hrnet
+from dataset.pose.precision import Tried, has_bfloat16
 
 
 def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> Estimator:
@@ -16,12 +17,21 @@ def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> 
     Raises:
         Failure: its weights can't be had, or don't fit.
     """
-    joints = len(model.joints.names)
-    network = build_hrnet(ARCHITECTURES[model.architecture], model.size, joints)
+    architecture, joints = ARCHITECTURES[model.architecture], len(model.joints.names)
+    network = build_hrnet(architecture, model.size, joints)
     _fill(network, model)
-    folded = build_hrnet(ARCHITECTURES[model.architecture], model.size, joints, folded=True)
+    folded = build_hrnet(architecture, model.size, joints, folded=True)
     fold(network, folded)
-    return Estimator(folded, model.joints, model.size, model.gate, flip or model.flip, dark)
+    answering: keras.Model | Tried = folded
+    if has_bfloat16():
+
+        def twin() -> keras.Model:
+            other = build_hrnet(architecture, model.size, joints, True, "bfloat16")
+            fold(network, other)
+            return other
+
+        answering = Tried(folded, twin, model.gate)
+    return Estimator(answering, model.joints, model.size, model.gate, flip or model.flip, dark)
 
 
 def _fill(network: keras.Model, model: PoseModel) -> None:
