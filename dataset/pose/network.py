@@ -16,7 +16,7 @@ EXPANSION = 4
 # A heat map's side is a quarter of the photo's: two convolutions of the stem halve it.
 STRIDE = 4
 # As published; a map that starts far from 0 costs epochs to flatten.
-SMALL = keras.initializers.RandomNormal(stddev=0.001)
+SMALL = 0.001
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,9 @@ def _build(
             outputs = 1 if stage == 4 and module == modules - 1 else stage
             name = f"stage{stage}.{module}"
             branches = _exchange_unit(net, branches, architecture.blocks, outputs, name)
-    maps = layers.Conv2D(joints, 1, kernel_initializer=SMALL, dtype="float32", name="final_layer")(
+    # Made here, so that it heeds a seed that was set before.
+    small = keras.initializers.RandomNormal(stddev=SMALL)
+    maps = layers.Conv2D(joints, 1, kernel_initializer=small, dtype="float32", name="final_layer")(
         branches[0]
     )
     return keras.Model(photos, maps, name="hrnet")
