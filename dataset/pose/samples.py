@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from PIL import Image
 
 from dataset.errors import first_line
 from dataset.images import Unreadable, open_photo
@@ -14,6 +15,8 @@ from dataset.pose.heatmaps import UNKNOWN, draw_targets
 from dataset.pose.network import STRIDE
 from dataset.pose.views import WIDEN, look, mirrored, person_view, to_view
 
+# The sides of a person who is put beside another, in parts of the other's.
+SMALLER = 0.4, 0.85
 # ImageNet's, in the photo's range of 0 to 255: what the published networks expect.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32) * 255
@@ -31,8 +34,9 @@ class Augmentation:
     `turn`: standard deviation in degrees, at most twice that, for `turned` of the samples. `scale`:
     of the box, the factor's standard deviation. `part`: share of samples that show the upper or
     the lower half of the joints only. `shift`: in parts of the box. `whole`: share of samples that
-    show the whole photo, which is what a network sees first where nobody drew a box. `colour`: up
-    to this factor of gain for the photo, a third of it for each channel.
+    show the whole photo, which is what a network sees first where nobody drew a box. `beside`:
+    share of these that show another, smaller person too, whose joints are not to be found.
+    `colour`: up to this factor of gain for the photo, a third of it for each channel.
     """
 
     turn: float = 30.0
@@ -41,6 +45,7 @@ class Augmentation:
     part: float = 0.3
     shift: float = 0.1
     whole: float = 0.0
+    beside: float = 0.25
     colour: float = 0.3
 
 
@@ -64,6 +69,8 @@ class Samples(keras.utils.PyDataset):
         self.persons, self.mirror, self.size = persons, joints.mirrored, size
         self.batch_size, self.seed, self.augmentation = batch_size, tuple(seed), augmentation
         self.unreadable: dict[Path, str] = {}
+        by_size = sorted(persons, key=lambda person: person.area)
+        self.largest = {person.image: person.annotation for person in by_size}
         self.order = np.random.default_rng(self.seed).permutation(len(persons))
 
     @property
@@ -80,26 +87,67 @@ class Samples(keras.utils.PyDataset):
     def _sample(self, place: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng((*self.seed, place))
         person, options = self.persons[self.order[place]], self.augmentation
-        try:
-            photo = open_photo(person.photo)
-        except (Unreadable, OSError) as error:
-            self.unreadable[person.photo] = first_line(error)
+        photo, points = self._open(person), person.points
+        if photo is None:
             unknown = np.full((*maps_size(self.size), len(self.mirror)), UNKNOWN, np.float32)
             return np.zeros((*self.size, 3), np.float32), unknown
-        whole = rng.random() < options.whole
+        # The subject of a whole photo is its largest person.
+        largest = self.largest[person.image] == person.annotation
+        whole = rng.random() < options.whole and largest
+        if whole and rng.random() < options.beside:
+            other = self.persons[int(rng.integers(len(self.persons)))]
+            if other.image != person.image and (second := self._open(other)) is not None:
+                photo, points = joined(photo, person, second, other, rng)
         box = (0.0, 0.0, *map(float, photo.size)) if whole else _box(person, options.part, rng)
         shift = rng.uniform(-1, 1, 2) * options.shift
         box = (box[0] + shift[0] * box[2], box[1] + shift[1] * box[3], box[2], box[3])
         # A whole photo is not widened: there is nothing around it.
         widen = (1.0 if whole else WIDEN) * (1 + options.scale * _bell(rng))
         turn = options.turn * _bell(rng) if rng.random() < options.turned else 0.0
-        view, points = person_view(box, self.size, widen, turn), person.points
+        view = person_view(box, self.size, widen, turn)
         if rng.random() < 0.5:
             view, points = mirrored(view, self.size), points[self.mirror]
         seen = normalised(look(photo, view, self.size) * _gain(options.colour, rng))
         points = np.concatenate([to_view(points[:, :2], view), points[:, 2:]], axis=1)
         maps = draw_targets(points, maps_size(self.size))
         return seen, maps
+
+    def _open(self, person: Person) -> Image.Image | None:
+        try:
+            return open_photo(person.photo)
+        except (Unreadable, OSError) as error:
+            self.unreadable[person.photo] = first_line(error)
+            return None
+
+
+def joined(
+    photo: Image.Image,
+    person: Person,
+    second: Image.Image,
+    other: Person,
+    rng: np.random.Generator,
+) -> tuple[Image.Image, np.ndarray]:
+    """PHOTO of PERSON with OTHER of the photo SECOND beside, smaller, and PERSON's points in it."""
+    left, top, width, height = other.box
+    seen = second.crop(
+        (
+            round(max(0, left)),
+            round(max(0, top)),
+            round(min(second.width, max(0, left) + max(1, width))),
+            round(min(second.height, max(0, top) + max(1, height))),
+        )
+    )
+    factor = rng.uniform(*SMALLER) * np.sqrt(person.box[2] * person.box[3] / (width * height))
+    size = max(1, round(seen.width * factor)), max(1, round(seen.height * factor))
+    seen = seen.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    canvas = Image.new("RGB", (photo.width + size[0], max(photo.height, size[1])))
+    first, after = (0, photo.width) if rng.random() < 0.5 else (size[0], 0)
+    down, second_down = (
+        round(rng.random() * (canvas.height - one.height)) for one in (photo, seen)
+    )
+    canvas.paste(photo, (first, down))
+    canvas.paste(seen, (after, second_down))
+    return canvas, person.points + np.array([first, down, 0])
 
 
 def maps_size(size: tuple[int, int]) -> tuple[int, int]:

@@ -1,0 +1,92 @@
+"""Training samples: the points follow the view, and only the subject's joints are to be found."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.pose.annotations import JointSet, Person
+from dataset.pose.heatmaps import UNKNOWN
+from dataset.pose.samples import Augmentation, Samples, joined
+
+JOINTS = JointSet(("left_hand", "right_hand"))
+STILL = Augmentation(turned=0, scale=0, part=0, shift=0, whole=1, beside=0, colour=0)
+WHITE, GREY = (250, 250, 250), (40, 40, 40)
+
+
+def person(folder: Path, number: int, area: float = 100.0, image: int | None = None) -> Person:
+    """A dark photo with a white dot on the left hand; the right one is not annotated."""
+    path = folder / f"{number}.png"
+    photo = Image.new("RGB", (96, 96), GREY)
+    photo.paste(WHITE, (20, 28, 29, 37))
+    photo.save(path)
+    points = np.array([(24, 32, 2), (0, 0, 0)], np.float64)
+    return Person(path, (10, 10, 40, 60), points, area, number, number if image is None else image)
+
+
+def peak(maps: np.ndarray, joint: int) -> tuple[float, float]:
+    y, x = np.unravel_index(maps[..., joint].argmax(), maps.shape[:2])
+    return float(x) * 4, float(y) * 4
+
+
+def brightest(seen: np.ndarray) -> tuple[float, float]:
+    y, x = np.nonzero(seen[..., 0] > seen[..., 0].max() - 0.5)
+    return float(x.mean()), float(y.mean())
+
+
+@pytest.mark.parametrize("augmentation", [STILL, Augmentation(part=0, colour=0, beside=0)])
+def test_targets_lie_where_the_joints_are_seen(tmp_path: Path, augmentation: Augmentation) -> None:
+    people = [person(tmp_path, n) for n in range(16)]
+    seen, maps = Samples(people, JOINTS, (96, 96), 16, (3,), augmentation)[0]
+    # A mirrored hand is the other one, so the two channels tell which was seen.
+    found = 0
+    for one, targets in zip(seen, maps, strict=True):
+        joint = int(targets[..., 1].max() > 0.9)
+        assert (targets[..., 1 - joint] == UNKNOWN).all()
+        if targets[..., joint].max() > 0.9:
+            assert peak(targets, joint) == pytest.approx(brightest(one), abs=4)
+            found += 1
+    assert found >= 8
+
+
+def test_the_same_seed_gives_the_same_samples(tmp_path: Path) -> None:
+    people = [person(tmp_path, n) for n in range(4)]
+    one = Samples(people, JOINTS, (64, 64), 4, (1, 2), Augmentation(whole=0.5))[0]
+    same = Samples(people, JOINTS, (64, 64), 4, (1, 2), Augmentation(whole=0.5))[0]
+    other = Samples(people, JOINTS, (64, 64), 4, (1, 3), Augmentation(whole=0.5))[0]
+    assert np.array_equal(one[0], same[0])
+    assert np.array_equal(one[1], same[1])
+    assert not np.array_equal(one[0], other[0])
+
+
+def test_whole_photos_are_of_their_largest_person(tmp_path: Path) -> None:
+    large, small = person(tmp_path, 1, 900, image=7), person(tmp_path, 2, 100, image=7)
+    seen, _ = Samples([large, small], JOINTS, (96, 96), 2, (0,), STILL)[0]
+    # The small one's own box shows the dot larger than the whole photo does.
+    sizes = sorted(int((one[..., 0] > one[..., 0].max() - 0.5).sum()) for one in seen)
+    assert sizes[0] == pytest.approx(81, abs=18)
+    assert sizes[1] > 1.2 * sizes[0]
+
+
+def test_a_person_beside_another_is_smaller_and_not_to_be_found(tmp_path: Path) -> None:
+    one, other = person(tmp_path, 1), replace(person(tmp_path, 2), box=(12, 20, 24, 24))
+    photo, second = Image.open(one.photo), Image.open(other.photo)
+    for seed in range(8):
+        canvas, points = joined(photo, one, second, other, np.random.default_rng(seed))
+        assert canvas.width > 96
+        x, y = points[0, :2].astype(int)
+        assert canvas.getpixel((int(x), int(y))) == WHITE
+        # The corner of the subject's own photo is there, unscaled.
+        assert canvas.getpixel((int(x) - 20, int(y) - 28)) == GREY
+        assert points[1, 2] == 0
+
+
+def test_photos_that_cannot_be_read_teach_nothing(tmp_path: Path) -> None:
+    broken = person(tmp_path, 1)
+    broken.photo.write_bytes(b"no photo")
+    samples = Samples([broken], JOINTS, (64, 64), 1, (0,), STILL)
+    _, maps = samples[0]
+    assert (maps == UNKNOWN).all()
+    assert list(samples.unreadable) == [broken.photo]
