@@ -15,11 +15,16 @@ TILE, COLUMNS, ROWS, GAP = 160, 8, 4, 4
 
 
 def draw_person(
-    photo: Image.Image, points: np.ndarray, joints: JointSet, gate: float, box: Box | None = None
+    photo: Image.Image,
+    points: np.ndarray,
+    joints: JointSet,
+    gate: float,
+    box: Box | None = None,
+    side: int = TILE,
 ) -> Image.Image:
-    """A TILE-sized copy of PHOTO with its bones, POINTS (joints, 3) of at least GATE, and BOX."""
+    """PHOTO within SIDE x SIDE, its bones, POINTS (joints, 3) of at least GATE, and BOX drawn."""
     tile = photo.copy()
-    tile.thumbnail((TILE, TILE), Image.Resampling.BILINEAR)
+    tile.thumbnail((side, side), Image.Resampling.BILINEAR)
     scale = tile.width / photo.width
     draw = ImageDraw.Draw(tile)
     seen, places = points[:, 2] >= gate, points[:, :2] * scale

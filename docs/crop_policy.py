@@ -1,0 +1,106 @@
+"""Draws docs/crop-policy.png: what the crop policy keeps, on drawn people with known key points.
+
+python docs/crop_policy.py
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dataset.crop import choose_crop
+from dataset.pose.annotations import JointSet
+from dataset.pose.pictures import GREY, draw_person
+from scraper.sample_shop.coco import NAMES, SKELETON
+from scraper.sample_shop.drawing import Drawing, draw_product
+
+PICTURE = Path(__file__).with_name("crop-policy.png")
+JOINTS = JointSet(NAMES, tuple((one - 1, other - 1) for one, other in SKELETON))
+GATE = 0.3
+SIDE, GAP, TEXT = 170, 14, 34
+
+
+@dataclass(frozen=True)
+class Case:
+    """A photo with key points, and the zone that is asked for."""
+
+    title: str
+    photo: Image.Image
+    points: np.ndarray
+    zone: str | None = None
+
+
+def scored(drawing: Drawing) -> np.ndarray:
+    """DRAWING's key points with scores as a network gives them: none for what is not there."""
+    points = drawing.key_points.copy()
+    points[:, 2] = np.choose(points[:, 2].astype(int), (0.05, 0.7, 0.9))
+    return points
+
+
+def half(drawing: Drawing) -> Case:
+    """The upper half of DRAWING: what is below the photo's border is guessed, with low scores."""
+    middle = int(drawing.key_points[11:13, 1].mean()) + 60
+    photo, points = drawing.photo.crop((0, 0, drawing.photo.width, middle)), scored(drawing)
+    below = points[:, 1] > middle
+    points[below, 1], points[below, 2] = middle - 8, 0.1
+    return Case("half a person: points under\nthe gate don't count", photo, points)
+
+
+def few(drawing: Drawing) -> Case:
+    """DRAWING from the knees down."""
+    top = int(drawing.key_points[13:15, 1].min()) - 30
+    photo = drawing.photo.crop((0, top, drawing.photo.width, drawing.photo.height))
+    points = scored(drawing) - np.array([0, top, 0])
+    points[points[:, 1] < 0] = 5, 5, 0.05
+    return Case("fewer than five points:\nall of the photo", photo, points)
+
+
+def stands_whole(drawing: Drawing) -> bool:
+    """Whether every key point of DRAWING is in it, wrists below shoulders."""
+    points = drawing.key_points
+    return bool((points[:, 2] > 0).all() and points[9:11, 1].min() > points[5:7, 1].max() + 60)
+
+
+def cases() -> list[Case]:
+    """What the README speaks of, in its order."""
+    drawing = next(d for d in (draw_product("shorts", n) for n in range(100)) if stands_whole(d))
+    whole = Case("the person, with head and\nfeet", drawing.photo, scored(drawing))
+    zones = [
+        Case(f"--crop zone: {zone}", drawing.photo, scored(drawing), zone)
+        for zone in ("upper", "lower", "feet", "head")
+    ]
+    return [whole, half(drawing), few(drawing), *zones]
+
+
+def column(case: Case, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> Image.Image:
+    """Title, photo with points and box, and below it the crop."""
+    crop = choose_crop(case.points, NAMES, case.photo.size, GATE, case.zone)
+    seen = draw_person(case.photo, case.points, JOINTS, GATE, crop.box, SIDE * 3 // 2)
+    left, top, right, bottom = (round(side) for side in crop.box)
+    kept = case.photo.crop((left, top, right, bottom))
+    kept.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    sheet = Image.new("RGB", (SIDE, TEXT + SIDE * 3 // 2 + GAP + SIDE), "white")
+    ImageDraw.Draw(sheet).multiline_text((0, 0), case.title, fill="black", font=font)
+    sheet.paste(seen, ((SIDE - seen.width) // 2, TEXT + (SIDE * 3 // 2 - seen.height) // 2))
+    sheet.paste(kept, ((SIDE - kept.width) // 2, TEXT + SIDE * 3 // 2 + GAP))
+    return sheet
+
+
+def main() -> None:
+    """Write the picture."""
+    font = ImageFont.load_default(12)
+    columns = [column(case, font) for case in cases()]
+    width = GAP + len(columns) * (SIDE + GAP)
+    sheet = Image.new("RGB", (width, columns[0].height + 2 * GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, one in enumerate(columns):
+        left = GAP + number * (SIDE + GAP)
+        sheet.paste(one, (left, GAP))
+        if number:
+            draw.line([(left - GAP // 2, GAP), (left - GAP // 2, sheet.height - GAP)], fill=GREY)
+    sheet.quantize(128).save(PICTURE, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
