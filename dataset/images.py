@@ -23,6 +23,8 @@ EXTENSIONS = {
     "BMP": "bmp",
     "TIFF": "tif",
 }
+# How names of photos end, where a folder is looked through.
+PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 # Pillow opens MPO (two JPEGs in one file, from phones) as JPEG first.
 OPENED = tuple(kind for kind in EXTENSIONS if kind != "MPO")
 

@@ -10,11 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dataset.errors import BadInput, Failure, first_line
-from dataset.images import Unreadable, open_photo
+from dataset.images import PHOTO_SUFFIXES, Unreadable, open_photo
 
 SPLITS = ("train", "validation", "test")
 CHUNK = 128
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def _from_folders(folder: Path) -> list[Example]:
         Example(f"{split}/{below.parent.name}/{below.name}", below.parent.name, split)
         for split in SPLITS
         for below in sorted((folder / split).glob("*/*"))
-        if below.suffix.lower() in SUFFIXES
+        if below.suffix.lower() in PHOTO_SUFFIXES
     ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dataset.errors import BadInput
+from dataset.images import PHOTO_SUFFIXES
 
 # How far annotators differ, in units of the person's size: COCO's evaluation, cocoeval.py.
 COCO_SIGMAS = {
@@ -65,7 +66,8 @@ class Person:
     """A person in a photo.
 
     `box`: left, top, width, height in pixels. `points`: (joints, 3) float: x, y, and 0 for not
-    annotated, 1 for hidden, 2 for visible. `area`: of the person in square pixels.
+    annotated, 1 for hidden, 2 for visible. `area`: of the person in square pixels. `nobody`: the
+    photo shows no one; `box` and `points` say nothing then.
     """
 
     photo: Path
@@ -74,6 +76,7 @@ class Person:
     area: float
     annotation: int
     image: int
+    nobody: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,3 +146,17 @@ def _person(one: dict[str, Any], joints: int, paths: dict[int, Path]) -> Person:
     area = float(one.get("area") or width * height)
     box = (left, top, width, height)
     return Person(paths[image], box, points, area, int(one["id"]), image)
+
+
+def read_empty(folder: Path, joints: int) -> list[Person]:
+    """The photos in FOLDER and below it, which show nobody.
+
+    Raises:
+        BadInput: there are none.
+    """
+    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+    if not photos:
+        raise BadInput(f"{folder} has no photos; name a folder of photos that show nobody")
+    box, points = (0.0, 0.0, 1.0, 1.0), np.zeros((joints, 3))
+    # Below all ids of a file, which count from 0 or 1.
+    return [Person(path, box, points, 1.0, -n, -n, True) for n, path in enumerate(photos, 1)]

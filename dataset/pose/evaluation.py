@@ -158,11 +158,13 @@ def _as_coco(found: Found, joints: JointSet) -> tuple[dict[str, Any], list[dict[
     return {"images": images, "annotations": truth, "categories": [category]}, guesses
 
 
-def evaluate_pose(estimator: Estimator, people: People) -> dict[str, Any]:
-    """Every figure of ESTIMATOR on PEOPLE.
+def evaluate_pose(
+    estimator: Estimator, people: People, empty: Sequence[Person] = ()
+) -> dict[str, Any]:
+    """Every figure of ESTIMATOR on PEOPLE, and on EMPTY, photos that show nobody.
 
     OKS and PCK with each person's box given, as is usual; the crop box from the whole photo, for
-    the largest person of each.
+    the largest person of each, and the share of empty photos that are cropped all the same.
 
     Raises:
         Failure: nobody to measure on, or other joints than the network's.
@@ -177,12 +179,17 @@ def evaluate_pose(estimator: Estimator, people: People) -> dict[str, Any]:
         raise Failure("no person with annotated joints is in a readable photo")
     largest = {person.image: person for person in sorted(people.persons, key=lambda p: p.area)}
     in_photos, crops = found_in_photos(estimator, list(largest.values()))
+    figures = crop_figures(in_photos.persons, crops)
+    _, wrong = found_in_photos(estimator, empty)
+    if wrong:
+        cropped = [crop.outcome != WHOLE for crop in wrong]
+        figures["cropped_without_people"] = float(np.mean(cropped))
     return {
         "persons": len(in_boxes.persons),
         "photos": len(in_photos.persons),
         "PCK": pck(in_boxes),
         "OKS": oks(in_boxes, people.joints),
-        "crop": crop_figures(in_photos.persons, crops),
+        "crop": figures,
         "missing": [str(path) for path in people.missing],
         "unreadable": {str(path): why for path, why in in_boxes.unreadable.items()},
     }

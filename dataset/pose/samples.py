@@ -17,6 +17,10 @@ from dataset.pose.views import WIDEN, look, mirrored, person_view, to_view
 
 # The sides of a person who is put beside another, in parts of the other's.
 SMALLER = 0.4, 0.85
+# A joint of nobody: outside of every view.
+NOWHERE = -1e6
+# Sides of what is seen of a photo that shows nobody, in parts of its own.
+EMPTY_PART = 0.4, 1.0
 # ImageNet's, in the photo's range of 0 to 255: what the published networks expect.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32) * 255
@@ -91,14 +95,23 @@ class Samples(keras.utils.PyDataset):
         if photo is None:
             unknown = np.full((*maps_size(self.size), len(self.mirror)), UNKNOWN, np.float32)
             return np.zeros((*self.size, 3), np.float32), unknown
+        if person.nobody:
+            points = np.full_like(points, 2.0)
+            points[:, :2] = NOWHERE
         # The subject of a whole photo is its largest person.
         largest = self.largest[person.image] == person.annotation
-        whole = rng.random() < options.whole and largest
+        whole = rng.random() < options.whole and largest and not person.nobody
         if whole and rng.random() < options.beside:
             other = self.persons[int(rng.integers(len(self.persons)))]
-            if other.image != person.image and (second := self._open(other)) is not None:
+            if (
+                not other.nobody
+                and other.image != person.image
+                and (second := self._open(other)) is not None
+            ):
                 photo, points = joined(photo, person, second, other, rng)
-        box = (0.0, 0.0, *map(float, photo.size)) if whole else _box(person, options.part, rng)
+        box = (
+            (0.0, 0.0, *map(float, photo.size)) if whole else _box(person, photo, options.part, rng)
+        )
         shift = rng.uniform(-1, 1, 2) * options.shift
         box = (box[0] + shift[0] * box[2], box[1] + shift[1] * box[3], box[2], box[3])
         # A whole photo is not widened: there is nothing around it.
@@ -166,9 +179,13 @@ def _gain(strength: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def _box(
-    person: Person, part: float, rng: np.random.Generator
+    person: Person, photo: Image.Image, part: float, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """The person's box, or now and then that of the joints of one half."""
+    """The person's box, or now and then that of the joints of one half; any, where nobody is."""
+    if person.nobody:
+        share, (x, y) = rng.uniform(*EMPTY_PART), rng.random(2)
+        width, height = share * photo.width, share * photo.height
+        return x * (photo.width - width), y * (photo.height - height), width, height
     known = person.points[person.points[:, 2] > 0, :2]
     if len(known) < 8 or rng.random() >= part:
         return person.box

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from dataset.errors import BadInput, Failure
 from dataset.images import write_atomically
 from dataset.options import plain
 from dataset.pose import pictures
-from dataset.pose.annotations import People, Person, read_people
+from dataset.pose.annotations import People, Person, read_empty, read_people
 from dataset.pose.checkpoints import load_weights, save_weights
 from dataset.pose.estimator import Estimator
 from dataset.pose.evaluation import found_in_boxes, pck
@@ -35,6 +36,7 @@ PLACE_WEIGHT = 0.01
 TINY = 1e-6
 # Of the photos, where no --validation names others.
 VALIDATION_SHARE = 0.05
+EMPTY_SHARE = 0.15
 PICTURE_EVERY = 10
 STATE, WEIGHTS = "state.npz", f"pose{SUFFIX}"
 
@@ -44,6 +46,7 @@ class PoseTraining:
     """What `train-pose` was asked for. `size`: of the views, height and width in pixels.
 
     `whole`: share of samples that show the whole photo. `start`: weights to go on from.
+    `without_people`: a folder of photos that show nobody, EMPTY_SHARE of each epoch's.
     `precision`: of the layers' work, "float32" or "bfloat16"; weights and loss are float32.
     """
 
@@ -60,6 +63,7 @@ class PoseTraining:
     whole: float = 0.4
     seed: int = 0
     start: Path | None = None
+    without_people: Path | None = None
     precision: str = "float32"
     resume: bool = False
 
@@ -111,11 +115,13 @@ def train_pose(options: PoseTraining) -> dict[str, Any]:
         Failure: weights that don't fit, a loss that is NaN, a state that can't be resumed.
     """
     people, held_out = read_split(options)
+    folder, joints = options.without_people, len(people.joints.names)
+    empty = read_empty(folder, joints) if folder else []
     keras.utils.set_random_seed(options.seed)
     network = build_hrnet(
         ARCHITECTURES[options.model],
         options.size,
-        len(people.joints.names),
+        joints,
         precision=options.precision,
     )
     if options.start:
@@ -124,7 +130,7 @@ def train_pose(options: PoseTraining) -> dict[str, Any]:
     network.optimizer.build(network.trainable_variables)
     progress = resume(network, options) if options.resume else begin(options)
     for epoch in range(progress.epochs, options.epochs):
-        loss, unreadable = teach(network, people, options, epoch)
+        loss, unreadable = teach(network, people, empty, options, epoch)
         _name_unreadable(unreadable)
         found = found_in_boxes(Estimator(network, people.joints, options.size), held_out.persons)
         if not found.persons:
@@ -185,16 +191,23 @@ def rate_of(epoch: int, options: PoseTraining) -> float:
 
 
 def teach(
-    network: keras.Model, people: People, options: PoseTraining, epoch: int
+    network: keras.Model,
+    people: People,
+    empty: Sequence[Person],
+    options: PoseTraining,
+    epoch: int,
 ) -> tuple[float, dict[Path, str]]:
-    """One epoch of NETWORK on PEOPLE: its loss, and photos that could not be read.
+    """One epoch of NETWORK on PEOPLE and some of EMPTY: its loss, and photos it could not read.
 
     Raises:
         Failure: the loss became NaN.
     """
     network.optimizer.learning_rate = rate_of(epoch, options)
+    rng = np.random.default_rng((options.seed, epoch))
+    count = min(len(empty), round(len(people.persons) * EMPTY_SHARE / (1 - EMPTY_SHARE)))
+    some = [empty[i] for i in rng.permutation(len(empty))[:count]]
     samples = Samples(
-        people.persons,
+        [*people.persons, *some],
         people.joints,
         options.size,
         options.batch_size,

@@ -72,8 +72,10 @@ def test_other_joints_and_broken_photos_are_named(tmp_path: Path) -> None:
         one["keypoints"] = [float(n) for n in range(30, 30 + 3 * len(names))]
     path.write_text(json.dumps(content))
     (tmp_path / "1.jpg").write_bytes(b"broken")
+    arguments += ["--without-people", str(tmp_path)]
     done = CliRunner().invoke(train_pose, [*arguments, "--json", str(tmp_path / "out.json")])
     assert done.exit_code == 0, done.output
+    assert "crop cropped without people" in done.output
     assert "1.jpg" in done.output and "PCK@0.2" in done.output
     figures = json.loads((tmp_path / "out.json").read_text())
     assert figures["persons"] == 1 and len(figures["unreadable"]) == 1

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.pose.annotations import JointSet, Person
+from dataset.errors import BadInput
+from dataset.pose.annotations import JointSet, Person, read_empty
 from dataset.pose.heatmaps import UNKNOWN
 from dataset.pose.samples import Augmentation, Samples, joined
 
@@ -81,6 +82,19 @@ def test_a_person_beside_another_is_smaller_and_not_to_be_found(tmp_path: Path) 
         # The corner of the subject's own photo is there, unscaled.
         assert canvas.getpixel((int(x) - 20, int(y) - 28)) == GREY
         assert points[1, 2] == 0
+
+
+def test_nobody_is_to_be_found_where_nobody_is(tmp_path: Path) -> None:
+    person(tmp_path, 1)
+    (tmp_path / "notes.txt").write_text("no photo")
+    empty = read_empty(tmp_path, 2)
+    assert [one.photo.name for one in empty] == ["1.png"]
+    samples = Samples(empty * 8, JOINTS, (64, 64), 8, (0,), Augmentation(whole=0.5, beside=1))
+    seen, maps = samples[0]
+    assert (maps == 0).all()
+    assert len({one.tobytes() for one in seen}) == 8
+    with pytest.raises(BadInput, match="has no photos"):
+        read_empty(tmp_path / "none", 2)
 
 
 def test_photos_that_cannot_be_read_teach_nothing(tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PoseTraining:
     fewer = Architecture((8, 8), (1, 4), (1, 1, 1), 1, (4, 8, 16, 32))
     monkeypatch.setitem(ARCHITECTURES, "hrnet-small", fewer)
     (tmp_path / "photos").mkdir()
+    (tmp_path / "empty").mkdir()
+    for n in range(200, 204):
+        (tmp_path / "empty" / f"{n}.jpg").write_bytes(photo_bytes(n))
     return PoseTraining(
         write_people(tmp_path / "photos", 10),
         tmp_path / "photos",
@@ -49,6 +52,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PoseTraining:
         size=(64, 64),
         epochs=3,
         batch_size=4,
+        without_people=tmp_path / "empty",
     )
 
 
