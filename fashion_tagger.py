@@ -19,7 +19,7 @@ COMMANDS = {
     "build-dataset": ("dataset.cli", "build_dataset"),
     "train-pose": ("dataset.pose.cli", "train_pose"),
     "train-model": ("model.cli", "train_model"),
-    "sample-shop": ("scraper.cli", "sample_shop"),
+    "sample-shop": ("scraper.sample_shop.cli", "sample_shop"),
 }
 
 

@@ -1,7 +1,7 @@
-"""`crawl` and `sample-shop`: options -> one call -> exit status."""
+"""`crawl`: options -> one call -> exit status."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,7 +9,6 @@ from dataset.errors import BadInput
 from dataset.options import (
     CONTEXT,
     FILE,
-    FOLDER,
     CommaList,
     catalogue_option,
     images_option,
@@ -17,7 +16,12 @@ from dataset.options import (
 )
 
 if TYPE_CHECKING:
+    from dataset.labels import Vocabulary
     from scraper.run import Work
+    from scraper.spiders.base import HashtagSpider
+
+# What --check looks for where no tag is named.
+CHECK_WORD = "polo"
 
 
 def _address(_ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -28,15 +32,34 @@ def _address(_ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return value
 
 
+def _settings(
+    _ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]
+) -> dict[str, str]:
+    pairs = [one.partition("=") for one in value]
+    for one, (name, sign, _) in zip(value, pairs, strict=True):
+        if not name or not sign:
+            raise BadInput(f"--set {one}: write NAME=VALUE, such as --set api-version=v18")
+    return {name: setting for name, _, setting in pairs}
+
+
 def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
+    from scraper.credentials import load_credentials
     from scraper.sites import site_names, spider_class
 
     for name in site_names():
         spider = spider_class(name)
         click.echo(f"{name}\n  {spider.title}, {spider.site_url} (checked {spider.checked})")
         click.echo(f"  needs: {spider.needs}\n  limits: {spider.limits}")
+        given = load_credentials(ctx.params.get("credentials"), spider.credentials)
+        for one in spider.credentials:
+            state = "set" if one.name in given else "not set"
+            optional = "" if one.required else ", optional"
+            click.echo(f"  {one.name}: {one.what}{optional} ({state})")
+        for setting, one_setting in spider.settings.items():
+            choices = f" ({'|'.join(one_setting.choices)})" if one_setting.choices else ""
+            click.echo(f"  --set {setting}={one_setting.default}{choices}: {one_setting.what}")
     ctx.exit()
 
 
@@ -49,7 +72,6 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
     "tags",
     type=CommaList(),
     multiple=True,
-    required=True,
     help="Labels or hashtags to collect, between commas; may be given several times. A label is"
     " searched under all its words (English and Russian), any other tag as it is typed.",
 )
@@ -67,6 +89,34 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
 )
 @click.option(
     "--image-url", callback=_address, metavar="URL", help="The same for the site's photos."
+)
+@click.option(
+    "--credentials",
+    type=FILE,
+    metavar="FILE",
+    is_eager=True,
+    help="NAME=value lines of keys and tokens, beside the environment; readable by you alone."
+    " --list names them.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    callback=_settings,
+    metavar="NAME=VALUE",
+    help="A setting of the site, as --list names them; may be given several times.",
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Take nothing: say whose credentials these are, what is left of the limits, and whether"
+    " a search can be read.",
+)
+@click.option(
+    "--live", is_flag=True, help="With --check: which fields of a post were found, for a report."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Take nothing: say how many posts each search would read."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Show every request.")
 @click.option(
@@ -86,6 +136,11 @@ def crawl(
     vocabulary: Path | None,
     site_url: str | None,
     image_url: str | None,
+    credentials: Path | None,
+    settings: dict[str, str],
+    check: bool,
+    live: bool,
+    dry_run: bool,
     verbose: bool,
 ) -> None:
     """Collect the photos that SITE shows under hashtags into a catalogue.
@@ -95,18 +150,66 @@ def crawl(
     came to its end or to --max-images.
     """
     words = tuple(dict.fromkeys(word for part in tags for word in part))
-    if not words:
+    if not words and not check:
         raise BadInput("--tags names no tag; write for example --tags polo,dress")
+    if live and not check:
+        raise BadInput("--live goes with --check")
     from dataset.labels import load_vocabulary
-    from scraper.sites import spider_class
 
-    spider = spider_class(site)(site_url, image_url)
+    spider = _spider(site, site_url, image_url, credentials, settings)
     labels = load_vocabulary(vocabulary)
+    if check or dry_run:
+        _look(spider, labels, words, check, live, verbose)
+        return
     from scraper.run import CrawlOptions
     from scraper.run import crawl as run_crawl
 
     options = CrawlOptions(site, words, catalogue, images, max_images, verbose)
     _conclude(run_crawl(options, spider, labels))
+
+
+def _spider(
+    site: str,
+    site_url: str | None,
+    image_url: str | None,
+    file: Path | None,
+    settings: dict[str, str],
+) -> "HashtagSpider":
+    """The spider of SITE with all it needs.
+
+    Raises:
+        BadInput: no such site or setting, or credentials are missing or can't be read.
+    """
+    from scraper.credentials import load_credentials
+    from scraper.sites import spider_class
+
+    kind = spider_class(site)
+    given = load_credentials(file, kind.credentials)
+    spider = kind(site_url, image_url, given, settings)
+    spider.ready()
+    return spider
+
+
+def _look(
+    spider: "HashtagSpider",
+    labels: "Vocabulary",
+    tags: tuple[str, ...],
+    check: bool,
+    live: bool,
+    verbose: bool,
+) -> None:
+    """`--check` and `--dry-run`: ask, and take nothing."""
+    from dataset.catalogue.tables import OR
+    from scraper import check as checking
+
+    if check:
+        word = labels.words_of(tags[0])[0] if tags else CHECK_WORD
+        done = checking.check(spider, word, live, verbose)
+    else:
+        groups = (group for tag in tags for group in spider.queries(labels.words_of(tag)))
+        done = checking.dry_run(spider, [OR.join(group) for group in groups], verbose)
+    if not done:
+        raise click.ClickException("not all is well; see the lines above")
 
 
 def _conclude(work: "Work") -> None:
@@ -121,79 +224,3 @@ def _conclude(work: "Work") -> None:
         raise click.ClickException("stopped before the end; repeat the command to go on")
     if work.problems:
         raise click.ClickException("\nError: ".join(p.message for p in work.problems))
-
-
-def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise BadInput(f"--{(param.name or '').replace('_', '-')} {value}: a share is from 0 to 1")
-    return value
-
-
-@click.command("sample-shop", context_settings=CONTEXT, epilog="Example: sample-shop --port 8000")
-@click.option(
-    "--photos",
-    type=FOLDER,
-    help="A folder of class folders with photos, one product a photo.  [default: photos are drawn]",
-)
-@click.option(
-    "--site", default="lamoda", show_default=True, help="The site whose format is spoken."
-)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=0,
-    show_default=True,
-    help="The port to listen at; 0 takes a free one.",
-)
-@click.option(
-    "--per-label",
-    type=click.IntRange(min=1),
-    default=150,
-    show_default=True,
-    help="Drawn products of each label.",
-)
-@click.option(
-    "--duplicates",
-    type=float,
-    default=0.1,
-    show_default=True,
-    callback=_share,
-    help="Share of further products with a copied, re-encoded or resized photo.",
-)
-@click.option(
-    "--double-tagged",
-    type=float,
-    default=0.05,
-    show_default=True,
-    callback=_share,
-    help="Share of products found under two hashtags.",
-)
-@click.option(
-    "--generation",
-    type=click.Choice(["state", "cards", "old"]),
-    default="state",
-    show_default=True,
-    help="Which of the site's page designs.",
-)
-@click.option(
-    "--key-points",
-    type=FILE,
-    help="Write the key points of the drawn people into this file (COCO JSON; people.json), and"
-    " their photos into a folder beside it (people/).",
-)
-@click.option(
-    "--url-file",
-    type=FILE,
-    help="Write the shop's address into this file once it listens, for scripts.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Which shop of many.")
-def sample_shop(**chosen: Any) -> None:
-    """Serve a shop on loopback, in a site's own wire format, until Ctrl-C.
-
-    Its products are drawn, or made of your photos. Some are copies of others and some stand under
-    two hashtags, as in life.
-    """
-    from scraper.sample_shop.server import ShopOptions, run
-
-    run(ShopOptions(**chosen))

@@ -8,10 +8,13 @@ from PIL import Image
 
 from dataset.duplicates import perceptual_hash
 from dataset.images import EXTENSIONS, ImageStore, Unreadable, open_photo, sha256_of
+from scraper.spiders.base import Answer
 
 # Smaller than the trunk's smallest input: of no use to any classifier of ours.
 SMALLEST_SIDE = 75
 LARGEST_BYTES = 20_000_000
+# Refused for one of these, a photo under a signed address may be there under a new one.
+GONE = ("HTTP 403", "HTTP 404", "HTTP 410")
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,6 @@ class Fetched:
     format: str
     bytes: int
     store_key: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came for an address: status, body, and headers with lower-case names."""
-
-    status: int
-    body: bytes
-    headers: dict[str, str]
 
 
 Download = Callable[[str], Awaitable[Answer | Refused]]

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.tables import (
+    OR,
     Cluster,
     Hashtag,
     ImageRow,
@@ -24,16 +25,19 @@ from dataset.catalogue.tables import (
 )
 from dataset.duplicates import HashIndex
 from dataset.labels import normalise
-from scraper.fetching import Fetched, Refused
-from scraper.spiders.base import Page, Post
+from scraper.fetching import GONE, Fetched, Refused
+from scraper.hashtags import hashtags_in
+from scraper.spiders.base import Page, Photo, Post
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A photo to fetch: its address and what to ask when it is not there."""
+    """A photo to fetch: its address and what to ask when it is not there; its post, and its key."""
 
     url: str
     fallbacks: tuple[str, ...]
+    post: str
+    key: str | None
 
 
 def search_for(session: Session, site: str, hashtag: str) -> Search:
@@ -49,6 +53,13 @@ def search_for(session: Session, site: str, hashtag: str) -> Search:
     return found
 
 
+def renew(session: Session, site: str, hashtag: str) -> None:
+    """Open a finished search again, where a later run begins."""
+    search = search_for(session, site, hashtag)
+    if search.state == "finished":
+        search.state, search.cursor = "open", search.later
+
+
 def save_page(session: Session, search: Search, page: Page) -> None:
     """Keep PAGE's posts, their photos as wanted, and the cursor behind it."""
     for post in page.posts:
@@ -59,6 +70,7 @@ def save_page(session: Session, search: Search, page: Page) -> None:
     if page.next_cursor is None or page.next_cursor == search.cursor:
         search.state = "finished"
     search.cursor = page.next_cursor
+    search.later = page.later_cursor or search.later
 
 
 def _save_post(session: Session, search: Search, post: Post) -> None:
@@ -67,13 +79,41 @@ def _save_post(session: Session, search: Search, post: Post) -> None:
         row = _new_post(search.site, post)
         session.add(row)
         session.flush()
-    _save_hashtags(session, row, [search.hashtag], "search")
-    _save_hashtags(session, row, post.hashtags, "caption")
-    known = {sighting.url for sighting in row.sightings}
+    in_text = [normalise(tag) for tag in (*post.hashtags, *hashtags_in(post.title))]
+    _save_hashtags(session, row, _found_under(search.hashtag, in_text), "search")
+    _save_hashtags(session, row, in_text, "caption")
+    _save_hashtags(session, row, post.attributes, "attribute")
+    addresses = {sighting.url for sighting in row.sightings}
+    keys = {sighting.key: sighting for sighting in row.sightings if sighting.key}
     for photo in post.photos:
-        if photo.url not in known:
-            row.sightings.append(_sighting(session, photo.url, photo.fallbacks, len(row.sightings)))
-            known.add(photo.url)
+        if photo.key in keys:
+            _renew_address(keys[photo.key], photo)
+        elif photo.url not in addresses:
+            row.sightings.append(_sighting(session, photo, len(row.sightings)))
+            addresses.add(photo.url)
+
+
+def _found_under(query: str, hashtags: Sequence[str]) -> list[str]:
+    """The words of QUERY among HASHTAGS; all where none is, as a site may see more than we do."""
+    words = query.split(OR)
+    return [word for word in words if word in hashtags] or words
+
+
+def _renew_address(sighting: Sighting, photo: Photo) -> None:
+    """A signed address is fresh when it is seen again; one that ran out has another chance."""
+    if sighting.state == "wanted" or sighting.reason in GONE:
+        sighting.url, sighting.fallbacks = photo.url, "\n".join(photo.fallbacks)
+        sighting.state, sighting.reason = "wanted", None
+
+
+def move(session: Session, url: str, photo: Photo) -> None:
+    """The wanted photo at URL is now at PHOTO's address."""
+    session.execute(
+        sa.update(Sighting)
+        .where(Sighting.url == url, Sighting.state == "wanted")
+        .values(url=photo.url, fallbacks="\n".join(photo.fallbacks))
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _new_post(site: str, post: Post) -> PostRow:
@@ -92,15 +132,16 @@ def _new_post(site: str, post: Post) -> PostRow:
     )
 
 
-def _sighting(session: Session, url: str, fallbacks: Sequence[str], position: int) -> Sighting:
-    """A sighting of URL, with the outcome that another post's sighting of it came to."""
+def _sighting(session: Session, photo: Photo, position: int) -> Sighting:
+    """A sighting of PHOTO, with the outcome that another post's sighting of it came to."""
     known = session.scalar(
-        sa.select(Sighting).where(Sighting.url == url, Sighting.state != "wanted").limit(1)
+        sa.select(Sighting).where(Sighting.url == photo.url, Sighting.state != "wanted").limit(1)
     )
     outcome = (
         {"state": known.state, "reason": known.reason, "image_id": known.image_id} if known else {}
     )
-    return Sighting(url=url, fallbacks="\n".join(fallbacks), position=position, **outcome)
+    fallbacks = "\n".join(photo.fallbacks)
+    return Sighting(url=photo.url, key=photo.key, fallbacks=fallbacks, position=position, **outcome)
 
 
 def _save_hashtags(session: Session, row: PostRow, hashtags: Iterable[str], source: str) -> None:
@@ -129,17 +170,24 @@ def _of_searches(site: str, hashtags: Sequence[str]) -> sa.Select[Any]:
     )
 
 
-def wanted(session: Session, site: str, hashtag: str, limit: int) -> list[Wanted]:
-    """At most LIMIT photos still to fetch of the posts that SITE's search for HASHTAG found."""
+def wanted(session: Session, site: str, hashtags: Sequence[str], limit: int) -> list[Wanted]:
+    """At most LIMIT photos still to fetch of SITE's posts that were found under HASHTAGS."""
     rows = session.execute(
-        sa.select(Sighting.url, sa.func.max(Sighting.fallbacks))
-        .where(Sighting.state == "wanted", Sighting.post_id.in_(_of_searches(site, [hashtag])))
+        sa.select(
+            Sighting.url,
+            sa.func.max(Sighting.fallbacks),
+            sa.func.min(PostRow.site_id),
+            sa.func.min(Sighting.key),
+        )
+        .join(PostRow, PostRow.id == Sighting.post_id)
+        .where(Sighting.state == "wanted", Sighting.post_id.in_(_of_searches(site, hashtags)))
         .group_by(Sighting.url)
         .order_by(sa.func.min(Sighting.id))
         .limit(limit)
     )
     return [
-        Wanted(url, tuple(fallbacks.split("\n")) if fallbacks else ()) for url, fallbacks in rows
+        Wanted(url, tuple(fallbacks.split("\n")) if fallbacks else (), post, key)
+        for url, fallbacks, post, key in rows
     ]
 
 

@@ -9,7 +9,7 @@ HEAD = ("tag", "search", "pages", "posts", "new", "duplicates", "near dup.", "re
 
 @dataclass
 class Tally:
-    """What a crawl of one search came to. `refused`: reason -> photos."""
+    """What a crawl of one search came to. `refused`, `skipped`: reason -> photos, posts."""
 
     tag: str
     hashtag: str
@@ -17,6 +17,7 @@ class Tally:
     posts: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
     ended: str = "interrupted"
 
 
@@ -39,8 +40,13 @@ def rows(tallies: Sequence[Tally]) -> list[tuple[str, ...]]:
 
 
 def reasons(tallies: Sequence[Tally]) -> list[str]:
-    """A line for each reason that photos were refused for, the commonest first."""
-    total: Counter[str] = Counter()
+    """A line for each reason that posts or photos were left out for, the commonest first."""
+    skipped: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
     for tally in tallies:
-        total += tally.refused
-    return [f"refused {count} photos: {reason}" for reason, count in total.most_common()]
+        skipped += tally.skipped
+        refused += tally.refused
+    return [
+        *(f"left out {count} posts: {reason}" for reason, count in skipped.most_common()),
+        *(f"refused {count} photos: {reason}" for reason, count in refused.most_common()),
+    ]

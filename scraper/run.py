@@ -5,27 +5,30 @@ A page's posts and the cursor behind it are committed together, an image when it
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import scrapy
-from scrapy.crawler import CrawlerProcess
-from scrapy.exceptions import IgnoreRequest
+import click
 from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
 from dataset.catalogue.session import open_catalogue
+from dataset.catalogue.tables import OR
 from dataset.errors import Failure
 from dataset.images import ImageStore
 from dataset.labels import Vocabulary
-from scraper import frontier
+from scraper import expired, frontier, weekly
+from scraper.asking import page_of
+from scraper.check import estimate, show_estimate
+from scraper.credentials import hide
+from scraper.download import Download, run_with_downloader
 from scraper.errors import LayoutChanged, SiteRefused
-from scraper.fetching import Answer, Fetched, Refused, fetch_image
+from scraper.fetching import GONE, Fetched, Refused, fetch_image
+from scraper.paging import Paging
 from scraper.report import Tally
-from scraper.settings import AT_ONCE, crawl_settings
-from scraper.spiders.base import Ask, HashtagSpider
+from scraper.settings import AT_ONCE
+from scraper.spiders.base import Answer, HashtagSpider, Photo
 
 BATCH = 32
 
@@ -53,7 +56,7 @@ class Work:
     store: ImageStore
     tallies: list[Tally] = field(default_factory=list)
     problems: list[Failure] = field(default_factory=list)
-    crash: BaseException | None = None
+    asked_again: dict[str, dict[str, Photo]] = field(default_factory=dict)
     ended: bool = False
 
     def __post_init__(self) -> None:
@@ -69,70 +72,24 @@ def crawl(options: CrawlOptions, spider: HashtagSpider, vocabulary: Vocabulary) 
     """
     sessions = open_catalogue(options.catalogue)
     work = Work(options, spider, vocabulary, sessions, ImageStore(options.images))
-    process = CrawlerProcess(crawl_settings(options.verbose))
-    process.crawl(Crawl, work=work)
-    process.start()
-    if work.crash is not None:
-        raise work.crash
+
+    async def main(download: Download) -> None:
+        await crawl_all(work, download)
+
+    work.ended = run_with_downloader(main, options.verbose)
     return work
 
 
-class Crawl(scrapy.Spider):
-    """Scrapy's side of a crawl: it lends its downloader to `crawl_all`."""
-
-    name = "fashion-tagger"
-
-    def __init__(self, work: Work) -> None:
-        super().__init__()
-        self.work = work
-
-    async def start(self) -> AsyncIterator[Any]:
-        """Do the whole crawl; it yields no request, since each is awaited where it is made."""
-        try:
-            await crawl_all(self.work, self.download)
-            self.work.ended = True
-        except Exception as error:  # noqa: BLE001 - Scrapy would only log it; `crawl` raises it
-            self.work.crash = error
-        return
-        yield
-
-    async def download(self, ask: Ask) -> tuple[str, Answer] | Refused:
-        """Where ASK led to and what it answered, or why there is no answer."""
-        request = scrapy.Request(ask.url, headers=dict(ask.headers), dont_filter=True)
-        try:
-            response = await self.crawler.engine.download_async(request)
-        except IgnoreRequest as error:
-            return Refused(
-                "robots.txt" if "robots" in str(error) else str(error) or "too many redirects"
-            )
-        except Exception as error:  # noqa: BLE001 - whatever broke on the network is a reason
-            return Refused(_network_reason(error))
-        headers = {
-            name.decode("latin-1").lower(): b",".join(values).decode("latin-1")
-            for name, values in response.headers.items()
-        }
-        return response.url, Answer(response.status, response.body, headers)
-
-
-def _network_reason(error: Exception) -> str:
-    name = type(error).__name__
-    if "Timeout" in name:
-        return "timeout"
-    if "Cancel" in name or "DataLoss" in name:
-        return "too large or cut off"
-    return f"no connection ({name})"
-
-
-Download = Callable[[Ask], Any]
-
-
 async def crawl_all(work: Work, download: Download) -> None:
-    """Every word of every tag, one after the other; a site that refuses ends it."""
+    """Every search of every tag, one after the other; a site that refuses ends it."""
+    await set_up(work, download)
+    if work.spider.charged and not await cost_shown(work, download):
+        return
     with tqdm(desc=work.options.site, unit=" images", disable=None) as bar:
         for tag in work.options.tags:
             words = work.vocabulary.words_of(tag)
-            for word in words:
-                tally = Tally(tag, word)
+            for group in work.spider.queries(words):
+                tally = Tally(tag, OR.join(group))
                 work.tallies.append(tally)
                 try:
                     await crawl_search(work, download, tally, words, bar)
@@ -143,18 +100,47 @@ async def crawl_all(work: Work, download: Download) -> None:
                     _fail(work, tally, changed)
 
 
+async def cost_shown(work: Work, download: Download) -> bool:
+    """Print how many posts will be read and charged; whether the site could say."""
+    groups = [
+        group
+        for tag in work.options.tags
+        for group in work.spider.queries(work.vocabulary.words_of(tag))
+    ]
+    try:
+        counts = await estimate(work.spider, download, [OR.join(group) for group in groups])
+    except (SiteRefused, LayoutChanged) as problem:
+        work.problems.append(Failure(hide(problem.message, work.spider.secrets)))
+        return False
+    click.echo(show_estimate(work.spider, counts))
+    return True
+
+
+async def set_up(work: Work, download: Download) -> None:
+    """What the spider wants to know first; without an answer it uses what it has built in."""
+    ask = work.spider.set_up_request()
+    answer = await download(ask) if ask else None
+    if isinstance(answer, tuple) and answer[1].status == 200:
+        work.spider.set_up(answer[1].body)
+
+
 def _fail(work: Work, tally: Tally, problem: Failure) -> None:
-    work.problems.append(problem)
+    message = hide(problem.message, work.spider.secrets)
+    work.problems.append(Failure(message))
     tally.ended = "layout changed" if isinstance(problem, LayoutChanged) else "refused"
     with work.sessions.begin() as session:
         search = frontier.search_for(session, work.options.site, tally.hashtag)
-        search.state, search.reason = "failed", problem.message
+        search.state, search.reason = "failed", message
 
 
 async def crawl_search(
     work: Work, download: Download, tally: Tally, words: tuple[str, ...], bar: Any
 ) -> None:
     """One search from where it stands to its end or the tag's limit."""
+    paging = Paging()
+    if work.spider.renews:
+        with work.sessions.begin() as session:
+            frontier.renew(session, work.options.site, tally.hashtag)
     while True:
         await fetch_wanted(work, download, tally, words, bar)
         with work.sessions.begin() as session:
@@ -166,34 +152,23 @@ async def crawl_search(
                 tally.ended = "limit"
                 return
             cursor = search.cursor
-        await turn_page(work, download, tally, cursor)
+            weekly.claim(session, work.options.site, work.spider, tally.hashtag)
+        await turn_page(work, download, tally, cursor, paging)
 
 
-async def turn_page(work: Work, download: Download, tally: Tally, cursor: str | None) -> None:
+async def turn_page(
+    work: Work, download: Download, tally: Tally, cursor: str | None, paging: Paging
+) -> None:
     """Ask for the page at CURSOR and commit its posts and the cursor behind it."""
     ask = work.spider.search_request(tally.hashtag, cursor)
-    answer = await download(ask)
-    url, body = _page_body(work, ask, answer)
-    page = work.spider.read(body, url)
+    body, url = await page_of(work.spider, download, ask)
+    page = paging.checked(work.spider.read(body, url), cursor)
     with work.sessions.begin() as session:
         search = frontier.search_for(session, work.options.site, tally.hashtag)
         frontier.save_page(session, search, page)
     tally.pages += 1
     tally.posts += len(page.posts)
-
-
-def _page_body(work: Work, ask: Ask, answer: tuple[str, Answer] | Refused) -> tuple[str, bytes]:
-    if isinstance(answer, Refused):
-        if answer.reason == "robots.txt":
-            raise SiteRefused(
-                f"{ask.url}: the site's robots.txt forbids it, so it is not asked for"
-            )
-        raise SiteRefused(f"{ask.url}: {answer.reason}; repeat the command to go on from here")
-    url, page = answer
-    if page.status != 200:
-        said = work.spider.refusal(page.status, page.body) or f"HTTP {page.status}"
-        raise SiteRefused(f"{url}: {said}; repeat the command to go on from here")
-    return url, page.body
+    tally.skipped.update(page.skipped)
 
 
 def _room(session: Session, work: Work, words: tuple[str, ...]) -> int:
@@ -208,13 +183,12 @@ async def fetch_wanted(
     work: Work, download: Download, tally: Tally, words: tuple[str, ...], bar: Any
 ) -> None:
     """Fetch the photos that the search has found, until none is wanted or the tag is full."""
+    hashtags = tally.hashtag.split(OR)
     while True:
         with work.sessions() as session:
             limit = min(BATCH, _room(session, work, words))
             batch = (
-                frontier.wanted(session, work.options.site, tally.hashtag, limit)
-                if limit > 0
-                else []
+                frontier.wanted(session, work.options.site, hashtags, limit) if limit > 0 else []
             )
         if not batch:
             return
@@ -241,6 +215,13 @@ async def fetch_one(
 
     async with places:
         outcome = await fetch_image(get, (wanted.url, *wanted.fallbacks), work.store)
+        if isinstance(outcome, Refused) and outcome.reason in GONE and wanted.key:
+            fresh = await expired.photo_again(work.spider, download, wanted, work.asked_again)
+            if fresh is not None:
+                with work.sessions.begin() as session:
+                    frontier.move(session, wanted.url, fresh)
+                wanted = replace(wanted, url=fresh.url)
+                outcome = await fetch_image(get, (fresh.url, *fresh.fallbacks), work.store)
         _commit(work, tally, wanted.url, outcome)
     bar.update()
     bar.set_postfix(tag=tally.hashtag, refresh=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from dataset import candidates
 from dataset.catalogue.session import open_catalogue
-from dataset.catalogue.stats import refusals, search_stats
+from dataset.catalogue.stats import refusals, search_stats, week_stats
 from dataset.labels import load_vocabulary
 from dataset.text_table import table
 
@@ -35,6 +35,7 @@ def read_stats(catalogue: str, vocabulary: Path | None, minimum: int) -> dict[st
                 {"site": site, "reason": reason, "photos": count}
                 for site, reason, count in refusals(session)
             ],
+            "week": [asdict(line) for line in week_stats(session)],
             "min_per_class": minimum,
         }
 
@@ -49,8 +50,16 @@ def show(stats: dict[str, Any]) -> str:
         _table(stats["labels"], ("label", "photos", "missing"), f"to {stats['min_per_class']}"),
         "\n".join(f"left out {count}: {reason}" for reason, count in stats["left_out"].items()),
         _table(stats["refused"], ("site", "reason", "photos")),
+        *(_week(line) for line in stats["week"]),
     ]
     return "\n\n".join(part for part in parts if part) or "the catalogue is empty"
+
+
+def _week(line: dict[str, Any]) -> str:
+    return (
+        f"{line['site']}: {line['asked']} of {line['allowed']} hashtags asked for in 7 days"
+        f" by account {line['account']} (next one free {line['next_free']} UTC): {line['hashtags']}"
+    )
 
 
 def _table(lines: list[dict[str, Any]], names: tuple[str, ...], note: str = "") -> str:

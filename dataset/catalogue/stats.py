@@ -1,12 +1,24 @@
 """What a catalogue holds, counted: per site and hashtag, per label, and refusals by reason."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.tables import Hashtag, ImageRow, PostHashtag, PostRow, Search, Sighting
+from dataset.catalogue.tables import (
+    OR,
+    AskedHashtag,
+    Hashtag,
+    ImageRow,
+    PostHashtag,
+    PostRow,
+    Search,
+    Sighting,
+    now,
+)
+
+WEEK = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -23,44 +35,76 @@ class SearchStats:
     refused: int
 
 
+@dataclass(frozen=True)
+class WeekStats:
+    """Hashtags that an account asked SITE for in the last seven days, of how many it may.
+
+    `next_free`: when the oldest of them no longer counts, UTC.
+    """
+
+    site: str
+    account: str
+    asked: int
+    allowed: int
+    next_free: str
+    hashtags: str
+
+
 def search_stats(session: Session) -> list[SearchStats]:
     """A line for each search, by site and hashtag."""
-    found = {
-        (row[0], row[1]): row[2:]
-        for row in session.execute(
-            sa.select(
-                PostRow.site,
-                Hashtag.text,
-                sa.func.count(PostRow.id.distinct()),
-                sa.func.count(ImageRow.id.distinct()),
-                sa.func.count(ImageRow.cluster_id.distinct()),
-                _count_of("wanted"),
-                _count_of("refused"),
-            )
-            .join(PostHashtag, PostHashtag.post_id == PostRow.id)
-            .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
-            .outerjoin(Sighting, Sighting.post_id == PostRow.id)
-            .outerjoin(
-                ImageRow, sa.and_(ImageRow.id == Sighting.image_id, ImageRow.state == "stored")
-            )
-            .where(PostHashtag.source == "search")
-            .group_by(PostRow.site, Hashtag.text)
+    searches = session.scalars(sa.select(Search).order_by(Search.site, Search.hashtag)).all()
+    return [_search_line(session, search) for search in searches]
+
+
+def _search_line(session: Session, search: Search) -> SearchStats:
+    found = (
+        sa.select(PostHashtag.post_id)
+        .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
+        .where(PostHashtag.source == "search", Hashtag.text.in_(search.hashtag.split(OR)))
+    )
+    posts, images, clusters, wanted, refused = session.execute(
+        sa.select(
+            sa.func.count(PostRow.id.distinct()),
+            sa.func.count(ImageRow.id.distinct()),
+            sa.func.count(ImageRow.cluster_id.distinct()),
+            _count_of("wanted"),
+            _count_of("refused"),
         )
-    }
-    searches = session.scalars(sa.select(Search).order_by(Search.site, Search.hashtag))
-    return [_line(search, found.get((search.site, search.hashtag))) for search in searches]
+        .outerjoin(Sighting, Sighting.post_id == PostRow.id)
+        .outerjoin(ImageRow, sa.and_(ImageRow.id == Sighting.image_id, ImageRow.state == "stored"))
+        .where(PostRow.site == search.site, PostRow.id.in_(found))
+    ).one()
+    state = f"{search.state}: {search.reason}" if search.reason else search.state
+    return SearchStats(
+        search.site, search.hashtag, state, posts, images, images - clusters, wanted, refused
+    )
 
 
 def _count_of(state: str) -> sa.ColumnElement[int]:
     return sa.func.count(sa.case((Sighting.state == state, Sighting.url)).distinct())
 
 
-def _line(search: Search, numbers: Iterable[int] | None) -> SearchStats:
-    posts, images, clusters, wanted, refused = numbers or (0, 0, 0, 0, 0)
-    state = f"{search.state}: {search.reason}" if search.reason else search.state
-    return SearchStats(
-        search.site, search.hashtag, state, posts, images, images - clusters, wanted, refused
+def asked_this_week(session: Session, site: str, account: str | None = None) -> list[AskedHashtag]:
+    """What was asked of SITE in the last seven days, the oldest first."""
+    query = sa.select(AskedHashtag).where(
+        AskedHashtag.site == site, AskedHashtag.asked > now() - WEEK
     )
+    if account is not None:
+        query = query.where(AskedHashtag.account == account)
+    return list(session.scalars(query.order_by(AskedHashtag.asked, AskedHashtag.id)))
+
+
+def week_stats(session: Session) -> list[WeekStats]:
+    """A line for each account of each site that counts hashtags."""
+    lines = []
+    for site in session.scalars(sa.select(AskedHashtag.site).distinct().order_by("site")).all():
+        rows = asked_this_week(session, site)
+        for account in dict.fromkeys(row.account for row in rows):
+            own = [row for row in rows if row.account == account]
+            free = f"{own[0].asked + WEEK:%Y-%m-%d %H:%M}"
+            names = ", ".join(row.hashtag for row in own)
+            lines.append(WeekStats(site, account, len(own), own[0].allowed, free, names))
+    return lines
 
 
 def refusals(session: Session) -> list[tuple[str, str, int]]:

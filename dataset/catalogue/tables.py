@@ -9,6 +9,9 @@ from datetime import datetime, timezone
 from sqlalchemy import Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+# Between the words that one search asks for together.
+OR = " or "
+
 
 def now() -> datetime:
     """The present moment in UTC, without a zone, as the catalogue keeps all times."""
@@ -32,7 +35,8 @@ class Search(Base):
     """One word asked of one site, and how far it has come.
 
     `state`: open, finished (its natural end), failed (`reason` says why; a later run goes on).
-    `cursor`: what the spider needs to ask for the next page; None before the first.
+    `hashtag`: the word, or several with " or " between. `cursor`: what the spider needs to ask for
+    the next page; None before the first. `later`: where a later run of the finished search begins.
     """
 
     __tablename__ = "searches"
@@ -42,6 +46,7 @@ class Search(Base):
     site: Mapped[str]
     hashtag: Mapped[str]
     cursor: Mapped[str | None]
+    later: Mapped[str | None]
     state: Mapped[str] = mapped_column(default="open")
     reason: Mapped[str | None]
     total: Mapped[int | None]
@@ -127,7 +132,8 @@ class Sighting(Base):
     """An image in a post, at a position from 0.
 
     `state`: wanted (still to fetch), stored, or refused for `reason`.
-    `fallbacks`: addresses to ask when `url` is not there, one a line.
+    `fallbacks`: addresses to ask when `url` is not there, one a line. `key`: what the site calls
+    the photo, where its address changes.
     """
 
     __tablename__ = "sightings"
@@ -138,12 +144,29 @@ class Sighting(Base):
     position: Mapped[int]
     url: Mapped[str] = mapped_column(index=True)
     fallbacks: Mapped[str] = mapped_column(default="")
+    key: Mapped[str | None]
     state: Mapped[str] = mapped_column(default="wanted", index=True)
     reason: Mapped[str | None]
     image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)
 
     post: Mapped[PostRow] = relationship(back_populates="sightings")
     image: Mapped[ImageRow | None] = relationship(back_populates="sightings")
+
+
+class AskedHashtag(Base):
+    """A hashtag that an account asked a site for, where it may ask for ALLOWED in seven days.
+
+    `account`: a digest of whose credentials these are.
+    """
+
+    __tablename__ = "asked_hashtags"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    site: Mapped[str]
+    account: Mapped[str]
+    hashtag: Mapped[str]
+    allowed: Mapped[int]
+    asked: Mapped[datetime] = mapped_column(default=now, index=True)
 
 
 class Decision(Base):

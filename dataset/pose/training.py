@@ -20,7 +20,7 @@ from dataset.pose.annotations import People, Person, read_empty, read_people
 from dataset.pose.checkpoints import load_weights, save_weights
 from dataset.pose.estimator import Estimator
 from dataset.pose.evaluation import found_in_boxes, pck
-from dataset.pose.heatmaps import UNKNOWN
+from dataset.pose.loss import heat_map_loss
 from dataset.pose.models import GATE, SUFFIX, description_of
 from dataset.pose.network import ARCHITECTURES, build_hrnet
 from dataset.pose.registry import DEFAULT
@@ -30,10 +30,6 @@ from dataset.pose.samples import Augmentation, Samples
 DECAYS = (170 / 210, 200 / 210)
 # torch's, and so the published networks': gradients of heat maps are small beside Keras' 1e-7.
 EPSILON = 1e-8
-# A map of the right height, 1 on 0, is then nearly all of the softmax over its places.
-SHARPNESS = 12.0
-PLACE_WEIGHT = 0.01
-TINY = 1e-6
 # Of the photos, where no --validation names others.
 VALIDATION_SHARE = 0.05
 EMPTY_SHARE = 0.15
@@ -85,26 +81,6 @@ class Progress:
     def best(self) -> int:
         """The epoch with the highest PCK, from 1; the first of equals."""
         return int(np.argmax(self.history["PCK"])) + 1
-
-
-def heat_map_loss(targets: Any, maps: Any) -> Any:
-    """How far MAPS are from TARGETS, both (batch, height, width, joints): (batch,).
-
-    The published mean squared error, which says how high a map should be, and a cross entropy over
-    each map's places, which says where, and goes on teaching where the first has become tiny.
-    Joints whose targets are UNKNOWN count in neither.
-    """
-    ops = keras.ops
-    targets = ops.cast(targets, maps.dtype)
-    known = ops.cast(targets[:, 0, 0, :] != UNKNOWN, maps.dtype)
-    bells = ops.maximum(targets, 0.0)
-    squares = ops.mean(ops.square(maps - bells), axis=(1, 2))
-    places = int(maps.shape[1]) * int(maps.shape[2]), int(maps.shape[3])
-    shares = ops.reshape(bells, (-1, *places))
-    shares = shares / (ops.sum(shares, axis=1, keepdims=True) + TINY)
-    logs = ops.log_softmax(ops.reshape(maps, (-1, *places)) * SHARPNESS, axis=1)
-    entropies = -ops.sum(shares * logs, axis=1)
-    return ops.mean(known * (squares + PLACE_WEIGHT * entropies), axis=-1)
 
 
 def train_pose(options: PoseTraining) -> dict[str, Any]:

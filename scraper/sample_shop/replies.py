@@ -1,16 +1,43 @@
 """What a site's format answers with."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A GET of TARGET, path and query; headers with lower-case names."""
+
+    target: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """The path, without the query."""
+        return urlsplit(self.target).path
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's values, the first of each name."""
+        return {name: values[0] for name, values in parse_qs(urlsplit(self.target).query).items()}
+
+    @property
+    def token(self) -> str | None:
+        """The bearer token that was sent, or None."""
+        kind, _, value = self.headers.get("authorization", "").partition(" ")
+        return value or None if kind.lower() == "bearer" else None
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A page."""
+    """A page; `headers` beside content type and length."""
 
     status: int
     content_type: str
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -31,6 +58,7 @@ def plain(text: str, status: int = 200) -> Reply:
     return Reply(status, "text/plain; charset=utf-8", text.encode())
 
 
-def as_json(value: object, status: int = 200) -> Reply:
+def as_json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """VALUE as JSON."""
-    return Reply(status, "application/json", json.dumps(value, ensure_ascii=False).encode())
+    body = json.dumps(value, ensure_ascii=False).encode()
+    return Reply(status, "application/json", body, headers or {})

@@ -22,7 +22,7 @@ from dataset.text_table import table
 from scraper.sample_shop.coco import coco_annotations
 from scraper.sample_shop.drawing import Drawing, draw_product
 from scraper.sample_shop.photos import PhotoBytes, as_jpeg, content_type, fitted
-from scraper.sample_shop.replies import PhotoWanted, Reply, plain
+from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, plain
 from scraper.sample_shop.stock import Drawn, Stock, drawn_plans, folder_plans, make_stock
 
 FORMATS = Path(__file__).with_name("formats")
@@ -40,7 +40,7 @@ class ShopOptions:
     per_label: int = 150
     duplicates: float = 0.1
     double_tagged: float = 0.05
-    generation: str = "state"
+    generation: str | None = None
     key_points: Path | None = None
     url_file: Path | None = None
 
@@ -55,7 +55,7 @@ class SampleShop:
             Failure: the port is taken or not allowed.
         """
         self.stock, self.requests = stock, Counter[str]()
-        self._site, self._generation = site, options.generation
+        self._site, self._generation = site, options.generation or site.GENERATIONS[0]
         self._photos, self._lock = PhotoBytes(), threading.Lock()
         try:
             self._server = _Server((options.host, options.port), _handler(self))
@@ -79,11 +79,11 @@ class SampleShop:
         """Free the port of a shop that does not answer any more."""
         self._server.server_close()
 
-    def reply(self, target: str) -> Reply:
-        """The answer to a GET of TARGET, counted."""
+    def reply(self, asked: Asked) -> Reply:
+        """The answer to ASKED, counted."""
         with self._lock:
-            self.requests[target] += 1
-        found = self._site.answer(self.stock, target, self._generation)
+            self.requests[asked.target] += 1
+        found = self._site.answer(self.stock, asked, self._generation)
         return self._photo(found) if isinstance(found, PhotoWanted) else found
 
     def _photo(self, wanted: PhotoWanted) -> Reply:
@@ -123,15 +123,20 @@ def _handler(shop: SampleShop) -> type[BaseHTTPRequestHandler]:
         timeout = 60
 
         def do_GET(self) -> None:
-            self._send(shop.reply(self.path), with_body=True)
+            self._send(shop.reply(self._asked()), with_body=True)
 
         def do_HEAD(self) -> None:
-            self._send(shop.reply(self.path), with_body=False)
+            self._send(shop.reply(self._asked()), with_body=False)
+
+        def _asked(self) -> Asked:
+            return Asked(self.path, {name.lower(): v for name, v in self.headers.items()})
 
         def _send(self, reply: Reply, with_body: bool) -> None:
             self.send_response(reply.status)
             self.send_header("Content-Type", reply.content_type)
             self.send_header("Content-Length", str(len(reply.body)))
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             if with_body:
                 self.wfile.write(reply.body)
@@ -150,7 +155,7 @@ def open_shop(options: ShopOptions) -> SampleShop:
         Failure: the port can't be had.
     """
     site = _format(options.site)
-    if options.generation not in site.GENERATIONS:
+    if options.generation and options.generation not in site.GENERATIONS:
         known = ", ".join(site.GENERATIONS)
         raise BadInput(f"{options.site} has no pages {options.generation!r}; choose from {known}")
     return SampleShop(_stock(options), site, options)

@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, quote, urlencode, urljoin, urlsplit
 from bs4 import BeautifulSoup, Tag
 
 from scraper.errors import LayoutChanged
-from scraper.spiders.base import Ask, HashtagSpider, Page, Photo, Post
+from scraper.reading import inside, text
+from scraper.spiders.base import Answer, Ask, HashtagSpider, Page, Photo, Post
 
 IMAGES = "https://a.lmcdn.ru"
 PER_PAGE = 60
@@ -39,9 +40,9 @@ class Spider(HashtagSpider):
         """See the function `read`."""
         return read(body, url)
 
-    def refusal(self, status: int, body: bytes) -> str | None:
+    def refusal(self, answer: Answer) -> str | None:
         """Name the block of foreign addresses, a 403 with code 10403."""
-        if status == 403 and b"10403" in body:
+        if answer.status == 403 and b"10403" in answer.body:
             return (
                 "Lamoda blocks this network address (code 10403: it answers addresses in Russia,"
                 " Belarus and Kazakhstan only, and no proxies)"
@@ -91,12 +92,23 @@ def _post(record: dict[str, Any], url: str) -> Post:
         site_id=sku.upper(),
         url=urljoin(url, f"/p/{sku.lower()}/"),
         photos=_photos(record),
-        title=_text(record.get("name")) or _text(record.get("seo_title")),
-        brand=_text(_inside(record, "brand", "name")) or _text(record.get("brand")),
+        title=text(record.get("name")) or text(record.get("seo_title")),
+        brand=text(inside(record, "brand", "name")) or text(record.get("brand")),
         price=_price(record),
         currency=CURRENCIES.get(country, "RUB"),
+        attributes=_attributes(record),
         record=record,
     )
+
+
+def _attributes(record: dict[str, Any]) -> tuple[str, ...]:
+    """Colour, gender and category, as the state or an older card has them."""
+    found = (
+        record.get("color_family") or record.get("color-family"),
+        record.get("gender"),
+        record.get("category") or inside(record, "category", "name"),
+    )
+    return tuple(dict.fromkeys(word for one in found if (word := text(one))))
 
 
 def _photos(record: dict[str, Any]) -> tuple[Photo, ...]:
@@ -127,17 +139,6 @@ def _price(record: dict[str, Any]) -> float | None:
     return None
 
 
-def _text(value: object) -> str | None:
-    return " ".join(value.split()) or None if isinstance(value, str) else None
-
-
-def _inside(value: object, *keys: str) -> Any:
-    """What stands in VALUE under KEYS, or None where the way breaks off."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
 def _state(soup: BeautifulSoup) -> dict[str, Any]:
     """The JSON behind `__NUXT__ =`; empty when there is none or it is not plain JSON."""
     for script in soup.find_all("script"):
@@ -159,13 +160,13 @@ def _json(text: str) -> dict[str, Any]:
 
 def _state_products(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
     # Banners stand between the products; what has no sku is none.
-    products = _inside(_holder(state), "products") or ()
+    products = inside(_holder(state), "products") or ()
     yield from (p for p in products if isinstance(p, dict) and "sku" in p)
 
 
 def _holder(state: dict[str, Any]) -> dict[str, Any]:
     """The part of the state that has the list of products: where it was seen, else nearest."""
-    level: list[Any] = [_inside(state, "payload", "state", "payload"), state]
+    level: list[Any] = [inside(state, "payload", "state", "payload"), state]
     while level:
         for part in level:
             if isinstance(part, dict) and _are_products(part.get("products")):
@@ -197,7 +198,7 @@ def _card_text(card: Tag, *names: str) -> str | None:
     for name in names:
         found = card.select_one(f"[class*='x-product-card-description__{name}']")
         if found:
-            return _text(found.get_text(" "))
+            return text(found.get_text(" "))
     return None
 
 
@@ -238,13 +239,13 @@ def _total(soup: BeautifulSoup, state: dict[str, Any]) -> int | None:
     digits = re.sub(r"\D", "", counter.get_text()) if counter else ""
     if digits:
         return int(digits)
-    total = _inside(_holder(state), "pagination", "total")
+    total = inside(_holder(state), "pagination", "total")
     return total if isinstance(total, int) else None
 
 
 def _last_page(state: dict[str, Any]) -> int | None:
     holder = _holder(state)
-    pages = _inside(holder, "pagination", "pages") or _inside(holder, "pages")
+    pages = inside(holder, "pagination", "pages") or inside(holder, "pages")
     return pages if isinstance(pages, int) else None
 
 

@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
-from scraper.sample_shop.replies import PhotoWanted, Reply, as_json, html, plain
+from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, html, plain
 from scraper.sample_shop.stock import Item, Stock
 
 PER_PAGE = 60
@@ -22,19 +22,18 @@ Allow: /
 """
 
 
-def answer(stock: Stock, target: str, generation: str = "state") -> Reply | PhotoWanted:
-    """What the site answers to a GET of TARGET, path and query; 404 where it has nothing."""
-    parts = urlsplit(target)
-    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-    if parts.path == "/robots.txt":
+def answer(stock: Stock, asked: Asked, generation: str = "state") -> Reply | PhotoWanted:
+    """What the site answers to ASKED; 404 where it has nothing."""
+    query = asked.query
+    if asked.path == "/robots.txt":
         return plain(ROBOTS)
-    if photo := _photo(parts.path):
+    if photo := _photo(asked.path):
         return photo
     if generation == "blocked":
         return foreign_address("203.0.113.7")
-    if parts.path == "/catalogsearch/result/":
+    if asked.path == "/catalogsearch/result/":
         return html(search_page(stock, query.get("q", ""), _number(query.get("page")), generation))
-    return _product(stock, parts.path, query) or html("<h1>404</h1>", 404)
+    return _product(stock, asked.path, query) or html("<h1>404</h1>", 404)
 
 
 def foreign_address(address: str) -> Reply:

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
@@ -119,19 +118,6 @@ def test_held_back_photos_are_not_learned_from(options: PoseTraining) -> None:
     people, held_out = training.read_split(replace(options, validation=None))
     photos, others = ({p.image for p in one.persons} for one in (people, held_out))
     assert len(photos) == 9 and len(others) == 1 and not photos & others
-
-
-def test_the_loss_leaves_out_what_is_unknown() -> None:
-    targets = np.zeros((2, 8, 8, 2), np.float32)
-    targets[..., 1] = training.UNKNOWN
-    targets[:, 3, 4, 0] = 1
-    maps = np.zeros_like(targets)
-    maps[..., 1] = 9
-    right = maps + np.maximum(targets, 0)
-    wrong, none = (
-        np.asarray(training.heat_map_loss(targets, keras.ops.array(m))) for m in (maps, right)
-    )
-    assert wrong.shape == (2,) and (none < wrong).all() and (none < 0.01).all()
 
 
 def test_rates_fall_as_published(options: PoseTraining) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scraper.errors import LayoutChanged
-from scraper.spiders.base import Photo
+from scraper.spiders.base import Answer, Photo
 from scraper.spiders.lamoda import Spider, read
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "lamoda"
@@ -116,5 +116,5 @@ def test_requests_go_to_a_mirror_when_one_is_named() -> None:
 def test_the_block_of_foreign_addresses_is_named() -> None:
     body = recorded("blocked.json")
     assert json.loads(body)["code"] == 10403
-    assert "blocks this network address" in (Spider().refusal(403, body) or "")
-    assert Spider().refusal(500, b"") is None
+    assert "blocks this network address" in (Spider().refusal(Answer(403, body, {})) or "")
+    assert Spider().refusal(Answer(500, b"", {})) is None

@@ -8,7 +8,7 @@ import pytest
 
 from dataset.labels import load_vocabulary
 from scraper.sample_shop.formats import lamoda
-from scraper.sample_shop.replies import PhotoWanted, Reply
+from scraper.sample_shop.replies import Asked, PhotoWanted, Reply
 from scraper.sample_shop.stock import Drawn, Item, PhotoSource, Stock
 from scraper.spiders.lamoda import read
 
@@ -39,7 +39,7 @@ def shop(count: int) -> Stock:
 
 
 def page(stock: Stock, target: str, generation: str = "state") -> Reply:
-    reply = lamoda.answer(stock, target, generation)
+    reply = lamoda.answer(stock, Asked(target), generation)
     assert isinstance(reply, Reply)
     return reply
 
@@ -165,9 +165,9 @@ def test_what_is_not_there_is_404(target: str) -> None:
 def test_photos_are_asked_for_in_the_site_s_sizes() -> None:
     stock = shop(1)
     path = "/M/P/X_1_1_v1.jpg"
-    assert lamoda.answer(stock, f"/img600x866{path}") == PhotoWanted(path, (600, 866))
-    assert lamoda.answer(stock, f"/img46x66{path}") == PhotoWanted(path, (46, 66))
-    assert lamoda.answer(stock, f"/product{path}") == PhotoWanted(path, None)
+    assert lamoda.answer(stock, Asked(f"/img600x866{path}")) == PhotoWanted(path, (600, 866))
+    assert lamoda.answer(stock, Asked(f"/img46x66{path}")) == PhotoWanted(path, (46, 66))
+    assert lamoda.answer(stock, Asked(f"/product{path}")) == PhotoWanted(path, None)
     assert page(stock, f"/img100x100{path}").status == 404
 
 

@@ -1,0 +1,138 @@
+"""`crawl --check` and `--dry-run`: whose credentials, what is left, can pages be read, how many."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import click
+
+from dataset.errors import Failure
+from dataset.text_table import table
+from scraper.asking import page_of
+from scraper.credentials import hide
+from scraper.download import Download, run_with_downloader
+from scraper.spiders.base import HashtagSpider, Page, Post
+
+# A site may lead to its first posts in steps.
+STEPS = 3
+FIELDS = (
+    *("photos", "title", "brand", "price", "currency", "author", "posted", "hashtags"),
+    "attributes",
+)
+
+
+@dataclass
+class Findings:
+    """What the questions came to: lines for people, and whether all was well."""
+
+    lines: list[str] = field(default_factory=list)
+    good: bool = True
+
+    def note(self, name: str, said: str, good: bool = True) -> None:
+        """Add what NAME came to."""
+        self.lines.append(f"{'ok' if good else 'FAILED':<7}{name}: {said}")
+        self.good = self.good and good
+
+
+def check(spider: HashtagSpider, word: str, live: bool, verbose: bool) -> bool:
+    """Ask what `checks` of SPIDER say, and one search for WORD; print it; whether all was well.
+
+    LIVE adds which fields of a post were found.
+    """
+    findings, pages = Findings(), list[Page]()
+
+    async def main(download: Download) -> None:
+        for one in spider.checks():
+            try:
+                body, _ = await page_of(spider, download, one.ask)
+                findings.note(one.name, hide(one.say(body), spider.secrets))
+            except Failure as problem:
+                findings.note(one.name, hide(problem.message, spider.secrets), good=False)
+        try:
+            page = await first_posts(spider, download, word)
+            pages.append(page)
+            findings.note(f"search for {word!r}", _found(page))
+        except Failure as problem:
+            findings.note(f"search for {word!r}", hide(problem.message, spider.secrets), good=False)
+
+    ended = run_with_downloader(main, verbose)
+    for line in findings.lines:
+        click.echo(line)
+    if live and pages:
+        click.echo(fields_found(pages[0].posts))
+    return ended and findings.good
+
+
+async def first_posts(spider: HashtagSpider, download: Download, word: str) -> Page:
+    """The first page that holds posts found under WORD, or the last of STEPS.
+
+    Raises:
+        SiteRefused, LayoutChanged: there is none.
+    """
+    query, cursor = spider.queries([word])[0][0], None
+    for _ in range(STEPS):
+        page = spider.read(*await page_of(spider, download, spider.search_request(query, cursor)))
+        if page.posts or page.next_cursor is None:
+            break
+        cursor = page.next_cursor
+    return page
+
+
+def _found(page: Page) -> str:
+    total = f" of {page.total}" if page.total is not None else ""
+    more = "and more pages" if page.next_cursor else "on the only page"
+    skipped = "".join(f", {count} left out: {reason}" for reason, count in page.skipped.items())
+    return f"{len(page.posts)} posts{total}, {more}{skipped}"
+
+
+def fields_found(posts: Sequence[Post]) -> str:
+    """In how many of POSTS each field was found, as a table."""
+    rows = []
+    for name in FIELDS:
+        count = sum(bool(getattr(post, name)) for post in posts)
+        rows.append((name, f"{count} of {len(posts)}", "found" if count else "missing"))
+    photos = sum(len(post.photos) for post in posts)
+    return table(("field", "posts", ""), rows) + f"\n{photos} photos in {len(posts)} posts"
+
+
+async def estimate(
+    spider: HashtagSpider, download: Download, queries: Sequence[str]
+) -> list[tuple[str, int | None]]:
+    """How many posts each of QUERIES would find, None where the site doesn't say.
+
+    Raises:
+        SiteRefused, LayoutChanged: it can't be asked.
+    """
+    counts = []
+    for query in queries:
+        ask = spider.count_request(query)
+        if ask is not None:
+            count = spider.count(*await page_of(spider, download, ask))
+        else:
+            page = spider.read(*await page_of(spider, download, spider.search_request(query, None)))
+            count = page.total
+        counts.append((query, count))
+    return counts
+
+
+def show_estimate(spider: HashtagSpider, counts: Sequence[tuple[str, int | None]]) -> str:
+    """COUNTS as a table, with their sum and what it costs."""
+    rows = [(query, "not said" if count is None else str(count)) for query, count in counts]
+    total = sum(count or 0 for _, count in counts)
+    cost = f"; {spider.charged}" if spider.charged else ""
+    return f"{table(('search', 'posts'), rows)}\n{total} posts in all{cost}"
+
+
+def dry_run(spider: HashtagSpider, queries: Sequence[str], verbose: bool) -> bool:
+    """Print what a crawl of QUERIES would find, and take nothing; whether it could be asked."""
+    problems: list[Failure] = []
+
+    async def main(download: Download) -> None:
+        try:
+            click.echo(show_estimate(spider, await estimate(spider, download, queries)))
+        except Failure as problem:
+            problems.append(problem)
+
+    ended = run_with_downloader(main, verbose)
+    for problem in problems:
+        raise Failure(hide(problem.message, spider.secrets))
+    return ended

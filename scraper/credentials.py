@@ -1,0 +1,73 @@
+"""Keys and tokens: from the environment or a file, never into an address, a log or an error."""
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from dataset.errors import BadInput
+from scraper.errors import CredentialsMissing
+
+# Shorter ones would blot out common words.
+SHORTEST_SECRET = 6
+HIDDEN = "[hidden]"
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What a site wants to know. `name`: environment variable, SITE_WHAT; `what`: for people."""
+
+    name: str
+    what: str
+    required: bool = True
+
+
+def load_credentials(file: Path | None, wanted: Iterable[Credential]) -> dict[str, str]:
+    """The values of WANTED that are set: in FILE, else in the environment.
+
+    FILE holds NAME=value lines, as `.env` files do.
+
+    Raises:
+        BadInput: FILE can't be read, or others on this machine could read it.
+    """
+    given = {**os.environ, **(_from_file(file) if file else {})}
+    return {one.name: given[one.name].strip() for one in wanted if given.get(one.name, "").strip()}
+
+
+def _from_file(file: Path) -> dict[str, str]:
+    try:
+        mode = file.stat().st_mode
+        found = dotenv_values(file, interpolate=False, encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"--credentials {file} can't be read: {error}") from error
+    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise BadInput(
+            f"--credentials {file} can be read by others on this machine; run: chmod 600 {file}"
+        )
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def require(credentials: Mapping[str, str], wanted: Iterable[Credential], site: str) -> None:
+    """Nothing, when every required credential is set.
+
+    Raises:
+        CredentialsMissing: one is not.
+    """
+    missing = [one for one in wanted if one.required and one.name not in credentials]
+    if missing:
+        lines = "; ".join(f"{one.name} ({one.what})" for one in missing)
+        raise CredentialsMissing(
+            f"{site} needs {lines}: set it in the environment, or write NAME=value lines into a"
+            " file that only you can read and name it with --credentials FILE"
+        )
+
+
+def hide(text: str, credentials: Mapping[str, str]) -> str:
+    """TEXT without the values of CREDENTIALS: sites repeat a wrong token in their answers."""
+    for value in sorted(credentials.values(), key=len, reverse=True):
+        if len(value) >= SHORTEST_SECRET:
+            text = text.replace(value, HIDDEN)
+    return text

@@ -1,0 +1,75 @@
+"""Scrapy's downloader, lent to a coroutine: robots.txt, pace, retries, size caps."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import scrapy
+from scrapy.crawler import CrawlerProcess
+from scrapy.exceptions import IgnoreRequest
+
+from scraper.fetching import Refused
+from scraper.settings import crawl_settings
+from scraper.spiders.base import Answer, Ask
+
+# Where an Ask led to and what it answered, or why there is no answer.
+Download = Callable[[Ask], Awaitable[tuple[str, Answer] | Refused]]
+Main = Callable[[Download], Awaitable[None]]
+
+
+def run_with_downloader(main: Main, verbose: bool) -> bool:
+    """Run MAIN with a downloader; whether it came to its end, which Ctrl-C prevents.
+
+    Raises:
+        Whatever MAIN raises.
+    """
+    result: dict[str, Any] = {"ended": False, "crash": None}
+    process = CrawlerProcess(crawl_settings(verbose))
+    process.crawl(_Lender, main=main, result=result)
+    process.start()
+    if result["crash"] is not None:
+        raise result["crash"]
+    return bool(result["ended"])
+
+
+class _Lender(scrapy.Spider):
+    """Scrapy's side: it yields no request, since each is awaited where it is made."""
+
+    name = "fashion-tagger"
+
+    def __init__(self, main: Main, result: dict[str, Any]) -> None:
+        super().__init__()
+        self.main, self.result = main, result
+
+    async def start(self) -> AsyncIterator[Any]:
+        try:
+            await self.main(self.download)
+            self.result["ended"] = True
+        except Exception as error:  # noqa: BLE001 - Scrapy would only log it; the caller raises it
+            self.result["crash"] = error
+        return
+        yield
+
+    async def download(self, ask: Ask) -> tuple[str, Answer] | Refused:
+        request = scrapy.Request(ask.url, headers=dict(ask.headers), dont_filter=True)
+        try:
+            response = await self.crawler.engine.download_async(request)
+        except IgnoreRequest as error:
+            return Refused(
+                "robots.txt" if "robots" in str(error) else str(error) or "too many redirects"
+            )
+        except Exception as error:  # noqa: BLE001 - whatever broke on the network is a reason
+            return Refused(_network_reason(error))
+        headers = {
+            name.decode("latin-1").lower(): b",".join(values).decode("latin-1")
+            for name, values in response.headers.items()
+        }
+        return response.url, Answer(response.status, response.body, headers)
+
+
+def _network_reason(error: Exception) -> str:
+    name = type(error).__name__
+    if "Timeout" in name:
+        return "timeout"
+    if "Cancel" in name or "DataLoss" in name:
+        return "too large or cut off"
+    return f"no connection ({name})"

@@ -1,0 +1,38 @@
+"""Hashtags in captions and titles."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from itertools import takewhile
+
+ADDRESS = re.compile(r"\b(?:https?://|www\.)\S+", re.IGNORECASE)
+# U+FF03 is the full-width sign of East Asian keyboards. Not in the middle of a word or an entity.
+SIGN = re.compile(r"(?<![\w&/])[#\uFF03]")
+SIGNS = "#\uff03"
+# Joiners inside words of Persian, Hindi and others.
+JOINERS = "\u200c\u200d"
+
+
+def hashtags_in(text: str | None) -> tuple[str, ...]:
+    """The hashtags of TEXT as written, without their sign, each once, in order.
+
+    A `#` inside an address is an anchor and none; so is one followed by digits alone. #a#b are two.
+    """
+    found = (tag.strip("_" + JOINERS) for tag in _runs(ADDRESS.sub(" ", text or "")))
+    return tuple(dict.fromkeys(tag for tag in found if tag and not tag.isdecimal()))
+
+
+def _runs(text: str) -> Iterator[str]:
+    for sign in SIGN.finditer(text):
+        start = sign.end()
+        while True:
+            run = "".join(takewhile(_belongs, text[start:]))
+            yield run
+            start += len(run) + 1
+            if not run or text[start - 1 : start] not in SIGNS or start > len(text):
+                break
+
+
+def _belongs(letter: str) -> bool:
+    # Letters, marks and numbers of any script; `\w` has no marks.
+    return unicodedata.category(letter)[0] in "LMN" or letter == "_" or letter in JOINERS

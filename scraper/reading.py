@@ -1,0 +1,80 @@
+"""What readers of pages share: strict about what they need, tolerant about the rest."""
+
+import json
+from datetime import datetime, timezone
+from typing import Any
+
+from scraper.errors import LayoutChanged
+
+
+def json_object(body: bytes, url: str) -> dict[str, Any]:
+    """BODY as a JSON object.
+
+    Raises:
+        LayoutChanged: it is none.
+    """
+    try:
+        value = json.loads(body)
+    # Deep nesting ends in a RecursionError, other encodings in a UnicodeDecodeError (a ValueError).
+    except (ValueError, RecursionError) as error:
+        raise LayoutChanged(f"the answer is no JSON ({type(error).__name__})", url) from error
+    if not isinstance(value, dict):
+        raise LayoutChanged(f"the answer is {type(value).__name__} instead of a JSON object", url)
+    return value
+
+
+def inside(value: object, *keys: str | int) -> Any:
+    """What stands in VALUE under KEYS, or None where the way breaks off."""
+    for key in keys:
+        if isinstance(key, int):
+            value = (
+                value[key] if isinstance(value, list) and -len(value) <= key < len(value) else None
+            )
+        else:
+            value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def objects(value: object) -> list[dict[str, Any]]:
+    """The JSON objects of the list VALUE; none where it is no list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def text(value: object) -> str | None:
+    """VALUE with single spaces, None where it is no text or blank."""
+    return " ".join(value.split()) or None if isinstance(value, str) else None
+
+
+def number(value: object) -> int | None:
+    """VALUE as a whole number that is not negative, also where it is written as text."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def web_address(value: object) -> str | None:
+    """VALUE where it is an http or https address."""
+    good = isinstance(value, str) and value.startswith(("https://", "http://"))
+    return str(value) if good and " " not in str(value) and len(str(value)) < 4000 else None
+
+
+def moment(value: object) -> datetime | None:
+    """VALUE, a time in ISO 8601, in UTC without a zone, as the catalogue keeps times."""
+    if not isinstance(value, str):
+        return None
+    try:
+        # 2026-11-01T10:00:00+0000 is Instagram's; Python 3.10 wants the colon.
+        known = datetime.fromisoformat(_with_colon(value.replace("Z", "+00:00")))
+        zoned = known if known.tzinfo else known.replace(tzinfo=timezone.utc)
+        return zoned.astimezone(timezone.utc).replace(tzinfo=None, microsecond=0)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _with_colon(value: str) -> str:
+    if len(value) > 5 and value[-5] in "+-" and value[-4:].isdecimal():
+        value = f"{value[:-2]}:{value[-2:]}"
+    # Python 3.10 reads three or six digits of a second only.
+    head, dot, tail = value.partition(".")
+    digits = len(tail) - len(tail.lstrip("0123456789"))
+    return f"{head}.{tail[:digits][:6].ljust(6, '0')}{tail[digits:]}" if dot else value

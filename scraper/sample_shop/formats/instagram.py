@@ -1,0 +1,190 @@
+"""Instagram's Graph API, as `scraper/spiders/instagram.py` reads it: pure, from stock to bytes."""
+
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from dataset.labels import normalise
+from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, plain
+from scraper.sample_shop.stock import Item, PhotoSource, Stock
+
+# expiring: the addresses of a list have run out, those of a post asked for alone are good.
+GENERATIONS = ("today", "expiring", "expired-token", "limited", "hashtag-limit")
+ROBOTS = "User-agent: *\nAllow: /\n"
+HOST = "https://scontent.cdninstagram.com"
+MAX_LIMIT = 50
+FIRST_POST = 17_900_000_000_000_000
+FIRST_CHILD = 17_800_000_000_000_000
+FIRST_VIDEO = 17_700_000_000_000_000
+# An album has at most ten photos.
+PLACES = 10
+SPENT, GOOD = "00_AfSpent", "00_AfGood"
+
+
+def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
+    """What the API, or its photo host, answers to ASKED."""
+    if asked.path == "/robots.txt":
+        return plain(ROBOTS)
+    if asked.path.startswith("/v/t51.29350-15/"):
+        return _photo(asked, generation)
+    match = re.fullmatch(r"/v\d+\.\d+/(.+)", asked.path)
+    if match is None:
+        return error(2500, f"Unknown path components: {asked.path}")
+    return refused(asked, generation) or _node(stock, asked, match.group(1), generation)
+
+
+def error(code: int, message: str, subcode: int | None = None, **headers: str) -> Reply:
+    """An error object with its status."""
+    inner: dict[str, Any] = {"message": message, "type": "OAuthException", "code": code}
+    if subcode:
+        inner["error_subcode"] = subcode
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return as_json({"error": inner | {"fbtrace_id": "AbCdEf"}}, 403 if code == 4 else 400, named)
+
+
+def refused(asked: Asked, generation: str) -> Reply | None:
+    """Why nothing is answered: no token, or what GENERATION stands for."""
+    if not asked.token:
+        return error(104, "An access token is required to request this resource.")
+    if generation == "expired-token":
+        # The API repeats what it was sent.
+        said = f"Error validating access token {asked.token}: Session has expired"
+        return error(190, said, 463)
+    if generation == "limited":
+        usage = '{"17841400000000000":[{"type":"instagram","estimated_time_to_regain_access":23}]}'
+        return error(4, "Application request limit reached", x_business_use_case_usage=usage)
+    if generation == "hashtag-limit" and asked.path.endswith("ig_hashtag_search"):
+        return error(18, "Maximum number of hashtags queried in 7 days", 2207034)
+    return None
+
+
+def _node(stock: Stock, asked: Asked, path: str, generation: str) -> Reply:
+    if path == "ig_hashtag_search":
+        return _hashtag(stock, asked.query.get("q", ""))
+    node, _, edge = path.partition("/")
+    if edge in ("recent_media", "top_media"):
+        label = next((one for one in stock.counts() if hashtag_id(one) == node), None)
+        if label is None:
+            return error(
+                100, f"Unsupported get request. Object with ID '{node}' does not exist", 33
+            )
+        return _media_list(stock, asked, label, edge, generation)
+    if edge == "recently_searched_hashtags":
+        first = next(iter(stock.counts()), "polo")
+        return as_json({"data": [{"id": hashtag_id(first), "name": normalise(first)}]})
+    number = int(node) - FIRST_POST if node.isdecimal() else -1
+    if 0 <= number < len(stock.items):
+        return as_json(media(stock, number, GOOD))
+    return as_json({"username": "sample.shop", "id": node})
+
+
+def hashtag_id(label: str) -> str:
+    """The number that the API knows LABEL under."""
+    return f"1784{zlib.crc32(label.encode()):013}"
+
+
+def _hashtag(stock: Stock, query: str) -> Reply:
+    label = stock.vocabulary.label_or_own(query)
+    if label not in stock.counts():
+        return error(24, "The requested resource does not exist", 2207024)
+    return as_json({"data": [{"id": hashtag_id(label)}]})
+
+
+def _media_list(stock: Stock, asked: Asked, label: str, edge: str, generation: str) -> Reply:
+    """A page of the posts under LABEL: the newer two thirds, or the upper two."""
+    numbers = [n for n, item in enumerate(stock.items) if label in item.labels]
+    third = len(numbers) // 3
+    numbers = numbers[third:] if edge == "top_media" else numbers[: len(numbers) - third]
+    limit = min(MAX_LIMIT, _number(asked.query.get("limit"), 25))
+    start = _number(asked.query.get("after", "")[3:], 0)
+    shown = numbers[start : start + limit]
+    address = SPENT if generation == "expiring" else GOOD
+    data = [media(stock, number, address) for number in shown]
+    if start == 0:
+        data.append(video(label))
+    found: dict[str, Any] = {"data": data}
+    if start + limit < len(numbers):
+        after = f"QVF{start + limit}"
+        # As in life, the address of the next page holds the token that asked for this one.
+        following = f"{asked.path}?access_token={asked.token}&limit={limit}&after={after}"
+        found["paging"] = {
+            "cursors": {"after": after},
+            "next": f"https://graph.facebook.com{following}",
+        }
+    return as_json(found)
+
+
+def media(stock: Stock, number: int, signature: str) -> dict[str, Any]:
+    """The post NUMBER of STOCK, its photos under addresses with SIGNATURE."""
+    item = stock.items[number]
+    shared = {
+        "id": str(FIRST_POST + number),
+        "permalink": f"https://www.instagram.com/p/{item.sku}/",
+        "caption": caption(item, stock),
+        "timestamp": f"2026-11-{number % 20 + 1:02}T09:{number % 60:02}:00+0000",
+        "like_count": number % 50,
+        "comments_count": number % 7,
+    }
+    if len(item.photos) == 1:
+        address = photo_address(item.photos[0], signature)
+        return shared | {"media_type": "IMAGE", "media_url": address}
+    children = [
+        {
+            "id": str(FIRST_CHILD + number * PLACES + place),
+            "media_type": "IMAGE",
+            "media_url": photo_address(photo, signature),
+        }
+        for place, photo in enumerate(item.photos)
+    ]
+    return shared | {"media_type": "CAROUSEL_ALBUM", "children": {"data": children}}
+
+
+def video(label: str) -> dict[str, Any]:
+    """A post that holds no photo."""
+    number = FIRST_VIDEO + zlib.crc32(label.encode())
+    return {
+        "id": str(number),
+        "media_type": "VIDEO",
+        "media_url": f"{HOST}/v/t50.2886-16/{number}_n.mp4?oh={GOOD}&oe=6F20AB16",
+        "permalink": f"https://www.instagram.com/reel/{number}/",
+        "caption": f"#{_tag(label)} in motion",
+        "timestamp": "2026-11-20T07:30:00+0000",
+        "like_count": 9,
+        "comments_count": 1,
+    }
+
+
+def caption(item: Item, stock: Stock) -> str:
+    """What people write: words, hashtags in two scripts, an address whose # is none."""
+    tags = " ".join(f"#{_tag(word)}" for word in _words(item.labels, stock))
+    return (
+        f"{item.name} {item.brand}\n{tags} #{_tag(item.colour)} https://example.com/{item.sku}#top"
+    )
+
+
+def _words(labels: Sequence[str], stock: Stock) -> list[str]:
+    found = []
+    for label in labels:
+        words = stock.vocabulary.words_of(label)
+        found += [label, *words[-1:]]
+    return list(dict.fromkeys(found))
+
+
+def _tag(word: str) -> str:
+    return re.sub(r"[\W_]+", "_", word).strip("_")
+
+
+def photo_address(photo: PhotoSource, signature: str) -> str:
+    """Where PHOTO is, signed."""
+    return f"{HOST}/v/t51.29350-15{photo.path}?_nc_cat=1&oh={signature}&oe=6F20AB12"
+
+
+def _photo(asked: Asked, generation: str) -> Reply | PhotoWanted:
+    if generation == "expiring" and asked.query.get("oh") != GOOD:
+        return plain("URL signature expired", 403)
+    return PhotoWanted(asked.path.removeprefix("/v/t51.29350-15"), None)
+
+
+def _number(text: str | None, otherwise: int) -> int:
+    return int(text) if text and re.fullmatch(r"[0-9]{1,6}", text) else otherwise

@@ -1,0 +1,130 @@
+"""Facts about recorded Instagram answers, written by hand."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from scraper.errors import LayoutChanged, SiteRefused
+from scraper.spiders.base import Answer, Photo
+from scraper.spiders.instagram import HIDDEN_MEDIA, Spider, read
+
+RECORDED = Path(__file__).parents[2] / "recorded" / "instagram"
+GRAPH = "https://graph.facebook.com/v25.0"
+RECENT = f"{GRAPH}/17843853986012965/recent_media?user_id=1&limit=50"
+SECRETS = {"INSTAGRAM_TOKEN": "EAAGsecret", "INSTAGRAM_USER": "17841400000000000"}
+
+
+def recorded(name: str) -> bytes:
+    return (RECORDED / name).read_bytes()
+
+
+def test_posts_and_their_photos() -> None:
+    page = read(recorded("polo.json"), RECENT)
+    first, album = page.posts
+    assert (first.site_id, first.url) == (
+        "17873440459141021",
+        "https://www.instagram.com/p/CxPolo00001/",
+    )
+    assert first.posted == datetime(2026, 11, 20, 9, 15, 2)
+    assert first.hashtags == ("поло", "polo_shirt")
+    assert first.photos == (
+        Photo(
+            "https://scontent.cdninstagram.com/v/t51.29350-15/301_n.jpg?_nc_cat=1&oh=00_AfB&oe=6920AB12",
+            key="17873440459141021",
+        ),
+    )
+    assert [photo.key for photo in album.photos] == ["17880997618081620", "17880997618081622"]
+    assert page.skipped == {"videos": 1, HIDDEN_MEDIA: 1}
+
+
+def test_a_search_goes_from_the_hashtag_to_recent_to_top_media() -> None:
+    spider = Spider(credentials=SECRETS)
+    ask = spider.search_request("Polo Shirt", None)
+    assert ask.url == f"{GRAPH}/ig_hashtag_search?user_id=17841400000000000&q=PoloShirt"
+    assert ask.headers == {"Authorization": "Bearer EAAGsecret"}
+    found = spider.read(recorded("hashtag.json"), ask.url)
+    assert found.posts == () and found.next_cursor == found.later_cursor == "17843853986012965"
+    recent = spider.search_request("polo", found.next_cursor)
+    assert recent.url.startswith(f"{GRAPH}/17843853986012965/recent_media?user_id=")
+    page = spider.read(recorded("polo.json"), recent.url)
+    assert page.next_cursor == "17843853986012965/recent_media?after=QVFIUmx1ZAWFX"
+    second = spider.search_request("polo", page.next_cursor).url
+    assert "/recent_media?" in second and second.endswith("&after=QVFIUmx1ZAWFX")
+    assert "SECRET" not in second
+    last = json.loads(recorded("polo.json")) | {"paging": {"cursors": {"after": "x"}}}
+    page = spider.read(json.dumps(last).encode(), second)
+    assert page.next_cursor == "17843853986012965/top_media"
+    top = spider.search_request("polo", page.next_cursor).url
+    assert spider.read(json.dumps(last).encode(), top).next_cursor is None
+
+
+@pytest.mark.parametrize(("media", "edge"), [("recent", "recent_media"), ("top", "top_media")])
+def test_one_list_alone(media: str, edge: str) -> None:
+    spider = Spider(settings={"media": media})
+    url = spider.search_request("polo", "17843853986012965").url
+    assert f"/{edge}?" in url
+    body = json.dumps({"data": json.loads(recorded("polo.json"))["data"]}).encode()
+    assert spider.read(body, url).next_cursor is None
+
+
+def test_words_that_make_the_same_hashtag_are_asked_for_once() -> None:
+    words = ("polo", "poloshirt", "polo shirt", "поло")
+    assert Spider().queries(words) == [("polo",), ("poloshirt",), ("поло",)]
+    with pytest.raises(SiteRefused, match="no letter"):
+        Spider().search_request("👗", None)
+
+
+def test_a_hashtag_that_nobody_used_is_an_empty_page() -> None:
+    answer = Answer(400, recorded("no_hashtag.json"), {})
+    assert Spider().readable(answer)
+    page = read(answer.body, RECENT)
+    assert (page.posts, page.next_cursor, page.total) == ((), None, 0)
+    assert read(b'{"data": []}', f"{GRAPH}/ig_hashtag_search?q=x").next_cursor is None
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (190, "set INSTAGRAM_TOKEN"),
+        (10, "Instagram Public Content Access"),
+        (200, "Instagram Public Content Access"),
+        (18, "30 different hashtags"),
+        (4, "in about 23 minutes"),
+        (17, "in about 23 minutes"),
+        (32, "in about 23 minutes"),
+        (100, "INSTAGRAM_USER"),
+        (1, "Instagram says: oh"),
+    ],
+)
+def test_every_error_has_a_sentence_that_says_what_to_do(code: int, said: str) -> None:
+    usage = '{"1":[{"estimated_time_to_regain_access":23},{"call_count":1}],"2":7}'
+    body = json.dumps({"error": {"code": code, "message": "oh"}}).encode()
+    answer = Answer(400, body, {"x-business-use-case-usage": usage})
+    assert not Spider().readable(answer)
+    assert said in (Spider().refusal(answer) or "")
+
+
+def test_what_is_no_error_object_has_no_meaning() -> None:
+    for body in (b"", b"<html>", b'{"error": 7}'):
+        assert Spider().refusal(Answer(500, body, {})) is None
+    limited = Answer(403, b'{"error": {"code": 4}}', {"x-business-use-case-usage": "["})
+    assert "in an hour" in (Spider().refusal(limited) or "")
+
+
+@pytest.mark.parametrize(
+    "change", [{"id": None}, {"id": "../x"}, {"media_type": None}, {"media_type": 7}]
+)
+def test_a_media_without_what_makes_one(change: dict[str, object]) -> None:
+    one = json.loads(recorded("polo.json"))["data"][0] | change
+    with pytest.raises(LayoutChanged):
+        read(json.dumps({"data": [one]}).encode(), RECENT)
+
+
+def test_checks_speak_of_the_account_and_the_week() -> None:
+    account, week = Spider(credentials=SECRETS).checks()
+    assert account.say(b'{"username": "shop", "id": "1"}') == "@shop"
+    assert week.say(b'{"data": [{"id": "1", "name": "polo"}]}') == "1 of 30 (polo)"
+    with pytest.raises(LayoutChanged):
+        account.say(b"[]")

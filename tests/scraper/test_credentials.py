@@ -1,0 +1,57 @@
+"""Keys and tokens are found where they should be, and shown nowhere."""
+
+from pathlib import Path
+
+import pytest
+
+from dataset.errors import BadInput
+from scraper.credentials import Credential, hide, load_credentials, require
+from scraper.errors import CredentialsMissing
+
+TOKEN = Credential("SHOP_TOKEN", "a token of your app")
+USER = Credential("SHOP_USER", "your number", required=False)
+
+
+def secret_file(folder: Path, text: str, mode: int = 0o600) -> Path:
+    file = folder / "shop.env"
+    file.write_text(text)
+    file.chmod(mode)
+    return file
+
+
+def test_a_file_wins_over_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_TOKEN", "from-environment")
+    monkeypatch.setenv("SHOP_USER", " 12 ")
+    text = '# mine\nexport SHOP_TOKEN="from $HOME file"\nSHOP_USER=\nOTHER=1\n'
+    found = load_credentials(secret_file(tmp_path, text), (TOKEN, USER))
+    assert found == {"SHOP_TOKEN": "from $HOME file"}
+    assert load_credentials(None, (TOKEN, USER)) == {
+        "SHOP_TOKEN": "from-environment",
+        "SHOP_USER": "12",
+    }
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
+def test_a_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(BadInput, match="chmod 600"):
+        load_credentials(secret_file(tmp_path, "SHOP_TOKEN=x", mode), (TOKEN,))
+
+
+def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"nothing\.env can't be read"):
+        load_credentials(tmp_path / "nothing.env", (TOKEN,))
+    file = secret_file(tmp_path, "")
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadInput, match="can't be read"):
+        load_credentials(file, (TOKEN,))
+
+
+def test_what_is_missing_is_named_with_what_it_is() -> None:
+    with pytest.raises(CredentialsMissing, match=r"SHOP_TOKEN \(a token of your app\)"):
+        require({}, (TOKEN, USER), "Shop")
+    require({"SHOP_TOKEN": "x"}, (TOKEN, USER), "Shop")
+
+
+def test_values_are_hidden_longest_first() -> None:
+    said = hide("abcdef123 and abcdef and 42", {"A": "abcdef", "B": "abcdef123", "C": "42"})
+    assert said == "[hidden] and [hidden] and 42"

@@ -1,0 +1,27 @@
+"""Hashtags as people write them."""
+
+import pytest
+
+from scraper.hashtags import hashtags_in
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ("#polo and #Polo_Shirt.", ("polo", "Polo_Shirt")),
+        ("Новая #рубашкаПоло, #поло! #поло", ("рубашкаПоло", "поло")),
+        ("#polo#dress#2 (#skirt) «#юбка»#", ("polo", "dress", "skirt", "юбка")),
+        ("see https://shop.example/a#polo and www.shop.example/#dress #coat", ("coat",)),
+        ("No1 #1 #2026 #2026look mail&#39;s a#b", ("2026look",)),
+        (
+            "#ひとつ ＃ふたつ #l\u2019été #café #cafe\u0301",
+            ("ひとつ", "ふたつ", "l", "café", "cafe\u0301"),
+        ),
+        ("#👗 #dress👗 # polo ##polo #_ #__", ("dress", "polo")),
+        ("#हिन्दी #עברית", ("हिन्दी", "עברית")),
+        ("", ()),
+        (None, ()),
+    ],
+)
+def test_hashtags_in(text: str | None, tags: tuple[str, ...]) -> None:
+    assert hashtags_in(text) == tags

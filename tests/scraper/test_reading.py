@@ -1,0 +1,40 @@
+"""Values from strangers' JSON."""
+
+from datetime import datetime
+
+import pytest
+
+from scraper.errors import LayoutChanged
+from scraper.reading import inside, json_object, moment, number, objects, text, web_address
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b"\xff{}", b'{"a":' * 100_000])
+def test_what_is_no_json_object(body: bytes) -> None:
+    with pytest.raises(LayoutChanged):
+        json_object(body, "https://shop.example/")
+
+
+def test_values() -> None:
+    assert inside({"a": [{"b": 1}]}, "a", 0, "b") == 1
+    assert inside({"a": [1]}, "a", 1) is None and inside({"a": {}}, "a", "b", "c") is None
+    assert objects([{"a": 1}, 2, None]) == [{"a": 1}] and objects("x") == []
+    assert text("  two \n words ") == "two words" and text(" ") is None and text(7) is None
+    assert [number(v) for v in (7, "7", -1, True, "x", 7.5, "٧", None)] == [7, 7, *[None] * 6]
+    assert web_address("https://a.example/x") and not web_address("javascript:alert(1)")
+    assert web_address("https://a.example/ x") is None and web_address(7) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2026-11-20T09:15:02+0000", datetime(2026, 11, 20, 9, 15, 2)),
+        ("2026-11-20T09:15:02.000Z", datetime(2026, 11, 20, 9, 15, 2)),
+        ("2026-11-20T12:15:02.5+03:00", datetime(2026, 11, 20, 9, 15, 2)),
+        ("2026-11-20T09:15:02", datetime(2026, 11, 20, 9, 15, 2)),
+        ("0001-01-01T00:00:00+1400", None),
+        ("yesterday", None),
+        (1700000000, None),
+    ],
+)
+def test_moments(value: object, expected: datetime | None) -> None:
+    assert moment(value) == expected

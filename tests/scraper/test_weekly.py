@@ -1,0 +1,55 @@
+"""Hashtags of seven days are counted in the catalogue, across runs and accounts."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from dataset.catalogue.report import read_stats, show
+from dataset.catalogue.session import open_catalogue
+from dataset.catalogue.tables import AskedHashtag, now
+from scraper.errors import SiteRefused
+from scraper.spiders.base import HashtagSpider
+from scraper.spiders.instagram import Spider as Instagram
+from scraper.spiders.lamoda import Spider as Lamoda
+from scraper.weekly import account_of, claim
+
+
+def account(user: str) -> HashtagSpider:
+    return Instagram(credentials={"INSTAGRAM_TOKEN": "EAAGsecret", "INSTAGRAM_USER": user})
+
+
+def test_the_thirty_first_has_to_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    catalogue = str(tmp_path / "c.sqlite")
+    sessions = open_catalogue(catalogue)
+    spider = account("17841400000000000")
+    for n in range(30):
+        with sessions.begin() as session:
+            claim(session, "instagram", spider, f"tag{n}")
+    assert capsys.readouterr().err.splitlines()[0].startswith("Instagram: 5 of 30")
+    with sessions.begin() as session:
+        claim(session, "instagram", spider, "Tag7")
+    with sessions.begin() as session, pytest.raises(SiteRefused, match="has to wait until"):
+        claim(session, "instagram", spider, "another")
+    with sessions.begin() as session:
+        claim(session, "instagram", account("2"), "another")
+        claim(session, "lamoda", Lamoda(), "another")
+        session.execute(
+            sa.update(AskedHashtag)
+            .where(AskedHashtag.hashtag == "tag0")
+            .values(asked=now() - timedelta(days=7, seconds=1))
+        )
+    with sessions.begin() as session:
+        claim(session, "instagram", spider, "another")
+    stats = read_stats(catalogue, None, 10)
+    assert sorted((line["asked"], line["allowed"]) for line in stats["week"]) == [(1, 30), (30, 30)]
+    assert "30 of 30 hashtags asked for in 7 days" in show(stats)
+    written = (tmp_path / "c.sqlite").read_bytes()
+    assert b"17841400000000000" not in written and b"EAAGsecret" not in written
+
+
+def test_a_new_token_is_the_same_account() -> None:
+    one, other = account("1"), account("1")
+    other.secrets["INSTAGRAM_TOKEN"] = "EAAGanother"
+    assert account_of(one) == account_of(other) != account_of(account("2"))
