@@ -1,0 +1,58 @@
+"""Runs `crawl` as a user does, on a sample shop."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import fashion_tagger
+from scraper.sample_shop.server import SampleShop
+
+DOOR = Path(fashion_tagger.__file__)
+
+
+def start(
+    shop: SampleShop,
+    folder: Path,
+    *options: str,
+    site: str = "lamoda",
+    secrets: Mapping[str, str] | None = None,
+) -> subprocess.Popen[str]:
+    """`crawl SITE OPTIONS` in FOLDER, its catalogue there; SECRETS are in the environment."""
+    address = ("--site-url", shop.url, "--image-url", shop.url)
+    return subprocess.Popen(
+        [sys.executable, str(DOOR), "crawl", site, *address, *options],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={
+            **os.environ,
+            "FASHION_TAGGER_CATALOGUE": str(folder / "c.sqlite"),
+            **(secrets or {}),
+        },
+    )
+
+
+def crawl(
+    shop: SampleShop,
+    folder: Path,
+    *options: str,
+    site: str = "lamoda",
+    secrets: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
+    """Its exit status, and all that it said."""
+    process = start(shop, folder, *options, site=site, secrets=secrets)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out + err
+
+
+def rows(folder: Path, query: str) -> list[tuple]:
+    """What QUERY finds in FOLDER's catalogue."""
+    connection = sqlite3.connect(folder / "c.sqlite")
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()

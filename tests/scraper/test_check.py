@@ -1,0 +1,83 @@
+"""`--check`, `--live`, `--dry-run` and credentials through the command, on the sample shop."""
+
+from pathlib import Path
+
+import pytest
+
+from scraper.sample_shop.server import ShopOptions, serve
+from tests.scraper.crawling import crawl
+
+SECRETS = {"INSTAGRAM_TOKEN": "EAAGverysecret", "INSTAGRAM_USER": "17841400000000000"}
+
+
+def test_a_check_says_who_what_and_which_fields(tmp_path: Path) -> None:
+    options = ShopOptions(site="instagram", per_label=3, duplicates=0, double_tagged=0)
+    with serve(options) as shop:
+        status, said = crawl(
+            shop,
+            tmp_path,
+            "--check",
+            "--live",
+            "--tags",
+            "dress",
+            site="instagram",
+            secrets=SECRETS,
+        )
+    assert status == 0, said
+    assert "ok     account: @sample.shop" in said
+    # Of three posts the newer two thirds are recent; their video is left out.
+    assert "ok     search for 'dress': 2 posts" in said
+    lines = {line.split()[0]: line.split()[1:] for line in said.splitlines() if " of 2 " in line}
+    assert lines["photos"] == ["2", "of", "2", "found"]
+    assert lines["price"] == ["0", "of", "2", "missing"]
+    assert not (tmp_path / "c.sqlite").exists() and not (tmp_path / "images").exists()
+
+
+@pytest.mark.parametrize(
+    ("generation", "words"),
+    [
+        ("expired-token", "set INSTAGRAM_TOKEN"),
+        ("limited", "in about 23 minutes"),
+        ("hashtag-limit", "30 different hashtags"),
+    ],
+)
+def test_refusals_are_explained_without_the_token(
+    tmp_path: Path, generation: str, words: str
+) -> None:
+    with serve(ShopOptions(site="instagram", per_label=3, generation=generation)) as shop:
+        for options in (("--check",), ("--tags", "polo")):
+            status, said = crawl(shop, tmp_path, *options, site="instagram", secrets=SECRETS)
+            assert (status, words in said, "EAAGverysecret" in said) == (1, True, False), said
+    assert b"EAAGverysecret" not in (tmp_path / "c.sqlite").read_bytes()
+
+
+def test_a_dry_run_counts_and_takes_nothing(tmp_path: Path) -> None:
+    with serve(ShopOptions(per_label=3)) as shop:
+        status, said = crawl(shop, tmp_path, "--tags", "polo,кимоно", "--dry-run")
+        assert not any("/img" in target for target in shop.requests)
+    assert status == 0, said
+    table = {line.rsplit(maxsplit=1)[0].strip(): line.split()[-1] for line in said.splitlines()}
+    assert int(table["polo"]) >= 3 and table["кимоно"] == "0"
+    assert not (tmp_path / "c.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--tags", "polo"), "INSTAGRAM_TOKEN"),
+        (("--tags", "polo", "--set", "media=old"), "choose from both, recent, top"),
+        (("--tags", "polo", "--set", "colour=red"), "no such setting"),
+        (("--tags", "polo", "--set", "media"), "NAME=VALUE"),
+        (("--tags", "polo", "--credentials", "nothing.env"), "can't be read"),
+        (("--live", "--tags", "polo"), "--live goes with --check"),
+        (("--tags", ""), "--tags names no tag"),
+    ],
+)
+def test_what_is_asked_for_wrongly_is_named(
+    tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    with serve(ShopOptions(site="instagram", per_label=1)) as shop:
+        nothing = dict.fromkeys(SECRETS, "")
+        status, said = crawl(shop, tmp_path, *options, site="instagram", secrets=nothing)
+    assert (status, words in said) == (2, True), said
+    assert "Traceback" not in said

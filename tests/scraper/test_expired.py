@@ -1,0 +1,53 @@
+"""Photos whose addresses ran out come under new ones, and once only."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scraper.sample_shop.server import SampleShop, ShopOptions, serve
+from tests.dataset.filling import photo_bytes
+from tests.scraper.crawling import crawl, rows
+
+SECRETS = {"INSTAGRAM_TOKEN": "EAAGverysecret", "INSTAGRAM_USER": "17841400000000000"}
+PHOTOS = 12
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[SampleShop]:
+    folder = tmp_path / "photos" / "dress"
+    folder.mkdir(parents=True)
+    for number in range(PHOTOS):
+        (folder / f"{number}.jpg").write_bytes(photo_bytes(number, (200, 260)))
+    options = ShopOptions(
+        photos=folder.parent,
+        site="instagram",
+        duplicates=0,
+        double_tagged=0,
+        generation="expiring",
+    )
+    with serve(options) as shop:
+        yield shop
+
+
+def test_posts_are_asked_for_again_and_no_token_is_written(
+    shop: SampleShop, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        status, said = crawl(
+            shop, tmp_path, "--tags", "dress", "-v", site="instagram", secrets=SECRETS
+        )
+        assert status == 0, said
+        assert "EAAGverysecret" not in said
+    assert rows(tmp_path, "SELECT state, count(*) FROM sightings") == [("stored", PHOTOS)]
+    assert rows(tmp_path, "SELECT count(*) FROM images") == [(PHOTOS,)]
+    good = [t for t in shop.requests if t.startswith("/v/") and "oh=00_AfGood" in t]
+    spent = [t for t in shop.requests if t.startswith("/v/") and "oh=00_AfSpent" in t]
+    assert (len(good), len(spent)) == (PHOTOS, PHOTOS)
+    # A later run looks for what is new, and fetches nothing twice.
+    assert {shop.requests[target] for target in good + spent} == {1}
+    assert {path for path in tmp_path.rglob("*") if b"EAAGvery" in _bytes(path)} == set()
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
