@@ -7,7 +7,7 @@ import click
 
 from dataset.errors import Failure
 from dataset.text_table import table
-from scraper.asking import page_of
+from scraper.asking import page_of, read_page
 from scraper.credentials import hide
 from scraper.download import Download, run_with_downloader
 from scraper.spiders.base import HashtagSpider, Page, Post
@@ -70,7 +70,7 @@ async def first_posts(spider: HashtagSpider, download: Download, word: str) -> P
     """
     query, cursor = spider.queries([word])[0][0], None
     for _ in range(STEPS):
-        page = spider.read(*await page_of(spider, download, spider.search_request(query, cursor)))
+        page = await read_page(spider, download, query, cursor)
         if page.posts or page.next_cursor is None:
             break
         cursor = page.next_cursor
@@ -108,8 +108,7 @@ async def estimate(
         if ask is not None:
             count = spider.count(*await page_of(spider, download, ask))
         else:
-            page = spider.read(*await page_of(spider, download, spider.search_request(query, None)))
-            count = page.total
+            count = (await read_page(spider, download, query, None)).total
         counts.append((query, count))
     return counts
 

@@ -50,7 +50,10 @@ class _Lender(scrapy.Spider):
         yield
 
     async def download(self, ask: Ask) -> tuple[str, Answer] | Refused:
-        request = scrapy.Request(ask.url, headers=dict(ask.headers), dont_filter=True)
+        # Scrapy leaves out a Cookie header; its cookies stay with the host that they are for.
+        request = scrapy.Request(
+            ask.url, headers=dict(ask.headers), cookies=dict(ask.cookies), dont_filter=True
+        )
         try:
             response = await self.crawler.engine.download_async(request)
         except IgnoreRequest as error:

@@ -17,5 +17,9 @@ class SiteRefused(Failure):
     """The site (its robots.txt, its guard, its limits) does not answer what we ask."""
 
 
+class NotNow(SiteRefused):
+    """The site says that there are posts and sends none: the same page is worth another try."""
+
+
 class CredentialsMissing(BadInput):
     """The site wants a key or token that was not given."""

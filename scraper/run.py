@@ -19,11 +19,11 @@ from dataset.errors import Failure
 from dataset.images import ImageStore
 from dataset.labels import Vocabulary
 from scraper import expired, frontier, weekly
-from scraper.asking import page_of
+from scraper.asking import read_page
 from scraper.check import estimate, show_estimate
 from scraper.credentials import hide
 from scraper.download import Download, run_with_downloader
-from scraper.errors import LayoutChanged, SiteRefused
+from scraper.errors import LayoutChanged, NotNow, SiteRefused
 from scraper.fetching import GONE, Fetched, Refused, fetch_image
 from scraper.paging import Paging
 from scraper.report import Tally
@@ -93,11 +93,11 @@ async def crawl_all(work: Work, download: Download) -> None:
                 work.tallies.append(tally)
                 try:
                     await crawl_search(work, download, tally, words, bar)
+                except (LayoutChanged, NotNow) as problem:
+                    _fail(work, tally, problem)
                 except SiteRefused as refusal:
                     _fail(work, tally, refusal)
                     return
-                except LayoutChanged as changed:
-                    _fail(work, tally, changed)
 
 
 async def cost_shown(work: Work, download: Download) -> bool:
@@ -127,7 +127,8 @@ async def set_up(work: Work, download: Download) -> None:
 def _fail(work: Work, tally: Tally, problem: Failure) -> None:
     message = hide(problem.message, work.spider.secrets)
     work.problems.append(Failure(message))
-    tally.ended = "layout changed" if isinstance(problem, LayoutChanged) else "refused"
+    reasons = {LayoutChanged: "layout changed", NotNow: "not yet answered"}
+    tally.ended = reasons.get(type(problem), "refused")
     with work.sessions.begin() as session:
         search = frontier.search_for(session, work.options.site, tally.hashtag)
         search.state, search.reason = "failed", message
@@ -160,9 +161,7 @@ async def turn_page(
     work: Work, download: Download, tally: Tally, cursor: str | None, paging: Paging
 ) -> None:
     """Ask for the page at CURSOR and commit its posts and the cursor behind it."""
-    ask = work.spider.search_request(tally.hashtag, cursor)
-    body, url = await page_of(work.spider, download, ask)
-    page = paging.checked(work.spider.read(body, url), cursor)
+    page = paging.checked(await read_page(work.spider, download, tally.hashtag, cursor), cursor)
     with work.sessions.begin() as session:
         search = frontier.search_for(session, work.options.site, tally.hashtag)
         frontier.save_page(session, search, page)

@@ -66,17 +66,20 @@ def changed(data: bytes, change: str | None) -> bytes:
     return as_jpeg(image.resize(size, Image.Resampling.LANCZOS), 90)
 
 
-def fitted(data: bytes, box: tuple[int, int]) -> bytes:
-    """The photo DATA as a JPEG inside BOX (width, height), its shape kept, never enlarged.
+def fitted(data: bytes, box: tuple[int, int] | None, kind: str = "JPEG") -> bytes:
+    """The photo DATA as a file of KIND inside BOX (width, height), its shape kept, never enlarged.
 
-    A JPEG that fits already is not touched.
+    One of that kind that fits already is not touched.
     """
     with Image.open(io.BytesIO(data)) as image:
-        if image.format == "JPEG" and image.width <= box[0] and image.height <= box[1]:
+        width, height = box or image.size
+        if image.format == kind and image.width <= width and image.height <= height:
             return data
     photo = open_photo(data)
-    photo.thumbnail(box, Image.Resampling.LANCZOS)
-    return as_jpeg(photo, 90)
+    photo.thumbnail((width, height), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    photo.save(file, kind, quality=90)
+    return file.getvalue()
 
 
 def content_type(path: str) -> str:

@@ -1,6 +1,7 @@
 """What a site's format answers with."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
@@ -8,10 +9,14 @@ from urllib.parse import parse_qs, urlsplit
 
 @dataclass(frozen=True)
 class Asked:
-    """A GET of TARGET, path and query; headers with lower-case names."""
+    """A GET of TARGET, path and query; headers with lower-case names.
+
+    `times`: how often TARGET was asked for, this time included.
+    """
 
     target: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    times: int = 1
 
     @property
     def path(self) -> str:
@@ -42,10 +47,14 @@ class Reply:
 
 @dataclass(frozen=True)
 class PhotoWanted:
-    """The photo under PATH, inside BOX (width, height), or as the original when BOX is None."""
+    """The photo under PATH, inside BOX (width, height), or in its own size when BOX is None.
+
+    `kind`: the file's format, JPEG or WEBP; None for the original, and for JPEG where it shrinks.
+    """
 
     path: str
     box: tuple[int, int] | None
+    kind: str | None = None
 
 
 def html(text: str, status: int = 200) -> Reply:
@@ -62,3 +71,8 @@ def as_json(value: object, status: int = 200, headers: Mapping[str, str] | None 
     """VALUE as JSON."""
     body = json.dumps(value, ensure_ascii=False).encode()
     return Reply(status, "application/json", body, headers or {})
+
+
+def number_in(text: str | None, otherwise: int) -> int:
+    """The number that a query's value TEXT is; OTHERWISE where it is none."""
+    return int(text) if text and re.fullmatch(r"[0-9]{1,6}", text) else otherwise

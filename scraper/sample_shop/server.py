@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -83,6 +83,7 @@ class SampleShop:
         """The answer to ASKED, counted."""
         with self._lock:
             self.requests[asked.target] += 1
+            asked = replace(asked, times=self.requests[asked.target])
         found = self._site.answer(self.stock, asked, self._generation)
         return self._photo(found) if isinstance(found, PhotoWanted) else found
 
@@ -92,9 +93,10 @@ class SampleShop:
             return plain("no such photo", 404)
         try:
             data = self._photos.original(source)
-            if wanted.box is None:
+            if wanted.box is None and wanted.kind is None:
                 return Reply(200, content_type(wanted.path), data)
-            return Reply(200, "image/jpeg", fitted(data, wanted.box))
+            kind = wanted.kind or "JPEG"
+            return Reply(200, f"image/{kind.lower()}", fitted(data, wanted.box, kind))
         except (OSError, Unreadable) as error:
             return plain(f"{source.origin}: {error}", 500)
 

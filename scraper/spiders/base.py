@@ -67,6 +67,7 @@ class Ask:
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    cookies: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -180,11 +181,15 @@ class HashtagSpider:
         return None
 
     def image_request(self, url: str) -> Ask:
-        """How to ask for the photo URL; a mirror has the paths of all the site's photo hosts."""
+        """How to ask for the photo URL; a mirror has the paths of all the site's photo hosts.
+
+        It is told which host is meant, as proxies are: X-Forwarded-Host.
+        """
         if self.asked_image_url == self.image_url:
             return Ask(url)
         parts = urlsplit(url)
-        return Ask(self.asked_image_url + urlunsplit(("", "", parts.path, parts.query, "")))
+        mirrored = self.asked_image_url + urlunsplit(("", "", parts.path, parts.query, ""))
+        return Ask(mirrored, {"X-Forwarded-Host": parts.netloc})
 
     def set_up_request(self) -> Ask | None:
         """What to ask once before all else, for `set_up`; a crawl goes on without an answer."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dataset.labels import normalise
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, plain
+from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, number_in, plain
 from scraper.sample_shop.stock import Item, PhotoSource, Stock
 
 # expiring: the addresses of a list have run out, those of a post asked for alone are good.
@@ -96,8 +96,8 @@ def _media_list(stock: Stock, asked: Asked, label: str, edge: str, generation: s
     numbers = [n for n, item in enumerate(stock.items) if label in item.labels]
     third = len(numbers) // 3
     numbers = numbers[third:] if edge == "top_media" else numbers[: len(numbers) - third]
-    limit = min(MAX_LIMIT, _number(asked.query.get("limit"), 25))
-    start = _number(asked.query.get("after", "")[3:], 0)
+    limit = min(MAX_LIMIT, number_in(asked.query.get("limit"), 25))
+    start = number_in(asked.query.get("after", "")[3:], 0)
     shown = numbers[start : start + limit]
     address = SPENT if generation == "expiring" else GOOD
     data = [media(stock, number, address) for number in shown]
@@ -184,7 +184,3 @@ def _photo(asked: Asked, generation: str) -> Reply | PhotoWanted:
     if generation == "expiring" and asked.query.get("oh") != GOOD:
         return plain("URL signature expired", 403)
     return PhotoWanted(asked.path.removeprefix("/v/t51.29350-15"), None)
-
-
-def _number(text: str | None, otherwise: int) -> int:
-    return int(text) if text and re.fullmatch(r"[0-9]{1,6}", text) else otherwise

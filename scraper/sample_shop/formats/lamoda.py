@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, html, plain
+from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, html, number_in, plain
 from scraper.sample_shop.stock import Item, Stock
 
 PER_PAGE = 60
@@ -32,7 +32,11 @@ def answer(stock: Stock, asked: Asked, generation: str = "state") -> Reply | Pho
     if generation == "blocked":
         return foreign_address("203.0.113.7")
     if asked.path == "/catalogsearch/result/":
-        return html(search_page(stock, query.get("q", ""), _number(query.get("page")), generation))
+        return html(
+            search_page(
+                stock, query.get("q", ""), max(1, number_in(query.get("page"), 1)), generation
+            )
+        )
     return _product(stock, asked.path, query) or html("<h1>404</h1>", 404)
 
 
@@ -188,10 +192,6 @@ def _product(stock: Stock, path: str, query: dict[str, str]) -> Reply | None:
 
 def _pages(total: int) -> int:
     return -(-total // PER_PAGE)
-
-
-def _number(text: str | None) -> int:
-    return max(1, int(text)) if text and re.fullmatch(r"[0-9]{1,6}", text) else 1
 
 
 def _rubles(price: int) -> str:

@@ -9,33 +9,11 @@ import pytest
 from dataset.labels import load_vocabulary
 from scraper.sample_shop.formats import lamoda
 from scraper.sample_shop.replies import Asked, PhotoWanted, Reply
-from scraper.sample_shop.stock import Drawn, Item, PhotoSource, Stock
+from scraper.sample_shop.stock import Stock
 from scraper.spiders.lamoda import read
+from tests.scraper.sample_shop.formats.stocks import item, shop
 
 URL = "https://www.lamoda.ru/catalogsearch/result/?q=polo&page={}"
-
-
-def item(number: int, **changes: Any) -> Item:
-    sku = f"MP002XW{number:05d}"
-    photos = tuple(
-        PhotoSource(f"/M/P/{sku}_22861704_{k}_v1.jpg", Drawn("polo", number, k)) for k in (1, 2)
-    )
-    values: dict[str, Any] = {
-        "sku": sku,
-        "name": "Поло",
-        "brand": "Берёзка & Ко",
-        "price": 1999,
-        "labels": ("polo",),
-        "photos": photos,
-        "colour": "red",
-        "gender": "women",
-        "category": "Поло",
-    }
-    return Item(**{**values, **changes})
-
-
-def shop(count: int) -> Stock:
-    return Stock(tuple(item(number) for number in range(count)), load_vocabulary())
 
 
 def page(stock: Stock, target: str, generation: str = "state") -> Reply:

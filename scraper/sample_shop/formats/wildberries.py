@@ -1,0 +1,153 @@
+"""Wildberries' JSON, as `scraper/spiders/wildberries.py` reads it: pure, from stock to bytes."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, number_in, plain
+from scraper.sample_shop.stock import Item, Stock
+
+# older: the list inside of `data`, JPEGs. preset: a search leads to a preset. hesitant: a page is
+# empty when it is first asked for. moved: photos lie on the host after the map's. mirrors: any host
+# has all. no-map: the map can't be had. limited, guarded: 429, and 498 without a browser's cookie.
+GENERATIONS = (
+    *("today", "older", "preset", "hesitant", "moved", "mirrors", "no-map", "limited", "guarded"),
+)
+ROBOTS = "User-agent: *\nAllow: /\n"
+PER_PAGE = 100
+# Items get numbers far apart, so that their photos lie on many hosts.
+FIRST, APART = 10_000_019, 400_009
+# This shop's own hosts, each with so many volumes (id div 100000): not those of the real site.
+VOLUMES, HOSTS = 500, 30
+SIZES = {"big": (900, 1200), "c516x688": (516, 688), "c246x328": (246, 328), "hq": None}
+PRESET = "preset=10062&_st0=cG9sbw==~0.1"
+COOKIE = "x_wbaas_token="
+
+
+def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
+    """What the site, or one of its photo hosts, answers to ASKED."""
+    if asked.path == "/robots.txt":
+        return plain(ROBOTS)
+    if asked.path == "/api/v3/upstreams":
+        return plain("", 404) if generation == "no-map" else as_json(upstreams(generation))
+    if match := re.fullmatch(r"/vol(\d+)/part(\d+)/(\d+)/images/(\w+)/(\d+)\.(\w+)", asked.path):
+        return _photo(stock, asked, match, generation)
+    if refused := _refused(asked, generation):
+        return refused
+    if re.fullmatch(r"/exactmatch/ru/common/v\d+/search", asked.path):
+        return _search(stock, asked, generation)
+    return plain("404 page not found", 404)
+
+
+def _refused(asked: Asked, generation: str) -> Reply | None:
+    if generation == "limited":
+        return Reply(429, "text/plain", b"", {"Retry-After": "2"})
+    if generation == "guarded" and COOKIE not in asked.headers.get("cookie", ""):
+        return Reply(498, "text/html", b"<html><title>...</title></html>")
+    return None
+
+
+def _search(stock: Stock, asked: Asked, generation: str) -> Reply:
+    word = asked.query.get("query", "")
+    found = [n for n, item in enumerate(stock.items) if _label(stock, word) in item.labels]
+    if generation == "preset" and found and "preset" not in asked.query:
+        led = {"catalog_type": "preset", "catalog_value": PRESET, "is_empty": True}
+        return as_json({"metadata": _metadata(word) | led, "products": [], "total": len(found)})
+    page = max(1, number_in(asked.query.get("page"), 1))
+    shown = found[(page - 1) * PER_PAGE : page * PER_PAGE]
+    if generation == "hesitant" and asked.times == 1:
+        shown = []
+    products = [product(stock.items[n], n, generation) for n in shown]
+    if generation == "older":
+        said = {"state": 0, "version": 2, "params": {"curr": "rub", "spp": 0, "version": 2}}
+        return as_json({"metadata": _metadata(word), **said, "data": {"products": products}})
+    return as_json({"metadata": _metadata(word), "products": products, "total": len(found)})
+
+
+def _label(stock: Stock, word: str) -> str:
+    return stock.vocabulary.label_or_own(word)
+
+
+def _metadata(word: str) -> dict[str, Any]:
+    return {"name": word, "catalog_type": "", "catalog_value": "", "normquery": word.lower()}
+
+
+def number_of(place: int) -> int:
+    """The number of the product at PLACE in the stock."""
+    return FIRST + APART * place
+
+
+def product(item: Item, place: int, generation: str = "today") -> dict[str, Any]:
+    """A product as a search shows it."""
+    shared = {
+        "id": number_of(place),
+        "root": number_of(place) - 7,
+        "kindId": 2 if item.gender == "women" else 1,
+        "brand": item.brand,
+        "brandId": sum(item.brand.encode()),
+        "name": item.name,
+        "subjectId": 185,
+        "feedbacks": place % 300,
+        "pics": len(item.photos),
+        "colors": [{"name": item.colour, "id": 128}],
+    }
+    if generation == "older":
+        kopecks = item.price * 100
+        sizes: Sequence[dict[str, Any]] = [{"name": "S", "origName": "44", "rank": 1}]
+        return shared | {"priceU": 2 * kopecks, "salePriceU": kopecks, "rating": 5, "sizes": sizes}
+    sizes = [_size("S", 1, item.price), _size("M", 2, item.price + 50)]
+    more = {"entity": item.category.lower(), "supplier": f"ООО {item.brand}", "supplierId": 12345}
+    return shared | more | {"sizes": sizes}
+
+
+def _size(name: str, number: int, roubles: int) -> dict[str, Any]:
+    kopecks = roubles * 100
+    price = {"basic": 2 * kopecks, "product": kopecks, "total": kopecks, "logistics": 0}
+    return {"name": name, "origName": str(42 + 2 * number), "optionId": number, "price": price}
+
+
+def upstreams(generation: str = "today") -> dict[str, Any]:
+    """The map of photo hosts."""
+    if generation == "mirrors":
+        hosts: list[dict[str, Any]] = [{"host": f"cdn-0{n}.geobasket.ru"} for n in (1, 2)]
+        return {"recommend": {"mediabasket_route_map": [{"method": "mod", "hosts": hosts}]}}
+    hosts = [
+        {
+            "host": host_of(n * VOLUMES),
+            "vol_range_from": n * VOLUMES,
+            "vol_range_to": (n + 1) * VOLUMES - 1,
+        }
+        for n in range(HOSTS)
+    ]
+    return {"recommend": {"mediabasket_route_map": [{"method": "range", "hosts": hosts}]}}
+
+
+def host_of(volume: int) -> str:
+    """The host that has the photos of VOLUME, also beyond the map."""
+    return f"basket-{volume // VOLUMES + 1:02}.wbbasket.ru"
+
+
+def _photo(
+    stock: Stock, asked: Asked, match: re.Match[str], generation: str
+) -> Reply | PhotoWanted:
+    volume, part, number, size, place, ending = match.groups()
+    index, rest = divmod(int(number) - FIRST, APART)
+    there = rest == 0 and 0 <= index < len(stock.items)
+    right = int(number) // 100_000 == int(volume) and int(number) // 1000 == int(part)
+    photos = stock.items[index].photos if there else ()
+    wanted = "jpg" if generation == "older" else "webp"
+    if not right or not 0 < int(place) <= len(photos) or size not in SIZES or ending != wanted:
+        return plain("", 404)
+    if not _has(asked.headers.get("x-forwarded-host"), int(volume), generation):
+        return plain("", 404)
+    kind = "JPEG" if ending == "jpg" else "WEBP"
+    return PhotoWanted(photos[int(place) - 1].path, SIZES[size], kind)
+
+
+def _has(host: str | None, volume: int, generation: str) -> bool:
+    """Whether HOST has the photos of VOLUME; a crawl of a mirror names the host that it means."""
+    if host is None or generation == "no-map":
+        return True
+    if generation == "mirrors":
+        return host.endswith(".geobasket.ru")
+    return host == host_of(volume + (VOLUMES if generation == "moved" else 0))

@@ -1,0 +1,35 @@
+"""Whether an answer of the shop has the shape of a recorded one."""
+
+from typing import Any
+
+
+def assert_known(made: Any, recorded: Any, place: str = "") -> None:
+    """Every field that MADE has stands in RECORDED too, with a value of the same type."""
+    if isinstance(made, dict):
+        assert isinstance(recorded, dict), place
+        for name, value in made.items():
+            assert name in recorded, f"{place}.{name} is nowhere in the recorded page"
+            assert_known(value, recorded[name], f"{place}.{name}")
+    elif isinstance(made, list):
+        assert isinstance(recorded, list), place
+        # The recorded elements together: one of them may lack what another has.
+        like = _merged(recorded)
+        for value in made:
+            if like is not None:
+                assert_known(value, like, f"{place}[]")
+    elif made is not None and recorded is not None:
+        assert _kind(made) == _kind(recorded), f"{place}: {made!r} is not like {recorded!r}"
+
+
+def _kind(value: object) -> type:
+    return float if isinstance(value, int) and not isinstance(value, bool) else type(value)
+
+
+def _merged(values: list[Any]) -> Any:
+    """One value that has every field of VALUES."""
+    if values and all(isinstance(value, dict) for value in values):
+        names = dict.fromkeys(name for value in values for name in value)
+        return {name: _merged([v[name] for v in values if name in v]) for name in names}
+    if values and all(isinstance(value, list) for value in values):
+        return [one for value in values for one in value]
+    return values[0] if values else None

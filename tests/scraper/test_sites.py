@@ -1,0 +1,74 @@
+"""What is special about each shop, through the command, on the sample shop."""
+
+from pathlib import Path
+
+import pytest
+
+from scraper.sample_shop.server import ShopOptions, serve
+from tests.dataset.filling import photo_bytes
+from tests.scraper.crawling import crawl, rows
+
+PHOTOS = 5
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos" / "dress"
+    folder.mkdir(parents=True)
+    for number in range(PHOTOS):
+        (folder / f"{number}.jpg").write_bytes(photo_bytes(number, (200, 260)))
+    return folder.parent
+
+
+def options(photos: Path, site: str, generation: str) -> ShopOptions:
+    return ShopOptions(
+        photos=photos, site=site, generation=generation, duplicates=0, double_tagged=0
+    )
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "generation", ["today", "older", "preset", "hesitant", "moved", "mirrors", "no-map"]
+)
+def test_wildberries_photos_are_found_wherever_they_lie(
+    photos: Path, work: Path, generation: str
+) -> None:
+    with serve(options(photos, "wildberries", generation)) as shop:
+        status, said = crawl(shop, work, "--tags", "dress", site="wildberries")
+    assert status == 0, said
+    assert rows(work, "SELECT state, reason, count(*) FROM sightings GROUP BY 1, 2") == [
+        ("stored", None, PHOTOS)
+    ]
+    kinds = {kind for (kind,) in rows(work, "SELECT format FROM images")}
+    assert kinds == {"JPEG" if generation == "older" else "WEBP"}
+
+
+@pytest.mark.parametrize(
+    ("generation", "words"),
+    [("limited", "go on in about 2 seconds"), ("guarded", "set WILDBERRIES_TOKEN")],
+)
+def test_wildberries_refusals_are_explained(
+    photos: Path, work: Path, generation: str, words: str
+) -> None:
+    with serve(options(photos, "wildberries", generation)) as shop:
+        status, said = crawl(shop, work, "--tags", "dress", site="wildberries")
+    assert (status, words in said) == (1, True), said
+    assert rows(work, "SELECT state FROM searches") == [("failed",)]
+
+
+def test_the_cookie_of_a_browser_opens_wildberries(photos: Path, work: Path) -> None:
+    secrets = {"WILDBERRIES_TOKEN": "1.1000.verysecret"}
+    with serve(options(photos, "wildberries", "guarded")) as shop:
+        status, said = crawl(
+            shop, work, "--tags", "dress", "-v", site="wildberries", secrets=secrets
+        )
+    assert status == 0, said
+    assert "verysecret" not in said
+    files = [path for path in work.rglob("*") if path.is_file()]
+    assert [path for path in files if b"verysecret" in path.read_bytes()] == []
