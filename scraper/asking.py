@@ -3,7 +3,7 @@
 import asyncio
 
 from scraper.credentials import hide
-from scraper.download import Download
+from scraper.download import REDIRECTS, ROBOTS, Download
 from scraper.errors import NotNow, SiteRefused
 from scraper.fetching import Refused
 from scraper.spiders.base import Ask, HashtagSpider, Page
@@ -42,10 +42,11 @@ async def page_of(spider: HashtagSpider, download: Download, ask: Ask) -> tuple[
     """
     answer = await download(ask)
     if isinstance(answer, Refused):
-        if answer.reason == "robots.txt":
+        if answer.reason == ROBOTS:
             said = "the site's robots.txt forbids it, so it is not asked for"
         else:
-            said = f"{answer.reason}; {GO_ON}"
+            known = spider.circles if answer.reason == REDIRECTS else None
+            said = f"{known or answer.reason}; {GO_ON}"
         raise SiteRefused(hide(f"{ask.url}: {said}", spider.secrets))
     url, page = answer
     if not spider.readable(page):

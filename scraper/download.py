@@ -11,6 +11,7 @@ from scraper.fetching import Refused
 from scraper.settings import crawl_settings
 from scraper.spiders.base import Answer, Ask
 
+ROBOTS, REDIRECTS = "robots.txt", "too many redirects"
 # Where an Ask led to and what it answered, or why there is no answer.
 Download = Callable[[Ask], Awaitable[tuple[str, Answer] | Refused]]
 Main = Callable[[Download], Awaitable[None]]
@@ -57,9 +58,8 @@ class _Lender(scrapy.Spider):
         try:
             response = await self.crawler.engine.download_async(request)
         except IgnoreRequest as error:
-            return Refused(
-                "robots.txt" if "robots" in str(error) else str(error) or "too many redirects"
-            )
+            # Scrapy ignores what robots.txt forbids, and what redirects too often.
+            return Refused(ROBOTS if "robots" in str(error) else REDIRECTS)
         except Exception as error:  # noqa: BLE001 - whatever broke on the network is a reason
             return Refused(_network_reason(error))
         headers = {

@@ -6,7 +6,13 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from parsel import Selector
+from w3lib.encoding import html_to_unicode
+
 from scraper.errors import LayoutChanged
+
+# A page of sixty products with all their words is a tenth of this.
+LARGEST_PAGE = 10_000_000
 
 
 def json_object(body: bytes, url: str) -> dict[str, Any]:
@@ -15,6 +21,7 @@ def json_object(body: bytes, url: str) -> dict[str, Any]:
     Raises:
         LayoutChanged: it is none.
     """
+    _refuse_huge(body, url)
     try:
         value = json.loads(body)
     # Deep nesting ends in a RecursionError, other encodings in a UnicodeDecodeError (a ValueError).
@@ -23,6 +30,22 @@ def json_object(body: bytes, url: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise LayoutChanged(f"the answer is {type(value).__name__} instead of a JSON object", url)
     return value
+
+
+def web_page(body: bytes, url: str) -> Selector:
+    """BODY as a web page, in the encoding that it says, else UTF-8.
+
+    Raises:
+        LayoutChanged: it is far too large for one.
+    """
+    _refuse_huge(body, url)
+    _, page = html_to_unicode(None, body)
+    return Selector(text=page, type="html", huge_tree=False)
+
+
+def _refuse_huge(body: bytes, url: str) -> None:
+    if len(body) > LARGEST_PAGE:
+        raise LayoutChanged(f"the answer has {len(body):,} bytes, more than any page", url)
 
 
 def inside(value: object, *keys: str | int) -> Any:

@@ -117,6 +117,8 @@ class HashtagSpider:
     renews: ClassVar[bool] = False
     # Different hashtags that an account may ask for in seven days.
     weekly_hashtags: ClassVar[int | None] = None
+    # What the site means by redirects that never end, where that is known.
+    circles: ClassVar[str | None] = None
     # What every post that is read costs money for, where it does.
     charged: ClassVar[str | None] = None
 

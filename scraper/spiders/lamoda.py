@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urljoin, urlsplit
 
-from bs4 import BeautifulSoup, Tag
+from parsel import Selector
 
 from scraper.errors import LayoutChanged
-from scraper.reading import inside, text
+from scraper.reading import inside, text, web_page
 from scraper.spiders.base import Answer, Ask, HashtagSpider, Page, Photo, Post
 
 IMAGES = "https://a.lmcdn.ru"
 PER_PAGE = 60
 NOTHING_FOUND = "Поиск не дал результатов"
+ABROAD = "it answers addresses in Russia, Belarus and Kazakhstan only, and no proxies"
 CURRENCIES = {"ru": "RUB", "by": "BYN", "kz": "KZT"}
 
 
@@ -31,6 +32,7 @@ class Spider(HashtagSpider):
     checked = "2026-11"
     site_url = "https://www.lamoda.ru"
     image_url = IMAGES
+    circles = f"Lamoda sends this network address round in circles: {ABROAD}"
 
     def search_request(self, query: str, cursor: str | None) -> Ask:
         """The first page of the search, or the path and query that CURSOR is."""
@@ -43,10 +45,7 @@ class Spider(HashtagSpider):
     def refusal(self, answer: Answer) -> str | None:
         """Name the block of foreign addresses, a 403 with code 10403."""
         if answer.status == 403 and b"10403" in answer.body:
-            return (
-                "Lamoda blocks this network address (code 10403: it answers addresses in Russia,"
-                " Belarus and Kazakhstan only, and no proxies)"
-            )
+            return f"Lamoda blocks this network address (code 10403): {ABROAD}"
         return None
 
 
@@ -56,13 +55,13 @@ def read(body: bytes, url: str) -> Page:
     Raises:
         LayoutChanged: no product is found, and the page does not say that there is none.
     """
-    soup = BeautifulSoup(body, "lxml")
-    state = _state(soup)
-    total = _total(soup, state)
-    if not total and NOTHING_FOUND in soup.get_text(" "):
+    page = web_page(body, url)
+    state = _state(page)
+    total = _total(page, state)
+    if not total and _says(page, NOTHING_FOUND):
         # Products on such a page are advice ("you may like"), not what was asked for.
         return Page((), None, 0)
-    records = [*_state_products(state)] or [*_current_cards(soup)] or [*_older_cards(soup)]
+    records = [*_state_products(state)] or [*_current_cards(page)] or [*_older_cards(page)]
     if records:
         posts = _posts(records, url)
         return Page(posts, _next_cursor(url, len(records), total, _last_page(state)), total)
@@ -139,12 +138,17 @@ def _price(record: dict[str, Any]) -> float | None:
     return None
 
 
-def _state(soup: BeautifulSoup) -> dict[str, Any]:
+def _says(page: Selector, words: str) -> bool:
+    shown = page.xpath("//text()[not(ancestor::script or ancestor::style)]").getall()
+    return words in " ".join(" ".join(shown).split())
+
+
+def _state(page: Selector) -> dict[str, Any]:
     """The JSON behind `__NUXT__ =`; empty when there is none or it is not plain JSON."""
-    for script in soup.find_all("script"):
-        match = re.search(r"__NUXT__\s*=\s*(?=\{)", script.string or "")
+    for script in page.xpath("//script/text()").getall():
+        match = re.search(r"__NUXT__\s*=\s*(?=\{)", script)
         if match:
-            return _json(str(script.string)[match.end() :])
+            return _json(script[match.end() :])
     return {}
 
 
@@ -179,36 +183,33 @@ def _are_products(value: object) -> bool:
     return isinstance(value, list) and any(isinstance(p, dict) and "sku" in p for p in value)
 
 
-def _current_cards(soup: BeautifulSoup) -> Iterator[dict[str, Any]]:
-    for card in soup.select("div.x-product-card__card"):
-        link = card.select_one("a.x-product-card__link[href], a[href*='/p/']")
-        image = card.select_one("img.x-product-card__pic-img, img")
-        price = _card_text(card, "price-new", "price-single")
+def _current_cards(page: Selector) -> Iterator[dict[str, Any]]:
+    for card in page.css("div.x-product-card__card"):
+        link = card.css("a.x-product-card__link[href], a[href*='/p/']").attrib.get("href", "")
         yield {
-            "sku": _sku(str(link["href"])) if link else None,
-            "url": str(link["href"]) if link else None,
+            "sku": _sku(link),
+            "url": link or None,
             "brand": _card_text(card, "brand-name"),
             "name": _card_text(card, "product-name"),
-            "price_text": price,
-            "thumbnail": _source(image),
+            "price_text": _card_text(card, "price-new", "price-single"),
+            "thumbnail": _source(card),
         }
 
 
-def _card_text(card: Tag, *names: str) -> str | None:
+def _card_text(card: Selector, *names: str) -> str | None:
     for name in names:
-        found = card.select_one(f"[class*='x-product-card-description__{name}']")
+        found = card.css(f"[class*='x-product-card-description__{name}']")
         if found:
-            return text(found.get_text(" "))
+            return text(" ".join(found[0].xpath(".//text()").getall()))
     return None
 
 
-def _source(image: Tag | None) -> str | None:
-    if image is None:
-        return None
-    for name in ("src", "data-src"):
-        value = str(image.get(name) or "")
-        if _path(value):
-            return value
+def _source(card: Selector) -> str | None:
+    """The address of the card's photo: a lazy one stands in `data-src`."""
+    for image in (*card.css("img.x-product-card__pic-img"), *card.css("img")):
+        for name in ("src", "data-src"):
+            if _path(value := image.attrib.get(name, "")):
+                return value
     return None
 
 
@@ -217,27 +218,27 @@ def _sku(href: str) -> str | None:
     return match.group(1) if match else None
 
 
-def _older_cards(soup: BeautifulSoup) -> Iterator[dict[str, Any]]:
-    for card in soup.select("div.products-list-item[data-sku]"):
+def _older_cards(page: Selector) -> Iterator[dict[str, Any]]:
+    for card in page.css("div.products-list-item[data-sku]"):
         yield {
-            **{name.removeprefix("data-"): str(v) for name, v in card.attrs.items()},
-            "gallery": _gallery(str(card.get("data-gallery") or "")),
-            "thumbnail": str(card.get("data-src") or ""),
+            **{name.removeprefix("data-"): value for name, value in card.attrib.items()},
+            "gallery": _gallery(card.attrib.get("data-gallery", "")),
+            "thumbnail": card.attrib.get("data-src", ""),
         }
 
 
 def _gallery(text: str) -> list[Any]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return value if isinstance(value, list) else []
 
 
-def _total(soup: BeautifulSoup, state: dict[str, Any]) -> int | None:
-    counter = soup.select_one("[class*='d-catalog-header__product-counter']")
-    digits = re.sub(r"\D", "", counter.get_text()) if counter else ""
-    if digits:
+def _total(page: Selector, state: dict[str, Any]) -> int | None:
+    counter = page.css("[class*='d-catalog-header__product-counter']").xpath("string()").get("")
+    digits = re.sub(r"\D", "", counter)
+    if digits and len(digits) < 10:
         return int(digits)
     total = inside(_holder(state), "pagination", "total")
     return total if isinstance(total, int) else None

@@ -72,3 +72,18 @@ def test_the_cookie_of_a_browser_opens_wildberries(photos: Path, work: Path) -> 
     assert "verysecret" not in said
     files = [path for path in work.rglob("*") if path.is_file()]
     assert [path for path in files if b"verysecret" in path.read_bytes()] == []
+
+
+def test_lamoda_searches_that_lead_to_a_category_are_followed(photos: Path, work: Path) -> None:
+    with serve(options(photos, "lamoda", "category")) as shop:
+        status, said = crawl(shop, work, "--tags", "dress")
+        assert any(target.startswith("/c/2500/clothes-dress/") for target in shop.requests)
+    assert status == 0, said
+    assert rows(work, "SELECT count(*) FROM images WHERE state = 'stored'") == [(PHOTOS,)]
+
+
+def test_redirects_without_end_are_explained(photos: Path, work: Path) -> None:
+    with serve(options(photos, "lamoda", "circle")) as shop:
+        status, said = crawl(shop, work, "--tags", "dress")
+    assert status == 1
+    assert "round in circles: it answers addresses in Russia" in said

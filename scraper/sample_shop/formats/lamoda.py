@@ -13,8 +13,9 @@ from scraper.sample_shop.stock import Item, Stock
 PER_PAGE = 60
 SIZES = ((46, 66), (236, 341), (600, 866))
 IMAGES = "//a.lmcdn.ru"
-# state: cards and embedded JSON; cards: no JSON; old: the cards of years ago; blocked: a refusal.
-GENERATIONS = ("state", "cards", "old", "blocked")
+# state: cards and embedded JSON; cards: no JSON; old: the cards of years ago; category: a search
+# leads to a category's pages; blocked: a refusal; circle: redirects without end.
+GENERATIONS = ("state", "cards", "old", "category", "blocked", "circle")
 ROBOTS = """User-agent: *
 Disallow: /checkout/
 Disallow: /closed-sale/
@@ -31,13 +32,32 @@ def answer(stock: Stock, asked: Asked, generation: str = "state") -> Reply | Pho
         return photo
     if generation == "blocked":
         return foreign_address("203.0.113.7")
+    page = max(1, number_in(query.get("page"), 1))
     if asked.path == "/catalogsearch/result/":
-        return html(
-            search_page(
-                stock, query.get("q", ""), max(1, number_in(query.get("page"), 1)), generation
-            )
-        )
+        return _found(stock, query.get("q", ""), page, generation)
+    if match := re.fullmatch(r"/c/(\d+)/[^/]*/", asked.path):
+        label = _labels(stock).get(match.group(1))
+        return html(search_page(stock, label, page)) if label else html("<h1>404</h1>", 404)
     return _product(stock, asked.path, query) or html("<h1>404</h1>", 404)
+
+
+def _found(stock: Stock, word: str, page: int, generation: str) -> Reply:
+    if generation == "circle":
+        return _redirect(f"/catalogsearch/result/?q={quote(word)}", 307)
+    label = stock.vocabulary.label_or_own(word)
+    number = next((n for n, name in _labels(stock).items() if name == label), None)
+    if generation == "category" and number:
+        return _redirect(f"/c/{number}/clothes-{quote(label)}/?sf=1", 302)
+    return html(search_page(stock, word, page, generation))
+
+
+def _redirect(target: str, status: int) -> Reply:
+    return Reply(status, "text/html", b"", {"Location": target})
+
+
+def _labels(stock: Stock) -> dict[str, str]:
+    """The shop's categories by number: one for each label."""
+    return {str(2500 + n): label for n, label in enumerate(stock.counts())}
 
 
 def foreign_address(address: str) -> Reply:
@@ -78,12 +98,7 @@ def product_count(number: int) -> str:
 
 def search_state(shown: Sequence[Item], page: int, total: int) -> dict[str, Any]:
     """The state that a search page embeds."""
-    pagination = {
-        "pages": _pages(total),
-        "items_per_page": PER_PAGE,
-        "page": page,
-        "total": total,
-    }
+    pagination = {"pages": _pages(total), "items_per_page": PER_PAGE, "page": page}
     payload = {"products": [_record(item) for item in shown], "pagination": pagination}
     return {"layout": "default", "payload": {"state": {"payload": payload}}}
 
@@ -164,10 +179,8 @@ def _record(item: Item) -> dict[str, Any]:
         "price_amount": item.price,
         "gallery": [photo.path for photo in item.photos],
         "thumbnail": item.photos[0].path,
-        "sizes": [{"full_sku": f"{item.sku}R{size}", "title": str(size)} for size in (440, 460)],
+        "sizes": [{"full_sku": f"{item.sku}R{size}"} for size in (440, 460)],
         "color_family": item.colour,
-        "gender": item.gender,
-        "category": item.category,
     }
 
 

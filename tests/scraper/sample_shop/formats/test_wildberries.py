@@ -10,6 +10,7 @@ from scraper.errors import NotNow
 from scraper.sample_shop.formats import wildberries
 from scraper.sample_shop.replies import Asked, PhotoWanted, Reply
 from scraper.sample_shop.stock import Stock
+from scraper.spiders.base import Post
 from scraper.spiders.wildberries import Spider
 from tests.scraper.sample_shop.formats.shapes import assert_known
 from tests.scraper.sample_shop.formats.stocks import shop
@@ -44,7 +45,8 @@ def test_a_preset_and_the_map_of_hosts_are_as_recorded() -> None:
 def test_the_site_s_reader_reads_all_pages(generation: str) -> None:
     stock, spider = shop(230), Spider()
     spider.set_up(json.dumps(wildberries.upstreams()).encode())
-    found, cursor, pages = [], None, 0
+    found: list[Post] = []
+    cursor, pages = None, 0
     while pages == 0 or cursor is not None:
         body = json.dumps(page(stock, generation, cursor=cursor)).encode()
         read = spider.read(body, spider.search_request("polo", cursor).url)
