@@ -240,7 +240,7 @@ def test_a_site_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["crawl", "lamada", "--tags", "polo"], "there are: instagram, lamoda, "),
+        (["crawl", "lamada", "--tags", "polo"], "there are: "),
         (["crawl", "lamoda", "--tags", " , "], "names no tag"),
         (["crawl", "lamoda"], "--tags"),
         (["crawl", "lamoda", "--tags", "polo", "--site-url", "ftp://x"], "ftp://x"),
