@@ -17,6 +17,8 @@ from dataset.pose.views import WIDEN, look, mirrored, person_view, to_view
 
 # The sides of a person who is put beside another, in parts of the other's.
 SMALLER = 0.4, 0.85
+# Pixels of photos that stay in memory over the epochs, 3 bytes each.
+ROOM = 400_000_000
 # A joint of nobody: outside of every view.
 NOWHERE = -1e6
 # Sides of what is seen of a photo that shows nobody, in parts of its own.
@@ -53,11 +55,34 @@ class Augmentation:
     colour: float = 0.3
 
 
+class Opened:
+    """Photos that were opened once: decoding takes as long as all else. `room`: pixels to keep."""
+
+    def __init__(self, room: int = ROOM) -> None:
+        self.room = room
+        self._kept: dict[Path, Image.Image] = {}
+
+    def photo(self, path: Path) -> Image.Image:
+        """The photo at PATH, which nobody may change.
+
+        Raises:
+            Unreadable, OSError: as `open_photo`.
+        """
+        if (known := self._kept.get(path)) is not None:
+            return known
+        photo = open_photo(path)
+        pixels = photo.width * photo.height
+        if pixels <= self.room:
+            self.room -= pixels
+            self._kept[path] = photo
+        return photo
+
+
 class Samples(keras.utils.PyDataset):
     """Batches of one epoch: views (batch, *size, 3) float32 and targets (batch, *maps, joints).
 
     What comes depends on SEED only, so that a resumed training sees the same. `unreadable`: photos
-    that could not be opened, so far; nothing is learned in their place.
+    that could not be opened, so far; nothing is learned in their place. `opened`: kept over epochs.
     """
 
     def __init__(
@@ -68,11 +93,13 @@ class Samples(keras.utils.PyDataset):
         batch_size: int,
         seed: Sequence[int],
         augmentation: Augmentation,
+        opened: "Opened | None" = None,
     ) -> None:
-        super().__init__(workers=1, max_queue_size=6)
+        super().__init__(workers=2, max_queue_size=6)
         self.persons, self.mirror, self.size = persons, joints.mirrored, size
         self.batch_size, self.seed, self.augmentation = batch_size, tuple(seed), augmentation
         self.unreadable: dict[Path, str] = {}
+        self.opened = opened or Opened()
         by_size = sorted(persons, key=lambda person: person.area)
         self.largest = {person.image: person.annotation for person in by_size}
         self.order = np.random.default_rng(self.seed).permutation(len(persons))
@@ -127,7 +154,7 @@ class Samples(keras.utils.PyDataset):
 
     def _open(self, person: Person) -> Image.Image | None:
         try:
-            return open_photo(person.photo)
+            return self.opened.photo(person.photo)
         except (Unreadable, OSError) as error:
             self.unreadable[person.photo] = first_line(error)
             return None

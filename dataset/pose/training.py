@@ -24,7 +24,7 @@ from dataset.pose.loss import heat_map_loss
 from dataset.pose.models import GATE, SUFFIX, description_of
 from dataset.pose.network import ARCHITECTURES, build_hrnet
 from dataset.pose.registry import DEFAULT
-from dataset.pose.samples import Augmentation, Samples
+from dataset.pose.samples import Augmentation, Opened, Samples
 
 # As published: Adam, its rate a tenth after 170 of 210 epochs and a hundredth after 200.
 DECAYS = (170 / 210, 200 / 210)
@@ -105,8 +105,9 @@ def train_pose(options: PoseTraining) -> dict[str, Any]:
     network.compile(keras.optimizers.Adam(options.rate, epsilon=EPSILON), heat_map_loss)
     network.optimizer.build(network.trainable_variables)
     progress = resume(network, options) if options.resume else begin(options)
+    opened = Opened()
     for epoch in range(progress.epochs, options.epochs):
-        loss, unreadable = teach(network, people, empty, options, epoch)
+        loss, unreadable = teach(network, people, empty, options, epoch, opened)
         _name_unreadable(unreadable)
         found = found_in_boxes(Estimator(network, people.joints, options.size), held_out.persons)
         if not found.persons:
@@ -172,6 +173,7 @@ def teach(
     empty: Sequence[Person],
     options: PoseTraining,
     epoch: int,
+    opened: Opened,
 ) -> tuple[float, dict[Path, str]]:
     """One epoch of NETWORK on PEOPLE and some of EMPTY: its loss, and photos it could not read.
 
@@ -189,6 +191,7 @@ def teach(
         options.batch_size,
         (options.seed, epoch),
         Augmentation(whole=options.whole),
+        opened,
     )
     loss = float(network.fit(samples, shuffle=False, verbose=0).history["loss"][0])
     if not np.isfinite(loss):
