@@ -8,6 +8,7 @@ import pytest
 from scraper.errors import LayoutChanged
 from scraper.spiders.base import Answer, Photo
 from scraper.spiders.lamoda import Spider, read
+from tests.scraper.spiders.test_contract import without_each
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "lamoda"
 SEARCH = "https://www.lamoda.ru/catalogsearch/result/?q=%D0%BF%D0%BE%D0%BB%D0%BE"
@@ -33,6 +34,21 @@ def test_the_embedded_state_gives_every_photo_of_a_product() -> None:
         "https://a.lmcdn.ru/img236x341/M/P/MP002XW1G7O5_22861704_1_v1.jpg",
     )
     assert (second.title, second.price) == ("Поло мужское Lacoste", 15990.0)
+
+
+def test_a_state_without_one_of_its_fields_is_no_crash_and_no_empty_page() -> None:
+    text = recorded("polo.html").decode()
+    state = json.loads(
+        text[text.index("{", text.index("__NUXT__")) : text.rindex(";</")][:-2] + "}"
+    )
+    whole = {"MP002XW1G7O5", "RTLADA204601"}
+    for less in without_each(state):
+        body = f"<script>window.__NUXT__ = {json.dumps(less)};</script>".encode()
+        try:
+            page = read(body, SEARCH)
+        except LayoutChanged:
+            continue
+        assert page.posts and {post.site_id for post in page.posts} <= whole
 
 
 def test_the_next_page_is_asked_for_while_the_total_says_that_there_is_one() -> None:
