@@ -26,7 +26,7 @@ from dataset.catalogue.tables import (
 from dataset.duplicates import HashIndex
 from dataset.labels import normalise
 from scraper.fetching import GONE, Fetched, Refused
-from scraper.hashtags import hashtags_in
+from scraper.hashtags import as_hashtag, hashtags_in
 from scraper.spiders.base import Page, Photo, Post
 
 
@@ -95,8 +95,8 @@ def _save_post(session: Session, search: Search, post: Post) -> None:
 
 def _found_under(query: str, hashtags: Sequence[str]) -> list[str]:
     """The words of QUERY among HASHTAGS; all where none is, as a site may see more than we do."""
-    words = query.split(OR)
-    return [word for word in words if word in hashtags] or words
+    words, tags = query.split(OR), {as_hashtag(tag) for tag in hashtags}
+    return [word for word in words if as_hashtag(word) in tags] or words
 
 
 def _renew_address(sighting: Sighting, photo: Photo) -> None:

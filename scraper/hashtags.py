@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
 ADDRESS = re.compile(r"\b(?:https?://|www\.)\S+", re.IGNORECASE)
@@ -20,6 +20,19 @@ def hashtags_in(text: str | None) -> tuple[str, ...]:
     """
     found = (tag.strip("_" + JOINERS) for tag in _runs(ADDRESS.sub(" ", text or "")))
     return tuple(dict.fromkeys(tag for tag in found if tag and not tag.isdecimal()))
+
+
+def as_hashtag(word: str) -> str:
+    """WORD as a hashtag without its sign: "polo shirt" is poloshirt; empty where nothing is left."""
+    return "".join(letter for letter in word if _belongs(letter))
+
+
+def unlike(words: Iterable[str]) -> list[str]:
+    """WORDS without those that make the same hashtag as an earlier one."""
+    first: dict[str, str] = {}
+    for word in words:
+        first.setdefault(as_hashtag(word), word)
+    return list(first.values())
 
 
 def _runs(text: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urlsplit
 
 from scraper.credentials import Credential
 from scraper.errors import LayoutChanged, SiteRefused
-from scraper.hashtags import hashtags_in
+from scraper.hashtags import as_hashtag, hashtags_in, unlike
 from scraper.reading import inside, json_object, moment, objects, text, web_address
 from scraper.spiders.base import Answer, Ask, Check, HashtagSpider, Page, Photo, Post, Setting
 
@@ -58,7 +58,7 @@ class Spider(HashtagSpider):
 
     def queries(self, words: Sequence[str]) -> Sequence[tuple[str, ...]]:
         """Each hashtag once: "polo shirt" and "poloshirt" are the same here."""
-        return [(word,) for word in {_tag(word): word for word in reversed(words)}.values()][::-1]
+        return [(word,) for word in unlike(words)]
 
     def search_request(self, query: str, cursor: str | None) -> Ask:
         """The hashtag's id; with its number as CURSOR its first photos, else the page CURSOR is.
@@ -67,7 +67,7 @@ class Spider(HashtagSpider):
             SiteRefused: QUERY has nothing that a hashtag can hold.
         """
         if cursor is None:
-            tag = _tag(query)
+            tag = as_hashtag(query)
             if not tag:
                 raise SiteRefused(f"{query!r} has no letter or digit to make a hashtag of")
             return self._ask("ig_hashtag_search", user_id=self._user(), q=tag)
@@ -121,10 +121,6 @@ class Spider(HashtagSpider):
             Check("account", self._ask(user, fields="username"), _say_account),
             Check("hashtags of the last 7 days", asked, _say_hashtags),
         )
-
-
-def _tag(word: str) -> str:
-    return re.sub(r"\W", "", word)
 
 
 def _say_account(body: bytes) -> str:

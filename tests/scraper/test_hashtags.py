@@ -2,7 +2,7 @@
 
 import pytest
 
-from scraper.hashtags import hashtags_in
+from scraper.hashtags import as_hashtag, hashtags_in, unlike
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,10 @@ from scraper.hashtags import hashtags_in
 )
 def test_hashtags_in(text: str | None, tags: tuple[str, ...]) -> None:
     assert hashtags_in(text) == tags
+
+
+def test_words_as_hashtags() -> None:
+    words = ("polo shirt", "t-shirt", "#Поло", "polo_shirt", "हिन्दी", "👗")
+    tags = ("poloshirt", "tshirt", "Поло", "polo_shirt", "हिन्दी", "")
+    assert tuple(map(as_hashtag, words)) == tags
+    assert unlike(["polo", "polo shirt", "poloshirt", "po-lo"]) == ["polo", "polo shirt"]
