@@ -23,7 +23,7 @@ def hashtags_in(text: str | None) -> tuple[str, ...]:
 
 
 def as_hashtag(word: str) -> str:
-    """WORD as a hashtag without its sign: "polo shirt" is poloshirt; empty where nothing is left."""
+    """WORD as a hashtag without its sign: "polo shirt" is poloshirt; a lone emoji is nothing."""
     return "".join(letter for letter in word if _belongs(letter))
 
 
