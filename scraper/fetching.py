@@ -53,7 +53,8 @@ async def fetch_image(
     outcome: Answer | Refused = Refused("no address")
     for address in addresses:
         outcome = await download(address)
-        if isinstance(outcome, Refused) or outcome.status not in (404, 410):
+        # Stores of photos say 403 of what is not there, too.
+        if isinstance(outcome, Refused) or f"HTTP {outcome.status}" not in GONE:
             break
     if isinstance(outcome, Refused):
         return outcome

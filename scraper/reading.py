@@ -1,10 +1,12 @@
 """What readers of pages share: strict about what they need, tolerant about the rest."""
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from parsel import Selector
 from w3lib.encoding import html_to_unicode
@@ -13,6 +15,8 @@ from scraper.errors import LayoutChanged
 
 # A page of sixty products with all their words is a tenth of this.
 LARGEST_PAGE = 10_000_000
+# One half of a pair is no letter: neither SQLite nor a file takes it.
+HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def json_object(body: bytes, url: str) -> dict[str, Any]:
@@ -24,6 +28,8 @@ def json_object(body: bytes, url: str) -> dict[str, Any]:
     _refuse_huge(body, url)
     try:
         value = json.loads(body)
+        if HALF.search(body):
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     # Deep nesting ends in a RecursionError, other encodings in a UnicodeDecodeError (a ValueError).
     except (ValueError, RecursionError) as error:
         raise LayoutChanged(f"the answer is no JSON ({type(error).__name__})", url) from error
@@ -79,8 +85,13 @@ def number(value: object) -> int | None:
 
 def web_address(value: object) -> str | None:
     """VALUE where it is an http or https address."""
-    good = isinstance(value, str) and value.startswith(("https://", "http://"))
-    return str(value) if good and " " not in str(value) and len(str(value)) < 4000 else None
+    if not isinstance(value, str) or not value.startswith(("https://", "http://")):
+        return None
+    try:
+        good = bool(urlsplit(value).hostname) and urlsplit(value).port != 0
+    except ValueError:
+        return None
+    return value if good and not re.search(r"\s", value) and len(value) < 4000 else None
 
 
 def moment(value: object) -> datetime | None:

@@ -27,9 +27,10 @@ def fetch(
     return asyncio.run(fetch_image(download, tuple(answers), ImageStore(folder))), asked
 
 
-def test_the_first_address_that_is_there_is_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_the_first_address_that_is_there_is_taken(tmp_path: Path, status: int) -> None:
     answers: dict[str, Answer | Refused] = {
-        "large": Answer(404, b"", {}),
+        "large": Answer(status, b"", {}),
         "middle": Answer(200, PHOTO, {"content-type": "text/plain"}),
         "small": Answer(200, photo_bytes(2), {}),
     }

@@ -1,6 +1,6 @@
 """Searches whose pages come back end."""
 
-from scraper.paging import NOTHING_NEW, Paging
+from scraper.paging import EMPTY, NOTHING_NEW, Paging
 from scraper.spiders.base import Page, Post
 
 
@@ -27,6 +27,13 @@ def test_new_cursors_to_the_same_posts_end_the_search_after_a_while() -> None:
 
 def test_pages_of_videos_only_are_no_circle() -> None:
     paging, cursor = Paging(), None
-    for n in range(20):
-        cursor = paging.checked(page(cursor=f"c{n}"), cursor).next_cursor
+    for n in range(EMPTY + 1):
+        videos = Page((), f"c{n}", skipped={"videos": 1})
+        cursor = paging.checked(videos, cursor).next_cursor
         assert cursor is not None
+
+
+def test_pages_of_nothing_at_all_end_at_last() -> None:
+    paging = Paging()
+    cursors = [paging.checked(page(cursor=f"c{n}"), f"c{n - 1}").next_cursor for n in range(EMPTY)]
+    assert cursors[-2:] == [f"c{EMPTY - 2}", None]

@@ -21,7 +21,13 @@ def test_values() -> None:
     assert text("  two \n words ") == "two words" and text(" ") is None and text(7) is None
     assert [number(v) for v in (7, "7", -1, True, "x", 7.5, "٧", None)] == [7, 7, *[None] * 6]
     assert web_address("https://a.example/x") and not web_address("javascript:alert(1)")
-    assert web_address("https://a.example/ x") is None and web_address(7) is None
+    for bad in ("https://a.example/ x", "https://[a/x", "https:///x", "http://a:b/", 7, None):
+        assert web_address(bad) is None
+
+
+def test_half_a_letter_is_replaced_and_a_whole_one_kept() -> None:
+    assert json_object(rb'{"a": "\ud83d\udc57 \ud83d #polo"}', "") == {"a": "\N{DRESS} ? #polo"}
+    assert json_object('{"a": "поло"}'.encode("utf-16"), "") == {"a": "поло"}
 
 
 @pytest.mark.parametrize(
