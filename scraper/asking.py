@@ -6,7 +6,7 @@ from scraper.credentials import hide
 from scraper.download import REDIRECTS, ROBOTS, Download
 from scraper.errors import NotNow, SiteRefused
 from scraper.fetching import Refused
-from scraper.spiders.base import Ask, HashtagSpider, Page
+from scraper.spiders.base import Answer, Ask, HashtagSpider, Page
 
 GO_ON = "repeat the command to go on from here"
 # Seconds to wait before a page that was empty though posts were promised is asked for again.
@@ -22,20 +22,40 @@ async def read_page(
         SiteRefused: it did not come; the message says why, and holds no credential.
         LayoutChanged: it can't be read.
     """
+    page, _ = await read_answer(spider, download, query, cursor)
+    return page
+
+
+async def read_answer(
+    spider: HashtagSpider, download: Download, query: str, cursor: str | None
+) -> tuple[Page, Answer]:
+    """As `read_page`, with the answer that the page was read from."""
     ask = spider.search_request(query, cursor)
-    for pause in PAUSES:
+    pauses = iter(PAUSES)
+    while True:
+        answer, url = await answer_of(spider, download, ask)
         try:
-            return spider.read(*await page_of(spider, download, ask))
-        except NotNow:
-            await asyncio.sleep(pause)
-    try:
-        return spider.read(*await page_of(spider, download, ask))
-    except NotNow as problem:
-        raise NotNow(f"{problem.message}, {len(PAUSES) + 1} times; {GO_ON} later") from problem
+            return spider.read(answer.body, url), answer
+        except NotNow as problem:
+            pause = next(pauses, None)
+            if pause is None:
+                times = len(PAUSES) + 1
+                raise NotNow(f"{problem.message}, {times} times; {GO_ON} later") from problem
+        await asyncio.sleep(pause)
 
 
 async def page_of(spider: HashtagSpider, download: Download, ask: Ask) -> tuple[bytes, str]:
     """The body that ASK brought, and the address that it came from.
+
+    Raises:
+        SiteRefused: as `answer_of`.
+    """
+    answer, url = await answer_of(spider, download, ask)
+    return answer.body, url
+
+
+async def answer_of(spider: HashtagSpider, download: Download, ask: Ask) -> tuple[Answer, str]:
+    """The answer that ASK brought, one that can be read, and the address that it came from.
 
     Raises:
         SiteRefused: there is none; the message says why, and holds no credential.
@@ -53,4 +73,4 @@ async def page_of(spider: HashtagSpider, download: Download, ask: Ask) -> tuple[
         known = spider.refusal(page)
         said = known or f"HTTP {page.status}"
         raise SiteRefused(hide(f"{url}: {said}; {GO_ON}", spider.secrets))
-    return page.body, url
+    return page, url

@@ -7,13 +7,15 @@ import click
 
 from dataset.errors import Failure
 from dataset.text_table import table
-from scraper.asking import page_of, read_page
+from scraper.asking import page_of, read_answer, read_page
 from scraper.credentials import hide
 from scraper.download import Download, run_with_downloader
-from scraper.spiders.base import HashtagSpider, Page, Post
+from scraper.spiders.base import Ask, HashtagSpider, Page, Post
 
 # A site may lead to its first posts in steps.
 STEPS = 3
+# A count of an archive comes a month at a time; so many are more than any archive has.
+COUNTS = 600
 FIELDS = (
     *("photos", "title", "brand", "price", "currency", "author", "posted", "hashtags"),
     "attributes",
@@ -48,9 +50,11 @@ def check(spider: HashtagSpider, word: str, live: bool, verbose: bool) -> bool:
             except Failure as problem:
                 findings.note(one.name, hide(problem.message, spider.secrets), good=False)
         try:
-            page = await first_posts(spider, download, word)
+            page, left = await first_posts(spider, download, word)
             pages.append(page)
             findings.note(f"search for {word!r}", _found(page))
+            if left:
+                findings.note("limit of searches", left)
         except Failure as problem:
             findings.note(f"search for {word!r}", hide(problem.message, spider.secrets), good=False)
 
@@ -62,19 +66,21 @@ def check(spider: HashtagSpider, word: str, live: bool, verbose: bool) -> bool:
     return ended and findings.good
 
 
-async def first_posts(spider: HashtagSpider, download: Download, word: str) -> Page:
-    """The first page that holds posts found under WORD, or the last of STEPS.
+async def first_posts(
+    spider: HashtagSpider, download: Download, word: str
+) -> tuple[Page, str | None]:
+    """The first page that holds posts found under WORD, or the last of STEPS; what limits leave.
 
     Raises:
         SiteRefused, LayoutChanged: there is none.
     """
     query, cursor = spider.queries([word])[0][0], None
     for _ in range(STEPS):
-        page = await read_page(spider, download, query, cursor)
+        page, answer = await read_answer(spider, download, query, cursor)
         if page.posts or page.next_cursor is None:
             break
         cursor = page.next_cursor
-    return page
+    return page, spider.left(answer)
 
 
 def _found(page: Page) -> str:
@@ -106,18 +112,32 @@ async def estimate(
     for query in queries:
         ask = spider.count_request(query)
         if ask is not None:
-            count = spider.count(*await page_of(spider, download, ask))
+            counts.append((query, await _counted(spider, download, ask)))
         else:
-            count = (await read_page(spider, download, query, None)).total
-        counts.append((query, count))
+            page = await read_page(spider, download, query, None)
+            counts.append((query, page.total))
     return counts
+
+
+async def _counted(spider: HashtagSpider, download: Download, ask: Ask | None) -> int | None:
+    """The sum of a count's pieces, the first of which ASK asks for; None where one isn't said."""
+    total = 0
+    for _ in range(COUNTS):
+        if ask is None:
+            break
+        body, url = await page_of(spider, download, ask)
+        count = spider.count(body, url)
+        if count is None:
+            return None
+        total, ask = total + count, spider.count_more(body, url)
+    return total
 
 
 def show_estimate(spider: HashtagSpider, counts: Sequence[tuple[str, int | None]]) -> str:
     """COUNTS as a table, with their sum and what it costs."""
     rows = [(query, "not said" if count is None else str(count)) for query, count in counts]
     total = sum(count or 0 for _, count in counts)
-    cost = f"; {spider.charged}" if spider.charged else ""
+    cost = f": at most ${total * spider.dollars:,.2f}; {spider.charged}" if spider.charged else ""
     return f"{table(('search', 'posts'), rows)}\n{total} posts in all{cost}"
 
 

@@ -119,8 +119,9 @@ class HashtagSpider:
     weekly_hashtags: ClassVar[int | None] = None
     # What the site means by redirects that never end, where that is known.
     circles: ClassVar[str | None] = None
-    # What every post that is read costs money for, where it does.
+    # Where posts cost money: for what, and at most how many US dollars each.
     charged: ClassVar[str | None] = None
+    dollars: ClassVar[float] = 0.0
 
     def __init__(
         self,
@@ -211,6 +212,14 @@ class HashtagSpider:
     def count(self, body: bytes, url: str) -> int | None:
         """How many posts the answer to `count_request` speaks of."""
         return self.read(body, url).total
+
+    def count_more(self, body: bytes, url: str) -> Ask | None:
+        """How to ask for the rest of a count that comes in pieces; None: this was the last."""
+        return None
+
+    def left(self, answer: Answer) -> str | None:
+        """What is left of a limit after ANSWER, where its headers say that."""
+        return None
 
     def checks(self) -> Sequence[Check]:
         """What to ask to know whose credentials these are and what is left of their limits."""
