@@ -2,12 +2,12 @@
 
 import re
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 from dataset.labels import normalise
+from scraper.sample_shop.captions import caption, tag
 from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, number_in, plain
-from scraper.sample_shop.stock import Item, PhotoSource, Stock
+from scraper.sample_shop.stock import PhotoSource, Stock
 
 # expiring: the addresses of a list have run out, those of a post asked for alone are good.
 GENERATIONS = ("today", "expiring", "expired-token", "limited", "hashtag-limit")
@@ -148,31 +148,11 @@ def video(label: str) -> dict[str, Any]:
         "media_type": "VIDEO",
         "media_url": f"{HOST}/v/t50.2886-16/{number}_n.mp4?oh={GOOD}&oe=6F20AB16",
         "permalink": f"https://www.instagram.com/reel/{number}/",
-        "caption": f"#{_tag(label)} in motion",
+        "caption": f"#{tag(label)} in motion",
         "timestamp": "2026-11-20T07:30:00+0000",
         "like_count": 9,
         "comments_count": 1,
     }
-
-
-def caption(item: Item, stock: Stock) -> str:
-    """What people write: words, hashtags in two scripts, an address whose # is none."""
-    tags = " ".join(f"#{_tag(word)}" for word in _words(item.labels, stock))
-    return (
-        f"{item.name} {item.brand}\n{tags} #{_tag(item.colour)} https://example.com/{item.sku}#top"
-    )
-
-
-def _words(labels: Sequence[str], stock: Stock) -> list[str]:
-    found = []
-    for label in labels:
-        words = stock.vocabulary.words_of(label)
-        found += [label, *words[-1:]]
-    return list(dict.fromkeys(found))
-
-
-def _tag(word: str) -> str:
-    return re.sub(r"[\W_]+", "_", word).strip("_")
 
 
 def photo_address(photo: PhotoSource, signature: str) -> str:
