@@ -121,10 +121,9 @@ async def estimate(
 
 async def _counted(spider: HashtagSpider, download: Download, ask: Ask | None) -> int | None:
     """The sum of a count's pieces, the first of which ASK asks for; None where one isn't said."""
-    total = 0
-    for _ in range(COUNTS):
-        if ask is None:
-            break
+    total, asked = 0, set[str]()
+    while ask is not None and ask.url not in asked and len(asked) < COUNTS:
+        asked.add(ask.url)
         body, url = await page_of(spider, download, ask)
         count = spider.count(body, url)
         if count is None:
@@ -137,7 +136,9 @@ def show_estimate(spider: HashtagSpider, counts: Sequence[tuple[str, int | None]
     """COUNTS as a table, with their sum and what it costs."""
     rows = [(query, "not said" if count is None else str(count)) for query, count in counts]
     total = sum(count or 0 for _, count in counts)
-    cost = f": at most ${total * spider.dollars:,.2f}; {spider.charged}" if spider.charged else ""
+    # Whole cents, upwards, in whole numbers: a tenth of a cent is no float.
+    cents = -(-total * round(spider.dollars * 1000) // 10)
+    cost = f": at most ${cents / 100:,.2f}; {spider.charged}" if spider.charged else ""
     return f"{table(('search', 'posts'), rows)}\n{total} posts in all{cost}"
 
 

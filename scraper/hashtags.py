@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import takewhile
 
 ADDRESS = re.compile(r"\b(?:https?://|www\.)\S+", re.IGNORECASE)
@@ -33,6 +33,17 @@ def unlike(words: Iterable[str]) -> list[str]:
     for word in words:
         first.setdefault(as_hashtag(word), word)
     return list(first.values())
+
+
+def grouped(words: Iterable[str], fits: Callable[[Sequence[str]], bool]) -> list[tuple[str, ...]]:
+    """WORDS in order, as many together as one search FITS."""
+    groups: list[list[str]] = []
+    for word in words:
+        if groups and fits([*groups[-1], word]):
+            groups[-1].append(word)
+        else:
+            groups.append([word])
+    return [tuple(group) for group in groups]
 
 
 def _runs(text: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from parsel import Selector
 from w3lib.encoding import html_to_unicode
@@ -54,6 +54,14 @@ def _refuse_huge(body: bytes, url: str) -> None:
         raise LayoutChanged(f"the answer has {len(body):,} bytes, more than any page", url)
 
 
+def json_or_nothing(body: bytes) -> dict[str, Any]:
+    """BODY as a JSON object, empty where it is none: what an error says is read if it can be."""
+    try:
+        return json_object(body, "")
+    except LayoutChanged:
+        return {}
+
+
 def inside(value: object, *keys: str | int) -> Any:
     """What stands in VALUE under KEYS, or None where the way breaks off."""
     for key in keys:
@@ -69,6 +77,11 @@ def inside(value: object, *keys: str | int) -> Any:
 def objects(value: object) -> list[dict[str, Any]]:
     """The JSON objects of the list VALUE; none where it is no list."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def by_key(value: object, key: str) -> dict[str, dict[str, Any]]:
+    """The JSON objects of the list VALUE by their text under KEY."""
+    return {name: one for one in objects(value) if (name := text(one.get(key)))}
 
 
 def text(value: object) -> str | None:
@@ -92,6 +105,12 @@ def web_address(value: object) -> str | None:
     except ValueError:
         return None
     return value if good and not re.search(r"\s", value) and len(value) < 4000 else None
+
+
+def with_query(url: str, **changed: str) -> str:
+    """URL with the values CHANGED in its query."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(query=urlencode(dict(parse_qsl(parts.query)) | changed)))
 
 
 def moment(value: object) -> datetime | None:

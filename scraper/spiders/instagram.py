@@ -13,7 +13,15 @@ from urllib.parse import urlencode, urlsplit
 from scraper.credentials import Credential
 from scraper.errors import LayoutChanged, SiteRefused
 from scraper.hashtags import as_hashtag, hashtags_in, unlike
-from scraper.reading import inside, json_object, moment, objects, text, web_address
+from scraper.reading import (
+    inside,
+    json_object,
+    json_or_nothing,
+    moment,
+    objects,
+    text,
+    web_address,
+)
 from scraper.spiders.base import Answer, Ask, Check, HashtagSpider, Page, Photo, Post, Setting
 
 FIELDS = (
@@ -134,10 +142,7 @@ def _say_hashtags(body: bytes) -> str:
 
 
 def _error(body: bytes) -> dict[str, Any]:
-    try:
-        error = inside(json_object(body, ""), "error")
-    except LayoutChanged:
-        return {}
+    error = json_or_nothing(body).get("error")
     return error if isinstance(error, dict) else {}
 
 

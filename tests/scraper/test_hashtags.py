@@ -2,7 +2,7 @@
 
 import pytest
 
-from scraper.hashtags import as_hashtag, hashtags_in, unlike
+from scraper.hashtags import as_hashtag, grouped, hashtags_in, unlike
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,10 @@ def test_words_as_hashtags() -> None:
     tags = ("poloshirt", "tshirt", "Поло", "polo_shirt", "हिन्दी", "")
     assert tuple(map(as_hashtag, words)) == tags
     assert unlike(["polo", "polo shirt", "poloshirt", "po-lo"]) == ["polo", "polo shirt"]
+
+
+def test_words_in_groups_that_fit() -> None:
+    words = ["a", "bb", "c", "dddd", "e"]
+    assert grouped(words, lambda group: len("".join(group)) <= 3) == [
+        *(("a", "bb"), ("c",), ("dddd",), ("e",))
+    ]

@@ -1,5 +1,6 @@
 """Whether an answer of the shop has the shape of a recorded one."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -33,3 +34,17 @@ def _merged(values: list[Any]) -> Any:
     if values and all(isinstance(value, list) for value in values):
         return [one for value in values for one in value]
     return values[0] if values else None
+
+
+def shape(value: Any) -> Any:
+    """Keys and types, without the values; a list is as its first."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [shape(inner) for inner in value[:1]]
+    return type(value).__name__
+
+
+def fields(records: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The keys that any of RECORDS has."""
+    return {key for record in records for key in record}

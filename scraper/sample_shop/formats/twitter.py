@@ -1,0 +1,278 @@
+"""X's API v2, as `scraper/spiders/twitter.py` reads it: pure, from stock to bytes."""
+
+import re
+import zlib
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from scraper.hashtags import as_hashtag, hashtags_in
+from scraper.sample_shop.captions import caption, tag
+from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, plain
+from scraper.sample_shop.stock import Item, PhotoSource, Stock
+
+# no-orig: photos have no original; partial: authors and some photos are withheld; old-since: X
+# knows no posts as old as `since_id`; the others are refusals.
+GENERATIONS = (
+    *("today", "no-orig", "partial", "old-since", "wrong-token", "no-credits", "not-enrolled"),
+    *("usage-capped", "limited", "overloaded"),
+)
+ROBOTS = "User-agent: *\nAllow: /\n"
+HOST = "https://pbs.twimg.com"
+PROBLEMS = "https://api.twitter.com/2/problems"
+# A post's number tells its time: milliseconds since EPOCH above 22 bits.
+NEWEST, STEP = 1_990_000_000_000_000_000, 60_000 << 22
+EPOCH = 1_288_834_974_657
+MEDIA, AUTHORS = 1_980_000_000_000_000_000, 2_244_990_000
+# A post has at most four photos.
+PLACES = 4
+SIZES = {"large": 2048, "medium": 1200, "small": 680, "thumb": 150}
+RESET = 1_795_000_500
+LIMITS = {
+    "x-rate-limit-limit": "450",
+    "x-rate-limit-remaining": "449",
+    "x-rate-limit-reset": str(RESET),
+}
+PAGE, LARGEST_PAGE = 10, {"recent": 100, "all": 500}
+LONGEST_QUERY = {"recent": 512, "all": 1024}
+TOKEN = "b26v89c19zqg"
+USAGE = {
+    "cap_reset_day": 10,
+    "project_cap": "2000000",
+    "project_id": "1369785403853424",
+    "project_usage": "43435",
+}
+
+
+def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
+    """What the API, or its photo host, answers to ASKED."""
+    if asked.path == "/robots.txt":
+        return plain(ROBOTS)
+    if asked.path.startswith("/media/"):
+        return _photo(asked, generation)
+    if reply := refused(asked, generation):
+        return reply
+    if asked.path == "/2/usage/tweets":
+        return as_json({"data": USAGE})
+    match = re.fullmatch(r"/2/tweets/(search|counts)/(recent|all)", asked.path)
+    if match is None:
+        return problem(404, "Not Found Error", "resource-not-found")
+    what, kind = match.groups()
+    if wrong := _wrong(asked, kind, generation):
+        return invalid(*wrong)
+    numbers = _found(stock, asked)
+    if what == "counts":
+        return count(asked, numbers, kind)
+    return _search(stock, asked, numbers, generation)
+
+
+def problem(status: int, title: str, kind: str | None = None, detail: str | None = None) -> Reply:
+    """A problem document with its status, and how the limit stands."""
+    said = {
+        "title": title,
+        "type": f"{PROBLEMS}/{kind}" if kind else "about:blank",
+        "status": status,
+        "detail": detail or title,
+    }
+    return as_json(said, status, LIMITS | {"x-rate-limit-remaining": "0"})
+
+
+def invalid(name: str, value: str, message: str) -> Reply:
+    """The refusal of the parameter NAME."""
+    said = {
+        "errors": [{"parameters": {name: [value]}, "message": message}],
+        "title": "Invalid Request",
+        "detail": "One or more parameters to your request was invalid.",
+        "type": f"{PROBLEMS}/invalid-request",
+    }
+    return as_json(said, 400)
+
+
+def refused(asked: Asked, generation: str) -> Reply | None:
+    """Why nothing is answered: no token, or what GENERATION stands for."""
+    if not asked.token:
+        return problem(401, "Unauthorized")
+    said = {
+        # Some answers repeat what they were sent.
+        "wrong-token": (401, "Unauthorized", None, f"Unauthorized: {asked.token}"),
+        "no-credits": (402, "CreditsDepleted", "credits", "Your account has no credits."),
+        "not-enrolled": (403, "Client Forbidden", "client-not-enrolled", "Not enrolled."),
+        "usage-capped": (429, "UsageCapExceeded", "usage-capped", "Usage cap exceeded: Monthly"),
+        "limited": (429, "Too Many Requests"),
+        "overloaded": (503, "Service Unavailable"),
+    }.get(generation)
+    return problem(*said) if said else None  # type: ignore[arg-type]
+
+
+def _wrong(asked: Asked, kind: str, generation: str) -> tuple[str, str, str] | None:
+    """The parameter that X does not take, its value, and what X says."""
+    query = asked.query
+    text, since, size = query.get("query", ""), query.get("since_id"), query.get("max_results")
+    token = query.get("next_token")
+    if not text or len(text) > LONGEST_QUERY[kind]:
+        return "query", text, f"Length is {len(text)}; it must be 1 to {LONGEST_QUERY[kind]}."
+    if since and "start_time" in query:
+        return "since_id", since, "Invalid use of 'since_id' in conjunction with 'start_time'."
+    if since and generation == "old-since":
+        return "since_id", since, "'since_id' must be a tweet id created after [2026-11-13]."
+    if size and not PAGE <= _number(size) <= LARGEST_PAGE[kind]:
+        return "max_results", size, f"It must be from {PAGE} to {LARGEST_PAGE[kind]}."
+    if token and not re.fullmatch(TOKEN + r"\d+", token):
+        return "next_token", token, "The 'next_token' is invalid."
+    return None
+
+
+def _found(stock: Stock, asked: Asked) -> list[int]:
+    """The numbers of the posts that the query finds, the newest first."""
+    wanted = set(hashtags_in(asked.query.get("query", "")))
+    labels = {
+        label
+        for label in stock.counts()
+        if any(
+            as_hashtag(label) == one or stock.vocabulary.label_of(one) == label for one in wanted
+        )
+    }
+    since = _number(asked.query.get("since_id"))
+    items = enumerate(stock.items)
+    return [n for n, item in items if labels & set(item.labels) and post_id(n) > since]
+
+
+def count(asked: Asked, numbers: Sequence[int], kind: str) -> Reply:
+    """How many posts there are, as of one day; those of the archive in two pieces."""
+    half = len(numbers) // 2 if kind == "all" else len(numbers)
+    first = "next_token" not in asked.query
+    here = half if first else len(numbers) - half
+    day = _time(post_id(0)).replace(hour=0, minute=0, second=0, microsecond=0)
+    piece = {"start": _iso(day), "end": _iso(day + timedelta(days=1)), "tweet_count": here}
+    meta: dict[str, Any] = {"total_tweet_count": here}
+    if first and half < len(numbers):
+        meta["next_token"] = f"{TOKEN}{half}"
+    return as_json({"data": [piece], "meta": meta})
+
+
+def _search(stock: Stock, asked: Asked, numbers: Sequence[int], generation: str) -> Reply:
+    """A page of posts; the first one of all has a film and a sensitive post more."""
+    size = _number(asked.query.get("max_results")) or PAGE
+    start = _number(asked.query.get("next_token", "").removeprefix(TOKEN))
+    shown = numbers[start : start + size]
+    if not shown:
+        return as_json({"meta": {"result_count": 0}}, 200, LIMITS)
+    posts = [post(stock, number) for number in shown]
+    media = [one for number in shown for one in _media(stock.items[number], number)]
+    if start == 0 and "since_id" not in asked.query:
+        for more, its_media in (film(stock, shown[0]), sensitive(stock, shown[0])):
+            posts.append(more)
+            media.append(its_media)
+    users = {one["id"]: one for one in (author(stock.items[number]) for number in shown)}
+    includes: dict[str, Any] = {"media": media, "users": list(users.values())}
+    said: dict[str, Any] = {"data": posts, "includes": includes}
+    if generation == "partial":
+        said["errors"] = [
+            withheld("media", "attachments.media_keys", media.pop(0)["media_key"]),
+            *(withheld("user", "author_id", one["id"]) for one in includes.pop("users")),
+        ]
+    ids = sorted(int(one["id"]) for one in posts)
+    meta = {"newest_id": str(ids[-1]), "oldest_id": str(ids[0]), "result_count": len(posts)}
+    more = {"next_token": f"{TOKEN}{start + size}"} if start + size < len(numbers) else {}
+    return as_json(said | {"meta": meta | more}, 200, LIMITS)
+
+
+def withheld(what: str, parameter: str, value: str) -> dict[str, str]:
+    """The partial error of what is named beside the posts and not given."""
+    return {
+        "value": value,
+        "detail": f"Could not find {what} with {parameter}: [{value}].",
+        "title": "Not Found Error",
+        "resource_type": what,
+        "parameter": parameter,
+        "resource_id": value,
+        "type": f"{PROBLEMS}/resource-not-found",
+    }
+
+
+def post_id(number: int) -> int:
+    """The post NUMBER; the first is the newest, each a minute older than the one before."""
+    return NEWEST - number * STEP
+
+
+def post(stock: Stock, number: int) -> dict[str, Any]:
+    """The post NUMBER of STOCK."""
+    item = stock.items[number]
+    keys = [one["media_key"] for one in _media(item, number)]
+    return _post(post_id(number), caption(item, stock).replace("&", "&amp;"), item, keys)
+
+
+def _post(number: int, text: str, item: Item, keys: Sequence[str]) -> dict[str, Any]:
+    starts = {one: text.find(f"#{one}") for one in hashtags_in(text)}
+    tags = [{"start": n, "end": n + len(one) + 1, "tag": one} for one, n in starts.items()]
+    return {
+        "id": str(number),
+        "edit_history_tweet_ids": [str(number)],
+        "text": text,
+        "author_id": str(AUTHORS + _author(item)),
+        "created_at": _iso(_time(number)),
+        "lang": "ru",
+        "possibly_sensitive": False,
+        "attachments": {"media_keys": list(keys)},
+        "entities": {"hashtags": tags},
+    }
+
+
+def film(stock: Stock, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A post beside the post NUMBER that holds no photo, and its film."""
+    item, key = stock.items[number], f"7_{MEDIA + number * PLACES}"
+    text = f"#{tag(item.labels[0])} in motion"
+    media = {"media_key": key, "type": "video", "width": 720, "height": 1280}
+    return _post(post_id(number) - 1, text, item, [key]), media
+
+
+def sensitive(stock: Stock, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A post beside the post NUMBER that is marked as sensitive, and its photo."""
+    item = stock.items[number]
+    media = _photo_media(item.photos[0], f"3_{MEDIA - number - 1}")
+    said = _post(post_id(number) - 2, f"#{tag(item.labels[0])}", item, [media["media_key"]])
+    return said | {"possibly_sensitive": True}, media
+
+
+def _media(item: Item, number: int) -> list[dict[str, Any]]:
+    return [
+        _photo_media(photo, f"3_{MEDIA + number * PLACES + place}")
+        for place, photo in enumerate(item.photos[:PLACES])
+    ]
+
+
+def _photo_media(photo: PhotoSource, key: str) -> dict[str, Any]:
+    address = f"{HOST}/media/{photo.path.rpartition('/')[2]}"
+    return {"media_key": key, "type": "photo", "url": address, "width": 600, "height": 800}
+
+
+def author(item: Item) -> dict[str, Any]:
+    """Who posted ITEM: its brand."""
+    who = _author(item)
+    return {"id": str(AUTHORS + who), "name": item.brand, "username": f"brand_{who}"}
+
+
+def _author(item: Item) -> int:
+    return zlib.crc32(item.brand.encode()) % 100_000
+
+
+def _time(number: int) -> datetime:
+    return datetime.fromtimestamp(((number >> 22) + EPOCH) / 1000, timezone.utc)
+
+
+def _iso(time: datetime) -> str:
+    return f"{time:%Y-%m-%dT%H:%M:%S}.000Z"
+
+
+def _photo(asked: Asked, generation: str) -> Reply | PhotoWanted:
+    name, size = asked.path.removeprefix("/media/"), asked.query.get("name", "medium")
+    if size == "orig" and generation == "no-orig":
+        return plain("not found", 404)
+    side = SIZES.get(size)
+    if side is None and size != "orig":
+        return plain("no such size", 400)
+    return PhotoWanted(f"/{name[:1]}/{name[1:2]}/{name}", (side, side) if side else None)
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and re.fullmatch(r"[0-9]{1,20}", text) else 0

@@ -1,0 +1,132 @@
+"""The sample shop speaks X's format: the fields of the recorded answers, limits and refusals."""
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from dataset.labels import load_vocabulary
+from scraper.sample_shop.formats import twitter
+from scraper.sample_shop.replies import Asked, PhotoWanted, Reply
+from scraper.sample_shop.stock import Stock, drawn_plans, make_stock
+from tests.scraper.sample_shop.formats.shapes import fields, shape
+
+RECORDED = Path(__file__).parents[3] / "recorded" / "twitter"
+POLO = "query=" + quote("(#polo OR #поло) has:images -is:retweet")
+
+
+@pytest.fixture(scope="module")
+def stock() -> Stock:
+    return make_stock(drawn_plans(60, 0), load_vocabulary(), duplicates=0, double_tagged=0)
+
+
+def ask(stock: Stock, target: str, generation: str = "today") -> tuple[int, dict[str, Any]]:
+    reply = twitter.answer(stock, Asked(target, {"authorization": "Bearer AAAA"}), generation)
+    assert isinstance(reply, Reply)
+    return reply.status, json.loads(reply.body)
+
+
+def recorded(name: str) -> Any:
+    return json.loads((RECORDED / name).read_bytes())
+
+
+def test_a_page_has_the_fields_of_the_recorded_one(stock: Stock) -> None:
+    _, ours = ask(stock, f"/2/tweets/search/recent?{POLO}&max_results=10")
+    theirs = recorded("polo.json")
+    assert set(ours) == set(theirs) and shape(ours["meta"]) == shape(theirs["meta"])
+    # Some posts are long, and some photos are described.
+    assert fields(ours["data"]) == fields(theirs["data"]) - {"note_tweet"}
+    media = fields(theirs["includes"]["media"]) - {"alt_text"}
+    assert fields(ours["includes"]["media"]) == media
+    assert shape(ours["includes"]["users"][0]) == shape(theirs["includes"]["users"][0])
+    assert shape(ours["data"][0]) == shape(theirs["data"][0])
+    known = {one["media_key"]: one["type"] for one in ours["includes"]["media"]}
+    assert {known[key] for one in ours["data"] for key in one["attachments"]["media_keys"]} == {
+        "photo",
+        "video",
+    }
+
+
+def test_other_answers_have_the_fields_of_the_recorded_ones(stock: Stock) -> None:
+    none = quote("(#кимоно) has:images")
+    assert ask(stock, f"/2/tweets/search/recent?query={none}") == (200, recorded("nothing.json"))
+    _, count = ask(stock, f"/2/tweets/counts/recent?{POLO}")
+    assert shape(count) == shape(recorded("count.json"))
+    assert shape(ask(stock, "/2/usage/tweets")[1]) == shape(recorded("usage.json"))
+    status, old = ask(stock, f"/2/tweets/search/recent?{POLO}&since_id=7", "old-since")
+    assert (status, shape(old)) == (400, shape(recorded("old_since.json")))
+    _, partial = ask(stock, f"/2/tweets/search/recent?{POLO}", "partial")
+    assert "users" not in partial["includes"]
+    assert fields(partial["errors"]) == fields(recorded("partial.json")["errors"])
+
+
+def test_pages_end_and_together_hold_every_post_once(stock: Stock) -> None:
+    ids, token, pages = list[str](), "", 0
+    while pages < 20:
+        _, page = ask(stock, f"/2/tweets/search/recent?{POLO}&max_results=25{token}")
+        pages, ids = pages + 1, ids + [one["id"] for one in page["data"]]
+        if "next_token" not in page["meta"]:
+            break
+        token = f"&next_token={page['meta']['next_token']}"
+    polos = sum("polo" in item.labels for item in stock.items)
+    # And a film and a sensitive post.
+    assert (pages, len(ids), len(set(ids))) == (3, polos + 2, polos + 2)
+    _, count = ask(stock, f"/2/tweets/counts/recent?{POLO}")
+    assert count["meta"]["total_tweet_count"] == polos
+    _, half = ask(stock, f"/2/tweets/counts/all?{POLO}")
+    token = half["meta"]["next_token"]
+    _, rest = ask(stock, f"/2/tweets/counts/all?{POLO}&next_token={token}")
+    assert sum(one["meta"]["total_tweet_count"] for one in (half, rest)) == polos
+    newest = max(map(int, ids))
+    assert ask(stock, f"/2/tweets/search/recent?{POLO}&since_id={newest}")[1] == {
+        "meta": {"result_count": 0}
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "query=" + "a" * 513,
+        "max_results=10",
+        f"{POLO}&max_results=9",
+        f"{POLO}&max_results=101",
+        f"{POLO}&next_token=b1",
+        f"{POLO}&since_id=1&start_time=2024-01-31T00:00:00Z",
+    ],
+)
+def test_what_x_does_not_take_is_not_taken(stock: Stock, wrong: str) -> None:
+    assert ask(stock, f"/2/tweets/search/recent?{wrong}")[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("generation", "status"),
+    [
+        ("wrong-token", 401),
+        ("no-credits", 402),
+        ("not-enrolled", 403),
+        ("usage-capped", 429),
+        ("limited", 429),
+        ("overloaded", 503),
+    ],
+)
+def test_refusals_are_problem_documents(stock: Stock, generation: str, status: int) -> None:
+    found, said = ask(stock, f"/2/tweets/search/recent?{POLO}", generation)
+    assert (found, said["status"]) == (status, status)
+    assert shape(said) == shape(recorded("unauthorized.json"))
+    reply = twitter.answer(stock, Asked("/2/usage/tweets"))
+    assert isinstance(reply, Reply) and reply.status == 401
+    assert reply.headers["x-rate-limit-reset"].isdecimal()
+
+
+def test_photos_come_in_the_sizes_of_x(stock: Stock) -> None:
+    _, page = ask(stock, f"/2/tweets/search/recent?{POLO}")
+    path = page["includes"]["media"][0]["url"].removeprefix(twitter.HOST)
+    boxes = {"orig": None, "large": (2048, 2048), "small": (680, 680)}
+    for name, box in boxes.items():
+        found = twitter.answer(stock, Asked(f"{path}?name={name}"))
+        assert isinstance(found, PhotoWanted)
+        assert found.path in stock.by_path and found.box == box
+    gone = twitter.answer(stock, Asked(f"{path}?name=orig"), "no-orig")
+    assert isinstance(gone, Reply) and gone.status == 404

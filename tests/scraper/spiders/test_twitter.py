@@ -1,0 +1,258 @@
+"""Facts about recorded answers of X, written by hand."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from dataset.catalogue.tables import OR
+from dataset.errors import BadInput
+from scraper.errors import LayoutChanged, SiteRefused
+from scraper.spiders.base import Answer, Photo
+from scraper.spiders.twitter import NO_PHOTO, SENSITIVE, WITHHELD, Spider, read
+
+RECORDED = Path(__file__).parents[2] / "recorded" / "twitter"
+CAPTURE = Path(__file__).parents[4] / "shared" / "sites" / "twitter" / "search_recent.capture.json"
+SEARCH = "https://api.x.com/2/tweets/search/recent?query=%23polo"
+HERE = "in=tweets%2Fsearch%2Frecent"
+SECRETS = {"TWITTER_TOKEN": "AAAAsecret"}
+
+
+def recorded(name: str) -> bytes:
+    return (RECORDED / name).read_bytes()
+
+
+def asked(spider: Spider, query: str, cursor: str | None = None) -> dict[str, str]:
+    found = parse_qs(urlsplit(spider.search_request(query, cursor).url).query)
+    return {name: values[0] for name, values in found.items()}
+
+
+def polo(**changes: Any) -> bytes:
+    return json.dumps(json.loads(recorded("polo.json")) | changes).encode()
+
+
+def test_posts_their_authors_and_their_photos() -> None:
+    page = read(recorded("polo.json"), SEARCH)
+    first, long = page.posts
+    assert (first.site_id, first.author) == ("1991000000000000004", "polo_and_co")
+    assert first.url == "https://x.com/polo_and_co/status/1991000000000000004"
+    assert first.posted == datetime(2026, 11, 20, 9, 15, 2)
+    assert first.hashtags == ("поло", "Polo_Shirt")
+    assert (first.title or "").startswith("Новое #поло & #Polo_Shirt по скидке")
+    assert first.photos == (
+        Photo(
+            "https://pbs.twimg.com/media/GPolo1AXYAAa1.jpg?name=orig",
+            ("https://pbs.twimg.com/media/GPolo1AXYAAa1.jpg?name=large",),
+        ),
+        Photo(
+            "https://pbs.twimg.com/media/GPolo2AXYAAa2?format=png&name=orig",
+            ("https://pbs.twimg.com/media/GPolo2AXYAAa2?format=png&name=large",),
+        ),
+    )
+    # Of a long post, `text` is the beginning only.
+    assert long.hashtags == ("polo", "vintage")
+    assert (long.title or "").endswith("to its end. #polo #vintage")
+    assert page.skipped == {SENSITIVE: 1, "videos": 1}
+
+
+def test_sensitive_posts_come_when_they_are_asked_for() -> None:
+    spider = Spider(settings={"sensitive": "keep"})
+    page = spider.read(recorded("polo.json"), SEARCH)
+    assert [post.site_id[-1] for post in page.posts] == ["4", "3", "2"]
+    assert page.skipped == {"videos": 1}
+
+
+def test_a_search_asks_for_hashtags_together() -> None:
+    ask = Spider(credentials=SECRETS).search_request(OR.join(("polo", "polo shirt", "поло")), None)
+    assert ask.headers == {"Authorization": "Bearer AAAAsecret"}
+    assert "secret" not in ask.url
+    assert ask.url.startswith("https://api.x.com/2/tweets/search/recent?")
+    query = asked(Spider(), OR.join(("polo", "polo shirt", "поло")))
+    assert query["query"] == "(#polo OR #poloshirt OR #поло) has:images -is:retweet"
+    assert query["max_results"] == "100"
+    assert query["expansions"] == "attachments.media_keys,author_id"
+    with pytest.raises(SiteRefused, match="no letter"):
+        Spider().search_request("👗", None)
+
+
+@pytest.mark.parametrize(("search", "longest", "most"), [("recent", 512, 5), ("archive", 1024, 3)])
+def test_queries_keep_the_length_limit_and_lose_no_word(
+    search: str, longest: int, most: int
+) -> None:
+    words = [f"рубашка поло номер {number}" for number in range(70)]
+    spider = Spider(settings={"search": search})
+    groups = spider.queries([*words, "рубашкаполо номер1", "👗"])
+    assert [word for group in groups for word in group] == words
+    lengths = [len(asked(spider, OR.join(group))["query"]) for group in groups]
+    assert max(lengths) <= longest and len(groups) <= most
+    assert spider.queries(["👗"]) == [("👗",)]
+
+
+def test_the_next_page_and_the_later_run() -> None:
+    page = read(recorded("polo.json"), SEARCH)
+    assert page.next_cursor == f"{HERE}&next_token=b26v89c19zqg8o3fpzbn1polo"
+    assert page.later_cursor == f"{HERE}&since_id=1991000000000000004"
+    assert asked(Spider(), "polo", page.later_cursor)["since_id"] == "1991000000000000004"
+    later = Spider().search_request("polo", page.later_cursor).url
+    page = read(recorded("polo.json"), later)
+    both = f"{HERE}&since_id=1991000000000000004&next_token=b26v89c19zqg8o3fpzbn1polo"
+    assert page.next_cursor == both
+    second = Spider().search_request("polo", both).url
+    # What is newest stands on the first page; a token that comes back leads nowhere.
+    page = read(recorded("polo.json"), second)
+    assert (page.later_cursor, page.next_cursor) == (None, None)
+    assert read(polo(meta={"result_count": 4}), second).next_cursor is None
+
+
+def test_the_archive_is_not_begun_where_the_last_days_ended() -> None:
+    spider = Spider(settings={"search": "archive", "since": "2020-02-29"})
+    query = asked(spider, "polo", f"{HERE}&since_id=7")
+    assert "since_id" not in query and query["start_time"] == "2020-02-29T00:00:00Z"
+    query = asked(spider, "polo", "in=tweets%2Fsearch%2Fall&since_id=7")
+    assert query["since_id"] == "7" and "start_time" not in query
+    assert "/2/tweets/search/all?" in spider.search_request("polo", None).url
+
+
+def test_nothing_found_is_an_end() -> None:
+    page = read(recorded("nothing.json"), SEARCH)
+    assert (page.posts, page.next_cursor, page.total, page.later_cursor) == ((), None, 0, None)
+    gap = read(b'{"meta": {"result_count": 0, "next_token": "b26"}}', SEARCH)
+    assert (gap.next_cursor, gap.total) == (f"{HERE}&next_token=b26", None)
+
+
+@pytest.mark.parametrize("blamed", ["since_id", "next_token"])
+def test_a_cursor_that_x_does_not_take_any_more_begins_again(blamed: str) -> None:
+    body = recorded("old_since.json").replace(b'{"since_id"', f'{{"{blamed}"'.encode())
+    spider = Spider()
+    assert spider.readable(Answer(400, body, {}))
+    url = spider.search_request("polo", f"{HERE}&since_id=7&next_token=b26").url
+    page = read(body, url)
+    left = "&since_id=7" if blamed == "next_token" else ""
+    assert (page.posts, page.next_cursor) == ((), HERE + left)
+    with pytest.raises(LayoutChanged):
+        read(body, SEARCH)
+
+
+def test_partial_errors_name_what_is_withheld() -> None:
+    page = read(recorded("partial.json"), SEARCH)
+    assert (page.posts, page.skipped) == ((), {WITHHELD: 1})
+    media = json.loads(recorded("polo.json"))["includes"]["media"]
+    named = json.loads(recorded("partial.json")) | {"includes": {"media": media}}
+    named["data"][0]["attachments"]["media_keys"] += ["3_1990999000000000001"]
+    (post,) = read(json.dumps(named).encode(), SEARCH).posts
+    assert (post.author, post.url) == (None, "https://x.com/i/status/1991000000000000009")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        polo(includes=None),
+        polo(includes={"media": []}),
+        polo(meta=None),
+        polo(data=None),
+        polo(data=[]),
+        polo(data={}),
+        polo(data=[7]),
+        polo(meta={"next_token": 7}),
+        recorded("polo.json").replace(b'"attachments"', b'"attached"'),
+        recorded("polo.json").replace(b'"url"', b'"address"'),
+        recorded("polo.json").replace(b'"id": "1991000000000000004"', b'"id": 7'),
+        recorded("polo.json").replace(b": true", b': "yes"'),
+        recorded("unauthorized.json"),
+    ],
+)
+def test_what_should_hold_posts_and_does_not_is_a_changed_layout(body: bytes) -> None:
+    with pytest.raises(LayoutChanged):
+        read(body, SEARCH)
+
+
+def problem(kind: str, detail: str = "oh") -> bytes:
+    return json.dumps(
+        {"type": f"https://api.twitter.com/2/problems/{kind}", "detail": detail}
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (401, recorded("unauthorized.json"), "set TWITTER_TOKEN"),
+        (402, problem("credits"), "credits are used up: buy some"),
+        (403, problem("client-not-enrolled"), "has no such search"),
+        (403, problem("client-forbidden"), "may not do that"),
+        (429, problem("usage-capped"), "raise the cap"),
+        (429, b"<html>", "go on at 10:15 UTC on 2026-11-18"),
+        (400, recorded("old_since.json").replace(b'"since_id"', b'"query"'), "X says: 'since_id'"),
+        (503, b"", "wait some minutes"),
+    ],
+)
+def test_every_problem_has_a_sentence_that_says_what_to_do(
+    status: int, body: bytes, said: str
+) -> None:
+    answer = Answer(status, body, {"x-rate-limit-reset": "1794996900"})
+    assert not Spider().readable(answer)
+    assert said in (Spider().refusal(answer) or "")
+
+
+def test_limits_without_a_good_header() -> None:
+    for reset in ("", "soon", "9" * 18):
+        answer = Answer(429, b"", {"x-rate-limit-reset": reset})
+        assert "in 15 minutes" in (Spider().refusal(answer) or "")
+    assert Spider().refusal(Answer(500, b"", {})) is None
+    headers = {"x-rate-limit-limit": "450", "x-rate-limit-remaining": "449"}
+    left = "449 of 450 requests are left, all of them again in 15 minutes"
+    assert Spider().left(Answer(200, b"", headers)) == left
+    assert Spider().left(Answer(200, b"", {})) is None
+
+
+def test_a_count_reads_no_post() -> None:
+    spider = Spider(credentials=SECRETS)
+    ask = spider.count_request("polo")
+    assert ask is not None and "/2/tweets/counts/recent?query=" in ask.url
+    assert spider.count(recorded("count.json"), ask.url) == 9
+    assert spider.count_more(recorded("count.json"), ask.url) is None
+    more = spider.count_more(b'{"meta": {"total_tweet_count": 4, "next_token": "b"}}', ask.url)
+    assert more is not None and more.url == f"{ask.url}&next_token=b"
+    assert more.headers == ask.headers
+    for body in (b"{}", b'{"meta": {"total_tweet_count": "many"}}'):
+        with pytest.raises(LayoutChanged):
+            spider.count(body, ask.url)
+
+
+def test_a_check_says_whose_token_it_is() -> None:
+    (token,) = Spider().checks()
+    assert token.say(recorded("usage.json")) == (
+        "of project 1369785403853424, which has read 43,435 of 2,000,000 posts of the month,"
+        " starting again in 10 days"
+    )
+    with pytest.raises(LayoutChanged):
+        token.say(b'{"data": 7}')
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"page-size": "9"},
+        {"page-size": "101"},
+        {"page-size": "many"},
+        {"page-size": "501", "search": "archive"},
+        {"since": "2024-01-31"},
+        {"since": "January", "search": "archive"},
+        {"since": "2024-02-30", "search": "archive"},
+    ],
+)
+def test_settings_that_x_does_not_take(settings: dict[str, str]) -> None:
+    with pytest.raises(BadInput, match="--set"):
+        Spider(credentials=SECRETS, settings=settings).ready()
+
+
+def test_a_true_capture_is_read() -> None:
+    if not CAPTURE.exists():
+        pytest.skip(f"{CAPTURE} is not there")
+    page = read(CAPTURE.read_bytes(), SEARCH)
+    # It was not asked for with photos.
+    assert (page.posts, page.skipped) == ((), {NO_PHOTO: 10})
+    assert (page.next_cursor or "").startswith(f"{HERE}&next_token=b26v89c19z")
+    assert page.later_cursor == f"{HERE}&since_id=1578522194770296832"
