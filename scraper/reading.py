@@ -114,12 +114,15 @@ def with_query(url: str, **changed: str) -> str:
 
 
 def moment(value: object) -> datetime | None:
-    """VALUE, a time in ISO 8601, in UTC without a zone, as the catalogue keeps times."""
+    """VALUE, a time in ISO 8601 or as mails have it, in UTC without a zone, for the catalogue."""
     if not isinstance(value, str):
         return None
     try:
-        # 2026-11-01T10:00:00+0000 is Instagram's; Python 3.10 wants the colon.
-        known = datetime.fromisoformat(_with_colon(value.replace("Z", "+00:00")))
+        if value[:1].isalpha():
+            known = parsedate_to_datetime(value)
+        else:
+            # 2026-11-01T10:00:00+0000 is Instagram's; Python 3.10 wants the colon.
+            known = datetime.fromisoformat(_with_colon(value.replace("Z", "+00:00")))
         zoned = known if known.tzinfo else known.replace(tzinfo=timezone.utc)
         return zoned.astimezone(timezone.utc).replace(tzinfo=None, microsecond=0)
     except (ValueError, OverflowError):

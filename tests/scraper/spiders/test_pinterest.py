@@ -1,0 +1,202 @@
+"""Facts about recorded answers of Pinterest, written by hand."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from dataset.errors import BadInput
+from scraper.errors import CredentialsMissing, LayoutChanged
+from scraper.spiders.base import Answer, Photo
+from scraper.spiders.pinterest import NO_PIN, Spider, read
+
+RECORDED = Path(__file__).parents[2] / "recorded" / "pinterest"
+SEARCH = "https://api.pinterest.com/v5/search/partner/pins?term=polo"
+WEB = "https://www.pinterest.co.uk/resource/BaseSearchResource/get/?data=%7B%7D"
+SECRETS = {"PINTEREST_TOKEN": "pina_secret"}
+IMAGES = "https://i.pinimg.com"
+
+
+def recorded(name: str) -> bytes:
+    return (RECORDED / name).read_bytes()
+
+
+def asked(url: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+
+
+def test_pins_and_their_photos() -> None:
+    page = read(recorded("polo.json"), SEARCH)
+    first, album = page.posts
+    assert (first.site_id, first.author) == ("813744226420795884", "polo_and_co")
+    assert first.url == "https://www.pinterest.com/pin/813744226420795884/"
+    assert (first.title, first.posted) == ("Поло с вышивкой", datetime(2026, 11, 20, 9, 15, 2))
+    assert first.hashtags == ("поло", "polo_shirt", "flatlay")
+    # What is cut to 150x150 or 400x300 is no fallback.
+    assert first.photos == (
+        Photo(
+            f"{IMAGES}/originals/0d/f6/f1/0df6f1f0bfe7.jpg",
+            (
+                f"{IMAGES}/1200x/0d/f6/f1/0df6f1f0bfe7.jpg",
+                f"{IMAGES}/600x/0d/f6/f1/0df6f1f0bfe7.jpg",
+            ),
+        ),
+    )
+    assert [photo.url for photo in album.photos] == [
+        f"{IMAGES}/originals/1a/b2/c3/1ab2c3000001.jpg",
+        f"{IMAGES}/originals/1a/b2/c3/1ab2c3000002.png",
+    ]
+    assert album.photos[1].fallbacks == (f"{IMAGES}/600x/1a/b2/c3/1ab2c3000002.jpg",)
+    assert album.title == "Three ways to wear it #polo"
+    assert page.skipped == {"videos": 1}
+
+
+def test_a_cut_photo_is_better_than_none() -> None:
+    answer = json.loads(recorded("polo.json"))
+    sizes = answer["items"][0]["media"]["images"]
+    del sizes["600x"], sizes["1200x"]
+    (photo,) = read(json.dumps(answer).encode(), SEARCH).posts[0].photos
+    assert photo.fallbacks == (
+        f"{IMAGES}/400x300/0d/f6/f1/0df6f1f0bfe7.jpg",
+        f"{IMAGES}/150x150/0d/f6/f1/0df6f1f0bfe7.jpg",
+    )
+
+
+def test_partner_search_is_asked_with_the_token_in_a_header() -> None:
+    spider = Spider(credentials=SECRETS, settings={"country": "US", "locale": "en-US"})
+    ask = spider.search_request("polo shirt", None)
+    assert ask.headers == {"Authorization": "Bearer pina_secret"}
+    assert ask.url.startswith("https://api.pinterest.com/v5/search/partner/pins?")
+    known = {"term": "polo shirt", "country_code": "US", "locale": "en-US", "limit": "50"}
+    assert asked(ask.url) == known
+    page = read(recorded("polo.json"), ask.url)
+    assert page.next_cursor == "partner:Y2JVSG81V2sxcmNHRnpiVFl6|UFo4=="
+    second = spider.search_request("polo shirt", page.next_cursor).url
+    assert asked(second) == known | {"bookmark": "Y2JVSG81V2sxcmNHRnpiVFl6|UFo4=="}
+    # The same bookmark again leads nowhere, and one of the web search is none here.
+    assert read(recorded("polo.json"), second).next_cursor is None
+    assert asked(spider.search_request("polo shirt", "web:abc").url) == known
+
+
+@pytest.mark.parametrize("bookmark", [None, "", "-end-"])
+def test_the_last_page_has_no_bookmark(bookmark: str | None) -> None:
+    body = json.dumps(json.loads(recorded("polo.json")) | {"bookmark": bookmark}).encode()
+    assert read(body, SEARCH).next_cursor is None
+    page = read(recorded("nothing.json"), SEARCH)
+    assert (page.posts, page.next_cursor, page.total) == ((), None, 0)
+
+
+def test_the_web_search_has_no_token_and_no_disguise() -> None:
+    spider = Spider(credentials=SECRETS, settings={"search": "web"})
+    ask = spider.search_request("поло", None)
+    assert ask.headers == {"X-Pinterest-PWS-Handler": "www/search/[scope].js"}
+    assert ask.url.startswith("https://www.pinterest.co.uk/resource/BaseSearchResource/get/?")
+    assert asked(ask.url)["source_url"] == "/search/pins/?q=%D0%BF%D0%BE%D0%BB%D0%BE"
+    options = {"query": "поло", "scope": "pins", "page_size": 25}
+    assert json.loads(asked(ask.url)["data"]) == {"options": options, "context": {}}
+    page = spider.read(recorded("web.json"), ask.url)
+    assert page.next_cursor == "web:Y2JVSG1234fDk5|GQL=="
+    second = spider.search_request("поло", page.next_cursor).url
+    bookmarks = {"bookmarks": ["Y2JVSG1234fDk5|GQL=="]}
+    assert json.loads(asked(second)["data"])["options"] == options | bookmarks
+    assert spider.read(recorded("web.json"), second).next_cursor is None
+    assert spider.read(recorded("web_end.json"), ask.url).next_cursor is None
+    assert spider.checks() == ()
+    mirror = Spider("http://127.0.0.1:8000", settings={"search": "web"})
+    assert mirror.search_request("polo", None).url.startswith("http://127.0.0.1:8000/resource/")
+
+
+def test_pins_of_the_web_search() -> None:
+    page = read(recorded("web.json"), WEB)
+    first, album = page.posts
+    assert (first.site_id, first.author) == ("1125968647761564", "polo_and_co")
+    assert (first.title, first.hashtags) == ("Поло на каждый день", ("поло", "лето"))
+    assert first.posted == datetime(2026, 11, 20, 9, 15, 2)
+    assert first.photos == (
+        Photo(
+            f"{IMAGES}/originals/25/04/2f/25042f03473d.jpg",
+            (
+                f"{IMAGES}/736x/25/04/2f/25042f03473d.jpg",
+                f"{IMAGES}/236x/25/04/2f/25042f03473d.jpg",
+            ),
+        ),
+    )
+    assert [photo.url[-17:] for photo in album.photos] == ["/2b950426a9d1.jpg", "/2b950426a9d2.jpg"]
+    assert page.skipped == {"videos": 1, NO_PIN: 1}
+
+
+def test_only_partner_search_needs_a_token() -> None:
+    with pytest.raises(CredentialsMissing, match="PINTEREST_TOKEN"):
+        Spider().ready()
+    Spider(credentials=SECRETS).ready()
+    Spider(settings={"search": "web"}).ready()
+    for settings in ({"country": "Britain"}, {"locale": "English"}):
+        with pytest.raises(BadInput, match="--set"):
+            Spider(credentials=SECRETS, settings=settings).ready()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "said"),
+    [
+        (401, recorded("unauthorized.json"), {}, "set PINTEREST_TOKEN"),
+        (403, b'{"code": 29, "message": "No."}', {}, "not approved for partner search"),
+        (429, b"", {"retry-after": "1380"}, "go on in 23 minutes"),
+        (429, b"", {"retry-after": "Fri, 20 Nov 2026 09:15:02 GMT"}, "go on at 09:15 UTC on 2026-"),
+        (429, b"", {"x-ratelimit-reset": "60"}, "go on in 1 minute"),
+        (429, b"<html>", {"retry-after": "later"}, "go on in an hour"),
+        (400, b'{"code": 1, "message": "Bad term"}', {}, "Pinterest says: Bad term"),
+    ],
+)
+def test_every_error_has_a_sentence_that_says_what_to_do(
+    status: int, body: bytes, headers: dict[str, str], said: str
+) -> None:
+    answer = Answer(status, body, headers)
+    assert not Spider().readable(answer)
+    assert said in (Spider().refusal(answer) or "")
+
+
+def test_refusals_of_the_web_search_and_of_nobody_known() -> None:
+    web = Spider(settings={"search": "web"})
+    body = b'{"resource_response": {"status": "failure", "message": "Invalid resource request"}}'
+    said = web.refusal(Answer(403, body, {})) or ""
+    assert "use partner search instead" in said and "Invalid resource request" in said
+    assert Spider().refusal(Answer(500, b"<html>", {})) is None
+
+
+def test_a_check_says_whose_token_it_is_and_what_is_left() -> None:
+    (account,) = Spider(credentials=SECRETS).checks()
+    assert account.ask.url == "https://api.pinterest.com/v5/user_account"
+    assert account.say(recorded("account.json")) == "@sample.shop (business)"
+    headers = {"x-ratelimit-limit": "1000, 1000;w=60", "x-ratelimit-remaining": "999"}
+    assert Spider().left(Answer(200, b"", headers)) == "999 of 1000 requests are left"
+
+
+def changed(name: str, old: str, new: Any) -> bytes:
+    body = recorded(name)
+    assert old.encode() in body
+    return body.replace(old.encode(), new.encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        changed("polo.json", '"items"', '"pins"'),
+        changed("polo.json", '"url"', '"address"'),
+        changed("polo.json", '"media_type"', '"kind"'),
+        changed("polo.json", '"813744226420795884"', "7"),
+        changed("polo.json", '"813744226420795884"', '"../x"'),
+        changed("polo.json", '"Y2JVSG81V2sxcmNHRnpiVFl6|UFo4=="', "[7]"),
+        changed("web.json", '"results"', '"pins"'),
+        changed("web.json", '"url"', '"address"'),
+        changed("web.json", '"videos": null', '"videos": 7'),
+        b'{"items": [7], "bookmark": null}',
+        b'{"resource_response": {"status": "failure", "data": null}}',
+        recorded("unauthorized.json"),
+    ],
+)
+def test_what_should_hold_pins_and_does_not_is_a_changed_layout(body: bytes) -> None:
+    with pytest.raises(LayoutChanged):
+        read(body, SEARCH)

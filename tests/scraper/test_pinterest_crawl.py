@@ -1,0 +1,97 @@
+"""Whole crawls of Pinterest through the command: both searches, robots.txt, refusals."""
+
+from pathlib import Path
+
+import pytest
+
+from scraper.sample_shop.server import SampleShop, ShopOptions, serve
+from tests.dataset.filling import photo_bytes
+from tests.scraper.crawling import crawl, rows
+
+TOKEN = "pina_verysecret"
+PINS = 28
+WEB = ("--set", "search=web")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos") / "dress"
+    folder.mkdir()
+    for number in range(PINS):
+        (folder / f"{number:03}.jpg").write_bytes(photo_bytes(number, (200, 260)))
+    return folder.parent
+
+
+def shop_of(photos: Path, generation: str) -> ShopOptions:
+    return ShopOptions(
+        photos=photos, site="pinterest", duplicates=0, double_tagged=0, generation=generation
+    )
+
+
+def run(shop: SampleShop, folder: Path, *options: str, token: str = TOKEN) -> tuple[int, str]:
+    return crawl(shop, folder, *options, site="pinterest", secrets={"PINTEREST_TOKEN": token})
+
+
+def web_searches(shop: SampleShop) -> int:
+    return sum("/resource/" in target for target in shop.requests)
+
+
+def test_partner_search_takes_the_largest_photos_that_are_there(
+    photos: Path, tmp_path: Path
+) -> None:
+    with serve(shop_of(photos, "no-originals")) as shop:
+        status, said = run(shop, tmp_path, "--tags", "dress", "-v")
+    assert status == 0, said
+    assert "left out" in said and "posts: videos" in said
+    assert rows(tmp_path, "SELECT state, count(*) FROM sightings") == [("stored", PINS)]
+    sizes = [target.split("/")[1] for target in shop.requests if target.endswith(".jpg")]
+    assert (sizes.count("originals"), sizes.count("1200x"), len(sizes)) == (PINS, PINS, 2 * PINS)
+    assert TOKEN not in said and not any(TOKEN in target for target in shop.requests)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
+
+
+def test_the_web_search_needs_no_token_where_robots_txt_allows_it(
+    photos: Path, tmp_path: Path
+) -> None:
+    with serve(shop_of(photos, "web")) as shop:
+        status, said = run(shop, tmp_path, "--tags", "dress", *WEB, token="")
+    assert status == 0, said
+    assert rows(tmp_path, "SELECT count(*) FROM posts") == [(PINS,)]
+    assert rows(tmp_path, "SELECT DISTINCT state FROM searches") == [("finished",)]
+    assert all("/originals/" in target for target in shop.requests if target.endswith(".jpg"))
+
+
+def test_the_web_search_is_not_asked_where_robots_txt_forbids_it(
+    photos: Path, tmp_path: Path
+) -> None:
+    with serve(shop_of(photos, "today")) as shop:
+        for options in (("--tags", "dress"), ("--check",)):
+            status, said = run(shop, tmp_path, *options, *WEB, token="")
+            assert (status, "robots.txt forbids it" in said) == (1, True), said
+    assert web_searches(shop) == 0
+
+
+def test_a_check_says_whose_token_it_is_and_what_is_left(photos: Path, tmp_path: Path) -> None:
+    with serve(shop_of(photos, "today")) as shop:
+        status, said = run(shop, tmp_path, "--check", "--tags", "dress")
+    assert status == 0, said
+    assert "ok     account: @sample.shop (business)" in said
+    assert f"ok     search for 'dress': {PINS} posts, on the only page, 1 left out: videos" in said
+    assert "ok     limit of searches: 999 of 1000 requests are left" in said
+
+
+@pytest.mark.parametrize(
+    ("generation", "words"),
+    [
+        ("wrong-token", "set PINTEREST_TOKEN"),
+        ("not-approved", "not approved for partner search"),
+        ("limited", "go on in 23 minutes"),
+    ],
+)
+def test_refusals_are_explained_without_the_token(
+    photos: Path, tmp_path: Path, generation: str, words: str
+) -> None:
+    with serve(shop_of(photos, generation)) as shop:
+        status, said = run(shop, tmp_path, "--tags", "dress")
+    assert (status, words in said, TOKEN in said) == (1, True, False), said
