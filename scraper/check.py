@@ -139,7 +139,8 @@ def show_estimate(spider: HashtagSpider, counts: Sequence[tuple[str, int | None]
     # Whole cents, upwards, in whole numbers: a tenth of a cent is no float.
     cents = -(-total * round(spider.dollars * 1000) // 10)
     cost = f": at most ${cents / 100:,.2f}; {spider.charged}" if spider.charged else ""
-    return f"{table(('search', 'posts'), rows)}\n{total} posts in all{cost}"
+    known = " that the site speaks of" if any(count is None for _, count in counts) else " in all"
+    return f"{table(('search', 'posts'), rows)}\n{total} posts{known}{cost}"
 
 
 def dry_run(spider: HashtagSpider, queries: Sequence[str], verbose: bool) -> bool:

@@ -72,6 +72,8 @@ class Spider(HashtagSpider):
         "country": Setting("GB", "with search=partner: whose pins, in two letters"),
         "locale": Setting("en-GB", "with search=partner: the language of the search"),
     }
+    # Neither search can be asked for what is new: a later run reads the pages again.
+    renews = True
 
     def ready(self) -> None:
         """As everywhere, but the web search needs no token, and gets none."""
@@ -168,8 +170,14 @@ def read(body: bytes, url: str) -> Page:
     posts, skipped = _posts(records, url, kind)
     # The same bookmark again would bring the same page again.
     more = not ended and quote_plus(bookmark) not in url
-    nothing = 0 if not records and "bookmark" not in url and not more else None
-    return Page(posts, f"{kind}:{bookmark}" if more else None, nothing, skipped=skipped)
+    first = "bookmark=" not in url and "%22bookmarks%22" not in url
+    return Page(
+        posts=posts,
+        next_cursor=f"{kind}:{bookmark}" if more else None,
+        total=0 if first and not (records or more) else None,
+        later_cursor=f"{kind}:" if first else None,
+        skipped=skipped,
+    )
 
 
 def _posts(records: list[Any], url: str, kind: str) -> tuple[tuple[Post, ...], Mapping[str, int]]:

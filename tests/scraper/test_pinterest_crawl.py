@@ -55,9 +55,13 @@ def test_the_web_search_needs_no_token_where_robots_txt_allows_it(
     photos: Path, tmp_path: Path
 ) -> None:
     with serve(shop_of(photos, "web")) as shop:
+        assert run(shop, tmp_path, "--tags", "dress", "--max-images", "9")[0] == 0
         status, said = run(shop, tmp_path, "--tags", "dress", *WEB, token="")
     assert status == 0, said
+    # Two pages for each of the four words; what the other search has found stays.
+    assert web_searches(shop) == 8
     assert rows(tmp_path, "SELECT count(*) FROM posts") == [(PINS,)]
+    assert max(times for target, times in shop.requests.items() if ".jpg" in target) == 1
     assert rows(tmp_path, "SELECT DISTINCT state FROM searches") == [("finished",)]
     assert all("/originals/" in target for target in shop.requests if target.endswith(".jpg"))
 

@@ -73,11 +73,13 @@ def test_partner_search_is_asked_with_the_token_in_a_header() -> None:
     known = {"term": "polo shirt", "country_code": "US", "locale": "en-US", "limit": "50"}
     assert asked(ask.url) == known
     page = read(recorded("polo.json"), ask.url)
+    assert page.later_cursor == "partner:"
     assert page.next_cursor == "partner:Y2JVSG81V2sxcmNHRnpiVFl6|UFo4=="
     second = spider.search_request("polo shirt", page.next_cursor).url
     assert asked(second) == known | {"bookmark": "Y2JVSG81V2sxcmNHRnpiVFl6|UFo4=="}
     # The same bookmark again leads nowhere, and one of the web search is none here.
-    assert read(recorded("polo.json"), second).next_cursor is None
+    page = read(recorded("polo.json"), second)
+    assert (page.next_cursor, page.later_cursor) == (None, None)
     assert asked(spider.search_request("polo shirt", "web:abc").url) == known
 
 
@@ -102,7 +104,8 @@ def test_the_web_search_has_no_token_and_no_disguise() -> None:
     second = spider.search_request("поло", page.next_cursor).url
     bookmarks = {"bookmarks": ["Y2JVSG1234fDk5|GQL=="]}
     assert json.loads(asked(second)["data"])["options"] == options | bookmarks
-    assert spider.read(recorded("web.json"), second).next_cursor is None
+    page = spider.read(recorded("web.json"), second)
+    assert (page.next_cursor, page.later_cursor) == (None, None)
     assert spider.read(recorded("web_end.json"), ask.url).next_cursor is None
     assert spider.checks() == ()
     mirror = Spider("http://127.0.0.1:8000", settings={"search": "web"})
