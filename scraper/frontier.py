@@ -6,7 +6,7 @@ done and marked, or neither.
 
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +117,6 @@ def move(session: Session, url: str, photo: Photo) -> None:
 
 
 def _new_post(site: str, post: Post) -> PostRow:
-    record = json.dumps(post.record, ensure_ascii=False, sort_keys=True, default=str)
     return PostRow(
         site=site,
         site_id=post.site_id,
@@ -128,8 +127,16 @@ def _new_post(site: str, post: Post) -> PostRow:
         currency=post.currency,
         author=post.author,
         posted=post.posted,
-        record=zlib.compress(record.encode()),
+        record=zlib.compress(_as_json(post.record).encode()),
     )
+
+
+def _as_json(record: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(record, ensure_ascii=False, sort_keys=True, default=str)
+    except RecursionError:
+        # Nested so deep that it could only just be read.
+        return "{}"
 
 
 def _sighting(session: Session, photo: Photo, position: int) -> Sighting:
