@@ -1,8 +1,9 @@
 """A page of a site: asked for, or the reason in words why it did not come."""
 
 import asyncio
+from dataclasses import replace
 
-from scraper.credentials import hide
+from scraper.credentials import hide, hide_tokens
 from scraper.download import REDIRECTS, ROBOTS, Download
 from scraper.errors import NotNow, SiteRefused
 from scraper.fetching import Refused
@@ -73,4 +74,4 @@ async def answer_of(spider: HashtagSpider, download: Download, ask: Ask) -> tupl
         known = spider.refusal(page)
         said = known or f"HTTP {page.status}"
         raise SiteRefused(hide(f"{url}: {said}; {GO_ON}", spider.secrets))
-    return page, url
+    return replace(page, body=hide_tokens(page.body, spider.secrets)), url

@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote_plus, unquote
 
 from dotenv import dotenv_values
 
@@ -66,8 +67,24 @@ def require(credentials: Mapping[str, str], wanted: Iterable[Credential], site: 
 
 
 def hide(text: str, credentials: Mapping[str, str]) -> str:
-    """TEXT without the values of CREDENTIALS: sites repeat a wrong token in their answers."""
-    for value in sorted(credentials.values(), key=len, reverse=True):
-        if len(value) >= SHORTEST_SECRET:
-            text = text.replace(value, HIDDEN)
+    """TEXT without the values of CREDENTIALS: sites repeat a wrong token in their answers.
+
+    Nor with their signs written as in addresses, or read as there: X's tokens have %2B and %3D.
+    """
+    for value in _spellings(credentials.values()):
+        text = text.replace(value, HIDDEN)
     return text
+
+
+def hide_tokens(body: bytes, credentials: Mapping[str, str]) -> bytes:
+    """BODY without the tokens of CREDENTIALS: what is read from it goes into the catalogue."""
+    tokens = (value for name, value in credentials.items() if name.endswith("_TOKEN"))
+    for value in _spellings(tokens):
+        body = body.replace(value.encode("utf-8", "surrogateescape"), HIDDEN.encode())
+    return body
+
+
+def _spellings(values: Iterable[str]) -> list[str]:
+    """Each of VALUES as it is and in addresses, the longest first; without the shortest."""
+    ways = {way(value) for value in values for way in (str, quote_plus, unquote)}
+    return sorted((one for one in ways if len(one) >= SHORTEST_SECRET), key=len, reverse=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import BadInput
-from scraper.credentials import Credential, hide, load_credentials, require
+from scraper.credentials import Credential, hide, hide_tokens, load_credentials, require
 from scraper.errors import CredentialsMissing
 
 TOKEN = Credential("SHOP_TOKEN", "a token of your app")
@@ -55,3 +55,16 @@ def test_what_is_missing_is_named_with_what_it_is() -> None:
 def test_values_are_hidden_longest_first() -> None:
     said = hide("abcdef123 and abcdef and 42", {"A": "abcdef", "B": "abcdef123", "C": "42"})
     assert said == "[hidden] and [hidden] and 42"
+
+
+def test_values_are_hidden_as_addresses_have_them_too() -> None:
+    said = "AAAA%2Bbb%3D AAAA+bb= AAAA%252Bbb%253D"
+    assert hide(said, {"SHOP_TOKEN": "AAAA%2Bbb%3D"}) == "[hidden] [hidden] [hidden]"
+
+
+def test_tokens_are_taken_out_of_answers() -> None:
+    body = b'{"next": "https://shop.example/?access_token=abc%2Bdef&user=4242424"}'
+    secrets = {"SHOP_TOKEN": "abc+def", "SHOP_USER": "4242424"}
+    expected = b'{"next": "https://shop.example/?access_token=[hidden]&user=4242424"}'
+    assert hide_tokens(body, secrets) == expected
+    assert hide_tokens(body, {}) is body
