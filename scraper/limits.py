@@ -1,10 +1,9 @@
 """What headers say of a site's limits, in words."""
 
-import math
 from collections.abc import Mapping
 from datetime import datetime, timezone
 
-from scraper.reading import moment, number
+from scraper.reading import number
 
 
 def at(epoch: str | None) -> str | None:
@@ -14,21 +13,7 @@ def at(epoch: str | None) -> str | None:
         time = datetime.fromtimestamp(seconds, timezone.utc) if seconds else None
     except (ValueError, OverflowError, OSError):
         return None
-    return _clock(time) if time else None
-
-
-def _clock(time: datetime) -> str:
-    return f"at {time:%H:%M} UTC on {time:%Y-%m-%d}"
-
-
-def after(header: str | None) -> str | None:
-    """When a wait is over that HEADER says in seconds or, as Retry-After may, by the time."""
-    wait = number(header)
-    if wait is None:
-        time = moment(header)
-        return _clock(time) if time else None
-    minutes = max(1, math.ceil(wait / 60))
-    return f"in {minutes} minute{'s' if minutes > 1 else ''}"
+    return f"at {time:%H:%M} UTC on {time:%Y-%m-%d}" if time else None
 
 
 def left(headers: Mapping[str, str], prefix: str) -> str | None:

@@ -18,12 +18,14 @@ from scraper.credentials import Credential
 from scraper.errors import LayoutChanged
 from scraper.hashtags import hashtags_in
 from scraper.reading import (
+    in_words,
     inside,
     json_object,
     json_or_nothing,
     moment,
     number,
     objects,
+    retry_after,
     text,
     web_address,
 )
@@ -120,8 +122,9 @@ class Spider(HashtagSpider):
     def refusal(self, answer: Answer) -> str | None:
         """The status's meaning, and how long a limit lasts."""
         if answer.status == 429:
-            waits = (answer.headers.get(name) for name in ("retry-after", "x-ratelimit-reset"))
-            when = next((said for wait in waits if (said := limits.after(wait))), "in an hour")
+            seconds = number(answer.headers.get("x-ratelimit-reset"))
+            known = "retry-after" in answer.headers or seconds is None
+            when = retry_after(answer.headers) if known else in_words(seconds or 0)
             return f"Pinterest's rate limit is reached; go on {when}"
         error = json_or_nothing(answer.body)
         said = text(error.get("message")) or text(inside(error, "resource_response", "message"))

@@ -6,7 +6,7 @@ import zlib
 from typing import Any
 
 from scraper.sample_shop.captions import caption, tag
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, plain
+from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, number_in, plain
 from scraper.sample_shop.stock import Item, PhotoSource, Stock
 
 # web: robots.txt allows the web search; no-originals: photos are there in smaller sizes only; the
@@ -77,10 +77,10 @@ def refused(asked: Asked, generation: str) -> Reply | None:
 
 def _partner_search(stock: Stock, asked: Asked) -> Reply:
     query = asked.query
-    country, limit = query.get("country_code", ""), _number(query.get("limit")) or 10
+    country, limit = query.get("country_code", ""), number_in(query.get("limit"), 10)
     if "term" not in query or not re.fullmatch("[A-Z]{2}", country) or limit > LARGEST_PAGE:
         return error(400, 1, "Invalid request: term, country_code or limit")
-    found, start = _found(stock, query["term"]), _number(query.get("bookmark", "")[3:])
+    found, start = _found(stock, query["term"]), number_in(query.get("bookmark", "")[3:], 0)
     shown = found[start : start + limit]
     pins = [pin(stock, number) for number in shown]
     if start == 0 and shown:
@@ -152,7 +152,7 @@ def _web_search(stock: Stock, asked: Asked, generation: str) -> Reply:
         return web_failure(400, "Invalid data")
     if "x-pinterest-pws-handler" not in asked.headers:
         return web_failure(403, "Invalid resource request")
-    found, start = _found(stock, query), _number(str((bookmarks or [""])[0])[3:])
+    found, start = _found(stock, query), number_in(str((bookmarks or [""])[0])[3:], 0)
     shown = found[start : start + size]
     results = [web_pin(stock, number) for number in shown]
     if start == 0 and shown:
@@ -230,7 +230,3 @@ def _photo(path: str, generation: str) -> Reply | PhotoWanted:
         # The store of photos says this of what is not there.
         return plain("<Error><Code>AccessDenied</Code></Error>", 403)
     return PhotoWanted("/" + "/".join([*folders, name]), boxes[size])
-
-
-def _number(text: str | None) -> int:
-    return int(text) if text and re.fullmatch(r"[0-9]{1,6}", text) else 0

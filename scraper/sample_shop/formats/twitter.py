@@ -7,8 +7,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from scraper.hashtags import as_hashtag, hashtags_in
+from scraper.reading import number
 from scraper.sample_shop.captions import caption, tag
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, plain
+from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, number_in, plain
 from scraper.sample_shop.stock import Item, PhotoSource, Stock
 
 # no-orig: photos have no original; partial: authors and some photos are withheld; old-since: X
@@ -115,7 +116,7 @@ def _wrong(asked: Asked, kind: str, generation: str) -> tuple[str, str, str] | N
         return "since_id", since, "Invalid use of 'since_id' in conjunction with 'start_time'."
     if since and generation == "old-since":
         return "since_id", since, "'since_id' must be a tweet id created after [2026-11-13]."
-    if size and not PAGE <= _number(size) <= LARGEST_PAGE[kind]:
+    if size and not PAGE <= number_in(size, 0) <= LARGEST_PAGE[kind]:
         return "max_results", size, f"It must be from {PAGE} to {LARGEST_PAGE[kind]}."
     if token and not re.fullmatch(TOKEN + r"\d+", token):
         return "next_token", token, "The 'next_token' is invalid."
@@ -132,7 +133,7 @@ def _found(stock: Stock, asked: Asked) -> list[int]:
             as_hashtag(label) == one or stock.vocabulary.label_of(one) == label for one in wanted
         )
     }
-    since = _number(asked.query.get("since_id"))
+    since = number(asked.query.get("since_id")) or 0
     items = enumerate(stock.items)
     return [n for n, item in items if labels & set(item.labels) and post_id(n) > since]
 
@@ -152,8 +153,8 @@ def count(asked: Asked, numbers: Sequence[int], kind: str) -> Reply:
 
 def _search(stock: Stock, asked: Asked, numbers: Sequence[int], generation: str) -> Reply:
     """A page of posts; the first one of all has a film and a sensitive post more."""
-    size = _number(asked.query.get("max_results")) or PAGE
-    start = _number(asked.query.get("next_token", "").removeprefix(TOKEN))
+    size = number_in(asked.query.get("max_results"), PAGE)
+    start = number_in(asked.query.get("next_token", "").removeprefix(TOKEN), 0)
     shown = numbers[start : start + size]
     if not shown:
         return as_json({"meta": {"result_count": 0}}, 200, LIMITS)
@@ -272,7 +273,3 @@ def _photo(asked: Asked, generation: str) -> Reply | PhotoWanted:
     if side is None and size != "orig":
         return plain("no such size", 400)
     return PhotoWanted(f"/{name[:1]}/{name[1:2]}/{name}", (side, side) if side else None)
-
-
-def _number(text: str | None) -> int:
-    return int(text) if text and re.fullmatch(r"[0-9]{1,20}", text) else 0

@@ -1,6 +1,5 @@
 """Whether an answer of the shop has the shape of a recorded one."""
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -28,23 +27,10 @@ def _kind(value: object) -> type:
 
 def _merged(values: list[Any]) -> Any:
     """One value that has every field of VALUES."""
+    values = [value for value in values if value is not None]
     if values and all(isinstance(value, dict) for value in values):
         names = dict.fromkeys(name for value in values for name in value)
         return {name: _merged([v[name] for v in values if name in v]) for name in names}
     if values and all(isinstance(value, list) for value in values):
         return [one for value in values for one in value]
     return values[0] if values else None
-
-
-def shape(value: Any) -> Any:
-    """Keys and types, without the values; a list is as its first."""
-    if isinstance(value, dict):
-        return {key: shape(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [shape(inner) for inner in value[:1]]
-    return type(value).__name__
-
-
-def fields(records: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The keys that any of RECORDS has."""
-    return {key for record in records for key in record}
