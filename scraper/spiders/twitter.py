@@ -30,8 +30,8 @@ from scraper.reading import (
 )
 from scraper.spiders.base import Answer, Ask, Check, HashtagSpider, Page, Photo, Post, Setting
 
-# The search's name in addresses, its longest query, its largest page.
-KINDS = {"recent": ("recent", 512, 100), "archive": ("all", 1024, 500)}
+LONGEST_QUERY = {"recent": 512, "all": 1024}
+LARGEST_PAGE = {"recent": 100, "all": 500}
 FIELDS = {
     "expansions": "attachments.media_keys,author_id",
     "media.fields": "url,type,width,height,alt_text",
@@ -65,10 +65,10 @@ class Spider(HashtagSpider):
     image_url = "https://pbs.twimg.com"
     credentials = (Credential("TWITTER_TOKEN", "the bearer token of your app"),)
     settings: ClassVar[Mapping[str, Setting]] = {
-        "search": Setting("recent", "the last 7 days, or all posts", ("recent", "archive")),
-        "since": Setting("", "the archive from such a day on: 2024-01-31; else its last 30 days"),
+        "search": Setting("recent", "the last 7 days, or the archive", ("recent", "all")),
+        "since": Setting("", "with search=all: the first day, such as 2024-01-31; else 30 days"),
         "sensitive": Setting("skip", "posts marked as sensitive", ("skip", "keep")),
-        "page-size": Setting("100", "posts a request: 10 to 100, 500 with search=archive"),
+        "page-size": Setting("100", "posts a request: 10 to 100, 500 with search=all"),
     }
     renews = True
     charged = "X takes $0.005 a post and $0.010 an author (2026; see its developer console)"
@@ -77,16 +77,16 @@ class Spider(HashtagSpider):
     def ready(self) -> None:
         """As everywhere; and the settings must be what X takes."""
         super().ready()
-        largest, size = KINDS[self.chosen["search"]][2], number(self.chosen["page-size"])
+        largest, size = LARGEST_PAGE[self.chosen["search"]], number(self.chosen["page-size"])
         if size is None or not 10 <= size <= largest:
             raise BadInput(f"--set page-size={self.chosen['page-size']}: from 10 to {largest}")
-        since, good = self.chosen["since"], self.chosen["search"] == "archive"
+        since, good = self.chosen["since"], self.chosen["search"] == "all"
         if since and not (good and len(since) == 10 and moment(since)):
-            raise BadInput(f"--set since={since}: such as 2024-01-31, with --set search=archive")
+            raise BadInput(f"--set since={since}: such as 2024-01-31, with --set search=all")
 
     def queries(self, words: Sequence[str]) -> Sequence[tuple[str, ...]]:
         """As many hashtags together as the longest query takes, each once."""
-        longest = KINDS[self.chosen["search"]][1]
+        longest = LONGEST_QUERY[self.chosen["search"]]
         usable = [word for word in unlike(words) if as_hashtag(word)] or words[:1]
         return grouped(usable, lambda group: len(_query(group)) <= longest)
 
@@ -98,10 +98,9 @@ class Spider(HashtagSpider):
         """
         where = dict(parse_qsl(cursor or ""))
         # A search of the archive does not begin where one of the last days ended.
-        if where.pop("in", None) != self._path("search"):
-            where = {}
-        size = {"max_results": self.chosen["page-size"]}
-        return self._search("search", query, where, size | FIELDS)
+        where = where if where.pop("in", None) == self._path("search") else {}
+        more = FIELDS | {"max_results": self.chosen["page-size"]}
+        return self._search("search", query, where, more)
 
     def _search(self, what: str, query: str, where: dict[str, str], more: dict[str, str]) -> Ask:
         words = query.split(OR)
@@ -113,7 +112,7 @@ class Spider(HashtagSpider):
         return self._ask(self._path(what), {"query": _query(words)} | where | more)
 
     def _path(self, what: str) -> str:
-        return f"tweets/{what}/{KINDS[self.chosen['search']][0]}"
+        return f"tweets/{what}/{self.chosen['search']}"
 
     def _ask(self, path: str, query: dict[str, str]) -> Ask:
         headers = {"Authorization": f"Bearer {self.secrets.get('TWITTER_TOKEN', '')}"}
@@ -236,6 +235,8 @@ def _posts(
     media = by_key(inside(answer, "includes", "media"), "media_key")
     users = by_key(inside(answer, "includes", "users"), "id")
     posts, skipped, lone = dict[str, Post](), Counter[str](), set(media)
+    # Where others say whether they are sensitive, one that does not may be.
+    said = any("possibly_sensitive" in one for one in objects(records))
     for record in records:
         number = _number(record, url)
         keys = inside(record, "attachments", "media_keys")
@@ -243,7 +244,7 @@ def _posts(
         lone -= set(keys)
         attached = [media.get(key, {}) for key in keys]
         photos = tuple(dict.fromkeys(_photos(attached)))
-        marked = record.get("possibly_sensitive", False)
+        marked = record.get("possibly_sensitive", said)
         if not isinstance(marked, bool):
             raise LayoutChanged("a post that may be sensitive or not", url)
         reason = SENSITIVE if marked and not keep_sensitive else _reason(attached, photos)

@@ -103,7 +103,7 @@ def test_what_x_does_not_have_ends_no_crawl(photos: Path, tmp_path: Path, genera
 
 
 def test_a_dry_run_counts_without_reading_a_post(shop: SampleShop, tmp_path: Path) -> None:
-    archive = ("--set", "search=archive", "--set", "since=2020-01-01")
+    archive = ("--set", "search=all", "--set", "since=2020-01-01")
     for more in ((), archive):
         status, said = run(shop, tmp_path, "--tags", "polo,dress", "--dry-run", *more)
         assert status == 0, said
