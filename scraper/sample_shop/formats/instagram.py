@@ -11,7 +11,8 @@ from scraper.sample_shop.stock import PhotoSource, Stock
 
 # expiring: the addresses of a list have run out, those of a post asked for alone are good.
 GENERATIONS = ("today", "expiring", "expired-token", "limited", "hashtag-limit")
-ROBOTS = "User-agent: *\nAllow: /\n"
+# The API is not for crawlers of pages: its token is what lets one ask.
+ROBOTS = "User-agent: *\nAllow: /v/\nDisallow: /\n"
 HOST = "https://scontent.cdninstagram.com"
 MAX_LIMIT = 50
 FIRST_POST = 17_900_000_000_000_000

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from scraper.baskets import BUILT_IN, Routes, read_routes
 from scraper.errors import LayoutChanged, NotNow
 from scraper.spiders.base import Answer
-from scraper.spiders.wildberries import BUILT_IN, Routes, Spider, read, read_routes
+from scraper.spiders.wildberries import Spider, read
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "wildberries"
 SEARCH = "https://search.wb.ru/exactmatch/ru/common/v18/search?query=polo&page=1"
