@@ -1,6 +1,7 @@
 """The crop policy: from key points to the part of a photo that is kept (pure).
 
-Boxes are left, top, right, bottom in pixels; key points are (joints, 3): x, y, score.
+Boxes are left, top, right, bottom in pixels; key points are (joints, 7): x, y, score, and the box
+of where the joint may be, or (joints, 3) without it.
 """
 
 from collections.abc import Sequence
@@ -114,8 +115,12 @@ def _around(
     """The bounds of the CHOSEN points with what lies beyond them, inside the photo."""
     reach = np.array([reach_of(name) for name in names])[chosen, None]
     reach = reach * (unit or _unit(points[chosen]))
-    low = (points[chosen, :2] - reach).min(axis=0)
-    high = (points[chosen, :2] + reach).max(axis=0)
+    low, high = points[chosen, :2] - reach, points[chosen, :2] + reach
+    if points.shape[1] == 7:
+        # Where the network is unsure of a joint, all places are kept that it may be at.
+        low = np.minimum(low, points[chosen, 3:5])
+        high = np.maximum(high, points[chosen, 5:7])
+    low, high = low.min(axis=0), high.max(axis=0)
     edge = np.array(size, np.float64)
     low, high = np.clip(low, 0, edge), np.clip(high, 0, edge)
     # A small box grows around its middle, and is moved inside where it would leave the photo.

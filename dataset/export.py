@@ -116,7 +116,7 @@ def _crop_columns(posed: Sequence[Posed | None]) -> dict[str, pa.Array]:
         "crop_reason": pa.array([one and one.crop.reason for one in posed], pa.string()),
         "crop_score": pa.array([one and one.crop.score for one in posed], pa.float32()),
         "crop_box": pa.array([one and list(one.crop.box) for one in posed], numbers),
-        "key_points": pa.array([one and one.points.ravel() for one in posed], numbers),
+        "key_points": pa.array([one and one.points[:, :3].ravel() for one in posed], numbers),
         "pose_model": pa.array([one and one.key for one in posed], pa.string()),
     }
 

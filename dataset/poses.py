@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from dataset.crop import Crop, choose_crop
 from dataset.images import ImageStore, Unreadable, open_photo
 from dataset.pose.models import PoseModel, find_model, key_of
 from dataset.pose.registry import DEFAULT
+from dataset.pose.views import move_places
 
 if TYPE_CHECKING:
     from dataset.pose.estimator import Estimator
@@ -46,7 +48,7 @@ class PoseOptions:
 
 @dataclass(frozen=True)
 class Posed:
-    """A photo's crop, the key points (joints, 3) that it comes from, and who found them."""
+    """A photo's crop, the key points (joints, 7) that it comes from, and who found them."""
 
     crop: Crop
     points: np.ndarray
@@ -101,7 +103,7 @@ def _known(
                 Pose.model == key, Pose.image_id.in_(some)
             )
             for image, points in session.execute(query):
-                found[image] = np.frombuffer(points, "<f4").reshape(joints, 3)
+                found[image] = np.frombuffer(points, "<f4").reshape(joints, -1)
     return found
 
 
@@ -162,10 +164,15 @@ def _points(
     points = estimator.find([image for _, image in pairs])
     for (photo, image), one in zip(pairs, points, strict=True):
         # Opened smaller: pixel centres of the small photo, in the whole one's pixels.
-        scale = np.array([photo.width / image.width, photo.height / image.height])
-        one[:, :2] = (one[:, :2] + 0.5) * scale - 0.5
+        move_places(
+            one, partial(_in_whole, scale=np.divide((photo.width, photo.height), image.size))
+        )
         found.append((photo.image_id, one.astype("<f4")))
     return found
+
+
+def _in_whole(places: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return (places + 0.5) * scale - 0.5
 
 
 def _keep_crops(sessions: sessionmaker[Session], rows: Sequence[dict[str, Any]]) -> None:

@@ -185,7 +185,8 @@ class Decision(Base):
 class Pose(Base):
     """Where a person's joints are in an image, by MODEL: its name and its weights' digest.
 
-    `points`: (joints, 3) float32, little-endian: x, y in pixels, score.
+    `points`: (joints, 7) float32, little-endian: x, y in pixels, score; left, top, right, bottom of
+    where the joint may be.
     """
 
     __tablename__ = "poses"

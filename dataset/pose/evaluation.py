@@ -152,7 +152,7 @@ def _as_coco(found: Found, joints: JointSet) -> tuple[dict[str, Any], list[dict[
             }
         )
         score = float(points[:, 2].mean())
-        guesses.append(one | {"keypoints": points.ravel().tolist(), "score": score})
+        guesses.append(one | {"keypoints": points[:, :3].ravel().tolist(), "score": score})
     category = {"id": 1, "name": "person", "keypoints": list(joints.names)}
     images = [{"id": image} for image in sorted({person.image for person in found.persons})]
     return {"images": images, "annotations": truth, "categories": [category]}, guesses

@@ -7,6 +7,8 @@ from dataset.pose.network import STRIDE
 
 # A target's value for a joint that nobody annotated: nothing is learned there.
 UNKNOWN = -1.0
+# A joint may be wherever its map is at least this part of its highest value.
+MAYBE = 0.6
 
 
 def sigma_of(height: int) -> float:
@@ -31,11 +33,12 @@ def draw_targets(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_points(maps: np.ndarray, dark: bool = False) -> np.ndarray:
-    """Joints of MAPS (batch, height, width, joints): (batch, joints, 3) float: x, y, score.
+    """Joints of MAPS (batch, height, width, joints): (batch, joints, 7) float.
 
-    x and y in the view's pixels. The score is the map's highest value, about 0 to 1. The place is a
-    quarter pixel from the highest value toward its higher neighbour, as published; with DARK
-    (Zhang et al., CVPR 2020) the top of a bell fitted there.
+    x, y, score; and left, top, right, bottom of where the joint may be: where its map is at least
+    MAYBE of its highest value. Places in the view's pixels. The score is that value, about 0 to 1.
+    The place is a quarter pixel from there toward its higher neighbour, as published; with
+    DARK (Zhang et al., CVPR 2020) the top of a bell fitted there.
     """
     batch, height, width, joints = maps.shape
     flat = maps.transpose(0, 3, 1, 2).reshape(batch * joints, height, width)
@@ -43,8 +46,19 @@ def read_points(maps: np.ndarray, dark: bool = False) -> np.ndarray:
     y, x = np.divmod(top, width)
     scores = flat[np.arange(len(flat)), y, x]
     place = np.stack([x, y], axis=1) + (_dark(flat, x, y) if dark else _quarter(flat, x, y))
-    points = np.concatenate([place * STRIDE, scores[:, None]], axis=1)
-    return points.reshape(batch, joints, 3)
+    columns = [place * STRIDE, scores[:, None], _spread(flat, scores) * STRIDE]
+    return np.concatenate(columns, axis=1).reshape(batch, joints, 7)
+
+
+def _spread(maps: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Left, top, right, bottom of what is at least MAYBE of its map's SCORE, in map pixels."""
+    high = maps >= MAYBE * scores[:, None, None]
+    across: np.ndarray = np.any(high, axis=1)
+    down: np.ndarray = np.any(high, axis=2)
+    left, top = across.argmax(axis=1), down.argmax(axis=1)
+    right = across.shape[1] - 1 - across[:, ::-1].argmax(axis=1)
+    bottom = down.shape[1] - 1 - down[:, ::-1].argmax(axis=1)
+    return np.stack([left, top, right, bottom], axis=1)
 
 
 def _quarter(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

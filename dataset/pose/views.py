@@ -4,11 +4,15 @@ A view is a (2, 3) float matrix from the view's pixels to the photo's. Coordinat
 pixel centres: 0 is the centre of the first pixel, as in COCO's files.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image
 
 # As published: room around the person's box.
 WIDEN = 1.25
+# The columns of a point that are x and y: its own, and two corners of where it may be.
+PLACES = slice(0, 2), slice(3, 5), slice(5, 7)
 
 
 def person_view(
@@ -45,6 +49,12 @@ def to_photo(points: np.ndarray, view: np.ndarray) -> np.ndarray:
 def to_view(points: np.ndarray, view: np.ndarray) -> np.ndarray:
     """POINTS (..., 2) of the photo's pixels in the view's."""
     return (points - view[:, 2]) @ np.linalg.inv(view[:, :2]).T
+
+
+def move_places(points: np.ndarray, how: Callable[[np.ndarray], np.ndarray]) -> None:
+    """HOW, done to every place (joints, 2) of POINTS, which is changed."""
+    for columns in PLACES:
+        points[:, columns] = how(points[:, columns])
 
 
 def look(photo: Image.Image, view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
