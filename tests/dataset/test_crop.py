@@ -42,6 +42,18 @@ def test_points_under_the_gate_are_ignored() -> None:
     )
 
 
+def test_where_a_joint_may_be_is_kept_too() -> None:
+    points = np.concatenate([standing(), np.tile(standing()[:, :2], 2)], axis=1)
+    sure = choose_crop(points, NAMES, SIZE, 0.3)
+    assert sure == choose_crop(standing(), NAMES, SIZE, 0.3)
+    ankle = NAMES.index("left_ankle")
+    points[ankle, 3:] = 20, 450, 180, 595
+    crop = choose_crop(points, NAMES, SIZE, 0.3)
+    assert crop.box == (20, sure.box[1], sure.box[2], 595)
+    points[ankle, 2] = 0.1
+    assert choose_crop(points, NAMES, SIZE, 0.3).box[0] == sure.box[0]
+
+
 @pytest.mark.parametrize(("count", "outcome"), [(4, WHOLE), (5, PERSON)])
 def test_fewer_than_five_joints_are_no_person(count: int, outcome: str) -> None:
     points = standing(0.1)

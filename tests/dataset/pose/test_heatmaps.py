@@ -20,6 +20,22 @@ def test_what_is_drawn_is_read_back() -> None:
     assert plain[:, 2].min() > 0.7 and plain[:, 2].max() <= 1
 
 
+def test_a_joint_may_be_wherever_its_map_is_high() -> None:
+    sure, other = ([100, 120, 1.0], [40, 200, 1.0])
+    maps = draw_targets(np.array([sure, other]), SIZE)
+    both = np.maximum(maps[..., 0], 0.7 * maps[..., 1])
+    one, two, low = (
+        read_points(some[None, :, :, None])[0, 0]
+        for some in (maps[..., 0], both, np.maximum(maps[..., 0], 0.5 * maps[..., 1]))
+    )
+    # A bell of two map pixels is at 0.6 of its height two pixels from its middle: 8 in the view.
+    np.testing.assert_allclose(one[3:], [92, 112, 108, 128], atol=4)
+    np.testing.assert_allclose(two[:3], one[:3])
+    # The other top counts as far as it is as high: a pixel either way at 0.7.
+    np.testing.assert_allclose(two[3:], [36, 112, 108, 204], atol=4)
+    np.testing.assert_allclose(low, one)
+
+
 def test_what_nobody_annotated_is_unknown_and_what_lies_outside_is_nowhere() -> None:
     maps = draw_targets(np.array([[50, 50, 0], [-9, 50, 2], [50, 300, 1.0]]), SIZE)
     assert (maps[..., 0] == UNKNOWN).all()
