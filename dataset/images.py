@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from dataset.errors import Failure, first_line
 
@@ -51,6 +51,8 @@ def open_photo(source: Path | bytes, at_least: int | None = None) -> Image.Image
             photo = _as_rgb(ImageOps.exif_transpose(image))
             photo.info = {"format": image.format}
             return photo
+    except UnidentifiedImageError as error:
+        raise Unreadable("not an image of a kind that we read") from error
     # Pillow raises these and more for hostile files; each means that the photo can't be used.
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise Unreadable(first_line(error)) from error

@@ -190,6 +190,10 @@ def _evaluate(
     from dataset.text_table import table
 
     people = read_people(annotations, images)
+    if not people.persons:
+        raise BadInput(
+            f"{annotations} names nobody with annotated joints whose photo is in {images}"
+        )
     model = find_model(pose, pose_weights)
     empty = read_empty(without_people, len(people.joints.names)) if without_people else []
     figures = evaluate_pose(load_estimator(model, flip, dark), people, empty)
