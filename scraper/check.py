@@ -58,7 +58,7 @@ def check(spider: HashtagSpider, word: str, live: bool, verbose: bool) -> bool:
         except Failure as problem:
             findings.note(f"search for {word!r}", hide(problem.message, spider.secrets), good=False)
 
-    ended = run_with_downloader(main, verbose)
+    ended = run_with_downloader(main, spider, verbose)
     for line in findings.lines:
         click.echo(line)
     if live and pages:
@@ -153,7 +153,7 @@ def dry_run(spider: HashtagSpider, queries: Sequence[str], verbose: bool) -> boo
         except Failure as problem:
             problems.append(problem)
 
-    ended = run_with_downloader(main, verbose)
+    ended = run_with_downloader(main, spider, verbose)
     for problem in problems:
         raise Failure(hide(problem.message, spider.secrets))
     return ended

@@ -118,6 +118,13 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
 @click.option(
     "--dry-run", is_flag=True, help="Take nothing: say how many posts each search would read."
 )
+@click.option(
+    "--allow-private-hosts",
+    "allow_private",
+    is_flag=True,
+    help="Also ask hosts of a private network that photos' addresses and redirects lead to; without"
+    " it only those of --site-url and --image-url.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show every request.")
 @click.option(
     "--list",
@@ -141,6 +148,7 @@ def crawl(
     check: bool,
     live: bool,
     dry_run: bool,
+    allow_private: bool,
     verbose: bool,
 ) -> None:
     """Collect the photos that SITE shows under hashtags into a catalogue.
@@ -157,6 +165,7 @@ def crawl(
     from dataset.labels import load_vocabulary
 
     spider = _spider(site, site_url, image_url, credentials, settings)
+    spider.allow_private = allow_private
     labels = load_vocabulary(vocabulary)
     if check or dry_run:
         _look(spider, labels, words, check, live, verbose)

@@ -7,9 +7,10 @@ import scrapy
 from scrapy.crawler import CrawlerProcess
 from scrapy.exceptions import IgnoreRequest
 
+from scraper.addresses import PRIVATE, SCHEME, is_private_failure
 from scraper.fetching import Refused
 from scraper.settings import crawl_settings
-from scraper.spiders.base import Answer, Ask
+from scraper.spiders.base import Answer, Ask, HashtagSpider
 
 ROBOTS, REDIRECTS = "robots.txt", "too many redirects"
 # Where an Ask led to and what it answered, or why there is no answer.
@@ -17,14 +18,14 @@ Download = Callable[[Ask], Awaitable[tuple[str, Answer] | Refused]]
 Main = Callable[[Download], Awaitable[None]]
 
 
-def run_with_downloader(main: Main, verbose: bool) -> bool:
-    """Run MAIN with a downloader; whether it came to its end, which Ctrl-C prevents.
+def run_with_downloader(main: Main, spider: HashtagSpider, verbose: bool) -> bool:
+    """Run MAIN with a downloader for SPIDER; whether it came to its end, which Ctrl-C prevents.
 
     Raises:
         Whatever MAIN raises.
     """
     result: dict[str, Any] = {"ended": False, "crash": None}
-    process = CrawlerProcess(crawl_settings(verbose))
+    process = CrawlerProcess(crawl_settings(verbose, spider.named, spider.allow_private))
     process.crawl(_Lender, main=main, result=result)
     process.start()
     if result["crash"] is not None:
@@ -60,8 +61,10 @@ class _Lender(scrapy.Spider):
         try:
             response = await self.crawler.engine.download_async(request)
         except IgnoreRequest as error:
-            # Scrapy ignores what robots.txt forbids, and what redirects too often.
-            return Refused(ROBOTS if "robots" in str(error) else REDIRECTS)
+            # Our middleware gives its reason; Scrapy's for robots.txt and redirects are sentences.
+            said = str(error)
+            known = said if said in (PRIVATE, SCHEME) else REDIRECTS
+            return Refused(ROBOTS if "robots" in said else known)
         except Exception as error:  # noqa: BLE001 - whatever broke on the network is a reason
             return Refused(_network_reason(error))
         headers = {
@@ -72,9 +75,13 @@ class _Lender(scrapy.Spider):
 
 
 def _network_reason(error: Exception) -> str:
+    if is_private_failure(error):
+        return PRIVATE
     name = type(error).__name__
     if "Timeout" in name:
         return "timeout"
+    if "certificate" in f"{error} {error.__cause__}":
+        return "the certificate is not to be trusted"
     if "Cancel" in name or "DataLoss" in name:
         return "too large or cut off"
     return f"no connection ({name})"

@@ -76,7 +76,7 @@ def crawl(options: CrawlOptions, spider: HashtagSpider, vocabulary: Vocabulary) 
     async def main(download: Download) -> None:
         await crawl_all(work, download)
 
-    work.ended = run_with_downloader(main, options.verbose)
+    work.ended = run_with_downloader(main, spider, options.verbose)
     return work
 
 

@@ -132,6 +132,9 @@ class HashtagSpider:
     ) -> None:
         self.asked_url = (site_url or self.site_url).rstrip("/")
         self.asked_image_url = (image_url or self.image_url).rstrip("/")
+        # What the user named may lie in the user's own network, as a mirror does.
+        self.named = tuple(url for url in (site_url, image_url) if url)
+        self.allow_private = False
         self.secrets = dict(credentials or {})
         self.chosen = {name: one.default for name, one in self.settings.items()}
         for name, value in (settings or {}).items():

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import fashion_tagger
@@ -19,9 +19,13 @@ def start(
     *options: str,
     site: str = "lamoda",
     secrets: Mapping[str, str] | None = None,
+    address: Sequence[str] = (),
 ) -> subprocess.Popen[str]:
-    """`crawl SITE OPTIONS` in FOLDER, its catalogue there; SECRETS are in the environment."""
-    address = ("--site-url", shop.url, "--image-url", shop.url)
+    """`crawl SITE OPTIONS` in FOLDER, its catalogue there; SECRETS are in the environment.
+
+    ADDRESS: options that say where the site is, where it is not SHOP.
+    """
+    address = address or ("--site-url", shop.url, "--image-url", shop.url)
     return subprocess.Popen(
         [sys.executable, str(DOOR), "crawl", site, *address, *options],
         cwd=folder,
@@ -42,9 +46,10 @@ def crawl(
     *options: str,
     site: str = "lamoda",
     secrets: Mapping[str, str] | None = None,
+    address: Sequence[str] = (),
 ) -> tuple[int, str]:
     """Its exit status, and all that it said."""
-    process = start(shop, folder, *options, site=site, secrets=secrets)
+    process = start(shop, folder, *options, site=site, secrets=secrets, address=address)
     out, err = process.communicate(timeout=120)
     return process.returncode, out + err
 
