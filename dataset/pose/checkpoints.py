@@ -119,11 +119,14 @@ def save_weights(network: keras.Model, path: Path, half: bool = False) -> None:
 
 
 def _halve(path: Path) -> None:
-    """The numbers of the Keras weights file PATH as float16."""
+    """The numbers of the Keras weights file PATH as float16, without the optimizer's."""
     small = path.with_name(f".half-{path.name}")
     with h5py.File(path) as source, h5py.File(small, "w") as target:
 
         def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            # Twice as large as the weights, and of no use to anybody else.
+            if name.partition("/")[0] == "optimizer":
+                return
             if isinstance(item, h5py.Dataset):
                 made = target.create_dataset(name, data=item[()].astype(np.float16))
             else:

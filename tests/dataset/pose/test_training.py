@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -94,6 +95,9 @@ def test_stopped_and_gone_on_with_ends_as_if_never_stopped(
     assert {path.name for path in options.out.iterdir()} == {
         *("pose.weights.h5", "pose.json", "state.npz", "curves.png", "predictions-003.png")
     }
+    # Weights alone: what the optimizer remembers is twice as large, and in the state.
+    with h5py.File(options.out / "pose.weights.h5") as file:
+        assert "optimizer" not in file and "layers" in file
     model = find_model("hrnet-small", options.out / "pose.weights.h5")
     assert model.joints.names == tuple(NAMES) and model.size == (64, 64)
     assert model.joints.bones == ((0, 1), (1, 4))
