@@ -83,4 +83,4 @@ def test_other_joints_and_broken_photos_are_named(tmp_path: Path) -> None:
     content["annotations"] = []
     path.write_text(json.dumps(content))
     done = CliRunner().invoke(train_pose, arguments)
-    assert done.exit_code == 1 and "no person" in done.output
+    assert done.exit_code == 2 and "names nobody" in done.output
