@@ -27,7 +27,7 @@ CHECK_WORD = "polo"
 def _address(_ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     if value is not None and not value.startswith(("http://", "https://")):
         raise BadInput(
-            f"--{param.name}: {value!r} is no address; it starts with http:// or https://"
+            f"{param.opts[0]}: {value!r} is no address; it starts with http:// or https://"
         )
     return value
 
@@ -122,7 +122,6 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
 @click.option(
     "--list",
     is_flag=True,
-    is_eager=True,
     expose_value=False,
     callback=_list_sites,
     help="List the sites and what each needs, then stop.",
@@ -154,6 +153,8 @@ def crawl(
         raise BadInput("--tags names no tag; write for example --tags polo,dress")
     if live and not check:
         raise BadInput("--live goes with --check")
+    if check and dry_run:
+        raise BadInput("--check and --dry-run are two questions: ask one, then the other")
     from dataset.labels import load_vocabulary
 
     spider = _spider(site, site_url, image_url, credentials, settings)

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from scraper.cli import crawl as crawl_command
 from scraper.sample_shop.server import ShopOptions, serve
 from tests.scraper.crawling import crawl
 
@@ -70,6 +72,8 @@ def test_a_dry_run_counts_and_takes_nothing(tmp_path: Path) -> None:
         (("--tags", "polo", "--set", "media"), "NAME=VALUE"),
         (("--tags", "polo", "--credentials", "nothing.env"), "can't be read"),
         (("--live", "--tags", "polo"), "--live goes with --check"),
+        (("--check", "--dry-run"), "--check and --dry-run are two questions"),
+        (("--tags", "polo", "--image-url", "shop"), "--image-url: 'shop' is no address"),
         (("--tags", ""), "--tags names no tag"),
     ],
 )
@@ -81,3 +85,13 @@ def test_what_is_asked_for_wrongly_is_named(
         status, said = crawl(shop, tmp_path, *options, site="instagram", secrets=nothing)
     assert (status, words in said) == (2, True), said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("order", ["--list --credentials {}", "--credentials {} --list"])
+def test_the_list_says_what_the_file_sets_wherever_it_is_named(tmp_path: Path, order: str) -> None:
+    file = tmp_path / "keys.env"
+    file.write_text("INSTAGRAM_TOKEN=EAAGverysecret\n")
+    file.chmod(0o600)
+    done = CliRunner().invoke(crawl_command, order.format(file))
+    assert "INSTAGRAM_TOKEN: a user access token of your app (set)" in done.output
+    assert "EAAGverysecret" not in done.output
