@@ -218,7 +218,8 @@ def _conclude(work: "Work") -> None:
     from dataset.text_table import table
     from scraper.report import HEAD, reasons, rows
 
-    click.echo(table(HEAD, rows(work.tallies)))
+    if work.tallies:
+        click.echo(table(HEAD, rows(work.tallies)))
     for line in reasons(work.tallies):
         click.echo(line)
     if not work.ended:

@@ -1,5 +1,6 @@
 """`--check`, `--live`, `--dry-run` and credentials through the command, on the sample shop."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,9 @@ def test_refusals_are_explained_without_the_token(
         for options in (("--check",), ("--tags", "polo")):
             status, said = crawl(shop, tmp_path, *options, site="instagram", secrets=SECRETS)
             assert (status, words in said, "EAAGverysecret" in said) == (1, True, False), said
+            # The reason is read before the address; a check has nothing to go on with.
+            assert said.index(words) < said.index(shop.url)
+            assert ("repeat the command" in said) == (options != ("--check",))
     assert b"EAAGverysecret" not in (tmp_path / "c.sqlite").read_bytes()
 
 
@@ -61,6 +65,26 @@ def test_a_dry_run_counts_and_takes_nothing(tmp_path: Path) -> None:
     table = {line.rsplit(maxsplit=1)[0].strip(): line.split()[-1] for line in said.splitlines()}
     assert int(table["polo"]) >= 3 and table["кимоно"] == "0"
     assert not (tmp_path / "c.sqlite").exists()
+
+
+def test_a_dry_run_uses_up_no_hashtag_of_the_week(tmp_path: Path) -> None:
+    with serve(ShopOptions(site="instagram", per_label=2)) as shop:
+        options = ("--tags", "polo,dress", "--dry-run")
+        status, said = crawl(shop, tmp_path, *options, site="instagram", secrets=SECRETS)
+        assert not any("hashtag" in target for target in shop.requests)
+    assert status == 0, said
+    assert (
+        "does not say how many posts there are; a crawl would ask for 9 of the 30 different" in said
+    )
+
+
+def test_a_site_that_says_no_total_is_counted_where_one_page_has_all(tmp_path: Path) -> None:
+    with serve(ShopOptions(site="wildberries", per_label=3, generation="older")) as shop:
+        status, said = crawl(
+            shop, tmp_path, "--tags", "кимоно,polo", "--dry-run", site="wildberries"
+        )
+    assert status == 0, said
+    assert re.search(r"^polo  +[34]$", said, re.M) and re.search(r"^кимоно  +0$", said, re.M)
 
 
 @pytest.mark.parametrize(
