@@ -68,10 +68,10 @@ async def answer_of(spider: HashtagSpider, download: Download, ask: Ask) -> tupl
         else:
             known = spider.circles if answer.reason == REDIRECTS else None
             said = f"{known or answer.reason}; {GO_ON}"
-        raise SiteRefused(hide(f"{ask.url}: {said}", spider.secrets))
+        raise SiteRefused(hide(f"{said} ({ask.url})", spider.secrets))
     url, page = answer
     if not spider.readable(page):
         known = spider.refusal(page)
         said = known or f"HTTP {page.status}"
-        raise SiteRefused(hide(f"{url}: {said}; {GO_ON}", spider.secrets))
+        raise SiteRefused(hide(f"{said}; {GO_ON} ({url})", spider.secrets))
     return replace(page, body=hide_tokens(page.body, spider.secrets)), url

@@ -7,9 +7,10 @@ import click
 
 from dataset.errors import Failure
 from dataset.text_table import table
-from scraper.asking import page_of, read_answer, read_page
+from scraper.asking import GO_ON, page_of, read_answer, read_page
 from scraper.credentials import hide
 from scraper.download import Download, run_with_downloader
+from scraper.report import counted
 from scraper.spiders.base import Ask, HashtagSpider, Page, Post
 
 # A site may lead to its first posts in steps.
@@ -40,6 +41,7 @@ def check(spider: HashtagSpider, word: str, live: bool, verbose: bool) -> bool:
 
     LIVE adds which fields of a post were found.
     """
+    spider.chosen.update(spider.frugal)
     findings, pages = Findings(), list[Page]()
 
     async def main(download: Download) -> None:
@@ -48,7 +50,7 @@ def check(spider: HashtagSpider, word: str, live: bool, verbose: bool) -> bool:
                 body, _ = await page_of(spider, download, one.ask)
                 findings.note(one.name, hide(one.say(body), spider.secrets))
             except Failure as problem:
-                findings.note(one.name, hide(problem.message, spider.secrets), good=False)
+                findings.note(one.name, _said(problem, spider), good=False)
         try:
             page, left = await first_posts(spider, download, word)
             pages.append(page)
@@ -56,7 +58,7 @@ def check(spider: HashtagSpider, word: str, live: bool, verbose: bool) -> bool:
             if left:
                 findings.note("limit of searches", left)
         except Failure as problem:
-            findings.note(f"search for {word!r}", hide(problem.message, spider.secrets), good=False)
+            findings.note(f"search for {word!r}", _said(problem, spider), good=False)
 
     ended = run_with_downloader(main, spider, verbose)
     for line in findings.lines:
@@ -64,6 +66,11 @@ def check(spider: HashtagSpider, word: str, live: bool, verbose: bool) -> bool:
     if live and pages:
         click.echo(fields_found(pages[0].posts))
     return ended and findings.good
+
+
+def _said(problem: Failure, spider: HashtagSpider) -> str:
+    # There is nothing to go on with.
+    return hide(problem.message.replace(f"; {GO_ON}", ""), spider.secrets)
 
 
 async def first_posts(
@@ -87,7 +94,7 @@ def _found(page: Page) -> str:
     total = f" of {page.total}" if page.total is not None else ""
     more = "and more pages" if page.next_cursor else "on the only page"
     skipped = "".join(f", {count} left out: {reason}" for reason, count in page.skipped.items())
-    return f"{len(page.posts)} posts{total}, {more}{skipped}"
+    return f"{counted(len(page.posts), 'post')}{total}, {more}{skipped}"
 
 
 def fields_found(posts: Sequence[Post]) -> str:
@@ -97,7 +104,10 @@ def fields_found(posts: Sequence[Post]) -> str:
         count = sum(bool(getattr(post, name)) for post in posts)
         rows.append((name, f"{count} of {len(posts)}", "found" if count else "missing"))
     photos = sum(len(post.photos) for post in posts)
-    return table(("field", "posts", ""), rows) + f"\n{photos} photos in {len(posts)} posts"
+    return (
+        table(("field", "posts", ""), rows)
+        + f"\n{counted(photos, 'photo')} in {counted(len(posts), 'post')}"
+    )
 
 
 async def estimate(
@@ -108,6 +118,9 @@ async def estimate(
     Raises:
         SiteRefused, LayoutChanged: it can't be asked.
     """
+    if spider.weekly_hashtags is not None:
+        # To ask would use them up.
+        return [(query, None) for query in queries]
     counts = []
     for query in queries:
         ask = spider.count_request(query)
@@ -115,7 +128,8 @@ async def estimate(
             counts.append((query, await _counted(spider, download, ask)))
         else:
             page = await read_page(spider, download, query, None)
-            counts.append((query, page.total))
+            whole = len(page.posts) if page.next_cursor is None else None
+            counts.append((query, page.total if page.total is not None else whole))
     return counts
 
 
@@ -135,12 +149,25 @@ async def _counted(spider: HashtagSpider, download: Download, ask: Ask | None) -
 def show_estimate(spider: HashtagSpider, counts: Sequence[tuple[str, int | None]]) -> str:
     """COUNTS as a table, with their sum and what it costs."""
     rows = [(query, "not said" if count is None else str(count)) for query, count in counts]
-    total = sum(count or 0 for _, count in counts)
+    known = [count for _, count in counts if count is not None]
+    if not known:
+        return f"{table(('search', 'posts'), rows)}\n{_unsaid(spider, len(counts))}"
+    total, said = sum(known), "in all"
+    if len(known) < len(counts):
+        said = "that the site speaks of"
+    elif len(known) > 1:
+        said = "in all, those that several searches find counted for each"
     # Whole cents, upwards, in whole numbers: a tenth of a cent is no float.
     cents = -(-total * round(spider.dollars * 1000) // 10)
     cost = f": at most ${cents / 100:,.2f}; {spider.charged}" if spider.charged else ""
-    known = " that the site speaks of" if any(count is None for _, count in counts) else " in all"
-    return f"{table(('search', 'posts'), rows)}\n{total} posts{known}{cost}"
+    return f"{table(('search', 'posts'), rows)}\n{counted(total, 'post')} {said}{cost}"
+
+
+def _unsaid(spider: HashtagSpider, searches: int) -> str:
+    said, allowed = f"{spider.title} does not say how many posts there are", spider.weekly_hashtags
+    if allowed is None:
+        return said
+    return f"{said}; a crawl would ask for {searches} of the {allowed} different hashtags of 7 days"
 
 
 def dry_run(spider: HashtagSpider, queries: Sequence[str], verbose: bool) -> bool:
@@ -155,5 +182,5 @@ def dry_run(spider: HashtagSpider, queries: Sequence[str], verbose: bool) -> boo
 
     ended = run_with_downloader(main, spider, verbose)
     for problem in problems:
-        raise Failure(hide(problem.message, spider.secrets))
+        raise Failure(_said(problem, spider))
     return ended

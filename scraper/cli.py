@@ -27,7 +27,7 @@ CHECK_WORD = "polo"
 def _address(_ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     if value is not None and not value.startswith(("http://", "https://")):
         raise BadInput(
-            f"--{param.name}: {value!r} is no address; it starts with http:// or https://"
+            f"{param.opts[0]}: {value!r} is no address; it starts with http:// or https://"
         )
     return value
 
@@ -129,7 +129,6 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
 @click.option(
     "--list",
     is_flag=True,
-    is_eager=True,
     expose_value=False,
     callback=_list_sites,
     help="List the sites and what each needs, then stop.",
@@ -162,6 +161,8 @@ def crawl(
         raise BadInput("--tags names no tag; write for example --tags polo,dress")
     if live and not check:
         raise BadInput("--live goes with --check")
+    if check and dry_run:
+        raise BadInput("--check and --dry-run are two questions: ask one, then the other")
     from dataset.labels import load_vocabulary
 
     spider = _spider(site, site_url, image_url, credentials, settings)
@@ -226,7 +227,8 @@ def _conclude(work: "Work") -> None:
     from dataset.text_table import table
     from scraper.report import HEAD, reasons, rows
 
-    click.echo(table(HEAD, rows(work.tallies)))
+    if work.tallies:
+        click.echo(table(HEAD, rows(work.tallies)))
     for line in reasons(work.tallies):
         click.echo(line)
     if not work.ended:

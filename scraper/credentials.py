@@ -1,13 +1,14 @@
 """Keys and tokens: from the environment or a file, never into an address, a log or an error."""
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote_plus, unquote
 
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
 from dataset.errors import BadInput
 from scraper.errors import CredentialsMissing
@@ -15,6 +16,8 @@ from scraper.errors import CredentialsMissing
 # Shorter ones would blot out common words.
 SHORTEST_SECRET = 6
 HIDDEN = "[hidden]"
+# What keys and tokens are made of.
+VISIBLE = re.compile(r"[!-~]*")
 
 
 @dataclass(frozen=True)
@@ -32,23 +35,42 @@ def load_credentials(file: Path | None, wanted: Iterable[Credential]) -> dict[st
     FILE holds NAME=value lines, as `.env` files do.
 
     Raises:
-        BadInput: FILE can't be read, or others on this machine could read it.
+        BadInput: FILE can't be read, or others on this machine could read it; or a value can't be
+            right.
     """
     given = {**os.environ, **(_from_file(file) if file else {})}
-    return {one.name: given[one.name].strip() for one in wanted if given.get(one.name, "").strip()}
+    found = {one.name: given.get(one.name, "").strip() for one in wanted}
+    for name, value in found.items():
+        # A line break would end the header that it is sent in.
+        if not VISIBLE.fullmatch(value):
+            raise BadInput(
+                f"{name} has a space, a line break or a letter that none of the sites uses: copy"
+                " it again, without words such as Bearer before it"
+            )
+    return {name: value for name, value in found.items() if value}
 
 
 def _from_file(file: Path) -> dict[str, str]:
     try:
-        mode = file.stat().st_mode
-        found = dotenv_values(file, interpolate=False, encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"--credentials {file} can't be read: {error}") from error
+        mode, lines = file.stat().st_mode, _lines(file)
+    except OSError as error:
+        raise BadInput(f"--credentials {file} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"--credentials {file} can't be read: save it as text in UTF-8") from error
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise BadInput(
             f"--credentials {file} can be read by others on this machine; run: chmod 600 {file}"
         )
-    return {name: value for name, value in found.items() if value is not None}
+    for line in lines:
+        if line.error:
+            # Not the line itself: there may be a token in it.
+            raise BadInput(f"--credentials {file}, line {line.original.line}: write NAME=value")
+    return {line.key: line.value for line in lines if line.key and line.value is not None}
+
+
+def _lines(file: Path) -> list[Binding]:
+    with file.open(encoding="utf-8-sig") as stream:
+        return list(parse_stream(stream))
 
 
 def require(credentials: Mapping[str, str], wanted: Iterable[Credential], site: str) -> None:
@@ -59,10 +81,11 @@ def require(credentials: Mapping[str, str], wanted: Iterable[Credential], site: 
     """
     missing = [one for one in wanted if one.required and one.name not in credentials]
     if missing:
-        lines = "; ".join(f"{one.name} ({one.what})" for one in missing)
+        names = " and ".join(f"{one.name} ({one.what})" for one in missing)
         raise CredentialsMissing(
-            f"{site} needs {lines}: set it in the environment, or write NAME=value lines into a"
-            " file that only you can read and name it with --credentials FILE"
+            f"{site} needs {names}: set {'it' if len(missing) == 1 else 'them'} in the environment,"
+            " or write NAME=value lines into a file that only you can read and name it with"
+            " --credentials FILE"
         )
 
 

@@ -84,4 +84,6 @@ def _network_reason(error: Exception) -> str:
         return "the certificate is not to be trusted"
     if "Cancel" in name or "DataLoss" in name:
         return "too large or cut off"
-    return f"no connection ({name})"
+    known = {"Resolve": "host not found", "Refused": "nothing listens there"}
+    said = next((said for part, said in known.items() if part in name), name)
+    return f"no connection ({said})"

@@ -4,9 +4,7 @@ Each function is one step of a transaction that the caller commits: after a cras
 done and marked, or neither.
 """
 
-import json
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +12,6 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.tables import (
-    OR,
     Cluster,
     Hashtag,
     ImageRow,
@@ -25,9 +22,9 @@ from dataset.catalogue.tables import (
 )
 from dataset.duplicates import HashIndex
 from dataset.labels import normalise
-from scraper.fetching import GONE, Fetched, Refused
-from scraper.hashtags import as_hashtag, hashtags_in
-from scraper.spiders.base import Page, Photo, Post
+from scraper.fetching import Fetched, Refused
+from scraper.posts import save_posts
+from scraper.spiders.base import Page, Photo
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,7 @@ def renew(session: Session, site: str, hashtag: str) -> None:
 
 def save_page(session: Session, search: Search, page: Page) -> None:
     """Keep PAGE's posts, their photos as wanted, and the cursor behind it."""
-    for post in page.posts:
-        _save_post(session, search, post)
+    save_posts(session, search, page.posts)
     search.pages += 1
     search.posts += len(page.posts)
     search.total = page.total if page.total is not None else search.total
@@ -71,39 +67,6 @@ def save_page(session: Session, search: Search, page: Page) -> None:
         search.state = "finished"
     search.cursor = page.next_cursor
     search.later = page.later_cursor or search.later
-
-
-def _save_post(session: Session, search: Search, post: Post) -> None:
-    row = session.scalar(sa.select(PostRow).filter_by(site=search.site, site_id=post.site_id))
-    if row is None:
-        row = _new_post(search.site, post)
-        session.add(row)
-        session.flush()
-    in_text = [normalise(tag) for tag in (*post.hashtags, *hashtags_in(post.title))]
-    _save_hashtags(session, row, _found_under(search.hashtag, in_text), "search")
-    _save_hashtags(session, row, in_text, "caption")
-    _save_hashtags(session, row, post.attributes, "attribute")
-    addresses = {sighting.url for sighting in row.sightings}
-    keys = {sighting.key: sighting for sighting in row.sightings if sighting.key}
-    for photo in post.photos:
-        if photo.key in keys:
-            _renew_address(keys[photo.key], photo)
-        elif photo.url not in addresses:
-            row.sightings.append(_sighting(session, photo, len(row.sightings)))
-            addresses.add(photo.url)
-
-
-def _found_under(query: str, hashtags: Sequence[str]) -> list[str]:
-    """The words of QUERY among HASHTAGS; all where none is, as a site may see more than we do."""
-    words, tags = query.split(OR), {as_hashtag(tag) for tag in hashtags}
-    return [word for word in words if as_hashtag(word) in tags] or words
-
-
-def _renew_address(sighting: Sighting, photo: Photo) -> None:
-    """A signed address is fresh when it is seen again; one that ran out has another chance."""
-    if sighting.state == "wanted" or sighting.reason in GONE:
-        sighting.url, sighting.fallbacks = photo.url, "\n".join(photo.fallbacks)
-        sighting.state, sighting.reason = "wanted", None
 
 
 def move(session: Session, url: str, photo: Photo) -> None:
@@ -114,53 +77,6 @@ def move(session: Session, url: str, photo: Photo) -> None:
         .values(url=photo.url, fallbacks="\n".join(photo.fallbacks))
         .execution_options(synchronize_session=False)
     )
-
-
-def _new_post(site: str, post: Post) -> PostRow:
-    return PostRow(
-        site=site,
-        site_id=post.site_id,
-        url=post.url,
-        title=post.title,
-        brand=post.brand,
-        price=post.price,
-        currency=post.currency,
-        author=post.author,
-        posted=post.posted,
-        record=zlib.compress(_as_json(post.record).encode()),
-    )
-
-
-def _as_json(record: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(record, ensure_ascii=False, sort_keys=True, default=str)
-    except RecursionError:
-        # Nested so deep that it could only just be read.
-        return "{}"
-
-
-def _sighting(session: Session, photo: Photo, position: int) -> Sighting:
-    """A sighting of PHOTO, with the outcome that another post's sighting of it came to."""
-    known = session.scalar(
-        sa.select(Sighting).where(Sighting.url == photo.url, Sighting.state != "wanted").limit(1)
-    )
-    outcome = (
-        {"state": known.state, "reason": known.reason, "image_id": known.image_id} if known else {}
-    )
-    fallbacks = "\n".join(photo.fallbacks)
-    return Sighting(url=photo.url, key=photo.key, fallbacks=fallbacks, position=position, **outcome)
-
-
-def _save_hashtags(session: Session, row: PostRow, hashtags: Iterable[str], source: str) -> None:
-    for text in dict.fromkeys(normalise(hashtag) for hashtag in hashtags):
-        tag = session.scalar(sa.select(Hashtag).filter_by(text=text))
-        if tag is None:
-            tag = Hashtag(text=text)
-            session.add(tag)
-            session.flush()
-        key = (row.id, tag.id, source)
-        if session.get(PostHashtag, key) is None:
-            session.add(PostHashtag(post_id=row.id, hashtag_id=tag.id, source=source))
 
 
 def _of_searches(site: str, hashtags: Sequence[str]) -> sa.Select[Any]:

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field, replace
 
 from scraper.spiders.base import Page
 
-# So many pages in a row without a post that this search has not shown yet are a circle.
-NOTHING_NEW = 5
-# Searches of an archive pass through times without a post, but not through so many.
-EMPTY = 100
+# So many pages in a row that are each like one before are a circle.
+SEEN_BEFORE = 5
+# One list of a site may repeat much of another, and an archive has times without a post; but so
+# many pages in a row with nothing new lead nowhere.
+NOTHING_NEW = 100
 
 
 @dataclass
@@ -15,18 +16,20 @@ class Paging:
     """What one run of one search has seen."""
 
     cursors: set[str | None] = field(default_factory=set)
+    pages: set[frozenset[str]] = field(default_factory=set)
     posts: set[str] = field(default_factory=set)
-    idle: int = 0
-    empty: int = 0
+    again: int = 0
+    barren: int = 0
 
     def checked(self, page: Page, cursor: str | None) -> Page:
         """PAGE, which came for CURSOR; without its next cursor where paging has come to repeat."""
         self.cursors.add(cursor)
-        ids = {post.site_id for post in page.posts}
-        self.idle = 0 if ids - self.posts or not ids else self.idle + 1
-        self.empty = 0 if ids or page.skipped else self.empty + 1
+        ids = frozenset(post.site_id for post in page.posts)
+        self.again = self.again + 1 if ids in self.pages and ids else 0
+        self.barren = 0 if ids - self.posts else self.barren + 1
+        self.pages.add(ids)
         self.posts |= ids
-        over = self.idle >= NOTHING_NEW or self.empty >= EMPTY
+        over = self.again >= SEEN_BEFORE or self.barren >= NOTHING_NEW
         if page.next_cursor in self.cursors or over:
             return replace(page, next_cursor=None)
         return page

@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 HEAD = ("tag", "search", "pages", "posts", "new", "duplicates", "near dup.", "refused", "ended")
 
 
+def counted(number: int, noun: str) -> str:
+    """Such as "1 post" and "1,234 posts"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @dataclass
 class Tally:
     """What a crawl of one search came to. `refused`, `skipped`: reason -> photos, posts."""
@@ -47,6 +52,12 @@ def reasons(tallies: Sequence[Tally]) -> list[str]:
         skipped += tally.skipped
         refused += tally.refused
     return [
-        *(f"left out {count} posts: {reason}" for reason, count in skipped.most_common()),
-        *(f"refused {count} photos: {reason}" for reason, count in refused.most_common()),
+        *(
+            f"left out {counted(count, 'post')}: {reason}"
+            for reason, count in skipped.most_common()
+        ),
+        *(
+            f"refused {counted(count, 'photo')}: {reason}"
+            for reason, count in refused.most_common()
+        ),
     ]

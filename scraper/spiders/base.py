@@ -122,6 +122,8 @@ class HashtagSpider:
     # Where posts cost money: for what, and at most how many US dollars each.
     charged: ClassVar[str | None] = None
     dollars: ClassVar[float] = 0.0
+    # Settings of the search of `--check`, where it would cost more than a look is worth.
+    frugal: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from scraper.credentials import Credential
 from scraper.errors import LayoutChanged, SiteRefused
@@ -32,6 +32,9 @@ EDGES = ("recent_media", "top_media")
 PER_PAGE = 50
 NO_SUCH_HASHTAG = 24
 HIDDEN_MEDIA = "no photo address (copyright or age limit)"
+# More on a page, and no photo beside, are no accident.
+MOST_HIDDEN = 5
+FILMS = ("VIDEO", "REELS")
 # What an error's code means, and what to do now.
 MEANINGS = {
     190: "the token is expired or wrong: make a new one and set INSTAGRAM_TOKEN",
@@ -172,7 +175,8 @@ def read(body: bytes, url: str) -> Page:
     data = answer.get("data")
     if not isinstance(data, list):
         raise LayoutChanged("neither media nor a hashtag in Instagram's answer", url)
-    if data and all(isinstance(one, dict) and set(one) == {"id"} for one in data):
+    searched = urlsplit(url).path.endswith("/ig_hashtag_search")
+    if searched and data and all(isinstance(one, dict) and set(one) == {"id"} for one in data):
         number = _number(data[0], url)
         return Page((), number, later_cursor=number)
     page = _page(data, url)
@@ -188,8 +192,11 @@ def _page(records: list[Any], url: str) -> Page:
         if photos:
             posts.append(_post(record, photos, url))
         else:
-            reason = "videos" if record["media_type"] == "VIDEO" else HIDDEN_MEDIA
+            films = all(one.get("media_type") in FILMS for one in _parts(record))
+            reason = "videos" if films else HIDDEN_MEDIA
             skipped[reason] = skipped.get(reason, 0) + 1
+    if not posts and skipped.get(HIDDEN_MEDIA, 0) > MOST_HIDDEN:
+        raise LayoutChanged("no photo's address in any media", url)
     unlike = {post.site_id: post for post in posts}
     return Page(tuple(unlike.values()), skipped=skipped)
 
@@ -209,15 +216,18 @@ def _post(record: dict[str, Any], photos: tuple[Photo, ...], url: str) -> Post:
 
 def _photos(record: dict[str, Any], url: str) -> Iterator[Photo]:
     """The post's own photo, or those of an album's children."""
-    children = objects(inside(record, "children", "data"))
     seen = set()
-    for one in children or [record]:
+    for one in _parts(record):
         address = web_address(one.get("media_url"))
         if one.get("media_type") == "IMAGE" and address:
             key = _number(one, url)
             if key not in seen:
                 seen.add(key)
                 yield Photo(address, key=key)
+
+
+def _parts(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return objects(inside(record, "children", "data")) or [record]
 
 
 def _number(record: dict[str, Any], url: str) -> str:
@@ -232,7 +242,10 @@ def _next_cursor(answer: dict[str, Any], url: str) -> str | None:
     parts = urlsplit(url).path.strip("/").split("/")
     if len(parts) < 2 or parts[-1] not in EDGES or not parts[-2].isdecimal():
         return None
-    after = inside(answer, "paging", "cursors", "after")
-    if inside(answer, "paging", "next") and isinstance(after, str) and after:
+    following, after = text(inside(answer, "paging", "next")), None
+    if following:
+        after = text(inside(answer, "paging", "cursors", "after"))
+        after = after or dict(parse_qsl(urlsplit(following).query)).get("after")
+    if after:
         return f"{parts[-2]}/{parts[-1]}?after={after}"
     return f"{parts[-2]}/top_media" if parts[-1] == "recent_media" else None

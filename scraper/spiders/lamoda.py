@@ -6,7 +6,8 @@ hold the products, the cards on the page serve (two generations of them).
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urljoin, urlsplit
 
@@ -20,6 +21,8 @@ IMAGES = "https://a.lmcdn.ru"
 PER_PAGE = 60
 NOTHING_FOUND = "Поиск не дал результатов"
 ABROAD = "it answers addresses in Russia, Belarus and Kazakhstan only, and no proxies"
+# Where JSON may begin inside of a JavaScript object, and how many of such places are tried.
+PART, MOST_PARTS = re.compile(r"""\b(?:payload|state)["']?\s*:\s*(?=\{)"""), 9
 CURRENCIES = {"ru": "RUB", "by": "BYN", "kz": "KZT"}
 
 
@@ -124,7 +127,7 @@ def _photos(record: dict[str, Any]) -> tuple[Photo, ...]:
 def _path(address: str) -> str | None:
     """`/M/P/MP….jpg` of a photo's ADDRESS in any of its forms: bare path, sized, with host."""
     path = urlsplit(address.strip()).path.lstrip(".")
-    path = re.sub(r"^/?(img\d+x\d+|product)/", "/", path)
+    path = re.sub(r"^/?(pi/)?(img\d+x\d+|product)/", "/", path)
     return path if re.fullmatch(r"(/[\w.%-]+)+\.(jpe?g|png|webp)", path, re.IGNORECASE) else None
 
 
@@ -144,19 +147,28 @@ def _says(page: Selector, words: str) -> bool:
 
 
 def _state(page: Selector) -> dict[str, Any]:
-    """The JSON behind `__NUXT__ =`; empty when there is none or it is not plain JSON."""
+    """What stands behind `__NUXT__ =`, the part that holds the products at least.
+
+    The whole is JSON, or a JavaScript object whose outer names have no quotes; its payload is JSON
+    then. Empty where there is neither, as where a function makes the state.
+    """
     for script in page.xpath("//script/text()").getall():
-        match = re.search(r"__NUXT__\s*=\s*(?=\{)", script)
-        if match:
-            return _json(script[match.end() :])
+        if match := re.search(r"__NUXT__\s*=", script):
+            text = script[match.end() :]
+            starts = (found.end() for found in islice(PART.finditer(text), MOST_PARTS))
+            parts = (_json(text[start:]) for start in starts)
+            return next(filter(_holder, chain([_json(_without_last_commas(text))], parts)), {})
     return {}
 
 
-def _json(text: str) -> dict[str, Any]:
+def _without_last_commas(text: str) -> str:
     # A string is matched first and kept, so that only commas outside of strings go.
-    strict = re.sub(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', lambda m: m.group(1) or "", text)
+    return re.sub(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', lambda m: m.group(1) or "", text)
+
+
+def _json(text: str) -> dict[str, Any]:
     try:
-        value, _ = json.JSONDecoder().raw_decode(strict)
+        value, _ = json.JSONDecoder().raw_decode(text.lstrip())
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -175,8 +187,14 @@ def _holder(state: dict[str, Any]) -> dict[str, Any]:
         for part in level:
             if isinstance(part, dict) and _are_products(part.get("products")):
                 return part
-        level = [value for part in level if isinstance(part, dict) for value in part.values()]
+        level = [value for part in level for value in _within(part)]
     return {}
+
+
+def _within(value: object) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _are_products(value: object) -> bool:
@@ -258,10 +276,11 @@ def _page_number(url: str) -> int:
 def _next_cursor(url: str, count: int, total: int | None, last: int | None) -> str | None:
     """Path and query of the page after URL's, also where the search led to a category."""
     number = _page_number(url)
-    if total is not None:
-        more = number * PER_PAGE < total
+    if last is not None:
+        # Fewer than the total needs, where the site shows the first ten thousand only.
+        more = number < last
     else:
-        more = number < last if last is not None else count >= PER_PAGE
+        more = number * PER_PAGE < total if total is not None else count >= PER_PAGE
     parts = urlsplit(url)
     query = {**parse_qs(parts.query), "page": [str(number + 1)]}
     return f"{parts.path}?{urlencode(query, doseq=True)}" if more else None

@@ -202,18 +202,21 @@ def _posts(records: list[Any], url: str, kind: str) -> tuple[tuple[Post, ...], M
 
 def _api_images(record: dict[str, Any], url: str) -> tuple[list[Any], str | None]:
     """The sizes of each photo of the pin RECORD, and why it is left out in any case."""
-    media = record.get("media")
+    media = record.get("media", {})
     kind = text(inside(media, "media_type"))
+    if media is None:
+        return [], NO_PHOTO
     if kind is None:
         raise LayoutChanged("a pin without the type of its media", url)
     if "video" in kind:
         return [], VIDEOS
-    items = [
-        one
-        for one in objects(inside(media, "items"))
-        if "video" not in (text(one.get("item_type")) or "")
+    items = objects(inside(media, "items"))
+    if not items:
+        return [inside(media, "images")], None
+    albums = [
+        one.get("images") for one in items if "video" not in (text(one.get("item_type")) or "")
     ]
-    return [one.get("images") for one in items] or [inside(media, "images")], None
+    return albums, None if albums else VIDEOS
 
 
 def _web_images(record: dict[str, Any], url: str) -> tuple[list[Any], str | None]:

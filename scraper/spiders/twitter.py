@@ -73,6 +73,7 @@ class Spider(HashtagSpider):
     renews = True
     charged = "X takes $0.005 a post and $0.010 an author (2026; see its developer console)"
     dollars = 0.015
+    frugal: ClassVar[Mapping[str, str]] = {"page-size": "10"}
 
     def ready(self) -> None:
         """As everywhere; and the settings must be what X takes."""
@@ -167,8 +168,7 @@ class Spider(HashtagSpider):
 
 
 def _query(words: Sequence[str]) -> str:
-    hashtags = " OR ".join(f"#{as_hashtag(word)}" for word in words)
-    return f"({hashtags}) has:images -is:retweet"
+    return f"({' OR '.join('#' + as_hashtag(word) for word in words)}) has:images -is:retweet"
 
 
 def _say_usage(body: bytes) -> str:

@@ -116,20 +116,29 @@ def read(body: bytes, url: str) -> Page:
 
 def _read(body: bytes, url: str, routes: Routes, size: str) -> Page:
     answer = json_object(body, url)
-    # Until 2025 the products stood inside of `data`.
-    holder = answer if "products" in answer else inside(answer, "data")
-    records, total = inside(holder, "products"), number(inside(holder, "total"))
-    total = total if total is not None else number(answer.get("total"))
-    if isinstance(records, list) and records:
+    records, total = _products(answer)
+    if records:
         return _full(records, url, total, routes, size)
     if (led := _redirect(answer, url)) is not None:
         return Page((), led, total)
-    if not isinstance(records, list) or not isinstance(answer.get("metadata"), dict):
+    if records is None or not isinstance(answer.get("metadata"), dict):
         raise LayoutChanged("neither products nor a search's metadata in the answer", url)
     page = _page_number(url)
     if total and page <= FEWEST_PAGES and (page - 1) * PER_PAGE < total:
         raise NotNow(f"Wildberries promises {total} products and sent none ({url})")
     return Page((), None, total or 0)
+
+
+def _products(answer: dict[str, Any]) -> tuple[list[Any] | None, int | None]:
+    """The list of products, None where there is none, and how many the search finds."""
+    # Until 2025 both stood inside of `data`.
+    places = [one for one in (answer, answer.get("data")) if isinstance(one, dict)]
+    totals = [known for one in places if (known := number(one.get("total"))) is not None]
+    lists = [one["products"] for one in places if isinstance(one.get("products"), list)]
+    # An empty list may be null; the total beside it says so.
+    if totals and any(one.get("products", ()) is None for one in places):
+        lists.append([])
+    return max(lists, key=len, default=None), totals[0] if totals else None
 
 
 def _full(records: list[Any], url: str, total: int | None, routes: Routes, size: str) -> Page:

@@ -1,9 +1,12 @@
 """`--check`, `--live`, `--dry-run` and credentials through the command, on the sample shop."""
 
+import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from scraper.cli import crawl as crawl_command
 from scraper.sample_shop.server import ShopOptions, serve
 from tests.scraper.crawling import crawl
 
@@ -48,6 +51,9 @@ def test_refusals_are_explained_without_the_token(
         for options in (("--check",), ("--tags", "polo")):
             status, said = crawl(shop, tmp_path, *options, site="instagram", secrets=SECRETS)
             assert (status, words in said, "EAAGverysecret" in said) == (1, True, False), said
+            # The reason is read before the address; a check has nothing to go on with.
+            assert said.index(words) < said.index(shop.url)
+            assert ("repeat the command" in said) == (options != ("--check",))
     assert b"EAAGverysecret" not in (tmp_path / "c.sqlite").read_bytes()
 
 
@@ -61,6 +67,26 @@ def test_a_dry_run_counts_and_takes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "c.sqlite").exists()
 
 
+def test_a_dry_run_uses_up_no_hashtag_of_the_week(tmp_path: Path) -> None:
+    with serve(ShopOptions(site="instagram", per_label=2)) as shop:
+        options = ("--tags", "polo,dress", "--dry-run")
+        status, said = crawl(shop, tmp_path, *options, site="instagram", secrets=SECRETS)
+        assert not any("hashtag" in target for target in shop.requests)
+    assert status == 0, said
+    assert (
+        "does not say how many posts there are; a crawl would ask for 9 of the 30 different" in said
+    )
+
+
+def test_a_site_that_says_no_total_is_counted_where_one_page_has_all(tmp_path: Path) -> None:
+    with serve(ShopOptions(site="wildberries", per_label=3, generation="older")) as shop:
+        status, said = crawl(
+            shop, tmp_path, "--tags", "кимоно,polo", "--dry-run", site="wildberries"
+        )
+    assert status == 0, said
+    assert re.search(r"^polo  +[34]$", said, re.M) and re.search(r"^кимоно  +0$", said, re.M)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -70,6 +96,8 @@ def test_a_dry_run_counts_and_takes_nothing(tmp_path: Path) -> None:
         (("--tags", "polo", "--set", "media"), "NAME=VALUE"),
         (("--tags", "polo", "--credentials", "nothing.env"), "can't be read"),
         (("--live", "--tags", "polo"), "--live goes with --check"),
+        (("--check", "--dry-run"), "--check and --dry-run are two questions"),
+        (("--tags", "polo", "--image-url", "shop"), "--image-url: 'shop' is no address"),
         (("--tags", ""), "--tags names no tag"),
     ],
 )
@@ -81,3 +109,13 @@ def test_what_is_asked_for_wrongly_is_named(
         status, said = crawl(shop, tmp_path, *options, site="instagram", secrets=nothing)
     assert (status, words in said) == (2, True), said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("order", ["--list --credentials {}", "--credentials {} --list"])
+def test_the_list_says_what_the_file_sets_wherever_it_is_named(tmp_path: Path, order: str) -> None:
+    file = tmp_path / "keys.env"
+    file.write_text("INSTAGRAM_TOKEN=EAAGverysecret\n")
+    file.chmod(0o600)
+    done = CliRunner().invoke(crawl_command, order.format(file))
+    assert "INSTAGRAM_TOKEN: a user access token of your app (set)" in done.output
+    assert "EAAGverysecret" not in done.output

@@ -22,9 +22,9 @@ def secret_file(folder: Path, text: str, mode: int = 0o600) -> Path:
 def test_a_file_wins_over_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOP_TOKEN", "from-environment")
     monkeypatch.setenv("SHOP_USER", " 12 ")
-    text = '# mine\nexport SHOP_TOKEN="from $HOME file"\nSHOP_USER=\nOTHER=1\n'
+    text = '\ufeff# mine\r\nexport SHOP_TOKEN="from-$HOME-file"\r\nSHOP_USER=\nOTHER=1\n'
     found = load_credentials(secret_file(tmp_path, text), (TOKEN, USER))
-    assert found == {"SHOP_TOKEN": "from $HOME file"}
+    assert found == {"SHOP_TOKEN": "from-$HOME-file"}
     assert load_credentials(None, (TOKEN, USER)) == {
         "SHOP_TOKEN": "from-environment",
         "SHOP_USER": "12",
@@ -42,14 +42,30 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
         load_credentials(tmp_path / "nothing.env", (TOKEN,))
     file = secret_file(tmp_path, "")
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadInput, match="can't be read"):
+    with pytest.raises(BadInput, match="save it as text in UTF-8"):
         load_credentials(file, (TOKEN,))
+
+
+@pytest.mark.parametrize("line", ["SHOP_TOKEN abcdef", 'SHOP_TOKEN="abcdef', "SHOP_TOKEN: abcdef"])
+def test_a_line_that_can_not_be_read_is_named_and_not_shown(tmp_path: Path, line: str) -> None:
+    with pytest.raises(BadInput, match=r"shop\.env, line 2: write NAME=value") as caught:
+        load_credentials(secret_file(tmp_path, f"# mine\n{line}\n"), (TOKEN,))
+    assert "abcdef" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["Bearer abcdef", '"abc\ndef"', "abc-дэф"])
+def test_a_value_that_is_no_token_is_refused_before_it_is_sent(tmp_path: Path, value: str) -> None:
+    with pytest.raises(BadInput, match="SHOP_TOKEN has a space, a line break or a letter"):
+        load_credentials(secret_file(tmp_path, f"SHOP_TOKEN={value}\n"), (TOKEN,))
 
 
 def test_what_is_missing_is_named_with_what_it_is() -> None:
     with pytest.raises(CredentialsMissing, match=r"SHOP_TOKEN \(a token of your app\)"):
         require({}, (TOKEN, USER), "Shop")
     require({"SHOP_TOKEN": "x"}, (TOKEN, USER), "Shop")
+    both = (TOKEN, Credential("SHOP_KEY", "its key"))
+    with pytest.raises(CredentialsMissing, match=r"app\) and SHOP_KEY \(its key\): set them in"):
+        require({}, both, "Shop")
 
 
 def test_values_are_hidden_longest_first() -> None:

@@ -53,7 +53,7 @@ def test_a_label_s_words_are_one_search_that_later_runs_continue(
     assert status == 0, said
     # Before it is paid for: what it costs.
     assert "11 posts in all: at most $0.17; X takes $0.005 a post" in said
-    assert "left out 1 posts: sensitive" in said and "left out 1 posts: videos" in said
+    assert "left out 1 post: sensitive" in said and "left out 1 post: videos" in said
     assert rows(tmp_path, "SELECT state, pages, posts FROM searches") == [("finished", 2, POLOS)]
     assert rows(tmp_path, "SELECT state, count(*) FROM sightings GROUP BY state") == [
         ("stored", POLOS)
@@ -107,7 +107,8 @@ def test_a_dry_run_counts_without_reading_a_post(shop: SampleShop, tmp_path: Pat
     for more in ((), archive):
         status, said = run(shop, tmp_path, "--tags", "polo,dress", "--dry-run", *more)
         assert status == 0, said
-        assert f"{POLOS + DRESSES} posts in all: at most $0.21" in said
+        total = f"{POLOS + DRESSES} posts in all, those that several searches find counted for each"
+        assert f"{total}: at most $0.21; X takes" in said
     assert searches(shop) == [] and not (tmp_path / "c.sqlite").exists()
 
 
@@ -116,6 +117,9 @@ def test_a_check_says_whose_token_it_is_and_what_is_left(shop: SampleShop, tmp_p
     assert status == 0, said
     assert "ok     token: of project 1369785403853424" in said
     assert "ok     limit of searches: 449 of 450 requests are left" in said
+    # What is looked at is paid for: as few posts as X gives.
+    (searched,) = searches(shop)
+    assert "max_results=10" in searched
     assert [line.split()[0] for line in said.splitlines() if "missing" in line] == [
         *("brand", "price", "currency", "attributes")
     ]

@@ -128,3 +128,38 @@ def test_checks_speak_of_the_account_and_the_week() -> None:
     assert week.say(b'{"data": [{"id": "1", "name": "polo"}]}') == "1 of 30 (polo)"
     with pytest.raises(LayoutChanged):
         account.say(b"[]")
+
+
+def media(number: int, kind: str, **more: object) -> dict[str, object]:
+    return {"id": str(number), "media_type": kind, **more}
+
+
+def answer(*records: dict[str, object], **more: object) -> bytes:
+    return json.dumps({"data": records, **more}).encode()
+
+
+def test_films_among_an_albums_children_are_left_out() -> None:
+    film, photo = media(2, "VIDEO", media_url="https://s/2.mp4"), {"media_url": "https://s/3.jpg"}
+    mixed = media(1, "CAROUSEL_ALBUM", children={"data": [film, media(3, "IMAGE", **photo)]})
+    films = media(4, "CAROUSEL_ALBUM", children={"data": [film]})
+    page = read(answer(mixed, films, media(5, "REELS", media_url="https://s/5.mp4")), RECENT)
+    assert [[photo.key for photo in post.photos] for post in page.posts] == [["3"]]
+    assert page.skipped == {"videos": 2}
+
+
+def test_media_of_which_only_the_ids_came_are_no_hashtags() -> None:
+    with pytest.raises(LayoutChanged, match="without its type"):
+        read(b'{"data": [{"id": "1"}, {"id": "2"}]}', RECENT)
+
+
+def test_a_page_on_which_every_photo_is_hidden_is_a_changed_layout() -> None:
+    few = [media(number, "IMAGE") for number in range(5)]
+    assert read(answer(*few), RECENT).skipped == {HIDDEN_MEDIA: 5}
+    with pytest.raises(LayoutChanged, match="no photo's address"):
+        read(answer(*few, media(5, "IMAGE")), RECENT)
+
+
+def test_the_address_of_the_next_page_has_the_cursor_too() -> None:
+    following = {"next": f"{RECENT}&access_token=%5Bhidden%5D&after=QVF%3D"}
+    page = read(answer(paging=following), RECENT)
+    assert page.next_cursor == "17843853986012965/recent_media?after=QVF="

@@ -51,6 +51,63 @@ def test_a_state_without_one_of_its_fields_is_no_crash_and_no_empty_page() -> No
         assert page.posts and {post.site_id for post in page.posts} <= whole
 
 
+def script(state: str) -> bytes:
+    return f"<html><body><script>{state}</script></body></html>".encode()
+
+
+def product(sku: str, **more: object) -> dict[str, object]:
+    gallery = [f"/M/P/{sku}_1_1_v1.jpg", f"/M/P/{sku}_1_2_v1.jpg"]
+    return {"sku": sku, "name": "Поло, ]}", "gallery": gallery, **more}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        # As the site has written it since 2021: names without quotes outside, JSON inside.
+        "var __NUXT__ = {\n  layout: 'default',\n  payload: {state: {payload: PAYLOAD,\n"
+        '    settings: {"a": 1}}},\n  user: {isAuth: false, name: void 0},\n};',
+        "window.__NUXT__={layout:'it\\'s \"so\"',"
+        'payload:{"state":{"payload":PAYLOAD}},error:null}',
+        'window.__NUXT__ = {"data": [{"banner": null}, {"catalog": PAYLOAD}], "state": {}}',
+        'window.__NUXT__ = {"state": {"search": {"result": PAYLOAD,},},}',
+    ],
+    ids=["names bare", "payload quoted", "in a list", "deeper"],
+)
+def test_the_state_is_found_however_it_is_written(state: str) -> None:
+    payload = {"products": [product("A1"), {"type": "banner"}, product("B2")]}
+    body = script(state.replace("PAYLOAD", json.dumps(payload, ensure_ascii=False)))
+    page = read(body, SEARCH)
+    assert [(post.site_id, len(post.photos)) for post in page.posts] == [("A1", 2), ("B2", 2)]
+    assert page.posts[0].title == "Поло, ]}"
+
+
+def test_a_state_that_a_function_makes_is_left_to_the_cards() -> None:
+    state = 'window.__NUXT__=(function(a,b){return {payload:{products:[{sku:a,name:b}]}}}("A1",1));'
+    page = read(recorded("cards.html") + script(state), SEARCH)
+    assert [post.site_id for post in page.posts] == ["MP002XW1G7O5", "RTLADA204601"]
+    with pytest.raises(LayoutChanged):
+        read(script(state), SEARCH)
+
+
+def test_a_state_full_of_beginnings_is_read_no_slower() -> None:
+    with pytest.raises(LayoutChanged):
+        read(script("window.__NUXT__ = {" + 'payload: {"a": {' * 30_000), SEARCH)
+
+
+def test_photos_of_years_ago_had_another_folder_before_their_size() -> None:
+    one = product("A1", gallery=["//a.lmcdn.ru/pi/img236x341/R/A/RA084AMAISF6_6203977_1_v2.jpg"])
+    page = read(script(f"var __NUXT__ = {json.dumps({'products': [one]})}"), SEARCH)
+    (photo,) = page.posts[0].photos
+    assert photo.url == "https://a.lmcdn.ru/img600x866/R/A/RA084AMAISF6_6203977_1_v2.jpg"
+
+
+def test_the_last_page_is_the_one_that_the_site_shows_last() -> None:
+    found = {"products": [product("A1")], "pagination": {"pages": 167, "total": 12_345}}
+    body = script(f"var __NUXT__ = {json.dumps(found)}")
+    assert read(body, f"{SEARCH}&page=166").next_cursor is not None
+    assert read(body, f"{SEARCH}&page=167").next_cursor is None
+
+
 def test_the_next_page_is_asked_for_while_the_total_says_that_there_is_one() -> None:
     page = read(recorded("polo.html"), SEARCH)
     assert page.total == 1234

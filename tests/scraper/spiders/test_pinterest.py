@@ -202,3 +202,25 @@ def changed(name: str, old: str, new: Any) -> bytes:
 def test_what_should_hold_pins_and_does_not_is_a_changed_layout(body: bytes) -> None:
     with pytest.raises(LayoutChanged):
         read(body, SEARCH)
+
+
+def pins(*media: object) -> bytes:
+    items = [{"id": str(number), "media": one} for number, one in enumerate(media, 1)]
+    return json.dumps({"items": items, "bookmark": None}).encode()
+
+
+def test_an_album_of_films_is_no_photo_of_its_cover() -> None:
+    cover = {"600x": {"width": 600, "url": f"{IMAGES}/600x/0d/f6/f1/0df6f1f0bfe7.jpg"}}
+    films = {"media_type": "multiple_mixed", "images": cover, "items": [{"item_type": "video"}]}
+    page = read(pins(films, films | {"items": []}), SEARCH)
+    assert [post.site_id for post in page.posts] == ["2"]
+    assert page.skipped == {"videos": 1}
+
+
+def test_a_pin_without_media_takes_no_other_pin_away() -> None:
+    album = json.loads(recorded("polo.json"))["items"][0]["media"]
+    page = read(pins(None, album), SEARCH)
+    assert [post.site_id for post in page.posts] == ["2"]
+    assert page.skipped == {"no photo address": 1}
+    with pytest.raises(LayoutChanged):
+        read(pins(None, None), SEARCH)

@@ -52,6 +52,26 @@ def test_the_older_answer_is_read_too() -> None:
 
 
 @pytest.mark.parametrize(
+    "where",
+    ['"products": [], "data": {"products": LIST}', '"products": null, "data": {"products": LIST}'],
+)
+def test_products_count_wherever_they_stand(where: str) -> None:
+    body = f'{{"metadata": {{}}, {where}, "total": 1}}'.replace("LIST", '[{"id": 7, "pics": 2}]')
+    assert [len(post.photos) for post in read(body.encode(), SEARCH).posts] == [2]
+
+
+def test_a_list_that_is_null_is_empty_where_a_total_says_so() -> None:
+    for answer in ('"products": null, "total": 0', '"data": {"products": null, "total": 0}'):
+        page = read(f'{{"metadata": {{}}, {answer}}}'.encode(), SEARCH)
+        assert (page.posts, page.next_cursor, page.total) == ((), None, 0)
+    with pytest.raises(NotNow):
+        read(b'{"metadata": {}, "products": null, "total": 5}', SEARCH)
+    for answer in ('"products": null', '"data": null, "total": 0', '"cards": [{"id": 7}]'):
+        with pytest.raises(LayoutChanged):
+            read(f'{{"metadata": {{}}, {answer}}}'.encode(), SEARCH)
+
+
+@pytest.mark.parametrize(
     ("page", "following"),
     [(1, "?page=2"), (2, "?page=3"), (3, None), (100, None)],
 )

@@ -1,0 +1,131 @@
+"""Posts in the catalogue: each once, in a few statements a page."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, sessionmaker
+
+from dataset.catalogue.session import open_catalogue
+from dataset.catalogue.tables import Hashtag, ImageRow, PostHashtag, PostRow, Sighting
+from scraper import frontier
+from scraper.fetching import Refused
+from scraper.posts import AT_ONCE, save_posts
+from scraper.spiders.base import Photo, Post
+
+
+@pytest.fixture
+def sessions(tmp_path: Path) -> sessionmaker[Session]:
+    return open_catalogue(str(tmp_path / "c.sqlite"))
+
+
+def save(sessions: sessionmaker[Session], *posts: Post, site: str = "instagram") -> None:
+    with sessions.begin() as session:
+        save_posts(session, frontier.search_for(session, site, "polo"), posts)
+
+
+def post(number: int, *photos: Photo, title: str = "", **more: Any) -> Post:
+    return Post(str(number), f"https://shop.example/{number}", photos, title=title, **more)
+
+
+def photo(name: str, **more: Any) -> Photo:
+    return Photo(f"https://shop.example/{name}.jpg", **more)
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """How many statements of each kind are made inside."""
+    counts = Counter[str]()
+
+    def count(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        counts[statement.split(maxsplit=1)[0]] += 1
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", count)
+    try:
+        yield counts
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", count)
+
+
+def test_a_page_is_saved_with_a_few_questions_however_many_hashtags_it_has(
+    sessions: sessionmaker[Session],
+) -> None:
+    pages = [
+        [
+            post(
+                number,
+                photo(f"{number}-1"),
+                photo(f"{number}-2"),
+                title=" ".join(f"#tag{number + n}" for n in range(30)),
+            )
+            for number in range(start, start + 100)
+        ]
+        for start in (0, 100)
+    ]
+    save(sessions, *pages[0])
+    with counted() as counts:
+        save(sessions, *pages[1])
+    assert counts["SELECT"] < 12
+    with counted() as counts:
+        save(sessions, *pages[1])
+    assert counts["SELECT"] < 12 and "INSERT" not in counts
+    with sessions() as session:
+        tables = (PostRow, Sighting, Hashtag, PostHashtag)
+        found = [session.scalar(sa.select(sa.func.count()).select_from(one)) for one in tables]
+    # A hashtag of the search, and thirty of its caption, for each post.
+    assert found == [200, 400, 230, 200 * 31]
+
+
+def test_more_posts_than_a_statement_takes(sessions: sessionmaker[Session]) -> None:
+    many = [post(n, photo(str(n)), title=f"#t{n}") for n in range(2 * AT_ONCE + 1)]
+    save(sessions, *many, many[0])
+    with sessions() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Sighting)) == len(many)
+
+
+def test_a_post_that_is_there_twice_is_one_with_the_photos_of_both(
+    sessions: sessionmaker[Session],
+) -> None:
+    save(sessions, post(1, photo("a"), title="#a"), post(1, photo("a"), photo("b"), title="#b"))
+    with sessions() as session:
+        (row,) = session.scalars(sa.select(PostRow))
+        assert [(one.position, one.url[-5:]) for one in row.sightings] == [
+            (0, "a.jpg"),
+            (1, "b.jpg"),
+        ]
+        assert set(session.scalars(sa.select(Hashtag.text))) == {"polo", "a", "b"}
+
+
+def test_a_hashtag_of_nothing_is_none(sessions: sessionmaker[Session]) -> None:
+    save(sessions, post(1, attributes=("#", " ", "Синий")))
+    with sessions() as session:
+        assert set(session.scalars(sa.select(Hashtag.text))) == {"polo", "синий"}
+
+
+def test_what_a_photo_came_to_is_known_to_later_posts(sessions: sessionmaker[Session]) -> None:
+    save(sessions, post(1, photo("a")))
+    with sessions.begin() as session:
+        frontier.refuse(session, photo("a").url, Refused("broken or no image", "f" * 64, 9))
+    save(sessions, post(2, photo("a")), site="lamoda")
+    with sessions() as session:
+        first, second = session.scalars(sa.select(Sighting).order_by(Sighting.id))
+        assert (second.state, second.reason) == ("refused", "broken or no image")
+        assert first.image_id == second.image_id == session.scalar(sa.select(ImageRow.id))
+
+
+def test_a_photo_under_a_new_address_has_another_chance(sessions: sessionmaker[Session]) -> None:
+    save(sessions, post(1, photo("old", key="k"), photo("still", key="s")))
+    with sessions.begin() as session:
+        frontier.refuse(session, photo("old").url, Refused("HTTP 403"))
+        frontier.refuse(session, photo("still").url, Refused("noai"))
+    save(sessions, post(1, photo("new", key="k"), photo("again", key="s")))
+    with sessions() as session:
+        found = session.execute(sa.select(Sighting.url, Sighting.state).order_by(Sighting.id))
+        assert [(url[21:], state) for url, state in found] == [
+            ("new.jpg", "wanted"),
+            ("still.jpg", "refused"),
+        ]
