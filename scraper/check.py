@@ -10,6 +10,7 @@ from dataset.text_table import table
 from scraper.asking import GO_ON, page_of, read_answer, read_page
 from scraper.credentials import hide
 from scraper.download import Download, run_with_downloader
+from scraper.hashtags import hashtags_in
 from scraper.report import counted
 from scraper.spiders.base import Ask, HashtagSpider, Page, Post
 
@@ -101,13 +102,18 @@ def fields_found(posts: Sequence[Post]) -> str:
     """In how many of POSTS each field was found, as a table."""
     rows = []
     for name in FIELDS:
-        count = sum(bool(getattr(post, name)) for post in posts)
+        count = sum(bool(_field(post, name)) for post in posts)
         rows.append((name, f"{count} of {len(posts)}", "found" if count else "missing"))
     photos = sum(len(post.photos) for post in posts)
     return (
         table(("field", "posts", ""), rows)
         + f"\n{counted(photos, 'photo')} in {counted(len(posts), 'post')}"
     )
+
+
+def _field(post: Post, name: str) -> object:
+    # Those of a title are found when the post is saved.
+    return post.hashtags or hashtags_in(post.title) if name == "hashtags" else getattr(post, name)
 
 
 async def estimate(

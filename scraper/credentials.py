@@ -29,6 +29,11 @@ class Credential:
     required: bool = True
 
 
+def is_account(name: str) -> bool:
+    """Whether the credential NAME, such as SITE_USER, only says whose account it is."""
+    return name.endswith("_USER")
+
+
 def load_credentials(file: Path | None, wanted: Iterable[Credential]) -> dict[str, str]:
     """The values of WANTED that are set: in FILE, else in the environment.
 
@@ -100,9 +105,9 @@ def hide(text: str, credentials: Mapping[str, str]) -> str:
 
 
 def hide_tokens(body: bytes, credentials: Mapping[str, str]) -> bytes:
-    """BODY without the tokens of CREDENTIALS: what is read from it goes into the catalogue."""
-    tokens = (value for name, value in credentials.items() if name.endswith("_TOKEN"))
-    for value in _spellings(tokens):
+    """BODY without the secrets of CREDENTIALS: what is read from it goes into the catalogue."""
+    secrets = (value for name, value in credentials.items() if not is_account(name))
+    for value in _spellings(secrets):
         body = body.replace(value.encode("utf-8", "surrogateescape"), HIDDEN.encode())
     return body
 

@@ -1,6 +1,6 @@
 """Scrapy's downloader, lent to a coroutine: robots.txt, pace, retries, size caps."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import scrapy
@@ -8,6 +8,7 @@ from scrapy.crawler import CrawlerProcess
 from scrapy.exceptions import IgnoreRequest
 
 from scraper.addresses import PRIVATE, SCHEME, is_private_failure
+from scraper.credentials import hide
 from scraper.fetching import Refused
 from scraper.settings import crawl_settings
 from scraper.spiders.base import Answer, Ask, HashtagSpider
@@ -21,12 +22,14 @@ Main = Callable[[Download], Awaitable[None]]
 def run_with_downloader(main: Main, spider: HashtagSpider, verbose: bool) -> bool:
     """Run MAIN with a downloader for SPIDER; whether it came to its end, which Ctrl-C prevents.
 
+    VERBOSE logs every request, without the spider's secrets.
+
     Raises:
         Whatever MAIN raises.
     """
     result: dict[str, Any] = {"ended": False, "crash": None}
     process = CrawlerProcess(crawl_settings(verbose, spider.named, spider.allow_private))
-    process.crawl(_Lender, main=main, result=result)
+    process.crawl(_Lender, main=main, secrets=spider.secrets, result=result)
     process.start()
     if result["crash"] is not None:
         raise result["crash"]
@@ -38,9 +41,9 @@ class _Lender(scrapy.Spider):
 
     name = "fashion-tagger"
 
-    def __init__(self, main: Main, result: dict[str, Any]) -> None:
+    def __init__(self, main: Main, secrets: Mapping[str, str], result: dict[str, Any]) -> None:
         super().__init__()
-        self.main, self.result = main, result
+        self.main, self.secrets, self.result = main, secrets, result
 
     async def start(self) -> AsyncIterator[Any]:
         try:
@@ -52,6 +55,15 @@ class _Lender(scrapy.Spider):
         yield
 
     async def download(self, ask: Ask) -> tuple[str, Answer] | Refused:
+        outcome = await self._download(ask)
+        if isinstance(outcome, Refused):
+            said = f"{outcome.reason} {ask.url}"
+        else:
+            said = f"HTTP {outcome[1].status} {outcome[0]}"
+        self.logger.info("%s", hide(said, self.secrets))
+        return outcome
+
+    async def _download(self, ask: Ask) -> tuple[str, Answer] | Refused:
         # Scrapy leaves out a Cookie header; its cookies stay with the host that they are for.
         request = scrapy.Request(
             ask.url, headers=dict(ask.headers), cookies=dict(ask.cookies), dont_filter=True

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from dataset.catalogue.stats import WEEK, asked_this_week
 from dataset.catalogue.tables import AskedHashtag
 from dataset.labels import normalise
+from scraper.credentials import is_account
 from scraper.errors import SiteRefused
 from scraper.spiders.base import HashtagSpider
 
@@ -44,7 +45,5 @@ def claim(session: Session, site: str, spider: HashtagSpider, hashtag: str) -> N
 
 def account_of(spider: HashtagSpider) -> str:
     """A name for whose credentials these are, from which they can't be told."""
-    told = "\n".join(
-        value for name, value in sorted(spider.secrets.items()) if not name.endswith("_TOKEN")
-    )
+    told = "\n".join(value for name, value in sorted(spider.secrets.items()) if is_account(name))
     return hashlib.sha256(told.encode()).hexdigest()[:12]

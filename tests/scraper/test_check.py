@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from scraper.check import fields_found
 from scraper.cli import crawl as crawl_command
 from scraper.sample_shop.server import ShopOptions, serve
+from scraper.spiders.base import Post
 from tests.scraper.crawling import crawl
 
 SECRETS = {"INSTAGRAM_TOKEN": "EAAGverysecret", "INSTAGRAM_USER": "17841400000000000"}
@@ -119,3 +121,17 @@ def test_the_list_says_what_the_file_sets_wherever_it_is_named(tmp_path: Path, o
     done = CliRunner().invoke(crawl_command, order.format(file))
     assert "INSTAGRAM_TOKEN: a user access token of your app (set)" in done.output
     assert "EAAGverysecret" not in done.output
+
+
+def test_verbose_shows_every_request_and_no_credential(tmp_path: Path) -> None:
+    with serve(ShopOptions(site="instagram", per_label=1)) as shop:
+        _, said = crawl(shop, tmp_path, "--check", "-v", site="instagram", secrets=SECRETS)
+        _, refused = crawl(shop, tmp_path, "--check", "-v", "--site-url", "http://127.0.0.1:1")
+    assert f"INFO: HTTP 200 {shop.url}/v25.0/ig_hashtag_search?user_id=[hidden]&q=polo" in said
+    assert not any(secret in said for secret in SECRETS.values())
+    assert "INFO: no connection (nothing listens there) http://127.0.0.1:1/catalogsearch" in refused
+
+
+def test_hashtags_of_titles_are_found_fields_too() -> None:
+    posts = [Post("1", "https://shop.example/1", (), title="Polo #classic")]
+    assert "hashtags    1 of 1  found" in fields_found(posts)

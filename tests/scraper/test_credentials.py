@@ -80,7 +80,7 @@ def test_values_are_hidden_as_addresses_have_them_too() -> None:
 
 def test_tokens_are_taken_out_of_answers() -> None:
     body = b'{"next": "https://shop.example/?access_token=abc%2Bdef&user=4242424"}'
-    secrets = {"SHOP_TOKEN": "abc+def", "SHOP_USER": "4242424"}
+    secrets = {"SHOP_KEY": "abc+def", "SHOP_USER": "4242424"}
     expected = b'{"next": "https://shop.example/?access_token=[hidden]&user=4242424"}'
     assert hide_tokens(body, secrets) == expected
     assert hide_tokens(body, {}) is body
