@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import takewhile
 
 ADDRESS = re.compile(r"\b(?:https?://|www\.)\S+", re.IGNORECASE)
 # U+FF03 is the full-width sign of East Asian keyboards. Not in the middle of a word or an entity.
@@ -47,14 +46,17 @@ def grouped(words: Iterable[str], fits: Callable[[Sequence[str]], bool]) -> list
 
 
 def _runs(text: str) -> Iterator[str]:
+    end = 0
     for sign in SIGN.finditer(text):
         start = sign.end()
-        while True:
-            run = "".join(takewhile(_belongs, text[start:]))
-            yield run
-            start += len(run) + 1
-            if not run or text[start - 1 : start] not in SIGNS or start > len(text):
-                break
+        # A run that was gone through already, as #a#b, is not gone through again.
+        while start > end:
+            end = start
+            while end < len(text) and _belongs(text[end]):
+                end += 1
+            yield text[start:end]
+            if end > start and text[end : end + 1] in SIGNS:
+                start = end + 1
 
 
 def _belongs(letter: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -46,7 +47,10 @@ def web_page(body: bytes, url: str) -> Selector:
     """
     _refuse_huge(body, url)
     _, page = html_to_unicode(None, body)
-    return Selector(text=page, type="html", huge_tree=False)
+    with warnings.catch_warnings():
+        # What is nested deeper than any page is cut off: the reader misses it then.
+        warnings.simplefilter("ignore", UserWarning)
+        return Selector(text=page, type="html", huge_tree=False)
 
 
 def _refuse_huge(body: bytes, url: str) -> None:

@@ -23,6 +23,8 @@ NOTHING_FOUND = "Поиск не дал результатов"
 ABROAD = "it answers addresses in Russia, Belarus and Kazakhstan only, and no proxies"
 # Where JSON may begin inside of a JavaScript object, and how many of such places are tried.
 PART, MOST_PARTS = re.compile(r"""\b(?:payload|state)["']?\s*:\s*(?=\{)"""), 9
+# A string, also one that the page breaks off, or a comma before a bracket.
+LAST_COMMA = re.compile(r'("(?:[^"\\]|\\.)*(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
 CURRENCIES = {"ru": "RUB", "by": "BYN", "kz": "KZT"}
 
 
@@ -163,7 +165,7 @@ def _state(page: Selector) -> dict[str, Any]:
 
 def _without_last_commas(text: str) -> str:
     # A string is matched first and kept, so that only commas outside of strings go.
-    return re.sub(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', lambda m: m.group(1) or "", text)
+    return LAST_COMMA.sub(lambda m: m.group(1) or "", text)
 
 
 def _json(text: str) -> dict[str, Any]:

@@ -39,3 +39,9 @@ def test_words_in_groups_that_fit() -> None:
     assert grouped(words, lambda group: len("".join(group)) <= 3) == [
         *(("a", "bb"), ("c",), ("dddd",), ("e",))
     ]
+
+
+@pytest.mark.parametrize("piece", ["#a", "#a\u0301", "##a", "#"])
+def test_a_million_signs_are_read_no_slower(piece: str) -> None:
+    found = set(hashtags_in(piece * (1_000_000 // len(piece))))
+    assert found == {piece.strip("#")} - {""}

@@ -89,9 +89,11 @@ def test_a_state_that_a_function_makes_is_left_to_the_cards() -> None:
         read(script(state), SEARCH)
 
 
-def test_a_state_full_of_beginnings_is_read_no_slower() -> None:
-    with pytest.raises(LayoutChanged):
-        read(script("window.__NUXT__ = {" + 'payload: {"a": {' * 30_000), SEARCH)
+@pytest.mark.parametrize("piece", ['payload: {"a": {', '\\"', '"', ",", "{"])
+def test_a_state_full_of_beginnings_is_read_no_slower(piece: str) -> None:
+    for start in ("{", '{"'):
+        with pytest.raises(LayoutChanged):
+            read(script(f"window.__NUXT__ = {start}" + piece * 30_000), SEARCH)
 
 
 def test_photos_of_years_ago_had_another_folder_before_their_size() -> None:
