@@ -20,7 +20,7 @@ LOWEST, TALLEST = 6, 56
 # A line of text has at least this many letters.
 LETTERS = 5
 # Letters of a line: so near in grey levels, and their widths vary by this part of the mean.
-SAME_INK, UNLIKE = 12, 0.15
+SAME_INK, UNLIKE = 12, 0.07
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ def measure(image: Image.Image) -> Quality:
 
 def edge_width(grey: np.ndarray) -> float:
     """Median of the pixels that the steepest edges of GREY (height, width) are wide."""
+    if min(grey.shape) < 2:
+        return 0.0
     down, right = np.gradient(grey)
     steep = np.hypot(down, right)
     limit = np.quantile(steep, 1 - STEEPEST)
@@ -118,11 +120,11 @@ def _lines(boxes: np.ndarray, filled: np.ndarray, level: np.ndarray) -> list[np.
     lines = []
     for number in np.flatnonzero(np.bincount(group, minlength=count) >= LETTERS):
         of = group == number
-        varied = width[of].std() > UNLIKE * width[of].mean() and filled[of].std() > UNLIKE / 3
+        varied = width[of].std() > UNLIKE * width[of].mean() and filled[of].std() > UNLIKE / 2
         wide = right[of].max() - left[of].min()
         if (
             varied
-            and bottom[of].std() <= 0.06 * height[of].mean() + 0.5
+            and bottom[of].std() <= 0.12 * height[of].mean() + 0.5
             and wide > 3 * height[of].max()
         ):
             lines.append(

@@ -48,11 +48,15 @@ class Filling:
         """Its address for commands."""
         return str(self.folder / "catalogue.sqlite")
 
-    def post(self, site_id: str, *hashtags: str) -> int:
+    def post(self, site_id: str, *hashtags: str, author: str | None = None) -> int:
         """A post of lamoda found under HASHTAGS; returns its id."""
         with self.sessions.begin() as session:
             post = PostRow(
-                site="lamoda", site_id=site_id, url=f"https://x.test/p/{site_id}/", record=b""
+                site="lamoda",
+                site_id=site_id,
+                url=f"https://x.test/p/{site_id}/",
+                author=author,
+                record=b"",
             )
             session.add(post)
             session.flush()
