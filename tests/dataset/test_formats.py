@@ -96,7 +96,7 @@ def test_photos_are_fitted_as_asked(tmp_path: Path, resize: str, corner: bool) -
     for _, jpeg in FORMATS["folders"].read(tmp_path / "splits"):
         with Image.open(io.BytesIO(jpeg)) as photo:
             assert photo.size == (64, 64)
-            white = all(min(photo.getpixel((1, y))) > 240 for y in range(0, 64, 4))  # type: ignore[type-var, arg-type]
+            white = all(min(photo.getpixel((1, y))) > 240 for y in range(0, 64, 4))  # type: ignore[arg-type]
             assert white == corner
 
 

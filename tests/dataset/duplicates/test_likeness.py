@@ -27,7 +27,7 @@ def drawn(seed: int) -> Image.Image:
     scene = Image.fromarray(draw.integers(0, 256, (9, 7, 3), dtype=np.uint8))
     scene = scene.resize((280, 360), Image.Resampling.BICUBIC)
     for _ in range(12):
-        x, y = draw.integers(0, 240), draw.integers(0, 320)
+        x, y = int(draw.integers(0, 240)), int(draw.integers(0, 320))
         colour = tuple(int(level) for level in draw.integers(0, 256, 3))
         scene.paste(colour, (x, y, x + int(draw.integers(8, 60)), y + int(draw.integers(8, 60))))
     return scene
