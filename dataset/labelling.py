@@ -18,12 +18,18 @@ class Labelled:
     label: str
 
 
-def labels_of(photo: Candidate, vocabulary: Vocabulary) -> list[str]:
-    """The labels that PHOTO's hashtags give, the oldest first, without those that hold another."""
+def labels_of(photo: Candidate, vocabulary: Vocabulary, wished: Collection[str] = ()) -> list[str]:
+    """The labels that PHOTO's hashtags give, the oldest first, without those that hold another.
+
+    Where the one that is left is not WISHED, a wider one of the photo's that is takes its place.
+    """
     found = dict.fromkeys(
         vocabulary.label_or_own(tag) for post in photo.posts for tag in post.hashtags
     )
-    return vocabulary.narrowest(found)
+    labels = vocabulary.narrowest(found)
+    if len(labels) == 1 and labels[0] not in wished:
+        return vocabulary.narrowest([name for name in found if name in wished]) or labels
+    return labels
 
 
 def give_labels(
@@ -47,7 +53,7 @@ def give_labels(
                 continue
             labels = [decided]
         else:
-            labels = labels_of(photo, vocabulary)
+            labels = labels_of(photo, vocabulary, wished)
         if not labels:
             drops.add(photo, "no label")
         elif len(labels) > 1 and conflicts != "first":

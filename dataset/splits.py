@@ -36,10 +36,19 @@ def split(
     for number in groups:
         drawn = draw.random()
         order[number] = (order[number][0], order[number][1] or drawn)
-    for number in sorted(order.keys() - placed.keys(), key=order.__getitem__):
+    free = sorted(order.keys() - placed.keys(), key=order.__getitem__)
+    for number in free:
         best = max(SPLITS, key=lambda name: _lack(counted[number], wished[name], have[name]))
         placed[number] = best
         have[best] += counted[number]
+    # The smallest last, so the smallest first: they are what can still be evened out.
+    for number in reversed(free):
+        now = placed[number]
+        best = max(SPLITS, key=lambda name: _gain(counted[number], wished, have, now, name))
+        if best != now and _gain(counted[number], wished, have, now, best) > 0:
+            placed[number] = best
+            have[now] -= counted[number]
+            have[best] += counted[number]
     return [placed[number] for number in groups]
 
 
@@ -60,6 +69,26 @@ def _lack(
         wish = wished[label]
         lack += count * ((wish - have[label]) / wish if wish else float("-inf"))
     return lack
+
+
+def _gain(
+    group_labels: Mapping[str, int],
+    wished: Mapping[str, Mapping[str, float]],
+    have: Mapping[str, Mapping[str, int]],
+    now: str,
+    then: str,
+) -> float:
+    """By how many items all labels come nearer to their shares when a group moves; else 0."""
+    gain = 0.0
+    for label, count in group_labels.items():
+        from_here, to_there = have[now][label], have[then][label]
+        if now == then or not wished[then][label] or from_here <= count:
+            # The last items of a label stay: it is to be in every split.
+            return 0.0
+        wish, other = wished[now][label], wished[then][label]
+        gain += abs(from_here - wish) - abs(from_here - count - wish)
+        gain += abs(to_there - other) - abs(to_there + count - other)
+    return gain
 
 
 def unmet(

@@ -36,6 +36,14 @@ def test_the_first_label_is_taken_where_that_is_asked() -> None:
     assert labels(photo(1, "джинсы", "поло"), conflicts="first")[0] == ["jeans"]
 
 
+def test_a_wider_label_is_taken_where_only_that_is_wished() -> None:
+    some = [photo(1, "обувь", "кроссовки"), photo(2, "кроссовки"), photo(3, "обувь", "поло")]
+    drops = Drops()
+    given = give_labels(some, load_vocabulary(), ["shoes"], drops)
+    assert [(one.photo.image_id, one.label) for one in given] == [(1, "shoes")]
+    assert drops.counts == {"label not asked for": 1, CONFLICT: 1}
+
+
 def test_own_tags_are_labels_in_any_script() -> None:
     assert labels(photo(1, "🔥"), photo(2, "Кимоно"))[0] == ["🔥", "кимоно"]
 
