@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 # command -> the module and the name it lives under
 COMMANDS = {
     "crawl": ("scraper.cli", "crawl"),
-    "catalogue": ("dataset.cli", "catalogue"),
+    "catalogue": ("dataset.catalogue.cli", "catalogue"),
     "build-dataset": ("dataset.cli", "build_dataset"),
     "train-pose": ("dataset.pose.cli", "train_pose"),
     "train-model": ("model.cli", "train_model"),

@@ -1,9 +1,10 @@
 """The pipeline from catalogue to splits, on a page: each step is a call, named like its file."""
 
 import json
+import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,14 +12,27 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
-from dataset import candidates, card, export, poses, splits
+from dataset import export, kept_splits, papers, poses
+from dataset.audit import Audit, Comparison, audit
+from dataset.candidates import Drops
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.tables import Assignment, Run, now
+from dataset.decisions import ask_conflicts
+from dataset.dedup import dedup
+from dataset.duplicates.fingerprint import Fingerprint
 from dataset.errors import Failure
-from dataset.export import Item
+from dataset.export import Item, Rendered
+from dataset.formats import FORMATS
+from dataset.gates import load_gates
 from dataset.images import ImageStore
 from dataset.labels import Vocabulary
 from dataset.options import plain
+from dataset.plan import Choice, Plan, make_plan, split_again
+from dataset.render import POOL, recipe_of, render, take_over
+from dataset.ties import TORN
+
+# A build that needs more rounds than this has a fault of ours.
+ROUNDS = 20
 
 
 @dataclass(frozen=True)
@@ -32,19 +46,73 @@ class BuildOptions:
     max_per_class: int | None = None
     labels: tuple[str, ...] = ()
     splits: tuple[float, float, float] = (80, 10, 10)
+    new_splits: bool = False
+    conflicts: str = "drop"
+    gates: Path | None = None
     size: int = 342
+    resize: str = "letterbox"
+    format: str = "folders"
     seed: int = 0
     pose: poses.PoseOptions = field(default_factory=poses.PoseOptions)
 
 
 @dataclass(frozen=True)
 class Built:
-    """What a build came to. `left_out`: label -> photos, too few; `problems`: path -> reason."""
+    """What a build came to. `left_out`: label -> photos, too few; `problems`: path -> reason.
+
+    `taken_over`: photos that an earlier build held; `unmet`: where shares are not as wished.
+    """
 
     items: Sequence[Item]
-    drops: Mapping[str, int]
+    drops: Drops
     left_out: Mapping[str, int]
     problems: Mapping[str, str]
+    unmet: Sequence[str]
+    audit: Audit
+    taken_over: int
+
+
+def choice_of(options: BuildOptions, vocabulary: Vocabulary) -> Choice:
+    """What OPTIONS say about which photos are taken.
+
+    Raises:
+        BadInput: the file of gates can't be used.
+    """
+    return Choice(
+        vocabulary,
+        load_gates(options.gates),
+        options.min_per_class,
+        options.max_per_class,
+        [vocabulary.label_or_own(label) for label in options.labels],
+        options.conflicts,
+        options.splits,
+        options.seed,
+        options.new_splits,
+    )
+
+
+def plan_only(options: BuildOptions, vocabulary: Vocabulary) -> Plan:
+    """What OPTIONS would come to by what the catalogue knows; no photo is read.
+
+    Raises:
+        BadInput: no catalogue.
+        Failure: no class has enough photos.
+    """
+    sessions = open_catalogue(options.catalogue, must_exist=True)
+    choice = choice_of(options, vocabulary)
+    with sessions() as session:
+        plan = make_plan(session, choice)
+    refuse_nothing(plan, choice)
+    return plan
+
+
+def ask(
+    options: BuildOptions, choice: Choice, answer: Callable[[str, Sequence[str]], str | None]
+) -> int:
+    """ANSWER each conflict of labels, after the catalogue's duplicates are up to date."""
+    sessions = open_catalogue(options.catalogue, must_exist=True)
+    dedup(sessions, ImageStore(options.images))
+    return ask_conflicts(sessions, choice, answer)
 
 
 def build(options: BuildOptions, vocabulary: Vocabulary) -> Built:
@@ -52,96 +120,134 @@ def build(options: BuildOptions, vocabulary: Vocabulary) -> Built:
 
     Raises:
         BadInput: no catalogue, or --out is somebody else's folder.
-        Failure: no class has enough photos, or no photo can be read.
+        Failure: no class has enough photos, no photo can be read, or the audit finds a leak.
     """
     began, sessions = time.time(), open_catalogue(options.catalogue, must_exist=True)
+    choice, store = choice_of(options, vocabulary), ImageStore(options.images)
     export.refuse_foreign(options.out)
-    drops = candidates.Drops()
+    dedup(sessions, store)
     with sessions() as session:
-        photos = candidates.fold(candidates.load(session), drops)
-    wished = [vocabulary.label_or_own(label) for label in options.labels]
-    labelled = candidates.give_labels(photos, vocabulary, wished, drops)
-    kept, left_out = candidates.limit_classes(
-        labelled, options.min_per_class, options.max_per_class, drops
-    )
-    _refuse_nothing(kept, left_out, wished, options.min_per_class)
-    groups = splits.group([one.photo.posts for one in kept])
-    names = splits.split(groups, [one.label for one in kept], options.splits, options.seed)
+        plan = make_plan(session, choice)
+    refuse_nothing(plan, choice)
     part = export.prepare(options.out)
-    store = ImageStore(options.images)
-    zones = [vocabulary.zone_of(one.label) for one in kept]
-    posed = poses.find_crops([one.photo for one in kept], zones, sessions, store, options.pose)
-    items, problems = _write_photos(export.items_of(kept, names, posed), part, options)
-    drops.counts["photo missing or unreadable"] += len(problems)
-    built = Built(items, dict(drops.counts), left_out, problems)
-    _write_papers(built, part, options, vocabulary, time.time() - began)
+    zones = [vocabulary.zone_of(one.label) for one in plan.labelled]
+    posed = poses.find_crops(
+        [one.photo for one in plan.labelled], zones, sessions, store, options.pose
+    )
+    taken_over = _take_over(plan, posed, part, options)
+    rendered, prints, numbers, problems = _render(plan, posed, store, part, options)
+    plan, kept = _without_leaks(plan, choice, prints, numbers)
+    rendered = [rendered[place] for place in kept]
+    layout = FORMATS[options.format]
+    items = layout.write(export.items_of(rendered, plan.splits, plan.groups), part)
+    export.write_manifest(items, part / export.MANIFEST)
+    built = Built(
+        items, plan.drops, plan.left_out, problems, plan.unmet, audit(part, layout), taken_over
+    )
+    _refuse_leaks(built.audit)
+    papers.write(built, part, options, choice, store)
+    shutil.rmtree(part / POOL)
+    export.write_json(
+        {"made": f"{now()}Z", "seconds": round(time.time() - began, 1), "options": _plain(options)},
+        part / export.MARK,
+    )
+    _remember(sessions, built, choice)
     export.put_in_place(options.out)
-    _remember(sessions, built, options)
+    _remember_run(sessions, built, options)
     return built
 
 
-def _refuse_nothing(
-    kept: Sequence[candidates.Labelled],
-    left_out: Mapping[str, int],
-    wished: Sequence[str],
-    minimum: int,
-) -> None:
-    if kept:
+def refuse_nothing(plan: Plan, choice: Choice) -> None:
+    """Raises: Failure: PLAN has no photo."""
+    if plan.labelled:
         return
-    if left_out:
-        counts = ", ".join(f"{label} {count}" for label, count in left_out.items())
+    if plan.left_out:
+        counts = ", ".join(f"{label} {count}" for label, count in plan.left_out.items())
         raise Failure(
-            f"no label has {minimum} photos (there are: {counts}). Crawl more (crawl lamoda --tags"
-            f" {','.join(left_out)}), or lower --min-per-class"
+            f"no label has {choice.min_per_class} photos (there are: {counts}). Crawl more (crawl"
+            f" lamoda --tags {','.join(plan.left_out)}), or lower --min-per-class"
         )
-    asked = f" of {', '.join(wished)}" if wished else ""
-    raise Failure(f"the catalogue has no photos{asked}; crawl first: crawl lamoda --tags polo")
+    asked = f" of {', '.join(choice.labels)}" if choice.labels else ""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in plan.drops.counts.items() if count)
+    why = f" to take (left out: {reasons})" if reasons else ""
+    raise Failure(f"the catalogue has no photos{asked}{why}; crawl first: crawl lamoda --tags polo")
 
 
-def _write_photos(
-    items: Sequence[Item], part: Path, options: BuildOptions
-) -> tuple[list[Item], dict[str, str]]:
-    written, problems = [], {}
-    todo = export.write_photos(items, ImageStore(options.images), part, options.size)
-    for item, problem in tqdm(todo, total=len(items), desc="photos", disable=None):
-        if problem is None:
-            written.append(item)
+def _take_over(
+    plan: Plan, posed: Mapping[int, poses.Posed], part: Path, options: BuildOptions
+) -> int:
+    """Take from the build that stands at --out what it holds of this one."""
+    wanted = {
+        recipe_of(one, posed.get(one.photo.image_id), options.size, options.resize)
+        for one in plan.labelled
+    }
+    return take_over(options.out, wanted, part / POOL)
+
+
+def _render(
+    plan: Plan,
+    posed: Mapping[int, poses.Posed],
+    store: ImageStore,
+    part: Path,
+    options: BuildOptions,
+) -> tuple[list[Rendered], list[Fingerprint], list[int], dict[str, str]]:
+    """Photos and their fingerprints, with their places in PLAN; and those that can't be read."""
+    rendered, prints, numbers, problems = [], [], [], {}
+    todo = render(plan.labelled, posed, store, part / POOL, options.size, options.resize)
+    shown = tqdm(todo, total=len(plan.labelled), desc="photos", disable=None)
+    for number, made in enumerate(shown):
+        photo = plan.labelled[number].photo
+        if isinstance(made, str):
+            problems[photo.store_key] = made
+            plan.drops.add(photo, "photo missing or unreadable", made)
         else:
-            problems[item.labelled.photo.store_key] = problem
-    if not written:
+            rendered.append(made[0])
+            prints.append(made[1])
+            numbers.append(number)
+    if not rendered:
         raise Failure(
-            f"none of the {len(items)} photos is in {options.images} ({next(iter(problems))});"
-            " name the folder that they were crawled into with --images"
+            f"none of the {len(plan.labelled)} photos is in {options.images}"
+            f" ({next(iter(problems))}); name the folder that they were crawled into with --images"
         )
-    return written, problems
+    return rendered, prints, numbers, problems
 
 
-def _write_papers(
-    built: Built, part: Path, options: BuildOptions, vocabulary: Vocabulary, seconds: float
-) -> None:
-    names = sorted({item.label for item in built.items})
-    zones = {name: vocabulary.zone_of(name) for name in names}
-    export.write_manifest(built.items, part / "manifest.parquet")
-    export.write_json(
-        {
-            "labels": names,
-            "folders": {name: export.folder_of(name) for name in names},
-            "zones": zones,
-            "size": options.size,
-        },
-        part / "labels.json",
-    )
-    text = card.dataset_card(
-        built.items, built.drops, built.left_out, options.min_per_class, options.size
-    )
-    (part / "README.md").write_text(text, encoding="utf-8")
-    card.write_contact_sheets(built.items, part)
-    card.write_crop_sheet(built.items, ImageStore(options.images), part)
-    # The one file that differs between two equal builds.
-    export.write_json(
-        {"made": f"{now()}Z", "seconds": round(seconds, 1), "options": _plain(options)},
-        part / export.MARK,
-    )
+def _without_leaks(
+    plan: Plan, choice: Choice, prints: Sequence[Fingerprint], numbers: Sequence[int]
+) -> tuple[Plan, list[int]]:
+    """PLAN for the photos of NUMBERS, so split that none looks like one of another split.
+
+    Photos that differ may be alike once they are cropped: those are tied too. Returns the places
+    in PRINTS of the photos that are left as well.
+    """
+    comparison, pairs = Comparison(prints), set[tuple[int, int]]()
+    place_of = {number: place for place, number in enumerate(numbers)}
+    for _ in range(ROUNDS):
+        left = split_again(plan, choice, numbers, sorted(pairs))
+        kept = [place_of[number] for number in left.numbers]
+        splits = ["" for _ in numbers]
+        for place, name in zip(kept, left.plan.splits, strict=True):
+            splits[place] = name
+        new = {
+            (numbers[one], numbers[other])
+            for one, other in comparison.leaks(splits)
+            if splits[one] and splits[other]
+        }
+        if not new:
+            for number in left.torn:
+                plan.drops.add(plan.labelled[number].photo, TORN, plan.labelled[number].label)
+            return left.plan, kept
+        pairs |= new
+    raise Failure("the splits do not settle; please report this with the catalogue")
+
+
+def _refuse_leaks(found: Audit) -> None:
+    if found.leaks:
+        shown = "; ".join(found.leaks[:5])
+        raise Failure(
+            f"the audit of the written photos found {len(found.leaks)} leaks between splits, so the"
+            f" build was not put in place: {shown}. Run `catalogue dedup --again`, then build again"
+        )
 
 
 def _plain(options: BuildOptions) -> dict[str, object]:
@@ -150,7 +256,15 @@ def _plain(options: BuildOptions) -> dict[str, object]:
     return {name: value for name, value in chosen.items() if name != "catalogue"}
 
 
-def _remember(sessions: sessionmaker[Session], built: Built, options: BuildOptions) -> None:
+def _remember(sessions: sessionmaker[Session], built: Built, choice: Choice) -> None:
+    """Every image of every cluster that was written keeps its split."""
+    scheme = kept_splits.scheme_of(choice.shares, choice.seed)
+    splits = [(image, item.split) for item in built.items for image in item.photo.copies]
+    with sessions.begin() as session:
+        kept_splits.keep(session, scheme, splits, choice.new_splits)
+
+
+def _remember_run(sessions: sessionmaker[Session], built: Built, options: BuildOptions) -> None:
     with sessions.begin() as session:
         run = Run(
             kind="build",
@@ -166,7 +280,7 @@ def _remember(sessions: sessionmaker[Session], built: Built, options: BuildOptio
             [
                 {
                     "run_id": run.id,
-                    "image_id": item.labelled.photo.image_id,
+                    "image_id": item.photo.image_id,
                     "label": item.label,
                     "split": item.split,
                 }

@@ -1,20 +1,42 @@
-"""From the catalogue's rows to labelled photos, one a cluster, with the posts that tie them."""
+"""From the catalogue's rows to photos, one a cluster, with the posts that tie them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.tables import Decision, Hashtag, ImageRow, PostHashtag, PostRow, Sighting
-from dataset.labels import Vocabulary
+from dataset.catalogue.tables import (
+    Decision,
+    FingerprintRow,
+    Hashtag,
+    ImageRow,
+    PostHashtag,
+    PostRow,
+    Sighting,
+)
+from dataset.quality import Quality
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A post or product that shows photos; `hashtags`: those it was found under, oldest first."""
+
+    id: int
+    url: str
+    site: str
+    author: str | None
+    hashtags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
-    """A stored image with all that is known of it. `posts`: ids of the posts that show it."""
+    """A stored image with all that is known of it.
+
+    `decisions`: (number, label) of people's words on it. `copies`: ids of its cluster's images.
+    """
 
     image_id: int
     sha256: str
@@ -23,30 +45,59 @@ class Candidate:
     width: int
     height: int
     bytes: int
-    posts: tuple[int, ...] = ()
-    post_urls: tuple[str, ...] = ()
-    sites: tuple[str, ...] = ()
-    hashtags: tuple[str, ...] = ()
-    decisions: tuple[str | None, ...] = ()
+    phash: str | None = None
+    quality: Quality | None = None
+    posts: tuple[Post, ...] = ()
+    decisions: tuple[tuple[int, str | None], ...] = ()
+    copies: tuple[int, ...] = ()
+
+    @property
+    def post_urls(self) -> list[str]:
+        """The addresses of its posts."""
+        return sorted({post.url for post in self.posts})
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites that it was found on."""
+        return sorted({post.site for post in self.posts})
+
+    @property
+    def hashtags(self) -> list[str]:
+        """The hashtags that it was found under."""
+        return sorted({tag for post in self.posts for tag in post.hashtags})
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """A photo to be written: the best of its cluster, and the posts of the whole cluster."""
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An image that a build leaves out, and why."""
 
     photo: Candidate
-    label: str
+    reason: str
+    detail: str = ""
 
 
 @dataclass
 class Drops:
-    """Images that a build leaves out: reason -> count."""
+    """What a build leaves out: every image, and reason -> count."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    images: list[LeftOut] = field(default_factory=list)
+
+    def add(self, photo: Candidate, reason: str, detail: str = "") -> None:
+        """Leave PHOTO out for REASON; DETAIL says what about it."""
+        self.counts[reason] += 1
+        self.images.append(LeftOut(photo, reason, detail))
 
 
 def load(session: Session) -> list[Candidate]:
     """All stored images, in the order of their SHA-256, so that builds repeat."""
+    posts = _posts(session)
+    seen = _grouped(session, sa.select(Sighting.image_id, Sighting.post_id).distinct())
+    decided: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
+    for number, image, label in session.execute(
+        sa.select(Decision.id, Decision.image_id, Decision.label).where(Decision.undone.is_(None))
+    ):
+        decided[image].append((number, label))
     images = session.execute(
         sa.select(
             ImageRow.id,
@@ -56,28 +107,34 @@ def load(session: Session) -> list[Candidate]:
             ImageRow.width,
             ImageRow.height,
             ImageRow.bytes,
+            ImageRow.phash,
+            FingerprintRow.contrast,
+            FingerprintRow.blur,
+            FingerprintRow.text,
         )
+        .outerjoin(FingerprintRow, FingerprintRow.image_id == ImageRow.id)
         .where(ImageRow.state == "stored")
         .order_by(ImageRow.sha256)
-    ).all()
-    posts = _grouped(session, sa.select(Sighting.image_id, Sighting.post_id).distinct())
-    told = {
-        row.id: (row.url, row.site)
-        for row in session.execute(sa.select(PostRow.id, PostRow.url, PostRow.site))
-    }
-    tags = _grouped(
-        session,
+    )
+    return [_candidate(row, seen, posts, decided) for row in images]
+
+
+def _posts(session: Session) -> dict[int, Post]:
+    tags: dict[int, list[str]] = defaultdict(list)
+    known: dict[str, str] = {}
+    for post, text in session.execute(
         sa.select(PostHashtag.post_id, Hashtag.text)
         .join(Hashtag)
-        .where(PostHashtag.source == "search"),
-    )
-    decided = _grouped(
-        session,
-        sa.select(Decision.image_id, Decision.label)
-        .where(Decision.undone.is_(None))
-        .order_by(Decision.id),
-    )
-    return [_candidate(row, posts, told, tags, decided) for row in images]
+        .where(PostHashtag.source == "search")
+        .order_by(Hashtag.id)
+    ):
+        # One string a hashtag and not one a post.
+        tags[post].append(known.setdefault(text, text))
+    rows = session.execute(sa.select(PostRow.id, PostRow.url, PostRow.site, PostRow.author))
+    return {
+        number: Post(number, url, known.setdefault(site, site), author, tuple(tags.get(number, ())))
+        for number, url, site, author in rows
+    }
 
 
 def _grouped(session: Session, query: sa.Executable) -> dict[int, list[Any]]:
@@ -89,25 +146,24 @@ def _grouped(session: Session, query: sa.Executable) -> dict[int, list[Any]]:
 
 def _candidate(
     row: Any,
-    posts: Mapping[int, list[int]],
-    told: Mapping[int, tuple[str, str]],
-    tags: Mapping[int, list[str]],
-    decided: Mapping[int, list[str | None]],
+    seen: Mapping[int, list[int]],
+    posts: Mapping[int, Post],
+    decided: Mapping[int, list[tuple[int, str | None]]],
 ) -> Candidate:
-    of_image = sorted(posts.get(row.id, []))
+    image, sha256, key, cluster, width, height, size, phash, contrast, blur, text = row
     return Candidate(
-        image_id=row.id,
-        sha256=row.sha256,
-        store_key=row.store_key,
-        cluster=row.cluster_id,
-        width=row.width,
-        height=row.height,
-        bytes=row.bytes,
-        posts=tuple(of_image),
-        post_urls=tuple(sorted({told[post][0] for post in of_image})),
-        sites=tuple(sorted({told[post][1] for post in of_image})),
-        hashtags=tuple(sorted({tag for post in of_image for tag in tags.get(post, [])})),
-        decisions=tuple(decided.get(row.id, [])),
+        image_id=image,
+        sha256=sha256,
+        store_key=key,
+        cluster=cluster,
+        width=width,
+        height=height,
+        bytes=size,
+        phash=phash,
+        quality=None if blur is None else Quality(contrast, blur, text),
+        posts=tuple(posts[post] for post in sorted(seen.get(image, ()))),
+        decisions=tuple(decided.get(image, ())),
+        copies=(image,),
     )
 
 
@@ -116,60 +172,21 @@ def fold(candidates: Iterable[Candidate], drops: Drops) -> list[Candidate]:
     clusters: dict[int, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         clusters[candidate.cluster].append(candidate)
-    drops.counts["duplicate of another photo"] += sum(len(c) - 1 for c in clusters.values())
-    return sorted((_spokesman(c) for c in clusters.values()), key=lambda c: c.sha256)
+    kept = [_spokesman(members, drops) for members in clusters.values()]
+    return sorted(kept, key=lambda one: one.sha256)
 
 
-def _spokesman(members: Sequence[Candidate]) -> Candidate:
+def _spokesman(members: Sequence[Candidate], drops: Drops) -> Candidate:
+    if len(members) == 1:
+        return members[0]
     best = max(members, key=lambda c: (c.width * c.height, c.bytes, c.sha256))
+    for member in members:
+        if member is not best:
+            drops.add(member, "duplicate of another photo", f"of {best.sha256}")
+    posts = {post.id: post for member in members for post in member.posts}
     return replace(
         best,
-        posts=tuple(sorted({post for c in members for post in c.posts})),
-        post_urls=tuple(sorted({url for c in members for url in c.post_urls})),
-        sites=tuple(sorted({site for c in members for site in c.sites})),
-        hashtags=tuple(sorted({tag for c in members for tag in c.hashtags})),
-        decisions=tuple(label for c in members for label in c.decisions),
+        posts=tuple(posts[number] for number in sorted(posts)),
+        decisions=tuple(sorted(d for member in members for d in member.decisions)),
+        copies=tuple(sorted(member.image_id for member in members)),
     )
-
-
-def give_labels(
-    photos: Iterable[Candidate],
-    vocabulary: Vocabulary,
-    wished: Collection[str],
-    drops: Drops,
-) -> list[Labelled]:
-    """Photos with exactly one label, of WISHED labels where some are named.
-
-    A person's latest decision is above all hashtags; None in it leaves the photo out.
-    """
-    labelled = []
-    for photo in photos:
-        labels = {vocabulary.label_or_own(tag) for tag in photo.hashtags}
-        if photo.decisions:
-            labels = {label for label in photo.decisions[-1:] if label is not None}
-        if len(labels) != 1:
-            drops.counts["two labels" if labels else "no label"] += 1
-        elif wished and not labels <= set(wished):
-            drops.counts["label not asked for"] += 1
-        else:
-            labelled.append(Labelled(photo, labels.pop()))
-    return labelled
-
-
-def limit_classes(
-    labelled: Sequence[Labelled], minimum: int, maximum: int | None, drops: Drops
-) -> tuple[list[Labelled], dict[str, int]]:
-    """Classes of at least MINIMUM photos, cut to MAXIMUM; and the classes left out with counts."""
-    sizes = Counter(item.label for item in labelled)
-    short = {label: n for label, n in sorted(sizes.items()) if n < minimum}
-    drops.counts["class too small"] += sum(short.values())
-    kept, seen = [], Counter[str]()
-    for item in labelled:
-        if item.label in short:
-            continue
-        seen[item.label] += 1
-        if maximum is not None and seen[item.label] > maximum:
-            drops.counts["over --max-per-class"] += 1
-        else:
-            kept.append(item)
-    return kept, short

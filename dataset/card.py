@@ -1,53 +1,113 @@
 """What a build is, for people: a dataset card in Markdown and a contact sheet a label."""
 
+import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from dataset.crop import WHOLE
 from dataset.export import Item, folder_of
+from dataset.formats import Format
 from dataset.images import ImageStore, open_photo
+from dataset.labelling import CONFLICT
 from dataset.pose.pictures import draw_person, grid
 from dataset.splits import SPLITS
 
+if TYPE_CHECKING:
+    from dataset.build import BuildOptions, Built
+
 TILE, COLUMNS, ROWS = 96, 10, 4
 CROP_COLUMNS = 8
+HOW = {"letterbox": "letterboxed on white", "crop": "cut to a square", "stretch": "stretched"}
 
 
-def dataset_card(
-    items: Sequence[Item],
-    drops: Mapping[str, int],
-    left_out: Mapping[str, int],
-    minimum: int,
-    size: int,
-) -> str:
+def dataset_card(built: "Built", options: "BuildOptions", layout: Format) -> str:
     """The card as Markdown: counts by label and split, sources, what was left out and why."""
+    items = built.items
+    labels = _labels(items)
     sections = [
+        _front_matter(layout, [name for name in SPLITS if name in {i.split for i in items}]),
         "# Dataset card",
-        f"{len(items)} photos of {len({item.label for item in items})} labels, {size} x {size}"
-        " pixels, letterboxed on white. Photos of one product or post, and photos that look the"
-        " same, are in one split.",
+        f"{len(items)} photos of {len(labels)} labels, {options.size} x {options.size} pixels,"
+        f" {HOW[options.resize]}. Photos of one product, post or author, and photos that look the"
+        " same, are in one split. `report.html` shows all of this with pictures.",
         "## Photos",
         _counts(items),
+        *([] if not built.unmet else ["Where shares are not as wished:", _lines(built.unmet)]),
         "## Sources",
-        _bullets(Counter(site for item in items for site in item.labelled.photo.sites)),
+        _bullets(Counter(site for item in items for site in item.photo.sites)),
         "## Left out",
-        _bullets(drops),
-        f"## Labels with fewer than {minimum} photos",
-        _bullets(left_out),
+        _bullets(built.drops.counts),
+        "`left_out.parquet` lists every image with its reason.",
+        "## Conflicts of labels",
+        _bullets(conflicts(built)),
+        f"## Labels with fewer than {options.min_per_class} photos",
+        _bullets(built.left_out),
+        "## Audit",
+        f"The {built.audit.photos} written photos were read and hashed anew; of"
+        f" {built.audit.compared} near pairs across splits {len(built.audit.leaks)} are or may be"
+        " one photo.",
         *_crops(items),
         "## Contact sheets",
         "\n".join(
             f"**{label}**\n\n![{label}](contact/{folder_of(label).replace('%', '%25')}.jpg)\n"
-            for label in _labels(items)
+            for label in labels
         ),
-        "## Terms",
-        "The photos belong to the shops and people who posted them; `manifest.parquet` names each"
-        " photo's post. Labels come from hashtags and may be wrong.",
+        "## Licences and terms",
+        "The photos belong to the shops and people who posted them, who granted no licence here;"
+        " `manifest.parquet` names each photo's post. Whoever passes the photos on needs their"
+        " consent or another right to.",
+        "## Known gaps",
+        _lines(known_gaps(built)),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(layout: Format, splits: Sequence[str]) -> str:
+    """What Hugging Face `datasets` reads of a card: which files are of which split."""
+    if not layout.patterns:
+        return "---\nlicense: other\n---"
+    files = "\n".join(
+        f'      - split: {split}\n        path: "{layout.patterns.format(split=split)}"'
+        for split in splits
+    )
+    return (
+        "---\nlicense: other\ntask_categories: [image-classification]\n"
+        f"configs:\n  - config_name: default\n    data_files:\n{files}\n---"
+    )
+
+
+def conflicts(built: "Built") -> Counter[str]:
+    """Labels that stood against each other -> photos."""
+    return Counter(one.detail for one in built.drops.images if one.reason == CONFLICT)
+
+
+def known_gaps(built: "Built") -> list[str]:
+    """What a user of the build must not rely on."""
+    sites = {site for item in built.items for site in item.photo.sites}
+    sizes = Counter(item.label for item in built.items)
+    most, least = max(sizes, key=lambda s: (sizes[s], s)), min(sizes, key=lambda s: (sizes[s], s))
+    decided = sum(bool(item.photo.decisions) for item in built.items)
+    gaps = [
+        "Labels come from hashtags and may be wrong: of"
+        f" {len(built.items)} photos people looked at {decided}.",
+        "Copies cropped by more than a tenth a side, turned or overlaid by more than a watermark"
+        " may not be found.",
+    ]
+    if len(sites) == 1:
+        gaps.append(f"All photos come from one site, {next(iter(sites))}, in its style.")
+    if len(sizes) > 1:
+        gaps.append(f"{most} has {sizes[most] / sizes[least]:.1f} times as many photos as {least}.")
+    if len(sizes) == 1:
+        gaps.append("There is one label: a classifier needs two to tell apart.")
+    return gaps
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _crops(items: Sequence[Item]) -> list[str]:
@@ -86,7 +146,7 @@ def write_crop_sheet(items: Sequence[Item], store: ImageStore, folder: Path) -> 
     tiles = []
     for item in chosen:
         assert item.posed is not None
-        photo = open_photo(store.path(item.labelled.photo.store_key))
+        photo = open_photo(store.path(item.photo.store_key))
         model = item.posed.model
         tiles.append(
             draw_person(photo, item.posed.points, model.joints, model.gate, item.posed.crop.box)
@@ -111,36 +171,53 @@ def _labels(items: Sequence[Item]) -> list[str]:
     return sorted({item.label for item in items})
 
 
-def _counts(items: Sequence[Item]) -> str:
+def counts(items: Sequence[Item]) -> list[list[str]]:
+    """A row a label: its name, its photos in each split, and all."""
     count = Counter((item.label, item.split) for item in items)
-    lines = [f"| label | {' | '.join(SPLITS)} | all |", "|---|" + "---:|" * (len(SPLITS) + 1)]
+    rows = []
     for label in _labels(items):
         numbers = [count[label, name] for name in SPLITS]
-        lines.append(
-            f"| {label.replace('|', ' ')} | {' | '.join(map(str, [*numbers, sum(numbers)]))} |"
-        )
+        rows.append([label, *map(str, [*numbers, sum(numbers)])])
+    return rows
+
+
+def _counts(items: Sequence[Item]) -> str:
+    lines = [f"| label | {' | '.join(SPLITS)} | all |", "|---|" + "---:|" * (len(SPLITS) + 1)]
+    for label, *numbers in counts(items):
+        lines.append(f"| {label.replace('|', ' ')} | {' | '.join(numbers)} |")
     return "\n".join(lines)
 
 
 def _bullets(counts: Mapping[str, int]) -> str:
-    lines = [f"- {name}: {count}" for name, count in sorted(counts.items()) if count]
-    return "\n".join(lines) or "none"
+    return _lines(f"{name}: {count}" for name, count in sorted(counts.items()) if count) or "none"
 
 
-def write_contact_sheets(items: Sequence[Item], folder: Path) -> None:
-    """`contact/<label>.jpg` of the first photos of each label, from the files below FOLDER."""
+def write_contact_sheets(items: Sequence[Item], photos: Mapping[str, bytes], folder: Path) -> None:
+    """`contact/<label>.jpg` of PHOTOS, path -> JPEG, of each label, below FOLDER."""
     (folder / "contact").mkdir()
     for label in _labels(items):
-        paths = [folder / item.path for item in items if item.label == label]
-        step = max(1, len(paths) // (COLUMNS * ROWS))
-        sheet = contact_sheet(paths[::step][: COLUMNS * ROWS])
+        mine = [photos[path] for path in chosen_for_sheet(items, label)]
+        sheet = contact_sheet(mine)
         sheet.save(folder / "contact" / f"{folder_of(label)}.jpg", quality=88)
 
 
-def contact_sheet(paths: Sequence[Path]) -> Image.Image:
-    """The photos of PATHS in rows of ten, 96 pixels each, on light grey."""
-    tiles = []
-    for path in paths:
-        with Image.open(path) as photo:
-            tiles.append(photo.resize((TILE, TILE), Image.Resampling.LANCZOS))
+def chosen_for_sheet(items: Sequence[Item], label: str, most: int = COLUMNS * ROWS) -> list[str]:
+    """At most MOST paths of ITEMS of LABEL, evenly chosen."""
+    paths = [item.path for item in items if item.label == label]
+    return paths[:: max(1, len(paths) // most)][:most]
+
+
+def contact_sheet(photos: Sequence[bytes]) -> Image.Image:
+    """PHOTOS, JPEGs, in rows of ten, 96 pixels each, on light grey."""
+    tiles = [
+        open_photo(jpeg, TILE).resize((TILE, TILE), Image.Resampling.LANCZOS) for jpeg in photos
+    ]
     return grid(tiles, COLUMNS, TILE)
+
+
+def encoded(image: Image.Image, side: int) -> bytes:
+    """IMAGE within SIDE x SIDE as a small JPEG, for pages."""
+    small, out = image.copy(), io.BytesIO()
+    small.thumbnail((side, side), Image.Resampling.BOX)
+    small.save(out, "JPEG", quality=80)
+    return out.getvalue()

@@ -1,7 +1,7 @@
-"""`build-dataset` and `catalogue`: options -> one call -> exit status."""
+"""`build-dataset`: options -> one call -> exit status."""
 
-import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import click
 
 from dataset.options import (
     CONTEXT,
+    FILE,
     FOLDER,
     CommaList,
     catalogue_option,
@@ -80,6 +81,44 @@ class Shares(click.ParamType):
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Which split of many.")
 @click.option(
+    "--new-splits",
+    is_flag=True,
+    help="Forget which split each photo had in earlier builds of these --splits and --seed.",
+)
+@click.option(
+    "--conflicts",
+    type=click.Choice(["drop", "first", "ask"]),
+    default="drop",
+    show_default=True,
+    help="A photo under two labels, neither of which holds the other: leave it out, take the label"
+    " that it was found under first, or be asked.",
+)
+@click.option(
+    "--gates",
+    type=FILE,
+    metavar="FILE",
+    help="Your own thresholds of quality (TOML), for all sites or for one; see dataset/gates.toml.",
+)
+@click.option(
+    "--resize",
+    type=click.Choice(["letterbox", "crop", "stretch"]),
+    default="letterbox",
+    show_default=True,
+    help="Fit photos into the square: on white, cut to it, or out of shape.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["folders", "tfrecord", "parquet", "webdataset"]),
+    default="folders",
+    show_default=True,
+    help="How photos are laid down: files, or shards that hold up to 4000.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be built of what the catalogue knows; read no photo, write nothing.",
+)
+@click.option(
     "--crop",
     type=click.Choice(["person", "zone", "none"]),
     default="person",
@@ -105,77 +144,92 @@ def build_dataset(
     pose: str,
     pose_weights: Path | None,
     crop: str,
+    dry_run: bool,
     **chosen: Any,
 ) -> None:
     """Make train, validation and test splits of the photos in a catalogue.
 
-    One photo of those that look the same is taken; all photos of a product or post are in one
-    split; labels keep their shares. Each photo is cropped around the person; key points are found
-    once and kept in the catalogue. The folder is written aside and renamed at the end. It holds
-    train/ validation/ test/ with a folder a label, manifest.parquet, labels.json and a dataset card
-    (README.md) with contact sheets.
+    One photo of those that look the same is taken; photos of a product, post or author, and photos
+    that may be one, are in one split; labels keep their shares. A photo stays in its split in later
+    builds. Each photo is cropped around the person; key points are found once and kept in the
+    catalogue. The written photos are read and compared anew, and a leak fails the build.
+
+    The folder is written aside and renamed at the end. It holds the photos, manifest.parquet,
+    left_out.parquet, labels.json, croissant.json, a dataset card (README.md) with contact sheets,
+    and report.html.
     """
-    from dataset.build import BuildOptions, build
+    from dataset.build import BuildOptions, ask, build, choice_of, plan_only
     from dataset.labels import load_vocabulary
     from dataset.poses import PoseOptions
 
     looking = PoseOptions(pose, pose_weights, crop)
     options = BuildOptions(splits=shares, pose=looking, **chosen)
-    built = build(options, load_vocabulary(vocabulary))
+    words = load_vocabulary(vocabulary)
+    if dry_run:
+        _show_plan(plan_only(options, words), options)
+        return
+    if options.conflicts == "ask":
+        ask(options, choice_of(options, words), _choose_label)
+    built = build(options, words)
     _show_build(built, options)
 
 
-def _show_build(built: Any, options: Any) -> None:
-    from dataset.card import crop_shares
+def _choose_label(photo: str, labels: Sequence[str]) -> str | None:
+    """A person's choice among LABELS for PHOTO; None to leave it out."""
+    answer = click.prompt(
+        f"{photo}: {' or '.join(labels)}", type=click.Choice([*labels, "leave out"])
+    )
+    return None if answer == "leave out" else str(answer)
+
+
+def _show_plan(plan: Any, options: Any) -> None:
+    _show_counts(
+        [(one.label, split) for one, split in zip(plan.labelled, plan.splits, strict=True)]
+    )
+    _show_left_out(plan, options)
+    click.echo(f"{len(plan.labelled)} photos would be in {options.out}; nothing was written")
+
+
+def _show_counts(photos: Sequence[tuple[str, str]]) -> None:
     from dataset.splits import SPLITS
     from dataset.text_table import table
 
-    count = Counter((item.label, item.split) for item in built.items)
-    names = sorted({item.label for item in built.items})
-    click.echo(
-        table(("label", *SPLITS), [(n, *(str(count[n, split]) for split in SPLITS)) for n in names])
-    )
-    for outcome, number, share in crop_shares(built.items):
-        click.echo(f"kept {outcome} of {number} photos ({share:.1%})")
-    for reason, number in sorted(built.drops.items()):
-        if number:
-            click.echo(f"left out {number}: {reason}")
-    for label, number in built.left_out.items():
+    count = Counter(photos)
+    rows = [
+        (label, *(str(count[label, split]) for split in SPLITS))
+        for label in sorted({label for label, _ in photos})
+    ]
+    click.echo(table(("label", *SPLITS), rows))
+
+
+def _show_left_out(done: Any, options: Any) -> None:
+    for reason, number in sorted(done.drops.counts.items()):
+        click.echo(f"left out {number}: {reason}")
+    for label, number in done.left_out.items():
         click.echo(
             f"label {label} has {number} photos, {options.min_per_class - number} missing to"
             f" --min-per-class {options.min_per_class}"
         )
+    for line in done.unmet:
+        click.echo(line)
+
+
+def _show_build(built: Any, options: Any) -> None:
+    from dataset.card import crop_shares
+    from dataset.formats import FORMATS
+
+    _show_counts([(item.label, item.split) for item in built.items])
+    for outcome, number, share in crop_shares(built.items):
+        click.echo(f"kept {outcome} of {number} photos ({share:.1%})")
+    _show_left_out(built, options)
     for key, problem in built.problems.items():
         click.echo(f"photo {key}: {problem}", err=True)
-    click.echo(f"{len(built.items)} photos in {options.out}; the card is {options.out}/README.md")
-
-
-@click.group(context_settings=CONTEXT, epilog="Example: catalogue stats --min-per-class 500")
-def catalogue() -> None:
-    """Look into a catalogue."""
-
-
-@catalogue.command(
-    "stats", context_settings=CONTEXT, epilog="Example: catalogue stats --min-per-class 500"
-)
-@catalogue_option
-@vocabulary_option
-@click.option(
-    "--min-per-class",
-    type=click.IntRange(min=1),
-    default=500,
-    show_default=True,
-    help="Say how many photos each label lacks to this number.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Write the same as JSON.")
-def catalogue_stats(
-    catalogue: str, vocabulary: Path | None, min_per_class: int, as_json: bool
-) -> None:
-    """Count what a catalogue holds: per site and hashtag, per label, and what was refused and why.
-
-    Photos of a label are counted as build-dataset would take them: one of those that look the same.
-    """
-    from dataset.catalogue.report import read_stats, show
-
-    stats = read_stats(catalogue, vocabulary, min_per_class)
-    click.echo(json.dumps(stats, ensure_ascii=False, indent=2) if as_json else show(stats))
+    if built.taken_over:
+        click.echo(f"{built.taken_over} photos are as in the build before")
+    found = built.audit
+    click.echo(
+        f"audit: {found.photos} written photos, {found.compared} near pairs across splits,"
+        f" {len(found.leaks)} leaks"
+    )
+    click.echo(f"{len(built.items)} photos in {options.out}; see {options.out}/report.html")
+    click.echo(f"read it: {FORMATS[options.format].load.format(out=options.out)}")

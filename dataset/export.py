@@ -1,41 +1,71 @@
-"""Splits on disk: folders of letterboxed JPEGs, and a manifest with a row a photo."""
+"""Splits on disk: where each photo goes, the manifest, and the folder that changes at once."""
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-from dataset.candidates import Labelled
+from dataset.candidates import Candidate, LeftOut
 from dataset.errors import BadInput
-from dataset.images import ImageStore, Unreadable, letterbox, open_photo
+from dataset.labelling import Labelled
 from dataset.poses import Posed
 
-JPEG_QUALITY = 92
 MARK = "build.json"
+MANIFEST = "manifest.parquet"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A photo as it is written: its JPEG's place and SHA-256, and what it was made with.
+
+    `recipe`: equal for equal originals, crops, sizes and ways of fitting.
+    """
+
+    labelled: Labelled
+    file: Path
+    file_sha256: str
+    recipe: str
+    posed: Posed | None = None
 
 
 @dataclass(frozen=True)
 class Item:
-    """A photo of a split: where it goes (relative, with /) and what it is."""
+    """A photo of a split: its path (relative, with /), and what it is.
 
-    labelled: Labelled
+    `holder`: the file that holds it, the path itself or a shard. `group`: equal for what is tied.
+    """
+
+    rendered: Rendered
     split: str
     path: str
-    posed: Posed | None = None
+    group: str
+    holder: str = ""
 
     @property
     def label(self) -> str:
         """Its label's name."""
-        return self.labelled.label
+        return self.rendered.labelled.label
+
+    @property
+    def labelled(self) -> Labelled:
+        """The photo with its label."""
+        return self.rendered.labelled
+
+    @property
+    def photo(self) -> Candidate:
+        """The image in the catalogue."""
+        return self.rendered.labelled.photo
+
+    @property
+    def posed(self) -> Posed | None:
+        """Its crop, where people were looked for."""
+        return self.rendered.posed
 
 
 def folder_of(label: str) -> str:
@@ -45,65 +75,39 @@ def folder_of(label: str) -> str:
 
 
 def items_of(
-    labelled: Sequence[Labelled], splits: Sequence[str], posed: Mapping[int, Posed]
+    rendered: Sequence[Rendered], splits: Sequence[str], groups: Sequence[int]
 ) -> list[Item]:
-    """Each photo with its split and path, in the order of the paths."""
-    items = [
-        Item(
-            one,
-            split,
-            f"{split}/{folder_of(one.label)}/{one.photo.sha256[:24]}.jpg",
-            posed.get(one.photo.image_id),
-        )
-        for one, split in zip(labelled, splits, strict=True)
-    ]
+    """Each photo with its split, path and group, in the order of the paths."""
+    name_of: dict[int, str] = {}
+    for one, group in zip(rendered, groups, strict=True):
+        sha256 = one.labelled.photo.sha256
+        name_of[group] = min(sha256, name_of.get(group, sha256))
+    items = []
+    for one, split, group in zip(rendered, splits, groups, strict=True):
+        path = f"{split}/{folder_of(one.labelled.label)}/{one.labelled.photo.sha256[:24]}.jpg"
+        items.append(Item(one, split, path, name_of[group][:24]))
     return sorted(items, key=lambda item: item.path)
-
-
-def crop(image: Image.Image, item: Item) -> Image.Image:
-    """The part of IMAGE to keep: all of it where nobody looked for people."""
-    if item.posed is None:
-        return image
-    left, top, right, bottom = item.posed.crop.box
-    return image.crop((round(left), round(top), round(right), round(bottom)))
-
-
-def write_photos(
-    items: Sequence[Item], store: ImageStore, folder: Path, size: int
-) -> Iterator[tuple[Item, str | None]]:
-    """Write each photo, SIZE x SIZE, below FOLDER; yields it with the reason if it failed."""
-    for name in sorted({item.path.rpartition("/")[0] for item in items}):
-        (folder / name).mkdir(parents=True)
-
-    def write(item: Item) -> str | None:
-        try:
-            image = open_photo(store.path(item.labelled.photo.store_key))
-        except FileNotFoundError:
-            return "file missing"
-        except (Unreadable, OSError) as error:
-            return f"unreadable ({error})"
-        photo = letterbox(crop(image, item), size)
-        photo.save(folder / item.path, quality=JPEG_QUALITY)
-        return None
-
-    # Pillow frees the interpreter while it decodes, scales and encodes: threads use every core.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from zip(items, pool.map(write, items), strict=True)
 
 
 def write_manifest(items: Sequence[Item], path: Path) -> None:
     """A Parquet row a photo, in the order of the paths."""
-    photos = [item.labelled.photo for item in items]
+    photos = [item.photo for item in items]
+    text = pa.string()
     columns: dict[str, pa.Array] = {
-        "path": pa.array([item.path for item in items], pa.string()),
-        "label": pa.array([item.label for item in items], pa.string()),
-        "split": pa.array([item.split for item in items], pa.string()),
-        "sha256": pa.array([photo.sha256 for photo in photos], pa.string()),
+        "path": pa.array([item.path for item in items], text),
+        "label": pa.array([item.label for item in items], text),
+        "split": pa.array([item.split for item in items], text),
+        "sha256": pa.array([photo.sha256 for photo in photos], text),
+        "phash": pa.array([photo.phash for photo in photos], text),
         "cluster": pa.array([photo.cluster for photo in photos], pa.int64()),
-        "post_url": pa.array([next(iter(p.post_urls), None) for p in photos], pa.string()),
-        "site": pa.array([next(iter(p.sites), None) for p in photos], pa.string()),
-        "hashtags": pa.array([list(p.hashtags) for p in photos], pa.list_(pa.string())),
+        "group": pa.array([item.group for item in items], text),
+        "post_url": pa.array([next(iter(p.post_urls), None) for p in photos], text),
+        "site": pa.array([next(iter(p.sites), None) for p in photos], text),
+        "hashtags": pa.array([p.hashtags for p in photos], pa.list_(text)),
         **_crop_columns([item.posed for item in items]),
+        "holder": pa.array([item.holder for item in items], text),
+        "file_sha256": pa.array([item.rendered.file_sha256 for item in items], text),
+        "recipe": pa.array([item.rendered.recipe for item in items], text),
     }
     pq.write_table(pa.table(columns), path)
 
@@ -119,6 +123,24 @@ def _crop_columns(posed: Sequence[Posed | None]) -> dict[str, pa.Array]:
         "key_points": pa.array([one and one.points[:, :3].ravel() for one in posed], numbers),
         "pose_model": pa.array([one and one.key for one in posed], pa.string()),
     }
+
+
+def write_left_out(images: Sequence[LeftOut], path: Path) -> None:
+    """A Parquet row an image that was left out: why, and what it is."""
+    ordered = sorted(images, key=lambda one: (one.reason, one.photo.sha256))
+    photos = [one.photo for one in ordered]
+    text = pa.string()
+    columns = {
+        "reason": pa.array([one.reason for one in ordered], text),
+        "detail": pa.array([one.detail for one in ordered], text),
+        "sha256": pa.array([photo.sha256 for photo in photos], text),
+        "store_key": pa.array([photo.store_key for photo in photos], text),
+        "cluster": pa.array([photo.cluster for photo in photos], pa.int64()),
+        "post_url": pa.array([next(iter(p.post_urls), None) for p in photos], text),
+        "site": pa.array([next(iter(p.sites), None) for p in photos], text),
+        "hashtags": pa.array([p.hashtags for p in photos], pa.list_(text)),
+    }
+    pq.write_table(pa.table(columns), path)
 
 
 def write_json(value: Mapping[str, Any], path: Path) -> None:

@@ -33,11 +33,15 @@ def _key(word: str) -> str:
 
 @dataclass(frozen=True)
 class Label:
-    """A class of ours: its NAME, the ZONE of the body it is worn on, and its WORDS."""
+    """A class of ours: its NAME, the ZONE of the body it is worn on, and its WORDS.
+
+    WITHIN: the labels that hold it, as shoes hold sneakers.
+    """
 
     name: str
     zone: str
     words: tuple[str, ...]
+    within: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,23 @@ class Vocabulary:
         """The label of HASHTAG; one that is in no label is a label of its own."""
         return self.label_of(hashtag) or normalise(hashtag)
 
+    def narrowest(self, names: Iterable[str]) -> list[str]:
+        """NAMES without those labels that hold another of them: sneakers, of shoes and sneakers."""
+        names = list(names)
+        wider = {above for name in names for above in self._above(name)}
+        return [name for name in names if name not in wider]
+
+    def _above(self, name: str) -> set[str]:
+        """All labels that hold the label NAME."""
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            label = self.labels.get(waiting.pop())
+            new = set(label.within if label else ()) - found - {name}
+            found |= new
+            waiting += new
+        return found
+
     def zone_of(self, name: str) -> str | None:
         """Where the garments of the label NAME are worn; None for a label of its own."""
         return self.labels[name].zone if name in self.labels else None
@@ -77,10 +98,10 @@ def load_vocabulary(own: Path | None = None) -> Vocabulary:
     Raises:
         BadInput: OWN is missing, is not TOML, or holds something that is not a label.
     """
-    built_in = _read(BUILT_IN)
+    built_in = read_toml(BUILT_IN)
     if own is None:
         return Vocabulary(_labels(built_in, BUILT_IN))
-    table = _read(own)
+    table = read_toml(own)
     replaces = table.pop("replace", False)
     theirs = _labels(table, own)
     return Vocabulary(theirs if replaces else _extended(_labels(built_in, BUILT_IN), theirs))
@@ -93,16 +114,23 @@ def _extended(ours: dict[str, Label], theirs: dict[str, Label]) -> dict[str, Lab
         for name, label in ours.items()
     }
     for name, label in theirs.items():
-        before = kept[name].words if name in kept else ()
-        kept[name] = replace(label, words=before + label.words)
+        before = kept.get(name, Label(name, label.zone, ()))
+        kept[name] = replace(
+            label, words=before.words + label.words, within=before.within + label.within
+        )
     return {name: label for name, label in kept.items() if label.words}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file PATH, edited by people.
+
+    Raises:
+        BadInput: it can't be read, or is not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}; name a readable TOML file of labels") from error
+        raise BadInput(f"{path}: {error.strerror}; name a readable TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not TOML in UTF-8: {error}") from error
 
@@ -114,7 +142,10 @@ def _labels(table: dict[str, Any], path: Path) -> dict[str, Label]:
 
 
 def _label(name: str, entry: object, path: Path) -> Label:
-    wanted = f'[{name}] wants zone = one of {", ".join(ZONES)} and words = ["…"]'
+    wanted = (
+        f'[{name}] wants zone = one of {", ".join(ZONES)}, words = ["…"] and, where wider labels'
+        ' hold it, within = ["…"]'
+    )
     if not isinstance(entry, dict) or not normalise(name):
         raise BadInput(f"{path}: {wanted}, not {entry!r}")
     zone, words = entry.get("zone", "full"), entry.get("words", [name])
@@ -122,7 +153,10 @@ def _label(name: str, entry: object, path: Path) -> Label:
         raise BadInput(f"{path}: {wanted}, not zone = {zone!r}")
     if not isinstance(words, list) or not all(isinstance(w, str) and _key(w) for w in words):
         raise BadInput(f"{path}: {wanted}, not words = {words!r}")
-    return Label(normalise(name), zone, tuple(words))
+    within = entry.get("within", [])
+    if not isinstance(within, list) or not all(isinstance(above, str) for above in within):
+        raise BadInput(f"{path}: {wanted}, not within = {within!r}")
+    return Label(normalise(name), zone, tuple(words), tuple(normalise(above) for above in within))
 
 
 def _refuse_shared_words(labels: Iterable[Label], path: Path) -> None:

@@ -2,53 +2,53 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 SPLITS = ("train", "validation", "test")
-
-
-def group(members: Sequence[Iterable[Hashable]]) -> list[int]:
-    """For each item, given the keys that it has, the number of its group.
-
-    Items that share a key are in one group, and so are those linked through others (union-find).
-    """
-    parent = list(range(len(members)))
-
-    def root(item: int) -> int:
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    first: dict[Hashable, int] = {}
-    for item, keys in enumerate(members):
-        for key in keys:
-            other = root(first.setdefault(key, item))
-            parent[max(other, root(item))] = min(other, root(item))
-    return [root(item) for item in range(len(members))]
+# A share this far from the wished one, in parts of a label, is worth a word.
+TOLERANCE = 0.01
 
 
 def split(
-    groups: Sequence[int], labels: Sequence[str], shares: Sequence[float], seed: int
+    groups: Sequence[int],
+    labels: Sequence[str],
+    shares: Sequence[float],
+    seed: int,
+    fixed: Mapping[int, str] | None = None,
 ) -> list[str]:
     """For each item its split: groups stay whole, and each label comes near to SHARES.
 
-    Big groups are placed first, each where its labels lack most; ties and order follow SEED.
-    A label with an item for every split that has a share gets one there.
+    Groups in FIXED stay in that split. Of the others big ones are placed first, each where its
+    labels lack most; ties and order follow SEED. A label with an item for every split that has a
+    share gets one there.
     """
     counted: dict[int, Counter[str]] = defaultdict(Counter)
     for number, label in zip(groups, labels, strict=True):
         counted[number][label] += 1
     wished = _wished(Counter(labels), shares)
-    order = sorted(counted)
-    random.Random(seed).shuffle(order)
-    order.sort(key=lambda number: -counted[number].total())
-    placed: dict[int, str] = {}
+    placed = {number: name for number, name in (fixed or {}).items() if number in counted}
     have: dict[str, Counter[str]] = {name: Counter() for name in SPLITS}
-    for number in order:
+    for number, name in placed.items():
+        have[name] += counted[number]
+    # A draw an item, its group's is the first: two groups that become one leave the others' alone.
+    draw = random.Random(seed)
+    order = {number: (-counted[number].total(), 0.0) for number in counted}
+    for number in groups:
+        drawn = draw.random()
+        order[number] = (order[number][0], order[number][1] or drawn)
+    free = sorted(order.keys() - placed.keys(), key=order.__getitem__)
+    for number in free:
         best = max(SPLITS, key=lambda name: _lack(counted[number], wished[name], have[name]))
         placed[number] = best
         have[best] += counted[number]
+    # The smallest last, so the smallest first: they are what can still be evened out.
+    for number in reversed(free):
+        now = placed[number]
+        best = max(SPLITS, key=lambda name: _gain(counted[number], wished, have, now, name))
+        if best != now and _gain(counted[number], wished, have, now, best) > 0:
+            placed[number] = best
+            have[now] -= counted[number]
+            have[best] += counted[number]
     return [placed[number] for number in groups]
 
 
@@ -69,3 +69,50 @@ def _lack(
         wish = wished[label]
         lack += count * ((wish - have[label]) / wish if wish else float("-inf"))
     return lack
+
+
+def _gain(
+    group_labels: Mapping[str, int],
+    wished: Mapping[str, Mapping[str, float]],
+    have: Mapping[str, Mapping[str, int]],
+    now: str,
+    then: str,
+) -> float:
+    """By how many items all labels come nearer to their shares when a group moves; else 0."""
+    gain = 0.0
+    for label, count in group_labels.items():
+        from_here, to_there = have[now][label], have[then][label]
+        if now == then or not wished[then][label] or from_here <= count:
+            # The last items of a label stay: it is to be in every split.
+            return 0.0
+        wish, other = wished[now][label], wished[then][label]
+        gain += abs(from_here - wish) - abs(from_here - count - wish)
+        gain += abs(to_there - other) - abs(to_there + count - other)
+    return gain
+
+
+def unmet(
+    groups: Sequence[int], labels: Sequence[str], names: Sequence[str], shares: Sequence[float]
+) -> list[str]:
+    """A sentence for each label and split whose share is over TOLERANCE, and an item, off."""
+    sizes, whole = Counter(labels), sum(shares)
+    count = Counter(zip(labels, names, strict=True))
+    largest = _largest_groups(groups, labels)
+    found = []
+    for label in sorted(sizes):
+        for name, share in zip(SPLITS, shares, strict=True):
+            off = count[label, name] - sizes[label] * share / whole
+            if abs(off) >= 1 and abs(off) > TOLERANCE * sizes[label]:
+                found.append(
+                    f"{label}: {name} has {count[label, name] / sizes[label]:.1%} rather than"
+                    f" {share / whole:.1%} of {sizes[label]}; groups that stay together hold up to"
+                    f" {largest[label]} of them"
+                )
+    return found
+
+
+def _largest_groups(groups: Sequence[int], labels: Sequence[str]) -> dict[str, int]:
+    largest: dict[str, int] = {}
+    for (_, label), size in Counter(zip(groups, labels, strict=True)).items():
+        largest[label] = max(size, largest.get(label, 0))
+    return largest

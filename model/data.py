@@ -48,6 +48,8 @@ def find_data(folder: Path) -> Data:
     if not folder.is_dir():
         raise BadInput(f"--data {folder}: no such folder; run build-dataset first")
     manifest = folder / "manifest.parquet"
+    if manifest.exists() and not (folder / "train").is_dir():
+        raise BadInput(f"--data {folder} holds shards; build it with --format folders to train")
     examples = _from_manifest(manifest) if manifest.exists() else _from_folders(folder)
     labels = tuple(sorted({example.label for example in examples if example.split == "train"}))
     if not labels:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from dataset.duplicates import perceptual_hash
+from dataset.duplicates.fingerprint import perceptual_hash
+from dataset.duplicates.known import Looks, look
 from dataset.images import EXTENSIONS, ImageStore, Unreadable, open_photo, sha256_of
 from scraper.spiders.base import Answer
 
@@ -37,6 +38,7 @@ class Fetched:
     format: str
     bytes: int
     store_key: str
+    looks: Looks
 
 
 Download = Callable[[str], Awaitable[Answer | Refused]]
@@ -103,4 +105,5 @@ def _fetched(body: bytes, sha256: str, image: Image.Image) -> Fetched:
         format=kind,
         bytes=len(body),
         store_key=ImageStore.key(sha256, EXTENSIONS[kind]),
+        looks=look(image),
     )

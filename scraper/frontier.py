@@ -20,7 +20,7 @@ from dataset.catalogue.tables import (
     Search,
     Sighting,
 )
-from dataset.duplicates import HashIndex
+from dataset.duplicates.known import KnownPhotos, keep_new
 from dataset.labels import normalise
 from scraper.fetching import Fetched, Refused
 from scraper.posts import save_posts
@@ -127,15 +127,6 @@ def stored_count(session: Session, site: str, hashtags: Sequence[str]) -> int:
     )
 
 
-def hash_index(session: Session) -> HashIndex:
-    """The perceptual hashes of all stored images, each owned by its cluster."""
-    rows = session.execute(
-        sa.select(ImageRow.phash, ImageRow.cluster_id).where(ImageRow.state == "stored")
-    )
-    known = [(phash, cluster) for phash, cluster in rows if phash and cluster]
-    return HashIndex([phash for phash, _ in known], [cluster for _, cluster in known])
-
-
 def refuse(session: Session, url: str, refused: Refused) -> None:
     """Mark the photo URL as refused, in every post that shows it."""
     image = None
@@ -150,18 +141,17 @@ def refuse(session: Session, url: str, refused: Refused) -> None:
     _settle(session, url, "refused", refused.reason, image.id if image else None)
 
 
-def store(session: Session, url: str, fetched: Fetched, index: HashIndex) -> str:
+def store(session: Session, url: str, fetched: Fetched, known: KnownPhotos) -> str:
     """Keep FETCHED as what URL shows; returns new, exact duplicate or near duplicate."""
     image, outcome = _image(session, fetched.sha256), "exact duplicate"
     if image is None or image.state != "stored":
-        near = index.nearest(fetched.phash)
-        outcome = "new" if near is None else "near duplicate"
-        cluster = near if near is not None else _new_cluster(session)
         image = image or ImageRow(sha256=fetched.sha256)
-        _fill(image, fetched, cluster)
+        _fill(image, fetched)
         session.add(image)
         session.flush()
-        index.add(fetched.phash, cluster)
+        near = keep_new(session, image, fetched.looks, known)
+        outcome = "new" if near is None else "near duplicate"
+        image.cluster_id = near if near is not None else _new_cluster(session)
     _settle(session, url, "stored", None, image.id)
     return outcome
 
@@ -177,11 +167,10 @@ def _new_cluster(session: Session) -> int:
     return cluster.id
 
 
-def _fill(image: ImageRow, fetched: Fetched, cluster: int) -> None:
+def _fill(image: ImageRow, fetched: Fetched) -> None:
     image.phash, image.format, image.bytes = fetched.phash, fetched.format, fetched.bytes
     image.width, image.height = fetched.width, fetched.height
-    image.store_key, image.cluster_id = fetched.store_key, cluster
-    image.state, image.reason = "stored", None
+    image.store_key, image.state, image.reason = fetched.store_key, "stored", None
 
 
 def _settle(

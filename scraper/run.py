@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.tables import OR
+from dataset.duplicates.known import KnownPhotos
 from dataset.errors import Failure
 from dataset.images import ImageStore
 from dataset.labels import Vocabulary
@@ -61,7 +62,7 @@ class Work:
 
     def __post_init__(self) -> None:
         with self.sessions() as session:
-            self.index = frontier.hash_index(session)
+            self.known = KnownPhotos(session)
 
 
 def crawl(options: CrawlOptions, spider: HashtagSpider, vocabulary: Vocabulary) -> Work:
@@ -229,7 +230,7 @@ async def fetch_one(
 def _commit(work: Work, tally: Tally, url: str, outcome: Fetched | Refused) -> None:
     with work.sessions.begin() as session:
         if isinstance(outcome, Fetched):
-            tally.outcomes[frontier.store(session, url, outcome, work.index)] += 1
+            tally.outcomes[frontier.store(session, url, outcome, work.known)] += 1
         else:
             frontier.refuse(session, url, outcome)
             tally.refused[outcome.reason] += 1

@@ -5,9 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dataset import candidates
+from dataset.candidates import Drops, fold, load
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.stats import refusals, search_stats, week_stats
+from dataset.gates import load_gates, pass_gates
+from dataset.labelling import give_labels
 from dataset.labels import load_vocabulary
 from dataset.text_table import table
 
@@ -21,9 +23,9 @@ def read_stats(catalogue: str, vocabulary: Path | None, minimum: int) -> dict[st
     """
     words = load_vocabulary(vocabulary)
     with open_catalogue(catalogue, must_exist=True)() as session:
-        drops = candidates.Drops()
-        photos = candidates.fold(candidates.load(session), drops)
-        sizes = Counter(one.label for one in candidates.give_labels(photos, words, (), drops))
+        drops = Drops()
+        photos = pass_gates(fold(load(session), drops), load_gates(), drops)
+        sizes = Counter(one.label for one in give_labels(photos, words, (), drops))
         return {
             "searches": [asdict(line) for line in search_stats(session)],
             "labels": [

@@ -1,7 +1,7 @@
 """The catalogue's tables as mapped classes; their history is in migrations/versions.
 
 Who writes which: the scraper searches, posts, hashtags, images and sightings; the dataset package
-clusters, decisions, splits and build runs; the model package training runs.
+clusters, fingerprints, decisions, splits and build runs; the model package training runs.
 """
 
 from datetime import datetime, timezone
@@ -182,6 +182,45 @@ class Decision(Base):
     undone: Mapped[datetime | None]
 
 
+class FingerprintRow(Base):
+    """What an image is recognised and judged by (see dataset/duplicates and dataset/quality.py).
+
+    `compared`: with the whole catalogue, and not only with whole photos while crawling.
+    """
+
+    __tablename__ = "fingerprints"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    views: Mapped[bytes] = mapped_column(LargeBinary)
+    looks: Mapped[bytes] = mapped_column(LargeBinary)
+    contrast: Mapped[float] = mapped_column(Float)
+    blur: Mapped[float] = mapped_column(Float)
+    text: Mapped[float] = mapped_column(Float)
+    compared: Mapped[bool] = mapped_column(default=False)
+
+
+class ResemblanceRow(Base):
+    """Two images, `one_id` < `other_id`, that are or may be one photo; `likeness` at most 1."""
+
+    __tablename__ = "resemblances"
+
+    one_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    other_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    mirrored: Mapped[bool]
+    likeness: Mapped[float] = mapped_column(Float)
+
+
+class Separation(Base):
+    """A person undid the cluster that held the image; its images are never one cluster again."""
+
+    __tablename__ = "separations"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    cluster_id: Mapped[int] = mapped_column(primary_key=True)
+    who: Mapped[str]
+    made: Mapped[datetime] = mapped_column(default=now)
+
+
 class Pose(Base):
     """Where a person's joints are in an image, by MODEL: its name and its weights' digest.
 
@@ -236,4 +275,14 @@ class Assignment(Base):
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     label: Mapped[str]
+    split: Mapped[str]
+
+
+class KeptSplit(Base):
+    """The split that an image keeps in all builds of one scheme: the same seed and shares."""
+
+    __tablename__ = "kept_splits"
+
+    scheme: Mapped[str] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     split: Mapped[str]

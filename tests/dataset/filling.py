@@ -19,15 +19,15 @@ from dataset.catalogue.tables import (
     Search,
     Sighting,
 )
-from dataset.duplicates import perceptual_hash
+from dataset.duplicates.fingerprint import perceptual_hash
 from dataset.images import ImageStore, open_photo, sha256_of
 
 
 def photo_bytes(seed: int, size: tuple[int, int] = (120, 160), quality: int = 90) -> bytes:
-    """A JPEG of coarse coloured noise that no other seed resembles."""
+    """A JPEG of coloured squares that no other seed resembles."""
     cells = np.random.default_rng(seed).integers(0, 256, (8, 6, 3), dtype=np.uint8)
     out = io.BytesIO()
-    Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC).save(out, "JPEG", quality=quality)
+    Image.fromarray(cells).resize(size, Image.Resampling.NEAREST).save(out, "JPEG", quality=quality)
     return out.getvalue()
 
 
@@ -48,11 +48,15 @@ class Filling:
         """Its address for commands."""
         return str(self.folder / "catalogue.sqlite")
 
-    def post(self, site_id: str, *hashtags: str) -> int:
+    def post(self, site_id: str, *hashtags: str, author: str | None = None) -> int:
         """A post of lamoda found under HASHTAGS; returns its id."""
         with self.sessions.begin() as session:
             post = PostRow(
-                site="lamoda", site_id=site_id, url=f"https://x.test/p/{site_id}/", record=b""
+                site="lamoda",
+                site_id=site_id,
+                url=f"https://x.test/p/{site_id}/",
+                author=author,
+                record=b"",
             )
             session.add(post)
             session.flush()

@@ -1,14 +1,9 @@
 """Groups and splits, on small cases worked out by hand and a big one by its properties."""
 
+import random
 from collections import Counter
 
-from dataset.splits import group, split
-
-
-def test_items_linked_through_others_are_one_group() -> None:
-    groups = group([["a"], ["b"], ["a", "c"], ["d"], ["c", "b"], []])
-    assert groups[0] == groups[1] == groups[2] == groups[4]
-    assert len({groups[0], groups[3], groups[5]}) == 3
+from dataset.splits import split, unmet
 
 
 def test_each_label_gets_its_shares() -> None:
@@ -42,3 +37,34 @@ def test_a_split_without_a_share_gets_nothing() -> None:
 
 def test_one_giant_group_goes_to_train() -> None:
     assert set(split([0] * 50, ["hat"] * 50, (80, 10, 10), 0)) == {"train"}
+
+
+def test_odd_numbers_come_as_near_as_they_can() -> None:
+    for size in range(30, 70):
+        count = Counter(split(range(size), ["hat"] * size, (80, 10, 10), size))
+        assert abs(count["train"] - 0.8 * size) < 1
+        assert abs(count["test"] - 0.1 * size) < 1
+
+
+def test_shares_of_many_labels_and_groups_are_within_one_in_a_hundred() -> None:
+    draw = random.Random(1)
+    labels = [f"label {draw.randrange(8)}" for _ in range(20_000)]
+    groups = [draw.randrange(6_000) for _ in labels]
+    names = split(groups, labels, (70, 20, 10), 0)
+    assert unmet(groups, labels, names, (70, 20, 10)) == []
+
+
+def test_fixed_groups_stay_and_the_others_make_up_for_them() -> None:
+    names = split(range(100), ["hat"] * 100, (80, 10, 10), 0, dict.fromkeys(range(8), "test"))
+    assert names[:8] == ["test"] * 8
+    assert Counter(names) == {"train": 80, "validation": 10, "test": 10}
+
+
+def test_what_can_not_be_met_is_said() -> None:
+    labels, groups = ["hat"] * 100, [0] * 60 + list(range(1, 41))
+    names = split(groups, labels, (50, 25, 25), 0)
+    (said,) = [line for line in unmet(groups, labels, names, (50, 25, 25)) if "train" in line]
+    assert said == (
+        "hat: train has 60.0% rather than 50.0% of 100; groups that stay together hold up to 60 of"
+        " them"
+    )

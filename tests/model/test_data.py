@@ -55,3 +55,9 @@ def test_a_missing_or_empty_folder_says_to_build_first(tmp_path: Path) -> None:
 def test_class_weights_make_each_class_weigh_the_same() -> None:
     weights = class_weights(np.array([0, 0, 0, 1]), 2)
     assert weights == {0: pytest.approx(4 / 6), 1: pytest.approx(2.0)}
+
+
+def test_shards_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "manifest.parquet").write_bytes(b"any")
+    with pytest.raises(BadInput, match="build it with --format folders"):
+        find_data(tmp_path)

@@ -61,7 +61,7 @@ def test_searches_labels_and_refusals_are_counted(filled: Filling) -> None:
     assert lines["coat"]["state"] == "failed: layout changed"
     assert found["labels"] == [{"label": "polo", "photos": 2, "missing": 3}]
     assert found["refused"] == [{"site": "lamoda", "reason": "HTTP 500", "photos": 1}]
-    assert found["left_out"] == {"duplicate of another photo": 1, "two labels": 1}
+    assert found["left_out"] == {"duplicate of another photo": 1, "conflict of labels": 1}
 
 
 def test_the_text_says_the_same(filled: Filling) -> None:
@@ -70,7 +70,7 @@ def test_the_text_says_the_same(filled: Filling) -> None:
     assert "lamoda coat 0 0 0 0 0 failed: layout changed" in lines
     assert "polo 2 3" in lines
     assert "lamoda HTTP 500 1" in lines
-    assert "left out 1: two labels" in lines
+    assert "left out 1: conflict of labels" in lines
 
 
 def test_a_catalogue_that_is_not_there_is_not_made(tmp_path: Path) -> None:

@@ -1,0 +1,165 @@
+"""Building: photos a second, ours and img2dataset's, from the same files to the same squares.
+
+    pip install -r benchmarks/requirements.txt
+    python benchmarks/build.py --photos ../shared/data/clothing
+
+img2dataset reads the files from a server on loopback, as it reads all; ours reads its image store,
+as it does after a crawl. Both letterbox on white to JPEGs of one quality, in as many processes or
+threads as there are cores. Ours looks for duplicates, judges quality, splits, audits and reports
+besides; what that takes is shown, how long a second build takes, and how busy the cores were.
+"""
+
+import functools
+import http.server
+import os
+import resource
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from dataset.build import BuildOptions, build
+from dataset.catalogue.session import open_catalogue
+from dataset.catalogue.tables import Cluster, Hashtag, ImageRow, PostHashtag, PostRow, Sighting
+from dataset.dedup import dedup
+from dataset.images import PHOTO_SUFFIXES, ImageStore, open_photo, sha256_of
+from dataset.labels import load_vocabulary
+from dataset.poses import PoseOptions
+from dataset.render import JPEG_QUALITY
+from dataset.text_table import table
+
+SIZE = 342
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A file server that keeps connections and says nothing."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def fill(folder: Path, photos: list[Path]) -> str:
+    """A catalogue of PHOTOS below FOLDER, each in a post of its own; returns its address."""
+    catalogue = str(folder / "catalogue.sqlite")
+    store = ImageStore(folder / "images")
+    with open_catalogue(catalogue).begin() as session:
+        tags: dict[str, Hashtag] = {}
+        for number, path in enumerate(photos):
+            data, image = path.read_bytes(), open_photo(path)
+            key = store.key(sha256_of(data), "jpg")
+            store.put(data, key)
+            tag = tags.setdefault(path.parent.name, Hashtag(text=path.parent.name))
+            cluster = Cluster()
+            post = PostRow(
+                site="lamoda", site_id=str(number), url=f"https://x.test/{number}", record=b""
+            )
+            session.add_all([tag, cluster, post])
+            session.flush()
+            row = ImageRow(
+                sha256=sha256_of(data),
+                width=image.width,
+                height=image.height,
+                format="JPEG",
+                bytes=len(data),
+                store_key=key,
+                state="stored",
+                cluster_id=cluster.id,
+            )
+            session.add(row)
+            session.flush()
+            session.add(PostHashtag(post_id=post.id, hashtag_id=tag.id, source="search"))
+            session.add(
+                Sighting(
+                    post_id=post.id, position=0, url=path.name, state="stored", image_id=row.id
+                )
+            )
+    return catalogue
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that WORK takes, and how many cores it and its children kept busy."""
+
+    def spent() -> float:
+        uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(use.ru_utime + use.ru_stime for use in uses)
+
+    began, used = time.perf_counter(), spent()
+    work()
+    seconds = time.perf_counter() - began
+    return seconds, (spent() - used) / seconds
+
+
+def img2dataset(folder: Path, photos: list[Path], root: Path) -> None:
+    """PHOTOS below ROOT from a server on loopback, by img2dataset, into FOLDER."""
+    from img2dataset import download
+
+    handler = functools.partial(Quiet, directory=str(root))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    addresses = folder / "addresses.txt"
+    address = f"http://127.0.0.1:{server.server_port}"
+    lines = [f"{address}/{path.relative_to(root).as_posix()}" for path in photos]
+    addresses.write_text("\n".join(lines))
+    download(
+        url_list=str(addresses),
+        output_folder=str(folder / "theirs"),
+        image_size=SIZE,
+        resize_mode="border",
+        encode_quality=JPEG_QUALITY,
+        processes_count=os.cpu_count() or 1,
+        thread_count=32,
+        number_sample_per_shard=250,
+        output_format="files",
+    )
+    server.shutdown()
+    found = len(list((folder / "theirs").rglob("*.jpg")))
+    assert found == len(photos), f"img2dataset wrote {found} of {len(photos)} photos"
+
+
+@click.command()
+@click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--times", default=3, show_default=True, help="Rounds; the fastest counts.")
+def main(photos: Path, times: int) -> None:
+    """Photos a second of whole builds."""
+    paths = sorted(p for p in photos.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(times):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for what, work in _works(folder, paths, photos):
+                rows.setdefault(what, []).append(timed(work))
+    theirs = min(rows["img2dataset"])[0]
+    lines = [
+        (what, f"{len(paths) / best:.0f}", f"{theirs / best:.2f}x", f"{busy:.2f}")
+        for what, (best, busy) in ((what, min(found)) for what, found in rows.items())
+    ]
+    click.echo(table(("build", "photos/s", "of img2dataset's", "cores busy"), lines))
+
+
+def _works(folder: Path, paths: list[Path], root: Path) -> list[tuple[str, Callable[[], object]]]:
+    catalogue = fill(folder, paths)
+    options = BuildOptions(
+        catalogue=catalogue,
+        images=folder / "images",
+        out=folder / "ours",
+        min_per_class=1,
+        size=SIZE,
+        pose=PoseOptions(crop="none"),
+    )
+    sessions = open_catalogue(catalogue)
+    words = load_vocabulary()
+    return [
+        ("img2dataset", lambda: img2dataset(folder, paths, root)),
+        ("ours: looks and duplicates, once", lambda: dedup(sessions, ImageStore(options.images))),
+        ("ours: build with audit and report", lambda: build(options, words)),
+        ("ours: the same again", lambda: build(options, words)),
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""Duplicates: what is found of real photos' copies, and all near pairs among a million hashes.
+
+    pip install -r benchmarks/requirements.txt
+    python benchmarks/duplicates.py copies --photos ../shared/data/clothing
+    python benchmarks/duplicates.py search --hashes 1000000
+
+`copies` makes copies of real photos of each kind, and takes all other pairs for different photos
+but those of --same, a file of pairs that are one photo. `search` runs the search of imagededup and
+pybktree and ours on the same hashes; theirs answer a sample of the questions, and the time is
+multiplied.
+"""
+
+import io
+import random
+import resource
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing import Pool
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
+
+from dataset.duplicates.fingerprint import VIEWS, Fingerprint, fingerprint
+from dataset.duplicates.likeness import FOLD, POSSIBLE, likeness
+from dataset.duplicates.nearest import NEAR, pairs_within
+from dataset.duplicates.search import Lookalikes, lookalikes, near_one
+from dataset.images import PHOTO_SUFFIXES, open_photo
+from dataset.text_table import table
+
+SHARE = 0.1
+Change = Callable[[Image.Image, random.Random], Image.Image]
+
+
+def encoded(quality: int) -> Change:
+    """A JPEG of QUALITY."""
+
+    def change(photo: Image.Image, _draw: random.Random) -> Image.Image:
+        out = io.BytesIO()
+        photo.save(out, "JPEG", quality=quality)
+        return open_photo(out.getvalue())
+
+    return change
+
+
+def scaled(factor: float) -> Change:
+    """All of it, FACTOR times as large."""
+    return lambda photo, _: photo.resize((int(photo.width * factor), int(photo.height * factor)))
+
+
+def cropped(part: float) -> Change:
+    """Any piece of the photo whose sides are PART shorter."""
+
+    def change(photo: Image.Image, draw: random.Random) -> Image.Image:
+        width, height = (round(side * (1 - part)) for side in photo.size)
+        left = draw.randint(0, photo.width - width)
+        top = draw.randint(0, photo.height - height)
+        return photo.crop((left, top, left + width, top + height))
+
+    return change
+
+
+def shifted(photo: Image.Image, _draw: random.Random) -> Image.Image:
+    """Warmer, lighter, and of more contrast."""
+    warm = np.asarray(photo, np.float32) * [1.12, 1, 0.86] + 8
+    warmer = Image.fromarray(warm.clip(0, 255).astype(np.uint8))
+    return ImageEnhance.Brightness(ImageEnhance.Contrast(warmer).enhance(1.25)).enhance(1.1)
+
+
+def watermarked(photo: Image.Image, _draw: random.Random) -> Image.Image:
+    """A shop's name across the middle, and a word in a corner."""
+    layer = Image.new("RGBA", photo.size, (0, 0, 0, 0))
+    pen, font = ImageDraw.Draw(layer), ImageFont.load_default(photo.width // 9)
+    places = [
+        (0.1, 0.45, "@myshop.example", (255, 255, 255, 150)),
+        (0.6, 0.92, "SALE", (255, 0, 0, 230)),
+    ]
+    for x, y, text, colour in places:
+        pen.text((photo.width * x, photo.height * y), text, font=font, fill=colour)
+    return Image.alpha_composite(photo.convert("RGBA"), layer).convert("RGB")
+
+
+def noisy(photo: Image.Image, draw: random.Random) -> Image.Image:
+    """A sensor's noise of 12 grey levels."""
+    noise = np.random.default_rng(draw.randrange(1 << 30)).normal(
+        0, 12, (photo.height, photo.width, 3)
+    )
+    return Image.fromarray((np.asarray(photo) + noise).clip(0, 255).astype(np.uint8))
+
+
+def stickered(photo: Image.Image, _draw: random.Random) -> Image.Image:
+    """A yellow disk over a corner, a third of the width."""
+    copy = photo.copy()
+    size = photo.width * 0.3
+    corner = [photo.width * 0.65, photo.height * 0.05]
+    ImageDraw.Draw(copy).ellipse([*corner, corner[0] + size, corner[1] + size], fill=(255, 220, 0))
+    return copy
+
+
+def mirrored_and_more(photo: Image.Image, draw: random.Random) -> Image.Image:
+    """Mirrored, cropped by 5 % and encoded anew."""
+    return encoded(50)(cropped(0.05)(ImageOps.mirror(photo), draw), draw)
+
+
+KINDS: dict[str, Change] = {
+    **{f"JPEG quality {quality}": encoded(quality) for quality in (90, 70, 50, 30, 10)},
+    "half the size": scaled(0.5),
+    "a quarter of the size": scaled(0.25),
+    "double the size": scaled(2),
+    "colours shifted": shifted,
+    "grey": lambda photo, _: photo.convert("L").convert("RGB"),
+    "white border 5 %": lambda photo, _: ImageOps.expand(photo, photo.width // 20, "white"),
+    "black border 10 %": lambda photo, _: ImageOps.expand(photo, photo.width // 10, "black"),
+    "padded to a square": lambda photo, _: ImageOps.pad(photo, (600, 600), color="white"),
+    "bars above and below": lambda photo, _: ImageOps.expand(
+        photo, (0, photo.height // 7), "black"
+    ),
+    "watermark": watermarked,
+    "cropped 5 %": cropped(0.05),
+    "cropped 10 %": cropped(0.10),
+    "cropped 20 %": cropped(0.20),
+    "mirrored": lambda photo, _: ImageOps.mirror(photo),
+    "mirrored, cropped 5 %, quality 50": mirrored_and_more,
+    "blurred, 2 pixels": lambda photo, _: photo.filter(ImageFilter.GaussianBlur(2)),
+    "noise": noisy,
+    "15 % flatter": lambda photo, _: photo.resize((photo.width, round(photo.height * 0.85))),
+    "turned 2 degrees": lambda photo, _: photo.rotate(2, fillcolor="white"),
+    "turned 5 degrees": lambda photo, _: photo.rotate(5, fillcolor="white"),
+    "sticker": stickered,
+}
+
+
+def _copies(path: Path) -> list[Fingerprint]:
+    """The fingerprint of the photo PATH, then of its copies in the order of KINDS."""
+    photo, draw = open_photo(path), random.Random(path.name)
+    return [fingerprint(photo), *(fingerprint(change(photo, draw)) for change in KINDS.values())]
+
+
+def _print_of(path: Path) -> Fingerprint:
+    return fingerprint(open_photo(path))
+
+
+def _judged(prints: Sequence[Fingerprint]) -> tuple[Lookalikes, np.ndarray]:
+    pairs = lookalikes(np.stack([one.views for one in prints]), np.ones(len(prints), bool))
+    ones, others = ([prints[place] for place in side] for side in (pairs.one, pairs.other))
+    return pairs, likeness(ones, others, pairs.mirrored)
+
+
+@click.group()
+def main() -> None:
+    """Measure how copies are found."""
+
+
+@main.command()
+@click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--copied", default=500, show_default=True, help="Photos that copies are made of.")
+@click.option(
+    "--same", type=click.Path(exists=True, path_type=Path), help="Pairs that are one photo."
+)
+def copies(photos: Path, copied: int, same: Path | None) -> None:
+    """Recall by kind of copy, and precision with all other pairs as different photos."""
+    paths = sorted(p for p in photos.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+    known = {frozenset(line.split()) for line in same.read_text().splitlines()} if same else set()
+    chosen = random.Random(0).sample(paths, min(copied, len(paths)))
+    with Pool() as pool:
+        made = pool.map(_copies, chosen, 8)
+        prints = pool.map(_print_of, paths, 16)
+    found = np.array([_found(one) for one in made])
+    rows = [
+        (kind, *(f"{100 * (found[:, n] >= limit).mean():.1f}" for limit in (FOLD, POSSIBLE)))
+        for n, kind in enumerate(KINDS)
+    ]
+    click.echo(table(("copy", "folded %", "in one split %"), rows))
+    pairs, scores = _judged(prints)
+    wrong = [
+        (score, paths[one].name, paths[other].name)
+        for one, other, score in zip(pairs.one, pairs.other, scores, strict=True)
+        if score >= POSSIBLE and frozenset((paths[one].name, paths[other].name)) not in known
+    ]
+    for score, one, other in sorted(wrong, reverse=True)[:10]:
+        click.echo(f"different, but {score:.3f} alike: {one} {other}")
+    for name, limit in (("folded", FOLD), ("in one split", POSSIBLE)):
+        right, mistakes = int((found >= limit).sum()), sum(score >= limit for score, *_ in wrong)
+        click.echo(
+            f"{name}: {right} copies of {found.size}, and {mistakes} of"
+            f" {len(paths) * (len(paths) - 1) // 2} pairs of different photos:"
+            f" {100 * right / (right + mistakes):.3f} % right"
+        )
+
+
+def _found(prints: Sequence[Fingerprint]) -> list[float]:
+    """How alike the first and each other of PRINTS are found to be; 0 where none is near."""
+    scores = [0.0] * (len(prints) - 1)
+    for place in range(1, len(prints)):
+        pairs, found = _judged([prints[0], prints[place]])
+        if len(pairs.one):
+            scores[place - 1] = float(found[0])
+    return scores
+
+
+def planted(count: int) -> np.ndarray:
+    """COUNT random hashes, a tenth of them at most NEAR bits from another one."""
+    draw = np.random.default_rng(0)
+    hashes = draw.integers(0, 1 << 64, count, dtype=np.uint64)
+    copies_of = draw.choice(count, (2, int(count * SHARE)), replace=False)
+    flips = np.zeros(copies_of.shape[1], np.uint64)
+    for _ in range(NEAR):
+        flips |= np.uint64(1) << draw.integers(0, 64, len(flips), dtype=np.uint64)
+    hashes[copies_of[0]] = hashes[copies_of[1]] ^ flips
+    return draw.permutation(hashes)
+
+
+@main.command()
+@click.option("--hashes", "count", default=1_000_000, show_default=True)
+@click.option("--asked", default=200, show_default=True, help="Questions that the others answer.")
+def search(count: int, asked: int) -> None:
+    """All pairs within the threshold, and one new photo, among many hashes."""
+    hashes = planted(count)
+    began = time.perf_counter()
+    found = [np.stack([pairs.one, pairs.other]) for pairs in pairs_within(hashes)]
+    ours = time.perf_counter() - began
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    pairs = np.concatenate(found, axis=1)
+    click.echo(f"ours: {pairs.shape[1]} pairs in {ours:.1f} s, {memory:.2f} GB at most")
+    questions = np.random.default_rng(1).choice(pairs[0], asked)
+    _check(hashes, questions, pairs)
+    times = [("ours", ours)]
+    for name, ask in (("imagededup", _imagededup), ("pybktree", _pybktree)):
+        times.append((name, ask(hashes, questions)))
+    click.echo(
+        table(
+            ("search", "seconds", "ours is faster"),
+            [(n, f"{t:.0f}", f"{t / ours:.1f}x") for n, t in times],
+        )
+    )
+    _one_more(hashes)
+
+
+def _check(hashes: np.ndarray, questions: np.ndarray, pairs: np.ndarray) -> None:
+    """Each of QUESTIONS has the neighbours that a look at all hashes finds."""
+    for place in questions:
+        near = set(np.flatnonzero(np.bitwise_count(hashes ^ hashes[place]) <= NEAR).tolist())
+        mine = set(pairs[1][pairs[0] == place].tolist()) | set(pairs[0][pairs[1] == place].tolist())
+        assert near - {int(place)} == mine, place
+    click.echo(f"exact: {len(questions)} hashes have all their neighbours and no other")
+
+
+def _imagededup(hashes: np.ndarray, questions: np.ndarray) -> float:
+    """Seconds that imagededup's fastest search takes for all, from a sample, on all cores."""
+    from imagededup.handlers.search.retrieval import HashEval
+    from imagededup.methods import PHash
+
+    known = {str(place): f"{value:016x}" for place, value in enumerate(hashes.tolist())}
+    taken = []
+    for some in (questions[: len(questions) // 2], questions):
+        began = time.perf_counter()
+        asked = {str(place): known[str(place)] for place in some.tolist()}
+        HashEval(known, asked, PHash.hamming_distance, False, NEAR, "brute_force_cython")
+        taken.append(time.perf_counter() - began)
+    return _for_all(taken, len(questions), len(hashes))
+
+
+def _pybktree(hashes: np.ndarray, questions: np.ndarray) -> float:
+    """Seconds that pybktree takes for all: the whole tree, and a sample of the questions."""
+    import pybktree
+
+    began = time.perf_counter()
+    tree = pybktree.BKTree(pybktree.hamming_distance, hashes.tolist())
+    built = time.perf_counter() - began
+    began = time.perf_counter()
+    for place in questions[:20].tolist():
+        tree.find(int(hashes[place]), NEAR)
+    return built + (time.perf_counter() - began) / 20 * len(hashes)
+
+
+def _for_all(taken: Sequence[float], asked: int, count: int) -> float:
+    """What COUNT questions take, where half of ASKED and all of them took TAKEN seconds."""
+    each = max(0.0, taken[1] - taken[0]) / (asked - asked // 2)
+    return taken[1] - each * asked + each * count
+
+
+def _one_more(hashes: np.ndarray) -> None:
+    """One new photo against all while crawling: its hash, and that of its mirror image."""
+    views, times = np.repeat(hashes[:1], VIEWS), []
+    for _ in range(50):
+        began = time.perf_counter()
+        near_one(views, hashes)
+        times.append(time.perf_counter() - began)
+    click.echo(f"one more photo against {len(hashes)}: {1000 * float(np.median(times)):.1f} ms")
+
+
+if __name__ == "__main__":
+    main()

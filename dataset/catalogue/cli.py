@@ -1,0 +1,140 @@
+"""`catalogue`: options -> one call -> exit status."""
+
+import json
+from pathlib import Path
+
+import click
+
+from dataset.options import CONTEXT, catalogue_option, images_option, vocabulary_option
+
+
+@click.group(context_settings=CONTEXT, epilog="Example: catalogue stats --min-per-class 500")
+def catalogue() -> None:
+    """Look into a catalogue, find its duplicates, correct its labels."""
+
+
+@catalogue.command(
+    "stats", context_settings=CONTEXT, epilog="Example: catalogue stats --min-per-class 500"
+)
+@catalogue_option
+@vocabulary_option
+@click.option(
+    "--min-per-class",
+    type=click.IntRange(min=1),
+    default=500,
+    show_default=True,
+    help="Say how many photos each label lacks to this number.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write the same as JSON.")
+def catalogue_stats(
+    catalogue: str, vocabulary: Path | None, min_per_class: int, as_json: bool
+) -> None:
+    """Count what a catalogue holds: per site and hashtag, per label, and what was refused and why.
+
+    Photos of a label are counted as build-dataset would take them: one of those that look the same.
+    """
+    from dataset.catalogue.report import read_stats, show
+
+    stats = read_stats(catalogue, vocabulary, min_per_class)
+    click.echo(json.dumps(stats, ensure_ascii=False, indent=2) if as_json else show(stats))
+
+
+@catalogue.command("dedup", context_settings=CONTEXT, epilog="Example: catalogue dedup")
+@catalogue_option
+@images_option
+@click.option("--again", is_flag=True, help="Compare all photos anew, and fold clusters anew.")
+def catalogue_dedup(catalogue: str, images: Path, again: bool) -> None:
+    """Find photos that are one, cropped, bordered, marked or mirrored, and fold them.
+
+    Photos that only may be one are not folded, but stay in one split. No file is deleted. It goes
+    on where it was stopped; build-dataset does the same for what is new.
+    """
+    from dataset.catalogue.session import open_catalogue
+    from dataset.dedup import dedup
+    from dataset.images import ImageStore
+
+    done = dedup(open_catalogue(catalogue, must_exist=True), ImageStore(images), again)
+    click.echo(
+        f"{done.images} photos, {done.compared} of them new, are {done.clusters} different ones:"
+        f" {done.folded} copies are folded"
+    )
+    click.echo(f"{done.possible} pairs may be one photo and stay in one split")
+    if done.unreadable:
+        click.echo(f"{done.unreadable} photos can't be read below {images}", err=True)
+
+
+@catalogue.command("clusters", context_settings=CONTEXT, epilog="Example: catalogue clusters")
+@catalogue_option
+@click.option("--possible", is_flag=True, help="List pairs that may be one photo instead.")
+@click.option("--json", "as_json", is_flag=True, help="Write the same as JSON.")
+def catalogue_clusters(catalogue: str, possible: bool, as_json: bool) -> None:
+    """List clusters of photos that are one, the largest first, the best copy first."""
+    from dataset.catalogue.clusters import list_clusters, list_possible
+    from dataset.catalogue.session import open_catalogue
+
+    with open_catalogue(catalogue, must_exist=True)() as session:
+        rows = list_possible(session) if possible else list_clusters(session)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        number = f"{row['likeness']:.3f} alike" if possible else f"cluster {row['cluster']}"
+        click.echo("\n  ".join([f"{number}:", *row["photos"]]))
+    click.echo(f"{len(rows)} {'pairs' if possible else 'clusters of more than one photo'}")
+
+
+@catalogue.command(
+    "undo-cluster", context_settings=CONTEXT, epilog="Example: catalogue undo-cluster 17"
+)
+@click.argument("cluster", type=int)
+@click.option("--who", help="Who says so.  [default: your name on this machine]")
+@catalogue_option
+def catalogue_undo_cluster(cluster: int, who: str | None, catalogue: str) -> None:
+    """Take CLUSTER apart: its photos are never folded together again."""
+    from dataset.catalogue.session import open_catalogue
+    from dataset.decisions import whoami
+    from dataset.dedup import undo_cluster
+
+    sessions = open_catalogue(catalogue, must_exist=True)
+    count = undo_cluster(sessions, cluster, who or whoami())
+    click.echo(f"cluster {cluster} is undone: its {count} photos stay apart")
+
+
+@catalogue.command(
+    "label", context_settings=CONTEXT, epilog="Example: catalogue label 5d41402abc4b polo"
+)
+@click.argument("image")
+@click.argument("label", required=False)
+@click.option("--leave-out", is_flag=True, help="The image is of no use: no build takes it.")
+@click.option("--undo", is_flag=True, help="Take back the latest word on the image.")
+@click.option("--who", help="Who says so.  [default: your name on this machine]")
+@catalogue_option
+@vocabulary_option
+def catalogue_label(
+    image: str,
+    label: str | None,
+    leave_out: bool,
+    undo: bool,
+    who: str | None,
+    catalogue: str,
+    vocabulary: Path | None,
+) -> None:
+    """Say that IMAGE shows LABEL, whatever its hashtags say.
+
+    IMAGE is a photo's file, or the first digits of its SHA-256. The word counts for all copies of
+    the photo, and the latest word counts; it is kept with who said it and when.
+    """
+    from dataset import decisions
+    from dataset.catalogue.session import open_catalogue
+    from dataset.labels import load_vocabulary
+
+    if (label is not None) + leave_out + undo != 1:
+        raise click.UsageError("name a LABEL, or --leave-out, or --undo: one of them")
+    sessions = open_catalogue(catalogue, must_exist=True)
+    if undo:
+        was = decisions.undo(sessions, image)
+        click.echo(f"{image}: no longer {was or 'left out'}")
+        return
+    words = load_vocabulary(vocabulary)
+    now = decisions.decide(sessions, image, label, who or decisions.whoami(), words)
+    click.echo(f"{image}: {now or 'left out'}")

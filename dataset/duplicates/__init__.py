@@ -1,0 +1,1 @@
+"""Who looks like whom: fingerprints, near ones among many, how alike two are, clusters."""

@@ -1,0 +1,124 @@
+"""What a photo is recognised by: 64-bit DCT hashes of eight views, and a small picture of it.
+
+A view is a part of the photo without its uniform border. A copy is found when any view of it is
+near any view of the original, so borders, crops and mirrored copies are; `likeness.py` judges it.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import imagehash
+import numpy as np
+from PIL import Image
+from scipy.fft import dctn
+
+# The photo is looked at this small, sides in pixels; its little picture and the colours of it.
+LOOK, SIDE, COLOURS = 128, 48, 8
+HASH_SIDE, HASH_BITS = 32, 8
+# Parts of the photo as left, top, right, bottom: all, the middle, and the middle's four corners.
+PARTS = (
+    (0.0, 0.0, 1.0, 1.0),
+    (0.05, 0.05, 0.95, 0.95),
+    (0.0, 0.0, 0.92, 0.92),
+    (0.08, 0.0, 1.0, 0.92),
+    (0.0, 0.08, 0.92, 1.0),
+    (0.08, 0.08, 1.0, 1.0),
+)
+# The views: all parts, then the first two mirrored. Two photos are mirrored when one of those fits.
+VIEWS = len(PARTS) + 2
+MIRRORED = np.arange(VIEWS) >= len(PARTS)
+# A border is at most this part of a side, and its rows are this even, in grey levels.
+WIDEST_BORDER, EVEN = 0.35, 12
+_SIGNS = np.where(np.arange(HASH_BITS) % 2, -1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """`views`: (8,) uint64. `picture`: (48, 48) uint8, grey. `colours`: (2, 8, 8) uint8, Cb, Cr."""
+
+    views: np.ndarray
+    picture: np.ndarray
+    colours: np.ndarray
+
+    @cached_property
+    def packed(self) -> tuple[bytes, bytes]:
+        """The views, and picture and colours, as the catalogue keeps them."""
+        return self.views.astype("<u8").tobytes(), self.picture.tobytes() + self.colours.tobytes()
+
+
+def unpack(views: bytes, looks: bytes) -> Fingerprint:
+    """The fingerprint that was `packed` as VIEWS and LOOKS."""
+    pixels = np.frombuffer(looks, np.uint8)
+    grey, colours = pixels[: SIDE * SIDE], pixels[SIDE * SIDE :]
+    return Fingerprint(
+        np.frombuffer(views, "<u8").astype(np.uint64),
+        grey.reshape(SIDE, SIDE),
+        colours.reshape(2, COLOURS, COLOURS),
+    )
+
+
+def perceptual_hash(image: Image.Image) -> str:
+    """64-bit DCT hash of IMAGE as 16 hex digits, equal to `str(imagehash.phash(image))`."""
+    return str(imagehash.phash(image))
+
+
+def fingerprint(image: Image.Image) -> Fingerprint:
+    """The fingerprint of IMAGE, RGB."""
+    small = image if max(image.size) <= LOOK else image.copy()
+    small.thumbnail((LOOK, LOOK), Image.Resampling.BOX, reducing_gap=None)
+    luma, *chroma = small.convert("YCbCr").split()
+    box = content_box(np.asarray(luma))
+    inner = [_part(box, part) for part in PARTS]
+    hashed = (HASH_SIDE, HASH_SIDE)
+    views = [np.asarray(luma.resize(hashed, Image.Resampling.LANCZOS, one)) for one in inner]
+    coefficients = dctn(np.asarray(views, np.float32), axes=(1, 2))[:, :HASH_BITS, :HASH_BITS]
+    both = np.concatenate([coefficients, coefficients[: VIEWS - len(PARTS)] * _SIGNS])
+    little = (COLOURS, COLOURS)
+    return Fingerprint(
+        _bits(both),
+        np.asarray(luma.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box)),
+        np.asarray([np.asarray(one.resize(little, Image.Resampling.BOX, box)) for one in chroma]),
+    )
+
+
+def _bits(coefficients: np.ndarray) -> np.ndarray:
+    """(n, 8, 8) DCT coefficients -> (n,) uint64, a bit each: whether it is over the median."""
+    flat = coefficients.reshape(len(coefficients), -1)
+    over = flat > np.median(flat, axis=1, keepdims=True)
+    return np.packbits(over, axis=1).view(">u8")[:, 0].astype(np.uint64)
+
+
+def _part(
+    box: tuple[int, int, int, int], part: tuple[float, ...]
+) -> tuple[float, float, float, float]:
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    return (
+        left + part[0] * width,
+        top + part[1] * height,
+        left + part[2] * width,
+        top + part[3] * height,
+    )
+
+
+def content_box(grey: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of GREY (height, width) uint8 without its uniform border."""
+    top, bottom = _border(grey)
+    left, right = _border(grey[top:bottom].T)
+    return left, top, right, bottom
+
+
+def _border(rows: np.ndarray) -> tuple[int, int]:
+    """The first row and the last but one that are not of an even border."""
+    low, high = rows.min(axis=1).astype(int), rows.max(axis=1).astype(int)
+    most = int(len(rows) * WIDEST_BORDER)
+
+    def width(low: np.ndarray, high: np.ndarray) -> int:
+        inside = (high > low[0] + EVEN) | (low < high[0] - EVEN)
+        if high[0] - low[0] > EVEN or not inside[:most].any():
+            return 0
+        first = int(inside.argmax())
+        # The row beside a border is a mixture of both.
+        return first + 1 if first else 0
+
+    return width(low, high), len(rows) - width(low[::-1], high[::-1])

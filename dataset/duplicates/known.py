@@ -1,0 +1,129 @@
+"""The fingerprints that a catalogue knows: kept with a photo, compared with a new one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+from PIL import Image
+from sqlalchemy.orm import Session
+
+from dataset.catalogue.tables import FingerprintRow, ImageRow, ResemblanceRow
+from dataset.duplicates.fingerprint import VIEWS, Fingerprint, fingerprint, unpack
+from dataset.duplicates.likeness import FOLD, POSSIBLE, likeness
+from dataset.duplicates.nearest import HashIndex
+from dataset.duplicates.search import near_one
+from dataset.quality import Quality, measure
+
+# SQLite takes at most 999 values in a query in its older builds.
+AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a photo is recognised and judged by."""
+
+    fingerprint: Fingerprint
+    quality: Quality
+
+
+def look(image: Image.Image) -> Looks:
+    """The looks of IMAGE, RGB."""
+    return Looks(fingerprint(image), measure(image))
+
+
+def row_of(image: int, looks: Looks) -> dict[str, object]:
+    """LOOKS of the image with the id IMAGE as a row of the catalogue."""
+    views, pixels = looks.fingerprint.packed
+    quality = looks.quality
+    return {
+        "image_id": image,
+        "views": views,
+        "looks": pixels,
+        "contrast": quality.contrast,
+        "blur": quality.blur,
+        "text": quality.text,
+        "compared": False,
+    }
+
+
+def fingerprints_of(session: Session, images: Sequence[int]) -> dict[int, Fingerprint]:
+    """The fingerprints of IMAGES by their ids."""
+    found = {}
+    for start in range(0, len(images), AT_ONCE):
+        query = sa.select(
+            FingerprintRow.image_id, FingerprintRow.views, FingerprintRow.looks
+        ).where(FingerprintRow.image_id.in_(images[start : start + AT_ONCE]))
+        for image, views, looks in session.execute(query):
+            found[image] = unpack(views, looks)
+    return found
+
+
+def load_views(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of all images with a fingerprint: ids (n,), views (n, 8) uint64, compared (n,) bool."""
+    query = (
+        sa.select(FingerprintRow.image_id, FingerprintRow.views, FingerprintRow.compared)
+        .join(ImageRow, ImageRow.id == FingerprintRow.image_id)
+        .where(ImageRow.state == "stored")
+        .order_by(FingerprintRow.image_id)
+    )
+    ids, views, compared = [], bytearray(), []
+    for image, packed, done in session.execute(query):
+        ids.append(image)
+        views += packed
+        compared.append(done)
+    return (
+        np.array(ids, np.int64),
+        np.frombuffer(bytes(views), "<u8").astype(np.uint64).reshape(-1, VIEWS),
+        np.array(compared, bool),
+    )
+
+
+class KnownPhotos:
+    """All photos of a catalogue, to be asked which one a new photo is a copy of."""
+
+    def __init__(self, session: Session) -> None:
+        ids, views, _ = load_views(session)
+        self._ids = ids.tolist()
+        self._whole = HashIndex(views[:, 0])
+
+    def add(self, image: int, looks: Looks) -> None:
+        """The image with the id IMAGE is known from now on."""
+        self._ids.append(image)
+        self._whole.add(int(looks.fingerprint.views[0]))
+
+    def alike(self, session: Session, looks: Looks) -> list[tuple[int, bool, float]]:
+        """Images that are or may be the photo of LOOKS: id, mirrored, likeness; the likest first.
+
+        Only whole photos are compared here; `dedup` compares their parts too.
+        """
+        places, mirrored = near_one(looks.fingerprint.views, self._whole.hashes)
+        near = [self._ids[place] for place in places]
+        known = fingerprints_of(session, near)
+        mine = [looks.fingerprint] * len(near)
+        scores = likeness(mine, [known[image] for image in near], mirrored)
+        found = zip(near, mirrored.tolist(), scores.tolist(), strict=True)
+        return sorted((one for one in found if one[2] >= POSSIBLE), key=lambda one: -one[2])
+
+
+def keep_new(session: Session, image: ImageRow, looks: Looks, known: KnownPhotos) -> int | None:
+    """Keep LOOKS of the new IMAGE and whom it is like; returns the cluster it belongs to."""
+    alike = known.alike(session, looks)
+    session.execute(sa.insert(FingerprintRow), [row_of(image.id, looks)])
+    if alike:
+        session.execute(
+            sa.insert(ResemblanceRow),
+            [
+                {
+                    "one_id": min(image.id, other),
+                    "other_id": max(image.id, other),
+                    "mirrored": mirrored,
+                    "likeness": score,
+                }
+                for other, mirrored, score in alike
+            ],
+        )
+    known.add(image.id, looks)
+    if alike and alike[0][2] >= FOLD:
+        return session.scalar(sa.select(ImageRow.cluster_id).where(ImageRow.id == alike[0][0]))
+    return None

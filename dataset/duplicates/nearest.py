@@ -1,0 +1,156 @@
+"""Near hashes among many: one against all, or all pairs; exact, in numpy, on all cores.
+
+All pairs: 64 bits are cut into NEAR + 2 pieces; two hashes that differ in at most NEAR bits are
+equal in two pieces at least (pigeonhole; Norouzi et al. 2012, multi-index hashing). So hashes are
+sorted by each two pieces, and only those of equal ones are compared.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+import numpy as np
+
+# Hamming distance in bits up to which a view makes a photo worth a closer look.
+NEAR = 10
+BITS = 64
+# Values compared at once, so that they stay in the cache.
+BLOCK = 1 << 16
+# Equal hashes that are compared each with each: of more, each with so many that follow.
+EQUAL = 8
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Places `one` < `other` of two hashes, and the bits that differ: (n,) int64, int64, uint8."""
+
+    one: np.ndarray
+    other: np.ndarray
+    bits: np.ndarray
+
+
+class HashIndex:
+    """Hashes in the order they came, with room for more."""
+
+    def __init__(self, hashes: np.ndarray | None = None) -> None:
+        self._count = 0 if hashes is None else len(hashes)
+        self._hashes = np.zeros(max(1024, 2 * self._count), np.uint64)
+        if hashes is not None:
+            self._hashes[: self._count] = hashes
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, value: int) -> None:
+        """Put the hash VALUE in; its place is the count before."""
+        if self._count == len(self._hashes):
+            self._hashes = np.concatenate([self._hashes, np.zeros_like(self._hashes)])
+        self._hashes[self._count] = value
+        self._count += 1
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """All of them, (n,) uint64."""
+        return self._hashes[: self._count]
+
+
+def scan(hashes: np.ndarray, value: np.uint64, within: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places in HASHES, (n,) uint64, at most WITHIN bits from VALUE, and the bits that differ."""
+    places, bits = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)]
+    for start in range(0, len(hashes), BLOCK):
+        apart = np.bitwise_count(hashes[start : start + BLOCK] ^ value)
+        found = np.flatnonzero(apart <= within)
+        if len(found):
+            places.append(found + start)
+            bits.append(apart[found])
+    return np.concatenate(places), np.concatenate(bits)
+
+
+def pairs_within(hashes: np.ndarray, within: int = NEAR) -> Iterator[Pairs]:
+    """All pairs of HASHES, (n,) uint64, at most WITHIN bits apart, each pair once.
+
+    Of more than EQUAL equal hashes only neighbours are paired, and one stands for all elsewhere.
+    """
+    values, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    yield from _equal(inverse)
+    pieces = _pieces(within + 2)
+    wanted = list(combinations(range(len(pieces)), 2))
+
+    def compare(pair: tuple[int, int]) -> Pairs:
+        return _in_order(_equal_in(values, pieces, pair, within), first)
+
+    yield from in_threads(compare, wanted)
+
+
+def in_threads(work: Callable, jobs: Iterable) -> Iterator:
+    """WORK of each of JOBS in their order, on all cores; a few jobs a core are ahead."""
+    ahead = 4 * (os.cpu_count() or 1)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting: deque[Future] = deque()
+        for job in jobs:
+            waiting.append(pool.submit(work, job))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _pieces(count: int) -> list[np.uint64]:
+    """Masks of COUNT runs of bits, as even as can be."""
+    edges = [BITS * number // count for number in range(count + 1)]
+    return [np.uint64((1 << high) - (1 << low)) for low, high in pairwise(edges)]
+
+
+def _equal(inverse: np.ndarray) -> Iterator[Pairs]:
+    order = np.argsort(inverse, kind="stable")
+    for step in range(1, EQUAL + 1):
+        same = np.flatnonzero(inverse[order[step:]] == inverse[order[:-step]])
+        if not len(same):
+            return
+        yield Pairs(order[same], order[same + step], np.zeros(len(same), np.uint8))
+
+
+def _equal_in(
+    values: np.ndarray, pieces: list[np.uint64], pair: tuple[int, int], within: int
+) -> Pairs:
+    """Pairs of VALUES equal in the PAIR of PIECES and in no two earlier ones."""
+    masked = values & (pieces[pair[0]] | pieces[pair[1]])
+    order = np.argsort(masked, kind="stable")
+    sorted_values, keys = values[order], masked[order]
+    edges = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1], [True]]))
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        if stop - start > 1:
+            _compare_all(sorted_values[start:stop], start, within, found)
+    if not found:
+        return Pairs(*(np.zeros(0, kind) for kind in (np.int64, np.int64, np.uint8)))
+    one, other, bits = (np.concatenate(part) for part in zip(*found, strict=True))
+    apart = sorted_values[one] ^ sorted_values[other]
+    equal = np.stack([(apart & piece) == 0 for piece in pieces])
+    earlier = equal[: pair[1]].sum(0) - equal[pair[0]]
+    kept = earlier == 0
+    return Pairs(order[one[kept]], order[other[kept]], bits[kept])
+
+
+def _compare_all(values: np.ndarray, start: int, within: int, found: list) -> None:
+    """Append to FOUND the pairs among VALUES, whose first is at START."""
+    count = len(values)
+    rows = max(1, BLOCK // count)
+    for top in range(0, count - 1, rows):
+        right = values[top + 1 :]
+        apart = np.bitwise_count(values[top : top + rows, None] ^ right[None])
+        near = np.flatnonzero(apart <= within)
+        if len(near):
+            row, column = np.divmod(near, len(right))
+            # Below the diagonal is what an earlier row compared, or a value and itself.
+            above = column >= row
+            row, column, near = row[above], column[above], near[above]
+            found.append((start + top + row, start + top + 1 + column, apart.reshape(-1)[near]))
+
+
+def _in_order(pairs: Pairs, place: np.ndarray) -> Pairs:
+    one, other = place[pairs.one], place[pairs.other]
+    return Pairs(np.minimum(one, other), np.maximum(one, other), pairs.bits)

@@ -1,0 +1,124 @@
+"""Which photos are worth a closer look: those of which any two views are near (pure)."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataset.duplicates.fingerprint import MIRRORED, VIEWS
+from dataset.duplicates.nearest import NEAR, Pairs, in_threads, pairs_within, scan
+
+# A photo is compared with at most so many, the nearest: photos of one studio are all alike.
+CLOSEST = 16
+# Pairs kept before those that are not among the nearest are dropped.
+ROOM = 4_000_000
+
+
+@dataclass(frozen=True)
+class Lookalikes:
+    """Pairs of photos, by place: `one` < `other`; `mirrored`: bool; `bits` that differ, uint8."""
+
+    one: np.ndarray
+    other: np.ndarray
+    mirrored: np.ndarray
+    bits: np.ndarray
+
+
+NOTHING = Lookalikes(*(np.zeros(0, kind) for kind in (np.int64, np.int64, bool, np.uint8)))
+
+
+def lookalikes(views: np.ndarray, new: np.ndarray) -> Lookalikes:
+    """Pairs of photos, by VIEWS (n, 8) uint64, at least one of which is NEW, (n,) bool."""
+    if new.sum() * 8 < len(views):
+        return _collect(_each(views, np.flatnonzero(new)), len(views))
+    pairs = _collect((_of_photos(found) for found in pairs_within(views.reshape(-1))), len(views))
+    return _take(pairs, new[pairs.one] | new[pairs.other])
+
+
+def near_one(
+    views: np.ndarray, known: np.ndarray, within: int = NEAR
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places in KNOWN, (n,) uint64 of whole photos, near a photo of VIEWS (8,); and if mirrored.
+
+    The nearest CLOSEST, the nearest first.
+    """
+    straight, turned = views[0], views[MIRRORED][0]
+    found = [(*scan(known, value, within), value is turned) for value in (straight, turned)]
+    places = np.concatenate([places for places, _, _ in found])
+    bits = np.concatenate([bits for _, bits, _ in found])
+    mirrored = np.concatenate([np.full(len(places), turn) for places, _, turn in found])
+    order = np.lexsort((mirrored, places, bits))
+    order = order[np.sort(np.unique(places[order], return_index=True)[1])][:CLOSEST]
+    return places[order], mirrored[order]
+
+
+def _each(views: np.ndarray, new: np.ndarray) -> Iterator[Lookalikes]:
+    """Each of the NEW photos against all."""
+    columns = [np.ascontiguousarray(column) for column in views.T]
+
+    def against_all(photo: int) -> Lookalikes:
+        parts = []
+        for mine in range(VIEWS):
+            for its, column in enumerate(columns):
+                if not (MIRRORED[mine] and MIRRORED[its]):
+                    places, bits = scan(column, views[photo, mine], NEAR)
+                    turned = np.full(len(places), MIRRORED[mine] != MIRRORED[its])
+                    parts.append((places, turned, bits))
+        places, turned, bits = (np.concatenate(part) for part in zip(*parts, strict=True))
+        low, high = np.minimum(places, photo), np.maximum(places, photo)
+        return _take(Lookalikes(low, high, turned, bits), low != high)
+
+    return in_threads(against_all, new.tolist())
+
+
+def _of_photos(pairs: Pairs) -> Lookalikes:
+    """PAIRS of views as pairs of photos."""
+    one, my_view = np.divmod(pairs.one, VIEWS)
+    other, its_view = np.divmod(pairs.other, VIEWS)
+    found = Lookalikes(one, other, MIRRORED[my_view] != MIRRORED[its_view], pairs.bits)
+    return _take(found, one != other)
+
+
+def _take(pairs: Lookalikes, kept: np.ndarray) -> Lookalikes:
+    return Lookalikes(pairs.one[kept], pairs.other[kept], pairs.mirrored[kept], pairs.bits[kept])
+
+
+def _collect(found: Iterable[Lookalikes], count: int) -> Lookalikes:
+    """All FOUND pairs of COUNT photos: each once, with its fewest bits, the nearest of each."""
+    parts, size = [NOTHING], 0
+    for part in found:
+        parts.append(part)
+        size += len(part.one)
+        if size > ROOM:
+            parts = [_nearest(_once(_joined(parts)), count)]
+            size = len(parts[0].one) // 2
+    return _nearest(_once(_joined(parts)), count)
+
+
+def _joined(parts: list[Lookalikes]) -> Lookalikes:
+    return Lookalikes(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("one", "other", "mirrored", "bits")
+        )
+    )
+
+
+def _once(pairs: Lookalikes) -> Lookalikes:
+    order = np.lexsort((pairs.mirrored, pairs.bits, pairs.other, pairs.one))
+    pairs = _take(pairs, order)
+    again = (pairs.one[1:] == pairs.one[:-1]) & (pairs.other[1:] == pairs.other[:-1])
+    return _take(pairs, np.flatnonzero(np.concatenate([[True], ~again])[: len(order)]))
+
+
+def _nearest(pairs: Lookalikes, count: int) -> Lookalikes:
+    """Pairs that are among the CLOSEST of either photo."""
+    photos = np.concatenate([pairs.one, pairs.other])
+    bits = np.concatenate([pairs.bits, pairs.bits])
+    partner = np.concatenate([pairs.other, pairs.one])
+    order = np.lexsort((partner, bits, photos))
+    starts = np.searchsorted(photos[order], np.arange(count))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - starts[photos[order]]
+    among = rank < CLOSEST
+    return _take(pairs, among[: len(pairs.one)] | among[len(pairs.one) :])

@@ -1,0 +1,110 @@
+"""Photos cropped, fitted into a square and encoded, or taken from an earlier build."""
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import PIL
+import pyarrow.parquet as pq
+from PIL import Image, ImageOps
+
+from dataset.duplicates.fingerprint import Fingerprint, fingerprint
+from dataset.duplicates.nearest import in_threads
+from dataset.export import MANIFEST, Rendered
+from dataset.formats import format_of
+from dataset.images import ImageStore, Unreadable, letterbox, open_photo, sha256_of
+from dataset.labelling import Labelled
+from dataset.poses import Posed
+
+JPEG_QUALITY = 92
+POOL = "photos"
+# Of what is written, as much is read as fingerprints look at.
+AT_LEAST = 128
+
+
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
+    """The largest square in the middle of IMAGE, SIZE x SIZE pixels."""
+    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+
+
+def stretch(image: Image.Image, size: int) -> Image.Image:
+    """All of IMAGE, SIZE x SIZE pixels, its shape not kept."""
+    return image.resize((size, size), Image.Resampling.LANCZOS)
+
+
+RESIZES = {"letterbox": letterbox, "crop": centre_crop, "stretch": stretch}
+
+
+def written_fingerprint(jpeg: bytes) -> Fingerprint:
+    """The fingerprint of a photo as a build holds it."""
+    return fingerprint(open_photo(jpeg, AT_LEAST))
+
+
+def recipe_of(labelled: Labelled, posed: Posed | None, size: int, resize: str) -> str:
+    """What the written photo depends on, 24 hex digits."""
+    box = posed.crop.box if posed else ()
+    parts = (labelled.photo.sha256, box, size, resize, JPEG_QUALITY, PIL.__version__)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+def render(
+    photos: Sequence[Labelled],
+    posed: Mapping[int, Posed],
+    store: ImageStore,
+    pool: Path,
+    size: int,
+    resize: str,
+) -> Iterator[tuple[Rendered, Fingerprint] | str]:
+    """Each of PHOTOS, SIZE x SIZE, as a file in POOL; or why it can't be."""
+
+    def make(one: Labelled) -> tuple[Rendered, Fingerprint] | str:
+        crop = posed.get(one.photo.image_id)
+        recipe = recipe_of(one, crop, size, resize)
+        file = pool / f"{recipe}.jpg"
+        if file.exists():
+            jpeg = file.read_bytes()
+        else:
+            try:
+                jpeg = _encode(store.path(one.photo.store_key), crop, size, resize)
+            except FileNotFoundError:
+                return "file missing"
+            except (Unreadable, OSError) as error:
+                return f"unreadable ({error})"
+            file.write_bytes(jpeg)
+        return Rendered(one, file, sha256_of(jpeg), recipe, crop), written_fingerprint(jpeg)
+
+    pool.mkdir(exist_ok=True)
+    # Pillow frees the interpreter while it decodes, scales and encodes: threads use every core.
+    yield from in_threads(make, list(photos))
+
+
+def _encode(path: Path, posed: Posed | None, size: int, resize: str) -> bytes:
+    image = open_photo(path)
+    if posed is not None:
+        left, top, right, bottom = posed.crop.box
+        image = image.crop((round(left), round(top), round(right), round(bottom)))
+    out = io.BytesIO()
+    RESIZES[resize](image, size).save(out, "JPEG", quality=JPEG_QUALITY)
+    return out.getvalue()
+
+
+def take_over(before: Path, wanted: set[str], pool: Path) -> int:
+    """Put into POOL the photos of the build BEFORE whose recipes are WANTED; returns how many."""
+    layout = format_of(before)
+    if layout is None:
+        return 0
+    names = ["path", "recipe", "file_sha256"]
+    if not set(names) <= set(pq.read_schema(before / MANIFEST).names):
+        return 0
+    rows = pq.read_table(before / MANIFEST, columns=names).to_pylist()
+    known = {row["path"]: row for row in rows if row["recipe"] in wanted}
+    taken = 0
+    for path, jpeg in layout.read(before) if known else ():
+        row = known.get(path)
+        # A photo that somebody changed is made again.
+        if row and sha256_of(jpeg) == row["file_sha256"]:
+            pool.mkdir(exist_ok=True)
+            (pool / f"{row['recipe']}.jpg").write_bytes(jpeg)
+            taken += 1
+    return taken

@@ -1,0 +1,224 @@
+"""`report.html`: a build with pictures, on one page that needs no other file."""
+
+import base64
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from dataset import card
+from dataset.candidates import Candidate, LeftOut
+from dataset.gates import GATES, Gates
+from dataset.images import ImageStore, Unreadable, open_photo
+from dataset.labelling import CONFLICT
+from dataset.splits import SPLITS
+
+if TYPE_CHECKING:
+    from dataset.build import BuildOptions, Built
+
+SIDE, A_LABEL, A_REASON, CLUSTERS, COPIES = 112, 12, 12, 12, 6
+DUPLICATE = "duplicate of another photo"
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
+table { border-collapse: collapse; margin: .5rem 0 1rem; }
+th, td { padding: .2rem .8rem; border-bottom: 1px solid #8884; text-align: left; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+.row { display: flex; flex-wrap: wrap; gap: .5rem; margin: .4rem 0 1rem; align-items: flex-end; }
+figure { margin: 0; max-width: 8rem; font-size: 12px; overflow-wrap: anywhere; }
+figure img { display: block; max-width: 100%; border-radius: 3px; background: #fff; }
+.pair { border: 1px solid #8886; border-radius: 5px; padding: .3rem; display: flex; gap: .3rem; }
+.good { color: #17803d; } .bad { color: #c0262d; }
+"""
+
+
+def page(
+    built: "Built",
+    options: "BuildOptions",
+    gates: Gates,
+    photos: Mapping[str, bytes],
+    store: ImageStore,
+) -> str:
+    """The page of BUILT; PHOTOS: path -> JPEG of the written photos that it may show."""
+    sections = [
+        _head(built, options),
+        _part("Photos", _counts(built), _list(built.unmet, "Where shares are not as wished")),
+        _part("Audit", _audit(built, photos)),
+        *(
+            _part(label, _figures((photos[p], "") for p in shown))
+            for label, shown in _by_label(built).items()
+        ),
+        _part("Sources", _sources(built)),
+        _part("Quality gates", _gates(built, gates), *_stopped(built, store)),
+        _part("Conflicts of labels", *_conflicts(built, store)),
+        _part("Duplicates", *_duplicates(built, store)),
+        _part("Left out", _table(("reason", "photos"), sorted(built.drops.counts.items()))),
+        _part(
+            "Licences and known gaps",
+            "<p>The photos belong to the shops and people who posted them.</p>",
+            _list(card.known_gaps(built)),
+        ),
+    ]
+    body = "\n".join(sections)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>fashion-tagger build'
+        '</title><meta name="viewport" content="width=device-width">'
+        f"<style>{STYLE}</style></head><body>\n{body}\n</body></html>\n"
+    )
+
+
+def shown_photos(built: "Built") -> set[str]:
+    """Paths of the written photos that the page and the contact sheets show."""
+    paths = {path for shown in _by_label(built).values() for path in shown}
+    paths |= {path for pair in built.audit.closest for path in (pair.one, pair.other)}
+    labels = {item.label for item in built.items}
+    return paths | {p for label in labels for p in card.chosen_for_sheet(built.items, label)}
+
+
+def _by_label(built: "Built") -> dict[str, list[str]]:
+    labels = sorted({item.label for item in built.items})
+    return {label: card.chosen_for_sheet(built.items, label, A_LABEL) for label in labels}
+
+
+def _head(built: "Built", options: "BuildOptions") -> str:
+    labels = len({item.label for item in built.items})
+    return (
+        f"<h1>{len(built.items)} photos of {labels} labels</h1><p>{options.size} x {options.size}"
+        f" pixels, {card.HOW[options.resize]}, format {options.format}, shares"
+        f" {', '.join(f'{share:g}' for share in options.splits)}, seed {options.seed}.</p>"
+    )
+
+
+def _part(title: str, *content: str) -> str:
+    inside = "\n".join(part for part in content if part) or "<p>none</p>"
+    return f"<h2>{escape(title)}</h2>\n{inside}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    def cell(tag: str, place: int, value: object) -> str:
+        return f"<{tag}{' class=n' if place else ''}>{escape(str(value))}</{tag}>"
+
+    lines = [
+        "<tr>" + "".join(cell("td", place, value) for place, value in enumerate(row)) + "</tr>"
+        for row in rows
+    ]
+    if not lines:
+        return ""
+    top = "".join(cell("th", place, name) for place, name in enumerate(head))
+    return f"<table><tr>{top}</tr>{''.join(lines)}</table>"
+
+
+def _list(lines: Sequence[str], title: str = "") -> str:
+    if not lines:
+        return ""
+    points = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f"<p>{escape(title)}</p><ul>{points}</ul>" if title else f"<ul>{points}</ul>"
+
+
+def _figures(photos: Iterable[tuple[bytes, str]]) -> str:
+    return f"<div class=row>{''.join(_figure(jpeg, text) for jpeg, text in photos)}</div>"
+
+
+def _figure(jpeg: bytes, text: str) -> str:
+    small = base64.b64encode(card.encoded(open_photo(jpeg, SIDE), SIDE)).decode()
+    caption = f"<figcaption>{escape(text)}</figcaption>" if text else ""
+    picture = f'<img src="data:image/jpeg;base64,{small}" alt="{escape(text)}">'
+    return f"<figure>{picture}{caption}</figure>"
+
+
+def _originals(shown: Iterable[tuple[Candidate, str]], store: ImageStore) -> str:
+    """Figures of photos as they were fetched; those that can't be read are named."""
+    figures = []
+    for photo, text in shown:
+        try:
+            figures.append(_figure(store.path(photo.store_key).read_bytes(), text))
+        except (OSError, Unreadable):
+            figures.append(f"<figure>{escape(photo.store_key)}: {escape(text)}</figure>")
+    return f"<div class=row>{''.join(figures)}</div>"
+
+
+def _counts(built: "Built") -> str:
+    return _table(("label", *SPLITS, "all"), card.counts(built.items))
+
+
+def _audit(built: "Built", photos: Mapping[str, bytes]) -> str:
+    found = built.audit
+    verdict = "bad" if found.leaks else "good"
+    text = (
+        f"<p class={verdict}>The {found.photos} written photos were read and hashed anew. Of"
+        f" {found.compared} near pairs across splits {len(found.leaks)} are or may be one photo."
+        "</p>"
+    )
+    if not found.closest:
+        return text
+    pairs = "".join(
+        f"<div class=pair>{_figure(photos[p.one], p.one.split('/')[0])}"
+        + _figure(photos[p.other], f"{p.other.split('/')[0]}: {p.likeness:.3f} alike")
+        + "</div>"
+        for p in found.closest
+    )
+    return f"{text}<p>The closest pairs that remain:</p><div class=row>{pairs}</div>"
+
+
+def _sources(built: "Built") -> str:
+    sites = Counter(site for item in built.items for site in item.photo.sites)
+    return _table(("site", "photos"), sorted(sites.items()))
+
+
+def _gates(built: "Built", gates: Gates) -> str:
+    """Thresholds and what they stopped, a row a site and gate."""
+    seen = {site for item in built.items for site in item.photo.sites}
+    stopped: Counter[tuple[str, str]] = Counter()
+    for one in built.drops.images:
+        site = next(iter(one.photo.sites), "")
+        seen |= {site} if site else set()
+        stopped[site, one.reason] += 1
+    rows = [
+        (
+            site,
+            reason,
+            f"{'at least' if least else 'at most'} {gates.of(site)[gate]:g} ({gate})",
+            stopped[site, reason],
+        )
+        for site in sorted(seen)
+        for gate, (reason, least) in GATES.items()
+    ]
+    return _table(("source", "gate", "threshold", "stopped"), rows)
+
+
+def _of_reason(built: "Built", reason: str) -> list[LeftOut]:
+    found = [one for one in built.drops.images if one.reason == reason]
+    return sorted(found, key=lambda one: one.photo.sha256)
+
+
+def _stopped(built: "Built", store: ImageStore) -> list[str]:
+    parts = []
+    for reason, _ in GATES.values():
+        found = _of_reason(built, reason)
+        if found:
+            shown = [(one.photo, one.detail) for one in found[:A_REASON]]
+            parts.append(f"<h3>{escape(reason)}: {len(found)}</h3>{_originals(shown, store)}")
+    return parts
+
+
+def _conflicts(built: "Built", store: ImageStore) -> list[str]:
+    found = _of_reason(built, CONFLICT)
+    table = _table(("labels", "photos"), card.conflicts(built).most_common())
+    shown = [(one.photo, one.detail) for one in found[: 2 * A_REASON]]
+    return [table, _originals(shown, store)] if found else []
+
+
+def _duplicates(built: "Built", store: ImageStore) -> list[str]:
+    """Clusters with what was kept first and what was left out for it."""
+    best = {item.photo.sha256: item.photo for item in built.items}
+    copies: dict[str, list[Candidate]] = defaultdict(list)
+    for one in _of_reason(built, DUPLICATE):
+        copies[one.detail.removeprefix("of ")].append(one.photo)
+    known = [(best[sha256], copies[sha256]) for sha256 in sorted(copies) if sha256 in best]
+    if not known:
+        return []
+    rows = [
+        _originals([(kept, "kept"), *((photo, "left out") for photo in others[:COPIES])], store)
+        for kept, others in known[:CLUSTERS]
+    ]
+    return [f"<p>{len(known)} clusters of more than one photo, the first of them:</p>", *rows]

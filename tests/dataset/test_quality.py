@@ -1,0 +1,67 @@
+"""Measures of quality on photos made to have them or not."""
+
+import matplotlib
+import pytest
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from dataset.quality import measure
+from tests.dataset.duplicates.test_likeness import drawn
+
+FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf"
+
+
+def banner() -> Image.Image:
+    page = Image.new("RGB", (600, 600), (250, 220, 40))
+    pen = ImageDraw.Draw(page)
+    for row, text in enumerate(["СКИДКИ", "до 31 мая", "Промокод POLO", "Бесплатная доставка"]):
+        font = ImageFont.truetype(FONT, 90 - 16 * row)
+        pen.text((30, 30 + 140 * row), text, font=font, fill="black")
+    return page
+
+
+def product_on_white() -> Image.Image:
+    """A small dark thing in the middle of a white photo."""
+    page = Image.new("RGB", (600, 800), "white")
+    ImageDraw.Draw(page).polygon(
+        [(280, 300), (330, 310), (340, 480), (270, 500)], fill=(40, 40, 60)
+    )
+    return page
+
+
+def test_a_blank_photo_has_no_contrast() -> None:
+    assert measure(Image.new("RGB", (300, 300), "white")).contrast < 12
+    noisy = Image.effect_noise((300, 300), 2).convert("RGB")
+    assert measure(noisy).contrast < 12
+    assert measure(product_on_white()).contrast > 100
+
+
+def test_blur_is_the_width_of_the_sharpest_edges() -> None:
+    sharp = measure(drawn(1)).blur
+    assert sharp < 3
+    blurred = [measure(drawn(1).filter(ImageFilter.GaussianBlur(r))).blur for r in (1, 3, 6)]
+    assert sharp < blurred[0] < 6 < blurred[1] < blurred[2]
+
+
+def test_white_around_a_thing_does_not_count_as_blur() -> None:
+    assert measure(product_on_white()).blur < 3
+
+
+def test_lines_of_text_are_measured() -> None:
+    assert measure(banner()).text > 0.1
+    light = Image.eval(banner(), lambda level: 255 - level)
+    assert measure(light).text > 0.1
+
+
+def test_stripes_checks_and_things_are_no_text() -> None:
+    page = Image.new("RGB", (400, 400), "white")
+    pen = ImageDraw.Draw(page)
+    for place in range(0, 400, 16):
+        pen.line([(place, 0), (place, 400)], fill="navy", width=5)
+        pen.line([(0, place), (400, place)], fill="navy", width=5)
+    for photo in (page, product_on_white(), drawn(3)):
+        assert measure(photo).text < 0.06
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (700, 2), (26, 26)])
+def test_any_size_is_measured(size: tuple[int, int]) -> None:
+    assert measure(Image.new("RGB", size)).text == 0
