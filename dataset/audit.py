@@ -48,9 +48,12 @@ class Comparison:
     """Photos compared where they stand in two splits; no pair is compared twice."""
 
     def __init__(self, prints: Sequence[Fingerprint]) -> None:
-        views = np.stack([one.views for one in prints])
+        # Of many that are equally near some are compared: the same ones in whichever order.
+        order = np.array(sorted(range(len(prints)), key=lambda place: prints[place].packed))
+        views = np.stack([prints[place].views for place in order])
+        found = lookalikes(views, np.ones(len(prints), bool))
         self.prints = prints
-        self.pairs: Lookalikes = lookalikes(views, np.ones(len(prints), bool))
+        self.pairs = Lookalikes(order[found.one], order[found.other], found.mirrored, found.bits)
         self.scores = np.full(len(self.pairs.one), np.nan, np.float32)
 
     def across(self, splits: Sequence[str]) -> np.ndarray:

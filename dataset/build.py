@@ -27,12 +27,12 @@ from dataset.gates import load_gates
 from dataset.images import ImageStore
 from dataset.labels import Vocabulary
 from dataset.options import plain
-from dataset.plan import Choice, Plan, make_plan, split_again
+from dataset.plan import Again, Choice, Plan, make_plan, split_again
 from dataset.render import POOL, recipe_of, render, take_over
 from dataset.ties import TORN
 
 # A build that needs more rounds than this has a fault of ours.
-ROUNDS = 20
+ROUNDS = 100
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,11 @@ def build(options: BuildOptions, vocabulary: Vocabulary) -> Built:
         [one.photo for one in plan.labelled], zones, sessions, store, options.pose
     )
     taken_over = _take_over(plan, posed, part, options)
-    rendered, prints, numbers, problems = _render(plan, posed, store, part, options)
-    plan, kept = _without_leaks(plan, choice, prints, numbers)
-    rendered = [rendered[place] for place in kept]
+    rendered, prints, problems = _render(plan, posed, store, part, options)
+    again = _without_leaks(plan, choice, prints)
+    photos, plan = [rendered[number] for number in again.numbers], again.plan
     layout = FORMATS[options.format]
-    items = layout.write(export.items_of(rendered, plan.splits, plan.groups), part)
+    items = layout.write(export.items_of(photos, plan.splits, plan.groups), part)
     export.write_manifest(items, part / export.MANIFEST)
     built = Built(
         items, plan.drops, plan.left_out, problems, plan.unmet, audit(part, layout), taken_over
@@ -190,9 +190,9 @@ def _render(
     store: ImageStore,
     part: Path,
     options: BuildOptions,
-) -> tuple[list[Rendered], list[Fingerprint], list[int], dict[str, str]]:
-    """Photos and their fingerprints, with their places in PLAN; and those that can't be read."""
-    rendered, prints, numbers, problems = [], [], [], {}
+) -> tuple[dict[int, Rendered], dict[int, Fingerprint], dict[str, str]]:
+    """Photos and their fingerprints by their numbers in PLAN; and those that can't be read."""
+    rendered, prints, problems = {}, {}, {}
     todo = render(plan.labelled, posed, store, part / POOL, options.size, options.resize)
     shown = tqdm(todo, total=len(plan.labelled), desc="photos", disable=None)
     for number, made in enumerate(shown):
@@ -201,43 +201,39 @@ def _render(
             problems[photo.store_key] = made
             plan.drops.add(photo, "photo missing or unreadable", made)
         else:
-            rendered.append(made[0])
-            prints.append(made[1])
-            numbers.append(number)
+            rendered[number], prints[number] = made
     if not rendered:
         raise Failure(
             f"none of the {len(plan.labelled)} photos is in {options.images}"
             f" ({next(iter(problems))}); name the folder that they were crawled into with --images"
         )
-    return rendered, prints, numbers, problems
+    return rendered, prints, problems
 
 
-def _without_leaks(
-    plan: Plan, choice: Choice, prints: Sequence[Fingerprint], numbers: Sequence[int]
-) -> tuple[Plan, list[int]]:
-    """PLAN for the photos of NUMBERS, so split that none looks like one of another split.
+def _without_leaks(plan: Plan, choice: Choice, prints: Mapping[int, Fingerprint]) -> Again:
+    """PLAN for the photos of PRINTS, by number, so split that none looks like one elsewhere.
 
-    Photos that differ may be alike once they are cropped: those are tied too. Returns the places
-    in PRINTS of the photos that are left as well.
+    Photos that differ may be alike once they are cropped: those are tied too.
     """
-    comparison, pairs = Comparison(prints), set[tuple[int, int]]()
-    place_of = {number: place for place, number in enumerate(numbers)}
+    numbers, pairs = list(prints), set[tuple[int, int]]()
+    comparison = Comparison(list(prints.values()))
     for _ in range(ROUNDS):
-        left = split_again(plan, choice, numbers, sorted(pairs))
-        kept = [place_of[number] for number in left.numbers]
-        splits = ["" for _ in numbers]
-        for place, name in zip(kept, left.plan.splits, strict=True):
-            splits[place] = name
-        new = {
-            (numbers[one], numbers[other])
-            for one, other in comparison.leaks(splits)
-            if splits[one] and splits[other]
-        }
-        if not new:
-            for number in left.torn:
+        again = split_again(plan, choice, numbers, sorted(pairs))
+        if again.torn:
+            for number in again.torn:
                 plan.drops.add(plan.labelled[number].photo, TORN, plan.labelled[number].label)
-            return left.plan, kept
-        pairs |= new
+            numbers = list(again.numbers)
+            if not numbers:
+                raise Failure(
+                    "every photo ties photos of two splits together; start afresh: --new-splits"
+                )
+            # Without them others are the nearest of those that are left.
+            comparison = Comparison([prints[number] for number in numbers])
+            continue
+        leaks = comparison.leaks(again.plan.splits)
+        if not leaks:
+            return again
+        pairs |= {(numbers[one], numbers[other]) for one, other in leaks}
     raise Failure("the splits do not settle; please report this with the catalogue")
 
 

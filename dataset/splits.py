@@ -41,15 +41,33 @@ def split(
         best = max(SPLITS, key=lambda name: _lack(counted[number], wished[name], have[name]))
         placed[number] = best
         have[best] += counted[number]
-    # The smallest last, so the smallest first: they are what can still be evened out.
+    _even_out(free, placed, counted, wished, have)
+    return [placed[number] for number in groups]
+
+
+def _even_out(
+    free: Sequence[int],
+    placed: dict[int, str],
+    counted: Mapping[int, Counter[str]],
+    wished: Mapping[str, Mapping[str, float]],
+    have: Mapping[str, Counter[str]],
+) -> None:
+    """Move FREE groups, the smallest first, while that brings labels nearer to their shares."""
+    off = {
+        label
+        for name in SPLITS
+        for label, wish in wished[name].items()
+        if abs(have[name][label] - wish) >= 1
+    }
     for number in reversed(free):
+        if off.isdisjoint(counted[number]):
+            continue
         now = placed[number]
         best = max(SPLITS, key=lambda name: _gain(counted[number], wished, have, now, name))
         if best != now and _gain(counted[number], wished, have, now, best) > 0:
             placed[number] = best
-            have[now] -= counted[number]
-            have[best] += counted[number]
-    return [placed[number] for number in groups]
+            have[now].subtract(counted[number])
+            have[best].update(counted[number])
 
 
 def _wished(sizes: Mapping[str, int], shares: Sequence[float]) -> dict[str, dict[str, float]]:

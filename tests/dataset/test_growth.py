@@ -5,13 +5,16 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 from PIL import Image, ImageOps
 
+from dataset.audit import Comparison
 from dataset.build import BuildOptions, plan_only
 from dataset.catalogue.tables import ImageRow, KeptSplit
+from dataset.duplicates.fingerprint import Fingerprint, fingerprint
 from dataset.errors import Failure
 from dataset.labels import load_vocabulary
 from dataset.ties import TORN
@@ -219,3 +222,23 @@ def test_images_are_untouched(filling: Filling) -> None:
     assert bytes_below(filling.folder / "images") == before
     with filling.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(ImageRow)) == 6
+
+
+def test_what_is_compared_does_not_depend_on_the_order() -> None:
+    draw = np.random.default_rng(0)
+    prints = []
+    for seed in range(60):
+        one = fingerprint(drawn(seed))
+        views = np.uint64(1) << draw.integers(0, 64, 8, dtype=np.uint64)
+        prints.append(Fingerprint(views, one.picture, one.colours))
+    found = set()
+    for order in (list(range(60)), list(draw.permutation(60))):
+        pairs = Comparison([prints[place] for place in order]).pairs
+        found.add(
+            frozenset(
+                frozenset((int(order[one]), int(order[other])))
+                for one, other in zip(pairs.one, pairs.other, strict=True)
+            )
+        )
+    assert len(found) == 1
+    assert len(next(iter(found))) < 60 * 59 // 2
