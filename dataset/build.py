@@ -47,6 +47,7 @@ class BuildOptions:
     labels: tuple[str, ...] = ()
     splits: tuple[float, float, float] = (80, 10, 10)
     new_splits: bool = False
+    hashtags: str = "found"
     conflicts: str = "drop"
     gates: Path | None = None
     size: int = 342
@@ -88,6 +89,7 @@ def choice_of(options: BuildOptions, vocabulary: Vocabulary) -> Choice:
         options.splits,
         options.seed,
         options.new_splits,
+        options.hashtags == "all",
     )
 
 

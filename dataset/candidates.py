@@ -1,7 +1,7 @@
 """From the catalogue's rows to photos, one a cluster, with the posts that tie them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from dataset.quality import Quality
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A post or product that shows photos; `hashtags`: those it was found under, oldest first."""
+    """A post or product that shows photos; `hashtags`: those that count, the oldest first."""
 
     id: int
     url: str
@@ -89,9 +89,13 @@ class Drops:
         self.images.append(LeftOut(photo, reason, detail))
 
 
-def load(session: Session) -> list[Candidate]:
-    """All stored images, in the order of their SHA-256, so that builds repeat."""
-    posts = _posts(session)
+def load(session: Session, tells: Callable[[str], bool] | None = None) -> list[Candidate]:
+    """All stored images, in the order of their SHA-256, so that builds repeat.
+
+    With TELLS, which says of a hashtag whether it is a label's, those in captions and titles count
+    too; where one of them does, the words that the post was found under count only if they do.
+    """
+    posts = _posts(session, tells)
     seen = _grouped(session, sa.select(Sighting.image_id, Sighting.post_id).distinct())
     decided: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
     for number, image, label in session.execute(
@@ -119,22 +123,32 @@ def load(session: Session) -> list[Candidate]:
     return [_candidate(row, seen, posts, decided) for row in images]
 
 
-def _posts(session: Session) -> dict[int, Post]:
-    tags: dict[int, list[str]] = defaultdict(list)
+def _posts(session: Session, tells: Callable[[str], bool] | None) -> dict[int, Post]:
     known: dict[str, str] = {}
-    for post, text in session.execute(
-        sa.select(PostHashtag.post_id, Hashtag.text)
-        .join(Hashtag)
-        .where(PostHashtag.source == "search")
-        .order_by(Hashtag.id)
-    ):
-        # One string a hashtag and not one a post.
-        tags[post].append(known.setdefault(text, text))
+    tags = _hashtags(session, "search", known)
+    if tells is not None:
+        for post, written in _hashtags(session, "caption", known).items():
+            both = dict.fromkeys([*tags.get(post, ()), *written])
+            tags[post] = [tag for tag in both if tells(tag)] or tags.get(post, [])
     rows = session.execute(sa.select(PostRow.id, PostRow.url, PostRow.site, PostRow.author))
     return {
         number: Post(number, url, known.setdefault(site, site), author, tuple(tags.get(number, ())))
         for number, url, site, author in rows
     }
+
+
+def _hashtags(session: Session, source: str, known: dict[str, str]) -> dict[int, list[str]]:
+    """The hashtags of each post that come from SOURCE, the oldest first."""
+    tags: dict[int, list[str]] = defaultdict(list)
+    for post, text in session.execute(
+        sa.select(PostHashtag.post_id, Hashtag.text)
+        .join(Hashtag)
+        .where(PostHashtag.source == source)
+        .order_by(Hashtag.id)
+    ):
+        # One string a hashtag and not one a post.
+        tags[post].append(known.setdefault(text, text))
+    return tags
 
 
 def _grouped(session: Session, query: sa.Executable) -> dict[int, list[Any]]:

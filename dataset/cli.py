@@ -86,6 +86,14 @@ class Shares(click.ParamType):
     help="Forget which split each photo had in earlier builds of these --splits and --seed.",
 )
 @click.option(
+    "--hashtags",
+    type=click.Choice(["found", "all"]),
+    default="found",
+    show_default=True,
+    help="What gives a photo its label: the hashtags that its post was found under, or all in the"
+    " post's caption and title too, where they are words of a label or named by --labels.",
+)
+@click.option(
     "--conflicts",
     type=click.Choice(["drop", "first", "ask"]),
     default="drop",

@@ -31,6 +31,12 @@ class Choice:
     shares: tuple[float, float, float]
     seed: int
     new_splits: bool = False
+    captions: bool = False
+
+    def tells(self, hashtag: str) -> bool:
+        """Whether HASHTAG is a label's: one of the vocabulary, or one that was asked for."""
+        known = self.vocabulary.label_of(hashtag) is not None
+        return known or self.vocabulary.label_or_own(hashtag) in self.labels
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Plan:
 def make_plan(session: Session, choice: Choice) -> Plan:
     """The build that CHOICE asks for; an empty one where no class has enough photos."""
     drops = Drops()
-    photos = fold(load(session), drops)
+    photos = fold(load(session, choice.tells if choice.captions else None), drops)
     scheme = kept_splits.scheme_of(choice.shares, choice.seed)
     before = {} if choice.new_splits else kept_splits.load(session, scheme)
     ties = ties_of(photos, _alike(session))

@@ -1,6 +1,7 @@
 """Fills a catalogue by hand, row by row, for tests of what reads it."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,8 +49,14 @@ class Filling:
         """Its address for commands."""
         return str(self.folder / "catalogue.sqlite")
 
-    def post(self, site_id: str, *hashtags: str, author: str | None = None) -> int:
-        """A post of lamoda found under HASHTAGS; returns its id."""
+    def post(
+        self,
+        site_id: str,
+        *hashtags: str,
+        author: str | None = None,
+        caption: Sequence[str] = (),
+    ) -> int:
+        """A post of lamoda found under HASHTAGS, CAPTION's are in its text; returns its id."""
         with self.sessions.begin() as session:
             post = PostRow(
                 site="lamoda",
@@ -60,12 +67,15 @@ class Filling:
             )
             session.add(post)
             session.flush()
-            for text in hashtags:
+            sources = [(text, "search") for text in hashtags]
+            for text, source in [*sources, *((text, "caption") for text in caption)]:
                 tag = session.scalar(sa.select(Hashtag).filter_by(text=text)) or Hashtag(text=text)
                 session.add(tag)
                 session.flush()
-                session.add(PostHashtag(post_id=post.id, hashtag_id=tag.id, source="search"))
-                if not session.scalar(sa.select(Search).filter_by(hashtag=text)):
+                session.add(PostHashtag(post_id=post.id, hashtag_id=tag.id, source=source))
+                if source == "search" and not session.scalar(
+                    sa.select(Search).filter_by(hashtag=text)
+                ):
                     session.add(Search(site="lamoda", hashtag=text, state="finished"))
             return post.id
 
