@@ -187,7 +187,7 @@ def test_run_says_where_it_is_and_ends_well_on_ctrl_c(tmp_path: Path) -> None:
         url = _wait_for(tmp_path / "shop.url")
         assert httpx.get(f"{url}/catalogsearch/result/?q=coat").status_code == 200
         shop.send_signal(signal.SIGINT)
-        said, _ = shop.communicate(timeout=10)
+        said, _ = shop.communicate(timeout=60)
     finally:
         shop.kill()
         shop.wait()
@@ -202,7 +202,7 @@ def test_run_says_where_it_is_and_ends_well_on_ctrl_c(tmp_path: Path) -> None:
 
 
 def _wait_for(path: Path) -> str:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if path.exists():
             return path.read_text()
