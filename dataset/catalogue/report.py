@@ -49,6 +49,11 @@ def show(stats: dict[str, Any]) -> str:
             stats["searches"],
             ("site", "hashtag", "posts", "images", "duplicates", "wanted", "refused", "state"),
         ),
+        "\n".join(
+            f"{line['site']} {line['hashtag']} failed: {line['reason']}"
+            for line in stats["searches"]
+            if line["reason"]
+        ),
         _table(stats["labels"], ("label", "photos", "missing"), f"to {stats['min_per_class']}"),
         "\n".join(f"left out {count}: {reason}" for reason, count in stats["left_out"].items()),
         _table(stats["refused"], ("site", "reason", "photos")),

@@ -23,7 +23,10 @@ WEEK = timedelta(days=7)
 
 @dataclass(frozen=True)
 class SearchStats:
-    """A search: `images` are different files, `duplicates` those that look like another one."""
+    """A search: `images` are different files, `duplicates` those that look like another one.
+
+    `reason`: why it failed, empty for those that did not.
+    """
 
     site: str
     hashtag: str
@@ -33,6 +36,7 @@ class SearchStats:
     duplicates: int
     wanted: int
     refused: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,9 @@ def _search_line(session: Session, search: Search) -> SearchStats:
         .outerjoin(ImageRow, sa.and_(ImageRow.id == Sighting.image_id, ImageRow.state == "stored"))
         .where(PostRow.site == search.site, PostRow.id.in_(found))
     ).one()
-    state = f"{search.state}: {search.reason}" if search.reason else search.state
-    return SearchStats(
-        search.site, search.hashtag, state, posts, images, images - clusters, wanted, refused
-    )
+    same = images - clusters
+    counts = (posts, images, same, wanted, refused)
+    return SearchStats(search.site, search.hashtag, search.state, *counts, search.reason or "")
 
 
 def _count_of(state: str) -> sa.ColumnElement[int]:

@@ -58,7 +58,7 @@ def test_searches_labels_and_refusals_are_counted(filled: Filling) -> None:
         "duplicates": 1,
     }
     assert (lines["polo"]["refused"], lines["polo"]["wanted"]) == (1, 1)
-    assert lines["coat"]["state"] == "failed: layout changed"
+    assert (lines["coat"]["state"], lines["coat"]["reason"]) == ("failed", "layout changed")
     assert found["labels"] == [{"label": "polo", "photos": 2, "missing": 3}]
     assert found["refused"] == [{"site": "lamoda", "reason": "HTTP 500", "photos": 1}]
     assert found["left_out"] == {"duplicate of another photo": 1, "conflict of labels": 1}
@@ -67,7 +67,8 @@ def test_searches_labels_and_refusals_are_counted(filled: Filling) -> None:
 def test_the_text_says_the_same(filled: Filling) -> None:
     lines = [" ".join(line.split()) for line in stats(filled, "--min-per-class", "5").splitlines()]
     assert "lamoda polo 4 3 1 1 1 finished" in lines
-    assert "lamoda coat 0 0 0 0 0 failed: layout changed" in lines
+    assert "lamoda coat 0 0 0 0 0 failed" in lines
+    assert "lamoda coat failed: layout changed" in lines
     assert "polo 2 3" in lines
     assert "lamoda HTTP 500 1" in lines
     assert "left out 1: conflict of labels" in lines
