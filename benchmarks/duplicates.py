@@ -127,6 +127,9 @@ KINDS: dict[str, Change] = {
     "15 % flatter": lambda photo, _: photo.resize((photo.width, round(photo.height * 0.85))),
     "turned 2 degrees": lambda photo, _: photo.rotate(2, fillcolor="white"),
     "turned 5 degrees": lambda photo, _: photo.rotate(5, fillcolor="white"),
+    "on its side": lambda photo, _: photo.transpose(Image.Transpose.ROTATE_90),
+    "on its head, quality 50": lambda photo, draw: encoded(50)(photo.rotate(180), draw),
+    "on its side, mirrored": lambda photo, _: photo.transpose(Image.Transpose.TRANSPOSE),
     "sticker": stickered,
 }
 
@@ -144,7 +147,7 @@ def _print_of(path: Path) -> Fingerprint:
 def _judged(prints: Sequence[Fingerprint]) -> tuple[Lookalikes, np.ndarray]:
     pairs = lookalikes(np.stack([one.views for one in prints]), np.ones(len(prints), bool))
     ones, others = ([prints[place] for place in side] for side in (pairs.one, pairs.other))
-    return pairs, likeness(ones, others, pairs.mirrored)
+    return pairs, likeness(ones, others, pairs.turn)
 
 
 @click.group()

@@ -53,7 +53,7 @@ class Comparison:
         views = np.stack([prints[place].views for place in order])
         found = lookalikes(views, np.ones(len(prints), bool))
         self.prints = prints
-        self.pairs = Lookalikes(order[found.one], order[found.other], found.mirrored, found.bits)
+        self.pairs = Lookalikes(order[found.one], order[found.other], found.turn, found.bits)
         self.scores = np.full(len(self.pairs.one), np.nan, np.float32)
 
     def across(self, splits: Sequence[str]) -> np.ndarray:
@@ -68,7 +68,7 @@ class Comparison:
             some = wanted[start : start + BATCH]
             ones = [self.prints[place] for place in self.pairs.one[some]]
             others = [self.prints[place] for place in self.pairs.other[some]]
-            return likeness(ones, others, self.pairs.mirrored[some])
+            return likeness(ones, others, self.pairs.turn[some])
 
         starts = list(range(0, len(wanted), BATCH))
         for start, scores in zip(starts, in_threads(judge, starts), strict=True):

@@ -136,18 +136,18 @@ def _judge(sessions: sessionmaker[Session], ids: np.ndarray, pairs: Lookalikes) 
     def compare(start: int) -> list[dict[str, object]]:
         part = slice(start, start + BATCH)
         ones, others = ids[pairs.one[part]], ids[pairs.other[part]]
-        mirrored = pairs.mirrored[part]
+        turns = pairs.turn[part]
         with sessions() as session:
             known = fingerprints_of(session, np.unique([ones, others]).tolist())
-        scores = likeness([known[i] for i in ones], [known[i] for i in others], mirrored)
+        scores = likeness([known[i] for i in ones], [known[i] for i in others], turns)
         return [
             {
                 "one_id": int(one),
                 "other_id": int(other),
-                "mirrored": bool(turned),
+                "mirrored": bool(turn % 2),
                 "likeness": float(score),
             }
-            for one, other, turned, score in zip(ones, others, mirrored, scores, strict=True)
+            for one, other, turn, score in zip(ones, others, turns, scores, strict=True)
             if score >= POSSIBLE
         ]
 

@@ -33,18 +33,18 @@ AT_ONCE = 256
 
 
 def likeness(
-    ones: Sequence[Fingerprint], others: Sequence[Fingerprint], mirrored: np.ndarray
+    ones: Sequence[Fingerprint], others: Sequence[Fingerprint], turns: np.ndarray
 ) -> np.ndarray:
     """How alike each of ONES and its one of OTHERS are: (n,) float32, at most 1.
 
-    MIRRORED: (n,) bool, where the other one is turned left to right first.
+    TURNS: (n,) int, how the other one is turned first (see search.py); True mirrors it.
     """
     found = np.zeros(len(ones), np.float32)
     for start in range(0, len(ones), AT_ONCE):
         part = slice(start, start + AT_ONCE)
         turned = [
-            (np.fliplr(f.picture), f.colours[:, :, ::-1]) if turn else (f.picture, f.colours)
-            for f, turn in zip(others[part], mirrored[part], strict=True)
+            (_turned(f.picture, int(turn)), _turned(f.colours, int(turn)))
+            for f, turn in zip(others[part], turns[part], strict=True)
         ]
         found[part] = _alike(
             np.asarray([f.picture for f in ones[part]], np.float32),
@@ -57,6 +57,11 @@ def likeness(
         # The same thing in another colour: worth keeping together, never one photo.
         found[part][differ] = np.minimum(found[part][differ], np.float32(FOLD - 1e-3))
     return found
+
+
+def _turned(picture: np.ndarray, turn: int) -> np.ndarray:
+    """PICTURE, (…, side, side), mirrored where TURN is odd, then turned left by its quarters."""
+    return np.rot90(picture[..., ::-1] if turn % 2 else picture, turn // 2, (-2, -1))
 
 
 def _alike(ones: np.ndarray, others: np.ndarray) -> np.ndarray:

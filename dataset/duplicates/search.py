@@ -1,34 +1,44 @@
-"""Which photos are worth a closer look: those of which any two views are near (pure)."""
+"""Which photos are worth a closer look: those of which any two views are near (pure).
+
+How one photo is turned to lie on another is a number: 2 a quarter to the left, and 1 where it is
+mirrored before.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from dataset.duplicates.fingerprint import MIRRORED, VIEWS
+from dataset.duplicates.fingerprint import MIRRORED, turned
 from dataset.duplicates.nearest import NEAR, Pairs, in_threads, pairs_within, scan
 
 # A photo is compared with at most so many, the nearest: photos of one studio are all alike.
 CLOSEST = 16
 # Pairs kept before those that are not among the nearest are dropped.
 ROOM = 4_000_000
+# How each view shows its photo; after those of the fingerprint, the whole turned by quarters.
+TURNS = np.concatenate([MIRRORED.astype(np.uint8), np.array([2, 4, 6], np.uint8)])
 
 
 @dataclass(frozen=True)
 class Lookalikes:
-    """Pairs of photos, by place: `one` < `other`; `mirrored`: bool; `bits` that differ, uint8."""
+    """Pairs of photos, by place: `one` < `other`; `bits` that differ, uint8.
+
+    `turn`: uint8, how the other one is turned to lie on the one.
+    """
 
     one: np.ndarray
     other: np.ndarray
-    mirrored: np.ndarray
+    turn: np.ndarray
     bits: np.ndarray
 
 
-NOTHING = Lookalikes(*(np.zeros(0, kind) for kind in (np.int64, np.int64, bool, np.uint8)))
+NOTHING = Lookalikes(*(np.zeros(0, kind) for kind in (np.int64, np.int64, np.uint8, np.uint8)))
 
 
 def lookalikes(views: np.ndarray, new: np.ndarray) -> Lookalikes:
     """Pairs of photos, by VIEWS (n, 8) uint64, at least one of which is NEW, (n,) bool."""
+    views = np.concatenate([views, turned(views[:, 0])], 1)
     if new.sum() * 8 < len(views):
         return _collect(_each(views, np.flatnonzero(new)), len(views))
     pairs = _collect((_of_photos(found) for found in pairs_within(views.reshape(-1))), len(views))
@@ -42,8 +52,8 @@ def near_one(
 
     The nearest CLOSEST, the nearest first.
     """
-    straight, turned = views[0], views[MIRRORED][0]
-    found = [(*scan(known, value, within), value is turned) for value in (straight, turned)]
+    straight, mirror = views[0], views[MIRRORED][0]
+    found = [(*scan(known, value, within), value is mirror) for value in (straight, mirror)]
     places = np.concatenate([places for places, _, _ in found])
     bits = np.concatenate([bits for _, bits, _ in found])
     mirrored = np.concatenate([np.full(len(places), turn) for places, _, turn in found])
@@ -58,29 +68,37 @@ def _each(views: np.ndarray, new: np.ndarray) -> Iterator[Lookalikes]:
 
     def against_all(photo: int) -> Lookalikes:
         parts = []
-        for mine in range(VIEWS):
+        for mine, turn in enumerate(TURNS):
             for its, column in enumerate(columns):
-                if not (MIRRORED[mine] and MIRRORED[its]):
+                # What both show mirrored, or both turned, they show straight too.
+                if not (turn and TURNS[its]) or (turn ^ TURNS[its]) % 2:
                     places, bits = scan(column, views[photo, mine], NEAR)
-                    turned = np.full(len(places), MIRRORED[mine] != MIRRORED[its])
-                    parts.append((places, turned, bits))
-        places, turned, bits = (np.concatenate(part) for part in zip(*parts, strict=True))
+                    first = np.where(places < photo, TURNS[its], turn)
+                    parts.append((places, _between(first, turn ^ TURNS[its] ^ first), bits))
+        places, turn, bits = (np.concatenate(part) for part in zip(*parts, strict=True))
         low, high = np.minimum(places, photo), np.maximum(places, photo)
-        return _take(Lookalikes(low, high, turned, bits), low != high)
+        return _take(Lookalikes(low, high, turn, bits), low != high)
 
     return in_threads(against_all, new.tolist())
 
 
 def _of_photos(pairs: Pairs) -> Lookalikes:
     """PAIRS of views as pairs of photos."""
-    one, my_view = np.divmod(pairs.one, VIEWS)
-    other, its_view = np.divmod(pairs.other, VIEWS)
-    found = Lookalikes(one, other, MIRRORED[my_view] != MIRRORED[its_view], pairs.bits)
+    one, my_view = np.divmod(pairs.one, len(TURNS))
+    other, its_view = np.divmod(pairs.other, len(TURNS))
+    found = Lookalikes(one, other, _between(TURNS[my_view], TURNS[its_view]), pairs.bits)
     return _take(found, one != other)
 
 
+def _between(mine: np.ndarray, its: np.ndarray) -> np.ndarray:
+    """How the other photo is turned to lie on the one, where MINE and ITS turns look alike."""
+    mirrored = (mine ^ its) & 1
+    quarters = np.where(mirrored, -(mine // 2) - its // 2, its // 2 - mine // 2) % 4
+    return (mirrored + 2 * quarters).astype(np.uint8)
+
+
 def _take(pairs: Lookalikes, kept: np.ndarray) -> Lookalikes:
-    return Lookalikes(pairs.one[kept], pairs.other[kept], pairs.mirrored[kept], pairs.bits[kept])
+    return Lookalikes(pairs.one[kept], pairs.other[kept], pairs.turn[kept], pairs.bits[kept])
 
 
 def _collect(found: Iterable[Lookalikes], count: int) -> Lookalikes:
@@ -99,13 +117,13 @@ def _joined(parts: list[Lookalikes]) -> Lookalikes:
     return Lookalikes(
         *(
             np.concatenate([getattr(part, name) for part in parts])
-            for name in ("one", "other", "mirrored", "bits")
+            for name in ("one", "other", "turn", "bits")
         )
     )
 
 
 def _once(pairs: Lookalikes) -> Lookalikes:
-    order = np.lexsort((pairs.mirrored, pairs.bits, pairs.other, pairs.one))
+    order = np.lexsort((pairs.turn, pairs.bits, pairs.other, pairs.one))
     pairs = _take(pairs, order)
     again = (pairs.one[1:] == pairs.one[:-1]) & (pairs.other[1:] == pairs.other[:-1])
     return _take(pairs, np.flatnonzero(np.concatenate([[True], ~again])[: len(order)]))

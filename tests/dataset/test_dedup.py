@@ -62,6 +62,21 @@ def test_copies_are_folded_under_the_oldest_cluster(filling: Filling) -> None:
         assert turned and turned.mirrored and turned.likeness >= FOLD
 
 
+@pytest.mark.parametrize("old", [0, 50])
+def test_copies_on_their_side_or_head_are_one_photo(filling: Filling, old: int) -> None:
+    for number in range(6 + old):
+        filling.image(jpeg(drawn(number)), filling.post(f"p{number}", "polo"))
+    if old:
+        run(filling)
+    for number in range(6):
+        copy = ImageOps.mirror(drawn(number)) if number >= 3 else drawn(number)
+        copy = copy.rotate(90 * (1 + number % 3), expand=True)
+        filling.image(jpeg(copy, 60), filling.post(f"turned {number}", "polo"))
+    assert run(filling).folded == 6
+    pairs = [found for found in clusters(filling) if len(found) > 1]
+    assert pairs == [[number, number + 6 + old] for number in range(1, 7)]
+
+
 def test_what_was_compared_is_not_compared_again(filling: Filling) -> None:
     fill(filling)
     run(filling)

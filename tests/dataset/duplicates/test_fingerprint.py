@@ -9,6 +9,7 @@ from dataset.duplicates.fingerprint import (
     content_box,
     fingerprint,
     perceptual_hash,
+    turned,
     unpack,
 )
 from dataset.images import open_photo
@@ -36,10 +37,17 @@ def test_what_is_packed_comes_back() -> None:
     assert (again.colours == one.colours).all()
 
 
+def test_hashes_of_turned_photos_follow_from_the_hash() -> None:
+    found = turned(fingerprint(photo()).views[:1])
+    for quarters in (1, 2, 3):
+        straight = fingerprint(photo().rotate(90 * quarters, expand=True)).views[0]
+        assert bits_apart(found[0, quarters - 1], straight) <= 6
+
+
 def test_a_mirror_image_has_the_mirrored_view() -> None:
-    one, turned = fingerprint(photo()), fingerprint(ImageOps.mirror(photo()))
-    assert bits_apart(one.views[0], turned.views[len(PARTS)]) <= 4
-    assert bits_apart(one.views[0], turned.views[0]) > 10
+    one, mirror = fingerprint(photo()), fingerprint(ImageOps.mirror(photo()))
+    assert bits_apart(one.views[0], mirror.views[len(PARTS)]) <= 4
+    assert bits_apart(one.views[0], mirror.views[0]) > 10
 
 
 def test_a_border_does_not_count() -> None:

@@ -10,8 +10,8 @@ def views(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 1 << 64, (count, VIEWS), dtype=np.uint64)
 
 
-def told(pairs: Lookalikes) -> list[tuple[int, int, bool]]:
-    return list(zip(pairs.one.tolist(), pairs.other.tolist(), pairs.mirrored.tolist(), strict=True))
+def told(pairs: Lookalikes) -> list[tuple[int, int, int]]:
+    return list(zip(pairs.one.tolist(), pairs.other.tolist(), pairs.turn.tolist(), strict=True))
 
 
 def test_photos_with_any_two_near_views_are_found() -> None:
@@ -19,7 +19,7 @@ def test_photos_with_any_two_near_views_are_found() -> None:
     some[7, 0] = some[3, 4] ^ np.uint64(0b111)
     some[9, 6] = some[20, 1]
     everything = lookalikes(some, np.ones(50, bool))
-    assert told(everything) == [(3, 7, False), (9, 20, True)]
+    assert told(everything) == [(3, 7, 0), (9, 20, 1)]
     new = np.zeros(50, bool)
     new[[7, 20]] = True
     assert told(lookalikes(some, new)) == told(everything)
