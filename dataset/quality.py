@@ -16,13 +16,19 @@ STRAY, STEEPEST = 0.005, 0.004
 AROUND = 25
 # A letter's strokes are thinner than STROKE and stand out by OUTSTANDING grey levels.
 STROKE, OUTSTANDING = 9, 48
-LOWEST, TALLEST = 6, 56
-# The fewest pixels of a letter: LOWEST high, 2 wide, a fifth of it filled.
+LOWEST, TALLEST = 5, 56
+# The fewest pixels of a letter.
 SMALLEST = 3
-# A line of text has at least this many letters.
-LETTERS = 5
-# Letters of a line: so near in grey levels, and their widths vary by this part of the mean.
-SAME_INK, UNLIKE = 12, 0.07
+# A line of text has at least this many letters, or parts of words whose letters touch.
+LETTERS = 3
+# Letters of a line, side by side, have bases so near, in parts of their height.
+ONE_BASE = 0.08
+# What is printed by a computer is even, and what a camera saw is not: by so many grey levels the
+# ink and the ground of two letters side by side may differ, and deviate in a whole line.
+SAME_INK, SAME_GROUND = 5, 4
+EVEN_INK, EVEN_GROUND = 3, 2
+# Widths and fillings of a line's letters deviate by these parts.
+UNLIKE_WIDTHS, UNLIKE_FILLINGS = 0.03, 0.035
 
 
 @dataclass(frozen=True)
@@ -97,94 +103,124 @@ def text_share(grey: np.ndarray) -> float:
     covered = np.zeros(grey.shape, bool)
     for times in SMALLER:
         smaller = np.asarray(Image.fromarray(grey).reduce(times)) if times > 1 else grey
-        for strokes in (
-            _lowest(_highest(smaller, STROKE), STROKE) - smaller,
-            smaller - _highest(_lowest(smaller, STROKE), STROKE),
-        ):
-            for line in _lines(*_letters(strokes > OUTSTANDING, smaller)):
+        for dark in (smaller, ~smaller):
+            for line in _lines(_letters(dark)):
                 top, bottom, left, right = line * times
                 covered[top:bottom, left:right] = True
     return float(covered.mean())
 
 
-def _letters(strokes: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What in STROKES, (height, width) bool, has a letter's shape.
+@dataclass(frozen=True)
+class _Marks:
+    """Bounds, (n,) int each, of n marks; the part of them that is filled; their grey levels."""
 
-    Boxes (n, 4) int, the part of each that is filled, and its mean grey level.
-    """
-    marks, count = ndimage.label(strokes, np.ones((3, 3)))
+    top: np.ndarray
+    bottom: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    filled: np.ndarray
+    ink: np.ndarray
+    ground: np.ndarray
+
+    @property
+    def height(self) -> np.ndarray:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> np.ndarray:
+        return self.right - self.left
+
+    def take(self, which: np.ndarray) -> "_Marks":
+        return _Marks(*(column[which] for column in vars(self).values()))
+
+
+def _letters(grey: np.ndarray) -> _Marks:
+    """What in GREY, (height, width) uint8, is dark and has a letter's shape, by its base."""
+    ground = _lowest(_highest(grey, STROKE), STROKE)
+    strokes = ground - grey > OUTSTANDING
+    numbered, count = ndimage.label(strokes, np.ones((3, 3)))
     places = np.flatnonzero(strokes)
-    mark = marks.ravel()[places]
-    area = np.bincount(mark, minlength=count + 1)
+    mark = numbered.ravel()[places]
     # What is too small is most of the marks.
-    large = area >= SMALLEST
-    places, mark = places[large[mark]], (np.cumsum(large) - 1)[mark[large[mark]]]
-    boxes, area = _boxes(mark, *np.divmod(places, strokes.shape[1])), area[large]
-    level = np.bincount(mark, grey.ravel()[places]) / area
-    height, width = boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]
-    filled = area / (height * width)
-    fits = (height >= LOWEST) & (height <= TALLEST) & (width <= 1.6 * height) & (width >= 2)
-    fits &= (filled > 0.2) & (filled < 0.95)
-    return boxes[fits], filled[fits], level[fits]
+    large = np.bincount(mark, minlength=count + 1) >= SMALLEST
+    places = places[large[mark]]
+    marks = _marks((np.cumsum(large) - 1)[numbered.ravel()[places]], places, grey, ground)
+    fits = (marks.height >= LOWEST) & (marks.height <= TALLEST)
+    fits &= (marks.width <= 3 * marks.height) & (marks.filled > 0.2) & (marks.filled < 0.95)
+    kept = np.flatnonzero(fits)
+    return marks.take(kept[np.argsort(marks.bottom[kept], kind="stable")])
 
 
-def _boxes(mark: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Top, bottom, left and right (n, 4) int of the marks 0 to n - 1, from MARK of each pixel."""
-    if not len(mark):
-        return np.zeros((0, 4), int)
+def _marks(mark: np.ndarray, places: np.ndarray, grey: np.ndarray, ground: np.ndarray) -> _Marks:
+    """The marks 0 to n - 1: MARK of the pixel at each of PLACES in GREY and GROUND."""
     order = np.argsort(mark, kind="stable")
-    first = np.flatnonzero(np.diff(mark[order], prepend=-1))
-    row, column = row[order], column[order]
-    low, high = np.minimum.reduceat, np.maximum.reduceat
-    return np.stack(
-        [low(row, first), high(row, first) + 1, low(column, first), high(column, first) + 1], 1
+    mark, places = mark[order], places[order]
+    first = np.flatnonzero(np.diff(mark, prepend=-1))
+    if not len(first):
+        return _Marks(*(np.zeros(0, int) for _ in range(7)))
+    row, column = np.divmod(places, grey.shape[1])
+    top, bottom = np.minimum.reduceat(row, first), np.maximum.reduceat(row, first) + 1
+    left, right = np.minimum.reduceat(column, first), np.maximum.reduceat(column, first) + 1
+    area = np.bincount(mark)
+    return _Marks(
+        top,
+        bottom,
+        left,
+        right,
+        area / ((bottom - top) * (right - left)),
+        np.minimum.reduceat(grey.ravel()[places], first).astype(float),
+        np.bincount(mark, ground.ravel()[places]) / area,
     )
 
 
-def _near_bases(bottom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places one < other of all pairs in BOTTOM, sorted, that differ by what a line allows."""
-    last = np.searchsorted(bottom, bottom + 0.12 * TALLEST, "right")
+def _lines(letters: _Marks) -> list[np.ndarray]:
+    """Bounds of rows of LETTERS or more: of one height, base, ink and ground, close together."""
+    one, other = _beside(letters)
+    if len(one) < LETTERS - 1:
+        return []
+    count = len(letters.top)
+    ties = coo_array((np.ones(len(one), bool), (one, other)), (count, count))
+    groups, group = connected_components(ties, directed=False)
+    rows = np.flatnonzero(np.bincount(group, minlength=groups) >= LETTERS)
+    lines = (letters.take(group == number) for number in rows)
+    return [
+        np.array([of.top.min(), of.bottom.max(), of.left.min(), of.right.max()])
+        for of in lines
+        if _is_text(of)
+    ]
+
+
+def _beside(letters: _Marks) -> tuple[np.ndarray, np.ndarray]:
+    """Places of two LETTERS, sorted by their bases, that may follow each other in a line."""
+    bottom, height = letters.bottom, letters.height
+    last = np.searchsorted(bottom, bottom + max(1, ONE_BASE * TALLEST), "right")
     count = last - np.arange(1, len(bottom) + 1)
     one = np.repeat(np.arange(len(bottom)), count)
-    return one, one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count)
-
-
-def _lines(boxes: np.ndarray, filled: np.ndarray, level: np.ndarray) -> list[np.ndarray]:
-    """Bounds of rows of LETTERS letters or more: of one height, base and colour, close together.
-
-    Checks and stripes are rows too, but of equal marks; letters differ in width and filling.
-    """
-    if len(boxes) < LETTERS:
-        return []
-    order = np.argsort(boxes[:, 1], kind="stable")
-    boxes, filled, level = boxes[order], filled[order], level[order]
-    top, bottom, left, right = boxes.T
-    height, width = bottom - top, right - left
-    one, other = _near_bases(bottom)
+    other = one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count)
     tall, low = np.maximum(height[one], height[other]), np.minimum(height[one], height[other])
-    gap = np.maximum(left[one], left[other]) - np.minimum(right[one], right[other])
+    start, stop = np.maximum(letters.left[one], letters.left[other]), letters.right
+    gap = start - np.minimum(stop[one], stop[other])
     beside = (
         (tall < 1.5 * low)
-        & (bottom[other] - bottom[one] <= np.maximum(1, 0.12 * tall))
-        & (np.abs(level[one] - level[other]) <= SAME_INK)
+        & (bottom[other] - bottom[one] <= np.maximum(1, ONE_BASE * tall))
+        & (np.abs(letters.ink[one] - letters.ink[other]) <= SAME_INK)
+        & (np.abs(letters.ground[one] - letters.ground[other]) <= SAME_GROUND)
         & (gap > -0.2 * tall)
-        & (gap < 0.7 * tall)
+        & (gap < 1.3 * tall)
     )
-    if beside.sum() < LETTERS - 1:
-        return []
-    ties = coo_array((beside[beside], (one[beside], other[beside])), (len(boxes), len(boxes)))
-    count, group = connected_components(ties, directed=False)
-    lines = []
-    for number in np.flatnonzero(np.bincount(group, minlength=count) >= LETTERS):
-        of = group == number
-        varied = width[of].std() > UNLIKE * width[of].mean() and filled[of].std() > UNLIKE / 2
-        wide = right[of].max() - left[of].min()
-        if (
-            varied
-            and bottom[of].std() <= 0.12 * height[of].mean() + 0.5
-            and wide > 3 * height[of].max()
-        ):
-            lines.append(
-                np.array([top[of].min(), bottom[of].max(), left[of].min(), right[of].max()])
-            )
-    return lines
+    return one[beside], other[beside]
+
+
+def _is_text(line: _Marks) -> bool:
+    """Whether LINE is even as print is, straight and long, and of letters that differ.
+
+    Checks and stripes are rows too, but of equal marks.
+    """
+    return bool(
+        line.ink.std() <= EVEN_INK
+        and line.ground.std() <= EVEN_GROUND
+        and line.width.std() > UNLIKE_WIDTHS * line.width.mean()
+        and line.filled.std() > UNLIKE_FILLINGS
+        and line.bottom.std() <= 0.12 * line.height.mean() + 0.5
+        and line.right.max() - line.left.min() > 1.5 * line.height.max()
+    )

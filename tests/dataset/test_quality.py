@@ -1,22 +1,40 @@
 """Measures of quality on photos made to have them or not."""
 
+import io
+from pathlib import Path
+
 import matplotlib
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from dataset.gates import load_gates
+from dataset.images import open_photo
 from dataset.quality import measure
 from tests.dataset.duplicates.test_likeness import drawn
 
 FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf"
 
 
-def banner() -> Image.Image:
-    page = Image.new("RGB", (600, 600), (250, 220, 40))
+GATE = load_gates().of("any site")["text"]
+CLOTHING = Path(__file__).parents[3] / "shared" / "data" / "clothing"
+
+
+def banner(*lines: str, ground: str = "#fadc28", ink: str = "black") -> Image.Image:
+    """LINES of text, the first the largest."""
+    page = Image.new("RGB", (600, 600), ground)
     pen = ImageDraw.Draw(page)
-    for row, text in enumerate(["СКИДКИ", "до 31 мая", "Промокод POLO", "Бесплатная доставка"]):
+    for row, text in enumerate(lines):
         font = ImageFont.truetype(FONT, 90 - 16 * row)
-        pen.text((30, 30 + 140 * row), text, font=font, fill="black")
+        pen.text((30, 30 + 140 * row), text, font=font, fill=ink)
     return page
+
+
+BANNERS = {
+    "Cyrillic": banner("СКИДКИ", "до 31 мая", "Промокод POLO", "Бесплатная доставка"),
+    "light on dark": banner("Mega Sale", "up to 70% off", ground="#102040", ink="white"),
+    "price tag": banner("1 990 ₽", "вместо 3 500", "только в приложении", ground="#e0f0ff"),
+    "coloured": banner("SALE -50%", "Shop now", ground="#ffe0e8", ink="#c01030"),
+}
 
 
 def product_on_white() -> Image.Image:
@@ -46,10 +64,18 @@ def test_white_around_a_thing_does_not_count_as_blur() -> None:
     assert measure(product_on_white()).blur < 3
 
 
-def test_lines_of_text_are_measured() -> None:
-    assert measure(banner()).text > 0.1
-    light = Image.eval(banner(), lambda level: 255 - level)
-    assert measure(light).text > 0.1
+@pytest.mark.parametrize("name", BANNERS)
+def test_a_banner_is_over_the_gate(name: str) -> None:
+    assert measure(BANNERS[name]).text > GATE
+    out = io.BytesIO()
+    BANNERS[name].save(out, "JPEG", quality=75)
+    assert measure(open_photo(out.getvalue())).text > GATE
+
+
+@pytest.mark.skipif(not CLOTHING.is_dir(), reason="needs the photos of ../shared/data/clothing")
+def test_printed_garments_are_no_banners() -> None:
+    photos = sorted(CLOTHING.glob("*/t-shirt/*"))
+    assert max(measure(open_photo(path)).text for path in photos) < GATE
 
 
 def test_stripes_checks_and_things_are_no_text() -> None:
@@ -59,7 +85,7 @@ def test_stripes_checks_and_things_are_no_text() -> None:
         pen.line([(place, 0), (place, 400)], fill="navy", width=5)
         pen.line([(0, place), (400, place)], fill="navy", width=5)
     for photo in (page, product_on_white(), drawn(3)):
-        assert measure(photo).text < 0.09
+        assert measure(photo).text < GATE / 2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (700, 2), (26, 26)])
