@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dataset.errors import BadInput
 from dataset.options import (
     CONTEXT,
     FILE,
@@ -171,6 +172,11 @@ def build_dataset(
     from dataset.poses import PoseOptions
 
     looking = PoseOptions(pose, pose_weights, crop)
+    if pose_weights and not looking.wanted:
+        raise BadInput(
+            f"--pose-weights {pose_weights}: nobody is looked for with"
+            f" --{'pose' if pose == 'none' else 'crop'} none; leave one of the two out"
+        )
     options = BuildOptions(splits=shares, pose=looking, **chosen)
     words = load_vocabulary(vocabulary)
     if dry_run:

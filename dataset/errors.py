@@ -2,6 +2,9 @@
 
 import click
 
+# Signs of a stranger's text in a message.
+LONGEST = 200
+
 
 class Failure(click.ClickException):
     """The work could not be done; exit status 1. The message says what, which input, what now."""
@@ -13,6 +16,12 @@ class BadInput(click.ClickException):
     """What was asked can't be meant; exit status 2. The message names the input and the remedy."""
 
     exit_code = 2
+
+
+def printable(text: str) -> str:
+    """TEXT of a stranger as it can stand in a message: one short line that no terminal obeys."""
+    line = "".join(sign if sign.isprintable() else "?" for sign in text[:LONGEST])
+    return line + "…" if len(text) > LONGEST else line
 
 
 def first_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ Format: https://cocodataset.org/#format-data (key-point detection).
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ COCO_SIGMAS = {
     "knee": 0.087,
     "ankle": 0.089,
 }
+# Of the photos, where no others are named to measure on.
+VALIDATION_SHARE = 0.05
 # For joints that COCO does not know, such as neck and head top: that of its shoulders.
 OTHER_SIGMA = 0.079
 SIDES = (("left", "right"), ("l_", "r_"))
@@ -122,9 +124,11 @@ def _people(content: dict[str, Any], images: Path) -> People:
     for one in content["annotations"]:
         if one["category_id"] not in categories or one.get("iscrowd"):
             continue
-        person = _person(one, len(names), paths)
-        if (person.points[:, 2] > 0).any() and person.image in photos:
-            persons.append(person)
+        points, image = _points(one, len(names)), int(one["image_id"])
+        if image not in paths:
+            raise ValueError(f"annotation {one.get('id')} is of image {image}, which is not there")
+        if (points[:, 2] > 0).any() and image in photos:
+            persons.append(_person(one, points, photos[image]))
     return People(joints, persons, photos, [p for k, p in paths.items() if k not in photos])
 
 
@@ -135,17 +139,30 @@ def _bones(category: dict[str, Any]) -> tuple[tuple[int, int], ...]:
     return tuple((a, b) for a, b in pairs if 0 <= a < count and 0 <= b < count)
 
 
-def _person(one: dict[str, Any], joints: int, paths: dict[int, Path]) -> Person:
-    points = np.array(one["keypoints"], np.float64).reshape(joints, 3)
+def _points(one: dict[str, Any], joints: int) -> np.ndarray:
+    # Files of objects too leave key points out where there are none.
+    points = np.array(one.get("keypoints") or [0] * 3 * joints, np.float64).reshape(joints, 3)
     points[:, 2] = np.where(np.isfinite(points).all(axis=1), points[:, 2], 0)
-    points = np.where(points[:, 2:] > 0, points, 0.0)
+    return np.where(points[:, 2:] > 0, points, 0.0)
+
+
+def _person(one: dict[str, Any], points: np.ndarray, photo: Path) -> Person:
     left, top, width, height = (float(value) for value in one["bbox"])
     if not np.isfinite([left, top, width, height]).all() or width <= 0 or height <= 0:
         raise ValueError(f"annotation {one.get('id')} has the box {one['bbox']}")
-    image = int(one["image_id"])
     area = float(one.get("area") or width * height)
     box = (left, top, width, height)
-    return Person(paths[image], box, points, area, int(one["id"]), image)
+    return Person(photo, box, points, area, int(one["id"]), int(one["image_id"]))
+
+
+def hold_back(people: People, seed: int) -> tuple[People, People]:
+    """PEOPLE to learn from, and those in a share of the photos, chosen by SEED, to measure on."""
+    photos = sorted({person.image for person in people.persons})
+    count = max(1, round(len(photos) * VALIDATION_SHARE))
+    chosen = set(np.random.default_rng(seed).permutation(photos)[:count].tolist())
+    inside = [p for p in people.persons if p.image in chosen]
+    outside = [p for p in people.persons if p.image not in chosen]
+    return replace(people, persons=outside), replace(people, persons=inside, missing=[])
 
 
 def read_empty(folder: Path, joints: int) -> list[Person]:

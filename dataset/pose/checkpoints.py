@@ -5,15 +5,21 @@ from pathlib import Path
 
 import h5py
 import keras
+import ml_dtypes
 import numpy as np
 
-from dataset.errors import Failure, first_line
+from dataset.errors import Failure, first_line, printable
 from dataset.pose.models import SUFFIX
 from dataset.pose.network import EPSILON, keras_name, published_name
 from dataset.pose.torch_files import read_tensors
 
-# What frameworks put before the names of the paper's authors.
-PREFIXES = (("module.", ""), ("backbone.", ""), ("head.final_layer.", "final_layer."))
+# What frameworks put before the names of the paper's authors; "keypoint_head" is mmpose's 0.x.
+PREFIXES = (
+    ("module.", ""),
+    ("backbone.", ""),
+    ("keypoint_head.final_layer.", "final_layer."),
+    ("head.final_layer.", "final_layer."),
+)
 SHOWN = 5
 
 
@@ -42,20 +48,47 @@ def fill(network: keras.Model, tensors: Mapping[str, np.ndarray], path: Path) ->
     Raises:
         Failure: a name or a shape is missing, of no use, or different.
     """
-    given = {plain_name(n): v for n, v in tensors.items() if not n.endswith("num_batches_tracked")}
+    given, problems = _by_plain_name(tensors)
     wanted = dict(variables_of(network))
-    problems = [f"{name} is missing" for name in wanted if name not in given]
+    problems += [f"{name} is missing" for name in wanted if name not in given]
     problems += [f"{name} has no place" for name in given if name not in wanted]
     for name, variable in wanted.items():
-        shape = torch_shape(variable)
-        if name in given and given[name].shape != shape:
-            problems.append(f"{name} has the shape {given[name].shape} instead of {shape}")
+        if name in given and (problem := _misfit(given[name], torch_shape(variable))):
+            problems.append(f"{name} {problem}")
     if problems:
         more = f", and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise Failure(f"{path} doesn't fit: {'; '.join(problems[:SHOWN])}{more}")
+        first = "; ".join(map(printable, problems[:SHOWN]))
+        raise Failure(f"{path} doesn't fit: {first}{more}")
     for name, variable in wanted.items():
         value = given[name].astype(np.float32)
         variable.assign(value.transpose(2, 3, 1, 0) if value.ndim == 4 else value)
+
+
+def _by_plain_name(
+    tensors: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """TENSORS under the authors' names, and what is wrong with their own."""
+    given: dict[str, np.ndarray] = {}
+    problems = []
+    for name, value in tensors.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        if (plain := plain_name(name)) in given:
+            problems.append(f"{plain} is there twice, as {name} too")
+        given[plain] = value
+    return given, problems
+
+
+def _misfit(value: np.ndarray, shape: tuple[int, ...]) -> str:
+    """Why VALUE is no weight of SHAPE, or nothing."""
+    if value.shape != shape:
+        return f"has the shape {value.shape} instead of {shape}"
+    # NumPy does not count bfloat16 among its own.
+    if not (np.issubdtype(value.dtype, np.floating) or value.dtype == ml_dtypes.bfloat16):
+        return f"holds {value.dtype}, which are no weights"
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(value.astype(np.float32)).all()
+    return "" if finite else "holds numbers that are not finite"
 
 
 def plain_name(name: str) -> str:

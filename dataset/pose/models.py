@@ -67,10 +67,14 @@ def find_model(name: str, weights: Path | None = None) -> PoseModel:
     if weights is not None and description_of(weights).is_file():
         return described(name, weights)
     if "url" not in entry:
+        assert weights is not None
+        published = " or ".join(n for n, e in entries().items() if "url" in e)
+        trained = (
+            f"{description_of(weights)} is missing; keep both files of train-pose together, or "
+        )
         raise BadInput(
-            f"--pose-weights {weights}: {description_of(weights or Path())} is missing; keep both"
-            f" files of train-pose together, or say which published network it is: --pose"
-            f" {' or '.join(n for n, e in entries().items() if 'url' in e)}"
+            f"--pose-weights {weights}: {'' if weights.suffix == '.pth' else trained}say which"
+            f" published network it is: --pose {published}"
         )
     file = Published(entry["url"].rpartition("/")[2], entry["url"], entry["digest"])
     size = (entry["size"][0], entry["size"][1])

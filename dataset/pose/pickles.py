@@ -14,6 +14,8 @@ from dataset.errors import first_line
 
 # Far above any network's list of tensors (200 KB), far below what would take long to read.
 LONGEST = 8 << 20
+# A checkpoint with its optimizer's tensors takes a quarter of these.
+STEPS = 1 << 19
 
 
 class Hostile(ValueError):  # noqa: N818 - reads as what it is
@@ -71,9 +73,11 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.work = 0
 
     def do(self, step: str, argument: Any) -> None:
         """Carry out STEP, a name of pickletools, with what it carries."""
+        self._count(1)
         if step in VALUES:
             self.stack.append(argument)
         elif step in CONSTANTS:
@@ -85,6 +89,11 @@ class _Machine:
             if action is None:
                 raise Hostile(f"its pickle has the step {step}")
             action(argument)
+
+    def _count(self, work: int) -> None:
+        self.work += work
+        if self.work > STEPS:
+            raise Hostile("its pickle is absurdly long")
 
     def _top(self, count: int) -> list[Any]:
         """The last COUNT values, taken away."""
@@ -167,6 +176,8 @@ class _Machine:
         function, arguments = self._top(2)
         if not isinstance(function, Named) or not isinstance(arguments, tuple):
             raise Hostile("its pickle calls what is no function")
+        # The same long list may be given to a call a thousand times.
+        self._count(sum(len(one) for one in arguments if isinstance(one, list | tuple)))
         self.stack.append(self.known[function](*arguments))
 
     _newobj = _reduce

@@ -16,14 +16,17 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from dataset.errors import Failure, first_line
-from dataset.pose.pickles import Hostile, Named, read_pickle
+from dataset.errors import Failure, first_line, printable
+from dataset.pose.archives import BLOCK, Frugal, read_part, refuse_bombs
+from dataset.pose.pickles import LONGEST, Hostile, Named, read_pickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
-# 4 GiB of tensors: fifteen times the largest network here.
-TENSOR_BYTES = 4 << 30
+# 1 GiB of tensors: four times the largest network here.
+TENSOR_BYTES = 1 << 30
 DIMENSIONS = 8
+# Beyond this many numbers NumPy's own arithmetic of shapes and strides would overflow.
+FARTHEST = 1 << 40
 STORAGES = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
@@ -46,6 +49,10 @@ class _Storage(NamedTuple):
     @property
     def dtype(self) -> np.dtype[Any]:
         return STORAGES[self.kind]
+
+    @property
+    def size(self) -> int:
+        return self.length * self.dtype.itemsize
 
 
 class _Tensor(NamedTuple):
@@ -71,8 +78,9 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
             file.seek(0)
             return read(file, path.stat().st_size)
     except Hostile as error:
+        why = printable(str(error))
         raise Failure(
-            f"{path} is refused: {error}. Take the file that its publisher names, whole"
+            f"{path} is refused: {why}. Take the file that its publisher names, whole"
         ) from error
     except OSError as error:
         raise Failure(f"{path} can't be read: {error.strerror or error}") from error
@@ -80,40 +88,39 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 def _read_zip(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
     try:
-        with zipfile.ZipFile(file) as archive:
-            entries = {entry.filename: entry for entry in archive.infolist()}
-            _refuse_bombs(entries, size)
-            root = next((n[: -len("data.pkl")] for n in entries if n.endswith("/data.pkl")), None)
-            if root is None:
-                raise Hostile("it has no data.pkl")
+        with zipfile.ZipFile(Frugal(file.fileno(), closefd=False)) as archive:
+            refuse_bombs(archive.infolist(), size)
+            names = set(archive.namelist())
+            roots = [name[: -len("data.pkl")] for name in names if name.endswith("/data.pkl")]
+            if len(roots) != 1:
+                raise Hostile(f"it has {len(roots) or 'no'} data.pkl")
+            root = roots[0]
             order = f"{root}byteorder"
-            if order in entries and archive.read(order) != b"little":
+            if order in names and read_part(archive, order, BLOCK) != b"little":
                 raise Hostile("its numbers are big-endian")
 
             def numbers(storage: _Storage) -> bytes:
                 name = f"{root}data/{storage.key}"
-                if name not in entries:
+                if name not in names:
                     raise Hostile(f"the numbers {name} are missing")
-                return archive.read(name)
+                return read_part(archive, name, storage.size)
 
-            content = read_pickle(io.BytesIO(archive.read(f"{root}data.pkl")), GLOBALS, _storage)
-            return _arrays(_tensors(content), numbers)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+            data = read_part(archive, f"{root}data.pkl", LONGEST)
+            content = read_pickle(io.BytesIO(data), GLOBALS, _storage)
+            return _arrays(_tensors(content, size), numbers)
+    except Hostile:
+        raise
+    # What zipfile raises for archives that lie.
+    except (
+        *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError),
+        *(ValueError, OverflowError, struct.error),
+    ) as error:
         raise Hostile(first_line(error)) from error
-
-
-def _refuse_bombs(entries: Mapping[str, zipfile.ZipInfo], size: int) -> None:
-    """torch stores without compression: what unpacks to more than the file is no file of its."""
-    if any(e.compress_type != zipfile.ZIP_STORED for e in entries.values()):
-        raise Hostile("it is a compressed archive")
-    if sum(entry.file_size for entry in entries.values()) > size:
-        raise Hostile("its parts are larger than the file")
 
 
 def _read_stream(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
     """The older format: magic number, protocol, machine, content, storage keys, then numbers."""
-    data = file.read(min(size, TENSOR_BYTES))
-    stream = io.BytesIO(data)
+    stream = io.BytesIO(file.read(LONGEST))
     if read_pickle(stream, GLOBALS, _storage) != MAGIC:
         raise Hostile("it is no .pth file")
     if read_pickle(stream, GLOBALS, _storage) != PROTOCOL:
@@ -121,18 +128,31 @@ def _read_stream(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
     machine = read_pickle(stream, GLOBALS, _storage)
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise Hostile("its numbers are not little-endian")
-    tensors = _tensors(read_pickle(stream, GLOBALS, _storage))
+    storages: dict[str, _Storage] = {}
+
+    def outside(pid: Any) -> _Storage:
+        storage = _storage(pid)
+        return storages.setdefault(storage.key, storage)
+
+    tensors = _tensors(read_pickle(stream, GLOBALS, outside), size)
     keys = read_pickle(stream, GLOBALS, _storage)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise Hostile("its list of storages is broken")
-    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    wanted = {tensor.storage.key for tensor in tensors.values()}
     found: dict[str, bytes] = {}
+    file.seek(stream.tell())
     for key in keys:
-        (count,) = struct.unpack("<q", _exactly(stream, 8))
-        if key not in storages or count != storages[key].length:
+        (count,) = struct.unpack("<q", _exactly(file, 8))
+        if key not in storages or count != storages[key].length or key in found:
             raise Hostile(f"storage {key!r} is not the one that its tensors name")
-        found[key] = _exactly(stream, count * storages[key].dtype.itemsize)
-    if missing := sorted(set(storages) - set(found)):
+        if key in wanted:
+            found[key] = _exactly(file, storages[key].size)
+        else:
+            # An optimizer's, say.
+            file.seek(storages[key].size, io.SEEK_CUR)
+    if file.tell() > size:
+        raise Hostile("it is cut off")
+    if missing := sorted(wanted - set(found)):
         raise Hostile(f"storage {missing[0]!r} is missing")
     return _arrays(tensors, lambda storage: found[storage.key])
 
@@ -168,7 +188,10 @@ def _rebuilt(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _T
             raise Hostile("a tensor has no shape")
     if not isinstance(storage, _Storage) or len(shape) != len(strides):
         raise Hostile("a tensor has no storage, or no strides for its shape")
-    if not all(_is_count(value) for value in (offset, *shape, *strides)):
+    if (
+        not all(_is_count(value) for value in (offset, *shape, *strides))
+        or max(math.prod(max(n, 1) for n in shape), *strides, 0) > FARTHEST
+    ):
         raise Hostile("a tensor has an absurd shape")
     # The last number that the tensor reaches; an empty one reaches none.
     reach = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
@@ -210,7 +233,8 @@ GLOBALS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-def _tensors(content: Any) -> dict[str, _Tensor]:
+def _tensors(content: Any, size: int) -> dict[str, _Tensor]:
+    """The tensors by name in CONTENT of a file of SIZE bytes."""
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not content:
@@ -218,8 +242,8 @@ def _tensors(content: Any) -> dict[str, _Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
             raise Hostile(f"it holds something else than a tensor by the name {name!r}")
-    # Many views of one storage could ask for more than the file has.
-    if sum(tensor.size for tensor in content.values()) > TENSOR_BYTES:
+    # Steps of 0, or many views of one storage, could ask for more than the file has.
+    if sum(tensor.size for tensor in content.values()) > min(size, TENSOR_BYTES):
         raise Hostile("its tensors are absurdly large")
     return content
 
@@ -233,10 +257,10 @@ def _arrays(
         storage = tensor.storage
         if storage not in kept:
             data = numbers(storage)
-            if len(data) != storage.length * storage.dtype.itemsize:
+            if len(data) != storage.size:
                 raise Hostile(f"storage {storage.key!r} is cut off or too long")
             kept[storage] = np.frombuffer(data, storage.dtype)
         strides = tuple(step * storage.dtype.itemsize for step in tensor.strides)
         start = kept[storage][tensor.offset :]
-        result[name] = np.lib.stride_tricks.as_strided(start, tensor.shape, strides).copy()
+        result[name] = np.lib.stride_tricks.as_strided(start, tensor.shape, strides)
     return result

@@ -2,8 +2,9 @@
 
 import json
 import os
+import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import keras
 import numpy as np
 
 from dataset.curves import draw_curves
-from dataset.errors import BadInput, Failure
+from dataset.errors import BadInput, Failure, first_line
 from dataset.images import write_atomically
 from dataset.options import plain
 from dataset.pose import pictures
-from dataset.pose.annotations import People, Person, read_empty, read_people
+from dataset.pose.annotations import People, Person, hold_back, read_empty, read_people
 from dataset.pose.checkpoints import load_weights, save_weights
 from dataset.pose.estimator import Estimator
 from dataset.pose.evaluation import found_in_boxes, pck
@@ -30,8 +31,6 @@ from dataset.pose.samples import Augmentation, Opened, Samples
 DECAYS = (170 / 210, 200 / 210)
 # torch's, and so the published networks': gradients of heat maps are small beside Keras' 1e-7.
 EPSILON = 1e-8
-# Of the photos, where no --validation names others.
-VALIDATION_SHARE = 0.05
 EMPTY_SHARE = 0.15
 PICTURE_EVERY = 10
 STATE, WEIGHTS = "state.npz", f"pose{SUFFIX}"
@@ -105,11 +104,11 @@ def train_pose(options: PoseTraining) -> dict[str, Any]:
     network.compile(keras.optimizers.Adam(options.rate, epsilon=EPSILON), heat_map_loss)
     network.optimizer.build(network.trainable_variables)
     progress = resume(network, options) if options.resume else begin(options)
-    opened = Opened()
+    opened, named = Opened(), set[Path]()
     for epoch in range(progress.epochs, options.epochs):
         loss, unreadable = teach(network, people, empty, options, epoch, opened)
-        _name_unreadable(unreadable)
         found = found_in_boxes(Estimator(network, people.joints, options.size), held_out.persons)
+        _name_unreadable(unreadable | found.unreadable, named)
         if not found.persons:
             raise Failure("none of the validation photos can be read")
         progress.history["loss"].append(loss)
@@ -141,25 +140,16 @@ def read_split(options: PoseTraining) -> tuple[People, People]:
                 " same, in the same order"
             )
     else:
-        people, held_out = _held_out(people, options.seed)
+        people, held_out = hold_back(people, options.seed)
     for file, one in ((options.annotations, people), (options.validation, held_out)):
         if one.missing:
-            click.echo(f"{len(one.missing)} photos are missing, such as {one.missing[0]}", err=True)
+            click.echo(f"missing photos: {len(one.missing)}, such as {one.missing[0]}", err=True)
         if not one.persons:
             raise BadInput(
                 f"{file or options.annotations} names nobody with annotated joints whose photo is"
                 f" in {options.images}, or too few to hold some back for validation"
             )
     return people, held_out
-
-
-def _held_out(people: People, seed: int) -> tuple[People, People]:
-    photos = sorted({person.image for person in people.persons})
-    count = max(1, round(len(photos) * VALIDATION_SHARE))
-    chosen = set(np.random.default_rng(seed).permutation(photos)[:count].tolist())
-    inside: list[Person] = [p for p in people.persons if p.image in chosen]
-    outside = [p for p in people.persons if p.image not in chosen]
-    return replace(people, persons=outside), replace(people, persons=inside, missing=[])
 
 
 def rate_of(epoch: int, options: PoseTraining) -> float:
@@ -199,9 +189,11 @@ def teach(
     return loss, samples.unreadable
 
 
-def _name_unreadable(unreadable: dict[Path, str]) -> None:
-    for path, reason in unreadable.items():
-        click.echo(f"left out {path}: {reason}", err=True)
+def _name_unreadable(found: dict[Path, str], named: set[Path]) -> None:
+    """Say which photos of FOUND could not be read; each once, of all epochs."""
+    for path in sorted(set(found) - named):
+        click.echo(f"left out {path}: {found[path]}", err=True)
+    named |= set(found)
 
 
 def begin(options: PoseTraining) -> Progress:
@@ -226,20 +218,35 @@ def resume(network: keras.Model, options: PoseTraining) -> Progress:
 
     Raises:
         BadInput: nothing to resume there, or it was another training.
+        Failure: the state is broken.
     """
     path = options.out / STATE
     if not path.is_file():
+        if options.out.is_dir() and all(_is_ours(one.name) for one in options.out.iterdir()):
+            # Killed before the first epoch was done.
+            return Progress()
         raise BadInput(f"--resume: {path} is missing; leave --resume out to begin a new training")
-    variables = _variables(network)
-    with np.load(path) as state:
-        said = json.loads(str(state["said"]))
-        if said["options"] != _lasting(options):
-            raise BadInput(
-                f"--resume: {options.out} was begun with other options: {said['options']}"
-            )
-        for number, variable in enumerate(variables):
-            variable.assign(state[f"v{number}"])
+    try:
+        with np.load(path) as state:
+            said, values = json.loads(str(state["said"])), dict(state)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise Failure(
+            f"--resume: {path} is broken ({first_line(error)}); begin anew in another --out, from"
+            f" the best epoch with --pose-weights {options.out / WEIGHTS}"
+        ) from error
+    if said["options"] != _lasting(options):
+        raise BadInput(f"--resume: {options.out} was begun with other options: {said['options']}")
+    for number, variable in enumerate(_variables(network)):
+        variable.assign(values[f"v{number}"])
     return Progress(said["history"])
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a training writes NAME before its first state."""
+    return name.startswith((".part-", ".half-")) or name in (
+        WEIGHTS,
+        description_of(Path(WEIGHTS)).name,
+    )
 
 
 def _variables(network: keras.Model) -> list[keras.Variable]:

@@ -112,3 +112,10 @@ def test_offline_the_published_weights_are_named(
     for part in ("81c58e40", "download.openmmlab.com", "--pose-weights", str(tmp_path / "cache")):
         assert part in done.output
     assert not (tmp_path / "splits").exists()
+
+
+@pytest.mark.parametrize("option", ["--pose", "--crop"])
+def test_weights_for_nobody(option: str) -> None:
+    done = CliRunner().invoke(build_dataset, [option, "none", "--pose-weights", "my.pth"])
+    assert done.exit_code == 2
+    assert f"--pose-weights my.pth: nobody is looked for with {option} none" in done.output

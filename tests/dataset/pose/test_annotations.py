@@ -63,6 +63,8 @@ def test_crowds_unseen_people_and_missing_photos_are_left_out(tmp_path: Path) ->
                 {"id": 2, **one, "iscrowd": 1},
                 {"id": 3, **one, "keypoints": [0] * 6},
                 {"id": 4, **one, "image_id": 4},
+                {"id": 5, **one, "keypoints": [0] * 6, "bbox": [0, 0, 0, 0]},
+                {"id": 6, "category_id": 1, "image_id": 3, "bbox": [0, 0, 9, 9]},
             ],
         ),
         tmp_path,

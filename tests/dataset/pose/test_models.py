@@ -44,6 +44,11 @@ def test_weights_without_their_description(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"my\.json is missing.*--pose hrnet-w32"):
         find_model("hrnet-small", path)
     assert find_model("hrnet-w32", path).joints == COCO
+    path = tmp_path / "their.pth"
+    path.write_bytes(b"x")
+    with pytest.raises(BadInput, match=r"their\.pth: say which published network") as error:
+        find_model("hrnet-small", path)
+    assert "json" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,34 @@ def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
         assert part in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("module.bn1.bias", np.zeros(32), "bn1.bias is there twice, as module.bn1.bias too"),
+        ("bn1.bias", np.zeros(32, np.int64), "bn1.bias holds int64"),
+        ("bn1.bias", np.full(32, 1e300), "bn1.bias holds numbers that are not finite"),
+        ("stranger\n" * 1000, np.zeros(1), "stranger?stranger"),
+    ],
+)
+def test_what_are_no_weights(name: str, value: np.ndarray, why: str, tmp_path: Path) -> None:
+    network = build_hrnet(SMALL, (64, 64), 14)
+    tensors = {known: np.zeros(torch_shape(one)) for known, one in variables_of(network)}
+    with pytest.raises(Failure) as error:
+        fill(network, tensors | {name: value}, tmp_path / "x.pth")
+    assert why in str(error.value)
+    assert str(error.value).isprintable()
+
+
+def test_names_of_every_framework(tmp_path: Path) -> None:
+    network = build_hrnet(SMALL, (64, 64), 14)
+    tensors = {name: np.ones(torch_shape(one)) for name, one in variables_of(network)}
+    for body, head in (("", ""), ("module.", "module."), ("backbone.", "keypoint_head.")):
+        renamed = {(head if "final" in n else body) + n: v for n, v in tensors.items()}
+        network.get_layer("conv1").kernel.assign(np.zeros((3, 3, 3, 32)))
+        fill(network, renamed, tmp_path / "x.pth")
+        assert np.asarray(network.get_layer("conv1").kernel).min() == 1
+
+
 def test_keras_weights_of_another_network(tmp_path: Path) -> None:
     save_weights(build_hrnet(SMALL, (64, 64), 17), tmp_path / "a.weights.h5")
     with pytest.raises(Failure, match=r"a\.weights\.h5 doesn't fit"):

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import pickle
+import resource
+import struct
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -80,7 +82,7 @@ NUMBERS = {"0": np.arange(6, dtype=np.float32).tobytes()}
         ({"t": Tensor(Storage("0", -6), (0,), (1,))}, "absurdly long"),
         ({"t": Tensor(Storage("9", 6), (6,), (1,))}, "missing"),
         ({"t": Tensor(Storage("../0", 6), (6,), (1,))}, "missing"),
-        ({"t": Tensor(Storage("0", 5), (5,), (1,))}, "cut off or too long"),
+        ({"t": Tensor(Storage("0", 5), (5,), (1,))}, "too long"),
         ({"t": 5}, "something else"),
         ({}, "no tensors"),
         ([1, 2], "no tensors"),
@@ -92,7 +94,12 @@ NUMBERS = {"0": np.arange(6, dtype=np.float32).tobytes()}
         (b"\x80\x02" + b"(" * 100_000 + b"t" * 100_000 + b".", "no tensors"),
         (b"\x80\x02}(" + b"(" * 100_000 + b"t" * 100_000 + b"Nu.", "dictionary"),
         (b"\x80\x02" + b"]" + b"q\x00h\x00a" * 3 + b".", "no tensors"),
-        (b"\x80\x02}" + b"N" * (9 << 20) + b".", "absurdly long"),
+        (b"\x80\x02}" + b"N" * (7 << 20) + b".", "absurdly long"),
+        (b"\x80\x02}" + b"N" * (9 << 20) + b".", "too long"),
+        ({"t": Tensor(FLAT, (1 << 29,), (0,))}, "absurdly large"),
+        ({n: Tensor(FLAT, (6, 50), (1, 0)) for n in "abcdef"}, "absurdly large"),
+        ({"t": Tensor(FLAT, (1,), (1 << 61,))}, "absurd shape"),
+        ({"t": Tensor(FLAT, (0, 1 << 61), (1, 1))}, "absurd shape"),
         (b"\x80\x02K\x01K\x02R.", "no function"),
         (b"\x80\x02a.", "broken"),
     ],
@@ -104,6 +111,79 @@ def test_hostile_pickles(content: Any, why: str, tmp_path: Path) -> None:
         read_tensors(path)
     assert str(path) in str(error.value)
     assert not Path("owned").exists()
+
+
+def test_a_list_that_is_used_a_thousand_times(tmp_path: Path) -> None:
+    """Each call of OrderedDict would make a dictionary of 20,000 names anew."""
+    names = b"".join(b"X" + struct.pack("<I", 5) + b"%05d" % n + b"N\x86" for n in range(20_000))
+    listed = b"](" + names + b"e\x85q\x01"
+    function = b"ccollections\nOrderedDict\nq\x02"
+    data = b"\x80\x02" + function + listed + b"h\x02h\x01R" * 20_000 + b"."
+    with pytest.raises(Failure, match="absurdly long"):
+        read_tensors(write_zip(tmp_path / "a.pth", data, NUMBERS))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02c" + b"a" * 1_000_000 + b"\nb\n.",
+        {"t": Tensor(Storage("\x1b[31m\nrefused: no\n" * 1000, 6), (6,), (1,))},
+        {"\x1b[31m\n" * 1000: 5},
+    ],
+)
+def test_messages_are_one_short_line(content: Any, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.pth", content, NUMBERS)
+    with pytest.raises(Failure) as error:
+        read_tensors(path)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < len(str(path)) + 300
+
+
+def test_huge_files_are_refused_without_being_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for start in (b"", pickle.dumps(0x1950A86A20F9469CFC6C, 2), b"\x80\x02c"):
+        with path.open("wb") as file:
+            file.write(start)
+            file.truncate(3 << 30)
+        with pytest.raises(Failure, match="broken"):
+            read_tensors(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 300_000
+
+
+def test_a_name_in_an_archive_that_is_no_text(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.pth", {"t": Tensor(FLAT, (6,), (1,))}, NUMBERS | {"é": b""})
+    path.write_bytes(path.read_bytes().replace("data/é".encode(), b"data/\xff\xff"))
+    with pytest.raises(Failure, match="refused"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("name", ["archive/data.pkl", "other/data.pkl", "archive/data/0"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_what_is_there_twice(name: str, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.pth", {"t": Tensor(FLAT, (6,), (1,))}, NUMBERS)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, b"")
+    with pytest.raises(Failure, match=r"it has (two parts|2 data\.pkl)"):
+        read_tensors(path)
+
+
+def test_an_archive_of_a_hundred_thousand_parts(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.pth", {}, {f"{n:0500d}": b"" for n in range(4000)})
+    with pytest.raises(Failure, match="list of parts"):
+        read_tensors(path)
+
+
+def test_an_optimizer_beside_the_weights_of_the_older_format(tmp_path: Path) -> None:
+    tensors, numbers = tensors_of(ARRAYS)
+    steps = Tensor(Storage("steps", 4), (4,), (1,))
+    content = {"state_dict": tensors, "optimizer": {"state": {0: steps}}}
+    for order in ({"steps": bytes(16), **numbers}, {**numbers, "steps": bytes(16)}):
+        path = write_stream(tmp_path / "a.pth", content, order)
+        assert_arrays(read_tensors(path))
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(Failure, match="cut off"):
+            read_tensors(path)
 
 
 def test_states_are_never_set(tmp_path: Path) -> None:

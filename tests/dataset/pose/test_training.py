@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dataset.errors import BadInput
+from dataset.errors import BadInput, Failure
 from dataset.pose import training
 from dataset.pose.models import find_model
 from dataset.pose.network import ARCHITECTURES, Architecture
@@ -64,10 +64,13 @@ def state_of(run: Path) -> dict[str, np.ndarray]:
 def test_stopped_and_gone_on_with_ends_as_if_never_stopped(
     options: PoseTraining, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (options.images / "3.jpg").write_bytes(b"broken")
+    for name in ("3.jpg", "101.jpg"):
+        (options.images / name).write_bytes(b"broken")
     done = train_pose(options)
     assert done["epochs"] == 3
-    assert "3.jpg" in capsys.readouterr().err
+    # Once, and not in each of three epochs; those to measure on too.
+    said = capsys.readouterr().err
+    assert said.count("3.jpg") == 1 and said.count("101.jpg") == 1
 
     kept = training.keep
 
@@ -101,6 +104,24 @@ def test_stopped_and_gone_on_with_ends_as_if_never_stopped(
     model = find_model("hrnet-small", options.out / "pose.weights.h5")
     assert model.joints.names == tuple(NAMES) and model.size == (64, 64)
     assert model.joints.bones == ((0, 1), (1, 4))
+
+
+def test_killed_before_the_first_state(options: PoseTraining) -> None:
+    again = replace(options, resume=True, epochs=1)
+    with pytest.raises(BadInput, match=r"state\.npz is missing"):
+        train_pose(again)
+    options.out.mkdir()
+    for name in ("pose.weights.h5", "pose.json", ".part-state.npz"):
+        (options.out / name).write_bytes(b"half")
+    (options.out / "other").touch()
+    with pytest.raises(BadInput, match=r"state\.npz is missing"):
+        train_pose(again)
+    (options.out / "other").unlink()
+    assert train_pose(again)["epochs"] == 1
+    state = options.out / training.STATE
+    state.write_bytes(state.read_bytes()[:3000])
+    with pytest.raises(Failure, match=r"state\.npz is broken"):
+        train_pose(again)
 
 
 def test_nobody_to_learn_from(options: PoseTraining) -> None:
