@@ -1,5 +1,6 @@
 """Weights into networks and out: published .pth files, Keras' own, and batch norms folded."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -33,7 +34,10 @@ def load_weights(network: keras.Model, path: Path) -> None:
         fill(network, read_tensors(path), path)
         return
     try:
-        network.load_weights(path)
+        with warnings.catch_warnings():
+            # Keras warns of each layer of another network before it raises.
+            warnings.simplefilter("ignore")
+            network.load_weights(path)
     # Keras raises these and more for files of another network or of another kind.
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Failure(

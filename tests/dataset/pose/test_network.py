@@ -143,6 +143,7 @@ def test_names_of_every_framework(tmp_path: Path) -> None:
         assert np.asarray(network.get_layer("conv1").kernel).min() == 1
 
 
+@pytest.mark.filterwarnings("error:Skipping nested")
 def test_keras_weights_of_another_network(tmp_path: Path) -> None:
     save_weights(build_hrnet(SMALL, (64, 64), 17), tmp_path / "a.weights.h5")
     with pytest.raises(Failure, match=r"a\.weights\.h5 doesn't fit"):
