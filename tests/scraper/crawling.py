@@ -9,8 +9,20 @@ from pathlib import Path
 
 import fashion_tagger
 from scraper.sample_shop.server import SampleShop
+from tests.dataset.filling import photo_bytes
 
 DOOR = Path(fashion_tagger.__file__)
+
+
+def class_folder(
+    root: Path, label: str, count: int, first: int = 0, size: tuple[int, int] = (200, 260)
+) -> Path:
+    """ROOT, with a folder LABEL of COUNT photos in it, those that seeds from FIRST on draw."""
+    folder = root / label
+    folder.mkdir(parents=True)
+    for number in range(count):
+        (folder / f"{number:03}.jpg").write_bytes(photo_bytes(first + number, size))
+    return root
 
 
 def start(

@@ -21,7 +21,7 @@ from PIL import Image
 from dataset.images import sha256_of
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from tests.dataset.filling import photo_bytes
-from tests.scraper.crawling import DOOR, crawl, rows, start
+from tests.scraper.crawling import DOOR, class_folder, crawl, rows, start
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "lamoda"
 POLOS, DRESSES = 70, 6
@@ -31,10 +31,7 @@ POLOS, DRESSES = 70, 6
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     for label, count, first in (("polo", POLOS, 0), ("dress", DRESSES, 500)):
-        (folder / label).mkdir()
-        for number in range(count):
-            path = folder / label / f"{number:03}.jpg"
-            path.write_bytes(photo_bytes(first + number, (300, 400)))
+        class_folder(folder, label, count, first, (300, 400))
     return folder
 
 

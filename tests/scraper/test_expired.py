@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
-from tests.dataset.filling import photo_bytes
-from tests.scraper.crawling import crawl, rows
+from tests.scraper.crawling import class_folder, crawl, rows
 
 SECRETS = {"INSTAGRAM_TOKEN": "EAAGverysecret", "INSTAGRAM_USER": "17841400000000000"}
 PHOTOS = 12
@@ -15,12 +14,8 @@ PHOTOS = 12
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[SampleShop]:
-    folder = tmp_path / "photos" / "dress"
-    folder.mkdir(parents=True)
-    for number in range(PHOTOS):
-        (folder / f"{number}.jpg").write_bytes(photo_bytes(number, (200, 260)))
     options = ShopOptions(
-        photos=folder.parent,
+        photos=class_folder(tmp_path / "photos", "dress", PHOTOS),
         site="instagram",
         duplicates=0,
         double_tagged=0,

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
-from tests.dataset.filling import photo_bytes
-from tests.scraper.crawling import crawl, rows
+from tests.scraper.crawling import class_folder, crawl, rows
 
 TOKEN = "pina_verysecret"
 PINS = 28
@@ -15,11 +14,7 @@ WEB = ("--set", "search=web")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos") / "dress"
-    folder.mkdir()
-    for number in range(PINS):
-        (folder / f"{number:03}.jpg").write_bytes(photo_bytes(number, (200, 260)))
-    return folder.parent
+    return class_folder(tmp_path_factory.mktemp("photos"), "dress", PINS)
 
 
 def shop_of(photos: Path, generation: str) -> ShopOptions:

@@ -5,19 +5,14 @@ from pathlib import Path
 import pytest
 
 from scraper.sample_shop.server import ShopOptions, serve
-from tests.dataset.filling import photo_bytes
-from tests.scraper.crawling import crawl, rows
+from tests.scraper.crawling import class_folder, crawl, rows
 
 PHOTOS = 5
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos" / "dress"
-    folder.mkdir(parents=True)
-    for number in range(PHOTOS):
-        (folder / f"{number}.jpg").write_bytes(photo_bytes(number, (200, 260)))
-    return folder.parent
+    return class_folder(tmp_path / "photos", "dress", PHOTOS)
 
 
 def options(photos: Path, site: str, generation: str) -> ShopOptions:

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
-from tests.dataset.filling import photo_bytes
-from tests.scraper.crawling import crawl, rows
+from tests.scraper.crawling import class_folder, crawl, rows
 
 TOKEN = "AAAAverysecret"
 SECRETS = {"TWITTER_TOKEN": TOKEN}
@@ -18,10 +17,7 @@ POLOS, DRESSES = 11, 3
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     for label, count, first in (("polo", POLOS, 0), ("dress", DRESSES, 500)):
-        (folder / label).mkdir()
-        for number in range(count):
-            path = folder / label / f"{number:03}.jpg"
-            path.write_bytes(photo_bytes(first + number, (200, 260)))
+        class_folder(folder, label, count, first)
     return folder
 
 
