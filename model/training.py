@@ -2,12 +2,8 @@
 
 import math
 import os
-import platform
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +12,14 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from dataset.curves import draw_curves
 from dataset.errors import BadInput, Failure
 from dataset.export import write_json
 from dataset.options import plain
 from model import classifier, report
+from model.calibration import logits_of
 from model.data import Data, class_weights, find_data, read
-from model.evaluation import evaluate
 from model.features import Photos, letterboxed, predicted, trunk_outputs
+from model.judged import Judged
 
 FROZEN_EPOCHS, WHOLE_EPOCHS = 60, 30
 PATIENCE = 8
@@ -80,10 +76,9 @@ def train(options: TrainOptions) -> dict[str, Any]:
     _name_unreadable(data, test)
     if not len(test.targets):
         raise Failure(f"{data.folder}/test has no photos to measure on; build with a test share")
-    metrics = evaluate(test.values, test.targets, data.labels)
-    metrics |= _facts(splits, options, fitted)
-    write_run(options, data, test, fitted, metrics, time.time() - began)
-    return metrics
+    validation = predicted(fitted.network, read(data, "validation"), data.labels)
+    judged = _judged(data, test, validation, fitted, _facts(splits, options, fitted), options)
+    return write_run(options, judged, fitted, time.time() - began)
 
 
 def refuse_taken(out: Path) -> None:
@@ -231,43 +226,46 @@ def _facts(splits: dict[str, Photos], options: TrainOptions, fitted: Fitted) -> 
         "weights": options.weights,
         "best_epoch": fitted.best,
         "epochs": len(fitted.history["loss"]),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("keras", "tensorflow", "numpy", "scikit-learn")},
-        },
     }
 
 
-def write_run(
-    options: TrainOptions,
+def _judged(
     data: Data,
     test: Photos,
+    validation: Photos,
     fitted: Fitted,
-    metrics: dict[str, Any],
-    seconds: float,
-) -> None:
+    figures: dict[str, Any],
+    options: TrainOptions,
+) -> Judged:
+    return Judged(
+        folder=data.folder,
+        labels=data.labels,
+        test=test.examples,
+        test_logits=logits_of(test.values),
+        validation=validation.examples,
+        validation_logits=logits_of(validation.values),
+        history=fitted.history,
+        best=fitted.best,
+        options=plain(options),
+        seed=options.seed,
+        figures=figures,
+    )
+
+
+def write_run(
+    options: TrainOptions, judged: Judged, fitted: Fitted, seconds: float
+) -> dict[str, Any]:
     """Write the run's files aside and rename the folder, so that a half run never stands there."""
     part = options.out.with_name(f".{options.out.name}.part-{os.getpid()}")
     part.mkdir(parents=True)
-    labels: Sequence[str] = data.labels
+    # The shares that the model gives are calibrated ones, as in predictions.csv.
+    last = fitted.network.layers[-1].get_layer("labels")
+    last.set_weights([values / judged.temperature for values in last.get_weights()])
     fitted.network.save(part / "model.keras")
-    report.write_predictions(part / "predictions.csv", test.examples, test.values, labels)
-    counts = np.array(metrics["confusion_matrix"]["counts"])
-    report.draw_confusion(part / "confusion.png", counts, labels, metrics["accuracy"])
-    draw_curves(part / "curves.png", fitted.history, fitted.best, ("loss", "accuracy"))
-    write_json({"labels": list(labels)}, part / "labels.json")
-    write_json(
-        {
-            "options": plain(options),
-            "seconds": round(seconds, 1),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            "backend": keras.backend.backend(),
-            "photos": Counter(example.split for example in data.examples),
-        },
-        part / "run.json",
-    )
-    write_json(metrics, part / "metrics.json")
+    write_json({"labels": list(judged.labels)}, part / "labels.json")
+    facts = {"seconds": round(seconds, 1), "backend": keras.backend.backend()}
+    metrics = report.write(part, replace(judged, facts=facts))
     if options.out.exists():
         options.out.rmdir()
     part.rename(options.out)
+    return metrics
