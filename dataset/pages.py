@@ -29,6 +29,7 @@ th[scope=row] { font-weight: normal; min-width: 7rem; overflow-wrap: anywhere; }
 td.n, th.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .scroll { overflow: auto; max-height: 90vh; }
 .scroll thead th { position: sticky; top: 0; background: Canvas; }
+.scroll tbody th { position: sticky; left: 0; background: Canvas; }
 .row { display: flex; flex-wrap: wrap; gap: .5rem; margin: .4rem 0 1rem; align-items: flex-end; }
 figure { margin: 0; max-width: 8rem; font-size: 12px; overflow-wrap: anywhere; }
 figure img { display: block; max-width: 100%; border-radius: 3px; background: #fff; }

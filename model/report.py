@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dataset.curves import curves
+from dataset.errors import Failure
 from dataset.export import write_json
 from model import charts, tables, words
 from model.calibration import Bin, reliability, softmax
@@ -21,7 +22,13 @@ from model.run_facts import run_facts
 
 
 def write(folder: Path, judged: Judged) -> dict[str, Any]:
-    """Measure JUDGED and write its papers into FOLDER, which is there; returns metrics.json."""
+    """Measure JUDGED and write its papers into FOLDER, which is there; returns metrics.json.
+
+    Raises:
+        Failure: the network's outputs are not numbers.
+    """
+    if np.isnan(judged.test_logits).any() or np.isnan(judged.validation_logits).any():
+        raise Failure("the network's outputs are not numbers; train again with a smaller step")
     test, labels = Truth(judged.test_logits, judged.targets), judged.labels
     temperature = judged.temperature
     metrics = evaluate(test, judged.validated, labels, temperature, judged.seed, judged.origins)

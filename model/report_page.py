@@ -13,12 +13,13 @@ from model.mistakes import mistakes
 
 STYLE = """
 .lead { font-size: 1.15em; }
-.confusion td { padding: .15rem .4rem; text-align: right; border: 1px solid #8884; }
-.confusion td { background: rgb(37 99 235 / var(--share, 0)); }
-.confusion td.most { color: #fff; } .confusion td.right { outline: 1px solid #8888; }
-.confusion thead th { vertical-align: bottom; padding: .4rem .2rem; border: 0; }
+.confusion td { padding: .15rem .4rem; text-align: right; white-space: nowrap; }
+.confusion tbody td { border: 1px solid #8884; }
+.confusion tbody td { background: rgb(37 99 235 / calc(.8 * var(--share, 0))); }
+.confusion td.right { outline: 1px solid #8888; }
+.confusion thead * { vertical-align: bottom; padding: .4rem .2rem; border: 0; }
 .confusion thead span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 12rem; }
-.confusion tbody th { position: sticky; left: 0; background: Canvas; white-space: nowrap; }
+.confusion tbody th { white-space: nowrap; }
 .mistakes figure { max-width: 10rem; }
 th button { font: inherit; color: inherit; background: none; border: 0; padding: 0; }
 th button::after { content: " \\2195"; opacity: .5; }
@@ -44,6 +45,10 @@ for (const table of document.querySelectorAll(".sortable table"))
   });
 </script>"""
 
+CHARTS = {
+    "reliability": "Share of right answers by probability",
+    "coverage": "Share of right answers by how many photos are answered",
+}
 SCORES = (
     "Precision: of the photos that are called so, how many are. Recall: of the photos that are so,"
     " how many are called so. F1: the harmonic mean of both.",
@@ -115,8 +120,7 @@ def _confusion(metrics: Mapping[str, Any]) -> str:
 
 
 def _cell(count: int, share: float, right: bool) -> str:
-    kinds = " ".join(n for n, has in (("right", right), ("most", share > 0.5)) if has)
-    kind = f' class="{kinds}"' if kinds else ""
+    kind = " class=right" if right else ""
     shade = f' style="--share:{share:.2f}"' if count else ""
     return f"<td{kind}{shade}>{count or ''}</td>"
 
@@ -137,8 +141,7 @@ def _sureness(metrics: Mapping[str, Any], charts: Mapping[str, tuple[bytes, byte
             f" the errors are measured on the test split, over bins: {calibration['bins']}."
         ),
         pages.table(("error", "as trained", temperature), rows, "Errors of the probabilities"),
-        _chart(charts, "reliability", "Share of right answers by probability"),
-        _chart(charts, "coverage", "Share of right answers by how many photos are answered"),
+        pages.row(_chart(charts, name, alt) for name, alt in CHARTS.items()),
         pages.table(
             ("probability at least", "photos answered", "share of all", "of them right"),
             [
@@ -193,7 +196,7 @@ def _made_of(judged: Judged, metrics: Mapping[str, Any], run: Mapping[str, Any])
             f"Epoch {judged.best} was kept. Seed {judged.seed}. When and where: run.json.",
         ),
         pages.table(("split", "photos"), metrics.get("counts", {}).items(), "Photos"),
-        pages.table(head, run["options"].items(), "Options", words=2),
+        pages.table(head, words.known(run["options"]), "Options", words=2),
         pages.table(head, run["versions"].items(), "Versions", words=2),
         pages.bullets(unreadable, "Left out because they can't be read:"),
     ]

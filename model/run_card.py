@@ -20,10 +20,36 @@ OBEYED = re.compile(r"[\\`*\[\]<>#|~$&]|(?<!\w)_|_(?!\w)")
 
 def run_card(judged: Judged, metrics: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     """The card of JUDGED as Markdown, with METRICS (metrics.json) and RUN (run.json)."""
-    data = run["dataset"]
     sections = [
         "---\nlibrary_name: keras\npipeline_tag: image-classification\n---",
         "# Model card",
+        *_what_it_is(judged),
+        "## Figures",
+        _lines(words.verdict(metrics)),
+        markdown_table(("figure", "value", "95% interval"), words.headline(metrics)),
+        "## Labels",
+        markdown_table(
+            ("label", *map(words.title, words.SCORES), "test photos"), _per_class(metrics)
+        ),
+        *_pairs(metrics),
+        *_by(metrics),
+        "## Data",
+        _lines(_data(metrics, run["dataset"])),
+        "## Recipe",
+        f"Epoch {judged.best} of {len(judged.history.get('loss', ()))} was kept, the best on"
+        f" validation. Seed {judged.seed}.",
+        markdown_table(("option", "value"), words.known(run["options"])),
+        "## Limits",
+        _lines(words.unsure(metrics)),
+        "## Files",
+        "`report.html` shows all of this with pictures. `metrics.json` holds every figure,"
+        " `predictions.csv` what they are computed from, `run.json` versions and machine.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _what_it_is(judged: Judged) -> list[str]:
+    return [
         f"An Inception-v3 classifier of {len(judged.labels)} labels of garments:"
         f" {', '.join(map(plain_text, judged.labels))}. It takes raw photos, (batch, height, width,"
         " 3) uint8 of any size, and gives calibrated shares, a label each, in the order of"
@@ -32,32 +58,15 @@ def run_card(judged: Judged, metrics: Mapping[str, Any], run: Mapping[str, Any])
         "## Intended use",
         "To check tags of product photos and to suggest them to people. Not to identify or judge"
         " the people on photos, and not to decide alone where a mistake harms somebody.",
-        "## Figures",
-        _lines(words.verdict(metrics)),
-        markdown_table(("figure", "value", "95% interval"), words.headline(metrics)),
-        "## Labels",
-        markdown_table(("label", *words.SCORES, "test photos"), _per_class(metrics)),
-        *_pairs(metrics),
-        *_by(metrics),
-        "## Data",
-        _lines(
-            [
-                f"{data['photos']} photos, fingerprint (SHA-256 of {data['of']}) {data['sha256']}",
-                *(f"{name}: {n} photos" for name, n in metrics.get("counts", {}).items()),
-                f"left out as unreadable: {len(metrics.get('unreadable', {}))}",
-            ]
-        ),
-        "## Recipe",
-        f"Epoch {judged.best} of {len(judged.history.get('loss', ()))} was kept, by its validation"
-        f" loss. Seed {judged.seed}.",
-        markdown_table(("option", "value"), run["options"].items()),
-        "## Limits",
-        _lines(words.unsure(metrics)),
-        "## Files",
-        "`report.html` shows all of this with pictures. `metrics.json` holds every figure,"
-        " `predictions.csv` what they are computed from, `run.json` versions and machine.",
     ]
-    return "\n\n".join(sections) + "\n"
+
+
+def _data(metrics: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{data['photos']} photos, fingerprint (SHA-256 of {data['of']}) {data['sha256']}",
+        *(f"{name}: {n} photos" for name, n in metrics.get("counts", {}).items()),
+        f"left out as unreadable: {len(metrics.get('unreadable', {}))}",
+    ]
 
 
 def _per_class(metrics: Mapping[str, Any]) -> Iterable[Sequence[object]]:

@@ -81,8 +81,8 @@ def unsure(metrics: Mapping[str, Any], few: int = 30) -> list[str]:
         f" {found['resampled']}: they say how far the figures would move with other photos of the"
         " same kind, not with photos from elsewhere.",
         "It knows its own labels only: it gives one of them to a photo of anything.",
-        "Labels of photos from hashtags are wrong in part, in the test split too: some mistakes"
-        " are the label's.",
+        "Labels, of hashtags above all, are wrong in part, in the test split too: some mistakes are"
+        " the label's.",
     ]
     if absent:
         lines.append(
@@ -116,3 +116,8 @@ def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def title(score: str) -> str:
     """SCORE as it is written: F1 has a capital."""
     return "F1" if score == "f1" else score
+
+
+def known(options: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """OPTIONS as rows; in words where one was left to the program."""
+    return [(n, "left to the recipe" if v is None else v) for n, v in options.items()]
