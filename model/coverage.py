@@ -38,9 +38,16 @@ def coverage_curve(shares: np.ndarray, targets: np.ndarray) -> list[Covered]:
     ]
 
 
-def reaching(curve: Sequence[Covered], accuracy: float) -> Covered | None:
-    """The point of CURVE that answers most photos with at least ACCURACY right; None: none."""
-    good = [one for one in curve if one.accuracy is not None and one.accuracy >= accuracy]
+def reaching(curve: Sequence[Covered], accuracy: float, least: int = 1) -> Covered | None:
+    """The point of CURVE that answers most photos with at least ACCURACY right; None: none.
+
+    It answers LEAST photos at least: that one sure photo is right says nothing of the next.
+    """
+    good = [
+        one
+        for one in curve
+        if one.photos >= least and one.accuracy is not None and one.accuracy >= accuracy
+    ]
     return max(good, key=lambda one: one.photos, default=None)
 
 

@@ -30,6 +30,8 @@ RESAMPLES = 2000
 RANKS = (1, 2, 3, 5)
 # The accuracy that a shop would let pass unseen, for the threshold that reaches it.
 WANTED = 0.95
+# Fewer answers than these can't tell 95 % from all.
+LEAST = 20
 
 
 @dataclass(frozen=True)
@@ -167,14 +169,15 @@ def _coverage(
     """The curve, and what reaches 95 %: chosen on the test split itself, and on validation.
 
     The first is the best that could be; the second is what a user can expect, who chooses a
-    threshold before new photos come.
+    threshold before new photos come (one that answers LEAST validation photos or more).
     """
     curve = coverage_curve(shares, targets)
     known = softmax(validation.logits, temperature)
-    chosen = reaching(coverage_curve(known, validation.targets), WANTED)
+    chosen = reaching(coverage_curve(known, validation.targets), WANTED, LEAST)
     best = reaching(curve, WANTED)
     return {
         "wanted_accuracy": WANTED,
+        "least_photos": LEAST,
         "reached": asdict(best) if best else None,
         "chosen_on_validation": (
             asdict(covered(shares, targets, chosen.threshold)) if chosen else None

@@ -28,7 +28,7 @@ def mistakes(judged: Judged) -> list[str]:
     parts = []
     for (one, other), places in list(surest_mistakes(judged).items())[:PAIRS]:
         label, called = judged.labels[one], judged.labels[other]
-        title = f"{label}, called {called}: {len(places)}"
+        title = f"{label} called {called}, {len(places)} photos"
         shown = pages.row(_figure(judged, place, label, called) for place in places[:A_PAIR])
         parts.append(f"<h3>{escape(title)}</h3><div class=mistakes>{shown}</div>")
     return parts

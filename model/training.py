@@ -76,8 +76,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
     _name_unreadable(data, test)
     if not len(test.targets):
         raise Failure(f"{data.folder}/test has no photos to measure on; build with a test share")
-    validation = predicted(fitted.network, read(data, "validation"), data.labels)
-    judged = _judged(data, test, validation, fitted, _facts(splits, options, fitted), options)
+    judged = _judged(data, splits, fitted, options)
     return write_run(options, judged, fitted, time.time() - began)
 
 
@@ -229,26 +228,21 @@ def _facts(splits: dict[str, Photos], options: TrainOptions, fitted: Fitted) -> 
     }
 
 
-def _judged(
-    data: Data,
-    test: Photos,
-    validation: Photos,
-    fitted: Fitted,
-    figures: dict[str, Any],
-    options: TrainOptions,
-) -> Judged:
+def _judged(data: Data, splits: dict[str, Photos], fitted: Fitted, options: TrainOptions) -> Judged:
+    test, validation = splits["test"], splits["validation"]
+    shares = trunk_outputs(fitted.network, validation.values, options.batch_size, "validation")
     return Judged(
         folder=data.folder,
         labels=data.labels,
         test=test.examples,
         test_logits=logits_of(test.values),
         validation=validation.examples,
-        validation_logits=logits_of(validation.values),
+        validation_logits=logits_of(shares),
         history=fitted.history,
         best=fitted.best,
         options=plain(options),
         seed=options.seed,
-        figures=figures,
+        figures=_facts(splits, options, fitted),
     )
 
 

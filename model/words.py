@@ -48,7 +48,10 @@ def _believable(calibration: Mapping[str, Any]) -> str:
 def _when_sure(coverage: Mapping[str, Any]) -> str:
     wanted, chosen = coverage["wanted_accuracy"], coverage["chosen_on_validation"]
     if chosen is None:
-        return f"No threshold made {wanted:.0%} of its answers right on the validation photos."
+        return (
+            f"No threshold makes {wanted:.0%} of its answers right, for {coverage['least_photos']}"
+            " validation photos or more."
+        )
     start = (
         f"Where only answers of a probability of at least {chosen['threshold']:.2f} count (chosen"
         f" on validation for {wanted:.0%}), it answers {chosen['coverage']:.1%} of the test photos"

@@ -19,6 +19,11 @@ def test_a_confusion_matrix_stays_of_a_size_that_opens(classes: int, most: int) 
         assert 400 <= min(picture.size) <= max(picture.size) <= most
 
 
+def test_a_script_that_the_font_lacks_makes_no_noise(recwarn: pytest.WarningsRecorder) -> None:
+    charts.png(lambda: charts.confusion(np.eye(2, dtype=int), ["🔥", "連衣裙"], 1.0))
+    assert [str(one.message) for one in recwarn] == []
+
+
 def test_labels_stand_on_one_line() -> None:
     assert charts.short("a\nb\x1b[0m") == "a?b?[0m"
     assert len(charts.short("x" * 99)) == charts.LONGEST

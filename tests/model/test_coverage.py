@@ -22,6 +22,8 @@ def test_the_most_photos_that_an_accuracy_allows() -> None:
     curve = coverage_curve(SHARES, TARGETS)
     assert reaching(curve, 0.95) == curve[0]
     assert reaching(curve, 0.7) == curve[2]
+    assert reaching(curve, 0.95, least=2) is None
+    assert reaching(curve, 0.7, least=4) == curve[2]
     assert reaching(coverage_curve(SHARES, 1 - TARGETS), 0.95) is None
 
 

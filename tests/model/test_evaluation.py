@@ -161,11 +161,17 @@ def test_figures_by_site_and_crop() -> None:
 
 
 def test_the_threshold_is_chosen_on_validation_and_measured_on_test() -> None:
-    validation = Truth(logits_of(np.array([[0.75, 0.25], [0.4, 0.6]])), np.array([0, 0]))
+    sure = np.array([[0.75, 0.25], [0.4, 0.6]]).repeat(20, axis=0)
     test = Truth(logits_of(np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])), np.array([0, 1, 0]))
-    coverage = evaluate(test, validation, ["a", "b"], 1.0, 0, resamples=10)["coverage"]
-    chosen = coverage["chosen_on_validation"]
+
+    def coverage(validation: Truth) -> dict[str, Any]:
+        return evaluate(test, validation, ["a", "b"], 1.0, 0, resamples=10)["coverage"]
+
+    found = coverage(Truth(logits_of(sure), np.zeros(40, int)))
+    chosen = found["chosen_on_validation"]
     assert chosen["threshold"] == pytest.approx(0.75)
     assert (chosen["photos"], chosen["coverage"], chosen["accuracy"]) == (2, 2 / 3, 0.5)
-    assert coverage["reached"]["threshold"] == pytest.approx(0.9)
-    assert coverage["reached"]["coverage"] == pytest.approx(1 / 3)
+    assert found["reached"]["threshold"] == pytest.approx(0.9)
+    assert found["reached"]["coverage"] == pytest.approx(1 / 3)
+    # Nineteen right answers are too few to choose by.
+    assert coverage(Truth(logits_of(sure[1:]), np.zeros(39, int)))["chosen_on_validation"] is None

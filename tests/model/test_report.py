@@ -197,6 +197,14 @@ def test_one_test_photo_and_none_of_the_other_label(tmp_path: Path) -> None:
     assert "No test photos of b" in (tmp_path / "run" / "README.md").read_text()
 
 
+def test_a_label_whose_bytes_are_no_text_is_no_reason_to_lose_a_run(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    one = judged(tmp_path / "data", ["a", "b\udcff"], {"train": 1, "validation": 2, "test": 3})
+    report.write(tmp_path / "run", one)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    assert list(metrics["per_class"]) == ["a", "b\udcff"]
+
+
 def test_equal_runs_are_equal_but_for_when_and_where(tmp_path: Path) -> None:
     one = judged(tmp_path / "data", ["a", "b"], PER_LABEL)
     for name in ("one", "other"):
