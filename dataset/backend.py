@@ -1,6 +1,7 @@
 """Keras' backend, imported without the chatter of its start-up."""
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ def load() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with no_stderr():
         import keras
+
+        # It calls photos of many shapes a waste of time; each shape is seen once.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
         # The first tensor starts the backend, which has more to say.
         keras.ops.zeros(1)
