@@ -19,6 +19,7 @@ COMMANDS = {
     "build-dataset": ("dataset.cli", "build_dataset"),
     "train-pose": ("dataset.pose.cli", "train_pose"),
     "train-model": ("model.cli", "train_model"),
+    "compare": ("model.compare_cli", "compare_steps"),
     "export-model": ("model.export_cli", "export_model"),
     "sample-shop": ("scraper.sample_shop.cli", "sample_shop"),
 }
