@@ -12,6 +12,7 @@ from typing import Protocol
 import keras
 import numpy as np
 
+from dataset.backend import jit_compile
 from dataset.errors import Failure
 from dataset.states import load_state, save_state
 from model.calibration import likelihood_loss, temperature
@@ -124,7 +125,7 @@ def compile_network(network: keras.Model, recipe: Recipe, steps: int) -> None:
     loss = keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=recipe.label_smoothing
     )
-    network.compile(optimizer, loss, metrics=["accuracy"])
+    network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit_compile())
     optimizer.build(network.trainable_variables)
 
 

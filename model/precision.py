@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from dataset.backend import has_gpu
 from dataset.images import write_atomically
 from dataset.pose.precision import has_bfloat16
 
@@ -58,7 +59,7 @@ def _remembered(memory: Path) -> dict[str, dict[str, str]]:
 
 def _machine() -> str:
     """What this machine computes with, in words."""
-    if _has_gpu():
+    if has_gpu():
         return "GPU"
     return f"{platform.machine()}, {os.cpu_count()} cores, bfloat16: {has_bfloat16()}"
 
@@ -87,17 +88,9 @@ def _tried(build: Callable[[str], keras.Model]) -> Chosen:
 
 def _rivals() -> list[str]:
     """What may be faster than float32 on this machine."""
-    if _has_gpu():
+    if has_gpu():
         return ["bfloat16", "float16"]
     return ["bfloat16"] if has_bfloat16() else []
-
-
-def _has_gpu() -> bool:
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return bool(tf.config.list_physical_devices("GPU"))
-    return any("gpu" in name or "cuda" in name for name in keras.distribution.list_devices())
 
 
 def _timed(network: keras.Model, pixels: np.ndarray) -> tuple[np.ndarray, float]:

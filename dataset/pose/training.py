@@ -10,6 +10,7 @@ import click
 import keras
 import numpy as np
 
+from dataset.backend import jit_compile
 from dataset.curves import draw_curves
 from dataset.errors import BadInput, Failure
 from dataset.images import write_atomically
@@ -100,7 +101,8 @@ def train_pose(options: PoseTraining) -> dict[str, Any]:
     )
     if options.start:
         load_weights(network, options.start)
-    network.compile(keras.optimizers.Adam(options.rate, epsilon=EPSILON), heat_map_loss)
+    optimizer = keras.optimizers.Adam(options.rate, epsilon=EPSILON)
+    network.compile(optimizer, heat_map_loss, jit_compile=jit_compile())
     network.optimizer.build(network.trainable_variables)
     progress = resume(network, options) if options.resume else begin(options)
     opened, named = Opened(), set[Path]()
