@@ -22,8 +22,7 @@ from model.classifier import both_sides
 from model.crops import crop_data, cropped_already
 from model.data import Data, targets_of
 from model.features import Views, raw_logits
-from model.fitting import predict
-from model.heads import columns
+from model.heads import head_logits
 from model.learning import HEAD, Learned, Prepared, learn, name_unreadable, prepare
 from model.options import TrainOptions
 from model.steps import BEST, USEFUL, Step
@@ -185,14 +184,7 @@ class Bench:
             return logits.argmax(axis=1), targets_of(examples, data.labels)
         views = MIRROR if options.both_sides else Views()
         outputs = self.prepared.extractor.outputs(data, split, views)
-        places = columns(learned.taps)
-        logits = np.mean(
-            [
-                predict(learned.head, outputs.values[:, view, places].astype(np.float32))
-                for view in range(outputs.values.shape[1])
-            ],
-            axis=0,
-        )
+        logits = head_logits(learned.head, outputs, learned.taps)
         return logits.argmax(axis=1), outputs.targets
 
 

@@ -131,3 +131,9 @@ def fit_head(
     seen = validation.values[:, 0, places].astype(np.float32)
     check = Check(lambda network: predict(network, seen), validation.targets)
     return head, fit(head, feed, check, recipe, state, show)
+
+
+def head_logits(head: keras.Model, outputs: Outputs, taps: Sequence[str]) -> np.ndarray:
+    """What HEAD, which reads TAPS, says of OUTPUTS: (n, classes), the mean over the views."""
+    seen = outputs.values[:, :, columns(taps)].astype(np.float32)
+    return np.mean([predict(head, seen[:, view]) for view in range(seen.shape[1])], axis=0)

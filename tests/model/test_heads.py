@@ -1,12 +1,14 @@
 """Which blocks a head reads, and a head in closed form."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from model.classifier import BLOCKS
+from model.classifier import BLOCKS, build_head
 from model.data import Example
 from model.features import Outputs
-from model.heads import KEPT, choose_taps, columns, quick_logits
+from model.heads import KEPT, choose_taps, columns, head_logits, quick_logits
 
 
 def outputs(count: int, knowing: str, seed: int) -> Outputs:
@@ -63,3 +65,13 @@ def test_the_closed_form_is_the_same_from_either_side() -> None:
         expected = ridge.predict((other - mean) / spread) + centre
         found = quick_logits(values, targets, weights, other, 3)
         assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_head_says_of_several_views_the_mean_of_what_it_says_of_each() -> None:
+    seen = outputs(4, "mixed10", 0)
+    two = replace(seen, values=np.concatenate([seen.values, seen.values[::-1]], axis=1))
+    head = build_head(BLOCKS["mixed10"], 3)
+    found = head_logits(head, two, ["mixed10"])
+    # The head is linear, so that it may as well be asked of the mean.
+    mean = two.values.astype(np.float32).mean(axis=1)[:, columns(["mixed10"])]
+    assert found == pytest.approx(np.asarray(head(mean)), abs=1e-3)

@@ -1,0 +1,113 @@
+"""Wrong labels: `train-model --fine-tune 0`, plain and with `--noise-robust`, on flipped labels.
+
+    python benchmarks/noise.py --photos ../shared/data/clothing --weights FILE
+
+Of the labels in train/ a share is flipped to another one at random, and 15 % of those photos are
+kept out to validate on, with what is flipped of them. Accuracy is on the true labels of the
+folder's validation photos, which no training sees. Both sides train on the same flips, kept-out
+photos and seeds.
+"""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+from dataset.text_table import table
+
+if TYPE_CHECKING:
+    from model.data import Data
+    from model.learning import Prepared
+    from model.options import TrainOptions
+
+FLIPPED = (0.0, 0.1, 0.2, 0.4)
+HELD = 0.15
+
+
+def noisy(data: "Data", share: float, seed: int) -> "Data":
+    """DATA with SHARE of the train labels flipped, HELD of those photos to validate on.
+
+    Its own validation photos become the test split, with their true labels.
+    """
+    rng = np.random.default_rng((seed, int(1000 * share)))
+    own = data.of("train")
+    held = np.random.default_rng(seed).permutation(len(own)) < HELD * len(own)
+    flipped = rng.random(len(own)) < share
+    steps = rng.integers(1, len(data.labels), len(own))
+    examples = [replace(example, split="test") for example in data.of("validation")]
+    for place, example in enumerate(own):
+        label = (data.labels.index(example.label) + flipped[place] * steps[place]) % len(
+            data.labels
+        )
+        split = "validation" if held[place] else "train"
+        examples.append(replace(example, label=data.labels[label], split=split))
+    return replace(data, examples=tuple(examples))
+
+
+def accuracy(data: "Data", options: "TrainOptions", prepared: "Prepared") -> float:
+    """Of a head that is trained as OPTIONS say, on the test split of DATA."""
+    from model.bench import MIRROR
+    from model.heads import head_logits
+    from model.learning import learn
+    from model.training import Watcher
+
+    with tempfile.TemporaryDirectory() as name:
+        learned = learn(data, options, Path(name), Watcher(Path(name), quiet=True), prepared)
+    outputs = prepared.extractor.outputs(data, "test", MIRROR)
+    named = head_logits(learned.head, outputs, learned.taps).argmax(axis=1)
+    return float((named == outputs.targets).mean())
+
+
+@click.command()
+@click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--weights", type=click.Path(exists=True), required=True)
+@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Where trunk outputs are kept.  [default: train-model's own]",
+)
+def main(photos: Path, weights: str, seeds: int, cache: Path | None) -> None:
+    """Accuracies on true labels, for each share of flipped ones."""
+    from dataset import backend
+
+    backend.load()
+    import keras
+
+    from model.data import find_data
+    from model.learning import prepare
+    from model.options import TrainOptions
+
+    data = find_data(photos)
+    options = TrainOptions(data=photos, out=photos, weights=weights, fine_tune=0, cache=cache)
+    prepared = prepare(options)
+    rows = []
+    for share in FLIPPED:
+        found = np.zeros((seeds, 2))
+        for seed in range(seeds):
+            seen = noisy(data, share, seed)
+            for side, robust in enumerate((False, True)):
+                asked = replace(options, noise_robust=robust, seed=seed)
+                found[seed, side] = accuracy(seen, asked, prepared)
+                keras.utils.clear_session(free_memory=True)
+            click.echo(
+                f"{share:.0%} flipped, seed {seed}: {found[seed, 0]:.3f} {found[seed, 1]:.3f}"
+            )
+        gains = found[:, 1] - found[:, 0]
+        spread = f" ± {gains.std(ddof=1) / seeds**0.5:.3f}" if seeds > 1 else ""
+        plain, robust_ = found.mean(axis=0)
+        rows.append(
+            (f"{share:.0%}", f"{plain:.3f}", f"{robust_:.3f}", f"{gains.mean():+.3f}{spread}")
+        )
+    click.echo(
+        f"{len(data.of('train'))} photos to train and validate on, {len(data.of('validation'))}"
+        f" to test on; means of {seeds} seeds, the gain with its standard error"
+    )
+    click.echo(table(("labels flipped", "plain", "--noise-robust", "gain"), rows))
+
+
+if __name__ == "__main__":
+    main()

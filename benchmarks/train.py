@@ -1,0 +1,378 @@
+"""Training: Keras' textbook script and ours, on the same photos and weights, in one run.
+
+    python benchmarks/train.py head --photos ../shared/data/clothing --weights FILE
+    python benchmarks/train.py fine-tune --photos ../shared/data/clothing --weights FILE
+    python benchmarks/train.py trunk --weights FILE
+
+The textbook script is Keras' own guide to transfer learning: `image_dataset_from_directory`, a
+frozen InceptionV3, mean pooling, a softmax layer, Adam, `fit`. Each side has a process of its own.
+
+`head`: whole seconds of ten epochs of it and of `train-model --fine-tune 0` with nothing cached,
+start-up, calibration, report and all; and when ours was first as good on validation.
+`fine-tune`: photos a second of training steps with the whole trunk learning, in turns.
+`trunk`: the frozen trunk's multiply-adds a second, in turns with large matrix products.
+"""
+
+import itertools
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from dataset.images import PHOTO_SUFFIXES
+from dataset.text_table import table
+
+if TYPE_CHECKING:
+    from model.fitting import Feed
+
+SIZE, BATCH, EPOCHS = 299, 32, 10
+# Validation photos a class, of those that train a class: about the share of a usual build.
+HELD = 4
+SIDES = (1024, 2048, 4096)
+# Threads of the one before still spin for a moment.
+PAUSE = 0.3
+
+# What is timed, and its billions of multiply-adds.
+Work = tuple[Callable[[], Any], float]
+
+photos_option = click.option(
+    "--photos",
+    type=click.Path(exists=True, path_type=Path),
+    required=True,
+    help="A folder of train/ and validation/, with a folder a class.",
+)
+weights_option = click.option(
+    "--weights",
+    type=click.Path(exists=True, path_type=Path, resolve_path=True),
+    required=True,
+    help="Keras weights of InceptionV3 without top.",
+)
+each_option = click.option(
+    "--photos-a-class",
+    "each",
+    type=click.IntRange(min=4),
+    metavar="N",
+    help="At most so many train photos, and a quarter of it for validation.  [default: all]",
+)
+
+
+@click.group()
+def main() -> None:
+    """Measure how fast training is."""
+
+
+def subset(photos: Path, folder: Path, each: int | None) -> Path:
+    """FOLDER/data with splits of PHOTOS, at most EACH a class; one photo a class to test on."""
+    held = max(1, each // HELD) if each else None
+    for split, source, most in (
+        ("train", "train", each),
+        ("validation", "validation", held),
+        ("test", "validation", 1),
+    ):
+        for label in sorted(path for path in (photos / source).iterdir() if path.is_dir()):
+            target = folder / "data" / split / label.name
+            target.mkdir(parents=True)
+            found = sorted(p for p in label.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
+            for path in found[:most]:
+                (target / path.name).symlink_to(path.resolve())
+    return folder / "data"
+
+
+def aside(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """What WORK returns in a process of its own, and the seconds from its start to its end."""
+    began = time.perf_counter()
+    with multiprocessing.get_context("spawn").Pool(1, quietly) as pool:
+        found = pool.apply(work, arguments)
+    return found, time.perf_counter() - began
+
+
+def quietly() -> None:
+    """TensorFlow says what it loads."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def textbook(data: Path, weights: Path, tuned: bool) -> tuple[Any, Any, Any]:
+    """The network of Keras' guide, compiled, its trunk frozen or TUNED; train and validation."""
+    import keras
+
+    train, validation = (
+        keras.utils.image_dataset_from_directory(
+            data / split, image_size=(SIZE, SIZE), batch_size=BATCH, seed=0, verbose=False
+        )
+        for split in ("train", "validation")
+    )
+    classes = len(train.class_names)
+    trunk = keras.applications.InceptionV3(
+        weights=str(weights), include_top=False, input_shape=(SIZE, SIZE, 3)
+    )
+    trunk.trainable = tuned
+    pixels = keras.Input((SIZE, SIZE, 3))
+    scaled = keras.applications.inception_v3.preprocess_input(pixels)
+    # The guide keeps batch normalisation in inference mode, tuned or not.
+    means = keras.layers.GlobalAveragePooling2D()(trunk(scaled, training=False))
+    network = keras.Model(pixels, keras.layers.Dense(classes, activation="softmax")(means))
+    network.compile(
+        keras.optimizers.Adam(1e-5 if tuned else 1e-3),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    # As many batches ahead as tf.data finds best.
+    return network, train.prefetch(-1), validation.prefetch(-1)
+
+
+def textbook_head(data: Path, weights: Path) -> list[float]:
+    """The textbook's accuracy on validation after each of its epochs."""
+    network, train, validation = textbook(data, weights, tuned=False)
+    history = network.fit(train, validation_data=validation, epochs=EPOCHS, verbose=0).history
+    return [float(value) for value in history["val_accuracy"]]
+
+
+def our_head(data: Path, weights: Path, folder: Path, options: tuple[str, ...]) -> float:
+    """Seconds that `train-model --fine-tune 0` takes, as a user runs it, with an empty cache."""
+    command = [
+        *(str(Path(sys.executable).with_name("train-model")), "--fine-tune", "0"),
+        *("--data", str(data), "--weights", str(weights), "--cache", str(folder / "cache")),
+        *("--out", str(folder / "run"), *options),
+    ]
+    began = time.perf_counter()
+    subprocess.run(command, check=True)
+    return time.perf_counter() - began
+
+
+def accuracies(logs: Path) -> list[tuple[float, float]]:
+    """When each epoch of TensorBoard's LOGS ended, and its accuracy on validation."""
+    from dataset import backend
+
+    backend.load()
+    import tensorflow as tf
+
+    found = []
+    for path in logs.rglob("events.*"):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                if value.tag == "val_accuracy":
+                    found.append((event.wall_time, float(tf.make_ndarray(value.tensor))))
+    return sorted(found)
+
+
+@main.command()
+@photos_option
+@weights_option
+@each_option
+@click.argument("options", nargs=-1)
+def head(photos: Path, weights: Path, each: int | None, options: tuple[str, ...]) -> None:
+    """Seconds to a head on the frozen trunk. OPTIONS after -- go to train-model."""
+    with tempfile.TemporaryDirectory() as name:
+        data = subset(photos, Path(name), each)
+        theirs, spent = aside(textbook_head, data, weights)
+        began = time.time()
+        seconds = our_head(data, weights, Path(name), options)
+        ours = accuracies(Path(name) / "run" / "logs")
+        counts = [len(list((data / split).glob("*/*"))) for split in ("train", "validation")]
+    until = next((at - began for at, accuracy in ours if accuracy >= max(theirs)), None)
+    click.echo(f"{counts[0]} train and {counts[1]} validation photos, {os.cpu_count()} cores")
+    rows = [("textbook, 10 epochs", f"{spent:.0f}", f"{max(theirs):.3f}", "1.0 x")]
+    if until is not None:
+        rows.append(("ours, until as good", f"{until:.0f}", "", f"{spent / until:.1f} x"))
+    best = f"{max(accuracy for _, accuracy in ours):.3f}"
+    rows.append(("ours, all of it", f"{seconds:.0f}", best, f"{spent / seconds:.1f} x"))
+    click.echo(table(("script", "seconds", "best on validation", "as fast"), rows))
+
+
+@dataclass
+class Timed:
+    """A feed that notes when each batch is asked for: once a step."""
+
+    feed: "Feed"
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The feed's."""
+        return self.feed.targets
+
+    @property
+    def weights(self) -> np.ndarray:
+        """The feed's."""
+        return self.feed.weights
+
+    def inputs(self, places: np.ndarray, epoch: int) -> np.ndarray:
+        """The feed's."""
+        self.times.append(time.perf_counter())
+        return self.feed.inputs(places, epoch)
+
+
+def textbook_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
+    """When each of STEPS of the textbook's fine-tuning began."""
+    import keras
+
+    network, train, _ = textbook(data, weights, tuned=True)
+    times: list[float] = []
+    clock = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs=None: times.append(time.perf_counter())
+    )
+    network.fit(train.repeat(), steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[clock])
+    return times, "float32"
+
+
+def our_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
+    """When each of STEPS of our fine-tuning of all blocks began, and the precision chosen."""
+    from dataset import backend
+
+    backend.load()
+    from model import augment, classifier, precision
+    from model.data import find_data, targets_of
+    from model.feeds import Pixels, PixelsFeed
+    from model.fitting import Check, fit
+    from model.options import TrainOptions
+
+    options = TrainOptions(data=data, out=data, weights=str(weights))
+    trunk = classifier.build_trunk(SIZE, options.weights)
+
+    def build(policy: str) -> Any:
+        return classifier.tapped(classifier.folded(trunk, policy), [classifier.TOP])
+
+    chosen = precision.choose(build, options.precision)
+    found = find_data(data)
+    network = classifier.join(
+        build(chosen.policy),
+        classifier.build_head(classifier.BLOCKS[classifier.TOP], len(found.labels)),
+    )
+    classifier.train_blocks(network.get_layer("features"), None)
+    examples = list(itertools.islice(itertools.cycle(found.of("train")), steps * BATCH))
+    feed = Timed(
+        PixelsFeed(
+            Pixels(data, examples, SIZE),
+            np.eye(len(found.labels), dtype=np.float32)[targets_of(examples, found.labels)],
+            np.ones(len(examples), np.float32),
+            augment.parse(options.augment.split(",")),
+            seed=0,
+        )
+    )
+    nothing = Check(lambda _: np.zeros((0, len(found.labels)), np.float32), np.zeros(0, np.int64))
+    with tempfile.TemporaryDirectory() as name:
+        state = Path(name) / "tuning.npz"
+        fit(network, feed, nothing, options.tuning_recipe(0.0), state, lambda _: None)
+    return feed.times[:steps], chosen.policy
+
+
+@main.command()
+@photos_option
+@weights_option
+@each_option
+@click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--warm-up", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True)
+def fine_tune(
+    photos: Path, weights: Path, each: int | None, steps: int, warm_up: int, rounds: int
+) -> None:
+    """Photos a second of training steps, all of the trunk learning."""
+    spent: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        data = subset(photos, Path(name), each)
+        for _ in range(rounds):
+            for who, work in (("textbook", textbook_steps), ("ours", our_steps)):
+                (times, policy), _ = aside(work, data, weights, warm_up + steps + 1)
+                spent.setdefault(f"{who}, {policy}", []).extend(np.diff(times)[warm_up:])
+    middles = {name: statistics.median(seconds) for name, seconds in spent.items()}
+    slow = max(middles[name] for name in middles if name.startswith("textbook"))
+    rows = [
+        (name, f"{BATCH / middle:.2f}", f"{slow / middle:.2f} x")
+        for name, middle in middles.items()
+    ]
+    click.echo(f"median of {rounds} x {steps} steps of {BATCH} photos, {os.cpu_count()} cores")
+    click.echo(table(("script", "photos/s", "as fast"), rows))
+
+
+def products(kind: str) -> Iterator[Work]:
+    """Square matrix products in KIND, and their billions of multiply-adds."""
+    import tensorflow as tf
+
+    multiply = tf.function(tf.matmul)
+    for side in SIDES:
+        matrix = tf.cast(tf.random.normal((side, side)), kind)
+        yield partial(multiply, matrix, matrix), side**3 / 1e9
+
+
+def multiply_adds(features: Any) -> float:
+    """Billions of one photo's convolutions, by kernel and output shapes."""
+    import keras
+
+    return (
+        sum(
+            float(np.prod(layer.kernel.shape)) * float(np.prod(layer.output.shape[1:3]))
+            for layer in features.get_layer("trunk").layers
+            if isinstance(layer, keras.layers.Conv2D)
+        )
+        / 1e9
+    )
+
+
+@main.command()
+@weights_option
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
+def trunk(weights: Path, batch_size: int, rounds: int) -> None:
+    """Of the processor's peak in matrix products, what the frozen trunk uses."""
+    from dataset import backend
+
+    backend.load()
+    from model import classifier, precision
+    from model.heads import KEPT
+
+    whole = classifier.build_trunk(SIZE, str(weights))
+    pixels = np.random.default_rng(0).integers(0, 256, (batch_size, SIZE, SIZE, 3), dtype=np.uint8)
+    rows = []
+    for kind in ("float32", "bfloat16"):
+        features = classifier.tapped(classifier.folded(whole, precision.POLICIES[kind]), KEPT)
+        work = multiply_adds(features) * batch_size
+        works: list[Work] = [(partial(features.predict_on_batch, pixels), work), *products(kind)]
+        speeds = in_turns(works, rounds)
+        best, peak = max(speeds[0]), max(itertools.chain(*speeds[1:]))
+        shares = [own / max(others) for own, *others in zip(*speeds, strict=True)]
+        rows.append(
+            (
+                kind,
+                f"{best / work * batch_size:.1f}",
+                f"{best:.0f}",
+                f"{peak:.0f}",
+                f"{best / peak:.0%}",
+                f"{statistics.median(shares):.0%}",
+            )
+        )
+    click.echo(
+        f"{work / batch_size:.2f} billion multiply-adds a photo, batches of {batch_size},"
+        f" {os.cpu_count()} cores, the best of {rounds} rounds, and the median of a round's shares"
+    )
+    heads = ("precision", "photos/s", "billions/s", "products", "best of best", "in one round")
+    click.echo(table(heads, rows))
+
+
+def in_turns(works: list[Work], rounds: int) -> list[list[float]]:
+    """Billions of multiply-adds a second of each of WORKS in each of ROUNDS."""
+    for work, _ in works:
+        work()
+    speeds: list[list[float]] = [[] for _ in works]
+    for _ in range(rounds):
+        for own, (work, count) in zip(speeds, works, strict=True):
+            time.sleep(PAUSE)
+            began = time.perf_counter()
+            work()
+            own.append(count / (time.perf_counter() - began))
+    return speeds
+
+
+if __name__ == "__main__":
+    main()
