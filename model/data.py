@@ -1,9 +1,10 @@
 """Splits on disk -> arrays of photos, with their labels."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +35,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Data:
-    """A data folder's examples and its labels in their order."""
+    """A data folder's examples and its labels in their order.
+
+    `strangers`: photos of labels that no train photo has, which nothing can learn: label -> count.
+    """
 
     folder: Path
     labels: tuple[str, ...]
     examples: tuple[Example, ...]
+    strangers: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, split: str) -> list[Example]:
         """The examples of SPLIT, in the order of their paths."""
@@ -67,7 +72,8 @@ def find_data(folder: Path) -> Data:
             " crawl another tag and build again"
         )
     known = tuple(example for example in examples if example.label in labels)
-    return Data(folder, labels, known)
+    strangers = Counter(example.label for example in examples if example.label not in labels)
+    return Data(folder, labels, known, strangers)
 
 
 def _from_manifest(path: Path) -> list[Example]:
@@ -81,6 +87,9 @@ def _from_folders(folder: Path) -> list[Example]:
         for split in SPLITS
         for below in sorted((folder / split).glob("*/*"))
         if below.suffix.lower() in PHOTO_SUFFIXES
+        # .ipynb_checkpoints, ._photo.jpg: what other programs leave there.
+        and not below.name.startswith(".")
+        and not below.parent.name.startswith(".")
     ]
 
 

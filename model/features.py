@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from dataset.errors import Failure
 from model.augment import Augmentation
 from model.cache import DTYPE, OutputsCache
 from model.classifier import letterbox_layer
@@ -92,7 +93,7 @@ class Extractor:
             data, {one: names[one] for one in lacking}, views, known, unreadable
         ):
             outputs = np.asarray(self.features.predict_on_batch(np.stack(list(batch.values()))))
-            new = dict(zip(batch, outputs.astype(DTYPE), strict=True))
+            new = dict(zip(batch, _finite(outputs), strict=True))
             self.cache.put(new)
             known |= new
         return {
@@ -125,6 +126,18 @@ class Extractor:
                     batch = {}
         if batch:
             yield batch
+
+
+def _finite(outputs: np.ndarray) -> np.ndarray:
+    """OUTPUTS as they are kept, which must be numbers: broken weights are told from here on."""
+    with np.errstate(over="ignore"):
+        kept = outputs.astype(DTYPE)
+    if not np.isfinite(kept).all():
+        raise Failure(
+            "the trunk answers photos with numbers that are not finite, or too large:"
+            " --weights are broken, or try --precision float32"
+        )
+    return kept
 
 
 def raw_logits(

@@ -176,8 +176,8 @@ def _teach(
         figures.append({name: float(value) for name, value in found.items()})
         if not math.isfinite(figures[-1]["loss"]):
             raise Failure(
-                f"the loss became NaN in epoch {epoch + 1}; train with a smaller --learning-rate"
-                f" than {recipe.rate:g}, or with --precision float32"
+                f"the loss became NaN in epoch {epoch + 1}; train with a smaller"
+                f" {recipe.rate_option} than {recipe.rate:g}, or with --precision float32"
             )
         if epoch == 0 and step in (TIMED.start, TIMED.stop):
             clock.append(time.monotonic())

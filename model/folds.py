@@ -11,6 +11,7 @@ import click
 import keras
 import numpy as np
 
+from dataset.errors import Failure
 from dataset.export import write_json
 from dataset.options import plain
 from dataset.states import load_state, save_state
@@ -57,12 +58,25 @@ def cross_validate(options: TrainOptions) -> dict[str, Any]:
         targets = targets_of(pool, data.labels)
         groups = origins(data.folder, pool).groups
         places = folds_of(targets, groups, options.folds, options.seed)
+        _refuse_rare(data, targets, places, options.folds)
         shared = replace(options, seconds=options.seconds / options.folds)
         folds = [
             _judged_fold(_as_splits(data, pool, places, fold), shared, part, fold)
             for fold in range(options.folds)
         ]
         return _write(part, data, folds, options, time.time() - began)
+
+
+def _refuse_rare(data: Data, targets: np.ndarray, places: np.ndarray, count: int) -> None:
+    """Raise Failure when one of COUNT folds would leave a label without any train photo."""
+    for fold in range(count):
+        train = targets[(places != fold) & (places != (fold + 1) % count)]
+        missing = [name for place, name in enumerate(data.labels) if place not in train]
+        if missing:
+            raise Failure(
+                f"--folds {count}: too few photos, or groups of them, of {', '.join(missing)} for"
+                " each fold to learn it; crawl more, or leave such labels out of the build"
+            )
 
 
 def _as_splits(data: Data, pool: Sequence[Example], places: np.ndarray, fold: int) -> Data:

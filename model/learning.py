@@ -86,6 +86,8 @@ def learn(
         Failure: no readable photos of a label, weights that can't be had, a loss that is NaN.
     """
     keras.utils.set_random_seed(options.seed)
+    for label, count in sorted(data.strangers.items()):
+        watcher.tell(f"left out {count} photos of {label!r}, which has none in train/")
     if options.from_nothing:
         return _learn_from_nothing(data, options, folder, watcher)
     return _learn_in_stages(data, options, folder, watcher, prepared)

@@ -1,6 +1,6 @@
 """What `train-model` was asked for, and the recipes that follow from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from model.recipes import Recipe
@@ -65,7 +65,8 @@ class TrainOptions:
     def head_recipe(self) -> Recipe:
         """How a head on a frozen trunk is fitted."""
         rate = self.head_rate or HEAD_RATES[self.optimizer]
-        return self._recipe(rate, self.head_epochs, patience=max(8, self.head_epochs // 3))
+        recipe = self._recipe(rate, self.head_epochs, patience=max(8, self.head_epochs // 3))
+        return replace(recipe, rate_option="--head-rate")
 
     def tuning_recipe(self, seconds: float) -> Recipe:
         """How trunk and head go on together, within SECONDS (0: no budget)."""

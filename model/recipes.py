@@ -20,6 +20,7 @@ class Recipe:
     `schedule`: after it, `cosine`, `step` (a tenth at each third) or `constant`. `patience`: epochs
     without a better one, then it ends; 0: never. `average`: of the weights, over about an epoch.
     `mixup`: alpha of its Beta, 0: none. `seconds`: a budget that `epochs` are fitted to; 0: none.
+    `rate_option`: what sets its rate.
     """
 
     optimizer: str
@@ -36,6 +37,7 @@ class Recipe:
     average: bool = False
     seconds: float = 0.0
     seed: int = 0
+    rate_option: str = "--learning-rate"
 
     def said(self) -> dict[str, Any]:
         """What must be the same when a fitting goes on; its budget may be another."""

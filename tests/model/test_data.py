@@ -44,6 +44,16 @@ def test_photos_come_as_they_are_and_bad_ones_with_their_reason(tmp_path: Path) 
     assert "not an image" in str(photos["train/b/1.jpg"])
 
 
+def test_labels_without_train_photos_are_counted_and_hidden_files_are_none(tmp_path: Path) -> None:
+    folder = splits(tmp_path, "train/a", "train/b", "train/.ipynb_checkpoints", "test/c", "test/a")
+    (folder / "train" / "a" / "._0.jpg").write_bytes(b"of another program")
+    data = find_data(folder)
+    assert data.labels == ("a", "b")
+    assert len(data.of("train")) == 4
+    assert data.strangers == {"c": 2}
+    assert [example.label for example in data.of("test")] == ["a", "a"]
+
+
 def test_one_label_is_refused_and_named(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="'only'"):
         find_data(splits(tmp_path, "train/only"))

@@ -1,5 +1,6 @@
 """Trunk outputs, computed once a view and kept."""
 
+import sqlite3
 from pathlib import Path
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset.errors import Failure
 from model.augment import parse
 from model.cache import OutputsCache
 from model.data import Data, find_data
@@ -43,6 +45,20 @@ def counted(one: Extractor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(one.features, "predict_on_batch", spy)
     return seen
+
+
+def test_a_trunk_whose_outputs_are_no_numbers_is_refused_and_nothing_kept(tmp_path: Path) -> None:
+    data = splits(tmp_path / "data")
+    pixels = keras.Input((SIZE, SIZE, 3))
+    means = keras.layers.GlobalAveragePooling2D()(pixels)
+    for broken in (float("nan"), 1e6):
+        network = keras.Model(pixels, keras.layers.Rescaling(broken)(means))
+        cache = OutputsCache(tmp_path / "cache", "broken")
+        with pytest.raises(Failure, match="--weights are broken"):
+            Extractor(network, cache).outputs(data, "train", Views())
+        base = sqlite3.connect(cache.path)
+        assert base.execute("SELECT count(*) FROM outputs").fetchone() == (0,)
+        base.close()
 
 
 def test_a_view_goes_through_the_trunk_once(

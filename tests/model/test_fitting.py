@@ -10,6 +10,7 @@ import pytest
 from dataset.errors import Failure
 from model.feeds import OutputsFeed
 from model.fitting import Check, Progress, fit, predict
+from model.options import TrainOptions
 from model.recipes import Recipe
 
 RECIPE = Recipe(
@@ -83,6 +84,12 @@ def test_a_loss_that_is_no_number_ends_with_the_remedy(tmp_path: Path, optimizer
     wild = replace(RECIPE, optimizer=optimizer, rate=1e30, warm_up=0, average=False)
     with pytest.raises(Failure, match=r"NaN in epoch .*--learning-rate"):
         run(tmp_path / "run", wild)
+
+
+def test_the_remedy_for_a_head_is_the_option_of_its_rate(tmp_path: Path) -> None:
+    recipe = TrainOptions(data=tmp_path, out=tmp_path, head_rate=1e30, warm_up=0).head_recipe()
+    with pytest.raises(Failure, match=r"NaN in epoch .*--head-rate than 1e\+30"):
+        run(tmp_path / "run", replace(recipe, batch_size=8))
 
 
 def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
