@@ -88,6 +88,8 @@ def learn(
     keras.utils.set_random_seed(options.seed)
     for label, count in sorted(data.strangers.items()):
         watcher.tell(f"left out {count} photos of {label!r}, which has none in train/")
+    if not data.of("validation"):
+        watcher.tell("no validation photos: the last epoch is kept, and shares are not calibrated")
     if options.from_nothing:
         return _learn_from_nothing(data, options, folder, watcher)
     return _learn_in_stages(data, options, folder, watcher, prepared)
