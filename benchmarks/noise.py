@@ -8,6 +8,7 @@ folder's validation photos, which no training sees. Both sides train on the same
 photos and seeds.
 """
 
+import itertools
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -84,29 +85,31 @@ def main(photos: Path, weights: str, seeds: int, cache: Path | None) -> None:
     data = find_data(photos)
     options = TrainOptions(data=photos, out=photos, weights=weights, fine_tune=0, cache=cache)
     prepared = prepare(options)
-    rows = []
-    for share in FLIPPED:
-        found = np.zeros((seeds, 2))
-        for seed in range(seeds):
-            seen = noisy(data, share, seed)
-            for side, robust in enumerate((False, True)):
-                asked = replace(options, noise_robust=robust, seed=seed)
-                found[seed, side] = accuracy(seen, asked, prepared)
-                keras.utils.clear_session(free_memory=True)
-            click.echo(
-                f"{share:.0%} flipped, seed {seed}: {found[seed, 0]:.3f} {found[seed, 1]:.3f}"
-            )
-        gains = found[:, 1] - found[:, 0]
-        spread = f" ± {gains.std(ddof=1) / seeds**0.5:.3f}" if seeds > 1 else ""
-        plain, robust_ = found.mean(axis=0)
-        rows.append(
-            (f"{share:.0%}", f"{plain:.3f}", f"{robust_:.3f}", f"{gains.mean():+.3f}{spread}")
-        )
+    found = np.zeros((len(FLIPPED), seeds, 2))
+    for seed, (row, share) in itertools.product(range(seeds), enumerate(FLIPPED)):
+        seen = noisy(data, share, seed)
+        for side, robust in enumerate((False, True)):
+            asked = replace(options, noise_robust=robust, seed=seed)
+            found[row, seed, side] = accuracy(seen, asked, prepared)
+            keras.utils.clear_session(free_memory=True)
+        plain, robust_ = found[row, seed]
+        click.echo(f"{share:.0%} flipped, seed {seed}: {plain:.3f} plain, {robust_:.3f} robust")
     click.echo(
         f"{len(data.of('train'))} photos to train and validate on, {len(data.of('validation'))}"
         f" to test on; means of {seeds} seeds, the gain with its standard error"
     )
-    click.echo(table(("labels flipped", "plain", "--noise-robust", "gain"), rows))
+    click.echo(table(("labels flipped", "plain", "--noise-robust", "gain"), lines(found)))
+
+
+def lines(found: np.ndarray) -> list[tuple[str, str, str, str]]:
+    """The table of FOUND, (shares, seeds, 2): means over the seeds."""
+    rows = []
+    for share, pairs in zip(FLIPPED, found, strict=True):
+        gains = pairs[:, 1] - pairs[:, 0]
+        spread = f" ± {gains.std(ddof=1) / len(gains) ** 0.5:.3f}" if len(gains) > 1 else ""
+        plain, robust = (f"{mean:.3f}" for mean in pairs.mean(axis=0))
+        rows.append((f"{share:.0%}", plain, robust, f"{gains.mean():+.3f}{spread}"))
+    return rows
 
 
 if __name__ == "__main__":
