@@ -19,14 +19,10 @@ CLOTHING = SHARED / "data" / "clothing" / "validation"
 TRUNK = SHARED / "weights" / "inception_v3_nsfwjs.weights.h5"
 LABELS = ("dress", "pants", "shoes", "t-shirt")
 
-pytestmark = [
-    pytest.mark.skipif(
-        not (CLOTHING.is_dir() and TRUNK.is_file()),
-        reason=f"needs the garment photos {CLOTHING} and the trunk {TRUNK}",
-    ),
-    # One worker: its fixture is dear.
-    pytest.mark.xdist_group("whole way"),
-]
+pytestmark = pytest.mark.skipif(
+    not (CLOTHING.is_dir() and TRUNK.is_file()),
+    reason=f"needs the garment photos {CLOTHING} and the trunk {TRUNK}",
+)
 
 
 def command(folder: Path, *arguments: str) -> str:

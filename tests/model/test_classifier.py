@@ -8,9 +8,6 @@ from PIL import Image
 from model import classifier
 from model.data import boxed
 
-# One worker: its fixture is dear.
-pytestmark = pytest.mark.xdist_group("classifier")
-
 SIZE = 75
 
 

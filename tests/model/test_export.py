@@ -17,9 +17,6 @@ from model.export_cli import export_model
 from tests.model import exporting
 from tests.model.exporting import LABELS
 
-# One worker: its fixture is dear.
-pytestmark = pytest.mark.xdist_group("export")
-
 README = Path(__file__).parents[2] / "README.md"
 NAMES = {"saved_model": "saved_model", "onnx": "model.onnx", "litert": "model.tflite"}
 

@@ -13,9 +13,6 @@ import pytest
 
 from tests.model.drawn import command, draw_splits, random_trunk, run
 
-# One worker: its fixture is a training.
-pytestmark = pytest.mark.xdist_group("stages")
-
 OPTIONS = (
     *("--weights", "trunk.weights.h5", "--fine-tune", "2", "--epochs", "3", "--head-epochs", "20"),
     *("--batch-size", "8", "--precision", "float32", "--time-budget", "none", "--patience", "0"),

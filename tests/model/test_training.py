@@ -14,9 +14,6 @@ from sklearn.metrics import accuracy_score, f1_score
 from tests.model import drawn
 from tests.model.drawn import draw_splits
 
-# One worker: its fixture is a training.
-pytestmark = pytest.mark.xdist_group("training")
-
 COLOURS = {"рубашка поло": "red", "dress": "blue"}
 
 
