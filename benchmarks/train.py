@@ -247,7 +247,7 @@ def our_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
     from dataset import backend
 
     backend.load()
-    from model import augment, classifier, precision
+    from model import classifier, precision
     from model.data import find_data, targets_of
     from model.feeds import Pixels, PixelsFeed
     from model.fitting import Check, fit
@@ -272,7 +272,7 @@ def our_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
             Pixels(data, examples, SIZE),
             np.eye(len(found.labels), dtype=np.float32)[targets_of(examples, found.labels)],
             np.ones(len(examples), np.float32),
-            augment.parse(options.augment.split(",")),
+            options.augmentation,
             seed=0,
         )
     )

@@ -18,7 +18,6 @@ from dataset.states import load_state, save_state
 from model import augment
 from model.augment import Augmentation
 from model.cache import default_folder
-from model.classifier import both_sides
 from model.crops import crop_data, cropped_already
 from model.data import Data, targets_of
 from model.features import Views, raw_logits
@@ -179,8 +178,7 @@ class Bench:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The classes that LEARNED names for the photos of SPLIT, and those that are right."""
         if learned.kept != HEAD:
-            network = both_sides(learned.network) if options.both_sides else learned.network
-            examples, logits = raw_logits(network, data, split, {})
+            examples, logits = raw_logits(learned.judging(options), data, split, {})
             return logits.argmax(axis=1), targets_of(examples, data.labels)
         views = MIRROR if options.both_sides else Views()
         outputs = self.prepared.extractor.outputs(data, split, views)

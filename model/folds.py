@@ -15,7 +15,7 @@ from dataset.errors import Failure
 from dataset.export import write_json
 from dataset.options import plain
 from dataset.states import load_state, save_state
-from model import calibration, classifier, report
+from model import calibration, report
 from model.data import Data, Example, find_data, targets_of
 from model.features import raw_logits
 from model.judged import Judged
@@ -101,9 +101,7 @@ def _judged_fold(data: Data, options: TrainOptions, part: Path, number: int) -> 
         watcher = Watcher(folder)
         learned = learn(data, options, folder, watcher)
         watcher.close()
-        network = learned.network
-        network = classifier.both_sides(network) if options.both_sides else network
-        examples, shares = _shares(network, data)
+        examples, shares = _shares(learned.judging(options), data)
         save_state(folder / DONE, [example.path for example in examples], [shares])
         keras.utils.clear_session()
     fold = Fold(examples, shares, targets_of(examples, data.labels))

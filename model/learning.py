@@ -13,7 +13,7 @@ import numpy as np
 
 from dataset.downloads import digest_of
 from dataset.errors import Failure
-from model import augment, classifier, noise, precision
+from model import classifier, noise, precision
 from model.cache import OutputsCache, default_folder
 from model.data import Data, Example, class_weights, targets_of
 from model.features import Extractor, Outputs, Views
@@ -60,6 +60,10 @@ class Learned:
     unreadable: Mapping[str, str]
     said: dict[str, str] = field(default_factory=dict)
 
+    def judging(self, options: TrainOptions) -> keras.Model:
+        """The network as it judges photos: pixels -> logits, of both sides where OPTIONS say so."""
+        return classifier.both_sides(self.network) if options.both_sides else self.network
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -101,7 +105,7 @@ def _learn_in_stages(
     began = time.monotonic()
     prepared = prepared or prepare(options)
     trunk, extractor, chosen = prepared.trunk, prepared.extractor, prepared.precision
-    views = Views(augment.parse(options.augment.split(",")), options.views)
+    views = Views(options.augmentation, options.views)
     train = extractor.outputs(data, "train", views)
     validation = extractor.outputs(data, "validation", Views())
     unreadable = train.unreadable | validation.unreadable
@@ -231,6 +235,14 @@ def name_unreadable(data: Data, unreadable: Mapping[str, str], watcher: Watcher)
         watcher.tell(f"left out {data.folder / path}: {reason}")
 
 
+def _pixels_feed(
+    pixels: Pixels, targets: np.ndarray, weights: np.ndarray, classes: int, options: TrainOptions
+) -> PixelsFeed:
+    """PIXELS of TARGETS, (n,) int, that count as WEIGHTS say, augmented as OPTIONS say."""
+    shares = np.eye(classes, dtype=np.float32)[targets]
+    return PixelsFeed(pixels, shares, weights, options.augmentation, options.seed)
+
+
 def _fine_tune(
     network: keras.Model,
     data: Data,
@@ -244,13 +256,8 @@ def _fine_tune(
 ) -> Progress:
     classifier.train_blocks(network.get_layer("features"), options.fine_tune)
     size = options.image_size
-    feed = PixelsFeed(
-        Pixels(data.folder, train.examples, size),
-        np.eye(len(data.labels), dtype=np.float32)[train.targets],
-        weights,
-        augment.parse(options.augment.split(",")),
-        options.seed,
-    )
+    pixels = Pixels(data.folder, train.examples, size)
+    feed = _pixels_feed(pixels, train.targets, weights, len(data.labels), options)
     check = Check(Pixels(data.folder, validation.examples, size).logits, validation.targets)
     recipe = options.tuning_recipe(seconds)
     return fit(network, feed, check, recipe, folder / "tuning.npz", partial(watcher.show, TUNING))
@@ -274,13 +281,8 @@ def _learn_from_nothing(
     name_unreadable(data, unreadable, watcher)
     targets = {split: targets_of(some.examples, data.labels) for split, some in pixels.items()}
     refuse_missing(data, targets["train"])
-    feed = PixelsFeed(
-        pixels["train"],
-        np.eye(len(data.labels), dtype=np.float32)[targets["train"]],
-        weights_of(targets["train"], len(data.labels), options),
-        augment.parse(options.augment.split(",")),
-        options.seed,
-    )
+    weights = weights_of(targets["train"], len(data.labels), options)
+    feed = _pixels_feed(pixels["train"], targets["train"], weights, len(data.labels), options)
     check = Check(pixels["validation"].logits, targets["validation"])
     recipe = options.whole_recipe(options.seconds)
     progress = fit(network, feed, check, recipe, folder / "whole.npz", partial(watcher.show, WHOLE))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from model.augment import Augmentation, parse
 from model.recipes import Recipe
 
 HEAD_EPOCHS, TUNING_EPOCHS, WHOLE_EPOCHS = 60, 12, 30
@@ -56,6 +57,11 @@ class TrainOptions:
     seed: int = 0
     folds: int = 0
     resume: bool = False
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What `augment` says, read."""
+        return parse(self.augment.split(","))
 
     @property
     def from_nothing(self) -> bool:

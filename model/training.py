@@ -18,7 +18,7 @@ from tqdm import tqdm
 from dataset.errors import BadInput, Failure
 from dataset.export import write_json
 from dataset.options import plain
-from model import augment, classifier, report
+from model import classifier, report
 from model.augmented import samples_png
 from model.data import Data, Example, find_data
 from model.features import raw_logits
@@ -61,7 +61,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
         watcher = Watcher(part)
         learned = learn(data, options, part, watcher)
         watcher.close()
-        network = classifier.both_sides(learned.network) if options.both_sides else learned.network
+        network = learned.judging(options)
         judged = judge(data, network, learned, options, watcher)
         return write_run(part, judged, network, time.time() - began)
 
@@ -159,12 +159,7 @@ def judge(
             "kept": learned.kept,
         },
         facts={"backend": keras.backend.backend(), **learned.said},
-        samples=samples_png(
-            data,
-            learned.examples["train"],
-            augment.parse(options.augment.split(",")),
-            options.seed,
-        ),
+        samples=samples_png(data, learned.examples["train"], options.augmentation, options.seed),
     )
 
 
