@@ -9,7 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from dataset.errors import Failure, first_line
+from dataset.errors import BadInput, Failure, first_line
+
+
+def refuse_taken(out: Path, instead: str) -> None:
+    """Raise BadInput, which ends with INSTEAD, when OUT is there and is not an empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"--out {out} is there already; {instead}")
+
+
+def make_folder(folder: Path, out: Path) -> None:
+    """Make FOLDER, where what goes to OUT is worked on.
+
+    Raises:
+        BadInput: it can't be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {out}: {error.strerror}; name another folder") from error
 
 
 def save_state(path: Path, said: Any, values: Iterable[np.ndarray]) -> None:

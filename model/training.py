@@ -18,6 +18,7 @@ from tqdm import tqdm
 from dataset.errors import BadInput, Failure
 from dataset.export import write_json
 from dataset.options import plain
+from dataset.states import make_folder, refuse_taken
 from model import classifier, report
 from model.augmented import samples_png
 from model.data import Data, Example, find_data
@@ -85,7 +86,7 @@ def begin(options: Resumable) -> Path:
     Raises:
         BadInput: --out is taken, or --resume has nothing to go on from.
     """
-    refuse_taken(options.out)
+    refuse_taken(options.out, "name a new folder for this run")
     part = options.out.with_name(options.out.name + ".unfinished")
     asked = {n: v for n, v in plain(options).items() if n not in MOVABLE}
     asked = json.loads(json.dumps(asked))
@@ -96,18 +97,9 @@ def begin(options: Resumable) -> Path:
         raise BadInput(
             f"{part} is a training that was cut off; go on with --resume, or remove the folder"
         )
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise BadInput(f"--out {options.out}: {error.strerror}; name another folder") from error
+    make_folder(part, options.out)
     write_json(asked, part / ASKED)
     return part
-
-
-def refuse_taken(out: Path) -> None:
-    """Raise BadInput when OUT is there and is not empty: no run is overwritten."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"--out {out} is there already; name a new folder for this run")
 
 
 def _refuse_other(part: Path, asked: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from dataset.pose.models import GATE, SUFFIX, description_of
 from dataset.pose.network import ARCHITECTURES, build_hrnet
 from dataset.pose.registry import DEFAULT
 from dataset.pose.samples import Augmentation, Opened, Samples
-from dataset.states import load_state, save_state
+from dataset.states import load_state, make_folder, refuse_taken, save_state
 
 # As published: Adam, its rate a tenth after 170 of 210 epochs and a hundredth after 200.
 DECAYS = (170 / 210, 200 / 210)
@@ -203,14 +203,8 @@ def begin(options: PoseTraining) -> Progress:
     Raises:
         BadInput: it is there already, or can't be made.
     """
-    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-        raise BadInput(
-            f"--out {options.out} is there already; name a new folder, or go on with --resume"
-        )
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--out {options.out}: {error.strerror}; name another folder") from error
+    refuse_taken(options.out, "name a new folder, or go on with --resume")
+    make_folder(options.out, options.out)
     return Progress()
 
 
