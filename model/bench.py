@@ -24,6 +24,7 @@ from model.features import Views, raw_logits
 from model.heads import head_logits
 from model.learning import HEAD, Learned, Prepared, learn, name_unreadable, prepare
 from model.options import TrainOptions
+from model.origins import origins
 from model.steps import BEST, USEFUL, Step
 from model.training import Watcher
 
@@ -93,7 +94,8 @@ class Bench:
         self.base = base
         self.prepared: Prepared = prepare(base)
         test = self.prepared.extractor.outputs(data, "test", Views())
-        self.examples, self.targets = test.examples, test.targets
+        self.examples = test.examples
+        self.groups = origins(data.folder, test.examples).groups
         name_unreadable(data, test.unreadable, Watcher(part))
 
     def run(self, number: int, step: Step, before: Sequence[Row]) -> Row:

@@ -11,7 +11,6 @@ from model import compare_papers
 from model.bench import Bench, CompareOptions, Row
 from model.data import find_data
 from model.intervals import interval, resampling
-from model.origins import origins
 from model.run_facts import versions
 from model.steps import read_steps
 from model.training import run_folder
@@ -53,8 +52,7 @@ def _compared(row: Row, rows: Sequence[Row], bench: Bench) -> dict[str, Any]:
     }
     if row.note:
         return found
-    groups = origins(bench.plain.folder, bench.examples).groups
-    draw = resampling(groups, len(row.right), RESAMPLES, bench.options.seed)
+    draw = resampling(bench.groups, len(row.right), RESAMPLES, bench.options.seed)
     base = next((one for one in rows if one.step.name == row.base and not one.note), None)
     columns_ = [row.right, np.ones(len(row.right))]
     if base is not None:
