@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 class Scalars:
@@ -9,6 +10,7 @@ class Scalars:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.writers: dict[str, Any] = {}
 
     def write(self, stage: str, epoch: int, figures: Mapping[str, float]) -> None:
         """FIGURES of EPOCH, from 1, of STAGE."""
@@ -20,8 +22,11 @@ class Scalars:
         metadata = tf.compat.v1.SummaryMetadata(
             plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
         )
-        writer = tf.summary.create_file_writer(str(self.folder / stage.replace(" ", "-")))
+        if stage not in self.writers:
+            place = str(self.folder / stage.replace(" ", "-"))
+            self.writers[stage] = tf.summary.create_file_writer(place)
+        writer = self.writers[stage]
         with writer.as_default(step=epoch):
             for name, value in figures.items():
                 tf.summary.write(name, tf.constant(value, tf.float32), metadata=metadata)
-        writer.close()
+        writer.flush()
