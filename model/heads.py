@@ -67,9 +67,14 @@ def _grams(train: np.ndarray, validation: np.ndarray, tap: str) -> tuple[np.ndar
     """Inner products of levelled outputs of TAP: train by train, and validation by train."""
     places = columns([tap])
     one, other = train[:, places].astype(np.float32), validation[:, places].astype(np.float32)
-    mean, spread = one.mean(axis=0), one.std(axis=0) + LEAST_SPREAD
-    one, other = (one - mean) / spread, (other - mean) / spread
+    one, other = _levelled(one, other)
     return one @ one.T / len(places), other @ one.T / len(places)
+
+
+def _levelled(values: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """VALUES and OTHER, (…, width), by the means and the spreads of VALUES."""
+    mean, spread = values.mean(axis=0), values.std(axis=0) + LEAST_SPREAD
+    return (values - mean) / spread, (other - mean) / spread
 
 
 def quick_logits(
@@ -83,8 +88,7 @@ def quick_logits(
 
     In closed form, each of the n examples counting as WEIGHTS, (n,), say; seconds for thousands.
     """
-    mean, spread = values.mean(axis=0), values.std(axis=0) + LEAST_SPREAD
-    one, two = (values - mean) / spread, (other - mean) / spread
+    one, two = _levelled(values, other)
     root = np.sqrt(weights / weights.mean())[:, None]
     wanted = np.eye(classes, dtype=np.float32)[targets]
     centre = (wanted * root**2).sum(axis=0) / (root**2).sum()
