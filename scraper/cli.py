@@ -17,8 +17,8 @@ from dataset.options import (
 
 if TYPE_CHECKING:
     from dataset.labels import Vocabulary
-    from scraper.run import Work
     from scraper.spiders.base import HashtagSpider
+    from scraper.work import Work
 
 # What --check looks for where no tag is named.
 CHECK_WORD = "polo"
@@ -171,8 +171,8 @@ def crawl(
     if check or dry_run:
         _look(spider, labels, words, check, live, verbose)
         return
-    from scraper.run import CrawlOptions
     from scraper.run import crawl as run_crawl
+    from scraper.work import CrawlOptions
 
     options = CrawlOptions(site, words, catalogue, images, max_images, verbose)
     _conclude(run_crawl(options, spider, labels))

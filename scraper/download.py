@@ -12,6 +12,7 @@ from scraper.credentials import hide
 from scraper.fetching import Refused
 from scraper.settings import crawl_settings
 from scraper.spiders.base import Answer, Ask, HashtagSpider
+from scraper.stopping import Stop, Stopped
 
 ROBOTS, REDIRECTS = "robots.txt", "too many redirects"
 # Where an Ask led to and what it answered, or why there is no answer.
@@ -19,8 +20,12 @@ Download = Callable[[Ask], Awaitable[tuple[str, Answer] | Refused]]
 Main = Callable[[Download], Awaitable[None]]
 
 
-def run_with_downloader(main: Main, spider: HashtagSpider, verbose: bool) -> bool:
+def run_with_downloader(
+    main: Main, spider: HashtagSpider, verbose: bool, stop: Stop | None = None
+) -> bool:
     """Run MAIN with a downloader for SPIDER; whether it came to its end, which Ctrl-C prevents.
+
+    STOP, which Ctrl-C asks: what is being downloaded then is, and the next download raises Stopped.
 
     VERBOSE logs every request, without the spider's secrets.
 
@@ -28,9 +33,11 @@ def run_with_downloader(main: Main, spider: HashtagSpider, verbose: bool) -> boo
         Whatever MAIN raises.
     """
     result: dict[str, Any] = {"ended": False, "crash": None}
+    stop = stop or Stop()
     process = CrawlerProcess(crawl_settings(verbose, spider.named, spider.allow_private))
-    process.crawl(_Lender, main=main, secrets=spider.secrets, result=result)
-    process.start()
+    process.crawl(_Lender, main=main, secrets=spider.secrets, result=result, stop=stop)
+    with stop.on_signals():
+        process.start(install_signal_handlers=False)
     if result["crash"] is not None:
         raise result["crash"]
     return bool(result["ended"])
@@ -41,20 +48,25 @@ class _Lender(scrapy.Spider):
 
     name = "fashion-tagger"
 
-    def __init__(self, main: Main, secrets: Mapping[str, str], result: dict[str, Any]) -> None:
+    def __init__(
+        self, main: Main, secrets: Mapping[str, str], result: dict[str, Any], stop: Stop
+    ) -> None:
         super().__init__()
-        self.main, self.secrets, self.result = main, secrets, result
+        self.main, self.secrets, self.result, self.stop = main, secrets, result, stop
 
     async def start(self) -> AsyncIterator[Any]:
         try:
             await self.main(self.download)
             self.result["ended"] = True
+        except Stopped:
+            self.result["ended"] = False
         except Exception as error:  # noqa: BLE001 - Scrapy would only log it; the caller raises it
             self.result["crash"] = error
         return
         yield
 
     async def download(self, ask: Ask) -> tuple[str, Answer] | Refused:
+        self.stop.check()
         outcome = await self._download(ask)
         if isinstance(outcome, Refused):
             said = f"{outcome.reason} {ask.url}"
@@ -94,8 +106,10 @@ def _network_reason(error: Exception) -> str:
         return "timeout"
     if "certificate" in f"{error} {error.__cause__}":
         return "the certificate is not to be trusted"
-    if "Cancel" in name or "DataLoss" in name:
-        return "too large or cut off"
+    if "Cancel" in name:
+        return "too large"
+    if "DataLoss" in name:
+        return "cut off"
     known = {"Resolve": "host not found", "Refused": "nothing listens there"}
     said = next((said for part, said in known.items() if part in name), name)
     return f"no connection ({said})"

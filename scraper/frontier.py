@@ -64,7 +64,7 @@ def save_page(session: Session, search: Search, page: Page) -> None:
     search.posts += len(page.posts)
     search.total = page.total if page.total is not None else search.total
     if page.next_cursor is None or page.next_cursor == search.cursor:
-        search.state = "finished"
+        search.state, search.worker_id = "finished", None
     search.cursor = page.next_cursor
     search.later = page.later_cursor or search.later
 
@@ -93,8 +93,10 @@ def _of_searches(site: str, hashtags: Sequence[str]) -> sa.Select[Any]:
     )
 
 
-def wanted(session: Session, site: str, hashtags: Sequence[str], limit: int) -> list[Wanted]:
-    """At most LIMIT photos still to fetch of SITE's posts that were found under HASHTAGS."""
+def claim(
+    session: Session, site: str, hashtags: Sequence[str], limit: int, worker: int
+) -> list[Wanted]:
+    """At most LIMIT photos of SITE's posts found under HASHTAGS, for WORKER alone to fetch."""
     rows = session.execute(
         sa.select(
             Sighting.url,
@@ -103,15 +105,40 @@ def wanted(session: Session, site: str, hashtags: Sequence[str], limit: int) -> 
             sa.func.min(Sighting.key),
         )
         .join(PostRow, PostRow.id == Sighting.post_id)
-        .where(Sighting.state == "wanted", Sighting.post_id.in_(_of_searches(site, hashtags)))
+        .where(
+            Sighting.state == "wanted",
+            # A post that came later may show a photo that somebody is fetching.
+            Sighting.url.not_in(sa.select(Sighting.url).where(Sighting.worker_id.is_not(None))),
+            Sighting.post_id.in_(_of_searches(site, hashtags)),
+        )
         .group_by(Sighting.url)
         .order_by(sa.func.min(Sighting.id))
         .limit(limit)
     )
-    return [
+    found = [
         Wanted(url, tuple(fallbacks.split("\n")) if fallbacks else (), post, key)
         for url, fallbacks, post, key in rows
     ]
+    session.execute(
+        sa.update(Sighting)
+        .where(Sighting.url.in_([one.url for one in found]), Sighting.state == "wanted")
+        .values(worker_id=worker)
+        .execution_options(synchronize_session=False)
+    )
+    return found
+
+
+def in_hand(session: Session, site: str, hashtags: Sequence[str]) -> int:
+    """How many photos of SITE's posts found under HASHTAGS are being fetched by somebody."""
+    return (
+        session.scalar(
+            sa.select(sa.func.count(Sighting.url.distinct())).where(
+                Sighting.worker_id.is_not(None),
+                Sighting.post_id.in_(_of_searches(site, hashtags)),
+            )
+        )
+        or 0
+    )
 
 
 def stored_count(session: Session, site: str, hashtags: Sequence[str]) -> int:
@@ -125,6 +152,17 @@ def stored_count(session: Session, site: str, hashtags: Sequence[str]) -> int:
         )
         or 0
     )
+
+
+def room(session: Session, site: str, words: Sequence[str], max_images: int | None) -> int | None:
+    """How many of MAX_IMAGES images the tag of WORDS still lacks; None where it may have any."""
+    return None if max_images is None else max_images - stored_count(session, site, words)
+
+
+def let_go(search: Search, worker: int) -> None:
+    """SEARCH is anybody's to go on with, if it was WORKER's."""
+    if search.worker_id == worker:
+        search.worker_id = None
 
 
 def refuse(session: Session, url: str, refused: Refused) -> None:
@@ -179,6 +217,6 @@ def _settle(
     session.execute(
         sa.update(Sighting)
         .where(Sighting.url == url, Sighting.state == "wanted")
-        .values(state=state, reason=reason, image_id=image_id)
+        .values(state=state, reason=reason, image_id=image_id, worker_id=None)
         .execution_options(synchronize_session=False)
     )

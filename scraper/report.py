@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from dataset.catalogue.tables import OR
+
 HEAD = ("tag", "search", "pages", "posts", "new", "duplicates", "near dup.", "refused", "ended")
 
 
@@ -24,6 +26,11 @@ class Tally:
     refused: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     ended: str = "interrupted"
+
+    @property
+    def words(self) -> list[str]:
+        """The words that the search asks for together."""
+        return self.hashtag.split(OR)
 
 
 def rows(tallies: Sequence[Tally]) -> list[tuple[str, ...]]:

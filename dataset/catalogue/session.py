@@ -1,19 +1,49 @@
 """Opening a catalogue: made, brought up to date, or refused when it is newer than we are."""
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from dataset.errors import BadInput, Failure
+from dataset.errors import BadInput, Failure, first_line
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 # The newest revision in migrations/versions: known here so that Alembic loads only when needed.
-HEAD = "0005"
+HEAD = "0006"
 BUSY_TIMEOUT_MS = 30_000
+DAMAGED = "the file is not a catalogue or is damaged; name another one with --catalogue"
+FULL = "nothing that was finished is lost: make room, then repeat the command"
+# Words of SQLite's -> what to do.
+REMEDIES = {
+    "not a database": DAMAGED,
+    "malformed": DAMAGED,
+    "locked": "another program holds it; try again when that one has ended",
+    "disk is full": FULL,
+    "disk I/O error": FULL,
+    "readonly database": "the file or its folder can't be written; make it so, or name another"
+    " with --catalogue",
+    "unable to open": "check that the folder exists and can be written",
+}
+
+
+class Sessions(sessionmaker[Session]):
+    """Makes sessions on a catalogue. Those of `begin` write, and one at a time does.
+
+    They queue before they read, so that what they read still holds when they write.
+    """
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Session]:
+        """A session whose transaction is committed at the end."""
+        with super().begin() as session:
+            session.connection(execution_options={"sqlite_begin": "IMMEDIATE"})
+            yield session
 
 
 def catalogue_url(text: str) -> sa.URL:
@@ -41,14 +71,15 @@ def _without_password(text: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
-def open_catalogue(text: str, must_exist: bool = False) -> sessionmaker[Session]:
+def open_catalogue(text: str, must_exist: bool = False) -> Sessions:
     """Sessions on the catalogue TEXT (see `catalogue_url`), its tables brought up to date.
 
     An older SQLite catalogue is copied aside first, to NAME.before-REVISION.
 
     Raises:
         BadInput: no catalogue there and MUST_EXIST, or not a catalogue's address.
-        Failure: it can't be read or written, is damaged, or was made by a newer program.
+        Failure: it can't be read or written, is damaged, or was made by a newer program; the
+            sessions raise it too, whenever it comes to that.
     """
     url = catalogue_url(text)
     if must_exist:
@@ -57,21 +88,30 @@ def open_catalogue(text: str, must_exist: bool = False) -> sessionmaker[Session]
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _set_pragmas)
         sa.event.listen(engine, "begin", _begin)
+
+    def explain(context: ExceptionContext) -> None:
+        error = context.original_exception
+        if _remedy(error):
+            raise _failure(url, error) from error
+
+    sa.event.listen(engine, "handle_error", explain)
     try:
         _bring_up_to_date(engine, url)
     except (SQLAlchemyError, sqlite3.Error) as error:
-        reason = getattr(error, "orig", None) or error
-        raise Failure(f"catalogue {url.render_as_string()}: {reason}; {_remedy(error)}") from error
-    return sessionmaker(engine, expire_on_commit=False)
+        raise _failure(url, error) from error
+    return Sessions(engine, expire_on_commit=False)
 
 
-def _remedy(error: Exception) -> str:
+def _failure(url: sa.URL, error: BaseException) -> Failure:
+    reason = first_line(getattr(error, "orig", None) or error)
+    remedy = _remedy(error) or "check that the folder exists and can be written"
+    return Failure(f"catalogue {url.render_as_string()}: {reason}; {remedy}")
+
+
+def _remedy(error: BaseException) -> str | None:
+    """What to do about ERROR of a database; None where it may be a fault of ours."""
     text = str(error)
-    if "not a database" in text or "malformed" in text:
-        return "the file is not a catalogue or is damaged; name another one with --catalogue"
-    if "locked" in text:
-        return "another program holds it; try again when that one has ended"
-    return "check that the folder exists and can be written"
+    return next((remedy for sign, remedy in REMEDIES.items() if sign in text), None)
 
 
 def _refuse_missing(url: sa.URL) -> None:

@@ -37,6 +37,7 @@ class Search(Base):
     `state`: open, finished (its natural end), failed (`reason` says why; a later run goes on).
     `hashtag`: the word, or several with " or " between. `cursor`: what the spider needs to ask for
     the next page; None before the first. `later`: where a later run of the finished search begins.
+    `worker_id`: who is turning its pages.
     """
 
     __tablename__ = "searches"
@@ -54,6 +55,7 @@ class Search(Base):
     posts: Mapped[int] = mapped_column(default=0)
     started: Mapped[datetime] = mapped_column(default=now)
     changed: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+    worker_id: Mapped[int | None]
 
 
 class PostRow(Base):
@@ -133,7 +135,7 @@ class Sighting(Base):
 
     `state`: wanted (still to fetch), stored, or refused for `reason`.
     `fallbacks`: addresses to ask when `url` is not there, one a line. `key`: what the site calls
-    the photo, where its address changes.
+    the photo, where its address changes. `worker_id`: who is fetching it.
     """
 
     __tablename__ = "sightings"
@@ -148,25 +150,10 @@ class Sighting(Base):
     state: Mapped[str] = mapped_column(default="wanted", index=True)
     reason: Mapped[str | None]
     image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)
+    worker_id: Mapped[int | None] = mapped_column(index=True)
 
     post: Mapped[PostRow] = relationship(back_populates="sightings")
     image: Mapped[ImageRow | None] = relationship(back_populates="sightings")
-
-
-class AskedHashtag(Base):
-    """A hashtag that an account asked a site for, where it may ask for ALLOWED in seven days.
-
-    `account`: a digest of whose credentials these are.
-    """
-
-    __tablename__ = "asked_hashtags"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    site: Mapped[str]
-    account: Mapped[str]
-    hashtag: Mapped[str]
-    allowed: Mapped[int]
-    asked: Mapped[datetime] = mapped_column(default=now, index=True)
 
 
 class Decision(Base):

@@ -59,12 +59,15 @@ def fingerprints_of(session: Session, images: Sequence[int]) -> dict[int, Finger
     return found
 
 
-def load_views(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of all images with a fingerprint: ids (n,), views (n, 8) uint64, compared (n,) bool."""
+def load_views(session: Session, after: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of all images with a fingerprint: ids (n,), views (n, 8) uint64, compared (n,) bool.
+
+    AFTER: only of those whose id is larger.
+    """
     query = (
         sa.select(FingerprintRow.image_id, FingerprintRow.views, FingerprintRow.compared)
         .join(ImageRow, ImageRow.id == FingerprintRow.image_id)
-        .where(ImageRow.state == "stored")
+        .where(ImageRow.state == "stored", FingerprintRow.image_id > after)
         .order_by(FingerprintRow.image_id)
     )
     ids, views, compared = [], bytearray(), []
@@ -85,12 +88,23 @@ class KnownPhotos:
     def __init__(self, session: Session) -> None:
         ids, views, _ = load_views(session)
         self._ids = ids.tolist()
+        self._newest = max(self._ids, default=0)
         self._whole = HashIndex(views[:, 0])
+
+    def catch_up(self, session: Session) -> None:
+        """Learn of photos that other processes have kept since."""
+        ids, views, _ = load_views(session, after=self._newest)
+        for image, view in zip(ids.tolist(), views[:, 0].tolist(), strict=True):
+            self._add(image, view)
 
     def add(self, image: int, looks: Looks) -> None:
         """The image with the id IMAGE is known from now on."""
+        self._add(image, int(looks.fingerprint.views[0]))
+
+    def _add(self, image: int, whole: int) -> None:
         self._ids.append(image)
-        self._whole.add(int(looks.fingerprint.views[0]))
+        self._newest = max(self._newest, image)
+        self._whole.add(whole)
 
     def alike(self, session: Session, looks: Looks) -> list[tuple[int, bool, float]]:
         """Images that are or may be the photo of LOOKS: id, mirrored, likeness; the likest first.
@@ -100,14 +114,16 @@ class KnownPhotos:
         places, mirrored = near_one(looks.fingerprint.views, self._whole.hashes)
         near = [self._ids[place] for place in places]
         known = fingerprints_of(session, near)
-        mine = [looks.fingerprint] * len(near)
-        scores = likeness(mine, [known[image] for image in near], mirrored)
+        # Always the same one first: what two photos are must not hang on which of them came first.
+        pairs = [sorted((looks.fingerprint, known[i]), key=lambda one: one.packed) for i in near]
+        scores = likeness([pair[0] for pair in pairs], [pair[1] for pair in pairs], mirrored)
         found = zip(near, mirrored.tolist(), scores.tolist(), strict=True)
         return sorted((one for one in found if one[2] >= POSSIBLE), key=lambda one: -one[2])
 
 
 def keep_new(session: Session, image: ImageRow, looks: Looks, known: KnownPhotos) -> int | None:
     """Keep LOOKS of the new IMAGE and whom it is like; returns the cluster it belongs to."""
+    known.catch_up(session)
     alike = known.alike(session, looks)
     session.execute(sa.insert(FingerprintRow), [row_of(image.id, looks)])
     if alike:

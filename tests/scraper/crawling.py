@@ -4,7 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import fashion_tagger
@@ -32,10 +32,12 @@ def start(
     site: str = "lamoda",
     secrets: Mapping[str, str] | None = None,
     address: Sequence[str] = (),
+    before: Callable[[], None] | None = None,
 ) -> subprocess.Popen[str]:
     """`crawl SITE OPTIONS` in FOLDER, its catalogue there; SECRETS are in the environment.
 
-    ADDRESS: options that say where the site is, where it is not SHOP.
+    ADDRESS: options that say where the site is, where it is not SHOP. BEFORE: what the process does
+    first.
     """
     address = address or ("--site-url", shop.url, "--image-url", shop.url)
     return subprocess.Popen(
@@ -44,6 +46,7 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=before,
         env={
             **os.environ,
             "FASHION_TAGGER_CATALOGUE": str(folder / "c.sqlite"),

@@ -1,0 +1,39 @@
+"""More of the catalogue's tables: what crawling processes know of each other and of sites' limits."""
+
+from datetime import datetime
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from dataset.catalogue.tables import Base, now
+
+
+class Worker(Base):
+    """A process that crawls into the catalogue, and when it last gave a sign of life.
+
+    `process`: its number on `machine`; `born`: when it began there, since numbers come back.
+    """
+
+    __tablename__ = "workers"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy's own protocol
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    machine: Mapped[str]
+    process: Mapped[int]
+    born: Mapped[str]
+    beat: Mapped[datetime] = mapped_column(default=now)
+
+
+class AskedHashtag(Base):
+    """A hashtag that an account asked a site for, where it may ask for ALLOWED in seven days.
+
+    `account`: a digest of whose credentials these are.
+    """
+
+    __tablename__ = "asked_hashtags"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    site: Mapped[str]
+    account: Mapped[str]
+    hashtag: Mapped[str]
+    allowed: Mapped[int]
+    asked: Mapped[datetime] = mapped_column(default=now, index=True)

@@ -1,0 +1,85 @@
+"""One search: its pages in turn, each committed with the cursor behind it, and their photos."""
+
+from enum import Enum
+
+from sqlalchemy.orm import Session
+
+from scraper import frontier, leases, weekly
+from scraper.asking import read_page
+from scraper.download import Download
+from scraper.paging import Paging
+from scraper.photos import fetch_wanted
+from scraper.report import Tally
+from scraper.work import Work
+
+# Seconds until we look again at what other processes have in hand.
+LOOK_AGAIN = 1
+
+
+class Next(Enum):
+    """What a search needs next."""
+
+    PAGE = "a page"
+    WAIT = "what others have in hand"
+    FINISHED = "finished"
+    LIMIT = "limit"
+
+
+async def crawl_search(
+    work: Work, download: Download, tally: Tally, words: tuple[str, ...]
+) -> None:
+    """One search from where it stands to its end or the limit of the tag of WORDS."""
+    paging = Paging()
+    if work.spider.renews:
+        with work.sessions.begin() as session:
+            frontier.renew(session, work.options.site, tally.hashtag)
+    while True:
+        await fetch_wanted(work, download, tally, words)
+        with work.sessions.begin() as session:
+            needed, cursor = _next(session, work, tally, words)
+        if needed is Next.PAGE:
+            await turn_page(work, download, tally, cursor, paging)
+        elif needed is Next.WAIT:
+            await work.stop.sleep(LOOK_AGAIN)
+        else:
+            before = needed is Next.FINISHED and not tally.pages
+            tally.ended = "finished before" if before else needed.value
+            return
+
+
+def _next(
+    session: Session, work: Work, tally: Tally, words: tuple[str, ...]
+) -> tuple[Next, str | None]:
+    """What the search needs next; a page, at the cursor beside it, is this worker's to turn."""
+    site = work.options.site
+    leases.free_dead(session)
+    search = frontier.search_for(session, site, tally.hashtag)
+    room = frontier.room(session, site, words, work.options.max_images)
+    if room is not None and room <= 0:
+        frontier.let_go(search, work.worker)
+        return Next.LIMIT, None
+    busy = frontier.in_hand(session, site, tally.words)
+    if search.state == "finished":
+        return (Next.WAIT if busy else Next.FINISHED), None
+    full = room is not None and room <= frontier.in_hand(session, site, words)
+    if search.worker_id not in (None, work.worker) or full:
+        return Next.WAIT, None
+    weekly.claim(session, site, work.spider, tally.hashtag)
+    search.worker_id = work.worker
+    return Next.PAGE, search.cursor
+
+
+async def turn_page(
+    work: Work, download: Download, tally: Tally, cursor: str | None, paging: Paging
+) -> None:
+    """Ask for the page at CURSOR and commit its posts and the cursor behind it."""
+    page = paging.checked(await read_page(work.spider, download, tally.hashtag, cursor), cursor)
+    with work.sessions.begin() as session:
+        search = frontier.search_for(session, work.options.site, tally.hashtag)
+        if search.worker_id != work.worker or search.cursor != cursor:
+            # We were taken for dead, and another process went on.
+            return
+        frontier.save_page(session, search, page)
+    tally.pages += 1
+    tally.posts += len(page.posts)
+    tally.skipped.update(page.skipped)

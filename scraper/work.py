@@ -1,0 +1,55 @@
+"""One crawl under way: what was asked for, what it has at hand, and what it came to."""
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dataset.catalogue.session import Sessions
+from dataset.duplicates.known import KnownPhotos
+from dataset.errors import Failure
+from dataset.images import ImageStore
+from dataset.labels import Vocabulary
+from scraper.report import Tally
+from scraper.settings import AT_ONCE
+from scraper.spiders.base import HashtagSpider, Photo
+from scraper.stopping import Stop
+
+
+@dataclass(frozen=True)
+class CrawlOptions:
+    """What `crawl` was asked for. `max_images`: stored images a tag, over all runs."""
+
+    site: str
+    tags: tuple[str, ...]
+    catalogue: str
+    images: Path
+    max_images: int | None = None
+    verbose: bool = False
+
+
+@dataclass
+class Work:
+    """A crawl of one site. `worker`: its number in the catalogue; `bar`: photos so far."""
+
+    options: CrawlOptions
+    spider: HashtagSpider
+    vocabulary: Vocabulary
+    sessions: Sessions
+    store: ImageStore
+    known: KnownPhotos
+    worker: int
+    bar: Any
+    stop: Stop = field(default_factory=Stop)
+    tallies: list[Tally] = field(default_factory=list)
+    problems: list[Failure] = field(default_factory=list)
+    asked_again: dict[str, dict[str, Photo]] = field(default_factory=dict)
+    refused: bool = False
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        # A place is held until the commit: a kill loses at most AT_ONCE photos that came.
+        self.places = asyncio.Semaphore(AT_ONCE)
+        # Two tags may have a word in common: its search runs once at a time.
+        self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
