@@ -1,4 +1,4 @@
-"""More of the catalogue's tables: what crawling processes know of each other and of sites' limits."""
+"""More of the catalogue's tables: what crawls know of each other and of the limits of sites."""
 
 from datetime import datetime
 
