@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,10 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from dataset.errors import Failure, first_line
 
-# Pillow's own guard, set here so that every reader of ours has it: 50 MP, twice that is an error.
-Image.MAX_IMAGE_PIXELS = 50_000_000
+MOST_PIXELS = 50_000_000
+# Pillow's own guard, set here so that every reader of ours has it: it warns, twice that it refuses.
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Pillow's name of a format -> the file extension that it is kept under.
 EXTENSIONS = {
     "JPEG": "jpg",
@@ -40,6 +43,10 @@ class Unreadable(ValueError):  # noqa: N818 - reads as what happened
     """The bytes are no photo, or a broken one; the message says which."""
 
 
+class TooManyPixels(Unreadable):
+    """More than MOST_PIXELS."""
+
+
 def open_photo(source: Path | bytes, at_least: int | None = None) -> Image.Image:
     """The photo SOURCE as RGB, turned as its EXIF says, transparency on white.
 
@@ -47,7 +54,8 @@ def open_photo(source: Path | bytes, at_least: int | None = None) -> Image.Image
     long: faster. Its `info` holds only `format`, a key of EXTENSIONS.
 
     Raises:
-        Unreadable: not an image, cut off, or more than 100 megapixels.
+        TooManyPixels: it would be larger than any photo of use.
+        Unreadable: not an image, or cut off.
         OSError: SOURCE is a file that can't be read.
     """
     data = source if isinstance(source, bytes) else source.read_bytes()
@@ -60,8 +68,10 @@ def open_photo(source: Path | bytes, at_least: int | None = None) -> Image.Image
             return photo
     except UnidentifiedImageError as error:
         raise Unreadable("not an image of a kind that we read") from error
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(first_line(error)) from error
     # Pillow raises these and more for hostile files; each means that the photo can't be used.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise Unreadable(first_line(error)) from error
 
 

@@ -9,9 +9,10 @@ from dataset.errors import Failure
 from dataset.text_table import table
 from scraper.asking import GO_ON, page_of, read_answer, read_page
 from scraper.credentials import hide
-from scraper.download import Download, run_with_downloader
+from scraper.download import Download, run_side_by_side
 from scraper.hashtags import hashtags_in
 from scraper.report import counted
+from scraper.settings import Manners
 from scraper.spiders.base import Ask, HashtagSpider, Page, Post
 
 # A site may lead to its first posts in steps.
@@ -37,7 +38,7 @@ class Findings:
         self.good = self.good and good
 
 
-def check(spider: HashtagSpider, word: str, live: bool, verbose: bool) -> bool:
+def check(spider: HashtagSpider, word: str, live: bool, manners: Manners) -> bool:
     """Ask what `checks` of SPIDER say, and one search for WORD; print it; whether all was well.
 
     LIVE adds which fields of a post were found.
@@ -61,7 +62,7 @@ def check(spider: HashtagSpider, word: str, live: bool, verbose: bool) -> bool:
         except Failure as problem:
             findings.note(f"search for {word!r}", _said(problem, spider), good=False)
 
-    ended = run_with_downloader(main, spider, verbose)
+    ended = run_side_by_side([(main, spider)], manners)
     for line in findings.lines:
         click.echo(line)
     if live and pages:
@@ -176,7 +177,7 @@ def _unsaid(spider: HashtagSpider, searches: int) -> str:
     return f"{said}; a crawl would ask for {searches} of the {allowed} different hashtags of 7 days"
 
 
-def dry_run(spider: HashtagSpider, queries: Sequence[str], verbose: bool) -> bool:
+def dry_run(spider: HashtagSpider, queries: Sequence[str], manners: Manners) -> bool:
     """Print what a crawl of QUERIES would find, and take nothing; whether it could be asked."""
     problems: list[Failure] = []
 
@@ -186,7 +187,7 @@ def dry_run(spider: HashtagSpider, queries: Sequence[str], verbose: bool) -> boo
         except Failure as problem:
             problems.append(problem)
 
-    ended = run_with_downloader(main, spider, verbose)
+    ended = run_side_by_side([(main, spider)], manners)
     for problem in problems:
         raise Failure(_said(problem, spider))
     return ended

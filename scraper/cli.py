@@ -17,6 +17,7 @@ from dataset.options import (
 
 if TYPE_CHECKING:
     from dataset.labels import Vocabulary
+    from scraper.settings import Manners
     from scraper.spiders.base import HashtagSpider
     from scraper.work import Work
 
@@ -29,6 +30,13 @@ def _address(_ctx: click.Context, param: click.Parameter, value: str | None) -> 
         raise BadInput(
             f"{param.opts[0]}: {value!r} is no address; it starts with http:// or https://"
         )
+    return value
+
+
+def _contact(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    # It is sent in a header, which takes one line of plain letters.
+    if value is not None and not (value.isascii() and value.isprintable() and value.strip()):
+        raise BadInput(f"--contact {value!r}: write one mail or web address, in plain letters")
     return value
 
 
@@ -125,6 +133,20 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
     help="Also ask hosts of a private network that photos' addresses and redirects lead to; without"
     " it only those of --site-url and --image-url.",
 )
+@click.option(
+    "--contact",
+    callback=_contact,
+    metavar="TEXT",
+    help="Your mail or web address, for site owners: it stands in the user agent.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait so long for an answer, to its last byte.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show every request.")
 @click.option(
     "--list",
@@ -148,6 +170,8 @@ def crawl(
     live: bool,
     dry_run: bool,
     allow_private: bool,
+    contact: str | None,
+    timeout: float,
     verbose: bool,
 ) -> None:
     """Collect the photos that SITE shows under hashtags into a catalogue.
@@ -164,17 +188,18 @@ def crawl(
     if check and dry_run:
         raise BadInput("--check and --dry-run are two questions: ask one, then the other")
     from dataset.labels import load_vocabulary
+    from scraper.settings import Manners
 
     spider = _spider(site, site_url, image_url, credentials, settings)
-    spider.allow_private = allow_private
+    manners = Manners(contact, timeout, allow_private, verbose)
     labels = load_vocabulary(vocabulary)
     if check or dry_run:
-        _look(spider, labels, words, check, live, verbose)
+        _look(spider, labels, words, check, live, manners)
         return
     from scraper.run import crawl as run_crawl
     from scraper.work import CrawlOptions
 
-    options = CrawlOptions(site, words, catalogue, images, max_images, verbose)
+    options = CrawlOptions(site, words, catalogue, images, manners, max_images)
     _conclude(run_crawl(options, spider, labels))
 
 
@@ -206,7 +231,7 @@ def _look(
     tags: tuple[str, ...],
     check: bool,
     live: bool,
-    verbose: bool,
+    manners: "Manners",
 ) -> None:
     """`--check` and `--dry-run`: ask, and take nothing."""
     from dataset.catalogue.tables import OR
@@ -214,10 +239,10 @@ def _look(
 
     if check:
         word = labels.words_of(tags[0])[0] if tags else CHECK_WORD
-        done = checking.check(spider, word, live, verbose)
+        done = checking.check(spider, word, live, manners)
     else:
         groups = (group for tag in tags for group in spider.queries(labels.words_of(tag)))
-        done = checking.dry_run(spider, [OR.join(group) for group in groups], verbose)
+        done = checking.dry_run(spider, [OR.join(group) for group in groups], manners)
     if not done:
         raise click.ClickException("not all is well; see the lines above")
 

@@ -8,7 +8,16 @@ from PIL import Image
 
 from dataset.duplicates.fingerprint import perceptual_hash
 from dataset.duplicates.known import Looks, look
-from dataset.images import EXTENSIONS, ImageStore, Unreadable, open_photo, sha256_of
+from dataset.images import (
+    EXTENSIONS,
+    ImageStore,
+    TooManyPixels,
+    Unreadable,
+    open_photo,
+    sha256_of,
+)
+from scraper import consent
+from scraper.polyglots import is_polyglot
 from scraper.spiders.base import Answer
 
 # Smaller than the trunk's smallest input: of no use to any classifier of ours.
@@ -68,10 +77,7 @@ async def fetch_image(
 def _refused_by_site(answer: Answer) -> Refused | None:
     if answer.status != 200:
         return Refused(f"HTTP {answer.status}")
-    said = answer.headers.get("x-robots-tag", "").lower().replace(" ", "")
-    if {"noai", "noimageai"} & set(said.replace(":", ",").split(",")):
-        return Refused("noai")
-    return None
+    return Refused(consent.REASON) if consent.forbidden(answer.headers) else None
 
 
 def _keep(body: bytes, store: ImageStore) -> Fetched | Refused:
@@ -88,8 +94,12 @@ def examine(body: bytes) -> Fetched | Refused:
         return Refused("empty")
     try:
         image = open_photo(body)
+    except TooManyPixels:
+        return Refused("too many pixels", sha256, len(body))
     except Unreadable:
         return Refused("broken or no image", sha256, len(body))
+    if is_polyglot(body):
+        return Refused("photo and program in one", sha256, len(body))
     if min(image.size) < SMALLEST_SIDE:
         return Refused(f"smaller than {SMALLEST_SIDE} pixels", sha256, len(body))
     return _fetched(body, sha256, image)

@@ -59,7 +59,7 @@ def renew(session: Session, site: str, hashtag: str) -> None:
 
 def save_page(session: Session, search: Search, page: Page) -> None:
     """Keep PAGE's posts, their photos as wanted, and the cursor behind it."""
-    save_posts(session, search, page.posts)
+    save_posts(session, search, page.posts, page.reason)
     search.pages += 1
     search.posts += len(page.posts)
     search.total = page.total if page.total is not None else search.total

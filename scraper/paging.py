@@ -20,9 +20,13 @@ class Paging:
     posts: set[str] = field(default_factory=set)
     again: int = 0
     barren: int = 0
+    circle: bool = False
 
     def checked(self, page: Page, cursor: str | None) -> Page:
-        """PAGE, which came for CURSOR; without its next cursor where paging has come to repeat."""
+        """PAGE, which came for CURSOR; without its next cursor where paging has come to repeat.
+
+        `circle` says then that this was no natural end.
+        """
         self.cursors.add(cursor)
         ids = frozenset(post.site_id for post in page.posts)
         self.again = self.again + 1 if ids in self.pages and ids else 0
@@ -30,6 +34,5 @@ class Paging:
         self.pages.add(ids)
         self.posts |= ids
         over = self.again >= SEEN_BEFORE or self.barren >= NOTHING_NEW
-        if page.next_cursor in self.cursors or over:
-            return replace(page, next_cursor=None)
-        return page
+        self.circle = page.next_cursor is not None and (page.next_cursor in self.cursors or over)
+        return replace(page, next_cursor=None) if self.circle else page

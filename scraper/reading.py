@@ -3,7 +3,6 @@
 import json
 import re
 import warnings
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -140,19 +139,6 @@ def _with_colon(value: str) -> str:
     head, dot, tail = value.partition(".")
     digits = len(tail) - len(tail.lstrip("0123456789"))
     return f"{head}.{tail[:digits][:6].ljust(6, '0')}{tail[digits:]}" if dot else value
-
-
-def retry_after(headers: Mapping[str, str]) -> str:
-    """When the Retry-After of HEADERS lets us ask again, in words for people (RFC 9110, 10.2.3)."""
-    said = headers.get("retry-after", "").strip()
-    seconds = number(said)
-    if seconds is None:
-        try:
-            at = parsedate_to_datetime(said)
-            seconds = max(0, round((at - datetime.now(at.tzinfo)).total_seconds()))
-        except (ValueError, TypeError, OverflowError):
-            return "in some minutes"
-    return in_words(seconds)
 
 
 def in_words(seconds: int) -> str:

@@ -21,13 +21,14 @@ from dataset.labels import Vocabulary
 from scraper import frontier, leases
 from scraper.check import estimate, show_estimate
 from scraper.credentials import hide
-from scraper.download import Download, run_with_downloader
-from scraper.errors import LayoutChanged, NotNow, SiteRefused
+from scraper.download import Download, run_side_by_side
+from scraper.errors import CircleOfPages, LayoutChanged, NotNow, SiteRefused
 from scraper.gathering import all_of
+from scraper.pace import Pace
 from scraper.report import Tally
 from scraper.searching import crawl_search
 from scraper.spiders.base import HashtagSpider
-from scraper.stopping import Stopped
+from scraper.stopping import Stop, Stopped
 from scraper.work import CrawlOptions, Work
 
 # Tags of a site that are searched side by side; the site's pace is the same for one or many.
@@ -45,7 +46,7 @@ def crawl(options: CrawlOptions, spider: HashtagSpider, vocabulary: Vocabulary) 
         async def main(download: Download) -> None:
             await crawl_all(work, download)
 
-        work.ended = run_with_downloader(main, spider, options.verbose, work.stop)
+        work.ended = run_side_by_side([(main, spider)], options.manners, work.pace)
     return work
 
 
@@ -57,8 +58,9 @@ def at_work(options: CrawlOptions, spider: HashtagSpider, vocabulary: Vocabulary
         with sessions.begin() as session:
             leases.free_dead(session)
             worker, known = leases.sign_on(session), KnownPhotos(session)
+        pace = Pace(Stop(), sessions)
         try:
-            yield Work(options, spider, vocabulary, sessions, store, known, worker, bar)
+            yield Work(options, spider, vocabulary, sessions, store, known, worker, bar, pace)
         finally:
             # Where even this fails, the next process sees that this one is dead.
             with contextlib.suppress(Failure), sessions.begin() as session:
@@ -99,13 +101,13 @@ async def crawl_tag(work: Work, download: Download, tag: str, places: asyncio.Se
             except SiteRefused as refusal:
                 work.refused = not isinstance(refusal, NotNow)
                 _fail(work, tally, refusal)
-            except LayoutChanged as problem:
+            except (LayoutChanged, CircleOfPages) as problem:
                 _fail(work, tally, problem)
             except Stopped:
                 raise
             except Exception:
                 # The others need not go on for long.
-                work.stop.ask()
+                work.pace.stop.ask()
                 raise
 
 
@@ -136,7 +138,11 @@ async def set_up(work: Work, download: Download) -> None:
 def _fail(work: Work, tally: Tally, problem: Failure) -> None:
     message = hide(problem.message, work.spider.secrets)
     work.problems.append(Failure(message))
-    reasons = {LayoutChanged: "layout changed", NotNow: "not yet answered"}
+    reasons = {
+        LayoutChanged: "layout changed",
+        CircleOfPages: "circle of pages",
+        NotNow: "not yet answered",
+    }
     tally.ended = reasons.get(type(problem), "refused")
     with work.sessions.begin() as session:
         search = frontier.search_for(session, work.options.site, tally.hashtag)

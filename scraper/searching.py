@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 from scraper import frontier, leases, weekly
 from scraper.asking import read_page
 from scraper.download import Download
+from scraper.errors import CircleOfPages
 from scraper.paging import Paging
 from scraper.photos import fetch_wanted
 from scraper.report import Tally
@@ -28,7 +29,11 @@ class Next(Enum):
 async def crawl_search(
     work: Work, download: Download, tally: Tally, words: tuple[str, ...]
 ) -> None:
-    """One search from where it stands to its end or the limit of the tag of WORDS."""
+    """One search from where it stands to its end or the limit of the tag of WORDS.
+
+    Raises:
+        SiteRefused, LayoutChanged, CircleOfPages: it can't go on.
+    """
     paging = Paging()
     if work.spider.renews:
         with work.sessions.begin() as session:
@@ -39,8 +44,11 @@ async def crawl_search(
             needed, cursor = _next(session, work, tally, words)
         if needed is Next.PAGE:
             await turn_page(work, download, tally, cursor, paging)
+            if paging.circle:
+                await fetch_wanted(work, download, tally, words)
+                raise CircleOfPages(tally.hashtag, tally.pages)
         elif needed is Next.WAIT:
-            await work.stop.sleep(LOOK_AGAIN)
+            await work.pace.stop.sleep(LOOK_AGAIN)
         else:
             before = needed is Next.FINISHED and not tally.pages
             tally.ended = "finished before" if before else needed.value
@@ -80,6 +88,10 @@ async def turn_page(
             # We were taken for dead, and another process went on.
             return
         frontier.save_page(session, search, page)
+        if paging.circle:
+            search.state = "failed"
     tally.pages += 1
     tally.posts += len(page.posts)
     tally.skipped.update(page.skipped)
+    if page.reason:
+        tally.refused[page.reason] += sum(len(post.photos) for post in page.posts)

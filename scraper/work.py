@@ -11,10 +11,10 @@ from dataset.duplicates.known import KnownPhotos
 from dataset.errors import Failure
 from dataset.images import ImageStore
 from dataset.labels import Vocabulary
+from scraper.pace import Pace
 from scraper.report import Tally
-from scraper.settings import AT_ONCE
+from scraper.settings import AT_ONCE, Manners
 from scraper.spiders.base import HashtagSpider, Photo
-from scraper.stopping import Stop
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class CrawlOptions:
     tags: tuple[str, ...]
     catalogue: str
     images: Path
+    manners: Manners
     max_images: int | None = None
-    verbose: bool = False
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Work:
     known: KnownPhotos
     worker: int
     bar: Any
-    stop: Stop = field(default_factory=Stop)
+    pace: Pace
     tallies: list[Tally] = field(default_factory=list)
     problems: list[Failure] = field(default_factory=list)
     asked_again: dict[str, dict[str, Photo]] = field(default_factory=dict)

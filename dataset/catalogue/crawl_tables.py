@@ -37,3 +37,12 @@ class AskedHashtag(Base):
     hashtag: Mapped[str]
     allowed: Mapped[int]
     asked: Mapped[datetime] = mapped_column(default=now, index=True)
+
+
+class Pause(Base):
+    """A host, with its port, that asked to be left alone until a moment."""
+
+    __tablename__ = "pauses"
+
+    host: Mapped[str] = mapped_column(primary_key=True)
+    until: Mapped[datetime]
