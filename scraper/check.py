@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import click
 
+from dataset.catalogue.tables import OR
 from dataset.errors import Failure
 from dataset.text_table import table
 from scraper.asking import GO_ON, page_of, read_answer, read_page
@@ -177,17 +179,25 @@ def _unsaid(spider: HashtagSpider, searches: int) -> str:
     return f"{said}; a crawl would ask for {searches} of the {allowed} different hashtags of 7 days"
 
 
-def dry_run(spider: HashtagSpider, queries: Sequence[str], manners: Manners) -> bool:
-    """Print what a crawl of QUERIES would find, and take nothing; whether it could be asked."""
-    problems: list[Failure] = []
+def dry_run(
+    spiders: Sequence[HashtagSpider], words: Sequence[Sequence[str]], manners: Manners
+) -> bool:
+    """Print what a crawl of SPIDERS for WORDS of tags would find; whether it could be asked.
 
-    async def main(download: Download) -> None:
+    Nothing is taken.
+    """
+    problems: list[str] = []
+
+    async def main(spider: HashtagSpider, download: Download) -> None:
+        queries = [OR.join(group) for tag in words for group in spider.queries(tag)]
         try:
-            click.echo(show_estimate(spider, await estimate(spider, download, queries)))
+            counts = await estimate(spider, download, queries)
+            name = f"{spider.title}\n" if len(spiders) > 1 else ""
+            click.echo(name + show_estimate(spider, counts))
         except Failure as problem:
-            problems.append(problem)
+            problems.append(_said(problem, spider))
 
-    ended = run_side_by_side([(main, spider)], manners)
-    for problem in problems:
-        raise Failure(_said(problem, spider))
+    ended = run_side_by_side([(partial(main, spider), spider) for spider in spiders], manners)
+    if problems:
+        raise Failure("\nError: ".join(problems))
     return ended

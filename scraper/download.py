@@ -10,13 +10,13 @@ from scrapy.exceptions import IgnoreRequest
 
 from scraper.addresses import PRIVATE, is_private_failure
 from scraper.credentials import hide
-from scraper.fetching import Refused
+from scraper.fetching import TOO_LARGE, Refused
 from scraper.pace import Pace
 from scraper.settings import Manners, crawl_settings
 from scraper.spiders.base import Answer, Ask, HashtagSpider
 from scraper.stopping import Stop, Stopped
 
-ROBOTS, REDIRECTS, TOO_LARGE = "robots.txt", "too many redirects", "too large"
+ROBOTS, REDIRECTS = "robots.txt", "too many redirects"
 # How often a host is asked for the same that says it is busy.
 TRIES = 4
 # Where an Ask led to and what it answered, or why there is no answer.

@@ -17,6 +17,7 @@ from dataset.images import (
     sha256_of,
 )
 from scraper import consent
+from scraper.addresses import PRIVATE, SCHEME
 from scraper.polyglots import is_polyglot
 from scraper.spiders.base import Answer
 
@@ -25,6 +26,11 @@ SMALLEST_SIDE = 75
 LARGEST_BYTES = 20_000_000
 # Refused for one of these, a photo under a signed address may be there under a new one.
 GONE = ("HTTP 403", "HTTP 404", "HTTP 410")
+TOO_SMALL = f"smaller than {SMALLEST_SIDE} pixels"
+TOO_MANY, TOO_LARGE = "too many pixels", "too large"
+POLYGLOT, BROKEN = "photo and program in one", "broken or no image"
+# What asking again can't mend.
+FINAL = (TOO_SMALL, TOO_MANY, TOO_LARGE, POLYGLOT, PRIVATE, SCHEME, consent.REASON)
 
 
 @dataclass(frozen=True)
@@ -95,13 +101,13 @@ def examine(body: bytes) -> Fetched | Refused:
     try:
         image = open_photo(body)
     except TooManyPixels:
-        return Refused("too many pixels", sha256, len(body))
+        return Refused(TOO_MANY, sha256, len(body))
     except Unreadable:
-        return Refused("broken or no image", sha256, len(body))
+        return Refused(BROKEN, sha256, len(body))
     if is_polyglot(body):
-        return Refused("photo and program in one", sha256, len(body))
+        return Refused(POLYGLOT, sha256, len(body))
     if min(image.size) < SMALLEST_SIDE:
-        return Refused(f"smaller than {SMALLEST_SIDE} pixels", sha256, len(body))
+        return Refused(TOO_SMALL, sha256, len(body))
     return _fetched(body, sha256, image)
 
 

@@ -6,12 +6,14 @@ done and marked, or neither.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.tables import (
+    OR,
     Cluster,
     Hashtag,
     ImageRow,
@@ -22,7 +24,7 @@ from dataset.catalogue.tables import (
 )
 from dataset.duplicates.known import KnownPhotos, keep_new
 from dataset.labels import normalise
-from scraper.fetching import Fetched, Refused
+from scraper.fetching import FINAL, Fetched, Refused
 from scraper.posts import save_posts
 from scraper.spiders.base import Page, Photo
 
@@ -50,11 +52,46 @@ def search_for(session: Session, site: str, hashtag: str) -> Search:
     return found
 
 
-def renew(session: Session, site: str, hashtag: str) -> None:
-    """Open a finished search again, where a later run begins."""
+def renew(session: Session, site: str, hashtag: str, begun: datetime, full: bool) -> None:
+    """Open a search again that was finished before BEGUN, where a later run begins.
+
+    FULL: look through all of it, and not only until nothing new comes.
+    """
     search = search_for(session, site, hashtag)
-    if search.state == "finished":
-        search.state, search.cursor = "open", search.later
+    if search.state == "finished" and search.changed < begun:
+        search.state, search.cursor, search.again = "open", search.later, not full
+
+
+def brings_new(session: Session, search: Search, page: Page) -> bool:
+    """Whether PAGE holds a post that SEARCH has not found before, or none at all."""
+    found = (
+        sa.select(sa.func.count(PostRow.id.distinct()))
+        .join(PostHashtag, PostHashtag.post_id == PostRow.id)
+        .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
+        .where(
+            PostRow.site == search.site,
+            PostRow.site_id.in_([post.site_id for post in page.posts]),
+            PostHashtag.source == "search",
+            Hashtag.text.in_(search.hashtag.split(OR)),
+        )
+    )
+    ids = {post.site_id for post in page.posts}
+    return not ids or (session.scalar(found) or 0) < len(ids)
+
+
+def retry_failed(session: Session, site: str, hashtags: Sequence[str]) -> int:
+    """Want photos again that were refused for what may have passed; returns how many."""
+    found = session.execute(
+        sa.update(Sighting)
+        .where(
+            Sighting.state == "refused",
+            Sighting.reason.not_in(FINAL),
+            Sighting.post_id.in_(_of_searches(site, hashtags)),
+        )
+        .values(state="wanted", reason=None, image_id=None)
+        .execution_options(synchronize_session=False)
+    )
+    return int(getattr(found, "rowcount", 0))
 
 
 def save_page(session: Session, search: Search, page: Page) -> None:
@@ -64,7 +101,7 @@ def save_page(session: Session, search: Search, page: Page) -> None:
     search.posts += len(page.posts)
     search.total = page.total if page.total is not None else search.total
     if page.next_cursor is None or page.next_cursor == search.cursor:
-        search.state, search.worker_id = "finished", None
+        search.state, search.worker_id, search.again = "finished", None, False
     search.cursor = page.next_cursor
     search.later = page.later_cursor or search.later
 

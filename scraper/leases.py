@@ -6,7 +6,7 @@ Each function is a step of a transaction that the caller commits.
 
 import os
 import platform
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -17,15 +17,25 @@ from dataset.catalogue.tables import Search, Sighting, now
 
 # A sign of life comes every BEAT seconds; a busy catalogue may hold it up for half a minute.
 LEASE, BEAT = timedelta(seconds=120), 20
+LATEST = timedelta(days=1)
+NEVER = datetime(1970, 1, 1)
 
 
 def sign_on(session: Session) -> int:
-    """The number of a new worker: this process."""
+    """The number of a new worker: this process, which goes on with what others began."""
     process = os.getpid()
-    worker = Worker(machine=_machine(), process=process, born=_born(process) or "")
+    worker = Worker(machine=_machine(), process=process, born=_born(process) or "", since=now())
     session.add(worker)
     session.flush()
+    for other in session.scalars(sa.select(Worker)).all():
+        _go_on_with(other, worker)
+    free_dead(session, worker.id)
     return worker.id
+
+
+def _go_on_with(other: Worker, worker: Worker) -> None:
+    # What was left longer ago is no work of today's.
+    worker.since = max(min(worker.since, other.since), now() - LATEST)
 
 
 def beat(session: Session, worker: int) -> None:
@@ -38,8 +48,14 @@ def beat(session: Session, worker: int) -> None:
     known.beat = now()
 
 
-def sign_off(session: Session, worker: int) -> None:
-    """WORKER has nothing in hand any more."""
+def since(session: Session, worker: int) -> datetime:
+    """When the work began that WORKER goes on with."""
+    known = session.get(Worker, worker)
+    return known.since if known is not None else now()
+
+
+def sign_off(session: Session, worker: int, ended: bool) -> None:
+    """WORKER has nothing in hand any more. ENDED: nor has it left anything for others to do."""
     for table in (Search, Sighting):
         session.execute(
             sa.update(table)
@@ -47,14 +63,20 @@ def sign_off(session: Session, worker: int) -> None:
             .values(worker_id=None)
             .execution_options(synchronize_session=False)
         )
-    session.execute(sa.delete(Worker).where(Worker.id == worker))
+    if ended:
+        session.execute(sa.delete(Worker).where(Worker.id == worker))
+    else:
+        session.execute(sa.update(Worker).where(Worker.id == worker).values(beat=NEVER))
 
 
-def free_dead(session: Session) -> None:
-    """Take from dead workers what they have in hand."""
-    for worker in session.scalars(sa.select(Worker)).all():
-        if _is_dead(worker):
-            sign_off(session, worker.id)
+def free_dead(session: Session, worker: int) -> None:
+    """Take from dead workers what they have in hand; WORKER goes on with it."""
+    mine = session.get(Worker, worker)
+    for other in session.scalars(sa.select(Worker).where(Worker.id != worker)).all():
+        if _is_dead(other):
+            if mine is not None:
+                _go_on_with(other, mine)
+            sign_off(session, other.id, ended=True)
 
 
 def _is_dead(worker: Worker) -> bool:

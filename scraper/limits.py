@@ -14,8 +14,8 @@ USAGES = ("x-business-use-case-usage", "x-app-usage")
 REGAIN = "estimated_time_to_regain_access"
 # A reset below this is a number of seconds from now, above it a moment.
 EPOCH = 1_000_000_000
-# Longer ones are mistakes.
-LONGEST = 30 * 86_400
+# A quota of a day is the longest that a site has; more is a mistake.
+LONGEST = 86_400
 
 
 def at(epoch: str | None) -> str | None:
@@ -71,8 +71,8 @@ def pause(headers: Mapping[str, str], now: datetime, busy: bool = False) -> int 
         *(_reset(headers, prefix, now, busy) for prefix in PREFIXES),
         *(60 * minutes for name in USAGES for minutes in _regain(headers.get(name, ""))),
     ]
-    known = [seconds for seconds in asked if seconds and seconds <= LONGEST]
-    return max(known, default=None)
+    known = max((seconds for seconds in asked if seconds), default=None)
+    return None if known is None else min(known, LONGEST)
 
 
 def _reset(headers: Mapping[str, str], prefix: str, now: datetime, busy: bool) -> int | None:

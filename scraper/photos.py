@@ -22,7 +22,7 @@ async def fetch_wanted(
 
 
 def _claim(work: Work, tally: Tally, words: tuple[str, ...]) -> list[frontier.Wanted]:
-    site = work.options.site
+    site = work.site
     with work.sessions.begin() as session:
         room = frontier.room(session, site, words, work.options.max_images)
         if room is not None:
@@ -41,23 +41,23 @@ async def fetch_one(work: Work, download: Download, tally: Tally, wanted: fronti
         return answer if isinstance(answer, Refused) else answer[1]
 
     async with work.places:
-        outcome = await fetch_image(get, (wanted.url, *wanted.fallbacks), work.store)
+        outcome = await fetch_image(get, (wanted.url, *wanted.fallbacks), work.means.store)
         if isinstance(outcome, Refused) and outcome.reason in GONE and wanted.key:
             fresh = await expired.photo_again(work.spider, download, wanted, work.asked_again)
             if fresh is not None:
                 with work.sessions.begin() as session:
                     frontier.move(session, wanted.url, fresh)
                 wanted = replace(wanted, url=fresh.url)
-                outcome = await fetch_image(get, (fresh.url, *fresh.fallbacks), work.store)
+                outcome = await fetch_image(get, (fresh.url, *fresh.fallbacks), work.means.store)
         _commit(work, tally, wanted.url, outcome)
-    work.bar.update()
-    work.bar.set_postfix(tag=tally.hashtag, refresh=False)
+    work.means.bar.update()
+    work.means.bar.set_postfix(site=work.site, tag=tally.hashtag, refresh=False)
 
 
 def _commit(work: Work, tally: Tally, url: str, outcome: Fetched | Refused) -> None:
     with work.sessions.begin() as session:
         if isinstance(outcome, Fetched):
-            tally.outcomes[frontier.store(session, url, outcome, work.known)] += 1
+            tally.outcomes[frontier.store(session, url, outcome, work.means.known)] += 1
         else:
             frontier.refuse(session, url, outcome)
             tally.refused[outcome.reason] += 1

@@ -7,12 +7,16 @@ Several processes share the work: what each has in hand is claimed in the catalo
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import click
 from tqdm import tqdm
 
 from dataset.catalogue.session import open_catalogue
+from dataset.catalogue.stats import label_size
 from dataset.catalogue.tables import OR
 from dataset.duplicates.known import KnownPhotos
 from dataset.errors import Failure
@@ -29,42 +33,66 @@ from scraper.report import Tally
 from scraper.searching import crawl_search
 from scraper.spiders.base import HashtagSpider
 from scraper.stopping import Stop, Stopped
-from scraper.work import CrawlOptions, Work
+from scraper.work import CrawlOptions, Means, Work
 
 # Tags of a site that are searched side by side; the site's pace is the same for one or many.
 TAGS_AT_ONCE = 4
 
 
-def crawl(options: CrawlOptions, spider: HashtagSpider, vocabulary: Vocabulary) -> Work:
-    """Crawl what OPTIONS ask for, and return what it came to.
+@dataclass(frozen=True)
+class Crawled:
+    """What a crawl came to: the work of each site, and whether all was done.
+
+    `sizes`: label -> its photos before and after; `seconds`: how long it took.
+    """
+
+    works: list[Work]
+    ended: bool
+    sizes: dict[str, tuple[int, int]]
+    seconds: float
+
+
+def crawl(
+    options: CrawlOptions, spiders: Mapping[str, HashtagSpider], vocabulary: Vocabulary
+) -> Crawled:
+    """Crawl what OPTIONS ask for of SPIDERS, by site, and return what it came to.
 
     Raises:
         Failure: the catalogue or the image store can't be used.
     """
-    with at_work(options, spider, vocabulary) as work:
-
-        async def main(download: Download) -> None:
-            await crawl_all(work, download)
-
-        work.ended = run_side_by_side([(main, spider)], options.manners, work.pace)
-    return work
+    began = time.monotonic()
+    with at_work(options, vocabulary) as means:
+        works = [Work(options, site, spider, means) for site, spider in spiders.items()]
+        before = _sizes(means, options.tags)
+        jobs = [(partial(crawl_all, work), work.spider) for work in works]
+        ended = run_side_by_side(jobs, options.manners, means.pace)
+        after = _sizes(means, options.tags)
+        with means.sessions.begin() as session:
+            leases.sign_off(session, means.worker, ended)
+    sizes = {tag: (before[tag], after[tag]) for tag in options.tags}
+    return Crawled(works, ended, sizes, time.monotonic() - began)
 
 
 @contextlib.contextmanager
-def at_work(options: CrawlOptions, spider: HashtagSpider, vocabulary: Vocabulary) -> Iterator[Work]:
+def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
     """This process as a worker of the catalogue, with its image store in use."""
     sessions, store = open_catalogue(options.catalogue), ImageStore(options.images)
-    with store.in_use(), tqdm(desc=options.site, unit=" images", disable=None) as bar:
+    with store.in_use(), tqdm(unit=" images", disable=None) as bar:
         with sessions.begin() as session:
-            leases.free_dead(session)
             worker, known = leases.sign_on(session), KnownPhotos(session)
         pace = Pace(Stop(), sessions)
         try:
-            yield Work(options, spider, vocabulary, sessions, store, known, worker, bar, pace)
-        finally:
+            yield Means(vocabulary, sessions, store, known, worker, pace, bar)
+        except BaseException:
             # Where even this fails, the next process sees that this one is dead.
             with contextlib.suppress(Failure), sessions.begin() as session:
-                leases.sign_off(session, worker)
+                leases.sign_off(session, worker, ended=False)
+            raise
+
+
+def _sizes(means: Means, tags: Sequence[str]) -> dict[str, int]:
+    with means.sessions() as session:
+        return {tag: label_size(session, means.vocabulary.words_of(tag)) for tag in tags}
 
 
 async def crawl_all(work: Work, download: Download) -> None:
@@ -89,9 +117,9 @@ async def _beat(work: Work) -> None:
 
 async def crawl_tag(work: Work, download: Download, tag: str, places: asyncio.Semaphore) -> None:
     """The searches of TAG, one after the other."""
-    words = work.vocabulary.words_of(tag)
+    words = work.means.vocabulary.words_of(tag)
     for group in work.spider.queries(words):
-        tally = Tally(tag, OR.join(group))
+        tally = Tally(work.site, tag, OR.join(group))
         async with places, work.turns[tally.hashtag]:
             if work.refused:
                 return
@@ -107,7 +135,7 @@ async def crawl_tag(work: Work, download: Download, tag: str, places: asyncio.Se
                 raise
             except Exception:
                 # The others need not go on for long.
-                work.pace.stop.ask()
+                work.means.pace.stop.ask()
                 raise
 
 
@@ -116,7 +144,7 @@ async def cost_shown(work: Work, download: Download) -> bool:
     groups = [
         group
         for tag in work.options.tags
-        for group in work.spider.queries(work.vocabulary.words_of(tag))
+        for group in work.spider.queries(work.means.vocabulary.words_of(tag))
     ]
     try:
         counts = await estimate(work.spider, download, [OR.join(group) for group in groups])
@@ -145,6 +173,6 @@ def _fail(work: Work, tally: Tally, problem: Failure) -> None:
     }
     tally.ended = reasons.get(type(problem), "refused")
     with work.sessions.begin() as session:
-        search = frontier.search_for(session, work.options.site, tally.hashtag)
+        search = frontier.search_for(session, work.site, tally.hashtag)
         search.state, search.reason = "failed", message
         frontier.let_go(search, work.worker)

@@ -35,9 +35,7 @@ async def crawl_search(
         SiteRefused, LayoutChanged, CircleOfPages: it can't go on.
     """
     paging = Paging()
-    if work.spider.renews:
-        with work.sessions.begin() as session:
-            frontier.renew(session, work.options.site, tally.hashtag)
+    _begin(work, tally)
     while True:
         await fetch_wanted(work, download, tally, words)
         with work.sessions.begin() as session:
@@ -48,22 +46,31 @@ async def crawl_search(
                 await fetch_wanted(work, download, tally, words)
                 raise CircleOfPages(tally.hashtag, tally.pages)
         elif needed is Next.WAIT:
-            await work.pace.stop.sleep(LOOK_AGAIN)
+            await work.means.pace.stop.sleep(LOOK_AGAIN)
         else:
             before = needed is Next.FINISHED and not tally.pages
             tally.ended = "finished before" if before else needed.value
             return
 
 
+def _begin(work: Work, tally: Tally) -> None:
+    with work.sessions.begin() as session:
+        begun = leases.since(session, work.worker)
+        frontier.renew(session, work.site, tally.hashtag, begun, work.options.full)
+        if work.options.retry_failed:
+            frontier.retry_failed(session, work.site, tally.words)
+
+
 def _next(
     session: Session, work: Work, tally: Tally, words: tuple[str, ...]
 ) -> tuple[Next, str | None]:
     """What the search needs next; a page, at the cursor beside it, is this worker's to turn."""
-    site = work.options.site
-    leases.free_dead(session)
+    site = work.site
+    leases.free_dead(session, work.worker)
     search = frontier.search_for(session, site, tally.hashtag)
     room = frontier.room(session, site, words, work.options.max_images)
-    if room is not None and room <= 0:
+    turned = work.options.max_pages is not None and tally.pages >= work.options.max_pages
+    if (room is not None and room <= 0) or (turned and search.state != "finished"):
         frontier.let_go(search, work.worker)
         return Next.LIMIT, None
     busy = frontier.in_hand(session, site, tally.words)
@@ -82,16 +89,15 @@ async def turn_page(
 ) -> None:
     """Ask for the page at CURSOR and commit its posts and the cursor behind it."""
     page = paging.checked(await read_page(work.spider, download, tally.hashtag, cursor), cursor)
+    page = paging.not_older(page, work.options.since)
     with work.sessions.begin() as session:
-        search = frontier.search_for(session, work.options.site, tally.hashtag)
+        search = frontier.search_for(session, work.site, tally.hashtag)
         if search.worker_id != work.worker or search.cursor != cursor:
             # We were taken for dead, and another process went on.
             return
+        if search.again and not work.spider.renews:
+            page = page if frontier.brings_new(session, search, page) else page.as_last()
         frontier.save_page(session, search, page)
         if paging.circle:
             search.state = "failed"
-    tally.pages += 1
-    tally.posts += len(page.posts)
-    tally.skipped.update(page.skipped)
-    if page.reason:
-        tally.refused[page.reason] += sum(len(post.photos) for post in page.posts)
+    tally.add(page)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +20,52 @@ from scraper.spiders.base import HashtagSpider, Photo
 
 @dataclass(frozen=True)
 class CrawlOptions:
-    """What `crawl` was asked for. `max_images`: stored images a tag, over all runs."""
+    """What `crawl` was asked for.
 
-    site: str
+    `max_images`: stored images a tag and site, over all runs; `max_pages`: pages a search, of this
+    run; `since`: older posts are left out; `retry_failed`: photos refused for what may have passed
+    are asked for again; `full`: a search that was finished is looked through to its end again.
+    """
+
     tags: tuple[str, ...]
     catalogue: str
     images: Path
     manners: Manners
     max_images: int | None = None
+    max_pages: int | None = None
+    since: datetime | None = None
+    retry_failed: bool = False
+    full: bool = False
 
 
-@dataclass
-class Work:
-    """A crawl of one site. `worker`: its number in the catalogue; `bar`: photos so far."""
+@dataclass(frozen=True)
+class Means:
+    """What all sites of a crawl share. `worker`: its number in the catalogue; `bar`: its photos."""
 
-    options: CrawlOptions
-    spider: HashtagSpider
     vocabulary: Vocabulary
     sessions: Sessions
     store: ImageStore
     known: KnownPhotos
     worker: int
-    bar: Any
     pace: Pace
+    bar: Any
+
+
+@dataclass
+class Work:
+    """A crawl of one site."""
+
+    options: CrawlOptions
+    site: str
+    spider: HashtagSpider
+    means: Means
     tallies: list[Tally] = field(default_factory=list)
     problems: list[Failure] = field(default_factory=list)
     asked_again: dict[str, dict[str, Photo]] = field(default_factory=dict)
     refused: bool = False
-    ended: bool = False
 
     def __post_init__(self) -> None:
+        self.sessions, self.worker = self.means.sessions, self.means.worker
         # A place is held until the commit: a kill loses at most AT_ONCE photos that came.
         self.places = asyncio.Semaphore(AT_ONCE)
         # Two tags may have a word in common: its search runs once at a time.

@@ -11,6 +11,7 @@ class Worker(Base):
     """A process that crawls into the catalogue, and when it last gave a sign of life.
 
     `process`: its number on `machine`; `born`: when it began there, since numbers come back.
+    `since`: when the work began that it goes on with, which an earlier process may have left.
     """
 
     __tablename__ = "workers"
@@ -20,6 +21,7 @@ class Worker(Base):
     machine: Mapped[str]
     process: Mapped[int]
     born: Mapped[str]
+    since: Mapped[datetime] = mapped_column(default=now)
     beat: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -6,7 +6,7 @@ clusters, fingerprints, decisions, splits and build runs; the model package trai
 
 from datetime import datetime, timezone
 
-from sqlalchemy import Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint
+from sqlalchemy import Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 # Between the words that one search asks for together.
@@ -37,7 +37,8 @@ class Search(Base):
     `state`: open, finished (its natural end), failed (`reason` says why; a later run goes on).
     `hashtag`: the word, or several with " or " between. `cursor`: what the spider needs to ask for
     the next page; None before the first. `later`: where a later run of the finished search begins.
-    `worker_id`: who is turning its pages.
+    `worker_id`: who is turning its pages. `again`: it was finished before, and ends where a page
+    holds nothing new.
     """
 
     __tablename__ = "searches"
@@ -55,6 +56,7 @@ class Search(Base):
     posts: Mapped[int] = mapped_column(default=0)
     started: Mapped[datetime] = mapped_column(default=now)
     changed: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+    again: Mapped[bool] = mapped_column(default=False, server_default=false())
     worker_id: Mapped[int | None]
 
 

@@ -1,7 +1,7 @@
 """What every site's spider is: how to ask, how to read. Nothing here knows Scrapy."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
@@ -60,6 +60,10 @@ class Page:
     later_cursor: str | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
     reason: str | None = None
+
+    def as_last(self) -> "Page":
+        """The same without a way on."""
+        return replace(self, next_cursor=None)
 
 
 @dataclass(frozen=True)

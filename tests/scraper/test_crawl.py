@@ -72,14 +72,6 @@ def test_the_catalogue_holds_what_the_shop_shows(shop: SampleShop, tmp_path: Pat
     assert image[1:] == expected
 
 
-def test_repeating_a_finished_crawl_asks_for_nothing(shop: SampleShop, tmp_path: Path) -> None:
-    crawl(shop, tmp_path, "--tags", "dress")
-    before = dict(shop.requests)
-    status, said = crawl(shop, tmp_path, "--tags", "dress")
-    assert (status, dict(shop.requests)) == (0, before)
-    assert "finished before" in said
-
-
 def test_max_images_counts_earlier_runs(shop: SampleShop, tmp_path: Path) -> None:
     for limit, expected in (("5", 5), ("5", 5), ("9", 9)):
         status, said = crawl(shop, tmp_path, "--tags", "polo", "--max-images", limit)

@@ -33,7 +33,7 @@ USAGE = '{"17841": [{"call_count": 100, "estimated_time_to_regain_access": 7}]}'
         ({"retry-after": "90"}, True, 90),
         ({"retry-after": "Wed, 18 Nov 2026 10:02:00 GMT"}, True, 120),
         ({"retry-after": "Wed, 18 Nov 2020 10:02:00 GMT"}, True, None),
-        ({"retry-after": "9" * 9}, True, None),
+        ({"retry-after": "9" * 9}, True, 86_400),
         ({"x-rate-limit-remaining": "0", "x-rate-limit-reset": "1794996900"}, False, 900),
         ({"x-rate-limit-remaining": "3", "x-rate-limit-reset": "1794996900"}, False, None),
         ({"x-rate-limit-reset": "1794996900"}, True, 900),

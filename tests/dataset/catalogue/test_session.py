@@ -25,7 +25,10 @@ def at_revision(path: Path, revision: str) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
         connection.execute(
-            sa.insert(Search).values(site="lamoda", hashtag="поло", state="open", pages=3, posts=9)
+            sa.text(
+                "INSERT INTO searches (site, hashtag, state, pages, posts, started, changed)"
+                " VALUES ('lamoda', 'поло', 'open', 3, 9, '2026-01-02', '2026-01-02')"
+            )
         )
 
 
