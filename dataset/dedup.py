@@ -21,7 +21,8 @@ from dataset.duplicates.likeness import FOLD, POSSIBLE, likeness
 from dataset.duplicates.nearest import in_threads
 from dataset.duplicates.search import Lookalikes, lookalikes
 from dataset.errors import BadInput
-from dataset.images import ImageStore, Unreadable, open_photo
+from dataset.images import Unreadable, open_photo
+from dataset.stores import ImageStore
 
 BATCH = 256
 
@@ -81,7 +82,7 @@ def look_at_new(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int
 
     def read(job: tuple[int, str]) -> tuple[int, Looks | None]:
         try:
-            return job[0], look(open_photo(store.path(job[1])))
+            return job[0], look(open_photo(store.read(job[1])))
         except (Unreadable, OSError):
             # Named where the photo is needed.
             return job[0], None

@@ -1,19 +1,15 @@
-"""Photos: reading any of them as RGB, and keeping the bytes that came under their SHA-256."""
+"""Photos: reading any of them as RGB, and writing files so that no half one ever stands there."""
 
-import contextlib
-import fcntl
 import hashlib
 import io
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from dataset.errors import Failure, first_line
+from dataset.errors import first_line
 
 MOST_PIXELS = 50_000_000
 # Pillow's own guard, set here so that every reader of ours has it: it warns, twice that it refuses.
@@ -107,89 +103,6 @@ def write_atomically(path: Path, data: bytes, aside_in: Path | None = None) -> N
     except BaseException:
         Path(aside).unlink(missing_ok=True)
         raise
-
-
-def _sync_folder(path: Path) -> None:
-    """See that the names in the folder PATH outlast a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@dataclass(frozen=True)
-class ImageStore:
-    """A folder of photos, each under a key made of its SHA-256: `ab/cd/abcd….jpg`.
-
-    While photos are put into it, `in_use` clears away what killed processes left half written.
-    """
-
-    root: Path
-    _synced: set[Path] = field(default_factory=set, repr=False, compare=False)
-
-    @staticmethod
-    def key(sha256: str, extension: str) -> str:
-        """Where bytes of SHA256 belong, below the root."""
-        return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{extension}"
-
-    def put(self, data: bytes, key: str) -> None:
-        """Keep DATA under KEY, power cut or not; bytes that are there are not written again.
-
-        Raises:
-            Failure: the folder can't be written.
-        """
-        path = self.root / key
-        with self._explained():
-            if not path.exists() or path.stat().st_size != len(data):
-                write_atomically(path, data, self.root)
-            # Also of a file that was there: who put it there may have died before this.
-            _sync_folder(path.parent)
-            if path.parent not in self._synced:
-                for folder in (path.parent.parent, self.root, self.root.absolute().parent):
-                    _sync_folder(folder)
-                self._synced.add(path.parent)
-
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """The store while photos are put into it.
-
-        Raises:
-            Failure: the folder can't be made.
-        """
-        with self._explained():
-            self.root.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.root, os.O_RDONLY)
-        try:
-            self._clear(handle)
-            yield
-            self._clear(handle)
-        finally:
-            os.close(handle)
-
-    def _clear(self, handle: int) -> None:
-        """Remove half files unless another process has the folder HANDLE in use."""
-        # Some network disks have no locks: then half files are left.
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for part in self.root.glob(f"{PART}*"):
-                part.unlink()
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_SH)
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise Failure(
-                f"photos can't be kept in {self.root}: {error.strerror}; make room or name"
-                " another folder with --images"
-            ) from error
-
-    def path(self, key: str) -> Path:
-        """Where the photo of KEY stands."""
-        return self.root / key
 
 
 def sha256_of(data: bytes) -> str:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from dataset import card
 from dataset.candidates import Candidate, LeftOut
 from dataset.gates import GATES, Gates
-from dataset.images import ImageStore, Unreadable, open_photo
+from dataset.images import Unreadable, open_photo
 from dataset.labelling import CONFLICT
 from dataset.splits import SPLITS
+from dataset.stores import ImageStore
 
 if TYPE_CHECKING:
     from dataset.build import BuildOptions, Built
@@ -131,7 +132,7 @@ def _originals(shown: Iterable[tuple[Candidate, str]], store: ImageStore) -> str
     figures = []
     for photo, text in shown:
         try:
-            figures.append(_figure(store.path(photo.store_key).read_bytes(), text))
+            figures.append(_figure(store.read(photo.store_key), text))
         except (OSError, Unreadable):
             figures.append(f"<figure>{escape(photo.store_key)}: {escape(text)}</figure>")
     return f"<div class=row>{''.join(figures)}</div>"

@@ -6,16 +6,11 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from dataset.catalogue.forgetting import REASON as FORGOTTEN
 from dataset.duplicates.fingerprint import perceptual_hash
 from dataset.duplicates.known import Looks, look
-from dataset.images import (
-    EXTENSIONS,
-    ImageStore,
-    TooManyPixels,
-    Unreadable,
-    open_photo,
-    sha256_of,
-)
+from dataset.images import EXTENSIONS, TooManyPixels, Unreadable, open_photo, sha256_of
+from dataset.stores import ImageStore
 from scraper import consent
 from scraper.addresses import PRIVATE, SCHEME
 from scraper.polyglots import is_polyglot
@@ -30,7 +25,7 @@ TOO_SMALL = f"smaller than {SMALLEST_SIDE} pixels"
 TOO_MANY, TOO_LARGE = "too many pixels", "too large"
 POLYGLOT, BROKEN = "photo and program in one", "broken or no image"
 # What asking again can't mend.
-FINAL = (TOO_SMALL, TOO_MANY, TOO_LARGE, POLYGLOT, PRIVATE, SCHEME, consent.REASON)
+FINAL = (TOO_SMALL, TOO_MANY, TOO_LARGE, POLYGLOT, PRIVATE, SCHEME, consent.REASON, FORGOTTEN)
 
 
 @dataclass(frozen=True)

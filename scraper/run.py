@@ -15,14 +15,16 @@ from functools import partial
 import click
 from tqdm import tqdm
 
+from dataset.catalogue import leases
+from dataset.catalogue.forgetting import Forgotten
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.stats import label_size
 from dataset.catalogue.tables import OR
 from dataset.duplicates.known import KnownPhotos
 from dataset.errors import Failure
-from dataset.images import ImageStore
 from dataset.labels import Vocabulary
-from scraper import frontier, leases
+from dataset.stores import open_store
+from scraper import frontier
 from scraper.check import estimate, show_estimate
 from scraper.credentials import hide
 from scraper.download import Download, run_side_by_side
@@ -76,13 +78,13 @@ def crawl(
 @contextlib.contextmanager
 def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
     """This process as a worker of the catalogue, with its image store in use."""
-    sessions, store = open_catalogue(options.catalogue), ImageStore(options.images)
+    sessions, store = open_catalogue(options.catalogue), open_store(options.images)
     with store.in_use(), tqdm(unit=" images", disable=None) as bar:
         with sessions.begin() as session:
             worker, known = leases.sign_on(session), KnownPhotos(session)
         pace = Pace(Stop(), sessions)
         try:
-            yield Means(vocabulary, sessions, store, known, worker, pace, bar)
+            yield Means(vocabulary, sessions, store, known, Forgotten(), worker, pace, bar)
         except BaseException:
             # Where even this fails, the next process sees that this one is dead.
             with contextlib.suppress(Failure), sessions.begin() as session:

@@ -1,16 +1,20 @@
 """One search: its pages in turn, each committed with the cursor behind it, and their photos."""
 
+from dataclasses import replace
 from enum import Enum
 
 from sqlalchemy.orm import Session
 
-from scraper import frontier, leases, weekly
+from dataset.catalogue import leases
+from dataset.catalogue.forgetting import AUTHOR, REASON, URL, Forgotten
+from scraper import frontier, weekly
 from scraper.asking import read_page
 from scraper.download import Download
 from scraper.errors import CircleOfPages
 from scraper.paging import Paging
 from scraper.photos import fetch_wanted
 from scraper.report import Tally
+from scraper.spiders.base import Page
 from scraper.work import Work
 
 # Seconds until we look again at what other processes have in hand.
@@ -95,9 +99,32 @@ async def turn_page(
         if search.worker_id != work.worker or search.cursor != cursor:
             # We were taken for dead, and another process went on.
             return
+        work.means.forgotten.catch_up(session)
+        page = without_forgotten(page, work.means.forgotten)
         if search.again and not work.spider.renews:
             page = page if frontier.brings_new(session, search, page) else page.as_last()
         frontier.save_page(session, search, page)
         if paging.circle:
             search.state = "failed"
     tally.add(page)
+
+
+def without_forgotten(page: Page, forgotten: Forgotten) -> Page:
+    """PAGE without posts and photos that were taken down; they are counted as left out."""
+    posts = [
+        post
+        for post in page.posts
+        if not forgotten.names(AUTHOR, [post.author]) and not forgotten.names(URL, [post.url])
+    ]
+    kept = tuple(
+        replace(
+            post,
+            photos=tuple(
+                one for one in post.photos if not forgotten.names(URL, [one.url, *one.fallbacks])
+            ),
+        )
+        for post in posts
+    )
+    left_out = len(page.posts) - len(kept)
+    skipped = {**page.skipped, REASON: left_out} if left_out else page.skipped
+    return replace(page, posts=kept, skipped=skipped)

@@ -7,11 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dataset.catalogue.forgetting import Forgotten
 from dataset.catalogue.session import Sessions
 from dataset.duplicates.known import KnownPhotos
 from dataset.errors import Failure
-from dataset.images import ImageStore
 from dataset.labels import Vocabulary
+from dataset.stores import ImageStore
 from scraper.pace import Pace
 from scraper.report import Tally
 from scraper.settings import AT_ONCE, Manners
@@ -29,7 +30,7 @@ class CrawlOptions:
 
     tags: tuple[str, ...]
     catalogue: str
-    images: Path
+    images: Path | str
     manners: Manners
     max_images: int | None = None
     max_pages: int | None = None
@@ -46,6 +47,7 @@ class Means:
     sessions: Sessions
     store: ImageStore
     known: KnownPhotos
+    forgotten: Forgotten
     worker: int
     pace: Pace
     bar: Any

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from sqlalchemy import LargeBinary, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from dataset.catalogue.tables import Base, now
@@ -48,3 +49,21 @@ class Pause(Base):
 
     host: Mapped[str] = mapped_column(primary_key=True)
     until: Mapped[datetime]
+
+
+class ForgottenRow(Base):
+    """Something that was taken down and never comes back: an image, a URL or an author.
+
+    `digest`: the SHA-256 of its bytes, of its address or of its name; `whole`: an image's 64-bit
+    hash, by which copies of it are known.
+    """
+
+    __tablename__ = "forgotten"
+    __table_args__ = (UniqueConstraint("kind", "digest"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    digest: Mapped[str]
+    whole: Mapped[bytes | None] = mapped_column(LargeBinary)
+    who: Mapped[str]
+    made: Mapped[datetime] = mapped_column(default=now)

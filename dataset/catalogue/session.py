@@ -15,7 +15,7 @@ from dataset.errors import BadInput, Failure, first_line
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 # The newest revision in migrations/versions: known here so that Alembic loads only when needed.
-HEAD = "0008"
+HEAD = "0009"
 BUSY_TIMEOUT_MS = 30_000
 DAMAGED = "the file is not a catalogue or is damaged; name another one with --catalogue"
 FULL = "nothing that was finished is lost: make room, then repeat the command"
@@ -195,3 +195,12 @@ def _upgrade(engine: sa.Engine) -> None:
     with engine.execution_options(sqlite_begin="IMMEDIATE").begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def overwrite_journal(sessions: Sessions) -> None:
+    """Leave nothing of what was deleted in SQLite's write-ahead log, unless others read it now."""
+    engine: sa.Engine = sessions.kw["bind"]
+    if engine.dialect.name == "sqlite":
+        connection = engine.raw_connection()
+        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        connection.close()

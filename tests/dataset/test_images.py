@@ -8,14 +8,8 @@ import pytest
 from PIL import Image
 
 from dataset.errors import Failure
-from dataset.images import (
-    ImageStore,
-    TooManyPixels,
-    Unreadable,
-    letterbox,
-    open_photo,
-    write_atomically,
-)
+from dataset.images import TooManyPixels, Unreadable, letterbox, open_photo, write_atomically
+from dataset.stores import ImageStore
 from tests.dataset.filling import photo_bytes
 
 
@@ -78,7 +72,7 @@ def test_the_store_keeps_the_bytes_under_their_sha256(tmp_path: Path) -> None:
     key = ImageStore.key("abcd" + "0" * 60, "jpg")
     store.put(b"bytes", key)
     assert key == f"ab/cd/abcd{'0' * 60}.jpg"
-    assert store.path(key).read_bytes() == b"bytes"
+    assert store.read(key) == b"bytes"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [key[6:]]
 
 

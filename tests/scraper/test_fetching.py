@@ -8,7 +8,7 @@ import imagehash
 import pytest
 from PIL import Image
 
-from dataset.images import ImageStore
+from dataset.stores import ImageStore
 from scraper.fetching import Answer, Fetched, Refused, examine, fetch_image
 from tests.dataset.filling import photo_bytes
 

@@ -79,6 +79,11 @@ def free_dead(session: Session, worker: int) -> None:
             sign_off(session, other.id, ended=True)
 
 
+def alive(session: Session) -> bool:
+    """Whether a process is at work."""
+    return not all(_is_dead(worker) for worker in session.scalars(sa.select(Worker)))
+
+
 def _is_dead(worker: Worker) -> bool:
     if worker.beat < now() - LEASE:
         return True
