@@ -17,6 +17,8 @@ from scraper.errors import LayoutChanged
 LARGEST_PAGE = 10_000_000
 # One half of a pair is no letter: neither SQLite nor a file takes it.
 HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+# Nor does PostgreSQL take a NUL; an even number of backslashes before it is no escape of it.
+NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 def json_object(body: bytes, url: str) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def json_object(body: bytes, url: str) -> dict[str, Any]:
     """
     _refuse_huge(body, url)
     try:
-        value = json.loads(body)
+        value = json.loads(NUL.sub(rb"\1", body))
         if HALF.search(body):
             value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     # Deep nesting ends in a RecursionError, other encodings in a UnicodeDecodeError (a ValueError).

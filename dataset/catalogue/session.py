@@ -17,9 +17,13 @@ MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 # The newest revision in migrations/versions: known here so that Alembic loads only when needed.
 HEAD = "0009"
 BUSY_TIMEOUT_MS = 30_000
+POSTGRESQL = "postgresql+psycopg"
+# How a transaction that writes begins on SQLite, and the lock that writers share on PostgreSQL.
+WRITES = {"sqlite_begin": "IMMEDIATE"}
+WRITERS = 20_261_125
 DAMAGED = "the file is not a catalogue or is damaged; name another one with --catalogue"
 FULL = "nothing that was finished is lost: make room, then repeat the command"
-# Words of SQLite's -> what to do.
+# Words of SQLite's and psycopg's -> what to do.
 REMEDIES = {
     "not a database": DAMAGED,
     "malformed": DAMAGED,
@@ -28,6 +32,10 @@ REMEDIES = {
     "disk I/O error": FULL,
     "readonly database": "the file or its folder can't be written; make it so, or name another"
     " with --catalogue",
+    "No space left": FULL,
+    "connection failed": "check that the server runs, its address, user, password and database",
+    "connection is": "check that the server runs, then repeat the command",
+    "terminating connection": "check that the server runs, then repeat the command",
     "unable to open": "check that the folder exists and can be written",
 }
 
@@ -42,8 +50,14 @@ class Sessions(sessionmaker[Session]):
     def begin(self) -> Iterator[Session]:
         """A session whose transaction is committed at the end."""
         with super().begin() as session:
-            session.connection(execution_options={"sqlite_begin": "IMMEDIATE"})
+            _queue(session.connection(execution_options=WRITES))
             yield session
+
+
+def _queue(connection: sa.Connection) -> None:
+    """Wait until nobody else writes; SQLite does so by itself in a transaction that WRITES."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITERS)))
 
 
 def catalogue_url(text: str) -> sa.URL:
@@ -55,14 +69,18 @@ def catalogue_url(text: str) -> sa.URL:
     if "://" not in text:
         return sa.URL.create("sqlite", database=text)
     try:
-        url = sa.make_url(text)
+        url = sa.make_url(text.replace("postgres://", "postgresql://", 1))
         url.get_dialect()
+    except ImportError:
+        # Told when it is opened, with the remedy.
+        pass
     except (ArgumentError, NoSuchModuleError) as error:
         raise BadInput(
             f"--catalogue {_without_password(text)}: not a catalogue's address; name an SQLite file"
-            " (catalogue.sqlite) or an SQLAlchemy URL (sqlite:///catalogue.sqlite)"
+            " (catalogue.sqlite) or an SQLAlchemy URL (postgresql://me@host/photos)"
         ) from error
-    return url
+    # psycopg is the driver that we depend on; SQLAlchemy's own choice is an older one.
+    return url.set(drivername=POSTGRESQL) if url.drivername == "postgresql" else url
 
 
 def _without_password(text: str) -> str:
@@ -84,7 +102,7 @@ def open_catalogue(text: str, must_exist: bool = False) -> Sessions:
     url = catalogue_url(text)
     if must_exist:
         _refuse_missing(url)
-    engine = sa.create_engine(url)
+    engine = _engine(url)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _set_pragmas)
         sa.event.listen(engine, "begin", _begin)
@@ -100,6 +118,17 @@ def open_catalogue(text: str, must_exist: bool = False) -> Sessions:
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise _failure(url, error) from error
     return Sessions(engine, expire_on_commit=False)
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    try:
+        # One that a server closed meanwhile is opened again.
+        return sa.create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
+    except ImportError as error:
+        raise BadInput(
+            f"--catalogue {url.render_as_string()}: {first_line(error)}; for PostgreSQL:"
+            " pip install 'fashion-tagger[postgres]'"
+        ) from error
 
 
 def _failure(url: sa.URL, error: BaseException) -> Failure:
@@ -192,7 +221,8 @@ def _upgrade(engine: sa.Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     # Another process may be at it: the one that comes second finds nothing left to do.
-    with engine.execution_options(sqlite_begin="IMMEDIATE").begin() as connection:
+    with engine.execution_options(**WRITES).begin() as connection:
+        _queue(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

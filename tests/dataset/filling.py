@@ -22,6 +22,7 @@ from dataset.catalogue.tables import (
 from dataset.duplicates.fingerprint import perceptual_hash
 from dataset.images import open_photo, sha256_of
 from dataset.stores import ImageStore
+from tests.catalogues import catalogue_of
 
 
 def photo_bytes(seed: int, size: tuple[int, int] = (120, 160), quality: int = 90) -> bytes:
@@ -47,7 +48,7 @@ class Filling:
     @property
     def catalogue(self) -> str:
         """Its address for commands."""
-        return str(self.folder / "catalogue.sqlite")
+        return catalogue_of(self.folder, "catalogue.sqlite")
 
     def post(
         self,

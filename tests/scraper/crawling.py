@@ -1,7 +1,6 @@
 """Runs `crawl` as a user does, on a sample shop."""
 
 import os
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import fashion_tagger
 from scraper.sample_shop.server import SampleShop
+from tests.catalogues import catalogue_of
 from tests.dataset.filling import photo_bytes
 
 DOOR = Path(fashion_tagger.__file__)
@@ -49,7 +49,7 @@ def start(
         preexec_fn=before,
         env={
             **os.environ,
-            "FASHION_TAGGER_CATALOGUE": str(folder / "c.sqlite"),
+            "FASHION_TAGGER_CATALOGUE": catalogue_of(folder),
             **(secrets or {}),
         },
     )
@@ -67,12 +67,3 @@ def crawl(
     process = start(shop, folder, *options, site=site, secrets=secrets, address=address)
     out, err = process.communicate(timeout=120)
     return process.returncode, out + err
-
-
-def rows(folder: Path, query: str) -> list[tuple]:
-    """What QUERY finds in FOLDER's catalogue."""
-    connection = sqlite3.connect(folder / "c.sqlite")
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()

@@ -18,8 +18,9 @@ from PIL import Image
 
 from dataset.images import sha256_of
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
+from tests.catalogues import rows
 from tests.dataset.filling import photo_bytes
-from tests.scraper.crawling import DOOR, class_folder, crawl, rows
+from tests.scraper.crawling import DOOR, class_folder, crawl
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "lamoda"
 POLOS, DRESSES = 70, 6

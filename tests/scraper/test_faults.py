@@ -9,7 +9,8 @@ import pytest
 from dataset.errors import BadInput
 from scraper.sample_shop.faults import PHOTO_FAULTS, faults_named
 from scraper.sample_shop.server import ShopOptions, serve
-from tests.scraper.crawling import class_folder, crawl, rows
+from tests.catalogues import rows
+from tests.scraper.crawling import class_folder, crawl
 
 REASONS = {
     "server-error": "HTTP 500",

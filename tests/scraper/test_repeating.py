@@ -19,7 +19,8 @@ from scraper import frontier
 from scraper.sample_shop.replies import Asked, Reply, plain
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from scraper.spiders.base import Page, Photo, Post
-from tests.scraper.crawling import class_folder, crawl, rows
+from tests.catalogues import rows
+from tests.scraper.crawling import class_folder, crawl
 
 
 @contextlib.contextmanager

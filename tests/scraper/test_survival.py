@@ -14,37 +14,37 @@ import pytest
 from dataset.catalogue.session import open_catalogue
 from scraper.sample_shop.replies import Asked, Reply
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
-from tests.scraper.crawling import class_folder, crawl, rows, start
+from tests.catalogues import rows
+from tests.scraper.crawling import class_folder, crawl, start
 
 POLOS = 40
 # What a catalogue holds but for numbers and times, which no two crawls share.
 CONTENTS = (
-    "SELECT site, hashtag, cursor, later, state, reason, total, pages, posts, worker_id"
-    " FROM searches ORDER BY site, hashtag",
-    "SELECT site, site_id, title, brand, price, currency, author, record FROM posts"
-    " ORDER BY site, site_id",
-    "SELECT sha256, phash, width, height, format, bytes, store_key, state, reason FROM images"
-    " ORDER BY sha256",
+    "SELECT site, hashtag, cursor, later, state, reason, total, pages, posts, worker_id, again"
+    " FROM searches",
+    "SELECT site, site_id, title, brand, price, currency, author, record FROM posts",
+    "SELECT sha256, phash, width, height, format, bytes, store_key, state, reason FROM images",
     "SELECT site_id, position, fallbacks, key, s.state, s.reason, sha256, worker_id"
-    " FROM sightings s JOIN posts p ON p.id = post_id LEFT JOIN images i ON i.id = image_id"
-    " ORDER BY site_id, position",
+    " FROM sightings s JOIN posts p ON p.id = post_id LEFT JOIN images i ON i.id = image_id",
     "SELECT site_id, text, source FROM post_hashtags JOIN posts p ON p.id = post_id"
-    " JOIN hashtags h ON h.id = hashtag_id ORDER BY site_id, text, source",
+    " JOIN hashtags h ON h.id = hashtag_id",
     "SELECT sha256, views, looks, contrast, blur, text, compared FROM fingerprints"
-    " JOIN images i ON i.id = image_id ORDER BY sha256",
-    "SELECT min(a.sha256, b.sha256), max(a.sha256, b.sha256), round(likeness, 4)"
-    " FROM resemblances JOIN images a ON a.id = one_id JOIN images b ON b.id = other_id"
-    " ORDER BY 1, 2",
-    "SELECT group_concat(sha256) FROM (SELECT * FROM images ORDER BY sha256)"
-    " GROUP BY cluster_id ORDER BY 1",
+    " JOIN images i ON i.id = image_id",
+    "SELECT a.sha256, b.sha256 FROM images a JOIN images b ON b.cluster_id = a.cluster_id",
     "SELECT count(*) FROM workers",
+)
+ALIKE = (
+    "SELECT a.sha256, b.sha256, likeness"
+    " FROM resemblances JOIN images a ON a.id = one_id JOIN images b ON b.id = other_id"
 )
 
 
-def contents(folder: Path) -> list[list[tuple]]:
+def contents(folder: Path) -> list[list]:
     """All that matters of FOLDER's catalogue, and the files beside it."""
-    files = [(str(p.relative_to(folder)),) for p in folder.glob("images/**/*") if p.is_file()]
-    return [*(rows(folder, query) for query in CONTENTS), sorted(files)]
+    files = [str(p.relative_to(folder)) for p in folder.glob("images/**/*") if p.is_file()]
+    alike = [({one, other}, round(score, 4)) for one, other, score in rows(folder, ALIKE)]
+    found = [sorted(rows(folder, query), key=repr) for query in CONTENTS]
+    return [*found, sorted(alike, key=lambda pair: sorted(pair[0])), sorted(files)]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def shop(photos: Path) -> Iterator[SampleShop]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[tuple]]:
+def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list]:
     """What a crawl that nobody disturbed leaves behind."""
     folder = tmp_path_factory.mktemp("unbroken")
     with serve(ShopOptions(photos=photos, duplicates=0.2, double_tagged=0.1)) as shop:
@@ -90,8 +90,9 @@ def kill(process: subprocess.Popen[str]) -> bool:
     return alive
 
 
+@pytest.mark.usefixtures("backend")
 def test_kills_at_random_moments_leave_no_trace(
-    shop: SampleShop, unbroken: list[list[tuple]], tmp_path: Path
+    shop: SampleShop, unbroken: list[list], tmp_path: Path
 ) -> None:
     dice, kills = random.Random(7), 0
     for _ in range(4):
@@ -111,8 +112,9 @@ def test_kills_at_random_moments_leave_no_trace(
     assert again <= kills * (8 + 2)
 
 
+@pytest.mark.usefixtures("backend")
 def test_two_processes_share_the_work(
-    shop: SampleShop, unbroken: list[list[tuple]], tmp_path: Path
+    shop: SampleShop, unbroken: list[list], tmp_path: Path
 ) -> None:
     both = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
@@ -122,8 +124,9 @@ def test_two_processes_share_the_work(
     assert twice <= {"/robots.txt"}
 
 
+@pytest.mark.usefixtures("backend")
 def test_one_of_two_that_dies_loses_what_it_had_in_hand(
-    shop: SampleShop, unbroken: list[list[tuple]], tmp_path: Path
+    shop: SampleShop, unbroken: list[list], tmp_path: Path
 ) -> None:
     both = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
     wait_for(lambda: photos_asked(shop) > 5)
