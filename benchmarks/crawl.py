@@ -42,6 +42,7 @@ from dataset.catalogue.tables import (
     Sighting,
 )
 from dataset.duplicates.fingerprint import COLOURS, SIDE, VIEWS, perceptual_hash
+from dataset.duplicates.known import ENOUGH
 from dataset.images import PHOTO_SUFFIXES, open_photo
 from dataset.labels import load_vocabulary
 from dataset.text_table import table
@@ -372,7 +373,9 @@ def memory(images: int) -> None:
 @main.command("hashes")
 @photos_option
 @click.option("--side", default=1_600, show_default=True, help="Photos are enlarged to this first.")
-@click.option("--at-least", default=384, show_default=True, help="Pixels that are decoded a side.")
+@click.option(
+    "--at-least", default=ENOUGH, show_default=True, help="Pixels that are decoded a side."
+)
 @click.option("--limit", default=300, show_default=True)
 def hashes(photos: Path, side: int, at_least: int, limit: int) -> None:
     """Bits in which the hashes of JPEGs decoded small and whole differ, and the time of both."""

@@ -25,6 +25,8 @@ EXTENSIONS = {
     "BMP": "bmp",
     "TIFF": "tif",
 }
+# The tag of EXIF that says how a photo is turned, and its values that swap width and height.
+ORIENTATION, ON_THEIR_SIDE = 0x0112, (5, 6, 7, 8)
 # How names of photos end, where a folder is looked through.
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 # Pillow opens MPO (two JPEGs in one file, from phones) as JPEG first.
@@ -47,7 +49,7 @@ def open_photo(source: Path | bytes, at_least: int | None = None) -> Image.Image
     """The photo SOURCE as RGB, turned as its EXIF says, transparency on white.
 
     With AT_LEAST a JPEG may come smaller, by 1/2, 1/4 or 1/8, each side still that many pixels
-    long: faster. Its `info` holds only `format`, a key of EXTENSIONS.
+    long: faster. Its `info` holds only `format`, a key of EXTENSIONS, and the whole photo's `size`.
 
     Raises:
         TooManyPixels: it would be larger than any photo of use.
@@ -57,10 +59,12 @@ def open_photo(source: Path | bytes, at_least: int | None = None) -> Image.Image
     data = source if isinstance(source, bytes) else source.read_bytes()
     try:
         with Image.open(io.BytesIO(data), formats=OPENED) as image:
+            size = image.size
             if at_least:
                 image.draft("RGB", (at_least, at_least))
             photo = _as_rgb(ImageOps.exif_transpose(image))
-            photo.info = {"format": image.format}
+            turned = image.getexif().get(ORIENTATION, 1) in ON_THEIR_SIDE
+            photo.info = {"format": image.format, "size": size[::-1] if turned else size}
             return photo
     except UnidentifiedImageError as error:
         raise Unreadable("not an image of a kind that we read") from error

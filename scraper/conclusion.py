@@ -22,8 +22,7 @@ def conclude(crawled: Crawled, minimum: int, file: Path | None) -> None:
     """
     tallies = [tally for work in crawled.works for tally in work.tallies]
     lacking = [
-        missing(tag, sizes, minimum, crawled.seconds, tallies)
-        for tag, sizes in crawled.sizes.items()
+        missing(tag, size, minimum, crawled.seconds, tallies) for tag, size in crawled.sizes.items()
     ]
     if tallies:
         click.echo(table(HEAD, rows(tallies)))

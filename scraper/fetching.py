@@ -8,7 +8,7 @@ from PIL import Image
 
 from dataset.catalogue.forgetting import REASON as FORGOTTEN
 from dataset.duplicates.fingerprint import perceptual_hash
-from dataset.duplicates.known import Looks, look
+from dataset.duplicates.known import ENOUGH, Looks, look
 from dataset.images import EXTENSIONS, TooManyPixels, Unreadable, open_photo, sha256_of
 from dataset.stores import ImageStore
 from scraper import consent
@@ -94,25 +94,25 @@ def examine(body: bytes) -> Fetched | Refused:
     if not body:
         return Refused("empty")
     try:
-        image = open_photo(body)
+        image = open_photo(body, ENOUGH)
     except TooManyPixels:
         return Refused(TOO_MANY, sha256, len(body))
     except Unreadable:
         return Refused(BROKEN, sha256, len(body))
     if is_polyglot(body):
         return Refused(POLYGLOT, sha256, len(body))
-    if min(image.size) < SMALLEST_SIDE:
+    if min(image.info["size"]) < SMALLEST_SIDE:
         return Refused(TOO_SMALL, sha256, len(body))
     return _fetched(body, sha256, image)
 
 
 def _fetched(body: bytes, sha256: str, image: Image.Image) -> Fetched:
-    kind = str(image.info["format"])
+    kind, (width, height) = str(image.info["format"]), image.info["size"]
     return Fetched(
         sha256=sha256,
         phash=perceptual_hash(image),
-        width=image.width,
-        height=image.height,
+        width=width,
+        height=height,
         format=kind,
         bytes=len(body),
         store_key=ImageStore.key(sha256, EXTENSIONS[kind]),

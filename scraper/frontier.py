@@ -21,8 +21,9 @@ from dataset.catalogue.tables import (
     PostRow,
     Search,
     Sighting,
+    now,
 )
-from dataset.duplicates.known import KnownPhotos, keep_new
+from dataset.duplicates.known import KnownPhotos, cluster_of, keep_new
 from dataset.labels import normalise
 from scraper.fetching import FINAL, Fetched, Refused
 from scraper.posts import save_posts
@@ -86,7 +87,7 @@ def retry_failed(session: Session, site: str, hashtags: Sequence[str]) -> int:
         .where(
             Sighting.state == "refused",
             Sighting.reason.not_in(FINAL),
-            Sighting.post_id.in_(_of_searches(site, hashtags)),
+            _found_under(site, hashtags),
         )
         .values(state="wanted", reason=None, image_id=None)
         .execution_options(synchronize_session=False)
@@ -116,17 +117,22 @@ def move(session: Session, url: str, photo: Photo) -> None:
     )
 
 
-def _of_searches(site: str, hashtags: Sequence[str]) -> sa.Select[Any]:
-    """The ids of SITE's posts that were found under one of HASHTAGS."""
+def _found_under(site: str, hashtags: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Whether a sighting is of a post of SITE that was found under one of HASHTAGS.
+
+    It is asked of each sighting in question, and not of all that were ever found.
+    """
     return (
-        sa.select(PostRow.id)
-        .join(PostHashtag, PostHashtag.post_id == PostRow.id)
-        .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
+        sa.exists()
         .where(
+            PostRow.id == Sighting.post_id,
             PostRow.site == site,
+            PostHashtag.post_id == PostRow.id,
             PostHashtag.source == "search",
+            PostHashtag.hashtag_id == Hashtag.id,
             Hashtag.text.in_([normalise(hashtag) for hashtag in hashtags]),
         )
+        .correlate(Sighting)
     )
 
 
@@ -146,7 +152,7 @@ def claim(
             Sighting.state == "wanted",
             # A post that came later may show a photo that somebody is fetching.
             Sighting.url.not_in(sa.select(Sighting.url).where(Sighting.worker_id.is_not(None))),
-            Sighting.post_id.in_(_of_searches(site, hashtags)),
+            _found_under(site, hashtags),
         )
         .group_by(Sighting.url)
         .order_by(sa.func.min(Sighting.id))
@@ -171,20 +177,7 @@ def in_hand(session: Session, site: str, hashtags: Sequence[str]) -> int:
         session.scalar(
             sa.select(sa.func.count(Sighting.url.distinct())).where(
                 Sighting.worker_id.is_not(None),
-                Sighting.post_id.in_(_of_searches(site, hashtags)),
-            )
-        )
-        or 0
-    )
-
-
-def stored_count(session: Session, site: str, hashtags: Sequence[str]) -> int:
-    """How many different images are stored of SITE's posts found under HASHTAGS."""
-    return (
-        session.scalar(
-            sa.select(sa.func.count(Sighting.image_id.distinct())).where(
-                Sighting.state == "stored",
-                Sighting.post_id.in_(_of_searches(site, hashtags)),
+                _found_under(site, hashtags),
             )
         )
         or 0
@@ -193,7 +186,18 @@ def stored_count(session: Session, site: str, hashtags: Sequence[str]) -> int:
 
 def room(session: Session, site: str, words: Sequence[str], max_images: int | None) -> int | None:
     """How many of MAX_IMAGES images the tag of WORDS still lacks; None where it may have any."""
-    return None if max_images is None else max_images - stored_count(session, site, words)
+    if max_images is None:
+        return None
+    stored = (
+        sa.select(Sighting.image_id)
+        .where(Sighting.state == "stored", _found_under(site, words))
+        .distinct()
+        # More need not be counted.
+        .limit(max_images)
+    )
+    return max_images - (
+        session.scalar(sa.select(sa.func.count()).select_from(stored.subquery())) or 0
+    )
 
 
 def let_go(search: Search, worker: int) -> None:
@@ -204,48 +208,55 @@ def let_go(search: Search, worker: int) -> None:
 
 def refuse(session: Session, url: str, refused: Refused) -> None:
     """Mark the photo URL as refused, in every post that shows it."""
-    image = None
+    number = None
     if refused.sha256 is not None:
-        image = _image(session, refused.sha256)
-        if image is None:
-            image = ImageRow(
-                sha256=refused.sha256, bytes=refused.bytes, state="refused", reason=refused.reason
-            )
-            session.add(image)
-            session.flush()
-    _settle(session, url, "refused", refused.reason, image.id if image else None)
+        image = _known(session, refused.sha256)
+        columns = {"state": "refused", "reason": refused.reason, "fetched": now()}
+        told = {"sha256": refused.sha256, "bytes": refused.bytes, **columns}
+        number = image.id if image else _insert(session, ImageRow, told)
+    _settle(session, url, "refused", refused.reason, number)
 
 
 def store(session: Session, url: str, fetched: Fetched, known: KnownPhotos) -> str:
     """Keep FETCHED as what URL shows; returns new, exact duplicate or near duplicate."""
-    image, outcome = _image(session, fetched.sha256), "exact duplicate"
+    image, outcome = _known(session, fetched.sha256), "exact duplicate"
     if image is None or image.state != "stored":
-        image = image or ImageRow(sha256=fetched.sha256)
-        _fill(image, fetched)
-        session.add(image)
-        session.flush()
-        near = keep_new(session, image, fetched.looks, known)
+        alike = known.alike(session, fetched.looks)
+        near = cluster_of(session, alike)
         outcome = "new" if near is None else "near duplicate"
-        image.cluster_id = near if near is not None else _new_cluster(session)
-    _settle(session, url, "stored", None, image.id)
+        cluster = near if near is not None else _insert(session, Cluster, {"made": now()})
+        number = _put(session, image.id if image else None, _columns(fetched, cluster))
+        keep_new(session, number, fetched.looks, alike)
+        known.add(number, fetched.looks)
+    else:
+        number = image.id
+    _settle(session, url, "stored", None, number)
     return outcome
 
 
-def _image(session: Session, sha256: str) -> ImageRow | None:
-    return session.scalar(sa.select(ImageRow).filter_by(sha256=sha256))
+def _known(session: Session, sha256: str) -> Any:
+    """Id and state of the image of SHA256, None where it is new."""
+    query = sa.select(ImageRow.id, ImageRow.state).filter_by(sha256=sha256)
+    return session.execute(query).one_or_none()
 
 
-def _new_cluster(session: Session) -> int:
-    cluster = Cluster()
-    session.add(cluster)
-    session.flush()
-    return cluster.id
+def _put(session: Session, number: int | None, columns: dict[str, Any]) -> int:
+    """The id of an image with COLUMNS: a new one's, or NUMBER, which was refused before."""
+    if number is None:
+        return _insert(session, ImageRow, columns)
+    session.execute(sa.update(ImageRow).where(ImageRow.id == number).values(**columns))
+    return number
 
 
-def _fill(image: ImageRow, fetched: Fetched) -> None:
-    image.phash, image.format, image.bytes = fetched.phash, fetched.format, fetched.bytes
-    image.width, image.height = fetched.width, fetched.height
-    image.store_key, image.state, image.reason = fetched.store_key, "stored", None
+def _insert(session: Session, table: type, columns: dict[str, Any]) -> int:
+    found = session.execute(sa.insert(table.__table__).values(**columns))  # type: ignore[attr-defined]
+    return int(found.inserted_primary_key[0])  # type: ignore[attr-defined]
+
+
+def _columns(fetched: Fetched, cluster: int) -> dict[str, Any]:
+    names = ("sha256", "phash", "format", "bytes", "width", "height", "store_key")
+    told = {name: getattr(fetched, name) for name in names}
+    return {**told, "state": "stored", "reason": None, "cluster_id": cluster, "fetched": now()}
 
 
 def _settle(

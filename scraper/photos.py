@@ -2,9 +2,6 @@
 
 from dataclasses import replace
 
-from sqlalchemy.orm import Session
-
-from dataset.catalogue import forgetting
 from scraper import expired, frontier
 from scraper.download import Download
 from scraper.fetching import GONE, Fetched, Refused, fetch_image
@@ -52,27 +49,14 @@ async def fetch_one(work: Work, download: Download, tally: Tally, wanted: fronti
                     frontier.move(session, wanted.url, fresh)
                 wanted = replace(wanted, url=fresh.url)
                 outcome = await fetch_image(get, (fresh.url, *fresh.fallbacks), work.means.store)
-        _commit(work, tally, wanted.url, outcome)
+        await _keep(work, tally, wanted.url, outcome)
     work.means.bar.update()
     work.means.bar.set_postfix(site=work.site, tag=tally.hashtag, refresh=False)
 
 
-def _commit(work: Work, tally: Tally, url: str, outcome: Fetched | Refused) -> None:
-    with work.sessions.begin() as session:
-        if isinstance(outcome, Fetched) and _is_forgotten(session, work, outcome):
-            outcome = Refused(forgetting.REASON)
-        if isinstance(outcome, Fetched):
-            tally.outcomes[frontier.store(session, url, outcome, work.means.known)] += 1
-        else:
-            frontier.refuse(session, url, outcome)
-            tally.refused[outcome.reason] += 1
-
-
-def _is_forgotten(session: Session, work: Work, fetched: Fetched) -> bool:
-    """Whether FETCHED was taken down; its file goes again then."""
-    forgotten = work.means.forgotten
-    forgotten.catch_up(session)
-    known = forgotten.is_image(fetched.sha256, fetched.looks.fingerprint)
-    if known:
-        work.means.store.remove(fetched.store_key)
-    return known
+async def _keep(work: Work, tally: Tally, url: str, outcome: Fetched | Refused) -> None:
+    kept = await work.means.keeper.keep(url, outcome)
+    if isinstance(kept, Refused):
+        tally.refused[kept.reason] += 1
+    else:
+        tally.outcomes[kept] += 1

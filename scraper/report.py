@@ -114,15 +114,14 @@ class Missing:
 
 
 def missing(
-    label: str, sizes: tuple[int, int], minimum: int, seconds: float, tallies: Iterable[Tally]
+    label: str, photos: int, minimum: int, seconds: float, tallies: Iterable[Tally]
 ) -> Missing:
-    """What LABEL lacks to MINIMUM after SECONDS of a crawl; SIZES: before and after."""
-    before, now = sizes
-    lacking, came = max(0, minimum - now), now - before
-    ends = [tally.ended for tally in tallies if tally.tag == label]
-    exhausted = bool(ends) and all(end.startswith("finished") for end in ends)
-    needed = round(lacking * seconds / came) if lacking and came > 0 and not exhausted else None
-    return Missing(label, now, minimum, lacking, needed, exhausted)
+    """What LABEL, which has PHOTOS now, lacks to MINIMUM after SECONDS of a crawl of TALLIES."""
+    mine = [tally for tally in tallies if tally.tag == label]
+    lacking, came = max(0, minimum - photos), sum(tally.outcomes["new"] for tally in mine)
+    exhausted = bool(mine) and all(tally.ended.startswith("finished") for tally in mine)
+    needed = round(lacking * seconds / came) if lacking and came and not exhausted else None
+    return Missing(label, photos, minimum, lacking, needed, exhausted)
 
 
 def lasting(seconds: int) -> str:

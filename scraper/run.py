@@ -7,8 +7,10 @@ Several processes share the work: what each has in hand is claimed in the catalo
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +18,6 @@ import click
 from tqdm import tqdm
 
 from dataset.catalogue import leases
-from dataset.catalogue.forgetting import Forgotten
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.stats import label_size
 from dataset.catalogue.tables import OR
@@ -30,6 +31,7 @@ from scraper.credentials import hide
 from scraper.download import Download, run_side_by_side
 from scraper.errors import CircleOfPages, LayoutChanged, NotNow, SiteRefused
 from scraper.gathering import all_of
+from scraper.keeping import Keeper
 from scraper.pace import Pace
 from scraper.report import Tally
 from scraper.searching import crawl_search
@@ -45,12 +47,12 @@ TAGS_AT_ONCE = 4
 class Crawled:
     """What a crawl came to: the work of each site, and whether all was done.
 
-    `sizes`: label -> its photos before and after; `seconds`: how long it took.
+    `sizes`: tag -> its photos now; `seconds`: how long it took.
     """
 
     works: list[Work]
     ended: bool
-    sizes: dict[str, tuple[int, int]]
+    sizes: dict[str, int]
     seconds: float
 
 
@@ -65,13 +67,11 @@ def crawl(
     began = time.monotonic()
     with at_work(options, vocabulary) as means:
         works = [Work(options, site, spider, means) for site, spider in spiders.items()]
-        before = _sizes(means, options.tags)
         jobs = [(partial(crawl_all, work), work.spider) for work in works]
         ended = run_side_by_side(jobs, options.manners, means.pace)
-        after = _sizes(means, options.tags)
+        sizes = _sizes(means, options.tags)
         with means.sessions.begin() as session:
             leases.sign_off(session, means.worker, ended)
-    sizes = {tag: (before[tag], after[tag]) for tag in options.tags}
     return Crawled(works, ended, sizes, time.monotonic() - began)
 
 
@@ -81,10 +81,12 @@ def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
     sessions, store = open_catalogue(options.catalogue), open_store(options.images)
     with store.in_use(), tqdm(unit=" images", disable=None) as bar:
         with sessions.begin() as session:
-            worker, known = leases.sign_on(session), KnownPhotos(session)
-        pace = Pace(Stop(), sessions)
+            worker = leases.sign_on(session)
+        with sessions() as session:
+            known = KnownPhotos(session)
+        keeper, pace = Keeper(sessions, store, known), Pace(Stop(), sessions)
         try:
-            yield Means(vocabulary, sessions, store, known, Forgotten(), worker, pace, bar)
+            yield Means(vocabulary, sessions, store, keeper, worker, pace, bar)
         except BaseException:
             # Where even this fails, the next process sees that this one is dead.
             with contextlib.suppress(Failure), sessions.begin() as session:
@@ -99,6 +101,8 @@ def _sizes(means: Means, tags: Sequence[str]) -> dict[str, int]:
 
 async def crawl_all(work: Work, download: Download) -> None:
     """Every search of every tag, some tags side by side; a site that refuses ends it."""
+    # Photos are read on every core; more at once would only need more memory.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(os.cpu_count()))
     await set_up(work, download)
     if work.spider.charged and not await cost_shown(work, download):
         return

@@ -99,8 +99,8 @@ async def turn_page(
         if search.worker_id != work.worker or search.cursor != cursor:
             # We were taken for dead, and another process went on.
             return
-        work.means.forgotten.catch_up(session)
-        page = without_forgotten(page, work.means.forgotten)
+        work.means.keeper.forgotten.catch_up(session)
+        page = without_forgotten(page, work.means.keeper.forgotten)
         if search.again and not work.spider.renews:
             page = page if frontier.brings_new(session, search, page) else page.as_last()
         frontier.save_page(session, search, page)

@@ -7,12 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dataset.catalogue.forgetting import Forgotten
 from dataset.catalogue.session import Sessions
-from dataset.duplicates.known import KnownPhotos
 from dataset.errors import Failure
 from dataset.labels import Vocabulary
 from dataset.stores import ImageStore
+from scraper.keeping import Keeper
 from scraper.pace import Pace
 from scraper.report import Tally
 from scraper.settings import AT_ONCE, Manners
@@ -46,8 +45,7 @@ class Means:
     vocabulary: Vocabulary
     sessions: Sessions
     store: ImageStore
-    known: KnownPhotos
-    forgotten: Forgotten
+    keeper: Keeper
     worker: int
     pace: Pace
     bar: Any

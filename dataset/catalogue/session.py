@@ -15,8 +15,9 @@ from dataset.errors import BadInput, Failure, first_line
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 # The newest revision in migrations/versions: known here so that Alembic loads only when needed.
-HEAD = "0009"
+HEAD = "0010"
 BUSY_TIMEOUT_MS = 30_000
+CACHE_KB = 64_000
 POSTGRESQL = "postgresql+psycopg"
 # How a transaction that writes begins on SQLite, and the lock that writers share on PostgreSQL.
 WRITES = {"sqlite_begin": "IMMEDIATE"}
@@ -161,6 +162,7 @@ def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
         "journal_mode = WAL",
         "foreign_keys = ON",
         "synchronous = FULL",
+        f"cache_size = -{CACHE_KB}",
     ):
         connection.execute(f"PRAGMA {pragma}")
 

@@ -178,6 +178,8 @@ class FingerprintRow(Base):
     """
 
     __tablename__ = "fingerprints"
+    # A million rows of pictures are not read for their hashes.
+    __table_args__ = (Index(None, "image_id", "compared", "views"),)
 
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     views: Mapped[bytes] = mapped_column(LargeBinary)

@@ -23,12 +23,15 @@ def test_reasons_are_counted_in_their_columns() -> None:
 def test_what_a_label_lacks_and_how_long_that_takes() -> None:
     open_one, done = Tally("lamoda", "polo", "polo", ended="limit"), Tally("lamoda", "polo", "поло")
     done.ended = "finished before"
-    assert missing("polo", (100, 200), 500, 60, [open_one, done]).seconds == 180
-    assert missing("polo", (100, 200), 500, 60, [done]).exhausted
-    assert missing("polo", (200, 200), 500, 60, [open_one]).seconds is None
-    assert missing("polo", (100, 500), 500, 60, [open_one]).missing == 0
-    assert "180 seconds" not in str(missing("polo", (100, 200), 500, 60, [open_one]))
-    assert "about 3 minutes at this rate" in str(missing("polo", (100, 200), 500, 60, [open_one]))
+    open_one.outcomes["new"] = 100
+    assert missing("polo", 200, 500, 60, [open_one, done]).seconds == 180
+    assert missing("polo", 200, 500, 60, [done]).exhausted
+    open_one.outcomes.clear()
+    assert missing("polo", 200, 500, 60, [open_one]).seconds is None
+    open_one.outcomes["new"] = 100
+    assert missing("polo", 500, 500, 60, [open_one]).missing == 0
+    assert "180 seconds" not in str(missing("polo", 200, 500, 60, [open_one]))
+    assert "about 3 minutes at this rate" in str(missing("polo", 200, 500, 60, [open_one]))
 
 
 @pytest.mark.parametrize(
