@@ -151,7 +151,7 @@ def claim(
         .where(
             Sighting.state == "wanted",
             # A post that came later may show a photo that somebody is fetching.
-            Sighting.url.not_in(sa.select(Sighting.url).where(Sighting.worker_id.is_not(None))),
+            Sighting.url.not_in(sa.select(Sighting.url).where(Sighting.worker_id > 0)),
             _found_under(site, hashtags),
         )
         .group_by(Sighting.url)
@@ -176,7 +176,7 @@ def in_hand(session: Session, site: str, hashtags: Sequence[str]) -> int:
     return (
         session.scalar(
             sa.select(sa.func.count(Sighting.url.distinct())).where(
-                Sighting.worker_id.is_not(None),
+                Sighting.worker_id > 0,
                 _found_under(site, hashtags),
             )
         )
