@@ -171,6 +171,16 @@ def claim(
     return found
 
 
+def give_back(session: Session, urls: Sequence[str], worker: int) -> None:
+    """The photos at URLS that WORKER had in hand and did not fetch are anybody's again."""
+    session.execute(
+        sa.update(Sighting)
+        .where(Sighting.url.in_(urls), Sighting.worker_id == worker)
+        .values(worker_id=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def in_hand(session: Session, site: str, hashtags: Sequence[str]) -> int:
     """How many photos of SITE's posts found under HASHTAGS are being fetched by somebody."""
     return (

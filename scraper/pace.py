@@ -47,12 +47,22 @@ class Pace:
         self.stop.check()
         host = _host(url)
         while (wait := self._wait(host)) > 0:
-            if wait > LONGEST_WAIT:
-                raise SiteRefused(
-                    f"{host} asked to be left alone until {self._until[host]:%Y-%m-%d %H:%M} UTC"
-                    f" and is not asked before; repeat the command {in_words(round(wait))}"
-                )
+            self.refuse_long(url)
             await self.stop.sleep(wait)
+
+    def refuse_long(self, url: str) -> None:
+        """Nothing, unless the host of URL is left alone for long.
+
+        Raises:
+            SiteRefused: it is.
+        """
+        host = _host(url)
+        wait = self._wait(host)
+        if wait > LONGEST_WAIT:
+            raise SiteRefused(
+                f"{host} asked to be left alone until {self._until[host]:%Y-%m-%d %H:%M} UTC"
+                f" and is not asked before; repeat the command {in_words(round(wait))}"
+            )
 
     def _wait(self, host: str) -> float:
         until = self._until.get(host)

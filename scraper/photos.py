@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from scraper import expired, frontier
 from scraper.download import Download
+from scraper.errors import SiteRefused
 from scraper.fetching import GONE, Fetched, Refused, fetch_image
 from scraper.gathering import all_of
 from scraper.report import Tally
@@ -16,9 +17,19 @@ BATCH = 32
 async def fetch_wanted(
     work: Work, download: Download, tally: Tally, words: tuple[str, ...]
 ) -> None:
-    """Fetch photos that the search has found, until all are in hand or the tag of WORDS is full."""
+    """Fetch photos that the search has found, until all are in hand or the tag of WORDS is full.
+
+    Raises:
+        SiteRefused: their host wants to be left alone for long.
+    """
     while batch := _claim(work, tally, words):
-        await all_of(fetch_one(work, download, tally, wanted) for wanted in batch)
+        try:
+            await all_of(fetch_one(work, download, tally, wanted) for wanted in batch)
+        except SiteRefused:
+            # The host is busy: others may try later, and wait for nothing until then.
+            with work.sessions.begin() as session:
+                frontier.give_back(session, [wanted.url for wanted in batch], work.worker)
+            raise
 
 
 def _claim(work: Work, tally: Tally, words: tuple[str, ...]) -> list[frontier.Wanted]:
@@ -49,6 +60,9 @@ async def fetch_one(work: Work, download: Download, tally: Tally, wanted: fronti
                     frontier.move(session, wanted.url, fresh)
                 wanted = replace(wanted, url=fresh.url)
                 outcome = await fetch_image(get, (fresh.url, *fresh.fallbacks), work.means.store)
+        if isinstance(outcome, Refused):
+            # A photo is not given up because its host is busy.
+            work.means.pace.refuse_long(work.spider.image_request(wanted.url).url)
         await _keep(work, tally, wanted.url, outcome)
     work.means.bar.update()
     work.means.bar.set_postfix(site=work.site, tag=tally.hashtag, refresh=False)

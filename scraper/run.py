@@ -133,7 +133,7 @@ async def crawl_tag(work: Work, download: Download, tag: str, places: asyncio.Se
             try:
                 await crawl_search(work, download, tally, words)
             except SiteRefused as refusal:
-                work.refused = not isinstance(refusal, NotNow)
+                work.refused = work.refused or not isinstance(refusal, NotNow)
                 _fail(work, tally, refusal)
             except (LayoutChanged, CircleOfPages) as problem:
                 _fail(work, tally, problem)

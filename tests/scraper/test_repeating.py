@@ -217,3 +217,22 @@ def test_what_was_forgotten_does_not_come_back(tmp_path: Path) -> None:
     assert "left out 1 post: forgotten" in said and "refused 1 photo: forgotten" in said
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(2,)]
     assert not (tmp_path / "images" / key).exists()
+
+
+def test_photos_whose_host_is_busy_for_long_stay_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_shop(tmp_path) as shop:
+        answer = shop.reply
+
+        def reply(asked: Asked) -> Reply:
+            busy = Reply(429, "text/plain", b"", {"Retry-After": "3600"})
+            return busy if "/img" in asked.path else answer(asked)
+
+        monkeypatch.setattr(shop, "reply", reply)
+        # Two tags find the same photos: neither waits for the other.
+        status, said = crawl(shop, tmp_path, "--tags", "кимоно,Кимоно")
+    assert (status, "asked to be left alone" in said) == (1, True), said
+    states = dict(rows(tmp_path, "SELECT state, count(*) FROM sightings GROUP BY state"))
+    assert states["wanted"] >= 1 and "stored" not in states
+    assert rows(tmp_path, "SELECT count(*) FROM sightings WHERE worker_id > 0") == [(0,)]
