@@ -25,7 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -107,6 +107,15 @@ def drawn(number: int) -> bytes:
     return photo_bytes(number)
 
 
+class Run(NamedTuple):
+    """What a crawl came to: `cpu` are the seconds of all cores, its start included."""
+
+    seconds: float
+    images: int
+    megabytes: float
+    cpu: float
+
+
 # Ours.
 
 
@@ -149,12 +158,13 @@ def ours(address: str, folder: Path, found: Any) -> None:
     crawled = crawl(options, {"benchmark": spider}, load_vocabulary())
     seconds = time.perf_counter() - began
     (tally,) = crawled.works[0].tallies
-    found.put((seconds, tally.outcomes.total(), peak()))
+    found.put(Run(seconds, tally.outcomes.total(), *used()))
 
 
-def peak() -> float:
-    """The most memory that this process has had, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def used() -> tuple[float, float]:
+    """The most memory that this process has had, in MB, and the seconds of its cores."""
+    use = resource.getrusage(resource.RUSAGE_SELF)
+    return use.ru_maxrss / 1024, use.ru_utime + use.ru_stime
 
 
 # Theirs.
@@ -209,14 +219,14 @@ def theirs(address: str, folder: Path, found: Any) -> None:
     process.crawl(Spider)
     began = time.perf_counter()
     process.start()
-    found.put((time.perf_counter() - began, images["stored"], peak()))
+    found.put(Run(time.perf_counter() - began, images["stored"], *used()))
 
 
 # Running them.
 
 
-def run(work: Callable, paths: list[Path], count: int, folder: Path) -> tuple[float, int, float]:
-    """Seconds, images and most memory of WORK in a process of its own, on a server of its own."""
+def run(work: Callable, paths: list[Path], count: int, folder: Path) -> Run:
+    """WORK in a process of its own, on a server of its own."""
     context = multiprocessing.get_context("spawn")
     ready, found = context.Queue(), context.Queue()
     server = context.Process(target=serve, args=(paths, count, ready), daemon=True)
@@ -251,17 +261,20 @@ photos_option = click.option(
 def peers(photos: Path, times: int) -> None:
     """Images a second, ours and theirs."""
     paths = photos_below(photos)
-    rates: dict[str, list[float]] = {"Scrapy's ImagesPipeline": [], "ours": []}
+    runs: dict[str, list[Run]] = {"Scrapy's ImagesPipeline": [], "ours": []}
     for _ in range(times):
-        for name, work in zip(rates, (theirs, ours), strict=True):
+        for name, work in zip(runs, (theirs, ours), strict=True):
             with tempfile.TemporaryDirectory() as folder:
-                seconds, count, _ = run(work, paths, len(paths), Path(folder))
-            rates[name].append(count / seconds)
-            click.echo(f"{name}: {count} images in {seconds:.1f} s", err=True)
-    best = {name: max(found) for name, found in rates.items()}
-    slowest = best["Scrapy's ImagesPipeline"]
-    rows = [(name, f"{rate:.0f}", f"{rate / slowest:.2f}x") for name, rate in best.items()]
-    click.echo(table(("crawl", "images/s", "of Scrapy's"), rows))
+                runs[name].append(run(work, paths, len(paths), Path(folder)))
+            click.echo(f"{name}: {runs[name][-1]}", err=True)
+    best = {name: max(one.images / one.seconds for one in found) for name, found in runs.items()}
+    cpu = {name: min(1000 * one.cpu / one.images for one in found) for name, found in runs.items()}
+    peer = best["Scrapy's ImagesPipeline"]
+    rows = [
+        (name, f"{rate:.0f}", f"{rate / peer:.2f}x", f"{cpu[name]:.1f}")
+        for name, rate in best.items()
+    ]
+    click.echo(table(("crawl", "images/s", "of Scrapy's", "CPU ms an image"), rows))
 
 
 @main.command()
@@ -282,9 +295,9 @@ def million(photos: Path, images: int, times: int) -> None:
                             new = sqlite3.connect(Path(folder) / "catalogue.sqlite")
                             old.backup(new)
                             new.close()
-                    seconds, count, most = run(ours, paths, len(paths), Path(folder))
-                click.echo(f"{size:,}: {count} in {seconds:.1f} s, {most:.0f} MB", err=True)
-                found.append(count / seconds)
+                    done = run(ours, paths, len(paths), Path(folder))
+                click.echo(f"{size:,} images before: {done}", err=True)
+                found.append(done.images / done.seconds)
     best = {size: max(found) for size, found in rates.items()}
     rows = [(f"{size:,}", f"{r:.0f}", f"{r / best[0]:.2f}x") for size, r in best.items()]
     click.echo(table(("images before", "images/s", "of an empty one's"), rows))
@@ -365,8 +378,8 @@ def memory(images: int) -> None:
     rows = []
     for count in (1_000, images):
         with tempfile.TemporaryDirectory() as folder:
-            seconds, _, most = run(ours, [], count, Path(folder))
-        rows.append((f"{count:,}", f"{most:.0f}", f"{count / seconds:.0f}"))
+            done = run(ours, [], count, Path(folder))
+        rows.append((f"{count:,}", f"{done.megabytes:.0f}", f"{count / done.seconds:.0f}"))
     click.echo(table(("images", "MB", "images/s"), rows))
 
 

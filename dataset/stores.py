@@ -52,10 +52,15 @@ class ImageStore:
                 write_atomically(path, data, self.root)
             # Also of a file that was there: who put it there may have died before this.
             _sync_folder(path.parent)
-            if path.parent not in self._synced:
-                for folder in (path.parent.parent, self.root, self.root.absolute().parent):
-                    _sync_folder(folder)
-                self._synced.add(path.parent)
+            self._sync_way_to(path.parent)
+
+    def _sync_way_to(self, folder: Path) -> None:
+        """See that FOLDER's own name outlasts a power cut, once for each folder."""
+        if folder not in self._synced and folder != self.root.absolute().parent:
+            above = folder.parent if folder != self.root else self.root.absolute().parent
+            _sync_folder(above)
+            self._sync_way_to(above)
+            self._synced.add(folder)
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:

@@ -1,6 +1,8 @@
 """The bytes of an image: asked for, checked, hashed and stored."""
 
 import asyncio
+import os
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +21,8 @@ from scraper.spiders.base import Answer
 # Smaller than the trunk's smallest input: of no use to any classifier of ours.
 SMALLEST_SIDE = 75
 LARGEST_BYTES = 20_000_000
+# Photos are read on every core; more at once would only need more memory. A disk may have more.
+READERS = threading.BoundedSemaphore(os.cpu_count() or 1)
 # Refused for one of these, a photo under a signed address may be there under a new one.
 GONE = ("HTTP 403", "HTTP 404", "HTTP 410")
 TOO_SMALL = f"smaller than {SMALLEST_SIDE} pixels"
@@ -82,7 +86,8 @@ def _refused_by_site(answer: Answer) -> Refused | None:
 
 
 def _keep(body: bytes, store: ImageStore) -> Fetched | Refused:
-    examined = examine(body)
+    with READERS:
+        examined = examine(body)
     if isinstance(examined, Fetched):
         store.put(body, examined.store_key)
     return examined

@@ -7,7 +7,6 @@ Several processes share the work: what each has in hand is claimed in the catalo
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +36,7 @@ from scraper.report import Tally
 from scraper.searching import crawl_search
 from scraper.spiders.base import HashtagSpider
 from scraper.stopping import Stop, Stopped
-from scraper.work import CrawlOptions, Means, Work
+from scraper.work import PLACES, CrawlOptions, Means, Work
 
 # Tags of a site that are searched side by side; the site's pace is the same for one or many.
 TAGS_AT_ONCE = 4
@@ -101,8 +100,7 @@ def _sizes(means: Means, tags: Sequence[str]) -> dict[str, int]:
 
 async def crawl_all(work: Work, download: Download) -> None:
     """Every search of every tag, some tags side by side; a site that refuses ends it."""
-    # Photos are read on every core; more at once would only need more memory.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(os.cpu_count()))
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(PLACES))
     await set_up(work, download)
     if work.spider.charged and not await cost_shown(work, download):
         return

@@ -17,6 +17,9 @@ from scraper.report import Tally
 from scraper.settings import AT_ONCE, Manners
 from scraper.spiders.base import HashtagSpider, Photo
 
+# Photos under way: those that are asked for, and as many that are read, hashed and written.
+PLACES = 2 * AT_ONCE
+
 
 @dataclass(frozen=True)
 class CrawlOptions:
@@ -66,7 +69,7 @@ class Work:
 
     def __post_init__(self) -> None:
         self.sessions, self.worker = self.means.sessions, self.means.worker
-        # A place is held until the commit: a kill loses at most AT_ONCE photos that came.
-        self.places = asyncio.Semaphore(AT_ONCE)
+        # A place is held until the commit: a kill loses no more photos that came.
+        self.places = asyncio.Semaphore(PLACES)
         # Two tags may have a word in common: its search runs once at a time.
         self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

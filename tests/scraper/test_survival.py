@@ -14,6 +14,7 @@ import pytest
 from dataset.catalogue.session import open_catalogue
 from scraper.sample_shop.replies import Asked, Reply
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
+from scraper.work import PLACES
 from tests.catalogues import rows
 from tests.scraper.crawling import class_folder, crawl, start
 
@@ -109,7 +110,7 @@ def test_kills_at_random_moments_leave_no_trace(
     assert contents(tmp_path) == unbroken
     # What was in flight when the process died had not come yet.
     again = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
-    assert again <= kills * (8 + 2)
+    assert again <= kills * (PLACES + 2)
 
 
 @pytest.mark.usefixtures("backend")
