@@ -125,7 +125,6 @@ def test_two_processes_share_the_work(
     assert twice <= {"/robots.txt"}
 
 
-@pytest.mark.usefixtures("backend")
 def test_one_of_two_that_dies_loses_what_it_had_in_hand(
     shop: SampleShop, unbroken: list[list], tmp_path: Path
 ) -> None:
