@@ -36,7 +36,7 @@ fi
 echo
 echo "Done. Look at:"
 echo "  demo-run/splits/README.md          what the photos are, with contact sheets"
-echo "  demo-run/runs/demo/confusion.png   which labels are taken for which"
+echo "  demo-run/runs/demo/report.html     how good the model is, with its surest mistakes as photos"
 echo "  demo-run/runs/demo/curves.png      how it learned"
 echo "  demo-run/runs/demo/metrics.json    every figure"
 echo "  demo-run/runs/demo/model.keras     the model, ready for raw photos"

@@ -19,6 +19,8 @@ COMMANDS = {
     "build-dataset": ("dataset.cli", "build_dataset"),
     "train-pose": ("dataset.pose.cli", "train_pose"),
     "train-model": ("model.cli", "train_model"),
+    "compare": ("model.compare_cli", "compare_steps"),
+    "export-model": ("model.export_cli", "export_model"),
     "sample-shop": ("scraper.sample_shop.cli", "sample_shop"),
 }
 
@@ -97,6 +99,11 @@ def train_pose() -> None:
 def train_model() -> None:
     """Console script `train-model`."""
     _script("train-model")
+
+
+def export_model() -> None:
+    """Console script `export-model`."""
+    _script("export-model")
 
 
 def sample_shop() -> None:

@@ -1,6 +1,5 @@
 """What a build is, for people: a dataset card in Markdown and a contact sheet a label."""
 
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -214,11 +213,3 @@ def contact_sheet(photos: Sequence[bytes]) -> Image.Image:
         open_photo(jpeg, TILE).resize((TILE, TILE), Image.Resampling.LANCZOS) for jpeg in photos
     ]
     return grid(tiles, COLUMNS, TILE)
-
-
-def encoded(image: Image.Image, side: int) -> bytes:
-    """IMAGE within SIDE x SIDE as a small JPEG, for pages."""
-    small, out = image.copy(), io.BytesIO()
-    small.thumbnail((side, side), Image.Resampling.BOX)
-    small.save(out, "JPEG", quality=80)
-    return out.getvalue()

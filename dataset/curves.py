@@ -7,12 +7,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
-def draw_curves(
-    path: Path, history: Mapping[str, Sequence[float]], best: int, names: Sequence[str]
-) -> None:
-    """A PNG with a chart for each of NAMES in HISTORY (and `val_` + name), value by epoch.
+def curves(
+    history: Mapping[str, Sequence[float]],
+    best: int,
+    names: Sequence[str],
+    border: int | None = None,
+) -> Figure:
+    """A chart for each of NAMES in HISTORY (and `val_` + name), value by epoch.
 
-    BEST, from 1, is the epoch that was kept.
+    BEST, from 1, is the epoch that was kept; BORDER the last epoch of a first stage.
     """
     figure = Figure(figsize=(4.5 * len(names), 3.8), layout="constrained", dpi=110)
     for place, name in enumerate(names):
@@ -22,8 +25,17 @@ def draw_curves(
             if values:
                 axes.plot(range(1, len(values) + 1), values, label=text, marker=".")
         axes.axvline(best, color="grey", linestyle=":", label=f"kept: epoch {best}")
+        if border:
+            axes.axvline(border + 0.5, color="grey", linewidth=1, label="second stage begins")
         axes.set_xlabel("epoch")
         axes.set_title(name)
         axes.legend()
         axes.grid(alpha=0.3)
-    FigureCanvasAgg(figure).print_png(path)
+    return figure
+
+
+def draw_curves(
+    path: Path, history: Mapping[str, Sequence[float]], best: int, names: Sequence[str]
+) -> None:
+    """`curves` as a PNG."""
+    FigureCanvasAgg(curves(history, best, names)).print_png(path)

@@ -145,7 +145,9 @@ def write_left_out(images: Sequence[LeftOut], path: Path) -> None:
 
 def write_json(value: Mapping[str, Any], path: Path) -> None:
     """VALUE as JSON for people and programs: UTF-8, indented, a line at the end."""
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    # What stands for a byte that is no text (in a file's name, say) is written as its escape.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def aside_of(out: Path) -> tuple[Path, Path]:

@@ -1,15 +1,14 @@
 """`report.html`: a build with pictures, on one page that needs no other file."""
 
-import base64
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
-from dataset import card
+from dataset import card, pages
 from dataset.candidates import Candidate, LeftOut
 from dataset.gates import GATES, Gates
-from dataset.images import Unreadable, open_photo
+from dataset.images import Unreadable
 from dataset.labelling import CONFLICT
 from dataset.splits import SPLITS
 from dataset.stores import ImageStore
@@ -17,20 +16,8 @@ from dataset.stores import ImageStore
 if TYPE_CHECKING:
     from dataset.build import BuildOptions, Built
 
-SIDE, A_LABEL, A_REASON, CLUSTERS, COPIES = 112, 12, 12, 12, 6
+A_LABEL, A_REASON, CLUSTERS, COPIES = 12, 12, 12, 6
 DUPLICATE = "duplicate of another photo"
-STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
-table { border-collapse: collapse; margin: .5rem 0 1rem; }
-th, td { padding: .2rem .8rem; border-bottom: 1px solid #8884; text-align: left; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-.row { display: flex; flex-wrap: wrap; gap: .5rem; margin: .4rem 0 1rem; align-items: flex-end; }
-figure { margin: 0; max-width: 8rem; font-size: 12px; overflow-wrap: anywhere; }
-figure img { display: block; max-width: 100%; border-radius: 3px; background: #fff; }
-.pair { border: 1px solid #8886; border-radius: 5px; padding: .3rem; display: flex; gap: .3rem; }
-.good { color: #17803d; } .bad { color: #c0262d; }
-"""
 
 
 def page(
@@ -43,29 +30,29 @@ def page(
     """The page of BUILT; PHOTOS: path -> JPEG of the written photos that it may show."""
     sections = [
         _head(built, options),
-        _part("Photos", _counts(built), _list(built.unmet, "Where shares are not as wished")),
-        _part("Audit", _audit(built, photos)),
+        pages.part(
+            "Photos", _counts(built), pages.bullets(built.unmet, "Where shares are not as wished")
+        ),
+        pages.part("Audit", _audit(built, photos)),
         *(
-            _part(label, _figures((photos[p], "") for p in shown))
+            pages.part(label, pages.figures((photos[p], "") for p in shown))
             for label, shown in _by_label(built).items()
         ),
-        _part("Sources", _sources(built)),
-        _part("Quality gates", _gates(built, gates), *_stopped(built, store)),
-        _part("Conflicts of labels", *_conflicts(built, store)),
-        _part("Duplicates", *_duplicates(built, store)),
-        _part("Left out", _table(("reason", "photos"), sorted(built.drops.counts.items()))),
-        _part(
+        pages.part("Sources", _sources(built)),
+        pages.part("Quality gates", _gates(built, gates), *_stopped(built, store)),
+        pages.part("Conflicts of labels", *_conflicts(built, store)),
+        pages.part("Duplicates", *_duplicates(built, store)),
+        pages.part(
+            "Left out", pages.table(("reason", "photos"), sorted(built.drops.counts.items()))
+        ),
+        pages.part(
             "Licences and known gaps",
             "<p>The photos belong to the shops and people who posted them.</p>",
-            _list(card.known_gaps(built)),
+            pages.bullets(card.known_gaps(built)),
         ),
     ]
     body = "\n".join(sections)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>fashion-tagger build'
-        '</title><meta name="viewport" content="width=device-width">'
-        f"<style>{STYLE}</style></head><body>\n{body}\n</body></html>\n"
-    )
+    return pages.document("fashion-tagger build", body)
 
 
 def shown_photos(built: "Built") -> set[str]:
@@ -90,56 +77,19 @@ def _head(built: "Built", options: "BuildOptions") -> str:
     )
 
 
-def _part(title: str, *content: str) -> str:
-    inside = "\n".join(part for part in content if part) or "<p>none</p>"
-    return f"<h2>{escape(title)}</h2>\n{inside}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    def cell(tag: str, place: int, value: object) -> str:
-        return f"<{tag}{' class=n' if place else ''}>{escape(str(value))}</{tag}>"
-
-    lines = [
-        "<tr>" + "".join(cell("td", place, value) for place, value in enumerate(row)) + "</tr>"
-        for row in rows
-    ]
-    if not lines:
-        return ""
-    top = "".join(cell("th", place, name) for place, name in enumerate(head))
-    return f"<table><tr>{top}</tr>{''.join(lines)}</table>"
-
-
-def _list(lines: Sequence[str], title: str = "") -> str:
-    if not lines:
-        return ""
-    points = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f"<p>{escape(title)}</p><ul>{points}</ul>" if title else f"<ul>{points}</ul>"
-
-
-def _figures(photos: Iterable[tuple[bytes, str]]) -> str:
-    return f"<div class=row>{''.join(_figure(jpeg, text) for jpeg, text in photos)}</div>"
-
-
-def _figure(jpeg: bytes, text: str) -> str:
-    small = base64.b64encode(card.encoded(open_photo(jpeg, SIDE), SIDE)).decode()
-    caption = f"<figcaption>{escape(text)}</figcaption>" if text else ""
-    picture = f'<img src="data:image/jpeg;base64,{small}" alt="{escape(text)}">'
-    return f"<figure>{picture}{caption}</figure>"
-
-
 def _originals(shown: Iterable[tuple[Candidate, str]], store: ImageStore) -> str:
     """Figures of photos as they were fetched; those that can't be read are named."""
     figures = []
     for photo, text in shown:
         try:
-            figures.append(_figure(store.read(photo.store_key), text))
+            figures.append(pages.figure(store.read(photo.store_key), text))
         except (OSError, Unreadable):
-            figures.append(f"<figure>{escape(photo.store_key)}: {escape(text)}</figure>")
-    return f"<div class=row>{''.join(figures)}</div>"
+            figures.append(pages.missing(f"{photo.store_key}: {text}"))
+    return pages.row(figures)
 
 
 def _counts(built: "Built") -> str:
-    return _table(("label", *SPLITS, "all"), card.counts(built.items))
+    return pages.table(("label", *SPLITS, "all"), card.counts(built.items))
 
 
 def _audit(built: "Built", photos: Mapping[str, bytes]) -> str:
@@ -153,8 +103,8 @@ def _audit(built: "Built", photos: Mapping[str, bytes]) -> str:
     if not found.closest:
         return text
     pairs = "".join(
-        f"<div class=pair>{_figure(photos[p.one], p.one.split('/')[0])}"
-        + _figure(photos[p.other], f"{p.other.split('/')[0]}: {p.likeness:.3f} alike")
+        f"<div class=pair>{pages.figure(photos[p.one], p.one.split('/')[0])}"
+        + pages.figure(photos[p.other], f"{p.other.split('/')[0]}: {p.likeness:.3f} alike")
         + "</div>"
         for p in found.closest
     )
@@ -163,7 +113,7 @@ def _audit(built: "Built", photos: Mapping[str, bytes]) -> str:
 
 def _sources(built: "Built") -> str:
     sites = Counter(site for item in built.items for site in item.photo.sites)
-    return _table(("site", "photos"), sorted(sites.items()))
+    return pages.table(("site", "photos"), sorted(sites.items()))
 
 
 def _gates(built: "Built", gates: Gates) -> str:
@@ -184,7 +134,7 @@ def _gates(built: "Built", gates: Gates) -> str:
         for site in sorted(seen)
         for gate, (reason, least) in GATES.items()
     ]
-    return _table(("source", "gate", "threshold", "stopped"), rows)
+    return pages.table(("source", "gate", "threshold", "stopped"), rows)
 
 
 def _of_reason(built: "Built", reason: str) -> list[LeftOut]:
@@ -204,7 +154,7 @@ def _stopped(built: "Built", store: ImageStore) -> list[str]:
 
 def _conflicts(built: "Built", store: ImageStore) -> list[str]:
     found = _of_reason(built, CONFLICT)
-    table = _table(("labels", "photos"), card.conflicts(built).most_common())
+    table = pages.table(("labels", "photos"), card.conflicts(built).most_common())
     shown = [(one.photo, one.detail) for one in found[: 2 * A_REASON]]
     return [table, _originals(shown, store)] if found else []
 

@@ -8,52 +8,109 @@ import click
 
 from dataset.errors import BadInput
 from dataset.options import CONTEXT, FOLDER
-
-
-def _weights(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    if value in ("imagenet", "none"):
-        return value
-    path = Path(value)
-    if not path.is_file():
-        raise BadInput(f"--weights {value}: no such file; name one, or say imagenet or none")
-    if path.suffix not in (".h5", ".hdf5"):
-        raise BadInput(f"--weights {value}: a Keras weights file ends in .h5 (or .weights.h5)")
-    return value
+from model import choices
 
 
 @click.command(
     "train-model",
     context_settings=CONTEXT,
-    epilog="Example: train-model --data splits --optimizer adam --out runs/first",
+    epilog="Example: train-model --data splits --time-budget 30m --out runs/first",
+)
+@choices.data_option
+@choices.weights_option
+@click.option(
+    "--fine-tune",
+    type=choices.Blocks(),
+    default="all",
+    show_default=True,
+    metavar="N|all",
+    help="How many inception blocks learn after the head does, from the top; 0: the head alone,"
+    " in minutes.",
 )
 @click.option(
-    "--data",
-    type=FOLDER,
-    default=Path("splits"),
+    "--time-budget",
+    "seconds",
+    type=choices.Duration(),
+    default="1h",
     show_default=True,
-    help="A folder of build-dataset, or one with train/ validation/ test/ and a folder a label.",
+    metavar="TIME",
+    help="Epochs are planned to fit it: 30m, 1.5h, or none for as long as --epochs take.",
 )
 @click.option(
-    "--weights",
-    default="imagenet",
+    "--taps",
+    default="auto",
     show_default=True,
-    metavar="imagenet|none|PATH",
-    callback=_weights,
-    help="What the trunk knows at the start: ImageNet (fetched once), a Keras weights file of"
-    " InceptionV3 without top, or nothing: then trunk and head are trained together.",
+    callback=lambda _ctx, _param, value: choices.taps_of(value),
+    help="The blocks whose outputs the head reads, such as mixed10 or mixed7+mixed8; auto: those"
+    " that tell the validation photos apart best.",
 )
 @click.option(
     "--optimizer",
-    type=click.Choice(["adam", "sgd"]),
-    default="adam",
+    type=click.Choice(["adamw", "adam", "sgd"]),
+    default="adamw",
     show_default=True,
-    help="Adam, or SGD with Nesterov momentum 0.9.",
+    help="AdamW, Adam, or SGD with Nesterov momentum.",
+)
+@click.option(
+    "--learning-rate",
+    "rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="The highest, of fine-tuning or of a network from nothing.  [default: 1e-4 for Adam and"
+    " AdamW, 5e-3 for SGD; from nothing 1e-3 and 5e-3]",
+)
+@click.option(
+    "--head-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="The highest of the head alone.  [default: 1e-3 for Adam and AdamW, 5e-3 for SGD]",
+)
+@click.option(
+    "--momentum",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.9,
+    show_default=True,
+    help="Of SGD.",
+)
+@click.option(
+    "--weight-decay",
+    type=click.FloatRange(min=0),
+    default=0.02,
+    show_default=True,
+    help="Pulls weights to 0, decoupled from the gradient.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["cosine", "step", "constant"]),
+    default="cosine",
+    show_default=True,
+    help="How the rate falls after its warm-up; step: to a tenth at each third.",
+)
+@click.option(
+    "--warm-up",
+    type=click.FloatRange(min=0),
+    default=0.5,
+    show_default=True,
+    help="Epochs until the rate is at its highest.",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="At most so many epochs.  [default: 60 for the head alone, 30 for the whole network]",
+    help="At most so many.  [default: 12 of fine-tuning, 30 from nothing]",
+)
+@click.option(
+    "--head-epochs",
+    type=click.IntRange(min=1),
+    default=60,
+    show_default=True,
+    metavar="N",
+    help="At most so many of the head alone.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(min=0),
+    default=4,
+    show_default=True,
+    help="Epochs of fine-tuning without a lower validation loss, then it ends; 0: never.",
 )
 @click.option(
     "--batch-size",
@@ -62,35 +119,98 @@ def _weights(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     show_default=True,
     help="Photos a step.",
 )
+@choices.size_option
 @click.option(
-    "--image-size",
-    type=click.IntRange(min=75, max=1024),
-    default=299,
+    "--augment",
+    default="mirror,rotate=15,scale=0.2,colour=0.2",
     show_default=True,
-    help="Width and height that the network sees, in pixels.",
+    callback=lambda _ctx, _param, value: choices.changes_of(value),
+    help="What is changed at random, and how much: mirror, rotate=DEGREES, scale=SHARE,"
+    " cutout=SHARE, colour=SHARE, or none.",
 )
+@click.option(
+    "--views",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Of each photo for the head: as it is, and so many less one changed by --augment.",
+)
+@click.option(
+    "--label-smoothing",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of each label that is spread over all.",
+)
+@click.option(
+    "--mixup",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Alpha of the share by which pairs of photos are blended; 0: none.",
+)
+@click.option(
+    "--average/--no-average",
+    default=True,
+    show_default=True,
+    help="Measure and keep the average of the weights over about an epoch (EMA).",
+)
+@click.option(
+    "--class-weights/--no-class-weights",
+    default=True,
+    show_default=True,
+    help="Let each label count the same, however many photos it has.",
+)
+@click.option(
+    "--noise-robust",
+    is_flag=True,
+    help="For labels that are wrong in part, as hashtags are: those that out-of-fold predictions"
+    " contradict count less, and photos are blended (mixup 0.2).",
+)
+@click.option(
+    "--both-sides/--one-side",
+    default=True,
+    show_default=True,
+    help="The model judges each photo and its mirror image: more often right, in twice the time.",
+)
+@choices.precision_option
+@choices.cache_option
 @click.option(
     "--out", type=FOLDER, help="The run's folder, a new one.  [default: runs/<date and time>]"
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all that is random.")
-def train_model(out: Path | None, **chosen: Any) -> None:
+@click.option("--resume", is_flag=True, help="Go on with the training of --out that was cut off.")
+@click.option(
+    "--folds",
+    type=click.IntRange(min=3),
+    metavar="K",
+    help="Cross-validate instead: K trainings on train and validation photos, each judged on a part"
+    " that it did not see; the test split stays unseen.  [default: no]",
+)
+@choices.seed_option
+def train_model(out: Path | None, resume: bool, folds: int | None, **chosen: Any) -> None:
     """Train an Inception-v3 classifier on splits, and measure it once on the test split.
 
-    The trunk is frozen and a softmax head is trained on its outputs, with class weights; the epoch
-    with the lowest validation loss is kept. Writes metrics.json, predictions.csv, confusion.png,
-    curves.png, labels.json, run.json and model.keras, which takes raw uint8 photos of any size.
+    First a head on the frozen trunk, whose outputs are computed once and kept on disk; then trunk
+    and head together, at a low rate, until the validation loss falls no more or the time is over.
+    Writes model.keras, which takes raw uint8 photos of any size; report.html and README.md;
+    metrics.json and predictions.csv with other tables and charts; run.json and TensorBoard logs.
     """
+    if resume and out is None:
+        raise BadInput("--resume: say with --out which training goes on")
     from dataset import backend
 
     backend.load()
+    from model.folds import cross_validate
+    from model.options import TrainOptions
     from model.report import summary
-    from model.training import TrainOptions, train
+    from model.training import train
 
     out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     if chosen["weights"] == "none":
         click.echo("The network starts from nothing: trunk and head are trained together.")
-    metrics = train(TrainOptions(out=out, **chosen))
-    click.echo(summary(metrics))
+    options = TrainOptions(out=out, resume=resume, folds=folds or 0, **chosen)
+    click.echo(summary(cross_validate(options) if folds else train(options)))
+    click.echo(f"report: {out}/report.html")
     click.echo(f"figures: {out}/metrics.json, {out}/predictions.csv")
-    click.echo(f"pictures: {out}/confusion.png, {out}/curves.png")
-    click.echo(f"model: {out}/model.keras")
+    if not folds:
+        click.echo(f"model: {out}/model.keras")

@@ -1,28 +1,35 @@
 """Splits on disk -> arrays of photos, with their labels."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from PIL import Image
 
 from dataset.errors import BadInput, Failure, first_line
-from dataset.images import PHOTO_SUFFIXES, Unreadable, open_photo
+from dataset.images import PHOTO_SUFFIXES, Unreadable, open_photo, sha256_of
 
 SPLITS = ("train", "validation", "test")
 CHUNK = 128
 
+Shape = Callable[[Image.Image], np.ndarray]
+
 
 @dataclass(frozen=True)
 class Example:
-    """A photo of a split: its path below the data folder, with /, and its label."""
+    """A photo of a split: its path below the data folder, with /, and its label.
+
+    `box`: what is seen of it, left, top, right, bottom in pixels; None: all of it.
+    """
 
     path: str
     label: str
     split: str
+    box: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,24 +84,74 @@ def _from_folders(folder: Path) -> list[Example]:
     ]
 
 
-def read(data: Data, split: str) -> Iterator[tuple[Example, np.ndarray | str]]:
-    """Each photo of SPLIT as it is on disk, (height, width, 3) uint8, or why it can't be read."""
+def targets_of(examples: Sequence[Example], labels: Sequence[str]) -> np.ndarray:
+    """(n,) int: the place of each example's label in LABELS."""
+    places = {label: place for place, label in enumerate(labels)}
+    return np.array([places[example.label] for example in examples], np.int64)
 
-    def one(example: Example) -> np.ndarray | str:
-        try:
-            return np.asarray(open_photo(data.folder / example.path))
-        except (Unreadable, OSError) as error:
-            return first_line(error)
 
-    examples = data.of(split)
+def boxed(photo: Image.Image, size: int) -> np.ndarray:
+    """PHOTO, RGB, as (size, size, 3) uint8: fitted in on white, within rounding as the model does.
+
+    The model's letterbox is a Keras layer, which compiles anew for each size of a photo in JAX.
+    """
+    side = max(photo.size)
+    left, top = (side - photo.width) // 2, (side - photo.height) // 2
+    if left or top:
+        # As much on either side, even where that makes it a pixel less than square: so does Keras.
+        canvas = Image.new("RGB", (photo.width + 2 * left, photo.height + 2 * top), "white")
+        canvas.paste(photo, (left, top))
+        photo = canvas
+    return np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def read_one(folder: Path, example: Example, shape: Shape) -> np.ndarray | str:
+    """The photo of EXAMPLE below FOLDER as SHAPE makes it of RGB, or why it can't be read."""
+    try:
+        photo = open_photo(folder / example.path)
+        return shape(photo.crop(example.box) if example.box else photo)
+    except (Unreadable, OSError) as error:
+        return first_line(error)
+
+
+def read(
+    folder: Path, examples: Sequence[Example], shape: Shape
+) -> Iterator[tuple[Example, np.ndarray | str]]:
+    """Each of EXAMPLES as `read_one`, in their order."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # A chunk at a time: the pool would read the whole split ahead of its user.
         for start in range(0, len(examples), CHUNK):
             chunk = examples[start : start + CHUNK]
-            yield from zip(chunk, pool.map(one, chunk), strict=True)
+            photos = pool.map(lambda one: read_one(folder, one, shape), chunk)
+            yield from zip(chunk, photos, strict=True)
 
 
-def class_weights(targets: np.ndarray, classes: int) -> dict[int, float]:
-    """n / (classes * n_c) for each class c of TARGETS, (n,) int: each class weighs the same."""
+def digests(
+    folder: Path, examples: Sequence[Example], unreadable: dict[str, str]
+) -> dict[Example, str]:
+    """SHA-256 of each photo's file below FOLDER, and the box that is seen of it, as text.
+
+    Those that can't be read go into UNREADABLE.
+    """
+
+    def one(example: Example) -> str | OSError:
+        box = " {},{},{},{}".format(*example.box) if example.box else ""
+        try:
+            return sha256_of((folder / example.path).read_bytes()) + box
+        except OSError as error:
+            return error
+
+    found = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for example, digest in zip(examples, pool.map(one, examples), strict=True):
+            if isinstance(digest, str):
+                found[example] = digest
+            else:
+                unreadable[example.path] = first_line(digest)
+    return found
+
+
+def class_weights(targets: np.ndarray, classes: int) -> np.ndarray:
+    """(n,) float: n / (classes * n_c) for an example of class c: each class weighs the same."""
     counts = np.bincount(targets, minlength=classes)
-    return {place: len(targets) / (classes * max(1, n)) for place, n in enumerate(counts)}
+    return (len(targets) / (classes * np.maximum(1, counts)))[targets]

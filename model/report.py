@@ -1,69 +1,100 @@
-"""What a run leaves: predictions.csv, confusion.png, curves.png, metrics.json."""
+"""What a run leaves beside its model: figures, tables, pictures, a card and a page."""
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from model.data import Example
+from dataset.curves import curves
+from dataset.errors import Failure
+from dataset.export import write_json
+from model import charts, tables, words
+from model.calibration import Bin, reliability, softmax
+from model.coverage import Covered, coverage_curve
+from model.evaluation import Truth, evaluate
+from model.judged import Judged
+from model.report_page import page
+from model.run_card import run_card
+from model.run_facts import run_facts
 
 
-def write_predictions(
-    path: Path, examples: Sequence[Example], shares: np.ndarray, labels: Sequence[str]
-) -> None:
-    """A row a photo: path, label, predicted, probability, correct, and each label's share."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["path", "label", "predicted", "probability", "correct", *(f"p:{n}" for n in labels)]
-        )
-        for example, row in zip(examples, shares, strict=True):
-            best = int(row.argmax())
-            right = int(labels[best] == example.label)
-            numbers = [repr(float(share)) for share in row]
-            writer.writerow(
-                [example.path, example.label, labels[best], numbers[best], right, *numbers]
-            )
+def write(folder: Path, judged: Judged) -> dict[str, Any]:
+    """Measure JUDGED and write its papers into FOLDER, which is there; returns metrics.json.
+
+    Raises:
+        Failure: the network's outputs are not numbers.
+    """
+    if np.isnan(judged.test_logits).any() or np.isnan(judged.validation_logits).any():
+        raise Failure("the network's outputs are not numbers; train again with a smaller step")
+    test, labels = Truth(judged.test_logits, judged.targets), judged.labels
+    temperature = judged.temperature
+    metrics = evaluate(test, judged.validated, labels, temperature, judged.seed, judged.origins)
+    metrics |= judged.figures
+    run = run_facts(judged)
+    bins = {
+        "as trained": reliability(softmax(judged.test_logits), judged.targets),
+        "calibrated": reliability(judged.shares, judged.targets),
+    }
+    curve = coverage_curve(judged.shares, judged.targets)
+    drawings = _drawings(judged, metrics, bins, curve)
+    drawn = {name: (charts.png(one), charts.png(one, dark=True)) for name, one in drawings.items()}
+    write_json(metrics, folder / "metrics.json")
+    write_json(run, folder / "run.json")
+    tables.write_predictions(folder / "predictions.csv", judged.test, judged.shares, labels)
+    tables.write_per_class(folder / "per_class.csv", metrics)
+    tables.write_confusion(folder / "confusion.csv", metrics)
+    tables.write_coverage(folder / "coverage.csv", curve)
+    tables.write_calibration(folder / "calibration.csv", bins)
+    counts = np.array(metrics["confusion_matrix"]["counts"])
+    matrix = charts.png(partial(charts.confusion, counts, labels, metrics["accuracy"]))
+    (folder / "confusion.png").write_bytes(matrix)
+    for name, (light, _) in drawn.items():
+        (folder / f"{name}.png").write_bytes(light)
+    _write_text(folder / "README.md", run_card(judged, metrics, run))
+    _write_text(folder / "report.html", page(judged, metrics, run, drawn))
+    return metrics
 
 
-def draw_confusion(path: Path, counts: np.ndarray, labels: Sequence[str], accuracy: float) -> None:
-    """COUNTS, (classes, classes) int, truth in rows, as a picture with shares of each row."""
-    rows = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    side = max(4.5, 0.42 * len(labels) + 2.2)
-    figure = Figure(figsize=(side, side), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
-    axes.imshow(rows, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("label")
-    axes.set_title(f"Test photos: {counts.sum()}, accuracy {accuracy:.3f}")
-    for y, x in zip(*np.nonzero(counts), strict=True):
-        colour = "white" if rows[y, x] > 0.5 else "black"
-        axes.text(x, y, str(counts[y, x]), ha="center", va="center", color=colour, fontsize=9)
-    FigureCanvasAgg(figure).print_png(path)
+def _drawings(
+    judged: Judged,
+    metrics: Mapping[str, Any],
+    bins: Mapping[str, Sequence[Bin]],
+    curve: Sequence[Covered],
+) -> dict[str, Callable[[], Figure]]:
+    """What draws each chart of the page, by the name of its file."""
+    coverage = metrics["coverage"]
+    chosen = coverage["chosen_on_validation"]
+    point = Covered(**chosen) if chosen else None
+    names = ("loss", "accuracy")
+    return {
+        "reliability": partial(charts.reliability_chart, *bins.values()),
+        "coverage": partial(charts.coverage_chart, curve, coverage["wanted_accuracy"], point),
+        "curves": partial(curves, judged.history, judged.best, names, judged.border),
+    }
+
+
+def _write_text(path: Path, text: str) -> None:
+    # Names of files may hold bytes that are no text.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def summary(metrics: Mapping[str, Any]) -> str:
-    """The figures as a few lines and a table, for a terminal."""
+    """The figures as a table and a few lines, for a terminal."""
     from dataset.text_table import table
 
     rows = [
         (n, f"{f['precision']:.3f}", f"{f['recall']:.3f}", f"{f['f1']:.3f}", str(f["support"]))
         for n, f in metrics["per_class"].items()
     ]
-    macro = metrics["macro"]
     return "\n".join(
         [
             table(("label", "precision", "recall", "F1", "photos"), rows),
             "",
-            f"accuracy {metrics['accuracy']:.3f} on {metrics['counts']['test']} test photos"
-            f" (chance {metrics['chance']:.3f}, always the commonest {metrics['majority']:.3f})",
-            f"macro precision {macro['precision']:.3f}, recall {macro['recall']:.3f},"
-            f" F1 {macro['f1']:.3f}",
+            table(("figure", "value", "95% interval"), words.headline(metrics)),
+            "",
+            *words.verdict(metrics),
         ]
     )

@@ -1,89 +1,107 @@
-"""A training on one page: read, trunk, fit, look at the test split once, write."""
+"""A training on one page: read, learn, look at the test split once, write."""
 
+import json
 import math
-import os
-import platform
+import shutil
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from dataset.curves import draw_curves
 from dataset.errors import BadInput, Failure
 from dataset.export import write_json
 from dataset.options import plain
-from model import classifier, report
-from model.data import Data, class_weights, find_data, read
-from model.evaluation import evaluate
-from model.features import Photos, letterboxed, predicted, trunk_outputs
+from model import augment, classifier, report
+from model.augmented import samples_png
+from model.data import Data, Example, find_data
+from model.features import raw_logits
+from model.fitting import Progress
+from model.judged import Judged
+from model.learning import HEAD, Learned, learn, name_unreadable
+from model.options import TrainOptions
+from model.scalars import Scalars
 
-FROZEN_EPOCHS, WHOLE_EPOCHS = 60, 30
-PATIENCE = 8
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What `train-model` was asked for. `epochs` None: 60 for a head, 30 for the whole network."""
-
-    data: Path
-    out: Path
-    weights: str = "imagenet"
-    optimizer: str = "adam"
-    epochs: int | None = None
-    batch_size: int = 32
-    image_size: int = 299
-    seed: int = 0
+ASKED = "options.json"
+# What may change when a training goes on: where things are, and how long it may take.
+MOVABLE = {"data", "out", "cache", "seconds", "resume"}
+STATES = ("head.npz", "tuning.npz", "whole.npz")
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train, and how fast. `patience`: epochs without a better one, then it ends."""
+class Resumable(Protocol):
+    """Options, a dataclass, of what can be cut off and go on."""
 
-    rate: Any
-    epochs: int
-    patience: int
+    @property
+    def out(self) -> Path: ...
 
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained classifier, how it learned, and the epoch that was kept, from 1."""
-
-    network: keras.Model
-    history: dict[str, list[float]]
-    best: int
+    @property
+    def resume(self) -> bool: ...
 
 
 def train(options: TrainOptions) -> dict[str, Any]:
     """Train as OPTIONS say, write the run folder, and return its figures.
 
+    Until it is done the folder is `<out>.unfinished`, with what `--resume` needs.
+
     Raises:
-        BadInput: no data there, or --out is taken.
+        BadInput: no data there, --out is taken, or nothing to resume.
         Failure: one label only, unreadable photos, weights that can't be had, a loss that is NaN.
     """
     began = time.time()
+    with run_folder(options) as part:
+        data = find_data(options.data)
+        if not data.of("test"):
+            raise Failure(f"{data.folder}/test has no photos to measure on; build it with some")
+        watcher = Watcher(part)
+        learned = learn(data, options, part, watcher)
+        watcher.close()
+        network = classifier.both_sides(learned.network) if options.both_sides else learned.network
+        judged = judge(data, network, learned, options, watcher)
+        return write_run(part, judged, network, time.time() - began)
+
+
+@contextmanager
+def run_folder(options: Resumable) -> Iterator[Path]:
+    """`begin`, and `finish` where all went well; a training that learned nothing leaves nothing."""
+    part = begin(options)
+    try:
+        yield part
+    except BaseException:
+        if not any(part.rglob("*.npz")):
+            shutil.rmtree(part, ignore_errors=True)
+        raise
+    finish(part, options.out)
+
+
+def begin(options: Resumable) -> Path:
+    """The folder of a training that is not finished yet, made, or found where it goes on.
+
+    Raises:
+        BadInput: --out is taken, or --resume has nothing to go on from.
+    """
     refuse_taken(options.out)
-    data = find_data(options.data)
-    keras.utils.set_random_seed(options.seed)
-    trunk = classifier.build_trunk(options.image_size, options.weights)
-    splits = {name: _read(data, name, options.image_size) for name in ("train", "validation")}
-    fit = fit_whole if options.weights == "none" else fit_head
-    fitted = fit(trunk, splits["train"], splits["validation"], len(data.labels), options)
-    splits["test"] = test = predicted(fitted.network, read(data, "test"), data.labels)
-    _name_unreadable(data, test)
-    if not len(test.targets):
-        raise Failure(f"{data.folder}/test has no photos to measure on; build with a test share")
-    metrics = evaluate(test.values, test.targets, data.labels)
-    metrics |= _facts(splits, options, fitted)
-    write_run(options, data, test, fitted, metrics, time.time() - began)
-    return metrics
+    part = options.out.with_name(options.out.name + ".unfinished")
+    asked = {n: v for n, v in plain(options).items() if n not in MOVABLE}
+    asked = json.loads(json.dumps(asked))
+    if options.resume:
+        _refuse_other(part, asked)
+        return part
+    if part.exists():
+        raise BadInput(
+            f"{part} is a training that was cut off; go on with --resume, or remove the folder"
+        )
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise BadInput(f"--out {options.out}: {error.strerror}; name another folder") from error
+    write_json(asked, part / ASKED)
+    return part
 
 
 def refuse_taken(out: Path) -> None:
@@ -92,182 +110,131 @@ def refuse_taken(out: Path) -> None:
         raise BadInput(f"--out {out} is there already; name a new folder for this run")
 
 
-def _read(data: Data, split: str, size: int) -> Photos:
-    photos = letterboxed(read(data, split), data.labels, size)
-    _name_unreadable(data, photos)
-    missing = [n for i, n in enumerate(data.labels) if i not in set(photos.targets)]
-    if split == "train" and missing:
-        raise Failure(f"no readable train photos of: {', '.join(missing)}")
-    return photos
+def _refuse_other(part: Path, asked: dict[str, Any]) -> None:
+    try:
+        before = json.loads((part / ASKED).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"--resume: {part} is no training that was cut off; leave --resume out to begin one"
+        ) from error
+    other = [name for name in asked if before.get(name) != asked[name]]
+    if other:
+        said = ", ".join(f"{name} was {before.get(name)!r}" for name in other)
+        raise BadInput(f"--resume: {part} was begun with other options: {said}")
 
 
-def _name_unreadable(data: Data, photos: Photos) -> None:
-    for path, reason in photos.unreadable.items():
-        click.echo(f"left out {data.folder / path}: {reason}", err=True)
+def judge(
+    data: Data, network: keras.Model, learned: Learned, options: TrainOptions, watcher: "Watcher"
+) -> Judged:
+    """What NETWORK, pixels -> logits, says of the validation and test photos, and how it came."""
+    unreadable = dict(learned.unreadable)
+    found: dict[str, tuple[list[Example], np.ndarray]] = {}
+    for split in ("validation", "test"):
+        new: dict[str, str] = {}
+        found[split] = raw_logits(network, data, split, new)
+        said = {path: new[path] for path in new if path not in unreadable}
+        name_unreadable(data, said, watcher)
+        unreadable |= new
+    if not found["test"][0]:
+        raise Failure(f"none of the photos in {data.folder}/test can be read")
+    stages = list(learned.stages.values())
+    border = stages[0].done if len(stages) > 1 else None
+    kept = list(learned.stages).index(learned.kept)
+    counts = {split: len(some) for split, some in learned.examples.items()}
+    return Judged(
+        folder=data.folder,
+        labels=data.labels,
+        test=found["test"][0],
+        test_logits=found["test"][1],
+        validation=found["validation"][0],
+        validation_logits=found["validation"][1],
+        history=joined_history(stages),
+        best=sum(stage.done for stage in stages[:kept]) + stages[kept].best,
+        options={name: v for name, v in plain(options).items() if name != "resume"},
+        seed=options.seed,
+        border=border,
+        figures={
+            "counts": counts | {"test": len(found["test"][0])},
+            "unreadable": unreadable,
+            "kept": learned.kept,
+        },
+        facts={"backend": keras.backend.backend(), **learned.said},
+        samples=samples_png(
+            data,
+            learned.examples["train"],
+            augment.parse(options.augment.split(",")),
+            options.seed,
+        ),
+    )
 
 
-def fit_head(
-    trunk: keras.Model, train: Photos, validation: Photos, classes: int, options: TrainOptions
-) -> Fitted:
-    """Keep TRUNK as it is and train a head on its outputs, computed once a photo."""
-    trunk.trainable = False
-    features = classifier.build_features(trunk, options.image_size, augment=False)
-    head = classifier.build_head(int(trunk.output_shape[-1]), classes)
-    outputs = {
-        name: trunk_outputs(features, photos.values, options.batch_size, name)
-        for name, photos in (("train", train), ("validation", validation))
+def joined_history(stages: list[Progress]) -> dict[str, list[float]]:
+    """The values of STAGES, one after the other; a stage that lacks a name has NaN there."""
+    names = dict.fromkeys(name for stage in stages for name in stage.history)
+    return {
+        name: [v for s in stages for v in s.history.get(name, [math.nan] * s.done)]
+        for name in names
     }
-    epochs = options.epochs or FROZEN_EPOCHS
-    rate = 1e-3 if options.optimizer == "adam" else 0.05
-    history, best = _fit(
-        head,
-        (outputs["train"], train.targets),
-        (outputs["validation"], validation.targets),
-        classes,
-        options,
-        Schedule(rate, epochs, patience=max(PATIENCE, epochs // 3)),
-    )
-    return Fitted(classifier.join(features, head), history, best)
 
 
-def fit_whole(
-    trunk: keras.Model, train: Photos, validation: Photos, classes: int, options: TrainOptions
-) -> Fitted:
-    """Train trunk and head together: random weights, frozen, would stay random."""
-    for layer in trunk.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            # The default, 0.99, remembers the random start for hundreds of steps.
-            layer.momentum = 0.9
-    network = classifier.join(
-        classifier.build_features(trunk, options.image_size, augment=True),
-        classifier.build_head(int(trunk.output_shape[-1]), classes),
-    )
-    epochs = options.epochs or WHOLE_EPOCHS
-    steps = math.ceil(len(train.targets) / options.batch_size) * epochs
-    # SGD's usual 0.05 breaks this network in its first steps, when it starts from nothing.
-    peak = 1e-3 if options.optimizer == "adam" else 0.005
-    rate = keras.optimizers.schedules.CosineDecay(
-        peak / 10, steps, warmup_target=peak, warmup_steps=max(1, steps // 10)
-    )
-    history, best = _fit(
-        network,
-        (train.values, train.targets),
-        (validation.values, validation.targets),
-        classes,
-        options,
-        # The last epochs, at small rates, are the best ones: never end before them.
-        Schedule(rate, epochs, patience=epochs),
-    )
-    return Fitted(network, history, best)
+def write_run(part: Path, judged: Judged, network: keras.Model, seconds: float) -> dict[str, Any]:
+    """Write the model and its papers into PART, and return its figures."""
+    classifier.finished(network, judged.temperature).save(part / "model.keras")
+    write_json({"labels": list(judged.labels)}, part / "labels.json")
+    facts = {**judged.facts, "seconds": round(seconds, 1)}
+    return report.write(part, replace(judged, facts=facts))
 
 
-def _fit(
-    network: keras.Model,
-    train: tuple[np.ndarray, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray],
-    classes: int,
-    options: TrainOptions,
-    schedule: Schedule,
-) -> tuple[dict[str, list[float]], int]:
-    """Fit NETWORK and leave it as it was in its best epoch: the lowest validation loss."""
-    watched = len(validation[1]) > 0
-    bar = _Bar(schedule.epochs)
-    callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TerminateOnNaN(), bar]
-    if watched:
-        callbacks.append(
-            keras.callbacks.EarlyStopping(
-                "val_loss", patience=schedule.patience, restore_best_weights=True
+def finish(part: Path, out: Path) -> None:
+    """Remove from PART what only --resume needs, and give it its name OUT."""
+    if out.exists():
+        out.rmdir()
+    part.rename(out)
+    for name in STATES:
+        for path in (out / name, out / f"best-{name}", out / f".part-{name}"):
+            path.unlink(missing_ok=True)
+    (out / ASKED).unlink(missing_ok=True)
+
+
+class Watcher:
+    """Shows how a training goes: a bar for the head's quick epochs, a line for the others.
+
+    FOLDER takes TensorBoard's logs. A QUIET one says nothing but the lines of slow epochs.
+    """
+
+    def __init__(self, folder: Path, quiet: bool = False) -> None:
+        self.scalars, self.quiet = Scalars(folder / "logs"), quiet
+        self.bar: tqdm | None = None
+
+    def tell(self, text: str) -> None:
+        """TEXT is for people."""
+        if not self.quiet:
+            click.echo(text, err=text.startswith("left out"))
+
+    def show(self, stage: str, progress: Progress) -> None:
+        """Tell of the last epoch of PROGRESS."""
+        last = {name: values[-1] for name, values in progress.history.items()}
+        self.scalars.write(stage, progress.done, last)
+        if stage == HEAD:
+            self.bar = self.bar or tqdm(
+                total=progress.epochs,
+                desc=stage,
+                unit=" epochs",
+                disable=True if self.quiet else None,
             )
+            self.bar.n = progress.done
+            self.bar.set_postfix({name: f"{value:.3f}" for name, value in last.items()})
+            return
+        self.close()
+        figures = ", ".join(f"{n.replace('val_', 'validation ')} {v:.3f}" for n, v in last.items())
+        left = (progress.epochs - progress.done) * progress.seconds / progress.done
+        click.echo(
+            f"{stage} {progress.done}/{progress.epochs}: {figures};"
+            f" best epoch {progress.best}, about {left / 60:.0f} min left"
         )
-    network.compile(
-        _optimizer(options.optimizer, schedule.rate),
-        "sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
-    history = network.fit(
-        *train,
-        batch_size=options.batch_size,
-        epochs=schedule.epochs,
-        validation_data=validation if watched else None,
-        class_weight=class_weights(train[1], classes),
-        callbacks=callbacks,
-        verbose=0,
-    ).history
-    bar.close()
-    if not np.isfinite(history["loss"]).all():
-        raise Failure("the loss became NaN; train with a smaller step (--optimizer adam)")
-    losses = history.get("val_loss")
-    return history, int(np.argmin(losses)) + 1 if losses else len(history["loss"])
-
-
-def _optimizer(name: str, rate: Any) -> keras.optimizers.Optimizer:
-    if name == "sgd":
-        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
-    return keras.optimizers.Adam(rate)
-
-
-class _Bar(keras.callbacks.Callback):
-    """A line that moves with the epochs."""
-
-    def __init__(self, epochs: int) -> None:
-        super().__init__()
-        self.bar = tqdm(total=epochs, desc="training", unit=" epochs", disable=None)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Show the figures of EPOCH."""
-        self.bar.set_postfix({n: f"{v:.3f}" for n, v in (logs or {}).items() if "rate" not in n})
-        self.bar.update()
 
     def close(self) -> None:
-        """End the line."""
-        self.bar.close()
-
-
-def _facts(splits: dict[str, Photos], options: TrainOptions, fitted: Fitted) -> dict[str, Any]:
-    return {
-        "counts": {name: len(photos.targets) for name, photos in splits.items()},
-        "unreadable": {p: r for photos in splits.values() for p, r in photos.unreadable.items()},
-        "seed": options.seed,
-        "weights": options.weights,
-        "best_epoch": fitted.best,
-        "epochs": len(fitted.history["loss"]),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("keras", "tensorflow", "numpy", "scikit-learn")},
-        },
-    }
-
-
-def write_run(
-    options: TrainOptions,
-    data: Data,
-    test: Photos,
-    fitted: Fitted,
-    metrics: dict[str, Any],
-    seconds: float,
-) -> None:
-    """Write the run's files aside and rename the folder, so that a half run never stands there."""
-    part = options.out.with_name(f".{options.out.name}.part-{os.getpid()}")
-    part.mkdir(parents=True)
-    labels: Sequence[str] = data.labels
-    fitted.network.save(part / "model.keras")
-    report.write_predictions(part / "predictions.csv", test.examples, test.values, labels)
-    counts = np.array(metrics["confusion_matrix"]["counts"])
-    report.draw_confusion(part / "confusion.png", counts, labels, metrics["accuracy"])
-    draw_curves(part / "curves.png", fitted.history, fitted.best, ("loss", "accuracy"))
-    write_json({"labels": list(labels)}, part / "labels.json")
-    write_json(
-        {
-            "options": plain(options),
-            "seconds": round(seconds, 1),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            "backend": keras.backend.backend(),
-            "photos": Counter(example.split for example in data.examples),
-        },
-        part / "run.json",
-    )
-    write_json(metrics, part / "metrics.json")
-    if options.out.exists():
-        options.out.rmdir()
-    part.rename(options.out)
+        """End the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

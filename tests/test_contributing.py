@@ -17,6 +17,9 @@ import pytest
 import fashion_tagger
 from tests.dataset.filling import photo_bytes
 
+# One worker: its fixture is dear.
+pytestmark = pytest.mark.xdist_group("contributing")
+
 ROOT = Path(fashion_tagger.__file__).parent
 PARTS = ("scraper", "dataset", "model", "migrations", "tests")
 # A step names its file; what it holds is the next block.

@@ -11,6 +11,9 @@ import pytest
 
 import fashion_tagger
 
+# One worker: its fixture is dear.
+pytestmark = pytest.mark.xdist_group("wheel")
+
 ROOT = Path(fashion_tagger.__file__).parent
 PARTS = ("scraper", "dataset", "model", "migrations", "fashion_tagger.py", "setup.cfg",
          "pyproject.toml", "README.md", "LICENSE")  # fmt: skip

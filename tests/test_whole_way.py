@@ -19,10 +19,14 @@ CLOTHING = SHARED / "data" / "clothing" / "validation"
 TRUNK = SHARED / "weights" / "inception_v3_nsfwjs.weights.h5"
 LABELS = ("dress", "pants", "shoes", "t-shirt")
 
-pytestmark = pytest.mark.skipif(
-    not (CLOTHING.is_dir() and TRUNK.is_file()),
-    reason=f"needs the garment photos {CLOTHING} and the trunk {TRUNK}",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not (CLOTHING.is_dir() and TRUNK.is_file()),
+        reason=f"needs the garment photos {CLOTHING} and the trunk {TRUNK}",
+    ),
+    # One worker: its fixture is dear.
+    pytest.mark.xdist_group("whole way"),
+]
 
 
 def command(folder: Path, *arguments: str) -> str:
@@ -44,9 +48,8 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Path:
         address = ("--site-url", shop.url, "--image-url", shop.url)
         command(folder, "crawl", "lamoda", "--tags", ",".join(LABELS), *address)
     command(folder, "build-dataset", "--min-per-class", "20", "--splits", "60,20,20")
-    command(
-        folder, "train-model", "--weights", str(TRUNK), "--image-size", "160", "--out", "runs/way"
-    )
+    head = ("--weights", str(TRUNK), "--fine-tune", "0", "--image-size", "160", "--cache", "cache")
+    command(folder, "train-model", *head, "--out", "runs/way")
     return folder
 
 

@@ -1,8 +1,6 @@
 """A pose training on one page: read, and for each epoch teach, measure, keep."""
 
 import json
-import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,7 @@ import keras
 import numpy as np
 
 from dataset.curves import draw_curves
-from dataset.errors import BadInput, Failure, first_line
+from dataset.errors import BadInput, Failure
 from dataset.images import write_atomically
 from dataset.options import plain
 from dataset.pose import pictures
@@ -26,6 +24,7 @@ from dataset.pose.models import GATE, SUFFIX, description_of
 from dataset.pose.network import ARCHITECTURES, build_hrnet
 from dataset.pose.registry import DEFAULT
 from dataset.pose.samples import Augmentation, Opened, Samples
+from dataset.states import load_state, save_state
 
 # As published: Adam, its rate a tenth after 170 of 210 epochs and a hundredth after 200.
 DECAYS = (170 / 210, 200 / 210)
@@ -226,18 +225,15 @@ def resume(network: keras.Model, options: PoseTraining) -> Progress:
             # Killed before the first epoch was done.
             return Progress()
         raise BadInput(f"--resume: {path} is missing; leave --resume out to begin a new training")
-    try:
-        with np.load(path) as state:
-            said, values = json.loads(str(state["said"])), dict(state)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise Failure(
-            f"--resume: {path} is broken ({first_line(error)}); begin anew in another --out, from"
-            f" the best epoch with --pose-weights {options.out / WEIGHTS}"
-        ) from error
+    said, values = load_state(
+        path,
+        "begin anew in another --out, from the best epoch with --pose-weights"
+        f" {options.out / WEIGHTS}",
+    )
     if said["options"] != _lasting(options):
         raise BadInput(f"--resume: {options.out} was begun with other options: {said['options']}")
-    for number, variable in enumerate(_variables(network)):
-        variable.assign(values[f"v{number}"])
+    for variable, value in zip(_variables(network), values, strict=True):
+        variable.assign(value)
     return Progress(said["history"])
 
 
@@ -267,13 +263,8 @@ def keep(network: keras.Model, people: People, options: PoseTraining, progress: 
         text = json.dumps(said, ensure_ascii=False, indent=2) + "\n"
         write_atomically(description_of(options.out / WEIGHTS), text.encode())
     said = {"history": progress.history, "options": _lasting(options)}
-    part = options.out / f".part-{STATE}"
-    values = {f"v{n}": keras.ops.convert_to_numpy(one) for n, one in enumerate(_variables(network))}
-    with part.open("wb") as file:
-        np.savez(file, allow_pickle=False, said=np.array(json.dumps(said)), **values)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(options.out / STATE)
+    values = (keras.ops.convert_to_numpy(one) for one in _variables(network))
+    save_state(options.out / STATE, said, values)
 
 
 def describe(people: People, options: PoseTraining, progress: Progress) -> dict[str, Any]:

@@ -1,34 +1,104 @@
-"""Letterboxed pixels of photos of several sizes."""
+"""Trunk outputs, computed once a view and kept."""
 
+from pathlib import Path
+
+import keras
 import numpy as np
+import pytest
+from PIL import Image
 
-from model.data import Example
-from model.features import letterboxed
+from model.augment import parse
+from model.cache import OutputsCache
+from model.data import Data, find_data
+from model.features import Extractor, Views, raw_logits
 
-
-def photo(height: int, width: int, grey: int) -> np.ndarray:
-    return np.full((height, width, 3), grey, np.uint8)
-
-
-def test_photos_of_several_shapes_are_letterboxed_on_white_in_their_order() -> None:
-    arrays: list[np.ndarray | str] = [
-        photo(20, 30, 0),
-        photo(20, 30, 50),
-        photo(60, 20, 100),
-        "broken",
-    ]
-    arrays.append(photo(20, 30, 7))
-    read = [(Example(f"{i}.jpg", "ab"[i % 2], "train"), a) for i, a in enumerate(arrays)]
-    photos = letterboxed(read, ["a", "b"], 30)
-    assert photos.values.shape == (4, 30, 30, 3)
-    assert photos.values[:, 15, 15, 0].tolist() == [0, 50, 100, 7]
-    assert photos.values[0, :, 15, 0].tolist() == [255] * 5 + [0] * 20 + [255] * 5
-    # Halved in size, so that the columns on the edge are a mixture of photo and white.
-    row = photos.values[2, 15, :, 0].tolist()
-    assert row[:9] + row[11:19] + row[21:] == [255] * 9 + [100] * 8 + [255] * 9
-    assert photos.targets.tolist() == [0, 1, 0, 0]
-    assert photos.unreadable == {"3.jpg": "broken"}
+SIZE = 20
 
 
-def test_an_empty_split_is_an_empty_array() -> None:
-    assert letterboxed([], ["a"], 30).values.shape == (0, 30, 30, 3)
+def splits(folder: Path) -> Data:
+    for label, colour in (("a/b", "red"), ("б", "blue")):
+        for split in ("train", "test"):
+            name = folder / split / label.replace("/", "%2F")
+            name.mkdir(parents=True)
+            for number in range(3):
+                photo = Image.new("RGB", (30 + number, 20), colour)
+                photo.putpixel((0, 0), (number, 0, 0))
+                photo.save(name / f"{number}.png")
+    return find_data(folder)
+
+
+def extractor(folder: Path) -> Extractor:
+    pixels = keras.Input((SIZE, SIZE, 3))
+    means = keras.layers.GlobalAveragePooling2D()(pixels)
+    return Extractor(keras.Model(pixels, means), OutputsCache(folder, "means"))
+
+
+def counted(one: Extractor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    seen: list[int] = []
+    predict = one.features.predict_on_batch
+
+    def spy(batch: np.ndarray) -> np.ndarray:
+        seen.append(len(batch))
+        return predict(batch)
+
+    monkeypatch.setattr(one.features, "predict_on_batch", spy)
+    return seen
+
+
+def test_a_view_goes_through_the_trunk_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, one = splits(tmp_path / "data"), extractor(tmp_path / "cache")
+    seen = counted(one, monkeypatch)
+    first = one.outputs(data, "train", Views())
+    assert sum(seen) == 6
+    again = one.outputs(data, "train", Views())
+    assert sum(seen) == 6
+    assert (first.values == again.values).all()
+    more = one.outputs(data, "train", Views(parse(["rotate=30", "mirror"]), 3))
+    assert sum(seen) == 6 + 12
+    assert more.values.shape == (6, 3, 3)
+    assert (more.values[:, 0] == first.values[:, 0]).all()
+    assert first.targets.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_mirror_alone_has_two_views_however_many_are_asked_for() -> None:
+    assert Views(parse(["mirror"]), 5).names("x") == ["x plain", "x mirror=0.5 #1"]
+    assert len(Views(parse(["mirror", "cutout"]), 5).names("x")) == 5
+
+
+def test_changed_files_are_other_photos_and_broken_ones_are_named(tmp_path: Path) -> None:
+    data, one = splits(tmp_path / "data"), extractor(tmp_path / "cache")
+    before = one.outputs(data, "train", Views())
+    path = data.folder / before.examples[0].path
+    Image.new("RGB", (30, 20), "white").save(path)
+    (data.folder / before.examples[1].path).write_bytes(b"no photo")
+    (data.folder / before.examples[2].path).unlink()
+    after = one.outputs(data, "train", Views())
+    assert len(after.examples) == 4
+    assert after.values[0, 0].tolist() == [255, 255, 255]
+    assert sorted(after.unreadable) == [example.path for example in before.examples[1:3]]
+
+
+def test_only_the_box_of_a_photo_is_seen(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    data, one = splits(tmp_path / "data"), extractor(tmp_path / "cache")
+    photo = Image.new("RGB", (60, 40), "white")
+    photo.paste("black", (0, 0, 20, 20))
+    example = data.of("train")[0]
+    photo.save(data.folder / example.path)
+    examples = (replace(example, box=(0, 0, 20, 20)), *data.of("train")[1:])
+    found = one.outputs(replace(data, examples=examples), "train", Views())
+    assert found.values[0, 0].tolist() == [0, 0, 0]
+    assert one.outputs(data, "train", Views()).values[0, 0].mean() > 100
+
+
+def test_raw_photos_take_the_models_own_way(tmp_path: Path) -> None:
+    data, one = splits(tmp_path / "data"), extractor(tmp_path / "cache")
+    unreadable: dict[str, str] = {}
+    examples, logits = raw_logits(one.features, data, "test", unreadable)
+    assert [example.label for example in examples] == ["a%2Fb"] * 3 + ["б"] * 3
+    kept = one.outputs(data, "test", Views()).values[:, 0].astype(np.float32)
+    assert logits == pytest.approx(kept, abs=1.5)
+    assert unreadable == {}

@@ -8,43 +8,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score
 
-import fashion_tagger
+from tests.model import drawn
+from tests.model.drawn import draw_splits
+
+# One worker: its fixture is a training.
+pytestmark = pytest.mark.xdist_group("training")
 
 COLOURS = {"рубашка поло": "red", "dress": "blue"}
-COUNTS = {"train": 12, "validation": 4, "test": 6}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
-    for split, count in COUNTS.items():
-        for label, colour in COLOURS.items():
-            (folder / "splits" / split / label).mkdir(parents=True)
-            for number in range(count):
-                photo = Image.new("RGB", (90, 120), "white")
-                box = (10 + number, 10, 60 + number, 100)
-                ImageDraw.Draw(photo).rectangle(box, fill=colour)
-                photo.save(folder / "splits" / split / label / f"{number}.png")
+    draw_splits(folder / "splits", COLOURS)
     (folder / "splits" / "test" / "dress" / "broken.png").write_bytes(b"no photo")
-    done = command(folder, "--weights", "none", "--epochs", "12", "--batch-size", "8")
+    done = train(folder, "--weights", "none", "--epochs", "12", "--batch-size", "8")
     assert done.returncode == 0, done.stderr
     assert "broken.png" in done.stderr + done.stdout
     assert "starts from nothing" in done.stdout
     return folder
 
 
-def command(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    door = Path(fashion_tagger.__file__)
-    return subprocess.run(
-        [sys.executable, door, "train-model", "--image-size", "75", "--out", "run", *options],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def train(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return drawn.run(folder, "--out", "run", *options)
 
 
 def predictions(run: Path) -> list[dict[str, str]]:
@@ -97,7 +86,7 @@ def test_the_pictures_are_pictures(run: Path) -> None:
 
 
 def test_a_finished_run_is_not_overwritten(run: Path) -> None:
-    done = command(run, "--weights", "none", "--data", "splits")
+    done = train(run, "--weights", "none", "--data", "splits")
     assert done.returncode == 2
     assert "--out run is there already" in done.stderr
 
@@ -105,14 +94,39 @@ def test_a_finished_run_is_not_overwritten(run: Path) -> None:
 def test_weights_of_another_kind_are_named(run: Path) -> None:
     wrong = run / "wrong.h5"
     wrong.write_bytes(b"not hdf5")
-    done = command(run, "--weights", str(wrong), "--out", "other")
+    done = train(run, "--weights", str(wrong), "--out", "other")
     assert done.returncode == 1
     assert "wrong.h5" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (run / "other").exists()
+    assert not list(run.glob("other*"))
 
 
 def test_missing_weights_are_a_usage_error(run: Path) -> None:
-    done = command(run, "--weights", "none.h5", "--out", "other")
+    done = train(run, "--weights", "none.h5", "--out", "other")
     assert done.returncode == 2
     assert "none.h5" in done.stderr
+
+
+def test_what_makes_no_sense_is_a_usage_error(run: Path) -> None:
+    for options, said in (
+        (("--augment", "flip"), "--augment flip: no such change"),
+        (("--taps", "mixed11"), "'mixed11' is none of mixed4"),
+        (("--time-budget", "soon"), "'soon' is no time; say 45m"),
+        (("--fine-tune", "some"), "'some' is no number of blocks"),
+        (("--resume",), "--resume: other.unfinished is no training that was cut off"),
+    ):
+        done = train(run, "--weights", "none", "--out", "other", *options)
+        assert done.returncode == 2, done.stderr
+        assert said in done.stderr
+
+
+def test_the_run_says_with_what_it_was_made(run: Path) -> None:
+    facts = json.loads((run / "run" / "run.json").read_text())
+    assert facts["options"]["epochs"] == 12
+    assert facts["options"]["augment"] == "mirror=0.5,rotate=15,scale=0.2,colour=0.2"
+    assert facts["seed"] == 0
+    assert facts["dataset"]["photos"] == 45
+    events = list((run / "run" / "logs").rglob("events.out.tfevents.*"))
+    assert events
+    assert not list((run / "run").glob("*.npz"))
+    assert not (run / "run.unfinished").exists()

@@ -1,0 +1,58 @@
+"""Parts of pages: what is given as text stays text, and keyboards reach all of it."""
+
+import io
+
+import pytest
+from parsel import Selector
+from PIL import Image
+
+from dataset import pages
+from dataset.images import Unreadable
+
+HOSTILE = '"><script>x()</script>'
+
+
+def photo() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (400, 200), "red").save(out, "PNG")
+    return out.getvalue()
+
+
+def test_text_of_strangers_is_never_obeyed() -> None:
+    parts = [
+        pages.part(HOSTILE, pages.text(HOSTILE), anchor=HOSTILE),
+        pages.table([HOSTILE], [[HOSTILE]], HOSTILE),
+        pages.bullets([HOSTILE], HOSTILE),
+        pages.figure(photo(), HOSTILE, HOSTILE),
+        pages.chart(photo(), HOSTILE, photo()),
+        pages.missing(HOSTILE),
+        pages.chapters([(HOSTILE, [pages.text(HOSTILE)])]),
+    ]
+    page = Selector(pages.document(HOSTILE, "".join(parts)))
+    assert not page.css("script")
+    assert page.css("title::text").get() == HOSTILE
+    assert page.css("img::attr(alt)").getall() == [HOSTILE] * 2
+
+
+def test_a_table_names_its_rows_and_columns() -> None:
+    table = Selector(pages.table(("a", "b", "c"), [(1, 2, 3)], "Numbers", words=2))
+    assert table.css("thead th[scope=col]::text").getall() == ["a", "b", "c"]
+    assert table.css("tbody th[scope=row]::text").getall() == ["1"]
+    assert table.css("td.n::text").getall() == ["3"]
+    assert table.css("div[tabindex='0']::attr(aria-label)").get() == "Numbers"
+    assert table.css("caption::text").get() == "Numbers"
+    assert pages.table(("a",), [], "Nothing") == ""
+
+
+def test_chapters_without_content_are_left_out() -> None:
+    page = Selector(pages.chapters([("one", ["", "<p>x</p>"]), ("none", [""]), ("two", ["y"])]))
+    assert page.css("h2::text").getall() == ["one", "two"]
+    links = page.css("nav a::attr(href)").getall()
+    assert [page.css(f"h2{link}::text").get() for link in links] == ["one", "two"]
+
+
+def test_photos_are_made_small_and_broken_ones_are_told() -> None:
+    page = Selector(pages.figure(photo(), "red", side=100))
+    assert len(page.css("img::attr(src)").get("")) < 2000
+    with pytest.raises(Unreadable):
+        pages.figure(b"no photo", "broken")

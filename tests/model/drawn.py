@@ -1,0 +1,50 @@
+"""Small drawn splits, a trunk of random weights, and commands as a user types them."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+from PIL import Image, ImageDraw
+
+import fashion_tagger
+
+COUNTS = {"train": 12, "validation": 4, "test": 6}
+
+
+def draw_splits(
+    folder: Path, colours: Mapping[str, str], counts: Mapping[str, int] = COUNTS
+) -> Path:
+    """FOLDER with a square of each label's colour in another place on each photo."""
+    for split, count in counts.items():
+        for label, colour in colours.items():
+            (folder / split / label).mkdir(parents=True)
+            for number in range(count):
+                photo = Image.new("RGB", (90, 120), "white")
+                box = (10 + number, 10, 60 + number, 100)
+                ImageDraw.Draw(photo).rectangle(box, fill=colour)
+                photo.save(folder / split / label / f"{number}.png")
+    return folder
+
+
+def random_trunk(path: Path) -> Path:
+    """Weights of an Inception-v3 that has learned nothing: its outputs still differ by colour."""
+    keras.utils.set_random_seed(0)
+    keras.applications.InceptionV3(
+        weights=None, include_top=False, input_shape=(75, 75, 3)
+    ).save_weights(path)
+    return path
+
+
+def command(folder: Path, *words: str, door: str = "train-model") -> list[str | Path]:
+    """The command DOOR with WORDS, for small photos, its cache below FOLDER."""
+    cache = ("--cache", str(folder / "cache"))
+    program = Path(fashion_tagger.__file__)
+    return [sys.executable, program, door, "--image-size", "75", *cache, *words]
+
+
+def run(folder: Path, *words: str, door: str = "train-model") -> subprocess.CompletedProcess[str]:
+    """What `command` says when it is run in FOLDER."""
+    asked = command(folder, *words, door=door)
+    return subprocess.run(asked, cwd=folder, capture_output=True, text=True, check=False)
