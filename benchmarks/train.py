@@ -244,7 +244,7 @@ def our_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
     def build(policy: str) -> Any:
         return classifier.tapped(classifier.folded(trunk, policy), [classifier.TOP])
 
-    chosen = precision.choose(build, options.precision)
+    chosen = precision.choose(build, options.precision, data.parent / "precision.json")
     found = find_data(data)
     network = classifier.join(
         build(chosen.policy),
