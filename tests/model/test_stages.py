@@ -98,3 +98,14 @@ def test_folds_judge_each_photo_once_and_leave_the_test_split_alone(work: Path) 
     assert len(paths) == len(set(paths)) == 3 * (12 + 4)
     assert not any(path.startswith("test/") for path in paths)
     assert not (work / "folds" / "model.keras").exists()
+
+
+def test_photos_that_nothing_can_learn_and_a_lack_of_validation_photos_are_told(work: Path) -> None:
+    draw_splits(work / "lacking", {"red": "red", "blue": "blue"}, {"train": 4, "test": 2})
+    draw_splits(work / "lacking", {"шляпа": "green"}, {"test": 3})
+    head = ("--weights", "trunk.weights.h5", "--fine-tune", "0", "--precision", "float32")
+    done = run(work, *head, "--data", "lacking", "--out", "lacked", "--augment", "none")
+    assert done.returncode == 0, done.stderr
+    assert "left out 3 photos of 'шляпа', which has none in train/" in done.stderr
+    assert "no validation photos: the last epoch is kept" in done.stdout
+    assert json.loads((work / "lacked" / "metrics.json").read_text())["counts"]["test"] == 4
