@@ -25,10 +25,11 @@ from dataset.build import BuildOptions, build
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.tables import Cluster, Hashtag, ImageRow, PostHashtag, PostRow, Sighting
 from dataset.dedup import dedup
-from dataset.images import PHOTO_SUFFIXES, ImageStore, open_photo, sha256_of
+from dataset.images import PHOTO_SUFFIXES, open_photo, sha256_of
 from dataset.labels import load_vocabulary
 from dataset.poses import PoseOptions
 from dataset.render import JPEG_QUALITY
+from dataset.stores import ImageStore, open_store
 from dataset.text_table import table
 
 SIZE = 342
@@ -155,7 +156,7 @@ def _works(folder: Path, paths: list[Path], root: Path) -> list[tuple[str, Calla
     words = load_vocabulary()
     return [
         ("img2dataset", lambda: img2dataset(folder, paths, root)),
-        ("ours: looks and duplicates, once", lambda: dedup(sessions, ImageStore(options.images))),
+        ("ours: looks and duplicates, once", lambda: dedup(sessions, open_store(options.images))),
         ("ours: build with audit and report", lambda: build(options, words)),
         ("ours: the same again", lambda: build(options, words)),
     ]

@@ -24,11 +24,11 @@ from dataset.errors import Failure
 from dataset.export import Item, Rendered
 from dataset.formats import FORMATS
 from dataset.gates import load_gates
-from dataset.images import ImageStore
 from dataset.labels import Vocabulary
 from dataset.options import plain
 from dataset.plan import Again, Choice, Plan, make_plan, split_again
 from dataset.render import POOL, recipe_of, render, take_over
+from dataset.stores import ImageStore, open_store
 from dataset.ties import TORN
 
 # A build that needs more rounds than this has a fault of ours.
@@ -40,7 +40,7 @@ class BuildOptions:
     """What `build-dataset` was asked for. `splits`: shares of train, validation, test."""
 
     catalogue: str
-    images: Path
+    images: Path | str
     out: Path
     min_per_class: int = 500
     max_per_class: int | None = None
@@ -113,7 +113,7 @@ def ask(
 ) -> int:
     """ANSWER each conflict of labels, after the catalogue's duplicates are up to date."""
     sessions = open_catalogue(options.catalogue, must_exist=True)
-    dedup(sessions, ImageStore(options.images))
+    dedup(sessions, open_store(options.images))
     return ask_conflicts(sessions, choice, answer)
 
 
@@ -125,7 +125,7 @@ def build(options: BuildOptions, vocabulary: Vocabulary) -> Built:
         Failure: no class has enough photos, no photo can be read, or the audit finds a leak.
     """
     began, sessions = time.time(), open_catalogue(options.catalogue, must_exist=True)
-    choice, store = choice_of(options, vocabulary), ImageStore(options.images)
+    choice, store = choice_of(options, vocabulary), open_store(options.images)
     export.refuse_foreign(options.out)
     dedup(sessions, store)
     with sessions() as session:

@@ -10,10 +10,11 @@ from PIL import Image
 from dataset.crop import WHOLE
 from dataset.export import Item, folder_of
 from dataset.formats import Format
-from dataset.images import ImageStore, open_photo
+from dataset.images import open_photo
 from dataset.labelling import CONFLICT
 from dataset.pose.pictures import draw_person, grid
 from dataset.splits import SPLITS
+from dataset.stores import ImageStore
 
 if TYPE_CHECKING:
     from dataset.build import BuildOptions, Built
@@ -145,7 +146,7 @@ def write_crop_sheet(items: Sequence[Item], store: ImageStore, folder: Path) -> 
     tiles = []
     for item in chosen:
         assert item.posed is not None
-        photo = open_photo(store.path(item.photo.store_key))
+        photo = open_photo(store.read(item.photo.store_key))
         model = item.posed.model
         tiles.append(
             draw_person(photo, item.posed.points, model.joints, model.gate, item.posed.crop.box)

@@ -16,12 +16,21 @@ from dataset.catalogue.tables import (
     Separation,
 )
 from dataset.duplicates.clusters import chained, fold
-from dataset.duplicates.known import AT_ONCE, Looks, fingerprints_of, load_views, look, row_of
+from dataset.duplicates.known import (
+    AT_ONCE,
+    ENOUGH,
+    Looks,
+    fingerprints_of,
+    load_views,
+    look,
+    row_of,
+)
 from dataset.duplicates.likeness import FOLD, POSSIBLE, likeness
 from dataset.duplicates.nearest import in_threads
 from dataset.duplicates.search import Lookalikes, lookalikes
 from dataset.errors import BadInput
-from dataset.images import ImageStore, Unreadable, open_photo
+from dataset.images import Unreadable, open_photo
+from dataset.stores import ImageStore
 
 BATCH = 256
 
@@ -81,7 +90,7 @@ def look_at_new(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int
 
     def read(job: tuple[int, str]) -> tuple[int, Looks | None]:
         try:
-            return job[0], look(open_photo(store.path(job[1])))
+            return job[0], look(open_photo(store.read(job[1]), ENOUGH))
         except (Unreadable, OSError):
             # Named where the photo is needed.
             return job[0], None

@@ -1,18 +1,20 @@
-"""Photos: reading any of them as RGB, and keeping the bytes that came under their SHA-256."""
+"""Photos: reading any of them as RGB, and writing files so that no half one ever stands there."""
 
 import hashlib
 import io
 import os
 import tempfile
-from dataclasses import dataclass
+import warnings
 from pathlib import Path
 
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from dataset.errors import Failure, first_line
+from dataset.errors import first_line
 
-# Pillow's own guard, set here so that every reader of ours has it: 50 MP, twice that is an error.
-Image.MAX_IMAGE_PIXELS = 50_000_000
+MOST_PIXELS = 50_000_000
+# Pillow's own guard, set here so that every reader of ours has it: it warns, twice that it refuses.
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Pillow's name of a format -> the file extension that it is kept under.
 EXTENSIONS = {
     "JPEG": "jpg",
@@ -23,38 +25,53 @@ EXTENSIONS = {
     "BMP": "bmp",
     "TIFF": "tif",
 }
+# The tag of EXIF that says how a photo is turned, and its values that swap width and height.
+ORIENTATION, ON_THEIR_SIDE = 0x0112, (5, 6, 7, 8)
 # How names of photos end, where a folder is looked through.
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 # Pillow opens MPO (two JPEGs in one file, from phones) as JPEG first.
 OPENED = tuple(kind for kind in EXTENSIONS if kind != "MPO")
 
 
+# How the name of a half-written file begins.
+PART = ".part-"
+
+
 class Unreadable(ValueError):  # noqa: N818 - reads as what happened
     """The bytes are no photo, or a broken one; the message says which."""
+
+
+class TooManyPixels(Unreadable):
+    """More than MOST_PIXELS."""
 
 
 def open_photo(source: Path | bytes, at_least: int | None = None) -> Image.Image:
     """The photo SOURCE as RGB, turned as its EXIF says, transparency on white.
 
     With AT_LEAST a JPEG may come smaller, by 1/2, 1/4 or 1/8, each side still that many pixels
-    long: faster. Its `info` holds only `format`, a key of EXTENSIONS.
+    long: faster. Its `info` holds only `format`, a key of EXTENSIONS, and the whole photo's `size`.
 
     Raises:
-        Unreadable: not an image, cut off, or more than 100 megapixels.
+        TooManyPixels: it would be larger than any photo of use.
+        Unreadable: not an image, or cut off.
         OSError: SOURCE is a file that can't be read.
     """
     data = source if isinstance(source, bytes) else source.read_bytes()
     try:
         with Image.open(io.BytesIO(data), formats=OPENED) as image:
+            size = image.size
             if at_least:
                 image.draft("RGB", (at_least, at_least))
             photo = _as_rgb(ImageOps.exif_transpose(image))
-            photo.info = {"format": image.format}
+            turned = image.getexif().get(ORIENTATION, 1) in ON_THEIR_SIDE
+            photo.info = {"format": image.format, "size": size[::-1] if turned else size}
             return photo
     except UnidentifiedImageError as error:
         raise Unreadable("not an image of a kind that we read") from error
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(first_line(error)) from error
     # Pillow raises these and more for hostile files; each means that the photo can't be used.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise Unreadable(first_line(error)) from error
 
 
@@ -74,10 +91,13 @@ def letterbox(image: Image.Image, size: int) -> Image.Image:
     return ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS, color="white")
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write DATA to PATH: aside, synced, then renamed, so that a half file never stands there."""
+def write_atomically(path: Path, data: bytes, aside_in: Path | None = None) -> None:
+    """Write DATA to PATH: aside, synced, then renamed, so that a half file never stands there.
+
+    ASIDE_IN: the folder, on the same disk, of the half file; PATH's own where it is None.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+    handle, aside = tempfile.mkstemp(dir=aside_in or path.parent, prefix=PART)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -87,38 +107,6 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(aside).unlink(missing_ok=True)
         raise
-
-
-@dataclass(frozen=True)
-class ImageStore:
-    """A folder of photos, each under a key made of its SHA-256: `ab/cd/abcd….jpg`."""
-
-    root: Path
-
-    @staticmethod
-    def key(sha256: str, extension: str) -> str:
-        """Where bytes of SHA256 belong, below the root."""
-        return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{extension}"
-
-    def put(self, data: bytes, key: str) -> None:
-        """Keep DATA under KEY; bytes that are there already are not written again.
-
-        Raises:
-            Failure: the folder can't be written.
-        """
-        path = self.root / key
-        try:
-            if not path.exists() or path.stat().st_size != len(data):
-                write_atomically(path, data)
-        except OSError as error:
-            raise Failure(
-                f"photos can't be kept in {self.root}: {error.strerror}; make room or name"
-                " another folder with --images"
-            ) from error
-
-    def path(self, key: str) -> Path:
-        """Where the photo of KEY stands."""
-        return self.root / key
 
 
 def sha256_of(data: bytes) -> str:

@@ -22,10 +22,10 @@ catalogue_option: Callable[[Any], Any] = click.option(
 )
 images_option: Callable[[Any], Any] = click.option(
     "--images",
-    type=FOLDER,
-    default=Path("images"),
+    metavar="PLACE",
+    default="images",
     show_default=True,
-    help="The folder that the photos are kept in.",
+    help="Where the photos are kept: a folder, or a URL of fsspec's such as s3://bucket/photos.",
 )
 vocabulary_option: Callable[[Any], Any] = click.option(
     "--vocabulary",

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from dataset import card, croissant, export, report
 from dataset.formats import FORMATS
-from dataset.images import ImageStore
 from dataset.plan import Choice
+from dataset.stores import ImageStore
 
 if TYPE_CHECKING:
     from dataset.build import BuildOptions, Built

@@ -17,10 +17,11 @@ from tqdm import tqdm
 from dataset.candidates import Candidate
 from dataset.catalogue.tables import CropRow, Pose, now
 from dataset.crop import Crop, choose_crop
-from dataset.images import ImageStore, Unreadable, open_photo
+from dataset.images import Unreadable, open_photo
 from dataset.pose.models import PoseModel, find_model, key_of
 from dataset.pose.registry import DEFAULT
 from dataset.pose.views import move_places
+from dataset.stores import ImageStore
 
 if TYPE_CHECKING:
     from dataset.pose.estimator import Estimator
@@ -143,7 +144,7 @@ def _opened(
 
     def read(photo: Candidate) -> Image.Image | None:
         try:
-            return open_photo(store.path(photo.store_key), at_least)
+            return open_photo(store.read(photo.store_key), at_least)
         except (Unreadable, OSError):
             # Named when the photo is written, which needs it whole.
             return None

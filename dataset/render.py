@@ -13,9 +13,10 @@ from dataset.duplicates.fingerprint import Fingerprint, fingerprint
 from dataset.duplicates.nearest import in_threads
 from dataset.export import MANIFEST, Rendered
 from dataset.formats import format_of
-from dataset.images import ImageStore, Unreadable, letterbox, open_photo, sha256_of
+from dataset.images import Unreadable, letterbox, open_photo, sha256_of
 from dataset.labelling import Labelled
 from dataset.poses import Posed
+from dataset.stores import ImageStore
 
 JPEG_QUALITY = 92
 POOL = "photos"
@@ -66,7 +67,7 @@ def render(
             jpeg = file.read_bytes()
         else:
             try:
-                jpeg = _encode(store.path(one.photo.store_key), crop, size, resize)
+                jpeg = _encode(store.read(one.photo.store_key), crop, size, resize)
             except FileNotFoundError:
                 return "file missing"
             except (Unreadable, OSError) as error:
@@ -79,8 +80,8 @@ def render(
     yield from in_threads(make, list(photos))
 
 
-def _encode(path: Path, posed: Posed | None, size: int, resize: str) -> bytes:
-    image = open_photo(path)
+def _encode(photo: bytes, posed: Posed | None, size: int, resize: str) -> bytes:
+    image = open_photo(photo)
     if posed is not None:
         left, top, right, bottom = posed.crop.box
         image = image.crop((round(left), round(top), round(right), round(bottom)))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from dataset import card, pages
 from dataset.candidates import Candidate, LeftOut
 from dataset.gates import GATES, Gates
-from dataset.images import ImageStore, Unreadable
+from dataset.images import Unreadable
 from dataset.labelling import CONFLICT
 from dataset.splits import SPLITS
+from dataset.stores import ImageStore
 
 if TYPE_CHECKING:
     from dataset.build import BuildOptions, Built
@@ -81,7 +82,7 @@ def _originals(shown: Iterable[tuple[Candidate, str]], store: ImageStore) -> str
     figures = []
     for photo, text in shown:
         try:
-            figures.append(pages.figure(store.path(photo.store_key).read_bytes(), text))
+            figures.append(pages.figure(store.read(photo.store_key), text))
         except (OSError, Unreadable):
             figures.append(pages.missing(f"{photo.store_key}: {text}"))
     return pages.row(figures)

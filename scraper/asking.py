@@ -3,12 +3,17 @@
 import asyncio
 from dataclasses import replace
 
+from scraper import consent
 from scraper.credentials import hide, hide_tokens
 from scraper.download import REDIRECTS, ROBOTS, Download
 from scraper.errors import NotNow, SiteRefused
 from scraper.fetching import Refused
 from scraper.spiders.base import Answer, Ask, HashtagSpider, Page
 
+FORBIDDEN = (
+    "the site's robots.txt forbids it, so it is not asked for: ask the site's owner for leave, or"
+    " crawl another site (crawl --list)"
+)
 GO_ON = "repeat the command to go on from here"
 # Seconds to wait before a page that was empty though posts were promised is asked for again.
 PAUSES = (1, 4, 10)
@@ -36,7 +41,10 @@ async def read_answer(
     while True:
         answer, url = await answer_of(spider, download, ask)
         try:
-            return spider.read(answer.body, url), answer
+            page = spider.read(answer.body, url)
+            if consent.forbidden(answer.headers, answer.body):
+                page = replace(page, reason=consent.REASON)
+            return page, answer
         except NotNow as problem:
             pause = next(pauses, None)
             if pause is None:
@@ -64,7 +72,7 @@ async def answer_of(spider: HashtagSpider, download: Download, ask: Ask) -> tupl
     answer = await download(ask)
     if isinstance(answer, Refused):
         if answer.reason == ROBOTS:
-            said = "the site's robots.txt forbids it, so it is not asked for"
+            said = FORBIDDEN
         else:
             known = spider.circles if answer.reason == REDIRECTS else None
             said = f"{known or answer.reason}; {GO_ON}"

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import click
 
+from dataset.catalogue.tables import OR
 from dataset.errors import Failure
 from dataset.text_table import table
 from scraper.asking import GO_ON, page_of, read_answer, read_page
 from scraper.credentials import hide
-from scraper.download import Download, run_with_downloader
+from scraper.download import Download, run_side_by_side
 from scraper.hashtags import hashtags_in
 from scraper.report import counted
+from scraper.settings import Manners
 from scraper.spiders.base import Ask, HashtagSpider, Page, Post
 
 # A site may lead to its first posts in steps.
@@ -37,7 +40,7 @@ class Findings:
         self.good = self.good and good
 
 
-def check(spider: HashtagSpider, word: str, live: bool, verbose: bool) -> bool:
+def check(spider: HashtagSpider, word: str, live: bool, manners: Manners) -> bool:
     """Ask what `checks` of SPIDER say, and one search for WORD; print it; whether all was well.
 
     LIVE adds which fields of a post were found.
@@ -61,7 +64,7 @@ def check(spider: HashtagSpider, word: str, live: bool, verbose: bool) -> bool:
         except Failure as problem:
             findings.note(f"search for {word!r}", _said(problem, spider), good=False)
 
-    ended = run_with_downloader(main, spider, verbose)
+    ended = run_side_by_side([(main, spider)], manners)
     for line in findings.lines:
         click.echo(line)
     if live and pages:
@@ -176,17 +179,25 @@ def _unsaid(spider: HashtagSpider, searches: int) -> str:
     return f"{said}; a crawl would ask for {searches} of the {allowed} different hashtags of 7 days"
 
 
-def dry_run(spider: HashtagSpider, queries: Sequence[str], verbose: bool) -> bool:
-    """Print what a crawl of QUERIES would find, and take nothing; whether it could be asked."""
-    problems: list[Failure] = []
+def dry_run(
+    spiders: Sequence[HashtagSpider], words: Sequence[Sequence[str]], manners: Manners
+) -> bool:
+    """Print what a crawl of SPIDERS for WORDS of tags would find; whether it could be asked.
 
-    async def main(download: Download) -> None:
+    Nothing is taken.
+    """
+    problems: list[str] = []
+
+    async def main(spider: HashtagSpider, download: Download) -> None:
+        queries = [OR.join(group) for tag in words for group in spider.queries(tag)]
         try:
-            click.echo(show_estimate(spider, await estimate(spider, download, queries)))
+            counts = await estimate(spider, download, queries)
+            name = f"{spider.title}\n" if len(spiders) > 1 else ""
+            click.echo(name + show_estimate(spider, counts))
         except Failure as problem:
-            problems.append(problem)
+            problems.append(_said(problem, spider))
 
-    ended = run_with_downloader(main, spider, verbose)
-    for problem in problems:
-        raise Failure(_said(problem, spider))
+    ended = run_side_by_side([(partial(main, spider), spider) for spider in spiders], manners)
+    if problems:
+        raise Failure("\nError: ".join(problems))
     return ended

@@ -1,7 +1,6 @@
 """`crawl`: options -> one call -> exit status."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,18 +16,17 @@ from dataset.options import (
 
 if TYPE_CHECKING:
     from dataset.labels import Vocabulary
-    from scraper.run import Work
+    from scraper.settings import Manners
     from scraper.spiders.base import HashtagSpider
 
 # What --check looks for where no tag is named.
 CHECK_WORD = "polo"
 
 
-def _address(_ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not value.startswith(("http://", "https://")):
-        raise BadInput(
-            f"{param.opts[0]}: {value!r} is no address; it starts with http:// or https://"
-        )
+def _contact(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    # It is sent in a header, which takes one line of plain letters.
+    if value is not None and not (value.isascii() and value.isprintable() and value.strip()):
+        raise BadInput(f"--contact {value!r}: write one mail or web address, in plain letters")
     return value
 
 
@@ -66,7 +64,7 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
 @click.command(
     context_settings=CONTEXT, epilog="Example: crawl lamoda --tags polo --tags dress,jeans"
 )
-@click.argument("site")
+@click.argument("sites", metavar="SITE...", nargs=-1, required=True)
 @click.option(
     "--tags",
     "tags",
@@ -81,14 +79,54 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
     metavar="N",
     help="Stop when N different images of a tag are stored, earlier runs included.  [default: all]",
 )
+@click.option(
+    "--max-pages",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Read at most N pages of a search in this run.  [default: all]",
+)
+@click.option(
+    "--since",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="Leave out posts that are known to be older than DATE, such as 2026-01-31.",
+)
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Look through finished searches to their end again; without it a later run stops where a"
+    " page holds nothing new.",
+)
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Ask again for photos that were refused for what may have passed: no answer, one that was"
+    " cut off, HTTP errors.",
+)
+@click.option(
+    "--min-per-class",
+    type=click.IntRange(min=1),
+    default=500,
+    show_default=True,
+    help="Say at the end how many photos each tag lacks to this number, and how long that takes.",
+)
+@click.option("--json", "json_file", type=FILE, help="Write the closing tables as JSON, too.")
 @catalogue_option
 @images_option
 @vocabulary_option
 @click.option(
-    "--site-url", callback=_address, metavar="URL", help="A mirror or test server of the site."
+    "--site-url",
+    "site_urls",
+    multiple=True,
+    metavar="[SITE=]URL",
+    help="A mirror or test server of the site.",
 )
 @click.option(
-    "--image-url", callback=_address, metavar="URL", help="The same for the site's photos."
+    "--image-url",
+    "image_urls",
+    multiple=True,
+    metavar="[SITE=]URL",
+    help="The same for the site's photos.",
 )
 @click.option(
     "--credentials",
@@ -125,6 +163,20 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
     help="Also ask hosts of a private network that photos' addresses and redirects lead to; without"
     " it only those of --site-url and --image-url.",
 )
+@click.option(
+    "--contact",
+    callback=_contact,
+    metavar="TEXT",
+    help="Your mail or web address, for site owners: it stands in the user agent.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait so long for an answer, to its last byte.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show every request.")
 @click.option(
     "--list",
@@ -134,104 +186,83 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
     help="List the sites and what each needs, then stop.",
 )
 def crawl(
-    site: str,
+    sites: tuple[str, ...],
     tags: tuple[tuple[str, ...], ...],
-    max_images: int | None,
-    catalogue: str,
-    images: Path,
-    vocabulary: Path | None,
-    site_url: str | None,
-    image_url: str | None,
-    credentials: Path | None,
-    settings: dict[str, str],
     check: bool,
     live: bool,
-    dry_run: bool,
-    allow_private: bool,
-    verbose: bool,
+    **chosen: Any,
 ) -> None:
-    """Collect the photos that SITE shows under hashtags into a catalogue.
+    """Collect the photos that SITEs show under hashtags into a catalogue.
 
-    Stopping it (Ctrl-C, or worse) and repeating the command goes on where it was: nothing is lost
-    and nothing is fetched twice. robots.txt is obeyed. The exit status is 0 only when every search
-    came to its end or to --max-images.
+    Several sites are crawled side by side. Stopping it (Ctrl-C, or worse) and repeating the command
+    goes on where it was: nothing is lost and nothing is fetched twice. A later run takes what is
+    new. robots.txt is obeyed. The exit status is 0 only when every search came to its end or its
+    limit.
     """
     words = tuple(dict.fromkeys(word for part in tags for word in part))
     if not words and not check:
         raise BadInput("--tags names no tag; write for example --tags polo,dress")
     if live and not check:
         raise BadInput("--live goes with --check")
-    if check and dry_run:
+    if check and chosen["dry_run"]:
         raise BadInput("--check and --dry-run are two questions: ask one, then the other")
     from dataset.labels import load_vocabulary
+    from scraper.chosen import by_site, site_names_in, spiders_for
+    from scraper.settings import Manners
 
-    spider = _spider(site, site_url, image_url, credentials, settings)
-    spider.allow_private = allow_private
-    labels = load_vocabulary(vocabulary)
-    if check or dry_run:
-        _look(spider, labels, words, check, live, verbose)
-        return
-    from scraper.run import CrawlOptions
-    from scraper.run import crawl as run_crawl
-
-    options = CrawlOptions(site, words, catalogue, images, max_images, verbose)
-    _conclude(run_crawl(options, spider, labels))
-
-
-def _spider(
-    site: str,
-    site_url: str | None,
-    image_url: str | None,
-    file: Path | None,
-    settings: dict[str, str],
-) -> "HashtagSpider":
-    """The spider of SITE with all it needs.
-
-    Raises:
-        BadInput: no such site or setting, or credentials are missing or can't be read.
-    """
-    from scraper.credentials import load_credentials
-    from scraper.sites import spider_class
-
-    kind = spider_class(site)
-    given = load_credentials(file, kind.credentials)
-    spider = kind(site_url, image_url, given, settings)
-    spider.ready()
-    return spider
-
-
-def _look(
-    spider: "HashtagSpider",
-    labels: "Vocabulary",
-    tags: tuple[str, ...],
-    check: bool,
-    live: bool,
-    verbose: bool,
-) -> None:
-    """`--check` and `--dry-run`: ask, and take nothing."""
-    from dataset.catalogue.tables import OR
-    from scraper import check as checking
-
+    names = site_names_in(sites)
+    if check and len(names) > 1:
+        raise BadInput("--check asks one site; name one, then the next")
+    site_urls = by_site("--site-url", chosen["site_urls"], names)
+    image_urls = by_site("--image-url", chosen["image_urls"], names)
+    spiders = spiders_for(names, site_urls, image_urls, chosen["credentials"], chosen["settings"])
+    manners = Manners(
+        chosen["contact"], chosen["timeout"], chosen["allow_private"], chosen["verbose"]
+    )
+    labels = load_vocabulary(chosen["vocabulary"])
     if check:
-        word = labels.words_of(tags[0])[0] if tags else CHECK_WORD
-        done = checking.check(spider, word, live, verbose)
+        _check(
+            spiders[names[0]], labels.words_of(words[0])[0] if words else CHECK_WORD, live, manners
+        )
+    elif chosen["dry_run"]:
+        _count(spiders, labels, words, manners)
     else:
-        groups = (group for tag in tags for group in spider.queries(labels.words_of(tag)))
-        done = checking.dry_run(spider, [OR.join(group) for group in groups], verbose)
-    if not done:
+        _crawl(spiders, labels, words, manners, chosen)
+
+
+def _check(spider: "HashtagSpider", word: str, live: bool, manners: "Manners") -> None:
+    from scraper.check import check
+
+    if not check(spider, word, live, manners):
         raise click.ClickException("not all is well; see the lines above")
 
 
-def _conclude(work: "Work") -> None:
-    """Print why the yield is what it is, and end with the exit status that it deserves."""
-    from dataset.text_table import table
-    from scraper.report import HEAD, reasons, rows
+def _count(
+    spiders: dict[str, "HashtagSpider"],
+    labels: "Vocabulary",
+    tags: tuple[str, ...],
+    manners: "Manners",
+) -> None:
+    """`--dry-run`: ask, and take nothing."""
+    from scraper.check import dry_run
 
-    if work.tallies:
-        click.echo(table(HEAD, rows(work.tallies)))
-    for line in reasons(work.tallies):
-        click.echo(line)
-    if not work.ended:
-        raise click.ClickException("stopped before the end; repeat the command to go on")
-    if work.problems:
-        raise click.ClickException("\nError: ".join(p.message for p in work.problems))
+    words = [labels.words_of(tag) for tag in tags]
+    if not dry_run(list(spiders.values()), words, manners):
+        raise click.ClickException("stopped before all was counted")
+
+
+def _crawl(
+    spiders: dict[str, "HashtagSpider"],
+    labels: "Vocabulary",
+    tags: tuple[str, ...],
+    manners: "Manners",
+    chosen: dict[str, Any],
+) -> None:
+    from scraper.conclusion import conclude
+    from scraper.run import crawl as run_crawl
+    from scraper.work import CrawlOptions
+
+    same = ("catalogue", "images", "max_images", "max_pages", "since", "retry_failed", "full")
+    options = CrawlOptions(tags, manners=manners, **{name: chosen[name] for name in same})
+    crawled = run_crawl(options, spiders, labels)
+    conclude(crawled, chosen["min_per_class"], chosen["json_file"])

@@ -1,39 +1,59 @@
 """Scrapy's downloader, lent to a coroutine: robots.txt, pace, retries, size caps."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import scrapy
 from scrapy.crawler import CrawlerProcess
 from scrapy.exceptions import IgnoreRequest
 
-from scraper.addresses import PRIVATE, SCHEME, is_private_failure
+from scraper.addresses import PRIVATE, is_private_failure
 from scraper.credentials import hide
-from scraper.fetching import Refused
-from scraper.settings import crawl_settings
+from scraper.fetching import TOO_LARGE, Refused
+from scraper.pace import Pace
+from scraper.settings import Manners, crawl_settings
 from scraper.spiders.base import Answer, Ask, HashtagSpider
+from scraper.stopping import Stop, Stopped
 
 ROBOTS, REDIRECTS = "robots.txt", "too many redirects"
+# How often a host is asked for the same that says it is busy.
+TRIES = 4
 # Where an Ask led to and what it answered, or why there is no answer.
 Download = Callable[[Ask], Awaitable[tuple[str, Answer] | Refused]]
 Main = Callable[[Download], Awaitable[None]]
 
 
-def run_with_downloader(main: Main, spider: HashtagSpider, verbose: bool) -> bool:
-    """Run MAIN with a downloader for SPIDER; whether it came to its end, which Ctrl-C prevents.
+def run_side_by_side(
+    jobs: Sequence[tuple[Main, HashtagSpider]], manners: Manners, pace: Pace | None = None
+) -> bool:
+    """Run each main of JOBS with a downloader for its spider; whether all came to their end.
 
-    VERBOSE logs every request, without the spider's secrets.
+    After Ctrl-C what is being downloaded comes to its end, and the next download raises Stopped.
 
     Raises:
-        Whatever MAIN raises.
+        Whatever a main raises.
     """
-    result: dict[str, Any] = {"ended": False, "crash": None}
-    process = CrawlerProcess(crawl_settings(verbose, spider.named, spider.allow_private))
-    process.crawl(_Lender, main=main, secrets=spider.secrets, result=result)
-    process.start()
-    if result["crash"] is not None:
-        raise result["crash"]
-    return bool(result["ended"])
+    pace = pace or Pace(Stop())
+    named = [url for _, spider in jobs for url in spider.named]
+    process = CrawlerProcess(crawl_settings(manners, named))
+    ends = [Ending() for _ in jobs]
+    for (main, spider), end in zip(jobs, ends, strict=True):
+        process.crawl(_Lender, main=main, secrets=spider.secrets, end=end, pace=pace)
+    with pace.stop.on_signals():
+        process.start(install_signal_handlers=False)
+    for end in ends:
+        if end.crash is not None:
+            raise end.crash
+    return all(end.reached for end in ends)
+
+
+@dataclass
+class Ending:
+    """How a main ended: it came to its end, or to something that it raised, or was stopped."""
+
+    reached: bool = False
+    crash: Exception | None = None
 
 
 class _Lender(scrapy.Spider):
@@ -41,21 +61,28 @@ class _Lender(scrapy.Spider):
 
     name = "fashion-tagger"
 
-    def __init__(self, main: Main, secrets: Mapping[str, str], result: dict[str, Any]) -> None:
+    def __init__(self, main: Main, secrets: Mapping[str, str], end: Ending, pace: Pace) -> None:
         super().__init__()
-        self.main, self.secrets, self.result = main, secrets, result
+        self.main, self.secrets, self.end, self.pace = main, secrets, end, pace
 
     async def start(self) -> AsyncIterator[Any]:
         try:
             await self.main(self.download)
-            self.result["ended"] = True
+            self.end.reached = True
+        except Stopped:
+            pass
         except Exception as error:  # noqa: BLE001 - Scrapy would only log it; the caller raises it
-            self.result["crash"] = error
+            self.end.crash = error
+            self.pace.stop.ask()
         return
         yield
 
     async def download(self, ask: Ask) -> tuple[str, Answer] | Refused:
-        outcome = await self._download(ask)
+        for _ in range(TRIES):
+            await self.pace.ready(ask.url)
+            outcome = await self._download(ask)
+            if isinstance(outcome, Refused) or not self.pace.learn(ask.url, outcome[1]):
+                break
         if isinstance(outcome, Refused):
             said = f"{outcome.reason} {ask.url}"
         else:
@@ -73,10 +100,7 @@ class _Lender(scrapy.Spider):
         try:
             response = await self.crawler.engine.download_async(request)
         except IgnoreRequest as error:
-            # Our middleware gives its reason; Scrapy's for robots.txt and redirects are sentences.
-            said = str(error)
-            known = said if said in (PRIVATE, SCHEME) else REDIRECTS
-            return Refused(ROBOTS if "robots" in said else known)
+            return Refused(_reason_to_ignore(str(error)))
         except Exception as error:  # noqa: BLE001 - whatever broke on the network is a reason
             return Refused(_network_reason(error))
         headers = {
@@ -84,6 +108,12 @@ class _Lender(scrapy.Spider):
             for name, values in response.headers.items()
         }
         return response.url, Answer(response.status, response.body, headers)
+
+
+def _reason_to_ignore(said: str) -> str:
+    # Our middleware gives its reason; Scrapy's own are sentences.
+    known = {"robots": ROBOTS, "redirections": REDIRECTS, "exceeded": TOO_LARGE}
+    return next((reason for sign, reason in known.items() if sign in said), said)
 
 
 def _network_reason(error: Exception) -> str:
@@ -94,8 +124,10 @@ def _network_reason(error: Exception) -> str:
         return "timeout"
     if "certificate" in f"{error} {error.__cause__}":
         return "the certificate is not to be trusted"
-    if "Cancel" in name or "DataLoss" in name:
-        return "too large or cut off"
+    if "Cancel" in name:
+        return TOO_LARGE
+    if "DataLoss" in name:
+        return "cut off"
     known = {"Resolve": "host not found", "Refused": "nothing listens there"}
     said = next((said for part, said in known.items() if part in name), name)
     return f"no connection ({said})"

@@ -21,5 +21,15 @@ class NotNow(SiteRefused):
     """The site says that there are posts and sends none: the same page is worth another try."""
 
 
+class CircleOfPages(Failure):
+    """A search's pages come back, so that nobody knows whether all were seen."""
+
+    def __init__(self, hashtag: str, pages: int) -> None:
+        super().__init__(
+            f"circle of pages: after {pages} pages of {hashtag!r} only known ones come; what was"
+            " found until then is kept. There may be more: try again on another day"
+        )
+
+
 class CredentialsMissing(BadInput):
     """The site wants a key or token that was not given."""

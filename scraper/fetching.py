@@ -1,21 +1,35 @@
 """The bytes of an image: asked for, checked, hashed and stored."""
 
 import asyncio
+import os
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
+from dataset.catalogue.forgetting import REASON as FORGOTTEN
 from dataset.duplicates.fingerprint import perceptual_hash
-from dataset.duplicates.known import Looks, look
-from dataset.images import EXTENSIONS, ImageStore, Unreadable, open_photo, sha256_of
+from dataset.duplicates.known import ENOUGH, Looks, look
+from dataset.images import EXTENSIONS, TooManyPixels, Unreadable, open_photo, sha256_of
+from dataset.stores import ImageStore
+from scraper import consent
+from scraper.addresses import PRIVATE, SCHEME
+from scraper.polyglots import is_polyglot
 from scraper.spiders.base import Answer
 
 # Smaller than the trunk's smallest input: of no use to any classifier of ours.
 SMALLEST_SIDE = 75
 LARGEST_BYTES = 20_000_000
+# Photos are read on every core; more at once would only need more memory. A disk may have more.
+READERS = threading.BoundedSemaphore(os.cpu_count() or 1)
 # Refused for one of these, a photo under a signed address may be there under a new one.
 GONE = ("HTTP 403", "HTTP 404", "HTTP 410")
+TOO_SMALL = f"smaller than {SMALLEST_SIDE} pixels"
+TOO_MANY, TOO_LARGE = "too many pixels", "too large"
+POLYGLOT, BROKEN = "photo and program in one", "broken or no image"
+# What asking again can't mend.
+FINAL = (TOO_SMALL, TOO_MANY, TOO_LARGE, POLYGLOT, PRIVATE, SCHEME, consent.REASON, FORGOTTEN)
 
 
 @dataclass(frozen=True)
@@ -68,14 +82,12 @@ async def fetch_image(
 def _refused_by_site(answer: Answer) -> Refused | None:
     if answer.status != 200:
         return Refused(f"HTTP {answer.status}")
-    said = answer.headers.get("x-robots-tag", "").lower().replace(" ", "")
-    if {"noai", "noimageai"} & set(said.replace(":", ",").split(",")):
-        return Refused("noai")
-    return None
+    return Refused(consent.REASON) if consent.forbidden(answer.headers) else None
 
 
 def _keep(body: bytes, store: ImageStore) -> Fetched | Refused:
-    examined = examine(body)
+    with READERS:
+        examined = examine(body)
     if isinstance(examined, Fetched):
         store.put(body, examined.store_key)
     return examined
@@ -87,21 +99,25 @@ def examine(body: bytes) -> Fetched | Refused:
     if not body:
         return Refused("empty")
     try:
-        image = open_photo(body)
+        image = open_photo(body, ENOUGH)
+    except TooManyPixels:
+        return Refused(TOO_MANY, sha256, len(body))
     except Unreadable:
-        return Refused("broken or no image", sha256, len(body))
-    if min(image.size) < SMALLEST_SIDE:
-        return Refused(f"smaller than {SMALLEST_SIDE} pixels", sha256, len(body))
+        return Refused(BROKEN, sha256, len(body))
+    if is_polyglot(body):
+        return Refused(POLYGLOT, sha256, len(body))
+    if min(image.info["size"]) < SMALLEST_SIDE:
+        return Refused(TOO_SMALL, sha256, len(body))
     return _fetched(body, sha256, image)
 
 
 def _fetched(body: bytes, sha256: str, image: Image.Image) -> Fetched:
-    kind = str(image.info["format"])
+    kind, (width, height) = str(image.info["format"]), image.info["size"]
     return Fetched(
         sha256=sha256,
         phash=perceptual_hash(image),
-        width=image.width,
-        height=image.height,
+        width=width,
+        height=height,
         format=kind,
         bytes=len(body),
         store_key=ImageStore.key(sha256, EXTENSIONS[kind]),

@@ -6,12 +6,14 @@ done and marked, or neither.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.tables import (
+    OR,
     Cluster,
     Hashtag,
     ImageRow,
@@ -19,10 +21,11 @@ from dataset.catalogue.tables import (
     PostRow,
     Search,
     Sighting,
+    now,
 )
-from dataset.duplicates.known import KnownPhotos, keep_new
+from dataset.duplicates.known import KnownPhotos, cluster_of, keep_new
 from dataset.labels import normalise
-from scraper.fetching import Fetched, Refused
+from scraper.fetching import FINAL, Fetched, Refused
 from scraper.posts import save_posts
 from scraper.spiders.base import Page, Photo
 
@@ -50,21 +53,56 @@ def search_for(session: Session, site: str, hashtag: str) -> Search:
     return found
 
 
-def renew(session: Session, site: str, hashtag: str) -> None:
-    """Open a finished search again, where a later run begins."""
+def renew(session: Session, site: str, hashtag: str, begun: datetime, full: bool) -> None:
+    """Open a search again that was finished before BEGUN, where a later run begins.
+
+    FULL: look through all of it, and not only until nothing new comes.
+    """
     search = search_for(session, site, hashtag)
-    if search.state == "finished":
-        search.state, search.cursor = "open", search.later
+    if search.state == "finished" and search.changed < begun:
+        search.state, search.cursor, search.again = "open", search.later, not full
+
+
+def brings_new(session: Session, search: Search, page: Page) -> bool:
+    """Whether PAGE holds a post that SEARCH has not found before, or none at all."""
+    found = (
+        sa.select(sa.func.count(PostRow.id.distinct()))
+        .join(PostHashtag, PostHashtag.post_id == PostRow.id)
+        .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
+        .where(
+            PostRow.site == search.site,
+            PostRow.site_id.in_([post.site_id for post in page.posts]),
+            PostHashtag.source == "search",
+            Hashtag.text.in_(search.hashtag.split(OR)),
+        )
+    )
+    ids = {post.site_id for post in page.posts}
+    return not ids or (session.scalar(found) or 0) < len(ids)
+
+
+def retry_failed(session: Session, site: str, hashtags: Sequence[str]) -> int:
+    """Want photos again that were refused for what may have passed; returns how many."""
+    found = session.execute(
+        sa.update(Sighting)
+        .where(
+            Sighting.state == "refused",
+            Sighting.reason.not_in(FINAL),
+            _found_under(site, hashtags),
+        )
+        .values(state="wanted", reason=None, image_id=None)
+        .execution_options(synchronize_session=False)
+    )
+    return int(getattr(found, "rowcount", 0))
 
 
 def save_page(session: Session, search: Search, page: Page) -> None:
     """Keep PAGE's posts, their photos as wanted, and the cursor behind it."""
-    save_posts(session, search, page.posts)
+    save_posts(session, search, page.posts, page.reason)
     search.pages += 1
     search.posts += len(page.posts)
     search.total = page.total if page.total is not None else search.total
     if page.next_cursor is None or page.next_cursor == search.cursor:
-        search.state = "finished"
+        search.state, search.worker_id, search.again = "finished", None, False
     search.cursor = page.next_cursor
     search.later = page.later_cursor or search.later
 
@@ -79,22 +117,29 @@ def move(session: Session, url: str, photo: Photo) -> None:
     )
 
 
-def _of_searches(site: str, hashtags: Sequence[str]) -> sa.Select[Any]:
-    """The ids of SITE's posts that were found under one of HASHTAGS."""
+def _found_under(site: str, hashtags: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Whether a sighting is of a post of SITE that was found under one of HASHTAGS.
+
+    It is asked of each sighting in question, and not of all that were ever found.
+    """
     return (
-        sa.select(PostRow.id)
-        .join(PostHashtag, PostHashtag.post_id == PostRow.id)
-        .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
+        sa.exists()
         .where(
+            PostRow.id == Sighting.post_id,
             PostRow.site == site,
+            PostHashtag.post_id == PostRow.id,
             PostHashtag.source == "search",
+            PostHashtag.hashtag_id == Hashtag.id,
             Hashtag.text.in_([normalise(hashtag) for hashtag in hashtags]),
         )
+        .correlate(Sighting)
     )
 
 
-def wanted(session: Session, site: str, hashtags: Sequence[str], limit: int) -> list[Wanted]:
-    """At most LIMIT photos still to fetch of SITE's posts that were found under HASHTAGS."""
+def claim(
+    session: Session, site: str, hashtags: Sequence[str], limit: int, worker: int
+) -> list[Wanted]:
+    """At most LIMIT photos of SITE's posts found under HASHTAGS, for WORKER alone to fetch."""
     rows = session.execute(
         sa.select(
             Sighting.url,
@@ -103,74 +148,125 @@ def wanted(session: Session, site: str, hashtags: Sequence[str], limit: int) -> 
             sa.func.min(Sighting.key),
         )
         .join(PostRow, PostRow.id == Sighting.post_id)
-        .where(Sighting.state == "wanted", Sighting.post_id.in_(_of_searches(site, hashtags)))
+        .where(
+            Sighting.state == "wanted",
+            # A post that came later may show a photo that somebody is fetching.
+            Sighting.url.not_in(sa.select(Sighting.url).where(Sighting.worker_id > 0)),
+            _found_under(site, hashtags),
+        )
         .group_by(Sighting.url)
         .order_by(sa.func.min(Sighting.id))
         .limit(limit)
     )
-    return [
+    found = [
         Wanted(url, tuple(fallbacks.split("\n")) if fallbacks else (), post, key)
         for url, fallbacks, post, key in rows
     ]
+    session.execute(
+        sa.update(Sighting)
+        .where(Sighting.url.in_([one.url for one in found]), Sighting.state == "wanted")
+        .values(worker_id=worker)
+        .execution_options(synchronize_session=False)
+    )
+    return found
 
 
-def stored_count(session: Session, site: str, hashtags: Sequence[str]) -> int:
-    """How many different images are stored of SITE's posts found under HASHTAGS."""
+def give_back(session: Session, urls: Sequence[str], worker: int) -> None:
+    """The photos at URLS that WORKER had in hand and did not fetch are anybody's again."""
+    session.execute(
+        sa.update(Sighting)
+        .where(Sighting.url.in_(urls), Sighting.worker_id == worker)
+        .values(worker_id=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def in_hand(session: Session, site: str, hashtags: Sequence[str]) -> int:
+    """How many photos of SITE's posts found under HASHTAGS are being fetched by somebody."""
     return (
         session.scalar(
-            sa.select(sa.func.count(Sighting.image_id.distinct())).where(
-                Sighting.state == "stored",
-                Sighting.post_id.in_(_of_searches(site, hashtags)),
+            sa.select(sa.func.count(Sighting.url.distinct())).where(
+                Sighting.worker_id > 0,
+                _found_under(site, hashtags),
             )
         )
         or 0
     )
 
 
+def room(session: Session, site: str, words: Sequence[str], max_images: int | None) -> int | None:
+    """How many of MAX_IMAGES images the tag of WORDS still lacks; None where it may have any."""
+    if max_images is None:
+        return None
+    stored = (
+        sa.select(Sighting.image_id)
+        .where(Sighting.state == "stored", _found_under(site, words))
+        .distinct()
+        # More need not be counted.
+        .limit(max_images)
+    )
+    return max_images - (
+        session.scalar(sa.select(sa.func.count()).select_from(stored.subquery())) or 0
+    )
+
+
+def let_go(search: Search, worker: int) -> None:
+    """SEARCH is anybody's to go on with, if it was WORKER's."""
+    if search.worker_id == worker:
+        search.worker_id = None
+
+
 def refuse(session: Session, url: str, refused: Refused) -> None:
     """Mark the photo URL as refused, in every post that shows it."""
-    image = None
+    number = None
     if refused.sha256 is not None:
-        image = _image(session, refused.sha256)
-        if image is None:
-            image = ImageRow(
-                sha256=refused.sha256, bytes=refused.bytes, state="refused", reason=refused.reason
-            )
-            session.add(image)
-            session.flush()
-    _settle(session, url, "refused", refused.reason, image.id if image else None)
+        image = _known(session, refused.sha256)
+        columns = {"state": "refused", "reason": refused.reason, "fetched": now()}
+        told = {"sha256": refused.sha256, "bytes": refused.bytes, **columns}
+        number = image.id if image else _insert(session, ImageRow, told)
+    _settle(session, url, "refused", refused.reason, number)
 
 
 def store(session: Session, url: str, fetched: Fetched, known: KnownPhotos) -> str:
     """Keep FETCHED as what URL shows; returns new, exact duplicate or near duplicate."""
-    image, outcome = _image(session, fetched.sha256), "exact duplicate"
+    image, outcome = _known(session, fetched.sha256), "exact duplicate"
     if image is None or image.state != "stored":
-        image = image or ImageRow(sha256=fetched.sha256)
-        _fill(image, fetched)
-        session.add(image)
-        session.flush()
-        near = keep_new(session, image, fetched.looks, known)
+        alike = known.alike(session, fetched.looks)
+        near = cluster_of(session, alike)
         outcome = "new" if near is None else "near duplicate"
-        image.cluster_id = near if near is not None else _new_cluster(session)
-    _settle(session, url, "stored", None, image.id)
+        cluster = near if near is not None else _insert(session, Cluster, {"made": now()})
+        number = _put(session, image.id if image else None, _columns(fetched, cluster))
+        keep_new(session, number, fetched.looks, alike)
+        known.add(number, fetched.looks)
+    else:
+        number = image.id
+    _settle(session, url, "stored", None, number)
     return outcome
 
 
-def _image(session: Session, sha256: str) -> ImageRow | None:
-    return session.scalar(sa.select(ImageRow).filter_by(sha256=sha256))
+def _known(session: Session, sha256: str) -> Any:
+    """Id and state of the image of SHA256, None where it is new."""
+    query = sa.select(ImageRow.id, ImageRow.state).filter_by(sha256=sha256)
+    return session.execute(query).one_or_none()
 
 
-def _new_cluster(session: Session) -> int:
-    cluster = Cluster()
-    session.add(cluster)
-    session.flush()
-    return cluster.id
+def _put(session: Session, number: int | None, columns: dict[str, Any]) -> int:
+    """The id of an image with COLUMNS: a new one's, or NUMBER, which was refused before."""
+    if number is None:
+        return _insert(session, ImageRow, columns)
+    session.execute(sa.update(ImageRow).where(ImageRow.id == number).values(**columns))
+    return number
 
 
-def _fill(image: ImageRow, fetched: Fetched) -> None:
-    image.phash, image.format, image.bytes = fetched.phash, fetched.format, fetched.bytes
-    image.width, image.height = fetched.width, fetched.height
-    image.store_key, image.state, image.reason = fetched.store_key, "stored", None
+def _insert(session: Session, table: type, columns: dict[str, Any]) -> int:
+    found = session.execute(sa.insert(table.__table__).values(**columns))  # type: ignore[attr-defined]
+    return int(found.inserted_primary_key[0])  # type: ignore[attr-defined]
+
+
+def _columns(fetched: Fetched, cluster: int) -> dict[str, Any]:
+    names = ("sha256", "phash", "format", "bytes", "width", "height", "store_key")
+    told = {name: getattr(fetched, name) for name in names}
+    return {**told, "state": "stored", "reason": None, "cluster_id": cluster, "fetched": now()}
 
 
 def _settle(
@@ -179,6 +275,6 @@ def _settle(
     session.execute(
         sa.update(Sighting)
         .where(Sighting.url == url, Sighting.state == "wanted")
-        .values(state=state, reason=reason, image_id=image_id)
+        .values(state=state, reason=reason, image_id=image_id, worker_id=None)
         .execution_options(synchronize_session=False)
     )

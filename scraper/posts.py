@@ -20,8 +20,10 @@ AT_ONCE = 500
 T = TypeVar("T")
 
 
-def save_posts(session: Session, search: Search, posts: Sequence[Post]) -> None:
-    """Keep POSTS of SEARCH with their hashtags, and their photos as wanted."""
+def save_posts(
+    session: Session, search: Search, posts: Sequence[Post], reason: str | None = None
+) -> None:
+    """Keep POSTS of SEARCH with their hashtags, their photos as wanted or refused for REASON."""
     rows = _rows(session, search.site, posts)
     tags = (
         (rows[post.site_id].id, text, source)
@@ -30,7 +32,11 @@ def save_posts(session: Session, search: Search, posts: Sequence[Post]) -> None:
         if text
     )
     _save_hashtags(session, dict.fromkeys(tags))
-    known = _outcomes(session, [photo.url for post in posts for photo in post.photos])
+    urls = [photo.url for post in posts for photo in post.photos]
+    known = _outcomes(session, urls)
+    if reason:
+        refused = {"state": "refused", "reason": reason}
+        known = dict.fromkeys(urls, refused) | known
     for post in posts:
         _save_photos(rows[post.site_id], post, known)
     session.flush()

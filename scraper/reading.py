@@ -3,7 +3,6 @@
 import json
 import re
 import warnings
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,6 +17,8 @@ from scraper.errors import LayoutChanged
 LARGEST_PAGE = 10_000_000
 # One half of a pair is no letter: neither SQLite nor a file takes it.
 HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+# Nor does PostgreSQL take a NUL; an even number of backslashes before it is no escape of it.
+NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 def json_object(body: bytes, url: str) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def json_object(body: bytes, url: str) -> dict[str, Any]:
     """
     _refuse_huge(body, url)
     try:
-        value = json.loads(body)
+        value = json.loads(NUL.sub(rb"\1", body))
         if HALF.search(body):
             value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     # Deep nesting ends in a RecursionError, other encodings in a UnicodeDecodeError (a ValueError).
@@ -140,19 +141,6 @@ def _with_colon(value: str) -> str:
     head, dot, tail = value.partition(".")
     digits = len(tail) - len(tail.lstrip("0123456789"))
     return f"{head}.{tail[:digits][:6].ljust(6, '0')}{tail[digits:]}" if dot else value
-
-
-def retry_after(headers: Mapping[str, str]) -> str:
-    """When the Retry-After of HEADERS lets us ask again, in words for people (RFC 9110, 10.2.3)."""
-    said = headers.get("retry-after", "").strip()
-    seconds = number(said)
-    if seconds is None:
-        try:
-            at = parsedate_to_datetime(said)
-            seconds = max(0, round((at - datetime.now(at.tzinfo)).total_seconds()))
-        except (ValueError, TypeError, OverflowError):
-            return "in some minutes"
-    return in_words(seconds)
 
 
 def in_words(seconds: int) -> str:

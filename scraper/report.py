@@ -1,10 +1,32 @@
-"""Why the yield is what it is: counts of a crawl -> rows of a table."""
+"""Why the yield is what it is: counts of a crawl -> rows of tables, and the same for JSON."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-HEAD = ("tag", "search", "pages", "posts", "new", "duplicates", "near dup.", "refused", "ended")
+from dataset.catalogue.tables import OR
+from scraper.spiders.base import Page
+
+# A column of the table -> how the reasons for refusals begin that are counted in it.
+REFUSALS = {
+    "small": ("smaller than",),
+    "robots": ("robots.txt",),
+    "noai": ("noai",),
+    "403": ("HTTP 403",),
+    "429": ("HTTP 429",),
+    "timeout": ("timeout",),
+    "broken": ("broken", "cut off", "empty", "photo and program"),
+    "large": ("too large", "too many pixels"),
+    "private": ("private address",),
+}
+OTHER, LAYOUT = "other", "layout changed"
+HEAD = (
+    *("site", "tag", "search", "pages", "posts", "new", "duplicates", "near"),
+    *(*REFUSALS, OTHER, "layout", "ended"),
+)
+# How a search ends whose every photo was looked for.
+GOOD_ENDS = ("finished", "finished before", "limit")
 
 
 def counted(number: int, noun: str) -> str:
@@ -16,6 +38,7 @@ def counted(number: int, noun: str) -> str:
 class Tally:
     """What a crawl of one search came to. `refused`, `skipped`: reason -> photos, posts."""
 
+    site: str
     tag: str
     hashtag: str
     pages: int = 0
@@ -25,23 +48,93 @@ class Tally:
     skipped: Counter[str] = field(default_factory=Counter)
     ended: str = "interrupted"
 
+    @property
+    def words(self) -> list[str]:
+        """The words that the search asks for together."""
+        return self.hashtag.split(OR)
+
+    def add(self, page: Page) -> None:
+        """Count PAGE."""
+        self.pages += 1
+        self.posts += len(page.posts)
+        self.skipped.update(page.skipped)
+        if page.reason:
+            self.refused[page.reason] += sum(len(post.photos) for post in page.posts)
+
+    def columns(self) -> dict[str, Any]:
+        """A value for each of HEAD."""
+        told = Counter[str]()
+        for reason, count in self.refused.items():
+            told[_column(reason)] += count
+        return {
+            "site": self.site,
+            "tag": self.tag,
+            "search": self.hashtag,
+            "pages": self.pages,
+            "posts": self.posts,
+            "new": self.outcomes["new"],
+            "duplicates": self.outcomes["exact duplicate"],
+            "near": self.outcomes["near duplicate"],
+            **{name: told[name] for name in (*REFUSALS, OTHER)},
+            "layout": int(self.ended == LAYOUT),
+            "ended": self.ended,
+        }
+
+
+def _column(reason: str) -> str:
+    found = (name for name, signs in REFUSALS.items() if reason.startswith(signs))
+    return next(found, OTHER)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What a label lacks to a minimum. `seconds`: how long that takes at this crawl's rate.
+
+    `exhausted`: every search of it came to its end, so that these sites can't give it.
+    """
+
+    label: str
+    photos: int
+    minimum: int
+    missing: int
+    seconds: int | None
+    exhausted: bool
+
+    def __str__(self) -> str:
+        told = f"{self.label}: {self.photos:,} of {self.minimum:,} photos"
+        if not self.missing:
+            return told
+        if self.exhausted:
+            why = "which these sites do not have under its words"
+        elif self.seconds is None:
+            why = "and nothing new came in this run"
+        else:
+            why = f"which takes about {lasting(self.seconds)} at this rate"
+        return f"{told}, {self.missing:,} missing, {why}"
+
+
+def missing(
+    label: str, photos: int, minimum: int, seconds: float, tallies: Iterable[Tally]
+) -> Missing:
+    """What LABEL, which has PHOTOS now, lacks to MINIMUM after SECONDS of a crawl of TALLIES."""
+    mine = [tally for tally in tallies if tally.tag == label]
+    lacking, came = max(0, minimum - photos), sum(tally.outcomes["new"] for tally in mine)
+    exhausted = bool(mine) and all(tally.ended.startswith("finished") for tally in mine)
+    needed = round(lacking * seconds / came) if lacking and came and not exhausted else None
+    return Missing(label, photos, minimum, lacking, needed, exhausted)
+
+
+def lasting(seconds: int) -> str:
+    """SECONDS in words, such as "90 seconds", "25 minutes", "3 hours" and "9 days"."""
+    for size, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{round(seconds / size)} {name}"
+    return f"{seconds} seconds"
+
 
 def rows(tallies: Sequence[Tally]) -> list[tuple[str, ...]]:
     """A row a search, in HEAD's order."""
-    return [
-        (
-            tally.tag,
-            tally.hashtag,
-            str(tally.pages),
-            str(tally.posts),
-            str(tally.outcomes["new"]),
-            str(tally.outcomes["exact duplicate"]),
-            str(tally.outcomes["near duplicate"]),
-            str(tally.refused.total()),
-            tally.ended,
-        )
-        for tally in tallies
-    ]
+    return [tuple(str(tally.columns()[name]) for name in HEAD) for tally in tallies]
 
 
 def reasons(tallies: Sequence[Tally]) -> list[str]:

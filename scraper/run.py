@@ -2,103 +2,145 @@
 
 Scrapy downloads (robots.txt, pace, retries, size caps); what is to be done stands in the catalogue.
 A page's posts and the cursor behind it are committed together, an image when its file is synced.
+Several processes share the work: what each has in hand is claimed in the catalogue.
 """
 
 import asyncio
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 
 import click
-from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
+from dataset.catalogue import leases
 from dataset.catalogue.session import open_catalogue
+from dataset.catalogue.stats import label_size
 from dataset.catalogue.tables import OR
 from dataset.duplicates.known import KnownPhotos
 from dataset.errors import Failure
-from dataset.images import ImageStore
 from dataset.labels import Vocabulary
-from scraper import expired, frontier, weekly
-from scraper.asking import read_page
+from dataset.stores import open_store
+from scraper import frontier
 from scraper.check import estimate, show_estimate
 from scraper.credentials import hide
-from scraper.download import Download, run_with_downloader
-from scraper.errors import LayoutChanged, NotNow, SiteRefused
-from scraper.fetching import GONE, Fetched, Refused, fetch_image
-from scraper.paging import Paging
+from scraper.download import Download, run_side_by_side
+from scraper.errors import CircleOfPages, LayoutChanged, NotNow, SiteRefused
+from scraper.gathering import all_of
+from scraper.keeping import Keeper
+from scraper.pace import Pace
 from scraper.report import Tally
-from scraper.settings import AT_ONCE
-from scraper.spiders.base import Answer, HashtagSpider, Photo
+from scraper.searching import crawl_search
+from scraper.spiders.base import HashtagSpider
+from scraper.stopping import Stop, Stopped
+from scraper.work import PLACES, CrawlOptions, Means, Work
 
-BATCH = 32
+# Tags of a site that are searched side by side; the site's pace is the same for one or many.
+TAGS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
-class CrawlOptions:
-    """What `crawl` was asked for. `max_images`: stored images a tag, over all runs."""
+class Crawled:
+    """What a crawl came to: the work of each site, and whether all was done.
 
-    site: str
-    tags: tuple[str, ...]
-    catalogue: str
-    images: Path
-    max_images: int | None = None
-    verbose: bool = False
+    `sizes`: tag -> its photos now; `seconds`: how long it took.
+    """
 
-
-@dataclass
-class Work:
-    """One crawl under way: what it has at hand, and what it came to."""
-
-    options: CrawlOptions
-    spider: HashtagSpider
-    vocabulary: Vocabulary
-    sessions: sessionmaker[Session]
-    store: ImageStore
-    tallies: list[Tally] = field(default_factory=list)
-    problems: list[Failure] = field(default_factory=list)
-    asked_again: dict[str, dict[str, Photo]] = field(default_factory=dict)
-    ended: bool = False
-
-    def __post_init__(self) -> None:
-        with self.sessions() as session:
-            self.known = KnownPhotos(session)
+    works: list[Work]
+    ended: bool
+    sizes: dict[str, int]
+    seconds: float
 
 
-def crawl(options: CrawlOptions, spider: HashtagSpider, vocabulary: Vocabulary) -> Work:
-    """Crawl what OPTIONS ask for, and return what it came to.
+def crawl(
+    options: CrawlOptions, spiders: Mapping[str, HashtagSpider], vocabulary: Vocabulary
+) -> Crawled:
+    """Crawl what OPTIONS ask for of SPIDERS, by site, and return what it came to.
 
     Raises:
         Failure: the catalogue or the image store can't be used.
     """
-    sessions = open_catalogue(options.catalogue)
-    work = Work(options, spider, vocabulary, sessions, ImageStore(options.images))
+    began = time.monotonic()
+    with at_work(options, vocabulary) as means:
+        works = [Work(options, site, spider, means) for site, spider in spiders.items()]
+        jobs = [(partial(crawl_all, work), work.spider) for work in works]
+        ended = run_side_by_side(jobs, options.manners, means.pace)
+        sizes = _sizes(means, options.tags)
+        with means.sessions.begin() as session:
+            leases.sign_off(session, means.worker, ended)
+    return Crawled(works, ended, sizes, time.monotonic() - began)
 
-    async def main(download: Download) -> None:
-        await crawl_all(work, download)
 
-    work.ended = run_with_downloader(main, spider, options.verbose)
-    return work
+@contextlib.contextmanager
+def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
+    """This process as a worker of the catalogue, with its image store in use."""
+    sessions, store = open_catalogue(options.catalogue), open_store(options.images)
+    with store.in_use(), tqdm(unit=" images", disable=None) as bar:
+        with sessions.begin() as session:
+            worker = leases.sign_on(session)
+        with sessions() as session:
+            known = KnownPhotos(session)
+        keeper, pace = Keeper(sessions, store, known), Pace(Stop(), sessions)
+        try:
+            yield Means(vocabulary, sessions, store, keeper, worker, pace, bar)
+        except BaseException:
+            # Where even this fails, the next process sees that this one is dead.
+            with contextlib.suppress(Failure), sessions.begin() as session:
+                leases.sign_off(session, worker, ended=False)
+            raise
+
+
+def _sizes(means: Means, tags: Sequence[str]) -> dict[str, int]:
+    with means.sessions() as session:
+        return {tag: label_size(session, means.vocabulary.words_of(tag)) for tag in tags}
 
 
 async def crawl_all(work: Work, download: Download) -> None:
-    """Every search of every tag, one after the other; a site that refuses ends it."""
+    """Every search of every tag, some tags side by side; a site that refuses ends it."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(PLACES))
     await set_up(work, download)
     if work.spider.charged and not await cost_shown(work, download):
         return
-    with tqdm(desc=work.options.site, unit=" images", disable=None) as bar:
-        for tag in work.options.tags:
-            words = work.vocabulary.words_of(tag)
-            for group in work.spider.queries(words):
-                tally = Tally(tag, OR.join(group))
-                work.tallies.append(tally)
-                try:
-                    await crawl_search(work, download, tally, words, bar)
-                except (LayoutChanged, NotNow) as problem:
-                    _fail(work, tally, problem)
-                except SiteRefused as refusal:
-                    _fail(work, tally, refusal)
-                    return
+    life, places = asyncio.ensure_future(_beat(work)), asyncio.Semaphore(TAGS_AT_ONCE)
+    try:
+        await all_of(crawl_tag(work, download, tag, places) for tag in work.options.tags)
+    finally:
+        life.cancel()
+
+
+async def _beat(work: Work) -> None:
+    """Give a sign of life, again and again."""
+    while True:
+        await asyncio.sleep(leases.BEAT)
+        with work.sessions.begin() as session:
+            leases.beat(session, work.worker)
+
+
+async def crawl_tag(work: Work, download: Download, tag: str, places: asyncio.Semaphore) -> None:
+    """The searches of TAG, one after the other."""
+    words = work.means.vocabulary.words_of(tag)
+    for group in work.spider.queries(words):
+        tally = Tally(work.site, tag, OR.join(group))
+        async with places, work.turns[tally.hashtag]:
+            if work.refused:
+                return
+            work.tallies.append(tally)
+            try:
+                await crawl_search(work, download, tally, words)
+            except SiteRefused as refusal:
+                work.refused = work.refused or not isinstance(refusal, NotNow)
+                _fail(work, tally, refusal)
+            except (LayoutChanged, CircleOfPages) as problem:
+                _fail(work, tally, problem)
+            except Stopped:
+                raise
+            except Exception:
+                # The others need not go on for long.
+                work.means.pace.stop.ask()
+                raise
 
 
 async def cost_shown(work: Work, download: Download) -> bool:
@@ -106,7 +148,7 @@ async def cost_shown(work: Work, download: Download) -> bool:
     groups = [
         group
         for tag in work.options.tags
-        for group in work.spider.queries(work.vocabulary.words_of(tag))
+        for group in work.spider.queries(work.means.vocabulary.words_of(tag))
     ]
     try:
         counts = await estimate(work.spider, download, [OR.join(group) for group in groups])
@@ -128,109 +170,13 @@ async def set_up(work: Work, download: Download) -> None:
 def _fail(work: Work, tally: Tally, problem: Failure) -> None:
     message = hide(problem.message, work.spider.secrets)
     work.problems.append(Failure(message))
-    reasons = {LayoutChanged: "layout changed", NotNow: "not yet answered"}
+    reasons = {
+        LayoutChanged: "layout changed",
+        CircleOfPages: "circle of pages",
+        NotNow: "not yet answered",
+    }
     tally.ended = reasons.get(type(problem), "refused")
     with work.sessions.begin() as session:
-        search = frontier.search_for(session, work.options.site, tally.hashtag)
+        search = frontier.search_for(session, work.site, tally.hashtag)
         search.state, search.reason = "failed", message
-
-
-async def crawl_search(
-    work: Work, download: Download, tally: Tally, words: tuple[str, ...], bar: Any
-) -> None:
-    """One search from where it stands to its end or the tag's limit."""
-    paging = Paging()
-    if work.spider.renews:
-        with work.sessions.begin() as session:
-            frontier.renew(session, work.options.site, tally.hashtag)
-    while True:
-        await fetch_wanted(work, download, tally, words, bar)
-        with work.sessions.begin() as session:
-            search = frontier.search_for(session, work.options.site, tally.hashtag)
-            if search.state == "finished":
-                tally.ended = "finished" if tally.pages else "finished before"
-                return
-            if _room(session, work, words) <= 0:
-                tally.ended = "limit"
-                return
-            cursor = search.cursor
-            weekly.claim(session, work.options.site, work.spider, tally.hashtag)
-        await turn_page(work, download, tally, cursor, paging)
-
-
-async def turn_page(
-    work: Work, download: Download, tally: Tally, cursor: str | None, paging: Paging
-) -> None:
-    """Ask for the page at CURSOR and commit its posts and the cursor behind it."""
-    page = paging.checked(await read_page(work.spider, download, tally.hashtag, cursor), cursor)
-    with work.sessions.begin() as session:
-        search = frontier.search_for(session, work.options.site, tally.hashtag)
-        frontier.save_page(session, search, page)
-    tally.pages += 1
-    tally.posts += len(page.posts)
-    tally.skipped.update(page.skipped)
-
-
-def _room(session: Session, work: Work, words: tuple[str, ...]) -> int:
-    """How many images the tag of WORDS may still have."""
-    limit = work.options.max_images
-    if limit is None:
-        return BATCH
-    return limit - frontier.stored_count(session, work.options.site, words)
-
-
-async def fetch_wanted(
-    work: Work, download: Download, tally: Tally, words: tuple[str, ...], bar: Any
-) -> None:
-    """Fetch the photos that the search has found, until none is wanted or the tag is full."""
-    hashtags = tally.hashtag.split(OR)
-    while True:
-        with work.sessions() as session:
-            limit = min(BATCH, _room(session, work, words))
-            batch = (
-                frontier.wanted(session, work.options.site, hashtags, limit) if limit > 0 else []
-            )
-        if not batch:
-            return
-        # A place is held until the commit: a kill loses at most AT_ONCE photos that came.
-        places = asyncio.Semaphore(AT_ONCE)
-        await asyncio.gather(
-            *(fetch_one(work, download, tally, wanted, places, bar) for wanted in batch)
-        )
-
-
-async def fetch_one(
-    work: Work,
-    download: Download,
-    tally: Tally,
-    wanted: frontier.Wanted,
-    places: asyncio.Semaphore,
-    bar: Any,
-) -> None:
-    """Fetch one photo and commit what became of it, as soon as one of PLACES is free."""
-
-    async def get(address: str) -> Answer | Refused:
-        answer = await download(work.spider.image_request(address))
-        return answer if isinstance(answer, Refused) else answer[1]
-
-    async with places:
-        outcome = await fetch_image(get, (wanted.url, *wanted.fallbacks), work.store)
-        if isinstance(outcome, Refused) and outcome.reason in GONE and wanted.key:
-            fresh = await expired.photo_again(work.spider, download, wanted, work.asked_again)
-            if fresh is not None:
-                with work.sessions.begin() as session:
-                    frontier.move(session, wanted.url, fresh)
-                wanted = replace(wanted, url=fresh.url)
-                outcome = await fetch_image(get, (fresh.url, *fresh.fallbacks), work.store)
-        _commit(work, tally, wanted.url, outcome)
-    bar.update()
-    bar.set_postfix(tag=tally.hashtag, refresh=False)
-
-
-def _commit(work: Work, tally: Tally, url: str, outcome: Fetched | Refused) -> None:
-    with work.sessions.begin() as session:
-        if isinstance(outcome, Fetched):
-            tally.outcomes[frontier.store(session, url, outcome, work.known)] += 1
-        else:
-            frontier.refuse(session, url, outcome)
-            tally.refused[outcome.reason] += 1
+        frontier.let_go(search, work.worker)

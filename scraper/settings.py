@@ -1,32 +1,48 @@
 """Scrapy's settings for our crawl, each with its reason."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from scraper.addresses import ALLOW_ALL, ALLOWED, PublicOnly, PublicResolver
 from scraper.fetching import LARGEST_BYTES
 
 AT_ONCE = 8
-USER_AGENT = "fashion-tagger/0.1 (collects product photos under hashtags; obeys robots.txt)"
+PROGRAM = "fashion-tagger/0.1"
+PURPOSE = "collects product photos under hashtags; obeys robots.txt"
 
 
-def crawl_settings(
-    verbose: bool = False, allowed: Sequence[str] = (), allow_private: bool = False
-) -> dict[str, Any]:
-    """Settings of one crawl; VERBOSE shows Scrapy's own log.
+@dataclass(frozen=True)
+class Manners:
+    """How a crawl behaves on the network. `contact`: whom a site's owner can turn to about it.
 
-    ALLOWED: addresses that the user named, and that may be private; ALLOW_PRIVATE: any may.
+    `timeout`: seconds for one answer, to its last byte. `allow_private`: hosts of a private network
+    may be asked, and not only those that the user named.
     """
+
+    contact: str | None = None
+    timeout: float = 60
+    allow_private: bool = False
+    verbose: bool = False
+
+
+def user_agent(contact: str | None) -> str:
+    """Who we say we are, and whom to turn to."""
+    return f"{PROGRAM} ({f'{contact}; ' if contact else ''}{PURPOSE})"
+
+
+def crawl_settings(manners: Manners, allowed: Sequence[str] = ()) -> dict[str, Any]:
+    """Settings of one crawl. ALLOWED: addresses that the user named, and that may be private."""
     return {
         # Strangers' links must not lead into the user's own network.
         "DNS_RESOLVER": PublicResolver,
         "DOWNLOADER_MIDDLEWARES": {PublicOnly: 50},
         ALLOWED: list(allowed),
-        ALLOW_ALL: allow_private,
+        ALLOW_ALL: manners.allow_private,
         # A token must not go to whoever stands between us and the site.
         "DOWNLOAD_VERIFY_CERTIFICATES": True,
         # We say who we are, and go where robots.txt lets us.
-        "USER_AGENT": USER_AGENT,
+        "USER_AGENT": user_agent(manners.contact),
         "ROBOTSTXT_OBEY": True,
         # The site's own pace: starts slowly, follows its latency, never more than eight at once.
         "AUTOTHROTTLE_ENABLED": True,
@@ -38,11 +54,13 @@ def crawl_settings(
         # What strangers link to may be huge or never end.
         "DOWNLOAD_MAXSIZE": LARGEST_BYTES,
         "DOWNLOAD_WARNSIZE": 0,
-        "DOWNLOAD_TIMEOUT": 60,
+        "DOWNLOAD_TIMEOUT": manners.timeout,
         "REDIRECT_MAX_TIMES": 5,
         "RETRY_TIMES": 2,
+        # Not 429 and 503: a busy host says for how long, see pace.py.
+        "RETRY_HTTP_CODES": [500, 502, 504, 522, 524, 408],
         # Nobody needs a console into a crawl, and an open port is a risk.
         "TELNETCONSOLE_ENABLED": False,
         # Our own table says what happened; --verbose shows the rest.
-        "LOG_LEVEL": "INFO" if verbose else "CRITICAL",
+        "LOG_LEVEL": "INFO" if manners.verbose else "CRITICAL",
     }

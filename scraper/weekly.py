@@ -5,8 +5,8 @@ import hashlib
 import click
 from sqlalchemy.orm import Session
 
+from dataset.catalogue.crawl_tables import AskedHashtag
 from dataset.catalogue.stats import WEEK, asked_this_week
-from dataset.catalogue.tables import AskedHashtag
 from dataset.labels import normalise
 from scraper.credentials import is_account
 from scraper.errors import SiteRefused

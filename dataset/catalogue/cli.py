@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from dataset.options import CONTEXT, catalogue_option, images_option, vocabulary_option
+from dataset.options import CONTEXT, FILE, catalogue_option, images_option, vocabulary_option
 
 
 @click.group(context_settings=CONTEXT, epilog="Example: catalogue stats --min-per-class 500")
 def catalogue() -> None:
-    """Look into a catalogue, find its duplicates, correct its labels."""
+    """Look into a catalogue, find its duplicates, correct its labels; verify, move and merge it."""
 
 
 @catalogue.command(
@@ -43,7 +43,7 @@ def catalogue_stats(
 @catalogue_option
 @images_option
 @click.option("--again", is_flag=True, help="Compare all photos anew, and fold clusters anew.")
-def catalogue_dedup(catalogue: str, images: Path, again: bool) -> None:
+def catalogue_dedup(catalogue: str, images: str, again: bool) -> None:
     """Find photos that are one, cropped, bordered, marked or mirrored, and fold them.
 
     Photos that only may be one are not folded, but stay in one split. No file is deleted. It goes
@@ -51,9 +51,9 @@ def catalogue_dedup(catalogue: str, images: Path, again: bool) -> None:
     """
     from dataset.catalogue.session import open_catalogue
     from dataset.dedup import dedup
-    from dataset.images import ImageStore
+    from dataset.stores import open_store
 
-    done = dedup(open_catalogue(catalogue, must_exist=True), ImageStore(images), again)
+    done = dedup(open_catalogue(catalogue, must_exist=True), open_store(images), again)
     click.echo(
         f"{done.images} photos, {done.compared} of them new, are {done.clusters} different ones:"
         f" {done.folded} copies are folded"
@@ -138,3 +138,98 @@ def catalogue_label(
     words = load_vocabulary(vocabulary)
     now = decisions.decide(sessions, image, label, who or decisions.whoami(), words)
     click.echo(f"{image}: {now or 'left out'}")
+
+
+@catalogue.command("verify", context_settings=CONTEXT, epilog="Example: catalogue verify --repair")
+@catalogue_option
+@images_option
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Want missing and changed photos again, for the next crawl; remove files of no photo.",
+)
+def catalogue_verify(catalogue: str, images: str, repair: bool) -> None:
+    """Hash every stored photo anew, and name files that are missing, changed or of no photo.
+
+    The exit status is 1 where something is wrong and was not repaired.
+    """
+    from dataset.catalogue.session import open_catalogue
+    from dataset.catalogue.verifying import verify
+    from dataset.stores import open_store
+
+    found = verify(open_catalogue(catalogue, must_exist=True), open_store(images), repair)
+    for name in ("missing", "changed", "orphaned"):
+        for key in getattr(found, name):
+            click.echo(f"{name}: {key}")
+    lost = len(found.missing) + len(found.changed)
+    click.echo(
+        f"{found.checked} photos checked: {len(found.missing)} missing, {len(found.changed)}"
+        f" changed; {len(found.orphaned)} files of no photo"
+    )
+    if repair and not found.good:
+        click.echo(f"repaired: {lost} photos are wanted again; repeat the crawl to fetch them")
+    elif not found.good:
+        raise click.ClickException("not all is well; repair it: catalogue verify --repair")
+
+
+@catalogue.command("forget", context_settings=CONTEXT, epilog="Example: catalogue forget 5d41402a")
+@click.argument("what", metavar="URL|AUTHOR|IMAGE")
+@click.option("--who", help="Who says so.  [default: your name on this machine]")
+@catalogue_option
+@images_option
+def catalogue_forget(what: str, who: str | None, catalogue: str, images: str) -> None:
+    """Take something down for good: its rows, its files, and its place in later builds.
+
+    URL is a photo's or a post's address, AUTHOR a name (all posts), IMAGE a file or the first
+    digits of its SHA-256. Copies of a photo go with it. Digests are remembered, so that no crawl or
+    import brings it back.
+    """
+    from dataset.catalogue.forgetting import forget
+    from dataset.catalogue.session import open_catalogue
+    from dataset.decisions import whoami
+    from dataset.stores import open_store
+
+    sessions = open_catalogue(catalogue, must_exist=True)
+    done = forget(sessions, open_store(images), what, who or whoami())
+    click.echo(f"{what} is forgotten: {done.posts} posts and {done.images} photos are gone")
+    if done.images:
+        click.echo("Splits that were built before still hold them: build anew, and train anew")
+    elif not done.posts:
+        click.echo("Nothing of it was here; it will not be taken")
+
+
+@catalogue.command("export", context_settings=CONTEXT, epilog="Example: catalogue export all.tar")
+@click.argument("file", type=FILE)
+@catalogue_option
+@images_option
+def catalogue_export(file: Path, catalogue: str, images: str) -> None:
+    """Write the catalogue and its photos into FILE, a tar file, for `catalogue import`."""
+    from dataset.catalogue.session import open_catalogue
+    from dataset.catalogue.transfer import export
+    from dataset.stores import open_store
+
+    done = export(open_catalogue(catalogue, must_exist=True), open_store(images), file)
+    click.echo(f"{file}: {done.images} photos")
+    if done.missing:
+        click.echo(f"{len(done.missing)} photos have no file; see catalogue verify", err=True)
+
+
+@catalogue.command("import", context_settings=CONTEXT, epilog="Example: catalogue import all.tar")
+@click.argument("file", type=FILE)
+@catalogue_option
+@images_option
+def catalogue_import(file: Path, catalogue: str, images: str) -> None:
+    """Merge what `catalogue export` wrote into FILE into this catalogue, or into a new one.
+
+    What is here already is kept once, and what was taken down here or there stays so.
+    """
+    from dataset.catalogue.merging import import_file
+    from dataset.catalogue.session import open_catalogue
+    from dataset.stores import open_store
+
+    done = import_file(open_catalogue(catalogue), open_store(images), file)
+    click.echo(f"{done.images} photos, {done.posts} posts and {done.searches} searches are new")
+    if done.forgotten:
+        click.echo(f"{done.forgotten} were taken down and stay so")
+    if done.lost:
+        click.echo(f"{done.lost} photos were damaged on the way and are wanted again", err=True)

@@ -1,14 +1,15 @@
 """What a catalogue holds, counted: per site and hashtag, per label, and refusals by reason."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from dataset.catalogue.crawl_tables import AskedHashtag
 from dataset.catalogue.tables import (
     OR,
-    AskedHashtag,
     Hashtag,
     ImageRow,
     PostHashtag,
@@ -81,6 +82,21 @@ def _search_line(session: Session, search: Search) -> SearchStats:
     same = images - clusters
     counts = (posts, images, same, wanted, refused)
     return SearchStats(search.site, search.hashtag, search.state, *counts, search.reason or "")
+
+
+def label_size(session: Session, words: Sequence[str]) -> int:
+    """How many different photos are stored of posts that were found under one of WORDS."""
+    found = (
+        sa.select(PostHashtag.post_id)
+        .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
+        .where(PostHashtag.source == "search", Hashtag.text.in_(words))
+    )
+    query = (
+        sa.select(sa.func.count(ImageRow.cluster_id.distinct()))
+        .join(Sighting, Sighting.image_id == ImageRow.id)
+        .where(ImageRow.state == "stored", Sighting.post_id.in_(found))
+    )
+    return session.scalar(query) or 0
 
 
 def _count_of(state: str) -> sa.ColumnElement[int]:

@@ -6,7 +6,7 @@ clusters, fingerprints, decisions, splits and build runs; the model package trai
 
 from datetime import datetime, timezone
 
-from sqlalchemy import Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint
+from sqlalchemy import Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 # Between the words that one search asks for together.
@@ -37,6 +37,8 @@ class Search(Base):
     `state`: open, finished (its natural end), failed (`reason` says why; a later run goes on).
     `hashtag`: the word, or several with " or " between. `cursor`: what the spider needs to ask for
     the next page; None before the first. `later`: where a later run of the finished search begins.
+    `worker_id`: who is turning its pages. `again`: it was finished before, and ends where a page
+    holds nothing new.
     """
 
     __tablename__ = "searches"
@@ -54,6 +56,8 @@ class Search(Base):
     posts: Mapped[int] = mapped_column(default=0)
     started: Mapped[datetime] = mapped_column(default=now)
     changed: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+    again: Mapped[bool] = mapped_column(default=False, server_default=false())
+    worker_id: Mapped[int | None]
 
 
 class PostRow(Base):
@@ -133,7 +137,7 @@ class Sighting(Base):
 
     `state`: wanted (still to fetch), stored, or refused for `reason`.
     `fallbacks`: addresses to ask when `url` is not there, one a line. `key`: what the site calls
-    the photo, where its address changes.
+    the photo, where its address changes. `worker_id`: who is fetching it.
     """
 
     __tablename__ = "sightings"
@@ -148,25 +152,10 @@ class Sighting(Base):
     state: Mapped[str] = mapped_column(default="wanted", index=True)
     reason: Mapped[str | None]
     image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)
+    worker_id: Mapped[int | None] = mapped_column(index=True)
 
     post: Mapped[PostRow] = relationship(back_populates="sightings")
     image: Mapped[ImageRow | None] = relationship(back_populates="sightings")
-
-
-class AskedHashtag(Base):
-    """A hashtag that an account asked a site for, where it may ask for ALLOWED in seven days.
-
-    `account`: a digest of whose credentials these are.
-    """
-
-    __tablename__ = "asked_hashtags"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    site: Mapped[str]
-    account: Mapped[str]
-    hashtag: Mapped[str]
-    allowed: Mapped[int]
-    asked: Mapped[datetime] = mapped_column(default=now, index=True)
 
 
 class Decision(Base):
@@ -189,6 +178,8 @@ class FingerprintRow(Base):
     """
 
     __tablename__ = "fingerprints"
+    # A million rows of pictures are not read for their hashes.
+    __table_args__ = (Index(None, "image_id", "compared", "views"),)
 
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     views: Mapped[bytes] = mapped_column(LargeBinary)

@@ -1,5 +1,6 @@
 """The fingerprints that a catalogue knows: kept with a photo, compared with a new one."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import sqlalchemy as sa
 from PIL import Image
 from sqlalchemy.orm import Session
 
+from dataset import quality
 from dataset.catalogue.tables import FingerprintRow, ImageRow, ResemblanceRow
 from dataset.duplicates.fingerprint import VIEWS, Fingerprint, fingerprint, unpack
 from dataset.duplicates.likeness import FOLD, POSSIBLE, likeness
@@ -15,8 +17,12 @@ from dataset.duplicates.nearest import HashIndex
 from dataset.duplicates.search import near_one
 from dataset.quality import Quality, measure
 
+# Pixels a side that are enough to look at a photo: a JPEG is decoded that small, which changes at
+# most 2 bits of a hash (benchmarks/crawl.py hashes).
+ENOUGH = 2 * quality.LOOK
 # SQLite takes at most 999 values in a query in its older builds.
 AT_ONCE = 500
+LOADED = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,14 +41,14 @@ def look(image: Image.Image) -> Looks:
 def row_of(image: int, looks: Looks) -> dict[str, object]:
     """LOOKS of the image with the id IMAGE as a row of the catalogue."""
     views, pixels = looks.fingerprint.packed
-    quality = looks.quality
+    judged = looks.quality
     return {
         "image_id": image,
         "views": views,
         "looks": pixels,
-        "contrast": quality.contrast,
-        "blur": quality.blur,
-        "text": quality.text,
+        "contrast": judged.contrast,
+        "blur": judged.blur,
+        "text": judged.text,
         "compared": False,
     }
 
@@ -79,18 +85,41 @@ def load_views(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
+def _wholes(session: Session, after: int) -> tuple["array[int]", np.ndarray]:
+    """Ids of images larger than AFTER, and the hashes of the whole photos, (n,) uint64."""
+    query = sa.select(FingerprintRow.image_id, FingerprintRow.views)
+    if after:
+        query = query.where(FingerprintRow.image_id > after)
+    ids, wholes = array("q"), bytearray()
+    for image, views in session.execute(
+        query.order_by(FingerprintRow.image_id).execution_options(yield_per=LOADED)
+    ):
+        ids.append(image)
+        wholes += views[:8]
+    return ids, np.frombuffer(bytes(wholes), "<u8").astype(np.uint64)
+
+
 class KnownPhotos:
     """All photos of a catalogue, to be asked which one a new photo is a copy of."""
 
     def __init__(self, session: Session) -> None:
-        ids, views, _ = load_views(session)
-        self._ids = ids.tolist()
-        self._whole = HashIndex(views[:, 0])
+        self._ids, wholes = _wholes(session, 0)
+        self._newest = max(self._ids, default=0)
+        self._whole = HashIndex(wholes)
+
+    def catch_up(self, session: Session) -> None:
+        """Learn of photos that other processes have kept since."""
+        for image, whole in zip(*_wholes(session, self._newest), strict=True):
+            self._add(image, int(whole))
 
     def add(self, image: int, looks: Looks) -> None:
         """The image with the id IMAGE is known from now on."""
+        self._add(image, int(looks.fingerprint.views[0]))
+
+    def _add(self, image: int, whole: int) -> None:
         self._ids.append(image)
-        self._whole.add(int(looks.fingerprint.views[0]))
+        self._newest = max(self._newest, image)
+        self._whole.add(whole)
 
     def alike(self, session: Session, looks: Looks) -> list[tuple[int, bool, float]]:
         """Images that are or may be the photo of LOOKS: id, mirrored, likeness; the likest first.
@@ -100,30 +129,35 @@ class KnownPhotos:
         places, mirrored = near_one(looks.fingerprint.views, self._whole.hashes)
         near = [self._ids[place] for place in places]
         known = fingerprints_of(session, near)
-        mine = [looks.fingerprint] * len(near)
-        scores = likeness(mine, [known[image] for image in near], mirrored)
+        # Always the same one first: what two photos are must not hang on which of them came first.
+        pairs = [sorted((looks.fingerprint, known[i]), key=lambda one: one.packed) for i in near]
+        scores = likeness([pair[0] for pair in pairs], [pair[1] for pair in pairs], mirrored)
         found = zip(near, mirrored.tolist(), scores.tolist(), strict=True)
         return sorted((one for one in found if one[2] >= POSSIBLE), key=lambda one: -one[2])
 
 
-def keep_new(session: Session, image: ImageRow, looks: Looks, known: KnownPhotos) -> int | None:
-    """Keep LOOKS of the new IMAGE and whom it is like; returns the cluster it belongs to."""
-    alike = known.alike(session, looks)
-    session.execute(sa.insert(FingerprintRow), [row_of(image.id, looks)])
+def keep_new(
+    session: Session, image: int, looks: Looks, alike: Sequence[tuple[int, bool, float]]
+) -> None:
+    """Keep LOOKS of the new image with the id IMAGE, and whom it is ALIKE."""
+    session.execute(sa.insert(FingerprintRow), [row_of(image, looks)])
     if alike:
         session.execute(
             sa.insert(ResemblanceRow),
             [
                 {
-                    "one_id": min(image.id, other),
-                    "other_id": max(image.id, other),
+                    "one_id": min(image, other),
+                    "other_id": max(image, other),
                     "mirrored": mirrored,
                     "likeness": score,
                 }
                 for other, mirrored, score in alike
             ],
         )
-    known.add(image.id, looks)
+
+
+def cluster_of(session: Session, alike: Sequence[tuple[int, bool, float]]) -> int | None:
+    """The cluster of the photo that one of ALIKE, the likest first, is; None where it is none."""
     if alike and alike[0][2] >= FOLD:
         return session.scalar(sa.select(ImageRow.cluster_id).where(ImageRow.id == alike[0][0]))
     return None

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from dataset.errors import BadInput
-from dataset.options import CONTEXT, FILE, FOLDER
+from dataset.options import CONTEXT, FILE, FOLDER, CommaList
 
 
 def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
@@ -58,6 +58,13 @@ def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
     "--generation",
     help="Which of the site's page designs, or which of its refusals; a wrong name lists them."
     "  [default: today's]",
+)
+@click.option(
+    "--faults",
+    type=CommaList(),
+    default=(),
+    help="What goes wrong, between commas: of pages, of their order, of every second photo"
+    " (`photos`: all of those in turns); a wrong name lists them.",
 )
 @click.option(
     "--key-points",

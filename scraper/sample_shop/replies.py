@@ -36,6 +36,20 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Sending:
+    """How a reply is sent, where that is not as it should be.
+
+    `length`: what is announced; `cut`: bytes after which the line goes dead; `wait`: seconds before
+    anything is sent; `drip`: seconds between two bytes.
+    """
+
+    length: int | None = None
+    cut: int | None = None
+    wait: float = 0
+    drip: float = 0
+
+
+@dataclass(frozen=True)
 class Reply:
     """A page; `headers` beside content type and length."""
 
@@ -43,6 +57,7 @@ class Reply:
     content_type: str
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    sending: Sending = Sending()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import importlib
 import json
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,8 +22,9 @@ from dataset.labels import load_vocabulary
 from dataset.text_table import table
 from scraper.sample_shop.coco import coco_annotations
 from scraper.sample_shop.drawing import Drawing, draw_product
+from scraper.sample_shop.faults import faults_named
 from scraper.sample_shop.photos import PhotoBytes, as_jpeg, content_type, fitted
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, plain
+from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, Sending, plain
 from scraper.sample_shop.stock import Drawn, Stock, drawn_plans, folder_plans, make_stock
 
 FORMATS = Path(__file__).with_name("formats")
@@ -41,6 +43,7 @@ class ShopOptions:
     duplicates: float = 0.1
     double_tagged: float = 0.05
     generation: str | None = None
+    faults: tuple[str, ...] = ()
     key_points: Path | None = None
     url_file: Path | None = None
 
@@ -52,10 +55,14 @@ class SampleShop:
         """Listen at once.
 
         Raises:
+            BadInput: there is no such fault.
             Failure: the port is taken or not allowed.
         """
         self.stock, self.requests = stock, Counter[str]()
-        self._site, self._generation = site, options.generation or site.GENERATIONS[0]
+        self._faults = faults_named(options.faults, site.GENERATIONS)
+        generation = self._faults.generation or options.generation
+        self._site, self._generation = site, generation or site.GENERATIONS[0]
+        self._numbers = {path: number for number, path in enumerate(sorted(stock.by_path))}
         self._photos, self._lock = PhotoBytes(), threading.Lock()
         try:
             self._server = _Server((options.host, options.port), _handler(self))
@@ -85,7 +92,10 @@ class SampleShop:
             self.requests[asked.target] += 1
             asked = replace(asked, times=self.requests[asked.target])
         found = self._site.answer(self.stock, asked, self._generation)
-        return self._photo(found) if isinstance(found, PhotoWanted) else found
+        if isinstance(found, PhotoWanted):
+            number = self._numbers.get(found.path, 0)
+            return self._faults.of_photo(number, self._photo(found), asked)
+        return self._faults.of_page(found, asked)
 
     def _photo(self, wanted: PhotoWanted) -> Reply:
         source = self.stock.by_path.get(wanted.path)
@@ -134,14 +144,27 @@ def _handler(shop: SampleShop) -> type[BaseHTTPRequestHandler]:
             return Asked(self.path, {name.lower(): v for name, v in self.headers.items()})
 
         def _send(self, reply: Reply, with_body: bool) -> None:
+            sending, size = reply.sending, len(reply.body)
+            time.sleep(sending.wait)
             self.send_response(reply.status)
             self.send_header("Content-Type", reply.content_type)
-            self.send_header("Content-Length", str(len(reply.body)))
+            self.send_header("Content-Length", str(sending.length or size))
             for name, value in reply.headers.items():
                 self.send_header(name, value)
             self.end_headers()
             if with_body:
-                self.wfile.write(reply.body)
+                self._send_body(reply.body[: sending.cut], sending.drip)
+            # What was announced and not sent is never sent, nor is more read as another reply.
+            self.close_connection = self.close_connection or sending != Sending()
+
+        def _send_body(self, body: bytes, drip: float) -> None:
+            if not drip:
+                self.wfile.write(body)
+                return
+            for start in range(len(body)):
+                self.wfile.write(body[start : start + 1])
+                self.wfile.flush()
+                time.sleep(drip)
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing: the shop counts instead."""

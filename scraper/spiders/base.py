@@ -1,7 +1,7 @@
 """What every site's spider is: how to ask, how to read. Nothing here knows Scrapy."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
@@ -51,7 +51,7 @@ class Page:
     """What one page of a search holds. No `next_cursor`: it was the last one.
 
     `later_cursor`: where a later run of the finished search begins. `skipped`: reason -> posts that
-    are left out, such as videos.
+    are left out, such as videos. `reason`: why no photo of the page may be taken.
     """
 
     posts: tuple[Post, ...]
@@ -59,6 +59,11 @@ class Page:
     total: int | None = None
     later_cursor: str | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
+    reason: str | None = None
+
+    def as_last(self) -> "Page":
+        """The same without a way on."""
+        return replace(self, next_cursor=None)
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,6 @@ class HashtagSpider:
         self.asked_image_url = (image_url or self.image_url).rstrip("/")
         # What the user named may lie in the user's own network, as a mirror does.
         self.named = tuple(url for url in (site_url, image_url) if url)
-        self.allow_private = False
         self.secrets = dict(credentials or {})
         self.chosen = {name: one.default for name, one in self.settings.items()}
         for name, value in (settings or {}).items():

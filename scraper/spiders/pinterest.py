@@ -25,7 +25,6 @@ from scraper.reading import (
     moment,
     number,
     objects,
-    retry_after,
     text,
     web_address,
 )
@@ -124,7 +123,7 @@ class Spider(HashtagSpider):
         if answer.status == 429:
             seconds = number(answer.headers.get("x-ratelimit-reset"))
             known = "retry-after" in answer.headers or seconds is None
-            when = retry_after(answer.headers) if known else in_words(seconds or 0)
+            when = limits.retry_after(answer.headers) if known else in_words(seconds or 0)
             return f"Pinterest's rate limit is reached; go on {when}"
         error = json_or_nothing(answer.body)
         said = text(error.get("message")) or text(inside(error, "resource_response", "message"))

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from scraper import limits
 from scraper.baskets import BUILT_IN, ROUTES, Routes, read_routes
 from scraper.credentials import Credential
 from scraper.errors import LayoutChanged, NotNow
-from scraper.reading import inside, json_object, number, objects, retry_after, text
+from scraper.reading import inside, json_object, number, objects, text
 from scraper.spiders.base import Answer, Ask, HashtagSpider, Page, Photo, Post, Setting
 
 CATALOGUE = "https://catalog.wb.ru"
@@ -94,7 +95,7 @@ class Spider(HashtagSpider):
                 " WILDBERRIES_TOKEN to it"
             )
         if answer.status == 429:
-            when = retry_after(answer.headers)
+            when = limits.retry_after(answer.headers)
             return f"Wildberries had too many requests from here (HTTP 429); go on {when}"
         if answer.status == 403:
             return (

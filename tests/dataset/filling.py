@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 from PIL import Image
-from sqlalchemy.orm import Session, sessionmaker
 
-from dataset.catalogue.session import open_catalogue
+from dataset.catalogue.session import Sessions, open_catalogue
 from dataset.catalogue.tables import (
     Cluster,
     Hashtag,
@@ -21,7 +20,9 @@ from dataset.catalogue.tables import (
     Sighting,
 )
 from dataset.duplicates.fingerprint import perceptual_hash
-from dataset.images import ImageStore, open_photo, sha256_of
+from dataset.images import open_photo, sha256_of
+from dataset.stores import ImageStore
+from tests.catalogues import catalogue_of
 
 
 def photo_bytes(seed: int, size: tuple[int, int] = (120, 160), quality: int = 90) -> bytes:
@@ -37,7 +38,7 @@ class Filling:
     """A catalogue and an image store in a folder of a test."""
 
     folder: Path
-    sessions: sessionmaker[Session] = field(init=False)
+    sessions: Sessions = field(init=False)
     store: ImageStore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,7 +48,7 @@ class Filling:
     @property
     def catalogue(self) -> str:
         """Its address for commands."""
-        return str(self.folder / "catalogue.sqlite")
+        return catalogue_of(self.folder, "catalogue.sqlite")
 
     def post(
         self,

@@ -74,7 +74,9 @@ def test_the_manifest_has_a_row_a_photo(filling: Filling) -> None:
     assert row["path"].split("/")[:2] == [row["split"], row["label"]]
     assert row["hashtags"] == ["polo"]
     assert row["post_url"].startswith("https://x.test/p/polo-")
-    original = filling.store.path(f"{row['sha256'][:2]}/{row['sha256'][2:4]}/{row['sha256']}.jpg")
+    original = filling.store.root / (
+        f"{row['sha256'][:2]}/{row['sha256'][2:4]}/{row['sha256']}.jpg"
+    )
     assert hashlib.sha256(original.read_bytes()).hexdigest() == row["sha256"]
     labels = json.loads((out / "labels.json").read_text())
     assert (labels["labels"], labels["zones"]) == (["polo"], {"polo": "upper"})

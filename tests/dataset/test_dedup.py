@@ -128,7 +128,7 @@ def test_clusters_are_listed_with_the_best_copy_first(filling: Filling) -> None:
     run(filling)
     with filling.sessions() as session:
         (only,) = list_clusters(session)
-    sizes = [open_photo(filling.store.path(key)).width for key in only["photos"]]
+    sizes = [open_photo(filling.store.read(key)).width for key in only["photos"]]
     assert (only["cluster"], sizes) == (1, [340, 280, 280])
 
 

@@ -1,14 +1,14 @@
 """Runs `crawl` as a user does, on a sample shop."""
 
 import os
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import fashion_tagger
 from scraper.sample_shop.server import SampleShop
+from tests.catalogues import catalogue_of
 from tests.dataset.filling import photo_bytes
 
 DOOR = Path(fashion_tagger.__file__)
@@ -32,10 +32,12 @@ def start(
     site: str = "lamoda",
     secrets: Mapping[str, str] | None = None,
     address: Sequence[str] = (),
+    before: Callable[[], None] | None = None,
 ) -> subprocess.Popen[str]:
     """`crawl SITE OPTIONS` in FOLDER, its catalogue there; SECRETS are in the environment.
 
-    ADDRESS: options that say where the site is, where it is not SHOP.
+    ADDRESS: options that say where the site is, where it is not SHOP. BEFORE: what the process does
+    first.
     """
     address = address or ("--site-url", shop.url, "--image-url", shop.url)
     return subprocess.Popen(
@@ -44,9 +46,10 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=before,
         env={
             **os.environ,
-            "FASHION_TAGGER_CATALOGUE": str(folder / "c.sqlite"),
+            "FASHION_TAGGER_CATALOGUE": catalogue_of(folder),
             **(secrets or {}),
         },
     )
@@ -64,12 +67,3 @@ def crawl(
     process = start(shop, folder, *options, site=site, secrets=secrets, address=address)
     out, err = process.communicate(timeout=120)
     return process.returncode, out + err
-
-
-def rows(folder: Path, query: str) -> list[tuple]:
-    """What QUERY finds in FOLDER's catalogue."""
-    connection = sqlite3.connect(folder / "c.sqlite")
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()

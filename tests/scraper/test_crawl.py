@@ -3,11 +3,9 @@
 import contextlib
 import io
 import json
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,8 +18,9 @@ from PIL import Image
 
 from dataset.images import sha256_of
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
+from tests.catalogues import rows
 from tests.dataset.filling import photo_bytes
-from tests.scraper.crawling import DOOR, class_folder, crawl, rows, start
+from tests.scraper.crawling import DOOR, class_folder, crawl
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "lamoda"
 POLOS, DRESSES = 70, 6
@@ -72,61 +71,6 @@ def test_the_catalogue_holds_what_the_shop_shows(shop: SampleShop, tmp_path: Pat
     with Image.open(io.BytesIO(data)) as photo:
         expected = (str(imagehash.phash(photo)), *photo.size, "JPEG", len(data))
     assert image[1:] == expected
-
-
-def test_repeating_a_finished_crawl_asks_for_nothing(shop: SampleShop, tmp_path: Path) -> None:
-    crawl(shop, tmp_path, "--tags", "dress")
-    before = dict(shop.requests)
-    status, said = crawl(shop, tmp_path, "--tags", "dress")
-    assert (status, dict(shop.requests)) == (0, before)
-    assert "finished before" in said
-
-
-def test_a_killed_crawl_goes_on_and_ends_like_an_unbroken_one(
-    shop: SampleShop, photos: Path, tmp_path: Path
-) -> None:
-    broken, whole = tmp_path / "broken", tmp_path / "whole"
-    broken.mkdir()
-    whole.mkdir()
-    kills = 0
-    for images in (1, 20, 60):
-        process = start(shop, broken, "--tags", "polo")
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:
-            if len(list((broken / "images").glob("*/*/*.jpg"))) >= images:
-                break
-            time.sleep(0.01)
-        kills += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert kills >= 2
-    assert crawl(shop, broken, "--tags", "polo")[0] == 0
-    twice = [t for t, n in shop.requests.items() if n > 1 and "page=" in t]
-    # What was in flight when the process died may be asked for again: eight photos at most.
-    again = sum(n - 1 for t, n in shop.requests.items() if "/img" in t)
-    assert (again <= kills * 8, len(twice) <= kills) == (True, True)
-    with serve(ShopOptions(photos=photos, duplicates=0.1, double_tagged=0)) as other:
-        assert crawl(other, whole, "--tags", "polo")[0] == 0
-    for query in (
-        "SELECT sha256, phash, width, height, bytes, state FROM images ORDER BY sha256",
-        "SELECT site_id, title, price FROM posts ORDER BY site_id",
-        "SELECT hashtag, state, cursor, pages, posts, total FROM searches ORDER BY hashtag",
-        "SELECT state, count(*) FROM sightings GROUP BY state",
-        "SELECT count(DISTINCT cluster_id) FROM images",
-    ):
-        assert rows(broken, query) == rows(whole, query)
-
-
-def test_ctrl_c_says_to_repeat_the_command(shop: SampleShop, tmp_path: Path) -> None:
-    process = start(shop, tmp_path, "--tags", "polo")
-    while not list((tmp_path / "images").glob("*/*/*.jpg")):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "repeat the command to go on" in err
-    assert "interrupted" in out
-    assert "Traceback" not in out + err
 
 
 def test_max_images_counts_earlier_runs(shop: SampleShop, tmp_path: Path) -> None:

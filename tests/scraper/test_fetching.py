@@ -8,7 +8,8 @@ import imagehash
 import pytest
 from PIL import Image
 
-from dataset.images import ImageStore
+from dataset.images import open_photo
+from dataset.stores import ImageStore
 from scraper.fetching import Answer, Fetched, Refused, examine, fetch_image
 from tests.dataset.filling import photo_bytes
 
@@ -88,3 +89,16 @@ def test_a_turned_photo_is_measured_upright() -> None:
     found = examine(out.getvalue())
     assert isinstance(found, Fetched)
     assert (found.width, found.height) == (120, 80)
+
+
+def test_a_large_photo_is_looked_at_small_and_measured_whole() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = open_photo(photo_bytes(5, (1600, 2400)))
+    out = io.BytesIO()
+    photo.save(out, "JPEG", exif=exif)
+    found = examine(out.getvalue())
+    assert isinstance(found, Fetched)
+    assert (found.width, found.height) == (2400, 1600)
+    whole = int(str(imagehash.phash(open_photo(out.getvalue()))), 16)
+    assert (int(found.phash, 16) ^ whole).bit_count() <= 2

@@ -6,7 +6,7 @@ from typing import Any
 from dataset.catalogue.session import open_catalogue
 from scraper import frontier
 from scraper.spiders.base import Page, Post
-from tests.scraper.crawling import rows
+from tests.catalogues import rows
 
 
 def save(folder: Path, query: str, *posts: Post) -> None:

@@ -1,8 +1,10 @@
 """Limits as headers write them."""
 
+from datetime import datetime, timezone
+
 import pytest
 
-from scraper.limits import at, left
+from scraper.limits import at, left, pause
 
 
 def test_when_a_limit_ends() -> None:
@@ -19,3 +21,29 @@ def test_what_is_left() -> None:
     assert left(headers, "x") == "0 of 450 requests are left"
     assert left({"x-limit": "9, 9;w=60", "x-remaining": "8, 8;w=60"}, "x") is not None
     assert left({"x-limit": "450"}, "x") is None
+
+
+NOW = datetime(2026, 11, 18, 10, 0, tzinfo=timezone.utc)
+USAGE = '{"17841": [{"call_count": 100, "estimated_time_to_regain_access": 7}]}'
+
+
+@pytest.mark.parametrize(
+    ("headers", "busy", "seconds"),
+    [
+        ({"retry-after": "90"}, True, 90),
+        ({"retry-after": "Wed, 18 Nov 2026 10:02:00 GMT"}, True, 120),
+        ({"retry-after": "Wed, 18 Nov 2020 10:02:00 GMT"}, True, None),
+        ({"retry-after": "9" * 9}, True, 86_400),
+        ({"x-rate-limit-remaining": "0", "x-rate-limit-reset": "1794996900"}, False, 900),
+        ({"x-rate-limit-remaining": "3", "x-rate-limit-reset": "1794996900"}, False, None),
+        ({"x-rate-limit-reset": "1794996900"}, True, 900),
+        ({"ratelimit-remaining": "0, 9;w=60", "ratelimit-reset": "30"}, False, 30),
+        ({"x-business-use-case-usage": USAGE}, False, 420),
+        ({"x-app-usage": "["}, True, None),
+        ({}, True, None),
+    ],
+)
+def test_for_how_long_a_host_is_left_alone(
+    headers: dict[str, str], busy: bool, seconds: int | None
+) -> None:
+    assert pause(headers, NOW, busy) == seconds

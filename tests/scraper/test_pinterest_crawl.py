@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
-from tests.scraper.crawling import class_folder, crawl, rows
+from tests.catalogues import rows
+from tests.scraper.crawling import class_folder, crawl
 
 TOKEN = "pina_verysecret"
 PINS = 28

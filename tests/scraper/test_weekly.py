@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from dataset.catalogue.crawl_tables import AskedHashtag
 from dataset.catalogue.report import read_stats, show
 from dataset.catalogue.session import open_catalogue
-from dataset.catalogue.tables import AskedHashtag, now
+from dataset.catalogue.tables import now
 from scraper.errors import SiteRefused
 from scraper.spiders.base import HashtagSpider
 from scraper.spiders.instagram import Spider as Instagram

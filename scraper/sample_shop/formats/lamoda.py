@@ -14,8 +14,12 @@ PER_PAGE = 60
 SIZES = ((46, 66), (236, 341), (600, 866))
 IMAGES = "//a.lmcdn.ru"
 # state: cards and embedded JSON; cards: no JSON; old: the cards of years ago; category: a search
-# leads to a category's pages; blocked: a refusal; circle: redirects without end.
-GENERATIONS = ("state", "cards", "old", "category", "blocked", "circle")
+# leads to a category's pages; blocked: a refusal; circle: redirects without end. endless-pages: the
+# products come back under ever new numbers of pages; repeating-pages: the third leads to the first.
+GENERATIONS = (
+    *("state", "cards", "old", "category", "blocked", "circle"),
+    *("endless-pages", "repeating-pages"),
+)
 ROBOTS = """User-agent: *
 Disallow: /checkout/
 Disallow: /closed-sale/
@@ -44,6 +48,8 @@ def answer(stock: Stock, asked: Asked, generation: str = "state") -> Reply | Pho
 def _found(stock: Stock, word: str, page: int, generation: str) -> Reply:
     if generation == "circle":
         return _redirect(f"/catalogsearch/result/?q={quote(word)}", 307)
+    if generation == "repeating-pages" and page > 2:
+        return _redirect(f"/catalogsearch/result/?q={quote(word)}", 302)
     label = stock.vocabulary.label_or_own(word)
     number = next((n for n, name in _labels(stock).items() if name == label), None)
     if generation == "category" and number:
@@ -70,18 +76,22 @@ def search_page(stock: Stock, query: str, page: int, generation: str = "state") 
     found = stock.search(query)
     if not found:
         return _page(query, "<h1>Поиск не дал результатов</h1>")
+    total = len(found)
+    if generation in ("endless-pages", "repeating-pages"):
+        # There is always one page more.
+        total, found = (page + 1) * PER_PAGE, found * (page * PER_PAGE // len(found) + 1)
     shown = found[(page - 1) * PER_PAGE : page * PER_PAGE]
     card = old_card if generation == "old" else current_card
     body = [
         f"<h1>{escape(query)}</h1>",
-        f'<span class="d-catalog-header__product-counter">{product_count(len(found))}</span>',
+        f'<span class="d-catalog-header__product-counter">{product_count(total)}</span>',
         '<div class="grid__catalog">',
         *(card(item) for item in shown),
         "</div>",
-        _pager(query, page, _pages(len(found))),
+        _pager(query, page, _pages(total)),
     ]
-    if generation == "state":
-        body.append(_script(search_state(shown, page, len(found))))
+    if generation not in ("cards", "old"):
+        body.append(_script(search_state(shown, page, total)))
     return _page(query, "\n".join(body))
 
 

@@ -28,7 +28,8 @@ MEDIA, AUTHORS = 1_980_000_000_000_000_000, 2_244_990_000
 # A post has at most four photos.
 PLACES = 4
 SIZES = {"large": 2048, "medium": 1200, "small": 680, "thumb": 150}
-RESET = 1_795_000_500
+# The year 2100: as far from now as can be.
+RESET = 4_102_444_800
 LIMITS = {
     "x-rate-limit-limit": "450",
     "x-rate-limit-remaining": "449",

@@ -11,6 +11,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from dataset.catalogue import crawl_tables
 from dataset.catalogue.session import HEAD, MIGRATIONS, open_catalogue
 from dataset.catalogue.tables import Base, Search
 from dataset.errors import BadInput, Failure
@@ -24,7 +25,10 @@ def at_revision(path: Path, revision: str) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
         connection.execute(
-            sa.insert(Search).values(site="lamoda", hashtag="поло", state="open", pages=3, posts=9)
+            sa.text(
+                "INSERT INTO searches (site, hashtag, state, pages, posts, started, changed)"
+                " VALUES ('lamoda', 'поло', 'open', 3, 9, '2026-01-02', '2026-01-02')"
+            )
         )
 
 
@@ -35,6 +39,7 @@ def test_a_new_catalogue_has_exactly_the_mapped_tables(tmp_path: Path) -> None:
             MigrationContext.configure(session.connection()), Base.metadata
         )
     assert difference == []
+    assert crawl_tables.Worker.__tablename__ in Base.metadata.tables
 
 
 def test_sqlite_is_in_wal_mode_with_foreign_keys_and_a_busy_timeout(tmp_path: Path) -> None:

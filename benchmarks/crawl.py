@@ -1,0 +1,422 @@
+"""Crawling: images a second into catalogue and store, ours and Scrapy's own ImagesPipeline.
+
+    python benchmarks/crawl.py peers --photos ../shared/data/clothing
+    python benchmarks/crawl.py million --photos ../shared/data/clothing
+    python benchmarks/crawl.py memory --images 20000
+    python benchmarks/crawl.py hashes --photos ../shared/data/clothing
+
+`peers`: real photos from a fast server on loopback (a process of its own, all in memory), eight
+requests at once, politeness off on both sides. Theirs stores files and an INSERT a photo; ours
+hashes, folds duplicates, judges quality and is crash-safe besides. `million`: the same crawl into
+an empty catalogue and into one of 1,000,000 images. `memory`: drawn photos, no two alike. `hashes`:
+how near the hash of a JPEG decoded small is to that of the whole.
+"""
+
+import asyncio
+import io
+import json
+import multiprocessing
+import os
+import resource
+import sqlite3
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import sqlalchemy as sa
+
+from dataset.catalogue.session import open_catalogue
+from dataset.catalogue.tables import (
+    Cluster,
+    FingerprintRow,
+    Hashtag,
+    ImageRow,
+    PostHashtag,
+    PostRow,
+    Sighting,
+)
+from dataset.duplicates.fingerprint import COLOURS, SIDE, VIEWS, perceptual_hash
+from dataset.duplicates.known import ENOUGH
+from dataset.images import PHOTO_SUFFIXES, open_photo
+from dataset.labels import load_vocabulary
+from dataset.text_table import table
+from scraper.settings import AT_ONCE, Manners, crawl_settings
+from scraper.spiders.base import Ask, HashtagSpider, Page, Photo, Post
+
+PER_PAGE = 100
+TAG = "benchmark"
+RECORD = b"x" * 300
+FASTEST = {"AUTOTHROTTLE_ENABLED": False, "ROBOTSTXT_OBEY": False}
+
+
+# The server.
+
+
+class Answers(asyncio.Protocol):
+    """HTTP/1.1 for one connection: /photo/N and /page/N, the latter's photos as JSON."""
+
+    photo: Callable[[int], bytes]
+    count: int
+
+    def connection_made(self, transport: Any) -> None:
+        """Keep the way back."""
+        self.transport, self.waiting = transport, b""
+
+    def data_received(self, data: bytes) -> None:
+        """Answer each whole request in DATA."""
+        *whole, self.waiting = (self.waiting + data).split(b"\r\n\r\n")
+        for request in whole:
+            _, kind, number = request.split(b" ", 2)[1].split(b"/")
+            body = self.photo(int(number)) if kind == b"photo" else self._page(int(number))
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+            self.transport.write(head % len(body) + body)
+
+    def _page(self, number: int) -> bytes:
+        photos = range(number * PER_PAGE, min((number + 1) * PER_PAGE, self.count))
+        return json.dumps({"photos": list(photos), "of": self.count}).encode()
+
+
+def serve(paths: list[Path], count: int, ready: Any) -> None:
+    """Answer until killed; COUNT photos, those of PATHS or drawn ones. READY gets the port."""
+    photos = [path.read_bytes() for path in paths]
+
+    class Handler(Answers):
+        def photo(self, number: int) -> bytes:
+            return photos[number] if photos else drawn(number)
+
+    Handler.count = count
+
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(Handler, "127.0.0.1", 0)
+        ready.put(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(main())
+
+
+def drawn(number: int) -> bytes:
+    """A photo of coloured squares that no other number resembles."""
+    from tests.dataset.filling import photo_bytes
+
+    return photo_bytes(number)
+
+
+class Run(NamedTuple):
+    """What a crawl came to: `cpu` are the seconds of all cores, its start included."""
+
+    seconds: float
+    images: int
+    megabytes: float
+    cpu: float
+
+
+# Ours.
+
+
+class BenchmarkSpider(HashtagSpider):
+    """The server's pages."""
+
+    title, needs, limits, checked = "Benchmark", "nothing", "none", "2026-11"
+    site_url = image_url = "http://127.0.0.1"
+
+    def search_request(self, query: str, cursor: str | None) -> Ask:
+        """The page number CURSOR."""
+        return Ask(f"{self.asked_url}/page/{cursor or 0}")
+
+    def read(self, body: bytes, url: str) -> Page:
+        """The page's photos, a post each."""
+        base, _, number = url.rpartition("/page/")
+        told = json.loads(body)
+        posts = tuple(
+            Post(str(n), f"{base}/post/{n}", (Photo(f"{base}/photo/{n}"),)) for n in told["photos"]
+        )
+        more = (int(number) + 1) * PER_PAGE < told["of"]
+        return Page(posts, str(int(number) + 1) if more else None)
+
+
+def ours(address: str, folder: Path, found: Any) -> None:
+    """Crawl the server at ADDRESS into FOLDER; FOUND gets seconds and images."""
+    from scraper import download
+    from scraper.run import crawl
+    from scraper.work import CrawlOptions
+
+    def fastest(manners: Manners, allowed: Sequence[str] = ()) -> dict[str, Any]:
+        return crawl_settings(manners, allowed) | FASTEST
+
+    download.crawl_settings = fastest
+    options = CrawlOptions(
+        (TAG,), str(folder / "catalogue.sqlite"), folder / "images", Manners(allow_private=True)
+    )
+    spider = BenchmarkSpider(address, address)
+    began = time.perf_counter()
+    crawled = crawl(options, {"benchmark": spider}, load_vocabulary())
+    seconds = time.perf_counter() - began
+    (tally,) = crawled.works[0].tallies
+    found.put(Run(seconds, tally.outcomes.total(), *used()))
+
+
+def used() -> tuple[float, float]:
+    """The most memory that this process has had, in MB, and the seconds of its cores."""
+    use = resource.getrusage(resource.RUSAGE_SELF)
+    return use.ru_maxrss / 1024, use.ru_utime + use.ru_stime
+
+
+# Theirs.
+
+
+def theirs(address: str, folder: Path, found: Any) -> None:
+    """The same by Scrapy's ImagesPipeline and an INSERT a photo."""
+    import scrapy
+    from scrapy.crawler import CrawlerProcess
+
+    images = Counter[str]()
+
+    class Insert:
+        def open_spider(self) -> None:
+            self.connection = sqlite3.connect(folder / "theirs.sqlite")
+            self.connection.execute("CREATE TABLE photos (url TEXT, path TEXT, checksum TEXT)")
+
+        def process_item(self, item: Any) -> Any:
+            for one in item["images"]:
+                row = (one["url"], one["path"], one["checksum"])
+                self.connection.execute("INSERT INTO photos VALUES (?, ?, ?)", row)
+                self.connection.commit()
+                images["stored"] += 1
+            return item
+
+    class Spider(scrapy.Spider):
+        name = "theirs"
+
+        async def start(self) -> Any:
+            yield scrapy.Request(f"{address}/page/0")
+
+        def parse(self, response: Any) -> Iterator[Any]:
+            told = json.loads(response.body)
+            for number in told["photos"]:
+                yield {"image_urls": [f"{address}/photo/{number}"]}
+            following = int(response.url.rpartition("/")[2]) + 1
+            if following * PER_PAGE < told["of"]:
+                yield scrapy.Request(f"{address}/page/{following}")
+
+    pipelines = {"scrapy.pipelines.images.ImagesPipeline": 1, Insert: 2}
+    process = CrawlerProcess(
+        {
+            "ITEM_PIPELINES": pipelines,
+            "IMAGES_STORE": str(folder / "theirs"),
+            "CONCURRENT_REQUESTS_PER_DOMAIN": AT_ONCE,
+            "DOWNLOAD_DELAY": 0,
+            "LOG_LEVEL": "ERROR",
+            "TELNETCONSOLE_ENABLED": False,
+            **FASTEST,
+        }
+    )
+    process.crawl(Spider)
+    began = time.perf_counter()
+    process.start()
+    found.put(Run(time.perf_counter() - began, images["stored"], *used()))
+
+
+# Running them.
+
+
+def run(work: Callable, paths: list[Path], count: int, folder: Path) -> Run:
+    """WORK in a process of its own, on a server of its own."""
+    context = multiprocessing.get_context("spawn")
+    ready, found = context.Queue(), context.Queue()
+    server = context.Process(target=serve, args=(paths, count, ready), daemon=True)
+    server.start()
+    client = context.Process(target=work, args=(f"http://127.0.0.1:{ready.get()}", folder, found))
+    client.start()
+    client.join()
+    server.terminate()
+    if client.exitcode:
+        sys.exit(f"{work.__name__} failed")
+    return found.get()
+
+
+def photos_below(folder: Path) -> list[Path]:
+    """The photos below FOLDER."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+
+
+@click.group()
+def main() -> None:
+    """How fast a crawl is, beside Scrapy's own pipeline, and how it grows."""
+
+
+photos_option = click.option(
+    "--photos", type=click.Path(exists=True, path_type=Path), required=True
+)
+
+
+@main.command()
+@photos_option
+@click.option("--times", default=3, show_default=True, help="Rounds in turn; the fastest counts.")
+def peers(photos: Path, times: int) -> None:
+    """Images a second, ours and theirs."""
+    paths = photos_below(photos)
+    runs: dict[str, list[Run]] = {"Scrapy's ImagesPipeline": [], "ours": []}
+    for _ in range(times):
+        for name, work in zip(runs, (theirs, ours), strict=True):
+            with tempfile.TemporaryDirectory() as folder:
+                runs[name].append(run(work, paths, len(paths), Path(folder)))
+            click.echo(f"{name}: {runs[name][-1]}", err=True)
+    best = {name: max(one.images / one.seconds for one in found) for name, found in runs.items()}
+    cpu = {name: min(1000 * one.cpu / one.images for one in found) for name, found in runs.items()}
+    peer = best["Scrapy's ImagesPipeline"]
+    rows = [
+        (name, f"{rate:.0f}", f"{rate / peer:.2f}x", f"{cpu[name]:.1f}")
+        for name, rate in best.items()
+    ]
+    click.echo(table(("crawl", "images/s", "of Scrapy's", "CPU ms an image"), rows))
+
+
+@main.command()
+@photos_option
+@click.option("--images", default=1_000_000, show_default=True)
+@click.option("--times", default=2, show_default=True, help="Rounds in turn; the fastest counts.")
+def million(photos: Path, images: int, times: int) -> None:
+    """Images a second into an empty catalogue and into a large one."""
+    paths = photos_below(photos)
+    rates: dict[int, list[float]] = {0: [], images: []}
+    with tempfile.TemporaryDirectory() as full:
+        fill(Path(full) / "catalogue.sqlite", images)
+        for _ in range(times):
+            for size, found in rates.items():
+                with tempfile.TemporaryDirectory() as folder:
+                    if size:
+                        with sqlite3.connect(Path(full) / "catalogue.sqlite") as old:
+                            new = sqlite3.connect(Path(folder) / "catalogue.sqlite")
+                            old.backup(new)
+                            new.close()
+                    done = run(ours, paths, len(paths), Path(folder))
+                click.echo(f"{size:,} images before: {done}", err=True)
+                found.append(done.images / done.seconds)
+    best = {size: max(found) for size, found in rates.items()}
+    rows = [(f"{size:,}", f"{r:.0f}", f"{r / best[0]:.2f}x") for size, r in best.items()]
+    click.echo(table(("images before", "images/s", "of an empty one's"), rows))
+
+
+def fill(path: Path, images: int) -> None:
+    """A catalogue of IMAGES at PATH, two a post, under the benchmark's own tag."""
+    draw, batch = np.random.default_rng(0), 20_000
+    sessions = open_catalogue(str(path))
+    with sessions.begin() as session:
+        session.add(Hashtag(id=1, text=TAG))
+    for start in range(1, images + 1, batch):
+        numbers = range(start, min(start + batch, images + 1))
+        posts = range((start + 1) // 2, (numbers[-1] + 1) // 2 + 1)
+        views = draw.integers(0, 1 << 63, (len(numbers), VIEWS), dtype=np.uint64)
+        rows: list[tuple[type, list[dict[str, Any]]]] = [
+            (Cluster, [{"id": n} for n in numbers]),
+            (
+                PostRow,
+                [
+                    {
+                        "id": n,
+                        "site": "old",
+                        "site_id": str(n),
+                        "url": f"u{n}",
+                        "record": b"x" * 300,
+                    }
+                    for n in posts
+                ],
+            ),
+            (PostHashtag, [{"post_id": n, "hashtag_id": 1, "source": "search"} for n in posts]),
+            (ImageRow, [_image(n) for n in numbers]),
+            (Sighting, [_sighting(n) for n in numbers]),
+            (
+                FingerprintRow,
+                [_looks(n, view.tobytes()) for n, view in zip(numbers, views, strict=True)],
+            ),
+        ]
+        with sessions.begin() as session:
+            for kind, found in rows:
+                session.execute(sa.insert(kind), found)
+    sessions.kw["bind"].dispose()
+
+
+def _image(number: int) -> dict[str, Any]:
+    digits = f"{number:064x}"
+    return {
+        "id": number,
+        "sha256": digits,
+        "bytes": 30_000,
+        "state": "stored",
+        "store_key": f"{digits}.jpg",
+        "cluster_id": number,
+    }
+
+
+def _sighting(number: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "post_id": (number + 1) // 2,
+        "position": number % 2,
+        "url": f"https://old.example/{number}.jpg",
+        "state": "stored",
+        "image_id": number,
+    }
+
+
+def _looks(number: int, views: bytes) -> dict[str, Any]:
+    pixels = bytes(SIDE * SIDE + 2 * COLOURS * COLOURS)
+    quality = {"contrast": 50.0, "blur": 2.0, "text": 0.0, "compared": True}
+    return {"image_id": number, "views": views, "looks": pixels, **quality}
+
+
+@main.command()
+@click.option("--images", default=20_000, show_default=True)
+def memory(images: int) -> None:
+    """The most memory that crawls of a thousand images and of many take."""
+    rows = []
+    for count in (1_000, images):
+        with tempfile.TemporaryDirectory() as folder:
+            done = run(ours, [], count, Path(folder))
+        rows.append((f"{count:,}", f"{done.megabytes:.0f}", f"{count / done.seconds:.0f}"))
+    click.echo(table(("images", "MB", "images/s"), rows))
+
+
+@main.command("hashes")
+@photos_option
+@click.option("--side", default=1_600, show_default=True, help="Photos are enlarged to this first.")
+@click.option(
+    "--at-least", default=ENOUGH, show_default=True, help="Pixels that are decoded a side."
+)
+@click.option("--limit", default=300, show_default=True)
+def hashes(photos: Path, side: int, at_least: int, limit: int) -> None:
+    """Bits in which the hashes of JPEGs decoded small and whole differ, and the time of both."""
+    apart, times = Counter[int](), [0.0, 0.0]
+    for path in photos_below(photos)[:limit]:
+        data = enlarged(path, side)
+        found = []
+        for which, least in enumerate((None, at_least)):
+            began = time.process_time()
+            found.append(int(perceptual_hash(open_photo(data, least)), 16))
+            times[which] += time.process_time() - began
+        apart[(found[0] ^ found[1]).bit_count()] += 1
+    within = sum(count for bits, count in apart.items() if bits <= 2) / apart.total()
+    click.echo(f"within 2 bits: {within:.1%} of {apart.total()}; bits: {sorted(apart.items())}")
+    each = [1000 * seconds / apart.total() for seconds in times]
+    click.echo(f"whole {each[0]:.1f} ms, small {each[1]:.1f} ms: {each[1] / each[0]:.2f}x")
+
+
+def enlarged(path: Path, side: int) -> bytes:
+    """The photo at PATH as a JPEG whose longer side has SIDE pixels."""
+    photo = open_photo(path)
+    scale = side / max(photo.size)
+    out = io.BytesIO()
+    size = (round(photo.width * scale), round(photo.height * scale))
+    photo.resize(size).save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONPATH", str(Path(__file__).parents[1]))
+    main()

@@ -1,0 +1,206 @@
+"""Taking something down for good: its rows and files go, and its digests keep it from coming back.
+
+Files go first: who is killed in between repeats the command and nothing is left.
+"""
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from dataset.catalogue.crawl_tables import ForgottenRow
+from dataset.catalogue.session import Sessions, overwrite_journal
+from dataset.catalogue.tables import (
+    Assignment,
+    CropRow,
+    Decision,
+    FingerprintRow,
+    ImageRow,
+    KeptSplit,
+    Pose,
+    PostHashtag,
+    PostRow,
+    ResemblanceRow,
+    Separation,
+    Sighting,
+)
+from dataset.decisions import FEWEST_DIGITS, find_image
+from dataset.duplicates.fingerprint import Fingerprint, fingerprint
+from dataset.images import Unreadable, open_photo, sha256_of
+from dataset.stores import ImageStore
+
+IMAGE, URL, AUTHOR = "image", "url", "author"
+# Why a photo is refused that was taken down.
+REASON = "forgotten"
+# Bits of a whole photo's hash in which a re-encoded or resized copy differs at most.
+SAME = 4
+# Tables with one image a row.
+OF_IMAGES = (Assignment, KeptSplit, CropRow, Pose, Decision, FingerprintRow, Separation)
+
+
+@dataclass(frozen=True)
+class Forgot:
+    """What was taken down: posts, and images with all their copies."""
+
+    posts: int
+    images: int
+
+
+def digest(value: str) -> str:
+    """By which an address or a name is remembered."""
+    return sha256_of(value.strip().removeprefix("@").casefold().encode())
+
+
+def forget(sessions: Sessions, store: ImageStore, what: str, who: str) -> Forgot:
+    """Take down WHAT, an address, an author's name or an image, on WHO's word.
+
+    Raises:
+        BadInput: it is an image's digits, and no image has them.
+        Failure: a file can't be removed.
+    """
+    with sessions.begin() as session:
+        if session.get_bind().dialect.name == "sqlite":
+            # What is deleted is overwritten, too.
+            session.execute(sa.text("PRAGMA secure_delete = ON"))
+        kind, posts, images = _found(session, what)
+        copies = _with_copies(session, images)
+        if kind != IMAGE:
+            _remember(session, kind, digest(what), None, who)
+        for image in copies:
+            _remember(session, IMAGE, image.sha256, _whole(session, store, image), who)
+            if image.store_key:
+                store.remove(image.store_key)
+        _delete_posts(session, posts)
+        _delete_images(session, [image.id for image in copies])
+    overwrite_journal(sessions)
+    return Forgot(len(posts), len(copies))
+
+
+def forget_bytes(session: Session, store: ImageStore, sha256: str) -> None:
+    """Take down the image of SHA256, which another catalogue has taken down."""
+    image = session.scalar(sa.select(ImageRow).filter_by(sha256=sha256))
+    if image is not None:
+        if image.store_key:
+            store.remove(image.store_key)
+        _delete_images(session, [image.id])
+
+
+def _found(session: Session, what: str) -> tuple[str, list[int], list[int]]:
+    """The kind of WHAT, the posts that go, and the images."""
+    if what.startswith(("http://", "https://")):
+        posts = _ids(session, sa.select(PostRow.id).where(PostRow.url == what))
+        shown = sa.or_(Sighting.url == what, Sighting.post_id.in_(posts))
+        images = sa.select(Sighting.image_id).where(shown, Sighting.image_id.is_not(None))
+        return URL, posts, _ids(session, images.distinct())
+    name = what.strip().removeprefix("@")
+    named = sa.select(PostRow.id).where(
+        sa.func.lower(PostRow.author).in_([name.lower(), f"@{name.lower()}"])
+    )
+    posts = _ids(session, named)
+    if not posts and _may_be_image(what):
+        return IMAGE, [], [find_image(session, what).id]
+    images = sa.select(Sighting.image_id).where(
+        Sighting.post_id.in_(named), Sighting.image_id.is_not(None)
+    )
+    return AUTHOR, posts, _ids(session, images.distinct())
+
+
+def _may_be_image(what: str) -> bool:
+    stem = what.rpartition("/")[2].partition(".")[0]
+    return len(stem) >= FEWEST_DIGITS and not set(stem) - set("0123456789abcdef")
+
+
+def _ids(session: Session, query: sa.Select) -> list[int]:
+    return list(session.scalars(query))
+
+
+def _with_copies(session: Session, images: Sequence[int]) -> list[ImageRow]:
+    """The rows of IMAGES and of all that were folded with them: to the eye they are one photo."""
+    clusters = sa.select(ImageRow.cluster_id).where(ImageRow.id.in_(images))
+    return list(
+        session.scalars(
+            sa.select(ImageRow).where(
+                sa.or_(ImageRow.id.in_(images), ImageRow.cluster_id.in_(clusters))
+            )
+        )
+    )
+
+
+def _whole(session: Session, store: ImageStore, image: ImageRow) -> bytes | None:
+    """The hash of the whole photo, None where it has neither a fingerprint nor a file."""
+    views = session.scalar(sa.select(FingerprintRow.views).filter_by(image_id=image.id))
+    if views is None and image.store_key:
+        with contextlib.suppress(OSError, Unreadable):
+            views, _ = fingerprint(open_photo(store.read(image.store_key))).packed
+    return views[:8] if views else None
+
+
+def _remember(session: Session, kind: str, value: str, whole: bytes | None, who: str) -> None:
+    if session.scalar(sa.select(ForgottenRow.id).filter_by(kind=kind, digest=value)) is None:
+        session.add(ForgottenRow(kind=kind, digest=value, whole=whole, who=who))
+        session.flush()
+
+
+def _delete_posts(session: Session, posts: Sequence[int]) -> None:
+    for column in (Sighting.post_id, PostHashtag.post_id, PostRow.id):
+        session.execute(
+            sa.delete(column.class_)
+            .where(column.in_(posts))
+            .execution_options(synchronize_session=False)
+        )
+
+
+def _delete_images(session: Session, images: Sequence[int]) -> None:
+    for table in OF_IMAGES:
+        _delete(session, table, table.image_id.in_(images))
+    either = sa.or_(ResemblanceRow.one_id.in_(images), ResemblanceRow.other_id.in_(images))
+    _delete(session, ResemblanceRow, either)
+    session.execute(
+        sa.update(Sighting)
+        .where(Sighting.image_id.in_(images))
+        .values(state="refused", reason=REASON, image_id=None)
+        .execution_options(synchronize_session=False)
+    )
+    _delete(session, ImageRow, ImageRow.id.in_(images))
+
+
+def _delete(session: Session, table: type, which: sa.ColumnElement[bool]) -> None:
+    session.execute(sa.delete(table).where(which).execution_options(synchronize_session=False))
+
+
+class Forgotten:
+    """What was taken down, to ask before anything is kept; it learns of what others take down."""
+
+    def __init__(self) -> None:
+        self._newest = 0
+        self._known: set[tuple[str, str]] = set()
+        self._wholes: list[int] = []
+
+    def catch_up(self, session: Session) -> None:
+        """Learn of what was taken down since."""
+        query = sa.select(ForgottenRow).where(ForgottenRow.id > self._newest)
+        for row in session.scalars(query.order_by(ForgottenRow.id)):
+            self._newest = row.id
+            self._known.add((row.kind, row.digest))
+            if row.whole:
+                self._wholes.append(int.from_bytes(row.whole, "little"))
+
+    def names(self, kind: str, values: Iterable[str | None]) -> bool:
+        """Whether one of VALUES, addresses or authors, was taken down."""
+        return bool(self._known) and any(
+            (kind, digest(value)) in self._known for value in values if value
+        )
+
+    def has_bytes(self, sha256: str) -> bool:
+        """Whether the file of SHA256 was taken down."""
+        return (IMAGE, sha256) in self._known
+
+    def is_image(self, sha256: str, fingerprint: Fingerprint) -> bool:
+        """Whether the photo of SHA256 was taken down, or one that it is a copy of."""
+        if self.has_bytes(sha256):
+            return True
+        wholes = np.array(self._wholes, np.uint64)
+        return bool((np.bitwise_count(wholes ^ fingerprint.views[0]) <= SAME).any())

@@ -1,0 +1,271 @@
+"""`catalogue import`: another catalogue's rows and images into this one, known ones once.
+
+Rows are known by what they are on the sites and by their bytes, not by their numbers. Each step is
+kept before the next; who is stopped in between repeats the command.
+"""
+
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from tqdm import tqdm
+
+from dataset.catalogue.crawl_tables import AskedHashtag, ForgottenRow
+from dataset.catalogue.forgetting import AUTHOR, URL, Forgotten, forget_bytes
+from dataset.catalogue.session import Sessions
+from dataset.catalogue.tables import (
+    Cluster,
+    CropRow,
+    Decision,
+    FingerprintRow,
+    Hashtag,
+    ImageRow,
+    KeptSplit,
+    Pose,
+    PostHashtag,
+    PostRow,
+    ResemblanceRow,
+    Search,
+    Sighting,
+)
+from dataset.catalogue.transfer import image_in, opened
+from dataset.duplicates.fingerprint import unpack
+from dataset.images import sha256_of
+from dataset.stores import ImageStore
+
+BATCH = 200
+# Rows of one image each, known by their other columns, which are copied as they are.
+OF_IMAGES = (FingerprintRow, Pose, CropRow, KeptSplit, Decision)
+
+
+@dataclass
+class Imported:
+    """What came: new images, posts and searches; `lost`: images whose file was not in the archive
+    or not what it should be, `forgotten`: those that were taken down here."""
+
+    images: int = 0
+    posts: int = 0
+    searches: int = 0
+    lost: int = 0
+    forgotten: int = 0
+
+
+def import_file(sessions: Sessions, store: ImageStore, file: Path) -> Imported:
+    """Merge what `export` wrote into FILE.
+
+    Raises:
+        BadInput, Failure: see `transfer.opened`; or the store can't be written.
+    """
+    done = Imported()
+    with opened(file) as (theirs, tar), store.in_use(), theirs() as source:
+        with sessions.begin() as session:
+            _forget(session, store, source)
+            done.searches = _copy_new(session, source, Search, ("site", "hashtag"))
+            _copy_new(session, source, AskedHashtag, ("site", "account", "hashtag", "asked"))
+        for images in _parts(source, ImageRow, "importing images"):
+            with sessions.begin() as session:
+                _merge_images(session, store, source, tar, images, done)
+        for posts in _parts(source, PostRow, "importing posts"):
+            with sessions.begin() as session:
+                _merge_posts(session, source, posts, done)
+        with sessions.begin() as session:
+            _merge_resemblances(session, source)
+    return done
+
+
+def _parts(source: Session, table: Any, name: str) -> Iterator[Sequence[Any]]:
+    last, total = 0, source.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+    with tqdm(total=total, desc=name, unit="", disable=None) as bar:
+        while rows := source.scalars(
+            sa.select(table).where(table.id > last).order_by(table.id).limit(BATCH)
+        ).all():
+            last = rows[-1].id
+            yield rows
+            bar.update(len(rows))
+            source.expunge_all()
+
+
+def _values(row: Any, *without: str) -> dict[str, Any]:
+    """The columns of ROW but those WITHOUT."""
+    return {c.name: getattr(row, c.name) for c in row.__table__.c if c.name not in without}
+
+
+def _copy_new(session: Session, source: Session, table: Any, names: tuple[str, ...]) -> int:
+    """Take rows of TABLE that are unlike all of ours in NAMES; returns how many."""
+    count = 0
+    for row in source.scalars(sa.select(table)):
+        known = {name: getattr(row, name) for name in names}
+        if session.scalar(sa.select(table.id).filter_by(**known)) is None:
+            session.add(table(**_values(row, "id", "worker_id")))
+            count += 1
+    session.flush()
+    return count
+
+
+def _forget(session: Session, store: ImageStore, source: Session) -> None:
+    """What was taken down there is taken down here."""
+    for row in source.scalars(sa.select(ForgottenRow)):
+        forget_bytes(session, store, row.digest)
+    _copy_new(session, source, ForgottenRow, ("kind", "digest"))
+
+
+def _merge_images(
+    session: Session,
+    store: ImageStore,
+    source: Session,
+    tar: tarfile.TarFile,
+    rows: Sequence[ImageRow],
+    done: Imported,
+) -> None:
+    forgotten = Forgotten()
+    forgotten.catch_up(session)
+    for row in rows:
+        mine = session.scalar(sa.select(ImageRow).filter_by(sha256=row.sha256))
+        if mine is None and _is_forgotten(source, row, forgotten):
+            done.forgotten += 1
+        elif mine is None or (mine.state != "stored" and row.state == "stored"):
+            _take_image(session, store, source, tar, row, mine, done)
+
+
+def _is_forgotten(source: Session, row: ImageRow, forgotten: Forgotten) -> bool:
+    looks = source.get(FingerprintRow, row.id)
+    if looks is None:
+        return forgotten.has_bytes(row.sha256)
+    return forgotten.is_image(row.sha256, unpack(looks.views, looks.looks))
+
+
+def _take_image(
+    session: Session,
+    store: ImageStore,
+    source: Session,
+    tar: tarfile.TarFile,
+    row: ImageRow,
+    mine: ImageRow | None,
+    done: Imported,
+) -> None:
+    if row.state == "stored":
+        key = str(row.store_key)
+        data = image_in(tar, key)
+        if data is None or sha256_of(data) != row.sha256 or not _is_key(key, row.sha256):
+            done.lost += 1
+            return
+        store.put(data, key)
+        done.images += 1
+    image = mine or ImageRow(sha256=row.sha256)
+    for name, value in _values(row, "id", "cluster_id").items():
+        setattr(image, name, value)
+    image.cluster_id = _cluster(session, source, row)
+    session.add(image)
+    session.flush()
+    for table in OF_IMAGES:
+        _copy_of_image(session, source, table, row.id, image.id)
+
+
+def _is_key(key: str, sha256: str) -> bool:
+    # What an archive says is no path of ours unless it is made of its digest.
+    extension = key.rpartition(".")[2]
+    return extension.isalnum() and key == ImageStore.key(sha256, extension)
+
+
+def _cluster(session: Session, source: Session, row: ImageRow) -> int | None:
+    """The cluster here of the images that are one with ROW there, or a new one."""
+    if row.cluster_id is None:
+        return None
+    same = source.scalars(sa.select(ImageRow.sha256).filter_by(cluster_id=row.cluster_id)).all()
+    known = session.scalar(
+        sa.select(sa.func.min(ImageRow.cluster_id)).where(ImageRow.sha256.in_(same))
+    )
+    if known is None:
+        cluster = Cluster()
+        session.add(cluster)
+        session.flush()
+        known = cluster.id
+    return known
+
+
+def _copy_of_image(session: Session, source: Session, table: Any, theirs: int, mine: int) -> None:
+    for row in source.scalars(sa.select(table).filter_by(image_id=theirs)):
+        values = _values(row, "id") | {"image_id": mine}
+        if "compared" in values:
+            values["compared"] = False
+        keys = {n: v for n, v in values.items() if table.__table__.c[n].primary_key}
+        known = sa.select(table).filter_by(**(keys or values))
+        if session.scalar(known) is None:
+            session.execute(sa.insert(table), [values])
+
+
+def _merge_posts(
+    session: Session, source: Session, rows: Sequence[PostRow], done: Imported
+) -> None:
+    forgotten = Forgotten()
+    forgotten.catch_up(session)
+    for row in rows:
+        if forgotten.names(AUTHOR, [row.author]) or forgotten.names(URL, [row.url]):
+            done.forgotten += 1
+            continue
+        mine = session.scalar(sa.select(PostRow).filter_by(site=row.site, site_id=row.site_id))
+        if mine is None:
+            mine = PostRow(**_values(row, "id"))
+            session.add(mine)
+            session.flush()
+            done.posts += 1
+        _merge_hashtags(session, source, row.id, mine.id)
+        _merge_sightings(session, source, row.id, mine.id)
+
+
+def _merge_hashtags(session: Session, source: Session, theirs: int, mine: int) -> None:
+    rows = source.execute(
+        sa.select(Hashtag.text, PostHashtag.source)
+        .join(PostHashtag, PostHashtag.hashtag_id == Hashtag.id)
+        .where(PostHashtag.post_id == theirs)
+    )
+    for text, kind in rows:
+        tag = session.scalar(sa.select(Hashtag).filter_by(text=text))
+        if tag is None:
+            tag = Hashtag(text=text)
+            session.add(tag)
+            session.flush()
+        session.merge(PostHashtag(post_id=mine, hashtag_id=tag.id, source=kind))
+
+
+def _merge_sightings(session: Session, source: Session, theirs: int, mine: int) -> None:
+    ours = {s.url: s for s in session.scalars(sa.select(Sighting).filter_by(post_id=mine))}
+    rows = source.execute(
+        sa.select(Sighting, ImageRow.sha256)
+        .outerjoin(ImageRow, ImageRow.id == Sighting.image_id)
+        .where(Sighting.post_id == theirs)
+        .order_by(Sighting.position)
+    )
+    for row, sha256 in rows:
+        image = session.scalar(sa.select(ImageRow.id).filter_by(sha256=sha256)) if sha256 else None
+        # An image that did not come is still to be fetched.
+        state = "wanted" if row.state == "stored" and image is None else row.state
+        known = ours.get(row.url)
+        if known is None:
+            values = _values(row, "id", "worker_id") | {"post_id": mine, "position": len(ours)}
+            known = ours[row.url] = Sighting(**values)
+            session.add(known)
+        elif known.state == "stored" or state == "wanted":
+            continue
+        known.state, known.reason, known.image_id = state, row.reason, image
+    session.flush()
+
+
+def _merge_resemblances(session: Session, source: Session) -> None:
+    numbers = {
+        theirs: session.scalar(sa.select(ImageRow.id).filter_by(sha256=sha256))
+        for theirs, sha256 in source.execute(sa.select(ImageRow.id, ImageRow.sha256))
+    }
+    for row in source.scalars(sa.select(ResemblanceRow)):
+        one, other = numbers.get(row.one_id), numbers.get(row.other_id)
+        if one is not None and other is not None and one != other:
+            low, high = min(one, other), max(one, other)
+            session.merge(
+                ResemblanceRow(
+                    one_id=low, other_id=high, mirrored=row.mirrored, likeness=row.likeness
+                )
+            )

@@ -1,0 +1,64 @@
+"""The end of a crawl: why the yield is what it is, on the terminal and as JSON; exit status."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataset.errors import Failure
+from dataset.images import write_atomically
+from dataset.text_table import table
+from scraper.report import GOOD_ENDS, HEAD, Missing, Tally, missing, reasons, rows
+from scraper.run import Crawled
+
+
+def conclude(crawled: Crawled, minimum: int, file: Path | None) -> None:
+    """Print what CRAWLED came to, and write it to FILE; labels are to have MINIMUM photos.
+
+    Raises:
+        Failure: not every search came to its end or its limit, or FILE can't be written.
+    """
+    tallies = [tally for work in crawled.works for tally in work.tallies]
+    lacking = [
+        missing(tag, size, minimum, crawled.seconds, tallies) for tag, size in crawled.sizes.items()
+    ]
+    if tallies:
+        click.echo(table(HEAD, rows(tallies)))
+    for line in (*reasons(tallies), *lacking):
+        click.echo(line)
+    if file:
+        _write(file, as_json(crawled, tallies, lacking))
+    _refuse_unfinished(crawled, tallies)
+
+
+def as_json(crawled: Crawled, tallies: list[Tally], lacking: list[Missing]) -> dict[str, Any]:
+    """The same for a program."""
+    return {
+        "searches": [
+            {**one.columns(), "refused": dict(one.refused), "skipped": dict(one.skipped)}
+            for one in tallies
+        ],
+        "labels": [asdict(one) for one in lacking],
+        "problems": [problem.message for work in crawled.works for problem in work.problems],
+        "ended": crawled.ended,
+        "seconds": round(crawled.seconds, 1),
+    }
+
+
+def _write(file: Path, value: dict[str, Any]) -> None:
+    try:
+        write_atomically(file, json.dumps(value, ensure_ascii=False, indent=2).encode())
+    except OSError as error:
+        raise Failure(f"--json {file} can't be written: {error.strerror}") from error
+
+
+def _refuse_unfinished(crawled: Crawled, tallies: list[Tally]) -> None:
+    if not crawled.ended:
+        raise Failure("stopped before the end; repeat the command to go on")
+    problems = [problem.message for work in crawled.works for problem in work.problems]
+    if problems:
+        raise Failure("\nError: ".join(problems))
+    if any(tally.ended not in GOOD_ENDS for tally in tallies):
+        raise Failure("not every search came to its end; repeat the command to go on")

@@ -1,0 +1,83 @@
+"""What became of photos, on its way into the catalogue: all that waits goes in one transaction.
+
+A thread of its own writes, so that a disk that takes its time holds up no download.
+"""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from dataset.catalogue import forgetting
+from dataset.catalogue.forgetting import Forgotten
+from dataset.catalogue.session import Sessions
+from dataset.duplicates.known import KnownPhotos
+from dataset.stores import ImageStore
+from scraper import frontier
+from scraper.fetching import Fetched, Refused
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    url: str
+    outcome: Fetched | Refused
+    done: "asyncio.Future[str | Refused]"
+
+
+class Keeper:
+    """Writes outcomes of photos; each is kept when its caller goes on."""
+
+    def __init__(self, sessions: Sessions, store: ImageStore, known: KnownPhotos) -> None:
+        self._sessions, self._store, self._known = sessions, store, known
+        self.forgotten = Forgotten()
+        self._waiting: list[_Waiting] = []
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
+        self._writing: asyncio.Task[None] | None = None
+
+    async def keep(self, url: str, outcome: Fetched | Refused) -> str | Refused:
+        """Keep OUTCOME of the photo URL: new, exact or near duplicate, or why it is refused.
+
+        Raises:
+            Failure: the catalogue can't be written.
+        """
+        loop = asyncio.get_running_loop()
+        mine = _Waiting(url, outcome, loop.create_future())
+        self._waiting.append(mine)
+        if self._writing is None or self._writing.done():
+            self._writing = loop.create_task(self._write_all(loop))
+        return await mine.done
+
+    async def _write_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        # What comes while one batch is written is the next, all of it together.
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            await self._write(loop, batch)
+
+    async def _write(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting]) -> None:
+        try:
+            kept = await loop.run_in_executor(self._writer, self._commit, batch)
+        except Exception as error:  # noqa: BLE001 - each that waits for it raises it
+            for one in batch:
+                one.done.set_exception(error)
+            return
+        for one, outcome in zip(batch, kept, strict=True):
+            one.done.set_result(outcome)
+
+    def _commit(self, batch: list[_Waiting]) -> list[str | Refused]:
+        with self._sessions.begin() as session:
+            self.forgotten.catch_up(session)
+            self._known.catch_up(session)
+            return [self._settle(session, one.url, one.outcome) for one in batch]
+
+    def _settle(self, session: Session, url: str, outcome: Fetched | Refused) -> str | Refused:
+        if isinstance(outcome, Fetched) and self._is_forgotten(outcome):
+            self._store.remove(outcome.store_key)
+            outcome = Refused(forgetting.REASON)
+        if isinstance(outcome, Fetched):
+            return frontier.store(session, url, outcome, self._known)
+        frontier.refuse(session, url, outcome)
+        return outcome
+
+    def _is_forgotten(self, fetched: Fetched) -> bool:
+        return self.forgotten.is_image(fetched.sha256, fetched.looks.fingerprint)

@@ -1,0 +1,130 @@
+"""One search: its pages in turn, each committed with the cursor behind it, and their photos."""
+
+from dataclasses import replace
+from enum import Enum
+
+from sqlalchemy.orm import Session
+
+from dataset.catalogue import leases
+from dataset.catalogue.forgetting import AUTHOR, REASON, URL, Forgotten
+from scraper import frontier, weekly
+from scraper.asking import read_page
+from scraper.download import Download
+from scraper.errors import CircleOfPages
+from scraper.paging import Paging
+from scraper.photos import fetch_wanted
+from scraper.report import Tally
+from scraper.spiders.base import Page
+from scraper.work import Work
+
+# Seconds until we look again at what other processes have in hand.
+LOOK_AGAIN = 1
+
+
+class Next(Enum):
+    """What a search needs next."""
+
+    PAGE = "a page"
+    WAIT = "what others have in hand"
+    FINISHED = "finished"
+    LIMIT = "limit"
+
+
+async def crawl_search(
+    work: Work, download: Download, tally: Tally, words: tuple[str, ...]
+) -> None:
+    """One search from where it stands to its end or the limit of the tag of WORDS.
+
+    Raises:
+        SiteRefused, LayoutChanged, CircleOfPages: it can't go on.
+    """
+    paging = Paging()
+    _begin(work, tally)
+    while True:
+        await fetch_wanted(work, download, tally, words)
+        with work.sessions.begin() as session:
+            needed, cursor = _next(session, work, tally, words)
+        if needed is Next.PAGE:
+            await turn_page(work, download, tally, cursor, paging)
+            if paging.circle:
+                await fetch_wanted(work, download, tally, words)
+                raise CircleOfPages(tally.hashtag, tally.pages)
+        elif needed is Next.WAIT:
+            await work.means.pace.stop.sleep(LOOK_AGAIN)
+        else:
+            before = needed is Next.FINISHED and not tally.pages
+            tally.ended = "finished before" if before else needed.value
+            return
+
+
+def _begin(work: Work, tally: Tally) -> None:
+    with work.sessions.begin() as session:
+        begun = leases.since(session, work.worker)
+        frontier.renew(session, work.site, tally.hashtag, begun, work.options.full)
+        if work.options.retry_failed:
+            frontier.retry_failed(session, work.site, tally.words)
+
+
+def _next(
+    session: Session, work: Work, tally: Tally, words: tuple[str, ...]
+) -> tuple[Next, str | None]:
+    """What the search needs next; a page, at the cursor beside it, is this worker's to turn."""
+    site = work.site
+    leases.free_dead(session, work.worker)
+    search = frontier.search_for(session, site, tally.hashtag)
+    room = frontier.room(session, site, words, work.options.max_images)
+    turned = work.options.max_pages is not None and tally.pages >= work.options.max_pages
+    if (room is not None and room <= 0) or (turned and search.state != "finished"):
+        frontier.let_go(search, work.worker)
+        return Next.LIMIT, None
+    busy = frontier.in_hand(session, site, tally.words)
+    if search.state == "finished":
+        return (Next.WAIT if busy else Next.FINISHED), None
+    full = room is not None and room <= frontier.in_hand(session, site, words)
+    if search.worker_id not in (None, work.worker) or full:
+        return Next.WAIT, None
+    weekly.claim(session, site, work.spider, tally.hashtag)
+    search.worker_id = work.worker
+    return Next.PAGE, search.cursor
+
+
+async def turn_page(
+    work: Work, download: Download, tally: Tally, cursor: str | None, paging: Paging
+) -> None:
+    """Ask for the page at CURSOR and commit its posts and the cursor behind it."""
+    page = paging.checked(await read_page(work.spider, download, tally.hashtag, cursor), cursor)
+    page = paging.not_older(page, work.options.since)
+    with work.sessions.begin() as session:
+        search = frontier.search_for(session, work.site, tally.hashtag)
+        if search.worker_id != work.worker or search.cursor != cursor:
+            # We were taken for dead, and another process went on.
+            return
+        work.means.keeper.forgotten.catch_up(session)
+        page = without_forgotten(page, work.means.keeper.forgotten)
+        if search.again and not work.spider.renews:
+            page = page if frontier.brings_new(session, search, page) else page.as_last()
+        frontier.save_page(session, search, page)
+        if paging.circle:
+            search.state = "failed"
+    tally.add(page)
+
+
+def without_forgotten(page: Page, forgotten: Forgotten) -> Page:
+    """PAGE without posts and photos that were taken down; they are counted as left out."""
+    posts = [
+        post
+        for post in page.posts
+        if not forgotten.names(AUTHOR, [post.author]) and not forgotten.names(URL, [post.url])
+    ]
+    kept = tuple(
+        replace(
+            post,
+            photos=tuple(
+                one for one in post.photos if not forgotten.names(URL, [one.url, *one.fallbacks])
+            ),
+        )
+        for post in posts
+    )
+    left_out = len(page.posts) - len(kept)
+    skipped = {**page.skipped, REASON: left_out} if left_out else page.skipped
+    return replace(page, posts=kept, skipped=skipped)

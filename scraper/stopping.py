@@ -1,0 +1,73 @@
+"""Ctrl-C: once finishes what is in flight, twice stops at once."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+ONCE = b"\nFinishing what is in flight; Ctrl-C again stops at once.\n"
+TWICE = b"\nStopped at once; repeat the command to go on.\n"
+# What shells make of a command that Ctrl-C ended.
+INTERRUPTED = 128 + signal.SIGINT
+
+
+class Stopped(Exception):  # noqa: N818 - reads as what happened
+    """Nothing new is begun, because somebody asked to stop."""
+
+
+class Stop:
+    """Whether somebody asked to stop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._event = asyncio.Event()
+
+    def ask(self) -> None:
+        """Stop: nothing new is begun from now on."""
+        self.asked = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    def check(self) -> None:
+        """Nothing, unless somebody asked to stop.
+
+        Raises:
+            Stopped: somebody did.
+        """
+        if self.asked:
+            raise Stopped
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait SECONDS.
+
+        Raises:
+            Stopped: somebody asked to stop meanwhile.
+        """
+        self._loop = asyncio.get_running_loop()
+        self.check()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._event.wait(), seconds)
+        self.check()
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Ask to stop at the first Ctrl-C or kill, and end the process at the second."""
+
+        def heard(_number: int, _frame: FrameType | None) -> None:
+            # Written past Python's own buffer, which may be in use.
+            os.write(2, TWICE if self.asked else ONCE)
+            if self.asked:
+                os._exit(INTERRUPTED)
+            self.ask()
+
+        before = {
+            number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

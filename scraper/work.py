@@ -1,0 +1,75 @@
+"""One crawl under way: what was asked for, what it has at hand, and what it came to."""
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dataset.catalogue.session import Sessions
+from dataset.errors import Failure
+from dataset.labels import Vocabulary
+from dataset.stores import ImageStore
+from scraper.keeping import Keeper
+from scraper.pace import Pace
+from scraper.report import Tally
+from scraper.settings import AT_ONCE, Manners
+from scraper.spiders.base import HashtagSpider, Photo
+
+# Photos under way: those that are asked for, and as many that are read, hashed and written.
+PLACES = 2 * AT_ONCE
+
+
+@dataclass(frozen=True)
+class CrawlOptions:
+    """What `crawl` was asked for.
+
+    `max_images`: stored images a tag and site, over all runs; `max_pages`: pages a search, of this
+    run; `since`: older posts are left out; `retry_failed`: photos refused for what may have passed
+    are asked for again; `full`: a search that was finished is looked through to its end again.
+    """
+
+    tags: tuple[str, ...]
+    catalogue: str
+    images: Path | str
+    manners: Manners
+    max_images: int | None = None
+    max_pages: int | None = None
+    since: datetime | None = None
+    retry_failed: bool = False
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Means:
+    """What all sites of a crawl share. `worker`: its number in the catalogue; `bar`: its photos."""
+
+    vocabulary: Vocabulary
+    sessions: Sessions
+    store: ImageStore
+    keeper: Keeper
+    worker: int
+    pace: Pace
+    bar: Any
+
+
+@dataclass
+class Work:
+    """A crawl of one site."""
+
+    options: CrawlOptions
+    site: str
+    spider: HashtagSpider
+    means: Means
+    tallies: list[Tally] = field(default_factory=list)
+    problems: list[Failure] = field(default_factory=list)
+    asked_again: dict[str, dict[str, Photo]] = field(default_factory=dict)
+    refused: bool = False
+
+    def __post_init__(self) -> None:
+        self.sessions, self.worker = self.means.sessions, self.means.worker
+        # A place is held until the commit: a kill loses no more photos that came.
+        self.places = asyncio.Semaphore(PLACES)
+        # Two tags may have a word in common: its search runs once at a time.
+        self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

@@ -1,0 +1,36 @@
+"""Catalogues of both kinds for tests that ask for a `backend`."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from dataset.catalogue.session import catalogue_url
+from tests.catalogues import URL_FILE
+
+# An address of a server where a test may make databases; .ci/run starts one.
+SERVER = "FASHION_TAGGER_TEST_POSTGRES"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Which database the catalogues below the test's folder are in: one for all of them."""
+    if request.param == "sqlite":
+        yield request.param
+        return
+    if SERVER not in os.environ:
+        pytest.skip(f"{SERVER} names no PostgreSQL server; .ci/run starts one")
+    server = catalogue_url(os.environ[SERVER])
+    name = f"test_{uuid.uuid4().hex}"
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    url = server.set(database=name).render_as_string(hide_password=False)
+    (tmp_path / URL_FILE).write_text(url, encoding="utf-8")
+    yield request.param
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()

@@ -1,0 +1,109 @@
+"""Each fault of the sample shop has its answer in the crawl: a reason, a wait, or an end."""
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from dataset.errors import BadInput
+from scraper.sample_shop.faults import PHOTO_FAULTS, faults_named
+from scraper.sample_shop.replies import Asked, html
+from scraper.sample_shop.server import ShopOptions, serve
+from tests.catalogues import rows
+from tests.scraper.crawling import class_folder, crawl
+
+REASONS = {
+    "server-error": "HTTP 500",
+    "stall": "timeout",
+    "slow-drip": "timeout",
+    "cut-off": "cut off",
+    "wrong-length": "broken or no image",
+    "wrong-type": None,
+    "page-for-photo": "broken or no image",
+    "broken-image": "broken or no image",
+    "huge-file": "too large",
+    "huge-image": "too many pixels",
+    "bomb-image": "too many pixels",
+    "gzip-bomb": "too large",
+    "polyglot": "photo and program in one",
+    "noai": "noai",
+    "private-redirect": "private address",
+    "redirect-loop": "too many redirects",
+    "changing-image": None,
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    return class_folder(folder, "кимоно", 2 * len(PHOTO_FAULTS), 0, (150, 200))
+
+
+def options(photos: Path, *faults: str) -> ShopOptions:
+    return ShopOptions(photos=photos, duplicates=0, double_tagged=0, faults=faults)
+
+
+def test_every_fault_of_photos_is_refused_for_its_reason_or_kept(
+    photos: Path, tmp_path: Path
+) -> None:
+    assert set(REASONS) == set(PHOTO_FAULTS)
+    with serve(options(photos, "photos")) as shop:
+        status, said = crawl(shop, tmp_path, "--tags", "кимоно", "--timeout", "3")
+        found = dict(rows(tmp_path, "SELECT url, reason FROM sightings"))
+        paths = sorted(shop.stock.by_path)
+    assert status == 0, said
+    assert "Traceback" not in said
+    by_path = {"/" + url.partition("img600x866/")[2]: reason for url, reason in found.items()}
+    names = list(PHOTO_FAULTS)
+    told = {names[n // 2]: by_path[path] for n, path in enumerate(paths) if n % 2}
+    assert told == REASONS
+    assert {by_path[path] for n, path in enumerate(paths) if n % 2 == 0} == {None}
+    refused = Counter(filter(None, REASONS.values()))
+    for reason, count in refused.items():
+        assert f"refused {count} photo" in said and reason in said
+    kept = rows(tmp_path, "SELECT count(*) FROM images WHERE state = 'stored'")
+    files = [path for path in (tmp_path / "images").rglob("*") if path.is_file()]
+    assert kept == [(len(files),)] == [(2 * len(names) - refused.total(),)]
+
+
+def test_a_host_that_is_busy_is_left_alone_as_long_as_it_says(photos: Path, tmp_path: Path) -> None:
+    with serve(options(photos, "rate-limit")) as shop:
+        began = time.monotonic()
+        status, said = crawl(shop, tmp_path, "--tags", "кимоно", "--max-images", "1")
+        asked = [n for target, n in shop.requests.items() if "catalogsearch" in target]
+    assert (status, asked) == (0, [2]), said
+    assert time.monotonic() - began >= 2
+    assert rows(tmp_path, "SELECT count(*) FROM pauses") == [(1,)]
+
+
+@pytest.mark.parametrize("fault", ["endless-pages", "repeating-pages"])
+def test_a_search_that_has_no_natural_end_says_so(photos: Path, tmp_path: Path, fault: str) -> None:
+    with serve(options(photos, fault)) as shop:
+        status, said = crawl(shop, tmp_path, "--tags", "кимоно")
+        pages = sum(n for target, n in shop.requests.items() if "catalogsearch" in target)
+    assert status == 1
+    assert said.count("circle of pages") == 2, said
+    assert pages < 10
+    assert rows(tmp_path, "SELECT count(*) FROM images") == [(2 * len(PHOTO_FAULTS),)]
+    assert rows(tmp_path, "SELECT state FROM searches") == [("failed",)]
+
+
+def test_a_page_that_may_not_be_learned_from_gives_no_photo(photos: Path, tmp_path: Path) -> None:
+    with serve(options(photos, "page-noai")) as shop:
+        status, said = crawl(shop, tmp_path, "--tags", "кимоно")
+        asked = [target for target in shop.requests if "/img" in target]
+    assert (status, asked) == (0, [])
+    assert f"refused {2 * len(PHOTO_FAULTS)} photos: noai" in said
+
+
+def test_what_is_no_fault_is_named() -> None:
+    with pytest.raises(BadInput, match="choose from photos"):
+        faults_named(["earthquake"], ())
+    with pytest.raises(BadInput, match="lamoda's do"):
+        faults_named(["endless-pages"], ("today",))
+
+
+def test_a_changed_layout_has_none_of_what_a_page_had() -> None:
+    changed = faults_named(["changed-layout"], ()).of_page(html("products"), Asked("/search"))
+    assert b"products" not in changed.body and changed.status == 200

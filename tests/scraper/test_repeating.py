@@ -1,0 +1,236 @@
+"""Later runs take what is new, go on where others were stopped, and ask again where told to."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dataset.catalogue import leases
+from dataset.catalogue.forgetting import forget
+from dataset.catalogue.session import open_catalogue
+from dataset.catalogue.tables import now
+from dataset.stores import ImageStore
+from scraper import frontier
+from scraper.sample_shop.replies import Asked, Reply, plain
+from scraper.sample_shop.server import SampleShop, ShopOptions, serve
+from scraper.spiders.base import Page, Photo, Post
+from tests.catalogues import rows
+from tests.scraper.crawling import class_folder, crawl
+
+
+@contextlib.contextmanager
+def open_shop(folder: Path, site: str = "lamoda", count: int = 5) -> Iterator[SampleShop]:
+    photos = class_folder(
+        folder / site, "кимоно", count, 0 if site == "lamoda" else 900, (120, 160)
+    )
+    with serve(ShopOptions(photos=photos, site=site, duplicates=0, double_tagged=0)) as shop:
+        yield shop
+
+
+def test_a_later_run_takes_what_is_new_and_fetches_nothing_twice(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as shop:
+        everything = shop.stock
+        shop.stock = replace(everything, items=everything.items[2:])
+        assert crawl(shop, tmp_path, "--tags", "кимоно")[0] == 0
+        shop.stock = everything
+        status, said = crawl(shop, tmp_path, "--tags", "кимоно")
+        asked = {target: times for target, times in shop.requests.items() if "/img" in target}
+    assert (status, len(asked), set(asked.values())) == (0, 5, {1}), said
+    assert rows(tmp_path, "SELECT count(*) FROM posts") == [(5,)]
+
+
+def page_of(*numbers: int, cursor: str | None = None) -> Page:
+    posts = (Post(str(n), "https://x.test", (Photo(f"https://x.test/{n}.jpg"),)) for n in numbers)
+    return Page(tuple(posts), cursor)
+
+
+def test_a_search_is_looked_at_again_until_nothing_new_comes(tmp_path: Path) -> None:
+    sessions = open_catalogue(str(tmp_path / "c.sqlite"))
+    with sessions.begin() as session:
+        search = frontier.search_for(session, "lamoda", "polo")
+        frontier.save_page(session, search, page_of(1, 2))
+        session.flush()
+        # What this very work has finished is not looked at again.
+        frontier.renew(session, "lamoda", "polo", now() - timedelta(minutes=1), full=False)
+        assert search.state == "finished"
+        frontier.renew(session, "lamoda", "polo", now() + timedelta(minutes=1), full=False)
+        assert (search.state, search.cursor, search.again) == ("open", None, True)
+        assert frontier.brings_new(session, search, page_of(2, 3))
+        assert frontier.brings_new(session, search, page_of())
+        assert not frontier.brings_new(session, search, page_of(2, 1))
+        # Known from another search is new to this one.
+        other = frontier.search_for(session, "lamoda", "dress")
+        assert frontier.brings_new(session, other, page_of(2, 1))
+
+
+def test_a_process_goes_on_with_the_work_of_one_that_was_stopped(tmp_path: Path) -> None:
+    sessions = open_catalogue(str(tmp_path / "c.sqlite"))
+    with sessions.begin() as session:
+        first = leases.sign_on(session)
+        begun = leases.since(session, first)
+        leases.sign_off(session, first, ended=False)
+    time.sleep(1.1)
+    with sessions.begin() as session:
+        second = leases.sign_on(session)
+        assert leases.since(session, second) == begun
+        leases.sign_off(session, second, ended=True)
+        third = leases.sign_on(session)
+        assert leases.since(session, third) > begun
+
+
+def test_failed_photos_are_asked_for_again_when_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_shop(tmp_path) as shop:
+        answer, broken = shop.reply, True
+
+        def reply(asked: Asked) -> Reply:
+            return plain("", 404) if broken and "/product" in asked.path else answer(asked)
+
+        monkeypatch.setattr(shop, "reply", reply)
+        # The shop has no sizes: all addresses of a photo end in 404.
+        monkeypatch.setattr("scraper.sample_shop.formats.lamoda.SIZES", ((1, 1),), raising=True)
+        crawl(shop, tmp_path, "--tags", "кимоно")
+        assert rows(tmp_path, "SELECT DISTINCT reason FROM sightings") == [("HTTP 404",)]
+        broken = False
+        status, said = crawl(shop, tmp_path, "--tags", "кимоно", "--retry-failed")
+    assert status == 0, said
+    assert rows(tmp_path, "SELECT count(*) FROM images WHERE state = 'stored'") == [(5,)]
+
+
+def test_a_restart_remembers_that_a_host_wants_to_be_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def reply(one: Asked) -> Reply:
+        asked.append(one.path)
+        busy = Reply(429, "text/plain", b"", {"Retry-After": "3600"})
+        return plain("") if one.path == "/robots.txt" else busy
+
+    with open_shop(tmp_path) as shop:
+        monkeypatch.setattr(shop, "reply", reply)
+        assert crawl(shop, tmp_path, "--tags", "кимоно")[0] == 1
+        assert len(asked) == 2
+        status, said = crawl(shop, tmp_path, "--tags", "кимоно")
+    assert (status, len(asked)) == (1, 2)
+    assert "asked to be left alone until" in said and "in about 60 minutes" in said
+
+
+def test_sites_are_crawled_side_by_side_and_told_in_json(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as one, open_shop(tmp_path, "wildberries", 3) as other:
+        address = [
+            text
+            for site, shop in (("lamoda", one), ("wildberries", other))
+            for text in ("--site-url", f"{site}={shop.url}", "--image-url", f"{site}={shop.url}")
+        ]
+        status, said = crawl(
+            one,
+            tmp_path,
+            *("wildberries", "--tags", "кимоно", "--json", "told.json", "--min-per-class", "10"),
+            address=address,
+        )
+    assert status == 0, said
+    told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
+    found = {(line["site"], line["posts"], line["new"], line["ended"]) for line in told["searches"]}
+    assert found == {("lamoda", 5, 5, "finished"), ("wildberries", 3, 3, "finished")}
+    (label,) = told["labels"]
+    assert (label["photos"], label["missing"], label["exhausted"]) == (8, 2, True)
+    assert "кимоно: 8 of 10 photos, 2 missing, which these sites do not have" in said
+
+
+def test_max_pages_is_a_limit(tmp_path: Path) -> None:
+    photos = class_folder(tmp_path / "photos", "кимоно", 3)
+    options = ShopOptions(photos=photos, duplicates=0, double_tagged=0, faults=("endless-pages",))
+    with serve(options) as shop:
+        status, said = crawl(shop, tmp_path, "--tags", "кимоно", "--max-pages", "2")
+        pages = [target for target in shop.requests if "catalogsearch" in target]
+    assert (status, len(pages)) == (0, 2), said
+    assert "limit" in said
+    assert rows(tmp_path, "SELECT state FROM searches") == [("open",)]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--site-url", "wildberries=http://127.0.0.1:9"), "wildberries is not crawled"),
+        (("wildberries", "--site-url", "http://127.0.0.1:9"), "say of which site"),
+        (("wildberries", "--check"), "--check asks one site"),
+        (("--contact", "two\nlines"), "--contact"),
+        (("--since", "yesterday"), "--since"),
+    ],
+)
+def test_what_can_not_be_meant_is_named(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    with open_shop(tmp_path, count=1) as shop:
+        address = () if "--site-url" in options else None
+        status, told = crawl(
+            shop, tmp_path, "--tags", "polo", *options, address=address or ("--max-pages", "1")
+        )
+    assert (status, said in told) == (2, True), told
+
+
+def test_old_posts_are_left_out() -> None:
+    from scraper.paging import OLDER, Paging
+
+    def dated(day: int) -> Post:
+        return Post(str(day), "https://x.test", (), posted=datetime(2026, 1, day))
+
+    since, paging = datetime(2026, 1, 15), Paging()
+    page = paging.not_older(Page((dated(20), dated(10), Post("x", "u", ())), "c"), since)
+    assert [post.site_id for post in page.posts] == ["20", "x"]
+    assert (page.skipped, page.next_cursor) == ({OLDER: 1}, "c")
+    assert paging.not_older(Page((dated(9),), "d"), since).next_cursor == "d"
+    assert paging.not_older(Page((dated(8),), "e"), since).next_cursor is None
+
+
+def test_what_was_forgotten_does_not_come_back(tmp_path: Path) -> None:
+    with open_shop(tmp_path, count=3) as shop:
+        crawl(shop, tmp_path, "--tags", "кимоно")
+        ((key, post),) = rows(
+            tmp_path,
+            "SELECT store_key, p.url FROM images i JOIN sightings s ON s.image_id = i.id"
+            " JOIN posts p ON p.id = s.post_id LIMIT 1",
+        )
+        sessions, store = (
+            open_catalogue(str(tmp_path / "c.sqlite")),
+            ImageStore(tmp_path / "images"),
+        )
+        forget(sessions, store, key, "me")
+        forget(sessions, store, post, "me")
+        # The same product under another number: its photo is known by its bytes.
+        item = next(item for item in shop.stock.items if item.sku.lower() in post)
+        again = replace(
+            item, sku="MP002XW00000", photos=(replace(item.photos[0], path="/M/P/X.jpg"),)
+        )
+        shop.stock = replace(shop.stock, items=(*shop.stock.items, again))
+        status, said = crawl(shop, tmp_path, "--tags", "кимоно", "--full")
+    assert status == 0, said
+    assert "left out 1 post: forgotten" in said and "refused 1 photo: forgotten" in said
+    assert rows(tmp_path, "SELECT count(*) FROM images") == [(2,)]
+    assert not (tmp_path / "images" / key).exists()
+
+
+def test_photos_whose_host_is_busy_for_long_stay_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_shop(tmp_path) as shop:
+        answer = shop.reply
+
+        def reply(asked: Asked) -> Reply:
+            busy = Reply(429, "text/plain", b"", {"Retry-After": "3600"})
+            return busy if "/img" in asked.path else answer(asked)
+
+        monkeypatch.setattr(shop, "reply", reply)
+        # Two tags find the same photos: neither waits for the other.
+        status, said = crawl(shop, tmp_path, "--tags", "кимоно,Кимоно")
+    assert (status, "asked to be left alone" in said) == (1, True), said
+    states = dict(rows(tmp_path, "SELECT state, count(*) FROM sightings GROUP BY state"))
+    assert states["wanted"] >= 1 and "stored" not in states
+    assert rows(tmp_path, "SELECT count(*) FROM sightings WHERE worker_id > 0") == [(0,)]

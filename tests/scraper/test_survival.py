@@ -1,0 +1,209 @@
+"""Crawls that are killed, doubled, stopped and starved end like one that was left alone."""
+
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dataset.catalogue.session import open_catalogue
+from scraper.sample_shop.replies import Asked, Reply
+from scraper.sample_shop.server import SampleShop, ShopOptions, serve
+from scraper.work import PLACES
+from tests.catalogues import rows
+from tests.scraper.crawling import class_folder, crawl, start
+
+POLOS = 40
+# What a catalogue holds but for numbers and times, which no two crawls share.
+CONTENTS = (
+    "SELECT site, hashtag, cursor, later, state, reason, total, pages, posts, worker_id, again"
+    " FROM searches",
+    "SELECT site, site_id, title, brand, price, currency, author, record FROM posts",
+    "SELECT sha256, phash, width, height, format, bytes, store_key, state, reason FROM images",
+    "SELECT site_id, position, fallbacks, key, s.state, s.reason, sha256, worker_id"
+    " FROM sightings s JOIN posts p ON p.id = post_id LEFT JOIN images i ON i.id = image_id",
+    "SELECT site_id, text, source FROM post_hashtags JOIN posts p ON p.id = post_id"
+    " JOIN hashtags h ON h.id = hashtag_id",
+    "SELECT sha256, views, looks, contrast, blur, text, compared FROM fingerprints"
+    " JOIN images i ON i.id = image_id",
+    "SELECT a.sha256, b.sha256 FROM images a JOIN images b ON b.cluster_id = a.cluster_id",
+    "SELECT count(*) FROM workers",
+)
+ALIKE = (
+    "SELECT a.sha256, b.sha256, likeness"
+    " FROM resemblances JOIN images a ON a.id = one_id JOIN images b ON b.id = other_id"
+)
+
+
+def contents(folder: Path) -> list[list]:
+    """All that matters of FOLDER's catalogue, and the files beside it."""
+    files = [str(p.relative_to(folder)) for p in folder.glob("images/**/*") if p.is_file()]
+    alike = [({one, other}, round(score, 4)) for one, other, score in rows(folder, ALIKE)]
+    found = [sorted(rows(folder, query), key=repr) for query in CONTENTS]
+    return [*found, sorted(alike, key=lambda pair: sorted(pair[0])), sorted(files)]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for label, first in (("polo", 0), ("dress", 500)):
+        class_folder(folder, label, POLOS if label == "polo" else 8, first, (150, 200))
+    return folder
+
+
+@pytest.fixture
+def shop(photos: Path) -> Iterator[SampleShop]:
+    with serve(ShopOptions(photos=photos, duplicates=0.2, double_tagged=0.1)) as shop:
+        yield shop
+
+
+@pytest.fixture(scope="module")
+def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list]:
+    """What a crawl that nobody disturbed leaves behind."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    with serve(ShopOptions(photos=photos, duplicates=0.2, double_tagged=0.1)) as shop:
+        status, said = crawl(shop, folder, "--tags", "polo,dress")
+    assert status == 0, said
+    return contents(folder)
+
+
+def photos_asked(shop: SampleShop) -> int:
+    return sum(times for target, times in shop.requests.items() if target.startswith("/img"))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened for a minute"
+        time.sleep(0.005)
+
+
+def kill(process: subprocess.Popen[str]) -> bool:
+    """Whether PROCESS was alive until now."""
+    alive = process.poll() is None
+    process.kill()
+    process.communicate()
+    return alive
+
+
+@pytest.mark.usefixtures("backend")
+def test_kills_at_random_moments_leave_no_trace(
+    shop: SampleShop, unbroken: list[list], tmp_path: Path
+) -> None:
+    dice, kills = random.Random(7), 0
+    for _ in range(4):
+        before = sum(shop.requests.values())
+        process = start(shop, tmp_path, "--tags", "polo,dress")
+        wait_for(lambda: sum(shop.requests.values()) > before or process.poll() is not None)  # noqa: B023
+        time.sleep(dice.uniform(0, 1.5))
+        kills += kill(process)
+    assert kills >= 2
+    half = tmp_path / "images" / ".part-half"
+    half.write_bytes(b"of a photo")
+    status, said = crawl(shop, tmp_path, "--tags", "polo,dress")
+    assert status == 0, said
+    assert contents(tmp_path) == unbroken
+    # What was in flight when the process died had not come yet.
+    again = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
+    assert again <= kills * (PLACES + 2)
+
+
+@pytest.mark.usefixtures("backend")
+def test_two_processes_share_the_work(
+    shop: SampleShop, unbroken: list[list], tmp_path: Path
+) -> None:
+    both = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert contents(tmp_path) == unbroken
+    twice = {target for target, times in shop.requests.items() if times > 1}
+    assert twice <= {"/robots.txt"}
+
+
+def test_one_of_two_that_dies_loses_what_it_had_in_hand(
+    shop: SampleShop, unbroken: list[list], tmp_path: Path
+) -> None:
+    both = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
+    wait_for(lambda: photos_asked(shop) > 5)
+    kill(both[0])
+    out, err = both[1].communicate(timeout=120)
+    assert both[1].returncode == 0, out + err
+    assert contents(tmp_path) == unbroken
+
+
+def test_ctrl_c_finishes_what_is_in_flight_and_a_second_one_stops_at_once(
+    shop: SampleShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, slow, came = shop.reply, 1.5, 0
+
+    def reply(asked: Asked) -> Reply:
+        nonlocal came
+        if asked.path.startswith("/img"):
+            came += 1
+            time.sleep(slow)
+        return answer(asked)
+
+    monkeypatch.setattr(shop, "reply", reply)
+    process = start(shop, tmp_path, "--tags", "polo")
+    wait_for(lambda: came > 0)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "repeat the command" in err) == (1, True)
+    # All that the shop sent is kept, and nothing is left in hand.
+    assert rows(tmp_path, "SELECT count(*) FROM images") == [(photos_asked(shop),)]
+    assert rows(tmp_path, "SELECT count(*) FROM sightings WHERE worker_id IS NOT NULL") == [(0,)]
+
+    slow, before = 30, came
+    process = start(shop, tmp_path, "--tags", "polo")
+    assert process.stderr is not None
+    wait_for(lambda: came > before)
+    process.send_signal(signal.SIGINT)
+    while "Finishing" not in process.stderr.readline():
+        assert process.poll() is None
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert time.monotonic() - asked < slow / 2
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(shop: SampleShop, tmp_path: Path) -> None:
+    crawl(shop, tmp_path, "--tags", "dress")
+    limit = (tmp_path / "c.sqlite").stat().st_size + 20_000
+    process = start(
+        shop,
+        tmp_path,
+        *("--tags", "polo"),
+        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "c.sqlite" in err and "make room" in err
+    assert "Traceback" not in out + err
+    with sqlite3.connect(tmp_path / "c.sqlite") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_a_damaged_catalogue_is_one_line(shop: SampleShop, tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    open_catalogue(str(path)).kw["bind"].dispose()
+    data = bytearray(path.read_bytes())
+    data[8192:-4096] = random.Random(1).randbytes(len(data) - 8192 - 4096)
+    path.write_bytes(data)
+    status, said = crawl(shop, tmp_path, "--tags", "polo")
+    assert status == 1
+    assert "damaged" in said and "Traceback" not in said
+    assert len(said.strip().splitlines()) == 1
+    assert path.read_bytes() == data
+
+
+def test_a_store_that_cannot_be_written_is_one_line(shop: SampleShop, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    status, said = crawl(shop, tmp_path, "--tags", "dress", "--images", "file/images")
+    assert status == 1
+    assert "--images" in said and len(said.strip().splitlines()) == 1
