@@ -11,6 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from dataset.catalogue.check_tables import Judgement
 from dataset.catalogue.crawl_tables import ForgottenRow
 from dataset.catalogue.session import Sessions, overwrite_journal
 from dataset.catalogue.tables import (
@@ -38,7 +39,7 @@ REASON = "forgotten"
 # Bits of a whole photo's hash in which a re-encoded or resized copy differs at most.
 SAME = 4
 # Tables with one image a row.
-OF_IMAGES = (Assignment, KeptSplit, CropRow, Pose, Decision, FingerprintRow, Separation)
+OF_IMAGES = (Assignment, KeptSplit, CropRow, Pose, Decision, FingerprintRow, Separation, Judgement)
 
 
 @dataclass(frozen=True)

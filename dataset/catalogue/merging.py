@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from tqdm import tqdm
 
+from dataset.catalogue.check_tables import Judgement
 from dataset.catalogue.crawl_tables import AskedHashtag, ForgottenRow
 from dataset.catalogue.forgetting import AUTHOR, URL, Forgotten, forget_bytes
 from dataset.catalogue.session import Sessions
@@ -39,7 +40,7 @@ from dataset.stores import ImageStore
 
 BATCH = 200
 # Rows of one image each, known by their other columns, which are copied as they are.
-OF_IMAGES = (FingerprintRow, Pose, CropRow, KeptSplit, Decision)
+OF_IMAGES = (FingerprintRow, Pose, CropRow, KeptSplit, Decision, Judgement)
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """The catalogue's tables as mapped classes; their history is in migrations/versions.
 
 Who writes which: the scraper searches, posts, hashtags, images and sightings; the dataset package
-clusters, fingerprints, decisions, splits and build runs; the model package training runs.
+clusters, fingerprints, decisions, splits and build runs; the model package training runs and
+judgements.
 """
 
 from datetime import datetime, timezone
