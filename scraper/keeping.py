@@ -68,7 +68,9 @@ class Keeper:
         with self._sessions.begin() as session:
             self.forgotten.catch_up(session)
             self._known.catch_up(session)
-            return [self._settle(session, one.url, one.outcome) for one in batch]
+            kept = [self._settle(session, one.url, one.outcome) for one in batch]
+        self._store.arrivals.drop(one.url for one in batch)
+        return kept
 
     def _settle(self, session: Session, url: str, outcome: Fetched | Refused) -> str | Refused:
         if isinstance(outcome, Fetched) and self._is_forgotten(outcome):

@@ -14,7 +14,7 @@ import pytest
 from dataset.catalogue.session import open_catalogue
 from scraper.sample_shop.replies import Asked, Reply
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
-from scraper.work import PLACES
+from scraper.settings import AT_ONCE
 from tests.catalogues import rows
 from tests.scraper.crawling import class_folder, crawl, start
 
@@ -110,7 +110,7 @@ def test_kills_at_random_moments_leave_no_trace(
     assert contents(tmp_path) == unbroken
     # What was in flight when the process died had not come yet.
     again = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
-    assert again <= kills * (PLACES + 2)
+    assert again <= kills * (AT_ONCE + 2)
 
 
 @pytest.mark.usefixtures("backend")
@@ -134,6 +134,25 @@ def test_one_of_two_that_dies_loses_what_it_had_in_hand(
     out, err = both[1].communicate(timeout=120)
     assert both[1].returncode == 0, out + err
     assert contents(tmp_path) == unbroken
+
+
+def test_what_came_before_a_kill_is_not_asked_for_again(
+    shop: SampleShop, unbroken: list[list], tmp_path: Path
+) -> None:
+    sessions = open_catalogue(str(tmp_path / "c.sqlite"))
+    process = start(shop, tmp_path, "--tags", "polo,dress")
+    wait_for(lambda: photos_asked(shop) > 3)
+    with sessions.begin():
+        # Nobody can commit: what comes stays where it came.
+        before = photos_asked(shop)
+        wait_for(lambda: photos_asked(shop) >= before + 8)
+        time.sleep(1)
+        kill(process)
+    assert list((tmp_path / "images").glob(".came-*"))
+    status, said = crawl(shop, tmp_path, "--tags", "polo,dress")
+    assert status == 0, said
+    assert contents(tmp_path) == unbroken
+    assert {n for target, n in shop.requests.items() if target.startswith("/img")} == {1}
 
 
 def test_ctrl_c_finishes_what_is_in_flight_and_a_second_one_stops_at_once(
