@@ -94,7 +94,8 @@ async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims
     """Fetch one photo and commit what became of it, as soon as there is a place."""
 
     async def get(address: str) -> Answer | Refused:
-        answer = await download(work.spider.image_request(address))
+        ask = replace(work.spider.image_request(address), of_stranger=True)
+        answer = await download(ask)
         return answer if isinstance(answer, Refused) else answer[1]
 
     async with work.places:
