@@ -31,6 +31,8 @@ class Keeper:
     def __init__(self, sessions: Sessions, store: ImageStore, known: KnownPhotos) -> None:
         self._sessions, self._store, self._known = sessions, store, known
         self.forgotten = Forgotten()
+        with sessions() as session:
+            self.forgotten.catch_up(session)
         self._waiting: list[_Waiting] = []
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
         self._writing: asyncio.Task[None] | None = None

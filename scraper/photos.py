@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
+from dataset.catalogue.forgetting import REASON, URL
 from scraper import claims, expired, frontier
 from scraper.download import Download
 from scraper.errors import SiteRefused
@@ -99,7 +100,11 @@ async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims
         return answer if isinstance(answer, Refused) else answer[1]
 
     async with work.places:
-        outcome = await fetch_image(get, (wanted.url, *wanted.fallbacks), work.means.store)
+        addresses = (wanted.url, *wanted.fallbacks)
+        if work.means.keeper.forgotten.names(URL, addresses):
+            await _keep(work, tally, wanted.url, Refused(REASON))
+            return
+        outcome = await fetch_image(get, addresses, work.means.store)
         if isinstance(outcome, Refused) and outcome.reason in GONE and wanted.key:
             fresh = await expired.photo_again(work.spider, download, wanted, work.asked_again)
             if fresh is not None:
