@@ -8,6 +8,8 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+# Photos are judged side by side already: more threads for one would only wait for each other.
+cv2.setNumThreads(1)
 # Photos are measured at most this long, in pixels; large letters on copies so many times smaller.
 LOOK, SMALLER = 384, (1, 2, 4)
 # One pixel in so many is looked at to guess which are the steepest.
