@@ -18,10 +18,14 @@ class BadInput(click.ClickException):
     exit_code = 2
 
 
+def plain(text: str) -> str:
+    """TEXT, in part a stranger's, in one line that no terminal obeys."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
 def printable(text: str) -> str:
     """TEXT of a stranger as it can stand in a message: one short line that no terminal obeys."""
-    line = "".join(sign if sign.isprintable() else "?" for sign in text[:LONGEST])
-    return line + "…" if len(text) > LONGEST else line
+    return plain(text[:LONGEST]) + ("…" if len(text) > LONGEST else "")
 
 
 def first_line(error: BaseException) -> str:

@@ -91,10 +91,13 @@ def letterbox(image: Image.Image, size: int) -> Image.Image:
     return ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS, color="white")
 
 
-def write_atomically(path: Path, data: bytes, aside_in: Path | None = None) -> None:
+def write_atomically(
+    path: Path, data: bytes, aside_in: Path | None = None, sync: bool = True
+) -> None:
     """Write DATA to PATH: aside, synced, then renamed, so that a half file never stands there.
 
-    ASIDE_IN: the folder, on the same disk, of the half file; PATH's own where it is None.
+    ASIDE_IN: the folder, on the same disk, of the half file; PATH's own where it is None. Without
+    SYNC only a power cut may leave a half file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=aside_in or path.parent, prefix=PART)
@@ -102,7 +105,8 @@ def write_atomically(path: Path, data: bytes, aside_in: Path | None = None) -> N
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         Path(aside).replace(path)
     except BaseException:
         Path(aside).unlink(missing_ok=True)

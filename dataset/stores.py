@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dataset.arrivals import Arrivals
 from dataset.errors import BadInput, Failure, first_line
 from dataset.images import PART, write_atomically
 
@@ -34,6 +35,20 @@ class ImageStore:
 
     def __str__(self) -> str:
         return str(self.root)
+
+    @cached_property
+    def arrivals(self) -> Arrivals:
+        """What came and is not in the catalogue yet."""
+        return Arrivals(self.root)
+
+    def receive(self, url: str, data: bytes) -> None:
+        """Have DATA at hand, which came for URL, until it is dropped from `arrivals`.
+
+        Raises:
+            Failure: the folder can't be written.
+        """
+        with self._explained():
+            self.arrivals.add(url, data)
 
     @staticmethod
     def key(sha256: str, extension: str) -> str:
@@ -134,6 +149,11 @@ class RemoteStore(ImageStore):
 
     def __str__(self) -> str:
         return self.url
+
+    @cached_property
+    def arrivals(self) -> Arrivals:
+        """None: what is not kept for good here would cost as much as the photo itself."""
+        return Arrivals(None)
 
     @cached_property
     def _place(self) -> tuple[Any, str]:

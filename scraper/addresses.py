@@ -6,6 +6,7 @@ that answers differently the second time (DNS rebinding) gains nothing.
 """
 
 import ipaddress
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,8 @@ from twisted.internet.error import DNSLookupError
 PRIVATE, SCHEME = "private address", "neither http nor https"
 # The settings that hold what the user allows: everything, or hosts with their ports.
 ALLOW_ALL, ALLOWED = "ALLOW_PRIVATE_HOSTS", "ALLOWED_HOSTS"
+# How Twisted names what it could not look up.
+LOOKED_UP = re.compile(r"hostname lookup: (\S+)\.(\s|$)")
 PORTS = {"http": 80, "https": 443}
 
 
@@ -102,4 +105,5 @@ class PublicResolver(CachingThreadedResolver):
 
 def is_private_failure(error: Exception) -> bool:
     """Whether ERROR, of a look-up, came of a name that stands for a private address."""
-    return any(name in f"{error} {error.__cause__}" for name in PublicResolver.private)
+    told = LOOKED_UP.search(f"{error} {error.__cause__}")
+    return told is not None and told[1] in PublicResolver.private

@@ -7,7 +7,7 @@ from functools import partial
 import click
 
 from dataset.catalogue.tables import OR
-from dataset.errors import Failure
+from dataset.errors import Failure, plain
 from dataset.text_table import table
 from scraper.asking import GO_ON, page_of, read_answer, read_page
 from scraper.credentials import hide
@@ -74,7 +74,7 @@ def check(spider: HashtagSpider, word: str, live: bool, manners: Manners) -> boo
 
 def _said(problem: Failure, spider: HashtagSpider) -> str:
     # There is nothing to go on with.
-    return hide(problem.message.replace(f"; {GO_ON}", ""), spider.secrets)
+    return plain(hide(problem.message.replace(f"; {GO_ON}", ""), spider.secrets))
 
 
 async def first_posts(

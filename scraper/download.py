@@ -1,5 +1,6 @@
 """Scrapy's downloader, lent to a coroutine: robots.txt, pace, retries, size caps."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ def run_side_by_side(
     pace = pace or Pace(Stop())
     named = [url for _, spider in jobs for url in spider.named]
     process = CrawlerProcess(crawl_settings(manners, named))
+    # Of a robots.txt that does not come it shows a traceback; what is asked next says why.
+    logging.getLogger("scrapy.downloadermiddlewares.robotstxt").setLevel(logging.CRITICAL)
     ends = [Ending() for _ in jobs]
     for (main, spider), end in zip(jobs, ends, strict=True):
         process.crawl(_Lender, main=main, secrets=spider.secrets, end=end, pace=pace)
@@ -97,6 +100,7 @@ class _Lender(scrapy.Spider):
         )
         # robots.txt speaks to crawlers of pages; who has an API's token has its terms instead.
         request.meta["dont_obey_robotstxt"] = "Authorization" in ask.headers
+        request.meta["dont_merge_cookies"] = ask.of_stranger
         try:
             response = await self.crawler.engine.download_async(request)
         except IgnoreRequest as error:
@@ -128,6 +132,10 @@ def _network_reason(error: Exception) -> str:
         return TOO_LARGE
     if "DataLoss" in name:
         return "cut off"
-    known = {"Resolve": "host not found", "Refused": "nothing listens there"}
+    known = {
+        "Resolve": "host not found",
+        "Refused": "nothing listens there",
+        "DownloadFailed": "no answer that can be read",
+    }
     said = next((said for part, said in known.items() if part in name), name)
     return f"no connection ({said})"

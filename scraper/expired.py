@@ -1,9 +1,9 @@
 """Photos whose signed addresses ran out: their post is asked for again, once."""
 
 from scraper.asking import page_of
+from scraper.claims import Wanted
 from scraper.download import Download
 from scraper.errors import LayoutChanged, SiteRefused
-from scraper.frontier import Wanted
 from scraper.spiders.base import HashtagSpider, Photo
 
 

@@ -63,9 +63,21 @@ async def fetch_image(
 ) -> Fetched | Refused:
     """Fetch the first of ADDRESSES that is there, check it and put it into STORE.
 
+    What came before its process died is not asked for again.
+
     Raises:
         Failure: the store can't be written.
     """
+    body: bytes | Refused | None = store.arrivals.find(addresses[0])
+    if body is None:
+        body = await _ask(download, addresses)
+    if isinstance(body, Refused):
+        return body
+    return await asyncio.to_thread(_keep, addresses[0], body, store)
+
+
+async def _ask(download: Download, addresses: Sequence[str]) -> bytes | Refused:
+    """The body that the first of ADDRESSES has that is there."""
     outcome: Answer | Refused = Refused("no address")
     for address in addresses:
         outcome = await download(address)
@@ -74,9 +86,7 @@ async def fetch_image(
             break
     if isinstance(outcome, Refused):
         return outcome
-    if refused := _refused_by_site(outcome):
-        return refused
-    return await asyncio.to_thread(_keep, outcome.body, store)
+    return _refused_by_site(outcome) or outcome.body
 
 
 def _refused_by_site(answer: Answer) -> Refused | None:
@@ -85,7 +95,8 @@ def _refused_by_site(answer: Answer) -> Refused | None:
     return Refused(consent.REASON) if consent.forbidden(answer.headers) else None
 
 
-def _keep(body: bytes, store: ImageStore) -> Fetched | Refused:
+def _keep(url: str, body: bytes, store: ImageStore) -> Fetched | Refused:
+    store.receive(url, body)
     with READERS:
         examined = examine(body)
     if isinstance(examined, Fetched):

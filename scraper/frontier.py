@@ -1,11 +1,9 @@
-"""What is still to do, kept in the catalogue: searches with their cursors, images still wanted.
+"""What is still to do and what was done, kept in the catalogue: searches, pages, photos.
 
 Each function is one step of a transaction that the caller commits: after a crash work is either
 done and marked, or neither.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -25,19 +23,9 @@ from dataset.catalogue.tables import (
 )
 from dataset.duplicates.known import KnownPhotos, cluster_of, keep_new
 from dataset.labels import normalise
-from scraper.fetching import FINAL, Fetched, Refused
+from scraper.fetching import Fetched, Refused
 from scraper.posts import save_posts
 from scraper.spiders.base import Page, Photo
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A photo to fetch: its address and what to ask when it is not there; its post, and its key."""
-
-    url: str
-    fallbacks: tuple[str, ...]
-    post: str
-    key: str | None
 
 
 def search_for(session: Session, site: str, hashtag: str) -> Search:
@@ -80,21 +68,6 @@ def brings_new(session: Session, search: Search, page: Page) -> bool:
     return not ids or (session.scalar(found) or 0) < len(ids)
 
 
-def retry_failed(session: Session, site: str, hashtags: Sequence[str]) -> int:
-    """Want photos again that were refused for what may have passed; returns how many."""
-    found = session.execute(
-        sa.update(Sighting)
-        .where(
-            Sighting.state == "refused",
-            Sighting.reason.not_in(FINAL),
-            _found_under(site, hashtags),
-        )
-        .values(state="wanted", reason=None, image_id=None)
-        .execution_options(synchronize_session=False)
-    )
-    return int(getattr(found, "rowcount", 0))
-
-
 def save_page(session: Session, search: Search, page: Page) -> None:
     """Keep PAGE's posts, their photos as wanted, and the cursor behind it."""
     save_posts(session, search, page.posts, page.reason)
@@ -114,99 +87,6 @@ def move(session: Session, url: str, photo: Photo) -> None:
         .where(Sighting.url == url, Sighting.state == "wanted")
         .values(url=photo.url, fallbacks="\n".join(photo.fallbacks))
         .execution_options(synchronize_session=False)
-    )
-
-
-def _found_under(site: str, hashtags: Sequence[str]) -> sa.ColumnElement[bool]:
-    """Whether a sighting is of a post of SITE that was found under one of HASHTAGS.
-
-    It is asked of each sighting in question, and not of all that were ever found.
-    """
-    return (
-        sa.exists()
-        .where(
-            PostRow.id == Sighting.post_id,
-            PostRow.site == site,
-            PostHashtag.post_id == PostRow.id,
-            PostHashtag.source == "search",
-            PostHashtag.hashtag_id == Hashtag.id,
-            Hashtag.text.in_([normalise(hashtag) for hashtag in hashtags]),
-        )
-        .correlate(Sighting)
-    )
-
-
-def claim(
-    session: Session, site: str, hashtags: Sequence[str], limit: int, worker: int
-) -> list[Wanted]:
-    """At most LIMIT photos of SITE's posts found under HASHTAGS, for WORKER alone to fetch."""
-    rows = session.execute(
-        sa.select(
-            Sighting.url,
-            sa.func.max(Sighting.fallbacks),
-            sa.func.min(PostRow.site_id),
-            sa.func.min(Sighting.key),
-        )
-        .join(PostRow, PostRow.id == Sighting.post_id)
-        .where(
-            Sighting.state == "wanted",
-            # A post that came later may show a photo that somebody is fetching.
-            Sighting.url.not_in(sa.select(Sighting.url).where(Sighting.worker_id > 0)),
-            _found_under(site, hashtags),
-        )
-        .group_by(Sighting.url)
-        .order_by(sa.func.min(Sighting.id))
-        .limit(limit)
-    )
-    found = [
-        Wanted(url, tuple(fallbacks.split("\n")) if fallbacks else (), post, key)
-        for url, fallbacks, post, key in rows
-    ]
-    session.execute(
-        sa.update(Sighting)
-        .where(Sighting.url.in_([one.url for one in found]), Sighting.state == "wanted")
-        .values(worker_id=worker)
-        .execution_options(synchronize_session=False)
-    )
-    return found
-
-
-def give_back(session: Session, urls: Sequence[str], worker: int) -> None:
-    """The photos at URLS that WORKER had in hand and did not fetch are anybody's again."""
-    session.execute(
-        sa.update(Sighting)
-        .where(Sighting.url.in_(urls), Sighting.worker_id == worker)
-        .values(worker_id=None)
-        .execution_options(synchronize_session=False)
-    )
-
-
-def in_hand(session: Session, site: str, hashtags: Sequence[str]) -> int:
-    """How many photos of SITE's posts found under HASHTAGS are being fetched by somebody."""
-    return (
-        session.scalar(
-            sa.select(sa.func.count(Sighting.url.distinct())).where(
-                Sighting.worker_id > 0,
-                _found_under(site, hashtags),
-            )
-        )
-        or 0
-    )
-
-
-def room(session: Session, site: str, words: Sequence[str], max_images: int | None) -> int | None:
-    """How many of MAX_IMAGES images the tag of WORDS still lacks; None where it may have any."""
-    if max_images is None:
-        return None
-    stored = (
-        sa.select(Sighting.image_id)
-        .where(Sighting.state == "stored", _found_under(site, words))
-        .distinct()
-        # More need not be counted.
-        .limit(max_images)
-    )
-    return max_images - (
-        session.scalar(sa.select(sa.func.count()).select_from(stored.subquery())) or 0
     )
 
 
@@ -272,9 +152,14 @@ def _columns(fetched: Fetched, cluster: int) -> dict[str, Any]:
 def _settle(
     session: Session, url: str, state: str, reason: str | None, image_id: int | None
 ) -> None:
-    session.execute(
+    settled = (
         sa.update(Sighting)
         .where(Sighting.url == url, Sighting.state == "wanted")
         .values(state=state, reason=reason, image_id=image_id, worker_id=None)
         .execution_options(synchronize_session=False)
     )
+    # Posts that came since may have another tag, which may have its images: see claims.py.
+    claimed = session.execute(settled.where(Sighting.worker_id > 0))
+    if not getattr(claimed, "rowcount", 0):
+        # We were taken for dead, and nobody has fetched it since.
+        session.execute(settled)

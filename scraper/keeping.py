@@ -31,6 +31,8 @@ class Keeper:
     def __init__(self, sessions: Sessions, store: ImageStore, known: KnownPhotos) -> None:
         self._sessions, self._store, self._known = sessions, store, known
         self.forgotten = Forgotten()
+        with sessions() as session:
+            self.forgotten.catch_up(session)
         self._waiting: list[_Waiting] = []
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
         self._writing: asyncio.Task[None] | None = None
@@ -68,7 +70,9 @@ class Keeper:
         with self._sessions.begin() as session:
             self.forgotten.catch_up(session)
             self._known.catch_up(session)
-            return [self._settle(session, one.url, one.outcome) for one in batch]
+            kept = [self._settle(session, one.url, one.outcome) for one in batch]
+        self._store.arrivals.drop(one.url for one in batch)
+        return kept
 
     def _settle(self, session: Session, url: str, outcome: Fetched | Refused) -> str | Refused:
         if isinstance(outcome, Fetched) and self._is_forgotten(outcome):

@@ -1,15 +1,19 @@
 """The photos that a search has found: claimed, fetched, committed."""
 
+from collections import deque
 from dataclasses import replace
 
-from scraper import expired, frontier
+from sqlalchemy.orm import Session
+
+from dataset.catalogue.forgetting import REASON, URL
+from scraper import claims, expired, frontier
 from scraper.download import Download
 from scraper.errors import SiteRefused
 from scraper.fetching import GONE, Fetched, Refused, fetch_image
 from scraper.gathering import all_of
 from scraper.report import Tally
 from scraper.spiders.base import Answer
-from scraper.work import Work
+from scraper.work import PLACES, Work
 
 BATCH = 32
 
@@ -22,37 +26,85 @@ async def fetch_wanted(
     Raises:
         SiteRefused: their host wants to be left alone for long.
     """
-    while batch := _claim(work, tally, words):
+    while (claimed := _Claimed(work, tally, words)).refill():
         try:
-            await all_of(fetch_one(work, download, tally, wanted) for wanted in batch)
+            await all_of(_fetch_some(work, download, tally, claimed) for _ in range(PLACES))
         except SiteRefused:
             # The host is busy: others may try later, and wait for nothing until then.
             with work.sessions.begin() as session:
-                frontier.give_back(session, [wanted.url for wanted in batch], work.worker)
+                claims.give_back(session, list(claimed.unsettled), work.worker)
             raise
 
 
-def _claim(work: Work, tally: Tally, words: tuple[str, ...]) -> list[frontier.Wanted]:
-    site = work.site
+class _Claimed:
+    """Photos that are claimed a batch at a time, for several to take in turn."""
+
+    def __init__(self, work: Work, tally: Tally, words: tuple[str, ...]) -> None:
+        self._work, self._tally, self._words = work, tally, words
+        self._waiting: deque[claims.Wanted] = deque()
+        self.unsettled: set[str] = set()
+        self.over = False
+
+    def refill(self) -> bool:
+        """Claim more; whether there were any."""
+        found = _claim(self._work, self._tally, self._words)
+        self._waiting += found
+        self.unsettled.update(one.url for one in found)
+        self.over = not found
+        return bool(found)
+
+    def take(self) -> claims.Wanted | None:
+        """The next one; None where there is none at the moment."""
+        if self.over or not (self._waiting or self.refill()):
+            return None
+        return self._waiting.popleft()
+
+
+async def _fetch_some(work: Work, download: Download, tally: Tally, claimed: _Claimed) -> None:
+    """Fetch what CLAIMED has, one after the other; a failure keeps all from going on."""
+    try:
+        while wanted := claimed.take():
+            await fetch_one(work, download, tally, wanted)
+            claimed.unsettled.discard(wanted.url)
+    except BaseException:
+        claimed.over = True
+        raise
+
+
+def rooms_of(session: Session, work: Work) -> list[claims.Room]:
+    """The room of each tag of WORK; none where they have no limit."""
+    most = work.options.max_images
+    if most is None:
+        return []
+    words = map(work.means.vocabulary.words_of, work.options.tags)
+    return [claims.room(session, work.site, one, most) for one in words]
+
+
+def _claim(work: Work, tally: Tally, words: tuple[str, ...]) -> list[claims.Wanted]:
     with work.sessions.begin() as session:
-        room = frontier.room(session, site, words, work.options.max_images)
-        if room is not None:
-            room -= frontier.in_hand(session, site, words)
-        limit = BATCH if room is None else min(BATCH, room)
-        if limit <= 0:
+        rooms, limit = rooms_of(session, work), BATCH
+        if work.options.max_images is not None:
+            mine = claims.room(session, work.site, words, work.options.max_images)
+            limit = max(0, min(BATCH, mine.left))
+        if not limit:
             return []
-        return frontier.claim(session, site, tally.words, limit, work.worker)
+        return claims.claim(session, work.site, tally.words, limit, work.worker, rooms)
 
 
-async def fetch_one(work: Work, download: Download, tally: Tally, wanted: frontier.Wanted) -> None:
+async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims.Wanted) -> None:
     """Fetch one photo and commit what became of it, as soon as there is a place."""
 
     async def get(address: str) -> Answer | Refused:
-        answer = await download(work.spider.image_request(address))
+        ask = replace(work.spider.image_request(address), of_stranger=True)
+        answer = await download(ask)
         return answer if isinstance(answer, Refused) else answer[1]
 
     async with work.places:
-        outcome = await fetch_image(get, (wanted.url, *wanted.fallbacks), work.means.store)
+        addresses = (wanted.url, *wanted.fallbacks)
+        if work.means.keeper.forgotten.names(URL, addresses):
+            await _keep(work, tally, wanted.url, Refused(REASON))
+            return
+        outcome = await fetch_image(get, addresses, work.means.store)
         if isinstance(outcome, Refused) and outcome.reason in GONE and wanted.key:
             fresh = await expired.photo_again(work.spider, download, wanted, work.asked_again)
             if fresh is not None:

@@ -33,10 +33,8 @@ def save_posts(
     )
     _save_hashtags(session, dict.fromkeys(tags))
     urls = [photo.url for post in posts for photo in post.photos]
-    known = _outcomes(session, urls)
-    if reason:
-        refused = {"state": "refused", "reason": reason}
-        known = dict.fromkeys(urls, refused) | known
+    refused = {"state": "refused", "reason": reason}
+    known = dict.fromkeys(urls, refused) if reason else _refusals(session, urls)
     for post in posts:
         _save_photos(rows[post.site_id], post, known)
     session.flush()
@@ -129,13 +127,16 @@ def _hashtag_ids(session: Session, texts: Sequence[str]) -> dict[str, int]:
     return ids | {tag.text: tag.id for tag in new}
 
 
-def _outcomes(session: Session, urls: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What the photos at URLS came to where any post, of whatever search, showed them before."""
+def _refusals(session: Session, urls: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Why photos at URLS were refused where any post, of whatever search, showed them before.
+
+    Those that were stored are taken when they are claimed, as long as the tag may have them.
+    """
     outcomes: dict[str, dict[str, Any]] = {}
     for part in _parts(urls):
         query = sa.select(Sighting.url, Sighting.state, Sighting.reason, Sighting.image_id)
         for url, state, reason, image_id in session.execute(
-            query.where(Sighting.url.in_(part), Sighting.state != "wanted")
+            query.where(Sighting.url.in_(part), Sighting.state == "refused")
         ):
             outcomes[url] = {"state": state, "reason": reason, "image_id": image_id}
     return outcomes

@@ -17,6 +17,8 @@ from scraper.errors import LayoutChanged
 LARGEST_PAGE = 10_000_000
 # One half of a pair is no letter: neither SQLite nor a file takes it.
 HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+# What a terminal obeys, and nobody writes.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Nor does PostgreSQL take a NUL; an even number of backslashes before it is no escape of it.
 NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
@@ -90,8 +92,8 @@ def by_key(value: object, key: str) -> dict[str, dict[str, Any]]:
 
 
 def text(value: object) -> str | None:
-    """VALUE with single spaces, None where it is no text or blank."""
-    return " ".join(value.split()) or None if isinstance(value, str) else None
+    """VALUE with single spaces and no control characters, None where it is no text or blank."""
+    return " ".join(CONTROL.sub(" ", value).split()) or None if isinstance(value, str) else None
 
 
 def number(value: object) -> int | None:
@@ -109,7 +111,9 @@ def web_address(value: object) -> str | None:
         good = bool(urlsplit(value).hostname) and urlsplit(value).port != 0
     except ValueError:
         return None
-    return value if good and not re.search(r"\s", value) and len(value) < 4000 else None
+    # No space, and nothing that a terminal obeys.
+    fits = value.isprintable() and " " not in value and len(value) < 4000
+    return value if good and fits else None
 
 
 def with_query(url: str, **changed: str) -> str:

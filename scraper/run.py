@@ -21,7 +21,7 @@ from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.stats import label_size
 from dataset.catalogue.tables import OR
 from dataset.duplicates.known import KnownPhotos
-from dataset.errors import Failure
+from dataset.errors import Failure, plain
 from dataset.labels import Vocabulary
 from dataset.stores import open_store
 from scraper import frontier
@@ -71,6 +71,9 @@ def crawl(
         sizes = _sizes(means, options.tags)
         with means.sessions.begin() as session:
             leases.sign_off(session, means.worker, ended)
+            if ended and not leases.alive(session):
+                # What nobody came to want again.
+                means.store.arrivals.clear()
     return Crawled(works, ended, sizes, time.monotonic() - began)
 
 
@@ -153,7 +156,7 @@ async def cost_shown(work: Work, download: Download) -> bool:
     try:
         counts = await estimate(work.spider, download, [OR.join(group) for group in groups])
     except (SiteRefused, LayoutChanged) as problem:
-        work.problems.append(Failure(hide(problem.message, work.spider.secrets)))
+        work.problems.append(Failure(plain(hide(problem.message, work.spider.secrets))))
         return False
     click.echo(show_estimate(work.spider, counts))
     return True
@@ -168,7 +171,7 @@ async def set_up(work: Work, download: Download) -> None:
 
 
 def _fail(work: Work, tally: Tally, problem: Failure) -> None:
-    message = hide(problem.message, work.spider.secrets)
+    message = plain(hide(problem.message, work.spider.secrets))
     work.problems.append(Failure(message))
     reasons = {
         LayoutChanged: "layout changed",

@@ -7,12 +7,12 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue import leases
 from dataset.catalogue.forgetting import AUTHOR, REASON, URL, Forgotten
-from scraper import frontier, weekly
+from scraper import claims, frontier, weekly
 from scraper.asking import read_page
 from scraper.download import Download
 from scraper.errors import CircleOfPages
 from scraper.paging import Paging
-from scraper.photos import fetch_wanted
+from scraper.photos import fetch_wanted, rooms_of
 from scraper.report import Tally
 from scraper.spiders.base import Page
 from scraper.work import Work
@@ -25,6 +25,7 @@ class Next(Enum):
     """What a search needs next."""
 
     PAGE = "a page"
+    PHOTOS = "photos that another process has let go"
     WAIT = "what others have in hand"
     FINISHED = "finished"
     LIMIT = "limit"
@@ -51,7 +52,7 @@ async def crawl_search(
                 raise CircleOfPages(tally.hashtag, tally.pages)
         elif needed is Next.WAIT:
             await work.means.pace.stop.sleep(LOOK_AGAIN)
-        else:
+        elif needed is not Next.PHOTOS:
             before = needed is Next.FINISHED and not tally.pages
             tally.ended = "finished before" if before else needed.value
             return
@@ -62,7 +63,7 @@ def _begin(work: Work, tally: Tally) -> None:
         begun = leases.since(session, work.worker)
         frontier.renew(session, work.site, tally.hashtag, begun, work.options.full)
         if work.options.retry_failed:
-            frontier.retry_failed(session, work.site, tally.words)
+            claims.retry_failed(session, work.site, tally.words)
 
 
 def _next(
@@ -72,20 +73,35 @@ def _next(
     site = work.site
     leases.free_dead(session, work.worker)
     search = frontier.search_for(session, site, tally.hashtag)
-    room = frontier.room(session, site, words, work.options.max_images)
+    most = work.options.max_images
+    full = most is not None and claims.stored(session, site, words, most) >= most
     turned = work.options.max_pages is not None and tally.pages >= work.options.max_pages
-    if (room is not None and room <= 0) or (turned and search.state != "finished"):
+    if full or (turned and search.state != "finished"):
         frontier.let_go(search, work.worker)
         return Next.LIMIT, None
-    busy = frontier.in_hand(session, site, tally.words)
     if search.state == "finished":
-        return (Next.WAIT if busy else Next.FINISHED), None
-    full = room is not None and room <= frontier.in_hand(session, site, words)
-    if search.worker_id not in (None, work.worker) or full:
+        return _behind_the_last_page(session, work, tally), None
+    held_up = most is not None and claims.room(session, site, words, most).left <= 0
+    if search.worker_id not in (None, work.worker) or held_up:
         return Next.WAIT, None
     weekly.claim(session, site, work.spider, tally.hashtag)
     search.worker_id = work.worker
     return Next.PAGE, search.cursor
+
+
+def _behind_the_last_page(session: Session, work: Work, tally: Tally) -> Next:
+    """What a search needs whose pages were all turned."""
+    site, words = work.site, tally.words
+    if claims.in_hand(session, site, words):
+        return Next.WAIT
+    if not claims.are_wanted(session, site, words):
+        return Next.FINISHED
+    if claims.are_wanted(session, site, words, rooms_of(session, work)):
+        return Next.PHOTOS
+    # They are another tag's, too, which is full, or will be with what is in hand.
+    tags = (work.means.vocabulary.words_of(tag) for tag in work.options.tags)
+    busy = any(claims.in_hand(session, site, words) for words in tags)
+    return Next.WAIT if busy else Next.LIMIT
 
 
 async def turn_page(

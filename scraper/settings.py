@@ -6,6 +6,7 @@ from typing import Any
 
 from scraper.addresses import ALLOW_ALL, ALLOWED, PublicOnly, PublicResolver
 from scraper.fetching import LARGEST_BYTES
+from scraper.heads import BoundedHeads
 
 AT_ONCE = 8
 PROGRAM = "fashion-tagger/0.1"
@@ -34,6 +35,8 @@ def user_agent(contact: str | None) -> str:
 def crawl_settings(manners: Manners, allowed: Sequence[str] = ()) -> dict[str, Any]:
     """Settings of one crawl. ALLOWED: addresses that the user named, and that may be private."""
     return {
+        # What strangers send before a photo may be huge, too.
+        "DOWNLOAD_HANDLERS": dict.fromkeys(("http", "https"), BoundedHeads),
         # Strangers' links must not lead into the user's own network.
         "DNS_RESOLVER": PublicResolver,
         "DOWNLOADER_MIDDLEWARES": {PublicOnly: 50},

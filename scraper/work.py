@@ -69,7 +69,7 @@ class Work:
 
     def __post_init__(self) -> None:
         self.sessions, self.worker = self.means.sessions, self.means.worker
-        # A place is held until the commit: a kill loses no more photos that came.
+        # A place is held until the commit: a power cut loses no more photos that came.
         self.places = asyncio.Semaphore(PLACES)
         # Two tags may have a word in common: its search runs once at a time.
         self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

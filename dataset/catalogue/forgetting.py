@@ -76,6 +76,8 @@ def forget(sessions: Sessions, store: ImageStore, what: str, who: str) -> Forgot
                 store.remove(image.store_key)
         _delete_posts(session, posts)
         _delete_images(session, [image.id for image in copies])
+    # It may have come again, and not be in the catalogue yet; a crawl at work knows of it.
+    store.arrivals.clear()
     overwrite_journal(sessions)
     return Forgot(len(posts), len(copies))
 

@@ -215,7 +215,7 @@ def _merge_posts(
             session.flush()
             done.posts += 1
         _merge_hashtags(session, source, row.id, mine.id)
-        _merge_sightings(session, source, row.id, mine.id)
+        _merge_sightings(session, source, row.id, mine.id, forgotten)
 
 
 def _merge_hashtags(session: Session, source: Session, theirs: int, mine: int) -> None:
@@ -233,7 +233,9 @@ def _merge_hashtags(session: Session, source: Session, theirs: int, mine: int) -
         session.merge(PostHashtag(post_id=mine, hashtag_id=tag.id, source=kind))
 
 
-def _merge_sightings(session: Session, source: Session, theirs: int, mine: int) -> None:
+def _merge_sightings(
+    session: Session, source: Session, theirs: int, mine: int, forgotten: Forgotten
+) -> None:
     ours = {s.url: s for s in session.scalars(sa.select(Sighting).filter_by(post_id=mine))}
     rows = source.execute(
         sa.select(Sighting, ImageRow.sha256)
@@ -242,6 +244,8 @@ def _merge_sightings(session: Session, source: Session, theirs: int, mine: int) 
         .order_by(Sighting.position)
     )
     for row, sha256 in rows:
+        if forgotten.names(URL, [row.url, *row.fallbacks.split("\n")]):
+            continue
         image = session.scalar(sa.select(ImageRow.id).filter_by(sha256=sha256)) if sha256 else None
         # An image that did not come is still to be fetched.
         state = "wanted" if row.state == "stored" and image is None else row.state

@@ -15,7 +15,7 @@ from dataset.duplicates.fingerprint import VIEWS, Fingerprint, fingerprint, unpa
 from dataset.duplicates.likeness import FOLD, POSSIBLE, likeness
 from dataset.duplicates.nearest import HashIndex
 from dataset.duplicates.search import near_one
-from dataset.quality import Quality, measure
+from dataset.quality import Quality
 
 # Pixels a side that are enough to look at a photo: a JPEG is decoded that small, which changes at
 # most 2 bits of a hash (benchmarks/crawl.py hashes).
@@ -35,7 +35,8 @@ class Looks:
 
 def look(image: Image.Image) -> Looks:
     """The looks of IMAGE, RGB."""
-    return Looks(fingerprint(image), measure(image))
+    small = quality.at_most(image, quality.LOOK)
+    return Looks(fingerprint(small), quality.measure_small(small))
 
 
 def row_of(image: int, looks: Looks) -> dict[str, object]:

@@ -68,11 +68,12 @@ class Page:
 
 @dataclass(frozen=True)
 class Ask:
-    """A request to make."""
+    """A request to make. `of_stranger`: no cookie is kept or sent."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     cookies: Mapping[str, str] = field(default_factory=dict)
+    of_stranger: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,6 @@ import contextlib
 import io
 import json
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +18,7 @@ from dataset.images import sha256_of
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from tests.catalogues import rows
 from tests.dataset.filling import photo_bytes
-from tests.scraper.crawling import DOOR, class_folder, crawl
+from tests.scraper.crawling import class_folder, crawl, run
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "lamoda"
 POLOS, DRESSES = 70, 6
@@ -112,12 +110,6 @@ def site(answers: dict[str, tuple[int, dict[str, str], bytes]]) -> Iterator[tupl
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}", asked
         server.shutdown()
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, DOOR, *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
 
 
 def test_a_changed_layout_ends_in_failure_and_the_next_run_asks_again(tmp_path: Path) -> None:

@@ -217,6 +217,21 @@ def test_what_was_forgotten_does_not_come_back(tmp_path: Path) -> None:
     assert not (tmp_path / "images" / key).exists()
 
 
+def test_an_address_that_was_taken_down_before_it_was_fetched_is_not_asked_for(
+    tmp_path: Path,
+) -> None:
+    with open_shop(tmp_path, count=4) as shop:
+        crawl(shop, tmp_path, "--tags", "кимоно", "--max-images", "1")
+        ((url,), *_) = rows(tmp_path, "SELECT url FROM sightings WHERE state = 'wanted'")
+        sessions = open_catalogue(str(tmp_path / "c.sqlite"))
+        forget(sessions, ImageStore(tmp_path / "images"), url, "me")
+        status, said = crawl(shop, tmp_path, "--tags", "кимоно")
+        asked = [target for target in shop.requests if url.endswith(target)]
+    assert (status, asked) == (0, []), said
+    assert "refused 1 photo: forgotten" in said
+    assert rows(tmp_path, "SELECT count(*) FROM images") == [(3,)]
+
+
 def test_photos_whose_host_is_busy_for_long_stay_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

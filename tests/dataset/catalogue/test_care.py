@@ -165,6 +165,21 @@ def test_two_catalogues_are_merged_and_what_was_taken_down_stays_so(
     assert verify(filling.sessions, filling.store).good
 
 
+def test_an_address_that_was_taken_down_comes_with_no_import(
+    filling: Filling, tmp_path: Path
+) -> None:
+    file = tmp_path / "all.tar"
+    export(filling.sessions, filling.store, file)
+    (tmp_path / "two").mkdir()
+    other = Filling(tmp_path / "two")
+    with filling.sessions() as session:
+        url = session.scalar(sa.select(Sighting.url).order_by(Sighting.id))
+    forget(other.sessions, other.store, str(url), "me")
+    import_file(other.sessions, other.store, file)
+    assert count(other, Sighting, url=url) == 0
+    assert count(other, Sighting) == count(filling, Sighting) - 1
+
+
 def test_a_damaged_archive_is_named_and_a_lost_photo_is_wanted(
     filling: Filling, tmp_path: Path
 ) -> None:

@@ -1,0 +1,136 @@
+"""A site that means harm: what it sends is refused for its reason, and reaches nobody."""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+
+from scraper.fetching import Fetched, examine
+from scraper.polyglots import is_polyglot
+from tests.catalogues import rows
+from tests.dataset.filling import photo_bytes
+from tests.scraper.crawling import run
+
+TOKEN = "a-token-that-nobody-may-see"
+ESCAPES = "\x1b]0;title\x07\x1b[2J"
+OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n"
+
+
+def with_length(body: bytes, *headers: bytes) -> bytes:
+    return OK % len(body) + b"".join(headers) + b"\r\n" + body
+
+
+def endless_head(peer: socket.socket) -> None:
+    peer.sendall(b"HTTP/1.1 200 OK\r\n")
+    for number in range(100_000):
+        peer.sendall(b"X-%d: " % number + b"y" * 1000 + b"\r\n")
+
+
+def endless_preludes(peer: socket.socket) -> None:
+    for _ in range(100_000):
+        peer.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def drip(peer: socket.socket) -> None:
+    peer.sendall(OK % 1000 + b"\r\n")
+    for _ in range(100):
+        peer.sendall(b"x")
+        time.sleep(0.1)
+
+
+def cookies(peer: socket.socket) -> None:
+    flood = (b"Set-Cookie: c%d=%s\r\n" % (number, b"v" * 50) for number in range(1000))
+    peer.sendall(with_length(photo_bytes(1, (100, 100)), *flood))
+
+
+ANSWERS: dict[str, Callable[[socket.socket], None]] = {
+    "endless-head": endless_head,
+    "endless-preludes": endless_preludes,
+    "drip": drip,
+    "cookies": cookies,
+    "cookies-again": cookies,
+}
+REASONS = {
+    "endless-head": "no connection (no answer that can be read)",
+    "endless-preludes": "no connection (no answer that can be read)",
+    "drip": "timeout",
+    "cookies": None,
+    "cookies-again": None,
+    "inside": "private address",
+}
+
+
+@contextmanager
+def site() -> Iterator[tuple[str, list[str]]]:
+    """The site's address, and every request as it came."""
+    asked: list[str] = []
+    door = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{door.getsockname()[1]}"
+
+    def answer(peer: socket.socket) -> None:
+        with suppress(OSError), peer:
+            request = peer.recv(100_000).decode("latin-1")
+            asked.append(request)
+            path = request.split(" ")[1]
+            if photo := ANSWERS.get(path.strip("/")):
+                photo(peer)
+            else:
+                peer.sendall(with_length(_page(path, url)))
+
+    def open_up() -> None:
+        with suppress(OSError):
+            while True:
+                Thread(target=answer, args=(door.accept()[0],), daemon=True).start()
+
+    Thread(target=open_up, daemon=True).start()
+    with door:
+        yield url, asked
+
+
+def _page(path: str, url: str) -> bytes:
+    if "ig_hashtag_search" in path:
+        return json.dumps({"data": [{"id": "1"}]}).encode()
+    if "top_media" in path:
+        return json.dumps({"data": [f"{ESCAPES} {TOKEN} %s {{0}}"]}).encode()
+    # A name that stands for this machine, and is a part of many a sentence.
+    photos = [*(f"{url}/{name}" for name in ANSWERS), "http://0:9/inside"]
+    records = [
+        {"id": str(n), "media_type": "IMAGE", "media_url": photo, "caption": f"{ESCAPES} ../../x"}
+        for n, photo in enumerate(photos)
+    ]
+    return json.dumps({"data": records}).encode()
+
+
+def test_a_crawl_of_a_hostile_site(tmp_path: Path) -> None:
+    secrets = {"INSTAGRAM_TOKEN": TOKEN, "INSTAGRAM_USER": "17841400000000000"}
+    keys = tmp_path / "keys.env"
+    keys.write_text("".join(f"{name}={value}\n" for name, value in secrets.items()))
+    keys.chmod(0o600)
+    with site() as (url, asked):
+        done = run(
+            tmp_path,
+            *("crawl", "instagram", "--tags", "polo", "--site-url", url, "--timeout", "2"),
+            *("--credentials", "keys.env", "--catalogue", "c.sqlite"),
+        )
+    assert done.returncode == 1 and "layout changed" in done.stderr
+    said = done.stdout + done.stderr
+    assert "\x1b" not in said and "\x07" not in said and "Traceback" not in said
+    found = rows(tmp_path, "SELECT url, reason FROM sightings")
+    assert {address.rpartition("/")[2]: reason for address, reason in found} == REASONS
+    assert rows(tmp_path, "SELECT DISTINCT title FROM posts") == [("]0;title [2J ../../x",)]
+    assert not any("cookie:" in request.lower() for request in asked)
+    keys.unlink()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert TOKEN not in said and not any(TOKEN.encode() in path.read_bytes() for path in files)
+
+
+def test_a_photo_that_is_a_script_as_well_is_one_by_its_first_bytes() -> None:
+    assert is_polyglot(b"GIF89a/*" + b"\0" * 50 + b"*/=1;alert(1)")
+    assert is_polyglot(b"GIF89a= '" + b"\0" * 50)
+    assert is_polyglot(b"\xff\xd8\xff\xe0/*" + photo_bytes(1)[6:])
+    assert is_polyglot(photo_bytes(1) + b"#!/bin/sh\n")
+    assert not is_polyglot(b"GIF89a=\x01" + b"\0" * 50)
+    assert isinstance(examine(photo_bytes(1)), Fetched)
