@@ -199,7 +199,7 @@ class ResemblanceRow(Base):
     one_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     other_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     mirrored: Mapped[bool]
-    likeness: Mapped[float] = mapped_column(Float)
+    likeness: Mapped[float] = mapped_column(Float, index=True)
 
 
 class Separation(Base):
@@ -238,7 +238,7 @@ class CropRow(Base):
     zone: Mapped[str] = mapped_column(primary_key=True, default="")
     outcome: Mapped[str]
     reason: Mapped[str]
-    score: Mapped[float] = mapped_column(Float)
+    score: Mapped[float] = mapped_column(Float, index=True)
     left: Mapped[float] = mapped_column(Float)
     top: Mapped[float] = mapped_column(Float)
     right: Mapped[float] = mapped_column(Float)
