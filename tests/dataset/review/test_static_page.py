@@ -118,7 +118,8 @@ def test_what_was_decided_is_taken_over_once(ready: Filling) -> None:
     assert "4 were here already" in call(ready, "--import", file).output
     assert labels(ready)[0] == (3, "dress", "berta", False)
     with ready.sessions() as session:
-        for table in (PairDecision, CropDecision):
+        tables: tuple[Any, ...] = (PairDecision, CropDecision)
+        for table in tables:
             word = session.scalars(sa.select(table)).one()
             assert (word.who, f"{word.made:%d %H:%M:%S}") == ("berta", "20 10:00:00")
 
