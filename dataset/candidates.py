@@ -126,7 +126,14 @@ def load(
             FingerprintRow.text,
         )
         .outerjoin(FingerprintRow, FingerprintRow.image_id == ImageRow.id)
-        .where(ImageRow.state == "stored", *([] if some is None else [some]))
+        # Of some clusters not by the index of states, which names nearly all.
+        .where(
+            *(
+                [ImageRow.state == "stored"]
+                if some is None
+                else [ImageRow.state + "" == "stored", some]
+            )
+        )
         .order_by(ImageRow.sha256)
     )
     return [_candidate(row, seen, posts, decided) for row in images]

@@ -18,7 +18,8 @@ class Judgement(Base):
     """
 
     __tablename__ = "judgements"
-    __table_args__ = (Index("ix_judgements_verdict_cost", "verdict", "cost"),)
+    # In the catalogue the highest cost comes first, see the migration.
+    __table_args__ = (Index(None, "verdict", "cost", "image_id"),)
 
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     label: Mapped[str] = mapped_column(primary_key=True)

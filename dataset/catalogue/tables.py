@@ -232,13 +232,14 @@ class CropRow(Base):
     """What was last kept of an image for garments of ZONE, or of none, by MODEL's key points."""
 
     __tablename__ = "crops"
+    __table_args__ = (Index(None, "score", "image_id"),)
 
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
     zone: Mapped[str] = mapped_column(primary_key=True, default="")
     outcome: Mapped[str]
     reason: Mapped[str]
-    score: Mapped[float] = mapped_column(Float, index=True)
+    score: Mapped[float] = mapped_column(Float)
     left: Mapped[float] = mapped_column(Float)
     top: Mapped[float] = mapped_column(Float)
     right: Mapped[float] = mapped_column(Float)

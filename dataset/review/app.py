@@ -21,7 +21,7 @@ from starlette.routing import Route
 from dataset.review import decisions, photos
 from dataset.review.guard import Guard
 from dataset.review.items import load_item
-from dataset.review.paging import Filters, page, progress
+from dataset.review.paging import Filters, page
 from dataset.review.queues import QUEUES, Queue, key_text
 from dataset.review.views import (
     HERE,
@@ -69,7 +69,7 @@ def overview(review: Review, request: Request) -> Response:
     """All queues, and how far each is."""
     with review.sessions() as session:
         counts = {
-            name: progress(session, queue, Filters(), review.vocabulary)
+            name: review.counts.of(session, queue, Filters(), review.vocabulary)
             for name, queue in QUEUES.items()
         }
     return html_page(review, request, "overview.html", counts=counts)
@@ -91,7 +91,7 @@ def show_list(review: Review, request: Request) -> Response:
         context: dict[str, Any] = {
             "items": [item for item in items if item is not None],
             "last": keys[ROWS - 1] if len(keys) > ROWS else None,
-            "progress": progress(session, queue, filters, review.vocabulary),
+            "progress": review.counts.of(session, queue, filters, review.vocabulary),
             "labels": known_labels(session, review.vocabulary),
             "sites": known_sites(session),
         }
@@ -118,6 +118,7 @@ def decide(review: Review, request: Request) -> Response:
     except decisions.Refused as error:
         status = HTTPStatus.UNPROCESSABLE_ENTITY
         return item_page(review, request, queue, filters, f"Not saved: {error}.", status, key)
+    review.counts.decided(queue, filters, form.get("state", ""))
     return _go(queue, filters, after=key_text(key), done=said.ref)
 
 
@@ -133,6 +134,7 @@ def undo(review: Review, request: Request) -> Response:
         key = key_of(queue, form, "item")
         status = HTTPStatus.CONFLICT
         return item_page(review, request, queue, filters, f"Nothing done: {error}.", status, key)
+    review.counts.forget()
     return _go(queue, filters, **({"item": key_text(key)} if key else {}), undone=ref)
 
 

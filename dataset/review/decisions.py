@@ -90,11 +90,13 @@ def current(session: Session, queue: Queue, key: Key) -> Said | None:
 
 def _on_image(session: Session, image: int) -> Said | None:
     """The latest word on any copy of IMAGE."""
-    mine = sa.select(cluster_of(ImageRow)).where(ImageRow.id == image).scalar_subquery()
+    cluster = session.scalar(sa.select(ImageRow.cluster_id).where(ImageRow.id == image))
+    mine = sa.select(ImageRow.id).where(
+        sa.or_(ImageRow.id == image, ImageRow.cluster_id == cluster)
+    )
     latest = session.scalar(
         sa.select(Decision)
-        .join(ImageRow, ImageRow.id == Decision.image_id)
-        .where(Decision.undone.is_(None), cluster_of(ImageRow) == mine)
+        .where(Decision.undone.is_(None), Decision.image_id.in_(mine))
         .order_by(Decision.id.desc())
         .limit(1)
     )

@@ -229,6 +229,8 @@ def _tags(session: Session, image: ImageRow) -> tuple[str, ...]:
 
 def _nearest(session: Session, packed: str) -> tuple[Near, ...]:
     told = json.loads(packed)
+    if not told:
+        return ()
     names = [str(one.get("sha256")) for one in told]
     query = sa.select(ImageRow.sha256, ImageRow.id).where(
         ImageRow.sha256.in_(names), ImageRow.state == "stored"

@@ -50,6 +50,14 @@ ONE, OTHER, WORDED = aliased(ImageRow), aliased(ImageRow), aliased(ImageRow)
 MINE, ITS = aliased(Separation), aliased(Separation)
 
 
+def is_stored(image: Any) -> Any:
+    """Whether the photo of an image's row is here.
+
+    Not by the index of states, which names nearly all: the index of a queue's order is of use.
+    """
+    return image.state + "" == "stored"
+
+
 def cluster_of(image: Any) -> Any:
     """The cluster of an image's row; one of its own where it has none yet."""
     return sa.func.coalesce(image.cluster_id, -image.id)
@@ -108,7 +116,7 @@ MISTAKES = Queue(
     "Tags that a model doubts, the costliest first: those that it takes for wrong, then those of"
     " which it is unsure.",
     sa.join(Judgement, ImageRow, Judgement.image_id == ImageRow.id),
-    sa.and_(Judgement.verdict.in_(["mistake", "unsure"]), ImageRow.state == "stored"),
+    sa.and_(Judgement.verdict.in_(["mistake", "unsure"]), is_stored(ImageRow)),
     cluster_of(ImageRow).in_(_words),
     (Judgement.image_id, Judgement.label),
     (
@@ -126,7 +134,7 @@ CONFLICTS = Queue(
     "Photos found under words of several labels, none of which holds the other. Builds leave them"
     " out until somebody decides.",
     sa.join(Conflict, ImageRow, Conflict.image_id == ImageRow.id),
-    ImageRow.state == "stored",
+    is_stored(ImageRow),
     cluster_of(ImageRow).in_(_words),
     (Conflict.image_id,),
     ((Conflict.image_id, False),),
@@ -142,8 +150,8 @@ DUPLICATES = Queue(
     ),
     sa.and_(
         ResemblanceRow.likeness < FOLD,
-        ONE.state == "stored",
-        OTHER.state == "stored",
+        is_stored(ONE),
+        is_stored(OTHER),
         sa.or_(cluster_of(ONE) != cluster_of(OTHER), _pair_said),
     ),
     sa.or_(_pair_said, _separated, pair_of(ONE, OTHER).in_(_apart)),
@@ -162,7 +170,7 @@ CROPS = Queue(
     "Photos that stayed whole or were not cropped as asked, and crops around key points of which"
     " the network is unsure, the most doubtful first.",
     sa.join(CropRow, ImageRow, CropRow.image_id == ImageRow.id),
-    sa.and_(sa.or_(CropRow.reason != "", CropRow.score < LOW_SCORE), ImageRow.state == "stored"),
+    sa.and_(sa.or_(CropRow.reason != "", CropRow.score < LOW_SCORE), is_stored(ImageRow)),
     sa.or_(_crop_said, cluster_of(ImageRow).in_(_left_out)),
     (CropRow.image_id, CropRow.model, CropRow.zone),
     (

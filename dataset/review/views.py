@@ -1,7 +1,7 @@
 """What a page of the review shows, looked up when it is asked for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
@@ -19,9 +19,10 @@ from dataset.catalogue.session import Sessions
 from dataset.catalogue.tables import Decision, Search
 from dataset.labels import Vocabulary
 from dataset.review import decisions
+from dataset.review.counts import Counts
 from dataset.review.guard import Door, form_token
 from dataset.review.items import load_item
-from dataset.review.paging import ALL, DECIDED, OPEN, Filters, page, progress
+from dataset.review.paging import ALL, DECIDED, OPEN, Filters, page
 from dataset.review.queues import QUEUES, Key, Queue, key_text, parse_key
 from dataset.stores import ImageStore
 
@@ -62,6 +63,7 @@ class Review:
     vocabulary: Vocabulary
     who: str
     door: Door
+    counts: Counts = field(default_factory=Counts)
 
     @cached_property
     def pages(self) -> jinja2.Environment:
@@ -96,7 +98,7 @@ def item_page(
             "key": key,
             "before": before,
             "following": _first_image(following),
-            "progress": progress(session, queue, filters, review.vocabulary),
+            "progress": review.counts.of(session, queue, filters, review.vocabulary),
             "labels": known_labels(session, review.vocabulary),
             "sites": known_sites(session),
             "empty_because": EMPTY[queue.name],

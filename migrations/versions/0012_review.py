@@ -49,7 +49,11 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_conflicts_image_id_images"),
         sa.PrimaryKeyConstraint("image_id", name="pk_conflicts"),
     )
-    op.create_index("ix_judgements_verdict_cost", "judgements", ["verdict", "cost"])
+    op.create_index(
+        "ix_judgements_verdict_cost_image_id",
+        "judgements",
+        ["verdict", sa.text("cost DESC"), "image_id"],
+    )
     op.drop_index("ix_judgements_verdict", "judgements")
     op.create_index("ix_resemblances_likeness", "resemblances", ["likeness"])
-    op.create_index("ix_crops_score", "crops", ["score"])
+    op.create_index("ix_crops_score_image_id", "crops", ["score", "image_id"])

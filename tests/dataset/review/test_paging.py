@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from dataset.catalogue.tables import ImageRow
 from dataset.labels import load_vocabulary
-from dataset.review import app, paging
+from dataset.review import app, counts, paging
 from dataset.review.paging import Filters, progress
 from dataset.review.queues import CONFLICTS, CROPS, DUPLICATES, MISTAKES, QUEUES, Key, Queue
 from tests.dataset.filling import Filling
@@ -118,3 +118,19 @@ def test_many_at_once(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     page.decide(page.get("/queue/mistakes"), "out")
     decided = page.get("/queue/mistakes/list?show=decided")
     assert decided.count("/thumb/") == 1 and "left out" in decided
+
+
+def test_what_is_slow_to_count_is_told_as_it_was_and_follows_decisions(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "QUICK_SECONDS", 0)
+    monkeypatch.setattr(counts, "TIMES", 1e6)
+    html = page.get("/queue/mistakes")
+    monkeypatch.setattr(counts, "progress", lambda *_: pytest.fail("counted again"))
+    html = page.decide(html, "out").text
+    assert "1 decided, 3 left" in html
+    # Deciding again what is decided changes no count.
+    again = page.get("/queue/mistakes?item=3/polo")
+    assert "1 decided, 3 left" in page.decide(again, "label", chosen="polo").text
+    monkeypatch.setattr(counts, "progress", progress)
+    assert "1 decided, 3 left" in page.undo(page.get("/queue/mistakes?item=3/polo")).text
