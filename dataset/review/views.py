@@ -37,6 +37,7 @@ EMPTY = {
     "duplicates": "No two photos may be one: catalogue dedup compares all.",
     "crops": "No crop is doubtful: build-dataset finds people and crops.",
 }
+FIRST = "This is the first one."
 GONE = "This item is no longer in the catalogue."
 
 
@@ -92,11 +93,13 @@ def item_page(
         if key and item is None:
             message = message or GONE
         following = page(session, queue, filters, review.vocabulary, 1, beyond=key) if key else []
-        before = _neighbour(session, queue, filters, review, key or key_of(queue, asked, "after"))
+        if key and key == key_of(queue, asked, "before"):
+            message = FIRST
+        last = None if key else key_of(queue, asked, "after")
         context = {
             "item": item,
             "key": key,
-            "before": before,
+            "before": _neighbour(session, queue, filters, review, last),
             "following": _first_image(following),
             "progress": review.counts.of(session, queue, filters, review.vocabulary),
             "labels": known_labels(session, review.vocabulary),
@@ -123,7 +126,7 @@ def _wanted(
     if key := key_of(queue, asked, "item"):
         return key
     if before := key_of(queue, asked, "before"):
-        return _neighbour(session, queue, filters, review, before)
+        return _neighbour(session, queue, filters, review, before) or before
     beyond = key_of(queue, asked, "after")
     found = page(session, queue, filters, review.vocabulary, 1, beyond)
     return found[0] if found else None

@@ -133,7 +133,7 @@ def test_every_control_is_reached_named_and_seen_in_focus(browser: Browser, addr
             tab.keyboard.press("Tab")
             reached.append(tab.evaluate("document.activeElement.innerText.split(/\\s/)[0]"))
             assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
-        assert reached == ["Keep", "Take", "", "Relabel", "Drop:", "Next"]
+        assert reached == ["Keep", "Take", "", "Relabel", "Drop:", "Previous"]
         unnamed = "[...document.querySelectorAll('input:not([type=hidden]), select')]"
         assert tab.evaluate(f"{unnamed}.filter((one) => !one.labels.length).length") == 0
 

@@ -12,7 +12,7 @@ from dataset.review import app, counts, paging
 from dataset.review.paging import Filters, progress
 from dataset.review.queues import CONFLICTS, CROPS, DUPLICATES, MISTAKES, QUEUES, Key, Queue
 from tests.dataset.filling import Filling
-from tests.dataset.review.reviewing import Page, filled, judge, value_of
+from tests.dataset.review.reviewing import Page, filled, judge, said, value_of
 
 WORDS = load_vocabulary()
 
@@ -91,6 +91,8 @@ def test_next_and_previous_walk_what_is_left(page: Page) -> None:
     second = shown.get("/queue/mistakes?after=" + quote("3/polo"))
     assert value_of(second, "item") == "4/polo"
     assert value_of(shown.get("/queue/mistakes?before=4%2Fpolo"), "item") == "3/polo"
+    first = shown.get("/queue/mistakes?before=3/polo")
+    assert (value_of(first, "item"), said(first)) == ("3/polo", "This is the first one.")
     shown.decide(second, "out")
     assert value_of(shown.get("/queue/mistakes?after=3/polo"), "item") == "2/polo"
     end = shown.get("/queue/mistakes?after=1/polo")
