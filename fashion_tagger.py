@@ -17,6 +17,7 @@ COMMANDS = {
     "crawl": ("scraper.cli", "crawl"),
     "catalogue": ("dataset.catalogue.cli", "catalogue"),
     "build-dataset": ("dataset.cli", "build_dataset"),
+    "review": ("dataset.review.cli", "review"),
     "train-pose": ("dataset.pose.cli", "train_pose"),
     "train-model": ("model.cli", "train_model"),
     "compare": ("model.compare_cli", "compare_steps"),
@@ -89,6 +90,11 @@ def catalogue() -> None:
 def build_dataset() -> None:
     """Console script `build-dataset`."""
     _script("build-dataset")
+
+
+def review() -> None:
+    """Console script `review`."""
+    _script("review")
 
 
 def train_pose() -> None:

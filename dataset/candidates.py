@@ -89,17 +89,26 @@ class Drops:
         self.images.append(LeftOut(photo, reason, detail))
 
 
-def load(session: Session, tells: Callable[[str], bool] | None = None) -> list[Candidate]:
+def load(
+    session: Session,
+    tells: Callable[[str], bool] | None = None,
+    clusters: Sequence[int] | None = None,
+) -> list[Candidate]:
     """All stored images, in the order of their SHA-256, so that builds repeat.
 
     With TELLS, which says of a hashtag whether it is a label's, those in captions and titles count
     too; where one of them does, the words that the post was found under count only if they do.
+    With CLUSTERS, some hundreds at most, only images of these.
     """
-    posts = _posts(session, tells)
-    seen = _grouped(session, sa.select(Sighting.image_id, Sighting.post_id).distinct())
+    some = None if clusters is None else ImageRow.cluster_id.in_(clusters)
+    chosen = None if some is None else sa.select(ImageRow.id).where(some)
+    shown = sa.select(Sighting.image_id, Sighting.post_id).distinct()
+    words = sa.select(Decision.id, Decision.image_id, Decision.label)
+    posts = _posts(session, tells, chosen)
+    seen = _grouped(session, _among(shown, Sighting.image_id, chosen))
     decided: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
     for number, image, label in session.execute(
-        sa.select(Decision.id, Decision.image_id, Decision.label).where(Decision.undone.is_(None))
+        _among(words, Decision.image_id, chosen).where(Decision.undone.is_(None))
     ):
         decided[image].append((number, label))
     images = session.execute(
@@ -117,32 +126,52 @@ def load(session: Session, tells: Callable[[str], bool] | None = None) -> list[C
             FingerprintRow.text,
         )
         .outerjoin(FingerprintRow, FingerprintRow.image_id == ImageRow.id)
-        .where(ImageRow.state == "stored")
+        # Of some clusters not by the index of states, which names nearly all.
+        .where(
+            *(
+                [ImageRow.state == "stored"]
+                if some is None
+                else [ImageRow.state + "" == "stored", some]
+            )
+        )
         .order_by(ImageRow.sha256)
     )
     return [_candidate(row, seen, posts, decided) for row in images]
 
 
-def _posts(session: Session, tells: Callable[[str], bool] | None) -> dict[int, Post]:
+def _among(query: sa.Select, column: Any, chosen: sa.Select | None) -> sa.Select:
+    return query if chosen is None else query.where(column.in_(chosen))
+
+
+def _posts(
+    session: Session, tells: Callable[[str], bool] | None, images: sa.Select | None
+) -> dict[int, Post]:
     known: dict[str, str] = {}
-    tags = _hashtags(session, "search", known)
+    chosen = (
+        None if images is None else sa.select(Sighting.post_id).where(Sighting.image_id.in_(images))
+    )
+    tags = _hashtags(session, "search", known, chosen)
     if tells is not None:
-        for post, written in _hashtags(session, "caption", known).items():
+        for post, written in _hashtags(session, "caption", known, chosen).items():
             both = dict.fromkeys([*tags.get(post, ()), *written])
             tags[post] = [tag for tag in both if tells(tag)] or tags.get(post, [])
-    rows = session.execute(sa.select(PostRow.id, PostRow.url, PostRow.site, PostRow.author))
+    rows = session.execute(
+        _among(sa.select(PostRow.id, PostRow.url, PostRow.site, PostRow.author), PostRow.id, chosen)
+    )
     return {
         number: Post(number, url, known.setdefault(site, site), author, tuple(tags.get(number, ())))
         for number, url, site, author in rows
     }
 
 
-def _hashtags(session: Session, source: str, known: dict[str, str]) -> dict[int, list[str]]:
-    """The hashtags of each post that come from SOURCE, the oldest first."""
+def _hashtags(
+    session: Session, source: str, known: dict[str, str], posts: sa.Select | None
+) -> dict[int, list[str]]:
+    """The hashtags of each post, of POSTS or of all, that come from SOURCE, the oldest first."""
     tags: dict[int, list[str]] = defaultdict(list)
+    query = sa.select(PostHashtag.post_id, Hashtag.text).join(Hashtag)
     for post, text in session.execute(
-        sa.select(PostHashtag.post_id, Hashtag.text)
-        .join(Hashtag)
+        _among(query, PostHashtag.post_id, posts)
         .where(PostHashtag.source == source)
         .order_by(Hashtag.id)
     ):

@@ -35,6 +35,8 @@ ZONES = {
     "head": ("head", "nose", "eye", "ear", "neck"),
 }
 PERSON, ZONE, WHOLE = "person", "zone", "whole"
+# Why all is kept of a photo that a person looked at.
+BY_PERSON = "a person wants the whole photo"
 
 
 @dataclass(frozen=True)

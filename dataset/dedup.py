@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
+from dataset.catalogue.pairs import kept_apart, new_cluster, said_same
 from dataset.catalogue.tables import (
-    Cluster,
     FingerprintRow,
     ImageRow,
     ResemblanceRow,
@@ -178,7 +178,8 @@ def _keep_resemblances(sessions: sessionmaker[Session], rows: Sequence[dict[str,
 
 
 def fold_alike(sessions: sessionmaker[Session], keep_clusters: bool = True) -> None:
-    """Give images that are one photo one cluster, the oldest's; undone clusters stay undone.
+    """Give images that are one photo one cluster, the oldest's; people's words on pairs hold, and
+    undone clusters stay undone.
 
     KEEP_CLUSTERS: what is folded already stays so.
     """
@@ -189,7 +190,7 @@ def fold_alike(sessions: sessionmaker[Session], keep_clusters: bool = True) -> N
             .order_by(ImageRow.id)
         )
         before = {image: cluster for image, cluster in session.execute(stored)}  # noqa: C416
-        ties = _old_ties(before) if keep_clusters else []
+        ties = [*(_old_ties(before) if keep_clusters else []), *said_same(session)]
         ties += [
             (one, other)
             for one, other in session.execute(
@@ -200,7 +201,7 @@ def fold_alike(sessions: sessionmaker[Session], keep_clusters: bool = True) -> N
                 )
             )
         ]
-        clusters = fold(ties, _undone(session))
+        clusters = fold(ties, kept_apart(session))
         _renumber(session, before, clusters, keep_clusters)
 
 
@@ -210,13 +211,6 @@ def _old_ties(before: dict[int, int | None]) -> list[tuple[int, int]]:
         if cluster is not None:
             groups.setdefault(cluster, []).append(image)
     return chained(groups.values())
-
-
-def _undone(session: Session) -> dict[int, frozenset[int]]:
-    found: dict[int, set[int]] = {}
-    for image, cluster in session.execute(sa.select(Separation.image_id, Separation.cluster_id)):
-        found.setdefault(image, set()).add(cluster)
-    return {image: frozenset(clusters) for image, clusters in found.items()}
 
 
 def _renumber(
@@ -232,19 +226,12 @@ def _renumber(
     groups = [*clusters.values(), *([image] for image in before if image not in tied)]
     for members in sorted(groups):
         mine = [c for c in (before[image] for image in members) if c is not None and c not in taken]
-        number = min(mine) if mine else _new_cluster(session)
+        number = min(mine) if mine else new_cluster(session)
         taken.add(number)
         wanted.update(dict.fromkeys(members, number))
     changed = [{"id": i, "cluster_id": c} for i, c in wanted.items() if before[i] != c]
     if changed:
         session.execute(sa.update(ImageRow), changed)
-
-
-def _new_cluster(session: Session) -> int:
-    cluster = Cluster()
-    session.add(cluster)
-    session.flush()
-    return cluster.id
 
 
 def undo_cluster(sessions: sessionmaker[Session], number: int, who: str) -> int:
@@ -262,7 +249,7 @@ def undo_cluster(sessions: sessionmaker[Session], number: int, who: str) -> int:
             raise BadInput(
                 f"cluster {number} holds {held}; `catalogue clusters` lists those of more"
             )
-        known = _undone(session)
+        known = kept_apart(session)
         for image in images:
             if number not in known.get(image, ()):
                 session.add(Separation(image_id=image, cluster_id=number, who=who))
@@ -270,6 +257,6 @@ def undo_cluster(sessions: sessionmaker[Session], number: int, who: str) -> int:
             session.execute(
                 sa.update(ImageRow)
                 .where(ImageRow.id == image)
-                .values(cluster_id=_new_cluster(session))
+                .values(cluster_id=new_cluster(session))
             )
     return len(images)

@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
 from dataset.candidates import Candidate
+from dataset.catalogue.review_tables import CropDecision
 from dataset.catalogue.tables import CropRow, Pose, now
-from dataset.crop import Crop, choose_crop
+from dataset.crop import BY_PERSON, WHOLE, Crop, choose_crop
 from dataset.images import Unreadable, open_photo
 from dataset.pose.models import PoseModel, find_model, key_of
 from dataset.pose.registry import DEFAULT
@@ -66,8 +67,9 @@ def find_crops(
 ) -> dict[int, Posed]:
     """The crop of each of PHOTOS by its image id; photos that can't be read are left out.
 
-    ZONES: of each photo's garment, heeded when the options ask for zones. Key points are kept in
-    the catalogue a batch at a time, and only looked for where it has none of this model.
+    ZONES: of each photo's garment, heeded when the options ask for zones. All is kept of photos of
+    which a person said so. Key points are kept in the catalogue a batch at a time, and only looked
+    for where it has none of this model.
 
     Raises:
         BadInput: no such weights.
@@ -80,6 +82,7 @@ def find_crops(
     known = _known(sessions, [photo.image_id for photo in photos], key, len(model.joints.names))
     missing = [photo for photo in photos if photo.image_id not in known]
     known |= dict(_look(missing, sessions, store, model, key)) if missing else {}
+    kept_whole = _kept_whole(sessions)
     found, rows = {}, []
     for photo, zone in zip(photos, zones, strict=True):
         if photo.image_id in known:
@@ -87,6 +90,10 @@ def find_crops(
             asked = zone if options.crop == "zone" else None
             size = photo.width, photo.height
             crop = choose_crop(points, model.joints.names, size, model.gate, asked)
+            if not kept_whole.isdisjoint(photo.copies):
+                crop = Crop(
+                    WHOLE, (0.0, 0.0, float(size[0]), float(size[1])), crop.score, BY_PERSON
+                )
             found[photo.image_id] = Posed(crop, points, model, key)
             rows.append(_row(photo.image_id, key, asked or "", crop))
     _keep_crops(sessions, rows)
@@ -106,6 +113,13 @@ def _known(
             for image, points in session.execute(query):
                 found[image] = np.frombuffer(points, "<f4").reshape(joints, -1)
     return found
+
+
+def _kept_whole(sessions: sessionmaker[Session]) -> set[int]:
+    """Images of which people want the whole."""
+    with sessions() as session:
+        query = sa.select(CropDecision.image_id).where(CropDecision.undone.is_(None))
+        return set(session.scalars(query.where(CropDecision.whole)))
 
 
 def _look(

@@ -9,7 +9,19 @@ import pytest
 import fashion_tagger
 
 ROOT = Path(fashion_tagger.__file__).parent
-HEAVY = ("tensorflow", "keras", "scrapy", "twisted", "sqlalchemy", "alembic", "PIL", "numpy")
+HEAVY = (
+    "tensorflow",
+    "keras",
+    "scrapy",
+    "twisted",
+    "sqlalchemy",
+    "alembic",
+    "PIL",
+    "numpy",
+    "jinja2",
+    "starlette",
+    "uvicorn",
+)
 COMMANDS = [
     [],
     *([name] for name in fashion_tagger.COMMANDS),

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import Float, ForeignKey
+from sqlalchemy import Float, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from dataset.catalogue.tables import Base, now
@@ -18,11 +18,13 @@ class Judgement(Base):
     """
 
     __tablename__ = "judgements"
+    # In the catalogue the highest cost comes first, see the migration.
+    __table_args__ = (Index(None, "verdict", "cost", "image_id"),)
 
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     label: Mapped[str] = mapped_column(primary_key=True)
     model: Mapped[str]
-    verdict: Mapped[str] = mapped_column(index=True)
+    verdict: Mapped[str]
     suggested: Mapped[str | None]
     probability: Mapped[float] = mapped_column(Float)
     given: Mapped[float] = mapped_column(Float)

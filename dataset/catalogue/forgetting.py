@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue.check_tables import Judgement
 from dataset.catalogue.crawl_tables import ForgottenRow
+from dataset.catalogue.review_tables import Conflict, CropDecision, PairDecision
 from dataset.catalogue.session import Sessions, overwrite_journal
 from dataset.catalogue.tables import (
     Assignment,
@@ -39,7 +40,10 @@ REASON = "forgotten"
 # Bits of a whole photo's hash in which a re-encoded or resized copy differs at most.
 SAME = 4
 # Tables with one image a row.
-OF_IMAGES = (Assignment, KeptSplit, CropRow, Pose, Decision, FingerprintRow, Separation, Judgement)
+OF_IMAGES = (
+    *(Assignment, KeptSplit, CropRow, Pose, FingerprintRow, Separation),
+    *(Decision, CropDecision, Judgement, Conflict),
+)
 
 
 @dataclass(frozen=True)
@@ -159,8 +163,8 @@ def _delete_posts(session: Session, posts: Sequence[int]) -> None:
 def _delete_images(session: Session, images: Sequence[int]) -> None:
     for table in OF_IMAGES:
         _delete(session, table, table.image_id.in_(images))
-    either = sa.or_(ResemblanceRow.one_id.in_(images), ResemblanceRow.other_id.in_(images))
-    _delete(session, ResemblanceRow, either)
+    for pair in (ResemblanceRow, PairDecision):
+        _delete(session, pair, sa.or_(pair.one_id.in_(images), pair.other_id.in_(images)))
     session.execute(
         sa.update(Sighting)
         .where(Sighting.image_id.in_(images))

@@ -5,7 +5,7 @@ kept before the next; who is stopped in between repeats the command.
 """
 
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from tqdm import tqdm
 
+from dataset.catalogue import pairs
 from dataset.catalogue.check_tables import Judgement
 from dataset.catalogue.crawl_tables import AskedHashtag, ForgottenRow
 from dataset.catalogue.forgetting import AUTHOR, URL, Forgotten, forget_bytes
+from dataset.catalogue.review_tables import CropDecision, PairDecision
 from dataset.catalogue.session import Sessions
 from dataset.catalogue.tables import (
     Cluster,
@@ -40,7 +42,7 @@ from dataset.stores import ImageStore
 
 BATCH = 200
 # Rows of one image each, known by their other columns, which are copied as they are.
-OF_IMAGES = (FingerprintRow, Pose, CropRow, KeptSplit, Decision, Judgement)
+OF_IMAGES = (FingerprintRow, Pose, CropRow, KeptSplit, Decision, CropDecision, Judgement)
 
 
 @dataclass
@@ -74,7 +76,7 @@ def import_file(sessions: Sessions, store: ImageStore, file: Path) -> Imported:
             with sessions.begin() as session:
                 _merge_posts(session, source, posts, done)
         with sessions.begin() as session:
-            _merge_resemblances(session, source)
+            _merge_pairs(session, source)
     return done
 
 
@@ -260,17 +262,27 @@ def _merge_sightings(
     session.flush()
 
 
-def _merge_resemblances(session: Session, source: Session) -> None:
+def _merge_pairs(session: Session, source: Session) -> None:
     numbers = {
         theirs: session.scalar(sa.select(ImageRow.id).filter_by(sha256=sha256))
         for theirs, sha256 in source.execute(sa.select(ImageRow.id, ImageRow.sha256))
     }
+    here = {theirs: mine for theirs, mine in numbers.items() if mine is not None}
     for row in source.scalars(sa.select(ResemblanceRow)):
-        one, other = numbers.get(row.one_id), numbers.get(row.other_id)
-        if one is not None and other is not None and one != other:
-            low, high = min(one, other), max(one, other)
+        if pair := _pair(row, here):
             session.merge(
                 ResemblanceRow(
-                    one_id=low, other_id=high, mirrored=row.mirrored, likeness=row.likeness
+                    **_values(row, "one_id", "other_id"), one_id=pair[0], other_id=pair[1]
                 )
             )
+    for word in source.scalars(sa.select(PairDecision).order_by(PairDecision.id)):
+        if pair := _pair(word, here):
+            pairs.bring(session, word, pair, here)
+
+
+def _pair(row: Any, here: Mapping[int, int]) -> tuple[int, int] | None:
+    """ROW's images by our numbers; None where they are not two here."""
+    one, other = here.get(row.one_id), here.get(row.other_id)
+    if one is None or other is None or one == other:
+        return None
+    return min(one, other), max(one, other)

@@ -199,7 +199,7 @@ class ResemblanceRow(Base):
     one_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     other_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     mirrored: Mapped[bool]
-    likeness: Mapped[float] = mapped_column(Float)
+    likeness: Mapped[float] = mapped_column(Float, index=True)
 
 
 class Separation(Base):
@@ -232,6 +232,7 @@ class CropRow(Base):
     """What was last kept of an image for garments of ZONE, or of none, by MODEL's key points."""
 
     __tablename__ = "crops"
+    __table_args__ = (Index(None, "score", "image_id"),)
 
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)

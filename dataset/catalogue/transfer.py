@@ -13,16 +13,17 @@ from sqlalchemy.orm import Session
 from tqdm import tqdm
 
 from dataset.catalogue.crawl_tables import Pause, Worker
+from dataset.catalogue.review_tables import Conflict
 from dataset.catalogue.session import Sessions, open_catalogue
-from dataset.catalogue.tables import Base, ImageRow
+from dataset.catalogue.tables import ImageRow
 from dataset.errors import BadInput, Failure, first_line
 from dataset.images import PART
 from dataset.stores import ImageStore
 
 CATALOGUE, IMAGES = "catalogue.sqlite", "images"
 AT_ONCE = 1000
-# What only says who is at work now.
-PASSING = (Worker.__tablename__, Pause.__tablename__)
+# What only says who is at work now, is found anew, or says of which revision the file is.
+PASSING = (Worker.__tablename__, Pause.__tablename__, Conflict.__tablename__, "alembic_version")
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,12 @@ def export(sessions: Sessions, store: ImageStore, file: Path) -> Exported:
 
 def _copy_rows(sessions: Sessions, path: Path) -> None:
     target = open_catalogue(str(path))
+    tables = sa.MetaData()
+    tables.reflect(target.kw["bind"])
     with sessions() as source, target.begin() as session:
         # Rows come in an order of their own, those that they point to perhaps later.
         session.execute(sa.text("PRAGMA defer_foreign_keys = ON"))
-        for table in Base.metadata.sorted_tables:
+        for table in tables.sorted_tables:
             if table.name not in PASSING:
                 _copy_table(source, session, table)
     target.kw["bind"].dispose()

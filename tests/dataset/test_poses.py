@@ -11,8 +11,10 @@ from PIL import Image
 
 from dataset import poses
 from dataset.build import BuildOptions, Built, build
-from dataset.catalogue.tables import CropRow, Pose
+from dataset.catalogue.review_tables import CropDecision
+from dataset.catalogue.tables import CropRow, Pose, now
 from dataset.cli import build_dataset
+from dataset.crop import BY_PERSON
 from dataset.errors import BadInput
 from dataset.labels import load_vocabulary
 from dataset.poses import PoseOptions
@@ -89,6 +91,19 @@ def test_photos_left_whole_are_written_whole(filling: Filling) -> None:
         assert all(item.posed is None for item in built.items)
         row = pq.read_table(filling.folder / "splits" / "manifest.parquet").to_pylist()[0]
         assert row["crop"] is None and row["crop_box"] is None
+
+
+def test_all_is_kept_of_a_photo_of_which_a_person_said_so(filling: Filling) -> None:
+    with filling.sessions.begin() as session:
+        for image, undone in ((1, None), (2, now())):
+            session.add(
+                CropDecision(
+                    image_id=image, model="m", zone="", whole=True, who="anna", undone=undone
+                )
+            )
+    crops = {item.photo.image_id: item.posed.crop for item in run(filling).items if item.posed}
+    assert (crops[1].outcome, crops[1].reason) == ("whole", BY_PERSON)
+    assert crops[1].box[:2] == (0, 0) and crops[2].reason != BY_PERSON
 
 
 def test_no_such_weights(filling: Filling) -> None:

@@ -9,10 +9,12 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from dataset.catalogue import leases
+from dataset.catalogue.check_tables import Judgement
 from dataset.catalogue.cli import catalogue
 from dataset.catalogue.crawl_tables import ForgottenRow
 from dataset.catalogue.forgetting import Forgotten, forget
 from dataset.catalogue.merging import import_file
+from dataset.catalogue.review_tables import CropDecision
 from dataset.catalogue.tables import Base, Decision, ImageRow, PostRow, Sighting
 from dataset.catalogue.transfer import export
 from dataset.catalogue.verifying import verify
@@ -129,6 +131,13 @@ def test_an_exported_catalogue_is_the_same_elsewhere(filling: Filling, tmp_path:
     with filling.sessions.begin() as session:
         image = session.scalar(sa.select(ImageRow.id).limit(1))
         session.add(Decision(image_id=image, label="polo", who="anna"))
+        session.add(CropDecision(image_id=image, model="m", zone="", whole=True, who="anna"))
+        session.add(
+            Judgement(
+                **{"image_id": image, "label": "polo", "model": "m", "verdict": "mistake"},
+                **{"probability": 0.9, "given": 0.1, "margin": 0.8, "cost": 0.9},
+            )
+        )
     file = tmp_path / "all.tar"
     assert ask(filling, "export", str(file))[0] == 0
     (tmp_path / "two").mkdir()

@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from dataset.catalogue import check_tables, crawl_tables
+from dataset.catalogue import check_tables, crawl_tables, review_tables
 from dataset.catalogue.session import HEAD, MIGRATIONS, open_catalogue
 from dataset.catalogue.tables import Base, Search
 from dataset.errors import BadInput, Failure
@@ -41,6 +41,7 @@ def test_a_new_catalogue_has_exactly_the_mapped_tables(tmp_path: Path) -> None:
     assert difference == []
     assert check_tables.Judgement.__tablename__ in Base.metadata.tables
     assert crawl_tables.Worker.__tablename__ in Base.metadata.tables
+    assert review_tables.Conflict.__tablename__ in Base.metadata.tables
 
 
 def test_sqlite_is_in_wal_mode_with_foreign_keys_and_a_busy_timeout(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Reviewing a catalogue on a local web page: queues, decisions, the page itself."""

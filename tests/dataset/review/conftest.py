@@ -1,0 +1,30 @@
+"""The catalogue of `reviewing.filled`, made once and copied for each test."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.dataset.filling import Filling
+from tests.dataset.review.reviewing import Page, filled
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the catalogue, closed."""
+    folder = tmp_path_factory.mktemp("review")
+    filled(folder).sessions.kw["bind"].dispose()
+    return folder
+
+
+@pytest.fixture
+def ready(made: Path, tmp_path: Path) -> Filling:
+    """The catalogue, to be changed."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return Filling(tmp_path)
+
+
+@pytest.fixture
+def page(ready: Filling) -> Page:
+    """The page on it, as anna sees it."""
+    return Page(ready)

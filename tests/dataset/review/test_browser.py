@@ -1,0 +1,317 @@
+"""The page in a real Chromium: by keyboard alone, in two tabs, with hostile texts, killed."""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+import uvicorn
+from click.testing import CliRunner
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Page as Tab
+
+import fashion_tagger
+from dataset.catalogue.tables import Hashtag, PostRow
+from dataset.labels import load_vocabulary
+from dataset.review.app import create_app
+from dataset.review.cli import review
+from dataset.review.guard import door_to
+from dataset.review.serving import _listen
+from dataset.review.views import Review
+from tests.dataset.filling import Filling
+from tests.dataset.review.reviewing import labels
+from tests.dataset.review.test_guard import HOSTILE
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Debian's Chromium (apt-get install chromium); .ci/run has it"
+)
+MISTAKES = "queue/mistakes"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as driver:
+        # Without its sandbox it also runs as root, as in containers.
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def address(ready: Filling) -> Iterator[str]:
+    """The page on the catalogue `ready`."""
+    listening = _listen("127.0.0.1", 0)
+    port = listening.getsockname()[1]
+    door = door_to("127.0.0.1", port)
+    app = create_app(Review(ready.sessions, ready.store, load_vocabulary(), "anna", door))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield f"http://127.0.0.1:{port}/"
+    server.should_exit = True
+    thread.join()
+
+
+@contextlib.contextmanager
+def tab_of(browser: Browser, **chosen: Any) -> Iterator[Tab]:
+    """A tab; it fails where the page's program or its policy does."""
+    context: BrowserContext = browser.new_context(**chosen)
+    tab, wrong = context.new_page(), list[str]()
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("dialog", lambda dialog: wrong.append(dialog.message))
+    tab.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
+    yield tab
+    context.close()
+    assert wrong == []
+
+
+def press(tab: Tab, key: str) -> None:
+    """Press KEY, which leads to another page."""
+    with tab.expect_navigation():
+        tab.keyboard.press(key)
+
+
+def focused(tab: Tab) -> str:
+    return tab.evaluate("document.activeElement.id || document.activeElement.dataset.key")
+
+
+def test_a_queue_is_decided_by_keyboard_alone(
+    browser: Browser, address: str, ready: Filling
+) -> None:
+    with tab_of(browser) as tab:
+        tab.goto(address + MISTAKES)
+        assert focused(tab) == "question"
+        press(tab, "s")
+        assert tab.locator("#said").inner_text() == "Saved: jacket."
+        assert focused(tab) == "question"
+        # Typing completes: "sk" is taken for "skirt", and a key in a field is a letter.
+        tab.keyboard.press("r")
+        tab.keyboard.type("sk", delay=5)
+        assert tab.locator("[name=chosen][data-key=r]").input_value() == "skirt"
+        press(tab, "Enter")
+        press(tab, "k")
+        assert tab.locator(".progress").inner_text() == "3 decided, 1 left"
+        press(tab, "d")
+        assert "All 4 items decided" in tab.locator("main").inner_text()
+        press(tab, "u")
+        assert "Is this polo?" in tab.locator("#question").inner_text()
+        tab.keyboard.press("?")
+        assert tab.locator("#help").get_attribute("open") is not None
+    assert [(image, label, holds) for image, label, _, holds in labels(ready)] == [
+        (3, "jacket", True),
+        (4, "skirt", True),
+        (2, "polo", True),
+        (1, None, False),
+    ]
+
+
+def test_next_and_previous_by_keys_and_arrows(browser: Browser, address: str) -> None:
+    with tab_of(browser) as tab:
+        tab.goto(address + MISTAKES)
+        order = []
+        for key in ("n", "ArrowRight", "p", "ArrowLeft"):
+            press(tab, key)
+            order.append(tab.locator("[name=item]").first.input_value())
+        assert order == ["4/polo", "2/polo", "4/polo", "3/polo"]
+
+
+def test_every_control_is_reached_named_and_seen_in_focus(browser: Browser, address: str) -> None:
+    with tab_of(browser) as tab:
+        tab.goto(address + MISTAKES)
+        reached = []
+        for _ in range(6):
+            tab.keyboard.press("Tab")
+            reached.append(tab.evaluate("document.activeElement.innerText.split(/\\s/)[0]"))
+            assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+        assert reached == ["Keep", "Take", "", "Relabel", "Drop:", "Previous"]
+        unnamed = "[...document.querySelectorAll('input:not([type=hidden]), select')]"
+        assert tab.evaluate(f"{unnamed}.filter((one) => !one.labels.length).length") == 0
+
+
+def test_without_its_program_the_page_works_too(
+    browser: Browser, address: str, ready: Filling
+) -> None:
+    with tab_of(browser, java_script_enabled=False) as tab:
+        tab.goto(address + MISTAKES)
+        tab.get_by_role("button", name="Take jacket").click()
+        tab.get_by_label("Another label").fill("dress")
+        tab.get_by_role("button", name="Relabel").click()
+        assert tab.locator("#said").inner_text() == "Saved: dress."
+        tab.get_by_role("button", name="Undo").click()
+    assert [(image, label, holds) for image, label, _, holds in labels(ready)] == [
+        (3, "jacket", True),
+        (4, "dress", False),
+    ]
+
+
+def test_two_tabs_never_decide_an_item_twice(
+    browser: Browser, address: str, ready: Filling
+) -> None:
+    with tab_of(browser) as one, tab_of(browser) as other:
+        one.goto(address + MISTAKES)
+        other.goto(address + MISTAKES)
+        press(one, "s")
+        press(other, "d")
+        said = "Not saved: decided meanwhile by anna: jacket."
+        assert other.locator("#said").inner_text() == said
+        assert other.locator("[name=item]").first.input_value() == "4/polo"
+        press(other, "k")
+        press(one, "d")
+        assert "decided meanwhile by anna: polo" in one.locator("#said").inner_text()
+        # A key that is hit twice before the next page is there counts once.
+        with one.expect_navigation():
+            one.evaluate(
+                "for (const _ of [1, 2]) document.body.dispatchEvent("
+                "new KeyboardEvent('keydown', {key: 'd', bubbles: true}))"
+            )
+    assert [(image, label) for image, label, _, _ in labels(ready)] == [
+        (3, "jacket"),
+        (4, "polo"),
+        (2, None),
+    ]
+
+
+def test_hostile_titles_and_tags_are_text_and_fit_a_phone(
+    browser: Browser, address: str, ready: Filling
+) -> None:
+    with tab_of(browser, viewport={"width": 360, "height": 700}) as tab:
+        for text in HOSTILE:
+            with ready.sessions.begin() as session:
+                session.execute(sa.update(PostRow).values(title=text, author=text))
+                session.get_one(Hashtag, 1).text = text
+            for path in (MISTAKES, "queue/conflicts/list"):
+                tab.goto(address + path)
+                assert tab.evaluate("document.documentElement.scrollWidth") == 360, text[:40]
+            tab.goto(address + MISTAKES)
+            assert text[:100].strip() in (tab.locator(".facts").text_content() or "")
+
+
+# The least contrast of a text with what is below it, over all elements that hold text.
+CONTRAST = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgb = (colour) => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (element) => {
+    for (let one = element; one; one = one.parentElement) {
+      const colour = rgb(getComputedStyle(one).backgroundColor);
+      if (colour[3] === 255) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const texts = [...document.body.querySelectorAll("*")].filter((one) =>
+    [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim()));
+  return Math.min(...texts.map((one) => {
+    const [a, b] = [light(rgb(getComputedStyle(one).color)), light(ground(one))];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  }));
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_by_day_and_by_night(browser: Browser, address: str, scheme: str) -> None:
+    with tab_of(browser, color_scheme=scheme) as tab:
+        for path in ("", MISTAKES, "queue/duplicates", "queue/mistakes/list"):
+            tab.goto(address + path)
+            assert tab.evaluate(CONTRAST) >= 4.5, path
+
+
+def start(filling: Filling, port: int = 0) -> tuple[subprocess.Popen[str], str]:
+    """The command in a process of its own, and its address."""
+    file = filling.folder / "url"
+    file.unlink(missing_ok=True)
+    place = ("--catalogue", filling.catalogue, "--images", str(filling.store), "--who", "anna")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, fashion_tagger.__file__, "review", *place),
+            *("--port", str(port), "--url-file", str(file)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (file.exists() and file.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return process, file.read_text()
+
+
+def test_a_killed_server_loses_nothing_and_an_open_tab_goes_on(
+    browser: Browser, ready: Filling
+) -> None:
+    server, url = start(ready)
+    with tab_of(browser) as tab:
+        tab.goto(url + MISTAKES)
+        press(tab, "s")
+        # The next photo is fetched ahead: what a kill cuts off is no fault of the page's.
+        tab.wait_for_load_state("networkidle")
+        server.kill()
+        server.wait()
+        again, same = start(ready, int(url.rstrip("/").rpartition(":")[2]))
+        assert same == url
+        press(tab, "k")
+        press(tab, "u")
+    assert [(image, label, holds) for image, label, _, holds in labels(ready)] == [
+        (3, "jacket", True),
+        (4, "polo", False),
+    ]
+    assert httpx.get(url).status_code == 200
+    again.send_signal(signal.SIGINT)
+    output, _ = again.communicate(timeout=30)
+    assert (again.returncode, output) == (0, f"Review at {url} until Ctrl-C\n")
+
+
+def test_the_page_on_disk_decides_and_saves_a_file(browser: Browser, ready: Filling) -> None:
+    with ready.sessions.begin() as session:
+        session.execute(sa.update(PostRow).values(title=HOSTILE[0]))
+    place = ["--catalogue", ready.catalogue, "--images", str(ready.store)]
+    out = ready.folder / "page"
+    assert CliRunner().invoke(review, ["--static", str(out), *place]).exit_code == 0
+    with tab_of(browser, viewport={"width": 360, "height": 700}) as tab:
+        tab.goto((out / "review.html").as_uri())
+        tab.keyboard.press("s")
+        assert focused(tab) == "question"
+        tab.keyboard.press("r")
+        tab.keyboard.type("sk", delay=5)
+        tab.keyboard.press("Enter")
+        tab.keyboard.press("d")
+        tab.keyboard.press("u")
+        # What was decided is kept while the page is closed.
+        tab.reload()
+        assert tab.locator("#count").inner_text() == "2 decided, 2 left"
+        assert HOSTILE[0] in tab.locator(".facts").inner_text()
+        assert tab.evaluate("document.documentElement.scrollWidth") == 360
+        assert tab.evaluate(CONTRAST) >= 4.5
+        assert tab.evaluate("document.querySelector('.shot img').naturalWidth") > 0
+        tab.locator("#who").fill("berta")
+        with tab.expect_download() as saving:
+            tab.locator("#save").click()
+        file = out / "saved.json"
+        saving.value.save_as(file)
+    done = CliRunner().invoke(review, ["--import", str(file), *place[:2]])
+    assert done.output.startswith("2 decisions"), done.output
+    assert [word[:2] for word in labels(ready)] == [(3, "jacket"), (4, "skirt")]
+
+
+def test_a_port_that_is_taken_is_named(ready: Filling, address: str) -> None:
+    port = address.rstrip("/").rpartition(":")[2]
+    done = CliRunner().invoke(review, ["--port", port, "--catalogue", ready.catalogue])
+    assert (done.exit_code, f"port {port}" in done.output, "--port" in done.output) == (
+        1,
+        True,
+        True,
+    )

@@ -1,0 +1,176 @@
+"""Deciding on the page: every answer a row, once, undoable, and heeded by builds."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from dataset.build import BuildOptions, plan_only
+from dataset.catalogue.review_tables import CropDecision, PairDecision
+from dataset.catalogue.tables import ImageRow
+from dataset.labels import load_vocabulary
+from tests.dataset.filling import Filling, photo_bytes
+from tests.dataset.review.reviewing import Page, labels, said, value_of
+
+
+def test_mistakes_come_before_doubts_and_the_costliest_first(page: Page) -> None:
+    html, order = page.get("/queue/mistakes"), []
+    for _ in range(4):
+        order.append(value_of(html, "item"))
+        html = page.decide(html, "out").text
+    assert order == ["3/polo", "4/polo", "2/polo", "1/polo"]
+    assert "All 4 items decided" in html
+
+
+def test_each_answer_is_kept_with_who_and_goes_on(page: Page) -> None:
+    html = page.get("/queue/mistakes")
+    html = page.decide(html, "label", chosen="polo").text
+    assert said(html) == "Saved: polo."
+    html = page.decide(html, "label", chosen=" ПЛАТЬЕ ").text
+    html = page.decide(html, "out").text
+    assert value_of(html, "item") == "1/polo"
+    assert labels(page.filling) == [
+        (3, "polo", "anna", True),
+        (4, "dress", "anna", True),
+        (2, None, "anna", True),
+    ]
+    assert "3 decided, 1 left" in html
+
+
+@pytest.mark.parametrize("label", ["", "  ", "x" * 101, "a\x07b"])
+def test_a_label_that_is_none_is_refused_and_the_item_stays(page: Page, label: str) -> None:
+    answer = page.decide(page.get("/queue/mistakes"), "label", chosen=label)
+    assert answer.status_code == 422
+    assert said(answer.text).startswith("Not saved: a label ")
+    assert value_of(answer.text, "item") == "3/polo"
+    assert labels(page.filling) == []
+
+
+def test_the_second_of_two_tabs_is_told_and_moves_on(page: Page) -> None:
+    other = Page(page.filling, who="bert")
+    mine, its = page.get("/queue/mistakes"), other.get("/queue/mistakes")
+    page.decide(mine, "label", chosen="dress")
+    told = other.decide(its, "out").text
+    assert said(told) == "Not saved: decided meanwhile by anna: dress."
+    assert value_of(told, "item") == "4/polo"
+    assert labels(page.filling) == [(3, "dress", "anna", True)]
+
+
+def test_a_decision_made_before_an_undo_of_another_tab_is_asked_again(page: Page) -> None:
+    first = page.decide(page.get("/queue/mistakes"), "label", chosen="dress").text
+    again = page.get("/queue/mistakes?item=3/polo")
+    page.undo(first)
+    told = page.decide(again, "out").text
+    assert said(told) == "Not saved: taken back meanwhile."
+    assert value_of(told, "item") == "3/polo"
+
+
+def test_undo_shows_the_item_again_also_after_a_restart(page: Page) -> None:
+    page.decide(page.get("/queue/mistakes"), "label", chosen="dress")
+    later = Page(page.filling)
+    html = later.undo(later.get("/queue/mistakes")).text
+    assert (said(html), value_of(html, "item")) == ("Taken back: dress.", "3/polo")
+    assert labels(page.filling) == [(3, "dress", "anna", False)]
+    answer = later.post("/queue/mistakes/undo", html, ref="label-1")
+    assert answer.status_code == 409 and "was taken back already" in said(answer.text)
+
+
+def test_what_is_said_of_a_photo_holds_for_its_copies_and_in_both_queues(page: Page) -> None:
+    with page.filling.sessions.begin() as session:
+        session.execute(sa.update(ImageRow).where(ImageRow.id == 4).values(cluster_id=3))
+    html = page.decide(page.get("/queue/mistakes"), "label", chosen="dress").text
+    assert value_of(html, "item") == "2/polo"
+
+
+def test_a_conflict_is_decided_and_the_next_build_takes_the_word(page: Page) -> None:
+    html = page.get("/queue/conflicts")
+    assert "0 decided, 1 left" in html and '"jeans"' in html
+    page.decide(html, "label", chosen="jeans")
+    options = BuildOptions(page.filling.catalogue, page.filling.store.root, Path("x"), 1)
+    plan = plan_only(options, load_vocabulary())
+    assert {one.photo.image_id: one.label for one in plan.labelled}[5] == "jeans"
+    assert "1 decided, 0 left" in page.get("/queue/conflicts")
+
+
+def clusters(filling: Filling) -> dict[int, int | None]:
+    with filling.sessions() as session:
+        return {row.id: row.cluster_id for row in session.scalars(sa.select(ImageRow))}
+
+
+def test_pairs_are_folded_or_kept_apart_and_undone(page: Page) -> None:
+    html = page.get("/queue/duplicates")
+    assert "one of them mirrored" in html
+    html = page.decide(html, "same").text
+    assert clusters(page.filling)[7] == 6 and said(html) == "Saved: one photo."
+    html = page.undo(html).text
+    assert len(set(clusters(page.filling).values())) == 8
+    html = page.decide(html, "apart").text
+    assert "1 decided, 0 left" in html
+    with page.filling.sessions() as session:
+        words = session.scalars(sa.select(PairDecision).order_by(PairDecision.id)).all()
+    assert [(word.same, word.undone is None) for word in words] == [(True, False), (False, True)]
+
+
+def test_a_pair_of_clusters_is_asked_about_once(page: Page) -> None:
+    with page.filling.sessions.begin() as session:
+        session.execute(sa.update(ImageRow).where(ImageRow.id == 8).values(cluster_id=7))
+        session.execute(
+            sa.text("INSERT INTO resemblances VALUES (6, 8, 0, 0.88)"),
+        )
+    html = page.decide(page.get("/queue/duplicates"), "apart").text
+    assert "2 decided, 0 left" in html
+    assert "by a word" not in html
+    shown = page.get("/queue/duplicates?item=6/8")
+    assert "kept apart" in shown and "anna" in shown
+
+
+@pytest.mark.parametrize(("answer", "whole"), [("right", False), ("whole", True)])
+def test_a_doubtful_crop_is_decided(page: Page, answer: str, whole: bool) -> None:
+    html = page.get("/queue/crops")
+    assert value_of(html, "item") == "8/hrnet-small%3A0123/"
+    assert '<rect class="crop" x="10.0" y="20.0" width="80.0" height="120.0"/>' in html
+    html = page.decide(html, answer).text
+    assert "1 decided, 0 left" in html
+    with page.filling.sessions() as session:
+        word = session.scalars(sa.select(CropDecision)).one()
+    assert (word.image_id, word.whole, word.who) == (8, whole, "anna")
+    assert value_of(page.undo(html).text, "item").startswith("8/")
+
+
+def test_a_photo_left_out_has_no_doubtful_crop(page: Page) -> None:
+    html = page.decide(page.get("/queue/crops"), "out").text
+    assert labels(page.filling) == [(8, None, "anna", True)]
+    assert "1 decided, 0 left" in html
+    assert value_of(page.undo(html).text, "item").startswith("8/")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"item": "3/polo", "answer": "same"}, 422),
+        ({"item": "99/polo", "answer": "out"}, 422),
+        ({"item": "3", "answer": "out"}, 400),
+        ({"item": "x/polo", "answer": "out"}, 400),
+        ({"item": f"{10**30}/polo", "answer": "out"}, 400),
+        ({"answer": "out"}, 400),
+        ({"item": "3/polo"}, 422),
+    ],
+)
+def test_a_form_that_means_nothing_is_refused(
+    page: Page, fields: dict[str, str], status: int
+) -> None:
+    html = page.get("/queue/mistakes")
+    answer = page.post("/queue/mistakes/decide", html, state="open", **fields)
+    assert answer.status_code == status
+    assert labels(page.filling) == []
+
+
+def test_somebody_else_at_this_browser_is_named(page: Page) -> None:
+    page.post("/who", page.get("/"), who="  Жанна д'Арк ")
+    page.decide(page.get("/queue/mistakes"), "out")
+    assert labels(page.filling) == [(3, None, "Жанна д'Арк", True)]
+
+
+def test_a_photo_that_is_gone_ends_in_a_sentence(page: Page) -> None:
+    assert "no longer in the catalogue" in page.get("/queue/mistakes?item=99/polo")
+    page.filling.image(photo_bytes(30))
