@@ -32,7 +32,6 @@ from model.scalars import Scalars
 ASKED = "options.json"
 # What may change when a training goes on: where things are, and how long it may take.
 MOVABLE = {"data", "out", "cache", "seconds", "resume"}
-STATES = ("head.npz", "tuning.npz", "whole.npz")
 
 
 class Resumable(Protocol):
@@ -177,9 +176,9 @@ def finish(part: Path, out: Path) -> None:
     if out.exists():
         out.rmdir()
     part.rename(out)
-    for name in STATES:
-        for path in (out / name, out / f"best-{name}", out / f".part-{name}"):
-            path.unlink(missing_ok=True)
+    # States of stages and folds, wherever they stand; nothing else that is kept is of this kind.
+    for path in out.rglob("*.npz"):
+        path.unlink()
     (out / ASKED).unlink(missing_ok=True)
 
 

@@ -95,6 +95,7 @@ def test_folds_judge_each_photo_once_and_leave_the_test_split_alone(work: Path) 
     assert len(paths) == len(set(paths)) == 3 * (12 + 4)
     assert not any(path.startswith("test/") for path in paths)
     assert not (work / "folds" / "model.keras").exists()
+    assert not list((work / "folds").rglob("*.npz"))
 
 
 def test_photos_that_nothing_can_learn_and_a_lack_of_validation_photos_are_told(work: Path) -> None:

@@ -61,6 +61,7 @@ def state_of(run: Path) -> dict[str, np.ndarray]:
         return {name: state[name] for name in state.files}
 
 
+@pytest.mark.slow
 def test_stopped_and_gone_on_with_ends_as_if_never_stopped(
     options: PoseTraining, capsys: pytest.CaptureFixture[str]
 ) -> None:
