@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from dataset.catalogue.queries import is_stored
 from dataset.catalogue.tables import (
     Decision,
     FingerprintRow,
@@ -126,14 +127,7 @@ def load(
             FingerprintRow.text,
         )
         .outerjoin(FingerprintRow, FingerprintRow.image_id == ImageRow.id)
-        # Of some clusters not by the index of states, which names nearly all.
-        .where(
-            *(
-                [ImageRow.state == "stored"]
-                if some is None
-                else [ImageRow.state + "" == "stored", some]
-            )
-        )
+        .where(*([ImageRow.state == "stored"] if some is None else [is_stored(ImageRow), some]))
         .order_by(ImageRow.sha256)
     )
     return [_candidate(row, seen, posts, decided) for row in images]

@@ -52,6 +52,11 @@ class Crop:
     reason: str = ""
 
 
+def whole_of(size: tuple[int, int]) -> Box:
+    """The box of all of a photo of SIZE (width, height)."""
+    return 0.0, 0.0, float(size[0]), float(size[1])
+
+
 def choose_crop(
     points: np.ndarray,
     names: Sequence[str],
@@ -65,7 +70,7 @@ def choose_crop(
     zone without its joints falls back to the person. `full` and None are the person.
     """
     seen = points[:, 2] >= gate
-    whole = (0.0, 0.0, float(size[0]), float(size[1]))
+    whole = whole_of(size)
     if seen.sum() < FEWEST:
         reason = f"{int(seen.sum())} of {FEWEST} joints seen"
         return Crop(WHOLE, whole, _score(points, seen), reason)

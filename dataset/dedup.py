@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
 from dataset.catalogue.pairs import kept_apart, new_cluster, said_same
+from dataset.catalogue.queries import in_parts
 from dataset.catalogue.tables import (
     FingerprintRow,
     ImageRow,
@@ -17,7 +18,6 @@ from dataset.catalogue.tables import (
 )
 from dataset.duplicates.clusters import chained, fold
 from dataset.duplicates.known import (
-    AT_ONCE,
     ENOUGH,
     Looks,
     fingerprints_of,
@@ -130,10 +130,10 @@ def compare_new(sessions: sessionmaker[Session]) -> int:
     _judge(sessions, ids, pairs)
     new = ids[~compared].tolist()
     with sessions.begin() as session:
-        for start in range(0, len(new), AT_ONCE):
+        for part in in_parts(new):
             session.execute(
                 sa.update(FingerprintRow)
-                .where(FingerprintRow.image_id.in_(new[start : start + AT_ONCE]))
+                .where(FingerprintRow.image_id.in_(part))
                 .values(compared=True)
             )
     return len(new)

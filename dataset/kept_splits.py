@@ -5,10 +5,8 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from dataset.catalogue.queries import in_parts
 from dataset.catalogue.tables import KeptSplit
-
-# SQLite takes at most 999 values in a query in its older builds.
-AT_ONCE = 500
 
 
 def scheme_of(shares: Sequence[float], seed: int) -> str:
@@ -39,12 +37,9 @@ def keep(session: Session, scheme: str, splits: Iterable[tuple[int, str]], afres
         if known.get(image) != split
     ]
     changed = [row["image_id"] for row in new if row["image_id"] in known]
-    for start in range(0, len(changed), AT_ONCE):
+    for part in in_parts(changed):
         session.execute(
-            sa.delete(KeptSplit).where(
-                KeptSplit.scheme == scheme,
-                KeptSplit.image_id.in_(changed[start : start + AT_ONCE]),
-            )
+            sa.delete(KeptSplit).where(KeptSplit.scheme == scheme, KeptSplit.image_id.in_(part))
         )
     if new:
         session.execute(sa.insert(KeptSplit), new)

@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
 from dataset.candidates import Candidate
+from dataset.catalogue.queries import in_parts
 from dataset.catalogue.review_tables import CropDecision
 from dataset.catalogue.tables import CropRow, Pose, now
-from dataset.crop import BY_PERSON, WHOLE, Crop, choose_crop
+from dataset.crop import BY_PERSON, WHOLE, Crop, choose_crop, whole_of
 from dataset.images import Unreadable, open_photo
 from dataset.pose.models import PoseModel, find_model, key_of
 from dataset.pose.registry import DEFAULT
@@ -27,8 +28,6 @@ from dataset.stores import ImageStore
 if TYPE_CHECKING:
     from dataset.pose.estimator import Estimator
 
-# SQLite takes at most 999 values in a query in its older builds.
-AT_ONCE = 500
 BATCH = 16
 # A person in a third of the photo still fills the network's view.
 LOOK_PIXELS = 3
@@ -91,9 +90,7 @@ def find_crops(
             size = photo.width, photo.height
             crop = choose_crop(points, model.joints.names, size, model.gate, asked)
             if not kept_whole.isdisjoint(photo.copies):
-                crop = Crop(
-                    WHOLE, (0.0, 0.0, float(size[0]), float(size[1])), crop.score, BY_PERSON
-                )
+                crop = Crop(WHOLE, whole_of(size), crop.score, BY_PERSON)
             found[photo.image_id] = Posed(crop, points, model, key)
             rows.append(_row(photo.image_id, key, asked or "", crop))
     _keep_crops(sessions, rows)
@@ -105,8 +102,7 @@ def _known(
 ) -> dict[int, np.ndarray]:
     found = {}
     with sessions() as session:
-        for start in range(0, len(images), AT_ONCE):
-            some = images[start : start + AT_ONCE]
+        for some in in_parts(images):
             query = sa.select(Pose.image_id, Pose.points).where(
                 Pose.model == key, Pose.image_id.in_(some)
             )
@@ -193,8 +189,7 @@ def _in_whole(places: np.ndarray, scale: np.ndarray) -> np.ndarray:
 def _keep_crops(sessions: sessionmaker[Session], rows: Sequence[dict[str, Any]]) -> None:
     """The decisions, those of an earlier build replaced."""
     with sessions.begin() as session:
-        for start in range(0, len(rows), AT_ONCE):
-            some = rows[start : start + AT_ONCE]
+        for some in in_parts(rows):
             session.execute(
                 sa.delete(CropRow).where(
                     CropRow.model == some[0]["model"],

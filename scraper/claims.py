@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
+from dataset.catalogue.queries import in_parts
 from dataset.catalogue.tables import Hashtag, PostHashtag, PostRow, Sighting
 from dataset.labels import normalise
 from scraper.fetching import FINAL, GONE
-
-# SQLite takes at most 999 values in a query in its older builds.
-AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -205,8 +203,8 @@ def _settle_known(
         .order_by(Sighting.id)
     )
     known = {url: outcome for url, *outcome in rows}
-    for start in range(0, len(known), AT_ONCE):
-        for url in _within(session, site, list(known)[start : start + AT_ONCE], rooms):
+    for part in in_parts(known):
+        for url in _within(session, site, part, rooms):
             state, reason, image = known[url]
             session.execute(
                 sa.update(Sighting)

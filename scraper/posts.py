@@ -2,22 +2,18 @@
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, selectinload
 
+from dataset.catalogue.queries import in_parts
 from dataset.catalogue.tables import OR, Hashtag, PostHashtag, PostRow, Search, Sighting
 from dataset.labels import normalise
 from scraper.fetching import GONE
 from scraper.hashtags import as_hashtag, hashtags_in
 from scraper.spiders.base import Photo, Post
-
-# Values in one statement: old SQLite takes 999.
-AT_ONCE = 500
-T = TypeVar("T")
 
 
 def save_posts(
@@ -40,17 +36,10 @@ def save_posts(
     session.flush()
 
 
-def _parts(values: Iterable[T]) -> Iterator[list[T]]:
-    """VALUES, each once, in lists that one statement takes."""
-    rest = iter(dict.fromkeys(values))
-    while part := list(islice(rest, AT_ONCE)):
-        yield part
-
-
 def _rows(session: Session, site: str, posts: Sequence[Post]) -> dict[str, PostRow]:
     """The row of each post by its id, made where it is new."""
     rows: dict[str, PostRow] = {}
-    for part in _parts(post.site_id for post in posts):
+    for part in in_parts(dict.fromkeys(post.site_id for post in posts)):
         query = sa.select(PostRow).where(PostRow.site == site, PostRow.site_id.in_(part))
         found = session.scalars(query.options(selectinload(PostRow.sightings)))
         rows |= {row.site_id: row for row in found}
@@ -104,7 +93,7 @@ def _save_hashtags(session: Session, wanted: Mapping[tuple[int, str, str], None]
     """Keep each post's id, hashtag and source in WANTED."""
     ids = _hashtag_ids(session, [text for _, text, _ in wanted])
     known: set[tuple[int, int, str]] = set()
-    for part in _parts(post for post, _, _ in wanted):
+    for part in in_parts(dict.fromkeys(post for post, _, _ in wanted)):
         kept = sa.select(PostHashtag.post_id, PostHashtag.hashtag_id, PostHashtag.source)
         known |= {(*row,) for row in session.execute(kept.where(PostHashtag.post_id.in_(part)))}
     rows = [
@@ -118,7 +107,7 @@ def _save_hashtags(session: Session, wanted: Mapping[tuple[int, str, str], None]
 
 def _hashtag_ids(session: Session, texts: Sequence[str]) -> dict[str, int]:
     ids: dict[str, int] = {}
-    for part in _parts(texts):
+    for part in in_parts(dict.fromkeys(texts)):
         found = session.scalars(sa.select(Hashtag).where(Hashtag.text.in_(part)))
         ids |= {tag.text: tag.id for tag in found}
     new = [Hashtag(text=text) for text in dict.fromkeys(texts) if text not in ids]
@@ -133,7 +122,7 @@ def _refusals(session: Session, urls: Sequence[str]) -> dict[str, dict[str, Any]
     Those that were stored are taken when they are claimed, as long as the tag may have them.
     """
     outcomes: dict[str, dict[str, Any]] = {}
-    for part in _parts(urls):
+    for part in in_parts(dict.fromkeys(urls)):
         query = sa.select(Sighting.url, Sighting.state, Sighting.reason, Sighting.image_id)
         for url, state, reason, image_id in session.execute(
             query.where(Sighting.url.in_(part), Sighting.state == "refused")

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue.check_tables import Judgement
 from dataset.catalogue.crawl_tables import ForgottenRow
+from dataset.catalogue.queries import copies_of
 from dataset.catalogue.review_tables import Conflict, CropDecision, PairDecision
 from dataset.catalogue.session import Sessions, overwrite_journal
 from dataset.catalogue.tables import (
@@ -126,14 +127,7 @@ def _ids(session: Session, query: sa.Select) -> list[int]:
 
 def _with_copies(session: Session, images: Sequence[int]) -> list[ImageRow]:
     """The rows of IMAGES and of all that were folded with them: to the eye they are one photo."""
-    clusters = sa.select(ImageRow.cluster_id).where(ImageRow.id.in_(images))
-    return list(
-        session.scalars(
-            sa.select(ImageRow).where(
-                sa.or_(ImageRow.id.in_(images), ImageRow.cluster_id.in_(clusters))
-            )
-        )
-    )
+    return list(session.scalars(sa.select(ImageRow).where(copies_of(images))))
 
 
 def _whole(session: Session, store: ImageStore, image: ImageRow) -> bytes | None:

@@ -7,12 +7,10 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from dataset.catalogue.queries import in_parts
 from dataset.catalogue.review_tables import PairDecision
 from dataset.catalogue.tables import Cluster, ImageRow, Separation, now
 from dataset.duplicates.clusters import chained, fold
-
-# SQLite takes at most 999 values in a query in its older builds.
-AT_ONCE = 500
 
 
 def say(
@@ -126,12 +124,8 @@ def _clusters(session: Session, images: Sequence[int]) -> dict[int, int]:
 
 
 def _move(session: Session, images: Sequence[int], cluster: int) -> None:
-    for start in range(0, len(images), AT_ONCE):
-        session.execute(
-            sa.update(ImageRow)
-            .where(ImageRow.id.in_(images[start : start + AT_ONCE]))
-            .values(cluster_id=cluster)
-        )
+    for part in in_parts(images):
+        session.execute(sa.update(ImageRow).where(ImageRow.id.in_(part)).values(cluster_id=cluster))
 
 
 def _regroup(session: Session, undone: PairDecision) -> None:

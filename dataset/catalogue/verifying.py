@@ -2,20 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from tqdm import tqdm
 
 from dataset.catalogue import leases
+from dataset.catalogue.queries import AT_ONCE, in_parts
 from dataset.catalogue.session import Sessions
 from dataset.catalogue.tables import FingerprintRow, ImageRow, ResemblanceRow, Sighting
 from dataset.errors import Failure
 from dataset.images import sha256_of
 from dataset.stores import ImageStore
 
-AT_ONCE = 500
 # Why an image is no longer there; a crawl fetches it again.
 LOST = "its file was lost"
 
@@ -86,8 +85,7 @@ def _check(store: ImageStore, key: str, sha256: str, found: Verified) -> None:
 
 def _orphans(session: Session, store: ImageStore) -> Iterator[str]:
     """Keys of files that no stored image has."""
-    keys = store.keys()
-    while part := list(islice(keys, AT_ONCE)):
+    for part in in_parts(store.keys()):
         query = sa.select(ImageRow.store_key).where(
             ImageRow.store_key.in_(part), ImageRow.state == "stored"
         )
@@ -99,9 +97,9 @@ def _repair(sessions: Sessions, store: ImageStore, found: Verified) -> None:
     for key in (*found.changed, *found.orphaned):
         store.remove(key)
     lost = [*found.missing, *found.changed]
-    for start in range(0, len(lost), AT_ONCE):
+    for part in in_parts(lost):
         with sessions.begin() as session:
-            _want_again(session, lost[start : start + AT_ONCE])
+            _want_again(session, part)
 
 
 def _want_again(session: Session, keys: list[str]) -> None:

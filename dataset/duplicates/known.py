@@ -10,6 +10,7 @@ from PIL import Image
 from sqlalchemy.orm import Session
 
 from dataset import quality
+from dataset.catalogue.queries import in_parts
 from dataset.catalogue.tables import FingerprintRow, ImageRow, ResemblanceRow
 from dataset.duplicates.fingerprint import VIEWS, Fingerprint, fingerprint, unpack
 from dataset.duplicates.likeness import FOLD, POSSIBLE, likeness
@@ -20,8 +21,6 @@ from dataset.quality import Quality
 # Pixels a side that are enough to look at a photo: a JPEG is decoded that small, which changes at
 # most 2 bits of a hash (benchmarks/crawl.py hashes).
 ENOUGH = 2 * quality.LOOK
-# SQLite takes at most 999 values in a query in its older builds.
-AT_ONCE = 500
 LOADED = 10_000
 
 
@@ -57,10 +56,10 @@ def row_of(image: int, looks: Looks) -> dict[str, object]:
 def fingerprints_of(session: Session, images: Sequence[int]) -> dict[int, Fingerprint]:
     """The fingerprints of IMAGES by their ids."""
     found = {}
-    for start in range(0, len(images), AT_ONCE):
+    for part in in_parts(images):
         query = sa.select(
             FingerprintRow.image_id, FingerprintRow.views, FingerprintRow.looks
-        ).where(FingerprintRow.image_id.in_(images[start : start + AT_ONCE]))
+        ).where(FingerprintRow.image_id.in_(part))
         for image, views, looks in session.execute(query):
             found[image] = unpack(views, looks)
     return found

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.candidates import Drops, fold, load
+from dataset.catalogue.queries import in_parts
 from dataset.catalogue.review_tables import Conflict
 from dataset.catalogue.session import Sessions
 from dataset.catalogue.tables import Hashtag, ImageRow, PostHashtag, Sighting
@@ -16,8 +17,7 @@ from dataset.gates import load_gates, pass_gates
 from dataset.labelling import labels_of
 from dataset.labels import Vocabulary
 
-# Clusters, or rows, that are looked at together.
-AT_ONCE = 500
+# Rows that are read together.
 LOADED = 10_000
 
 
@@ -26,14 +26,13 @@ def find_conflicts(sessions: Sessions, vocabulary: Vocabulary) -> int:
     found: dict[int, str] = {}
     with sessions() as session:
         suspects = _suspects(session, vocabulary)
-        for start in range(0, len(suspects), AT_ONCE):
-            found |= _conflicts(session, suspects[start : start + AT_ONCE], vocabulary)
+        for part in in_parts(suspects):
+            found |= _conflicts(session, part, vocabulary)
     with sessions.begin() as session:
         query = sa.select(Conflict.image_id, Conflict.labels)
         known = {image: labels for image, labels in session.execute(query)}  # noqa: C416
         gone = [image for image, labels in known.items() if found.get(image) != labels]
-        for start in range(0, len(gone), AT_ONCE):
-            part = gone[start : start + AT_ONCE]
+        for part in in_parts(gone):
             session.execute(sa.delete(Conflict).where(Conflict.image_id.in_(part)))
         new = [
             {"image_id": image, "labels": labels}

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue import pairs
+from dataset.catalogue.queries import copies_of
 from dataset.catalogue.review_tables import CropDecision, PairDecision
 from dataset.catalogue.tables import Decision, ImageRow, now
 from dataset.labels import Vocabulary
@@ -33,7 +34,7 @@ from dataset.review.queues import (
 )
 
 UNDECIDED = "open"
-LONGEST_LABEL = 100
+LONGEST_LABEL, LONGEST_NAME = 100, 60
 LEFT_OUT, APART, FOLDED = "left out", "kept apart", "folded as copies of one photo"
 TABLES: dict[str, Any] = {"label": Decision, "pair": PairDecision, "crop": CropDecision}
 
@@ -90,10 +91,7 @@ def current(session: Session, queue: Queue, key: Key) -> Said | None:
 
 def _on_image(session: Session, image: int) -> Said | None:
     """The latest word on any copy of IMAGE."""
-    cluster = session.scalar(sa.select(ImageRow.cluster_id).where(ImageRow.id == image))
-    mine = sa.select(ImageRow.id).where(
-        sa.or_(ImageRow.id == image, ImageRow.cluster_id == cluster)
-    )
+    mine = sa.select(ImageRow.id).where(copies_of([image]))
     latest = session.scalar(
         sa.select(Decision)
         .where(Decision.undone.is_(None), Decision.image_id.in_(mine))

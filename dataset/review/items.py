@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from dataset.candidates import Drops, fold, load
 from dataset.catalogue.check_tables import Judgement
+from dataset.catalogue.queries import copies_of
 from dataset.catalogue.review_tables import Conflict
 from dataset.catalogue.tables import (
     CropRow,
@@ -178,11 +179,9 @@ def _points(
     return tuple((x, y, score) for x, y, score in seen.round(2).tolist())
 
 
-def _copies(image: ImageRow) -> Any:
-    """Conditions on sightings of IMAGE and its copies."""
-    if image.cluster_id is None:
-        return Sighting.image_id == image.id
-    return Sighting.image_id.in_(sa.select(ImageRow.id).filter_by(cluster_id=image.cluster_id))
+def _shows(image: ImageRow) -> Any:
+    """Whether a sighting is of IMAGE or of a copy of it."""
+    return Sighting.image_id.in_(sa.select(ImageRow.id).where(copies_of([image.id])))
 
 
 def _posts(session: Session, image: ImageRow) -> tuple[Post, ...]:
@@ -190,7 +189,7 @@ def _posts(session: Session, image: ImageRow) -> tuple[Post, ...]:
     own = sa.func.max(sa.case((Sighting.image_id == image.id, 1), else_=0))
     chosen = (
         sa.select(Sighting.post_id, own.label("own"))
-        .where(_copies(image))
+        .where(_shows(image))
         .group_by(Sighting.post_id)
         .order_by(own.desc(), Sighting.post_id)
         .limit(MOST_POSTS)
@@ -219,7 +218,7 @@ def _tags(session: Session, image: ImageRow) -> tuple[str, ...]:
         session.scalars(
             sa.select(Hashtag.text)
             .join(PostHashtag, PostHashtag.hashtag_id == Hashtag.id)
-            .where(PostHashtag.post_id.in_(sa.select(Sighting.post_id).where(_copies(image))))
+            .where(PostHashtag.post_id.in_(sa.select(Sighting.post_id).where(_shows(image))))
             .group_by(Hashtag.id, Hashtag.text)
             .order_by(found.desc(), Hashtag.id)
             .limit(MOST_TAGS)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
 from dataset.catalogue.check_tables import Judgement
+from dataset.catalogue.queries import is_stored
 from dataset.catalogue.review_tables import Conflict, CropDecision, PairDecision
 from dataset.catalogue.tables import (
     CropRow,
@@ -49,14 +50,6 @@ class Queue:
 
 ONE, OTHER, WORDED = aliased(ImageRow), aliased(ImageRow), aliased(ImageRow)
 MINE, ITS = aliased(Separation), aliased(Separation)
-
-
-def is_stored(image: Any) -> Any:
-    """Whether the photo of an image's row is here.
-
-    Not by the index of states, which names nearly all: the index of a queue's order is of use.
-    """
-    return image.state + "" == "stored"
 
 
 def cluster_of(image: Any) -> Any:

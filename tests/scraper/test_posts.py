@@ -10,11 +10,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
+from dataset.catalogue.queries import AT_ONCE
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.tables import Hashtag, ImageRow, PostHashtag, PostRow, Sighting
 from scraper import frontier
 from scraper.fetching import Refused
-from scraper.posts import AT_ONCE, save_posts
+from scraper.posts import save_posts
 from scraper.spiders.base import Photo, Post
 
 

@@ -65,6 +65,14 @@ def test_a_decision_made_before_an_undo_of_another_tab_is_asked_again(page: Page
     assert value_of(told, "item") == "3/polo"
 
 
+def test_a_word_on_a_photo_of_no_cluster_holds_for_that_photo_alone(page: Page) -> None:
+    with page.filling.sessions.begin() as session:
+        session.execute(sa.update(ImageRow).values(cluster_id=None))
+    html = page.decide(page.get("/queue/mistakes"), "label", chosen="dress").text
+    assert value_of(html, "item") == "4/polo"
+    assert value_of(html, "state") == "open"
+
+
 def test_undo_shows_the_item_again_also_after_a_restart(page: Page) -> None:
     page.decide(page.get("/queue/mistakes"), "label", chosen="dress")
     later = Page(page.filling)
