@@ -10,7 +10,7 @@ import click
 from dataset.errors import Failure
 from dataset.images import write_atomically
 from dataset.text_table import table
-from scraper.report import GOOD_ENDS, HEAD, Missing, Tally, missing, reasons, rows
+from scraper.report import GOOD_ENDS, HEAD, Missing, missing, reasons, rows
 from scraper.run import Crawled
 
 
@@ -20,7 +20,7 @@ def conclude(crawled: Crawled, minimum: int, file: Path | None) -> None:
     Raises:
         Failure: not every search came to its end or its limit, or FILE can't be written.
     """
-    tallies = [tally for work in crawled.works for tally in work.tallies]
+    tallies = crawled.tallies
     lacking = [
         missing(tag, size, minimum, crawled.seconds, tallies) for tag, size in crawled.sizes.items()
     ]
@@ -29,19 +29,19 @@ def conclude(crawled: Crawled, minimum: int, file: Path | None) -> None:
     for line in (*reasons(tallies), *lacking):
         click.echo(line)
     if file:
-        _write(file, as_json(crawled, tallies, lacking))
-    _refuse_unfinished(crawled, tallies)
+        _write(file, as_json(crawled, lacking))
+    _refuse_unfinished(crawled)
 
 
-def as_json(crawled: Crawled, tallies: list[Tally], lacking: list[Missing]) -> dict[str, Any]:
+def as_json(crawled: Crawled, lacking: list[Missing]) -> dict[str, Any]:
     """The same for a program."""
     return {
         "searches": [
             {**one.columns(), "refused": dict(one.refused), "skipped": dict(one.skipped)}
-            for one in tallies
+            for one in crawled.tallies
         ],
         "labels": [asdict(one) for one in lacking],
-        "problems": [problem.message for work in crawled.works for problem in work.problems],
+        "problems": crawled.problems,
         "ended": crawled.ended,
         "seconds": round(crawled.seconds, 1),
     }
@@ -54,11 +54,10 @@ def _write(file: Path, value: dict[str, Any]) -> None:
         raise Failure(f"--json {file} can't be written: {error.strerror}") from error
 
 
-def _refuse_unfinished(crawled: Crawled, tallies: list[Tally]) -> None:
+def _refuse_unfinished(crawled: Crawled) -> None:
     if not crawled.ended:
         raise Failure("stopped before the end; repeat the command to go on")
-    problems = [problem.message for work in crawled.works for problem in work.problems]
-    if problems:
-        raise Failure("\nError: ".join(problems))
-    if any(tally.ended not in GOOD_ENDS for tally in tallies):
+    if crawled.problems:
+        raise Failure("\nError: ".join(crawled.problems))
+    if any(tally.ended not in GOOD_ENDS for tally in crawled.tallies):
         raise Failure("not every search came to its end; repeat the command to go on")

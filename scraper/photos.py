@@ -18,15 +18,13 @@ from scraper.work import PLACES, Work
 BATCH = 32
 
 
-async def fetch_wanted(
-    work: Work, download: Download, tally: Tally, words: tuple[str, ...]
-) -> None:
-    """Fetch photos that the search has found, until all are in hand or the tag of WORDS is full.
+async def fetch_wanted(work: Work, download: Download, tally: Tally) -> None:
+    """Fetch photos that the search of TALLY has found, until all are in hand or its tag is full.
 
     Raises:
         SiteRefused: their host wants to be left alone for long.
     """
-    while (claimed := _Claimed(work, tally, words)).refill():
+    while (claimed := _Claimed(work, tally)).refill():
         try:
             await all_of(_fetch_some(work, download, tally, claimed) for _ in range(PLACES))
         except SiteRefused:
@@ -39,15 +37,15 @@ async def fetch_wanted(
 class _Claimed:
     """Photos that are claimed a batch at a time, for several to take in turn."""
 
-    def __init__(self, work: Work, tally: Tally, words: tuple[str, ...]) -> None:
-        self._work, self._tally, self._words = work, tally, words
+    def __init__(self, work: Work, tally: Tally) -> None:
+        self._work, self._tally = work, tally
         self._waiting: deque[claims.Wanted] = deque()
         self.unsettled: set[str] = set()
         self.over = False
 
     def refill(self) -> bool:
         """Claim more; whether there were any."""
-        found = _claim(self._work, self._tally, self._words)
+        found = _claim(self._work, self._tally)
         self._waiting += found
         self.unsettled.update(one.url for one in found)
         self.over = not found
@@ -72,7 +70,7 @@ async def _fetch_some(work: Work, download: Download, tally: Tally, claimed: _Cl
 
 
 def rooms_of(session: Session, work: Work) -> list[claims.Room]:
-    """The room of each tag of WORK; none where they have no limit."""
+    """The room of each tag of WORK, in their order; none where they have no limit."""
     most = work.options.max_images
     if most is None:
         return []
@@ -80,13 +78,12 @@ def rooms_of(session: Session, work: Work) -> list[claims.Room]:
     return [claims.room(session, work.site, one, most) for one in words]
 
 
-def _claim(work: Work, tally: Tally, words: tuple[str, ...]) -> list[claims.Wanted]:
+def _claim(work: Work, tally: Tally) -> list[claims.Wanted]:
     with work.sessions.begin() as session:
         rooms, limit = rooms_of(session, work), BATCH
-        if work.options.max_images is not None:
-            mine = claims.room(session, work.site, words, work.options.max_images)
-            limit = max(0, min(BATCH, mine.left))
-        if not limit:
+        if rooms:
+            limit = min(BATCH, rooms[work.options.tags.index(tally.tag)].left)
+        if limit <= 0:
             return []
         return claims.claim(session, work.site, tally.words, limit, work.worker, rooms)
 

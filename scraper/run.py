@@ -54,6 +54,16 @@ class Crawled:
     sizes: dict[str, int]
     seconds: float
 
+    @property
+    def tallies(self) -> list[Tally]:
+        """What each search came to."""
+        return [tally for work in self.works for tally in work.tallies]
+
+    @property
+    def problems(self) -> list[str]:
+        """What kept searches from their end."""
+        return [problem.message for work in self.works for problem in work.problems]
+
 
 def crawl(
     options: CrawlOptions, spiders: Mapping[str, HashtagSpider], vocabulary: Vocabulary

@@ -42,13 +42,13 @@ async def crawl_search(
     paging = Paging()
     _begin(work, tally)
     while True:
-        await fetch_wanted(work, download, tally, words)
+        await fetch_wanted(work, download, tally)
         with work.sessions.begin() as session:
             needed, cursor = _next(session, work, tally, words)
         if needed is Next.PAGE:
             await turn_page(work, download, tally, cursor, paging)
             if paging.circle:
-                await fetch_wanted(work, download, tally, words)
+                await fetch_wanted(work, download, tally)
                 raise CircleOfPages(tally.hashtag, tally.pages)
         elif needed is Next.WAIT:
             await work.means.pace.stop.sleep(LOOK_AGAIN)
@@ -74,14 +74,15 @@ def _next(
     leases.free_dead(session, work.worker)
     search = frontier.search_for(session, site, tally.hashtag)
     most = work.options.max_images
-    full = most is not None and claims.stored(session, site, words, most) >= most
+    had = 0 if most is None else claims.stored(session, site, words, most)
+    full = most is not None and had >= most
     turned = work.options.max_pages is not None and tally.pages >= work.options.max_pages
     if full or (turned and search.state != "finished"):
         frontier.let_go(search, work.worker)
         return Next.LIMIT, None
     if search.state == "finished":
         return _behind_the_last_page(session, work, tally), None
-    held_up = most is not None and claims.room(session, site, words, most).left <= 0
+    held_up = most is not None and had + claims.in_hand(session, site, words) >= most
     if search.worker_id not in (None, work.worker) or held_up:
         return Next.WAIT, None
     weekly.claim(session, site, work.spider, tally.hashtag)
