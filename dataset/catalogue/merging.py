@@ -21,7 +21,6 @@ from dataset.catalogue.forgetting import AUTHOR, URL, Forgotten, forget_bytes
 from dataset.catalogue.review_tables import CropDecision, PairDecision
 from dataset.catalogue.session import Sessions
 from dataset.catalogue.tables import (
-    Cluster,
     CropRow,
     Decision,
     FingerprintRow,
@@ -183,10 +182,7 @@ def _cluster(session: Session, source: Session, row: ImageRow) -> int | None:
         sa.select(sa.func.min(ImageRow.cluster_id)).where(ImageRow.sha256.in_(same))
     )
     if known is None:
-        cluster = Cluster()
-        session.add(cluster)
-        session.flush()
-        known = cluster.id
+        known = pairs.new_cluster(session)
     return known
 
 

@@ -19,13 +19,13 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from dataset.review import decisions, photos
+from dataset.review.decisions import LONGEST_NAME
 from dataset.review.guard import Guard
 from dataset.review.items import load_item
 from dataset.review.paging import Filters, page
 from dataset.review.queues import QUEUES, Queue, key_text
 from dataset.review.views import (
     HERE,
-    LONGEST_NAME,
     Review,
     filters_of,
     html_page,

@@ -15,7 +15,7 @@ from dataset.catalogue.tables import Decision, ImageRow, now
 from dataset.errors import BadInput, first_line, printable
 from dataset.labels import Vocabulary, load_vocabulary
 from dataset.review import decisions
-from dataset.review.decisions import Answer, Refused
+from dataset.review.decisions import LONGEST_NAME, Answer, Refused
 from dataset.review.queues import CROPS, DUPLICATES, MISTAKES, QUEUES, Key, Queue
 
 # By what rows are known beside their images: queue -> names, and how long a value may be.
@@ -26,7 +26,6 @@ FORMAT = "fashion-tagger decisions 1"
 LARGEST = 64 << 20
 # Clocks differ.
 AHEAD = timedelta(days=1)
-LONGEST_NAME = 60
 
 
 @dataclass

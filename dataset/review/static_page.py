@@ -23,6 +23,7 @@ from dataset.review.paging import Filters, page
 from dataset.review.photos import LARGE, THUMB, small
 from dataset.review.queues import QUEUES, Queue, key_text
 from dataset.review.views import HERE, environment, known_labels
+from dataset.states import refuse_taken
 from dataset.stores import ImageStore, open_store
 
 PAGE, PHOTOS = "review.html", "photos"
@@ -51,8 +52,7 @@ def write_static(options: StaticOptions) -> dict[str, int]:
         Failure: it can't be written.
     """
     chosen = _chosen(options.queues)
-    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-        raise BadInput(f"--static {options.out} is there already; name another folder")
+    refuse_taken(options.out, "name another folder", "--static")
     sessions = open_catalogue(options.catalogue, must_exist=True)
     vocabulary, store = load_vocabulary(options.vocabulary), open_store(options.images)
     find_conflicts(sessions, vocabulary)

@@ -20,6 +20,7 @@ from dataset.catalogue.tables import Decision, Search
 from dataset.labels import Vocabulary
 from dataset.review import decisions
 from dataset.review.counts import Counts
+from dataset.review.decisions import LONGEST_NAME
 from dataset.review.guard import Door, form_token
 from dataset.review.items import load_item
 from dataset.review.paging import ALL, DECIDED, OPEN, Filters, page
@@ -27,7 +28,7 @@ from dataset.review.queues import QUEUES, Key, Queue, key_text, parse_key
 from dataset.stores import ImageStore
 
 HERE = Path(__file__).parent
-LONGEST_NAME, LONGEST_FILTER = 60, 200
+LONGEST_FILTER = 200
 MOST_LABELS = 2000
 # Signs of a title or tag that are shown at once.
 SHORT = 160
