@@ -21,6 +21,7 @@ COMMANDS = {
     "train-pose": ("dataset.pose.cli", "train_pose"),
     "train-model": ("model.cli", "train_model"),
     "compare": ("model.compare_cli", "compare_steps"),
+    "check-tags": ("model.check_cli", "check_tags"),
     "export-model": ("model.export_cli", "export_model"),
     "sample-shop": ("scraper.sample_shop.cli", "sample_shop"),
 }
@@ -105,6 +106,11 @@ def train_pose() -> None:
 def train_model() -> None:
     """Console script `train-model`."""
     _script("train-model")
+
+
+def check_tags() -> None:
+    """Console script `check-tags`."""
+    _script("check-tags")
 
 
 def export_model() -> None:

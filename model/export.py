@@ -1,7 +1,5 @@
 """An export on one page: the run's model in portable operations, written, run, put in place."""
 
-import csv
-import json
 import os
 import shutil
 import time
@@ -15,11 +13,12 @@ import keras
 import numpy as np
 from keras import layers
 
-from dataset.errors import BadInput, Failure, first_line
+from dataset.errors import BadInput, Failure
 from dataset.export import aside_of, prepare
 from model.export_formats import FORMATS, Format, Opened
 from model.export_photos import Sample, sample_of
 from model.resizing import as_products
+from model.saved import Run, read_run
 
 # How far a share may be from the Keras model's.
 LIMIT = 1e-3
@@ -33,16 +32,6 @@ class ExportOptions:
     format: str
     out: Path | None = None
     photos: Path | None = None
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run's model with its labels, the data folder it saw, and the test photos below that."""
-
-    network: keras.Model
-    labels: list[str]
-    data: Path | None
-    tested: list[str]
 
 
 @dataclass(frozen=True)
@@ -95,69 +84,6 @@ def refuse_taken(out: Path, form: Format) -> None:
         raise BadInput(f"--out {out}: a file for {form.runtime} ends in {suffix}")
     if out.exists():
         raise BadInput(f"{out} is there already; remove it, or name another with --out")
-
-
-def read_run(folder: Path) -> Run:
-    """The run in FOLDER.
-
-    Raises:
-        BadInput: it is no run folder.
-        Failure: its model can't be read, or is no classifier of raw photos.
-    """
-    labels = _json(folder / "labels.json").get("labels")
-    if not labels or not (folder / "model.keras").is_file():
-        raise BadInput(f"{folder} is no run of train-model: model.keras or labels.json is missing")
-    try:
-        network = keras.saving.load_model(folder / "model.keras", compile=False)
-    # Keras and h5py raise these for a file of another kind, or cut off.
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Failure(f"{folder}/model.keras can't be read: {first_line(error)}") from error
-    _refuse_other(network, labels, folder)
-    _work_in_float32(network)
-    data = _json(folder / "run.json").get("options", {}).get("data")
-    return Run(network, labels, Path(data) if data else None, _tested(folder / "predictions.csv"))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except ValueError as error:
-        raise Failure(f"{path} is no JSON: {first_line(error)}") from error
-    return found if isinstance(found, dict) else {}
-
-
-def _tested(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [row["path"] for row in csv.DictReader(file) if row.get("path")]
-
-
-def _refuse_other(network: keras.Model, labels: list[str], folder: Path) -> None:
-    shapes = (network.input_shape, network.output_shape)
-    if shapes != ((None, None, None, 3), (None, len(labels))) or network.input.dtype != "uint8":
-        raise Failure(
-            f"{folder}/model.keras takes {network.input.dtype} {shapes[0]} and gives {shapes[1]}:"
-            f" no classifier of raw photos into the {len(labels)} labels of labels.json; train it"
-            " again with train-model"
-        )
-
-
-def _work_in_float32(network: keras.Model) -> None:
-    """Let layers that were trained in half precision work in float32, as their weights are."""
-    for layer in _leaves(network):
-        if layer.compute_dtype in ("bfloat16", "float16"):
-            layer.dtype_policy = "float32"
-
-
-def _leaves(network: keras.Model) -> Iterator[layers.Layer]:
-    for layer in network.layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
-        else:
-            yield layer
 
 
 def portable(network: keras.Model) -> keras.Model:

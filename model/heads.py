@@ -84,13 +84,20 @@ def quick_logits(
     other: np.ndarray,
     classes: int,
 ) -> np.ndarray:
-    """(m, classes) scores of OTHER, (m, width), by ridge regression on VALUES, (n, width).
+    """`ridge_logits` of examples that are each of one class: TARGETS, (n,) int."""
+    return ridge_logits(values, np.eye(classes, dtype=np.float32)[targets], weights, other)
 
-    In closed form, each of the n examples counting as WEIGHTS, (n,), say; seconds for thousands.
+
+def ridge_logits(
+    values: np.ndarray, wanted: np.ndarray, weights: np.ndarray, other: np.ndarray
+) -> np.ndarray:
+    """(m, classes) scores of OTHER, (m, width), by ridge regression of VALUES, (n, width).
+
+    Onto WANTED, (n, classes) shares; in closed form, each of the n examples counting as WEIGHTS,
+    (n,), say; seconds for thousands.
     """
     one, two = _levelled(values, other)
     root = np.sqrt(weights / weights.mean())[:, None]
-    wanted = np.eye(classes, dtype=np.float32)[targets]
     centre = (wanted * root**2).sum(axis=0) / (root**2).sum()
     rows, goal = one * root, (wanted - centre) * root
     penalty, width = np.float32(MIDDLE), values.shape[1]

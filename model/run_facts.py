@@ -10,6 +10,7 @@ from typing import Any
 from model.data import find_data
 from model.fingerprint import fingerprint
 from model.judged import Judged
+from model.saved import built_with
 
 PACKAGES = (
     *("fashion-tagger", "keras", "tensorflow", "jax", "numpy", "scipy", "scikit-learn"),
@@ -23,6 +24,7 @@ def run_facts(judged: Judged) -> dict[str, Any]:
         "options": dict(judged.options),
         "seed": judged.seed,
         "versions": versions(),
+        "built": built_with(judged.folder),
         "dataset": asdict(fingerprint(judged.folder, find_data(judged.folder).examples)),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

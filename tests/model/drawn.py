@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 import fashion_tagger
 
+PROGRAM = Path(fashion_tagger.__file__)
 COUNTS = {"train": 12, "validation": 4, "test": 6}
 
 
@@ -40,8 +41,7 @@ def random_trunk(path: Path) -> Path:
 def command(folder: Path, *words: str, door: str = "train-model") -> list[str | Path]:
     """The command DOOR with WORDS, for small photos, its cache below FOLDER."""
     cache = ("--cache", str(folder / "cache"))
-    program = Path(fashion_tagger.__file__)
-    return [sys.executable, program, door, "--image-size", "75", *cache, *words]
+    return [sys.executable, PROGRAM, door, "--image-size", "75", *cache, *words]
 
 
 def run(folder: Path, *words: str, door: str = "train-model") -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,179 @@
+"""Wrong tags found: ours and cleanlab, on the same photos and the same out-of-fold probabilities.
+
+    python benchmarks/tag_check.py --photos ../shared/data/clothing --weights FILE
+
+Labels of real garment photos are flipped, to any other label at random or each to the one that it
+is most taken for. `same`: cleanlab's scores of the very probabilities that ours starts from;
+`plain`: of out-of-fold probabilities of heads that believe all labels alike. Average precision of
+the ranking, and precision in its first tenth; and of what ours asserts, how much is right.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+from cleanlab.filter import find_label_issues
+from cleanlab.rank import get_label_quality_scores
+from sklearn.metrics import average_precision_score
+
+from dataset import backend
+from dataset.text_table import table
+
+METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
+
+
+class Photos(NamedTuple):
+    """Trunk outputs, (n, width) float32, and true classes, (n,) int, of CLASSES."""
+
+    values: np.ndarray
+    truth: np.ndarray
+    classes: int
+
+
+def load(photos: Path, weights: str, cache: Path | None) -> Photos:
+    """All photos of the folder PHOTOS, seen by the blocks of the trunk that suit them."""
+    from dataclasses import replace
+
+    from model.data import find_data
+    from model.features import Views
+    from model.heads import choose_taps, columns
+    from model.learning import prepare
+    from model.options import TrainOptions
+
+    data = find_data(photos)
+    extractor = prepare(TrainOptions(photos, photos, weights, cache=cache)).extractor
+    pool = replace(data, examples=tuple(replace(e, split="train") for e in data.examples))
+    outputs = extractor.outputs(pool, "train", Views())
+    half = np.arange(len(outputs.targets)) % 4 == 0
+    parts = [
+        replace(outputs, values=outputs.values[mask], targets=outputs.targets[mask])
+        for mask in (~half, half)
+    ]
+    taps = choose_taps(parts[0], parts[1], len(data.labels), 0).taps
+    values = outputs.values[:, 0, columns(taps)].astype(np.float32)
+    click.echo(f"{len(values)} photos, {len(data.labels)} labels, blocks {'+'.join(taps)}")
+    return Photos(values, outputs.targets, len(data.labels))
+
+
+def plain_shares(photos: Photos, tags: np.ndarray, seed: int) -> np.ndarray:
+    """Out-of-fold shares of heads that believe all TAGS alike, as many heads as `opinions` has."""
+    from model.heads import quick_logits
+    from model.noise import folds_of, out_of_fold
+    from model.opinions import FOLDS, ROUNDS
+
+    def logits(rest: np.ndarray, weights: np.ndarray, held: np.ndarray) -> np.ndarray:
+        return quick_logits(
+            photos.values[rest], tags[rest], weights, photos.values[held], photos.classes
+        )
+
+    ones = np.ones(len(tags), np.float32)
+    return np.mean(
+        [
+            out_of_fold(tags, folds_of(tags, None, FOLDS, seed + one), photos.classes, ones, logits)
+            for one in range(ROUNDS)
+        ],
+        axis=0,
+    )
+
+
+def flipped(photos: Photos, confusable: np.ndarray | None, rate: float, seed: int) -> np.ndarray:
+    """Tags of which RATE are wrong: at random, or each what CONFUSABLE, (classes,), says."""
+    rng = np.random.default_rng(seed)
+    tags = photos.truth.copy()
+    some = rng.choice(len(tags), round(rate * len(tags)), replace=False)
+    moved = (tags[some] + rng.integers(1, photos.classes, len(some))) % photos.classes
+    tags[some] = moved if confusable is None else confusable[tags[some]]
+    return tags
+
+
+def first_tenth(score: np.ndarray, wrong: np.ndarray) -> float:
+    """Share of wrong ones among the tenth of the highest SCORE."""
+    return float(wrong[np.argsort(-score, kind="stable")[: len(score) // 10]].mean())
+
+
+def scored(photos: Photos, tags: np.ndarray, seed: int) -> dict[str, tuple[float, ...]]:
+    """Ranking -> average precision, precision in the first tenth, seen on the true labels.
+
+    And what is asserted: name -> share that is right, how many.
+    """
+    from model.doubts import tagging_of
+    from model.opinions import opinions
+    from model.verdicts import AGREES, MISTAKE, bar_of, verdicts
+
+    wrong = tags != photos.truth
+    shares = opinions(photos.values, tags, None, photos.classes, seed)
+    plain = plain_shares(photos, tags, seed)
+    tagging = tagging_of(shares, tags)
+    said = verdicts(tagging, bar_of(tagging, shares, tags), shares, tags)
+    ranked = {"ours": said.wrong}
+    for name, some in (("same", shares), ("plain", plain)):
+        for method in METHODS:
+            score = get_label_quality_scores(tags, some, method=method)
+            ranked[f"cleanlab {method}, {name}"] = -score
+    found: dict[str, tuple[float, ...]] = {
+        name: (float(average_precision_score(wrong, score)), first_tenth(score, wrong))
+        for name, score in ranked.items()
+    }
+    verdict = np.array(said.verdict)
+    mistake, agrees = verdict == MISTAKE, verdict == AGREES
+    found["asserted mistakes"] = (_mean(wrong[mistake]), float(mistake.sum()))
+    right = said.best[mistake] == photos.truth[mistake]
+    found["their suggestions"] = (_mean(right), float(mistake.sum()))
+    found["asserted agreement"] = (_mean(~wrong[agrees]), float(agrees.sum()))
+    issues = find_label_issues(tags, plain, return_indices_ranked_by=None)
+    found["cleanlab's issues, plain"] = (_mean(wrong[issues]), float(issues.sum()))
+    return found
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def confusable_of(photos: Photos) -> np.ndarray:
+    """(classes,): what each class is most taken for by heads that learned from the true labels."""
+    shares = plain_shares(photos, photos.truth, 0)
+    sums = np.stack([shares[photos.truth == one].sum(axis=0) for one in range(photos.classes)])
+    np.fill_diagonal(sums, -1)
+    found: np.ndarray = sums.argmax(axis=1)
+    return found
+
+
+def report(title: str, runs: Sequence[Mapping[str, tuple[float, ...]]]) -> str:
+    """The means over RUNS as a table."""
+    rows = []
+    for name in runs[0]:
+        first, second = (np.nanmean([run[name][i] for run in runs]) for i in (0, 1))
+        tells = "average precision" if second <= 1 else "right"
+        last = f"{second:.3f} in the first tenth" if second <= 1 else f"of {second:.0f}"
+        rows.append((name, f"{first:.3f} {tells}", last))
+    return f"{title}\n{table(('ranking', 'mean', ''), rows)}\n"
+
+
+@click.command()
+@click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--weights", default="imagenet", help="`imagenet` or a Keras weights file.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Where trunk outputs are kept.")
+@click.option("--rates", default="0.1", help="Shares of wrong labels, between commas.")
+@click.option("--seeds", default=3)
+def main(photos: Path, weights: str, cache: Path | None, rates: str, seeds: int) -> None:
+    """Print what each finds, the mean over seeds."""
+    backend.load()
+    loaded = load(photos, weights, cache)
+    ways: dict[str, Callable[[], np.ndarray | None]] = {
+        "at random": lambda: None,
+        "to the most confusable label": lambda: confusable_of(loaded),
+    }
+    for way, chosen in ways.items():
+        confusable = chosen()
+        for rate in map(float, rates.split(",")):
+            runs = [
+                scored(loaded, flipped(loaded, confusable, rate, seed), seed)
+                for seed in range(seeds)
+            ]
+            click.echo(report(f"{rate:.0%} of labels flipped {way}, {seeds} seeds", runs))
+
+
+if __name__ == "__main__":
+    main()

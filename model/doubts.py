@@ -1,0 +1,155 @@
+"""How far a tag is to be believed, by what a model sees and by how tags go wrong here. Pure.
+
+A tag and a photo speak together: P(class | photo, tag) is proportional to the model's share of the
+class times P(tag | class). How often tags are wrong, and what is taken for what, is estimated from
+all items at once (Dawid and Skene, 1979; Northcutt et al., "Confident Learning", 2021).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from model.calibration import logits_of, softmax
+
+ROUNDS, TURNS = 30, 5
+# Before anything is seen: one tag in twenty is wrong, as if BELIEVED items had shown it.
+USUAL_RATE, BELIEVED = 0.05, 20.0
+MOST_WRONG = 0.6
+# A share of what is wrong that goes from a class to one other, above which it is a habit of those
+# who tag and not chance: flips at random leave 0.25 of ten classes, those to one class 0.9.
+CHANCE, HABIT = 0.45, 0.8
+# Shares were calibrated on tags, in part wrong ones, and are less sure than they could be: what
+# their logits are to be divided by, and how far it is from 1, on the logarithm's scale, before
+# anything is seen.
+COOLEST, HOTTEST, USUAL_CHANGE = 0.2, 2.0, 0.5
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """How items are tagged, and how sure the model could be.
+
+    `rate`: the share of wrong tags. `confusion`: where these go, (classes, classes), P(tag | class,
+    wrong): rows sum to 1, 0 on the diagonal. `even_rate`: the share if they went anywhere alike.
+    `temperature`: what the logits of shares are divided by first.
+    """
+
+    rate: float
+    confusion: np.ndarray
+    even_rate: float
+    temperature: float = 1.0
+
+    def posterior(self, shares: np.ndarray, tags: np.ndarray) -> np.ndarray:
+        """(n, classes) that sum to 1: P(class | photo, tag) by SHARES, (n, classes), and TAGS.
+
+        The best order of doubts. A model's own confusions look like habits of those who tag, so
+        that it doubts too much where the two agree: see `cautious`.
+        """
+        return _posterior(self._sharp(shares), tags, self.rate, self.confusion)
+
+    def cautious(self, shares: np.ndarray, tags: np.ndarray) -> np.ndarray:
+        """As `posterior`, as if wrong tags went anywhere alike: its probabilities hold."""
+        confusion = evenly(shares.shape[1])
+        return _posterior(self._sharp(shares), tags, self.even_rate, confusion)
+
+    def _sharp(self, shares: np.ndarray) -> np.ndarray:
+        return softmax(logits_of(shares), self.temperature)
+
+
+def _likelihood(tags: np.ndarray, rate: float, confusion: np.ndarray) -> np.ndarray:
+    """(n, classes): P(tag | class) of TAGS, (n,) int."""
+    chances = confusion * rate
+    np.fill_diagonal(chances, 1 - rate)
+    return chances[:, tags].T
+
+
+def _posterior(
+    shares: np.ndarray, tags: np.ndarray, rate: float, confusion: np.ndarray
+) -> np.ndarray:
+    both = np.maximum(shares, TINY) * _likelihood(tags, rate, confusion)
+    found: np.ndarray = both / both.sum(axis=1, keepdims=True)
+    return found
+
+
+def evenly(classes: int) -> np.ndarray:
+    """(classes, classes): a wrong tag may be any other, each as likely."""
+    return (1 - np.eye(classes)) / max(1, classes - 1)
+
+
+def tagging_of(shares: np.ndarray, tags: np.ndarray) -> Tagging:
+    """How TAGS, (n,) int, go wrong, by SHARES, (n, classes), of models that never saw them.
+
+    Expectation maximisation: first of the rate and the temperature together, as if wrong tags went
+    anywhere alike; then of where they go. The other way round the shares would grow sure of the
+    model's own confusions.
+    """
+    confusion = evenly(shares.shape[1])
+    rate, heat = USUAL_RATE, 1.0
+    logits = logits_of(shares)
+    for _ in range(TURNS):
+        heat = _temperature(logits, tags, rate, confusion)
+        sharp = softmax(logits, heat)
+        for _ in range(ROUNDS):
+            rate = _rate(_wrong(sharp, tags, rate, confusion))
+    even_rate = rate
+    for _ in range(ROUNDS):
+        wrong = _wrong(sharp, tags, rate, confusion)
+        rate, confusion = _rate(wrong), _confusion(_counts(wrong, tags))
+    return Tagging(rate, confusion, even_rate, heat)
+
+
+def _wrong(shares: np.ndarray, tags: np.ndarray, rate: float, confusion: np.ndarray) -> np.ndarray:
+    """(n, classes): the chance that an item is of a class and its tag is another."""
+    known = _posterior(shares, tags, rate, confusion)
+    known[np.arange(len(tags)), tags] = 0.0
+    return known
+
+
+def _rate(wrong: np.ndarray) -> float:
+    rate = (wrong.sum() + USUAL_RATE * BELIEVED) / (len(wrong) + BELIEVED)
+    return float(min(rate, MOST_WRONG))
+
+
+def _counts(wrong: np.ndarray, tags: np.ndarray) -> np.ndarray:
+    """(classes, classes): how many items of a class, in a row, have which wrong tag."""
+    classes = wrong.shape[1]
+    return np.stack([np.bincount(tags, column, minlength=classes) for column in wrong.T])
+
+
+def _temperature(logits: np.ndarray, tags: np.ndarray, rate: float, confusion: np.ndarray) -> float:
+    """What LOGITS are to be divided by so that TAGS are likeliest, RATE of them being wrong."""
+    chances = _likelihood(tags, rate, confusion)
+
+    def loss(power: float) -> float:
+        told = (softmax(logits, float(np.exp(power))) * chances).sum(axis=1)
+        return float(-np.log(told + TINY).sum() + power**2 / (2 * USUAL_CHANGE**2))
+
+    bounds = (np.log(COOLEST), np.log(HOTTEST))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3})
+    return float(np.exp(found.x))
+
+
+def _confusion(counts: np.ndarray) -> np.ndarray:
+    """P(tag | class, wrong) by COUNTS, (classes, classes), as far as they show a habit."""
+    classes = len(counts)
+    total = counts.sum()
+    if classes < 3 or not total:
+        return evenly(classes)
+    habit = (counts.max(axis=1).sum() / total - CHANCE) / (HABIT - CHANCE)
+    weight = float(np.clip(habit, 0.0, 0.9))
+    rows = counts.sum(axis=1, keepdims=True)
+    # A class with a few wrong tags says little of where its wrong tags go.
+    own = (counts + evenly(classes)) / (rows + 1)
+    return weight * own + (1 - weight) * evenly(classes)
+
+
+def reaching_mean(chances: np.ndarray, wanted: float, least: float) -> float:
+    """The lowest of CHANCES, (n,), down to which their mean is at least WANTED and each LEAST.
+
+    Infinite where none is.
+    """
+    ordered = np.sort(chances)[::-1]
+    means = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
+    good = np.flatnonzero((means >= wanted) & (ordered >= least))
+    return float(ordered[good[-1]]) if len(good) else float("inf")

@@ -1,0 +1,172 @@
+"""What `check-tags` looks at: items of a feed, or photos of the catalogue with their labels."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from dataset.candidates import Drops, fold, load
+from dataset.catalogue.session import open_catalogue
+from dataset.dedup import dedup
+from dataset.errors import Failure
+from dataset.gates import load_gates, pass_gates
+from dataset.labelling import give_labels
+from dataset.labels import Vocabulary
+from dataset.poses import PoseOptions, find_crops
+from dataset.stores import open_store
+from model.product_feed import Feed, Row
+from model.seeing import Wanted
+
+# As a crawl takes them.
+LARGEST = 20_000_000
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something with a photo and a tag. `label`: the tag's, the model's or another one.
+
+    `fields`: what the feed says of it; `image_id`: in the catalogue. `wanted` is its photo, None
+    where `problem` says why there is none.
+    """
+
+    number: int
+    id: str
+    image: str
+    tag: str
+    label: str
+    cost: float = 1.0
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    image_id: int | None = None
+    wanted: Wanted | None = None
+    problem: str = ""
+
+
+class Source(Protocol):
+    """Where items come from, the same ones in the same order each time."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+
+    def items(self, after: int) -> Iterator[Item]:
+        """Those whose numbers, from 1, are above AFTER."""
+
+    def read(self, image: str) -> bytes:
+        """The photo that an item calls IMAGE; see `read_below` for what goes wrong."""
+
+
+@dataclass(frozen=True)
+class FeedSource:
+    """The items of FEED, whose photos are files below ROOT."""
+
+    feed: Feed
+    root: Path
+    vocabulary: Vocabulary
+
+    @property
+    def name(self) -> str:
+        """The feed's file."""
+        return str(self.feed.path)
+
+    def items(self, after: int) -> Iterator[Item]:
+        """As Source."""
+        for row in self.feed.rows():
+            if row.number > after:
+                yield self._item(row)
+
+    def _item(self, row: Row) -> Item:
+        label = self.vocabulary.label_or_own(row.tag) if row.tag else ""
+        known = (row.number, row.id, row.image, row.tag, label, row.cost, row.values)
+        problem = row.problem
+        if not problem and ADDRESS.match(row.image):
+            problem = "an address and no file: download it, and name its folder with --image-root"
+        if problem:
+            return Item(*known, problem=problem)
+        read = partial(self.read, row.image)
+        return Item(*known, wanted=Wanted(read, self.vocabulary.zone_of(label)))
+
+    def read(self, image: str) -> bytes:
+        """As Source."""
+        return read_below(self.root, image)
+
+
+def read_below(root: Path, name: str) -> bytes:
+    """The file NAME below ROOT.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it lies outside ROOT, is no file, or is too large for a photo.
+        OSError: it can't be read.
+    """
+    if "\0" in name:
+        raise ValueError("no name of a file")
+    # Links below ROOT are its owner's, and may lead anywhere; what the feed says may not.
+    base = Path(os.path.normpath(root.absolute()))
+    path = Path(os.path.normpath(base / name))
+    if not path.is_relative_to(base):
+        raise ValueError(f"it lies outside --image-root {root}")
+    size = path.stat().st_size
+    if not path.is_file():
+        raise ValueError("it is no file")
+    if size > LARGEST:
+        raise ValueError(f"{size:,} bytes, more than {LARGEST:,}")
+    return path.read_bytes()
+
+
+@dataclass(frozen=True)
+class CatalogueSource:
+    """The photos of a catalogue that a build would take: one a cluster, those with one label."""
+
+    catalogue: str
+    images: Path | str
+    vocabulary: Vocabulary
+    crop: PoseOptions
+
+    @property
+    def name(self) -> str:
+        """Without its address, which may hold a password."""
+        return "the catalogue"
+
+    def items(self, after: int) -> Iterator[Item]:
+        """As Source."""
+        sessions, store = open_catalogue(self.catalogue, must_exist=True), open_store(self.images)
+        dedup(sessions, store)
+        with sessions() as session:
+            photos = fold(load(session), Drops())
+        good = pass_gates(photos, load_gates(), Drops())
+        labelled = give_labels(good, self.vocabulary, (), Drops())
+        if not labelled:
+            raise Failure("the catalogue has no photo with one label; crawl first")
+        zones = [self.vocabulary.zone_of(one.label) for one in labelled]
+        posed = find_crops([one.photo for one in labelled], zones, sessions, store, self.crop)
+        for number, one in enumerate(labelled, 1):
+            if number <= after:
+                continue
+            photo, crop = one.photo, posed.get(one.photo.image_id)
+            box = crop.crop.box if crop else (0.0, 0.0, float(photo.width), float(photo.height))
+            fields = {
+                "id": photo.sha256,
+                "image": photo.store_key,
+                "tag": one.label,
+                "site": next(iter(photo.sites), ""),
+                "post_url": next(iter(photo.post_urls), ""),
+            }
+            yield Item(
+                number,
+                photo.sha256,
+                photo.store_key,
+                one.label,
+                one.label,
+                1.0,
+                fields,
+                photo.image_id,
+                Wanted(partial(store.read, photo.store_key), None, box),
+            )
+
+    def read(self, image: str) -> bytes:
+        """As Source."""
+        return open_store(self.images).read(image)

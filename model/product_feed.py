@@ -1,0 +1,178 @@
+"""A shop's product feed, a row an item: id, image, tag. CSV, TSV or JSON lines, row by row."""
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from dataset.errors import BadInput, first_line
+
+FORMATS = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": ""}
+# What columns are called in feeds of shops and of Google, Meta and Yandex, the first that is there.
+NAMES = {
+    "id": ("id", "item_id", "product_id", "sku", "offer_id", "article"),
+    "image": ("image", "image_link", "image_url", "picture", "photo", "img", "path", "file"),
+    "tag": ("tag", "label", "category", "product_type", "google_product_category", "class"),
+}
+# A longer cell than this is no id, tag or path.
+LONGEST_CELL = 16 << 20
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of a feed's columns; `cost`: what a wrong tag costs, None where all cost alike."""
+
+    id: str
+    image: str
+    tag: str
+    cost: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a feed: its place from 1, its values by column, or why it can't be used."""
+
+    number: int
+    values: Mapping[str, Any]
+    id: str = ""
+    image: str = ""
+    tag: str = ""
+    cost: float = 1.0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A feed's file, its columns in order, and which of them are what."""
+
+    path: Path
+    header: tuple[str, ...]
+    columns: Columns
+
+    @property
+    def is_json(self) -> bool:
+        """Whether it is JSON lines."""
+        return FORMATS[self.path.suffix.lower()] == ""
+
+    def rows(self) -> Iterator[Row]:
+        """Its rows in their order; one that is broken says why."""
+        with _opened(self.path) as file:
+            rows = _json_rows(file) if self.is_json else self._table_rows(file)
+            for number, (values, problem) in enumerate(rows, 1):
+                yield self._row(number, values, problem)
+
+    def _table_rows(self, file: TextIO) -> Iterator[tuple[dict[str, Any], str]]:
+        lines = csv.reader(file, delimiter=FORMATS[self.path.suffix.lower()])
+        next(lines)
+        while True:
+            try:
+                cells = next(lines)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield {}, f"broken row: {first_line(error)}"
+                continue
+            if not cells:
+                continue
+            wrong = len(cells) != len(self.header)
+            problem = f"{len(cells)} cells, not {len(self.header)}" if wrong else ""
+            padded = [*cells, *[""] * (len(self.header) - len(cells))]
+            yield dict(zip(self.header, padded, strict=False)), problem
+
+    def _row(self, number: int, values: dict[str, Any], problem: str) -> Row:
+        said = {name: _text(values.get(getattr(self.columns, name))) for name in NAMES}
+        cost, wrong = self._cost(values)
+        lacking = [name for name in NAMES if not said[name]]
+        why = problem or (f"no {' and no '.join(lacking)}" if lacking else wrong)
+        return Row(number, values, said["id"], said["image"], said["tag"], cost, why)
+
+    def _cost(self, values: Mapping[str, Any]) -> tuple[float, str]:
+        if self.columns.cost is None:
+            return 1.0, ""
+        given = values.get(self.columns.cost)
+        try:
+            cost = float(str(given).replace(",", "."))
+        except ValueError:
+            cost = math.nan
+        if cost >= 0 and math.isfinite(cost):
+            return cost, ""
+        return 0.0, f"{self.columns.cost} {str(given)[:40]!r} is no cost from 0 up"
+
+
+def open_feed(path: Path, named: Mapping[str, str], cost: str | None = None) -> Feed:
+    """The feed at PATH, its columns found by their usual names unless NAMED: id, image, tag.
+
+    Raises:
+        BadInput: no such file, another format, or a column that is not there.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise BadInput(f"{path}: a feed ends in {', '.join(FORMATS)}; save it as one of these")
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file")
+    with _opened(path) as file:
+        header = _header(path, file)
+    found = {name: _column(path, header, name, named.get(name)) for name in NAMES}
+    if cost is not None and cost not in header:
+        raise BadInput(f"{path} has no column {cost!r}; it has {', '.join(header)}")
+    return Feed(path, tuple(header), Columns(**found, cost=cost))
+
+
+def _header(path: Path, file: TextIO) -> list[str]:
+    delimiter = FORMATS[path.suffix.lower()]
+    if delimiter:
+        header = next(csv.reader(file, delimiter=delimiter), [])
+    else:
+        # Later objects may have fewer keys, and seldom more.
+        first = next((values for values, problem in _json_rows(file) if not problem), {})
+        header = list(first)
+    if not header:
+        raise BadInput(f"{path} is empty; a feed has columns id, image, tag and a row an item")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise BadInput(f"{path} has two columns called {', '.join(twice)}; give one another name")
+    return header
+
+
+def _column(path: Path, header: Sequence[str], name: str, named: str | None) -> str:
+    if named is not None and named in header:
+        return named
+    lower = {one.strip().lower(): one for one in header}
+    usual = () if named is not None else NAMES[name]
+    for one in usual:
+        if one in lower:
+            return lower[one]
+    raise BadInput(
+        f"{path} has no column {named or name!r}; name the one that it is with"
+        f" --columns {name}=NAME. It has: {', '.join(header)}"
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """PATH as text: UTF-8, with or without its mark; a byte that is none becomes a sign."""
+    csv.field_size_limit(LONGEST_CELL)
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        yield file
+
+
+def _json_rows(file: TextIO) -> Iterator[tuple[dict[str, Any], str]]:
+    for line in file:
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield {}, f"no JSON: {first_line(error)}"
+            continue
+        yield (found, "") if isinstance(found, dict) else ({}, "no JSON object")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        # Several photos or tags: the first speaks for the item.
+        value = value[0] if value else ""
+    return "" if value is None or isinstance(value, dict | bool) else str(value).strip()

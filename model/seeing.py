@@ -1,0 +1,151 @@
+"""Photos as a run's model sees them: cropped and fitted as those were that it learned from."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dataset.candidates import Candidate
+from dataset.crop import WHOLE, choose_crop
+from dataset.gates import Gates, load_gates
+from dataset.images import Unreadable, open_photo, sha256_of
+from dataset.pose.models import PoseModel, find_model
+from dataset.poses import PoseOptions
+from dataset.quality import measure
+from dataset.render import RESIZES
+from model.data import boxed
+
+CHUNK = 64
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A photo to be looked at: how its bytes are had, the zone of its tag's garment, or its box.
+
+    `box`: what is kept of it, in its pixels, where that is known already.
+    """
+
+    read: Callable[[], bytes]
+    zone: str | None = None
+    box: Box | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A photo as the model sees it. `pixels`: (size, size, 3) uint8, None where `problem` says why.
+
+    `blank`: why it shows nothing that could be judged, or empty.
+    """
+
+    sha256: str = ""
+    pixels: np.ndarray | None = None
+    blank: str = ""
+    problem: str = ""
+
+
+@dataclass
+class Eyes:
+    """Crops as CROP says, fits as the build BUILT did, and shows at SIZE pixels a side."""
+
+    crop: PoseOptions
+    built: dict[str, Any]
+    size: int
+    gates: Gates = field(default_factory=load_gates)
+
+    def see(self, wanted: Iterable[Wanted]) -> Iterator[list[Seen]]:
+        """Each of WANTED, CHUNK at a time; the next are read while one chunk is in use."""
+        todo = iter(wanted)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            batch = list(islice(todo, CHUNK))
+            coming = [pool.submit(self._open, one) for one in batch]
+            while batch:
+                opened = [one.result() for one in coming]
+                after = list(islice(todo, CHUNK))
+                coming = [pool.submit(self._open, one) for one in after]
+                yield self._shown(batch, opened, pool)
+                batch = after
+
+    def _open(self, one: Wanted) -> tuple[Seen, Image.Image | None]:
+        try:
+            data = one.read()
+        except FileNotFoundError:
+            return Seen(problem="no such file"), None
+        except (OSError, ValueError) as error:
+            return Seen(problem=f"can't be read: {getattr(error, 'strerror', None) or error}"), None
+        sha256 = sha256_of(data)
+        try:
+            photo = open_photo(data)
+        except Unreadable as error:
+            return Seen(sha256, problem=f"broken: {error}"), None
+        return Seen(sha256, blank=self._blank(photo, len(data))), photo
+
+    def _blank(self, photo: Image.Image, size: int) -> str:
+        """Why PHOTO is no photo of a garment, whatever the model says; as builds leave it out."""
+        known = Candidate(0, "", "", 0, photo.width, photo.height, size, quality=measure(photo))
+        stopped = self.gates.stop(known)
+        return " ".join(stopped[:1]) if stopped and stopped[0] in ("blank", "text banner") else ""
+
+    def _shown(
+        self,
+        batch: Sequence[Wanted],
+        opened: Sequence[tuple[Seen, Image.Image | None]],
+        pool: ThreadPoolExecutor,
+    ) -> list[Seen]:
+        boxes = self._boxes(batch, [photo for _, photo in opened])
+        shape = partial(_fitted, built=self.built, size=self.size)
+        shown = pool.map(shape, [photo for _, photo in opened], boxes)
+        return [
+            Seen(seen.sha256, pixels, seen.blank, seen.problem)
+            for (seen, _), pixels in zip(opened, shown, strict=True)
+        ]
+
+    def _boxes(
+        self, batch: Sequence[Wanted], photos: Sequence[Image.Image | None]
+    ) -> list[Box | None]:
+        boxes = [one.box for one in batch]
+        if not self.crop.wanted:
+            return boxes
+        places = [i for i, photo in enumerate(photos) if photo is not None and boxes[i] is None]
+        if not places:
+            return boxes
+        found = self._estimator.find([photos[place] for place in places])
+        for place, points in zip(places, found, strict=True):
+            photo, zone = photos[place], batch[place].zone
+            assert photo is not None
+            asked = zone if self.crop.crop == "zone" else None
+            crop = choose_crop(
+                points, self._model.joints.names, photo.size, self._model.gate, asked
+            )
+            boxes[place] = None if crop.outcome == WHOLE else crop.box
+        return boxes
+
+    @cached_property
+    def _model(self) -> PoseModel:
+        return find_model(self.crop.pose, self.crop.pose_weights)
+
+    @cached_property
+    def _estimator(self) -> Any:
+        from dataset.pose.loading import load_estimator
+
+        return load_estimator(self._model)
+
+
+def _fitted(
+    photo: Image.Image | None, box: Box | None, built: dict[str, Any], size: int
+) -> np.ndarray | None:
+    """PHOTO's BOX as the network sees it, (size, size, 3) uint8."""
+    if photo is None:
+        return None
+    if box is not None:
+        left, top, right, bottom = (round(side) for side in box)
+        photo = photo.crop((left, top, right, bottom))
+    if built:
+        photo = RESIZES[built.get("resize", "letterbox")](photo, int(built.get("size", size)))
+    return boxed(photo, size)

@@ -1,0 +1,279 @@
+"""A check of tags on one page: look at each photo, learn how tags go wrong here, say what is."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice, tee
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import sqlalchemy as sa
+from tqdm import tqdm
+
+from dataset.catalogue.check_tables import Judgement
+from dataset.catalogue.queries import in_parts
+from dataset.catalogue.session import open_catalogue
+from dataset.errors import BadInput, Failure
+from dataset.export import write_json
+from dataset.labels import Vocabulary
+from dataset.states import make_folder
+from model import check_papers
+from model.calibration import softmax
+from model.checked import Answer, Checked, Look, Store
+from model.doubts import Tagging, tagging_of
+from model.items import CatalogueSource, FeedSource, Item, Source
+from model.judge import Judge, Looked, open_judge
+from model.product_feed import Feed
+from model.reference import Reference, open_reference
+from model.saved import Run, read_run
+from model.seeing import Eyes, Seen
+from model.verdicts import NOTHING, UNCHECKED, Bar, bar_of, verdicts
+
+ASKED, LOOKED = "options.json", "looked.sqlite"
+# How tags go wrong is learned from so many items at most, drawn at random.
+SAMPLE = 20_000
+CHUNK = 2_000
+NEAREST = 3
+LOOKS_LIKE_NOTHING = "unlike all photos that the model learned from"
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What `check-tags` was asked for. `feed` None: the catalogue."""
+
+    run: Path
+    out: Path
+    feed: Feed | None = None
+    image_root: Path | None = None
+    catalogue: str = "catalogue.sqlite"
+    images: Path | str = "images"
+    data: Path | None = None
+    vocabulary: Path | None = None
+    precision: str = "auto"
+    cache: Path | None = None
+    seed: int = 0
+
+
+def check(options: CheckOptions, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Check the tags that OPTIONS name, write the papers into --out, and return the figures.
+
+    Until it is done the folder is `<out>.unfinished`; the same command goes on there.
+
+    Raises:
+        BadInput: no run or catalogue there, or a check with other options was cut off at --out.
+        Failure: the model can't be used, or there is nothing to check.
+    """
+    run = read_run(options.run)
+    source = _source(options, run, vocabulary)
+    part = _begin(options)
+    store = Store(part / LOOKED)
+    judge = open_judge(run, options.precision, options.cache)
+    reference = open_reference(run, judge, options.cache, options.data)
+    for told in reference.told:
+        click.echo(told, err=True)
+    eyes = Eyes(run.crop, run.built, judge.size)
+    _look(source, eyes, judge, reference, store)
+    tagging, bar = settle(store, judge.labels, options.seed)
+    figures = _figures(store, run, judge, source, tagging, bar)
+    check_papers.write(part, store, source, figures, options.seed)
+    if isinstance(source, CatalogueSource):
+        _remember(store, options.catalogue, judge)
+    _finish(part, options.out)
+    return figures
+
+
+def _source(options: CheckOptions, run: Run, vocabulary: Vocabulary) -> Source:
+    if options.feed is None:
+        return CatalogueSource(options.catalogue, options.images, vocabulary, run.crop)
+    root = options.image_root or options.feed.path.parent
+    if not root.is_dir():
+        raise BadInput(f"--image-root {root}: no such folder")
+    return FeedSource(options.feed, root, vocabulary)
+
+
+def _begin(options: CheckOptions) -> Path:
+    part = options.out.with_name(options.out.name + ".unfinished")
+    plain = {name: value for name, value in asdict(options).items() if name != "catalogue"}
+    asked = json.loads(json.dumps(plain, default=str))
+    before = part / ASKED
+    if before.is_file() and json.loads(before.read_text(encoding="utf-8")) != asked:
+        raise BadInput(
+            f"{part} is a check with other options that was cut off; remove it, or name another"
+            " --out"
+        )
+    make_folder(part, options.out)
+    write_json(asked, before)
+    return part
+
+
+def _look(source: Source, eyes: Eyes, judge: Judge, reference: Reference, store: Store) -> None:
+    """Look at all items that STORE does not have yet, a chunk at a time."""
+    done = store.last()
+    coming, shown = tee(_from(source, store, done))
+    # `see` draws a chunk ahead of what is kept: the second iterator gives the items again.
+    wanted = (item.wanted for item in shown if item.wanted is not None)
+    seen = (one for chunk in eyes.see(wanted) for one in chunk)
+    with tqdm(initial=done, desc="items", unit=" items", disable=None) as bar:
+        while some := list(islice(coming, 2 * 64)):
+            photos = {item.number: next(seen) for item in some if item.wanted is not None}
+            store.add(_looks(some, photos, judge, reference))
+            bar.update(len(some))
+    if not store.last():
+        raise Failure(f"{source.name} has no items to check")
+
+
+def _from(source: Source, store: Store, done: int) -> Iterator[Item]:
+    """The items of SOURCE after the DONE first; those must be what they were."""
+    items = source.items(max(0, done - 1))
+    if done:
+        last = next(items, None)
+        if last is None or last.id != store.id_of(done):
+            raise Failure(
+                f"{source.name} has changed since the check was cut off; remove"
+                f" {store.path.parent} and begin anew"
+            )
+    return items
+
+
+def _looks(
+    items: Sequence[Item], photos: dict[int, Seen], judge: Judge, reference: Reference
+) -> list[Look]:
+    pixels = [one.pixels for one in photos.values() if one.pixels is not None]
+    numbers = [number for number, one in photos.items() if one.pixels is not None]
+    looked = judge.look(np.stack(pixels)) if pixels else None
+    places = {number: place for place, number in enumerate(numbers)}
+    near: list[list[Any]] = []
+    if looked is not None:
+        near = reference.nearest(
+            looked.outputs, [photos[number].sha256 for number in numbers], NEAREST
+        )
+    found = []
+    for item in items:
+        place = _place(item, judge.labels)
+        seen = photos.get(item.number, Seen(problem=item.problem))
+        if item.number not in places or looked is None:
+            found.append(Look(item, place, seen.sha256, seen.problem))
+            continue
+        mine = places[item.number]
+        shares = _shares(seen, looked, mine, reference)
+        nothing = seen.blank
+        if not nothing and near[mine] and near[mine][0].likeness < reference.least:
+            nothing = LOOKS_LIKE_NOTHING
+        problem = "" if place is not None else f"the model has no label {item.label!r}"
+        beside = [_plain(one) for one in near[mine]]
+        found.append(Look(item, place, seen.sha256, problem, nothing, shares, beside))
+    return found
+
+
+def _plain(near: Any) -> dict[str, Any]:
+    return {**asdict(near), "likeness": round(near.likeness, 4)}
+
+
+def _place(item: Item, labels: Sequence[str]) -> int | None:
+    """The place of ITEM's label among LABELS, by the vocabulary's name or as it stands there."""
+    for name in (item.label, item.tag, item.tag.casefold()):
+        if name in labels:
+            return labels.index(name)
+    return None
+
+
+def _shares(seen: Seen, looked: Looked, place: int, reference: Reference) -> np.ndarray:
+    """What a model that never saw the photo says of it."""
+    known = reference.opinions.get(seen.sha256)
+    return softmax(looked.logits[place : place + 1])[0] if known is None else known
+
+
+def settle(store: Store, labels: Sequence[str], seed: int) -> tuple[Tagging, Bar]:
+    """Answer every item of STORE by how tags go wrong in it; returns that, and the bar.
+
+    Raises:
+        Failure: not one tag can be judged.
+    """
+    numbers = store.judged()
+    store.unanswered(UNCHECKED, "shares IS NULL OR place IS NULL")
+    store.unanswered(NOTHING, "unseen != ''")
+    if not numbers:
+        raise Failure(
+            "not one tag can be judged: "
+            + ", ".join(f"{count} {why}" for why, count in store.counts("problem").items())[:300]
+        )
+    drawn = numbers
+    if len(numbers) > SAMPLE:
+        rng = np.random.default_rng(seed)
+        drawn = sorted(rng.choice(numbers, SAMPLE, replace=False).tolist())
+    shares, places, _ = store.shares(drawn)
+    tagging = tagging_of(shares, places)
+    bar = bar_of(tagging, shares, places)
+    for start in range(0, len(numbers), CHUNK):
+        some = numbers[start : start + CHUNK]
+        shares, places, costs = store.shares(some)
+        said = verdicts(tagging, bar, shares, places)
+        store.answer(
+            [
+                Answer(
+                    number,
+                    said.verdict[i],
+                    labels[int(said.best[i])],
+                    float(said.probability[i]),
+                    float(said.given[i]),
+                    float(said.margin[i]),
+                    float(said.wrong[i] * costs[i]),
+                )
+                for i, number in enumerate(some)
+            ]
+        )
+    return tagging, bar
+
+
+def _figures(
+    store: Store, run: Run, judge: Judge, source: Source, tagging: Tagging, bar: Bar
+) -> dict[str, Any]:
+    counts = store.counts("verdict")
+    return {
+        "checked": source.name,
+        "model": f"{run.folder.name} {judge.key}",
+        "labels": list(judge.labels),
+        "items": sum(counts.values()),
+        "verdicts": counts,
+        "problems": {why: n for why, n in store.counts("problem").items() if why},
+        "estimated_wrong_rate": tagging.rate,
+        "bar": {"agrees": bar.agrees, "mistake": bar.mistake if np.isfinite(bar.mistake) else None},
+        "expected_precision": bar.right,
+    }
+
+
+def _remember(store: Store, catalogue: str, judge: Judge) -> None:
+    """Let the catalogue's judgements be those of this check."""
+    sessions = open_catalogue(catalogue, must_exist=True)
+    with sessions.begin() as session:
+        session.execute(sa.delete(Judgement))
+        answered = (one for one in store.in_order() if one.image_id is not None)
+        for some in in_parts([_judgement(one, judge.key) for one in answered]):
+            session.execute(sa.insert(Judgement), some)
+
+
+def _judgement(one: Checked, key: str) -> dict[str, Any]:
+    return {
+        "image_id": one.image_id,
+        "label": one.label,
+        "model": key,
+        "verdict": one.verdict,
+        "suggested": one.suggested,
+        "probability": one.probability or 0.0,
+        "given": one.given or 0.0,
+        "margin": one.margin or 0.0,
+        "cost": one.expected or 0.0,
+        "nearest": json.dumps(one.nearest, ensure_ascii=False),
+    }
+
+
+def _finish(part: Path, out: Path) -> None:
+    """Leave only the papers in PART, and give it its name OUT."""
+    for name in (ASKED, LOOKED):
+        (part / name).unlink(missing_ok=True)
+    if out.exists():
+        shutil.rmtree(out)
+    part.rename(out)

@@ -1,0 +1,92 @@
+"""Feeds of every kind, with every kind of bad row."""
+
+from pathlib import Path
+
+import pytest
+
+from dataset.errors import BadInput
+from model.product_feed import open_feed
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    """PATH with TEXT in it."""
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_csv_with_bad_rows(tmp_path: Path) -> None:
+    text = (
+        "SKU,Image_Link,Category,price\n1,a.jpg,polo,9.5\n2,,polo,1\n3,b.jpg,,1\n4,c.jpg\n"
+        '5,d.jpg,dress,1,more\n\n6,"e, f.jpg","two\nlines",0\n7,g.jpg,hat,free\n8,h.jpg,hat,-1\n'
+    )
+    feed = open_feed(write(tmp_path / "feed.csv", text), {}, "price")
+    rows = list(feed.rows())
+    assert [row.number for row in rows] == list(range(1, 9))
+    assert [(row.id, row.image, row.tag, row.cost) for row in (rows[0], rows[5])] == [
+        ("1", "a.jpg", "polo", 9.5),
+        ("6", "e, f.jpg", "two\nlines", 0.0),
+    ]
+    assert [row.problem for row in rows] == [
+        "",
+        "no image",
+        "no tag",
+        "2 cells, not 4",
+        "5 cells, not 4",
+        "",
+        "price 'free' is no cost from 0 up",
+        "price '-1' is no cost from 0 up",
+    ]
+
+
+def test_bytes_of_spreadsheets(tmp_path: Path) -> None:
+    path = write(tmp_path / "feed.tsv", b"\xef\xbb\xbfid\timage\ttag\r\n1\ta\xff.jpg\tpolo\r\n")
+    (row,) = open_feed(path, {}).rows()
+    assert (row.id, row.image, row.tag, row.problem) == ("1", "a\ufffd.jpg", "polo", "")
+
+
+def test_json_lines_with_bad_lines(tmp_path: Path) -> None:
+    text = (
+        '{"id": 7, "image": ["a.jpg", "b.jpg"], "tag": "polo", "x": {"y": 1}}\nnot json\n[1]\n\n'
+        '{"id": 8, "image": {"url": 1}, "tag": "polo"}\n{"id": 9, "tag": null, "image": "c.jpg"}\n'
+    )
+    rows = list(open_feed(write(tmp_path / "feed.jsonl", text), {}).rows())
+    assert (rows[0].id, rows[0].image, rows[0].values["x"]) == ("7", "a.jpg", {"y": 1})
+    assert [row.problem.partition(":")[0] for row in rows] == [
+        "",
+        "no JSON",
+        "no JSON object",
+        "no image",
+        "no tag",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "named", "said"),
+    [
+        ("feed.csv", "", {}, "is empty"),
+        ("feed.xlsx", "x", {}, "save it as"),
+        ("feed.csv", "id,image,label2\n", {}, "--columns tag=NAME. It has: id, image, label2"),
+        ("feed.csv", "id,image,tag\n", {"tag": "kind"}, "no column 'kind'"),
+        ("feed.csv", "id,id,image,tag\n", {}, "two columns called id"),
+        ("feed.jsonl", "[]\n", {}, "is empty"),
+    ],
+)
+def test_feeds_that_are_none(
+    tmp_path: Path, name: str, text: str, named: dict[str, str], said: str
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        open_feed(write(tmp_path / name, text), named)
+
+
+def test_no_such_file_and_no_such_cost(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no such file"):
+        open_feed(tmp_path / "feed.csv", {})
+    path = write(tmp_path / "feed.csv", "id,image,tag\n")
+    with pytest.raises(BadInput, match="no column 'price'"):
+        open_feed(path, {}, "price")
+
+
+def test_named_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "feed.csv", "id,image,tag,real\n1,a.jpg,old,new\n")
+    (row,) = open_feed(path, {"tag": "real"}).rows()
+    assert row.tag == "new"
