@@ -32,7 +32,7 @@ class Tagging:
 
     `rate`: the share of wrong tags. `confusion`: where these go, (classes, classes), P(tag | class,
     wrong): rows sum to 1, 0 on the diagonal. `even_rate`: the share if they went anywhere alike.
-    `temperature`: what the logits of shares are divided by first.
+    `temperature`: what the logits of shares are divided by, for probabilities that hold.
     """
 
     rate: float
@@ -43,18 +43,15 @@ class Tagging:
     def posterior(self, shares: np.ndarray, tags: np.ndarray) -> np.ndarray:
         """(n, classes) that sum to 1: P(class | photo, tag) by SHARES, (n, classes), and TAGS.
 
-        The best order of doubts. A model's own confusions look like habits of those who tag, so
-        that it doubts too much where the two agree: see `cautious`.
+        For the order of doubts: a model's own confusions look like habits of those who tag, so that
+        where the two agree it doubts too much. Sharper shares would make the order worse.
         """
-        return _posterior(self._sharp(shares), tags, self.rate, self.confusion)
+        return _posterior(shares, tags, self.rate, self.confusion)
 
     def cautious(self, shares: np.ndarray, tags: np.ndarray) -> np.ndarray:
         """As `posterior`, as if wrong tags went anywhere alike: its probabilities hold."""
-        confusion = evenly(shares.shape[1])
-        return _posterior(self._sharp(shares), tags, self.even_rate, confusion)
-
-    def _sharp(self, shares: np.ndarray) -> np.ndarray:
-        return softmax(logits_of(shares), self.temperature)
+        sharp = softmax(logits_of(shares), self.temperature)
+        return _posterior(sharp, tags, self.even_rate, evenly(shares.shape[1]))
 
 
 def _likelihood(tags: np.ndarray, rate: float, confusion: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ from model.heads import ridge_logits
 from model.noise import folds_of
 
 FOLDS, ROUNDS = 5, 3
+# Of ridge scores, about 0 and 1, where no wrong answer shows their own: of those of garment photos.
+USUAL_HEAT = 0.12
 
 
 def opinions(
@@ -32,7 +34,14 @@ def opinions(
             rest, held = folds != fold, folds == fold
             total[held] += ridge_logits(values[rest], learned[rest], ones[rest], values[held])
         logits = total / done
-        shares = softmax(logits, temperature(logits, targets))
+        shares = softmax(logits, _heat(logits, targets))
         found = tagging_of(shares, targets)
         learned = found.cautious(shares, targets).astype(np.float32)
     return shares
+
+
+def _heat(logits: np.ndarray, targets: np.ndarray) -> float:
+    """What LOGITS, (n, classes), are to be divided by, so that their softmax fits TARGETS best."""
+    if (logits.argmax(axis=1) == targets).all():
+        return USUAL_HEAT
+    return temperature(logits, targets)

@@ -29,7 +29,8 @@ class Bar:
 class Verdicts:
     """Of n tags. `probability`: of the class `best`, (n,) int, and `given`, of the tag's own class.
 
-    `margin`: the first over the second; `wrong`: the chance that the tag is.
+    `margin`: the first over the second. `wrong`: the chance that the tag is, by which doubts are
+    ordered: it heeds what is often taken for what.
     """
 
     verdict: list[str]
@@ -43,9 +44,7 @@ class Verdicts:
 def bar_of(tagging: Tagging, shares: np.ndarray, tags: np.ndarray) -> Bar:
     """The bar that keeps what is asserted of TAGS, (n,) int, right WANTED of the time."""
     sure = tagging.cautious(shares, tags)
-    best = sure.argmax(axis=1)
-    other = (best != tags) & (best == tagging.posterior(shares, tags).argmax(axis=1))
-    chances = sure.max(axis=1)[other]
+    chances = sure.max(axis=1)[sure.argmax(axis=1) != tags]
     least = reaching_mean(chances, WANTED, LEAST)
     asserted = chances[chances >= least]
     return Bar(mistake=least, right=float(asserted.mean()) if len(asserted) else None)
@@ -53,11 +52,11 @@ def bar_of(tagging: Tagging, shares: np.ndarray, tags: np.ndarray) -> Bar:
 
 def verdicts(tagging: Tagging, bar: Bar, shares: np.ndarray, tags: np.ndarray) -> Verdicts:
     """What is said of TAGS, (n,) int, by SHARES, (n, classes)."""
-    known, sure = tagging.posterior(shares, tags), tagging.cautious(shares, tags)
-    rows = np.arange(len(tags))
-    best, given = known.argmax(axis=1), known[rows, tags]
-    probability = known[rows, best]
-    mistake = (best != tags) & (sure.argmax(axis=1) == best) & (sure[rows, best] >= bar.mistake)
-    agrees = np.minimum(given, sure[rows, tags]) >= bar.agrees
+    sure, rows = tagging.cautious(shares, tags), np.arange(len(tags))
+    best, given = sure.argmax(axis=1), sure[rows, tags]
+    probability = sure[rows, best]
+    wrong = 1 - tagging.posterior(shares, tags)[rows, tags]
+    mistake = (best != tags) & (probability >= bar.mistake)
+    agrees = (given >= bar.agrees) & (1 - wrong >= bar.agrees)
     said = np.where(mistake, MISTAKE, np.where(agrees, AGREES, UNSURE)).tolist()
-    return Verdicts(said, best, probability, given, probability - given, 1 - given)
+    return Verdicts(said, best, probability, given, probability - given, wrong)

@@ -16,6 +16,7 @@ def test_verdicts_and_their_numbers() -> None:
     # P(1 | photo, tag 0) by hand: 0.998 * 0.05 against 0.001 * 0.9 and 0.001 * 0.05.
     by_hand = 0.998 * 0.05 / (0.998 * 0.05 + 0.001 * 0.9 + 0.001 * 0.05)
     assert np.isclose(said.probability[1], by_hand)
+    # Here wrong tags go anywhere alike, so that both ways of counting are one.
     assert np.isclose(said.wrong[1], 1 - said.given[1])
     assert np.isclose(said.margin[1], said.probability[1] - said.given[1])
 

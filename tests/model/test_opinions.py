@@ -1,0 +1,39 @@
+"""Photos are judged by heads that saw neither them nor their group."""
+
+import numpy as np
+
+from model.opinions import opinions
+
+CLASSES, EACH, WIDTH = 3, 60, 20
+
+
+def drawn() -> tuple[np.ndarray, np.ndarray]:
+    """Outputs of three classes that overlap a little, and the classes."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(CLASSES), EACH)
+    centres = rng.normal(size=(CLASSES, WIDTH))
+    values = centres[truth] + rng.normal(size=(len(truth), WIDTH)) * 0.9
+    return values.astype(np.float32), truth
+
+
+def test_wrong_tags_are_contradicted() -> None:
+    values, truth = drawn()
+    tags = truth.copy()
+    tags[::10] = (tags[::10] + 1) % CLASSES
+    shares = opinions(values, tags, None, CLASSES, seed=0)
+    assert np.allclose(shares.sum(axis=1), 1)
+    wrong = tags != truth
+    assert (shares.argmax(axis=1) == truth)[wrong].mean() > 0.8
+    assert (shares.argmax(axis=1) == truth)[~wrong].mean() > 0.85
+
+
+def test_a_group_does_not_speak_for_its_own_wrong_tag() -> None:
+    values, truth = drawn()
+    tags = truth.copy()
+    # One photo five times over, always tagged wrongly.
+    values[:5], tags[:5] = values[0], 1
+    groups = ["same"] * 5 + [str(number) for number in range(5, len(tags))]
+    together = opinions(values, tags, groups, CLASSES, seed=0)[:5]
+    alone = opinions(values, tags, None, CLASSES, seed=0)[:5]
+    assert together.argmax(axis=1).tolist() == [0] * 5
+    assert together[:, 1].mean() < alone[:, 1].mean() / 2
