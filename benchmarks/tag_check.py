@@ -1,6 +1,6 @@
 """Wrong tags found: ours and cleanlab, on the same photos and the same out-of-fold probabilities.
 
-    python benchmarks/tag_check.py --photos ../shared/data/clothing --weights FILE
+    python -m benchmarks.tag_check --photos ../shared/data/clothing --weights FILE
 
 Labels of real garment photos are flipped, to any other label at random or each to the one that it
 is most taken for. `same`: cleanlab's scores of the very probabilities that ours starts from;

@@ -3,13 +3,14 @@
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dataset.errors import Failure
 from model.items import Item
 
 SCHEMA = """
@@ -91,23 +92,31 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with closing(self._open()) as base:
+        with self._open() as base:
             base.executescript(SCHEMA)
 
-    def _open(self) -> sqlite3.Connection:
-        base = sqlite3.connect(self.path, timeout=60)
-        base.row_factory = sqlite3.Row
-        return base
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """The file, opened; what goes wrong with it is said in one line."""
+        try:
+            with closing(sqlite3.connect(self.path, timeout=60)) as base, base:
+                base.row_factory = sqlite3.Row
+                yield base
+        except sqlite3.Error as error:
+            raise Failure(
+                f"{self.path} can't be used: {error}; make room, or remove {self.path.parent} and"
+                " check anew"
+            ) from error
 
     def last(self) -> int:
         """The number of the last item that was looked at, 0 for none: they come in order."""
-        with closing(self._open()) as base:
+        with self._open() as base:
             found: int = base.execute("SELECT coalesce(max(number), 0) FROM items").fetchone()[0]
             return found
 
     def id_of(self, number: int) -> str:
         """The id of the item NUMBER."""
-        with closing(self._open()) as base:
+        with self._open() as base:
             query = "SELECT id FROM items WHERE number = ?"
             return str(base.execute(query, (number,)).fetchone()[0])
 
@@ -115,19 +124,19 @@ class Store:
         """Keep LOOKS."""
         rows = [_row(look) for look in looks]
         marks = ", ".join("?" * len(COLUMNS))
-        with closing(self._open()) as base, base:
+        with self._open() as base:
             base.executemany(f"INSERT INTO items ({', '.join(COLUMNS)}) VALUES ({marks})", rows)
 
     def judged(self) -> list[int]:
         """Numbers of the items whose tags can be judged."""
         query = "SELECT number FROM items WHERE shares IS NOT NULL AND place IS NOT NULL"
-        with closing(self._open()) as base:
+        with self._open() as base:
             return [row[0] for row in base.execute(f"{query} AND unseen = '' ORDER BY number")]
 
     def shares(self, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of NUMBERS, ascending: shares (n, classes), places of tags (n,) int, and costs (n,)."""
         rows = []
-        with closing(self._open()) as base:
+        with self._open() as base:
             for start in range(0, len(numbers), 500):
                 some = numbers[start : start + 500]
                 marks = ",".join("?" * len(some))
@@ -143,7 +152,7 @@ class Store:
             (a.verdict, a.suggested, a.probability, a.given, a.margin, a.expected, a.number)
             for a in answers
         ]
-        with closing(self._open()) as base, base:
+        with self._open() as base:
             base.executemany(
                 "UPDATE items SET verdict = ?, suggested = ?, probability = ?, given = ?,"
                 " margin = ?, expected = ? WHERE number = ?",
@@ -152,7 +161,7 @@ class Store:
 
     def unanswered(self, verdict: str, where: str) -> None:
         """Give VERDICT to the items that the SQL condition WHERE holds for."""
-        with closing(self._open()) as base, base:
+        with self._open() as base:
             base.execute(
                 "UPDATE items SET verdict = ?, suggested = NULL, probability = NULL, given = NULL,"
                 f" margin = NULL, expected = NULL WHERE {where}",
@@ -162,21 +171,21 @@ class Store:
     def ranked(self, verdict: str | None = None, most: int = -1) -> Iterator[Checked]:
         """Items, of one VERDICT or all, the highest expected cost first, MOST at most."""
         where = "WHERE verdict = ?" if verdict else ""
-        with closing(self._open()) as base:
+        with self._open() as base:
             asked = f"SELECT * FROM items {where} {RANKED} LIMIT {int(most)}"
             for row in base.execute(asked, (verdict,) if verdict else ()):
                 yield _checked(row)
 
     def in_order(self) -> Iterator[Checked]:
         """Items in the order that they came in."""
-        with closing(self._open()) as base:
+        with self._open() as base:
             for row in base.execute("SELECT * FROM items ORDER BY number"):
                 yield _checked(row)
 
     def counts(self, column: str) -> dict[str, int]:
         """How many items there are of each value of COLUMN, the commonest first."""
         query = f"SELECT {column}, count(*) FROM items GROUP BY 1 ORDER BY 2 DESC, 1"
-        with closing(self._open()) as base:
+        with self._open() as base:
             return {row[0]: row[1] for row in base.execute(query)}
 
     def mistakes(self) -> list[tuple[str, str, int]]:
@@ -185,7 +194,7 @@ class Store:
             "SELECT label, suggested, count(*) FROM items WHERE verdict = 'mistake'"
             " GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"
         )
-        with closing(self._open()) as base:
+        with self._open() as base:
             return [(row[0], row[1], row[2]) for row in base.execute(query)]
 
 

@@ -67,8 +67,9 @@ def _asked(network: keras.Model, pixels: np.ndarray) -> list[np.ndarray]:
     parts = []
     for start in range(0, len(pixels), BATCH):
         some = pixels[start : start + BATCH]
-        # A graph is built for each number of photos: the last ones are filled up.
-        full = np.concatenate([some, np.zeros((BATCH - len(some), *some.shape[1:]), np.uint8)])
+        # A graph is built for each number of photos: they are filled up to a power of two.
+        wanted = 1 << (len(some) - 1).bit_length()
+        full = np.concatenate([some, np.zeros((wanted - len(some), *some.shape[1:]), np.uint8)])
         found = network.predict_on_batch(full)
         several = found if isinstance(found, list) else [found]
         parts.append([np.asarray(one, np.float32)[: len(some)] for one in several])

@@ -28,8 +28,13 @@ from tests.catalogues import catalogue_of
 def photo_bytes(seed: int, size: tuple[int, int] = (120, 160), quality: int = 90) -> bytes:
     """A JPEG of coloured squares that no other seed resembles."""
     cells = np.random.default_rng(seed).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+    return jpeg_of(Image.fromarray(cells).resize(size, Image.Resampling.NEAREST), quality)
+
+
+def jpeg_of(image: Image.Image, quality: int = 90) -> bytes:
+    """IMAGE as a JPEG."""
     out = io.BytesIO()
-    Image.fromarray(cells).resize(size, Image.Resampling.NEAREST).save(out, "JPEG", quality=quality)
+    image.save(out, "JPEG", quality=quality)
     return out.getvalue()
 
 

@@ -226,6 +226,7 @@ def started(folder: Path, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_killed_check_goes_on(work: Path, checked: Path) -> None:
     rows = list(rows_of(work / "feed.csv").values())
     with (work / "long.csv").open("w", newline="") as file:
