@@ -7,7 +7,7 @@
 
 `peers`: real photos from a fast server on loopback (a process of its own, all in memory), eight
 requests at once, politeness off on both sides. Theirs stores files and an INSERT a photo; ours
-hashes, folds duplicates, judges quality and is crash-safe besides. `million`: the same crawl into
+hashes, folds duplicates and is crash-safe besides. `million`: the same crawl into
 an empty catalogue and into one of 1,000,000 images. `memory`: drawn photos, no two alike. `hashes`:
 how near the hash of a JPEG decoded small is to that of the whole.
 """
@@ -41,8 +41,7 @@ from dataset.catalogue.tables import (
     PostRow,
     Sighting,
 )
-from dataset.duplicates.fingerprint import COLOURS, SIDE, VIEWS, perceptual_hash
-from dataset.duplicates.known import ENOUGH
+from dataset.duplicates.fingerprint import COLOURS, ENOUGH, SIDE, VIEWS, perceptual_hash
 from dataset.images import PHOTO_SUFFIXES, open_photo
 from dataset.labels import load_vocabulary
 from dataset.text_table import table

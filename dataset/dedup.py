@@ -1,13 +1,19 @@
-"""Duplicates in the whole catalogue: look at what is new, compare it with all, fold what is one."""
+"""Duplicates in the whole catalogue: look at what is new, compare it with all, fold what is one.
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+Quality is measured here, too, once a photo: a crawl has no time for it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
+from dataset import quality
 from dataset.catalogue.pairs import kept_apart, new_cluster, said_same
 from dataset.catalogue.queries import in_parts
 from dataset.catalogue.tables import (
@@ -17,14 +23,8 @@ from dataset.catalogue.tables import (
     Separation,
 )
 from dataset.duplicates.clusters import chained, fold
-from dataset.duplicates.known import (
-    ENOUGH,
-    Looks,
-    fingerprints_of,
-    load_views,
-    look,
-    row_of,
-)
+from dataset.duplicates.fingerprint import ENOUGH, fingerprint
+from dataset.duplicates.known import fingerprints_of, load_views, row_of
 from dataset.duplicates.likeness import FOLD, POSSIBLE, likeness
 from dataset.duplicates.nearest import in_threads
 from dataset.duplicates.search import Lookalikes, lookalikes
@@ -33,6 +33,7 @@ from dataset.images import Unreadable, open_photo
 from dataset.stores import ImageStore
 
 BATCH = 256
+Row = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def dedup(sessions: sessionmaker[Session], store: ImageStore, again: bool = Fals
             session.execute(sa.update(FingerprintRow).values(compared=False))
             session.execute(sa.delete(ResemblanceRow))
     looked_at, unreadable = look_at_new(sessions, store)
+    measure_new(sessions, store)
     compared = compare_new(sessions)
     if compared or again:
         fold_alike(sessions, keep_clusters=not again)
@@ -79,45 +81,62 @@ def _counts(session: Session, looked_at: int, unreadable: int, compared: int) ->
 
 
 def look_at_new(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int, int]:
-    """Keep the looks of stored images that have none: how many were read, how many can't be."""
+    """Keep fingerprints of stored images that have none: how many were read, how many can't be."""
+
+    def look(image: int, photo: bytes) -> Row:
+        return row_of(image, fingerprint(open_photo(photo, ENOUGH)))
+
+    missing = FingerprintRow.image_id.is_(None)
+    return _in_batches(sessions, store, missing, look, "looking", sa.insert(FingerprintRow))
+
+
+def measure_new(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int, int]:
+    """The same for the quality of images that have a fingerprint."""
+
+    def judge(image: int, photo: bytes) -> Row:
+        return {"image_id": image, **asdict(quality.measure(open_photo(photo, quality.ENOUGH)))}
+
+    missing = FingerprintRow.image_id.is_not(None) & FingerprintRow.text.is_(None)
+    return _in_batches(sessions, store, missing, judge, "measuring", sa.update(FingerprintRow))
+
+
+def _in_batches(
+    sessions: sessionmaker[Session],
+    store: ImageStore,
+    missing: sa.ColumnElement[bool],
+    read: Callable[[int, bytes], Row],
+    name: str,
+    keep: Any,
+) -> tuple[int, int]:
+    """READ images that lack what is MISSING and KEEP their rows; read ones, and unreadable ones."""
     with sessions() as session:
-        missing = session.execute(
+        found = session.execute(
             sa.select(ImageRow.id, ImageRow.store_key)
             .outerjoin(FingerprintRow, FingerprintRow.image_id == ImageRow.id)
-            .where(ImageRow.state == "stored", FingerprintRow.image_id.is_(None))
+            .where(ImageRow.state == "stored", missing)
             .order_by(ImageRow.id)
-        ).all()
+        )
+        jobs = [(image, str(key)) for image, key in found]
 
-    def read(job: tuple[int, str]) -> tuple[int, Looks | None]:
+    def row(job: tuple[int, str]) -> Row | None:
         try:
-            return job[0], look(open_photo(store.read(job[1]), ENOUGH))
+            return read(job[0], store.read(job[1]))
         except (Unreadable, OSError):
             # Named where the photo is needed.
-            return job[0], None
+            return None
 
-    rows: list[dict[str, object]] = []
-    seen = 0
-    jobs = [(image, key) for image, key in missing]
-    for image, looks in _shown(in_threads(read, jobs), len(jobs), "looking", " photos"):
-        if looks is not None:
-            rows.append(row_of(image, looks))
-            seen += 1
-        if len(rows) == BATCH:
-            _insert(sessions, FingerprintRow, rows)
-    _insert(sessions, FingerprintRow, rows)
+    seen, rows = 0, _shown(in_threads(row, jobs), len(jobs), name, " photos")
+    while part := list(islice(rows, BATCH)):
+        kept = [one for one in part if one is not None]
+        seen += len(kept)
+        if kept:
+            with sessions.begin() as session:
+                session.execute(keep, kept)
     return seen, len(jobs) - seen
 
 
 def _shown(work: Iterable, total: int, name: str, unit: str) -> Iterator:
     return iter(tqdm(work, total=total, desc=name, unit=unit, disable=None if total else True))
-
-
-def _insert(sessions: sessionmaker[Session], table: type, rows: list[dict[str, object]]) -> None:
-    """Keep ROWS and empty the list."""
-    if rows:
-        with sessions.begin() as session:
-            session.execute(sa.insert(table), rows)
-        rows.clear()
 
 
 def compare_new(sessions: sessionmaker[Session]) -> int:

@@ -12,6 +12,8 @@ from scipy.sparse.csgraph import connected_components
 cv2.setNumThreads(1)
 # Photos are measured at most this long, in pixels; large letters on copies so many times smaller.
 LOOK, SMALLER = 384, (1, 2, 4)
+# Pixels a side that a JPEG is decoded to, at least.
+ENOUGH = 2 * LOOK
 # One pixel in so many is looked at to guess which are the steepest.
 SAMPLED = 16
 # Of all pixels, those that a stain or a logo may take; the steepest ones that edges are judged by.
@@ -50,7 +52,12 @@ class Quality:
 
 def measure(image: Image.Image) -> Quality:
     """The quality of IMAGE, RGB."""
-    return measure_small(at_most(image, LOOK))
+    channels = cv2.split(cv2.cvtColor(np.asarray(at_most(image, LOOK)), cv2.COLOR_RGB2YCrCb))
+    return Quality(
+        float(max(_levels(channel) for channel in channels)),
+        round(edge_width(channels[0]), 3),
+        round(text_share(channels[0]), 4),
+    )
 
 
 def at_most(image: Image.Image, side: int) -> Image.Image:
@@ -60,16 +67,6 @@ def at_most(image: Image.Image, side: int) -> Image.Image:
     scale = side / max(image.size)
     width, height = (max(1, round(scale * length)) for length in image.size)
     return image.resize((width, height), Image.Resampling.BOX)
-
-
-def measure_small(small: Image.Image) -> Quality:
-    """The quality of a photo of which SMALL, RGB, is what `at_most` LOOK pixels keeps."""
-    channels = cv2.split(cv2.cvtColor(np.asarray(small), cv2.COLOR_RGB2YCrCb))
-    return Quality(
-        float(max(_levels(channel) for channel in channels)),
-        round(edge_width(channels[0]), 3),
-        round(text_share(channels[0]), 4),
-    )
 
 
 def _levels(channel: np.ndarray) -> int:

@@ -9,7 +9,7 @@ import PIL
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from dataset.duplicates.fingerprint import Fingerprint, fingerprint
+from dataset.duplicates.fingerprint import LOOK, Fingerprint, fingerprint
 from dataset.duplicates.nearest import in_threads
 from dataset.export import MANIFEST, Rendered
 from dataset.formats import format_of
@@ -20,8 +20,6 @@ from dataset.stores import ImageStore
 
 JPEG_QUALITY = 92
 POOL = "photos"
-# Of what is written, as much is read as fingerprints look at.
-AT_LEAST = 128
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
@@ -39,7 +37,7 @@ RESIZES = {"letterbox": letterbox, "crop": centre_crop, "stretch": stretch}
 
 def written_fingerprint(jpeg: bytes) -> Fingerprint:
     """The fingerprint of a photo as a build holds it."""
-    return fingerprint(open_photo(jpeg, AT_LEAST))
+    return fingerprint(open_photo(jpeg, LOOK))
 
 
 def recipe_of(labelled: Labelled, posed: Posed | None, size: int, resize: str) -> str:

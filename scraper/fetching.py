@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from dataset.catalogue.forgetting import REASON as FORGOTTEN
-from dataset.duplicates.fingerprint import perceptual_hash
-from dataset.duplicates.known import ENOUGH, Looks, look
+from dataset.duplicates.fingerprint import ENOUGH, Fingerprint, fingerprint, perceptual_hash
 from dataset.images import EXTENSIONS, TooManyPixels, Unreadable, open_photo, sha256_of
 from dataset.stores import ImageStore
 from scraper import consent
@@ -52,7 +51,7 @@ class Fetched:
     format: str
     bytes: int
     store_key: str
-    looks: Looks
+    fingerprint: Fingerprint
 
 
 Download = Callable[[str], Awaitable[Answer | Refused]]
@@ -132,5 +131,5 @@ def _fetched(body: bytes, sha256: str, image: Image.Image) -> Fetched:
         format=kind,
         bytes=len(body),
         store_key=ImageStore.key(sha256, EXTENSIONS[kind]),
-        looks=look(image),
+        fingerprint=fingerprint(image),
     )

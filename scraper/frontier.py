@@ -1,29 +1,23 @@
-"""What is still to do and what was done, kept in the catalogue: searches, pages, photos.
+"""What is still to do and what was done, kept in the catalogue: searches and pages.
 
 Each function is one step of a transaction that the caller commits: after a crash work is either
 done and marked, or neither.
 """
 
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.tables import (
     OR,
-    Cluster,
     Hashtag,
-    ImageRow,
     PostHashtag,
     PostRow,
     Search,
     Sighting,
-    now,
 )
-from dataset.duplicates.known import KnownPhotos, cluster_of, keep_new
 from dataset.labels import normalise
-from scraper.fetching import Fetched, Refused
 from scraper.posts import save_posts
 from scraper.spiders.base import Page, Photo
 
@@ -94,72 +88,3 @@ def let_go(search: Search, worker: int) -> None:
     """SEARCH is anybody's to go on with, if it was WORKER's."""
     if search.worker_id == worker:
         search.worker_id = None
-
-
-def refuse(session: Session, url: str, refused: Refused) -> None:
-    """Mark the photo URL as refused, in every post that shows it."""
-    number = None
-    if refused.sha256 is not None:
-        image = _known(session, refused.sha256)
-        columns = {"state": "refused", "reason": refused.reason, "fetched": now()}
-        told = {"sha256": refused.sha256, "bytes": refused.bytes, **columns}
-        number = image.id if image else _insert(session, ImageRow, told)
-    _settle(session, url, "refused", refused.reason, number)
-
-
-def store(session: Session, url: str, fetched: Fetched, known: KnownPhotos) -> str:
-    """Keep FETCHED as what URL shows; returns new, exact duplicate or near duplicate."""
-    image, outcome = _known(session, fetched.sha256), "exact duplicate"
-    if image is None or image.state != "stored":
-        alike = known.alike(session, fetched.looks)
-        near = cluster_of(session, alike)
-        outcome = "new" if near is None else "near duplicate"
-        cluster = near if near is not None else _insert(session, Cluster, {"made": now()})
-        number = _put(session, image.id if image else None, _columns(fetched, cluster))
-        keep_new(session, number, fetched.looks, alike)
-        known.add(number, fetched.looks)
-    else:
-        number = image.id
-    _settle(session, url, "stored", None, number)
-    return outcome
-
-
-def _known(session: Session, sha256: str) -> Any:
-    """Id and state of the image of SHA256, None where it is new."""
-    query = sa.select(ImageRow.id, ImageRow.state).filter_by(sha256=sha256)
-    return session.execute(query).one_or_none()
-
-
-def _put(session: Session, number: int | None, columns: dict[str, Any]) -> int:
-    """The id of an image with COLUMNS: a new one's, or NUMBER, which was refused before."""
-    if number is None:
-        return _insert(session, ImageRow, columns)
-    session.execute(sa.update(ImageRow).where(ImageRow.id == number).values(**columns))
-    return number
-
-
-def _insert(session: Session, table: type, columns: dict[str, Any]) -> int:
-    found = session.execute(sa.insert(table.__table__).values(**columns))  # type: ignore[attr-defined]
-    return int(found.inserted_primary_key[0])  # type: ignore[attr-defined]
-
-
-def _columns(fetched: Fetched, cluster: int) -> dict[str, Any]:
-    names = ("sha256", "phash", "format", "bytes", "width", "height", "store_key")
-    told = {name: getattr(fetched, name) for name in names}
-    return {**told, "state": "stored", "reason": None, "cluster_id": cluster, "fetched": now()}
-
-
-def _settle(
-    session: Session, url: str, state: str, reason: str | None, image_id: int | None
-) -> None:
-    settled = (
-        sa.update(Sighting)
-        .where(Sighting.url == url, Sighting.state == "wanted")
-        .values(state=state, reason=reason, image_id=image_id, worker_id=None)
-        .execution_options(synchronize_session=False)
-    )
-    # Posts that came since may have another tag, which may have its images: see claims.py.
-    claimed = session.execute(settled.where(Sighting.worker_id > 0))
-    if not getattr(claimed, "rowcount", 0):
-        # We were taken for dead, and nobody has fetched it since.
-        session.execute(settled)

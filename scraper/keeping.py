@@ -7,15 +7,13 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
 from dataset.catalogue import forgetting
 from dataset.catalogue.forgetting import Forgotten
 from dataset.catalogue.session import Sessions
 from dataset.duplicates.known import KnownPhotos
 from dataset.stores import ImageStore
-from scraper import frontier
 from scraper.fetching import Fetched, Refused
+from scraper.outcomes import settle
 
 
 @dataclass(frozen=True)
@@ -70,18 +68,15 @@ class Keeper:
         with self._sessions.begin() as session:
             self.forgotten.catch_up(session)
             self._known.catch_up(session)
-            kept = [self._settle(session, one.url, one.outcome) for one in batch]
+            outcomes = [(one.url, self._unless_forgotten(one.outcome)) for one in batch]
+            kept = settle(session, outcomes, self._known)
         self._store.arrivals.drop(one.url for one in batch)
         return kept
 
-    def _settle(self, session: Session, url: str, outcome: Fetched | Refused) -> str | Refused:
-        if isinstance(outcome, Fetched) and self._is_forgotten(outcome):
-            self._store.remove(outcome.store_key)
-            outcome = Refused(forgetting.REASON)
-        if isinstance(outcome, Fetched):
-            return frontier.store(session, url, outcome, self._known)
-        frontier.refuse(session, url, outcome)
-        return outcome
-
-    def _is_forgotten(self, fetched: Fetched) -> bool:
-        return self.forgotten.is_image(fetched.sha256, fetched.looks.fingerprint)
+    def _unless_forgotten(self, outcome: Fetched | Refused) -> Fetched | Refused:
+        if isinstance(outcome, Refused):
+            return outcome
+        if not self.forgotten.is_image(outcome.sha256, outcome.fingerprint):
+            return outcome
+        self._store.remove(outcome.store_key)
+        return Refused(forgetting.REASON)

@@ -175,7 +175,8 @@ class Decision(Base):
 class FingerprintRow(Base):
     """What an image is recognised and judged by (see dataset/duplicates and dataset/quality.py).
 
-    `compared`: with the whole catalogue, and not only with whole photos while crawling.
+    `contrast`, `blur` and `text` are None until a step needs them. `compared`: with the whole
+    catalogue, and not only with whole photos while crawling.
     """
 
     __tablename__ = "fingerprints"
@@ -185,9 +186,9 @@ class FingerprintRow(Base):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     views: Mapped[bytes] = mapped_column(LargeBinary)
     looks: Mapped[bytes] = mapped_column(LargeBinary)
-    contrast: Mapped[float] = mapped_column(Float)
-    blur: Mapped[float] = mapped_column(Float)
-    text: Mapped[float] = mapped_column(Float)
+    contrast: Mapped[float | None] = mapped_column(Float)
+    blur: Mapped[float | None] = mapped_column(Float)
+    text: Mapped[float | None] = mapped_column(Float)
     compared: Mapped[bool] = mapped_column(default=False)
 
 

@@ -15,6 +15,9 @@ from scipy.fft import dctn
 # The photo is looked at this small, sides in pixels; its little picture and the colours of it.
 LOOK, SIDE, COLOURS = 128, 48, 8
 HASH_SIDE, HASH_BITS = 32, 8
+# Pixels a side that are enough to look at a photo: a JPEG is decoded that small, which changes at
+# most 2 bits of 99 in 100 hashes (benchmarks/crawl.py hashes).
+ENOUGH = 192
 # Parts of the photo as left, top, right, bottom: all, the middle, and the middle's four corners.
 PARTS = (
     (0.0, 0.0, 1.0, 1.0),

@@ -1,56 +1,26 @@
 """The fingerprints that a catalogue knows: kept with a photo, compared with a new one."""
 
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import sqlalchemy as sa
-from PIL import Image
 from sqlalchemy.orm import Session
 
-from dataset import quality
 from dataset.catalogue.queries import in_parts
 from dataset.catalogue.tables import FingerprintRow, ImageRow, ResemblanceRow
-from dataset.duplicates.fingerprint import VIEWS, Fingerprint, fingerprint, unpack
+from dataset.duplicates.fingerprint import VIEWS, Fingerprint, unpack
 from dataset.duplicates.likeness import FOLD, POSSIBLE, likeness
 from dataset.duplicates.nearest import HashIndex
 from dataset.duplicates.search import near_one
-from dataset.quality import Quality
 
-# Pixels a side that are enough to look at a photo: a JPEG is decoded that small, which changes at
-# most 2 bits of a hash (benchmarks/crawl.py hashes).
-ENOUGH = 2 * quality.LOOK
 LOADED = 10_000
 
 
-@dataclass(frozen=True)
-class Looks:
-    """What a photo is recognised and judged by."""
-
-    fingerprint: Fingerprint
-    quality: Quality
-
-
-def look(image: Image.Image) -> Looks:
-    """The looks of IMAGE, RGB."""
-    small = quality.at_most(image, quality.LOOK)
-    return Looks(fingerprint(small), quality.measure_small(small))
-
-
-def row_of(image: int, looks: Looks) -> dict[str, object]:
-    """LOOKS of the image with the id IMAGE as a row of the catalogue."""
-    views, pixels = looks.fingerprint.packed
-    judged = looks.quality
-    return {
-        "image_id": image,
-        "views": views,
-        "looks": pixels,
-        "contrast": judged.contrast,
-        "blur": judged.blur,
-        "text": judged.text,
-        "compared": False,
-    }
+def row_of(image: int, fingerprint: Fingerprint) -> dict[str, object]:
+    """FINGERPRINT of the image with the id IMAGE as a row of the catalogue."""
+    views, pixels = fingerprint.packed
+    return {"image_id": image, "views": views, "looks": pixels, "compared": False}
 
 
 def fingerprints_of(session: Session, images: Sequence[int]) -> dict[int, Fingerprint]:
@@ -99,6 +69,10 @@ def _wholes(session: Session, after: int) -> tuple["array[int]", np.ndarray]:
     return ids, np.frombuffer(bytes(wholes), "<u8").astype(np.uint64)
 
 
+# Another image, whether it is mirrored, and how alike it is.
+Alike = tuple[int, bool, float]
+
+
 class KnownPhotos:
     """All photos of a catalogue, to be asked which one a new photo is a copy of."""
 
@@ -106,58 +80,65 @@ class KnownPhotos:
         self._ids, wholes = _wholes(session, 0)
         self._newest = max(self._ids, default=0)
         self._whole = HashIndex(wholes)
+        self._latest: dict[int, Fingerprint] = {}
 
     def catch_up(self, session: Session) -> None:
-        """Learn of photos that other processes have kept since."""
+        """Learn of photos that other processes have kept since; ours stand in the catalogue now."""
+        self._latest.clear()
         for image, whole in zip(*_wholes(session, self._newest), strict=True):
             self._add(image, int(whole))
 
-    def add(self, image: int, looks: Looks) -> None:
+    def add(self, image: int, fingerprint: Fingerprint) -> None:
         """The image with the id IMAGE is known from now on."""
-        self._add(image, int(looks.fingerprint.views[0]))
+        self._latest[image] = fingerprint
+        self._add(image, int(fingerprint.views[0]))
 
     def _add(self, image: int, whole: int) -> None:
         self._ids.append(image)
         self._newest = max(self._newest, image)
         self._whole.add(whole)
 
-    def alike(self, session: Session, looks: Looks) -> list[tuple[int, bool, float]]:
-        """Images that are or may be the photo of LOOKS: id, mirrored, likeness; the likest first.
+    def alike(self, session: Session, fingerprint: Fingerprint) -> list[Alike]:
+        """Images that are or may be the photo of FINGERPRINT, the likest first.
 
         Only whole photos are compared here; `dedup` compares their parts too.
         """
-        places, mirrored = near_one(looks.fingerprint.views, self._whole.hashes)
-        near = [self._ids[place] for place in places]
-        known = fingerprints_of(session, near)
+        places, mirrored = near_one(fingerprint.views, self._whole.hashes)
+        if not len(places):
+            return []
+        near = dict(zip([self._ids[place] for place in places], mirrored.tolist(), strict=True))
+        known = self._latest | fingerprints_of(session, [i for i in near if i not in self._latest])
+        # One that was taken down meanwhile is none any more.
+        near = {image: turn for image, turn in near.items() if image in known}
         # Always the same one first: what two photos are must not hang on which of them came first.
-        pairs = [sorted((looks.fingerprint, known[i]), key=lambda one: one.packed) for i in near]
-        scores = likeness([pair[0] for pair in pairs], [pair[1] for pair in pairs], mirrored)
-        found = zip(near, mirrored.tolist(), scores.tolist(), strict=True)
+        pairs = [sorted((fingerprint, known[i]), key=lambda one: one.packed) for i in near]
+        turns = np.array(list(near.values()), bool)
+        scores = likeness([pair[0] for pair in pairs], [pair[1] for pair in pairs], turns)
+        found = zip(near, near.values(), scores.tolist(), strict=True)
         return sorted((one for one in found if one[2] >= POSSIBLE), key=lambda one: -one[2])
 
 
 def keep_new(
-    session: Session, image: int, looks: Looks, alike: Sequence[tuple[int, bool, float]]
+    session: Session, fingerprints: Mapping[int, Fingerprint], alike: Mapping[int, Sequence[Alike]]
 ) -> None:
-    """Keep LOOKS of the new image with the id IMAGE, and whom it is ALIKE."""
-    session.execute(sa.insert(FingerprintRow), [row_of(image, looks)])
-    if alike:
-        session.execute(
-            sa.insert(ResemblanceRow),
-            [
-                {
-                    "one_id": min(image, other),
-                    "other_id": max(image, other),
-                    "mirrored": mirrored,
-                    "likeness": score,
-                }
-                for other, mirrored, score in alike
-            ],
-        )
+    """Keep FINGERPRINTS of new images by their ids, and whom each is ALIKE."""
+    if fingerprints:
+        rows = [row_of(image, found) for image, found in fingerprints.items()]
+        session.execute(sa.insert(FingerprintRow), rows)
+    pairs = [
+        {
+            "one_id": min(image, other),
+            "other_id": max(image, other),
+            "mirrored": mirrored,
+            "likeness": score,
+        }
+        for image, found in alike.items()
+        for other, mirrored, score in found
+    ]
+    if pairs:
+        session.execute(sa.insert(ResemblanceRow), pairs)
 
 
-def cluster_of(session: Session, alike: Sequence[tuple[int, bool, float]]) -> int | None:
-    """The cluster of the photo that one of ALIKE, the likest first, is; None where it is none."""
-    if alike and alike[0][2] >= FOLD:
-        return session.scalar(sa.select(ImageRow.cluster_id).where(ImageRow.id == alike[0][0]))
-    return None
+def copied(alike: Sequence[Alike]) -> int | None:
+    """The image that one of ALIKE, the likest first, is; None where it is a photo of its own."""
+    return alike[0][0] if alike and alike[0][2] >= FOLD else None

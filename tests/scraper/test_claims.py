@@ -8,6 +8,7 @@ from dataset.catalogue.session import Sessions, open_catalogue
 from dataset.duplicates.known import KnownPhotos
 from scraper import claims, frontier
 from scraper.fetching import Fetched, Refused, examine
+from scraper.outcomes import settle
 from scraper.sample_shop.server import ShopOptions, serve
 from scraper.spiders.base import Page, Photo, Post
 from tests.catalogues import rows
@@ -51,7 +52,7 @@ def fetched(sessions: Sessions, name: str, seed: int) -> None:
     looked = examine(photo_bytes(seed, (80, 80)))
     assert isinstance(looked, Fetched)
     with sessions.begin() as session:
-        frontier.store(session, url(name), looked, KnownPhotos(session))
+        settle(session, [(url(name), looked)], KnownPhotos(session))
 
 
 def count(sessions: Sessions, tag: str) -> int:
@@ -99,8 +100,8 @@ def test_what_was_refused_meanwhile_is_not_fetched_again(sessions: Sessions) -> 
     assert claimed(sessions, "polo", 9) == ["a", "gone"]
     found(sessions, "dress", "3:a", "4:gone")
     with sessions.begin() as session:
-        frontier.refuse(session, url("a"), Refused("broken or no image"))
-        frontier.refuse(session, url("gone"), Refused("HTTP 404"))
+        settle(session, [(url("a"), Refused("broken or no image"))], KnownPhotos(session))
+        settle(session, [(url("gone"), Refused("HTTP 404"))], KnownPhotos(session))
     assert claimed(sessions, "dress", 9) == ["gone"]
     with sessions.begin() as session:
         assert claims.retry_failed(session, SITE, ["dress"]) == 2

@@ -13,8 +13,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from dataset.catalogue.queries import AT_ONCE
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.tables import Hashtag, ImageRow, PostHashtag, PostRow, Sighting
+from dataset.duplicates.known import KnownPhotos
 from scraper import frontier
 from scraper.fetching import Refused
+from scraper.outcomes import settle
 from scraper.posts import save_posts
 from scraper.spiders.base import Photo, Post
 
@@ -110,7 +112,11 @@ def test_a_hashtag_of_nothing_is_none(sessions: sessionmaker[Session]) -> None:
 def test_what_a_photo_came_to_is_known_to_later_posts(sessions: sessionmaker[Session]) -> None:
     save(sessions, post(1, photo("a")))
     with sessions.begin() as session:
-        frontier.refuse(session, photo("a").url, Refused("broken or no image", "f" * 64, 9))
+        settle(
+            session,
+            [(photo("a").url, Refused("broken or no image", "f" * 64, 9))],
+            KnownPhotos(session),
+        )
     save(sessions, post(2, photo("a")), site="lamoda")
     with sessions() as session:
         first, second = session.scalars(sa.select(Sighting).order_by(Sighting.id))
@@ -121,8 +127,8 @@ def test_what_a_photo_came_to_is_known_to_later_posts(sessions: sessionmaker[Ses
 def test_a_photo_under_a_new_address_has_another_chance(sessions: sessionmaker[Session]) -> None:
     save(sessions, post(1, photo("old", key="k"), photo("still", key="s")))
     with sessions.begin() as session:
-        frontier.refuse(session, photo("old").url, Refused("HTTP 403"))
-        frontier.refuse(session, photo("still").url, Refused("noai"))
+        settle(session, [(photo("old").url, Refused("HTTP 403"))], KnownPhotos(session))
+        settle(session, [(photo("still").url, Refused("noai"))], KnownPhotos(session))
     save(sessions, post(1, photo("new", key="k"), photo("again", key="s")))
     with sessions() as session:
         found = session.execute(sa.select(Sighting.url, Sighting.state).order_by(Sighting.id))

@@ -1,0 +1,174 @@
+"""What became of photos, kept in the catalogue: all of a batch in a few statements.
+
+Each function is one step of a transaction that the caller commits.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from dataset.catalogue.queries import in_parts
+from dataset.catalogue.tables import Cluster, ImageRow, Sighting, now
+from dataset.duplicates.known import Alike, KnownPhotos, copied, keep_new
+from scraper.fetching import Fetched, Refused
+
+Outcome = Fetched | Refused
+NEW, EXACT, NEAR = "new", "exact duplicate", "near duplicate"
+
+
+def settle(
+    session: Session, outcomes: Sequence[tuple[str, Outcome]], known: KnownPhotos
+) -> list[str | Refused]:
+    """Keep OUTCOMES, each with its address, for every post that shows it.
+
+    Returns of each whether the photo is new, an exact or a near duplicate, or why it is refused.
+    """
+    images = _images(session, [one.sha256 for _, one in outcomes if one.sha256])
+    fresh = {
+        one.sha256: one
+        for _, one in outcomes
+        if isinstance(one, Fetched) and images.get(one.sha256, ("", ""))[1] != "stored"
+    }
+    numbers = {sha256: number for sha256, (number, _) in images.items()}
+    numbers |= _put(session, [one for _, one in outcomes if one.sha256], numbers, fresh)
+    folded = _fold(session, fresh, numbers, known)
+    _settle(session, [(url, one, numbers.get(one.sha256 or "")) for url, one in outcomes])
+    said = []
+    for _, one in outcomes:
+        # The same bytes twice in one batch are new once.
+        first = fresh.pop(one.sha256, None) if isinstance(one, Fetched) else None
+        same = (NEAR if one.sha256 in folded else NEW) if first else EXACT
+        said.append(one if isinstance(one, Refused) else same)
+    return said
+
+
+def _images(session: Session, digests: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Id and state of the images of DIGESTS that are known."""
+    found: dict[str, tuple[int, str]] = {}
+    for part in in_parts(digests):
+        query = sa.select(ImageRow.sha256, ImageRow.id, ImageRow.state)
+        for sha256, number, state in session.execute(query.where(ImageRow.sha256.in_(part))):
+            found[sha256] = (number, state)
+    return found
+
+
+def _put(
+    session: Session,
+    outcomes: Sequence[Outcome],
+    known: Mapping[str, int],
+    fresh: Mapping[str, Fetched],
+) -> dict[str, int]:
+    """Rows for OUTCOMES whose bytes came and are not KNOWN; ids by digest.
+
+    Those of FRESH that are known were refused before, and are stored now.
+    """
+    again = [
+        {"id": known[one.sha256], **_stored(one)} for one in fresh.values() if one.sha256 in known
+    ]
+    if again:
+        session.execute(sa.update(ImageRow), again)
+    rows = {
+        str(one.sha256): _stored(one) if isinstance(one, Fetched) else _refused(one)
+        for one in outcomes
+        if one.sha256 not in known
+    }
+    if not rows:
+        return {}
+    made = sa.insert(ImageRow).returning(ImageRow.sha256, ImageRow.id)
+    found = session.execute(made, list(rows.values()))
+    return {sha256: number for sha256, number in found}  # noqa: C416
+
+
+def _stored(one: Fetched) -> dict[str, Any]:
+    names = ("sha256", "phash", "format", "bytes", "width", "height", "store_key")
+    told = {name: getattr(one, name) for name in names}
+    return {**told, "state": "stored", "reason": None, "fetched": now()}
+
+
+def _refused(one: Refused) -> dict[str, Any]:
+    told = dict.fromkeys(("phash", "format", "width", "height", "store_key"))
+    named = {"sha256": one.sha256, "bytes": one.bytes, "reason": one.reason}
+    return {**told, **named, "state": "refused", "fetched": now()}
+
+
+def _fold(
+    session: Session,
+    fresh: Mapping[str, Fetched],
+    numbers: Mapping[str, int],
+    known: KnownPhotos,
+) -> set[str]:
+    """Give the images of FRESH their clusters; digests of those that are copies."""
+    alike: dict[int, list[Alike]] = {}
+    for sha256, one in fresh.items():
+        alike[numbers[sha256]] = known.alike(session, one.fingerprint)
+        known.add(numbers[sha256], one.fingerprint)
+    keep_new(session, {numbers[s]: one.fingerprint for s, one in fresh.items()}, alike)
+    originals = {number: copied(found) for number, found in alike.items()}
+    clusters = _clusters(session, [one for one in originals.values() if one is not None])
+    own = [number for number, original in originals.items() if original is None]
+    clusters |= dict(zip(own, _new_clusters(session, len(own)), strict=True))
+    for number, original in originals.items():
+        if original is not None:
+            clusters[number] = clusters[original]
+    if originals:
+        rows = [{"id": number, "cluster_id": clusters[number]} for number in originals]
+        session.execute(sa.update(ImageRow), rows)
+    return {sha256 for sha256 in fresh if originals[numbers[sha256]] is not None}
+
+
+def _clusters(session: Session, images: Sequence[int]) -> dict[int, int]:
+    query = sa.select(ImageRow.id, ImageRow.cluster_id)
+    found: dict[int, int] = {}
+    for part in in_parts(images):
+        found |= {
+            number: cluster
+            for number, cluster in session.execute(query.where(ImageRow.id.in_(part)))
+            if cluster is not None
+        }
+    return found
+
+
+def _new_clusters(session: Session, count: int) -> Sequence[int]:
+    if not count:
+        return []
+    made = sa.insert(Cluster).returning(Cluster.id)
+    return session.scalars(made, [{"made": now()}] * count).all()
+
+
+def _settle(session: Session, outcomes: Sequence[tuple[str, Outcome, int | None]]) -> None:
+    """Mark the photos of OUTCOMES, each with its image, in every post that shows them."""
+    urls = [url for url, _, _ in outcomes]
+    held = (Sighting.state == "wanted", Sighting.worker_id > 0)
+    claimed: set[str] = set()
+    for part in in_parts(urls):
+        claimed.update(
+            session.scalars(sa.select(Sighting.url).where(Sighting.url.in_(part), *held))
+        )
+    for is_claimed in (True, False):
+        rows = [
+            {
+                "at": url,
+                "state": "stored" if isinstance(one, Fetched) else "refused",
+                "reason": None if isinstance(one, Fetched) else one.reason,
+                "image_id": image,
+            }
+            for url, one, image in outcomes
+            if (url in claimed) is is_claimed
+        ]
+        # Posts that came since may have another tag, which may have its images: see claims.py. We
+        # may have been taken for dead, and nobody has fetched it since: then it is all of them.
+        wanted = held if is_claimed else held[:1]
+        if rows:
+            session.connection().execute(
+                sa.update(Sighting.__table__)  # type: ignore[arg-type]
+                .where(Sighting.url == sa.bindparam("at"), *wanted)
+                .values(
+                    state=sa.bindparam("state"),
+                    reason=sa.bindparam("reason"),
+                    image_id=sa.bindparam("image_id"),
+                    worker_id=None,
+                ),
+                rows,
+            )
