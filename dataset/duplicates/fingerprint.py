@@ -4,13 +4,13 @@ A view is a part of the photo without its uniform border. A copy is found when a
 near any view of the original, so borders, crops and mirrored copies are; `likeness.py` judges it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
-import imagehash
 import numpy as np
 from PIL import Image
-from scipy.fft import dctn
+from scipy.fft import dct
 
 # The photo is looked at this small, sides in pixels; its little picture and the colours of it.
 LOOK, SIDE, COLOURS = 128, 48, 8
@@ -32,6 +32,8 @@ VIEWS = len(PARTS) + 2
 MIRRORED = np.arange(VIEWS) >= len(PARTS)
 # A border is at most this part of a side, and its rows are this even, in grey levels.
 WIDEST_BORDER, EVEN = 0.35, 12
+# How far a pixel of a picture made smaller by Lanczos reaches, in pixels of the small one.
+REACH = 3
 _SIGNS = np.where(np.arange(HASH_BITS) % 2, -1.0, 1.0)
 
 
@@ -62,7 +64,9 @@ def unpack(views: bytes, looks: bytes) -> Fingerprint:
 
 def perceptual_hash(image: Image.Image) -> str:
     """64-bit DCT hash of IMAGE as 16 hex digits, equal to `str(imagehash.phash(image))`."""
-    return str(imagehash.phash(image))
+    small = image.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS)
+    lowest = _lowest_waves(HASH_SIDE)
+    return f"{_bits((lowest @ np.asarray(small, float) @ lowest.T)[None])[0]:016x}"
 
 
 def fingerprint(image: Image.Image) -> Fingerprint:
@@ -70,11 +74,9 @@ def fingerprint(image: Image.Image) -> Fingerprint:
     small = image if max(image.size) <= LOOK else image.copy()
     small.thumbnail((LOOK, LOOK), Image.Resampling.BOX, reducing_gap=None)
     luma, *chroma = small.convert("YCbCr").split()
-    box = content_box(np.asarray(luma))
-    inner = [_part(box, part) for part in PARTS]
-    hashed = (HASH_SIDE, HASH_SIDE)
-    views = [np.asarray(luma.resize(hashed, Image.Resampling.LANCZOS, one)) for one in inner]
-    coefficients = dctn(np.asarray(views, np.float32), axes=(1, 2))[:, :HASH_BITS, :HASH_BITS]
+    grey = np.asarray(luma)
+    box = content_box(grey)
+    coefficients = _coefficients(grey.astype(np.float32), [_part(box, part) for part in PARTS])
     both = np.concatenate([coefficients, coefficients[: VIEWS - len(PARTS)] * _SIGNS])
     little = (COLOURS, COLOURS)
     return Fingerprint(
@@ -84,10 +86,41 @@ def fingerprint(image: Image.Image) -> Fingerprint:
     )
 
 
+def _coefficients(grey: np.ndarray, parts: Sequence[tuple[float, ...]]) -> np.ndarray:
+    """The lowest (n, 8, 8) DCT coefficients of n PARTS of GREY, (height, width) float32.
+
+    Each part is made 32 x 32 pixels and transformed, both of which are sums of its pixels with
+    weights: one product of matrices for the rows, one for the columns.
+    """
+    height, width = grey.shape
+    rows = np.stack([_waves(height, top, bottom) for _, top, _, bottom in parts])
+    columns = np.stack([_waves(width, left, right) for left, _, right, _ in parts])
+    return rows @ grey @ columns.transpose(0, 2, 1)
+
+
+@lru_cache(1)
+def _lowest_waves(length: int) -> np.ndarray:
+    """(8, LENGTH): what makes the lowest DCT coefficients of a line."""
+    return dct(np.eye(length), axis=0)[:HASH_BITS]
+
+
+@lru_cache(4096)
+def _waves(length: int, first: float, last: float) -> np.ndarray:
+    """(8, LENGTH) float32: the same of a line's part from FIRST to LAST, made 32 pixels long."""
+    scale = (last - first) / HASH_SIDE
+    middles = first + (np.arange(HASH_SIDE) + 0.5) * scale
+    wide = max(scale, 1.0)
+    away = (np.arange(length) + 0.5 - middles[:, None]) / wide
+    weights = np.where(np.abs(away) < REACH, np.sinc(away) * np.sinc(away / REACH), 0)
+    weights /= weights.sum(1, keepdims=True)
+    return (_lowest_waves(HASH_SIDE) @ weights).astype(np.float32)
+
+
 def _bits(coefficients: np.ndarray) -> np.ndarray:
     """(n, 8, 8) DCT coefficients -> (n,) uint64, a bit each: whether it is over the median."""
     flat = coefficients.reshape(len(coefficients), -1)
-    over = flat > np.median(flat, axis=1, keepdims=True)
+    middle = np.sort(flat, axis=1)[:, flat.shape[1] // 2 - 1 :][:, :2]
+    over = flat > middle.mean(1, keepdims=True)
     return np.packbits(over, axis=1).view(">u8")[:, 0].astype(np.uint64)
 
 
