@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue.check_tables import Judgement
 from dataset.catalogue.crawl_tables import ForgottenRow
-from dataset.catalogue.queries import copies_of
+from dataset.catalogue.queries import AT_ONCE, copies_of, in_parts
 from dataset.catalogue.review_tables import Conflict, CropDecision, PairDecision
 from dataset.catalogue.session import Sessions, overwrite_journal
 from dataset.catalogue.tables import (
@@ -31,7 +31,7 @@ from dataset.catalogue.tables import (
     Sighting,
 )
 from dataset.decisions import FEWEST_DIGITS, find_image
-from dataset.duplicates.fingerprint import Fingerprint, fingerprint
+from dataset.duplicates.fingerprint import ENOUGH, Fingerprint, fingerprint
 from dataset.images import Unreadable, open_photo, sha256_of
 from dataset.stores import ImageStore
 
@@ -72,28 +72,49 @@ def forget(sessions: Sessions, store: ImageStore, what: str, who: str) -> Forgot
             # What is deleted is overwritten, too.
             session.execute(sa.text("PRAGMA secure_delete = ON"))
         kind, posts, images = _found(session, what)
-        copies = _with_copies(session, images)
         if kind != IMAGE:
-            _remember(session, kind, digest(what), None, who)
-        for image in copies:
-            _remember(session, IMAGE, image.sha256, _whole(session, store, image), who)
-            if image.store_key:
-                store.remove(image.store_key)
-        _delete_posts(session, posts)
-        _delete_images(session, [image.id for image in copies])
+            remember(session, kind, digest(what), None, who)
+        count = take_down(session, store, posts, images, who)
     # It may have come again, and not be in the catalogue yet; a crawl at work knows of it.
     store.arrivals.clear()
     overwrite_journal(sessions)
-    return Forgot(len(posts), len(copies))
+    return Forgot(len(posts), count)
 
 
-def forget_bytes(session: Session, store: ImageStore, sha256: str) -> None:
-    """Take down the image of SHA256, which another catalogue has taken down."""
-    image = session.scalar(sa.select(ImageRow).filter_by(sha256=sha256))
-    if image is not None:
+def take_down(
+    session: Session, store: ImageStore, posts: Sequence[int], images: Sequence[int], who: str
+) -> int:
+    """Take down POSTS, and IMAGES with their copies, and remember these; returns how many."""
+    copies = with_copies(session, images)
+    for image in copies:
+        remember(session, IMAGE, image.sha256, _whole(session, store, image), who)
         if image.store_key:
             store.remove(image.store_key)
-        _delete_images(session, [image.id])
+    _delete_posts(session, posts)
+    _delete_images(session, [image.id for image in copies])
+    return len(copies)
+
+
+def named(session: Session, forgotten: "Forgotten") -> tuple[list[int], list[int]]:
+    """Posts of a catalogue that FORGOTTEN names by address or author, and images shown there."""
+    if not forgotten.any_names:
+        return [], []
+    posts = {
+        number
+        for number, url, author in session.execute(
+            sa.select(PostRow.id, PostRow.url, PostRow.author).execution_options(yield_per=AT_ONCE)
+        )
+        if forgotten.names(URL, [url]) or forgotten.names(AUTHOR, [author])
+    }
+    shown = sa.select(Sighting.post_id, Sighting.url, Sighting.fallbacks, Sighting.image_id)
+    images = {
+        image
+        for post, url, fallbacks, image in session.execute(
+            shown.execution_options(yield_per=AT_ONCE)
+        )
+        if image and (post in posts or forgotten.names(URL, [url, *fallbacks.split("\n")]))
+    }
+    return sorted(posts), sorted(images)
 
 
 def _found(session: Session, what: str) -> tuple[str, list[int], list[int]]:
@@ -125,9 +146,14 @@ def _ids(session: Session, query: sa.Select) -> list[int]:
     return list(session.scalars(query))
 
 
-def _with_copies(session: Session, images: Sequence[int]) -> list[ImageRow]:
+def with_copies(session: Session, images: Sequence[int]) -> list[ImageRow]:
     """The rows of IMAGES and of all that were folded with them: to the eye they are one photo."""
-    return list(session.scalars(sa.select(ImageRow).where(copies_of(images))))
+    found: dict[int, ImageRow] = {}
+    for part in in_parts(images):
+        found |= {
+            one.id: one for one in session.scalars(sa.select(ImageRow).where(copies_of(part)))
+        }
+    return list(found.values())
 
 
 def _whole(session: Session, store: ImageStore, image: ImageRow) -> bytes | None:
@@ -135,37 +161,37 @@ def _whole(session: Session, store: ImageStore, image: ImageRow) -> bytes | None
     views = session.scalar(sa.select(FingerprintRow.views).filter_by(image_id=image.id))
     if views is None and image.store_key:
         with contextlib.suppress(OSError, Unreadable):
-            views, _ = fingerprint(open_photo(store.read(image.store_key))).packed
+            views, _ = fingerprint(open_photo(store.read(image.store_key), ENOUGH)).packed
     return views[:8] if views else None
 
 
-def _remember(session: Session, kind: str, value: str, whole: bytes | None, who: str) -> None:
+def remember(session: Session, kind: str, value: str, whole: bytes | None, who: str) -> None:
+    """Keep WHO's word that what has the digest VALUE, and WHOLE as its hash, never comes back."""
     if session.scalar(sa.select(ForgottenRow.id).filter_by(kind=kind, digest=value)) is None:
         session.add(ForgottenRow(kind=kind, digest=value, whole=whole, who=who))
         session.flush()
 
 
 def _delete_posts(session: Session, posts: Sequence[int]) -> None:
-    for column in (Sighting.post_id, PostHashtag.post_id, PostRow.id):
-        session.execute(
-            sa.delete(column.class_)
-            .where(column.in_(posts))
-            .execution_options(synchronize_session=False)
-        )
+    for part in in_parts(posts):
+        _delete(session, Sighting, Sighting.post_id.in_(part))
+        _delete(session, PostHashtag, PostHashtag.post_id.in_(part))
+        _delete(session, PostRow, PostRow.id.in_(part))
 
 
 def _delete_images(session: Session, images: Sequence[int]) -> None:
-    for table in OF_IMAGES:
-        _delete(session, table, table.image_id.in_(images))
-    for pair in (ResemblanceRow, PairDecision):
-        _delete(session, pair, sa.or_(pair.one_id.in_(images), pair.other_id.in_(images)))
-    session.execute(
-        sa.update(Sighting)
-        .where(Sighting.image_id.in_(images))
-        .values(state="refused", reason=REASON, image_id=None)
-        .execution_options(synchronize_session=False)
-    )
-    _delete(session, ImageRow, ImageRow.id.in_(images))
+    for part in in_parts(images):
+        for table in OF_IMAGES:
+            _delete(session, table, table.image_id.in_(part))
+        for pair in (ResemblanceRow, PairDecision):
+            _delete(session, pair, sa.or_(pair.one_id.in_(part), pair.other_id.in_(part)))
+        session.execute(
+            sa.update(Sighting)
+            .where(Sighting.image_id.in_(part))
+            .values(state="refused", reason=REASON, image_id=None)
+            .execution_options(synchronize_session=False)
+        )
+        _delete(session, ImageRow, ImageRow.id.in_(part))
 
 
 def _delete(session: Session, table: type, which: sa.ColumnElement[bool]) -> None:
@@ -188,6 +214,11 @@ class Forgotten:
             self._known.add((row.kind, row.digest))
             if row.whole:
                 self._wholes.append(int.from_bytes(row.whole, "little"))
+
+    @property
+    def any_names(self) -> bool:
+        """Whether an address or an author was taken down, and not only images."""
+        return any(kind != IMAGE for kind, _ in self._known)
 
     def names(self, kind: str, values: Iterable[str | None]) -> bool:
         """Whether one of VALUES, addresses or authors, was taken down."""

@@ -5,7 +5,7 @@ kept before the next; who is stopped in between repeats the command.
 """
 
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,19 @@ from tqdm import tqdm
 from dataset.catalogue import pairs
 from dataset.catalogue.check_tables import Judgement
 from dataset.catalogue.crawl_tables import AskedHashtag, ForgottenRow
-from dataset.catalogue.forgetting import AUTHOR, URL, Forgotten, forget_bytes
-from dataset.catalogue.review_tables import CropDecision, PairDecision
+from dataset.catalogue.forgetting import (
+    AUTHOR,
+    IMAGE,
+    REASON,
+    URL,
+    Forgotten,
+    named,
+    remember,
+    take_down,
+    with_copies,
+)
+from dataset.catalogue.merging_pairs import merge_pairs, values_of
+from dataset.catalogue.review_tables import CropDecision
 from dataset.catalogue.session import Sessions
 from dataset.catalogue.tables import (
     CropRow,
@@ -30,7 +41,6 @@ from dataset.catalogue.tables import (
     Pose,
     PostHashtag,
     PostRow,
-    ResemblanceRow,
     Search,
     Sighting,
 )
@@ -40,6 +50,8 @@ from dataset.images import sha256_of
 from dataset.stores import ImageStore
 
 BATCH = 200
+# On whose word images are taken down that an import shows under what was.
+BROUGHT = "catalogue import"
 # Rows of one image each, known by their other columns, which are copied as they are.
 OF_IMAGES = (FingerprintRow, Pose, CropRow, KeptSplit, Decision, CropDecision, Judgement)
 
@@ -47,7 +59,7 @@ OF_IMAGES = (FingerprintRow, Pose, CropRow, KeptSplit, Decision, CropDecision, J
 @dataclass
 class Imported:
     """What came: new images, posts and searches; `lost`: images whose file was not in the archive
-    or not what it should be, `forgotten`: those that were taken down here."""
+    or not what it should be; `forgotten`: images and posts that were taken down here or there."""
 
     images: int = 0
     posts: int = 0
@@ -65,7 +77,7 @@ def import_file(sessions: Sessions, store: ImageStore, file: Path) -> Imported:
     done = Imported()
     with opened(file) as (theirs, tar), store.in_use(), theirs() as source:
         with sessions.begin() as session:
-            _forget(session, store, source)
+            done.forgotten = _forget(session, store, source)
             done.searches = _copy_new(session, source, Search, ("site", "hashtag"))
             _copy_new(session, source, AskedHashtag, ("site", "account", "hashtag", "asked"))
         for images in _parts(source, ImageRow, "importing images"):
@@ -75,7 +87,7 @@ def import_file(sessions: Sessions, store: ImageStore, file: Path) -> Imported:
             with sessions.begin() as session:
                 _merge_posts(session, source, posts, done)
         with sessions.begin() as session:
-            _merge_pairs(session, source)
+            merge_pairs(session, source)
     return done
 
 
@@ -91,28 +103,36 @@ def _parts(source: Session, table: Any, name: str) -> Iterator[Sequence[Any]]:
             source.expunge_all()
 
 
-def _values(row: Any, *without: str) -> dict[str, Any]:
-    """The columns of ROW but those WITHOUT."""
-    return {c.name: getattr(row, c.name) for c in row.__table__.c if c.name not in without}
-
-
 def _copy_new(session: Session, source: Session, table: Any, names: tuple[str, ...]) -> int:
     """Take rows of TABLE that are unlike all of ours in NAMES; returns how many."""
     count = 0
     for row in source.scalars(sa.select(table)):
         known = {name: getattr(row, name) for name in names}
         if session.scalar(sa.select(table.id).filter_by(**known)) is None:
-            session.add(table(**_values(row, "id", "worker_id")))
+            session.add(table(**values_of(row, "id", "worker_id")))
             count += 1
     session.flush()
     return count
 
 
-def _forget(session: Session, store: ImageStore, source: Session) -> None:
-    """What was taken down there is taken down here."""
-    for row in source.scalars(sa.select(ForgottenRow)):
-        forget_bytes(session, store, row.digest)
+def _forget(session: Session, store: ImageStore, source: Session) -> int:
+    """What was taken down there is taken down here, and what is shown there and was taken down
+    here by its address or author is remembered by its bytes; returns how many images go."""
     _copy_new(session, source, ForgottenRow, ("kind", "digest"))
+    forgotten = Forgotten()
+    forgotten.catch_up(session)
+    _, shown = named(source, forgotten)
+    for image in with_copies(source, shown):
+        looks = source.get(FingerprintRow, image.id)
+        remember(session, IMAGE, image.sha256, looks.views[:8] if looks else None, BROUGHT)
+    forgotten.catch_up(session)
+    posts, images = named(session, forgotten)
+    images += [
+        number
+        for number, sha256 in session.execute(sa.select(ImageRow.id, ImageRow.sha256))
+        if forgotten.has_bytes(sha256)
+    ]
+    return take_down(session, store, posts, images, BROUGHT)
 
 
 def _merge_images(
@@ -158,7 +178,7 @@ def _take_image(
         store.put(data, key)
         done.images += 1
     image = mine or ImageRow(sha256=row.sha256)
-    for name, value in _values(row, "id", "cluster_id").items():
+    for name, value in values_of(row, "id", "cluster_id").items():
         setattr(image, name, value)
     image.cluster_id = _cluster(session, source, row)
     session.add(image)
@@ -188,7 +208,7 @@ def _cluster(session: Session, source: Session, row: ImageRow) -> int | None:
 
 def _copy_of_image(session: Session, source: Session, table: Any, theirs: int, mine: int) -> None:
     for row in source.scalars(sa.select(table).filter_by(image_id=theirs)):
-        values = _values(row, "id") | {"image_id": mine}
+        values = values_of(row, "id") | {"image_id": mine}
         if "compared" in values:
             values["compared"] = False
         keys = {n: v for n, v in values.items() if table.__table__.c[n].primary_key}
@@ -208,7 +228,7 @@ def _merge_posts(
             continue
         mine = session.scalar(sa.select(PostRow).filter_by(site=row.site, site_id=row.site_id))
         if mine is None:
-            mine = PostRow(**_values(row, "id"))
+            mine = PostRow(**values_of(row, "id"))
             session.add(mine)
             session.flush()
             done.posts += 1
@@ -247,38 +267,15 @@ def _merge_sightings(
         image = session.scalar(sa.select(ImageRow.id).filter_by(sha256=sha256)) if sha256 else None
         # An image that did not come is still to be fetched.
         state = "wanted" if row.state == "stored" and image is None else row.state
+        reason = row.reason
+        if sha256 and forgotten.has_bytes(sha256):
+            state, reason = "refused", REASON
         known = ours.get(row.url)
         if known is None:
-            values = _values(row, "id", "worker_id") | {"post_id": mine, "position": len(ours)}
+            values = values_of(row, "id", "worker_id") | {"post_id": mine, "position": len(ours)}
             known = ours[row.url] = Sighting(**values)
             session.add(known)
         elif known.state == "stored" or state == "wanted":
             continue
-        known.state, known.reason, known.image_id = state, row.reason, image
+        known.state, known.reason, known.image_id = state, reason, image
     session.flush()
-
-
-def _merge_pairs(session: Session, source: Session) -> None:
-    numbers = {
-        theirs: session.scalar(sa.select(ImageRow.id).filter_by(sha256=sha256))
-        for theirs, sha256 in source.execute(sa.select(ImageRow.id, ImageRow.sha256))
-    }
-    here = {theirs: mine for theirs, mine in numbers.items() if mine is not None}
-    for row in source.scalars(sa.select(ResemblanceRow)):
-        if pair := _pair(row, here):
-            session.merge(
-                ResemblanceRow(
-                    **_values(row, "one_id", "other_id"), one_id=pair[0], other_id=pair[1]
-                )
-            )
-    for word in source.scalars(sa.select(PairDecision).order_by(PairDecision.id)):
-        if pair := _pair(word, here):
-            pairs.bring(session, word, pair, here)
-
-
-def _pair(row: Any, here: Mapping[int, int]) -> tuple[int, int] | None:
-    """ROW's images by our numbers; None where they are not two here."""
-    one, other = here.get(row.one_id), here.get(row.other_id)
-    if one is None or other is None or one == other:
-        return None
-    return min(one, other), max(one, other)

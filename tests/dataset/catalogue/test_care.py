@@ -14,10 +14,12 @@ from dataset.catalogue.cli import catalogue
 from dataset.catalogue.crawl_tables import ForgottenRow
 from dataset.catalogue.forgetting import Forgotten, forget
 from dataset.catalogue.merging import import_file
+from dataset.catalogue.pairs import kept_apart
 from dataset.catalogue.review_tables import CropDecision
-from dataset.catalogue.tables import Base, Decision, ImageRow, PostRow, Sighting
+from dataset.catalogue.tables import Base, Decision, ImageRow, PostRow, Separation, Sighting
 from dataset.catalogue.transfer import export
 from dataset.catalogue.verifying import verify
+from dataset.dedup import undo_cluster
 from dataset.duplicates.fingerprint import fingerprint
 from dataset.errors import BadInput, Failure
 from dataset.images import open_photo, sha256_of
@@ -187,6 +189,74 @@ def test_an_address_that_was_taken_down_comes_with_no_import(
     import_file(other.sessions, other.store, file)
     assert count(other, Sighting, url=url) == 0
     assert count(other, Sighting) == count(filling, Sighting) - 1
+
+
+def exported(other: Filling, file: Path) -> Path:
+    export(other.sessions, other.store, file)
+    return file
+
+
+def test_a_photo_whose_address_or_author_was_taken_down_comes_with_no_import(
+    filling: Filling, tmp_path: Path
+) -> None:
+    file = exported(filling, tmp_path / "all.tar")
+    with filling.sessions() as session:
+        url = session.scalar(
+            sa.select(Sighting.url)
+            .join(ImageRow, ImageRow.id == Sighting.image_id)
+            .where(ImageRow.sha256 == sha256_of(photo_bytes(3)))
+        )
+    for number, (what, left) in enumerate({str(url): {1, 2}, "@anna": {3}}.items()):
+        folder = tmp_path / f"other{number}"
+        folder.mkdir()
+        other = Filling(folder)
+        # Nothing of it is here, so that its bytes are not known yet.
+        forget(other.sessions, other.store, what, "me")
+        import_file(other.sessions, other.store, file)
+        digests = {sha256_of(photo_bytes(seed)) for seed in left}
+        assert {image[0] for image in natural(other)["images"]} == digests
+        assert count(other, Sighting, state="wanted") == 0
+        assert verify(other.sessions, other.store).good
+
+
+@pytest.mark.parametrize("what", ["@anna", "https://x.test/p/anna1/"])
+def test_what_another_catalogue_has_taken_down_goes_from_here(
+    filling: Filling, tmp_path: Path, what: str
+) -> None:
+    (tmp_path / "two").mkdir()
+    other = Filling(tmp_path / "two")
+    forget(other.sessions, other.store, what, "me")
+    done = import_file(filling.sessions, filling.store, exported(other, tmp_path / "other.tar"))
+    left = {3} if what == "@anna" else {2, 3}
+    assert done.forgotten == 3 - len(left)
+    assert {image[0] for image in natural(filling)["images"]} == {
+        sha256_of(photo_bytes(seed)) for seed in left
+    }
+    assert count(filling, PostRow, site_id="anna1") == 0
+    assert not (filling.store.root / key_of(1)).exists()
+    assert verify(filling.sessions, filling.store).good
+
+
+def test_images_that_a_person_took_apart_stay_apart_where_they_are_imported(
+    filling: Filling, tmp_path: Path
+) -> None:
+    with filling.sessions.begin() as session:
+        images = session.scalars(sa.select(ImageRow).order_by(ImageRow.id)).all()
+        images[1].cluster_id = cluster = images[0].cluster_id
+    undo_cluster(filling.sessions, int(cluster or 0), "anna")
+    file = exported(filling, tmp_path / "all.tar")
+    (tmp_path / "two").mkdir()
+    other = Filling(tmp_path / "two")
+    # A number of theirs is another cluster's here.
+    other.image(photo_bytes(8), other.post("own", "polo"))
+    for _ in range(2):
+        import_file(other.sessions, other.store, file)
+    with other.sessions() as session:
+        apart = kept_apart(session)
+        digests = {row.id: row.sha256 for row in session.scalars(sa.select(ImageRow))}
+    assert {digests[image] for image in apart} == {sha256_of(photo_bytes(n)) for n in (1, 2)}
+    assert len(frozenset.intersection(*apart.values())) == 1
+    assert count(other, Separation) == 2
 
 
 def test_a_damaged_archive_is_named_and_a_lost_photo_is_wanted(
