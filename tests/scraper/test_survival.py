@@ -91,17 +91,23 @@ def kill(process: Crawling) -> bool:
     return alive
 
 
+def kill_again_and_again(shop: SampleShop, folder: Path, times: int, dice: random.Random) -> int:
+    """Begin a crawl TIMES times, and kill it at a moment; how many were alive until then."""
+    kills = 0
+    for _ in range(times):
+        before = sum(shop.requests.values())
+        process = start(shop, folder, "--tags", "polo,dress")
+        wait_for(lambda: sum(shop.requests.values()) > before or process.poll() is not None)  # noqa: B023
+        time.sleep(dice.uniform(0, 0.5))
+        kills += kill(process)
+    return kills
+
+
 @pytest.mark.usefixtures("backend")
 def test_kills_at_random_moments_leave_no_trace(
     shop: SampleShop, unbroken: list[list], tmp_path: Path
 ) -> None:
-    dice, kills = random.Random(7), 0
-    for _ in range(4):
-        before = sum(shop.requests.values())
-        process = start(shop, tmp_path, "--tags", "polo,dress")
-        wait_for(lambda: sum(shop.requests.values()) > before or process.poll() is not None)  # noqa: B023
-        time.sleep(dice.uniform(0, 0.5))
-        kills += kill(process)
+    kills = kill_again_and_again(shop, tmp_path, 4, random.Random(7))
     assert kills >= 2
     half = tmp_path / "images" / ".part-half"
     half.write_bytes(b"of a photo")
@@ -109,6 +115,27 @@ def test_kills_at_random_moments_leave_no_trace(
     assert status == 0, said
     assert contents(tmp_path) == unbroken
     # What was in flight when the process died had not come yet.
+    again = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
+    assert again <= kills * (AT_ONCE + 2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_ten_kills_in_one_crawl_leave_no_trace(tmp_path: Path, seed: int) -> None:
+    photos = class_folder(tmp_path / "photos", "polo", 220, 0, (150, 200))
+    class_folder(photos, "dress", 40, 500, (150, 200))
+    options = ShopOptions(photos=photos, duplicates=0.2, double_tagged=0.1)
+    with serve(options) as shop:
+        (tmp_path / "whole").mkdir()
+        status, said = crawl(shop, tmp_path / "whole", "--tags", "polo,dress")
+        assert status == 0, said
+    with serve(options) as shop:
+        kills = kill_again_and_again(shop, tmp_path, 10, random.Random(seed))
+        assert kills == 10
+        status, said = crawl(shop, tmp_path, "--tags", "polo,dress")
+        assert status == 0, said
+    assert contents(tmp_path) == contents(tmp_path / "whole")
     again = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
     assert again <= kills * (AT_ONCE + 2)
 
