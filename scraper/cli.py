@@ -77,8 +77,8 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
     "--max-images",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Stop when N different images of a tag are stored, earlier runs included: never"
-    " more, also where tags share products.  [default: all]",
+    help="Stop when N different images of a tag are stored, earlier runs included: never more, also"
+    " where tags of this command share products.  [default: all]",
 )
 @click.option(
     "--max-pages",
