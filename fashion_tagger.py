@@ -22,6 +22,7 @@ COMMANDS = {
     "train-model": ("model.cli", "train_model"),
     "compare": ("model.compare_cli", "compare_steps"),
     "check-tags": ("model.check_cli", "check_tags"),
+    "find-similar": ("model.similar.cli", "find_similar"),
     "export-model": ("model.export_cli", "export_model"),
     "sample-shop": ("scraper.sample_shop.cli", "sample_shop"),
 }
@@ -111,6 +112,11 @@ def train_model() -> None:
 def check_tags() -> None:
     """Console script `check-tags`."""
     _script("check-tags")
+
+
+def find_similar() -> None:
+    """Console script `find-similar`."""
+    _script("find-similar")
 
 
 def export_model() -> None:

@@ -1,0 +1,253 @@
+"""The index: one SQLite file of items, their vectors and how vectors are made of photos.
+
+Vectors lie in blocks of up to BLOCK rows, float16, each with its checksum. A change is one
+transaction.
+"""
+
+import contextlib
+import io
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset.catalogue.queries import in_parts
+from dataset.errors import Failure, first_line
+from model.similar.items import FIELDS, Filters, Item
+
+DTYPE = np.float16
+BLOCK = 4096
+# SQLite keeps at most 1 GB in a value.
+PIECE = 64 << 20
+COLUMNS = ", ".join(FIELDS)
+
+
+class IndexFile:
+    """An open index. What it raises is a Failure that names the file."""
+
+    def __init__(self, path: Path, base: sqlite3.Connection) -> None:
+        self.path, self._base = path, base
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._base.close()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._base
+        except sqlite3.Error as error:
+            raise damaged(self.path, first_line(error)) from error
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[None]:
+        """One change of all that is done meanwhile: all of it holds, or nothing."""
+        with self._explained() as base:
+            base.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                base.execute("ROLLBACK")
+                raise
+            base.execute("COMMIT")
+
+    def facts(self) -> dict[str, Any]:
+        """What is said of the whole index."""
+        with self._explained() as base:
+            rows = base.execute("SELECT name, value FROM facts").fetchall()
+        return {name: json.loads(value) for name, value in rows}
+
+    def say(self, facts: Mapping[str, Any]) -> None:
+        """Keep FACTS, anything JSON knows, by name."""
+        rows = [(name, json.dumps(value)) for name, value in facts.items()]
+        with self._explained() as base:
+            base.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+
+    def unsay(self, name: str) -> None:
+        """Forget the fact NAME."""
+        with self._explained() as base:
+            base.execute("DELETE FROM facts WHERE name = ?", (name,))
+
+    def keep_bytes(self, name: str, data: bytes | memoryview) -> None:
+        """Keep DATA under NAME."""
+        with self._explained() as base:
+            base.execute("DELETE FROM arrays WHERE name = ?", (name,))
+            for part, start in enumerate(range(0, len(data), PIECE)):
+                piece = data[start : start + PIECE]
+                row = (name, part, zlib.crc32(piece), piece)
+                base.execute("INSERT INTO arrays VALUES (?, ?, ?, ?)", row)
+
+    def bytes_of(self, name: str) -> bytes:
+        """What is kept under NAME; nothing where nothing is."""
+        with self._explained() as base:
+            rows = base.execute(
+                "SELECT crc, data FROM arrays WHERE name = ? ORDER BY part", (name,)
+            )
+            return b"".join(self._checked(crc, data) for crc, data in rows)
+
+    def keep_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep ARRAYS under NAME."""
+        out = io.BytesIO()
+        np.savez(out, allow_pickle=False, **arrays)
+        self.keep_bytes(name, out.getvalue())
+
+    def arrays_of(self, name: str) -> dict[str, np.ndarray]:
+        """What `keep_arrays` kept under NAME."""
+        with np.load(io.BytesIO(self.bytes_of(name)), allow_pickle=False) as found:
+            return dict(found)
+
+    def _checked(self, crc: int, *data: bytes) -> bytes:
+        joined = b"".join(data)
+        if zlib.crc32(joined) != crc:
+            raise damaged(self.path, "a checksum is wrong")
+        return joined
+
+    def add(self, items: Sequence[Item], vectors: np.ndarray) -> np.ndarray:
+        """Put ITEMS in with their VECTORS, (n, d); returns their places, (n,) int64."""
+        with self._explained() as base:
+            first = base.execute("SELECT COALESCE(MAX(place), -1) + 1 FROM items").fetchone()[0]
+            places = np.arange(first, first + len(items), dtype=np.int64)
+            marks = ", ".join("?" * (len(FIELDS) + 1))
+            base.executemany(
+                f"INSERT INTO items (place, {COLUMNS}) VALUES ({marks})",
+                ((int(p), *astuple(item)) for p, item in zip(places, items, strict=True)),
+            )
+        for start in range(0, len(items), BLOCK):
+            part = slice(start, start + BLOCK)
+            self._put_block(None, places[part], vectors[part].astype(DTYPE))
+        return places
+
+    def _put_block(self, number: int | None, places: np.ndarray, vectors: np.ndarray) -> None:
+        packed = places.astype("<i8").tobytes(), vectors.astype("<f2").tobytes()
+        row = (number, zlib.crc32(b"".join(packed)), *packed)
+        with self._explained() as base:
+            base.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", row)
+
+    def remove(self, places: Sequence[int]) -> None:
+        """Take the items at PLACES out, and their vectors with them."""
+        with self._explained() as base:
+            for some in in_parts(places):
+                marks = ", ".join("?" * len(some))
+                base.execute(f"DELETE FROM items WHERE place IN ({marks})", some)
+            numbers = base.execute("SELECT number FROM blocks").fetchall()
+        gone = np.array(list(places), np.int64)
+        for (number,) in numbers:
+            held, vectors = self._block(number)
+            kept = ~np.isin(held, gone)
+            if kept.all():
+                continue
+            if kept.any():
+                self._put_block(number, held[kept], vectors[kept])
+            else:
+                self._base.execute("DELETE FROM blocks WHERE number = ?", (number,))
+
+    def _block(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        with self._explained() as base:
+            crc, *packed = base.execute(
+                "SELECT crc, places, vectors FROM blocks WHERE number = ?", (number,)
+            ).fetchone()
+        self._checked(crc, *packed)
+        places = np.frombuffer(packed[0], "<i8")
+        return places, np.frombuffer(packed[1], "<f2").reshape(len(places), -1)
+
+    def vectors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Places, (n,) int64, and vectors, (n, d) float32, of all items."""
+        with self._explained() as base:
+            numbers = [row[0] for row in base.execute("SELECT number FROM blocks ORDER BY number")]
+        count = len(self)
+        blocks = (self._block(number) for number in numbers)
+        first = next(blocks, None)
+        if first is None:
+            return np.zeros(0, np.int64), np.zeros((0, 1), np.float32)
+        places = np.empty(count, np.int64)
+        vectors = np.empty((count, first[1].shape[1]), np.float32)
+        start = 0
+        for held, values in (first, *blocks):
+            end = start + len(held)
+            if end > count or values.shape[1] != vectors.shape[1]:
+                break
+            places[start:end], vectors[start:end] = held, values
+            start = end
+        if start != count:
+            raise damaged(self.path, "it has not one vector an item")
+        return places, vectors
+
+    def __len__(self) -> int:
+        with self._explained() as base:
+            return int(base.execute("SELECT COUNT(*) FROM items").fetchone()[0])
+
+    def items(self, places: Iterable[int]) -> dict[int, Item]:
+        """The items at PLACES."""
+        found = {}
+        with self._explained() as base:
+            for some in in_parts(int(place) for place in places):
+                marks = ", ".join("?" * len(some))
+                asked = f"SELECT place, {COLUMNS} FROM items WHERE place IN ({marks})"
+                found.update({row[0]: Item(*row[1:]) for row in base.execute(asked, some)})
+        return found
+
+    def all_items(self) -> Iterator[tuple[int, Item]]:
+        """Every item with its place."""
+        with self._explained() as base:
+            for row in base.execute(f"SELECT place, {COLUMNS} FROM items ORDER BY place"):
+                yield row[0], Item(*row[1:])
+
+    def places_of(self, filters: Filters) -> np.ndarray:
+        """Places of the items that FILTERS let through, (n,) int64 in order."""
+        terms: list[str] = []
+        values: list[str | float] = []
+        for column, wanted in (("site", filters.sites), ("label", filters.labels)):
+            if wanted:
+                terms.append(f"{column} IN ({', '.join('?' * len(wanted))})")
+                values += list(wanted)
+        if filters.price_from is not None:
+            terms.append("price >= ?")
+            values.append(filters.price_from)
+        if filters.price_to is not None:
+            terms.append("price <= ?")
+            values.append(filters.price_to)
+        where = " AND ".join(terms) or "1"
+        with self._explained() as base:
+            rows = base.execute(f"SELECT place FROM items WHERE {where} ORDER BY place", values)
+            return np.fromiter((row[0] for row in rows), np.int64)
+
+    def find(self, name: str, most: int = 2) -> list[tuple[int, Item]]:
+        """The items that NAME may mean, MOST at most: by id, address, product, or SHA-256's start.
+
+        Only those of the first kind that has any.
+        """
+        digits = name if len(name) >= 8 and not set(name) - set("0123456789abcdef") else None
+        asked = [
+            ("id = ?", name),
+            ("url = ?", name),
+            ("product = ? OR substr(product, instr(product, ':') + 1) = ?", name),
+            *([("sha256 >= ? AND sha256 < ? || 'g'", digits)] if digits else []),
+        ]
+        with self._explained() as base:
+            for where, value in asked:
+                rows = base.execute(
+                    f"SELECT place, {COLUMNS} FROM items WHERE {where} ORDER BY place LIMIT ?",
+                    (*[value] * where.count("?"), most),
+                ).fetchall()
+                if rows:
+                    return [(row[0], Item(*row[1:])) for row in rows]
+        return []
+
+    def known(self, column: str) -> list[str]:
+        """What the items have in COLUMN, site or label, in order."""
+        with self._explained() as base:
+            rows = base.execute(f"SELECT DISTINCT {column} FROM items ORDER BY 1")
+            return [row[0] for row in rows]
+
+
+def damaged(path: Path, why: str) -> Failure:
+    """What is raised where the index PATH can't be used."""
+    return Failure(
+        f"the index {path} can't be used: {why}; build it anew with find-similar --build, or name"
+        " another with --index"
+    )

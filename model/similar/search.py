@@ -1,0 +1,143 @@
+"""A search on one page: vectors of an index -> the nearest items, filtered, what is one folded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.similar.approximate import EXACT, Graph
+from model.similar.exact import Nearest, nearest
+from model.similar.file import IndexFile, damaged
+from model.similar.items import COPY, Filters, Found, Item, is_one
+
+GRAPH = "graph"
+# Of the items that a filter lets through fewer than this share are compared one and all.
+NARROW = 0.2
+# Neighbours asked for at first, for each result that is wanted.
+FIRST = 4
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query: its vector, (d,) float32; the item it is, or what is known of a photo.
+
+    `place`: of the item in the index, None for a photo that is not there. `guessed`: the item's
+    label is the model's.
+    """
+
+    vector: np.ndarray
+    item: Item
+    place: int | None = None
+    guessed: bool = False
+
+
+class Searcher:
+    """An index held in memory: `places`, (n,) int64, and `vectors`, (n, d) float32, by row."""
+
+    def __init__(self, index: IndexFile) -> None:
+        self._index = index
+        self.places, self.vectors = index.vectors()
+        self._graph: Graph | None = None
+        data = index.bytes_of(GRAPH) if len(self.places) > EXACT else b""
+        if data:
+            try:
+                self._graph = Graph.read(data, self.vectors.shape[1])
+            # usearch's only kind of error.
+            except RuntimeError as error:
+                raise damaged(index.path, f"its graph is broken ({error})") from error
+
+    @property
+    def approximate(self) -> bool:
+        """Whether it searches by the graph."""
+        return self._graph is not None
+
+    def row_of(self, place: int) -> int:
+        """Where PLACE's vector is."""
+        return int(np.flatnonzero(self.places == place)[0])
+
+    def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Nearest:
+        """The K nearest of each of QUERIES, (m, d), among the places ALLOWED, by place.
+
+        Exact where there is no graph, or where few are allowed.
+        """
+        k = min(k, len(self.places) if allowed is None else len(allowed))
+        if self._graph is not None and (
+            allowed is None or len(allowed) > NARROW * len(self.places)
+        ):
+            return self._walked(self._graph, queries, k, allowed)
+        if allowed is None:
+            places, vectors = self.places, self.vectors
+        else:
+            rows = np.flatnonzero(np.isin(self.places, allowed))
+            places, vectors = self.places[rows], self.vectors[rows]
+        found = nearest(queries, vectors, k)
+        return Nearest(found.likeness, np.where(found.places < 0, -1, places[found.places]))
+
+    def _walked(
+        self, graph: Graph, queries: np.ndarray, k: int, allowed: np.ndarray | None
+    ) -> Nearest:
+        if allowed is None:
+            return graph.nearest(queries, k)
+        share = len(allowed) / len(self.places)
+        found = graph.nearest(queries, min(len(self.places), int(2 * k / share) + 8))
+        good = np.isin(found.places, allowed)
+        # What is let through first, in its order.
+        order = np.argsort(~good, axis=1, kind="stable")[:, :k]
+        if good.sum(axis=1).min() < k:
+            rows = np.flatnonzero(np.isin(self.places, allowed))
+            all_ = nearest(queries, self.vectors[rows], k)
+            return Nearest(all_.likeness, self.places[rows][all_.places])
+        return Nearest(
+            np.take_along_axis(found.likeness, order, 1),
+            np.take_along_axis(found.places, order, 1),
+        )
+
+    def search(
+        self, asked: Asked, top: int, filters: Filters, without_copies: bool = False
+    ) -> list[Found]:
+        """The TOP items most like ASKED that FILTERS let through, never ASKED's own.
+
+        Copies of one photo and photos of one product are one result, the most alike of them; with
+        WITHOUT_COPIES those of ASKED's own are left out.
+        """
+        allowed = self._index.places_of(filters) if filters else None
+        most = len(self.places) if allowed is None else len(allowed)
+        wanted = min(most, FIRST * top + 8)
+        while True:
+            near = self.nearest(asked.vector[None], wanted, allowed)
+            found = self._folded(asked, near, without_copies)
+            if len(found) >= top or wanted >= most:
+                return found[:top]
+            wanted = min(most, 4 * wanted)
+
+    def _folded(self, asked: Asked, near: Nearest, without_copies: bool) -> list[Found]:
+        places = [int(place) for place in near.places[0] if place >= 0]
+        items = self._index.items(places)
+        kept: list[tuple[Found, np.ndarray]] = []
+        rows = {int(self.places[row]): row for row in np.flatnonzero(np.isin(self.places, places))}
+        for place, likeness in zip(places, near.likeness[0], strict=False):
+            if place not in items:
+                raise damaged(self._index.path, "an item of its vectors is missing")
+            item, vector = items[place], self.vectors[rows[place]]
+            if place == asked.place or (
+                without_copies and (is_one(item, asked.item) or likeness >= COPY)
+            ):
+                continue
+            first = _one_with(item, vector, kept)
+            if first is None:
+                kept.append((Found(item, float(likeness)), vector))
+            else:
+                before, its = kept[first]
+                folded = (*before.folded, item.id)
+                kept[first] = Found(before.item, before.likeness, folded), its
+        return [found for found, _ in kept]
+
+
+def _one_with(
+    item: Item, vector: np.ndarray, kept: Sequence[tuple[Found, np.ndarray]]
+) -> int | None:
+    """The place in KEPT of what ITEM is a copy of, or of one product with."""
+    for place, (found, its) in enumerate(kept):
+        if is_one(item, found.item) or float(vector @ its) >= COPY:
+            return place
+    return None

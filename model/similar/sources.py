@@ -1,0 +1,261 @@
+"""Where items come from: the catalogue, a folder of photos by label, or a shop's feed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from dataset.candidates import Candidate, Drops, fold, load
+from dataset.catalogue.queries import in_parts
+from dataset.catalogue.session import open_catalogue
+from dataset.catalogue.tables import PostRow
+from dataset.dedup import dedup
+from dataset.errors import BadInput, Failure
+from dataset.gates import load_gates, pass_gates
+from dataset.images import PHOTO_SUFFIXES
+from dataset.labelling import labels_of
+from dataset.labels import Vocabulary
+from dataset.poses import PoseOptions, find_crops
+from dataset.stores import open_store
+from model.data import SPLITS
+from model.items import ADDRESS, read_below
+from model.product_feed import FORMATS, Row, open_feed
+from model.seeing import Wanted
+from model.similar.items import Item
+
+# What columns of a feed are called that may be there, the first that is.
+OPTIONAL = {
+    "price": ("price", "sale_price"),
+    "currency": ("currency",),
+    "site": ("site", "shop", "store"),
+    "title": ("title", "name"),
+    "url": ("url", "link"),
+    "product": ("item_group_id", "group_id", "product"),
+}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An item and its photo; without one `problem` says why. Its SHA-256 may be unknown yet."""
+
+    item: Item
+    wanted: Wanted | None = None
+    problem: str = ""
+
+
+class Source(Protocol):
+    """Where items come from, the same ones in the same order each time."""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What an index has to know to find the photos again."""
+
+    def offers(self, crop: PoseOptions) -> Iterator[Offer]:
+        """The items, whose photos are cropped as CROP says."""
+
+
+@dataclass(frozen=True)
+class CatalogueSource:
+    """All photos of a catalogue of any use, one a cluster, also those of two labels or none."""
+
+    catalogue: str
+    images: str
+    vocabulary: Vocabulary
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Without the catalogue's address, which may hold a password."""
+        place = self.images if "://" in self.images else str(Path(self.images).absolute())
+        return {"kind": "catalogue", "photos": place}
+
+    def offers(self, crop: PoseOptions) -> Iterator[Offer]:
+        """As Source; key points that are found are kept in the catalogue."""
+        sessions, store = open_catalogue(self.catalogue, must_exist=True), open_store(self.images)
+        dedup(sessions, store)
+        with sessions() as session:
+            photos = pass_gates(fold(load(session), Drops()), load_gates(), Drops())
+            left_out = [one.decisions and one.decisions[-1][1] is None for one in photos]
+            photos = [one for one, out in zip(photos, left_out, strict=True) if not out]
+            posts = _posts(session, photos)
+        if not photos:
+            raise Failure("the catalogue has no photo of use; crawl first")
+        labels = [self._label(photo) for photo in photos]
+        zones = [self.vocabulary.zone_of(label) for label in labels]
+        posed = find_crops(photos, zones, sessions, store, crop)
+        for photo, label in zip(photos, labels, strict=True):
+            found = posed.get(photo.image_id)
+            box = found.crop.box if found else (0.0, 0.0, float(photo.width), float(photo.height))
+            read = partial(store.read, photo.store_key)
+            yield Offer(_catalogue_item(photo, label, posts), Wanted(read, None, box))
+
+    def _label(self, photo: Candidate) -> str:
+        """What PHOTO is of: a person's word, else the one label of its hashtags, else nothing."""
+        if photo.decisions:
+            return photo.decisions[-1][1] or ""
+        labels = labels_of(photo, self.vocabulary)
+        return labels[0] if len(labels) == 1 else ""
+
+
+def _posts(session: Session, photos: Sequence[Candidate]) -> dict[int, Any]:
+    """What is sold in the first post of each of PHOTOS, by the post's id."""
+    first = {photo.posts[0].id for photo in photos if photo.posts}
+    columns = (PostRow.id, PostRow.site, PostRow.site_id, PostRow.title, PostRow.price)
+    found = {}
+    for some in in_parts(first):
+        query = sa.select(*columns, PostRow.currency, PostRow.url).where(PostRow.id.in_(some))
+        found.update({row.id: row for row in session.execute(query)})
+    return found
+
+
+def _catalogue_item(photo: Candidate, label: str, posts: dict[int, Any]) -> Item:
+    post = posts.get(photo.posts[0].id) if photo.posts else None
+    known: dict[str, Any] = {}
+    if post is not None:
+        known = {
+            "site": post.site,
+            "price": post.price,
+            "currency": post.currency or "",
+            "product": f"{post.site}:{post.site_id}",
+            "title": post.title or "",
+            "url": post.url,
+        }
+    cluster = "" if photo.cluster is None else str(photo.cluster)
+    return Item(photo.sha256, photo.sha256, photo.store_key, label=label, cluster=cluster, **known)
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """The photos below ROOT, each of the label that its folder is called; a split is no label."""
+
+    root: Path
+    vocabulary: Vocabulary
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """As Source."""
+        return {"kind": "folder", "photos": str(self.root.absolute())}
+
+    def offers(self, crop: PoseOptions) -> Iterator[Offer]:
+        """As Source."""
+        found = sorted(self.root.rglob("*"))
+        photos = [path for path in found if path.suffix.lower() in PHOTO_SUFFIXES]
+        if not photos:
+            raise BadInput(f"--from {self.root} has no photo below it; name another folder")
+        for path in photos:
+            name = path.relative_to(self.root).as_posix()
+            above = path.parent.name if path.parent != self.root else ""
+            label = "" if above in SPLITS else above
+            zone = self.vocabulary.zone_of(label)
+            yield Offer(Item(name, "", name, label=label), Wanted(path.read_bytes, zone))
+
+
+@dataclass(frozen=True)
+class FeedSource:
+    """The items of the feed PATH, whose photos are files below ROOT."""
+
+    path: Path
+    root: Path
+    vocabulary: Vocabulary
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """As Source."""
+        return {"kind": "feed", "photos": str(self.root.absolute())}
+
+    def offers(self, crop: PoseOptions) -> Iterator[Offer]:
+        """As Source; rows that can't be used say why."""
+        seen: set[str] = set()
+        for row in open_feed(self.path, {}).rows():
+            offer = self._offer(row)
+            if not offer.problem and offer.item.id in seen:
+                yield Offer(offer.item, problem=f"the id {offer.item.id!r} comes twice")
+                continue
+            seen.add(offer.item.id)
+            yield offer
+
+    def _offer(self, row: Row) -> Offer:
+        label = self.vocabulary.label_or_own(row.tag) if row.tag else ""
+        said = {name: _value(row, columns) for name, columns in OPTIONAL.items()}
+        price, currency = _price(said.pop("price"), said.pop("currency"))
+        name = row.id or f"row {row.number}"
+        item = Item(name, "", row.image, label=label, price=price, currency=currency, **said)
+        problem = row.problem
+        if not problem and ADDRESS.match(row.image):
+            problem = "an address and no file: download it, and name its folder with --image-root"
+        if problem:
+            return Offer(item, problem=problem)
+        read = partial(read_below, self.root, row.image)
+        return Offer(item, Wanted(read, self.vocabulary.zone_of(label)))
+
+
+def _value(row: Row, columns: Sequence[str]) -> str:
+    lower = {str(name).strip().lower(): value for name, value in row.values.items()}
+    found = next((lower[name] for name in columns if lower.get(name) not in (None, "")), "")
+    return str(found).strip()
+
+
+def _price(text: str, currency: str) -> tuple[float | None, str]:
+    """`1 299,50 EUR`, as feeds have it, or a number alone: the price and its currency."""
+    number = "".join(sign for sign in text if sign.isdigit() or sign in ".,").strip(".,")
+    letters = "".join(sign for sign in text if sign.isalpha())
+    if number.count(",") == 1 and "." not in number:
+        number = number.replace(",", ".")
+    try:
+        price = float(number.replace(",", ""))
+    except ValueError:
+        return None, currency
+    return price, currency or letters
+
+
+def open_source(
+    place: Path | None, image_root: Path | None, catalogue: str, images: str, vocabulary: Vocabulary
+) -> Source:
+    """The folder or feed PLACE, or the catalogue where it is None.
+
+    Raises:
+        BadInput: PLACE is neither.
+    """
+    if place is None:
+        return CatalogueSource(catalogue, images, vocabulary)
+    if place.is_dir():
+        return FolderSource(place, vocabulary)
+    if place.suffix.lower() in FORMATS and place.is_file():
+        return FeedSource(place, image_root or place.parent, vocabulary)
+    raise BadInput(
+        f"--from {place}: name a folder of photos, or a feed that ends in {', '.join(FORMATS)}"
+    )
+
+
+def files(names: Sequence[str], facts: dict[str, str]) -> Iterator[Offer]:
+    """The photos NAMES, files, as items of an index whose source has FACTS.
+
+    Below the folder that an index is of they are called as its own photos are.
+    """
+    root = Path(facts["photos"]) if facts["kind"] == "folder" else None
+    for name in names:
+        path = Path(name).absolute()
+        if root and path.is_relative_to(root):
+            below = path.relative_to(root)
+            label = below.parent.name if below.parent.name not in ("", *SPLITS) else ""
+            item = Item(below.as_posix(), "", below.as_posix(), label=label)
+        else:
+            item = Item(name, "", str(path))
+        yield Offer(item, Wanted(path.read_bytes))
+
+
+def read_photo(facts: Mapping[str, str], image: str) -> bytes:
+    """The photo that the source of FACTS calls IMAGE.
+
+    Raises:
+        OSError, ValueError: it can't be had.
+    """
+    # A file that was named, and not one of the source.
+    if Path(image).is_absolute() and facts["kind"] != "feed":
+        return Path(image).read_bytes()
+    if facts["kind"] == "catalogue":
+        return open_store(facts["photos"]).read(image)
+    return read_below(Path(facts["photos"]), image)
