@@ -44,14 +44,13 @@ def _nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarr
         return best, where
     # A few queries alone are bound by memory: as large blocks as can be.
     step = VECTORS if len(queries) > 8 else 1 << 16
-    # The first block is wide enough to set a bound that few of the later vectors pass.
+    # The first block sets a bound that few of the later vectors pass.
     for start in range(0, len(vectors), step):
         found = queries @ vectors[start : start + step].T
-        bound = best[:, -1:]
-        if bound[0, 0] == NONE:
+        if start == 0:
             best, where = _first(found, k)
             continue
-        rows, columns = np.divmod(np.flatnonzero(found > bound), found.shape[1])
+        rows, columns = np.divmod(np.flatnonzero(found > best[:, -1:]), found.shape[1])
         if len(rows):
             _merge(best, where, rows, columns + start, found[rows, columns])
     return best, where
