@@ -98,7 +98,10 @@ def _axes(values: np.ndarray, most: int, level: bool, even: float) -> Axes:
     values = values.astype(np.float32)
     mean = values.mean(axis=0)
     spread = values.std(axis=0) + LEAST_SPREAD if level else np.ones_like(mean)
-    count = max(1, min(most, len(values) - 1, values.shape[1]))
+    if len(values) < 2:
+        # A photo alone has no axes of its own.
+        return Axes(mean, np.eye(values.shape[1], most, dtype=np.float32))
+    count = min(most, len(values) - 1, values.shape[1])
     # Few of many axes are found by random projections (Halko et al. 2011) in a hundredth of the
     # time; the seed makes two builds equal.
     solver = "full" if count > min(values.shape) // 2 else "randomized"

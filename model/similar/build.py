@@ -19,6 +19,8 @@ from model.similar.sources import Offer, Source
 
 EMBEDDING = "embedding"
 CHUNK = 2048
+# An index of this many times the photos that it learned from should learn anew.
+OUTGROWN = 4
 # Problems that are told in full; of more only how many.
 TOLD = 20
 
@@ -27,13 +29,15 @@ TOLD = 20
 class Changed:
     """What became of items: how many are in the index, new, and left out with their reasons.
 
-    `recall`: of the graph, where there is one.
+    `recall`: of the graph, where there is one. `outgrown`: how many photos its vectors were learned
+    from, where that is few beside what it holds now.
     """
 
     count: int = 0
     new: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
     recall: float | None = None
+    outgrown: int | None = None
 
     def lines(self) -> Iterator[str]:
         """It in words."""
@@ -43,6 +47,11 @@ class Changed:
         rest = Counter(why.partition(":")[0] for _, why in self.problems[TOLD:])
         for why, count in sorted(rest.items()):
             yield f"left out {count} more: {printable(why)}"
+        if self.outgrown is not None:
+            yield (
+                f"what makes photos alike was learned from {self.outgrown} photos; --build learns"
+                " it anew from what is there now"
+            )
         if self.recall is not None:
             yield (
                 f"more than {EXACT:,} items: searches are approximate and find {self.recall:.1%} of"
@@ -65,7 +74,8 @@ def build(path: Path, looker: Looker, source: Source) -> Changed:
             raise Failure(f"no photo can be used: {'; '.join(islice(changed.lines(), 1, 4))}")
         embedding = _learned(looker, sights)
         with new_index(path) as index:
-            index.say({**_facts(looker), "source": source.facts, "labels": looker.run.labels})
+            learned = min(len(sights), SAMPLE)
+            index.say({**_facts(looker), "source": source.facts, "learned_from": learned})
             index.keep_arrays(EMBEDDING, embedding.arrays())
             _put(index, looker, embedding, sights)
             changed.count = changed.new = len(index)
@@ -95,6 +105,8 @@ def add(path: Path, looker: Looker, offers: Callable[[dict[str, str]], Iterator[
                     places, vectors = _put(index, looker, embedding, sights)
                     changed.recall = _grow_graph(index, places, vectors)
             changed.count, changed.new = len(index), len(sights)
+            learned = int(facts["learned_from"])
+            changed.outgrown = learned if learned < min(SAMPLE, len(index) // OUTGROWN) else None
             return changed
         finally:
             index.close()

@@ -150,7 +150,10 @@ def find_similar(context: click.Context, names: tuple[str, ...], **chosen: Any) 
 
         click.echo(recommend_all(chosen["index"], chosen["out"], chosen["top"]))
     else:
-        _tell(_changed(context, way, names, chosen), chosen["index"])
+        changed = _changed(context, way, names, chosen)
+        _tell(changed, chosen["index"])
+        if names and changed.problems:
+            raise Failure(f"{len(changed.problems)} of {len(names)} photos could not be added")
 
 
 def _refuse_mixtures(context: click.Context, way: str) -> None:
@@ -193,11 +196,7 @@ def _changed(
 
 
 def _tell(changed: "Changed", index: Path) -> None:
-    """Say what became of the items.
-
-    Raises:
-        Failure: photos that were named could not be added.
-    """
+    """Say what became of the items of INDEX."""
     for line in changed.lines():
         click.echo(line, err=line.startswith("left out"))
     click.echo(f"index: {index}")

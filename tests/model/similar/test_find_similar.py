@@ -1,0 +1,338 @@
+"""`find-similar` as a user types it: of a catalogue, a folder, a feed; added to, removed from."""
+
+import csv
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from PIL import Image, ImageDraw
+
+from dataset.catalogue.tables import PostRow
+from dataset.images import sha256_of
+from tests.dataset.filling import Filling
+from tests.model import drawn
+
+COLOURS = {"polo": "red", "dress": "blue", "hat": "green"}
+COUNTS = {"train": 8, "validation": 3, "test": 3}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, in `run`, of small drawn photos, which are in `splits`."""
+    folder = tmp_path_factory.mktemp("made")
+    drawn.draw_splits(folder / "splits", COLOURS, COUNTS)
+    drawn.random_trunk(folder / "trunk.weights.h5")
+    words = ("--weights", "trunk.weights.h5", "--fine-tune", "0", "--out", "run")
+    done = drawn.run(folder, *words)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def work(made: Path) -> Path:
+    """The same with an index of its train photos."""
+    done = find(made, "--build", "--from", "splits/train", "--model", "run")
+    assert done.returncode == 0, done.stderr
+    assert "24 items in the index, 24 of them new" in done.stdout
+    return made
+
+
+def command(folder: Path, *words: str) -> list[str | Path]:
+    return [sys.executable, drawn.PROGRAM, "find-similar", "--cache", str(folder / "cache"), *words]
+
+
+def find(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(folder, *words), cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def answers(folder: Path, *words: str) -> list[dict[str, Any]]:
+    done = find(folder, *words, "--json", "-")
+    return json.loads(done.stdout)["answers"]
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    return [result["id"] for result in answer["results"]]
+
+
+def garment(path: Path, colour: str, left: int) -> Path:
+    photo = Image.new("RGB", (90, 120), "white")
+    ImageDraw.Draw(photo).rectangle((left, 10, left + 50, 100), fill=colour)
+    photo.save(path)
+    return path
+
+
+def test_a_photo_and_an_item_are_answered(work: Path) -> None:
+    of_photo, of_item = answers(work, "splits/test/dress/1.png", "dress/3.png", "--top", "5")
+    # The drawn photo of the test split is, by its bytes, one of the train split.
+    assert of_photo["item"]["label"] == "dress"
+    assert len(of_item["results"]) == 5
+    assert "dress/3.png" not in ids(of_item)
+    assert {result["label"] for result in of_item["results"][:3]} == {"dress"}
+    ranks = [result["likeness"] for result in of_item["results"]]
+    assert ranks == sorted(ranks, reverse=True)
+
+
+def test_a_photo_that_is_new_is_looked_at(work: Path) -> None:
+    garment(work / "new.png", "red", 33)
+    (answer,) = answers(work, "new.png", "--same-label", "--top", "4")
+    assert answer["label_by_model"] is True
+    assert {result["label"] for result in answer["results"]} == {answer["item"]["label"]}
+
+
+def test_broken_and_missing_photos_fail_and_the_others_are_answered(work: Path) -> None:
+    (work / "broken.jpg").write_bytes(b"no photo at all")
+    done = find(work, "broken.jpg", "dress/3.png", "gone.jpg", "--top", "3")
+    assert done.returncode == 1
+    assert "broken.jpg: broken: not an image" in done.stderr
+    assert "gone.jpg: no such file, and no item of similar.index is called so" in done.stderr
+    assert "2 of 3 queries have no answer" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.startswith("dress/3.png (dress)\n")
+    assert len(done.stdout.splitlines()) >= 6
+
+
+def test_filters_of_labels_and_unknown_ones(work: Path) -> None:
+    (answer,) = answers(work, "dress/3.png", "--label", "hat,polo", "--top", "16")
+    assert {result["label"] for result in answer["results"]} == {"hat", "polo"}
+    done = find(work, "dress/3.png", "--label", "sock")
+    assert done.returncode == 2
+    assert "has dress, hat, polo" in done.stderr
+
+
+def test_the_page_holds_photos_and_escapes_names(work: Path) -> None:
+    name = "x<img src=y onerror=alert(1)>.png"
+    garment(work / name, "blue", 21)
+    done = find(work, name, "hat/2.png", "--top", "3", "--html", "out.html")
+    assert done.returncode == 0, done.stderr
+    html = (work / "out.html").read_text(encoding="utf-8")
+    assert html.count('<img src="data:image/jpeg;base64,') == 8
+    assert "onerror=alert(1)&gt;" in html
+    assert "<img src=y" not in html
+
+
+def test_items_are_added_and_removed(work: Path) -> None:
+    shutil.copy(work / "similar.index", work / "grown.index")
+    garment(work / "more.png", "yellow", 12)
+    words = ("--index", "grown.index")
+    done = find(work, "--add", "more.png", "splits/test/hat/0.png", "nothing.png", *words)
+    assert "26 items in the index, 2 of them new" in done.stdout
+    assert "left out nothing.png: no such file" in done.stderr
+    assert done.returncode == 1
+    again = find(work, "--add", "more.png", *words)
+    assert "26 items in the index, 0 of them new" in again.stdout
+    (answer,) = answers(work, "more.png", *words)
+    assert answer["item"]["id"] == "more.png"
+    removed = find(work, "--remove", "more.png", "hat/1.png", *words)
+    assert "24 items in the index" in removed.stdout
+    refused = find(work, "--remove", "hat/2.png", "hat/1.png", *words)
+    assert refused.returncode == 2
+    assert "nothing was removed" in refused.stderr
+    (answer,) = answers(work, "hat/2.png", "--top", "30", *words)
+    assert not {"more.png", "hat/1.png"} & set(ids(answer))
+
+
+def test_recommendations_for_all(work: Path) -> None:
+    done = find(work, "--all", "--out", "r.csv", "--top", "4")
+    assert done.returncode == 0, done.stderr
+    with (work / "r.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    by_item: dict[str, list[str]] = {}
+    for row in rows:
+        by_item.setdefault(row["id"], []).append(row["similar_id"])
+    assert len(by_item) == 24
+    for name, similar in by_item.items():
+        assert len(set(similar)) == len(similar) <= 4
+        assert name not in similar
+
+
+def test_a_second_build_looks_at_new_photos_only_and_is_equal(made: Path) -> None:
+    shutil.copytree(made / "splits" / "train", made / "growing")
+    words = ("--build", "--from", "growing", "--model", "run", "--index", "g.index")
+    assert find(made, *words).returncode == 0
+    first = (made / "g.index").read_bytes()
+    (cache,) = (made / "cache").glob("seen-*.sqlite")
+    with sqlite3.connect(cache) as base:
+        before = dict(base.execute("SELECT view, value FROM outputs").fetchall())
+    assert find(made, *words).returncode == 0
+    assert (made / "g.index").read_bytes() == first
+    garment(made / "growing" / "hat" / "new.png", "orange", 27)
+    assert "25 items" in find(made, *words).stdout
+    with sqlite3.connect(cache) as base:
+        after = dict(base.execute("SELECT view, value FROM outputs").fetchall())
+    assert len(after) == len(before) + 1
+    assert all(after[view] == value for view, value in before.items())
+
+
+def test_a_killed_build_keeps_what_it_saw(made: Path) -> None:
+    many = made / "many" / "polo"
+    many.mkdir(parents=True)
+    for number in range(700):
+        photo = Image.new("RGB", (60, 80), (number % 256, number // 256 * 90, 120))
+        photo.save(many / f"{number}.png")
+    words = ("--build", "--from", "many", "--model", "run", "--index", "m.index")
+    asked = [*command(made, *words), "--cache", str(made / "own")]
+    process = subprocess.Popen(asked, cwd=made, stderr=subprocess.DEVNULL)
+
+    def seen() -> int:
+        found = list((made / "own").glob("seen-*.sqlite"))
+        if not found:
+            return 0
+        with sqlite3.connect(found[0]) as base:
+            try:
+                return base.execute("SELECT COUNT(*) FROM outputs").fetchone()[0]
+            except sqlite3.OperationalError:
+                return 0
+
+    while not seen():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = seen()
+    assert 0 < kept < 700
+    assert not (made / "m.index").exists()
+    done = subprocess.run(asked, cwd=made, capture_output=True, text=True, check=False)
+    assert "700 items in the index" in done.stdout, done.stderr
+    assert seen() == 700
+
+
+def test_a_feed_with_bad_rows(made: Path) -> None:
+    (made / "splits" / "broken.png").write_bytes(b"none")
+    (made / "feed.csv").write_text(
+        "id,image,tag,price,title,link,item_group_id\n"
+        'a,train/polo/0.png,polo,"1 299,50 RUB",One,https://shop.test/a,g1\n'
+        "b,train/polo/1.png,polo,20,Two,javascript:alert(1),g1\n"
+        "c,train/dress/2.png,dress,30 EUR,<b>Three</b>,,\n"
+        "c,train/dress/3.png,dress,30,twice,,\n"
+        "d,gone.png,dress,1,,,\n"
+        "e,broken.png,dress,1,,,\n"
+        "f,../run/model.keras,dress,1,,,\n"
+        "g,https://shop.test/g.jpg,hat,1,,,\n"
+        "h,train/hat/0.png,hat,5,,,\n"
+        "short,row\n",
+        encoding="utf-8",
+    )
+    build = ("--build", "--from", "feed.csv", "--image-root", "splits", "--model", "run")
+    done = find(made, *build, "--index", "feed.index")
+    assert done.returncode == 0, done.stderr
+    assert "4 items in the index" in done.stdout
+    for name, why in {"c": "comes twice", "d": "no such file", "e": "broken", "f": "outside",
+                      "g": "an address", "short": "2 cells"}.items():  # fmt: skip
+        assert f"left out {name}: " in done.stderr
+        assert why in done.stderr
+    (answer,) = answers(made, "c", "--index", "feed.index")
+    (price,) = {r["price"] for r in answer["results"] if r["id"] == "a"} or {
+        answer["results"][0]["price"]
+    }
+    assert price in (1299.5, 20)
+    # The two of one group are one result.
+    assert len(answer["results"]) == 2
+    cheap = answers(made, "c", "--index", "feed.index", "--price-to", "10")[0]
+    assert ids(cheap) == ["h"]
+    page = find(made, "c", "--index", "feed.index", "--html", "feed.html")
+    assert page.returncode == 0
+    html = (made / "feed.html").read_text(encoding="utf-8")
+    assert "javascript:" not in html
+    assert "<b>Three" not in html
+
+
+@pytest.fixture(scope="module")
+def shop(made: Path) -> Path:
+    """A catalogue of products of two photos each, and its index."""
+    folder = made / "shop"
+    folder.mkdir()
+    filling = Filling(folder)
+    for number in range(12):
+        label = ("polo", "dress", "hat")[number % 3]
+        post = filling.post(f"P{number}", label)
+        for left in (5 + number, 25 + number):
+            photo = garment(folder / "photo.png", COLOURS[label], left)
+            filling.image(photo.read_bytes(), post)
+    with filling.sessions.begin() as session:
+        for row in session.scalars(sa.select(PostRow)):
+            row.price, row.currency, row.title = 10.0 * row.id, "EUR", f"Nice <i>{row.id}</i>"
+    # Nobody is looked for: the run was trained on plain folders.
+    done = find(folder, "--build", "--model", "../run", "--catalogue", "catalogue.sqlite")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_catalogue_is_searched_by_product_address_and_hash(shop: Path) -> None:
+    by_product, by_url = answers(shop, "P4", "https://x.test/p/P4/", "--top", "3")
+    assert by_product["item"]["product"] == by_url["item"]["product"] == "lamoda:P4"
+    by_hash = answers(shop, by_product["item"]["sha256"][:12], "--top", "3")[0]
+    assert by_hash["item"] == by_product["item"]
+    products = [result["product"] for result in by_product["results"]]
+    assert len(set(products)) == 3
+    without = answers(shop, "P4", "--exclude-duplicates", "--top", "12")[0]
+    assert "lamoda:P4" not in {result["product"] for result in without["results"]}
+    assert without["results"][0]["currency"] == "EUR"
+
+
+def test_a_catalogue_is_filtered_by_site_and_price(shop: Path) -> None:
+    words = ("--site", "lamoda", "--price-from", "30", "--price-to", "80", "--top", "50")
+    (answer,) = answers(shop, "P0", *words)
+    assert {result["price"] for result in answer["results"]} == {30, 40, 50, 60, 70, 80}
+
+
+def test_new_photos_of_a_catalogue_are_found_and_added(shop: Path) -> None:
+    filling = Filling(shop)
+    photo = garment(shop / "photo.png", "purple", 31).read_bytes()
+    filling.image(photo, filling.post("P90", "dress"))
+    (shop / "photo.png").unlink()
+    (answer,) = answers(shop, sha256_of(photo)[:10], "--top", "3")
+    assert answer["label_by_model"] is True
+    done = find(shop, "--add")
+    assert "1 of them new" in done.stdout
+    (answer,) = answers(shop, "P90")
+    assert answer["item"]["label"] == "dress"
+
+
+def test_recommendations_of_a_catalogue_are_other_products(shop: Path) -> None:
+    assert find(shop, "--all").returncode == 0
+    with (shop / "recommendations.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    assert all(row["product"] != row["similar_product"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ((), 2, "name a photo or an item"),
+        (("--build",), 2, "--model"),
+        (("--build", "--all"), 2, "two things"),
+        (("--all", "dress/3.png"), 2, "takes no names"),
+        (("dress/3.png", "--out", "x.csv"), 2, "--out means nothing"),
+        (("dress/3.png", "--index", "none.index"), 2, "find-similar --build"),
+        (("dress/3.png", "--html", "/dev/null/x.html"), 1, "can't be written"),
+        (("--build", "--model", "run", "--from", "gone"), 2, "--from gone"),
+        (("--build", "--model", "splits", "--from", "splits"), 2, "no run of train-model"),
+    ],
+)
+def test_what_can_not_be_meant(work: Path, words: tuple[str, ...], status: int, said: str) -> None:
+    done = find(work, *words)
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_index_of_another_model_is_refused(work: Path) -> None:
+    shutil.copytree(work / "run", work / "other")
+    words = ("--weights", "trunk.weights.h5", "--fine-tune", "0", "--seed", "5", "--out", "seed5")
+    assert drawn.run(work, *words).returncode == 0
+    garment(work / "unseen.png", "red", 30)
+    done = find(work, "unseen.png", "--model", "seed5")
+    assert done.returncode == 1
+    assert "another model" in done.stderr
+    assert find(work, "unseen.png", "--model", "other").returncode == 0

@@ -1,0 +1,180 @@
+"""Searches: filters within the search, what is one folded, and the graph of very many items."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.similar import approximate, build, search
+from model.similar.file import IndexFile
+from model.similar.items import Filters, Item
+from model.similar.opening import new_index, open_index, writing
+from model.similar.search import Asked, Searcher
+
+Make = Callable[[Sequence[Item], np.ndarray], IndexFile]
+
+
+def spread(count: int, seed: int = 0) -> np.ndarray:
+    """Unit vectors, none of which is near another."""
+    rows = np.random.default_rng(seed).standard_normal((count, 48)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def plain(count: int) -> list[Item]:
+    return [
+        Item(f"i{n}", f"{n:064x}", "", site="ab"[n % 2], label="xyz"[n % 3], price=float(n))
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    opened: list[IndexFile] = []
+
+    def made(items: Sequence[Item], vectors: np.ndarray) -> IndexFile:
+        path = tmp_path / f"{len(opened)}.index"
+        with writing(path), new_index(path) as index:
+            index.add(items, vectors)
+            build._grow_graph(index)
+        opened.append(open_index(path))
+        return opened[-1]
+
+    yield made
+    for one in opened:
+        one.close()
+
+
+def truth(vectors: np.ndarray, query: int, allowed: Sequence[int]) -> list[str]:
+    """Ids of the nearest of ALLOWED, the query itself left out."""
+    kept = vectors.astype(np.float16).astype(np.float64)
+    order = sorted(allowed, key=lambda n: -float(kept[n] @ kept[query]))
+    return [f"i{n}" for n in order if n != query]
+
+
+def ask(searcher: Searcher, item: Item, place: int) -> Asked:
+    return Asked(searcher.vectors[searcher.row_of(place)], item, place)
+
+
+def test_filters_leave_as_many_results_as_were_asked_for(make: Make) -> None:
+    items, vectors = plain(600), spread(600)
+    searcher = Searcher(make(items, vectors))
+    filters = Filters(("a",), ("x", "y"), 100.0, 500.0)
+    found = searcher.search(ask(searcher, items[7], 7), 12, filters)
+    allowed = [n for n in range(100, 501) if n % 2 == 0 and n % 3 in (0, 1)]
+    assert [one.item.id for one in found] == truth(vectors, 7, allowed)[:12]
+    rare = searcher.search(ask(searcher, items[7], 7), 12, Filters(price_from=597))
+    assert sorted(one.item.id for one in rare) == ["i597", "i598", "i599"]
+    assert searcher.search(ask(searcher, items[7], 7), 12, Filters(price_from=600)) == []
+
+
+def test_products_and_copies_are_one_result(make: Make) -> None:
+    vectors = spread(60)
+    # Near the query in this order, 1 to 30, and much less near one another.
+    for n in range(1, 31):
+        share = 0.9 - n / 50
+        apart = vectors[n] - (vectors[n] @ vectors[0]) * vectors[0]
+        apart /= np.linalg.norm(apart)
+        vectors[n] = share * vectors[0] + np.sqrt(1 - share**2) * apart
+    items = plain(60)
+    items[2] = replace(items[2], product="s:1")
+    items[5] = replace(items[5], product="s:1")
+    items[3] = replace(items[3], cluster="9")
+    items[8] = replace(items[8], cluster="9")
+    vectors[40] = vectors[4]
+    searcher = Searcher(make(items, vectors))
+    found = searcher.search(ask(searcher, items[0], 0), 20, Filters())
+    folded = {one.item.id: one.folded for one in found if one.folded}
+    assert folded["i2"] == ("i5",)
+    assert folded["i3"] == ("i8",)
+    assert folded["i4"] == ("i40",)
+    assert len(folded) == 3
+    assert len(found) == 20
+    assert "i0" not in [one.item.id for one in found]
+
+
+def test_copies_of_the_query_are_left_out_where_that_is_asked_for(make: Make) -> None:
+    vectors, items = spread(30), plain(30)
+    items[0] = replace(items[0], product="s:1", cluster="4")
+    items[1] = replace(items[1], product="s:1")
+    items[2] = replace(items[2], cluster="4")
+    vectors[3] = vectors[0]
+    searcher = Searcher(make(items, vectors))
+    asked = ask(searcher, items[0], 0)
+    with_them = [one.item.id for one in searcher.search(asked, 29, Filters())]
+    without = [one.item.id for one in searcher.search(asked, 29, Filters(), without_copies=True)]
+    assert with_them[0] == "i3"
+    assert {"i1", "i2"} & set(with_them)
+    assert not {"i0", "i1", "i2", "i3"} & set(without)
+    assert len(without) == 26
+
+
+def test_a_photo_that_is_not_there_finds_all(make: Make) -> None:
+    vectors = spread(20)
+    searcher = Searcher(make(plain(20), vectors))
+    found = searcher.search(Asked(vectors[3], Item("new", "f", "")), 5, Filters())
+    assert found[0].item.id == "i3"
+    assert found[0].likeness == pytest.approx(1, abs=2e-3)
+
+
+@pytest.fixture
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than 500 items are too many to compare them all."""
+    for module in (approximate, search, build):
+        monkeypatch.setattr(module, "EXACT", 500)
+
+
+@pytest.mark.usefixtures("few_are_many")
+def test_very_many_items_are_searched_by_a_graph(make: Make) -> None:
+    items, vectors = plain(3000), spread(3000)
+    index = make(items, vectors)
+    searcher = Searcher(index)
+    assert searcher.approximate
+    said = index.facts()["recall"]
+    assert 0.9 < said <= 1
+    near = searcher.nearest(searcher.vectors[:200], 11)
+    right = sum(
+        len(set(truth(vectors, n, range(3000))[:10]) & {f"i{p}" for p in near.places[n]})
+        for n in range(200)
+    )
+    assert right / 2000 == pytest.approx(said, abs=0.05)
+
+
+@pytest.mark.usefixtures("few_are_many")
+@pytest.mark.parametrize("filters", [Filters(("a",)), Filters(("a",), ("x",), 0, 120)])
+def test_filters_hold_in_a_graph_too(make: Make, filters: Filters) -> None:
+    items, vectors = plain(3000), spread(3000)
+    searcher = Searcher(make(items, vectors))
+    allowed = [
+        n for n in range(3000) if n % 2 == 0 and (not filters.labels or (n % 3 == 0 and n <= 120))
+    ]
+    found = searcher.search(ask(searcher, items[6], 6), 12, filters)
+    wanted = truth(vectors, 6, allowed)[:12]
+    assert len(found) == 12
+    assert {int(one.item.id[1:]) for one in found} <= set(allowed)
+    assert len({one.item.id for one in found} & set(wanted)) >= 10
+
+
+@pytest.mark.usefixtures("few_are_many")
+def test_a_graph_grows_and_shrinks_with_its_index(make: Make, tmp_path: Path) -> None:
+    items, vectors = plain(700), spread(700)
+    make(items[:600], vectors[:600])
+    path = tmp_path / "0.index"
+    with closing(open_index(path)) as index, index.change():
+        places = index.add(items[600:], vectors[600:])
+        build._grow_graph(index, places, vectors[600:])
+    with closing(open_index(path)) as index:
+        searcher = Searcher(index)
+        found = searcher.nearest(vectors[600:], 1).places[:, 0]
+        assert (found == places).mean() > 0.95
+    build.remove(path, [f"i{n}" for n in range(650, 700)])
+    with closing(open_index(path)) as index:
+        searcher = Searcher(index)
+        assert searcher.approximate
+        assert searcher.nearest(vectors[640:700], 10).places.max() < 650
+    build.remove(path, [f"i{n}" for n in range(450, 650)])
+    with closing(open_index(path)) as index:
+        assert not Searcher(index).approximate
+        assert "recall" not in index.facts()
