@@ -36,7 +36,7 @@ class Columns(click.ParamType):
 @click.command(
     "check-tags",
     context_settings=CONTEXT,
-    epilog="Example: check-tags feed.csv --model runs/first --image-root photos --out checked",
+    epilog="Example: check-tags feed.csv --model runs/first --image-root photos",
 )
 @click.argument("feed", required=False, type=FILE)
 @click.option(

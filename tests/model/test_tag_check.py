@@ -160,7 +160,7 @@ def test_the_corrected_feed_is_the_feed_with_other_tags(work: Path, checked: Pat
     assert any(row["verdict"] == "mistake" for row in rows.values())
     for sku, row in before.items():
         mistake = rows[sku]["verdict"] == "mistake"
-        tag = rows[sku]["suggested"] if mistake else row["category"]
+        tag = rows[sku]["suggested"] if mistake else row["category"] or ""
         assert after[sku] == {name: value or "" for name, value in row.items()} | {"category": tag}
 
 
