@@ -80,9 +80,9 @@ class Embedding:
 
 def learn_embedding(outputs: np.ndarray, logits: np.ndarray) -> Embedding:
     """The embedding of photos like those of OUTPUTS, (n, width), and LOGITS, (n, classes)."""
-    of_logits = _axes(_levelled(logits), OF_LOGITS, level=False, even=0.0)
+    of_logits = axes_of(_levelled(logits), OF_LOGITS, level=False, even=0.0)
     room = DIMENSIONS - of_logits.turn.shape[1]
-    return Embedding(_axes(outputs, room, level=True, even=0.5), of_logits)
+    return Embedding(axes_of(outputs, room, level=True, even=0.5), of_logits)
 
 
 def _levelled(logits: np.ndarray) -> np.ndarray:
@@ -90,7 +90,7 @@ def _levelled(logits: np.ndarray) -> np.ndarray:
     return logits - logits.mean(axis=1, keepdims=True)
 
 
-def _axes(values: np.ndarray, most: int, level: bool, even: float) -> Axes:
+def axes_of(values: np.ndarray, most: int, level: bool, even: float) -> Axes:
     """The principal axes of VALUES, MOST at most, each divided by its deviation to the power EVEN.
 
     LEVEL: each value counts in its own spread.

@@ -1,0 +1,314 @@
+"""Similar items: how often they are of the same class, and how fast they are found, beside faiss.
+
+    python benchmarks/similar.py quality --photos ../shared/data/clothing/validation --model RUN_DIR
+    python benchmarks/similar.py copies --photos ../shared/data/clothing/validation --model RUN_DIR
+    python benchmarks/similar.py speed --photos ../shared/data/clothing/train --model RUN_DIR
+
+`quality`: how many of the ten nearest photos are of a photo's own class, by what the run's trunk
+says (mean-pooled outputs as they are, levelled, their principal axes), by its logits, and by both
+together as find-similar has it. The run must not have learned from these photos.
+
+`speed`: sets of 100,000 and 1,000,000 vectors made of those of the photos by one rule: each is the
+vector of a photo, a third of the way to another one of its class, with noise of a fifth of its
+length; of unit length again. Queries are 2,000 made in the same way. faiss-cpu looks in its flat
+index, which is exact, and in its own graph (HNSW, with our number of neighbours) and lists
+(IVF); each with its recall of the ten nearest that the flat index finds.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from dataset.text_table import table
+
+if TYPE_CHECKING:
+    from model.judge import Looked
+    from model.similar.embed import Looker
+
+NEAREST, QUERIES, BATCH = 10, 2000, 256
+TO_ANOTHER, NOISE = 1 / 3, 1 / 5
+HEAD = ("search", "recall@10", "one by one /s", f"{BATCH} at once /s", "made in s")
+
+
+@click.group()
+def main() -> None:
+    """What similar items are worth, and what they cost."""
+
+
+def photos_option(command: Callable) -> Callable:
+    """The options that all have."""
+    command = click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True)(
+        command
+    )
+    command = click.option(
+        "--model", "run", type=click.Path(exists=True, path_type=Path), required=True
+    )(command)
+    return click.option("--cache", type=click.Path(path_type=Path))(command)
+
+
+def seen(looker: "Looker", folder: Path) -> tuple["Looked", np.ndarray, list[Path]]:
+    """What the model sees in the photos of FOLDER, their classes by name, and their files."""
+    from dataset.labels import load_vocabulary
+    from model.similar.sources import FolderSource
+
+    source = FolderSource(folder, load_vocabulary())
+    sights = [one for one in looker.look_at(source.offers(looker.run.crop)) if one.name]
+    files = [folder / one.item.image for one in sights]
+    return (
+        looker.seen([one.name for one in sights]),
+        np.array([f.parent.name for f in files]),
+        files,
+    )
+
+
+def unit(values: np.ndarray) -> np.ndarray:
+    """VALUES, (n, d), of unit length."""
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+
+
+@main.command()
+@photos_option
+def quality(photos: Path, run: Path, cache: Path | None) -> None:
+    """Recall at ten of the same class, by way of comparing."""
+    from model.embedding import axes_of, learn_embedding
+    from model.similar.embed import open_looker
+
+    looked, classes, _ = seen(open_looker(run, cache), photos)
+    learned = learn_embedding(looked.outputs, looked.logits)
+    outputs = looked.outputs
+    levelled = (outputs - outputs.mean(axis=0)) / (outputs.std(axis=0) + 1e-3)
+    ways = {
+        "mean-pooled outputs, as they are": outputs,
+        "each levelled": levelled,
+        "principal axes of the levelled": axes_of(outputs, 246, True, 0).of(outputs),
+        "the same, evened out half way": learned.outputs.of(outputs),
+        "logits alone": looked.logits,
+        "find-similar: both": learned.vectors(outputs, looked.logits),
+    }
+    click.echo(f"{len(classes)} photos of {len(set(classes))} classes, each asked of the others")
+    rows = [(name, f"{recall_of(values, classes):.3f}") for name, values in ways.items()]
+    click.echo(table(("compared by", f"recall@{NEAREST} of the class"), rows))
+
+
+def recall_of(values: np.ndarray, classes: np.ndarray) -> float:
+    """The share of the ten nearest of each row of VALUES, itself left out, that is of its class."""
+    vectors = unit(values)
+    products = vectors @ vectors.T - 4 * np.eye(len(vectors), dtype=np.float32)
+    best = np.argsort(-products, axis=1)[:, :NEAREST]
+    return float((classes[best] == classes[:, None]).mean())
+
+
+@main.command()
+@photos_option
+@click.option("--count", type=int, default=300, show_default=True, help="Photos that are copied.")
+def copies(photos: Path, run: Path, cache: Path | None, count: int) -> None:
+    """How alike copies of photos are, and different photos of one class: where COPY should lie."""
+    import io
+
+    from PIL import Image
+
+    from dataset.images import open_photo
+    from model.data import boxed
+    from model.embedding import learn_embedding
+    from model.similar.embed import open_looker
+    from model.similar.items import COPY
+
+    looker = open_looker(run, cache)
+    looked, _, files = seen(looker, photos)
+    embedding = learn_embedding(looked.outputs, looked.logits)
+    vectors = embedding.vectors(looked.outputs, looked.logits)
+    some = np.random.default_rng(0).permutation(len(files))[:count]
+
+    def jpeg(photo: Image.Image, quality: int) -> Image.Image:
+        out = io.BytesIO()
+        photo.save(out, "JPEG", quality=quality)
+        return open_photo(out.getvalue())
+
+    changes: dict[str, Callable[[Image.Image], Image.Image]] = {
+        "JPEG quality 50": lambda photo: jpeg(photo, 50),
+        "half the size": lambda photo: photo.resize((photo.width // 2, photo.height // 2)),
+        "cropped 5 %": lambda photo: photo.crop(
+            (photo.width // 20, photo.height // 20, photo.width * 19 // 20, photo.height * 19 // 20)
+        ),
+    }
+    rows = []
+    for name, change in changes.items():
+        pixels = np.stack([boxed(change(open_photo(files[n])), looker.judge.size) for n in some])
+        told = looker.judge.look(pixels)
+        alike = (embedding.vectors(told.outputs, told.logits) * vectors[some]).sum(axis=1)
+        rows.append((name, *spread_of(alike, COPY)))
+    products = vectors @ vectors.T - 2 * np.eye(len(vectors), dtype=np.float32)
+    rows.append(("the nearest other photo", *spread_of(products.max(axis=1), COPY)))
+    click.echo(table(("likeness of", "1 %", "50 %", "99 %", f"at least {COPY}"), rows))
+
+
+def spread_of(alike: np.ndarray, limit: float) -> tuple[str, str, str, str]:
+    """Percentiles of ALIKE, and how much of it is LIMIT or more."""
+    low, middle, high = np.percentile(alike, (1, 50, 99))
+    return f"{low:.3f}", f"{middle:.3f}", f"{high:.3f}", f"{(alike >= limit).mean():.1%}"
+
+
+def larger(vectors: np.ndarray, classes: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """COUNT vectors made of VECTORS, (n, d), of CLASSES, (n,), by the rule above; (count, d)."""
+    rng = np.random.default_rng(seed)
+    order = np.argsort(classes, kind="stable")
+    names, starts, sizes = np.unique(classes[order], return_index=True, return_counts=True)
+    made = np.empty((count, vectors.shape[1]), np.float32)
+    for start in range(0, count, 1 << 16):
+        part = made[start : start + (1 << 16)]
+        first = rng.integers(0, len(vectors), len(part))
+        its = np.searchsorted(names, classes[first])
+        other = order[starts[its] + rng.integers(0, 1 << 30, len(part)) % sizes[its]]
+        part[:] = (1 - TO_ANOTHER) * vectors[first] + TO_ANOTHER * vectors[other]
+        noise = rng.standard_normal(part.shape, dtype=np.float32)
+        part += noise * (NOISE * np.linalg.norm(part, axis=1) / part.shape[1] ** 0.5)[:, None]
+        part /= np.linalg.norm(part, axis=1, keepdims=True)
+    return made
+
+
+def timed(
+    search: Callable[[np.ndarray], np.ndarray], queries: np.ndarray, at_once: int
+) -> tuple[float, np.ndarray]:
+    """Queries a second, AT_ONCE together, for three seconds or all; and the places found."""
+    search(queries[:at_once])
+    began, found = time.perf_counter(), []
+    for start in range(0, len(queries), at_once):
+        found.append(search(queries[start : start + at_once]))
+        if time.perf_counter() - began > 3:
+            break
+    places = np.concatenate(found)
+    return len(places) / (time.perf_counter() - began), places
+
+
+@main.command()
+@photos_option
+@click.option("--counts", default="100000,1000000", show_default=True)
+@click.option("--all/--no-all", "all_", default=True, help="Measure --all of the first count too.")
+def speed(photos: Path, run: Path, cache: Path | None, counts: str, all_: bool) -> None:
+    """Queries a second against faiss-cpu, on this machine's cores."""
+    from model.embedding import learn_embedding
+    from model.similar.embed import open_looker
+
+    looked, classes, _ = seen(open_looker(run, cache), photos)
+    embedding = learn_embedding(looked.outputs, looked.logits)
+    vectors = embedding.vectors(looked.outputs, looked.logits)
+    queries = larger(vectors, classes, QUERIES, 1)
+    for number, count in enumerate(int(text) for text in counts.split(",")):
+        made = larger(vectors, classes, count, 2)
+        click.echo(f"\n{count:,} vectors of {made.shape[1]} numbers")
+        click.echo(table(HEAD, speeds(made, queries)))
+        if all_ and number == 0:
+            click.echo(whole_shop(made, classes))
+
+
+Search = Callable[[np.ndarray], np.ndarray]
+
+
+def speeds(vectors: np.ndarray, queries: np.ndarray) -> list[tuple[str, ...]]:
+    """A row a way of searching VECTORS for QUERIES."""
+    from model.similar.exact import nearest
+
+    flat = flat_of(vectors)
+    truth = flat(queries)
+    rows = [
+        _row("faiss, flat", 0.0, flat, queries, truth),
+        _row("ours", 0.0, lambda q: nearest(q, vectors, NEAREST).places, queries, truth),
+    ]
+    for make in (graph_of, hnsw_of, lists_of):
+        began = time.perf_counter()
+        ways = make(vectors)
+        seconds = time.perf_counter() - began
+        rows += [_row(name, seconds, set_up(), queries, truth) for name, set_up in ways.items()]
+    return rows
+
+
+def flat_of(vectors: np.ndarray) -> Search:
+    """faiss' own comparison of all."""
+    import faiss
+
+    flat = faiss.IndexFlatIP(vectors.shape[1])
+    flat.add(vectors)
+    return lambda queries: flat.search(queries, NEAREST)[1]
+
+
+def graph_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
+    """Our graph of VECTORS: names of ways to search it, and what sets each up."""
+    from model.similar.approximate import Graph
+
+    graph = Graph(vectors.shape[1])
+    graph.add(np.arange(len(vectors)), vectors)
+    return {"ours, graph": lambda: lambda queries: graph.nearest(queries, NEAREST).places}
+
+
+def hnsw_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
+    """faiss' graph with our number of neighbours."""
+    import faiss
+
+    from model.similar.approximate import ADDING, NEIGHBOURS
+
+    graph = faiss.IndexHNSWFlat(vectors.shape[1], NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = ADDING
+    graph.add(vectors)
+
+    def set_up(width: int) -> Search:
+        graph.hnsw.efSearch = width
+        return lambda queries: graph.search(queries, NEAREST)[1]
+
+    return {f"faiss, HNSW, efSearch {n}": partial(set_up, n) for n in (64, 96, 128)}
+
+
+def lists_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
+    """faiss' inverted lists, of as many cells as its authors advise."""
+    import faiss
+
+    cells = int(4 * len(vectors) ** 0.5)
+    lists: Any = faiss.index_factory(vectors.shape[1], f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
+    lists.train(vectors[: 64 * cells])
+    lists.add(vectors)
+
+    def set_up(probed: int) -> Search:
+        lists.nprobe = probed
+        return lambda queries: lists.search(queries, NEAREST)[1]
+
+    return {f"faiss, IVF{cells}, nprobe {n}": partial(set_up, n) for n in (16, 64)}
+
+
+def _row(
+    name: str, seconds: float, search: Search, queries: np.ndarray, truth: np.ndarray
+) -> tuple[str, ...]:
+    alone, _ = timed(search, queries, 1)
+    together, found = timed(search, queries, BATCH)
+    pairs = zip(found.tolist(), truth.tolist(), strict=False)
+    recall = float(np.mean([len(set(a) & set(b)) / NEAREST for a, b in pairs]))
+    return name, f"{recall:.3f}", f"{alone:.0f}", f"{together:.0f}", f"{seconds:.0f}"
+
+
+def whole_shop(vectors: np.ndarray, classes: np.ndarray) -> str:
+    """How long find-similar --all takes for an index of VECTORS."""
+    from model.similar.items import Item
+    from model.similar.opening import new_index, writing
+    from model.similar.shop import recommend_all
+
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "similar.index"
+        items = [
+            Item(f"item-{n}", f"{n:064x}", "", product=f"product-{n // 2}", price=float(n))
+            for n in range(len(vectors))
+        ]
+        with writing(path), new_index(path) as index:
+            index.say({"source": {"kind": "folder", "photos": name}})
+            index.add(items, vectors)
+        began = time.perf_counter()
+        said = recommend_all(path, Path(name) / "recommendations.csv", 12)
+        seconds = time.perf_counter() - began
+    return f"find-similar --all: {said.partition(':')[0]} in {seconds:.0f} s"
+
+
+if __name__ == "__main__":
+    main()
