@@ -268,7 +268,8 @@ def lists_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
     import faiss
 
     cells = int(4 * len(vectors) ** 0.5)
-    lists: Any = faiss.index_factory(vectors.shape[1], f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
+    product = faiss.METRIC_INNER_PRODUCT
+    lists: Any = faiss.index_factory(vectors.shape[1], f"IVF{cells},Flat", product)
     lists.train(vectors[: 64 * cells])
     lists.add(vectors)
 

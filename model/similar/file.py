@@ -25,6 +25,13 @@ BLOCK = 4096
 # SQLite keeps at most 1 GB in a value.
 PIECE = 64 << 20
 COLUMNS = ", ".join(FIELDS)
+# Words of SQLite's -> what to do; of all others the file is damaged.
+REMEDIES = {
+    "locked": "another find-similar is at it; try again when that one has ended",
+    "full": "nothing was changed: make room, then repeat the command",
+    "disk I/O": "nothing was changed: check the disk, then repeat the command",
+    "readonly": "its folder can't be written; make it so, or name another with --index",
+}
 
 
 class IndexFile:
@@ -43,6 +50,16 @@ class IndexFile:
             yield self._base
         except sqlite3.Error as error:
             raise damaged(self.path, first_line(error)) from error
+
+    @contextlib.contextmanager
+    def as_it_is(self) -> Iterator[None]:
+        """The index as it is now, whatever others change meanwhile; they wait, so be quick."""
+        with self._explained() as base:
+            base.execute("BEGIN")
+            try:
+                yield
+            finally:
+                base.execute("COMMIT")
 
     @contextlib.contextmanager
     def change(self) -> Iterator[None]:
@@ -246,8 +263,7 @@ class IndexFile:
 
 
 def damaged(path: Path, why: str) -> Failure:
-    """What is raised where the index PATH can't be used."""
-    return Failure(
-        f"the index {path} can't be used: {why}; build it anew with find-similar --build, or name"
-        " another with --index"
-    )
+    """What is raised where the index PATH can't be used, with what to do."""
+    anew = "build it anew with find-similar --build, or name another with --index"
+    remedy = next((said for sign, said in REMEDIES.items() if sign in why), anew)
+    return Failure(f"the index {path} can't be used: {why}; {remedy}")

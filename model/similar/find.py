@@ -17,7 +17,7 @@ from model.similar.embed import open_looker
 from model.similar.file import IndexFile
 from model.similar.items import Filters, Found, Item
 from model.similar.search import Asked, Searcher
-from model.similar.sources import Offer
+from model.similar.sources import FILE, Offer
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class _Finder:
         if found:
             return self._known(*found[0])
         if data is not None:
-            item = Item(name, sha256_of(data), str(path.absolute()))
+            item = Item(name, sha256_of(data), f"{FILE}{path.absolute()}")
             return Offer(item, Wanted(path.read_bytes))
         return self._in_catalogue(name)
 

@@ -55,18 +55,14 @@ def _numbers(names: Sequence[str]) -> np.ndarray:
 def recommend(searcher: Searcher, ties: Ties, k: int) -> Iterator[Recommended]:
     """K recommendations, fewer where there are no more, for every row of SEARCHER, in order."""
     count = len(searcher.places)
-    row_of = np.full(int(searcher.places.max()) + 2, -1, np.int64)
-    row_of[searcher.places] = np.arange(count)
     with tqdm(total=count, desc="recommendations", unit=" items", disable=None) as bar:
         for start in range(0, count, AT_ONCE):
             rows = np.arange(start, min(start + AT_ONCE, count))
-            yield _for_rows(searcher, ties, rows, row_of, k)
+            yield _for_rows(searcher, ties, rows, k)
             bar.update(len(rows))
 
 
-def _for_rows(
-    searcher: Searcher, ties: Ties, rows: np.ndarray, row_of: np.ndarray, k: int
-) -> Recommended:
+def _for_rows(searcher: Searcher, ties: Ties, rows: np.ndarray, k: int) -> Recommended:
     """Recommendations for ROWS; where a pool is too small a larger one is asked for."""
     chosen = np.full((len(rows), k), -1, np.int64)
     likeness = np.zeros((len(rows), k), np.float32)
@@ -74,7 +70,7 @@ def _for_rows(
     while len(todo):
         pool = min(pool, len(searcher.places))
         near = searcher.nearest(searcher.vectors[rows[todo]], pool)
-        near = Nearest(near.likeness, np.where(near.places < 0, -1, row_of[near.places]))
+        near = Nearest(near.likeness, searcher.rows_of(near.places))
         chosen[todo], likeness[todo] = diversified(searcher.vectors, ties, rows[todo], near, k)
         if pool == len(searcher.places):
             break

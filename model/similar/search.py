@@ -36,9 +36,10 @@ class Searcher:
 
     def __init__(self, index: IndexFile) -> None:
         self._index = index
-        self.places, self.vectors = index.vectors()
+        with index.as_it_is():
+            self.places, self.vectors = index.vectors()
+            data = index.bytes_of(GRAPH) if len(self.places) > EXACT else b""
         self._graph: Graph | None = None
-        data = index.bytes_of(GRAPH) if len(self.places) > EXACT else b""
         if data:
             try:
                 self._graph = Graph.read(data, self.vectors.shape[1])
@@ -51,9 +52,20 @@ class Searcher:
         """Whether it searches by the graph."""
         return self._graph is not None
 
+    def keep(self, places: np.ndarray) -> None:
+        """Forget all items but those of PLACES: others may be removed while it is at work."""
+        kept = np.isin(self.places, places)
+        self.places, self.vectors = self.places[kept], self.vectors[kept]
+
     def row_of(self, place: int) -> int:
         """Where PLACE's vector is."""
         return int(np.flatnonzero(self.places == place)[0])
+
+    def rows_of(self, places: np.ndarray) -> np.ndarray:
+        """Where the vectors of PLACES, of any shape, are; -1 where there is none."""
+        # Places are in order: items are added at the end, and blocks are read in theirs.
+        rows = np.searchsorted(self.places, places).clip(0, len(self.places) - 1)
+        return np.where(self.places[rows] == places, rows, -1)
 
     def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Nearest:
         """The K nearest of each of QUERIES, (m, d), among the places ALLOWED, by place.
@@ -113,12 +125,16 @@ class Searcher:
     def _folded(self, asked: Asked, near: Nearest, without_copies: bool) -> list[Found]:
         places = [int(place) for place in near.places[0] if place >= 0]
         items = self._index.items(places)
+        rows = np.flatnonzero(np.isin(self.places, places))
+        # A graph's likeness is of float16.
+        alike = self.vectors[rows] @ asked.vector
         kept: list[tuple[Found, np.ndarray]] = []
-        rows = {int(self.places[row]): row for row in np.flatnonzero(np.isin(self.places, places))}
-        for place, likeness in zip(places, near.likeness[0], strict=False):
+        for number in np.argsort(-alike, kind="stable"):
+            place, likeness = int(self.places[rows[number]]), alike[number]
+            # It may have been removed meanwhile.
             if place not in items:
-                raise damaged(self._index.path, "an item of its vectors is missing")
-            item, vector = items[place], self.vectors[rows[place]]
+                continue
+            item, vector = items[place], self.vectors[rows[number]]
             if place == asked.place or (
                 without_copies and (is_one(item, asked.item) or likeness >= COPY)
             ):

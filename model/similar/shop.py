@@ -3,7 +3,8 @@
 from contextlib import closing
 from pathlib import Path
 
-from dataset.errors import Failure
+import numpy as np
+
 from model.similar.opening import open_index
 from model.similar.recommend import recommend, ties_of
 from model.similar.search import Searcher
@@ -18,12 +19,10 @@ def recommend_all(path: Path, out: Path, top: int) -> str:
         Failure: it is damaged, or OUT can't be written.
     """
     with closing(open_index(path)) as index:
-        searcher = Searcher(index)
-        known = dict(index.all_items())
-        if set(known) != set(searcher.places.tolist()):
-            raise Failure(f"the index {path} has not one vector an item; build it anew")
-        items = [known[place] for place in searcher.places.tolist()]
+        searcher, known = Searcher(index), dict(index.all_items())
         recall = index.facts().get("recall")
+    searcher.keep(np.array(list(known)))
+    items = [known[place] for place in searcher.places.tolist()]
     parts = recommend(searcher, ties_of(items), top)
     rows, lonely = write_recommendations(out, items, parts)
     said = f"{rows} recommendations for {len(items) - lonely} of {len(items)} items: {out}"

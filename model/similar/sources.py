@@ -38,6 +38,10 @@ OPTIONAL = {
 }
 
 
+# How the image of an item begins that is a file by itself, and not one of the source.
+FILE = "file:"
+
+
 @dataclass(frozen=True)
 class Offer:
     """An item and its photo; without one `problem` says why. Its SHA-256 may be unknown yet."""
@@ -243,7 +247,7 @@ def files(names: Sequence[str], facts: dict[str, str]) -> Iterator[Offer]:
             label = below.parent.name if below.parent.name not in ("", *SPLITS) else ""
             item = Item(below.as_posix(), "", below.as_posix(), label=label)
         else:
-            item = Item(name, "", str(path))
+            item = Item(name, "", f"{FILE}{path}")
         yield Offer(item, Wanted(path.read_bytes))
 
 
@@ -253,9 +257,8 @@ def read_photo(facts: Mapping[str, str], image: str) -> bytes:
     Raises:
         OSError, ValueError: it can't be had.
     """
-    # A file that was named, and not one of the source.
-    if Path(image).is_absolute() and facts["kind"] != "feed":
-        return Path(image).read_bytes()
+    if image.startswith(FILE):
+        return Path(image.removeprefix(FILE)).read_bytes()
     if facts["kind"] == "catalogue":
         return open_store(facts["photos"]).read(image)
     return read_below(Path(facts["photos"]), image)
