@@ -39,7 +39,7 @@ OWN = {
 @click.command(
     "find-similar",
     context_settings=CONTEXT,
-    epilog="Example: find-similar photo.jpg --label dress,skirt --top 20 --html similar.html",
+    epilog="Example: find-similar photo.jpg --label dress --html similar.html",
 )
 @click.argument("names", nargs=-1, metavar="[IMAGE|ITEM_ID]...")
 @click.option(
