@@ -9,9 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.decomposition import PCA
-
-from model.classifier import LEAST_SPREAD
 
 # Dimensions of an embedding at most, and those of them that the logits may have.
 DIMENSIONS, OF_LOGITS = 256, 64
@@ -95,6 +92,11 @@ def axes_of(values: np.ndarray, most: int, level: bool, even: float) -> Axes:
 
     LEVEL: each value counts in its own spread.
     """
+    # Heavy, and of no use to who only searches.
+    from sklearn.decomposition import PCA
+
+    from model.classifier import LEAST_SPREAD
+
     values = values.astype(np.float32)
     mean = values.mean(axis=0)
     spread = values.std(axis=0) + LEAST_SPREAD if level else np.ones_like(mean)

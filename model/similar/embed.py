@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -13,11 +14,13 @@ from tqdm import tqdm
 from dataset import backend
 from dataset.images import sha256_of
 from model.cache import DTYPE, OutputsCache, default_folder
-from model.judge import Judge, Looked, open_judge
-from model.saved import Run
 from model.seeing import Eyes, Seen, Wanted
 from model.similar.items import Item
 from model.similar.sources import Offer
+
+if TYPE_CHECKING:
+    from model.judge import Judge, Looked
+    from model.saved import Run
 
 CHUNK = 256
 # Of what the cache can hold.
@@ -37,12 +40,14 @@ class Sight:
 class Looker:
     """A run's model that looks at photos, cropped as those were that it learned from."""
 
-    run: Run
+    run: "Run"
     folder: Path | None = None
 
     @cached_property
-    def judge(self) -> Judge:
+    def judge(self) -> "Judge":
         """The model, taken apart."""
+        from model.judge import open_judge
+
         return open_judge(self.run, folder=self.folder)
 
     @cached_property
@@ -104,8 +109,10 @@ class Looker:
             rows = np.hstack([looked.outputs, looked.logits]).clip(-LARGEST, LARGEST)
             self.cache.put(dict(zip(some, rows, strict=True)))
 
-    def seen(self, names: Sequence[str]) -> Looked:
+    def seen(self, names: Sequence[str]) -> "Looked":
         """What was seen in the photos NAMES, by their names in the cache."""
+        from model.judge import Looked
+
         known = self.cache.get(list(dict.fromkeys(names)))
         rows = np.stack([known[name] for name in names]).astype(np.float32)
         classes = len(self.judge.labels)
