@@ -15,14 +15,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from PIL import Image
 from playwright.sync_api import Page as Tab
 from playwright.sync_api import sync_playwright
 
 from dataset.catalogue.check_tables import Judgement
 from dataset.catalogue.tables import ImageRow
 from dataset.images import sha256_of
-from tests.dataset.filling import Filling, jpeg_of
+from tests.dataset.filling import Filling, jpeg_of, squares_of
 from tests.model.drawn import PROGRAM, random_trunk
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -39,18 +38,11 @@ def fill(folder: Path) -> tuple[Filling, dict[str, str]]:
     flipped = set(rng.choice(EACH * len(LABELS), FLIPPED, replace=False).tolist())
     for number in range(EACH * len(LABELS)):
         label = LABELS[number % len(LABELS)]
-        data = jpeg_of(_pattern(rng, COLOURS[label]))
+        data = jpeg_of(squares_of(rng, COLOURS[label]))
         tag = LABELS[(number + 1) % len(LABELS)] if number in flipped else label
         filling.image(data, filling.post(f"p{number}", tag))
         truth[sha256_of(data)] = label
     return filling, truth
-
-
-def _pattern(rng: np.random.Generator, colour: tuple[int, int, int]) -> Image.Image:
-    """Squares of one colour, lighter and darker, as no other photo has them."""
-    light = rng.integers(40, 256, (8, 6, 1)) / 255
-    cells = np.clip(np.array(colour) * light + rng.integers(0, 40, (8, 6, 3)), 0, 255)
-    return Image.fromarray(cells.astype(np.uint8)).resize((120, 160), Image.Resampling.NEAREST)
 
 
 def say(folder: Path, *words: str) -> str:

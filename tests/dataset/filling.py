@@ -31,6 +31,13 @@ def photo_bytes(seed: int, size: tuple[int, int] = (120, 160), quality: int = 90
     return jpeg_of(Image.fromarray(cells).resize(size, Image.Resampling.NEAREST), quality)
 
 
+def squares_of(rng: np.random.Generator, colour: tuple[int, int, int]) -> Image.Image:
+    """Squares of one COLOUR, lighter and darker, as no other photo has them."""
+    light = rng.integers(40, 256, (8, 6, 1)) / 255
+    cells = np.clip(np.array(colour) * light + rng.integers(0, 40, (8, 6, 3)), 0, 255)
+    return Image.fromarray(cells.astype(np.uint8)).resize((120, 160), Image.Resampling.NEAREST)
+
+
 def jpeg_of(image: Image.Image, quality: int = 90) -> bytes:
     """IMAGE as a JPEG."""
     out = io.BytesIO()

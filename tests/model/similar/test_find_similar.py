@@ -11,20 +11,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from dataset.catalogue.tables import PostRow
 from dataset.images import sha256_of
-from tests.dataset.filling import Filling
+from tests.dataset.filling import Filling, jpeg_of, squares_of
 from tests.model import drawn
 
 COLOURS = {"polo": "red", "dress": "blue", "hat": "green"}
 COUNTS = {"train": 8, "validation": 3, "test": 3}
-
-# To be mended: photos that are drawn alike count as one since dedup makes their fingerprints.
-FOLDED = pytest.mark.xfail(reason="the drawn photos resemble one another and are folded")
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +207,6 @@ def test_a_killed_build_keeps_what_it_saw(made: Path) -> None:
     assert seen() == 700
 
 
-@FOLDED
 def test_a_feed_with_bad_rows(made: Path) -> None:
     (made / "splits" / "broken.png").write_bytes(b"none")
     (made / "feed.csv").write_text(
@@ -235,9 +232,8 @@ def test_a_feed_with_bad_rows(made: Path) -> None:
         assert f"left out {name}: " in done.stderr
         assert why in done.stderr
     (answer,) = answers(made, "c", "--index", "feed.index")
-    (price,) = {r["price"] for r in answer["results"] if r["id"] == "a"} or {
-        answer["results"][0]["price"]
-    }
+    # Which of the two is the likest, and so which stands next to the hat, is the model's to say.
+    (price,) = {r["price"] for r in answer["results"] if r["id"] in ("a", "b")}
     assert price in (1299.5, 20)
     # The two of one group are one result.
     assert len(answer["results"]) == 2
@@ -255,13 +251,13 @@ def shop(made: Path) -> Path:
     """A catalogue of products of two photos each, and its index."""
     folder = made / "shop"
     folder.mkdir()
-    filling = Filling(folder)
+    filling, rng = Filling(folder), np.random.default_rng(0)
     for number in range(12):
         label = ("polo", "dress", "hat")[number % 3]
         post = filling.post(f"P{number}", label)
-        for left in (5 + number, 25 + number):
-            photo = garment(folder / "photo.png", COLOURS[label], left)
-            filling.image(photo.read_bytes(), post)
+        # Rectangles side by side are copies of one another to who looks for duplicates.
+        for _ in range(2):
+            filling.image(jpeg_of(squares_of(rng, ImageColor.getrgb(COLOURS[label])[:3])), post)
     with filling.sessions.begin() as session:
         for row in session.scalars(sa.select(PostRow)):
             row.price, row.currency, row.title = 10.0 * row.id, "EUR", f"Nice <i>{row.id}</i>"
@@ -271,7 +267,6 @@ def shop(made: Path) -> Path:
     return folder
 
 
-@FOLDED
 def test_a_catalogue_is_searched_by_product_address_and_hash(shop: Path) -> None:
     by_product, by_url = answers(shop, "P4", "https://x.test/p/P4/", "--top", "3")
     assert by_product["item"]["product"] == by_url["item"]["product"] == "lamoda:P4"
@@ -284,7 +279,6 @@ def test_a_catalogue_is_searched_by_product_address_and_hash(shop: Path) -> None
     assert without["results"][0]["currency"] == "EUR"
 
 
-@FOLDED
 def test_a_catalogue_is_filtered_by_site_and_price(shop: Path) -> None:
     words = ("--site", "lamoda", "--price-from", "30", "--price-to", "80", "--top", "50")
     (answer,) = answers(shop, "P0", *words)
