@@ -8,15 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from dataset.candidates import Drops, fold, load
+from dataset.candidates import Candidate, Drops, fold, load
 from dataset.catalogue.session import open_catalogue
+from dataset.crop import whole_of
 from dataset.dedup import dedup
 from dataset.errors import Failure
 from dataset.gates import load_gates, pass_gates
 from dataset.labelling import give_labels
 from dataset.labels import Vocabulary
-from dataset.poses import PoseOptions, find_crops
-from dataset.stores import open_store
+from dataset.poses import Posed, PoseOptions, find_crops
+from dataset.stores import ImageStore, open_store
 from model.product_feed import Feed, Row
 from model.seeing import Wanted
 
@@ -81,17 +82,23 @@ class FeedSource:
     def _item(self, row: Row) -> Item:
         label = self.vocabulary.label_or_own(row.tag) if row.tag else ""
         known = (row.number, row.id, row.image, row.tag, label, row.cost, row.values)
-        problem = row.problem
-        if not problem and ADDRESS.match(row.image):
-            problem = "an address and no file: download it, and name its folder with --image-root"
-        if problem:
-            return Item(*known, problem=problem)
-        read = partial(self.read, row.image)
-        return Item(*known, wanted=Wanted(read, self.vocabulary.zone_of(label)))
+        wanted = photo_of(row, self.root, self.vocabulary.zone_of(label))
+        if isinstance(wanted, str):
+            return Item(*known, problem=wanted)
+        return Item(*known, wanted=wanted)
 
     def read(self, image: str) -> bytes:
         """As Source."""
         return read_below(self.root, image)
+
+
+def photo_of(row: Row, root: Path, zone: str | None) -> Wanted | str:
+    """The photo of ROW, a file below ROOT, for a garment of ZONE; or why it has none."""
+    if row.problem:
+        return row.problem
+    if ADDRESS.match(row.image):
+        return "an address and no file: download it, and name its folder with --image-root"
+    return Wanted(partial(read_below, root, row.image), zone)
 
 
 def read_below(root: Path, name: str) -> bytes:
@@ -146,8 +153,7 @@ class CatalogueSource:
         for number, one in enumerate(labelled, 1):
             if number <= after:
                 continue
-            photo, crop = one.photo, posed.get(one.photo.image_id)
-            box = crop.crop.box if crop else (0.0, 0.0, float(photo.width), float(photo.height))
+            photo = one.photo
             fields = {
                 "id": photo.sha256,
                 "image": photo.store_key,
@@ -164,9 +170,15 @@ class CatalogueSource:
                 1.0,
                 fields,
                 photo.image_id,
-                Wanted(partial(store.read, photo.store_key), None, box),
+                stored_photo(photo, posed.get(photo.image_id), store),
             )
 
     def read(self, image: str) -> bytes:
         """As Source."""
         return open_store(self.images).read(image)
+
+
+def stored_photo(photo: Candidate, posed: Posed | None, store: ImageStore) -> Wanted:
+    """PHOTO of a catalogue, in STORE, cropped as POSED says; all of it where nobody looked."""
+    box = posed.crop.box if posed else whole_of((photo.width, photo.height))
+    return Wanted(partial(store.read, photo.store_key), None, box)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -98,21 +98,44 @@ def open_reference(run: Run, judge: Judge, cache: Path | None, data: Path | None
         raise BadInput(
             f"--data {folder} has other labels than {run.folder}: {', '.join(found.labels)}"
         )
+    names = _Names(found)
     frozen, told = _frozen(run, found, cache)
-    said, doubted = _opinions(run, found, frozen)
+    said, doubted = _opinions(run, names, frozen)
     # A head alone was taught: the trunk sees what it saw before.
     if frozen is not None and run.kept == HEAD:
         train, validation = (_of(frozen, split, _taps(run)) for split in ("train", "validation"))
     else:
         kept = OutputsCache(cache or default_folder(), f"judged-{judge.key}", EXACT)
         train, validation = (
-            _looked_at(found, found.of(split), judge, kept) for split in ("train", "validation")
+            _looked_at(names, found.of(split), judge, kept) for split in ("train", "validation")
         )
-    return _reference(found, train, validation, said, (*told, *doubted))
+    return _reference(names, train, validation, said, (*told, *doubted))
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What the photos of DATA are called elsewhere; each file is read once for it."""
+
+    data: Data
+
+    @cached_property
+    def files(self) -> dict[Example, str]:
+        """SHA-256 of the readable train and validation photos, as they are in the data."""
+        photos = [one for one in self.data.examples if one.split != "test"]
+        return digests(self.data.folder, photos, {})
+
+    @cached_property
+    def originals(self) -> dict[str, str]:
+        """Path in a build -> SHA-256 of the photo in the catalogue; empty for plain folders."""
+        path = self.data.folder / MANIFEST
+        if not path.exists() or "sha256" not in pq.read_schema(path).names:
+            return {}
+        rows = pq.read_table(path, columns=["path", "sha256"]).to_pydict()
+        return dict(zip(rows["path"], rows["sha256"], strict=True))
 
 
 def _reference(
-    data: Data,
+    names: _Names,
     train: "Vectors",
     validation: "Vectors",
     said: Mapping[str, np.ndarray],
@@ -120,8 +143,8 @@ def _reference(
 ) -> Reference:
     examples, outputs = _some(train)
     mean, spread = outputs.mean(axis=0), outputs.std(axis=0) + LEAST_SPREAD
-    originals, names = _originals(data), digests(data.folder, examples, {})
-    known = [Near(originals.get(e.path, names.get(e, "")), e.path, e.label, 1.0) for e in examples]
+    files, originals = names.files, names.originals
+    known = [Near(originals.get(e.path, files.get(e, "")), e.path, e.label, 1.0) for e in examples]
     bare = Reference(known, outputs, mean, spread, -1.0, said, told)
     ready = replace(bare, vectors=bare.levelled(outputs))
     if not len(validation.outputs):
@@ -165,22 +188,13 @@ def _taps(run: Run) -> list[str]:
     return str(run.facts.get("taps", "")).split("+")
 
 
-def _originals(data: Data) -> dict[str, str]:
-    """Path in a build -> SHA-256 of the photo in the catalogue; empty for plain folders."""
-    path = data.folder / MANIFEST
-    if not path.exists() or "sha256" not in pq.read_schema(path).names:
-        return {}
-    rows = pq.read_table(path, columns=["path", "sha256"]).to_pydict()
-    return dict(zip(rows["path"], rows["sha256"], strict=True))
-
-
 def _looked_at(
-    data: Data, examples: Sequence[Example], judge: Judge, cache: OutputsCache
+    names: _Names, examples: Sequence[Example], judge: Judge, cache: OutputsCache
 ) -> Vectors:
     """The readable ones of EXAMPLES, seen by JUDGE; what it saw before is in the CACHE."""
-    names = digests(data.folder, examples, {})
-    known = cache.get(list(names.values()))
-    lacking = [one for one, sha256 in names.items() if sha256 not in known]
+    files = {one: names.files[one] for one in examples if one in names.files}
+    known = cache.get(list(files.values()))
+    lacking = [one for one, sha256 in files.items() if sha256 not in known]
     batch: dict[str, np.ndarray] = {}
 
     def look() -> None:
@@ -191,18 +205,18 @@ def _looked_at(
         batch.clear()
 
     shown = tqdm(total=len(lacking), desc="photos of the run", unit=" photos", disable=None)
-    for example, pixels in read(data.folder, lacking, partial(boxed, size=judge.size)):
+    for example, pixels in read(names.data.folder, lacking, partial(boxed, size=judge.size)):
         shown.update()
         if not isinstance(pixels, str):
-            batch[names[example]] = pixels
+            batch[files[example]] = pixels
         if len(batch) == BATCH:
             look()
     if batch:
         look()
     shown.close()
-    there = [one for one, sha256 in names.items() if sha256 in known]
+    there = [one for one, sha256 in files.items() if sha256 in known]
     width = int(judge.features.output.shape[-1])
-    values = np.array([known[names[one]] for one in there], EXACT).reshape(-1, width)
+    values = np.array([known[files[one]] for one in there], EXACT).reshape(-1, width)
     return Vectors(there, values)
 
 
@@ -234,7 +248,7 @@ def _frozen(run: Run, data: Data, cache: Path | None) -> tuple[Outputs | None, t
 
 
 def _opinions(
-    run: Run, data: Data, frozen: Outputs | None
+    run: Run, names: _Names, frozen: Outputs | None
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """What heads that never saw them say of the train and validation photos, by SHA-256.
 
@@ -242,17 +256,16 @@ def _opinions(
     """
     if frozen is None:
         return {}, ()
-    classes = len(data.labels)
+    classes = len(run.labels)
     if np.bincount(frozen.targets, minlength=classes).min() < LEAST:
         return {}, (SEEN + f"a label has fewer than {LEAST} of them",)
     values = frozen.values[:, 0, columns(_taps(run))].astype(np.float32)
-    groups = origins(data.folder, frozen.examples).groups
+    groups = origins(names.data.folder, frozen.examples).groups
     seed = int(run.facts.get("seed", 0))
     shares = opinions(values, frozen.targets, groups, classes, seed)
-    originals, names = _originals(data), digests(data.folder, frozen.examples, {})
     found = {}
     for one, mine in zip(frozen.examples, shares, strict=True):
         # A build's file is another than the original that a feed or the catalogue shows.
-        for sha256 in {names.get(one, ""), originals.get(one.path, "")} - {""}:
+        for sha256 in {names.files.get(one, ""), names.originals.get(one.path, "")} - {""}:
             found[sha256] = mine
     return found, ()

@@ -50,6 +50,13 @@ class Seen:
     problem: str = ""
 
 
+def why_not(error: OSError | ValueError) -> str:
+    """Why a photo's bytes can't be had, in words."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return f"can't be read: {getattr(error, 'strerror', None) or error}"
+
+
 @dataclass
 class Eyes:
     """Crops as CROP says, fits as the build BUILT did, and shows at SIZE pixels a side."""
@@ -75,10 +82,8 @@ class Eyes:
     def _open(self, one: Wanted) -> tuple[Seen, Image.Image | None]:
         try:
             data = one.read()
-        except FileNotFoundError:
-            return Seen(problem="no such file"), None
         except (OSError, ValueError) as error:
-            return Seen(problem=f"can't be read: {getattr(error, 'strerror', None) or error}"), None
+            return Seen(problem=why_not(error)), None
         sha256 = sha256_of(data)
         try:
             photo = open_photo(data)

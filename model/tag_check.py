@@ -29,6 +29,7 @@ from model.judge import Judge, Looked, open_judge
 from model.product_feed import Feed
 from model.reference import Reference, open_reference
 from model.saved import Run, read_run
+from model.seeing import CHUNK as SEEN_AT_ONCE
 from model.seeing import Eyes, Seen
 from model.verdicts import NOTHING, UNCHECKED, Bar, bar_of, verdicts
 
@@ -117,7 +118,7 @@ def _look(source: Source, eyes: Eyes, judge: Judge, reference: Reference, store:
     wanted = (item.wanted for item in shown if item.wanted is not None)
     seen = (one for chunk in eyes.see(wanted) for one in chunk)
     with tqdm(initial=done, desc="items", unit=" items", disable=None) as bar:
-        while some := list(islice(coming, 2 * 64)):
+        while some := list(islice(coming, 2 * SEEN_AT_ONCE)):
             photos = {item.number: next(seen) for item in some if item.wanted is not None}
             store.add(_looks(some, photos, judge, reference))
             bar.update(len(some))

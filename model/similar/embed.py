@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dataset import backend
 from dataset.images import sha256_of
 from model.cache import DTYPE, OutputsCache, default_folder
-from model.seeing import Eyes, Seen, Wanted
+from model.seeing import Eyes, Seen, Wanted, why_not
 from model.similar.items import Item
 from model.similar.sources import Offer
 
@@ -140,9 +140,7 @@ def _named(offer: Offer) -> Sight:
     if not item.sha256:
         try:
             item = replace(item, sha256=sha256_of(wanted.read()))
-        except FileNotFoundError:
-            return Sight(item, problem="no such file")
         except (OSError, ValueError) as error:
-            return Sight(item, problem=f"can't be read: {getattr(error, 'strerror', 0) or error}")
+            return Sight(item, problem=why_not(error))
     box = wanted.box and ",".join(f"{side:.1f}" for side in wanted.box)
     return Sight(item, f"{item.sha256} {box or wanted.zone or ''}")

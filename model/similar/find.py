@@ -11,7 +11,7 @@ from dataset.errors import BadInput
 from dataset.images import sha256_of
 from dataset.stores import open_store
 from model.embedding import Embedding
-from model.seeing import Wanted
+from model.seeing import Wanted, why_not
 from model.similar.build import EMBEDDING, refuse_other_model
 from model.similar.embed import open_looker
 from model.similar.file import IndexFile
@@ -90,7 +90,7 @@ class _Finder:
         try:
             data = path.read_bytes() if path.is_file() else None
         except (OSError, ValueError) as error:
-            return f"can't be read: {getattr(error, 'strerror', None) or error}"
+            return why_not(error)
         found = self.index.find(sha256_of(data) if data is not None else name)
         if len(found) > 1 and found[0][1].sha256 != found[1][1].sha256 and _is_start(name, found):
             return "several items have such a SHA-256; name more digits of it"

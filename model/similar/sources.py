@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +21,7 @@ from dataset.labels import Vocabulary
 from dataset.poses import PoseOptions, find_crops
 from dataset.stores import open_store
 from model.data import SPLITS
-from model.items import ADDRESS, read_below
+from model.items import photo_of, read_below, stored_photo
 from model.product_feed import FORMATS, Row, open_feed
 from model.seeing import Wanted
 from model.similar.items import Item
@@ -91,10 +90,8 @@ class CatalogueSource:
         zones = [self.vocabulary.zone_of(label) for label in labels]
         posed = find_crops(photos, zones, sessions, store, crop)
         for photo, label in zip(photos, labels, strict=True):
-            found = posed.get(photo.image_id)
-            box = found.crop.box if found else (0.0, 0.0, float(photo.width), float(photo.height))
-            read = partial(store.read, photo.store_key)
-            yield Offer(_catalogue_item(photo, label, posts), Wanted(read, None, box))
+            wanted = stored_photo(photo, posed.get(photo.image_id), store)
+            yield Offer(_catalogue_item(photo, label, posts), wanted)
 
     def _label(self, photo: Candidate) -> str:
         """What PHOTO is of: a person's word, else the one label of its hashtags, else nothing."""
@@ -187,13 +184,8 @@ class FeedSource:
         price, currency = _price(said.pop("price"), said.pop("currency"))
         name = row.id or f"row {row.number}"
         item = Item(name, "", row.image, label=label, price=price, currency=currency, **said)
-        problem = row.problem
-        if not problem and ADDRESS.match(row.image):
-            problem = "an address and no file: download it, and name its folder with --image-root"
-        if problem:
-            return Offer(item, problem=problem)
-        read = partial(read_below, self.root, row.image)
-        return Offer(item, Wanted(read, self.vocabulary.zone_of(label)))
+        wanted = photo_of(row, self.root, self.vocabulary.zone_of(label))
+        return Offer(item, problem=wanted) if isinstance(wanted, str) else Offer(item, wanted)
 
 
 def _value(row: Row, columns: Sequence[str]) -> str:
