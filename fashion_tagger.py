@@ -24,6 +24,7 @@ COMMANDS = {
     "check-tags": ("model.check_cli", "check_tags"),
     "find-similar": ("model.similar.cli", "find_similar"),
     "export-model": ("model.export_cli", "export_model"),
+    "fetch-photos": ("scraper.fetch_cli", "fetch_photos"),
     "sample-shop": ("scraper.sample_shop.cli", "sample_shop"),
 }
 

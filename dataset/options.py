@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from dataset.errors import BadInput
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -34,6 +36,48 @@ vocabulary_option: Callable[[Any], Any] = click.option(
     help="Your own labels and their words (TOML): extends the built-in ones, or replaces them"
     " with `replace = true` in its first line.",
 )
+
+
+def _contact(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    # It is sent in a header, which takes one line of plain letters.
+    if value is not None and not (value.isascii() and value.isprintable() and value.strip()):
+        raise BadInput(f"--contact {value!r}: write one mail or web address, in plain letters")
+    return value
+
+
+contact_option: Callable[[Any], Any] = click.option(
+    "--contact",
+    callback=_contact,
+    metavar="TEXT",
+    help="Your mail or web address, for site owners: it stands in the user agent.",
+)
+timeout_option: Callable[[Any], Any] = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait so long for an answer, to its last byte.",
+)
+fetched_option: Callable[[Any], Any] = click.option(
+    "--fetched",
+    type=FOLDER,
+    default=Path("fetched"),
+    show_default=True,
+    help="Where photos are kept that were fetched from addresses: what is there is not asked for"
+    " again.",
+)
+
+
+def private_option(but: str) -> Callable[[Any], Any]:
+    """--allow-private-hosts; BUT says which of them may be asked without it."""
+    return click.option(
+        "--allow-private-hosts",
+        "allow_private",
+        is_flag=True,
+        help="Also ask hosts of a private network that photos' addresses and redirects lead to;"
+        f" without it {but}.",
+    )
 
 
 def plain(options: Any) -> dict[str, Any]:

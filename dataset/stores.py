@@ -32,6 +32,8 @@ class ImageStore:
 
     root: Path
     _synced: set[Path] = field(default_factory=set, repr=False, compare=False)
+    # The option that names the place, for errors.
+    option: str = field(default="--images", compare=False, kw_only=True)
 
     def __str__(self) -> str:
         return str(self.root)
@@ -111,7 +113,7 @@ class ImageStore:
         except OSError as error:
             raise Failure(
                 f"photos can't be kept in {self}: {first_line(error)}; make room or name"
-                " another place with --images"
+                f" another place with {self.option}"
             ) from error
 
     def read(self, key: str) -> bytes:

@@ -11,7 +11,11 @@ from dataset.options import (
     FILE,
     FOLDER,
     catalogue_option,
+    contact_option,
+    fetched_option,
     images_option,
+    private_option,
+    timeout_option,
     vocabulary_option,
 )
 from model import choices
@@ -73,6 +77,10 @@ class Columns(click.ParamType):
     help="The feed's column that says what a wrong tag of the item costs (its price, or how often"
     " it is seen): mistakes are ranked by it times their probability.  [default: all cost alike]",
 )
+@fetched_option
+@private_option("none")
+@contact_option
+@timeout_option
 @catalogue_option
 @images_option
 @click.option(
@@ -93,7 +101,8 @@ class Columns(click.ParamType):
 def check_tags(run: Path | None, reviewed: Path | None, **asked: Any) -> None:
     """Find wrong tags among the items of FEED, or without one in the catalogue.
 
-    FEED is .csv, .tsv or .jsonl with an id, an image (a path below --image-root) and a tag a row.
+    FEED is .csv, .tsv or .jsonl with an id, an image (a path below --image-root, or an address: it
+    is fetched under the rules of crawl) and a tag a row.
     Photos are cropped as those were that the model learned from; those that it learned from itself
     are judged by models that did not see them. For each item: whether tag and photo agree, a
     mistake, unsure or no garment seen; what the tag should be, how probable that is, and which
@@ -120,8 +129,10 @@ def check_tags(run: Path | None, reviewed: Path | None, **asked: Any) -> None:
     vocabulary = load_vocabulary(asked["vocabulary"])
     backend.load()
     from model import tag_check
+    from model.fetching import FetchOptions
 
-    options = tag_check.CheckOptions(run=run, feed=feed, **asked)
+    network = {name: asked.pop(name) for name in FetchOptions.__dataclass_fields__}
+    options = tag_check.CheckOptions(run=run, feed=feed, fetch=FetchOptions(**network), **asked)
     _say(tag_check.check(options, vocabulary), options.out)
 
 

@@ -18,12 +18,13 @@ from dataset.labelling import give_labels
 from dataset.labels import Vocabulary
 from dataset.poses import Posed, PoseOptions, find_crops
 from dataset.stores import ImageStore, open_store
+from model.fetching import Fetcher
 from model.product_feed import Feed, Row
 from model.seeing import Wanted
 
 # As a crawl takes them.
 LARGEST = 20_000_000
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
+ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://|(data):", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FeedSource:
-    """The items of FEED, whose photos are files below ROOT."""
+    """The items of FEED, whose photos are files below ROOT, or addresses for FETCHER."""
 
     feed: Feed
     root: Path
     vocabulary: Vocabulary
+    fetcher: Fetcher
 
     @property
     def name(self) -> str:
@@ -82,23 +84,36 @@ class FeedSource:
     def _item(self, row: Row) -> Item:
         label = self.vocabulary.label_or_own(row.tag) if row.tag else ""
         known = (row.number, row.id, row.image, row.tag, label, row.cost, row.values)
-        wanted = photo_of(row, self.root, self.vocabulary.zone_of(label))
+        wanted = photo_of(row, self.root, self.vocabulary.zone_of(label), self.fetcher)
         if isinstance(wanted, str):
             return Item(*known, problem=wanted)
         return Item(*known, wanted=wanted)
 
     def read(self, image: str) -> bytes:
         """As Source."""
+        if ADDRESS.match(image):
+            return self.fetcher.read(image)
         return read_below(self.root, image)
 
 
-def photo_of(row: Row, root: Path, zone: str | None) -> Wanted | str:
-    """The photo of ROW, a file below ROOT, for a garment of ZONE; or why it has none."""
+def photo_of(
+    row: Row, root: Path, zone: str | None, fetcher: Fetcher | None = None
+) -> Wanted | str:
+    """The photo of ROW, a file below ROOT or an address for FETCHER, for a garment of ZONE.
+
+    Or why it has none.
+    """
     if row.problem:
         return row.problem
-    if ADDRESS.match(row.image):
+    address = ADDRESS.match(row.image)
+    if address is None:
+        return Wanted(partial(read_below, root, row.image), zone)
+    if address[0].lower() not in ("http://", "https://"):
+        return f"an address with {address[0]}: only http and https are fetched"
+    if fetcher is None:
         return "an address and no file: download it, and name its folder with --image-root"
-    return Wanted(partial(read_below, root, row.image), zone)
+    fetcher.announce(row.image)
+    return Wanted(partial(fetcher.read, row.image), zone)
 
 
 def read_below(root: Path, name: str) -> bytes:

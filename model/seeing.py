@@ -20,6 +20,7 @@ from dataset.poses import PoseOptions
 from dataset.quality import measure
 from dataset.render import RESIZES
 from model.data import boxed
+from model.fetching import NotFetched
 
 CHUNK = 64
 Box = tuple[float, float, float, float]
@@ -54,6 +55,8 @@ def why_not(error: OSError | ValueError) -> str:
     """Why a photo's bytes can't be had, in words."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
+    if isinstance(error, NotFetched):
+        return f"not fetched: {error}"
     return f"can't be read: {getattr(error, 'strerror', None) or error}"
 
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice, tee
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from model import check_papers
 from model.calibration import softmax
 from model.checked import Answer, Checked, Look, Store
 from model.doubts import Tagging, tagging_of
+from model.fetching import Fetcher, FetchOptions
 from model.items import CatalogueSource, FeedSource, Item, Source
 from model.judge import Judge, Looked, open_judge
 from model.product_feed import Feed
@@ -56,6 +57,7 @@ class CheckOptions:
     precision: str = "auto"
     cache: Path | None = None
     seed: int = 0
+    fetch: FetchOptions = field(default_factory=FetchOptions)
 
 
 def check(options: CheckOptions, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -67,8 +69,13 @@ def check(options: CheckOptions, vocabulary: Vocabulary) -> dict[str, Any]:
         BadInput: no run or catalogue there, or a check with other options was cut off at --out.
         Failure: the model can't be used, or there is nothing to check.
     """
+    with Fetcher(options.fetch) as fetcher:
+        return _check(options, vocabulary, fetcher)
+
+
+def _check(options: CheckOptions, vocabulary: Vocabulary, fetcher: Fetcher) -> dict[str, Any]:
     run = read_run(options.run)
-    source = _source(options, run, vocabulary)
+    source = _source(options, run, vocabulary, fetcher)
     part = _begin(options)
     store = Store(part / LOOKED)
     judge = open_judge(run, options.precision, options.cache)
@@ -86,18 +93,20 @@ def check(options: CheckOptions, vocabulary: Vocabulary) -> dict[str, Any]:
     return figures
 
 
-def _source(options: CheckOptions, run: Run, vocabulary: Vocabulary) -> Source:
+def _source(options: CheckOptions, run: Run, vocabulary: Vocabulary, fetcher: Fetcher) -> Source:
     if options.feed is None:
         return CatalogueSource(options.catalogue, options.images, vocabulary, run.crop)
     root = options.image_root or options.feed.path.parent
     if not root.is_dir():
         raise BadInput(f"--image-root {root}: no such folder")
-    return FeedSource(options.feed, root, vocabulary)
+    return FeedSource(options.feed, root, vocabulary, fetcher)
 
 
 def _begin(options: CheckOptions) -> Path:
     part = options.out.with_name(options.out.name + ".unfinished")
-    plain = {name: value for name, value in asdict(options).items() if name != "catalogue"}
+    # An address may hold a password, and how the network is used changes nothing that was seen.
+    left_out = ("catalogue", "fetch")
+    plain = {name: value for name, value in asdict(options).items() if name not in left_out}
     asked = json.loads(json.dumps(plain, default=str))
     before = part / ASKED
     if before.is_file() and json.loads(before.read_text(encoding="utf-8")) != asked:

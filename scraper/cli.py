@@ -10,7 +10,10 @@ from dataset.options import (
     FILE,
     CommaList,
     catalogue_option,
+    contact_option,
     images_option,
+    private_option,
+    timeout_option,
     vocabulary_option,
 )
 
@@ -21,13 +24,6 @@ if TYPE_CHECKING:
 
 # What --check looks for where no tag is named.
 CHECK_WORD = "polo"
-
-
-def _contact(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    # It is sent in a header, which takes one line of plain letters.
-    if value is not None and not (value.isascii() and value.isprintable() and value.strip()):
-        raise BadInput(f"--contact {value!r}: write one mail or web address, in plain letters")
-    return value
 
 
 def _settings(
@@ -157,27 +153,9 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
 @click.option(
     "--dry-run", is_flag=True, help="Take nothing: say how many posts each search would read."
 )
-@click.option(
-    "--allow-private-hosts",
-    "allow_private",
-    is_flag=True,
-    help="Also ask hosts of a private network that photos' addresses and redirects lead to; without"
-    " it only those of --site-url and --image-url.",
-)
-@click.option(
-    "--contact",
-    callback=_contact,
-    metavar="TEXT",
-    help="Your mail or web address, for site owners: it stands in the user agent.",
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=60,
-    show_default=True,
-    metavar="SECONDS",
-    help="Wait so long for an answer, to its last byte.",
-)
+@private_option("only those of --site-url and --image-url")
+@contact_option
+@timeout_option
 @click.option("-v", "--verbose", is_flag=True, help="Show every request.")
 @click.option(
     "--list",

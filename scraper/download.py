@@ -3,7 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import scrapy
 from scrapy.crawler import CrawlerProcess
@@ -14,7 +14,7 @@ from scraper.credentials import hide
 from scraper.fetching import TOO_LARGE, Refused
 from scraper.pace import Pace
 from scraper.settings import Manners, crawl_settings
-from scraper.spiders.base import Answer, Ask, HashtagSpider
+from scraper.spiders.base import Answer, Ask
 from scraper.stopping import Stop, Stopped
 
 ROBOTS, REDIRECTS = "robots.txt", "too many redirects"
@@ -25,10 +25,22 @@ Download = Callable[[Ask], Awaitable[tuple[str, Answer] | Refused]]
 Main = Callable[[Download], Awaitable[None]]
 
 
+class Asker(Protocol):
+    """For whom is asked: a spider, or somebody with addresses of his own."""
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """What must not be shown."""
+
+    @property
+    def named(self) -> Sequence[str]:
+        """Addresses that the user named himself, and that may be private."""
+
+
 def run_side_by_side(
-    jobs: Sequence[tuple[Main, HashtagSpider]], manners: Manners, pace: Pace | None = None
+    jobs: Sequence[tuple[Main, Asker]], manners: Manners, pace: Pace | None = None
 ) -> bool:
-    """Run each main of JOBS with a downloader for its spider; whether all came to their end.
+    """Run each main of JOBS with a downloader for its asker; whether all came to their end.
 
     After Ctrl-C what is being downloaded comes to its end, and the next download raises Stopped.
 
@@ -36,13 +48,13 @@ def run_side_by_side(
         Whatever a main raises.
     """
     pace = pace or Pace(Stop())
-    named = [url for _, spider in jobs for url in spider.named]
+    named = [url for _, asker in jobs for url in asker.named]
     process = CrawlerProcess(crawl_settings(manners, named))
     # Of a robots.txt that does not come it shows a traceback; what is asked next says why.
     logging.getLogger("scrapy.downloadermiddlewares.robotstxt").setLevel(logging.CRITICAL)
     ends = [Ending() for _ in jobs]
-    for (main, spider), end in zip(jobs, ends, strict=True):
-        process.crawl(_Lender, main=main, secrets=spider.secrets, end=end, pace=pace)
+    for (main, asker), end in zip(jobs, ends, strict=True):
+        process.crawl(_Lender, main=main, secrets=asker.secrets, end=end, pace=pace)
     with pace.stop.on_signals():
         process.start(install_signal_handlers=False)
     for end in ends:

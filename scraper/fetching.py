@@ -69,13 +69,13 @@ async def fetch_image(
     """
     body: bytes | Refused | None = store.arrivals.find(addresses[0])
     if body is None:
-        body = await _ask(download, addresses)
+        body = await ask_for(download, addresses)
     if isinstance(body, Refused):
         return body
     return await asyncio.to_thread(_keep, addresses[0], body, store)
 
 
-async def _ask(download: Download, addresses: Sequence[str]) -> bytes | Refused:
+async def ask_for(download: Download, addresses: Sequence[str]) -> bytes | Refused:
     """The body that the first of ADDRESSES has that is there."""
     outcome: Answer | Refused = Refused("no address")
     for address in addresses:

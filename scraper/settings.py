@@ -18,18 +18,19 @@ class Manners:
     """How a crawl behaves on the network. `contact`: whom a site's owner can turn to about it.
 
     `timeout`: seconds for one answer, to its last byte. `allow_private`: hosts of a private network
-    may be asked, and not only those that the user named.
+    may be asked, and not only those that the user named; `purpose`: what it asks for.
     """
 
     contact: str | None = None
     timeout: float = 60
     allow_private: bool = False
     verbose: bool = False
+    purpose: str = PURPOSE
 
 
-def user_agent(contact: str | None) -> str:
-    """Who we say we are, and whom to turn to."""
-    return f"{PROGRAM} ({f'{contact}; ' if contact else ''}{PURPOSE})"
+def user_agent(contact: str | None, purpose: str = PURPOSE) -> str:
+    """Who we say we are, what for, and whom to turn to."""
+    return f"{PROGRAM} ({f'{contact}; ' if contact else ''}{purpose})"
 
 
 def crawl_settings(manners: Manners, allowed: Sequence[str] = ()) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def crawl_settings(manners: Manners, allowed: Sequence[str] = ()) -> dict[str, A
         # A token must not go to whoever stands between us and the site.
         "DOWNLOAD_VERIFY_CERTIFICATES": True,
         # We say who we are, and go where robots.txt lets us.
-        "USER_AGENT": user_agent(manners.contact),
+        "USER_AGENT": user_agent(manners.contact, manners.purpose),
         "ROBOTSTXT_OBEY": True,
         # The site's own pace: starts slowly, follows its latency, never more than eight at once.
         "AUTOTHROTTLE_ENABLED": True,

@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.model import drawn
 from tests.model.drawn import draw_splits, random_trunk
+from tests.model.photo_site import serving
 
 COLOURS = {"polo": "red", "dress": "blue", "hat": "green"}
 COUNTS = {"train": 14, "validation": 6, "test": 8}
@@ -41,12 +42,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     )
     assert done.returncode == 0, done.stderr
-    write_feed(folder)
     return folder
 
 
-def write_feed(folder: Path) -> None:
-    """`feed.csv`: test photos, each eighth tagged wrongly, train photos, one wrongly, bad rows."""
+def write_feed(folder: Path, site: str) -> None:
+    """`feed.csv`: test photos, each eighth tagged wrongly, train photos, one wrongly, bad rows.
+
+    Some photos are at addresses below SITE.
+    """
     root = folder / "splits"
     Image.new("RGB", (90, 120), "white").save(root / "blank.png")
     (root / "broken.png").write_bytes(b"no photo")
@@ -64,7 +67,10 @@ def write_feed(folder: Path) -> None:
         ("gone", "gone.png", "polo", 10),
         ("folder", "test", "polo", 10),
         ("outside", "../outside.png", "polo", 10),
-        ("address", "https://shop.example/a.jpg", "polo", 10),
+        ("served", f"{site}/hat.png", "hat", 10),
+        ("served-3", f"{site}/hat.png?other", "polo", 10),
+        ("lost", f"{site}/lost.png", "polo", 10),
+        ("mail", "ftp://shop.example/a.jpg", "polo", 10),
         ("other", "test/hat/0.png", "socks", 10),
         ("=1+1", "test/hat/1.png", "<script>alert(1)</script>", 10),
     ]
@@ -81,9 +87,7 @@ def command(folder: Path, *words: str) -> list[str | Path]:
 
 
 def check(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(folder, *words), cwd=folder, capture_output=True, text=True, check=False
-    )
+    return drawn.said(folder, *map(str, command(folder, *words)[2:]))
 
 
 def rows_of(path: Path) -> dict[str, dict[str, str]]:
@@ -93,9 +97,12 @@ def rows_of(path: Path) -> dict[str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def checked(work: Path) -> Path:
-    done = check(work, "feed.csv", "--cost-column", "price")
+    hat = (work / "splits" / "test" / "hat" / "5.png").read_bytes()
+    with serving({"/hat.png": hat, "/hat.png?other": hat}) as site:
+        write_feed(work, site.url)
+        done = check(work, "feed.csv", "--cost-column", "price", "--allow-private-hosts")
     assert done.returncode == 0, done.stderr
-    assert "https" not in done.stderr
+    assert site.asked["/hat.png"] == site.asked["/lost.png"] == 1
     return work / "checked"
 
 
@@ -104,13 +111,14 @@ def test_wrong_tags_come_first_with_what_they_should_be(checked: Path) -> None:
     wrong = [f"{label}-3" for label in COLOURS]
     # A photo that the run learned from, under another tag there.
     wrong.append("train-hat")
-    assert set(list(rows)[:4]) == set(wrong)
+    wrong.append("served-3")
+    assert set(list(rows)[:5]) == set(wrong)
     for sku in wrong:
         assert rows[sku]["verdict"] in ("mistake", "unsure")
-        truth = sku.removeprefix("train-").removesuffix("-3")
+        truth = sku.removeprefix("train-").removesuffix("-3").replace("served", "hat")
         assert rows[sku]["suggested"] == truth
         assert truth in rows[sku]["nearest"]
-    right = [sku for sku in rows if "-" in sku and sku not in wrong]
+    right = [sku for sku in rows if ("-" in sku or sku == "served") and sku not in wrong]
     assert {rows[sku]["verdict"] for sku in right} <= {"agrees", "unsure"}
     assert sum(rows[sku]["verdict"] == "agrees" for sku in right) > len(right) / 2
 
@@ -141,7 +149,8 @@ def test_numbers_belong_together(checked: Path) -> None:
         ("gone", "not checked", "no such file"),
         ("folder", "not checked", "it is no file"),
         ("outside", "not checked", "outside --image-root"),
-        ("address", "not checked", "an address"),
+        ("lost", "not checked", "not fetched: HTTP 404"),
+        ("mail", "not checked", "only http and https are fetched"),
         ("other", "not checked", "the model has no label 'socks'"),
         ("=1+1", "not checked", "the model has no label"),
         ("short", "not checked", "2 cells, not 5"),

@@ -1,0 +1,70 @@
+"""`fetch-photos`: options -> one call -> exit status."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from dataset.options import (
+    CONTEXT,
+    contact_option,
+    fetched_option,
+    private_option,
+    timeout_option,
+)
+
+PURPOSE = "looks at photos of a product feed; obeys robots.txt"
+
+
+@click.command(
+    "fetch-photos",
+    context_settings=CONTEXT,
+    epilog="Example: fashion-tagger fetch-photos addresses.txt --contact shop@example.com",
+)
+@click.argument("addresses", type=click.File("r", encoding="utf-8", errors="replace"), default="-")
+@fetched_option
+@private_option("none")
+@contact_option
+@timeout_option
+@click.option("-v", "--verbose", is_flag=True, help="Show every request.")
+def fetch_photos(addresses: TextIO, fetched: Path, **chosen: Any) -> None:
+    """Fetch the photos at ADDRESSES, a file with one a line, or - for what comes in.
+
+    check-tags and find-similar do this by themselves for feeds. The rules are those of crawl:
+    robots.txt, each host's pace, limits of size, no private addresses. Prints a line of JSON for
+    each address, as it is done: "url", and "problem", empty where the photo is there.
+    """
+    from scraper.fetch import fetch
+    from scraper.settings import Manners
+
+    manners = Manners(**chosen, purpose=PURPOSE)
+    try:
+        ended = fetch(_lines(addresses), fetched, manners, _say)
+    finally:
+        _let_go_of_broken_pipe()
+    if not ended:
+        raise click.ClickException("stopped before all was fetched; the same command goes on")
+
+
+def _lines(addresses: TextIO) -> Iterator[str]:
+    # Not `for line in`: that reads ahead, and who sends addresses may wait for answers.
+    while line := addresses.readline():
+        if line.strip():
+            yield line.strip()
+
+
+def _say(url: str, problem: str) -> None:
+    sys.stdout.write(json.dumps({"url": url, "problem": problem}) + "\n")
+    sys.stdout.flush()
+
+
+def _let_go_of_broken_pipe() -> None:
+    """See that Python does not complain at its end that nobody hears it any more."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

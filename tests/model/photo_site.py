@@ -1,0 +1,54 @@
+"""A site on loopback with photos: what is asked of it, how often, and by whom."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+ROBOTS = b"User-agent: *\nDisallow: /secret\n"
+STALLS = "/stalls.jpg"
+
+
+class PhotoSite:
+    """Serves BODIES by path; what is below /secret is not for robots, and STALLS comes never."""
+
+    def __init__(self, bodies: Mapping[str, bytes]) -> None:
+        self.bodies = {"/robots.txt": ROBOTS, **bodies}
+        self.asked: Counter[str] = Counter()
+        self.agents: set[str] = set()
+        self.let_go = threading.Event()
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                site.asked[self.path] += 1
+                site.agents.add(str(self.headers["User-Agent"]))
+                if self.path == STALLS:
+                    site.let_go.wait(30)
+                body = site.bodies.get(self.path)
+                self.send_response(404 if body is None else 200)
+                self.send_header("Content-Length", str(len(body or b"")))
+                self.end_headers()
+                self.wfile.write(body or b"")
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
+@contextmanager
+def serving(bodies: Mapping[str, bytes]) -> Iterator[PhotoSite]:
+    """A PhotoSite of BODIES that answers."""
+    site = PhotoSite(bodies)
+    thread = threading.Thread(target=site.server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield site
+    finally:
+        site.let_go.set()
+        site.server.shutdown()
+        site.server.server_close()
+        thread.join()
