@@ -267,12 +267,14 @@ def _learn_from_nothing(
     data: Data, options: TrainOptions, folder: Path, watcher: Watcher
 ) -> Learned:
     """Trunk and head together: random weights, frozen, would stay random."""
-    trunk = classifier.build_trunk(options.image_size, "none")
+    taps = options.taps or (classifier.TOP,)
+    trunk = classifier.cut(classifier.build_trunk(options.image_size, "none"), taps[-1])
     for layer in trunk.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = MOMENTUM
-    head = classifier.build_head(classifier.BLOCKS[classifier.TOP], len(data.labels))
-    network = classifier.join(classifier.tapped(trunk, [classifier.TOP]), head)
+    features = classifier.tapped(trunk, taps)
+    head = classifier.build_head(int(features.output.shape[-1]), len(data.labels))
+    network = classifier.join(features, head)
     unreadable: dict[str, str] = {}
     pixels = {
         split: Pixels.readable(data.folder, data.of(split), options.image_size, unreadable)
@@ -287,5 +289,4 @@ def _learn_from_nothing(
     recipe = options.whole_recipe(options.seconds)
     progress = fit(network, feed, check, recipe, folder / "whole.npz", partial(watcher.show, WHOLE))
     examples = {split: some.examples for split, some in pixels.items()}
-    taps, stages = (classifier.TOP,), {WHOLE: progress}
-    return Learned(network, head, taps, stages, WHOLE, examples, unreadable)
+    return Learned(network, head, taps, {WHOLE: progress}, WHOLE, examples, unreadable)

@@ -22,7 +22,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     draw_splits(folder / "splits", COLOURS)
     (folder / "splits" / "test" / "dress" / "broken.png").write_bytes(b"no photo")
-    done = train(folder, "--weights", "none", "--epochs", "12", "--batch-size", "8")
+    recipe = ("--weights", "none", "--taps", "mixed4", "--epochs", "12", "--batch-size", "8")
+    done = train(folder, *recipe)
     assert done.returncode == 0, done.stderr
     assert "broken.png" in done.stderr + done.stdout
     assert "starts from nothing" in done.stdout
