@@ -32,18 +32,18 @@ def pixels(count: int = 2) -> np.ndarray:
 
 def test_a_folded_trunk_is_the_same_function(trunk: keras.Model) -> None:
     inside = pixels() / 127.5 - 1
-    exact = np.asarray(trunk.predict_on_batch(inside))
+    exact = np.asarray(trunk(inside))
     folded = classifier.folded(trunk)
     norms = [x for x in folded.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert not norms
-    assert np.asarray(folded.predict_on_batch(inside)) == pytest.approx(exact, rel=1e-3, abs=1e-4)
+    assert np.asarray(folded(inside)) == pytest.approx(exact, rel=1e-3, abs=1e-4)
 
 
 def test_taps_stand_beside_one_another_as_means_over_their_maps(trunk: keras.Model) -> None:
     taps = ["mixed8", "mixed10"]
-    found = np.asarray(classifier.tapped(trunk, taps).predict_on_batch(pixels()))
+    found = np.asarray(classifier.tapped(trunk, taps)(pixels()))
     assert found.shape == (2, 1280 + 2048)
-    top = np.asarray(trunk.predict_on_batch(pixels() / 127.5 - 1)).mean(axis=(1, 2))
+    top = np.asarray(trunk(pixels() / 127.5 - 1)).mean(axis=(1, 2))
     assert found[:, 1280:] == pytest.approx(top, rel=1e-4, abs=1e-5)
 
 
@@ -67,7 +67,7 @@ def test_a_head_levels_what_it_reads() -> None:
     mean, spread = rng.normal(size=6), np.array([1, 2, 3, 4, 5, 0.0])
     head = classifier.build_head(6, 3, mean, spread)
     level = keras.Model(head.input, head.get_layer("level").output)
-    found = np.asarray(level.predict_on_batch((mean + spread)[None].astype(np.float32)))
+    found = np.asarray(level((mean + spread)[None].astype(np.float32)))
     assert found == pytest.approx(np.array([[1, 1, 1, 1, 1, 0]]), abs=1e-3)
     assert {variable.path.split("/")[-2] for variable in head.trainable_variables} == {"labels"}
 
@@ -77,12 +77,12 @@ def test_the_finished_model_takes_photos_of_any_size_and_is_calibrated(trunk: ke
     model = classifier.finished(classifier.both_sides(network), temperature=2.0)
     for height, width in ((61, 200), (75, 75)):
         photo = np.random.default_rng(height).integers(0, 256, (1, height, width, 3), np.uint8)
-        shares = np.asarray(model.predict_on_batch(photo))
+        shares = np.asarray(model(photo))
         assert shares.sum() == pytest.approx(1, abs=1e-5)
-        mirrored = np.asarray(model.predict_on_batch(photo[:, :, ::-1]))
+        mirrored = np.asarray(model(photo[:, :, ::-1]))
         assert mirrored == pytest.approx(shares, abs=0.02)
-    assert np.asarray(model(photo)) == pytest.approx(shares, abs=1e-5)
-    logits = np.asarray(classifier.both_sides(network).predict_on_batch(photo.astype(np.float32)))
+    assert np.asarray(model.predict_on_batch(photo)) == pytest.approx(shares, abs=1e-5)
+    logits = np.asarray(classifier.both_sides(network)(photo.astype(np.float32)))
     hot = np.exp(logits / 2)
     assert shares == pytest.approx(hot / hot.sum(), abs=1e-3)
 

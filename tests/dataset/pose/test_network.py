@@ -73,7 +73,7 @@ def test_the_golden_answer_through_a_file_of_mmpose(tmp_path: Path) -> None:
     photo = np.sin(0.05 * down[..., None] + 0.03 * across[..., None] + np.arange(3))
     golden = np.load(FACTS / "golden_w32_256x192.npz")["heatmaps"].transpose(0, 2, 3, 1)
     for one in (network, folded):
-        answer = np.asarray(one.predict_on_batch(photo[None].astype(np.float32)))
+        answer = np.asarray(one(photo[None].astype(np.float32)))
         assert np.linalg.norm(answer - golden) / np.linalg.norm(golden) < 1e-4
 
 
@@ -83,19 +83,19 @@ SMALL = ARCHITECTURES["hrnet-small"]
 @pytest.mark.parametrize("size", [(64, 96), (50, 70), (33, 32)])
 def test_any_size_and_any_number_of_joints(size: tuple[int, int]) -> None:
     network = build_hrnet(SMALL, size, 5)
-    maps = network.predict_on_batch(np.zeros((2, *size, 3), np.float32))
+    maps = network(np.zeros((2, *size, 3), np.float32))
     assert maps.shape == (2, -(-size[0] // 4), -(-size[1] // 4), 5)
 
 
 def test_weights_there_and_back_half_of_them_exact_enough(tmp_path: Path) -> None:
     network, other = (build_hrnet(SMALL, (64, 64), 14) for _ in range(2))
     photo = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
-    answer = np.asarray(network.predict_on_batch(photo))
+    answer = np.asarray(network(photo))
     for half, tolerance in ((False, 0), (True, 5e-3)):
         path = tmp_path / f"{half}.weights.h5"
         save_weights(network, path, half)
         load_weights(other, path)
-        difference = np.asarray(other.predict_on_batch(photo)) - answer
+        difference = np.asarray(other(photo)) - answer
         assert np.linalg.norm(difference) <= tolerance * np.linalg.norm(answer)
     assert path.stat().st_size < 8_000_000
     assert sorted(one.name for one in tmp_path.iterdir()) == [
