@@ -9,34 +9,16 @@ import pytest
 from dataset.errors import BadInput, Failure
 from dataset.export import write_json
 from dataset.images import open_photo
-from model import classifier
 from model.data import boxed
 from model.judge import open_judge
 from model.saved import read_run
 from tests.model.exporting import LABELS, SIZE, small_network, write_photos
-
-TAPS = ("mixed0", "mixed1")
-
-
-def write_run(folder: Path, both: bool) -> Path:
-    """FOLDER with a model of random weights, put together as train-model does it."""
-    keras.utils.set_random_seed(1)
-    trunk = classifier.cut(classifier.folded(classifier.build_trunk(SIZE, "none")), TAPS[-1])
-    features = classifier.tapped(trunk, TAPS)
-    width = int(features.output.shape[-1])
-    rng = np.random.default_rng(0)
-    head = classifier.build_head(width, len(LABELS), rng.random(width), rng.random(width) + 0.1)
-    network = classifier.join(features, head)
-    whole = classifier.finished(classifier.both_sides(network) if both else network, 0.7)
-    folder.mkdir()
-    whole.save(folder / "model.keras")
-    write_json({"labels": LABELS}, folder / "labels.json")
-    return folder
+from tests.model.made_run import write_run
 
 
 @pytest.mark.parametrize("both", [True, False])
 def test_shares_and_outputs_are_the_models(tmp_path: Path, both: bool) -> None:
-    run = read_run(write_run(tmp_path / "run", both))
+    run = read_run(write_run(tmp_path / "run", LABELS, both=both))
     judge = open_judge(run, "float32", tmp_path)
     assert (judge.size, judge.labels) == (SIZE, tuple(LABELS))
     # More than a batch, the last one not full.
@@ -56,7 +38,7 @@ def _all(network: keras.Model) -> list[keras.Model]:
 
 
 def test_photos_of_all_kinds_are_fitted_in_as_the_model_does(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path / "run", False))
+    run = read_run(write_run(tmp_path / "run", LABELS))
     judge = open_judge(run, "float32", tmp_path)
     for path in write_photos(tmp_path / "photos"):
         photo = open_photo(path)
@@ -66,7 +48,7 @@ def test_photos_of_all_kinds_are_fitted_in_as_the_model_does(tmp_path: Path) -> 
 
 
 def test_half_precision_stays_near(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path / "run", True))
+    run = read_run(write_run(tmp_path / "run", LABELS, both=True))
     photos = np.random.default_rng(2).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
     exact = open_judge(run, "float32", tmp_path)
     half = open_judge(run, "bfloat16", tmp_path)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -11,15 +12,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner, Result
 from PIL import Image, ImageColor, ImageDraw
 
 from dataset.catalogue.tables import PostRow
 from dataset.images import sha256_of
+from model.similar.cli import find_similar
+from model.similar.embed import CHUNK
 from tests.dataset.filling import Filling, jpeg_of, squares_of
 from tests.model import drawn
+from tests.model.made_run import write_run
 
 COLOURS = {"polo": "red", "dress": "blue", "hat": "green"}
 COUNTS = {"train": 8, "validation": 3, "test": 3}
@@ -27,13 +33,10 @@ COUNTS = {"train": 8, "validation": 3, "test": 3}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, in `run`, of small drawn photos, which are in `splits`."""
+    """A run, in `run`, and small drawn photos in `splits`."""
     folder = tmp_path_factory.mktemp("made")
     drawn.draw_splits(folder / "splits", COLOURS, COUNTS)
-    drawn.random_trunk(folder / "trunk.weights.h5")
-    words = ("--weights", "trunk.weights.h5", "--fine-tune", "0", "--out", "run")
-    done = drawn.run(folder, *words)
-    assert done.returncode == 0, done.stderr
+    write_run(folder / "run", sorted(COLOURS), ("mixed0",))
     return folder
 
 
@@ -41,19 +44,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def work(made: Path) -> Path:
     """The same with an index of its train photos."""
     done = find(made, "--build", "--from", "splits/train", "--model", "run")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "24 items in the index, 24 of them new" in done.stdout
     return made
 
 
+def find(folder: Path, *words: str) -> Result:
+    """What find-similar with WORDS says in FOLDER; in this process, where Keras is already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        asked = ("--cache", str(folder / "cache"), *words)
+        return CliRunner().invoke(find_similar, asked, catch_exceptions=False)
+
+
 def command(folder: Path, *words: str) -> list[str | Path]:
+    """The same for a process of its own."""
     return [sys.executable, drawn.PROGRAM, "find-similar", "--cache", str(folder / "cache"), *words]
-
-
-def find(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(folder, *words), cwd=folder, capture_output=True, text=True, check=False
-    )
 
 
 def answers(folder: Path, *words: str) -> list[dict[str, Any]]:
@@ -93,7 +99,7 @@ def test_a_photo_that_is_new_is_looked_at(work: Path) -> None:
 def test_broken_and_missing_photos_fail_and_the_others_are_answered(work: Path) -> None:
     (work / "broken.jpg").write_bytes(b"no photo at all")
     done = find(work, "broken.jpg", "dress/3.png", "gone.jpg", "--top", "3")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "broken.jpg: broken: not an image" in done.stderr
     assert "gone.jpg: no such file, and no item of similar.index is called so" in done.stderr
     assert "2 of 3 queries have no answer" in done.stderr
@@ -106,7 +112,7 @@ def test_filters_of_labels_and_unknown_ones(work: Path) -> None:
     (answer,) = answers(work, "dress/3.png", "--label", "hat,polo", "--top", "16")
     assert {result["label"] for result in answer["results"]} == {"hat", "polo"}
     done = find(work, "dress/3.png", "--label", "sock")
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "has dress, hat, polo" in done.stderr
 
 
@@ -114,7 +120,7 @@ def test_the_page_holds_photos_and_escapes_names(work: Path) -> None:
     name = "x<img src=y onerror=alert(1)>.png"
     garment(work / name, "blue", 21)
     done = find(work, name, "hat/2.png", "--top", "3", "--html", "out.html")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     html = (work / "out.html").read_text(encoding="utf-8")
     assert html.count('<img src="data:image/jpeg;base64,') == 8
     assert "onerror=alert(1)&gt;" in html
@@ -128,7 +134,7 @@ def test_items_are_added_and_removed(work: Path) -> None:
     done = find(work, "--add", "more.png", "splits/test/hat/0.png", "nothing.png", *words)
     assert "26 items in the index, 2 of them new" in done.stdout
     assert "left out nothing.png: no such file" in done.stderr
-    assert done.returncode == 1
+    assert done.exit_code == 1
     again = find(work, "--add", "more.png", *words)
     assert "26 items in the index, 0 of them new" in again.stdout
     (answer,) = answers(work, "more.png", *words)
@@ -136,7 +142,7 @@ def test_items_are_added_and_removed(work: Path) -> None:
     removed = find(work, "--remove", "more.png", "hat/1.png", *words)
     assert "24 items in the index" in removed.stdout
     refused = find(work, "--remove", "hat/2.png", "hat/1.png", *words)
-    assert refused.returncode == 2
+    assert refused.exit_code == 2
     assert "nothing was removed" in refused.stderr
     (answer,) = answers(work, "hat/2.png", "--top", "30", *words)
     assert not {"more.png", "hat/1.png"} & set(ids(answer))
@@ -144,7 +150,7 @@ def test_items_are_added_and_removed(work: Path) -> None:
 
 def test_recommendations_for_all(work: Path) -> None:
     done = find(work, "--all", "--out", "r.csv", "--top", "4")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     with (work / "r.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     by_item: dict[str, list[str]] = {}
@@ -159,12 +165,12 @@ def test_recommendations_for_all(work: Path) -> None:
 def test_a_second_build_looks_at_new_photos_only_and_is_equal(made: Path) -> None:
     shutil.copytree(made / "splits" / "train", made / "growing")
     words = ("--build", "--from", "growing", "--model", "run", "--index", "g.index")
-    assert find(made, *words).returncode == 0
+    assert find(made, *words).exit_code == 0
     first = (made / "g.index").read_bytes()
     (cache,) = (made / "cache").glob("seen-*.sqlite")
     with sqlite3.connect(cache) as base:
         before = dict(base.execute("SELECT view, value FROM outputs").fetchall())
-    assert find(made, *words).returncode == 0
+    assert find(made, *words).exit_code == 0
     assert (made / "g.index").read_bytes() == first
     garment(made / "growing" / "hat" / "new.png", "orange", 27)
     assert "25 items" in find(made, *words).stdout
@@ -177,12 +183,16 @@ def test_a_second_build_looks_at_new_photos_only_and_is_equal(made: Path) -> Non
 def test_a_killed_build_keeps_what_it_saw(made: Path) -> None:
     many = made / "many" / "polo"
     many.mkdir(parents=True)
-    for number in range(700):
+    for number in range(CHUNK + 40):
         photo = Image.new("RGB", (60, 80), (number % 256, number // 256 * 90, 120))
-        photo.save(many / f"{number}.png")
-    words = ("--build", "--from", "many", "--model", "run", "--index", "m.index")
-    asked = [*command(made, *words), "--cache", str(made / "own")]
-    process = subprocess.Popen(asked, cwd=made, stderr=subprocess.DEVNULL)
+        photo.save(many / f"{number:03}.png")
+    # A photo that never comes, after those that are looked at together first.
+    last = many / f"{CHUNK + 20}.png"
+    last.unlink()
+    os.mkfifo(last)
+    own = ("--cache", str(made / "own"))
+    words = ("--build", "--from", "many", "--model", "run", "--index", "m.index", *own)
+    process = subprocess.Popen(command(made, *words), cwd=made, stderr=subprocess.DEVNULL)
 
     def seen() -> int:
         found = list((made / "own").glob("seen-*.sqlite"))
@@ -194,17 +204,18 @@ def test_a_killed_build_keeps_what_it_saw(made: Path) -> None:
             except sqlite3.OperationalError:
                 return 0
 
-    while not seen():
+    while seen() < CHUNK:
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = seen()
-    assert 0 < kept < 700
+    assert seen() == CHUNK
     assert not (made / "m.index").exists()
-    done = subprocess.run(asked, cwd=made, capture_output=True, text=True, check=False)
-    assert "700 items in the index" in done.stdout, done.stderr
-    assert seen() == 700
+    last.unlink()
+    garment(last, "red", 3)
+    done = find(made, *words)
+    assert f"{CHUNK + 40} items in the index" in done.stdout, done.stderr
+    assert seen() == CHUNK + 40
 
 
 def test_a_feed_with_bad_rows(made: Path) -> None:
@@ -225,7 +236,7 @@ def test_a_feed_with_bad_rows(made: Path) -> None:
     )
     build = ("--build", "--from", "feed.csv", "--image-root", "splits", "--model", "run")
     done = find(made, *build, "--index", "feed.index")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "4 items in the index" in done.stdout
     for name, why in {"c": "comes twice", "d": "no such file", "e": "broken", "f": "outside",
                       "g": "an address", "short": "2 cells"}.items():  # fmt: skip
@@ -240,7 +251,7 @@ def test_a_feed_with_bad_rows(made: Path) -> None:
     cheap = answers(made, "c", "--index", "feed.index", "--price-to", "10")[0]
     assert ids(cheap) == ["h"]
     page = find(made, "c", "--index", "feed.index", "--html", "feed.html")
-    assert page.returncode == 0
+    assert page.exit_code == 0
     html = (made / "feed.html").read_text(encoding="utf-8")
     assert "javascript:" not in html
     assert "<b>Three" not in html
@@ -263,7 +274,7 @@ def shop(made: Path) -> Path:
             row.price, row.currency, row.title = 10.0 * row.id, "EUR", f"Nice <i>{row.id}</i>"
     # Nobody is looked for: the run was trained on plain folders.
     done = find(folder, "--build", "--model", "../run", "--catalogue", "catalogue.sqlite")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     return folder
 
 
@@ -299,7 +310,7 @@ def test_new_photos_of_a_catalogue_are_found_and_added(shop: Path) -> None:
 
 
 def test_recommendations_of_a_catalogue_are_other_products(shop: Path) -> None:
-    assert find(shop, "--all").returncode == 0
+    assert find(shop, "--all").exit_code == 0
     with (shop / "recommendations.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows
@@ -322,17 +333,19 @@ def test_recommendations_of_a_catalogue_are_other_products(shop: Path) -> None:
 )
 def test_what_can_not_be_meant(work: Path, words: tuple[str, ...], status: int, said: str) -> None:
     done = find(work, *words)
-    assert done.returncode == status, done.stderr
+    assert done.exit_code == status, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_an_index_of_another_model_is_refused(work: Path) -> None:
     shutil.copytree(work / "run", work / "other")
-    words = ("--weights", "trunk.weights.h5", "--fine-tune", "0", "--seed", "5", "--out", "seed5")
-    assert drawn.run(work, *words).returncode == 0
+    shutil.copytree(work / "run", work / "unlike")
+    network = keras.saving.load_model(work / "run" / "model.keras", compile=False)
+    network.set_weights([1.01 * weight for weight in network.get_weights()])
+    network.save(work / "unlike" / "model.keras")
     garment(work / "unseen.png", "red", 30)
-    done = find(work, "unseen.png", "--model", "seed5")
-    assert done.returncode == 1
+    done = find(work, "unseen.png", "--model", "unlike")
+    assert done.exit_code == 1
     assert "another model" in done.stderr
-    assert find(work, "unseen.png", "--model", "other").returncode == 0
+    assert find(work, "unseen.png", "--model", "other").exit_code == 0
