@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score
 
 import fashion_tagger
 from scraper.sample_shop.server import ShopOptions, serve
+from tests.model.drawn import said
 
 SHARED = Path(fashion_tagger.__file__).parents[1] / "shared"
 CLOTHING = SHARED / "data" / "clothing" / "validation"
@@ -25,16 +26,21 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def command(folder: Path, *arguments: str) -> str:
+def crawl(folder: Path, *arguments: str) -> None:
+    """A program of its own: Scrapy runs once in a process."""
     done = subprocess.run(
-        [sys.executable, fashion_tagger.__file__, *arguments],
+        [sys.executable, fashion_tagger.__file__, "crawl", *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+
+
+def command(folder: Path, *arguments: str) -> None:
+    done = said(folder, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +48,9 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("way")
     with serve(ShopOptions(photos=CLOTHING)) as shop:
         address = ("--site-url", shop.url, "--image-url", shop.url)
-        command(folder, "crawl", "lamoda", "--tags", ",".join(LABELS), *address)
+        crawl(folder, "lamoda", "--tags", ",".join(LABELS), *address)
     command(folder, "build-dataset", "--min-per-class", "20", "--splits", "60,20,20")
-    head = ("--weights", str(TRUNK), "--fine-tune", "0", "--image-size", "160", "--cache", "cache")
+    head = ("--weights", str(TRUNK), "--fine-tune", "0", "--image-size", "128", "--cache", "cache")
     command(folder, "train-model", *head, "--out", "runs/way")
     return folder
 

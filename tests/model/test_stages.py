@@ -16,6 +16,7 @@ from tests.model.drawn import command, draw_splits, random_trunk, run
 OPTIONS = (
     *("--weights", "trunk.weights.h5", "--fine-tune", "2", "--epochs", "3", "--head-epochs", "20"),
     *("--batch-size", "8", "--precision", "float32", "--time-budget", "none", "--patience", "0"),
+    *("--taps", "mixed5"),
 )
 
 
