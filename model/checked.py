@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +16,63 @@ from model.items import Item
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
   number INTEGER PRIMARY KEY, id TEXT, image TEXT, tag TEXT, label TEXT, place INTEGER, cost REAL,
-  fields TEXT, image_id INTEGER, sha256 TEXT, problem TEXT, unseen TEXT, shares BLOB,
+  fields TEXT, image_id INTEGER, sha256 TEXT, zone TEXT, problem TEXT, unseen TEXT, shares BLOB,
   nearest TEXT, verdict TEXT, suggested TEXT, probability REAL, given REAL, margin REAL,
   expected REAL
 );
 CREATE INDEX IF NOT EXISTS by_cost ON items (expected DESC, number);
+CREATE INDEX IF NOT EXISTS by_photo ON items (sha256, zone);
 """
-READ = 5_000
+READ = 2_000
+# So many different reasons and pairs are told; a broken feed may have one a row.
+MOST = 100
 COLUMNS = (
     *("number", "id", "image", "tag", "label", "place", "cost", "fields", "image_id", "sha256"),
-    *("problem", "unseen", "shares", "nearest"),
+    *("zone", "problem", "unseen", "shares", "nearest"),
 )
-# What is not known of an item sorts last.
-RANKED = "ORDER BY expected IS NULL, expected DESC, number"
+# What is not known of an item sorts last; by this index, for sorting takes memory.
+RANKED = "ORDER BY expected DESC, number"
+JUDGED = "shares IS NOT NULL AND place IS NOT NULL AND unseen = ''"
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What was seen in a photo. `shares`: (classes,) calibrated, None: not looked at.
+
+    `unseen`: why no garment is seen.
+    """
+
+    problem: str = ""
+    unseen: str = ""
+    shares: np.ndarray | None = None
+    nearest: Sequence[dict[str, Any]] = ()
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen in an item's photo. `shares`: (classes,) calibrated, None: not looked at.
+    """What was seen in an item's photo, and what is wrong with it or its tag.
 
-    `place`: its label's in the model's labels, or None. `unseen`: why no garment is seen.
+    `place`: its label's in the model's labels, or None.
     """
 
     item: Item
     place: int | None
     sha256: str = ""
+    sight: Sight = field(default_factory=Sight)
     problem: str = ""
-    unseen: str = ""
-    shares: np.ndarray | None = None
-    nearest: Sequence[dict[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Given:
+    """Items with what is needed to judge their tags, n of each.
+
+    `shares`: (n, classes) float64; `places`: of tags, (n,) int; `costs`: (n,).
+    """
+
+    numbers: list[int]
+    shares: np.ndarray
+    places: np.ndarray
+    costs: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -127,24 +155,41 @@ class Store:
         with self._open() as base:
             base.executemany(f"INSERT INTO items ({', '.join(COLUMNS)}) VALUES ({marks})", rows)
 
-    def judged(self) -> list[int]:
-        """Numbers of the items whose tags can be judged."""
-        query = "SELECT number FROM items WHERE shares IS NOT NULL AND place IS NOT NULL"
+    def seen_before(self, sha256: str, zone: str | None) -> Sight | None:
+        """What was seen in the photo SHA256 for garments of ZONE."""
+        query = (
+            "SELECT problem, unseen, shares, nearest FROM items WHERE sha256 = ? AND zone IS ?"
+            " LIMIT 1"
+        )
         with self._open() as base:
-            return [row[0] for row in base.execute(f"{query} AND unseen = '' ORDER BY number")]
+            row = base.execute(query, (sha256, zone)).fetchone()
+        if row is None:
+            return None
+        shares = None if row["shares"] is None else np.frombuffer(row["shares"], np.float32)
+        # What else is wrong with an item is of its tag.
+        problem = row["problem"] if shares is None else ""
+        return Sight(problem, row["unseen"], shares, json.loads(row["nearest"]))
 
-    def shares(self, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of NUMBERS, ascending: shares (n, classes), places of tags (n,) int, and costs (n,)."""
-        rows = []
+    def judged(self) -> int:
+        """How many items have tags that can be judged."""
         with self._open() as base:
-            for start in range(0, len(numbers), 500):
-                some = numbers[start : start + 500]
-                marks = ",".join("?" * len(some))
-                query = f"SELECT shares, place, cost FROM items WHERE number IN ({marks})"
-                rows += base.execute(f"{query} ORDER BY number", some).fetchall()
-        shares = np.stack([np.frombuffer(row[0], np.float32) for row in rows])
-        places = np.array([row[1] for row in rows], np.int64)
-        return shares.astype(np.float64), places, np.array([row[2] for row in rows])
+            query = f"SELECT count(*) FROM items WHERE {JUDGED}"
+            return int(base.execute(query).fetchone()[0])
+
+    def shares(self) -> Iterator[Given]:
+        """The items that can be judged, in their order, READ at a time; they may be answered."""
+        query = (
+            f"SELECT number, shares, place, cost FROM items WHERE {JUDGED} AND number > ?"
+            " ORDER BY number LIMIT ?"
+        )
+        last = 0
+        while True:
+            with self._open() as base:
+                rows = base.execute(query, (last, READ)).fetchall()
+            if not rows:
+                return
+            yield _given(rows)
+            last = rows[-1]["number"]
 
     def answer(self, answers: Sequence[Answer]) -> None:
         """Keep ANSWERS beside their items."""
@@ -183,8 +228,8 @@ class Store:
                 yield _checked(row)
 
     def counts(self, column: str) -> dict[str, int]:
-        """How many items there are of each value of COLUMN, the commonest first."""
-        query = f"SELECT {column}, count(*) FROM items GROUP BY 1 ORDER BY 2 DESC, 1"
+        """How many items there are of each value of COLUMN, the MOST commonest first."""
+        query = f"SELECT {column}, count(*) FROM items GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {MOST}"
         with self._open() as base:
             return {row[0]: row[1] for row in base.execute(query)}
 
@@ -192,19 +237,29 @@ class Store:
         """Tag, suggestion, and how many mistakes are of these, the most first."""
         query = (
             "SELECT label, suggested, count(*) FROM items WHERE verdict = 'mistake'"
-            " GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"
+            f" GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT {MOST}"
         )
         with self._open() as base:
             return [(row[0], row[1], row[2]) for row in base.execute(query)]
 
 
+def _given(rows: Sequence[sqlite3.Row]) -> Given:
+    return Given(
+        [row["number"] for row in rows],
+        np.stack([np.frombuffer(row["shares"], np.float32) for row in rows]).astype(np.float64),
+        np.array([row["place"] for row in rows], np.int64),
+        np.array([row["cost"] for row in rows], np.float64),
+    )
+
+
 def _row(look: Look) -> tuple[Any, ...]:
-    item = look.item
-    shares = None if look.shares is None else look.shares.astype(np.float32).tobytes()
+    item, sight = look.item, look.sight
+    shares = None if sight.shares is None else sight.shares.astype(np.float32).tobytes()
     fields = json.dumps(item.fields, ensure_ascii=False, default=str)
     known = (item.number, item.id, item.image, item.tag, item.label, look.place, item.cost)
-    near = json.dumps(list(look.nearest), ensure_ascii=False)
-    seen = (look.sha256, look.problem, look.unseen, shares, near)
+    near = json.dumps(list(sight.nearest), ensure_ascii=False)
+    zone = item.wanted.zone if item.wanted else None
+    seen = (look.sha256, zone, look.problem or sight.problem, sight.unseen, shares, near)
     return tuple(map(_storable, (*known, fields, item.image_id, *seen)))
 
 

@@ -1,9 +1,10 @@
 """Photos as a run's model sees them: cropped and fitted as those were that it learned from."""
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any
@@ -42,13 +43,35 @@ class Wanted:
 class Seen:
     """A photo as the model sees it. `pixels`: (size, size, 3) uint8, None where `problem` says why.
 
-    `blank`: why it shows nothing that could be judged, or empty.
+    `blank`: why it shows nothing that could be judged, or empty. `again`: it was shown before, its
+    crop the same, and is not a second time.
     """
 
     sha256: str = ""
     pixels: np.ndarray | None = None
     blank: str = ""
     problem: str = ""
+    again: bool = False
+
+
+class Shown:
+    """Which photos were shown, the last MOST of them, and for garments of which zone."""
+
+    MOST = 100_000
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str | None, Box | None], None] = OrderedDict()
+
+    def again(self, sha256: str, one: Wanted) -> bool:
+        """Whether the photo of ONE, whose bytes have SHA256, was shown before; now it is."""
+        key = (sha256, one.zone, one.box)
+        if key in self._known:
+            self._known.move_to_end(key)
+            return True
+        self._known[key] = None
+        if len(self._known) > self.MOST:
+            self._known.popitem(last=False)
+        return False
 
 
 def why_not(error: OSError | ValueError) -> str:
@@ -69,30 +92,36 @@ class Eyes:
     size: int
     gates: Gates = field(default_factory=load_gates)
 
-    def see(self, wanted: Iterable[Wanted]) -> Iterator[list[Seen]]:
-        """Each of WANTED, CHUNK at a time; the next are read while one chunk is in use."""
+    def see(self, wanted: Iterable[Wanted], shown: Shown | None = None) -> Iterator[list[Seen]]:
+        """Each of WANTED, CHUNK at a time; the next are read while one chunk is in use.
+
+        Those that SHOWN has are only told to be that.
+        """
         todo = iter(wanted)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             batch = list(islice(todo, CHUNK))
-            coming = [pool.submit(self._open, one) for one in batch]
+            coming = [pool.submit(_read, one) for one in batch]
             while batch:
-                opened = [one.result() for one in coming]
+                came = [one.result() for one in coming]
                 after = list(islice(todo, CHUNK))
-                coming = [pool.submit(self._open, one) for one in after]
-                yield self._shown(batch, opened, pool)
+                coming = [pool.submit(_read, one) for one in after]
+                if shown is not None:
+                    came = [
+                        _unless_again(one, *pair, shown)
+                        for one, pair in zip(batch, came, strict=True)
+                    ]
+                yield self._shown(batch, list(pool.map(self._open, came)), pool)
                 batch = after
 
-    def _open(self, one: Wanted) -> tuple[Seen, Image.Image | None]:
-        try:
-            data = one.read()
-        except (OSError, ValueError) as error:
-            return Seen(problem=why_not(error)), None
-        sha256 = sha256_of(data)
+    def _open(self, came: tuple[Seen, bytes | None]) -> tuple[Seen, Image.Image | None]:
+        seen, data = came
+        if data is None:
+            return seen, None
         try:
             photo = open_photo(data)
         except Unreadable as error:
-            return Seen(sha256, problem=f"broken: {error}"), None
-        return Seen(sha256, blank=self._blank(photo, len(data))), photo
+            return Seen(seen.sha256, problem=f"broken: {error}"), None
+        return Seen(seen.sha256, blank=self._blank(photo, len(data))), photo
 
     def _blank(self, photo: Image.Image, size: int) -> str:
         """Why PHOTO is no photo of a garment, whatever the model says; as builds leave it out."""
@@ -110,8 +139,7 @@ class Eyes:
         shape = partial(_fitted, built=self.built, size=self.size)
         shown = pool.map(shape, [photo for _, photo in opened], boxes)
         return [
-            Seen(seen.sha256, pixels, seen.blank, seen.problem)
-            for (seen, _), pixels in zip(opened, shown, strict=True)
+            replace(seen, pixels=pixels) for (seen, _), pixels in zip(opened, shown, strict=True)
         ]
 
     def _boxes(
@@ -143,6 +171,22 @@ class Eyes:
         from dataset.pose.loading import load_estimator
 
         return load_estimator(self._model)
+
+
+def _read(one: Wanted) -> tuple[Seen, bytes | None]:
+    try:
+        data = one.read()
+    except (OSError, ValueError) as error:
+        return Seen(problem=why_not(error)), None
+    return Seen(sha256_of(data)), data
+
+
+def _unless_again(
+    one: Wanted, seen: Seen, data: bytes | None, shown: Shown
+) -> tuple[Seen, bytes | None]:
+    if data is None or not shown.again(seen.sha256, one):
+        return seen, data
+    return replace(seen, again=True), None
 
 
 def _fitted(

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice, tee
 from pathlib import Path
@@ -22,7 +22,7 @@ from dataset.labels import Vocabulary
 from dataset.states import make_folder
 from model import check_papers
 from model.calibration import softmax
-from model.checked import Answer, Checked, Look, Store
+from model.checked import Answer, Checked, Look, Sight, Store
 from model.doubts import Tagging, tagging_of
 from model.fetching import Fetcher, FetchOptions
 from model.items import CatalogueSource, FeedSource, Item, Source
@@ -31,13 +31,12 @@ from model.product_feed import Feed
 from model.reference import Reference, open_reference
 from model.saved import Run, read_run
 from model.seeing import CHUNK as SEEN_AT_ONCE
-from model.seeing import Eyes, Seen
+from model.seeing import Eyes, Seen, Shown
 from model.verdicts import NOTHING, UNCHECKED, Bar, bar_of, verdicts
 
 ASKED, LOOKED = "options.json", "looked.sqlite"
 # How tags go wrong is learned from so many items at most, drawn at random.
 SAMPLE = 20_000
-CHUNK = 2_000
 NEAREST = 3
 LOOKS_LIKE_NOTHING = "unlike all photos that the model learned from"
 
@@ -125,11 +124,12 @@ def _look(source: Source, eyes: Eyes, judge: Judge, reference: Reference, store:
     coming, shown = tee(_from(source, store, done))
     # `see` draws a chunk ahead of what is kept: the second iterator gives the items again.
     wanted = (item.wanted for item in shown if item.wanted is not None)
-    seen = (one for chunk in eyes.see(wanted) for one in chunk)
+    seen = (one for chunk in eyes.see(wanted, Shown()) for one in chunk)
     with tqdm(initial=done, desc="items", unit=" items", disable=None) as bar:
         while some := list(islice(coming, 2 * SEEN_AT_ONCE)):
             photos = {item.number: next(seen) for item in some if item.wanted is not None}
-            store.add(_looks(some, photos, judge, reference))
+            sights = _sights(some, photos, judge, reference, store)
+            store.add([_look_at(item, photos, sights, judge.labels) for item in some])
             bar.update(len(some))
     if not store.last():
         raise Failure(f"{source.name} has no items to check")
@@ -148,34 +148,48 @@ def _from(source: Source, store: Store, done: int) -> Iterator[Item]:
     return items
 
 
-def _looks(
-    items: Sequence[Item], photos: dict[int, Seen], judge: Judge, reference: Reference
-) -> list[Look]:
-    pixels = [one.pixels for one in photos.values() if one.pixels is not None]
-    numbers = [number for number, one in photos.items() if one.pixels is not None]
-    looked = judge.look(np.stack(pixels)) if pixels else None
-    places = {number: place for place, number in enumerate(numbers)}
-    near: list[list[Any]] = []
-    if looked is not None:
-        near = reference.nearest(
-            looked.outputs, [photos[number].sha256 for number in numbers], NEAREST
-        )
-    found = []
-    for item in items:
-        place = _place(item, judge.labels)
-        seen = photos.get(item.number, Seen(problem=item.problem))
-        if item.number not in places or looked is None:
-            found.append(Look(item, place, seen.sha256, seen.problem))
-            continue
-        mine = places[item.number]
-        shares = _shares(seen, looked, mine, reference)
-        nothing = seen.blank
-        if not nothing and near[mine] and near[mine][0].likeness < reference.least:
-            nothing = LOOKS_LIKE_NOTHING
-        problem = "" if place is not None else f"the model has no label {item.label!r}"
-        beside = [_plain(one) for one in near[mine]]
-        found.append(Look(item, place, seen.sha256, problem, nothing, shares, beside))
-    return found
+def _sights(
+    items: Sequence[Item],
+    photos: Mapping[int, Seen],
+    judge: Judge,
+    reference: Reference,
+    store: Store,
+) -> dict[int, Sight]:
+    """What is seen in PHOTOS, by the numbers of their ITEMS; those shown before are in STORE."""
+    pixels = {n: one.pixels for n, one in photos.items() if one.pixels is not None}
+    numbers = list(pixels)
+    sights = {n: Sight(one.problem) for n, one in photos.items() if one.problem}
+    if numbers:
+        looked = judge.look(np.stack(list(pixels.values())))
+        digests = [photos[number].sha256 for number in numbers]
+        near = reference.nearest(looked.outputs, digests, NEAREST)
+        for place, number in enumerate(numbers):
+            shares = _shares(photos[number], looked, place, reference)
+            nothing = photos[number].blank
+            if not nothing and near[place] and near[place][0].likeness < reference.least:
+                nothing = LOOKS_LIKE_NOTHING
+            sights[number] = Sight("", nothing, shares, [_plain(one) for one in near[place]])
+    zones = {item.number: item.wanted.zone for item in items if item.wanted}
+    fresh = {(photos[n].sha256, zones[n]): sight for n, sight in sights.items()}
+    for number, one in photos.items():
+        if one.again:
+            key = (one.sha256, zones[number])
+            known = fresh.get(key) or store.seen_before(*key)
+            assert known is not None, "a photo is shown again before it was kept"
+            fresh[key] = sights[number] = known
+    return sights
+
+
+def _look_at(
+    item: Item, photos: Mapping[int, Seen], sights: Mapping[int, Sight], labels: Sequence[str]
+) -> Look:
+    place = _place(item, labels)
+    if item.number not in photos:
+        return Look(item, place, problem=item.problem)
+    sight = sights[item.number]
+    unknown = "" if place is not None else f"the model has no label {item.label!r}"
+    problem = "" if sight.problem else unknown
+    return Look(item, place, photos[item.number].sha256, sight, problem)
 
 
 def _plain(near: Any) -> dict[str, Any]:
@@ -202,25 +216,19 @@ def settle(store: Store, labels: Sequence[str], seed: int) -> tuple[Tagging, Bar
     Raises:
         Failure: not one tag can be judged.
     """
-    numbers = store.judged()
+    count = store.judged()
     store.unanswered(UNCHECKED, "shares IS NULL OR place IS NULL")
     store.unanswered(NOTHING, "unseen != ''")
-    if not numbers:
+    if not count:
         raise Failure(
             "not one tag can be judged: "
             + ", ".join(f"{count} {why}" for why, count in store.counts("problem").items())[:300]
         )
-    drawn = numbers
-    if len(numbers) > SAMPLE:
-        rng = np.random.default_rng(seed)
-        drawn = sorted(rng.choice(numbers, SAMPLE, replace=False).tolist())
-    shares, places, _ = store.shares(drawn)
+    shares, places = _drawn(store, count, seed)
     tagging = tagging_of(shares, places)
     bar = bar_of(tagging, shares, places)
-    for start in range(0, len(numbers), CHUNK):
-        some = numbers[start : start + CHUNK]
-        shares, places, costs = store.shares(some)
-        said = verdicts(tagging, bar, shares, places)
+    for some in store.shares():
+        said = verdicts(tagging, bar, some.shares, some.places)
         store.answer(
             [
                 Answer(
@@ -230,12 +238,26 @@ def settle(store: Store, labels: Sequence[str], seed: int) -> tuple[Tagging, Bar
                     float(said.probability[i]),
                     float(said.given[i]),
                     float(said.margin[i]),
-                    float(said.wrong[i] * costs[i]),
+                    float(said.wrong[i] * some.costs[i]),
                 )
-                for i, number in enumerate(some)
+                for i, number in enumerate(some.numbers)
             ]
         )
     return tagging, bar
+
+
+def _drawn(store: Store, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shares and tags' places of SAMPLE of the COUNT items of STORE; of all where these are few."""
+    rng = np.random.default_rng(seed)
+    drawn = np.sort(rng.choice(count, min(count, SAMPLE), replace=False))
+    shares, places, start = [], [], 0
+    for some in store.shares():
+        end = start + len(some.numbers)
+        mine = drawn[np.searchsorted(drawn, start) : np.searchsorted(drawn, end)] - start
+        shares.append(some.shares[mine])
+        places.append(some.places[mine])
+        start = end
+    return np.concatenate(shares), np.concatenate(places)
 
 
 def _figures(
@@ -258,10 +280,10 @@ def _figures(
 def _remember(store: Store, catalogue: str, judge: Judge) -> None:
     """Let the catalogue's judgements be those of this check."""
     sessions = open_catalogue(catalogue, must_exist=True)
+    answered = (_judgement(one, judge.key) for one in store.in_order() if one.image_id is not None)
     with sessions.begin() as session:
         session.execute(sa.delete(Judgement))
-        answered = (one for one in store.in_order() if one.image_id is not None)
-        for some in in_parts([_judgement(one, judge.key) for one in answered]):
+        for some in in_parts(answered):
             session.execute(sa.insert(Judgement), some)
 
 

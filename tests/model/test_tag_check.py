@@ -67,6 +67,7 @@ def write_feed(folder: Path, site: str) -> None:
         ("gone", "gone.png", "polo", 10),
         ("folder", "test", "polo", 10),
         ("outside", "../outside.png", "polo", 10),
+        ("twin", "test/polo/0.png", "polo", 10),
         ("served", f"{site}/hat.png", "hat", 10),
         ("served-3", f"{site}/hat.png?other", "polo", 10),
         ("lost", f"{site}/lost.png", "polo", 10),
@@ -128,6 +129,13 @@ def test_the_columns_of_the_feed_stay(checked: Path) -> None:
         header = next(csv.reader(file))
     assert header[:6] == ["sku", "image", "category", "price", "rank", "check_rank"]
     assert rows_of(checked / "checked.csv")["polo-0"]["rank"] == "kept"
+
+
+def test_a_photo_of_two_items_is_judged_once_and_for_each(work: Path, checked: Path) -> None:
+    rows = rows_of(checked / "checked.csv")
+    numbers = ("verdict", "suggested", "probability", "tag_probability", "nearest")
+    assert [rows["twin"][name] for name in numbers] == [rows["polo-0"][name] for name in numbers]
+    assert rows["served"]["nearest"] == rows["served-3"]["nearest"] != ""
 
 
 def test_numbers_belong_together(checked: Path) -> None:
