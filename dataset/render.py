@@ -9,6 +9,7 @@ import PIL
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
+from dataset.crop import Box
 from dataset.duplicates.fingerprint import LOOK, Fingerprint, fingerprint
 from dataset.duplicates.nearest import in_threads
 from dataset.export import MANIFEST, Rendered
@@ -78,13 +79,18 @@ def render(
     yield from in_threads(make, list(photos))
 
 
+def cut_out(photo: Image.Image, box: Box | None, size: int, resize: str) -> Image.Image:
+    """BOX of PHOTO, in its pixels, or all of it, as a build has it: SIZE x SIZE pixels."""
+    if box is not None:
+        left, top, right, bottom = box
+        photo = photo.crop((round(left), round(top), round(right), round(bottom)))
+    return RESIZES[resize](photo, size)
+
+
 def _encode(photo: bytes, posed: Posed | None, size: int, resize: str) -> bytes:
-    image = open_photo(photo)
-    if posed is not None:
-        left, top, right, bottom = posed.crop.box
-        image = image.crop((round(left), round(top), round(right), round(bottom)))
     out = io.BytesIO()
-    RESIZES[resize](image, size).save(out, "JPEG", quality=JPEG_QUALITY)
+    image = cut_out(open_photo(photo), posed.crop.box if posed else None, size, resize)
+    image.save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue()
 
 

@@ -13,18 +13,17 @@ import numpy as np
 from PIL import Image
 
 from dataset.candidates import Candidate
-from dataset.crop import WHOLE, choose_crop
+from dataset.crop import WHOLE, Box, choose_crop
 from dataset.gates import Gates, load_gates
 from dataset.images import Unreadable, open_photo, sha256_of
 from dataset.pose.models import PoseModel, find_model
 from dataset.poses import PoseOptions
 from dataset.quality import measure
-from dataset.render import RESIZES
+from dataset.render import cut_out
 from model.data import boxed
 from model.fetching import NotFetched
 
 CHUNK = 64
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -195,9 +194,7 @@ def _fitted(
     """PHOTO's BOX as the network sees it, (size, size, 3) uint8."""
     if photo is None:
         return None
-    if box is not None:
-        left, top, right, bottom = (round(side) for side in box)
-        photo = photo.crop((left, top, right, bottom))
     if built:
-        photo = RESIZES[built.get("resize", "letterbox")](photo, int(built.get("size", size)))
+        resize, side = built.get("resize", "letterbox"), int(built.get("size", size))
+        photo = cut_out(photo, box, side, resize)
     return boxed(photo, size)

@@ -1,5 +1,6 @@
 """Catalogues of both kinds for tests that ask for a `backend`."""
 
+import functools
 import os
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,16 @@ from tests.catalogues import URL_FILE
 
 # An address of a server where a test may make databases; .ci/run starts one.
 SERVER = "FASHION_TAGGER_TEST_POSTGRES"
+
+
+@pytest.fixture(scope="module")
+def one_estimator() -> Iterator[None]:
+    """A pose network is put together once for a file of tests, as for a command."""
+    from dataset.pose import loading
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load_estimator", functools.cache(loading.load_estimator))
+        yield
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -55,6 +55,14 @@ def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
     help="Share of products found under two hashtags.",
 )
 @click.option(
+    "--wrong-tagged",
+    type=float,
+    default=0.0,
+    show_default=True,
+    callback=_share,
+    help="Share of products found under another hashtag than their own, for check-tags to find.",
+)
+@click.option(
     "--generation",
     help="Which of the site's page designs, or which of its refusals; a wrong name lists them."
     "  [default: today's]",

@@ -42,6 +42,7 @@ class ShopOptions:
     per_label: int = 150
     duplicates: float = 0.1
     double_tagged: float = 0.05
+    wrong_tagged: float = 0.0
     generation: str | None = None
     faults: tuple[str, ...] = ()
     key_points: Path | None = None
@@ -252,6 +253,7 @@ def _stock(options: ShopOptions) -> Stock:
         seed=options.seed,
         duplicates=options.duplicates,
         double_tagged=options.double_tagged,
+        wrong_tagged=options.wrong_tagged,
         skipped=skipped,
     )
 

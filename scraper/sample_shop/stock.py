@@ -105,15 +105,17 @@ def make_stock(
     seed: int = 0,
     duplicates: float = 0.1,
     double_tagged: float = 0.05,
+    wrong_tagged: float = 0.0,
     skipped: Sequence[str] = (),
 ) -> Stock:
     """Products of PLANS, and more that show some of them again.
 
     DUPLICATES is how many of the latter there are for each product of a label, DOUBLE_TAGGED the
-    share of all products that stand under a second label as well. The same arguments make the same
-    stock.
+    share of all products that stand under a second label as well, WRONG_TAGGED of those that stand
+    under another one than their own. The same arguments make the same stock.
     """
     rng = random.Random(seed)
+    plans = list(_tag_wrongly(plans, wrong_tagged, rng))
     copies = list(_copies(plans, duplicates, rng))
     order = [*plans, *copies]
     rng.shuffle(order)
@@ -234,6 +236,15 @@ def _russian(label: str, vocabulary: Vocabulary) -> str:
     words = known.words if known else ()
     russian = (word for word in words if any("а" <= letter <= "я" for letter in word.lower()))
     return next(russian, label).capitalize()
+
+
+def _tag_wrongly(plans: Sequence[Plan], share: float, rng: random.Random) -> Iterator[Plan]:
+    labels = sorted({plan.label for plan in plans})
+    chosen = set(rng.sample(range(len(plans)), round(share * len(plans))))
+    for number, plan in enumerate(plans):
+        others = [label for label in labels if label != plan.label]
+        wrong = number in chosen and others
+        yield replace(plan, label=rng.choice(others)) if wrong else plan
 
 
 def _tag_twice(items: Sequence[Item], share: float, rng: random.Random) -> Iterator[Item]:

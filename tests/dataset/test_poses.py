@@ -1,7 +1,5 @@
 """Crops in a build: found once, kept, and cut out."""
 
-import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +17,13 @@ from dataset.cli import build_dataset
 from dataset.crop import BY_PERSON
 from dataset.errors import BadInput
 from dataset.labels import load_vocabulary
-from dataset.pose import loading
 from dataset.poses import PoseOptions
 from scraper.sample_shop.drawing import draw_product
 from tests.dataset.filling import Filling, photo_bytes
 
 PEOPLE = 6
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_estimator() -> Iterator[None]:
-    """The network is put together once: a command that looks for people does it once, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "load_estimator", functools.cache(loading.load_estimator))
-        yield
+pytestmark = pytest.mark.usefixtures("one_estimator")
 
 
 @pytest.fixture

@@ -4,10 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
+from PIL import Image
 
+from dataset.build import BuildOptions, build
+from dataset.images import sha256_of
+from dataset.labels import load_vocabulary
 from dataset.poses import PoseOptions
+from model.data import boxed
 from model.seeing import CHUNK, Eyes, Shown, Wanted
-from tests.dataset.filling import photo_bytes
+from scraper.sample_shop.drawing import draw_product
+from tests.dataset.filling import Filling, photo_bytes
 
 EYES = Eyes(PoseOptions(pose="none"), {}, 75)
 
@@ -41,3 +48,34 @@ def test_without_a_memory_each_is_shown() -> None:
 def test_what_can_not_be_read_says_why(tmp_path: Path) -> None:
     ((seen,),) = EYES.see([Wanted((tmp_path / "gone.jpg").read_bytes)], Shown())
     assert (seen.problem, seen.pixels, seen.again) == ("no such file", None, False)
+
+
+@pytest.mark.usefixtures("one_estimator")
+def test_a_photo_of_a_feed_is_cropped_and_fitted_as_a_build_wrote_it(tmp_path: Path) -> None:
+    filling, drawn = Filling(tmp_path), {}
+    for seed in range(4):
+        path = tmp_path / f"{seed}.png"
+        draw_product("jeans", seed).photo.save(path)
+        filling.image(path.read_bytes(), filling.post(str(seed), "jeans"))
+        drawn[sha256_of(path.read_bytes())] = path
+    for crop in ("person", "zone"):
+        options = BuildOptions(
+            filling.catalogue,
+            filling.folder / "images",
+            tmp_path / crop,
+            min_per_class=1,
+            size=160,
+            resize="stretch",
+            pose=PoseOptions(crop=crop),
+        )
+        built = build(options, load_vocabulary())
+        assert {item.posed and item.posed.crop.outcome for item in built.items} != {"whole"}
+        eyes = Eyes(PoseOptions(crop=crop), {"size": 160, "resize": "stretch"}, 75)
+        zone = load_vocabulary().zone_of("jeans")
+        for item in built.items:
+            path = drawn[item.labelled.photo.sha256]
+            ((seen,),) = eyes.see([Wanted(path.read_bytes, zone)])
+            written = boxed(Image.open(tmp_path / crop / item.path).convert("RGB"), 75)
+            assert seen.pixels is not None
+            # What JPEG makes of it; another crop differs by tens.
+            assert np.abs(seen.pixels.astype(int) - written).mean() < 2

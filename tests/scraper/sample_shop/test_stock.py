@@ -79,6 +79,16 @@ def test_a_share_stands_under_two_hashtags() -> None:
     }
 
 
+def test_some_products_stand_under_a_wrong_label_alone() -> None:
+    both = [*plans(20), *plans(20, "dress")]
+    right = make_stock(both, WORDS, duplicates=0, double_tagged=0)
+    stock = make_stock(both, WORDS, duplicates=0, double_tagged=0, wrong_tagged=0.25)
+    own = {item.photos[0].origin: item.labels for item in right.items}
+    wrong = [item for item in stock.items if item.labels != own[item.photos[0].origin]]
+    assert len(wrong) == round(0.25 * len(own))
+    assert all(len(item.labels) == 1 for item in stock.items)
+
+
 def test_one_label_has_no_second() -> None:
     stock = make_stock(plans(20), WORDS, double_tagged=1.0)
     assert all(item.labels == ("polo",) for item in stock.items)
