@@ -46,6 +46,11 @@ class PoseOptions:
         """Whether photos are cropped at all."""
         return self.pose != "none" and self.crop != "none"
 
+    @property
+    def by_zone(self) -> bool:
+        """Whether what is kept of a photo depends on what it is tagged as."""
+        return self.wanted and self.crop == "zone"
+
 
 @dataclass(frozen=True)
 class Posed:
@@ -86,7 +91,7 @@ def find_crops(
     for photo, zone in zip(photos, zones, strict=True):
         if photo.image_id in known:
             points = known[photo.image_id]
-            asked = zone if options.crop == "zone" else None
+            asked = zone if options.by_zone else None
             size = photo.width, photo.height
             crop = choose_crop(points, model.joints.names, size, model.gate, asked)
             if not kept_whole.isdisjoint(photo.copies):

@@ -63,11 +63,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FeedSource:
-    """The items of FEED, whose photos are files below ROOT, or addresses for FETCHER."""
+    """The items of FEED, whose photos are files below ROOT, or addresses for FETCHER.
+
+    They are cropped as CROP says, and told apart by zones where that matters.
+    """
 
     feed: Feed
     root: Path
     vocabulary: Vocabulary
+    crop: PoseOptions
     fetcher: Fetcher
 
     @property
@@ -84,7 +88,8 @@ class FeedSource:
     def _item(self, row: Row) -> Item:
         label = self.vocabulary.label_or_own(row.tag) if row.tag else ""
         known = (row.number, row.id, row.image, row.tag, label, row.cost, row.values)
-        wanted = photo_of(row, self.root, self.vocabulary.zone_of(label), self.fetcher)
+        zone = self.vocabulary.zone_of(label) if self.crop.by_zone else None
+        wanted = photo_of(row, self.root, zone, self.fetcher)
         if isinstance(wanted, str):
             return Item(*known, problem=wanted)
         return Item(*known, wanted=wanted)

@@ -154,7 +154,7 @@ class Eyes:
         for place, points in zip(places, found, strict=True):
             photo, zone = photos[place], batch[place].zone
             assert photo is not None
-            asked = zone if self.crop.crop == "zone" else None
+            asked = zone if self.crop.by_zone else None
             crop = choose_crop(
                 points, self._model.joints.names, photo.size, self._model.gate, asked
             )
