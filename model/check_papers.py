@@ -3,7 +3,7 @@
 import csv
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from dataset.export import write_json
 from dataset.images import Unreadable
 from model.checked import Checked, Store
 from model.items import FeedSource, Source
-from model.product_feed import FORMATS, Feed
+from model.product_feed import FORMATS, LINE, MORE, Feed
 from model.verdicts import AGREES, MISTAKE, NOTHING, UNCHECKED, UNSURE
 
 CHECKED, CORRECTED, SAMPLE, PAGE, FIGURES = (
@@ -52,7 +52,7 @@ def write(
     _write_rows(folder / CHECKED, [*header, *_named(header)], _ranked(store, header))
     if feed is not None:
         corrected = folder / f"{CORRECTED}{feed.path.suffix.lower()}"
-        _write_corrected(corrected, feed, store)
+        _write_corrected(corrected, feed, store, figures["labels"])
     _write_sample(folder / SAMPLE, store, seed)
     write_json(figures, folder / FIGURES)
     (folder / PAGE).write_text(
@@ -93,25 +93,30 @@ def _write_rows(
         writer.writerows(rows)
 
 
-def _write_corrected(path: Path, feed: Feed, store: Store) -> None:
-    """The feed as it was, but that a mistake's tag is the suggested one."""
+def _write_corrected(path: Path, feed: Feed, store: Store, labels: Sequence[str]) -> None:
+    """The feed as it was, but that a mistake's tag is the suggested one, as the feed writes it."""
     column = feed.columns.tag
+    spelt = {labels[place]: tag for place, tag in store.spellings(AGREES).items()}
 
     def corrected(one: Checked) -> dict[str, Any]:
-        if one.verdict != MISTAKE:
+        if one.verdict != MISTAKE or one.suggested is None:
             return one.fields
-        return one.fields | {column: _in_place_of(one.fields.get(column), one.suggested)}
+        tag = spelt.get(one.suggested, one.suggested)
+        return one.fields | {column: _in_place_of(one.fields.get(column), tag)}
 
     if feed.is_json:
         with path.open("w", encoding="utf-8", errors="replace") as file:
             for one in store.in_order():
-                file.write(json.dumps(corrected(one), ensure_ascii=False) + "\n")
+                values = corrected(one)
+                file.write(values.get(LINE) or json.dumps(values, ensure_ascii=False))
+                file.write("\n")
         return
-    rows = ([_cell(corrected(one).get(n)) for n in feed.header] for one in store.in_order())
+    written = map(corrected, store.in_order())
+    rows = ([*(_cell(v.get(n)) for n in feed.header), *v.get(MORE, ())] for v in written)
     _write_rows(path, list(feed.header), rows, FORMATS[feed.path.suffix.lower()])
 
 
-def _in_place_of(before: Any, tag: str | None) -> Any:
+def _in_place_of(before: Any, tag: str) -> Any:
     """TAG as BEFORE was said: first of several where it was a list."""
     return [tag, *before[1:]] if isinstance(before, list) else tag
 

@@ -233,6 +233,14 @@ class Store:
         with self._open() as base:
             return {row[0]: row[1] for row in base.execute(query)}
 
+    def spellings(self, verdict: str) -> dict[int, str]:
+        """How the tag of each place in the model's labels is written most often, by VERDICT."""
+        query = (
+            "SELECT place, tag FROM items WHERE verdict = ? GROUP BY 1, 2 ORDER BY count(*), tag"
+        )
+        with self._open() as base:
+            return dict(base.execute(query, (verdict,)).fetchall())
+
     def mistakes(self) -> list[tuple[str, str, int]]:
         """Tag, suggestion, and how many mistakes are of these, the most first."""
         query = (

@@ -19,7 +19,7 @@ from dataset.labels import Vocabulary
 from dataset.poses import Posed, PoseOptions, find_crops
 from dataset.stores import ImageStore, open_store
 from model.fetching import Fetcher
-from model.product_feed import Feed, Row
+from model.product_feed import Feed, Row, levels
 from model.seeing import Wanted
 
 # As a crawl takes them.
@@ -86,7 +86,7 @@ class FeedSource:
                 yield self._item(row)
 
     def _item(self, row: Row) -> Item:
-        label = self.vocabulary.label_or_own(row.tag) if row.tag else ""
+        label = label_in(row.tag, self.vocabulary)
         known = (row.number, row.id, row.image, row.tag, label, row.cost, row.values)
         zone = self.vocabulary.zone_of(label) if self.crop.by_zone else None
         wanted = photo_of(row, self.root, zone, self.fetcher)
@@ -99,6 +99,12 @@ class FeedSource:
         if ADDRESS.match(image):
             return self.fetcher.read(image)
         return read_below(self.root, image)
+
+
+def label_in(tag: str, vocabulary: Vocabulary) -> str:
+    """The label that TAG of a feed means: its own, or that of its last level that has one."""
+    found = (vocabulary.label_of(level) for level in levels(tag))
+    return next(filter(None, found), vocabulary.label_or_own(tag) if tag else "")
 
 
 def photo_of(

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ NAMES = {
 }
 # A longer cell than this is no id, tag or path.
 LONGEST_CELL = 16 << 20
+# What a broken row has beside its columns, kept for the corrected feed: no column is called so.
+MORE, LINE = "\0more", "\0line"
+# Between the levels of a category, as Google's and Yandex' feeds write them.
+LEVELS = re.compile(r"\s*[>»›/|]\s*")
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,10 @@ class Feed:
             wrong = len(cells) != len(self.header)
             problem = f"{len(cells)} cells, not {len(self.header)}" if wrong else ""
             padded = [*cells, *[""] * (len(self.header) - len(cells))]
-            yield dict(zip(self.header, padded, strict=False)), problem
+            values: dict[str, Any] = dict(zip(self.header, padded, strict=False))
+            if len(cells) > len(self.header):
+                values[MORE] = cells[len(self.header) :]
+            yield values, problem
 
     def _row(self, number: int, values: dict[str, Any], problem: str) -> Row:
         said = {name: _text(values.get(getattr(self.columns, name))) for name in NAMES}
@@ -101,6 +109,12 @@ class Feed:
         if cost >= 0 and math.isfinite(cost):
             return cost, ""
         return 0.0, f"{self.columns.cost} {str(given)[:40]!r} is no cost from 0 up"
+
+
+def levels(tag: str) -> list[str]:
+    """TAG, and where it is a way through categories its levels, the last first."""
+    parts = [part for part in LEVELS.split(tag) if part]
+    return [tag, *reversed(parts)] if len(parts) > 1 else [tag]
 
 
 def open_feed(path: Path, named: Mapping[str, str], cost: str | None = None) -> Feed:
@@ -166,9 +180,12 @@ def _json_rows(file: TextIO) -> Iterator[tuple[dict[str, Any], str]]:
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield {}, f"no JSON: {first_line(error)}"
+            yield {LINE: line.rstrip("\r\n")}, f"no JSON: {first_line(error)}"
             continue
-        yield (found, "") if isinstance(found, dict) else ({}, "no JSON object")
+        if isinstance(found, dict):
+            yield found, ""
+        else:
+            yield {LINE: line.rstrip("\r\n")}, "no JSON object"
 
 
 def _text(value: Any) -> str:

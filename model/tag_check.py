@@ -27,7 +27,7 @@ from model.doubts import Tagging, tagging_of
 from model.fetching import Fetcher, FetchOptions
 from model.items import CatalogueSource, FeedSource, Item, Source
 from model.judge import Judge, Looked, open_judge
-from model.product_feed import Feed
+from model.product_feed import Feed, levels
 from model.reference import Reference, open_reference
 from model.saved import Run, read_run
 from model.seeing import CHUNK as SEEN_AT_ONCE
@@ -198,7 +198,8 @@ def _plain(near: Any) -> dict[str, Any]:
 
 def _place(item: Item, labels: Sequence[str]) -> int | None:
     """The place of ITEM's label among LABELS, by the vocabulary's name or as it stands there."""
-    for name in (item.label, item.tag, item.tag.casefold()):
+    spelt = (name for level in levels(item.tag) for name in (level, level.casefold()))
+    for name in (item.label, *spelt):
         if name in labels:
             return labels.index(name)
     return None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import BadInput
-from model.product_feed import open_feed
+from model.product_feed import LINE, MORE, levels, open_feed
 
 
 def write(path: Path, text: str | bytes) -> Path:
@@ -90,3 +90,24 @@ def test_named_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "feed.csv", "id,image,tag,real\n1,a.jpg,old,new\n")
     (row,) = open_feed(path, {"tag": "real"}).rows()
     assert row.tag == "new"
+
+
+def test_what_broken_rows_hold_is_kept(tmp_path: Path) -> None:
+    feed = open_feed(write(tmp_path / "a.csv", "id,image,tag\n1,a.jpg,hat,more,still\n"), {})
+    assert next(feed.rows()).values[MORE] == ["more", "still"]
+    lines = '{"id": 1, "image": "a", "tag": "b"}\n{"id": 2,\n[3]\n'
+    rows = list(open_feed(write(tmp_path / "a.jsonl", lines), {}).rows())
+    assert [row.values.get(LINE) for row in rows] == [None, '{"id": 2,', "[3]"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        ("polo", ["polo"]),
+        ("", [""]),
+        ("Apparel > Shirts & Tops > Polo", ["Polo", "Shirts & Tops", "Apparel"]),
+        ("Одежда/Женская одежда/Платья", ["Платья", "Женская одежда", "Одежда"]),
+    ],
+)
+def test_a_category_has_levels(tag: str, expected: list[str]) -> None:
+    assert levels(tag) == [tag, *(expected if expected != [tag] else [])]

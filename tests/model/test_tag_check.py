@@ -21,6 +21,8 @@ from tests.model.photo_site import serving
 COLOURS = {"polo": "red", "dress": "blue", "hat": "green"}
 COUNTS = {"train": 14, "validation": 6, "test": 8}
 OTHER = {"polo": "dress", "dress": "hat", "hat": "polo"}
+# As the feed writes them.
+SPELT = {"polo": "Apparel > Polo", "dress": "Платья", "hat": "hat"}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def write_feed(folder: Path, site: str) -> None:
     rows = []
     for label in COLOURS:
         for number in range(COUNTS["test"]):
-            tag = OTHER[label] if number == 3 else label
+            tag = OTHER[label] if number == 3 else SPELT[label]
             rows.append((f"{label}-{number}", f"test/{label}/{number}.png", tag, 10))
         tag = OTHER[label] if label == "hat" else label
         rows.append((f"train-{label}", f"train/{label}/5.png", tag, 10))
@@ -177,7 +179,7 @@ def test_the_corrected_feed_is_the_feed_with_other_tags(work: Path, checked: Pat
     assert any(row["verdict"] == "mistake" for row in rows.values())
     for sku, row in before.items():
         mistake = rows[sku]["verdict"] == "mistake"
-        tag = rows[sku]["suggested"] if mistake else row["category"] or ""
+        tag = SPELT[rows[sku]["suggested"]] if mistake else row["category"] or ""
         assert after[sku] == {name: value or "" for name, value in row.items()} | {"category": tag}
 
 
