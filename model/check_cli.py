@@ -72,6 +72,11 @@ class Columns(click.ParamType):
     "  [default: found by their usual names]",
 )
 @click.option(
+    "--encoding",
+    metavar="NAME",
+    help="The feed's, such as cp1251.  [default: utf-8, or utf-16 where the file says so]",
+)
+@click.option(
     "--cost-column",
     metavar="NAME",
     help="The feed's column that says what a wrong tag of the item costs (its price, or how often"
@@ -122,10 +127,11 @@ def check_tags(run: Path | None, reviewed: Path | None, **asked: Any) -> None:
     from dataset.states import refuse_taken
     from model.product_feed import open_feed
 
-    columns, cost, path = (asked.pop(name) for name in ("columns", "cost_column", "feed"))
+    names = ("columns", "cost_column", "feed", "encoding")
+    columns, cost, path, encoding = (asked.pop(name) for name in names)
     # Said at once, before Keras is there, which takes seconds.
     refuse_taken(asked["out"], "name a new folder for this check")
-    feed = open_feed(path, dict(columns), cost) if path else None
+    feed = open_feed(path, dict(columns), cost, encoding) if path else None
     vocabulary = load_vocabulary(asked["vocabulary"])
     backend.load()
     from model import tag_check

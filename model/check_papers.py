@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from scipy.stats import binomtest
 
@@ -16,7 +16,7 @@ from dataset.export import write_json
 from dataset.images import Unreadable
 from model.checked import Checked, Store
 from model.items import FeedSource, Source
-from model.product_feed import FORMATS, LINE, MORE, Feed
+from model.product_feed import LINE, MORE, UNDECODED, Feed
 from model.verdicts import AGREES, MISTAKE, NOTHING, UNCHECKED, UNSURE
 
 CHECKED, CORRECTED, SAMPLE, PAGE, FIGURES = (
@@ -37,7 +37,7 @@ WORDS = {
     MISTAKE: "the photo shows something else",
     AGREES: "tag and photo agree",
     UNSURE: "neither is certain: for people to look at",
-    NOTHING: "blank, a banner, or unlike all that the model knows",
+    NOTHING: "blank, too small, a banner, or unlike all that the model knows",
     UNCHECKED: "see the reasons below",
 }
 YES, NO = {"yes", "y", "1", "true"}, {"no", "n", "0", "false"}
@@ -81,16 +81,25 @@ def _added(rank: int, one: Checked) -> list[Any]:
 def _cell(value: Any) -> Any:
     if value is None:
         return ""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+    return _json(value) if isinstance(value, dict | list) else value
 
 
 def _write_rows(
-    path: Path, header: list[str], rows: Iterable[list[Any]], delimiter: str = ","
+    path: Path,
+    header: list[str],
+    rows: Iterable[list[Any]],
+    delimiter: str = ",",
+    encoding: str = "utf-8",
 ) -> None:
-    with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
+    with _written(path, encoding) as file:
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def _written(path: Path, encoding: str) -> TextIO:
+    """PATH for text in which bytes that were none in a feed are these bytes again."""
+    return path.open("w", encoding=encoding, errors="surrogateescape", newline="")
 
 
 def _write_corrected(path: Path, feed: Feed, store: Store, labels: Sequence[str]) -> None:
@@ -105,15 +114,21 @@ def _write_corrected(path: Path, feed: Feed, store: Store, labels: Sequence[str]
         return one.fields | {column: _in_place_of(one.fields.get(column), tag)}
 
     if feed.is_json:
-        with path.open("w", encoding="utf-8", errors="replace") as file:
+        with _written(path, feed.encoding) as file:
             for one in store.in_order():
                 values = corrected(one)
-                file.write(values.get(LINE) or json.dumps(values, ensure_ascii=False))
+                file.write(values.get(LINE) or _json(values))
                 file.write("\n")
         return
     written = map(corrected, store.in_order())
     rows = ([*(_cell(v.get(n)) for n in feed.header), *v.get(MORE, ())] for v in written)
-    _write_rows(path, list(feed.header), rows, FORMATS[feed.path.suffix.lower()])
+    _write_rows(path, list(feed.header), rows, feed.delimiter, feed.encoding)
+
+
+def _json(values: Any) -> str:
+    """VALUES as JSON; halves of signs, which no file can hold, as they were escaped."""
+    text = json.dumps(values, ensure_ascii=False)
+    return json.dumps(values) if UNDECODED.search(text) else text
 
 
 def _in_place_of(before: Any, tag: str) -> Any:

@@ -263,7 +263,8 @@ def _given(rows: Sequence[sqlite3.Row]) -> Given:
 def _row(look: Look) -> tuple[Any, ...]:
     item, sight = look.item, look.sight
     shares = None if sight.shares is None else sight.shares.astype(np.float32).tobytes()
-    fields = json.dumps(item.fields, ensure_ascii=False, default=str)
+    # Escaped, for it may hold bytes that are no text.
+    fields = json.dumps(item.fields, default=str)
     known = (item.number, item.id, item.image, item.tag, item.label, look.place, item.cost)
     near = json.dumps(list(sight.nearest), ensure_ascii=False)
     zone = item.wanted.zone if item.wanted else None

@@ -1,5 +1,6 @@
 """A shop's product feed, a row an item: id, image, tag. CSV, TSV or JSON lines, row by row."""
 
+import codecs
 import csv
 import json
 import math
@@ -23,6 +24,8 @@ NAMES = {
 LONGEST_CELL = 16 << 20
 # What a broken row has beside its columns, kept for the corrected feed: no column is called so.
 MORE, LINE = "\0more", "\0line"
+# Signs that stand for bytes that the encoding does not have, and halves of others.
+UNDECODED = re.compile("[\ud800-\udfff]")
 # Between the levels of a category, as Google's and Yandex' feeds write them.
 LEVELS = re.compile(r"\s*[>»›/|]\s*")
 
@@ -52,26 +55,31 @@ class Row:
 
 @dataclass(frozen=True)
 class Feed:
-    """A feed's file, its columns in order, and which of them are what."""
+    """A feed's file, its columns in order, and which of them are what.
+
+    `delimiter`: between its cells; empty for JSON lines. `encoding`: as Python knows it.
+    """
 
     path: Path
     header: tuple[str, ...]
     columns: Columns
+    delimiter: str = ","
+    encoding: str = "utf-8"
 
     @property
     def is_json(self) -> bool:
         """Whether it is JSON lines."""
-        return FORMATS[self.path.suffix.lower()] == ""
+        return not self.delimiter
 
     def rows(self) -> Iterator[Row]:
         """Its rows in their order; one that is broken says why."""
-        with _opened(self.path) as file:
+        with _opened(self.path, self.encoding) as file:
             rows = _json_rows(file) if self.is_json else self._table_rows(file)
             for number, (values, problem) in enumerate(rows, 1):
                 yield self._row(number, values, problem)
 
     def _table_rows(self, file: TextIO) -> Iterator[tuple[dict[str, Any], str]]:
-        lines = csv.reader(file, delimiter=FORMATS[self.path.suffix.lower()])
+        lines = csv.reader(file, delimiter=self.delimiter)
         next(lines)
         while True:
             try:
@@ -96,6 +104,8 @@ class Feed:
         cost, wrong = self._cost(values)
         lacking = [name for name in NAMES if not said[name]]
         why = problem or (f"no {' and no '.join(lacking)}" if lacking else wrong)
+        if not why and UNDECODED.search(said["tag"]):
+            why = f"the tag is no {self.encoding.removesuffix('-sig')}: see --encoding"
         return Row(number, values, said["id"], said["image"], said["tag"], cost, why)
 
     def _cost(self, values: Mapping[str, Any]) -> tuple[float, str]:
@@ -117,26 +127,54 @@ def levels(tag: str) -> list[str]:
     return [tag, *reversed(parts)] if len(parts) > 1 else [tag]
 
 
-def open_feed(path: Path, named: Mapping[str, str], cost: str | None = None) -> Feed:
+def open_feed(
+    path: Path, named: Mapping[str, str], cost: str | None = None, encoding: str | None = None
+) -> Feed:
     """The feed at PATH, its columns found by their usual names unless NAMED: id, image, tag.
 
+    ENCODING None: UTF-8, or UTF-16 where the file begins with its mark.
+
     Raises:
-        BadInput: no such file, another format, or a column that is not there.
+        BadInput: no such file, another format or encoding, or a column that is not there.
     """
     if path.suffix.lower() not in FORMATS:
         raise BadInput(f"{path}: a feed ends in {', '.join(FORMATS)}; save it as one of these")
     if not path.is_file():
         raise BadInput(f"{path}: no such file")
-    with _opened(path) as file:
-        header = _header(path, file)
+    encoding = encoding or _encoding(path)
+    try:
+        with _opened(path, encoding) as file:
+            delimiter = _delimiter(path, file)
+            header = _header(path, file, delimiter)
+    except (LookupError, UnicodeError, csv.Error) as error:
+        raise BadInput(f"{path} can't be read as {encoding} ({error}); see --encoding") from error
     found = {name: _column(path, header, name, named.get(name)) for name in NAMES}
     if cost is not None and cost not in header:
         raise BadInput(f"{path} has no column {cost!r}; it has {', '.join(header)}")
-    return Feed(path, tuple(header), Columns(**found, cost=cost))
+    return Feed(path, tuple(header), Columns(**found, cost=cost), delimiter, encoding)
 
 
-def _header(path: Path, file: TextIO) -> list[str]:
-    delimiter = FORMATS[path.suffix.lower()]
+def _encoding(path: Path) -> str:
+    """What PATH begins with says; with a mark it is written with one, too."""
+    with path.open("rb") as file:
+        begins = file.read(3)
+    if begins.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig" if begins == codecs.BOM_UTF8 else "utf-8"
+
+
+def _delimiter(path: Path, file: TextIO) -> str:
+    """Between the cells of FILE, which is left at its beginning; empty for JSON lines."""
+    usual = FORMATS[path.suffix.lower()]
+    if usual == ",":
+        # Where the comma is of numbers, programs write semicolons.
+        first = file.readline()
+        usual = max(",;\t|", key=first.count)
+        file.seek(0)
+    return usual
+
+
+def _header(path: Path, file: TextIO, delimiter: str) -> list[str]:
     if delimiter:
         header = next(csv.reader(file, delimiter=delimiter), [])
     else:
@@ -166,10 +204,10 @@ def _column(path: Path, header: Sequence[str], name: str, named: str | None) -> 
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    """PATH as text: UTF-8, with or without its mark; a byte that is none becomes a sign."""
+def _opened(path: Path, encoding: str) -> Iterator[TextIO]:
+    """PATH as text; bytes that are none stand for themselves, as the corrected feed writes them."""
     csv.field_size_limit(LONGEST_CELL)
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
         yield file
 
 

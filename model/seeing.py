@@ -126,7 +126,8 @@ class Eyes:
         """Why PHOTO is no photo of a garment, whatever the model says; as builds leave it out."""
         known = Candidate(0, "", "", 0, photo.width, photo.height, size, quality=measure(photo))
         stopped = self.gates.stop(known)
-        return " ".join(stopped[:1]) if stopped and stopped[0] in ("blank", "text banner") else ""
+        # What is blurred may still show a garment, of which a model can be unsure.
+        return ": ".join(stopped) if stopped and stopped[0] != "blurred" else ""
 
     def _shown(
         self,

@@ -41,7 +41,7 @@ def test_csv_with_bad_rows(tmp_path: Path) -> None:
 def test_bytes_of_spreadsheets(tmp_path: Path) -> None:
     path = write(tmp_path / "feed.tsv", b"\xef\xbb\xbfid\timage\ttag\r\n1\ta\xff.jpg\tpolo\r\n")
     (row,) = open_feed(path, {}).rows()
-    assert (row.id, row.image, row.tag, row.problem) == ("1", "a\ufffd.jpg", "polo", "")
+    assert (row.id, row.image, row.tag, row.problem) == ("1", "a\udcff.jpg", "polo", "")
 
 
 def test_json_lines_with_bad_lines(tmp_path: Path) -> None:
@@ -111,3 +111,21 @@ def test_what_broken_rows_hold_is_kept(tmp_path: Path) -> None:
 )
 def test_a_category_has_levels(tag: str, expected: list[str]) -> None:
     assert levels(tag) == [tag, *(expected if expected != [tag] else [])]
+
+
+def test_other_delimiters_and_encodings(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "id;image;tag;price\n1;a.jpg;Платье;9,5\n".encode("utf-16"))
+    feed = open_feed(path, {}, "price")
+    assert (feed.delimiter, feed.encoding) == (";", "utf-16")
+    (row,) = feed.rows()
+    assert (row.tag, row.cost, row.problem) == ("Платье", 9.5, "")
+
+    path = write(tmp_path / "b.csv", "id\timage\ttag\n1\ta.jpg\tПлатье\n".encode("cp1251"))
+    (row,) = open_feed(path, {}).rows()
+    assert row.problem == "the tag is no utf-8: see --encoding"
+    (row,) = open_feed(path, {}, None, "cp1251").rows()
+    assert (row.tag, row.problem) == ("Платье", "")
+    with pytest.raises(BadInput, match="as klingon"):
+        open_feed(path, {}, None, "klingon")
+    with pytest.raises(BadInput, match="as utf-16"):
+        open_feed(path, {}, None, "utf-16")

@@ -54,6 +54,7 @@ def write_feed(folder: Path, site: str) -> None:
     """
     root = folder / "splits"
     Image.new("RGB", (90, 120), "white").save(root / "blank.png")
+    Image.new("RGB", (40, 40), "red").save(root / "tiny.png")
     (root / "broken.png").write_bytes(b"no photo")
     (folder / "outside.png").write_bytes((root / "blank.png").read_bytes())
     rows = []
@@ -66,6 +67,7 @@ def write_feed(folder: Path, site: str) -> None:
     rows += [
         ("blank", "blank.png", "polo", 10),
         ("broken", "broken.png", "polo", 10),
+        ("tiny", "tiny.png", "polo", 10),
         ("gone", "gone.png", "polo", 10),
         ("folder", "test", "polo", 10),
         ("outside", "../outside.png", "polo", 10),
@@ -155,6 +157,7 @@ def test_numbers_belong_together(checked: Path) -> None:
     ("sku", "verdict", "reason"),
     [
         ("blank", "no garment seen", "blank"),
+        ("tiny", "no garment seen", "too small: side 40, at least 75"),
         ("broken", "not checked", "broken: not an image"),
         ("gone", "not checked", "no such file"),
         ("folder", "not checked", "it is no file"),
