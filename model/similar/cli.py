@@ -1,6 +1,7 @@
 """`find-similar`: options -> one call -> exit status."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,6 +209,7 @@ def _search(names: tuple[str, ...], chosen: Mapping[str, Any]) -> None:
     from model.similar.items import Filters
     from model.similar.opening import open_index
 
+    _refuse_prices(chosen["price_from"], chosen["price_to"])
     filters = Filters(*(chosen[name] for name in ("sites", "labels", "price_from", "price_to")))
     same = {name: chosen[name] for name in ("index", "run", "catalogue", "images", "cache", "top")}
     options = FindOptions(
@@ -217,11 +219,23 @@ def _search(names: tuple[str, ...], chosen: Mapping[str, Any]) -> None:
         exclude_duplicates=chosen["exclude_duplicates"],
         **same,
     )
-    index = open_index(options.index)
-    answers = find_similar(options, index)
-    show.show(answers, index.facts(), chosen["json_file"], chosen["html"])
+    with closing(open_index(options.index)) as index:
+        answers = find_similar(options, index)
+        show.show(answers, index.facts(), chosen["json_file"], chosen["html"])
     problems = [answer for answer in answers if answer.problem]
     for answer in problems:
         click.echo(f"{printable(answer.name)}: {printable(answer.problem)}", err=True)
     if problems:
         raise Failure(f"{len(problems)} of {len(answers)} queries have no answer")
+
+
+def _refuse_prices(least: float | None, most: float | None) -> None:
+    """Raise UsageError where no price can lie from LEAST to MOST."""
+    for option, price in (("--price-from", least), ("--price-to", most)):
+        # What is no number is unequal to itself.
+        if price is not None and price != price:
+            raise click.UsageError(f"{option} is no number; name a price, such as 1500")
+    if least is not None and most is not None and least > most:
+        raise click.UsageError(
+            f"--price-from {least:g} is above --price-to {most:g}; exchange the two"
+        )

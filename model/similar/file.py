@@ -238,6 +238,9 @@ class IndexFile:
 
         Only those of the first kind that has any.
         """
+        if not name:
+            # Addresses and products that are not known are empty.
+            return []
         digits = name if len(name) >= 8 and not set(name) - set("0123456789abcdef") else None
         asked = [
             ("id = ?", name),

@@ -8,13 +8,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import jinja2
 
 from dataset.errors import Failure, first_line, printable
-from dataset.images import PART, Unreadable, open_photo, write_atomically
+from dataset.images import PART, Unreadable, open_photo
 from dataset.pages import encoded
 from dataset.text_table import table
 from model.similar.find import Answer
@@ -49,14 +49,17 @@ def show(
             " on a sample of the index)."
         )
     if html:
-        write("--html", html, page(answers, facts["source"], note))
+        with whole_file("--html", html) as file:
+            file.write(page(answers, facts["source"], note))
     about = {"index": {"model": facts["run"], "recall": facts.get("recall")}}
     if json_file == Path("-"):
         click.echo(as_json(answers, about), nl=False)
         return
     if json_file:
-        write("--json", json_file, as_json(answers, about))
-    click.echo(text(answers))
+        with whole_file("--json", json_file) as file:
+            file.write(as_json(answers, about))
+    if said := text(answers):
+        click.echo(said)
     if note:
         click.echo(note)
     for path in (json_file, html):
@@ -151,16 +154,30 @@ def link_of(item: Item) -> str:
     return item.url if item.url.startswith(("https://", "http://")) else ""
 
 
-def write(option: str, path: Path, content: str) -> None:
-    """Write CONTENT to PATH, which OPTION named: whole or not at all.
+@contextlib.contextmanager
+def whole_file(option: str, path: Path) -> Iterator[TextIO]:
+    """A text file that takes the place of PATH, which OPTION named, at its end, or never.
 
     Raises:
         Failure: it can't be written.
     """
+    if path.exists() and not path.is_file():
+        raise Failure(f"{option} {path} is no plain file; name another")
+    aside = path.with_name(f"{PART}{path.name}")
     try:
-        write_atomically(path, content.encode("utf-8", "backslashreplace"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
     except OSError as error:
-        raise Failure(f"{option} {path} can't be written: {first_line(error)}") from error
+        raise Failure(
+            f"{option} {path} can't be written: {first_line(error)}; make room, or name another"
+        ) from error
 
 
 def write_recommendations(
@@ -172,28 +189,16 @@ def write_recommendations(
         Failure: it can't be written.
     """
     rows = lonely = 0
-    aside = path.with_name(f"{PART}{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            out = csv.writer(file)
-            out.writerow(CSV_HEAD)
-            for part in parts:
-                for row, chosen, likeness in zip(
-                    part.rows.tolist(), part.chosen.tolist(), part.likeness.tolist(), strict=True
-                ):
-                    lines = list(_csv_lines(items, row, chosen, likeness))
-                    out.writerows(lines)
-                    rows, lonely = rows + len(lines), lonely + (not lines)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        raise Failure(
-            f"--out {path} can't be written: {first_line(error)}; make room, or name another"
-        ) from error
-    finally:
-        aside.unlink(missing_ok=True)
+    with whole_file("--out", path) as file:
+        out = csv.writer(file)
+        out.writerow(CSV_HEAD)
+        for part in parts:
+            for row, chosen, likeness in zip(
+                part.rows.tolist(), part.chosen.tolist(), part.likeness.tolist(), strict=True
+            ):
+                lines = list(_csv_lines(items, row, chosen, likeness))
+                out.writerows(lines)
+                rows, lonely = rows + len(lines), lonely + (not lines)
     return rows, lonely
 
 

@@ -25,6 +25,7 @@ from model.items import photo_of, read_below, stored_photo
 from model.product_feed import FORMATS, Row, open_feed
 from model.seeing import Wanted
 from model.similar.items import Item
+from model.similar.price import price_of
 
 # What columns of a feed are called that may be there, the first that is.
 OPTIONAL = {
@@ -181,7 +182,7 @@ class FeedSource:
     def _offer(self, row: Row) -> Offer:
         label = self.vocabulary.label_or_own(row.tag) if row.tag else ""
         said = {name: _value(row, columns) for name, columns in OPTIONAL.items()}
-        price, currency = _price(said.pop("price"), said.pop("currency"))
+        price, currency = price_of(said.pop("price"), said.pop("currency"))
         name = row.id or f"row {row.number}"
         item = Item(name, "", row.image, label=label, price=price, currency=currency, **said)
         wanted = photo_of(row, self.root, self.vocabulary.zone_of(label))
@@ -192,19 +193,6 @@ def _value(row: Row, columns: Sequence[str]) -> str:
     lower = {str(name).strip().lower(): value for name, value in row.values.items()}
     found = next((lower[name] for name in columns if lower.get(name) not in (None, "")), "")
     return str(found).strip()
-
-
-def _price(text: str, currency: str) -> tuple[float | None, str]:
-    """`1 299,50 EUR`, as feeds have it, or a number alone: the price and its currency."""
-    number = "".join(sign for sign in text if sign.isdigit() or sign in ".,").strip(".,")
-    letters = "".join(sign for sign in text if sign.isalpha())
-    if number.count(",") == 1 and "." not in number:
-        number = number.replace(",", ".")
-    try:
-        price = float(number.replace(",", ""))
-    except ValueError:
-        return None, currency
-    return price, currency or letters
 
 
 def open_source(
