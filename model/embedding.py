@@ -1,8 +1,11 @@
 """What is alike in photos, as unit vectors: a trunk's outputs and what the model makes of them.
 
 Outputs are levelled, turned to their principal axes and evened out half way (each axis divided by
-the fourth root of its variance); the logits are turned to theirs. Each part has unit length before
-the two are joined, so that their product is a weighed mean of two cosines. README has the recall.
+the fourth root of its variance), and of unit length. The labels count by the square roots of their
+calibrated shares, whose product is the Bhattacharyya coefficient of two photos' shares: it does not
+forget the labels that come second, which is what tells photos of unknown kinds apart. The likeness
+of two photos is a weighed mean of both. What each step brings is in CONTRIBUTING.md
+(benchmarks/similar.py quality).
 """
 
 from collections.abc import Mapping
@@ -10,10 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Dimensions of an embedding at most, and those of them that the logits may have.
-DIMENSIONS, OF_LOGITS = 256, 64
-# What the logits count in the likeness of two photos; the rest is what the trunk saw.
-SHARE_OF_LOGITS = 0.5
+from model.calibration import softmax
+
+# Dimensions of an embedding at most, and those of them that the labels may have.
+DIMENSIONS, OF_LABELS = 256, 64
+# What the labels count in the likeness of two photos; the rest is what the trunk saw.
+WEIGHT_OF_LABELS = 0.6
 # Photos that the axes are learned from at most.
 SAMPLE = 6000
 
@@ -34,24 +39,25 @@ class Axes:
 
 @dataclass(frozen=True)
 class Embedding:
-    """The axes of a model's outputs and of its logits."""
+    """The axes of a model's outputs and of the square roots of its labels' shares."""
 
     outputs: Axes
-    logits: Axes
+    labels: Axes
 
     @property
     def dimensions(self) -> int:
         """Of its vectors."""
-        return self.outputs.turn.shape[1] + self.logits.turn.shape[1]
+        return self.outputs.turn.shape[1] + self.labels.turn.shape[1]
 
     def vectors(self, outputs: np.ndarray, logits: np.ndarray) -> np.ndarray:
-        """(n, dimensions) float32 of unit length, of OUTPUTS, (n, width), and LOGITS, (n, classes).
+        """(n, dimensions) float32 of unit length, of OUTPUTS, (n, width), and calibrated LOGITS,
+        (n, classes).
 
         The product of two is their likeness, in [-1, 1].
         """
-        looks, labels = self.outputs.of(outputs), self.logits.of(_levelled(logits))
-        share = np.float32(SHARE_OF_LOGITS)
-        joined = np.hstack([labels * np.sqrt(share), looks * np.sqrt(1 - share)])
+        looks, labels = self.outputs.of(outputs), self.labels.of(rooted(logits))
+        weight = np.float32(WEIGHT_OF_LABELS)
+        joined = np.hstack([labels * np.sqrt(weight), looks * np.sqrt(1 - weight)])
         length = np.linalg.norm(joined, axis=1, keepdims=True)
         return joined / np.maximum(length, np.finfo(np.float32).tiny)
 
@@ -60,8 +66,8 @@ class Embedding:
         return {
             "outputs_mean": self.outputs.mean,
             "outputs_turn": self.outputs.turn,
-            "logits_mean": self.logits.mean,
-            "logits_turn": self.logits.turn,
+            "labels_mean": self.labels.mean,
+            "labels_turn": self.labels.turn,
         }
 
     @staticmethod
@@ -72,19 +78,27 @@ class Embedding:
             KeyError: one is missing.
         """
         outputs = Axes(arrays["outputs_mean"], arrays["outputs_turn"])
-        return Embedding(outputs, Axes(arrays["logits_mean"], arrays["logits_turn"]))
+        return Embedding(outputs, Axes(arrays["labels_mean"], arrays["labels_turn"]))
 
 
 def learn_embedding(outputs: np.ndarray, logits: np.ndarray) -> Embedding:
     """The embedding of photos like those of OUTPUTS, (n, width), and LOGITS, (n, classes)."""
-    of_logits = axes_of(_levelled(logits), OF_LOGITS, level=False, even=0.0)
-    room = DIMENSIONS - of_logits.turn.shape[1]
-    return Embedding(axes_of(outputs, room, level=True, even=0.5), of_logits)
+    labels = _label_axes(rooted(logits))
+    return Embedding(axes_of(outputs, DIMENSIONS - labels.turn.shape[1], True, 0.5), labels)
 
 
-def _levelled(logits: np.ndarray) -> np.ndarray:
-    """LOGITS without what all of a row have in common, which means nothing."""
-    return logits - logits.mean(axis=1, keepdims=True)
+def rooted(logits: np.ndarray) -> np.ndarray:
+    """The square roots of the shares of LOGITS, (n, classes): rows of unit length, float32."""
+    return np.sqrt(softmax(logits)).astype(np.float32)
+
+
+def _label_axes(roots: np.ndarray) -> Axes:
+    """ROOTS, (n, classes), as they are; of too many classes what keeps their products best."""
+    classes = roots.shape[1]
+    turn = np.eye(classes, dtype=np.float32)
+    if classes > OF_LABELS:
+        turn = np.ascontiguousarray(np.linalg.svd(roots, full_matrices=False)[2][:OF_LABELS].T)
+    return Axes(np.zeros(classes, np.float32), turn)
 
 
 def axes_of(values: np.ndarray, most: int, level: bool, even: float) -> Axes:

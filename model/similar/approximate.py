@@ -13,7 +13,7 @@ from model.similar.exact import NONE, Nearest, nearest
 # Up to so many items all vectors are compared.
 EXACT = 200_000
 # Neighbours of a vector in the graph, and how many are looked at when one is added and searched.
-NEIGHBOURS, ADDING, SEARCHING = 16, 128, 96
+NEIGHBOURS, ADDING, SEARCHING = 24, 96, 96
 # Vectors and results that recall is measured on.
 SAMPLE, RESULTS = 500, 10
 

@@ -15,8 +15,8 @@ from dataset.errors import BadInput, Failure, first_line
 from dataset.images import PART
 from model.similar.file import IndexFile, damaged
 
-# "FTsi": what the file says it is, and the version of its tables.
-APPLICATION, VERSION = 0x46547369, 1
+# "FTsi": what the file says it is, and the version of its tables and vectors.
+APPLICATION, VERSION = 0x46547369, 2
 TABLES = (
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE arrays (name TEXT, part INTEGER, crc INTEGER NOT NULL, data BLOB NOT NULL,"

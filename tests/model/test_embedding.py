@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.embedding import DIMENSIONS, Embedding, learn_embedding
+from model.embedding import DIMENSIONS, WEIGHT_OF_LABELS, Embedding, learn_embedding
 
 
 def seen(count: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -30,8 +30,7 @@ def test_vectors_are_of_unit_length_and_no_longer_than_allowed(
     assert vectors.shape == (count, embedding.dimensions)
     assert embedding.dimensions <= DIMENSIONS
     lengths = np.linalg.norm(vectors, axis=1)
-    # A photo alone is its own mean: nothing tells it from others.
-    np.testing.assert_allclose(lengths, 1 if count > 1 else 0, atol=1e-5)
+    np.testing.assert_allclose(lengths, 1, atol=1e-5)
 
 
 def test_the_nearest_are_of_the_same_kind() -> None:
@@ -41,6 +40,18 @@ def test_the_nearest_are_of_the_same_kind() -> None:
     products = vectors @ vectors.T - 2 * np.eye(500)
     best = np.argsort(-products, axis=1)[:, :10]
     assert (best % 5 == np.arange(500)[:, None] % 5).mean() > 0.98
+
+
+def test_a_likeness_is_the_weighed_mean_of_looks_and_labels() -> None:
+    outputs, logits = seen(80, 20, 4)
+    embedding = learn_embedding(outputs, logits)
+    shares = np.array([[0.6, 0.4, 0, 0], [0.6, 0, 0.4, 0], [0, 0, 0.5, 0.5]])
+    vectors = embedding.vectors(np.repeat(outputs[:1], 3, axis=0), np.log(shares + 1e-12))
+    same = 1 - WEIGHT_OF_LABELS
+    # The Bhattacharyya coefficients are 0.6, 0 and, of the last two, the root of 0.4 times 0.5.
+    wanted = [same + WEIGHT_OF_LABELS * coefficient for coefficient in (0.6, 0, 0.2**0.5)]
+    found = [vectors[0] @ vectors[1], vectors[0] @ vectors[2], vectors[1] @ vectors[2]]
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_what_all_logits_have_in_common_means_nothing() -> None:
