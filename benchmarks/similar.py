@@ -57,9 +57,9 @@ def photos_option(command: Callable) -> Callable:
 def seen(looker: "Looker", folder: Path) -> tuple["Looked", np.ndarray, list[Path]]:
     """What the model sees in the photos of FOLDER, their classes by name, and their files."""
     from dataset.labels import load_vocabulary
-    from model.similar.sources import FolderSource
+    from model.similar.sources import FolderOffers
 
-    source = FolderSource(folder, load_vocabulary())
+    source = FolderOffers(folder, load_vocabulary())
     sights = [one for one in looker.look_at(source.offers(looker.run.crop)) if one.name]
     files = [folder / one.item.image for one in sights]
     return (

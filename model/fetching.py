@@ -61,6 +61,11 @@ class Fetcher:
         self._known: OrderedDict[str, Future[str]] = OrderedDict()
         self._process: subprocess.Popen[str] | None = None
 
+    @property
+    def folder(self) -> Path:
+        """Where photos are that came."""
+        return self._options.fetched
+
     def __enter__(self) -> "Fetcher":
         return self
 

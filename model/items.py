@@ -1,4 +1,4 @@
-"""What `check-tags` looks at: items of a feed, or photos of the catalogue with their labels."""
+"""Items of a feed, or photos of the catalogue with their labels, and where their photos are."""
 
 import os
 import re
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+
+from sqlalchemy.orm import Session, sessionmaker
 
 from dataset.candidates import Candidate, Drops, fold, load
 from dataset.catalogue.session import open_catalogue
@@ -167,11 +169,7 @@ class CatalogueSource:
     def items(self, after: int) -> Iterator[Item]:
         """As Source."""
         sessions, store = open_catalogue(self.catalogue, must_exist=True), open_store(self.images)
-        dedup(sessions, store)
-        with sessions() as session:
-            photos = fold(load(session), Drops())
-        good = pass_gates(photos, load_gates(), Drops())
-        labelled = give_labels(good, self.vocabulary, (), Drops())
+        labelled = give_labels(usable_photos(sessions, store), self.vocabulary, (), Drops())
         if not labelled:
             raise Failure("the catalogue has no photo with one label; crawl first")
         zones = [self.vocabulary.zone_of(one.label) for one in labelled]
@@ -202,6 +200,14 @@ class CatalogueSource:
     def read(self, image: str) -> bytes:
         """As Source."""
         return open_store(self.images).read(image)
+
+
+def usable_photos(sessions: sessionmaker[Session], store: ImageStore) -> list[Candidate]:
+    """The photos of a catalogue and its STORE that a build could use, one a cluster."""
+    dedup(sessions, store)
+    with sessions() as session:
+        photos = fold(load(session), Drops())
+    return pass_gates(photos, load_gates(), Drops())
 
 
 def stored_photo(photo: Candidate, posed: Posed | None, store: ImageStore) -> Wanted:

@@ -15,7 +15,7 @@ from model.similar.embed import Looker, Sight
 from model.similar.file import IndexFile
 from model.similar.opening import new_index, open_index, writing
 from model.similar.search import GRAPH
-from model.similar.sources import Offer, Source
+from model.similar.sources import Offer, Offers
 
 EMBEDDING = "embedding"
 CHUNK = 2048
@@ -59,7 +59,7 @@ class Changed:
             )
 
 
-def build(path: Path, looker: Looker, source: Source) -> Changed:
+def build(path: Path, looker: Looker, source: Offers) -> Changed:
     """Make the index PATH of SOURCE's items; an earlier one stays until the new one is whole.
 
     Photos that were looked at before, also by a build that was killed, are not looked at again.

@@ -14,13 +14,19 @@ from dataset.options import (
     FOLDER,
     CommaList,
     catalogue_option,
+    contact_option,
+    fetched_option,
     images_option,
+    private_option,
+    timeout_option,
     vocabulary_option,
 )
 from model import choices
 
 if TYPE_CHECKING:
+    from model.fetching import Fetcher
     from model.similar.build import Changed
+    from model.similar.sources import Offers
 
 SEARCH = "a search"
 # Which options each way of calling has of its own; those not named here belong to all of them.
@@ -28,9 +34,11 @@ OF_SEARCH = {
     *("top", "sites", "labels", "price_from", "price_to", "same_label", "exclude_duplicates"),
     *("json_file", "html"),
 }
+NETWORK = ("fetched", "allow_private", "contact", "timeout")
+OF_FEED = {"source", "image_root", *NETWORK}
 OWN = {
-    "--build": {"source", "image_root"},
-    "--add": {"source", "image_root"},
+    "--build": OF_FEED,
+    "--add": OF_FEED,
     "--remove": set[str](),
     "--all": {"top", "out"},
     SEARCH: OF_SEARCH,
@@ -87,6 +95,10 @@ OWN = {
     type=FOLDER,
     help="The folder that a feed's paths of photos are below.  [default: the feed's folder]",
 )
+@fetched_option
+@private_option("none")
+@contact_option
+@timeout_option
 @click.option(
     "--top",
     type=click.IntRange(min=1),
@@ -177,23 +189,31 @@ def _changed(
     run = chosen["run"] or (build.run_of(chosen["index"]) if way == "--add" else None)
     if run is None:
         raise click.UsageError("--build needs the model: --model RUN_DIR", context)
-    from dataset.labels import load_vocabulary
+    from model.fetching import Fetcher, FetchOptions
     from model.similar.embed import open_looker
-    from model.similar.sources import files, open_source
+    from model.similar.sources import files
 
-    looker = open_looker(run, chosen["cache"])
     if names:
+        looker = open_looker(run, chosen["cache"])
         return build.add(chosen["index"], looker, lambda facts: files(names, facts))
-    place = open_source(
-        chosen["source"],
-        chosen["image_root"],
-        chosen["catalogue"],
-        chosen["images"],
-        load_vocabulary(chosen["vocabulary"]),
-    )
-    if way == "--build":
-        return build.build(chosen["index"], looker, place)
-    return build.add(chosen["index"], looker, lambda _: place.offers(looker.run.crop))
+    with Fetcher(FetchOptions(**{name: chosen[name] for name in NETWORK})) as fetcher:
+        # What can't be meant is said before Keras is there, which takes seconds.
+        place = _offers(chosen, fetcher)
+        looker = open_looker(run, chosen["cache"])
+        if way == "--build":
+            return build.build(chosen["index"], looker, place)
+        return build.add(chosen["index"], looker, lambda _: place.offers(looker.run.crop))
+
+
+def _offers(chosen: Mapping[str, Any], fetcher: "Fetcher") -> "Offers":
+    """What --from names, or the catalogue."""
+    from dataset.labels import load_vocabulary
+    from model.similar.sources import CatalogueOffers, open_offers
+
+    vocabulary = load_vocabulary(chosen["vocabulary"])
+    if chosen["source"] is None:
+        return CatalogueOffers(chosen["catalogue"], chosen["images"], vocabulary)
+    return open_offers(chosen["source"], chosen["image_root"], vocabulary, fetcher)
 
 
 def _tell(changed: "Changed", index: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where items come from: the catalogue, a folder of photos by label, or a shop's feed."""
+"""What is offered to an index: the catalogue, a folder of photos by label, or a shop's feed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,21 +8,22 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.candidates import Candidate, Drops, fold, load
+from dataset.candidates import Candidate
 from dataset.catalogue.queries import in_parts
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.tables import PostRow
-from dataset.dedup import dedup
 from dataset.errors import BadInput, Failure
-from dataset.gates import load_gates, pass_gates
+from dataset.fetched import FetchedPhotos
 from dataset.images import PHOTO_SUFFIXES
 from dataset.labelling import labels_of
 from dataset.labels import Vocabulary
 from dataset.poses import PoseOptions, find_crops
 from dataset.stores import open_store
 from model.data import SPLITS
-from model.items import photo_of, read_below, stored_photo
-from model.product_feed import FORMATS, Row, open_feed
+from model.fetching import Fetcher, NotFetched
+from model.items import ADDRESS, FeedSource, read_below, stored_photo, usable_photos
+from model.items import Item as FeedItem
+from model.product_feed import FORMATS, open_feed
 from model.seeing import Wanted
 from model.similar.items import Item
 from model.similar.price import price_of
@@ -51,8 +52,8 @@ class Offer:
     problem: str = ""
 
 
-class Source(Protocol):
-    """Where items come from, the same ones in the same order each time."""
+class Offers(Protocol):
+    """What an index is made of, the same items in the same order each time."""
 
     @property
     def facts(self) -> dict[str, str]:
@@ -63,7 +64,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class CatalogueSource:
+class CatalogueOffers:
     """All photos of a catalogue of any use, one a cluster, also those of two labels or none."""
 
     catalogue: str
@@ -77,13 +78,10 @@ class CatalogueSource:
         return {"kind": "catalogue", "photos": place}
 
     def offers(self, crop: PoseOptions) -> Iterator[Offer]:
-        """As Source; key points that are found are kept in the catalogue."""
+        """As Offers; key points that are found are kept in the catalogue."""
         sessions, store = open_catalogue(self.catalogue, must_exist=True), open_store(self.images)
-        dedup(sessions, store)
+        photos = [one for one in usable_photos(sessions, store) if not _left_out(one)]
         with sessions() as session:
-            photos = pass_gates(fold(load(session), Drops()), load_gates(), Drops())
-            left_out = [one.decisions and one.decisions[-1][1] is None for one in photos]
-            photos = [one for one, out in zip(photos, left_out, strict=True) if not out]
             posts = _posts(session, photos)
         if not photos:
             raise Failure("the catalogue has no photo of use; crawl first")
@@ -100,6 +98,10 @@ class CatalogueSource:
             return photo.decisions[-1][1] or ""
         labels = labels_of(photo, self.vocabulary)
         return labels[0] if len(labels) == 1 else ""
+
+
+def _left_out(photo: Candidate) -> bool:
+    return bool(photo.decisions) and photo.decisions[-1][1] is None
 
 
 def _posts(session: Session, photos: Sequence[Candidate]) -> dict[int, Any]:
@@ -130,7 +132,7 @@ def _catalogue_item(photo: Candidate, label: str, posts: dict[int, Any]) -> Item
 
 
 @dataclass(frozen=True)
-class FolderSource:
+class FolderOffers:
     """The photos below ROOT, each of the label that its folder is called; a split is no label."""
 
     root: Path
@@ -138,11 +140,11 @@ class FolderSource:
 
     @property
     def facts(self) -> dict[str, str]:
-        """As Source."""
+        """As Offers."""
         return {"kind": "folder", "photos": str(self.root.absolute())}
 
     def offers(self, crop: PoseOptions) -> Iterator[Offer]:
-        """As Source."""
+        """As Offers."""
         found = sorted(self.root.rglob("*"))
         photos = [path for path in found if path.suffix.lower() in PHOTO_SUFFIXES]
         if not photos:
@@ -156,62 +158,56 @@ class FolderSource:
 
 
 @dataclass(frozen=True)
-class FeedSource:
-    """The items of the feed PATH, whose photos are files below ROOT."""
+class FeedOffers:
+    """The items of a shop's feed; those of its photos that were fetched are in FETCHED."""
 
-    path: Path
-    root: Path
-    vocabulary: Vocabulary
+    feed: FeedSource
+    fetched: Path
 
     @property
     def facts(self) -> dict[str, str]:
-        """As Source."""
-        return {"kind": "feed", "photos": str(self.root.absolute())}
+        """As Offers."""
+        folders = {"photos": self.feed.root, "fetched": self.fetched}
+        return {"kind": "feed", **{name: str(path.absolute()) for name, path in folders.items()}}
 
     def offers(self, crop: PoseOptions) -> Iterator[Offer]:
-        """As Source; rows that can't be used say why."""
-        seen: set[str] = set()
-        for row in open_feed(self.path, {}).rows():
-            offer = self._offer(row)
-            if not offer.problem and offer.item.id in seen:
-                yield Offer(offer.item, problem=f"the id {offer.item.id!r} comes twice")
-                continue
-            seen.add(offer.item.id)
-            yield offer
-
-    def _offer(self, row: Row) -> Offer:
-        label = self.vocabulary.label_or_own(row.tag) if row.tag else ""
-        said = {name: _value(row, columns) for name, columns in OPTIONAL.items()}
-        price, currency = price_of(said.pop("price"), said.pop("currency"))
-        name = row.id or f"row {row.number}"
-        item = Item(name, "", row.image, label=label, price=price, currency=currency, **said)
-        wanted = photo_of(row, self.root, self.vocabulary.zone_of(label))
-        return Offer(item, problem=wanted) if isinstance(wanted, str) else Offer(item, wanted)
+        """As Offers; rows that can't be used say why."""
+        return map(_feed_offer, self.feed.items(0))
 
 
-def _value(row: Row, columns: Sequence[str]) -> str:
-    lower = {str(name).strip().lower(): value for name, value in row.values.items()}
-    found = next((lower[name] for name in columns if lower.get(name) not in (None, "")), "")
+def _feed_offer(row: FeedItem) -> Offer:
+    lower = {str(name).strip().lower(): value for name, value in row.fields.items()}
+    said = {name: _value(lower, columns) for name, columns in OPTIONAL.items()}
+    price, currency = price_of(said.pop("price"), said.pop("currency"))
+    name = row.id or f"row {row.number}"
+    item = Item(name, "", row.image, label=row.label, price=price, currency=currency, **said)
+    return Offer(item, row.wanted, row.problem)
+
+
+def _value(fields: Mapping[str, Any], columns: Sequence[str]) -> str:
+    found = next((fields[name] for name in columns if fields.get(name) not in (None, "")), "")
     return str(found).strip()
 
 
-def open_source(
-    place: Path | None, image_root: Path | None, catalogue: str, images: str, vocabulary: Vocabulary
-) -> Source:
-    """The folder or feed PLACE, or the catalogue where it is None.
+def open_offers(
+    place: Path, image_root: Path | None, vocabulary: Vocabulary, fetcher: Fetcher
+) -> Offers:
+    """The folder or feed PLACE, whose addresses FETCHER asks for.
 
     Raises:
-        BadInput: PLACE is neither.
+        BadInput: PLACE is neither, or IMAGE_ROOT no folder.
     """
-    if place is None:
-        return CatalogueSource(catalogue, images, vocabulary)
     if place.is_dir():
-        return FolderSource(place, vocabulary)
-    if place.suffix.lower() in FORMATS and place.is_file():
-        return FeedSource(place, image_root or place.parent, vocabulary)
-    raise BadInput(
-        f"--from {place}: name a folder of photos, or a feed that ends in {', '.join(FORMATS)}"
-    )
+        return FolderOffers(place, vocabulary)
+    if place.suffix.lower() not in FORMATS or not place.is_file():
+        raise BadInput(
+            f"--from {place}: name a folder of photos, or a feed that ends in {', '.join(FORMATS)}"
+        )
+    root = image_root or place.parent
+    if not root.is_dir():
+        raise BadInput(f"--image-root {root}: no such folder")
+    feed = FeedSource(open_feed(place, {}), root, vocabulary, fetcher)
+    return FeedOffers(feed, fetcher.folder)
 
 
 def files(names: Sequence[str], facts: dict[str, str]) -> Iterator[Offer]:
@@ -241,4 +237,9 @@ def read_photo(facts: Mapping[str, str], image: str) -> bytes:
         return Path(image.removeprefix(FILE)).read_bytes()
     if facts["kind"] == "catalogue":
         return open_store(facts["photos"]).read(image)
+    if ADDRESS.match(image):
+        path = FetchedPhotos(Path(facts["fetched"])).find(image)
+        if path is None:
+            raise NotFetched("it is gone again")
+        return path.read_bytes()
     return read_below(Path(facts["photos"]), image)

@@ -26,6 +26,7 @@ from model.similar.embed import CHUNK
 from tests.dataset.filling import Filling, jpeg_of, squares_of
 from tests.model import drawn
 from tests.model.made_run import write_run
+from tests.model.photo_site import serving
 
 COLOURS = {"polo": "red", "dress": "blue", "hat": "green"}
 COUNTS = {"train": 8, "validation": 3, "test": 3}
@@ -229,7 +230,7 @@ def test_a_feed_with_bad_rows(made: Path) -> None:
         "d,gone.png,dress,1,,,\n"
         "e,broken.png,dress,1,,,\n"
         "f,../run/model.keras,dress,1,,,\n"
-        "g,https://shop.test/g.jpg,hat,1,,,\n"
+        "g,ftp://shop.test/g.jpg,hat,1,,,\n"
         "h,train/hat/0.png,hat,5,,,\n"
         "short,row\n",
         encoding="utf-8",
@@ -255,6 +256,24 @@ def test_a_feed_with_bad_rows(made: Path) -> None:
     html = (made / "feed.html").read_text(encoding="utf-8")
     assert "javascript:" not in html
     assert "<b>Three" not in html
+
+
+def test_photos_at_a_feeds_addresses_are_fetched_once_and_shown(made: Path) -> None:
+    photos = {f"/{n}.png": garment(made / "sent.png", "red", 5 * n).read_bytes() for n in range(3)}
+    with serving(photos) as site:
+        rows = [f"p{n},{site.url}/{n}.png,polo" for n in range(4)]
+        (made / "web.csv").write_text("\n".join(["id,image,tag", *rows]), encoding="utf-8")
+        words = ("--build", "--from", "web.csv", "--model", "run", "--index", "web.index")
+        done = find(made, *words, "--allow-private-hosts", "--contact", "me@shop.example")
+        assert "3 items in the index" in done.stdout, done.stderr
+        assert "left out p3: not fetched: HTTP 404" in done.stderr
+        assert [site.asked[path] for path in photos] == [1, 1, 1]
+    done = find(made, "p0", "--index", "web.index", "--html", "web.html")
+    assert done.exit_code == 0, done.stderr
+    html = (made / "web.html").read_text(encoding="utf-8")
+    assert html.count('<img src="data:image/jpeg;base64,') == 1 + html.count("<li>")
+    gone = find(made, "--build", "--from", "web.csv", "--image-root", "gone", "--model", "run")
+    assert (gone.exit_code, "--image-root gone: no such folder" in gone.stderr) == (2, True)
 
 
 @pytest.fixture(scope="module")
@@ -322,6 +341,7 @@ def test_recommendations_of_a_catalogue_are_other_products(shop: Path) -> None:
     [
         ((), 2, "name a photo or an item"),
         (("--build",), 2, "--model"),
+        (("dress/3.png", "--fetched", "here"), 2, "--fetched means nothing"),
         (("--build", "--all"), 2, "two things"),
         (("--all", "dress/3.png"), 2, "takes no names"),
         (("dress/3.png", "--out", "x.csv"), 2, "--out means nothing"),
