@@ -67,14 +67,14 @@ class Source(Protocol):
 class FeedSource:
     """The items of FEED, whose photos are files below ROOT, or addresses for FETCHER.
 
-    They are cropped as CROP says, and told apart by zones where that matters.
+    BY_ZONE: a crop depends on its tag, so that it is told for garments of which zone a photo is.
     """
 
     feed: Feed
     root: Path
     vocabulary: Vocabulary
-    crop: PoseOptions
     fetcher: Fetcher
+    by_zone: bool = True
 
     @property
     def name(self) -> str:
@@ -90,7 +90,7 @@ class FeedSource:
     def _item(self, row: Row) -> Item:
         label = label_in(row.tag, self.vocabulary)
         known = (row.number, row.id, row.image, row.tag, label, row.cost, row.values)
-        zone = self.vocabulary.zone_of(label) if self.crop.by_zone else None
+        zone = self.vocabulary.zone_of(label) if self.by_zone else None
         wanted = photo_of(row, self.root, zone, self.fetcher)
         if isinstance(wanted, str):
             return Item(*known, problem=wanted)
@@ -109,9 +109,7 @@ def label_in(tag: str, vocabulary: Vocabulary) -> str:
     return next(filter(None, found), vocabulary.label_or_own(tag) if tag else "")
 
 
-def photo_of(
-    row: Row, root: Path, zone: str | None, fetcher: Fetcher | None = None
-) -> Wanted | str:
+def photo_of(row: Row, root: Path, zone: str | None, fetcher: Fetcher) -> Wanted | str:
     """The photo of ROW, a file below ROOT or an address for FETCHER, for a garment of ZONE.
 
     Or why it has none.
@@ -123,8 +121,6 @@ def photo_of(
         return Wanted(partial(read_below, root, row.image), zone)
     if address[0].lower() not in ("http://", "https://"):
         return f"an address with {address[0]}: only http and https are fetched"
-    if fetcher is None:
-        return "an address and no file: download it, and name its folder with --image-root"
     fetcher.announce(row.image)
     return Wanted(partial(fetcher.read, row.image), zone)
 
