@@ -85,16 +85,20 @@ def _cell(value: Any) -> Any:
 
 
 def _write_rows(
-    path: Path,
-    header: list[str],
-    rows: Iterable[list[Any]],
-    delimiter: str = ",",
-    encoding: str = "utf-8",
+    path: Path, header: Sequence[str], rows: Iterable[list[Any]], feed: Feed | None = None
 ) -> None:
-    with _written(path, encoding) as file:
-        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    """HEADER and ROWS as a table; as FEED is written, where it is one of its rows."""
+    delimiter, ending = (feed.delimiter, feed.ending) if feed else (",", "\n")
+    with _written(path, feed.encoding if feed else "utf-8") as file:
+        plain, quoted = (
+            csv.writer(file, delimiter=delimiter, lineterminator=ending, quoting=quoting)
+            for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+        )
+        plain.writerow(header)
+        for row in rows:
+            # Python leaves a carriage return bare that is no part of a line's end.
+            bare = any(isinstance(cell, str) and "\r" in cell for cell in row)
+            (quoted if bare else plain).writerow(row)
 
 
 def _written(path: Path, encoding: str) -> TextIO:
@@ -122,7 +126,7 @@ def _write_corrected(path: Path, feed: Feed, store: Store, labels: Sequence[str]
         return
     written = map(corrected, store.in_order())
     rows = ([*(_cell(v.get(n)) for n in feed.header), *v.get(MORE, ())] for v in written)
-    _write_rows(path, list(feed.header), rows, feed.delimiter, feed.encoding)
+    _write_rows(path, feed.header, rows, feed)
 
 
 def _json(values: Any) -> str:

@@ -57,13 +57,15 @@ class Row:
 class Feed:
     """A feed's file, its columns in order, and which of them are what.
 
-    `delimiter`: between its cells; empty for JSON lines. `encoding`: as Python knows it.
+    `delimiter`: between its cells; empty for JSON lines. `ending`: of its lines. `encoding`: as
+    Python knows it.
     """
 
     path: Path
     header: tuple[str, ...]
     columns: Columns
     delimiter: str = ","
+    ending: str = "\n"
     encoding: str = "utf-8"
 
     @property
@@ -144,14 +146,17 @@ def open_feed(
     encoding = encoding or _encoding(path)
     try:
         with _opened(path, encoding) as file:
-            delimiter = _delimiter(path, file)
+            first = file.readline()
+            file.seek(0)
+            delimiter = _delimiter(path, first)
             header = _header(path, file, delimiter)
     except (LookupError, UnicodeError, csv.Error) as error:
         raise BadInput(f"{path} can't be read as {encoding} ({error}); see --encoding") from error
     found = {name: _column(path, header, name, named.get(name)) for name in NAMES}
     if cost is not None and cost not in header:
         raise BadInput(f"{path} has no column {cost!r}; it has {', '.join(header)}")
-    return Feed(path, tuple(header), Columns(**found, cost=cost), delimiter, encoding)
+    columns, ending = Columns(**found, cost=cost), "\r\n" if first.endswith("\r\n") else "\n"
+    return Feed(path, tuple(header), columns, delimiter, ending, encoding)
 
 
 def _encoding(path: Path) -> str:
@@ -163,15 +168,11 @@ def _encoding(path: Path) -> str:
     return "utf-8-sig" if begins == codecs.BOM_UTF8 else "utf-8"
 
 
-def _delimiter(path: Path, file: TextIO) -> str:
-    """Between the cells of FILE, which is left at its beginning; empty for JSON lines."""
+def _delimiter(path: Path, first: str) -> str:
+    """Between the cells of the feed PATH, by its FIRST line; empty for JSON lines."""
     usual = FORMATS[path.suffix.lower()]
-    if usual == ",":
-        # Where the comma is of numbers, programs write semicolons.
-        first = file.readline()
-        usual = max(",;\t|", key=first.count)
-        file.seek(0)
-    return usual
+    # Where the comma is of numbers, programs write semicolons.
+    return max(",;\t|", key=first.count) if usual == "," else usual
 
 
 def _header(path: Path, file: TextIO, delimiter: str) -> list[str]:

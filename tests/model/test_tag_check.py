@@ -78,12 +78,13 @@ def write_feed(folder: Path, site: str) -> None:
         ("mail", "ftp://shop.example/a.jpg", "polo", 10),
         ("other", "test/hat/0.png", "socks", 10),
         ("=1+1", "test/hat/1.png", "<script>alert(1)</script>", 10),
+        ("return", "test/hat/1.png", "a\rb", 10),
     ]
     with (folder / "feed.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["sku", "image", "category", "price", "rank"])
         writer.writerows([*row, "kept"] for row in rows)
-        file.write("short,row\n")
+        file.write("short,row\r\n")
 
 
 def command(folder: Path, *words: str) -> list[str | Path]:
@@ -184,6 +185,17 @@ def test_the_corrected_feed_is_the_feed_with_other_tags(work: Path, checked: Pat
         mistake = rows[sku]["verdict"] == "mistake"
         tag = SPELT[rows[sku]["suggested"]] if mistake else row["category"] or ""
         assert after[sku] == {name: value or "" for name, value in row.items()} | {"category": tag}
+
+
+def test_the_corrected_feed_is_written_as_the_feed_is(work: Path, checked: Path) -> None:
+    before = (work / "feed.csv").read_bytes().split(b"\r\n")
+    after = (checked / "corrected.csv").read_bytes().split(b"\r\n")
+    other = [row for row in zip(before, after, strict=True) if row[0] != row[1]]
+    rows = rows_of(checked / "checked.csv").values()
+    # The row that is too short has all cells now.
+    assert len(other) == sum(row["verdict"] == "mistake" for row in rows) + 2
+    assert (b"short,row", b"short,row,,,") in other
+    assert any(old.startswith(b"return,") and b'"a\rb"' in new for old, new in other)
 
 
 def test_the_page_escapes_and_shows_photos(checked: Path) -> None:
