@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 
-from dataset.catalogue.tables import ImageRow
+from dataset.catalogue.tables import Base, ImageRow
 
 # SQLite takes at most 999 values in a query in its older builds.
 AT_ONCE = 500
@@ -18,6 +18,11 @@ def in_parts(values: Iterable[T]) -> Iterator[list[T]]:
     rest = iter(values)
     while part := list(islice(rest, AT_ONCE)):
         yield part
+
+
+def table_of(mapped: type[Base]) -> sa.Table:
+    """The table of MAPPED, for statements without the mapper, which takes most of a short one."""
+    return cast(sa.Table, mapped.__table__)
 
 
 def is_stored(image: Any) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.queries import in_parts
+from dataset.catalogue.queries import in_parts, table_of
 from dataset.catalogue.tables import FingerprintRow, ImageRow, ResemblanceRow
 from dataset.duplicates.fingerprint import VIEWS, Fingerprint, unpack
 from dataset.duplicates.likeness import FOLD, POSSIBLE, likeness
@@ -15,6 +15,16 @@ from dataset.duplicates.nearest import HashIndex
 from dataset.duplicates.search import near_one
 
 LOADED = 10_000
+# Made once: to make a statement takes longer than to run it.
+_FINGERPRINTS, _RESEMBLANCES = map(table_of, (FingerprintRow, ResemblanceRow))
+_WHOLES_AFTER = (
+    # Of the type that the driver gives: a million of them are not looked at one by one.
+    sa.select(_FINGERPRINTS.c.image_id, sa.func.substr(_FINGERPRINTS.c.views, 1, 8))
+    .where(_FINGERPRINTS.c.image_id > sa.bindparam("after"))
+    .order_by(_FINGERPRINTS.c.image_id)
+    .execution_options(yield_per=LOADED)
+)
+_KEEP, _KEEP_PAIRS = sa.insert(_FINGERPRINTS), sa.insert(_RESEMBLANCES)
 
 
 def row_of(image: int, fingerprint: Fingerprint) -> dict[str, object]:
@@ -57,15 +67,12 @@ def load_views(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _wholes(session: Session, after: int) -> tuple["array[int]", np.ndarray]:
     """Ids of images larger than AFTER, and the hashes of the whole photos, (n,) uint64."""
-    query = sa.select(FingerprintRow.image_id, FingerprintRow.views)
-    if after:
-        query = query.where(FingerprintRow.image_id > after)
     ids, wholes = array("q"), bytearray()
-    for image, views in session.execute(
-        query.order_by(FingerprintRow.image_id).execution_options(yield_per=LOADED)
-    ):
-        ids.append(image)
-        wholes += views[:8]
+    rows = session.connection().execute(_WHOLES_AFTER, {"after": after})
+    for part in rows.partitions(LOADED):
+        some, hashes = zip(*part, strict=True)
+        ids.extend(some)
+        wholes += b"".join(hashes)
     return ids, np.frombuffer(bytes(wholes), "<u8").astype(np.uint64)
 
 
@@ -103,7 +110,7 @@ class KnownPhotos:
 
         Only whole photos are compared here; `dedup` compares their parts too.
         """
-        places, mirrored = near_one(fingerprint.views, self._whole.hashes)
+        places, mirrored = near_one(fingerprint.views, self._whole)
         if not len(places):
             return []
         near = dict(zip([self._ids[place] for place in places], mirrored.tolist(), strict=True))
@@ -124,7 +131,7 @@ def keep_new(
     """Keep FINGERPRINTS of new images by their ids, and whom each is ALIKE."""
     if fingerprints:
         rows = [row_of(image, found) for image, found in fingerprints.items()]
-        session.execute(sa.insert(FingerprintRow), rows)
+        session.connection().execute(_KEEP, rows)
     pairs = [
         {
             "one_id": min(image, other),
@@ -136,7 +143,7 @@ def keep_new(
         for other, mirrored, score in found
     ]
     if pairs:
-        session.execute(sa.insert(ResemblanceRow), pairs)
+        session.connection().execute(_KEEP_PAIRS, pairs)
 
 
 def copied(alike: Sequence[Alike]) -> int | None:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -19,6 +20,8 @@ NEAR = 10
 BITS = 64
 # Values compared at once, so that they stay in the cache.
 BLOCK = 1 << 16
+# How a hash is cut to be found among many, and how many may come before they are sorted again.
+WORD, WORDS, UNSORTED = 16, 4, 16_384
 # Equal hashes that are compared each with each: of more, each with so many that follow.
 EQUAL = 8
 
@@ -32,14 +35,30 @@ class Pairs:
     bits: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Hashes sorted by one piece: their places, themselves, and where each of its values begins."""
+
+    order: np.ndarray
+    hashes: np.ndarray
+    edges: np.ndarray
+
+
 class HashIndex:
-    """Hashes in the order they came, with room for more."""
+    """Hashes in the order they came, with room for more; which of them are near another one.
+
+    Those that were there when it was last sorted are found by their pieces of 16 bits. Of two
+    hashes that differ in at most 10 bits, one of the first three pieces differs in at most 2 or the
+    fourth in at most 1 (pigeonhole): of a million, 6,500 are compared. What came since is scanned.
+    """
 
     def __init__(self, hashes: np.ndarray | None = None) -> None:
         self._count = 0 if hashes is None else len(hashes)
         self._hashes = np.zeros(max(1024, 2 * self._count), np.uint64)
         if hashes is not None:
             self._hashes[: self._count] = hashes
+        self._sorted = 0
+        self._pieces: list[_Piece] = []
 
     def __len__(self) -> int:
         return self._count
@@ -55,6 +74,68 @@ class HashIndex:
     def hashes(self) -> np.ndarray:
         """All of them, (n,) uint64."""
         return self._hashes[: self._count]
+
+    def near(self, value: np.uint64, within: int = NEAR) -> tuple[np.ndarray, np.ndarray]:
+        """As `scan` of all of them: places in ascending order, and the bits that differ."""
+        if self._count - self._sorted > max(UNSORTED, self._sorted // 8):
+            self._sort()
+        found = self._among_sorted(value, within)
+        if found is None:
+            return scan(self.hashes, value, within)
+        places, bits = found
+        since, its_bits = scan(self.hashes[self._sorted :], value, within)
+        return np.concatenate([places, since + self._sorted]), np.concatenate([bits, its_bits])
+
+    def _sort(self) -> None:
+        self._sorted, self._pieces = self._count, []
+        for piece in _words(self.hashes).T:
+            order = np.argsort(piece, kind="stable").astype(np.int32)
+            counts = np.bincount(piece, minlength=1 << WORD)
+            edges = np.concatenate([[0], np.cumsum(counts)])
+            # The hashes themselves lie in this order, too: to gather them would take most time.
+            self._pieces.append(_Piece(order, self._hashes[order], edges))
+
+    def _among_sorted(self, value: np.uint64, within: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """As `near`, of the sorted ones; None where to look at all of them is as quick."""
+        if not self._sorted:
+            return None
+        ranges = []
+        for number, (word, piece) in enumerate(zip(_words(value), self._pieces, strict=True)):
+            # The pieces that come first may have what the division leaves over.
+            keys = word ^ _flips(within // WORDS - (number > within % WORDS))
+            ranges.append((piece.edges[keys], piece.edges[keys + 1]))
+        if sum(int((stop - start).sum()) for start, stop in ranges) > self._sorted // 8:
+            return None
+        places, bits = [], []
+        for piece, some in zip(self._pieces, ranges, strict=True):
+            lines = _each_of(*some)
+            apart = np.bitwise_count(piece.hashes[lines] ^ value)
+            near = np.flatnonzero(apart <= within)
+            places.append(piece.order[lines[near]])
+            bits.append(apart[near])
+        found, first = np.unique(np.concatenate(places), return_index=True)
+        return found.astype(np.int64), np.concatenate(bits)[first]
+
+
+def _words(hashes: np.ndarray | np.uint64) -> np.ndarray:
+    """HASHES, (n,) uint64, as pieces of 16 bits, (n, 4) int64; one hash as (4,)."""
+    shifts = np.arange(WORDS, dtype=np.uint64) * np.uint64(WORD)
+    pieces = np.asarray(hashes)[..., None] >> shifts & np.uint64((1 << WORD) - 1)
+    return pieces.astype(np.int64)
+
+
+@lru_cache
+def _flips(radius: int) -> np.ndarray:
+    """All pieces with at most RADIUS bits set, (n,) int64."""
+    pieces = np.arange(1 << WORD)
+    return pieces[np.bitwise_count(pieces) <= radius]
+
+
+def _each_of(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """All numbers of the ranges from STARTS to before STOPS."""
+    sizes = stops - starts
+    before = np.cumsum(sizes) - sizes
+    return np.repeat(starts - before, sizes) + np.arange(sizes.sum())
 
 
 def scan(hashes: np.ndarray, value: np.uint64, within: int) -> tuple[np.ndarray, np.ndarray]:

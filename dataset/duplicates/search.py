@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataset.duplicates.fingerprint import MIRRORED, turned
-from dataset.duplicates.nearest import NEAR, Pairs, in_threads, pairs_within, scan
+from dataset.duplicates.nearest import NEAR, HashIndex, Pairs, in_threads, pairs_within, scan
 
 # A photo is compared with at most so many, the nearest: photos of one studio are all alike.
 CLOSEST = 16
@@ -46,14 +46,14 @@ def lookalikes(views: np.ndarray, new: np.ndarray) -> Lookalikes:
 
 
 def near_one(
-    views: np.ndarray, known: np.ndarray, within: int = NEAR
+    views: np.ndarray, known: HashIndex, within: int = NEAR
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Places in KNOWN, (n,) uint64 of whole photos, near a photo of VIEWS (8,); and if mirrored.
+    """Places in KNOWN, of whole photos' hashes, near a photo of VIEWS (8,); and if mirrored.
 
     The nearest CLOSEST, the nearest first.
     """
     straight, mirror = views[0], views[MIRRORED][0]
-    found = [(*scan(known, value, within), value is mirror) for value in (straight, mirror)]
+    found = [(*known.near(value, within), value is mirror) for value in (straight, mirror)]
     places = np.concatenate([places for places, _, _ in found])
     bits = np.concatenate([bits for _, bits, _ in found])
     mirrored = np.concatenate([np.full(len(places), turn) for places, _, turn in found])

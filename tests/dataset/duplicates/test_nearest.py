@@ -64,6 +64,32 @@ def test_the_index_grows() -> None:
     assert index.hashes[3000] == 2999 << 20
 
 
+def test_the_index_finds_what_a_scan_finds() -> None:
+    hashes = hashes_with_copies(60_000, 500)
+    index = HashIndex(hashes[:50_000])
+    # Not at random: each at most 10 bits away, in one piece, in two, and spread over all four.
+    draw = np.random.default_rng(1)
+    asked = [*hashes[:300], *hashes[400:420] ^ np.uint64(0x3FF), *hashes[:20] ^ np.uint64(0x3E001F)]
+    for value in hashes[1000:1300]:
+        flips = draw.choice(64, draw.integers(0, 11), replace=False).astype(np.uint64)
+        asked.append(np.bitwise_xor.reduce(np.uint64(1) << flips, initial=value))
+    found = 0
+    for turn, value in enumerate(asked):
+        if turn == len(asked) // 2:
+            for late in hashes[50_000:].tolist():
+                index.add(late)
+        places, bits = index.near(value)
+        wanted, its_bits = scan(index.hashes, value, 10)
+        assert (places.tolist(), bits.tolist()) == (wanted.tolist(), its_bits.tolist())
+        found += len(places)
+    assert found > len(asked)
+
+
+def test_where_all_are_alike_the_index_scans() -> None:
+    index = HashIndex(np.full(40_000, 7, np.uint64))
+    assert len(index.near(np.uint64(6))[0]) == 40_000
+
+
 def test_work_in_threads_keeps_its_order_and_is_not_far_ahead() -> None:
     begun = []
 

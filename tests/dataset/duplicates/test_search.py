@@ -3,6 +3,7 @@
 import numpy as np
 
 from dataset.duplicates.fingerprint import VIEWS
+from dataset.duplicates.nearest import HashIndex
 from dataset.duplicates.search import CLOSEST, Lookalikes, lookalikes, near_one
 
 
@@ -45,5 +46,5 @@ def test_one_photo_finds_its_copy_straight_and_mirrored() -> None:
     known = some[:, 0].copy()
     mine = views(1, 5)[0]
     mine[0], mine[6] = known[4] ^ np.uint64(1), known[11]
-    places, mirrored = near_one(mine, known)
+    places, mirrored = near_one(mine, HashIndex(known))
     assert (places.tolist(), mirrored.tolist()) == ([11, 4], [True, False])
