@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue.check_tables import Judgement
 from dataset.catalogue.crawl_tables import ForgottenRow
-from dataset.catalogue.queries import AT_ONCE, copies_of, in_parts
+from dataset.catalogue.queries import AT_ONCE, copies_of, in_parts, table_of
 from dataset.catalogue.review_tables import Conflict, CropDecision, PairDecision
 from dataset.catalogue.session import Sessions, overwrite_journal
 from dataset.catalogue.tables import (
@@ -44,6 +44,11 @@ SAME = 4
 OF_IMAGES = (
     *(Assignment, KeptSplit, CropRow, Pose, FingerprintRow, Separation),
     *(Decision, CropDecision, Judgement, Conflict),
+)
+# Made once: a crawl asks with each batch.
+_FORGOTTEN = table_of(ForgottenRow)
+_FORGOTTEN_AFTER = (
+    sa.select(_FORGOTTEN).where(_FORGOTTEN.c.id > sa.bindparam("after")).order_by(_FORGOTTEN.c.id)
 )
 
 
@@ -208,8 +213,7 @@ class Forgotten:
 
     def catch_up(self, session: Session) -> None:
         """Learn of what was taken down since."""
-        query = sa.select(ForgottenRow).where(ForgottenRow.id > self._newest)
-        for row in session.scalars(query.order_by(ForgottenRow.id)):
+        for row in session.connection().execute(_FORGOTTEN_AFTER, {"after": self._newest}):
             self._newest = row.id
             self._known.add((row.kind, row.digest))
             if row.whole:
