@@ -107,7 +107,7 @@ def drawn(number: int) -> bytes:
 
 
 class Run(NamedTuple):
-    """What a crawl came to: `cpu` are the seconds of all cores, its start included."""
+    """What a crawl came to: `cpu` are the seconds of all cores, of its readers too."""
 
     seconds: float
     images: int
@@ -161,9 +161,10 @@ def ours(address: str, folder: Path, found: Any) -> None:
 
 
 def used() -> tuple[float, float]:
-    """The most memory that this process has had, in MB, and the seconds of its cores."""
-    use = resource.getrusage(resource.RUSAGE_SELF)
-    return use.ru_maxrss / 1024, use.ru_utime + use.ru_stime
+    """The most memory that this process and its largest one have had, in MB; seconds of cores."""
+    uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    megabytes = sum(use.ru_maxrss for use in uses) / 1024
+    return megabytes, sum(use.ru_utime + use.ru_stime for use in uses)
 
 
 # Theirs.

@@ -7,7 +7,7 @@ from scraper import consent
 from scraper.credentials import hide, hide_tokens
 from scraper.download import REDIRECTS, ROBOTS, Download
 from scraper.errors import NotNow, SiteRefused
-from scraper.fetching import Refused
+from scraper.examining import Refused
 from scraper.spiders.base import Answer, Ask, HashtagSpider, Page
 
 FORBIDDEN = (

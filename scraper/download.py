@@ -11,7 +11,8 @@ from scrapy.exceptions import IgnoreRequest
 
 from scraper.addresses import PRIVATE, is_private_failure
 from scraper.credentials import hide
-from scraper.fetching import TOO_LARGE, Refused
+from scraper.examining import Refused
+from scraper.fetching import TOO_LARGE
 from scraper.pace import Pace
 from scraper.settings import Manners, crawl_settings
 from scraper.spiders.base import Answer, Ask
@@ -49,7 +50,10 @@ def run_side_by_side(
     """
     pace = pace or Pace(Stop())
     named = [url for _, asker in jobs for url in asker.named]
-    process = CrawlerProcess(crawl_settings(manners, named))
+    settings = crawl_settings(manners, named)
+    process = CrawlerProcess(settings)
+    # Scrapy would make every message first, and then not show it.
+    logging.getLogger().setLevel(settings["LOG_LEVEL"])
     # Of a robots.txt that does not come it shows a traceback; what is asked next says why.
     logging.getLogger("scrapy.downloadermiddlewares.robotstxt").setLevel(logging.CRITICAL)
     ends = [Ending() for _ in jobs]
@@ -98,11 +102,8 @@ class _Lender(scrapy.Spider):
             outcome = await self._download(ask)
             if isinstance(outcome, Refused) or not self.pace.learn(ask.url, outcome[1]):
                 break
-        if isinstance(outcome, Refused):
-            said = f"{outcome.reason} {ask.url}"
-        else:
-            said = f"HTTP {outcome[1].status} {outcome[0]}"
-        self.logger.info("%s", hide(said, self.secrets))
+        if self.logger.isEnabledFor(logging.INFO):
+            self.logger.info("%s", hide(_in_a_line(ask, outcome), self.secrets))
         return outcome
 
     async def _download(self, ask: Ask) -> tuple[str, Answer] | Refused:
@@ -124,6 +125,12 @@ class _Lender(scrapy.Spider):
             for name, values in response.headers.items()
         }
         return response.url, Answer(response.status, response.body, headers)
+
+
+def _in_a_line(ask: Ask, outcome: tuple[str, Answer] | Refused) -> str:
+    if isinstance(outcome, Refused):
+        return f"{outcome.reason} {ask.url}"
+    return f"HTTP {outcome[1].status} {outcome[0]}"
 
 
 def _reason_to_ignore(said: str) -> str:

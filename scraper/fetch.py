@@ -1,6 +1,7 @@
 """Photos at addresses that somebody has, as a product feed has them: asked for as a crawl asks."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,11 @@ from dataset.fetched import FetchedPhotos
 from dataset.images import EXTENSIONS
 from scraper.download import Download, run_side_by_side
 from scraper.errors import SiteRefused
-from scraper.fetching import Refused, ask_for, examine
+from scraper.examining import Refused
+from scraper.fetching import ask_for
 from scraper.gathering import all_of
 from scraper.pace import Pace
+from scraper.readers import Readers
 from scraper.settings import Manners
 from scraper.spiders.base import Answer, Ask
 from scraper.stopping import Stop
@@ -49,11 +52,11 @@ def fetch(addresses: Iterable[str], place: Path, manners: Manners, say: Say) -> 
         Failure: the folder can't be written.
     """
     photos = FetchedPhotos(place)
-    with photos.in_use():
+    with photos.in_use(), contextlib.closing(Readers()) as readers:
         pace = Pace(Stop(), open_catalogue(str(place / PAUSES)))
 
         async def main(download: Download) -> None:
-            await _all(addresses, _Fetching(photos, pace, download, say))
+            await _all(addresses, _Fetching(photos, readers, pace, download, say))
 
         return run_side_by_side([(main, _Anybody())], manners, pace)
 
@@ -63,6 +66,7 @@ class _Fetching:
     """What one address needs to be asked for."""
 
     photos: FetchedPhotos
+    readers: Readers
     pace: Pace
     download: Download
     say: Say
@@ -92,7 +96,7 @@ class _Fetching:
         return await asyncio.to_thread(self._keep, url, body)
 
     def _keep(self, url: str, body: bytes) -> str:
-        examined = examine(body)
+        examined = self.readers.examine(body)
         if isinstance(examined, Refused):
             return examined.reason
         self.photos.keep(url, body, EXTENSIONS[examined.format])

@@ -5,8 +5,8 @@ from typing import Any
 from scrapy.core.downloader.handlers import http11
 from twisted.web._newclient import BODY, DONE
 
-# More than any site sends; a browser takes a quarter of it.
-LARGEST_HEAD = 1_000_000
+# What a browser takes at most.
+LARGEST_HEAD = 256_000
 
 
 class _Protocol(http11._LenientHTTP11ClientProtocol):

@@ -1,9 +1,11 @@
 """What became of photos, on its way into the catalogue: all that waits goes in one transaction.
 
+Each waits a moment for others, since a transaction costs much and one more photo in it little.
 A thread of its own writes, so that a disk that takes its time holds up no download.
 """
 
 import asyncio
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,8 +14,11 @@ from dataset.catalogue.forgetting import Forgotten
 from dataset.catalogue.session import Sessions
 from dataset.duplicates.known import KnownPhotos
 from dataset.stores import ImageStore
-from scraper.fetching import Fetched, Refused
+from scraper.examining import Fetched, Refused
 from scraper.outcomes import settle
+
+# So many are written at once; fewer where no others come for so many seconds.
+BATCH, MOMENT = 16, 0.05
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Keeper:
         with sessions() as session:
             self.forgotten.catch_up(session)
         self._waiting: list[_Waiting] = []
+        self._enough = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
         self._writing: asyncio.Task[None] | None = None
 
@@ -44,6 +50,8 @@ class Keeper:
         loop = asyncio.get_running_loop()
         mine = _Waiting(url, outcome, loop.create_future())
         self._waiting.append(mine)
+        if len(self._waiting) >= BATCH:
+            self._enough.set()
         if self._writing is None or self._writing.done():
             self._writing = loop.create_task(self._write_all(loop))
         return await mine.done
@@ -51,7 +59,10 @@ class Keeper:
     async def _write_all(self, loop: asyncio.AbstractEventLoop) -> None:
         # What comes while one batch is written is the next, all of it together.
         while self._waiting:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._enough.wait(), MOMENT)
             batch, self._waiting = self._waiting, []
+            self._enough.clear()
             await self._write(loop, batch)
 
     async def _write(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting]) -> None:

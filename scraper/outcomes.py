@@ -9,13 +9,41 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.queries import in_parts
+from dataset.catalogue.queries import in_parts, table_of
 from dataset.catalogue.tables import Cluster, ImageRow, Sighting, now
 from dataset.duplicates.known import Alike, KnownPhotos, copied, keep_new
-from scraper.fetching import Fetched, Refused
+from scraper.examining import Fetched, Refused
 
 Outcome = Fetched | Refused
 NEW, EXACT, NEAR = "new", "exact duplicate", "near duplicate"
+# Made once: to make a statement takes longer than to run it.
+_IMAGES, _SIGHTINGS, _CLUSTERS = map(table_of, (ImageRow, Sighting, Cluster))
+_KNOWN = sa.select(_IMAGES.c.sha256, _IMAGES.c.id, _IMAGES.c.state).where(
+    _IMAGES.c.sha256.in_(sa.bindparam("digests", expanding=True))
+)
+_STORE = sa.update(_IMAGES).where(_IMAGES.c.id == sa.bindparam("at"))
+_MAKE = sa.insert(_IMAGES).returning(_IMAGES.c.sha256, _IMAGES.c.id)
+_CLUSTER_OF = sa.select(_IMAGES.c.id, _IMAGES.c.cluster_id).where(
+    _IMAGES.c.id.in_(sa.bindparam("images", expanding=True)), _IMAGES.c.cluster_id.is_not(None)
+)
+_MAKE_CLUSTER = sa.insert(_CLUSTERS).returning(_CLUSTERS.c.id)
+_JOIN_CLUSTER = _STORE.values(cluster_id=sa.bindparam("cluster"))
+_WANTED = _SIGHTINGS.c.state == "wanted"
+_HELD = (_WANTED, _SIGHTINGS.c.worker_id > 0)
+_CLAIMED = sa.select(_SIGHTINGS.c.url).where(
+    _SIGHTINGS.c.url.in_(sa.bindparam("urls", expanding=True)), *_HELD
+)
+_SETTLE = (
+    sa.update(_SIGHTINGS)
+    .where(_SIGHTINGS.c.url == sa.bindparam("at"), _WANTED)
+    .values(
+        state=sa.bindparam("to"),
+        reason=sa.bindparam("why"),
+        image_id=sa.bindparam("image"),
+        worker_id=None,
+    )
+)
+_SETTLE_CLAIMED = _SETTLE.where(*_HELD)
 
 
 def settle(
@@ -48,8 +76,7 @@ def _images(session: Session, digests: Sequence[str]) -> dict[str, tuple[int, st
     """Id and state of the images of DIGESTS that are known."""
     found: dict[str, tuple[int, str]] = {}
     for part in in_parts(digests):
-        query = sa.select(ImageRow.sha256, ImageRow.id, ImageRow.state)
-        for sha256, number, state in session.execute(query.where(ImageRow.sha256.in_(part))):
+        for sha256, number, state in session.connection().execute(_KNOWN, {"digests": part}):
             found[sha256] = (number, state)
     return found
 
@@ -64,11 +91,10 @@ def _put(
 
     Those of FRESH that are known were refused before, and are stored now.
     """
-    again = [
-        {"id": known[one.sha256], **_stored(one)} for one in fresh.values() if one.sha256 in known
-    ]
-    if again:
-        session.execute(sa.update(ImageRow), again)
+    for one in fresh.values():
+        if one.sha256 in known:
+            again = _STORE.values(_stored(one))
+            session.connection().execute(again, {"at": known[one.sha256]})
     rows = {
         str(one.sha256): _stored(one) if isinstance(one, Fetched) else _refused(one)
         for one in outcomes
@@ -76,8 +102,7 @@ def _put(
     }
     if not rows:
         return {}
-    made = sa.insert(ImageRow).returning(ImageRow.sha256, ImageRow.id)
-    found = session.execute(made, list(rows.values()))
+    found = session.connection().execute(_MAKE, list(rows.values()))
     return {sha256: number for sha256, number in found}  # noqa: C416
 
 
@@ -113,62 +138,43 @@ def _fold(
         if original is not None:
             clusters[number] = clusters[original]
     if originals:
-        rows = [{"id": number, "cluster_id": clusters[number]} for number in originals]
-        session.execute(sa.update(ImageRow), rows)
+        rows = [{"at": number, "cluster": clusters[number]} for number in originals]
+        session.connection().execute(_JOIN_CLUSTER, rows)
     return {sha256 for sha256 in fresh if originals[numbers[sha256]] is not None}
 
 
 def _clusters(session: Session, images: Sequence[int]) -> dict[int, int]:
-    query = sa.select(ImageRow.id, ImageRow.cluster_id)
     found: dict[int, int] = {}
     for part in in_parts(images):
-        found |= {
-            number: cluster
-            for number, cluster in session.execute(query.where(ImageRow.id.in_(part)))
-            if cluster is not None
-        }
+        rows = session.connection().execute(_CLUSTER_OF, {"images": part})
+        found |= {number: cluster for number, cluster in rows}  # noqa: C416
     return found
 
 
 def _new_clusters(session: Session, count: int) -> Sequence[int]:
     if not count:
         return []
-    made = sa.insert(Cluster).returning(Cluster.id)
-    return session.scalars(made, [{"made": now()}] * count).all()
+    rows = [{"made": now()}] * count
+    return session.connection().execute(_MAKE_CLUSTER, rows).scalars().all()
 
 
 def _settle(session: Session, outcomes: Sequence[tuple[str, Outcome, int | None]]) -> None:
     """Mark the photos of OUTCOMES, each with its image, in every post that shows them."""
-    urls = [url for url, _, _ in outcomes]
-    held = (Sighting.state == "wanted", Sighting.worker_id > 0)
     claimed: set[str] = set()
-    for part in in_parts(urls):
-        claimed.update(
-            session.scalars(sa.select(Sighting.url).where(Sighting.url.in_(part), *held))
-        )
-    for is_claimed in (True, False):
+    for part in in_parts(url for url, _, _ in outcomes):
+        claimed.update(session.connection().execute(_CLAIMED, {"urls": part}).scalars())
+    # Posts that came since may have another tag, which may have its images: see claims.py. We
+    # may have been taken for dead, and nobody has fetched it since: then it is all of them.
+    for is_claimed, statement in ((True, _SETTLE_CLAIMED), (False, _SETTLE)):
         rows = [
             {
                 "at": url,
-                "state": "stored" if isinstance(one, Fetched) else "refused",
-                "reason": None if isinstance(one, Fetched) else one.reason,
-                "image_id": image,
+                "to": "stored" if isinstance(one, Fetched) else "refused",
+                "why": None if isinstance(one, Fetched) else one.reason,
+                "image": image,
             }
             for url, one, image in outcomes
             if (url in claimed) is is_claimed
         ]
-        # Posts that came since may have another tag, which may have its images: see claims.py. We
-        # may have been taken for dead, and nobody has fetched it since: then it is all of them.
-        wanted = held if is_claimed else held[:1]
         if rows:
-            session.connection().execute(
-                sa.update(Sighting.__table__)  # type: ignore[arg-type]
-                .where(Sighting.url == sa.bindparam("at"), *wanted)
-                .values(
-                    state=sa.bindparam("state"),
-                    reason=sa.bindparam("reason"),
-                    image_id=sa.bindparam("image_id"),
-                    worker_id=None,
-                ),
-                rows,
-            )
+            session.connection().execute(statement, rows)

@@ -9,13 +9,14 @@ from dataset.catalogue.forgetting import REASON, URL
 from scraper import claims, expired, frontier
 from scraper.download import Download
 from scraper.errors import SiteRefused
-from scraper.fetching import GONE, Fetched, Refused, fetch_image
+from scraper.examining import Fetched, Refused
+from scraper.fetching import GONE, fetch_image
 from scraper.gathering import all_of
 from scraper.report import Tally
 from scraper.spiders.base import Answer
 from scraper.work import PLACES, Work
 
-BATCH = 32
+BATCH = 64
 
 
 async def fetch_wanted(work: Work, download: Download, tally: Tally) -> None:
@@ -93,25 +94,28 @@ async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims
 
     async def get(address: str) -> Answer | Refused:
         ask = replace(work.spider.image_request(address), of_stranger=True)
-        answer = await download(ask)
+        async with work.asking:
+            answer = await download(ask)
         return answer if isinstance(answer, Refused) else answer[1]
 
     async with work.places:
         addresses = (wanted.url, *wanted.fallbacks)
-        if work.means.keeper.forgotten.names(URL, addresses):
+        means = work.means
+        if means.keeper.forgotten.names(URL, addresses):
             await _keep(work, tally, wanted.url, Refused(REASON))
             return
-        outcome = await fetch_image(get, addresses, work.means.store)
+        outcome = await fetch_image(get, addresses, means.store, means.readers)
         if isinstance(outcome, Refused) and outcome.reason in GONE and wanted.key:
             fresh = await expired.photo_again(work.spider, download, wanted, work.asked_again)
             if fresh is not None:
                 with work.sessions.begin() as session:
                     frontier.move(session, wanted.url, fresh)
                 wanted = replace(wanted, url=fresh.url)
-                outcome = await fetch_image(get, (fresh.url, *fresh.fallbacks), work.means.store)
+                addresses = (fresh.url, *fresh.fallbacks)
+                outcome = await fetch_image(get, addresses, means.store, means.readers)
         if isinstance(outcome, Refused):
             # A photo is not given up because its host is busy.
-            work.means.pace.refuse_long(work.spider.image_request(wanted.url).url)
+            means.pace.refuse_long(work.spider.image_request(wanted.url).url)
         await _keep(work, tally, wanted.url, outcome)
     work.means.bar.update()
     work.means.bar.set_postfix(site=work.site, tag=tally.hashtag, refresh=False)

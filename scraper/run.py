@@ -32,6 +32,7 @@ from scraper.errors import CircleOfPages, LayoutChanged, NotNow, SiteRefused
 from scraper.gathering import all_of
 from scraper.keeping import Keeper
 from scraper.pace import Pace
+from scraper.readers import Readers
 from scraper.report import Tally
 from scraper.searching import crawl_search
 from scraper.spiders.base import HashtagSpider
@@ -96,14 +97,16 @@ def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
             worker = leases.sign_on(session)
         with sessions() as session:
             known = KnownPhotos(session)
-        keeper, pace = Keeper(sessions, store, known), Pace(Stop(), sessions)
+        keeper, pace, readers = Keeper(sessions, store, known), Pace(Stop(), sessions), Readers()
         try:
-            yield Means(vocabulary, sessions, store, keeper, worker, pace, bar)
+            yield Means(vocabulary, sessions, store, readers, keeper, worker, pace, bar)
         except BaseException:
             # Where even this fails, the next process sees that this one is dead.
             with contextlib.suppress(Failure), sessions.begin() as session:
                 leases.sign_off(session, worker, ended=False)
             raise
+        finally:
+            readers.close()
 
 
 def _sizes(means: Means, tags: Sequence[str]) -> dict[str, int]:

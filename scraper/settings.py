@@ -9,6 +9,10 @@ from scraper.fetching import LARGEST_BYTES
 from scraper.heads import BoundedHeads
 
 AT_ONCE = 8
+# What Scrapy does with each request that is of no use here, and takes its time: it counts requests
+# that our own table counts, and looks for domains and passwords that a spider of ours never names.
+USELESS = ("offsite.OffsiteMiddleware", "httpauth.HttpAuthMiddleware", "stats.DownloaderStats")
+COUNTERS = ("corestats.CoreStats", "logcount.LogCount", "logstats.LogStats")
 PROGRAM = "fashion-tagger/0.1"
 PURPOSE = "collects product photos under hashtags; obeys robots.txt"
 
@@ -40,7 +44,12 @@ def crawl_settings(manners: Manners, allowed: Sequence[str] = ()) -> dict[str, A
         "DOWNLOAD_HANDLERS": dict.fromkeys(("http", "https"), BoundedHeads),
         # Strangers' links must not lead into the user's own network.
         "DNS_RESOLVER": PublicResolver,
-        "DOWNLOADER_MIDDLEWARES": {PublicOnly: 50},
+        "DOWNLOADER_MIDDLEWARES": {
+            PublicOnly: 50,
+            **{f"scrapy.downloadermiddlewares.{name}": None for name in USELESS},
+        },
+        "EXTENSIONS": {f"scrapy.extensions.{name}": None for name in COUNTERS},
+        "STATS_CLASS": "scrapy.statscollectors.DummyStatsCollector",
         ALLOWED: list(allowed),
         ALLOW_ALL: manners.allow_private,
         # A token must not go to whoever stands between us and the site.

@@ -13,12 +13,14 @@ from dataset.labels import Vocabulary
 from dataset.stores import ImageStore
 from scraper.keeping import Keeper
 from scraper.pace import Pace
+from scraper.readers import Readers
 from scraper.report import Tally
 from scraper.settings import AT_ONCE, Manners
 from scraper.spiders.base import HashtagSpider, Photo
 
-# Photos under way: those that are asked for, and as many that are read, hashed and written.
-PLACES = 2 * AT_ONCE
+# Photos that are asked for, all of which Ctrl-C waits for; and all under way, those that are read,
+# hashed and written too: what is committed together costs little each.
+ASKED, PLACES = 2 * AT_ONCE, 4 * AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Means:
     vocabulary: Vocabulary
     sessions: Sessions
     store: ImageStore
+    readers: Readers
     keeper: Keeper
     worker: int
     pace: Pace
@@ -71,5 +74,6 @@ class Work:
         self.sessions, self.worker = self.means.sessions, self.means.worker
         # A place is held until the commit: a power cut loses no more photos that came.
         self.places = asyncio.Semaphore(PLACES)
+        self.asking = asyncio.Semaphore(ASKED)
         # Two tags may have a word in common: its search runs once at a time.
         self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

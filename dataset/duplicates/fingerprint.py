@@ -10,7 +10,6 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from PIL import Image
-from scipy.fft import dct
 
 # The photo is looked at this small, sides in pixels; its little picture and the colours of it.
 LOOK, SIDE, COLOURS = 128, 48, 8
@@ -100,8 +99,10 @@ def _coefficients(grey: np.ndarray, parts: Sequence[tuple[float, ...]]) -> np.nd
 
 @lru_cache(1)
 def _lowest_waves(length: int) -> np.ndarray:
-    """(8, LENGTH): what makes the lowest DCT coefficients of a line."""
-    return dct(np.eye(length), axis=0)[:HASH_BITS]
+    """(8, LENGTH): what makes the lowest coefficients of a line, by the DCT of kind II."""
+    return 2 * np.cos(
+        np.pi * np.outer(np.arange(HASH_BITS), 2 * np.arange(length) + 1) / (2 * length)
+    )
 
 
 @lru_cache(4096)

@@ -60,6 +60,11 @@ class Crawling:
         assert self._process.pid is not None
         os.kill(self._process.pid, number)
 
+    def children(self) -> list[int]:
+        """The processes that it began; none where the system does not tell."""
+        told = Path(f"/proc/{self._process.pid}/task").glob("*/children")
+        return [int(one) for path in told for one in path.read_text().split()]
+
     def kill(self) -> None:
         """End it as `kill -9` does."""
         self._process.kill()

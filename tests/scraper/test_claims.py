@@ -7,7 +7,7 @@ import pytest
 from dataset.catalogue.session import Sessions, open_catalogue
 from dataset.duplicates.known import KnownPhotos
 from scraper import claims, frontier
-from scraper.fetching import Fetched, Refused, examine
+from scraper.examining import Fetched, Refused, examine
 from scraper.outcomes import settle
 from scraper.sample_shop.server import ShopOptions, serve
 from scraper.spiders.base import Page, Photo, Post

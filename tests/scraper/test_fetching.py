@@ -1,6 +1,7 @@
 """An image from its answer to its row: what is kept, and the reason for what is not."""
 
 import asyncio
+import contextlib
 import io
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from PIL import Image
 
 from dataset.images import open_photo
 from dataset.stores import ImageStore
-from scraper.fetching import Answer, Fetched, Refused, examine, fetch_image
+from scraper.examining import Fetched, Refused, examine
+from scraper.fetching import Answer, fetch_image
+from scraper.readers import Readers
 from tests.dataset.filling import photo_bytes
 
 PHOTO = photo_bytes(1)
@@ -25,7 +28,9 @@ def fetch(
         asked.append(url)
         return answers[url]
 
-    return asyncio.run(fetch_image(download, tuple(answers), ImageStore(folder))), asked
+    with contextlib.closing(Readers(1)) as readers:
+        fetched = fetch_image(download, tuple(answers), ImageStore(folder), readers)
+        return asyncio.run(fetched), asked
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])

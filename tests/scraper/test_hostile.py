@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
-from scraper.fetching import Fetched, examine
+from scraper.examining import Fetched, examine
 from scraper.polyglots import is_polyglot
 from tests.catalogues import rows
 from tests.dataset.filling import photo_bytes
@@ -30,8 +30,8 @@ def endless_head(peer: socket.socket) -> None:
 
 
 def endless_preludes(peer: socket.socket) -> None:
-    for _ in range(100_000):
-        peer.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+    for _ in range(100):
+        peer.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
 
 
 def drip(peer: socket.socket) -> None:

@@ -15,7 +15,7 @@ from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.tables import Hashtag, ImageRow, PostHashtag, PostRow, Sighting
 from dataset.duplicates.known import KnownPhotos
 from scraper import frontier
-from scraper.fetching import Refused
+from scraper.examining import Refused
 from scraper.outcomes import settle
 from scraper.posts import save_posts
 from scraper.spiders.base import Photo, Post

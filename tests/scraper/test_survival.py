@@ -1,11 +1,12 @@
 """Crawls that are killed, doubled, stopped and starved end like one that was left alone."""
 
+import os
 import random
 import resource
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from dataset.catalogue.session import open_catalogue
 from scraper.sample_shop.replies import Asked, Reply
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from scraper.settings import AT_ONCE
-from tests.catalogues import rows
+from tests.catalogues import catalogue_of, rows
 from tests.scraper.crawling import Crawling, class_folder, crawl, start
 
 POLOS = 40
+has_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc to look at")
 # What a catalogue holds but for numbers and times, which no two crawls share.
 CONTENTS = (
     "SELECT site, hashtag, cursor, later, state, reason, total, pages, posts, worker_id, again"
@@ -89,6 +91,11 @@ def kill(process: Crawling) -> bool:
     process.kill()
     process.communicate()
     return alive
+
+
+def signal_all(processes: Iterable[int], number: int) -> None:
+    for process in processes:
+        os.kill(process, number)
 
 
 def kill_again_and_again(shop: SampleShop, folder: Path, times: int, dice: random.Random) -> int:
@@ -180,6 +187,51 @@ def test_what_came_before_a_kill_is_not_asked_for_again(
     assert status == 0, said
     assert contents(tmp_path) == unbroken
     assert {n for target, n in shop.requests.items() if target.startswith("/img")} == {1}
+
+
+@has_proc
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("moment", ["files are written", "photos are read"])
+def test_a_kill_between_two_steps_of_a_batch(
+    shop: SampleShop, unbroken: list[list], tmp_path: Path, moment: str
+) -> None:
+    sessions = open_catalogue(catalogue_of(tmp_path))
+    process = start(shop, tmp_path, "--tags", "polo,dress")
+    wait_for(lambda: photos_asked(shop) > 3)
+    wait_for(lambda: bool(process.children()))
+    readers = process.children()
+    if moment == "photos are read":
+        signal_all(readers, signal.SIGSTOP)
+    with sessions.begin():
+        # Nobody can commit.
+        before, known = photos_asked(shop), rows(tmp_path, "SELECT count(*) FROM images")
+        wait_for(lambda: photos_asked(shop) >= before + AT_ONCE)
+        time.sleep(1)
+        kill(process)
+        assert list((tmp_path / "images").glob(".came-*"))
+        if moment == "files are written":
+            assert len(list((tmp_path / "images").glob("??/*/*"))) > known[0][0]
+    signal_all(readers, signal.SIGCONT)
+    # They end by themselves, and have written nothing.
+    wait_for(lambda: not any(Path(f"/proc/{reader}").exists() for reader in readers))
+    sessions.kw["bind"].dispose()
+    status, said = crawl(shop, tmp_path, "--tags", "polo,dress")
+    assert status == 0, said
+    assert contents(tmp_path) == unbroken
+    assert {n for target, n in shop.requests.items() if target.startswith("/img")} == {1}
+
+
+@has_proc
+def test_a_reader_of_photos_that_is_killed_loses_none(
+    shop: SampleShop, unbroken: list[list], tmp_path: Path
+) -> None:
+    process = start(shop, tmp_path, "--tags", "polo,dress")
+    wait_for(lambda: photos_asked(shop) > 5)
+    wait_for(lambda: bool(process.children()))
+    signal_all(process.children(), signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    assert contents(tmp_path) == unbroken
 
 
 def test_ctrl_c_finishes_what_is_in_flight_and_a_second_one_stops_at_once(

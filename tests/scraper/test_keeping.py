@@ -1,0 +1,94 @@
+"""What became of photos on its way into the catalogue, while others change it."""
+
+import asyncio
+import contextlib
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataset.catalogue.forgetting import SAME, forget
+from dataset.catalogue.session import Sessions, open_catalogue
+from dataset.duplicates.known import KnownPhotos
+from dataset.duplicates.nearest import NEAR
+from dataset.images import open_photo
+from dataset.stores import ImageStore
+from scraper.examining import Fetched, examine
+from scraper.keeping import BATCH, Keeper
+from scraper.outcomes import EXACT, NEW
+from scraper.outcomes import NEAR as COPY
+from tests.catalogues import catalogue_of, rows
+from tests.dataset.filling import photo_bytes
+
+
+def came(store: ImageStore, body: bytes) -> Fetched:
+    """BODY in STORE, as a crawl puts it there."""
+    found = examine(body)
+    assert isinstance(found, Fetched)
+    store.put(body, found.store_key)
+    return found
+
+
+def copy_of(number: int, quality: int) -> bytes:
+    """Photo NUMBER, saved once more: other bytes, the same photo."""
+    out = io.BytesIO()
+    open_photo(photo_bytes(number)).save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def keeper(sessions: Sessions, store: ImageStore) -> Keeper:
+    with sessions() as session:
+        return Keeper(sessions, store, KnownPhotos(session))
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_near_photo_that_another_process_takes_down_meanwhile_is_none_any_more(
+    tmp_path: Path,
+) -> None:
+    sessions, store = open_catalogue(catalogue_of(tmp_path)), ImageStore(tmp_path / "images")
+    others = open_catalogue(catalogue_of(tmp_path))
+    crawling, first = keeper(sessions, store), came(store, photo_bytes(1))
+    # Near enough to be looked at more closely, and too far to be known as what was taken down.
+    second = came(store, copy_of(1, 60))
+    views = first.fingerprint.views ^ np.uint64((1 << (SAME + 3)) - 1)
+    second = replace(second, fingerprint=replace(second.fingerprint, views=views))
+    assert SAME < SAME + 3 <= NEAR
+
+    async def crawl() -> list[object]:
+        said = [await crawling.keep("https://x.test/1.jpg", first)]
+        forget(others, store, first.sha256, "a person")
+        return [*said, await crawling.keep("https://x.test/2.jpg", second)]
+
+    assert asyncio.run(crawl()) == [NEW, NEW]
+    assert rows(tmp_path, "SELECT sha256 FROM images") == [(second.sha256,)]
+    assert rows(tmp_path, "SELECT count(*) FROM resemblances") == [(0,)]
+    for made in (sessions, others):
+        made.kw["bind"].dispose()
+
+
+@pytest.mark.usefixtures("backend")
+def test_copies_in_one_batch_and_of_another_process_are_known(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path / "images")
+    with contextlib.ExitStack() as stack:
+        opened = [open_catalogue(catalogue_of(tmp_path)) for _ in range(2)]
+        for sessions in opened:
+            stack.callback(sessions.kw["bind"].dispose)
+        mine, its = (keeper(sessions, store) for sessions in opened)
+        bodies = [photo_bytes(1), photo_bytes(1), copy_of(1, 80), photo_bytes(2)]
+
+        async def crawl() -> list[object]:
+            batch = [
+                mine.keep(f"https://x.test/{number}.jpg", came(store, body))
+                for number, body in enumerate(bodies)
+            ]
+            said: list[object] = list(await asyncio.gather(*batch))
+            late = [copy_of(2, 80), photo_bytes(2)]
+            for number, body in enumerate(late):
+                said.append(await its.keep(f"https://y.test/{number}.jpg", came(store, body)))
+            return said
+
+        assert len(bodies) < BATCH
+        assert asyncio.run(crawl()) == [NEW, EXACT, COPY, NEW, COPY, EXACT]
+    assert rows(tmp_path, "SELECT count(*), count(DISTINCT cluster_id) FROM images") == [(4, 2)]
