@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import click
 
@@ -25,13 +25,13 @@ PURPOSE = "looks at photos of a product feed; obeys robots.txt"
     context_settings=CONTEXT,
     epilog="Example: fashion-tagger fetch-photos addresses.txt --contact shop@example.com",
 )
-@click.argument("addresses", type=click.File("r", encoding="utf-8", errors="replace"), default="-")
+@click.argument("addresses", type=click.File("rb"), default="-")
 @fetched_option
 @private_option("none")
 @contact_option
 @timeout_option
 @click.option("-v", "--verbose", is_flag=True, help="Show every request.")
-def fetch_photos(addresses: TextIO, fetched: Path, **chosen: Any) -> None:
+def fetch_photos(addresses: BinaryIO, fetched: Path, **chosen: Any) -> None:
     """Fetch the photos at ADDRESSES, a file with one a line, or - for what comes in.
 
     check-tags and find-similar do this by themselves for feeds. The rules are those of crawl:
@@ -50,11 +50,18 @@ def fetch_photos(addresses: TextIO, fetched: Path, **chosen: Any) -> None:
         raise click.ClickException("stopped before all was fetched; the same command goes on")
 
 
-def _lines(addresses: TextIO) -> Iterator[str]:
-    # Not `for line in`: that reads ahead, and who sends addresses may wait for answers.
-    while line := addresses.readline():
-        if line.strip():
-            yield line.strip()
+def _lines(addresses: BinaryIO) -> Iterator[str]:
+    # Past Python's own buffer: it reads ahead while who sends waits for answers, and a thread that
+    # is held up in it lets no program end.
+    rest = b""
+    while data := os.read(addresses.fileno(), 1 << 16):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from filter(None, map(_line, lines))
+    yield from filter(None, [_line(rest)])
+
+
+def _line(given: bytes) -> str:
+    return given.decode("utf-8", "replace").strip()
 
 
 def _say(url: str, problem: str) -> None:

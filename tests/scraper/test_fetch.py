@@ -1,0 +1,75 @@
+"""`fetch-photos` as a user runs it: lists of addresses, Ctrl-C, and listeners that go away."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fashion_tagger
+from tests.dataset.filling import photo_bytes
+from tests.model.photo_site import PhotoSite, serving
+
+PHOTO = photo_bytes(1, (200, 260))
+
+
+@pytest.fixture
+def site() -> Iterator[PhotoSite]:
+    with serving({f"/{number}.jpg": PHOTO for number in range(300)}) as one:
+        yield one
+
+
+def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, fashion_tagger.__file__, "fetch-photos", "--allow-private-hosts", *words],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_list_of_addresses_with_lines_of_all_kinds(tmp_path: Path, site: PhotoSite) -> None:
+    lines = [f"{site.url}/1.jpg", f"  {site.url}/2.jpg\r", "", "nothing", f"{site.url}/gone.jpg"]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    process = start(tmp_path, "list.txt")
+    said, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    found = {one["url"]: one["problem"] for one in map(json.loads, said.splitlines())}
+    assert found == {
+        f"{site.url}/1.jpg": "",
+        f"{site.url}/2.jpg": "",
+        "nothing": "no address that can be asked",
+        f"{site.url}/gone.jpg": "HTTP 404",
+    }
+    photos = [path for path in (tmp_path / "fetched").rglob("*.*") if path.suffix != ".sqlite"]
+    assert [path.read_bytes() for path in photos] == [PHOTO] * 2
+
+
+def test_ctrl_c_ends_it_while_it_waits_for_addresses(tmp_path: Path, site: PhotoSite) -> None:
+    process = start(tmp_path)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(f"{site.url}/1.jpg\n")
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["problem"] == ""
+    process.send_signal(signal.SIGINT)
+    told = process.stderr.read() if process.stderr else ""
+    assert process.wait(60) == 1
+    assert "the same command goes on" in told and "Fatal" not in told
+
+
+def test_it_ends_when_nobody_listens_any_more(tmp_path: Path, site: PhotoSite) -> None:
+    process = start(tmp_path)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("".join(f"{site.url}/{number}.jpg\n" for number in range(300)))
+    process.stdin.flush()
+    process.stdout.readline()
+    process.stdout.close()
+    told = process.stderr.read() if process.stderr else ""
+    assert process.wait(60) == 1
+    assert "Traceback" not in told
+    assert 0 < sum(site.asked.values()) < 300
