@@ -1,8 +1,11 @@
-"""Makes the README's pictures of the review page, from a crawl of the sample shop.
+"""Makes the README's pictures, from crawls of the sample shop: of the review, and of its story.
 
-python docs/screenshots.py (needs Chromium, and playwright of the `dev` extra)
+python docs/screenshots.py --weights FILE (needs Chromium, and playwright of the `dev` extra)
+
+FILE: weights of an Inception-v3 trunk, or `imagenet`. The pictures show drawn people only.
 """
 
+import argparse
 import contextlib
 import shutil
 import subprocess
@@ -12,9 +15,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from playwright.sync_api import ViewportSize, sync_playwright
+import click
+from playwright.sync_api import Browser, ViewportSize, sync_playwright
 
 import fashion_tagger
+from scraper.sample_shop.drawing import LABELS as DRAWN
 from scraper.sample_shop.server import ShopOptions, serve
 
 HERE = Path(__file__).parent
@@ -26,14 +31,15 @@ SIZE = ViewportSize(width=1280, height=860)
 
 def command(folder: Path, *arguments: str) -> None:
     """Run a command of ours in FOLDER, and stop where it fails."""
+    click.echo(f"$ {' '.join(arguments)}")
     subprocess.run([sys.executable, fashion_tagger.__file__, *arguments], cwd=folder, check=True)
 
 
-def crawl(folder: Path) -> None:
-    """A catalogue with items that the shop tags twice, and crops of its drawn people."""
-    with serve(ShopOptions(per_label=12, double_tagged=0.2)) as shop:
+def crawl(folder: Path, options: ShopOptions, labels: str = LABELS) -> None:
+    """A catalogue of the shop of OPTIONS, and splits of it."""
+    with serve(options) as shop:
         address = ("--site-url", shop.url, "--image-url", shop.url)
-        command(folder, "crawl", "lamoda", "--tags", LABELS, *address)
+        command(folder, "crawl", "lamoda", "--tags", labels, *address)
     command(folder, "build-dataset", "--min-per-class", "5")
 
 
@@ -54,24 +60,57 @@ def reviewing(folder: Path) -> Iterator[str]:
         server.wait()
 
 
-def shoot(url: str) -> None:
-    """A picture of each queue."""
-    chromium = shutil.which("chromium") or sys.exit("needs Chromium: apt-get install chromium")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+def shoot_queues(browser: Browser, folder: Path) -> None:
+    """A picture of each queue, with items that the shop tags twice, and crops of its people."""
+    crawl(folder, ShopOptions(per_label=12, double_tagged=0.2))
+    with reviewing(folder) as url:
         for queue, name in PICTURES.items():
             tab = browser.new_page(viewport=SIZE)
             tab.goto(f"{url}queue/{queue}", wait_until="networkidle")
             tab.screenshot(path=HERE / name)
-        browser.close()
+
+
+def learn_and_check(folder: Path, weights: str) -> None:
+    """A shop with wrong tags, a model that learned from them all the same, and what it doubts."""
+    crawl(folder, ShopOptions(double_tagged=0, wrong_tagged=0.04), ",".join(DRAWN))
+    small = ("--weights", weights, "--image-size", "150", "--time-budget", "20m")
+    command(folder, "train-model", *small, "--out", "runs/first")
+    command(folder, "check-tags", "--model", "runs/first")
+
+
+def shoot_story(browser: Browser, folder: Path) -> None:
+    """One mistake in the report of the check, then on the page where it is put right."""
+    tab = browser.new_page(viewport=ViewportSize(width=1280, height=760))
+    tab.goto((folder / "checked" / "report.html").as_uri(), wait_until="networkidle")
+    tab.get_by_role("heading", name="Mistakes, the costliest first").scroll_into_view_if_needed()
+    tab.evaluate("window.scrollTo(0, document.querySelector('.cards').offsetTop - 80)")
+    tab.screenshot(path=HERE / "story-report.png")
+    with reviewing(folder) as url:
+        tab = browser.new_page(viewport=SIZE)
+        tab.goto(f"{url}queue/mistakes", wait_until="networkidle")
+        tab.screenshot(path=HERE / "story-review.png")
+        # What the model suggests.
+        with tab.expect_navigation():
+            tab.keyboard.press("s")
+    command(folder, "build-dataset", "--min-per-class", "5", "--out", "second")
 
 
 def main() -> None:
-    """Crawl, build, and shoot."""
-    with tempfile.TemporaryDirectory() as made:
-        crawl(Path(made))
-        with reviewing(Path(made)) as url:
-            shoot(url)
+    """Crawl, build, train, check and shoot."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--weights", required=True, help="a trunk's weights, or imagenet")
+    parser.add_argument("--keep", type=Path, help="a new folder to work in, and leave there")
+    asked = parser.parse_args()
+    chromium = shutil.which("chromium") or sys.exit("needs Chromium: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as made, sync_playwright() as driver:
+        folder = asked.keep or Path(made)
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for name in ("queues", "story"):
+            (folder / name).mkdir(parents=True)
+        shoot_queues(browser, folder / "queues")
+        learn_and_check(folder / "story", asked.weights)
+        shoot_story(browser, folder / "story")
+        browser.close()
 
 
 if __name__ == "__main__":
