@@ -87,7 +87,8 @@ OWN = {
     type=click.Path(path_type=Path),
     metavar="DIR|FEED",
     help="With --build and --add: a folder of photos with a folder a label, or a feed (.csv, .tsv,"
-    " .jsonl: id, image, tag; price, currency, title, url, item_group_id where it has them)."
+    " .jsonl: id, image, which is a path or an address, and tag; price, currency, title, url,"
+    " item_group_id where it has them)."
     "  [default: the catalogue]",
 )
 @click.option(

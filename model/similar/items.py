@@ -52,10 +52,12 @@ class Found:
     folded: tuple[str, ...] = ()
 
 
+def ties(item: Item) -> tuple[tuple[str, str], ...]:
+    """What ITEM has in common with copies of its photo, and with photos of its product."""
+    known = {"sha256": item.sha256, "cluster": item.cluster, "product": item.product}
+    return tuple((name, value) for name, value in known.items() if value)
+
+
 def is_one(one: Item, other: Item) -> bool:
     """Whether ONE and OTHER are copies of a photo, or of one product."""
-    return (
-        one.sha256 == other.sha256
-        or (one.cluster != "" and one.cluster == other.cluster)
-        or (one.product != "" and one.product == other.product)
-    )
+    return not set(ties(one)).isdisjoint(ties(other))

@@ -1,14 +1,13 @@
 """A search on one page: vectors of an index -> the nearest items, filtered, what is one folded."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from model.similar.approximate import EXACT, Graph
 from model.similar.exact import Nearest, nearest
 from model.similar.file import IndexFile, damaged
-from model.similar.items import COPY, Filters, Found, Item, is_one
+from model.similar.items import COPY, Filters, Found, Item, is_one, ties
 
 GRAPH = "graph"
 # Of the items that a filter lets through fewer than this share are compared one and all.
@@ -128,32 +127,41 @@ class Searcher:
         rows = np.flatnonzero(np.isin(self.places, places))
         # A graph's likeness is of float16.
         alike = self.vectors[rows] @ asked.vector
-        kept: list[tuple[Found, np.ndarray]] = []
+        kept = _Kept(len(rows), self.vectors.shape[1])
         for number in np.argsort(-alike, kind="stable"):
             place, likeness = int(self.places[rows[number]]), alike[number]
             # It may have been removed meanwhile.
             if place not in items:
                 continue
-            item, vector = items[place], self.vectors[rows[number]]
+            item = items[place]
             if place == asked.place or (
                 without_copies and (is_one(item, asked.item) or likeness >= COPY)
             ):
                 continue
-            first = _one_with(item, vector, kept)
-            if first is None:
-                kept.append((Found(item, float(likeness)), vector))
-            else:
-                before, its = kept[first]
-                folded = (*before.folded, item.id)
-                kept[first] = Found(before.item, before.likeness, folded), its
-        return [found for found, _ in kept]
+            kept.put(item, float(likeness), self.vectors[rows[number]])
+        return kept.found
 
 
-def _one_with(
-    item: Item, vector: np.ndarray, kept: Sequence[tuple[Found, np.ndarray]]
-) -> int | None:
-    """The place in KEPT of what ITEM is a copy of, or of one product with."""
-    for place, (found, its) in enumerate(kept):
-        if is_one(item, found.item) or float(vector @ its) >= COPY:
-            return place
-    return None
+class _Kept:
+    """Results, the most alike first: MOST at most, with vectors of WIDTH; what is one is folded."""
+
+    def __init__(self, most: int, width: int) -> None:
+        self.found: list[Found] = []
+        self._vectors = np.empty((most, width), np.float32)
+        self._seats: dict[tuple[str, str], int] = {}
+
+    def put(self, item: Item, likeness: float, vector: np.ndarray) -> None:
+        """Let ITEM be a result, or folded into the first that it is one with."""
+        seat, count = self._seat(item, vector), len(self.found)
+        if seat is None:
+            self._vectors[count] = vector
+            self._seats.update(dict.fromkeys(ties(item), count))
+            self.found.append(Found(item, likeness))
+        else:
+            before = self.found[seat]
+            self.found[seat] = replace(before, folded=(*before.folded, item.id))
+
+    def _seat(self, item: Item, vector: np.ndarray) -> int | None:
+        seats = [self._seats[tie] for tie in ties(item) if tie in self._seats]
+        copies = np.flatnonzero(self._vectors[: len(self.found)] @ vector >= COPY)
+        return min([*seats, *copies.tolist()[:1]], default=None)

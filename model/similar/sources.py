@@ -1,7 +1,7 @@
 """What is offered to an index: the catalogue, a folder of photos by label, or a shop's feed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -153,7 +153,7 @@ class FolderOffers:
             name = path.relative_to(self.root).as_posix()
             above = path.parent.name if path.parent != self.root else ""
             label = "" if above in SPLITS else above
-            zone = self.vocabulary.zone_of(label)
+            zone = self.vocabulary.zone_of(label) if crop.by_zone else None
             yield Offer(Item(name, "", name, label=label), Wanted(path.read_bytes, zone))
 
 
@@ -172,7 +172,7 @@ class FeedOffers:
 
     def offers(self, crop: PoseOptions) -> Iterator[Offer]:
         """As Offers; rows that can't be used say why."""
-        return map(_feed_offer, self.feed.items(0))
+        return map(_feed_offer, replace(self.feed, by_zone=crop.by_zone).items(0))
 
 
 def _feed_offer(row: FeedItem) -> Offer:
