@@ -254,8 +254,13 @@ def graph_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
     from model.similar.approximate import Graph
 
     graph = Graph(vectors.shape[1])
-    graph.add(np.arange(len(vectors)), vectors)
-    return {"ours, graph": lambda: lambda queries: graph.nearest(queries, NEAREST).places}
+    places = np.arange(len(vectors))
+    graph.add(places, vectors)
+
+    def search(queries: np.ndarray) -> np.ndarray:
+        return graph.among(queries, NEAREST, places, vectors).places
+
+    return {"ours, graph": lambda: search}
 
 
 def hnsw_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:

@@ -88,9 +88,10 @@ class Searcher:
         self, graph: Graph, queries: np.ndarray, k: int, allowed: np.ndarray | None
     ) -> Nearest:
         if allowed is None:
-            return graph.nearest(queries, k)
+            return graph.among(queries, k, self.places, self.vectors)
         share = len(allowed) / len(self.places)
-        found = graph.nearest(queries, min(len(self.places), int(2 * k / share) + 8))
+        wanted = min(len(self.places), int(2 * k / share) + 8)
+        found = graph.among(queries, wanted, self.places, self.vectors)
         good = np.isin(found.places, allowed)
         # What is let through first, in its order.
         order = np.argsort(~good, axis=1, kind="stable")[:, :k]
@@ -122,14 +123,11 @@ class Searcher:
             wanted = min(most, 4 * wanted)
 
     def _folded(self, asked: Asked, near: Nearest, without_copies: bool) -> list[Found]:
-        places = [int(place) for place in near.places[0] if place >= 0]
-        items = self._index.items(places)
-        rows = np.flatnonzero(np.isin(self.places, places))
-        # A graph's likeness is of float16.
-        alike = self.vectors[rows] @ asked.vector
-        kept = _Kept(len(rows), self.vectors.shape[1])
-        for number in np.argsort(-alike, kind="stable"):
-            place, likeness = int(self.places[rows[number]]), alike[number]
+        there = near.places[0] >= 0
+        places, alike = near.places[0][there], near.likeness[0][there]
+        rows, items = self.rows_of(places), self._index.items(places.tolist())
+        kept = _Kept(len(places), self.vectors.shape[1])
+        for place, row, likeness in zip(places.tolist(), rows, alike.tolist(), strict=True):
             # It may have been removed meanwhile.
             if place not in items:
                 continue
@@ -138,7 +136,7 @@ class Searcher:
                 without_copies and (is_one(item, asked.item) or likeness >= COPY)
             ):
                 continue
-            kept.put(item, float(likeness), self.vectors[rows[number]])
+            kept.put(item, likeness, self.vectors[row])
         return kept.found
 
 
