@@ -76,6 +76,13 @@ def text(*lines: str) -> str:
     return "".join(f"<p>{escape(line)}</p>" for line in lines if line)
 
 
+def percent(share: float) -> str:
+    """SHARE, from 0 to 1, in whole percent; never as certain as it is not."""
+    if 0 < share < 0.005:
+        return "under 1 %"
+    return "over 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
+
+
 def table(
     head: Sequence[str],
     rows: Iterable[Sequence[object]],

@@ -248,7 +248,8 @@ def _card(one: Checked, read: Callable[[str], bytes]) -> str:
         photo = pages.missing("the photo can't be read any more")
     said = f"tagged <b class=bad>{escape(one.tag)}</b>"
     if one.suggested and one.probability is not None and one.suggested != one.label:
-        said += f", looks like <b class=good>{escape(one.suggested)}</b> ({one.probability:.0%})"
+        sure = pages.percent(one.probability)
+        said += f", looks like <b class=good>{escape(one.suggested)}</b> ({sure})"
     near = ", ".join(f"{n['label']} ({n['likeness']:.2f})" for n in one.nearest)
     lines = [one.reason, f"nearest: {near}" if near else ""]
     small = "".join(f"<p><small>{escape(line)}</small></p>" for line in lines if line)

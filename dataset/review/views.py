@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from dataset.catalogue.session import Sessions
 from dataset.catalogue.tables import Decision, Search
 from dataset.labels import Vocabulary
+from dataset.pages import percent
 from dataset.review import decisions
 from dataset.review.counts import Counts
 from dataset.review.decisions import LONGEST_NAME
@@ -52,6 +53,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters["key"] = key_text
+    made.filters["percent"] = percent
     made.globals["SHORT"] = SHORT
     return made
 

@@ -56,3 +56,14 @@ def test_photos_are_made_small_and_broken_ones_are_told() -> None:
     assert len(page.css("img::attr(src)").get("")) < 2000
     with pytest.raises(Unreadable):
         pages.figure(b"no photo", "broken")
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        *((0, "0 %"), (1e-9, "under 1 %"), (0.004, "under 1 %"), (0.006, "1 %"), (0.5, "50 %")),
+        *((0.994, "99 %"), (0.996, "over 99 %"), (1 - 1e-9, "over 99 %"), (1, "100 %")),
+    ],
+)
+def test_no_share_is_shown_as_more_certain_than_it_is(share: float, said: str) -> None:
+    assert pages.percent(share) == said

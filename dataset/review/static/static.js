@@ -46,7 +46,11 @@ function drawn(tag, attributes) {
 }
 
 const nameOf = (item) => `${queue.name}:${item.key}`;
-const percent = (share) => `${Math.round(100 * share)} %`;
+// As in dataset/pages.py: never as certain as it is not.
+const percent = (share) => {
+  if (share > 0 && share < 0.005) return "under 1 %";
+  return share >= 0.995 && share < 1 ? "over 99 %" : `${Math.round(100 * share)} %`;
+};
 
 function matches(item) {
   const here = nameOf(item) in decided;
