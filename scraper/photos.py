@@ -1,5 +1,6 @@
 """The photos that a search has found: claimed, fetched, committed."""
 
+import asyncio
 from collections import deque
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ async def fetch_wanted(work: Work, download: Download, tally: Tally) -> None:
     Raises:
         SiteRefused: their host wants to be left alone for long.
     """
-    while (claimed := _Claimed(work, tally)).refill():
+    while await (claimed := _Claimed(work, tally)).refill():
         try:
             await all_of(_fetch_some(work, download, tally, claimed) for _ in range(PLACES))
         except SiteRefused:
@@ -42,27 +43,30 @@ class _Claimed:
         self._work, self._tally = work, tally
         self._waiting: deque[claims.Wanted] = deque()
         self.unsettled: set[str] = set()
+        self._turn = asyncio.Lock()
         self.over = False
 
-    def refill(self) -> bool:
+    async def refill(self) -> bool:
         """Claim more; whether there were any."""
-        found = _claim(self._work, self._tally)
+        # In a thread: who waits for the catalogue must not keep what comes from its file.
+        found = await asyncio.to_thread(_claim, self._work, self._tally)
         self._waiting += found
         self.unsettled.update(one.url for one in found)
         self.over = not found
         return bool(found)
 
-    def take(self) -> claims.Wanted | None:
+    async def take(self) -> claims.Wanted | None:
         """The next one; None where there is none at the moment."""
-        if self.over or not (self._waiting or self.refill()):
-            return None
-        return self._waiting.popleft()
+        async with self._turn:
+            if self.over or not (self._waiting or await self.refill()):
+                return None
+            return self._waiting.popleft()
 
 
 async def _fetch_some(work: Work, download: Download, tally: Tally, claimed: _Claimed) -> None:
     """Fetch what CLAIMED has, one after the other; a failure keeps all from going on."""
     try:
-        while wanted := claimed.take():
+        while wanted := await claimed.take():
             await fetch_one(work, download, tally, wanted)
             claimed.unsettled.discard(wanted.url)
     except BaseException:

@@ -41,6 +41,9 @@ from scraper.work import PLACES, CrawlOptions, Means, Work
 
 # Tags of a site that are searched side by side; the site's pace is the same for one or many.
 TAGS_AT_ONCE = 4
+# Enough for all photos of some sites and what their tags ask the catalogue: while one that came
+# waits for a thread, it is in no file. Only those that are needed are begun.
+THREADS = 8 * (PLACES + TAGS_AT_ONCE)
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def _sizes(means: Means, tags: Sequence[str]) -> dict[str, int]:
 
 async def crawl_all(work: Work, download: Download) -> None:
     """Every search of every tag, some tags side by side; a site that refuses ends it."""
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(PLACES))
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     await set_up(work, download)
     if work.spider.charged and not await cost_shown(work, download):
         return
