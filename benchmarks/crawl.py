@@ -161,10 +161,12 @@ def ours(address: str, folder: Path, found: Any) -> None:
 
 
 def used() -> tuple[float, float]:
-    """The most memory that this process and its largest one have had, in MB; seconds of cores."""
+    """The most memory that this process has had, in MB, and the seconds of its cores and readers'.
+
+    What the system tells of the memory of others holds what they shared before they began.
+    """
     uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    megabytes = sum(use.ru_maxrss for use in uses) / 1024
-    return megabytes, sum(use.ru_utime + use.ru_stime for use in uses)
+    return uses[0].ru_maxrss / 1024, sum(use.ru_utime + use.ru_stime for use in uses)
 
 
 # Theirs.
