@@ -1,5 +1,6 @@
 """Crawls that are killed, doubled, stopped and starved end like one that was left alone."""
 
+import contextlib
 import os
 import random
 import resource
@@ -121,7 +122,9 @@ def _is_of(target: str, urls: Sequence[str]) -> bool:
 
 def signal_all(processes: Iterable[int], number: int) -> None:
     for process in processes:
-        os.kill(process, number)
+        # One whose crawl was killed may have ended.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 def kill_again_and_again(shop: SampleShop, folder: Path, times: int, dice: random.Random) -> int:
@@ -226,15 +229,17 @@ def test_a_kill_between_two_steps_of_a_batch(
     readers = process.children()
     if moment == "photos are read":
         signal_all(readers, signal.SIGSTOP)
-    with sessions.begin():
-        # Nobody can commit.
-        known = rows(tmp_path, "SELECT count(*) FROM images")
-        wait_for(lambda: all_at_hand(shop, tmp_path))
-        if moment == "files are written":
-            wait_for(lambda: len(stored(tmp_path)) > known[0][0])
-        kill(process)
-        assert list((tmp_path / "images").glob(".came-*"))
-    signal_all(readers, signal.SIGCONT)
+    try:
+        with sessions.begin():
+            # Nobody can commit.
+            known = rows(tmp_path, "SELECT count(*) FROM images")
+            wait_for(lambda: all_at_hand(shop, tmp_path))
+            if moment == "files are written":
+                wait_for(lambda: len(stored(tmp_path)) > known[0][0])
+            kill(process)
+            assert list((tmp_path / "images").glob(".came-*"))
+    finally:
+        signal_all(readers, signal.SIGCONT)
     # They end by themselves, and have written nothing.
     wait_for(lambda: not any(Path(f"/proc/{reader}").exists() for reader in readers))
     sessions.kw["bind"].dispose()
