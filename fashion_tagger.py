@@ -125,6 +125,11 @@ def export_model() -> None:
     _script("export-model")
 
 
+def fetch_photos() -> None:
+    """Console script `fetch-photos`."""
+    _script("fetch-photos")
+
+
 def sample_shop() -> None:
     """Console script `sample-shop`."""
     _script("sample-shop")

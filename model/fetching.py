@@ -1,6 +1,6 @@
 """Photos at a feed's addresses: a process beside ours asks for them under the crawl's rules.
 
-That process is `fashion-tagger fetch-photos`, which starts with the first address. It asks for
+That process is `fetch-photos`, which starts with the first address. It asks for
 those that are announced side by side, and leaves them in a folder, where a later run finds them.
 """
 
@@ -14,12 +14,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-import dataset
 from dataset.errors import Failure
 from dataset.fetched import FetchedPhotos
 
-# Beside our packages wherever they are installed; -m would look into the user's folder first.
-DOOR = Path(str(dataset.__file__)).parents[1] / "fashion_tagger.py"
+# What it runs; it finds modules where this process does, and not where it is called.
+PROGRAM = (
+    "import sys; count = int(sys.argv[1]); sys.path[:] = sys.argv[2 : 2 + count];"
+    " del sys.argv[1 : 2 + count]; from scraper.fetch_cli import fetch_photos;"
+    " fetch_photos(prog_name='fetch-photos')"
+)
 # What came of so many addresses is known, so that a dead one in many rows is asked for once.
 KNOWN = 10_000
 
@@ -124,7 +127,8 @@ class Fetcher:
 
     def _started(self) -> "subprocess.Popen[str]":
         if self._process is None:
-            asked = [sys.executable, str(DOOR), "fetch-photos", "-", *self._options.words]
+            found = [str(len(sys.path)), *sys.path]
+            asked = [sys.executable, "-c", PROGRAM, *found, "-", *self._options.words]
             self._process = subprocess.Popen(
                 asked,
                 stdin=subprocess.PIPE,

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice, tee
 from pathlib import Path
@@ -21,24 +21,22 @@ from dataset.export import write_json
 from dataset.labels import Vocabulary
 from dataset.states import make_folder
 from model import check_papers
-from model.calibration import softmax
-from model.checked import Answer, Checked, Look, Sight, Store
+from model.checked import Answer, Checked, Store
 from model.doubts import Tagging, tagging_of
 from model.fetching import Fetcher, FetchOptions
 from model.items import CatalogueSource, FeedSource, Item, Source
-from model.judge import Judge, Looked, open_judge
-from model.product_feed import Feed, levels
+from model.judge import Judge, open_judge
+from model.product_feed import Feed
 from model.reference import Reference, open_reference
 from model.saved import Run, read_run
 from model.seeing import CHUNK as SEEN_AT_ONCE
-from model.seeing import Eyes, Seen, Shown
+from model.seeing import Eyes, Shown
+from model.sights import look_at, sights_of
 from model.verdicts import NOTHING, UNCHECKED, Bar, bar_of, verdicts
 
 ASKED, LOOKED = "options.json", "looked.sqlite"
 # How tags go wrong is learned from so many items at most, drawn at random.
 SAMPLE = 20_000
-NEAREST = 3
-LOOKS_LIKE_NOTHING = "unlike all photos that the model learned from"
 
 
 @dataclass(frozen=True)
@@ -128,8 +126,8 @@ def _look(source: Source, eyes: Eyes, judge: Judge, reference: Reference, store:
     with tqdm(initial=done, desc="items", unit=" items", disable=None) as bar:
         while some := list(islice(coming, 2 * SEEN_AT_ONCE)):
             photos = {item.number: next(seen) for item in some if item.wanted is not None}
-            sights = _sights(some, photos, judge, reference, store)
-            store.add([_look_at(item, photos, sights, judge.labels) for item in some])
+            sights = sights_of(some, photos, judge, reference, store)
+            store.add([look_at(item, photos, sights, judge.labels) for item in some])
             bar.update(len(some))
     if not store.last():
         raise Failure(f"{source.name} has no items to check")
@@ -146,69 +144,6 @@ def _from(source: Source, store: Store, done: int) -> Iterator[Item]:
                 f" {store.path.parent} and begin anew"
             )
     return items
-
-
-def _sights(
-    items: Sequence[Item],
-    photos: Mapping[int, Seen],
-    judge: Judge,
-    reference: Reference,
-    store: Store,
-) -> dict[int, Sight]:
-    """What is seen in PHOTOS, by the numbers of their ITEMS; those shown before are in STORE."""
-    pixels = {n: one.pixels for n, one in photos.items() if one.pixels is not None}
-    numbers = list(pixels)
-    sights = {n: Sight(one.problem) for n, one in photos.items() if one.problem}
-    if numbers:
-        looked = judge.look(np.stack(list(pixels.values())))
-        digests = [photos[number].sha256 for number in numbers]
-        near = reference.nearest(looked.outputs, digests, NEAREST)
-        for place, number in enumerate(numbers):
-            shares = _shares(photos[number], looked, place, reference)
-            nothing = photos[number].blank
-            if not nothing and near[place] and near[place][0].likeness < reference.least:
-                nothing = LOOKS_LIKE_NOTHING
-            sights[number] = Sight("", nothing, shares, [_plain(one) for one in near[place]])
-    zones = {item.number: item.wanted.zone for item in items if item.wanted}
-    fresh = {(photos[n].sha256, zones[n]): sight for n, sight in sights.items()}
-    for number, one in photos.items():
-        if one.again:
-            key = (one.sha256, zones[number])
-            known = fresh.get(key) or store.seen_before(*key)
-            assert known is not None, "a photo is shown again before it was kept"
-            fresh[key] = sights[number] = known
-    return sights
-
-
-def _look_at(
-    item: Item, photos: Mapping[int, Seen], sights: Mapping[int, Sight], labels: Sequence[str]
-) -> Look:
-    place = _place(item, labels)
-    if item.number not in photos:
-        return Look(item, place, problem=item.problem)
-    sight = sights[item.number]
-    unknown = "" if place is not None else f"the model has no label {item.label!r}"
-    problem = "" if sight.problem else unknown
-    return Look(item, place, photos[item.number].sha256, sight, problem)
-
-
-def _plain(near: Any) -> dict[str, Any]:
-    return {**asdict(near), "likeness": round(near.likeness, 4)}
-
-
-def _place(item: Item, labels: Sequence[str]) -> int | None:
-    """The place of ITEM's label among LABELS, by the vocabulary's name or as it stands there."""
-    spelt = (name for level in levels(item.tag) for name in (level, level.casefold()))
-    for name in (item.label, *spelt):
-        if name in labels:
-            return labels.index(name)
-    return None
-
-
-def _shares(seen: Seen, looked: Looked, place: int, reference: Reference) -> np.ndarray:
-    """What a model that never saw the photo says of it."""
-    known = reference.opinions.get(seen.sha256)
-    return softmax(looked.logits[place : place + 1])[0] if known is None else known
 
 
 def settle(store: Store, labels: Sequence[str], seed: int) -> tuple[Tagging, Bar]:

@@ -5,10 +5,11 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import click
 
+from dataset.errors import BadInput
 from dataset.options import (
     CONTEXT,
     contact_option,
@@ -23,15 +24,15 @@ PURPOSE = "looks at photos of a product feed; obeys robots.txt"
 @click.command(
     "fetch-photos",
     context_settings=CONTEXT,
-    epilog="Example: fashion-tagger fetch-photos addresses.txt --contact shop@example.com",
+    epilog="Example: fetch-photos addresses.txt --contact me@shop.example",
 )
-@click.argument("addresses", type=click.File("rb"), default="-")
+@click.argument("addresses", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @fetched_option
 @private_option("none")
 @contact_option
 @timeout_option
 @click.option("-v", "--verbose", is_flag=True, help="Show every request.")
-def fetch_photos(addresses: BinaryIO, fetched: Path, **chosen: Any) -> None:
+def fetch_photos(addresses: str, fetched: Path, **chosen: Any) -> None:
     """Fetch the photos at ADDRESSES, a file with one a line, or - for what comes in.
 
     check-tags and find-similar do this by themselves for feeds. The rules are those of crawl:
@@ -43,14 +44,17 @@ def fetch_photos(addresses: BinaryIO, fetched: Path, **chosen: Any) -> None:
 
     manners = Manners(**chosen, purpose=PURPOSE)
     try:
-        ended = fetch(_lines(addresses), fetched, manners, _say)
+        with click.open_file(addresses, "rb") as file:
+            ended = fetch(_lines(file), fetched, manners, _say)
+    except FileNotFoundError as error:
+        raise BadInput(f"{addresses}: no such file; name one with an address a line") from error
     finally:
         _let_go_of_broken_pipe()
     if not ended:
         raise click.ClickException("stopped before all was fetched; the same command goes on")
 
 
-def _lines(addresses: BinaryIO) -> Iterator[str]:
+def _lines(addresses: IO[bytes]) -> Iterator[str]:
     # Past Python's own buffer: it reads ahead while who sends waits for answers, and a thread that
     # is held up in it lets no program end.
     rest = b""
