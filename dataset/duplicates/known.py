@@ -17,13 +17,22 @@ from dataset.duplicates.search import near_one
 LOADED = 10_000
 # Made once: to make a statement takes longer than to run it.
 _FINGERPRINTS, _RESEMBLANCES = map(table_of, (FingerprintRow, ResemblanceRow))
-_WHOLES_AFTER = (
-    # Of the type that the driver gives: a million of them are not looked at one by one.
-    sa.select(_FINGERPRINTS.c.image_id, sa.func.substr(_FINGERPRINTS.c.views, 1, 8))
+_IDS, _WHOLE = _FINGERPRINTS.c.image_id, sa.func.substr(_FINGERPRINTS.c.views, 1, 8)
+_BLOCK = _IDS // LOADED
+# Ids and hashes of many images in a row: a million rows take most of their time to be made.
+_WHOLES_AFTER = {
+    dialect: sa.select(
+        sa.func.aggregate_strings(sa.cast(_IDS, sa.String), ","),
+        sa.func.aggregate_strings(hexed, ""),
+    )
     .where(_FINGERPRINTS.c.image_id > sa.bindparam("after"))
-    .order_by(_FINGERPRINTS.c.image_id)
-    .execution_options(yield_per=LOADED)
-)
+    .group_by(_BLOCK)
+    .order_by(_BLOCK)
+    for dialect, hexed in (
+        ("sqlite", sa.func.hex(_WHOLE, type_=sa.String)),
+        ("postgresql", sa.func.encode(_WHOLE, "hex", type_=sa.String)),
+    )
+}
 _KEEP, _KEEP_PAIRS = sa.insert(_FINGERPRINTS), sa.insert(_RESEMBLANCES)
 
 
@@ -67,13 +76,13 @@ def load_views(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _wholes(session: Session, after: int) -> tuple["array[int]", np.ndarray]:
     """Ids of images larger than AFTER, and the hashes of the whole photos, (n,) uint64."""
-    ids, wholes = array("q"), bytearray()
-    rows = session.connection().execute(_WHOLES_AFTER, {"after": after})
-    for part in rows.partitions(LOADED):
-        some, hashes = zip(*part, strict=True)
-        ids.extend(some)
-        wholes += b"".join(hashes)
-    return ids, np.frombuffer(bytes(wholes), "<u8").astype(np.uint64)
+    connection = session.connection()
+    rows = connection.execute(_WHOLES_AFTER[connection.dialect.name], {"after": after}).all()
+    ids = np.fromstring(",".join(row[0] for row in rows), np.int64, sep=",")
+    hashes = np.frombuffer(bytes.fromhex("".join(row[1] for row in rows)), "<u8")
+    # Within a row the two are in one order, whichever the database likes.
+    order = np.argsort(ids)
+    return array("q", ids[order].tobytes()), hashes[order].astype(np.uint64)
 
 
 # Another image, whether it is mirrored, and how alike it is.
