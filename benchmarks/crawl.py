@@ -297,6 +297,8 @@ def million(photos: Path, images: int, times: int) -> None:
                             new = sqlite3.connect(Path(folder) / "catalogue.sqlite")
                             old.backup(new)
                             new.close()
+                    # What is copied and not on the disk yet would be written while we crawl.
+                    os.sync()
                     done = run(ours, paths, len(paths), Path(folder))
                 click.echo(f"{size:,} images before: {done}", err=True)
                 found.append(done.images / done.seconds)

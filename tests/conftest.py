@@ -14,6 +14,17 @@ from tests.catalogues import URL_FILE
 
 # An address of a server where a test may make databases; .ci/run starts one.
 SERVER = "FASHION_TAGGER_TEST_POSTGRES"
+# What takes longest comes first, so that nobody waits for it at the end.
+LONGEST = (
+    *("test_whole_way.py", "test_training.py", "test_tag_check.py", "test_stages.py"),
+    *("test_network.py", "test_poses.py", "test_seeing.py", "test_export.py"),
+    *("test_classifier.py", "test_find_similar.py", "test_survival.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of LONGEST first, the others in their order."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="module")
