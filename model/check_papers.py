@@ -1,5 +1,7 @@
 """What a check of tags leaves: tables, the corrected feed, a page, and a sample for people."""
 
+import codecs
+import contextlib
 import csv
 import json
 import random
@@ -103,7 +105,21 @@ def _write_rows(
 
 def _written(path: Path, encoding: str) -> TextIO:
     """PATH for text in which bytes that were none in a feed are these bytes again."""
-    return path.open("w", encoding=encoding, errors="surrogateescape", newline="")
+    return path.open("w", encoding=encoding, errors=AS_IT_WAS, newline="")
+
+
+def _as_it_was(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The bytes that signs of a feed stand for; a question mark for what no file can hold."""
+    assert isinstance(error, UnicodeEncodeError)
+    # A byte alone is no part of UTF-16.
+    if not error.encoding.startswith("utf-16"):
+        with contextlib.suppress(UnicodeEncodeError):
+            return codecs.lookup_error("surrogateescape")(error)
+    return "?" * (error.end - error.start), error.end
+
+
+AS_IT_WAS = "as-it-was"
+codecs.register_error(AS_IT_WAS, _as_it_was)
 
 
 def _write_corrected(path: Path, feed: Feed, store: Store, labels: Sequence[str]) -> None:
