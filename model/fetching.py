@@ -55,6 +55,19 @@ class NotFetched(ValueError):  # noqa: N818 - reads as what happened
     """There is no photo at an address, for the reason that it says."""
 
 
+def fetched(photos: FetchedPhotos, url: str, problem: str = "") -> bytes:
+    """What PHOTOS have of URL.
+
+    Raises:
+        NotFetched: nothing, because of PROBLEM.
+        OSError: it can't be read.
+    """
+    path = photos.find(url)
+    if path is None:
+        raise NotFetched(problem or "it is gone again")
+    return path.read_bytes()
+
+
 class Fetcher:
     """Fetches as OPTIONS say; a context manager, at whose end its process is gone."""
 
@@ -120,9 +133,7 @@ class Fetcher:
             with self._lock:
                 coming = self._known.get(url)
             problem = coming.result() if coming else "an address with signs that none has"
-            path = self._photos.find(url)
-            if path is None:
-                raise NotFetched(problem or "it is gone again")
+            return fetched(self._photos, url, problem)
         return path.read_bytes()
 
     def _started(self) -> "subprocess.Popen[str]":

@@ -20,7 +20,7 @@ from dataset.labels import Vocabulary
 from dataset.poses import PoseOptions, find_crops
 from dataset.stores import open_store
 from model.data import SPLITS
-from model.fetching import Fetcher, NotFetched
+from model.fetching import Fetcher, fetched
 from model.items import ADDRESS, FeedSource, read_below, stored_photo, usable_photos
 from model.items import Item as FeedItem
 from model.product_feed import FORMATS, open_feed
@@ -238,8 +238,5 @@ def read_photo(facts: Mapping[str, str], image: str) -> bytes:
     if facts["kind"] == "catalogue":
         return open_store(facts["photos"]).read(image)
     if ADDRESS.match(image):
-        path = FetchedPhotos(Path(facts["fetched"])).find(image)
-        if path is None:
-            raise NotFetched("it is gone again")
-        return path.read_bytes()
+        return fetched(FetchedPhotos(Path(facts["fetched"])), image)
     return read_below(Path(facts["photos"]), image)
