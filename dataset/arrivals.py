@@ -1,18 +1,20 @@
 """What came from the network and is not in the catalogue yet: a process that dies loses none of it.
 
-Each answer is a file beside the photos, named by its address. Nothing here is synced: what a power
-cut left half is known by its digest.
+Each answer is a file in a folder beside the photos, named by its address and its bytes. Nothing
+here is synced: what a kill or a power cut left half is not what its name says.
 """
 
 import contextlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.images import sha256_of, write_atomically
+from dataset.images import sha256_of
 
-# How the name of such a file begins, and how many bytes of it are the digest of the others.
-CAME, DIGEST = ".came-", 64
+FOLDER = ".came"
+# A name: the digest of the address, and that of the bytes.
+DIGEST = 64
 
 
 @dataclass(frozen=True)
@@ -21,41 +23,77 @@ class Arrivals:
 
     folder: Path | None
 
-    def add(self, url: str, body: bytes) -> None:
-        """Keep BODY, which came for URL.
+    def add(self, url: str, body: bytes) -> Path | None:
+        """Keep BODY, which came for URL; where it is now.
 
         Raises:
             OSError: the folder can't be written.
         """
-        if self.folder is not None:
-            data = sha256_of(body).encode() + body
-            write_atomically(self._path(self.folder, url), data, sync=False)
+        if self.folder is None:
+            return None
+        path = self.folder / f"{digest(url)}-{sha256_of(body)}"
+        try:
+            _write_new(path, body)
+        except FileNotFoundError:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write_new(path, body)
+        except FileExistsError:
+            if path.read_bytes() != body:
+                # Not written over: it may be the photo in place, too.
+                path.unlink()
+                _write_new(path, body)
+        return path
+
+    def digests(self) -> set[str]:
+        """Of the addresses that anything came for, as `digest` makes them."""
+        return {path.name[:DIGEST] for path in self._all()}
 
     def find(self, url: str) -> bytes | None:
         """What came for URL, whole; None where nothing did."""
-        if self.folder is None:
-            return None
-        try:
-            data = self._path(self.folder, url).read_bytes()
-        except OSError:
-            return None
-        digest, body = data[:DIGEST], data[DIGEST:]
-        return body if sha256_of(body).encode() == digest else None
+        for path in self._of({digest(url)}):
+            with contextlib.suppress(OSError):
+                body = path.read_bytes()
+                if path.name.endswith(sha256_of(body)):
+                    return body
+        return None
 
     def drop(self, urls: Iterable[str]) -> None:
         """Forget what came for URLS: it stands in the catalogue."""
-        if self.folder is not None:
-            for url in urls:
-                # A leftover is removed when a crawl ends.
-                with contextlib.suppress(OSError):
-                    self._path(self.folder, url).unlink(missing_ok=True)
+        for path in self._of(set(map(digest, urls))):
+            # A leftover is removed when a crawl ends.
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget whatever came: nobody wants it any more."""
+        for path in self._all():
+            path.unlink(missing_ok=True)
         if self.folder is not None:
-            for path in self.folder.glob(f"{CAME}*"):
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
 
-    @staticmethod
-    def _path(folder: Path, url: str) -> Path:
-        return folder / f"{CAME}{sha256_of(url.encode())}"
+    def _of(self, digests: set[str]) -> Iterator[Path]:
+        return (path for path in self._all() if path.name[:DIGEST] in digests)
+
+    def _all(self) -> list[Path]:
+        try:
+            return list(self.folder.iterdir()) if self.folder else []
+        except FileNotFoundError:
+            return []
+
+
+def digest(url: str) -> str:
+    """How the file begins that came for URL."""
+    return sha256_of(url.encode())
+
+
+def _write_new(path: Path, body: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            left = memoryview(body)
+            while left:
+                left = left[file.write(left) :]
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise

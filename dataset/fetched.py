@@ -33,6 +33,7 @@ class FetchedPhotos:
             Failure: the folder can't be written.
         """
         self._store.put(body, _key(url, extension))
+        self._store.sync()
 
     def in_use(self) -> contextlib.AbstractContextManager[None]:
         """The folder, made where it is not there, while photos are put into it; see ImageStore."""

@@ -9,29 +9,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dataset.arrivals import Arrivals
+from dataset.arrivals import FOLDER, Arrivals
 from dataset.errors import BadInput, Failure, first_line
 from dataset.images import PART, write_atomically
-
-
-def _sync_folder(path: Path) -> None:
-    """See that the names in the folder PATH outlast a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+from dataset.syncing import sync_at_once, sync_each
 
 
 @dataclass(frozen=True)
 class ImageStore:
     """A folder of photos, each under a key made of its SHA-256: `ab/cd/abcd….jpg`.
 
-    While photos are put into it, `in_use` clears away what killed processes left half written.
+    While photos are put into it, `in_use` clears away what killed processes left half written; what
+    was put outlasts a power cut once `sync` was called.
     """
 
     root: Path
-    _synced: set[Path] = field(default_factory=set, repr=False, compare=False)
+    # What was put since, where each file is synced on its own.
+    _put: set[Path] = field(default_factory=set, repr=False, compare=False)
     # The option that names the place, for errors.
     option: str = field(default="--images", compare=False, kw_only=True)
 
@@ -41,43 +35,47 @@ class ImageStore:
     @cached_property
     def arrivals(self) -> Arrivals:
         """What came and is not in the catalogue yet."""
-        return Arrivals(self.root)
+        return Arrivals(self.root / FOLDER)
 
-    def receive(self, url: str, data: bytes) -> None:
-        """Have DATA at hand, which came for URL, until it is dropped from `arrivals`.
+    def receive(self, url: str, data: bytes) -> Path | None:
+        """Have DATA at hand, which came for URL, until it is dropped from `arrivals`; its file.
 
         Raises:
             Failure: the folder can't be written.
         """
         with self._explained():
-            self.arrivals.add(url, data)
+            return self.arrivals.add(url, data)
 
     @staticmethod
     def key(sha256: str, extension: str) -> str:
         """Where bytes of SHA256 belong, below the root."""
         return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{extension}"
 
-    def put(self, data: bytes, key: str) -> None:
-        """Keep DATA under KEY, power cut or not; bytes that are there are not written again.
+    def put(self, data: bytes, key: str, arrival: Path | None = None) -> None:
+        """Keep DATA under KEY; bytes that are there are not written again.
+
+        ARRIVAL: the file where they are at hand, which is then the photo's, too.
 
         Raises:
             Failure: the folder can't be written.
         """
         path = self.root / key
         with self._explained():
-            if not path.exists() or path.stat().st_size != len(data):
-                write_atomically(path, data, self.root)
-            # Also of a file that was there: who put it there may have died before this.
-            _sync_folder(path.parent)
-            self._sync_way_to(path.parent)
+            if not (arrival and _link(arrival, path)) and not _holds(path, data):
+                write_atomically(path, data, self.root, sync=False)
+        self._put.add(path)
 
-    def _sync_way_to(self, folder: Path) -> None:
-        """See that FOLDER's own name outlasts a power cut, once for each folder."""
-        if folder not in self._synced and folder != self.root.absolute().parent:
-            above = folder.parent if folder != self.root else self.root.absolute().parent
-            _sync_folder(above)
-            self._sync_way_to(above)
-            self._synced.add(folder)
+    def sync(self) -> None:
+        """See that all that was put outlasts a power cut.
+
+        Raises:
+            Failure: the folder can't be written.
+        """
+        put = set(self._put)
+        with self._explained():
+            if put and not sync_at_once(self.root):
+                sync_each(self.root, put)
+        self._put.difference_update(put)
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
@@ -182,7 +180,7 @@ class RemoteStore(ImageStore):
         except Exception as error:
             raise OSError(first_line(error)) from error
 
-    def put(self, data: bytes, key: str) -> None:
+    def put(self, data: bytes, key: str, arrival: Path | None = None) -> None:
         """Keep DATA under KEY.
 
         Raises:
@@ -190,6 +188,9 @@ class RemoteStore(ImageStore):
         """
         with self._explained(), self._asked() as (place, path):
             place.pipe_file(f"{path}/{key}", data)
+
+    def sync(self) -> None:
+        """Nothing: what is written to such a place is there."""
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
@@ -226,6 +227,32 @@ class RemoteStore(ImageStore):
             contextlib.suppress(FileNotFoundError),
         ):
             place.rm_file(f"{path}/{key}")
+
+
+def _link(arrival: Path, path: Path) -> bool:
+    """Whether the file ARRIVAL is PATH as well now; not where one is there, or disks have no links.
+
+    Raises:
+        OSError: the folder can't be made.
+    """
+    for _ in range(2):
+        try:
+            os.link(arrival, path)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return False
+        else:
+            return True
+    return False
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Whether PATH is DATA: a power cut may have left something else of a photo in no row."""
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except FileNotFoundError:
+        return False
 
 
 def open_store(place: Path | str) -> ImageStore:

@@ -23,16 +23,20 @@ Download = Callable[[str], Awaitable[Answer | Refused]]
 
 
 async def fetch_image(
-    download: Download, addresses: Sequence[str], store: ImageStore, readers: Readers
+    download: Download,
+    addresses: Sequence[str],
+    store: ImageStore,
+    readers: Readers,
+    came: bool = True,
 ) -> Fetched | Refused:
     """Fetch the first of ADDRESSES that is there, have READERS check it, put it into STORE.
 
-    What came before its process died is not asked for again.
+    What came before its process died is not asked for again, where CAME says that it may have.
 
     Raises:
         Failure: the store can't be written.
     """
-    body: bytes | Refused | None = store.arrivals.find(addresses[0])
+    body: bytes | Refused | None = store.arrivals.find(addresses[0]) if came else None
     if body is None:
         body = await ask_for(download, addresses)
     if isinstance(body, Refused):
@@ -60,8 +64,8 @@ def _refused_by_site(answer: Answer) -> Refused | None:
 
 
 def _keep(url: str, body: bytes, store: ImageStore, readers: Readers) -> Fetched | Refused:
-    store.receive(url, body)
+    arrival = store.receive(url, body)
     examined = readers.examine(body)
     if isinstance(examined, Fetched):
-        store.put(body, examined.store_key)
+        store.put(body, examined.store_key, arrival)
     return examined

@@ -41,3 +41,6 @@ class BoundedHeads(http11.HTTP11DownloadHandler):
     def __init__(self, crawler: Any) -> None:
         super().__init__(crawler)
         self._pool._factory = _Factory
+        # The next request begins a moment before the last one's connection is free: it is not to be
+        # closed for one too many, or there would be a new one every few photos.
+        self._pool.maxPersistentPerHost *= 2

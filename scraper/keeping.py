@@ -76,6 +76,8 @@ class Keeper:
             one.done.set_result(outcome)
 
     def _commit(self, batch: list[_Waiting]) -> list[str | Refused]:
+        # A row says `stored` of what a power cut can't take back.
+        self._store.sync()
         with self._sessions.begin() as session:
             self.forgotten.catch_up(session)
             self._known.catch_up(session)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue.queries import in_parts, table_of
 from dataset.catalogue.tables import Cluster, ImageRow, Sighting, now
-from dataset.duplicates.known import Alike, KnownPhotos, copied, keep_new
+from dataset.duplicates.known import KnownPhotos, copied, keep_new
 from scraper.examining import Fetched, Refused
 
 Outcome = Fetched | Refused
@@ -125,11 +125,9 @@ def _fold(
     known: KnownPhotos,
 ) -> set[str]:
     """Give the images of FRESH their clusters; digests of those that are copies."""
-    alike: dict[int, list[Alike]] = {}
-    for sha256, one in fresh.items():
-        alike[numbers[sha256]] = known.alike(session, one.fingerprint)
-        known.add(numbers[sha256], one.fingerprint)
-    keep_new(session, {numbers[s]: one.fingerprint for s, one in fresh.items()}, alike)
+    new = {numbers[sha256]: one.fingerprint for sha256, one in fresh.items()}
+    alike = known.alike(session, new)
+    keep_new(session, new, alike)
     originals = {number: copied(found) for number, found in alike.items()}
     clusters = _clusters(session, [one for one in originals.values() if one is not None])
     own = [number for number, original in originals.items() if original is None]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
+from dataset.arrivals import digest
 from dataset.catalogue.forgetting import REASON, URL
 from scraper import claims, expired, frontier
 from scraper.download import Download
@@ -90,7 +91,10 @@ def _claim(work: Work, tally: Tally) -> list[claims.Wanted]:
             limit = min(BATCH, rooms[work.options.tags.index(tally.tag)].left)
         if limit <= 0:
             return []
-        return claims.claim(session, work.site, tally.words, limit, work.worker, rooms)
+        found = claims.claim(session, work.site, tally.words, limit, work.worker, rooms)
+    # Looked for once a batch, and not once a photo: who fetched one of these before is dead by now.
+    came = work.means.store.arrivals.digests()
+    return [replace(one, came=digest(one.url) in came) for one in found]
 
 
 async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims.Wanted) -> None:
@@ -108,7 +112,7 @@ async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims
         if means.keeper.forgotten.names(URL, addresses):
             await _keep(work, tally, wanted.url, Refused(REASON))
             return
-        outcome = await fetch_image(get, addresses, means.store, means.readers)
+        outcome = await fetch_image(get, addresses, means.store, means.readers, wanted.came)
         if isinstance(outcome, Refused) and outcome.reason in GONE and wanted.key:
             fresh = await expired.photo_again(work.spider, download, wanted, work.asked_again)
             if fresh is not None:

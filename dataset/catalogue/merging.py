@@ -83,6 +83,7 @@ def import_file(sessions: Sessions, store: ImageStore, file: Path) -> Imported:
         for images in _parts(source, ImageRow, "importing images"):
             with sessions.begin() as session:
                 _merge_images(session, store, source, tar, images, done)
+                store.sync()
         for posts in _parts(source, PostRow, "importing posts"):
             with sessions.begin() as session:
                 _merge_posts(session, source, posts, done)

@@ -89,7 +89,7 @@ def test_what_came_before_a_kill_is_not_asked_for_again(tmp_path: Path) -> None:
 def test_what_a_power_cut_left_half_is_asked_for_again(tmp_path: Path, left: bytes) -> None:
     store = ImageStore(tmp_path)
     store.receive("only", PHOTO)
-    (half,) = tmp_path.iterdir()
+    (half,) = (tmp_path / ".came").iterdir()
     half.write_bytes(left)
     found, asked = fetch({"only": Answer(200, PHOTO, {})}, tmp_path)
     assert asked == ["only"] and isinstance(found, Fetched)

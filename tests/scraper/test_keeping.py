@@ -13,6 +13,7 @@ from dataset.catalogue.forgetting import SAME, forget
 from dataset.catalogue.session import Sessions, open_catalogue
 from dataset.duplicates.known import KnownPhotos
 from dataset.duplicates.nearest import NEAR
+from dataset.errors import Failure
 from dataset.images import open_photo
 from dataset.stores import ImageStore
 from scraper.examining import Fetched, examine
@@ -92,3 +93,21 @@ def test_copies_in_one_batch_and_of_another_process_are_known(tmp_path: Path) ->
         assert len(bodies) < BATCH
         assert asyncio.run(crawl()) == [NEW, EXACT, COPY, NEW, COPY, EXACT]
     assert rows(tmp_path, "SELECT count(*), count(DISTINCT cluster_id) FROM images") == [(4, 2)]
+
+
+def test_no_row_says_stored_of_what_is_not_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions, store = open_catalogue(str(tmp_path / "c.sqlite")), ImageStore(tmp_path / "images")
+    crawling, one = keeper(sessions, store), came(store, photo_bytes(1))
+    rows_at_sync: list[int] = []
+
+    def fails(_: object) -> None:
+        rows_at_sync.extend(count for (count,) in rows(tmp_path, "SELECT count(*) FROM images"))
+        raise Failure("the disk is broken")
+
+    monkeypatch.setattr(ImageStore, "sync", fails)
+    with pytest.raises(Failure, match="the disk is broken"):
+        asyncio.run(crawling.keep("https://x.test/1.jpg", one))
+    assert rows_at_sync == [0] and rows(tmp_path, "SELECT count(*) FROM images") == [(0,)]
+    sessions.kw["bind"].dispose()

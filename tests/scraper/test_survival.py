@@ -209,7 +209,7 @@ def test_what_came_before_a_kill_is_not_asked_for_again(
         # Nobody can commit: what comes stays where it came.
         wait_for(lambda: all_at_hand(shop, tmp_path))
         kill(process)
-    assert list((tmp_path / "images").glob(".came-*"))
+    assert list((tmp_path / "images").glob(".came/*"))
     status, said = crawl(shop, tmp_path, "--tags", "polo,dress")
     assert status == 0, said
     assert contents(tmp_path) == unbroken
@@ -237,7 +237,7 @@ def test_a_kill_between_two_steps_of_a_batch(
             if moment == "files are written":
                 wait_for(lambda: len(stored(tmp_path)) > known[0][0])
             kill(process)
-            assert list((tmp_path / "images").glob(".came-*"))
+            assert list((tmp_path / "images").glob(".came/*"))
     finally:
         signal_all(readers, signal.SIGCONT)
     # They end by themselves, and have written nothing.
