@@ -3,11 +3,18 @@
 It imports little, since the processes of `readers.py` begin with it.
 """
 
+import json
+import re
 from dataclasses import dataclass
 
-from PIL import Image
-
-from dataset.duplicates.fingerprint import ENOUGH, Fingerprint, fingerprint, perceptual_hash
+from dataset.duplicates.fingerprint import (
+    ENOUGH,
+    VIEWS,
+    Fingerprint,
+    fingerprint,
+    perceptual_hash,
+    unpack,
+)
 from dataset.images import EXTENSIONS, TooManyPixels, Unreadable, open_photo, sha256_of
 from dataset.stores import ImageStore
 from scraper.polyglots import is_polyglot
@@ -15,7 +22,10 @@ from scraper.polyglots import is_polyglot
 # Smaller than the trunk's smallest input: of no use to any classifier of ours.
 SMALLEST_SIDE = 75
 TOO_SMALL, TOO_MANY = f"smaller than {SMALLEST_SIDE} pixels", "too many pixels"
-POLYGLOT, BROKEN = "photo and program in one", "broken or no image"
+POLYGLOT, BROKEN, EMPTY = "photo and program in one", "broken or no image", "empty"
+REASONS = (TOO_SMALL, TOO_MANY, POLYGLOT, BROKEN, EMPTY)
+LARGEST_SIDE = 1 << 20
+PHASH, VIEW_BYTES = re.compile("[0-9a-f]{16}"), VIEWS * 8
 
 
 @dataclass(frozen=True)
@@ -43,31 +53,61 @@ class Fetched:
 
 def examine(body: bytes) -> Fetched | Refused:
     """What BODY is: a photo with its hashes, or the reason to refuse it."""
-    sha256 = sha256_of(body)
     if not body:
-        return Refused("empty")
+        return Refused(EMPTY)
     try:
         image = open_photo(body, ENOUGH)
     except TooManyPixels:
-        return Refused(TOO_MANY, sha256, len(body))
+        return _refused(TOO_MANY, body)
     except Unreadable:
-        return Refused(BROKEN, sha256, len(body))
+        return _refused(BROKEN, body)
     if is_polyglot(body):
-        return Refused(POLYGLOT, sha256, len(body))
+        return _refused(POLYGLOT, body)
     if min(image.info["size"]) < SMALLEST_SIDE:
-        return Refused(TOO_SMALL, sha256, len(body))
-    return _fetched(body, sha256, image)
-
-
-def _fetched(body: bytes, sha256: str, image: Image.Image) -> Fetched:
+        return _refused(TOO_SMALL, body)
     kind, (width, height) = str(image.info["format"]), image.info["size"]
-    return Fetched(
-        sha256=sha256,
-        phash=perceptual_hash(image),
-        width=width,
-        height=height,
-        format=kind,
-        bytes=len(body),
-        store_key=ImageStore.key(sha256, EXTENSIONS[kind]),
-        fingerprint=fingerprint(image),
-    )
+    return _fetched(body, kind, (width, height), perceptual_hash(image), fingerprint(image))
+
+
+def _refused(reason: str, body: bytes) -> Refused:
+    return Refused(reason, sha256_of(body), len(body)) if body else Refused(reason)
+
+
+def _fetched(
+    body: bytes, kind: str, size: tuple[int, int], phash: str, found: Fingerprint
+) -> Fetched:
+    sha256 = sha256_of(body)
+    key = ImageStore.key(sha256, EXTENSIONS[kind])
+    return Fetched(sha256, phash, *size, kind, len(body), key, found)
+
+
+def as_bytes(outcome: Fetched | Refused) -> bytes:
+    """OUTCOME without what BODY tells: a line of JSON, then the fingerprint, for `from_bytes`."""
+    if isinstance(outcome, Refused):
+        return json.dumps({"reason": outcome.reason}).encode()
+    size = outcome.width, outcome.height
+    told = {"format": outcome.format, "size": size, "phash": outcome.phash}
+    return b"\n".join([json.dumps(told).encode(), b"".join(outcome.fingerprint.packed)])
+
+
+def from_bytes(told: bytes, body: bytes) -> Fetched | Refused:
+    """What was TOLD of BODY, believed as far as it can do no harm: a photo may have taken over the
+    process that says it.
+
+    Raises:
+        ValueError: it is nothing that `as_bytes` makes.
+    """
+    line, _, packed = told.partition(b"\n")
+    match json.loads(line):
+        case {"reason": str(reason)} if reason in REASONS:
+            return _refused(reason, body)
+        case {"format": str(kind), "size": [int(width), int(height)], "phash": str(phash)}:
+            if (
+                kind in EXTENSIONS
+                and min(width, height) >= SMALLEST_SIDE
+                and max(width, height) <= LARGEST_SIDE
+                and PHASH.fullmatch(phash)
+            ):
+                views, looks = packed[:VIEW_BYTES], packed[VIEW_BYTES:]
+                return _fetched(body, kind, (width, height), phash, unpack(views, looks))
+    raise ValueError(f"{line[:100]!r} is nothing that is said of a photo")

@@ -1,7 +1,8 @@
 """Processes that read photos: strangers' files are decoded beside the crawl, on the other cores.
 
 Each knows no secret, holds no file and asks nobody: it gets the bytes of a photo and says what they
-are. One that a photo kills or holds up is replaced, and the photo refused.
+are, in words that can do nothing here. One that a photo kills or holds up is replaced, and the
+photo refused.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import sys
 from multiprocessing.connection import Connection
 
 from dataset.errors import Failure, first_line
-from scraper.examining import BROKEN, Fetched, Refused, examine
+from scraper.examining import BROKEN, Fetched, Refused, as_bytes, examine, from_bytes
 
 # A crawl asks and writes on one core; a few others read more than it can fetch.
 MOST = 4
@@ -21,6 +22,8 @@ MOST = 4
 TRIES = 2
 # Seconds after which a reader hangs: the largest photo takes two where nothing else runs.
 LONGEST = 120
+# What a reader says when it has begun, and the bytes of the longest that it says.
+READY, MOST_TOLD = b"ready", 10_000
 # What a reader runs; it finds modules where this process does, and not where it is called.
 PROGRAM = (
     "import sys; sys.path[:] = sys.argv[2:]; from scraper.readers import read_for;"
@@ -55,7 +58,7 @@ class Readers:
             for left in reversed(range(TRIES)):
                 try:
                     return reader.examine(body)
-                except (EOFError, OSError):
+                except (EOFError, OSError, ValueError):
                     reader.close()
                 except Failure:
                     if not left:
@@ -81,14 +84,13 @@ class _Reader:
         """What BODY is.
 
         Raises:
-            EOFError, OSError: the process died, or is at it for too long.
+            EOFError, OSError, ValueError: the process died, takes too long, or talks nonsense.
         """
         line = self._line or self._begin()
         line.send_bytes(body)
         if not line.poll(LONGEST):
             raise EOFError
-        found: Fetched | Refused = line.recv()
-        return found
+        return from_bytes(line.recv_bytes(MOST_TOLD), body)
 
     def _begin(self) -> Connection:
         ours, its = socket.socketpair()
@@ -102,7 +104,7 @@ class _Reader:
                     # Ctrl-C in a terminal is for the crawl, which finishes what is in flight.
                     start_new_session=True,
                 )
-            self._line.recv()
+            self._line.recv_bytes(MOST_TOLD)
         except (EOFError, OSError) as error:
             self.close()
             raise Failure(
@@ -131,6 +133,6 @@ def read_for(handle: int) -> None:
     """In the reader: answer what comes by the socket HANDLE until its other end is gone."""
     line = Connection(handle)
     with contextlib.suppress(EOFError, OSError):
-        line.send(os.getpid())
+        line.send_bytes(READY)
         while True:
-            line.send(examine(line.recv_bytes()))
+            line.send_bytes(as_bytes(examine(line.recv_bytes())))

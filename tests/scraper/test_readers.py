@@ -73,6 +73,37 @@ def test_a_photo_that_ends_its_reader_or_holds_it_up_is_refused(
     assert isinstance(one.examine(photo_bytes(2)), Fetched)
 
 
+@pytest.mark.parametrize(
+    "says",
+    [
+        "b'no JSON'",
+        "b'{}'",
+        'b\'{"reason": "x"}\'',
+        "b'x' * 20000",
+        "__import__('pickle').dumps(print)",
+        "good.replace(b'JPEG', b'../x')",
+        'good.replace(b\'"phash": "\', b\'"phash": "../\')',
+        "good[:-1]",
+        "good.replace(b'[', b'[-')",
+    ],
+)
+def test_what_a_photo_may_have_made_of_a_reader_is_not_believed(
+    one: Readers, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    reads = "read_for(int(sys.argv[1]))"
+    hostile = (
+        "import scraper.readers as r; told = r.as_bytes\n"
+        f"def lie(outcome):\n    good = told(outcome)\n    return {says}\n"
+        f"r.as_bytes = lie\n{reads}"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            readers, "PROGRAM", readers.PROGRAM.replace("; ", "\n").replace(reads, hostile)
+        )
+        assert one.examine(photo_bytes(1)) == Refused(BROKEN)
+    assert isinstance(one.examine(photo_bytes(2)), Fetched)
+
+
 def test_where_none_can_be_begun_no_photo_is_blamed(
     one: Readers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
