@@ -53,7 +53,8 @@ def run_side_by_side(
     settings = crawl_settings(manners, named)
     process = CrawlerProcess(settings)
     # Scrapy would make every message first, and then not show it.
-    logging.getLogger().setLevel(settings["LOG_LEVEL"])
+    for name in ("", "scrapy"):
+        logging.getLogger(name).setLevel(settings["LOG_LEVEL"])
     # Of a robots.txt that does not come it shows a traceback; what is asked next says why.
     logging.getLogger("scrapy.downloadermiddlewares.robotstxt").setLevel(logging.CRITICAL)
     ends = [Ending() for _ in jobs]
