@@ -13,6 +13,9 @@ from PIL import Image, ImageDraw
 import fashion_tagger
 
 PROGRAM = Path(fashion_tagger.__file__)
+# The program with a short trunk, in a process of its own, which finds its module by ENVIRONMENT.
+SHORT = (sys.executable, "-m", "tests.model.short")
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(PROGRAM.parent)}
 COUNTS = {"train": 12, "validation": 4, "test": 6}
 
 
@@ -40,15 +43,14 @@ def random_trunk(path: Path) -> Path:
     return path
 
 
-def command(folder: Path, *words: str, door: str = "train-model") -> list[str | Path]:
+def asked(folder: Path, *words: str, door: str = "train-model") -> list[str]:
     """The command DOOR with WORDS, for small photos, its cache below FOLDER."""
-    cache = ("--cache", str(folder / "cache"))
-    return [sys.executable, PROGRAM, door, "--image-size", "75", *cache, *words]
+    return [door, "--image-size", "75", "--cache", str(folder / "cache"), *words]
 
 
 def run(folder: Path, *words: str, door: str = "train-model") -> subprocess.CompletedProcess[str]:
-    """What `command` says when it is run in FOLDER, within this process: it has Keras already."""
-    return said(folder, *map(str, command(folder, *words, door=door)[2:]))
+    """What `asked` says when it is run in FOLDER, within this process: it has Keras already."""
+    return said(folder, *asked(folder, *words, door=door))
 
 
 def said(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

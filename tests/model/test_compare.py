@@ -50,7 +50,7 @@ seeds = 1
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, short_trunk: None) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     draw_splits(folder / "splits", {"a": "red", "б": "blue"})
     random_trunk(folder / "trunk.weights.h5")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.model.drawn import command, draw_splits, random_trunk, run
+from tests.model.drawn import ENVIRONMENT, SHORT, asked, draw_splits, random_trunk, run
 
 OPTIONS = (
     *("--weights", "trunk.weights.h5", "--fine-tune", "2", "--epochs", "3", "--head-epochs", "20"),
@@ -21,7 +21,7 @@ OPTIONS = (
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, short_trunk: None) -> Path:
     folder = tmp_path_factory.mktemp("stages")
     draw_splits(folder / "splits", {"red ones": "red", "синие": "blue", "a,b": "green"})
     random_trunk(folder / "trunk.weights.h5")
@@ -52,7 +52,9 @@ def test_three_colours_are_told_apart(work: Path) -> None:
 def test_a_training_killed_after_an_epoch_ends_as_an_unbroken_one(work: Path) -> None:
     part = work / "cut.unfinished"
     words = (*OPTIONS, "--out", "cut")
-    process = subprocess.Popen(command(work, *words), cwd=work, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*SHORT, *asked(work, *words)], cwd=work, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("fine-tuning 1/3"):

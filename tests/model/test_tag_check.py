@@ -5,7 +5,6 @@ import json
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ SPELT = {"polo": "Apparel > Polo", "dress": "Платья", "hat": "hat"}
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, short_trunk: None) -> Path:
     folder = tmp_path_factory.mktemp("work")
     draw_splits(folder / "splits", COLOURS, COUNTS)
     random_trunk(folder / "trunk.weights.h5")
@@ -87,13 +86,12 @@ def write_feed(folder: Path, site: str) -> None:
         file.write("short,row\r\n")
 
 
-def command(folder: Path, *words: str) -> list[str | Path]:
-    asked = ("--model", "run", "--image-root", "splits", "--cache", "cache", *words)
-    return [sys.executable, drawn.PROGRAM, "check-tags", *asked]
+def asked(*words: str) -> list[str]:
+    return ["check-tags", "--model", "run", "--image-root", "splits", "--cache", "cache", *words]
 
 
 def check(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return drawn.said(folder, *map(str, command(folder, *words)[2:]))
+    return drawn.said(folder, *asked(*words))
 
 
 def rows_of(path: Path) -> dict[str, dict[str, str]]:
@@ -251,7 +249,11 @@ def test_a_taken_folder_and_other_wrong_usage(work: Path, checked: Path) -> None
 @contextmanager
 def started(folder: Path, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
     process = subprocess.Popen(
-        command(folder, *words), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*drawn.SHORT, *asked(*words)],
+        cwd=folder,
+        env=drawn.ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield process

@@ -1,0 +1,17 @@
+"""What tests of models share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def short_trunk() -> Iterator[None]:
+    """Commands within this process have the trunk of `short` for Inception-v3."""
+    import keras
+
+    from tests.model.short import short_inception
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.applications, "InceptionV3", short_inception)
+        yield
