@@ -3,8 +3,9 @@
 import functools
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -27,13 +28,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
+@pytest.fixture(scope="session")
+def load_once() -> Callable[..., Any]:
+    """`load_estimator`, which puts each pose network together once."""
+    from dataset.pose import loading
+
+    return functools.cache(loading.load_estimator)
+
+
 @pytest.fixture(scope="module")
-def one_estimator() -> Iterator[None]:
-    """A pose network is put together once for a file of tests, as for a command."""
+def one_estimator(load_once: Callable[..., Any]) -> Iterator[None]:
+    """A file of tests has the pose networks that are there already."""
     from dataset.pose import loading
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "load_estimator", functools.cache(loading.load_estimator))
+        patch.setattr(loading, "load_estimator", load_once)
         yield
 
 

@@ -1,5 +1,7 @@
 """A pose model's weights, fetched and converted where needed, and the network ready to be asked."""
 
+from pathlib import Path
+
 import keras
 
 from dataset.downloads import fetched
@@ -17,9 +19,13 @@ def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> 
     Raises:
         Failure: its weights can't be had, or don't fit.
     """
+    # Had first: what can't be had is told before a network is put together.
+    weights = _weights_file(model)
     architecture, joints = ARCHITECTURES[model.architecture], len(model.joints.names)
     network = build_hrnet(architecture, model.size, joints)
-    _fill(network, model)
+    load_weights(network, weights)
+    if weights.suffix == ".pth":
+        _keep(network, _converted(model))
     folded = build_hrnet(architecture, model.size, joints, folded=True)
     fold(network, folded)
     answering: keras.Model | Tried = folded
@@ -34,22 +40,27 @@ def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> 
     return Estimator(answering, model.joints, model.size, model.gate, flip or model.flip, dark)
 
 
-def _fill(network: keras.Model, model: PoseModel) -> None:
-    """MODEL's weights into NETWORK; a .pth file is converted once, and Keras' own read after."""
-    folder, weights = cache_folder(), model.weights
+def _weights_file(model: PoseModel) -> Path:
+    """Where MODEL's weights are; a .pth file is only named where none was made of it before."""
+    weights = model.weights
     if weights is not None and weights.suffix != ".pth":
-        load_weights(network, weights)
-        return
-    converted = folder / f"{key_of(model).replace(':', '-')}{SUFFIX}"
-    if converted.is_file():
-        load_weights(network, converted)
-        return
+        return weights
+    if (converted := _converted(model)).is_file():
+        return converted
     if weights is None:
         assert model.published is not None
-        weights = fetched(model.published, folder, "name your own file: --pose-weights PATH")
-    load_weights(network, weights)
+        return fetched(model.published, cache_folder(), "name your own file: --pose-weights PATH")
+    return weights
+
+
+def _converted(model: PoseModel) -> Path:
+    """Keras' own file of what MODEL's .pth file holds, which is read in less time."""
+    return cache_folder() / f"{key_of(model).replace(':', '-')}{SUFFIX}"
+
+
+def _keep(network: keras.Model, converted: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        converted.parent.mkdir(parents=True, exist_ok=True)
         save_weights(network, converted)
     except OSError as error:
         raise Failure(f"{converted} can't be written: {error.strerror or error}") from error

@@ -1,5 +1,6 @@
 """Crops in a build: found once, kept, and cut out."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +27,26 @@ PEOPLE = 6
 pytestmark = pytest.mark.usefixtures("one_estimator")
 
 
-@pytest.fixture
-def filling(tmp_path: Path) -> Filling:
-    """Drawn people in coats, and one photo of noise."""
-    filling = Filling(tmp_path)
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, one_estimator: None) -> tuple[Path, Built]:
+    """A folder with drawn people in coats, and one photo of noise; and their first build."""
+    folder = tmp_path_factory.mktemp("first")
+    filling = Filling(folder)
     for seed in range(PEOPLE):
-        path = tmp_path / "drawn.png"
+        path = folder / "drawn.png"
         draw_product("coat", seed).photo.save(path)
         filling.image(path.read_bytes(), filling.post(str(seed), "coat"))
     filling.image(photo_bytes(1), filling.post("noise", "coat"))
-    return filling
+    built = run(filling)
+    filling.sessions.kw["bind"].dispose()
+    return folder, built
+
+
+@pytest.fixture
+def filling(first: tuple[Path, Built], tmp_path: Path) -> Filling:
+    """The same after the first build, to be changed."""
+    shutil.copytree(first[0], tmp_path, dirs_exist_ok=True)
+    return Filling(tmp_path)
 
 
 def run(filling: Filling, **chosen: object) -> Built:
@@ -50,17 +61,17 @@ def run(filling: Filling, **chosen: object) -> Built:
 
 
 def test_found_once_and_kept_with_the_decision(
-    filling: Filling, monkeypatch: pytest.MonkeyPatch
+    first: tuple[Path, Built], filling: Filling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = run(filling)
-    posed = [item.posed for item in first.items if item.posed]
+    found = first[1].items
+    posed = [item.posed for item in found if item.posed]
     assert len(posed) == PEOPLE + 1
     people = [one for one in posed if one.crop.outcome == "person"]
     assert len(people) >= PEOPLE - 1
     with filling.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Pose)) == PEOPLE + 1
         kept = {row.image_id: row for row in session.scalars(sa.select(CropRow))}
-    for item in first.items:
+    for item in found:
         assert item.posed
         row = kept[item.labelled.photo.image_id]
         assert (row.left, row.top, row.right, row.bottom) == item.posed.crop.box
@@ -68,15 +79,14 @@ def test_found_once_and_kept_with_the_decision(
 
     monkeypatch.setattr(poses, "_look", lambda *_: pytest.fail("looked again"))
     second = run(filling)
-    for one, other in zip(first.items, second.items, strict=True):
+    for one, other in zip(found, second.items, strict=True):
         assert one.posed and other.posed and one.posed.crop == other.posed.crop
     zone = run(filling, crop="zone")
-    assert [item.path for item in zone.items] == [item.path for item in first.items]
+    assert [item.path for item in zone.items] == [item.path for item in found]
 
 
-def test_the_manifest_the_card_and_the_sheet_say_what_was_kept(filling: Filling) -> None:
-    built = run(filling)
-    folder = filling.folder / "splits"
+def test_the_manifest_the_card_and_the_sheet_say_what_was_kept(first: tuple[Path, Built]) -> None:
+    folder, built = first[0] / "splits", first[1]
     rows = pq.read_table(folder / "manifest.parquet").to_pylist()
     for row, item in zip(rows, built.items, strict=True):
         assert item.posed and row["crop"] == item.posed.crop.outcome
@@ -122,13 +132,13 @@ def test_offline_the_published_weights_are_named(
         build_dataset,
         [
             *("--catalogue", filling.catalogue, "--images", str(filling.folder / "images")),
-            *("--min-per-class", "1", "--pose", "hrnet-w32", "--out", str(tmp_path / "splits")),
+            *("--min-per-class", "1", "--pose", "hrnet-w32", "--out", str(tmp_path / "new")),
         ],
     )
     assert done.exit_code == 1, done.output
     for part in ("81c58e40", "download.openmmlab.com", "--pose-weights", str(tmp_path / "cache")):
         assert part in done.output
-    assert not (tmp_path / "splits").exists()
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("option", ["--pose", "--crop"])
