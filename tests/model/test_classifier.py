@@ -26,14 +26,18 @@ def trunk() -> keras.Model:
     return network
 
 
+@pytest.fixture(scope="module")
+def folded(trunk: keras.Model) -> keras.Model:
+    return classifier.folded(trunk)
+
+
 def pixels(count: int = 2) -> np.ndarray:
     return np.random.default_rng(2).integers(0, 256, (count, SIZE, SIZE, 3)).astype(np.float32)
 
 
-def test_a_folded_trunk_is_the_same_function(trunk: keras.Model) -> None:
+def test_a_folded_trunk_is_the_same_function(trunk: keras.Model, folded: keras.Model) -> None:
     inside = pixels() / 127.5 - 1
     exact = np.asarray(trunk(inside))
-    folded = classifier.folded(trunk)
     norms = [x for x in folded.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert not norms
     assert np.asarray(folded(inside)) == pytest.approx(exact, rel=1e-3, abs=1e-4)
@@ -49,9 +53,12 @@ def test_taps_stand_beside_one_another_as_means_over_their_maps(trunk: keras.Mod
 
 @pytest.mark.parametrize(("blocks", "last"), [(0, "mixed10"), (2, "mixed8"), (None, None)])
 def test_only_the_top_blocks_learn(
-    trunk: keras.Model, blocks: int | None, last: str | None
+    folded: keras.Model, blocks: int | None, last: str | None
 ) -> None:
-    features = classifier.tapped(classifier.folded(trunk), ["mixed10"])
+    # Nothing is frozen yet, as in a trunk that was just folded.
+    for layer in folded.layers:
+        layer.trainable = True
+    features = classifier.tapped(folded, ["mixed10"])
     classifier.train_blocks(features, blocks)
     inner = features.get_layer("trunk")
     frozen = {layer.name for layer in inner.layers if not layer.trainable}
@@ -73,7 +80,8 @@ def test_a_head_levels_what_it_reads() -> None:
 
 
 def test_the_finished_model_takes_photos_of_any_size_and_is_calibrated(trunk: keras.Model) -> None:
-    network = classifier.join(classifier.tapped(trunk, ["mixed10"]), classifier.build_head(2048, 3))
+    features = classifier.tapped(classifier.cut(trunk, "mixed1"), ["mixed1"])
+    network = classifier.join(features, classifier.build_head(288, 3))
     model = classifier.finished(classifier.both_sides(network), temperature=2.0)
     for height, width in ((61, 200), (75, 75)):
         photo = np.random.default_rng(height).integers(0, 256, (1, height, width, 3), np.uint8)
@@ -87,7 +95,7 @@ def test_the_finished_model_takes_photos_of_any_size_and_is_calibrated(trunk: ke
     assert shares == pytest.approx(hot / hot.sum(), abs=1e-3)
 
 
-def test_photos_are_boxed_on_disk_as_the_model_does(trunk: keras.Model) -> None:
+def test_photos_are_boxed_on_disk_as_the_model_does() -> None:
     layer = classifier.letterbox_layer(SIZE)
     for size in ((200, 120), (50, 90), (75, 75), (301, 299)):
         smooth = np.random.default_rng(3).integers(0, 256, (9, 9, 3), np.uint8)
