@@ -12,7 +12,7 @@ from dataset.errors import Failure
 from dataset.fetched import FetchedPhotos
 from model.fetching import Fetcher, FetchOptions, NotFetched
 from tests.dataset.filling import photo_bytes
-from tests.model.photo_site import STALLS, PhotoSite, serving
+from tests.photo_site import STALLS, PhotoSite, serving
 
 PHOTO = photo_bytes(1, (200, 260))
 

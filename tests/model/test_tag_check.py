@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.model import drawn
 from tests.model.drawn import draw_splits, random_trunk
-from tests.model.photo_site import serving
+from tests.photo_site import serving
 
 COLOURS = {"polo": "red", "dress": "blue", "hat": "green"}
 COUNTS = {"train": 14, "validation": 6, "test": 8}

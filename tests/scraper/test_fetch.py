@@ -11,7 +11,7 @@ import pytest
 
 import fashion_tagger
 from tests.dataset.filling import photo_bytes
-from tests.model.photo_site import PhotoSite, serving
+from tests.photo_site import PhotoSite, serving
 
 PHOTO = photo_bytes(1, (200, 260))
 

@@ -26,7 +26,7 @@ from model.similar.embed import CHUNK
 from tests.dataset.filling import Filling, jpeg_of, squares_of
 from tests.model import drawn
 from tests.model.made_run import write_run
-from tests.model.photo_site import serving
+from tests.photo_site import serving
 
 COLOURS = {"polo": "red", "dress": "blue", "hat": "green"}
 COUNTS = {"train": 8, "validation": 3, "test": 3}
