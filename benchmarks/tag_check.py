@@ -21,6 +21,7 @@ from sklearn.metrics import average_precision_score
 from dataset import backend
 from dataset.text_table import table
 
+SAID = ("asserted mistakes", "their suggestions", "asserted agreement", "cleanlab's issues, plain")
 METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
 
@@ -58,15 +59,18 @@ def load(photos: Path, weights: str, cache: Path | None) -> Photos:
 
 
 def plain_shares(photos: Photos, tags: np.ndarray, seed: int) -> np.ndarray:
-    """Out-of-fold shares of heads that believe all TAGS alike, as many heads as `opinions` has."""
+    """Out-of-fold shares of heads that believe all TAGS alike, as many heads as `opinions` has.
+
+    They read what those of `opinions` read.
+    """
     from model.heads import quick_logits
     from model.noise import folds_of, out_of_fold
-    from model.opinions import FOLDS, ROUNDS
+    from model.opinions import FOLDS, ROUNDS, evened
+
+    values = evened(photos.values)
 
     def logits(rest: np.ndarray, weights: np.ndarray, held: np.ndarray) -> np.ndarray:
-        return quick_logits(
-            photos.values[rest], tags[rest], weights, photos.values[held], photos.classes
-        )
+        return quick_logits(values[rest], tags[rest], weights, values[held], photos.classes)
 
     ones = np.ones(len(tags), np.float32)
     return np.mean(
@@ -144,10 +148,15 @@ def report(title: str, runs: Sequence[Mapping[str, tuple[float, ...]]]) -> str:
     """The means over RUNS as a table."""
     rows = []
     for name in runs[0]:
-        first, second = (np.nanmean([run[name][i] for run in runs]) for i in (0, 1))
-        tells = "average precision" if second <= 1 else "right"
-        last = f"{second:.3f} in the first tenth" if second <= 1 else f"of {second:.0f}"
-        rows.append((name, f"{first:.3f} {tells}", last))
+        # Of what is never asserted nothing is right or wrong.
+        seen = [run[name][0] for run in runs if not np.isnan(run[name][0])]
+        first, second = np.mean(seen or np.nan), np.mean([run[name][1] for run in runs])
+        if name in SAID:
+            rows.append((name, f"{first:.3f} right", f"of {second:.1f}"))
+        else:
+            rows.append(
+                (name, f"{first:.3f} average precision", f"{second:.3f} in the first tenth")
+            )
     return f"{title}\n{table(('ranking', 'mean', ''), rows)}\n"
 
 

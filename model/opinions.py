@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from model.calibration import softmax, temperature
+from model.classifier import LEAST_SPREAD
 from model.doubts import tagging_of
 from model.heads import ridge_logits
 from model.noise import folds_of
 
 FOLDS, ROUNDS = 5, 3
+# Tags that are less likely right teach what others say of them; all others what they say.
+DOUBTED = 0.5
 # Of ridge scores, about 0 and 1, where no wrong answer shows their own: of those of garment photos.
 USUAL_HEAT = 0.12
 
@@ -20,11 +23,12 @@ def opinions(
     """(n, classes) calibrated shares of VALUES, (n, width) float32, tagged TARGETS, (n,) int.
 
     Each photo is judged by quick heads that saw neither it nor its group, in ROUNDS with other
-    folds each. The first learn what the tags say, the later ones what the earlier made of them: a
-    tag that all others contradict teaches little (as in Raykar et al., "Learning from Crowds",
+    folds each. The first learn what the tags say, the later ones, of tags that are wrong more
+    likely than not, what the earlier made of them (as in Raykar et al., "Learning from Crowds",
     2010). The mean over the rounds is calibrated on the tags.
     """
-    learned = np.eye(classes, dtype=np.float32)[targets]
+    values = evened(values)
+    tagged = learned = np.eye(classes, dtype=np.float32)[targets]
     total = np.zeros((len(targets), classes))
     ones = np.ones(len(targets), np.float32)
     shares = learned
@@ -35,9 +39,24 @@ def opinions(
             total[held] += ridge_logits(values[rest], learned[rest], ones[rest], values[held])
         logits = total / done
         shares = softmax(logits, _heat(logits, targets))
-        found = tagging_of(shares, targets)
-        learned = found.cautious(shares, targets).astype(np.float32)
+        judged = tagging_of(shares, targets).cautious(shares, targets)
+        believed = judged[np.arange(len(targets)), targets] >= DOUBTED
+        learned = np.where(believed[:, None], tagged, judged).astype(np.float32)
     return shares
+
+
+def evened(values: np.ndarray) -> np.ndarray:
+    """VALUES, (n, width), as heads tell them apart best: roots, levelled, each row of one length.
+
+    Means of what a trunk's filters saw are many small and a few huge, and some photos excite all
+    filters: both weigh less then (Perronnin et al., "Improving the Fisher Kernel", 2010).
+    """
+    found = np.sqrt(np.abs(values, dtype=np.float32))
+    np.copysign(found, values, out=found)
+    found -= found.mean(axis=0)
+    found /= found.std(axis=0) + LEAST_SPREAD
+    found /= np.sqrt((found**2).mean(axis=1, keepdims=True)) + LEAST_SPREAD
+    return found
 
 
 def _heat(logits: np.ndarray, targets: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from model.opinions import opinions
+from model.opinions import evened, opinions
 
 CLASSES, EACH, WIDTH = 3, 60, 20
 
@@ -37,3 +37,27 @@ def test_a_group_does_not_speak_for_its_own_wrong_tag() -> None:
     alone = opinions(values, tags, None, CLASSES, seed=0)[:5]
     assert together.argmax(axis=1).tolist() == [0] * 5
     assert together[:, 1].mean() < alone[:, 1].mean() / 2
+
+
+def test_no_filter_and_no_photo_outweighs_the_others() -> None:
+    values, _ = drawn()
+    # One filter speaks a thousand times as loud, and one photo excites all of them.
+    loud = np.abs(values)
+    loud[:, 0] *= 1000
+    loud[7] *= 50
+    before = loud.copy()
+    found = evened(loud)
+    assert np.array_equal(loud, before) and found.dtype == np.float32
+    assert np.allclose((found**2).mean(axis=1), 1, atol=0.01)
+    assert (found**2).mean(axis=0).max() < 2
+    # What fell below nothing stays there; a filter that says the same of all says nothing.
+    assert np.allclose(evened(np.ones((4, 3), np.float32)), 0)
+
+
+def test_a_loud_photo_is_judged_by_what_it_shows() -> None:
+    values, truth = drawn()
+    tags = truth.copy()
+    tags[::10] = (tags[::10] + 1) % CLASSES
+    loud = values * np.exp(np.random.default_rng(1).normal(size=(len(truth), 1)) * 1.5)
+    found = opinions(loud.astype(np.float32), tags, None, CLASSES, seed=0)
+    assert (found.argmax(axis=1) == truth).mean() > 0.95
