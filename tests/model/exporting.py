@@ -1,6 +1,7 @@
 """A run folder as train-model leaves it: a small Inception-like network and photos of all kinds."""
 
 import csv
+import functools
 from pathlib import Path
 
 import keras
@@ -10,7 +11,10 @@ from PIL import Image
 
 from dataset.export import write_json
 from dataset.images import open_photo
+from model import classifier
 
+# Of the first convolution, its batch norm and what follows.
+FIRST = 3
 LABELS = ["рубашка поло", "shirts / tops", "t-shirt", 'dress "A"']
 SIZE = 75
 KINDS = {
@@ -43,16 +47,30 @@ def read(path: Path) -> np.ndarray:
     return np.asarray(open_photo(path))[None]
 
 
-def small_network(temperature: float, policy: str = "float32") -> keras.Model:
-    """Raw photos -> shares of LABELS, by the first block of Inception-v3, asked of both sides."""
+@functools.cache
+def inception() -> keras.Model:
+    """An Inception-v3 of random weights, put together once for a process: copied, never changed."""
+    keras.utils.set_random_seed(1)
+    return classifier.build_trunk(SIZE, "none")
+
+
+def small_network(
+    temperature: float, policy: str = "float32", layer: str | int = "mixed0"
+) -> keras.Model:
+    """Raw photos -> shares of LABELS, by Inception-v3 up to LAYER, asked of both sides.
+
+    LAYER: its name, or its place for tests of what is done with a network, whatever it is.
+    """
     keras.utils.set_random_seed(3)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
-    whole = keras.applications.InceptionV3(
-        weights=None, include_top=False, input_shape=(SIZE, SIZE, 3)
+    top = inception().layers[layer].name if isinstance(layer, int) else layer
+    block = keras.models.clone_model(
+        classifier.cut(inception(), top),
+        clone_function=lambda one: type(one).from_config(one.get_config() | {"dtype": policy}),
     )
-    means = layers.GlobalAveragePooling2D()(whole.get_layer("mixed0").output)
-    trunk = keras.Model(whole.input, means, name="trunk")
+    means = layers.GlobalAveragePooling2D()(block.output)
+    trunk = keras.Model(block.input, means, name="trunk")
     photos = keras.Input((None, None, 3), dtype="uint8", name="photos")
     boxed = layers.Resizing(
         SIZE, SIZE, pad_to_aspect_ratio=True, fill_value=255.0, antialias=True, dtype="float32"

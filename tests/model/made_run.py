@@ -8,7 +8,7 @@ import numpy as np
 
 from dataset.export import write_json
 from model import classifier
-from tests.model.exporting import SIZE
+from tests.model.exporting import inception
 
 TAPS = ("mixed0", "mixed1")
 
@@ -20,9 +20,9 @@ def write_run(
     both: bool = False,
 ) -> Path:
     """FOLDER with a model of random weights into LABELS; BOTH: it asks both sides of a photo."""
-    keras.utils.set_random_seed(1)
     # Folded after it is cut: most of the time goes into the blocks above.
-    trunk = classifier.folded(classifier.cut(classifier.build_trunk(SIZE, "none"), taps[-1]))
+    trunk = classifier.folded(classifier.cut(inception(), taps[-1]))
+    keras.utils.set_random_seed(1)
     features = classifier.tapped(trunk, taps)
     width = int(features.output.shape[-1])
     rng = np.random.default_rng(0)

@@ -15,7 +15,7 @@ from PIL import Image
 from model import export_formats
 from model.export_cli import export_model
 from tests.model import exporting
-from tests.model.exporting import LABELS
+from tests.model.exporting import FIRST, LABELS
 
 README = Path(__file__).parents[2] / "README.md"
 NAMES = {"saved_model": "saved_model", "onnx": "model.onnx", "litert": "model.tflite"}
@@ -29,6 +29,15 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     exporting.settle(network, exporting.read(photos[0]))
     exporting.write_run(folder / "run", folder / "splits", network)
     return folder
+
+
+@pytest.fixture(scope="module")
+def plain(work: Path) -> Path:
+    """A run of one convolution, for tests of what is done with any network."""
+    network = exporting.small_network(temperature=0.05, layer=FIRST)
+    exporting.settle(network, exporting.read(work / "splits" / "test" / "colour.jpg"))
+    exporting.write_run(work / "plain", work / "splits", network)
+    return work / "plain"
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +117,13 @@ def test_the_plain_interpreter_takes_any_size(
 
 
 def test_an_export_that_differs_is_not_kept(
-    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = exporting.small_network(temperature=1.0)
+    other = exporting.small_network(temperature=1.0, layer=FIRST)
     form = export_formats.FORMATS["saved_model"]
     wrong = replace(form, write=lambda _, labels, path: form.write(other, labels, path))
     monkeypatch.setitem(export_formats.FORMATS, "saved_model", wrong)
-    done = call(work / "run", "--format", "saved_model", "--out", str(tmp_path / "wrong"))
+    done = call(plain, "--format", "saved_model", "--out", str(tmp_path / "wrong"))
     assert done.exit_code == 1
     assert "differ by" in done.output
     assert "nothing was written" in done.output
@@ -122,7 +131,7 @@ def test_an_export_that_differs_is_not_kept(
 
 
 def test_an_export_whose_shares_are_no_numbers_is_not_kept(
-    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     form = export_formats.FORMATS["saved_model"]
 
@@ -130,7 +139,7 @@ def test_an_export_whose_shares_are_no_numbers_is_not_kept(
         return replace(form.load(path), shares=lambda photos: np.full((len(photos), 4), np.nan))
 
     monkeypatch.setitem(export_formats.FORMATS, "saved_model", replace(form, load=load))
-    done = call(work / "run", "--format", "saved_model", "--out", str(tmp_path / "wrong"))
+    done = call(plain, "--format", "saved_model", "--out", str(tmp_path / "wrong"))
     assert done.exit_code == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -143,9 +152,9 @@ def test_a_network_of_half_precision_is_exported_in_float32(work: Path, tmp_path
     assert done.exit_code == 0, done.output
 
 
-def test_without_the_runs_photos_drawn_ones_are_used_and_said(work: Path, tmp_path: Path) -> None:
+def test_without_the_runs_photos_drawn_ones_are_used_and_said(plain: Path, tmp_path: Path) -> None:
     exporting.write_run(
-        tmp_path / "run", tmp_path / "gone", keras.saving.load_model(work / "run" / "model.keras")
+        tmp_path / "run", tmp_path / "gone", keras.saving.load_model(plain / "model.keras")
     )
     done = call(tmp_path / "run", "--format", "saved_model")
     assert done.exit_code == 0, done.output
@@ -153,12 +162,12 @@ def test_without_the_runs_photos_drawn_ones_are_used_and_said(work: Path, tmp_pa
     assert str(tmp_path / "gone") in done.output
 
 
-def test_photos_of_a_folder(work: Path, tmp_path: Path) -> None:
+def test_photos_of_a_folder(plain: Path, tmp_path: Path) -> None:
     (tmp_path / "photos" / "below").mkdir(parents=True)
     Image.new("RGB", (120, 50), "red").save(tmp_path / "photos" / "below" / "one.webp")
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"no photo")
     options = ("--out", str(tmp_path / "new"), "--photos", str(tmp_path / "photos"))
-    done = call(work / "run", "--format", "saved_model", *options)
+    done = call(plain, "--format", "saved_model", *options)
     assert done.exit_code == 0, done.output
     assert f"1 photos of {tmp_path / 'photos'}" in done.output
 

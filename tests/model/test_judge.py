@@ -1,5 +1,7 @@
 """A judge says what the saved model says."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -11,14 +13,23 @@ from dataset.export import write_json
 from dataset.images import open_photo
 from model.data import boxed
 from model.judge import open_judge
-from model.saved import read_run
-from tests.model.exporting import LABELS, SIZE, small_network, write_photos
+from model.saved import Run, read_run
+from tests.model.exporting import FIRST, LABELS, SIZE, small_network, write_photos
 from tests.model.made_run import write_run
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Run]:
+    """A run that asks BOTH sides of a photo, or one; made at the first asking."""
+    folder = tmp_path_factory.mktemp("runs")
+    return cache(lambda both: read_run(write_run(folder / str(both), LABELS, both=both)))
+
+
 @pytest.mark.parametrize("both", [True, False])
-def test_shares_and_outputs_are_the_models(tmp_path: Path, both: bool) -> None:
-    run = read_run(write_run(tmp_path / "run", LABELS, both=both))
+def test_shares_and_outputs_are_the_models(
+    made: Callable[[bool], Run], tmp_path: Path, both: bool
+) -> None:
+    run = made(both)
     judge = open_judge(run, "float32", tmp_path)
     assert (judge.size, judge.labels) == (SIZE, tuple(LABELS))
     # More than a batch, the last one not full.
@@ -37,8 +48,10 @@ def _all(network: keras.Model) -> list[keras.Model]:
     return [network, *(one for layer in inner for one in _all(layer))]
 
 
-def test_photos_of_all_kinds_are_fitted_in_as_the_model_does(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path / "run", LABELS))
+def test_photos_of_all_kinds_are_fitted_in_as_the_model_does(
+    made: Callable[[bool], Run], tmp_path: Path
+) -> None:
+    run = made(False)
     judge = open_judge(run, "float32", tmp_path)
     for path in write_photos(tmp_path / "photos"):
         photo = open_photo(path)
@@ -47,8 +60,8 @@ def test_photos_of_all_kinds_are_fitted_in_as_the_model_does(tmp_path: Path) -> 
         assert np.asarray(shares) == pytest.approx(own, abs=0.02)
 
 
-def test_half_precision_stays_near(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path / "run", LABELS, both=True))
+def test_half_precision_stays_near(made: Callable[[bool], Run], tmp_path: Path) -> None:
+    run = made(True)
     photos = np.random.default_rng(2).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
     exact = open_judge(run, "float32", tmp_path)
     half = open_judge(run, "bfloat16", tmp_path)
@@ -58,7 +71,7 @@ def test_half_precision_stays_near(tmp_path: Path) -> None:
 
 def test_a_model_of_another_make_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    small_network(1.0).save(tmp_path / "run" / "model.keras")
+    small_network(1.0, layer=FIRST).save(tmp_path / "run" / "model.keras")
     write_json({"labels": LABELS}, tmp_path / "run" / "labels.json")
     with pytest.raises(Failure, match="train it again"):
         open_judge(read_run(tmp_path / "run"), "float32", tmp_path)
