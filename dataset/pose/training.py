@@ -86,12 +86,14 @@ def train_pose(options: PoseTraining) -> dict[str, Any]:
     """Train as OPTIONS say, into OPTIONS.out, and return the figures of the best epoch.
 
     Raises:
-        BadInput: annotations that can't be read, nobody in them, or --out is taken.
+        BadInput: annotations that can't be read, nobody in them, --out taken, nothing to resume.
         Failure: weights that don't fit, a loss that is NaN, a state that can't be resumed.
     """
     people, held_out = read_split(options)
     folder, joints = options.without_people, len(people.joints.names)
     empty = read_empty(folder, joints) if folder else []
+    if options.resume:
+        refuse_nothing(options)
     keras.utils.set_random_seed(options.seed)
     network = build_hrnet(
         ARCHITECTURES[options.model],
@@ -208,19 +210,25 @@ def begin(options: PoseTraining) -> Progress:
     return Progress()
 
 
+def refuse_nothing(options: PoseTraining) -> None:
+    """Raise BadInput where OPTIONS.out holds no training that was cut off."""
+    path, folder = options.out / STATE, options.out
+    if path.is_file() or (folder.is_dir() and all(_is_ours(one.name) for one in folder.iterdir())):
+        return
+    raise BadInput(f"--resume: {path} is missing; leave --resume out to begin a new training")
+
+
 def resume(network: keras.Model, options: PoseTraining) -> Progress:
     """Bring NETWORK and its optimizer to the last finished epoch of OPTIONS.out.
 
     Raises:
-        BadInput: nothing to resume there, or it was another training.
+        BadInput: it was another training.
         Failure: the state is broken.
     """
     path = options.out / STATE
     if not path.is_file():
-        if options.out.is_dir() and all(_is_ours(one.name) for one in options.out.iterdir()):
-            # Killed before the first epoch was done.
-            return Progress()
-        raise BadInput(f"--resume: {path} is missing; leave --resume out to begin a new training")
+        # Killed before the first epoch was done.
+        return Progress()
     said, values = load_state(
         path,
         "begin anew in another --out, from the best epoch with --pose-weights"

@@ -11,9 +11,10 @@ import pytest
 from dataset.errors import BadInput, Failure
 from dataset.pose import training
 from dataset.pose.models import find_model
-from dataset.pose.network import ARCHITECTURES, Architecture
+from dataset.pose.network import ARCHITECTURES
 from dataset.pose.training import PoseTraining, train_pose
 from tests.dataset.filling import photo_bytes
+from tests.dataset.pose.thin import THIN
 
 NAMES = ["l_ankle", "l_knee", "r_knee", "r_ankle", "pelvis"]
 
@@ -37,9 +38,8 @@ def write_people(folder: Path, count: int, first: int = 0) -> Path:
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PoseTraining:
-    # Fewer layers: most of the time is TensorFlow's, to make a graph of them.
-    fewer = Architecture((8, 8), (1, 4), (1, 1, 1), 1, (4, 8, 16, 32))
-    monkeypatch.setitem(ARCHITECTURES, "hrnet-small", fewer)
+    # One exchange between branches is enough to be trained.
+    monkeypatch.setitem(ARCHITECTURES, "hrnet-small", replace(THIN, modules=(0, 0, 1)))
     (tmp_path / "photos").mkdir()
     (tmp_path / "empty").mkdir()
     for n in range(200, 204):
