@@ -22,7 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     draw_splits(folder / "splits", COLOURS)
     (folder / "splits" / "test" / "dress" / "broken.png").write_bytes(b"no photo")
-    recipe = ("--weights", "none", "--taps", "mixed4", "--epochs", "12", "--batch-size", "8")
+    recipe = ("--weights", "none", "--taps", "mixed4", "--epochs", "6", "--batch-size", "8")
     done = train(folder, *recipe)
     assert done.returncode == 0, done.stderr
     assert "broken.png" in done.stderr + done.stdout
@@ -120,7 +120,7 @@ def test_what_makes_no_sense_is_a_usage_error(run: Path) -> None:
 
 def test_the_run_says_with_what_it_was_made(run: Path) -> None:
     facts = json.loads((run / "run" / "run.json").read_text())
-    assert facts["options"]["epochs"] == 12
+    assert facts["options"]["epochs"] == 6
     assert facts["options"]["augment"] == "mirror=0.5,rotate=15,scale=0.2,colour=0.2"
     assert facts["seed"] == 0
     assert facts["dataset"]["photos"] == 45
