@@ -91,22 +91,29 @@ def quick_logits(
 def ridge_logits(
     values: np.ndarray, wanted: np.ndarray, weights: np.ndarray, other: np.ndarray
 ) -> np.ndarray:
+    """`ridge_scores` of VALUES and OTHER, both levelled by the means and spreads of VALUES."""
+    one, two = _levelled(values, other)
+    return ridge_scores(one, wanted, weights, two)
+
+
+def ridge_scores(
+    values: np.ndarray, wanted: np.ndarray, weights: np.ndarray, other: np.ndarray
+) -> np.ndarray:
     """(m, classes) scores of OTHER, (m, width), by ridge regression of VALUES, (n, width).
 
     Onto WANTED, (n, classes) shares; in closed form, each of the n examples counting as WEIGHTS,
     (n,), say; seconds for thousands.
     """
-    one, two = _levelled(values, other)
     root = np.sqrt(weights / weights.mean())[:, None]
     centre = (wanted * root**2).sum(axis=0) / (root**2).sum()
-    rows, goal = one * root, (wanted - centre) * root
+    rows, goal = values * root, (wanted - centre) * root
     penalty, width = np.float32(MIDDLE), values.shape[1]
     if len(rows) <= width:
         ridge = rows @ rows.T / width + penalty * np.eye(len(rows), dtype=np.float32)
-        scores = two @ (rows.T @ _solved(ridge, goal)) / width
+        scores = other @ (rows.T @ _solved(ridge, goal)) / width
     else:
         ridge = rows.T @ rows / width + penalty * np.eye(width, dtype=np.float32)
-        scores = two @ _solved(ridge, rows.T @ goal) / width
+        scores = other @ _solved(ridge, rows.T @ goal) / width
     return scores + centre
 
 

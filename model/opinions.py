@@ -7,7 +7,7 @@ import numpy as np
 from model.calibration import softmax, temperature
 from model.classifier import LEAST_SPREAD
 from model.doubts import tagging_of
-from model.heads import ridge_logits
+from model.heads import ridge_scores
 from model.noise import folds_of
 
 FOLDS, ROUNDS = 5, 3
@@ -36,7 +36,7 @@ def opinions(
         folds = folds_of(targets, groups, FOLDS, seed + done)
         for fold in np.unique(folds):
             rest, held = folds != fold, folds == fold
-            total[held] += ridge_logits(values[rest], learned[rest], ones[rest], values[held])
+            total[held] += ridge_scores(values[rest], learned[rest], ones[rest], values[held])
         logits = total / done
         shares = softmax(logits, _heat(logits, targets))
         judged = tagging_of(shares, targets).cautious(shares, targets)
@@ -49,7 +49,8 @@ def evened(values: np.ndarray) -> np.ndarray:
     """VALUES, (n, width), as heads tell them apart best: roots, levelled, each row of one length.
 
     Means of what a trunk's filters saw are many small and a few huge, and some photos excite all
-    filters: both weigh less then (Perronnin et al., "Improving the Fisher Kernel", 2010).
+    filters: both weigh less then (Perronnin et al., "Improving the Fisher Kernel", 2010). Levelled
+    over all photos, for a filter that only a photo to be judged excites is boundless by the others.
     """
     found = np.sqrt(np.abs(values, dtype=np.float32))
     np.copysign(found, values, out=found)

@@ -61,3 +61,11 @@ def test_a_loud_photo_is_judged_by_what_it_shows() -> None:
     loud = values * np.exp(np.random.default_rng(1).normal(size=(len(truth), 1)) * 1.5)
     found = opinions(loud.astype(np.float32), tags, None, CLASSES, seed=0)
     assert (found.argmax(axis=1) == truth).mean() > 0.95
+
+
+def test_a_filter_that_one_photo_excites_does_not_judge_it() -> None:
+    values, truth = drawn()
+    quiet = np.random.default_rng(2).uniform(0, 1e-4, (len(truth), 3)).astype(np.float32)
+    quiet[7] = 5
+    found = opinions(np.hstack([values, quiet]), truth, None, CLASSES, seed=0)
+    assert found[7].argmax() == truth[7] and found[7].max() < 0.99
