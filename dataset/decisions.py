@@ -1,22 +1,17 @@
 """People's words on images, kept with who and when; they win over hashtags."""
 
 import getpass
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
-from dataset.catalogue.tables import Decision, ImageRow, now
+from dataset.catalogue.queries import find_image
+from dataset.catalogue.tables import Decision, now
 from dataset.errors import BadInput
-from dataset.images import sha256_of
 from dataset.labelling import CONFLICT
 from dataset.labels import Vocabulary
 from dataset.plan import Choice, make_plan
-
-# Fewer digits of a SHA-256 name too many images.
-FEWEST_DIGITS = 8
 
 
 def whoami() -> str:
@@ -25,32 +20,6 @@ def whoami() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "somebody"
-
-
-def find_image(session: Session, name: str) -> ImageRow:
-    """The stored image NAME: the first digits of its SHA-256, its file, or its file in a build.
-
-    Raises:
-        BadInput: there is none, or more than one.
-    """
-    digits = re.match(r"[0-9a-f]*", Path(name).stem)
-    wanted = digits[0] if digits and digits[0] == Path(name).stem else ""
-    if len(wanted) < FEWEST_DIGITS and Path(name).is_file():
-        wanted = sha256_of(Path(name).read_bytes())
-    if len(wanted) < FEWEST_DIGITS:
-        raise BadInput(
-            f"{name} is no image: name a photo's file, or {FEWEST_DIGITS} digits or more of its"
-            " SHA-256 (as in left_out.parquet, manifest.parquet and file names)"
-        )
-    found = session.scalars(
-        sa.select(ImageRow)
-        .where(ImageRow.sha256.startswith(wanted), ImageRow.state == "stored")
-        .limit(2)
-    ).all()
-    if len(found) != 1:
-        said = "several images" if found else "no image"
-        raise BadInput(f"the catalogue has {said} of {name}; name more digits of its SHA-256")
-    return found[0]
 
 
 def decide(

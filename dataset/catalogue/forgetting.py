@@ -13,7 +13,14 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue.check_tables import Judgement
 from dataset.catalogue.crawl_tables import ForgottenRow
-from dataset.catalogue.queries import AT_ONCE, copies_of, in_parts, table_of
+from dataset.catalogue.queries import (
+    AT_ONCE,
+    FEWEST_DIGITS,
+    copies_of,
+    find_image,
+    in_parts,
+    table_of,
+)
 from dataset.catalogue.review_tables import Conflict, CropDecision, PairDecision
 from dataset.catalogue.session import Sessions, overwrite_journal
 from dataset.catalogue.tables import (
@@ -30,7 +37,6 @@ from dataset.catalogue.tables import (
     Separation,
     Sighting,
 )
-from dataset.decisions import FEWEST_DIGITS, find_image
 from dataset.duplicates.fingerprint import ENOUGH, Fingerprint, fingerprint
 from dataset.images import Unreadable, open_photo, sha256_of
 from dataset.stores import ImageStore

@@ -1,15 +1,22 @@
 """What questions to the catalogue have in common: how much one holds, which images are meant."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from dataset.catalogue.tables import Base, ImageRow
+from dataset.errors import BadInput
+from dataset.images import sha256_of
 
 # SQLite takes at most 999 values in a query in its older builds.
 AT_ONCE = 500
+# Fewer digits of a SHA-256 name too many images.
+FEWEST_DIGITS = 8
 T = TypeVar("T")
 
 
@@ -37,3 +44,29 @@ def copies_of(images: Sequence[int]) -> Any:
     """Whether an image's row is one of IMAGES or of what was folded with them."""
     clusters = sa.select(ImageRow.cluster_id).where(ImageRow.id.in_(images))
     return sa.or_(ImageRow.id.in_(images), ImageRow.cluster_id.in_(clusters))
+
+
+def find_image(session: Session, name: str) -> ImageRow:
+    """The stored image NAME: the first digits of its SHA-256, its file, or its file in a build.
+
+    Raises:
+        BadInput: there is none, or more than one.
+    """
+    digits = re.match(r"[0-9a-f]*", Path(name).stem)
+    wanted = digits[0] if digits and digits[0] == Path(name).stem else ""
+    if len(wanted) < FEWEST_DIGITS and Path(name).is_file():
+        wanted = sha256_of(Path(name).read_bytes())
+    if len(wanted) < FEWEST_DIGITS:
+        raise BadInput(
+            f"{name} is no image: name a photo's file, or {FEWEST_DIGITS} digits or more of its"
+            " SHA-256 (as in left_out.parquet, manifest.parquet and file names)"
+        )
+    found = session.scalars(
+        sa.select(ImageRow)
+        .where(ImageRow.sha256.startswith(wanted), ImageRow.state == "stored")
+        .limit(2)
+    ).all()
+    if len(found) != 1:
+        said = "several images" if found else "no image"
+        raise BadInput(f"the catalogue has {said} of {name}; name more digits of its SHA-256")
+    return found[0]

@@ -9,7 +9,6 @@ laid out alike share their outline, not their folds.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from dataset.duplicates.fingerprint import Fingerprint
 
@@ -84,6 +83,9 @@ def _halved(pictures: np.ndarray) -> np.ndarray:
 
 
 def _blurred(pictures: np.ndarray, part: float) -> np.ndarray:
+    # A tenth of what a crawl imports, which needs it only where two photos look alike.
+    from scipy.ndimage import gaussian_filter
+
     sigma = part * pictures.shape[1]
     return gaussian_filter(pictures, (0, sigma, sigma))
 

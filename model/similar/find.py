@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from dataset.catalogue.queries import find_image
 from dataset.catalogue.session import open_catalogue
-from dataset.decisions import find_image
 from dataset.errors import BadInput
 from dataset.images import sha256_of
 from dataset.stores import open_store
