@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,26 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of LONGEST first, the others in their order."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk() -> Iterator[None]:
+    """What a test writes in its own process stays in the system's memory: nobody cuts the power.
+
+    Commands in processes of their own, those that are killed among them, write as always.
+    """
+    from dataset.catalogue import session
+
+    as_always = session._set_pragmas
+
+    def set_pragmas(connection: sqlite3.Connection, record: object) -> None:
+        as_always(connection, record)
+        connection.execute("PRAGMA synchronous = OFF")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "_set_pragmas", set_pragmas)
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session")
