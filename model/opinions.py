@@ -52,11 +52,13 @@ def evened(values: np.ndarray) -> np.ndarray:
     filters: both weigh less then (Perronnin et al., "Improving the Fisher Kernel", 2010). Levelled
     over all photos, for a filter that only a photo to be judged excites is boundless by the others.
     """
+    count, width = values.shape
     found = np.sqrt(np.abs(values, dtype=np.float32))
     np.copysign(found, values, out=found)
     found -= found.mean(axis=0)
-    found /= found.std(axis=0) + LEAST_SPREAD
-    found /= np.sqrt((found**2).mean(axis=1, keepdims=True)) + LEAST_SPREAD
+    # Without another array of that size: a run may have learned from very many photos.
+    found /= np.sqrt(np.einsum("ij,ij->j", found, found) / count) + LEAST_SPREAD
+    found /= np.sqrt(np.einsum("ij,ij->i", found, found) / width)[:, None] + LEAST_SPREAD
     return found
 
 

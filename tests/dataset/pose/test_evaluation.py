@@ -54,11 +54,12 @@ def test_crop_figures() -> None:
 
 @needs_people
 def test_the_shipped_network_on_real_people() -> None:
-    people = read_people(PEOPLE / "person_keypoints_val.json", PEOPLE / "images")
+    # A third of them says as much in a third of the time.
+    people = read_people(PEOPLE / "person_keypoints_val.json", PEOPLE / "images")[::3]
     figures = evaluate_pose(loading.load_estimator(find_model("hrnet-small")), people)
     assert figures["crop"]["mean_box_iou"] > 0.55
     assert figures["PCK"] > 0.65
-    assert figures["persons"] == 250
+    assert figures["persons"] == 84
 
 
 def test_other_joints_and_broken_photos_are_named(tmp_path: Path) -> None:
