@@ -117,35 +117,36 @@ class KnownPhotos:
         The likest first; those known, and the new ones before it. All are known from now on. Only
         whole photos are compared here; `dedup` compares their parts too.
         """
-        near: list[tuple[int, int, bool]] = []
-        # A number may have been another's, which was taken down and is in the index still.
+        # Each pair once: a number may have been another's too, which was taken down and is in the
+        # index still.
+        near: dict[tuple[int, int], bool] = {}
         later = set(fingerprints)
         for image, one in fingerprints.items():
             places, mirrored = near_one(one.views, self._whole)
             for place, turn in zip(places, mirrored.tolist(), strict=True):
                 if self._ids[place] not in later:
-                    near.append((image, self._ids[place], turn))
+                    near[image, self._ids[place]] = turn
             later.remove(image)
             self._latest[image] = one
             self._add(image, int(one.views[0]))
-        earlier = {other for _, other, _ in near if other not in self._latest}
+        earlier = {other for _, other in near if other not in self._latest}
         known = self._latest | fingerprints_of(session, sorted(earlier))
         # One that was taken down meanwhile is none any more.
-        near = [one for one in near if one[1] in known]
+        near = {pair: turn for pair, turn in near.items() if pair[1] in known}
         found: dict[int, list[Alike]] = {image: [] for image in fingerprints}
-        for (image, other, turn), score in zip(near, _scores(near, known), strict=True):
+        for (pair, turn), score in zip(near.items(), _scores(near, known), strict=True):
             if score >= POSSIBLE:
-                found[image].append((other, turn, score))
+                found[pair[0]].append((pair[1], turn, score))
         return {image: sorted(alike, key=lambda one: -one[2]) for image, alike in found.items()}
 
 
-def _scores(near: Sequence[tuple[int, int, bool]], known: Mapping[int, Fingerprint]) -> list[float]:
-    """How alike each pair of NEAR is, all at once: in one call they take half as long."""
+def _scores(near: Mapping[tuple[int, int], bool], known: Mapping[int, Fingerprint]) -> list[float]:
+    """How alike each pair of NEAR is, all of them in one call."""
     if not near:
         return []
     # Always the same one first: what two photos are must not hang on which of them came first.
-    pairs = [sorted((known[a], known[b]), key=lambda one: one.packed) for a, b, _ in near]
-    turns = np.array([turn for _, _, turn in near], bool)
+    pairs = [sorted((known[a], known[b]), key=lambda one: one.packed) for a, b in near]
+    turns = np.array(list(near.values()), bool)
     found: list[float] = likeness([p[0] for p in pairs], [p[1] for p in pairs], turns).tolist()
     return found
 

@@ -70,6 +70,28 @@ def test_a_near_photo_that_another_process_takes_down_meanwhile_is_none_any_more
 
 
 @pytest.mark.usefixtures("backend")
+def test_a_number_that_was_another_photos_makes_no_pair_twice(tmp_path: Path) -> None:
+    sessions, store = open_catalogue(catalogue_of(tmp_path)), ImageStore(tmp_path / "images")
+    crawling, first = keeper(sessions, store), came(store, photo_bytes(1))
+
+    def changed(quality: int, bits: int) -> Fetched:
+        one = came(store, copy_of(1, quality))
+        views = first.fingerprint.views ^ np.uint64((1 << bits) - 1)
+        return replace(one, fingerprint=replace(one.fingerprint, views=views))
+
+    async def crawl() -> list[object]:
+        said = [await crawling.keep("https://x.test/1.jpg", first)]
+        # SQLite gives its number to the next one.
+        forget(sessions, store, first.sha256, "a person")
+        said.append(await crawling.keep("https://x.test/2.jpg", changed(60, SAME + 2)))
+        return [*said, await crawling.keep("https://x.test/3.jpg", changed(70, SAME + 3))]
+
+    assert asyncio.run(crawl()) == [NEW, NEW, COPY]
+    assert rows(tmp_path, "SELECT count(*) FROM resemblances") == [(1,)]
+    sessions.kw["bind"].dispose()
+
+
+@pytest.mark.usefixtures("backend")
 def test_copies_in_one_batch_and_of_another_process_are_known(tmp_path: Path) -> None:
     store = ImageStore(tmp_path / "images")
     with contextlib.ExitStack() as stack:
