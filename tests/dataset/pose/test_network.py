@@ -18,7 +18,7 @@ from dataset.pose.checkpoints import (
     torch_shape,
     variables_of,
 )
-from dataset.pose.network import ARCHITECTURES, Architecture, build_hrnet
+from dataset.pose.network import ARCHITECTURES, build_hrnet
 from tests.dataset.pose.pth import tensors_of, write_zip
 from tests.dataset.pose.thin import THIN
 
@@ -57,7 +57,7 @@ def official() -> Callable[[str], keras.Model]:
 
 
 @needs_facts
-@pytest.mark.parametrize("name", ["hrnet-w32", pytest.param("hrnet-w48", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["hrnet-w32", "hrnet-w48"])
 def test_every_name_and_shape_of_the_official_networks(
     official: Callable[[str], keras.Model], name: str
 ) -> None:
@@ -105,9 +105,8 @@ def test_any_size_and_any_number_of_joints(size: tuple[int, int]) -> None:
 
 
 def test_weights_there_and_back_half_of_them_exact_enough(tmp_path: Path) -> None:
-    # As wide as hrnet-small, so that a file is weights for the most part.
-    wide = Architecture((32, 32), (1, 16), (1, 1, 1), 1, (16, 32, 64, 128))
-    network, other = (build_hrnet(wide, (64, 64), 14) for _ in range(2))
+    small = ARCHITECTURES["hrnet-small"]
+    network, other = (build_hrnet(small, (64, 64), 14) for _ in range(2))
     photo = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
     answer, sizes = np.asarray(network(photo)), []
     for half, tolerance in ((False, 0), (True, 5e-3)):
@@ -117,7 +116,7 @@ def test_weights_there_and_back_half_of_them_exact_enough(tmp_path: Path) -> Non
         difference = np.asarray(other(photo)) - answer
         assert np.linalg.norm(difference) <= tolerance * np.linalg.norm(answer)
         sizes.append(path.stat().st_size)
-    assert sizes[1] < 0.6 * sizes[0]
+    assert sizes[1] < min(8_000_000, 0.6 * sizes[0])
     assert sorted(one.name for one in tmp_path.iterdir()) == [
         "False.weights.h5",
         "True.weights.h5",
