@@ -90,10 +90,8 @@ def digest(url: str) -> str:
 def _write_new(path: Path, body: bytes) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(handle, "wb", buffering=0) as file:
-            left = memoryview(body)
-            while left:
-                left = left[file.write(left) :]
+        with os.fdopen(handle, "wb") as file:
+            file.write(body)
     except BaseException:
         path.unlink(missing_ok=True)
         raise

@@ -60,16 +60,18 @@ def _sync(path: Path) -> None:
 
 
 @cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _syncfs() -> Callable[[int], int] | None:
     """Linux's syncfs(2), which Python does not have; None elsewhere."""
-    if not sys.platform.startswith("linux"):
-        return None
-    return getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    return getattr(_libc(), "syncfs", None) if sys.platform.startswith("linux") else None
 
 
 def _kind(handle: int) -> int:
     """What kind of file system HANDLE is on, by the first field of Linux's statfs."""
     told = ctypes.create_string_buffer(STATFS_BYTES)
-    if ctypes.CDLL(None, use_errno=True).fstatfs(handle, told):
+    if _libc().fstatfs(handle, told):
         return 0
     return ctypes.c_ulong.from_buffer(told).value & 0xFFFFFFFF

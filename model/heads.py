@@ -84,16 +84,12 @@ def quick_logits(
     other: np.ndarray,
     classes: int,
 ) -> np.ndarray:
-    """`ridge_logits` of examples that are each of one class: TARGETS, (n,) int."""
-    return ridge_logits(values, np.eye(classes, dtype=np.float32)[targets], weights, other)
+    """`ridge_scores` of examples that are each of one class: TARGETS, (n,) int.
 
-
-def ridge_logits(
-    values: np.ndarray, wanted: np.ndarray, weights: np.ndarray, other: np.ndarray
-) -> np.ndarray:
-    """`ridge_scores` of VALUES and OTHER, both levelled by the means and spreads of VALUES."""
+    VALUES and OTHER are levelled by the means and spreads of VALUES.
+    """
     one, two = _levelled(values, other)
-    return ridge_scores(one, wanted, weights, two)
+    return ridge_scores(one, np.eye(classes, dtype=np.float32)[targets], weights, two)
 
 
 def ridge_scores(

@@ -28,21 +28,26 @@ def opinions(
     2010). The mean over the rounds is calibrated on the tags.
     """
     values = evened(values)
-    tagged = learned = np.eye(classes, dtype=np.float32)[targets]
+    tagged = np.eye(classes, dtype=np.float32)[targets]
     total = np.zeros((len(targets), classes))
     ones = np.ones(len(targets), np.float32)
-    shares = learned
+    shares = tagged
     for done in range(1, ROUNDS + 1):
+        learned = tagged if done == 1 else _taught(shares, targets, tagged)
         folds = folds_of(targets, groups, FOLDS, seed + done)
         for fold in np.unique(folds):
             rest, held = folds != fold, folds == fold
             total[held] += ridge_scores(values[rest], learned[rest], ones[rest], values[held])
         logits = total / done
         shares = softmax(logits, _heat(logits, targets))
-        judged = tagging_of(shares, targets).cautious(shares, targets)
-        believed = judged[np.arange(len(targets)), targets] >= DOUBTED
-        learned = np.where(believed[:, None], tagged, judged).astype(np.float32)
     return shares
+
+
+def _taught(shares: np.ndarray, targets: np.ndarray, tagged: np.ndarray) -> np.ndarray:
+    """TAGGED, one-hot TARGETS, but of those that are DOUBTED what SHARES make of them."""
+    judged = tagging_of(shares, targets).cautious(shares, targets)
+    believed = judged[np.arange(len(targets)), targets] >= DOUBTED
+    return np.where(believed[:, None], tagged, judged).astype(np.float32)
 
 
 def evened(values: np.ndarray) -> np.ndarray:

@@ -25,6 +25,15 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return paths
 
 
+def kind_of(folder: Path) -> int:
+    """What kind of file system FOLDER is on."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        return syncing._kind(handle)
+    finally:
+        os.close(handle)
+
+
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc here")
 
 
@@ -51,9 +60,6 @@ def test_a_file_that_is_gone_is_said(tmp_path: Path) -> None:
 def test_one_call_serves_only_where_the_file_system_promises_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handle = os.open(tmp_path, os.O_RDONLY)
-    kind = syncing._kind(handle)
-    os.close(handle)
     calls: list[int] = []
 
     def syncfs(handle: int) -> int:
@@ -61,7 +67,7 @@ def test_one_call_serves_only_where_the_file_system_promises_it(
         return 0
 
     monkeypatch.setattr(syncing, "_syncfs", lambda: syncfs)
-    monkeypatch.setattr(syncing, "WHOLE", (kind,))
+    monkeypatch.setattr(syncing, "WHOLE", (kind_of(tmp_path),))
     assert sync_at_once(tmp_path) and len(calls) == 1
     monkeypatch.setattr(syncing, "WHOLE", ())
     assert not sync_at_once(tmp_path) and len(calls) == 1
@@ -69,9 +75,7 @@ def test_one_call_serves_only_where_the_file_system_promises_it(
 
 @pytest.mark.skipif(syncing._syncfs() is None, reason="no syncfs on this system")
 def test_the_real_call_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    handle = os.open(tmp_path, os.O_RDONLY)
-    monkeypatch.setattr(syncing, "WHOLE", (syncing._kind(handle),))
-    os.close(handle)
+    monkeypatch.setattr(syncing, "WHOLE", (kind_of(tmp_path),))
     assert sync_at_once(tmp_path)
 
 
