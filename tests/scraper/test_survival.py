@@ -6,6 +6,7 @@ import random
 import resource
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -78,6 +79,26 @@ def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[lis
 
 def photos_asked(shop: SampleShop) -> int:
     return sum(times for target, times in shop.requests.items() if target.startswith("/img"))
+
+
+class Gate:
+    """Holds the answers to all of SHOP's photos but the first few, until it is opened."""
+
+    def __init__(self, shop: SampleShop, monkeypatch: pytest.MonkeyPatch, first: int = 4) -> None:
+        self.held = 0
+        self._answer, self._first, self._opened = shop.reply, first, threading.Event()
+        monkeypatch.setattr(shop, "reply", self._reply)
+        self._shop = shop
+
+    def _reply(self, asked: Asked) -> Reply:
+        reply = self._answer(asked)
+        if asked.path.startswith("/img") and photos_asked(self._shop) > self._first:
+            self.held += 1
+            self._opened.wait(120)
+        return reply
+
+    def open(self) -> None:
+        self._opened.set()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -200,13 +221,15 @@ def test_one_of_two_that_dies_loses_what_it_had_in_hand(
 
 
 def test_what_came_before_a_kill_is_not_asked_for_again(
-    shop: SampleShop, unbroken: list[list], tmp_path: Path
+    shop: SampleShop, unbroken: list[list], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    gate = Gate(shop, monkeypatch)
     sessions = open_catalogue(str(tmp_path / "c.sqlite"))
     process = start(shop, tmp_path, "--tags", "polo,dress")
-    wait_for(lambda: photos_asked(shop) > 3)
+    wait_for(lambda: gate.held > 0)
     with sessions.begin():
         # Nobody can commit: what comes stays where it came.
+        gate.open()
         wait_for(lambda: all_at_hand(shop, tmp_path))
         kill(process)
     assert list((tmp_path / "images").glob(".came/*"))
@@ -220,18 +243,23 @@ def test_what_came_before_a_kill_is_not_asked_for_again(
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("moment", ["files are written", "photos are read"])
 def test_a_kill_between_two_steps_of_a_batch(
-    shop: SampleShop, unbroken: list[list], tmp_path: Path, moment: str
+    shop: SampleShop,
+    unbroken: list[list],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
 ) -> None:
+    gate = Gate(shop, monkeypatch)
     sessions = open_catalogue(catalogue_of(tmp_path))
     process = start(shop, tmp_path, "--tags", "polo,dress")
-    wait_for(lambda: photos_asked(shop) > 3)
-    wait_for(lambda: bool(process.children()))
+    wait_for(lambda: gate.held > 0 and bool(process.children()))
     readers = process.children()
     if moment == "photos are read":
         signal_all(readers, signal.SIGSTOP)
     try:
         with sessions.begin():
             # Nobody can commit.
+            gate.open()
             known = rows(tmp_path, "SELECT count(*) FROM images")
             wait_for(lambda: all_at_hand(shop, tmp_path))
             if moment == "files are written":
