@@ -1,13 +1,12 @@
 """Work side by side: all of it comes to its end before one part's failure is told."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
-from typing import Any
+from collections.abc import Awaitable, Iterable
 
 from scraper.stopping import Stopped
 
 
-async def all_of(parts: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def all_of(parts: Iterable[Awaitable[None]]) -> None:
     """Run PARTS side by side.
 
     Raises:

@@ -6,8 +6,12 @@ A thread of its own writes, so that a disk that takes its time holds up no downl
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
+
+from sqlalchemy.orm import Session
 
 from dataset.catalogue import forgetting
 from dataset.catalogue.forgetting import Forgotten
@@ -19,6 +23,8 @@ from scraper.outcomes import settle
 
 # So many are written at once; fewer where no others come for so many seconds.
 BATCH, MOMENT = 16, 0.05
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,19 @@ class Keeper:
         if self._writing is None or self._writing.done():
             self._writing = loop.create_task(self._write_all(loop))
         return await mine.done
+
+    async def write(self, step: Callable[[Session], Result]) -> Result:
+        """What STEP returns, done in a transaction of its own between those of photos.
+
+        Raises:
+            Failure: the catalogue can't be written.
+        """
+
+        def commit() -> Result:
+            with self._sessions.begin() as session:
+                return step(session)
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, commit)
 
     async def _write_all(self, loop: asyncio.AbstractEventLoop) -> None:
         # What comes while one batch is written is the next, all of it together.

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from dataclasses import replace
+from functools import partial
 
 from sqlalchemy.orm import Session
 
@@ -21,58 +22,89 @@ from scraper.work import PLACES, Work
 BATCH = 64
 
 
-async def fetch_wanted(work: Work, download: Download, tally: Tally) -> None:
-    """Fetch photos that the search of TALLY has found, until all are in hand or its tag is full.
+class Photos:
+    """The photos of one search: claimed a batch at a time, fetched side by side."""
 
-    Raises:
-        SiteRefused: their host wants to be left alone for long.
-    """
-    while await (claimed := _Claimed(work, tally)).refill():
+    def __init__(self, work: Work, download: Download, tally: Tally) -> None:
+        self._work, self._download, self._tally = work, download, tally
+        self._waiting: deque[claims.Wanted] = deque()
+        self._unsettled: set[str] = set()
+        self._fetchers: list[asyncio.Task[None]] = []
+        self._turn = asyncio.Lock()
+        # No more can be claimed, or one could not be fetched.
+        self._over = asyncio.Event()
+        self._failed = False
+
+    async def fetch(self) -> None:
+        """Fetch what the search has found until no more can be claimed; the last are under way.
+
+        Raises:
+            SiteRefused: their host wants to be left alone for long.
+        """
+        async with self._turn:
+            # Who is under way still takes of these, too, and must not ask for more meanwhile.
+            self._over.clear()
+            found = await self._refill()
+        if found:
+            self._fetchers = [one for one in self._fetchers if not _went_well(one)]
+            more = PLACES - len(self._fetchers)
+            self._fetchers += [asyncio.ensure_future(self._fetch_some()) for _ in range(more)]
+            await self._over.wait()
+        if self._failed:
+            await self.landed()
+
+    @property
+    def under_way(self) -> bool:
+        """Whether any is being fetched."""
+        return any(not one.done() for one in self._fetchers)
+
+    async def landed(self) -> None:
+        """Wait for those that are under way.
+
+        Raises:
+            As `fetch`.
+        """
+        fetchers, self._fetchers = self._fetchers, []
         try:
-            await all_of(_fetch_some(work, download, tally, claimed) for _ in range(PLACES))
+            await all_of(fetchers)
         except SiteRefused:
             # The host is busy: others may try later, and wait for nothing until then.
-            with work.sessions.begin() as session:
-                claims.give_back(session, list(claimed.unsettled), work.worker)
+            left, work = list(self._unsettled), self._work
+            await work.means.keeper.write(partial(claims.give_back, urls=left, worker=work.worker))
             raise
 
-
-class _Claimed:
-    """Photos that are claimed a batch at a time, for several to take in turn."""
-
-    def __init__(self, work: Work, tally: Tally) -> None:
-        self._work, self._tally = work, tally
-        self._waiting: deque[claims.Wanted] = deque()
-        self.unsettled: set[str] = set()
-        self._turn = asyncio.Lock()
-        self.over = False
-
-    async def refill(self) -> bool:
+    async def _refill(self) -> bool:
         """Claim more; whether there were any."""
-        # In a thread: who waits for the catalogue must not keep what comes from its file.
-        found = await asyncio.to_thread(_claim, self._work, self._tally)
-        self._waiting += found
-        self.unsettled.update(one.url for one in found)
-        self.over = not found
+        found = await self._work.means.keeper.write(partial(_claim, self._work, self._tally))
+        # Looked for once a batch, and not once a photo: who fetched one of these before is dead.
+        came = self._work.means.store.arrivals.digests()
+        self._waiting += [replace(one, came=digest(one.url) in came) for one in found]
+        self._unsettled.update(one.url for one in found)
+        if not found:
+            self._over.set()
         return bool(found)
 
-    async def take(self) -> claims.Wanted | None:
+    async def _take(self) -> claims.Wanted | None:
         """The next one; None where there is none at the moment."""
         async with self._turn:
-            if self.over or not (self._waiting or await self.refill()):
+            if self._over.is_set() or not (self._waiting or await self._refill()):
                 return None
             return self._waiting.popleft()
 
+    async def _fetch_some(self) -> None:
+        """Fetch one after the other; a failure keeps all from going on."""
+        try:
+            while wanted := await self._take():
+                await fetch_one(self._work, self._download, self._tally, wanted)
+                self._unsettled.discard(wanted.url)
+        except BaseException:
+            self._failed = True
+            self._over.set()
+            raise
 
-async def _fetch_some(work: Work, download: Download, tally: Tally, claimed: _Claimed) -> None:
-    """Fetch what CLAIMED has, one after the other; a failure keeps all from going on."""
-    try:
-        while wanted := await claimed.take():
-            await fetch_one(work, download, tally, wanted)
-            claimed.unsettled.discard(wanted.url)
-    except BaseException:
-        claimed.over = True
-        raise
+
+def _went_well(fetcher: "asyncio.Task[None]") -> bool:
+    return fetcher.done() and not fetcher.cancelled() and fetcher.exception() is None
 
 
 def rooms_of(session: Session, work: Work) -> list[claims.Room]:
@@ -84,17 +116,13 @@ def rooms_of(session: Session, work: Work) -> list[claims.Room]:
     return [claims.room(session, work.site, one, most) for one in words]
 
 
-def _claim(work: Work, tally: Tally) -> list[claims.Wanted]:
-    with work.sessions.begin() as session:
-        rooms, limit = rooms_of(session, work), BATCH
-        if rooms:
-            limit = min(BATCH, rooms[work.options.tags.index(tally.tag)].left)
-        if limit <= 0:
-            return []
-        found = claims.claim(session, work.site, tally.words, limit, work.worker, rooms)
-    # Looked for once a batch, and not once a photo: who fetched one of these before is dead by now.
-    came = work.means.store.arrivals.digests()
-    return [replace(one, came=digest(one.url) in came) for one in found]
+def _claim(work: Work, tally: Tally, session: Session) -> list[claims.Wanted]:
+    rooms, limit = rooms_of(session, work), BATCH
+    if rooms:
+        limit = min(BATCH, rooms[work.options.tags.index(tally.tag)].left)
+    if limit <= 0:
+        return []
+    return claims.claim(session, work.site, tally.words, limit, work.worker, rooms)
 
 
 async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims.Wanted) -> None:
@@ -116,8 +144,7 @@ async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims
         if isinstance(outcome, Refused) and outcome.reason in GONE and wanted.key:
             fresh = await expired.photo_again(work.spider, download, wanted, work.asked_again)
             if fresh is not None:
-                with work.sessions.begin() as session:
-                    frontier.move(session, wanted.url, fresh)
+                await means.keeper.write(partial(frontier.move, url=wanted.url, photo=fresh))
                 wanted = replace(wanted, url=fresh.url)
                 addresses = (fresh.url, *fresh.fallbacks)
                 outcome = await fetch_image(get, addresses, means.store, means.readers)

@@ -1,7 +1,9 @@
 """One search: its pages in turn, each committed with the cursor behind it, and their photos."""
 
+import contextlib
 from dataclasses import replace
 from enum import Enum
+from functools import partial
 
 from sqlalchemy.orm import Session
 
@@ -12,9 +14,10 @@ from scraper.asking import read_page
 from scraper.download import Download
 from scraper.errors import CircleOfPages
 from scraper.paging import Paging
-from scraper.photos import fetch_wanted, rooms_of
+from scraper.photos import Photos, rooms_of
 from scraper.report import Tally
 from scraper.spiders.base import Page
+from scraper.stopping import Stopped
 from scraper.work import Work
 
 # Seconds until we look again at what other processes have in hand.
@@ -39,17 +42,35 @@ async def crawl_search(
     Raises:
         SiteRefused, LayoutChanged, CircleOfPages: it can't go on.
     """
-    paging = Paging()
+    photos = Photos(work, download, tally)
     _begin(work, tally)
+    try:
+        await _turn_all(work, download, tally, words, photos)
+    except Exception:
+        # Of two reasons to end, the wish to stop is the lesser.
+        with contextlib.suppress(Stopped):
+            await photos.landed()
+        raise
+
+
+async def _turn_all(
+    work: Work, download: Download, tally: Tally, words: tuple[str, ...], photos: Photos
+) -> None:
+    """Page after page with their PHOTOS, of which the last come while the next page is turned."""
+    paging = Paging()
     while True:
-        await fetch_wanted(work, download, tally)
-        with work.sessions.begin() as session:
-            needed, cursor = _next(session, work, tally, words)
+        await photos.fetch()
+        needed, cursor = await work.means.keeper.write(
+            partial(_next, work=work, tally=tally, words=words)
+        )
         if needed is Next.PAGE:
             await turn_page(work, download, tally, cursor, paging)
             if paging.circle:
-                await fetch_wanted(work, download, tally)
+                await photos.fetch()
+                await photos.landed()
                 raise CircleOfPages(tally.hashtag, tally.pages)
+        elif photos.under_way:
+            await photos.landed()
         elif needed is Next.WAIT:
             await work.means.pace.stop.sleep(LOOK_AGAIN)
         elif needed is not Next.PHOTOS:
@@ -111,19 +132,29 @@ async def turn_page(
     """Ask for the page at CURSOR and commit its posts and the cursor behind it."""
     page = paging.checked(await read_page(work.spider, download, tally.hashtag, cursor), cursor)
     page = paging.not_older(page, work.options.since)
-    with work.sessions.begin() as session:
-        search = frontier.search_for(session, work.site, tally.hashtag)
-        if search.worker_id != work.worker or search.cursor != cursor:
-            # We were taken for dead, and another process went on.
-            return
-        work.means.keeper.forgotten.catch_up(session)
-        page = without_forgotten(page, work.means.keeper.forgotten)
-        if search.again and not work.spider.renews:
-            page = page if frontier.brings_new(session, search, page) else page.as_last()
-        frontier.save_page(session, search, page)
-        if paging.circle:
-            search.state = "failed"
-    tally.add(page)
+    kept = await work.means.keeper.write(
+        partial(_keep_page, work=work, tally=tally, cursor=cursor, page=page, circle=paging.circle)
+    )
+    if kept is not None:
+        tally.add(kept)
+
+
+def _keep_page(
+    session: Session, work: Work, tally: Tally, cursor: str | None, page: Page, circle: bool
+) -> Page | None:
+    """What is kept of PAGE; None where another process went on from CURSOR meanwhile."""
+    search = frontier.search_for(session, work.site, tally.hashtag)
+    if search.worker_id != work.worker or search.cursor != cursor:
+        # We were taken for dead.
+        return None
+    work.means.keeper.forgotten.catch_up(session)
+    page = without_forgotten(page, work.means.keeper.forgotten)
+    if search.again and not work.spider.renews:
+        page = page if frontier.brings_new(session, search, page) else page.as_last()
+    frontier.save_page(session, search, page)
+    if circle:
+        search.state = "failed"
+    return page
 
 
 def without_forgotten(page: Page, forgotten: Forgotten) -> Page:
