@@ -1,0 +1,144 @@
+"""Photos that a search has found, fetched while it goes on."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dataset.catalogue.session import open_catalogue
+from dataset.stores import ImageStore
+from scraper import photos
+from scraper.claims import Wanted
+from scraper.errors import SiteRefused
+from scraper.photos import Photos
+from scraper.sample_shop.replies import Asked, Reply
+from scraper.sample_shop.server import ShopOptions, serve
+from tests.catalogues import catalogue_of, rows
+from tests.scraper.crawling import class_folder, start
+from tests.scraper.test_keeping import keeper
+
+
+class Search:
+    """A search whose photos are claimed as CLAIMS say, a batch each time, and come when let go."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *claims: str) -> None:
+        sessions, store = open_catalogue(catalogue_of(folder)), ImageStore(folder / "images")
+        means = SimpleNamespace(keeper=keeper(sessions, store), store=store)
+        self.work: Any = SimpleNamespace(means=means, worker=1)
+        self.claims, self.claiming = list(claims), threading.Event()
+        self.came: list[str] = []
+        self.holds: dict[str, asyncio.Event] = {}
+        self.fails: set[str] = set()
+        monkeypatch.setattr(photos, "_claim", self._claim)
+        monkeypatch.setattr(photos, "fetch_one", self._fetch_one)
+
+    def photos(self) -> Photos:
+        nothing: Any = None
+        return Photos(self.work, nothing, nothing)
+
+    def _claim(self, *_: object) -> Sequence[Wanted]:
+        self.claiming.set()
+        # So long that another photo comes meanwhile.
+        time.sleep(0.1)
+        return [
+            Wanted(name, (), name, None) for name in (self.claims.pop(0) if self.claims else "")
+        ]
+
+    async def _fetch_one(self, _work: Any, _download: Any, _tally: Any, wanted: Wanted) -> None:
+        if wanted.url in self.holds:
+            await self.holds[wanted.url].wait()
+        if wanted.url in self.fails:
+            raise SiteRefused("x.test is busy")
+        self.came.append(wanted.url)
+
+
+def test_the_last_photos_are_under_way_while_the_search_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search(tmp_path, monkeypatch, "ab", "", "cd")
+
+    async def main() -> None:
+        search.holds["a"] = asyncio.Event()
+        found = search.photos()
+        await found.fetch()
+        assert (search.came, found.under_way) == (["b"], True)
+        await found.fetch()
+        assert sorted(search.came) == ["b", "c", "d"]
+        search.holds["a"].set()
+        await found.landed()
+        assert (sorted(search.came), found.under_way) == (["a", "b", "c", "d"], False)
+
+    asyncio.run(main())
+
+
+def test_a_photo_that_comes_while_others_are_claimed_loses_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search(tmp_path, monkeypatch, "a", "", "bc")
+
+    async def main() -> None:
+        search.holds["a"] = asyncio.Event()
+        found = search.photos()
+        await found.fetch()
+        search.claiming.clear()
+        following = asyncio.ensure_future(found.fetch())
+        await asyncio.to_thread(search.claiming.wait, 10)
+        # Who fetched it wants the next one at once, and nobody has told what there is.
+        search.holds["a"].set()
+        await following
+        await found.landed()
+
+    asyncio.run(main())
+    assert sorted(search.came) == ["a", "b", "c"]
+
+
+def test_a_host_that_refuses_ends_it_once_what_is_under_way_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search(tmp_path, monkeypatch, "ab", "", "c", "d")
+    given: list[str] = []
+
+    def give_back(_session: object, urls: Sequence[str], worker: int) -> None:
+        given.extend(sorted(urls))
+
+    monkeypatch.setattr(photos.claims, "give_back", give_back)
+
+    async def main() -> None:
+        search.holds["a"] = asyncio.Event()
+        search.fails.add("c")
+        found = search.photos()
+        await found.fetch()
+        asyncio.get_running_loop().call_later(0.5, search.holds["a"].set)
+        with pytest.raises(SiteRefused):
+            await found.fetch()
+
+    asyncio.run(main())
+    assert sorted(search.came) == ["a", "b"]
+    assert "c" in given and not {"a", "b"} & set(given)
+
+
+def test_the_next_page_is_asked_for_while_a_photo_takes_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = class_folder(tmp_path / "photos", "polo", 70, size=(150, 200))
+    with serve(ShopOptions(photos=stock)) as shop:
+        answer, first, turned = shop.reply, threading.Lock(), threading.Event()
+        waited: list[bool] = []
+
+        def reply(asked: Asked) -> Reply:
+            if "page=2" in asked.target:
+                turned.set()
+            if asked.path.startswith("/img") and first.acquire(blocking=False):
+                waited.append(turned.wait(60))
+            return answer(asked)
+
+        monkeypatch.setattr(shop, "reply", reply)
+        process = start(shop, tmp_path, "--tags", "polo")
+        said = process.communicate(timeout=120)
+    assert (process.returncode, waited) == (0, [True]), said
+    assert rows(tmp_path, "SELECT DISTINCT state FROM sightings") == [("stored",)]
