@@ -41,10 +41,9 @@ class Photos:
         Raises:
             SiteRefused: their host wants to be left alone for long.
         """
+        # Who is under way still takes of these, too, and must not ask for more meanwhile.
         async with self._turn:
-            # Who is under way still takes of these, too, and must not ask for more meanwhile.
-            self._over.clear()
-            found = await self._refill()
+            found = not self._failed and await self._refill()
         if found:
             self._fetchers = [one for one in self._fetchers if not _went_well(one)]
             more = PLACES - len(self._fetchers)
@@ -75,10 +74,9 @@ class Photos:
 
     async def _refill(self) -> bool:
         """Claim more; whether there were any."""
+        self._over.clear()
         found = await self._work.means.keeper.write(partial(_claim, self._work, self._tally))
-        # Looked for once a batch, and not once a photo: who fetched one of these before is dead.
-        came = self._work.means.store.arrivals.digests()
-        self._waiting += [replace(one, came=digest(one.url) in came) for one in found]
+        self._waiting += found
         self._unsettled.update(one.url for one in found)
         if not found:
             self._over.set()
@@ -122,7 +120,10 @@ def _claim(work: Work, tally: Tally, session: Session) -> list[claims.Wanted]:
         limit = min(BATCH, rooms[work.options.tags.index(tally.tag)].left)
     if limit <= 0:
         return []
-    return claims.claim(session, work.site, tally.words, limit, work.worker, rooms)
+    found = claims.claim(session, work.site, tally.words, limit, work.worker, rooms)
+    # Looked for once a batch, and not once a photo: who fetched one of these before is dead by now.
+    came = work.means.store.arrivals.digests()
+    return [replace(one, came=digest(one.url) in came) for one in found]
 
 
 async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims.Wanted) -> None:

@@ -17,7 +17,8 @@ MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 # The newest revision in migrations/versions: known here so that Alembic loads only when needed.
 HEAD = "0013"
 BUSY_TIMEOUT_MS = 30_000
-CACHE_KB = 64_000
+# Of each connection: a crawl takes more memory until it is full.
+CACHE_KB = 16_000
 POSTGRESQL = "postgresql+psycopg"
 # How a transaction that writes begins on SQLite, and the lock that writers share on PostgreSQL.
 WRITES = {"sqlite_begin": "IMMEDIATE"}
