@@ -9,10 +9,21 @@ from scraper.fetching import LARGEST_BYTES
 from scraper.heads import BoundedHeads
 
 AT_ONCE = 8
-# What Scrapy does with each request that is of no use here, and takes its time: it counts requests
-# that our own table counts, and looks for domains and passwords that a spider of ours never names.
-USELESS = ("offsite.OffsiteMiddleware", "httpauth.HttpAuthMiddleware", "stats.DownloaderStats")
-COUNTERS = ("corestats.CoreStats", "logcount.LogCount", "logstats.LogStats")
+# What is done with each request, by the place in its way. All of Scrapy's own is named here: what
+# it brings besides would come with a new version unasked, takes time for each photo (it counts what
+# our own table counts), or opens the crawl to others (a console; an HTTP server that runs code).
+MIDDLEWARES = {
+    "robotstxt.RobotsTxtMiddleware": 100,
+    "downloadtimeout.DownloadTimeoutMiddleware": 350,
+    "defaultheaders.DefaultHeadersMiddleware": 400,
+    "useragent.UserAgentMiddleware": 500,
+    "retry.RetryMiddleware": 550,
+    "redirect.MetaRefreshMiddleware": 580,
+    "httpcompression.HttpCompressionMiddleware": 590,
+    "redirect.RedirectMiddleware": 600,
+    "cookies.CookiesMiddleware": 700,
+    "httpproxy.HttpProxyMiddleware": 750,
+}
 PROGRAM = "fashion-tagger/0.1"
 PURPOSE = "collects product photos under hashtags; obeys robots.txt"
 
@@ -44,11 +55,12 @@ def crawl_settings(manners: Manners, allowed: Sequence[str] = ()) -> dict[str, A
         "DOWNLOAD_HANDLERS": dict.fromkeys(("http", "https"), BoundedHeads),
         # Strangers' links must not lead into the user's own network.
         "DNS_RESOLVER": PublicResolver,
-        "DOWNLOADER_MIDDLEWARES": {
-            PublicOnly: 50,
-            **{f"scrapy.downloadermiddlewares.{name}": None for name in USELESS},
+        "DOWNLOADER_MIDDLEWARES_BASE": {
+            f"scrapy.downloadermiddlewares.{name}": place for name, place in MIDDLEWARES.items()
         },
-        "EXTENSIONS": {f"scrapy.extensions.{name}": None for name in COUNTERS},
+        "DOWNLOADER_MIDDLEWARES": {PublicOnly: 50},
+        "SPIDER_MIDDLEWARES_BASE": {},
+        "EXTENSIONS_BASE": {"scrapy.extensions.throttle.AutoThrottle": 0},
         "STATS_CLASS": "scrapy.statscollectors.DummyStatsCollector",
         ALLOWED: list(allowed),
         ALLOW_ALL: manners.allow_private,
@@ -72,8 +84,6 @@ def crawl_settings(manners: Manners, allowed: Sequence[str] = ()) -> dict[str, A
         "RETRY_TIMES": 2,
         # Not 429 and 503: a busy host says for how long, see pace.py.
         "RETRY_HTTP_CODES": [500, 502, 504, 522, 524, 408],
-        # Nobody needs a console into a crawl, and an open port is a risk.
-        "TELNETCONSOLE_ENABLED": False,
         # Our own table says what happened; --verbose shows the rest.
         "LOG_LEVEL": "INFO" if manners.verbose else "CRITICAL",
     }

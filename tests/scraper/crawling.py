@@ -20,6 +20,8 @@ from tests.catalogues import catalogue_of
 from tests.dataset.filling import photo_bytes
 
 DOOR = Path(fashion_tagger.__file__)
+# How Linux writes the state of a socket that waits for connections.
+LISTENS = "0A"
 
 
 def class_folder(
@@ -64,6 +66,14 @@ class Crawling:
         """The processes that it began; none where the system does not tell."""
         told = Path(f"/proc/{self._process.pid}/task").glob("*/children")
         return [int(one) for path in told for one in path.read_text().split()]
+
+    def doors(self) -> list[str]:
+        """The local addresses, in hexadecimal, at which it waits for others to connect."""
+        process = Path(f"/proc/{self._process.pid}")
+        rows = [line.split() for line in (process / "net/tcp").read_text().splitlines()[1:]]
+        waiting = {f"socket:[{row[9]}]": row[1] for row in rows if row[3] == LISTENS}
+        files = [str(path.readlink()) for path in process.glob("fd/*") if path.is_symlink()]
+        return [waiting[file] for file in files if file in waiting]
 
     def kill(self) -> None:
         """End it as `kill -9` does."""

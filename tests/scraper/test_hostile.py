@@ -8,11 +8,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
+import pytest
+
 from scraper.examining import Fetched, examine
 from scraper.polyglots import is_polyglot
+from scraper.sample_shop.replies import Asked, Reply
+from scraper.sample_shop.server import ShopOptions, serve
 from tests.catalogues import rows
 from tests.dataset.filling import photo_bytes
-from tests.scraper.crawling import run
+from tests.scraper.crawling import run, start
 
 TOKEN = "a-token-that-nobody-may-see"
 ESCAPES = "\x1b]0;title\x07\x1b[2J"
@@ -134,3 +138,21 @@ def test_a_photo_that_is_a_script_as_well_is_one_by_its_first_bytes() -> None:
     assert is_polyglot(photo_bytes(1) + b"#!/bin/sh\n")
     assert not is_polyglot(b"GIF89a=\x01" + b"\0" * 50)
     assert isinstance(examine(photo_bytes(1)), Fetched)
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="the system tells of no ports")
+def test_nobody_can_connect_to_a_crawl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(ShopOptions(per_label=2)) as shop:
+        answer, doors = shop.reply, list[list[str]]()
+
+        def reply(asked: Asked) -> Reply:
+            if asked.path.startswith("/img"):
+                doors.append(process.doors())
+            return answer(asked)
+
+        monkeypatch.setattr(shop, "reply", reply)
+        process = start(shop, tmp_path, "--tags", "polo")
+        process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert doors
+    assert not any(doors)
