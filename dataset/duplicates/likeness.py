@@ -7,6 +7,7 @@ laid out alike share their outline, not their folds.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -28,7 +29,8 @@ KEPT = 0.95
 LEAST_OVERLAP = 0.5
 # Colours that vary less than this tell nothing; below this correlation they differ.
 GREYISH, SAME_COLOURS = 3.0, 0.6
-AT_ONCE = 256
+# So many stay in the cache.
+AT_ONCE = 32
 
 
 def likeness(
@@ -83,53 +85,78 @@ def _halved(pictures: np.ndarray) -> np.ndarray:
 
 
 def _blurred(pictures: np.ndarray, part: float) -> np.ndarray:
-    # A tenth of what a crawl imports, which needs it only where two photos look alike.
-    from scipy.ndimage import gaussian_filter
-
-    sigma = part * pictures.shape[1]
-    return gaussian_filter(pictures, (0, sigma, sigma))
+    blur = _blur(pictures.shape[1], part)
+    return blur @ pictures @ blur.T
 
 
-def _places(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of each pixel in parts of a side, from the middle: (1, side, side) both."""
+@lru_cache
+def _blur(side: int, part: float) -> np.ndarray:
+    """(SIDE, SIDE) float32: what blurs a line of pixels, by PART of it; edges are mirrored.
+
+    A product of matrices takes less than a filter here, and no library that is large to import.
+    """
+    sigma = part * side
+    reach = int(4 * sigma + 0.5)
+    away = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (away / sigma) ** 2)
+    found = np.zeros((side, side))
+    # Mirrored at the edge of the first and last pixel: 1 0 | 0 1 2 … | n-1 n-2.
+    places = (np.arange(side)[:, None] + away) % (2 * side)
+    np.add.at(
+        found,
+        (np.arange(side)[:, None], np.minimum(places, 2 * side - 1 - places)),
+        weights / weights.sum(),
+    )
+    return found.astype(np.float32)
+
+
+@lru_cache
+def _places(side: int) -> np.ndarray:
+    """x, y of each pixel in parts of a side, from the middle, and 1: (3, side * side) float32."""
     line = ((np.arange(side) - (side - 1) / 2) / side).astype(np.float32)
-    return line[None, None, :] + 0 * line[None, :, None], line[None, :, None] + 0 * line[
-        None, None, :
-    ]
+    x, y = np.meshgrid(line, line)
+    return np.stack([x, y, np.ones_like(x)]).reshape(3, -1)
 
 
-def _sampler(side: int, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where MOVES, (n, 6) affine, take each pixel: index, fractions, and whether it is inside."""
-    x, y = _places(side)
-    a, b, right, c, d, down = (moves[:, i, None, None] for i in range(6))
-    middle = (side - 1) / 2
-    to_x = ((1 + a) * x + b * y + right) * side + middle
-    to_y = (c * x + (1 + d) * y + down) * side + middle
-    inside = (to_x >= 0) & (to_x <= side - 1) & (to_y >= 0) & (to_y <= side - 1)
-    to_x, to_y = to_x.clip(0, side - 1.001), to_y.clip(0, side - 1.001)
-    column, row = to_x.astype(np.int32), to_y.astype(np.int32)
-    first = np.arange(len(moves))[:, None, None] * side * side
-    return first + row * side + column, to_x - column, to_y - row, inside
+class _Moved:
+    """Where MOVES, (n, 6) affine, take each of SIDE x SIDE pixels: between which, and how far.
 
+    `inside`: (n, side * side) float32, 1 where that is within the picture.
+    """
 
-def _sample(
-    pictures: np.ndarray, where: np.ndarray, right: np.ndarray, down: np.ndarray
-) -> np.ndarray:
-    """PICTURES between the pixels, bilinear."""
-    flat, side = pictures.reshape(-1), pictures.shape[1]
-    above = flat[where] * (1 - right) + flat[where + 1] * right
-    below = flat[where + side] * (1 - right) + flat[where + side + 1] * right
-    return above * (1 - down) + below * down
+    def __init__(self, side: int, moves: np.ndarray) -> None:
+        places = _places(side)
+        # Here for x and y: (n, 2, side * side), in pixels.
+        to = (moves.reshape(-1, 2, 3) @ places + places[:2]) * side + np.float32((side - 1) / 2)
+        kept = np.minimum(np.maximum(to, 0), np.float32(side - 1))
+        self.inside = (to == kept).all(1).astype(np.float32)
+        to = np.minimum(kept, np.float32(side - 1.001))
+        whole = to.astype(np.int32)
+        (right, down), (column, row) = (to - whole).swapaxes(0, 1), whole.swapaxes(0, 1)
+        first = (np.arange(len(moves), dtype=np.int32) * (side * side))[:, None]
+        self._at = first + row * np.int32(side) + column
+        low = right * down
+        self._corners = (
+            (0, 1 - right - down + low),
+            (1, right - low),
+            (side, down - low),
+            (side + 1, low),
+        )
+
+    def sample(self, planes: np.ndarray) -> np.ndarray:
+        """PLANES, (k, n * side * side), there: bilinear, (k, n, side * side)."""
+        parts = [planes.take(self._at + step, 1) * part for step, part in self._corners]
+        return (parts[0] + parts[1]) + (parts[2] + parts[3])
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean of each picture, (n, 1, 1)."""
-    total = weights.sum((1, 2), keepdims=True) + 1e-6
-    return (values * weights).sum((1, 2), keepdims=True) / total
+    """Mean of VALUES, (…, n, pixels), by WEIGHTS, (n, pixels): (…, n, 1)."""
+    total = weights.sum(-1, keepdims=True) + 1e-6
+    return np.einsum("...np,np->...n", values, weights)[..., None] / total
 
 
 def _scale(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """VALUES less their mean, and the deviation of each picture, (n, 1, 1)."""
+    """VALUES, (…, n, pixels), less their mean, and the deviation of each picture, (…, n, 1)."""
     centred = values - _mean(values, weights)
     return centred, np.sqrt(_mean(centred * centred, weights)) + 1e-3
 
@@ -137,52 +164,54 @@ def _scale(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _align(ones: np.ndarray, others: np.ndarray, moves: np.ndarray, steps: int) -> np.ndarray:
     """MOVES, (n, 6), made better by STEPS: OTHERS moved by them lie on ONES."""
     count, side, _ = ones.shape
-    x, y = _places(side)
+    places = _places(side)
     slope_y, slope_x = np.gradient(others, axis=(1, 2))
+    planes = np.stack([others, slope_x, slope_y]).reshape(3, -1)
+    ones, damping = ones.reshape(1, count, -1), np.eye(6, dtype=np.float32) * (DAMPING / 6)
     for _ in range(steps):
-        *place, inside = _sampler(side, moves)
-        weights = inside.astype(np.float32)
-        moved, deviation = _scale(_sample(others, *place), weights)
-        centred, own = _scale(ones, weights)
-        wrong = centred / own - moved / deviation
-        weights /= 1 + (wrong / ROBUST) ** 2
-        to_x = _sample(slope_x, *place) * (side / deviation)
-        to_y = _sample(slope_y, *place) * (side / deviation)
-        slopes = np.stack([to_x * x, to_x * y, to_x, to_y * x, to_y * y, to_y], 1)
-        slopes = slopes.reshape(count, 6, -1)
-        weighed = slopes * weights.reshape(count, 1, -1)
+        moved = _Moved(side, moves)
+        seen = moved.sample(planes)
+        scaled, deviations = _scale(np.concatenate([ones, seen[:1]]), moved.inside)
+        one, other = scaled / deviations
+        wrong = one - other
+        weights = moved.inside / (1 + (wrong / ROBUST) ** 2)
+        slopes = (seen[1:] * (side / deviations[1])).swapaxes(0, 1)
+        slopes = (slopes[:, :, None] * places).reshape(count, 6, -1)
+        weighed = slopes * weights[:, None]
         square = weighed @ slopes.transpose(0, 2, 1)
-        size = np.trace(square, axis1=1, axis2=2)[:, None, None] / 6 + 1e-6
-        square += np.eye(6, dtype=np.float32) * (DAMPING * size)
-        moves = moves + np.linalg.solve(square, weighed @ wrong.reshape(count, -1, 1))[..., 0]
-        moves = moves.clip(-0.5, 0.5)
+        size = np.trace(square, axis1=1, axis2=2)[:, None, None] + np.float32(6e-6)
+        step = np.linalg.solve(square + damping * size, weighed @ wrong[..., None])
+        moves = np.minimum(np.maximum(moves + step[..., 0], -0.5), 0.5)
     return moves
 
 
 def _compare(ones: np.ndarray, others: np.ndarray, moves: np.ndarray) -> np.ndarray:
     """(n,) likeness: the mean of the details' correlation over all pixels and over the best."""
-    *place, inside = _sampler(ones.shape[1], moves)
-    mask = inside.astype(np.float32)
-    one, other = (_detail(p, mask) for p in (ones, _sample(others, *place)))
-    apart = np.where(inside, np.abs(one - other), np.inf).reshape(len(ones), -1)
-    kept = np.maximum((mask.sum((1, 2)) * KEPT).astype(int) - 1, 0)
+    count, side, _ = ones.shape
+    moved = _Moved(side, moves)
+    mask = moved.inside
+    both = np.concatenate([ones.reshape(1, count, -1), moved.sample(others.reshape(1, -1))])
+    one, other = _detail(both, mask, side)
+    apart = np.where(mask > 0, np.abs(one - other), np.inf)
+    kept = np.maximum((mask.sum(1) * KEPT).astype(int) - 1, 0)
     limit = np.take_along_axis(np.sort(apart, axis=1), kept[:, None], 1)
-    best = mask * (apart <= limit).reshape(mask.shape)
+    best = mask * (apart <= limit)
     alike = (_correlation(one, other, mask) + _correlation(one, other, best)) / 2
-    return np.where(mask.mean((1, 2)) >= LEAST_OVERLAP, alike, 0)
+    return np.where(mask.mean(1) >= LEAST_OVERLAP, alike, 0)
 
 
-def _detail(pictures: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """PICTURES less their blur, evened out; a picture without detail stays flat."""
+def _detail(pictures: np.ndarray, mask: np.ndarray, side: int) -> np.ndarray:
+    """PICTURES, (…, n, pixels), less their blur, evened out; one without detail stays flat."""
     centred, deviation = _scale(pictures, mask)
     sharp = centred / deviation * mask
-    fine, spread = _scale(sharp - _blurred(sharp, DETAIL), mask)
+    blurred = _blurred(sharp.reshape(-1, side, side), DETAIL).reshape(sharp.shape)
+    fine, spread = _scale(sharp - blurred, mask)
     return fine / spread
 
 
 def _correlation(one: np.ndarray, other: np.ndarray, mask: np.ndarray) -> np.ndarray:
     (one, own), (other, its) = _scale(one, mask), _scale(other, mask)
-    return (_mean(one * other, mask) / (own * its))[:, 0, 0]
+    return (_mean(one * other, mask) / (own * its))[:, 0]
 
 
 def _colours_agree(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
