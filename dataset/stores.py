@@ -26,6 +26,8 @@ class ImageStore:
     root: Path
     # What was put since, where each file is synced on its own.
     _put: set[Path] = field(default_factory=set, repr=False, compare=False)
+    # How many photos are put at a time, at most: to a disk one after the other.
+    side_by_side: int = field(default=1, init=False, compare=False)
     # The option that names the place, for errors.
     option: str = field(default="--images", compare=False, kw_only=True)
 
@@ -146,6 +148,7 @@ class RemoteStore(ImageStore):
     """
 
     url: str = ""
+    side_by_side: int = field(default=32, init=False, compare=False)
 
     def __str__(self) -> str:
         return self.url

@@ -98,7 +98,11 @@ def from_bytes(told: bytes, body: bytes) -> Fetched | Refused:
         ValueError: it is nothing that `as_bytes` makes.
     """
     line, _, packed = told.partition(b"\n")
-    match json.loads(line):
+    try:
+        words = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    match words:
         case {"reason": str(reason)} if reason in REASONS:
             return _refused(reason, body)
         case {"format": str(kind), "size": [int(width), int(height)], "phash": str(phash)}:

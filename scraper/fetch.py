@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from pathlib import Path
@@ -17,12 +16,12 @@ from scraper.errors import SiteRefused
 from scraper.examining import Refused
 from scraper.fetching import ask_for
 from scraper.gathering import all_of
+from scraper.hands import Hands
 from scraper.pace import Pace
 from scraper.readers import Readers
 from scraper.settings import Manners
 from scraper.spiders.base import Answer, Ask
 from scraper.stopping import Stop
-from scraper.work import PLACES
 
 # Addresses under way, so that one slow host does not keep the others waiting.
 UNDER_WAY = 128
@@ -56,7 +55,7 @@ def fetch(addresses: Iterable[str], place: Path, manners: Manners, say: Say) -> 
         pace = Pace(Stop(), open_catalogue(str(place / PAUSES)))
 
         async def main(download: Download) -> None:
-            await _all(addresses, _Fetching(photos, readers, pace, download, say))
+            await _all(addresses, _Fetching(photos, readers, Hands(1), pace, download, say))
 
         return run_side_by_side([(main, _Anybody())], manners, pace)
 
@@ -67,6 +66,7 @@ class _Fetching:
 
     photos: FetchedPhotos
     readers: Readers
+    hands: Hands
     pace: Pace
     download: Download
     say: Say
@@ -93,20 +93,16 @@ class _Fetching:
             return NO_ADDRESS
         if isinstance(body, Refused):
             return body.reason
-        return await asyncio.to_thread(self._keep, url, body)
-
-    def _keep(self, url: str, body: bytes) -> str:
-        examined = self.readers.examine(body)
+        examined = await self.readers.examine(body)
         if isinstance(examined, Refused):
             return examined.reason
-        self.photos.keep(url, body, EXTENSIONS[examined.format])
+        await self.hands.do(self.photos.keep, url, body, EXTENSIONS[examined.format])
         return ""
 
 
 async def _all(addresses: Iterable[str], fetching: _Fetching) -> None:
     """Fetch all of ADDRESSES, UNDER_WAY at a time."""
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(PLACES))
     coming: asyncio.Queue[str | None] = asyncio.Queue(UNDER_WAY)
 
     def read() -> None:

@@ -8,6 +8,7 @@ from dataset.stores import ImageStore
 from scraper import consent
 from scraper.addresses import PRIVATE, SCHEME
 from scraper.examining import POLYGLOT, TOO_MANY, TOO_SMALL, Fetched, Refused
+from scraper.hands import Hands
 from scraper.readers import Readers
 from scraper.spiders.base import Answer
 
@@ -27,11 +28,13 @@ async def fetch_image(
     addresses: Sequence[str],
     store: ImageStore,
     readers: Readers,
+    hands: Hands,
     came: bool = True,
 ) -> Fetched | Refused:
     """Fetch the first of ADDRESSES that is there, have READERS check it, put it into STORE.
 
-    What came before its process died is not asked for again, where CAME says that it may have.
+    HANDS do what a disk may hold up. What came before its process died is not asked for again,
+    where CAME says that it may have.
 
     Raises:
         Failure: the store can't be written.
@@ -41,7 +44,13 @@ async def fetch_image(
         body = await ask_for(download, addresses)
     if isinstance(body, Refused):
         return body
-    return await asyncio.to_thread(_keep, addresses[0], body, store, readers)
+    # At hand as soon as it came: who reads it may take a while.
+    arrival, examined = await asyncio.gather(
+        hands.do(store.receive, addresses[0], body), readers.examine(body)
+    )
+    if isinstance(examined, Fetched):
+        await hands.do(store.put, body, examined.store_key, arrival)
+    return examined
 
 
 async def ask_for(download: Download, addresses: Sequence[str]) -> bytes | Refused:
@@ -61,11 +70,3 @@ def _refused_by_site(answer: Answer) -> Refused | None:
     if answer.status != 200:
         return Refused(f"HTTP {answer.status}")
     return Refused(consent.REASON) if consent.forbidden(answer.headers) else None
-
-
-def _keep(url: str, body: bytes, store: ImageStore, readers: Readers) -> Fetched | Refused:
-    arrival = store.receive(url, body)
-    examined = readers.examine(body)
-    if isinstance(examined, Fetched):
-        store.put(body, examined.store_key, arrival)
-    return examined

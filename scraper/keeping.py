@@ -7,7 +7,6 @@ A thread of its own writes, so that a disk that takes its time holds up no downl
 import asyncio
 import contextlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from dataset.catalogue.session import Sessions
 from dataset.duplicates.known import KnownPhotos
 from dataset.stores import ImageStore
 from scraper.examining import Fetched, Refused
+from scraper.hands import Hands
 from scraper.outcomes import settle
 
 # So many are written at once; fewer where no others come for so many seconds.
@@ -44,7 +44,7 @@ class Keeper:
             self.forgotten.catch_up(session)
         self._waiting: list[_Waiting] = []
         self._enough = asyncio.Event()
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
+        self._writer = Hands(1)
         self._writing: asyncio.Task[None] | None = None
 
     async def keep(self, url: str, outcome: Fetched | Refused) -> str | Refused:
@@ -59,7 +59,7 @@ class Keeper:
         if len(self._waiting) >= BATCH:
             self._enough.set()
         if self._writing is None or self._writing.done():
-            self._writing = loop.create_task(self._write_all(loop))
+            self._writing = loop.create_task(self._write_all())
         return await mine.done
 
     async def write(self, step: Callable[[Session], Result]) -> Result:
@@ -73,20 +73,20 @@ class Keeper:
             with self._sessions.begin() as session:
                 return step(session)
 
-        return await asyncio.get_running_loop().run_in_executor(self._writer, commit)
+        return await self._writer.do(commit)
 
-    async def _write_all(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _write_all(self) -> None:
         # What comes while one batch is written is the next, all of it together.
         while self._waiting:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._enough.wait(), MOMENT)
             batch, self._waiting = self._waiting, []
             self._enough.clear()
-            await self._write(loop, batch)
+            await self._write(batch)
 
-    async def _write(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting]) -> None:
+    async def _write(self, batch: list[_Waiting]) -> None:
         try:
-            kept = await loop.run_in_executor(self._writer, self._commit, batch)
+            kept = await self._writer.do(self._commit, batch)
         except Exception as error:  # noqa: BLE001 - each that waits for it raises it
             for one in batch:
                 one.done.set_exception(error)

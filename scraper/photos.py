@@ -138,17 +138,18 @@ async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims
     async with work.places:
         addresses = (wanted.url, *wanted.fallbacks)
         means = work.means
+        tools = (means.store, means.readers, means.hands)
         if means.keeper.forgotten.names(URL, addresses):
             await _keep(work, tally, wanted.url, Refused(REASON))
             return
-        outcome = await fetch_image(get, addresses, means.store, means.readers, wanted.came)
+        outcome = await fetch_image(get, addresses, *tools, wanted.came)
         if isinstance(outcome, Refused) and outcome.reason in GONE and wanted.key:
             fresh = await expired.photo_again(work.spider, download, wanted, work.asked_again)
             if fresh is not None:
                 await means.keeper.write(partial(frontier.move, url=wanted.url, photo=fresh))
                 wanted = replace(wanted, url=fresh.url)
                 addresses = (fresh.url, *fresh.fallbacks)
-                outcome = await fetch_image(get, addresses, means.store, means.readers)
+                outcome = await fetch_image(get, addresses, *tools)
         if isinstance(outcome, Refused):
             # A photo is not given up because its host is busy.
             means.pace.refuse_long(work.spider.image_request(wanted.url).url)

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,6 +29,7 @@ from scraper.credentials import hide
 from scraper.download import Download, run_side_by_side
 from scraper.errors import CircleOfPages, LayoutChanged, NotNow, SiteRefused
 from scraper.gathering import all_of
+from scraper.hands import Hands
 from scraper.keeping import Keeper
 from scraper.pace import Pace
 from scraper.readers import Readers
@@ -37,13 +37,10 @@ from scraper.report import Tally
 from scraper.searching import crawl_search
 from scraper.spiders.base import HashtagSpider
 from scraper.stopping import Stop, Stopped
-from scraper.work import PLACES, CrawlOptions, Means, Work
+from scraper.work import CrawlOptions, Means, Work
 
 # Tags of a site that are searched side by side; the site's pace is the same for one or many.
 TAGS_AT_ONCE = 4
-# Enough for all photos of some sites and what their tags ask the catalogue: while one that came
-# waits for a thread, it is in no file. Only those that are needed are begun.
-THREADS = 8 * (PLACES + TAGS_AT_ONCE)
 
 
 @dataclass(frozen=True)
@@ -94,22 +91,24 @@ def crawl(
 @contextlib.contextmanager
 def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
     """This process as a worker of the catalogue, with its image store in use."""
-    sessions, store = open_catalogue(options.catalogue), open_store(options.images)
-    with store.in_use(), tqdm(unit=" images", disable=None) as bar:
-        with sessions.begin() as session:
-            worker = leases.sign_on(session)
-        with sessions() as session:
-            known = KnownPhotos(session)
-        keeper, pace, readers = Keeper(sessions, store, known), Pace(Stop(), sessions), Readers()
-        try:
-            yield Means(vocabulary, sessions, store, readers, keeper, worker, pace, bar)
-        except BaseException:
-            # Where even this fails, the next process sees that this one is dead.
-            with contextlib.suppress(Failure), sessions.begin() as session:
-                leases.sign_off(session, worker, ended=False)
-            raise
-        finally:
-            readers.close()
+    with contextlib.closing(Readers()) as readers:
+        # It takes as long to begin as it does to open a catalogue.
+        readers.begin()
+        sessions, store = open_catalogue(options.catalogue), open_store(options.images)
+        with store.in_use(), tqdm(unit=" images", disable=None) as bar:
+            with sessions.begin() as session:
+                worker = leases.sign_on(session)
+            with sessions() as session:
+                known = KnownPhotos(session)
+            keeper, pace = Keeper(sessions, store, known), Pace(Stop(), sessions)
+            try:
+                hands = Hands(store.side_by_side)
+                yield Means(vocabulary, sessions, store, readers, hands, keeper, worker, pace, bar)
+            except BaseException:
+                # Where even this fails, the next process sees that this one is dead.
+                with contextlib.suppress(Failure), sessions.begin() as session:
+                    leases.sign_off(session, worker, ended=False)
+                raise
 
 
 def _sizes(means: Means, tags: Sequence[str]) -> dict[str, int]:
@@ -119,7 +118,6 @@ def _sizes(means: Means, tags: Sequence[str]) -> dict[str, int]:
 
 async def crawl_all(work: Work, download: Download) -> None:
     """Every search of every tag, some tags side by side; a site that refuses ends it."""
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     await set_up(work, download)
     if work.spider.charged and not await cost_shown(work, download):
         return

@@ -11,6 +11,7 @@ from dataset.catalogue.session import Sessions
 from dataset.errors import Failure
 from dataset.labels import Vocabulary
 from dataset.stores import ImageStore
+from scraper.hands import Hands
 from scraper.keeping import Keeper
 from scraper.pace import Pace
 from scraper.readers import Readers
@@ -51,6 +52,7 @@ class Means:
     sessions: Sessions
     store: ImageStore
     readers: Readers
+    hands: Hands
     keeper: Keeper
     worker: int
     pace: Pace

@@ -13,6 +13,7 @@ from dataset.images import open_photo
 from dataset.stores import ImageStore
 from scraper.examining import Fetched, Refused, examine
 from scraper.fetching import Answer, fetch_image
+from scraper.hands import Hands
 from scraper.readers import Readers
 from tests.dataset.filling import photo_bytes
 
@@ -29,7 +30,7 @@ def fetch(
         return answers[url]
 
     with contextlib.closing(Readers(1)) as readers:
-        fetched = fetch_image(download, tuple(answers), ImageStore(folder), readers)
+        fetched = fetch_image(download, tuple(answers), ImageStore(folder), readers, Hands(1))
         return asyncio.run(fetched), asked
 
 

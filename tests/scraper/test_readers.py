@@ -1,15 +1,18 @@
 """Photos are read in processes of their own, which may die and know no secret."""
 
+import asyncio
 import contextlib
+import io
 import os
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dataset.errors import Failure
+from dataset.images import sha256_of
 from scraper import readers
 from scraper.examining import BROKEN, Fetched, Refused, examine
 from scraper.readers import Readers
@@ -18,9 +21,33 @@ from tests.dataset.filling import photo_bytes
 PROC = Path("/proc/self/task")
 
 
+class Asker:
+    """Asks READERS from an event loop of its own."""
+
+    def __init__(self, count: int) -> None:
+        self._loop, self._readers = asyncio.new_event_loop(), Readers(count)
+
+    def examine(self, *bodies: bytes) -> list[Fetched | Refused]:
+        """What each of BODIES is, all asked at once."""
+
+        async def ask() -> list[Fetched | Refused]:
+            return await asyncio.gather(*(self._readers.examine(body) for body in bodies))
+
+        return self._loop.run_until_complete(asyncio.wait_for(ask(), 60))
+
+    def end_readers(self) -> None:
+        """End the readers; they begin again when they are asked."""
+        self._readers.close()
+
+    def close(self) -> None:
+        """End the readers, and the loop after them."""
+        self.end_readers()
+        self._loop.close()
+
+
 @pytest.fixture
-def one() -> Iterator[Readers]:
-    with contextlib.closing(Readers(1)) as made:
+def one() -> Iterator[Asker]:
+    with contextlib.closing(Asker(1)) as made:
         yield made
 
 
@@ -31,7 +58,7 @@ def children() -> list[int]:
     return [int(pid) for pid in " ".join(told).split()]
 
 
-def begun(one: Readers) -> int:
+def begun(one: Asker) -> int:
     """The process of ONE, which has read a photo."""
     before = set(children())
     one.examine(photo_bytes(1))
@@ -39,10 +66,15 @@ def begun(one: Readers) -> int:
     return process
 
 
+def is_photo(found: list[Fetched | Refused]) -> bool:
+    """Whether FOUND is one photo."""
+    return [type(one) for one in found] == [Fetched]
+
+
 def test_they_say_what_this_process_would_say() -> None:
     bodies = [photo_bytes(1), photo_bytes(2)[:-300], b"", photo_bytes(3, (74, 90))]
-    with contextlib.closing(Readers(2)) as two, ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(two.examine, bodies * 3))
+    with contextlib.closing(Asker(2)) as two:
+        found = two.examine(*(bodies * 3))
     for body, there in zip(bodies * 3, found, strict=True):
         here = examine(body)
         if isinstance(here, Fetched) and isinstance(there, Fetched):
@@ -52,25 +84,25 @@ def test_they_say_what_this_process_would_say() -> None:
             assert there == here
 
 
-def test_one_that_was_killed_is_replaced(one: Readers) -> None:
+def test_one_that_was_killed_is_replaced(one: Asker) -> None:
     for _ in range(2):
         os.kill(begun(one), signal.SIGKILL)
-        assert isinstance(one.examine(photo_bytes(2)), Fetched)
-        one.close()
+        assert is_photo(one.examine(photo_bytes(2)))
+        one.end_readers()
 
 
 @pytest.mark.parametrize("does", ["sys.exit(3)", "__import__('time').sleep(60)"])
 def test_a_photo_that_ends_its_reader_or_holds_it_up_is_refused(
-    one: Readers, monkeypatch: pytest.MonkeyPatch, does: str
+    one: Asker, monkeypatch: pytest.MonkeyPatch, does: str
 ) -> None:
     reads = "read_for(int(sys.argv[1]))"
     hostile = f"import scraper.readers as r; r.examine = lambda body: {does}; {reads}"
     with monkeypatch.context() as patch:
         patch.setattr(readers, "LONGEST", 0.2)
         patch.setattr(readers, "PROGRAM", readers.PROGRAM.replace(reads, hostile))
-        assert one.examine(photo_bytes(1)) == Refused(BROKEN)
+        assert one.examine(photo_bytes(1)) == [Refused(BROKEN)]
     # The next one has another reader.
-    assert isinstance(one.examine(photo_bytes(2)), Fetched)
+    assert is_photo(one.examine(photo_bytes(2)))
 
 
 @pytest.mark.parametrize(
@@ -85,10 +117,12 @@ def test_a_photo_that_ends_its_reader_or_holds_it_up_is_refused(
         'good.replace(b\'"phash": "\', b\'"phash": "../\')',
         "good[:-1]",
         "good.replace(b'[', b'[-')",
+        "b'[' * 9000",
+        "'no bytes'",
     ],
 )
 def test_what_a_photo_may_have_made_of_a_reader_is_not_believed(
-    one: Readers, monkeypatch: pytest.MonkeyPatch, says: str
+    one: Asker, monkeypatch: pytest.MonkeyPatch, says: str
 ) -> None:
     reads = "read_for(int(sys.argv[1]))"
     hostile = (
@@ -100,12 +134,39 @@ def test_what_a_photo_may_have_made_of_a_reader_is_not_believed(
         patch.setattr(
             readers, "PROGRAM", readers.PROGRAM.replace("; ", "\n").replace(reads, hostile)
         )
-        assert one.examine(photo_bytes(1)) == Refused(BROKEN)
-    assert isinstance(one.examine(photo_bytes(2)), Fetched)
+        assert one.examine(photo_bytes(1)) == [Refused(BROKEN)]
+    assert is_photo(one.examine(photo_bytes(2)))
+
+
+def test_a_photo_that_ends_its_reader_takes_no_other_with_it(
+    one: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = "read_for(int(sys.argv[1]))"
+    hostile = (
+        "import scraper.readers as r; reads = r.examine\n"
+        "r.examine = lambda body: sys.exit(3) if len(body) == 666 else reads(body)\n"
+        f"{reads}"
+    )
+    program = readers.PROGRAM.replace("; ", "\n").replace(reads, hostile)
+    monkeypatch.setattr(readers, "PROGRAM", program)
+    found = one.examine(photo_bytes(1), b"x" * 666, *map(photo_bytes, range(2, 6)))
+    assert found.pop(1) == Refused(BROKEN)
+    assert [type(other) for other in found] == [Fetched] * 5
+
+
+def test_a_photo_larger_than_a_socket_takes_at_once(one: Asker) -> None:
+    out = io.BytesIO()
+    noise = Image.frombytes("RGB", (1000, 700), os.urandom(2_100_000))
+    noise.save(out, "BMP")
+    found = one.examine(*[out.getvalue()] * 3)
+    assert {photo.sha256 for photo in found if isinstance(photo, Fetched)} == {
+        sha256_of(out.getvalue())
+    }
+    assert [type(photo) for photo in found] == [Fetched] * 3
 
 
 def test_where_none_can_be_begun_no_photo_is_blamed(
-    one: Readers, monkeypatch: pytest.MonkeyPatch
+    one: Asker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readers, "PROGRAM", "raise SystemExit(1)")
     with pytest.raises(Failure, match="can't be begun"):
@@ -113,10 +174,10 @@ def test_where_none_can_be_begun_no_photo_is_blamed(
 
 
 def test_it_knows_no_secret_and_goes_with_its_asker(
-    one: Readers, monkeypatch: pytest.MonkeyPatch
+    one: Asker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TWITTER_TOKEN", "hush")
     process = begun(one)
     assert b"hush" not in Path(f"/proc/{process}/environ").read_bytes()
-    one.close()
+    one.end_readers()
     assert process not in children()
