@@ -6,13 +6,14 @@ caller commits.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
-from dataset.catalogue.queries import in_parts
+from dataset.catalogue.queries import in_parts, table_of
 from dataset.catalogue.tables import Hashtag, PostHashtag, PostRow, Sighting
 from dataset.labels import normalise
 from scraper.fetching import FINAL, GONE
@@ -40,37 +41,83 @@ class Room:
     left: int
 
 
-def retry_failed(session: Session, site: str, hashtags: Sequence[str]) -> int:
-    """Want photos again that were refused for what may have passed; returns how many."""
-    passing = (Sighting.state == "refused", Sighting.reason.not_in(FINAL))
-    urls = sa.select(Sighting.url).where(*passing, _found_under(site, hashtags))
-    found = session.execute(
-        sa.update(Sighting)
-        # In all posts that show it: what one of them knows is taken for the others'.
-        .where(*passing, Sighting.url.in_(urls))
-        .values(state="wanted", reason=None, image_id=None)
-        .execution_options(synchronize_session=False)
-    )
-    return int(getattr(found, "rowcount", 0))
+def _found_under(words: str = "words") -> sa.ColumnElement[bool]:
+    """Whether a sighting is of a post of `site` that was found under the hashtags of WORDS.
 
-
-def _found_under(site: str, hashtags: Sequence[str]) -> sa.ColumnElement[bool]:
-    """Whether a sighting is of a post of SITE that was found under one of HASHTAGS.
-
-    It is asked of each sighting in question, and not of all that were ever found.
+    Both are parameters. It is asked of each sighting in question, and not of all that were found.
     """
     return (
         sa.exists()
         .where(
-            PostRow.id == Sighting.post_id,
-            PostRow.site == site,
-            PostHashtag.post_id == PostRow.id,
-            PostHashtag.source == "search",
-            PostHashtag.hashtag_id == Hashtag.id,
-            Hashtag.text.in_([normalise(hashtag) for hashtag in hashtags]),
+            _POSTS.c.id == _SIGHTINGS.c.post_id,
+            _POSTS.c.site == sa.bindparam("site"),
+            _TAGS.c.post_id == _POSTS.c.id,
+            _TAGS.c.source == "search",
+            _TAGS.c.hashtag_id == _HASHTAGS.c.id,
+            _HASHTAGS.c.text.in_(sa.bindparam(words, expanding=True)),
         )
-        .correlate(Sighting)
+        .correlate(_SIGHTINGS)
     )
+
+
+# Made once: to make a statement takes longer than to run it.
+_SIGHTINGS, _POSTS, _TAGS, _HASHTAGS = map(table_of, (Sighting, PostRow, PostHashtag, Hashtag))
+_WANTED = _SIGHTINGS.c.state == "wanted"
+_URLS = _SIGHTINGS.c.url.in_(sa.bindparam("urls", expanding=True))
+_HELD = sa.select(_SIGHTINGS.c.url).where(_SIGHTINGS.c.worker_id > 0)
+# What a sighting must be to be claimed: a post that came later may show a photo that somebody is
+# fetching.
+_FREE = (_WANTED, _SIGHTINGS.c.url.not_in(_HELD), _found_under())
+# And where tags are full, besides: none of theirs.
+_NOT_FULL = _SIGHTINGS.c.url.not_in(
+    sa.select(_SIGHTINGS.c.url).where(_WANTED, _found_under("full"))
+)
+_ARE_WANTED = sa.select(_SIGHTINGS.c.id).where(*_FREE).limit(1)
+_FIRST = (
+    sa.select(
+        _SIGHTINGS.c.url,
+        sa.func.max(_SIGHTINGS.c.fallbacks),
+        sa.func.min(_POSTS.c.site_id),
+        sa.func.min(_SIGHTINGS.c.key),
+    )
+    .join(_POSTS, _POSTS.c.id == _SIGHTINGS.c.post_id)
+    .where(*_FREE)
+    .group_by(_SIGHTINGS.c.url)
+    .order_by(sa.func.min(_SIGHTINGS.c.id))
+    .limit(sa.bindparam("limit"))
+)
+_CAME = _SIGHTINGS.alias()
+# What was gone then is asked for again.
+_SETTLED = sa.or_(
+    _CAME.c.state == "stored", (_CAME.c.state == "refused") & _CAME.c.reason.not_in(GONE)
+)
+_KNOWN = (
+    sa.select(_SIGHTINGS.c.url, _CAME.c.state, _CAME.c.reason, _CAME.c.image_id)
+    .join(_CAME, _CAME.c.url == _SIGHTINGS.c.url)
+    .where(*_FREE, _SETTLED)
+    .order_by(_SIGHTINGS.c.id)
+)
+_CLAIM = sa.update(_SIGHTINGS).where(_URLS, _WANTED).values(worker_id=sa.bindparam("worker"))
+_IN_HAND = sa.select(_SIGHTINGS.c.url, _SIGHTINGS.c.state).where(_URLS, _found_under()).distinct()
+_PASSING = (_SIGHTINGS.c.state == "refused", _SIGHTINGS.c.reason.not_in(FINAL))
+_RETRY = (
+    sa.update(_SIGHTINGS)
+    # In all posts that show it: what one of them knows is taken for the others'.
+    .where(
+        *_PASSING,
+        _SIGHTINGS.c.url.in_(sa.select(_SIGHTINGS.c.url).where(*_PASSING, _found_under())),
+    )
+    .values(state="wanted", reason=None, image_id=None)
+)
+
+
+def _words(site: str, hashtags: Iterable[str]) -> dict[str, object]:
+    return {"site": site, "words": [normalise(hashtag) for hashtag in hashtags]}
+
+
+def retry_failed(session: Session, site: str, hashtags: Sequence[str]) -> int:
+    """Want photos again that were refused for what may have passed; returns how many."""
+    return session.connection().execute(_RETRY, _words(site, hashtags)).rowcount
 
 
 def stored(session: Session, site: str, words: Sequence[str], most: int) -> int:
@@ -91,12 +138,9 @@ def stored(session: Session, site: str, words: Sequence[str], most: int) -> int:
 
 def in_hand(session: Session, site: str, hashtags: Sequence[str]) -> int:
     """How many wanted photos of SITE's posts found under HASHTAGS are being fetched by somebody."""
-    fetched = session.scalars(sa.select(Sighting.url).where(Sighting.worker_id > 0).distinct())
-    shown = session.execute(
-        sa.select(Sighting.url, Sighting.state)
-        .where(Sighting.url.in_(fetched.all()), _found_under(site, hashtags))
-        .distinct()
-    )
+    connection = session.connection()
+    held = connection.execute(_HELD.distinct()).scalars().all()
+    shown = connection.execute(_IN_HAND, {**_words(site, hashtags), "urls": held})
     return sum(state == "wanted" for _, state in shown)
 
 
@@ -104,8 +148,7 @@ def are_wanted(
     session: Session, site: str, hashtags: Sequence[str], rooms: Sequence[Room] = ()
 ) -> bool:
     """Whether `claim` would find photos, as long as ROOMS have place."""
-    wanted = sa.select(Sighting.id).where(*_free(site, hashtags, rooms)).limit(1)
-    return session.scalar(wanted) is not None
+    return bool(_ask(session, _ARE_WANTED, site, hashtags, rooms))
 
 
 def room(session: Session, site: str, words: Sequence[str], most: int) -> Room:
@@ -127,45 +170,29 @@ def claim(
     Photos that came for other posts are settled here. ROOMS: of all tags that have a limit.
     """
     _settle_known(session, site, hashtags, rooms)
-    rows = session.execute(
-        sa.select(
-            Sighting.url,
-            sa.func.max(Sighting.fallbacks),
-            sa.func.min(PostRow.site_id),
-            sa.func.min(Sighting.key),
-        )
-        .join(PostRow, PostRow.id == Sighting.post_id)
-        .where(*_free(site, hashtags, rooms))
-        .group_by(Sighting.url)
-        .order_by(sa.func.min(Sighting.id))
-        .limit(limit)
-    )
+    rows = _ask(session, _FIRST, site, hashtags, rooms, limit=limit)
     found = {
         url: Wanted(url, tuple(fallbacks.split("\n")) if fallbacks else (), post, key)
         for url, fallbacks, post, key in rows
     }
     urls = _within(session, site, list(found), rooms)
-    session.execute(
-        sa.update(Sighting)
-        .where(Sighting.url.in_(urls), Sighting.state == "wanted")
-        .values(worker_id=worker)
-        .execution_options(synchronize_session=False)
-    )
+    session.connection().execute(_CLAIM, {"urls": urls, "worker": worker})
     return [found[url] for url in urls]
 
 
-def _free(
-    site: str, hashtags: Sequence[str], rooms: Sequence[Room]
-) -> Iterator[sa.ColumnElement[bool]]:
-    """What a sighting must be to be claimed."""
-    yield Sighting.state == "wanted"
-    # A post that came later may show a photo that somebody is fetching.
-    yield Sighting.url.not_in(sa.select(Sighting.url).where(Sighting.worker_id > 0))
-    yield _found_under(site, hashtags)
+def _ask(
+    session: Session,
+    query: sa.Select[Any],
+    site: str,
+    hashtags: Sequence[str],
+    rooms: Sequence[Room],
+    **more: object,
+) -> Sequence[Any]:
+    """The rows of QUERY, one of those of `_FREE`, as long as ROOMS have place."""
     full = [word for room in rooms if room.left <= 0 for word in room.words]
     if full:
-        shown = sa.select(Sighting.url).where(Sighting.state == "wanted", _found_under(site, full))
-        yield Sighting.url.not_in(shown)
+        query, more = query.where(_NOT_FULL), {**more, "full": full}
+    return session.connection().execute(query, {**_words(site, hashtags), **more}).all()
 
 
 def _within(session: Session, site: str, urls: Sequence[str], rooms: Sequence[Room]) -> list[str]:
@@ -197,15 +224,8 @@ def _take_up(rooms: Sequence[Room]) -> bool:
 def _settle_known(
     session: Session, site: str, hashtags: Sequence[str], rooms: Sequence[Room]
 ) -> None:
-    """Settle wanted photos that came for other posts; what was gone then is asked for again."""
-    came = aliased(Sighting)
-    settled = sa.or_(came.state == "stored", (came.state == "refused") & came.reason.not_in(GONE))
-    rows = session.execute(
-        sa.select(Sighting.url, came.state, came.reason, came.image_id)
-        .join(came, came.url == Sighting.url)
-        .where(*_free(site, hashtags, rooms), settled)
-        .order_by(Sighting.id)
-    )
+    """Settle wanted photos that came for other posts."""
+    rows = _ask(session, _KNOWN, site, hashtags, rooms)
     known = {url: outcome for url, *outcome in rows}
     for part in in_parts(known):
         for url in _within(session, site, part, rooms):

@@ -1,6 +1,5 @@
 """The bytes of an image: asked for, checked, hashed and stored."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from dataset.catalogue.forgetting import REASON as FORGOTTEN
@@ -45,11 +44,14 @@ async def fetch_image(
     if isinstance(body, Refused):
         return body
     # At hand as soon as it came: who reads it may take a while.
-    arrival, examined = await asyncio.gather(
-        hands.do(store.receive, addresses[0], body), readers.examine(body)
-    )
+    arrival = hands.do(store.receive, addresses[0], body)
+    try:
+        examined = await readers.examine(body)
+    finally:
+        # Where no reader can be begun, what came is kept all the same.
+        file = await arrival
     if isinstance(examined, Fetched):
-        await hands.do(store.put, body, examined.store_key, arrival)
+        await hands.do(store.put, body, examined.store_key, file)
     return examined
 
 

@@ -12,6 +12,8 @@ PREFIXES = ("x-rate-limit", "x-ratelimit", "ratelimit")
 # Of Instagram; they hold JSON.
 USAGES = ("x-business-use-case-usage", "x-app-usage")
 REGAIN = "estimated_time_to_regain_access"
+# Headers without which nothing is asked of us.
+ASKING = {"retry-after", *(f"{prefix}-reset" for prefix in PREFIXES), *USAGES}
 # A reset below this is a number of seconds from now, above it a moment.
 EPOCH = 1_000_000_000
 # A quota of a day is the longest that a site has; more is a mistake.
@@ -66,6 +68,8 @@ def pause(headers: Mapping[str, str], now: datetime, busy: bool = False) -> int 
 
     BUSY: the answer said that nothing is left of a limit.
     """
+    if ASKING.isdisjoint(headers):
+        return None
     asked = [
         seconds_until(headers.get("retry-after", ""), now),
         *(_reset(headers, prefix, now, busy) for prefix in PREFIXES),

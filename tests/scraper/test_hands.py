@@ -55,11 +55,8 @@ def test_who_no_longer_waits_keeps_nobody_from_being_told() -> None:
 
     async def main() -> int:
         hands = Hands(1)
-        first = asyncio.ensure_future(hands.do(held.wait, 10))
-        await asyncio.sleep(0)
-        first.cancel()
-        second = asyncio.ensure_future(hands.do(int, "7"))
-        await asyncio.sleep(0)
+        hands.do(held.wait, 10).cancel()
+        second = hands.do(int, "7")
         held.set()
         return await second
 
