@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from dataset.errors import Failure, first_line
 from scraper.examining import BROKEN, Fetched, Refused, as_bytes, examine, from_bytes
 
-# A crawl asks and writes on one core; a few others read more than it can fetch.
+# A few read more than a crawl can fetch; large photos keep more than the cores beside it busy.
 MOST = 4
 # Photos that one has at a time: while it says what one is, the next has come.
 AHEAD = 2
@@ -41,13 +41,13 @@ KEPT = ("PATH", "HOME", "LANG", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_P
 
 
 class Readers:
-    """As many processes as there are cores to spare, begun when they are needed first.
+    """As many processes as there are cores, at most MOST, begun when they are needed first.
 
     They belong to one event loop; who finds all of them busy waits.
     """
 
     def __init__(self, count: int | None = None) -> None:
-        count = count or min(MOST, max(1, (os.cpu_count() or 1) - 1))
+        count = count or min(MOST, os.cpu_count() or 1)
         self._all = [_Reader() for _ in range(count)]
         self._places = asyncio.Semaphore(AHEAD * count)
 
@@ -120,8 +120,8 @@ class _Reader:
         self._limit: asyncio.TimerHandle | None = None
 
     def load(self) -> int:
-        """How busy it is: least where it waits, little where it has not begun."""
-        return 2 * len(self._asked) + (self._line is None)
+        """How busy it is; one is begun rather than that all others have all that they may have."""
+        return 2 * len(self._asked) if self._line else 2 * AHEAD - 1
 
     async def examine(self, body: bytes) -> Fetched | Refused:
         """What BODY is.

@@ -84,6 +84,16 @@ def test_they_say_what_this_process_would_say() -> None:
             assert there == here
 
 
+def test_no_more_are_begun_than_are_needed() -> None:
+    before = set(children())
+    with contextlib.closing(Asker(3)) as three:
+        for _ in range(4):
+            three.examine(photo_bytes(1))
+        assert len(set(children()) - before) == 1
+        three.examine(*map(photo_bytes, range(2 * readers.AHEAD)))
+        assert len(set(children()) - before) == 2
+
+
 def test_one_that_was_killed_is_replaced(one: Asker) -> None:
     for _ in range(2):
         os.kill(begun(one), signal.SIGKILL)
