@@ -1,13 +1,14 @@
 """Crawling: images a second into catalogue and store, ours and Scrapy's own ImagesPipeline.
 
-    python benchmarks/crawl.py peers --photos ../shared/data/clothing
+    python benchmarks/crawl.py peers --photos ../shared/data/clothing [--side 1280]
     python benchmarks/crawl.py million --photos ../shared/data/clothing
     python benchmarks/crawl.py memory --images 20000
     python benchmarks/crawl.py hashes --photos ../shared/data/clothing
 
 `peers`: real photos from a fast server on loopback (a process of its own, all in memory), eight
 requests at once, politeness off on both sides. Theirs stores files and an INSERT a photo; ours
-hashes, folds duplicates and is crash-safe besides. `million`: the same crawl into
+hashes, folds duplicates and is crash-safe besides. With --side photos are as large as shops serve
+them. `million`: the same crawl into
 an empty catalogue and into one of 1,000,000 images. `memory`: drawn photos, no two alike. `hashes`:
 how near the hash of a JPEG decoded small is to that of the whole.
 """
@@ -260,9 +261,20 @@ photos_option = click.option(
 @main.command()
 @photos_option
 @click.option("--times", default=3, show_default=True, help="Rounds in turn; the fastest counts.")
-def peers(photos: Path, times: int) -> None:
+@click.option("--side", type=int, help="Pixels that the longer side of each photo is made first.")
+def peers(photos: Path, times: int, side: int | None) -> None:
     """Images a second, ours and theirs."""
-    paths = photos_below(photos)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = photos_below(photos)
+        if side:
+            large = [Path(folder) / f"{number}.jpg" for number in range(len(paths))]
+            for path, place in zip(paths, large, strict=True):
+                place.write_bytes(enlarged(path, side))
+            paths = large
+        _compare(paths, times)
+
+
+def _compare(paths: list[Path], times: int) -> None:
     runs: dict[str, list[Run]] = {"Scrapy's ImagesPipeline": [], "ours": []}
     for _ in range(times):
         for name, work in zip(runs, (theirs, ours), strict=True):

@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 from dataset.duplicates.fingerprint import VIEWS, Fingerprint, fingerprint
 from dataset.duplicates.likeness import FOLD, POSSIBLE, likeness
 from dataset.duplicates.nearest import NEAR, HashIndex, pairs_within
-from dataset.duplicates.search import Lookalikes, lookalikes, near_one
+from dataset.duplicates.search import Lookalikes, lookalikes, near_each
 from dataset.images import PHOTO_SUFFIXES, open_photo
 from dataset.text_table import table
 
@@ -285,11 +285,11 @@ def _for_all(taken: Sequence[float], asked: int, count: int) -> float:
 
 def _one_more(hashes: np.ndarray) -> None:
     """One new photo against all while crawling: its hash, and that of its mirror image."""
-    views, index, times = np.repeat(hashes[:1], VIEWS), HashIndex(hashes), []
-    near_one(views, index)
+    views, index, times = np.repeat(hashes[:1], VIEWS)[None], HashIndex(hashes), []
+    near_each(views, index)
     for _ in range(50):
         began = time.perf_counter()
-        near_one(views, index)
+        near_each(views, index)
         times.append(time.perf_counter() - began)
     click.echo(f"one more photo against {len(hashes)}: {1000 * float(np.median(times)):.1f} ms")
 

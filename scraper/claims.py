@@ -139,7 +139,10 @@ def stored(session: Session, site: str, words: Sequence[str], most: int) -> int:
 def in_hand(session: Session, site: str, hashtags: Sequence[str]) -> int:
     """How many wanted photos of SITE's posts found under HASHTAGS are being fetched by somebody."""
     connection = session.connection()
-    held = connection.execute(_HELD.distinct()).scalars().all()
+    # Each once, but not by the database, which would look through all addresses for that.
+    held = sorted(set(connection.execute(_HELD).scalars()))
+    if not held:
+        return 0
     shown = connection.execute(_IN_HAND, {**_words(site, hashtags), "urls": held})
     return sum(state == "wanted" for _, state in shown)
 

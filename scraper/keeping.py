@@ -7,6 +7,7 @@ A thread of its own writes, so that a disk that takes its time holds up no downl
 import asyncio
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -37,8 +38,10 @@ class _Waiting:
 class Keeper:
     """Writes outcomes of photos; each is kept when its caller goes on."""
 
-    def __init__(self, sessions: Sessions, store: ImageStore, known: KnownPhotos) -> None:
-        self._sessions, self._store, self._known = sessions, store, known
+    def __init__(self, sessions: Sessions, store: ImageStore) -> None:
+        self._sessions, self._store = sessions, store
+        # Of a million it takes seconds, while pages and the first photos come.
+        self._known = ThreadPoolExecutor(1, thread_name_prefix="known").submit(_known, sessions)
         self.forgotten = Forgotten()
         with sessions() as session:
             self.forgotten.catch_up(session)
@@ -97,11 +100,12 @@ class Keeper:
     def _commit(self, batch: list[_Waiting]) -> list[str | Refused]:
         # A row says `stored` of what a power cut can't take back.
         self._store.sync()
+        known = self._known.result()
         with self._sessions.begin() as session:
             self.forgotten.catch_up(session)
-            self._known.catch_up(session)
+            known.catch_up(session)
             outcomes = [(one.url, self._unless_forgotten(one.outcome)) for one in batch]
-            kept = settle(session, outcomes, self._known)
+            kept = settle(session, outcomes, known)
         self._store.arrivals.drop(one.url for one in batch)
         return kept
 
@@ -112,3 +116,8 @@ class Keeper:
             return outcome
         self._store.remove(outcome.store_key)
         return Refused(forgetting.REASON)
+
+
+def _known(sessions: Sessions) -> KnownPhotos:
+    with sessions() as session:
+        return KnownPhotos(session)

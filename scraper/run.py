@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import click
+from sqlalchemy.orm import Session
 from tqdm import tqdm
 
 from dataset.catalogue import leases
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.stats import label_size
 from dataset.catalogue.tables import OR
-from dataset.duplicates.known import KnownPhotos
 from dataset.errors import Failure, plain
 from dataset.labels import Vocabulary
 from dataset.stores import open_store
@@ -98,9 +98,7 @@ def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
         with store.in_use(), tqdm(unit=" images", disable=None) as bar:
             with sessions.begin() as session:
                 worker = leases.sign_on(session)
-            with sessions() as session:
-                known = KnownPhotos(session)
-            keeper, pace = Keeper(sessions, store, known), Pace(Stop(), sessions)
+            keeper, pace = Keeper(sessions, store), Pace(Stop(), sessions)
             try:
                 hands = Hands(store.side_by_side)
                 yield Means(vocabulary, sessions, store, readers, hands, keeper, worker, pace, bar)
@@ -132,8 +130,7 @@ async def _beat(work: Work) -> None:
     """Give a sign of life, again and again."""
     while True:
         await asyncio.sleep(leases.BEAT)
-        with work.sessions.begin() as session:
-            leases.beat(session, work.worker)
+        await work.means.keeper.write(partial(leases.beat, worker=work.worker))
 
 
 async def crawl_tag(work: Work, download: Download, tag: str, places: asyncio.Semaphore) -> None:
@@ -149,9 +146,9 @@ async def crawl_tag(work: Work, download: Download, tag: str, places: asyncio.Se
                 await crawl_search(work, download, tally, words)
             except SiteRefused as refusal:
                 work.refused = work.refused or not isinstance(refusal, NotNow)
-                _fail(work, tally, refusal)
+                await _fail(work, tally, refusal)
             except (LayoutChanged, CircleOfPages) as problem:
-                _fail(work, tally, problem)
+                await _fail(work, tally, problem)
             except Stopped:
                 raise
             except Exception:
@@ -184,7 +181,7 @@ async def set_up(work: Work, download: Download) -> None:
         work.spider.set_up(answer[1].body)
 
 
-def _fail(work: Work, tally: Tally, problem: Failure) -> None:
+async def _fail(work: Work, tally: Tally, problem: Failure) -> None:
     message = plain(hide(problem.message, work.spider.secrets))
     work.problems.append(Failure(message))
     reasons = {
@@ -193,7 +190,10 @@ def _fail(work: Work, tally: Tally, problem: Failure) -> None:
         NotNow: "not yet answered",
     }
     tally.ended = reasons.get(type(problem), "refused")
-    with work.sessions.begin() as session:
+
+    def mark(session: Session) -> None:
         search = frontier.search_for(session, work.site, tally.hashtag)
         search.state, search.reason = "failed", message
         frontier.let_go(search, work.worker)
+
+    await work.means.keeper.write(mark)

@@ -1,6 +1,6 @@
 """One search: its pages in turn, each committed with the cursor behind it, and their photos."""
 
-import contextlib
+import asyncio
 from dataclasses import replace
 from enum import Enum
 from functools import partial
@@ -13,11 +13,11 @@ from scraper import claims, frontier, weekly
 from scraper.asking import read_page
 from scraper.download import Download
 from scraper.errors import CircleOfPages
+from scraper.gathering import all_of
 from scraper.paging import Paging
 from scraper.photos import Photos, rooms_of
 from scraper.report import Tally
 from scraper.spiders.base import Page
-from scraper.stopping import Stopped
 from scraper.work import Work
 
 # Seconds until we look again at what other processes have in hand.
@@ -43,14 +43,11 @@ async def crawl_search(
         SiteRefused, LayoutChanged, CircleOfPages: it can't go on.
     """
     photos = Photos(work, download, tally)
-    _begin(work, tally)
-    try:
-        await _turn_all(work, download, tally, words, photos)
-    except Exception:
-        # Of two reasons to end, the wish to stop is the lesser.
-        with contextlib.suppress(Stopped):
-            await photos.landed()
-        raise
+    await work.means.keeper.write(partial(_begin, work=work, tally=tally))
+    turning = asyncio.ensure_future(_turn_all(work, download, tally, words, photos))
+    await asyncio.wait([turning])
+    # Whatever ended it: what is under way comes to its end, and may have a graver reason.
+    await all_of([turning, photos.landed()])
 
 
 async def _turn_all(
@@ -79,12 +76,11 @@ async def _turn_all(
             return
 
 
-def _begin(work: Work, tally: Tally) -> None:
-    with work.sessions.begin() as session:
-        begun = leases.since(session, work.worker)
-        frontier.renew(session, work.site, tally.hashtag, begun, work.options.full)
-        if work.options.retry_failed:
-            claims.retry_failed(session, work.site, tally.words)
+def _begin(session: Session, work: Work, tally: Tally) -> None:
+    begun = leases.since(session, work.worker)
+    frontier.renew(session, work.site, tally.hashtag, begun, work.options.full)
+    if work.options.retry_failed:
+        claims.retry_failed(session, work.site, tally.words)
 
 
 def _next(

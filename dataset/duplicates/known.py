@@ -12,22 +12,19 @@ from dataset.catalogue.tables import FingerprintRow, ImageRow, ResemblanceRow
 from dataset.duplicates.fingerprint import VIEWS, Fingerprint, unpack
 from dataset.duplicates.likeness import FOLD, POSSIBLE, likeness
 from dataset.duplicates.nearest import HashIndex
-from dataset.duplicates.search import near_one
+from dataset.duplicates.search import near_each
 
 LOADED = 10_000
 # Made once: to make a statement takes longer than to run it.
 _FINGERPRINTS, _RESEMBLANCES = map(table_of, (FingerprintRow, ResemblanceRow))
 _IDS, _WHOLE = _FINGERPRINTS.c.image_id, sa.func.substr(_FINGERPRINTS.c.views, 1, 8)
-_BLOCK = _IDS // LOADED
+_NEWEST = sa.select(sa.func.max(_IDS))
 # Ids and hashes of many images in a row: a million rows take most of their time to be made.
-_WHOLES_AFTER = {
+_WHOLES = {
     dialect: sa.select(
         sa.func.aggregate_strings(sa.cast(_IDS, sa.String), ","),
         sa.func.aggregate_strings(hexed, ""),
-    )
-    .where(_FINGERPRINTS.c.image_id > sa.bindparam("after"))
-    .group_by(_BLOCK)
-    .order_by(_BLOCK)
+    ).where(sa.bindparam("after") < _IDS, sa.bindparam("until") >= _IDS)
     for dialect, hexed in (
         ("sqlite", sa.func.hex(_WHOLE, type_=sa.String)),
         ("postgresql", sa.func.encode(_WHOLE, "hex", type_=sa.String)),
@@ -77,7 +74,12 @@ def load_views(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _wholes(session: Session, after: int) -> tuple["array[int]", np.ndarray]:
     """Ids of images larger than AFTER, and the hashes of the whole photos, (n,) uint64."""
     connection = session.connection()
-    rows = connection.execute(_WHOLES_AFTER[connection.dialect.name], {"after": after}).all()
+    newest = connection.scalar(_NEWEST) or 0
+    query, rows = _WHOLES[connection.dialect.name], []
+    for start in range(after, newest, LOADED):
+        row = connection.execute(query, {"after": start, "until": start + LOADED}).one()
+        if row[0]:
+            rows.append(row)
     ids = np.fromstring(",".join(row[0] for row in rows), np.int64, sep=",")
     hashes = np.frombuffer(bytes.fromhex("".join(row[1] for row in rows)), "<u8")
     # Within a row the two are in one order, whichever the database likes.
@@ -109,6 +111,9 @@ class KnownPhotos:
         self._newest = max(self._newest, image)
         self._whole.add(whole)
 
+    def _near(self, new: Sequence[Fingerprint]) -> list[tuple[np.ndarray, np.ndarray]]:
+        return near_each(np.stack([one.views for one in new]), self._whole) if new else []
+
     def alike(
         self, session: Session, fingerprints: Mapping[int, Fingerprint]
     ) -> dict[int, list[Alike]]:
@@ -121,14 +126,15 @@ class KnownPhotos:
         # index still.
         near: dict[tuple[int, int], bool] = {}
         later = set(fingerprints)
+        places = self._near(list(fingerprints.values()))
         for image, one in fingerprints.items():
-            places, mirrored = near_one(one.views, self._whole)
-            for place, turn in zip(places, mirrored.tolist(), strict=True):
+            self._latest[image] = one
+            self._add(image, int(one.views[0]))
+        for image, (found_at, mirrored) in zip(fingerprints, places, strict=True):
+            for place, turn in zip(found_at, mirrored.tolist(), strict=True):
                 if self._ids[place] not in later:
                     near[image, self._ids[place]] = turn
             later.remove(image)
-            self._latest[image] = one
-            self._add(image, int(one.views[0]))
         earlier = {other for _, other in near if other not in self._latest}
         known = self._latest | fingerprints_of(session, sorted(earlier))
         # One that was taken down meanwhile is none any more.

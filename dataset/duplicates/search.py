@@ -10,7 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataset.duplicates.fingerprint import MIRRORED, turned
-from dataset.duplicates.nearest import NEAR, HashIndex, Pairs, in_threads, pairs_within, scan
+from dataset.duplicates.nearest import (
+    BITS,
+    NEAR,
+    HashIndex,
+    Pairs,
+    in_threads,
+    pairs_within,
+    scan,
+)
 
 # A photo is compared with at most so many, the nearest: photos of one studio are all alike.
 CLOSEST = 16
@@ -45,21 +53,29 @@ def lookalikes(views: np.ndarray, new: np.ndarray) -> Lookalikes:
     return _take(pairs, new[pairs.one] | new[pairs.other])
 
 
-def near_one(
+def near_each(
     views: np.ndarray, known: HashIndex, within: int = NEAR
-) -> tuple[np.ndarray, np.ndarray]:
-    """Places in KNOWN, of whole photos' hashes, near a photo of VIEWS (8,); and if mirrored.
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Places in KNOWN, of whole photos' hashes, near each photo of VIEWS, (n, 8); and if mirrored.
 
-    The nearest CLOSEST, the nearest first.
+    The nearest CLOSEST, the nearest first. Those of VIEWS before it count as put into KNOWN.
     """
-    straight, mirror = views[0], views[MIRRORED][0]
-    found = [(*known.near(value, within), value is mirror) for value in (straight, mirror)]
-    places = np.concatenate([places for places, _, _ in found])
-    bits = np.concatenate([bits for _, bits, _ in found])
-    mirrored = np.concatenate([np.full(len(places), turn) for places, _, turn in found])
-    order = np.lexsort((mirrored, places, bits))
-    order = order[np.sort(np.unique(places[order], return_index=True)[1])][:CLOSEST]
-    return places[order], mirrored[order]
+    count, straight = len(views), views[:, 0]
+    values = np.concatenate([straight, views[:, MIRRORED][:, 0]])
+    which, places, bits = known.near_each(values, within)
+    apart = np.bitwise_count(values[:, None] ^ straight)
+    apart[np.arange(count) >= np.arange(2 * count)[:, None] % count] = BITS
+    mine, its = np.nonzero(apart <= within)
+    which = np.concatenate([which, mine])
+    places = np.concatenate([places, its + len(known)])
+    bits = np.concatenate([bits, apart[mine, its]])
+    photos, mirrored = which % count, which >= count
+    order = np.lexsort((mirrored, places, bits, photos))
+    found = []
+    for one in np.split(order, np.searchsorted(photos[order], np.arange(1, count))):
+        once = one[np.sort(np.unique(places[one], return_index=True)[1])][:CLOSEST]
+        found.append((places[once], mirrored[once]))
+    return found
 
 
 def _each(views: np.ndarray, new: np.ndarray) -> Iterator[Lookalikes]:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from dataset.catalogue.forgetting import SAME, forget
-from dataset.catalogue.session import Sessions, open_catalogue
-from dataset.duplicates.known import KnownPhotos
+from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.nearest import NEAR
 from dataset.errors import Failure
 from dataset.images import open_photo
@@ -39,18 +38,13 @@ def copy_of(number: int, quality: int) -> bytes:
     return out.getvalue()
 
 
-def keeper(sessions: Sessions, store: ImageStore) -> Keeper:
-    with sessions() as session:
-        return Keeper(sessions, store, KnownPhotos(session))
-
-
 @pytest.mark.usefixtures("backend")
 def test_a_near_photo_that_another_process_takes_down_meanwhile_is_none_any_more(
     tmp_path: Path,
 ) -> None:
     sessions, store = open_catalogue(catalogue_of(tmp_path)), ImageStore(tmp_path / "images")
     others = open_catalogue(catalogue_of(tmp_path))
-    crawling, first = keeper(sessions, store), came(store, photo_bytes(1))
+    crawling, first = Keeper(sessions, store), came(store, photo_bytes(1))
     # Near enough to be looked at more closely, and too far to be known as what was taken down.
     second = came(store, copy_of(1, 60))
     views = first.fingerprint.views ^ np.uint64((1 << (SAME + 3)) - 1)
@@ -72,7 +66,7 @@ def test_a_near_photo_that_another_process_takes_down_meanwhile_is_none_any_more
 @pytest.mark.usefixtures("backend")
 def test_a_number_that_was_another_photos_makes_no_pair_twice(tmp_path: Path) -> None:
     sessions, store = open_catalogue(catalogue_of(tmp_path)), ImageStore(tmp_path / "images")
-    crawling, first = keeper(sessions, store), came(store, photo_bytes(1))
+    crawling, first = Keeper(sessions, store), came(store, photo_bytes(1))
 
     def changed(quality: int, bits: int) -> Fetched:
         one = came(store, copy_of(1, quality))
@@ -98,7 +92,7 @@ def test_copies_in_one_batch_and_of_another_process_are_known(tmp_path: Path) ->
         opened = [open_catalogue(catalogue_of(tmp_path)) for _ in range(2)]
         for sessions in opened:
             stack.callback(sessions.kw["bind"].dispose)
-        mine, its = (keeper(sessions, store) for sessions in opened)
+        mine, its = (Keeper(sessions, store) for sessions in opened)
         bodies = [photo_bytes(1), photo_bytes(1), copy_of(1, 80), photo_bytes(2)]
 
         async def crawl() -> list[object]:
@@ -121,7 +115,7 @@ def test_no_row_says_stored_of_what_is_not_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions, store = open_catalogue(str(tmp_path / "c.sqlite")), ImageStore(tmp_path / "images")
-    crawling, one = keeper(sessions, store), came(store, photo_bytes(1))
+    crawling, one = Keeper(sessions, store), came(store, photo_bytes(1))
     rows_at_sync: list[int] = []
 
     def fails(_: object) -> None:

@@ -15,12 +15,12 @@ from dataset.stores import ImageStore
 from scraper import photos
 from scraper.claims import Wanted
 from scraper.errors import SiteRefused
+from scraper.keeping import Keeper
 from scraper.photos import Photos
 from scraper.sample_shop.replies import Asked, Reply
 from scraper.sample_shop.server import ShopOptions, serve
 from tests.catalogues import catalogue_of, rows
 from tests.scraper.crawling import class_folder, start
-from tests.scraper.test_keeping import keeper
 
 
 class Search:
@@ -28,7 +28,7 @@ class Search:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *claims: str) -> None:
         sessions, store = open_catalogue(catalogue_of(folder)), ImageStore(folder / "images")
-        means = SimpleNamespace(keeper=keeper(sessions, store), store=store)
+        means = SimpleNamespace(keeper=Keeper(sessions, store), store=store)
         self.work: Any = SimpleNamespace(means=means, worker=1)
         self.claims, self.claiming = list(claims), threading.Event()
         self.came: list[str] = []

@@ -83,11 +83,18 @@ def test_the_index_finds_what_a_scan_finds() -> None:
         assert (places.tolist(), bits.tolist()) == (wanted.tolist(), its_bits.tolist())
         found += len(places)
     assert found > len(asked)
+    which, places, bits = index.near_each(np.array(asked, np.uint64))
+    for number, value in enumerate(asked):
+        wanted, its_bits = scan(index.hashes, value, 10)
+        assert places[which == number].tolist() == wanted.tolist()
+        assert bits[which == number].tolist() == its_bits.tolist()
 
 
 def test_where_all_are_alike_the_index_scans() -> None:
     index = HashIndex(np.full(40_000, 7, np.uint64))
     assert len(index.near(np.uint64(6))[0]) == 40_000
+    which, _, bits = index.near_each(np.array([6, 1 << 40, 7], np.uint64))
+    assert [np.bincount(which).tolist(), bits[which == 2].max()] == [[40_000] * 3, 0]
 
 
 def test_work_in_threads_keeps_its_order_and_is_not_far_ahead() -> None:

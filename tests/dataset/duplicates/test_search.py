@@ -4,7 +4,7 @@ import numpy as np
 
 from dataset.duplicates.fingerprint import VIEWS
 from dataset.duplicates.nearest import HashIndex
-from dataset.duplicates.search import CLOSEST, Lookalikes, lookalikes, near_one
+from dataset.duplicates.search import CLOSEST, Lookalikes, lookalikes, near_each
 
 
 def views(count: int, seed: int = 0) -> np.ndarray:
@@ -44,7 +44,10 @@ def test_of_many_alike_only_the_nearest_are_kept() -> None:
 def test_one_photo_finds_its_copy_straight_and_mirrored() -> None:
     some = views(30)
     known = some[:, 0].copy()
-    mine = views(1, 5)[0]
-    mine[0], mine[6] = known[4] ^ np.uint64(1), known[11]
-    places, mirrored = near_one(mine, HashIndex(known))
-    assert (places.tolist(), mirrored.tolist()) == ([11, 4], [True, False])
+    mine = views(3, 5)
+    mine[0, 0], mine[0, 6] = known[4] ^ np.uint64(1), known[11]
+    # The last one is the mirrored first one, and nearer than what that is near.
+    mine[2, 6] = mine[0, 0]
+    found = near_each(mine, HashIndex(known))
+    told = [(places.tolist(), mirrored.tolist()) for places, mirrored in found]
+    assert told == [([11, 4], [True, False]), ([], []), ([30, 4], [True, True])]

@@ -1,0 +1,40 @@
+"""Work side by side: what is told of several failures."""
+
+import asyncio
+
+import pytest
+
+from dataset.errors import Failure
+from scraper.errors import LayoutChanged, SiteRefused
+from scraper.gathering import all_of
+from scraper.stopping import Stopped
+
+
+@pytest.mark.parametrize(
+    ("problems", "told"),
+    [
+        ([Stopped(), SiteRefused("x.test is busy")], SiteRefused),
+        ([SiteRefused("x.test is busy"), Failure("the disk is full"), Stopped()], Failure),
+        ([LayoutChanged("lamoda", "no products"), KeyError("a fault of ours")], KeyError),
+        ([Stopped(), Stopped()], Stopped),
+    ],
+)
+def test_the_weightiest_is_told_once_all_have_ended(
+    problems: list[Exception], told: type[Exception]
+) -> None:
+    ended = []
+
+    async def part(number: int, problem: Exception | None) -> None:
+        await asyncio.sleep(0.01 * number)
+        ended.append(number)
+        if problem:
+            raise problem
+
+    async def main() -> None:
+        parts = [part(number, problem) for number, problem in enumerate([*problems, None])]
+        with pytest.raises(told) as raised:
+            await all_of(parts)
+        assert raised.type is told
+
+    asyncio.run(main())
+    assert ended == list(range(len(problems) + 1))
