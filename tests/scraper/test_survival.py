@@ -180,7 +180,7 @@ def test_kills_at_random_moments_leave_no_trace(
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_ten_kills_in_one_crawl_leave_no_trace(tmp_path: Path, seed: int) -> None:
-    photos = class_folder(tmp_path / "photos", "polo", 140, 0, (150, 200))
+    photos = class_folder(tmp_path / "photos", "polo", 300, 0, (150, 200))
     class_folder(photos, "dress", 20, 500, (150, 200))
     options = ShopOptions(photos=photos, duplicates=0.2, double_tagged=0.1)
     with serve(options) as shop:
