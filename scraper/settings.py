@@ -54,12 +54,13 @@ def crawl_settings(manners: Manners, allowed: Sequence[str] = ()) -> dict[str, A
         # What strangers send before a photo may be huge, too.
         "DOWNLOAD_HANDLERS": dict.fromkeys(("http", "https"), BoundedHeads),
         # Strangers' links must not lead into the user's own network.
-        "DNS_RESOLVER": PublicResolver,
+        "TWISTED_DNS_RESOLVER": PublicResolver,
         "DOWNLOADER_MIDDLEWARES_BASE": {
             f"scrapy.downloadermiddlewares.{name}": place for name, place in MIDDLEWARES.items()
         },
         "DOWNLOADER_MIDDLEWARES": {PublicOnly: 50},
-        "SPIDER_MIDDLEWARES_BASE": {},
+        # It sees to the Referer of redirects.
+        "SPIDER_MIDDLEWARES_BASE": {"scrapy.spidermiddlewares.referer.RefererMiddleware": 700},
         "EXTENSIONS_BASE": {"scrapy.extensions.throttle.AutoThrottle": 0},
         "STATS_CLASS": "scrapy.statscollectors.DummyStatsCollector",
         ALLOWED: list(allowed),

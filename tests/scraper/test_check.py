@@ -123,12 +123,16 @@ def test_the_list_says_what_the_file_sets_wherever_it_is_named(tmp_path: Path, o
     assert "EAAGverysecret" not in done.output
 
 
-def test_verbose_shows_every_request_and_no_credential(tmp_path: Path) -> None:
+def test_verbose_shows_every_request_and_no_credential_and_warns_of_nothing(
+    tmp_path: Path,
+) -> None:
     with serve(ShopOptions(site="instagram", per_label=1)) as shop:
         _, said = crawl(shop, tmp_path, "--check", "-v", site="instagram", secrets=SECRETS)
         _, refused = crawl(shop, tmp_path, "--check", "-v", "--site-url", "http://127.0.0.1:1")
     assert f"INFO: HTTP 200 {shop.url}/v25.0/ig_hashtag_search?user_id=[hidden]&q=polo" in said
     assert not any(secret in said for secret in SECRETS.values())
+    # Such as of a setting that Scrapy is about to drop.
+    assert "WARNING" not in said
     assert "INFO: no connection (nothing listens there) http://127.0.0.1:1/catalogsearch" in refused
 
 
