@@ -25,8 +25,9 @@ MOST = 4
 AHEAD = 2
 # How often a reader may end that begins or reads a photo: once something else may have ended it.
 TRIES = 2
-# Seconds after which a reader hangs: the largest photo takes two where nothing else runs.
-LONGEST = 120
+# Seconds after which a reader hangs: the largest photo takes two where nothing else runs, and a
+# reader half a one to begin.
+LONGEST, LONGEST_BEGINNING = 120, 120
 # What a reader says when it has begun, and the bytes of the longest that it says.
 READY, MOST_TOLD = b"ready", 10_000
 # How a `Connection` writes the length of what follows, and how much is read at once.
@@ -171,11 +172,13 @@ class _Reader:
         return self._line
 
     def _give_time(self) -> None:
-        """Let it take LONGEST for the photo that it reads now, if it reads one."""
+        """Let it take so long for the photo that it reads now, if it reads one, or to begin."""
         if self._limit is not None:
             self._limit.cancel()
-        reads = self._loop is not None and self._ready and bool(self._asked)
-        self._limit = self._loop.call_later(LONGEST, self._end) if self._loop and reads else None
+        self._limit = None
+        if self._loop is not None and self._asked:
+            seconds = LONGEST if self._ready else LONGEST_BEGINNING
+            self._limit = self._loop.call_later(seconds, self._end)
 
     def _send(self, line: socket.socket) -> None:
         """Send by LINE what it takes at once, and the rest when it takes more."""

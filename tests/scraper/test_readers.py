@@ -175,10 +175,12 @@ def test_a_photo_larger_than_a_socket_takes_at_once(one: Asker) -> None:
     assert [type(photo) for photo in found] == [Fetched] * 3
 
 
+@pytest.mark.parametrize("does", ["raise SystemExit(1)", "import time; time.sleep(60)"])
 def test_where_none_can_be_begun_no_photo_is_blamed(
-    one: Asker, monkeypatch: pytest.MonkeyPatch
+    one: Asker, monkeypatch: pytest.MonkeyPatch, does: str
 ) -> None:
-    monkeypatch.setattr(readers, "PROGRAM", "raise SystemExit(1)")
+    monkeypatch.setattr(readers, "LONGEST_BEGINNING", 0.2)
+    monkeypatch.setattr(readers, "PROGRAM", does)
     with pytest.raises(Failure, match="can't be begun"):
         one.examine(photo_bytes(1))
 
