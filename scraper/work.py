@@ -73,7 +73,7 @@ class Work:
     refused: bool = False
 
     def __post_init__(self) -> None:
-        self.sessions, self.worker = self.means.sessions, self.means.worker
+        self.worker = self.means.worker
         # A place is held until the commit: a power cut loses no more photos that came.
         self.places = asyncio.Semaphore(PLACES)
         self.asking = asyncio.Semaphore(ASKED)

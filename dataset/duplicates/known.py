@@ -111,9 +111,6 @@ class KnownPhotos:
         self._newest = max(self._newest, image)
         self._whole.add(whole)
 
-    def _near(self, new: Sequence[Fingerprint]) -> list[tuple[np.ndarray, np.ndarray]]:
-        return near_each(np.stack([one.views for one in new]), self._whole) if new else []
-
     def alike(
         self, session: Session, fingerprints: Mapping[int, Fingerprint]
     ) -> dict[int, list[Alike]]:
@@ -122,11 +119,13 @@ class KnownPhotos:
         The likest first; those known, and the new ones before it. All are known from now on. Only
         whole photos are compared here; `dedup` compares their parts too.
         """
+        if not fingerprints:
+            return {}
         # Each pair once: a number may have been another's too, which was taken down and is in the
         # index still.
         near: dict[tuple[int, int], bool] = {}
         later = set(fingerprints)
-        places = self._near(list(fingerprints.values()))
+        places = near_each(np.stack([one.views for one in fingerprints.values()]), self._whole)
         for image, one in fingerprints.items():
             self._latest[image] = one
             self._add(image, int(one.views[0]))

@@ -112,11 +112,11 @@ class HashIndex:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `near_each`, of the sorted ones."""
         found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8))]
-        ranges = []
+        words, ranges = _words(values).T.astype(np.int64), []
         for number, piece in enumerate(self._pieces):
             # The pieces that come first may have what the division leaves over.
             flips = _flips(within // WORDS - (number > within % WORDS))
-            keys = _words(values)[:, number, None].astype(np.int64) ^ flips
+            keys = words[number][:, None] ^ flips
             ranges.append((piece.edges[keys], piece.edges[keys + 1]))
         compared = np.zeros(len(values), np.int64)
         for start, stop in ranges:
