@@ -12,13 +12,10 @@ import numpy as np
 from dataset.errors import BadInput, Failure, first_line
 
 
-def refuse_taken(out: Path, instead: str, option: str = "--out") -> None:
-    """Raise BadInput, which ends with INSTEAD, when OUT is there and is not an empty folder.
-
-    OPTION: which one named it.
-    """
+def refuse_taken(out: Path, instead: str) -> None:
+    """Raise BadInput, which ends with INSTEAD, when OUT exists and is not an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"{option} {out} is there already; {instead}")
+        raise BadInput(f"--out {out} is there already; {instead}")
 
 
 def make_folder(folder: Path, out: Path) -> None:

@@ -202,7 +202,6 @@ def decide(
     state: str,
     who: str,
     vocabulary: Vocabulary,
-    made: datetime | None = None,
 ) -> Said:
     """Keep WHO's ANSWER on the row of KEY, made from STATE, in SESSION's transaction, which writes.
 
@@ -220,19 +219,17 @@ def decide(
         raise Meanwhile(holds)
     if queue is DUPLICATES:
         one, other = key
-        return _said("pair", pairs.say(session, one, other, answer.kind == "same", who, made))
-    row: Any = Decision(image_id=key[0], label=label, who=who, made=made or now())
+        return _said("pair", pairs.say(session, one, other, answer.kind == "same", who))
+    row: Any = Decision(image_id=key[0], label=label, who=who, made=now())
     kind = "label"
     if answer.kind in ("right", "whole"):
-        row, kind = _crop_word(session, key, answer.kind == "whole", who, made), "crop"
+        row, kind = _crop_word(session, key, answer.kind == "whole", who), "crop"
     session.add(row)
     session.flush()
     return _said(kind, row)
 
 
-def _crop_word(
-    session: Session, key: Key, whole: bool, who: str, made: datetime | None
-) -> CropDecision:
+def _crop_word(session: Session, key: Key, whole: bool, who: str) -> CropDecision:
     """A word on a crop, which takes the place of earlier ones on the image."""
     image, model, zone = key
     session.execute(
@@ -240,9 +237,7 @@ def _crop_word(
         .where(CropDecision.image_id == image, CropDecision.undone.is_(None))
         .values(undone=now())
     )
-    return CropDecision(
-        image_id=image, model=model, zone=zone, whole=whole, who=who, made=made or now()
-    )
+    return CropDecision(image_id=image, model=model, zone=zone, whole=whole, who=who, made=now())
 
 
 def take_back(session: Session, ref: str) -> Said:

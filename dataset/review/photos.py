@@ -32,12 +32,10 @@ def whole(session: Session, store: ImageStore, number: int) -> tuple[bytes, str]
     return (data, kind) if kind else _small(data, LARGE)
 
 
-def small(
-    session: Session, store: ImageStore, number: int, side: int = THUMB
-) -> tuple[bytes, str] | None:
-    """The same within SIDE x SIDE pixels, as a JPEG of ours."""
+def small(session: Session, store: ImageStore, number: int) -> tuple[bytes, str] | None:
+    """Return the photo of image NUMBER as a re-encoded JPEG of at most THUMB x THUMB pixels."""
     data = _verified(store, session.get(ImageRow, number))
-    return None if data is None else _small(data, side)
+    return None if data is None else _small(data, THUMB)
 
 
 def _verified(store: ImageStore, row: ImageRow | None) -> bytes | None:

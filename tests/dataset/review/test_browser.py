@@ -275,38 +275,6 @@ def test_a_killed_server_loses_nothing_and_an_open_tab_goes_on(
     assert (again.returncode, output) == (0, f"Review at {url} until Ctrl-C\n")
 
 
-def test_the_page_on_disk_decides_and_saves_a_file(browser: Browser, ready: Filling) -> None:
-    with ready.sessions.begin() as session:
-        session.execute(sa.update(PostRow).values(title=HOSTILE[0]))
-    place = ["--catalogue", ready.catalogue, "--images", str(ready.store)]
-    out = ready.folder / "page"
-    assert CliRunner().invoke(review, ["--static", str(out), *place]).exit_code == 0
-    with tab_of(browser, viewport={"width": 360, "height": 700}) as tab:
-        tab.goto((out / "review.html").as_uri())
-        tab.keyboard.press("s")
-        assert focused(tab) == "question"
-        tab.keyboard.press("r")
-        tab.keyboard.type("sk", delay=5)
-        tab.keyboard.press("Enter")
-        tab.keyboard.press("d")
-        tab.keyboard.press("u")
-        # What was decided is kept while the page is closed.
-        tab.reload()
-        assert tab.locator("#count").inner_text() == "2 decided, 2 left"
-        assert HOSTILE[0] in tab.locator(".facts").inner_text()
-        assert tab.evaluate("document.documentElement.scrollWidth") == 360
-        assert tab.evaluate(CONTRAST) >= 4.5
-        assert tab.evaluate("document.querySelector('.shot img').naturalWidth") > 0
-        tab.locator("#who").fill("berta")
-        with tab.expect_download() as saving:
-            tab.locator("#save").click()
-        file = out / "saved.json"
-        saving.value.save_as(file)
-    done = CliRunner().invoke(review, ["--import", str(file), *place[:2]])
-    assert done.output.startswith("2 decisions"), done.output
-    assert [word[:2] for word in labels(ready)] == [(3, "jacket"), (4, "skirt")]
-
-
 def test_a_port_that_is_taken_is_named(ready: Filling, address: str) -> None:
     port = address.rstrip("/").rpartition(":")[2]
     done = CliRunner().invoke(review, ["--port", port, "--catalogue", ready.catalogue])

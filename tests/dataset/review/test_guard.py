@@ -5,9 +5,11 @@ from urllib.parse import urlsplit
 import fsspec
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 from starlette.testclient import TestClient
 
 from dataset.catalogue.tables import Hashtag, PostRow
+from dataset.review.cli import review
 from dataset.review.guard import LARGEST_FORM, door_to
 from dataset.stores import ImageStore, open_store
 from tests.dataset.filling import Filling, photo_bytes
@@ -144,6 +146,18 @@ def test_photos_of_any_place_are_served(ready: Filling) -> None:
     page = Page(filling)
     assert page.client.get("/photo/1").content == photo_bytes(0)
     assert page.client.get("/photo/2").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--port", "70000"], "70000"), (["--host", "no such host"], "--host no such host: ")],
+)
+def test_unusable_addresses_are_usage_errors(
+    ready: Filling, arguments: list[str], said: str
+) -> None:
+    done = CliRunner().invoke(review, [*arguments, "--catalogue", ready.catalogue])
+    assert (done.exit_code, "Traceback" in done.output) == (2, False)
+    assert said in done.output
 
 
 HOSTILE = [
