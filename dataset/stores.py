@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dataset.arrivals import FOLDER, Arrivals
 from dataset.errors import BadInput, Failure, first_line
 from dataset.images import PART, write_atomically
 from dataset.syncing import sync_at_once, sync_each
@@ -34,36 +33,20 @@ class ImageStore:
     def __str__(self) -> str:
         return str(self.root)
 
-    @cached_property
-    def arrivals(self) -> Arrivals:
-        """What came and is not in the catalogue yet."""
-        return Arrivals(self.root / FOLDER)
-
-    def receive(self, url: str, data: bytes) -> Path | None:
-        """Have DATA at hand, which came for URL, until it is dropped from `arrivals`; its file.
-
-        Raises:
-            Failure: the folder can't be written.
-        """
-        with self._explained():
-            return self.arrivals.add(url, data)
-
     @staticmethod
     def key(sha256: str, extension: str) -> str:
         """Where bytes of SHA256 belong, below the root."""
         return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{extension}"
 
-    def put(self, data: bytes, key: str, arrival: Path | None = None) -> None:
-        """Keep DATA under KEY; bytes that are there are not written again.
-
-        ARRIVAL: the file where they are at hand, which is then the photo's, too.
+    def put(self, data: bytes, key: str) -> None:
+        """Store DATA under KEY; a file with the same content is not written again.
 
         Raises:
-            Failure: the folder can't be written.
+            Failure: The folder can't be written.
         """
         path = self.root / key
         with self._explained():
-            if not (arrival and _link(arrival, path)) and not _holds(path, data):
+            if not _holds(path, data):
                 write_atomically(path, data, self.root, sync=False)
         self._put.add(path)
 
@@ -154,11 +137,6 @@ class RemoteStore(ImageStore):
         return self.url
 
     @cached_property
-    def arrivals(self) -> Arrivals:
-        """None: what is not kept for good here would cost as much as the photo itself."""
-        return Arrivals(None)
-
-    @cached_property
     def _place(self) -> tuple[Any, str]:
         """The file system and the path of the URL there."""
         import fsspec
@@ -183,11 +161,11 @@ class RemoteStore(ImageStore):
         except Exception as error:
             raise OSError(first_line(error)) from error
 
-    def put(self, data: bytes, key: str, arrival: Path | None = None) -> None:
-        """Keep DATA under KEY.
+    def put(self, data: bytes, key: str) -> None:
+        """Store DATA under KEY.
 
         Raises:
-            Failure: the place can't be written.
+            Failure: The store can't be written.
         """
         with self._explained(), self._asked() as (place, path):
             place.pipe_file(f"{path}/{key}", data)
@@ -230,24 +208,6 @@ class RemoteStore(ImageStore):
             contextlib.suppress(FileNotFoundError),
         ):
             place.rm_file(f"{path}/{key}")
-
-
-def _link(arrival: Path, path: Path) -> bool:
-    """Whether the file ARRIVAL is PATH as well now; not where one is there, or disks have no links.
-
-    Raises:
-        OSError: the folder can't be made.
-    """
-    for _ in range(2):
-        try:
-            os.link(arrival, path)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            return False
-        else:
-            return True
-    return False
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -21,16 +21,12 @@ from scraper.fetching import FINAL, GONE
 
 @dataclass(frozen=True)
 class Wanted:
-    """A photo to fetch: its address and what to ask when it is not there; its post, and its key.
-
-    `came`: whether it may have come already, for a process that died.
-    """
+    """A pending image: its URL, fallback URLs, the site's id of its post, and its key."""
 
     url: str
     fallbacks: tuple[str, ...]
     post: str
     key: str | None
-    came: bool = True
 
 
 @dataclass

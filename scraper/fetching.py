@@ -28,30 +28,20 @@ async def fetch_image(
     store: ImageStore,
     readers: Readers,
     hands: Hands,
-    came: bool = True,
 ) -> Fetched | Refused:
-    """Fetch the first of ADDRESSES that is there, have READERS check it, put it into STORE.
+    """Download an image from the first of ADDRESSES that has it, check it and put it into STORE.
 
-    HANDS do what a disk may hold up. What came before its process died is not asked for again,
-    where CAME says that it may have.
+    READERS decode the image in their own processes; HANDS write the file in a thread.
 
     Raises:
-        Failure: the store can't be written.
+        Failure: The store can't be written.
     """
-    body: bytes | Refused | None = store.arrivals.find(addresses[0]) if came else None
-    if body is None:
-        body = await ask_for(download, addresses)
+    body = await ask_for(download, addresses)
     if isinstance(body, Refused):
         return body
-    # At hand as soon as it came: who reads it may take a while.
-    arrival = hands.do(store.receive, addresses[0], body)
-    try:
-        examined = await readers.examine(body)
-    finally:
-        # Where no reader can be begun, what came is kept all the same.
-        file = await arrival
+    examined = await readers.examine(body)
     if isinstance(examined, Fetched):
-        await hands.do(store.put, body, examined.store_key, file)
+        await hands.do(store.put, body, examined.store_key)
     return examined
 
 

@@ -105,9 +105,7 @@ class Keeper:
             self.forgotten.catch_up(session)
             known.catch_up(session)
             outcomes = [(one.url, self._unless_forgotten(one.outcome)) for one in batch]
-            kept = settle(session, outcomes, known)
-        self._store.arrivals.drop(one.url for one in batch)
-        return kept
+            return settle(session, outcomes, known)
 
     def _unless_forgotten(self, outcome: Fetched | Refused) -> Fetched | Refused:
         if isinstance(outcome, Refused):

@@ -7,7 +7,6 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from dataset.arrivals import digest
 from dataset.catalogue.forgetting import REASON, URL
 from scraper import claims, expired, frontier
 from scraper.download import Download
@@ -120,10 +119,7 @@ def _claim(work: Work, tally: Tally, session: Session) -> list[claims.Wanted]:
         limit = min(BATCH, rooms[work.options.tags.index(tally.tag)].left)
     if limit <= 0:
         return []
-    found = claims.claim(session, work.site, tally.words, limit, work.worker, rooms)
-    # Looked for once a batch, and not once a photo: who fetched one of these before is dead by now.
-    came = work.means.store.arrivals.digests()
-    return [replace(one, came=digest(one.url) in came) for one in found]
+    return claims.claim(session, work.site, tally.words, limit, work.worker, rooms)
 
 
 async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims.Wanted) -> None:
@@ -142,7 +138,7 @@ async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims
         if means.keeper.forgotten.names(URL, addresses):
             await _keep(work, tally, wanted.url, Refused(REASON))
             return
-        outcome = await fetch_image(get, addresses, *tools, wanted.came)
+        outcome = await fetch_image(get, addresses, *tools)
         if isinstance(outcome, Refused) and outcome.reason in GONE and wanted.key:
             fresh = await expired.photo_again(work.spider, download, wanted, work.asked_again)
             if fresh is not None:

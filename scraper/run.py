@@ -82,9 +82,6 @@ def crawl(
         sizes = _sizes(means, options.tags)
         with means.sessions.begin() as session:
             leases.sign_off(session, means.worker, ended)
-            if ended and not leases.alive(session):
-                # What nobody came to want again.
-                means.store.arrivals.clear()
     return Crawled(works, ended, sizes, time.monotonic() - began)
 
 

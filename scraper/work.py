@@ -74,7 +74,7 @@ class Work:
 
     def __post_init__(self) -> None:
         self.worker = self.means.worker
-        # A place is held until the commit: a power cut loses no more photos that came.
+        # A place is held until the commit: after a kill at most PLACES downloads are repeated.
         self.places = asyncio.Semaphore(PLACES)
         self.asking = asyncio.Semaphore(ASKED)
         # Two tags may have a word in common: its search runs once at a time.

@@ -86,8 +86,6 @@ def forget(sessions: Sessions, store: ImageStore, what: str, who: str) -> Forgot
         if kind != IMAGE:
             remember(session, kind, digest(what), None, who)
         count = take_down(session, store, posts, images, who)
-    # It may have come again, and not be in the catalogue yet; a crawl at work knows of it.
-    store.arrivals.clear()
     overwrite_journal(sessions)
     return Forgot(len(posts), count)
 

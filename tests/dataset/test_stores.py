@@ -70,35 +70,12 @@ def test_what_is_put_is_read_listed_and_removed(store: ImageStore) -> None:
         store.read(KEY)
 
 
-def test_a_photo_at_hand_is_one_file_until_it_is_dropped(tmp_path: Path) -> None:
-    store = open_store(tmp_path)
-    arrival = store.receive("http://x/1", photo_bytes(1))
-    store.put(photo_bytes(1), KEY, arrival)
-    assert arrival is not None and arrival.samefile(tmp_path / KEY)
-    # The same answer again, after a kill, is not written into the photo in place.
-    assert store.receive("http://x/1", photo_bytes(1)) == arrival
-    store.arrivals.drop(["http://x/1"])
-    assert not arrival.exists() and store.read(KEY) == photo_bytes(1)
-
-
-def test_disks_without_links_keep_photos_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(*_: object) -> None:
-        raise PermissionError("links are not known here")
-
-    monkeypatch.setattr("os.link", refused)
-    store = open_store(tmp_path)
-    store.put(photo_bytes(1), KEY, store.receive("http://x/1", photo_bytes(1)))
-    assert store.read(KEY) == photo_bytes(1)
-
-
 @pytest.mark.parametrize("left", [b"", bytes(len(photo_bytes(1)))])
 def test_what_a_power_cut_left_of_a_photo_is_written_again(tmp_path: Path, left: bytes) -> None:
     store = open_store(tmp_path)
     (tmp_path / KEY).parent.mkdir(parents=True)
     (tmp_path / KEY).write_bytes(left)
-    store.put(photo_bytes(1), KEY, store.receive("http://x/1", photo_bytes(1)))
+    store.put(photo_bytes(1), KEY)
     assert store.read(KEY) == photo_bytes(1)
 
 

@@ -70,30 +70,7 @@ def test_what_is_not_kept_has_a_reason(
     found, _ = fetch({"only": answer}, tmp_path)
     assert isinstance(found, Refused)
     assert found.reason == reason
-    ImageStore(tmp_path).arrivals.clear()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_came_before_a_kill_is_not_asked_for_again(tmp_path: Path) -> None:
-    store = ImageStore(tmp_path)
-    store.receive("large", PHOTO)
-    found, asked = fetch({"large": Refused("must not be asked")}, tmp_path)
-    assert asked == [] and isinstance(found, Fetched)
-    # It is at hand until its row is committed.
-    assert store.arrivals.find("large") == PHOTO
-    store.arrivals.drop(["large"])
-    assert store.arrivals.find("large") is None
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / found.store_key]
-
-
-@pytest.mark.parametrize("left", [b"", PHOTO[:1000]])
-def test_what_a_power_cut_left_half_is_asked_for_again(tmp_path: Path, left: bytes) -> None:
-    store = ImageStore(tmp_path)
-    store.receive("only", PHOTO)
-    (half,) = (tmp_path / ".came").iterdir()
-    half.write_bytes(left)
-    found, asked = fetch({"only": Answer(200, PHOTO, {})}, tmp_path)
-    assert asked == ["only"] and isinstance(found, Fetched)
 
 
 def test_other_words_for_robots_keep_a_photo(tmp_path: Path) -> None:
