@@ -1,5 +1,6 @@
 """Photos in a folder and in a bucket of a local S3 server."""
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +78,35 @@ def test_what_a_power_cut_left_of_a_photo_is_written_again(tmp_path: Path, left:
     (tmp_path / KEY).write_bytes(left)
     store.put(photo_bytes(1), KEY)
     assert store.read(KEY) == photo_bytes(1)
+
+
+def test_a_store_syncs_once_what_was_put_since_the_last_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr("os.sync", lambda: calls.append((tmp_path / KEY).exists()))
+    store = open_store(tmp_path)
+    store.sync()
+    assert calls == []
+    store.put(photo_bytes(1), KEY)
+    store.put(photo_bytes(2), "ab/ce/abce.jpg")
+    assert calls == []
+    store.sync()
+    store.sync()
+    assert calls == [True]
+    # A file that an earlier process wrote may not be on the disk either.
+    store.put(photo_bytes(1), KEY)
+    store.sync()
+    assert calls == [True, True]
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dataset.stores.write_atomically", full)
+    with pytest.raises(Failure, match=r"No space left.*make room"):
+        open_store(tmp_path).put(photo_bytes(1), KEY)
 
 
 def test_a_place_that_nobody_knows_is_a_usage_error() -> None:
