@@ -1,7 +1,5 @@
 """What a check of tags leaves: tables, the corrected feed, a page, and a sample for people."""
 
-import codecs
-import contextlib
 import csv
 import json
 import random
@@ -18,7 +16,7 @@ from dataset.export import write_json
 from dataset.images import Unreadable
 from model.checked import Checked, Store
 from model.items import FeedSource, Source
-from model.product_feed import LINE, MORE, UNDECODED, Feed
+from model.product_feed import Feed
 from model.verdicts import AGREES, MISTAKE, NOTHING, UNCHECKED, UNSURE
 
 CHECKED, CORRECTED, SAMPLE, PAGE, FIGURES = (
@@ -51,7 +49,8 @@ def write(
     """All papers of the check in STORE into FOLDER."""
     feed = source.feed if isinstance(source, FeedSource) else None
     header = list(feed.header) if feed else ["id", "image", "tag", "site", "post_url"]
-    _write_rows(folder / CHECKED, [*header, *_named(header)], _ranked(store, header))
+    id_column = feed.columns.id if feed else "id"
+    _write_rows(folder / CHECKED, [*header, *_named(header)], _ranked(store, header, id_column))
     if feed is not None:
         corrected = folder / f"{CORRECTED}{feed.path.suffix.lower()}"
         _write_corrected(corrected, feed, store, figures["labels"])
@@ -68,16 +67,19 @@ def _named(header: Iterable[str]) -> list[str]:
     return [name if name not in there else f"check_{name}" for name in ADDED]
 
 
-def _ranked(store: Store, header: list[str]) -> Iterator[list[Any]]:
+def _ranked(store: Store, header: list[str], id_column: str) -> Iterator[list[Any]]:
     for rank, one in enumerate(store.ranked(), 1):
-        yield [*(_cell(one.fields.get(name)) for name in header), *_added(rank, one)]
+        # Of a row that can't be parsed only the id is known, if that.
+        fields = one.fields or {id_column: one.id}
+        yield [*(_cell(fields.get(name)) for name in header), *_added(rank, one)]
 
 
 def _added(rank: int, one: Checked) -> list[Any]:
     near = "; ".join(f"{n['label']} {n['likeness']:.2f} {n['path']}" for n in one.nearest)
     numbers = [one.probability, one.given, one.margin, one.expected]
     told = ["" if value is None else f"{value:.6g}" for value in numbers]
-    return [rank, one.verdict, one.suggested or "", *told, near, one.reason]
+    reason = one.reason if one.id else f"row {one.number}: {one.reason}"
+    return [rank, one.verdict, one.suggested or "", *told, near, reason]
 
 
 def _cell(value: Any) -> Any:
@@ -87,43 +89,22 @@ def _cell(value: Any) -> Any:
 
 
 def _write_rows(
-    path: Path, header: Sequence[str], rows: Iterable[list[Any]], feed: Feed | None = None
+    path: Path, header: Sequence[str], rows: Iterable[list[Any]], delimiter: str = ","
 ) -> None:
-    """HEADER and ROWS as a table; as FEED is written, where it is one of its rows."""
-    delimiter, ending = (feed.delimiter, feed.ending) if feed else (",", "\n")
-    with _written(path, feed.encoding if feed else "utf-8") as file:
-        plain, quoted = (
-            csv.writer(file, delimiter=delimiter, lineterminator=ending, quoting=quoting)
-            for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
-        )
-        plain.writerow(header)
-        for row in rows:
-            # Python leaves a carriage return bare that is no part of a line's end.
-            bare = any(isinstance(cell, str) and "\r" in cell for cell in row)
-            (quoted if bare else plain).writerow(row)
+    """Write HEADER and ROWS to PATH as CSV."""
+    with _opened(path) as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
-def _written(path: Path, encoding: str) -> TextIO:
-    """PATH for text in which bytes that were none in a feed are these bytes again."""
-    return path.open("w", encoding=encoding, errors=AS_IT_WAS, newline="")
-
-
-def _as_it_was(error: UnicodeError) -> tuple[str | bytes, int]:
-    """The bytes that signs of a feed stand for; a question mark for what no file can hold."""
-    assert isinstance(error, UnicodeEncodeError)
-    # A byte alone is no part of UTF-16.
-    if not error.encoding.startswith("utf-16"):
-        with contextlib.suppress(UnicodeEncodeError):
-            return codecs.lookup_error("surrogateescape")(error)
-    return "?" * (error.end - error.start), error.end
-
-
-AS_IT_WAS = "as-it-was"
-codecs.register_error(AS_IT_WAS, _as_it_was)
+def _opened(path: Path) -> TextIO:
+    """Open PATH for UTF-8 text; lone surrogates, which JSON can escape, become question marks."""
+    return path.open("w", encoding="utf-8", errors="replace", newline="")
 
 
 def _write_corrected(path: Path, feed: Feed, store: Store, labels: Sequence[str]) -> None:
-    """The feed as it was, but that a mistake's tag is the suggested one, as the feed writes it."""
+    """Write the parsed rows of FEED, with the suggested tag in place of each mistake."""
     column = feed.columns.tag
     spelt = {labels[place]: tag for place, tag in store.spellings(AGREES).items()}
 
@@ -133,22 +114,17 @@ def _write_corrected(path: Path, feed: Feed, store: Store, labels: Sequence[str]
         tag = spelt.get(one.suggested, one.suggested)
         return one.fields | {column: _in_place_of(one.fields.get(column), tag)}
 
+    written = (corrected(one) for one in store.in_order() if one.fields)
     if feed.is_json:
-        with _written(path, feed.encoding) as file:
-            for one in store.in_order():
-                values = corrected(one)
-                file.write(values.get(LINE) or _json(values))
-                file.write("\n")
+        with _opened(path) as file:
+            file.writelines(f"{_json(values)}\n" for values in written)
         return
-    written = map(corrected, store.in_order())
-    rows = ([*(_cell(v.get(n)) for n in feed.header), *v.get(MORE, ())] for v in written)
-    _write_rows(path, feed.header, rows, feed)
+    rows = ([_cell(values.get(name)) for name in feed.header] for values in written)
+    _write_rows(path, feed.header, rows, feed.delimiter)
 
 
 def _json(values: Any) -> str:
-    """VALUES as JSON; halves of signs, which no file can hold, as they were escaped."""
-    text = json.dumps(values, ensure_ascii=False)
-    return json.dumps(values) if UNDECODED.search(text) else text
+    return json.dumps(values, ensure_ascii=False)
 
 
 def _in_place_of(before: Any, tag: str) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 
 from dataset.errors import Failure
 from model.items import Item
+from model.product_feed import REPLACEMENT
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
@@ -233,6 +234,14 @@ class Store:
         with self._open() as base:
             return {row[0]: row[1] for row in base.execute(query)}
 
+    def undecoded(self) -> int:
+        """Return how many items have characters in place of invalid bytes in their fields."""
+        # Fields are stored as ASCII.
+        escaped = json.dumps(REPLACEMENT).strip('"')
+        with self._open() as base:
+            query = "SELECT count(*) FROM items WHERE instr(fields, ?)"
+            return int(base.execute(query, (escaped,)).fetchone()[0])
+
     def spellings(self, verdict: str) -> dict[int, str]:
         """How the tag of each place in the model's labels is written most often, by VERDICT."""
         query = (
@@ -263,7 +272,7 @@ def _given(rows: Sequence[sqlite3.Row]) -> Given:
 def _row(look: Look) -> tuple[Any, ...]:
     item, sight = look.item, look.sight
     shares = None if sight.shares is None else sight.shares.astype(np.float32).tobytes()
-    # Escaped, for it may hold bytes that are no text.
+    # Escaped, for JSON may hold lone surrogates, which SQLite can't store.
     fields = json.dumps(item.fields, default=str)
     known = (item.number, item.id, item.image, item.tag, item.label, look.place, item.cost)
     near = json.dumps(list(sight.nearest), ensure_ascii=False)

@@ -22,10 +22,8 @@ NAMES = {
 }
 # A longer cell than this is no id, tag or path.
 LONGEST_CELL = 16 << 20
-# What a broken row has beside its columns, kept for the corrected feed: no column is called so.
-MORE, LINE = "\0more", "\0line"
-# Signs that stand for bytes that the encoding does not have, and halves of others.
-UNDECODED = re.compile("[\ud800-\udfff]")
+# Stands for bytes that are invalid in the feed's encoding.
+REPLACEMENT = "\ufffd"
 # Between the levels of a category, as Google's and Yandex' feeds write them.
 LEVELS = re.compile(r"\s*[>»›/|]\s*")
 
@@ -42,7 +40,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a feed: its place from 1, its values by column, or why it can't be used."""
+    """A row of a feed: its number from 1, its values by column, or why it can't be used.
+
+    `values` is empty where the row can't be parsed.
+    """
 
     number: int
     values: Mapping[str, Any]
@@ -57,15 +58,13 @@ class Row:
 class Feed:
     """A feed's file, its columns in order, and which of them are what.
 
-    `delimiter`: between its cells; empty for JSON lines. `ending`: of its lines. `encoding`: as
-    Python knows it.
+    `delimiter`: between its cells; empty for JSON lines. `encoding`: Python's name of it.
     """
 
     path: Path
     header: tuple[str, ...]
     columns: Columns
     delimiter: str = ","
-    ending: str = "\n"
     encoding: str = "utf-8"
 
     @property
@@ -96,19 +95,18 @@ class Feed:
             wrong = len(cells) != len(self.header)
             problem = f"{len(cells)} cells, not {len(self.header)}" if wrong else ""
             padded = [*cells, *[""] * (len(self.header) - len(cells))]
-            values: dict[str, Any] = dict(zip(self.header, padded, strict=False))
-            if len(cells) > len(self.header):
-                values[MORE] = cells[len(self.header) :]
-            yield values, problem
+            yield dict(zip(self.header, padded, strict=False)), problem
 
     def _row(self, number: int, values: dict[str, Any], problem: str) -> Row:
         said = {name: _text(values.get(getattr(self.columns, name))) for name in NAMES}
         cost, wrong = self._cost(values)
         lacking = [name for name in NAMES if not said[name]]
         why = problem or (f"no {' and no '.join(lacking)}" if lacking else wrong)
-        if not why and UNDECODED.search(said["tag"]):
-            why = f"the tag is no {self.encoding.removesuffix('-sig')}: see --encoding"
-        return Row(number, values, said["id"], said["image"], said["tag"], cost, why)
+        if not why and REPLACEMENT in said["tag"]:
+            why = f"the tag is not {self.encoding.removesuffix('-sig')}: see --encoding"
+        # Cells of a row with too many or too few may be of other columns.
+        kept = {} if problem else values
+        return Row(number, kept, said["id"], said["image"], said["tag"], cost, why)
 
     def _cost(self, values: Mapping[str, Any]) -> tuple[float, str]:
         if self.columns.cost is None:
@@ -155,12 +153,11 @@ def open_feed(
     found = {name: _column(path, header, name, named.get(name)) for name in NAMES}
     if cost is not None and cost not in header:
         raise BadInput(f"{path} has no column {cost!r}; it has {', '.join(header)}")
-    columns, ending = Columns(**found, cost=cost), "\r\n" if first.endswith("\r\n") else "\n"
-    return Feed(path, tuple(header), columns, delimiter, ending, encoding)
+    return Feed(path, tuple(header), Columns(**found, cost=cost), delimiter, encoding)
 
 
 def _encoding(path: Path) -> str:
-    """What PATH begins with says; with a mark it is written with one, too."""
+    """Return the encoding that the byte order mark of PATH names; UTF-8 without one."""
     with path.open("rb") as file:
         begins = file.read(3)
     if begins.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -206,9 +203,9 @@ def _column(path: Path, header: Sequence[str], name: str, named: str | None) -> 
 
 @contextmanager
 def _opened(path: Path, encoding: str) -> Iterator[TextIO]:
-    """PATH as text; bytes that are none stand for themselves, as the corrected feed writes them."""
+    """Open PATH as text; invalid bytes become REPLACEMENT."""
     csv.field_size_limit(LONGEST_CELL)
-    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+    with path.open(encoding=encoding, errors="replace", newline="") as file:
         yield file
 
 
@@ -219,12 +216,12 @@ def _json_rows(file: TextIO) -> Iterator[tuple[dict[str, Any], str]]:
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield {LINE: line.rstrip("\r\n")}, f"no JSON: {first_line(error)}"
+            yield {}, f"no JSON: {first_line(error)}"
             continue
         if isinstance(found, dict):
             yield found, ""
         else:
-            yield {LINE: line.rstrip("\r\n")}, "no JSON object"
+            yield {}, "no JSON object"
 
 
 def _text(value: Any) -> str:

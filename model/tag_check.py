@@ -26,7 +26,7 @@ from model.doubts import Tagging, tagging_of
 from model.fetching import Fetcher, FetchOptions
 from model.items import CatalogueSource, FeedSource, Item, Source
 from model.judge import Judge, open_judge
-from model.product_feed import Feed
+from model.product_feed import REPLACEMENT, Feed
 from model.reference import Reference, open_reference
 from model.saved import Run, read_run
 from model.seeing import CHUNK as SEEN_AT_ONCE
@@ -84,6 +84,12 @@ def _check(options: CheckOptions, vocabulary: Vocabulary, fetcher: Fetcher) -> d
     tagging, bar = settle(store, judge.labels, options.seed)
     figures = _figures(store, run, judge, source, tagging, bar)
     check_papers.write(part, store, source, figures, options.seed)
+    if options.feed and (count := store.undecoded()):
+        click.echo(
+            f"{count} rows of {options.feed.path} have bytes that are not {options.feed.encoding}:"
+            f" they are written as {REPLACEMENT}. Name the feed's encoding with --encoding",
+            err=True,
+        )
     if isinstance(source, CatalogueSource):
         _remember(store, options.catalogue, judge)
     _finish(part, options.out)
