@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from pathlib import Path
@@ -16,7 +17,6 @@ from scraper.errors import SiteRefused
 from scraper.examining import Refused
 from scraper.fetching import ask_for
 from scraper.gathering import all_of
-from scraper.hands import Hands
 from scraper.pace import Pace
 from scraper.readers import Readers
 from scraper.settings import Manners
@@ -55,7 +55,9 @@ def fetch(addresses: Iterable[str], place: Path, manners: Manners, say: Say) -> 
         pace = Pace(Stop(), open_catalogue(str(place / PAUSES)))
 
         async def main(download: Download) -> None:
-            await _all(addresses, _Fetching(photos, readers, Hands(1), pace, download, say))
+            await _all(
+                addresses, _Fetching(photos, readers, ThreadPoolExecutor(1), pace, download, say)
+            )
 
         return run_side_by_side([(main, _Anybody())], manners, pace)
 
@@ -66,7 +68,7 @@ class _Fetching:
 
     photos: FetchedPhotos
     readers: Readers
-    hands: Hands
+    files: Executor
     pace: Pace
     download: Download
     say: Say
@@ -96,7 +98,8 @@ class _Fetching:
         examined = await self.readers.examine(body)
         if isinstance(examined, Refused):
             return examined.reason
-        await self.hands.do(self.photos.keep, url, body, EXTENSIONS[examined.format])
+        loop, extension = asyncio.get_running_loop(), EXTENSIONS[examined.format]
+        await loop.run_in_executor(self.files, self.photos.keep, url, body, extension)
         return ""
 
 

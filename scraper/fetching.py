@@ -1,13 +1,14 @@
 """The bytes of an image: asked for, checked, hashed and stored."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
 
 from dataset.catalogue.forgetting import REASON as FORGOTTEN
 from dataset.stores import ImageStore
 from scraper import consent
 from scraper.addresses import PRIVATE, SCHEME
 from scraper.examining import POLYGLOT, TOO_MANY, TOO_SMALL, Fetched, Refused
-from scraper.hands import Hands
 from scraper.readers import Readers
 from scraper.spiders.base import Answer
 
@@ -27,11 +28,11 @@ async def fetch_image(
     addresses: Sequence[str],
     store: ImageStore,
     readers: Readers,
-    hands: Hands,
+    files: Executor,
 ) -> Fetched | Refused:
     """Download an image from the first of ADDRESSES that has it, check it and put it into STORE.
 
-    READERS decode the image in their own processes; HANDS write the file in a thread.
+    READERS decode the image in their own processes; FILES run writes to the store in threads.
 
     Raises:
         Failure: The store can't be written.
@@ -41,7 +42,8 @@ async def fetch_image(
         return body
     examined = await readers.examine(body)
     if isinstance(examined, Fetched):
-        await hands.do(store.put, body, examined.store_key)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(files, store.put, body, examined.store_key)
     return examined
 
 

@@ -19,7 +19,6 @@ from dataset.catalogue.session import Sessions
 from dataset.duplicates.known import KnownPhotos
 from dataset.stores import ImageStore
 from scraper.examining import Fetched, Refused
-from scraper.hands import Hands
 from scraper.outcomes import settle
 
 # So many are written at once; fewer where no others come for so many seconds.
@@ -47,7 +46,7 @@ class Keeper:
             self.forgotten.catch_up(session)
         self._waiting: list[_Waiting] = []
         self._enough = asyncio.Event()
-        self._writer = Hands(1)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
         self._writing: asyncio.Task[None] | None = None
 
     async def keep(self, url: str, outcome: Fetched | Refused) -> str | Refused:
@@ -76,7 +75,7 @@ class Keeper:
             with self._sessions.begin() as session:
                 return step(session)
 
-        return await self._writer.do(commit)
+        return await asyncio.get_running_loop().run_in_executor(self._writer, commit)
 
     async def _write_all(self) -> None:
         # What comes while one batch is written is the next, all of it together.
@@ -89,7 +88,8 @@ class Keeper:
 
     async def _write(self, batch: list[_Waiting]) -> None:
         try:
-            kept = await self._writer.do(self._commit, batch)
+            loop = asyncio.get_running_loop()
+            kept = await loop.run_in_executor(self._writer, self._commit, batch)
         except Exception as error:  # noqa: BLE001 - each that waits for it raises it
             for one in batch:
                 one.done.set_exception(error)

@@ -134,7 +134,7 @@ async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims
     async with work.places:
         addresses = (wanted.url, *wanted.fallbacks)
         means = work.means
-        tools = (means.store, means.readers, means.hands)
+        tools = (means.store, means.readers, means.files)
         if means.keeper.forgotten.names(URL, addresses):
             await _keep(work, tally, wanted.url, Refused(REASON))
             return

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,7 +30,6 @@ from scraper.credentials import hide
 from scraper.download import Download, run_side_by_side
 from scraper.errors import CircleOfPages, LayoutChanged, NotNow, SiteRefused
 from scraper.gathering import all_of
-from scraper.hands import Hands
 from scraper.keeping import Keeper
 from scraper.pace import Pace
 from scraper.readers import Readers
@@ -97,8 +97,8 @@ def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
                 worker = leases.sign_on(session)
             keeper, pace = Keeper(sessions, store), Pace(Stop(), sessions)
             try:
-                hands = Hands(store.side_by_side)
-                yield Means(vocabulary, sessions, store, readers, hands, keeper, worker, pace, bar)
+                files = ThreadPoolExecutor(store.side_by_side, thread_name_prefix="files")
+                yield Means(vocabulary, sessions, store, readers, files, keeper, worker, pace, bar)
             except BaseException:
                 # Where even this fails, the next process sees that this one is dead.
                 with contextlib.suppress(Failure), sessions.begin() as session:

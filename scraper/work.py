@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,6 @@ from dataset.catalogue.session import Sessions
 from dataset.errors import Failure
 from dataset.labels import Vocabulary
 from dataset.stores import ImageStore
-from scraper.hands import Hands
 from scraper.keeping import Keeper
 from scraper.pace import Pace
 from scraper.readers import Readers
@@ -46,13 +46,17 @@ class CrawlOptions:
 
 @dataclass(frozen=True)
 class Means:
-    """What all sites of a crawl share. `worker`: its number in the catalogue; `bar`: its photos."""
+    """What all sites of a crawl share.
+
+    `files`: threads that write to the store; `worker`: its number in the catalogue; `bar`: its
+    photos.
+    """
 
     vocabulary: Vocabulary
     sessions: Sessions
     store: ImageStore
     readers: Readers
-    hands: Hands
+    files: Executor
     keeper: Keeper
     worker: int
     pace: Pace

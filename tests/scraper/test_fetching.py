@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import imagehash
@@ -13,7 +14,6 @@ from dataset.images import open_photo
 from dataset.stores import ImageStore
 from scraper.examining import Fetched, Refused, examine
 from scraper.fetching import Answer, fetch_image
-from scraper.hands import Hands
 from scraper.readers import Readers
 from tests.dataset.filling import photo_bytes
 
@@ -29,8 +29,8 @@ def fetch(
         asked.append(url)
         return answers[url]
 
-    with contextlib.closing(Readers(1)) as readers:
-        fetched = fetch_image(download, tuple(answers), ImageStore(folder), readers, Hands(1))
+    with contextlib.closing(Readers(1)) as readers, ThreadPoolExecutor(1) as files:
+        fetched = fetch_image(download, tuple(answers), ImageStore(folder), readers, files)
         return asyncio.run(fetched), asked
 
 
