@@ -15,15 +15,15 @@ __version__ = "0.1.0"
 # command -> the module and the name it lives under
 COMMANDS = {
     "crawl": ("scraper.cli", "crawl"),
-    "catalogue": ("dataset.catalogue.cli", "catalogue"),
+    "catalogue": ("dataset.maintenance.cli", "catalogue"),
     "build-dataset": ("dataset.cli", "build_dataset"),
     "review": ("dataset.review.cli", "review"),
     "train-pose": ("dataset.pose.cli", "train_pose"),
     "train-model": ("model.cli", "train_model"),
-    "compare": ("model.compare_cli", "compare_steps"),
-    "check-tags": ("model.check_cli", "check_tags"),
+    "compare": ("model.ablation.cli", "compare_steps"),
+    "check-tags": ("model.tag_check.pipeline.cli", "check_tags"),
     "find-similar": ("model.similar.cli", "find_similar"),
-    "export-model": ("model.export_cli", "export_model"),
+    "export-model": ("model.export.exporter.cli", "export_model"),
     "fetch-photos": ("scraper.fetch_cli", "fetch_photos"),
     "sample-shop": ("scraper.sample_shop.cli", "sample_shop"),
 }

@@ -21,16 +21,17 @@ from pathlib import Path
 
 import click
 
-from dataset.build import BuildOptions, build
+from dataset.build import build
+from dataset.catalogue.models import Cluster, Hashtag, ImageRow, PostHashtag, PostRow, Sighting
 from dataset.catalogue.session import open_catalogue
-from dataset.catalogue.tables import Cluster, Hashtag, ImageRow, PostHashtag, PostRow, Sighting
-from dataset.dedup import dedup
-from dataset.images import PHOTO_SUFFIXES, open_photo, sha256_of
-from dataset.labels import load_vocabulary
-from dataset.poses import PoseOptions
-from dataset.render import JPEG_QUALITY
-from dataset.stores import ImageStore, open_store
-from dataset.text_table import table
+from dataset.duplicates.pipeline import dedup
+from dataset.export.build_result import BuildOptions
+from dataset.export.rendering import JPEG_QUALITY
+from dataset.images.io import PHOTO_SUFFIXES, open_photo, sha256_of
+from dataset.images.store import ImageStore, open_store
+from dataset.selection.crops import PoseOptions
+from dataset.utils.tables import table
+from dataset.vocabulary import load_vocabulary
 
 SIZE = 342
 

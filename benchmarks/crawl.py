@@ -32,8 +32,7 @@ import click
 import numpy as np
 import sqlalchemy as sa
 
-from dataset.catalogue.session import open_catalogue
-from dataset.catalogue.tables import (
+from dataset.catalogue.models import (
     Cluster,
     FingerprintRow,
     Hashtag,
@@ -42,10 +41,11 @@ from dataset.catalogue.tables import (
     PostRow,
     Sighting,
 )
-from dataset.duplicates.fingerprint import COLOURS, ENOUGH, SIDE, VIEWS, perceptual_hash
-from dataset.images import PHOTO_SUFFIXES, open_photo
-from dataset.labels import load_vocabulary
-from dataset.text_table import table
+from dataset.catalogue.session import open_catalogue
+from dataset.duplicates.hashing import COLOURS, ENOUGH, SIDE, VIEWS, perceptual_hash
+from dataset.images.io import PHOTO_SUFFIXES, open_photo
+from dataset.utils.tables import table
+from dataset.vocabulary import load_vocabulary
 from scraper.settings import AT_ONCE, Manners, crawl_settings
 from scraper.spiders.base import Ask, HashtagSpider, Page, Photo, Post
 
@@ -102,7 +102,7 @@ def serve(paths: list[Path], count: int, ready: Any) -> None:
 
 def drawn(number: int) -> bytes:
     """A photo of coloured squares that no other number resembles."""
-    from tests.dataset.filling import photo_bytes
+    from tests.support.catalogue_data import photo_bytes
 
     return photo_bytes(number)
 

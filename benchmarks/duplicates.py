@@ -22,12 +22,12 @@ import click
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-from dataset.duplicates.fingerprint import VIEWS, Fingerprint, fingerprint
-from dataset.duplicates.likeness import FOLD, POSSIBLE, likeness
-from dataset.duplicates.nearest import NEAR, HashIndex, pairs_within
-from dataset.duplicates.search import Lookalikes, lookalikes, near_each
-from dataset.images import PHOTO_SUFFIXES, open_photo
-from dataset.text_table import table
+from dataset.duplicates.alignment import FOLD, POSSIBLE, likeness
+from dataset.duplicates.hamming import NEAR, HashIndex, pairs_within
+from dataset.duplicates.hashing import VIEWS, Fingerprint, fingerprint
+from dataset.duplicates.matching import Lookalikes, lookalikes, near_each
+from dataset.images.io import PHOTO_SUFFIXES, open_photo
+from dataset.utils.tables import table
 
 SHARE = 0.1
 Change = Callable[[Image.Image, random.Random], Image.Image]

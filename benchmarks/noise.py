@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from dataset.text_table import table
+from dataset.utils.tables import table
 
 if TYPE_CHECKING:
-    from model.data import Data
-    from model.learning import Prepared
-    from model.options import TrainOptions
+    from model.data.loading import Data
+    from model.training.config import TrainOptions
+    from model.training.stages import Prepared
 
 FLIPPED = (0.0, 0.1, 0.2, 0.4)
 HELD = 0.15
@@ -50,10 +50,10 @@ def noisy(data: "Data", share: float, seed: int) -> "Data":
 
 def accuracy(data: "Data", options: "TrainOptions", prepared: "Prepared") -> float:
     """Of a head that is trained as OPTIONS say, on the test split of DATA."""
-    from model.bench import MIRROR
-    from model.heads import head_logits
-    from model.learning import learn
-    from model.training import Watcher
+    from model.ablation.runner import MIRROR
+    from model.training.linear_probe import head_logits
+    from model.training.stages import learn
+    from model.training.train import Watcher
 
     with tempfile.TemporaryDirectory() as name:
         learned = learn(data, options, Path(name), Watcher(Path(name), quiet=True), prepared)
@@ -73,14 +73,14 @@ def accuracy(data: "Data", options: "TrainOptions", prepared: "Prepared") -> flo
 )
 def main(photos: Path, weights: str, seeds: int, cache: Path | None) -> None:
     """Accuracies on true labels, for each share of flipped ones."""
-    from dataset import backend
+    from dataset.utils import keras_backend
 
-    backend.load()
+    keras_backend.load()
     import keras
 
-    from model.data import find_data
-    from model.learning import prepare
-    from model.options import TrainOptions
+    from model.data.loading import find_data
+    from model.training.config import TrainOptions
+    from model.training.stages import prepare
 
     data = find_data(photos)
     options = TrainOptions(data=photos, out=photos, weights=weights, fine_tune=0, cache=cache)

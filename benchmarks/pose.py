@@ -21,8 +21,8 @@ import click
 import numpy as np
 
 from dataset.pose.cli import Size
-from dataset.pose.registry import DEFAULT, architectures
-from dataset.text_table import table
+from dataset.pose.models import DEFAULT, architectures
+from dataset.utils.tables import table
 
 JOINTS = 17
 OURS = "fashion-tagger"
@@ -161,9 +161,9 @@ def goes_down(name: str) -> bool:
 
 def our_side(model: str, size: tuple[int, int], precision: str, folder: Path) -> Callable[..., Any]:
     """Keras on its backend."""
-    from dataset import backend
+    from dataset.utils import keras_backend
 
-    backend.load()
+    keras_backend.load()
     network = keras_network(model, size, precision)
     return lambda photos: np.asarray(network.predict_on_batch(photos), np.float32)
 
@@ -269,9 +269,9 @@ def main(model: str, size: tuple[int, int], photos: int, batch_size: int, rounds
     rng = np.random.default_rng(0)
     seen = rng.normal(size=(photos, *size, 3)).astype(np.float32)
     batches = [seen[start : start + batch_size] for start in range(0, photos, batch_size)]
-    from dataset import backend
+    from dataset.utils import keras_backend
 
-    backend.load()
+    keras_backend.load()
     network = keras_network(model, size, "float32")
     work = multiply_adds(network) / 1e9
     named = {}

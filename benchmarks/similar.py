@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from dataset.text_table import table
+from dataset.utils.tables import table
 
 if TYPE_CHECKING:
-    from model.judge import Looked
-    from model.similar.embed import Looker
+    from model.inference.predictor import Looked
+    from model.similar.embedder import Looker
 
 NEAREST, QUERIES, BATCH = 10, 2000, 256
 TO_ANOTHER, NOISE = 1 / 3, 1 / 5
@@ -56,7 +56,7 @@ def photos_option(command: Callable) -> Callable:
 
 def seen(looker: "Looker", folder: Path) -> tuple["Looked", np.ndarray, list[Path]]:
     """What the model sees in the photos of FOLDER, their classes by name, and their files."""
-    from dataset.labels import load_vocabulary
+    from dataset.vocabulary import load_vocabulary
     from model.similar.sources import FolderOffers
 
     source = FolderOffers(folder, load_vocabulary())
@@ -78,8 +78,8 @@ def unit(values: np.ndarray) -> np.ndarray:
 @photos_option
 def quality(photos: Path, run: Path, cache: Path | None) -> None:
     """Recall at ten of the same class, by way of comparing."""
-    from model.embedding import axes_of, learn_embedding, rooted
-    from model.similar.embed import open_looker
+    from model.inference.embedding import axes_of, learn_embedding, rooted
+    from model.similar.embedder import open_looker
 
     looker = open_looker(run, cache)
     looked, classes, _ = seen(looker, photos)
@@ -125,10 +125,10 @@ def copies(photos: Path, run: Path, cache: Path | None, count: int) -> None:
 
     from PIL import Image
 
-    from dataset.images import open_photo
-    from model.data import boxed
-    from model.embedding import learn_embedding
-    from model.similar.embed import open_looker
+    from dataset.images.io import open_photo
+    from model.data.loading import boxed
+    from model.inference.embedding import learn_embedding
+    from model.similar.embedder import open_looker
     from model.similar.items import COPY
 
     looker = open_looker(run, cache)
@@ -204,8 +204,8 @@ def timed(
 @click.option("--all/--no-all", "all_", default=True, help="Measure --all of the first count too.")
 def speed(photos: Path, run: Path, cache: Path | None, counts: str, all_: bool) -> None:
     """Queries a second against faiss-cpu, on this machine's cores."""
-    from model.embedding import learn_embedding
-    from model.similar.embed import open_looker
+    from model.inference.embedding import learn_embedding
+    from model.similar.embedder import open_looker
 
     looked, classes, _ = seen(open_looker(run, cache), photos)
     embedding = learn_embedding(looked.outputs, looked.logits)
@@ -224,13 +224,13 @@ Search = Callable[[np.ndarray], np.ndarray]
 
 def speeds(vectors: np.ndarray, queries: np.ndarray) -> list[tuple[str, ...]]:
     """A row a way of searching VECTORS for QUERIES."""
-    from model.similar.exact import nearest
+    from model.similar.nearest import exact_neighbors
 
     flat = flat_of(vectors)
     truth = flat(queries)
     rows = [
         _row("faiss, flat", 0.0, flat, queries, truth),
-        _row("ours", 0.0, lambda q: nearest(q, vectors, NEAREST).places, queries, truth),
+        _row("ours", 0.0, lambda q: exact_neighbors(q, vectors, NEAREST).places, queries, truth),
     ]
     for make in (graph_of, hnsw_of, lists_of):
         began = time.perf_counter()
@@ -251,7 +251,7 @@ def flat_of(vectors: np.ndarray) -> Search:
 
 def graph_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
     """Our graph of VECTORS: names of ways to search it, and what sets each up."""
-    from model.similar.approximate import Graph
+    from model.similar.nearest import Graph
 
     graph = Graph(vectors.shape[1])
     places = np.arange(len(vectors))
@@ -267,7 +267,7 @@ def hnsw_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
     """faiss' graph with our number of neighbours."""
     import faiss
 
-    from model.similar.approximate import ADDING, NEIGHBOURS
+    from model.similar.nearest import ADDING, NEIGHBOURS
 
     graph = faiss.IndexHNSWFlat(vectors.shape[1], NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = ADDING
@@ -312,9 +312,9 @@ def _row(
 
 def whole_shop(vectors: np.ndarray, classes: np.ndarray) -> str:
     """How long find-similar --all takes for an index of VECTORS."""
+    from model.similar.cli import recommend_all
+    from model.similar.index_file import new_index, writing
     from model.similar.items import Item
-    from model.similar.opening import new_index, writing
-    from model.similar.shop import recommend_all
 
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "similar.index"

@@ -18,8 +18,8 @@ from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 from sklearn.metrics import average_precision_score
 
-from dataset import backend
-from dataset.text_table import table
+from dataset.utils import keras_backend
+from dataset.utils.tables import table
 
 SAID = ("asserted mistakes", "their suggestions", "asserted agreement", "cleanlab's issues, plain")
 METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
@@ -37,11 +37,11 @@ def load(photos: Path, weights: str, cache: Path | None) -> Photos:
     """All photos of the folder PHOTOS, seen by the blocks of the trunk that suit them."""
     from dataclasses import replace
 
-    from model.data import find_data
-    from model.features import Views
-    from model.heads import choose_taps, columns
-    from model.learning import prepare
-    from model.options import TrainOptions
+    from model.data.features import Views
+    from model.data.loading import find_data
+    from model.training.config import TrainOptions
+    from model.training.linear_probe import choose_taps, columns
+    from model.training.stages import prepare
 
     data = find_data(photos)
     extractor = prepare(TrainOptions(photos, photos, weights, cache=cache)).extractor
@@ -63,9 +63,9 @@ def plain_shares(photos: Photos, tags: np.ndarray, seed: int) -> np.ndarray:
 
     They read what those of `opinions` read.
     """
-    from model.heads import ridge_scores
-    from model.noise import folds_of, out_of_fold
-    from model.opinions import FOLDS, ROUNDS, evened
+    from model.tag_check.noise_model import FOLDS, ROUNDS, evened
+    from model.training.label_noise import folds_of, out_of_fold
+    from model.training.linear_probe import ridge_scores
 
     values, wanted = evened(photos.values), np.eye(photos.classes, dtype=np.float32)[tags]
 
@@ -102,9 +102,7 @@ def scored(photos: Photos, tags: np.ndarray, seed: int) -> dict[str, tuple[float
 
     And what is asserted: name -> share that is right, how many.
     """
-    from model.doubts import tagging_of
-    from model.opinions import opinions
-    from model.verdicts import AGREES, MISTAKE, bar_of, verdicts
+    from model.tag_check.noise_model import AGREES, MISTAKE, bar_of, opinions, tagging_of, verdicts
 
     wrong = tags != photos.truth
     shares = opinions(photos.values, tags, None, photos.classes, seed)
@@ -168,7 +166,7 @@ def report(title: str, runs: Sequence[Mapping[str, tuple[float, ...]]]) -> str:
 @click.option("--seeds", default=3)
 def main(photos: Path, weights: str, cache: Path | None, rates: str, seeds: int) -> None:
     """Print what each finds, the mean over seeds."""
-    backend.load()
+    keras_backend.load()
     loaded = load(photos, weights, cache)
     ways: dict[str, Callable[[], np.ndarray | None]] = {
         "at random": lambda: None,

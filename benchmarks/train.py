@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from dataset.images import PHOTO_SUFFIXES
-from dataset.text_table import table
+from dataset.images.io import PHOTO_SUFFIXES
+from dataset.utils.tables import table
 
 if TYPE_CHECKING:
-    from model.fitting import Feed
+    from model.training.fit import Feed
 
 SIZE, BATCH, EPOCHS = 299, 32, 10
 # Validation photos a class, of those that train a class: about the share of a usual build.
@@ -164,9 +164,9 @@ def our_head(data: Path, weights: Path, folder: Path, options: tuple[str, ...]) 
 
 def accuracies(logs: Path) -> list[tuple[float, float]]:
     """When each epoch of TensorBoard's LOGS ended, and its accuracy on validation."""
-    from dataset import backend
+    from dataset.utils import keras_backend
 
-    backend.load()
+    keras_backend.load()
     import tensorflow as tf
 
     found = []
@@ -244,28 +244,28 @@ def textbook_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], 
 
 def our_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
     """When each of STEPS of our fine-tuning of all blocks began, and the precision chosen."""
-    from dataset import backend
+    from dataset.utils import keras_backend
 
-    backend.load()
-    from model import classifier, precision
-    from model.data import find_data, targets_of
-    from model.feeds import Pixels, PixelsFeed
-    from model.fitting import Check, fit
-    from model.options import TrainOptions
+    keras_backend.load()
+    from model.data.batches import Pixels, PixelsFeed
+    from model.data.loading import find_data, targets_of
+    from model.network import dtype, inception
+    from model.training.config import TrainOptions
+    from model.training.fit import Check, fit
 
     options = TrainOptions(data=data, out=data, weights=str(weights))
-    trunk = classifier.build_trunk(SIZE, options.weights)
+    trunk = inception.build_trunk(SIZE, options.weights)
 
     def build(policy: str) -> Any:
-        return classifier.tapped(classifier.folded(trunk, policy), [classifier.TOP])
+        return inception.tapped(inception.folded(trunk, policy), [inception.TOP])
 
-    chosen = precision.choose(build, options.precision, data.parent / "precision.json")
+    chosen = dtype.choose(build, options.precision, data.parent / "precision.json")
     found = find_data(data)
-    network = classifier.join(
+    network = inception.join(
         build(chosen.policy),
-        classifier.build_head(classifier.BLOCKS[classifier.TOP], len(found.labels)),
+        inception.build_head(inception.BLOCKS[inception.TOP], len(found.labels)),
     )
-    classifier.train_blocks(network.get_layer("features"), None)
+    inception.train_blocks(network.get_layer("features"), None)
     examples = list(itertools.islice(itertools.cycle(found.of("train")), steps * BATCH))
     feed = Timed(
         PixelsFeed(
@@ -341,17 +341,17 @@ def multiply_adds(features: Any) -> float:
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
 def trunk(weights: Path, batch_size: int, rounds: int) -> None:
     """Of the processor's peak in matrix products, what the frozen trunk uses."""
-    from dataset import backend
+    from dataset.utils import keras_backend
 
-    backend.load()
-    from model import classifier, precision
-    from model.heads import KEPT
+    keras_backend.load()
+    from model.network import dtype, inception
+    from model.training.linear_probe import KEPT
 
-    whole = classifier.build_trunk(SIZE, str(weights))
+    whole = inception.build_trunk(SIZE, str(weights))
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, SIZE, SIZE, 3), dtype=np.uint8)
     rows = []
     for kind in ("float32", "bfloat16"):
-        features = classifier.tapped(classifier.folded(whole, precision.POLICIES[kind]), KEPT)
+        features = inception.tapped(inception.folded(whole, dtype.POLICIES[kind]), KEPT)
         work = multiply_adds(features) * batch_size
         works: list[Work] = [(partial(features.predict_on_batch, pixels), work), *products(kind)]
         speeds = in_turns(works, rounds)

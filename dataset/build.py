@@ -5,72 +5,40 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
-from dataset import export, kept_splits, papers, poses
-from dataset.audit import Audit, Comparison, audit
-from dataset.candidates import Drops
+from dataset.catalogue.models import Assignment, Run, now
 from dataset.catalogue.session import open_catalogue
-from dataset.catalogue.tables import Assignment, Run, now
-from dataset.decisions import ask_conflicts
-from dataset.dedup import dedup
-from dataset.duplicates.fingerprint import Fingerprint
+from dataset.duplicates.hashing import Fingerprint
+from dataset.duplicates.pipeline import dedup
 from dataset.errors import Failure
-from dataset.export import Item, Rendered
-from dataset.formats import FORMATS
-from dataset.gates import load_gates
-from dataset.labels import Vocabulary
-from dataset.options import plain
-from dataset.plan import Again, Choice, Plan, make_plan, split_again
-from dataset.render import POOL, recipe_of, render, take_over
-from dataset.stores import ImageStore, open_store
-from dataset.ties import TORN
+from dataset.export import croissant, dataset_card, layout, report
+from dataset.export.build_result import BuildOptions, Built
+from dataset.export.formats import FORMATS
+from dataset.export.layout import Rendered
+from dataset.export.leakage_audit import Audit, Comparison, audit
+from dataset.export.rendering import POOL, recipe_of, render, take_over
+from dataset.images.store import ImageStore, open_store
+from dataset.maintenance.label_decisions import ask_conflicts
+from dataset.selection import crops, splits
+from dataset.selection.groups import TORN
+from dataset.selection.planning import Again, Choice, Plan, make_plan, split_again
+from dataset.selection.quality_gates import load_gates
+from dataset.utils.cli_options import plain
+from dataset.utils.files import prepare, put_in_place, write_json
+from dataset.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from dataset.export.build_result import BuildOptions, Built
+
 
 # A build that needs more rounds than this has a fault of ours.
 ROUNDS = 100
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """What `build-dataset` was asked for. `splits`: shares of train, validation, test."""
-
-    catalogue: str
-    images: Path | str
-    out: Path
-    min_per_class: int = 500
-    max_per_class: int | None = None
-    labels: tuple[str, ...] = ()
-    splits: tuple[float, float, float] = (80, 10, 10)
-    new_splits: bool = False
-    hashtags: str = "found"
-    conflicts: str = "drop"
-    gates: Path | None = None
-    size: int = 342
-    resize: str = "letterbox"
-    format: str = "folders"
-    seed: int = 0
-    pose: poses.PoseOptions = field(default_factory=poses.PoseOptions)
-
-
-@dataclass(frozen=True)
-class Built:
-    """What a build came to. `left_out`: label -> photos, too few; `problems`: path -> reason.
-
-    `taken_over`: photos that an earlier build held; `unmet`: where shares are not as wished.
-    """
-
-    items: Sequence[Item]
-    drops: Drops
-    left_out: Mapping[str, int]
-    problems: Mapping[str, str]
-    unmet: Sequence[str]
-    audit: Audit
-    taken_over: int
 
 
 def choice_of(options: BuildOptions, vocabulary: Vocabulary) -> Choice:
@@ -126,35 +94,41 @@ def build(options: BuildOptions, vocabulary: Vocabulary) -> Built:
     """
     began, sessions = time.time(), open_catalogue(options.catalogue, must_exist=True)
     choice, store = choice_of(options, vocabulary), open_store(options.images)
-    export.refuse_foreign(options.out)
+    layout.refuse_foreign(options.out)
     dedup(sessions, store)
     with sessions() as session:
         plan = make_plan(session, choice)
     refuse_nothing(plan, choice)
-    part = export.prepare(options.out)
+    part = prepare(options.out)
     zones = [vocabulary.zone_of(one.label) for one in plan.labelled]
-    posed = poses.find_crops(
+    posed = crops.find_crops(
         [one.photo for one in plan.labelled], zones, sessions, store, options.pose
     )
     taken_over = _take_over(plan, posed, part, options)
     rendered, prints, problems = _render(plan, posed, store, part, options)
     again = _without_leaks(plan, choice, prints)
     photos, plan = [rendered[number] for number in again.numbers], again.plan
-    layout = FORMATS[options.format]
-    items = layout.write(export.items_of(photos, plan.splits, plan.groups), part)
-    export.write_manifest(items, part / export.MANIFEST)
+    output_format = FORMATS[options.format]
+    items = output_format.write(layout.items_of(photos, plan.splits, plan.groups), part)
+    layout.write_manifest(items, part / layout.MANIFEST)
     built = Built(
-        items, plan.drops, plan.left_out, problems, plan.unmet, audit(part, layout), taken_over
+        items,
+        plan.drops,
+        plan.left_out,
+        problems,
+        plan.unmet,
+        audit(part, output_format),
+        taken_over,
     )
     _refuse_leaks(built.audit)
-    papers.write(built, part, options, choice, store)
+    write_output_files(built, part, options, choice, store)
     shutil.rmtree(part / POOL)
-    export.write_json(
+    write_json(
         {"made": f"{now()}Z", "seconds": round(time.time() - began, 1), "options": _plain(options)},
-        part / export.MARK,
+        part / layout.MARK,
     )
     _remember(sessions, built, choice)
-    export.put_in_place(options.out)
+    put_in_place(options.out)
     _remember_run(sessions, built, options)
     return built
 
@@ -176,7 +150,7 @@ def refuse_nothing(plan: Plan, choice: Choice) -> None:
 
 
 def _take_over(
-    plan: Plan, posed: Mapping[int, poses.Posed], part: Path, options: BuildOptions
+    plan: Plan, posed: Mapping[int, crops.Posed], part: Path, options: BuildOptions
 ) -> int:
     """Take from the build that stands at --out what it holds of this one."""
     wanted = {
@@ -188,7 +162,7 @@ def _take_over(
 
 def _render(
     plan: Plan,
-    posed: Mapping[int, poses.Posed],
+    posed: Mapping[int, crops.Posed],
     store: ImageStore,
     part: Path,
     options: BuildOptions,
@@ -256,10 +230,10 @@ def _plain(options: BuildOptions) -> dict[str, object]:
 
 def _remember(sessions: sessionmaker[Session], built: Built, choice: Choice) -> None:
     """Every image of every cluster that was written keeps its split."""
-    scheme = kept_splits.scheme_of(choice.shares, choice.seed)
-    splits = [(image, item.split) for item in built.items for image in item.photo.copies]
+    scheme = splits.scheme_of(choice.shares, choice.seed)
+    assignments = [(image, item.split) for item in built.items for image in item.photo.copies]
     with sessions.begin() as session:
-        kept_splits.keep(session, scheme, splits, choice.new_splits)
+        splits.keep(session, scheme, assignments, choice.new_splits)
 
 
 def _remember_run(sessions: sessionmaker[Session], built: Built, options: BuildOptions) -> None:
@@ -285,3 +259,33 @@ def _remember_run(sessions: sessionmaker[Session], built: Built, options: BuildO
                 for item in built.items
             ],
         )
+
+
+def write_output_files(
+    built: "Built", part: Path, options: "BuildOptions", choice: Choice, store: ImageStore
+) -> None:
+    """Write all papers of BUILT below PART."""
+    names = sorted({item.label for item in built.items})
+    write_json(labels_json(names, options, choice), part / "labels.json")
+    layout.write_left_out(built.drops.images, part / "left_out.parquet")
+    wanted = report.shown_photos(built)
+    photos = {path: jpeg for path, jpeg in FORMATS[options.format].read(part) if path in wanted}
+    dataset_card.write_contact_sheets(built.items, photos, part)
+    dataset_card.write_crop_sheet(built.items, store, part)
+    text = dataset_card.dataset_card(built, options, FORMATS[options.format])
+    (part / "README.md").write_text(text, encoding="utf-8")
+    write_json(croissant.describe(built, options, part), part / "croissant.json")
+    page = report.page(built, options, choice.gates, photos, store)
+    (part / "report.html").write_text(page, encoding="utf-8")
+
+
+def labels_json(names: list[str], options: "BuildOptions", choice: Choice) -> Mapping[str, object]:
+    """The labels, their folders and garment zones, and how the photos are laid down."""
+    return {
+        "labels": names,
+        "folders": {name: layout.folder_of(name) for name in names},
+        "zones": {name: choice.vocabulary.zone_of(name) for name in names},
+        "size": options.size,
+        "resize": options.resize,
+        "format": options.format,
+    }

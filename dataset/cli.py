@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from dataset.errors import BadInput
-from dataset.options import (
+from dataset.pose.cli import weights_option
+from dataset.pose.models import DEFAULT, names
+from dataset.utils.cli_options import (
     CONTEXT,
     FILE,
     FOLDER,
@@ -17,8 +19,6 @@ from dataset.options import (
     images_option,
     vocabulary_option,
 )
-from dataset.pose.cli import weights_option
-from dataset.pose.registry import DEFAULT, names
 
 
 class Shares(click.ParamType):
@@ -106,7 +106,8 @@ class Shares(click.ParamType):
     "--gates",
     type=FILE,
     metavar="FILE",
-    help="Your own thresholds of quality (TOML), for all sites or for one; see dataset/gates.toml.",
+    help="Your own thresholds of quality (TOML), for all sites or for one;"
+    " see dataset/selection/gates.toml.",
 )
 @click.option(
     "--resize",
@@ -167,9 +168,10 @@ def build_dataset(
     left_out.parquet, labels.json, croissant.json, a dataset card (README.md) with contact sheets,
     and report.html.
     """
-    from dataset.build import BuildOptions, ask, build, choice_of, plan_only
-    from dataset.labels import load_vocabulary
-    from dataset.poses import PoseOptions
+    from dataset.build import ask, build, choice_of, plan_only
+    from dataset.export.build_result import BuildOptions
+    from dataset.selection.crops import PoseOptions
+    from dataset.vocabulary import load_vocabulary
 
     looking = PoseOptions(pose, pose_weights, crop)
     if pose_weights and not looking.wanted:
@@ -205,8 +207,8 @@ def _show_plan(plan: Any, options: Any) -> None:
 
 
 def _show_counts(photos: Sequence[tuple[str, str]]) -> None:
-    from dataset.splits import SPLITS
-    from dataset.text_table import table
+    from dataset.selection.splits import SPLITS
+    from dataset.utils.tables import table
 
     count = Counter(photos)
     rows = [
@@ -229,8 +231,8 @@ def _show_left_out(done: Any, options: Any) -> None:
 
 
 def _show_build(built: Any, options: Any) -> None:
-    from dataset.card import crop_shares
-    from dataset.formats import FORMATS
+    from dataset.export.dataset_card import crop_shares
+    from dataset.export.formats import FORMATS
 
     _show_counts([(item.label, item.split) for item in built.items])
     for outcome, number, share in crop_shares(built.items):

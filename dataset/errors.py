@@ -32,3 +32,7 @@ def first_line(error: BaseException) -> str:
     """What ERROR says in its first line, or what it is when it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+class NotFetched(ValueError):  # noqa: N818 - reads as what happened
+    """There is no photo at an address, for the reason that it says."""

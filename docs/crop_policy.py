@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dataset.crop import choose_crop
 from dataset.pose.annotations import JointSet
-from dataset.pose.pictures import GREY, draw_person
-from scraper.sample_shop.coco import NAMES, SKELETON
-from scraper.sample_shop.drawing import Drawing, draw_product
+from dataset.pose.crop import choose_crop
+from dataset.pose.evaluation import GREY, draw_person
+from scraper.sample_shop.drawing.product import NAMES, SKELETON, Drawing, draw_product
 
 PICTURE = Path(__file__).with_name("crop-policy.png")
 JOINTS = JointSet(NAMES, tuple((one - 1, other - 1) for one, other in SKELETON))

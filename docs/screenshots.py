@@ -19,7 +19,7 @@ import click
 from playwright.sync_api import Browser, ViewportSize, sync_playwright
 
 import fashion_tagger
-from scraper.sample_shop.drawing import LABELS as DRAWN
+from scraper.sample_shop.drawing.product import LABELS as DRAWN
 from scraper.sample_shop.server import ShopOptions, serve
 
 HERE = Path(__file__).parent

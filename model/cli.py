@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from dataset.errors import BadInput
-from dataset.options import CONTEXT, FOLDER
-from model import choices
+from dataset.utils.cli_options import CONTEXT, FOLDER
+from model import cli_options
 
 
 @click.command(
@@ -16,11 +16,11 @@ from model import choices
     context_settings=CONTEXT,
     epilog="Example: train-model --data splits --time-budget 30m --out runs/first",
 )
-@choices.data_option
-@choices.weights_option
+@cli_options.data_option
+@cli_options.weights_option
 @click.option(
     "--fine-tune",
-    type=choices.Blocks(),
+    type=cli_options.Blocks(),
     default="all",
     show_default=True,
     metavar="N|all",
@@ -30,7 +30,7 @@ from model import choices
 @click.option(
     "--time-budget",
     "seconds",
-    type=choices.Duration(),
+    type=cli_options.Duration(),
     default="1h",
     show_default=True,
     metavar="TIME",
@@ -40,7 +40,7 @@ from model import choices
     "--taps",
     default="auto",
     show_default=True,
-    callback=lambda _ctx, _param, value: choices.taps_of(value),
+    callback=lambda _ctx, _param, value: cli_options.taps_of(value),
     help="The blocks whose outputs the head reads, such as mixed10 or mixed7+mixed8; auto: those"
     " that tell the validation photos apart best.",
 )
@@ -119,12 +119,12 @@ from model import choices
     show_default=True,
     help="Photos a step.",
 )
-@choices.size_option
+@cli_options.size_option
 @click.option(
     "--augment",
     default="mirror,rotate=15,scale=0.2,colour=0.2",
     show_default=True,
-    callback=lambda _ctx, _param, value: choices.changes_of(value),
+    callback=lambda _ctx, _param, value: cli_options.changes_of(value),
     help="What is changed at random, and how much: mirror, rotate=DEGREES, scale=SHARE,"
     " cutout=SHARE, colour=SHARE, or none.",
 )
@@ -173,8 +173,8 @@ from model import choices
     show_default=True,
     help="The model judges each photo and its mirror image: more often right, in twice the time.",
 )
-@choices.precision_option
-@choices.cache_option
+@cli_options.precision_option
+@cli_options.cache_option
 @click.option(
     "--out", type=FOLDER, help="The run's folder, a new one.  [default: runs/<date and time>]"
 )
@@ -186,7 +186,7 @@ from model import choices
     help="Cross-validate instead: K trainings on train and validation photos, each judged on a part"
     " that it did not see; the test split stays unseen.  [default: no]",
 )
-@choices.seed_option
+@cli_options.seed_option
 def train_model(out: Path | None, resume: bool, folds: int | None, **chosen: Any) -> None:
     """Train an Inception-v3 classifier on splits, and measure it once on the test split.
 
@@ -197,19 +197,19 @@ def train_model(out: Path | None, resume: bool, folds: int | None, **chosen: Any
     """
     if resume and out is None:
         raise BadInput("--resume: say with --out which training goes on")
-    from dataset import backend
+    from dataset.utils import keras_backend
 
-    backend.load()
-    from model.folds import cross_validate
-    from model.options import TrainOptions
-    from model.report import summary
-    from model.training import train
+    keras_backend.load()
+    from model.reports.run_report import format_summary
+    from model.training.config import TrainOptions
+    from model.training.cross_validation import cross_validate
+    from model.training.train import train
 
     out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     if chosen["weights"] == "none":
         click.echo("The network starts from nothing: trunk and head are trained together.")
     options = TrainOptions(out=out, resume=resume, folds=folds or 0, **chosen)
-    click.echo(summary(cross_validate(options) if folds else train(options)))
+    click.echo(format_summary(cross_validate(options) if folds else train(options)))
     click.echo(f"report: {out}/report.html")
     click.echo(f"figures: {out}/metrics.json, {out}/predictions.csv")
     if not folds:

@@ -6,9 +6,9 @@ from functools import partial
 
 import click
 
-from dataset.catalogue.tables import OR
+from dataset.catalogue.models import OR
 from dataset.errors import Failure, plain
-from dataset.text_table import table
+from dataset.utils.tables import table
 from scraper.asking import GO_ON, page_of, read_answer, read_page
 from scraper.credentials import hide
 from scraper.download import Download, run_side_by_side

@@ -13,9 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from dataset.catalogue.models import Hashtag, PostHashtag, PostRow, Sighting
 from dataset.catalogue.queries import in_parts, table_of
-from dataset.catalogue.tables import Hashtag, PostHashtag, PostRow, Sighting
-from dataset.labels import normalise
+from dataset.vocabulary import normalise
 from scraper.fetching import FINAL, GONE
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dataset.errors import BadInput
-from dataset.options import (
+from dataset.utils.cli_options import (
     CONTEXT,
     FILE,
     CommaList,
@@ -18,7 +18,7 @@ from dataset.options import (
 )
 
 if TYPE_CHECKING:
-    from dataset.labels import Vocabulary
+    from dataset.vocabulary import Vocabulary
     from scraper.settings import Manners
     from scraper.spiders.base import HashtagSpider
 
@@ -185,7 +185,7 @@ def crawl(
         raise BadInput("--live goes with --check")
     if check and chosen["dry_run"]:
         raise BadInput("--check and --dry-run are two questions: ask one, then the other")
-    from dataset.labels import load_vocabulary
+    from dataset.vocabulary import load_vocabulary
     from scraper.chosen import by_site, site_names_in, spiders_for
     from scraper.settings import Manners
 

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from dataset.errors import Failure
-from dataset.images import write_atomically
-from dataset.text_table import table
+from dataset.utils.files import write_atomically
+from dataset.utils.tables import table
 from scraper.report import GOOD_ENDS, HEAD, Missing, missing, reasons, rows
 from scraper.run import Crawled
 

@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from dataset.duplicates.fingerprint import (
+from dataset.duplicates.hashing import (
     ENOUGH,
     VIEWS,
     Fingerprint,
@@ -15,8 +15,8 @@ from dataset.duplicates.fingerprint import (
     perceptual_hash,
     unpack,
 )
-from dataset.images import EXTENSIONS, TooManyPixels, Unreadable, open_photo, sha256_of
-from dataset.stores import ImageStore
+from dataset.images.io import EXTENSIONS, TooManyPixels, Unreadable, open_photo, sha256_of
+from dataset.images.store import ImageStore
 from scraper.polyglots import is_polyglot
 
 # Smaller than the trunk's smallest input: of no use to any classifier of ours.

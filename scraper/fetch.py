@@ -10,8 +10,8 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from dataset.catalogue.session import open_catalogue
-from dataset.fetched import FetchedPhotos
-from dataset.images import EXTENSIONS
+from dataset.images.io import EXTENSIONS
+from dataset.images.url_cache import FetchedPhotos
 from scraper.download import Download, run_side_by_side
 from scraper.errors import SiteRefused
 from scraper.examining import Refused

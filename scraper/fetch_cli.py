@@ -10,7 +10,7 @@ from typing import IO, Any
 import click
 
 from dataset.errors import BadInput
-from dataset.options import (
+from dataset.utils.cli_options import (
     CONTEXT,
     contact_option,
     fetched_option,

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 
-from dataset.catalogue.forgetting import REASON as FORGOTTEN
-from dataset.stores import ImageStore
+from dataset.images.store import ImageStore
+from dataset.maintenance.takedown import REASON as FORGOTTEN
 from scraper import consent
 from scraper.addresses import PRIVATE, SCHEME
 from scraper.examining import POLYGLOT, TOO_MANY, TOO_SMALL, Fetched, Refused

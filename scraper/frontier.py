@@ -9,15 +9,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.tables import (
-    OR,
-    Hashtag,
-    PostHashtag,
-    PostRow,
-    Search,
-    Sighting,
-)
-from dataset.labels import normalise
+from dataset.catalogue.models import OR, Hashtag, PostHashtag, PostRow, Search, Sighting
+from dataset.vocabulary import normalise
 from scraper.posts import save_posts
 from scraper.spiders.base import Page, Photo
 

@@ -13,11 +13,11 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
-from dataset.catalogue import forgetting
-from dataset.catalogue.forgetting import Forgotten
 from dataset.catalogue.session import Sessions
-from dataset.duplicates.known import KnownPhotos
-from dataset.stores import ImageStore
+from dataset.duplicates.index import KnownPhotos
+from dataset.images.store import ImageStore
+from dataset.maintenance import takedown
+from dataset.maintenance.takedown import Forgotten
 from scraper.examining import Fetched, Refused
 from scraper.outcomes import settle
 
@@ -113,7 +113,7 @@ class Keeper:
         if not self.forgotten.is_image(outcome.sha256, outcome.fingerprint):
             return outcome
         self._store.remove(outcome.store_key)
-        return Refused(forgetting.REASON)
+        return Refused(takedown.REASON)
 
 
 def _known(sessions: Sessions) -> KnownPhotos:

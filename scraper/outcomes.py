@@ -9,9 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from dataset.catalogue.models import Cluster, ImageRow, Sighting, now
 from dataset.catalogue.queries import in_parts, table_of
-from dataset.catalogue.tables import Cluster, ImageRow, Sighting, now
-from dataset.duplicates.known import KnownPhotos, copied, keep_new
+from dataset.duplicates.index import KnownPhotos, copied, keep_new
 from scraper.examining import Fetched, Refused
 
 Outcome = Fetched | Refused

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 
 import sqlalchemy as sa
 
-from dataset.catalogue.crawl_tables import Pause
+from dataset.catalogue.models import Pause
 from dataset.catalogue.session import Sessions
 from scraper import limits
 from scraper.addresses import host_and_port

@@ -7,7 +7,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.forgetting import REASON, URL
+from dataset.maintenance.takedown import REASON, URL
 from scraper import claims, expired, frontier
 from scraper.download import Download
 from scraper.errors import SiteRefused

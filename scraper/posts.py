@@ -12,9 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from dataset.catalogue.models import OR, Hashtag, PostHashtag, PostRow, Search, Sighting
 from dataset.catalogue.queries import in_parts, table_of
-from dataset.catalogue.tables import OR, Hashtag, PostHashtag, PostRow, Search, Sighting
-from dataset.labels import normalise
+from dataset.vocabulary import normalise
 from scraper.fetching import GONE
 from scraper.hashtags import as_hashtag, hashtags_in
 from scraper.spiders.base import Photo, Post

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataset.catalogue.tables import OR
+from dataset.catalogue.models import OR
 from scraper.spiders.base import Page
 
 # A column of the table -> how the reasons for refusals begin that are counted in it.

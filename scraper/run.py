@@ -17,13 +17,13 @@ import click
 from sqlalchemy.orm import Session
 from tqdm import tqdm
 
-from dataset.catalogue import leases
+from dataset.catalogue import workers
+from dataset.catalogue.models import OR
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.stats import label_size
-from dataset.catalogue.tables import OR
 from dataset.errors import Failure, plain
-from dataset.labels import Vocabulary
-from dataset.stores import open_store
+from dataset.images.store import open_store
+from dataset.vocabulary import Vocabulary
 from scraper import frontier
 from scraper.check import estimate, show_estimate
 from scraper.credentials import hide
@@ -81,7 +81,7 @@ def crawl(
         ended = run_side_by_side(jobs, options.manners, means.pace)
         sizes = _sizes(means, options.tags)
         with means.sessions.begin() as session:
-            leases.sign_off(session, means.worker, ended)
+            workers.sign_off(session, means.worker, ended)
     return Crawled(works, ended, sizes, time.monotonic() - began)
 
 
@@ -94,7 +94,7 @@ def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
         sessions, store = open_catalogue(options.catalogue), open_store(options.images)
         with store.in_use(), tqdm(unit=" images", disable=None) as bar:
             with sessions.begin() as session:
-                worker = leases.sign_on(session)
+                worker = workers.sign_on(session)
             keeper, pace = Keeper(sessions, store), Pace(Stop(), sessions)
             try:
                 files = ThreadPoolExecutor(store.side_by_side, thread_name_prefix="files")
@@ -102,7 +102,7 @@ def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
             except BaseException:
                 # Where even this fails, the next process sees that this one is dead.
                 with contextlib.suppress(Failure), sessions.begin() as session:
-                    leases.sign_off(session, worker, ended=False)
+                    workers.sign_off(session, worker, ended=False)
                 raise
 
 
@@ -126,8 +126,8 @@ async def crawl_all(work: Work, download: Download) -> None:
 async def _beat(work: Work) -> None:
     """Give a sign of life, again and again."""
     while True:
-        await asyncio.sleep(leases.BEAT)
-        await work.means.keeper.write(partial(leases.beat, worker=work.worker))
+        await asyncio.sleep(workers.BEAT)
+        await work.means.keeper.write(partial(workers.beat, worker=work.worker))
 
 
 async def crawl_tag(work: Work, download: Download, tag: str, places: asyncio.Semaphore) -> None:

@@ -5,9 +5,9 @@ import hashlib
 import click
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.crawl_tables import AskedHashtag
+from dataset.catalogue.models import AskedHashtag
 from dataset.catalogue.stats import WEEK, asked_this_week
-from dataset.labels import normalise
+from dataset.vocabulary import normalise
 from scraper.credentials import is_account
 from scraper.errors import SiteRefused
 from scraper.spiders.base import HashtagSpider

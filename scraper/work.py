@@ -10,8 +10,8 @@ from typing import Any
 
 from dataset.catalogue.session import Sessions
 from dataset.errors import Failure
-from dataset.labels import Vocabulary
-from dataset.stores import ImageStore
+from dataset.images.store import ImageStore
+from dataset.vocabulary import Vocabulary
 from scraper.keeping import Keeper
 from scraper.pace import Pace
 from scraper.readers import Readers

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from dataset.catalogue.session import catalogue_url
-from tests.catalogues import URL_FILE
+from tests.support.catalogues import URL_FILE
 
 # An address of a server where a test may make databases; .ci/run starts one.
 SERVER = "FASHION_TAGGER_TEST_POSTGRES"
@@ -53,9 +53,9 @@ def no_wait_for_the_disk() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def load_once() -> Callable[..., Any]:
     """`load_estimator`, which puts each pose network together once."""
-    from dataset.pose import loading
+    from dataset.pose import checkpoints
 
-    once = functools.cache(loading.load_estimator)
+    once = functools.cache(checkpoints.load_estimator)
     # Asked for in one way, however it is written.
     return lambda model, flip=False, dark=False: once(model, flip, dark)
 
@@ -63,10 +63,10 @@ def load_once() -> Callable[..., Any]:
 @pytest.fixture(scope="module")
 def one_estimator(load_once: Callable[..., Any]) -> Iterator[None]:
     """A file of tests has the pose networks that are there already."""
-    from dataset.pose import loading
+    from dataset.pose import checkpoints
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "load_estimator", load_once)
+        patch.setattr(checkpoints, "load_estimator", load_once)
         yield
 
 

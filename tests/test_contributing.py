@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import fashion_tagger
-from tests.dataset.filling import photo_bytes
+from tests.support.catalogue_data import photo_bytes
 
 ROOT = Path(fashion_tagger.__file__).parent
 PARTS = ("scraper", "dataset", "model", "migrations", "tests")

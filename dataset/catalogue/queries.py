@@ -9,9 +9,9 @@ from typing import Any, TypeVar, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.tables import Base, ImageRow
+from dataset.catalogue.models import Base, ImageRow
 from dataset.errors import BadInput
-from dataset.images import sha256_of
+from dataset.images.io import sha256_of
 
 # SQLite takes at most 999 values in a query in its older builds.
 AT_ONCE = 500

@@ -7,9 +7,9 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.crawl_tables import AskedHashtag
-from dataset.catalogue.tables import (
+from dataset.catalogue.models import (
     OR,
+    AskedHashtag,
     Hashtag,
     ImageRow,
     PostHashtag,

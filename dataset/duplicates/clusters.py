@@ -1,10 +1,15 @@
 """Which photos are one: groups of those that are tied, and what people took apart (pure)."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from sqlalchemy.orm import Session, aliased
+
+from dataset.catalogue.models import ImageRow, ResemblanceRow
 
 
 def connected(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -45,3 +50,41 @@ def fold(
 def chained(groups: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
     """Ties that keep each of GROUPS together."""
     return [(group[0], member) for group in groups for member in group[1:]]
+
+
+def list_clusters(session: Session) -> list[dict[str, Any]]:
+    """Clusters of more than one image, the largest first; keys of their photos, the best first."""
+    size = sa.func.count(ImageRow.id)
+    large = (
+        sa.select(ImageRow.cluster_id)
+        .where(ImageRow.state == "stored")
+        .group_by(ImageRow.cluster_id)
+        .having(size > 1)
+        .subquery()
+    )
+    rows = session.execute(
+        sa.select(ImageRow.cluster_id, ImageRow.store_key)
+        .join(large, large.c.cluster_id == ImageRow.cluster_id)
+        .where(ImageRow.state == "stored")
+        .order_by(
+            (ImageRow.width * ImageRow.height).desc(), ImageRow.bytes.desc(), ImageRow.sha256.desc()
+        )
+    )
+    photos: dict[int, list[str]] = {}
+    for cluster, key in rows:
+        photos.setdefault(int(cluster or 0), []).append(str(key))
+    order = sorted(photos, key=lambda cluster: (-len(photos[cluster]), cluster))
+    return [{"cluster": cluster, "photos": photos[cluster]} for cluster in order]
+
+
+def list_possible(session: Session) -> list[dict[str, Any]]:
+    """Pairs of images of different clusters that may be one photo, the likest first."""
+    one, other = aliased(ImageRow), aliased(ImageRow)
+    rows = session.execute(
+        sa.select(ResemblanceRow.likeness, one.store_key, other.store_key)
+        .join(one, one.id == ResemblanceRow.one_id)
+        .join(other, other.id == ResemblanceRow.other_id)
+        .where(one.cluster_id != other.cluster_id)
+        .order_by(ResemblanceRow.likeness.desc(), one.store_key, other.store_key)
+    )
+    return [{"likeness": likeness, "photos": [mine, its]} for likeness, mine, its in rows]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dataset.errors import BadInput
-from dataset.images import PHOTO_SUFFIXES
+from dataset.images.io import PHOTO_SUFFIXES
 
 # How far annotators differ, in units of the person's size: COCO's evaluation, cocoeval.py.
 COCO_SIGMAS = {

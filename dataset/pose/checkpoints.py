@@ -10,9 +10,11 @@ import ml_dtypes
 import numpy as np
 
 from dataset.errors import Failure, first_line, printable
-from dataset.pose.models import SUFFIX
-from dataset.pose.network import EPSILON, keras_name, published_name
-from dataset.pose.torch_files import read_tensors
+from dataset.pose.estimator import Estimator, Tried, has_bfloat16
+from dataset.pose.models import SUFFIX, PoseModel, cache_folder, key_of
+from dataset.pose.network import ARCHITECTURES, EPSILON, build_hrnet, keras_name, published_name
+from dataset.pose.torch_checkpoint import read_tensors
+from dataset.utils.downloads import fetched
 
 # What frameworks put before the names of the paper's authors; "keypoint_head" is mmpose's 0.x.
 PREFIXES = (
@@ -173,3 +175,56 @@ def _halve(path: Path) -> None:
         target.attrs.update(source.attrs)
         source.visititems(copy)
     small.replace(path)
+
+
+def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> Estimator:
+    """MODEL ready to be asked; published weights are fetched, checked and converted once.
+
+    Raises:
+        Failure: its weights can't be had, or don't fit.
+    """
+    # Had first: what can't be had is told before a network is put together.
+    weights = _weights_file(model)
+    architecture, joints = ARCHITECTURES[model.architecture], len(model.joints.names)
+    network = build_hrnet(architecture, model.size, joints)
+    load_weights(network, weights)
+    if weights.suffix == ".pth":
+        _keep(network, _converted(model))
+    folded = build_hrnet(architecture, model.size, joints, folded=True)
+    fold(network, folded)
+    answering: keras.Model | Tried = folded
+    if has_bfloat16():
+
+        def twin() -> keras.Model:
+            other = build_hrnet(architecture, model.size, joints, True, "bfloat16")
+            fold(network, other)
+            return other
+
+        answering = Tried(folded, twin, model.gate)
+    return Estimator(answering, model.joints, model.size, model.gate, flip or model.flip, dark)
+
+
+def _weights_file(model: PoseModel) -> Path:
+    """Where MODEL's weights are; a .pth file is only named where none was made of it before."""
+    weights = model.weights
+    if weights is not None and weights.suffix != ".pth":
+        return weights
+    if (converted := _converted(model)).is_file():
+        return converted
+    if weights is None:
+        assert model.published is not None
+        return fetched(model.published, cache_folder(), "name your own file: --pose-weights PATH")
+    return weights
+
+
+def _converted(model: PoseModel) -> Path:
+    """Keras' own file of what MODEL's .pth file holds, which is read in less time."""
+    return cache_folder() / f"{key_of(model).replace(':', '-')}{SUFFIX}"
+
+
+def _keep(network: keras.Model, converted: Path) -> None:
+    try:
+        converted.parent.mkdir(parents=True, exist_ok=True)
+        save_weights(network, converted)
+    except OSError as error:
+        raise Failure(f"{converted} can't be written: {error.strerror or error}") from error

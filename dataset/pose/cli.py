@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from dataset.errors import BadInput
-from dataset.options import CONTEXT, FILE, FOLDER
-from dataset.pose.registry import DEFAULT, architectures, names
+from dataset.pose.models import DEFAULT, architectures, names
+from dataset.utils.cli_options import CONTEXT, FILE, FOLDER
 
 weights_option = click.option(
     "--pose-weights",
@@ -152,9 +152,9 @@ def train_pose(**chosen: Any) -> None:
     With --evaluate: OKS average precision and PCK with the people's boxes given, and the mean IoU
     of the crop box that is found in the whole photo.
     """
-    from dataset import backend
+    from dataset.utils import keras_backend
 
-    backend.load()
+    keras_backend.load()
     if chosen.pop("evaluate"):
         _evaluate(**chosen)
     else:
@@ -182,12 +182,12 @@ def _evaluate(
     json_file: Path | None,
     **_: Any,
 ) -> None:
-    from dataset.export import write_json
     from dataset.pose.annotations import read_empty, read_people
+    from dataset.pose.checkpoints import load_estimator
     from dataset.pose.evaluation import evaluate_pose
-    from dataset.pose.loading import load_estimator
     from dataset.pose.models import find_model
-    from dataset.text_table import table
+    from dataset.utils.files import write_json
+    from dataset.utils.tables import table
 
     people = read_people(annotations, images)
     if not people.persons:

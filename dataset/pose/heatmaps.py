@@ -1,9 +1,82 @@
-"""Heat maps: what a network is taught to draw for a joint, and the joint read from it."""
+"""Views: the part of a photo that a network looks at, as an affine map, and back.
 
+A view is a (2, 3) float matrix from the view's pixels to the photo's. Coordinates are those of
+pixel centres: 0 is the centre of the first pixel, as in COCO's files.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
 import numpy as np
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from dataset.pose.network import STRIDE
+
+# As published: room around the person's box.
+WIDEN = 1.25
+# The columns of a point that are x and y: its own, and two corners of where it may be.
+PLACES = slice(0, 2), slice(3, 5), slice(5, 7)
+
+
+def person_view(
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    widen: float = WIDEN,
+    turn: float = 0.0,
+) -> np.ndarray:
+    """The view of SIZE (height, width) that shows BOX (left, top, width, height) in the middle.
+
+    The box is first brought to the view's shape, then made WIDEN times as large, then turned by
+    TURN degrees.
+    """
+    left, top, width, height = box
+    scale = max(width / size[1], height / size[0]) * widen
+    a, b = scale * np.cos(np.radians(turn)), scale * np.sin(np.radians(turn))
+    matrix = np.array([[a, -b, 0.0], [b, a, 0.0]])
+    # The middle of the box goes to the middle of the view, as in the published code.
+    middle = np.array([size[1] / 2, size[0] / 2])
+    matrix[:, 2] = (left + width / 2, top + height / 2) - matrix[:, :2] @ middle
+    return matrix
+
+
+def mirrored(view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """VIEW of SIZE (height, width), left and right exchanged."""
+    return view @ np.array([[-1.0, 0, size[1] - 1], [0, 1, 0], [0, 0, 1]])
+
+
+def to_photo(points: np.ndarray, view: np.ndarray) -> np.ndarray:
+    """POINTS (..., 2) of a view's pixels in the photo's."""
+    return points @ view[:, :2].T + view[:, 2]
+
+
+def to_view(points: np.ndarray, view: np.ndarray) -> np.ndarray:
+    """POINTS (..., 2) of the photo's pixels in the view's."""
+    return (points - view[:, 2]) @ np.linalg.inv(view[:, :2]).T
+
+
+def move_places(points: np.ndarray, how: Callable[[np.ndarray], np.ndarray]) -> None:
+    """HOW, done to every place (joints, 2) of POINTS, which is changed."""
+    for columns in PLACES:
+        points[:, columns] = how(points[:, columns])
+
+
+def look(photo: Image.Image, view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """What VIEW shows of PHOTO: (height, width, 3) uint8, black where the photo ends."""
+    # Without this first, shrinking would skip pixels.
+    step = max(1, int(np.sqrt(abs(np.linalg.det(view[:, :2])))))
+    small = photo.reduce(step) if step > 1 else photo
+    # Pillow counts from a pixel's corner, and the small photo's pixels are STEP wide.
+    linear, shift = view[:, :2], view[:, 2]
+    corner = (shift + 0.5 - linear @ (0.5, 0.5)) / step
+    linear = linear / step
+    data = (*linear[0], corner[0], *linear[1], corner[1])
+    seen = small.transform(
+        (size[1], size[0]), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
+    )
+    return np.asarray(seen)
+
 
 # A target's value for a joint that nobody annotated: nothing is learned there.
 UNKNOWN = -1.0
@@ -100,3 +173,29 @@ def _dark(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     safe = np.where(usable, determinant, 1.0)
     step = np.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], axis=1) / safe[:, None]
     return np.where(usable[:, None], step.clip(-1, 1), 0.0)
+
+
+# A map of the right height, 1 on 0, is then nearly all of the softmax over its places.
+SHARPNESS = 12.0
+PLACE_WEIGHT = 0.01
+TINY = 1e-6
+
+
+def heat_map_loss(targets: Any, maps: Any) -> Any:
+    """How far MAPS are from TARGETS, both (batch, height, width, joints): (batch,).
+
+    The published mean squared error, which says how high a map should be, and a cross entropy over
+    each map's places, which says where, and goes on teaching where the first has become tiny.
+    Joints whose targets are UNKNOWN count in neither.
+    """
+    ops = keras.ops
+    targets = ops.cast(targets, maps.dtype)
+    known = ops.cast(targets[:, 0, 0, :] != UNKNOWN, maps.dtype)
+    bells = ops.maximum(targets, 0.0)
+    squares = ops.mean(ops.square(maps - bells), axis=(1, 2))
+    places = int(maps.shape[1]) * int(maps.shape[2]), int(maps.shape[3])
+    shares = ops.reshape(bells, (-1, *places))
+    shares = shares / (ops.sum(shares, axis=1, keepdims=True) + TINY)
+    logs = ops.log_softmax(ops.reshape(maps, (-1, *places)) * SHARPNESS, axis=1)
+    entropies = -ops.sum(shares * logs, axis=1)
+    return ops.mean(known * (squares + PLACE_WEIGHT * entropies), axis=-1)

@@ -1,17 +1,41 @@
-"""The pose networks that can be asked for: from the package, published, or trained by `train-pose`.
-
-A trained one is two files side by side: `pose.weights.h5`, and `pose.json` that says what it is.
-"""
+"""Which pose networks are known, from models.toml; imports nothing heavy, for --help."""
 
 import json
 import os
+import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from dataset.downloads import Published, digest_of
 from dataset.errors import BadInput
 from dataset.pose.annotations import JointSet
-from dataset.pose.registry import HERE, architectures, entries
+from dataset.utils.downloads import Published, digest_of
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HERE = Path(__file__).parent
+DEFAULT = "hrnet-small"
+
+
+@cache
+def entries() -> dict[str, dict[str, Any]]:
+    """Name -> what models.toml says of the network."""
+    return tomllib.loads((HERE / "models.toml").read_text(encoding="utf-8"))
+
+
+def names() -> tuple[str, ...]:
+    """The names that `--pose` takes."""
+    return tuple(entries())
+
+
+def architectures() -> tuple[str, ...]:
+    """The networks that `train-pose` can train."""
+    return tuple(dict.fromkeys(entry["architecture"] for entry in entries().values()))
+
 
 COCO = JointSet(
     (

@@ -9,11 +9,10 @@ import numpy as np
 from PIL import Image
 
 from dataset.errors import first_line
-from dataset.images import Unreadable, open_photo
+from dataset.images.io import Unreadable, open_photo
 from dataset.pose.annotations import JointSet, Person
-from dataset.pose.heatmaps import UNKNOWN, draw_targets
+from dataset.pose.heatmaps import UNKNOWN, WIDEN, draw_targets, look, mirrored, person_view, to_view
 from dataset.pose.network import STRIDE
-from dataset.pose.views import WIDEN, look, mirrored, person_view, to_view
 
 # The sides of a person who is put beside another, in parts of the other's.
 SMALLER = 0.4, 0.85

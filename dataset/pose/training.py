@@ -10,22 +10,21 @@ import click
 import keras
 import numpy as np
 
-from dataset.backend import jit_compile
-from dataset.curves import draw_curves
 from dataset.errors import BadInput, Failure
-from dataset.images import write_atomically
-from dataset.options import plain
-from dataset.pose import pictures
+from dataset.pose import evaluation
 from dataset.pose.annotations import People, Person, hold_back, read_empty, read_people
 from dataset.pose.checkpoints import load_weights, save_weights
 from dataset.pose.estimator import Estimator
 from dataset.pose.evaluation import found_in_boxes, pck
-from dataset.pose.loss import heat_map_loss
-from dataset.pose.models import GATE, SUFFIX, description_of
+from dataset.pose.heatmaps import heat_map_loss
+from dataset.pose.models import DEFAULT, GATE, SUFFIX, description_of
 from dataset.pose.network import ARCHITECTURES, build_hrnet
-from dataset.pose.registry import DEFAULT
 from dataset.pose.samples import Augmentation, Opened, Samples
-from dataset.states import load_state, make_folder, refuse_taken, save_state
+from dataset.utils.cli_options import plain
+from dataset.utils.files import make_folder, refuse_taken, write_atomically
+from dataset.utils.keras_backend import jit_compile
+from dataset.utils.plots import draw_curves
+from dataset.utils.training_state import load_state, save_state
 
 # As published: Adam, its rate a tenth after 170 of 210 epochs and a hundredth after 200.
 DECAYS = (170 / 210, 200 / 210)
@@ -120,7 +119,7 @@ def train_pose(options: PoseTraining) -> dict[str, Any]:
         keep(network, people, options, progress)
         _show(progress, options)
         if (epoch + 1) % PICTURE_EVERY == 0 or epoch + 1 == options.epochs:
-            picture = pictures.found_grid(found.persons, found.points, people.joints, GATE)
+            picture = evaluation.found_grid(found.persons, found.points, people.joints, GATE)
             picture.save(options.out / f"predictions-{epoch + 1:03}.png")
         names = ("loss", "PCK")
         draw_curves(options.out / "curves.png", progress.history, progress.best, names)

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import click
 
-from dataset.options import CONTEXT, FILE, catalogue_option, images_option, vocabulary_option
+from dataset.utils.cli_options import (
+    CONTEXT,
+    FILE,
+    catalogue_option,
+    images_option,
+    vocabulary_option,
+)
 
 LOOPBACK = "127.0.0.1"
 
@@ -48,7 +54,7 @@ def review(
     photos that may be one, and doubtful crops. Every decision is kept at once with who made it and
     when, can be undone, and holds in the next build-dataset.
     """
-    from dataset.decisions import whoami
-    from dataset.review.serving import ReviewOptions, serve
+    from dataset.maintenance.label_decisions import whoami
+    from dataset.review.server import ReviewOptions, serve
 
     serve(ReviewOptions(catalogue, images, who or whoami(), vocabulary, host, port, url_file))

@@ -10,11 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue import pairs
+from dataset.catalogue.models import CropDecision, Decision, ImageRow, PairDecision, now
 from dataset.catalogue.queries import copies_of
-from dataset.catalogue.review_tables import CropDecision, PairDecision
-from dataset.catalogue.tables import Decision, ImageRow, now
-from dataset.labels import Vocabulary
+from dataset.duplicates import pair_decisions
 from dataset.review.queues import (
     CROPS,
     DUPLICATES,
@@ -32,6 +30,7 @@ from dataset.review.queues import (
     is_key,
     pair_of,
 )
+from dataset.vocabulary import Vocabulary
 
 UNDECIDED = "open"
 LONGEST_LABEL, LONGEST_NAME = 100, 60
@@ -219,7 +218,7 @@ def decide(
         raise Meanwhile(holds)
     if queue is DUPLICATES:
         one, other = key
-        return _said("pair", pairs.say(session, one, other, answer.kind == "same", who))
+        return _said("pair", pair_decisions.say(session, one, other, answer.kind == "same", who))
     row: Any = Decision(image_id=key[0], label=label, who=who, made=now())
     kind = "label"
     if answer.kind in ("right", "whole"):
@@ -253,7 +252,7 @@ def take_back(session: Session, ref: str) -> Said:
     if row.undone is not None:
         raise Refused(f"{said.what} (by {said.who}) was taken back already")
     if isinstance(row, PairDecision):
-        pairs.take_back(session, row)
+        pair_decisions.take_back(session, row)
     else:
         row.undone = now()
     return said

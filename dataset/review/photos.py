@@ -4,10 +4,10 @@ import contextlib
 
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.tables import ImageRow
-from dataset.images import Unreadable, open_photo, sha256_of
-from dataset.pages import encoded
-from dataset.stores import ImageStore
+from dataset.catalogue.models import ImageRow
+from dataset.images.io import Unreadable, open_photo, sha256_of
+from dataset.images.store import ImageStore
+from dataset.utils.html import encoded
 
 JPEG = "image/jpeg"
 # What was found to be of a kind that every browser shows.

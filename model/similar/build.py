@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from dataset.errors import BadInput, Failure, printable
-from model.embedding import SAMPLE, Embedding, learn_embedding
-from model.similar.approximate import EXACT, Graph, recall
-from model.similar.embed import Looker, Sight
-from model.similar.file import IndexFile
-from model.similar.opening import new_index, open_index, writing
+from model.inference.embedding import SAMPLE, Embedding, learn_embedding
+from model.similar.embedder import Looker, Sight
+from model.similar.index_file import IndexFile, new_index, open_index, writing
+from model.similar.nearest import EXACT, Graph, recall
 from model.similar.search import GRAPH
 from model.similar.sources import Offer, Offers
 

@@ -1,4 +1,4 @@
-"""`find-similar`: options -> one call -> exit status."""
+"""`find-similar --all`: recommendations for a whole shop, as a table."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from dataset.errors import Failure, printable
-from dataset.options import (
+from dataset.utils.cli_options import (
     CONTEXT,
     FILE,
     FOLDER,
@@ -21,12 +22,37 @@ from dataset.options import (
     timeout_option,
     vocabulary_option,
 )
-from model import choices
+from model import cli_options
+from model.similar.index_file import open_index
+from model.similar.output import write_recommendations
+from model.similar.recommend import recommend, ties_of
+from model.similar.search import Searcher
 
 if TYPE_CHECKING:
-    from model.fetching import Fetcher
+    from model.feeds.remote_images import Fetcher
     from model.similar.build import Changed
     from model.similar.sources import Offers
+
+
+def recommend_all(path: Path, out: Path, top: int) -> str:
+    """Write the TOP best items for each item of the index PATH to OUT; returns what was done.
+
+    Raises:
+        BadInput: there is no such index.
+        Failure: it is damaged, or OUT can't be written.
+    """
+    with closing(open_index(path)) as index:
+        searcher, known = Searcher(index), dict(index.all_items())
+        recall = index.facts().get("recall")
+    searcher.keep(np.array(list(known)))
+    items = [known[place] for place in searcher.places.tolist()]
+    parts = recommend(searcher, ties_of(items), top)
+    rows, lonely = write_recommendations(out, items, parts)
+    said = f"{rows} recommendations for {len(items) - lonely} of {len(items)} items: {out}"
+    if searcher.approximate and recall:
+        said += f"\nthe search is approximate: it finds {recall:.1%} of the 10 nearest"
+    return said
+
 
 SEARCH = "a search"
 # Which options each way of calling has of its own; those not named here belong to all of them.
@@ -136,7 +162,7 @@ OWN = {
     show_default=True,
     help="With --all: the table to write.",
 )
-@choices.cache_option
+@cli_options.cache_option
 @catalogue_option
 @images_option
 @vocabulary_option
@@ -160,7 +186,7 @@ def find_similar(context: click.Context, names: tuple[str, ...], **chosen: Any) 
     if way == SEARCH:
         _search(names, chosen)
     elif way == "--all":
-        from model.similar.shop import recommend_all
+        pass
 
         click.echo(recommend_all(chosen["index"], chosen["out"], chosen["top"]))
     else:
@@ -190,8 +216,8 @@ def _changed(
     run = chosen["run"] or (build.run_of(chosen["index"]) if way == "--add" else None)
     if run is None:
         raise click.UsageError("--build needs the model: --model RUN_DIR", context)
-    from model.fetching import Fetcher, FetchOptions
-    from model.similar.embed import open_looker
+    from model.feeds.remote_images import Fetcher, FetchOptions
+    from model.similar.embedder import open_looker
     from model.similar.sources import files
 
     if names:
@@ -208,7 +234,7 @@ def _changed(
 
 def _offers(chosen: Mapping[str, Any], fetcher: "Fetcher") -> "Offers":
     """What --from names, or the catalogue."""
-    from dataset.labels import load_vocabulary
+    from dataset.vocabulary import load_vocabulary
     from model.similar.sources import CatalogueOffers, open_offers
 
     vocabulary = load_vocabulary(chosen["vocabulary"])
@@ -225,10 +251,10 @@ def _tell(changed: "Changed", index: Path) -> None:
 
 
 def _search(names: tuple[str, ...], chosen: Mapping[str, Any]) -> None:
-    from model.similar import show
-    from model.similar.find import FindOptions, find_similar
+    from model.similar import output
+    from model.similar.index_file import open_index
     from model.similar.items import Filters
-    from model.similar.opening import open_index
+    from model.similar.query import FindOptions, find_similar
 
     _refuse_prices(chosen["price_from"], chosen["price_to"])
     filters = Filters(*(chosen[name] for name in ("sites", "labels", "price_from", "price_to")))
@@ -242,7 +268,7 @@ def _search(names: tuple[str, ...], chosen: Mapping[str, Any]) -> None:
     )
     with closing(open_index(options.index)) as index:
         answers = find_similar(options, index)
-        show.show(answers, index.facts(), chosen["json_file"], chosen["html"])
+        output.show(answers, index.facts(), chosen["json_file"], chosen["html"])
     problems = [answer for answer in answers if answer.problem]
     for answer in problems:
         click.echo(f"{printable(answer.name)}: {printable(answer.problem)}", err=True)

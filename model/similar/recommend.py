@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from model.similar.exact import Nearest
 from model.similar.items import COPY, Item
+from model.similar.nearest import Nearest
 from model.similar.search import Searcher
 
 # What likeness counts against being unlike the others.

@@ -4,10 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.similar.approximate import EXACT, Graph
-from model.similar.exact import Nearest, nearest
-from model.similar.file import IndexFile, damaged
+from model.similar.index_file import IndexFile, damaged
 from model.similar.items import COPY, Filters, Found, Item, is_one, ties
+from model.similar.nearest import EXACT, Graph, Nearest, exact_neighbors
 
 GRAPH = "graph"
 # Of the items that a filter lets through fewer than this share are compared one and all.
@@ -81,7 +80,7 @@ class Searcher:
         else:
             rows = np.flatnonzero(np.isin(self.places, allowed))
             places, vectors = self.places[rows], self.vectors[rows]
-        found = nearest(queries, vectors, k)
+        found = exact_neighbors(queries, vectors, k)
         return Nearest(found.likeness, np.where(found.places < 0, -1, places[found.places]))
 
     def _walked(
@@ -97,7 +96,7 @@ class Searcher:
         order = np.argsort(~good, axis=1, kind="stable")[:, :k]
         if good.sum(axis=1).min() < k:
             rows = np.flatnonzero(np.isin(self.places, allowed))
-            all_ = nearest(queries, self.vectors[rows], k)
+            all_ = exact_neighbors(queries, self.vectors[rows], k)
             return Nearest(all_.likeness, self.places[rows][all_.places])
         return Nearest(
             np.take_along_axis(found.likeness, order, 1),

@@ -1,5 +1,6 @@
-"""What is offered to an index: the catalogue, a folder of photos by label, or a shop's feed."""
+"""A price as feeds write it -> a number and its currency."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,25 +9,60 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.candidates import Candidate
+from dataset.catalogue.models import PostRow
 from dataset.catalogue.queries import in_parts
 from dataset.catalogue.session import open_catalogue
-from dataset.catalogue.tables import PostRow
 from dataset.errors import BadInput, Failure
-from dataset.fetched import FetchedPhotos
-from dataset.images import PHOTO_SUFFIXES
-from dataset.labelling import labels_of
-from dataset.labels import Vocabulary
-from dataset.poses import PoseOptions, find_crops
-from dataset.stores import open_store
-from model.data import SPLITS
-from model.fetching import Fetcher, fetched
-from model.items import ADDRESS, FeedSource, read_below, stored_photo, usable_photos
-from model.items import Item as FeedItem
-from model.product_feed import FORMATS, open_feed
-from model.seeing import Wanted
+from dataset.images.io import PHOTO_SUFFIXES
+from dataset.images.store import open_store
+from dataset.images.url_cache import FetchedPhotos
+from dataset.selection.candidates import Candidate
+from dataset.selection.crops import PoseOptions, find_crops
+from dataset.selection.labeling import labels_of
+from dataset.vocabulary import Vocabulary
+from model.data.loading import SPLITS
+from model.feeds.product_feed import FORMATS, open_feed
+from model.feeds.remote_images import Fetcher, fetched
+from model.feeds.sources import ADDRESS, FeedSource, read_below, stored_photo, usable_photos
+from model.feeds.sources import Item as FeedItem
+from model.inference.preprocessing import Wanted
 from model.similar.items import Item
-from model.similar.price import price_of
+
+NUMBER = re.compile(r"\d[\d\s.,'’]*")
+# Thousands parted by commas, by points, or not at all.
+COMMAS = re.compile(r"[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
+POINTS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+,\d+|[1-9]\d{0,2}(\.\d{3}){2,}")
+PLAIN = re.compile(r"\d+([.,]\d+)?")
+# What says that a number is below 0.
+MINUS = ("-", "−", "–")
+# A currency's name or sign is no longer.
+LONGEST = 8
+
+
+def price_of(text: str, currency: str = "") -> tuple[float | None, str]:
+    """The price that TEXT says, and its currency where CURRENCY doesn't: `1 299,50 EUR`, `$1,299`.
+
+    None where it is no number from 0 on. One comma before three digits parts thousands; a point
+    alone is always decimal.
+    """
+    number = NUMBER.search(text)
+    if number is None:
+        return None, currency
+    before, after = text[: number.start()].strip(), text[number.end() :].strip()
+    word = (before + after).strip()
+    if before.endswith(MINUS) or len(word) > LONGEST or any(sign.isdigit() for sign in after):
+        return None, currency
+    return _number(re.sub(r"[\s'’]", "", number.group()).strip(".,")), currency or word
+
+
+def _number(text: str) -> float | None:
+    """TEXT, of digits, commas and points, as a number; None where they make none."""
+    if COMMAS.fullmatch(text):
+        return float(text.replace(",", ""))
+    if POINTS.fullmatch(text):
+        return float(text.replace(".", "").replace(",", "."))
+    return float(text.replace(",", ".")) if PLAIN.fullmatch(text) else None
+
 
 # What columns of a feed are called that may be there, the first that is.
 OPTIONAL = {

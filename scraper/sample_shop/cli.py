@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from dataset.errors import BadInput
-from dataset.options import CONTEXT, FILE, FOLDER, CommaList
+from dataset.utils.cli_options import CONTEXT, FILE, FOLDER, CommaList
 
 
 def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:

@@ -13,9 +13,9 @@ from functools import lru_cache
 from PIL import Image
 
 from dataset.errors import BadInput
-from dataset.images import open_photo
-from scraper.sample_shop.photos import as_jpeg
-from scraper.sample_shop.replies import Asked, Reply, Sending, html, plain
+from dataset.images.io import open_photo
+from scraper.sample_shop.http import Asked, Reply, Sending, html, plain
+from scraper.sample_shop.images import as_jpeg
 
 # For how long nothing comes: longer than anybody waits.
 STALL = 600

@@ -17,14 +17,14 @@ from typing import Any
 import click
 
 from dataset.errors import BadInput, Failure
-from dataset.images import Unreadable, write_atomically
-from dataset.labels import load_vocabulary
-from dataset.text_table import table
-from scraper.sample_shop.coco import coco_annotations
-from scraper.sample_shop.drawing import Drawing, draw_product
+from dataset.images.io import Unreadable
+from dataset.utils.files import write_atomically
+from dataset.utils.tables import table
+from dataset.vocabulary import load_vocabulary
+from scraper.sample_shop.drawing.product import Drawing, coco_annotations, draw_product
 from scraper.sample_shop.faults import faults_named
-from scraper.sample_shop.photos import PhotoBytes, as_jpeg, content_type, fitted
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, Sending, plain
+from scraper.sample_shop.http import Asked, PhotoWanted, Reply, Sending, plain
+from scraper.sample_shop.images import PhotoBytes, as_jpeg, content_type, fitted
 from scraper.sample_shop.stock import Drawn, Stock, drawn_plans, folder_plans, make_stock
 
 FORMATS = Path(__file__).with_name("formats")

@@ -1,6 +1,7 @@
 """What the shop sells, as data: from a folder of class folders, or drawn."""
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from dataset.errors import BadInput, first_line
-from dataset.labels import Vocabulary
+from dataset.vocabulary import Vocabulary
 
 IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".webp")
 # How the photos of a duplicate differ from the product they show again, in turns.
@@ -126,7 +127,7 @@ def make_stock(
 
 def drawn_plans(per_label: int, seed: int) -> list[Plan]:
     """PER_LABEL products of each drawn label; every third is shown in a second pose."""
-    from scraper.sample_shop.drawing import LABELS, draw_summary
+    from scraper.sample_shop.drawing.product import LABELS, draw_summary
 
     plans = []
     for label in LABELS:
@@ -254,3 +255,24 @@ def _tag_twice(items: Sequence[Item], share: float, rng: random.Random) -> Itera
         others = [label for label in labels if label not in item.labels]
         second = (rng.choice(others),) if number in chosen and others else ()
         yield replace(item, labels=item.labels + second)
+
+
+def caption(item: Item, stock: Stock) -> str:
+    """What people write: words, hashtags in two scripts, an address whose # is none."""
+    tags = " ".join(f"#{tag(word)}" for word in _words(item.labels, stock))
+    return (
+        f"{item.name} {item.brand}\n{tags} #{tag(item.colour)} https://example.com/{item.sku}#top"
+    )
+
+
+def _words(labels: Sequence[str], stock: Stock) -> list[str]:
+    found = []
+    for label in labels:
+        words = stock.vocabulary.words_of(label)
+        found += [label, *words[-1:]]
+    return list(dict.fromkeys(found))
+
+
+def tag(word: str) -> str:
+    """WORD as people write it behind the sign."""
+    return re.sub(r"[\W_]+", "_", word).strip("_")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from dataset.catalogue.tables import OR
+from dataset.catalogue.models import OR
 from dataset.errors import BadInput
 from scraper import limits
 from scraper.credentials import Credential

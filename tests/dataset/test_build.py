@@ -10,13 +10,14 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 
-from dataset.build import BuildOptions, Built, build
-from dataset.catalogue.tables import Assignment, Decision, ImageRow
+from dataset.build import build
+from dataset.catalogue.models import Assignment, Decision, ImageRow
 from dataset.errors import BadInput, Failure
-from dataset.export import folder_of
-from dataset.labels import load_vocabulary
-from dataset.poses import PoseOptions
-from tests.dataset.filling import Filling, photo_bytes
+from dataset.export.build_result import BuildOptions, Built
+from dataset.export.layout import folder_of
+from dataset.selection.crops import PoseOptions
+from dataset.vocabulary import load_vocabulary
+from tests.support.catalogue_data import Filling, photo_bytes
 
 
 @pytest.fixture

@@ -11,16 +11,17 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image, ImageOps
 
-from dataset.audit import Comparison
-from dataset.build import BuildOptions, plan_only
-from dataset.catalogue.tables import ImageRow, KeptSplit
-from dataset.duplicates.fingerprint import Fingerprint, fingerprint
+from dataset.build import plan_only
+from dataset.catalogue.models import ImageRow, KeptSplit
+from dataset.duplicates.hashing import Fingerprint, fingerprint
 from dataset.errors import Failure
-from dataset.labels import load_vocabulary
-from dataset.ties import TORN
-from tests.dataset.filling import Filling, photo_bytes
+from dataset.export.build_result import BuildOptions
+from dataset.export.leakage_audit import Comparison
+from dataset.selection.groups import TORN
+from dataset.vocabulary import load_vocabulary
+from tests.dataset.duplicates.test_pipeline import drawn, jpeg
 from tests.dataset.test_build import bytes_below, run
-from tests.dataset.test_dedup import drawn, jpeg
+from tests.support.catalogue_data import Filling, photo_bytes
 
 
 @pytest.fixture

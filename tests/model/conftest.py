@@ -10,7 +10,7 @@ def short_trunk() -> Iterator[None]:
     """Commands within this process have the trunk of `short` for Inception-v3."""
     import keras
 
-    from tests.model.short import short_inception
+    from tests.support.short_inception import short_inception
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.applications, "InceptionV3", short_inception)

@@ -10,8 +10,8 @@ import pytest
 
 from scraper.addresses import host_and_port, is_public
 from scraper.sample_shop.server import ShopOptions, serve
-from tests.catalogues import rows
-from tests.scraper.crawling import crawl
+from tests.support.catalogues import rows
+from tests.support.crawls import crawl
 
 SECRETS = {"INSTAGRAM_TOKEN": "EAAGverysecret", "INSTAGRAM_USER": "17841400000000000"}
 

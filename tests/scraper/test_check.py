@@ -10,7 +10,7 @@ from scraper.check import fields_found
 from scraper.cli import crawl as crawl_command
 from scraper.sample_shop.server import ShopOptions, serve
 from scraper.spiders.base import Post
-from tests.scraper.crawling import crawl
+from tests.support.crawls import crawl
 
 SECRETS = {"INSTAGRAM_TOKEN": "EAAGverysecret", "INSTAGRAM_USER": "17841400000000000"}
 

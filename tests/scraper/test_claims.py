@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 
 from dataset.catalogue.session import Sessions, open_catalogue
-from dataset.duplicates.known import KnownPhotos
+from dataset.duplicates.index import KnownPhotos
 from scraper import claims, frontier
 from scraper.examining import Fetched, Refused, examine
 from scraper.outcomes import settle
 from scraper.sample_shop.server import ShopOptions, serve
 from scraper.spiders.base import Page, Photo, Post
-from tests.catalogues import rows
-from tests.dataset.filling import photo_bytes
-from tests.scraper.crawling import class_folder, crawl
+from tests.support.catalogue_data import photo_bytes
+from tests.support.catalogues import rows
+from tests.support.crawls import class_folder, crawl
 
 SITE, ME = "lamoda", 7
 

@@ -14,11 +14,11 @@ import imagehash
 import pytest
 from PIL import Image
 
-from dataset.images import sha256_of
+from dataset.images.io import sha256_of
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
-from tests.catalogues import rows
-from tests.dataset.filling import photo_bytes
-from tests.scraper.crawling import class_folder, crawl, run
+from tests.support.catalogue_data import photo_bytes
+from tests.support.catalogues import rows
+from tests.support.crawls import class_folder, crawl, run
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "lamoda"
 POLOS, DRESSES = 70, 6

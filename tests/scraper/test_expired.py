@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
-from tests.catalogues import rows
-from tests.scraper.crawling import class_folder, crawl
+from tests.support.catalogues import rows
+from tests.support.crawls import class_folder, crawl
 
 SECRETS = {"INSTAGRAM_TOKEN": "EAAGverysecret", "INSTAGRAM_USER": "17841400000000000"}
 PHOTOS = 12

@@ -8,10 +8,10 @@ import pytest
 
 from dataset.errors import BadInput
 from scraper.sample_shop.faults import PHOTO_FAULTS, faults_named
-from scraper.sample_shop.replies import Asked, html
+from scraper.sample_shop.http import Asked, html
 from scraper.sample_shop.server import ShopOptions, serve
-from tests.catalogues import rows
-from tests.scraper.crawling import class_folder, crawl
+from tests.support.catalogues import rows
+from tests.support.crawls import class_folder, crawl
 
 REASONS = {
     "server-error": "HTTP 500",

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import fashion_tagger
-from tests.dataset.filling import photo_bytes
-from tests.photo_site import PhotoSite, serving
+from tests.support.catalogue_data import photo_bytes
+from tests.support.photo_site import PhotoSite, serving
 
 PHOTO = photo_bytes(1, (200, 260))
 

@@ -10,12 +10,12 @@ import imagehash
 import pytest
 from PIL import Image
 
-from dataset.images import open_photo
-from dataset.stores import ImageStore
+from dataset.images.io import open_photo
+from dataset.images.store import ImageStore
 from scraper.examining import Fetched, Refused, examine
 from scraper.fetching import Answer, fetch_image
 from scraper.readers import Readers
-from tests.dataset.filling import photo_bytes
+from tests.support.catalogue_data import photo_bytes
 
 PHOTO = photo_bytes(1)
 

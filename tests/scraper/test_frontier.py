@@ -6,7 +6,7 @@ from typing import Any
 from dataset.catalogue.session import open_catalogue
 from scraper import frontier
 from scraper.spiders.base import Page, Post
-from tests.catalogues import rows
+from tests.support.catalogues import rows
 
 
 def save(folder: Path, query: str, *posts: Post) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from scraper.examining import Fetched, examine
 from scraper.polyglots import is_polyglot
-from scraper.sample_shop.replies import Asked, Reply
+from scraper.sample_shop.http import Asked, Reply
 from scraper.sample_shop.server import ShopOptions, serve
-from tests.catalogues import rows
-from tests.dataset.filling import photo_bytes
-from tests.scraper.crawling import run, start
+from tests.support.catalogue_data import photo_bytes
+from tests.support.catalogues import rows
+from tests.support.crawls import run, start
 
 TOKEN = "a-token-that-nobody-may-see"
 ESCAPES = "\x1b]0;title\x07\x1b[2J"

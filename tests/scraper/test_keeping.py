@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.catalogue.forgetting import SAME, forget
 from dataset.catalogue.session import open_catalogue
-from dataset.duplicates.nearest import NEAR
+from dataset.duplicates.hamming import NEAR
 from dataset.errors import Failure
-from dataset.images import open_photo
-from dataset.stores import ImageStore
+from dataset.images.io import open_photo
+from dataset.images.store import ImageStore
+from dataset.maintenance.takedown import SAME, forget
 from scraper.examining import Fetched, examine
 from scraper.keeping import BATCH, Keeper
 from scraper.outcomes import EXACT, NEW
 from scraper.outcomes import NEAR as COPY
-from tests.catalogues import catalogue_of, rows
-from tests.dataset.filling import photo_bytes
+from tests.support.catalogue_data import photo_bytes
+from tests.support.catalogues import catalogue_of, rows
 
 
 def came(store: ImageStore, body: bytes) -> Fetched:

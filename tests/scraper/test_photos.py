@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from dataset.catalogue.session import open_catalogue
-from dataset.stores import ImageStore
+from dataset.images.store import ImageStore
 from scraper import photos
 from scraper.claims import Wanted
 from scraper.errors import SiteRefused
 from scraper.keeping import Keeper
 from scraper.photos import Photos
-from scraper.sample_shop.replies import Asked, Reply
+from scraper.sample_shop.http import Asked, Reply
 from scraper.sample_shop.server import ShopOptions, serve
-from tests.catalogues import catalogue_of, rows
-from tests.scraper.crawling import class_folder, start
+from tests.support.catalogues import catalogue_of, rows
+from tests.support.crawls import class_folder, start
 
 
 class Search:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
-from tests.catalogues import rows
-from tests.scraper.crawling import class_folder, crawl
+from tests.support.catalogues import rows
+from tests.support.crawls import class_folder, crawl
 
 TOKEN = "pina_verysecret"
 PINS = 28

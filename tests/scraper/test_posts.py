@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
+from dataset.catalogue.models import Hashtag, ImageRow, PostHashtag, PostRow, Sighting
 from dataset.catalogue.queries import AT_ONCE
 from dataset.catalogue.session import open_catalogue
-from dataset.catalogue.tables import Hashtag, ImageRow, PostHashtag, PostRow, Sighting
-from dataset.duplicates.known import KnownPhotos
+from dataset.duplicates.index import KnownPhotos
 from scraper import frontier
 from scraper.examining import Refused
 from scraper.outcomes import settle

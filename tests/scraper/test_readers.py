@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from dataset.errors import Failure
-from dataset.images import sha256_of
+from dataset.images.io import sha256_of
 from scraper import readers
 from scraper.examining import BROKEN, Fetched, Refused, examine
 from scraper.readers import Readers
-from tests.dataset.filling import photo_bytes
+from tests.support.catalogue_data import photo_bytes
 
 PROC = Path("/proc/self/task")
 

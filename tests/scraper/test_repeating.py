@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from dataset.catalogue import leases
-from dataset.catalogue.forgetting import forget
+from dataset.catalogue import workers
+from dataset.catalogue.models import now
 from dataset.catalogue.session import open_catalogue
-from dataset.catalogue.tables import now
-from dataset.stores import ImageStore
+from dataset.images.store import ImageStore
+from dataset.maintenance.takedown import forget
 from scraper import frontier
-from scraper.sample_shop.replies import Asked, Reply, plain
+from scraper.sample_shop.http import Asked, Reply, plain
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from scraper.spiders.base import Page, Photo, Post
-from tests.catalogues import rows
-from tests.scraper.crawling import class_folder, crawl
+from tests.support.catalogues import rows
+from tests.support.crawls import class_folder, crawl
 
 
 @contextlib.contextmanager
@@ -71,16 +71,16 @@ def test_a_search_is_looked_at_again_until_nothing_new_comes(tmp_path: Path) -> 
 def test_a_process_goes_on_with_the_work_of_one_that_was_stopped(tmp_path: Path) -> None:
     sessions = open_catalogue(str(tmp_path / "c.sqlite"))
     with sessions.begin() as session:
-        first = leases.sign_on(session)
-        begun = leases.since(session, first)
-        leases.sign_off(session, first, ended=False)
+        first = workers.sign_on(session)
+        begun = workers.since(session, first)
+        workers.sign_off(session, first, ended=False)
     time.sleep(1.1)
     with sessions.begin() as session:
-        second = leases.sign_on(session)
-        assert leases.since(session, second) == begun
-        leases.sign_off(session, second, ended=True)
-        third = leases.sign_on(session)
-        assert leases.since(session, third) > begun
+        second = workers.sign_on(session)
+        assert workers.since(session, second) == begun
+        workers.sign_off(session, second, ended=True)
+        third = workers.sign_on(session)
+        assert workers.since(session, third) > begun
 
 
 def test_failed_photos_are_asked_for_again_when_told_to(

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from dataset.catalogue.session import open_catalogue
-from scraper.sample_shop.replies import Asked, Reply
+from scraper.sample_shop.http import Asked, Reply
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from scraper.work import PLACES
-from tests.catalogues import catalogue_of, rows
-from tests.scraper.crawling import Crawling, class_folder, crawl, start
+from tests.support.catalogues import catalogue_of, rows
+from tests.support.crawls import Crawling, class_folder, crawl, start
 
 POLOS = 40
 has_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc to look at")

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dataset.catalogue.crawl_tables import AskedHashtag
-from dataset.catalogue.report import read_stats, show
+from dataset.catalogue.models import AskedHashtag, now
 from dataset.catalogue.session import open_catalogue
-from dataset.catalogue.tables import now
+from dataset.maintenance.stats import read_stats, show
 from scraper.errors import SiteRefused
 from scraper.spiders.base import HashtagSpider
 from scraper.spiders.instagram import Spider as Instagram

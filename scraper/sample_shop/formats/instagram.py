@@ -4,10 +4,9 @@ import re
 import zlib
 from typing import Any
 
-from dataset.labels import normalise
-from scraper.sample_shop.captions import caption, tag
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, number_in, plain
-from scraper.sample_shop.stock import PhotoSource, Stock
+from dataset.vocabulary import normalise
+from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
+from scraper.sample_shop.stock import PhotoSource, Stock, caption, tag
 
 # expiring: the addresses of a list have run out, those of a post asked for alone are good.
 GENERATIONS = ("today", "expiring", "expired-token", "limited", "hashtag-limit")

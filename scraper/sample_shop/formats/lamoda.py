@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, html, number_in, plain
+from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, html, number_in, plain
 from scraper.sample_shop.stock import Item, Stock
 
 PER_PAGE = 60

@@ -5,9 +5,8 @@ import re
 import zlib
 from typing import Any
 
-from scraper.sample_shop.captions import caption, tag
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, number_in, plain
-from scraper.sample_shop.stock import Item, PhotoSource, Stock
+from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
+from scraper.sample_shop.stock import Item, PhotoSource, Stock, caption, tag
 
 # web: robots.txt allows the web search; no-originals: photos are there in smaller sizes only; the
 # others are refusals.

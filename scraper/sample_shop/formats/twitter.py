@@ -8,9 +8,8 @@ from typing import Any
 
 from scraper.hashtags import as_hashtag, hashtags_in
 from scraper.reading import number
-from scraper.sample_shop.captions import caption, tag
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, number_in, plain
-from scraper.sample_shop.stock import Item, PhotoSource, Stock
+from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
+from scraper.sample_shop.stock import Item, PhotoSource, Stock, caption, tag
 
 # no-orig: photos have no original; partial: authors and some photos are withheld; old-since: X
 # knows no posts as old as `since_id`; the others are refusals.

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply, as_json, number_in, plain
+from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
 from scraper.sample_shop.stock import Item, Stock
 
 # older: the list inside of `data`, JPEGs. preset: a search leads to a preset. hesitant: a page is

@@ -11,9 +11,9 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from dataset.catalogue import check_tables, crawl_tables, review_tables
+from dataset.catalogue import models
+from dataset.catalogue.models import Base, Search
 from dataset.catalogue.session import HEAD, MIGRATIONS, open_catalogue
-from dataset.catalogue.tables import Base, Search
 from dataset.errors import BadInput, Failure
 
 
@@ -39,9 +39,9 @@ def test_a_new_catalogue_has_exactly_the_mapped_tables(tmp_path: Path) -> None:
             MigrationContext.configure(session.connection()), Base.metadata
         )
     assert difference == []
-    assert check_tables.Judgement.__tablename__ in Base.metadata.tables
-    assert crawl_tables.Worker.__tablename__ in Base.metadata.tables
-    assert review_tables.Conflict.__tablename__ in Base.metadata.tables
+    assert models.Judgement.__tablename__ in Base.metadata.tables
+    assert models.Worker.__tablename__ in Base.metadata.tables
+    assert models.Conflict.__tablename__ in Base.metadata.tables
 
 
 def test_sqlite_is_in_wal_mode_with_foreign_keys_and_a_busy_timeout(tmp_path: Path) -> None:

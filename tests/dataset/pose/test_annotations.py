@@ -9,7 +9,7 @@ import pytest
 
 from dataset.errors import BadInput
 from dataset.pose.annotations import JointSet, read_people
-from tests.dataset.filling import photo_bytes
+from tests.support.catalogue_data import photo_bytes
 
 ONE: dict[str, Any] = {"id": 1, "image_id": 3, "category_id": 1, "bbox": [1, 2, 30, 40]}
 ONE["keypoints"] = [5, 6, 2, 9, 9, 2]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from dataset.crop import PERSON, Crop
-from dataset.pose import loading
+from dataset.pose import checkpoints
 from dataset.pose.annotations import JointSet, Person, read_people
 from dataset.pose.cli import train_pose
+from dataset.pose.crop import PERSON, Crop
 from dataset.pose.evaluation import Found, crop_figures, evaluate_pose, oks, pck
 from dataset.pose.models import find_model
 from tests.dataset.pose.test_training import write_people
@@ -55,7 +55,7 @@ def test_crop_figures() -> None:
 @needs_people
 def test_the_shipped_network_on_real_people() -> None:
     people = read_people(PEOPLE / "person_keypoints_val.json", PEOPLE / "images")
-    figures = evaluate_pose(loading.load_estimator(find_model("hrnet-small")), people)
+    figures = evaluate_pose(checkpoints.load_estimator(find_model("hrnet-small")), people)
     assert figures["crop"]["mean_box_iou"] > 0.55
     assert figures["PCK"] > 0.65
     assert figures["persons"] == 250

@@ -7,9 +7,17 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import BadInput
-from dataset.pose.models import COCO, description_of, find_model, key_of
+from dataset.pose.models import (
+    COCO,
+    HERE,
+    architectures,
+    description_of,
+    entries,
+    find_model,
+    key_of,
+    names,
+)
 from dataset.pose.network import ARCHITECTURES
-from dataset.pose.registry import HERE, architectures, entries, names
 
 
 def test_every_entry_is_whole() -> None:

@@ -19,8 +19,8 @@ from dataset.pose.checkpoints import (
     variables_of,
 )
 from dataset.pose.network import ARCHITECTURES, build_hrnet
-from tests.dataset.pose.pth import tensors_of, write_zip
-from tests.dataset.pose.thin import THIN
+from tests.support.small_pose_network import THIN
+from tests.support.torch_files import tensors_of, write_zip
 
 FACTS = Path(__file__).parents[4] / "shared" / "pose"
 needs_facts = pytest.mark.skipif(not FACTS.exists(), reason="../shared/pose is not here")

@@ -13,8 +13,8 @@ from dataset.pose import training
 from dataset.pose.models import find_model
 from dataset.pose.network import ARCHITECTURES
 from dataset.pose.training import PoseTraining, train_pose
-from tests.dataset.filling import photo_bytes
-from tests.dataset.pose.thin import THIN
+from tests.support.catalogue_data import photo_bytes
+from tests.support.small_pose_network import THIN
 
 NAMES = ["l_ankle", "l_knee", "r_knee", "r_ankle", "pelvis"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.dataset.filling import Filling
-from tests.dataset.review.reviewing import Page, filled
+from tests.support.catalogue_data import Filling
+from tests.support.review_server import Page, filled
 
 
 @pytest.fixture(scope="session")

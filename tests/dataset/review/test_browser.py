@@ -19,16 +19,15 @@ from playwright.sync_api import Browser, BrowserContext, sync_playwright
 from playwright.sync_api import Page as Tab
 
 import fashion_tagger
-from dataset.catalogue.tables import Hashtag, PostRow
-from dataset.labels import load_vocabulary
-from dataset.review.app import create_app
+from dataset.catalogue.models import Hashtag, PostRow
 from dataset.review.cli import review
-from dataset.review.guard import door_to
-from dataset.review.serving import _listen
-from dataset.review.views import Review
-from tests.dataset.filling import Filling
-from tests.dataset.review.reviewing import labels
-from tests.dataset.review.test_guard import HOSTILE
+from dataset.review.pages import Review
+from dataset.review.security import door_to
+from dataset.review.server import _listen, create_app
+from dataset.vocabulary import load_vocabulary
+from tests.dataset.review.test_security import HOSTILE
+from tests.support.catalogue_data import Filling
+from tests.support.review_server import labels
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dataset.build import BuildOptions, plan_only
-from dataset.catalogue.review_tables import CropDecision, PairDecision
-from dataset.catalogue.tables import ImageRow
-from dataset.labels import load_vocabulary
-from tests.dataset.filling import Filling, photo_bytes
-from tests.dataset.review.reviewing import Page, labels, said, value_of
+from dataset.build import plan_only
+from dataset.catalogue.models import CropDecision, ImageRow, PairDecision
+from dataset.export.build_result import BuildOptions
+from dataset.vocabulary import load_vocabulary
+from tests.support.catalogue_data import Filling, photo_bytes
+from tests.support.review_server import Page, labels, said, value_of
 
 
 def test_mistakes_come_before_doubts_and_the_costliest_first(page: Page) -> None:

@@ -19,14 +19,14 @@ import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from PIL import Image, ImageColor, ImageDraw
 
-from dataset.catalogue.tables import PostRow
-from dataset.images import sha256_of
+from dataset.catalogue.models import PostRow
+from dataset.images.io import sha256_of
 from model.similar.cli import find_similar
-from model.similar.embed import CHUNK
-from tests.dataset.filling import Filling, jpeg_of, squares_of
-from tests.model import drawn
-from tests.model.made_run import write_run
-from tests.photo_site import serving
+from model.similar.embedder import CHUNK
+from tests.support import drawn_splits
+from tests.support.catalogue_data import Filling, jpeg_of, squares_of
+from tests.support.photo_site import serving
+from tests.support.saved_runs import write_run
 
 COLOURS = {"polo": "red", "dress": "blue", "hat": "green"}
 COUNTS = {"train": 8, "validation": 3, "test": 3}
@@ -36,7 +36,7 @@ COUNTS = {"train": 8, "validation": 3, "test": 3}
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run, in `run`, and small drawn photos in `splits`."""
     folder = tmp_path_factory.mktemp("made")
-    drawn.draw_splits(folder / "splits", COLOURS, COUNTS)
+    drawn_splits.draw_splits(folder / "splits", COLOURS, COUNTS)
     write_run(folder / "run", sorted(COLOURS), ("mixed0",))
     return folder
 
@@ -60,7 +60,14 @@ def find(folder: Path, *words: str) -> Result:
 
 def command(folder: Path, *words: str) -> list[str | Path]:
     """The same for a process of its own."""
-    return [sys.executable, drawn.PROGRAM, "find-similar", "--cache", str(folder / "cache"), *words]
+    return [
+        sys.executable,
+        drawn_splits.PROGRAM,
+        "find-similar",
+        "--cache",
+        str(folder / "cache"),
+        *words,
+    ]
 
 
 def answers(folder: Path, *words: str) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from model.similar import recommend as module
+from model.similar.index_file import new_index, open_index, writing
 from model.similar.items import COPY, Item, is_one
-from model.similar.opening import new_index, open_index, writing
 from model.similar.recommend import RELEVANCE, recommend, ties_of
 from model.similar.search import Searcher
 

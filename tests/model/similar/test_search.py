@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.similar import approximate, build, search
-from model.similar.file import IndexFile
+from model.similar import build, nearest, search
+from model.similar.index_file import IndexFile, new_index, open_index, writing
 from model.similar.items import Filters, Item
-from model.similar.opening import new_index, open_index, writing
 from model.similar.search import Asked, Searcher
 
 Make = Callable[[Sequence[Item], np.ndarray], IndexFile]
@@ -122,7 +121,7 @@ def test_a_photo_that_is_not_there_finds_all(make: Make) -> None:
 @pytest.fixture
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than 500 items are too many to compare them all."""
-    for module in (approximate, search, build):
+    for module in (nearest, search, build):
         monkeypatch.setattr(module, "EXACT", 500)
 
 

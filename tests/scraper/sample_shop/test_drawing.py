@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from scraper.sample_shop.coco import coco_annotations
-from scraper.sample_shop.drawing import LABELS, draw_product
+from scraper.sample_shop.drawing.product import LABELS, coco_annotations, draw_product
 
 
 def test_six_labels() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dataset.errors import BadInput, Failure
 from scraper.sample_shop.server import SampleShop, ShopOptions, open_shop, run, serve
-from tests.scraper.sample_shop.photos import class_folders
+from tests.support.shop_photos import class_folders
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import BadInput
-from dataset.labels import load_vocabulary
+from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.stock import (
     Drawn,
     Plan,
@@ -14,7 +14,7 @@ from scraper.sample_shop.stock import (
     folder_plans,
     make_stock,
 )
-from tests.scraper.sample_shop.photos import class_folders
+from tests.support.shop_photos import class_folders
 
 WORDS = load_vocabulary()
 

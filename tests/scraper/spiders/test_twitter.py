@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from dataset.catalogue.tables import OR
+from dataset.catalogue.models import OR
 from dataset.errors import BadInput
 from scraper.errors import LayoutChanged, SiteRefused
 from scraper.spiders.base import Answer, Photo

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from dataset.labels import load_vocabulary
+from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.formats import instagram
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply
+from scraper.sample_shop.http import Asked, PhotoWanted, Reply
 from scraper.sample_shop.stock import Stock, drawn_plans, make_stock
 
 RECORDED = Path(__file__).parents[3] / "recorded" / "instagram"

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from parsel import Selector
 
-from dataset.labels import load_vocabulary
+from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.formats import lamoda
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply
+from scraper.sample_shop.http import Asked, PhotoWanted, Reply
 from scraper.sample_shop.stock import Stock
 from scraper.spiders.lamoda import read
-from tests.scraper.sample_shop.formats.shapes import assert_known
-from tests.scraper.sample_shop.formats.stocks import item, shop
+from tests.support.response_shapes import assert_known
+from tests.support.shop_stock import item, shop
 
 RECORDED = Path(__file__).parents[3] / "recorded" / "lamoda"
 URL = "https://www.lamoda.ru/catalogsearch/result/?q=polo&page={}"

@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import pytest
 
-from dataset.labels import load_vocabulary
+from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.formats import twitter
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply
+from scraper.sample_shop.http import Asked, PhotoWanted, Reply
 from scraper.sample_shop.stock import Stock, drawn_plans, make_stock
-from tests.scraper.sample_shop.formats.shapes import assert_known
+from tests.support.response_shapes import assert_known
 
 RECORDED = Path(__file__).parents[3] / "recorded" / "twitter"
 POLO = "query=" + quote("(#polo OR #поло) has:images -is:retweet")

@@ -8,12 +8,12 @@ import pytest
 
 from scraper.errors import NotNow
 from scraper.sample_shop.formats import wildberries
-from scraper.sample_shop.replies import Asked, PhotoWanted, Reply
+from scraper.sample_shop.http import Asked, PhotoWanted, Reply
 from scraper.sample_shop.stock import Stock
 from scraper.spiders.base import Post
 from scraper.spiders.wildberries import Spider
-from tests.scraper.sample_shop.formats.shapes import assert_known
-from tests.scraper.sample_shop.formats.stocks import shop
+from tests.support.response_shapes import assert_known
+from tests.support.shop_stock import shop
 
 RECORDED = Path(__file__).parents[3] / "recorded" / "wildberries"
 

@@ -1,0 +1,136 @@
+"""The build as Croissant JSON-LD (mlcommons.org/croissant/1.0), which mlcroissant reads."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataset.export.layout import MANIFEST
+from dataset.images.io import sha256_of
+
+if TYPE_CHECKING:
+    from dataset.export.build_result import BuildOptions, Built
+
+FIELDS = {
+    "path": "Where the photo stands below the folder, or its name within a shard.",
+    "label": "What the photo shows, from hashtags or a person.",
+    "split": "train, validation or test.",
+    "sha256": "Of the photo as it was fetched.",
+    "group": "Equal for photos that stay in one split.",
+    "post_url": "The product or post that showed the photo.",
+    "site": "Where the photo was found.",
+    "holder": "The file that holds the photo.",
+}
+TERMS = {
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "sc": "https://schema.org/",
+    **{
+        name: f"cr:{name}"
+        for name in (
+            *("extract", "field", "fileProperty", "fileObject", "fileSet", "format", "includes"),
+            *("isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet"),
+            *("references", "regex", "repeated", "replace", "samplingRate", "separator"),
+            *("source", "subField", "transform"),
+        )
+    },
+}
+ENCODING = {
+    "tar": "application/x-tar",
+    "parquet": "application/x-parquet",
+    "tfrecord": "application/octet-stream",
+}
+
+
+def describe(built: "Built", options: "BuildOptions", folder: Path) -> dict[str, Any]:
+    """The JSON-LD of BUILT, whose files stand in FOLDER."""
+    labels = sorted({item.label for item in built.items})
+    sites = sorted({site for item in built.items for site in item.photo.sites})
+    return {
+        "@context": {"@language": "en", "@vocab": "https://schema.org/", **TERMS},
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": "fashion-tagger-build",
+        "description": f"{len(built.items)} photos of {', '.join(labels)}, found under hashtags on"
+        f" {', '.join(sites) or 'no site'}, in leak-free splits.",
+        "license": "Each photo belongs to whoever posted it; post_url names the post.",
+        "url": "https://schema.org/Dataset",
+        "version": "1.0.0",
+        "distribution": [_file(folder, MANIFEST), *_photos(built, options, folder)],
+        "recordSet": [_splits(), _labels(labels), _records()],
+    }
+
+
+def _file(folder: Path, name: str) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": name,
+        "name": name,
+        "contentUrl": name,
+        "encodingFormat": ENCODING[name.rpartition(".")[2]],
+        "sha256": sha256_of((folder / name).read_bytes()),
+    }
+
+
+def _photos(built: "Built", options: "BuildOptions", folder: Path) -> list[dict[str, Any]]:
+    """The shards, or the folders' photos as one set."""
+    if options.format != "folders":
+        return [_file(folder, name) for name in sorted({item.holder for item in built.items})]
+    return [
+        {
+            "@type": "cr:FileSet",
+            "@id": "photos",
+            "name": "photos",
+            "encodingFormat": "image/jpeg",
+            "includes": "*/*/*.jpg",
+        }
+    ]
+
+
+def _splits() -> dict[str, Any]:
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "splits",
+        "name": "splits",
+        "dataType": "cr:Split",
+        "key": {"@id": "splits/name"},
+        "field": [_field("splits", "name", "The split."), _field("splits", "url", "", "sc:URL")],
+        "data": [
+            {"splits/name": name, "splits/url": f"cr:{kind}Split"}
+            for name, kind in (
+                ("train", "Training"),
+                ("validation", "Validation"),
+                ("test", "Test"),
+            )
+        ],
+    }
+
+
+def _labels(labels: list[str]) -> dict[str, Any]:
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "labels",
+        "name": "labels",
+        "key": {"@id": "labels/name"},
+        "field": [_field("labels", "name", "The label.")],
+        "data": [{"labels/name": label} for label in labels],
+    }
+
+
+def _field(owner: str, name: str, text: str, kind: str = "sc:Text") -> dict[str, Any]:
+    field = {"@type": "cr:Field", "@id": f"{owner}/{name}", "name": name, "dataType": kind}
+    return field | ({"description": text} if text else {})
+
+
+def _records() -> dict[str, Any]:
+    fields = []
+    for name, text in FIELDS.items():
+        source = {"fileObject": {"@id": MANIFEST}, "extract": {"column": name}}
+        fields.append(_field("items", name, text) | {"source": source})
+    return {"@type": "cr:RecordSet", "@id": "items", "name": "items", "field": fields}

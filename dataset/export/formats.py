@@ -1,0 +1,213 @@
+"""The formats of a build: folders, TFRecord, Parquet, WebDataset; each is written and read back."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataset.export.layout import MANIFEST, Item
+from dataset.selection.splits import SPLITS
+
+# Photos a shard: about 100 MB of letterboxed photos of 342 pixels.
+SHARD = 4000
+
+
+@dataclass(frozen=True)
+class Format:
+    """How photos are laid down below a folder, and how their bytes come back: path, JPEG.
+
+    `write` returns the items with their holders; `load` is the line that reads a build, in words.
+    """
+
+    write: Callable[[Sequence[Item], Path], list[Item]]
+    read: Callable[[Path], Iterator[tuple[str, bytes]]]
+    patterns: str
+    load: str
+
+
+def _shards(items: Sequence[Item], ending: str) -> Iterator[tuple[str, list[Item]]]:
+    """Names of shards and what they hold, a split after the other."""
+    for split in SPLITS:
+        mine = [item for item in items if item.split == split]
+        count = -(-len(mine) // SHARD)
+        for number in range(count):
+            name = f"{split}-{number:05d}-of-{count:05d}.{ending}"
+            yield name, mine[number * SHARD : (number + 1) * SHARD]
+
+
+def _held(items: Sequence[Item], holder: str) -> list[Item]:
+    return [replace(item, holder=holder) for item in items]
+
+
+def write_folders(items: Sequence[Item], folder: Path) -> list[Item]:
+    """Move each photo to its path below FOLDER."""
+    for name in sorted({item.path.rpartition("/")[0] for item in items}):
+        (folder / name).mkdir(parents=True)
+    for item in items:
+        item.rendered.file.rename(folder / item.path)
+    return [replace(item, holder=item.path) for item in items]
+
+
+def read_folders(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Path and bytes of each photo below FOLDER's splits."""
+    for split in SPLITS:
+        for path in sorted((folder / split).glob("*/*.jpg")):
+            yield path.relative_to(folder).as_posix(), path.read_bytes()
+
+
+def write_webdataset(items: Sequence[Item], folder: Path) -> list[Item]:
+    """Tar shards: KEY.jpg, KEY.cls (place of the label), KEY.json (label, path, sha256)."""
+    labels = sorted({item.label for item in items})
+    held = []
+    for name, mine in _shards(items, "tar"):
+        with tarfile.open(folder / name, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for item in mine:
+                key = item.photo.sha256[:24]
+                about = {"label": item.label, "path": item.path, "sha256": item.photo.sha256}
+                _add(tar, f"{key}.jpg", item.rendered.file.read_bytes())
+                _add(tar, f"{key}.cls", str(labels.index(item.label)).encode())
+                _add(tar, f"{key}.json", json.dumps(about, ensure_ascii=False).encode())
+        held += _held(mine, name)
+    return sorted(held, key=lambda item: item.path)
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    # A header with nothing of this machine or day in it, so that builds repeat.
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def read_webdataset(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Path and bytes of each photo in FOLDER's tar shards."""
+    for shard in sorted(folder.glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            jpeg = b""
+            for member in tar:
+                file = tar.extractfile(member)
+                data = file.read() if file else b""
+                if member.name.endswith(".jpg"):
+                    jpeg = data
+                elif member.name.endswith(".json"):
+                    yield json.loads(data)["path"], jpeg
+
+
+def write_parquet(items: Sequence[Item], folder: Path) -> list[Item]:
+    """Parquet shards as Hugging Face `datasets` writes them: image {bytes, path}, label."""
+    labels = sorted({item.label for item in items})
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    features = {
+        "image": {"_type": "Image"},
+        "label": {"names": labels, "_type": "ClassLabel"},
+        "sha256": {"dtype": "string", "_type": "Value"},
+    }
+    schema = pa.schema(
+        [("image", image), ("label", pa.int64()), ("sha256", pa.string())],
+        metadata={"huggingface": json.dumps({"info": {"features": features}}, ensure_ascii=False)},
+    )
+    held = []
+    for name, mine in _shards(items, "parquet"):
+        with pq.ParquetWriter(folder / name, schema) as writer:
+            for start in range(0, len(mine), 100):
+                some = mine[start : start + 100]
+                rows = [
+                    {
+                        "image": {"bytes": item.rendered.file.read_bytes(), "path": item.path},
+                        "label": labels.index(item.label),
+                        "sha256": item.photo.sha256,
+                    }
+                    for item in some
+                ]
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+        held += _held(mine, name)
+    return sorted(held, key=lambda item: item.path)
+
+
+def read_parquet(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Path and bytes of each photo in FOLDER's Parquet shards."""
+    for split in SPLITS:
+        for shard in sorted(folder.glob(f"{split}-*.parquet")):
+            file = pq.ParquetFile(shard)
+            for batch in file.iter_batches(100, columns=["image"]):
+                for row in batch.to_pylist():
+                    yield row["image"]["path"], row["image"]["bytes"]
+
+
+def _tensorflow() -> Any:
+    from dataset.utils import keras_backend
+
+    keras_backend.load()
+    import tensorflow
+
+    return tensorflow
+
+
+def write_tfrecord(items: Sequence[Item], folder: Path) -> list[Item]:
+    """TFRecord shards of tf.train.Example: image/encoded, image/class/label and text, and so on."""
+    tf = _tensorflow()
+    labels = sorted({item.label for item in items})
+
+    def text(value: str) -> Any:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
+
+    held = []
+    for name, mine in _shards(items, "tfrecord"):
+        with tf.io.TFRecordWriter(str(folder / name)) as writer:
+            for item in mine:
+                jpeg = tf.train.BytesList(value=[item.rendered.file.read_bytes()])
+                number = tf.train.Int64List(value=[labels.index(item.label)])
+                feature = {
+                    "image/encoded": tf.train.Feature(bytes_list=jpeg),
+                    "image/class/label": tf.train.Feature(int64_list=number),
+                    "image/class/text": text(item.label),
+                    "image/filename": text(item.path),
+                    "image/key/sha256": text(item.photo.sha256),
+                }
+                example = tf.train.Example(features=tf.train.Features(feature=feature))
+                writer.write(example.SerializeToString(deterministic=True))
+        held += _held(mine, name)
+    return sorted(held, key=lambda item: item.path)
+
+
+def read_tfrecord(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Path and bytes of each photo in FOLDER's TFRecord shards."""
+    tf = _tensorflow()
+    for shard in sorted(folder.glob("*.tfrecord")):
+        for record in tf.data.TFRecordDataset(str(shard)):
+            feature = tf.train.Example.FromString(record.numpy()).features.feature
+            path = feature["image/filename"].bytes_list.value[0].decode()
+            yield path, feature["image/encoded"].bytes_list.value[0]
+
+
+FORMATS = {
+    "folders": Format(
+        write_folders,
+        read_folders,
+        "{split}/**",
+        'keras.utils.image_dataset_from_directory("{out}/train")',
+    ),
+    "tfrecord": Format(
+        write_tfrecord, read_tfrecord, "", 'tf.data.TFRecordDataset(glob("{out}/train-*"))'
+    ),
+    "parquet": Format(
+        write_parquet, read_parquet, "{split}-*.parquet", 'datasets.load_dataset("{out}")'
+    ),
+    "webdataset": Format(
+        write_webdataset, read_webdataset, "{split}-*.tar", 'datasets.load_dataset("{out}")'
+    ),
+}
+
+
+def format_of(build: Path) -> Format | None:
+    """The format of the build in the folder BUILD; None where there is none."""
+    try:
+        name = json.loads((build / "labels.json").read_text(encoding="utf-8")).get("format")
+    except (OSError, ValueError):
+        return None
+    return FORMATS.get(name) if (build / MANIFEST).exists() else None

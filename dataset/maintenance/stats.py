@@ -1,0 +1,76 @@
+"""`catalogue stats`: the counts of a catalogue as plain values, and as text."""
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dataset.catalogue.session import open_catalogue
+from dataset.catalogue.stats import refusals, search_stats, week_stats
+from dataset.selection.candidates import Drops, fold, load
+from dataset.selection.labeling import give_labels
+from dataset.selection.quality_gates import load_gates, pass_gates
+from dataset.utils.tables import table
+from dataset.vocabulary import load_vocabulary
+
+
+def read_stats(catalogue: str, vocabulary: Path | None, minimum: int) -> dict[str, Any]:
+    """The counts of CATALOGUE, ready for JSON: searches, labels and refusals.
+
+    Raises:
+        BadInput: there is no such catalogue or vocabulary.
+        Failure: the catalogue can't be read.
+    """
+    words = load_vocabulary(vocabulary)
+    with open_catalogue(catalogue, must_exist=True)() as session:
+        drops = Drops()
+        photos = pass_gates(fold(load(session), drops), load_gates(), drops)
+        sizes = Counter(one.label for one in give_labels(photos, words, (), drops))
+        return {
+            "searches": [asdict(line) for line in search_stats(session)],
+            "labels": [
+                {"label": label, "photos": count, "missing": max(0, minimum - count)}
+                for label, count in sorted(sizes.items())
+            ],
+            "left_out": {reason: count for reason, count in sorted(drops.counts.items()) if count},
+            "refused": [
+                {"site": site, "reason": reason, "photos": count}
+                for site, reason, count in refusals(session)
+            ],
+            "week": [asdict(line) for line in week_stats(session)],
+            "min_per_class": minimum,
+        }
+
+
+def show(stats: dict[str, Any]) -> str:
+    """STATS (see `read_stats`) as tables for a terminal."""
+    parts = [
+        _table(
+            stats["searches"],
+            ("site", "hashtag", "posts", "images", "duplicates", "wanted", "refused", "state"),
+        ),
+        "\n".join(
+            f"{line['site']} {line['hashtag']} failed: {line['reason']}"
+            for line in stats["searches"]
+            if line["reason"]
+        ),
+        _table(stats["labels"], ("label", "photos", "missing"), f"to {stats['min_per_class']}"),
+        "\n".join(f"left out {count}: {reason}" for reason, count in stats["left_out"].items()),
+        _table(stats["refused"], ("site", "reason", "photos")),
+        *(_week(line) for line in stats["week"]),
+    ]
+    return "\n\n".join(part for part in parts if part) or "the catalogue is empty"
+
+
+def _week(line: dict[str, Any]) -> str:
+    return (
+        f"{line['site']}: {line['asked']} of {line['allowed']} hashtags asked for in 7 days"
+        f" by account {line['account']} (next one free {line['next_free']} UTC): {line['hashtags']}"
+    )
+
+
+def _table(lines: list[dict[str, Any]], names: tuple[str, ...], note: str = "") -> str:
+    if not lines:
+        return ""
+    head = [f"{name} {note}".strip() if name == "missing" else name for name in names]
+    return table(head, [[str(line[name]) for name in names] for line in lines])

@@ -1,0 +1,229 @@
+"""From the catalogue's rows to photos, one a cluster, with the posts that tie them."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from dataset.catalogue.models import (
+    Decision,
+    FingerprintRow,
+    Hashtag,
+    ImageRow,
+    PostHashtag,
+    PostRow,
+    Sighting,
+)
+from dataset.catalogue.queries import is_stored
+from dataset.images.quality import Quality
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A post or product that shows photos; `hashtags`: those that count, the oldest first."""
+
+    id: int
+    url: str
+    site: str
+    author: str | None
+    hashtags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A stored image with all that is known of it.
+
+    `decisions`: (number, label) of people's words on it. `copies`: ids of its cluster's images.
+    """
+
+    image_id: int
+    sha256: str
+    store_key: str
+    cluster: int
+    width: int
+    height: int
+    bytes: int
+    phash: str | None = None
+    quality: Quality | None = None
+    posts: tuple[Post, ...] = ()
+    decisions: tuple[tuple[int, str | None], ...] = ()
+    copies: tuple[int, ...] = ()
+
+    @property
+    def post_urls(self) -> list[str]:
+        """The addresses of its posts."""
+        return sorted({post.url for post in self.posts})
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites that it was found on."""
+        return sorted({post.site for post in self.posts})
+
+    @property
+    def hashtags(self) -> list[str]:
+        """The hashtags that it was found under."""
+        return sorted({tag for post in self.posts for tag in post.hashtags})
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An image that a build leaves out, and why."""
+
+    photo: Candidate
+    reason: str
+    detail: str = ""
+
+
+@dataclass
+class Drops:
+    """What a build leaves out: every image, and reason -> count."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    images: list[LeftOut] = field(default_factory=list)
+
+    def add(self, photo: Candidate, reason: str, detail: str = "") -> None:
+        """Leave PHOTO out for REASON; DETAIL says what about it."""
+        self.counts[reason] += 1
+        self.images.append(LeftOut(photo, reason, detail))
+
+
+def load(
+    session: Session,
+    tells: Callable[[str], bool] | None = None,
+    clusters: Sequence[int] | None = None,
+) -> list[Candidate]:
+    """All stored images, in the order of their SHA-256, so that builds repeat.
+
+    With TELLS, which says of a hashtag whether it is a label's, those in captions and titles count
+    too; where one of them does, the words that the post was found under count only if they do.
+    With CLUSTERS, some hundreds at most, only images of these.
+    """
+    some = None if clusters is None else ImageRow.cluster_id.in_(clusters)
+    chosen = None if some is None else sa.select(ImageRow.id).where(some)
+    shown = sa.select(Sighting.image_id, Sighting.post_id).distinct()
+    words = sa.select(Decision.id, Decision.image_id, Decision.label)
+    posts = _posts(session, tells, chosen)
+    seen = _grouped(session, _among(shown, Sighting.image_id, chosen))
+    decided: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
+    for number, image, label in session.execute(
+        _among(words, Decision.image_id, chosen).where(Decision.undone.is_(None))
+    ):
+        decided[image].append((number, label))
+    images = session.execute(
+        sa.select(
+            ImageRow.id,
+            ImageRow.sha256,
+            ImageRow.store_key,
+            ImageRow.cluster_id,
+            ImageRow.width,
+            ImageRow.height,
+            ImageRow.bytes,
+            ImageRow.phash,
+            FingerprintRow.contrast,
+            FingerprintRow.blur,
+            FingerprintRow.text,
+        )
+        .outerjoin(FingerprintRow, FingerprintRow.image_id == ImageRow.id)
+        .where(*([ImageRow.state == "stored"] if some is None else [is_stored(ImageRow), some]))
+        .order_by(ImageRow.sha256)
+    )
+    return [_candidate(row, seen, posts, decided) for row in images]
+
+
+def _among(query: sa.Select, column: Any, chosen: sa.Select | None) -> sa.Select:
+    return query if chosen is None else query.where(column.in_(chosen))
+
+
+def _posts(
+    session: Session, tells: Callable[[str], bool] | None, images: sa.Select | None
+) -> dict[int, Post]:
+    known: dict[str, str] = {}
+    chosen = (
+        None if images is None else sa.select(Sighting.post_id).where(Sighting.image_id.in_(images))
+    )
+    tags = _hashtags(session, "search", known, chosen)
+    if tells is not None:
+        for post, written in _hashtags(session, "caption", known, chosen).items():
+            both = dict.fromkeys([*tags.get(post, ()), *written])
+            tags[post] = [tag for tag in both if tells(tag)] or tags.get(post, [])
+    rows = session.execute(
+        _among(sa.select(PostRow.id, PostRow.url, PostRow.site, PostRow.author), PostRow.id, chosen)
+    )
+    return {
+        number: Post(number, url, known.setdefault(site, site), author, tuple(tags.get(number, ())))
+        for number, url, site, author in rows
+    }
+
+
+def _hashtags(
+    session: Session, source: str, known: dict[str, str], posts: sa.Select | None
+) -> dict[int, list[str]]:
+    """The hashtags of each post, of POSTS or of all, that come from SOURCE, the oldest first."""
+    tags: dict[int, list[str]] = defaultdict(list)
+    query = sa.select(PostHashtag.post_id, Hashtag.text).join(Hashtag)
+    for post, text in session.execute(
+        _among(query, PostHashtag.post_id, posts)
+        .where(PostHashtag.source == source)
+        .order_by(Hashtag.id)
+    ):
+        # One string a hashtag and not one a post.
+        tags[post].append(known.setdefault(text, text))
+    return tags
+
+
+def _grouped(session: Session, query: sa.Executable) -> dict[int, list[Any]]:
+    groups: dict[int, list[Any]] = defaultdict(list)
+    for key, value in session.execute(query):
+        groups[key].append(value)
+    return groups
+
+
+def _candidate(
+    row: Any,
+    seen: Mapping[int, list[int]],
+    posts: Mapping[int, Post],
+    decided: Mapping[int, list[tuple[int, str | None]]],
+) -> Candidate:
+    image, sha256, key, cluster, width, height, size, phash, contrast, blur, text = row
+    return Candidate(
+        image_id=image,
+        sha256=sha256,
+        store_key=key,
+        cluster=cluster,
+        width=width,
+        height=height,
+        bytes=size,
+        phash=phash,
+        quality=None if blur is None else Quality(contrast, blur, text),
+        posts=tuple(posts[post] for post in sorted(seen.get(image, ()))),
+        decisions=tuple(decided.get(image, ())),
+        copies=(image,),
+    )
+
+
+def fold(candidates: Iterable[Candidate], drops: Drops) -> list[Candidate]:
+    """One image a cluster, that of most pixels, then bytes; it speaks for the whole cluster."""
+    clusters: dict[int, list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        clusters[candidate.cluster].append(candidate)
+    kept = [_spokesman(members, drops) for members in clusters.values()]
+    return sorted(kept, key=lambda one: one.sha256)
+
+
+def _spokesman(members: Sequence[Candidate], drops: Drops) -> Candidate:
+    if len(members) == 1:
+        return members[0]
+    best = max(members, key=lambda c: (c.width * c.height, c.bytes, c.sha256))
+    for member in members:
+        if member is not best:
+            drops.add(member, "duplicate of another photo", f"of {best.sha256}")
+    posts = {post.id: post for member in members for post in member.posts}
+    return replace(
+        best,
+        posts=tuple(posts[number] for number in sorted(posts)),
+        decisions=tuple(sorted(d for member in members for d in member.decisions)),
+        copies=tuple(sorted(member.image_id for member in members)),
+    )

@@ -1,0 +1,192 @@
+"""Photos of products that nobody took: a person wearing the labelled garment, from a seed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from scraper.sample_shop.drawing.background import paint_backdrop
+from scraper.sample_shop.drawing.canvas import Canvas, Points, oval
+from scraper.sample_shop.drawing.outfit import Outfit, choose_outfit, dress_person
+from scraper.sample_shop.drawing.person import LEFT, RIGHT, Figure, choose_pose, key_points
+
+LABELS = ("polo", "dress", "jeans", "skirt", "shorts", "coat")
+SIZE = (600, 866)
+# Index of each of COCO's 17 key points in the mirror.
+MIRROR = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawn photo (RGB) of a garment of LABEL in a colour, worn by a person.
+
+    `key_points` is (17, 3) float in COCO's order: x, y in pixels, and 0 not in the picture (then
+    x = y = 0), 1 covered, 2 seen. `box` is the person's x, y, width, height in the picture, `area`
+    how many pixels they cover.
+    """
+
+    label: str
+    photo: Image.Image
+    key_points: NDArray[np.float64]
+    box: tuple[float, float, float, float]
+    area: float
+    colour: str
+    womens: bool
+
+
+def draw_product(label: str, seed: int, size: tuple[int, int] = SIZE, view: int = 0) -> Drawing:
+    """The product SEED of LABEL, as SIZE (width, height) pixels.
+
+    Another VIEW shows the same garment on the same person, posed and framed anew. The same
+    arguments draw the same pixels.
+
+    Raises:
+        ValueError: LABEL is not one of LABELS.
+    """
+    number = _number(label)
+    outfit = choose_outfit(label, np.random.default_rng([number, seed]))
+    rng = np.random.default_rng([number, seed, 1 + view])
+    figure, floor = _framed(rng, outfit, size)
+    canvas = Canvas(paint_backdrop(rng, size, floor), float(rng.choice((-1.0, 1.0))))
+    _paint_floor_shadow(canvas, figure)
+    dress_person(canvas, figure, outfit)
+    photo, points = canvas.image(), key_points(figure)
+    box = _person_box(canvas)
+    if rng.random() < 0.5:
+        photo, points, box = _mirrored(photo, points, box)
+    return Drawing(
+        label,
+        photo,
+        _inside(points, size),
+        box,
+        float(canvas.person.sum().round()),
+        outfit.fabric.name,
+        outfit.womens,
+    )
+
+
+def draw_summary(label: str, seed: int) -> tuple[str, bool]:
+    """The colour's name and whether it is women's wear, of the product SEED of LABEL, undrawn."""
+    outfit = choose_outfit(label, np.random.default_rng([_number(label), seed]))
+    return outfit.fabric.name, outfit.womens
+
+
+def _number(label: str) -> int:
+    if label not in LABELS:
+        raise ValueError(f"no drawing of {label!r}; known are {', '.join(LABELS)}")
+    return LABELS.index(label)
+
+
+def _framed(
+    rng: np.random.Generator, outfit: Outfit, size: tuple[int, int]
+) -> tuple[Figure, float]:
+    """The person placed in the picture, and the height where the floor begins."""
+    pose = choose_pose(rng)
+    frame = _cut_off if rng.random() < 0.4 else _whole
+    top, scale = frame(rng, outfit.zone, size)
+    # Wider than the picture is never asked for: raised arms reach as far as hips do.
+    x = size[0] * float(np.clip(rng.normal(0.5, 0.07), 0.36, 0.64))
+    figure = Figure(outfit.build, pose, scale, np.array([x, top + scale * 0.5]))
+    floor = top + scale * rng.uniform(0.83, 0.93)
+    return figure, float(min(floor, size[1] * 0.97))
+
+
+def _whole(rng: np.random.Generator, zone: str, size: tuple[int, int]) -> tuple[float, float]:
+    """Top of the head and the person's height, both in pixels, with head and feet in view."""
+    share = float(0.45 + 0.5 * rng.beta(3, 1.3))
+    scale = min(share * size[1], size[0] * 1.45)
+    room = size[1] - scale
+    return float(room * rng.uniform(0.35, 0.75)), scale
+
+
+def _cut_off(rng: np.random.Generator, zone: str, size: tuple[int, int]) -> tuple[float, float]:
+    """The same, cut where shops cut: legs for the upper body, the head for the lower."""
+    width, height = size
+    if zone == "lower":
+        above, below = rng.uniform(0.2, 0.34), rng.uniform(1.01, 1.05)
+    elif zone == "upper":
+        above, below = rng.uniform(-0.06, -0.02), rng.uniform(0.62, 0.8)
+    else:
+        above, below = rng.uniform(-0.06, -0.02), rng.uniform(0.88, 0.97)
+    scale = min(height / (below - above), width * 2.1)
+    return float(-above * scale), float(scale)
+
+
+def _paint_floor_shadow(canvas: Canvas, figure: Figure) -> None:
+    s = figure.scale
+    feet = [figure.legs[side][2] + np.array([0.01 * s, 0.05 * s]) for side in (RIGHT, LEFT)]
+    canvas.glow([oval((feet[0] + feet[1]) / 2, 0.15 * s, 0.025 * s)], 0.8, 0.03 * s)
+    canvas.glow([oval(foot, 0.05 * s, 0.012 * s) for foot in feet], 0.6, 0.01 * s)
+
+
+def _person_box(canvas: Canvas) -> tuple[float, float, float, float]:
+    covered = canvas.person > 0.5
+    rows, columns = np.flatnonzero(covered.any(axis=1)), np.flatnonzero(covered.any(axis=0))
+    left, top = float(columns[0]), float(rows[0])
+    return left, top, float(columns[-1] + 1 - left), float(rows[-1] + 1 - top)
+
+
+def _mirrored(
+    photo: Image.Image, points: Points, box: tuple[float, float, float, float]
+) -> tuple[Image.Image, Points, tuple[float, float, float, float]]:
+    swapped = points[list(MIRROR)]
+    swapped[:, 0] = photo.width - 1 - swapped[:, 0]
+    left, top, width, height = box
+    flipped = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return flipped, swapped, (photo.width - left - width, top, width, height)
+
+
+def _inside(points: Points, size: tuple[int, int]) -> Points:
+    """POINTS with those outside the picture zeroed, as COCO wants them."""
+    x, y = points[:, 0], points[:, 1]
+    seen = (x >= 0) & (x < size[0]) & (y >= 0) & (y < size[1])
+    result: Points = np.where(seen[:, None], points, 0.0)
+    return result
+
+
+NAMES = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee",
+    "right_knee", "left_ankle", "right_ankle",
+)  # fmt: skip
+# Pairs of key points, counted from 1, as in COCO's own files.
+SKELETON = (
+    (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9),
+    (8, 10), (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
+)  # fmt: skip
+
+
+def coco_annotations(drawings: Iterable[tuple[str, Drawing]]) -> dict[str, Any]:
+    """COCO's dictionary for DRAWINGS, pairs of file name and drawing; ids count from 1."""
+    images, annotations = [], []
+    for number, (name, drawing) in enumerate(drawings, 1):
+        width, height = drawing.photo.size
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        annotations.append(_annotation(number, drawing))
+    person = {
+        "id": 1,
+        "name": "person",
+        "supercategory": "person",
+        "keypoints": list(NAMES),
+        "skeleton": [list(pair) for pair in SKELETON],
+    }
+    return {"images": images, "annotations": annotations, "categories": [person]}
+
+
+def _annotation(number: int, drawing: Drawing) -> dict[str, Any]:
+    points = np.column_stack(
+        [drawing.key_points[:, :2].round(1), drawing.key_points[:, 2].astype(int)]
+    )
+    return {
+        "id": number,
+        "image_id": number,
+        "category_id": 1,
+        "keypoints": [v for x, y, seen in points.tolist() for v in (x, y, int(seen))],
+        "num_keypoints": int((points[:, 2] > 0).sum()),
+        "bbox": list(drawing.box),
+        "area": drawing.area,
+        "iscrowd": 0,
+    }

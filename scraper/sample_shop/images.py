@@ -1,0 +1,87 @@
+"""The bytes of the shop's photos: files as they are, drawings when first asked for, and sizes."""
+
+import io
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+
+from PIL import Image
+
+from dataset.images.io import open_photo
+from scraper.sample_shop.drawing.product import draw_product
+from scraper.sample_shop.stock import Drawn, PhotoSource
+
+SHRUNK = 0.7
+TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
+
+
+def as_jpeg(image: Image.Image, quality: int) -> bytes:
+    """IMAGE, RGB, as a JPEG file."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+class PhotoBytes:
+    """Photos as files; a drawing is drawn once, however many ask for it at the same time."""
+
+    def __init__(self) -> None:
+        self._drawings: dict[Drawn, Future[bytes]] = {}
+        self._lock = threading.Lock()
+
+    def original(self, photo: PhotoSource) -> bytes:
+        """The bytes of PHOTO in its own size.
+
+        Raises:
+            OSError: its file has gone since the stock was made.
+            dataset.images.Unreadable: or has been broken.
+        """
+        origin = photo.origin
+        data = origin.read_bytes() if isinstance(origin, Path) else self._drawing(origin)
+        return changed(data, photo.change)
+
+    def _drawing(self, wanted: Drawn) -> bytes:
+        with self._lock:
+            known = self._drawings.get(wanted)
+            mine = known or self._drawings.setdefault(wanted, Future())
+        if known is None:
+            try:
+                drawing = draw_product(wanted.label, wanted.seed, view=wanted.view)
+                mine.set_result(as_jpeg(drawing.photo, 90))
+            except BaseException as error:
+                # Whoever waits for it gets the error too, rather than waiting for ever.
+                mine.set_exception(error)
+                raise
+        return mine.result()
+
+
+def changed(data: bytes, change: str | None) -> bytes:
+    """The photo DATA as a duplicate shows it: the same bytes, re-encoded, or resized."""
+    if change in (None, "exact"):
+        return data
+    image = open_photo(data)
+    if change == "re-encoded":
+        return as_jpeg(image, 70)
+    size = (max(1, round(image.width * SHRUNK)), max(1, round(image.height * SHRUNK)))
+    return as_jpeg(image.resize(size, Image.Resampling.LANCZOS), 90)
+
+
+def fitted(data: bytes, box: tuple[int, int] | None, kind: str = "JPEG") -> bytes:
+    """The photo DATA as a file of KIND inside BOX (width, height), its shape kept, never enlarged.
+
+    One of that kind that fits already is not touched.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = box or image.size
+        if image.format == kind and image.width <= width and image.height <= height:
+            return data
+    photo = open_photo(data)
+    photo.thumbnail((width, height), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    photo.save(file, kind, quality=90)
+    return file.getvalue()
+
+
+def content_type(path: str) -> str:
+    """The type to announce for the original under PATH."""
+    return TYPES[Path(path).suffix.lower()]

@@ -1,0 +1,95 @@
+"""How alike copies and other photos are."""
+
+import io
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+
+import fashion_tagger
+from dataset.duplicates.alignment import FOLD, POSSIBLE, likeness
+from dataset.duplicates.hashing import fingerprint
+from dataset.images.io import open_photo
+
+CLOTHING = Path(fashion_tagger.__file__).parents[1] / "shared" / "data" / "clothing" / "train"
+
+
+def alike(one: Image.Image, other: Image.Image, mirrored: bool = False) -> float:
+    return float(likeness([fingerprint(one)], [fingerprint(other)], np.array([mirrored]))[0])
+
+
+def drawn(seed: int) -> Image.Image:
+    """A smooth scene with some sharp shapes, no two seeds alike."""
+    draw = np.random.default_rng(seed)
+    scene = Image.fromarray(draw.integers(0, 256, (9, 7, 3), dtype=np.uint8))
+    scene = scene.resize((280, 360), Image.Resampling.BICUBIC)
+    for _ in range(12):
+        x, y = int(draw.integers(0, 240)), int(draw.integers(0, 320))
+        colour = tuple(int(level) for level in draw.integers(0, 256, 3))
+        scene.paste(colour, (x, y, x + int(draw.integers(8, 60)), y + int(draw.integers(8, 60))))
+    return scene
+
+
+def encoded(photo: Image.Image, quality: int) -> Image.Image:
+    out = io.BytesIO()
+    photo.save(out, "JPEG", quality=quality)
+    return open_photo(out.getvalue())
+
+
+CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "encoded": lambda photo: encoded(photo, 20),
+    "smaller": lambda photo: photo.resize((100, 130)),
+    "lighter": lambda photo: ImageEnhance.Brightness(photo).enhance(1.2),
+    "bordered": lambda photo: ImageOps.expand(photo, 30, "white"),
+    "cropped": lambda photo: photo.crop(
+        (photo.width // 14, photo.height // 40, photo.width - 6, photo.height - 20)
+    ),
+    "turned": lambda photo: photo.rotate(2),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_copy_is_alike(change: str) -> None:
+    for seed in range(5):
+        assert alike(drawn(seed), CHANGES[change](drawn(seed))) >= FOLD
+
+
+def test_a_mirrored_copy_is_alike_when_it_is_turned_back() -> None:
+    turned = ImageOps.mirror(drawn(1))
+    assert alike(drawn(1), turned, mirrored=True) >= FOLD
+    assert alike(drawn(1), turned) < POSSIBLE
+
+
+def test_other_photos_are_not_alike() -> None:
+    photos = [fingerprint(drawn(seed)) for seed in range(12)]
+    pairs = list(itertools.combinations(photos, 2))
+    ones, others = zip(*pairs, strict=True)
+    assert likeness(ones, others, np.zeros(len(pairs), bool)).max() < POSSIBLE
+
+
+def test_the_same_thing_in_another_colour_is_no_copy() -> None:
+    red = drawn(2)
+    blue = Image.merge("RGB", red.split()[::-1])
+    assert POSSIBLE <= alike(red, blue) < FOLD
+
+
+def test_flat_photos_are_alike_to_nothing() -> None:
+    flat = Image.new("RGB", (200, 200), "white")
+    assert alike(flat, flat) < POSSIBLE
+    assert alike(flat, drawn(1)) < POSSIBLE
+
+
+@pytest.mark.skipif(not CLOTHING.is_dir(), reason=f"needs the garment photos {CLOTHING}")
+def test_copies_of_real_photos_are_found_and_other_photos_of_the_class_are_not() -> None:
+    photos = [open_photo(path) for path in sorted((CLOTHING / "dress").glob("*.jpg"))[:25]]
+    prints = [fingerprint(photo) for photo in photos]
+    for change in CHANGES.values():
+        copies = [fingerprint(change(photo)) for photo in photos]
+        scores = likeness(prints, copies, np.zeros(len(photos), bool))
+        assert (scores >= FOLD).mean() >= 0.8
+        assert (scores >= POSSIBLE).mean() >= 0.9
+    ones, others = zip(*itertools.combinations(prints, 2), strict=True)
+    assert likeness(ones, others, np.zeros(len(ones), bool)).max() < FOLD

@@ -1,0 +1,110 @@
+"""Near hashes among many, against a look at all of them."""
+
+import numpy as np
+
+from dataset.duplicates.hamming import EQUAL, HashIndex, in_threads, pairs_within, scan
+
+
+def hashes_with_copies(count: int, copies: int, seed: int = 0) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    hashes = draw.integers(0, 1 << 64, count, dtype=np.uint64)
+    for place in range(copies):
+        flips = np.bitwise_or.reduce(
+            np.uint64(1) << draw.integers(0, 64, draw.integers(1, 13), dtype=np.uint64)
+        )
+        hashes[place] = hashes[place + copies] ^ flips
+    return hashes
+
+
+def pairs(hashes: np.ndarray, within: int) -> list[tuple[int, int, int]]:
+    found = pairs_within(hashes, within)
+    return [
+        (int(one), int(other), int(bits))
+        for part in found
+        for one, other, bits in zip(part.one, part.other, part.bits, strict=True)
+    ]
+
+
+def test_all_pairs_are_found_once_and_no_others() -> None:
+    hashes = hashes_with_copies(1500, 300)
+    apart = np.bitwise_count(hashes[:, None] ^ hashes[None])
+    for within in (0, 4, 10):
+        wanted = {
+            (int(i), int(j), int(apart[i, j]))
+            for i, j in zip(*np.nonzero(np.triu(apart <= within, 1)), strict=True)
+        }
+        found = pairs(hashes, within)
+        assert len(found) == len(set(found))
+        assert set(found) == wanted
+
+
+def test_many_equal_hashes_are_chained_and_not_paired_each_with_each() -> None:
+    hashes = np.full(1000, 7, np.uint64)
+    found = pairs(hashes, 10)
+    assert len(found) <= EQUAL * len(hashes)
+    assert {place for pair in found for place in pair[:2]} == set(range(1000))
+
+
+def test_nothing_and_one_have_no_pairs() -> None:
+    assert pairs(np.zeros(0, np.uint64), 10) == []
+    assert pairs(np.zeros(1, np.uint64), 10) == []
+
+
+def test_a_scan_finds_those_near_and_their_bits() -> None:
+    hashes = np.array([0, 0xFF, 1 << 63], np.uint64)
+    places, bits = scan(hashes, np.uint64(0x0F), 4)
+    assert (places.tolist(), bits.tolist()) == ([0, 1], [4, 4])
+
+
+def test_the_index_grows() -> None:
+    index = HashIndex(np.array([5], np.uint64))
+    for value in range(3000):
+        index.add(value << 20)
+    assert len(index) == len(index.hashes) == 3001
+    assert index.hashes[3000] == 2999 << 20
+
+
+def test_the_index_finds_what_a_scan_finds() -> None:
+    hashes = hashes_with_copies(60_000, 500)
+    index = HashIndex(hashes[:50_000])
+    # Not at random: each at most 10 bits away, in one piece, in two, and spread over all four.
+    draw = np.random.default_rng(1)
+    asked = [*hashes[:300], *hashes[400:420] ^ np.uint64(0x3FF), *hashes[:20] ^ np.uint64(0x3E001F)]
+    for value in hashes[1000:1300]:
+        flips = draw.choice(64, draw.integers(0, 11), replace=False).astype(np.uint64)
+        asked.append(np.bitwise_xor.reduce(np.uint64(1) << flips, initial=value))
+    found = 0
+    for turn, value in enumerate(asked):
+        if turn == len(asked) // 2:
+            for late in hashes[50_000:].tolist():
+                index.add(late)
+        places, bits = index.near(value)
+        wanted, its_bits = scan(index.hashes, value, 10)
+        assert (places.tolist(), bits.tolist()) == (wanted.tolist(), its_bits.tolist())
+        found += len(places)
+    assert found > len(asked)
+    which, places, bits = index.near_each(np.array(asked, np.uint64))
+    for number, value in enumerate(asked):
+        wanted, its_bits = scan(index.hashes, value, 10)
+        assert places[which == number].tolist() == wanted.tolist()
+        assert bits[which == number].tolist() == its_bits.tolist()
+
+
+def test_where_all_are_alike_the_index_scans() -> None:
+    index = HashIndex(np.full(40_000, 7, np.uint64))
+    assert len(index.near(np.uint64(6))[0]) == 40_000
+    which, _, bits = index.near_each(np.array([6, 1 << 40, 7], np.uint64))
+    assert [np.bincount(which).tolist(), bits[which == 2].max()] == [[40_000] * 3, 0]
+
+
+def test_work_in_threads_keeps_its_order_and_is_not_far_ahead() -> None:
+    begun = []
+
+    def work(job: int) -> int:
+        begun.append(job)
+        return job * 2
+
+    results = in_threads(work, range(1000))
+    assert [next(results) for _ in range(3)] == [0, 2, 4]
+    assert len(begun) < 100
+    assert list(results) == [job * 2 for job in range(3, 1000)]

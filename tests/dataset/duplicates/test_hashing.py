@@ -1,0 +1,72 @@
+"""Fingerprints: what stays the same of a photo that was changed."""
+
+import imagehash
+import numpy as np
+from PIL import Image, ImageOps
+
+from dataset.duplicates.hamming import NEAR
+from dataset.duplicates.hashing import (
+    PARTS,
+    content_box,
+    fingerprint,
+    perceptual_hash,
+    turned,
+    unpack,
+)
+from dataset.images.io import open_photo
+from tests.support.catalogue_data import photo_bytes
+
+
+def photo(seed: int = 1) -> Image.Image:
+    return open_photo(photo_bytes(seed, (300, 400)))
+
+
+def bits_apart(one: int, other: int) -> int:
+    return (int(one) ^ int(other)).bit_count()
+
+
+def test_the_hash_is_imagehashs_phash() -> None:
+    assert perceptual_hash(photo()) == str(imagehash.phash(photo()))
+    assert len(perceptual_hash(Image.new("RGB", (9, 9)))) == 16
+
+
+def test_what_is_packed_comes_back() -> None:
+    one = fingerprint(photo())
+    again = unpack(*one.packed)
+    assert (again.views == one.views).all()
+    assert (again.picture == one.picture).all()
+    assert (again.colours == one.colours).all()
+
+
+def test_hashes_of_turned_photos_follow_from_the_hash() -> None:
+    found = turned(fingerprint(photo()).views[:1])
+    for quarters in (1, 2, 3):
+        straight = fingerprint(photo().rotate(90 * quarters, expand=True)).views[0]
+        assert bits_apart(found[0, quarters - 1], straight) < NEAR
+
+
+def test_a_mirror_image_has_the_mirrored_view() -> None:
+    one, mirror = fingerprint(photo()), fingerprint(ImageOps.mirror(photo()))
+    assert bits_apart(one.views[0], mirror.views[len(PARTS)]) <= 4
+    assert bits_apart(one.views[0], mirror.views[0]) > 10
+
+
+def test_a_border_does_not_count() -> None:
+    for colour in ("white", "black", (200, 30, 30)):
+        framed = ImageOps.expand(photo(), 40, colour)
+        assert bits_apart(fingerprint(framed).views[0], fingerprint(photo()).views[0]) <= 4
+
+
+def test_the_content_is_what_the_border_leaves() -> None:
+    grey = np.full((100, 80), 255, np.uint8)
+    grey[20:90, 10:60] = np.arange(50, dtype=np.uint8) * 3
+    assert content_box(grey) == (11, 21, 59, 89)
+
+
+def test_a_photo_of_one_colour_keeps_all_of_itself() -> None:
+    assert content_box(np.full((50, 40), 7, np.uint8)) == (0, 0, 40, 50)
+
+
+def test_any_size_has_a_fingerprint() -> None:
+    for size in ((1, 1), (3000, 2), (2, 900), (129, 127)):
+        assert fingerprint(Image.new("RGB", size)).picture.shape == (48, 48)

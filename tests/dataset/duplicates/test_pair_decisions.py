@@ -1,0 +1,131 @@
+"""People's words on pairs of photos: they fold, keep apart for good, are undone, and move along."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from dataset.catalogue.models import ImageRow, PairDecision, ResemblanceRow
+from dataset.duplicates import pair_decisions
+from dataset.duplicates.pipeline import dedup, fold_alike, undo_cluster
+from dataset.errors import BadInput
+from dataset.maintenance.archive import export
+from dataset.maintenance.merge import import_file
+from dataset.maintenance.takedown import forget
+from tests.support.catalogue_data import Filling
+
+
+@pytest.fixture
+def filling(tmp_path: Path, backend: str) -> Filling:
+    """Images 1 to 4, each in a cluster of its own; 1 and 2 may be one photo, so may 2 and 3."""
+    made = Filling(tmp_path)
+    made.products("polo", 4, 0)
+    dedup(made.sessions, made.store)
+    with made.sessions.begin() as session:
+        for one, other in ((1, 2), (2, 3)):
+            session.add(ResemblanceRow(one_id=one, other_id=other, mirrored=False, likeness=0.9))
+    return made
+
+
+def say(filling: Filling, one: int, other: int, same: bool) -> int:
+    with filling.sessions.begin() as session:
+        return pair_decisions.say(session, one, other, same, "anna").id
+
+
+def take_back(filling: Filling, number: int) -> None:
+    with filling.sessions.begin() as session:
+        pair_decisions.take_back(session, session.get_one(PairDecision, number))
+
+
+def groups(filling: Filling) -> list[list[int]]:
+    """The images of each cluster."""
+    found: dict[int | None, list[int]] = {}
+    with filling.sessions() as session:
+        query = sa.select(ImageRow.id, ImageRow.cluster_id).order_by(ImageRow.id)
+        for image, cluster in session.execute(query):
+            found.setdefault(cluster, []).append(image)
+    return sorted(found.values())
+
+
+def test_one_photo_is_folded_for_good_and_can_be_undone(filling: Filling) -> None:
+    number = say(filling, 2, 1, True)
+    assert groups(filling) == [[1, 2], [3], [4]]
+    fold_alike(filling.sessions, keep_clusters=False)
+    assert groups(filling) == [[1, 2], [3], [4]]
+    take_back(filling, number)
+    fold_alike(filling.sessions)
+    assert groups(filling) == [[1], [2], [3], [4]]
+
+
+def test_an_undone_word_takes_apart_only_what_it_brought_together(filling: Filling) -> None:
+    first, second = say(filling, 1, 2, True), say(filling, 2, 3, True)
+    assert groups(filling) == [[1, 2, 3], [4]]
+    take_back(filling, first)
+    assert groups(filling) == [[1], [2, 3], [4]]
+    take_back(filling, second)
+    assert groups(filling) == [[1], [2], [3], [4]]
+
+
+def test_words_in_the_other_order_are_undone_alike(filling: Filling) -> None:
+    inner, outer = say(filling, 2, 3, True), say(filling, 1, 2, True)
+    take_back(filling, inner)
+    assert groups(filling) == [[1, 2], [3], [4]]
+    take_back(filling, outer)
+    assert groups(filling) == [[1], [2], [3], [4]]
+
+
+def test_two_photos_never_meet_again_until_it_is_undone(filling: Filling) -> None:
+    number = say(filling, 1, 2, False)
+    with filling.sessions.begin() as session:
+        session.execute(sa.update(ResemblanceRow).values(likeness=0.99))
+    fold_alike(filling.sessions)
+    assert groups(filling) == [[1], [2, 3], [4]]
+    take_back(filling, number)
+    fold_alike(filling.sessions)
+    assert groups(filling) == [[1, 2, 3], [4]]
+
+
+def test_a_later_word_takes_the_earlier_ones_place(filling: Filling) -> None:
+    say(filling, 1, 2, True)
+    say(filling, 1, 2, False)
+    assert groups(filling) == [[1], [2], [3], [4]]
+    with filling.sessions() as session:
+        words = session.scalars(sa.select(PairDecision).order_by(PairDecision.id)).all()
+    assert [(word.same, word.undone is None) for word in words] == [(True, False), (False, True)]
+
+
+def test_an_undone_cluster_stays_so_whatever_was_said_before(filling: Filling) -> None:
+    say(filling, 1, 2, True)
+    undo_cluster(filling.sessions, 1, "anna")
+    fold_alike(filling.sessions)
+    assert groups(filling) == [[1], [2], [3], [4]]
+
+
+def test_words_move_with_a_catalogue_and_can_be_undone_there(
+    filling: Filling, tmp_path: Path
+) -> None:
+    say(filling, 1, 2, True)
+    say(filling, 3, 4, False)
+    file = tmp_path / "all.tar"
+    export(filling.sessions, filling.store, file)
+    (tmp_path / "two").mkdir()
+    other = Filling(tmp_path / "two")
+    for _ in range(2):
+        import_file(other.sessions, other.store, file)
+        with other.sessions() as session:
+            same = session.scalars(sa.select(PairDecision).filter_by(same=True)).one()
+            assert session.scalar(sa.select(sa.func.count()).select_from(PairDecision)) == 2
+    assert sorted(map(len, groups(other))) == [1, 1, 2]
+    take_back(other, same.id)
+    assert sorted(map(len, groups(other))) == [1, 1, 1, 1]
+
+
+def test_words_on_a_photo_that_is_taken_down_go_with_it(filling: Filling) -> None:
+    say(filling, 1, 2, False)
+    with filling.sessions() as session:
+        name = session.get_one(ImageRow, 2).sha256
+    forget(filling.sessions, filling.store, name, "anna")
+    with filling.sessions() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(PairDecision)) == 0
+    with pytest.raises(BadInput, match="no image"):
+        forget(filling.sessions, filling.store, name, "anna")

@@ -1,0 +1,149 @@
+"""Duplicates in a whole catalogue: found, folded, undone, and found again."""
+
+import io
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from PIL import Image, ImageOps
+
+from dataset.catalogue.models import FingerprintRow, ImageRow, ResemblanceRow, Separation
+from dataset.duplicates.alignment import FOLD
+from dataset.duplicates.clusters import list_clusters, list_possible
+from dataset.duplicates.pipeline import Deduped, dedup, undo_cluster
+from dataset.errors import BadInput
+from dataset.images.io import open_photo
+from tests.dataset.duplicates.test_alignment import drawn
+from tests.support.catalogue_data import Filling
+
+
+@pytest.fixture
+def filling(tmp_path: Path) -> Filling:
+    return Filling(tmp_path)
+
+
+def jpeg(photo: Image.Image, quality: int = 90) -> bytes:
+    out = io.BytesIO()
+    photo.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def run(filling: Filling, again: bool = False) -> Deduped:
+    return dedup(filling.sessions, filling.store, again)
+
+
+def clusters(filling: Filling) -> list[list[int]]:
+    """Ids of the images of each cluster."""
+    found: dict[int, list[int]] = {}
+    with filling.sessions() as session:
+        for image, cluster in session.execute(
+            sa.select(ImageRow.id, ImageRow.cluster_id).order_by(ImageRow.id)
+        ):
+            found.setdefault(cluster or 0, []).append(image)
+    return sorted(found.values())
+
+
+def fill(filling: Filling) -> None:
+    """Three photos: the first has a mirrored and a bordered copy, each in a post of its own."""
+    for number, photo in enumerate(
+        [drawn(1), drawn(2), ImageOps.mirror(drawn(1)), ImageOps.expand(drawn(1), 30), drawn(3)]
+    ):
+        filling.image(jpeg(photo), filling.post(f"p{number}", "polo"))
+
+
+def test_copies_are_folded_under_the_oldest_cluster(filling: Filling) -> None:
+    fill(filling)
+    done = run(filling)
+    assert (done.images, done.compared, done.clusters, done.folded) == (5, 5, 3, 2)
+    assert clusters(filling) == [[1, 3, 4], [2], [5]]
+    with filling.sessions() as session:
+        assert session.scalar(sa.select(ImageRow.cluster_id).where(ImageRow.id == 4)) == 1
+        turned = session.get(ResemblanceRow, (1, 3))
+        assert turned and turned.mirrored and turned.likeness >= FOLD
+
+
+@pytest.mark.parametrize("old", [0, 50])
+def test_copies_on_their_side_or_head_are_one_photo(filling: Filling, old: int) -> None:
+    for number in range(6 + old):
+        filling.image(jpeg(drawn(number)), filling.post(f"p{number}", "polo"))
+    if old:
+        run(filling)
+    for number in range(6):
+        copy = ImageOps.mirror(drawn(number)) if number >= 3 else drawn(number)
+        copy = copy.rotate(90 * (1 + number % 3), expand=True)
+        filling.image(jpeg(copy, 60), filling.post(f"turned {number}", "polo"))
+    assert run(filling).folded == 6
+    pairs = [found for found in clusters(filling) if len(found) > 1]
+    assert pairs == [[number, number + 6 + old] for number in range(1, 7)]
+
+
+def test_what_was_compared_is_not_compared_again(filling: Filling) -> None:
+    fill(filling)
+    run(filling)
+    again = run(filling)
+    assert (again.looked_at, again.compared, again.folded) == (0, 0, 2)
+    filling.image(jpeg(drawn(2), 40), filling.post("new", "polo"))
+    assert run(filling).compared == 1
+    assert clusters(filling) == [[1, 3, 4], [2, 6], [5]]
+    assert run(filling, again=True).compared == 6
+    assert clusters(filling) == [[1, 3, 4], [2, 6], [5]]
+
+
+def test_copies_of_copies_are_one_cluster(filling: Filling) -> None:
+    photo = drawn(4)
+    for number in range(4):
+        filling.image(jpeg(photo), filling.post(f"p{number}", "polo"))
+        photo = photo.crop((6, 8, photo.width - 6, photo.height - 8))
+    run(filling)
+    assert clusters(filling) == [[1, 2, 3, 4]]
+
+
+def test_an_undone_cluster_stays_undone(filling: Filling) -> None:
+    fill(filling)
+    run(filling)
+    assert undo_cluster(filling.sessions, 1, "anna") == 3
+    assert clusters(filling) == [[1], [2], [3], [4], [5]]
+    for again in (False, True):
+        run(filling, again)
+        assert clusters(filling) == [[1], [2], [3], [4], [5]]
+    filling.image(jpeg(drawn(1), 35), filling.post("new", "polo"))
+    run(filling)
+    assert sorted(map(len, clusters(filling))) == [1, 1, 1, 1, 2]
+    with filling.sessions() as session:
+        assert {row.who for row in session.scalars(sa.select(Separation))} == {"anna"}
+        pairs = list_possible(session)
+    assert pairs[0]["likeness"] >= FOLD
+
+
+def test_only_clusters_of_several_can_be_undone(filling: Filling) -> None:
+    fill(filling)
+    run(filling)
+    for number, said in ((2, "one image"), (99, "no image")):
+        with pytest.raises(BadInput, match=said):
+            undo_cluster(filling.sessions, number, "anna")
+
+
+def test_clusters_are_listed_with_the_best_copy_first(filling: Filling) -> None:
+    fill(filling)
+    run(filling)
+    with filling.sessions() as session:
+        (only,) = list_clusters(session)
+    sizes = [open_photo(filling.store.read(key)).width for key in only["photos"]]
+    assert (only["cluster"], sizes) == (1, [340, 280, 280])
+
+
+def test_no_file_is_deleted_and_missing_ones_are_counted(filling: Filling) -> None:
+    fill(filling)
+    files = sorted((filling.folder / "images").rglob("*.jpg"))
+    files[0].unlink()
+    assert run(filling).unreadable == 1
+    assert sorted((filling.folder / "images").rglob("*.jpg")) == files[1:]
+    with filling.sessions() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(FingerprintRow)) == 4
+
+
+def test_many_placeholders_are_no_duplicates_of_each_other(filling: Filling) -> None:
+    for number in range(30):
+        blank = Image.new("RGB", (200 + number, 200), (number, 250, 250))
+        filling.image(jpeg(blank), filling.post(f"p{number}", "polo"))
+    assert run(filling).folded == 0

@@ -1,0 +1,104 @@
+"""Builds as others read them: Keras, Hugging Face datasets, TensorFlow, mlcroissant."""
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dataset.export.formats import FORMATS, format_of
+from tests.dataset.test_build import run
+from tests.support.catalogue_data import Filling
+
+WANTED = {"train": 16, "validation": 2, "test": 2}
+
+
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A build of each format of twenty photos of two labels."""
+    filling = Filling(tmp_path_factory.mktemp("formats"))
+    filling.products("dress", 10, 0)
+    filling.products("платье 🔥", 10, 100)
+    folders = {}
+    for name in FORMATS:
+        run(filling, format=name)
+        folders[name] = (filling.folder / "splits").rename(filling.folder / f"as-{name}")
+    return folders
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_is_written_is_read_back(builds: dict[str, Path], name: str) -> None:
+    layout = format_of(builds[name])
+    assert layout is not None
+    photos = dict(layout.read(builds[name]))
+    assert Counter(path.split("/")[0] for path in photos) == WANTED
+    assert photos == dict(FORMATS["folders"].read(builds["folders"]))
+
+
+@pytest.mark.parametrize("name", ["folders", "parquet", "webdataset"])
+def test_datasets_reads_it_in_one_line(
+    builds: dict[str, Path], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    loaded = datasets.load_dataset(str(builds[name]), cache_dir=str(tmp_path))
+    assert {split: len(part) for split, part in loaded.items()} == WANTED
+    first = loaded["test"][0]
+    photo = first.get("image") or first["jpg"]
+    assert (photo.size, photo.format) == ((64, 64), "JPEG")
+    if name != "webdataset":
+        assert loaded["train"].features["label"].names == ["dress", "платье 🔥"]
+
+
+def test_keras_reads_folders_in_one_line(builds: dict[str, Path]) -> None:
+    import keras
+
+    data = keras.utils.image_dataset_from_directory(builds["folders"] / "train", verbose=False)
+    assert data.class_names == ["dress", "платье 🔥"]
+    assert len(data.file_paths) == 16
+
+
+def test_tensorflow_reads_tfrecords(builds: dict[str, Path]) -> None:
+    import tensorflow as tf
+
+    files = sorted(str(path) for path in builds["tfrecord"].glob("train-*.tfrecord"))
+    (record,) = tf.data.TFRecordDataset(files).take(1)
+    wanted = {
+        "image/encoded": tf.io.FixedLenFeature([], tf.string),
+        "image/class/label": tf.io.FixedLenFeature([], tf.int64),
+        "image/class/text": tf.io.FixedLenFeature([], tf.string),
+    }
+    example = tf.io.parse_single_example(record, wanted)
+    assert tf.io.decode_jpeg(example["image/encoded"]).shape == (64, 64, 3)
+    labels = json.loads((builds["tfrecord"] / "labels.json").read_text())["labels"]
+    assert labels[int(example["image/class/label"])] == example["image/class/text"].numpy().decode()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_croissant_is_valid_and_lists_every_photo(builds: dict[str, Path], name: str) -> None:
+    mlcroissant = pytest.importorskip("mlcroissant")
+    about: Any = mlcroissant.Dataset(jsonld=str(builds[name] / "croissant.json"))
+    assert about.metadata.issues.errors == set()
+    records = list(about.records("items"))
+    assert Counter(record["items/split"].decode() for record in records) == WANTED
+
+
+@pytest.mark.parametrize(
+    ("resize", "corner"), [("letterbox", True), ("crop", False), ("stretch", False)]
+)
+def test_photos_are_fitted_as_asked(tmp_path: Path, resize: str, corner: bool) -> None:
+    filling = Filling(tmp_path)
+    filling.products("polo", 6, 0)
+    run(filling, resize=resize, min_per_class=1)
+    for _, jpeg in FORMATS["folders"].read(tmp_path / "splits"):
+        with Image.open(io.BytesIO(jpeg)) as photo:
+            assert photo.size == (64, 64)
+            white = all(min(photo.getpixel((1, y))) > 240 for y in range(0, 64, 4))  # type: ignore[arg-type]
+            assert white == corner
+
+
+def test_a_folder_without_a_build_has_no_format(tmp_path: Path) -> None:
+    assert format_of(tmp_path) is None

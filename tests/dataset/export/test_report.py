@@ -1,0 +1,59 @@
+"""The page with pictures, and the papers beside it."""
+
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from dataset.export.build_result import Built
+from tests.dataset.test_build import run
+from tests.support.catalogue_data import Filling, photo_bytes
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> tuple[Path, Built]:
+    filling = Filling(tmp_path)
+    filling.products("polo", 20, 0)
+    filling.image(photo_bytes(50), filling.post("both", "polo", "jeans"))
+    filling.image(photo_bytes(51, (60, 80)), filling.post("tiny", "polo"))
+    filling.image(photo_bytes(3, (240, 320)), filling.post("large", "polo"))
+    done = run(filling)
+    return tmp_path / "splits", done
+
+
+def test_the_page_needs_no_other_file(built: tuple[Path, Built]) -> None:
+    page = (built[0] / "report.html").read_text(encoding="utf-8")
+    assert page.count('src="data:image/jpeg;base64,') >= 12 + 3
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    for said in ("too small: 1", "side 60, at least 75", "polo, jeans", "of more than one photo"):
+        assert said in page
+    assert "<td class=n>at least 75 (side)</td><td class=n>1</td>" in page
+
+
+def test_every_image_left_out_is_listed(built: tuple[Path, Built]) -> None:
+    rows = pq.read_table(built[0] / "left_out.parquet").to_pylist()
+    assert sorted(row["reason"] for row in rows) == [
+        "conflict of labels",
+        "duplicate of another photo",
+        "too small",
+    ]
+    assert all(len(row["sha256"]) == 64 and row["post_url"] for row in rows)
+
+
+def test_the_card_tells_counts_audit_conflicts_and_gaps(built: tuple[Path, Built]) -> None:
+    card = (built[0] / "README.md").read_text(encoding="utf-8")
+    for said in (
+        "20 photos of 1 labels",
+        "- conflict of labels: 1",
+        "- polo, jeans: 1",
+        "## Audit",
+        "There is one label",
+        'path: "train/**"',
+    ):
+        assert said in card
+
+
+def test_the_audit_reads_what_was_written(built: tuple[Path, Built]) -> None:
+    assert built[1].audit.photos == 20
+    assert built[1].audit.leaks == []

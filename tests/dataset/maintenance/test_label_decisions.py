@@ -1,0 +1,117 @@
+"""People's words, through the command."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner, Result
+
+from dataset.catalogue.models import Decision, ImageRow
+from dataset.cli import build_dataset
+from dataset.maintenance.cli import catalogue
+from tests.dataset.test_build import run
+from tests.support.catalogue_data import Filling, photo_bytes
+
+
+@pytest.fixture
+def filling(tmp_path: Path) -> Filling:
+    made = Filling(tmp_path)
+    made.products("polo", 9, 0)
+    made.image(photo_bytes(50), made.post("both", "polo", "jeans"))
+    return made
+
+
+def sha256_of_last(filling: Filling) -> str:
+    with filling.sessions() as session:
+        return (
+            session.scalars(sa.select(ImageRow.sha256).order_by(ImageRow.id.desc())).first() or ""
+        )
+
+
+def call(filling: Filling, *arguments: str) -> Result:
+    return CliRunner().invoke(catalogue, ["label", *arguments, "--catalogue", filling.catalogue])
+
+
+def test_a_word_is_kept_with_who_and_when_and_wins(filling: Filling) -> None:
+    done = call(filling, sha256_of_last(filling)[:12], "поло", "--who", "anna")
+    assert (done.exit_code, done.output.split()[-1]) == (0, "polo")
+    with filling.sessions() as session:
+        (kept,) = session.scalars(sa.select(Decision))
+        assert (kept.label, kept.who, kept.undone) == ("polo", "anna", None)
+        assert kept.made
+    assert len(run(filling).items) == 10
+
+
+def test_an_image_is_named_by_its_file_too(filling: Filling) -> None:
+    sha256 = sha256_of_last(filling)
+    file = next((filling.folder / "images").rglob(f"{sha256}.jpg"))
+    elsewhere = filling.folder / "photo.jpg"
+    elsewhere.write_bytes(file.read_bytes())
+    for name in (str(file), str(elsewhere), f"train/polo/{sha256[:24]}.jpg"):
+        assert call(filling, name, "--leave-out").exit_code == 0
+    assert run(filling).drops.counts["left out by a person"] == 1
+
+
+def test_a_word_can_be_taken_back(filling: Filling) -> None:
+    name = sha256_of_last(filling)
+    call(filling, name, "polo")
+    assert "no longer polo" in call(filling, name, "--undo").output
+    assert run(filling).drops.counts["conflict of labels"] == 1
+    again = call(filling, name, "--undo")
+    assert (again.exit_code, "nothing to undo" in again.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ffffffffffff", "polo"], "no image of ffffffffffff"),
+        (["abc", "polo"], "is no image"),
+        (["ffffffffffff"], "name a LABEL"),
+        (["ffffffffffff", "polo", "--undo"], "one of them"),
+    ],
+)
+def test_a_wrong_word_is_a_usage_error(filling: Filling, arguments: list[str], said: str) -> None:
+    done = call(filling, *arguments)
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def build(filling: Filling, *arguments: str, answers: str = "") -> Result:
+    options = ["--min-per-class", "5", "--size", "64", "--crop", "none", *arguments]
+    where = ["--catalogue", filling.catalogue, "--images", str(filling.folder / "images")]
+    out = ["--out", str(filling.folder / "splits")]
+    return CliRunner().invoke(build_dataset, [*options, *where, *out], input=answers)
+
+
+def test_conflicts_are_asked_once(filling: Filling) -> None:
+    done = build(filling, "--conflicts", "ask", answers="jacket\npolo\n")
+    assert done.exit_code == 0, done.output
+    assert "polo or jeans" in done.output
+    assert "10 photos in" in done.output
+    again = build(filling, "--conflicts", "ask")
+    assert "polo or jeans" not in again.output
+
+
+def test_conflicts_are_listed_dropped_or_the_first_label_is_taken(filling: Filling) -> None:
+    assert "left out 1: conflict of labels" in build(filling).output
+    assert "10 photos in" in build(filling, "--conflicts", "first").output
+
+
+def test_a_dry_run_writes_nothing(filling: Filling) -> None:
+    done = build(filling, "--dry-run")
+    assert "9 photos would be in" in done.output
+    assert not (filling.folder / "splits").exists()
+
+
+def test_clusters_are_found_listed_and_undone_by_command(filling: Filling) -> None:
+    filling.image(photo_bytes(3, (240, 320)), filling.post("large", "polo"))
+    where = ["--catalogue", filling.catalogue]
+    images = ["--images", str(filling.folder / "images")]
+    runner = CliRunner()
+    found = runner.invoke(catalogue, ["dedup", *where, *images])
+    assert "11 photos, 11 of them new, are 10 different ones: 1 copies are folded" in found.output
+    assert "1 clusters" in runner.invoke(catalogue, ["clusters", *where]).output
+    undone = runner.invoke(catalogue, ["undo-cluster", "4", *where])
+    assert "its 2 photos stay apart" in undone.output
+    assert "0 clusters" in runner.invoke(catalogue, ["clusters", *where]).output
+    assert "1 pairs" in runner.invoke(catalogue, ["clusters", "--possible", *where]).output

@@ -1,0 +1,284 @@
+"""Verifying, forgetting, moving and merging catalogues."""
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+
+from dataset.catalogue import workers
+from dataset.catalogue.models import (
+    Base,
+    CropDecision,
+    Decision,
+    ForgottenRow,
+    ImageRow,
+    Judgement,
+    PostRow,
+    Separation,
+    Sighting,
+)
+from dataset.duplicates.hashing import fingerprint
+from dataset.duplicates.pair_decisions import kept_apart
+from dataset.duplicates.pipeline import undo_cluster
+from dataset.errors import BadInput, Failure
+from dataset.images.io import open_photo, sha256_of
+from dataset.images.store import ImageStore
+from dataset.maintenance.archive import export
+from dataset.maintenance.cli import catalogue
+from dataset.maintenance.merge import import_file
+from dataset.maintenance.takedown import Forgotten, forget
+from dataset.maintenance.verify import verify
+from tests.support.catalogue_data import Filling, photo_bytes
+
+
+@pytest.fixture
+def filling(tmp_path: Path, backend: str) -> Filling:
+    """Two posts of anna and one of bert, a photo each; bert shows anna's first one too."""
+    made = Filling(tmp_path)
+    posts = [made.post(name, "polo", author=name[:4]) for name in ("anna1", "anna2", "bert1")]
+    made.image(photo_bytes(1), posts[0], posts[2])
+    made.image(photo_bytes(2), posts[1])
+    made.image(photo_bytes(3), posts[2])
+    return made
+
+
+def key_of(seed: int) -> str:
+    return ImageStore.key(sha256_of(photo_bytes(seed)), "jpg")
+
+
+def count(filling: Filling, table: Any, **which: object) -> int:
+    with filling.sessions() as session:
+        query = sa.select(sa.func.count()).select_from(table).filter_by(**which)
+        return session.scalar(query) or 0
+
+
+def ask(filling: Filling, *arguments: str) -> tuple[int, str]:
+    place = ("--catalogue", filling.catalogue, "--images", str(filling.store))
+    done = CliRunner().invoke(catalogue, [*arguments, *place])
+    return done.exit_code, done.output
+
+
+def test_what_is_wrong_with_files_is_named_and_repaired(filling: Filling) -> None:
+    assert ask(filling, "verify")[0] == 0
+    root = filling.store.root
+    (root / key_of(1)).unlink()
+    (root / key_of(2)).write_bytes(photo_bytes(9))
+    stray = root / "ab" / "cd" / "stray.jpg"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"x")
+    status, said = ask(filling, "verify")
+    assert status == 1
+    for line in (f"missing: {key_of(1)}", f"changed: {key_of(2)}", "orphaned: ab/cd/stray.jpg"):
+        assert line in said
+    assert ask(filling, "verify", "--repair")[0] == 0
+    assert not stray.exists() and not (root / key_of(2)).exists()
+    assert count(filling, Sighting, state="wanted") == 3
+    assert count(filling, ImageRow, state="stored") == 1
+    assert ask(filling, "verify")[0] == 0
+
+
+def test_files_of_a_crawl_at_work_are_no_orphans(filling: Filling) -> None:
+    with filling.sessions.begin() as session:
+        workers.sign_on(session)
+    with pytest.raises(Failure, match="a crawl is at work"):
+        verify(filling.sessions, filling.store)
+
+
+def test_an_author_is_taken_down_with_posts_photos_and_copies(
+    filling: Filling, backend: str
+) -> None:
+    status, said = ask(filling, "forget", "@anna", "--who", "me")
+    assert (status, "2 posts and 2 photos are gone" in said) == (0, True), said
+    assert count(filling, PostRow) == 1
+    assert not (filling.store.root / key_of(1)).exists()
+    # Bert's post stays, without the photo.
+    assert count(filling, Sighting, state="refused", reason="forgotten") == 1
+    assert count(filling, ImageRow) == 1
+    # No name, address or picture is left in any file.
+    if backend == "sqlite":
+        path = Path(filling.catalogue)
+        assert b"anna" not in b"".join(p.read_bytes() for p in path.parent.glob(f"{path.name}*"))
+
+
+def test_a_photo_and_its_copies_never_come_back(filling: Filling) -> None:
+    done = forget(filling.sessions, filling.store, key_of(1), "me")
+    assert (done.posts, done.images) == (0, 1)
+    known = Forgotten()
+    with filling.sessions() as session:
+        known.catch_up(session)
+    small = photo_bytes(1, (90, 120), quality=60)
+    assert known.is_image(sha256_of(small), fingerprint(open_photo(small)))
+    other = photo_bytes(7)
+    assert not known.is_image(sha256_of(other), fingerprint(open_photo(other)))
+
+
+def test_addresses_are_forgotten_though_nothing_of_them_is_here(filling: Filling) -> None:
+    status, said = ask(filling, "forget", "https://x.test/p/later/")
+    assert (status, "it will not be taken" in said) == (0, True)
+    known = Forgotten()
+    with filling.sessions() as session:
+        known.catch_up(session)
+    assert known.names("url", [None, "https://x.test/p/later/"])
+    with pytest.raises(BadInput, match="no image"):
+        forget(filling.sessions, filling.store, "0" * 12, "me")
+
+
+def natural(filling: Filling) -> dict[str, set]:
+    """What a catalogue holds, without the numbers that no two share."""
+    with filling.sessions() as session:
+        shown = sa.select(PostRow.site_id, Sighting.position, Sighting.state, ImageRow.sha256)
+        joined = shown.join(Sighting, Sighting.post_id == PostRow.id)
+        rows = session.execute(joined.outerjoin(ImageRow, ImageRow.id == Sighting.image_id))
+        images = sa.select(ImageRow.sha256, ImageRow.state, ImageRow.store_key)
+        return {"sightings": {*rows}, "images": {*session.execute(images)}}
+
+
+def test_an_exported_catalogue_is_the_same_elsewhere(filling: Filling, tmp_path: Path) -> None:
+    with filling.sessions.begin() as session:
+        image = session.scalar(sa.select(ImageRow.id).limit(1))
+        session.add(Decision(image_id=image, label="polo", who="anna"))
+        session.add(CropDecision(image_id=image, model="m", zone="", whole=True, who="anna"))
+        session.add(
+            Judgement(
+                **{"image_id": image, "label": "polo", "model": "m", "verdict": "mistake"},
+                **{"probability": 0.9, "given": 0.1, "margin": 0.8, "cost": 0.9},
+            )
+        )
+    file = tmp_path / "all.tar"
+    assert ask(filling, "export", str(file))[0] == 0
+    (tmp_path / "two").mkdir()
+    other = Filling(tmp_path / "two")
+    for expected in ((3, 3, 1), (0, 0, 0)):
+        done = import_file(other.sessions, other.store, file)
+        assert (done.images, done.posts, done.searches) == expected
+    assert natural(other) == natural(filling)
+    assert verify(other.sessions, other.store).good
+    for table in Base.__subclasses__():
+        assert count(other, table) == count(filling, table), table
+
+
+def test_two_catalogues_are_merged_and_what_was_taken_down_stays_so(
+    filling: Filling, tmp_path: Path
+) -> None:
+    (tmp_path / "two").mkdir()
+    other = Filling(tmp_path / "two")
+    known, new = other.post("bert1", "polo", author="bert"), other.post("carl1", "dress")
+    other.image(photo_bytes(3), known)
+    other.image(photo_bytes(4), known, new)
+    forget(other.sessions, other.store, key_of(4), "me")
+    other.image(photo_bytes(5), new)
+    forget(filling.sessions, filling.store, key_of(2), "me")
+    other.image(photo_bytes(2), new)
+    file = tmp_path / "other.tar"
+    export(other.sessions, other.store, file)
+    done = import_file(filling.sessions, filling.store, file)
+    assert (done.images, done.posts, done.forgotten, done.lost) == (1, 1, 1, 0)
+    assert {image[0] for image in natural(filling)["images"]} == {
+        sha256_of(photo_bytes(seed)) for seed in (1, 3, 5)
+    }
+    assert count(filling, ForgottenRow) == 2
+    assert verify(filling.sessions, filling.store).good
+
+
+def test_an_address_that_was_taken_down_comes_with_no_import(
+    filling: Filling, tmp_path: Path
+) -> None:
+    file = tmp_path / "all.tar"
+    export(filling.sessions, filling.store, file)
+    (tmp_path / "two").mkdir()
+    other = Filling(tmp_path / "two")
+    with filling.sessions() as session:
+        url = session.scalar(sa.select(Sighting.url).order_by(Sighting.id))
+    forget(other.sessions, other.store, str(url), "me")
+    import_file(other.sessions, other.store, file)
+    assert count(other, Sighting, url=url) == 0
+    assert count(other, Sighting) == count(filling, Sighting) - 1
+
+
+def exported(other: Filling, file: Path) -> Path:
+    export(other.sessions, other.store, file)
+    return file
+
+
+def test_a_photo_whose_address_or_author_was_taken_down_comes_with_no_import(
+    filling: Filling, tmp_path: Path
+) -> None:
+    file = exported(filling, tmp_path / "all.tar")
+    with filling.sessions() as session:
+        url = session.scalar(
+            sa.select(Sighting.url)
+            .join(ImageRow, ImageRow.id == Sighting.image_id)
+            .where(ImageRow.sha256 == sha256_of(photo_bytes(3)))
+        )
+    for number, (what, left) in enumerate({str(url): {1, 2}, "@anna": {3}}.items()):
+        folder = tmp_path / f"other{number}"
+        folder.mkdir()
+        other = Filling(folder)
+        # Nothing of it is here, so that its bytes are not known yet.
+        forget(other.sessions, other.store, what, "me")
+        import_file(other.sessions, other.store, file)
+        digests = {sha256_of(photo_bytes(seed)) for seed in left}
+        assert {image[0] for image in natural(other)["images"]} == digests
+        assert count(other, Sighting, state="wanted") == 0
+        assert verify(other.sessions, other.store).good
+
+
+@pytest.mark.parametrize("what", ["@anna", "https://x.test/p/anna1/"])
+def test_what_another_catalogue_has_taken_down_goes_from_here(
+    filling: Filling, tmp_path: Path, what: str
+) -> None:
+    (tmp_path / "two").mkdir()
+    other = Filling(tmp_path / "two")
+    forget(other.sessions, other.store, what, "me")
+    done = import_file(filling.sessions, filling.store, exported(other, tmp_path / "other.tar"))
+    left = {3} if what == "@anna" else {2, 3}
+    assert done.forgotten == 3 - len(left)
+    assert {image[0] for image in natural(filling)["images"]} == {
+        sha256_of(photo_bytes(seed)) for seed in left
+    }
+    assert count(filling, PostRow, site_id="anna1") == 0
+    assert not (filling.store.root / key_of(1)).exists()
+    assert verify(filling.sessions, filling.store).good
+
+
+def test_images_that_a_person_took_apart_stay_apart_where_they_are_imported(
+    filling: Filling, tmp_path: Path
+) -> None:
+    with filling.sessions.begin() as session:
+        images = session.scalars(sa.select(ImageRow).order_by(ImageRow.id)).all()
+        images[1].cluster_id = cluster = images[0].cluster_id
+    undo_cluster(filling.sessions, int(cluster or 0), "anna")
+    file = exported(filling, tmp_path / "all.tar")
+    (tmp_path / "two").mkdir()
+    other = Filling(tmp_path / "two")
+    # A number of theirs is another cluster's here.
+    other.image(photo_bytes(8), other.post("own", "polo"))
+    for _ in range(2):
+        import_file(other.sessions, other.store, file)
+    with other.sessions() as session:
+        apart = kept_apart(session)
+        digests = {row.id: row.sha256 for row in session.scalars(sa.select(ImageRow))}
+    assert {digests[image] for image in apart} == {sha256_of(photo_bytes(n)) for n in (1, 2)}
+    assert len(frozenset.intersection(*apart.values())) == 1
+    assert count(other, Separation) == 2
+
+
+def test_a_damaged_archive_is_named_and_a_lost_photo_is_wanted(
+    filling: Filling, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.tar").write_bytes(b"no tar" * 200)
+    status, said = ask(filling, "import", str(tmp_path / "bad.tar"))
+    assert (status, "catalogue export" in said, "Traceback" in said) == (2, True, False)
+    file, short = tmp_path / "all.tar", tmp_path / "short.tar"
+    export(filling.sessions, filling.store, file)
+    with tarfile.open(file) as whole, tarfile.open(short, "w") as part:
+        for entry in whole:
+            if key_of(1) not in entry.name:
+                part.addfile(entry, whole.extractfile(entry))
+    (tmp_path / "two").mkdir()
+    other = Filling(tmp_path / "two")
+    assert import_file(other.sessions, other.store, short).lost == 1
+    assert count(other, Sighting, state="wanted") == 2

@@ -1,0 +1,88 @@
+"""`catalogue stats` through the command, on rows laid by hand."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fashion_tagger
+from dataset.catalogue.models import Search, Sighting
+from tests.support.catalogue_data import Filling, photo_bytes
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Filling:
+    """Four polos, of which two look alike and one is also a dress; a refusal, a failed search."""
+    filling = Filling(tmp_path_factory.mktemp("catalogue"))
+    posts = [filling.post(f"P{n}", "polo") for n in range(4)]
+    both = filling.post("B", "поло", "dress")
+    cluster = filling.image(photo_bytes(1), posts[0])
+    filling.image(photo_bytes(1, quality=50), posts[1], cluster=cluster)
+    filling.image(photo_bytes(2), posts[2])
+    filling.image(photo_bytes(3), both)
+    with filling.sessions.begin() as session:
+        for place, (state, reason) in enumerate((("refused", "HTTP 500"), ("wanted", None))):
+            session.add(
+                Sighting(
+                    post_id=posts[3],
+                    position=place,
+                    url=f"https://x.test/{place}",
+                    state=state,
+                    reason=reason,
+                )
+            )
+        session.add(Search(site="lamoda", hashtag="coat", state="failed", reason="layout changed"))
+    return filling
+
+
+def stats(filling: Filling, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, fashion_tagger.__file__, "catalogue", "stats", *options],
+        env={"FASHION_TAGGER_CATALOGUE": filling.catalogue},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_searches_labels_and_refusals_are_counted(filled: Filling) -> None:
+    found = json.loads(stats(filled, "--json", "--min-per-class", "5"))
+    lines = {line["hashtag"]: line for line in found["searches"]}
+    assert {name: lines["polo"][name] for name in ("posts", "images", "duplicates")} == {
+        "posts": 4,
+        "images": 3,
+        "duplicates": 1,
+    }
+    assert (lines["polo"]["refused"], lines["polo"]["wanted"]) == (1, 1)
+    assert (lines["coat"]["state"], lines["coat"]["reason"]) == ("failed", "layout changed")
+    assert found["labels"] == [{"label": "polo", "photos": 2, "missing": 3}]
+    assert found["refused"] == [{"site": "lamoda", "reason": "HTTP 500", "photos": 1}]
+    assert found["left_out"] == {"duplicate of another photo": 1, "conflict of labels": 1}
+
+
+def test_the_text_says_the_same(filled: Filling) -> None:
+    lines = [" ".join(line.split()) for line in stats(filled, "--min-per-class", "5").splitlines()]
+    assert "lamoda polo 4 3 1 1 1 finished" in lines
+    assert "lamoda coat 0 0 0 0 0 failed" in lines
+    assert "lamoda coat failed: layout changed" in lines
+    assert "polo 2 3" in lines
+    assert "lamoda HTTP 500 1" in lines
+    assert "left out 1: conflict of labels" in lines
+
+
+def test_a_catalogue_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, fashion_tagger.__file__, "catalogue", "stats"],
+        cwd=tmp_path,
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "catalogue.sqlite" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,187 @@
+"""Who may ask and from where: hosts, tokens, forged forms, and what photos are served as."""
+
+from urllib.parse import urlsplit
+
+import fsspec
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+from starlette.testclient import TestClient
+
+from dataset.catalogue.models import Hashtag, PostRow
+from dataset.images.store import ImageStore, open_store
+from dataset.review.cli import review
+from dataset.review.security import LARGEST_FORM, door_to
+from tests.support.catalogue_data import Filling, photo_bytes
+from tests.support.review_server import BASE, PORT, Page, labels, sha256
+
+
+@pytest.mark.parametrize("host", ["evil.test", "evil.test:8000", "127.0.0.1.evil.test", "", "["])
+def test_a_strangers_name_that_leads_here_is_refused(page: Page, host: str) -> None:
+    assert page.client.get("/", headers={"host": host}).status_code == 400
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:9999", "[::1]:8000"])
+def test_this_machines_names_are_known_also_through_a_tunnel(page: Page, host: str) -> None:
+    assert page.client.get("/", headers={"host": host}).status_code == 200
+
+
+FORM = {"item": "3/polo", "state": "open", "answer": "out"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.test"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+def test_a_form_of_another_site_is_refused(page: Page, headers: dict[str, str]) -> None:
+    page.client.headers.update(headers)
+    answer = page.post("/queue/mistakes/decide", page.get("/queue/mistakes"), **FORM)
+    assert answer.status_code == 403
+    assert labels(page.filling) == []
+
+
+def test_a_form_of_our_own_origin_is_taken(page: Page) -> None:
+    page.client.headers.update({"origin": BASE, "sec-fetch-site": "same-origin"})
+    page.post("/queue/mistakes/decide", page.get("/queue/mistakes"), **FORM)
+    assert len(labels(page.filling)) == 1
+
+
+@pytest.mark.parametrize("path", ["/queue/mistakes/decide", "/queue/mistakes/undo", "/who"])
+@pytest.mark.parametrize("token", [None, "", "0" * 64, "é"])
+def test_a_form_without_its_token_is_refused(page: Page, path: str, token: str | None) -> None:
+    page.get("/")
+    fields = FORM | ({} if token is None else {"csrf": token})
+    assert page.client.post(path, data=fields).status_code == 403
+    other = Page(page.filling)
+    assert other.post(path, page.get("/"), **FORM).status_code == 403
+    assert labels(page.filling) == []
+
+
+def test_what_is_no_small_form_is_refused(page: Page) -> None:
+    page.get("/")
+    path = "/queue/mistakes/decide"
+    for data in ({"json": {"csrf": "x"}}, {"data": {"label": "x" * LARGEST_FORM}}):
+        assert page.client.post(path, **data).status_code == 400  # type: ignore[arg-type]
+    answer = page.post(path, page.get("/"), **(FORM | {"label": "\0"}))
+    assert answer.status_code == 400
+    assert page.client.put(path).status_code == 405
+    assert page.client.get("/queue/mistakes?title=%00").status_code == 400
+
+
+def test_a_tab_from_before_a_restart_still_decides(page: Page) -> None:
+    html = page.get("/queue/mistakes")
+    after = Page(page.filling)
+    after.client.cookies = page.client.cookies
+    after.decide(html, "out")
+    assert len(labels(page.filling)) == 1
+
+
+def test_every_answer_has_its_headers(page: Page) -> None:
+    for path in ("/", "/queue/mistakes", "/photo/1", "/static/review.js", "/nothing"):
+        headers = page.client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        # With `no-referrer` browsers would say `null` for our own forms too.
+        assert headers["referrer-policy"] == "same-origin"
+    html = page.get("/queue/mistakes")
+    assert " style=" not in html and "<script>" not in html and " onclick" not in html
+
+
+def test_elsewhere_a_token_is_needed_and_becomes_a_cookie(ready: Filling) -> None:
+    door = door_to("0.0.0.0", PORT)
+    page = Page(ready, door=door)
+    paths = ("/", "/photo/1", "/static/review.css", "/?token=wrong", "/?token=%C3%A9")
+    for path in paths:
+        assert page.client.get(path).status_code == 401
+    assert page.client.post("/who", data={"who": "x"}).status_code == 401
+    answer = page.client.get(
+        f"/queue/mistakes?label=polo&token={door.token}", follow_redirects=False
+    )
+    assert answer.headers["location"] == "/queue/mistakes?label=polo"
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and str(door.token) not in cookie
+    assert page.get("/queue/mistakes")
+    page.decide(page.get("/queue/mistakes"), "out")
+    assert len(labels(page.filling)) == 1
+    fresh = TestClient(page.client.app, base_url=BASE)
+    away = fresh.get(f"//evil.test/?token={door.token}", follow_redirects=False)
+    assert urlsplit(away.headers.get("location", "")).netloc == ""
+
+
+def test_the_token_is_another_each_time_and_names_of_strangers_stay_refused() -> None:
+    door = door_to("192.0.2.7", PORT)
+    assert door.token and door.token != door_to("192.0.2.7", PORT).token
+    assert door.knows("192.0.2.7:8000") and door.knows("[2001:db8::1]")
+    assert not door.knows("evil.test")
+    assert door_to("127.0.0.1", PORT).token is None
+
+
+def test_photos_are_what_was_verified_and_nothing_else(page: Page) -> None:
+    whole = page.client.get("/photo/1")
+    assert (whole.content, whole.headers["content-type"]) == (photo_bytes(0), "image/jpeg")
+    assert page.client.get("/thumb/1").content[:3] == b"\xff\xd8\xff"
+    key = ImageStore.key(sha256(page.filling, 2), "jpg")
+    (page.filling.store.root / key).write_bytes(b"<html><script>alert(1)</script>")
+    for path in (
+        *("/photo/2", "/thumb/2", "/photo/999", "/photo/999999999999999999999", "/photo/-1"),
+        *("/photo/../catalogue.sqlite", "/photo/..%2f..%2fetc%2fpasswd", "/photo/1.jpg"),
+        *("/static/../app.py", "/static/..%2fapp.py", "/static/app.py", "/static//etc/passwd"),
+    ):
+        assert page.client.get(path).status_code == 404, path
+
+
+def test_photos_of_any_place_are_served(ready: Filling) -> None:
+    filling = ready
+    place = fsspec.filesystem("memory")
+    key = ImageStore.key(sha256(filling, 1), "jpg")
+    place.pipe_file(f"/shop/{key}", photo_bytes(0))
+    filling.store = open_store("memory://shop")
+    page = Page(filling)
+    assert page.client.get("/photo/1").content == photo_bytes(0)
+    assert page.client.get("/photo/2").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--port", "70000"], "70000"), (["--host", "no such host"], "--host no such host: ")],
+)
+def test_unusable_addresses_are_usage_errors(
+    ready: Filling, arguments: list[str], said: str
+) -> None:
+    done = CliRunner().invoke(review, [*arguments, "--catalogue", ready.catalogue])
+    assert (done.exit_code, "Traceback" in done.output) == (2, False)
+    assert said in done.output
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "\"'><img src=x onerror=alert(1)>",
+    "{{ 7 * 7 }} {% raw %}",
+    "\u202eשלום\u202c \u2066",
+    "👗" * 50,
+    "x" * 10_000,
+    "</script><!--",
+]
+
+
+def test_what_sites_sent_is_only_text(page: Page) -> None:
+    for text in HOSTILE:
+        with page.filling.sessions.begin() as session:
+            session.execute(
+                sa.update(PostRow).values(
+                    title=text, brand=text, author=text, url="javascript:alert(1)"
+                )
+            )
+            session.get_one(Hashtag, 1).text = text
+        for queue in ("mistakes", "conflicts", "duplicates", "crops"):
+            for path in (f"/queue/{queue}", f"/queue/{queue}/list"):
+                html = page.get(path)
+                for bad in ("<script>alert", "<img src=x", "javascript:", " 49 "):
+                    assert bad not in html, (path, text)

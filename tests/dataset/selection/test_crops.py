@@ -1,0 +1,148 @@
+"""Crops in a build: found once, kept, and cut out."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+from PIL import Image
+
+from dataset.build import build
+from dataset.catalogue.models import CropDecision, CropRow, Pose, now
+from dataset.cli import build_dataset
+from dataset.errors import BadInput
+from dataset.export.build_result import BuildOptions, Built
+from dataset.pose.crop import BY_PERSON
+from dataset.selection import crops
+from dataset.selection.crops import PoseOptions
+from dataset.vocabulary import load_vocabulary
+from scraper.sample_shop.drawing.product import draw_product
+from tests.support.catalogue_data import Filling, photo_bytes
+
+PEOPLE = 6
+
+pytestmark = pytest.mark.usefixtures("one_estimator")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, one_estimator: None) -> tuple[Path, Built]:
+    """A folder with drawn people in coats, and one photo of noise; and their first build."""
+    folder = tmp_path_factory.mktemp("first")
+    filling = Filling(folder)
+    for seed in range(PEOPLE):
+        path = folder / "drawn.png"
+        draw_product("coat", seed).photo.save(path)
+        filling.image(path.read_bytes(), filling.post(str(seed), "coat"))
+    filling.image(photo_bytes(1), filling.post("noise", "coat"))
+    built = run(filling)
+    filling.sessions.kw["bind"].dispose()
+    return folder, built
+
+
+@pytest.fixture
+def filling(first: tuple[Path, Built], tmp_path: Path) -> Filling:
+    """The same after the first build, to be changed."""
+    shutil.copytree(first[0], tmp_path, dirs_exist_ok=True)
+    return Filling(tmp_path)
+
+
+def run(filling: Filling, **chosen: object) -> Built:
+    options = BuildOptions(
+        filling.catalogue,
+        filling.folder / "images",
+        filling.folder / "splits",
+        min_per_class=1,
+        pose=PoseOptions(**chosen),  # type: ignore[arg-type]
+    )
+    return build(options, load_vocabulary())
+
+
+def test_found_once_and_kept_with_the_decision(
+    first: tuple[Path, Built], filling: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = first[1].items
+    posed = [item.posed for item in found if item.posed]
+    assert len(posed) == PEOPLE + 1
+    people = [one for one in posed if one.crop.outcome == "person"]
+    assert len(people) >= PEOPLE - 1
+    with filling.sessions() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Pose)) == PEOPLE + 1
+        kept = {row.image_id: row for row in session.scalars(sa.select(CropRow))}
+    for item in found:
+        assert item.posed
+        row = kept[item.labelled.photo.image_id]
+        assert (row.left, row.top, row.right, row.bottom) == item.posed.crop.box
+        assert row.outcome == item.posed.crop.outcome and row.model.startswith("hrnet-small:")
+
+    monkeypatch.setattr(crops, "_look", lambda *_: pytest.fail("looked again"))
+    second = run(filling)
+    for one, other in zip(found, second.items, strict=True):
+        assert one.posed and other.posed and one.posed.crop == other.posed.crop
+    zone = run(filling, crop="zone")
+    assert [item.path for item in zone.items] == [item.path for item in found]
+
+
+def test_the_manifest_the_card_and_the_sheet_say_what_was_kept(first: tuple[Path, Built]) -> None:
+    folder, built = first[0] / "splits", first[1]
+    rows = pq.read_table(folder / "manifest.parquet").to_pylist()
+    for row, item in zip(rows, built.items, strict=True):
+        assert item.posed and row["crop"] == item.posed.crop.outcome
+        np.testing.assert_allclose(row["crop_box"], item.posed.crop.box, rtol=1e-6)
+        assert len(row["key_points"]) == 3 * len(item.posed.model.joints.names)
+    assert "## Crops" in (folder / "README.md").read_text()
+    with Image.open(folder / "contact" / "crops.jpg") as sheet:
+        assert sheet.width > 600
+
+
+def test_photos_left_whole_are_written_whole(filling: Filling) -> None:
+    for chosen in ({"crop": "none"}, {"pose": "none"}):
+        built = run(filling, **chosen)
+        assert all(item.posed is None for item in built.items)
+        row = pq.read_table(filling.folder / "splits" / "manifest.parquet").to_pylist()[0]
+        assert row["crop"] is None and row["crop_box"] is None
+
+
+def test_all_is_kept_of_a_photo_of_which_a_person_said_so(filling: Filling) -> None:
+    with filling.sessions.begin() as session:
+        for image, undone in ((1, None), (2, now())):
+            session.add(
+                CropDecision(
+                    image_id=image, model="m", zone="", whole=True, who="anna", undone=undone
+                )
+            )
+    crops = {item.photo.image_id: item.posed.crop for item in run(filling).items if item.posed}
+    assert (crops[1].outcome, crops[1].reason) == ("whole", BY_PERSON)
+    assert crops[1].box[:2] == (0, 0) and crops[2].reason != BY_PERSON
+
+
+def test_no_such_weights(filling: Filling) -> None:
+    with pytest.raises(BadInput, match=r"none\.pth: no such file"):
+        run(filling, pose_weights=Path("none.pth"))
+
+
+def test_offline_the_published_weights_are_named(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    done = CliRunner().invoke(
+        build_dataset,
+        [
+            *("--catalogue", filling.catalogue, "--images", str(filling.folder / "images")),
+            *("--min-per-class", "1", "--pose", "hrnet-w32", "--out", str(tmp_path / "new")),
+        ],
+    )
+    assert done.exit_code == 1, done.output
+    for part in ("81c58e40", "download.openmmlab.com", "--pose-weights", str(tmp_path / "cache")):
+        assert part in done.output
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("option", ["--pose", "--crop"])
+def test_weights_for_nobody(option: str) -> None:
+    done = CliRunner().invoke(build_dataset, [option, "none", "--pose-weights", "my.pth"])
+    assert done.exit_code == 2
+    assert f"--pose-weights my.pth: nobody is looked for with {option} none" in done.output

@@ -1,0 +1,67 @@
+"""Gates of quality and their thresholds."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dataset.errors import BadInput
+from dataset.images.quality import Quality
+from dataset.selection.candidates import Candidate, Drops, Post
+from dataset.selection.quality_gates import load_gates, pass_gates
+
+GOOD = Candidate(
+    1,
+    "ab" * 32,
+    "k",
+    1,
+    600,
+    800,
+    9,
+    quality=Quality(200, 2.5, 0),
+    posts=(Post(1, "u", "lamoda", None, ()),),
+)
+POOR = {
+    "too small": replace(GOOD, width=60),
+    "extreme shape": replace(GOOD, width=250, height=800),
+    "blank": replace(GOOD, quality=Quality(5, 2.5, 0)),
+    "blurred": replace(GOOD, quality=Quality(200, 9, 0)),
+    "text banner": replace(GOOD, quality=Quality(200, 2.5, 0.3)),
+}
+
+
+@pytest.mark.parametrize("reason", POOR)
+def test_each_gate_stops_says_why_and_lists_the_photo(reason: str) -> None:
+    drops = Drops()
+    assert pass_gates([GOOD, POOR[reason]], load_gates(), drops) == [GOOD]
+    assert drops.counts == {reason: 1}
+    assert drops.images[0].photo == POOR[reason]
+    assert "at least" in drops.images[0].detail or "at most" in drops.images[0].detail
+
+
+def test_a_photo_that_nobody_looked_at_passes_what_needs_pixels() -> None:
+    assert load_gates().stop(replace(GOOD, quality=None)) is None
+
+
+def test_a_persons_label_opens_all_gates() -> None:
+    decided = replace(POOR["blurred"], decisions=((1, "polo"),))
+    assert pass_gates([decided], load_gates(), Drops()) == [decided]
+
+
+def test_thresholds_are_a_sites_own(tmp_path: Path) -> None:
+    own = tmp_path / "gates.toml"
+    own.write_text("[default]\nside = 700\n[lamoda]\nside = 0\nblur = 2.0\n")
+    gates = load_gates(own)
+    assert gates.stop(GOOD) == ("blurred", "blur 2.5, at most 2")
+    elsewhere = replace(GOOD, posts=(Post(1, "u", "instagram", None, ()),))
+    assert gates.stop(elsewhere) == ("too small", "side 600, at least 700")
+
+
+@pytest.mark.parametrize(
+    "text", ["side = 3", "[default]\nsize = 3", '[default]\nside = "3"', "[", "[a]\nblur = true"]
+)
+def test_a_bad_file_is_named(tmp_path: Path, text: str) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(text)
+    with pytest.raises(BadInput, match=r"own\.toml"):
+        load_gates(own)

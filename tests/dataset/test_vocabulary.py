@@ -1,0 +1,94 @@
+"""Words and labels."""
+
+from pathlib import Path
+
+import pytest
+
+from dataset.errors import BadInput
+from dataset.vocabulary import ZONES, load_vocabulary, normalise
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("#Поло", "поло"),
+        ("ШЛЁПАНЦЫ", "шлепанцы"),
+        ("Polo", "polo"),
+        ("  polo \n shirt ", "polo shirt"),
+        ("##tag", "tag"),
+        ("И\u0306од", "йод"),
+    ],
+)
+def test_words_are_normalised(word: str, expected: str) -> None:
+    assert normalise(word) == expected
+
+
+def test_at_least_forty_labels_have_words_in_both_languages_and_a_zone() -> None:
+    labels = load_vocabulary().labels
+    assert len(labels) >= 40
+    for label in labels.values():
+        letters = "".join(label.words)
+        assert any("a" <= c <= "z" for c in letters), label
+        assert any("а" <= c <= "я" for c in letters), label
+        assert label.zone in ZONES
+
+
+def test_every_word_of_the_label_is_searched() -> None:
+    words = load_vocabulary().words_of("#Polo")
+    assert {"polo", "poloshirt", "поло", "рубашка поло"} <= set(words)
+
+
+@pytest.mark.parametrize("hashtag", ["polo", "PoloShirt", "рубашкаполо", "рубашка_поло", "#поло"])
+def test_a_hashtag_finds_its_label(hashtag: str) -> None:
+    assert load_vocabulary().label_of(hashtag) == "polo"
+
+
+def test_a_tag_in_no_label_is_searched_as_typed_and_is_its_own_label() -> None:
+    vocabulary = load_vocabulary()
+    assert vocabulary.label_of("кимоно") is None
+    assert vocabulary.words_of("Кимоно") == ("кимоно",)
+    assert vocabulary.label_or_own("#Кимоно") == "кимоно"
+
+
+def test_an_own_file_extends_and_takes_words_over(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        '[kimono]\nzone = "full"\nwords = ["kimono", "кимоно"]\n'
+        '[polo]\nzone = "upper"\nwords = ["тенниска"]\n'
+        '[tee]\nzone = "upper"\nwords = ["футболка"]\n',
+        encoding="utf-8",
+    )
+    vocabulary = load_vocabulary(own)
+    assert vocabulary.label_of("кимоно") == "kimono"
+    assert vocabulary.label_of("тенниска") == vocabulary.label_of("поло") == "polo"
+    assert vocabulary.label_of("футболка") == "tee"
+    assert vocabulary.label_of("футболки") == "t-shirt"
+
+
+def test_an_own_file_can_replace_the_built_in_labels(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('replace = true\n[kimono]\nwords = ["кимоно"]\n', encoding="utf-8")
+    assert list(load_vocabulary(own).labels) == ["kimono"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[a]\nwords = "x"', "words = 'x'"),
+        ('[a]\nzone = "arm"\nwords = ["x"]', "zone = 'arm'"),
+        ('[a]\nwords = ["x"]\n[b]\nwords = ["#X"]', "both"),
+        ("[a", "not TOML"),
+        ("a = 3", "not 3"),
+    ],
+)
+def test_a_bad_own_file_is_named_with_what_is_wrong(tmp_path: Path, text: str, said: str) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(text, encoding="utf-8")
+    with pytest.raises(BadInput, match=said) as caught:
+        load_vocabulary(own)
+    assert "own.toml" in caught.value.message
+
+
+def test_a_missing_own_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"none\.toml"):
+        load_vocabulary(tmp_path / "none.toml")

@@ -1,0 +1,28 @@
+"""Groups, sites and crops of a manifest, in the order of the photos that are asked for."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.data.loading import Example
+from model.data.metadata import Origins, origins
+
+EXAMPLES = [Example("test/a/2.jpg", "a", "test"), Example("test/a/1.jpg", "a", "test")]
+
+
+def test_plain_folders_have_none(tmp_path: Path) -> None:
+    assert origins(tmp_path, EXAMPLES) == Origins()
+
+
+def test_columns_come_in_the_photos_order_and_gaps_have_a_word(tmp_path: Path) -> None:
+    columns = {
+        "path": ["test/a/1.jpg", "test/a/2.jpg", "train/a/3.jpg"],
+        "group": ["g1", None, "g1"],
+        "site": ["lamoda", None, "twitter"],
+        "crop": pa.array([None, None, None], pa.string()),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "manifest.parquet")
+    found = origins(tmp_path, EXAMPLES)
+    # Nobody looked for people: no crops. A photo of no group is one of its own.
+    assert found == Origins(["test/a/2.jpg", "g1"], ["unknown", "lamoda"], None)

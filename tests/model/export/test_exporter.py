@@ -1,0 +1,213 @@
+"""A run's model in every format, loaded as the README says and run on photos of all kinds."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from model.export import formats
+from model.export.cli import export_model
+from tests.support import exported_runs
+from tests.support.exported_runs import FIRST, LABELS
+
+README = Path(__file__).parents[2] / "README.md"
+NAMES = {"saved_model": "saved_model", "onnx": "model.onnx", "litert": "model.tflite"}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    photos = exported_runs.write_photos(folder / "splits" / "test")
+    network = exported_runs.small_network(temperature=0.05)
+    exported_runs.settle(network, exported_runs.read(photos[0]))
+    exported_runs.write_run(folder / "run", folder / "splits", network)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(work: Path) -> Path:
+    """A run of one convolution, for tests of what is done with any network."""
+    network = exported_runs.small_network(temperature=0.05, layer=FIRST)
+    exported_runs.settle(network, exported_runs.read(work / "splits" / "test" / "colour.jpg"))
+    exported_runs.write_run(work / "plain", work / "splits", network)
+    return work / "plain"
+
+
+@pytest.fixture(scope="module")
+def network(work: Path) -> keras.Model:
+    return keras.saving.load_model(work / "run" / "model.keras")
+
+
+def call(run: Path, *options: str) -> Result:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_BACKEND", "tensorflow")
+        return CliRunner().invoke(export_model, [str(run), *options])
+
+
+def as_the_readme_says(kind: str, path: Path, photo: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The shares and labels that the README's lines for KIND give, run with PATH and PHOTO."""
+    blocks = re.findall(r"(?:^(?:    .*)?\n)+", README.read_text(encoding="utf-8"), re.M)
+    (block,) = (b for b in blocks if f"runs/first/{NAMES[kind]}" in b and "labels =" in b)
+    code = re.sub(r"^    ", "", block, flags=re.M).replace(f"runs/first/{NAMES[kind]}", str(path))
+    found = {"photo": photo[0]}
+    exec(code, found)
+    return np.asarray(found["shares"]), list(found["labels"])
+
+
+@pytest.fixture(scope="module")
+def exported(work: Path) -> Callable[[str], Path]:
+    """Where the run's model of a format is, which is written at the first asking."""
+
+    def path(kind: str) -> Path:
+        if not (work / "run" / NAMES[kind]).exists():
+            done = call(work / "run", "--format", kind)
+            assert done.exit_code == 0, done.output
+            assert "5 test photos of" in done.output
+        return work / "run" / NAMES[kind]
+
+    return path
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_the_readmes_lines_give_what_keras_gives(
+    work: Path, network: keras.Model, exported: Callable[[str], Path], kind: str
+) -> None:
+    photo = exported_runs.read(work / "splits" / "test" / "wide.jpg")
+    shares, labels = as_the_readme_says(kind, exported(kind), photo)
+    assert labels == LABELS
+    assert shares == pytest.approx(np.asarray(network(photo, training=False)), abs=1e-5)
+    assert not [path.name for path in (work / "run").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_photos_of_all_kinds_and_batches(
+    work: Path, network: keras.Model, exported: Callable[[str], Path], kind: str
+) -> None:
+    opened = formats.FORMATS[kind].load(exported(kind))
+    photos = [exported_runs.read(path) for path in sorted((work / "splits" / "test").iterdir())]
+    several = np.random.default_rng(1).integers(0, 256, (3, 50, 81, 3), dtype=np.uint8)
+    for batch in [*photos, several]:
+        assert opened.shares(batch) == pytest.approx(
+            np.asarray(network(batch, training=False)), abs=1e-5
+        )
+    # Photos that all look alike to the network would show nothing.
+    assert np.ptp([opened.shares(photo)[0] for photo in photos], axis=0).max() > 0.1
+
+
+def test_the_plain_interpreter_takes_any_size(
+    network: keras.Model, exported: Callable[[str], Path]
+) -> None:
+    interpreter = Interpreter(str(exported("litert")))
+    (photos,), (shares,) = interpreter.get_input_details(), interpreter.get_output_details()
+    for shape in ((1, 91, 133, 3), (2, 301, 77, 3), (1, 5, 1200, 3)):
+        batch = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
+        interpreter.resize_tensor_input(photos["index"], shape, strict=True)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(photos["index"], batch)
+        interpreter.invoke()
+        wanted = np.asarray(network(batch, training=False))
+        assert interpreter.get_tensor(shares["index"]) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_an_export_that_differs_is_not_kept(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = exported_runs.small_network(temperature=1.0, layer=FIRST)
+    form = formats.FORMATS["saved_model"]
+    wrong = replace(form, write=lambda _, labels, path: form.write(other, labels, path))
+    monkeypatch.setitem(formats.FORMATS, "saved_model", wrong)
+    done = call(plain, "--format", "saved_model", "--out", str(tmp_path / "wrong"))
+    assert done.exit_code == 1
+    assert "differ by" in done.output
+    assert "nothing was written" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_whose_shares_are_no_numbers_is_not_kept(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = formats.FORMATS["saved_model"]
+
+    def load(path: Path) -> formats.Opened:
+        return replace(form.load(path), shares=lambda photos: np.full((len(photos), 4), np.nan))
+
+    monkeypatch.setitem(formats.FORMATS, "saved_model", replace(form, load=load))
+    done = call(plain, "--format", "saved_model", "--out", str(tmp_path / "wrong"))
+    assert done.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_half_precision_is_exported_in_float32(work: Path, tmp_path: Path) -> None:
+    half = exported_runs.small_network(temperature=0.05, policy="mixed_bfloat16")
+    exported_runs.settle(half, exported_runs.read(work / "splits" / "test" / "colour.jpg"))
+    exported_runs.write_run(tmp_path / "run", work / "splits", half)
+    done = call(tmp_path / "run", "--format", "litert")
+    assert done.exit_code == 0, done.output
+
+
+def test_without_the_runs_photos_drawn_ones_are_used_and_said(plain: Path, tmp_path: Path) -> None:
+    exported_runs.write_run(
+        tmp_path / "run", tmp_path / "gone", keras.saving.load_model(plain / "model.keras")
+    )
+    done = call(tmp_path / "run", "--format", "saved_model")
+    assert done.exit_code == 0, done.output
+    assert "drawn pictures" in done.output
+    assert str(tmp_path / "gone") in done.output
+
+
+def test_photos_of_a_folder(plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "below").mkdir(parents=True)
+    Image.new("RGB", (120, 50), "red").save(tmp_path / "photos" / "below" / "one.webp")
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no photo")
+    options = ("--out", str(tmp_path / "new"), "--photos", str(tmp_path / "photos"))
+    done = call(plain, "--format", "saved_model", *options)
+    assert done.exit_code == 0, done.output
+    assert f"1 photos of {tmp_path / 'photos'}" in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--out", "splits"), "splits is there already"),
+        (("--format", "onnx", "--out", "model.tflite"), "ends in .onnx"),
+        (("--photos", "nowhere", "--out", "new"), "nowhere has no photo that can be read"),
+        (("--out", "run/labels.json/new"), "--out run/labels.json/new: Not a directory"),
+    ],
+)
+def test_what_is_asked_wrongly_is_named(
+    work: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(work)
+    done = call(Path("run"), "--format", "saved_model", *options)
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def test_another_folder_is_no_run(work: Path) -> None:
+    done = call(work / "splits", "--format", "saved_model")
+    assert done.exit_code == 2
+    assert "is no run of train-model" in done.output
+
+
+def test_a_cut_off_model_is_named(work: Path, tmp_path: Path) -> None:
+    whole = (work / "run" / "model.keras").read_bytes()
+    (tmp_path / "model.keras").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "labels.json").write_bytes((work / "run" / "labels.json").read_bytes())
+    done = call(tmp_path, "--format", "saved_model")
+    assert done.exit_code == 1
+    assert "model.keras can't be read" in done.output
+
+
+def test_a_missing_package_is_one_line(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = replace(formats.FORMATS["onnx"], packages=("onnx", "not-there"))
+    monkeypatch.setitem(formats.FORMATS, "onnx", form)
+    done = call(work / "run", "--format", "onnx", "--out", str(work / "other.onnx"))
+    assert done.exit_code == 1
+    assert done.output == "Error: --format onnx needs: pip install not-there\n"

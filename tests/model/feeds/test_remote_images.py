@@ -1,0 +1,78 @@
+"""Photos at a feed's addresses, from a server on loopback."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dataset.errors import Failure, NotFetched
+from dataset.images.url_cache import FetchedPhotos
+from model.feeds.remote_images import Fetcher, FetchOptions
+from tests.support.catalogue_data import photo_bytes
+from tests.support.photo_site import STALLS, PhotoSite, serving
+
+PHOTO = photo_bytes(1, (200, 260))
+
+
+@pytest.fixture
+def site() -> Iterator[PhotoSite]:
+    photos = {f"/{number}.jpg": PHOTO for number in range(20)}
+    with serving({**photos, "/secret/a.jpg": PHOTO, "/page": b"<html>no photo</html>"}) as one:
+        yield one
+
+
+def options(folder: Path) -> FetchOptions:
+    return FetchOptions(folder / "fetched", "me@shop.example", 20, allow_private=True)
+
+
+def test_each_photo_is_asked_for_once_and_refusals_say_why(tmp_path: Path, site: PhotoSite) -> None:
+    good = [f"{site.url}/{number}.jpg" for number in range(20)]
+    bad = {
+        f"{site.url}/gone": "HTTP 404",
+        f"{site.url}/page": "broken or no image",
+        f"{site.url}/secret/a.jpg": "robots.txt",
+        "http://[no": "no address",
+        "http://two\nlines/": "signs",
+        "http://half\ud800/": "signs",
+    }
+    with Fetcher(options(tmp_path)) as fetcher:
+        for url in (*good, *good, *bad):
+            fetcher.announce(url)
+        assert {fetcher.read(url) for url in good} == {PHOTO}
+        for url, why in bad.items():
+            for _ in range(2):
+                with pytest.raises(NotFetched, match=why):
+                    fetcher.read(url)
+    assert {site.asked[f"/{number}.jpg"] for number in range(20)} == {1}
+    assert (site.asked["/gone"], site.asked["/secret/a.jpg"]) == (1, 0)
+    assert all("me@shop.example" in one and "feed" in one for one in site.agents)
+    with Fetcher(options(tmp_path)) as fetcher:
+        assert fetcher.read(good[0]) == PHOTO
+    assert site.asked["/0.jpg"] == 1
+    assert FetchedPhotos(tmp_path / "fetched").find(good[0]) is not None
+
+
+def test_private_hosts_are_left_alone(tmp_path: Path, site: PhotoSite) -> None:
+    with (
+        Fetcher(FetchOptions(tmp_path / "fetched")) as fetcher,
+        pytest.raises(NotFetched, match="private address"),
+    ):
+        fetcher.read(f"{site.url}/0.jpg")
+    assert not site.asked
+
+
+def test_a_killed_fetch_is_said_and_no_process_is_left(tmp_path: Path, site: PhotoSite) -> None:
+    with Fetcher(options(tmp_path)) as fetcher:
+        fetcher.announce(f"{site.url}{STALLS}")
+        assert fetcher._process is not None
+        number = fetcher._process.pid
+        while not site.asked[STALLS]:
+            time.sleep(0.02)
+        os.kill(number, signal.SIGKILL)
+        with pytest.raises(Failure, match="repeat the command"):
+            fetcher.read(f"{site.url}{STALLS}")
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)

@@ -1,0 +1,75 @@
+"""Tables of a check hold whatever a feed may."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from model.feeds.product_feed import Feed, open_feed
+from model.feeds.sources import Item
+from model.tag_check.noise_model import AGREES, MISTAKE, UNCHECKED
+from model.tag_check.output import _ranked, _write_corrected, _write_rows
+from model.tag_check.store import Answer, Look, Store
+
+LABELS = ("dress", "polo")
+
+
+def checked(folder: Path, feed: Feed) -> Store:
+    """The rows of FEED: tags that contain "wrong" are mistakes, of which a dress is suggested."""
+    store = Store(folder / "looked.sqlite")
+    for row in feed.rows():
+        known = (row.number, row.id, row.image, row.tag, "dress", row.cost, row.values)
+        store.add([Look(Item(*known), None if row.problem else 0, problem=row.problem)])
+        verdict = MISTAKE if "wrong" in row.tag else UNCHECKED if row.problem else AGREES
+        store.answer([Answer(row.number, verdict, None if row.problem else "dress")])
+    return store
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"), [("a\ufffdb", "a\ufffdb"), ("a\ud800b", "a?b"), ("a\rb\nc", "a\rb\nc")]
+)
+def test_any_character_can_be_written(tmp_path: Path, cell: str, written: str) -> None:
+    _write_rows(tmp_path / "out.csv", ["x", "y"], [[cell, "1"]])
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [["x", "y"], [written, "1"]]
+
+
+def test_a_corrected_table_has_the_parsed_rows_in_utf_8(tmp_path: Path) -> None:
+    rows = "id;image;tag;title\n1;a.jpg;Платье;x\n2;b.jpg\n3;c.jpg;wrong;y\n4;d.jpg;;"
+    path = tmp_path / "feed.csv"
+    path.write_bytes(rows.encode() + b"\xff\n")
+    feed = open_feed(path, {})
+    store = checked(tmp_path, feed)
+    _write_corrected(tmp_path / "out.csv", feed, store, LABELS)
+    written = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()
+    assert written == [
+        "id;image;tag;title",
+        "1;a.jpg;Платье;x",
+        # As the feed spells it.
+        "3;c.jpg;Платье;y",
+        "4;d.jpg;;\ufffd",
+    ]
+    assert store.undecoded() == 1
+    told = {row[0]: row[-1] for row in _ranked(store, list(feed.header), "id")}
+    assert told == {"1": "", "2": "2 cells, not 4", "3": "", "4": "no tag"}
+
+
+def test_corrected_json_lines_have_the_parsed_objects(tmp_path: Path) -> None:
+    path = tmp_path / "feed.jsonl"
+    lines = (
+        '{"id": 1, "image": "a.jpg", "tag": ["wrong", "новое"], "x": {"y": 1}}',
+        '{"id": 2,',
+        '{"id": "\\ud800", "image": "c.jpg", "tag": "платье"}',
+    )
+    path.write_text("\n".join(lines), encoding="utf-8")
+    feed = open_feed(path, {})
+    store = checked(tmp_path, feed)
+    _write_corrected(tmp_path / "out.jsonl", feed, store, LABELS)
+    written = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert list(map(json.loads, written)) == [
+        {"id": 1, "image": "a.jpg", "tag": ["платье", "новое"], "x": {"y": 1}},
+        {"id": "?", "image": "c.jpg", "tag": "платье"},
+    ]
+    (reason,) = [row[-1] for row in _ranked(store, list(feed.header), "id") if not row[0]]
+    assert reason.startswith("row 2: no JSON: ")

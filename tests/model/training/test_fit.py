@@ -1,0 +1,107 @@
+"""Fitting that is cut off and goes on, stops in time, and keeps its best epoch."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from dataset.errors import Failure
+from model.data.batches import OutputsFeed
+from model.training.config import Recipe, TrainOptions
+from model.training.fit import Check, Progress, fit, predict
+
+RECIPE = Recipe(
+    "adamw", 0.02, 6, batch_size=8, weight_decay=0.01, label_smoothing=0.1, mixup=0.2, average=True
+)
+
+
+class Killed(Exception):  # noqa: N818 - what happens, no error of ours
+    """Stands for kill -9 after an epoch."""
+
+
+def data(count: int = 64) -> tuple[OutputsFeed, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    targets = np.arange(count) % 3
+    values = rng.normal(size=(count, 2, 5)).astype(np.float16)
+    values[np.arange(count), :, targets] += 2
+    weights = np.ones(count, np.float32)
+    feed = OutputsFeed(values, np.eye(3, dtype=np.float32)[targets], weights)
+    return feed, values[:, 0].astype(np.float32), targets
+
+
+def network() -> keras.Model:
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((5,))
+    hidden = keras.layers.Dropout(0.3)(keras.layers.Dense(16, "relu")(inputs))
+    return keras.Model(inputs, keras.layers.Dense(3)(hidden))
+
+
+def run(folder: Path, recipe: Recipe = RECIPE, kill_after: int = 0) -> tuple[keras.Model, Progress]:
+    feed, seen, targets = data()
+    model = network()
+
+    def show(progress: Progress) -> None:
+        if progress.done == kill_after:
+            raise Killed
+
+    folder.mkdir(exist_ok=True)
+    check = Check(lambda trained: predict(trained, seen), targets)
+    return model, fit(model, feed, check, recipe, folder / "state.npz", show)
+
+
+def test_a_killed_fitting_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    whole, progress = run(tmp_path / "whole")
+    for after in (1, 4):
+        with pytest.raises(Killed):
+            run(tmp_path / "cut", kill_after=after)
+    resumed, gone_on = run(tmp_path / "cut")
+    assert gone_on.best == progress.best
+    for name, values in progress.history.items():
+        assert gone_on.history[name] == pytest.approx(values, abs=1e-6)
+    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        assert other == pytest.approx(one, abs=1e-6)
+
+
+def test_it_learns_and_leaves_the_network_as_in_its_best_epoch(tmp_path: Path) -> None:
+    model, progress = run(tmp_path / "run", replace(RECIPE, epochs=12))
+    _, seen, targets = data()
+    accuracy = (predict(model, seen).argmax(axis=1) == targets).mean()
+    assert accuracy > 0.7
+    assert accuracy == pytest.approx(progress.history["val_accuracy"][progress.best - 1])
+
+
+def test_without_getting_better_it_ends_after_its_patience(tmp_path: Path) -> None:
+    slow = replace(RECIPE, rate=1e-12, patience=2, epochs=50, average=False)
+    _, progress = run(tmp_path / "run", slow)
+    assert progress.done <= progress.best + 2 < 50
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_loss_that_is_no_number_ends_with_the_remedy(tmp_path: Path, optimizer: str) -> None:
+    wild = replace(RECIPE, optimizer=optimizer, rate=1e30, warm_up=0, average=False)
+    with pytest.raises(Failure, match=r"NaN in epoch .*--learning-rate"):
+        run(tmp_path / "run", wild)
+
+
+def test_the_remedy_for_a_head_is_the_option_of_its_rate(tmp_path: Path) -> None:
+    recipe = TrainOptions(data=tmp_path, out=tmp_path, head_rate=1e30, warm_up=0).head_recipe()
+    with pytest.raises(Failure, match=r"NaN in epoch .*--head-rate than 1e\+30"):
+        run(tmp_path / "run", replace(recipe, batch_size=8))
+
+
+def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path / "run", kill_after=2)
+    with pytest.raises(Failure, match="another training"):
+        run(tmp_path / "run", replace(RECIPE, rate=0.5))
+
+
+def test_a_cut_off_state_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path / "run", kill_after=2)
+    state = tmp_path / "run" / "state.npz"
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(Failure, match=r"state\.npz is broken"):
+        run(tmp_path / "run")

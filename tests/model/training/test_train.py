@@ -1,0 +1,130 @@
+"""A run from splits to its folder, with a network from nothing and small drawn photos."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import accuracy_score, f1_score
+
+from tests.support import drawn_splits
+from tests.support.drawn_splits import draw_splits
+
+COLOURS = {"рубашка поло": "red", "dress": "blue"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    draw_splits(folder / "splits", COLOURS)
+    (folder / "splits" / "test" / "dress" / "broken.png").write_bytes(b"no photo")
+    recipe = ("--weights", "none", "--taps", "mixed4", "--epochs", "6", "--batch-size", "8")
+    done = train(folder, *recipe)
+    assert done.returncode == 0, done.stderr
+    assert "broken.png" in done.stderr + done.stdout
+    assert "starts from nothing" in done.stdout
+    return folder
+
+
+def train(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return drawn_splits.run(folder, "--out", "run", *options)
+
+
+def predictions(run: Path) -> list[dict[str, str]]:
+    with (run / "run" / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_figures_follow_from_the_predictions(run: Path) -> None:
+    metrics = json.loads((run / "run" / "metrics.json").read_text())
+    rows = predictions(run)
+    truth, predicted = [r["label"] for r in rows], [r["predicted"] for r in rows]
+    assert len(rows) == 12
+    assert metrics["counts"] == {"train": 24, "validation": 8, "test": 12}
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
+    assert metrics["macro"]["f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert list(metrics["unreadable"]) == ["test/dress/broken.png"]
+
+
+def test_red_and_blue_are_told_apart(run: Path) -> None:
+    assert sum(row["label"] == row["predicted"] for row in predictions(run)) >= 10
+
+
+def test_the_model_alone_gives_the_same_shares_for_raw_photos(run: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, keras, numpy as np; from PIL import Image\n"
+        "model = keras.saving.load_model(sys.argv[1])\n"
+        "photo = np.asarray(Image.open(sys.argv[2]).convert('RGB'))\n"
+        "print(*model.predict(photo[None], verbose=0)[0])"
+    )
+    rows = predictions(run)
+    path = run / "splits" / rows[0]["path"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, run / "run" / "model.keras", path],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shares = np.array([float(text) for text in done.stdout.split()[-2:]])
+    labels = json.loads((run / "run" / "labels.json").read_text())["labels"]
+    assert labels == ["dress", "рубашка поло"]
+    assert shares.sum() == pytest.approx(1, abs=1e-5)
+    assert shares == pytest.approx([float(rows[0][f"p:{n}"]) for n in labels], abs=1e-4)
+
+
+def test_the_pictures_are_pictures(run: Path) -> None:
+    for name in ("confusion.png", "curves.png"):
+        with Image.open(run / "run" / name) as picture:
+            assert min(picture.size) >= 300
+
+
+def test_a_finished_run_is_not_overwritten(run: Path) -> None:
+    done = train(run, "--weights", "none", "--data", "splits")
+    assert done.returncode == 2
+    assert "--out run is there already" in done.stderr
+
+
+def test_weights_of_another_kind_are_named(run: Path) -> None:
+    wrong = run / "wrong.h5"
+    wrong.write_bytes(b"not hdf5")
+    done = train(run, "--weights", str(wrong), "--out", "other")
+    assert done.returncode == 1
+    assert "wrong.h5" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(run.glob("other*"))
+
+
+def test_missing_weights_are_a_usage_error(run: Path) -> None:
+    done = train(run, "--weights", "none.h5", "--out", "other")
+    assert done.returncode == 2
+    assert "none.h5" in done.stderr
+
+
+def test_what_makes_no_sense_is_a_usage_error(run: Path) -> None:
+    for options, said in (
+        (("--augment", "flip"), "--augment flip: no such change"),
+        (("--taps", "mixed11"), "'mixed11' is none of mixed4"),
+        (("--time-budget", "soon"), "'soon' is no time; say 45m"),
+        (("--fine-tune", "some"), "'some' is no number of blocks"),
+        (("--resume",), "--resume: other.unfinished is no training that was cut off"),
+    ):
+        done = train(run, "--weights", "none", "--out", "other", *options)
+        assert done.returncode == 2, done.stderr
+        assert said in done.stderr
+
+
+def test_the_run_says_with_what_it_was_made(run: Path) -> None:
+    facts = json.loads((run / "run" / "run.json").read_text())
+    assert facts["options"]["epochs"] == 6
+    assert facts["options"]["augment"] == "mirror=0.5,rotate=15,scale=0.2,colour=0.2"
+    assert facts["seed"] == 0
+    assert facts["dataset"]["photos"] == 45
+    events = list((run / "run" / "logs").rglob("events.out.tfevents.*"))
+    assert events
+    assert not list((run / "run").glob("*.npz"))
+    assert not (run / "run.unfinished").exists()

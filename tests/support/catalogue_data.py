@@ -1,0 +1,135 @@
+"""Fills a catalogue by hand, row by row, for tests of what reads it."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+from PIL import Image
+
+from dataset.catalogue.models import (
+    Cluster,
+    Hashtag,
+    ImageRow,
+    PostHashtag,
+    PostRow,
+    Search,
+    Sighting,
+)
+from dataset.catalogue.session import Sessions, open_catalogue
+from dataset.duplicates.hashing import perceptual_hash
+from dataset.images.io import open_photo, sha256_of
+from dataset.images.store import ImageStore
+from tests.support.catalogues import catalogue_of
+
+
+def photo_bytes(seed: int, size: tuple[int, int] = (120, 160), quality: int = 90) -> bytes:
+    """A JPEG of coloured squares that no other seed resembles."""
+    cells = np.random.default_rng(seed).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+    return jpeg_of(Image.fromarray(cells).resize(size, Image.Resampling.NEAREST), quality)
+
+
+def squares_of(rng: np.random.Generator, colour: tuple[int, int, int]) -> Image.Image:
+    """Squares of one COLOUR, lighter and darker, as no other photo has them."""
+    light = rng.integers(40, 256, (8, 6, 1)) / 255
+    cells = np.clip(np.array(colour) * light + rng.integers(0, 40, (8, 6, 3)), 0, 255)
+    return Image.fromarray(cells.astype(np.uint8)).resize((120, 160), Image.Resampling.NEAREST)
+
+
+def jpeg_of(image: Image.Image, quality: int = 90) -> bytes:
+    """IMAGE as a JPEG."""
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+@dataclass
+class Filling:
+    """A catalogue and an image store in a folder of a test."""
+
+    folder: Path
+    sessions: Sessions = field(init=False)
+    store: ImageStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sessions = open_catalogue(self.catalogue)
+        self.store = ImageStore(self.folder / "images")
+
+    @property
+    def catalogue(self) -> str:
+        """Its address for commands."""
+        return catalogue_of(self.folder, "catalogue.sqlite")
+
+    def post(
+        self,
+        site_id: str,
+        *hashtags: str,
+        author: str | None = None,
+        caption: Sequence[str] = (),
+    ) -> int:
+        """A post of lamoda found under HASHTAGS, CAPTION's are in its text; returns its id."""
+        with self.sessions.begin() as session:
+            post = PostRow(
+                site="lamoda",
+                site_id=site_id,
+                url=f"https://x.test/p/{site_id}/",
+                author=author,
+                record=b"",
+            )
+            session.add(post)
+            session.flush()
+            sources = [(text, "search") for text in hashtags]
+            for text, source in [*sources, *((text, "caption") for text in caption)]:
+                tag = session.scalar(sa.select(Hashtag).filter_by(text=text)) or Hashtag(text=text)
+                session.add(tag)
+                session.flush()
+                session.add(PostHashtag(post_id=post.id, hashtag_id=tag.id, source=source))
+                if source == "search" and not session.scalar(
+                    sa.select(Search).filter_by(hashtag=text)
+                ):
+                    session.add(Search(site="lamoda", hashtag=text, state="finished"))
+            return post.id
+
+    def image(self, data: bytes, *posts: int, cluster: int | None = None) -> int:
+        """A stored image seen in POSTS, in CLUSTER or a new one; returns its cluster."""
+        photo, sha256 = open_photo(data), sha256_of(data)
+        key = ImageStore.key(sha256, "jpg")
+        self.store.put(data, key)
+        with self.sessions.begin() as session:
+            if cluster is None:
+                made = Cluster()
+                session.add(made)
+                session.flush()
+                cluster = made.id
+            row = ImageRow(
+                sha256=sha256,
+                phash=perceptual_hash(photo),
+                width=photo.width,
+                height=photo.height,
+                format="JPEG",
+                bytes=len(data),
+                store_key=key,
+                state="stored",
+                cluster_id=cluster,
+            )
+            session.add(row)
+            session.flush()
+            for post in posts:
+                taken = session.scalar(sa.select(sa.func.count()).where(Sighting.post_id == post))
+                session.add(
+                    Sighting(
+                        post_id=post,
+                        position=taken or 0,
+                        url=f"https://x.test/{sha256}/{post}.jpg",
+                        state="stored",
+                        image_id=row.id,
+                    )
+                )
+        return cluster
+
+    def products(self, label: str, count: int, first_seed: int) -> None:
+        """COUNT posts under the hashtag LABEL with an image each."""
+        for seed in range(first_seed, first_seed + count):
+            self.image(photo_bytes(seed), self.post(f"{label}-{seed}", label))

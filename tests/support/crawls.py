@@ -1,0 +1,185 @@
+"""Runs `crawl` as a user does, on a sample shop."""
+
+import multiprocessing
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import fashion_tagger
+from scraper import download, settings
+from scraper.sample_shop.server import SampleShop
+from tests.support.catalogue_data import photo_bytes
+from tests.support.catalogues import catalogue_of
+
+DOOR = Path(fashion_tagger.__file__)
+# How Linux writes the state of a socket that waits for connections.
+LISTENS = "0A"
+
+
+def class_folder(
+    root: Path, label: str, count: int, first: int = 0, size: tuple[int, int] = (200, 260)
+) -> Path:
+    """ROOT, with a folder LABEL of COUNT photos in it, those that seeds from FIRST on draw."""
+    folder = root / label
+    folder.mkdir(parents=True)
+    for number in range(count):
+        (folder / f"{number:03}.jpg").write_bytes(photo_bytes(first + number, size))
+    return root
+
+
+class Crawling:
+    """A process that crawls; a `subprocess.Popen` for most purposes."""
+
+    def __init__(self, work: Callable[..., None], *arguments: object) -> None:
+        self._said = Path(tempfile.mkdtemp(prefix="said-"))
+        self._process = FORKS.Process(target=work, args=(self._said, *arguments))
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """The same."""
+        return self.returncode
+
+    def told(self, stream: str = "err") -> str:
+        """What it has written until now."""
+        path = self._said / stream
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    def send_signal(self, number: int) -> None:
+        """Send it the signal NUMBER."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def children(self) -> list[int]:
+        """The processes that it began; none where the system does not tell."""
+        told = Path(f"/proc/{self._process.pid}/task").glob("*/children")
+        return [int(one) for path in told for one in path.read_text().split()]
+
+    def doors(self) -> list[str]:
+        """The local addresses, in hexadecimal, at which it waits for others to connect."""
+        process = Path(f"/proc/{self._process.pid}")
+        rows = [line.split() for line in (process / "net/tcp").read_text().splitlines()[1:]]
+        waiting = {f"socket:[{row[9]}]": row[1] for row in rows if row[3] == LISTENS}
+        files = [str(path.readlink()) for path in process.glob("fd/*") if path.is_symlink()]
+        return [waiting[file] for file in files if file in waiting]
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        self._process.kill()
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for its end; what it wrote to both streams."""
+        self._process.join(timeout)
+        assert self.returncode is not None, f"no end after {timeout} seconds: {self.told()}"
+        said = self.told("out"), self.told("err")
+        shutil.rmtree(self._said)
+        return said
+
+
+def _forks() -> ForkServerContext:
+    """Makes processes that have imported what a crawl needs: more than half of a short one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *PRELOADED])
+    return context
+
+
+# What a crawl imports, in part only when it is needed, and none of which begins anything.
+PRELOADED = (
+    *("scraper.run", "scraper.conclusion", "scraper.chosen", "scraper.check", "alembic.command"),
+    *("scrapy.core.engine", "scrapy.core.downloader.handlers.http11", "sqlalchemy.dialects.sqlite"),
+)
+FORKS = _forks()
+# In which second the last crawl into a folder ended.
+ENDED: dict[Path, int] = {}
+
+
+def _enter(
+    said: Path,
+    arguments: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    before: Callable[[], None] | None,
+) -> None:
+    """In the new process: what `python fashion_tagger.py ARGUMENTS` does in FOLDER."""
+    for number, stream in ((1, "out"), (2, "err")):
+        os.dup2(os.open(said / stream, os.O_WRONLY | os.O_CREAT), number)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    _hurry()
+    if before:
+        before()
+    sys.argv = [str(DOOR), *arguments]
+    runpy.run_path(str(DOOR), run_name="__main__")
+
+
+def _hurry() -> None:
+    """Begin at a pace that only a site on loopback bears."""
+    polite = settings.crawl_settings
+
+    def hurried(manners: settings.Manners, allowed: Sequence[str] = ()) -> dict[str, Any]:
+        return polite(manners, allowed) | {"AUTOTHROTTLE_START_DELAY": 0.02}
+
+    download.crawl_settings = hurried
+
+
+def start(
+    shop: SampleShop,
+    folder: Path,
+    *options: str,
+    site: str = "lamoda",
+    secrets: Mapping[str, str] | None = None,
+    address: Sequence[str] = (),
+    before: Callable[[], None] | None = None,
+) -> Crawling:
+    """`crawl SITE OPTIONS` in FOLDER, its catalogue there; SECRETS are in the environment.
+
+    ADDRESS: options that say where the site is, where it is not SHOP. BEFORE: what the process does
+    first.
+    """
+    address = address or ("--site-url", shop.url, "--image-url", shop.url)
+    environment = {
+        **os.environ,
+        "FASHION_TAGGER_CATALOGUE": catalogue_of(folder),
+        **(secrets or {}),
+    }
+    return Crawling(_enter, ("crawl", site, *address, *options), folder, environment, before)
+
+
+def crawl(
+    shop: SampleShop,
+    folder: Path,
+    *options: str,
+    site: str = "lamoda",
+    secrets: Mapping[str, str] | None = None,
+    address: Sequence[str] = (),
+) -> tuple[int, str]:
+    """Its exit status, and all that it said."""
+    if int(time.time()) == ENDED.get(folder):
+        # The catalogue keeps times in seconds: a later run is one that begins in a later second.
+        time.sleep(1 - time.time() % 1)
+    process = start(shop, folder, *options, site=site, secrets=secrets, address=address)
+    out, err = process.communicate(timeout=120)
+    ENDED[folder] = int(time.time())
+    assert process.returncode is not None
+    return process.returncode, out + err
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`fashion-tagger ARGUMENTS` in FOLDER."""
+    process = Crawling(_enter, arguments, folder, dict(os.environ), None)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)

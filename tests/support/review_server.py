@@ -1,0 +1,135 @@
+"""A catalogue with something in every queue, and the page on it, for the tests of review."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from starlette.testclient import TestClient
+
+from dataset.catalogue.models import (
+    CropRow,
+    Decision,
+    ImageRow,
+    Judgement,
+    Pose,
+    PostRow,
+    ResemblanceRow,
+)
+from dataset.review.pages import Review
+from dataset.review.queues import find_conflicts
+from dataset.review.security import Door, door_to
+from dataset.review.server import create_app
+from dataset.vocabulary import load_vocabulary
+from tests.support.catalogue_data import Filling, photo_bytes
+
+PORT = 8000
+BASE = f"http://127.0.0.1:{PORT}"
+MODEL = "hrnet-small:0123"
+
+
+def judge(filling: Filling, image: int, **values: Any) -> None:
+    """Say of IMAGE what a model says, a mistake where VALUES say nothing else."""
+    kept: dict[str, Any] = {
+        "label": "polo",
+        "model": "m:1",
+        "verdict": "mistake",
+        "suggested": "dress",
+    }
+    kept |= {"probability": 0.9, "given": 0.04, "margin": 0.8, "cost": 0.9, "nearest": "[]"}
+    with filling.sessions.begin() as session:
+        session.add(Judgement(image_id=image, **(kept | values)))
+
+
+def sha256(filling: Filling, image: int) -> str:
+    with filling.sessions() as session:
+        return session.get_one(ImageRow, image).sha256
+
+
+def filled(folder: Path) -> Filling:
+    """Images 1 to 4 are doubted, 5 has two labels, 6 and 7 may be one photo, 8's crop is poor."""
+    made = Filling(folder)
+    made.products("polo", 4, 0)
+    made.image(photo_bytes(4), made.post("both", "polo", "jeans"))
+    made.products("dress", 3, 5)
+    near = [{"sha256": sha256(made, 2), "label": "dress", "likeness": 0.9}]
+    judge(made, 1, verdict="unsure", cost=0.95)
+    judge(made, 2, cost=0.5)
+    judge(made, 3, cost=0.7, suggested="jacket", nearest=json.dumps(near))
+    judge(made, 4, cost=0.6)
+    judge(made, 5, verdict="agrees", cost=0.1)
+    points = np.tile(np.array([60, 80, 0.9, 50, 70, 70, 90], "<f4"), (17, 1))
+    with made.sessions.begin() as session:
+        session.add(ResemblanceRow(one_id=6, other_id=7, mirrored=True, likeness=0.9))
+        for image, score in ((7, 0.8), (8, 0.31)):
+            session.add(Pose(image_id=image, model=MODEL, points=points.tobytes()))
+            session.add(
+                CropRow(
+                    **{"image_id": image, "model": MODEL, "zone": "", "outcome": "person"},
+                    **{"reason": "", "score": score},
+                    **{"left": 10.0, "top": 20.0, "right": 90.0, "bottom": 140.0},
+                )
+            )
+        for post in session.scalars(sa.select(PostRow)):
+            post.title = f"Рубашка {post.id}" if post.id % 2 else f"Shirt {post.id}"
+    find_conflicts(made.sessions, load_vocabulary())
+    return made
+
+
+@dataclass
+class Page:
+    """The page on a catalogue as one browser sees it."""
+
+    filling: Filling
+    who: str = "anna"
+    door: Door = field(default_factory=lambda: door_to("127.0.0.1", PORT))
+    client: TestClient = field(init=False)
+
+    def __post_init__(self) -> None:
+        review = Review(
+            self.filling.sessions, self.filling.store, load_vocabulary(), self.who, self.door
+        )
+        self.client = TestClient(create_app(review), base_url=BASE)
+
+    def get(self, path: str) -> str:
+        """The page at PATH."""
+        answer = self.client.get(path)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    def post(self, path: str, html: str, **fields: str) -> Any:
+        """Send FIELDS as a form on the page HTML does; the answer after redirects."""
+        csrf = re.findall(r'name="csrf" value="([^"]+)"', html)[0]
+        return self.client.post(path, data={"csrf": csrf, **fields})
+
+    def decide(self, html: str, answer: str, **fields: str) -> Any:
+        """Decide on the item that the page HTML shows."""
+        shown = {name: value_of(html, name) for name in ("item", "state")}
+        queue = re.findall(r'action="/queue/(\w+)/decide"', html)[0]
+        return self.post(f"/queue/{queue}/decide", html, **shown, answer=answer, **fields)
+
+    def undo(self, html: str) -> Any:
+        """Undo what the page HTML offers."""
+        queue = re.findall(r'action="/queue/(\w+)/undo"', html)[0]
+        return self.post(f"/queue/{queue}/undo", html, ref=value_of(html, "ref"))
+
+
+def value_of(html: str, name: str) -> str:
+    """What the page HTML sends as NAME."""
+    return unescape(re.findall(rf'name="{name}" value="([^"]*)"', html)[0])
+
+
+def said(html: str) -> str:
+    """What the page HTML says has happened."""
+    return unescape(re.findall(r'id="said"[^>]*>([^<]*)<', html)[0])
+
+
+def labels(filling: Filling) -> list[tuple[int, str | None, str, bool]]:
+    """People's words on images: image, label, who, and whether they hold."""
+    with filling.sessions() as session:
+        rows = session.scalars(sa.select(Decision).order_by(Decision.id))
+        return [(row.image_id, row.label, row.who, row.undone is None) for row in rows]

@@ -1,0 +1,31 @@
+"""A stock of polo shirts, each with two photos, for tests of formats."""
+
+from typing import Any
+
+from dataset.vocabulary import load_vocabulary
+from scraper.sample_shop.stock import Drawn, Item, PhotoSource, Stock
+
+
+def item(number: int, **changes: Any) -> Item:
+    """The product NUMBER; CHANGES are other values of its fields."""
+    sku = f"MP002XW{number:05d}"
+    photos = tuple(
+        PhotoSource(f"/M/P/{sku}_22861704_{k}_v1.jpg", Drawn("polo", number, k)) for k in (1, 2)
+    )
+    values: dict[str, Any] = {
+        "sku": sku,
+        "name": "Поло",
+        "brand": "Берёзка & Ко",
+        "price": 1999,
+        "labels": ("polo",),
+        "photos": photos,
+        "colour": "red",
+        "gender": "women",
+        "category": "Поло",
+    }
+    return Item(**{**values, **changes})
+
+
+def shop(count: int) -> Stock:
+    """COUNT products."""
+    return Stock(tuple(item(number) for number in range(count)), load_vocabulary())

@@ -1,0 +1,105 @@
+"""The one door: every command answers fast, completely, and only with our own packages."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fashion_tagger
+
+ROOT = Path(fashion_tagger.__file__).parent
+HEAVY = (
+    "tensorflow",
+    "keras",
+    "scrapy",
+    "twisted",
+    "sqlalchemy",
+    "alembic",
+    "PIL",
+    "numpy",
+    "jinja2",
+    "starlette",
+    "uvicorn",
+)
+UNASKED = (
+    "tensorflow",
+    "keras",
+    "cv2",
+    "scipy",
+    "sklearn",
+    "pyarrow",
+    "dataset.selection.planning",
+)
+COMMANDS = [
+    [],
+    *([name] for name in fashion_tagger.COMMANDS),
+    ["catalogue", "stats"],
+]
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "fashion_tagger.py"), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_ends_with_an_example_and_imports_nothing_heavy(command: list[str]) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1));"
+        "import fashion_tagger\n"
+        "try: fashion_tagger.main()\n"
+        f"finally: print('heavy:', [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT), *command, "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    *said, heavy = done.stdout.strip().splitlines()
+    assert said[-1].strip().startswith("Example: ")
+    assert heavy == "heavy: []"
+
+
+def test_a_crawl_imports_nothing_of_builds_and_models() -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import scraper.run, scraper.fetch;"
+        f"print([m for m in {UNASKED!r} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", fashion_tagger.COMMANDS)
+def test_every_option_has_help(name: str) -> None:
+    command = fashion_tagger._command(name)
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            assert parameter.help, parameter.name
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    assert run("crawll").returncode == 2
+
+
+def test_somebody_elses_package_of_our_name_is_named(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "__init__.py").write_text("stranger = True\n")
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; "
+    code += "import fashion_tagger; fashion_tagger.build_dataset()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert str(tmp_path / "dataset") in done.stderr
+    assert "pip uninstall dataset" in done.stderr
+    assert "Traceback" not in done.stderr

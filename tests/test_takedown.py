@@ -1,0 +1,75 @@
+"""What was taken down by command comes back with no crawl and in no build."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from dataset.images.store import ImageStore
+from scraper.sample_shop.server import SampleShop, ShopOptions, serve
+from tests.support.catalogues import catalogue_of, rows
+from tests.support.crawls import class_folder, crawl, run
+
+LABELS = ("polo", "dress")
+SHOWN = (
+    "SELECT sha256, s.url, p.author, i.store_key FROM images i"
+    " JOIN sightings s ON s.image_id = i.id JOIN posts p ON p.id = s.post_id ORDER BY i.id"
+)
+
+
+def crawl_all(shop: SampleShop, folder: Path) -> str:
+    options = ("--tags", ",".join(LABELS), "--set", "search=web", "--full")
+    status, said = crawl(shop, folder, *options, site="pinterest")
+    assert status == 0, said
+    return said
+
+
+def built(folder: Path) -> dict[str, str]:
+    """Path of each photo of a new build -> its SHA-256 in the catalogue."""
+    options = ("--min-per-class", "5", "--size", "64", "--crop", "none", "--splits", "60,20,20")
+    done = run(folder, "build-dataset", *options, "--catalogue", catalogue_of(folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    manifest = pq.read_table(folder / "splits" / "manifest.parquet").to_pylist()
+    return {row["path"]: row["sha256"] for row in manifest}
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_crawl_and_a_build_bring_back_nothing_that_was_taken_down(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for number, label in enumerate(LABELS):
+        class_folder(photos, label, 20, 500 * number, (150, 200))
+    options = ShopOptions(
+        photos=photos, site="pinterest", duplicates=0.2, double_tagged=0, generation="web"
+    )
+    with serve(options) as shop:
+        crawl_all(shop, tmp_path)
+        before = built(tmp_path)
+        shown = rows(tmp_path, SHOWN)
+        (first, url, *_), (digest, *_), (_, _, author, _) = shown[0], shown[5], shown[12]
+        by_author = {sha256 for sha256, _, name, _ in shown if name == author}
+        assert 0 < len(by_author) < len({sha256 for sha256, *_ in shown}) - 10
+        for what in (url, digest[:12], author):
+            done = run(tmp_path, "catalogue", "forget", what, "--catalogue", catalogue_of(tmp_path))
+            assert done.returncode == 0, done.stdout + done.stderr
+        gone = {first, digest} | by_author
+        assert not gone & {sha256 for sha256, *_ in rows(tmp_path, SHOWN)}
+        said = crawl_all(shop, tmp_path)
+    assert "forgotten" in said
+    after = built(tmp_path)
+    kept = {sha256 for sha256, *_ in rows(tmp_path, SHOWN)}
+    assert kept and not gone & kept
+    assert set(before.values()) & gone and not set(after.values()) & gone
+    assert set(ImageStore(tmp_path / "images").keys()) == {k for *_, k in rows(tmp_path, SHOWN)}
+    splits = {
+        sha
+        for (sha,) in rows(
+            tmp_path, "SELECT sha256 FROM kept_splits JOIN images ON image_id = images.id"
+        )
+    }
+    assert splits >= set(after.values()) and not splits & gone
+    written = {
+        str(p.relative_to(tmp_path / "splits"))
+        for p in (tmp_path / "splits").glob("*/*/*.jpg")
+        if p.parts[-3] != "contact"
+    }
+    assert written == set(after)
