@@ -108,8 +108,7 @@ def quality(photos: Path, run: Path, cache: Path | None) -> None:
 
 
 def recall_of(values: np.ndarray, classes: np.ndarray, asked: np.ndarray) -> float:
-    """The share of the ten nearest of the rows ASKED of VALUES, themselves left out, that is of
-    their class."""
+    """Return the share of the ten nearest rows, the query itself excluded, of the query's class."""
     vectors = unit(values)
     products = vectors @ vectors.T - 4 * np.eye(len(vectors), dtype=np.float32)
     best = np.argsort(-products, axis=1)[:, :NEAREST]
@@ -241,7 +240,7 @@ def speeds(vectors: np.ndarray, queries: np.ndarray) -> list[tuple[str, ...]]:
 
 
 def flat_of(vectors: np.ndarray) -> Search:
-    """faiss' own comparison of all."""
+    """Faiss' own comparison of all."""
     import faiss
 
     flat = faiss.IndexFlatIP(vectors.shape[1])
@@ -264,7 +263,7 @@ def graph_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
 
 
 def hnsw_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
-    """faiss' graph with our number of neighbours."""
+    """Faiss' graph with our number of neighbours."""
     import faiss
 
     from model.similar.nearest import ADDING, NEIGHBOURS
@@ -281,7 +280,7 @@ def hnsw_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
 
 
 def lists_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
-    """faiss' inverted lists, of as many cells as its authors advise."""
+    """Faiss' inverted lists, of as many cells as its authors advise."""
     import faiss
 
     cells = int(4 * len(vectors) ** 0.5)

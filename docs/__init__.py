@@ -1,0 +1,1 @@
+"""Sources of the documentation and scripts that draw its pictures."""

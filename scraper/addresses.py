@@ -81,7 +81,7 @@ class PublicResolver(CachingThreadedResolver):
 
     # Names that were found to be private: all that the library tells of a failure is the name.
     private: set[str] = set()  # noqa: RUF012 - one for the process, as Scrapy's cache of names
-    allows: Any = staticmethod(lambda name: False)
+    allows: Any = staticmethod(lambda _name: False)
 
     @classmethod
     def from_crawler(cls, crawler: Any, reactor: Any) -> "PublicResolver":

@@ -91,11 +91,14 @@ def as_bytes(outcome: Fetched | Refused) -> bytes:
 
 
 def from_bytes(told: bytes, body: bytes) -> Fetched | Refused:
-    """What was TOLD of BODY, believed as far as it can do no harm: a photo may have taken over the
-    process that says it.
+    """Validate a decoder process's reply: a hostile image may have taken over that process.
+
+    Args:
+        told: The reply, as `as_bytes` writes it.
+        body: The image's bytes.
 
     Raises:
-        ValueError: it is nothing that `as_bytes` makes.
+        ValueError: The reply is malformed.
     """
     line, _, packed = told.partition(b"\n")
     try:

@@ -1,1 +1,1 @@
-"""The catalogue: tables, session and statistics."""
+"""The SQL catalogue: mapped classes, sessions with migrations, and shared queries."""

@@ -1,1 +1,1 @@
-"""Who looks like whom: fingerprints, near ones among many, how alike two are, clusters."""
+"""Find near duplicates: perceptual hashes, neighbor search, alignment and clusters."""

@@ -1,0 +1,1 @@
+"""Read, measure and store images."""

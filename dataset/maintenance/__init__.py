@@ -1,0 +1,1 @@
+"""The `catalogue` command: statistics, verification, takedowns, export and import."""

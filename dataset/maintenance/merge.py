@@ -111,7 +111,8 @@ OF_IMAGES = (FingerprintRow, Pose, CropRow, KeptSplit, Decision, CropDecision, J
 @dataclass
 class Imported:
     """What came: new images, posts and searches; `lost`: images whose file was not in the archive
-    or not what it should be; `forgotten`: images and posts that were taken down here or there."""
+    or not what it should be; `forgotten`: images and posts that were taken down here or there.
+    """
 
     images: int = 0
     posts: int = 0
@@ -170,7 +171,8 @@ def _copy_new(session: Session, source: Session, table: Any, names: tuple[str, .
 
 def _forget(session: Session, store: ImageStore, source: Session) -> int:
     """What was taken down there is taken down here, and what is shown there and was taken down
-    here by its address or author is remembered by its bytes; returns how many images go."""
+    here by its address or author is remembered by its bytes; returns how many images go.
+    """
     _copy_new(session, source, ForgottenRow, ("kind", "digest"))
     forgotten = Forgotten()
     forgotten.catch_up(session)

@@ -1,1 +1,1 @@
-"""HRNet: where the joints of a person in a photo are."""
+"""Estimate human poses with HRNet and derive person crops from the key points."""

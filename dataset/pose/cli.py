@@ -1,5 +1,6 @@
 """`train-pose`: options -> one call -> exit status."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -158,14 +159,16 @@ def train_pose(**chosen: Any) -> None:
     if chosen.pop("evaluate"):
         _evaluate(**chosen)
     else:
-        _train(**chosen)
+        _train(chosen)
 
 
-def _train(pose: str, flip: bool, dark: bool, json_file: Path | None, **chosen: Any) -> None:
+def _train(chosen: dict[str, Any]) -> None:
     from dataset.pose.training import WEIGHTS, PoseTraining, train_pose
 
-    start = chosen.pop("pose_weights")
-    options = PoseTraining(start=start, **chosen)
+    names = {field.name for field in fields(PoseTraining)}
+    options = PoseTraining(
+        start=chosen["pose_weights"], **{name: chosen[name] for name in names & chosen.keys()}
+    )
     done = train_pose(options)
     click.echo(f"PCK {done['PCK']:.3f} in epoch {done['epoch']} of {done['epochs']}")
     click.echo(f"weights: {options.out / WEIGHTS}")

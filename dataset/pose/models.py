@@ -61,10 +61,14 @@ GATE = 0.2
 
 @dataclass(frozen=True)
 class PoseModel:
-    """A network as data. `size`: of its views, height and width; `gate`: joints below don't count.
-    `flip`: the mirrored view is asked too, and the two answers averaged.
+    """A pose network as data.
 
-    `weights`: a file that is here, or None for those that are `published`.
+    Attributes:
+        name: Name of the model, as `--pose` takes it.
+        size: Height and width of the network's input in pixels.
+        gate: Score below which a key point does not count.
+        flip: Whether predictions are averaged with those of the mirrored view.
+        weights: Weights file on this machine; None for `published` weights.
     """
 
     name: str

@@ -133,7 +133,8 @@ def _exchange_unit(
 ) -> list[Any]:
     """Basic blocks on every branch, then each of the first OUTPUTS is a sum over all of them."""
     branches = list(branches)
-    for i, x in enumerate(branches):
+    for i, branch in enumerate(branches):
+        x = branch
         for block in range(blocks):
             x = net.basic(x, f"{name}.branches.{i}.{block}")
         branches[i] = x

@@ -232,7 +232,7 @@ def read_part(archive: zipfile.ZipFile, name: str, longest: int) -> bytes:
 
 
 def refuse_bombs(entries: Sequence[zipfile.ZipInfo], size: int) -> None:
-    """torch stores without compression: what unpacks to more than the file is no file of its.
+    """Torch stores without compression: what unpacks to more than the file is no file of its.
 
     Raises:
         Hostile: it is no archive of torch.
@@ -344,7 +344,7 @@ def _read_zip(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
         raise Hostile(first_line(error)) from error
 
 
-def _read_stream(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
+def _read_stream(file: BinaryIO, size: int) -> dict[str, np.ndarray]:  # noqa: C901
     """The older format: magic number, protocol, machine, content, storage keys, then numbers."""
     stream = io.BytesIO(file.read(LONGEST))
     if read_pickle(stream, GLOBALS, _storage) != MAGIC:

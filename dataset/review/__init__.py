@@ -1,1 +1,1 @@
-"""Reviewing a catalogue on a local web page: queues, decisions, the page itself."""
+"""The `review` command: a local web page for decisions on doubtful images."""

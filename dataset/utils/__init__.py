@@ -1,0 +1,1 @@
+"""Helpers that know nothing of datasets: files, downloads, HTML, plots, command-line options."""

@@ -90,7 +90,7 @@ class CommaList(click.ParamType):
 
     name = "words"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:  # noqa: ARG002
         """VALUE's words, each once, in their order."""
         if isinstance(value, tuple):
             return value

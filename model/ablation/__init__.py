@@ -1,0 +1,1 @@
+"""The `compare` command: measure what each training step contributes."""

@@ -1,0 +1,1 @@
+"""Load splits, extract backbone features and make augmented batches."""

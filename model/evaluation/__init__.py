@@ -1,0 +1,1 @@
+"""Compute metrics, confidence intervals, calibration and selective accuracy."""

@@ -1,0 +1,1 @@
+"""The `export-model` command: SavedModel, ONNX and LiteRT."""

@@ -1,0 +1,1 @@
+"""Load a saved run and predict: preprocessing, probabilities and embeddings."""

@@ -50,10 +50,14 @@ class Embedding:
         return self.outputs.turn.shape[1] + self.labels.turn.shape[1]
 
     def vectors(self, outputs: np.ndarray, logits: np.ndarray) -> np.ndarray:
-        """(n, dimensions) float32 of unit length, of OUTPUTS, (n, width), and calibrated LOGITS,
-        (n, classes).
+        """Return unit embeddings; the dot product of two is their similarity in [-1, 1].
 
-        The product of two is their likeness, in [-1, 1].
+        Args:
+            outputs: Backbone outputs, float array of shape (n, width).
+            logits: Calibrated logits, float array of shape (n, classes).
+
+        Returns:
+            Float32 array of shape (n, dimensions).
         """
         looks, labels = self.outputs.of(outputs), self.labels.of(rooted(logits))
         weight = np.float32(WEIGHT_OF_LABELS)

@@ -17,10 +17,14 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Looked:
-    """What was seen in n photos: the trunk's `outputs`, (n, width) float32, as the head reads them,
-    and calibrated `logits`, (n, classes) float32, whose softmax are shares.
+    """Network outputs for n images.
 
-    Where the model asks both sides of a photo, logits are means over the two; outputs never are.
+    With test-time augmentation, the logits are means over both views; the backbone outputs are
+    those of the unmirrored view.
+
+    Attributes:
+        outputs: Backbone outputs that the head reads, float32 array of shape (n, width).
+        logits: Calibrated logits, float32 array of shape (n, classes).
     """
 
     outputs: np.ndarray
@@ -52,11 +56,10 @@ class Judge:
         return Looked(outputs, logits)
 
     def outputs(self, pixels: np.ndarray) -> np.ndarray:
-        """Only the outputs of `look`, (n, width) float32: where both sides are asked, in half
-        the time.
+        """Return only the backbone outputs of `look`, a float32 array of shape (n, width).
 
         Raises:
-            Failure: the answers are no numbers.
+            Failure: The outputs are not finite.
         """
         (found,) = _asked(self.features, pixels)
         return found

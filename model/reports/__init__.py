@@ -1,0 +1,1 @@
+"""Write the files of a run: report page, metrics, CSV files, charts and model card."""

@@ -1,1 +1,1 @@
-"""`find-similar`: photos that look like a photo, and the best ones for each item of a shop."""
+"""The `find-similar` command: index items and search similar ones."""

@@ -1,5 +1,6 @@
 """`find-similar --all`: recommendations for a whole shop, as a table."""
 
+import math
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -279,8 +280,7 @@ def _search(names: tuple[str, ...], chosen: Mapping[str, Any]) -> None:
 def _refuse_prices(least: float | None, most: float | None) -> None:
     """Raise UsageError where no price can lie from LEAST to MOST."""
     for option, price in (("--price-from", least), ("--price-to", most)):
-        # What is no number is unequal to itself.
-        if price is not None and price != price:
+        if price is not None and math.isnan(price):
             raise click.UsageError(f"{option} is no number; name a price, such as 1500")
     if least is not None and most is not None and least > most:
         raise click.UsageError(

@@ -1,0 +1,1 @@
+"""The `check-tags` command: find products with wrong tags."""

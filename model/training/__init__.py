@@ -1,0 +1,1 @@
+"""Train the classifier: linear probe, fine-tuning, label noise and cross-validation."""

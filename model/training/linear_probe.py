@@ -114,7 +114,7 @@ def ridge_scores(
 
 
 def _solved(ridge: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """x of RIDGE x = GOAL. RIDGE, positive definite, is overwritten.
+    """X of RIDGE x = GOAL. RIDGE, positive definite, is overwritten.
 
     SciPy's `solve` also estimates how good the answer is, in as much time again.
     """

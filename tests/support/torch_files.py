@@ -85,8 +85,8 @@ def tensors_of(
 ) -> tuple["OrderedDict[str, Tensor]", dict[str, bytes]]:
     """ARRAYS as Tensors, and the numbers of their storages by key."""
     tensors, numbers = OrderedDict(), {}
-    for place, (name, array) in enumerate(arrays.items()):
-        array = np.ascontiguousarray(array, np.float32)
+    for place, (name, values) in enumerate(arrays.items()):
+        array = np.ascontiguousarray(values, np.float32)
         strides = tuple(step // 4 for step in array.strides)
         tensors[name] = Tensor(Storage(str(place), array.size), array.shape, strides)
         numbers[str(place)] = array.tobytes()

@@ -1,0 +1,1 @@
+"""Draw product photos of dressed people."""
