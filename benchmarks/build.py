@@ -30,7 +30,7 @@ from dataset.export.rendering import JPEG_QUALITY
 from dataset.images.io import PHOTO_SUFFIXES, open_photo, sha256_of
 from dataset.images.store import ImageStore, open_store
 from dataset.selection.crops import PoseOptions
-from dataset.utils.tables import table
+from dataset.utils.tables import format_table
 from dataset.vocabulary import load_vocabulary
 
 SIZE = 342
@@ -140,7 +140,7 @@ def main(photos: Path, times: int) -> None:
         (what, f"{len(paths) / best:.0f}", f"{theirs / best:.2f}x", f"{busy:.2f}")
         for what, (best, busy) in ((what, min(found)) for what, found in rows.items())
     ]
-    click.echo(table(("build", "photos/s", "of img2dataset's", "cores busy"), lines))
+    click.echo(format_table(("build", "photos/s", "of img2dataset's", "cores busy"), lines))
 
 
 def _works(folder: Path, paths: list[Path], root: Path) -> list[tuple[str, Callable[[], object]]]:

@@ -44,7 +44,7 @@ from dataset.catalogue.models import (
 from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.hashing import COLOURS, ENOUGH, SIDE, VIEWS, perceptual_hash
 from dataset.images.io import PHOTO_SUFFIXES, open_photo
-from dataset.utils.tables import table
+from dataset.utils.tables import format_table
 from dataset.vocabulary import load_vocabulary
 from scraper.settings import AT_ONCE, Manners, crawl_settings
 from scraper.spiders.base import Ask, HashtagSpider, Page, Photo, Post
@@ -288,7 +288,7 @@ def _compare(paths: list[Path], times: int) -> None:
         (name, f"{rate:.0f}", f"{rate / peer:.2f}x", f"{cpu[name]:.1f}")
         for name, rate in best.items()
     ]
-    click.echo(table(("crawl", "images/s", "of Scrapy's", "CPU ms an image"), rows))
+    click.echo(format_table(("crawl", "images/s", "of Scrapy's", "CPU ms an image"), rows))
 
 
 @main.command()
@@ -316,7 +316,7 @@ def million(photos: Path, images: int, times: int) -> None:
                 found.append(done.images / done.seconds)
     best = {size: max(found) for size, found in rates.items()}
     rows = [(f"{size:,}", f"{r:.0f}", f"{r / best[0]:.2f}x") for size, r in best.items()]
-    click.echo(table(("images before", "images/s", "of an empty one's"), rows))
+    click.echo(format_table(("images before", "images/s", "of an empty one's"), rows))
 
 
 def fill(path: Path, images: int) -> None:
@@ -396,7 +396,7 @@ def memory(images: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             done = run(ours, [], count, Path(folder))
         rows.append((f"{count:,}", f"{done.megabytes:.0f}", f"{count / done.seconds:.0f}"))
-    click.echo(table(("images", "MB", "images/s"), rows))
+    click.echo(format_table(("images", "MB", "images/s"), rows))
 
 
 @main.command("hashes")

@@ -27,7 +27,7 @@ from dataset.duplicates.hamming import NEAR, HashIndex, pairs_within
 from dataset.duplicates.hashing import VIEWS, Fingerprint, fingerprint
 from dataset.duplicates.matching import Lookalikes, lookalikes, near_each
 from dataset.images.io import PHOTO_SUFFIXES, open_photo
-from dataset.utils.tables import table
+from dataset.utils.tables import format_table
 
 SHARE = 0.1
 Change = Callable[[Image.Image, random.Random], Image.Image]
@@ -174,7 +174,7 @@ def copies(photos: Path, copied: int, same: Path | None) -> None:
         (kind, *(f"{100 * (found[:, n] >= limit).mean():.1f}" for limit in (FOLD, POSSIBLE)))
         for n, kind in enumerate(KINDS)
     ]
-    click.echo(table(("copy", "folded %", "in one split %"), rows))
+    click.echo(format_table(("copy", "folded %", "in one split %"), rows))
     pairs, scores = _judged(prints)
     wrong = [
         (score, paths[one].name, paths[other].name)
@@ -232,7 +232,7 @@ def search(count: int, asked: int) -> None:
     for name, ask in (("imagededup", _imagededup), ("pybktree", _pybktree)):
         times.append((name, ask(hashes, questions)))
     click.echo(
-        table(
+        format_table(
             ("search", "seconds", "ours is faster"),
             [(n, f"{t:.0f}", f"{t / ours:.1f}x") for n, t in times],
         )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from dataset.utils.tables import table
+from dataset.utils.tables import format_table
 
 if TYPE_CHECKING:
     from model.data.loading import Data
@@ -75,7 +75,7 @@ def main(photos: Path, weights: str, seeds: int, cache: Path | None) -> None:
     """Accuracies on true labels, for each share of flipped ones."""
     from dataset.utils import keras_backend
 
-    keras_backend.load()
+    keras_backend.import_backend()
     import keras
 
     from model.data.loading import find_data
@@ -98,7 +98,7 @@ def main(photos: Path, weights: str, seeds: int, cache: Path | None) -> None:
         f"{len(data.of('train'))} photos to train and validate on, {len(data.of('validation'))}"
         f" to test on; means of {seeds} seeds, the gain with its standard error"
     )
-    click.echo(table(("labels flipped", "plain", "--noise-robust", "gain"), lines(found)))
+    click.echo(format_table(("labels flipped", "plain", "--noise-robust", "gain"), lines(found)))
 
 
 def lines(found: np.ndarray) -> list[tuple[str, str, str, str]]:

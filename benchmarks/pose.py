@@ -22,7 +22,7 @@ import numpy as np
 
 from dataset.pose.cli import Size
 from dataset.pose.models import DEFAULT, architectures
-from dataset.utils.tables import table
+from dataset.utils.tables import format_table
 
 JOINTS = 17
 OURS = "fashion-tagger"
@@ -163,7 +163,7 @@ def our_side(model: str, size: tuple[int, int], precision: str, folder: Path) ->
     """Keras on its backend."""
     from dataset.utils import keras_backend
 
-    keras_backend.load()
+    keras_backend.import_backend()
     network = keras_network(model, size, precision)
     return lambda photos: np.asarray(network.predict_on_batch(photos), np.float32)
 
@@ -271,7 +271,7 @@ def main(model: str, size: tuple[int, int], photos: int, batch_size: int, rounds
     batches = [seen[start : start + batch_size] for start in range(0, photos, batch_size)]
     from dataset.utils import keras_backend
 
-    keras_backend.load()
+    keras_backend.import_backend()
     network = keras_network(model, size, "float32")
     work = multiply_adds(network) / 1e9
     named = {}
@@ -342,7 +342,7 @@ def report(times: dict[tuple[str, str], list[float]], photos: int, work: float, 
             )
         )
     heads = ("runtime", "precision", "photos/s", "ms per G", "of peak", "ours is as fast")
-    return table(heads, rows)
+    return format_table(heads, rows)
 
 
 if __name__ == "__main__":

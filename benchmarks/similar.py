@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from dataset.utils.tables import table
+from dataset.utils.tables import format_table
 
 if TYPE_CHECKING:
     from model.inference.predictor import Looked
@@ -104,7 +104,7 @@ def quality(photos: Path, run: Path, cache: Path | None) -> None:
         for name, values in ways.items()
     ]
     head = [f"{name} ({group.sum()} photos)" for name, group in groups.items()]
-    click.echo(table((f"recall@{NEAREST} of the class", *head), rows))
+    click.echo(format_table((f"recall@{NEAREST} of the class", *head), rows))
 
 
 def recall_of(values: np.ndarray, classes: np.ndarray, asked: np.ndarray) -> float:
@@ -156,7 +156,7 @@ def copies(photos: Path, run: Path, cache: Path | None, count: int) -> None:
         rows.append((name, *spread_of(alike, COPY)))
     products = vectors @ vectors.T - 2 * np.eye(len(vectors), dtype=np.float32)
     rows.append(("the nearest other photo", *spread_of(products.max(axis=1), COPY)))
-    click.echo(table(("likeness of", "1 %", "50 %", "99 %", f"at least {COPY}"), rows))
+    click.echo(format_table(("likeness of", "1 %", "50 %", "99 %", f"at least {COPY}"), rows))
 
 
 def spread_of(alike: np.ndarray, limit: float) -> tuple[str, str, str, str]:
@@ -213,7 +213,7 @@ def speed(photos: Path, run: Path, cache: Path | None, counts: str, all_: bool) 
     for number, count in enumerate(int(text) for text in counts.split(",")):
         made = larger(vectors, classes, count, 2)
         click.echo(f"\n{count:,} vectors of {made.shape[1]} numbers")
-        click.echo(table(HEAD, speeds(made, queries)))
+        click.echo(format_table(HEAD, speeds(made, queries)))
         if all_ and number == 0:
             click.echo(whole_shop(made, classes))
 

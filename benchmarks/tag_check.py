@@ -19,7 +19,7 @@ from cleanlab.rank import get_label_quality_scores
 from sklearn.metrics import average_precision_score
 
 from dataset.utils import keras_backend
-from dataset.utils.tables import table
+from dataset.utils.tables import format_table
 
 SAID = ("asserted mistakes", "their suggestions", "asserted agreement", "cleanlab's issues, plain")
 METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
@@ -155,7 +155,7 @@ def report(title: str, runs: Sequence[Mapping[str, tuple[float, ...]]]) -> str:
             rows.append(
                 (name, f"{first:.3f} average precision", f"{second:.3f} in the first tenth")
             )
-    return f"{title}\n{table(('ranking', 'mean', ''), rows)}\n"
+    return f"{title}\n{format_table(('ranking', 'mean', ''), rows)}\n"
 
 
 @click.command()
@@ -166,7 +166,7 @@ def report(title: str, runs: Sequence[Mapping[str, tuple[float, ...]]]) -> str:
 @click.option("--seeds", default=3)
 def main(photos: Path, weights: str, cache: Path | None, rates: str, seeds: int) -> None:
     """Print what each finds, the mean over seeds."""
-    keras_backend.load()
+    keras_backend.import_backend()
     loaded = load(photos, weights, cache)
     ways: dict[str, Callable[[], np.ndarray | None]] = {
         "at random": lambda: None,

@@ -32,7 +32,7 @@ import click
 import numpy as np
 
 from dataset.images.io import PHOTO_SUFFIXES
-from dataset.utils.tables import table
+from dataset.utils.tables import format_table
 
 if TYPE_CHECKING:
     from model.training.fit import Feed
@@ -166,7 +166,7 @@ def accuracies(logs: Path) -> list[tuple[float, float]]:
     """When each epoch of TensorBoard's LOGS ended, and its accuracy on validation."""
     from dataset.utils import keras_backend
 
-    keras_backend.load()
+    keras_backend.import_backend()
     import tensorflow as tf
 
     found = []
@@ -203,7 +203,7 @@ def head(photos: Path, weights: Path, each: int | None, options: tuple[str, ...]
         ("ours, all of it", f"{seconds:.0f}", f"{spent / seconds:.1f} x", f"{own:.0f}", best)
     )
     heads = ("script", "seconds", "as fast", "CPU seconds", "best on validation")
-    click.echo(table(heads, rows))
+    click.echo(format_table(heads, rows))
 
 
 @dataclass
@@ -246,7 +246,7 @@ def our_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
     """When each of STEPS of our fine-tuning of all blocks began, and the precision chosen."""
     from dataset.utils import keras_backend
 
-    keras_backend.load()
+    keras_backend.import_backend()
     from model.data.batches import Pixels, PixelsFeed
     from model.data.loading import find_data, targets_of
     from model.network import dtype, inception
@@ -308,7 +308,7 @@ def fine_tune(
         for name, middle in middles.items()
     ]
     click.echo(f"median of {rounds} x {steps} steps of {BATCH} photos, {os.cpu_count()} cores")
-    click.echo(table(("script", "photos/s", "as fast"), rows))
+    click.echo(format_table(("script", "photos/s", "as fast"), rows))
 
 
 def products(kind: str) -> Iterator[Work]:
@@ -343,7 +343,7 @@ def trunk(weights: Path, batch_size: int, rounds: int) -> None:
     """Of the processor's peak in matrix products, what the frozen trunk uses."""
     from dataset.utils import keras_backend
 
-    keras_backend.load()
+    keras_backend.import_backend()
     from model.network import dtype, inception
     from model.training.linear_probe import KEPT
 
@@ -372,7 +372,7 @@ def trunk(weights: Path, batch_size: int, rounds: int) -> None:
         f" {os.cpu_count()} cores, the best of {rounds} rounds, and the median of a round's shares"
     )
     heads = ("precision", "photos/s", "billions/s", "products", "best of best", "in one round")
-    click.echo(table(heads, rows))
+    click.echo(format_table(heads, rows))
 
 
 def in_turns(works: list[Work], rounds: int) -> list[list[float]]:

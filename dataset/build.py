@@ -18,38 +18,44 @@ from dataset.duplicates.hashing import Fingerprint
 from dataset.duplicates.pipeline import dedup
 from dataset.errors import Failure
 from dataset.export import croissant, dataset_card, layout, report
-from dataset.export.build_result import BuildOptions, Built
+from dataset.export.build_result import BuildOptions, BuildResult
 from dataset.export.formats import FORMATS
-from dataset.export.layout import Rendered
-from dataset.export.leakage_audit import Audit, Comparison, audit
-from dataset.export.rendering import POOL, recipe_of, render, take_over
+from dataset.export.layout import RenderedImage
+from dataset.export.leakage_audit import AuditResult, CrossSplitComparison, audit_build
+from dataset.export.rendering import POOL_FOLDER, render_images, render_key, reuse_images
 from dataset.images.store import ImageStore, open_store
 from dataset.maintenance.label_decisions import ask_conflicts
 from dataset.selection import crops, splits
-from dataset.selection.groups import TORN
-from dataset.selection.planning import Again, Choice, Plan, make_plan, split_again
-from dataset.selection.quality_gates import load_gates
-from dataset.utils.cli_options import plain
+from dataset.selection.groups import LINKS_TWO_SPLITS
+from dataset.selection.planning import (
+    BuildPlan,
+    Replan,
+    SelectionOptions,
+    plan_build,
+    replan_splits,
+)
+from dataset.selection.quality_gates import load_quality_gates
+from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import prepare, put_in_place, write_json
 from dataset.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from dataset.export.build_result import BuildOptions, Built
+    from dataset.export.build_result import BuildOptions, BuildResult
 
 
 # A build that needs more rounds than this has a fault of ours.
-ROUNDS = 100
+MAX_SPLIT_ROUNDS = 100
 
 
-def choice_of(options: BuildOptions, vocabulary: Vocabulary) -> Choice:
+def selection_options(options: BuildOptions, vocabulary: Vocabulary) -> SelectionOptions:
     """What OPTIONS say about which photos are taken.
 
     Raises:
         BadInput: the file of gates can't be used.
     """
-    return Choice(
+    return SelectionOptions(
         vocabulary,
-        load_gates(options.gates),
+        load_quality_gates(options.gates),
         options.min_per_class,
         options.max_per_class,
         [vocabulary.label_or_own(label) for label in options.labels],
@@ -61,7 +67,7 @@ def choice_of(options: BuildOptions, vocabulary: Vocabulary) -> Choice:
     )
 
 
-def plan_only(options: BuildOptions, vocabulary: Vocabulary) -> Plan:
+def preview_build(options: BuildOptions, vocabulary: Vocabulary) -> BuildPlan:
     """What OPTIONS would come to by what the catalogue knows; no photo is read.
 
     Raises:
@@ -69,15 +75,17 @@ def plan_only(options: BuildOptions, vocabulary: Vocabulary) -> Plan:
         Failure: no class has enough photos.
     """
     sessions = open_catalogue(options.catalogue, must_exist=True)
-    choice = choice_of(options, vocabulary)
+    choice = selection_options(options, vocabulary)
     with sessions() as session:
-        plan = make_plan(session, choice)
-    refuse_nothing(plan, choice)
+        plan = plan_build(session, choice)
+    check_not_empty(plan, choice)
     return plan
 
 
-def ask(
-    options: BuildOptions, choice: Choice, answer: Callable[[str, Sequence[str]], str | None]
+def prompt_conflicts(
+    options: BuildOptions,
+    choice: SelectionOptions,
+    answer: Callable[[str, Sequence[str]], str | None],
 ) -> int:
     """ANSWER each conflict of labels, after the catalogue's duplicates are up to date."""
     sessions = open_catalogue(options.catalogue, must_exist=True)
@@ -85,7 +93,7 @@ def ask(
     return ask_conflicts(sessions, choice, answer)
 
 
-def build(options: BuildOptions, vocabulary: Vocabulary) -> Built:
+def build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
     """Write the splits that OPTIONS ask for; an earlier build at that place stays until then.
 
     Raises:
@@ -93,47 +101,51 @@ def build(options: BuildOptions, vocabulary: Vocabulary) -> Built:
         Failure: no class has enough photos, no photo can be read, or the audit finds a leak.
     """
     began, sessions = time.time(), open_catalogue(options.catalogue, must_exist=True)
-    choice, store = choice_of(options, vocabulary), open_store(options.images)
-    layout.refuse_foreign(options.out)
+    choice, store = selection_options(options, vocabulary), open_store(options.images)
+    layout.check_output_folder(options.out)
     dedup(sessions, store)
     with sessions() as session:
-        plan = make_plan(session, choice)
-    refuse_nothing(plan, choice)
+        plan = plan_build(session, choice)
+    check_not_empty(plan, choice)
     part = prepare(options.out)
     zones = [vocabulary.zone_of(one.label) for one in plan.labelled]
     posed = crops.find_crops(
         [one.photo for one in plan.labelled], zones, sessions, store, options.pose
     )
-    taken_over = _take_over(plan, posed, part, options)
-    rendered, prints, problems = _render(plan, posed, store, part, options)
-    again = _without_leaks(plan, choice, prints)
+    taken_over = _reuse_images(plan, posed, part, options)
+    rendered, prints, problems = _render_images(plan, posed, store, part, options)
+    again = _split_without_leaks(plan, choice, prints)
     photos, plan = [rendered[number] for number in again.numbers], again.plan
     output_format = FORMATS[options.format]
-    items = output_format.write(layout.items_of(photos, plan.splits, plan.groups), part)
+    items = output_format.write(layout.arrange_items(photos, plan.splits, plan.groups), part)
     layout.write_manifest(items, part / layout.MANIFEST)
-    built = Built(
+    built = BuildResult(
         items,
         plan.drops,
         plan.left_out,
         problems,
         plan.unmet,
-        audit(part, output_format),
+        audit_build(part, output_format),
         taken_over,
     )
-    _refuse_leaks(built.audit)
+    _check_audit(built.audit)
     write_output_files(built, part, options, choice, store)
-    shutil.rmtree(part / POOL)
+    shutil.rmtree(part / POOL_FOLDER)
     write_json(
-        {"made": f"{now()}Z", "seconds": round(time.time() - began, 1), "options": _plain(options)},
-        part / layout.MARK,
+        {
+            "made": f"{now()}Z",
+            "seconds": round(time.time() - began, 1),
+            "options": _options_as_json(options),
+        },
+        part / layout.BUILD_FILE,
     )
-    _remember(sessions, built, choice)
+    _save_splits(sessions, built, choice)
     put_in_place(options.out)
-    _remember_run(sessions, built, options)
+    _save_run(sessions, built, options)
     return built
 
 
-def refuse_nothing(plan: Plan, choice: Choice) -> None:
+def check_not_empty(plan: BuildPlan, choice: SelectionOptions) -> None:
     """Raises: Failure: PLAN has no photo."""
     if plan.labelled:
         return
@@ -149,27 +161,29 @@ def refuse_nothing(plan: Plan, choice: Choice) -> None:
     raise Failure(f"the catalogue has no photos{asked}{why}; crawl first: crawl lamoda --tags polo")
 
 
-def _take_over(
-    plan: Plan, posed: Mapping[int, crops.Posed], part: Path, options: BuildOptions
+def _reuse_images(
+    plan: BuildPlan, posed: Mapping[int, crops.PersonCrop], part: Path, options: BuildOptions
 ) -> int:
     """Take from the build that stands at --out what it holds of this one."""
     wanted = {
-        recipe_of(one, posed.get(one.photo.image_id), options.size, options.resize)
+        render_key(one, posed.get(one.photo.image_id), options.size, options.resize)
         for one in plan.labelled
     }
-    return take_over(options.out, wanted, part / POOL)
+    return reuse_images(options.out, wanted, part / POOL_FOLDER)
 
 
-def _render(
-    plan: Plan,
-    posed: Mapping[int, crops.Posed],
+def _render_images(
+    plan: BuildPlan,
+    posed: Mapping[int, crops.PersonCrop],
     store: ImageStore,
     part: Path,
     options: BuildOptions,
-) -> tuple[dict[int, Rendered], dict[int, Fingerprint], dict[str, str]]:
+) -> tuple[dict[int, RenderedImage], dict[int, Fingerprint], dict[str, str]]:
     """Photos and their fingerprints by their numbers in PLAN; and those that can't be read."""
     rendered, prints, problems = {}, {}, {}
-    todo = render(plan.labelled, posed, store, part / POOL, options.size, options.resize)
+    todo = render_images(
+        plan.labelled, posed, store, part / POOL_FOLDER, options.size, options.resize
+    )
     shown = tqdm(todo, total=len(plan.labelled), desc="photos", disable=None)
     for number, made in enumerate(shown):
         photo = plan.labelled[number].photo
@@ -186,25 +200,29 @@ def _render(
     return rendered, prints, problems
 
 
-def _without_leaks(plan: Plan, choice: Choice, prints: Mapping[int, Fingerprint]) -> Again:
+def _split_without_leaks(
+    plan: BuildPlan, choice: SelectionOptions, prints: Mapping[int, Fingerprint]
+) -> Replan:
     """PLAN for the photos of PRINTS, by number, so split that none looks like one elsewhere.
 
     Photos that differ may be alike once they are cropped: those are tied too.
     """
     numbers, pairs = list(prints), set[tuple[int, int]]()
-    comparison = Comparison(list(prints.values()))
-    for _ in range(ROUNDS):
-        again = split_again(plan, choice, numbers, sorted(pairs))
+    comparison = CrossSplitComparison(list(prints.values()))
+    for _ in range(MAX_SPLIT_ROUNDS):
+        again = replan_splits(plan, choice, numbers, sorted(pairs))
         if again.torn:
             for number in again.torn:
-                plan.drops.add(plan.labelled[number].photo, TORN, plan.labelled[number].label)
+                plan.drops.add(
+                    plan.labelled[number].photo, LINKS_TWO_SPLITS, plan.labelled[number].label
+                )
             numbers = list(again.numbers)
             if not numbers:
                 raise Failure(
                     "every photo ties photos of two splits together; start afresh: --new-splits"
                 )
             # Without them others are the nearest of those that are left.
-            comparison = Comparison([prints[number] for number in numbers])
+            comparison = CrossSplitComparison([prints[number] for number in numbers])
             continue
         leaks = comparison.leaks(again.plan.splits)
         if not leaks:
@@ -213,7 +231,7 @@ def _without_leaks(plan: Plan, choice: Choice, prints: Mapping[int, Fingerprint]
     raise Failure("the splits do not settle; please report this with the catalogue")
 
 
-def _refuse_leaks(found: Audit) -> None:
+def _check_audit(found: AuditResult) -> None:
     if found.leaks:
         shown = "; ".join(found.leaks[:5])
         raise Failure(
@@ -222,26 +240,28 @@ def _refuse_leaks(found: Audit) -> None:
         )
 
 
-def _plain(options: BuildOptions) -> dict[str, object]:
+def _options_as_json(options: BuildOptions) -> dict[str, object]:
     """OPTIONS for JSON, without the catalogue's address, which may hold a password."""
-    chosen = plain(options) | plain(options.pose)
+    chosen = options_as_json(options) | options_as_json(options.pose)
     return {name: value for name, value in chosen.items() if name != "catalogue"}
 
 
-def _remember(sessions: sessionmaker[Session], built: Built, choice: Choice) -> None:
+def _save_splits(
+    sessions: sessionmaker[Session], built: BuildResult, choice: SelectionOptions
+) -> None:
     """Every image of every cluster that was written keeps its split."""
-    scheme = splits.scheme_of(choice.shares, choice.seed)
+    scheme = splits.split_scheme(choice.shares, choice.seed)
     assignments = [(image, item.split) for item in built.items for image in item.photo.copies]
     with sessions.begin() as session:
-        splits.keep(session, scheme, assignments, choice.new_splits)
+        splits.save_kept_splits(session, scheme, assignments, choice.new_splits)
 
 
-def _remember_run(sessions: sessionmaker[Session], built: Built, options: BuildOptions) -> None:
+def _save_run(sessions: sessionmaker[Session], built: BuildResult, options: BuildOptions) -> None:
     with sessions.begin() as session:
         run = Run(
             kind="build",
             path=str(options.out.resolve()),
-            options=json.dumps(_plain(options), ensure_ascii=False),
+            options=json.dumps(_options_as_json(options), ensure_ascii=False),
             outcome=json.dumps(Counter(item.split for item in built.items)),
             finished=now(),
         )
@@ -262,28 +282,34 @@ def _remember_run(sessions: sessionmaker[Session], built: Built, options: BuildO
 
 
 def write_output_files(
-    built: "Built", part: Path, options: "BuildOptions", choice: Choice, store: ImageStore
+    built: "BuildResult",
+    part: Path,
+    options: "BuildOptions",
+    choice: SelectionOptions,
+    store: ImageStore,
 ) -> None:
     """Write all papers of BUILT below PART."""
     names = sorted({item.label for item in built.items})
-    write_json(labels_json(names, options, choice), part / "labels.json")
-    layout.write_left_out(built.drops.images, part / "left_out.parquet")
-    wanted = report.shown_photos(built)
+    write_json(describe_labels(names, options, choice), part / "labels.json")
+    layout.write_excluded(built.drops.images, part / "left_out.parquet")
+    wanted = report.sampled_paths(built)
     photos = {path: jpeg for path, jpeg in FORMATS[options.format].read(part) if path in wanted}
     dataset_card.write_contact_sheets(built.items, photos, part)
     dataset_card.write_crop_sheet(built.items, store, part)
-    text = dataset_card.dataset_card(built, options, FORMATS[options.format])
+    text = dataset_card.render_card(built, options, FORMATS[options.format])
     (part / "README.md").write_text(text, encoding="utf-8")
-    write_json(croissant.describe(built, options, part), part / "croissant.json")
-    page = report.page(built, options, choice.gates, photos, store)
+    write_json(croissant.describe_build(built, options, part), part / "croissant.json")
+    page = report.render_report(built, options, choice.gates, photos, store)
     (part / "report.html").write_text(page, encoding="utf-8")
 
 
-def labels_json(names: list[str], options: "BuildOptions", choice: Choice) -> Mapping[str, object]:
+def describe_labels(
+    names: list[str], options: "BuildOptions", choice: SelectionOptions
+) -> Mapping[str, object]:
     """The labels, their folders and garment zones, and how the photos are laid down."""
     return {
         "labels": names,
-        "folders": {name: layout.folder_of(name) for name in names},
+        "folders": {name: layout.label_folder(name) for name in names},
         "zones": {name: choice.vocabulary.zone_of(name) for name in names},
         "size": options.size,
         "resize": options.resize,

@@ -11,7 +11,7 @@ from dataset.errors import BadInput
 from dataset.pose.cli import weights_option
 from dataset.pose.models import DEFAULT, names
 from dataset.utils.cli_options import (
-    CONTEXT,
+    CONTEXT_SETTINGS,
     FILE,
     FOLDER,
     CommaList,
@@ -21,7 +21,7 @@ from dataset.utils.cli_options import (
 )
 
 
-class Shares(click.ParamType):
+class SplitProportions(click.ParamType):
     """Three shares between commas: train, validation, test."""
 
     name = "shares"
@@ -41,7 +41,7 @@ class Shares(click.ParamType):
 
 @click.command(
     "build-dataset",
-    context_settings=CONTEXT,
+    context_settings=CONTEXT_SETTINGS,
     epilog="Example: build-dataset --min-per-class 500 --labels polo,dress --out splits",
 )
 @click.option(
@@ -65,7 +65,7 @@ class Shares(click.ParamType):
 @click.option(
     "--splits",
     "shares",
-    type=Shares(),
+    type=SplitProportions(),
     default=(80.0, 10.0, 10.0),
     metavar="A,B,C",
     help="Shares of train, validation and test.  [default: 80,10,10]",
@@ -168,7 +168,7 @@ def build_dataset(
     left_out.parquet, labels.json, croissant.json, a dataset card (README.md) with contact sheets,
     and report.html.
     """
-    from dataset.build import ask, build, choice_of, plan_only
+    from dataset.build import build, preview_build, prompt_conflicts, selection_options
     from dataset.export.build_result import BuildOptions
     from dataset.selection.crops import PoseOptions
     from dataset.vocabulary import load_vocabulary
@@ -182,10 +182,10 @@ def build_dataset(
     options = BuildOptions(splits=shares, pose=looking, **chosen)
     words = load_vocabulary(vocabulary)
     if dry_run:
-        _show_plan(plan_only(options, words), options)
+        _show_plan(preview_build(options, words), options)
         return
     if options.conflicts == "ask":
-        ask(options, choice_of(options, words), _choose_label)
+        prompt_conflicts(options, selection_options(options, words), _choose_label)
     built = build(options, words)
     _show_build(built, options)
 
@@ -208,14 +208,14 @@ def _show_plan(plan: Any, options: Any) -> None:
 
 def _show_counts(photos: Sequence[tuple[str, str]]) -> None:
     from dataset.selection.splits import SPLITS
-    from dataset.utils.tables import table
+    from dataset.utils.tables import format_table
 
     count = Counter(photos)
     rows = [
         (label, *(str(count[label, split]) for split in SPLITS))
         for label in sorted({label for label, _ in photos})
     ]
-    click.echo(table(("label", *SPLITS), rows))
+    click.echo(format_table(("label", *SPLITS), rows))
 
 
 def _show_left_out(done: Any, options: Any) -> None:
@@ -231,11 +231,11 @@ def _show_left_out(done: Any, options: Any) -> None:
 
 
 def _show_build(built: Any, options: Any) -> None:
-    from dataset.export.dataset_card import crop_shares
+    from dataset.export.dataset_card import crop_outcomes
     from dataset.export.formats import FORMATS
 
     _show_counts([(item.label, item.split) for item in built.items])
-    for outcome, number, share in crop_shares(built.items):
+    for outcome, number, share in crop_outcomes(built.items):
         click.echo(f"kept {outcome} of {number} photos ({share:.1%})")
     _show_left_out(built, options)
     for key, problem in built.problems.items():

@@ -17,10 +17,10 @@ else:
     import tomli as tomllib
 
 ZONES = ("upper", "lower", "full", "feet", "head")
-BUILT_IN = Path(__file__).with_name("labels.toml")
+BUILT_IN_FILE = Path(__file__).with_name("labels.toml")
 
 
-def normalise(word: str) -> str:
+def normalize_word(word: str) -> str:
     """WORD as hashtags are compared and stored: NFKC, case folded, ё as е, leading # dropped."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).casefold())
     return " ".join(folded.replace("ё", "е").strip().lstrip("#").split())
@@ -28,7 +28,7 @@ def normalise(word: str) -> str:
 
 def _key(word: str) -> str:
     """What is equal for "polo shirt", "polo-shirt" and "#PoloShirt"."""
-    return re.sub(r"[\s_\-]+", "", normalise(word))
+    return re.sub(r"[\s_\-]+", "", normalize_word(word))
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Vocabulary:
 
     def label_or_own(self, hashtag: str) -> str:
         """The label of HASHTAG; one that is in no label is a label of its own."""
-        return self.label_of(hashtag) or normalise(hashtag)
+        return self.label_of(hashtag) or normalize_word(hashtag)
 
     def narrowest(self, names: Iterable[str]) -> list[str]:
         """NAMES without those labels that hold another of them: sneakers, of shoes and sneakers."""
@@ -87,7 +87,7 @@ class Vocabulary:
         """What to search for TAG: every word of its label, or TAG itself when it has none."""
         name = self.label_of(tag)
         words = self.labels[name].words if name else (tag,)
-        return tuple(dict.fromkeys(normalise(word) for word in words))
+        return tuple(dict.fromkeys(normalize_word(word) for word in words))
 
 
 def load_vocabulary(own: Path | None = None) -> Vocabulary:
@@ -98,13 +98,13 @@ def load_vocabulary(own: Path | None = None) -> Vocabulary:
     Raises:
         BadInput: OWN is missing, is not TOML, or holds something that is not a label.
     """
-    built_in = read_toml(BUILT_IN)
+    built_in = read_toml(BUILT_IN_FILE)
     if own is None:
-        return Vocabulary(_labels(built_in, BUILT_IN))
+        return Vocabulary(_labels(built_in, BUILT_IN_FILE))
     table = read_toml(own)
     replaces = table.pop("replace", False)
     theirs = _labels(table, own)
-    return Vocabulary(theirs if replaces else _extended(_labels(built_in, BUILT_IN), theirs))
+    return Vocabulary(theirs if replaces else _extended(_labels(built_in, BUILT_IN_FILE), theirs))
 
 
 def _extended(ours: dict[str, Label], theirs: dict[str, Label]) -> dict[str, Label]:
@@ -136,7 +136,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _labels(table: dict[str, Any], path: Path) -> dict[str, Label]:
-    labels = {normalise(name): _label(name, entry, path) for name, entry in table.items()}
+    labels = {normalize_word(name): _label(name, entry, path) for name, entry in table.items()}
     _refuse_shared_words(labels.values(), path)
     return labels
 
@@ -146,7 +146,7 @@ def _label(name: str, entry: object, path: Path) -> Label:
         f'[{name}] wants zone = one of {", ".join(ZONES)}, words = ["…"] and, where wider labels'
         ' hold it, within = ["…"]'
     )
-    if not isinstance(entry, dict) or not normalise(name):
+    if not isinstance(entry, dict) or not normalize_word(name):
         raise BadInput(f"{path}: {wanted}, not {entry!r}")
     zone, words = entry.get("zone", "full"), entry.get("words", [name])
     if zone not in ZONES:
@@ -156,7 +156,9 @@ def _label(name: str, entry: object, path: Path) -> Label:
     within = entry.get("within", [])
     if not isinstance(within, list) or not all(isinstance(above, str) for above in within):
         raise BadInput(f"{path}: {wanted}, not within = {within!r}")
-    return Label(normalise(name), zone, tuple(words), tuple(normalise(above) for above in within))
+    return Label(
+        normalize_word(name), zone, tuple(words), tuple(normalize_word(above) for above in within)
+    )
 
 
 def _refuse_shared_words(labels: Iterable[Label], path: Path) -> None:

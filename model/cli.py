@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from dataset.errors import BadInput
-from dataset.utils.cli_options import CONTEXT, FOLDER
+from dataset.utils.cli_options import CONTEXT_SETTINGS, FOLDER
 from model import cli_options
 
 
 @click.command(
     "train-model",
-    context_settings=CONTEXT,
+    context_settings=CONTEXT_SETTINGS,
     epilog="Example: train-model --data splits --time-budget 30m --out runs/first",
 )
 @cli_options.data_option
@@ -199,7 +199,7 @@ def train_model(out: Path | None, resume: bool, folds: int | None, **chosen: Any
         raise BadInput("--resume: say with --out which training goes on")
     from dataset.utils import keras_backend
 
-    keras_backend.load()
+    keras_backend.import_backend()
     from model.reports.run_report import format_summary
     from model.training.config import TrainOptions
     from model.training.cross_validation import cross_validate

@@ -8,7 +8,7 @@ import click
 
 from dataset.catalogue.models import OR
 from dataset.errors import Failure, plain
-from dataset.utils.tables import table
+from dataset.utils.tables import format_table
 from scraper.asking import GO_ON, page_of, read_answer, read_page
 from scraper.credentials import hide
 from scraper.download import Download, run_side_by_side
@@ -109,7 +109,7 @@ def fields_found(posts: Sequence[Post]) -> str:
         rows.append((name, f"{count} of {len(posts)}", "found" if count else "missing"))
     photos = sum(len(post.photos) for post in posts)
     return (
-        table(("field", "posts", ""), rows)
+        format_table(("field", "posts", ""), rows)
         + f"\n{counted(photos, 'photo')} in {counted(len(posts), 'post')}"
     )
 
@@ -160,7 +160,7 @@ def show_estimate(spider: HashtagSpider, counts: Sequence[tuple[str, int | None]
     rows = [(query, "not said" if count is None else str(count)) for query, count in counts]
     known = [count for _, count in counts if count is not None]
     if not known:
-        return f"{table(('search', 'posts'), rows)}\n{_unsaid(spider, len(counts))}"
+        return f"{format_table(('search', 'posts'), rows)}\n{_unsaid(spider, len(counts))}"
     total, said = sum(known), "in all"
     if len(known) < len(counts):
         said = "that the site speaks of"
@@ -169,7 +169,7 @@ def show_estimate(spider: HashtagSpider, counts: Sequence[tuple[str, int | None]
     # Whole cents, upwards, in whole numbers: a tenth of a cent is no float.
     cents = -(-total * round(spider.dollars * 1000) // 10)
     cost = f": at most ${cents / 100:,.2f}; {spider.charged}" if spider.charged else ""
-    return f"{table(('search', 'posts'), rows)}\n{counted(total, 'post')} {said}{cost}"
+    return f"{format_table(('search', 'posts'), rows)}\n{counted(total, 'post')} {said}{cost}"
 
 
 def _unsaid(spider: HashtagSpider, searches: int) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import Hashtag, PostHashtag, PostRow, Sighting
 from dataset.catalogue.queries import in_parts, table_of
-from dataset.vocabulary import normalise
+from dataset.vocabulary import normalize_word
 from scraper.fetching import FINAL, GONE
 
 
@@ -108,7 +108,7 @@ _RETRY = (
 
 
 def _words(site: str, hashtags: Iterable[str]) -> dict[str, object]:
-    return {"site": site, "words": [normalise(hashtag) for hashtag in hashtags]}
+    return {"site": site, "words": [normalize_word(hashtag) for hashtag in hashtags]}
 
 
 def retry_failed(session: Session, site: str, hashtags: Sequence[str]) -> int:
@@ -123,7 +123,7 @@ def stored(session: Session, site: str, words: Sequence[str], most: int) -> int:
         .join(PostHashtag, PostHashtag.post_id == Sighting.post_id)
         .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
         .join(PostRow, PostRow.id == Sighting.post_id)
-        .where(Hashtag.text.in_(map(normalise, words)), PostHashtag.source == "search")
+        .where(Hashtag.text.in_(map(normalize_word, words)), PostHashtag.source == "search")
         .where(Sighting.state == "stored", PostRow.site == site)
         .distinct()
         # More need not be counted.
@@ -153,7 +153,7 @@ def are_wanted(
 def room(session: Session, site: str, words: Sequence[str], most: int) -> Room:
     """What the tag of WORDS still lacks to MOST images; what is in hand counts as had."""
     lacking = most - stored(session, site, words, most) - in_hand(session, site, words)
-    return Room(frozenset(map(normalise, words)), lacking)
+    return Room(frozenset(map(normalize_word, words)), lacking)
 
 
 def claim(

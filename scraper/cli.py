@@ -6,13 +6,13 @@ import click
 
 from dataset.errors import BadInput
 from dataset.utils.cli_options import (
-    CONTEXT,
+    CONTEXT_SETTINGS,
     FILE,
     CommaList,
     catalogue_option,
     contact_option,
     images_option,
-    private_option,
+    private_hosts_option,
     timeout_option,
     vocabulary_option,
 )
@@ -58,7 +58,7 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
 
 
 @click.command(
-    context_settings=CONTEXT, epilog="Example: crawl lamoda --tags polo --tags dress,jeans"
+    context_settings=CONTEXT_SETTINGS, epilog="Example: crawl lamoda --tags polo --tags dress,jeans"
 )
 @click.argument("sites", metavar="SITE...", nargs=-1, required=True)
 @click.option(
@@ -153,7 +153,7 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
 @click.option(
     "--dry-run", is_flag=True, help="Take nothing: say how many posts each search would read."
 )
-@private_option("only those of --site-url and --image-url")
+@private_hosts_option("only those of --site-url and --image-url")
 @contact_option
 @timeout_option
 @click.option("-v", "--verbose", is_flag=True, help="Show every request.")

@@ -9,7 +9,7 @@ import click
 
 from dataset.errors import Failure
 from dataset.utils.files import write_atomically
-from dataset.utils.tables import table
+from dataset.utils.tables import format_table
 from scraper.report import GOOD_ENDS, HEAD, Missing, missing, reasons, rows
 from scraper.run import Crawled
 
@@ -25,7 +25,7 @@ def conclude(crawled: Crawled, minimum: int, file: Path | None) -> None:
         missing(tag, size, minimum, crawled.seconds, tallies) for tag, size in crawled.sizes.items()
     ]
     if tallies:
-        click.echo(table(HEAD, rows(tallies)))
+        click.echo(format_table(HEAD, rows(tallies)))
     for line in (*reasons(tallies), *lacking):
         click.echo(line)
     if file:

@@ -11,10 +11,10 @@ import click
 
 from dataset.errors import BadInput
 from dataset.utils.cli_options import (
-    CONTEXT,
+    CONTEXT_SETTINGS,
     contact_option,
     fetched_option,
-    private_option,
+    private_hosts_option,
     timeout_option,
 )
 
@@ -23,12 +23,12 @@ PURPOSE = "looks at photos of a product feed; obeys robots.txt"
 
 @click.command(
     "fetch-photos",
-    context_settings=CONTEXT,
+    context_settings=CONTEXT_SETTINGS,
     epilog="Example: fetch-photos addresses.txt --contact me@shop.example",
 )
 @click.argument("addresses", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @fetched_option
-@private_option("none")
+@private_hosts_option("none")
 @contact_option
 @timeout_option
 @click.option("-v", "--verbose", is_flag=True, help="Show every request.")

@@ -10,14 +10,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import OR, Hashtag, PostHashtag, PostRow, Search, Sighting
-from dataset.vocabulary import normalise
+from dataset.vocabulary import normalize_word
 from scraper.posts import save_posts
 from scraper.spiders.base import Page, Photo
 
 
 def search_for(session: Session, site: str, hashtag: str) -> Search:
     """The search of SITE for HASHTAG, made when it is new; one that failed is opened again."""
-    hashtag = normalise(hashtag)
+    hashtag = normalize_word(hashtag)
     found = session.scalar(sa.select(Search).filter_by(site=site, hashtag=hashtag))
     if found is None:
         found = Search(site=site, hashtag=hashtag)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import OR, Hashtag, PostHashtag, PostRow, Search, Sighting
 from dataset.catalogue.queries import in_parts, table_of
-from dataset.vocabulary import normalise
+from dataset.vocabulary import normalize_word
 from scraper.fetching import GONE
 from scraper.hashtags import as_hashtag, hashtags_in
 from scraper.spiders.base import Photo, Post
@@ -124,10 +124,10 @@ def _as_json(record: Mapping[str, Any]) -> str:
 
 def _hashtags(query: str, post: Post) -> Iterator[tuple[str, str]]:
     """Each hashtag of POST, normalised, with where it comes from."""
-    in_text = [normalise(tag) for tag in (*post.hashtags, *hashtags_in(post.title))]
-    yield from ((tag, "search") for tag in map(normalise, _found_under(query, in_text)))
+    in_text = [normalize_word(tag) for tag in (*post.hashtags, *hashtags_in(post.title))]
+    yield from ((tag, "search") for tag in map(normalize_word, _found_under(query, in_text)))
     yield from ((tag, "caption") for tag in in_text)
-    yield from ((tag, "attribute") for tag in map(normalise, post.attributes))
+    yield from ((tag, "attribute") for tag in map(normalize_word, post.attributes))
 
 
 def _found_under(query: str, hashtags: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import AskedHashtag
 from dataset.catalogue.stats import WEEK, asked_this_week
-from dataset.vocabulary import normalise
+from dataset.vocabulary import normalize_word
 from scraper.credentials import is_account
 from scraper.errors import SiteRefused
 from scraper.spiders.base import HashtagSpider
@@ -24,7 +24,7 @@ def claim(session: Session, site: str, spider: HashtagSpider, hashtag: str) -> N
     """
     if spider.weekly_hashtags is None:
         return
-    allowed, account, text = spider.weekly_hashtags, account_of(spider), normalise(hashtag)
+    allowed, account, text = spider.weekly_hashtags, account_of(spider), normalize_word(hashtag)
     rows = asked_this_week(session, site, account)
     if text in {row.hashtag for row in rows}:
         return

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dataset.export.layout import Item
-from dataset.export.leakage_audit import Audit
+from dataset.export.layout import DatasetItem
+from dataset.export.leakage_audit import AuditResult
 from dataset.selection import crops
-from dataset.selection.candidates import Drops
+from dataset.selection.candidates import Exclusions
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """What a build came to. `left_out`: label -> photos, too few; `problems`: path -> reason.
 
     `taken_over`: photos that an earlier build held; `unmet`: where shares are not as wished.
     """
 
-    items: Sequence[Item]
-    drops: Drops
+    items: Sequence[DatasetItem]
+    drops: Exclusions
     left_out: Mapping[str, int]
     problems: Mapping[str, str]
     unmet: Sequence[str]
-    audit: Audit
+    audit: AuditResult
     taken_over: int

@@ -7,7 +7,7 @@ from dataset.export.layout import MANIFEST
 from dataset.images.io import sha256_of
 
 if TYPE_CHECKING:
-    from dataset.export.build_result import BuildOptions, Built
+    from dataset.export.build_result import BuildOptions, BuildResult
 
 FIELDS = {
     "path": "Where the photo stands below the folder, or its name within a shard.",
@@ -48,7 +48,7 @@ ENCODING = {
 }
 
 
-def describe(built: "Built", options: "BuildOptions", folder: Path) -> dict[str, Any]:
+def describe_build(built: "BuildResult", options: "BuildOptions", folder: Path) -> dict[str, Any]:
     """The JSON-LD of BUILT, whose files stand in FOLDER."""
     labels = sorted({item.label for item in built.items})
     sites = sorted({site for item in built.items for site in item.photo.sites})
@@ -78,7 +78,7 @@ def _file(folder: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _photos(built: "Built", options: "BuildOptions", folder: Path) -> list[dict[str, Any]]:
+def _photos(built: "BuildResult", options: "BuildOptions", folder: Path) -> list[dict[str, Any]]:
     """The shards, or the folders' photos as one set."""
     if options.format != "folders":
         return [_file(folder, name) for name in sorted({item.holder for item in built.items})]

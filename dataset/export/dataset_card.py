@@ -7,24 +7,28 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from dataset.export.formats import Format
-from dataset.export.layout import Item, folder_of
+from dataset.export.formats import DatasetFormat
+from dataset.export.layout import DatasetItem, label_folder
 from dataset.images.io import open_photo
 from dataset.images.store import ImageStore
 from dataset.pose.crop import WHOLE
 from dataset.pose.evaluation import draw_person, grid
-from dataset.selection.labeling import CONFLICT
+from dataset.selection.labeling import LABEL_CONFLICT
 from dataset.selection.splits import SPLITS
 
 if TYPE_CHECKING:
-    from dataset.export.build_result import BuildOptions, Built
+    from dataset.export.build_result import BuildOptions, BuildResult
 
 TILE, COLUMNS, ROWS = 96, 10, 4
 CROP_COLUMNS = 8
-HOW = {"letterbox": "letterboxed on white", "crop": "cut to a square", "stretch": "stretched"}
+RESIZE_NAMES = {
+    "letterbox": "letterboxed on white",
+    "crop": "cut to a square",
+    "stretch": "stretched",
+}
 
 
-def dataset_card(built: "Built", options: "BuildOptions", layout: Format) -> str:
+def render_card(built: "BuildResult", options: "BuildOptions", layout: DatasetFormat) -> str:
     """The card as Markdown: counts by label and split, sources, what was left out and why."""
     items = built.items
     labels = _labels(items)
@@ -32,7 +36,7 @@ def dataset_card(built: "Built", options: "BuildOptions", layout: Format) -> str
         _front_matter(layout, [name for name in SPLITS if name in {i.split for i in items}]),
         "# Dataset card",
         f"{len(items)} photos of {len(labels)} labels, {options.size} x {options.size} pixels,"
-        f" {HOW[options.resize]}. Photos of one product, post or author, and photos that look the"
+        f" {RESIZE_NAMES[options.resize]}. Photos of one product, post or author, and photos that look the"
         " same, are in one split. `report.html` shows all of this with pictures.",
         "## Photos",
         _counts(items),
@@ -43,7 +47,7 @@ def dataset_card(built: "Built", options: "BuildOptions", layout: Format) -> str
         _bullets(built.drops.counts),
         "`left_out.parquet` lists every image with its reason.",
         "## Conflicts of labels",
-        _bullets(conflicts(built)),
+        _bullets(count_conflicts(built)),
         f"## Labels with fewer than {options.min_per_class} photos",
         _bullets(built.left_out),
         "## Audit",
@@ -53,7 +57,7 @@ def dataset_card(built: "Built", options: "BuildOptions", layout: Format) -> str
         *_crops(items),
         "## Contact sheets",
         "\n".join(
-            f"**{label}**\n\n![{label}](contact/{folder_of(label).replace('%', '%25')}.jpg)\n"
+            f"**{label}**\n\n![{label}](contact/{label_folder(label).replace('%', '%25')}.jpg)\n"
             for label in labels
         ),
         "## Licences and terms",
@@ -61,12 +65,12 @@ def dataset_card(built: "Built", options: "BuildOptions", layout: Format) -> str
         " `manifest.parquet` names each photo's post. Whoever passes the photos on needs their"
         " consent or another right to.",
         "## Known gaps",
-        _lines(known_gaps(built)),
+        _lines(known_limitations(built)),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(layout: Format, splits: Sequence[str]) -> str:
+def _front_matter(layout: DatasetFormat, splits: Sequence[str]) -> str:
     """What Hugging Face `datasets` reads of a card: which files are of which split."""
     if not layout.patterns:
         return "---\nlicense: other\n---"
@@ -80,12 +84,12 @@ def _front_matter(layout: Format, splits: Sequence[str]) -> str:
     )
 
 
-def conflicts(built: "Built") -> Counter[str]:
+def count_conflicts(built: "BuildResult") -> Counter[str]:
     """Labels that stood against each other -> photos."""
-    return Counter(one.detail for one in built.drops.images if one.reason == CONFLICT)
+    return Counter(one.detail for one in built.drops.images if one.reason == LABEL_CONFLICT)
 
 
-def known_gaps(built: "Built") -> list[str]:
+def known_limitations(built: "BuildResult") -> list[str]:
     """What a user of the build must not rely on."""
     sites = {site for item in built.items for site in item.photo.sites}
     sizes = Counter(item.label for item in built.items)
@@ -110,12 +114,12 @@ def _lines(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _crops(items: Sequence[Item]) -> list[str]:
+def _crops(items: Sequence[DatasetItem]) -> list[str]:
     """The section on crops: shares of what was kept, and why not what was asked."""
     posed = [item.posed for item in items if item.posed]
     if not posed:
         return []
-    shares = crop_shares(items)
+    shares = crop_outcomes(items)
     reasons = Counter(one.crop.reason for one in posed if one.crop.reason)
     return [
         "## Crops",
@@ -127,13 +131,13 @@ def _crops(items: Sequence[Item]) -> list[str]:
     ]
 
 
-def crop_shares(items: Sequence[Item]) -> list[tuple[str, int, float]]:
+def crop_outcomes(items: Sequence[DatasetItem]) -> list[tuple[str, int, float]]:
     """Zone, person, whole: how many of ITEMS each was kept of, and their share."""
     count = Counter(item.posed.crop.outcome for item in items if item.posed)
     return [(name, number, number / count.total()) for name, number in count.most_common()]
 
 
-def write_crop_sheet(items: Sequence[Item], store: ImageStore, folder: Path) -> None:
+def write_crop_sheet(items: Sequence[DatasetItem], store: ImageStore, folder: Path) -> None:
     """`contact/crops.jpg`: photos with key points and crop drawn, the doubtful ones first.
 
     Half the sheet is for the lowest scores of people who were found, then photos left whole, then
@@ -154,8 +158,8 @@ def write_crop_sheet(items: Sequence[Item], store: ImageStore, folder: Path) -> 
     grid(tiles).save(folder / "contact" / "crops.jpg", quality=88)
 
 
-def _doubtful_first(items: Sequence[Item]) -> list[Item]:
-    def doubt(item: Item) -> tuple[bool, float]:
+def _doubtful_first(items: Sequence[DatasetItem]) -> list[DatasetItem]:
+    def doubt(item: DatasetItem) -> tuple[bool, float]:
         assert item.posed is not None
         return item.posed.crop.outcome == WHOLE, item.posed.crop.score
 
@@ -167,11 +171,11 @@ def _doubtful_first(items: Sequence[Item]) -> list[Item]:
     return [*lowest, *whole[:CROP_COLUMNS], *even]
 
 
-def _labels(items: Sequence[Item]) -> list[str]:
+def _labels(items: Sequence[DatasetItem]) -> list[str]:
     return sorted({item.label for item in items})
 
 
-def counts(items: Sequence[Item]) -> list[list[str]]:
+def count_rows(items: Sequence[DatasetItem]) -> list[list[str]]:
     """A row a label: its name, its photos in each split, and all."""
     count = Counter((item.label, item.split) for item in items)
     rows = []
@@ -181,9 +185,9 @@ def counts(items: Sequence[Item]) -> list[list[str]]:
     return rows
 
 
-def _counts(items: Sequence[Item]) -> str:
+def _counts(items: Sequence[DatasetItem]) -> str:
     lines = [f"| label | {' | '.join(SPLITS)} | all |", "|---|" + "---:|" * (len(SPLITS) + 1)]
-    for label, *numbers in counts(items):
+    for label, *numbers in count_rows(items):
         lines.append(f"| {label.replace('|', ' ')} | {' | '.join(numbers)} |")
     return "\n".join(lines)
 
@@ -192,16 +196,18 @@ def _bullets(counts: Mapping[str, int]) -> str:
     return _lines(f"{name}: {count}" for name, count in sorted(counts.items()) if count) or "none"
 
 
-def write_contact_sheets(items: Sequence[Item], photos: Mapping[str, bytes], folder: Path) -> None:
+def write_contact_sheets(
+    items: Sequence[DatasetItem], photos: Mapping[str, bytes], folder: Path
+) -> None:
     """`contact/<label>.jpg` of PHOTOS, path -> JPEG, of each label, below FOLDER."""
     (folder / "contact").mkdir()
     for label in _labels(items):
-        mine = [photos[path] for path in chosen_for_sheet(items, label)]
+        mine = [photos[path] for path in sample_paths(items, label)]
         sheet = contact_sheet(mine)
-        sheet.save(folder / "contact" / f"{folder_of(label)}.jpg", quality=88)
+        sheet.save(folder / "contact" / f"{label_folder(label)}.jpg", quality=88)
 
 
-def chosen_for_sheet(items: Sequence[Item], label: str, most: int = COLUMNS * ROWS) -> list[str]:
+def sample_paths(items: Sequence[DatasetItem], label: str, most: int = COLUMNS * ROWS) -> list[str]:
     """At most MOST paths of ITEMS of LABEL, evenly chosen."""
     paths = [item.path for item in items if item.label == label]
     return paths[:: max(1, len(paths) // most)][:most]

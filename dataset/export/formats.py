@@ -11,41 +11,41 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset.export.layout import MANIFEST, Item
+from dataset.export.layout import MANIFEST, DatasetItem
 from dataset.selection.splits import SPLITS
 
 # Photos a shard: about 100 MB of letterboxed photos of 342 pixels.
-SHARD = 4000
+IMAGES_PER_SHARD = 4000
 
 
 @dataclass(frozen=True)
-class Format:
+class DatasetFormat:
     """How photos are laid down below a folder, and how their bytes come back: path, JPEG.
 
     `write` returns the items with their holders; `load` is the line that reads a build, in words.
     """
 
-    write: Callable[[Sequence[Item], Path], list[Item]]
+    write: Callable[[Sequence[DatasetItem], Path], list[DatasetItem]]
     read: Callable[[Path], Iterator[tuple[str, bytes]]]
     patterns: str
     load: str
 
 
-def _shards(items: Sequence[Item], ending: str) -> Iterator[tuple[str, list[Item]]]:
+def _shards(items: Sequence[DatasetItem], ending: str) -> Iterator[tuple[str, list[DatasetItem]]]:
     """Names of shards and what they hold, a split after the other."""
     for split in SPLITS:
         mine = [item for item in items if item.split == split]
-        count = -(-len(mine) // SHARD)
+        count = -(-len(mine) // IMAGES_PER_SHARD)
         for number in range(count):
             name = f"{split}-{number:05d}-of-{count:05d}.{ending}"
-            yield name, mine[number * SHARD : (number + 1) * SHARD]
+            yield name, mine[number * IMAGES_PER_SHARD : (number + 1) * IMAGES_PER_SHARD]
 
 
-def _held(items: Sequence[Item], holder: str) -> list[Item]:
+def _with_shard(items: Sequence[DatasetItem], holder: str) -> list[DatasetItem]:
     return [replace(item, holder=holder) for item in items]
 
 
-def write_folders(items: Sequence[Item], folder: Path) -> list[Item]:
+def write_folders(items: Sequence[DatasetItem], folder: Path) -> list[DatasetItem]:
     """Move each photo to its path below FOLDER."""
     for name in sorted({item.path.rpartition("/")[0] for item in items}):
         (folder / name).mkdir(parents=True)
@@ -61,7 +61,7 @@ def read_folders(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield path.relative_to(folder).as_posix(), path.read_bytes()
 
 
-def write_webdataset(items: Sequence[Item], folder: Path) -> list[Item]:
+def write_webdataset(items: Sequence[DatasetItem], folder: Path) -> list[DatasetItem]:
     """Tar shards: KEY.jpg, KEY.cls (place of the label), KEY.json (label, path, sha256)."""
     labels = sorted({item.label for item in items})
     held = []
@@ -73,7 +73,7 @@ def write_webdataset(items: Sequence[Item], folder: Path) -> list[Item]:
                 _add(tar, f"{key}.jpg", item.rendered.file.read_bytes())
                 _add(tar, f"{key}.cls", str(labels.index(item.label)).encode())
                 _add(tar, f"{key}.json", json.dumps(about, ensure_ascii=False).encode())
-        held += _held(mine, name)
+        held += _with_shard(mine, name)
     return sorted(held, key=lambda item: item.path)
 
 
@@ -98,7 +98,7 @@ def read_webdataset(folder: Path) -> Iterator[tuple[str, bytes]]:
                     yield json.loads(data)["path"], jpeg
 
 
-def write_parquet(items: Sequence[Item], folder: Path) -> list[Item]:
+def write_parquet(items: Sequence[DatasetItem], folder: Path) -> list[DatasetItem]:
     """Parquet shards as Hugging Face `datasets` writes them: image {bytes, path}, label."""
     labels = sorted({item.label for item in items})
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -125,7 +125,7 @@ def write_parquet(items: Sequence[Item], folder: Path) -> list[Item]:
                     for item in some
                 ]
                 writer.write_table(pa.Table.from_pylist(rows, schema))
-        held += _held(mine, name)
+        held += _with_shard(mine, name)
     return sorted(held, key=lambda item: item.path)
 
 
@@ -142,13 +142,13 @@ def read_parquet(folder: Path) -> Iterator[tuple[str, bytes]]:
 def _tensorflow() -> Any:
     from dataset.utils import keras_backend
 
-    keras_backend.load()
+    keras_backend.import_backend()
     import tensorflow
 
     return tensorflow
 
 
-def write_tfrecord(items: Sequence[Item], folder: Path) -> list[Item]:
+def write_tfrecord(items: Sequence[DatasetItem], folder: Path) -> list[DatasetItem]:
     """TFRecord shards of tf.train.Example: image/encoded, image/class/label and text, and so on."""
     tf = _tensorflow()
     labels = sorted({item.label for item in items})
@@ -171,7 +171,7 @@ def write_tfrecord(items: Sequence[Item], folder: Path) -> list[Item]:
                 }
                 example = tf.train.Example(features=tf.train.Features(feature=feature))
                 writer.write(example.SerializeToString(deterministic=True))
-        held += _held(mine, name)
+        held += _with_shard(mine, name)
     return sorted(held, key=lambda item: item.path)
 
 
@@ -186,25 +186,25 @@ def read_tfrecord(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 FORMATS = {
-    "folders": Format(
+    "folders": DatasetFormat(
         write_folders,
         read_folders,
         "{split}/**",
         'keras.utils.image_dataset_from_directory("{out}/train")',
     ),
-    "tfrecord": Format(
+    "tfrecord": DatasetFormat(
         write_tfrecord, read_tfrecord, "", 'tf.data.TFRecordDataset(glob("{out}/train-*"))'
     ),
-    "parquet": Format(
+    "parquet": DatasetFormat(
         write_parquet, read_parquet, "{split}-*.parquet", 'datasets.load_dataset("{out}")'
     ),
-    "webdataset": Format(
+    "webdataset": DatasetFormat(
         write_webdataset, read_webdataset, "{split}-*.tar", 'datasets.load_dataset("{out}")'
     ),
 }
 
 
-def format_of(build: Path) -> Format | None:
+def read_format(build: Path) -> DatasetFormat | None:
     """The format of the build in the folder BUILD; None where there is none."""
     try:
         name = json.loads((build / "labels.json").read_text(encoding="utf-8")).get("format")

@@ -9,37 +9,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset.errors import BadInput
-from dataset.selection.candidates import Candidate, LeftOut
-from dataset.selection.crops import Posed
-from dataset.selection.labeling import Labelled
+from dataset.selection.candidates import Candidate, ExcludedImage
+from dataset.selection.crops import PersonCrop
+from dataset.selection.labeling import LabeledImage
 from dataset.utils.files import aside_of
 
-MARK = "build.json"
+BUILD_FILE = "build.json"
 MANIFEST = "manifest.parquet"
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedImage:
     """A photo as it is written: its JPEG's place and SHA-256, and what it was made with.
 
     `recipe`: equal for equal originals, crops, sizes and ways of fitting.
     """
 
-    labelled: Labelled
+    labelled: LabeledImage
     file: Path
     file_sha256: str
     recipe: str
-    posed: Posed | None = None
+    posed: PersonCrop | None = None
 
 
 @dataclass(frozen=True)
-class Item:
+class DatasetItem:
     """A photo of a split: its path (relative, with /), and what it is.
 
     `holder`: the file that holds it, the path itself or a shard. `group`: equal for what is tied.
     """
 
-    rendered: Rendered
+    rendered: RenderedImage
     split: str
     path: str
     group: str
@@ -51,7 +51,7 @@ class Item:
         return self.rendered.labelled.label
 
     @property
-    def labelled(self) -> Labelled:
+    def labelled(self) -> LabeledImage:
         """The photo with its label."""
         return self.rendered.labelled
 
@@ -61,20 +61,20 @@ class Item:
         return self.rendered.labelled.photo
 
     @property
-    def posed(self) -> Posed | None:
+    def posed(self) -> PersonCrop | None:
         """Its crop, where people were looked for."""
         return self.rendered.posed
 
 
-def folder_of(label: str) -> str:
+def label_folder(label: str) -> str:
     """LABEL as the name of a folder on any system: what can't stand there becomes %XX."""
     name = re.sub(r'[\x00-\x1f%/\\:*?"<>|]|^\.|[. ]$', lambda m: f"%{ord(m[0]):02X}", label)
     return name or "%00"
 
 
-def items_of(
-    rendered: Sequence[Rendered], splits: Sequence[str], groups: Sequence[int]
-) -> list[Item]:
+def arrange_items(
+    rendered: Sequence[RenderedImage], splits: Sequence[str], groups: Sequence[int]
+) -> list[DatasetItem]:
     """Each photo with its split, path and group, in the order of the paths."""
     name_of: dict[int, str] = {}
     for one, group in zip(rendered, groups, strict=True):
@@ -82,12 +82,12 @@ def items_of(
         name_of[group] = min(sha256, name_of.get(group, sha256))
     items = []
     for one, split, group in zip(rendered, splits, groups, strict=True):
-        path = f"{split}/{folder_of(one.labelled.label)}/{one.labelled.photo.sha256[:24]}.jpg"
-        items.append(Item(one, split, path, name_of[group][:24]))
+        path = f"{split}/{label_folder(one.labelled.label)}/{one.labelled.photo.sha256[:24]}.jpg"
+        items.append(DatasetItem(one, split, path, name_of[group][:24]))
     return sorted(items, key=lambda item: item.path)
 
 
-def write_manifest(items: Sequence[Item], path: Path) -> None:
+def write_manifest(items: Sequence[DatasetItem], path: Path) -> None:
     """A Parquet row a photo, in the order of the paths."""
     photos = [item.photo for item in items]
     text = pa.string()
@@ -110,7 +110,7 @@ def write_manifest(items: Sequence[Item], path: Path) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-def _crop_columns(posed: Sequence[Posed | None]) -> dict[str, pa.Array]:
+def _crop_columns(posed: Sequence[PersonCrop | None]) -> dict[str, pa.Array]:
     """What was kept of each photo and why; null where nobody looked for people."""
     numbers = pa.list_(pa.float32())
     return {
@@ -123,7 +123,7 @@ def _crop_columns(posed: Sequence[Posed | None]) -> dict[str, pa.Array]:
     }
 
 
-def write_left_out(images: Sequence[LeftOut], path: Path) -> None:
+def write_excluded(images: Sequence[ExcludedImage], path: Path) -> None:
     """A Parquet row an image that was left out: why, and what it is."""
     ordered = sorted(images, key=lambda one: (one.reason, one.photo.sha256))
     photos = [one.photo for one in ordered]
@@ -141,7 +141,7 @@ def write_left_out(images: Sequence[LeftOut], path: Path) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-def refuse_foreign(out: Path) -> None:
+def check_output_folder(out: Path) -> None:
     """Mend what a killed build left at OUT.
 
     Raises:
@@ -150,7 +150,9 @@ def refuse_foreign(out: Path) -> None:
     _, before = aside_of(out)
     if before.exists() and not out.exists():
         before.rename(out)
-    if out.exists() and not (out.is_dir() and ((out / MARK).exists() or not any(out.iterdir()))):
+    if out.exists() and not (
+        out.is_dir() and ((out / BUILD_FILE).exists() or not any(out.iterdir()))
+    ):
         raise BadInput(
             f"--out {out} is there and is no build of fashion-tagger; name another folder"
         )

@@ -15,18 +15,18 @@ from dataset.duplicates.alignment import POSSIBLE, likeness
 from dataset.duplicates.hamming import in_threads
 from dataset.duplicates.hashing import Fingerprint
 from dataset.duplicates.matching import Lookalikes, lookalikes
-from dataset.export.formats import Format
+from dataset.export.formats import DatasetFormat
 from dataset.export.layout import MANIFEST
 from dataset.export.rendering import written_fingerprint
 from dataset.images.io import sha256_of
 
-CLOSEST = 12
-BATCH = 256
-TIED = ("sha256", "cluster", "group", "post_url")
+CLOSEST_PAIRS = 12
+BATCH_PAIRS = 256
+GROUP_COLUMNS = ("sha256", "cluster", "group", "post_url")
 
 
 @dataclass(frozen=True)
-class CrossPair:
+class CrossSplitPair:
     """Two photos of different splits, by path, and how alike they are."""
 
     one: str
@@ -35,16 +35,16 @@ class CrossPair:
 
 
 @dataclass(frozen=True)
-class Audit:
+class AuditResult:
     """`leaks`: what is wrong, a sentence each. `closest`: the likest pairs across splits."""
 
     photos: int
     compared: int
     leaks: Sequence[str]
-    closest: Sequence[CrossPair]
+    closest: Sequence[CrossSplitPair]
 
 
-class Comparison:
+class CrossSplitComparison:
     """Photos compared where they stand in two splits; no pair is compared twice."""
 
     def __init__(self, prints: Sequence[Fingerprint]) -> None:
@@ -65,14 +65,14 @@ class Comparison:
 
     def _judge(self, wanted: np.ndarray) -> None:
         def judge(start: int) -> np.ndarray:
-            some = wanted[start : start + BATCH]
+            some = wanted[start : start + BATCH_PAIRS]
             ones = [self.prints[place] for place in self.pairs.one[some]]
             others = [self.prints[place] for place in self.pairs.other[some]]
             return likeness(ones, others, self.pairs.turn[some])
 
-        starts = list(range(0, len(wanted), BATCH))
+        starts = list(range(0, len(wanted), BATCH_PAIRS))
         for start, scores in zip(starts, in_threads(judge, starts), strict=True):
-            self.scores[wanted[start : start + BATCH]] = scores
+            self.scores[wanted[start : start + BATCH_PAIRS]] = scores
 
     def leaks(self, splits: Sequence[str]) -> list[tuple[int, int]]:
         """Places of the pairs that are or may be one photo and stand in different SPLITS."""
@@ -81,7 +81,7 @@ class Comparison:
         return [(int(self.pairs.one[n]), int(self.pairs.other[n])) for n in found]
 
 
-def audit(folder: Path, layout: Format) -> Audit:
+def audit_build(folder: Path, layout: DatasetFormat) -> AuditResult:
     """What a look at the build in FOLDER, laid out as LAYOUT, finds."""
     rows = {row["path"]: row for row in pq.read_table(folder / MANIFEST).to_pylist()}
 
@@ -91,11 +91,11 @@ def audit(folder: Path, layout: Format) -> Audit:
 
     found = list(in_threads(examine, layout.read(folder)))
     splits = [path.partition("/")[0] for path, _, _ in found]
-    comparison = Comparison([fingerprint for _, _, fingerprint in found])
+    comparison = CrossSplitComparison([fingerprint for _, _, fingerprint in found])
     across = comparison.across(splits)
     order = across[np.argsort(-comparison.scores[across], kind="stable")]
     pairs = [
-        CrossPair(
+        CrossSplitPair(
             found[comparison.pairs.one[n]][0],
             found[comparison.pairs.other[n]][0],
             float(comparison.scores[n]),
@@ -108,11 +108,11 @@ def audit(folder: Path, layout: Format) -> Audit:
         for pair in pairs
         if pair.likeness >= POSSIBLE
     ]
-    leaks += _not_as_told(found, rows) + _shared(rows)
-    return Audit(len(found), len(across), leaks, pairs[:CLOSEST])
+    leaks += _manifest_mismatches(found, rows) + _shared_across_splits(rows)
+    return AuditResult(len(found), len(across), leaks, pairs[:CLOSEST_PAIRS])
 
 
-def _not_as_told(
+def _manifest_mismatches(
     found: Sequence[tuple[str, str, Fingerprint]], rows: Mapping[str, Mapping[str, object]]
 ) -> list[str]:
     """Files that are not those of the manifest."""
@@ -125,12 +125,12 @@ def _not_as_told(
     return wrong + [f"{path} is missing" for path in rows if path not in paths]
 
 
-def _shared(rows: Mapping[str, Mapping[str, object]]) -> list[str]:
+def _shared_across_splits(rows: Mapping[str, Mapping[str, object]]) -> list[str]:
     """What photos of two splits have in common, by the manifest."""
     first: dict[tuple[str, object], str] = {}
     wrong = []
     for path, row in rows.items():
-        for name in TIED:
+        for name in GROUP_COLUMNS:
             known = first.setdefault((name, row[name]), path) if row[name] is not None else path
             if rows[known]["split"] != row["split"]:
                 wrong.append(f"{known} and {path} have one {name}")

@@ -11,16 +11,16 @@ from PIL import Image, ImageOps
 
 from dataset.duplicates.hamming import in_threads
 from dataset.duplicates.hashing import LOOK, Fingerprint, fingerprint
-from dataset.export.formats import format_of
-from dataset.export.layout import MANIFEST, Rendered
+from dataset.export.formats import read_format
+from dataset.export.layout import MANIFEST, RenderedImage
 from dataset.images.io import Unreadable, letterbox, open_photo, sha256_of
 from dataset.images.store import ImageStore
 from dataset.pose.crop import Box
-from dataset.selection.crops import Posed
-from dataset.selection.labeling import Labelled
+from dataset.selection.crops import PersonCrop
+from dataset.selection.labeling import LabeledImage
 
 JPEG_QUALITY = 92
-POOL = "photos"
+POOL_FOLDER = "photos"
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
@@ -41,26 +41,26 @@ def written_fingerprint(jpeg: bytes) -> Fingerprint:
     return fingerprint(open_photo(jpeg, LOOK))
 
 
-def recipe_of(labelled: Labelled, posed: Posed | None, size: int, resize: str) -> str:
+def render_key(labelled: LabeledImage, posed: PersonCrop | None, size: int, resize: str) -> str:
     """What the written photo depends on, 24 hex digits."""
     box = posed.crop.box if posed else ()
     parts = (labelled.photo.sha256, box, size, resize, JPEG_QUALITY, PIL.__version__)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
-def render(
-    photos: Sequence[Labelled],
-    posed: Mapping[int, Posed],
+def render_images(
+    photos: Sequence[LabeledImage],
+    posed: Mapping[int, PersonCrop],
     store: ImageStore,
     pool: Path,
     size: int,
     resize: str,
-) -> Iterator[tuple[Rendered, Fingerprint] | str]:
+) -> Iterator[tuple[RenderedImage, Fingerprint] | str]:
     """Each of PHOTOS, SIZE x SIZE, as a file in POOL; or why it can't be."""
 
-    def make(one: Labelled) -> tuple[Rendered, Fingerprint] | str:
+    def make(one: LabeledImage) -> tuple[RenderedImage, Fingerprint] | str:
         crop = posed.get(one.photo.image_id)
-        recipe = recipe_of(one, crop, size, resize)
+        recipe = render_key(one, crop, size, resize)
         file = pool / f"{recipe}.jpg"
         if file.exists():
             jpeg = file.read_bytes()
@@ -72,14 +72,14 @@ def render(
             except (Unreadable, OSError) as error:
                 return f"unreadable ({error})"
             file.write_bytes(jpeg)
-        return Rendered(one, file, sha256_of(jpeg), recipe, crop), written_fingerprint(jpeg)
+        return RenderedImage(one, file, sha256_of(jpeg), recipe, crop), written_fingerprint(jpeg)
 
     pool.mkdir(exist_ok=True)
     # Pillow frees the interpreter while it decodes, scales and encodes: threads use every core.
     yield from in_threads(make, list(photos))
 
 
-def cut_out(photo: Image.Image, box: Box | None, size: int, resize: str) -> Image.Image:
+def crop_and_resize(photo: Image.Image, box: Box | None, size: int, resize: str) -> Image.Image:
     """BOX of PHOTO, in its pixels, or all of it, as a build has it: SIZE x SIZE pixels."""
     if box is not None:
         left, top, right, bottom = box
@@ -87,16 +87,16 @@ def cut_out(photo: Image.Image, box: Box | None, size: int, resize: str) -> Imag
     return RESIZES[resize](photo, size)
 
 
-def _encode(photo: bytes, posed: Posed | None, size: int, resize: str) -> bytes:
+def _encode(photo: bytes, posed: PersonCrop | None, size: int, resize: str) -> bytes:
     out = io.BytesIO()
-    image = cut_out(open_photo(photo), posed.crop.box if posed else None, size, resize)
+    image = crop_and_resize(open_photo(photo), posed.crop.box if posed else None, size, resize)
     image.save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue()
 
 
-def take_over(before: Path, wanted: set[str], pool: Path) -> int:
+def reuse_images(before: Path, wanted: set[str], pool: Path) -> int:
     """Put into POOL the photos of the build BEFORE whose recipes are WANTED; returns how many."""
-    layout = format_of(before)
+    layout = read_format(before)
     if layout is None:
         return 0
     names = ["path", "recipe", "file_sha256"]

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 from dataset.export import dataset_card
 from dataset.images.io import Unreadable
 from dataset.images.store import ImageStore
-from dataset.selection.candidates import Candidate, LeftOut
-from dataset.selection.labeling import CONFLICT
-from dataset.selection.quality_gates import GATES, Gates
+from dataset.selection.candidates import Candidate, ExcludedImage
+from dataset.selection.labeling import LABEL_CONFLICT
+from dataset.selection.quality_gates import GATES, QualityGates
 from dataset.selection.splits import SPLITS
 from dataset.utils import html
 
 if TYPE_CHECKING:
-    from dataset.export.build_result import BuildOptions, Built
+    from dataset.export.build_result import BuildOptions, BuildResult
 
 A_LABEL, A_REASON, CLUSTERS, COPIES = 12, 12, 12, 6
 DUPLICATE = "duplicate of another photo"
 
 
-def page(
-    built: "Built",
+def render_report(
+    built: "BuildResult",
     options: "BuildOptions",
-    gates: Gates,
+    gates: QualityGates,
     photos: Mapping[str, bytes],
     store: ImageStore,
 ) -> str:
@@ -47,33 +47,31 @@ def page(
         html.part(
             "Licences and known gaps",
             "<p>The photos belong to the shops and people who posted them.</p>",
-            html.bullets(dataset_card.known_gaps(built)),
+            html.bullets(dataset_card.known_limitations(built)),
         ),
     ]
     body = "\n".join(sections)
     return html.document("fashion-tagger build", body)
 
 
-def shown_photos(built: "Built") -> set[str]:
+def sampled_paths(built: "BuildResult") -> set[str]:
     """Paths of the written photos that the page and the contact sheets show."""
     paths = {path for shown in _by_label(built).values() for path in shown}
     paths |= {path for pair in built.audit.closest for path in (pair.one, pair.other)}
     labels = {item.label for item in built.items}
-    return paths | {
-        p for label in labels for p in dataset_card.chosen_for_sheet(built.items, label)
-    }
+    return paths | {p for label in labels for p in dataset_card.sample_paths(built.items, label)}
 
 
-def _by_label(built: "Built") -> dict[str, list[str]]:
+def _by_label(built: "BuildResult") -> dict[str, list[str]]:
     labels = sorted({item.label for item in built.items})
-    return {label: dataset_card.chosen_for_sheet(built.items, label, A_LABEL) for label in labels}
+    return {label: dataset_card.sample_paths(built.items, label, A_LABEL) for label in labels}
 
 
-def _head(built: "Built", options: "BuildOptions") -> str:
+def _head(built: "BuildResult", options: "BuildOptions") -> str:
     labels = len({item.label for item in built.items})
     return (
         f"<h1>{len(built.items)} photos of {labels} labels</h1><p>{options.size} x {options.size}"
-        f" pixels, {dataset_card.HOW[options.resize]}, format {options.format}, shares"
+        f" pixels, {dataset_card.RESIZE_NAMES[options.resize]}, format {options.format}, shares"
         f" {', '.join(f'{share:g}' for share in options.splits)}, seed {options.seed}.</p>"
     )
 
@@ -89,11 +87,11 @@ def _originals(shown: Iterable[tuple[Candidate, str]], store: ImageStore) -> str
     return html.row(figures)
 
 
-def _counts(built: "Built") -> str:
-    return html.table(("label", *SPLITS, "all"), dataset_card.counts(built.items))
+def _counts(built: "BuildResult") -> str:
+    return html.table(("label", *SPLITS, "all"), dataset_card.count_rows(built.items))
 
 
-def _audit(built: "Built", photos: Mapping[str, bytes]) -> str:
+def _audit(built: "BuildResult", photos: Mapping[str, bytes]) -> str:
     found = built.audit
     verdict = "bad" if found.leaks else "good"
     text = (
@@ -112,12 +110,12 @@ def _audit(built: "Built", photos: Mapping[str, bytes]) -> str:
     return f"{text}<p>The closest pairs that remain:</p><div class=row>{pairs}</div>"
 
 
-def _sources(built: "Built") -> str:
+def _sources(built: "BuildResult") -> str:
     sites = Counter(site for item in built.items for site in item.photo.sites)
     return html.table(("site", "photos"), sorted(sites.items()))
 
 
-def _gates(built: "Built", gates: Gates) -> str:
+def _gates(built: "BuildResult", gates: QualityGates) -> str:
     """Thresholds and what they stopped, a row a site and gate."""
     seen = {site for item in built.items for site in item.photo.sites}
     stopped: Counter[tuple[str, str]] = Counter()
@@ -138,12 +136,12 @@ def _gates(built: "Built", gates: Gates) -> str:
     return html.table(("source", "gate", "threshold", "stopped"), rows)
 
 
-def _of_reason(built: "Built", reason: str) -> list[LeftOut]:
+def _of_reason(built: "BuildResult", reason: str) -> list[ExcludedImage]:
     found = [one for one in built.drops.images if one.reason == reason]
     return sorted(found, key=lambda one: one.photo.sha256)
 
 
-def _stopped(built: "Built", store: ImageStore) -> list[str]:
+def _stopped(built: "BuildResult", store: ImageStore) -> list[str]:
     parts = []
     for reason, _ in GATES.values():
         found = _of_reason(built, reason)
@@ -153,14 +151,14 @@ def _stopped(built: "Built", store: ImageStore) -> list[str]:
     return parts
 
 
-def _conflicts(built: "Built", store: ImageStore) -> list[str]:
-    found = _of_reason(built, CONFLICT)
-    table = html.table(("labels", "photos"), dataset_card.conflicts(built).most_common())
+def _conflicts(built: "BuildResult", store: ImageStore) -> list[str]:
+    found = _of_reason(built, LABEL_CONFLICT)
+    table = html.table(("labels", "photos"), dataset_card.count_conflicts(built).most_common())
     shown = [(one.photo, one.detail) for one in found[: 2 * A_REASON]]
     return [table, _originals(shown, store)] if found else []
 
 
-def _duplicates(built: "Built", store: ImageStore) -> list[str]:
+def _duplicates(built: "BuildResult", store: ImageStore) -> list[str]:
     """Clusters with what was kept first and what was left out for it."""
     best = {item.photo.sha256: item.photo for item in built.items}
     copies: dict[str, list[Candidate]] = defaultdict(list)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dataset.utils.cli_options import (
-    CONTEXT,
+    CONTEXT_SETTINGS,
     FILE,
     catalogue_option,
     images_option,
@@ -14,13 +14,17 @@ from dataset.utils.cli_options import (
 )
 
 
-@click.group(context_settings=CONTEXT, epilog="Example: catalogue stats --min-per-class 500")
+@click.group(
+    context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue stats --min-per-class 500"
+)
 def catalogue() -> None:
     """Look into a catalogue, find its duplicates, correct its labels; verify, move and merge it."""
 
 
 @catalogue.command(
-    "stats", context_settings=CONTEXT, epilog="Example: catalogue stats --min-per-class 500"
+    "stats",
+    context_settings=CONTEXT_SETTINGS,
+    epilog="Example: catalogue stats --min-per-class 500",
 )
 @catalogue_option
 @vocabulary_option
@@ -45,7 +49,7 @@ def catalogue_stats(
     click.echo(json.dumps(stats, ensure_ascii=False, indent=2) if as_json else show(stats))
 
 
-@catalogue.command("dedup", context_settings=CONTEXT, epilog="Example: catalogue dedup")
+@catalogue.command("dedup", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue dedup")
 @catalogue_option
 @images_option
 @click.option("--again", is_flag=True, help="Compare all photos anew, and fold clusters anew.")
@@ -69,7 +73,9 @@ def catalogue_dedup(catalogue: str, images: str, again: bool) -> None:
         click.echo(f"{done.unreadable} photos can't be read below {images}", err=True)
 
 
-@catalogue.command("clusters", context_settings=CONTEXT, epilog="Example: catalogue clusters")
+@catalogue.command(
+    "clusters", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue clusters"
+)
 @catalogue_option
 @click.option("--possible", is_flag=True, help="List pairs that may be one photo instead.")
 @click.option("--json", "as_json", is_flag=True, help="Write the same as JSON.")
@@ -90,7 +96,7 @@ def catalogue_clusters(catalogue: str, possible: bool, as_json: bool) -> None:
 
 
 @catalogue.command(
-    "undo-cluster", context_settings=CONTEXT, epilog="Example: catalogue undo-cluster 17"
+    "undo-cluster", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue undo-cluster 17"
 )
 @click.argument("cluster", type=int)
 @click.option("--who", help="Who says so.  [default: your name on this machine]")
@@ -107,7 +113,7 @@ def catalogue_undo_cluster(cluster: int, who: str | None, catalogue: str) -> Non
 
 
 @catalogue.command(
-    "label", context_settings=CONTEXT, epilog="Example: catalogue label 5d41402abc4b polo"
+    "label", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue label 5d41402abc4b polo"
 )
 @click.argument("image")
 @click.argument("label", required=False)
@@ -146,7 +152,9 @@ def catalogue_label(
     click.echo(f"{image}: {now or 'left out'}")
 
 
-@catalogue.command("verify", context_settings=CONTEXT, epilog="Example: catalogue verify --repair")
+@catalogue.command(
+    "verify", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue verify --repair"
+)
 @catalogue_option
 @images_option
 @click.option(
@@ -178,7 +186,9 @@ def catalogue_verify(catalogue: str, images: str, repair: bool) -> None:
         raise click.ClickException("not all is well; repair it: catalogue verify --repair")
 
 
-@catalogue.command("forget", context_settings=CONTEXT, epilog="Example: catalogue forget 5d41402a")
+@catalogue.command(
+    "forget", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue forget 5d41402a"
+)
 @click.argument("what", metavar="URL|AUTHOR|IMAGE")
 @click.option("--who", help="Who says so.  [default: your name on this machine]")
 @catalogue_option
@@ -204,7 +214,9 @@ def catalogue_forget(what: str, who: str | None, catalogue: str, images: str) ->
         click.echo("Nothing of it was here; it will not be taken")
 
 
-@catalogue.command("export", context_settings=CONTEXT, epilog="Example: catalogue export all.tar")
+@catalogue.command(
+    "export", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue export all.tar"
+)
 @click.argument("file", type=FILE)
 @catalogue_option
 @images_option
@@ -220,7 +232,9 @@ def catalogue_export(file: Path, catalogue: str, images: str) -> None:
         click.echo(f"{len(done.missing)} photos have no file; see catalogue verify", err=True)
 
 
-@catalogue.command("import", context_settings=CONTEXT, epilog="Example: catalogue import all.tar")
+@catalogue.command(
+    "import", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue import all.tar"
+)
 @click.argument("file", type=FILE)
 @catalogue_option
 @images_option

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from dataset.catalogue.models import Decision, now
 from dataset.catalogue.queries import find_image
 from dataset.errors import BadInput
-from dataset.selection.labeling import CONFLICT
-from dataset.selection.planning import Choice, make_plan
+from dataset.selection.labeling import LABEL_CONFLICT
+from dataset.selection.planning import SelectionOptions, plan_build
 from dataset.vocabulary import Vocabulary
 
 
@@ -65,12 +65,14 @@ def undo(sessions: sessionmaker[Session], name: str) -> str | None:
 
 def ask_conflicts(
     sessions: sessionmaker[Session],
-    choice: Choice,
+    choice: SelectionOptions,
     ask: Callable[[str, Sequence[str]], str | None],
 ) -> int:
     """ASK for the label of each photo of two, by key and labels; keep every answer at once."""
     with sessions() as session:
-        found = [one for one in make_plan(session, choice).drops.images if one.reason == CONFLICT]
+        found = [
+            one for one in plan_build(session, choice).drops.images if one.reason == LABEL_CONFLICT
+        ]
     for one in sorted(found, key=lambda one: one.photo.sha256):
         label = ask(one.photo.store_key, one.detail.split(", "))
         with sessions.begin() as session:

@@ -7,10 +7,10 @@ from typing import Any
 
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.stats import refusals, search_stats, week_stats
-from dataset.selection.candidates import Drops, fold, load
-from dataset.selection.labeling import give_labels
-from dataset.selection.quality_gates import load_gates, pass_gates
-from dataset.utils.tables import table
+from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
+from dataset.selection.labeling import assign_labels
+from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
+from dataset.utils.tables import format_table
 from dataset.vocabulary import load_vocabulary
 
 
@@ -23,9 +23,11 @@ def read_stats(catalogue: str, vocabulary: Path | None, minimum: int) -> dict[st
     """
     words = load_vocabulary(vocabulary)
     with open_catalogue(catalogue, must_exist=True)() as session:
-        drops = Drops()
-        photos = pass_gates(fold(load(session), drops), load_gates(), drops)
-        sizes = Counter(one.label for one in give_labels(photos, words, (), drops))
+        drops = Exclusions()
+        photos = apply_quality_gates(
+            select_best_copies(load_candidates(session), drops), load_quality_gates(), drops
+        )
+        sizes = Counter(one.label for one in assign_labels(photos, words, (), drops))
         return {
             "searches": [asdict(line) for line in search_stats(session)],
             "labels": [
@@ -73,4 +75,4 @@ def _table(lines: list[dict[str, Any]], names: tuple[str, ...], note: str = "") 
     if not lines:
         return ""
     head = [f"{name} {note}".strip() if name == "missing" else name for name in names]
-    return table(head, [[str(line[name]) for name in names] for line in lines])
+    return format_table(head, [[str(line[name]) for name in names] for line in lines])

@@ -14,7 +14,7 @@ from dataset.pose.estimator import Estimator, Tried, has_bfloat16
 from dataset.pose.models import SUFFIX, PoseModel, cache_folder, key_of
 from dataset.pose.network import ARCHITECTURES, EPSILON, build_hrnet, keras_name, published_name
 from dataset.pose.torch_checkpoint import read_tensors
-from dataset.utils.downloads import fetched
+from dataset.utils.downloads import fetch_published
 
 # What frameworks put before the names of the paper's authors; "keypoint_head" is mmpose's 0.x.
 PREFIXES = (
@@ -213,7 +213,9 @@ def _weights_file(model: PoseModel) -> Path:
         return converted
     if weights is None:
         assert model.published is not None
-        return fetched(model.published, cache_folder(), "name your own file: --pose-weights PATH")
+        return fetch_published(
+            model.published, cache_folder(), "name your own file: --pose-weights PATH"
+        )
     return weights
 
 

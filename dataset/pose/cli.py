@@ -8,7 +8,7 @@ import click
 
 from dataset.errors import BadInput
 from dataset.pose.models import DEFAULT, architectures, names
-from dataset.utils.cli_options import CONTEXT, FILE, FOLDER
+from dataset.utils.cli_options import CONTEXT_SETTINGS, FILE, FOLDER
 
 weights_option = click.option(
     "--pose-weights",
@@ -36,7 +36,7 @@ class Size(click.ParamType):
 
 @click.command(
     "train-pose",
-    context_settings=CONTEXT,
+    context_settings=CONTEXT_SETTINGS,
     epilog="Example: train-pose --annotations people.json --images photos",
 )
 @click.option(
@@ -155,7 +155,7 @@ def train_pose(**chosen: Any) -> None:
     """
     from dataset.utils import keras_backend
 
-    keras_backend.load()
+    keras_backend.import_backend()
     if chosen.pop("evaluate"):
         _evaluate(**chosen)
     else:
@@ -190,7 +190,7 @@ def _evaluate(
     from dataset.pose.evaluation import evaluate_pose
     from dataset.pose.models import find_model
     from dataset.utils.files import write_json
-    from dataset.utils.tables import table
+    from dataset.utils.tables import format_table
 
     people = read_people(annotations, images)
     if not people.persons:
@@ -203,7 +203,7 @@ def _evaluate(
     rows = [("PCK@0.2", figures["PCK"])]
     rows += [(f"OKS {name}", value) for name, value in figures["OKS"].items()]
     rows += [(f"crop {n.replace('_', ' ')}", value) for n, value in figures["crop"].items()]
-    click.echo(table(("figure", "value"), [(name, f"{value:.3f}") for name, value in rows]))
+    click.echo(format_table(("figure", "value"), [(name, f"{value:.3f}") for name, value in rows]))
     click.echo(f"{figures['persons']} people in {figures['photos']} photos")
     for path in figures["missing"]:
         click.echo(f"missing: {path}", err=True)

@@ -12,10 +12,10 @@ import numpy as np
 Box = tuple[float, float, float, float]
 
 # Fewer joints than this are no person.
-FEWEST = 5
+MIN_JOINTS = 5
 # How far the body goes on beyond a joint, in parts of the longer side of the joints' bounds: the
 # skull goes beyond eyes and ears, the foot beyond the ankle. First part of a name that fits.
-REACHES = {
+BODY_MARGINS = {
     "head_top": 0.13,
     "nose": 0.20,
     "eye": 0.20,
@@ -24,11 +24,11 @@ REACHES = {
     "": 0.14,
 }
 # A crop is no smaller than this, in pixels a side and in parts of the photo's shorter side.
-SMALLEST, SMALLEST_PART = 48, 0.15
+MIN_SIDE_PIXELS, SMALLEST_PART = 48, 0.15
 # A person on less of the photo than this is in the background, or none.
-SUBJECT = 0.04
+MIN_SUBJECT_AREA = 0.04
 # The joints that a garment of a zone covers, by parts of their names.
-ZONES = {
+ZONE_JOINTS = {
     "upper": ("shoulder", "elbow", "wrist", "hip", "neck", "thorax"),
     "lower": ("hip", "knee", "ankle", "pelvis"),
     "feet": ("ankle",),
@@ -36,7 +36,7 @@ ZONES = {
 }
 PERSON, ZONE, WHOLE = "person", "zone", "whole"
 # Why all is kept of a photo that a person looked at.
-BY_PERSON = "a person wants the whole photo"
+BY_DECISION = "a person wants the whole photo"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Crop:
     reason: str = ""
 
 
-def whole_of(size: tuple[int, int]) -> Box:
+def full_box(size: tuple[int, int]) -> Box:
     """The box of all of a photo of SIZE (width, height)."""
     return 0.0, 0.0, float(size[0]), float(size[1])
 
@@ -70,14 +70,14 @@ def choose_crop(
     zone without its joints falls back to the person. `full` and None are the person.
     """
     seen = points[:, 2] >= gate
-    whole = whole_of(size)
-    if seen.sum() < FEWEST:
-        reason = f"{int(seen.sum())} of {FEWEST} joints seen"
+    whole = full_box(size)
+    if seen.sum() < MIN_JOINTS:
+        reason = f"{int(seen.sum())} of {MIN_JOINTS} joints seen"
         return Crop(WHOLE, whole, _score(points, seen), reason)
     person, score = _around(points, seen, names, size), _score(points, seen)
-    if _area(person) < SUBJECT * _area(whole):
+    if _area(person) < MIN_SUBJECT_AREA * _area(whole):
         return Crop(WHOLE, whole, score, "too small to be the photo's subject")
-    parts = ZONES.get(zone or "", ())
+    parts = ZONE_JOINTS.get(zone or "", ())
     if not parts:
         return Crop(PERSON, person, score)
     covered = seen & np.array([any(part in name for part in parts) for name in names])
@@ -107,9 +107,9 @@ def _unit(points: np.ndarray) -> float:
     return float(max(1.0, np.ptp(points[:, :2], axis=0).max()))
 
 
-def reach_of(name: str) -> float:
+def body_margin(name: str) -> float:
     """How far the body goes on beyond the joint NAME, in parts of the bounds' longer side."""
-    return next(reach for part, reach in REACHES.items() if part in name)
+    return next(reach for part, reach in BODY_MARGINS.items() if part in name)
 
 
 def _around(
@@ -120,7 +120,7 @@ def _around(
     unit: float | None = None,
 ) -> Box:
     """The bounds of the CHOSEN points with what lies beyond them, inside the photo."""
-    reach = np.array([reach_of(name) for name in names])[chosen, None]
+    reach = np.array([body_margin(name) for name in names])[chosen, None]
     reach = reach * (unit or _unit(points[chosen]))
     low, high = points[chosen, :2] - reach, points[chosen, :2] + reach
     if points.shape[1] == 7:
@@ -131,7 +131,7 @@ def _around(
     edge = np.array(size, np.float64)
     low, high = np.clip(low, 0, edge), np.clip(high, 0, edge)
     # A small box grows around its middle, and is moved inside where it would leave the photo.
-    least = np.minimum(max(SMALLEST, SMALLEST_PART * min(size)), edge)
+    least = np.minimum(max(MIN_SIDE_PIXELS, SMALLEST_PART * min(size)), edge)
     half = np.maximum(high - low, least) / 2
     middle = np.clip((low + high) / 2, half, edge - half)
     low, high = middle - half, middle + half

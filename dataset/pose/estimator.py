@@ -13,7 +13,13 @@ from PIL import Image
 
 from dataset.pose.annotations import JointSet
 from dataset.pose.crop import PERSON, Box, Crop, choose_crop, iou
-from dataset.pose.heatmaps import look, move_places, person_view, read_points, to_photo
+from dataset.pose.heatmaps import (
+    decode_points,
+    person_view,
+    render_view,
+    to_image,
+    transform_points,
+)
 from dataset.pose.samples import normalised
 
 # What Linux calls processors that multiply bfloat16 themselves; elsewhere it is emulated, slowly.
@@ -88,7 +94,7 @@ def _timed(network: keras.Model, photos: np.ndarray) -> tuple[np.ndarray, float]
 
 def _moved(exact: np.ndarray, quick: np.ndarray, gate: float) -> np.ndarray:
     """How far joints over GATE move, in pixels of the view: DARK sees shifts of parts of one."""
-    one, other = read_points(exact, dark=True), read_points(quick, dark=True)
+    one, other = decode_points(exact, dark=True), decode_points(quick, dark=True)
     distance = np.linalg.norm(one[..., :2] - other[..., :2], axis=-1)
     return distance[one[..., 2] >= gate]
 
@@ -134,10 +140,10 @@ class Estimator:
         """
         if not photos:
             return np.empty((0, len(self.joints.names), 7))
-        seen = np.stack([look(p, v, self.size) for p, v in zip(photos, views, strict=True)])
-        points = read_points(self.heat_maps(seen), self.dark)
+        seen = np.stack([render_view(p, v, self.size) for p, v in zip(photos, views, strict=True)])
+        points = decode_points(self.heat_maps(seen), self.dark)
         for one, view in zip(points, views, strict=True):
-            move_places(one, partial(to_photo, view=view))
+            transform_points(one, partial(to_image, view=view))
         return points
 
     def find(self, photos: Sequence[Image.Image]) -> np.ndarray:

@@ -15,15 +15,15 @@ from scipy.ndimage import gaussian_filter
 from dataset.pose.network import STRIDE
 
 # As published: room around the person's box.
-WIDEN = 1.25
+BOX_SCALE = 1.25
 # The columns of a point that are x and y: its own, and two corners of where it may be.
-PLACES = slice(0, 2), slice(3, 5), slice(5, 7)
+COORDINATE_COLUMNS = slice(0, 2), slice(3, 5), slice(5, 7)
 
 
 def person_view(
     box: tuple[float, float, float, float],
     size: tuple[int, int],
-    widen: float = WIDEN,
+    widen: float = BOX_SCALE,
     turn: float = 0.0,
 ) -> np.ndarray:
     """The view of SIZE (height, width) that shows BOX (left, top, width, height) in the middle.
@@ -41,12 +41,12 @@ def person_view(
     return matrix
 
 
-def mirrored(view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def mirror_view(view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """VIEW of SIZE (height, width), left and right exchanged."""
     return view @ np.array([[-1.0, 0, size[1] - 1], [0, 1, 0], [0, 0, 1]])
 
 
-def to_photo(points: np.ndarray, view: np.ndarray) -> np.ndarray:
+def to_image(points: np.ndarray, view: np.ndarray) -> np.ndarray:
     """POINTS (..., 2) of a view's pixels in the photo's."""
     return points @ view[:, :2].T + view[:, 2]
 
@@ -56,13 +56,13 @@ def to_view(points: np.ndarray, view: np.ndarray) -> np.ndarray:
     return (points - view[:, 2]) @ np.linalg.inv(view[:, :2]).T
 
 
-def move_places(points: np.ndarray, how: Callable[[np.ndarray], np.ndarray]) -> None:
+def transform_points(points: np.ndarray, how: Callable[[np.ndarray], np.ndarray]) -> None:
     """HOW, done to every place (joints, 2) of POINTS, which is changed."""
-    for columns in PLACES:
+    for columns in COORDINATE_COLUMNS:
         points[:, columns] = how(points[:, columns])
 
 
-def look(photo: Image.Image, view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def render_view(photo: Image.Image, view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """What VIEW shows of PHOTO: (height, width, 3) uint8, black where the photo ends."""
     # Without this first, shrinking would skip pixels.
     step = max(1, int(np.sqrt(abs(np.linalg.det(view[:, :2])))))
@@ -79,12 +79,12 @@ def look(photo: Image.Image, view: np.ndarray, size: tuple[int, int]) -> np.ndar
 
 
 # A target's value for a joint that nobody annotated: nothing is learned there.
-UNKNOWN = -1.0
+UNANNOTATED = -1.0
 # A joint may be wherever its map is at least this part of its highest value.
-MAYBE = 0.6
+SPREAD_LEVEL = 0.6
 
 
-def sigma_of(height: int) -> float:
+def target_sigma(height: int) -> float:
     """Width of a target's bell in map pixels: as published 2 for 64 pixels, 3 for 96."""
     return max(1.5, height / 32)
 
@@ -95,17 +95,17 @@ def draw_targets(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     A map whose joint nobody annotated is UNKNOWN everywhere; one whose joint lies outside the view
     is 0 everywhere, so that a network learns to say of half a person which half it sees.
     """
-    sigma = sigma_of(size[0])
+    sigma = target_sigma(size[0])
     x, y = points[:, 0] / STRIDE, points[:, 1] / STRIDE
     inside = (x > -0.5) & (y > -0.5) & (x < size[1] - 0.5) & (y < size[0] - 0.5)
     across = np.exp(-((np.arange(size[1])[:, None] - x) ** 2) / (2 * sigma**2))
     down = np.exp(-((np.arange(size[0])[:, None] - y) ** 2) / (2 * sigma**2))
     maps = down[:, None, :] * across[None, :, :]
     maps = np.where(inside, maps, 0.0)
-    return np.where(points[:, 2] > 0, maps, UNKNOWN).astype(np.float32)
+    return np.where(points[:, 2] > 0, maps, UNANNOTATED).astype(np.float32)
 
 
-def read_points(maps: np.ndarray, dark: bool = False) -> np.ndarray:
+def decode_points(maps: np.ndarray, dark: bool = False) -> np.ndarray:
     """Joints of MAPS (batch, height, width, joints): (batch, joints, 7) float.
 
     x, y, score; and left, top, right, bottom of where the joint may be: where its map is at least
@@ -125,7 +125,7 @@ def read_points(maps: np.ndarray, dark: bool = False) -> np.ndarray:
 
 def _spread(maps: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Left, top, right, bottom of what is at least MAYBE of its map's SCORE, in map pixels."""
-    high = maps >= MAYBE * scores[:, None, None]
+    high = maps >= SPREAD_LEVEL * scores[:, None, None]
     across: np.ndarray = np.any(high, axis=1)
     down: np.ndarray = np.any(high, axis=2)
     left, top = across.argmax(axis=1), down.argmax(axis=1)
@@ -154,7 +154,7 @@ def _slopes(
 
 def _dark(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A Newton step on the logarithm of the smoothed maps, at most a pixel either way."""
-    sigma = sigma_of(maps.shape[1])
+    sigma = target_sigma(maps.shape[1])
     smooth = np.stack([gaussian_filter(one, sigma / 2, mode="constant") for one in maps])
     log = np.log(np.maximum(smooth, 1e-10))
     (dx, dy), inner = _slopes(log, x, y)
@@ -181,7 +181,7 @@ PLACE_WEIGHT = 0.01
 TINY = 1e-6
 
 
-def heat_map_loss(targets: Any, maps: Any) -> Any:
+def heatmap_loss(targets: Any, maps: Any) -> Any:
     """How far MAPS are from TARGETS, both (batch, height, width, joints): (batch,).
 
     The published mean squared error, which says how high a map should be, and a cross entropy over
@@ -190,7 +190,7 @@ def heat_map_loss(targets: Any, maps: Any) -> Any:
     """
     ops = keras.ops
     targets = ops.cast(targets, maps.dtype)
-    known = ops.cast(targets[:, 0, 0, :] != UNKNOWN, maps.dtype)
+    known = ops.cast(targets[:, 0, 0, :] != UNANNOTATED, maps.dtype)
     bells = ops.maximum(targets, 0.0)
     squares = ops.mean(ops.square(maps - bells), axis=(1, 2))
     places = int(maps.shape[1]) * int(maps.shape[2]), int(maps.shape[3])

@@ -10,7 +10,7 @@ from typing import Any
 
 from dataset.errors import BadInput
 from dataset.pose.annotations import JointSet
-from dataset.utils.downloads import Published, digest_of
+from dataset.utils.downloads import PublishedFile, file_digest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -78,7 +78,7 @@ class PoseModel:
     gate: float = GATE
     flip: bool = False
     weights: Path | None = None
-    published: Published | None = None
+    published: PublishedFile | None = None
 
 
 def find_model(name: str, weights: Path | None = None) -> PoseModel:
@@ -104,7 +104,7 @@ def find_model(name: str, weights: Path | None = None) -> PoseModel:
             f"--pose-weights {weights}: {'' if weights.suffix == '.pth' else trained}say which"
             f" published network it is: --pose {published}"
         )
-    file = Published(entry["url"].rpartition("/")[2], entry["url"], entry["digest"])
+    file = PublishedFile(entry["url"].rpartition("/")[2], entry["url"], entry["digest"])
     size = (entry["size"][0], entry["size"][1])
     return PoseModel(name, entry["architecture"], COCO, size, GATE, False, weights, file)
 
@@ -146,5 +146,5 @@ def key_of(model: PoseModel) -> str:
         assert model.published is not None
         digest = model.published.digest
     else:
-        digest = digest_of(model.weights, f"sha256:{'0' * 16}")
+        digest = file_digest(model.weights, f"sha256:{'0' * 16}")
     return f"{model.name}:{digest.partition(':')[2]}{'+flip' if model.flip else ''}"

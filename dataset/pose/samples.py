@@ -11,7 +11,15 @@ from PIL import Image
 from dataset.errors import first_line
 from dataset.images.io import Unreadable, open_photo
 from dataset.pose.annotations import JointSet, Person
-from dataset.pose.heatmaps import UNKNOWN, WIDEN, draw_targets, look, mirrored, person_view, to_view
+from dataset.pose.heatmaps import (
+    BOX_SCALE,
+    UNANNOTATED,
+    draw_targets,
+    mirror_view,
+    person_view,
+    render_view,
+    to_view,
+)
 from dataset.pose.network import STRIDE
 
 # The sides of a person who is put beside another, in parts of the other's.
@@ -119,7 +127,7 @@ class Samples(keras.utils.PyDataset):
         person, options = self.persons[self.order[place]], self.augmentation
         photo, points = self._open(person), person.points
         if photo is None:
-            unknown = np.full((*maps_size(self.size), len(self.mirror)), UNKNOWN, np.float32)
+            unknown = np.full((*maps_size(self.size), len(self.mirror)), UNANNOTATED, np.float32)
             return np.zeros((*self.size, 3), np.float32), unknown
         if person.nobody:
             points = np.full_like(points, 2.0)
@@ -141,12 +149,12 @@ class Samples(keras.utils.PyDataset):
         shift = rng.uniform(-1, 1, 2) * options.shift
         box = (box[0] + shift[0] * box[2], box[1] + shift[1] * box[3], box[2], box[3])
         # A whole photo is not widened: there is nothing around it.
-        widen = (1.0 if whole else WIDEN) * (1 + options.scale * _bell(rng))
+        widen = (1.0 if whole else BOX_SCALE) * (1 + options.scale * _bell(rng))
         turn = options.turn * _bell(rng) if rng.random() < options.turned else 0.0
         view = person_view(box, self.size, widen, turn)
         if rng.random() < 0.5:
-            view, points = mirrored(view, self.size), points[self.mirror]
-        seen = normalised(look(photo, view, self.size) * _gain(options.colour, rng))
+            view, points = mirror_view(view, self.size), points[self.mirror]
+        seen = normalised(render_view(photo, view, self.size) * _gain(options.colour, rng))
         points = np.concatenate([to_view(points[:, :2], view), points[:, 2:]], axis=1)
         maps = draw_targets(points, maps_size(self.size))
         return seen, maps

@@ -16,14 +16,14 @@ from dataset.pose.annotations import People, Person, hold_back, read_empty, read
 from dataset.pose.checkpoints import load_weights, save_weights
 from dataset.pose.estimator import Estimator
 from dataset.pose.evaluation import found_in_boxes, pck
-from dataset.pose.heatmaps import heat_map_loss
+from dataset.pose.heatmaps import heatmap_loss
 from dataset.pose.models import DEFAULT, GATE, SUFFIX, description_of
 from dataset.pose.network import ARCHITECTURES, build_hrnet
 from dataset.pose.samples import Augmentation, Opened, Samples
-from dataset.utils.cli_options import plain
+from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import make_folder, refuse_taken, write_atomically
 from dataset.utils.keras_backend import jit_compile
-from dataset.utils.plots import draw_curves
+from dataset.utils.plots import save_history_plot
 from dataset.utils.training_state import load_state, save_state
 
 # As published: Adam, its rate a tenth after 170 of 210 epochs and a hundredth after 200.
@@ -103,7 +103,7 @@ def train_pose(options: PoseTraining) -> dict[str, Any]:
     if options.start:
         load_weights(network, options.start)
     optimizer = keras.optimizers.Adam(options.rate, epsilon=EPSILON)
-    network.compile(optimizer, heat_map_loss, jit_compile=jit_compile())
+    network.compile(optimizer, heatmap_loss, jit_compile=jit_compile())
     network.optimizer.build(network.trainable_variables)
     progress = resume(network, options) if options.resume else begin(options)
     opened, named = Opened(), set[Path]()
@@ -122,7 +122,7 @@ def train_pose(options: PoseTraining) -> dict[str, Any]:
             picture = evaluation.found_grid(found.persons, found.points, people.joints, GATE)
             picture.save(options.out / f"predictions-{epoch + 1:03}.png")
         names = ("loss", "PCK")
-        draw_curves(options.out / "curves.png", progress.history, progress.best, names)
+        save_history_plot(options.out / "curves.png", progress.history, progress.best, names)
     best = progress.best
     return {"epoch": best, "PCK": progress.history["PCK"][best - 1], "epochs": progress.epochs}
 
@@ -281,7 +281,7 @@ def describe(people: People, options: PoseTraining, progress: Progress) -> dict[
         "PCK": progress.history["PCK"][-1],
         "epoch": progress.epochs,
         "persons": len(people.persons),
-        "training": plain(options),
+        "training": options_as_json(options),
     }
 
 

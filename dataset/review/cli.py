@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from dataset.utils.cli_options import (
-    CONTEXT,
+    CONTEXT_SETTINGS,
     FILE,
     catalogue_option,
     images_option,
@@ -15,7 +15,7 @@ from dataset.utils.cli_options import (
 LOOPBACK = "127.0.0.1"
 
 
-@click.command("review", context_settings=CONTEXT, epilog="Example: review --port 8500")
+@click.command("review", context_settings=CONTEXT_SETTINGS, epilog="Example: review --port 8500")
 @click.option(
     "--host",
     default=LOOPBACK,

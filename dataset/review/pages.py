@@ -39,8 +39,8 @@ from dataset.review.decisions import LONGEST_NAME, Said, current
 from dataset.review.pagination import ALL, DECIDED, OPEN, Counts, Filters, page
 from dataset.review.queues import DUPLICATES, QUEUES, Key, Queue, is_key, key_text, parse_key
 from dataset.review.security import Door, form_token
-from dataset.selection.candidates import Drops, fold, load
-from dataset.selection.labeling import labels_of
+from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
+from dataset.selection.labeling import matching_labels
 from dataset.utils.html import percent
 from dataset.vocabulary import Vocabulary
 
@@ -163,8 +163,8 @@ def _photo(
 
 def _labels(session: Session, image: ImageRow, vocabulary: Vocabulary) -> tuple[str, ...]:
     clusters = [] if image.cluster_id is None else [image.cluster_id]
-    folded = fold(load(session, clusters=clusters), Drops())
-    return tuple(label for photo in folded for label in labels_of(photo, vocabulary))
+    folded = select_best_copies(load_candidates(session, clusters=clusters), Exclusions())
+    return tuple(label for photo in folded for label in matching_labels(photo, vocabulary))
 
 
 def _latest_crop(session: Session, image: int) -> CropRow | None:

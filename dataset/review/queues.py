@@ -31,9 +31,9 @@ from dataset.catalogue.models import (
 from dataset.catalogue.queries import in_parts, is_stored
 from dataset.catalogue.session import Sessions
 from dataset.duplicates.alignment import FOLD
-from dataset.selection.candidates import Drops, fold, load
-from dataset.selection.labeling import labels_of
-from dataset.selection.quality_gates import load_gates, pass_gates
+from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
+from dataset.selection.labeling import matching_labels
+from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
 from dataset.vocabulary import Vocabulary
 
 Key = tuple[Any, ...]
@@ -274,10 +274,10 @@ def _suspects(session: Session, vocabulary: Vocabulary) -> list[int]:
 
 def _conflicts(session: Session, clusters: Sequence[int], vocabulary: Vocabulary) -> dict[int, str]:
     """Of CLUSTERS those whose photo is good enough and has several labels: image -> them."""
-    photos = fold(load(session, clusters=clusters), Drops())
+    photos = select_best_copies(load_candidates(session, clusters=clusters), Exclusions())
     found = {}
-    for photo in pass_gates(photos, load_gates(), Drops()):
-        labels = labels_of(photo, vocabulary)
+    for photo in apply_quality_gates(photos, load_quality_gates(), Exclusions()):
+        labels = matching_labels(photo, vocabulary)
         if len(labels) > 1:
             found[photo.image_id] = json.dumps(labels, ensure_ascii=False)
     return found

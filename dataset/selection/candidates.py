@@ -22,7 +22,7 @@ from dataset.images.quality import Quality
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class SourcePost:
     """A post or product that shows photos; `hashtags`: those that count, the oldest first."""
 
     id: int
@@ -48,7 +48,7 @@ class Candidate:
     bytes: int
     phash: str | None = None
     quality: Quality | None = None
-    posts: tuple[Post, ...] = ()
+    posts: tuple[SourcePost, ...] = ()
     decisions: tuple[tuple[int, str | None], ...] = ()
     copies: tuple[int, ...] = ()
 
@@ -69,7 +69,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class ExcludedImage:
     """An image that a build leaves out, and why."""
 
     photo: Candidate
@@ -78,19 +78,19 @@ class LeftOut:
 
 
 @dataclass
-class Drops:
+class Exclusions:
     """What a build leaves out: every image, and reason -> count."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    images: list[LeftOut] = field(default_factory=list)
+    images: list[ExcludedImage] = field(default_factory=list)
 
     def add(self, photo: Candidate, reason: str, detail: str = "") -> None:
         """Leave PHOTO out for REASON; DETAIL says what about it."""
         self.counts[reason] += 1
-        self.images.append(LeftOut(photo, reason, detail))
+        self.images.append(ExcludedImage(photo, reason, detail))
 
 
-def load(
+def load_candidates(
     session: Session,
     tells: Callable[[str], bool] | None = None,
     clusters: Sequence[int] | None = None,
@@ -106,10 +106,10 @@ def load(
     shown = sa.select(Sighting.image_id, Sighting.post_id).distinct()
     words = sa.select(Decision.id, Decision.image_id, Decision.label)
     posts = _posts(session, tells, chosen)
-    seen = _grouped(session, _among(shown, Sighting.image_id, chosen))
+    seen = _grouped(session, _restrict(shown, Sighting.image_id, chosen))
     decided: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
     for number, image, label in session.execute(
-        _among(words, Decision.image_id, chosen).where(Decision.undone.is_(None))
+        _restrict(words, Decision.image_id, chosen).where(Decision.undone.is_(None))
     ):
         decided[image].append((number, label))
     images = session.execute(
@@ -133,13 +133,13 @@ def load(
     return [_candidate(row, seen, posts, decided) for row in images]
 
 
-def _among(query: sa.Select, column: Any, chosen: sa.Select | None) -> sa.Select:
+def _restrict(query: sa.Select, column: Any, chosen: sa.Select | None) -> sa.Select:
     return query if chosen is None else query.where(column.in_(chosen))
 
 
 def _posts(
     session: Session, tells: Callable[[str], bool] | None, images: sa.Select | None
-) -> dict[int, Post]:
+) -> dict[int, SourcePost]:
     known: dict[str, str] = {}
     chosen = (
         None if images is None else sa.select(Sighting.post_id).where(Sighting.image_id.in_(images))
@@ -150,10 +150,14 @@ def _posts(
             both = dict.fromkeys([*tags.get(post, ()), *written])
             tags[post] = [tag for tag in both if tells(tag)] or tags.get(post, [])
     rows = session.execute(
-        _among(sa.select(PostRow.id, PostRow.url, PostRow.site, PostRow.author), PostRow.id, chosen)
+        _restrict(
+            sa.select(PostRow.id, PostRow.url, PostRow.site, PostRow.author), PostRow.id, chosen
+        )
     )
     return {
-        number: Post(number, url, known.setdefault(site, site), author, tuple(tags.get(number, ())))
+        number: SourcePost(
+            number, url, known.setdefault(site, site), author, tuple(tags.get(number, ()))
+        )
         for number, url, site, author in rows
     }
 
@@ -165,7 +169,7 @@ def _hashtags(
     tags: dict[int, list[str]] = defaultdict(list)
     query = sa.select(PostHashtag.post_id, Hashtag.text).join(Hashtag)
     for post, text in session.execute(
-        _among(query, PostHashtag.post_id, posts)
+        _restrict(query, PostHashtag.post_id, posts)
         .where(PostHashtag.source == source)
         .order_by(Hashtag.id)
     ):
@@ -184,7 +188,7 @@ def _grouped(session: Session, query: sa.Executable) -> dict[int, list[Any]]:
 def _candidate(
     row: Any,
     seen: Mapping[int, list[int]],
-    posts: Mapping[int, Post],
+    posts: Mapping[int, SourcePost],
     decided: Mapping[int, list[tuple[int, str | None]]],
 ) -> Candidate:
     image, sha256, key, cluster, width, height, size, phash, contrast, blur, text = row
@@ -204,16 +208,16 @@ def _candidate(
     )
 
 
-def fold(candidates: Iterable[Candidate], drops: Drops) -> list[Candidate]:
+def select_best_copies(candidates: Iterable[Candidate], drops: Exclusions) -> list[Candidate]:
     """One image a cluster, that of most pixels, then bytes; it speaks for the whole cluster."""
     clusters: dict[int, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         clusters[candidate.cluster].append(candidate)
-    kept = [_spokesman(members, drops) for members in clusters.values()]
+    kept = [_best_copy(members, drops) for members in clusters.values()]
     return sorted(kept, key=lambda one: one.sha256)
 
 
-def _spokesman(members: Sequence[Candidate], drops: Drops) -> Candidate:
+def _best_copy(members: Sequence[Candidate], drops: Exclusions) -> Candidate:
     if len(members) == 1:
         return members[0]
     best = max(members, key=lambda c: (c.width * c.height, c.bytes, c.sha256))

@@ -18,17 +18,17 @@ from dataset.catalogue.models import CropDecision, CropRow, Pose, now
 from dataset.catalogue.queries import in_parts
 from dataset.images.io import Unreadable, open_photo
 from dataset.images.store import ImageStore
-from dataset.pose.crop import BY_PERSON, WHOLE, Crop, choose_crop, whole_of
-from dataset.pose.heatmaps import move_places
+from dataset.pose.crop import BY_DECISION, WHOLE, Crop, choose_crop, full_box
+from dataset.pose.heatmaps import transform_points
 from dataset.pose.models import DEFAULT, PoseModel, find_model, key_of
 from dataset.selection.candidates import Candidate
 
 if TYPE_CHECKING:
     from dataset.pose.estimator import Estimator
 
-BATCH = 16
+BATCH_IMAGES = 16
 # A person in a third of the photo still fills the network's view.
-LOOK_PIXELS = 3
+VIEW_SCALE = 3
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class PoseOptions:
 
 
 @dataclass(frozen=True)
-class Posed:
+class PersonCrop:
     """A photo's crop, the key points (joints, 7) that it comes from, and who found them."""
 
     crop: Crop
@@ -66,7 +66,7 @@ def find_crops(
     sessions: sessionmaker[Session],
     store: ImageStore,
     options: PoseOptions,
-) -> dict[int, Posed]:
+) -> dict[int, PersonCrop]:
     """The crop of each of PHOTOS by its image id; photos that can't be read are left out.
 
     ZONES: of each photo's garment, heeded when the options ask for zones. All is kept of photos of
@@ -81,10 +81,12 @@ def find_crops(
         return {}
     model = find_model(options.pose, options.pose_weights)
     key = key_of(model)
-    known = _known(sessions, [photo.image_id for photo in photos], key, len(model.joints.names))
+    known = _load_key_points(
+        sessions, [photo.image_id for photo in photos], key, len(model.joints.names)
+    )
     missing = [photo for photo in photos if photo.image_id not in known]
-    known |= dict(_look(missing, sessions, store, model, key)) if missing else {}
-    kept_whole = _kept_whole(sessions)
+    known |= dict(_estimate_key_points(missing, sessions, store, model, key)) if missing else {}
+    kept_whole = _uncropped_by_decision(sessions)
     found, rows = {}, []
     for photo, zone in zip(photos, zones, strict=True):
         if photo.image_id in known:
@@ -93,14 +95,14 @@ def find_crops(
             size = photo.width, photo.height
             crop = choose_crop(points, model.joints.names, size, model.gate, asked)
             if not kept_whole.isdisjoint(photo.copies):
-                crop = Crop(WHOLE, whole_of(size), crop.score, BY_PERSON)
-            found[photo.image_id] = Posed(crop, points, model, key)
+                crop = Crop(WHOLE, full_box(size), crop.score, BY_DECISION)
+            found[photo.image_id] = PersonCrop(crop, points, model, key)
             rows.append(_row(photo.image_id, key, asked or "", crop))
-    _keep_crops(sessions, rows)
+    _save_crops(sessions, rows)
     return found
 
 
-def _known(
+def _load_key_points(
     sessions: sessionmaker[Session], images: Sequence[int], key: str, joints: int
 ) -> dict[int, np.ndarray]:
     found = {}
@@ -114,14 +116,14 @@ def _known(
     return found
 
 
-def _kept_whole(sessions: sessionmaker[Session]) -> set[int]:
+def _uncropped_by_decision(sessions: sessionmaker[Session]) -> set[int]:
     """Images of which people want the whole."""
     with sessions() as session:
         query = sa.select(CropDecision.image_id).where(CropDecision.undone.is_(None))
         return set(session.scalars(query.where(CropDecision.whole)))
 
 
-def _look(
+def _estimate_key_points(
     photos: Sequence[Candidate],
     sessions: sessionmaker[Session],
     store: ImageStore,
@@ -131,14 +133,14 @@ def _look(
     """Find the key points of PHOTOS and keep them, a batch at a time."""
     from dataset.utils import keras_backend
 
-    keras_backend.load()
+    keras_backend.import_backend()
     from dataset.pose.checkpoints import load_estimator
 
     estimator = load_estimator(model)
-    at_least = LOOK_PIXELS * max(model.size)
+    at_least = VIEW_SCALE * max(model.size)
     with tqdm(total=len(photos), desc="key points", unit=" photos", disable=None) as bar:
-        for batch, opened in _opened(photos, store, at_least):
-            points = _points(estimator, batch, opened)
+        for batch, opened in _open_batches(photos, store, at_least):
+            points = _batch_key_points(estimator, batch, opened)
             rows = [
                 {"image_id": image, "model": key, "points": one.tobytes(), "made": now()}
                 for image, one in points
@@ -150,7 +152,7 @@ def _look(
             bar.update(len(batch))
 
 
-def _opened(
+def _open_batches(
     photos: Sequence[Candidate], store: ImageStore, at_least: int
 ) -> Iterator[tuple[Sequence[Candidate], list[Image.Image | None]]]:
     """Batches of PHOTOS with what was opened of them; the next is read while one is looked at."""
@@ -162,7 +164,9 @@ def _opened(
             # Named when the photo is written, which needs it whole.
             return None
 
-    batches = [photos[start : start + BATCH] for start in range(0, len(photos), BATCH)]
+    batches = [
+        photos[start : start + BATCH_IMAGES] for start in range(0, len(photos), BATCH_IMAGES)
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         coming = [pool.submit(read, photo) for photo in batches[0]]
         for batch, after in zip(batches, [*batches[1:], []], strict=True):
@@ -170,7 +174,7 @@ def _opened(
             yield batch, [future.result() for future in ready]
 
 
-def _points(
+def _batch_key_points(
     estimator: "Estimator", batch: Sequence[Candidate], opened: Sequence[Image.Image | None]
 ) -> list[tuple[int, np.ndarray]]:
     pairs = [(p, image) for p, image in zip(batch, opened, strict=True) if image is not None]
@@ -178,18 +182,18 @@ def _points(
     points = estimator.find([image for _, image in pairs])
     for (photo, image), one in zip(pairs, points, strict=True):
         # Opened smaller: pixel centres of the small photo, in the whole one's pixels.
-        move_places(
-            one, partial(_in_whole, scale=np.divide((photo.width, photo.height), image.size))
+        transform_points(
+            one, partial(_to_full_size, scale=np.divide((photo.width, photo.height), image.size))
         )
         found.append((photo.image_id, one.astype("<f4")))
     return found
 
 
-def _in_whole(places: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _to_full_size(places: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return (places + 0.5) * scale - 0.5
 
 
-def _keep_crops(sessions: sessionmaker[Session], rows: Sequence[dict[str, Any]]) -> None:
+def _save_crops(sessions: sessionmaker[Session], rows: Sequence[dict[str, Any]]) -> None:
     """The decisions, those of an earlier build replaced."""
     with sessions.begin() as session:
         for some in in_parts(rows):

@@ -13,11 +13,11 @@ from dataset.duplicates.clusters import connected
 from dataset.selection.candidates import Candidate
 from dataset.selection.splits import SPLITS
 
-TORN = "tied to photos of two splits"
+LINKS_TWO_SPLITS = "tied to photos of two splits"
 
 
 @dataclass(frozen=True)
-class Ties:
+class ImageLinks:
     """Ties of COUNT photos: photo `photo[i]` has the tie `tie[i]`; both (n,) int64, by place."""
 
     count: int
@@ -30,7 +30,7 @@ class Ties:
         return connected(self.count + ties, self.photo, self.count + self.tie)[: self.count]
 
 
-def ties_of(photos: Sequence[Candidate], alike: np.ndarray) -> Ties:
+def link_images(photos: Sequence[Candidate], alike: np.ndarray) -> ImageLinks:
     """The ties of PHOTOS by posts, authors, and ALIKE: (n, 2) ids of images that look alike."""
     numbers: dict[object, int] = {}
     photo, tie = [], []
@@ -47,14 +47,16 @@ def ties_of(photos: Sequence[Candidate], alike: np.ndarray) -> Ties:
         for one, other in alike.tolist()
         if one in place_of and other in place_of
     ]
-    return tied_too(Ties(len(photos), np.array(photo, np.int64), np.array(tie, np.int64)), pairs)
+    return add_links(
+        ImageLinks(len(photos), np.array(photo, np.int64), np.array(tie, np.int64)), pairs
+    )
 
 
-def tied_too(ties: Ties, pairs: Sequence[tuple[int, int]]) -> Ties:
+def add_links(ties: ImageLinks, pairs: Sequence[tuple[int, int]]) -> ImageLinks:
     """TIES, and one more for each of PAIRS of places."""
     first = int(ties.tie.max()) + 1 if len(ties.tie) else 0
     more = np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
-    return Ties(
+    return ImageLinks(
         ties.count,
         np.concatenate([ties.photo, more.reshape(-1)]),
         np.concatenate([ties.tie, np.repeat(np.arange(first, first + len(more)), 2)]),
@@ -62,7 +64,7 @@ def tied_too(ties: Ties, pairs: Sequence[tuple[int, int]]) -> Ties:
 
 
 @dataclass(frozen=True)
-class Settled:
+class GroupAssignment:
     """For each photo its group, the split that groups keep, and photos torn between two splits."""
 
     groups: np.ndarray
@@ -70,7 +72,7 @@ class Settled:
     torn: frozenset[int]
 
 
-def settle(ties: Ties, kept: Mapping[int, str]) -> Settled:
+def assign_groups(ties: ImageLinks, kept: Mapping[int, str]) -> GroupAssignment:
     """Groups of photos, where those of KEPT (place -> split) stay where they were.
 
     A group that earlier builds put into two splits, because nothing tied it then, is parted again:
@@ -83,18 +85,18 @@ def settle(ties: Ties, kept: Mapping[int, str]) -> Settled:
     fixed = {number: next(iter(found)) for number, found in splits.items() if len(found) == 1}
     parted = [number for number, found in splits.items() if len(found) > 1]
     if not parted:
-        return Settled(groups, fixed, frozenset())
-    places, torn = _part(ties, np.isin(groups, parted), kept)
+        return GroupAssignment(groups, fixed, frozenset())
+    places, torn = _divide(ties, np.isin(groups, parted), kept)
     groups = groups.copy()
     first = int(groups.max()) + 1
     for place, split in places.items():
         groups[place] = first + SPLITS.index(split)
     fixed |= {first + number: split for number, split in enumerate(SPLITS)}
-    return Settled(groups, fixed, torn)
+    return GroupAssignment(groups, fixed, torn)
 
 
-def _part(
-    ties: Ties, among: np.ndarray, kept: Mapping[int, str]
+def _divide(
+    ties: ImageLinks, among: np.ndarray, kept: Mapping[int, str]
 ) -> tuple[dict[int, str], frozenset[int]]:
     """The split of each photo AMONG which there are two, and the photos that can have none."""
     ties_of_photo: dict[int, list[int]] = {}
@@ -103,7 +105,7 @@ def _part(
         if among[photo]:
             ties_of_photo.setdefault(photo, []).append(tie)
             photos_of_tie.setdefault(tie, []).append(photo)
-    owner = {tie: split for tie, split in _majorities(photos_of_tie, kept).items() if split}
+    owner = {tie: split for tie, split in _majority_splits(photos_of_tie, kept).items() if split}
     places: dict[int, str] = {}
     torn: set[int] = set()
     waiting = deque(photo for photo in sorted(ties_of_photo) if photo in kept)
@@ -125,7 +127,7 @@ def _part(
     return places, frozenset(torn)
 
 
-def _majorities(
+def _majority_splits(
     photos_of_tie: Mapping[int, Sequence[int]], kept: Mapping[int, str]
 ) -> dict[int, str | None]:
     """The split that each tie belongs to: of most of its kept photos, else the later split."""

@@ -4,21 +4,23 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from dataset.selection.candidates import Candidate, Drops
+from dataset.selection.candidates import Candidate, Exclusions
 from dataset.vocabulary import Vocabulary
 
-CONFLICT = "conflict of labels"
+LABEL_CONFLICT = "conflict of labels"
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabeledImage:
     """A photo to be written: the best of its cluster, and the posts of the whole cluster."""
 
     photo: Candidate
     label: str
 
 
-def labels_of(photo: Candidate, vocabulary: Vocabulary, wished: Collection[str] = ()) -> list[str]:
+def matching_labels(
+    photo: Candidate, vocabulary: Vocabulary, wished: Collection[str] = ()
+) -> list[str]:
     """The labels that PHOTO's hashtags give, the oldest first, without those that hold another.
 
     Where the one that is left is not WISHED, a wider one of the photo's that is takes its place.
@@ -32,13 +34,13 @@ def labels_of(photo: Candidate, vocabulary: Vocabulary, wished: Collection[str] 
     return labels
 
 
-def give_labels(
+def assign_labels(
     photos: Iterable[Candidate],
     vocabulary: Vocabulary,
     wished: Collection[str],
-    drops: Drops,
+    drops: Exclusions,
     conflicts: str = "drop",
-) -> list[Labelled]:
+) -> list[LabeledImage]:
     """Photos with one label, of WISHED labels where some are named.
 
     A person's latest decision is above all hashtags; None in it leaves the photo out. CONFLICTS
@@ -53,25 +55,25 @@ def give_labels(
                 continue
             labels = [decided]
         else:
-            labels = labels_of(photo, vocabulary, wished)
+            labels = matching_labels(photo, vocabulary, wished)
         if not labels:
             drops.add(photo, "no label")
         elif len(labels) > 1 and conflicts != "first":
-            drops.add(photo, CONFLICT, ", ".join(labels))
+            drops.add(photo, LABEL_CONFLICT, ", ".join(labels))
         elif wished and labels[0] not in wished:
             drops.add(photo, "label not asked for", labels[0])
         else:
-            labelled.append(Labelled(photo, labels[0]))
+            labelled.append(LabeledImage(photo, labels[0]))
     return labelled
 
 
 def limit_classes(
-    labelled: Sequence[Labelled],
+    labelled: Sequence[LabeledImage],
     minimum: int,
     maximum: int | None,
-    drops: Drops,
+    drops: Exclusions,
     first: frozenset[int] = frozenset(),
-) -> tuple[list[Labelled], dict[str, int]]:
+) -> tuple[list[LabeledImage], dict[str, int]]:
     """Classes of at least MINIMUM photos, cut to MAXIMUM; and the classes left out with counts.
 
     Where classes are cut, the images FIRST, by id, come before others.

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.errors import BadInput
-from dataset.selection.candidates import Candidate, Drops
+from dataset.selection.candidates import Candidate, Exclusions
 from dataset.vocabulary import read_toml
 
-BUILT_IN = Path(__file__).with_name("gates.toml")
-DEFAULT = "default"
+BUILT_IN_FILE = Path(__file__).with_name("gates.toml")
+DEFAULT_SITE = "default"
 # gate -> (what a photo is that it stops, whether the threshold is the least that passes)
 GATES = {
     "side": ("too small", True),
@@ -22,18 +22,18 @@ REASONS = tuple(reason for reason, _ in GATES.values())
 
 
 @dataclass(frozen=True)
-class Gates:
+class QualityGates:
     """Thresholds: site -> gate -> number; 0 is an open gate."""
 
     sites: Mapping[str, Mapping[str, float]]
 
     def of(self, site: str) -> Mapping[str, float]:
         """The thresholds for photos of SITE."""
-        return {**self.sites[DEFAULT], **self.sites.get(site, {})}
+        return {**self.sites[DEFAULT_SITE], **self.sites.get(site, {})}
 
     def stop(self, photo: Candidate) -> tuple[str, str] | None:
         """Why PHOTO is too poor: the reason, and the number beside the threshold. Else None."""
-        site = next(iter(photo.sites), DEFAULT)
+        site = next(iter(photo.sites), DEFAULT_SITE)
         limits, measured = self.of(site), _measured(photo)
         for gate, (reason, least) in GATES.items():
             limit, value = limits[gate], measured.get(gate)
@@ -54,7 +54,9 @@ def _measured(photo: Candidate) -> dict[str, float]:
     return measured
 
 
-def pass_gates(photos: Iterable[Candidate], gates: Gates, drops: Drops) -> list[Candidate]:
+def apply_quality_gates(
+    photos: Iterable[Candidate], gates: QualityGates, drops: Exclusions
+) -> list[Candidate]:
     """PHOTOS that are good enough; one that a person gave a label to always is."""
     passed = []
     for photo in photos:
@@ -66,17 +68,17 @@ def pass_gates(photos: Iterable[Candidate], gates: Gates, drops: Drops) -> list[
     return passed
 
 
-def load_gates(own: Path | None = None) -> Gates:
+def load_quality_gates(own: Path | None = None) -> QualityGates:
     """The built-in thresholds, changed by what the file OWN names.
 
     Raises:
         BadInput: OWN can't be read, or names a gate or a number that is none.
     """
-    sites = {name: dict(table) for name, table in read_toml(BUILT_IN).items()}
+    sites = {name: dict(table) for name, table in read_toml(BUILT_IN_FILE).items()}
     for name, table in (read_toml(own) if own else {}).items():
         if not isinstance(table, dict):
             raise BadInput(
-                f"{own}: {name} = {table!r} stands in no table; put it below [{DEFAULT}]"
+                f"{own}: {name} = {table!r} stands in no table; put it below [{DEFAULT_SITE}]"
             )
         for gate, value in table.items():
             if gate not in GATES or isinstance(value, bool) or not isinstance(value, int | float):
@@ -85,4 +87,4 @@ def load_gates(own: Path | None = None) -> Gates:
                     f" {', '.join(GATES)}, each a number, 0 to open it"
                 )
         sites[name] = sites.get(name, {}) | table
-    return Gates(sites)
+    return QualityGates(sites)

@@ -12,10 +12,10 @@ from dataset.catalogue.queries import in_parts
 
 SPLITS = ("train", "validation", "test")
 # A share this far from the wished one, in parts of a label, is worth a word.
-TOLERANCE = 0.01
+MAX_DEVIATION = 0.01
 
 
-def split(
+def assign_splits(
     groups: Sequence[int],
     labels: Sequence[str],
     shares: Sequence[float],
@@ -31,7 +31,7 @@ def split(
     counted: dict[int, Counter[str]] = defaultdict(Counter)
     for number, label in zip(groups, labels, strict=True):
         counted[number][label] += 1
-    wished = _wished(Counter(labels), shares)
+    wished = _target_counts(Counter(labels), shares)
     placed = {number: name for number, name in (fixed or {}).items() if number in counted}
     have: dict[str, Counter[str]] = {name: Counter() for name in SPLITS}
     for number, name in placed.items():
@@ -44,14 +44,14 @@ def split(
         order[number] = (order[number][0], order[number][1] or drawn)
     free = sorted(order.keys() - placed.keys(), key=order.__getitem__)
     for number in free:
-        best = max(SPLITS, key=lambda name: _lack(counted[number], wished[name], have[name]))
+        best = max(SPLITS, key=lambda name: _shortfall(counted[number], wished[name], have[name]))
         placed[number] = best
         have[best] += counted[number]
-    _even_out(free, placed, counted, wished, have)
+    _rebalance(free, placed, counted, wished, have)
     return [placed[number] for number in groups]
 
 
-def _even_out(
+def _rebalance(
     free: Sequence[int],
     placed: dict[int, str],
     counted: Mapping[int, Counter[str]],
@@ -76,7 +76,9 @@ def _even_out(
             have[best].update(counted[number])
 
 
-def _wished(sizes: Mapping[str, int], shares: Sequence[float]) -> dict[str, dict[str, float]]:
+def _target_counts(
+    sizes: Mapping[str, int], shares: Sequence[float]
+) -> dict[str, dict[str, float]]:
     whole = sum(shares)
     return {
         name: {label: size * share / whole for label, size in sizes.items()}
@@ -84,7 +86,7 @@ def _wished(sizes: Mapping[str, int], shares: Sequence[float]) -> dict[str, dict
     }
 
 
-def _lack(
+def _shortfall(
     group_labels: Mapping[str, int], wished: Mapping[str, float], have: Mapping[str, int]
 ) -> float:
     """How much of what it wishes a split still lacks, averaged over the group's labels."""
@@ -115,7 +117,7 @@ def _gain(
     return gain
 
 
-def unmet(
+def describe_deviations(
     groups: Sequence[int], labels: Sequence[str], names: Sequence[str], shares: Sequence[float]
 ) -> list[str]:
     """A sentence for each label and split whose share is over TOLERANCE, and an item, off."""
@@ -126,7 +128,7 @@ def unmet(
     for label in sorted(sizes):
         for name, share in zip(SPLITS, shares, strict=True):
             off = count[label, name] - sizes[label] * share / whole
-            if abs(off) >= 1 and abs(off) > TOLERANCE * sizes[label]:
+            if abs(off) >= 1 and abs(off) > MAX_DEVIATION * sizes[label]:
                 found.append(
                     f"{label}: {name} has {count[label, name] / sizes[label]:.1%} rather than"
                     f" {share / whole:.1%} of {sizes[label]}; groups that stay together hold up to"
@@ -142,13 +144,13 @@ def _largest_groups(groups: Sequence[int], labels: Sequence[str]) -> dict[str, i
     return largest
 
 
-def scheme_of(shares: Sequence[float], seed: int) -> str:
+def split_scheme(shares: Sequence[float], seed: int) -> str:
     """What builds have in common whose images keep their splits: SHARES and SEED."""
     whole = sum(shares)
     return f"{seed}:" + ",".join(f"{share / whole:.6g}" for share in shares)
 
 
-def load(session: Session, scheme: str) -> dict[int, str]:
+def load_kept_splits(session: Session, scheme: str) -> dict[int, str]:
     """Image -> split of all builds of SCHEME so far."""
     rows = session.execute(
         sa.select(KeptSplit.image_id, KeptSplit.split).where(KeptSplit.scheme == scheme)
@@ -156,14 +158,16 @@ def load(session: Session, scheme: str) -> dict[int, str]:
     return {image: split for image, split in rows}  # noqa: C416
 
 
-def keep(session: Session, scheme: str, splits: Iterable[tuple[int, str]], afresh: bool) -> None:
+def save_kept_splits(
+    session: Session, scheme: str, splits: Iterable[tuple[int, str]], afresh: bool
+) -> None:
     """Keep SPLITS, of images by their ids; AFRESH forgets all others of SCHEME."""
     wanted = dict(splits)
     if afresh:
         session.execute(sa.delete(KeptSplit).where(KeptSplit.scheme == scheme))
         known: dict[int, str] = {}
     else:
-        known = load(session, scheme)
+        known = load_kept_splits(session, scheme)
     new = [
         {"scheme": scheme, "image_id": image, "split": split}
         for image, split in wanted.items()

@@ -9,7 +9,7 @@ import click
 
 from dataset.errors import BadInput
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -69,7 +69,7 @@ fetched_option: Callable[[Any], Any] = click.option(
 )
 
 
-def private_option(but: str) -> Callable[[Any], Any]:
+def private_hosts_option(but: str) -> Callable[[Any], Any]:
     """--allow-private-hosts; BUT says which of them may be asked without it."""
     return click.option(
         "--allow-private-hosts",
@@ -80,7 +80,7 @@ def private_option(but: str) -> Callable[[Any], Any]:
     )
 
 
-def plain(options: Any) -> dict[str, Any]:
+def options_as_json(options: Any) -> dict[str, Any]:
     """The fields of the dataclass OPTIONS for JSON, paths as text."""
     return {n: str(v) if isinstance(v, Path) else v for n, v in asdict(options).items()}
 

@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from dataset.errors import Failure, first_line
 
-BLOCK = 1 << 20
+BLOCK_BYTES = 1 << 20
 # A firewall that swallows packets must not hold a command for minutes.
 TIMEOUT = httpx.Timeout(60, connect=15)
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFile:
     """A file as its publisher names it. `digest`: `md5:` or `sha256:` and the first hex digits."""
 
     name: str
@@ -27,7 +27,7 @@ class Published:
     digest: str
 
 
-def fetched(file: Published, folder: Path, instead: str) -> Path:
+def fetch_published(file: PublishedFile, folder: Path, instead: str) -> Path:
     """FILE in FOLDER, fetched there when it is missing; a broken download goes on where it broke.
 
     INSTEAD says what else a person can do, and ends the message of an error.
@@ -40,7 +40,7 @@ def fetched(file: Published, folder: Path, instead: str) -> Path:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             _fetch(file, path)
-        elif (found := digest_of(path, file.digest)) != file.digest:
+        elif (found := file_digest(path, file.digest)) != file.digest:
             raise Failure(
                 f"{path} is not {file.url}: it has {found} instead of {file.digest}; remove it,"
                 f" or {instead}"
@@ -54,13 +54,13 @@ def fetched(file: Published, folder: Path, instead: str) -> Path:
     return path
 
 
-def _fetch(file: Published, path: Path) -> None:
+def _fetch(file: PublishedFile, path: Path) -> None:
     part = path.with_name(path.name + ".part")
-    with _alone(part) as target:
+    with _locked(part) as target:
         if path.exists():
             return
         _download(file, target)
-        found = digest_of(part, file.digest)
+        found = file_digest(part, file.digest)
         if found != file.digest:
             target.truncate(0)
             raise Failure(
@@ -71,14 +71,14 @@ def _fetch(file: Published, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(part: Path) -> Iterator[BinaryIO]:
+def _locked(part: Path) -> Iterator[BinaryIO]:
     """PART opened to append, with no other process at it: two at once wait for each other."""
     with part.open("ab") as target:
         fcntl.flock(target, fcntl.LOCK_EX)
         yield target
 
 
-def _download(file: Published, target: BinaryIO) -> None:
+def _download(file: PublishedFile, target: BinaryIO) -> None:
     had = target.seek(0, 2)
     # A compressed answer would have offsets of its own.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={had}-"} if had else {})
@@ -107,11 +107,11 @@ def _download(file: Published, target: BinaryIO) -> None:
         target.flush()
 
 
-def digest_of(path: Path, like: str) -> str:
+def file_digest(path: Path, like: str) -> str:
     """The digest of the file PATH, of the kind and length of LIKE: `sha256:` and hex digits."""
     kind, wanted = like.split(":")
     found = hashlib.new(kind)
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
+        while block := file.read(BLOCK_BYTES):
             found.update(block)
     return f"{kind}:{found.hexdigest()[: len(wanted)]}"

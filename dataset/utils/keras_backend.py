@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def no_stderr() -> Iterator[None]:
+def silence_stderr() -> Iterator[None]:
     """Nothing reaches file 2, also not what C++ writes before any setting is read."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -21,10 +21,10 @@ def no_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def load() -> None:
+def import_backend() -> None:
     """Import Keras and its backend; an import that fails still raises its own error."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with no_stderr():
+    with silence_stderr():
         import keras
 
         # It calls photos of many shapes a waste of time; each shape is seen once.

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
-def curves(
+def plot_history(
     history: Mapping[str, Sequence[float]],
     best: int,
     names: Sequence[str],
@@ -34,8 +34,8 @@ def curves(
     return figure
 
 
-def draw_curves(
+def save_history_plot(
     path: Path, history: Mapping[str, Sequence[float]], best: int, names: Sequence[str]
 ) -> None:
-    """`curves` as a PNG."""
-    FigureCanvasAgg(curves(history, best, names)).print_png(path)
+    """`plot_history` as a PNG."""
+    FigureCanvasAgg(plot_history(history, best, names)).print_png(path)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def format_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """HEAD and BODY in columns, numbers to the right, as text."""
     lines = [tuple(head), *(tuple(row) for row in body)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]

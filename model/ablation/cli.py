@@ -8,13 +8,13 @@ import click
 
 from dataset.errors import BadInput
 from dataset.pose.models import DEFAULT, names
-from dataset.utils.cli_options import CONTEXT, FILE, FOLDER, vocabulary_option
+from dataset.utils.cli_options import CONTEXT_SETTINGS, FILE, FOLDER, vocabulary_option
 from model import cli_options
 
 
 @click.command(
     "compare",
-    context_settings=CONTEXT,
+    context_settings=CONTEXT_SETTINGS,
     epilog="Example: fashion-tagger compare --data splits --seeds 5 --out runs/table",
 )
 @cli_options.data_option
@@ -67,7 +67,7 @@ def compare_steps(out: Path | None, resume: bool, show_steps: bool, **chosen: An
         raise BadInput("--weights none: a comparison needs a trunk that knows something")
     from dataset.utils import keras_backend
 
-    keras_backend.load()
+    keras_backend.import_backend()
     from model.ablation.compare import compare, summary
     from model.ablation.config import read_steps
     from model.ablation.runner import CompareOptions

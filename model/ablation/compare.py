@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from dataset.errors import Failure
 from dataset.utils.files import write_json
-from dataset.utils.tables import table
+from dataset.utils.tables import format_table
 from model.ablation.config import read_steps
 from model.ablation.runner import Bench, CompareOptions, Row
 from model.data.loading import find_data
@@ -74,7 +74,7 @@ def _span(pair: Sequence[float] | None, form: str) -> str:
 def summary(rows: Sequence[Mapping[str, Any]], reference: Mapping[str, float]) -> str:
     """The table for a terminal."""
     others = [(name, "", f"{value:.3f}", "", "", "", "") for name, value in reference.items()]
-    return table(HEADINGS, [*(cells(row) for row in rows), *others])
+    return format_table(HEADINGS, [*(cells(row) for row in rows), *others])
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], reference: Mapping[str, float], photos: int) -> str:

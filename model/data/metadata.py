@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from dataset.duplicates.hamming import in_threads
 from dataset.export.layout import MANIFEST
 from dataset.images.io import sha256_of
-from dataset.utils.downloads import digest_of
+from dataset.utils.downloads import file_digest
 from model.data.loading import Example
 
 COLUMNS = {"groups": "group", "sites": "site", "crops": "crop"}
@@ -89,7 +89,7 @@ def _of(lines: Iterable[Sequence[str]], what: str) -> Fingerprint:
 
 def _sha256(path: Path) -> str:
     try:
-        return digest_of(path, ANY).removeprefix("sha256:")
+        return file_digest(path, ANY).removeprefix("sha256:")
     except OSError:
         # The training named it and went on without it.
         return "unreadable"

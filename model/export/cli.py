@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from dataset.utils.cli_options import CONTEXT, FOLDER
+from dataset.utils.cli_options import CONTEXT_SETTINGS, FOLDER
 
 
 @click.command(
     "export-model",
-    context_settings=CONTEXT,
+    context_settings=CONTEXT_SETTINGS,
     epilog="Example: export-model runs/first --format onnx",
 )
 @click.argument("run", metavar="RUN_DIR", type=click.Path(path_type=Path))
@@ -43,7 +43,7 @@ def export_model(run: Path, format: str, out: Path | None, photos: Path | None) 
     os.environ["KERAS_BACKEND"] = "tensorflow"
     from dataset.utils import keras_backend
 
-    keras_backend.load()
+    keras_backend.import_backend()
     from model.export import exporter
 
     done = exporter.export_model(exporter.ExportOptions(run, format, out, photos))

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from dataset.errors import Failure
 from dataset.utils.files import write_json
-from dataset.utils.keras_backend import no_stderr
+from dataset.utils.keras_backend import silence_stderr
 
 # Photos as they are read, of one size a batch.
 PHOTOS = tf.TensorSpec((None, None, None, 3), tf.uint8, name="photos")
@@ -112,7 +112,7 @@ def _load_litert(path: Path) -> Opened:
     litert = importlib.import_module("ai_edge_litert.interpreter")
     interpreter = litert.Interpreter(str(path))
     # It says on its own which delegate it chose.
-    with no_stderr():
+    with silence_stderr():
         interpreter.allocate_tensors()
     run = interpreter.get_signature_runner()
     names = json.loads(zipfile.ZipFile(path).read(LABELS_FILE))["labels"]

@@ -14,11 +14,11 @@ from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.pipeline import dedup
 from dataset.errors import Failure
 from dataset.images.store import ImageStore, open_store
-from dataset.pose.crop import whole_of
-from dataset.selection.candidates import Candidate, Drops, fold, load
-from dataset.selection.crops import Posed, PoseOptions, find_crops
-from dataset.selection.labeling import give_labels
-from dataset.selection.quality_gates import load_gates, pass_gates
+from dataset.pose.crop import full_box
+from dataset.selection.candidates import Candidate, Exclusions, load_candidates, select_best_copies
+from dataset.selection.crops import PersonCrop, PoseOptions, find_crops
+from dataset.selection.labeling import assign_labels
+from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
 from dataset.vocabulary import Vocabulary
 from model.feeds.product_feed import Feed, Row, levels
 from model.feeds.remote_images import Fetcher
@@ -165,7 +165,7 @@ class CatalogueSource:
     def items(self, after: int) -> Iterator[Item]:
         """As Source."""
         sessions, store = open_catalogue(self.catalogue, must_exist=True), open_store(self.images)
-        labelled = give_labels(usable_photos(sessions, store), self.vocabulary, (), Drops())
+        labelled = assign_labels(usable_photos(sessions, store), self.vocabulary, (), Exclusions())
         if not labelled:
             raise Failure("the catalogue has no photo with one label; crawl first")
         zones = [self.vocabulary.zone_of(one.label) for one in labelled]
@@ -202,11 +202,11 @@ def usable_photos(sessions: sessionmaker[Session], store: ImageStore) -> list[Ca
     """The photos of a catalogue and its STORE that a build could use, one a cluster."""
     dedup(sessions, store)
     with sessions() as session:
-        photos = fold(load(session), Drops())
-    return pass_gates(photos, load_gates(), Drops())
+        photos = select_best_copies(load_candidates(session), Exclusions())
+    return apply_quality_gates(photos, load_quality_gates(), Exclusions())
 
 
-def stored_photo(photo: Candidate, posed: Posed | None, store: ImageStore) -> Wanted:
+def stored_photo(photo: Candidate, posed: PersonCrop | None, store: ImageStore) -> Wanted:
     """PHOTO of a catalogue, in STORE, cropped as POSED says; all of it where nobody looked."""
-    box = posed.crop.box if posed else whole_of((photo.width, photo.height))
+    box = posed.crop.box if posed else full_box((photo.width, photo.height))
     return Wanted(partial(store.read, photo.store_key), None, box)

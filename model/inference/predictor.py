@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from dataset.errors import Failure
-from dataset.utils.downloads import digest_of
+from dataset.utils.downloads import file_digest
 from model.data.features import default_folder
 from model.inference.saved_run import Run
 from model.network import dtype, inception
@@ -98,7 +98,7 @@ def open_judge(run: Run, asked: str = "auto", folder: Path | None = None) -> Jud
             " train-model; train it again"
         ) from error
     both = "both_sides" in parts
-    digest = digest_of(run.folder / "model.keras", "sha256:" + 16 * "-").partition(":")[2]
+    digest = file_digest(run.folder / "model.keras", "sha256:" + 16 * "-").partition(":")[2]
 
     def build(policy: str) -> keras.Model:
         return features if policy == "float32" else _working_in(features, policy)

@@ -13,14 +13,14 @@ import numpy as np
 from PIL import Image
 
 from dataset.errors import NotFetched
-from dataset.export.rendering import cut_out
+from dataset.export.rendering import crop_and_resize
 from dataset.images.io import Unreadable, open_photo, sha256_of
 from dataset.images.quality import measure
 from dataset.pose.crop import WHOLE, Box, choose_crop
 from dataset.pose.models import PoseModel, find_model
 from dataset.selection.candidates import Candidate
 from dataset.selection.crops import PoseOptions
-from dataset.selection.quality_gates import Gates, load_gates
+from dataset.selection.quality_gates import QualityGates, load_quality_gates
 from model.data.loading import boxed
 
 CHUNK = 64
@@ -89,7 +89,7 @@ class Eyes:
     crop: PoseOptions
     built: dict[str, Any]
     size: int
-    gates: Gates = field(default_factory=load_gates)
+    gates: QualityGates = field(default_factory=load_quality_gates)
 
     def see(self, wanted: Iterable[Wanted], shown: Shown | None = None) -> Iterator[list[Seen]]:
         """Each of WANTED, CHUNK at a time; the next are read while one chunk is in use.
@@ -197,5 +197,5 @@ def _fitted(
         return None
     if built:
         resize, side = built.get("resize", "letterbox"), int(built.get("size", size))
-        photo = cut_out(photo, box, side, resize)
+        photo = crop_and_resize(photo, box, side, resize)
     return boxed(photo, size)

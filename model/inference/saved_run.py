@@ -11,7 +11,7 @@ import keras
 from keras import layers
 
 from dataset.errors import BadInput, Failure, first_line
-from dataset.export.layout import MARK
+from dataset.export.layout import BUILD_FILE
 from dataset.pose.models import DEFAULT
 from dataset.selection.crops import PoseOptions
 
@@ -80,7 +80,7 @@ def read_run(folder: Path) -> Run:
 
 def built_with(data: Path | None) -> dict[str, Any]:
     """The options of the build in the folder DATA; empty where it is none."""
-    return _json(data / MARK).get("options", {}) if data else {}
+    return _json(data / BUILD_FILE).get("options", {}) if data else {}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import numpy as np
 from keras import layers
 
 from dataset.errors import Failure, first_line
-from dataset.utils.downloads import Published, fetched
+from dataset.utils.downloads import PublishedFile, fetch_published
 
 IMAGENET_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
-IMAGENET = Published(
+IMAGENET = PublishedFile(
     IMAGENET_FILE,
     "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/" + IMAGENET_FILE,
     "md5:bcbd6486424b2319ff4ef7d526e38f63",
@@ -73,7 +73,7 @@ def weights_file(weights: str) -> Path:
         return Path(weights)
     folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
     instead = "name it with --weights PATH, or train from nothing with --weights none"
-    return fetched(IMAGENET, folder, instead)
+    return fetch_published(IMAGENET, folder, instead)
 
 
 def cut(trunk: keras.Model, top: str) -> keras.Model:

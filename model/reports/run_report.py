@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from dataset.errors import Failure
 from dataset.utils.files import write_json
-from dataset.utils.plots import curves
+from dataset.utils.plots import plot_history
 from model.data.loading import find_data
 from model.data.metadata import fingerprint
 from model.evaluation.calibration import Bin, reliability, softmax
@@ -109,7 +109,7 @@ def _drawings(
     return {
         "reliability": partial(charts.reliability_chart, *bins.values()),
         "coverage": partial(charts.coverage_chart, curve, coverage["wanted_accuracy"], point),
-        "curves": partial(curves, judged.history, judged.best, names, judged.border),
+        "curves": partial(plot_history, judged.history, judged.best, names, judged.border),
     }
 
 
@@ -120,7 +120,7 @@ def _write_text(path: Path, text: str) -> None:
 
 def format_summary(metrics: Mapping[str, Any]) -> str:
     """The figures as a table and a few lines, for a terminal."""
-    from dataset.utils.tables import table
+    from dataset.utils.tables import format_table
 
     rows = [
         (n, f"{f['precision']:.3f}", f"{f['recall']:.3f}", f"{f['f1']:.3f}", str(f["support"]))
@@ -128,9 +128,9 @@ def format_summary(metrics: Mapping[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            table(("label", "precision", "recall", "F1", "photos"), rows),
+            format_table(("label", "precision", "recall", "F1", "photos"), rows),
             "",
-            table(("figure", "value", "95% interval"), summary.headline(metrics)),
+            format_table(("figure", "value", "95% interval"), summary.headline(metrics)),
             "",
             *summary.verdict(metrics),
         ]

@@ -11,7 +11,7 @@ import numpy as np
 
 from dataset.errors import Failure, printable
 from dataset.utils.cli_options import (
-    CONTEXT,
+    CONTEXT_SETTINGS,
     FILE,
     FOLDER,
     CommaList,
@@ -19,7 +19,7 @@ from dataset.utils.cli_options import (
     contact_option,
     fetched_option,
     images_option,
-    private_option,
+    private_hosts_option,
     timeout_option,
     vocabulary_option,
 )
@@ -74,7 +74,7 @@ OWN = {
 
 @click.command(
     "find-similar",
-    context_settings=CONTEXT,
+    context_settings=CONTEXT_SETTINGS,
     epilog="Example: find-similar photo.jpg --label dress --html similar.html",
 )
 @click.argument("names", nargs=-1, metavar="[IMAGE|ITEM_ID]...")
@@ -124,7 +124,7 @@ OWN = {
     help="The folder that a feed's paths of photos are below.  [default: the feed's folder]",
 )
 @fetched_option
-@private_option("none")
+@private_hosts_option("none")
 @contact_option
 @timeout_option
 @click.option(

@@ -126,7 +126,7 @@ def open_looker(folder: Path, cache: Path | None = None) -> Looker:
         BadInput: it is no run folder.
         Failure: its model can't be read.
     """
-    keras_backend.load()
+    keras_backend.import_backend()
     from model.inference.saved_run import read_run
 
     return Looker(read_run(folder), cache)

@@ -17,7 +17,7 @@ from dataset.errors import Failure, first_line, printable
 from dataset.images.io import Unreadable, open_photo
 from dataset.utils.files import PART
 from dataset.utils.html import encoded
-from dataset.utils.tables import table
+from dataset.utils.tables import format_table
 from model.similar.items import Found, Item
 from model.similar.query import Answer
 from model.similar.recommend import Recommended
@@ -80,7 +80,7 @@ def _text(answer: Answer) -> str:
     head = f"{printable(answer.name)}{said}"
     if not answer.found:
         return f"{head}: no item is let through by the filters"
-    return f"{head}\n{table(HEAD, [_line(found) for found in answer.found])}"
+    return f"{head}\n{format_table(HEAD, [_line(found) for found in answer.found])}"
 
 
 def _line(found: Found) -> tuple[str, ...]:

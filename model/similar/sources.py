@@ -18,7 +18,7 @@ from dataset.images.store import open_store
 from dataset.images.url_cache import FetchedPhotos
 from dataset.selection.candidates import Candidate
 from dataset.selection.crops import PoseOptions, find_crops
-from dataset.selection.labeling import labels_of
+from dataset.selection.labeling import matching_labels
 from dataset.vocabulary import Vocabulary
 from model.data.loading import SPLITS
 from model.feeds.product_feed import FORMATS, open_feed
@@ -132,7 +132,7 @@ class CatalogueOffers:
         """What PHOTO is of: a person's word, else the one label of its hashtags, else nothing."""
         if photo.decisions:
             return photo.decisions[-1][1] or ""
-        labels = labels_of(photo, self.vocabulary)
+        labels = matching_labels(photo, self.vocabulary)
         return labels[0] if len(labels) == 1 else ""
 
 

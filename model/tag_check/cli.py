@@ -7,14 +7,14 @@ import click
 
 from dataset.errors import BadInput
 from dataset.utils.cli_options import (
-    CONTEXT,
+    CONTEXT_SETTINGS,
     FILE,
     FOLDER,
     catalogue_option,
     contact_option,
     fetched_option,
     images_option,
-    private_option,
+    private_hosts_option,
     timeout_option,
     vocabulary_option,
 )
@@ -39,7 +39,7 @@ class Columns(click.ParamType):
 
 @click.command(
     "check-tags",
-    context_settings=CONTEXT,
+    context_settings=CONTEXT_SETTINGS,
     epilog="Example: check-tags feed.csv --model runs/first --image-root photos",
 )
 @click.argument("feed", required=False, type=FILE)
@@ -83,7 +83,7 @@ class Columns(click.ParamType):
     " it is seen): mistakes are ranked by it times their probability.  [default: all cost alike]",
 )
 @fetched_option
-@private_option("none")
+@private_hosts_option("none")
 @contact_option
 @timeout_option
 @catalogue_option
@@ -133,7 +133,7 @@ def check_tags(run: Path | None, reviewed: Path | None, **asked: Any) -> None:
     refuse_taken(asked["out"], "name a new folder for this check")
     feed = open_feed(path, dict(columns), cost, encoding) if path else None
     vocabulary = load_vocabulary(asked["vocabulary"])
-    keras_backend.load()
+    keras_backend.import_backend()
     from model.feeds.remote_images import FetchOptions
     from model.tag_check import pipeline
 
@@ -143,10 +143,10 @@ def check_tags(run: Path | None, reviewed: Path | None, **asked: Any) -> None:
 
 
 def _say(figures: dict[str, Any], out: Path) -> None:
-    from dataset.utils.tables import table
+    from dataset.utils.tables import format_table
 
     rows = [(verdict, str(count)) for verdict, count in figures["verdicts"].items()]
-    click.echo(table(("verdict", "items"), rows))
+    click.echo(format_table(("verdict", "items"), rows))
     for why, count in list(figures["problems"].items())[:10]:
         click.echo(f"not checked: {count}: {why}")
     sure = figures["expected_precision"]

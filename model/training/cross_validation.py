@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from dataset.errors import Failure
-from dataset.utils.cli_options import plain
+from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import write_json
 from dataset.utils.training_state import load_state, save_state
 from model.data.features import raw_logits
@@ -142,7 +142,7 @@ def _write(
         validation_logits=np.zeros((0, len(data.labels)), np.float32),
         history={},
         best=0,
-        options=plain(options),
+        options=options_as_json(options),
         seed=options.seed,
         figures={"folds": {"accuracy": accuracies, "mean": mean, "standard_deviation": spread}},
         facts={"backend": keras.backend.backend(), "seconds": round(seconds, 1)},

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from dataset.errors import Failure
-from dataset.utils.downloads import digest_of
+from dataset.utils.downloads import file_digest
 from model.data.batches import Pixels, PixelsFeed
 from model.data.features import Extractor, Outputs, OutputsCache, Views, default_folder
 from model.data.loading import Data, Example, class_weights, targets_of
@@ -159,7 +159,7 @@ def prepare(options: TrainOptions) -> Prepared:
     def build(policy: str) -> keras.Model:
         return inception.tapped(inception.folded(trunk, policy), KEPT)
 
-    weights = digest_of(inception.weights_file(options.weights), "sha256:" + 16 * "-")
+    weights = file_digest(inception.weights_file(options.weights), "sha256:" + 16 * "-")
     name = f"inception_v3-{weights.partition(':')[2]}-{options.image_size}"
     folder = options.cache or default_folder()
     chosen = dtype.choose(build, options.precision, folder / f"{name}.json")

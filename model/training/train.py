@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.errors import BadInput, Failure
-from dataset.utils.cli_options import plain
+from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import make_folder, refuse_taken, write_json
 from model.data.augmentation import samples_png
 from model.data.features import raw_logits
@@ -86,7 +86,7 @@ def begin(options: Resumable) -> Path:
     """
     refuse_taken(options.out, "name a new folder for this run")
     part = options.out.with_name(options.out.name + ".unfinished")
-    asked = {n: v for n, v in plain(options).items() if n not in MOVABLE}
+    asked = {n: v for n, v in options_as_json(options).items() if n not in MOVABLE}
     asked = json.loads(json.dumps(asked))
     if options.resume:
         _refuse_other(part, asked)
@@ -140,7 +140,7 @@ def judge(
         validation_logits=found["validation"][1],
         history=joined_history(stages),
         best=sum(stage.done for stage in stages[:kept]) + stages[kept].best,
-        options={name: v for name, v in plain(options).items() if name != "resume"},
+        options={name: v for name, v in options_as_json(options).items() if name != "resume"},
         seed=options.seed,
         border=border,
         figures={

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from dataset.errors import BadInput
-from dataset.utils.cli_options import CONTEXT, FILE, FOLDER, CommaList
+from dataset.utils.cli_options import CONTEXT_SETTINGS, FILE, FOLDER, CommaList
 
 
 def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
@@ -14,7 +14,9 @@ def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
     return value
 
 
-@click.command("sample-shop", context_settings=CONTEXT, epilog="Example: sample-shop --port 8000")
+@click.command(
+    "sample-shop", context_settings=CONTEXT_SETTINGS, epilog="Example: sample-shop --port 8000"
+)
 @click.option(
     "--photos",
     type=FOLDER,

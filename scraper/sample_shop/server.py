@@ -19,7 +19,7 @@ import click
 from dataset.errors import BadInput, Failure
 from dataset.images.io import Unreadable
 from dataset.utils.files import write_atomically
-from dataset.utils.tables import table
+from dataset.utils.tables import format_table
 from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.drawing.product import Drawing, coco_annotations, draw_product
 from scraper.sample_shop.faults import faults_named
@@ -221,7 +221,7 @@ def _announce(shop: SampleShop, options: ShopOptions) -> None:
     for line in shop.stock.skipped:
         click.echo(line, err=True)
     rows = [(name, str(n), str(m)) for name, (n, m) in shop.stock.counts().items()]
-    click.echo(table(("label", "products", "photos"), rows))
+    click.echo(format_table(("label", "products", "photos"), rows))
     address = f"--site-url {shop.url} --image-url {shop.url}"
     click.echo(f"The shop is open at {shop.url} until Ctrl-C. To crawl it:")
     click.echo(f"  crawl {options.site} --tags {_quoted(rows[0][0])} {address}")

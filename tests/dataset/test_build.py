@@ -13,8 +13,8 @@ from PIL import Image
 from dataset.build import build
 from dataset.catalogue.models import Assignment, Decision, ImageRow
 from dataset.errors import BadInput, Failure
-from dataset.export.build_result import BuildOptions, Built
-from dataset.export.layout import folder_of
+from dataset.export.build_result import BuildOptions, BuildResult
+from dataset.export.layout import label_folder
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
 from tests.support.catalogue_data import Filling, photo_bytes
@@ -25,7 +25,7 @@ def filling(tmp_path: Path) -> Filling:
     return Filling(tmp_path)
 
 
-def run(filling: Filling, **chosen: object) -> Built:
+def run(filling: Filling, **chosen: object) -> BuildResult:
     defaults = {"min_per_class": 5, "size": 64, "pose": PoseOptions(crop="none")}
     options = defaults | {"images": filling.folder / "images"} | chosen
     out = filling.folder / "splits"
@@ -239,4 +239,4 @@ def test_the_catalogue_remembers_the_build(filling: Filling) -> None:
     ],
 )
 def test_a_label_becomes_a_folder_that_any_system_takes(label: str, folder: str) -> None:
-    assert folder_of(label) == folder
+    assert label_folder(label) == folder

@@ -11,13 +11,13 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image, ImageOps
 
-from dataset.build import plan_only
+from dataset.build import preview_build
 from dataset.catalogue.models import ImageRow, KeptSplit
 from dataset.duplicates.hashing import Fingerprint, fingerprint
 from dataset.errors import Failure
 from dataset.export.build_result import BuildOptions
-from dataset.export.leakage_audit import Comparison
-from dataset.selection.groups import TORN
+from dataset.export.leakage_audit import CrossSplitComparison
+from dataset.selection.groups import LINKS_TWO_SPLITS
 from dataset.vocabulary import load_vocabulary
 from tests.dataset.duplicates.test_pipeline import drawn, jpeg
 from tests.dataset.test_build import bytes_below, run
@@ -78,7 +78,7 @@ def test_a_photo_that_ties_two_splits_together_later_is_left_out(filling: Fillin
     filling.image(photo_bytes(900), post_of["train"], post_of["test"])
     before = split_of(filling)
     built = run(filling)
-    assert built.drops.counts[TORN] == 1
+    assert built.drops.counts[LINKS_TWO_SPLITS] == 1
     assert split_of(filling) == before
 
 
@@ -208,7 +208,7 @@ def test_a_plan_needs_no_photo_and_says_what_a_build_does(filling: Filling) -> N
         out=filling.folder / "splits",
         min_per_class=5,
     )
-    plan = plan_only(options, load_vocabulary())
+    plan = preview_build(options, load_vocabulary())
     assert not (filling.folder / "splits").exists()
     built = run(filling)
     assert {
@@ -234,7 +234,7 @@ def test_what_is_compared_does_not_depend_on_the_order() -> None:
         prints.append(Fingerprint(views, one.picture, one.colours))
     found = set()
     for order in (list(range(60)), list(draw.permutation(60))):
-        pairs = Comparison([prints[place] for place in order]).pairs
+        pairs = CrossSplitComparison([prints[place] for place in order]).pairs
         found.add(
             frozenset(
                 frozenset((int(order[one]), int(order[other])))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import BadInput
-from dataset.vocabulary import ZONES, load_vocabulary, normalise
+from dataset.vocabulary import ZONES, load_vocabulary, normalize_word
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from dataset.vocabulary import ZONES, load_vocabulary, normalise
     ],
 )
 def test_words_are_normalised(word: str, expected: str) -> None:
-    assert normalise(word) == expected
+    assert normalize_word(word) == expected
 
 
 def test_at_least_forty_labels_have_words_in_both_languages_and_a_zone() -> None:

@@ -4,7 +4,7 @@ import re
 import zlib
 from typing import Any
 
-from dataset.vocabulary import normalise
+from dataset.vocabulary import normalize_word
 from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
 from scraper.sample_shop.stock import PhotoSource, Stock, caption, tag
 
@@ -72,7 +72,7 @@ def _node(stock: Stock, asked: Asked, path: str, generation: str) -> Reply:
         return _media_list(stock, asked, label, edge, generation)
     if edge == "recently_searched_hashtags":
         first = next(iter(stock.counts()), "polo")
-        return as_json({"data": [{"id": hashtag_id(first), "name": normalise(first)}]})
+        return as_json({"data": [{"id": hashtag_id(first), "name": normalize_word(first)}]})
     number = int(node) - FIRST_POST if node.isdecimal() else -1
     if 0 <= number < len(stock.items):
         return as_json(media(stock, number, GOOD))

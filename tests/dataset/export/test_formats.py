@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataset.export.formats import FORMATS, format_of
+from dataset.export.formats import FORMATS, read_format
 from tests.dataset.test_build import run
 from tests.support.catalogue_data import Filling
 
@@ -31,7 +31,7 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_is_written_is_read_back(builds: dict[str, Path], name: str) -> None:
-    layout = format_of(builds[name])
+    layout = read_format(builds[name])
     assert layout is not None
     photos = dict(layout.read(builds[name]))
     assert Counter(path.split("/")[0] for path in photos) == WANTED
@@ -101,4 +101,4 @@ def test_photos_are_fitted_as_asked(tmp_path: Path, resize: str, corner: bool) -
 
 
 def test_a_folder_without_a_build_has_no_format(tmp_path: Path) -> None:
-    assert format_of(tmp_path) is None
+    assert read_format(tmp_path) is None

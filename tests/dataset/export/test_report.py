@@ -6,13 +6,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from dataset.export.build_result import Built
+from dataset.export.build_result import BuildResult
 from tests.dataset.test_build import run
 from tests.support.catalogue_data import Filling, photo_bytes
 
 
 @pytest.fixture
-def built(tmp_path: Path) -> tuple[Path, Built]:
+def built(tmp_path: Path) -> tuple[Path, BuildResult]:
     filling = Filling(tmp_path)
     filling.products("polo", 20, 0)
     filling.image(photo_bytes(50), filling.post("both", "polo", "jeans"))
@@ -22,7 +22,7 @@ def built(tmp_path: Path) -> tuple[Path, Built]:
     return tmp_path / "splits", done
 
 
-def test_the_page_needs_no_other_file(built: tuple[Path, Built]) -> None:
+def test_the_page_needs_no_other_file(built: tuple[Path, BuildResult]) -> None:
     page = (built[0] / "report.html").read_text(encoding="utf-8")
     assert page.count('src="data:image/jpeg;base64,') >= 12 + 3
     assert not re.search(r'(src|href)="(?!data:|#)', page)
@@ -31,7 +31,7 @@ def test_the_page_needs_no_other_file(built: tuple[Path, Built]) -> None:
     assert "<td class=n>at least 75 (side)</td><td class=n>1</td>" in page
 
 
-def test_every_image_left_out_is_listed(built: tuple[Path, Built]) -> None:
+def test_every_image_left_out_is_listed(built: tuple[Path, BuildResult]) -> None:
     rows = pq.read_table(built[0] / "left_out.parquet").to_pylist()
     assert sorted(row["reason"] for row in rows) == [
         "conflict of labels",
@@ -41,7 +41,7 @@ def test_every_image_left_out_is_listed(built: tuple[Path, Built]) -> None:
     assert all(len(row["sha256"]) == 64 and row["post_url"] for row in rows)
 
 
-def test_the_card_tells_counts_audit_conflicts_and_gaps(built: tuple[Path, Built]) -> None:
+def test_the_card_tells_counts_audit_conflicts_and_gaps(built: tuple[Path, BuildResult]) -> None:
     card = (built[0] / "README.md").read_text(encoding="utf-8")
     for said in (
         "20 photos of 1 labels",
@@ -54,6 +54,6 @@ def test_the_card_tells_counts_audit_conflicts_and_gaps(built: tuple[Path, Built
         assert said in card
 
 
-def test_the_audit_reads_what_was_written(built: tuple[Path, Built]) -> None:
+def test_the_audit_reads_what_was_written(built: tuple[Path, BuildResult]) -> None:
     assert built[1].audit.photos == 20
     assert built[1].audit.leaks == []

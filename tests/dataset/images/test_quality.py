@@ -9,13 +9,13 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from dataset.images.io import open_photo
 from dataset.images.quality import measure
-from dataset.selection.quality_gates import load_gates
+from dataset.selection.quality_gates import load_quality_gates
 from tests.dataset.duplicates.test_alignment import drawn
 
 FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf"
 
 
-GATE = load_gates().of("any site")["text"]
+GATE = load_quality_gates().of("any site")["text"]
 CLOTHING = Path(__file__).parents[3] / "shared" / "data" / "clothing"
 
 

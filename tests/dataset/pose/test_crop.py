@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dataset.pose.crop import PERSON, WHOLE, ZONE, choose_crop, iou, reach_of
+from dataset.pose.crop import PERSON, WHOLE, ZONE, body_margin, choose_crop, iou
 from dataset.pose.models import COCO
 
 NAMES = COCO.names
@@ -27,8 +27,8 @@ def test_the_person_with_room_beyond_head_and_feet() -> None:
     assert crop.outcome == PERSON and crop.reason == "" and crop.score == pytest.approx(0.9)
     left, top, right, bottom = crop.box
     unit = 500 - 95
-    assert top == pytest.approx(95 - reach_of("left_eye") * unit)
-    assert bottom == pytest.approx(500 + reach_of("left_ankle") * unit)
+    assert top == pytest.approx(95 - body_margin("left_eye") * unit)
+    assert bottom == pytest.approx(500 + body_margin("left_ankle") * unit)
     assert left == pytest.approx(300 - right)
     assert left < 120 - 0.05 * unit
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dataset.pose.heatmaps import UNKNOWN, draw_targets, read_points
+from dataset.pose.heatmaps import UNANNOTATED, decode_points, draw_targets
 
 SIZE = (64, 48)
 
@@ -13,7 +13,7 @@ def test_what_is_drawn_is_read_back() -> None:
     points = np.concatenate([rng.uniform((8, 8), (180, 245), (50, 2)), np.ones((50, 1))], axis=1)
     maps = draw_targets(points, SIZE)
     assert maps.shape == (*SIZE, 50) and maps.dtype == np.float32
-    plain, dark = (read_points(maps[None], dark=one)[0] for one in (False, True))
+    plain, dark = (decode_points(maps[None], dark=one)[0] for one in (False, True))
     # A map's pixel is four of the view's: the quarter step leaves at most a quarter of that.
     assert np.abs(plain[:, :2] - points[:, :2]).max() <= 1.01
     assert np.abs(dark[:, :2] - points[:, :2]).max() < 0.2
@@ -25,7 +25,7 @@ def test_a_joint_may_be_wherever_its_map_is_high() -> None:
     maps = draw_targets(np.array([sure, other]), SIZE)
     both = np.maximum(maps[..., 0], 0.7 * maps[..., 1])
     one, two, low = (
-        read_points(some[None, :, :, None])[0, 0]
+        decode_points(some[None, :, :, None])[0, 0]
         for some in (maps[..., 0], both, np.maximum(maps[..., 0], 0.5 * maps[..., 1]))
     )
     # A bell of two map pixels is at 0.6 of its height two pixels from its middle: 8 in the view.
@@ -38,7 +38,7 @@ def test_a_joint_may_be_wherever_its_map_is_high() -> None:
 
 def test_what_nobody_annotated_is_unknown_and_what_lies_outside_is_nowhere() -> None:
     maps = draw_targets(np.array([[50, 50, 0], [-9, 50, 2], [50, 300, 1.0]]), SIZE)
-    assert (maps[..., 0] == UNKNOWN).all()
+    assert (maps[..., 0] == UNANNOTATED).all()
     assert (maps[..., 1:] == 0).all()
 
 
@@ -46,6 +46,6 @@ def test_what_nobody_annotated_is_unknown_and_what_lies_outside_is_nowhere() -> 
 def test_tops_at_the_border_and_flat_maps(dark: bool) -> None:
     maps = np.zeros((1, *SIZE, 3), np.float32)
     maps[0, 0, 0, 0] = maps[0, 63, 47, 1] = 0.5
-    points = read_points(maps, dark)[0]
+    points = decode_points(maps, dark)[0]
     np.testing.assert_allclose(points[:, :2], [[0, 0], [188, 252], [0, 0]])
     np.testing.assert_allclose(points[:, 2], [0.5, 0.5, 0])

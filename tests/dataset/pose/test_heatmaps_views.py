@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.pose.heatmaps import look, mirrored, person_view, to_photo, to_view
+from dataset.pose.heatmaps import mirror_view, person_view, render_view, to_image, to_view
 
 SIZE = (64, 48)
 
@@ -12,22 +12,22 @@ SIZE = (64, 48)
 def test_the_box_is_in_the_middle_brought_to_shape_and_widened() -> None:
     view = person_view((100, 50, 48, 32), SIZE, widen=1.25)
     # 48 wide in 48 pixels, 1.25 times: a view's pixel is 1.25 of the photo's.
-    np.testing.assert_allclose(to_photo(np.array([24.0, 32.0]), view), [124, 66])
-    np.testing.assert_allclose(to_photo(np.array([25.0, 32.0]), view), [125.25, 66])
+    np.testing.assert_allclose(to_image(np.array([24.0, 32.0]), view), [124, 66])
+    np.testing.assert_allclose(to_image(np.array([25.0, 32.0]), view), [125.25, 66])
 
 
 @pytest.mark.parametrize("turn", [0.0, 30.0, -90.0])
 def test_there_and_back(turn: float) -> None:
     points = np.random.default_rng(0).uniform(0, 200, (14, 2))
-    for view in (v := person_view((10, 20, 90, 40), SIZE, turn=turn), mirrored(v, SIZE)):
-        np.testing.assert_allclose(to_photo(to_view(points, view), view), points, atol=1e-9)
+    for view in (v := person_view((10, 20, 90, 40), SIZE, turn=turn), mirror_view(v, SIZE)):
+        np.testing.assert_allclose(to_image(to_view(points, view), view), points, atol=1e-9)
 
 
 def test_mirrored_shows_the_same_the_other_way_round() -> None:
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 60, 3), np.uint8))
     view = person_view((0, 0, 60, 80), SIZE, widen=1.0)
     np.testing.assert_array_equal(
-        look(photo, mirrored(view, SIZE), SIZE)[:, ::-1], look(photo, view, SIZE)
+        render_view(photo, mirror_view(view, SIZE), SIZE)[:, ::-1], render_view(photo, view, SIZE)
     )
 
 
@@ -37,7 +37,7 @@ def test_a_dot_is_seen_where_to_view_says(side: int, turn: float) -> None:
     pixels = np.zeros((400, 400, 3), np.uint8)
     pixels[200 : 200 + side, 120 : 120 + side] = 255
     view = person_view((0, 0, 400, 400), SIZE, widen=1.1, turn=turn)
-    seen = look(Image.fromarray(pixels), view, SIZE)[..., 0].astype(float)
+    seen = render_view(Image.fromarray(pixels), view, SIZE)[..., 0].astype(float)
     down, across = np.indices(seen.shape)
     centre = np.array([(across * seen).sum(), (down * seen).sum()]) / seen.sum()
     middle = np.array([119.5, 199.5]) + side / 2
@@ -45,5 +45,7 @@ def test_a_dot_is_seen_where_to_view_says(side: int, turn: float) -> None:
 
 
 def test_beyond_the_photo_is_black() -> None:
-    seen = look(Image.new("RGB", (40, 40), "white"), person_view((0, 0, 40, 40), SIZE, 2.0), SIZE)
+    seen = render_view(
+        Image.new("RGB", (40, 40), "white"), person_view((0, 0, 40, 40), SIZE, 2.0), SIZE
+    )
     assert seen[0].max() == 0 and seen[32, 24].min() == 255

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dataset.errors import BadInput
 from dataset.pose.annotations import JointSet, Person, read_empty
-from dataset.pose.heatmaps import UNKNOWN
+from dataset.pose.heatmaps import UNANNOTATED
 from dataset.pose.samples import Augmentation, Samples, joined
 
 JOINTS = JointSet(("left_hand", "right_hand"))
@@ -45,7 +45,7 @@ def test_targets_lie_where_the_joints_are_seen(tmp_path: Path, augmentation: Aug
     found = 0
     for one, targets in zip(seen, maps, strict=True):
         joint = int(targets[..., 1].max() > 0.9)
-        assert (targets[..., 1 - joint] == UNKNOWN).all()
+        assert (targets[..., 1 - joint] == UNANNOTATED).all()
         if targets[..., joint].max() > 0.9:
             assert peak(targets, joint) == pytest.approx(brightest(one), abs=4)
             found += 1
@@ -102,5 +102,5 @@ def test_photos_that_cannot_be_read_teach_nothing(tmp_path: Path) -> None:
     broken.photo.write_bytes(b"no photo")
     samples = Samples([broken], JOINTS, (64, 64), 1, (0,), STILL)
     _, maps = samples[0]
-    assert (maps == UNKNOWN).all()
+    assert (maps == UNANNOTATED).all()
     assert list(samples.unreadable) == [broken.photo]

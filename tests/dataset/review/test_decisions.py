@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dataset.build import plan_only
+from dataset.build import preview_build
 from dataset.catalogue.models import CropDecision, ImageRow, PairDecision
 from dataset.export.build_result import BuildOptions
 from dataset.vocabulary import load_vocabulary
@@ -95,7 +95,7 @@ def test_a_conflict_is_decided_and_the_next_build_takes_the_word(page: Page) -> 
     assert "0 decided, 1 left" in html and '"jeans"' in html
     page.decide(html, "label", chosen="jeans")
     options = BuildOptions(page.filling.catalogue, page.filling.store.root, Path("x"), 1)
-    plan = plan_only(options, load_vocabulary())
+    plan = preview_build(options, load_vocabulary())
     assert {one.photo.image_id: one.label for one in plan.labelled}[5] == "jeans"
     assert "1 decided, 0 left" in page.get("/queue/conflicts")
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from dataset.build import choice_of
+from dataset.build import selection_options
 from dataset.export.build_result import BuildOptions
-from dataset.selection.candidates import load
-from dataset.selection.planning import Choice, make_plan
+from dataset.selection.candidates import load_candidates
+from dataset.selection.planning import SelectionOptions, plan_build
 from dataset.vocabulary import load_vocabulary
 from tests.support.catalogue_data import Filling, photo_bytes
 
@@ -22,25 +22,25 @@ def filling(tmp_path: Path) -> Filling:
     return filling
 
 
-def choice(filling: Filling, hashtags: str, *labels: str) -> Choice:
+def choice(filling: Filling, hashtags: str, *labels: str) -> SelectionOptions:
     options = BuildOptions(
         filling.catalogue, filling.folder, filling.folder, 1, labels=labels, hashtags=hashtags
     )
-    return choice_of(options, load_vocabulary())
+    return selection_options(options, load_vocabulary())
 
 
 def counted(filling: Filling, hashtags: str, *labels: str) -> dict[str, int]:
     with filling.sessions() as session:
-        plan = make_plan(session, choice(filling, hashtags, *labels))
+        plan = plan_build(session, choice(filling, hashtags, *labels))
     given = [one.label for one in plan.labelled]
     return {label: given.count(label) for label in given} | dict(+plan.drops.counts)
 
 
 def test_hashtags_of_captions_count_where_they_are_asked_for(filling: Filling) -> None:
     with filling.sessions() as session:
-        assert [one.hashtags for one in load(session)] == [["outfit"]] * 4
+        assert [one.hashtags for one in load_candidates(session)] == [["outfit"]] * 4
         tells = choice(filling, "all").tells
-        found = sorted(one.hashtags for one in load(session, tells))
+        found = sorted(one.hashtags for one in load_candidates(session, tells))
     assert found == [["jeans", "поло"], ["outfit"], ["outfit"], ["Поло"]]
 
 

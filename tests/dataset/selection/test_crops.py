@@ -14,8 +14,8 @@ from dataset.build import build
 from dataset.catalogue.models import CropDecision, CropRow, Pose, now
 from dataset.cli import build_dataset
 from dataset.errors import BadInput
-from dataset.export.build_result import BuildOptions, Built
-from dataset.pose.crop import BY_PERSON
+from dataset.export.build_result import BuildOptions, BuildResult
+from dataset.pose.crop import BY_DECISION
 from dataset.selection import crops
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
@@ -28,7 +28,9 @@ pytestmark = pytest.mark.usefixtures("one_estimator")
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, one_estimator: None) -> tuple[Path, Built]:
+def first(
+    tmp_path_factory: pytest.TempPathFactory, one_estimator: None
+) -> tuple[Path, BuildResult]:
     """A folder with drawn people in coats, and one photo of noise; and their first build."""
     folder = tmp_path_factory.mktemp("first")
     filling = Filling(folder)
@@ -43,13 +45,13 @@ def first(tmp_path_factory: pytest.TempPathFactory, one_estimator: None) -> tupl
 
 
 @pytest.fixture
-def filling(first: tuple[Path, Built], tmp_path: Path) -> Filling:
+def filling(first: tuple[Path, BuildResult], tmp_path: Path) -> Filling:
     """The same after the first build, to be changed."""
     shutil.copytree(first[0], tmp_path, dirs_exist_ok=True)
     return Filling(tmp_path)
 
 
-def run(filling: Filling, **chosen: object) -> Built:
+def run(filling: Filling, **chosen: object) -> BuildResult:
     options = BuildOptions(
         filling.catalogue,
         filling.folder / "images",
@@ -61,7 +63,7 @@ def run(filling: Filling, **chosen: object) -> Built:
 
 
 def test_found_once_and_kept_with_the_decision(
-    first: tuple[Path, Built], filling: Filling, monkeypatch: pytest.MonkeyPatch
+    first: tuple[Path, BuildResult], filling: Filling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = first[1].items
     posed = [item.posed for item in found if item.posed]
@@ -77,7 +79,7 @@ def test_found_once_and_kept_with_the_decision(
         assert (row.left, row.top, row.right, row.bottom) == item.posed.crop.box
         assert row.outcome == item.posed.crop.outcome and row.model.startswith("hrnet-small:")
 
-    monkeypatch.setattr(crops, "_look", lambda *_: pytest.fail("looked again"))
+    monkeypatch.setattr(crops, "_estimate_key_points", lambda *_: pytest.fail("looked again"))
     second = run(filling)
     for one, other in zip(found, second.items, strict=True):
         assert one.posed and other.posed and one.posed.crop == other.posed.crop
@@ -85,7 +87,9 @@ def test_found_once_and_kept_with_the_decision(
     assert [item.path for item in zone.items] == [item.path for item in found]
 
 
-def test_the_manifest_the_card_and_the_sheet_say_what_was_kept(first: tuple[Path, Built]) -> None:
+def test_the_manifest_the_card_and_the_sheet_say_what_was_kept(
+    first: tuple[Path, BuildResult],
+) -> None:
     folder, built = first[0] / "splits", first[1]
     rows = pq.read_table(folder / "manifest.parquet").to_pylist()
     for row, item in zip(rows, built.items, strict=True):
@@ -114,8 +118,8 @@ def test_all_is_kept_of_a_photo_of_which_a_person_said_so(filling: Filling) -> N
                 )
             )
     crops = {item.photo.image_id: item.posed.crop for item in run(filling).items if item.posed}
-    assert (crops[1].outcome, crops[1].reason) == ("whole", BY_PERSON)
-    assert crops[1].box[:2] == (0, 0) and crops[2].reason != BY_PERSON
+    assert (crops[1].outcome, crops[1].reason) == ("whole", BY_DECISION)
+    assert crops[1].box[:2] == (0, 0) and crops[2].reason != BY_DECISION
 
 
 def test_no_such_weights(filling: Filling) -> None:

@@ -2,62 +2,62 @@
 
 import numpy as np
 
-from dataset.selection.candidates import Candidate, Post
-from dataset.selection.groups import Ties, settle, tied_too, ties_of
+from dataset.selection.candidates import Candidate, SourcePost
+from dataset.selection.groups import ImageLinks, add_links, assign_groups, link_images
 
 
-def photo(number: int, *posts: Post, copies: tuple[int, ...] = ()) -> Candidate:
+def photo(number: int, *posts: SourcePost, copies: tuple[int, ...] = ()) -> Candidate:
     return Candidate(
         number, f"{number:064x}", "k", number, 9, 9, 9, posts=posts, copies=(number, *copies)
     )
 
 
-def ties(count: int, *pairs: tuple[int, int]) -> Ties:
+def ties(count: int, *pairs: tuple[int, int]) -> ImageLinks:
     nothing = np.zeros(0, np.int64)
-    return tied_too(Ties(count, nothing, nothing), pairs)
+    return add_links(ImageLinks(count, nothing, nothing), pairs)
 
 
 def test_posts_authors_and_likeness_tie_and_chains_are_one_group() -> None:
-    shared = Post(1, "u", "lamoda", None, ())
+    shared = SourcePost(1, "u", "lamoda", None, ())
     photos = [
         photo(0, shared),
-        photo(1, shared, Post(2, "u", "instagram", "anna", ())),
-        photo(2, Post(3, "u", "instagram", "anna", ())),
-        photo(3, Post(4, "u", "pinterest", "anna", ()), copies=(33,)),
-        photo(4, Post(5, "u", "lamoda", None, ())),
+        photo(1, shared, SourcePost(2, "u", "instagram", "anna", ())),
+        photo(2, SourcePost(3, "u", "instagram", "anna", ())),
+        photo(3, SourcePost(4, "u", "pinterest", "anna", ()), copies=(33,)),
+        photo(4, SourcePost(5, "u", "lamoda", None, ())),
         photo(5),
     ]
-    groups = ties_of(photos, np.array([[33, 4], [5, 99]])).groups()
+    groups = link_images(photos, np.array([[33, 4], [5, 99]])).groups()
     assert groups[0] == groups[1] == groups[2]
     assert groups[3] == groups[4]
     assert len(set(groups.tolist())) == 3
 
 
 def test_groups_go_where_their_photos_were() -> None:
-    settled = settle(ties(5, (0, 1), (2, 3)), {1: "test"})
+    settled = assign_groups(ties(5, (0, 1), (2, 3)), {1: "test"})
     assert settled.fixed == {int(settled.groups[0]): "test"}
     assert settled.torn == frozenset()
 
 
 def test_a_photo_that_ties_two_splits_is_torn_and_nothing_moves() -> None:
     # 0 train - 2 new - 1 test; 3 new hangs on 0, 4 new on 1.
-    settled = settle(ties(5, (0, 2), (2, 1), (0, 3), (1, 4)), {0: "train", 1: "test"})
+    settled = assign_groups(ties(5, (0, 2), (2, 1), (0, 3), (1, 4)), {0: "train", 1: "test"})
     assert settled.torn == frozenset({2})
     split_of = {place: settled.fixed[int(settled.groups[place])] for place in (0, 1, 3, 4)}
     assert split_of == {0: "train", 3: "train", 1: "test", 4: "test"}
 
 
 def test_of_two_kept_photos_that_are_tied_the_fewer_are_torn() -> None:
-    tie = Ties(3, np.array([0, 1, 2]), np.array([0, 0, 0]))
-    settled = settle(tie, {0: "train", 1: "train", 2: "test"})
+    tie = ImageLinks(3, np.array([0, 1, 2]), np.array([0, 0, 0]))
+    settled = assign_groups(tie, {0: "train", 1: "train", 2: "test"})
     assert settled.torn == frozenset({2})
-    even = settle(ties(2, (0, 1)), {0: "train", 1: "test"})
+    even = assign_groups(ties(2, (0, 1)), {0: "train", 1: "test"})
     assert even.torn == frozenset({0})
 
 
 def test_a_long_chain_between_two_splits_is_parted_once() -> None:
     count = 50
-    settled = settle(
+    settled = assign_groups(
         ties(count, *((n, n + 1) for n in range(count - 1))), {0: "train", count - 1: "test"}
     )
     assert len(settled.torn) <= 1
@@ -67,4 +67,4 @@ def test_a_long_chain_between_two_splits_is_parted_once() -> None:
 
 def test_nothing_is_tied() -> None:
     assert len(set(ties(3).groups().tolist())) == 3
-    assert settle(ties(0), {}).torn == frozenset()
+    assert assign_groups(ties(0), {}).torn == frozenset()

@@ -1,21 +1,21 @@
 """Labels of photos: hashtags, wider and narrower ones, conflicts, people."""
 
-from dataset.selection.candidates import Candidate, Drops, Post
-from dataset.selection.labeling import CONFLICT, Labelled, give_labels, limit_classes
+from dataset.selection.candidates import Candidate, Exclusions, SourcePost
+from dataset.selection.labeling import LABEL_CONFLICT, LabeledImage, assign_labels, limit_classes
 from dataset.vocabulary import load_vocabulary
 
 
 def photo(number: int, *tags: str, decisions: tuple[tuple[int, str | None], ...] = ()) -> Candidate:
-    posts = tuple(Post(n, "u", "lamoda", None, (tag,)) for n, tag in enumerate(tags))
+    posts = tuple(SourcePost(n, "u", "lamoda", None, (tag,)) for n, tag in enumerate(tags))
     sha256 = f"{number:064x}"
     return Candidate(
         number, sha256, "k", number, 9, 9, 9, posts=posts, decisions=decisions, copies=(number,)
     )
 
 
-def labels(*photos: Candidate, conflicts: str = "drop") -> tuple[list[str], Drops]:
-    drops = Drops()
-    given = give_labels(photos, load_vocabulary(), (), drops, conflicts)
+def labels(*photos: Candidate, conflicts: str = "drop") -> tuple[list[str], Exclusions]:
+    drops = Exclusions()
+    given = assign_labels(photos, load_vocabulary(), (), drops, conflicts)
     return [one.label for one in given], drops
 
 
@@ -28,7 +28,7 @@ def test_of_a_label_and_one_that_it_holds_the_narrower_counts() -> None:
 def test_two_labels_neither_of_which_holds_the_other_are_a_conflict() -> None:
     given, drops = labels(photo(1, "поло", "джинсы"), photo(2, "обувь", "туфли", "кеды"))
     assert given == []
-    assert drops.counts == {CONFLICT: 2}
+    assert drops.counts == {LABEL_CONFLICT: 2}
     assert [one.detail for one in drops.images] == ["polo, jeans", "heels, sneakers"]
 
 
@@ -38,10 +38,10 @@ def test_the_first_label_is_taken_where_that_is_asked() -> None:
 
 def test_a_wider_label_is_taken_where_only_that_is_wished() -> None:
     some = [photo(1, "обувь", "кроссовки"), photo(2, "кроссовки"), photo(3, "обувь", "поло")]
-    drops = Drops()
-    given = give_labels(some, load_vocabulary(), ["shoes"], drops)
+    drops = Exclusions()
+    given = assign_labels(some, load_vocabulary(), ["shoes"], drops)
     assert [(one.photo.image_id, one.label) for one in given] == [(1, "shoes")]
-    assert drops.counts == {"label not asked for": 1, CONFLICT: 1}
+    assert drops.counts == {"label not asked for": 1, LABEL_CONFLICT: 1}
 
 
 def test_own_tags_are_labels_in_any_script() -> None:
@@ -55,6 +55,6 @@ def test_the_latest_word_of_a_person_wins() -> None:
 
 
 def test_a_class_is_cut_to_those_that_earlier_builds_have() -> None:
-    some = [Labelled(photo(number, "поло"), "polo") for number in range(10)]
-    kept, _ = limit_classes(some, 1, 3, Drops(), frozenset({7, 9}))
+    some = [LabeledImage(photo(number, "поло"), "polo") for number in range(10)]
+    kept, _ = limit_classes(some, 1, 3, Exclusions(), frozenset({7, 9}))
     assert [one.photo.image_id for one in kept] == [0, 7, 9]

@@ -7,8 +7,8 @@ import pytest
 
 from dataset.errors import BadInput
 from dataset.images.quality import Quality
-from dataset.selection.candidates import Candidate, Drops, Post
-from dataset.selection.quality_gates import load_gates, pass_gates
+from dataset.selection.candidates import Candidate, Exclusions, SourcePost
+from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
 
 GOOD = Candidate(
     1,
@@ -19,7 +19,7 @@ GOOD = Candidate(
     800,
     9,
     quality=Quality(200, 2.5, 0),
-    posts=(Post(1, "u", "lamoda", None, ()),),
+    posts=(SourcePost(1, "u", "lamoda", None, ()),),
 )
 POOR = {
     "too small": replace(GOOD, width=60),
@@ -32,28 +32,28 @@ POOR = {
 
 @pytest.mark.parametrize("reason", POOR)
 def test_each_gate_stops_says_why_and_lists_the_photo(reason: str) -> None:
-    drops = Drops()
-    assert pass_gates([GOOD, POOR[reason]], load_gates(), drops) == [GOOD]
+    drops = Exclusions()
+    assert apply_quality_gates([GOOD, POOR[reason]], load_quality_gates(), drops) == [GOOD]
     assert drops.counts == {reason: 1}
     assert drops.images[0].photo == POOR[reason]
     assert "at least" in drops.images[0].detail or "at most" in drops.images[0].detail
 
 
 def test_a_photo_that_nobody_looked_at_passes_what_needs_pixels() -> None:
-    assert load_gates().stop(replace(GOOD, quality=None)) is None
+    assert load_quality_gates().stop(replace(GOOD, quality=None)) is None
 
 
 def test_a_persons_label_opens_all_gates() -> None:
     decided = replace(POOR["blurred"], decisions=((1, "polo"),))
-    assert pass_gates([decided], load_gates(), Drops()) == [decided]
+    assert apply_quality_gates([decided], load_quality_gates(), Exclusions()) == [decided]
 
 
 def test_thresholds_are_a_sites_own(tmp_path: Path) -> None:
     own = tmp_path / "gates.toml"
     own.write_text("[default]\nside = 700\n[lamoda]\nside = 0\nblur = 2.0\n")
-    gates = load_gates(own)
+    gates = load_quality_gates(own)
     assert gates.stop(GOOD) == ("blurred", "blur 2.5, at most 2")
-    elsewhere = replace(GOOD, posts=(Post(1, "u", "instagram", None, ()),))
+    elsewhere = replace(GOOD, posts=(SourcePost(1, "u", "instagram", None, ()),))
     assert gates.stop(elsewhere) == ("too small", "side 600, at least 700")
 
 
@@ -64,4 +64,4 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str) -> None:
     own = tmp_path / "own.toml"
     own.write_text(text)
     with pytest.raises(BadInput, match=r"own\.toml"):
-        load_gates(own)
+        load_quality_gates(own)

@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 
 from dataset.errors import Failure
-from dataset.utils.downloads import Published, fetched
+from dataset.utils.downloads import PublishedFile, fetch_published
 
 DATA = bytes(range(256)) * 4000
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
@@ -56,7 +56,7 @@ def server() -> Iterator[Server]:
 
 
 def get(server: Server, folder: Path, digest: str = DIGEST) -> Path:
-    return fetched(Published("weights.h5", server.url, digest), folder, "use --other")
+    return fetch_published(PublishedFile("weights.h5", server.url, digest), folder, "use --other")
 
 
 def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_without_a_way_to_it_the_error_says_everything(
     tmp_path: Path, url: str, reason: str
 ) -> None:
     with pytest.raises(Failure) as raised:
-        fetched(Published("weights.h5", url, DIGEST), tmp_path, "use --other")
+        fetch_published(PublishedFile("weights.h5", url, DIGEST), tmp_path, "use --other")
     for part in ("weights.h5", url, DIGEST, reason, str(tmp_path / "weights.h5"), "use --other"):
         assert part in raised.value.message
     assert "\n" not in raised.value.message

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.utils.plots import curves
+from dataset.utils.plots import plot_history
 from model.reports import charts
 
 
@@ -30,6 +30,6 @@ def test_labels_stand_on_one_line() -> None:
 
 
 def test_the_kept_epoch_and_the_border_of_two_stages_are_marked() -> None:
-    figure = curves({"loss": [3.0, 2.0, 1.0], "val_loss": [3.0, 2.0, 2.0]}, 2, ("loss",), 1)
+    figure = plot_history({"loss": [3.0, 2.0, 1.0], "val_loss": [3.0, 2.0, 2.0]}, 2, ("loss",), 1)
     _, names = figure.axes[0].get_legend_handles_labels()
     assert names == ["train", "validation", "kept: epoch 2", "second stage begins"]
