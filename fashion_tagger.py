@@ -21,9 +21,9 @@ COMMANDS = {
     "train-pose": ("dataset.pose.cli", "train_pose"),
     "train-model": ("model.cli", "train_model"),
     "compare": ("model.ablation.cli", "compare_steps"),
-    "check-tags": ("model.tag_check.pipeline.cli", "check_tags"),
+    "check-tags": ("model.tag_check.cli", "check_tags"),
     "find-similar": ("model.similar.cli", "find_similar"),
-    "export-model": ("model.export.exporter.cli", "export_model"),
+    "export-model": ("model.export.cli", "export_model"),
     "fetch-photos": ("scraper.fetch_cli", "fetch_photos"),
     "sample-shop": ("scraper.sample_shop.cli", "sample_shop"),
 }

@@ -21,7 +21,7 @@ import click
 import numpy as np
 
 from dataset.pose.cli import Size
-from dataset.pose.models import DEFAULT, architectures
+from dataset.pose.models import DEFAULT, architecture_names
 from dataset.utils.tables import format_table
 
 JOINTS = 17
@@ -257,7 +257,9 @@ def measured_peak() -> float:
 
 
 @click.command()
-@click.option("--model", type=click.Choice(architectures()), default=DEFAULT, show_default=True)
+@click.option(
+    "--model", type=click.Choice(architecture_names()), default=DEFAULT, show_default=True
+)
 @click.option(
     "--input-size", "size", type=Size(), default=(128, 128), help="Height x width, [128x128]."
 )

@@ -1,4 +1,8 @@
-"""The pipeline from catalogue to splits, on a page: each step is a call, named like its file."""
+"""Build train, validation and test splits from a catalogue.
+
+`build` runs the steps in order: find near duplicates, plan, crop, render, split without leaks,
+write, audit. Each step is in the package of its name.
+"""
 
 import json
 import shutil
@@ -6,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
@@ -25,7 +28,7 @@ from dataset.export.leakage_audit import AuditResult, CrossSplitComparison, audi
 from dataset.export.rendering import POOL_FOLDER, render_images, render_key, reuse_images
 from dataset.images.store import ImageStore, open_store
 from dataset.maintenance.label_decisions import ask_conflicts
-from dataset.selection import crops, splits
+from dataset.selection.crops import PersonCrop, find_crops
 from dataset.selection.groups import LINKS_TWO_SPLITS
 from dataset.selection.planning import (
     BuildPlan,
@@ -35,234 +38,284 @@ from dataset.selection.planning import (
     replan_splits,
 )
 from dataset.selection.quality_gates import load_quality_gates
+from dataset.selection.splits import save_kept_splits, split_scheme
 from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import prepare, put_in_place, write_json
 from dataset.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from dataset.export.build_result import BuildOptions, BuildResult
-
-
-# A build that needs more rounds than this has a fault of ours.
+# Each round links at least one more pair, so more rounds than this mean an error in this program.
 MAX_SPLIT_ROUNDS = 100
 
 
 def selection_options(options: BuildOptions, vocabulary: Vocabulary) -> SelectionOptions:
-    """What OPTIONS say about which photos are taken.
+    """Return the part of the options that decides which images are used.
 
     Raises:
-        BadInput: the file of gates can't be used.
+        BadInput: The file of quality gates can't be used.
     """
     return SelectionOptions(
-        vocabulary,
-        load_quality_gates(options.gates),
-        options.min_per_class,
-        options.max_per_class,
-        [vocabulary.label_or_own(label) for label in options.labels],
-        options.conflicts,
-        options.splits,
-        options.seed,
-        options.new_splits,
-        options.hashtags == "all",
+        vocabulary=vocabulary,
+        gates=load_quality_gates(options.quality_gates),
+        min_per_class=options.min_per_class,
+        max_per_class=options.max_per_class,
+        labels=[vocabulary.label_or_own(label) for label in options.labels],
+        conflicts=options.conflicts,
+        proportions=options.splits,
+        seed=options.seed,
+        new_splits=options.new_splits,
+        use_captions=options.hashtags == "all",
     )
 
 
 def preview_build(options: BuildOptions, vocabulary: Vocabulary) -> BuildPlan:
-    """What OPTIONS would come to by what the catalogue knows; no photo is read.
+    """Plan a build from the catalogue alone, without reading or writing images.
 
     Raises:
-        BadInput: no catalogue.
-        Failure: no class has enough photos.
+        BadInput: The catalogue does not exist.
+        Failure: No label has enough images.
     """
     sessions = open_catalogue(options.catalogue, must_exist=True)
-    choice = selection_options(options, vocabulary)
+    selection = selection_options(options, vocabulary)
     with sessions() as session:
-        plan = plan_build(session, choice)
-    check_not_empty(plan, choice)
+        plan = plan_build(session, selection)
+    check_not_empty(plan, selection)
     return plan
 
 
 def prompt_conflicts(
     options: BuildOptions,
-    choice: SelectionOptions,
-    answer: Callable[[str, Sequence[str]], str | None],
+    selection: SelectionOptions,
+    ask: Callable[[str, Sequence[str]], str | None],
 ) -> int:
-    """ANSWER each conflict of labels, after the catalogue's duplicates are up to date."""
+    """Ask for the label of each image with several labels.
+
+    Args:
+        options: Options of the build.
+        selection: The part of them that decides which images are used.
+        ask: Returns one of the labels for a store key, or None to exclude the image.
+
+    Returns:
+        Number of images that were asked about.
+    """
     sessions = open_catalogue(options.catalogue, must_exist=True)
     dedup(sessions, open_store(options.images))
-    return ask_conflicts(sessions, choice, answer)
+    return ask_conflicts(sessions, selection, ask)
 
 
 def build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
-    """Write the splits that OPTIONS ask for; an earlier build at that place stays until then.
+    """Build the splits; an earlier build at the same place is replaced at the end.
 
     Raises:
-        BadInput: no catalogue, or --out is somebody else's folder.
-        Failure: no class has enough photos, no photo can be read, or the audit finds a leak.
+        BadInput: The catalogue does not exist, or the output folder is not a build.
+        Failure: No label has enough images, no image can be read, or the audit finds a leak.
     """
-    began, sessions = time.time(), open_catalogue(options.catalogue, must_exist=True)
-    choice, store = selection_options(options, vocabulary), open_store(options.images)
+    started, sessions = time.time(), open_catalogue(options.catalogue, must_exist=True)
+    selection, store = selection_options(options, vocabulary), open_store(options.images)
     layout.check_output_folder(options.out)
     dedup(sessions, store)
     with sessions() as session:
-        plan = plan_build(session, choice)
-    check_not_empty(plan, choice)
-    part = prepare(options.out)
-    zones = [vocabulary.zone_of(one.label) for one in plan.labelled]
-    posed = crops.find_crops(
-        [one.photo for one in plan.labelled], zones, sessions, store, options.pose
-    )
-    taken_over = _reuse_images(plan, posed, part, options)
-    rendered, prints, problems = _render_images(plan, posed, store, part, options)
-    again = _split_without_leaks(plan, choice, prints)
-    photos, plan = [rendered[number] for number in again.numbers], again.plan
+        plan = plan_build(session, selection)
+    check_not_empty(plan, selection)
+    folder = prepare(options.out)
+    photos = [image.photo for image in plan.images]
+    zones = [vocabulary.zone_of(image.label) for image in plan.images]
+    crops = find_crops(photos, zones, sessions, store, options.pose)
+    reused = _reuse_images(plan, crops, folder, options)
+    rendered, fingerprints, unreadable = _render_images(plan, crops, store, folder, options)
+    replan = _split_without_leaks(plan, selection, fingerprints)
+    images, plan = [rendered[index] for index in replan.indices], replan.plan
     output_format = FORMATS[options.format]
-    items = output_format.write(layout.arrange_items(photos, plan.splits, plan.groups), part)
-    layout.write_manifest(items, part / layout.MANIFEST)
-    built = BuildResult(
-        items,
-        plan.drops,
-        plan.left_out,
-        problems,
-        plan.unmet,
-        audit_build(part, output_format),
-        taken_over,
+    items = output_format.write(layout.arrange_items(images, plan.splits, plan.groups), folder)
+    layout.write_manifest(items, folder / layout.MANIFEST)
+    audit = audit_build(folder, output_format)
+    _check_audit(audit)
+    result = BuildResult(
+        items, plan.exclusions, plan.small_classes, unreadable, plan.deviations, audit, reused
     )
-    _check_audit(built.audit)
-    write_output_files(built, part, options, choice, store)
-    shutil.rmtree(part / POOL_FOLDER)
+    write_output_files(result, folder, options, selection, store)
+    shutil.rmtree(folder / POOL_FOLDER)
     write_json(
         {
-            "made": f"{now()}Z",
-            "seconds": round(time.time() - began, 1),
+            "created": f"{now()}Z",
+            "seconds": round(time.time() - started, 1),
             "options": _options_as_json(options),
         },
-        part / layout.BUILD_FILE,
+        folder / layout.BUILD_FILE,
     )
-    _save_splits(sessions, built, choice)
+    _save_splits(sessions, result, selection)
     put_in_place(options.out)
-    _save_run(sessions, built, options)
-    return built
+    _save_run(sessions, result, options)
+    return result
 
 
-def check_not_empty(plan: BuildPlan, choice: SelectionOptions) -> None:
-    """Raises: Failure: PLAN has no photo."""
-    if plan.labelled:
+def check_not_empty(plan: BuildPlan, selection: SelectionOptions) -> None:
+    """Raise `Failure` if the plan has no image."""
+    if plan.images:
         return
-    if plan.left_out:
-        counts = ", ".join(f"{label} {count}" for label, count in plan.left_out.items())
+    if plan.small_classes:
+        counts = ", ".join(f"{label} {count}" for label, count in plan.small_classes.items())
         raise Failure(
-            f"no label has {choice.min_per_class} photos (there are: {counts}). Crawl more (crawl"
-            f" lamoda --tags {','.join(plan.left_out)}), or lower --min-per-class"
+            f"no label has {selection.min_per_class} photos (found: {counts}). Crawl more (crawl"
+            f" lamoda --tags {','.join(plan.small_classes)}), or lower --min-per-class"
         )
-    asked = f" of {', '.join(choice.labels)}" if choice.labels else ""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in plan.drops.counts.items() if count)
-    why = f" to take (left out: {reasons})" if reasons else ""
-    raise Failure(f"the catalogue has no photos{asked}{why}; crawl first: crawl lamoda --tags polo")
+    labels = f" of {', '.join(selection.labels)}" if selection.labels else ""
+    counts = ", ".join(f"{count} {why}" for why, count in plan.exclusions.counts.items() if count)
+    excluded = f" to use (excluded: {counts})" if counts else ""
+    raise Failure(
+        f"the catalogue has no photos{labels}{excluded}; crawl first: crawl lamoda --tags polo"
+    )
 
 
 def _reuse_images(
-    plan: BuildPlan, posed: Mapping[int, crops.PersonCrop], part: Path, options: BuildOptions
+    plan: BuildPlan, crops: Mapping[int, PersonCrop], folder: Path, options: BuildOptions
 ) -> int:
-    """Take from the build that stands at --out what it holds of this one."""
-    wanted = {
-        render_key(one, posed.get(one.photo.image_id), options.size, options.resize)
-        for one in plan.labelled
+    """Copy images of the previous build that would be rendered to equal bytes."""
+    keys = {
+        render_key(image, crops.get(image.photo.image_id), options.size, options.resize)
+        for image in plan.images
     }
-    return reuse_images(options.out, wanted, part / POOL_FOLDER)
+    return reuse_images(options.out, keys, folder / POOL_FOLDER)
 
 
 def _render_images(
     plan: BuildPlan,
-    posed: Mapping[int, crops.PersonCrop],
+    crops: Mapping[int, PersonCrop],
     store: ImageStore,
-    part: Path,
+    folder: Path,
     options: BuildOptions,
 ) -> tuple[dict[int, RenderedImage], dict[int, Fingerprint], dict[str, str]]:
-    """Photos and their fingerprints by their numbers in PLAN; and those that can't be read."""
-    rendered, prints, problems = {}, {}, {}
-    todo = render_images(
-        plan.labelled, posed, store, part / POOL_FOLDER, options.size, options.resize
-    )
-    shown = tqdm(todo, total=len(plan.labelled), desc="photos", disable=None)
-    for number, made in enumerate(shown):
-        photo = plan.labelled[number].photo
-        if isinstance(made, str):
-            problems[photo.store_key] = made
-            plan.drops.add(photo, "photo missing or unreadable", made)
+    """Render the planned images.
+
+    Returns:
+        Rendered images and their fingerprints by index in the plan, and store key -> reason of
+        the images that can't be read, which are excluded.
+    """
+    rendered, fingerprints, unreadable = {}, {}, {}
+    pool = folder / POOL_FOLDER
+    results = render_images(plan.images, crops, store, pool, options.size, options.resize)
+    progress = tqdm(results, total=len(plan.images), desc="photos", disable=None)
+    for index, result in enumerate(progress):
+        photo = plan.images[index].photo
+        if isinstance(result, str):
+            unreadable[photo.store_key] = result
+            plan.exclusions.add(photo, "photo missing or unreadable", result)
         else:
-            rendered[number], prints[number] = made
+            rendered[index], fingerprints[index] = result
     if not rendered:
         raise Failure(
-            f"none of the {len(plan.labelled)} photos is in {options.images}"
-            f" ({next(iter(problems))}); name the folder that they were crawled into with --images"
+            f"none of the {len(plan.images)} photos is in {options.images}"
+            f" ({next(iter(unreadable))}); name the folder of the crawl's images with --images"
         )
-    return rendered, prints, problems
+    return rendered, fingerprints, unreadable
 
 
 def _split_without_leaks(
-    plan: BuildPlan, choice: SelectionOptions, prints: Mapping[int, Fingerprint]
+    plan: BuildPlan, selection: SelectionOptions, fingerprints: Mapping[int, Fingerprint]
 ) -> Replan:
-    """PLAN for the photos of PRINTS, by number, so split that none looks like one elsewhere.
+    """Assign splits until no near duplicates of the rendered images are in different ones.
 
-    Photos that differ may be alike once they are cropped: those are tied too.
+    Images that differ as a whole may be near duplicates once they are cropped.
+
+    Args:
+        plan: The plan of the build.
+        selection: Its options.
+        fingerprints: Fingerprints of the rendered images by their index in the plan.
     """
-    numbers, pairs = list(prints), set[tuple[int, int]]()
-    comparison = CrossSplitComparison(list(prints.values()))
+    indices, pairs = list(fingerprints), set[tuple[int, int]]()
+    comparison = CrossSplitComparison(list(fingerprints.values()))
     for _ in range(MAX_SPLIT_ROUNDS):
-        again = replan_splits(plan, choice, numbers, sorted(pairs))
-        if again.torn:
-            for number in again.torn:
-                plan.drops.add(
-                    plan.labelled[number].photo, LINKS_TWO_SPLITS, plan.labelled[number].label
-                )
-            numbers = list(again.numbers)
-            if not numbers:
+        replan = replan_splits(plan, selection, indices, sorted(pairs))
+        if replan.conflicting:
+            for index in replan.conflicting:
+                image = plan.images[index]
+                plan.exclusions.add(image.photo, LINKS_TWO_SPLITS, image.label)
+            indices = list(replan.indices)
+            if not indices:
                 raise Failure(
-                    "every photo ties photos of two splits together; start afresh: --new-splits"
+                    "no photos left: each one links two existing splits; rebuild with --new-splits"
                 )
-            # Without them others are the nearest of those that are left.
-            comparison = CrossSplitComparison([prints[number] for number in numbers])
+            # The nearest neighbors of the remaining images may be others now.
+            comparison = CrossSplitComparison([fingerprints[index] for index in indices])
             continue
-        leaks = comparison.leaks(again.plan.splits)
+        leaks = comparison.leaks(replan.plan.splits)
         if not leaks:
-            return again
-        pairs |= {(numbers[one], numbers[other]) for one, other in leaks}
-    raise Failure("the splits do not settle; please report this with the catalogue")
+            return replan
+        pairs |= {(indices[first], indices[second]) for first, second in leaks}
+    raise Failure(
+        f"the splits still have leaks after {MAX_SPLIT_ROUNDS} rounds; please report this error"
+        " with the catalogue"
+    )
 
 
-def _check_audit(found: AuditResult) -> None:
-    if found.leaks:
-        shown = "; ".join(found.leaks[:5])
+def _check_audit(audit: AuditResult) -> None:
+    if audit.leaks:
+        examples = "; ".join(audit.leaks[:5])
         raise Failure(
-            f"the audit of the written photos found {len(found.leaks)} leaks between splits, so the"
-            f" build was not put in place: {shown}. Run `catalogue dedup --again`, then build again"
+            f"the leakage audit found {len(audit.leaks)} leaks between splits, so the build was"
+            f" discarded: {examples}. Run `catalogue dedup --rebuild`, then build again"
         )
 
 
+def write_output_files(
+    result: BuildResult,
+    folder: Path,
+    options: BuildOptions,
+    selection: SelectionOptions,
+    store: ImageStore,
+) -> None:
+    """Write the files beside the images: labels, exclusions, dataset card, sheets and report."""
+    labels = sorted({item.label for item in result.items})
+    write_json(describe_labels(labels, options, selection), folder / "labels.json")
+    layout.write_excluded(result.exclusions.images, folder / layout.EXCLUDED)
+    paths = report.sampled_paths(result)
+    output_format = FORMATS[options.format]
+    jpegs = {path: jpeg for path, jpeg in output_format.read(folder) if path in paths}
+    dataset_card.write_contact_sheets(result.items, jpegs, folder)
+    dataset_card.write_crop_sheet(result.items, store, folder)
+    card = dataset_card.render_card(result, options, output_format)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_json(croissant.describe_build(result, options, folder), folder / "croissant.json")
+    page = report.render_report(result, options, selection.gates, jpegs, store)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def describe_labels(
+    labels: Sequence[str], options: BuildOptions, selection: SelectionOptions
+) -> Mapping[str, object]:
+    """Return the content of `labels.json`: labels, folders, garment zones and image format."""
+    return {
+        "labels": list(labels),
+        "folders": {label: layout.label_folder(label) for label in labels},
+        "zones": {label: selection.vocabulary.zone_of(label) for label in labels},
+        "size": options.size,
+        "resize": options.resize,
+        "format": options.format,
+    }
+
+
 def _options_as_json(options: BuildOptions) -> dict[str, object]:
-    """OPTIONS for JSON, without the catalogue's address, which may hold a password."""
-    chosen = options_as_json(options) | options_as_json(options.pose)
-    return {name: value for name, value in chosen.items() if name != "catalogue"}
+    """Return the options without the catalogue's URL, which may hold a password."""
+    values = options_as_json(options) | options_as_json(options.pose)
+    return {name: value for name, value in values.items() if name != "catalogue"}
 
 
 def _save_splits(
-    sessions: sessionmaker[Session], built: BuildResult, choice: SelectionOptions
+    sessions: sessionmaker[Session], result: BuildResult, selection: SelectionOptions
 ) -> None:
-    """Every image of every cluster that was written keeps its split."""
-    scheme = splits.split_scheme(choice.shares, choice.seed)
-    assignments = [(image, item.split) for item in built.items for image in item.photo.copies]
+    """Save the split of each written cluster, so that later builds keep it."""
+    scheme = split_scheme(selection.proportions, selection.seed)
+    splits = [(image, item.split) for item in result.items for image in item.photo.copies]
     with sessions.begin() as session:
-        splits.save_kept_splits(session, scheme, assignments, choice.new_splits)
+        save_kept_splits(session, scheme, splits, replace=selection.new_splits)
 
 
-def _save_run(sessions: sessionmaker[Session], built: BuildResult, options: BuildOptions) -> None:
+def _save_run(sessions: sessionmaker[Session], result: BuildResult, options: BuildOptions) -> None:
     with sessions.begin() as session:
         run = Run(
             kind="build",
             path=str(options.out.resolve()),
             options=json.dumps(_options_as_json(options), ensure_ascii=False),
-            outcome=json.dumps(Counter(item.split for item in built.items)),
+            outcome=json.dumps(Counter(item.split for item in result.items)),
             finished=now(),
         )
         session.add(run)
@@ -276,42 +329,6 @@ def _save_run(sessions: sessionmaker[Session], built: BuildResult, options: Buil
                     "label": item.label,
                     "split": item.split,
                 }
-                for item in built.items
+                for item in result.items
             ],
         )
-
-
-def write_output_files(
-    built: "BuildResult",
-    part: Path,
-    options: "BuildOptions",
-    choice: SelectionOptions,
-    store: ImageStore,
-) -> None:
-    """Write all papers of BUILT below PART."""
-    names = sorted({item.label for item in built.items})
-    write_json(describe_labels(names, options, choice), part / "labels.json")
-    layout.write_excluded(built.drops.images, part / "left_out.parquet")
-    wanted = report.sampled_paths(built)
-    photos = {path: jpeg for path, jpeg in FORMATS[options.format].read(part) if path in wanted}
-    dataset_card.write_contact_sheets(built.items, photos, part)
-    dataset_card.write_crop_sheet(built.items, store, part)
-    text = dataset_card.render_card(built, options, FORMATS[options.format])
-    (part / "README.md").write_text(text, encoding="utf-8")
-    write_json(croissant.describe_build(built, options, part), part / "croissant.json")
-    page = report.render_report(built, options, choice.gates, photos, store)
-    (part / "report.html").write_text(page, encoding="utf-8")
-
-
-def describe_labels(
-    names: list[str], options: "BuildOptions", choice: SelectionOptions
-) -> Mapping[str, object]:
-    """The labels, their folders and garment zones, and how the photos are laid down."""
-    return {
-        "labels": names,
-        "folders": {name: layout.label_folder(name) for name in names},
-        "zones": {name: choice.vocabulary.zone_of(name) for name in names},
-        "size": options.size,
-        "resize": options.resize,
-        "format": options.format,
-    }

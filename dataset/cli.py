@@ -1,15 +1,15 @@
-"""`build-dataset`: options -> one call -> exit status."""
+"""The `build-dataset` command."""
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dataset.errors import BadInput
 from dataset.pose.cli import weights_option
-from dataset.pose.models import DEFAULT, names
+from dataset.pose.models import DEFAULT, model_names
 from dataset.utils.cli_options import (
     CONTEXT_SETTINGS,
     FILE,
@@ -20,23 +20,27 @@ from dataset.utils.cli_options import (
     vocabulary_option,
 )
 
+if TYPE_CHECKING:
+    from dataset.export.build_result import BuildOptions, BuildResult
+    from dataset.selection.planning import BuildPlan
+
 
 class SplitProportions(click.ParamType):
-    """Three shares between commas: train, validation, test."""
+    """Three comma-separated numbers: the relative sizes of train, validation and test."""
 
-    name = "shares"
+    name = "proportions"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
-        """VALUE as three numbers from 0 up, the first above 0."""
+        """Convert to three numbers of at least 0, the first above 0."""
         if isinstance(value, tuple):
             return value
         try:
-            shares = tuple(float(part) for part in value.split(","))
+            numbers = tuple(float(text) for text in value.split(","))
         except ValueError:
-            shares = ()
-        if len(shares) != 3 or not all(0 <= share < 1e9 for share in shares) or shares[0] == 0:
-            self.fail(f"{value!r} is not three shares such as 80,10,10", param, ctx)
-        return shares
+            numbers = ()
+        if len(numbers) != 3 or not all(0 <= n < 1e9 for n in numbers) or numbers[0] == 0:
+            self.fail(f"{value!r} is not three numbers such as 80,10,10", param, ctx)
+        return numbers
 
 
 @click.command(
@@ -49,100 +53,98 @@ class SplitProportions(click.ParamType):
     type=click.IntRange(min=1),
     default=500,
     show_default=True,
-    help="Leave out labels with fewer photos than this.",
+    help="Exclude labels with fewer photos than this.",
 )
 @click.option(
     "--max-per-class",
     type=click.IntRange(min=1),
-    help="Take at most this many photos of a label.  [default: all]",
+    help="Use at most this many photos per label.  [default: all]",
 )
 @click.option(
     "--labels",
     type=CommaList(),
     default=(),
-    help="Only these labels, between commas.  [default: all that have enough photos]",
+    help="Comma-separated labels to use.  [default: all with enough photos]",
 )
 @click.option(
     "--splits",
-    "shares",
     type=SplitProportions(),
     default=(80.0, 10.0, 10.0),
     metavar="A,B,C",
-    help="Shares of train, validation and test.  [default: 80,10,10]",
+    help="Relative sizes of train, validation and test.  [default: 80,10,10]",
 )
 @click.option(
     "--size",
     type=click.IntRange(min=32, max=4096),
     default=342,
     show_default=True,
-    help="Width and height of the written photos in pixels.",
+    help="Width and height of the written images in pixels.",
 )
 @click.option(
-    "--out", type=FOLDER, default=Path("splits"), show_default=True, help="Where the splits go."
+    "--out", type=FOLDER, default=Path("splits"), show_default=True, help="Output folder."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Which split of many.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 @click.option(
     "--new-splits",
     is_flag=True,
-    help="Forget which split each photo had in earlier builds of these --splits and --seed.",
+    help="Ignore the splits of earlier builds with the same --splits and --seed.",
 )
 @click.option(
     "--hashtags",
     type=click.Choice(["found", "all"]),
     default="found",
     show_default=True,
-    help="What gives a photo its label: the hashtags that its post was found under, or all in the"
-    " post's caption and title too, where they are words of a label or named by --labels.",
+    help="Hashtags that decide the label: those the post was found under, or also those in its"
+    " caption and title that belong to a label or are named by --labels.",
 )
 @click.option(
     "--conflicts",
-    type=click.Choice(["drop", "first", "ask"]),
-    default="drop",
+    type=click.Choice(["exclude", "first", "ask"]),
+    default="exclude",
     show_default=True,
-    help="A photo under two labels, neither of which holds the other: leave it out, take the label"
-    " that it was found under first, or be asked.",
+    help="What to do with a photo of several labels, none of which contains the others: exclude"
+    " it, use the label it was found under first, or ask.",
 )
 @click.option(
-    "--gates",
+    "--quality-gates",
     type=FILE,
     metavar="FILE",
-    help="Your own thresholds of quality (TOML), for all sites or for one;"
-    " see dataset/selection/gates.toml.",
+    help="Quality thresholds (TOML), for all sites or per site; see dataset/selection/gates.toml.",
 )
 @click.option(
     "--resize",
     type=click.Choice(["letterbox", "crop", "stretch"]),
     default="letterbox",
     show_default=True,
-    help="Fit photos into the square: on white, cut to it, or out of shape.",
+    help="How images are fitted into a square: padded with white, center-cropped or stretched.",
 )
 @click.option(
     "--format",
     type=click.Choice(["folders", "tfrecord", "parquet", "webdataset"]),
     default="folders",
     show_default=True,
-    help="How photos are laid down: files, or shards that hold up to 4000.",
+    help="Output format: image files, or shards of up to 4,000 images.",
 )
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Say what would be built of what the catalogue knows; read no photo, write nothing.",
+    help="Show what would be built, from the catalogue alone; read and write no images.",
 )
 @click.option(
     "--crop",
     type=click.Choice(["person", "zone", "none"]),
     default="person",
     show_default=True,
-    help="Keep of each photo the person, the part of the person that wears garments of the label"
-    " (else the person), or all. Photos without a person stay whole.",
+    help="Crop each photo to the person, to the body part of the label's garments (else the"
+    " person), or not at all. Photos without a person stay whole.",
 )
 @click.option(
     "--pose",
-    type=click.Choice([*names(), "none"]),
+    type=click.Choice([*model_names(), "none"]),
     default=DEFAULT,
     show_default=True,
-    help="The network that finds people. hrnet-small comes along; weights of the others are fetched"
-    " on first use.",
+    help="The pose network. hrnet-small is included; the weights of the others are downloaded on"
+    " first use.",
 )
 @weights_option
 @catalogue_option
@@ -150,22 +152,21 @@ class SplitProportions(click.ParamType):
 @vocabulary_option
 def build_dataset(
     vocabulary: Path | None,
-    shares: tuple[float, float, float],
     pose: str,
     pose_weights: Path | None,
     crop: str,
     dry_run: bool,
-    **chosen: Any,
+    **values: Any,
 ) -> None:
-    """Make train, validation and test splits of the photos in a catalogue.
+    """Build train, validation and test splits from the photos in a catalogue.
 
-    One photo of those that look the same is taken; photos of a product, post or author, and photos
-    that may be one, are in one split; labels keep their shares. A photo stays in its split in later
-    builds. Each photo is cropped around the person; key points are found once and kept in the
-    catalogue. The written photos are read and compared anew, and a leak fails the build.
+    Near duplicates are used once. Photos of a product, post or author, and possible near
+    duplicates, stay in one split; splits are stratified by label, and later builds keep them. Each
+    photo is cropped around the person; key points are estimated once and saved in the catalogue.
+    The written files are audited, and a leak between splits fails the build.
 
-    The folder is written aside and renamed at the end. It holds the photos, manifest.parquet,
-    left_out.parquet, labels.json, croissant.json, a dataset card (README.md) with contact sheets,
+    The output folder is replaced at the end. It has the photos, manifest.parquet,
+    excluded.parquet, labels.json, croissant.json, a dataset card (README.md) with contact sheets,
     and report.html.
     """
     from dataset.build import build, preview_build, prompt_conflicts, selection_options
@@ -173,79 +174,78 @@ def build_dataset(
     from dataset.selection.crops import PoseOptions
     from dataset.vocabulary import load_vocabulary
 
-    looking = PoseOptions(pose, pose_weights, crop)
-    if pose_weights and not looking.wanted:
+    pose_options = PoseOptions(pose, pose_weights, crop)
+    if pose_weights and not pose_options.is_enabled:
         raise BadInput(
-            f"--pose-weights {pose_weights}: nobody is looked for with"
-            f" --{'pose' if pose == 'none' else 'crop'} none; leave one of the two out"
+            f"--pose-weights {pose_weights} has no effect with"
+            f" --{'pose' if pose == 'none' else 'crop'} none; remove one of the two"
         )
-    options = BuildOptions(splits=shares, pose=looking, **chosen)
-    words = load_vocabulary(vocabulary)
+    options = BuildOptions(pose=pose_options, **values)
+    labels = load_vocabulary(vocabulary)
     if dry_run:
-        _show_plan(preview_build(options, words), options)
+        _show_plan(preview_build(options, labels), options)
         return
     if options.conflicts == "ask":
-        prompt_conflicts(options, selection_options(options, words), _choose_label)
-    built = build(options, words)
-    _show_build(built, options)
+        prompt_conflicts(options, selection_options(options, labels), _choose_label)
+    _show_result(build(options, labels), options)
 
 
-def _choose_label(photo: str, labels: Sequence[str]) -> str | None:
-    """A person's choice among LABELS for PHOTO; None to leave it out."""
+def _choose_label(store_key: str, labels: Sequence[str]) -> str | None:
+    """Ask for one of the labels of a photo; None excludes it."""
     answer = click.prompt(
-        f"{photo}: {' or '.join(labels)}", type=click.Choice([*labels, "leave out"])
+        f"{store_key}: {' or '.join(labels)}", type=click.Choice([*labels, "exclude"])
     )
-    return None if answer == "leave out" else str(answer)
+    return None if answer == "exclude" else str(answer)
 
 
-def _show_plan(plan: Any, options: Any) -> None:
+def _show_plan(plan: "BuildPlan", options: "BuildOptions") -> None:
     _show_counts(
-        [(one.label, split) for one, split in zip(plan.labelled, plan.splits, strict=True)]
+        [(image.label, split) for image, split in zip(plan.images, plan.splits, strict=True)]
     )
-    _show_left_out(plan, options)
-    click.echo(f"{len(plan.labelled)} photos would be in {options.out}; nothing was written")
+    _show_excluded(plan, options)
+    click.echo(f"{len(plan.images)} photos would be in {options.out}; nothing was written")
 
 
-def _show_counts(photos: Sequence[tuple[str, str]]) -> None:
+def _show_counts(labels_and_splits: Sequence[tuple[str, str]]) -> None:
     from dataset.selection.splits import SPLITS
     from dataset.utils.tables import format_table
 
-    count = Counter(photos)
+    count = Counter(labels_and_splits)
     rows = [
         (label, *(str(count[label, split]) for split in SPLITS))
-        for label in sorted({label for label, _ in photos})
+        for label in sorted({label for label, _ in labels_and_splits})
     ]
     click.echo(format_table(("label", *SPLITS), rows))
 
 
-def _show_left_out(done: Any, options: Any) -> None:
-    for reason, number in sorted(done.drops.counts.items()):
-        click.echo(f"left out {number}: {reason}")
-    for label, number in done.left_out.items():
+def _show_excluded(result: "BuildPlan | BuildResult", options: "BuildOptions") -> None:
+    for reason, number in sorted(result.exclusions.counts.items()):
+        click.echo(f"excluded {number}: {reason}")
+    for label, number in result.small_classes.items():
         click.echo(
-            f"label {label} has {number} photos, {options.min_per_class - number} missing to"
+            f"label {label} has {number} photos, {options.min_per_class - number} fewer than"
             f" --min-per-class {options.min_per_class}"
         )
-    for line in done.unmet:
+    for line in result.deviations:
         click.echo(line)
 
 
-def _show_build(built: Any, options: Any) -> None:
+def _show_result(result: "BuildResult", options: "BuildOptions") -> None:
     from dataset.export.dataset_card import crop_outcomes
     from dataset.export.formats import FORMATS
 
-    _show_counts([(item.label, item.split) for item in built.items])
-    for outcome, number, share in crop_outcomes(built.items):
-        click.echo(f"kept {outcome} of {number} photos ({share:.1%})")
-    _show_left_out(built, options)
-    for key, problem in built.problems.items():
-        click.echo(f"photo {key}: {problem}", err=True)
-    if built.taken_over:
-        click.echo(f"{built.taken_over} photos are as in the build before")
-    found = built.audit
+    _show_counts([(item.label, item.split) for item in result.items])
+    for outcome, number, fraction in crop_outcomes(result.items):
+        click.echo(f"crop {outcome}: {number} photos ({fraction:.1%})")
+    _show_excluded(result, options)
+    for store_key, reason in result.unreadable.items():
+        click.echo(f"photo {store_key}: {reason}", err=True)
+    if result.reused:
+        click.echo(f"{result.reused} photos are unchanged since the previous build")
+    audit = result.audit
     click.echo(
-        f"audit: {found.photos} written photos, {found.compared} near pairs across splits,"
-        f" {len(found.leaks)} leaks"
+        f"audit: {audit.photos} written photos, {audit.compared} candidate pairs across splits,"
+        f" {len(audit.leaks)} leaks"
     )
-    click.echo(f"{len(built.items)} photos in {options.out}; see {options.out}/report.html")
-    click.echo(f"read it: {FORMATS[options.format].load.format(out=options.out)}")
+    click.echo(f"{len(result.items)} photos in {options.out}; see {options.out}/report.html")
+    click.echo(f"load it: {FORMATS[options.format].load.format(out=options.out)}")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dataset.pose.annotations import JointSet
 from dataset.pose.crop import choose_crop
 from dataset.pose.evaluation import GREY, draw_person
+from dataset.pose.models import JointSet
 from scraper.sample_shop.drawing.product import NAMES, SKELETON, Drawing, draw_product
 
 PICTURE = Path(__file__).with_name("crop-policy.png")

@@ -12,7 +12,26 @@ from dataset.selection.candidates import Exclusions
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What `build-dataset` was asked for. `splits`: shares of train, validation, test."""
+    """Options of `build-dataset`; its help describes each.
+
+    Attributes:
+        catalogue: Path or URL of the catalogue.
+        images: Location of the image store.
+        out: Output folder.
+        min_per_class: Labels with fewer images are excluded.
+        max_per_class: Largest number of images per label, if limited.
+        labels: If not empty, only these labels are used.
+        splits: Relative sizes of train, validation and test.
+        new_splits: Whether the splits of earlier builds are ignored.
+        hashtags: `found` for the hashtags of the search, `all` for those in captions as well.
+        conflicts: What happens to an image with several labels: `exclude`, `first` or `ask`.
+        quality_gates: The user's quality thresholds (TOML).
+        size: Width and height of the written images in pixels.
+        resize: How images are fitted into the square: `letterbox`, `crop` or `stretch`.
+        format: Output format, a key of `dataset.export.formats.FORMATS`.
+        seed: Random seed of the splits.
+        pose: Pose network and crop.
+    """
 
     catalogue: str
     images: Path | str
@@ -23,8 +42,8 @@ class BuildOptions:
     splits: tuple[float, float, float] = (80, 10, 10)
     new_splits: bool = False
     hashtags: str = "found"
-    conflicts: str = "drop"
-    gates: Path | None = None
+    conflicts: str = "exclude"
+    quality_gates: Path | None = None
     size: int = 342
     resize: str = "letterbox"
     format: str = "folders"
@@ -34,15 +53,22 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build came to. `left_out`: label -> photos, too few; `problems`: path -> reason.
+    """What a build wrote.
 
-    `taken_over`: photos that an earlier build held; `unmet`: where shares are not as wished.
+    Attributes:
+        items: The images with their splits, ordered by path.
+        exclusions: Images that are not used.
+        small_classes: Label -> number of images, for labels with too few.
+        unreadable: Store key -> reason, for images that can't be read.
+        deviations: A sentence for each label and split whose proportion deviates.
+        audit: Result of the leakage audit.
+        reused: Number of images taken from the previous build unchanged.
     """
 
     items: Sequence[DatasetItem]
-    drops: Exclusions
-    left_out: Mapping[str, int]
-    problems: Mapping[str, str]
-    unmet: Sequence[str]
+    exclusions: Exclusions
+    small_classes: Mapping[str, int]
+    unreadable: Mapping[str, str]
+    deviations: Sequence[str]
     audit: AuditResult
-    taken_over: int
+    reused: int

@@ -1,23 +1,21 @@
-"""The build as Croissant JSON-LD (mlcommons.org/croissant/1.0), which mlcroissant reads."""
+"""Describe a build as Croissant JSON-LD (http://mlcommons.org/croissant/1.0)."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dataset.export.build_result import BuildOptions, BuildResult
 from dataset.export.layout import MANIFEST
 from dataset.images.io import sha256_of
 
-if TYPE_CHECKING:
-    from dataset.export.build_result import BuildOptions, BuildResult
-
 FIELDS = {
-    "path": "Where the photo stands below the folder, or its name within a shard.",
-    "label": "What the photo shows, from hashtags or a person.",
+    "path": "Path below the folder, or the name within a shard.",
+    "label": "Label of the photo, from hashtags or a reviewer.",
     "split": "train, validation or test.",
-    "sha256": "Of the photo as it was fetched.",
-    "group": "Equal for photos that stay in one split.",
-    "post_url": "The product or post that showed the photo.",
-    "site": "Where the photo was found.",
-    "holder": "The file that holds the photo.",
+    "sha256": "SHA-256 of the downloaded file.",
+    "group": "Equal for photos that must stay in one split.",
+    "post_url": "Address of the product or post.",
+    "site": "Name of the site.",
+    "shard": "The file that contains the photo.",
 }
 TERMS = {
     "citeAs": "cr:citeAs",
@@ -48,21 +46,27 @@ ENCODING = {
 }
 
 
-def describe_build(built: "BuildResult", options: "BuildOptions", folder: Path) -> dict[str, Any]:
-    """The JSON-LD of BUILT, whose files stand in FOLDER."""
-    labels = sorted({item.label for item in built.items})
-    sites = sorted({site for item in built.items for site in item.photo.sites})
+def describe_build(result: BuildResult, options: BuildOptions, folder: Path) -> dict[str, Any]:
+    """Return the JSON-LD of a build.
+
+    Args:
+        result: The build.
+        options: Its options.
+        folder: Folder with its files.
+    """
+    labels = sorted({item.label for item in result.items})
+    sites = sorted({site for item in result.items for site in item.photo.sites})
     return {
         "@context": {"@language": "en", "@vocab": "https://schema.org/", **TERMS},
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": "fashion-tagger-build",
-        "description": f"{len(built.items)} photos of {', '.join(labels)}, found under hashtags on"
+        "description": f"{len(result.items)} photos of {', '.join(labels)}, found under hashtags on"
         f" {', '.join(sites) or 'no site'}, in leak-free splits.",
         "license": "Each photo belongs to whoever posted it; post_url names the post.",
         "url": "https://schema.org/Dataset",
         "version": "1.0.0",
-        "distribution": [_file(folder, MANIFEST), *_photos(built, options, folder)],
+        "distribution": [_file(folder, MANIFEST), *_photos(result, options, folder)],
         "recordSet": [_splits(), _labels(labels), _records()],
     }
 
@@ -78,10 +82,10 @@ def _file(folder: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _photos(built: "BuildResult", options: "BuildOptions", folder: Path) -> list[dict[str, Any]]:
-    """The shards, or the folders' photos as one set."""
+def _photos(result: BuildResult, options: BuildOptions, folder: Path) -> list[dict[str, Any]]:
+    """Return the shards, or one file set for image folders."""
     if options.format != "folders":
-        return [_file(folder, name) for name in sorted({item.holder for item in built.items})]
+        return [_file(folder, name) for name in sorted({item.shard for item in result.items})]
     return [
         {
             "@type": "cr:FileSet",
@@ -100,7 +104,10 @@ def _splits() -> dict[str, Any]:
         "name": "splits",
         "dataType": "cr:Split",
         "key": {"@id": "splits/name"},
-        "field": [_field("splits", "name", "The split."), _field("splits", "url", "", "sc:URL")],
+        "field": [
+            _field("splits", "name", "Name of the split."),
+            _field("splits", "url", "", "sc:URL"),
+        ],
         "data": [
             {"splits/name": name, "splits/url": f"cr:{kind}Split"}
             for name, kind in (
@@ -118,7 +125,7 @@ def _labels(labels: list[str]) -> dict[str, Any]:
         "@id": "labels",
         "name": "labels",
         "key": {"@id": "labels/name"},
-        "field": [_field("labels", "name", "The label.")],
+        "field": [_field("labels", "name", "Name of the label.")],
         "data": [{"labels/name": label} for label in labels],
     }
 

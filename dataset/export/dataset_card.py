@@ -1,14 +1,14 @@
-"""What a build is, for people: a dataset card in Markdown and a contact sheet a label."""
+"""Write the dataset card (README.md) and the contact sheets of a build."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from dataset.export.build_result import BuildOptions, BuildResult
 from dataset.export.formats import DatasetFormat
-from dataset.export.layout import DatasetItem, label_folder
+from dataset.export.layout import EXCLUDED, DatasetItem, label_folder
 from dataset.images.io import open_photo
 from dataset.images.store import ImageStore
 from dataset.pose.crop import WHOLE
@@ -16,66 +16,68 @@ from dataset.pose.evaluation import draw_person, grid
 from dataset.selection.labeling import LABEL_CONFLICT
 from dataset.selection.splits import SPLITS
 
-if TYPE_CHECKING:
-    from dataset.export.build_result import BuildOptions, BuildResult
-
-TILE, COLUMNS, ROWS = 96, 10, 4
+TILE_PIXELS, COLUMNS, ROWS = 96, 10, 4
 CROP_COLUMNS = 8
+SHEET_QUALITY = 88
 RESIZE_NAMES = {
     "letterbox": "letterboxed on white",
-    "crop": "cut to a square",
-    "stretch": "stretched",
+    "crop": "cropped to a square",
+    "stretch": "stretched to a square",
 }
 
 
-def render_card(built: "BuildResult", options: "BuildOptions", layout: DatasetFormat) -> str:
-    """The card as Markdown: counts by label and split, sources, what was left out and why."""
-    items = built.items
+def render_card(result: BuildResult, options: BuildOptions, output_format: DatasetFormat) -> str:
+    """Render the dataset card as Markdown, with the front matter that Hugging Face reads."""
+    items = result.items
     labels = _labels(items)
+    audit = result.audit
     sections = [
-        _front_matter(layout, [name for name in SPLITS if name in {i.split for i in items}]),
+        _front_matter(output_format, [s for s in SPLITS if s in {item.split for item in items}]),
         "# Dataset card",
         f"{len(items)} photos of {len(labels)} labels, {options.size} x {options.size} pixels,"
-        f" {RESIZE_NAMES[options.resize]}. Photos of one product, post or author, and photos that look the"
-        " same, are in one split. `report.html` shows all of this with pictures.",
+        f" {RESIZE_NAMES[options.resize]}. Photos of one product, post or author and near"
+        " duplicates are in one split. `report.html` shows all of this with images.",
         "## Photos",
-        _counts(items),
-        *([] if not built.unmet else ["Where shares are not as wished:", _lines(built.unmet)]),
+        _count_table(items),
+        *(
+            ["Deviations from the requested proportions:", _lines(result.deviations)]
+            if result.deviations
+            else []
+        ),
         "## Sources",
         _bullets(Counter(site for item in items for site in item.photo.sites)),
-        "## Left out",
-        _bullets(built.drops.counts),
-        "`left_out.parquet` lists every image with its reason.",
-        "## Conflicts of labels",
-        _bullets(count_conflicts(built)),
+        "## Excluded",
+        _bullets(result.exclusions.counts),
+        f"`{EXCLUDED}` lists every excluded image with its reason.",
+        "## Label conflicts",
+        _bullets(count_conflicts(result)),
         f"## Labels with fewer than {options.min_per_class} photos",
-        _bullets(built.left_out),
-        "## Audit",
-        f"The {built.audit.photos} written photos were read and hashed anew; of"
-        f" {built.audit.compared} near pairs across splits {len(built.audit.leaks)} are or may be"
-        " one photo.",
-        *_crops(items),
+        _bullets(result.small_classes),
+        "## Leakage audit",
+        f"All {audit.photos} written photos were read and hashed again; of {audit.compared}"
+        f" candidate pairs across splits, {len(audit.leaks)} are or may be near duplicates.",
+        *_crop_section(items),
         "## Contact sheets",
         "\n".join(
             f"**{label}**\n\n![{label}](contact/{label_folder(label).replace('%', '%25')}.jpg)\n"
             for label in labels
         ),
-        "## Licences and terms",
-        "The photos belong to the shops and people who posted them, who granted no licence here;"
-        " `manifest.parquet` names each photo's post. Whoever passes the photos on needs their"
-        " consent or another right to.",
-        "## Known gaps",
-        _lines(known_limitations(built)),
+        "## Licenses and terms",
+        "The photos belong to the shops and people who posted them, who did not license them for"
+        " this use. `manifest.parquet` names the post of each photo. Passing the photos on needs"
+        " their consent or another legal basis.",
+        "## Known limitations",
+        _lines(known_limitations(result)),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(layout: DatasetFormat, splits: Sequence[str]) -> str:
-    """What Hugging Face `datasets` reads of a card: which files are of which split."""
-    if not layout.patterns:
+def _front_matter(output_format: DatasetFormat, splits: Sequence[str]) -> str:
+    """Return the YAML that tells Hugging Face `datasets` which files belong to which split."""
+    if not output_format.patterns:
         return "---\nlicense: other\n---"
     files = "\n".join(
-        f'      - split: {split}\n        path: "{layout.patterns.format(split=split)}"'
+        f'      - split: {split}\n        path: "{output_format.patterns.format(split=split)}"'
         for split in splits
     )
     return (
@@ -84,91 +86,97 @@ def _front_matter(layout: DatasetFormat, splits: Sequence[str]) -> str:
     )
 
 
-def count_conflicts(built: "BuildResult") -> Counter[str]:
-    """Labels that stood against each other -> photos."""
-    return Counter(one.detail for one in built.drops.images if one.reason == LABEL_CONFLICT)
+def count_conflicts(result: BuildResult) -> Counter[str]:
+    """Count the excluded images per combination of conflicting labels."""
+    return Counter(
+        image.detail for image in result.exclusions.images if image.reason == LABEL_CONFLICT
+    )
 
 
-def known_limitations(built: "BuildResult") -> list[str]:
-    """What a user of the build must not rely on."""
-    sites = {site for item in built.items for site in item.photo.sites}
-    sizes = Counter(item.label for item in built.items)
-    most, least = max(sizes, key=lambda s: (sizes[s], s)), min(sizes, key=lambda s: (sizes[s], s))
-    decided = sum(bool(item.photo.decisions) for item in built.items)
-    gaps = [
-        "Labels come from hashtags and may be wrong: of"
-        f" {len(built.items)} photos people looked at {decided}.",
-        "Copies cropped by more than a tenth a side, turned or overlaid by more than a watermark"
-        " may not be found.",
+def known_limitations(result: BuildResult) -> list[str]:
+    """Describe what users of the build should know before they rely on it."""
+    sites = {site for item in result.items for site in item.photo.sites}
+    sizes = Counter(item.label for item in result.items)
+    largest = max(sizes, key=lambda label: (sizes[label], label))
+    smallest = min(sizes, key=lambda label: (sizes[label], label))
+    reviewed = sum(bool(item.photo.decisions) for item in result.items)
+    limitations = [
+        f"Labels come from hashtags and may be wrong: {reviewed} of {len(result.items)} photos"
+        " were reviewed by people.",
+        "Copies that are cropped by more than a tenth per side, rotated, or overlaid by more than"
+        " a watermark may not be found.",
     ]
     if len(sites) == 1:
-        gaps.append(f"All photos come from one site, {next(iter(sites))}, in its style.")
+        limitations.append(f"All photos come from one site, {next(iter(sites))}, in its style.")
     if len(sizes) > 1:
-        gaps.append(f"{most} has {sizes[most] / sizes[least]:.1f} times as many photos as {least}.")
+        ratio = sizes[largest] / sizes[smallest]
+        limitations.append(f"{largest} has {ratio:.1f} times as many photos as {smallest}.")
     if len(sizes) == 1:
-        gaps.append("There is one label: a classifier needs two to tell apart.")
-    return gaps
+        limitations.append("There is one label: a classifier needs at least two.")
+    return limitations
 
 
 def _lines(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _crops(items: Sequence[DatasetItem]) -> list[str]:
-    """The section on crops: shares of what was kept, and why not what was asked."""
-    posed = [item.posed for item in items if item.posed]
-    if not posed:
+def _crop_section(items: Sequence[DatasetItem]) -> list[str]:
+    crops = [item.person_crop for item in items if item.person_crop]
+    if not crops:
         return []
-    shares = crop_outcomes(items)
-    reasons = Counter(one.crop.reason for one in posed if one.crop.reason)
+    reasons = Counter(crop.crop.reason for crop in crops if crop.crop.reason)
     return [
         "## Crops",
-        f"Key points by {posed[0].key}.",
-        "\n".join(f"- {name}: {count} ({share:.1%})" for name, count, share in shares),
-        *(["Why not what was asked:", _bullets(reasons)] if reasons else []),
-        "The doubtful ones first: key points, and in red what was kept.",
+        f"Key points by {crops[0].key}.",
+        "\n".join(
+            f"- {outcome}: {count} ({fraction:.1%})"
+            for outcome, count, fraction in crop_outcomes(items)
+        ),
+        *(["Reasons for other crops than requested:", _bullets(reasons)] if reasons else []),
+        "Key points, and the crop in red; uncertain ones first:",
         "![crops](contact/crops.jpg)",
     ]
 
 
 def crop_outcomes(items: Sequence[DatasetItem]) -> list[tuple[str, int, float]]:
-    """Zone, person, whole: how many of ITEMS each was kept of, and their share."""
-    count = Counter(item.posed.crop.outcome for item in items if item.posed)
-    return [(name, number, number / count.total()) for name, number in count.most_common()]
+    """Count the crop outcomes.
+
+    Returns:
+        Outcome (zone, person or whole), number of items and their fraction, most frequent first.
+    """
+    count = Counter(item.person_crop.crop.outcome for item in items if item.person_crop)
+    return [(outcome, number, number / count.total()) for outcome, number in count.most_common()]
 
 
 def write_crop_sheet(items: Sequence[DatasetItem], store: ImageStore, folder: Path) -> None:
-    """`contact/crops.jpg`: photos with key points and crop drawn, the doubtful ones first.
+    """Write `contact/crops.jpg`: images with their key points and crops.
 
-    Half the sheet is for the lowest scores of people who were found, then photos left whole, then
-    an even choice of the rest.
+    Half of the sheet shows the crops with the lowest scores, then follow images left whole and a
+    regular sample of the rest.
     """
-    posed = [item for item in items if item.posed]
-    if not posed:
-        return
-    chosen = _doubtful_first(posed)
     tiles = []
-    for item in chosen:
-        assert item.posed is not None
+    for item in _uncertain_first([item for item in items if item.person_crop]):
+        assert item.person_crop is not None
         photo = open_photo(store.read(item.photo.store_key))
-        model = item.posed.model
+        model, points = item.person_crop.model, item.person_crop.points
         tiles.append(
-            draw_person(photo, item.posed.points, model.joints, model.gate, item.posed.crop.box)
+            draw_person(photo, points, model.joints, model.gate, item.person_crop.crop.box)
         )
-    grid(tiles).save(folder / "contact" / "crops.jpg", quality=88)
+    if tiles:
+        grid(tiles).save(folder / "contact" / "crops.jpg", quality=SHEET_QUALITY)
 
 
-def _doubtful_first(items: Sequence[DatasetItem]) -> list[DatasetItem]:
-    def doubt(item: DatasetItem) -> tuple[bool, float]:
-        assert item.posed is not None
-        return item.posed.crop.outcome == WHOLE, item.posed.crop.score
+def _uncertain_first(items: Sequence[DatasetItem]) -> list[DatasetItem]:
+    def sort_key(item: DatasetItem) -> tuple[bool, float]:
+        assert item.person_crop is not None
+        return item.person_crop.crop.outcome == WHOLE, item.person_crop.crop.score
 
-    ranked = sorted(items, key=doubt)
-    whole = [item for item in ranked if doubt(item)[0]]
-    found = ranked[: len(ranked) - len(whole)]
-    lowest, rest = found[: 2 * CROP_COLUMNS], found[2 * CROP_COLUMNS :]
-    even = rest[:: max(1, len(rest) // CROP_COLUMNS)][:CROP_COLUMNS]
-    return [*lowest, *whole[:CROP_COLUMNS], *even]
+    ranked = sorted(items, key=sort_key)
+    whole = [item for item in ranked if sort_key(item)[0]]
+    cropped = ranked[: len(ranked) - len(whole)]
+    lowest, rest = cropped[: 2 * CROP_COLUMNS], cropped[2 * CROP_COLUMNS :]
+    sample = rest[:: max(1, len(rest) // CROP_COLUMNS)][:CROP_COLUMNS]
+    return [*lowest, *whole[:CROP_COLUMNS], *sample]
 
 
 def _labels(items: Sequence[DatasetItem]) -> list[str]:
@@ -176,16 +184,16 @@ def _labels(items: Sequence[DatasetItem]) -> list[str]:
 
 
 def count_rows(items: Sequence[DatasetItem]) -> list[list[str]]:
-    """A row a label: its name, its photos in each split, and all."""
+    """Return a row for each label: its name, its images in each split, and their sum."""
     count = Counter((item.label, item.split) for item in items)
     rows = []
     for label in _labels(items):
-        numbers = [count[label, name] for name in SPLITS]
+        numbers = [count[label, split] for split in SPLITS]
         rows.append([label, *map(str, [*numbers, sum(numbers)])])
     return rows
 
 
-def _counts(items: Sequence[DatasetItem]) -> str:
+def _count_table(items: Sequence[DatasetItem]) -> str:
     lines = [f"| label | {' | '.join(SPLITS)} | all |", "|---|" + "---:|" * (len(SPLITS) + 1)]
     for label, *numbers in count_rows(items):
         lines.append(f"| {label.replace('|', ' ')} | {' | '.join(numbers)} |")
@@ -197,25 +205,31 @@ def _bullets(counts: Mapping[str, int]) -> str:
 
 
 def write_contact_sheets(
-    items: Sequence[DatasetItem], photos: Mapping[str, bytes], folder: Path
+    items: Sequence[DatasetItem], jpegs: Mapping[str, bytes], folder: Path
 ) -> None:
-    """`contact/<label>.jpg` of PHOTOS, path -> JPEG, of each label, below FOLDER."""
+    """Write `contact/<label>.jpg` for each label.
+
+    Args:
+        items: Items of the build.
+        jpegs: Path -> JPEG file of at least the sampled items.
+        folder: Folder of the build.
+    """
     (folder / "contact").mkdir()
     for label in _labels(items):
-        mine = [photos[path] for path in sample_paths(items, label)]
-        sheet = contact_sheet(mine)
-        sheet.save(folder / "contact" / f"{label_folder(label)}.jpg", quality=88)
+        sheet = contact_sheet([jpegs[path] for path in sample_paths(items, label)])
+        sheet.save(folder / "contact" / f"{label_folder(label)}.jpg", quality=SHEET_QUALITY)
 
 
-def sample_paths(items: Sequence[DatasetItem], label: str, most: int = COLUMNS * ROWS) -> list[str]:
-    """At most MOST paths of ITEMS of LABEL, evenly chosen."""
+def sample_paths(
+    items: Sequence[DatasetItem], label: str, count: int = COLUMNS * ROWS
+) -> list[str]:
+    """Return at most `count` paths of a label's items, evenly spaced."""
     paths = [item.path for item in items if item.label == label]
-    return paths[:: max(1, len(paths) // most)][:most]
+    return paths[:: max(1, len(paths) // count)][:count]
 
 
-def contact_sheet(photos: Sequence[bytes]) -> Image.Image:
-    """PHOTOS, JPEGs, in rows of ten, 96 pixels each, on light grey."""
-    tiles = [
-        open_photo(jpeg, TILE).resize((TILE, TILE), Image.Resampling.LANCZOS) for jpeg in photos
-    ]
-    return grid(tiles, COLUMNS, TILE)
+def contact_sheet(jpegs: Sequence[bytes]) -> Image.Image:
+    """Arrange images in rows of ten, 96 pixels each."""
+    size = (TILE_PIXELS, TILE_PIXELS)
+    tiles = [open_photo(jpeg, TILE_PIXELS).resize(size, Image.Resampling.LANCZOS) for jpeg in jpegs]
+    return grid(tiles, COLUMNS, TILE_PIXELS)

@@ -1,4 +1,7 @@
-"""The formats of a build: folders, TFRecord, Parquet, WebDataset; each is written and read back."""
+"""Output formats of a build: image folders, TFRecord, Parquet and WebDataset.
+
+Each format can be read back, for the leakage audit and for the next build.
+"""
 
 import io
 import json
@@ -14,15 +17,20 @@ import pyarrow.parquet as pq
 from dataset.export.layout import MANIFEST, DatasetItem
 from dataset.selection.splits import SPLITS
 
-# Photos a shard: about 100 MB of letterboxed photos of 342 pixels.
+# About 100 MB of letterboxed images of 342 pixels.
 IMAGES_PER_SHARD = 4000
 
 
 @dataclass(frozen=True)
 class DatasetFormat:
-    """How photos are laid down below a folder, and how their bytes come back: path, JPEG.
+    """An output format.
 
-    `write` returns the items with their holders; `load` is the line that reads a build, in words.
+    Attributes:
+        write: Writes items below a folder and returns them with their shards.
+        read: Yields path and JPEG file of each image below a folder.
+        patterns: Glob pattern of a split's files for Hugging Face `datasets`; empty if it can't
+            read the format.
+        load: A line of Python that loads the build, for people.
     """
 
     write: Callable[[Sequence[DatasetItem], Path], list[DatasetItem]]
@@ -32,60 +40,60 @@ class DatasetFormat:
 
 
 def _shards(items: Sequence[DatasetItem], ending: str) -> Iterator[tuple[str, list[DatasetItem]]]:
-    """Names of shards and what they hold, a split after the other."""
+    """Yield the file names of shards with their items, split by split."""
     for split in SPLITS:
-        mine = [item for item in items if item.split == split]
-        count = -(-len(mine) // IMAGES_PER_SHARD)
+        in_split = [item for item in items if item.split == split]
+        count = -(-len(in_split) // IMAGES_PER_SHARD)
         for number in range(count):
             name = f"{split}-{number:05d}-of-{count:05d}.{ending}"
-            yield name, mine[number * IMAGES_PER_SHARD : (number + 1) * IMAGES_PER_SHARD]
+            yield name, in_split[number * IMAGES_PER_SHARD : (number + 1) * IMAGES_PER_SHARD]
 
 
-def _with_shard(items: Sequence[DatasetItem], holder: str) -> list[DatasetItem]:
-    return [replace(item, holder=holder) for item in items]
+def _with_shard(items: Sequence[DatasetItem], shard: str) -> list[DatasetItem]:
+    return [replace(item, shard=shard) for item in items]
 
 
 def write_folders(items: Sequence[DatasetItem], folder: Path) -> list[DatasetItem]:
-    """Move each photo to its path below FOLDER."""
+    """Move each image to its path below a folder."""
     for name in sorted({item.path.rpartition("/")[0] for item in items}):
         (folder / name).mkdir(parents=True)
     for item in items:
         item.rendered.file.rename(folder / item.path)
-    return [replace(item, holder=item.path) for item in items]
+    return [replace(item, shard=item.path) for item in items]
 
 
 def read_folders(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Path and bytes of each photo below FOLDER's splits."""
+    """Yield path and bytes of each image in the folders of the splits."""
     for split in SPLITS:
         for path in sorted((folder / split).glob("*/*.jpg")):
             yield path.relative_to(folder).as_posix(), path.read_bytes()
 
 
 def write_webdataset(items: Sequence[DatasetItem], folder: Path) -> list[DatasetItem]:
-    """Tar shards: KEY.jpg, KEY.cls (place of the label), KEY.json (label, path, sha256)."""
+    """Write tar shards: KEY.jpg, KEY.cls (class index) and KEY.json (label, path, sha256)."""
     labels = sorted({item.label for item in items})
-    held = []
-    for name, mine in _shards(items, "tar"):
+    written = []
+    for name, shard_items in _shards(items, "tar"):
         with tarfile.open(folder / name, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for item in mine:
+            for item in shard_items:
                 key = item.photo.sha256[:24]
-                about = {"label": item.label, "path": item.path, "sha256": item.photo.sha256}
+                record = {"label": item.label, "path": item.path, "sha256": item.photo.sha256}
                 _add(tar, f"{key}.jpg", item.rendered.file.read_bytes())
                 _add(tar, f"{key}.cls", str(labels.index(item.label)).encode())
-                _add(tar, f"{key}.json", json.dumps(about, ensure_ascii=False).encode())
-        held += _with_shard(mine, name)
-    return sorted(held, key=lambda item: item.path)
+                _add(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
+        written += _with_shard(shard_items, name)
+    return sorted(written, key=lambda item: item.path)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    # A header with nothing of this machine or day in it, so that builds repeat.
+    # Without time and owner in the header, equal builds give equal bytes.
     member = tarfile.TarInfo(name)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
 
 
 def read_webdataset(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Path and bytes of each photo in FOLDER's tar shards."""
+    """Yield path and bytes of each image in the tar shards of a folder."""
     for shard in sorted(folder.glob("*.tar")):
         with tarfile.open(shard) as tar:
             jpeg = b""
@@ -99,7 +107,7 @@ def read_webdataset(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def write_parquet(items: Sequence[DatasetItem], folder: Path) -> list[DatasetItem]:
-    """Parquet shards as Hugging Face `datasets` writes them: image {bytes, path}, label."""
+    """Write Parquet shards as Hugging Face `datasets` does: image {bytes, path}, label, sha256."""
     labels = sorted({item.label for item in items})
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     features = {
@@ -111,26 +119,26 @@ def write_parquet(items: Sequence[DatasetItem], folder: Path) -> list[DatasetIte
         [("image", image), ("label", pa.int64()), ("sha256", pa.string())],
         metadata={"huggingface": json.dumps({"info": {"features": features}}, ensure_ascii=False)},
     )
-    held = []
-    for name, mine in _shards(items, "parquet"):
+    written = []
+    for name, shard_items in _shards(items, "parquet"):
         with pq.ParquetWriter(folder / name, schema) as writer:
-            for start in range(0, len(mine), 100):
-                some = mine[start : start + 100]
+            for start in range(0, len(shard_items), 100):
+                batch = shard_items[start : start + 100]
                 rows = [
                     {
                         "image": {"bytes": item.rendered.file.read_bytes(), "path": item.path},
                         "label": labels.index(item.label),
                         "sha256": item.photo.sha256,
                     }
-                    for item in some
+                    for item in batch
                 ]
                 writer.write_table(pa.Table.from_pylist(rows, schema))
-        held += _with_shard(mine, name)
-    return sorted(held, key=lambda item: item.path)
+        written += _with_shard(shard_items, name)
+    return sorted(written, key=lambda item: item.path)
 
 
 def read_parquet(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Path and bytes of each photo in FOLDER's Parquet shards."""
+    """Yield path and bytes of each image in the Parquet shards of a folder."""
     for split in SPLITS:
         for shard in sorted(folder.glob(f"{split}-*.parquet")):
             file = pq.ParquetFile(shard)
@@ -149,17 +157,17 @@ def _tensorflow() -> Any:
 
 
 def write_tfrecord(items: Sequence[DatasetItem], folder: Path) -> list[DatasetItem]:
-    """TFRecord shards of tf.train.Example: image/encoded, image/class/label and text, and so on."""
+    """Write TFRecord shards of tf.train.Example: image/encoded, image/class/label and others."""
     tf = _tensorflow()
     labels = sorted({item.label for item in items})
 
     def text(value: str) -> Any:
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
 
-    held = []
-    for name, mine in _shards(items, "tfrecord"):
+    written = []
+    for name, shard_items in _shards(items, "tfrecord"):
         with tf.io.TFRecordWriter(str(folder / name)) as writer:
-            for item in mine:
+            for item in shard_items:
                 jpeg = tf.train.BytesList(value=[item.rendered.file.read_bytes()])
                 number = tf.train.Int64List(value=[labels.index(item.label)])
                 feature = {
@@ -171,12 +179,12 @@ def write_tfrecord(items: Sequence[DatasetItem], folder: Path) -> list[DatasetIt
                 }
                 example = tf.train.Example(features=tf.train.Features(feature=feature))
                 writer.write(example.SerializeToString(deterministic=True))
-        held += _with_shard(mine, name)
-    return sorted(held, key=lambda item: item.path)
+        written += _with_shard(shard_items, name)
+    return sorted(written, key=lambda item: item.path)
 
 
 def read_tfrecord(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Path and bytes of each photo in FOLDER's TFRecord shards."""
+    """Yield path and bytes of each image in the TFRecord shards of a folder."""
     tf = _tensorflow()
     for shard in sorted(folder.glob("*.tfrecord")):
         for record in tf.data.TFRecordDataset(str(shard)):
@@ -205,7 +213,7 @@ FORMATS = {
 
 
 def read_format(build: Path) -> DatasetFormat | None:
-    """The format of the build in the folder BUILD; None where there is none."""
+    """Return the format of the build in a folder, or None if there is no build."""
     try:
         name = json.loads((build / "labels.json").read_text(encoding="utf-8")).get("format")
     except (OSError, ValueError):

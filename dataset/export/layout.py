@@ -1,4 +1,4 @@
-"""Splits on disk: where each photo goes, the manifest, and the folder that changes at once."""
+"""The files of a build: paths of images, the manifest and the list of excluded images."""
 
 import re
 from collections.abc import Sequence
@@ -16,79 +16,88 @@ from dataset.utils.files import aside_of
 
 BUILD_FILE = "build.json"
 MANIFEST = "manifest.parquet"
+EXCLUDED = "excluded.parquet"
+# Length of a SHA-256 in paths and group names, in hexadecimal digits.
+SHORT_DIGITS = 24
 
 
 @dataclass(frozen=True)
 class RenderedImage:
-    """A photo as it is written: its JPEG's place and SHA-256, and what it was made with.
+    """An image as a build writes it.
 
-    `recipe`: equal for equal originals, crops, sizes and ways of fitting.
+    Attributes:
+        labeled: The candidate with its label.
+        file: Path of the JPEG file.
+        file_sha256: SHA-256 of that file.
+        render_key: Equal for equal originals, crops, sizes and resize methods.
+        person_crop: The crop; None if images are not cropped.
     """
 
-    labelled: LabeledImage
+    labeled: LabeledImage
     file: Path
     file_sha256: str
-    recipe: str
-    posed: PersonCrop | None = None
+    render_key: str
+    person_crop: PersonCrop | None = None
 
 
 @dataclass(frozen=True)
 class DatasetItem:
-    """A photo of a split: its path (relative, with /), and what it is.
+    """An image of a split.
 
-    `holder`: the file that holds it, the path itself or a shard. `group`: equal for what is tied.
+    Attributes:
+        rendered: The image.
+        split: train, validation or test.
+        path: Path relative to the build's folder, with slashes.
+        group: Equal for images that must stay in one split.
+        shard: The file that contains the image: `path` itself, or a shard.
     """
 
     rendered: RenderedImage
     split: str
     path: str
     group: str
-    holder: str = ""
+    shard: str = ""
 
     @property
     def label(self) -> str:
-        """Its label's name."""
-        return self.rendered.labelled.label
-
-    @property
-    def labelled(self) -> LabeledImage:
-        """The photo with its label."""
-        return self.rendered.labelled
+        """Return the label."""
+        return self.rendered.labeled.label
 
     @property
     def photo(self) -> Candidate:
-        """The image in the catalogue."""
-        return self.rendered.labelled.photo
+        """Return the image in the catalogue."""
+        return self.rendered.labeled.photo
 
     @property
-    def posed(self) -> PersonCrop | None:
-        """Its crop, where people were looked for."""
-        return self.rendered.posed
+    def person_crop(self) -> PersonCrop | None:
+        """Return the crop; None if images are not cropped."""
+        return self.rendered.person_crop
 
 
 def label_folder(label: str) -> str:
-    """LABEL as the name of a folder on any system: what can't stand there becomes %XX."""
+    """Return a folder name for a label on any system; other characters become %XX."""
     name = re.sub(r'[\x00-\x1f%/\\:*?"<>|]|^\.|[. ]$', lambda m: f"%{ord(m[0]):02X}", label)
     return name or "%00"
 
 
 def arrange_items(
-    rendered: Sequence[RenderedImage], splits: Sequence[str], groups: Sequence[int]
+    images: Sequence[RenderedImage], splits: Sequence[str], groups: Sequence[int]
 ) -> list[DatasetItem]:
-    """Each photo with its split, path and group, in the order of the paths."""
-    name_of: dict[int, str] = {}
-    for one, group in zip(rendered, groups, strict=True):
-        sha256 = one.labelled.photo.sha256
-        name_of[group] = min(sha256, name_of.get(group, sha256))
+    """Combine images with their splits and groups, ordered by path."""
+    group_names: dict[int, str] = {}
+    for image, group in zip(images, groups, strict=True):
+        sha256 = image.labeled.photo.sha256
+        group_names[group] = min(sha256, group_names.get(group, sha256))
     items = []
-    for one, split, group in zip(rendered, splits, groups, strict=True):
-        path = f"{split}/{label_folder(one.labelled.label)}/{one.labelled.photo.sha256[:24]}.jpg"
-        items.append(DatasetItem(one, split, path, name_of[group][:24]))
+    for image, split, group in zip(images, splits, groups, strict=True):
+        name = image.labeled.photo.sha256[:SHORT_DIGITS]
+        path = f"{split}/{label_folder(image.labeled.label)}/{name}.jpg"
+        items.append(DatasetItem(image, split, path, group_names[group][:SHORT_DIGITS]))
     return sorted(items, key=lambda item: item.path)
 
 
 def write_manifest(items: Sequence[DatasetItem], path: Path) -> None:
-    """A Parquet row a photo, in the order of the paths."""
+    """Write `manifest.parquet`, one row per image, ordered by path."""
     photos = [item.photo for item in items]
     text = pa.string()
     columns: dict[str, pa.Array] = {
@@ -99,53 +108,53 @@ def write_manifest(items: Sequence[DatasetItem], path: Path) -> None:
         "phash": pa.array([photo.phash for photo in photos], text),
         "cluster": pa.array([photo.cluster for photo in photos], pa.int64()),
         "group": pa.array([item.group for item in items], text),
-        "post_url": pa.array([next(iter(p.post_urls), None) for p in photos], text),
-        "site": pa.array([next(iter(p.sites), None) for p in photos], text),
-        "hashtags": pa.array([p.hashtags for p in photos], pa.list_(text)),
-        **_crop_columns([item.posed for item in items]),
-        "holder": pa.array([item.holder for item in items], text),
+        "post_url": pa.array([next(iter(photo.post_urls), None) for photo in photos], text),
+        "site": pa.array([next(iter(photo.sites), None) for photo in photos], text),
+        "hashtags": pa.array([photo.hashtags for photo in photos], pa.list_(text)),
+        **_crop_columns([item.person_crop for item in items]),
+        "shard": pa.array([item.shard for item in items], text),
         "file_sha256": pa.array([item.rendered.file_sha256 for item in items], text),
-        "recipe": pa.array([item.rendered.recipe for item in items], text),
+        "render_key": pa.array([item.rendered.render_key for item in items], text),
     }
     pq.write_table(pa.table(columns), path)
 
 
-def _crop_columns(posed: Sequence[PersonCrop | None]) -> dict[str, pa.Array]:
-    """What was kept of each photo and why; null where nobody looked for people."""
-    numbers = pa.list_(pa.float32())
+def _crop_columns(crops: Sequence[PersonCrop | None]) -> dict[str, pa.Array]:
+    """Return the columns of the crops, null for images that are not cropped."""
+    text, numbers = pa.string(), pa.list_(pa.float32())
     return {
-        "crop": pa.array([one and one.crop.outcome for one in posed], pa.string()),
-        "crop_reason": pa.array([one and one.crop.reason for one in posed], pa.string()),
-        "crop_score": pa.array([one and one.crop.score for one in posed], pa.float32()),
-        "crop_box": pa.array([one and list(one.crop.box) for one in posed], numbers),
-        "key_points": pa.array([one and one.points[:, :3].ravel() for one in posed], numbers),
-        "pose_model": pa.array([one and one.key for one in posed], pa.string()),
+        "crop": pa.array([c and c.crop.outcome for c in crops], text),
+        "crop_reason": pa.array([c and c.crop.reason for c in crops], text),
+        "crop_score": pa.array([c and c.crop.score for c in crops], pa.float32()),
+        "crop_box": pa.array([c and list(c.crop.box) for c in crops], numbers),
+        "key_points": pa.array([c and c.points[:, :3].ravel() for c in crops], numbers),
+        "pose_model": pa.array([c and c.key for c in crops], text),
     }
 
 
 def write_excluded(images: Sequence[ExcludedImage], path: Path) -> None:
-    """A Parquet row an image that was left out: why, and what it is."""
-    ordered = sorted(images, key=lambda one: (one.reason, one.photo.sha256))
-    photos = [one.photo for one in ordered]
+    """Write `excluded.parquet`, one row per excluded image, ordered by reason."""
+    ordered = sorted(images, key=lambda image: (image.reason, image.photo.sha256))
+    photos = [image.photo for image in ordered]
     text = pa.string()
     columns = {
-        "reason": pa.array([one.reason for one in ordered], text),
-        "detail": pa.array([one.detail for one in ordered], text),
+        "reason": pa.array([image.reason for image in ordered], text),
+        "detail": pa.array([image.detail for image in ordered], text),
         "sha256": pa.array([photo.sha256 for photo in photos], text),
         "store_key": pa.array([photo.store_key for photo in photos], text),
         "cluster": pa.array([photo.cluster for photo in photos], pa.int64()),
-        "post_url": pa.array([next(iter(p.post_urls), None) for p in photos], text),
-        "site": pa.array([next(iter(p.sites), None) for p in photos], text),
-        "hashtags": pa.array([p.hashtags for p in photos], pa.list_(text)),
+        "post_url": pa.array([next(iter(photo.post_urls), None) for photo in photos], text),
+        "site": pa.array([next(iter(photo.sites), None) for photo in photos], text),
+        "hashtags": pa.array([photo.hashtags for photo in photos], pa.list_(text)),
     }
     pq.write_table(pa.table(columns), path)
 
 
 def check_output_folder(out: Path) -> None:
-    """Mend what a killed build left at OUT.
+    """Check that a build may be written to a folder, and finish an interrupted replacement.
 
     Raises:
-        BadInput: OUT is there and is not a build of ours.
+        BadInput: The folder exists and is not empty and not a build.
     """
     _, before = aside_of(out)
     if before.exists() and not out.exists():
@@ -154,5 +163,5 @@ def check_output_folder(out: Path) -> None:
         out.is_dir() and ((out / BUILD_FILE).exists() or not any(out.iterdir()))
     ):
         raise BadInput(
-            f"--out {out} is there and is no build of fashion-tagger; name another folder"
+            f"--out {out} exists and is not a build of fashion-tagger; name another folder"
         )

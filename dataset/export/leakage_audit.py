@@ -1,7 +1,8 @@
-"""An independent look at a finished build: its files are read and hashed anew, and compared.
+"""Audit a finished build for leaks between its splits.
 
-Whatever the plan believed, a build passes only if no two photos that are or may be one, no two of
-one group, product or cluster, stand in two splits, and each file is the one that the manifest says.
+The audit does not rely on the plan: it reads and hashes the written files and compares them. A
+build passes only if no two images that are or may be near duplicates, and no two images of one
+group, product or cluster, are in different splits, and if each file is the one in the manifest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,21 +23,35 @@ from dataset.images.io import sha256_of
 
 CLOSEST_PAIRS = 12
 BATCH_PAIRS = 256
+# Images with equal values in one of these columns must be in one split.
 GROUP_COLUMNS = ("sha256", "cluster", "group", "post_url")
 
 
 @dataclass(frozen=True)
 class CrossSplitPair:
-    """Two photos of different splits, by path, and how alike they are."""
+    """Two images of different splits.
 
-    one: str
-    other: str
-    likeness: float
+    Attributes:
+        first: Path of one image.
+        second: Path of the other image.
+        similarity: Similarity of the aligned images, at most 1.
+    """
+
+    first: str
+    second: str
+    similarity: float
 
 
 @dataclass(frozen=True)
 class AuditResult:
-    """`leaks`: what is wrong, a sentence each. `closest`: the likest pairs across splits."""
+    """What an audit found.
+
+    Attributes:
+        photos: Number of images that were read.
+        compared: Number of candidate pairs across splits that were compared.
+        leaks: A sentence for each leak or wrong file.
+        closest: The most similar pairs across splits.
+    """
 
     photos: int
     compared: int
@@ -45,93 +60,110 @@ class AuditResult:
 
 
 class CrossSplitComparison:
-    """Photos compared where they stand in two splits; no pair is compared twice."""
+    """Compare images across splits, each candidate pair at most once.
 
-    def __init__(self, prints: Sequence[Fingerprint]) -> None:
-        # Of many that are equally near some are compared: the same ones in whichever order.
-        order = np.array(sorted(range(len(prints)), key=lambda place: prints[place].packed))
-        views = np.stack([prints[place].views for place in order])
-        found = lookalikes(views, np.ones(len(prints), bool))
-        self.prints = prints
-        self.pairs = Lookalikes(order[found.one], order[found.other], found.turn, found.bits)
+    Args:
+        fingerprints: Fingerprints of the images.
+    """
+
+    def __init__(self, fingerprints: Sequence[Fingerprint]) -> None:
+        # The search compares a limited number of equally near images: sorted, always the same.
+        order = np.array(sorted(range(len(fingerprints)), key=lambda i: fingerprints[i].packed))
+        views = np.stack([fingerprints[i].views for i in order])
+        matches = lookalikes(views, np.ones(len(fingerprints), bool))
+        self.fingerprints = fingerprints
+        self.pairs = Lookalikes(
+            order[matches.one], order[matches.other], matches.turn, matches.bits
+        )
         self.scores = np.full(len(self.pairs.one), np.nan, np.float32)
 
     def across(self, splits: Sequence[str]) -> np.ndarray:
-        """Numbers of the pairs whose photos stand in different SPLITS; their scores are known."""
-        names = np.unique(np.asarray(splits), return_inverse=True)[1]
-        apart = names[self.pairs.one] != names[self.pairs.other]
-        self._judge(np.flatnonzero(apart & np.isnan(self.scores)))
-        return np.flatnonzero(apart)
+        """Return the indices of the pairs across splits, whose scores are computed if needed.
 
-    def _judge(self, wanted: np.ndarray) -> None:
-        def judge(start: int) -> np.ndarray:
-            some = wanted[start : start + BATCH_PAIRS]
-            ones = [self.prints[place] for place in self.pairs.one[some]]
-            others = [self.prints[place] for place in self.pairs.other[some]]
-            return likeness(ones, others, self.pairs.turn[some])
+        Args:
+            splits: Split of each image.
+        """
+        split_ids = np.unique(np.asarray(splits), return_inverse=True)[1]
+        is_across = split_ids[self.pairs.one] != split_ids[self.pairs.other]
+        self._score(np.flatnonzero(is_across & np.isnan(self.scores)))
+        return np.flatnonzero(is_across)
 
-        starts = list(range(0, len(wanted), BATCH_PAIRS))
-        for start, scores in zip(starts, in_threads(judge, starts), strict=True):
-            self.scores[wanted[start : start + BATCH_PAIRS]] = scores
+    def _score(self, pairs: np.ndarray) -> None:
+        def score(start: int) -> np.ndarray:
+            batch = pairs[start : start + BATCH_PAIRS]
+            first = [self.fingerprints[i] for i in self.pairs.one[batch]]
+            second = [self.fingerprints[i] for i in self.pairs.other[batch]]
+            return likeness(first, second, self.pairs.turn[batch])
+
+        starts = list(range(0, len(pairs), BATCH_PAIRS))
+        for start, scores in zip(starts, in_threads(score, starts), strict=True):
+            self.scores[pairs[start : start + BATCH_PAIRS]] = scores
 
     def leaks(self, splits: Sequence[str]) -> list[tuple[int, int]]:
-        """Places of the pairs that are or may be one photo and stand in different SPLITS."""
+        """Return index pairs of possible near duplicates in different splits."""
         across = self.across(splits)
-        found = across[self.scores[across] >= POSSIBLE]
-        return [(int(self.pairs.one[n]), int(self.pairs.other[n])) for n in found]
+        leaking = across[self.scores[across] >= POSSIBLE]
+        return [(int(self.pairs.one[i]), int(self.pairs.other[i])) for i in leaking]
 
 
-def audit_build(folder: Path, layout: DatasetFormat) -> AuditResult:
-    """What a look at the build in FOLDER, laid out as LAYOUT, finds."""
+def audit_build(folder: Path, build_format: DatasetFormat) -> AuditResult:
+    """Read, hash and compare all images of a build.
+
+    Args:
+        folder: Folder of the build.
+        build_format: Its output format.
+    """
     rows = {row["path"]: row for row in pq.read_table(folder / MANIFEST).to_pylist()}
 
-    def examine(photo: tuple[str, bytes]) -> tuple[str, str, Fingerprint]:
-        path, jpeg = photo
+    def read(image: tuple[str, bytes]) -> tuple[str, str, Fingerprint]:
+        path, jpeg = image
         return path, sha256_of(jpeg), written_fingerprint(jpeg)
 
-    found = list(in_threads(examine, layout.read(folder)))
-    splits = [path.partition("/")[0] for path, _, _ in found]
-    comparison = CrossSplitComparison([fingerprint for _, _, fingerprint in found])
+    images = list(in_threads(read, build_format.read(folder)))
+    splits = [path.partition("/")[0] for path, _, _ in images]
+    comparison = CrossSplitComparison([fingerprint for _, _, fingerprint in images])
     across = comparison.across(splits)
     order = across[np.argsort(-comparison.scores[across], kind="stable")]
     pairs = [
         CrossSplitPair(
-            found[comparison.pairs.one[n]][0],
-            found[comparison.pairs.other[n]][0],
-            float(comparison.scores[n]),
+            images[comparison.pairs.one[i]][0],
+            images[comparison.pairs.other[i]][0],
+            float(comparison.scores[i]),
         )
-        for n in order
-        if comparison.scores[n] > 0
+        for i in order
+        if comparison.scores[i] > 0
     ]
     leaks = [
-        f"{pair.one} and {pair.other} are {pair.likeness:.3f} alike"
+        f"{pair.first} and {pair.second} have a similarity of {pair.similarity:.3f}"
         for pair in pairs
-        if pair.likeness >= POSSIBLE
+        if pair.similarity >= POSSIBLE
     ]
-    leaks += _manifest_mismatches(found, rows) + _shared_across_splits(rows)
-    return AuditResult(len(found), len(across), leaks, pairs[:CLOSEST_PAIRS])
+    leaks += _manifest_mismatches(images, rows) + _shared_across_splits(rows)
+    return AuditResult(len(images), len(across), leaks, pairs[:CLOSEST_PAIRS])
 
 
 def _manifest_mismatches(
-    found: Sequence[tuple[str, str, Fingerprint]], rows: Mapping[str, Mapping[str, object]]
+    images: Sequence[tuple[str, str, Fingerprint]], rows: Mapping[str, Mapping[str, object]]
 ) -> list[str]:
-    """Files that are not those of the manifest."""
-    paths = {path for path, _, _ in found}
+    """Return a sentence for each file that is missing or not the one in the manifest."""
+    paths = {path for path, _, _ in images}
     wrong = [
-        f"{path} is not the file of the manifest"
-        for path, digest, _ in found
+        f"{path} differs from the manifest"
+        for path, digest, _ in images
         if path not in rows or rows[path]["file_sha256"] != digest
     ]
     return wrong + [f"{path} is missing" for path in rows if path not in paths]
 
 
 def _shared_across_splits(rows: Mapping[str, Mapping[str, object]]) -> list[str]:
-    """What photos of two splits have in common, by the manifest."""
-    first: dict[tuple[str, object], str] = {}
-    wrong = []
+    """Return a sentence for each value of a group column that is in two splits."""
+    first_path: dict[tuple[str, object], str] = {}
+    shared = []
     for path, row in rows.items():
-        for name in GROUP_COLUMNS:
-            known = first.setdefault((name, row[name]), path) if row[name] is not None else path
-            if rows[known]["split"] != row["split"]:
-                wrong.append(f"{known} and {path} have one {name}")
-    return wrong
+        for column in GROUP_COLUMNS:
+            if row[column] is None:
+                continue
+            first = first_path.setdefault((column, row[column]), path)
+            if rows[first]["split"] != row["split"]:
+                shared.append(f"{first} and {path} have the same {column}")
+    return shared

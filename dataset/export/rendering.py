@@ -1,4 +1,4 @@
-"""Photos cropped, fitted into a square and encoded, or taken from an earlier build."""
+"""Render images of a build: crop, fit into a square and encode, or copy from the last build."""
 
 import hashlib
 import io
@@ -20,96 +20,126 @@ from dataset.selection.crops import PersonCrop
 from dataset.selection.labeling import LabeledImage
 
 JPEG_QUALITY = 92
+# Folder of rendered images before they are written in the output format.
 POOL_FOLDER = "photos"
 
 
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """The largest square in the middle of IMAGE, SIZE x SIZE pixels."""
+def center_crop(image: Image.Image, size: int) -> Image.Image:
+    """Crop the largest square in the middle of an image and resize it."""
     return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
 
 
 def stretch(image: Image.Image, size: int) -> Image.Image:
-    """All of IMAGE, SIZE x SIZE pixels, its shape not kept."""
+    """Resize an image to a square without keeping its aspect ratio."""
     return image.resize((size, size), Image.Resampling.LANCZOS)
 
 
-RESIZES = {"letterbox": letterbox, "crop": centre_crop, "stretch": stretch}
+RESIZES = {"letterbox": letterbox, "crop": center_crop, "stretch": stretch}
 
 
 def written_fingerprint(jpeg: bytes) -> Fingerprint:
-    """The fingerprint of a photo as a build holds it."""
+    """Return the fingerprint of a written image."""
     return fingerprint(open_photo(jpeg, LOOK))
 
 
-def render_key(labelled: LabeledImage, posed: PersonCrop | None, size: int, resize: str) -> str:
-    """What the written photo depends on, 24 hex digits."""
-    box = posed.crop.box if posed else ()
-    parts = (labelled.photo.sha256, box, size, resize, JPEG_QUALITY, PIL.__version__)
+def render_key(image: LabeledImage, crop: PersonCrop | None, size: int, resize: str) -> str:
+    """Return a key of everything that the rendered image depends on, 24 hexadecimal digits."""
+    box = crop.crop.box if crop else ()
+    parts = (image.photo.sha256, box, size, resize, JPEG_QUALITY, PIL.__version__)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
 def render_images(
-    photos: Sequence[LabeledImage],
-    posed: Mapping[int, PersonCrop],
+    images: Sequence[LabeledImage],
+    crops: Mapping[int, PersonCrop],
     store: ImageStore,
     pool: Path,
     size: int,
     resize: str,
 ) -> Iterator[tuple[RenderedImage, Fingerprint] | str]:
-    """Each of PHOTOS, SIZE x SIZE, as a file in POOL; or why it can't be."""
+    """Render images in threads.
 
-    def make(one: LabeledImage) -> tuple[RenderedImage, Fingerprint] | str:
-        crop = posed.get(one.photo.image_id)
-        recipe = render_key(one, crop, size, resize)
-        file = pool / f"{recipe}.jpg"
+    Args:
+        images: Images to render.
+        crops: Image id -> crop.
+        store: Image store.
+        pool: Folder for the rendered files; files that are there already are used.
+        size: Width and height of the result in pixels.
+        resize: A key of `RESIZES`.
+
+    Yields:
+        For each image in order, the result with its fingerprint, or the reason why it can't be
+        read.
+    """
+
+    def render_one(image: LabeledImage) -> tuple[RenderedImage, Fingerprint] | str:
+        crop = crops.get(image.photo.image_id)
+        key = render_key(image, crop, size, resize)
+        file = pool / f"{key}.jpg"
         if file.exists():
             jpeg = file.read_bytes()
         else:
             try:
-                jpeg = _encode(store.read(one.photo.store_key), crop, size, resize)
+                jpeg = _encode(store.read(image.photo.store_key), crop, size, resize)
             except FileNotFoundError:
                 return "file missing"
             except (Unreadable, OSError) as error:
                 return f"unreadable ({error})"
             file.write_bytes(jpeg)
-        return RenderedImage(one, file, sha256_of(jpeg), recipe, crop), written_fingerprint(jpeg)
+        return RenderedImage(image, file, sha256_of(jpeg), key, crop), written_fingerprint(jpeg)
 
     pool.mkdir(exist_ok=True)
-    # Pillow frees the interpreter while it decodes, scales and encodes: threads use every core.
-    yield from in_threads(make, list(photos))
+    # Pillow releases the interpreter lock while it decodes, resizes and encodes.
+    yield from in_threads(render_one, list(images))
 
 
 def crop_and_resize(photo: Image.Image, box: Box | None, size: int, resize: str) -> Image.Image:
-    """BOX of PHOTO, in its pixels, or all of it, as a build has it: SIZE x SIZE pixels."""
+    """Crop an image to a box and fit it into a square, as a build does.
+
+    Args:
+        photo: An RGB image.
+        box: Left, top, right and bottom in pixels; None for all of the image.
+        size: Width and height of the result in pixels.
+        resize: A key of `RESIZES`.
+    """
     if box is not None:
         left, top, right, bottom = box
         photo = photo.crop((round(left), round(top), round(right), round(bottom)))
     return RESIZES[resize](photo, size)
 
 
-def _encode(photo: bytes, posed: PersonCrop | None, size: int, resize: str) -> bytes:
-    out = io.BytesIO()
-    image = crop_and_resize(open_photo(photo), posed.crop.box if posed else None, size, resize)
-    image.save(out, "JPEG", quality=JPEG_QUALITY)
-    return out.getvalue()
+def _encode(photo: bytes, crop: PersonCrop | None, size: int, resize: str) -> bytes:
+    file = io.BytesIO()
+    image = crop_and_resize(open_photo(photo), crop.crop.box if crop else None, size, resize)
+    image.save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
 
 
-def reuse_images(before: Path, wanted: set[str], pool: Path) -> int:
-    """Put into POOL the photos of the build BEFORE whose recipes are WANTED; returns how many."""
-    layout = read_format(before)
-    if layout is None:
+def reuse_images(build: Path, keys: set[str], pool: Path) -> int:
+    """Copy images of an earlier build that would be rendered to equal bytes.
+
+    Args:
+        build: Folder of the earlier build; it need not exist.
+        keys: Render keys of the new build.
+        pool: Folder for the copies.
+
+    Returns:
+        Number of copied images.
+    """
+    build_format = read_format(build)
+    if build_format is None:
         return 0
-    names = ["path", "recipe", "file_sha256"]
-    if not set(names) <= set(pq.read_schema(before / MANIFEST).names):
+    names = ["path", "render_key", "file_sha256"]
+    if not set(names) <= set(pq.read_schema(build / MANIFEST).names):
         return 0
-    rows = pq.read_table(before / MANIFEST, columns=names).to_pylist()
-    known = {row["path"]: row for row in rows if row["recipe"] in wanted}
-    taken = 0
-    for path, jpeg in layout.read(before) if known else ():
-        row = known.get(path)
-        # A photo that somebody changed is made again.
+    rows = pq.read_table(build / MANIFEST, columns=names).to_pylist()
+    reusable = {row["path"]: row for row in rows if row["render_key"] in keys}
+    count = 0
+    for path, jpeg in build_format.read(build) if reusable else ():
+        row = reusable.get(path)
+        # An image that was changed since is rendered again.
         if row and sha256_of(jpeg) == row["file_sha256"]:
             pool.mkdir(exist_ok=True)
-            (pool / f"{row['recipe']}.jpg").write_bytes(jpeg)
-            taken += 1
-    return taken
+            (pool / f"{row['render_key']}.jpg").write_bytes(jpeg)
+            count += 1
+    return count

@@ -1,174 +1,160 @@
-"""`report.html`: a build with pictures, on one page that needs no other file."""
+"""Render `report.html`: a build with images, on one page that needs no other file."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from html import escape
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
 from dataset.export import dataset_card
-from dataset.images.io import Unreadable
+from dataset.export.build_result import BuildOptions, BuildResult
+from dataset.images.io import thumbnail_or_none
 from dataset.images.store import ImageStore
-from dataset.selection.candidates import Candidate, ExcludedImage
+from dataset.selection.candidates import DUPLICATE, Candidate, ExcludedImage
 from dataset.selection.labeling import LABEL_CONFLICT
 from dataset.selection.quality_gates import GATES, QualityGates
-from dataset.selection.splits import SPLITS
-from dataset.utils import html
+from dataset.utils.html import Figure, render
 
-if TYPE_CHECKING:
-    from dataset.export.build_result import BuildOptions, BuildResult
-
-A_LABEL, A_REASON, CLUSTERS, COPIES = 12, 12, 12, 6
-DUPLICATE = "duplicate of another photo"
+TEMPLATES = Path(__file__).with_name("templates")
+IMAGES_PER_LABEL, IMAGES_PER_REASON, CLUSTERS, COPIES_PER_CLUSTER = 12, 12, 12, 6
+SIDE_PIXELS = 112
 
 
 def render_report(
-    built: "BuildResult",
-    options: "BuildOptions",
+    result: BuildResult,
+    options: BuildOptions,
     gates: QualityGates,
-    photos: Mapping[str, bytes],
+    jpegs: Mapping[str, bytes],
     store: ImageStore,
 ) -> str:
-    """The page of BUILT; PHOTOS: path -> JPEG of the written photos that it may show."""
-    sections = [
-        _head(built, options),
-        html.part(
-            "Photos", _counts(built), html.bullets(built.unmet, "Where shares are not as wished")
+    """Render the page.
+
+    Args:
+        result: The build.
+        options: Its options.
+        gates: Quality thresholds.
+        jpegs: Path -> JPEG file of the written images in `sampled_paths`.
+        store: Image store, for images that the build does not use.
+    """
+    clusters = _clusters(result)
+    conflicts = _excluded_for(result, LABEL_CONFLICT)
+    return render(
+        TEMPLATES,
+        "report.html",
+        title="fashion-tagger build",
+        result=result,
+        options=options,
+        resize=dataset_card.RESIZE_NAMES[options.resize],
+        proportions=", ".join(f"{proportion:g}" for proportion in options.splits),
+        counts=dataset_card.count_rows(result.items),
+        closest=_closest_pairs(result, jpegs),
+        labels={
+            label: [_figure(jpegs[path]) for path in paths]
+            for label, paths in _paths_by_label(result).items()
+        },
+        sources=sorted(Counter(site for i in result.items for site in i.photo.sites).items()),
+        gate_rows=_gate_rows(result, gates),
+        rejected=_rejected(result, store),
+        conflict_counts=dataset_card.count_conflicts(result).most_common(),
+        conflict_images=_originals(
+            ((e.photo, e.detail) for e in conflicts[: 2 * IMAGES_PER_REASON]), store
         ),
-        html.part("Audit", _audit(built, photos)),
-        *(
-            html.part(label, html.figures((photos[p], "") for p in shown))
-            for label, shown in _by_label(built).items()
-        ),
-        html.part("Sources", _sources(built)),
-        html.part("Quality gates", _gates(built, gates), *_stopped(built, store)),
-        html.part("Conflicts of labels", *_conflicts(built, store)),
-        html.part("Duplicates", *_duplicates(built, store)),
-        html.part("Left out", html.table(("reason", "photos"), sorted(built.drops.counts.items()))),
-        html.part(
-            "Licences and known gaps",
-            "<p>The photos belong to the shops and people who posted them.</p>",
-            html.bullets(dataset_card.known_limitations(built)),
-        ),
-    ]
-    body = "\n".join(sections)
-    return html.document("fashion-tagger build", body)
-
-
-def sampled_paths(built: "BuildResult") -> set[str]:
-    """Paths of the written photos that the page and the contact sheets show."""
-    paths = {path for shown in _by_label(built).values() for path in shown}
-    paths |= {path for pair in built.audit.closest for path in (pair.one, pair.other)}
-    labels = {item.label for item in built.items}
-    return paths | {p for label in labels for p in dataset_card.sample_paths(built.items, label)}
-
-
-def _by_label(built: "BuildResult") -> dict[str, list[str]]:
-    labels = sorted({item.label for item in built.items})
-    return {label: dataset_card.sample_paths(built.items, label, A_LABEL) for label in labels}
-
-
-def _head(built: "BuildResult", options: "BuildOptions") -> str:
-    labels = len({item.label for item in built.items})
-    return (
-        f"<h1>{len(built.items)} photos of {labels} labels</h1><p>{options.size} x {options.size}"
-        f" pixels, {dataset_card.RESIZE_NAMES[options.resize]}, format {options.format}, shares"
-        f" {', '.join(f'{share:g}' for share in options.splits)}, seed {options.seed}.</p>"
+        cluster_count=len(clusters),
+        clusters=[
+            _originals([(best, "used"), *((copy, "excluded") for copy in copies)], store)
+            for best, copies in clusters[:CLUSTERS]
+        ],
+        excluded=sorted(result.exclusions.counts.items()),
+        limitations=dataset_card.known_limitations(result),
     )
 
 
-def _originals(shown: Iterable[tuple[Candidate, str]], store: ImageStore) -> str:
-    """Figures of photos as they were fetched; those that can't be read are named."""
+def sampled_paths(result: BuildResult) -> set[str]:
+    """Return the paths of the written images that the page and the contact sheets show."""
+    paths = {path for sample in _paths_by_label(result).values() for path in sample}
+    paths |= {path for pair in result.audit.closest for path in (pair.first, pair.second)}
+    labels = {item.label for item in result.items}
+    return paths | {
+        path for label in labels for path in dataset_card.sample_paths(result.items, label)
+    }
+
+
+def _paths_by_label(result: BuildResult) -> dict[str, list[str]]:
+    labels = sorted({item.label for item in result.items})
+    return {
+        label: dataset_card.sample_paths(result.items, label, IMAGES_PER_LABEL) for label in labels
+    }
+
+
+def _figure(jpeg: bytes, caption: str = "") -> Figure:
+    return Figure(thumbnail_or_none(lambda: jpeg, SIDE_PIXELS), caption)
+
+
+def _originals(images: Iterable[tuple[Candidate, str]], store: ImageStore) -> list[Figure]:
+    """Return figures of stored images; unreadable ones are named instead."""
     figures = []
-    for photo, text in shown:
-        try:
-            figures.append(html.figure(store.read(photo.store_key), text))
-        except (OSError, Unreadable):
-            figures.append(html.missing(f"{photo.store_key}: {text}"))
-    return html.row(figures)
+    for photo, caption in images:
+        jpeg = thumbnail_or_none(partial(store.read, photo.store_key), SIDE_PIXELS)
+        figures.append(Figure(jpeg, caption if jpeg else f"{photo.store_key}: {caption}"))
+    return figures
 
 
-def _counts(built: "BuildResult") -> str:
-    return html.table(("label", *SPLITS, "all"), dataset_card.count_rows(built.items))
+def _closest_pairs(result: BuildResult, jpegs: Mapping[str, bytes]) -> list[tuple[Figure, Figure]]:
+    return [
+        (
+            _figure(jpegs[pair.first], pair.first.split("/")[0]),
+            _figure(
+                jpegs[pair.second],
+                f"{pair.second.split('/')[0]}: similarity {pair.similarity:.3f}",
+            ),
+        )
+        for pair in result.audit.closest
+    ]
 
 
-def _audit(built: "BuildResult", photos: Mapping[str, bytes]) -> str:
-    found = built.audit
-    verdict = "bad" if found.leaks else "good"
-    text = (
-        f"<p class={verdict}>The {found.photos} written photos were read and hashed anew. Of"
-        f" {found.compared} near pairs across splits {len(found.leaks)} are or may be one photo."
-        "</p>"
-    )
-    if not found.closest:
-        return text
-    pairs = "".join(
-        f"<div class=pair>{html.figure(photos[p.one], p.one.split('/')[0])}"
-        + html.figure(photos[p.other], f"{p.other.split('/')[0]}: {p.likeness:.3f} alike")
-        + "</div>"
-        for p in found.closest
-    )
-    return f"{text}<p>The closest pairs that remain:</p><div class=row>{pairs}</div>"
-
-
-def _sources(built: "BuildResult") -> str:
-    sites = Counter(site for item in built.items for site in item.photo.sites)
-    return html.table(("site", "photos"), sorted(sites.items()))
-
-
-def _gates(built: "BuildResult", gates: QualityGates) -> str:
-    """Thresholds and what they stopped, a row a site and gate."""
-    seen = {site for item in built.items for site in item.photo.sites}
-    stopped: Counter[tuple[str, str]] = Counter()
-    for one in built.drops.images:
-        site = next(iter(one.photo.sites), "")
-        seen |= {site} if site else set()
-        stopped[site, one.reason] += 1
-    rows = [
+def _gate_rows(result: BuildResult, gates: QualityGates) -> list[Sequence[object]]:
+    """Return a row for each site and gate: threshold and number of excluded images."""
+    sites = {site for item in result.items for site in item.photo.sites}
+    excluded: Counter[tuple[str, str]] = Counter()
+    for image in result.exclusions.images:
+        site = next(iter(image.photo.sites), "")
+        sites |= {site} if site else set()
+        excluded[site, image.reason] += 1
+    return [
         (
             site,
             reason,
-            f"{'at least' if least else 'at most'} {gates.of(site)[gate]:g} ({gate})",
-            stopped[site, reason],
+            f"{'at least' if is_minimum else 'at most'} {gates.for_site(site)[gate]:g} ({gate})",
+            excluded[site, reason],
         )
-        for site in sorted(seen)
-        for gate, (reason, least) in GATES.items()
+        for site in sorted(sites)
+        for gate, (reason, is_minimum) in GATES.items()
     ]
-    return html.table(("source", "gate", "threshold", "stopped"), rows)
 
 
-def _of_reason(built: "BuildResult", reason: str) -> list[ExcludedImage]:
-    found = [one for one in built.drops.images if one.reason == reason]
-    return sorted(found, key=lambda one: one.photo.sha256)
+def _excluded_for(result: BuildResult, reason: str) -> list[ExcludedImage]:
+    images = [image for image in result.exclusions.images if image.reason == reason]
+    return sorted(images, key=lambda image: image.photo.sha256)
 
 
-def _stopped(built: "BuildResult", store: ImageStore) -> list[str]:
-    parts = []
+def _rejected(result: BuildResult, store: ImageStore) -> list[tuple[str, int, list[Figure]]]:
+    """Return reason, number of images and examples for each quality gate that rejected some."""
+    rejected = []
     for reason, _ in GATES.values():
-        found = _of_reason(built, reason)
-        if found:
-            shown = [(one.photo, one.detail) for one in found[:A_REASON]]
-            parts.append(f"<h3>{escape(reason)}: {len(found)}</h3>{_originals(shown, store)}")
-    return parts
+        images = _excluded_for(result, reason)
+        if images:
+            examples = [(image.photo, image.detail) for image in images[:IMAGES_PER_REASON]]
+            rejected.append((reason, len(images), _originals(examples, store)))
+    return rejected
 
 
-def _conflicts(built: "BuildResult", store: ImageStore) -> list[str]:
-    found = _of_reason(built, LABEL_CONFLICT)
-    table = html.table(("labels", "photos"), dataset_card.count_conflicts(built).most_common())
-    shown = [(one.photo, one.detail) for one in found[: 2 * A_REASON]]
-    return [table, _originals(shown, store)] if found else []
-
-
-def _duplicates(built: "BuildResult", store: ImageStore) -> list[str]:
-    """Clusters with what was kept first and what was left out for it."""
-    best = {item.photo.sha256: item.photo for item in built.items}
+def _clusters(result: BuildResult) -> list[tuple[Candidate, list[Candidate]]]:
+    """Return each used image that has copies, with its first excluded copies."""
+    used = {item.photo.sha256: item.photo for item in result.items}
     copies: dict[str, list[Candidate]] = defaultdict(list)
-    for one in _of_reason(built, DUPLICATE):
-        copies[one.detail.removeprefix("of ")].append(one.photo)
-    known = [(best[sha256], copies[sha256]) for sha256 in sorted(copies) if sha256 in best]
-    if not known:
-        return []
-    rows = [
-        _originals([(kept, "kept"), *((photo, "left out") for photo in others[:COPIES])], store)
-        for kept, others in known[:CLUSTERS]
+    for image in _excluded_for(result, DUPLICATE):
+        copies[image.detail.removeprefix("of ")].append(image.photo)
+    return [
+        (used[sha256], copies[sha256][:COPIES_PER_CLUSTER])
+        for sha256 in sorted(copies)
+        if sha256 in used
     ]
-    return [f"<p>{len(known)} clusters of more than one photo, the first of them:</p>", *rows]

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -92,3 +93,29 @@ def sha256_of(data: bytes) -> str:
 
 # A photo cut off in its last rows is refused, not filled with grey.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+def thumbnail(image: Image.Image, side: int) -> bytes:
+    """Return an image as a small JPEG file for a page.
+
+    Args:
+        image: An RGB image.
+        side: Largest width and height of the result in pixels.
+    """
+    small, file = image.copy(), io.BytesIO()
+    small.thumbnail((side, side), Image.Resampling.BOX)
+    small.save(file, "JPEG", quality=80)
+    return file.getvalue()
+
+
+def thumbnail_or_none(read: Callable[[], bytes], side: int) -> bytes | None:
+    """Return the thumbnail of an image file, or None if the file can't be read.
+
+    Args:
+        read: Returns the bytes of the file, or raises `OSError` or `ValueError`.
+        side: Largest width and height of the result in pixels.
+    """
+    try:
+        return thumbnail(open_photo(read(), side), side)
+    except (OSError, ValueError):
+        return None

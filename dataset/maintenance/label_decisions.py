@@ -71,7 +71,9 @@ def ask_conflicts(
     """ASK for the label of each photo of two, by key and labels; keep every answer at once."""
     with sessions() as session:
         found = [
-            one for one in plan_build(session, choice).drops.images if one.reason == LABEL_CONFLICT
+            one
+            for one in plan_build(session, choice).exclusions.images
+            if one.reason == LABEL_CONFLICT
         ]
     for one in sorted(found, key=lambda one: one.photo.sha256):
         label = ask(one.photo.store_key, one.detail.split(", "))

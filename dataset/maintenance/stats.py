@@ -23,18 +23,22 @@ def read_stats(catalogue: str, vocabulary: Path | None, minimum: int) -> dict[st
     """
     words = load_vocabulary(vocabulary)
     with open_catalogue(catalogue, must_exist=True)() as session:
-        drops = Exclusions()
+        exclusions = Exclusions()
         photos = apply_quality_gates(
-            select_best_copies(load_candidates(session), drops), load_quality_gates(), drops
+            select_best_copies(load_candidates(session), exclusions),
+            load_quality_gates(),
+            exclusions,
         )
-        sizes = Counter(one.label for one in assign_labels(photos, words, (), drops))
+        sizes = Counter(one.label for one in assign_labels(photos, words, (), exclusions))
         return {
             "searches": [asdict(line) for line in search_stats(session)],
             "labels": [
                 {"label": label, "photos": count, "missing": max(0, minimum - count)}
                 for label, count in sorted(sizes.items())
             ],
-            "left_out": {reason: count for reason, count in sorted(drops.counts.items()) if count},
+            "left_out": {
+                reason: count for reason, count in sorted(exclusions.counts.items()) if count
+            },
             "refused": [
                 {"site": site, "reason": reason, "photos": count}
                 for site, reason, count in refusals(session)

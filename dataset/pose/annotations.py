@@ -4,7 +4,6 @@ Format: https://cocodataset.org/#format-data (key-point detection).
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,54 +12,10 @@ import numpy as np
 
 from dataset.errors import BadInput
 from dataset.images.io import PHOTO_SUFFIXES
+from dataset.pose.models import JointSet
 
-# How far annotators differ, in units of the person's size: COCO's evaluation, cocoeval.py.
-COCO_SIGMAS = {
-    "nose": 0.026,
-    "eye": 0.025,
-    "ear": 0.035,
-    "shoulder": 0.079,
-    "elbow": 0.072,
-    "wrist": 0.062,
-    "hip": 0.107,
-    "knee": 0.087,
-    "ankle": 0.089,
-}
 # Of the photos, where no others are named to measure on.
 VALIDATION_SHARE = 0.05
-# For joints that COCO does not know, such as neck and head top: that of its shoulders.
-OTHER_SIGMA = 0.079
-SIDES = (("left", "right"), ("l_", "r_"))
-
-
-@dataclass(frozen=True)
-class JointSet:
-    """The joints that a network finds: their names, and the bones between them as index pairs."""
-
-    names: tuple[str, ...]
-    bones: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def mirrored(self) -> np.ndarray:
-        """For each joint the one that it becomes in a mirrored photo: (joints,) int."""
-        return np.array([self.names.index(_other_side(name, self.names)) for name in self.names])
-
-    @property
-    def sigmas(self) -> np.ndarray:
-        """How exactly each joint can be told, for OKS: (joints,) in units of the person's size."""
-        return np.array([_sigma(name) for name in self.names])
-
-
-def _other_side(name: str, names: Sequence[str]) -> str:
-    for left, right in SIDES:
-        for one, other in ((left, right), (right, left)):
-            if name.startswith(one) and (found := other + name[len(one) :]) in names:
-                return found
-    return name
-
-
-def _sigma(name: str) -> float:
-    return next((s for part, s in COCO_SIGMAS.items() if name.endswith(part)), OTHER_SIGMA)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from dataset.errors import Failure, first_line, printable
 from dataset.pose.estimator import Estimator, Tried, has_bfloat16
-from dataset.pose.models import SUFFIX, PoseModel, cache_folder, key_of
+from dataset.pose.models import SUFFIX, PoseModel, cache_folder, cache_key
 from dataset.pose.network import ARCHITECTURES, EPSILON, build_hrnet, keras_name, published_name
 from dataset.pose.torch_checkpoint import read_tensors
 from dataset.utils.downloads import fetch_published
@@ -221,7 +221,7 @@ def _weights_file(model: PoseModel) -> Path:
 
 def _converted(model: PoseModel) -> Path:
     """Keras' own file of what MODEL's .pth file holds, which is read in less time."""
-    return cache_folder() / f"{key_of(model).replace(':', '-')}{SUFFIX}"
+    return cache_folder() / f"{cache_key(model).replace(':', '-')}{SUFFIX}"
 
 
 def _keep(network: keras.Model, converted: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dataset.errors import BadInput
-from dataset.pose.models import DEFAULT, architectures, names
+from dataset.pose.models import DEFAULT, architecture_names, model_names
 from dataset.utils.cli_options import CONTEXT_SETTINGS, FILE, FOLDER
 
 weights_option = click.option(
@@ -61,7 +61,7 @@ class Size(click.ParamType):
 )
 @click.option(
     "--model",
-    type=click.Choice(architectures()),
+    type=click.Choice(architecture_names()),
     default=DEFAULT,
     show_default=True,
     help="The network to train.",
@@ -132,7 +132,7 @@ class Size(click.ParamType):
 )
 @click.option(
     "--pose",
-    type=click.Choice(names()),
+    type=click.Choice(model_names()),
     default=DEFAULT,
     show_default=True,
     help="The network to measure, with --evaluate.",

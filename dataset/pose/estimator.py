@@ -11,7 +11,6 @@ import keras
 import numpy as np
 from PIL import Image
 
-from dataset.pose.annotations import JointSet
 from dataset.pose.crop import PERSON, Box, Crop, choose_crop, iou
 from dataset.pose.heatmaps import (
     decode_points,
@@ -20,6 +19,7 @@ from dataset.pose.heatmaps import (
     to_image,
     transform_points,
 )
+from dataset.pose.models import JointSet
 from dataset.pose.samples import normalised
 
 # What Linux calls processors that multiply bfloat16 themselves; elsewhere it is emulated, slowly.

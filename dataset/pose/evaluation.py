@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from dataset.errors import Failure
 from dataset.images.io import Unreadable, open_photo
-from dataset.pose.annotations import JointSet, People, Person
+from dataset.pose.annotations import People, Person
 from dataset.pose.crop import WHOLE, Box, Crop, choose_crop, iou
 from dataset.pose.estimator import BATCH, Estimator
 from dataset.pose.heatmaps import person_view
+from dataset.pose.models import JointSet
 
 PCK_SHARE = 0.2
 # A crop holds a person when it holds this share of the annotated joints.

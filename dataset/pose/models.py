@@ -1,16 +1,23 @@
-"""Which pose networks are known, from models.toml; imports nothing heavy, for --help."""
+"""Pose models as data: joint sets, and the networks that `models.toml` lists.
+
+The command line imports this module for `--help`, so it imports nothing heavy.
+"""
 
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataset.errors import BadInput
-from dataset.pose.annotations import JointSet
-from dataset.utils.downloads import PublishedFile, file_digest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dataset.utils.downloads import PublishedFile
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,22 +26,66 @@ else:
 
 HERE = Path(__file__).parent
 DEFAULT = "hrnet-small"
+# Suffix of Keras weights files.
+SUFFIX = ".weights.h5"
+# Score below which the published networks' own tools, and those of mmpose, drop a joint.
+GATE = 0.2
+# Standard deviations of annotations relative to the person's size, from COCO's cocoeval.py.
+COCO_SIGMAS = {
+    "nose": 0.026,
+    "eye": 0.025,
+    "ear": 0.035,
+    "shoulder": 0.079,
+    "elbow": 0.072,
+    "wrist": 0.062,
+    "hip": 0.107,
+    "knee": 0.087,
+    "ankle": 0.089,
+}
+# For joints that COCO does not have, such as neck and head top: the value of its shoulders.
+OTHER_SIGMA = 0.079
+# Prefixes of joint names on the left and on the right side.
+SIDE_PREFIXES = (("left", "right"), ("l_", "r_"))
 
 
-@cache
-def entries() -> dict[str, dict[str, Any]]:
-    """Name -> what models.toml says of the network."""
-    return tomllib.loads((HERE / "models.toml").read_text(encoding="utf-8"))
+@dataclass(frozen=True)
+class JointSet:
+    """The joints that a network finds.
+
+    Attributes:
+        names: Names of the joints.
+        bones: Pairs of joint indices that are connected by a bone, for drawings.
+    """
+
+    names: tuple[str, ...]
+    bones: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def mirrored(self) -> "np.ndarray":
+        """Return the index of each joint's mirror image, an int array of shape (joints,)."""
+        import numpy as np
+
+        return np.array([self.names.index(_other_side(name, self.names)) for name in self.names])
+
+    @property
+    def sigmas(self) -> "np.ndarray":
+        """Return the standard deviations for OKS relative to the person's size, (joints,)."""
+        import numpy as np
+
+        return np.array([_sigma(name) for name in self.names])
 
 
-def names() -> tuple[str, ...]:
-    """The names that `--pose` takes."""
-    return tuple(entries())
+def _other_side(name: str, names: Sequence[str]) -> str:
+    for left, right in SIDE_PREFIXES:
+        for prefix, opposite in ((left, right), (right, left)):
+            mirrored = opposite + name[len(prefix) :]
+            if name.startswith(prefix) and mirrored in names:
+                return mirrored
+    return name
 
 
-def architectures() -> tuple[str, ...]:
-    """The networks that `train-pose` can train."""
-    return tuple(dict.fromkeys(entry["architecture"] for entry in entries().values()))
+def _sigma(name: str) -> float:
+    return next((s for part, s in COCO_SIGMAS.items() if name.endswith(part)), OTHER_SIGMA)
 
 
 COCO = JointSet(
@@ -53,10 +104,22 @@ COCO = JointSet(
         *((6, 8), (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
     ),
 )
-# How a Keras weights file ends.
-SUFFIX = ".weights.h5"
-# Published networks: the score below which mmpose's and the authors' own tools drop a joint.
-GATE = 0.2
+
+
+@cache
+def model_entries() -> dict[str, dict[str, Any]]:
+    """Return model name -> its table in `models.toml`."""
+    return tomllib.loads((HERE / "models.toml").read_text(encoding="utf-8"))
+
+
+def model_names() -> tuple[str, ...]:
+    """Return the names that `--pose` takes."""
+    return tuple(model_entries())
+
+
+def architecture_names() -> tuple[str, ...]:
+    """Return the names of the networks that `train-pose` can train."""
+    return tuple(dict.fromkeys(entry["architecture"] for entry in model_entries().values()))
 
 
 @dataclass(frozen=True)
@@ -65,10 +128,13 @@ class PoseModel:
 
     Attributes:
         name: Name of the model, as `--pose` takes it.
+        architecture: Name of the network, a key of `dataset.pose.network.ARCHITECTURES`.
+        joints: The joints that the network finds.
         size: Height and width of the network's input in pixels.
         gate: Score below which a key point does not count.
         flip: Whether predictions are averaged with those of the mirrored view.
         weights: Weights file on this machine; None for `published` weights.
+        published: The published weights file, if there is one.
     """
 
     name: str
@@ -78,70 +144,81 @@ class PoseModel:
     gate: float = GATE
     flip: bool = False
     weights: Path | None = None
-    published: PublishedFile | None = None
+    published: "PublishedFile | None" = None
 
 
 def find_model(name: str, weights: Path | None = None) -> PoseModel:
-    """The model NAME, with its own weights or those of the file WEIGHTS.
+    """Return a model with its own weights or those of a file.
+
+    Args:
+        name: Name of a model in `models.toml`.
+        weights: The user's weights file: `.weights.h5` of `train-pose` with its `.json` beside
+            it, or a `.pth` file of the published network.
 
     Raises:
-        BadInput: WEIGHTS is no file, or what stands beside it can't be read.
+        BadInput: The weights file does not exist, or its description can't be read.
     """
-    entry = entries()[name]
+    from dataset.utils.downloads import PublishedFile
+
+    entry = model_entries()[name]
     if weights is None and "weights" in entry:
-        return described(name, HERE / entry["weights"])
+        return read_description(name, HERE / entry["weights"])
     if weights is not None and not weights.is_file():
         raise BadInput(f"--pose-weights {weights}: no such file")
-    if weights is not None and description_of(weights).is_file():
-        return described(name, weights)
+    if weights is not None and description_path(weights).is_file():
+        return read_description(name, weights)
     if "url" not in entry:
         assert weights is not None
-        published = " or ".join(n for n, e in entries().items() if "url" in e)
+        published = " or ".join(n for n, e in model_entries().items() if "url" in e)
         trained = (
-            f"{description_of(weights)} is missing; keep both files of train-pose together, or "
+            f"{description_path(weights)} is missing; keep both files of train-pose together, or "
         )
         raise BadInput(
-            f"--pose-weights {weights}: {'' if weights.suffix == '.pth' else trained}say which"
-            f" published network it is: --pose {published}"
+            f"--pose-weights {weights}: {'' if weights.suffix == '.pth' else trained}name the"
+            f" published network of these weights: --pose {published}"
         )
     file = PublishedFile(entry["url"].rpartition("/")[2], entry["url"], entry["digest"])
     size = (entry["size"][0], entry["size"][1])
     return PoseModel(name, entry["architecture"], COCO, size, GATE, False, weights, file)
 
 
-def description_of(weights: Path) -> Path:
-    """The file that says what WEIGHTS are."""
+def description_path(weights: Path) -> Path:
+    """Return the path of the JSON file that describes a weights file."""
     return weights.with_name(weights.name.removesuffix(SUFFIX) + ".json")
 
 
-def described(name: str, weights: Path) -> PoseModel:
-    """The model of WEIGHTS as the file beside them says.
+def read_description(name: str, weights: Path) -> PoseModel:
+    """Return the model that the JSON file beside a weights file describes.
 
     Raises:
-        BadInput: that file is broken.
+        BadInput: The JSON file is broken.
     """
-    path = description_of(weights)
+    path = description_path(weights)
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        joints = JointSet(tuple(said["joints"]), tuple((a, b) for a, b in said["bones"]))
-        height, width = said["size"]
-        architecture, gate = said["architecture"], float(said["gate"])
-        flip = bool(said.get("flip", False))
-        if architecture not in architectures():
-            raise ValueError(f"the architecture {architecture!r} is not known")
+        description = json.loads(path.read_text(encoding="utf-8"))
+        joints = JointSet(
+            tuple(description["joints"]), tuple((a, b) for a, b in description["bones"])
+        )
+        height, width = description["size"]
+        architecture, gate = description["architecture"], float(description["gate"])
+        flip = bool(description.get("flip", False))
+        if architecture not in architecture_names():
+            raise ValueError(f"unknown architecture {architecture!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} does not describe a pose network: {error}") from error
     return PoseModel(name, architecture, joints, (height, width), gate, flip, weights)
 
 
 def cache_folder() -> Path:
-    """Where what was fetched is kept: below XDG_CACHE_HOME, or ~/.cache."""
+    """Return the folder for downloaded files, below XDG_CACHE_HOME or ~/.cache."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "fashion-tagger"
 
 
-def key_of(model: PoseModel) -> str:
-    """What tells MODEL's answers from another's: its name, its weights' digest, how it is asked."""
+def cache_key(model: PoseModel) -> str:
+    """Return a key that changes whenever the model's key points would change."""
+    from dataset.utils.downloads import file_digest
+
     if model.weights is None:
         assert model.published is not None
         digest = model.published.digest

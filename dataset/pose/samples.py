@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataset.errors import first_line
 from dataset.images.io import Unreadable, open_photo
-from dataset.pose.annotations import JointSet, Person
+from dataset.pose.annotations import Person
 from dataset.pose.heatmaps import (
     BOX_SCALE,
     UNANNOTATED,
@@ -20,6 +20,7 @@ from dataset.pose.heatmaps import (
     render_view,
     to_view,
 )
+from dataset.pose.models import JointSet
 from dataset.pose.network import STRIDE
 
 # The sides of a person who is put beside another, in parts of the other's.

@@ -17,7 +17,7 @@ from dataset.pose.checkpoints import load_weights, save_weights
 from dataset.pose.estimator import Estimator
 from dataset.pose.evaluation import found_in_boxes, pck
 from dataset.pose.heatmaps import heatmap_loss
-from dataset.pose.models import DEFAULT, GATE, SUFFIX, description_of
+from dataset.pose.models import DEFAULT, GATE, SUFFIX, description_path
 from dataset.pose.network import ARCHITECTURES, build_hrnet
 from dataset.pose.samples import Augmentation, Opened, Samples
 from dataset.utils.cli_options import options_as_json
@@ -244,7 +244,7 @@ def _is_ours(name: str) -> bool:
     """Whether a training writes NAME before its first state."""
     return name.startswith((".part-", ".half-")) or name in (
         WEIGHTS,
-        description_of(Path(WEIGHTS)).name,
+        description_path(Path(WEIGHTS)).name,
     )
 
 
@@ -264,7 +264,7 @@ def keep(network: keras.Model, people: People, options: PoseTraining, progress: 
         save_weights(network, options.out / WEIGHTS, half=True)
         said = describe(people, options, progress)
         text = json.dumps(said, ensure_ascii=False, indent=2) + "\n"
-        write_atomically(description_of(options.out / WEIGHTS), text.encode())
+        write_atomically(description_path(options.out / WEIGHTS), text.encode())
     said = {"history": progress.history, "options": _lasting(options)}
     values = (keras.ops.convert_to_numpy(one) for one in _variables(network))
     save_state(options.out / STATE, said, values)

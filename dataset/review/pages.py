@@ -41,7 +41,7 @@ from dataset.review.queues import DUPLICATES, QUEUES, Key, Queue, is_key, key_te
 from dataset.review.security import Door, form_token
 from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
 from dataset.selection.labeling import matching_labels
-from dataset.utils.html import percent
+from dataset.utils import html
 from dataset.vocabulary import Vocabulary
 
 # More posts and tags of one photo than this are not shown.
@@ -275,15 +275,8 @@ GONE = "This item is no longer in the catalogue."
 
 def environment() -> jinja2.Environment:
     """How pages are made: everything is escaped, and a name that is missing is an error."""
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = html.environment(HERE / "templates")
     made.filters["key"] = key_text
-    made.filters["percent"] = percent
     made.globals["SHORT"] = SHORT
     return made
 
@@ -447,9 +440,9 @@ def who_is(review: Review, request: Request) -> str:
 def html_page(
     review: Review, request: Request, template: str, status: int = HTTPStatus.OK, **context: Any
 ) -> Response:
-    html = review.pages.get_template(template).render(
+    text = review.pages.get_template(template).render(
         csrf=form_token(request),
         who=who_is(review, request),
         **{"queues": QUEUES, "queue": None, **context},
     )
-    return HTMLResponse(html, status)
+    return HTMLResponse(text, status)

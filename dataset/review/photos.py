@@ -5,9 +5,8 @@ import contextlib
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import ImageRow
-from dataset.images.io import Unreadable, open_photo, sha256_of
+from dataset.images.io import Unreadable, open_photo, sha256_of, thumbnail
 from dataset.images.store import ImageStore
-from dataset.utils.html import encoded
 
 JPEG = "image/jpeg"
 # What was found to be of a kind that every browser shows.
@@ -50,5 +49,5 @@ def _verified(store: ImageStore, row: ImageRow | None) -> bytes | None:
 
 def _small(data: bytes, side: int) -> tuple[bytes, str] | None:
     with contextlib.suppress(Unreadable):
-        return encoded(open_photo(data, side), side), JPEG
+        return thumbnail(open_photo(data, side), side), JPEG
     return None

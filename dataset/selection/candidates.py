@@ -1,4 +1,4 @@
-"""From the catalogue's rows to photos, one a cluster, with the posts that tie them."""
+"""Load the stored images of a catalogue as candidates for a build, one per cluster."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,10 +20,20 @@ from dataset.catalogue.models import (
 from dataset.catalogue.queries import is_stored
 from dataset.images.quality import Quality
 
+DUPLICATE = "duplicate of another photo"
+
 
 @dataclass(frozen=True, slots=True)
 class SourcePost:
-    """A post or product that shows photos; `hashtags`: those that count, the oldest first."""
+    """A post or product that shows a candidate.
+
+    Attributes:
+        id: Primary key of the post in the catalogue.
+        url: Address of the post.
+        site: Name of the site.
+        author: Author of the post, if known.
+        hashtags: Hashtags that count for the label, in the order of their discovery.
+    """
 
     id: int
     url: str
@@ -34,9 +44,22 @@ class SourcePost:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A stored image with all that is known of it.
+    """A stored image that a build may use.
 
-    `decisions`: (number, label) of people's words on it. `copies`: ids of its cluster's images.
+    Attributes:
+        image_id: Primary key of the image in the catalogue.
+        sha256: SHA-256 of the image file as 64 hexadecimal digits.
+        store_key: Key of the file in the image store.
+        cluster: Id of the cluster of near duplicates that holds the image.
+        width: Width in pixels.
+        height: Height in pixels.
+        bytes: Size of the file.
+        phash: Perceptual hash as 16 hexadecimal digits.
+        quality: Measurements for the quality gates; None before the first measurement.
+        posts: Posts that show the image or, after `select_best_copies`, any of its copies.
+        decisions: Reviewers' label decisions as (decision id, label), oldest first. The label
+            None excludes the image.
+        copies: Ids of all images in the cluster.
     """
 
     image_id: int
@@ -54,23 +77,29 @@ class Candidate:
 
     @property
     def post_urls(self) -> list[str]:
-        """The addresses of its posts."""
+        """Return the sorted addresses of the posts."""
         return sorted({post.url for post in self.posts})
 
     @property
     def sites(self) -> list[str]:
-        """The sites that it was found on."""
+        """Return the sorted names of the sites."""
         return sorted({post.site for post in self.posts})
 
     @property
     def hashtags(self) -> list[str]:
-        """The hashtags that it was found under."""
+        """Return the sorted hashtags of the posts."""
         return sorted({tag for post in self.posts for tag in post.hashtags})
 
 
 @dataclass(frozen=True, slots=True)
 class ExcludedImage:
-    """An image that a build leaves out, and why."""
+    """An image that a build does not use.
+
+    Attributes:
+        photo: The image.
+        reason: One of the fixed reasons that reports count.
+        detail: What the reason refers to, such as a label or a measured value.
+    """
 
     photo: Candidate
     reason: str
@@ -79,39 +108,48 @@ class ExcludedImage:
 
 @dataclass
 class Exclusions:
-    """What a build leaves out: every image, and reason -> count."""
+    """The images that a build does not use, with the number of images per reason."""
 
     counts: Counter[str] = field(default_factory=Counter)
     images: list[ExcludedImage] = field(default_factory=list)
 
     def add(self, photo: Candidate, reason: str, detail: str = "") -> None:
-        """Leave PHOTO out for REASON; DETAIL says what about it."""
+        """Exclude an image."""
         self.counts[reason] += 1
         self.images.append(ExcludedImage(photo, reason, detail))
 
 
 def load_candidates(
     session: Session,
-    tells: Callable[[str], bool] | None = None,
+    is_label: Callable[[str], bool] | None = None,
     clusters: Sequence[int] | None = None,
 ) -> list[Candidate]:
-    """All stored images, in the order of their SHA-256, so that builds repeat.
+    """Load all stored images, ordered by SHA-256 so that builds are reproducible.
 
-    With TELLS, which says of a hashtag whether it is a label's, those in captions and titles count
-    too; where one of them does, the words that the post was found under count only if they do.
-    With CLUSTERS, some hundreds at most, only images of these.
+    Args:
+        session: Session on the catalogue.
+        is_label: If given, hashtags in captions and titles count as well. It returns whether a
+            hashtag belongs to a label; a post with such hashtags is then described by them alone.
+        clusters: If given, only images of these clusters are loaded (a few hundred at most).
     """
-    some = None if clusters is None else ImageRow.cluster_id.in_(clusters)
-    chosen = None if some is None else sa.select(ImageRow.id).where(some)
-    shown = sa.select(Sighting.image_id, Sighting.post_id).distinct()
-    words = sa.select(Decision.id, Decision.image_id, Decision.label)
-    posts = _posts(session, tells, chosen)
-    seen = _grouped(session, _restrict(shown, Sighting.image_id, chosen))
-    decided: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
+    in_clusters = None if clusters is None else ImageRow.cluster_id.in_(clusters)
+    image_ids = None if in_clusters is None else sa.select(ImageRow.id).where(in_clusters)
+    posts = _load_posts(session, is_label, image_ids)
+    posts_of_image = _grouped(
+        session,
+        _restrict(
+            sa.select(Sighting.image_id, Sighting.post_id).distinct(), Sighting.image_id, image_ids
+        ),
+    )
+    decisions: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
+    query = sa.select(Decision.id, Decision.image_id, Decision.label)
     for number, image, label in session.execute(
-        _restrict(words, Decision.image_id, chosen).where(Decision.undone.is_(None))
+        _restrict(query, Decision.image_id, image_ids).where(Decision.undone.is_(None))
     ):
-        decided[image].append((number, label))
+        decisions[image].append((number, label))
+    conditions = [ImageRow.state == "stored"]
+    if in_clusters is not None:
+        conditions = [is_stored(ImageRow), in_clusters]
     images = session.execute(
         sa.select(
             ImageRow.id,
@@ -127,54 +165,52 @@ def load_candidates(
             FingerprintRow.text,
         )
         .outerjoin(FingerprintRow, FingerprintRow.image_id == ImageRow.id)
-        .where(*([ImageRow.state == "stored"] if some is None else [is_stored(ImageRow), some]))
+        .where(*conditions)
         .order_by(ImageRow.sha256)
     )
-    return [_candidate(row, seen, posts, decided) for row in images]
+    return [_candidate(row, posts_of_image, posts, decisions) for row in images]
 
 
-def _restrict(query: sa.Select, column: Any, chosen: sa.Select | None) -> sa.Select:
-    return query if chosen is None else query.where(column.in_(chosen))
+def _restrict(query: sa.Select, column: Any, ids: sa.Select | None) -> sa.Select:
+    return query if ids is None else query.where(column.in_(ids))
 
 
-def _posts(
-    session: Session, tells: Callable[[str], bool] | None, images: sa.Select | None
+def _load_posts(
+    session: Session, is_label: Callable[[str], bool] | None, image_ids: sa.Select | None
 ) -> dict[int, SourcePost]:
-    known: dict[str, str] = {}
-    chosen = (
-        None if images is None else sa.select(Sighting.post_id).where(Sighting.image_id.in_(images))
+    # One string object per distinct text: a catalogue has millions of equal ones.
+    interned: dict[str, str] = {}
+    post_ids = (
+        None
+        if image_ids is None
+        else sa.select(Sighting.post_id).where(Sighting.image_id.in_(image_ids))
     )
-    tags = _hashtags(session, "search", known, chosen)
-    if tells is not None:
-        for post, written in _hashtags(session, "caption", known, chosen).items():
+    tags = _load_hashtags(session, "search", interned, post_ids)
+    if is_label is not None:
+        for post, written in _load_hashtags(session, "caption", interned, post_ids).items():
             both = dict.fromkeys([*tags.get(post, ()), *written])
-            tags[post] = [tag for tag in both if tells(tag)] or tags.get(post, [])
-    rows = session.execute(
-        _restrict(
-            sa.select(PostRow.id, PostRow.url, PostRow.site, PostRow.author), PostRow.id, chosen
-        )
-    )
+            tags[post] = [tag for tag in both if is_label(tag)] or tags.get(post, [])
+    query = sa.select(PostRow.id, PostRow.url, PostRow.site, PostRow.author)
     return {
         number: SourcePost(
-            number, url, known.setdefault(site, site), author, tuple(tags.get(number, ()))
+            number, url, interned.setdefault(site, site), author, tuple(tags.get(number, ()))
         )
-        for number, url, site, author in rows
+        for number, url, site, author in session.execute(_restrict(query, PostRow.id, post_ids))
     }
 
 
-def _hashtags(
-    session: Session, source: str, known: dict[str, str], posts: sa.Select | None
+def _load_hashtags(
+    session: Session, source: str, interned: dict[str, str], post_ids: sa.Select | None
 ) -> dict[int, list[str]]:
-    """The hashtags of each post, of POSTS or of all, that come from SOURCE, the oldest first."""
+    """Return post id -> hashtags that come from `source`, in the order of their discovery."""
     tags: dict[int, list[str]] = defaultdict(list)
     query = sa.select(PostHashtag.post_id, Hashtag.text).join(Hashtag)
     for post, text in session.execute(
-        _restrict(query, PostHashtag.post_id, posts)
+        _restrict(query, PostHashtag.post_id, post_ids)
         .where(PostHashtag.source == source)
         .order_by(Hashtag.id)
     ):
-        # One string a hashtag and not one a post.
-        tags[post].append(known.setdefault(text, text))
+        tags[post].append(interned.setdefault(text, text))
     return tags
 
 
@@ -187,9 +223,9 @@ def _grouped(session: Session, query: sa.Executable) -> dict[int, list[Any]]:
 
 def _candidate(
     row: Any,
-    seen: Mapping[int, list[int]],
+    posts_of_image: Mapping[int, list[int]],
     posts: Mapping[int, SourcePost],
-    decided: Mapping[int, list[tuple[int, str | None]]],
+    decisions: Mapping[int, list[tuple[int, str | None]]],
 ) -> Candidate:
     image, sha256, key, cluster, width, height, size, phash, contrast, blur, text = row
     return Candidate(
@@ -202,32 +238,43 @@ def _candidate(
         bytes=size,
         phash=phash,
         quality=None if blur is None else Quality(contrast, blur, text),
-        posts=tuple(posts[post] for post in sorted(seen.get(image, ()))),
-        decisions=tuple(decided.get(image, ())),
+        posts=tuple(posts[post] for post in sorted(posts_of_image.get(image, ()))),
+        decisions=tuple(decisions.get(image, ())),
         copies=(image,),
     )
 
 
-def select_best_copies(candidates: Iterable[Candidate], drops: Exclusions) -> list[Candidate]:
-    """One image a cluster, that of most pixels, then bytes; it speaks for the whole cluster."""
+def select_best_copies(candidates: Iterable[Candidate], exclusions: Exclusions) -> list[Candidate]:
+    """Keep the best copy of each cluster: most pixels, then most bytes.
+
+    The best copy gets the posts, decisions and copies of the whole cluster; the other members are
+    excluded.
+
+    Args:
+        candidates: Images as `load_candidates` returns them.
+        exclusions: Receives the other copies.
+
+    Returns:
+        One candidate per cluster, ordered by SHA-256.
+    """
     clusters: dict[int, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         clusters[candidate.cluster].append(candidate)
-    kept = [_best_copy(members, drops) for members in clusters.values()]
-    return sorted(kept, key=lambda one: one.sha256)
+    best_copies = [_best_copy(members, exclusions) for members in clusters.values()]
+    return sorted(best_copies, key=lambda candidate: candidate.sha256)
 
 
-def _best_copy(members: Sequence[Candidate], drops: Exclusions) -> Candidate:
+def _best_copy(members: Sequence[Candidate], exclusions: Exclusions) -> Candidate:
     if len(members) == 1:
         return members[0]
     best = max(members, key=lambda c: (c.width * c.height, c.bytes, c.sha256))
     for member in members:
         if member is not best:
-            drops.add(member, "duplicate of another photo", f"of {best.sha256}")
+            exclusions.add(member, DUPLICATE, f"of {best.sha256}")
     posts = {post.id: post for member in members for post in member.posts}
     return replace(
         best,
         posts=tuple(posts[number] for number in sorted(posts)),
-        decisions=tuple(sorted(d for member in members for d in member.decisions)),
+        decisions=tuple(sorted(decision for member in members for decision in member.decisions)),
         copies=tuple(sorted(member.image_id for member in members)),
     )

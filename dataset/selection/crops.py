@@ -1,4 +1,4 @@
-"""The crop of each photo: key points known to the catalogue or found now, then the crop policy."""
+"""Find the crop of each image: key points from the catalogue or the network, then the policy."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -20,39 +20,53 @@ from dataset.images.io import Unreadable, open_photo
 from dataset.images.store import ImageStore
 from dataset.pose.crop import BY_DECISION, WHOLE, Crop, choose_crop, full_box
 from dataset.pose.heatmaps import transform_points
-from dataset.pose.models import DEFAULT, PoseModel, find_model, key_of
+from dataset.pose.models import DEFAULT, PoseModel, cache_key, find_model
 from dataset.selection.candidates import Candidate
 
 if TYPE_CHECKING:
     from dataset.pose.estimator import Estimator
 
 BATCH_IMAGES = 16
-# A person in a third of the photo still fills the network's view.
+# Images are read at this multiple of the network's input: a person who fills a third of the image
+# still fills the input.
 VIEW_SCALE = 3
 
 
 @dataclass(frozen=True)
 class PoseOptions:
-    """Which network finds people, and what is kept: `crop` is person, zone or none."""
+    """How images are cropped.
+
+    Attributes:
+        pose: Name of the pose network, or `none`.
+        pose_weights: The user's weights for that network.
+        crop: What is kept of an image: `person`, `zone` or `none` for all of it.
+    """
 
     pose: str = DEFAULT
     pose_weights: Path | None = None
     crop: str = "person"
 
     @property
-    def wanted(self) -> bool:
-        """Whether photos are cropped at all."""
+    def is_enabled(self) -> bool:
+        """Return whether images are cropped at all."""
         return self.pose != "none" and self.crop != "none"
 
     @property
-    def by_zone(self) -> bool:
-        """Whether what is kept of a photo depends on what it is tagged as."""
-        return self.wanted and self.crop == "zone"
+    def uses_zones(self) -> bool:
+        """Return whether the crop depends on the label's garment zone."""
+        return self.is_enabled and self.crop == "zone"
 
 
 @dataclass(frozen=True)
 class PersonCrop:
-    """A photo's crop, the key points (joints, 7) that it comes from, and who found them."""
+    """The crop of an image and what it is derived from.
+
+    Attributes:
+        crop: The box that is kept.
+        points: Key points, float array of shape (joints, 7); see `dataset.pose.heatmaps`.
+        model: The pose network.
+        key: Name and digest of the network's weights.
+    """
 
     crop: Crop
     points: np.ndarray
@@ -67,57 +81,66 @@ def find_crops(
     store: ImageStore,
     options: PoseOptions,
 ) -> dict[int, PersonCrop]:
-    """The crop of each of PHOTOS by its image id; photos that can't be read are left out.
+    """Find the crop of each image.
 
-    ZONES: of each photo's garment, heeded when the options ask for zones. All is kept of photos of
-    which a person said so. Key points are kept in the catalogue a batch at a time, and only looked
-    for where it has none of this model.
+    Key points that the catalogue does not have yet are estimated and saved batch by batch. Images
+    that a reviewer wants whole are not cropped. The crops are saved for `review`.
+
+    Args:
+        photos: Images to crop.
+        zones: Garment zone of each image's label; used if the options ask for zones.
+        sessions: Sessions on the catalogue.
+        store: Image store.
+        options: Network and policy.
+
+    Returns:
+        Image id -> crop, without images that can't be read.
 
     Raises:
-        BadInput: no such weights.
-        Failure: the network's weights can't be had.
+        BadInput: The weights file does not exist.
+        Failure: The network's weights can't be fetched.
     """
-    if not options.wanted:
+    if not options.is_enabled:
         return {}
     model = find_model(options.pose, options.pose_weights)
-    key = key_of(model)
-    known = _load_key_points(
-        sessions, [photo.image_id for photo in photos], key, len(model.joints.names)
-    )
-    missing = [photo for photo in photos if photo.image_id not in known]
-    known |= dict(_estimate_key_points(missing, sessions, store, model, key)) if missing else {}
-    kept_whole = _uncropped_by_decision(sessions)
-    found, rows = {}, []
+    key = cache_key(model)
+    ids = [photo.image_id for photo in photos]
+    key_points = _load_key_points(sessions, ids, key, len(model.joints.names))
+    missing = [photo for photo in photos if photo.image_id not in key_points]
+    if missing:
+        key_points |= dict(_estimate_key_points(missing, sessions, store, model, key))
+    uncropped = _uncropped_by_decision(sessions)
+    crops, rows = {}, []
     for photo, zone in zip(photos, zones, strict=True):
-        if photo.image_id in known:
-            points = known[photo.image_id]
-            asked = zone if options.by_zone else None
+        if photo.image_id in key_points:
+            points = key_points[photo.image_id]
+            requested_zone = zone if options.uses_zones else None
             size = photo.width, photo.height
-            crop = choose_crop(points, model.joints.names, size, model.gate, asked)
-            if not kept_whole.isdisjoint(photo.copies):
+            crop = choose_crop(points, model.joints.names, size, model.gate, requested_zone)
+            if not uncropped.isdisjoint(photo.copies):
                 crop = Crop(WHOLE, full_box(size), crop.score, BY_DECISION)
-            found[photo.image_id] = PersonCrop(crop, points, model, key)
-            rows.append(_row(photo.image_id, key, asked or "", crop))
+            crops[photo.image_id] = PersonCrop(crop, points, model, key)
+            rows.append(_crop_row(photo.image_id, key, requested_zone or "", crop))
     _save_crops(sessions, rows)
-    return found
+    return crops
 
 
 def _load_key_points(
-    sessions: sessionmaker[Session], images: Sequence[int], key: str, joints: int
+    sessions: sessionmaker[Session], image_ids: Sequence[int], key: str, joints: int
 ) -> dict[int, np.ndarray]:
-    found = {}
+    key_points = {}
     with sessions() as session:
-        for some in in_parts(images):
+        for ids in in_parts(image_ids):
             query = sa.select(Pose.image_id, Pose.points).where(
-                Pose.model == key, Pose.image_id.in_(some)
+                Pose.model == key, Pose.image_id.in_(ids)
             )
             for image, points in session.execute(query):
-                found[image] = np.frombuffer(points, "<f4").reshape(joints, -1)
-    return found
+                key_points[image] = np.frombuffer(points, "<f4").reshape(joints, -1)
+    return key_points
 
 
 def _uncropped_by_decision(sessions: sessionmaker[Session]) -> set[int]:
-    """Images of which people want the whole."""
+    """Return the ids of images that reviewers want whole."""
     with sessions() as session:
         query = sa.select(CropDecision.image_id).where(CropDecision.undone.is_(None))
         return set(session.scalars(query.where(CropDecision.whole)))
@@ -130,84 +153,82 @@ def _estimate_key_points(
     model: PoseModel,
     key: str,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Find the key points of PHOTOS and keep them, a batch at a time."""
+    """Estimate key points, save them batch by batch, and yield them with their image ids."""
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
     from dataset.pose.checkpoints import load_estimator
 
     estimator = load_estimator(model)
-    at_least = VIEW_SCALE * max(model.size)
+    min_side = VIEW_SCALE * max(model.size)
     with tqdm(total=len(photos), desc="key points", unit=" photos", disable=None) as bar:
-        for batch, opened in _open_batches(photos, store, at_least):
-            points = _batch_key_points(estimator, batch, opened)
+        for batch, images in _open_batches(photos, store, min_side):
+            key_points = _batch_key_points(estimator, batch, images)
             rows = [
-                {"image_id": image, "model": key, "points": one.tobytes(), "made": now()}
-                for image, one in points
+                {"image_id": image, "model": key, "points": points.tobytes(), "made": now()}
+                for image, points in key_points
             ]
             with sessions.begin() as session:
                 if rows:
                     session.execute(sa.insert(Pose), rows)
-            yield from points
+            yield from key_points
             bar.update(len(batch))
 
 
 def _open_batches(
-    photos: Sequence[Candidate], store: ImageStore, at_least: int
+    photos: Sequence[Candidate], store: ImageStore, min_side: int
 ) -> Iterator[tuple[Sequence[Candidate], list[Image.Image | None]]]:
-    """Batches of PHOTOS with what was opened of them; the next is read while one is looked at."""
+    """Yield batches with their opened images; the next batch is read ahead in threads."""
 
     def read(photo: Candidate) -> Image.Image | None:
         try:
-            return open_photo(store.read(photo.store_key), at_least)
+            return open_photo(store.read(photo.store_key), min_side)
         except (Unreadable, OSError):
-            # Named when the photo is written, which needs it whole.
+            # Reported when the image is rendered, which reads all of it.
             return None
 
-    batches = [
-        photos[start : start + BATCH_IMAGES] for start in range(0, len(photos), BATCH_IMAGES)
-    ]
+    batches = [photos[i : i + BATCH_IMAGES] for i in range(0, len(photos), BATCH_IMAGES)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        coming = [pool.submit(read, photo) for photo in batches[0]]
-        for batch, after in zip(batches, [*batches[1:], []], strict=True):
-            ready, coming = coming, [pool.submit(read, photo) for photo in after]
-            yield batch, [future.result() for future in ready]
+        pending = [pool.submit(read, photo) for photo in batches[0]]
+        for batch, following in zip(batches, [*batches[1:], []], strict=True):
+            futures, pending = pending, [pool.submit(read, photo) for photo in following]
+            yield batch, [future.result() for future in futures]
 
 
 def _batch_key_points(
-    estimator: "Estimator", batch: Sequence[Candidate], opened: Sequence[Image.Image | None]
+    estimator: "Estimator", batch: Sequence[Candidate], images: Sequence[Image.Image | None]
 ) -> list[tuple[int, np.ndarray]]:
-    pairs = [(p, image) for p, image in zip(batch, opened, strict=True) if image is not None]
-    found = []
-    points = estimator.find([image for _, image in pairs])
-    for (photo, image), one in zip(pairs, points, strict=True):
-        # Opened smaller: pixel centres of the small photo, in the whole one's pixels.
-        transform_points(
-            one, partial(_to_full_size, scale=np.divide((photo.width, photo.height), image.size))
-        )
-        found.append((photo.image_id, one.astype("<f4")))
-    return found
+    readable = [(p, image) for p, image in zip(batch, images, strict=True) if image is not None]
+    key_points = []
+    estimates = estimator.find([image for _, image in readable])
+    for (photo, image), points in zip(readable, estimates, strict=True):
+        # The image was opened at a reduced size.
+        scale = np.divide((photo.width, photo.height), image.size)
+        transform_points(points, partial(_to_full_size, scale=scale))
+        key_points.append((photo.image_id, points.astype("<f4")))
+    return key_points
 
 
-def _to_full_size(places: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    return (places + 0.5) * scale - 0.5
+def _to_full_size(coordinates: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    # Coordinates are those of pixel centers.
+    return (coordinates + 0.5) * scale - 0.5
 
 
 def _save_crops(sessions: sessionmaker[Session], rows: Sequence[dict[str, Any]]) -> None:
-    """The decisions, those of an earlier build replaced."""
+    """Save crops, replacing those of earlier builds."""
     with sessions.begin() as session:
-        for some in in_parts(rows):
+        for batch in in_parts(rows):
             session.execute(
                 sa.delete(CropRow).where(
-                    CropRow.model == some[0]["model"],
-                    CropRow.zone.in_({row["zone"] for row in some}),
-                    CropRow.image_id.in_([row["image_id"] for row in some]),
+                    CropRow.model == batch[0]["model"],
+                    CropRow.zone.in_({row["zone"] for row in batch}),
+                    CropRow.image_id.in_([row["image_id"] for row in batch]),
                 )
             )
-            session.execute(sa.insert(CropRow), some)
+            session.execute(sa.insert(CropRow), batch)
 
 
-def _row(image: int, key: str, zone: str, crop: Crop) -> dict[str, Any]:
+def _crop_row(image: int, key: str, zone: str, crop: Crop) -> dict[str, Any]:
     left, top, right, bottom = crop.box
     return {
         "image_id": image,

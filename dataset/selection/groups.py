@@ -1,6 +1,7 @@
-"""What must stay in one split: copies, possible copies, a product's or post's, an author's (pure).
+"""Group images that must stay in one split.
 
-A tie is a thing that several photos share; photos linked through others are one group.
+Two images are linked when they share a post or product, an author, or are near duplicates. A group
+is a connected component of these links: all its images belong to one split.
 """
 
 from collections import Counter, deque
@@ -13,126 +14,160 @@ from dataset.duplicates.clusters import connected
 from dataset.selection.candidates import Candidate
 from dataset.selection.splits import SPLITS
 
-LINKS_TWO_SPLITS = "tied to photos of two splits"
+LINKS_TWO_SPLITS = "links two splits"
 
 
 @dataclass(frozen=True)
 class ImageLinks:
-    """Ties of COUNT photos: photo `photo[i]` has the tie `tie[i]`; both (n,) int64, by place."""
+    """Links between images as a bipartite graph of images and what they share.
+
+    Attributes:
+        count: Number of images.
+        image: Index of an image for each edge, int64 array of shape (n,).
+        link: Id of a shared post, author or duplicate pair for each edge, int64 array of
+            shape (n,).
+    """
 
     count: int
-    photo: np.ndarray
-    tie: np.ndarray
+    image: np.ndarray
+    link: np.ndarray
 
     def groups(self) -> np.ndarray:
-        """For each photo the number of its group."""
-        ties = int(self.tie.max()) + 1 if len(self.tie) else 0
-        return connected(self.count + ties, self.photo, self.count + self.tie)[: self.count]
+        """Return the group number of each image, an array of shape (count,)."""
+        links = int(self.link.max()) + 1 if len(self.link) else 0
+        return connected(self.count + links, self.image, self.count + self.link)[: self.count]
 
 
-def link_images(photos: Sequence[Candidate], alike: np.ndarray) -> ImageLinks:
-    """The ties of PHOTOS by posts, authors, and ALIKE: (n, 2) ids of images that look alike."""
-    numbers: dict[object, int] = {}
-    photo, tie = [], []
-    for place, one in enumerate(photos):
-        for post in one.posts:
-            photo.append(place)
-            tie.append(numbers.setdefault(post.id, len(numbers)))
+def link_images(photos: Sequence[Candidate], near_duplicates: np.ndarray) -> ImageLinks:
+    """Link images by posts, authors and near duplicates.
+
+    Args:
+        photos: Candidates, one per cluster.
+        near_duplicates: Pairs of image ids, an int array of shape (n, 2).
+    """
+    link_ids: dict[object, int] = {}
+    image, link = [], []
+    for index, photo in enumerate(photos):
+        for post in photo.posts:
+            image.append(index)
+            link.append(link_ids.setdefault(post.id, len(link_ids)))
             if post.author:
-                photo.append(place)
-                tie.append(numbers.setdefault((post.site, post.author), len(numbers)))
-    place_of = {image: place for place, one in enumerate(photos) for image in one.copies}
+                image.append(index)
+                link.append(link_ids.setdefault((post.site, post.author), len(link_ids)))
+    index_of = {copy: index for index, photo in enumerate(photos) for copy in photo.copies}
     pairs = [
-        (place_of[one], place_of[other])
-        for one, other in alike.tolist()
-        if one in place_of and other in place_of
+        (index_of[first], index_of[second])
+        for first, second in near_duplicates.tolist()
+        if first in index_of and second in index_of
     ]
-    return add_links(
-        ImageLinks(len(photos), np.array(photo, np.int64), np.array(tie, np.int64)), pairs
-    )
+    links = ImageLinks(len(photos), np.array(image, np.int64), np.array(link, np.int64))
+    return add_links(links, pairs)
 
 
-def add_links(ties: ImageLinks, pairs: Sequence[tuple[int, int]]) -> ImageLinks:
-    """TIES, and one more for each of PAIRS of places."""
-    first = int(ties.tie.max()) + 1 if len(ties.tie) else 0
+def add_links(links: ImageLinks, pairs: Sequence[tuple[int, int]]) -> ImageLinks:
+    """Return the links with one more for each pair of image indices."""
+    first = int(links.link.max()) + 1 if len(links.link) else 0
     more = np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
     return ImageLinks(
-        ties.count,
-        np.concatenate([ties.photo, more.reshape(-1)]),
-        np.concatenate([ties.tie, np.repeat(np.arange(first, first + len(more)), 2)]),
+        links.count,
+        np.concatenate([links.image, more.reshape(-1)]),
+        np.concatenate([links.link, np.repeat(np.arange(first, first + len(more)), 2)]),
     )
 
 
 @dataclass(frozen=True)
 class GroupAssignment:
-    """For each photo its group, the split that groups keep, and photos torn between two splits."""
+    """The groups of a build.
+
+    Attributes:
+        groups: Group number of each image, int array of shape (n,).
+        fixed: Group number -> the split that the group keeps from earlier builds.
+        conflicting: Indices of images that link two splits and can be in neither.
+    """
 
     groups: np.ndarray
     fixed: Mapping[int, str]
-    torn: frozenset[int]
+    conflicting: frozenset[int]
 
 
-def assign_groups(ties: ImageLinks, kept: Mapping[int, str]) -> GroupAssignment:
-    """Groups of photos, where those of KEPT (place -> split) stay where they were.
+def assign_groups(links: ImageLinks, kept: Mapping[int, str]) -> GroupAssignment:
+    """Group images, keeping the splits of earlier builds.
 
-    A group that earlier builds put into two splits, because nothing tied it then, is parted again:
-    each tie belongs to one split, and photos with ties of two are torn.
+    New links can join groups that earlier builds put into different splits. Such a group is
+    divided again: each link belongs to one split, and images with links of two are conflicting.
+
+    Args:
+        links: Links between the images.
+        kept: Image index -> split in earlier builds.
     """
-    groups = ties.groups()
-    splits: dict[int, set[str]] = {}
-    for place, split in kept.items():
-        splits.setdefault(int(groups[place]), set()).add(split)
-    fixed = {number: next(iter(found)) for number, found in splits.items() if len(found) == 1}
-    parted = [number for number, found in splits.items() if len(found) > 1]
-    if not parted:
+    groups = links.groups()
+    splits_of_group: dict[int, set[str]] = {}
+    for index, split in kept.items():
+        splits_of_group.setdefault(int(groups[index]), set()).add(split)
+    fixed = {
+        group: next(iter(splits)) for group, splits in splits_of_group.items() if len(splits) == 1
+    }
+    to_divide = [group for group, splits in splits_of_group.items() if len(splits) > 1]
+    if not to_divide:
         return GroupAssignment(groups, fixed, frozenset())
-    places, torn = _divide(ties, np.isin(groups, parted), kept)
+    split_of_image, conflicting = _divide(links, np.isin(groups, to_divide), kept)
     groups = groups.copy()
     first = int(groups.max()) + 1
-    for place, split in places.items():
-        groups[place] = first + SPLITS.index(split)
+    for index, split in split_of_image.items():
+        groups[index] = first + SPLITS.index(split)
     fixed |= {first + number: split for number, split in enumerate(SPLITS)}
-    return GroupAssignment(groups, fixed, torn)
+    return GroupAssignment(groups, fixed, conflicting)
 
 
 def _divide(
-    ties: ImageLinks, among: np.ndarray, kept: Mapping[int, str]
+    links: ImageLinks, selected: np.ndarray, kept: Mapping[int, str]
 ) -> tuple[dict[int, str], frozenset[int]]:
-    """The split of each photo AMONG which there are two, and the photos that can have none."""
-    ties_of_photo: dict[int, list[int]] = {}
-    photos_of_tie: dict[int, list[int]] = {}
-    for photo, tie in zip(ties.photo.tolist(), ties.tie.tolist(), strict=True):
-        if among[photo]:
-            ties_of_photo.setdefault(photo, []).append(tie)
-            photos_of_tie.setdefault(tie, []).append(photo)
-    owner = {tie: split for tie, split in _majority_splits(photos_of_tie, kept).items() if split}
-    places: dict[int, str] = {}
-    torn: set[int] = set()
-    waiting = deque(photo for photo in sorted(ties_of_photo) if photo in kept)
-    reached = set(waiting)
-    while waiting:
-        photo = waiting.popleft()
-        owners = {owner[tie] for tie in ties_of_photo[photo] if tie in owner}
-        if photo in kept:
-            owners.add(kept[photo])
-        if len(owners) > 1:
-            torn.add(photo)
+    """Divide groups that span splits, breadth first from the images with known splits.
+
+    Args:
+        links: Links between all images.
+        selected: Whether an image is in such a group, bool array of shape (count,).
+        kept: Image index -> split in earlier builds.
+
+    Returns:
+        The split of each selected image that has one, and the conflicting images.
+    """
+    links_of_image: dict[int, list[int]] = {}
+    images_of_link: dict[int, list[int]] = {}
+    for image, link in zip(links.image.tolist(), links.link.tolist(), strict=True):
+        if selected[image]:
+            links_of_image.setdefault(image, []).append(link)
+            images_of_link.setdefault(link, []).append(image)
+    split_of_link = {
+        link: split for link, split in _majority_splits(images_of_link, kept).items() if split
+    }
+    split_of_image: dict[int, str] = {}
+    conflicting: set[int] = set()
+    queue = deque(image for image in sorted(links_of_image) if image in kept)
+    visited = set(queue)
+    while queue:
+        image = queue.popleft()
+        splits = {split_of_link[link] for link in links_of_image[image] if link in split_of_link}
+        if image in kept:
+            splits.add(kept[image])
+        if len(splits) > 1:
+            conflicting.add(image)
             continue
-        places[photo] = owners.pop()
-        for tie in ties_of_photo[photo]:
-            owner[tie] = places[photo]
-            new = [other for other in photos_of_tie[tie] if other not in reached]
-            reached.update(new)
-            waiting.extend(new)
-    return places, frozenset(torn)
+        split_of_image[image] = splits.pop()
+        for link in links_of_image[image]:
+            split_of_link[link] = split_of_image[image]
+            neighbors = [other for other in images_of_link[link] if other not in visited]
+            visited.update(neighbors)
+            queue.extend(neighbors)
+    return split_of_image, frozenset(conflicting)
 
 
 def _majority_splits(
-    photos_of_tie: Mapping[int, Sequence[int]], kept: Mapping[int, str]
+    images_of_link: Mapping[int, Sequence[int]], kept: Mapping[int, str]
 ) -> dict[int, str | None]:
-    """The split that each tie belongs to: of most of its kept photos, else the later split."""
-    found: dict[int, str | None] = {}
-    for tie, photos in photos_of_tie.items():
-        count = Counter(kept[photo] for photo in photos if photo in kept)
-        found[tie] = max(count, key=lambda s: (count[s], SPLITS.index(s))) if count else None
-    return found
+    """Return the split of most kept images of each link, the later split where they are even."""
+    majority: dict[int, str | None] = {}
+    for link, images in images_of_link.items():
+        count = Counter(kept[image] for image in images if image in kept)
+        majority[link] = max(count, key=lambda s: (count[s], SPLITS.index(s))) if count else None
+    return majority

@@ -1,4 +1,4 @@
-"""The label of each photo: a person's word, else its hashtags'; conflicts and small classes."""
+"""Assign one label to each image: a reviewer's decision, else the label of its hashtags."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -12,85 +12,100 @@ LABEL_CONFLICT = "conflict of labels"
 
 @dataclass(frozen=True, slots=True)
 class LabeledImage:
-    """A photo to be written: the best of its cluster, and the posts of the whole cluster."""
+    """A candidate with its label."""
 
     photo: Candidate
     label: str
 
 
 def matching_labels(
-    photo: Candidate, vocabulary: Vocabulary, wished: Collection[str] = ()
+    photo: Candidate, vocabulary: Vocabulary, requested: Collection[str] = ()
 ) -> list[str]:
-    """The labels that PHOTO's hashtags give, the oldest first, without those that hold another.
+    """Return the labels of an image's hashtags, in the order of their discovery.
 
-    Where the one that is left is not WISHED, a wider one of the photo's that is takes its place.
+    A label that contains another one of the image is dropped: of shoes and sneakers, sneakers
+    remains. If the remaining label is not among the requested ones, a requested wider label of the
+    image replaces it.
     """
-    found = dict.fromkeys(
+    labels = dict.fromkeys(
         vocabulary.label_or_own(tag) for post in photo.posts for tag in post.hashtags
     )
-    labels = vocabulary.narrowest(found)
-    if len(labels) == 1 and labels[0] not in wished:
-        return vocabulary.narrowest([name for name in found if name in wished]) or labels
-    return labels
+    narrowest = vocabulary.narrowest(labels)
+    if len(narrowest) == 1 and narrowest[0] not in requested:
+        return vocabulary.narrowest([name for name in labels if name in requested]) or narrowest
+    return narrowest
 
 
 def assign_labels(
     photos: Iterable[Candidate],
     vocabulary: Vocabulary,
-    wished: Collection[str],
-    drops: Exclusions,
-    conflicts: str = "drop",
+    requested: Collection[str],
+    exclusions: Exclusions,
+    conflicts: str = "exclude",
 ) -> list[LabeledImage]:
-    """Photos with one label, of WISHED labels where some are named.
+    """Assign one label to each image and exclude images without one.
 
-    A person's latest decision is above all hashtags; None in it leaves the photo out. CONFLICTS
-    says what becomes of a photo of two labels: drop, or first.
+    Args:
+        photos: Candidates. The latest decision of a reviewer overrides all hashtags.
+        vocabulary: Labels and their words.
+        requested: If not empty, images with other labels are excluded.
+        exclusions: Receives images without exactly one requested label.
+        conflicts: What happens to an image with several labels: `exclude`, or `first` for the
+            label that was discovered first.
     """
-    labelled = []
+    labeled = []
     for photo in photos:
         if photo.decisions:
             decided = photo.decisions[-1][1]
             if decided is None:
-                drops.add(photo, "left out by a person")
+                exclusions.add(photo, "excluded by a reviewer")
                 continue
             labels = [decided]
         else:
-            labels = matching_labels(photo, vocabulary, wished)
+            labels = matching_labels(photo, vocabulary, requested)
         if not labels:
-            drops.add(photo, "no label")
+            exclusions.add(photo, "no label")
         elif len(labels) > 1 and conflicts != "first":
-            drops.add(photo, LABEL_CONFLICT, ", ".join(labels))
-        elif wished and labels[0] not in wished:
-            drops.add(photo, "label not asked for", labels[0])
+            exclusions.add(photo, LABEL_CONFLICT, ", ".join(labels))
+        elif requested and labels[0] not in requested:
+            exclusions.add(photo, "label not requested", labels[0])
         else:
-            labelled.append(LabeledImage(photo, labels[0]))
-    return labelled
+            labeled.append(LabeledImage(photo, labels[0]))
+    return labeled
 
 
 def limit_classes(
-    labelled: Sequence[LabeledImage],
+    labeled: Sequence[LabeledImage],
     minimum: int,
     maximum: int | None,
-    drops: Exclusions,
-    first: frozenset[int] = frozenset(),
+    exclusions: Exclusions,
+    preferred: frozenset[int] = frozenset(),
 ) -> tuple[list[LabeledImage], dict[str, int]]:
-    """Classes of at least MINIMUM photos, cut to MAXIMUM; and the classes left out with counts.
+    """Exclude small classes and cut large ones.
 
-    Where classes are cut, the images FIRST, by id, come before others.
+    Args:
+        labeled: Images with labels.
+        minimum: Classes with fewer images are excluded.
+        maximum: Largest number of images per class, if limited.
+        exclusions: Receives the images that are not returned.
+        preferred: Ids of images that are kept first where a class is cut.
+
+    Returns:
+        The remaining images ordered by SHA-256, and the sizes of the excluded classes by label.
     """
-    sizes = Counter(item.label for item in labelled)
-    short = {label: n for label, n in sorted(sizes.items()) if n < minimum}
-    order = labelled
+    sizes = Counter(image.label for image in labeled)
+    too_small = {label: size for label, size in sorted(sizes.items()) if size < minimum}
+    order = labeled
     if maximum is not None:
-        order = sorted(labelled, key=lambda item: first.isdisjoint(item.photo.copies))
-    kept, seen = [], Counter[str]()
-    for item in order:
-        if item.label in short:
-            drops.add(item.photo, "class too small", item.label)
+        order = sorted(labeled, key=lambda image: preferred.isdisjoint(image.photo.copies))
+    kept, kept_per_label = [], Counter[str]()
+    for image in order:
+        if image.label in too_small:
+            exclusions.add(image.photo, "class too small", image.label)
             continue
-        seen[item.label] += 1
-        if maximum is not None and seen[item.label] > maximum:
-            drops.add(item.photo, "over --max-per-class", item.label)
+        kept_per_label[image.label] += 1
+        if maximum is not None and kept_per_label[image.label] > maximum:
+            exclusions.add(image.photo, "over --max-per-class", image.label)
         else:
-            kept.append(item)
-    return sorted(kept, key=lambda item: item.photo.sha256), short
+            kept.append(image)
+    return sorted(kept, key=lambda image: image.photo.sha256), too_small

@@ -1,4 +1,7 @@
-"""What a build will take and where it goes, decided from the catalogue alone: no pixel is read."""
+"""Plan a build from the catalogue alone: which images it takes and their splits.
+
+No image file is read here.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import ResemblanceRow
 from dataset.duplicates.alignment import POSSIBLE
-from dataset.selection import splits
 from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
 from dataset.selection.groups import (
     LINKS_TWO_SPLITS,
@@ -21,13 +23,31 @@ from dataset.selection.groups import (
 )
 from dataset.selection.labeling import LabeledImage, assign_labels, limit_classes
 from dataset.selection.quality_gates import QualityGates, apply_quality_gates
-from dataset.selection.splits import assign_splits, describe_deviations
+from dataset.selection.splits import (
+    assign_splits,
+    describe_deviations,
+    load_kept_splits,
+    split_scheme,
+)
 from dataset.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """Which photos a build may take (see `build-dataset --help`)."""
+    """Which images a build may use; see `build-dataset --help`.
+
+    Attributes:
+        vocabulary: Labels and their words.
+        gates: Quality thresholds.
+        min_per_class: Labels with fewer images are excluded.
+        max_per_class: Largest number of images per label, if limited.
+        labels: If not empty, only these labels are used.
+        conflicts: What happens to an image with several labels: `exclude` or `first`.
+        proportions: Relative sizes of train, validation and test.
+        seed: Random seed of the splits.
+        new_splits: Whether the splits of earlier builds are ignored.
+        use_captions: Whether hashtags in captions and titles count for labels.
+    """
 
     vocabulary: Vocabulary
     gates: QualityGates
@@ -35,71 +55,84 @@ class SelectionOptions:
     max_per_class: int | None
     labels: Sequence[str]
     conflicts: str
-    shares: tuple[float, float, float]
+    proportions: tuple[float, float, float]
     seed: int
     new_splits: bool = False
-    captions: bool = False
+    use_captions: bool = False
 
-    def tells(self, hashtag: str) -> bool:
-        """Whether HASHTAG is a label's: one of the vocabulary, or one that was asked for."""
+    def is_label(self, hashtag: str) -> bool:
+        """Return whether a hashtag belongs to the vocabulary or to a requested label."""
         known = self.vocabulary.label_of(hashtag) is not None
         return known or self.vocabulary.label_or_own(hashtag) in self.labels
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """Photos with their splits and groups. `left_out`: label -> photos, too few.
+    """The images of a build with their splits and groups.
 
-    `places`: of the photos among those that `ties` tie; `kept`: place -> split of earlier builds.
-    `unmet`: where shares are not as wished.
+    Attributes:
+        images: Images with their labels, ordered by SHA-256.
+        splits: Split of each image.
+        groups: Group number of each image.
+        exclusions: Images that are not used.
+        small_classes: Label -> number of images, for labels with too few.
+        indices: Index of each image among the images that `links` connects.
+        links: Links between all candidates.
+        kept: Candidate index -> split in earlier builds.
+        deviations: A sentence for each label and split whose proportion deviates.
     """
 
-    labelled: Sequence[LabeledImage]
+    images: Sequence[LabeledImage]
     splits: Sequence[str]
     groups: Sequence[int]
-    drops: Exclusions
-    left_out: Mapping[str, int]
-    places: Sequence[int]
-    ties: ImageLinks
+    exclusions: Exclusions
+    small_classes: Mapping[str, int]
+    indices: Sequence[int]
+    links: ImageLinks
     kept: Mapping[int, str]
-    unmet: Sequence[str]
+    deviations: Sequence[str]
 
 
-def plan_build(session: Session, choice: SelectionOptions) -> BuildPlan:
-    """The build that CHOICE asks for; an empty one where no class has enough photos."""
-    drops = Exclusions()
-    photos = select_best_copies(
-        load_candidates(session, choice.tells if choice.captions else None), drops
-    )
-    scheme = splits.split_scheme(choice.shares, choice.seed)
-    before = {} if choice.new_splits else splits.load_kept_splits(session, scheme)
-    ties = link_images(photos, _near_duplicate_pairs(session))
+def plan_build(session: Session, options: SelectionOptions) -> BuildPlan:
+    """Plan a build; the plan is empty if no class has enough images."""
+    exclusions = Exclusions()
+    is_label = options.is_label if options.use_captions else None
+    photos = select_best_copies(load_candidates(session, is_label), exclusions)
+    scheme = split_scheme(options.proportions, options.seed)
+    before = {} if options.new_splits else load_kept_splits(session, scheme)
+    links = link_images(photos, _near_duplicate_pairs(session))
     kept = {
-        place: _split_of_cluster(photo.copies, before)
-        for place, photo in enumerate(photos)
+        index: _split_of_cluster(photo.copies, before)
+        for index, photo in enumerate(photos)
         if not before.keys().isdisjoint(photo.copies)
     }
-    good = apply_quality_gates(photos, choice.gates, drops)
-    labelled = assign_labels(good, choice.vocabulary, choice.labels, drops, choice.conflicts)
-    place_of = {photo.image_id: place for place, photo in enumerate(photos)}
-    settled = assign_groups(ties, kept)
-    whole = [one for one in labelled if place_of[one.photo.image_id] not in settled.torn]
-    _exclude_conflicting_links(labelled, settled, place_of, drops)
-    taken, left_out = limit_classes(
-        whole, choice.min_per_class, choice.max_per_class, drops, frozenset(before)
+    passed = apply_quality_gates(photos, options.gates, exclusions)
+    labeled = assign_labels(
+        passed, options.vocabulary, options.labels, exclusions, options.conflicts
     )
-    places = [place_of[one.photo.image_id] for one in taken]
-    plan = BuildPlan(taken, (), (), drops, left_out, places, ties, kept, ())
-    return _with_splits(plan, settled, choice)
+    index_of = {photo.image_id: index for index, photo in enumerate(photos)}
+    assignment = assign_groups(links, kept)
+    usable = []
+    for image in labeled:
+        if index_of[image.photo.image_id] in assignment.conflicting:
+            exclusions.add(image.photo, LINKS_TWO_SPLITS, image.label)
+        else:
+            usable.append(image)
+    images, small_classes = limit_classes(
+        usable, options.min_per_class, options.max_per_class, exclusions, frozenset(before)
+    )
+    indices = [index_of[image.photo.image_id] for image in images]
+    plan = BuildPlan(images, (), (), exclusions, small_classes, indices, links, kept, ())
+    return _with_splits(plan, assignment, options)
 
 
 def _split_of_cluster(copies: Sequence[int], before: Mapping[int, str]) -> str:
-    """The split of a cluster: that of its oldest image which has one."""
+    """Return the split of the oldest image of a cluster that has one."""
     return next(before[image] for image in copies if image in before)
 
 
 def _near_duplicate_pairs(session: Session) -> np.ndarray:
-    """Pairs of ids of images that are or may be one photo, (n, 2)."""
+    """Return the ids of images that are or may be near duplicates, an array of shape (n, 2)."""
     rows = session.execute(
         sa.select(ResemblanceRow.one_id, ResemblanceRow.other_id).where(
             ResemblanceRow.likeness >= POSSIBLE
@@ -108,48 +141,52 @@ def _near_duplicate_pairs(session: Session) -> np.ndarray:
     return np.array([tuple(row) for row in rows], np.int64).reshape(-1, 2)
 
 
-def _exclude_conflicting_links(
-    labelled: Sequence[LabeledImage],
-    settled: GroupAssignment,
-    place_of: Mapping[int, int],
-    drops: Exclusions,
-) -> None:
-    for one in labelled:
-        if place_of[one.photo.image_id] in settled.torn:
-            drops.add(one.photo, LINKS_TWO_SPLITS, one.label)
-
-
-def _with_splits(plan: BuildPlan, settled: GroupAssignment, choice: SelectionOptions) -> BuildPlan:
-    labels = [one.label for one in plan.labelled]
-    groups = settled.groups[list(plan.places)].tolist()
-    names = assign_splits(groups, labels, choice.shares, choice.seed, settled.fixed)
-    off = describe_deviations(groups, labels, names, choice.shares)
-    return replace(plan, splits=names, groups=groups, unmet=off)
+def _with_splits(
+    plan: BuildPlan, assignment: GroupAssignment, options: SelectionOptions
+) -> BuildPlan:
+    labels = [image.label for image in plan.images]
+    groups = assignment.groups[list(plan.indices)].tolist()
+    splits = assign_splits(groups, labels, options.proportions, options.seed, assignment.fixed)
+    deviations = describe_deviations(groups, labels, splits, options.proportions)
+    return replace(plan, splits=splits, groups=groups, deviations=deviations)
 
 
 @dataclass(frozen=True)
 class Replan:
-    """A plan for those photos of another one that `numbers` names; `torn`: those it had to drop."""
+    """A plan for some images of an earlier plan.
+
+    Attributes:
+        plan: The new plan.
+        indices: Indices of its images in the earlier plan.
+        conflicting: Indices of the images that were excluded because they link two splits.
+    """
 
     plan: BuildPlan
-    numbers: Sequence[int]
-    torn: Sequence[int]
+    indices: Sequence[int]
+    conflicting: Sequence[int]
 
 
 def replan_splits(
     plan: BuildPlan,
-    choice: SelectionOptions,
-    written: Sequence[int],
-    alike: Sequence[tuple[int, int]],
+    options: SelectionOptions,
+    indices: Sequence[int],
+    near_duplicates: Sequence[tuple[int, int]],
 ) -> Replan:
-    """PLAN for the photos WRITTEN, by their numbers in it, where those ALIKE are tied too."""
-    ties = add_links(plan.ties, [(plan.places[one], plan.places[other]) for one, other in alike])
-    settled = assign_groups(ties, plan.kept)
-    torn = [number for number in written if plan.places[number] in settled.torn]
-    left = [number for number in written if plan.places[number] not in settled.torn]
+    """Assign splits again with more links.
+
+    Args:
+        plan: The earlier plan.
+        options: Its options.
+        indices: Indices in `plan` of the images to use.
+        near_duplicates: Pairs of such indices that must be in one split.
+    """
+    pairs = [(plan.indices[first], plan.indices[second]) for first, second in near_duplicates]
+    assignment = assign_groups(add_links(plan.links, pairs), plan.kept)
+    conflicting = [i for i in indices if plan.indices[i] in assignment.conflicting]
+    remaining = [i for i in indices if plan.indices[i] not in assignment.conflicting]
     smaller = replace(
         plan,
-        labelled=[plan.labelled[number] for number in left],
-        places=[plan.places[number] for number in left],
+        images=[plan.images[i] for i in remaining],
+        indices=[plan.indices[i] for i in remaining],
     )
-    return Replan(_with_splits(smaller, settled, choice), left, torn)
+    return Replan(_with_splits(smaller, assignment, options), remaining, conflicting)

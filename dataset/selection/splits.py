@@ -1,4 +1,4 @@
-"""Groups of photos -> train, validation and test. Pure: values in, values out."""
+"""Assign groups of images to train, validation and test, and keep the splits of earlier builds."""
 
 import random
 from collections import Counter, defaultdict
@@ -11,130 +11,152 @@ from dataset.catalogue.models import KeptSplit
 from dataset.catalogue.queries import in_parts
 
 SPLITS = ("train", "validation", "test")
-# A share this far from the wished one, in parts of a label, is worth a word.
+# Deviations from the requested proportion of a label are reported from here on.
 MAX_DEVIATION = 0.01
 
 
 def assign_splits(
     groups: Sequence[int],
     labels: Sequence[str],
-    shares: Sequence[float],
+    proportions: Sequence[float],
     seed: int,
     fixed: Mapping[int, str] | None = None,
 ) -> list[str]:
-    """For each item its split: groups stay whole, and each label comes near to SHARES.
+    """Assign a split to each item: stratified by label, whole groups only.
 
-    Groups in FIXED stay in that split. Of the others big ones are placed first, each where its
-    labels lack most; ties and order follow SEED. A label with an item for every split that has a
-    share gets one there.
+    Large groups are assigned first, each to the split with the largest shortfall of the group's
+    labels. A label with enough items has at least one in every split with a proportion above 0.
+
+    Args:
+        groups: Group number of each item.
+        labels: Label of each item.
+        proportions: Relative sizes of the splits, in the order of `SPLITS`.
+        seed: Random seed of the order of groups of equal size.
+        fixed: Group number -> split, for groups that keep theirs.
+
+    Returns:
+        The split of each item.
     """
-    counted: dict[int, Counter[str]] = defaultdict(Counter)
-    for number, label in zip(groups, labels, strict=True):
-        counted[number][label] += 1
-    wished = _target_counts(Counter(labels), shares)
-    placed = {number: name for number, name in (fixed or {}).items() if number in counted}
-    have: dict[str, Counter[str]] = {name: Counter() for name in SPLITS}
-    for number, name in placed.items():
-        have[name] += counted[number]
-    # A draw an item, its group's is the first: two groups that become one leave the others' alone.
-    draw = random.Random(seed)
-    order = {number: (-counted[number].total(), 0.0) for number in counted}
-    for number in groups:
-        drawn = draw.random()
-        order[number] = (order[number][0], order[number][1] or drawn)
-    free = sorted(order.keys() - placed.keys(), key=order.__getitem__)
-    for number in free:
-        best = max(SPLITS, key=lambda name: _shortfall(counted[number], wished[name], have[name]))
-        placed[number] = best
-        have[best] += counted[number]
-    _rebalance(free, placed, counted, wished, have)
-    return [placed[number] for number in groups]
+    labels_of_group: dict[int, Counter[str]] = defaultdict(Counter)
+    for group, label in zip(groups, labels, strict=True):
+        labels_of_group[group][label] += 1
+    targets = _target_counts(Counter(labels), proportions)
+    assigned = {group: split for group, split in (fixed or {}).items() if group in labels_of_group}
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    for group, split in assigned.items():
+        counts[split] += labels_of_group[group]
+    # One draw per item, of which the group's first counts: when two groups become one, the draws
+    # of all others stay as they are.
+    generator = random.Random(seed)
+    order = {group: (-labels_of_group[group].total(), 0.0) for group in labels_of_group}
+    for group in groups:
+        draw = generator.random()
+        order[group] = (order[group][0], order[group][1] or draw)
+    free = sorted(order.keys() - assigned.keys(), key=order.__getitem__)
+    for group in free:
+        best = max(
+            SPLITS,
+            key=lambda split: _shortfall(labels_of_group[group], targets[split], counts[split]),
+        )
+        assigned[group] = best
+        counts[best] += labels_of_group[group]
+    _rebalance(free, assigned, labels_of_group, targets, counts)
+    return [assigned[group] for group in groups]
 
 
 def _rebalance(
     free: Sequence[int],
-    placed: dict[int, str],
-    counted: Mapping[int, Counter[str]],
-    wished: Mapping[str, Mapping[str, float]],
-    have: Mapping[str, Counter[str]],
+    assigned: dict[int, str],
+    labels_of_group: Mapping[int, Counter[str]],
+    targets: Mapping[str, Mapping[str, float]],
+    counts: Mapping[str, Counter[str]],
 ) -> None:
-    """Move FREE groups, the smallest first, while that brings labels nearer to their shares."""
-    off = {
+    """Move groups without a fixed split, smallest first, while that reduces the deviations."""
+    deviating = {
         label
-        for name in SPLITS
-        for label, wish in wished[name].items()
-        if abs(have[name][label] - wish) >= 1
+        for split in SPLITS
+        for label, target in targets[split].items()
+        if abs(counts[split][label] - target) >= 1
     }
-    for number in reversed(free):
-        if off.isdisjoint(counted[number]):
+    for group in reversed(free):
+        if deviating.isdisjoint(labels_of_group[group]):
             continue
-        now = placed[number]
-        best = max(SPLITS, key=lambda name: _gain(counted[number], wished, have, now, name))
-        if best != now and _gain(counted[number], wished, have, now, best) > 0:
-            placed[number] = best
-            have[now].subtract(counted[number])
-            have[best].update(counted[number])
+        current = assigned[group]
+        best = max(
+            SPLITS,
+            key=lambda split: _gain(labels_of_group[group], targets, counts, current, split),
+        )
+        gain = _gain(labels_of_group[group], targets, counts, current, best)
+        if best != current and gain > 0:
+            assigned[group] = best
+            counts[current].subtract(labels_of_group[group])
+            counts[best].update(labels_of_group[group])
 
 
 def _target_counts(
-    sizes: Mapping[str, int], shares: Sequence[float]
+    sizes: Mapping[str, int], proportions: Sequence[float]
 ) -> dict[str, dict[str, float]]:
-    whole = sum(shares)
+    total = sum(proportions)
     return {
-        name: {label: size * share / whole for label, size in sizes.items()}
-        for name, share in zip(SPLITS, shares, strict=True)
+        split: {label: size * proportion / total for label, size in sizes.items()}
+        for split, proportion in zip(SPLITS, proportions, strict=True)
     }
 
 
 def _shortfall(
-    group_labels: Mapping[str, int], wished: Mapping[str, float], have: Mapping[str, int]
+    group_labels: Mapping[str, int], targets: Mapping[str, float], counts: Mapping[str, int]
 ) -> float:
-    """How much of what it wishes a split still lacks, averaged over the group's labels."""
-    lack = 0.0
+    """Return the relative shortfall of a split, weighted by the group's labels."""
+    shortfall = 0.0
     for label, count in group_labels.items():
-        wish = wished[label]
-        lack += count * ((wish - have[label]) / wish if wish else float("-inf"))
-    return lack
+        target = targets[label]
+        shortfall += count * ((target - counts[label]) / target if target else float("-inf"))
+    return shortfall
 
 
 def _gain(
     group_labels: Mapping[str, int],
-    wished: Mapping[str, Mapping[str, float]],
-    have: Mapping[str, Mapping[str, int]],
-    now: str,
-    then: str,
+    targets: Mapping[str, Mapping[str, float]],
+    counts: Mapping[str, Mapping[str, int]],
+    source: str,
+    destination: str,
 ) -> float:
-    """By how many items all labels come nearer to their shares when a group moves; else 0."""
+    """Return by how many items the deviations shrink if a group moves between two splits."""
     gain = 0.0
     for label, count in group_labels.items():
-        from_here, to_there = have[now][label], have[then][label]
-        if now == then or not wished[then][label] or from_here <= count:
-            # The last items of a label stay: it is to be in every split.
+        at_source, at_destination = counts[source][label], counts[destination][label]
+        if source == destination or not targets[destination][label] or at_source <= count:
+            # Each split keeps its last items of a label.
             return 0.0
-        wish, other = wished[now][label], wished[then][label]
-        gain += abs(from_here - wish) - abs(from_here - count - wish)
-        gain += abs(to_there - other) - abs(to_there + count - other)
+        source_target, destination_target = targets[source][label], targets[destination][label]
+        gain += abs(at_source - source_target) - abs(at_source - count - source_target)
+        gain += abs(at_destination - destination_target) - abs(
+            at_destination + count - destination_target
+        )
     return gain
 
 
 def describe_deviations(
-    groups: Sequence[int], labels: Sequence[str], names: Sequence[str], shares: Sequence[float]
+    groups: Sequence[int],
+    labels: Sequence[str],
+    splits: Sequence[str],
+    proportions: Sequence[float],
 ) -> list[str]:
-    """A sentence for each label and split whose share is over TOLERANCE, and an item, off."""
-    sizes, whole = Counter(labels), sum(shares)
-    count = Counter(zip(labels, names, strict=True))
+    """Describe each label and split that is more than `MAX_DEVIATION` and one item off."""
+    sizes, total = Counter(labels), sum(proportions)
+    count = Counter(zip(labels, splits, strict=True))
     largest = _largest_groups(groups, labels)
-    found = []
+    deviations = []
     for label in sorted(sizes):
-        for name, share in zip(SPLITS, shares, strict=True):
-            off = count[label, name] - sizes[label] * share / whole
+        for split, proportion in zip(SPLITS, proportions, strict=True):
+            off = count[label, split] - sizes[label] * proportion / total
             if abs(off) >= 1 and abs(off) > MAX_DEVIATION * sizes[label]:
-                found.append(
-                    f"{label}: {name} has {count[label, name] / sizes[label]:.1%} rather than"
-                    f" {share / whole:.1%} of {sizes[label]}; groups that stay together hold up to"
-                    f" {largest[label]} of them"
+                deviations.append(
+                    f"{label}: {split} has {count[label, split] / sizes[label]:.1%} rather than"
+                    f" {proportion / total:.1%} of {sizes[label]}; groups that stay together hold"
+                    f" up to {largest[label]} of them"
                 )
-    return found
+    return deviations
 
 
 def _largest_groups(groups: Sequence[int], labels: Sequence[str]) -> dict[str, int]:
@@ -144,14 +166,14 @@ def _largest_groups(groups: Sequence[int], labels: Sequence[str]) -> dict[str, i
     return largest
 
 
-def split_scheme(shares: Sequence[float], seed: int) -> str:
-    """What builds have in common whose images keep their splits: SHARES and SEED."""
-    whole = sum(shares)
-    return f"{seed}:" + ",".join(f"{share / whole:.6g}" for share in shares)
+def split_scheme(proportions: Sequence[float], seed: int) -> str:
+    """Return the key under which builds of equal proportions and seed share their splits."""
+    total = sum(proportions)
+    return f"{seed}:" + ",".join(f"{proportion / total:.6g}" for proportion in proportions)
 
 
 def load_kept_splits(session: Session, scheme: str) -> dict[int, str]:
-    """Image -> split of all builds of SCHEME so far."""
+    """Load image id -> split of all earlier builds of a scheme."""
     rows = session.execute(
         sa.select(KeptSplit.image_id, KeptSplit.split).where(KeptSplit.scheme == scheme)
     )
@@ -159,11 +181,18 @@ def load_kept_splits(session: Session, scheme: str) -> dict[int, str]:
 
 
 def save_kept_splits(
-    session: Session, scheme: str, splits: Iterable[tuple[int, str]], afresh: bool
+    session: Session, scheme: str, splits: Iterable[tuple[int, str]], replace: bool
 ) -> None:
-    """Keep SPLITS, of images by their ids; AFRESH forgets all others of SCHEME."""
+    """Save the splits of images, so that later builds keep them.
+
+    Args:
+        session: Session on the catalogue.
+        scheme: Key of `split_scheme`.
+        splits: Image ids with their splits.
+        replace: Whether all other splits of the scheme are deleted.
+    """
     wanted = dict(splits)
-    if afresh:
+    if replace:
         session.execute(sa.delete(KeptSplit).where(KeptSplit.scheme == scheme))
         known: dict[int, str] = {}
     else:
@@ -174,9 +203,9 @@ def save_kept_splits(
         if known.get(image) != split
     ]
     changed = [row["image_id"] for row in new if row["image_id"] in known]
-    for part in in_parts(changed):
+    for ids in in_parts(changed):
         session.execute(
-            sa.delete(KeptSplit).where(KeptSplit.scheme == scheme, KeptSplit.image_id.in_(part))
+            sa.delete(KeptSplit).where(KeptSplit.scheme == scheme, KeptSplit.image_id.in_(ids))
         )
     if new:
         session.execute(sa.insert(KeptSplit), new)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dataset.errors import BadInput
-from dataset.pose.models import DEFAULT, names
+from dataset.pose.models import DEFAULT, model_names
 from dataset.utils.cli_options import CONTEXT_SETTINGS, FILE, FOLDER, vocabulary_option
 from model import cli_options
 
@@ -40,7 +40,7 @@ from model import cli_options
 @cli_options.cache_option
 @click.option(
     "--pose",
-    type=click.Choice(names()),
+    type=click.Choice(model_names()),
     default=DEFAULT,
     show_default=True,
     help="The network that finds people for the crops.",

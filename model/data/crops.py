@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dataset.export.layout import MANIFEST
 from dataset.pose.checkpoints import load_estimator
 from dataset.pose.crop import Crop, choose_crop
-from dataset.pose.models import PoseModel, key_of
+from dataset.pose.models import PoseModel, cache_key
 from dataset.vocabulary import Vocabulary
 from model.data.features import EXACT, OutputsCache
 from model.data.loading import Data, Example, digests, read
@@ -47,7 +47,7 @@ def crop_data(
     """
     if crop == "whole":
         return Cropped(data, Counter({"whole": len(data.examples)}))
-    known = _key_points(data, model, OutputsCache(folder, f"key-points-{key_of(model)}", EXACT))
+    known = _key_points(data, model, OutputsCache(folder, f"key-points-{cache_key(model)}", EXACT))
     outcomes: Counter[str] = Counter()
     examples = []
     for example in data.examples:

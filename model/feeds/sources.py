@@ -74,7 +74,7 @@ class FeedSource:
     root: Path
     vocabulary: Vocabulary
     fetcher: Fetcher
-    by_zone: bool = True
+    uses_zones: bool = True
 
     @property
     def name(self) -> str:
@@ -90,7 +90,7 @@ class FeedSource:
     def _item(self, row: Row) -> Item:
         label = label_in(row.tag, self.vocabulary)
         known = (row.number, row.id, row.image, row.tag, label, row.cost, row.values)
-        zone = self.vocabulary.zone_of(label) if self.by_zone else None
+        zone = self.vocabulary.zone_of(label) if self.uses_zones else None
         wanted = photo_of(row, self.root, zone, self.fetcher)
         if isinstance(wanted, str):
             return Item(*known, problem=wanted)
@@ -165,12 +165,12 @@ class CatalogueSource:
     def items(self, after: int) -> Iterator[Item]:
         """As Source."""
         sessions, store = open_catalogue(self.catalogue, must_exist=True), open_store(self.images)
-        labelled = assign_labels(usable_photos(sessions, store), self.vocabulary, (), Exclusions())
-        if not labelled:
+        labeled = assign_labels(usable_photos(sessions, store), self.vocabulary, (), Exclusions())
+        if not labeled:
             raise Failure("the catalogue has no photo with one label; crawl first")
-        zones = [self.vocabulary.zone_of(one.label) for one in labelled]
-        posed = find_crops([one.photo for one in labelled], zones, sessions, store, self.crop)
-        for number, one in enumerate(labelled, 1):
+        zones = [self.vocabulary.zone_of(one.label) for one in labeled]
+        posed = find_crops([one.photo for one in labeled], zones, sessions, store, self.crop)
+        for number, one in enumerate(labeled, 1):
             if number <= after:
                 continue
             photo = one.photo

@@ -125,7 +125,7 @@ class Eyes:
     def _blank(self, photo: Image.Image, size: int) -> str:
         """Why PHOTO is no photo of a garment, whatever the model says; as builds leave it out."""
         known = Candidate(0, "", "", 0, photo.width, photo.height, size, quality=measure(photo))
-        stopped = self.gates.stop(known)
+        stopped = self.gates.rejection(known)
         # What is blurred may still show a garment, of which a model can be unsure.
         return ": ".join(stopped) if stopped and stopped[0] != "blurred" else ""
 
@@ -146,7 +146,7 @@ class Eyes:
         self, batch: Sequence[Wanted], photos: Sequence[Image.Image | None]
     ) -> list[Box | None]:
         boxes = [one.box for one in batch]
-        if not self.crop.wanted:
+        if not self.crop.is_enabled:
             return boxes
         places = [i for i, photo in enumerate(photos) if photo is not None and boxes[i] is None]
         if not places:
@@ -155,7 +155,7 @@ class Eyes:
         for place, points in zip(places, found, strict=True):
             photo, zone = photos[place], batch[place].zone
             assert photo is not None
-            asked = zone if self.crop.by_zone else None
+            asked = zone if self.crop.uses_zones else None
             crop = choose_crop(
                 points, self._model.joints.names, photo.size, self._model.gate, asked
             )

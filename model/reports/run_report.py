@@ -23,7 +23,7 @@ from model.evaluation.metrics import Truth, evaluate
 from model.evaluation.selective import Covered, coverage_curve
 from model.inference.saved_run import built_with
 from model.reports import charts, csv_files, summary
-from model.reports.html import page
+from model.reports.html import render_report
 from model.reports.model_card import run_card
 from model.reports.run_results import Judged
 
@@ -91,7 +91,7 @@ def write(folder: Path, judged: Judged) -> dict[str, Any]:
     for name, (light, _) in drawn.items():
         (folder / f"{name}.png").write_bytes(light)
     _write_text(folder / "README.md", run_card(judged, metrics, run))
-    _write_text(folder / "report.html", page(judged, metrics, run, drawn))
+    _write_text(folder / "report.html", render_report(judged, metrics, run, drawn))
     return metrics
 
 

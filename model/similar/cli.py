@@ -1,4 +1,4 @@
-"""`find-similar --all`: recommendations for a whole shop, as a table."""
+"""The `find-similar` command."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from dataset.errors import Failure, printable
 from dataset.utils.cli_options import (
@@ -24,10 +23,6 @@ from dataset.utils.cli_options import (
     vocabulary_option,
 )
 from model import cli_options
-from model.similar.index_file import open_index
-from model.similar.output import write_recommendations
-from model.similar.recommend import recommend, ties_of
-from model.similar.search import Searcher
 
 if TYPE_CHECKING:
     from model.feeds.remote_images import Fetcher
@@ -42,6 +37,13 @@ def recommend_all(path: Path, out: Path, top: int) -> str:
         BadInput: there is no such index.
         Failure: it is damaged, or OUT can't be written.
     """
+    import numpy as np
+
+    from model.similar.index_file import open_index
+    from model.similar.output import write_recommendations
+    from model.similar.recommend import recommend, ties_of
+    from model.similar.search import Searcher
+
     with closing(open_index(path)) as index:
         searcher, known = Searcher(index), dict(index.all_items())
         recall = index.facts().get("recall")

@@ -55,7 +55,11 @@ class Looker:
         """Unlike for what answers unlike."""
         crop = self.run.crop
         built = (self.run.built.get("resize", ""), self.run.built.get("size", ""))
-        said = f"{crop.pose} {crop.pose_weights} {crop.crop} {built}" if crop.wanted else f"{built}"
+        said = (
+            f"{crop.pose} {crop.pose_weights} {crop.crop} {built}"
+            if crop.is_enabled
+            else f"{built}"
+        )
         return f"{self.judge.key}-{sha256_of(said.encode())[:8]}"
 
     @cached_property

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import click
-import jinja2
 
 from dataset.errors import Failure, first_line, printable
-from dataset.images.io import Unreadable, open_photo
+from dataset.images.io import Unreadable, open_photo, thumbnail
 from dataset.utils.files import PART
-from dataset.utils.html import encoded
+from dataset.utils.html import environment
 from dataset.utils.tables import format_table
 from model.similar.items import Found, Item
 from model.similar.query import Answer
@@ -122,13 +121,6 @@ def as_json(answers: Sequence[Answer], about: Mapping[str, Any]) -> str:
 
 def page(answers: Sequence[Answer], source: Mapping[str, str], note: str) -> str:
     """ANSWERS as one page with their photos, which lie where SOURCE, an index's, says."""
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     strips = [
         {
             "answer": answer,
@@ -137,7 +129,7 @@ def page(answers: Sequence[Answer], source: Mapping[str, str], note: str) -> str
         }
         for answer in answers
     ]
-    template = made.get_template("strips.html")
+    template = environment(Path(__file__).with_name("templates")).get_template("strips.html")
     return template.render(strips=strips, price_of=price_of, link_of=link_of, note=note)
 
 
@@ -145,7 +137,7 @@ def _photo(item: Item, source: Mapping[str, str]) -> str:
     """ITEM's photo, small, as an address that holds it; empty where it can't be had."""
     with contextlib.suppress(OSError, ValueError, Unreadable):
         data = read_photo(source, item.image)
-        small = encoded(open_photo(data, SIDE), SIDE)
+        small = thumbnail(open_photo(data, SIDE), SIDE)
         return f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"
     return ""
 

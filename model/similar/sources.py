@@ -189,7 +189,7 @@ class FolderOffers:
             name = path.relative_to(self.root).as_posix()
             above = path.parent.name if path.parent != self.root else ""
             label = "" if above in SPLITS else above
-            zone = self.vocabulary.zone_of(label) if crop.by_zone else None
+            zone = self.vocabulary.zone_of(label) if crop.uses_zones else None
             yield Offer(Item(name, "", name, label=label), Wanted(path.read_bytes, zone))
 
 
@@ -208,7 +208,7 @@ class FeedOffers:
 
     def offers(self, crop: PoseOptions) -> Iterator[Offer]:
         """As Offers; rows that can't be used say why."""
-        return map(_feed_offer, replace(self.feed, by_zone=crop.by_zone).items(0))
+        return map(_feed_offer, replace(self.feed, uses_zones=crop.uses_zones).items(0))
 
 
 def _feed_offer(row: FeedItem) -> Offer:

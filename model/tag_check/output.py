@@ -4,16 +4,16 @@ import csv
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from scipy.stats import binomtest
 
 from dataset.errors import BadInput
-from dataset.images.io import Unreadable
-from dataset.utils import html
+from dataset.images.io import thumbnail_or_none
 from dataset.utils.files import write_json
+from dataset.utils.html import Figure, render
 from model.feeds.product_feed import Feed
 from model.feeds.sources import FeedSource, Source
 from model.tag_check.noise_model import AGREES, MISTAKE, NOTHING, UNCHECKED, UNSURE
@@ -33,6 +33,9 @@ ADDED = (
 # So many asserted mistakes, drawn at random, tell a person how many are right, to 6 % or so.
 SAMPLED = 100
 SHOWN, SIDE = 200, 200
+# Rows of the report's tables.
+MAX_PAIRS, MAX_REASONS = 30, 50
+TEMPLATES = Path(__file__).with_name("templates")
 WORDS = {
     MISTAKE: "the photo shows something else",
     AGREES: "tag and photo agree",
@@ -57,7 +60,7 @@ def write(
     _write_sample(folder / SAMPLE, store, seed)
     write_json(figures, folder / FIGURES)
     (folder / PAGE).write_text(
-        _page(store, figures, source.read), encoding="utf-8", errors="replace"
+        render_report(store, figures, source.read), encoding="utf-8", errors="replace"
     )
 
 
@@ -177,72 +180,80 @@ def precision_of(path: Path) -> dict[str, Any]:
     }
 
 
-def _page(store: Store, figures: Mapping[str, Any], read: Callable[[str], bytes]) -> str:
+@dataclass(frozen=True)
+class Card:
+    """An item as the report shows it.
+
+    Attributes:
+        id: The item's id.
+        figure: Its photo.
+        tag: Its tag.
+        suggested: Suggested label, empty if it is the tag's own.
+        probability: Probability of the suggested label.
+        lines: Reason of the verdict and nearest training photos.
+    """
+
+    id: str
+    figure: Figure
+    tag: str
+    suggested: str
+    probability: float
+    lines: Sequence[str]
+
+
+def render_report(store: Store, figures: Mapping[str, Any], read: Callable[[str], bytes]) -> str:
+    """Render `report.html`.
+
+    Args:
+        store: Checked items.
+        figures: Content of `check.json`.
+        read: Returns the bytes of an item's photo.
+    """
     counts = figures["verdicts"]
-    total = figures["items"]
-    mistakes = counts.get(MISTAKE, 0)
-    lead = f"{mistakes:,} of {total:,} tags are taken for wrong"
-    sure = figures["expected_precision"]
+    mistakes, precision = counts.get(MISTAKE, 0), figures["expected_precision"]
     lines = [
-        f"Of those, {sure:.0%} are expected to be wrong indeed, by the model's own probabilities;"
-        f" {SAMPLE} has {min(SAMPLED, mistakes)} of them, drawn at random, for people to say."
-        if sure is not None
-        else "Nothing is asserted to be wrong.",
-        f"About {figures['estimated_wrong_rate']:.1%} of all tags are wrong, as estimated.",
+        f"By the model's own probabilities, {precision:.0%} of them are expected to be wrong."
+        f" {SAMPLE} has a random sample of {min(SAMPLED, mistakes)} for a review by people."
+        if precision is not None
+        else "No tag is reported as wrong.",
+        f"An estimated {figures['estimated_wrong_rate']:.1%} of all tags are wrong.",
     ]
-    rows = [(v, WORDS[v], counts[v]) for v in WORDS if v in counts]
-    table = html.table(("verdict", "what it means", "items"), rows, "Items by verdict", words=2)
-    pairs = [(t, s, n) for t, s, n in store.mistakes()[:30]]
-    parts = [
-        ("In short", [html.text(*lines), table]),
-        ("What is tagged as what", [_pairs(pairs)]),
-        (f"Mistakes, the costliest first (at most {SHOWN})", [_cards(store, MISTAKE, read)]),
-        ("Unsure, the costliest first", [_cards(store, UNSURE, read, SHOWN // 4)]),
-        ("No garment seen", [_cards(store, NOTHING, read, SHOWN // 4)]),
-        ("Not checked", [_problems(figures["problems"])]),
-    ]
-    body = f"<h1>{escape(lead)}</h1>\n{html.chapters(parts)}"
-    return html.document("fashion-tagger check", body, STYLE)
+    return render(
+        TEMPLATES,
+        "report.html",
+        title="fashion-tagger check",
+        mistakes=mistakes,
+        total=figures["items"],
+        lines=lines,
+        verdicts=[
+            (verdict, WORDS[verdict], counts[verdict]) for verdict in WORDS if verdict in counts
+        ],
+        pairs=store.mistakes()[:MAX_PAIRS],
+        shown=SHOWN,
+        mistake_cards=_cards(store, MISTAKE, read, SHOWN),
+        unsure_cards=_cards(store, UNSURE, read, SHOWN // 4),
+        no_garment_cards=_cards(store, NOTHING, read, SHOWN // 4),
+        problems=list(figures["problems"].items())[:MAX_REASONS],
+    )
 
 
-STYLE = """
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
-.cards article { border: 1px solid #8886; border-radius: 6px; padding: .6rem; min-width: 0; }
-.cards figure, .cards img { max-width: 100%; }
-.cards img { height: 200px; width: 100%; object-fit: contain; background: #fff; }
-.cards p { margin: .3rem 0; overflow-wrap: anywhere; }
-.cards small { opacity: .8; }
-"""
+def _cards(store: Store, verdict: str, read: Callable[[str], bytes], count: int) -> list[Card]:
+    return [_card(item, read) for item in store.ranked(verdict, count)]
 
 
-def _pairs(pairs: list[tuple[str, str, int]]) -> str:
-    head = ("tagged", "but looks like", "items")
-    return html.table(head, pairs, "Mistakes by tag and suggestion", words=2)
-
-
-def _problems(problems: Mapping[str, int]) -> str:
-    rows = list(problems.items())
-    return html.table(("reason", "items"), rows[:50], "Items by reason")
-
-
-def _cards(store: Store, verdict: str, read: Callable[[str], bytes], most: int = SHOWN) -> str:
-    shown = list(store.ranked(verdict, most))
-    if not shown:
-        return ""
-    return f"<div class=cards>{''.join(_card(one, read) for one in shown)}</div>"
-
-
-def _card(one: Checked, read: Callable[[str], bytes]) -> str:
-    alt = f"Photo of item {one.id}, tagged {one.tag}"
-    try:
-        photo = html.figure(read(one.image), "", alt, SIDE)
-    except (OSError, ValueError, Unreadable):
-        photo = html.missing("the photo can't be read any more")
-    said = f"tagged <b class=bad>{escape(one.tag)}</b>"
-    if one.suggested and one.probability is not None and one.suggested != one.label:
-        sure = html.percent(one.probability)
-        said += f", looks like <b class=good>{escape(one.suggested)}</b> ({sure})"
-    near = ", ".join(f"{n['label']} ({n['likeness']:.2f})" for n in one.nearest)
-    lines = [one.reason, f"nearest: {near}" if near else ""]
-    small = "".join(f"<p><small>{escape(line)}</small></p>" for line in lines if line)
-    return f"<article>{photo}<p>{said}</p><p><small>{escape(one.id)}</small></p>{small}</article>"
+def _card(item: Checked, read: Callable[[str], bytes]) -> Card:
+    jpeg = thumbnail_or_none(lambda: read(item.image), SIDE)
+    nearest = ", ".join(f"{near['label']} ({near['likeness']:.2f})" for near in item.nearest)
+    differs = item.suggested and item.probability is not None and item.suggested != item.label
+    return Card(
+        id=item.id,
+        figure=Figure(
+            jpeg,
+            "" if jpeg else "the photo can no longer be read",
+            f"Photo of item {item.id}, tagged {item.tag}",
+        ),
+        tag=item.tag,
+        suggested=(item.suggested or "") if differs else "",
+        probability=item.probability or 0.0,
+        lines=[line for line in (item.reason, nearest and f"nearest: {nearest}") if line],
+    )

@@ -176,7 +176,7 @@ def _source(options: CheckOptions, run: Run, vocabulary: Vocabulary, fetcher: Fe
     root = options.image_root or options.feed.path.parent
     if not root.is_dir():
         raise BadInput(f"--image-root {root}: no such folder")
-    return FeedSource(options.feed, root, vocabulary, fetcher, run.crop.by_zone)
+    return FeedSource(options.feed, root, vocabulary, fetcher, run.crop.uses_zones)
 
 
 def _begin(options: CheckOptions) -> Path:

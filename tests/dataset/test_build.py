@@ -89,8 +89,8 @@ def test_one_image_a_cluster_the_best_copy(filling: Filling) -> None:
     filling.image(photo_bytes(50, (240, 320)), filling.post("b", "polo"), cluster=small)
     built = run(filling)
     assert len(built.items) == 10
-    assert built.drops.counts["duplicate of another photo"] == 1
-    photos = [item.labelled.photo for item in built.items]
+    assert built.exclusions.counts["duplicate of another photo"] == 1
+    photos = [item.photo for item in built.items]
     assert [(p.width, p.height) for p in photos if p.cluster == small] == [(240, 320)]
 
 
@@ -117,7 +117,7 @@ def test_an_image_under_two_labels_is_left_out_and_counted(filling: Filling) -> 
     filling.image(photo_bytes(91), filling.post("same", "поло", "poloshirt"))
     built = run(filling)
     assert len(built.items) == 7
-    assert built.drops.counts["conflict of labels"] == 1
+    assert built.exclusions.counts["conflict of labels"] == 1
 
 
 def test_a_persons_decision_is_above_hashtags(filling: Filling) -> None:
@@ -130,14 +130,14 @@ def test_a_persons_decision_is_above_hashtags(filling: Filling) -> None:
             session.add(Decision(image_id=image, label=label, who="anna"))
     built = run(filling)
     assert Counter(item.label for item in built.items) == {"polo": 8}
-    assert built.drops.counts["left out by a person"] == 1
+    assert built.exclusions.counts["excluded by a reviewer"] == 1
 
 
 def test_small_classes_are_left_out_and_named(filling: Filling) -> None:
     filling.products("polo", 6, 0)
     filling.products("кимоно", 3, 100)
     built = run(filling)
-    assert built.left_out == {"кимоно": 3}
+    assert built.small_classes == {"кимоно": 3}
     assert {item.label for item in built.items} == {"polo"}
 
 
@@ -159,8 +159,8 @@ def test_max_per_class_and_labels_narrow_the_build(filling: Filling) -> None:
     filling.products("dress", 12, 100)
     built = run(filling, max_per_class=8, labels=("поло",))
     assert Counter(item.label for item in built.items) == {"polo": 8}
-    assert built.drops.counts["over --max-per-class"] == 4
-    assert built.drops.counts["label not asked for"] == 12
+    assert built.exclusions.counts["over --max-per-class"] == 4
+    assert built.exclusions.counts["label not requested"] == 12
 
 
 def test_two_builds_are_equal_to_the_byte_but_for_the_date(filling: Filling) -> None:
@@ -185,8 +185,8 @@ def test_a_missing_photo_is_named_and_the_rest_is_built(filling: Filling) -> Non
     lost.unlink()
     built = run(filling)
     assert len(built.items) == 9
-    assert list(built.problems.values()) == ["file missing"]
-    assert next(iter(built.problems)).endswith(lost.name)
+    assert list(built.unreadable.values()) == ["file missing"]
+    assert next(iter(built.unreadable)).endswith(lost.name)
 
 
 def test_the_wrong_image_folder_is_named(filling: Filling) -> None:
@@ -201,7 +201,7 @@ def test_somebody_elses_folder_is_not_overwritten(filling: Filling) -> None:
     theirs = filling.folder / "splits" / "thesis.docx"
     theirs.parent.mkdir()
     theirs.write_text("important")
-    with pytest.raises(BadInput, match="no build of fashion-tagger"):
+    with pytest.raises(BadInput, match="is not a build of fashion-tagger"):
         run(filling)
     assert theirs.read_text() == "important"
 
@@ -222,7 +222,7 @@ def test_the_catalogue_remembers_the_build(filling: Filling) -> None:
     built = run(filling)
     with filling.sessions() as session:
         kept = {(a.image_id, a.label, a.split) for a in session.scalars(sa.select(Assignment))}
-    assert kept == {(i.labelled.photo.image_id, i.label, i.split) for i in built.items}
+    assert kept == {(i.photo.image_id, i.label, i.split) for i in built.items}
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,8 @@ def test_growth_moves_no_photo_and_keeps_the_shares(filling: Filling) -> None:
     count = Counter((item.label, item.split) for item in built.items)
     assert [count["polo", s] for s in ("train", "validation", "test")] == [160, 20, 20]
     assert [count["dress", s] for s in ("train", "validation", "test")] == [40, 5, 5]
-    assert built.unmet == []
-    assert built.taken_over == 40
+    assert built.deviations == []
+    assert built.reused == 40
 
 
 def test_a_better_copy_takes_the_split_of_the_photo(filling: Filling) -> None:
@@ -78,7 +78,7 @@ def test_a_photo_that_ties_two_splits_together_later_is_left_out(filling: Fillin
     filling.image(photo_bytes(900), post_of["train"], post_of["test"])
     before = split_of(filling)
     built = run(filling)
-    assert built.drops.counts[LINKS_TWO_SPLITS] == 1
+    assert built.exclusions.counts[LINKS_TWO_SPLITS] == 1
     assert split_of(filling) == before
 
 
@@ -114,18 +114,18 @@ def test_copies_in_the_catalogue_are_folded_before_a_build(filling: Filling) -> 
         filling.image(jpeg(photo), filling.post(name, "polo"))
     built = run(filling)
     assert len(built.items) == 11
-    assert built.drops.counts["duplicate of another photo"] == 2
+    assert built.exclusions.counts["duplicate of another photo"] == 2
 
 
 def test_a_second_build_makes_only_what_changed(filling: Filling) -> None:
     filling.products("polo", 12, 0)
-    assert run(filling).taken_over == 0
+    assert run(filling).reused == 0
     first = bytes_below(filling.folder / "splits")
     victim = next((filling.folder / "splits" / "train" / "polo").glob("*.jpg"))
     victim.write_bytes(photo_bytes(77))
-    assert run(filling).taken_over == 11
+    assert run(filling).reused == 11
     assert bytes_below(filling.folder / "splits") == first
-    assert run(filling, size=48).taken_over == 0
+    assert run(filling, size=48).reused == 0
     assert not (filling.folder / "splits" / "photos").exists()
 
 
@@ -149,7 +149,7 @@ def test_a_build_that_leaks_is_not_put_in_place(
         filling.image(jpeg(drawn(1), 60 + number), filling.post(f"c{number}", "polo"))
     # The plan is blind: it takes each copy for a photo of its own.
     monkeypatch.setattr("dataset.build.dedup", lambda *_: None)
-    monkeypatch.setattr("dataset.build.Comparison.leaks", lambda *_: [])
+    monkeypatch.setattr("dataset.build.CrossSplitComparison.leaks", lambda *_: [])
     with pytest.raises(Failure, match="leaks between splits"):
         run(filling)
     assert bytes_below(filling.folder / "splits") == before
@@ -176,7 +176,7 @@ def test_one_giant_cluster_is_one_photo(filling: Filling) -> None:
         drawn(1).save(out, "JPEG", quality=50 + number)
         filling.image(out.getvalue(), filling.post(f"p{number}", "polo"))
     built = run(filling, min_per_class=1)
-    assert (len(built.items), built.drops.counts["duplicate of another photo"]) == (1, 39)
+    assert (len(built.items), built.exclusions.counts["duplicate of another photo"]) == (1, 39)
     assert [item.split for item in built.items] == ["train"]
 
 
@@ -185,8 +185,8 @@ def test_one_giant_group_is_told(filling: Filling) -> None:
         filling.image(photo_bytes(number), filling.post(f"p{number}", "polo", author="anna"))
     built = run(filling)
     assert {item.split for item in built.items} == {"train"}
-    assert built.unmet[0].startswith("polo: train has 100.0% rather than 80.0% of 30")
-    assert "30 of them" in built.unmet[0]
+    assert built.deviations[0].startswith("polo: train has 100.0% rather than 80.0% of 30")
+    assert "30 of them" in built.deviations[0]
 
 
 def test_emoji_and_cyrillic_labels_are_built_and_described(filling: Filling) -> None:
@@ -211,9 +211,9 @@ def test_a_plan_needs_no_photo_and_says_what_a_build_does(filling: Filling) -> N
     plan = preview_build(options, load_vocabulary())
     assert not (filling.folder / "splits").exists()
     built = run(filling)
-    assert {
-        one.photo.sha256: name for one, name in zip(plan.labelled, plan.splits, strict=True)
-    } == {item.photo.sha256: item.split for item in built.items}
+    assert {one.photo.sha256: name for one, name in zip(plan.images, plan.splits, strict=True)} == {
+        item.photo.sha256: item.split for item in built.items
+    }
 
 
 def test_images_are_untouched(filling: Filling) -> None:

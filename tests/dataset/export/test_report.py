@@ -31,8 +31,8 @@ def test_the_page_needs_no_other_file(built: tuple[Path, BuildResult]) -> None:
     assert "<td class=n>at least 75 (side)</td><td class=n>1</td>" in page
 
 
-def test_every_image_left_out_is_listed(built: tuple[Path, BuildResult]) -> None:
-    rows = pq.read_table(built[0] / "left_out.parquet").to_pylist()
+def test_every_excluded_image_is_listed(built: tuple[Path, BuildResult]) -> None:
+    rows = pq.read_table(built[0] / "excluded.parquet").to_pylist()
     assert sorted(row["reason"] for row in rows) == [
         "conflict of labels",
         "duplicate of another photo",
@@ -47,7 +47,7 @@ def test_the_card_tells_counts_audit_conflicts_and_gaps(built: tuple[Path, Build
         "20 photos of 1 labels",
         "- conflict of labels: 1",
         "- polo, jeans: 1",
-        "## Audit",
+        "## Leakage audit",
         "There is one label",
         'path: "train/**"',
     ):

@@ -15,8 +15,8 @@ from tests.dataset.duplicates.test_alignment import drawn
 FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf"
 
 
-GATE = load_quality_gates().of("any site")["text"]
-CLOTHING = Path(__file__).parents[3] / "shared" / "data" / "clothing"
+GATE = load_quality_gates().for_site("any site")["text"]
+CLOTHING = Path(__file__).parents[4] / "shared" / "data" / "clothing"
 
 
 def banner(*lines: str, ground: str = "#fadc28", ink: str = "black") -> Image.Image:

@@ -49,14 +49,14 @@ def test_an_image_is_named_by_its_file_too(filling: Filling) -> None:
     elsewhere.write_bytes(file.read_bytes())
     for name in (str(file), str(elsewhere), f"train/polo/{sha256[:24]}.jpg"):
         assert call(filling, name, "--leave-out").exit_code == 0
-    assert run(filling).drops.counts["left out by a person"] == 1
+    assert run(filling).exclusions.counts["excluded by a reviewer"] == 1
 
 
 def test_a_word_can_be_taken_back(filling: Filling) -> None:
     name = sha256_of_last(filling)
     call(filling, name, "polo")
     assert "no longer polo" in call(filling, name, "--undo").output
-    assert run(filling).drops.counts["conflict of labels"] == 1
+    assert run(filling).exclusions.counts["conflict of labels"] == 1
     again = call(filling, name, "--undo")
     assert (again.exit_code, "nothing to undo" in again.output) == (2, True)
 
@@ -92,8 +92,8 @@ def test_conflicts_are_asked_once(filling: Filling) -> None:
     assert "polo or jeans" not in again.output
 
 
-def test_conflicts_are_listed_dropped_or_the_first_label_is_taken(filling: Filling) -> None:
-    assert "left out 1: conflict of labels" in build(filling).output
+def test_conflicts_are_listed_excluded_or_the_first_label_is_taken(filling: Filling) -> None:
+    assert "excluded 1: conflict of labels" in build(filling).output
     assert "10 photos in" in build(filling, "--conflicts", "first").output
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dataset.errors import BadInput
-from dataset.pose.annotations import JointSet, read_people
+from dataset.pose.annotations import read_people
+from dataset.pose.models import JointSet
 from tests.support.catalogue_data import photo_bytes
 
 ONE: dict[str, Any] = {"id": 1, "image_id": 3, "category_id": 1, "bbox": [1, 2, 30, 40]}

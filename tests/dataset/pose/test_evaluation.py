@@ -8,11 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from dataset.pose import checkpoints
-from dataset.pose.annotations import JointSet, Person, read_people
+from dataset.pose.annotations import Person, read_people
 from dataset.pose.cli import train_pose
 from dataset.pose.crop import PERSON, Crop
 from dataset.pose.evaluation import Found, crop_figures, evaluate_pose, oks, pck
-from dataset.pose.models import find_model
+from dataset.pose.models import JointSet, find_model
 from tests.dataset.pose.test_training import write_people
 
 PEOPLE = Path(__file__).parents[4] / "shared" / "data" / "lsp"

@@ -10,25 +10,25 @@ from dataset.errors import BadInput
 from dataset.pose.models import (
     COCO,
     HERE,
-    architectures,
-    description_of,
-    entries,
+    architecture_names,
+    cache_key,
+    description_path,
     find_model,
-    key_of,
-    names,
+    model_entries,
+    model_names,
 )
 from dataset.pose.network import ARCHITECTURES
 
 
 def test_every_entry_is_whole() -> None:
-    assert set(architectures()) == set(ARCHITECTURES)
-    for name in names():
+    assert set(architecture_names()) == set(ARCHITECTURES)
+    for name in model_names():
         model = find_model(name)
         assert model.architecture in ARCHITECTURES and 0 < model.gate < 1
         if model.published:
             assert model.joints == COCO and len(COCO.names) == 17
             assert model.published.digest.partition(":")[2] in model.published.name
-            assert entries()[name]["licence"] and 0.7 < entries()[name]["ap"] < 0.8
+            assert model_entries()[name]["licence"] and 0.7 < model_entries()[name]["ap"] < 0.8
         else:
             assert model.weights and model.weights.is_file()
             assert model.weights.stat().st_size <= 8_000_000
@@ -37,13 +37,13 @@ def test_every_entry_is_whole() -> None:
 def test_keys_tell_weights_apart(tmp_path: Path) -> None:
     ours = find_model("hrnet-small")
     assert ours.weights
-    for file in (ours.weights, description_of(ours.weights)):
+    for file in (ours.weights, description_path(ours.weights)):
         shutil.copy(file, tmp_path)
     same = find_model("hrnet-small", tmp_path / ours.weights.name)
-    assert key_of(same) == key_of(ours)
+    assert cache_key(same) == cache_key(ours)
     with (tmp_path / ours.weights.name).open("ab") as grown:
         grown.write(b"more")
-    assert key_of(same) != key_of(ours)
+    assert cache_key(same) != cache_key(ours)
 
 
 def test_weights_without_their_description(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_weights_without_their_description(tmp_path: Path) -> None:
     assert find_model("hrnet-w32", path).joints == COCO
     path = tmp_path / "their.pth"
     path.write_bytes(b"x")
-    with pytest.raises(BadInput, match=r"their\.pth: say which published network") as error:
+    with pytest.raises(BadInput, match=r"their\.pth: name the published network") as error:
         find_model("hrnet-small", path)
     assert "json" not in str(error.value)
 

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from dataset.errors import BadInput
-from dataset.pose.annotations import JointSet, Person, read_empty
+from dataset.pose.annotations import Person, read_empty
 from dataset.pose.heatmaps import UNANNOTATED
+from dataset.pose.models import JointSet
 from dataset.pose.samples import Augmentation, Samples, joined
 
 JOINTS = JointSet(("left_hand", "right_hand"))

@@ -96,7 +96,7 @@ def test_a_conflict_is_decided_and_the_next_build_takes_the_word(page: Page) -> 
     page.decide(html, "label", chosen="jeans")
     options = BuildOptions(page.filling.catalogue, page.filling.store.root, Path("x"), 1)
     plan = preview_build(options, load_vocabulary())
-    assert {one.photo.image_id: one.label for one in plan.labelled}[5] == "jeans"
+    assert {one.photo.image_id: one.label for one in plan.images}[5] == "jeans"
     assert "1 decided, 0 left" in page.get("/queue/conflicts")
 
 

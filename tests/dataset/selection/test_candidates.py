@@ -32,15 +32,15 @@ def choice(filling: Filling, hashtags: str, *labels: str) -> SelectionOptions:
 def counted(filling: Filling, hashtags: str, *labels: str) -> dict[str, int]:
     with filling.sessions() as session:
         plan = plan_build(session, choice(filling, hashtags, *labels))
-    given = [one.label for one in plan.labelled]
-    return {label: given.count(label) for label in given} | dict(+plan.drops.counts)
+    given = [one.label for one in plan.images]
+    return {label: given.count(label) for label in given} | dict(+plan.exclusions.counts)
 
 
 def test_hashtags_of_captions_count_where_they_are_asked_for(filling: Filling) -> None:
     with filling.sessions() as session:
         assert [one.hashtags for one in load_candidates(session)] == [["outfit"]] * 4
-        tells = choice(filling, "all").tells
-        found = sorted(one.hashtags for one in load_candidates(session, tells))
+        is_label = choice(filling, "all").is_label
+        found = sorted(one.hashtags for one in load_candidates(session, is_label))
     assert found == [["jeans", "поло"], ["outfit"], ["outfit"], ["Поло"]]
 
 
@@ -50,5 +50,5 @@ def test_labels_that_nobody_searched_for(filling: Filling) -> None:
     assert counted(filling, "all", "kimono") == {
         "kimono": 1,
         "conflict of labels": 1,
-        "label not asked for": 2,
+        "label not requested": 2,
     }

@@ -66,7 +66,7 @@ def test_found_once_and_kept_with_the_decision(
     first: tuple[Path, BuildResult], filling: Filling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = first[1].items
-    posed = [item.posed for item in found if item.posed]
+    posed = [item.person_crop for item in found if item.person_crop]
     assert len(posed) == PEOPLE + 1
     people = [one for one in posed if one.crop.outcome == "person"]
     assert len(people) >= PEOPLE - 1
@@ -74,15 +74,17 @@ def test_found_once_and_kept_with_the_decision(
         assert session.scalar(sa.select(sa.func.count()).select_from(Pose)) == PEOPLE + 1
         kept = {row.image_id: row for row in session.scalars(sa.select(CropRow))}
     for item in found:
-        assert item.posed
-        row = kept[item.labelled.photo.image_id]
-        assert (row.left, row.top, row.right, row.bottom) == item.posed.crop.box
-        assert row.outcome == item.posed.crop.outcome and row.model.startswith("hrnet-small:")
+        assert item.person_crop
+        row = kept[item.photo.image_id]
+        assert (row.left, row.top, row.right, row.bottom) == item.person_crop.crop.box
+        assert row.outcome == item.person_crop.crop.outcome and row.model.startswith("hrnet-small:")
 
     monkeypatch.setattr(crops, "_estimate_key_points", lambda *_: pytest.fail("looked again"))
     second = run(filling)
     for one, other in zip(found, second.items, strict=True):
-        assert one.posed and other.posed and one.posed.crop == other.posed.crop
+        assert (
+            one.person_crop and other.person_crop and one.person_crop.crop == other.person_crop.crop
+        )
     zone = run(filling, crop="zone")
     assert [item.path for item in zone.items] == [item.path for item in found]
 
@@ -93,9 +95,9 @@ def test_the_manifest_the_card_and_the_sheet_say_what_was_kept(
     folder, built = first[0] / "splits", first[1]
     rows = pq.read_table(folder / "manifest.parquet").to_pylist()
     for row, item in zip(rows, built.items, strict=True):
-        assert item.posed and row["crop"] == item.posed.crop.outcome
-        np.testing.assert_allclose(row["crop_box"], item.posed.crop.box, rtol=1e-6)
-        assert len(row["key_points"]) == 3 * len(item.posed.model.joints.names)
+        assert item.person_crop and row["crop"] == item.person_crop.crop.outcome
+        np.testing.assert_allclose(row["crop_box"], item.person_crop.crop.box, rtol=1e-6)
+        assert len(row["key_points"]) == 3 * len(item.person_crop.model.joints.names)
     assert "## Crops" in (folder / "README.md").read_text()
     with Image.open(folder / "contact" / "crops.jpg") as sheet:
         assert sheet.width > 600
@@ -104,7 +106,7 @@ def test_the_manifest_the_card_and_the_sheet_say_what_was_kept(
 def test_photos_left_whole_are_written_whole(filling: Filling) -> None:
     for chosen in ({"crop": "none"}, {"pose": "none"}):
         built = run(filling, **chosen)
-        assert all(item.posed is None for item in built.items)
+        assert all(item.person_crop is None for item in built.items)
         row = pq.read_table(filling.folder / "splits" / "manifest.parquet").to_pylist()[0]
         assert row["crop"] is None and row["crop_box"] is None
 
@@ -117,7 +119,11 @@ def test_all_is_kept_of_a_photo_of_which_a_person_said_so(filling: Filling) -> N
                     image_id=image, model="m", zone="", whole=True, who="anna", undone=undone
                 )
             )
-    crops = {item.photo.image_id: item.posed.crop for item in run(filling).items if item.posed}
+    crops = {
+        item.photo.image_id: item.person_crop.crop
+        for item in run(filling).items
+        if item.person_crop
+    }
     assert (crops[1].outcome, crops[1].reason) == ("whole", BY_DECISION)
     assert crops[1].box[:2] == (0, 0) and crops[2].reason != BY_DECISION
 
@@ -149,4 +155,4 @@ def test_offline_the_published_weights_are_named(
 def test_weights_for_nobody(option: str) -> None:
     done = CliRunner().invoke(build_dataset, [option, "none", "--pose-weights", "my.pth"])
     assert done.exit_code == 2
-    assert f"--pose-weights my.pth: nobody is looked for with {option} none" in done.output
+    assert f"--pose-weights my.pth has no effect with {option} none" in done.output

@@ -36,13 +36,13 @@ def test_posts_authors_and_likeness_tie_and_chains_are_one_group() -> None:
 def test_groups_go_where_their_photos_were() -> None:
     settled = assign_groups(ties(5, (0, 1), (2, 3)), {1: "test"})
     assert settled.fixed == {int(settled.groups[0]): "test"}
-    assert settled.torn == frozenset()
+    assert settled.conflicting == frozenset()
 
 
 def test_a_photo_that_ties_two_splits_is_torn_and_nothing_moves() -> None:
     # 0 train - 2 new - 1 test; 3 new hangs on 0, 4 new on 1.
     settled = assign_groups(ties(5, (0, 2), (2, 1), (0, 3), (1, 4)), {0: "train", 1: "test"})
-    assert settled.torn == frozenset({2})
+    assert settled.conflicting == frozenset({2})
     split_of = {place: settled.fixed[int(settled.groups[place])] for place in (0, 1, 3, 4)}
     assert split_of == {0: "train", 3: "train", 1: "test", 4: "test"}
 
@@ -50,9 +50,9 @@ def test_a_photo_that_ties_two_splits_is_torn_and_nothing_moves() -> None:
 def test_of_two_kept_photos_that_are_tied_the_fewer_are_torn() -> None:
     tie = ImageLinks(3, np.array([0, 1, 2]), np.array([0, 0, 0]))
     settled = assign_groups(tie, {0: "train", 1: "train", 2: "test"})
-    assert settled.torn == frozenset({2})
+    assert settled.conflicting == frozenset({2})
     even = assign_groups(ties(2, (0, 1)), {0: "train", 1: "test"})
-    assert even.torn == frozenset({0})
+    assert even.conflicting == frozenset({0})
 
 
 def test_a_long_chain_between_two_splits_is_parted_once() -> None:
@@ -60,11 +60,13 @@ def test_a_long_chain_between_two_splits_is_parted_once() -> None:
     settled = assign_groups(
         ties(count, *((n, n + 1) for n in range(count - 1))), {0: "train", count - 1: "test"}
     )
-    assert len(settled.torn) <= 1
-    whole = [settled.fixed[int(settled.groups[n])] for n in range(count) if n not in settled.torn]
+    assert len(settled.conflicting) <= 1
+    whole = [
+        settled.fixed[int(settled.groups[n])] for n in range(count) if n not in settled.conflicting
+    ]
     assert whole == sorted(whole, reverse=True)
 
 
 def test_nothing_is_tied() -> None:
     assert len(set(ties(3).groups().tolist())) == 3
-    assert assign_groups(ties(0), {}).torn == frozenset()
+    assert assign_groups(ties(0), {}).conflicting == frozenset()

@@ -14,9 +14,9 @@ def photo(number: int, *tags: str, decisions: tuple[tuple[int, str | None], ...]
 
 
 def labels(*photos: Candidate, conflicts: str = "drop") -> tuple[list[str], Exclusions]:
-    drops = Exclusions()
-    given = assign_labels(photos, load_vocabulary(), (), drops, conflicts)
-    return [one.label for one in given], drops
+    exclusions = Exclusions()
+    given = assign_labels(photos, load_vocabulary(), (), exclusions, conflicts)
+    return [one.label for one in given], exclusions
 
 
 def test_of_a_label_and_one_that_it_holds_the_narrower_counts() -> None:
@@ -26,10 +26,10 @@ def test_of_a_label_and_one_that_it_holds_the_narrower_counts() -> None:
 
 
 def test_two_labels_neither_of_which_holds_the_other_are_a_conflict() -> None:
-    given, drops = labels(photo(1, "поло", "джинсы"), photo(2, "обувь", "туфли", "кеды"))
+    given, exclusions = labels(photo(1, "поло", "джинсы"), photo(2, "обувь", "туфли", "кеды"))
     assert given == []
-    assert drops.counts == {LABEL_CONFLICT: 2}
-    assert [one.detail for one in drops.images] == ["polo, jeans", "heels, sneakers"]
+    assert exclusions.counts == {LABEL_CONFLICT: 2}
+    assert [one.detail for one in exclusions.images] == ["polo, jeans", "heels, sneakers"]
 
 
 def test_the_first_label_is_taken_where_that_is_asked() -> None:
@@ -38,10 +38,10 @@ def test_the_first_label_is_taken_where_that_is_asked() -> None:
 
 def test_a_wider_label_is_taken_where_only_that_is_wished() -> None:
     some = [photo(1, "обувь", "кроссовки"), photo(2, "кроссовки"), photo(3, "обувь", "поло")]
-    drops = Exclusions()
-    given = assign_labels(some, load_vocabulary(), ["shoes"], drops)
+    exclusions = Exclusions()
+    given = assign_labels(some, load_vocabulary(), ["shoes"], exclusions)
     assert [(one.photo.image_id, one.label) for one in given] == [(1, "shoes")]
-    assert drops.counts == {"label not asked for": 1, LABEL_CONFLICT: 1}
+    assert exclusions.counts == {"label not requested": 1, LABEL_CONFLICT: 1}
 
 
 def test_own_tags_are_labels_in_any_script() -> None:
@@ -50,8 +50,8 @@ def test_own_tags_are_labels_in_any_script() -> None:
 
 def test_the_latest_word_of_a_person_wins() -> None:
     assert labels(photo(1, "поло", "джинсы", decisions=((1, "hat"), (2, "cap"))))[0] == ["cap"]
-    given, drops = labels(photo(1, "поло", decisions=((1, "hat"), (2, None))))
-    assert (given, drops.counts) == ([], {"left out by a person": 1})
+    given, exclusions = labels(photo(1, "поло", decisions=((1, "hat"), (2, None))))
+    assert (given, exclusions.counts) == ([], {"excluded by a reviewer": 1})
 
 
 def test_a_class_is_cut_to_those_that_earlier_builds_have() -> None:

@@ -17,7 +17,7 @@ from model.export.cli import export_model
 from tests.support import exported_runs
 from tests.support.exported_runs import FIRST, LABELS
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[3] / "README.md"
 NAMES = {"saved_model": "saved_model", "onnx": "model.onnx", "litert": "model.tflite"}
 
 

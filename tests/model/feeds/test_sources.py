@@ -21,7 +21,7 @@ def test_a_photo_is_told_apart_by_its_garments_zone_where_the_crop_depends_on_it
     path = tmp_path / "feed.csv"
     path.write_text("id,image,tag\n1,a.jpg,polo\n2,a.jpg,jeans\n")
     with Fetcher(FetchOptions(tmp_path / "fetched")) as fetcher:
-        options = (load_vocabulary(), fetcher, PoseOptions(crop=crop).by_zone)
+        options = (load_vocabulary(), fetcher, PoseOptions(crop=crop).uses_zones)
         items = list(FeedSource(open_feed(path, {}), tmp_path, *options).items(0))
     assert [item.wanted and item.wanted.zone for item in items] == zones
     assert not (tmp_path / "fetched").exists()

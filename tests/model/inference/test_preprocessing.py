@@ -70,11 +70,13 @@ def test_a_photo_of_a_feed_is_cropped_and_fitted_as_a_build_wrote_it(tmp_path: P
             pose=PoseOptions(crop=crop),
         )
         built = build(options, load_vocabulary())
-        assert {item.posed and item.posed.crop.outcome for item in built.items} != {"whole"}
+        assert {item.person_crop and item.person_crop.crop.outcome for item in built.items} != {
+            "whole"
+        }
         eyes = Eyes(PoseOptions(crop=crop), {"size": 160, "resize": "stretch"}, 75)
         zone = load_vocabulary().zone_of("jeans")
         for item in built.items:
-            path = drawn[item.labelled.photo.sha256]
+            path = drawn[item.photo.sha256]
             ((seen,),) = eyes.see([Wanted(path.read_bytes, zone)])
             written = boxed(Image.open(tmp_path / crop / item.path).convert("RGB"), 75)
             assert seen.pixels is not None

@@ -1,15 +1,19 @@
-"""Which mistakes a page shows, and what it does where a photo is gone."""
+"""The errors that the report shows, and missing photos."""
 
 from pathlib import Path
+from typing import Any
 
-from model.reports.html import mistakes, surest_mistakes
+from dataset.utils import html
+from model.reports.html import confident_errors, error_pairs
 from tests.model.reports.test_run_report import judged
+
+macros: Any = html.environment().get_template("macros.html").module
 
 
 def test_pairs_come_by_their_surest_photo(tmp_path: Path) -> None:
     one = judged(tmp_path, ["a", "b", "c"], {"train": 1, "validation": 5, "test": 40})
     sure, called = one.shares.max(axis=1), one.shares.argmax(axis=1)
-    found = surest_mistakes(one)
+    found = confident_errors(one)
     assert sum(map(len, found.values())) == (called != one.targets).sum()
     firsts = [sure[places[0]] for places in found.values()]
     assert firsts == sorted(firsts, reverse=True)
@@ -19,6 +23,9 @@ def test_pairs_come_by_their_surest_photo(tmp_path: Path) -> None:
 
 def test_a_photo_that_is_gone_is_named_instead(tmp_path: Path) -> None:
     one = judged(tmp_path, ["a", "b"], {"train": 1, "validation": 0, "test": 20})
-    (place, *_), *_ = surest_mistakes(one).values()
-    (tmp_path / one.test[place].path).unlink()
-    assert f"sure: {one.test[place].path}</figure>" in "".join(mistakes(one))
+    (place, *_), *_ = confident_errors(one).values()
+    path = one.test[place].path
+    (tmp_path / path).unlink()
+    (figure,) = [f for p in error_pairs(one) for f in p.figures if f.caption.endswith(f" {path}")]
+    assert figure.jpeg is None
+    assert f": {path}</figure>" in str(macros.figure(figure))

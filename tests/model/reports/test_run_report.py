@@ -149,7 +149,7 @@ def test_the_page_shows_the_surest_mistakes_with_their_photos(run: tuple[Path, J
     page = Selector((run[0] / "report.html").read_text(encoding="utf-8"))
     wrong = [row for row in rows(run[0] / "predictions.csv") if row["correct"] == "0"]
     surest = max(wrong, key=lambda row: float(row["probability"]))
-    first = page.css(".mistakes figure")[0]
+    first = page.css(".errors figure")[0]
     assert surest["path"] in first.css("figcaption::text").get("")
     assert f"{float(surest['probability']):.1%}" in first.css("figcaption::text").get("")
     assert first.css("img::attr(src)").get("").startswith("data:image/jpeg;base64,")
