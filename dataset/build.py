@@ -36,7 +36,7 @@ from dataset.selection.planning import (
 )
 from dataset.selection.quality_gates import load_quality_gates
 from dataset.utils.cli_options import options_as_json
-from dataset.utils.files import prepare, put_in_place, write_json
+from dataset.utils.files import create_temporary_folder, replace_folder, write_json
 from dataset.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
     with sessions() as session:
         plan = plan_build(session, choice)
     check_not_empty(plan, choice)
-    part = prepare(options.out)
+    part = create_temporary_folder(options.out)
     zones = [vocabulary.zone_of(one.label) for one in plan.labelled]
     posed = crops.find_crops(
         [one.photo for one in plan.labelled], zones, sessions, store, options.pose
@@ -140,7 +140,7 @@ def build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
         part / layout.BUILD_FILE,
     )
     _save_splits(sessions, built, choice)
-    put_in_place(options.out)
+    replace_folder(part, options.out)
     _save_run(sessions, built, options)
     return built
 

@@ -16,7 +16,7 @@ from dataset.catalogue.models import Conflict, ImageRow, Pause, Worker
 from dataset.catalogue.session import Sessions, open_catalogue
 from dataset.errors import BadInput, Failure, first_line
 from dataset.images.store import ImageStore
-from dataset.utils.files import PART
+from dataset.utils.files import atomic_path
 
 CATALOGUE, IMAGES = "catalogue.sqlite", "images"
 AT_ONCE = 1000
@@ -38,19 +38,18 @@ def export(sessions: Sessions, store: ImageStore, file: Path) -> Exported:
     Raises:
         Failure: FILE can't be written, or the store can't be read.
     """
-    aside = file.with_name(f"{PART}{file.name}")
     try:
-        with tarfile.open(aside, "w") as tar, tempfile.TemporaryDirectory() as folder:
+        with (
+            atomic_path(file) as temporary,
+            tarfile.open(temporary, "w") as tar,
+            tempfile.TemporaryDirectory() as folder,
+        ):
             copy = Path(folder) / CATALOGUE
             _copy_rows(sessions, copy)
             tar.add(copy, CATALOGUE)
-            exported = _add_images(sessions, store, tar)
-        aside.replace(file)
+            return _add_images(sessions, store, tar)
     except OSError as error:
         raise Failure(f"{file} can't be written: {first_line(error)}") from error
-    finally:
-        aside.unlink(missing_ok=True)
-    return exported
 
 
 def _copy_rows(sessions: Sessions, path: Path) -> None:

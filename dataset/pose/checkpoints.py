@@ -15,6 +15,7 @@ from dataset.pose.models import SUFFIX, PoseModel, cache_folder, key_of
 from dataset.pose.network import ARCHITECTURES, EPSILON, build_hrnet, keras_name, published_name
 from dataset.pose.torch_checkpoint import read_tensors
 from dataset.utils.downloads import fetch_published
+from dataset.utils.files import atomic_path
 
 # What frameworks put before the names of the paper's authors; "keypoint_head" is mmpose's 0.x.
 PREFIXES = (
@@ -150,17 +151,15 @@ def norm_of(name: str) -> str:
 
 def save_weights(network: keras.Model, path: Path, half: bool = False) -> None:
     """NETWORK's weights at PATH, written aside first; with HALF as float16, enough for use."""
-    part = path.with_name(f".part-{path.name}")
-    network.save_weights(part)
-    if half:
-        _halve(part)
-    part.replace(path)
+    with atomic_path(path) as temporary:
+        network.save_weights(temporary)
+        if half:
+            _halve(temporary)
 
 
 def _halve(path: Path) -> None:
     """The numbers of the Keras weights file PATH as float16, without the optimizer's."""
-    small = path.with_name(f".half-{path.name}")
-    with h5py.File(path) as source, h5py.File(small, "w") as target:
+    with atomic_path(path) as small, h5py.File(path) as source, h5py.File(small, "w") as target:
 
         def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
             # Twice as large as the weights, and of no use to anybody else.
@@ -174,7 +173,6 @@ def _halve(path: Path) -> None:
 
         target.attrs.update(source.attrs)
         source.visititems(copy)
-    small.replace(path)
 
 
 def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> Estimator:

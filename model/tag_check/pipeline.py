@@ -1,7 +1,6 @@
 """What a run's model and training photos say of the photos of items."""
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice, tee
@@ -17,7 +16,7 @@ from dataset.catalogue.models import Judgement
 from dataset.catalogue.queries import in_parts
 from dataset.catalogue.session import open_catalogue
 from dataset.errors import BadInput, Failure
-from dataset.utils.files import make_folder, write_json
+from dataset.utils.files import make_folder, replace_folder, write_json
 from dataset.vocabulary import Vocabulary
 from model.evaluation.calibration import softmax
 from model.feeds.product_feed import REPLACEMENT, Feed, levels
@@ -322,6 +321,4 @@ def _finish(part: Path, out: Path) -> None:
     """Leave only the papers in PART, and give it its name OUT."""
     for name in (ASKED, LOOKED):
         (part / name).unlink(missing_ok=True)
-    if out.exists():
-        shutil.rmtree(out)
-    part.rename(out)
+    replace_folder(part, out)
