@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import imagehash
 import numpy as np
 import sqlalchemy as sa
 
@@ -42,7 +43,7 @@ from dataset.catalogue.models import (
     Sighting,
 )
 from dataset.catalogue.session import open_catalogue
-from dataset.duplicates.hashing import COLOURS, ENOUGH, SIDE, VIEWS, perceptual_hash
+from dataset.duplicates.hashing import COLOURS, ENOUGH, SIDE, VIEWS
 from dataset.images.io import PHOTO_SUFFIXES, open_photo
 from dataset.utils.tables import format_table
 from dataset.vocabulary import load_vocabulary
@@ -414,7 +415,7 @@ def hashes(photos: Path, side: int, at_least: int, limit: int) -> None:
         found = []
         for which, least in enumerate((None, at_least)):
             began = time.process_time()
-            found.append(int(perceptual_hash(open_photo(data, least)), 16))
+            found.append(int(str(imagehash.phash(open_photo(data, least))), 16))
             times[which] += time.process_time() - began
         apart[(found[0] ^ found[1]).bit_count()] += 1
     within = sum(count for bits, count in apart.items() if bits <= 2) / apart.total()

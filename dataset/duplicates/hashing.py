@@ -61,13 +61,6 @@ def unpack(views: bytes, looks: bytes) -> Fingerprint:
     )
 
 
-def perceptual_hash(image: Image.Image) -> str:
-    """64-bit DCT hash of IMAGE as 16 hex digits, equal to `str(imagehash.phash(image))`."""
-    small = image.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS)
-    lowest = _lowest_waves(HASH_SIDE)
-    return f"{_bits((lowest @ np.asarray(small, float) @ lowest.T)[None])[0]:016x}"
-
-
 def fingerprint(image: Image.Image) -> Fingerprint:
     """The fingerprint of IMAGE, RGB."""
     small = image if max(image.size) <= LOOK else image.copy()

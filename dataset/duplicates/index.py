@@ -12,7 +12,7 @@ from dataset.catalogue.queries import in_parts, table_of
 from dataset.duplicates.alignment import FOLD, POSSIBLE, likeness
 from dataset.duplicates.hamming import HashIndex
 from dataset.duplicates.hashing import VIEWS, Fingerprint, unpack
-from dataset.duplicates.matching import near_each
+from dataset.duplicates.matching import nearest_known
 
 LOADED = 10_000
 # Made once: to make a statement takes longer than to run it.
@@ -125,7 +125,7 @@ class KnownPhotos:
         # index still.
         near: dict[tuple[int, int], bool] = {}
         later = set(fingerprints)
-        places = near_each(np.stack([one.views for one in fingerprints.values()]), self._whole)
+        places = nearest_known(np.stack([one.views for one in fingerprints.values()]), self._whole)
         for image, one in fingerprints.items():
             self._latest[image] = one
             self._add(image, int(one.views[0]))

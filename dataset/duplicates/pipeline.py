@@ -17,15 +17,15 @@ from dataset.catalogue.models import FingerprintRow, ImageRow, ResemblanceRow, S
 from dataset.catalogue.queries import in_parts
 from dataset.duplicates.alignment import FOLD, POSSIBLE, likeness
 from dataset.duplicates.clusters import chained, fold
-from dataset.duplicates.hamming import in_threads
 from dataset.duplicates.hashing import ENOUGH, fingerprint
 from dataset.duplicates.index import fingerprints_of, load_views, row_of
-from dataset.duplicates.matching import Lookalikes, lookalikes
+from dataset.duplicates.matching import CandidatePairs, candidate_pairs
 from dataset.duplicates.pair_decisions import kept_apart, new_cluster, said_same
 from dataset.errors import BadInput
 from dataset.images import quality
 from dataset.images.io import Unreadable, open_photo
 from dataset.images.store import ImageStore
+from dataset.utils.threads import map_in_threads
 
 BATCH = 256
 Row = dict[str, object]
@@ -120,7 +120,7 @@ def _in_batches(
             # Named where the photo is needed.
             return None
 
-    seen, rows = 0, _shown(in_threads(row, jobs), len(jobs), name, " photos")
+    seen, rows = 0, _shown(map_in_threads(row, jobs), len(jobs), name, " photos")
     while part := list(islice(rows, BATCH)):
         kept = [one for one in part if one is not None]
         seen += len(kept)
@@ -140,7 +140,7 @@ def compare_new(sessions: sessionmaker[Session]) -> int:
         ids, views, compared = load_views(session)
     if compared.all():
         return 0
-    pairs = lookalikes(views, ~compared)
+    pairs = candidate_pairs(views, ~compared)
     _judge(sessions, ids, pairs)
     new = ids[~compared].tolist()
     with sessions.begin() as session:
@@ -153,13 +153,13 @@ def compare_new(sessions: sessionmaker[Session]) -> int:
     return len(new)
 
 
-def _judge(sessions: sessionmaker[Session], ids: np.ndarray, pairs: Lookalikes) -> None:
+def _judge(sessions: sessionmaker[Session], ids: np.ndarray, pairs: CandidatePairs) -> None:
     """Keep those of PAIRS, places in IDS, that are or may be one photo."""
 
     def compare(start: int) -> list[dict[str, object]]:
         part = slice(start, start + BATCH)
-        ones, others = ids[pairs.one[part]], ids[pairs.other[part]]
-        turns = pairs.turn[part]
+        ones, others = ids[pairs.first[part]], ids[pairs.second[part]]
+        turns = pairs.orientation[part]
         with sessions() as session:
             known = fingerprints_of(session, np.unique([ones, others]).tolist())
         scores = likeness([known[i] for i in ones], [known[i] for i in others], turns)
@@ -174,8 +174,8 @@ def _judge(sessions: sessionmaker[Session], ids: np.ndarray, pairs: Lookalikes) 
             if score >= POSSIBLE
         ]
 
-    jobs = list(range(0, len(pairs.one), BATCH))
-    for rows in _shown(in_threads(compare, jobs), len(jobs), "comparing", f" x {BATCH} pairs"):
+    jobs = list(range(0, len(pairs.first), BATCH))
+    for rows in _shown(map_in_threads(compare, jobs), len(jobs), "comparing", f" x {BATCH} pairs"):
         _keep_resemblances(sessions, rows)
 
 

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dataset.duplicates.alignment import POSSIBLE, likeness
-from dataset.duplicates.hamming import in_threads
 from dataset.duplicates.hashing import Fingerprint
-from dataset.duplicates.matching import Lookalikes, lookalikes
+from dataset.duplicates.matching import CandidatePairs, candidate_pairs
 from dataset.export.formats import DatasetFormat
 from dataset.export.layout import MANIFEST
 from dataset.export.rendering import written_fingerprint
 from dataset.images.io import sha256_of
+from dataset.utils.threads import map_in_threads
 
 CLOSEST_PAIRS = 12
 BATCH_PAIRS = 256
@@ -51,34 +51,36 @@ class CrossSplitComparison:
         # Of many that are equally near some are compared: the same ones in whichever order.
         order = np.array(sorted(range(len(prints)), key=lambda place: prints[place].packed))
         views = np.stack([prints[place].views for place in order])
-        found = lookalikes(views, np.ones(len(prints), bool))
+        found = candidate_pairs(views, np.ones(len(prints), bool))
         self.prints = prints
-        self.pairs = Lookalikes(order[found.one], order[found.other], found.turn, found.bits)
-        self.scores = np.full(len(self.pairs.one), np.nan, np.float32)
+        self.pairs = CandidatePairs(
+            order[found.first], order[found.second], found.orientation, found.distance
+        )
+        self.scores = np.full(len(self.pairs.first), np.nan, np.float32)
 
     def across(self, splits: Sequence[str]) -> np.ndarray:
         """Numbers of the pairs whose photos stand in different SPLITS; their scores are known."""
         names = np.unique(np.asarray(splits), return_inverse=True)[1]
-        apart = names[self.pairs.one] != names[self.pairs.other]
+        apart = names[self.pairs.first] != names[self.pairs.second]
         self._judge(np.flatnonzero(apart & np.isnan(self.scores)))
         return np.flatnonzero(apart)
 
     def _judge(self, wanted: np.ndarray) -> None:
         def judge(start: int) -> np.ndarray:
             some = wanted[start : start + BATCH_PAIRS]
-            ones = [self.prints[place] for place in self.pairs.one[some]]
-            others = [self.prints[place] for place in self.pairs.other[some]]
-            return likeness(ones, others, self.pairs.turn[some])
+            ones = [self.prints[place] for place in self.pairs.first[some]]
+            others = [self.prints[place] for place in self.pairs.second[some]]
+            return likeness(ones, others, self.pairs.orientation[some])
 
         starts = list(range(0, len(wanted), BATCH_PAIRS))
-        for start, scores in zip(starts, in_threads(judge, starts), strict=True):
+        for start, scores in zip(starts, map_in_threads(judge, starts), strict=True):
             self.scores[wanted[start : start + BATCH_PAIRS]] = scores
 
     def leaks(self, splits: Sequence[str]) -> list[tuple[int, int]]:
         """Places of the pairs that are or may be one photo and stand in different SPLITS."""
         across = self.across(splits)
         found = across[self.scores[across] >= POSSIBLE]
-        return [(int(self.pairs.one[n]), int(self.pairs.other[n])) for n in found]
+        return [(int(self.pairs.first[n]), int(self.pairs.second[n])) for n in found]
 
 
 def audit_build(folder: Path, layout: DatasetFormat) -> AuditResult:
@@ -89,15 +91,15 @@ def audit_build(folder: Path, layout: DatasetFormat) -> AuditResult:
         path, jpeg = photo
         return path, sha256_of(jpeg), written_fingerprint(jpeg)
 
-    found = list(in_threads(examine, layout.read(folder)))
+    found = list(map_in_threads(examine, layout.read(folder)))
     splits = [path.partition("/")[0] for path, _, _ in found]
     comparison = CrossSplitComparison([fingerprint for _, _, fingerprint in found])
     across = comparison.across(splits)
     order = across[np.argsort(-comparison.scores[across], kind="stable")]
     pairs = [
         CrossSplitPair(
-            found[comparison.pairs.one[n]][0],
-            found[comparison.pairs.other[n]][0],
+            found[comparison.pairs.first[n]][0],
+            found[comparison.pairs.second[n]][0],
             float(comparison.scores[n]),
         )
         for n in order

@@ -9,7 +9,6 @@ import PIL
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from dataset.duplicates.hamming import in_threads
 from dataset.duplicates.hashing import LOOK, Fingerprint, fingerprint
 from dataset.export.formats import read_format
 from dataset.export.layout import MANIFEST, RenderedImage
@@ -18,6 +17,7 @@ from dataset.images.store import ImageStore
 from dataset.pose.crop import Box
 from dataset.selection.crops import PersonCrop
 from dataset.selection.labeling import LabeledImage
+from dataset.utils.threads import map_in_threads
 
 JPEG_QUALITY = 92
 POOL_FOLDER = "photos"
@@ -76,7 +76,7 @@ def render_images(
 
     pool.mkdir(exist_ok=True)
     # Pillow frees the interpreter while it decodes, scales and encodes: threads use every core.
-    yield from in_threads(make, list(photos))
+    yield from map_in_threads(make, list(photos))
 
 
 def crop_and_resize(photo: Image.Image, box: Box | None, size: int, resize: str) -> Image.Image:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dataset.catalogue.session import open_catalogue
-from dataset.duplicates.hamming import NEAR
+from dataset.duplicates.hamming import MAX_DISTANCE_BITS
 from dataset.errors import Failure
 from dataset.images.io import open_photo
 from dataset.images.store import ImageStore
@@ -49,7 +49,7 @@ def test_a_near_photo_that_another_process_takes_down_meanwhile_is_none_any_more
     second = came(store, copy_of(1, 60))
     views = first.fingerprint.views ^ np.uint64((1 << (SAME + 3)) - 1)
     second = replace(second, fingerprint=replace(second.fingerprint, views=views))
-    assert SAME < SAME + 3 <= NEAR
+    assert SAME < SAME + 3 <= MAX_DISTANCE_BITS
 
     async def crawl() -> list[object]:
         said = [await crawling.keep("https://x.test/1.jpg", first)]
