@@ -81,7 +81,7 @@ def crawl(
         ended = run_side_by_side(jobs, options.manners, means.pace)
         sizes = _sizes(means, options.tags)
         with means.sessions.begin() as session:
-            workers.sign_off(session, means.worker, ended)
+            workers.unregister(session, means.worker, ended)
     return Crawled(works, ended, sizes, time.monotonic() - began)
 
 
@@ -94,7 +94,7 @@ def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
         sessions, store = open_catalogue(options.catalogue), open_store(options.images)
         with store.in_use(), tqdm(unit=" images", disable=None) as bar:
             with sessions.begin() as session:
-                worker = workers.sign_on(session)
+                worker = workers.register(session)
             keeper, pace = Keeper(sessions, store), Pace(Stop(), sessions)
             try:
                 files = ThreadPoolExecutor(store.side_by_side, thread_name_prefix="files")
@@ -102,7 +102,7 @@ def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
             except BaseException:
                 # Where even this fails, the next process sees that this one is dead.
                 with contextlib.suppress(Failure), sessions.begin() as session:
-                    workers.sign_off(session, worker, ended=False)
+                    workers.unregister(session, worker, is_complete=False)
                 raise
 
 
@@ -126,8 +126,8 @@ async def crawl_all(work: Work, download: Download) -> None:
 async def _beat(work: Work) -> None:
     """Give a sign of life, again and again."""
     while True:
-        await asyncio.sleep(workers.BEAT)
-        await work.means.keeper.write(partial(workers.beat, worker=work.worker))
+        await asyncio.sleep(workers.HEARTBEAT_SECONDS)
+        await work.means.keeper.write(partial(workers.record_heartbeat, worker_id=work.worker))
 
 
 async def crawl_tag(work: Work, download: Download, tag: str, places: asyncio.Semaphore) -> None:

@@ -77,7 +77,7 @@ async def _turn_all(
 
 
 def _begin(session: Session, work: Work, tally: Tally) -> None:
-    begun = workers.since(session, work.worker)
+    begun = workers.run_started(session, work.worker)
     frontier.renew(session, work.site, tally.hashtag, begun, work.options.full)
     if work.options.retry_failed:
         claims.retry_failed(session, work.site, tally.words)
@@ -88,7 +88,7 @@ def _next(
 ) -> tuple[Next, str | None]:
     """What the search needs next; a page, at the cursor beside it, is this worker's to turn."""
     site = work.site
-    workers.free_dead(session, work.worker)
+    workers.release_dead(session, work.worker)
     search = frontier.search_for(session, site, tally.hashtag)
     most = work.options.max_images
     had = 0 if most is None else claims.stored(session, site, words, most)

@@ -57,7 +57,7 @@ def verify(sessions: Sessions, store: ImageStore, repair: bool = False) -> Verif
 
 def _refuse_crawl(sessions: Sessions) -> None:
     with sessions.begin() as session:
-        if workers.alive(session):
+        if workers.is_any_alive(session):
             raise Failure("a crawl is at work in this catalogue; verify it when that has ended")
 
 

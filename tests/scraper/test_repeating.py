@@ -71,16 +71,16 @@ def test_a_search_is_looked_at_again_until_nothing_new_comes(tmp_path: Path) -> 
 def test_a_process_goes_on_with_the_work_of_one_that_was_stopped(tmp_path: Path) -> None:
     sessions = open_catalogue(str(tmp_path / "c.sqlite"))
     with sessions.begin() as session:
-        first = workers.sign_on(session)
-        begun = workers.since(session, first)
-        workers.sign_off(session, first, ended=False)
+        first = workers.register(session)
+        begun = workers.run_started(session, first)
+        workers.unregister(session, first, is_complete=False)
     time.sleep(1.1)
     with sessions.begin() as session:
-        second = workers.sign_on(session)
-        assert workers.since(session, second) == begun
-        workers.sign_off(session, second, ended=True)
-        third = workers.sign_on(session)
-        assert workers.since(session, third) > begun
+        second = workers.register(session)
+        assert workers.run_started(session, second) == begun
+        workers.unregister(session, second, is_complete=True)
+        third = workers.register(session)
+        assert workers.run_started(session, third) > begun
 
 
 def test_failed_photos_are_asked_for_again_when_told_to(

@@ -82,7 +82,7 @@ def test_what_is_wrong_with_files_is_named_and_repaired(filling: Filling) -> Non
 
 def test_files_of_a_crawl_at_work_are_no_orphans(filling: Filling) -> None:
     with filling.sessions.begin() as session:
-        workers.sign_on(session)
+        workers.register(session)
     with pytest.raises(Failure, match="a crawl is at work"):
         verify(filling.sessions, filling.store)
 
