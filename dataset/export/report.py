@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from dataset.export import dataset_card
-from dataset.images.io import Unreadable
+from dataset.images.io import Unreadable, thumbnail
 from dataset.images.store import ImageStore
 from dataset.selection.candidates import Candidate, ExcludedImage
 from dataset.selection.labeling import LABEL_CONFLICT
@@ -36,7 +36,7 @@ def render_report(
         ),
         html.part("Audit", _audit(built, photos)),
         *(
-            html.part(label, html.figures((photos[p], "") for p in shown))
+            html.part(label, html.figures((thumbnail(photos[p]), "") for p in shown))
             for label, shown in _by_label(built).items()
         ),
         html.part("Sources", _sources(built)),
@@ -81,7 +81,7 @@ def _originals(shown: Iterable[tuple[Candidate, str]], store: ImageStore) -> str
     figures = []
     for photo, text in shown:
         try:
-            figures.append(html.figure(store.read(photo.store_key), text))
+            figures.append(html.figure(thumbnail(store.read(photo.store_key)), text))
         except (OSError, Unreadable):
             figures.append(html.missing(f"{photo.store_key}: {text}"))
     return html.row(figures)
@@ -102,8 +102,10 @@ def _audit(built: "BuildResult", photos: Mapping[str, bytes]) -> str:
     if not found.closest:
         return text
     pairs = "".join(
-        f"<div class=pair>{html.figure(photos[p.one], p.one.split('/')[0])}"
-        + html.figure(photos[p.other], f"{p.other.split('/')[0]}: {p.likeness:.3f} alike")
+        f"<div class=pair>{html.figure(thumbnail(photos[p.one]), p.one.split('/')[0])}"
+        + html.figure(
+            thumbnail(photos[p.other]), f"{p.other.split('/')[0]}: {p.likeness:.3f} alike"
+        )
         + "</div>"
         for p in found.closest
     )

@@ -38,7 +38,7 @@ from dataset.review import decisions
 from dataset.review.decisions import LONGEST_NAME, Said, current
 from dataset.review.pagination import ALL, DECIDED, OPEN, Counts, Filters, page
 from dataset.review.queues import DUPLICATES, QUEUES, Key, Queue, is_key, key_text, parse_key
-from dataset.review.security import Door, form_token
+from dataset.review.security import AccessPolicy, csrf_token
 from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
 from dataset.selection.labeling import matching_labels
 from dataset.utils.html import percent
@@ -296,7 +296,7 @@ class Review:
     store: ImageStore
     vocabulary: Vocabulary
     who: str
-    door: Door
+    policy: AccessPolicy
     counts: Counts = field(default_factory=Counts)
 
     @cached_property
@@ -307,7 +307,7 @@ class Review:
     @property
     def who_cookie(self) -> str:
         """The cookie of who decides in this browser."""
-        return f"{self.door.name}-who"
+        return f"{self.policy.name}-who"
 
 
 def item_page(
@@ -448,7 +448,7 @@ def html_page(
     review: Review, request: Request, template: str, status: int = HTTPStatus.OK, **context: Any
 ) -> Response:
     html = review.pages.get_template(template).render(
-        csrf=form_token(request),
+        csrf=csrf_token(request),
         who=who_is(review, request),
         **{"queues": QUEUES, "queue": None, **context},
     )

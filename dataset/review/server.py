@@ -44,7 +44,7 @@ from dataset.review.pages import (
 )
 from dataset.review.pagination import Filters, page
 from dataset.review.queues import QUEUES, Queue, find_conflicts, key_text
-from dataset.review.security import LOOPBACK, Guard, door_to
+from dataset.review.security import LOOPBACK, SecurityMiddleware, create_access_policy
 from dataset.vocabulary import load_vocabulary
 
 FILES = {"review.css": "text/css", "review.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -69,7 +69,7 @@ def create_app(review: Review) -> Starlette:
     return Starlette(
         # Not async: they wait for the catalogue and the store, so each gets a thread.
         routes=[Route(path, partial(answer, review), methods=[m]) for path, answer, m in answers],
-        middleware=[Middleware(Guard, door=review.door)],
+        middleware=[Middleware(SecurityMiddleware, policy=review.policy)],
         exception_handlers={HTTPException: _refused, click.ClickException: _failed},
     )
 
@@ -159,7 +159,7 @@ def name_person(review: Review, request: Request) -> Response:
 
 def photo(review: Review, request: Request) -> Response:
     """A photo as it was found."""
-    return _picture(review, request, photos.whole)
+    return _picture(review, request, photos.full_size)
 
 
 def thumb(review: Review, request: Request) -> Response:
@@ -232,9 +232,9 @@ def serve(options: ReviewOptions) -> None:
     vocabulary, store = load_vocabulary(options.vocabulary), open_store(options.images)
     listening = _listen(options.host, options.port)
     port = listening.getsockname()[1]
-    door = door_to(options.host, port)
+    policy = create_access_policy(options.host, port)
     find_conflicts(sessions, vocabulary)
-    app = create_app(Review(sessions, store, vocabulary, options.who, door))
+    app = create_app(Review(sessions, store, vocabulary, options.who, policy))
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -242,7 +242,7 @@ def serve(options: ReviewOptions) -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    _announce(options, port, door.token)
+    _announce(options, port, policy.token)
     # Ctrl-C is how this ends.
     with contextlib.suppress(KeyboardInterrupt), contextlib.closing(listening):
         uvicorn.Server(config).run(sockets=[listening])

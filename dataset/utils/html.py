@@ -4,15 +4,9 @@ Everything that is given as text is escaped here: labels, paths and captions com
 """
 
 import base64
-import io
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from PIL import Image
-
-from dataset.images.io import open_photo
-
-SIDE = 112
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
@@ -126,7 +120,7 @@ def bullets(lines: Sequence[str], title: str = "") -> str:
 
 
 def figures(photos: Iterable[tuple[bytes, str]]) -> str:
-    """Photos in a row, each with its caption."""
+    """Return a row of figures of JPEGs and their captions."""
     return row(figure(photo, caption) for photo, caption in photos)
 
 
@@ -135,15 +129,9 @@ def row(parts: Iterable[str]) -> str:
     return f"<div class=row>{''.join(parts)}</div>"
 
 
-def figure(photo: bytes, caption: str, alt: str = "", side: int = SIDE) -> str:
-    """PHOTO, at most SIDE pixels a side, above CAPTION.
-
-    ALT says what it shows, where the caption does not.
-
-    Raises:
-        Unreadable: it is no photo.
-    """
-    small = _uri(encoded(open_photo(photo, side), side), "jpeg")
+def figure(jpeg: bytes, caption: str, alt: str = "") -> str:
+    """Return a figure of a JPEG with a caption; the alternative text defaults to the caption."""
+    small = _uri(jpeg, "jpeg")
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure><img src="{small}" alt="{escape(alt or caption)}">{below}</figure>'
 
@@ -164,11 +152,3 @@ def chart(light: bytes, alt: str, dark: bytes | None = None) -> str:
 
 def _uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def encoded(image: Image.Image, side: int) -> bytes:
-    """IMAGE within SIDE x SIDE as a small JPEG, for pages."""
-    small, out = image.copy(), io.BytesIO()
-    small.thumbnail((side, side), Image.Resampling.BOX)
-    small.save(out, "JPEG", quality=80)
-    return out.getvalue()

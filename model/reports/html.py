@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset.images.io import Unreadable
+from dataset.images.io import Unreadable, thumbnail
 from dataset.utils import html
 from model.reports import summary
 from model.reports.run_results import Judged
@@ -42,7 +42,7 @@ def _figure(judged: Judged, place: int, label: str, called: str) -> str:
     alt = f"A photo of {label}, called {called}"
     caption = f"{share:.1%} sure: {path}"
     try:
-        return html.figure((judged.folder / path).read_bytes(), caption, alt, SIDE)
+        return html.figure(thumbnail(judged.folder / path, SIDE), caption, alt)
     except (OSError, Unreadable):
         return html.missing(caption)
 

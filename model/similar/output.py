@@ -4,7 +4,6 @@ import base64
 import contextlib
 import csv
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +13,8 @@ import click
 import jinja2
 
 from dataset.errors import Failure, first_line, printable
-from dataset.images.io import Unreadable, open_photo
-from dataset.utils.files import PART
-from dataset.utils.html import encoded
+from dataset.images.io import Unreadable, thumbnail
+from dataset.utils.files import atomic_path
 from dataset.utils.tables import format_table
 from model.similar.items import Found, Item
 from model.similar.query import Answer
@@ -144,8 +142,7 @@ def page(answers: Sequence[Answer], source: Mapping[str, str], note: str) -> str
 def _photo(item: Item, source: Mapping[str, str]) -> str:
     """ITEM's photo, small, as an address that holds it; empty where it can't be had."""
     with contextlib.suppress(OSError, ValueError, Unreadable):
-        data = read_photo(source, item.image)
-        small = encoded(open_photo(data, SIDE), SIDE)
+        small = thumbnail(read_photo(source, item.image), SIDE)
         return f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"
     return ""
 
@@ -164,17 +161,13 @@ def whole_file(option: str, path: Path) -> Iterator[TextIO]:
     """
     if path.exists() and not path.is_file():
         raise Failure(f"{option} {path} is no plain file; name another")
-    aside = path.with_name(f"{PART}{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with (
+            atomic_path(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
+            yield file
     except OSError as error:
         raise Failure(
             f"{option} {path} can't be written: {first_line(error)}; make room, or name another"

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from scipy.stats import binomtest
 
 from dataset.errors import BadInput
-from dataset.images.io import Unreadable
+from dataset.images.io import Unreadable, thumbnail
 from dataset.utils import html
 from dataset.utils.files import write_json
 from model.feeds.product_feed import Feed
@@ -235,7 +235,7 @@ def _cards(store: Store, verdict: str, read: Callable[[str], bytes], most: int =
 def _card(one: Checked, read: Callable[[str], bytes]) -> str:
     alt = f"Photo of item {one.id}, tagged {one.tag}"
     try:
-        photo = html.figure(read(one.image), "", alt, SIDE)
+        photo = html.figure(thumbnail(read(one.image), SIDE), "", alt)
     except (OSError, ValueError, Unreadable):
         photo = html.missing("the photo can't be read any more")
     said = f"tagged <b class=bad>{escape(one.tag)}</b>"

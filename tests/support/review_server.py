@@ -22,7 +22,7 @@ from dataset.catalogue.models import (
 )
 from dataset.review.pages import Review
 from dataset.review.queues import find_conflicts
-from dataset.review.security import Door, door_to
+from dataset.review.security import AccessPolicy, create_access_policy
 from dataset.review.server import create_app
 from dataset.vocabulary import load_vocabulary
 from tests.support.catalogue_data import Filling, photo_bytes
@@ -86,12 +86,12 @@ class Page:
 
     filling: Filling
     who: str = "anna"
-    door: Door = field(default_factory=lambda: door_to("127.0.0.1", PORT))
+    policy: AccessPolicy = field(default_factory=lambda: create_access_policy("127.0.0.1", PORT))
     client: TestClient = field(init=False)
 
     def __post_init__(self) -> None:
         review = Review(
-            self.filling.sessions, self.filling.store, load_vocabulary(), self.who, self.door
+            self.filling.sessions, self.filling.store, load_vocabulary(), self.who, self.policy
         )
         self.client = TestClient(create_app(review), base_url=BASE)
 

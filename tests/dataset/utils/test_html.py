@@ -6,7 +6,7 @@ import pytest
 from parsel import Selector
 from PIL import Image
 
-from dataset.images.io import Unreadable
+from dataset.images.io import Unreadable, thumbnail
 from dataset.utils import html
 
 HOSTILE = '"><script>x()</script>'
@@ -23,7 +23,7 @@ def test_text_of_strangers_is_never_obeyed() -> None:
         html.part(HOSTILE, html.text(HOSTILE), anchor=HOSTILE),
         html.table([HOSTILE], [[HOSTILE]], HOSTILE),
         html.bullets([HOSTILE], HOSTILE),
-        html.figure(photo(), HOSTILE, HOSTILE),
+        html.figure(thumbnail(photo()), HOSTILE, HOSTILE),
         html.chart(photo(), HOSTILE, photo()),
         html.missing(HOSTILE),
         html.chapters([(HOSTILE, [html.text(HOSTILE)])]),
@@ -52,10 +52,10 @@ def test_chapters_without_content_are_left_out() -> None:
 
 
 def test_photos_are_made_small_and_broken_ones_are_told() -> None:
-    page = Selector(html.figure(photo(), "red", side=100))
+    page = Selector(html.figure(thumbnail(photo(), 100), "red"))
     assert len(page.css("img::attr(src)").get("")) < 2000
     with pytest.raises(Unreadable):
-        html.figure(b"no photo", "broken")
+        thumbnail(b"no photo")
 
 
 @pytest.mark.parametrize(
