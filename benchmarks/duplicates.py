@@ -22,7 +22,7 @@ import click
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-from dataset.duplicates.alignment import FOLD, POSSIBLE, likeness
+from dataset.duplicates.alignment import DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY, similarity
 from dataset.duplicates.hamming import MAX_DISTANCE_BITS, HashIndex, pairs_within
 from dataset.duplicates.hashing import VIEWS, Fingerprint, fingerprint
 from dataset.duplicates.matching import CandidatePairs, candidate_pairs, nearest_known
@@ -147,7 +147,7 @@ def _print_of(path: Path) -> Fingerprint:
 def _judged(prints: Sequence[Fingerprint]) -> tuple[CandidatePairs, np.ndarray]:
     pairs = candidate_pairs(np.stack([one.views for one in prints]), np.ones(len(prints), bool))
     ones, others = ([prints[place] for place in side] for side in (pairs.first, pairs.second))
-    return pairs, likeness(ones, others, pairs.orientation)
+    return pairs, similarity(ones, others, pairs.orientation)
 
 
 @click.group()
@@ -171,7 +171,13 @@ def copies(photos: Path, copied: int, same: Path | None) -> None:
         prints = pool.map(_print_of, paths, 16)
     found = np.array([_found(one) for one in made])
     rows = [
-        (kind, *(f"{100 * (found[:, n] >= limit).mean():.1f}" for limit in (FOLD, POSSIBLE)))
+        (
+            kind,
+            *(
+                f"{100 * (found[:, n] >= limit).mean():.1f}"
+                for limit in (DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY)
+            ),
+        )
         for n, kind in enumerate(KINDS)
     ]
     click.echo(format_table(("copy", "folded %", "in one split %"), rows))
@@ -179,11 +185,12 @@ def copies(photos: Path, copied: int, same: Path | None) -> None:
     wrong = [
         (score, paths[one].name, paths[other].name)
         for one, other, score in zip(pairs.first, pairs.second, scores, strict=True)
-        if score >= POSSIBLE and frozenset((paths[one].name, paths[other].name)) not in known
+        if score >= POSSIBLE_SIMILARITY
+        and frozenset((paths[one].name, paths[other].name)) not in known
     ]
     for score, one, other in sorted(wrong, reverse=True)[:10]:
         click.echo(f"different, but {score:.3f} alike: {one} {other}")
-    for name, limit in (("folded", FOLD), ("in one split", POSSIBLE)):
+    for name, limit in (("folded", DUPLICATE_SIMILARITY), ("in one split", POSSIBLE_SIMILARITY)):
         right, mistakes = int((found >= limit).sum()), sum(score >= limit for score, *_ in wrong)
         click.echo(
             f"{name}: {right} copies of {found.size}, and {mistakes} of"

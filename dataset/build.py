@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
-from dataset.catalogue.models import Assignment, Run, now
+from dataset.catalogue.models import RunRow, SplitAssignment, now
 from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.hashing import Fingerprint
 from dataset.duplicates.pipeline import dedup
@@ -258,7 +258,7 @@ def _save_splits(
 
 def _save_run(sessions: sessionmaker[Session], built: BuildResult, options: BuildOptions) -> None:
     with sessions.begin() as session:
-        run = Run(
+        run = RunRow(
             kind="build",
             path=str(options.out.resolve()),
             options=json.dumps(_options_as_json(options), ensure_ascii=False),
@@ -268,7 +268,7 @@ def _save_run(sessions: sessionmaker[Session], built: BuildResult, options: Buil
         session.add(run)
         session.flush()
         session.execute(
-            sa.insert(Assignment),
+            sa.insert(SplitAssignment),
             [
                 {
                     "run_id": run.id,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import imagehash
 
 from dataset.duplicates.hashing import (
-    ENOUGH,
+    MIN_DECODED_PIXELS,
     VIEWS,
     Fingerprint,
     fingerprint,
@@ -57,7 +57,7 @@ def examine(body: bytes) -> Fetched | Refused:
     if not body:
         return Refused(EMPTY)
     try:
-        image = open_photo(body, ENOUGH)
+        image = open_photo(body, MIN_DECODED_PIXELS)
     except TooManyPixels:
         return _refused(TOO_MANY, body)
     except Unreadable:

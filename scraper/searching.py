@@ -8,7 +8,7 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from dataset.catalogue import workers
-from dataset.maintenance.takedown import AUTHOR, REASON, URL, Forgotten
+from dataset.maintenance.takedown import AUTHOR, REASON, URL, TakedownList
 from scraper import claims, frontier, weekly
 from scraper.asking import read_page
 from scraper.download import Download
@@ -153,7 +153,7 @@ def _keep_page(
     return page
 
 
-def without_forgotten(page: Page, forgotten: Forgotten) -> Page:
+def without_forgotten(page: Page, forgotten: TakedownList) -> Page:
     """PAGE without posts and photos that were taken down; they are counted as left out."""
     posts = [
         post

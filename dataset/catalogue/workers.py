@@ -30,7 +30,10 @@ def register(session: Session) -> int:
     """
     process = os.getpid()
     worker = Worker(
-        machine=_machine(), process=process, born=_process_started(process) or "", since=now()
+        machine=_machine(),
+        process=process,
+        process_started=_process_started(process) or "",
+        run_started=now(),
     )
     session.add(worker)
     session.flush()
@@ -41,7 +44,7 @@ def register(session: Session) -> int:
 
 
 def _resume_from(other: Worker, worker: Worker) -> None:
-    worker.since = max(min(worker.since, other.since), now() - MAX_RESUME_AGE)
+    worker.run_started = max(min(worker.run_started, other.run_started), now() - MAX_RESUME_AGE)
 
 
 def record_heartbeat(session: Session, worker_id: int) -> None:
@@ -56,16 +59,16 @@ def record_heartbeat(session: Session, worker_id: int) -> None:
             id=worker_id,
             machine=_machine(),
             process=process,
-            born=_process_started(process) or "",
+            process_started=_process_started(process) or "",
         )
         session.add(worker)
-    worker.beat = now()
+    worker.heartbeat = now()
 
 
 def run_started(session: Session, worker_id: int) -> datetime:
     """Return when the run started that a worker takes part in or resumes."""
     worker = session.get(Worker, worker_id)
-    return worker.since if worker is not None else now()
+    return worker.run_started if worker is not None else now()
 
 
 def unregister(session: Session, worker_id: int, is_complete: bool) -> None:
@@ -86,7 +89,7 @@ def unregister(session: Session, worker_id: int, is_complete: bool) -> None:
     if is_complete:
         session.execute(sa.delete(Worker).where(Worker.id == worker_id))
     else:
-        session.execute(sa.update(Worker).where(Worker.id == worker_id).values(beat=NEVER))
+        session.execute(sa.update(Worker).where(Worker.id == worker_id).values(heartbeat=NEVER))
 
 
 def release_dead(session: Session, worker_id: int) -> None:
@@ -105,9 +108,11 @@ def is_any_alive(session: Session) -> bool:
 
 
 def _is_dead(worker: Worker) -> bool:
-    if worker.beat < now() - LEASE:
+    if worker.heartbeat < now() - LEASE:
         return True
-    return worker.machine == _machine() and _process_started(worker.process) != worker.born
+    return (
+        worker.machine == _machine() and _process_started(worker.process) != worker.process_started
+    )
 
 
 def _machine() -> str:

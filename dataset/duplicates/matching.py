@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataset.duplicates.hamming import MAX_DISTANCE_BITS, HashIndex, HashPairs, pairs_within, scan
-from dataset.duplicates.hashing import MIRRORED, turned
+from dataset.duplicates.hashing import MIRRORED, quarter_turn_hashes
 from dataset.utils.threads import map_in_threads
 
 # A photo is compared with at most so many nearest ones: all photos of one studio have near hashes.
@@ -57,7 +57,7 @@ def candidate_pairs(views: np.ndarray, is_new: np.ndarray) -> CandidatePairs:
         views: Hashes of the photos' views, (n, 8) uint64.
         is_new: Whether each photo has not been compared yet, (n,) bool.
     """
-    views = np.concatenate([views, turned(views[:, 0])], 1)
+    views = np.concatenate([views, quarter_turn_hashes(views[:, 0])], 1)
     if is_new.sum() * 8 < len(views):
         return _collect(_pairs_of_each(views, np.flatnonzero(is_new)), len(views))
     found = (_photo_pairs(pairs) for pairs in pairs_within(views.reshape(-1)))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from dataset.duplicates.alignment import POSSIBLE, likeness
+from dataset.duplicates.alignment import POSSIBLE_SIMILARITY, similarity
 from dataset.duplicates.hashing import Fingerprint
 from dataset.duplicates.matching import CandidatePairs, candidate_pairs
 from dataset.export.formats import DatasetFormat
@@ -31,7 +31,7 @@ class CrossSplitPair:
 
     one: str
     other: str
-    likeness: float
+    similarity: float
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class CrossSplitComparison:
             some = wanted[start : start + BATCH_PAIRS]
             ones = [self.prints[place] for place in self.pairs.first[some]]
             others = [self.prints[place] for place in self.pairs.second[some]]
-            return likeness(ones, others, self.pairs.orientation[some])
+            return similarity(ones, others, self.pairs.orientation[some])
 
         starts = list(range(0, len(wanted), BATCH_PAIRS))
         for start, scores in zip(starts, map_in_threads(judge, starts), strict=True):
@@ -79,7 +79,7 @@ class CrossSplitComparison:
     def leaks(self, splits: Sequence[str]) -> list[tuple[int, int]]:
         """Places of the pairs that are or may be one photo and stand in different SPLITS."""
         across = self.across(splits)
-        found = across[self.scores[across] >= POSSIBLE]
+        found = across[self.scores[across] >= POSSIBLE_SIMILARITY]
         return [(int(self.pairs.first[n]), int(self.pairs.second[n])) for n in found]
 
 
@@ -106,9 +106,9 @@ def audit_build(folder: Path, layout: DatasetFormat) -> AuditResult:
         if comparison.scores[n] > 0
     ]
     leaks = [
-        f"{pair.one} and {pair.other} are {pair.likeness:.3f} alike"
+        f"{pair.one} and {pair.other} are {pair.similarity:.3f} alike"
         for pair in pairs
-        if pair.likeness >= POSSIBLE
+        if pair.similarity >= POSSIBLE_SIMILARITY
     ]
     leaks += _manifest_mismatches(found, rows) + _shared_across_splits(rows)
     return AuditResult(len(found), len(across), leaks, pairs[:CLOSEST_PAIRS])

@@ -9,7 +9,7 @@ import PIL
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from dataset.duplicates.hashing import LOOK, Fingerprint, fingerprint
+from dataset.duplicates.hashing import WORKING_PIXELS, Fingerprint, fingerprint
 from dataset.export.formats import read_format
 from dataset.export.layout import MANIFEST, RenderedImage
 from dataset.images.io import Unreadable, letterbox, open_photo, sha256_of
@@ -38,7 +38,7 @@ RESIZES = {"letterbox": letterbox, "crop": centre_crop, "stretch": stretch}
 
 def written_fingerprint(jpeg: bytes) -> Fingerprint:
     """The fingerprint of a photo as a build holds it."""
-    return fingerprint(open_photo(jpeg, LOOK))
+    return fingerprint(open_photo(jpeg, WORKING_PIXELS))
 
 
 def render_key(labelled: LabeledImage, posed: PersonCrop | None, size: int, resize: str) -> str:

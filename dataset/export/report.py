@@ -104,7 +104,7 @@ def _audit(built: "BuildResult", photos: Mapping[str, bytes]) -> str:
     pairs = "".join(
         f"<div class=pair>{html.figure(thumbnail(photos[p.one]), p.one.split('/')[0])}"
         + html.figure(
-            thumbnail(photos[p.other]), f"{p.other.split('/')[0]}: {p.likeness:.3f} alike"
+            thumbnail(photos[p.other]), f"{p.other.split('/')[0]}: {p.similarity:.3f} alike"
         )
         + "</div>"
         for p in found.closest

@@ -9,7 +9,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from dataset.errors import Failure, first_line, printable
+from dataset.errors import Failure, first_line, shorten_for_display
 from dataset.pose.estimator import Estimator, Tried, has_bfloat16
 from dataset.pose.models import SUFFIX, PoseModel, cache_folder, key_of
 from dataset.pose.network import ARCHITECTURES, EPSILON, build_hrnet, keras_name, published_name
@@ -64,7 +64,7 @@ def fill(network: keras.Model, tensors: Mapping[str, np.ndarray], path: Path) ->
             problems.append(f"{name} {problem}")
     if problems:
         more = f", and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        first = "; ".join(map(printable, problems[:SHOWN]))
+        first = "; ".join(map(shorten_for_display, problems[:SHOWN]))
         raise Failure(f"{path} doesn't fit: {first}{more}")
     for name, variable in wanted.items():
         value = given[name].astype(np.float32)

@@ -9,16 +9,16 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import (
-    Decision,
     FingerprintRow,
     Hashtag,
     ImageRow,
+    LabelDecision,
     PostHashtag,
     PostRow,
     Sighting,
 )
 from dataset.catalogue.queries import is_stored
-from dataset.images.quality import Quality
+from dataset.images.quality import ImageQuality
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Candidate:
     height: int
     bytes: int
     phash: str | None = None
-    quality: Quality | None = None
+    quality: ImageQuality | None = None
     posts: tuple[SourcePost, ...] = ()
     decisions: tuple[tuple[int, str | None], ...] = ()
     copies: tuple[int, ...] = ()
@@ -104,12 +104,12 @@ def load_candidates(
     some = None if clusters is None else ImageRow.cluster_id.in_(clusters)
     chosen = None if some is None else sa.select(ImageRow.id).where(some)
     shown = sa.select(Sighting.image_id, Sighting.post_id).distinct()
-    words = sa.select(Decision.id, Decision.image_id, Decision.label)
+    words = sa.select(LabelDecision.id, LabelDecision.image_id, LabelDecision.label)
     posts = _posts(session, tells, chosen)
     seen = _grouped(session, _restrict(shown, Sighting.image_id, chosen))
     decided: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
     for number, image, label in session.execute(
-        _restrict(words, Decision.image_id, chosen).where(Decision.undone.is_(None))
+        _restrict(words, LabelDecision.image_id, chosen).where(LabelDecision.undone.is_(None))
     ):
         decided[image].append((number, label))
     images = session.execute(
@@ -201,7 +201,7 @@ def _candidate(
         height=height,
         bytes=size,
         phash=phash,
-        quality=None if blur is None else Quality(contrast, blur, text),
+        quality=None if blur is None else ImageQuality(contrast, blur, text),
         posts=tuple(posts[post] for post in sorted(seen.get(image, ()))),
         decisions=tuple(decided.get(image, ())),
         copies=(image,),

@@ -7,8 +7,8 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.models import ResemblanceRow
-from dataset.duplicates.alignment import POSSIBLE
+from dataset.catalogue.models import NearDuplicateRow
+from dataset.duplicates.alignment import POSSIBLE_SIMILARITY
 from dataset.selection import splits
 from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
 from dataset.selection.groups import (
@@ -101,8 +101,8 @@ def _split_of_cluster(copies: Sequence[int], before: Mapping[int, str]) -> str:
 def _near_duplicate_pairs(session: Session) -> np.ndarray:
     """Pairs of ids of images that are or may be one photo, (n, 2)."""
     rows = session.execute(
-        sa.select(ResemblanceRow.one_id, ResemblanceRow.other_id).where(
-            ResemblanceRow.likeness >= POSSIBLE
+        sa.select(NearDuplicateRow.one_id, NearDuplicateRow.other_id).where(
+            NearDuplicateRow.similarity >= POSSIBLE_SIMILARITY
         )
     )
     return np.array([tuple(row) for row in rows], np.int64).reshape(-1, 2)

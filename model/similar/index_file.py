@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset.catalogue.queries import in_parts
+from dataset.catalogue.queries import in_batches
 from dataset.errors import BadInput, Failure, first_line
 from dataset.utils.files import atomic_path
 from model.similar.items import FIELDS, Filters, Item
@@ -152,7 +152,7 @@ class IndexFile:
     def remove(self, places: Sequence[int]) -> None:
         """Take the items at PLACES out, and their vectors with them."""
         with self._explained() as base:
-            for some in in_parts(places):
+            for some in in_batches(places):
                 marks = ", ".join("?" * len(some))
                 base.execute(f"DELETE FROM items WHERE place IN ({marks})", some)
             numbers = base.execute("SELECT number FROM blocks").fetchall()
@@ -206,7 +206,7 @@ class IndexFile:
         """The items at PLACES."""
         found = {}
         with self._explained() as base:
-            for some in in_parts(int(place) for place in places):
+            for some in in_batches(int(place) for place in places):
                 marks = ", ".join("?" * len(some))
                 asked = f"SELECT place, {COLUMNS} FROM items WHERE place IN ({marks})"
                 found.update({row[0]: Item(*row[1:]) for row in base.execute(asked, some)})

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import click
 import jinja2
 
-from dataset.errors import Failure, first_line, printable
+from dataset.errors import Failure, first_line, shorten_for_display
 from dataset.images.io import Unreadable, thumbnail
 from dataset.utils.files import atomic_path
 from dataset.utils.tables import format_table
@@ -73,9 +73,9 @@ def text(answers: Sequence[Answer]) -> str:
 
 def _text(answer: Answer) -> str:
     assert answer.asked is not None
-    label = printable(answer.asked.label)
+    label = shorten_for_display(answer.asked.label)
     said = f" ({label}{', says the model' if answer.guessed else ''})" if label else ""
-    head = f"{printable(answer.name)}{said}"
+    head = f"{shorten_for_display(answer.name)}{said}"
     if not answer.found:
         return f"{head}: no item is let through by the filters"
     return f"{head}\n{format_table(HEAD, [_line(found) for found in answer.found])}"
@@ -84,15 +84,17 @@ def _text(answer: Answer) -> str:
 def _line(found: Found) -> tuple[str, ...]:
     item = found.item
     more = f" and {len(found.folded)} more of it" if found.folded else ""
-    name = printable(item.url or item.id) + more
-    title = printable(item.title)
+    name = shorten_for_display(item.url or item.id) + more
+    title = shorten_for_display(item.title)
     short = title if len(title) <= 40 else title[:39] + "…"
-    return f"{found.likeness:.3f}", printable(item.label), price_of(item), short, name
+    return f"{found.likeness:.3f}", shorten_for_display(item.label), price_of(item), short, name
 
 
 def price_of(item: Item) -> str:
     """ITEM's price with its currency, or nothing."""
-    return "" if item.price is None else f"{item.price:g} {printable(item.currency)}".strip()
+    return (
+        "" if item.price is None else f"{item.price:g} {shorten_for_display(item.currency)}".strip()
+    )
 
 
 def as_json(answers: Sequence[Answer], about: Mapping[str, Any]) -> str:

@@ -75,7 +75,7 @@ def _ranked(store: Store, header: list[str], id_column: str) -> Iterator[list[An
 
 
 def _added(rank: int, one: Checked) -> list[Any]:
-    near = "; ".join(f"{n['label']} {n['likeness']:.2f} {n['path']}" for n in one.nearest)
+    near = "; ".join(f"{n['label']} {n['similarity']:.2f} {n['path']}" for n in one.nearest)
     numbers = [one.probability, one.given, one.margin, one.expected]
     told = ["" if value is None else f"{value:.6g}" for value in numbers]
     reason = one.reason if one.id else f"row {one.number}: {one.reason}"
@@ -242,7 +242,7 @@ def _card(one: Checked, read: Callable[[str], bytes]) -> str:
     if one.suggested and one.probability is not None and one.suggested != one.label:
         sure = html.percent(one.probability)
         said += f", looks like <b class=good>{escape(one.suggested)}</b> ({sure})"
-    near = ", ".join(f"{n['label']} ({n['likeness']:.2f})" for n in one.nearest)
+    near = ", ".join(f"{n['label']} ({n['similarity']:.2f})" for n in one.nearest)
     lines = [one.reason, f"nearest: {near}" if near else ""]
     small = "".join(f"<p><small>{escape(line)}</small></p>" for line in lines if line)
     return f"<article>{photo}<p>{said}</p><p><small>{escape(one.id)}</small></p>{small}</article>"

@@ -8,7 +8,7 @@ from dataset.duplicates.hashing import (
     PARTS,
     content_box,
     fingerprint,
-    turned,
+    quarter_turn_hashes,
     unpack,
 )
 from dataset.images.io import open_photo
@@ -32,7 +32,7 @@ def test_what_is_packed_comes_back() -> None:
 
 
 def test_hashes_of_turned_photos_follow_from_the_hash() -> None:
-    found = turned(fingerprint(photo()).views[:1])
+    found = quarter_turn_hashes(fingerprint(photo()).views[:1])
     for quarters in (1, 2, 3):
         straight = fingerprint(photo().rotate(90 * quarters, expand=True)).views[0]
         assert bits_apart(found[0, quarters - 1], straight) < MAX_DISTANCE_BITS
