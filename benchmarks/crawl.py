@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import imagehash
 import numpy as np
 import sqlalchemy as sa
 
@@ -42,7 +43,7 @@ from dataset.catalogue.models import (
     Sighting,
 )
 from dataset.catalogue.session import open_catalogue
-from dataset.duplicates.hashing import COLOURS, ENOUGH, SIDE, VIEWS, perceptual_hash
+from dataset.duplicates.hashing import COLOUR_PIXELS, MIN_DECODED_PIXELS, PICTURE_PIXELS, VIEWS
 from dataset.images.io import PHOTO_SUFFIXES, open_photo
 from dataset.utils.tables import format_table
 from dataset.vocabulary import load_vocabulary
@@ -382,9 +383,9 @@ def _sighting(number: int) -> dict[str, Any]:
 
 
 def _looks(number: int, views: bytes) -> dict[str, Any]:
-    pixels = bytes(SIDE * SIDE + 2 * COLOURS * COLOURS)
+    pixels = bytes(PICTURE_PIXELS * PICTURE_PIXELS + 2 * COLOUR_PIXELS * COLOUR_PIXELS)
     quality = {"contrast": 50.0, "blur": 2.0, "text": 0.0, "compared": True}
-    return {"image_id": number, "views": views, "looks": pixels, **quality}
+    return {"image_id": number, "views": views, "pixels": pixels, **quality}
 
 
 @main.command()
@@ -403,7 +404,10 @@ def memory(images: int) -> None:
 @photos_option
 @click.option("--side", default=1_600, show_default=True, help="Photos are enlarged to this first.")
 @click.option(
-    "--at-least", default=ENOUGH, show_default=True, help="Pixels that are decoded a side."
+    "--at-least",
+    default=MIN_DECODED_PIXELS,
+    show_default=True,
+    help="Pixels that are decoded a side.",
 )
 @click.option("--limit", default=300, show_default=True)
 def hashes(photos: Path, side: int, at_least: int, limit: int) -> None:
@@ -414,7 +418,7 @@ def hashes(photos: Path, side: int, at_least: int, limit: int) -> None:
         found = []
         for which, least in enumerate((None, at_least)):
             began = time.process_time()
-            found.append(int(perceptual_hash(open_photo(data, least)), 16))
+            found.append(int(str(imagehash.phash(open_photo(data, least))), 16))
             times[which] += time.process_time() - began
         apart[(found[0] ^ found[1]).bit_count()] += 1
     within = sum(count for bits, count in apart.items() if bits <= 2) / apart.total()

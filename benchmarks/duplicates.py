@@ -22,10 +22,10 @@ import click
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-from dataset.duplicates.alignment import FOLD, POSSIBLE, likeness
-from dataset.duplicates.hamming import NEAR, HashIndex, pairs_within
+from dataset.duplicates.alignment import DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY, similarity
+from dataset.duplicates.hamming import MAX_DISTANCE_BITS, HashIndex, pairs_within
 from dataset.duplicates.hashing import VIEWS, Fingerprint, fingerprint
-from dataset.duplicates.matching import Lookalikes, lookalikes, near_each
+from dataset.duplicates.matching import CandidatePairs, candidate_pairs, nearest_known
 from dataset.images.io import PHOTO_SUFFIXES, open_photo
 from dataset.utils.tables import format_table
 
@@ -144,10 +144,10 @@ def _print_of(path: Path) -> Fingerprint:
     return fingerprint(open_photo(path))
 
 
-def _judged(prints: Sequence[Fingerprint]) -> tuple[Lookalikes, np.ndarray]:
-    pairs = lookalikes(np.stack([one.views for one in prints]), np.ones(len(prints), bool))
-    ones, others = ([prints[place] for place in side] for side in (pairs.one, pairs.other))
-    return pairs, likeness(ones, others, pairs.turn)
+def _judged(prints: Sequence[Fingerprint]) -> tuple[CandidatePairs, np.ndarray]:
+    pairs = candidate_pairs(np.stack([one.views for one in prints]), np.ones(len(prints), bool))
+    ones, others = ([prints[place] for place in side] for side in (pairs.first, pairs.second))
+    return pairs, similarity(ones, others, pairs.orientation)
 
 
 @click.group()
@@ -171,19 +171,26 @@ def copies(photos: Path, copied: int, same: Path | None) -> None:
         prints = pool.map(_print_of, paths, 16)
     found = np.array([_found(one) for one in made])
     rows = [
-        (kind, *(f"{100 * (found[:, n] >= limit).mean():.1f}" for limit in (FOLD, POSSIBLE)))
+        (
+            kind,
+            *(
+                f"{100 * (found[:, n] >= limit).mean():.1f}"
+                for limit in (DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY)
+            ),
+        )
         for n, kind in enumerate(KINDS)
     ]
     click.echo(format_table(("copy", "folded %", "in one split %"), rows))
     pairs, scores = _judged(prints)
     wrong = [
         (score, paths[one].name, paths[other].name)
-        for one, other, score in zip(pairs.one, pairs.other, scores, strict=True)
-        if score >= POSSIBLE and frozenset((paths[one].name, paths[other].name)) not in known
+        for one, other, score in zip(pairs.first, pairs.second, scores, strict=True)
+        if score >= POSSIBLE_SIMILARITY
+        and frozenset((paths[one].name, paths[other].name)) not in known
     ]
     for score, one, other in sorted(wrong, reverse=True)[:10]:
         click.echo(f"different, but {score:.3f} alike: {one} {other}")
-    for name, limit in (("folded", FOLD), ("in one split", POSSIBLE)):
+    for name, limit in (("folded", DUPLICATE_SIMILARITY), ("in one split", POSSIBLE_SIMILARITY)):
         right, mistakes = int((found >= limit).sum()), sum(score >= limit for score, *_ in wrong)
         click.echo(
             f"{name}: {right} copies of {found.size}, and {mistakes} of"
@@ -197,18 +204,18 @@ def _found(prints: Sequence[Fingerprint]) -> list[float]:
     scores = [0.0] * (len(prints) - 1)
     for place in range(1, len(prints)):
         pairs, found = _judged([prints[0], prints[place]])
-        if len(pairs.one):
+        if len(pairs.first):
             scores[place - 1] = float(found[0])
     return scores
 
 
 def planted(count: int) -> np.ndarray:
-    """COUNT random hashes, a tenth of them at most NEAR bits from another one."""
+    """COUNT random hashes, a tenth of them at most MAX_DISTANCE_BITS bits from another one."""
     draw = np.random.default_rng(0)
     hashes = draw.integers(0, 1 << 64, count, dtype=np.uint64)
     copies_of = draw.choice(count, (2, int(count * SHARE)), replace=False)
     flips = np.zeros(copies_of.shape[1], np.uint64)
-    for _ in range(NEAR):
+    for _ in range(MAX_DISTANCE_BITS):
         flips |= np.uint64(1) << draw.integers(0, 64, len(flips), dtype=np.uint64)
     hashes[copies_of[0]] = hashes[copies_of[1]] ^ flips
     return draw.permutation(hashes)
@@ -221,7 +228,7 @@ def search(count: int, asked: int) -> None:
     """All pairs within the threshold, and one new photo, among many hashes."""
     hashes = planted(count)
     began = time.perf_counter()
-    found = [np.stack([pairs.one, pairs.other]) for pairs in pairs_within(hashes)]
+    found = [np.stack([pairs.first, pairs.second]) for pairs in pairs_within(hashes)]
     ours = time.perf_counter() - began
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     pairs = np.concatenate(found, axis=1)
@@ -243,7 +250,9 @@ def search(count: int, asked: int) -> None:
 def _check(hashes: np.ndarray, questions: np.ndarray, pairs: np.ndarray) -> None:
     """Each of QUESTIONS has the neighbours that a look at all hashes finds."""
     for place in questions:
-        near = set(np.flatnonzero(np.bitwise_count(hashes ^ hashes[place]) <= NEAR).tolist())
+        near = set(
+            np.flatnonzero(np.bitwise_count(hashes ^ hashes[place]) <= MAX_DISTANCE_BITS).tolist()
+        )
         mine = set(pairs[1][pairs[0] == place].tolist()) | set(pairs[0][pairs[1] == place].tolist())
         assert near - {int(place)} == mine, place
     click.echo(f"exact: {len(questions)} hashes have all their neighbours and no other")
@@ -259,7 +268,9 @@ def _imagededup(hashes: np.ndarray, questions: np.ndarray) -> float:
     for some in (questions[: len(questions) // 2], questions):
         began = time.perf_counter()
         asked = {str(place): known[str(place)] for place in some.tolist()}
-        HashEval(known, asked, PHash.hamming_distance, False, NEAR, "brute_force_cython")
+        HashEval(
+            known, asked, PHash.hamming_distance, False, MAX_DISTANCE_BITS, "brute_force_cython"
+        )
         taken.append(time.perf_counter() - began)
     return _for_all(taken, len(questions), len(hashes))
 
@@ -273,7 +284,7 @@ def _pybktree(hashes: np.ndarray, questions: np.ndarray) -> float:
     built = time.perf_counter() - began
     began = time.perf_counter()
     for place in questions[:20].tolist():
-        tree.find(int(hashes[place]), NEAR)
+        tree.find(int(hashes[place]), MAX_DISTANCE_BITS)
     return built + (time.perf_counter() - began) / 20 * len(hashes)
 
 
@@ -286,10 +297,10 @@ def _for_all(taken: Sequence[float], asked: int, count: int) -> float:
 def _one_more(hashes: np.ndarray) -> None:
     """One new photo against all while crawling: its hash, and that of its mirror image."""
     views, index, times = np.repeat(hashes[:1], VIEWS)[None], HashIndex(hashes), []
-    near_each(views, index)
+    nearest_known(views, index)
     for _ in range(50):
         began = time.perf_counter()
-        near_each(views, index)
+        nearest_known(views, index)
         times.append(time.perf_counter() - began)
     click.echo(f"one more photo against {len(hashes)}: {1000 * float(np.median(times)):.1f} ms")
 

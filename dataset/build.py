@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
-from dataset.catalogue.models import Assignment, Run, now
+from dataset.catalogue.models import RunRow, SplitAssignment, now
 from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.hashing import Fingerprint
 from dataset.duplicates.pipeline import dedup
@@ -40,7 +40,7 @@ from dataset.selection.planning import (
 from dataset.selection.quality_gates import load_quality_gates
 from dataset.selection.splits import save_kept_splits, split_scheme
 from dataset.utils.cli_options import options_as_json
-from dataset.utils.files import prepare, put_in_place, write_json
+from dataset.utils.files import create_temporary_folder, replace_folder, write_json
 from dataset.vocabulary import Vocabulary
 
 # Each round links at least one more pair, so more rounds than this mean an error in this program.
@@ -116,7 +116,7 @@ def build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
     with sessions() as session:
         plan = plan_build(session, selection)
     check_not_empty(plan, selection)
-    folder = prepare(options.out)
+    folder = create_temporary_folder(options.out)
     photos = [image.photo for image in plan.images]
     zones = [vocabulary.zone_of(image.label) for image in plan.images]
     crops = find_crops(photos, zones, sessions, store, options.pose)
@@ -143,7 +143,7 @@ def build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
         folder / layout.BUILD_FILE,
     )
     _save_splits(sessions, result, selection)
-    put_in_place(options.out)
+    replace_folder(folder, options.out)
     _save_run(sessions, result, options)
     return result
 
@@ -311,7 +311,7 @@ def _save_splits(
 
 def _save_run(sessions: sessionmaker[Session], result: BuildResult, options: BuildOptions) -> None:
     with sessions.begin() as session:
-        run = Run(
+        run = RunRow(
             kind="build",
             path=str(options.out.resolve()),
             options=json.dumps(_options_as_json(options), ensure_ascii=False),
@@ -321,7 +321,7 @@ def _save_run(sessions: sessionmaker[Session], result: BuildResult, options: Bui
         session.add(run)
         session.flush()
         session.execute(
-            sa.insert(Assignment),
+            sa.insert(SplitAssignment),
             [
                 {
                     "run_id": run.id,

@@ -3,7 +3,7 @@
 import click
 
 # Signs of a stranger's text in a message.
-LONGEST = 200
+MAX_MESSAGE_CHARS = 200
 
 
 class Failure(click.ClickException):
@@ -18,14 +18,16 @@ class BadInput(click.ClickException):
     exit_code = 2
 
 
-def plain(text: str) -> str:
+def replace_control_characters(text: str) -> str:
     """TEXT, in part a stranger's, in one line that no terminal obeys."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
-def printable(text: str) -> str:
+def shorten_for_display(text: str) -> str:
     """TEXT of a stranger as it can stand in a message: one short line that no terminal obeys."""
-    return plain(text[:LONGEST]) + ("…" if len(text) > LONGEST else "")
+    return replace_control_characters(text[:MAX_MESSAGE_CHARS]) + (
+        "…" if len(text) > MAX_MESSAGE_CHARS else ""
+    )
 
 
 def first_line(error: BaseException) -> str:
@@ -34,5 +36,5 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-class NotFetched(ValueError):  # noqa: N818 - reads as what happened
+class DownloadFailed(ValueError):  # noqa: N818 - reads as what happened
     """There is no photo at an address, for the reason that it says."""

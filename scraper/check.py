@@ -6,8 +6,8 @@ from functools import partial
 
 import click
 
-from dataset.catalogue.models import OR
-from dataset.errors import Failure, plain
+from dataset.catalogue.models import HASHTAG_SEPARATOR
+from dataset.errors import Failure, replace_control_characters
 from dataset.utils.tables import format_table
 from scraper.asking import GO_ON, page_of, read_answer, read_page
 from scraper.credentials import hide
@@ -74,7 +74,9 @@ def check(spider: HashtagSpider, word: str, live: bool, manners: Manners) -> boo
 
 def _said(problem: Failure, spider: HashtagSpider) -> str:
     # There is nothing to go on with.
-    return plain(hide(problem.message.replace(f"; {GO_ON}", ""), spider.secrets))
+    return replace_control_characters(
+        hide(problem.message.replace(f"; {GO_ON}", ""), spider.secrets)
+    )
 
 
 async def first_posts(
@@ -189,7 +191,7 @@ def dry_run(
     problems: list[str] = []
 
     async def main(spider: HashtagSpider, download: Download) -> None:
-        queries = [OR.join(group) for tag in words for group in spider.queries(tag)]
+        queries = [HASHTAG_SEPARATOR.join(group) for tag in words for group in spider.queries(tag)]
         try:
             counts = await estimate(spider, download, queries)
             name = f"{spider.title}\n" if len(spiders) > 1 else ""

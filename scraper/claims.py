@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import Hashtag, PostHashtag, PostRow, Sighting
-from dataset.catalogue.queries import in_parts, table_of
+from dataset.catalogue.queries import in_batches, table_of
 from dataset.vocabulary import normalize_word
 from scraper.fetching import FINAL, GONE
 
@@ -58,7 +58,7 @@ def _found_under(words: str = "words") -> sa.ColumnElement[bool]:
 
 # Made once: to make a statement takes longer than to run it.
 _SIGHTINGS, _POSTS, _TAGS, _HASHTAGS = map(table_of, (Sighting, PostRow, PostHashtag, Hashtag))
-_WANTED = _SIGHTINGS.c.state == "wanted"
+_WANTED = _SIGHTINGS.c.state == "pending"
 _URLS = _SIGHTINGS.c.url.in_(sa.bindparam("urls", expanding=True))
 _HELD = sa.select(_SIGHTINGS.c.url).where(_SIGHTINGS.c.worker_id > 0)
 # What a sighting must be to be claimed: a post that came later may show a photo that somebody is
@@ -85,7 +85,7 @@ _FIRST = (
 _CAME = _SIGHTINGS.alias()
 # What was gone then is asked for again.
 _SETTLED = sa.or_(
-    _CAME.c.state == "stored", (_CAME.c.state == "refused") & _CAME.c.reason.not_in(GONE)
+    _CAME.c.state == "stored", (_CAME.c.state == "rejected") & _CAME.c.reason.not_in(GONE)
 )
 _KNOWN = (
     sa.select(_SIGHTINGS.c.url, _CAME.c.state, _CAME.c.reason, _CAME.c.image_id)
@@ -95,7 +95,7 @@ _KNOWN = (
 )
 _CLAIM = sa.update(_SIGHTINGS).where(_URLS, _WANTED).values(worker_id=sa.bindparam("worker"))
 _IN_HAND = sa.select(_SIGHTINGS.c.url, _SIGHTINGS.c.state).where(_URLS, _found_under()).distinct()
-_PASSING = (_SIGHTINGS.c.state == "refused", _SIGHTINGS.c.reason.not_in(FINAL))
+_PASSING = (_SIGHTINGS.c.state == "rejected", _SIGHTINGS.c.reason.not_in(FINAL))
 _RETRY = (
     sa.update(_SIGHTINGS)
     # In all posts that show it: what one of them knows is taken for the others'.
@@ -103,7 +103,7 @@ _RETRY = (
         *_PASSING,
         _SIGHTINGS.c.url.in_(sa.select(_SIGHTINGS.c.url).where(*_PASSING, _found_under())),
     )
-    .values(state="wanted", reason=None, image_id=None)
+    .values(state="pending", reason=None, image_id=None)
 )
 
 
@@ -140,7 +140,7 @@ def in_hand(session: Session, site: str, hashtags: Sequence[str]) -> int:
     if not held:
         return 0
     shown = connection.execute(_IN_HAND, {**_words(site, hashtags), "urls": held})
-    return sum(state == "wanted" for _, state in shown)
+    return sum(state == "pending" for _, state in shown)
 
 
 def are_wanted(
@@ -204,7 +204,7 @@ def _within(session: Session, site: str, urls: Sequence[str], rooms: Sequence[Ro
         .join(PostRow, PostRow.id == Sighting.post_id)
         .join(PostHashtag, PostHashtag.post_id == PostRow.id)
         .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
-        .where(Sighting.url.in_(urls), Sighting.state == "wanted", PostRow.site == site)
+        .where(Sighting.url.in_(urls), Sighting.state == "pending", PostRow.site == site)
         .where(PostHashtag.source == "search")
     ):
         words[url].add(word)
@@ -226,12 +226,12 @@ def _settle_known(
     """Settle wanted photos that came for other posts."""
     rows = _ask(session, _KNOWN, site, hashtags, rooms)
     known = {url: outcome for url, *outcome in rows}
-    for part in in_parts(known):
+    for part in in_batches(known):
         for url in _within(session, site, part, rooms):
             state, reason, image = known[url]
             session.execute(
                 sa.update(Sighting)
-                .where(Sighting.url == url, Sighting.state == "wanted")
+                .where(Sighting.url == url, Sighting.state == "pending")
                 .values(state=state, reason=reason, image_id=image)
                 .execution_options(synchronize_session=False)
             )

@@ -37,7 +37,7 @@ def as_json(crawled: Crawled, lacking: list[Missing]) -> dict[str, Any]:
     """The same for a program."""
     return {
         "searches": [
-            {**one.columns(), "refused": dict(one.refused), "skipped": dict(one.skipped)}
+            {**one.columns(), "rejected": dict(one.rejected), "skipped": dict(one.skipped)}
             for one in crawled.tallies
         ],
         "labels": [asdict(one) for one in lacking],

@@ -7,12 +7,13 @@ import json
 import re
 from dataclasses import dataclass
 
+import imagehash
+
 from dataset.duplicates.hashing import (
-    ENOUGH,
+    MIN_DECODED_PIXELS,
     VIEWS,
     Fingerprint,
     fingerprint,
-    perceptual_hash,
     unpack,
 )
 from dataset.images.io import EXTENSIONS, TooManyPixels, Unreadable, open_photo, sha256_of
@@ -56,7 +57,7 @@ def examine(body: bytes) -> Fetched | Refused:
     if not body:
         return Refused(EMPTY)
     try:
-        image = open_photo(body, ENOUGH)
+        image = open_photo(body, MIN_DECODED_PIXELS)
     except TooManyPixels:
         return _refused(TOO_MANY, body)
     except Unreadable:
@@ -66,7 +67,7 @@ def examine(body: bytes) -> Fetched | Refused:
     if min(image.info["size"]) < SMALLEST_SIDE:
         return _refused(TOO_SMALL, body)
     kind, (width, height) = str(image.info["format"]), image.info["size"]
-    return _fetched(body, kind, (width, height), perceptual_hash(image), fingerprint(image))
+    return _fetched(body, kind, (width, height), str(imagehash.phash(image)), fingerprint(image))
 
 
 def _refused(reason: str, body: bytes) -> Refused:

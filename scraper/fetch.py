@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dataset.catalogue.session import open_catalogue
 from dataset.images.io import EXTENSIONS
-from dataset.images.url_cache import FetchedPhotos
+from dataset.images.url_cache import UrlImageCache
 from scraper.download import Download, run_side_by_side
 from scraper.errors import SiteRefused
 from scraper.examining import Refused
@@ -50,7 +50,7 @@ def fetch(addresses: Iterable[str], place: Path, manners: Manners, say: Say) -> 
     Raises:
         Failure: the folder can't be written.
     """
-    photos = FetchedPhotos(place)
+    photos = UrlImageCache(place)
     with photos.in_use(), contextlib.closing(Readers()) as readers:
         pace = Pace(Stop(), open_catalogue(str(place / PAUSES)))
 
@@ -66,7 +66,7 @@ def fetch(addresses: Iterable[str], place: Path, manners: Manners, say: Say) -> 
 class _Fetching:
     """What one address needs to be asked for."""
 
-    photos: FetchedPhotos
+    photos: UrlImageCache
     readers: Readers
     files: Executor
     pace: Pace

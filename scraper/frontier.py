@@ -9,7 +9,14 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.models import OR, Hashtag, PostHashtag, PostRow, Search, Sighting
+from dataset.catalogue.models import (
+    HASHTAG_SEPARATOR,
+    Hashtag,
+    PostHashtag,
+    PostRow,
+    Search,
+    Sighting,
+)
 from dataset.vocabulary import normalize_word
 from scraper.posts import save_posts
 from scraper.spiders.base import Page, Photo
@@ -48,7 +55,7 @@ def brings_new(session: Session, search: Search, page: Page) -> bool:
             PostRow.site == search.site,
             PostRow.site_id.in_([post.site_id for post in page.posts]),
             PostHashtag.source == "search",
-            Hashtag.text.in_(search.hashtag.split(OR)),
+            Hashtag.text.in_(search.hashtag.split(HASHTAG_SEPARATOR)),
         )
     )
     ids = {post.site_id for post in page.posts}
@@ -71,7 +78,7 @@ def move(session: Session, url: str, photo: Photo) -> None:
     """The wanted photo at URL is now at PHOTO's address."""
     session.execute(
         sa.update(Sighting)
-        .where(Sighting.url == url, Sighting.state == "wanted")
+        .where(Sighting.url == url, Sighting.state == "pending")
         .values(url=photo.url, fallbacks="\n".join(photo.fallbacks))
         .execution_options(synchronize_session=False)
     )

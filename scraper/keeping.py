@@ -14,10 +14,10 @@ from typing import TypeVar
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.session import Sessions
-from dataset.duplicates.index import KnownPhotos
+from dataset.duplicates.index import FingerprintIndex
 from dataset.images.store import ImageStore
 from dataset.maintenance import takedown
-from dataset.maintenance.takedown import Forgotten
+from dataset.maintenance.takedown import TakedownList
 from scraper.examining import Fetched, Refused
 from scraper.outcomes import settle
 
@@ -41,7 +41,7 @@ class Keeper:
         self._sessions, self._store = sessions, store
         # Of a million it takes seconds, while pages and the first photos come.
         self._known = ThreadPoolExecutor(1, thread_name_prefix="known").submit(_known, sessions)
-        self.forgotten = Forgotten()
+        self.forgotten = TakedownList()
         with sessions() as session:
             self.forgotten.catch_up(session)
         self._waiting: list[_Waiting] = []
@@ -116,6 +116,6 @@ class Keeper:
         return Refused(takedown.REASON)
 
 
-def _known(sessions: Sessions) -> KnownPhotos:
+def _known(sessions: Sessions) -> FingerprintIndex:
     with sessions() as session:
-        return KnownPhotos(session)
+        return FingerprintIndex(session)

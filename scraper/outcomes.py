@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import Cluster, ImageRow, Sighting, now
-from dataset.catalogue.queries import in_parts, table_of
-from dataset.duplicates.index import KnownPhotos, copied, keep_new
+from dataset.catalogue.queries import in_batches, table_of
+from dataset.duplicates.index import FingerprintIndex, best_copy, save_new
 from scraper.examining import Fetched, Refused
 
 Outcome = Fetched | Refused
@@ -28,7 +28,7 @@ _CLUSTER_OF = sa.select(_IMAGES.c.id, _IMAGES.c.cluster_id).where(
 )
 _MAKE_CLUSTER = sa.insert(_CLUSTERS).returning(_CLUSTERS.c.id)
 _JOIN_CLUSTER = _STORE.values(cluster_id=sa.bindparam("cluster"))
-_WANTED = _SIGHTINGS.c.state == "wanted"
+_WANTED = _SIGHTINGS.c.state == "pending"
 _HELD = (_WANTED, _SIGHTINGS.c.worker_id > 0)
 _CLAIMED = sa.select(_SIGHTINGS.c.url).where(
     _SIGHTINGS.c.url.in_(sa.bindparam("urls", expanding=True)), *_HELD
@@ -47,7 +47,7 @@ _SETTLE_CLAIMED = _SETTLE.where(*_HELD)
 
 
 def settle(
-    session: Session, outcomes: Sequence[tuple[str, Outcome]], known: KnownPhotos
+    session: Session, outcomes: Sequence[tuple[str, Outcome]], known: FingerprintIndex
 ) -> list[str | Refused]:
     """Keep OUTCOMES, each with its address, for every post that shows it.
 
@@ -75,7 +75,7 @@ def settle(
 def _images(session: Session, digests: Sequence[str]) -> dict[str, tuple[int, str]]:
     """Id and state of the images of DIGESTS that are known."""
     found: dict[str, tuple[int, str]] = {}
-    for part in in_parts(digests):
+    for part in in_batches(digests):
         for sha256, number, state in session.connection().execute(_KNOWN, {"digests": part}):
             found[sha256] = (number, state)
     return found
@@ -115,20 +115,20 @@ def _stored(one: Fetched) -> dict[str, Any]:
 def _refused(one: Refused) -> dict[str, Any]:
     told = dict.fromkeys(("phash", "format", "width", "height", "store_key"))
     named = {"sha256": one.sha256, "bytes": one.bytes, "reason": one.reason}
-    return {**told, **named, "state": "refused", "fetched": now()}
+    return {**told, **named, "state": "rejected", "fetched": now()}
 
 
 def _fold(
     session: Session,
     fresh: Mapping[str, Fetched],
     numbers: Mapping[str, int],
-    known: KnownPhotos,
+    known: FingerprintIndex,
 ) -> set[str]:
     """Give the images of FRESH their clusters; digests of those that are copies."""
     new = {numbers[sha256]: one.fingerprint for sha256, one in fresh.items()}
     alike = known.alike(session, new)
-    keep_new(session, new, alike)
-    originals = {number: copied(found) for number, found in alike.items()}
+    save_new(session, new, alike)
+    originals = {number: best_copy(found) for number, found in alike.items()}
     clusters = _clusters(session, [one for one in originals.values() if one is not None])
     own = [number for number, original in originals.items() if original is None]
     clusters |= dict(zip(own, _new_clusters(session, len(own)), strict=True))
@@ -143,7 +143,7 @@ def _fold(
 
 def _clusters(session: Session, images: Sequence[int]) -> dict[int, int]:
     found: dict[int, int] = {}
-    for part in in_parts(images):
+    for part in in_batches(images):
         rows = session.connection().execute(_CLUSTER_OF, {"images": part})
         found |= {number: cluster for number, cluster in rows}  # noqa: C416
     return found
@@ -159,7 +159,7 @@ def _new_clusters(session: Session, count: int) -> Sequence[int]:
 def _settle(session: Session, outcomes: Sequence[tuple[str, Outcome, int | None]]) -> None:
     """Mark the photos of OUTCOMES, each with its image, in every post that shows them."""
     claimed: set[str] = set()
-    for part in in_parts(url for url, _, _ in outcomes):
+    for part in in_batches(url for url, _, _ in outcomes):
         claimed.update(session.connection().execute(_CLAIMED, {"urls": part}).scalars())
     # Posts that came since may have another tag, which may have its images: see claims.py. We
     # may have been taken for dead, and nobody has fetched it since: then it is all of them.
@@ -167,7 +167,7 @@ def _settle(session: Session, outcomes: Sequence[tuple[str, Outcome, int | None]
         rows = [
             {
                 "at": url,
-                "to": "stored" if isinstance(one, Fetched) else "refused",
+                "to": "stored" if isinstance(one, Fetched) else "rejected",
                 "why": None if isinstance(one, Fetched) else one.reason,
                 "image": image,
             }

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 
 import sqlalchemy as sa
 
-from dataset.catalogue.models import Pause
+from dataset.catalogue.models import HostBackoff
 from dataset.catalogue.session import Sessions
 from scraper import limits
 from scraper.addresses import host_and_port
@@ -34,7 +34,7 @@ class Pace:
         self._until: dict[str, datetime] = {}
         if sessions is not None:
             with sessions() as session:
-                for row in session.scalars(sa.select(Pause)):
+                for row in session.scalars(sa.select(HostBackoff)):
                     self._until[row.host] = row.until.replace(tzinfo=timezone.utc)
 
     async def ready(self, url: str) -> None:
@@ -91,7 +91,7 @@ class Pace:
         self._until[host] = until
         if self._sessions is not None:
             with self._sessions.begin() as session:
-                session.merge(Pause(host=host, until=until.replace(tzinfo=None)))
+                session.merge(HostBackoff(host=host, until=until.replace(tzinfo=None)))
 
 
 def _now() -> datetime:

@@ -157,6 +157,6 @@ async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims
 async def _keep(work: Work, tally: Tally, url: str, outcome: Fetched | Refused) -> None:
     kept = await work.means.keeper.keep(url, outcome)
     if isinstance(kept, Refused):
-        tally.refused[kept.reason] += 1
+        tally.rejected[kept.reason] += 1
     else:
         tally.outcomes[kept] += 1

@@ -12,8 +12,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.models import OR, Hashtag, PostHashtag, PostRow, Search, Sighting
-from dataset.catalogue.queries import in_parts, table_of
+from dataset.catalogue.models import (
+    HASHTAG_SEPARATOR,
+    Hashtag,
+    PostHashtag,
+    PostRow,
+    Search,
+    Sighting,
+)
+from dataset.catalogue.queries import in_batches, table_of
 from dataset.vocabulary import normalize_word
 from scraper.fetching import GONE
 from scraper.hashtags import as_hashtag, hashtags_in
@@ -42,7 +49,7 @@ _KEEP_HASHTAGS = sa.insert(_HASHTAGS).returning(_HASHTAGS.c.text, _HASHTAGS.c.id
 _REFUSED = sa.select(
     _SIGHTINGS.c.url, _SIGHTINGS.c.state, _SIGHTINGS.c.reason, _SIGHTINGS.c.image_id
 ).where(
-    _SIGHTINGS.c.url.in_(sa.bindparam("values", expanding=True)), _SIGHTINGS.c.state == "refused"
+    _SIGHTINGS.c.url.in_(sa.bindparam("values", expanding=True)), _SIGHTINGS.c.state == "rejected"
 )
 
 
@@ -68,7 +75,7 @@ def save_posts(
     )
     _save_hashtags(session, dict.fromkeys(tags))
     urls = [photo.url for post in posts for photo in post.photos]
-    refused = {"state": "refused", "reason": reason, "image_id": None}
+    refused = {"state": "rejected", "reason": reason, "image_id": None}
     known = dict.fromkeys(urls, refused) if reason else _refusals(session, urls)
     shown = _shown(session, ids.values())
     rows = [
@@ -84,7 +91,7 @@ def _ask(
     session: Session, question: sa.Select[Any], values: Iterable[Any], **more: str
 ) -> Iterator[sa.Row[Any]]:
     """Rows of QUESTION about VALUES, each of which is asked about once."""
-    for part in in_parts(dict.fromkeys(values)):
+    for part in in_batches(dict.fromkeys(values)):
         yield from session.connection().execute(question, {"values": part, **more}).all()
 
 
@@ -132,7 +139,7 @@ def _hashtags(query: str, post: Post) -> Iterator[tuple[str, str]]:
 
 def _found_under(query: str, hashtags: Sequence[str]) -> list[str]:
     """The words of QUERY among HASHTAGS; all where none is, as a site may see more than we do."""
-    words, tags = query.split(OR), {as_hashtag(tag) for tag in hashtags}
+    words, tags = query.split(HASHTAG_SEPARATOR), {as_hashtag(tag) for tag in hashtags}
     return [word for word in words if as_hashtag(word) in tags] or words
 
 
@@ -185,7 +192,7 @@ def _new_photos(
     session: Session, shown: _Shown, post: Post, known: Mapping[str, dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Rows of the photos of POST that are not SHOWN; addresses that changed are renewed."""
-    wanted = {"state": "wanted", "reason": None, "image_id": None}
+    wanted = {"state": "pending", "reason": None, "image_id": None}
     for photo in post.photos:
         if photo.key in shown.keys:
             _renew_address(session, shown.keys[photo.key], photo)
@@ -203,8 +210,8 @@ def _new_photos(
 
 def _renew_address(session: Session, sighting: sa.Row[Any], photo: Photo) -> None:
     """A signed address is fresh when it is seen again; one that ran out has another chance."""
-    if sighting.state == "wanted" or sighting.reason in GONE:
+    if sighting.state == "pending" or sighting.reason in GONE:
         renewed = {"url": photo.url, "fallbacks": "\n".join(photo.fallbacks)}
         session.connection().execute(
-            _RENEW.values(**renewed, state="wanted", reason=None), {"at": sighting.id}
+            _RENEW.values(**renewed, state="pending", reason=None), {"at": sighting.id}
         )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataset.catalogue.models import OR
+from dataset.catalogue.models import HASHTAG_SEPARATOR
 from scraper.spiders.base import Page
 
 # A column of the table -> how the reasons for refusals begin that are counted in it.
@@ -36,7 +36,7 @@ def counted(number: int, noun: str) -> str:
 
 @dataclass
 class Tally:
-    """What a crawl of one search came to. `refused`, `skipped`: reason -> photos, posts."""
+    """What a crawl of one search came to. `rejected`, `skipped`: reason -> photos, posts."""
 
     site: str
     tag: str
@@ -44,14 +44,14 @@ class Tally:
     pages: int = 0
     posts: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     ended: str = "interrupted"
 
     @property
     def words(self) -> list[str]:
         """The words that the search asks for together."""
-        return self.hashtag.split(OR)
+        return self.hashtag.split(HASHTAG_SEPARATOR)
 
     def add(self, page: Page) -> None:
         """Count PAGE."""
@@ -59,12 +59,12 @@ class Tally:
         self.posts += len(page.posts)
         self.skipped.update(page.skipped)
         if page.reason:
-            self.refused[page.reason] += sum(len(post.photos) for post in page.posts)
+            self.rejected[page.reason] += sum(len(post.photos) for post in page.posts)
 
     def columns(self) -> dict[str, Any]:
         """A value for each of HEAD."""
         told = Counter[str]()
-        for reason, count in self.refused.items():
+        for reason, count in self.rejected.items():
             told[_column(reason)] += count
         return {
             "site": self.site,
@@ -140,17 +140,17 @@ def rows(tallies: Sequence[Tally]) -> list[tuple[str, ...]]:
 def reasons(tallies: Sequence[Tally]) -> list[str]:
     """A line for each reason that posts or photos were left out for, the commonest first."""
     skipped: Counter[str] = Counter()
-    refused: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
     for tally in tallies:
         skipped += tally.skipped
-        refused += tally.refused
+        rejected += tally.rejected
     return [
         *(
             f"left out {counted(count, 'post')}: {reason}"
             for reason, count in skipped.most_common()
         ),
         *(
-            f"refused {counted(count, 'photo')}: {reason}"
-            for reason, count in refused.most_common()
+            f"rejected {counted(count, 'photo')}: {reason}"
+            for reason, count in rejected.most_common()
         ),
     ]

@@ -18,10 +18,10 @@ from sqlalchemy.orm import Session
 from tqdm import tqdm
 
 from dataset.catalogue import workers
-from dataset.catalogue.models import OR
+from dataset.catalogue.models import HASHTAG_SEPARATOR
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.stats import label_size
-from dataset.errors import Failure, plain
+from dataset.errors import Failure, replace_control_characters
 from dataset.images.store import open_store
 from dataset.vocabulary import Vocabulary
 from scraper import frontier
@@ -81,7 +81,7 @@ def crawl(
         ended = run_side_by_side(jobs, options.manners, means.pace)
         sizes = _sizes(means, options.tags)
         with means.sessions.begin() as session:
-            workers.sign_off(session, means.worker, ended)
+            workers.unregister(session, means.worker, ended)
     return Crawled(works, ended, sizes, time.monotonic() - began)
 
 
@@ -94,7 +94,7 @@ def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
         sessions, store = open_catalogue(options.catalogue), open_store(options.images)
         with store.in_use(), tqdm(unit=" images", disable=None) as bar:
             with sessions.begin() as session:
-                worker = workers.sign_on(session)
+                worker = workers.register(session)
             keeper, pace = Keeper(sessions, store), Pace(Stop(), sessions)
             try:
                 files = ThreadPoolExecutor(store.side_by_side, thread_name_prefix="files")
@@ -102,7 +102,7 @@ def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
             except BaseException:
                 # Where even this fails, the next process sees that this one is dead.
                 with contextlib.suppress(Failure), sessions.begin() as session:
-                    workers.sign_off(session, worker, ended=False)
+                    workers.unregister(session, worker, is_complete=False)
                 raise
 
 
@@ -126,15 +126,15 @@ async def crawl_all(work: Work, download: Download) -> None:
 async def _beat(work: Work) -> None:
     """Give a sign of life, again and again."""
     while True:
-        await asyncio.sleep(workers.BEAT)
-        await work.means.keeper.write(partial(workers.beat, worker=work.worker))
+        await asyncio.sleep(workers.HEARTBEAT_SECONDS)
+        await work.means.keeper.write(partial(workers.record_heartbeat, worker_id=work.worker))
 
 
 async def crawl_tag(work: Work, download: Download, tag: str, places: asyncio.Semaphore) -> None:
     """The searches of TAG, one after the other."""
     words = work.means.vocabulary.words_of(tag)
     for group in work.spider.queries(words):
-        tally = Tally(work.site, tag, OR.join(group))
+        tally = Tally(work.site, tag, HASHTAG_SEPARATOR.join(group))
         async with places, work.turns[tally.hashtag]:
             if work.refused:
                 return
@@ -162,9 +162,13 @@ async def cost_shown(work: Work, download: Download) -> bool:
         for group in work.spider.queries(work.means.vocabulary.words_of(tag))
     ]
     try:
-        counts = await estimate(work.spider, download, [OR.join(group) for group in groups])
+        counts = await estimate(
+            work.spider, download, [HASHTAG_SEPARATOR.join(group) for group in groups]
+        )
     except (SiteRefused, LayoutChanged) as problem:
-        work.problems.append(Failure(plain(hide(problem.message, work.spider.secrets))))
+        work.problems.append(
+            Failure(replace_control_characters(hide(problem.message, work.spider.secrets)))
+        )
         return False
     click.echo(show_estimate(work.spider, counts))
     return True
@@ -179,7 +183,7 @@ async def set_up(work: Work, download: Download) -> None:
 
 
 async def _fail(work: Work, tally: Tally, problem: Failure) -> None:
-    message = plain(hide(problem.message, work.spider.secrets))
+    message = replace_control_characters(hide(problem.message, work.spider.secrets))
     work.problems.append(Failure(message))
     reasons = {
         LayoutChanged: "layout changed",

@@ -8,7 +8,7 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from dataset.catalogue import workers
-from dataset.maintenance.takedown import AUTHOR, REASON, URL, Forgotten
+from dataset.maintenance.takedown import AUTHOR, REASON, URL, TakedownList
 from scraper import claims, frontier, weekly
 from scraper.asking import read_page
 from scraper.download import Download
@@ -77,7 +77,7 @@ async def _turn_all(
 
 
 def _begin(session: Session, work: Work, tally: Tally) -> None:
-    begun = workers.since(session, work.worker)
+    begun = workers.run_started(session, work.worker)
     frontier.renew(session, work.site, tally.hashtag, begun, work.options.full)
     if work.options.retry_failed:
         claims.retry_failed(session, work.site, tally.words)
@@ -88,7 +88,7 @@ def _next(
 ) -> tuple[Next, str | None]:
     """What the search needs next; a page, at the cursor beside it, is this worker's to turn."""
     site = work.site
-    workers.free_dead(session, work.worker)
+    workers.release_dead(session, work.worker)
     search = frontier.search_for(session, site, tally.hashtag)
     most = work.options.max_images
     had = 0 if most is None else claims.stored(session, site, words, most)
@@ -153,7 +153,7 @@ def _keep_page(
     return page
 
 
-def without_forgotten(page: Page, forgotten: Forgotten) -> Page:
+def without_forgotten(page: Page, forgotten: TakedownList) -> Page:
     """PAGE without posts and photos that were taken down; they are counted as left out."""
     posts = [
         post

@@ -5,8 +5,8 @@ import hashlib
 import click
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.models import AskedHashtag
-from dataset.catalogue.stats import WEEK, asked_this_week
+from dataset.catalogue.models import RequestedHashtag
+from dataset.catalogue.stats import WEEK, requested_this_week
 from dataset.vocabulary import normalize_word
 from scraper.credentials import is_account
 from scraper.errors import SiteRefused
@@ -25,16 +25,16 @@ def claim(session: Session, site: str, spider: HashtagSpider, hashtag: str) -> N
     if spider.weekly_hashtags is None:
         return
     allowed, account, text = spider.weekly_hashtags, account_of(spider), normalize_word(hashtag)
-    rows = asked_this_week(session, site, account)
+    rows = requested_this_week(session, site, account)
     if text in {row.hashtag for row in rows}:
         return
     if len(rows) >= allowed:
-        free = rows[0].asked + WEEK
+        free = rows[0].requested + WEEK
         raise SiteRefused(
             f"{spider.title} lets an account ask for {allowed} different hashtags in 7 days, and"
             f" {len(rows)} were asked for: {text!r} has to wait until {free:%Y-%m-%d %H:%M} UTC"
         )
-    session.add(AskedHashtag(site=site, account=account, hashtag=text, allowed=allowed))
+    session.add(RequestedHashtag(site=site, account=account, hashtag=text, allowed=allowed))
     left = allowed - len(rows) - 1
     if left <= FEW:
         click.echo(

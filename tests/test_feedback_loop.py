@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from playwright.sync_api import Page as Tab
 from playwright.sync_api import sync_playwright
 
-from dataset.catalogue.models import ImageRow, Judgement
+from dataset.catalogue.models import ImageRow, TagVerdictRow
 from dataset.images.io import sha256_of
 from tests.support.catalogue_data import Filling, jpeg_of, squares_of
 from tests.support.drawn_splits import PROGRAM, random_trunk
@@ -95,9 +95,9 @@ def test_a_check_of_the_catalogue_is_for_the_review(
     folder, filling, truth = work
     with filling.sessions() as session:
         rows = session.execute(
-            sa.select(Judgement, ImageRow.sha256)
-            .join(ImageRow, ImageRow.id == Judgement.image_id)
-            .order_by(Judgement.cost.desc())
+            sa.select(TagVerdictRow, ImageRow.sha256)
+            .join(ImageRow, ImageRow.id == TagVerdictRow.image_id)
+            .order_by(TagVerdictRow.cost.desc())
         ).all()
     assert len(rows) == EACH * len(LABELS)
     first = [truth[sha256] != one.label for one, sha256 in rows[:FLIPPED]]

@@ -1,8 +1,7 @@
-"""The catalogue's tables as mapped classes; their history is in migrations/versions.
+"""The tables of the catalogue as mapped classes. migrations/versions has their history.
 
-Who writes which: the scraper searches, posts, hashtags, images and sightings; the dataset package
-clusters, fingerprints, decisions, splits and build runs; the model package training runs and
-judgements.
+The scraper writes searches, posts, hashtags, images and sightings; the dataset package clusters,
+fingerprints, decisions, splits and runs; the model package tag verdicts.
 """
 
 from datetime import datetime, timezone
@@ -10,17 +9,17 @@ from datetime import datetime, timezone
 from sqlalchemy import Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-# Between the words that one search asks for together.
-OR = " or "
+# Stands between the hashtags of a search for several ones.
+HASHTAG_SEPARATOR = " or "
 
 
 def now() -> datetime:
-    """The present moment in UTC, without a zone, as the catalogue keeps all times."""
+    """Return the current time in UTC without a time zone, as all times of the catalogue are."""
     return datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
 
 
 class Base(DeclarativeBase):
-    """Every constraint has a name, so that a migration can change it on SQLite too."""
+    """Base of the mapped classes. Constraints have names so that migrations can change them."""
 
     metadata = MetaData(
         naming_convention={
@@ -33,13 +32,15 @@ class Base(DeclarativeBase):
 
 
 class Search(Base):
-    """One word asked of one site, and how far it has come.
+    """A search for a hashtag on a site, and its progress.
 
-    `state`: open, finished (its natural end), failed (`reason` says why; a later run goes on).
-    `hashtag`: the word, or several with " or " between. `cursor`: what the spider needs to ask for
-    the next page; None before the first. `later`: where a later run of the finished search begins.
-    `worker_id`: who is turning its pages. `again`: it was finished before, and ends where a page
-    holds nothing new.
+    Attributes:
+        hashtag: The hashtag, or several, joined by HASHTAG_SEPARATOR.
+        cursor: What the spider needs to request the next page; None before the first page.
+        later: Where a later run of the finished search starts.
+        state: open, finished (at its natural end) or failed (for `reason`; a later run resumes it).
+        again: Whether it was finished before, and ends at a page without new posts.
+        worker_id: The worker that has claimed it.
     """
 
     __tablename__ = "searches"
@@ -62,7 +63,11 @@ class Search(Base):
 
 
 class PostRow(Base):
-    """A product or post of a site. `record`: the site's own record as JSON, zlib-compressed."""
+    """A product or post of a site.
+
+    Attributes:
+        record: The site's own record: JSON, compressed with zlib.
+    """
 
     __tablename__ = "posts"
     __table_args__ = (UniqueConstraint("site", "site_id"),)
@@ -84,7 +89,7 @@ class PostRow(Base):
 
 
 class Hashtag(Base):
-    """A hashtag or search word, normalised."""
+    """A normalised hashtag or search word."""
 
     __tablename__ = "hashtags"
 
@@ -93,7 +98,11 @@ class Hashtag(Base):
 
 
 class PostHashtag(Base):
-    """A hashtag of a post. `source`: search (found under it), caption or attribute."""
+    """A hashtag of a post.
+
+    Attributes:
+        source: search (the post was found under it), caption or attribute.
+    """
 
     __tablename__ = "post_hashtags"
     __table_args__ = (Index(None, "hashtag_id", "source"),)
@@ -104,7 +113,7 @@ class PostHashtag(Base):
 
 
 class Cluster(Base):
-    """Images that are the same photo to the eye."""
+    """A cluster of near duplicates: images of one photo."""
 
     __tablename__ = "clusters"
 
@@ -113,7 +122,13 @@ class Cluster(Base):
 
 
 class ImageRow(Base):
-    """Unique bytes. `state`: stored, or refused for `reason` (then there is no file)."""
+    """An image file, unique by its SHA-256.
+
+    Attributes:
+        phash: Perceptual hash of the whole image by imagehash, 16 hexadecimal digits.
+        store_key: Key of the file in the image store.
+        state: stored, or rejected for `reason` (then there is no file).
+    """
 
     __tablename__ = "images"
 
@@ -134,11 +149,14 @@ class ImageRow(Base):
 
 
 class Sighting(Base):
-    """An image in a post, at a position from 0.
+    """An image of a post.
 
-    `state`: wanted (still to fetch), stored, or refused for `reason`.
-    `fallbacks`: addresses to ask when `url` is not there, one a line. `key`: what the site calls
-    the photo, where its address changes. `worker_id`: who is fetching it.
+    Attributes:
+        position: Position in the post, from 0.
+        fallbacks: URLs to try when there is no image at `url`, one per line.
+        key: The site's own identifier of the image, for sites whose URLs expire.
+        state: pending (not downloaded yet), stored, or rejected for `reason`.
+        worker_id: The worker that has claimed it.
     """
 
     __tablename__ = "sightings"
@@ -150,7 +168,7 @@ class Sighting(Base):
     url: Mapped[str] = mapped_column(index=True)
     fallbacks: Mapped[str] = mapped_column(default="")
     key: Mapped[str | None]
-    state: Mapped[str] = mapped_column(default="wanted", index=True)
+    state: Mapped[str] = mapped_column(default="pending", index=True)
     reason: Mapped[str | None]
     image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)
     worker_id: Mapped[int | None] = mapped_column(index=True)
@@ -159,8 +177,12 @@ class Sighting(Base):
     image: Mapped[ImageRow | None] = relationship(back_populates="sightings")
 
 
-class Decision(Base):
-    """A person's word on an image: its label, or None when it should be left out."""
+class LabelDecision(Base):
+    """A person's decision on the label of an image; the latest one that is not undone holds.
+
+    Attributes:
+        label: The label; None excludes the image.
+    """
 
     __tablename__ = "decisions"
 
@@ -173,38 +195,47 @@ class Decision(Base):
 
 
 class FingerprintRow(Base):
-    """What an image is recognised and judged by.
+    """Hashes and quality measurements of an image.
 
-    `contrast`, `blur` and `text` are None until a step needs them. `compared`: with the whole
-    catalogue, and not only with whole photos while crawling.
+    Attributes:
+        views: Hashes of the image's views (see dataset/duplicates/hashing.py).
+        pixels: A small greyscale picture and its colours.
+        contrast: Quality, as `blur` and `text`: None until it is measured.
+        compared: Whether all views were compared with the whole catalogue. A crawl compares only
+            whole images.
     """
 
     __tablename__ = "fingerprints"
-    # A million rows of pictures are not read for their hashes.
+    # A covering index: reading all hashes does not read the pictures.
     __table_args__ = (Index(None, "image_id", "compared", "views"),)
 
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     views: Mapped[bytes] = mapped_column(LargeBinary)
-    looks: Mapped[bytes] = mapped_column(LargeBinary)
+    pixels: Mapped[bytes] = mapped_column(LargeBinary)
     contrast: Mapped[float | None] = mapped_column(Float)
     blur: Mapped[float | None] = mapped_column(Float)
     text: Mapped[float | None] = mapped_column(Float)
     compared: Mapped[bool] = mapped_column(default=False)
 
 
-class ResemblanceRow(Base):
-    """Two images, `one_id` < `other_id`, that are or may be one photo; `likeness` at most 1."""
+class NearDuplicateRow(Base):
+    """Two images, `one_id` < `other_id`, that are or may be near duplicates.
+
+    Attributes:
+        mirrored: Whether one is a mirror image of the other.
+        similarity: At most 1.
+    """
 
     __tablename__ = "resemblances"
 
     one_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     other_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     mirrored: Mapped[bool]
-    likeness: Mapped[float] = mapped_column(Float, index=True)
+    similarity: Mapped[float] = mapped_column(Float, index=True)
 
 
 class Separation(Base):
-    """A person undid the cluster that held the image; its images are never one cluster again."""
+    """An image of a cluster that a person has undone; its images never share a cluster again."""
 
     __tablename__ = "separations"
 
@@ -214,11 +245,13 @@ class Separation(Base):
     made: Mapped[datetime] = mapped_column(default=now)
 
 
-class Pose(Base):
-    """Where a person's joints are in an image, by MODEL: its name and its weights' digest.
+class PoseRow(Base):
+    """The key points of a person in an image.
 
-    `points`: (joints, 7) float32, little-endian: x, y in pixels, score; left, top, right, bottom of
-    where the joint may be.
+    Attributes:
+        model: Name of the pose network and digest of its weights.
+        points: (joints, 7) float32, little-endian: x, y in pixels, score; left, top, right, bottom
+            of the area that the joint may be in.
     """
 
     __tablename__ = "poses"
@@ -230,7 +263,15 @@ class Pose(Base):
 
 
 class CropRow(Base):
-    """What was last kept of an image for garments of ZONE, or of none, by MODEL's key points."""
+    """The latest crop of an image for a garment zone, from the key points of a pose network.
+
+    Attributes:
+        model: Name of the pose network and digest of its weights.
+        zone: The garment zone, empty for the whole person.
+        outcome: What the crop shows: zone, person or whole.
+        reason: Why it is not what was requested.
+        score: Mean score of the key points.
+    """
 
     __tablename__ = "crops"
     __table_args__ = (Index(None, "score", "image_id"),)
@@ -247,8 +288,14 @@ class CropRow(Base):
     bottom: Mapped[float] = mapped_column(Float)
 
 
-class Run(Base):
-    """A build or a training. `kind`: build or training; `options` and `outcome` are JSON."""
+class RunRow(Base):
+    """A build of a data set or a training run.
+
+    Attributes:
+        kind: build or training.
+        options: JSON.
+        outcome: JSON.
+    """
 
     __tablename__ = "runs"
 
@@ -261,8 +308,8 @@ class Run(Base):
     finished: Mapped[datetime | None]
 
 
-class Assignment(Base):
-    """Which split and label an image had in a build."""
+class SplitAssignment(Base):
+    """The split and the label of an image in a build."""
 
     __tablename__ = "assignments"
 
@@ -273,7 +320,11 @@ class Assignment(Base):
 
 
 class KeptSplit(Base):
-    """The split that an image keeps in all builds of one scheme: the same seed and shares."""
+    """The split that an image keeps in later builds.
+
+    Attributes:
+        scheme: Identifies builds with equal seed and split ratios.
+    """
 
     __tablename__ = "kept_splits"
 
@@ -283,27 +334,34 @@ class KeptSplit(Base):
 
 
 class Worker(Base):
-    """A process that crawls into the catalogue, and when it last gave a sign of life.
+    """A process that crawls into the catalogue.
 
-    `process`: its number on `machine`; `born`: when it began there, since numbers come back.
-    `since`: when the work began that it goes on with, which an earlier process may have left.
+    Attributes:
+        machine: The machine and process namespace.
+        process: The process id on `machine`.
+        process_started: When the process started, since process ids are reused.
+        run_started: When the run started that the worker takes part in or resumes.
+        heartbeat: When it was last alive.
     """
 
     __tablename__ = "workers"
-    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy's own protocol
+    # SQLAlchemy expects a plain class attribute.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
 
     id: Mapped[int] = mapped_column(primary_key=True)
     machine: Mapped[str]
     process: Mapped[int]
-    born: Mapped[str]
-    since: Mapped[datetime] = mapped_column(default=now)
-    beat: Mapped[datetime] = mapped_column(default=now)
+    process_started: Mapped[str]
+    run_started: Mapped[datetime] = mapped_column(default=now)
+    heartbeat: Mapped[datetime] = mapped_column(default=now)
 
 
-class AskedHashtag(Base):
-    """A hashtag that an account asked a site for, where it may ask for ALLOWED in seven days.
+class RequestedHashtag(Base):
+    """A hashtag that an account has requested from a site with a weekly quota.
 
-    `account`: a digest of whose credentials these are.
+    Attributes:
+        account: Digest of the account's credentials.
+        allowed: Hashtags that the account may request in seven days.
     """
 
     __tablename__ = "asked_hashtags"
@@ -313,11 +371,11 @@ class AskedHashtag(Base):
     account: Mapped[str]
     hashtag: Mapped[str]
     allowed: Mapped[int]
-    asked: Mapped[datetime] = mapped_column(default=now, index=True)
+    requested: Mapped[datetime] = mapped_column(default=now, index=True)
 
 
-class Pause(Base):
-    """A host, with its port, that asked to be left alone until a moment."""
+class HostBackoff(Base):
+    """A host with its port that must not be requested until a time (Retry-After)."""
 
     __tablename__ = "pauses"
 
@@ -325,11 +383,13 @@ class Pause(Base):
     until: Mapped[datetime]
 
 
-class ForgottenRow(Base):
-    """Something that was taken down and never comes back: an image, a URL or an author.
+class TakedownRow(Base):
+    """An image, URL or author that was taken down; no crawl or import adds it again.
 
-    `digest`: the SHA-256 of its bytes, of its address or of its name; `whole`: an image's 64-bit
-    hash, by which copies of it are known.
+    Attributes:
+        kind: image, url or author.
+        digest: SHA-256 of the file, the URL or the author's name.
+        view_hash: 64-bit hash of the whole image, which identifies copies of it.
     """
 
     __tablename__ = "forgotten"
@@ -338,22 +398,28 @@ class ForgottenRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str]
     digest: Mapped[str]
-    whole: Mapped[bytes | None] = mapped_column(LargeBinary)
+    view_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
     who: Mapped[str]
     made: Mapped[datetime] = mapped_column(default=now)
 
 
-class Judgement(Base):
-    """What a model says of LABEL, which an image is tagged with: the last check counts.
+class TagVerdictRow(Base):
+    """The verdict of a model on a tag of an image; each check of tags replaces all.
 
-    `model`: the run's name and digest. `verdict`: agrees, mistake, unsure or nothing seen.
-    `suggested`: the label of the highest calibrated `probability`; `given`: the label's own;
-    `margin`: the first over the second. `cost`: expected, that by which mistakes are ranked.
-    `nearest`: training photos that look most like it, as JSON: a list of {sha256, label, likeness}.
+    Attributes:
+        label: The label that the image is tagged with.
+        model: Name and digest of the training run.
+        verdict: agrees, mistake, unsure or nothing seen.
+        suggested: The label of the highest calibrated probability.
+        probability: The probability of `suggested`.
+        tag_probability: The probability of `label`.
+        margin: `probability` less `tag_probability`.
+        cost: Expected cost of the mistake, by which mistakes are ranked.
+        nearest: The most similar training photos: a JSON list of {sha256, label, similarity}.
     """
 
     __tablename__ = "judgements"
-    # In the catalogue the highest cost comes first, see the migration.
+    # In the database `cost` is in descending order, see the migration.
     __table_args__ = (Index(None, "verdict", "cost", "image_id"),)
 
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
@@ -362,7 +428,7 @@ class Judgement(Base):
     verdict: Mapped[str]
     suggested: Mapped[str | None]
     probability: Mapped[float] = mapped_column(Float)
-    given: Mapped[float] = mapped_column(Float)
+    tag_probability: Mapped[float] = mapped_column(Float)
     margin: Mapped[float] = mapped_column(Float)
     cost: Mapped[float] = mapped_column(Float)
     nearest: Mapped[str] = mapped_column(default="[]")
@@ -370,9 +436,11 @@ class Judgement(Base):
 
 
 class PairDecision(Base):
-    """A person's word on two images, `one_id` < `other_id`: whether they are the SAME photo.
+    """A person's decision whether two images, `one_id` < `other_id`, are near duplicates.
 
-    `moved`: ids, a JSON list, of the images that it brought into another cluster.
+    Attributes:
+        same: Whether they are.
+        moved: Ids of the images that it moved into another cluster, a JSON list.
     """
 
     __tablename__ = "pair_decisions"
@@ -388,9 +456,13 @@ class PairDecision(Base):
 
 
 class CropDecision(Base):
-    """A person's word on an image's crop by MODEL for ZONE: it is right, or the WHOLE is kept.
+    """A person's decision on a crop of an image.
 
-    The whole is kept whatever the model and the zone.
+    Attributes:
+        model: The pose network of the crop.
+        zone: The garment zone of the crop.
+        keep_whole: Whether the whole photo is used instead of any crop; otherwise the crop of
+            `model` for `zone` is correct.
     """
 
     __tablename__ = "crop_decisions"
@@ -399,16 +471,19 @@ class CropDecision(Base):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
     model: Mapped[str]
     zone: Mapped[str]
-    whole: Mapped[bool]
+    keep_whole: Mapped[bool]
     who: Mapped[str]
     made: Mapped[datetime] = mapped_column(default=now)
     undone: Mapped[datetime | None]
 
 
-class Conflict(Base):
-    """An image whose hashtags give it several LABELS, a JSON list, whatever people say of it.
+class LabelConflict(Base):
+    """The best copy of a cluster whose hashtags give several labels, decided or not.
 
-    It speaks for its cluster. `review` finds them anew when it starts.
+    `review` brings the table up to date when it starts.
+
+    Attributes:
+        labels: The labels, a JSON list.
     """
 
     __tablename__ = "conflicts"

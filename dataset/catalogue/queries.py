@@ -14,16 +14,16 @@ from dataset.errors import BadInput
 from dataset.images.io import sha256_of
 
 # SQLite takes at most 999 values in a query in its older builds.
-AT_ONCE = 500
+QUERY_ROWS = 500
 # Fewer digits of a SHA-256 name too many images.
-FEWEST_DIGITS = 8
+MIN_DIGITS = 8
 T = TypeVar("T")
 
 
-def in_parts(values: Iterable[T]) -> Iterator[list[T]]:
+def in_batches(values: Iterable[T]) -> Iterator[list[T]]:
     """VALUES in lists that one query takes."""
     rest = iter(values)
-    while part := list(islice(rest, AT_ONCE)):
+    while part := list(islice(rest, QUERY_ROWS)):
         yield part
 
 
@@ -54,11 +54,11 @@ def find_image(session: Session, name: str) -> ImageRow:
     """
     digits = re.match(r"[0-9a-f]*", Path(name).stem)
     wanted = digits[0] if digits and digits[0] == Path(name).stem else ""
-    if len(wanted) < FEWEST_DIGITS and Path(name).is_file():
+    if len(wanted) < MIN_DIGITS and Path(name).is_file():
         wanted = sha256_of(Path(name).read_bytes())
-    if len(wanted) < FEWEST_DIGITS:
+    if len(wanted) < MIN_DIGITS:
         raise BadInput(
-            f"{name} is no image: name a photo's file, or {FEWEST_DIGITS} digits or more of its"
+            f"{name} is no image: name a photo's file, or {MIN_DIGITS} digits or more of its"
             " SHA-256 (as in left_out.parquet, manifest.parquet and file names)"
         )
     found = session.scalars(

@@ -8,12 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import (
-    OR,
-    AskedHashtag,
+    HASHTAG_SEPARATOR,
     Hashtag,
     ImageRow,
     PostHashtag,
     PostRow,
+    RequestedHashtag,
     Search,
     Sighting,
     now,
@@ -35,13 +35,13 @@ class SearchStats:
     posts: int
     images: int
     duplicates: int
-    wanted: int
-    refused: int
+    pending: int
+    rejected: int
     reason: str
 
 
 @dataclass(frozen=True)
-class WeekStats:
+class HashtagQuota:
     """Hashtags that an account asked SITE for in the last seven days, of how many it may.
 
     `next_free`: when the oldest of them no longer counts, UTC.
@@ -49,7 +49,7 @@ class WeekStats:
 
     site: str
     account: str
-    asked: int
+    requested: int
     allowed: int
     next_free: str
     hashtags: str
@@ -65,22 +65,25 @@ def _search_line(session: Session, search: Search) -> SearchStats:
     found = (
         sa.select(PostHashtag.post_id)
         .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
-        .where(PostHashtag.source == "search", Hashtag.text.in_(search.hashtag.split(OR)))
+        .where(
+            PostHashtag.source == "search",
+            Hashtag.text.in_(search.hashtag.split(HASHTAG_SEPARATOR)),
+        )
     )
-    posts, images, clusters, wanted, refused = session.execute(
+    posts, images, clusters, pending, rejected = session.execute(
         sa.select(
             sa.func.count(PostRow.id.distinct()),
             sa.func.count(ImageRow.id.distinct()),
             sa.func.count(ImageRow.cluster_id.distinct()),
-            _count_of("wanted"),
-            _count_of("refused"),
+            _count_of("pending"),
+            _count_of("rejected"),
         )
         .outerjoin(Sighting, Sighting.post_id == PostRow.id)
         .outerjoin(ImageRow, sa.and_(ImageRow.id == Sighting.image_id, ImageRow.state == "stored"))
         .where(PostRow.site == search.site, PostRow.id.in_(found))
     ).one()
     same = images - clusters
-    counts = (posts, images, same, wanted, refused)
+    counts = (posts, images, same, pending, rejected)
     return SearchStats(search.site, search.hashtag, search.state, *counts, search.reason or "")
 
 
@@ -103,36 +106,38 @@ def _count_of(state: str) -> sa.ColumnElement[int]:
     return sa.func.count(sa.case((Sighting.state == state, Sighting.url)).distinct())
 
 
-def asked_this_week(session: Session, site: str, account: str | None = None) -> list[AskedHashtag]:
+def requested_this_week(
+    session: Session, site: str, account: str | None = None
+) -> list[RequestedHashtag]:
     """What was asked of SITE in the last seven days, the oldest first."""
-    query = sa.select(AskedHashtag).where(
-        AskedHashtag.site == site, AskedHashtag.asked > now() - WEEK
+    query = sa.select(RequestedHashtag).where(
+        RequestedHashtag.site == site, RequestedHashtag.requested > now() - WEEK
     )
     if account is not None:
-        query = query.where(AskedHashtag.account == account)
-    return list(session.scalars(query.order_by(AskedHashtag.asked, AskedHashtag.id)))
+        query = query.where(RequestedHashtag.account == account)
+    return list(session.scalars(query.order_by(RequestedHashtag.requested, RequestedHashtag.id)))
 
 
-def week_stats(session: Session) -> list[WeekStats]:
+def hashtag_quotas(session: Session) -> list[HashtagQuota]:
     """A line for each account of each site that counts hashtags."""
     lines = []
-    for site in session.scalars(sa.select(AskedHashtag.site).distinct().order_by("site")).all():
-        rows = asked_this_week(session, site)
+    for site in session.scalars(sa.select(RequestedHashtag.site).distinct().order_by("site")).all():
+        rows = requested_this_week(session, site)
         for account in dict.fromkeys(row.account for row in rows):
             own = [row for row in rows if row.account == account]
-            free = f"{own[0].asked + WEEK:%Y-%m-%d %H:%M}"
+            free = f"{own[0].requested + WEEK:%Y-%m-%d %H:%M}"
             names = ", ".join(row.hashtag for row in own)
-            lines.append(WeekStats(site, account, len(own), own[0].allowed, free, names))
+            lines.append(HashtagQuota(site, account, len(own), own[0].allowed, free, names))
     return lines
 
 
-def refusals(session: Session) -> list[tuple[str, str, int]]:
+def rejections(session: Session) -> list[tuple[str, str, int]]:
     """Site, reason and number of photos refused, the commonest first."""
     count = sa.func.count(Sighting.url.distinct())
     rows = session.execute(
         sa.select(PostRow.site, Sighting.reason, count)
         .join(PostRow, PostRow.id == Sighting.post_id)
-        .where(Sighting.state == "refused")
+        .where(Sighting.state == "rejected")
         .group_by(PostRow.site, Sighting.reason)
         .order_by(count.desc(), PostRow.site, Sighting.reason)
     )

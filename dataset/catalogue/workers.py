@@ -1,7 +1,7 @@
-"""Which process has what in hand: rows are claimed under its number, and the dead lose theirs.
+"""Worker processes of crawls: each claims rows under its id, and claims of dead ones are released.
 
-A process is dead when its machine no longer has it, or when it gave no sign of life for a lease.
-Each function is a step of a transaction that the caller commits.
+A worker is dead when its process no longer exists on this machine, or when its last heartbeat is
+older than the lease. Each function is a step of a transaction that the caller commits.
 """
 
 import os
@@ -9,111 +9,134 @@ import platform
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import psutil
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import Search, Sighting, Worker, now
 
-# A sign of life comes every BEAT seconds; a busy catalogue may hold it up for half a minute.
-LEASE, BEAT = timedelta(seconds=120), 20
-LATEST = timedelta(days=1)
+# A worker without a heartbeat for the lease is dead; a busy catalogue may delay one for 30 seconds.
+LEASE, HEARTBEAT_SECONDS = timedelta(seconds=120), 20
+# Work of an unfinished run that is older does not belong to the current run.
+MAX_RESUME_AGE = timedelta(days=1)
 NEVER = datetime(1970, 1, 1)
 
 
-def sign_on(session: Session) -> int:
-    """The number of a new worker: this process, which goes on with what others began."""
+def register(session: Session) -> int:
+    """Add this process as a worker, which resumes the work of dead ones.
+
+    Returns:
+        The id of the worker.
+    """
     process = os.getpid()
-    worker = Worker(machine=_machine(), process=process, born=_born(process) or "", since=now())
+    worker = Worker(
+        machine=_machine(),
+        process=process,
+        process_started=_process_started(process) or "",
+        run_started=now(),
+    )
     session.add(worker)
     session.flush()
     for other in session.scalars(sa.select(Worker)).all():
-        _go_on_with(other, worker)
-    free_dead(session, worker.id)
+        _resume_from(other, worker)
+    release_dead(session, worker.id)
     return worker.id
 
 
-def _go_on_with(other: Worker, worker: Worker) -> None:
-    # What was left longer ago is no work of today's.
-    worker.since = max(min(worker.since, other.since), now() - LATEST)
+def _resume_from(other: Worker, worker: Worker) -> None:
+    worker.run_started = max(min(worker.run_started, other.run_started), now() - MAX_RESUME_AGE)
 
 
-def beat(session: Session, worker: int) -> None:
-    """WORKER lives; one that was taken for dead meanwhile, as on a machine that slept, is back."""
-    known = session.get(Worker, worker)
-    if known is None:
+def record_heartbeat(session: Session, worker_id: int) -> None:
+    """Record that a worker is alive.
+
+    A worker that another one removed as dead, after the machine slept for instance, is added again.
+    """
+    worker = session.get(Worker, worker_id)
+    if worker is None:
         process = os.getpid()
-        known = Worker(id=worker, machine=_machine(), process=process, born=_born(process) or "")
-        session.add(known)
-    known.beat = now()
+        worker = Worker(
+            id=worker_id,
+            machine=_machine(),
+            process=process,
+            process_started=_process_started(process) or "",
+        )
+        session.add(worker)
+    worker.heartbeat = now()
 
 
-def since(session: Session, worker: int) -> datetime:
-    """When the work began that WORKER goes on with."""
-    known = session.get(Worker, worker)
-    return known.since if known is not None else now()
+def run_started(session: Session, worker_id: int) -> datetime:
+    """Return when the run started that a worker takes part in or resumes."""
+    worker = session.get(Worker, worker_id)
+    return worker.run_started if worker is not None else now()
 
 
-def sign_off(session: Session, worker: int, ended: bool) -> None:
-    """WORKER has nothing in hand any more. ENDED: nor has it left anything for others to do."""
+def unregister(session: Session, worker_id: int, is_complete: bool) -> None:
+    """Release the claims of a worker.
+
+    Args:
+        session: The session.
+        worker_id: The worker.
+        is_complete: Whether it has left no work to resume; then its row is deleted.
+    """
     for table in (Search, Sighting):
         session.execute(
             sa.update(table)
-            .where(table.worker_id == worker)
+            .where(table.worker_id == worker_id)
             .values(worker_id=None)
             .execution_options(synchronize_session=False)
         )
-    if ended:
-        session.execute(sa.delete(Worker).where(Worker.id == worker))
+    if is_complete:
+        session.execute(sa.delete(Worker).where(Worker.id == worker_id))
     else:
-        session.execute(sa.update(Worker).where(Worker.id == worker).values(beat=NEVER))
+        session.execute(sa.update(Worker).where(Worker.id == worker_id).values(heartbeat=NEVER))
 
 
-def free_dead(session: Session, worker: int) -> None:
-    """Take from dead workers what they have in hand; WORKER goes on with it."""
-    mine = session.get(Worker, worker)
-    for other in session.scalars(sa.select(Worker).where(Worker.id != worker)).all():
+def release_dead(session: Session, worker_id: int) -> None:
+    """Release the claims of dead workers; the worker `worker_id` resumes their work."""
+    worker = session.get(Worker, worker_id)
+    for other in session.scalars(sa.select(Worker).where(Worker.id != worker_id)).all():
         if _is_dead(other):
-            if mine is not None:
-                _go_on_with(other, mine)
-            sign_off(session, other.id, ended=True)
+            if worker is not None:
+                _resume_from(other, worker)
+            unregister(session, other.id, is_complete=True)
 
 
-def alive(session: Session) -> bool:
-    """Whether a process is at work."""
+def is_any_alive(session: Session) -> bool:
+    """Return whether a worker is alive."""
     return not all(_is_dead(worker) for worker in session.scalars(sa.select(Worker)))
 
 
 def _is_dead(worker: Worker) -> bool:
-    if worker.beat < now() - LEASE:
+    if worker.heartbeat < now() - LEASE:
         return True
-    return worker.machine == _machine() and _born(worker.process) != worker.born
+    return (
+        worker.machine == _machine() and _process_started(worker.process) != worker.process_started
+    )
 
 
 def _machine() -> str:
-    """This machine, or the container on it: the same process number means the same process."""
+    """Return the name of this machine and its process namespace, within which pids are unique."""
     try:
-        space = str(Path("/proc/self/ns/pid").readlink())
+        namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
-        space = ""
-    return f"{platform.node()} {space}".strip()
+        namespace = ""
+    return f"{platform.node()} {namespace}".strip()
 
 
-def _born(process: int) -> str | None:
-    """When PROCESS began, in its machine's own measure, empty where that is not told.
+def _process_started(process: int) -> str | None:
+    """Return when a process started, in seconds since boot, which tells reused pids apart.
 
-    None where there is no such process, or it only waits to be buried.
+    Returns:
+        None where there is no such process or it is a zombie, empty where the system does not tell.
     """
     try:
-        # The name before it may hold spaces and brackets: state, then 18 more, then the beginning.
-        told = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        return None if told[0] in "ZX" else told[19]
-    except OSError:
-        if Path("/proc/self/stat").exists():
+        found = psutil.Process(process)
+        if found.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return None
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        # Since boot: the time of day changes when the clock is set.
+        return f"{found.create_time() - psutil.boot_time():.2f}"
+    except psutil.NoSuchProcess:
         return None
-    except PermissionError:
+    except psutil.AccessDenied:
         return ""
-    return ""

@@ -15,7 +15,7 @@ from dataset.duplicates.hashing import Fingerprint
 
 # From benchmarks/duplicates.py; the README has the table. Above FOLD at least 999 pairs of 1,000
 # are one photo; from POSSIBLE on they may be, and stay in one split.
-FOLD, POSSIBLE = 0.93, 0.86
+DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY = 0.93, 0.86
 # Standard deviations of the blurs, in parts of a side: for either step, and for the detail.
 COARSE, FINE, DETAIL = 1 / 30, 1 / 70, 1 / 24
 STEPS_COARSE, STEPS_FINE = 12, 5
@@ -30,10 +30,10 @@ LEAST_OVERLAP = 0.5
 # Colours that vary less than this tell nothing; below this correlation they differ.
 GREYISH, SAME_COLOURS = 3.0, 0.6
 # So many stay in the cache.
-AT_ONCE = 32
+BATCH_PAIRS = 32
 
 
-def likeness(
+def similarity(
     ones: Sequence[Fingerprint], others: Sequence[Fingerprint], turns: np.ndarray
 ) -> np.ndarray:
     """How alike each of ONES and its one of OTHERS are: (n,) float32, at most 1.
@@ -41,8 +41,8 @@ def likeness(
     TURNS: (n,) int, how the other one is turned first (see search.py); True mirrors it.
     """
     found = np.zeros(len(ones), np.float32)
-    for start in range(0, len(ones), AT_ONCE):
-        part = slice(start, start + AT_ONCE)
+    for start in range(0, len(ones), BATCH_PAIRS):
+        part = slice(start, start + BATCH_PAIRS)
         turned = [
             (_turned(f.picture, int(turn)), _turned(f.colours, int(turn)))
             for f, turn in zip(others[part], turns[part], strict=True)
@@ -56,7 +56,9 @@ def likeness(
             np.asarray([colours for _, colours in turned], np.float32),
         )
         # The same thing in another colour: worth keeping together, never one photo.
-        found[part][differ] = np.minimum(found[part][differ], np.float32(FOLD - 1e-3))
+        found[part][differ] = np.minimum(
+            found[part][differ], np.float32(DUPLICATE_SIMILARITY - 1e-3)
+        )
     return found
 
 
@@ -186,7 +188,7 @@ def _align(ones: np.ndarray, others: np.ndarray, moves: np.ndarray, steps: int) 
 
 
 def _compare(ones: np.ndarray, others: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """(n,) likeness: the mean of the details' correlation over all pixels and over the best."""
+    """(n,) similarity: the mean of the details' correlation over all pixels and over the best."""
     count, side, _ = ones.shape
     moved = _Moved(side, moves)
     mask = moved.inside

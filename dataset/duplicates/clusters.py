@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sqlalchemy.orm import Session, aliased
 
-from dataset.catalogue.models import ImageRow, ResemblanceRow
+from dataset.catalogue.models import ImageRow, NearDuplicateRow
 
 
 def connected(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -18,7 +18,7 @@ def connected(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return connected_components(ties, directed=False)[1]
 
 
-def fold(
+def merge_clusters(
     ties: Iterable[tuple[int, int]], apart: Mapping[int, frozenset[int]]
 ) -> dict[int, list[int]]:
     """Images tied by TIES, (one, other), the surest first: the first image -> all of its cluster.
@@ -47,7 +47,7 @@ def fold(
     return clusters
 
 
-def chained(groups: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
+def links_within(groups: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
     """Ties that keep each of GROUPS together."""
     return [(group[0], member) for group in groups for member in group[1:]]
 
@@ -81,10 +81,10 @@ def list_possible(session: Session) -> list[dict[str, Any]]:
     """Pairs of images of different clusters that may be one photo, the likest first."""
     one, other = aliased(ImageRow), aliased(ImageRow)
     rows = session.execute(
-        sa.select(ResemblanceRow.likeness, one.store_key, other.store_key)
-        .join(one, one.id == ResemblanceRow.one_id)
-        .join(other, other.id == ResemblanceRow.other_id)
+        sa.select(NearDuplicateRow.similarity, one.store_key, other.store_key)
+        .join(one, one.id == NearDuplicateRow.one_id)
+        .join(other, other.id == NearDuplicateRow.other_id)
         .where(one.cluster_id != other.cluster_id)
-        .order_by(ResemblanceRow.likeness.desc(), one.store_key, other.store_key)
+        .order_by(NearDuplicateRow.similarity.desc(), one.store_key, other.store_key)
     )
-    return [{"likeness": likeness, "photos": [mine, its]} for likeness, mine, its in rows]
+    return [{"similarity": similarity, "photos": [mine, its]} for similarity, mine, its in rows]

@@ -1,7 +1,7 @@
 """What a photo is recognised by: 64-bit DCT hashes of eight views, and a small picture of it.
 
 A view is a part of the photo without its uniform border. A copy is found when any view of it is
-near any view of the original, so borders, crops and mirrored copies are; `likeness.py` judges it.
+near any view of the original, so borders, crops and mirrored copies are; `similarity.py` judges it.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 # The photo is looked at this small, sides in pixels; its little picture and the colours of it.
-LOOK, SIDE, COLOURS = 128, 48, 8
+WORKING_PIXELS, PICTURE_PIXELS, COLOUR_PIXELS = 128, 48, 8
 HASH_SIDE, HASH_BITS = 32, 8
 # Pixels a side that are enough to look at a photo: a JPEG is decoded that small, which changes at
 # most 2 bits of 99 in 100 hashes (benchmarks/crawl.py hashes).
-ENOUGH = 192
+MIN_DECODED_PIXELS = 192
 # Parts of the photo as left, top, right, bottom: all, the middle, and the middle's four corners.
 PARTS = (
     (0.0, 0.0, 1.0, 1.0),
@@ -53,34 +53,30 @@ class Fingerprint:
 def unpack(views: bytes, looks: bytes) -> Fingerprint:
     """The fingerprint that was `packed` as VIEWS and LOOKS."""
     pixels = np.frombuffer(looks, np.uint8)
-    grey, colours = pixels[: SIDE * SIDE], pixels[SIDE * SIDE :]
+    grey, colours = (
+        pixels[: PICTURE_PIXELS * PICTURE_PIXELS],
+        pixels[PICTURE_PIXELS * PICTURE_PIXELS :],
+    )
     return Fingerprint(
         np.frombuffer(views, "<u8").astype(np.uint64),
-        grey.reshape(SIDE, SIDE),
-        colours.reshape(2, COLOURS, COLOURS),
+        grey.reshape(PICTURE_PIXELS, PICTURE_PIXELS),
+        colours.reshape(2, COLOUR_PIXELS, COLOUR_PIXELS),
     )
-
-
-def perceptual_hash(image: Image.Image) -> str:
-    """64-bit DCT hash of IMAGE as 16 hex digits, equal to `str(imagehash.phash(image))`."""
-    small = image.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS)
-    lowest = _lowest_waves(HASH_SIDE)
-    return f"{_bits((lowest @ np.asarray(small, float) @ lowest.T)[None])[0]:016x}"
 
 
 def fingerprint(image: Image.Image) -> Fingerprint:
     """The fingerprint of IMAGE, RGB."""
-    small = image if max(image.size) <= LOOK else image.copy()
-    small.thumbnail((LOOK, LOOK), Image.Resampling.BOX, reducing_gap=None)
+    small = image if max(image.size) <= WORKING_PIXELS else image.copy()
+    small.thumbnail((WORKING_PIXELS, WORKING_PIXELS), Image.Resampling.BOX, reducing_gap=None)
     luma, *chroma = small.convert("YCbCr").split()
     grey = np.asarray(luma)
     box = content_box(grey)
     coefficients = _coefficients(grey.astype(np.float32), [_part(box, part) for part in PARTS])
     both = np.concatenate([coefficients, coefficients[: VIEWS - len(PARTS)] * _SIGNS])
-    little = (COLOURS, COLOURS)
+    little = (COLOUR_PIXELS, COLOUR_PIXELS)
     return Fingerprint(
         _bits(both),
-        np.asarray(luma.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box)),
+        np.asarray(luma.resize((PICTURE_PIXELS, PICTURE_PIXELS), Image.Resampling.LANCZOS, box)),
         np.asarray([np.asarray(one.resize(little, Image.Resampling.BOX, box)) for one in chroma]),
     )
 
@@ -125,7 +121,7 @@ def _bits(coefficients: np.ndarray) -> np.ndarray:
     return np.packbits(over, axis=1).view(">u8")[:, 0].astype(np.uint64)
 
 
-def turned(hashes: np.ndarray) -> np.ndarray:
+def quarter_turn_hashes(hashes: np.ndarray) -> np.ndarray:
     """HASHES, (n,) uint64, of the same pictures turned left by 1, 2 and 3 quarters: (n, 3).
 
     A turned picture has the same coefficients, rows for columns, every other sign changed. The bits

@@ -7,16 +7,16 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.models import FingerprintRow, ImageRow, ResemblanceRow
-from dataset.catalogue.queries import in_parts, table_of
-from dataset.duplicates.alignment import FOLD, POSSIBLE, likeness
+from dataset.catalogue.models import FingerprintRow, ImageRow, NearDuplicateRow
+from dataset.catalogue.queries import in_batches, table_of
+from dataset.duplicates.alignment import DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY, similarity
 from dataset.duplicates.hamming import HashIndex
 from dataset.duplicates.hashing import VIEWS, Fingerprint, unpack
-from dataset.duplicates.matching import near_each
+from dataset.duplicates.matching import nearest_known
 
 LOADED = 10_000
 # Made once: to make a statement takes longer than to run it.
-_FINGERPRINTS, _RESEMBLANCES = map(table_of, (FingerprintRow, ResemblanceRow))
+_FINGERPRINTS, _RESEMBLANCES = map(table_of, (FingerprintRow, NearDuplicateRow))
 _IDS, _WHOLE = _FINGERPRINTS.c.image_id, sa.func.substr(_FINGERPRINTS.c.views, 1, 8)
 _NEWEST = sa.select(sa.func.max(_IDS))
 # Ids and hashes of many images in a row: a million rows take most of their time to be made.
@@ -33,18 +33,18 @@ _WHOLES = {
 _KEEP, _KEEP_PAIRS = sa.insert(_FINGERPRINTS), sa.insert(_RESEMBLANCES)
 
 
-def row_of(image: int, fingerprint: Fingerprint) -> dict[str, object]:
+def fingerprint_values(image: int, fingerprint: Fingerprint) -> dict[str, object]:
     """FINGERPRINT of the image with the id IMAGE as a row of the catalogue."""
     views, pixels = fingerprint.packed
-    return {"image_id": image, "views": views, "looks": pixels, "compared": False}
+    return {"image_id": image, "views": views, "pixels": pixels, "compared": False}
 
 
-def fingerprints_of(session: Session, images: Sequence[int]) -> dict[int, Fingerprint]:
+def load_fingerprints(session: Session, images: Sequence[int]) -> dict[int, Fingerprint]:
     """The fingerprints of IMAGES by their ids."""
     found = {}
-    for part in in_parts(images):
+    for part in in_batches(images):
         query = sa.select(
-            FingerprintRow.image_id, FingerprintRow.views, FingerprintRow.looks
+            FingerprintRow.image_id, FingerprintRow.views, FingerprintRow.pixels
         ).where(FingerprintRow.image_id.in_(part))
         for image, views, looks in session.execute(query):
             found[image] = unpack(views, looks)
@@ -88,10 +88,10 @@ def _wholes(session: Session, after: int) -> tuple["array[int]", np.ndarray]:
 
 
 # Another image, whether it is mirrored, and how alike it is.
-Alike = tuple[int, bool, float]
+Match = tuple[int, bool, float]
 
 
-class KnownPhotos:
+class FingerprintIndex:
     """All photos of a catalogue, to be asked which one a new photo is a copy of."""
 
     def __init__(self, session: Session) -> None:
@@ -113,7 +113,7 @@ class KnownPhotos:
 
     def alike(
         self, session: Session, fingerprints: Mapping[int, Fingerprint]
-    ) -> dict[int, list[Alike]]:
+    ) -> dict[int, list[Match]]:
         """Of each of FINGERPRINTS, of new photos by their ids: which are or may be the same photo.
 
         The likest first; those known, and the new ones before it. All are known from now on. Only
@@ -125,7 +125,7 @@ class KnownPhotos:
         # index still.
         near: dict[tuple[int, int], bool] = {}
         later = set(fingerprints)
-        places = near_each(np.stack([one.views for one in fingerprints.values()]), self._whole)
+        places = nearest_known(np.stack([one.views for one in fingerprints.values()]), self._whole)
         for image, one in fingerprints.items():
             self._latest[image] = one
             self._add(image, int(one.views[0]))
@@ -135,12 +135,12 @@ class KnownPhotos:
                     near[image, self._ids[place]] = turn
             later.remove(image)
         earlier = {other for _, other in near if other not in self._latest}
-        known = self._latest | fingerprints_of(session, sorted(earlier))
+        known = self._latest | load_fingerprints(session, sorted(earlier))
         # One that was taken down meanwhile is none any more.
         near = {pair: turn for pair, turn in near.items() if pair[1] in known}
-        found: dict[int, list[Alike]] = {image: [] for image in fingerprints}
+        found: dict[int, list[Match]] = {image: [] for image in fingerprints}
         for (pair, turn), score in zip(near.items(), _scores(near, known), strict=True):
-            if score >= POSSIBLE:
+            if score >= POSSIBLE_SIMILARITY:
                 found[pair[0]].append((pair[1], turn, score))
         return {image: sorted(alike, key=lambda one: -one[2]) for image, alike in found.items()}
 
@@ -152,23 +152,23 @@ def _scores(near: Mapping[tuple[int, int], bool], known: Mapping[int, Fingerprin
     # Always the same one first: what two photos are must not hang on which of them came first.
     pairs = [sorted((known[a], known[b]), key=lambda one: one.packed) for a, b in near]
     turns = np.array(list(near.values()), bool)
-    found: list[float] = likeness([p[0] for p in pairs], [p[1] for p in pairs], turns).tolist()
+    found: list[float] = similarity([p[0] for p in pairs], [p[1] for p in pairs], turns).tolist()
     return found
 
 
-def keep_new(
-    session: Session, fingerprints: Mapping[int, Fingerprint], alike: Mapping[int, Sequence[Alike]]
+def save_new(
+    session: Session, fingerprints: Mapping[int, Fingerprint], alike: Mapping[int, Sequence[Match]]
 ) -> None:
     """Keep FINGERPRINTS of new images by their ids, and whom each is ALIKE."""
     if fingerprints:
-        rows = [row_of(image, found) for image, found in fingerprints.items()]
+        rows = [fingerprint_values(image, found) for image, found in fingerprints.items()]
         session.connection().execute(_KEEP, rows)
     pairs = [
         {
             "one_id": min(image, other),
             "other_id": max(image, other),
             "mirrored": mirrored,
-            "likeness": score,
+            "similarity": score,
         }
         for image, found in alike.items()
         for other, mirrored, score in found
@@ -177,6 +177,6 @@ def keep_new(
         session.connection().execute(_KEEP_PAIRS, pairs)
 
 
-def copied(alike: Sequence[Alike]) -> int | None:
+def best_copy(alike: Sequence[Match]) -> int | None:
     """The image that one of ALIKE, the likest first, is; None where it is a photo of its own."""
-    return alike[0][0] if alike and alike[0][2] >= FOLD else None
+    return alike[0][0] if alike and alike[0][2] >= DUPLICATE_SIMILARITY else None

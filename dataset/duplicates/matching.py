@@ -1,7 +1,7 @@
-"""Which photos are worth a closer look: those of which any two views are near (pure).
+"""Select candidate pairs of near duplicates: photos of which any two views have near hashes.
 
-How one photo is turned to lie on another is a number: 2 a quarter to the left, and 1 where it is
-mirrored before.
+The orientation of one photo relative to another is a number: 1 if it is mirrored first, plus 2 for
+each quarter turn to the left.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,142 +9,171 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset.duplicates.hamming import BITS, NEAR, HashIndex, Pairs, in_threads, pairs_within, scan
-from dataset.duplicates.hashing import MIRRORED, turned
+from dataset.duplicates.hamming import MAX_DISTANCE_BITS, HashIndex, HashPairs, pairs_within, scan
+from dataset.duplicates.hashing import MIRRORED, quarter_turn_hashes
+from dataset.utils.threads import map_in_threads
 
-# A photo is compared with at most so many, the nearest: photos of one studio are all alike.
-CLOSEST = 16
-# Pairs kept before those that are not among the nearest are dropped.
-ROOM = 4_000_000
-# How each view shows its photo; after those of the fingerprint, the whole turned by quarters.
-TURNS = np.concatenate([MIRRORED.astype(np.uint8), np.array([2, 4, 6], np.uint8)])
+# A photo is compared with at most so many nearest ones: all photos of one studio have near hashes.
+MAX_CANDIDATES = 16
+# Pairs that are collected before those beyond MAX_CANDIDATES are discarded.
+MAX_COLLECTED_PAIRS = 4_000_000
+# Orientation of each view: those of the fingerprint, then the whole photo turned by quarters.
+ORIENTATIONS = np.concatenate([MIRRORED.astype(np.uint8), np.array([2, 4, 6], np.uint8)])
 
 
 @dataclass(frozen=True)
-class Lookalikes:
-    """Pairs of photos, by place: `one` < `other`; `bits` that differ, uint8.
+class CandidatePairs:
+    """Pairs of photos that may be near duplicates.
 
-    `turn`: uint8, how the other one is turned to lie on the one.
+    Attributes:
+        first: Index of the first photo, (n,) int64.
+        second: Index of the second photo, larger than `first`, (n,) int64.
+        orientation: Orientation of the second photo relative to the first, (n,) uint8.
+        distance: Hamming distance of their nearest views, (n,) uint8.
     """
 
-    one: np.ndarray
-    other: np.ndarray
-    turn: np.ndarray
-    bits: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    orientation: np.ndarray
+    distance: np.ndarray
+
+    def take(self, selected: np.ndarray) -> "CandidatePairs":
+        """Return the pairs that a mask or an array of indices selects."""
+        return CandidatePairs(
+            self.first[selected],
+            self.second[selected],
+            self.orientation[selected],
+            self.distance[selected],
+        )
 
 
-NOTHING = Lookalikes(*(np.zeros(0, kind) for kind in (np.int64, np.int64, np.uint8, np.uint8)))
+EMPTY = CandidatePairs(*(np.zeros(0, kind) for kind in (np.int64, np.int64, np.uint8, np.uint8)))
 
 
-def lookalikes(views: np.ndarray, new: np.ndarray) -> Lookalikes:
-    """Pairs of photos, by VIEWS (n, 8) uint64, at least one of which is NEW, (n,) bool."""
-    views = np.concatenate([views, turned(views[:, 0])], 1)
-    if new.sum() * 8 < len(views):
-        return _collect(_each(views, np.flatnonzero(new)), len(views))
-    pairs = _collect((_of_photos(found) for found in pairs_within(views.reshape(-1))), len(views))
-    return _take(pairs, new[pairs.one] | new[pairs.other])
+def candidate_pairs(views: np.ndarray, is_new: np.ndarray) -> CandidatePairs:
+    """Find pairs of photos with near views, at least one of which is new.
+
+    Args:
+        views: Hashes of the photos' views, (n, 8) uint64.
+        is_new: Whether each photo has not been compared yet, (n,) bool.
+    """
+    views = np.concatenate([views, quarter_turn_hashes(views[:, 0])], 1)
+    if is_new.sum() * 8 < len(views):
+        return _collect(_pairs_of_each(views, np.flatnonzero(is_new)), len(views))
+    found = (_photo_pairs(pairs) for pairs in pairs_within(views.reshape(-1)))
+    pairs = _collect(found, len(views))
+    return pairs.take(is_new[pairs.first] | is_new[pairs.second])
 
 
-def near_each(
-    views: np.ndarray, known: HashIndex, within: int = NEAR
+def nearest_known(
+    views: np.ndarray, known: HashIndex, within: int = MAX_DISTANCE_BITS
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Places in KNOWN, of whole photos' hashes, near each photo of VIEWS, (n, 8); and if mirrored.
+    """Find the known photos nearest to each new photo, straight or mirrored.
 
-    The nearest CLOSEST, the nearest first. Those of VIEWS before it count as put into KNOWN.
+    Args:
+        views: Hashes of the new photos' views, (n, 8) uint64. New photos count as known to those
+            that follow them, with indices from `len(known)` on.
+        known: Hashes of whole photos.
+        within: Largest Hamming distance in bits.
+
+    Returns:
+        For each new photo the indices of at most MAX_CANDIDATES known photos, nearest first, and
+        whether each is mirrored.
     """
     count, straight = len(views), views[:, 0]
     values = np.concatenate([straight, views[:, MIRRORED][:, 0]])
-    which, places, bits = known.near_each(values, within)
-    apart = np.bitwise_count(values[:, None] ^ straight)
-    apart[np.arange(count) >= np.arange(2 * count)[:, None] % count] = BITS
-    mine, its = np.nonzero(apart <= within)
-    which = np.concatenate([which, mine])
-    places = np.concatenate([places, its + len(known)])
-    bits = np.concatenate([bits, apart[mine, its]])
-    photos, mirrored = which % count, which >= count
-    order = np.lexsort((mirrored, places, bits, photos))
-    found = []
-    for one in np.split(order, np.searchsorted(photos[order], np.arange(1, count))):
-        once = one[np.sort(np.unique(places[one], return_index=True)[1])][:CLOSEST]
-        found.append((places[once], mirrored[once]))
-    return found
+    queries, indices, distances = known.query(values, within)
+    among_new = np.bitwise_count(values[:, None] ^ straight)
+    is_earlier = np.arange(count) < np.arange(2 * count)[:, None] % count
+    new_queries, new_indices = np.nonzero((among_new <= within) & is_earlier)
+    queries = np.concatenate([queries, new_queries])
+    indices = np.concatenate([indices, new_indices + len(known)])
+    distances = np.concatenate([distances, among_new[new_queries, new_indices]])
+    photos, mirrored = queries % count, queries >= count
+    order = np.lexsort((mirrored, indices, distances, photos))
+    nearest = []
+    for rows in np.split(order, np.searchsorted(photos[order], np.arange(1, count))):
+        unique = rows[np.sort(np.unique(indices[rows], return_index=True)[1])][:MAX_CANDIDATES]
+        nearest.append((indices[unique], mirrored[unique]))
+    return nearest
 
 
-def _each(views: np.ndarray, new: np.ndarray) -> Iterator[Lookalikes]:
-    """Each of the NEW photos against all."""
+def _pairs_of_each(views: np.ndarray, new: np.ndarray) -> Iterator[CandidatePairs]:
+    """Compare each new photo with all photos."""
     columns = [np.ascontiguousarray(column) for column in views.T]
 
-    def against_all(photo: int) -> Lookalikes:
-        parts = []
-        for mine, turn in enumerate(TURNS):
-            for its, column in enumerate(columns):
-                # What both show mirrored, or both turned, they show straight too.
-                if not (turn and TURNS[its]) or (turn ^ TURNS[its]) % 2:
-                    places, bits = scan(column, views[photo, mine], NEAR)
-                    first = np.where(places < photo, TURNS[its], turn)
-                    parts.append((places, _between(first, turn ^ TURNS[its] ^ first), bits))
-        places, turn, bits = (np.concatenate(part) for part in zip(*parts, strict=True))
-        low, high = np.minimum(places, photo), np.maximum(places, photo)
-        return _take(Lookalikes(low, high, turn, bits), low != high)
+    def compare(photo: int) -> CandidatePairs:
+        matches = []
+        for view, orientation in enumerate(ORIENTATIONS):
+            for column, its_orientation in zip(columns, ORIENTATIONS, strict=True):
+                # Views that are both mirrored, or both turned, add nothing to the straight ones.
+                if not (orientation and its_orientation) or (orientation ^ its_orientation) % 2:
+                    indices, distances = scan(column, views[photo, view], MAX_DISTANCE_BITS)
+                    first = np.where(indices < photo, its_orientation, orientation)
+                    second = orientation ^ its_orientation ^ first
+                    matches.append((indices, _relative_orientation(first, second), distances))
+        indices, orientations, distances = (
+            np.concatenate(part) for part in zip(*matches, strict=True)
+        )
+        low, high = np.minimum(indices, photo), np.maximum(indices, photo)
+        return CandidatePairs(low, high, orientations, distances).take(low != high)
 
-    return in_threads(against_all, new.tolist())
-
-
-def _of_photos(pairs: Pairs) -> Lookalikes:
-    """PAIRS of views as pairs of photos."""
-    one, my_view = np.divmod(pairs.one, len(TURNS))
-    other, its_view = np.divmod(pairs.other, len(TURNS))
-    found = Lookalikes(one, other, _between(TURNS[my_view], TURNS[its_view]), pairs.bits)
-    return _take(found, one != other)
+    return map_in_threads(compare, new.tolist())
 
 
-def _between(mine: np.ndarray, its: np.ndarray) -> np.ndarray:
-    """How the other photo is turned to lie on the one, where MINE and ITS turns look alike."""
-    mirrored = (mine ^ its) & 1
-    quarters = np.where(mirrored, -(mine // 2) - its // 2, its // 2 - mine // 2) % 4
+def _photo_pairs(pairs: HashPairs) -> CandidatePairs:
+    """Return the photos of pairs of views."""
+    first, first_view = np.divmod(pairs.first, len(ORIENTATIONS))
+    second, second_view = np.divmod(pairs.second, len(ORIENTATIONS))
+    orientation = _relative_orientation(ORIENTATIONS[first_view], ORIENTATIONS[second_view])
+    found = CandidatePairs(first, second, orientation, pairs.distance)
+    return found.take(first != second)
+
+
+def _relative_orientation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the orientation of the second photo relative to the first, whose views are near."""
+    mirrored = (first ^ second) & 1
+    quarters = np.where(mirrored, -(first // 2) - second // 2, second // 2 - first // 2) % 4
     return (mirrored + 2 * quarters).astype(np.uint8)
 
 
-def _take(pairs: Lookalikes, kept: np.ndarray) -> Lookalikes:
-    return Lookalikes(pairs.one[kept], pairs.other[kept], pairs.turn[kept], pairs.bits[kept])
-
-
-def _collect(found: Iterable[Lookalikes], count: int) -> Lookalikes:
-    """All FOUND pairs of COUNT photos: each once, with its fewest bits, the nearest of each."""
-    parts, size = [NOTHING], 0
+def _collect(found: Iterable[CandidatePairs], count: int) -> CandidatePairs:
+    """Join pairs of `count` photos: each pair once, only the nearest of each photo."""
+    parts, size = [EMPTY], 0
     for part in found:
         parts.append(part)
-        size += len(part.one)
-        if size > ROOM:
-            parts = [_nearest(_once(_joined(parts)), count)]
-            size = len(parts[0].one) // 2
-    return _nearest(_once(_joined(parts)), count)
+        size += len(part.first)
+        if size > MAX_COLLECTED_PAIRS:
+            parts = [_nearest(_unique(_joined(parts)), count)]
+            size = len(parts[0].first) // 2
+    return _nearest(_unique(_joined(parts)), count)
 
 
-def _joined(parts: list[Lookalikes]) -> Lookalikes:
-    return Lookalikes(
+def _joined(parts: list[CandidatePairs]) -> CandidatePairs:
+    return CandidatePairs(
         *(
             np.concatenate([getattr(part, name) for part in parts])
-            for name in ("one", "other", "turn", "bits")
+            for name in ("first", "second", "orientation", "distance")
         )
     )
 
 
-def _once(pairs: Lookalikes) -> Lookalikes:
-    order = np.lexsort((pairs.turn, pairs.bits, pairs.other, pairs.one))
-    pairs = _take(pairs, order)
-    again = (pairs.one[1:] == pairs.one[:-1]) & (pairs.other[1:] == pairs.other[:-1])
-    return _take(pairs, np.flatnonzero(np.concatenate([[True], ~again])[: len(order)]))
+def _unique(pairs: CandidatePairs) -> CandidatePairs:
+    """Keep the match of the smallest distance of each pair."""
+    order = np.lexsort((pairs.orientation, pairs.distance, pairs.second, pairs.first))
+    pairs = pairs.take(order)
+    repeated = (pairs.first[1:] == pairs.first[:-1]) & (pairs.second[1:] == pairs.second[:-1])
+    return pairs.take(np.flatnonzero(np.concatenate([[True], ~repeated])[: len(order)]))
 
 
-def _nearest(pairs: Lookalikes, count: int) -> Lookalikes:
-    """Pairs that are among the CLOSEST of either photo."""
-    photos = np.concatenate([pairs.one, pairs.other])
-    bits = np.concatenate([pairs.bits, pairs.bits])
-    partner = np.concatenate([pairs.other, pairs.one])
-    order = np.lexsort((partner, bits, photos))
+def _nearest(pairs: CandidatePairs, count: int) -> CandidatePairs:
+    """Keep pairs that are among the nearest MAX_CANDIDATES of either photo."""
+    photos = np.concatenate([pairs.first, pairs.second])
+    distances = np.concatenate([pairs.distance, pairs.distance])
+    partners = np.concatenate([pairs.second, pairs.first])
+    order = np.lexsort((partners, distances, photos))
     starts = np.searchsorted(photos[order], np.arange(count))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order)) - starts[photos[order]]
-    among = rank < CLOSEST
-    return _take(pairs, among[: len(pairs.one)] | among[len(pairs.one) :])
+    is_near = rank < MAX_CANDIDATES
+    return pairs.take(is_near[: len(pairs.first)] | is_near[len(pairs.first) :])

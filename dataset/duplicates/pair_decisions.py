@@ -8,11 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import Cluster, ImageRow, PairDecision, Separation, now
-from dataset.catalogue.queries import in_parts
-from dataset.duplicates.clusters import chained, fold
+from dataset.catalogue.queries import in_batches
+from dataset.duplicates.clusters import links_within, merge_clusters
 
 
-def say(
+def decide_pair(
     session: Session, one: int, other: int, same: bool, who: str, made: datetime | None = None
 ) -> PairDecision:
     """Keep WHO's word that images ONE and OTHER are the SAME photo; an earlier one is taken back.
@@ -21,7 +21,7 @@ def say(
     """
     low, high = sorted((one, other))
     for earlier in session.scalars(_active().filter_by(one_id=low, other_id=high)).all():
-        take_back(session, earlier)
+        undo_decision(session, earlier)
     moved = _join(session, low, high) if same else []
     decision = PairDecision(
         one_id=low, other_id=high, same=same, moved=json.dumps(moved), who=who, made=made or now()
@@ -31,7 +31,7 @@ def say(
     return decision
 
 
-def take_back(session: Session, decision: PairDecision) -> None:
+def undo_decision(session: Session, decision: PairDecision) -> None:
     """Undo DECISION; what it brought into one cluster, and nothing else ties, is taken apart."""
     decision.undone = now()
     session.flush()
@@ -39,7 +39,7 @@ def take_back(session: Session, decision: PairDecision) -> None:
         _regroup(session, decision)
 
 
-def bring(
+def import_decision(
     session: Session, word: PairDecision, pair: tuple[int, int], here: Mapping[int, int]
 ) -> None:
     """Keep WORD of another catalogue on PAIR, unless it is known here or a later one is.
@@ -64,7 +64,7 @@ def bring(
             )
         )
         return
-    kept = say(session, *pair, word.same, word.who, word.made)
+    kept = decide_pair(session, *pair, word.same, word.who, word.made)
     if kept.moved == "[]":
         # Images that are new here came folded.
         kept.moved = moved
@@ -74,12 +74,12 @@ def _active() -> sa.Select:
     return sa.select(PairDecision).where(PairDecision.undone.is_(None)).order_by(PairDecision.id)
 
 
-def said_same(session: Session) -> list[tuple[int, int]]:
+def confirmed_pairs(session: Session) -> list[tuple[int, int]]:
     """Pairs of images that are one photo, as people say."""
     return [(one.one_id, one.other_id) for one in session.scalars(_active().filter_by(same=True))]
 
 
-def kept_apart(session: Session) -> dict[int, frozenset[int]]:
+def separated_images(session: Session) -> dict[int, frozenset[int]]:
     """Image -> what it was taken apart from: two images that share a number never meet again.
 
     Numbers from 0 up are of clusters that were undone, those below of pairs.
@@ -93,7 +93,7 @@ def kept_apart(session: Session) -> dict[int, frozenset[int]]:
     return {image: frozenset(numbers) for image, numbers in found.items()}
 
 
-def new_cluster(session: Session) -> int:
+def create_cluster(session: Session) -> int:
     """The number of a cluster that is made now."""
     cluster = Cluster()
     session.add(cluster)
@@ -117,13 +117,13 @@ def _clusters(session: Session, images: Sequence[int]) -> dict[int, int]:
     found = {}
     for image in session.scalars(sa.select(ImageRow).where(ImageRow.id.in_(images))):
         if image.cluster_id is None:
-            image.cluster_id = new_cluster(session)
+            image.cluster_id = create_cluster(session)
         found[image.id] = image.cluster_id
     return found
 
 
 def _move(session: Session, images: Sequence[int], cluster: int) -> None:
-    for part in in_parts(images):
+    for part in in_batches(images):
         session.execute(sa.update(ImageRow).where(ImageRow.id.in_(part)).values(cluster_id=cluster))
 
 
@@ -135,13 +135,13 @@ def _regroup(session: Session, undone: PairDecision) -> None:
     members = sorted(session.scalars(sa.select(ImageRow.id).filter_by(cluster_id=cluster)))
     inside = set(members)
     words = [one for one in session.scalars(_active().filter_by(same=True)) if one.one_id in inside]
-    ties = chained(_as_they_came(members, [undone, *words]))
+    ties = links_within(_as_they_came(members, [undone, *words]))
     ties += [(one.one_id, one.other_id) for one in words if one.other_id in inside]
-    groups = fold(ties, kept_apart(session))
+    groups = merge_clusters(ties, separated_images(session))
     tied = {image for group in groups.values() for image in group}
     parts = [*groups.values(), *([image] for image in members if image not in tied)]
     for part in sorted(parts)[1:]:
-        _move(session, part, new_cluster(session))
+        _move(session, part, create_cluster(session))
 
 
 def _as_they_came(members: Sequence[int], words: Iterable[PairDecision]) -> list[list[int]]:

@@ -13,26 +13,26 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
-from dataset.catalogue.models import FingerprintRow, ImageRow, ResemblanceRow, Separation
-from dataset.catalogue.queries import in_parts
-from dataset.duplicates.alignment import FOLD, POSSIBLE, likeness
-from dataset.duplicates.clusters import chained, fold
-from dataset.duplicates.hamming import in_threads
-from dataset.duplicates.hashing import ENOUGH, fingerprint
-from dataset.duplicates.index import fingerprints_of, load_views, row_of
-from dataset.duplicates.matching import Lookalikes, lookalikes
-from dataset.duplicates.pair_decisions import kept_apart, new_cluster, said_same
+from dataset.catalogue.models import FingerprintRow, ImageRow, NearDuplicateRow, Separation
+from dataset.catalogue.queries import in_batches
+from dataset.duplicates.alignment import DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY, similarity
+from dataset.duplicates.clusters import links_within, merge_clusters
+from dataset.duplicates.hashing import MIN_DECODED_PIXELS, fingerprint
+from dataset.duplicates.index import fingerprint_values, load_fingerprints, load_views
+from dataset.duplicates.matching import CandidatePairs, candidate_pairs
+from dataset.duplicates.pair_decisions import confirmed_pairs, create_cluster, separated_images
 from dataset.errors import BadInput
 from dataset.images import quality
 from dataset.images.io import Unreadable, open_photo
 from dataset.images.store import ImageStore
+from dataset.utils.threads import map_in_threads
 
-BATCH = 256
+BATCH_IMAGES = 256
 Row = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Deduped:
+class DedupResult:
     """What a look at a catalogue came to, in images but for `clusters` and `possible` (pairs)."""
 
     images: int
@@ -44,7 +44,7 @@ class Deduped:
     possible: int
 
 
-def dedup(sessions: sessionmaker[Session], store: ImageStore, again: bool = False) -> Deduped:
+def dedup(sessions: sessionmaker[Session], store: ImageStore, again: bool = False) -> DedupResult:
     """Bring the duplicates of a catalogue up to date; AGAIN compares everything anew.
 
     Nothing is looked at or compared twice; each step is kept before the next, so it can be stopped.
@@ -52,14 +52,14 @@ def dedup(sessions: sessionmaker[Session], store: ImageStore, again: bool = Fals
     if again:
         with sessions.begin() as session:
             session.execute(sa.update(FingerprintRow).values(compared=False))
-            session.execute(sa.delete(ResemblanceRow))
-    looked_at, unreadable = look_at_new(sessions, store)
+            session.execute(sa.delete(NearDuplicateRow))
+    looked_at, unreadable = fingerprint_new(sessions, store)
     measure_new(sessions, store)
     compared = compare_new(sessions)
     if compared or again:
-        fold_alike(sessions, keep_clusters=not again)
+        update_clusters(sessions, keep_clusters=not again)
     with sessions() as session:
-        return Deduped(*_counts(session, looked_at, unreadable, compared))
+        return DedupResult(*_counts(session, looked_at, unreadable, compared))
 
 
 def _counts(session: Session, looked_at: int, unreadable: int, compared: int) -> list[int]:
@@ -70,16 +70,18 @@ def _counts(session: Session, looked_at: int, unreadable: int, compared: int) ->
         )
     ).one()
     possible = session.scalar(
-        sa.select(sa.func.count()).select_from(ResemblanceRow).where(ResemblanceRow.likeness < FOLD)
+        sa.select(sa.func.count())
+        .select_from(NearDuplicateRow)
+        .where(NearDuplicateRow.similarity < DUPLICATE_SIMILARITY)
     )
     return [images, looked_at, unreadable, compared, clusters, images - clusters, possible or 0]
 
 
-def look_at_new(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int, int]:
+def fingerprint_new(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int, int]:
     """Keep fingerprints of stored images that have none: how many were read, how many can't be."""
 
     def look(image: int, photo: bytes) -> Row:
-        return row_of(image, fingerprint(open_photo(photo, ENOUGH)))
+        return fingerprint_values(image, fingerprint(open_photo(photo, MIN_DECODED_PIXELS)))
 
     missing = FingerprintRow.image_id.is_(None)
     return _in_batches(sessions, store, missing, look, "looking", sa.insert(FingerprintRow))
@@ -89,7 +91,10 @@ def measure_new(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int
     """The same for the quality of images that have a fingerprint."""
 
     def judge(image: int, photo: bytes) -> Row:
-        return {"image_id": image, **asdict(quality.measure(open_photo(photo, quality.ENOUGH)))}
+        return {
+            "image_id": image,
+            **asdict(quality.measure(open_photo(photo, quality.MIN_DECODED_PIXELS))),
+        }
 
     missing = FingerprintRow.image_id.is_not(None) & FingerprintRow.text.is_(None)
     return _in_batches(sessions, store, missing, judge, "measuring", sa.update(FingerprintRow))
@@ -120,8 +125,8 @@ def _in_batches(
             # Named where the photo is needed.
             return None
 
-    seen, rows = 0, _shown(in_threads(row, jobs), len(jobs), name, " photos")
-    while part := list(islice(rows, BATCH)):
+    seen, rows = 0, _shown(map_in_threads(row, jobs), len(jobs), name, " photos")
+    while part := list(islice(rows, BATCH_IMAGES)):
         kept = [one for one in part if one is not None]
         seen += len(kept)
         if kept:
@@ -140,11 +145,11 @@ def compare_new(sessions: sessionmaker[Session]) -> int:
         ids, views, compared = load_views(session)
     if compared.all():
         return 0
-    pairs = lookalikes(views, ~compared)
+    pairs = candidate_pairs(views, ~compared)
     _judge(sessions, ids, pairs)
     new = ids[~compared].tolist()
     with sessions.begin() as session:
-        for part in in_parts(new):
+        for part in in_batches(new):
             session.execute(
                 sa.update(FingerprintRow)
                 .where(FingerprintRow.image_id.in_(part))
@@ -153,29 +158,31 @@ def compare_new(sessions: sessionmaker[Session]) -> int:
     return len(new)
 
 
-def _judge(sessions: sessionmaker[Session], ids: np.ndarray, pairs: Lookalikes) -> None:
+def _judge(sessions: sessionmaker[Session], ids: np.ndarray, pairs: CandidatePairs) -> None:
     """Keep those of PAIRS, places in IDS, that are or may be one photo."""
 
     def compare(start: int) -> list[dict[str, object]]:
-        part = slice(start, start + BATCH)
-        ones, others = ids[pairs.one[part]], ids[pairs.other[part]]
-        turns = pairs.turn[part]
+        part = slice(start, start + BATCH_IMAGES)
+        ones, others = ids[pairs.first[part]], ids[pairs.second[part]]
+        turns = pairs.orientation[part]
         with sessions() as session:
-            known = fingerprints_of(session, np.unique([ones, others]).tolist())
-        scores = likeness([known[i] for i in ones], [known[i] for i in others], turns)
+            known = load_fingerprints(session, np.unique([ones, others]).tolist())
+        scores = similarity([known[i] for i in ones], [known[i] for i in others], turns)
         return [
             {
                 "one_id": int(one),
                 "other_id": int(other),
                 "mirrored": bool(turn % 2),
-                "likeness": float(score),
+                "similarity": float(score),
             }
             for one, other, turn, score in zip(ones, others, turns, scores, strict=True)
-            if score >= POSSIBLE
+            if score >= POSSIBLE_SIMILARITY
         ]
 
-    jobs = list(range(0, len(pairs.one), BATCH))
-    for rows in _shown(in_threads(compare, jobs), len(jobs), "comparing", f" x {BATCH} pairs"):
+    jobs = list(range(0, len(pairs.first), BATCH_IMAGES))
+    for rows in _shown(
+        map_in_threads(compare, jobs), len(jobs), "comparing", f" x {BATCH_IMAGES} pairs"
+    ):
         _keep_resemblances(sessions, rows)
 
 
@@ -186,12 +193,14 @@ def _keep_resemblances(sessions: sessionmaker[Session], rows: Sequence[dict[str,
     with sessions.begin() as session:
         for row in rows:
             session.execute(
-                sa.delete(ResemblanceRow).filter_by(one_id=row["one_id"], other_id=row["other_id"])
+                sa.delete(NearDuplicateRow).filter_by(
+                    one_id=row["one_id"], other_id=row["other_id"]
+                )
             )
-        session.execute(sa.insert(ResemblanceRow), list(rows))
+        session.execute(sa.insert(NearDuplicateRow), list(rows))
 
 
-def fold_alike(sessions: sessionmaker[Session], keep_clusters: bool = True) -> None:
+def update_clusters(sessions: sessionmaker[Session], keep_clusters: bool = True) -> None:
     """Give images that are one photo one cluster, the oldest's; people's words on pairs hold, and
     undone clusters stay undone.
 
@@ -204,18 +213,20 @@ def fold_alike(sessions: sessionmaker[Session], keep_clusters: bool = True) -> N
             .order_by(ImageRow.id)
         )
         before = {image: cluster for image, cluster in session.execute(stored)}  # noqa: C416
-        ties = [*(_old_ties(before) if keep_clusters else []), *said_same(session)]
+        ties = [*(_old_ties(before) if keep_clusters else []), *confirmed_pairs(session)]
         ties += [
             (one, other)
             for one, other in session.execute(
-                sa.select(ResemblanceRow.one_id, ResemblanceRow.other_id)
-                .where(ResemblanceRow.likeness >= FOLD)
+                sa.select(NearDuplicateRow.one_id, NearDuplicateRow.other_id)
+                .where(NearDuplicateRow.similarity >= DUPLICATE_SIMILARITY)
                 .order_by(
-                    ResemblanceRow.likeness.desc(), ResemblanceRow.one_id, ResemblanceRow.other_id
+                    NearDuplicateRow.similarity.desc(),
+                    NearDuplicateRow.one_id,
+                    NearDuplicateRow.other_id,
                 )
             )
         ]
-        clusters = fold(ties, kept_apart(session))
+        clusters = merge_clusters(ties, separated_images(session))
         _renumber(session, before, clusters, keep_clusters)
 
 
@@ -224,7 +235,7 @@ def _old_ties(before: dict[int, int | None]) -> list[tuple[int, int]]:
     for image, cluster in before.items():
         if cluster is not None:
             groups.setdefault(cluster, []).append(image)
-    return chained(groups.values())
+    return links_within(groups.values())
 
 
 def _renumber(
@@ -240,7 +251,7 @@ def _renumber(
     groups = [*clusters.values(), *([image] for image in before if image not in tied)]
     for members in sorted(groups):
         mine = [c for c in (before[image] for image in members) if c is not None and c not in taken]
-        number = min(mine) if mine else new_cluster(session)
+        number = min(mine) if mine else create_cluster(session)
         taken.add(number)
         wanted.update(dict.fromkeys(members, number))
     changed = [{"id": i, "cluster_id": c} for i, c in wanted.items() if before[i] != c]
@@ -263,7 +274,7 @@ def undo_cluster(sessions: sessionmaker[Session], number: int, who: str) -> int:
             raise BadInput(
                 f"cluster {number} holds {held}; `catalogue clusters` lists those of more"
             )
-        known = kept_apart(session)
+        known = separated_images(session)
         for image in images:
             if number not in known.get(image, ()):
                 session.add(Separation(image_id=image, cluster_id=number, who=who))
@@ -271,6 +282,6 @@ def undo_cluster(sessions: sessionmaker[Session], number: int, who: str) -> int:
             session.execute(
                 sa.update(ImageRow)
                 .where(ImageRow.id == image)
-                .values(cluster_id=new_cluster(session))
+                .values(cluster_id=create_cluster(session))
             )
     return len(images)

@@ -12,7 +12,7 @@ from dataset.errors import BadInput
 from dataset.selection.candidates import Candidate, ExcludedImage
 from dataset.selection.crops import PersonCrop
 from dataset.selection.labeling import LabeledImage
-from dataset.utils.files import aside_of
+from dataset.utils.files import restore_folder
 
 BUILD_FILE = "build.json"
 MANIFEST = "manifest.parquet"
@@ -156,9 +156,7 @@ def check_output_folder(out: Path) -> None:
     Raises:
         BadInput: The folder exists and is not empty and not a build.
     """
-    _, before = aside_of(out)
-    if before.exists() and not out.exists():
-        before.rename(out)
+    restore_folder(out)
     if out.exists() and not (
         out.is_dir() and ((out / BUILD_FILE).exists() or not any(out.iterdir()))
     ):

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from dataset.duplicates.alignment import POSSIBLE, likeness
-from dataset.duplicates.hamming import in_threads
+from dataset.duplicates.alignment import POSSIBLE_SIMILARITY, similarity
 from dataset.duplicates.hashing import Fingerprint
-from dataset.duplicates.matching import Lookalikes, lookalikes
+from dataset.duplicates.matching import CandidatePairs, candidate_pairs
 from dataset.export.formats import DatasetFormat
 from dataset.export.layout import MANIFEST
 from dataset.export.rendering import written_fingerprint
 from dataset.images.io import sha256_of
+from dataset.utils.threads import map_in_threads
 
 CLOSEST_PAIRS = 12
 BATCH_PAIRS = 256
@@ -70,12 +70,12 @@ class CrossSplitComparison:
         # The search compares a limited number of equally near images: sorted, always the same.
         order = np.array(sorted(range(len(fingerprints)), key=lambda i: fingerprints[i].packed))
         views = np.stack([fingerprints[i].views for i in order])
-        matches = lookalikes(views, np.ones(len(fingerprints), bool))
+        matches = candidate_pairs(views, np.ones(len(fingerprints), bool))
         self.fingerprints = fingerprints
-        self.pairs = Lookalikes(
-            order[matches.one], order[matches.other], matches.turn, matches.bits
+        self.pairs = CandidatePairs(
+            order[matches.first], order[matches.second], matches.orientation, matches.distance
         )
-        self.scores = np.full(len(self.pairs.one), np.nan, np.float32)
+        self.scores = np.full(len(self.pairs.first), np.nan, np.float32)
 
     def across(self, splits: Sequence[str]) -> np.ndarray:
         """Return the indices of the pairs across splits, whose scores are computed if needed.
@@ -84,26 +84,26 @@ class CrossSplitComparison:
             splits: Split of each image.
         """
         split_ids = np.unique(np.asarray(splits), return_inverse=True)[1]
-        is_across = split_ids[self.pairs.one] != split_ids[self.pairs.other]
+        is_across = split_ids[self.pairs.first] != split_ids[self.pairs.second]
         self._score(np.flatnonzero(is_across & np.isnan(self.scores)))
         return np.flatnonzero(is_across)
 
     def _score(self, pairs: np.ndarray) -> None:
         def score(start: int) -> np.ndarray:
             batch = pairs[start : start + BATCH_PAIRS]
-            first = [self.fingerprints[i] for i in self.pairs.one[batch]]
-            second = [self.fingerprints[i] for i in self.pairs.other[batch]]
-            return likeness(first, second, self.pairs.turn[batch])
+            first = [self.fingerprints[i] for i in self.pairs.first[batch]]
+            second = [self.fingerprints[i] for i in self.pairs.second[batch]]
+            return similarity(first, second, self.pairs.orientation[batch])
 
         starts = list(range(0, len(pairs), BATCH_PAIRS))
-        for start, scores in zip(starts, in_threads(score, starts), strict=True):
+        for start, scores in zip(starts, map_in_threads(score, starts), strict=True):
             self.scores[pairs[start : start + BATCH_PAIRS]] = scores
 
     def leaks(self, splits: Sequence[str]) -> list[tuple[int, int]]:
         """Return index pairs of possible near duplicates in different splits."""
         across = self.across(splits)
-        leaking = across[self.scores[across] >= POSSIBLE]
-        return [(int(self.pairs.one[i]), int(self.pairs.other[i])) for i in leaking]
+        leaking = across[self.scores[across] >= POSSIBLE_SIMILARITY]
+        return [(int(self.pairs.first[i]), int(self.pairs.second[i])) for i in leaking]
 
 
 def audit_build(folder: Path, build_format: DatasetFormat) -> AuditResult:
@@ -119,15 +119,15 @@ def audit_build(folder: Path, build_format: DatasetFormat) -> AuditResult:
         path, jpeg = image
         return path, sha256_of(jpeg), written_fingerprint(jpeg)
 
-    images = list(in_threads(read, build_format.read(folder)))
+    images = list(map_in_threads(read, build_format.read(folder)))
     splits = [path.partition("/")[0] for path, _, _ in images]
     comparison = CrossSplitComparison([fingerprint for _, _, fingerprint in images])
     across = comparison.across(splits)
     order = across[np.argsort(-comparison.scores[across], kind="stable")]
     pairs = [
         CrossSplitPair(
-            images[comparison.pairs.one[i]][0],
-            images[comparison.pairs.other[i]][0],
+            images[comparison.pairs.first[i]][0],
+            images[comparison.pairs.second[i]][0],
             float(comparison.scores[i]),
         )
         for i in order
@@ -136,7 +136,7 @@ def audit_build(folder: Path, build_format: DatasetFormat) -> AuditResult:
     leaks = [
         f"{pair.first} and {pair.second} have a similarity of {pair.similarity:.3f}"
         for pair in pairs
-        if pair.similarity >= POSSIBLE
+        if pair.similarity >= POSSIBLE_SIMILARITY
     ]
     leaks += _manifest_mismatches(images, rows) + _shared_across_splits(rows)
     return AuditResult(len(images), len(across), leaks, pairs[:CLOSEST_PAIRS])

@@ -9,8 +9,7 @@ import PIL
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from dataset.duplicates.hamming import in_threads
-from dataset.duplicates.hashing import LOOK, Fingerprint, fingerprint
+from dataset.duplicates.hashing import WORKING_PIXELS, Fingerprint, fingerprint
 from dataset.export.formats import read_format
 from dataset.export.layout import MANIFEST, RenderedImage
 from dataset.images.io import Unreadable, letterbox, open_photo, sha256_of
@@ -18,6 +17,7 @@ from dataset.images.store import ImageStore
 from dataset.pose.crop import Box
 from dataset.selection.crops import PersonCrop
 from dataset.selection.labeling import LabeledImage
+from dataset.utils.threads import map_in_threads
 
 JPEG_QUALITY = 92
 # Folder of rendered images before they are written in the output format.
@@ -39,7 +39,7 @@ RESIZES = {"letterbox": letterbox, "crop": center_crop, "stretch": stretch}
 
 def written_fingerprint(jpeg: bytes) -> Fingerprint:
     """Return the fingerprint of a written image."""
-    return fingerprint(open_photo(jpeg, LOOK))
+    return fingerprint(open_photo(jpeg, WORKING_PIXELS))
 
 
 def render_key(image: LabeledImage, crop: PersonCrop | None, size: int, resize: str) -> str:
@@ -90,7 +90,7 @@ def render_images(
 
     pool.mkdir(exist_ok=True)
     # Pillow releases the interpreter lock while it decodes, resizes and encodes.
-    yield from in_threads(render_one, list(images))
+    yield from map_in_threads(render_one, list(images))
 
 
 def crop_and_resize(photo: Image.Image, box: Box | None, size: int, resize: str) -> Image.Image:

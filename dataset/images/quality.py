@@ -13,7 +13,7 @@ cv2.setNumThreads(1)
 # Photos are measured at most this long, in pixels; large letters on copies so many times smaller.
 LOOK, SMALLER = 384, (1, 2, 4)
 # Pixels a side that a JPEG is decoded to, at least.
-ENOUGH = 2 * LOOK
+MIN_DECODED_PIXELS = 2 * LOOK
 # One pixel in so many is looked at to guess which are the steepest.
 SAMPLED = 16
 # Of all pixels, those that a stain or a logo may take; the steepest ones that edges are judged by.
@@ -38,7 +38,7 @@ UNLIKE_WIDTHS, UNLIKE_FILLINGS = 0.03, 0.035
 
 
 @dataclass(frozen=True)
-class Quality:
+class ImageQuality:
     """`contrast`: grey levels between the darkest and the lightest, strays aside, of any channel.
 
     `blur`: median width of the sharpest edges, in pixels of a photo at most 384 long; 2 is sharp.
@@ -50,17 +50,17 @@ class Quality:
     text: float
 
 
-def measure(image: Image.Image) -> Quality:
+def measure(image: Image.Image) -> ImageQuality:
     """The quality of IMAGE, RGB."""
-    channels = cv2.split(cv2.cvtColor(np.asarray(at_most(image, LOOK)), cv2.COLOR_RGB2YCrCb))
-    return Quality(
+    channels = cv2.split(cv2.cvtColor(np.asarray(shrink(image, LOOK)), cv2.COLOR_RGB2YCrCb))
+    return ImageQuality(
         float(max(_levels(channel) for channel in channels)),
         round(edge_width(channels[0]), 3),
         round(text_share(channels[0]), 4),
     )
 
 
-def at_most(image: Image.Image, side: int) -> Image.Image:
+def shrink(image: Image.Image, side: int) -> Image.Image:
     """IMAGE, made smaller where a side has more than SIDE pixels."""
     if max(image.size) <= side:
         return image

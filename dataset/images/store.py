@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.errors import BadInput, Failure, first_line
-from dataset.utils.files import PART, write_atomically
+from dataset.utils.files import PARTIAL_PREFIX, write_atomically
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ImageStore:
         # Some network disks have no locks: then half files are left.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for part in self.root.glob(f"{PART}*"):
+            for part in self.root.glob(f"{PARTIAL_PREFIX}*"):
                 part.unlink()
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_SH)

@@ -13,7 +13,7 @@ from dataset.images.store import ImageStore
 
 
 @dataclass(frozen=True)
-class FetchedPhotos:
+class UrlImageCache:
     """Those below the folder ROOT: `ab/cd/abcd….jpg`, by the SHA-256 of their addresses."""
 
     root: Path

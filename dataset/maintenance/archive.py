@@ -12,45 +12,49 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from tqdm import tqdm
 
-from dataset.catalogue.models import Conflict, ImageRow, Pause, Worker
+from dataset.catalogue.models import HostBackoff, ImageRow, LabelConflict, Worker
 from dataset.catalogue.session import Sessions, open_catalogue
 from dataset.errors import BadInput, Failure, first_line
 from dataset.images.store import ImageStore
-from dataset.utils.files import PART
+from dataset.utils.files import atomic_path
 
 CATALOGUE, IMAGES = "catalogue.sqlite", "images"
 AT_ONCE = 1000
 # What only says who is at work now, is found anew, or says of which revision the file is.
-PASSING = (Worker.__tablename__, Pause.__tablename__, Conflict.__tablename__, "alembic_version")
+PASSING = (
+    Worker.__tablename__,
+    HostBackoff.__tablename__,
+    LabelConflict.__tablename__,
+    "alembic_version",
+)
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """How many images went into the file, and keys of those that are missing."""
 
     images: int
     missing: list[str]
 
 
-def export(sessions: Sessions, store: ImageStore, file: Path) -> Exported:
+def export_catalogue(sessions: Sessions, store: ImageStore, file: Path) -> ExportResult:
     """Write the catalogue as an SQLite file, and its images, into the tar FILE.
 
     Raises:
         Failure: FILE can't be written, or the store can't be read.
     """
-    aside = file.with_name(f"{PART}{file.name}")
     try:
-        with tarfile.open(aside, "w") as tar, tempfile.TemporaryDirectory() as folder:
+        with (
+            atomic_path(file) as temporary,
+            tarfile.open(temporary, "w") as tar,
+            tempfile.TemporaryDirectory() as folder,
+        ):
             copy = Path(folder) / CATALOGUE
             _copy_rows(sessions, copy)
             tar.add(copy, CATALOGUE)
-            exported = _add_images(sessions, store, tar)
-        aside.replace(file)
+            return _add_images(sessions, store, tar)
     except OSError as error:
         raise Failure(f"{file} can't be written: {first_line(error)}") from error
-    finally:
-        aside.unlink(missing_ok=True)
-    return exported
 
 
 def _copy_rows(sessions: Sessions, path: Path) -> None:
@@ -73,7 +77,7 @@ def _copy_table(source: Session, target: Session, table: sa.Table) -> None:
         target.execute(sa.insert(table), [{**row, **free} for row in part])
 
 
-def _add_images(sessions: Sessions, store: ImageStore, tar: tarfile.TarFile) -> Exported:
+def _add_images(sessions: Sessions, store: ImageStore, tar: tarfile.TarFile) -> ExportResult:
     count, missing = 0, []
     with sessions() as session:
         query = sa.select(ImageRow.store_key).where(ImageRow.state == "stored")
@@ -88,15 +92,15 @@ def _add_images(sessions: Sessions, store: ImageStore, tar: tarfile.TarFile) -> 
         entry.size = len(data)
         tar.addfile(entry, io.BytesIO(data))
         count += 1
-    return Exported(count, missing)
+    return ExportResult(count, missing)
 
 
 @contextlib.contextmanager
-def opened(file: Path) -> Iterator[tuple[Sessions, tarfile.TarFile]]:
+def open_archive(file: Path) -> Iterator[tuple[Sessions, tarfile.TarFile]]:
     """The catalogue in the exported FILE, and the file for its images.
 
     Raises:
-        BadInput: FILE is none that `export` wrote, or can't be read.
+        BadInput: FILE is none that `export_catalogue` wrote, or can't be read.
         Failure: the catalogue in it is damaged, or of a newer program.
     """
     try:
@@ -117,7 +121,7 @@ def opened(file: Path) -> Iterator[tuple[Sessions, tarfile.TarFile]]:
         ) from error
 
 
-def image_in(tar: tarfile.TarFile, key: str) -> bytes | None:
+def read_archived_image(tar: tarfile.TarFile, key: str) -> bytes | None:
     """The image of KEY in TAR, None where it is missing."""
     with contextlib.suppress(KeyError):
         inside = tar.extractfile(f"{IMAGES}/{key}")

@@ -43,10 +43,10 @@ def catalogue_stats(
 
     Photos of a label are counted as build-dataset would take them: one of those that look the same.
     """
-    from dataset.maintenance.stats import read_stats, show
+    from dataset.maintenance.stats import format_stats, read_stats
 
     stats = read_stats(catalogue, vocabulary, min_per_class)
-    click.echo(json.dumps(stats, ensure_ascii=False, indent=2) if as_json else show(stats))
+    click.echo(json.dumps(stats, ensure_ascii=False, indent=2) if as_json else format_stats(stats))
 
 
 @catalogue.command("dedup", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue dedup")
@@ -90,7 +90,7 @@ def catalogue_clusters(catalogue: str, possible: bool, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        number = f"{row['likeness']:.3f} alike" if possible else f"cluster {row['cluster']}"
+        number = f"{row['similarity']:.3f} alike" if possible else f"cluster {row['cluster']}"
         click.echo("\n  ".join([f"{number}:", *row["photos"]]))
     click.echo(f"{len(rows)} {'pairs' if possible else 'clusters of more than one photo'}")
 
@@ -105,10 +105,10 @@ def catalogue_undo_cluster(cluster: int, who: str | None, catalogue: str) -> Non
     """Take CLUSTER apart: its photos are never folded together again."""
     from dataset.catalogue.session import open_catalogue
     from dataset.duplicates.pipeline import undo_cluster
-    from dataset.maintenance.label_decisions import whoami
+    from dataset.maintenance.label_decisions import user_name
 
     sessions = open_catalogue(catalogue, must_exist=True)
-    count = undo_cluster(sessions, cluster, who or whoami())
+    count = undo_cluster(sessions, cluster, who or user_name())
     click.echo(f"cluster {cluster} is undone: its {count} photos stay apart")
 
 
@@ -148,7 +148,7 @@ def catalogue_label(
         click.echo(f"{image}: no longer {was or 'left out'}")
         return
     words = load_vocabulary(vocabulary)
-    now = label_decisions.decide(sessions, image, label, who or label_decisions.whoami(), words)
+    now = label_decisions.decide(sessions, image, label, who or label_decisions.user_name(), words)
     click.echo(f"{image}: {now or 'left out'}")
 
 
@@ -202,11 +202,11 @@ def catalogue_forget(what: str, who: str | None, catalogue: str, images: str) ->
     """
     from dataset.catalogue.session import open_catalogue
     from dataset.images.store import open_store
-    from dataset.maintenance.label_decisions import whoami
-    from dataset.maintenance.takedown import forget
+    from dataset.maintenance.label_decisions import user_name
+    from dataset.maintenance.takedown import take_down
 
     sessions = open_catalogue(catalogue, must_exist=True)
-    done = forget(sessions, open_store(images), what, who or whoami())
+    done = take_down(sessions, open_store(images), what, who or user_name())
     click.echo(f"{what} is forgotten: {done.posts} posts and {done.images} photos are gone")
     if done.images:
         click.echo("Splits that were built before still hold them: build anew, and train anew")
@@ -224,9 +224,9 @@ def catalogue_export(file: Path, catalogue: str, images: str) -> None:
     """Write the catalogue and its photos into FILE, a tar file, for `catalogue import`."""
     from dataset.catalogue.session import open_catalogue
     from dataset.images.store import open_store
-    from dataset.maintenance.archive import export
+    from dataset.maintenance.archive import export_catalogue
 
-    done = export(open_catalogue(catalogue, must_exist=True), open_store(images), file)
+    done = export_catalogue(open_catalogue(catalogue, must_exist=True), open_store(images), file)
     click.echo(f"{file}: {done.images} photos")
     if done.missing:
         click.echo(f"{len(done.missing)} photos have no file; see catalogue verify", err=True)
@@ -245,9 +245,9 @@ def catalogue_import(file: Path, catalogue: str, images: str) -> None:
     """
     from dataset.catalogue.session import open_catalogue
     from dataset.images.store import open_store
-    from dataset.maintenance.merge import import_file
+    from dataset.maintenance.merge import import_archive
 
-    done = import_file(open_catalogue(catalogue), open_store(images), file)
+    done = import_archive(open_catalogue(catalogue), open_store(images), file)
     click.echo(f"{done.images} photos, {done.posts} posts and {done.searches} searches are new")
     if done.forgotten:
         click.echo(f"{done.forgotten} were taken down and stay so")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
-from dataset.catalogue.models import Decision, now
+from dataset.catalogue.models import LabelDecision, now
 from dataset.catalogue.queries import find_image
 from dataset.errors import BadInput
 from dataset.selection.labeling import LABEL_CONFLICT
@@ -14,7 +14,7 @@ from dataset.selection.planning import SelectionOptions, plan_build
 from dataset.vocabulary import Vocabulary
 
 
-def whoami() -> str:
+def user_name() -> str:
     """Who is at the keyboard, as far as the system knows."""
     try:
         return getpass.getuser()
@@ -39,7 +39,7 @@ def decide(
         raise BadInput("a label can't be empty; use --leave-out to leave the image out")
     with sessions.begin() as session:
         image = find_image(session, name)
-        session.add(Decision(image_id=image.id, label=label, who=who))
+        session.add(LabelDecision(image_id=image.id, label=label, who=who))
     return label
 
 
@@ -52,9 +52,9 @@ def undo(sessions: sessionmaker[Session], name: str) -> str | None:
     with sessions.begin() as session:
         image = find_image(session, name)
         latest = session.scalar(
-            sa.select(Decision)
-            .where(Decision.image_id == image.id, Decision.undone.is_(None))
-            .order_by(Decision.id.desc())
+            sa.select(LabelDecision)
+            .where(LabelDecision.image_id == image.id, LabelDecision.undone.is_(None))
+            .order_by(LabelDecision.id.desc())
             .limit(1)
         )
         if latest is None:
@@ -78,5 +78,5 @@ def ask_conflicts(
     for one in sorted(found, key=lambda one: one.photo.sha256):
         label = ask(one.photo.store_key, one.detail.split(", "))
         with sessions.begin() as session:
-            session.add(Decision(image_id=one.photo.image_id, label=label, who=whoami()))
+            session.add(LabelDecision(image_id=one.photo.image_id, label=label, who=user_name()))
     return len(found)

@@ -1,4 +1,4 @@
-"""What `catalogue import` takes over of two images each: likeness, and people's words on it."""
+"""What `catalogue import` takes over of two images each: similarity, and people's words on it."""
 
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,40 +11,40 @@ from sqlalchemy.orm import Session
 from tqdm import tqdm
 
 from dataset.catalogue.models import (
-    AskedHashtag,
     CropDecision,
     CropRow,
-    Decision,
     FingerprintRow,
-    ForgottenRow,
     Hashtag,
     ImageRow,
-    Judgement,
     KeptSplit,
+    LabelDecision,
+    NearDuplicateRow,
     PairDecision,
-    Pose,
+    PoseRow,
     PostHashtag,
     PostRow,
-    ResemblanceRow,
+    RequestedHashtag,
     Search,
     Separation,
     Sighting,
+    TagVerdictRow,
+    TakedownRow,
 )
 from dataset.catalogue.session import Sessions
 from dataset.duplicates import pair_decisions
 from dataset.duplicates.hashing import unpack
 from dataset.images.io import sha256_of
 from dataset.images.store import ImageStore
-from dataset.maintenance.archive import image_in, opened
+from dataset.maintenance.archive import open_archive, read_archived_image
 from dataset.maintenance.takedown import (
     AUTHOR,
     IMAGE,
     REASON,
     URL,
-    Forgotten,
-    named,
-    remember,
-    take_down,
+    TakedownList,
+    delete_rows,
+    find_named,
+    record_takedown,
     with_copies,
 )
 
@@ -61,17 +61,17 @@ def merge_pairs(session: Session, source: Session) -> None:
         for theirs, sha256 in source.execute(sa.select(ImageRow.id, ImageRow.sha256))
     }
     here = {theirs: mine for theirs, mine in numbers.items() if mine is not None}
-    for row in source.scalars(sa.select(ResemblanceRow)):
+    for row in source.scalars(sa.select(NearDuplicateRow)):
         if pair := _pair(row, here):
             session.merge(
-                ResemblanceRow(
+                NearDuplicateRow(
                     **values_of(row, "one_id", "other_id"), one_id=pair[0], other_id=pair[1]
                 )
             )
     _merge_separations(session, source, here)
     for word in source.scalars(sa.select(PairDecision).order_by(PairDecision.id)):
         if pair := _pair(word, here):
-            pair_decisions.bring(session, word, pair, here)
+            pair_decisions.import_decision(session, word, pair, here)
 
 
 def _merge_separations(session: Session, source: Session, here: Mapping[int, int]) -> None:
@@ -80,13 +80,13 @@ def _merge_separations(session: Session, source: Session, here: Mapping[int, int
     for row in source.scalars(sa.select(Separation).order_by(Separation.image_id)):
         if row.image_id in here:
             apart.setdefault(row.cluster_id, []).append(row)
-    known = pair_decisions.kept_apart(session) if apart else {}
+    known = pair_decisions.separated_images(session) if apart else {}
     for rows in apart.values():
         images = {here[row.image_id] for row in rows}
         ours = [known.get(image, frozenset()) for image in images]
         if len(images) < 2 or frozenset.intersection(*ours):
             continue
-        number = pair_decisions.new_cluster(session)
+        number = pair_decisions.create_cluster(session)
         for row in rows:
             values = values_of(row) | {"image_id": here[row.image_id], "cluster_id": number}
             session.add(Separation(**values))
@@ -105,11 +105,19 @@ BATCH = 200
 # On whose word images are taken down that an import shows under what was.
 BROUGHT = "catalogue import"
 # Rows of one image each, known by their other columns, which are copied as they are.
-OF_IMAGES = (FingerprintRow, Pose, CropRow, KeptSplit, Decision, CropDecision, Judgement)
+OF_IMAGES = (
+    FingerprintRow,
+    PoseRow,
+    CropRow,
+    KeptSplit,
+    LabelDecision,
+    CropDecision,
+    TagVerdictRow,
+)
 
 
 @dataclass
-class Imported:
+class ImportResult:
     """What came: new images, posts and searches; `lost`: images whose file was not in the archive
     or not what it should be; `forgotten`: images and posts that were taken down here or there.
     """
@@ -121,18 +129,20 @@ class Imported:
     forgotten: int = 0
 
 
-def import_file(sessions: Sessions, store: ImageStore, file: Path) -> Imported:
+def import_archive(sessions: Sessions, store: ImageStore, file: Path) -> ImportResult:
     """Merge what `export` wrote into FILE.
 
     Raises:
         BadInput, Failure: see `transfer.opened`; or the store can't be written.
     """
-    done = Imported()
-    with opened(file) as (theirs, tar), store.in_use(), theirs() as source:
+    done = ImportResult()
+    with open_archive(file) as (theirs, tar), store.in_use(), theirs() as source:
         with sessions.begin() as session:
             done.forgotten = _forget(session, store, source)
             done.searches = _copy_new(session, source, Search, ("site", "hashtag"))
-            _copy_new(session, source, AskedHashtag, ("site", "account", "hashtag", "asked"))
+            _copy_new(
+                session, source, RequestedHashtag, ("site", "account", "hashtag", "requested")
+            )
         for images in _parts(source, ImageRow, "importing images"):
             with sessions.begin() as session:
                 _merge_images(session, store, source, tar, images, done)
@@ -173,21 +183,21 @@ def _forget(session: Session, store: ImageStore, source: Session) -> int:
     """What was taken down there is taken down here, and what is shown there and was taken down
     here by its address or author is remembered by its bytes; returns how many images go.
     """
-    _copy_new(session, source, ForgottenRow, ("kind", "digest"))
-    forgotten = Forgotten()
+    _copy_new(session, source, TakedownRow, ("kind", "digest"))
+    forgotten = TakedownList()
     forgotten.catch_up(session)
-    _, shown = named(source, forgotten)
+    _, shown = find_named(source, forgotten)
     for image in with_copies(source, shown):
         looks = source.get(FingerprintRow, image.id)
-        remember(session, IMAGE, image.sha256, looks.views[:8] if looks else None, BROUGHT)
+        record_takedown(session, IMAGE, image.sha256, looks.views[:8] if looks else None, BROUGHT)
     forgotten.catch_up(session)
-    posts, images = named(session, forgotten)
+    posts, images = find_named(session, forgotten)
     images += [
         number
         for number, sha256 in session.execute(sa.select(ImageRow.id, ImageRow.sha256))
         if forgotten.has_bytes(sha256)
     ]
-    return take_down(session, store, posts, images, BROUGHT)
+    return delete_rows(session, store, posts, images, BROUGHT)
 
 
 def _merge_images(
@@ -196,9 +206,9 @@ def _merge_images(
     source: Session,
     tar: tarfile.TarFile,
     rows: Sequence[ImageRow],
-    done: Imported,
+    done: ImportResult,
 ) -> None:
-    forgotten = Forgotten()
+    forgotten = TakedownList()
     forgotten.catch_up(session)
     for row in rows:
         mine = session.scalar(sa.select(ImageRow).filter_by(sha256=row.sha256))
@@ -208,11 +218,11 @@ def _merge_images(
             _take_image(session, store, source, tar, row, mine, done)
 
 
-def _is_forgotten(source: Session, row: ImageRow, forgotten: Forgotten) -> bool:
+def _is_forgotten(source: Session, row: ImageRow, forgotten: TakedownList) -> bool:
     looks = source.get(FingerprintRow, row.id)
     if looks is None:
         return forgotten.has_bytes(row.sha256)
-    return forgotten.is_image(row.sha256, unpack(looks.views, looks.looks))
+    return forgotten.is_image(row.sha256, unpack(looks.views, looks.pixels))
 
 
 def _take_image(
@@ -222,11 +232,11 @@ def _take_image(
     tar: tarfile.TarFile,
     row: ImageRow,
     mine: ImageRow | None,
-    done: Imported,
+    done: ImportResult,
 ) -> None:
     if row.state == "stored":
         key = str(row.store_key)
-        data = image_in(tar, key)
+        data = read_archived_image(tar, key)
         if data is None or sha256_of(data) != row.sha256 or not _is_key(key, row.sha256):
             done.lost += 1
             return
@@ -257,7 +267,7 @@ def _cluster(session: Session, source: Session, row: ImageRow) -> int | None:
         sa.select(sa.func.min(ImageRow.cluster_id)).where(ImageRow.sha256.in_(same))
     )
     if known is None:
-        known = pair_decisions.new_cluster(session)
+        known = pair_decisions.create_cluster(session)
     return known
 
 
@@ -273,9 +283,9 @@ def _copy_of_image(session: Session, source: Session, table: Any, theirs: int, m
 
 
 def _merge_posts(
-    session: Session, source: Session, rows: Sequence[PostRow], done: Imported
+    session: Session, source: Session, rows: Sequence[PostRow], done: ImportResult
 ) -> None:
-    forgotten = Forgotten()
+    forgotten = TakedownList()
     forgotten.catch_up(session)
     for row in rows:
         if forgotten.names(AUTHOR, [row.author]) or forgotten.names(URL, [row.url]):
@@ -307,7 +317,7 @@ def _merge_hashtags(session: Session, source: Session, theirs: int, mine: int) -
 
 
 def _merge_sightings(
-    session: Session, source: Session, theirs: int, mine: int, forgotten: Forgotten
+    session: Session, source: Session, theirs: int, mine: int, forgotten: TakedownList
 ) -> None:
     ours = {s.url: s for s in session.scalars(sa.select(Sighting).filter_by(post_id=mine))}
     rows = source.execute(
@@ -321,16 +331,16 @@ def _merge_sightings(
             continue
         image = session.scalar(sa.select(ImageRow.id).filter_by(sha256=sha256)) if sha256 else None
         # An image that did not come is still to be fetched.
-        state = "wanted" if row.state == "stored" and image is None else row.state
+        state = "pending" if row.state == "stored" and image is None else row.state
         reason = row.reason
         if sha256 and forgotten.has_bytes(sha256):
-            state, reason = "refused", REASON
+            state, reason = "rejected", REASON
         known = ours.get(row.url)
         if known is None:
             values = values_of(row, "id", "worker_id") | {"post_id": mine, "position": len(ours)}
             known = ours[row.url] = Sighting(**values)
             session.add(known)
-        elif known.state == "stored" or state == "wanted":
+        elif known.state == "stored" or state == "pending":
             continue
         known.state, known.reason, known.image_id = state, reason, image
     session.flush()

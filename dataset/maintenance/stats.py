@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.catalogue.session import open_catalogue
-from dataset.catalogue.stats import refusals, search_stats, week_stats
+from dataset.catalogue.stats import hashtag_quotas, rejections, search_stats
 from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
 from dataset.selection.labeling import assign_labels
 from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
@@ -23,37 +23,33 @@ def read_stats(catalogue: str, vocabulary: Path | None, minimum: int) -> dict[st
     """
     words = load_vocabulary(vocabulary)
     with open_catalogue(catalogue, must_exist=True)() as session:
-        exclusions = Exclusions()
+        drops = Exclusions()
         photos = apply_quality_gates(
-            select_best_copies(load_candidates(session), exclusions),
-            load_quality_gates(),
-            exclusions,
+            select_best_copies(load_candidates(session), drops), load_quality_gates(), drops
         )
-        sizes = Counter(one.label for one in assign_labels(photos, words, (), exclusions))
+        sizes = Counter(one.label for one in assign_labels(photos, words, (), drops))
         return {
             "searches": [asdict(line) for line in search_stats(session)],
             "labels": [
                 {"label": label, "photos": count, "missing": max(0, minimum - count)}
                 for label, count in sorted(sizes.items())
             ],
-            "left_out": {
-                reason: count for reason, count in sorted(exclusions.counts.items()) if count
-            },
-            "refused": [
+            "excluded": {reason: count for reason, count in sorted(drops.counts.items()) if count},
+            "rejected": [
                 {"site": site, "reason": reason, "photos": count}
-                for site, reason, count in refusals(session)
+                for site, reason, count in rejections(session)
             ],
-            "week": [asdict(line) for line in week_stats(session)],
+            "week": [asdict(line) for line in hashtag_quotas(session)],
             "min_per_class": minimum,
         }
 
 
-def show(stats: dict[str, Any]) -> str:
+def format_stats(stats: dict[str, Any]) -> str:
     """STATS (see `read_stats`) as tables for a terminal."""
     parts = [
         _table(
             stats["searches"],
-            ("site", "hashtag", "posts", "images", "duplicates", "wanted", "refused", "state"),
+            ("site", "hashtag", "posts", "images", "duplicates", "pending", "rejected", "state"),
         ),
         "\n".join(
             f"{line['site']} {line['hashtag']} failed: {line['reason']}"
@@ -61,8 +57,8 @@ def show(stats: dict[str, Any]) -> str:
             if line["reason"]
         ),
         _table(stats["labels"], ("label", "photos", "missing"), f"to {stats['min_per_class']}"),
-        "\n".join(f"left out {count}: {reason}" for reason, count in stats["left_out"].items()),
-        _table(stats["refused"], ("site", "reason", "photos")),
+        "\n".join(f"excluded {count}: {reason}" for reason, count in stats["excluded"].items()),
+        _table(stats["rejected"], ("site", "reason", "photos")),
         *(_week(line) for line in stats["week"]),
     ]
     return "\n\n".join(part for part in parts if part) or "the catalogue is empty"
@@ -70,7 +66,7 @@ def show(stats: dict[str, Any]) -> str:
 
 def _week(line: dict[str, Any]) -> str:
     return (
-        f"{line['site']}: {line['asked']} of {line['allowed']} hashtags asked for in 7 days"
+        f"{line['site']}: {line['requested']} of {line['allowed']} hashtags asked for in 7 days"
         f" by account {line['account']} (next one free {line['next_free']} UTC): {line['hashtags']}"
     )
 

@@ -12,68 +12,68 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import (
-    Assignment,
-    Conflict,
     CropDecision,
     CropRow,
-    Decision,
     FingerprintRow,
-    ForgottenRow,
     ImageRow,
-    Judgement,
     KeptSplit,
+    LabelConflict,
+    LabelDecision,
+    NearDuplicateRow,
     PairDecision,
-    Pose,
+    PoseRow,
     PostHashtag,
     PostRow,
-    ResemblanceRow,
     Separation,
     Sighting,
+    SplitAssignment,
+    TagVerdictRow,
+    TakedownRow,
 )
 from dataset.catalogue.queries import (
-    AT_ONCE,
-    FEWEST_DIGITS,
+    MIN_DIGITS,
+    QUERY_ROWS,
     copies_of,
     find_image,
-    in_parts,
+    in_batches,
     table_of,
 )
 from dataset.catalogue.session import Sessions, overwrite_journal
-from dataset.duplicates.hashing import ENOUGH, Fingerprint, fingerprint
+from dataset.duplicates.hashing import MIN_DECODED_PIXELS, Fingerprint, fingerprint
 from dataset.images.io import Unreadable, open_photo, sha256_of
 from dataset.images.store import ImageStore
 
 IMAGE, URL, AUTHOR = "image", "url", "author"
 # Why a photo is refused that was taken down.
-REASON = "forgotten"
+REASON = "taken down"
 # Bits of a whole photo's hash in which a re-encoded or resized copy differs at most.
-SAME = 4
+MAX_COPY_DISTANCE_BITS = 4
 # Tables with one image a row.
 OF_IMAGES = (
-    *(Assignment, KeptSplit, CropRow, Pose, FingerprintRow, Separation),
-    *(Decision, CropDecision, Judgement, Conflict),
+    *(SplitAssignment, KeptSplit, CropRow, PoseRow, FingerprintRow, Separation),
+    *(LabelDecision, CropDecision, TagVerdictRow, LabelConflict),
 )
 # Made once: a crawl asks with each batch.
-_FORGOTTEN = table_of(ForgottenRow)
+_FORGOTTEN = table_of(TakedownRow)
 _FORGOTTEN_AFTER = (
     sa.select(_FORGOTTEN).where(_FORGOTTEN.c.id > sa.bindparam("after")).order_by(_FORGOTTEN.c.id)
 )
 
 
 @dataclass(frozen=True)
-class Forgot:
+class TakedownResult:
     """What was taken down: posts, and images with all their copies."""
 
     posts: int
     images: int
 
 
-def digest(value: str) -> str:
+def name_digest(value: str) -> str:
     """By which an address or a name is remembered."""
     return sha256_of(value.strip().removeprefix("@").casefold().encode())
 
 
-def forget(sessions: Sessions, store: ImageStore, what: str, who: str) -> Forgot:
+def take_down(sessions: Sessions, store: ImageStore, what: str, who: str) -> TakedownResult:
     """Take down WHAT, an address, an author's name or an image, on WHO's word.
 
     Raises:
@@ -86,19 +86,19 @@ def forget(sessions: Sessions, store: ImageStore, what: str, who: str) -> Forgot
             session.execute(sa.text("PRAGMA secure_delete = ON"))
         kind, posts, images = _found(session, what)
         if kind != IMAGE:
-            remember(session, kind, digest(what), None, who)
-        count = take_down(session, store, posts, images, who)
+            record_takedown(session, kind, name_digest(what), None, who)
+        count = delete_rows(session, store, posts, images, who)
     overwrite_journal(sessions)
-    return Forgot(len(posts), count)
+    return TakedownResult(len(posts), count)
 
 
-def take_down(
+def delete_rows(
     session: Session, store: ImageStore, posts: Sequence[int], images: Sequence[int], who: str
 ) -> int:
     """Take down POSTS, and IMAGES with their copies, and remember these; returns how many."""
     copies = with_copies(session, images)
     for image in copies:
-        remember(session, IMAGE, image.sha256, _whole(session, store, image), who)
+        record_takedown(session, IMAGE, image.sha256, _whole(session, store, image), who)
         if image.store_key:
             store.remove(image.store_key)
     _delete_posts(session, posts)
@@ -106,14 +106,16 @@ def take_down(
     return len(copies)
 
 
-def named(session: Session, forgotten: "Forgotten") -> tuple[list[int], list[int]]:
+def find_named(session: Session, forgotten: "TakedownList") -> tuple[list[int], list[int]]:
     """Posts of a catalogue that FORGOTTEN names by address or author, and images shown there."""
     if not forgotten.any_names:
         return [], []
     posts = {
         number
         for number, url, author in session.execute(
-            sa.select(PostRow.id, PostRow.url, PostRow.author).execution_options(yield_per=AT_ONCE)
+            sa.select(PostRow.id, PostRow.url, PostRow.author).execution_options(
+                yield_per=QUERY_ROWS
+            )
         )
         if forgotten.names(URL, [url]) or forgotten.names(AUTHOR, [author])
     }
@@ -121,7 +123,7 @@ def named(session: Session, forgotten: "Forgotten") -> tuple[list[int], list[int
     images = {
         image
         for post, url, fallbacks, image in session.execute(
-            shown.execution_options(yield_per=AT_ONCE)
+            shown.execution_options(yield_per=QUERY_ROWS)
         )
         if image and (post in posts or forgotten.names(URL, [url, *fallbacks.split("\n")]))
     }
@@ -150,7 +152,7 @@ def _found(session: Session, what: str) -> tuple[str, list[int], list[int]]:
 
 def _may_be_image(what: str) -> bool:
     stem = what.rpartition("/")[2].partition(".")[0]
-    return len(stem) >= FEWEST_DIGITS and not set(stem) - set("0123456789abcdef")
+    return len(stem) >= MIN_DIGITS and not set(stem) - set("0123456789abcdef")
 
 
 def _ids(session: Session, query: sa.Select) -> list[int]:
@@ -160,7 +162,7 @@ def _ids(session: Session, query: sa.Select) -> list[int]:
 def with_copies(session: Session, images: Sequence[int]) -> list[ImageRow]:
     """The rows of IMAGES and of all that were folded with them: to the eye they are one photo."""
     found: dict[int, ImageRow] = {}
-    for part in in_parts(images):
+    for part in in_batches(images):
         found |= {
             one.id: one for one in session.scalars(sa.select(ImageRow).where(copies_of(part)))
         }
@@ -172,34 +174,36 @@ def _whole(session: Session, store: ImageStore, image: ImageRow) -> bytes | None
     views = session.scalar(sa.select(FingerprintRow.views).filter_by(image_id=image.id))
     if views is None and image.store_key:
         with contextlib.suppress(OSError, Unreadable):
-            views, _ = fingerprint(open_photo(store.read(image.store_key), ENOUGH)).packed
+            views, _ = fingerprint(
+                open_photo(store.read(image.store_key), MIN_DECODED_PIXELS)
+            ).packed
     return views[:8] if views else None
 
 
-def remember(session: Session, kind: str, value: str, whole: bytes | None, who: str) -> None:
+def record_takedown(session: Session, kind: str, value: str, whole: bytes | None, who: str) -> None:
     """Keep WHO's word that what has the digest VALUE, and WHOLE as its hash, never comes back."""
-    if session.scalar(sa.select(ForgottenRow.id).filter_by(kind=kind, digest=value)) is None:
-        session.add(ForgottenRow(kind=kind, digest=value, whole=whole, who=who))
+    if session.scalar(sa.select(TakedownRow.id).filter_by(kind=kind, digest=value)) is None:
+        session.add(TakedownRow(kind=kind, digest=value, view_hash=whole, who=who))
         session.flush()
 
 
 def _delete_posts(session: Session, posts: Sequence[int]) -> None:
-    for part in in_parts(posts):
+    for part in in_batches(posts):
         _delete(session, Sighting, Sighting.post_id.in_(part))
         _delete(session, PostHashtag, PostHashtag.post_id.in_(part))
         _delete(session, PostRow, PostRow.id.in_(part))
 
 
 def _delete_images(session: Session, images: Sequence[int]) -> None:
-    for part in in_parts(images):
+    for part in in_batches(images):
         for table in OF_IMAGES:
             _delete(session, table, table.image_id.in_(part))
-        for pair in (ResemblanceRow, PairDecision):
+        for pair in (NearDuplicateRow, PairDecision):
             _delete(session, pair, sa.or_(pair.one_id.in_(part), pair.other_id.in_(part)))
         session.execute(
             sa.update(Sighting)
             .where(Sighting.image_id.in_(part))
-            .values(state="refused", reason=REASON, image_id=None)
+            .values(state="rejected", reason=REASON, image_id=None)
             .execution_options(synchronize_session=False)
         )
         _delete(session, ImageRow, ImageRow.id.in_(part))
@@ -209,7 +213,7 @@ def _delete(session: Session, table: type, which: sa.ColumnElement[bool]) -> Non
     session.execute(sa.delete(table).where(which).execution_options(synchronize_session=False))
 
 
-class Forgotten:
+class TakedownList:
     """What was taken down, to ask before anything is kept; it learns of what others take down."""
 
     def __init__(self) -> None:
@@ -222,8 +226,8 @@ class Forgotten:
         for row in session.connection().execute(_FORGOTTEN_AFTER, {"after": self._newest}):
             self._newest = row.id
             self._known.add((row.kind, row.digest))
-            if row.whole:
-                self._wholes.append(int.from_bytes(row.whole, "little"))
+            if row.view_hash:
+                self._wholes.append(int.from_bytes(row.view_hash, "little"))
 
     @property
     def any_names(self) -> bool:
@@ -233,7 +237,7 @@ class Forgotten:
     def names(self, kind: str, values: Iterable[str | None]) -> bool:
         """Whether one of VALUES, addresses or authors, was taken down."""
         return bool(self._known) and any(
-            (kind, digest(value)) in self._known for value in values if value
+            (kind, name_digest(value)) in self._known for value in values if value
         )
 
     def has_bytes(self, sha256: str) -> bool:
@@ -245,4 +249,6 @@ class Forgotten:
         if self.has_bytes(sha256):
             return True
         wholes = np.array(self._wholes, np.uint64)
-        return bool((np.bitwise_count(wholes ^ fingerprint.views[0]) <= SAME).any())
+        return bool(
+            (np.bitwise_count(wholes ^ fingerprint.views[0]) <= MAX_COPY_DISTANCE_BITS).any()
+        )

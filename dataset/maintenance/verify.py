@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 from tqdm import tqdm
 
 from dataset.catalogue import workers
-from dataset.catalogue.models import FingerprintRow, ImageRow, ResemblanceRow, Sighting
-from dataset.catalogue.queries import AT_ONCE, in_parts
+from dataset.catalogue.models import FingerprintRow, ImageRow, NearDuplicateRow, Sighting
+from dataset.catalogue.queries import QUERY_ROWS, in_batches
 from dataset.catalogue.session import Sessions
 from dataset.errors import Failure
 from dataset.images.io import sha256_of
@@ -20,7 +20,7 @@ LOST = "its file was lost"
 
 
 @dataclass
-class Verified:
+class VerifyResult:
     """Keys of files by what is wrong with them; `checked`: how many were read."""
 
     checked: int = 0
@@ -34,7 +34,7 @@ class Verified:
         return not (self.missing or self.changed or self.orphaned)
 
 
-def verify(sessions: Sessions, store: ImageStore, repair: bool = False) -> Verified:
+def verify(sessions: Sessions, store: ImageStore, repair: bool = False) -> VerifyResult:
     """Hash every stored file anew; REPAIR wants lost photos again and removes strange files.
 
     Raises:
@@ -42,7 +42,7 @@ def verify(sessions: Sessions, store: ImageStore, repair: bool = False) -> Verif
             read.
     """
     _refuse_crawl(sessions)
-    found = Verified()
+    found = VerifyResult()
     try:
         with sessions() as session:
             for key, sha256 in _stored(session):
@@ -57,7 +57,7 @@ def verify(sessions: Sessions, store: ImageStore, repair: bool = False) -> Verif
 
 def _refuse_crawl(sessions: Sessions) -> None:
     with sessions.begin() as session:
-        if workers.alive(session):
+        if workers.is_any_alive(session):
             raise Failure("a crawl is at work in this catalogue; verify it when that has ended")
 
 
@@ -67,12 +67,12 @@ def _stored(session: Session) -> Iterator[tuple[str, str]]:
     total = session.scalar(
         sa.select(sa.func.count()).select_from(ImageRow).where(ImageRow.state == "stored")
     )
-    rows = session.execute(stored.order_by(ImageRow.sha256).execution_options(yield_per=AT_ONCE))
+    rows = session.execute(stored.order_by(ImageRow.sha256).execution_options(yield_per=QUERY_ROWS))
     for key, sha256 in tqdm(rows, total=total, desc="verifying", unit=" files", disable=None):
         yield str(key), sha256
 
 
-def _check(store: ImageStore, key: str, sha256: str, found: Verified) -> None:
+def _check(store: ImageStore, key: str, sha256: str, found: VerifyResult) -> None:
     found.checked += 1
     try:
         data = store.read(key)
@@ -85,7 +85,7 @@ def _check(store: ImageStore, key: str, sha256: str, found: Verified) -> None:
 
 def _orphans(session: Session, store: ImageStore) -> Iterator[str]:
     """Keys of files that no stored image has."""
-    for part in in_parts(store.keys()):
+    for part in in_batches(store.keys()):
         query = sa.select(ImageRow.store_key).where(
             ImageRow.store_key.in_(part), ImageRow.state == "stored"
         )
@@ -93,11 +93,11 @@ def _orphans(session: Session, store: ImageStore) -> Iterator[str]:
         yield from (key for key in part if key not in known)
 
 
-def _repair(sessions: Sessions, store: ImageStore, found: Verified) -> None:
+def _repair(sessions: Sessions, store: ImageStore, found: VerifyResult) -> None:
     for key in (*found.changed, *found.orphaned):
         store.remove(key)
     lost = [*found.missing, *found.changed]
-    for part in in_parts(lost):
+    for part in in_batches(lost):
         with sessions.begin() as session:
             _want_again(session, part)
 
@@ -105,13 +105,13 @@ def _repair(sessions: Sessions, store: ImageStore, found: Verified) -> None:
 def _want_again(session: Session, keys: list[str]) -> None:
     """The images of KEYS are to be fetched again, and are in no build until then."""
     images = list(session.scalars(sa.select(ImageRow.id).where(ImageRow.store_key.in_(keys))))
-    either = sa.or_(ResemblanceRow.one_id.in_(images), ResemblanceRow.other_id.in_(images))
+    either = sa.or_(NearDuplicateRow.one_id.in_(images), NearDuplicateRow.other_id.in_(images))
     for change in (
         sa.delete(FingerprintRow).where(FingerprintRow.image_id.in_(images)),
-        sa.delete(ResemblanceRow).where(either),
-        sa.update(ImageRow).where(ImageRow.id.in_(images)).values(state="refused", reason=LOST),
+        sa.delete(NearDuplicateRow).where(either),
+        sa.update(ImageRow).where(ImageRow.id.in_(images)).values(state="rejected", reason=LOST),
         sa.update(Sighting)
         .where(Sighting.image_id.in_(images))
-        .values(state="wanted", reason=None, image_id=None),
+        .values(state="pending", reason=None, image_id=None),
     ):
         session.execute(change.execution_options(synchronize_session=False))

@@ -9,12 +9,13 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from dataset.errors import Failure, first_line, printable
+from dataset.errors import Failure, first_line, shorten_for_display
 from dataset.pose.estimator import Estimator, Tried, has_bfloat16
 from dataset.pose.models import SUFFIX, PoseModel, cache_folder, cache_key
 from dataset.pose.network import ARCHITECTURES, EPSILON, build_hrnet, keras_name, published_name
 from dataset.pose.torch_checkpoint import read_tensors
 from dataset.utils.downloads import fetch_published
+from dataset.utils.files import atomic_path
 
 # What frameworks put before the names of the paper's authors; "keypoint_head" is mmpose's 0.x.
 PREFIXES = (
@@ -63,7 +64,7 @@ def fill(network: keras.Model, tensors: Mapping[str, np.ndarray], path: Path) ->
             problems.append(f"{name} {problem}")
     if problems:
         more = f", and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        first = "; ".join(map(printable, problems[:SHOWN]))
+        first = "; ".join(map(shorten_for_display, problems[:SHOWN]))
         raise Failure(f"{path} doesn't fit: {first}{more}")
     for name, variable in wanted.items():
         value = given[name].astype(np.float32)
@@ -150,17 +151,15 @@ def norm_of(name: str) -> str:
 
 def save_weights(network: keras.Model, path: Path, half: bool = False) -> None:
     """NETWORK's weights at PATH, written aside first; with HALF as float16, enough for use."""
-    part = path.with_name(f".part-{path.name}")
-    network.save_weights(part)
-    if half:
-        _halve(part)
-    part.replace(path)
+    with atomic_path(path) as temporary:
+        network.save_weights(temporary)
+        if half:
+            _halve(temporary)
 
 
 def _halve(path: Path) -> None:
     """The numbers of the Keras weights file PATH as float16, without the optimizer's."""
-    small = path.with_name(f".half-{path.name}")
-    with h5py.File(path) as source, h5py.File(small, "w") as target:
+    with atomic_path(path) as small, h5py.File(path) as source, h5py.File(small, "w") as target:
 
         def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
             # Twice as large as the weights, and of no use to anybody else.
@@ -174,7 +173,6 @@ def _halve(path: Path) -> None:
 
         target.attrs.update(source.attrs)
         source.visititems(copy)
-    small.replace(path)
 
 
 def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> Estimator:

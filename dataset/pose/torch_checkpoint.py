@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from dataset.errors import Failure, first_line, printable
+from dataset.errors import Failure, first_line, shorten_for_display
 
 # Far above any network's list of tensors (200 KB), far below what would take long to read.
 LONGEST = 8 << 20
@@ -304,7 +304,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
             file.seek(0)
             return read(file, path.stat().st_size)
     except Hostile as error:
-        why = printable(str(error))
+        why = shorten_for_display(str(error))
         raise Failure(
             f"{path} is refused: {why}. Take the file that its publisher names, whole"
         ) from error

@@ -54,7 +54,7 @@ def review(
     photos that may be one, and doubtful crops. Every decision is kept at once with who made it and
     when, can be undone, and holds in the next build-dataset.
     """
-    from dataset.maintenance.label_decisions import whoami
+    from dataset.maintenance.label_decisions import user_name
     from dataset.review.server import ReviewOptions, serve
 
-    serve(ReviewOptions(catalogue, images, who or whoami(), vocabulary, host, port, url_file))
+    serve(ReviewOptions(catalogue, images, who or user_name(), vocabulary, host, port, url_file))

@@ -18,27 +18,35 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from dataset.catalogue.models import (
-    Conflict,
     CropRow,
-    Decision,
     Hashtag,
     ImageRow,
-    Judgement,
-    Pose,
+    LabelConflict,
+    LabelDecision,
+    NearDuplicateRow,
+    PoseRow,
     PostHashtag,
     PostRow,
-    ResemblanceRow,
     Search,
     Sighting,
+    TagVerdictRow,
 )
 from dataset.catalogue.queries import copies_of
 from dataset.catalogue.session import Sessions
 from dataset.images.store import ImageStore
 from dataset.review import decisions
-from dataset.review.decisions import LONGEST_NAME, Said, current
-from dataset.review.pagination import ALL, DECIDED, OPEN, Counts, Filters, page
-from dataset.review.queues import DUPLICATES, QUEUES, Key, Queue, is_key, key_text, parse_key
-from dataset.review.security import Door, form_token
+from dataset.review.decisions import MAX_NAME_CHARS, CurrentDecision, current_decision
+from dataset.review.pagination import ALL, DECIDED, OPEN, ProgressCache, QueueFilters, list_keys
+from dataset.review.queues import (
+    DUPLICATES,
+    QUEUES,
+    Key,
+    ReviewQueue,
+    format_key,
+    key_conditions,
+    parse_key,
+)
+from dataset.review.security import AccessPolicy, csrf_token
 from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
 from dataset.selection.labeling import matching_labels
 from dataset.utils import html
@@ -51,7 +59,7 @@ FAINTEST = 0.2
 
 
 @dataclass(frozen=True)
-class Post:
+class ShownPost:
     """A post that shows the photo. `url` is empty where it is no web address."""
 
     site: str
@@ -61,7 +69,7 @@ class Post:
 
 
 @dataclass(frozen=True)
-class Crop:
+class ShownCrop:
     """What is kept of a photo, in its pixels, and why not what was asked."""
 
     left: float
@@ -74,7 +82,7 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Photo:
+class ShownPhoto:
     """An image as it is shown. `points`: x, y in pixels, score; `labels`: by its hashtags."""
 
     id: int
@@ -82,39 +90,43 @@ class Photo:
     width: int
     height: int
     labels: tuple[str, ...]
-    posts: tuple[Post, ...]
+    posts: tuple[ShownPost, ...]
     tags: tuple[str, ...]
-    crop: Crop | None
+    crop: ShownCrop | None
     points: tuple[tuple[float, float, float], ...]
 
 
 @dataclass(frozen=True)
-class Near:
+class NearestPhoto:
     """A training photo that looks like the one in question; `id` is None where it is not here."""
 
     id: int | None
     label: str
-    likeness: float
+    similarity: float
 
 
 @dataclass(frozen=True)
-class Item:
+class QueueItem:
     """A row of a queue. `tagged`: the label in question; `choices`: labels to choose from."""
 
     key: Key
-    photos: tuple[Photo, ...]
-    said: Said | None
+    photos: tuple[ShownPhoto, ...]
+    said: CurrentDecision | None
     tagged: str = ""
     choices: tuple[str, ...] = ()
-    judgement: Judgement | None = None
-    nearest: tuple[Near, ...] = ()
-    likeness: float | None = None
+    judgement: TagVerdictRow | None = None
+    nearest: tuple[NearestPhoto, ...] = ()
+    similarity: float | None = None
     mirrored: bool = False
 
 
-def load_item(session: Session, queue: Queue, key: Key, vocabulary: Vocabulary) -> Item | None:
+def load_item(
+    session: Session, queue: ReviewQueue, key: Key, vocabulary: Vocabulary
+) -> QueueItem | None:
     """The row of KEY with all that is shown of it; None where it or a photo of it is gone."""
-    row = session.execute(sa.select(queue.keys[0].class_).where(*is_key(queue, key))).scalar()
+    row = session.execute(
+        sa.select(queue.keys[0].class_).where(*key_conditions(queue, key))
+    ).scalar()
     if row is None:
         return None
     images = key[:2] if queue is DUPLICATES else key[:1]
@@ -122,33 +134,33 @@ def load_item(session: Session, queue: Queue, key: Key, vocabulary: Vocabulary) 
     photos = [_photo(session, image, crop, vocabulary) for image in images]
     if any(photo is None for photo in photos):
         return None
-    return Item(
+    return QueueItem(
         key=key,
         photos=tuple(photo for photo in photos if photo is not None),
-        said=current(session, queue, key),
+        said=current_decision(session, queue, key),
         **_details(session, row),
     )
 
 
 def _details(session: Session, row: Any) -> dict[str, Any]:
     """What only some queues know of a row."""
-    if isinstance(row, Judgement):
+    if isinstance(row, TagVerdictRow):
         return {"tagged": row.label, "judgement": row, "nearest": _nearest(session, row.nearest)}
-    if isinstance(row, Conflict):
+    if isinstance(row, LabelConflict):
         return {"choices": tuple(json.loads(row.labels))}
-    if isinstance(row, ResemblanceRow):
-        return {"likeness": row.likeness, "mirrored": row.mirrored}
+    if isinstance(row, NearDuplicateRow):
+        return {"similarity": row.similarity, "mirrored": row.mirrored}
     return {}
 
 
 def _photo(
     session: Session, number: int, crop: CropRow | None, vocabulary: Vocabulary
-) -> Photo | None:
+) -> ShownPhoto | None:
     image = session.get(ImageRow, number)
     if image is None or image.state != "stored" or not image.width or not image.height:
         return None
     crop = crop or _latest_crop(session, number)
-    return Photo(
+    return ShownPhoto(
         id=image.id,
         sha256=image.sha256,
         width=image.width,
@@ -171,16 +183,18 @@ def _latest_crop(session: Session, image: int) -> CropRow | None:
     """The crop by the network that looked last."""
     return session.scalar(
         sa.select(CropRow)
-        .join(Pose, sa.and_(Pose.image_id == CropRow.image_id, Pose.model == CropRow.model))
+        .join(
+            PoseRow, sa.and_(PoseRow.image_id == CropRow.image_id, PoseRow.model == CropRow.model)
+        )
         .where(CropRow.image_id == image)
-        .order_by(Pose.made.desc(), CropRow.model, CropRow.zone)
+        .order_by(PoseRow.made.desc(), CropRow.model, CropRow.zone)
         .limit(1)
     )
 
 
-def _crop(row: CropRow) -> Crop:
+def _crop(row: CropRow) -> ShownCrop:
     width, height = row.right - row.left, row.bottom - row.top
-    return Crop(row.left, row.top, width, height, row.outcome, row.reason, row.score)
+    return ShownCrop(row.left, row.top, width, height, row.outcome, row.reason, row.score)
 
 
 def _points(
@@ -188,7 +202,7 @@ def _points(
 ) -> tuple[tuple[float, float, float], ...]:
     if crop is None:
         return ()
-    packed = session.scalar(sa.select(Pose.points).filter_by(image_id=image, model=crop.model))
+    packed = session.scalar(sa.select(PoseRow.points).filter_by(image_id=image, model=crop.model))
     if packed is None:
         return ()
     rows = np.frombuffer(packed, "<f4").reshape(-1, 7)[:, :3]
@@ -201,7 +215,7 @@ def _shows(image: ImageRow) -> Any:
     return Sighting.image_id.in_(sa.select(ImageRow.id).where(copies_of([image.id])))
 
 
-def _posts(session: Session, image: ImageRow) -> tuple[Post, ...]:
+def _posts(session: Session, image: ImageRow) -> tuple[ShownPost, ...]:
     """Its own posts first, then those of its copies."""
     own = sa.func.max(sa.case((Sighting.image_id == image.id, 1), else_=0))
     chosen = (
@@ -220,12 +234,12 @@ def _posts(session: Session, image: ImageRow) -> tuple[Post, ...]:
     return tuple(_post(row) for row in rows)
 
 
-def _post(row: PostRow) -> Post:
+def _post(row: PostRow) -> ShownPost:
     price = None if row.price is None else f"{row.price:g} {row.currency or ''}".strip()
     facts = " · ".join(fact for fact in (row.brand, price, row.author) if fact)
     # What a site sent is a link only where no browser takes it for a program.
     url = row.url if row.url.startswith(("https://", "http://")) else ""
-    return Post(row.site, url, row.title or "", facts)
+    return ShownPost(row.site, url, row.title or "", facts)
 
 
 def _tags(session: Session, image: ImageRow) -> tuple[str, ...]:
@@ -243,7 +257,7 @@ def _tags(session: Session, image: ImageRow) -> tuple[str, ...]:
     )
 
 
-def _nearest(session: Session, packed: str) -> tuple[Near, ...]:
+def _nearest(session: Session, packed: str) -> tuple[NearestPhoto, ...]:
     told = json.loads(packed)
     if not told:
         return ()
@@ -253,7 +267,7 @@ def _nearest(session: Session, packed: str) -> tuple[Near, ...]:
     )
     numbers = {name: number for name, number in session.execute(query)}  # noqa: C416
     return tuple(
-        Near(numbers.get(name), str(one.get("label", "")), float(one.get("likeness", 0)))
+        NearestPhoto(numbers.get(name), str(one.get("label", "")), float(one.get("similarity", 0)))
         for name, one in zip(names, told, strict=True)
     )
 
@@ -276,21 +290,21 @@ GONE = "This item is no longer in the catalogue."
 def environment() -> jinja2.Environment:
     """How pages are made: everything is escaped, and a name that is missing is an error."""
     made = html.environment(HERE / "templates")
-    made.filters["key"] = key_text
+    made.filters["key"] = format_key
     made.globals["SHORT"] = SHORT
     return made
 
 
 @dataclass(frozen=True)
-class Review:
+class ReviewContext:
     """What a server works on, and whose words those are that nobody else says."""
 
     sessions: Sessions
     store: ImageStore
     vocabulary: Vocabulary
     who: str
-    door: Door
-    counts: Counts = field(default_factory=Counts)
+    policy: AccessPolicy
+    counts: ProgressCache = field(default_factory=ProgressCache)
 
     @cached_property
     def pages(self) -> jinja2.Environment:
@@ -300,14 +314,14 @@ class Review:
     @property
     def who_cookie(self) -> str:
         """The cookie of who decides in this browser."""
-        return f"{self.door.name}-who"
+        return f"{self.policy.name}-who"
 
 
 def item_page(
-    review: Review,
+    review: ReviewContext,
     request: Request,
-    queue: Queue,
-    filters: Filters,
+    queue: ReviewQueue,
+    filters: QueueFilters,
     message: str,
     status: int = HTTPStatus.OK,
     key: Key | None = None,
@@ -318,10 +332,12 @@ def item_page(
         item = load_item(session, queue, key, review.vocabulary) if key else None
         if key and item is None:
             message = message or GONE
-        following = page(session, queue, filters, review.vocabulary, 1, beyond=key) if key else []
-        if key and key == key_of(queue, asked, "before"):
+        following = (
+            list_keys(session, queue, filters, review.vocabulary, 1, beyond=key) if key else []
+        )
+        if key and key == requested_key(queue, asked, "before"):
             message = FIRST
-        last = None if key else key_of(queue, asked, "after")
+        last = None if key else requested_key(queue, asked, "after")
         context = {
             "item": item,
             "key": key,
@@ -346,25 +362,33 @@ def item_page(
 
 
 def _wanted(
-    session: Session, review: Review, request: Request, queue: Queue, filters: Filters
+    session: Session,
+    review: ReviewContext,
+    request: Request,
+    queue: ReviewQueue,
+    filters: QueueFilters,
 ) -> Key | None:
     asked = request.query_params
-    if key := key_of(queue, asked, "item"):
+    if key := requested_key(queue, asked, "item"):
         return key
-    if before := key_of(queue, asked, "before"):
+    if before := requested_key(queue, asked, "before"):
         return _neighbour(session, queue, filters, review, before) or before
-    beyond = key_of(queue, asked, "after")
-    found = page(session, queue, filters, review.vocabulary, 1, beyond)
+    beyond = requested_key(queue, asked, "after")
+    found = list_keys(session, queue, filters, review.vocabulary, 1, beyond)
     return found[0] if found else None
 
 
 def _neighbour(
-    session: Session, queue: Queue, filters: Filters, review: Review, key: Key | None
+    session: Session,
+    queue: ReviewQueue,
+    filters: QueueFilters,
+    review: ReviewContext,
+    key: Key | None,
 ) -> Key | None:
     """The row before KEY."""
     if key is None:
         return None
-    found = page(session, queue, filters, review.vocabulary, 1, beyond=key, backwards=True)
+    found = list_keys(session, queue, filters, review.vocabulary, 1, beyond=key, backwards=True)
     return found[0] if found else None
 
 
@@ -373,36 +397,42 @@ def _first_image(keys: Sequence[Key]) -> int | None:
 
 
 def _to_undo(
-    session: Session, review: Review, request: Request, here: decisions.Said | None
-) -> decisions.Said | None:
+    session: Session,
+    review: ReviewContext,
+    request: Request,
+    here: decisions.CurrentDecision | None,
+) -> decisions.CurrentDecision | None:
     """The word that `u` takes back: of the row that is shown, or what was just said, or before."""
     if here and here.ref:
         return here
     ref = request.query_params.get("done", "")
-    row = decisions.find(session, ref)
+    row = decisions.find_row(session, ref)
     if row is not None and row.undone is None:
-        return decisions.said_by(session, ref)
-    return decisions.latest_of(session, who_is(review, request))
+        return decisions.find_decision(session, ref)
+    return decisions.latest_decision_by(session, reviewer_name(review, request))
 
 
-def what_happened(review: Review, request: Request, queue: Queue) -> str:
+def status_message(review: ReviewContext, request: Request, queue: ReviewQueue) -> str:
     """What happened just now, as the address tells."""
     asked = request.query_params
     with review.sessions() as session:
-        if said := decisions.said_by(session, asked.get("done", "")):
+        if said := decisions.find_decision(session, asked.get("done", "")):
             return f"Saved: {said.what}."
-        if said := decisions.said_by(session, asked.get("undone", "")):
+        if said := decisions.find_decision(session, asked.get("undone", "")):
             return f"Taken back: {said.what}."
-        if key := key_of(queue, asked, "meanwhile"):
-            holds = decisions.current(session, queue, key)
-            return f"Not saved: {decisions.Meanwhile(holds)}."
+        if key := requested_key(queue, asked, "meanwhile"):
+            holds = decisions.current_decision(session, queue, key)
+            return f"Not saved: {decisions.DecisionConflict(holds)}."
     return ""
 
 
 def known_labels(session: Session, vocabulary: Vocabulary) -> list[str]:
     """Labels to complete what is typed."""
     said = session.scalars(
-        sa.select(Decision.label).where(Decision.label.is_not(None)).distinct().limit(MOST_LABELS)
+        sa.select(LabelDecision.label)
+        .where(LabelDecision.label.is_not(None))
+        .distinct()
+        .limit(MOST_LABELS)
     )
     return sorted({*vocabulary.labels, *(label for label in said if label)})
 
@@ -411,38 +441,44 @@ def known_sites(session: Session) -> list[str]:
     return list(session.scalars(sa.select(Search.site).distinct().order_by(Search.site)))
 
 
-def filters_of(given: Mapping[str, str]) -> Filters:
+def parse_filters(given: Mapping[str, str]) -> QueueFilters:
     """What GIVEN, an address's or a form's fields, narrow a queue to."""
     chosen = {
-        f.name: given[f.name].strip()[:LONGEST_FILTER] for f in fields(Filters) if f.name in given
+        f.name: given[f.name].strip()[:LONGEST_FILTER]
+        for f in fields(QueueFilters)
+        if f.name in given
     }
     if chosen.get("show") not in (OPEN, DECIDED, ALL):
         chosen.pop("show", None)
-    return Filters(**chosen)
+    return QueueFilters(**chosen)
 
 
-def queue_of(request: Request) -> Queue:
+def requested_queue(request: Request) -> ReviewQueue:
     queue = QUEUES.get(request.path_params["queue"])
     if queue is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, "there is no such queue")
     return queue
 
 
-def key_of(queue: Queue, given: Mapping[str, str], name: str) -> Key | None:
+def requested_key(queue: ReviewQueue, given: Mapping[str, str], name: str) -> Key | None:
     return parse_key(queue, given[name]) if name in given else None
 
 
-def who_is(review: Review, request: Request) -> str:
-    name = unquote(request.cookies.get(review.who_cookie, ""))[:LONGEST_NAME]
+def reviewer_name(review: ReviewContext, request: Request) -> str:
+    name = unquote(request.cookies.get(review.who_cookie, ""))[:MAX_NAME_CHARS]
     return name if name.strip() and name.isprintable() else review.who
 
 
 def html_page(
-    review: Review, request: Request, template: str, status: int = HTTPStatus.OK, **context: Any
+    review: ReviewContext,
+    request: Request,
+    template: str,
+    status: int = HTTPStatus.OK,
+    **context: Any,
 ) -> Response:
     text = review.pages.get_template(template).render(
-        csrf=form_token(request),
-        who=who_is(review, request),
+        csrf=csrf_token(request),
+        who=reviewer_name(review, request),
         **{"queues": QUEUES, "queue": None, **context},
     )
     return HTMLResponse(text, status)

@@ -9,16 +9,23 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.models import Conflict, Hashtag, Judgement, PostHashtag, PostRow, Sighting
+from dataset.catalogue.models import (
+    Hashtag,
+    LabelConflict,
+    PostHashtag,
+    PostRow,
+    Sighting,
+    TagVerdictRow,
+)
 from dataset.review.decisions import UNDECIDED
-from dataset.review.queues import CONFLICTS, MISTAKES, Key, Queue, is_key
+from dataset.review.queues import CONFLICTS, MISTAKES, Key, ReviewQueue, key_conditions
 from dataset.vocabulary import Vocabulary
 
 OPEN, DECIDED, ALL = "open", "decided", "all"
 
 
 @dataclass(frozen=True)
-class Filters:
+class QueueFilters:
     """What a queue is narrowed to; an empty one narrows nothing. `show`: open, decided or all."""
 
     label: str = ""
@@ -31,11 +38,11 @@ class Filters:
     @property
     def chosen(self) -> dict[str, str]:
         """Those that are not as they are without anybody's choice."""
-        plain = asdict(Filters())
+        plain = asdict(QueueFilters())
         return {name: value for name, value in asdict(self).items() if value != plain[name]}
 
 
-def _shown(queue: Queue, *conditions: Any) -> Any:
+def _shown(queue: ReviewQueue, *conditions: Any) -> Any:
     """Whether one of a row's images stands in a post that fulfils CONDITIONS."""
     return (
         sa.exists()
@@ -44,12 +51,12 @@ def _shown(queue: Queue, *conditions: Any) -> Any:
     )
 
 
-def _has_label(queue: Queue, label: str, vocabulary: Vocabulary) -> Any:
+def _has_label(queue: ReviewQueue, label: str, vocabulary: Vocabulary) -> Any:
     if queue is MISTAKES:
-        return Judgement.label == label
+        return TagVerdictRow.label == label
     if queue is CONFLICTS:
         quoted = json.dumps(label, ensure_ascii=False)
-        return Conflict.labels.contains(quoted, autoescape=True)
+        return LabelConflict.labels.contains(quoted, autoescape=True)
     words = (
         sa.select(PostHashtag.post_id)
         .join(Hashtag)
@@ -64,7 +71,7 @@ def _in_title(text: str) -> Any:
     return sa.or_(*(PostRow.title.icontains(one, autoescape=True) for one in sorted(spellings)))
 
 
-def _conditions(queue: Queue, filters: Filters, vocabulary: Vocabulary) -> list[Any]:
+def _conditions(queue: ReviewQueue, filters: QueueFilters, vocabulary: Vocabulary) -> list[Any]:
     wanted = [queue.belongs]
     if filters.label:
         wanted.append(_has_label(queue, vocabulary.label_or_own(filters.label), vocabulary))
@@ -73,22 +80,22 @@ def _conditions(queue: Queue, filters: Filters, vocabulary: Vocabulary) -> list[
     if filters.title:
         wanted.append(_shown(queue, _in_title(filters.title)))
     if queue is MISTAKES and filters.verdict:
-        wanted.append(Judgement.verdict == filters.verdict)
+        wanted.append(TagVerdictRow.verdict == filters.verdict)
     if queue is MISTAKES and filters.suggested:
-        wanted.append(Judgement.suggested == vocabulary.label_or_own(filters.suggested))
+        wanted.append(TagVerdictRow.suggested == vocabulary.label_or_own(filters.suggested))
     return wanted
 
 
-def _is_shown(queue: Queue, show: str) -> list[Any]:
+def _is_shown(queue: ReviewQueue, show: str) -> list[Any]:
     if show == ALL:
         return []
     return [queue.decided if show == DECIDED else sa.not_(queue.decided)]
 
 
-def page(
+def list_keys(
     session: Session,
-    queue: Queue,
-    filters: Filters,
+    queue: ReviewQueue,
+    filters: QueueFilters,
     vocabulary: Vocabulary,
     size: int,
     beyond: Key | None = None,
@@ -110,15 +117,15 @@ def page(
     return [tuple(row) for row in session.execute(query.order_by(*order).limit(size))]
 
 
-def _place(session: Session, queue: Queue, key: Key | None) -> Sequence[Any] | None:
+def _place(session: Session, queue: ReviewQueue, key: Key | None) -> Sequence[Any] | None:
     """Where KEY stands in the order; None where there is no such row."""
     if key is None:
         return None
     columns = [column for column, _ in queue.order]
-    return session.execute(sa.select(*columns).where(*is_key(queue, key))).one_or_none()
+    return session.execute(sa.select(*columns).where(*key_conditions(queue, key))).one_or_none()
 
 
-def _beyond(queue: Queue, place: Sequence[Any], backwards: bool) -> Any:
+def _beyond(queue: ReviewQueue, place: Sequence[Any], backwards: bool) -> Any:
     ways: list[Any] = []
     equal: list[Any] = []
     for (column, high), value in zip(queue.order, place, strict=True):
@@ -127,8 +134,8 @@ def _beyond(queue: Queue, place: Sequence[Any], backwards: bool) -> Any:
     return sa.or_(*ways)
 
 
-def progress(
-    session: Session, queue: Queue, filters: Filters, vocabulary: Vocabulary
+def count_progress(
+    session: Session, queue: ReviewQueue, filters: QueueFilters, vocabulary: Vocabulary
 ) -> tuple[int, int]:
     """How many rows of QUEUE, as FILTERS narrow it, are decided, and how many are left."""
     done = sa.func.coalesce(sa.func.sum(sa.case((queue.decided, 1), else_=0)), 0)
@@ -145,25 +152,25 @@ QUICK_SECONDS, TIMES = 0.03, 50
 
 
 @dataclass
-class Counts:
+class ProgressCache:
     """What was counted of a queue under filters: decided, left, and until when that is told."""
 
-    known: dict[tuple[str, Filters], tuple[int, int, float]] = field(default_factory=dict)
+    known: dict[tuple[str, QueueFilters], tuple[int, int, float]] = field(default_factory=dict)
 
     def of(
-        self, session: Session, queue: Queue, filters: Filters, vocabulary: Vocabulary
+        self, session: Session, queue: ReviewQueue, filters: QueueFilters, vocabulary: Vocabulary
     ) -> tuple[int, int]:
         """How many rows of QUEUE are decided, and how many are left."""
         key, began = _key(queue, filters), time.monotonic()
         decided, left, until = self.known.get(key, (0, 0, 0.0))
         if began >= until:
-            decided, left = progress(session, queue, filters, vocabulary)
+            decided, left = count_progress(session, queue, filters, vocabulary)
             took = time.monotonic() - began
             until = began + (TIMES * took if took > QUICK_SECONDS else 0)
             self.known[key] = decided, left, until
         return decided, left
 
-    def decided(self, queue: Queue, filters: Filters, state: str) -> None:
+    def decided(self, queue: ReviewQueue, filters: QueueFilters, state: str) -> None:
         """One more row is decided, if it was open in the STATE that the decision was made from."""
         decided, left, until = self.known.get(_key(queue, filters), (0, 0, 0.0))
         if state == UNDECIDED and left:
@@ -174,5 +181,5 @@ class Counts:
         self.known.clear()
 
 
-def _key(queue: Queue, filters: Filters) -> tuple[str, Filters]:
+def _key(queue: ReviewQueue, filters: QueueFilters) -> tuple[str, QueueFilters]:
     return queue.name, replace(filters, show="")

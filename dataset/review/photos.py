@@ -1,16 +1,16 @@
-"""Photos for pages: by their number alone, as the bytes that were verified, or small."""
+"""Photos as the review pages show them: full size with a verified checksum, or as thumbnails."""
 
 import contextlib
 
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import ImageRow
-from dataset.images.io import Unreadable, open_photo, sha256_of, thumbnail
+from dataset.images.io import Unreadable, sha256_of, thumbnail
 from dataset.images.store import ImageStore
 
 JPEG = "image/jpeg"
-# What was found to be of a kind that every browser shows.
-TYPES = {
+# Content types of formats that every browser shows; others are re-encoded.
+CONTENT_TYPES = {
     "JPEG": JPEG,
     "MPO": JPEG,
     "PNG": "image/png",
@@ -18,27 +18,27 @@ TYPES = {
     "GIF": "image/gif",
     "BMP": "image/bmp",
 }
-THUMB, LARGE = 160, 1600
+THUMBNAIL_PIXELS, MAX_REENCODED_PIXELS = 160, 1600
 
 
-def whole(session: Session, store: ImageStore, number: int) -> tuple[bytes, str] | None:
-    """The photo of the image NUMBER and its content type; None where it can't be shown."""
-    row = session.get(ImageRow, number)
+def full_size(session: Session, store: ImageStore, image_id: int) -> tuple[bytes, str] | None:
+    """Return a photo and its content type, or None if it cannot be shown."""
+    row = session.get(ImageRow, image_id)
     data = _verified(store, row)
     if row is None or data is None:
         return None
-    kind = TYPES.get(row.format or "")
-    return (data, kind) if kind else _small(data, LARGE)
+    content_type = CONTENT_TYPES.get(row.format or "")
+    return (data, content_type) if content_type else _reencoded(data, MAX_REENCODED_PIXELS)
 
 
-def small(session: Session, store: ImageStore, number: int) -> tuple[bytes, str] | None:
-    """Return the photo of image NUMBER as a re-encoded JPEG of at most THUMB x THUMB pixels."""
-    data = _verified(store, session.get(ImageRow, number))
-    return None if data is None else _small(data, THUMB)
+def small(session: Session, store: ImageStore, image_id: int) -> tuple[bytes, str] | None:
+    """Return a JPEG thumbnail of a photo and its content type, or None if it cannot be shown."""
+    data = _verified(store, session.get(ImageRow, image_id))
+    return None if data is None else _reencoded(data, THUMBNAIL_PIXELS)
 
 
 def _verified(store: ImageStore, row: ImageRow | None) -> bytes | None:
-    """The bytes of ROW's photo, if they are still those that were looked at."""
+    """Return the photo if its file still has the SHA-256 of its row."""
     if row is None or row.state != "stored" or not row.store_key:
         return None
     with contextlib.suppress(OSError):
@@ -47,7 +47,7 @@ def _verified(store: ImageStore, row: ImageRow | None) -> bytes | None:
     return None
 
 
-def _small(data: bytes, side: int) -> tuple[bytes, str] | None:
+def _reencoded(data: bytes, side: int) -> tuple[bytes, str] | None:
     with contextlib.suppress(Unreadable):
-        return thumbnail(open_photo(data, side), side), JPEG
+        return thumbnail(data, side), JPEG
     return None

@@ -15,22 +15,22 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from dataset.catalogue.models import (
-    Conflict,
     CropDecision,
     CropRow,
-    Decision,
     Hashtag,
     ImageRow,
-    Judgement,
+    LabelConflict,
+    LabelDecision,
+    NearDuplicateRow,
     PairDecision,
     PostHashtag,
-    ResemblanceRow,
     Separation,
     Sighting,
+    TagVerdictRow,
 )
-from dataset.catalogue.queries import in_parts, is_stored
+from dataset.catalogue.queries import in_batches, is_stored
 from dataset.catalogue.session import Sessions
-from dataset.duplicates.alignment import FOLD
+from dataset.duplicates.alignment import DUPLICATE_SIMILARITY
 from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
 from dataset.selection.labeling import matching_labels
 from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
@@ -43,7 +43,7 @@ LOW_SCORE = 0.33
 
 
 @dataclass(frozen=True)
-class Queue:
+class ReviewQueue:
     """A queue: `rows` are what it is taken from, those that `belong` are in it.
 
     `keys` tell rows apart, `order` sorts them: columns, and whether the highest comes first.
@@ -66,33 +66,36 @@ ONE, OTHER, WORDED = aliased(ImageRow), aliased(ImageRow), aliased(ImageRow)
 MINE, ITS = aliased(Separation), aliased(Separation)
 
 
-def cluster_of(image: Any) -> Any:
+def cluster_expression(image: Any) -> Any:
     """The cluster of an image's row; one of its own where it has none yet."""
     return sa.func.coalesce(image.cluster_id, -image.id)
 
 
-def pair_of(one: Any, other: Any) -> Any:
+def cluster_pair_expression(one: Any, other: Any) -> Any:
     """Two clusters as one text, the same in either order."""
-    low, high = sa.cast(cluster_of(one), sa.String), sa.cast(cluster_of(other), sa.String)
-    ordered = cluster_of(one) < cluster_of(other)
+    low, high = (
+        sa.cast(cluster_expression(one), sa.String),
+        sa.cast(cluster_expression(other), sa.String),
+    )
+    ordered = cluster_expression(one) < cluster_expression(other)
     return sa.case((ordered, low + ":" + high), else_=high + ":" + low)
 
 
 _words = (
-    sa.select(cluster_of(WORDED))
-    .join(Decision, Decision.image_id == WORDED.id)
-    .where(Decision.undone.is_(None))
+    sa.select(cluster_expression(WORDED))
+    .join(LabelDecision, LabelDecision.image_id == WORDED.id)
+    .where(LabelDecision.undone.is_(None))
 )
 _latest = (
-    sa.select(sa.func.max(Decision.id))
-    .join(WORDED, Decision.image_id == WORDED.id)
-    .where(Decision.undone.is_(None))
-    .group_by(cluster_of(WORDED))
+    sa.select(sa.func.max(LabelDecision.id))
+    .join(WORDED, LabelDecision.image_id == WORDED.id)
+    .where(LabelDecision.undone.is_(None))
+    .group_by(cluster_expression(WORDED))
 )
-_left_out = _words.where(Decision.id.in_(_latest), Decision.label.is_(None))
+_left_out = _words.where(LabelDecision.id.in_(_latest), LabelDecision.label.is_(None))
 _pair_said = sa.exists().where(
-    PairDecision.one_id == ResemblanceRow.one_id,
-    PairDecision.other_id == ResemblanceRow.other_id,
+    PairDecision.one_id == NearDuplicateRow.one_id,
+    PairDecision.other_id == NearDuplicateRow.other_id,
     PairDecision.undone.is_(None),
 )
 FIRST, SECOND = aliased(ImageRow), aliased(ImageRow)
@@ -103,83 +106,83 @@ WORDS_APART = (
     .join(SECOND, SECOND.id == PairDecision.other_id)
     .where(PairDecision.undone.is_(None), sa.not_(PairDecision.same))
 )
-_apart = WORDS_APART.with_only_columns(pair_of(FIRST, SECOND))
+_apart = WORDS_APART.with_only_columns(cluster_pair_expression(FIRST, SECOND))
 # Undone clusters that held two images.
 SEPARATED = sa.select(MINE).join(ITS, MINE.cluster_id == ITS.cluster_id)
 _separated = SEPARATED.where(
-    MINE.image_id == ResemblanceRow.one_id, ITS.image_id == ResemblanceRow.other_id
+    MINE.image_id == NearDuplicateRow.one_id, ITS.image_id == NearDuplicateRow.other_id
 ).exists()
 _crop_said = sa.exists().where(
     CropDecision.image_id == CropRow.image_id,
     CropDecision.undone.is_(None),
     sa.or_(
-        CropDecision.whole,
+        CropDecision.keep_whole,
         sa.and_(CropDecision.model == CropRow.model, CropDecision.zone == CropRow.zone),
     ),
 )
 
-MISTAKES = Queue(
+MISTAKES = ReviewQueue(
     "mistakes",
     "Suspected mistakes",
     "Tags that a model doubts, the costliest first: those that it takes for wrong, then those of"
     " which it is unsure.",
-    sa.join(Judgement, ImageRow, Judgement.image_id == ImageRow.id),
-    sa.and_(Judgement.verdict.in_(["mistake", "unsure"]), is_stored(ImageRow)),
-    cluster_of(ImageRow).in_(_words),
-    (Judgement.image_id, Judgement.label),
+    sa.join(TagVerdictRow, ImageRow, TagVerdictRow.image_id == ImageRow.id),
+    sa.and_(TagVerdictRow.verdict.in_(["mistake", "unsure"]), is_stored(ImageRow)),
+    cluster_expression(ImageRow).in_(_words),
+    (TagVerdictRow.image_id, TagVerdictRow.label),
     (
-        (Judgement.verdict, False),
-        (Judgement.cost, True),
-        (Judgement.image_id, False),
-        (Judgement.label, False),
+        (TagVerdictRow.verdict, False),
+        (TagVerdictRow.cost, True),
+        (TagVerdictRow.image_id, False),
+        (TagVerdictRow.label, False),
     ),
-    (Judgement.image_id,),
+    (TagVerdictRow.image_id,),
     ("label", "out"),
 )
-CONFLICTS = Queue(
+CONFLICTS = ReviewQueue(
     "conflicts",
     "Conflicts of labels",
     "Photos found under words of several labels, none of which holds the other. Builds leave them"
     " out until somebody decides.",
-    sa.join(Conflict, ImageRow, Conflict.image_id == ImageRow.id),
+    sa.join(LabelConflict, ImageRow, LabelConflict.image_id == ImageRow.id),
     is_stored(ImageRow),
-    cluster_of(ImageRow).in_(_words),
-    (Conflict.image_id,),
-    ((Conflict.image_id, False),),
-    (Conflict.image_id,),
+    cluster_expression(ImageRow).in_(_words),
+    (LabelConflict.image_id,),
+    ((LabelConflict.image_id, False),),
+    (LabelConflict.image_id,),
     ("label", "out"),
 )
-DUPLICATES = Queue(
+DUPLICATES = ReviewQueue(
     "duplicates",
     "Possible duplicates",
     "Pairs of photos that may be one, the likest first.",
-    sa.join(ResemblanceRow, ONE, ResemblanceRow.one_id == ONE.id).join(
-        OTHER, ResemblanceRow.other_id == OTHER.id
+    sa.join(NearDuplicateRow, ONE, NearDuplicateRow.one_id == ONE.id).join(
+        OTHER, NearDuplicateRow.other_id == OTHER.id
     ),
     sa.and_(
-        ResemblanceRow.likeness < FOLD,
+        NearDuplicateRow.similarity < DUPLICATE_SIMILARITY,
         is_stored(ONE),
         is_stored(OTHER),
-        sa.or_(cluster_of(ONE) != cluster_of(OTHER), _pair_said),
+        sa.or_(cluster_expression(ONE) != cluster_expression(OTHER), _pair_said),
     ),
-    sa.or_(_pair_said, _separated, pair_of(ONE, OTHER).in_(_apart)),
-    (ResemblanceRow.one_id, ResemblanceRow.other_id),
+    sa.or_(_pair_said, _separated, cluster_pair_expression(ONE, OTHER).in_(_apart)),
+    (NearDuplicateRow.one_id, NearDuplicateRow.other_id),
     (
-        (ResemblanceRow.likeness, True),
-        (ResemblanceRow.one_id, False),
-        (ResemblanceRow.other_id, False),
+        (NearDuplicateRow.similarity, True),
+        (NearDuplicateRow.one_id, False),
+        (NearDuplicateRow.other_id, False),
     ),
-    (ResemblanceRow.one_id, ResemblanceRow.other_id),
+    (NearDuplicateRow.one_id, NearDuplicateRow.other_id),
     ("same", "apart"),
 )
-CROPS = Queue(
+CROPS = ReviewQueue(
     "crops",
     "Doubtful crops",
     "Photos that stayed whole or were not cropped as asked, and crops around key points of which"
     " the network is unsure, the most doubtful first.",
     sa.join(CropRow, ImageRow, CropRow.image_id == ImageRow.id),
     sa.and_(sa.or_(CropRow.reason != "", CropRow.score < LOW_SCORE), is_stored(ImageRow)),
-    sa.or_(_crop_said, cluster_of(ImageRow).in_(_left_out)),
+    sa.or_(_crop_said, cluster_expression(ImageRow).in_(_left_out)),
     (CropRow.image_id, CropRow.model, CropRow.zone),
     (
         (CropRow.score, False),
@@ -193,12 +196,12 @@ CROPS = Queue(
 QUEUES = {queue.name: queue for queue in (MISTAKES, CONFLICTS, DUPLICATES, CROPS)}
 
 
-def key_text(key: Key) -> str:
+def format_key(key: Key) -> str:
     """KEY as it stands in addresses and forms."""
     return "/".join(quote(str(part), safe="") for part in key)
 
 
-def parse_key(queue: Queue, text: str) -> Key | None:
+def parse_key(queue: ReviewQueue, text: str) -> Key | None:
     """The key that TEXT is; None where it can't be one of QUEUE."""
     parts = [unquote(part) for part in text.split("/")]
     if len(parts) != len(queue.keys):
@@ -214,7 +217,7 @@ def parse_key(queue: Queue, text: str) -> Key | None:
     return tuple(key)
 
 
-def is_key(queue: Queue, key: Key) -> list[Any]:
+def key_conditions(queue: ReviewQueue, key: Key) -> list[Any]:
     """Conditions that hold for the row of KEY alone."""
     return [column == part for column, part in zip(queue.keys, key, strict=True)]
 
@@ -228,21 +231,21 @@ def find_conflicts(sessions: Sessions, vocabulary: Vocabulary) -> int:
     found: dict[int, str] = {}
     with sessions() as session:
         suspects = _suspects(session, vocabulary)
-        for part in in_parts(suspects):
+        for part in in_batches(suspects):
             found |= _conflicts(session, part, vocabulary)
     with sessions.begin() as session:
-        query = sa.select(Conflict.image_id, Conflict.labels)
+        query = sa.select(LabelConflict.image_id, LabelConflict.labels)
         known = {image: labels for image, labels in session.execute(query)}  # noqa: C416
         gone = [image for image, labels in known.items() if found.get(image) != labels]
-        for part in in_parts(gone):
-            session.execute(sa.delete(Conflict).where(Conflict.image_id.in_(part)))
+        for part in in_batches(gone):
+            session.execute(sa.delete(LabelConflict).where(LabelConflict.image_id.in_(part)))
         new = [
             {"image_id": image, "labels": labels}
             for image, labels in found.items()
             if known.get(image) != labels
         ]
         if new:
-            session.execute(sa.insert(Conflict), new)
+            session.execute(sa.insert(LabelConflict), new)
     return len(found)
 
 

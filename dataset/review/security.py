@@ -1,4 +1,4 @@
-"""Who may ask, and from where: hosts, the token, forged forms, and what browsers are told."""
+"""Protect the review server: host check, access token, CSRF tokens and security headers."""
 
 import hashlib
 import hmac
@@ -7,72 +7,75 @@ import secrets
 import socket
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 LOOPBACK = "127.0.0.1"
-LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
-LARGEST_FORM = 64 * 1024
-MOST_FIELDS = 50
-FORM = "application/x-www-form-urlencoded"
-# Long enough that nobody guesses it.
+LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+MAX_FORM_BYTES, MAX_FORM_FIELDS = 64 * 1024, 50
+FORM_TYPE = "application/x-www-form-urlencoded"
 SECRET_BYTES = 32
 HEADERS = {
     "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'self';"
     " script-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    # With no referrer at all, browsers would not say from where a form comes.
+    # With `no-referrer`, browsers send `Origin: null` with our own forms too.
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
 }
 
 
 @dataclass(frozen=True)
-class Door:
-    """Where the page is served. `token`: what one has to know to come in, None for anybody.
+class AccessPolicy:
+    """Who may use a server, and the names of its cookies.
 
-    `name`: tells cookies of several servers on one machine apart.
+    Attributes:
+        token: What the address must contain at first use; None where only this machine can connect.
+        name: Prefix of cookies, which browsers share among all servers of one host.
+        hosts: Further names of this machine.
     """
 
-    host: str = LOOPBACK
     token: str | None = None
     name: str = "review"
-    here: frozenset[str] = field(default_factory=frozenset)
+    hosts: frozenset[str] = field(default_factory=frozenset)
 
     @property
-    def key_cookie(self) -> str:
-        """The cookie of those who know the token."""
+    def access_cookie(self) -> str:
+        """Name of the cookie of browsers that have sent the token."""
         return f"{self.name}-key"
 
     @property
-    def form_cookie(self) -> str:
-        """The cookie that forms are tied to."""
+    def csrf_cookie(self) -> str:
+        """Name of the cookie with the secret of CSRF tokens."""
         return f"{self.name}-forms"
 
-    def knows(self, host: str) -> bool:
-        """Whether HOST, of a request, names this machine and not a stranger's site.
+    def is_trusted_host(self, host: str) -> bool:
+        """Return whether a Host header names this machine (protection against DNS rebinding).
 
-        A stranger can point a name of theirs here, but no address.
+        Another site can point a name of its own at this machine, but not an address. Starlette's
+        TrustedHostMiddleware has no pattern for "any IP address".
         """
         name = _host_name(host)
-        if self.token is None or name in LOCAL_NAMES:
-            return name in LOCAL_NAMES
-        return name in self.here or _is_address(name)
+        if self.token is None or name in LOCAL_HOSTS:
+            return name in LOCAL_HOSTS
+        return name in self.hosts or _is_address(name)
 
 
-def door_to(host: str, port: int) -> Door:
-    """The door of a server at HOST and PORT: with a token unless only this machine can reach it."""
+def create_access_policy(host: str, port: int) -> AccessPolicy:
+    """Create the policy of a server: with a token unless only this machine can connect."""
     name = f"review-{port}"
     if host == LOOPBACK:
-        return Door(host, None, name)
-    here = {host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
-    return Door(host, secrets.token_urlsafe(SECRET_BYTES), name, frozenset(here))
+        return AccessPolicy(None, name)
+    hosts = {host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
+    return AccessPolicy(secrets.token_urlsafe(SECRET_BYTES), name, frozenset(hosts))
 
 
 def _host_name(host: str) -> str:
@@ -94,121 +97,116 @@ def _digest(key: str, purpose: str) -> str:
     return hmac.new(key.encode(), purpose.encode(), hashlib.sha256).hexdigest()
 
 
-def _equal(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode(), other.encode())
+def _is_equal(first: str, second: str) -> bool:
+    return hmac.compare_digest(first.encode(), second.encode())
 
 
-def form_token(request: Request) -> str:
-    """What a form on a page for REQUEST has to send back."""
-    return _digest(request.state.form_secret, "form")
+def csrf_token(request: Request) -> str:
+    """Return the token that forms on the page for a request must send back."""
+    return _digest(request.state.csrf_secret, "form")
 
 
-class Guard:
-    """Lets in what may come in, reads forms, and adds headers to all that goes out."""
+class SecurityMiddleware(BaseHTTPMiddleware):
+    """Reject requests that the access policy does not allow, and add security headers.
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
-        self.app, self.door = app, door
+    The fields of an accepted form are in `request.state.form`.
+    """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request of the web; any other is handed on."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        request, new = Request(scope, receive), secrets.token_urlsafe(SECRET_BYTES)
-        known = request.cookies.get(self.door.form_cookie)
-        request.state.form_secret = known or new
-        answer = await self._refusal(request)
+    def __init__(self, app: ASGIApp, policy: AccessPolicy) -> None:
+        """Protect an application with a policy."""
+        super().__init__(app)
+        self.policy = policy
 
-        async def tell(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-                headers.setdefault("cache-control", "no-store")
-                if known is None and answer is None:
-                    headers.append("set-cookie", _cookie(self.door.form_cookie, new))
-            await send(message)
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """Handle one request."""
+        cookie = self.policy.csrf_cookie
+        known_secret = request.cookies.get(cookie)
+        request.state.csrf_secret = known_secret or secrets.token_urlsafe(SECRET_BYTES)
+        response = await self._rejection(request)
+        if response is None:
+            response = await call_next(request)
+            if known_secret is None:
+                _set_cookie(response, cookie, request.state.csrf_secret)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
 
-        await (answer or self.app)(scope, receive, tell)
-
-    async def _refusal(self, request: Request) -> Response | None:
-        """Why REQUEST is not let in; None where it is."""
+    async def _rejection(self, request: Request) -> Response | None:
+        """Return the response to a request that is rejected, None if it is accepted."""
         headers = request.headers
-        if not self.door.knows(headers.get("host", "")):
-            return _no(HTTPStatus.BAD_REQUEST, "this name is not this server's")
+        if not self.policy.is_trusted_host(headers.get("host", "")):
+            return _error(HTTPStatus.BAD_REQUEST, "the host name is not one of this server")
         if b"%00" in request.scope["query_string"] or "\0" in request.url.path:
-            return _no(HTTPStatus.BAD_REQUEST, "that is no address of this page")
-        if self.door.token is not None and (answer := self._at_the_door(request)):
-            return answer
+            return _error(HTTPStatus.BAD_REQUEST, "the address contains a null character")
+        if self.policy.token is not None and (response := self._check_token(request)):
+            return response
         if request.method in ("GET", "HEAD"):
             return None
         if request.method != "POST":
-            return _no(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and POST are understood")
-        if not _same_origin(headers):
-            return _no(HTTPStatus.FORBIDDEN, "the form is of another site")
-        form = await _form(request)
+            return _error(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and POST are supported")
+        if not _is_same_origin(headers):
+            return _error(HTTPStatus.FORBIDDEN, "the form was sent by another site")
+        form = await _read_form(request)
         if form is None:
-            return _no(HTTPStatus.BAD_REQUEST, "that is no form of this page")
+            return _error(HTTPStatus.BAD_REQUEST, "the form is not valid or too large")
         request.state.form = form
-        if not _equal(form.get("csrf", ""), form_token(request)):
-            return _no(
+        if not _is_equal(form.get("csrf", ""), csrf_token(request)):
+            return _error(
                 HTTPStatus.FORBIDDEN,
-                "the page is too old or of another server: nothing was decided; load it again",
+                "the page is out of date or of another server: nothing was saved; reload it",
             )
         return None
 
-    def _at_the_door(self, request: Request) -> Response | None:
-        token = self.door.token or ""
+    def _check_token(self, request: Request) -> Response | None:
+        token = self.policy.token or ""
         key = _digest(token, "key")
-        given = request.query_params.get("token")
-        if given is not None and _equal(given, token) and request.method == "GET":
-            rest = [(n, v) for n, v in request.query_params.multi_items() if n != "token"]
-            query = f"?{urlencode(rest)}" if rest else ""
-            # From the path alone two slashes could lead to another server.
-            answer = RedirectResponse(
-                f"/{request.url.path.lstrip('/')}{query}", HTTPStatus.SEE_OTHER
-            )
-            answer.headers.append("set-cookie", _cookie(self.door.key_cookie, key))
-            return answer
-        if _equal(request.cookies.get(self.door.key_cookie, ""), key):
+        sent = request.query_params.get("token")
+        if sent is not None and _is_equal(sent, token) and request.method == "GET":
+            url = request.url.remove_query_params("token")
+            query = f"?{url.query}" if url.query else ""
+            # A location that starts with two slashes would lead to another server.
+            response = RedirectResponse(f"/{url.path.lstrip('/')}{query}", HTTPStatus.SEE_OTHER)
+            _set_cookie(response, self.policy.access_cookie, key)
+            return response
+        if _is_equal(request.cookies.get(self.policy.access_cookie, ""), key):
             return None
-        return _no(
+        return _error(
             HTTPStatus.UNAUTHORIZED,
-            "open the address that `review` printed when it began: it holds the token",
+            "open the address that `review` printed at its start: it contains the token",
         )
 
 
-def _cookie(name: str, value: str) -> str:
-    return f"{name}={value}; Path=/; HttpOnly; SameSite=Strict"
+def _set_cookie(response: Response, name: str, value: str) -> None:
+    response.set_cookie(name, value, httponly=True, samesite="strict")
 
 
-def _no(status: HTTPStatus, why: str) -> Response:
-    return PlainTextResponse(f"{why}\n", status)
+def _error(status: HTTPStatus, message: str) -> Response:
+    return PlainTextResponse(f"{message}\n", status)
 
 
-def _same_origin(headers: Headers) -> bool:
-    """Whether a form comes from a page of ours; browsers say so, and programs need not."""
+def _is_same_origin(headers: Headers) -> bool:
+    """Return whether a form was sent by one of our pages, as far as the browser says."""
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
     origin = headers.get("origin")
     return origin is None or urlsplit(origin).netloc == headers.get("host", "")
 
 
-async def _form(request: Request) -> dict[str, str] | None:
-    """The fields of REQUEST's form, the first of each name; None where it is none, or too large."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
+async def _read_form(request: Request) -> dict[str, str] | None:
+    """Return the first value of each field of a form, None if it is not one or too large."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM_TYPE:
         return None
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > LARGEST_FORM:
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_FORM_BYTES:
             return None
     try:
         fields = parse_qs(
-            body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict"
+            body.decode(), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS, errors="strict"
         )
     except ValueError:
         return None
-    # PostgreSQL keeps no text with it.
-    clean = all("\0" not in values[0] for values in fields.values())
-    return {name: values[0] for name, values in fields.items()} if clean else None
+    # PostgreSQL stores no text with null characters.
+    is_clean = all("\0" not in values[0] for values in fields.values())
+    return {name: values[0] for name, values in fields.items()} if is_clean else None

@@ -27,24 +27,24 @@ from dataset.catalogue.session import open_catalogue
 from dataset.errors import BadInput, Failure, first_line
 from dataset.images.store import open_store
 from dataset.review import decisions, photos
-from dataset.review.decisions import LONGEST_NAME
+from dataset.review.decisions import MAX_NAME_CHARS
 from dataset.review.pages import (
     HERE,
-    Review,
-    filters_of,
+    ReviewContext,
     html_page,
     item_page,
-    key_of,
     known_labels,
     known_sites,
     load_item,
-    queue_of,
-    what_happened,
-    who_is,
+    parse_filters,
+    requested_key,
+    requested_queue,
+    reviewer_name,
+    status_message,
 )
-from dataset.review.pagination import Filters, page
-from dataset.review.queues import QUEUES, Queue, find_conflicts, key_text
-from dataset.review.security import LOOPBACK, Guard, door_to
+from dataset.review.pagination import QueueFilters, list_keys
+from dataset.review.queues import QUEUES, ReviewQueue, find_conflicts, format_key
+from dataset.review.security import LOOPBACK, SecurityMiddleware, create_access_policy
 from dataset.vocabulary import load_vocabulary
 
 FILES = {"review.css": "text/css", "review.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -53,7 +53,7 @@ ROWS = 48
 LARGEST_NUMBER = 2**31 - 1
 
 
-def create_app(review: Review) -> Starlette:
+def create_app(review: ReviewContext) -> Starlette:
     """The application that serves REVIEW."""
     answers = (
         ("/", overview, "GET"),
@@ -69,33 +69,33 @@ def create_app(review: Review) -> Starlette:
     return Starlette(
         # Not async: they wait for the catalogue and the store, so each gets a thread.
         routes=[Route(path, partial(answer, review), methods=[m]) for path, answer, m in answers],
-        middleware=[Middleware(Guard, door=review.door)],
+        middleware=[Middleware(SecurityMiddleware, policy=review.policy)],
         exception_handlers={HTTPException: _refused, click.ClickException: _failed},
     )
 
 
-def overview(review: Review, request: Request) -> Response:
+def overview(review: ReviewContext, request: Request) -> Response:
     """All queues, and how far each is."""
     with review.sessions() as session:
         counts = {
-            name: review.counts.of(session, queue, Filters(), review.vocabulary)
+            name: review.counts.of(session, queue, QueueFilters(), review.vocabulary)
             for name, queue in QUEUES.items()
         }
     return html_page(review, request, "overview.html", counts=counts)
 
 
-def show_item(review: Review, request: Request) -> Response:
+def show_item(review: ReviewContext, request: Request) -> Response:
     """The row that `item` names, or the first one after `after`, or before `before`."""
-    queue, filters = queue_of(request), filters_of(request.query_params)
-    return item_page(review, request, queue, filters, what_happened(review, request, queue))
+    queue, filters = requested_queue(request), parse_filters(request.query_params)
+    return item_page(review, request, queue, filters, status_message(review, request, queue))
 
 
-def show_list(review: Review, request: Request) -> Response:
+def show_list(review: ReviewContext, request: Request) -> Response:
     """Many rows at once, small."""
-    queue, filters = queue_of(request), filters_of(request.query_params)
+    queue, filters = requested_queue(request), parse_filters(request.query_params)
     with review.sessions() as session:
-        beyond = key_of(queue, request.query_params, "after")
-        keys = page(session, queue, filters, review.vocabulary, ROWS + 1, beyond)
+        beyond = requested_key(queue, request.query_params, "after")
+        keys = list_keys(session, queue, filters, review.vocabulary, ROWS + 1, beyond)
         items = [load_item(session, queue, key, review.vocabulary) for key in keys[:ROWS]]
         context: dict[str, Any] = {
             "items": [item for item in items if item is not None],
@@ -107,49 +107,49 @@ def show_list(review: Review, request: Request) -> Response:
     return html_page(review, request, "list.html", queue=queue, filters=filters, **context)
 
 
-def decide(review: Review, request: Request) -> Response:
+def decide(review: ReviewContext, request: Request) -> Response:
     """Keep a decision, and go on; where something else was decided meanwhile, say so."""
-    queue, form = queue_of(request), request.state.form
-    filters, key = filters_of(form), key_of(queue, form, "item")
+    queue, form = requested_queue(request), request.state.form
+    filters, key = parse_filters(form), requested_key(queue, form, "item")
     if key is None:
         raise HTTPException(HTTPStatus.BAD_REQUEST, "the form names no item of this queue")
-    answer = decisions.Answer(form.get("answer", ""), form.get("chosen", ""))
+    answer = decisions.ReviewAnswer(form.get("answer", ""), form.get("chosen", ""))
     try:
         with review.sessions.begin() as session:
             said = decisions.decide(
                 *(session, queue, key, answer, form.get("state", "")),
-                *(who_is(review, request), review.vocabulary),
+                *(reviewer_name(review, request), review.vocabulary),
             )
-    except decisions.Meanwhile as error:
+    except decisions.DecisionConflict as error:
         # Where it was taken back the row is open again, and is shown.
         way = "after" if error.said else "item"
-        return _go(queue, filters, **{way: key_text(key)}, meanwhile=key_text(key))
-    except decisions.Refused as error:
+        return _go(queue, filters, **{way: format_key(key)}, meanwhile=format_key(key))
+    except decisions.DecisionRejected as error:
         status = HTTPStatus.UNPROCESSABLE_ENTITY
         return item_page(review, request, queue, filters, f"Not saved: {error}.", status, key)
     review.counts.decided(queue, filters, form.get("state", ""))
-    return _go(queue, filters, after=key_text(key), done=said.ref)
+    return _go(queue, filters, after=format_key(key), done=said.ref)
 
 
-def undo(review: Review, request: Request) -> Response:
+def undo(review: ReviewContext, request: Request) -> Response:
     """Take a word back, and show what it was said of."""
-    queue, form = queue_of(request), request.state.form
-    filters, ref = filters_of(form), form.get("ref", "")
+    queue, form = requested_queue(request), request.state.form
+    filters, ref = parse_filters(form), form.get("ref", "")
     try:
         with review.sessions.begin() as session:
-            decisions.take_back(session, ref)
-            key = decisions.row_of(session, queue, ref)
-    except decisions.Refused as error:
-        key = key_of(queue, form, "item")
+            decisions.undo(session, ref)
+            key = decisions.key_of_decision(session, queue, ref)
+    except decisions.DecisionRejected as error:
+        key = requested_key(queue, form, "item")
         status = HTTPStatus.CONFLICT
         return item_page(review, request, queue, filters, f"Nothing done: {error}.", status, key)
     review.counts.forget()
-    return _go(queue, filters, **({"item": key_text(key)} if key else {}), undone=ref)
+    return _go(queue, filters, **({"item": format_key(key)} if key else {}), undone=ref)
 
 
-def name_person(review: Review, request: Request) -> Response:
+def name_person(review: ReviewContext, request: Request) -> Response:
     """Remember in this browser who decides here."""
-    name = " ".join(request.state.form.get("who", "").split())[:LONGEST_NAME]
+    name = " ".join(request.state.form.get("who", "").split())[:MAX_NAME_CHARS]
     if not name.isprintable():
         raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "a name has signs that can be seen")
     answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)
@@ -157,17 +157,17 @@ def name_person(review: Review, request: Request) -> Response:
     return answer
 
 
-def photo(review: Review, request: Request) -> Response:
+def photo(review: ReviewContext, request: Request) -> Response:
     """A photo as it was found."""
-    return _picture(review, request, photos.whole)
+    return _picture(review, request, photos.full_size)
 
 
-def thumb(review: Review, request: Request) -> Response:
+def thumb(review: ReviewContext, request: Request) -> Response:
     """A photo, small."""
     return _picture(review, request, photos.small)
 
 
-def _picture(review: Review, request: Request, make: Callable[..., Any]) -> Response:
+def _picture(review: ReviewContext, request: Request, make: Callable[..., Any]) -> Response:
     number = request.path_params["number"]
     with review.sessions() as session:
         made = make(session, review.store, number) if number <= LARGEST_NUMBER else None
@@ -178,7 +178,7 @@ def _picture(review: Review, request: Request, make: Callable[..., Any]) -> Resp
     return Response(data, headers=headers, media_type=kind)
 
 
-def static(review: Review, request: Request) -> Response:
+def static(review: ReviewContext, request: Request) -> Response:
     """A file of the page's own, by its name."""
     kind = FILES.get(request.path_params["name"])
     if kind is None:
@@ -186,7 +186,7 @@ def static(review: Review, request: Request) -> Response:
     return Response((HERE / "static" / request.path_params["name"]).read_bytes(), media_type=kind)
 
 
-def _go(queue: Queue, filters: Filters, **more: str) -> Response:
+def _go(queue: ReviewQueue, filters: QueueFilters, **more: str) -> Response:
     """On to the row that MORE says."""
     query = urlencode({**filters.chosen, **more})
     return RedirectResponse(f"/queue/{queue.name}?{query}", HTTPStatus.SEE_OTHER)
@@ -232,9 +232,9 @@ def serve(options: ReviewOptions) -> None:
     vocabulary, store = load_vocabulary(options.vocabulary), open_store(options.images)
     listening = _listen(options.host, options.port)
     port = listening.getsockname()[1]
-    door = door_to(options.host, port)
+    policy = create_access_policy(options.host, port)
     find_conflicts(sessions, vocabulary)
-    app = create_app(Review(sessions, store, vocabulary, options.who, door))
+    app = create_app(ReviewContext(sessions, store, vocabulary, options.who, policy))
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -242,7 +242,7 @@ def serve(options: ReviewOptions) -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    _announce(options, port, door.token)
+    _announce(options, port, policy.token)
     # Ctrl-C is how this ends.
     with contextlib.suppress(KeyboardInterrupt), contextlib.closing(listening):
         uvicorn.Server(config).run(sockets=[listening])

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import (
-    Decision,
+    LabelDecision,
     FingerprintRow,
     Hashtag,
     ImageRow,
@@ -18,7 +18,7 @@ from dataset.catalogue.models import (
     Sighting,
 )
 from dataset.catalogue.queries import is_stored
-from dataset.images.quality import Quality
+from dataset.images.quality import ImageQuality
 
 DUPLICATE = "duplicate of another photo"
 
@@ -70,7 +70,7 @@ class Candidate:
     height: int
     bytes: int
     phash: str | None = None
-    quality: Quality | None = None
+    quality: ImageQuality | None = None
     posts: tuple[SourcePost, ...] = ()
     decisions: tuple[tuple[int, str | None], ...] = ()
     copies: tuple[int, ...] = ()
@@ -142,9 +142,9 @@ def load_candidates(
         ),
     )
     decisions: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
-    query = sa.select(Decision.id, Decision.image_id, Decision.label)
+    query = sa.select(LabelDecision.id, LabelDecision.image_id, LabelDecision.label)
     for number, image, label in session.execute(
-        _restrict(query, Decision.image_id, image_ids).where(Decision.undone.is_(None))
+        _restrict(query, LabelDecision.image_id, image_ids).where(LabelDecision.undone.is_(None))
     ):
         decisions[image].append((number, label))
     conditions = [ImageRow.state == "stored"]
@@ -237,7 +237,7 @@ def _candidate(
         height=height,
         bytes=size,
         phash=phash,
-        quality=None if blur is None else Quality(contrast, blur, text),
+        quality=None if blur is None else ImageQuality(contrast, blur, text),
         posts=tuple(posts[post] for post in sorted(posts_of_image.get(image, ()))),
         decisions=tuple(decisions.get(image, ())),
         copies=(image,),

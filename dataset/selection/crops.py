@@ -14,8 +14,8 @@ from PIL import Image
 from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
-from dataset.catalogue.models import CropDecision, CropRow, Pose, now
-from dataset.catalogue.queries import in_parts
+from dataset.catalogue.models import CropDecision, CropRow, PoseRow, now
+from dataset.catalogue.queries import in_batches
 from dataset.images.io import Unreadable, open_photo
 from dataset.images.store import ImageStore
 from dataset.pose.crop import BY_DECISION, WHOLE, Crop, choose_crop, full_box
@@ -130,9 +130,9 @@ def _load_key_points(
 ) -> dict[int, np.ndarray]:
     key_points = {}
     with sessions() as session:
-        for ids in in_parts(image_ids):
-            query = sa.select(Pose.image_id, Pose.points).where(
-                Pose.model == key, Pose.image_id.in_(ids)
+        for ids in in_batches(image_ids):
+            query = sa.select(PoseRow.image_id, PoseRow.points).where(
+                PoseRow.model == key, PoseRow.image_id.in_(ids)
             )
             for image, points in session.execute(query):
                 key_points[image] = np.frombuffer(points, "<f4").reshape(joints, -1)
@@ -143,7 +143,7 @@ def _uncropped_by_decision(sessions: sessionmaker[Session]) -> set[int]:
     """Return the ids of images that reviewers want whole."""
     with sessions() as session:
         query = sa.select(CropDecision.image_id).where(CropDecision.undone.is_(None))
-        return set(session.scalars(query.where(CropDecision.whole)))
+        return set(session.scalars(query.where(CropDecision.keep_whole)))
 
 
 def _estimate_key_points(
@@ -170,7 +170,7 @@ def _estimate_key_points(
             ]
             with sessions.begin() as session:
                 if rows:
-                    session.execute(sa.insert(Pose), rows)
+                    session.execute(sa.insert(PoseRow), rows)
             yield from key_points
             bar.update(len(batch))
 
@@ -217,7 +217,7 @@ def _to_full_size(coordinates: np.ndarray, scale: np.ndarray) -> np.ndarray:
 def _save_crops(sessions: sessionmaker[Session], rows: Sequence[dict[str, Any]]) -> None:
     """Save crops, replacing those of earlier builds."""
     with sessions.begin() as session:
-        for batch in in_parts(rows):
+        for batch in in_batches(rows):
             session.execute(
                 sa.delete(CropRow).where(
                     CropRow.model == batch[0]["model"],

@@ -10,8 +10,8 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.models import ResemblanceRow
-from dataset.duplicates.alignment import POSSIBLE
+from dataset.catalogue.models import NearDuplicateRow
+from dataset.duplicates.alignment import POSSIBLE_SIMILARITY
 from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
 from dataset.selection.groups import (
     LINKS_TWO_SPLITS,
@@ -134,8 +134,8 @@ def _split_of_cluster(copies: Sequence[int], before: Mapping[int, str]) -> str:
 def _near_duplicate_pairs(session: Session) -> np.ndarray:
     """Return the ids of images that are or may be near duplicates, an array of shape (n, 2)."""
     rows = session.execute(
-        sa.select(ResemblanceRow.one_id, ResemblanceRow.other_id).where(
-            ResemblanceRow.likeness >= POSSIBLE
+        sa.select(NearDuplicateRow.one_id, NearDuplicateRow.other_id).where(
+            NearDuplicateRow.similarity >= POSSIBLE_SIMILARITY
         )
     )
     return np.array([tuple(row) for row in rows], np.int64).reshape(-1, 2)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import KeptSplit
-from dataset.catalogue.queries import in_parts
+from dataset.catalogue.queries import in_batches
 
 SPLITS = ("train", "validation", "test")
 # Deviations from the requested proportion of a label are reported from here on.
@@ -203,7 +203,7 @@ def save_kept_splits(
         if known.get(image) != split
     ]
     changed = [row["image_id"] for row in new if row["image_id"] in known]
-    for ids in in_parts(changed):
+    for ids in in_batches(changed):
         session.execute(
             sa.delete(KeptSplit).where(KeptSplit.scheme == scheme, KeptSplit.image_id.in_(ids))
         )

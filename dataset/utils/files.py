@@ -1,90 +1,141 @@
-"""Write files and folders atomically."""
+"""Write files and folders atomically: to a temporary name first, then renamed."""
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dataset.errors import BadInput
 
-
-def write_json(value: Mapping[str, Any], path: Path) -> None:
-    """VALUE as JSON for people and programs: UTF-8, indented, a line at the end."""
-    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-    # What stands for a byte that is no text (in a file's name, say) is written as its escape.
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+# Prefix of the name of a file that is still being written.
+PARTIAL_PREFIX = ".part-"
 
 
-def aside_of(out: Path) -> tuple[Path, Path]:
-    """Where OUT is built, and where the one before it stands while the two change places."""
-    return out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.before")
-
-
-def prepare(out: Path) -> Path:
-    """An empty folder beside OUT to build in.
-
-    Raises:
-        BadInput: it can't be made.
-    """
-    part, _ = aside_of(out)
-    shutil.rmtree(part, ignore_errors=True)
+@contextlib.contextmanager
+def _renamed_on_success(temporary: Path, path: Path, sync: bool) -> Iterator[None]:
     try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise BadInput(f"--out {out}: {error.strerror}; name a folder that can be made") from error
-    return part
+        yield
+        if sync:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def put_in_place(out: Path) -> None:
-    """Let the folder that was built aside take OUT's place."""
-    part, before = aside_of(out)
-    shutil.rmtree(before, ignore_errors=True)
-    if out.exists():
-        out.rename(before)
-    part.rename(out)
-    shutil.rmtree(before, ignore_errors=True)
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside a file, and rename it to that file when the block succeeds.
 
-
-# How the name of a half-written file begins.
-PART = ".part-"
+    The temporary file has a fixed name with the suffix of `path`, is synced to disk before the
+    rename, and is removed when the block raises. One process at a time may write a path this way.
+    """
+    temporary = path.with_name(f"{PARTIAL_PREFIX}{path.name}")
+    temporary.unlink(missing_ok=True)
+    with _renamed_on_success(temporary, path, sync=True):
+        yield temporary
 
 
 def write_atomically(
-    path: Path, data: bytes, aside_in: Path | None = None, sync: bool = True
+    path: Path, data: bytes, temporary_folder: Path | None = None, sync: bool = True
 ) -> None:
-    """Write DATA to PATH: aside, synced, then renamed, so that a half file never stands there.
+    """Write bytes to a file, which holds either its old or its new content at any time.
 
-    ASIDE_IN: the folder, on the same disk, of the half file; PATH's own where it is None. Without
-    SYNC only a power cut may leave a half file.
+    Several processes may write the same path at once. Missing folders are created.
+
+    Args:
+        path: The file to create or replace.
+        data: Its content.
+        temporary_folder: Where the temporary file is written, on the same disk. Defaults to the
+            folder of `path`.
+        sync: Sync the file to disk before the rename. Without it, a power cut may leave a
+            truncated file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=aside_in or path.parent, prefix=PART)
+    handle, name = tempfile.mkstemp(dir=temporary_folder or path.parent, prefix=PARTIAL_PREFIX)
+    with _renamed_on_success(Path(name), path, sync), os.fdopen(handle, "wb") as file:
+        file.write(data)
+
+
+def write_json(value: Mapping[str, Any], path: Path) -> None:
+    """Write a mapping as indented JSON in UTF-8, with a final newline."""
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    # A surrogate stands for an undecodable byte, in a file name for instance: write its escape.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def temporary_folder_of(out: Path) -> Path:
+    """Return the path at which the folder `out` is built before it is renamed."""
+    return out.with_name(f".{out.name}.part")
+
+
+def create_temporary_folder(out: Path) -> Path:
+    """Create an empty folder beside `out` in which its new content is built.
+
+    Raises:
+        BadInput: The folder cannot be created.
+    """
+    folder = temporary_folder_of(out)
+    shutil.rmtree(folder, ignore_errors=True)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        Path(aside).replace(path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise BadInput(f"--out {out}: {error.strerror}; name a folder that can be made") from error
+    return folder
+
+
+def replace_folder(new: Path, out: Path) -> None:
+    """Rename the folder `new` to `out` and remove the previous `out`.
+
+    A folder cannot be renamed over another one, so the previous one is renamed first;
+    `restore_folder` undoes that if the process is killed in between.
+    """
+    previous = _previous_folder_of(out)
+    shutil.rmtree(previous, ignore_errors=True)
+    if out.exists():
+        out.rename(previous)
+    new.rename(out)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def restore_folder(out: Path) -> None:
+    """Restore the previous `out` if `replace_folder` was killed between its two renames."""
+    previous = _previous_folder_of(out)
+    if previous.exists() and not out.exists():
+        previous.rename(out)
+
+
+def _previous_folder_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.before")
 
 
 def refuse_taken(out: Path, instead: str) -> None:
-    """Raise BadInput, which ends with INSTEAD, when OUT exists and is not an empty folder."""
+    """Raise an error when `out` exists and is not an empty folder.
+
+    Args:
+        out: The value of --out.
+        instead: What to do about it, the end of the message.
+
+    Raises:
+        BadInput: It exists and is not an empty folder.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"--out {out} is there already; {instead}")
 
 
 def make_folder(folder: Path, out: Path) -> None:
-    """Make FOLDER, where what goes to OUT is worked on.
+    """Create a folder for intermediate results, unless it exists.
+
+    Args:
+        folder: The folder to create.
+        out: The value of --out that the results are for, named in the message.
 
     Raises:
-        BadInput: it can't be made.
+        BadInput: It cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

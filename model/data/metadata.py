@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from dataset.duplicates.hamming import in_threads
 from dataset.export.layout import MANIFEST
 from dataset.images.io import sha256_of
 from dataset.utils.downloads import file_digest
+from dataset.utils.threads import map_in_threads
 from model.data.loading import Example
 
 COLUMNS = {"groups": "group", "sites": "site", "crops": "crop"}
@@ -78,7 +78,7 @@ def fingerprint(folder: Path, examples: Sequence[Example]) -> Fingerprint:
         lines = zip(*(columns[name] for name in BUILD), strict=True)
         return _of(lines, f"{', '.join(BUILD)} of manifest.parquet")
     paths = [example.path for example in examples]
-    hashes = in_threads(_sha256, (folder / path for path in paths))
+    hashes = map_in_threads(_sha256, (folder / path for path in paths))
     return _of(zip(paths, hashes, strict=True), "path and sha256 of every file")
 
 

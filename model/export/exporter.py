@@ -14,7 +14,7 @@ import numpy as np
 from keras import layers
 
 from dataset.errors import BadInput, Failure
-from dataset.utils.files import aside_of, prepare
+from dataset.utils.files import create_temporary_folder
 from model.export.formats import FORMATS, Format, Opened
 from model.export.resizing import as_products
 from model.export.samples import Sample, sample_of
@@ -114,7 +114,7 @@ def largest_difference(run: Run, sample: Sample, opened: Opened) -> float:
 @contextmanager
 def _aside(out: Path) -> Iterator[Path]:
     """Where OUT is written until it is right, in a folder beside it that goes in any case."""
-    folder = prepare(out)
+    folder = create_temporary_folder(out)
     try:
         yield folder / out.name
     except OSError as error:
@@ -122,7 +122,7 @@ def _aside(out: Path) -> Iterator[Path]:
             f"{out} can't be written: {error.strerror}; make room, or name --out"
         ) from error
     finally:
-        shutil.rmtree(aside_of(out)[0], ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sync(path: Path) -> int:

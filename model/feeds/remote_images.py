@@ -14,8 +14,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.errors import Failure, NotFetched
-from dataset.images.url_cache import FetchedPhotos
+from dataset.errors import DownloadFailed, Failure
+from dataset.images.url_cache import UrlImageCache
 
 # What it runs; it finds modules where this process does, and not where it is called.
 PROGRAM = (
@@ -51,7 +51,7 @@ class FetchOptions:
         ]
 
 
-def fetched(photos: FetchedPhotos, url: str, problem: str = "") -> bytes:
+def fetched(photos: UrlImageCache, url: str, problem: str = "") -> bytes:
     """What PHOTOS have of URL.
 
     Raises:
@@ -60,7 +60,7 @@ def fetched(photos: FetchedPhotos, url: str, problem: str = "") -> bytes:
     """
     path = photos.find(url)
     if path is None:
-        raise NotFetched(problem or "it is gone again")
+        raise DownloadFailed(problem or "it is gone again")
     return path.read_bytes()
 
 
@@ -68,7 +68,7 @@ class Fetcher:
     """Fetches as OPTIONS say; a context manager, at whose end its process is gone."""
 
     def __init__(self, options: FetchOptions) -> None:
-        self._options, self._photos = options, FetchedPhotos(options.fetched)
+        self._options, self._photos = options, UrlImageCache(options.fetched)
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Future[str]] = OrderedDict()
         self._process: subprocess.Popen[str] | None = None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dataset.errors import NotFetched
+from dataset.errors import DownloadFailed
 from dataset.export.rendering import crop_and_resize
 from dataset.images.io import Unreadable, open_photo, sha256_of
 from dataset.images.quality import measure
@@ -77,7 +77,7 @@ def why_not(error: OSError | ValueError) -> str:
     """Why a photo's bytes can't be had, in words."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    if isinstance(error, NotFetched):
+    if isinstance(error, DownloadFailed):
         return f"not fetched: {error}"
     return f"can't be read: {getattr(error, 'strerror', None) or error}"
 

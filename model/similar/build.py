@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.errors import BadInput, Failure, printable
+from dataset.errors import BadInput, Failure, shorten_for_display
 from model.inference.embedding import SAMPLE, Embedding, learn_embedding
 from model.similar.embedder import Looker, Sight
 from model.similar.index_file import IndexFile, new_index, open_index, writing
@@ -42,10 +42,10 @@ class Changed:
         """It in words."""
         yield f"{self.count} items in the index, {self.new} of them new"
         for name, why in self.problems[:TOLD]:
-            yield f"left out {printable(name)}: {printable(why)}"
+            yield f"left out {shorten_for_display(name)}: {shorten_for_display(why)}"
         rest = Counter(why.partition(":")[0] for _, why in self.problems[TOLD:])
         for why, count in sorted(rest.items()):
-            yield f"left out {count} more: {printable(why)}"
+            yield f"left out {count} more: {shorten_for_display(why)}"
         if self.outgrown is not None:
             yield (
                 f"what makes photos alike was learned from {self.outgrown} photos; --build learns"
@@ -126,7 +126,9 @@ def remove(path: Path, names: Sequence[str]) -> Changed:
             for name in names:
                 found = index.find(name, -1)
                 if not found:
-                    raise BadInput(f"{path} has no item {printable(name)!r}; nothing was removed")
+                    raise BadInput(
+                        f"{path} has no item {shorten_for_display(name)!r}; nothing was removed"
+                    )
                 places |= {place for place, _ in found}
             if len(places) == len(index):
                 raise BadInput(f"these are all items of {path}; remove the file instead")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dataset.errors import Failure, printable
+from dataset.errors import Failure, shorten_for_display
 from dataset.utils.cli_options import (
     CONTEXT_SETTINGS,
     FILE,
@@ -274,7 +274,9 @@ def _search(names: tuple[str, ...], chosen: Mapping[str, Any]) -> None:
         output.show(answers, index.facts(), chosen["json_file"], chosen["html"])
     problems = [answer for answer in answers if answer.problem]
     for answer in problems:
-        click.echo(f"{printable(answer.name)}: {printable(answer.problem)}", err=True)
+        click.echo(
+            f"{shorten_for_display(answer.name)}: {shorten_for_display(answer.problem)}", err=True
+        )
     if problems:
         raise Failure(f"{len(problems)} of {len(answers)} queries have no answer")
 

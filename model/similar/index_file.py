@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from dataset.catalogue.queries import in_parts
+from dataset.catalogue.queries import in_batches
 from dataset.errors import BadInput, Failure, first_line
-from dataset.utils.files import PART
+from dataset.utils.files import atomic_path
 from model.similar.items import FIELDS, Filters, Item
 
 DTYPE = np.float16
@@ -152,7 +152,7 @@ class IndexFile:
     def remove(self, places: Sequence[int]) -> None:
         """Take the items at PLACES out, and their vectors with them."""
         with self._explained() as base:
-            for some in in_parts(places):
+            for some in in_batches(places):
                 marks = ", ".join("?" * len(some))
                 base.execute(f"DELETE FROM items WHERE place IN ({marks})", some)
             numbers = base.execute("SELECT number FROM blocks").fetchall()
@@ -206,7 +206,7 @@ class IndexFile:
         """The items at PLACES."""
         found = {}
         with self._explained() as base:
-            for some in in_parts(int(place) for place in places):
+            for some in in_batches(int(place) for place in places):
                 marks = ", ".join("?" * len(some))
                 asked = f"SELECT place, {COLUMNS} FROM items WHERE place IN ({marks})"
                 found.update({row[0]: Item(*row[1:]) for row in base.execute(asked, some)})
@@ -361,24 +361,19 @@ def new_index(path: Path) -> Iterator[IndexFile]:
     Raises:
         Failure: it can't be written.
     """
-    aside = path.with_name(f"{PART}{path.name}")
     try:
-        for left in (aside, aside.with_name(f"{aside.name}-journal")):
-            left.unlink(missing_ok=True)
-        with closing(_connect(aside)) as base:
-            base.execute(f"PRAGMA application_id = {APPLICATION}")
-            base.execute(f"PRAGMA user_version = {VERSION}")
-            for table in TABLES:
-                base.execute(table)
-            index = IndexFile(path, base)
-            with index.change():
-                yield index
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
+        with atomic_path(path) as temporary:
+            # A killed process may have left one, which SQLite would apply to the new file.
+            temporary.with_name(f"{temporary.name}-journal").unlink(missing_ok=True)
+            with closing(_connect(temporary)) as base:
+                base.execute(f"PRAGMA application_id = {APPLICATION}")
+                base.execute(f"PRAGMA user_version = {VERSION}")
+                for table in TABLES:
+                    base.execute(table)
+                index = IndexFile(path, base)
+                with index.change():
+                    yield index
     except (OSError, sqlite3.Error) as error:
         raise Failure(
             f"--index {path} can't be written: {first_line(error)}; make room, or name another"
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ import base64
 import contextlib
 import csv
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any, TextIO
 
 import click
 
-from dataset.errors import Failure, first_line, printable
-from dataset.images.io import Unreadable, open_photo, thumbnail
-from dataset.utils.files import PART
+from dataset.errors import Failure, first_line, shorten_for_display
+from dataset.images.io import Unreadable, thumbnail
+from dataset.utils.files import atomic_path
 from dataset.utils.html import environment
 from dataset.utils.tables import format_table
 from model.similar.items import Found, Item
@@ -74,9 +73,9 @@ def text(answers: Sequence[Answer]) -> str:
 
 def _text(answer: Answer) -> str:
     assert answer.asked is not None
-    label = printable(answer.asked.label)
+    label = shorten_for_display(answer.asked.label)
     said = f" ({label}{', says the model' if answer.guessed else ''})" if label else ""
-    head = f"{printable(answer.name)}{said}"
+    head = f"{shorten_for_display(answer.name)}{said}"
     if not answer.found:
         return f"{head}: no item is let through by the filters"
     return f"{head}\n{format_table(HEAD, [_line(found) for found in answer.found])}"
@@ -85,15 +84,17 @@ def _text(answer: Answer) -> str:
 def _line(found: Found) -> tuple[str, ...]:
     item = found.item
     more = f" and {len(found.folded)} more of it" if found.folded else ""
-    name = printable(item.url or item.id) + more
-    title = printable(item.title)
+    name = shorten_for_display(item.url or item.id) + more
+    title = shorten_for_display(item.title)
     short = title if len(title) <= 40 else title[:39] + "…"
-    return f"{found.likeness:.3f}", printable(item.label), price_of(item), short, name
+    return f"{found.likeness:.3f}", shorten_for_display(item.label), price_of(item), short, name
 
 
 def price_of(item: Item) -> str:
     """ITEM's price with its currency, or nothing."""
-    return "" if item.price is None else f"{item.price:g} {printable(item.currency)}".strip()
+    return (
+        "" if item.price is None else f"{item.price:g} {shorten_for_display(item.currency)}".strip()
+    )
 
 
 def as_json(answers: Sequence[Answer], about: Mapping[str, Any]) -> str:
@@ -136,8 +137,7 @@ def page(answers: Sequence[Answer], source: Mapping[str, str], note: str) -> str
 def _photo(item: Item, source: Mapping[str, str]) -> str:
     """ITEM's photo, small, as an address that holds it; empty where it can't be had."""
     with contextlib.suppress(OSError, ValueError, Unreadable):
-        data = read_photo(source, item.image)
-        small = thumbnail(open_photo(data, SIDE), SIDE)
+        small = thumbnail(read_photo(source, item.image), SIDE)
         return f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"
     return ""
 
@@ -156,17 +156,13 @@ def whole_file(option: str, path: Path) -> Iterator[TextIO]:
     """
     if path.exists() and not path.is_file():
         raise Failure(f"{option} {path} is no plain file; name another")
-    aside = path.with_name(f"{PART}{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with (
+            atomic_path(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
+            yield file
     except OSError as error:
         raise Failure(
             f"{option} {path} can't be written: {first_line(error)}; make room, or name another"

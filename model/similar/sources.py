@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import PostRow
-from dataset.catalogue.queries import in_parts
+from dataset.catalogue.queries import in_batches
 from dataset.catalogue.session import open_catalogue
 from dataset.errors import BadInput, Failure
 from dataset.images.io import PHOTO_SUFFIXES
 from dataset.images.store import open_store
-from dataset.images.url_cache import FetchedPhotos
+from dataset.images.url_cache import UrlImageCache
 from dataset.selection.candidates import Candidate
 from dataset.selection.crops import PoseOptions, find_crops
 from dataset.selection.labeling import matching_labels
@@ -145,7 +145,7 @@ def _posts(session: Session, photos: Sequence[Candidate]) -> dict[int, Any]:
     first = {photo.posts[0].id for photo in photos if photo.posts}
     columns = (PostRow.id, PostRow.site, PostRow.site_id, PostRow.title, PostRow.price)
     found = {}
-    for some in in_parts(first):
+    for some in in_batches(first):
         query = sa.select(*columns, PostRow.currency, PostRow.url).where(PostRow.id.in_(some))
         found.update({row.id: row for row in session.execute(query)})
     return found
@@ -274,5 +274,5 @@ def read_photo(facts: Mapping[str, str], image: str) -> bytes:
     if facts["kind"] == "catalogue":
         return open_store(facts["photos"]).read(image)
     if ADDRESS.match(image):
-        return fetched(FetchedPhotos(Path(facts["fetched"])), image)
+        return fetched(UrlImageCache(Path(facts["fetched"])), image)
     return read_below(Path(facts["photos"]), image)

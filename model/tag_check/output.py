@@ -78,7 +78,7 @@ def _ranked(store: Store, header: list[str], id_column: str) -> Iterator[list[An
 
 
 def _added(rank: int, one: Checked) -> list[Any]:
-    near = "; ".join(f"{n['label']} {n['likeness']:.2f} {n['path']}" for n in one.nearest)
+    near = "; ".join(f"{n['label']} {n['similarity']:.2f} {n['path']}" for n in one.nearest)
     numbers = [one.probability, one.given, one.margin, one.expected]
     told = ["" if value is None else f"{value:.6g}" for value in numbers]
     reason = one.reason if one.id else f"row {one.number}: {one.reason}"
@@ -243,7 +243,7 @@ def _cards(store: Store, verdict: str, read: Callable[[str], bytes], count: int)
 
 def _card(item: Checked, read: Callable[[str], bytes]) -> Card:
     jpeg = thumbnail_or_none(lambda: read(item.image), SIDE)
-    nearest = ", ".join(f"{near['label']} ({near['likeness']:.2f})" for near in item.nearest)
+    nearest = ", ".join(f"{near['label']} ({near['similarity']:.2f})" for near in item.nearest)
     differs = item.suggested and item.probability is not None and item.suggested != item.label
     return Card(
         id=item.id,

@@ -1,7 +1,6 @@
 """What a run's model and training photos say of the photos of items."""
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice, tee
@@ -13,11 +12,11 @@ import numpy as np
 import sqlalchemy as sa
 from tqdm import tqdm
 
-from dataset.catalogue.models import Judgement
-from dataset.catalogue.queries import in_parts
+from dataset.catalogue.models import TagVerdictRow
+from dataset.catalogue.queries import in_batches
 from dataset.catalogue.session import open_catalogue
 from dataset.errors import BadInput, Failure
-from dataset.utils.files import make_folder, write_json
+from dataset.utils.files import make_folder, replace_folder, write_json
 from dataset.vocabulary import Vocabulary
 from model.evaluation.calibration import softmax
 from model.feeds.product_feed import REPLACEMENT, Feed, levels
@@ -62,7 +61,7 @@ def sights_of(
         for place, number in enumerate(numbers):
             shares = _shares(photos[number], looked, place, reference)
             nothing = photos[number].blank
-            if not nothing and near[place] and near[place][0].likeness < reference.least:
+            if not nothing and near[place] and near[place][0].similarity < reference.least:
                 nothing = LOOKS_LIKE_NOTHING
             sights[number] = Sight("", nothing, shares, [_plain(one) for one in near[place]])
     zones = {item.number: item.wanted.zone for item in items if item.wanted}
@@ -90,7 +89,7 @@ def look_at(
 
 
 def _plain(near: Any) -> dict[str, Any]:
-    return {**asdict(near), "likeness": round(near.likeness, 4)}
+    return {**asdict(near), "similarity": round(near.similarity, 4)}
 
 
 def _place(item: Item, labels: Sequence[str]) -> int | None:
@@ -298,9 +297,9 @@ def _remember(store: Store, catalogue: str, judge: Judge) -> None:
     sessions = open_catalogue(catalogue, must_exist=True)
     answered = (_judgement(one, judge.key) for one in store.in_order() if one.image_id is not None)
     with sessions.begin() as session:
-        session.execute(sa.delete(Judgement))
-        for some in in_parts(answered):
-            session.execute(sa.insert(Judgement), some)
+        session.execute(sa.delete(TagVerdictRow))
+        for some in in_batches(answered):
+            session.execute(sa.insert(TagVerdictRow), some)
 
 
 def _judgement(one: Checked, key: str) -> dict[str, Any]:
@@ -311,7 +310,7 @@ def _judgement(one: Checked, key: str) -> dict[str, Any]:
         "verdict": one.verdict,
         "suggested": one.suggested,
         "probability": one.probability or 0.0,
-        "given": one.given or 0.0,
+        "tag_probability": one.given or 0.0,
         "margin": one.margin or 0.0,
         "cost": one.expected or 0.0,
         "nearest": json.dumps(one.nearest, ensure_ascii=False),
@@ -322,6 +321,4 @@ def _finish(part: Path, out: Path) -> None:
     """Leave only the papers in PART, and give it its name OUT."""
     for name in (ASKED, LOOKED):
         (part / name).unlink(missing_ok=True)
-    if out.exists():
-        shutil.rmtree(out)
-    part.rename(out)
+    replace_folder(part, out)

@@ -34,12 +34,12 @@ SEEN = "photos that the run learned from are judged by the model that saw them: 
 
 @dataclass(frozen=True)
 class Near:
-    """A training photo that looks like one in question. `likeness`: a cosine, 1 for the same."""
+    """A training photo that looks like one in question. `similarity`: a cosine, 1 for the same."""
 
     sha256: str
     path: str
     label: str
-    likeness: float
+    similarity: float
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Reference:
 
     `vectors`: (n, width) float32 of unit length, of `known`; `mean`, `spread`: (width,), by which
     outputs are levelled first. `opinions`: SHA-256 -> calibrated shares, (classes,), of models that
-    never saw that photo, of all that was learned from. `least`: a lower likeness to all is strange.
+    never saw that photo, of all that was learned from. `least`: a lower similarity is strange.
     """
 
     known: Sequence[Near]
@@ -64,12 +64,12 @@ class Reference:
 
         SEEN: the photos' own SHA-256, which are not named as their own neighbours.
         """
-        likeness = self.levelled(outputs) @ self.vectors.T
+        similarity = self.levelled(outputs) @ self.vectors.T
         found = []
-        for mine, sha256 in zip(likeness, seen, strict=True):
+        for mine, sha256 in zip(similarity, seen, strict=True):
             some = np.argpartition(-mine, min(count + 1, len(mine) - 1))[: count + 1]
             ordered = sorted(some.tolist(), key=lambda place: -mine[place])
-            near = [replace(self.known[i], likeness=float(mine[i])) for i in ordered]
+            near = [replace(self.known[i], similarity=float(mine[i])) for i in ordered]
             found.append([one for one in near if one.sha256 != sha256][:count])
         return found
 
@@ -148,16 +148,16 @@ def _reference(
     ready = replace(bare, vectors=bare.levelled(outputs))
     if not len(validation.outputs):
         return ready
-    likeness = (ready.levelled(validation.outputs) @ ready.vectors.T).max(axis=1)
-    return replace(ready, least=_least(likeness))
+    similarity = (ready.levelled(validation.outputs) @ ready.vectors.T).max(axis=1)
+    return replace(ready, least=_least(similarity))
 
 
-def _least(likeness: np.ndarray) -> float:
+def _least(similarity: np.ndarray) -> float:
     """What less than is strange, by the LIKENESS, (n,), of photos to the nearest they never saw."""
-    middle = np.median(likeness)
+    middle = np.median(similarity)
     # 1.48 makes a standard deviation of the median of deviations (Rousseeuw and Croux, 1993).
-    spread = 1.48 * np.median(np.abs(likeness - middle))
-    return float(min(np.quantile(likeness, STRANGE), middle - DEVIATIONS * spread, KNOWN))
+    spread = 1.48 * np.median(np.abs(similarity - middle))
+    return float(min(np.quantile(similarity, STRANGE), middle - DEVIATIONS * spread, KNOWN))
 
 
 @dataclass(frozen=True)

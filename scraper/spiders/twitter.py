@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from dataset.catalogue.models import OR
+from dataset.catalogue.models import HASHTAG_SEPARATOR
 from dataset.errors import BadInput
 from scraper import limits
 from scraper.credentials import Credential
@@ -104,7 +104,7 @@ class Spider(HashtagSpider):
         return self._search("search", query, where, more)
 
     def _search(self, what: str, query: str, where: dict[str, str], more: dict[str, str]) -> Ask:
-        words = query.split(OR)
+        words = query.split(HASHTAG_SEPARATOR)
         if not all(map(as_hashtag, words)):
             raise SiteRefused(f"{query!r} has no letter or digit to make a hashtag of")
         # X refuses a time beside a post to begin behind.

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from PIL import Image
 
 from dataset.build import build
-from dataset.catalogue.models import Assignment, Decision, ImageRow
+from dataset.catalogue.models import ImageRow, LabelDecision, SplitAssignment
 from dataset.errors import BadInput, Failure
 from dataset.export.build_result import BuildOptions, BuildResult
 from dataset.export.layout import label_folder
@@ -127,7 +127,7 @@ def test_a_persons_decision_is_above_hashtags(filling: Filling) -> None:
     with filling.sessions.begin() as session:
         for of, label in ((cluster, "polo"), (out, None)):
             image = session.scalars(sa.select(ImageRow.id).filter_by(cluster_id=of)).one()
-            session.add(Decision(image_id=image, label=label, who="anna"))
+            session.add(LabelDecision(image_id=image, label=label, who="anna"))
     built = run(filling)
     assert Counter(item.label for item in built.items) == {"polo": 8}
     assert built.exclusions.counts["excluded by a reviewer"] == 1
@@ -221,7 +221,7 @@ def test_the_catalogue_remembers_the_build(filling: Filling) -> None:
     filling.products("polo", 10, 0)
     built = run(filling)
     with filling.sessions() as session:
-        kept = {(a.image_id, a.label, a.split) for a in session.scalars(sa.select(Assignment))}
+        kept = {(a.image_id, a.label, a.split) for a in session.scalars(sa.select(SplitAssignment))}
     assert kept == {(i.photo.image_id, i.label, i.split) for i in built.items}
 
 

@@ -238,7 +238,7 @@ def test_what_is_compared_does_not_depend_on_the_order() -> None:
         found.add(
             frozenset(
                 frozenset((int(order[one]), int(order[other])))
-                for one, other in zip(pairs.one, pairs.other, strict=True)
+                for one, other in zip(pairs.first, pairs.second, strict=True)
             )
         )
     assert len(found) == 1

@@ -133,4 +133,4 @@ def test_a_photo_s_address_does_not_lead_into_the_private_network(
         assert asked and "private address" not in reasons
     else:
         assert (asked, reasons) == (0, {"private address": 4})
-        assert "refused 4 photos: private address" in said
+        assert "rejected 4 photos: private address" in said

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataset.catalogue.session import Sessions, open_catalogue
-from dataset.duplicates.index import KnownPhotos
+from dataset.duplicates.index import FingerprintIndex
 from scraper import claims, frontier
 from scraper.examining import Fetched, Refused, examine
 from scraper.outcomes import settle
@@ -52,7 +52,7 @@ def fetched(sessions: Sessions, name: str, seed: int) -> None:
     looked = examine(photo_bytes(seed, (80, 80)))
     assert isinstance(looked, Fetched)
     with sessions.begin() as session:
-        settle(session, [(url(name), looked)], KnownPhotos(session))
+        settle(session, [(url(name), looked)], FingerprintIndex(session))
 
 
 def count(sessions: Sessions, tag: str) -> int:
@@ -100,8 +100,8 @@ def test_what_was_refused_meanwhile_is_not_fetched_again(sessions: Sessions) -> 
     assert claimed(sessions, "polo", 9) == ["a", "gone"]
     found(sessions, "dress", "3:a", "4:gone")
     with sessions.begin() as session:
-        settle(session, [(url("a"), Refused("broken or no image"))], KnownPhotos(session))
-        settle(session, [(url("gone"), Refused("HTTP 404"))], KnownPhotos(session))
+        settle(session, [(url("a"), Refused("broken or no image"))], FingerprintIndex(session))
+        settle(session, [(url("gone"), Refused("HTTP 404"))], FingerprintIndex(session))
     assert claimed(sessions, "dress", 9) == ["gone"]
     with sessions.begin() as session:
         assert claims.retry_failed(session, SITE, ["dress"]) == 2

@@ -150,7 +150,7 @@ def test_photos_that_may_not_train_a_model_are_refused_and_counted(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "images").glob("*/*/*"))) == 1
     stats = json.loads(run(tmp_path, "catalogue", "stats", "--json").stdout)
-    assert stats["refused"] == [{"site": "lamoda", "reason": "noai", "photos": 1}]
+    assert stats["rejected"] == [{"site": "lamoda", "reason": "noai", "photos": 1}]
 
 
 def test_the_block_of_foreign_addresses_is_explained(tmp_path: Path) -> None:

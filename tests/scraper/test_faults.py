@@ -61,7 +61,7 @@ def test_every_fault_of_photos_is_refused_for_its_reason_or_kept(
     assert {by_path[path] for n, path in enumerate(paths) if n % 2 == 0} == {None}
     refused = Counter(filter(None, REASONS.values()))
     for reason, count in refused.items():
-        assert f"refused {count} photo" in said and reason in said
+        assert f"rejected {count} photo" in said and reason in said
     kept = rows(tmp_path, "SELECT count(*) FROM images WHERE state = 'stored'")
     files = [path for path in (tmp_path / "images").rglob("*") if path.is_file()]
     assert kept == [(len(files),)] == [(2 * len(names) - refused.total(),)]
@@ -94,7 +94,7 @@ def test_a_page_that_may_not_be_learned_from_gives_no_photo(photos: Path, tmp_pa
         status, said = crawl(shop, tmp_path, "--tags", "кимоно")
         asked = [target for target in shop.requests if "/img" in target]
     assert (status, asked) == (0, [])
-    assert f"refused {2 * len(PHOTO_FAULTS)} photos: noai" in said
+    assert f"rejected {2 * len(PHOTO_FAULTS)} photos: noai" in said
 
 
 def test_what_is_no_fault_is_named() -> None:

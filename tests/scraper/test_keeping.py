@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from dataset.catalogue.session import open_catalogue
-from dataset.duplicates.hamming import NEAR
+from dataset.duplicates.hamming import MAX_DISTANCE_BITS
 from dataset.errors import Failure
 from dataset.images.io import open_photo
 from dataset.images.store import ImageStore
-from dataset.maintenance.takedown import SAME, forget
+from dataset.maintenance.takedown import MAX_COPY_DISTANCE_BITS, take_down
 from scraper.examining import Fetched, examine
 from scraper.keeping import BATCH, Keeper
 from scraper.outcomes import EXACT, NEW
@@ -47,13 +47,13 @@ def test_a_near_photo_that_another_process_takes_down_meanwhile_is_none_any_more
     crawling, first = Keeper(sessions, store), came(store, photo_bytes(1))
     # Near enough to be looked at more closely, and too far to be known as what was taken down.
     second = came(store, copy_of(1, 60))
-    views = first.fingerprint.views ^ np.uint64((1 << (SAME + 3)) - 1)
+    views = first.fingerprint.views ^ np.uint64((1 << (MAX_COPY_DISTANCE_BITS + 3)) - 1)
     second = replace(second, fingerprint=replace(second.fingerprint, views=views))
-    assert SAME < SAME + 3 <= NEAR
+    assert MAX_COPY_DISTANCE_BITS < MAX_COPY_DISTANCE_BITS + 3 <= MAX_DISTANCE_BITS
 
     async def crawl() -> list[object]:
         said = [await crawling.keep("https://x.test/1.jpg", first)]
-        forget(others, store, first.sha256, "a person")
+        take_down(others, store, first.sha256, "a person")
         return [*said, await crawling.keep("https://x.test/2.jpg", second)]
 
     assert asyncio.run(crawl()) == [NEW, NEW]
@@ -76,9 +76,14 @@ def test_a_number_that_was_another_photos_makes_no_pair_twice(tmp_path: Path) ->
     async def crawl() -> list[object]:
         said = [await crawling.keep("https://x.test/1.jpg", first)]
         # SQLite gives its number to the next one.
-        forget(sessions, store, first.sha256, "a person")
-        said.append(await crawling.keep("https://x.test/2.jpg", changed(60, SAME + 2)))
-        return [*said, await crawling.keep("https://x.test/3.jpg", changed(70, SAME + 3))]
+        take_down(sessions, store, first.sha256, "a person")
+        said.append(
+            await crawling.keep("https://x.test/2.jpg", changed(60, MAX_COPY_DISTANCE_BITS + 2))
+        )
+        return [
+            *said,
+            await crawling.keep("https://x.test/3.jpg", changed(70, MAX_COPY_DISTANCE_BITS + 3)),
+        ]
 
     assert asyncio.run(crawl()) == [NEW, NEW, COPY]
     assert rows(tmp_path, "SELECT count(*) FROM resemblances") == [(1,)]

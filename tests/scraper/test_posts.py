@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from dataset.catalogue.models import Hashtag, ImageRow, PostHashtag, PostRow, Sighting
-from dataset.catalogue.queries import AT_ONCE
+from dataset.catalogue.queries import QUERY_ROWS
 from dataset.catalogue.session import open_catalogue
-from dataset.duplicates.index import KnownPhotos
+from dataset.duplicates.index import FingerprintIndex
 from scraper import frontier
 from scraper.examining import Refused
 from scraper.outcomes import settle
@@ -84,7 +84,7 @@ def test_a_page_is_saved_with_a_few_questions_however_many_hashtags_it_has(
 
 
 def test_more_posts_than_a_statement_takes(sessions: sessionmaker[Session]) -> None:
-    many = [post(n, photo(str(n)), title=f"#t{n}") for n in range(2 * AT_ONCE + 1)]
+    many = [post(n, photo(str(n)), title=f"#t{n}") for n in range(2 * QUERY_ROWS + 1)]
     save(sessions, *many, many[0])
     with sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Sighting)) == len(many)
@@ -115,24 +115,24 @@ def test_what_a_photo_came_to_is_known_to_later_posts(sessions: sessionmaker[Ses
         settle(
             session,
             [(photo("a").url, Refused("broken or no image", "f" * 64, 9))],
-            KnownPhotos(session),
+            FingerprintIndex(session),
         )
     save(sessions, post(2, photo("a")), site="lamoda")
     with sessions() as session:
         first, second = session.scalars(sa.select(Sighting).order_by(Sighting.id))
-        assert (second.state, second.reason) == ("refused", "broken or no image")
+        assert (second.state, second.reason) == ("rejected", "broken or no image")
         assert first.image_id == second.image_id == session.scalar(sa.select(ImageRow.id))
 
 
 def test_a_photo_under_a_new_address_has_another_chance(sessions: sessionmaker[Session]) -> None:
     save(sessions, post(1, photo("old", key="k"), photo("still", key="s")))
     with sessions.begin() as session:
-        settle(session, [(photo("old").url, Refused("HTTP 403"))], KnownPhotos(session))
-        settle(session, [(photo("still").url, Refused("noai"))], KnownPhotos(session))
+        settle(session, [(photo("old").url, Refused("HTTP 403"))], FingerprintIndex(session))
+        settle(session, [(photo("still").url, Refused("noai"))], FingerprintIndex(session))
     save(sessions, post(1, photo("new", key="k"), photo("again", key="s")))
     with sessions() as session:
         found = session.execute(sa.select(Sighting.url, Sighting.state).order_by(Sighting.id))
         assert [(url[21:], state) for url, state in found] == [
-            ("new.jpg", "wanted"),
-            ("still.jpg", "refused"),
+            ("new.jpg", "pending"),
+            ("still.jpg", "rejected"),
         ]

@@ -14,7 +14,7 @@ from dataset.catalogue import workers
 from dataset.catalogue.models import now
 from dataset.catalogue.session import open_catalogue
 from dataset.images.store import ImageStore
-from dataset.maintenance.takedown import forget
+from dataset.maintenance.takedown import take_down
 from scraper import frontier
 from scraper.sample_shop.http import Asked, Reply, plain
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
@@ -71,16 +71,16 @@ def test_a_search_is_looked_at_again_until_nothing_new_comes(tmp_path: Path) -> 
 def test_a_process_goes_on_with_the_work_of_one_that_was_stopped(tmp_path: Path) -> None:
     sessions = open_catalogue(str(tmp_path / "c.sqlite"))
     with sessions.begin() as session:
-        first = workers.sign_on(session)
-        begun = workers.since(session, first)
-        workers.sign_off(session, first, ended=False)
+        first = workers.register(session)
+        begun = workers.run_started(session, first)
+        workers.unregister(session, first, is_complete=False)
     time.sleep(1.1)
     with sessions.begin() as session:
-        second = workers.sign_on(session)
-        assert workers.since(session, second) == begun
-        workers.sign_off(session, second, ended=True)
-        third = workers.sign_on(session)
-        assert workers.since(session, third) > begun
+        second = workers.register(session)
+        assert workers.run_started(session, second) == begun
+        workers.unregister(session, second, is_complete=True)
+        third = workers.register(session)
+        assert workers.run_started(session, third) > begun
 
 
 def test_failed_photos_are_asked_for_again_when_told_to(
@@ -202,8 +202,8 @@ def test_what_was_forgotten_does_not_come_back(tmp_path: Path) -> None:
             open_catalogue(str(tmp_path / "c.sqlite")),
             ImageStore(tmp_path / "images"),
         )
-        forget(sessions, store, key, "me")
-        forget(sessions, store, post, "me")
+        take_down(sessions, store, key, "me")
+        take_down(sessions, store, post, "me")
         # The same product under another number: its photo is known by its bytes.
         item = next(item for item in shop.stock.items if item.sku.lower() in post)
         again = replace(
@@ -212,7 +212,7 @@ def test_what_was_forgotten_does_not_come_back(tmp_path: Path) -> None:
         shop.stock = replace(shop.stock, items=(*shop.stock.items, again))
         status, said = crawl(shop, tmp_path, "--tags", "кимоно", "--full")
     assert status == 0, said
-    assert "left out 1 post: forgotten" in said and "refused 1 photo: forgotten" in said
+    assert "left out 1 post: taken down" in said and "rejected 1 photo: taken down" in said
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(2,)]
     assert not (tmp_path / "images" / key).exists()
 
@@ -222,13 +222,13 @@ def test_an_address_that_was_taken_down_before_it_was_fetched_is_not_asked_for(
 ) -> None:
     with open_shop(tmp_path, count=4) as shop:
         crawl(shop, tmp_path, "--tags", "кимоно", "--max-images", "1")
-        ((url,), *_) = rows(tmp_path, "SELECT url FROM sightings WHERE state = 'wanted'")
+        ((url,), *_) = rows(tmp_path, "SELECT url FROM sightings WHERE state = 'pending'")
         sessions = open_catalogue(str(tmp_path / "c.sqlite"))
-        forget(sessions, ImageStore(tmp_path / "images"), url, "me")
+        take_down(sessions, ImageStore(tmp_path / "images"), url, "me")
         status, said = crawl(shop, tmp_path, "--tags", "кимоно")
         asked = [target for target in shop.requests if url.endswith(target)]
     assert (status, asked) == (0, []), said
-    assert "refused 1 photo: forgotten" in said
+    assert "rejected 1 photo: taken down" in said
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(3,)]
 
 
@@ -247,5 +247,5 @@ def test_photos_whose_host_is_busy_for_long_stay_wanted(
         status, said = crawl(shop, tmp_path, "--tags", "кимоно,Кимоно")
     assert (status, "asked to be left alone" in said) == (1, True), said
     states = dict(rows(tmp_path, "SELECT state, count(*) FROM sightings GROUP BY state"))
-    assert states["wanted"] >= 1 and "stored" not in states
+    assert states["pending"] >= 1 and "stored" not in states
     assert rows(tmp_path, "SELECT count(*) FROM sightings WHERE worker_id > 0") == [(0,)]

@@ -7,8 +7,8 @@ from scraper.report import HEAD, Tally, lasting, missing, rows
 
 def test_reasons_are_counted_in_their_columns() -> None:
     tally = Tally("lamoda", "polo", "поло", pages=2, posts=9, ended="layout changed")
-    tally.refused.update({"HTTP 403": 2, "smaller than 75 pixels": 3, "cut off": 1, "empty": 1})
-    tally.refused.update({"HTTP 500": 4, "too many pixels": 5})
+    tally.rejected.update({"HTTP 403": 2, "smaller than 75 pixels": 3, "cut off": 1, "empty": 1})
+    tally.rejected.update({"HTTP 500": 4, "too many pixels": 5})
     told = dict(zip(HEAD, rows([tally])[0], strict=True))
     assert {name: told[name] for name in ("403", "small", "broken", "other", "large")} == {
         "403": "2",

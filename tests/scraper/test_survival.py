@@ -39,7 +39,7 @@ CONTENTS = (
     "SELECT count(*) FROM workers",
 )
 ALIKE = (
-    "SELECT a.sha256, b.sha256, likeness"
+    "SELECT a.sha256, b.sha256, similarity"
     " FROM resemblances JOIN images a ON a.id = one_id JOIN images b ON b.id = other_id"
 )
 
@@ -122,7 +122,7 @@ def stored(folder: Path) -> list[Path]:
 
 def committed(folder: Path) -> set[str]:
     """The URLs of the photos whose outcome is in the catalogue."""
-    return {url for (url,) in rows(folder, "SELECT url FROM sightings WHERE state != 'wanted'")}
+    return {url for (url,) in rows(folder, "SELECT url FROM sightings WHERE state != 'pending'")}
 
 
 def check_repeated(shop: SampleShop, done: set[str]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dataset.catalogue.models import AskedHashtag, now
+from dataset.catalogue.models import RequestedHashtag, now
 from dataset.catalogue.session import open_catalogue
-from dataset.maintenance.stats import read_stats, show
+from dataset.maintenance.stats import format_stats, read_stats
 from scraper.errors import SiteRefused
 from scraper.spiders.base import HashtagSpider
 from scraper.spiders.instagram import Spider as Instagram
@@ -36,15 +36,18 @@ def test_the_thirty_first_has_to_wait(tmp_path: Path, capsys: pytest.CaptureFixt
         claim(session, "instagram", account("2"), "another")
         claim(session, "lamoda", Lamoda(), "another")
         session.execute(
-            sa.update(AskedHashtag)
-            .where(AskedHashtag.hashtag == "tag0")
-            .values(asked=now() - timedelta(days=7, seconds=1))
+            sa.update(RequestedHashtag)
+            .where(RequestedHashtag.hashtag == "tag0")
+            .values(requested=now() - timedelta(days=7, seconds=1))
         )
     with sessions.begin() as session:
         claim(session, "instagram", spider, "another")
     stats = read_stats(catalogue, None, 10)
-    assert sorted((line["asked"], line["allowed"]) for line in stats["week"]) == [(1, 30), (30, 30)]
-    assert "30 of 30 hashtags asked for in 7 days" in show(stats)
+    assert sorted((line["requested"], line["allowed"]) for line in stats["week"]) == [
+        (1, 30),
+        (30, 30),
+    ]
+    assert "30 of 30 hashtags asked for in 7 days" in format_stats(stats)
     written = (tmp_path / "c.sqlite").read_bytes()
     assert b"17841400000000000" not in written and b"EAAGsecret" not in written
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import imagehash
 import numpy as np
 import sqlalchemy as sa
 from PIL import Image
@@ -19,7 +20,6 @@ from dataset.catalogue.models import (
     Sighting,
 )
 from dataset.catalogue.session import Sessions, open_catalogue
-from dataset.duplicates.hashing import perceptual_hash
 from dataset.images.io import open_photo, sha256_of
 from dataset.images.store import ImageStore
 from tests.support.catalogues import catalogue_of
@@ -105,7 +105,7 @@ class Filling:
                 cluster = made.id
             row = ImageRow(
                 sha256=sha256,
-                phash=perceptual_hash(photo),
+                phash=str(imagehash.phash(photo)),
                 width=photo.width,
                 height=photo.height,
                 format="JPEG",

@@ -13,16 +13,16 @@ from starlette.testclient import TestClient
 
 from dataset.catalogue.models import (
     CropRow,
-    Decision,
     ImageRow,
-    Judgement,
-    Pose,
+    LabelDecision,
+    NearDuplicateRow,
+    PoseRow,
     PostRow,
-    ResemblanceRow,
+    TagVerdictRow,
 )
-from dataset.review.pages import Review
+from dataset.review.pages import ReviewContext
 from dataset.review.queues import find_conflicts
-from dataset.review.security import Door, door_to
+from dataset.review.security import AccessPolicy, create_access_policy
 from dataset.review.server import create_app
 from dataset.vocabulary import load_vocabulary
 from tests.support.catalogue_data import Filling, photo_bytes
@@ -40,9 +40,15 @@ def judge(filling: Filling, image: int, **values: Any) -> None:
         "verdict": "mistake",
         "suggested": "dress",
     }
-    kept |= {"probability": 0.9, "given": 0.04, "margin": 0.8, "cost": 0.9, "nearest": "[]"}
+    kept |= {
+        "probability": 0.9,
+        "tag_probability": 0.04,
+        "margin": 0.8,
+        "cost": 0.9,
+        "nearest": "[]",
+    }
     with filling.sessions.begin() as session:
-        session.add(Judgement(image_id=image, **(kept | values)))
+        session.add(TagVerdictRow(image_id=image, **(kept | values)))
 
 
 def sha256(filling: Filling, image: int) -> str:
@@ -56,7 +62,7 @@ def filled(folder: Path) -> Filling:
     made.products("polo", 4, 0)
     made.image(photo_bytes(4), made.post("both", "polo", "jeans"))
     made.products("dress", 3, 5)
-    near = [{"sha256": sha256(made, 2), "label": "dress", "likeness": 0.9}]
+    near = [{"sha256": sha256(made, 2), "label": "dress", "similarity": 0.9}]
     judge(made, 1, verdict="unsure", cost=0.95)
     judge(made, 2, cost=0.5)
     judge(made, 3, cost=0.7, suggested="jacket", nearest=json.dumps(near))
@@ -64,9 +70,9 @@ def filled(folder: Path) -> Filling:
     judge(made, 5, verdict="agrees", cost=0.1)
     points = np.tile(np.array([60, 80, 0.9, 50, 70, 70, 90], "<f4"), (17, 1))
     with made.sessions.begin() as session:
-        session.add(ResemblanceRow(one_id=6, other_id=7, mirrored=True, likeness=0.9))
+        session.add(NearDuplicateRow(one_id=6, other_id=7, mirrored=True, similarity=0.9))
         for image, score in ((7, 0.8), (8, 0.31)):
-            session.add(Pose(image_id=image, model=MODEL, points=points.tobytes()))
+            session.add(PoseRow(image_id=image, model=MODEL, points=points.tobytes()))
             session.add(
                 CropRow(
                     **{"image_id": image, "model": MODEL, "zone": "", "outcome": "person"},
@@ -86,12 +92,12 @@ class Page:
 
     filling: Filling
     who: str = "anna"
-    door: Door = field(default_factory=lambda: door_to("127.0.0.1", PORT))
+    policy: AccessPolicy = field(default_factory=lambda: create_access_policy("127.0.0.1", PORT))
     client: TestClient = field(init=False)
 
     def __post_init__(self) -> None:
-        review = Review(
-            self.filling.sessions, self.filling.store, load_vocabulary(), self.who, self.door
+        review = ReviewContext(
+            self.filling.sessions, self.filling.store, load_vocabulary(), self.who, self.policy
         )
         self.client = TestClient(create_app(review), base_url=BASE)
 
@@ -131,5 +137,5 @@ def said(html: str) -> str:
 def labels(filling: Filling) -> list[tuple[int, str | None, str, bool]]:
     """People's words on images: image, label, who, and whether they hold."""
     with filling.sessions() as session:
-        rows = session.scalars(sa.select(Decision).order_by(Decision.id))
+        rows = session.scalars(sa.select(LabelDecision).order_by(LabelDecision.id))
         return [(row.image_id, row.label, row.who, row.undone is None) for row in rows]

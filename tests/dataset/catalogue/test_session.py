@@ -39,9 +39,9 @@ def test_a_new_catalogue_has_exactly_the_mapped_tables(tmp_path: Path) -> None:
             MigrationContext.configure(session.connection()), Base.metadata
         )
     assert difference == []
-    assert models.Judgement.__tablename__ in Base.metadata.tables
+    assert models.TagVerdictRow.__tablename__ in Base.metadata.tables
     assert models.Worker.__tablename__ in Base.metadata.tables
-    assert models.Conflict.__tablename__ in Base.metadata.tables
+    assert models.LabelConflict.__tablename__ in Base.metadata.tables
 
 
 def test_sqlite_is_in_wal_mode_with_foreign_keys_and_a_busy_timeout(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 import fashion_tagger
-from dataset.duplicates.alignment import FOLD, POSSIBLE, likeness
+from dataset.duplicates.alignment import DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY, similarity
 from dataset.duplicates.hashing import fingerprint
 from dataset.images.io import open_photo
 
@@ -18,7 +18,7 @@ CLOTHING = Path(fashion_tagger.__file__).parents[1] / "shared" / "data" / "cloth
 
 
 def alike(one: Image.Image, other: Image.Image, mirrored: bool = False) -> float:
-    return float(likeness([fingerprint(one)], [fingerprint(other)], np.array([mirrored]))[0])
+    return float(similarity([fingerprint(one)], [fingerprint(other)], np.array([mirrored]))[0])
 
 
 def drawn(seed: int) -> Image.Image:
@@ -54,32 +54,32 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_copy_is_alike(change: str) -> None:
     for seed in range(5):
-        assert alike(drawn(seed), CHANGES[change](drawn(seed))) >= FOLD
+        assert alike(drawn(seed), CHANGES[change](drawn(seed))) >= DUPLICATE_SIMILARITY
 
 
 def test_a_mirrored_copy_is_alike_when_it_is_turned_back() -> None:
     turned = ImageOps.mirror(drawn(1))
-    assert alike(drawn(1), turned, mirrored=True) >= FOLD
-    assert alike(drawn(1), turned) < POSSIBLE
+    assert alike(drawn(1), turned, mirrored=True) >= DUPLICATE_SIMILARITY
+    assert alike(drawn(1), turned) < POSSIBLE_SIMILARITY
 
 
 def test_other_photos_are_not_alike() -> None:
     photos = [fingerprint(drawn(seed)) for seed in range(12)]
     pairs = list(itertools.combinations(photos, 2))
     ones, others = zip(*pairs, strict=True)
-    assert likeness(ones, others, np.zeros(len(pairs), bool)).max() < POSSIBLE
+    assert similarity(ones, others, np.zeros(len(pairs), bool)).max() < POSSIBLE_SIMILARITY
 
 
 def test_the_same_thing_in_another_colour_is_no_copy() -> None:
     red = drawn(2)
     blue = Image.merge("RGB", red.split()[::-1])
-    assert POSSIBLE <= alike(red, blue) < FOLD
+    assert POSSIBLE_SIMILARITY <= alike(red, blue) < DUPLICATE_SIMILARITY
 
 
 def test_flat_photos_are_alike_to_nothing() -> None:
     flat = Image.new("RGB", (200, 200), "white")
-    assert alike(flat, flat) < POSSIBLE
-    assert alike(flat, drawn(1)) < POSSIBLE
+    assert alike(flat, flat) < POSSIBLE_SIMILARITY
+    assert alike(flat, drawn(1)) < POSSIBLE_SIMILARITY
 
 
 @pytest.mark.skipif(not CLOTHING.is_dir(), reason=f"needs the garment photos {CLOTHING}")
@@ -88,8 +88,8 @@ def test_copies_of_real_photos_are_found_and_other_photos_of_the_class_are_not()
     prints = [fingerprint(photo) for photo in photos]
     for change in CHANGES.values():
         copies = [fingerprint(change(photo)) for photo in photos]
-        scores = likeness(prints, copies, np.zeros(len(photos), bool))
-        assert (scores >= FOLD).mean() >= 0.8
-        assert (scores >= POSSIBLE).mean() >= 0.9
+        scores = similarity(prints, copies, np.zeros(len(photos), bool))
+        assert (scores >= DUPLICATE_SIMILARITY).mean() >= 0.8
+        assert (scores >= POSSIBLE_SIMILARITY).mean() >= 0.9
     ones, others = zip(*itertools.combinations(prints, 2), strict=True)
-    assert likeness(ones, others, np.zeros(len(ones), bool)).max() < FOLD
+    assert similarity(ones, others, np.zeros(len(ones), bool)).max() < DUPLICATE_SIMILARITY

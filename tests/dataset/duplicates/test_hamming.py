@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from dataset.duplicates.hamming import EQUAL, HashIndex, in_threads, pairs_within, scan
+from dataset.duplicates.hamming import MAX_EQUAL_PAIRS, HashIndex, pairs_within, scan
+from dataset.utils.threads import map_in_threads
 
 
 def hashes_with_copies(count: int, copies: int, seed: int = 0) -> np.ndarray:
@@ -21,7 +22,7 @@ def pairs(hashes: np.ndarray, within: int) -> list[tuple[int, int, int]]:
     return [
         (int(one), int(other), int(bits))
         for part in found
-        for one, other, bits in zip(part.one, part.other, part.bits, strict=True)
+        for one, other, bits in zip(part.first, part.second, part.distance, strict=True)
     ]
 
 
@@ -41,7 +42,7 @@ def test_all_pairs_are_found_once_and_no_others() -> None:
 def test_many_equal_hashes_are_chained_and_not_paired_each_with_each() -> None:
     hashes = np.full(1000, 7, np.uint64)
     found = pairs(hashes, 10)
-    assert len(found) <= EQUAL * len(hashes)
+    assert len(found) <= MAX_EQUAL_PAIRS * len(hashes)
     assert {place for pair in found for place in pair[:2]} == set(range(1000))
 
 
@@ -78,12 +79,12 @@ def test_the_index_finds_what_a_scan_finds() -> None:
         if turn == len(asked) // 2:
             for late in hashes[50_000:].tolist():
                 index.add(late)
-        places, bits = index.near(value)
+        _, places, bits = index.query(np.array([value], np.uint64))
         wanted, its_bits = scan(index.hashes, value, 10)
         assert (places.tolist(), bits.tolist()) == (wanted.tolist(), its_bits.tolist())
         found += len(places)
     assert found > len(asked)
-    which, places, bits = index.near_each(np.array(asked, np.uint64))
+    which, places, bits = index.query(np.array(asked, np.uint64))
     for number, value in enumerate(asked):
         wanted, its_bits = scan(index.hashes, value, 10)
         assert places[which == number].tolist() == wanted.tolist()
@@ -92,8 +93,8 @@ def test_the_index_finds_what_a_scan_finds() -> None:
 
 def test_where_all_are_alike_the_index_scans() -> None:
     index = HashIndex(np.full(40_000, 7, np.uint64))
-    assert len(index.near(np.uint64(6))[0]) == 40_000
-    which, _, bits = index.near_each(np.array([6, 1 << 40, 7], np.uint64))
+    assert len(index.query(np.array([6], np.uint64))[1]) == 40_000
+    which, _, bits = index.query(np.array([6, 1 << 40, 7], np.uint64))
     assert [np.bincount(which).tolist(), bits[which == 2].max()] == [[40_000] * 3, 0]
 
 
@@ -104,7 +105,7 @@ def test_work_in_threads_keeps_its_order_and_is_not_far_ahead() -> None:
         begun.append(job)
         return job * 2
 
-    results = in_threads(work, range(1000))
+    results = map_in_threads(work, range(1000))
     assert [next(results) for _ in range(3)] == [0, 2, 4]
     assert len(begun) < 100
     assert list(results) == [job * 2 for job in range(3, 1000)]

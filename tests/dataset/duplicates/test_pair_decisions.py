@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dataset.catalogue.models import ImageRow, PairDecision, ResemblanceRow
+from dataset.catalogue.models import ImageRow, NearDuplicateRow, PairDecision
 from dataset.duplicates import pair_decisions
-from dataset.duplicates.pipeline import dedup, fold_alike, undo_cluster
+from dataset.duplicates.pipeline import dedup, undo_cluster, update_clusters
 from dataset.errors import BadInput
-from dataset.maintenance.archive import export
-from dataset.maintenance.merge import import_file
-from dataset.maintenance.takedown import forget
+from dataset.maintenance.archive import export_catalogue
+from dataset.maintenance.merge import import_archive
+from dataset.maintenance.takedown import take_down
 from tests.support.catalogue_data import Filling
 
 
@@ -23,18 +23,20 @@ def filling(tmp_path: Path, backend: str) -> Filling:
     dedup(made.sessions, made.store)
     with made.sessions.begin() as session:
         for one, other in ((1, 2), (2, 3)):
-            session.add(ResemblanceRow(one_id=one, other_id=other, mirrored=False, likeness=0.9))
+            session.add(
+                NearDuplicateRow(one_id=one, other_id=other, mirrored=False, similarity=0.9)
+            )
     return made
 
 
 def say(filling: Filling, one: int, other: int, same: bool) -> int:
     with filling.sessions.begin() as session:
-        return pair_decisions.say(session, one, other, same, "anna").id
+        return pair_decisions.decide_pair(session, one, other, same, "anna").id
 
 
 def take_back(filling: Filling, number: int) -> None:
     with filling.sessions.begin() as session:
-        pair_decisions.take_back(session, session.get_one(PairDecision, number))
+        pair_decisions.undo_decision(session, session.get_one(PairDecision, number))
 
 
 def groups(filling: Filling) -> list[list[int]]:
@@ -50,10 +52,10 @@ def groups(filling: Filling) -> list[list[int]]:
 def test_one_photo_is_folded_for_good_and_can_be_undone(filling: Filling) -> None:
     number = say(filling, 2, 1, True)
     assert groups(filling) == [[1, 2], [3], [4]]
-    fold_alike(filling.sessions, keep_clusters=False)
+    update_clusters(filling.sessions, keep_clusters=False)
     assert groups(filling) == [[1, 2], [3], [4]]
     take_back(filling, number)
-    fold_alike(filling.sessions)
+    update_clusters(filling.sessions)
     assert groups(filling) == [[1], [2], [3], [4]]
 
 
@@ -77,11 +79,11 @@ def test_words_in_the_other_order_are_undone_alike(filling: Filling) -> None:
 def test_two_photos_never_meet_again_until_it_is_undone(filling: Filling) -> None:
     number = say(filling, 1, 2, False)
     with filling.sessions.begin() as session:
-        session.execute(sa.update(ResemblanceRow).values(likeness=0.99))
-    fold_alike(filling.sessions)
+        session.execute(sa.update(NearDuplicateRow).values(similarity=0.99))
+    update_clusters(filling.sessions)
     assert groups(filling) == [[1], [2, 3], [4]]
     take_back(filling, number)
-    fold_alike(filling.sessions)
+    update_clusters(filling.sessions)
     assert groups(filling) == [[1, 2, 3], [4]]
 
 
@@ -97,7 +99,7 @@ def test_a_later_word_takes_the_earlier_ones_place(filling: Filling) -> None:
 def test_an_undone_cluster_stays_so_whatever_was_said_before(filling: Filling) -> None:
     say(filling, 1, 2, True)
     undo_cluster(filling.sessions, 1, "anna")
-    fold_alike(filling.sessions)
+    update_clusters(filling.sessions)
     assert groups(filling) == [[1], [2], [3], [4]]
 
 
@@ -107,11 +109,11 @@ def test_words_move_with_a_catalogue_and_can_be_undone_there(
     say(filling, 1, 2, True)
     say(filling, 3, 4, False)
     file = tmp_path / "all.tar"
-    export(filling.sessions, filling.store, file)
+    export_catalogue(filling.sessions, filling.store, file)
     (tmp_path / "two").mkdir()
     other = Filling(tmp_path / "two")
     for _ in range(2):
-        import_file(other.sessions, other.store, file)
+        import_archive(other.sessions, other.store, file)
         with other.sessions() as session:
             same = session.scalars(sa.select(PairDecision).filter_by(same=True)).one()
             assert session.scalar(sa.select(sa.func.count()).select_from(PairDecision)) == 2
@@ -124,8 +126,8 @@ def test_words_on_a_photo_that_is_taken_down_go_with_it(filling: Filling) -> Non
     say(filling, 1, 2, False)
     with filling.sessions() as session:
         name = session.get_one(ImageRow, 2).sha256
-    forget(filling.sessions, filling.store, name, "anna")
+    take_down(filling.sessions, filling.store, name, "anna")
     with filling.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(PairDecision)) == 0
     with pytest.raises(BadInput, match="no image"):
-        forget(filling.sessions, filling.store, name, "anna")
+        take_down(filling.sessions, filling.store, name, "anna")

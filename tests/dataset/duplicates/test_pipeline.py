@@ -7,10 +7,10 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image, ImageOps
 
-from dataset.catalogue.models import FingerprintRow, ImageRow, ResemblanceRow, Separation
-from dataset.duplicates.alignment import FOLD
+from dataset.catalogue.models import FingerprintRow, ImageRow, NearDuplicateRow, Separation
+from dataset.duplicates.alignment import DUPLICATE_SIMILARITY
 from dataset.duplicates.clusters import list_clusters, list_possible
-from dataset.duplicates.pipeline import Deduped, dedup, undo_cluster
+from dataset.duplicates.pipeline import DedupResult, dedup, undo_cluster
 from dataset.errors import BadInput
 from dataset.images.io import open_photo
 from tests.dataset.duplicates.test_alignment import drawn
@@ -28,7 +28,7 @@ def jpeg(photo: Image.Image, quality: int = 90) -> bytes:
     return out.getvalue()
 
 
-def run(filling: Filling, again: bool = False) -> Deduped:
+def run(filling: Filling, again: bool = False) -> DedupResult:
     return dedup(filling.sessions, filling.store, again)
 
 
@@ -58,8 +58,8 @@ def test_copies_are_folded_under_the_oldest_cluster(filling: Filling) -> None:
     assert clusters(filling) == [[1, 3, 4], [2], [5]]
     with filling.sessions() as session:
         assert session.scalar(sa.select(ImageRow.cluster_id).where(ImageRow.id == 4)) == 1
-        turned = session.get(ResemblanceRow, (1, 3))
-        assert turned and turned.mirrored and turned.likeness >= FOLD
+        turned = session.get(NearDuplicateRow, (1, 3))
+        assert turned and turned.mirrored and turned.similarity >= DUPLICATE_SIMILARITY
 
 
 @pytest.mark.parametrize("old", [0, 50])
@@ -112,7 +112,7 @@ def test_an_undone_cluster_stays_undone(filling: Filling) -> None:
     with filling.sessions() as session:
         assert {row.who for row in session.scalars(sa.select(Separation))} == {"anna"}
         pairs = list_possible(session)
-    assert pairs[0]["likeness"] >= FOLD
+    assert pairs[0]["similarity"] >= DUPLICATE_SIMILARITY
 
 
 def test_only_clusters_of_several_can_be_undone(filling: Filling) -> None:

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
-from dataset.catalogue.models import Decision, ImageRow
+from dataset.catalogue.models import ImageRow, LabelDecision
 from dataset.cli import build_dataset
 from dataset.maintenance.cli import catalogue
 from tests.dataset.test_build import run
@@ -36,7 +36,7 @@ def test_a_word_is_kept_with_who_and_when_and_wins(filling: Filling) -> None:
     done = call(filling, sha256_of_last(filling)[:12], "поло", "--who", "anna")
     assert (done.exit_code, done.output.split()[-1]) == (0, "polo")
     with filling.sessions() as session:
-        (kept,) = session.scalars(sa.select(Decision))
+        (kept,) = session.scalars(sa.select(LabelDecision))
         assert (kept.label, kept.who, kept.undone) == ("polo", "anna", None)
         assert kept.made
     assert len(run(filling).items) == 10

@@ -12,24 +12,24 @@ from dataset.catalogue import workers
 from dataset.catalogue.models import (
     Base,
     CropDecision,
-    Decision,
-    ForgottenRow,
     ImageRow,
-    Judgement,
+    LabelDecision,
     PostRow,
     Separation,
     Sighting,
+    TagVerdictRow,
+    TakedownRow,
 )
 from dataset.duplicates.hashing import fingerprint
-from dataset.duplicates.pair_decisions import kept_apart
+from dataset.duplicates.pair_decisions import separated_images
 from dataset.duplicates.pipeline import undo_cluster
 from dataset.errors import BadInput, Failure
 from dataset.images.io import open_photo, sha256_of
 from dataset.images.store import ImageStore
-from dataset.maintenance.archive import export
+from dataset.maintenance.archive import export_catalogue
 from dataset.maintenance.cli import catalogue
-from dataset.maintenance.merge import import_file
-from dataset.maintenance.takedown import Forgotten, forget
+from dataset.maintenance.merge import import_archive
+from dataset.maintenance.takedown import TakedownList, take_down
 from dataset.maintenance.verify import verify
 from tests.support.catalogue_data import Filling, photo_bytes
 
@@ -75,14 +75,14 @@ def test_what_is_wrong_with_files_is_named_and_repaired(filling: Filling) -> Non
         assert line in said
     assert ask(filling, "verify", "--repair")[0] == 0
     assert not stray.exists() and not (root / key_of(2)).exists()
-    assert count(filling, Sighting, state="wanted") == 3
+    assert count(filling, Sighting, state="pending") == 3
     assert count(filling, ImageRow, state="stored") == 1
     assert ask(filling, "verify")[0] == 0
 
 
 def test_files_of_a_crawl_at_work_are_no_orphans(filling: Filling) -> None:
     with filling.sessions.begin() as session:
-        workers.sign_on(session)
+        workers.register(session)
     with pytest.raises(Failure, match="a crawl is at work"):
         verify(filling.sessions, filling.store)
 
@@ -95,7 +95,7 @@ def test_an_author_is_taken_down_with_posts_photos_and_copies(
     assert count(filling, PostRow) == 1
     assert not (filling.store.root / key_of(1)).exists()
     # Bert's post stays, without the photo.
-    assert count(filling, Sighting, state="refused", reason="forgotten") == 1
+    assert count(filling, Sighting, state="rejected", reason="taken down") == 1
     assert count(filling, ImageRow) == 1
     # No name, address or picture is left in any file.
     if backend == "sqlite":
@@ -104,9 +104,9 @@ def test_an_author_is_taken_down_with_posts_photos_and_copies(
 
 
 def test_a_photo_and_its_copies_never_come_back(filling: Filling) -> None:
-    done = forget(filling.sessions, filling.store, key_of(1), "me")
+    done = take_down(filling.sessions, filling.store, key_of(1), "me")
     assert (done.posts, done.images) == (0, 1)
-    known = Forgotten()
+    known = TakedownList()
     with filling.sessions() as session:
         known.catch_up(session)
     small = photo_bytes(1, (90, 120), quality=60)
@@ -118,12 +118,12 @@ def test_a_photo_and_its_copies_never_come_back(filling: Filling) -> None:
 def test_addresses_are_forgotten_though_nothing_of_them_is_here(filling: Filling) -> None:
     status, said = ask(filling, "forget", "https://x.test/p/later/")
     assert (status, "it will not be taken" in said) == (0, True)
-    known = Forgotten()
+    known = TakedownList()
     with filling.sessions() as session:
         known.catch_up(session)
     assert known.names("url", [None, "https://x.test/p/later/"])
     with pytest.raises(BadInput, match="no image"):
-        forget(filling.sessions, filling.store, "0" * 12, "me")
+        take_down(filling.sessions, filling.store, "0" * 12, "me")
 
 
 def natural(filling: Filling) -> dict[str, set]:
@@ -139,10 +139,10 @@ def natural(filling: Filling) -> dict[str, set]:
 def test_an_exported_catalogue_is_the_same_elsewhere(filling: Filling, tmp_path: Path) -> None:
     with filling.sessions.begin() as session:
         image = session.scalar(sa.select(ImageRow.id).limit(1))
-        session.add(Decision(image_id=image, label="polo", who="anna"))
-        session.add(CropDecision(image_id=image, model="m", zone="", whole=True, who="anna"))
+        session.add(LabelDecision(image_id=image, label="polo", who="anna"))
+        session.add(CropDecision(image_id=image, model="m", zone="", keep_whole=True, who="anna"))
         session.add(
-            Judgement(
+            TagVerdictRow(
                 **{"image_id": image, "label": "polo", "model": "m", "verdict": "mistake"},
                 **{"probability": 0.9, "given": 0.1, "margin": 0.8, "cost": 0.9},
             )
@@ -152,7 +152,7 @@ def test_an_exported_catalogue_is_the_same_elsewhere(filling: Filling, tmp_path:
     (tmp_path / "two").mkdir()
     other = Filling(tmp_path / "two")
     for expected in ((3, 3, 1), (0, 0, 0)):
-        done = import_file(other.sessions, other.store, file)
+        done = import_archive(other.sessions, other.store, file)
         assert (done.images, done.posts, done.searches) == expected
     assert natural(other) == natural(filling)
     assert verify(other.sessions, other.store).good
@@ -168,18 +168,18 @@ def test_two_catalogues_are_merged_and_what_was_taken_down_stays_so(
     known, new = other.post("bert1", "polo", author="bert"), other.post("carl1", "dress")
     other.image(photo_bytes(3), known)
     other.image(photo_bytes(4), known, new)
-    forget(other.sessions, other.store, key_of(4), "me")
+    take_down(other.sessions, other.store, key_of(4), "me")
     other.image(photo_bytes(5), new)
-    forget(filling.sessions, filling.store, key_of(2), "me")
+    take_down(filling.sessions, filling.store, key_of(2), "me")
     other.image(photo_bytes(2), new)
     file = tmp_path / "other.tar"
-    export(other.sessions, other.store, file)
-    done = import_file(filling.sessions, filling.store, file)
+    export_catalogue(other.sessions, other.store, file)
+    done = import_archive(filling.sessions, filling.store, file)
     assert (done.images, done.posts, done.forgotten, done.lost) == (1, 1, 1, 0)
     assert {image[0] for image in natural(filling)["images"]} == {
         sha256_of(photo_bytes(seed)) for seed in (1, 3, 5)
     }
-    assert count(filling, ForgottenRow) == 2
+    assert count(filling, TakedownRow) == 2
     assert verify(filling.sessions, filling.store).good
 
 
@@ -187,19 +187,19 @@ def test_an_address_that_was_taken_down_comes_with_no_import(
     filling: Filling, tmp_path: Path
 ) -> None:
     file = tmp_path / "all.tar"
-    export(filling.sessions, filling.store, file)
+    export_catalogue(filling.sessions, filling.store, file)
     (tmp_path / "two").mkdir()
     other = Filling(tmp_path / "two")
     with filling.sessions() as session:
         url = session.scalar(sa.select(Sighting.url).order_by(Sighting.id))
-    forget(other.sessions, other.store, str(url), "me")
-    import_file(other.sessions, other.store, file)
+    take_down(other.sessions, other.store, str(url), "me")
+    import_archive(other.sessions, other.store, file)
     assert count(other, Sighting, url=url) == 0
     assert count(other, Sighting) == count(filling, Sighting) - 1
 
 
 def exported(other: Filling, file: Path) -> Path:
-    export(other.sessions, other.store, file)
+    export_catalogue(other.sessions, other.store, file)
     return file
 
 
@@ -218,11 +218,11 @@ def test_a_photo_whose_address_or_author_was_taken_down_comes_with_no_import(
         folder.mkdir()
         other = Filling(folder)
         # Nothing of it is here, so that its bytes are not known yet.
-        forget(other.sessions, other.store, what, "me")
-        import_file(other.sessions, other.store, file)
+        take_down(other.sessions, other.store, what, "me")
+        import_archive(other.sessions, other.store, file)
         digests = {sha256_of(photo_bytes(seed)) for seed in left}
         assert {image[0] for image in natural(other)["images"]} == digests
-        assert count(other, Sighting, state="wanted") == 0
+        assert count(other, Sighting, state="pending") == 0
         assert verify(other.sessions, other.store).good
 
 
@@ -232,8 +232,8 @@ def test_what_another_catalogue_has_taken_down_goes_from_here(
 ) -> None:
     (tmp_path / "two").mkdir()
     other = Filling(tmp_path / "two")
-    forget(other.sessions, other.store, what, "me")
-    done = import_file(filling.sessions, filling.store, exported(other, tmp_path / "other.tar"))
+    take_down(other.sessions, other.store, what, "me")
+    done = import_archive(filling.sessions, filling.store, exported(other, tmp_path / "other.tar"))
     left = {3} if what == "@anna" else {2, 3}
     assert done.forgotten == 3 - len(left)
     assert {image[0] for image in natural(filling)["images"]} == {
@@ -257,9 +257,9 @@ def test_images_that_a_person_took_apart_stay_apart_where_they_are_imported(
     # A number of theirs is another cluster's here.
     other.image(photo_bytes(8), other.post("own", "polo"))
     for _ in range(2):
-        import_file(other.sessions, other.store, file)
+        import_archive(other.sessions, other.store, file)
     with other.sessions() as session:
-        apart = kept_apart(session)
+        apart = separated_images(session)
         digests = {row.id: row.sha256 for row in session.scalars(sa.select(ImageRow))}
     assert {digests[image] for image in apart} == {sha256_of(photo_bytes(n)) for n in (1, 2)}
     assert len(frozenset.intersection(*apart.values())) == 1
@@ -273,12 +273,12 @@ def test_a_damaged_archive_is_named_and_a_lost_photo_is_wanted(
     status, said = ask(filling, "import", str(tmp_path / "bad.tar"))
     assert (status, "catalogue export" in said, "Traceback" in said) == (2, True, False)
     file, short = tmp_path / "all.tar", tmp_path / "short.tar"
-    export(filling.sessions, filling.store, file)
+    export_catalogue(filling.sessions, filling.store, file)
     with tarfile.open(file) as whole, tarfile.open(short, "w") as part:
         for entry in whole:
             if key_of(1) not in entry.name:
                 part.addfile(entry, whole.extractfile(entry))
     (tmp_path / "two").mkdir()
     other = Filling(tmp_path / "two")
-    assert import_file(other.sessions, other.store, short).lost == 1
-    assert count(other, Sighting, state="wanted") == 2
+    assert import_archive(other.sessions, other.store, short).lost == 1
+    assert count(other, Sighting, state="pending") == 2

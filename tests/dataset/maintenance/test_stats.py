@@ -23,7 +23,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Filling:
     filling.image(photo_bytes(2), posts[2])
     filling.image(photo_bytes(3), both)
     with filling.sessions.begin() as session:
-        for place, (state, reason) in enumerate((("refused", "HTTP 500"), ("wanted", None))):
+        for place, (state, reason) in enumerate((("rejected", "HTTP 500"), ("pending", None))):
             session.add(
                 Sighting(
                     post_id=posts[3],
@@ -57,11 +57,11 @@ def test_searches_labels_and_refusals_are_counted(filled: Filling) -> None:
         "images": 3,
         "duplicates": 1,
     }
-    assert (lines["polo"]["refused"], lines["polo"]["wanted"]) == (1, 1)
+    assert (lines["polo"]["rejected"], lines["polo"]["pending"]) == (1, 1)
     assert (lines["coat"]["state"], lines["coat"]["reason"]) == ("failed", "layout changed")
     assert found["labels"] == [{"label": "polo", "photos": 2, "missing": 3}]
-    assert found["refused"] == [{"site": "lamoda", "reason": "HTTP 500", "photos": 1}]
-    assert found["left_out"] == {"duplicate of another photo": 1, "conflict of labels": 1}
+    assert found["rejected"] == [{"site": "lamoda", "reason": "HTTP 500", "photos": 1}]
+    assert found["excluded"] == {"duplicate of another photo": 1, "conflict of labels": 1}
 
 
 def test_the_text_says_the_same(filled: Filling) -> None:
@@ -71,7 +71,7 @@ def test_the_text_says_the_same(filled: Filling) -> None:
     assert "lamoda coat failed: layout changed" in lines
     assert "polo 2 3" in lines
     assert "lamoda HTTP 500 1" in lines
-    assert "left out 1: conflict of labels" in lines
+    assert "excluded 1: conflict of labels" in lines
 
 
 def test_a_catalogue_that_is_not_there_is_not_made(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from playwright.sync_api import Page as Tab
 import fashion_tagger
 from dataset.catalogue.models import Hashtag, PostRow
 from dataset.review.cli import review
-from dataset.review.pages import Review
-from dataset.review.security import door_to
+from dataset.review.pages import ReviewContext
+from dataset.review.security import create_access_policy
 from dataset.review.server import _listen, create_app
 from dataset.vocabulary import load_vocabulary
 from tests.dataset.review.test_security import HOSTILE
@@ -50,8 +50,8 @@ def address(ready: Filling) -> Iterator[str]:
     """The page on the catalogue `ready`."""
     listening = _listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
-    door = door_to("127.0.0.1", port)
-    app = create_app(Review(ready.sessions, ready.store, load_vocabulary(), "anna", door))
+    policy = create_access_policy("127.0.0.1", port)
+    app = create_app(ReviewContext(ready.sessions, ready.store, load_vocabulary(), "anna", policy))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -141,7 +141,7 @@ def test_a_doubtful_crop_is_decided(page: Page, answer: str, whole: bool) -> Non
     assert "1 decided, 0 left" in html
     with page.filling.sessions() as session:
         word = session.scalars(sa.select(CropDecision)).one()
-    assert (word.image_id, word.whole, word.who) == (8, whole, "anna")
+    assert (word.image_id, word.keep_whole, word.who) == (8, whole, "anna")
     assert value_of(page.undo(html).text, "item").startswith("8/")
 
 

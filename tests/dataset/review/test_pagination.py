@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from dataset.catalogue.models import ImageRow
 from dataset.review import pagination, server
-from dataset.review.pagination import Filters, progress
-from dataset.review.queues import CONFLICTS, CROPS, DUPLICATES, MISTAKES, QUEUES, Key, Queue
+from dataset.review.pagination import QueueFilters, count_progress
+from dataset.review.queues import CONFLICTS, CROPS, DUPLICATES, MISTAKES, QUEUES, Key, ReviewQueue
 from dataset.vocabulary import load_vocabulary
 from tests.support.catalogue_data import Filling
 from tests.support.review_server import Page, filled, judge, said, value_of
@@ -22,12 +22,12 @@ def filling(tmp_path: Path, backend: str) -> Filling:
     return filled(tmp_path)
 
 
-def keys(filling: Filling, queue: Queue, **chosen: str) -> list[Key]:
+def keys(filling: Filling, queue: ReviewQueue, **chosen: str) -> list[Key]:
     with filling.sessions() as session:
-        return pagination.page(session, queue, Filters(**chosen), WORDS, 100)
+        return pagination.list_keys(session, queue, QueueFilters(**chosen), WORDS, 100)
 
 
-CASES: list[tuple[Queue, dict[str, str], list[int]]] = [
+CASES: list[tuple[ReviewQueue, dict[str, str], list[int]]] = [
     (MISTAKES, {}, [3, 4, 2, 1]),
     (MISTAKES, {"verdict": "unsure"}, [1]),
     (MISTAKES, {"suggested": "jacket"}, [3]),
@@ -51,7 +51,7 @@ def test_filters(filling: Filling) -> None:
     for queue, chosen, images in CASES:
         assert [key[0] for key in keys(filling, queue, **chosen)] == images, (queue.name, chosen)
         with filling.sessions() as session:
-            assert progress(session, queue, Filters(**chosen), WORDS) == (0, len(images))
+            assert count_progress(session, queue, QueueFilters(**chosen), WORDS) == (0, len(images))
 
 
 def test_pages_meet_forwards_and_backwards(filling: Filling) -> None:
@@ -62,15 +62,17 @@ def test_pages_meet_forwards_and_backwards(filling: Filling) -> None:
     assert len(whole) == 12
     with filling.sessions() as session:
         for place, key in enumerate(whole):
-            after = pagination.page(session, MISTAKES, Filters(), WORDS, 3, key)
-            before = pagination.page(session, MISTAKES, Filters(), WORDS, 3, key, backwards=True)
+            after = pagination.list_keys(session, MISTAKES, QueueFilters(), WORDS, 3, key)
+            before = pagination.list_keys(
+                session, MISTAKES, QueueFilters(), WORDS, 3, key, backwards=True
+            )
             assert after == whole[place + 1 : place + 4]
             assert before == whole[max(0, place - 3) : place][::-1]
 
 
 def test_what_is_not_stored_is_not_asked_about(filling: Filling) -> None:
     with filling.sessions.begin() as session:
-        session.execute(sa.update(ImageRow).values(state="refused"))
+        session.execute(sa.update(ImageRow).values(state="rejected"))
     assert [keys(filling, queue) for queue in QUEUES.values()] == [[], [], [], []]
 
 
@@ -128,11 +130,11 @@ def test_what_is_slow_to_count_is_told_as_it_was_and_follows_decisions(
     monkeypatch.setattr(pagination, "QUICK_SECONDS", 0)
     monkeypatch.setattr(pagination, "TIMES", 1e6)
     html = page.get("/queue/mistakes")
-    monkeypatch.setattr(pagination, "progress", lambda *_: pytest.fail("counted again"))
+    monkeypatch.setattr(pagination, "count_progress", lambda *_: pytest.fail("counted again"))
     html = page.decide(html, "out").text
     assert "1 decided, 3 left" in html
     # Deciding again what is decided changes no count.
     again = page.get("/queue/mistakes?item=3/polo")
     assert "1 decided, 3 left" in page.decide(again, "label", chosen="polo").text
-    monkeypatch.setattr(pagination, "progress", progress)
+    monkeypatch.setattr(pagination, "count_progress", count_progress)
     assert "1 decided, 3 left" in page.undo(page.get("/queue/mistakes?item=3/polo")).text

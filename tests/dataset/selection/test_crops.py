@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from dataset.build import build
-from dataset.catalogue.models import CropDecision, CropRow, Pose, now
+from dataset.catalogue.models import CropDecision, CropRow, PoseRow, now
 from dataset.cli import build_dataset
 from dataset.errors import BadInput
 from dataset.export.build_result import BuildOptions, BuildResult
@@ -71,7 +71,7 @@ def test_found_once_and_kept_with_the_decision(
     people = [one for one in posed if one.crop.outcome == "person"]
     assert len(people) >= PEOPLE - 1
     with filling.sessions() as session:
-        assert session.scalar(sa.select(sa.func.count()).select_from(Pose)) == PEOPLE + 1
+        assert session.scalar(sa.select(sa.func.count()).select_from(PoseRow)) == PEOPLE + 1
         kept = {row.image_id: row for row in session.scalars(sa.select(CropRow))}
     for item in found:
         assert item.person_crop
@@ -116,7 +116,7 @@ def test_all_is_kept_of_a_photo_of_which_a_person_said_so(filling: Filling) -> N
         for image, undone in ((1, None), (2, now())):
             session.add(
                 CropDecision(
-                    image_id=image, model="m", zone="", whole=True, who="anna", undone=undone
+                    image_id=image, model="m", zone="", keep_whole=True, who="anna", undone=undone
                 )
             )
     crops = {

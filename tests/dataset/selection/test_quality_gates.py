@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import BadInput
-from dataset.images.quality import Quality
+from dataset.images.quality import ImageQuality
 from dataset.selection.candidates import Candidate, Exclusions, SourcePost
 from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
 
@@ -18,15 +18,15 @@ GOOD = Candidate(
     600,
     800,
     9,
-    quality=Quality(200, 2.5, 0),
+    quality=ImageQuality(200, 2.5, 0),
     posts=(SourcePost(1, "u", "lamoda", None, ()),),
 )
 POOR = {
     "too small": replace(GOOD, width=60),
     "extreme shape": replace(GOOD, width=250, height=800),
-    "blank": replace(GOOD, quality=Quality(5, 2.5, 0)),
-    "blurred": replace(GOOD, quality=Quality(200, 9, 0)),
-    "text banner": replace(GOOD, quality=Quality(200, 2.5, 0.3)),
+    "blank": replace(GOOD, quality=ImageQuality(5, 2.5, 0)),
+    "blurred": replace(GOOD, quality=ImageQuality(200, 9, 0)),
+    "text banner": replace(GOOD, quality=ImageQuality(200, 2.5, 0.3)),
 }
 
 

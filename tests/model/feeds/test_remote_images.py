@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dataset.errors import Failure, NotFetched
-from dataset.images.url_cache import FetchedPhotos
+from dataset.errors import DownloadFailed, Failure
+from dataset.images.url_cache import UrlImageCache
 from model.feeds.remote_images import Fetcher, FetchOptions
 from tests.support.catalogue_data import photo_bytes
 from tests.support.photo_site import STALLS, PhotoSite, serving
@@ -44,7 +44,7 @@ def test_each_photo_is_asked_for_once_and_refusals_say_why(tmp_path: Path, site:
         assert {fetcher.read(url) for url in good} == {PHOTO}
         for url, why in bad.items():
             for _ in range(2):
-                with pytest.raises(NotFetched, match=why):
+                with pytest.raises(DownloadFailed, match=why):
                     fetcher.read(url)
     assert {site.asked[f"/{number}.jpg"] for number in range(20)} == {1}
     assert (site.asked["/gone"], site.asked["/secret/a.jpg"]) == (1, 0)
@@ -52,13 +52,13 @@ def test_each_photo_is_asked_for_once_and_refusals_say_why(tmp_path: Path, site:
     with Fetcher(options(tmp_path)) as fetcher:
         assert fetcher.read(good[0]) == PHOTO
     assert site.asked["/0.jpg"] == 1
-    assert FetchedPhotos(tmp_path / "fetched").find(good[0]) is not None
+    assert UrlImageCache(tmp_path / "fetched").find(good[0]) is not None
 
 
 def test_private_hosts_are_left_alone(tmp_path: Path, site: PhotoSite) -> None:
     with (
         Fetcher(FetchOptions(tmp_path / "fetched")) as fetcher,
-        pytest.raises(NotFetched, match="private address"),
+        pytest.raises(DownloadFailed, match="private address"),
     ):
         fetcher.read(f"{site.url}/0.jpg")
     assert not site.asked

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from dataset.catalogue.models import OR
+from dataset.catalogue.models import HASHTAG_SEPARATOR
 from dataset.errors import BadInput
 from scraper.errors import LayoutChanged, SiteRefused
 from scraper.spiders.base import Answer, Photo
@@ -77,11 +77,13 @@ def test_a_post_that_does_not_say_whether_it_is_sensitive_may_be() -> None:
 
 
 def test_a_search_asks_for_hashtags_together() -> None:
-    ask = Spider(credentials=SECRETS).search_request(OR.join(("polo", "polo shirt", "поло")), None)
+    ask = Spider(credentials=SECRETS).search_request(
+        HASHTAG_SEPARATOR.join(("polo", "polo shirt", "поло")), None
+    )
     assert ask.headers == {"Authorization": "Bearer AAAAsecret"}
     assert "secret" not in ask.url
     assert ask.url.startswith("https://api.x.com/2/tweets/search/recent?")
-    query = asked(Spider(), OR.join(("polo", "polo shirt", "поло")))
+    query = asked(Spider(), HASHTAG_SEPARATOR.join(("polo", "polo shirt", "поло")))
     assert query["query"] == "(#polo OR #poloshirt OR #поло) has:images -is:retweet"
     assert query["max_results"] == "100"
     assert query["expansions"] == "attachments.media_keys,author_id"
@@ -97,7 +99,7 @@ def test_queries_keep_the_length_limit_and_lose_no_word(
     spider = Spider(settings={"search": search})
     groups = spider.queries([*words, "рубашкаполо номер1", "👗"])
     assert [word for group in groups for word in group] == words
-    lengths = [len(asked(spider, OR.join(group))["query"]) for group in groups]
+    lengths = [len(asked(spider, HASHTAG_SEPARATOR.join(group))["query"]) for group in groups]
     assert max(lengths) <= longest and len(groups) <= most
     assert spider.queries(["👗"]) == [("👗",)]
 
