@@ -14,7 +14,7 @@ from dataset.pose.evaluation import GREY, draw_person
 from dataset.pose.models import JointSet
 from scraper.sample_shop.drawing.product import NAMES, SKELETON, Drawing, draw_product
 
-PICTURE = Path(__file__).with_name("crop-policy.png")
+PICTURE = Path(__file__).parent / "images" / "crop-policy.png"
 JOINTS = JointSet(NAMES, tuple((one - 1, other - 1) for one, other in SKELETON))
 GATE = 0.3
 SIDE, GAP, TEXT = 170, 14, 34

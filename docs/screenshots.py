@@ -22,7 +22,7 @@ import fashion_tagger
 from scraper.sample_shop.drawing.product import LABELS as DRAWN
 from scraper.sample_shop.server import ShopOptions, serve
 
-HERE = Path(__file__).parent
+IMAGES = Path(__file__).parent / "images"
 LABELS = "coat,dress,jeans"
 # queue -> picture
 PICTURES = {"conflicts": "review-conflicts.png", "crops": "review-crops.png"}
@@ -67,7 +67,7 @@ def shoot_queues(browser: Browser, folder: Path) -> None:
         for queue, name in PICTURES.items():
             tab = browser.new_page(viewport=SIZE)
             tab.goto(f"{url}queue/{queue}", wait_until="networkidle")
-            tab.screenshot(path=HERE / name)
+            tab.screenshot(path=IMAGES / name)
 
 
 def learn_and_check(folder: Path, weights: str) -> None:
@@ -84,11 +84,11 @@ def shoot_story(browser: Browser, folder: Path) -> None:
     tab.goto((folder / "checked" / "report.html").as_uri(), wait_until="networkidle")
     tab.get_by_role("heading", name="Mistakes, the costliest first").scroll_into_view_if_needed()
     tab.evaluate("window.scrollTo(0, document.querySelector('.cards').offsetTop - 80)")
-    tab.screenshot(path=HERE / "story-report.png")
+    tab.screenshot(path=IMAGES / "story-report.png")
     with reviewing(folder) as url:
         tab = browser.new_page(viewport=SIZE)
         tab.goto(f"{url}queue/mistakes", wait_until="networkidle")
-        tab.screenshot(path=HERE / "story-review.png")
+        tab.screenshot(path=IMAGES / "story-review.png")
         # What the model suggests.
         with tab.expect_navigation():
             tab.keyboard.press("s")

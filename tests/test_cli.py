@@ -1,9 +1,10 @@
-"""The one door: every command answers fast, completely, and only with our own packages."""
+"""The entry point: `--help` is fast and complete, and only our own packages are imported."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 import fashion_tagger
@@ -22,7 +23,7 @@ HEAVY = (
     "starlette",
     "uvicorn",
 )
-UNASKED = (
+NOT_NEEDED = (
     "tensorflow",
     "keras",
     "cv2",
@@ -71,7 +72,7 @@ def test_help_ends_with_an_example_and_imports_nothing_heavy(command: list[str])
 def test_a_crawl_imports_nothing_of_builds_and_models() -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import scraper.run, scraper.fetch;"
-        f"print([m for m in {UNASKED!r} if m in sys.modules])"
+        f"print([m for m in {NOT_NEEDED!r} if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True, check=True
@@ -79,11 +80,21 @@ def test_a_crawl_imports_nothing_of_builds_and_models() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", fashion_tagger.COMMANDS)
+def all_commands() -> dict[str, click.Command]:
+    """Return each command and sub-command by its full name."""
+    commands: dict[str, click.Command] = {}
+    for name in fashion_tagger.COMMANDS:
+        command = fashion_tagger._command(name)
+        commands[name] = command
+        if isinstance(command, click.Group):
+            commands |= {f"{name} {sub}": below for sub, below in command.commands.items()}
+    return commands
+
+
+@pytest.mark.parametrize("name", all_commands())
 def test_every_option_has_help(name: str) -> None:
-    command = fashion_tagger._command(name)
-    for parameter in command.params:
-        if parameter.param_type_name == "option":
+    for parameter in all_commands()[name].params:
+        if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name
 
 
@@ -91,7 +102,7 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     assert run("crawll").returncode == 2
 
 
-def test_somebody_elses_package_of_our_name_is_named(tmp_path: Path) -> None:
+def test_another_package_of_the_same_name_is_reported(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "__init__.py").write_text("stranger = True\n")
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; "

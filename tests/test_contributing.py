@@ -1,4 +1,4 @@
-"""The made-up site of CONTRIBUTING.md, built and crawled exactly as it stands there."""
+"""The example site of docs/adding-a-site.md, run exactly as it is shown there."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("fashion_tagger.py", "pyproject.toml", "setup.cfg"):
         shutil.copy(ROOT / name, root / name)
-    files = STEP.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    files = STEP.findall((ROOT / "docs" / "adding-a-site.md").read_text(encoding="utf-8"))
     assert [name for name, _ in files] == [
         "tests/recorded/newshop/polo.json",
         "scraper/spiders/newshop.py",

@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import (
-    LabelDecision,
     FingerprintRow,
     Hashtag,
     ImageRow,
+    LabelDecision,
     PostHashtag,
     PostRow,
     Sighting,

@@ -1,4 +1,4 @@
-"""A run's model in every format, loaded as the README says and run on photos of all kinds."""
+"""A run's model in every format, loaded as documented and run on photos of all kinds."""
 
 import re
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from model.export.cli import export_model
 from tests.support import exported_runs
 from tests.support.exported_runs import FIRST, LABELS
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "tasks" / "export.md"
 NAMES = {"saved_model": "saved_model", "onnx": "model.onnx", "litert": "model.tflite"}
 
 
@@ -51,14 +51,13 @@ def call(run: Path, *options: str) -> Result:
         return CliRunner().invoke(export_model, [str(run), *options])
 
 
-def as_the_readme_says(kind: str, path: Path, photo: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """The shares and labels that the README's lines for KIND give, run with PATH and PHOTO."""
-    blocks = re.findall(r"(?:^(?:    .*)?\n)+", README.read_text(encoding="utf-8"), re.M)
-    (block,) = (b for b in blocks if f"runs/first/{NAMES[kind]}" in b and "labels =" in b)
-    code = re.sub(r"^    ", "", block, flags=re.M).replace(f"runs/first/{NAMES[kind]}", str(path))
-    found = {"photo": photo[0]}
-    exec(code, found)
-    return np.asarray(found["shares"]), list(found["labels"])
+def run_documented_code(kind: str, path: Path, photo: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Return the probabilities and labels that the documented code gives for a photo."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    (code,) = (block for block in blocks if f"runs/first/{NAMES[kind]}" in block)
+    names = {"photo": photo[0]}
+    exec(code.replace(f"runs/first/{NAMES[kind]}", str(path)), names)
+    return np.asarray(names["probabilities"]), list(names["labels"])
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +75,11 @@ def exported(work: Path) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_the_readmes_lines_give_what_keras_gives(
+def test_the_documented_code_gives_the_probabilities_of_keras(
     work: Path, network: keras.Model, exported: Callable[[str], Path], kind: str
 ) -> None:
     photo = exported_runs.read(work / "splits" / "test" / "wide.jpg")
-    shares, labels = as_the_readme_says(kind, exported(kind), photo)
+    shares, labels = run_documented_code(kind, exported(kind), photo)
     assert labels == LABELS
     assert shares == pytest.approx(np.asarray(network(photo, training=False)), abs=1e-5)
     assert not [path.name for path in (work / "run").iterdir() if path.name.startswith(".")]

@@ -1,0 +1,34 @@
+"""Sphinx configuration of the documentation."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import fashion_tagger
+
+project = "fashion-tagger"
+author = "The fashion-tagger authors"
+project_copyright = "2026, the fashion-tagger authors"
+version = release = fashion_tagger.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_click",
+]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "fashion-tagger"
+# The documentation builds without internet.
+html_theme_options: dict[str, list[str]] = {"top_of_page_buttons": []}
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True}
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+nitpicky = False
