@@ -23,19 +23,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
 
 from dataset.images.io import PHOTO_SUFFIXES
 from dataset.utils.tables import format_table
-
-if TYPE_CHECKING:
-    from model.training.fit import Feed
 
 SIZE, BATCH, EPOCHS = 299, 32, 10
 # Validation photos a class, of those that train a class: about the share of a usual build.
@@ -206,39 +202,22 @@ def head(photos: Path, weights: Path, each: int | None, options: tuple[str, ...]
     click.echo(format_table(heads, rows))
 
 
-@dataclass
-class Timed:
-    """A feed that notes when each batch is asked for: once a step."""
+def clock(times: list[float]) -> Any:
+    """A callback that adds to TIMES when each step begins."""
+    import keras
 
-    feed: "Feed"
-    times: list[float] = field(default_factory=list)
-
-    @property
-    def targets(self) -> np.ndarray:
-        """The feed's."""
-        return self.feed.targets
-
-    @property
-    def weights(self) -> np.ndarray:
-        """The feed's."""
-        return self.feed.weights
-
-    def inputs(self, places: np.ndarray, epoch: int) -> np.ndarray:
-        """The feed's."""
-        self.times.append(time.perf_counter())
-        return self.feed.inputs(places, epoch)
+    return keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs=None: times.append(time.perf_counter())
+    )
 
 
 def textbook_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
     """When each of STEPS of the textbook's fine-tuning began."""
-    import keras
-
     network, train, _ = textbook(data, weights, tuned=True)
     times: list[float] = []
-    clock = keras.callbacks.LambdaCallback(
-        on_train_batch_begin=lambda batch, logs=None: times.append(time.perf_counter())
+    network.fit(
+        train.repeat(), steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[clock(times)]
     )
-    network.fit(train.repeat(), steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[clock])
     return times, "float32"
 
 
@@ -259,28 +238,28 @@ def our_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
     def build(policy: str) -> Any:
         return inception.tapped(inception.folded(trunk, policy), [inception.TOP])
 
-    chosen = dtype.choose(build, options.precision, data.parent / "precision.json")
+    features, chosen = dtype.choose(build, options.precision)
     found = find_data(data)
     network = inception.join(
-        build(chosen.policy),
+        features,
         inception.build_head(inception.BLOCKS[inception.TOP], len(found.labels)),
     )
     inception.train_blocks(network.get_layer("features"), None)
     examples = list(itertools.islice(itertools.cycle(found.of("train")), steps * BATCH))
-    feed = Timed(
-        PixelsFeed(
-            Pixels(data, examples, SIZE),
-            np.eye(len(found.labels), dtype=np.float32)[targets_of(examples, found.labels)],
-            np.ones(len(examples), np.float32),
-            options.augmentation,
-            seed=0,
-        )
+    feed = PixelsFeed(
+        Pixels(data, examples, SIZE),
+        np.eye(len(found.labels), dtype=np.float32)[targets_of(examples, found.labels)],
+        np.ones(len(examples), np.float32),
+        options.augmentation,
+        seed=0,
     )
+    times: list[float] = []
     nothing = Check(lambda _: np.zeros((0, len(found.labels)), np.float32), np.zeros(0, np.int64))
     with tempfile.TemporaryDirectory() as name:
         state = Path(name) / "tuning.npz"
-        fit(network, feed, nothing, options.tuning_recipe(0.0), state, lambda _: None)
-    return feed.times[:steps], chosen.policy
+        recipe = options.tuning_recipe(0.0)
+        fit(network, feed, nothing, recipe, state, lambda _: None, [clock(times)])
+    return times[:steps], chosen.policy
 
 
 @main.command()

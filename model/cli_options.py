@@ -113,8 +113,8 @@ precision_option: Callable[[Any], Any] = click.option(
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
     default="auto",
     show_default=True,
-    help="Of the trunk's work; auto tries what this machine is fast at, and keeps to float32 where"
-    " outputs would change. Weights are float32 always.",
+    help="Of the trunk's work; auto: bfloat16 where the processor or GPU multiplies it and outputs"
+    " stay the same, else float32. Weights are float32 always.",
 )
 seed_option: Callable[[Any], Any] = click.option(
     "--seed", type=int, default=0, show_default=True, help="Of all that is random."

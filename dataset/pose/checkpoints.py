@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from dataset.errors import Failure, first_line, shorten_for_display
-from dataset.pose.estimator import Estimator, Tried, has_bfloat16
+from dataset.pose.estimator import Estimator, choose_network
 from dataset.pose.models import SUFFIX, PoseModel, cache_folder, cache_key
 from dataset.pose.network import ARCHITECTURES, EPSILON, build_hrnet, keras_name, published_name
 from dataset.pose.torch_checkpoint import read_tensors
@@ -176,7 +176,9 @@ def _halve(path: Path) -> None:
 
 
 def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> Estimator:
-    """MODEL ready to be asked; published weights are fetched, checked and converted once.
+    """Return MODEL's estimator, in the precision that suits this machine.
+
+    Published weights are fetched, checked and converted once.
 
     Raises:
         Failure: its weights can't be had, or don't fit.
@@ -188,18 +190,14 @@ def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> 
     load_weights(network, weights)
     if weights.suffix == ".pth":
         _keep(network, _converted(model))
-    folded = build_hrnet(architecture, model.size, joints, folded=True)
-    fold(network, folded)
-    answering: keras.Model | Tried = folded
-    if has_bfloat16():
 
-        def twin() -> keras.Model:
-            other = build_hrnet(architecture, model.size, joints, True, "bfloat16")
-            fold(network, other)
-            return other
+    def folded(precision: str) -> keras.Model:
+        twin = build_hrnet(architecture, model.size, joints, True, precision)
+        fold(network, twin)
+        return twin
 
-        answering = Tried(folded, twin, model.gate)
-    return Estimator(answering, model.joints, model.size, model.gate, flip or model.flip, dark)
+    chosen = choose_network(folded)
+    return Estimator(chosen, model.joints, model.size, model.gate, flip or model.flip, dark)
 
 
 def _weights_file(model: PoseModel) -> Path:

@@ -1,15 +1,13 @@
-"""bfloat16 where it is as good: tried beside float32 on some photos, then kept or dropped."""
+"""Where the joints are: views of photos through the network, and its heat maps read."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from dataset.pose.crop import PERSON, Box, Crop, choose_crop, iou
 from dataset.pose.heatmaps import (
@@ -21,83 +19,7 @@ from dataset.pose.heatmaps import (
 )
 from dataset.pose.models import JointSet
 from dataset.pose.samples import normalised
-
-# What Linux calls processors that multiply bfloat16 themselves; elsewhere it is emulated, slowly.
-FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-# "flags" on x86-64, "Features" on 64-bit Arm.
-STARTS = ("flags", "Features")
-CPU_INFO = Path("/proc/cpuinfo")
-# Photos that float32 answers alone: fewer would not earn back the building of a second network.
-ALONE = 256
-# Photos that both see, and the share of their joints that must stay within a pixel.
-TRIAL = 64
-SHARE, PIXEL = 0.99, 1.0
-
-
-def has_bfloat16(cpu_info: Path = CPU_INFO) -> bool:
-    """Whether this machine's processor multiplies bfloat16, as far as CPU_INFO says."""
-    try:
-        lines = cpu_info.read_text(errors="replace").splitlines()
-    except OSError:
-        return False
-    flags = (line.split(":", 1)[-1].split() for line in lines if line.startswith(STARTS))
-    return any(FLAGS & set(found) for found in flags)
-
-
-class Tried:
-    """A network that answers as one `keras.Model` does, by its bfloat16 twin where that is good.
-
-    After ALONE photos both see the next TRIAL. The twin, which TWIN builds, answers from then on if
-    SHARE of the joints over GATE stayed within a PIXEL of the view and it was the faster one.
-    """
-
-    def __init__(self, network: keras.Model, twin: Callable[[], keras.Model], gate: float) -> None:
-        self.network, self.build_twin, self.gate = network, twin, gate
-        self.twin: keras.Model | None = None
-        self.decided = False
-        self.seen = 0
-        self.moved: list[np.ndarray] = []
-        self.seconds = np.zeros(2)
-
-    def predict_on_batch(self, photos: np.ndarray) -> Any:
-        """Heat maps of PHOTOS."""
-        if self.decided:
-            return (self.twin or self.network).predict_on_batch(photos)
-        self.seen += len(photos)
-        if self.seen <= ALONE:
-            return self.network.predict_on_batch(photos)
-        if self.twin is None:
-            self.twin = self.build_twin()
-            # The first time builds the graph and says nothing about the speed.
-            self.twin.predict_on_batch(photos)
-        exact, exact_time = _timed(self.network, photos)
-        quick, quick_time = _timed(self.twin, photos)
-        self.seconds += exact_time, quick_time
-        self.moved.append(_moved(exact, quick, self.gate))
-        if self.seen >= ALONE + TRIAL:
-            self._decide()
-        return exact
-
-    def _decide(self) -> None:
-        moved = np.concatenate(self.moved)
-        near = bool(len(moved)) and (moved <= PIXEL).mean() >= SHARE
-        if not near or self.seconds[1] >= self.seconds[0]:
-            self.twin = None
-        self.decided = True
-
-
-def _timed(network: keras.Model, photos: np.ndarray) -> tuple[np.ndarray, float]:
-    before = time.perf_counter()
-    maps = np.asarray(network.predict_on_batch(photos), np.float32)
-    return maps, time.perf_counter() - before
-
-
-def _moved(exact: np.ndarray, quick: np.ndarray, gate: float) -> np.ndarray:
-    """How far joints over GATE move, in pixels of the view: DARK sees shifts of parts of one."""
-    one, other = decode_points(exact, dark=True), decode_points(quick, dark=True)
-    distance = np.linalg.norm(one[..., :2] - other[..., :2], axis=-1)
-    return distance[one[..., 2] >= gate]
-
+from dataset.utils.keras_backend import gpu_has_bfloat16, has_gpu
 
 BATCH = 16
 # The first look is blurred: it may propose a person on half the score that the second must give.
@@ -114,7 +36,7 @@ SAME = 0.4
 class Estimator:
     """A network with what it needs to be asked. `size`: of its views, height and width."""
 
-    network: keras.Model | Tried
+    network: keras.Model
     joints: JointSet
     size: tuple[int, int]
     gate: float = 0.3
@@ -180,3 +102,83 @@ def _as_sides(box: Box) -> Box:
 def _gain(one: np.ndarray, other: np.ndarray) -> float:
     """How much larger the view OTHER shows things than the view ONE."""
     return float(np.sqrt(np.linalg.det(one[:, :2]) / np.linalg.det(other[:, :2])))
+
+
+# What Linux calls processors that multiply bfloat16 themselves; elsewhere it is emulated, slowly.
+FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+# "flags" on x86-64, "Features" on 64-bit Arm.
+STARTS = ("flags", "Features")
+CPU_INFO = Path("/proc/cpuinfo")
+# Outputs may differ from float32's by this share of them, in the root mean square.
+MAX_DIFFERENCE = 0.02
+
+
+def has_bfloat16(cpu_info: Path = CPU_INFO) -> bool:
+    """Return whether what the backend runs on multiplies bfloat16 itself.
+
+    Args:
+        cpu_info: Where the kernel lists the processor's features; py-cpuinfo would start processes
+            to read the same file, and psutil does not read them.
+    """
+    if has_gpu():
+        return gpu_has_bfloat16()
+    try:
+        lines = cpu_info.read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = (line.split(":", 1)[-1].split() for line in lines if line.startswith(STARTS))
+    return any(FLAGS & set(names) for names in flags)
+
+
+def keeps_outputs(network: Callable, twin: Callable, inputs: np.ndarray) -> tuple[bool, float]:
+    """Return whether TWIN's outputs are near NETWORK's, and by which share of them they differ."""
+    exact, quick = (np.asarray(maker(inputs), np.float64) for maker in (network, twin))
+    difference = float(np.sqrt(((quick - exact) ** 2).mean() / (exact**2).mean()))
+    return difference <= MAX_DIFFERENCE, difference
+
+
+def choose_network(build: Callable[[str], keras.Model]) -> keras.Model:
+    """Return a pose network in bfloat16 where the machine has it and heat maps stay the same.
+
+    The choice depends on the machine and the weights only, not on the machine's load or on photos.
+
+    Args:
+        build: Returns the network that works in a precision, float32 or bfloat16.
+    """
+    network = build("float32")
+    if not has_bfloat16():
+        return network
+    twin = build("bfloat16")
+    is_near, _ = keeps_outputs(network, twin, normalised(draw_people(network.input.shape[1:3])))
+    return twin if is_near else network
+
+
+def draw_people(size: tuple[int, int], count: int = 4) -> np.ndarray:
+    """Return views (COUNT, *SIZE, 3) uint8 of drawn people; of noise the heat maps are near 0."""
+    height, width = size
+    views = []
+    for number in range(count):
+        unit, middle = height * (0.08 + 0.01 * number), width * (0.44 + 0.04 * number)
+        view = Image.new("RGB", (width, height), (225 - 20 * number, 215, 190 + 10 * number))
+        limb = partial(_limb, ImageDraw.Draw(view), unit, middle)
+        for side in (-1, 1):
+            reach = side * (1.4 + 0.3 * number)
+            limb([(side * 0.6, 4.3), (side * 0.7, 6.3), (side * 0.8, 8.2)], 0.7, "navy")
+            limb([(side, 1.8), (reach, 3.2), (reach, 4.6)], 0.5, "peru")
+        limb([(0, 1.6), (0, 4.4)], 2.0, "firebrick")
+        limb([(0, 0), (0, 1.5)], 0.9, "peru")
+        views.append(np.asarray(view))
+    return np.stack(views)
+
+
+def _limb(
+    draw: ImageDraw.ImageDraw,
+    unit: float,
+    middle: float,
+    points: Sequence[tuple[float, float]],
+    thickness: float,
+    colour: str,
+) -> None:
+    """Draw a line through POINTS, whose x is from the MIDDLE; all lengths are in UNITs."""
+    places = [(middle + unit * x, unit * (y + 0.5)) for x, y in points]
+    draw.line(places, colour, max(1, round(unit * thickness)), joint="curve")

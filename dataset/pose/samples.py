@@ -29,6 +29,8 @@ SMALLER = 0.4, 0.85
 ROOM = 400_000_000
 # A joint of nobody: outside of every view.
 NOWHERE = -1e6
+# Share of an epoch's samples that show nobody.
+EMPTY_SHARE = 0.15
 # Sides of what is seen of a photo that shows nobody, in parts of its own.
 EMPTY_PART = 0.4, 1.0
 # ImageNet's, in the photo's range of 0 to 255: what the published networks expect.
@@ -87,10 +89,19 @@ class Opened:
 
 
 class Samples(keras.utils.PyDataset):
-    """Batches of one epoch: views (batch, *size, 3) float32 and targets (batch, *maps, joints).
+    """Batches of an epoch: views (batch, *size, 3) float32 and targets (batch, *maps, joints).
 
-    What comes depends on SEED only, so that a resumed training sees the same. `unreadable`: photos
-    that could not be opened, so far; nothing is learned in their place. `opened`: kept over epochs.
+    They depend on the seed and the epoch only, so that a resumed training sees the same.
+    `unreadable`: photos that could not be opened, so far; their samples teach nothing.
+
+    Args:
+        persons: The people, each once an epoch.
+        joints: The joints to find.
+        size: Height and width of the views.
+        batch_size: Samples per step.
+        seed: Random seed.
+        augmentation: How the views differ.
+        empty: Photos without people, of which EMPTY_SHARE of an epoch's samples are drawn.
     """
 
     def __init__(
@@ -101,16 +112,24 @@ class Samples(keras.utils.PyDataset):
         batch_size: int,
         seed: Sequence[int],
         augmentation: Augmentation,
-        opened: "Opened | None" = None,
+        empty: Sequence[Person] = (),
     ) -> None:
         super().__init__(workers=2, max_queue_size=6)
-        self.persons, self.mirror, self.size = persons, joints.mirrored, size
+        self.people, self.empty, self.mirror, self.size = persons, empty, joints.mirrored, size
         self.batch_size, self.seed, self.augmentation = batch_size, tuple(seed), augmentation
         self.unreadable: dict[Path, str] = {}
-        self.opened = opened or Opened()
-        by_size = sorted(persons, key=lambda person: person.area)
+        self.opened = Opened()
+        self.begin(0)
+
+    def begin(self, epoch: int) -> None:
+        """Draw the order and the photos without people for EPOCH, from 0."""
+        self.epoch_seed = (*self.seed, epoch)
+        count = round(len(self.people) * EMPTY_SHARE / (1 - EMPTY_SHARE))
+        drawn = np.random.default_rng(self.epoch_seed).permutation(len(self.empty))[:count]
+        self.persons = [*self.people, *(self.empty[place] for place in drawn)]
+        by_size = sorted(self.persons, key=lambda person: person.area)
         self.largest = {person.image: person.annotation for person in by_size}
-        self.order = np.random.default_rng(self.seed).permutation(len(persons))
+        self.order = np.random.default_rng(self.epoch_seed).permutation(len(self.persons))
 
     @property
     def num_batches(self) -> int:
@@ -124,7 +143,7 @@ class Samples(keras.utils.PyDataset):
         return np.stack([seen for seen, _ in pairs]), np.stack([maps for _, maps in pairs])
 
     def _sample(self, place: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng((*self.seed, place))
+        rng = np.random.default_rng((*self.epoch_seed, place))
         person, options = self.persons[self.order[place]], self.augmentation
         photo, points = self._open(person), person.points
         if photo is None:

@@ -1,7 +1,6 @@
-"""A pose training on one page: read, and for each epoch teach, measure, keep."""
+"""Train a pose network with `keras.Model.fit`, measure each epoch and keep the best one."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,25 +11,24 @@ import numpy as np
 
 from dataset.errors import BadInput, Failure
 from dataset.pose import evaluation
-from dataset.pose.annotations import People, Person, hold_back, read_empty, read_people
+from dataset.pose.annotations import People, hold_back, read_empty, read_people
 from dataset.pose.checkpoints import load_weights, save_weights
 from dataset.pose.estimator import Estimator
 from dataset.pose.evaluation import found_in_boxes, pck
 from dataset.pose.heatmaps import heatmap_loss
 from dataset.pose.models import DEFAULT, GATE, SUFFIX, description_path
 from dataset.pose.network import ARCHITECTURES, build_hrnet
-from dataset.pose.samples import Augmentation, Opened, Samples
+from dataset.pose.samples import Augmentation, Samples
 from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import make_folder, refuse_taken, write_atomically
 from dataset.utils.keras_backend import jit_compile
 from dataset.utils.plots import save_history_plot
-from dataset.utils.training_state import load_state, save_state
+from dataset.utils.training_state import assign, load_state, save_state, training_variables
 
 # As published: Adam, its rate a tenth after 170 of 210 epochs and a hundredth after 200.
 DECAYS = (170 / 210, 200 / 210)
 # torch's, and so the published networks': gradients of heat maps are small beside Keras' 1e-7.
 EPSILON = 1e-8
-EMPTY_SHARE = 0.15
 PICTURE_EVERY = 10
 STATE, WEIGHTS = "state.npz", f"pose{SUFFIX}"
 
@@ -40,7 +38,7 @@ class PoseTraining:
     """What `train-pose` was asked for. `size`: of the views, height and width in pixels.
 
     `whole`: share of samples that show the whole photo. `start`: weights to go on from.
-    `without_people`: a folder of photos that show nobody, EMPTY_SHARE of each epoch's.
+    `without_people`: a folder of photos that show nobody, some for each epoch.
     `precision`: of the layers' work, "float32" or "bfloat16"; weights and loss are float32.
     """
 
@@ -106,25 +104,71 @@ def train_pose(options: PoseTraining) -> dict[str, Any]:
     network.compile(optimizer, heatmap_loss, jit_compile=jit_compile())
     network.optimizer.build(network.trainable_variables)
     progress = resume(network, options) if options.resume else begin(options)
-    opened, named = Opened(), set[Path]()
-    for epoch in range(progress.epochs, options.epochs):
-        loss, unreadable = teach(network, people, empty, options, epoch, opened)
-        found = found_in_boxes(Estimator(network, people.joints, options.size), held_out.persons)
-        _name_unreadable(unreadable | found.unreadable, named)
+    samples = Samples(
+        people.persons,
+        people.joints,
+        options.size,
+        options.batch_size,
+        (options.seed,),
+        Augmentation(whole=options.whole),
+        empty,
+    )
+    network.fit(
+        samples,
+        initial_epoch=progress.epochs,
+        epochs=options.epochs,
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: samples.begin(epoch)),
+            keras.callbacks.LearningRateScheduler(lambda epoch, _: rate_of(epoch, options)),
+            Validation(samples, people, held_out, options, progress),
+        ],
+        shuffle=False,
+        verbose=0,
+    )
+    best = progress.best
+    return {"epoch": best, "PCK": progress.history["PCK"][best - 1], "epochs": progress.epochs}
+
+
+class Validation(keras.callbacks.Callback):
+    """Measure each epoch on the people that are held out; save the state and the best weights."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        people: People,
+        held_out: People,
+        options: PoseTraining,
+        progress: Progress,
+    ) -> None:
+        super().__init__()
+        self.samples, self.people, self.held_out = samples, people, held_out
+        self.options, self.progress = options, progress
+        self.named = set[Path]()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Finish EPOCH, from 0.
+
+        Raises:
+            Failure: The loss is NaN, or none of the photos can be read.
+        """
+        network, options, progress = self.model, self.options, self.progress
+        joints = self.people.joints
+        if not np.isfinite(logs["loss"]):
+            raise Failure("the loss became NaN; --resume with a smaller --rate goes on before that")
+        found = found_in_boxes(Estimator(network, joints, options.size), self.held_out.persons)
+        _name_unreadable(self.samples.unreadable | found.unreadable, self.named)
         if not found.persons:
             raise Failure("none of the validation photos can be read")
-        progress.history["loss"].append(loss)
+        progress.history["loss"].append(logs["loss"])
         progress.history["PCK"].append(pck(found))
         progress.history["rate"].append(rate_of(epoch, options))
-        keep(network, people, options, progress)
+        keep(network, self.people, options, progress)
         _show(progress, options)
         if (epoch + 1) % PICTURE_EVERY == 0 or epoch + 1 == options.epochs:
-            picture = evaluation.found_grid(found.persons, found.points, people.joints, GATE)
+            picture = evaluation.found_grid(found.persons, found.points, joints, GATE)
             picture.save(options.out / f"predictions-{epoch + 1:03}.png")
         names = ("loss", "PCK")
         save_history_plot(options.out / "curves.png", progress.history, progress.best, names)
-    best = progress.best
-    return {"epoch": best, "PCK": progress.history["PCK"][best - 1], "epochs": progress.epochs}
 
 
 def read_split(options: PoseTraining) -> tuple[People, People]:
@@ -157,38 +201,6 @@ def read_split(options: PoseTraining) -> tuple[People, People]:
 def rate_of(epoch: int, options: PoseTraining) -> float:
     """The step in EPOCH, from 0: a tenth after each decay."""
     return options.rate * 0.1 ** sum(epoch >= round(part * options.epochs) for part in DECAYS)
-
-
-def teach(
-    network: keras.Model,
-    people: People,
-    empty: Sequence[Person],
-    options: PoseTraining,
-    epoch: int,
-    opened: Opened,
-) -> tuple[float, dict[Path, str]]:
-    """One epoch of NETWORK on PEOPLE and some of EMPTY: its loss, and photos it could not read.
-
-    Raises:
-        Failure: the loss became NaN.
-    """
-    network.optimizer.learning_rate = rate_of(epoch, options)
-    rng = np.random.default_rng((options.seed, epoch))
-    count = min(len(empty), round(len(people.persons) * EMPTY_SHARE / (1 - EMPTY_SHARE)))
-    some = [empty[i] for i in rng.permutation(len(empty))[:count]]
-    samples = Samples(
-        [*people.persons, *some],
-        people.joints,
-        options.size,
-        options.batch_size,
-        (options.seed, epoch),
-        Augmentation(whole=options.whole),
-        opened,
-    )
-    loss = float(network.fit(samples, shuffle=False, verbose=0).history["loss"][0])
-    if not np.isfinite(loss):
-        raise Failure("the loss became NaN; --resume with a smaller --rate goes on before that")
-    return loss, samples.unreadable
 
 
 def _name_unreadable(found: dict[Path, str], named: set[Path]) -> None:
@@ -235,8 +247,7 @@ def resume(network: keras.Model, options: PoseTraining) -> Progress:
     )
     if said["options"] != _lasting(options):
         raise BadInput(f"--resume: {options.out} was begun with other options: {said['options']}")
-    for variable, value in zip(_variables(network), values, strict=True):
-        variable.assign(value)
+    assign(training_variables(network), values)
     return Progress(said["history"])
 
 
@@ -246,10 +257,6 @@ def _is_ours(name: str) -> bool:
         WEIGHTS,
         description_path(Path(WEIGHTS)).name,
     )
-
-
-def _variables(network: keras.Model) -> list[keras.Variable]:
-    return [*network.variables, *network.optimizer.variables]
 
 
 def _lasting(options: PoseTraining) -> dict[str, Any]:
@@ -266,7 +273,7 @@ def keep(network: keras.Model, people: People, options: PoseTraining, progress: 
         text = json.dumps(said, ensure_ascii=False, indent=2) + "\n"
         write_atomically(description_path(options.out / WEIGHTS), text.encode())
     said = {"history": progress.history, "options": _lasting(options)}
-    values = (keras.ops.convert_to_numpy(one) for one in _variables(network))
+    values = (keras.ops.convert_to_numpy(one) for one in training_variables(network))
     save_state(options.out / STATE, said, values)
 
 

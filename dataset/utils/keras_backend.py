@@ -45,6 +45,18 @@ def has_gpu() -> bool:
     return any("gpu" in name or "cuda" in name for name in keras.distribution.list_devices())
 
 
+def gpu_has_bfloat16() -> bool:
+    """Return whether all GPUs multiply bfloat16 themselves; NVIDIA's do since capability 8.0."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return True
+    import tensorflow as tf
+
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return all(one.get("compute_capability", (8, 0)) >= (8, 0) for one in details)
+
+
 def jit_compile() -> bool | str:
     """What `Model.compile` is to be told: Keras' own choice, but on a processor not XLA.
 

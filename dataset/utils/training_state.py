@@ -5,11 +5,14 @@ import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dataset.errors import Failure, first_line
+
+if TYPE_CHECKING:
+    import keras
 
 
 def save_state(path: Path, said: Any, values: Iterable[np.ndarray]) -> None:
@@ -35,3 +38,14 @@ def load_state(path: Path, instead: str) -> tuple[Any, Sequence[np.ndarray]]:
             return said, [state[f"v{number}"] for number in range(len(state.files) - 1)]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise Failure(f"--resume: {path} is broken ({first_line(error)}); {instead}") from error
+
+
+def training_variables(network: "keras.Model") -> list["keras.Variable"]:
+    """Return all that a resumed training needs: weights, random states, optimizer variables."""
+    return [*network.variables, *network.optimizer.variables]
+
+
+def assign(variables: Sequence["keras.Variable"], values: Sequence[np.ndarray]) -> None:
+    """Give each of VARIABLES its value."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

@@ -1,14 +1,12 @@
 """A run's model taken apart, to ask for what it says of photos and what its trunk saw in them."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from dataset.errors import Failure
 from dataset.utils.downloads import file_digest
-from model.data.features import default_folder
 from model.inference.saved_run import Run
 from model.network import dtype, inception
 
@@ -82,8 +80,8 @@ def _asked(network: keras.Model, pixels: np.ndarray) -> list[np.ndarray]:
     return joined
 
 
-def open_judge(run: Run, asked: str = "auto", folder: Path | None = None) -> Judge:
-    """The judge of RUN, in the precision ASKED for; FOLDER remembers what suits this machine.
+def open_judge(run: Run, asked: str = "auto") -> Judge:
+    """The judge of RUN, in the precision ASKED for.
 
     Raises:
         Failure: the model is put together in another way than train-model does it.
@@ -103,10 +101,7 @@ def open_judge(run: Run, asked: str = "auto", folder: Path | None = None) -> Jud
     def build(policy: str) -> keras.Model:
         return features if policy == "float32" else _working_in(features, policy)
 
-    # Trunks of one size are as fast as each other, whatever they learned.
-    memory = (folder or default_folder()) / f"judge-{features.input.shape[1]}.json"
-    chosen = dtype.choose(build, asked, memory)
-    working = build(chosen.policy)
+    working, chosen = dtype.choose(build, asked)
     network = _answering(working, head, float(heat), both)
     key = f"{digest}-{chosen.policy}"
     return Judge(network, working, tuple(run.labels), int(features.input.shape[1]), key, chosen.why)

@@ -48,7 +48,7 @@ class Looker:
         """The model, taken apart."""
         from model.inference.predictor import open_judge
 
-        return open_judge(self.run, folder=self.folder)
+        return open_judge(self.run)
 
     @cached_property
     def key(self) -> str:

@@ -148,7 +148,7 @@ def _check(options: CheckOptions, vocabulary: Vocabulary, fetcher: Fetcher) -> d
     source = _source(options, run, vocabulary, fetcher)
     part = _begin(options)
     store = Store(part / LOOKED)
-    judge = open_judge(run, options.precision, options.cache)
+    judge = open_judge(run, options.precision)
     reference = open_reference(run, judge, options.cache, options.data)
     for told in reference.told:
         click.echo(told, err=True)

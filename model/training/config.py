@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from model.data.augmentation import Augmentation, parse
 
@@ -23,7 +24,8 @@ class Recipe:
     `schedule`: after it, `cosine`, `step` (a tenth at each third) or `constant`. `patience`: epochs
     without a better one, then it ends; 0: never. `average`: of the weights, over about an epoch.
     `mixup`: alpha of its Beta, 0: none. `seconds`: a budget that `epochs` are fitted to; 0: none.
-    `rate_option`: what sets its rate.
+    `rate_option`: what sets its rate. `fused_steps`: run an epoch in one call (Keras'
+    `steps_per_execution`), which is faster where a step takes milliseconds; without a budget only.
     """
 
     optimizer: str
@@ -41,12 +43,15 @@ class Recipe:
     seconds: float = 0.0
     seed: int = 0
     rate_option: str = "--learning-rate"
+    fused_steps: bool = False
 
     def said(self) -> dict[str, Any]:
         """What must be the same when a fitting goes on; its budget may be another."""
         return {name: value for name, value in asdict(self).items() if name != "seconds"}
 
-    def build_optimizer(self, momentum_of_average: float | None) -> keras.optimizers.Optimizer:
+    def build_optimizer(
+        self, rates: "PlannedRates", momentum_of_average: float | None
+    ) -> keras.optimizers.Optimizer:
         """The optimizer, its weights averaged with MOMENTUM_OF_AVERAGE where there is one."""
         averages = momentum_of_average is not None
         shared = {
@@ -57,12 +62,12 @@ class Recipe:
         match self.optimizer:
             case "sgd":
                 return keras.optimizers.SGD(
-                    self.rate, momentum=self.momentum, nesterov=self.momentum > 0, **shared
+                    rates, momentum=self.momentum, nesterov=self.momentum > 0, **shared
                 )
             case "adam":
-                return keras.optimizers.Adam(self.rate, **shared)
+                return keras.optimizers.Adam(rates, **shared)
             case _:
-                return keras.optimizers.AdamW(self.rate, **shared)
+                return keras.optimizers.AdamW(rates, **shared)
 
     def rate_at(self, step: int, steps: int, epochs: int) -> float:
         """The rate of STEP, from 0, where an epoch has STEPS and there are EPOCHS in all."""
@@ -96,6 +101,47 @@ class Recipe:
         if not self.seconds:
             return planned
         return min(planned, done + max(0, int((self.seconds - seconds) / (seconds / done))))
+
+
+class PlannedRates(keras.optimizers.schedules.LearningRateSchedule):
+    """The learning rate of each step of a recipe, looked up in a table.
+
+    The schedules of Keras are compiled into the training step with their number of steps. The time
+    budget changes that number in the first epoch, and a table can be replaced without compiling.
+
+    Args:
+        recipe: The rates as a function of the step.
+        steps: Steps of an epoch.
+    """
+
+    def __init__(self, recipe: Recipe, steps: int) -> None:
+        super().__init__()
+        self.recipe, self.planned = recipe, (steps, recipe.epochs)
+        self.table = keras.Variable(
+            np.zeros(steps * recipe.epochs), dtype="float32", trainable=False, name="rates"
+        )
+        self._fill()
+
+    def plan(self, steps: int, epochs: int) -> bool:
+        """Fill the table for EPOCHS of STEPS each; return whether that changes it."""
+        changed = self.planned != (steps, epochs)
+        self.planned = steps, epochs
+        if changed:
+            self._fill()
+        return changed
+
+    def _fill(self) -> None:
+        rates = [self.recipe.rate_at(step, *self.planned) for step in range(self.table.shape[0])]
+        self.table.assign(np.array(rates, np.float32))
+
+    def __call__(self, step: Any) -> Any:
+        """Return the rate of STEP, from 0."""
+        last = self.table.shape[0] - 1
+        return keras.ops.take(self.table, keras.ops.minimum(keras.ops.cast(step, "int32"), last))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
+        return {"recipe": asdict(self.recipe), "steps": self.planned[0]}
 
 
 HEAD_EPOCHS, TUNING_EPOCHS, WHOLE_EPOCHS = 60, 12, 30
@@ -164,7 +210,7 @@ class TrainOptions:
         """How a head on a frozen trunk is fitted."""
         rate = self.head_rate or HEAD_RATES[self.optimizer]
         recipe = self._recipe(rate, self.head_epochs, patience=max(8, self.head_epochs // 3))
-        return replace(recipe, rate_option="--head-rate")
+        return replace(recipe, rate_option="--head-rate", fused_steps=True)
 
     def tuning_recipe(self, seconds: float) -> Recipe:
         """How trunk and head go on together, within SECONDS (0: no budget)."""

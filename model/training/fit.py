@@ -1,9 +1,8 @@
-"""Fitting a network: epoch after epoch, each kept on disk so that a killed training goes on."""
+"""Train a network with `keras.Model.fit`; its callbacks keep a state that a killed run resumes."""
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,11 @@ import numpy as np
 
 from dataset.errors import Failure
 from dataset.utils.keras_backend import jit_compile
-from dataset.utils.training_state import load_state, save_state
+from dataset.utils.training_state import assign, load_state, save_state, training_variables
 from model.evaluation.calibration import likelihood_loss, temperature
-from model.training.config import Recipe
+from model.training.config import PlannedRates, Recipe
 
-# Steps that are timed before the epochs are fitted to the time that there is.
+# Steps of the first epoch that are timed to plan the epochs into the time budget.
 TIMED = range(3, 9)
 # Weights are averaged over about an epoch, so that the last photos seen count no more than others.
 MOST_AVERAGED = 0.999
@@ -73,34 +72,70 @@ def fit(
     recipe: Recipe,
     state: Path,
     show: Callable[[Progress], None],
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Progress:
-    """Fit NETWORK, pixels or outputs -> logits, as RECIPE says; leave it as in its best epoch.
+    """Train a network and leave it with the weights of its best epoch.
 
-    The best epoch has the lowest validation loss once calibrated; without validation photos it is
-    the last one. STATE is a file to go on from, written after each epoch, and `best-` beside it;
-    SHOW is told of each epoch.
+    The best epoch has the lowest calibrated validation loss; without validation photos it is the
+    last one.
+
+    Args:
+        network: Pixels or backbone outputs -> logits.
+        feed: The training examples.
+        check: The validation examples.
+        recipe: Optimizer, schedule and regularization.
+        state: The file to resume from, written after each epoch; `best-` beside it has the weights
+            of the best epoch.
+        show: Called after each epoch.
+        callbacks: More callbacks of Keras.
 
     Raises:
-        Failure: the loss became NaN, or STATE is broken or another fitting's.
+        Failure: The loss became NaN, a photo of the feed can't be read any more, or STATE is broken
+            or belongs to another training.
     """
     steps = steps_of(feed, recipe)
-    compile_network(network, recipe, steps)
-    progress = _resumed(network, recipe, state) or Progress(recipe.epochs, steps)
-    while progress.done < progress.epochs and not _given_up(progress, recipe):
-        began = time.monotonic()
-        figures = _teach(network, feed, recipe, progress)
-        with averaged(network, recipe):
-            _measure(network, check, progress, figures)
-            if progress.best == progress.done:
-                save_state(_best(state), recipe.said(), _values(network.variables))
-        progress.seconds += time.monotonic() - began
-        progress.epochs = recipe.epochs_left(progress.done, progress.epochs, progress.seconds)
-        said = {"recipe": recipe.said(), **vars(progress)}
-        save_state(state, said, _values(_all_variables(network)))
-        show(progress)
+    rates = compile_network(network, recipe, steps)
+    # Usually one round: `fit` also ends where a small budget makes epochs shorter, and the next one
+    # resumes from STATE, because Keras leaves the averaged weights in the network.
+    while not _is_finished(progress := _resume(network, recipe, state, steps), recipe):
+        rates.plan(progress.steps, progress.epochs)
+        own = [
+            FiniteLoss(recipe),
+            BestEpoch(check, recipe, progress, _best(state)),
+            TimeBudget(recipe, progress, rates),
+            SavedState(recipe, progress, state),
+        ]
+        batches = Batches(feed, recipe, progress.steps, progress.done)
+        _fit_epochs(network, batches, progress, show, [*own, *callbacks])
     _, values = load_state(_best(state), "begin anew without --resume")
-    _assign(network.variables, values)
+    assign(network.variables, values)
+    # Saved with the model, it would be thrice as large and need this project's classes to load.
+    network.optimizer, network.compiled = None, False
     return progress
+
+
+def _fit_epochs(
+    network: keras.Model,
+    batches: "Batches",
+    progress: Progress,
+    show: Callable[[Progress], None],
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Train NETWORK from the last finished epoch on, until it is finished or epochs get shorter."""
+    report = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: show(progress))
+    try:
+        network.fit(
+            batches,
+            initial_epoch=progress.done,
+            epochs=progress.epochs,
+            steps_per_epoch=progress.steps,
+            callbacks=[*callbacks, report],
+            shuffle=False,
+            verbose=0,
+        )
+    finally:
+        if batches.failure:
+            raise batches.failure
 
 
 def predict(network: keras.Model, inputs: np.ndarray, batch: int = 64) -> np.ndarray:
@@ -116,10 +151,11 @@ def steps_of(feed: Feed, recipe: Recipe) -> int:
     return max(1, len(feed.weights) // recipe.batch_size)
 
 
-def compile_network(network: keras.Model, recipe: Recipe, steps: int) -> None:
-    """Give NETWORK its optimizer, with weights averaged over about an epoch of STEPS."""
+def compile_network(network: keras.Model, recipe: Recipe, steps: int) -> PlannedRates:
+    """Compile NETWORK, with weights averaged over about an epoch of STEPS; return its rates."""
     momentum = min(MOST_AVERAGED, 1 - 1 / max(10, steps)) if recipe.average else None
-    optimizer = recipe.build_optimizer(momentum)
+    rates = PlannedRates(recipe, steps)
+    optimizer = recipe.build_optimizer(rates, momentum)
     if network.get_layer(index=-1).dtype_policy.name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     loss = keras.losses.CategoricalCrossentropy(
@@ -127,115 +163,209 @@ def compile_network(network: keras.Model, recipe: Recipe, steps: int) -> None:
     )
     # A metric by its name makes its variables in the first step, which is then traced twice.
     accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
-    network.compile(optimizer, loss, metrics=[accuracy], jit_compile=jit_compile())
+    network.compile(
+        optimizer,
+        loss,
+        metrics=[accuracy],
+        steps_per_execution=steps if recipe.fused_steps else 1,
+        jit_compile=jit_compile(),
+    )
     optimizer.build(network.trainable_variables)
+    return rates
+
+
+class Batches(keras.utils.PyDataset):
+    """The batches of one epoch after the other: inputs, targets and weights; only whole batches.
+
+    Order and mixup depend on the recipe's seed and the epoch. The data set never ends, because
+    starting an iterator for each epoch takes longer than a head's epoch.
+
+    Args:
+        feed: The examples.
+        recipe: Batch size, mixup and seed.
+        steps: Batches of an epoch.
+        first: The epoch to start with, from 0.
+    """
+
+    def __init__(self, feed: Feed, recipe: Recipe, steps: int, first: int) -> None:
+        super().__init__()
+        self.feed, self.recipe, self.steps, self.first = feed, recipe, steps, first
+        self.failure: Failure | None = None
+        self._begin(first)
+
+    @property
+    def num_batches(self) -> None:
+        """None, for Keras: `steps_per_epoch` says where epochs end."""
+
+    def _begin(self, epoch: int) -> None:
+        """Draw the order of the examples, and what mixup blends, for EPOCH."""
+        rng = np.random.default_rng((self.recipe.seed, epoch))
+        count, mixup = len(self.feed.weights), self.recipe.mixup
+        size = min(self.recipe.batch_size, count)
+        self.epoch = epoch
+        self.places = rng.permutation(count)[: self.steps * size].reshape(self.steps, size)
+        self.blends = [
+            (np.float32(rng.beta(mixup, mixup)), rng.permutation(size))
+            for _ in range(self.steps if mixup else 0)
+        ]
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        """Return batch INDEX, counted from the start of the first epoch."""
+        epochs, step = divmod(index, self.steps)
+        if self.epoch != self.first + epochs:
+            self._begin(self.first + epochs)
+        places = self.places[step]
+        try:
+            inputs = self.feed.inputs(places, self.epoch)
+        except Failure as failure:
+            # TensorFlow raises an error of its own instead.
+            self.failure = failure
+            raise
+        batch = inputs, self.feed.targets[places], self.feed.weights[places]
+        return _mixed(batch, *self.blends[step]) if self.blends else batch
+
+
+def _mixed(
+    batch: tuple[np.ndarray, ...], share: np.float32, other: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Blend each example with another one (Zhang et al., "mixup", 2018).
+
+    Args:
+        batch: Inputs, targets and weights, each of n rows.
+        share: The weight of an example itself, from Beta(alpha, alpha).
+        other: (n,) int, the row that each row is blended with.
+    """
+    return tuple(share * part.astype(np.float32) + (1 - share) * part[other] for part in batch)
+
+
+class FiniteLoss(keras.callbacks.Callback):
+    """Stop a training whose loss is NaN or infinite; Keras' own callback names no remedy."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe, self.epoch = recipe, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Remember EPOCH, from 0, for the message."""
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Raise Failure, with a remedy, where the loss is not finite."""
+        if not math.isfinite(logs["loss"]):
+            raise Failure(
+                f"the loss became NaN in epoch {self.epoch + 1}; train with a smaller"
+                f" {self.recipe.rate_option} than {self.recipe.rate:g}, or with"
+                " --precision float32"
+            )
+
+
+class BestEpoch(keras.callbacks.Callback):
+    """Measure each epoch on validation, and save the weights of the best one to PATH."""
+
+    def __init__(self, check: Check, recipe: Recipe, progress: Progress, path: Path) -> None:
+        super().__init__()
+        self.check, self.recipe, self.progress, self.path = check, recipe, progress, path
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Add the figures of EPOCH to the progress; the best has the lowest calibrated loss."""
+        network = self.model
+        with averaged(network, self.recipe):
+            _measure(network, self.check, self.progress, dict(logs))
+            if self.progress.best == self.progress.done:
+                save_state(self.path, self.recipe.said(), _values(network.variables))
+
+
+class TimeBudget(keras.callbacks.Callback):
+    """Plan the epochs into the time budget, and end the training in time or out of patience."""
+
+    def __init__(self, recipe: Recipe, progress: Progress, rates: PlannedRates) -> None:
+        super().__init__()
+        self.recipe, self.progress, self.rates = recipe, progress, rates
+        self.began = self.timed_from = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Start the clock of EPOCH."""
+        self.began = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Time some steps of the first epoch and plan; end an epoch that became shorter."""
+        progress = self.progress
+        if progress.done == 0 and batch == TIMED.start:
+            self.timed_from = time.monotonic()
+        if progress.done == 0 and batch == TIMED.stop:
+            seconds = (time.monotonic() - self.timed_from) / len(TIMED)
+            self._plan(*self.recipe.plan(seconds, progress.steps))
+        if batch + 1 >= progress.steps:
+            # At the end of an epoch of full length, `fit` goes on to the next one.
+            self.model.stop_training = progress.steps < self.params["steps"]
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Add the time that EPOCH took, and stop where the training is finished."""
+        progress = self.progress
+        progress.seconds += time.monotonic() - self.began
+        progress.epochs = self.recipe.epochs_left(progress.done, progress.epochs, progress.seconds)
+        self.model.stop_training |= _is_finished(progress, self.recipe)
+
+    def _plan(self, epochs: int, steps: int) -> None:
+        self.progress.epochs, self.progress.steps = epochs, steps
+        if self.rates.plan(steps, epochs) and keras.backend.backend() == "jax":
+            # JAX compiles the table of rates into the training step.
+            self.model.make_train_function(force=True)
+
+
+class SavedState(keras.callbacks.Callback):
+    """Save all that a killed training resumes from; `BackupAndRestore` leaves random states out."""
+
+    def __init__(self, recipe: Recipe, progress: Progress, path: Path) -> None:
+        super().__init__()
+        self.recipe, self.progress, self.path = recipe, progress, path
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Write the state after EPOCH to the path."""
+        said = {"recipe": self.recipe.said(), **vars(self.progress)}
+        save_state(self.path, said, _values(training_variables(self.model)))
 
 
 def _best(state: Path) -> Path:
     return state.with_name(f"best-{state.name}")
 
 
-def _all_variables(network: keras.Model) -> list[keras.Variable]:
-    return [*network.variables, *network.optimizer.variables]
-
-
-def _values(variables: Sequence[keras.Variable]) -> Iterator[np.ndarray]:
+def _values(variables: Iterable[keras.Variable]) -> Iterator[np.ndarray]:
     return (keras.ops.convert_to_numpy(variable) for variable in variables)
 
 
-def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-
-
-def _resumed(network: keras.Model, recipe: Recipe, state: Path) -> Progress | None:
-    """Where the fitting that left STATE stands, NETWORK brought there; None: nothing was left."""
+def _resume(network: keras.Model, recipe: Recipe, state: Path, steps: int) -> Progress:
+    """Restore NETWORK and its optimizer from STATE, if it is there; return the progress so far."""
     if not state.is_file():
-        return None
+        return Progress(recipe.epochs, steps)
     said, values = load_state(state, "begin anew without --resume")
-    if said.pop("recipe") != recipe.said() or len(values) != len(_all_variables(network)):
+    variables = training_variables(network)
+    if said.pop("recipe") != recipe.said() or len(values) != len(variables):
         raise Failure(f"--resume: {state} is of another training; begin anew in another --out")
-    _assign(_all_variables(network), values)
+    assign(variables, values)
     return Progress(**said)
 
 
-def _given_up(progress: Progress, recipe: Recipe) -> bool:
-    return progress.done - progress.best >= recipe.patience > 0
-
-
-def _teach(
-    network: keras.Model, feed: Feed, recipe: Recipe, progress: Progress
-) -> dict[str, float]:
-    """One epoch of NETWORK: its loss and accuracy on what it learned from."""
-    epoch, clock = progress.done, list[float]()
-    figures: list[dict[str, float]] = []
-    for step, batch in enumerate(_batches(feed, recipe, epoch)):
-        if step >= progress.steps:
-            break
-        rate = recipe.rate_at(epoch * progress.steps + step, progress.steps, progress.epochs)
-        network.optimizer.learning_rate = rate
-        found = network.train_on_batch(*batch, return_dict=True)
-        figures.append({name: float(value) for name, value in found.items()})
-        if not math.isfinite(figures[-1]["loss"]):
-            raise Failure(
-                f"the loss became NaN in epoch {epoch + 1}; train with a smaller"
-                f" {recipe.rate_option} than {recipe.rate:g}, or with --precision float32"
-            )
-        if epoch == 0 and step in (TIMED.start, TIMED.stop):
-            clock.append(time.monotonic())
-            if step == TIMED.stop:
-                a_step = (clock[1] - clock[0]) / len(TIMED)
-                progress.epochs, progress.steps = recipe.plan(a_step, progress.steps)
-    return {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
-
-
-def _batches(
-    feed: Feed, recipe: Recipe, epoch: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """An epoch's inputs, targets and weights, made a batch ahead of the network."""
-    rng = np.random.default_rng((recipe.seed, epoch))
-    order = rng.permutation(len(feed.weights))
-    size = min(recipe.batch_size, len(order))
-    places = [order[step * size : (step + 1) * size] for step in range(steps_of(feed, recipe))]
-    with ThreadPoolExecutor(1) as ahead:
-        coming = ahead.submit(feed.inputs, places[0], epoch)
-        for step, some in enumerate(places):
-            inputs = coming.result()
-            if step + 1 < len(places):
-                coming = ahead.submit(feed.inputs, places[step + 1], epoch)
-            yield _mixed(inputs, feed.targets[some], feed.weights[some], recipe.mixup, rng)
-
-
-def _mixed(
-    inputs: np.ndarray,
-    targets: np.ndarray,
-    weights: np.ndarray,
-    mixup: float,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs blended (Zhang et al., "mixup", 2018), by a share from Beta(MIXUP, MIXUP)."""
-    if not mixup:
-        return inputs, targets, weights
-    share = np.float32(rng.beta(mixup, mixup))
-    other = rng.permutation(len(inputs))
-
-    def blend(values: np.ndarray) -> np.ndarray:
-        return share * values.astype(np.float32) + (1 - share) * values[other]
-
-    return blend(inputs), blend(targets), blend(weights)
+def _is_finished(progress: Progress, recipe: Recipe) -> bool:
+    """Whether all planned epochs are done, or the last ones brought nothing better."""
+    out_of_patience = progress.done - progress.best >= recipe.patience > 0
+    return progress.done >= progress.epochs or out_of_patience
 
 
 @contextmanager
 def averaged(network: keras.Model, recipe: Recipe) -> Iterator[None]:
-    """NETWORK with the average of its weights, where RECIPE keeps one, and afterwards as it was."""
+    """Give NETWORK its averaged weights, where RECIPE asks for them, and restore it afterwards.
+
+    `keras.callbacks.SwapEMAWeights` swaps by sums on TensorFlow, which rounds the weights.
+    """
     own = list(_values(network.trainable_variables)) if recipe.average else []
     if own:
         network.optimizer.finalize_variable_values(network.trainable_variables)
         # In JAX they are now the average's own arrays, which the next step would give away.
-        _assign(network.trainable_variables, list(_values(network.trainable_variables)))
+        assign(network.trainable_variables, list(_values(network.trainable_variables)))
     yield
     if own:
-        _assign(network.trainable_variables, own)
+        assign(network.trainable_variables, own)
 
 
 def _measure(

@@ -162,10 +162,10 @@ def prepare(options: TrainOptions) -> Prepared:
     weights = file_digest(inception.weights_file(options.weights), "sha256:" + 16 * "-")
     name = f"inception_v3-{weights.partition(':')[2]}-{options.image_size}"
     folder = options.cache or default_folder()
-    chosen = dtype.choose(build, options.precision, folder / f"{name}.json")
+    features, chosen = dtype.choose(build, options.precision)
     click.echo(f"precision: {chosen.why}")
     cache = OutputsCache(folder, f"{name}-{chosen.policy}")
-    return Prepared(trunk, Extractor(build(chosen.policy), cache), chosen)
+    return Prepared(trunk, Extractor(features, cache), chosen)
 
 
 def _features(trunk: keras.Model, taps: Sequence[str], policy: str) -> keras.Model:

@@ -1,59 +1,48 @@
-"""bfloat16 answers only where it moves no joint and saves time."""
+"""bfloat16 is used where the machine has it and heat maps stay the same."""
 
-import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
-from dataset.pose.estimator import ALONE, TRIAL, Tried, has_bfloat16
-from dataset.pose.heatmaps import draw_targets
+from dataset.pose import estimator
+from dataset.pose.estimator import choose_network, draw_people, has_bfloat16
+from dataset.pose.models import find_model
 
 
-class Drawn:
-    """Answers with a joint at a place, after some time."""
+class Network:
+    """Returns its views, multiplied by FACTOR, for heat maps."""
 
-    def __init__(self, place: float, seconds: float) -> None:
-        self.place, self.seconds, self.asked = place, seconds, 0
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.input = keras.KerasTensor((None, 64, 48, 3))
 
-    def predict_on_batch(self, photos: np.ndarray) -> np.ndarray:
-        self.asked += len(photos)
-        time.sleep(self.seconds)
-        maps = draw_targets(np.array([(self.place, 64, 2.0)]), (32, 32))
-        return np.repeat(maps[None], len(photos), axis=0)
-
-
-def ask(network: Drawn, twin: Drawn, photos: int = ALONE + 2 * TRIAL) -> Tried:
-    tried = Tried(network, lambda: twin, 0.3)
-    for _ in range(photos // 16):
-        tried.predict_on_batch(np.zeros((16, 8, 8, 3), np.float32))
-    return tried
+    def __call__(self, views: np.ndarray) -> np.ndarray:
+        return views * self.factor
 
 
 @pytest.mark.parametrize(
-    ("place", "seconds", "chosen"), [(40.2, 0, True), (44, 0, False), (40.2, 0.02, False)]
+    ("factor", "multiplies", "wanted"),
+    [(1.01, True, "bfloat16"), (1.1, True, "float32"), (1.01, False, "float32")],
 )
-def test_the_twin_answers_if_it_is_near_and_faster(
-    place: float, seconds: float, chosen: bool
+def test_the_twin_is_used_where_its_heat_maps_are_near(
+    monkeypatch: pytest.MonkeyPatch, factor: float, multiplies: bool, wanted: str
 ) -> None:
-    network, twin = Drawn(40, 0.01), Drawn(place, seconds)
-    tried = ask(network, twin)
-    assert tried.decided
-    # 16 more to build its graph.
-    assert twin.asked == TRIAL + 16 + (TRIAL if chosen else 0)
-    assert network.asked == ALONE + TRIAL + (0 if chosen else TRIAL)
+    monkeypatch.setattr(estimator, "has_bfloat16", lambda: multiplies)
+    networks = {"float32": Network(1.0), "bfloat16": Network(factor)}
+    assert choose_network(lambda name: networks[name]) is networks[wanted]
 
 
-def test_few_photos_build_no_twin() -> None:
-    twin = Drawn(40, 0)
-    tried = ask(Drawn(40, 0), twin, ALONE)
-    assert not tried.decided
-    assert twin.asked == 0
+def test_the_drawn_people_show_their_joints_to_the_packaged_network() -> None:
+    from dataset.pose.checkpoints import load_estimator
 
-
-def test_photos_without_people_choose_float32() -> None:
-    network = Drawn(-500, 0.01)
-    assert ask(network, Drawn(-500, 0)).twin is None
+    model = find_model("hrnet-small")
+    estimator = load_estimator(model)
+    views = draw_people(model.size)
+    maps = estimator.heat_maps(views)
+    assert (maps.max(axis=(1, 2)) >= model.gate).mean() > 0.9
+    assert np.array_equal(views, draw_people(model.size))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +54,10 @@ def test_photos_without_people_choose_float32() -> None:
         (None, False),
     ],
 )
-def test_processors(tmp_path: Path, text: str | None, has: bool) -> None:
+def test_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, has: bool
+) -> None:
+    monkeypatch.setattr(estimator, "has_gpu", lambda: False)
     file = tmp_path / "cpuinfo"
     if text is not None:
         file.write_text(text)

@@ -30,7 +30,7 @@ def test_shares_and_outputs_are_the_models(
     made: Callable[[bool], Run], tmp_path: Path, both: bool
 ) -> None:
     run = made(both)
-    judge = open_judge(run, "float32", tmp_path)
+    judge = open_judge(run, "float32")
     assert (judge.size, judge.labels) == (SIZE, tuple(LABELS))
     # More than a batch, the last one not full.
     photos = np.random.default_rng(2).integers(0, 256, (35, SIZE, SIZE, 3), dtype=np.uint8)
@@ -52,7 +52,7 @@ def test_photos_of_all_kinds_are_fitted_in_as_the_model_does(
     made: Callable[[bool], Run], tmp_path: Path
 ) -> None:
     run = made(False)
-    judge = open_judge(run, "float32", tmp_path)
+    judge = open_judge(run, "float32")
     for path in write_photos(tmp_path / "photos"):
         photo = open_photo(path)
         own = np.asarray(run.network(np.asarray(photo)[None], training=False))
@@ -63,8 +63,8 @@ def test_photos_of_all_kinds_are_fitted_in_as_the_model_does(
 def test_half_precision_stays_near(made: Callable[[bool], Run], tmp_path: Path) -> None:
     run = made(True)
     photos = np.random.default_rng(2).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
-    exact = open_judge(run, "float32", tmp_path)
-    half = open_judge(run, "bfloat16", tmp_path)
+    exact = open_judge(run, "float32")
+    half = open_judge(run, "bfloat16")
     assert exact.key != half.key
     assert half.look(photos).outputs == pytest.approx(exact.look(photos).outputs, abs=0.05)
 
@@ -74,7 +74,7 @@ def test_a_model_of_another_make_is_named(tmp_path: Path) -> None:
     small_network(1.0, layer=FIRST).save(tmp_path / "run" / "model.keras")
     write_json({"labels": LABELS}, tmp_path / "run" / "labels.json")
     with pytest.raises(Failure, match="train it again"):
-        open_judge(read_run(tmp_path / "run"), "float32", tmp_path)
+        open_judge(read_run(tmp_path / "run"), "float32")
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:

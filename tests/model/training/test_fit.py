@@ -1,5 +1,6 @@
 """Fitting that is cut off and goes on, stops in time, and keeps its best epoch."""
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +73,17 @@ def test_it_learns_and_leaves_the_network_as_in_its_best_epoch(tmp_path: Path) -
     assert accuracy == pytest.approx(progress.history["val_accuracy"][progress.best - 1])
 
 
+def test_a_trained_network_is_saved_without_its_optimizer(tmp_path: Path) -> None:
+    model, _ = run(tmp_path / "run")
+    whole = keras.Model(model.input, model(model.input))
+    whole.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as file:
+        assert b"PlannedRates" not in file.read("config.json")
+    _, seen, _ = data()
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    assert predict(loaded, seen) == pytest.approx(predict(model, seen), abs=1e-6)
+
+
 def test_without_getting_better_it_ends_after_its_patience(tmp_path: Path) -> None:
     slow = replace(RECIPE, rate=1e-12, patience=2, epochs=50, average=False)
     _, progress = run(tmp_path / "run", slow)
@@ -89,6 +101,45 @@ def test_the_remedy_for_a_head_is_the_option_of_its_rate(tmp_path: Path) -> None
     recipe = TrainOptions(data=tmp_path, out=tmp_path, head_rate=1e30, warm_up=0).head_recipe()
     with pytest.raises(Failure, match=r"NaN in epoch .*--head-rate than 1e\+30"):
         run(tmp_path / "run", replace(recipe, batch_size=8))
+
+
+def test_a_photo_that_is_gone_ends_with_its_own_error(tmp_path: Path) -> None:
+    class Broken(OutputsFeed):
+        def inputs(self, places: np.ndarray, epoch: int) -> np.ndarray:
+            if epoch:
+                raise Failure("a.jpg can't be read any more")
+            return super().inputs(places, epoch)
+
+    feed, seen, targets = data()
+    check = Check(lambda trained: predict(trained, seen), targets)
+    broken = Broken(feed.values, feed.targets, feed.weights)
+    with pytest.raises(Failure, match="can't be read any more"):
+        fit(network(), broken, check, RECIPE, tmp_path / "state.npz", lambda _: None)
+
+
+def test_a_small_budget_makes_epochs_shorter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recipe, "plan", lambda *_: (3, 12))
+    monkeypatch.setattr(Recipe, "epochs_left", lambda _self, _done, planned, _seconds: planned)
+    began: list[int] = []
+    count = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs=None: began.append(batch)
+    )
+    feed, seen, targets = data()
+    check = Check(lambda trained: predict(trained, seen), targets)
+    recipe = replace(RECIPE, batch_size=4, seconds=1)
+    state = tmp_path / "state.npz"
+    progress = fit(network(), feed, check, recipe, state, lambda _: None, [count])
+    assert (progress.done, progress.epochs, progress.steps) == (3, 3, 12)
+    assert began == [*range(12)] * 3
+
+
+def test_an_epoch_in_one_call_gives_the_same_figures(tmp_path: Path) -> None:
+    _, progress = run(tmp_path / "steps")
+    _, fused = run(tmp_path / "fused", replace(RECIPE, fused_steps=True))
+    for name, values in progress.history.items():
+        assert fused.history[name] == pytest.approx(values, abs=1e-5)
 
 
 def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
