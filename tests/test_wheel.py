@@ -80,5 +80,5 @@ def test_a_catalogue_is_made_counted_and_crawled_into(installed: Path, tmp_path:
 
 
 def test_the_pose_network_comes_along(installed: Path, tmp_path: Path) -> None:
-    code = "import dataset.pose.models as m; print(m.key_of(m.find_model('hrnet-small')))"
+    code = "import dataset.pose.models as m; print(m.cache_key(m.find_model('hrnet-small')))"
     assert call(installed / "python", "-c", code, cwd=tmp_path).startswith("hrnet-small:")

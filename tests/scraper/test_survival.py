@@ -33,7 +33,7 @@ CONTENTS = (
     " FROM sightings s JOIN posts p ON p.id = post_id LEFT JOIN images i ON i.id = image_id",
     "SELECT site_id, text, source FROM post_hashtags JOIN posts p ON p.id = post_id"
     " JOIN hashtags h ON h.id = hashtag_id",
-    "SELECT sha256, views, looks, contrast, blur, text, compared FROM fingerprints"
+    "SELECT sha256, views, pixels, contrast, blur, text, compared FROM fingerprints"
     " JOIN images i ON i.id = image_id",
     "SELECT a.sha256, b.sha256 FROM images a JOIN images b ON b.cluster_id = a.cluster_id",
     "SELECT count(*) FROM workers",
