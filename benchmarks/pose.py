@@ -20,7 +20,7 @@ from typing import Any
 import click
 import numpy as np
 
-from dataset.pose.cli import Size
+from dataset.pose.cli import InputSize
 from dataset.pose.models import DEFAULT, architecture_names
 from dataset.utils.tables import format_table
 
@@ -36,7 +36,7 @@ def keras_network(model: str, size: tuple[int, int], precision: str) -> Any:
     """Our folded network, with the same weights whoever asks."""
     import keras
 
-    from dataset.pose.checkpoints import fold
+    from dataset.pose.checkpoints import fold_batch_norms
     from dataset.pose.network import ARCHITECTURES, build_hrnet
 
     keras.utils.set_random_seed(0)
@@ -51,7 +51,7 @@ def keras_network(model: str, size: tuple[int, int], precision: str) -> Any:
             means.assign(rng.normal(0, 0.1, means.shape))
             variances.assign(rng.uniform(0.9, 1.1, variances.shape))
     folded = build_hrnet(ARCHITECTURES[model], size, JOINTS, True, precision)
-    fold(network, folded)
+    fold_batch_norms(network, folded)
     return folded
 
 
@@ -261,7 +261,7 @@ def measured_peak() -> float:
     "--model", type=click.Choice(architecture_names()), default=DEFAULT, show_default=True
 )
 @click.option(
-    "--input-size", "size", type=Size(), default=(128, 128), help="Height x width, [128x128]."
+    "--input-size", "size", type=InputSize(), default=(128, 128), help="Height x width, [128x128]."
 )
 @click.option("--photos", type=click.IntRange(min=1), default=128, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)

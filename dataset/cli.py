@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dataset.errors import BadInput
-from dataset.pose.cli import weights_option
+from dataset.pose.cli import pose_weights_option
 from dataset.pose.models import DEFAULT, model_names
 from dataset.utils.cli_options import (
     CONTEXT_SETTINGS,
@@ -146,7 +146,7 @@ class SplitProportions(click.ParamType):
     help="The pose network. hrnet-small is included; the weights of the others are downloaded on"
     " first use.",
 )
-@weights_option
+@pose_weights_option
 @catalogue_option
 @images_option
 @vocabulary_option

@@ -1,4 +1,4 @@
-"""People with annotated joints, read from COCO key-point JSON of any joint set.
+"""Read people with annotated joints from COCO key-point JSON files of any joint set.
 
 Format: https://cocodataset.org/#format-data (key-point detection).
 """
@@ -14,17 +14,22 @@ from dataset.errors import BadInput
 from dataset.images.io import PHOTO_SUFFIXES
 from dataset.pose.models import JointSet
 
-# Of the photos, where no others are named to measure on.
-VALIDATION_SHARE = 0.05
+# Fraction of the images that are held out if no validation file is given.
+VALIDATION_FRACTION = 0.05
 
 
 @dataclass(frozen=True)
 class Person:
-    """A person in a photo.
+    """A person in an image.
 
-    `box`: left, top, width, height in pixels. `points`: (joints, 3) float: x, y, and 0 for not
-    annotated, 1 for hidden, 2 for visible. `area`: of the person in square pixels. `nobody`: the
-    photo shows no one; `box` and `points` say nothing then.
+    Attributes:
+        photo: Path of the image.
+        box: Left, top, width and height in pixels.
+        points: (joints, 3) float: x, y, and 0 for not annotated, 1 for hidden, 2 for visible.
+        area: Area of the person in square pixels.
+        annotation: Id of the annotation.
+        image: Id of the image.
+        nobody: Whether the image shows no person; `box` and `points` have no meaning then.
     """
 
     photo: Path
@@ -38,7 +43,14 @@ class Person:
 
 @dataclass(frozen=True)
 class People:
-    """What a key-point file holds. `missing`: photos that are named there and not on disk."""
+    """The content of a key-point file.
+
+    Attributes:
+        joints: The joint set.
+        persons: People with annotated joints.
+        photos: Image id -> path.
+        missing: Images of the file that do not exist.
+    """
 
     joints: JointSet
     persons: list[Person]
@@ -47,10 +59,14 @@ class People:
 
 
 def read_people(file: Path, images: Path) -> People:
-    """The people of FILE whose photos lie in IMAGES; crowds and people without joints left out.
+    """Read the people of a file whose images exist, without crowds and people without joints.
+
+    Args:
+        file: COCO key-point JSON file.
+        images: Folder of its images.
 
     Raises:
-        BadInput: FILE can't be read, is no key-point file, or declares several joint sets.
+        BadInput: The file can't be read, is not a key-point file, or declares several joint sets.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -60,7 +76,7 @@ def read_people(file: Path, images: Path) -> People:
         return _people(content, images)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise BadInput(
-            f"{file} is no COCO key-point JSON ({type(error).__name__}: {error}); it needs"
+            f"{file} is not a COCO key-point JSON file ({type(error).__name__}: {error}); it needs"
             " categories with keypoints, images with id and file_name, and annotations with"
             " image_id, bbox and keypoints (x, y, v for each joint)"
         ) from error
@@ -95,7 +111,7 @@ def _bones(category: dict[str, Any]) -> tuple[tuple[int, int], ...]:
 
 
 def _points(one: dict[str, Any], joints: int) -> np.ndarray:
-    # Files of objects too leave key points out where there are none.
+    # Files with other objects omit key points where there are none.
     points = np.array(one.get("keypoints") or [0] * 3 * joints, np.float64).reshape(joints, 3)
     points[:, 2] = np.where(np.isfinite(points).all(axis=1), points[:, 2], 0)
     return np.where(points[:, 2:] > 0, points, 0.0)
@@ -110,25 +126,37 @@ def _person(one: dict[str, Any], points: np.ndarray, photo: Path) -> Person:
     return Person(photo, box, points, area, int(one["id"]), int(one["image_id"]))
 
 
-def hold_back(people: People, seed: int) -> tuple[People, People]:
-    """PEOPLE to learn from, and those in a share of the photos, chosen by SEED, to measure on."""
+def hold_out(people: People, seed: int) -> tuple[People, People]:
+    """Split people into training and validation, by images.
+
+    Args:
+        people: All people.
+        seed: Random seed.
+
+    Returns:
+        People for training, and people of `VALIDATION_FRACTION` of the images.
+    """
     photos = sorted({person.image for person in people.persons})
-    count = max(1, round(len(photos) * VALIDATION_SHARE))
+    count = max(1, round(len(photos) * VALIDATION_FRACTION))
     chosen = set(np.random.default_rng(seed).permutation(photos)[:count].tolist())
     inside = [p for p in people.persons if p.image in chosen]
     outside = [p for p in people.persons if p.image not in chosen]
     return replace(people, persons=outside), replace(people, persons=inside, missing=[])
 
 
-def read_empty(folder: Path, joints: int) -> list[Person]:
-    """The photos in FOLDER and below it, which show nobody.
+def read_photos_without_people(folder: Path, joints: int) -> list[Person]:
+    """Return a `Person` with `nobody` for each image in a folder and its sub-folders.
+
+    Args:
+        folder: The folder.
+        joints: Number of joints.
 
     Raises:
-        BadInput: there are none.
+        BadInput: The folder has no images.
     """
     photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
     if not photos:
-        raise BadInput(f"{folder} has no photos; name a folder of photos that show nobody")
+        raise BadInput(f"{folder} has no photos; name a folder of photos without people")
     box, points = (0.0, 0.0, 1.0, 1.0), np.zeros((joints, 3))
-    # Below all ids of a file, which count from 0 or 1.
+    # Negative ids do not collide with those of a file.
     return [Person(path, box, points, 1.0, -n, -n, True) for n, path in enumerate(photos, 1)]

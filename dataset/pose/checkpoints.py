@@ -1,4 +1,4 @@
-"""Weights into networks and out: published .pth files, Keras' own, and batch norms folded."""
+"""Load and save weights of pose networks: published .pth files and Keras files."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -10,38 +10,42 @@ import ml_dtypes
 import numpy as np
 
 from dataset.errors import Failure, first_line, shorten_for_display
-from dataset.pose.estimator import Estimator, choose_network
+from dataset.pose.estimator import PoseEstimator, choose_network
 from dataset.pose.models import SUFFIX, PoseModel, cache_folder, cache_key
 from dataset.pose.network import ARCHITECTURES, EPSILON, build_hrnet, keras_name, published_name
 from dataset.pose.torch_checkpoint import read_tensors
 from dataset.utils.downloads import fetch_published
 from dataset.utils.files import atomic_path
 
-# What frameworks put before the names of the paper's authors; "keypoint_head" is mmpose's 0.x.
+# Prefixes of frameworks before the authors' names; "keypoint_head" is of mmpose 0.x.
 PREFIXES = (
     ("module.", ""),
     ("backbone.", ""),
     ("keypoint_head.final_layer.", "final_layer."),
     ("head.final_layer.", "final_layer."),
 )
-SHOWN = 5
+MAX_PROBLEMS = 5
 
 
 def load_weights(network: keras.Model, path: Path) -> None:
-    """Fill NETWORK, not folded, from PATH: a .pth file, or Keras weights of the same network.
+    """Load weights into a network whose batch normalization is not folded.
+
+    Args:
+        network: The network.
+        path: A .pth file, or a Keras weights file of the same network.
 
     Raises:
-        Failure: PATH can't be read or is of another network.
+        Failure: The file can't be read or belongs to another network.
     """
     if path.suffix == ".pth":
-        fill(network, read_tensors(path), path)
+        assign_tensors(network, read_tensors(path), path)
         return
     try:
         with warnings.catch_warnings():
-            # Keras warns of each layer of another network before it raises.
+            # Keras warns about each layer before it raises.
             warnings.simplefilter("ignore")
             network.load_weights(path)
-    # Keras raises these and more for files of another network or of another kind.
+    # Keras raises these for files of another network or format.
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Failure(
             f"{path} doesn't fit: {first_line(error)}; name weights of this network, a .pth file"
@@ -49,48 +53,53 @@ def load_weights(network: keras.Model, path: Path) -> None:
         ) from error
 
 
-def fill(network: keras.Model, tensors: Mapping[str, np.ndarray], path: Path) -> None:
-    """Fill NETWORK with TENSORS of PATH, named and laid out as the paper's authors do.
+def assign_tensors(network: keras.Model, tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    """Assign tensors that are named and shaped as by the paper's authors.
+
+    Args:
+        network: The network.
+        tensors: Name -> tensor.
+        path: The file of the tensors, for messages.
 
     Raises:
-        Failure: a name or a shape is missing, of no use, or different.
+        Failure: A name or a shape is missing, unknown or different.
     """
-    given, problems = _by_plain_name(tensors)
-    wanted = dict(variables_of(network))
+    given, problems = _by_authors_name(tensors)
+    wanted = dict(named_variables(network))
     problems += [f"{name} is missing" for name in wanted if name not in given]
     problems += [f"{name} has no place" for name in given if name not in wanted]
     for name, variable in wanted.items():
-        if name in given and (problem := _misfit(given[name], torch_shape(variable))):
+        if name in given and (problem := _describe_misfit(given[name], torch_shape(variable))):
             problems.append(f"{name} {problem}")
     if problems:
-        more = f", and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        first = "; ".join(map(shorten_for_display, problems[:SHOWN]))
+        more = f", and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+        first = "; ".join(map(shorten_for_display, problems[:MAX_PROBLEMS]))
         raise Failure(f"{path} doesn't fit: {first}{more}")
     for name, variable in wanted.items():
         value = given[name].astype(np.float32)
         variable.assign(value.transpose(2, 3, 1, 0) if value.ndim == 4 else value)
 
 
-def _by_plain_name(
+def _by_authors_name(
     tensors: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """TENSORS under the authors' names, and what is wrong with their own."""
+    """Return the tensors by the authors' names, and problems with the names."""
     given: dict[str, np.ndarray] = {}
     problems = []
     for name, value in tensors.items():
         if name.endswith("num_batches_tracked"):
             continue
-        if (plain := plain_name(name)) in given:
+        if (plain := authors_name(name)) in given:
             problems.append(f"{plain} is there twice, as {name} too")
         given[plain] = value
     return given, problems
 
 
-def _misfit(value: np.ndarray, shape: tuple[int, ...]) -> str:
-    """Why VALUE is no weight of SHAPE, or nothing."""
+def _describe_misfit(value: np.ndarray, shape: tuple[int, ...]) -> str:
+    """Describe why a tensor can't be a weight of a shape; empty if it can."""
     if value.shape != shape:
         return f"has the shape {value.shape} instead of {shape}"
-    # NumPy does not count bfloat16 among its own.
+    # bfloat16 is not a floating type of NumPy.
     if not (np.issubdtype(value.dtype, np.floating) or value.dtype == ml_dtypes.bfloat16):
         return f"holds {value.dtype}, which are no weights"
     with np.errstate(over="ignore"):
@@ -98,16 +107,16 @@ def _misfit(value: np.ndarray, shape: tuple[int, ...]) -> str:
     return "" if finite else "holds numbers that are not finite"
 
 
-def plain_name(name: str) -> str:
-    """NAME as the paper's authors have it."""
+def authors_name(name: str) -> str:
+    """Return a tensor's name as the paper's authors write it."""
     for prefix, instead in PREFIXES:
         if name.startswith(prefix):
             name = instead + name.removeprefix(prefix)
     return name
 
 
-def variables_of(network: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
-    """NETWORK's variables with their names in published checkpoints."""
+def named_variables(network: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
+    """Yield the variables of a network with their names in published checkpoints."""
     for layer in network.layers:
         name = published_name(layer.name)
         if isinstance(layer, keras.layers.Conv2D):
@@ -122,13 +131,13 @@ def variables_of(network: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
 
 
 def torch_shape(variable: keras.Variable) -> tuple[int, ...]:
-    """VARIABLE's shape as torch has it: kernels as out, in, height, width."""
+    """Return a variable's shape in PyTorch's order: kernels as (out, in, height, width)."""
     shape = tuple(int(side) for side in variable.shape)
     return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape
 
 
-def fold(network: keras.Model, folded: keras.Model) -> None:
-    """Fill FOLDED with NETWORK's weights, each batch norm made part of its convolution."""
+def fold_batch_norms(network: keras.Model, folded: keras.Model) -> None:
+    """Fill a folded network with the weights of another one, folding its batch normalization."""
     for layer in folded.layers:
         if not isinstance(layer, keras.layers.Conv2D):
             continue
@@ -136,33 +145,39 @@ def fold(network: keras.Model, folded: keras.Model) -> None:
         if source.use_bias:
             layer.set_weights(source.get_weights())
             continue
-        norm = network.get_layer(keras_name(norm_of(published_name(layer.name))))
+        norm = network.get_layer(keras_name(batch_norm_name(published_name(layer.name))))
         gamma, beta, mean, variance = norm.get_weights()
         gain = gamma / np.sqrt(variance + EPSILON)
         layer.set_weights([keras.ops.convert_to_numpy(source.kernel) * gain, beta - mean * gain])
 
 
-def norm_of(name: str) -> str:
-    """The batch norm after the convolution NAME."""
+def batch_norm_name(name: str) -> str:
+    """Return the name of the batch normalization after a convolution."""
     if name.endswith(".0"):
         return name[:-1] + "1"
     return name.replace("conv", "bn")
 
 
 def save_weights(network: keras.Model, path: Path, half: bool = False) -> None:
-    """NETWORK's weights at PATH, written aside first; with HALF as float16, enough for use."""
+    """Save the weights of a network atomically.
+
+    Args:
+        network: The network.
+        path: A Keras weights file.
+        half: Whether to save float16, which is precise enough for inference.
+    """
     with atomic_path(path) as temporary:
         network.save_weights(temporary)
         if half:
-            _halve(temporary)
+            _convert_to_float16(temporary)
 
 
-def _halve(path: Path) -> None:
-    """The numbers of the Keras weights file PATH as float16, without the optimizer's."""
+def _convert_to_float16(path: Path) -> None:
+    """Convert a Keras weights file to float16 and drop the optimizer's variables."""
     with atomic_path(path) as small, h5py.File(path) as source, h5py.File(small, "w") as target:
 
         def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
-            # Twice as large as the weights, and of no use to anybody else.
+            # Twice as large as the weights, and not needed for inference.
             if name.partition("/")[0] == "optimizer":
                 return
             if isinstance(item, h5py.Dataset):
@@ -175,37 +190,42 @@ def _halve(path: Path) -> None:
         source.visititems(copy)
 
 
-def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> Estimator:
-    """Return MODEL's estimator, in the precision that suits this machine.
+def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> PoseEstimator:
+    """Load a pose estimator in the precision that suits the machine.
 
-    Published weights are fetched, checked and converted once.
+    Published weights are downloaded, checked and converted once.
+
+    Args:
+        model: The model.
+        flip: Whether to average with the mirrored view.
+        dark: Whether to decode with DARK.
 
     Raises:
-        Failure: its weights can't be had, or don't fit.
+        Failure: The weights can't be downloaded, or do not match the network.
     """
-    # Had first: what can't be had is told before a network is put together.
+    # Fail before the network is built if the weights can't be downloaded.
     weights = _weights_file(model)
     architecture, joints = ARCHITECTURES[model.architecture], len(model.joints.names)
     network = build_hrnet(architecture, model.size, joints)
     load_weights(network, weights)
     if weights.suffix == ".pth":
-        _keep(network, _converted(model))
+        _save_converted(network, _converted_path(model))
 
     def folded(precision: str) -> keras.Model:
         twin = build_hrnet(architecture, model.size, joints, True, precision)
-        fold(network, twin)
+        fold_batch_norms(network, twin)
         return twin
 
     chosen = choose_network(folded)
-    return Estimator(chosen, model.joints, model.size, model.gate, flip or model.flip, dark)
+    return PoseEstimator(chosen, model.joints, model.size, model.gate, flip or model.flip, dark)
 
 
 def _weights_file(model: PoseModel) -> Path:
-    """Where MODEL's weights are; a .pth file is only named where none was made of it before."""
+    """Return the weights file, downloaded if needed, or the file converted from it."""
     weights = model.weights
     if weights is not None and weights.suffix != ".pth":
         return weights
-    if (converted := _converted(model)).is_file():
+    if (converted := _converted_path(model)).is_file():
         return converted
     if weights is None:
         assert model.published is not None
@@ -215,12 +235,12 @@ def _weights_file(model: PoseModel) -> Path:
     return weights
 
 
-def _converted(model: PoseModel) -> Path:
-    """Keras' own file of what MODEL's .pth file holds, which is read in less time."""
+def _converted_path(model: PoseModel) -> Path:
+    """Return the path of the Keras file that is converted from a .pth file and loads faster."""
     return cache_folder() / f"{cache_key(model).replace(':', '-')}{SUFFIX}"
 
 
-def _keep(network: keras.Model, converted: Path) -> None:
+def _save_converted(network: keras.Model, converted: Path) -> None:
     try:
         converted.parent.mkdir(parents=True, exist_ok=True)
         save_weights(network, converted)

@@ -1,4 +1,4 @@
-"""`train-pose`: options -> one call -> exit status."""
+"""The `train-pose` command."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -10,22 +10,22 @@ from dataset.errors import BadInput
 from dataset.pose.models import DEFAULT, architecture_names, model_names
 from dataset.utils.cli_options import CONTEXT_SETTINGS, FILE, FOLDER
 
-weights_option = click.option(
+pose_weights_option = click.option(
     "--pose-weights",
     type=FILE,
     metavar="PATH",
-    help="Weights of your own for that network: .weights.h5 of train-pose (its .json beside), or a"
+    help="Weights for that network: .weights.h5 of train-pose with its .json file beside it, or a"
     " .pth file of HRNet's authors or of mmpose.",
 )
 
 
-class Size(click.ParamType):
-    """Height and width between an x."""
+class InputSize(click.ParamType):
+    """Height and width, separated by an x."""
 
     name = "size"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
-        """VALUE as two numbers of pixels, 32 to 1024."""
+        """Convert to two numbers of pixels, 32 to 1024."""
         if isinstance(value, tuple):
             return value
         parts = value.lower().split("x")
@@ -43,57 +43,55 @@ class Size(click.ParamType):
     "--annotations",
     type=FILE,
     required=True,
-    help="People and their joints: COCO key-point JSON, of any joint set.",
+    help="COCO key-point JSON file of any joint set.",
 )
-@click.option("--images", type=FOLDER, required=True, help="The folder of its photos.")
+@click.option("--images", type=FOLDER, required=True, help="Folder of its images.")
 @click.option(
     "--evaluate",
     is_flag=True,
-    help="Don't train: measure --pose on the annotations.",
+    help="Evaluate --pose on the annotations instead of training.",
 )
 @click.option(
     "--validation",
     type=FILE,
-    help="People to measure on after each epoch.  [default: one photo in twenty, held back]",
+    help="Key-point file for the evaluation after each epoch.  [default: 5 % of the images]",
 )
-@click.option(
-    "--validation-images", type=FOLDER, help="The folder of their photos.  [default: --images]"
-)
+@click.option("--validation-images", type=FOLDER, help="Folder of its images.  [default: --images]")
 @click.option(
     "--model",
     type=click.Choice(architecture_names()),
     default=DEFAULT,
     show_default=True,
-    help="The network to train.",
+    help="Architecture to train.",
 )
 @click.option(
     "--input-size",
     "size",
-    type=Size(),
+    type=InputSize(),
     default=(192, 192),
     metavar="HxW",
-    help="Height and width of what the network sees, in pixels.  [default: 192x192]",
+    help="Height and width of the network's input in pixels.  [default: 192x192]",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
     default=210,
     show_default=True,
-    help="How often each person is seen.",
+    help="Number of epochs.",
 )
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
     default=32,
     show_default=True,
-    help="People a step.",
+    help="People per step.",
 )
 @click.option(
-    "--rate",
+    "--learning-rate",
     type=click.FloatRange(min=0, min_open=True),
     default=1e-3,
     show_default=True,
-    help="Adam's step; a tenth of it from 81 % of the epochs, a hundredth from 95 %.",
+    help="Initial learning rate; a tenth of it after 81 % of the epochs, a hundredth after 95 %.",
 )
 @click.option(
     "--whole-photos",
@@ -101,57 +99,59 @@ class Size(click.ParamType):
     type=click.FloatRange(0, 1),
     default=0.4,
     show_default=True,
-    help="Share of samples that show the whole photo instead of the person's box: what the network"
-    " sees first in photos where nobody drew a box.",
+    help="Fraction of samples that show the whole image instead of the person's box, as in the"
+    " first pass on images without boxes.",
 )
 @click.option(
-    "--pose-weights", type=FILE, metavar="PATH", help="Weights to begin with, or to measure."
+    "--pose-weights", type=FILE, metavar="PATH", help="Initial weights, or the weights to evaluate."
 )
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="What the layers compute in; weights and heat maps stay float32. bfloat16 trains 1.4 times"
-    " as fast on processors that have it.",
+    help="Precision of the layers; weights and heat maps are float32. bfloat16 is 1.4 times as fast"
+    " on processors that support it.",
 )
 @click.option(
     "--without-people",
     type=FOLDER,
-    help="A folder of photos that show nobody, such as garments laid flat; one sample in seven is"
-    " of them, so that nobody is found there. With --evaluate: in how many somebody is.",
+    help="Folder of images without people, such as garments laid flat; 15 % of the samples are"
+    " drawn from it. With --evaluate, the fraction of them that is cropped is measured.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all that is random.")
-@click.option("--resume", is_flag=True, help="Go on where the training in --out was stopped.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+@click.option("--resume", is_flag=True, help="Continue the training in --out.")
 @click.option(
     "--out",
     type=FOLDER,
     default=Path("runs/pose"),
     show_default=True,
-    help="The training's folder, a new one.",
+    help="New output folder.",
 )
 @click.option(
     "--pose",
     type=click.Choice(model_names()),
     default=DEFAULT,
     show_default=True,
-    help="The network to measure, with --evaluate.",
+    help="Network to evaluate, with --evaluate.",
 )
-@click.option("--flip", is_flag=True, help="Measure with the mirrored photo too (slower).")
-@click.option("--dark", is_flag=True, help="Measure with DARK decoding of the heat maps.")
 @click.option(
-    "--json", "json_file", type=FILE, metavar="FILE", help="Write the measured figures here too."
+    "--flip", is_flag=True, help="Average with the mirrored image in the evaluation (slower)."
+)
+@click.option("--dark", is_flag=True, help="Decode heat maps with DARK in the evaluation.")
+@click.option(
+    "--json", "json_file", type=FILE, metavar="FILE", help="Write the metrics to this file as well."
 )
 def train_pose(**chosen: Any) -> None:
-    """Train an HRNet to find people's joints, or measure one.
+    """Train an HRNet for key points, or evaluate one.
 
-    After each epoch the share of joints that are found (PCK) is measured on other photos; the best
-    epoch's weights are kept as pose.weights.h5 with pose.json in --out, for build-dataset
-    --pose-weights. A killed training goes on with --resume. Beside them: curves.png, and every ten
-    epochs a picture of what is found.
+    After each epoch the fraction of correct key points (PCK) is measured on held-out images; the
+    weights of the best epoch are saved as pose.weights.h5 with pose.json in --out, for
+    build-dataset --pose-weights. An interrupted training continues with --resume. The folder also
+    gets curves.png and, every ten epochs, images with the detected joints.
 
-    With --evaluate: OKS average precision and PCK with the people's boxes given, and the mean IoU
-    of the crop box that is found in the whole photo.
+    With --evaluate: OKS average precision and PCK with given boxes, and the mean IoU of the crop
+    that is found in whole images.
     """
     from dataset.utils import keras_backend
 
@@ -163,10 +163,10 @@ def train_pose(**chosen: Any) -> None:
 
 
 def _train(chosen: dict[str, Any]) -> None:
-    from dataset.pose.training import WEIGHTS, PoseTraining, train_pose
+    from dataset.pose.training import WEIGHTS, PoseTrainOptions, train_pose
 
-    names = {field.name for field in fields(PoseTraining)}
-    options = PoseTraining(
+    names = {field.name for field in fields(PoseTrainOptions)}
+    options = PoseTrainOptions(
         start=chosen["pose_weights"], **{name: chosen[name] for name in names & chosen.keys()}
     )
     done = train_pose(options)
@@ -185,7 +185,7 @@ def _evaluate(
     json_file: Path | None,
     **_: Any,
 ) -> None:
-    from dataset.pose.annotations import read_empty, read_people
+    from dataset.pose.annotations import read_people, read_photos_without_people
     from dataset.pose.checkpoints import load_estimator
     from dataset.pose.evaluation import evaluate_pose
     from dataset.pose.models import find_model
@@ -195,10 +195,14 @@ def _evaluate(
     people = read_people(annotations, images)
     if not people.persons:
         raise BadInput(
-            f"{annotations} names nobody with annotated joints whose photo is in {images}"
+            f"{annotations} has no people with annotated joints and an image in {images}"
         )
     model = find_model(pose, pose_weights)
-    empty = read_empty(without_people, len(people.joints.names)) if without_people else []
+    empty = (
+        read_photos_without_people(without_people, len(people.joints.names))
+        if without_people
+        else []
+    )
     figures = evaluate_pose(load_estimator(model, flip, dark), people, empty)
     rows = [("PCK@0.2", figures["PCK"])]
     rows += [(f"OKS {name}", value) for name, value in figures["OKS"].items()]
@@ -208,7 +212,7 @@ def _evaluate(
     for path in figures["missing"]:
         click.echo(f"missing: {path}", err=True)
     for path, why in figures["unreadable"].items():
-        click.echo(f"left out {path}: {why}", err=True)
+        click.echo(f"excluded {path}: {why}", err=True)
     if json_file:
         try:
             write_json(figures, json_file)

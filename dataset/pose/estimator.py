@@ -1,4 +1,4 @@
-"""Where the joints are: views of photos through the network, and its heat maps read."""
+"""Estimate key points of people in images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,23 +18,32 @@ from dataset.pose.heatmaps import (
     transform_points,
 )
 from dataset.pose.models import JointSet
-from dataset.pose.samples import normalised
+from dataset.pose.samples import normalize
 from dataset.utils.keras_backend import gpu_has_bfloat16, has_gpu
 
-BATCH = 16
-# The first look is blurred: it may propose a person on half the score that the second must give.
-FIRST_GATE = 0.5
-# The first look's box has room around it already, more where that look was unsure.
-CLOSER = 1.0
-# A second look must show the person this much larger.
-WORTH = 1.1
-# Boxes of two looks that overlap less than this are of two people, or of none.
-SAME = 0.4
+BATCH_IMAGES = 16
+# The first pass sees a small person blurred: half of the score proposes a second pass.
+FIRST_PASS_GATE = 0.5
+# The box of the first pass has margins already, larger ones for uncertain joints.
+SECOND_PASS_SCALE = 1.0
+# The second pass must show the person this much larger.
+MIN_MAGNIFICATION = 1.1
+# With a smaller IoU the two passes found different people, or none.
+MIN_OVERLAP = 0.4
 
 
 @dataclass(frozen=True)
-class Estimator:
-    """A network with what it needs to be asked. `size`: of its views, height and width."""
+class PoseEstimator:
+    """A pose network with the parameters of its use.
+
+    Attributes:
+        network: Normalized views -> heat maps.
+        joints: The joint set.
+        size: Height and width of the network's input.
+        gate: Score below which a key point does not count.
+        flip: Whether to average with the mirrored view.
+        dark: Whether to decode with DARK.
+    """
 
     network: keras.Model
     joints: JointSet
@@ -44,22 +53,26 @@ class Estimator:
     dark: bool = False
 
     def heat_maps(self, seen: np.ndarray) -> np.ndarray:
-        """Heat maps (batch, *maps, joints) float32 of SEEN, views (batch, *size, 3) uint8."""
-        photos = normalised(seen)
+        """Return the heat maps of views.
+
+        Args:
+            seen: Views, uint8 array of shape (batch, *size, 3).
+
+        Returns:
+            Float32 array of shape (batch, *maps, joints).
+        """
+        photos = normalize(seen)
         maps = np.asarray(self.network.predict_on_batch(photos), np.float32)
         if self.flip:
             other = np.asarray(self.network.predict_on_batch(photos[:, :, ::-1]), np.float32)
             other = other[:, :, ::-1][..., self.joints.mirrored]
-            # As published: mirrored maps lie a pixel off.
+            # As published: mirrored maps are shifted by one pixel.
             other[:, :, 1:] = other[:, :, :-1].copy()
             maps = (maps + other) * np.float32(0.5)
         return maps
 
     def points(self, photos: Sequence[Image.Image], views: Sequence[np.ndarray]) -> np.ndarray:
-        """Joints (photos, joints, 7) as `read_points`, in each photo's pixels, as VIEWS show.
-
-        The views are upright.
-        """
+        """Return key points (photos, joints, 7) in pixels of each image, found in upright views."""
         if not photos:
             return np.empty((0, len(self.joints.names), 7))
         seen = np.stack([render_view(p, v, self.size) for p, v in zip(photos, views, strict=True)])
@@ -69,24 +82,27 @@ class Estimator:
         return points
 
     def find(self, photos: Sequence[Image.Image]) -> np.ndarray:
-        """Joints (photos, joints, 7) of the person in each photo, as `points`.
+        """Return the key points (photos, joints, 7) of the person in each image.
 
-        The whole photo is seen first; where a person fills only a part of it, that part is seen
-        again, larger, and believed when it shows a person in about the same place.
+        The network sees the whole image first. If a person fills only a part of it, that part is
+        seen again at a larger scale; the second result counts if it shows a person in about the
+        same place.
         """
         whole = [person_view((0, 0, *photo.size), self.size, widen=1.0) for photo in photos]
         found = self.points(photos, whole)
-        first = [self._crop(one, p, FIRST_GATE) for one, p in zip(found, photos, strict=True)]
+        first = [self._crop(one, p, FIRST_PASS_GATE) for one, p in zip(found, photos, strict=True)]
         closer = {
-            i: person_view(_as_sides(crop.box), self.size, CLOSER)
+            i: person_view(_to_size(crop.box), self.size, SECOND_PASS_SCALE)
             for i, crop in enumerate(first)
             if crop.outcome == PERSON
         }
-        again = [i for i, view in closer.items() if _gain(whole[i], view) >= WORTH]
+        again = [
+            i for i, view in closer.items() if _magnification(whole[i], view) >= MIN_MAGNIFICATION
+        ]
         second = self.points([photos[i] for i in again], [closer[i] for i in again])
         for i, points in zip(again, second, strict=True):
             crop = self._crop(points, photos[i], 1.0)
-            if crop.outcome == PERSON and iou(crop.box, first[i].box) >= SAME:
+            if crop.outcome == PERSON and iou(crop.box, first[i].box) >= MIN_OVERLAP:
                 found[i] = points
         return found
 
@@ -94,31 +110,31 @@ class Estimator:
         return choose_crop(points, self.joints.names, photo.size, self.gate * part_of_gate)
 
 
-def _as_sides(box: Box) -> Box:
-    """BOX as left, top, width, height."""
+def _to_size(box: Box) -> Box:
+    """Convert a box to left, top, width and height."""
     return box[0], box[1], box[2] - box[0], box[3] - box[1]
 
 
-def _gain(one: np.ndarray, other: np.ndarray) -> float:
-    """How much larger the view OTHER shows things than the view ONE."""
+def _magnification(one: np.ndarray, other: np.ndarray) -> float:
+    """Return how much larger the second view shows things than the first."""
     return float(np.sqrt(np.linalg.det(one[:, :2]) / np.linalg.det(other[:, :2])))
 
 
-# What Linux calls processors that multiply bfloat16 themselves; elsewhere it is emulated, slowly.
-FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-# "flags" on x86-64, "Features" on 64-bit Arm.
-STARTS = ("flags", "Features")
+# Linux' names of native bfloat16 multiplication; without it, bfloat16 is emulated slowly.
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+# On x86-64 and on 64-bit Arm.
+FLAG_LINES = ("flags", "Features")
 CPU_INFO = Path("/proc/cpuinfo")
-# Outputs may differ from float32's by this share of them, in the root mean square.
+# Largest relative difference from float32, as a root mean square.
 MAX_DIFFERENCE = 0.02
 
 
 def has_bfloat16(cpu_info: Path = CPU_INFO) -> bool:
-    """Return whether what the backend runs on multiplies bfloat16 itself.
+    """Return whether the backend's device multiplies bfloat16 natively.
 
     Args:
-        cpu_info: Where the kernel lists the processor's features; py-cpuinfo would start processes
-            to read the same file, and psutil does not read them.
+        cpu_info: File with the processor's features. py-cpuinfo would start processes to read it,
+            and psutil does not read them.
     """
     if has_gpu():
         return gpu_has_bfloat16()
@@ -126,35 +142,53 @@ def has_bfloat16(cpu_info: Path = CPU_INFO) -> bool:
         lines = cpu_info.read_text(errors="replace").splitlines()
     except OSError:
         return False
-    flags = (line.split(":", 1)[-1].split() for line in lines if line.startswith(STARTS))
-    return any(FLAGS & set(names) for names in flags)
+    flags = (line.split(":", 1)[-1].split() for line in lines if line.startswith(FLAG_LINES))
+    return any(BFLOAT16_FLAGS & set(names) for names in flags)
 
 
 def keeps_outputs(network: Callable, twin: Callable, inputs: np.ndarray) -> tuple[bool, float]:
-    """Return whether TWIN's outputs are near NETWORK's, and by which share of them they differ."""
+    """Compare the outputs of two versions of a network.
+
+    Args:
+        network: The reference.
+        twin: The other version.
+        inputs: Inputs of both.
+
+    Returns:
+        Whether the relative difference is at most `MAX_DIFFERENCE`, and the difference as a root
+        mean square.
+    """
     exact, quick = (np.asarray(maker(inputs), np.float64) for maker in (network, twin))
     difference = float(np.sqrt(((quick - exact) ** 2).mean() / (exact**2).mean()))
     return difference <= MAX_DIFFERENCE, difference
 
 
 def choose_network(build: Callable[[str], keras.Model]) -> keras.Model:
-    """Return a pose network in bfloat16 where the machine has it and heat maps stay the same.
+    """Return a pose network in bfloat16 if the machine supports it and the heat maps stay the same.
 
-    The choice depends on the machine and the weights only, not on the machine's load or on photos.
+    The choice depends on the machine and the weights only, not on its load or on images.
 
     Args:
-        build: Returns the network that works in a precision, float32 or bfloat16.
+        build: Returns the network for a precision, `float32` or `bfloat16`.
     """
     network = build("float32")
     if not has_bfloat16():
         return network
     twin = build("bfloat16")
-    is_near, _ = keeps_outputs(network, twin, normalised(draw_people(network.input.shape[1:3])))
+    is_near, _ = keeps_outputs(network, twin, normalize(draw_people(network.input.shape[1:3])))
     return twin if is_near else network
 
 
 def draw_people(size: tuple[int, int], count: int = 4) -> np.ndarray:
-    """Return views (COUNT, *SIZE, 3) uint8 of drawn people; of noise the heat maps are near 0."""
+    """Draw views of people, for which the heat maps are not near 0 as for noise.
+
+    Args:
+        size: Height and width.
+        count: Number of views.
+
+    Returns:
+        Uint8 array of shape (count, *size, 3).
+    """
     height, width = size
     views = []
     for number in range(count):
@@ -179,6 +213,6 @@ def _limb(
     thickness: float,
     colour: str,
 ) -> None:
-    """Draw a line through POINTS, whose x is from the MIDDLE; all lengths are in UNITs."""
+    """Draw a line through points; x is relative to the middle, and all lengths are in units."""
     places = [(middle + unit * x, unit * (y + 0.5)) for x, y in points]
     draw.line(places, colour, max(1, round(unit * thickness)), joint="curve")

@@ -1,4 +1,4 @@
-"""How well people's joints are found: PCK, OKS average precision, and the crop box."""
+"""Evaluate pose estimation: PCK, OKS average precision, and the crop; and draw detections."""
 
 import contextlib
 import io
@@ -15,13 +15,13 @@ from dataset.errors import Failure
 from dataset.images.io import Unreadable, open_photo
 from dataset.pose.annotations import People, Person
 from dataset.pose.crop import WHOLE, Box, Crop, choose_crop, iou
-from dataset.pose.estimator import BATCH, Estimator
+from dataset.pose.estimator import BATCH_IMAGES, PoseEstimator
 from dataset.pose.heatmaps import person_view
 from dataset.pose.models import JointSet
 
-PCK_SHARE = 0.2
-# A crop holds a person when it holds this share of the annotated joints.
-HELD = 0.95
+PCK_THRESHOLD = 0.2
+# A crop is complete if it contains this fraction of the annotated joints.
+MIN_JOINTS_INSIDE = 0.95
 OKS_NAMES = (
     "AP",
     "AP50",
@@ -37,17 +37,23 @@ OKS_NAMES = (
 
 
 @dataclass
-class Found:
-    """People with what was found of them; `unreadable`: photo -> reason."""
+class PoseDetections:
+    """People with the key points that were found.
+
+    Attributes:
+        persons: Annotated people.
+        points: Key points (joints, 7) of each.
+        unreadable: Path -> reason of images that can't be read.
+    """
 
     persons: list[Person] = field(default_factory=list)
     points: list[np.ndarray] = field(default_factory=list)
     unreadable: dict[Path, str] = field(default_factory=dict)
 
 
-def found_in_boxes(estimator: Estimator, persons: Sequence[Person]) -> Found:
-    """The joints that ESTIMATOR finds when it is told each person's box."""
-    found = Found()
+def detect_in_boxes(estimator: PoseEstimator, persons: Sequence[Person]) -> PoseDetections:
+    """Find the joints of people whose boxes are given."""
+    found = PoseDetections()
     for batch, photos in _batches(persons, found):
         views = [person_view(person.box, estimator.size) for person in batch]
         found.persons += batch
@@ -55,9 +61,11 @@ def found_in_boxes(estimator: Estimator, persons: Sequence[Person]) -> Found:
     return found
 
 
-def found_in_photos(estimator: Estimator, persons: Sequence[Person]) -> tuple[Found, list[Crop]]:
-    """The joints found in the whole photo of each person, and the crop box they give."""
-    found, boxes, names = Found(), [], estimator.joints.names
+def detect_in_photos(
+    estimator: PoseEstimator, persons: Sequence[Person]
+) -> tuple[PoseDetections, list[Crop]]:
+    """Find the joints of the person in each whole image, and the resulting crop."""
+    found, boxes, names = PoseDetections(), [], estimator.joints.names
     for batch, photos in _batches(persons, found):
         points = estimator.find(photos)
         found.persons += batch
@@ -70,11 +78,13 @@ def found_in_photos(estimator: Estimator, persons: Sequence[Person]) -> tuple[Fo
 
 
 def _batches(
-    persons: Sequence[Person], found: Found
+    persons: Sequence[Person], found: PoseDetections
 ) -> Iterator[tuple[list[Person], list[Image.Image]]]:
-    for start in tqdm(range(0, len(persons), BATCH), desc="photos", leave=False, disable=None):
+    for start in tqdm(
+        range(0, len(persons), BATCH_IMAGES), desc="photos", leave=False, disable=None
+    ):
         batch, photos = [], []
-        for person in persons[start : start + BATCH]:
+        for person in persons[start : start + BATCH_IMAGES]:
             try:
                 photos.append(open_photo(person.photo))
                 batch.append(person)
@@ -84,10 +94,16 @@ def _batches(
             yield batch, photos
 
 
-def pck(found: Found, share: float = PCK_SHARE) -> float:
-    """Share of annotated joints found within SHARE of the longer side of their person's box.
+def pck(found: PoseDetections, share: float = PCK_THRESHOLD) -> float:
+    """Return the fraction of annotated joints that are found (percentage of correct key points).
 
-    Yang & Ramanan, TPAMI 2013, normalised by the box as in mmpose's PCKAccuracy.
+    A joint is found within a fraction of the longer side of the person's box (Yang and Ramanan,
+    "Articulated Human Detection with Flexible Mixtures of Parts", TPAMI 2013; normalized by the box
+    as in mmpose's PCKAccuracy).
+
+    Args:
+        found: Detections.
+        share: The fraction.
     """
     right = total = 0
     for person, points in zip(found.persons, found.points, strict=True):
@@ -98,15 +114,22 @@ def pck(found: Found, share: float = PCK_SHARE) -> float:
     return right / total if total else 0.0
 
 
-def crop_figures(persons: Sequence[Person], crops: Sequence[Crop]) -> dict[str, float]:
-    """Mean box IoU of CROPS with the persons' boxes, and shares of photos held and left whole."""
+def crop_metrics(persons: Sequence[Person], crops: Sequence[Crop]) -> dict[str, float]:
+    """Return the mean IoU of crops and boxes, and fractions of complete and of uncropped people.
+
+    Args:
+        persons: Annotated people.
+        crops: The crop of each.
+    """
     overlaps, held = [], []
     for person, crop in zip(persons, crops, strict=True):
         left, top, width, height = person.box
         overlaps.append(iou(crop.box, (left, top, left + width, top + height)))
         known = person.points[person.points[:, 2] > 0, :2]
         low, high = np.array(crop.box[:2]) - 1, np.array(crop.box[2:]) + 1
-        held.append(bool(((known >= low) & (known <= high)).all(axis=1).mean() >= HELD))
+        held.append(
+            bool(((known >= low) & (known <= high)).all(axis=1).mean() >= MIN_JOINTS_INSIDE)
+        )
     return {
         "mean_box_iou": float(np.mean(overlaps)),
         "held": float(np.mean(held)),
@@ -114,13 +137,13 @@ def crop_figures(persons: Sequence[Person], crops: Sequence[Crop]) -> dict[str, 
     }
 
 
-def oks(found: Found, joints: JointSet) -> dict[str, float]:
-    """COCO's average precision and recall by object key-point similarity, by pycocotools."""
+def oks(found: PoseDetections, joints: JointSet) -> dict[str, float]:
+    """Return COCO's average precision and recall by object key-point similarity (OKS)."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     truth, guesses = _as_coco(found, joints)
-    # pycocotools reports its steps on standard output.
+    # pycocotools prints its progress.
     with contextlib.redirect_stdout(io.StringIO()):
         known = COCO()
         known.dataset = truth
@@ -130,12 +153,14 @@ def oks(found: Found, joints: JointSet) -> dict[str, float]:
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-    # pycocotools writes -1 where there is no such person.
+    # pycocotools returns -1 if there is no such person.
     pairs = zip(OKS_NAMES, judge.stats, strict=False)
     return {name: float(value) for name, value in pairs if value >= 0}
 
 
-def _as_coco(found: Found, joints: JointSet) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _as_coco(
+    found: PoseDetections, joints: JointSet
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     truth, guesses = [], []
     for number, (person, points) in enumerate(
         zip(found.persons, found.points, strict=True), start=1
@@ -160,28 +185,33 @@ def _as_coco(found: Found, joints: JointSet) -> tuple[dict[str, Any], list[dict[
 
 
 def evaluate_pose(
-    estimator: Estimator, people: People, empty: Sequence[Person] = ()
+    estimator: PoseEstimator, people: People, empty: Sequence[Person] = ()
 ) -> dict[str, Any]:
-    """Every figure of ESTIMATOR on PEOPLE, and on EMPTY, photos that show nobody.
+    """Measure a pose estimator.
 
-    OKS and PCK with each person's box given, as is usual; the crop box from the whole photo, for
-    the largest person of each, and the share of empty photos that are cropped all the same.
+    OKS and PCK are measured with given boxes, as is usual; the crop is measured in whole images,
+    for the largest person of each.
+
+    Args:
+        estimator: The estimator.
+        people: Annotated people.
+        empty: Images without people, of which the fraction that is cropped is measured.
 
     Raises:
-        Failure: nobody to measure on, or other joints than the network's.
+        Failure: No person can be measured, or the joints are not those of the network.
     """
     if people.joints.names != estimator.joints.names:
         raise Failure(
             f"the annotations' joints ({', '.join(people.joints.names)}) are not the network's"
             f" ({', '.join(estimator.joints.names)}); evaluate on a file of the same joints"
         )
-    in_boxes = found_in_boxes(estimator, people.persons)
+    in_boxes = detect_in_boxes(estimator, people.persons)
     if not in_boxes.persons:
         raise Failure("no person with annotated joints is in a readable photo")
     largest = {person.image: person for person in sorted(people.persons, key=lambda p: p.area)}
-    in_photos, crops = found_in_photos(estimator, list(largest.values()))
-    figures = crop_figures(in_photos.persons, crops)
-    _, wrong = found_in_photos(estimator, empty)
+    in_photos, crops = detect_in_photos(estimator, list(largest.values()))
+    figures = crop_metrics(in_photos.persons, crops)
+    _, wrong = detect_in_photos(estimator, empty)
     if wrong:
         cropped = [crop.outcome != WHOLE for crop in wrong]
         figures["cropped_without_people"] = float(np.mean(cropped))
@@ -198,7 +228,7 @@ def evaluate_pose(
 
 LEFT, RIGHT, MIDDLE = (255, 150, 30), (40, 170, 255), (120, 230, 90)
 BOX, GREY = (255, 40, 90), (226, 226, 226)
-TILE, COLUMNS, ROWS, GAP = 160, 8, 4, 4
+TILE_PIXELS, COLUMNS, ROWS, GAP_PIXELS = 160, 8, 4, 4
 
 
 def draw_person(
@@ -207,9 +237,18 @@ def draw_person(
     joints: JointSet,
     gate: float,
     box: Box | None = None,
-    side: int = TILE,
+    side: int = TILE_PIXELS,
 ) -> Image.Image:
-    """PHOTO within SIDE x SIDE, its bones, POINTS (joints, 3) of at least GATE, and BOX drawn."""
+    """Draw the bones, joints and crop of a person.
+
+    Args:
+        photo: An RGB image.
+        points: Key points.
+        joints: The joint set.
+        gate: Score below which a joint is not drawn.
+        box: The crop, if any.
+        side: Largest width and height of the result in pixels.
+    """
     tile = photo.copy()
     tile.thumbnail((side, side), Image.Resampling.BILINEAR)
     scale = tile.width / photo.width
@@ -234,22 +273,30 @@ def _colour(name: str) -> tuple[int, int, int]:
     return RIGHT if name.startswith(("right", "r_")) else MIDDLE
 
 
-def grid(tiles: Sequence[Image.Image], columns: int = COLUMNS, side: int = TILE) -> Image.Image:
-    """TILES in rows on light grey, each in the middle of its place of SIDE x SIDE pixels."""
-    columns, pitch = min(columns, max(1, len(tiles))), side + GAP
+def grid(
+    tiles: Sequence[Image.Image], columns: int = COLUMNS, side: int = TILE_PIXELS
+) -> Image.Image:
+    """Arrange images in rows on light grey, each centered in a square.
+
+    Args:
+        tiles: Images.
+        columns: Images per row.
+        side: Side of a square in pixels.
+    """
+    columns, pitch = min(columns, max(1, len(tiles))), side + GAP_PIXELS
     rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * pitch + GAP, rows * pitch + GAP), GREY)
+    sheet = Image.new("RGB", (columns * pitch + GAP_PIXELS, rows * pitch + GAP_PIXELS), GREY)
     for number, tile in enumerate(tiles):
-        left = GAP + number % columns * pitch + (side - tile.width) // 2
-        top = GAP + number // columns * pitch + (side - tile.height) // 2
+        left = GAP_PIXELS + number % columns * pitch + (side - tile.width) // 2
+        top = GAP_PIXELS + number // columns * pitch + (side - tile.height) // 2
         sheet.paste(tile, (left, top))
     return sheet
 
 
-def found_grid(
+def detection_grid(
     persons: Sequence[Person], points: Sequence[np.ndarray], joints: JointSet, gate: float
 ) -> Image.Image:
-    """A grid of the first persons' photos with what was found in each."""
+    """Draw the first people with their detected joints."""
     count = COLUMNS * ROWS
     return grid(
         [

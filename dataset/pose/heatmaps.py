@@ -1,7 +1,11 @@
-"""Views: the part of a photo that a network looks at, as an affine map, and back.
+"""Convert between images, network views and heat maps.
 
-A view is a (2, 3) float matrix from the view's pixels to the photo's. Coordinates are those of
-pixel centres: 0 is the centre of the first pixel, as in COCO's files.
+A view is the part of an image that the network sees. It is described by an affine (2, 3) float
+matrix from the view's pixels to the image's. Coordinates are those of pixel centers: 0 is the
+center of the first pixel, as in COCO's files.
+
+Key points are float arrays of shape (joints, 7): x, y and score, and left, top, right and bottom of
+the region where the joint may be; or (joints, 3) without that region.
 """
 
 from collections.abc import Callable
@@ -14,9 +18,9 @@ from scipy.ndimage import gaussian_filter
 
 from dataset.pose.network import STRIDE
 
-# As published: room around the person's box.
+# Margin around the person's box, as published.
 BOX_SCALE = 1.25
-# The columns of a point that are x and y: its own, and two corners of where it may be.
+# Columns of key points that are x and y: the point and two corners of its region.
 COORDINATE_COLUMNS = slice(0, 2), slice(3, 5), slice(5, 7)
 
 
@@ -26,48 +30,72 @@ def person_view(
     widen: float = BOX_SCALE,
     turn: float = 0.0,
 ) -> np.ndarray:
-    """The view of SIZE (height, width) that shows BOX (left, top, width, height) in the middle.
+    """Return the view that shows a box in its middle.
 
-    The box is first brought to the view's shape, then made WIDEN times as large, then turned by
-    TURN degrees.
+    The box is extended to the view's aspect ratio, scaled and rotated.
+
+    Args:
+        box: Left, top, width and height in pixels of the image.
+        size: Height and width of the view.
+        widen: Factor for the size of the box.
+        turn: Rotation in degrees.
     """
     left, top, width, height = box
     scale = max(width / size[1], height / size[0]) * widen
     a, b = scale * np.cos(np.radians(turn)), scale * np.sin(np.radians(turn))
     matrix = np.array([[a, -b, 0.0], [b, a, 0.0]])
-    # The middle of the box goes to the middle of the view, as in the published code.
+    # The center of the box maps to the center of the view, as in the published code.
     middle = np.array([size[1] / 2, size[0] / 2])
     matrix[:, 2] = (left + width / 2, top + height / 2) - matrix[:, :2] @ middle
     return matrix
 
 
 def mirror_view(view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """VIEW of SIZE (height, width), left and right exchanged."""
+    """Return a view with left and right exchanged.
+
+    Args:
+        view: The view.
+        size: Its height and width.
+    """
     return view @ np.array([[-1.0, 0, size[1] - 1], [0, 1, 0], [0, 0, 1]])
 
 
 def to_image(points: np.ndarray, view: np.ndarray) -> np.ndarray:
-    """POINTS (..., 2) of a view's pixels in the photo's."""
+    """Transform points (..., 2) from pixels of a view to pixels of the image."""
     return points @ view[:, :2].T + view[:, 2]
 
 
 def to_view(points: np.ndarray, view: np.ndarray) -> np.ndarray:
-    """POINTS (..., 2) of the photo's pixels in the view's."""
+    """Transform points (..., 2) from pixels of the image to pixels of a view."""
     return (points - view[:, 2]) @ np.linalg.inv(view[:, :2]).T
 
 
 def transform_points(points: np.ndarray, how: Callable[[np.ndarray], np.ndarray]) -> None:
-    """HOW, done to every place (joints, 2) of POINTS, which is changed."""
+    """Apply a function to all coordinates of key points in place.
+
+    Args:
+        points: Key points (joints, 7).
+        how: Maps coordinates (joints, 2) to others.
+    """
     for columns in COORDINATE_COLUMNS:
         points[:, columns] = how(points[:, columns])
 
 
 def render_view(photo: Image.Image, view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """What VIEW shows of PHOTO: (height, width, 3) uint8, black where the photo ends."""
-    # Without this first, shrinking would skip pixels.
+    """Return what a view shows of an image; pixels outside of the image are black.
+
+    Args:
+        photo: An RGB image.
+        view: The view.
+        size: Its height and width.
+
+    Returns:
+        Uint8 array of shape (height, width, 3).
+    """
+    # Downscale by an integer first: the affine transform samples single pixels.
     step = max(1, int(np.sqrt(abs(np.linalg.det(view[:, :2])))))
     small = photo.reduce(step) if step > 1 else photo
-    # Pillow counts from a pixel's corner, and the small photo's pixels are STEP wide.
+    # Pillow counts from a pixel's corner, and pixels of the small image are `step` wide.
     linear, shift = view[:, :2], view[:, 2]
     corner = (shift + 0.5 - linear @ (0.5, 0.5)) / step
     linear = linear / step
@@ -78,22 +106,28 @@ def render_view(photo: Image.Image, view: np.ndarray, size: tuple[int, int]) -> 
     return np.asarray(seen)
 
 
-# A target's value for a joint that nobody annotated: nothing is learned there.
+# Target value of joints without annotation, which do not contribute to the loss.
 UNANNOTATED = -1.0
-# A joint may be wherever its map is at least this part of its highest value.
+# A joint may be wherever its map reaches this fraction of its maximum.
 SPREAD_LEVEL = 0.6
 
 
 def target_sigma(height: int) -> float:
-    """Width of a target's bell in map pixels: as published 2 for 64 pixels, 3 for 96."""
+    """Return the standard deviation of a target in heat map pixels, as published: 2 for 64 rows."""
     return max(1.5, height / 32)
 
 
 def draw_targets(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Heat maps (*SIZE, joints) float32 in [0, 1] of POINTS (joints, 3): x, y in the view, known.
+    """Draw the target heat maps of key points.
 
-    A map whose joint nobody annotated is UNKNOWN everywhere; one whose joint lies outside the view
-    is 0 everywhere, so that a network learns to say of half a person which half it sees.
+    Args:
+        points: (joints, 3): x and y in pixels of the view, and whether the joint is annotated.
+        size: Height and width of the heat maps.
+
+    Returns:
+        Float32 array of shape (*size, joints) in [0, 1]. The map of a joint without annotation is
+        `UNANNOTATED`. The map of a joint outside of the view is 0, so that the network learns
+        which part of a person it sees.
     """
     sigma = target_sigma(size[0])
     x, y = points[:, 0] / STRIDE, points[:, 1] / STRIDE
@@ -106,25 +140,34 @@ def draw_targets(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def decode_points(maps: np.ndarray, dark: bool = False) -> np.ndarray:
-    """Joints of MAPS (batch, height, width, joints): (batch, joints, 7) float.
+    """Decode key points from heat maps.
 
-    x, y, score; and left, top, right, bottom of where the joint may be: where its map is at least
-    MAYBE of its highest value. Places in the view's pixels. The score is that value, about 0 to 1.
-    The place is a quarter pixel from there toward its higher neighbour, as published; with
-    DARK (Zhang et al., CVPR 2020) the top of a bell fitted there.
+    The location is a quarter pixel from the maximum towards its higher neighbor, as published, or
+    with DARK the maximum of a Gaussian that is fitted there (Zhang et al., "Distribution-Aware
+    Coordinate Representation for Human Pose Estimation", CVPR 2020).
+
+    Args:
+        maps: Heat maps (batch, height, width, joints).
+        dark: Whether to use DARK.
+
+    Returns:
+        Key points (batch, joints, 7) in pixels of the view. The score is the maximum of the map;
+        the region is where the map is at least `SPREAD_LEVEL` of it.
     """
     batch, height, width, joints = maps.shape
     flat = maps.transpose(0, 3, 1, 2).reshape(batch * joints, height, width)
     top = flat.reshape(len(flat), -1).argmax(axis=1)
     y, x = np.divmod(top, width)
     scores = flat[np.arange(len(flat)), y, x]
-    place = np.stack([x, y], axis=1) + (_dark(flat, x, y) if dark else _quarter(flat, x, y))
-    columns = [place * STRIDE, scores[:, None], _spread(flat, scores) * STRIDE]
+    place = np.stack([x, y], axis=1) + (
+        _dark_offsets(flat, x, y) if dark else _quarter_offsets(flat, x, y)
+    )
+    columns = [place * STRIDE, scores[:, None], _spread_boxes(flat, scores) * STRIDE]
     return np.concatenate(columns, axis=1).reshape(batch, joints, 7)
 
 
-def _spread(maps: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Left, top, right, bottom of what is at least MAYBE of its map's SCORE, in map pixels."""
+def _spread_boxes(maps: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return left, top, right and bottom of the region around each maximum in heat map pixels."""
     high = maps >= SPREAD_LEVEL * scores[:, None, None]
     across: np.ndarray = np.any(high, axis=1)
     down: np.ndarray = np.any(high, axis=2)
@@ -134,15 +177,15 @@ def _spread(maps: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.stack([left, top, right, bottom], axis=1)
 
 
-def _quarter(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    (dx, dy), inner = _slopes(maps, x, y)
+def _quarter_offsets(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    (dx, dy), inner = _gradients(maps, x, y)
     return np.where(inner[:, None], 0.25 * np.sign(np.stack([dx, dy], axis=1)), 0.0)
 
 
-def _slopes(
+def _gradients(
     maps: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Half the difference of the neighbours of (x, y), and where it has both in each direction."""
+    """Return central differences at (x, y), and whether it has neighbors on all sides."""
     height, width = maps.shape[1:]
     inner = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1)
     row = np.arange(len(maps))
@@ -152,12 +195,12 @@ def _slopes(
     return (dx, dy), inner
 
 
-def _dark(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A Newton step on the logarithm of the smoothed maps, at most a pixel either way."""
+def _dark_offsets(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return one Newton step on the logarithm of the smoothed maps, at most a pixel each way."""
     sigma = target_sigma(maps.shape[1])
     smooth = np.stack([gaussian_filter(one, sigma / 2, mode="constant") for one in maps])
     log = np.log(np.maximum(smooth, 1e-10))
-    (dx, dy), inner = _slopes(log, x, y)
+    (dx, dy), inner = _gradients(log, x, y)
     row, height, width = np.arange(len(maps)), *maps.shape[1:]
     x, y = x.clip(1, width - 2), y.clip(1, height - 2)
     dxx = log[row, y, x + 1] - 2 * log[row, y, x] + log[row, y, x - 1]
@@ -175,18 +218,22 @@ def _dark(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where(usable[:, None], step.clip(-1, 1), 0.0)
 
 
-# A map of the right height, 1 on 0, is then nearly all of the softmax over its places.
+# Factor before the softmax: a correct peak of height 1 gets nearly all of its mass.
 SHARPNESS = 12.0
-PLACE_WEIGHT = 0.01
-TINY = 1e-6
+LOCATION_WEIGHT = 0.01
+EPSILON = 1e-6
 
 
 def heatmap_loss(targets: Any, maps: Any) -> Any:
-    """How far MAPS are from TARGETS, both (batch, height, width, joints): (batch,).
+    """Return the loss of heat maps, a tensor of shape (batch,).
 
-    The published mean squared error, which says how high a map should be, and a cross entropy over
-    each map's places, which says where, and goes on teaching where the first has become tiny.
-    Joints whose targets are UNKNOWN count in neither.
+    It is the sum of the published mean squared error, which trains the height of a map, and a
+    cross-entropy over its pixels, which trains the location and has a gradient where the former has
+    none. Joints without annotation do not count.
+
+    Args:
+        targets: Target heat maps (batch, height, width, joints).
+        maps: Predicted heat maps of the same shape.
     """
     ops = keras.ops
     targets = ops.cast(targets, maps.dtype)
@@ -195,7 +242,7 @@ def heatmap_loss(targets: Any, maps: Any) -> Any:
     squares = ops.mean(ops.square(maps - bells), axis=(1, 2))
     places = int(maps.shape[1]) * int(maps.shape[2]), int(maps.shape[3])
     shares = ops.reshape(bells, (-1, *places))
-    shares = shares / (ops.sum(shares, axis=1, keepdims=True) + TINY)
+    shares = shares / (ops.sum(shares, axis=1, keepdims=True) + EPSILON)
     logs = ops.log_softmax(ops.reshape(maps, (-1, *places)) * SHARPNESS, axis=1)
     entropies = -ops.sum(shares * logs, axis=1)
-    return ops.mean(known * (squares + PLACE_WEIGHT * entropies), axis=-1)
+    return ops.mean(known * (squares + LOCATION_WEIGHT * entropies), axis=-1)

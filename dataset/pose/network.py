@@ -1,7 +1,8 @@
-"""HRNet for key points, in built-in Keras layers, each named as in the published checkpoints.
+"""HRNet for key points, in built-in Keras layers that are named as in the published checkpoints.
 
 Sun et al., "Deep High-Resolution Representation Learning for Human Pose Estimation", CVPR 2019;
-Wang et al., TPAMI 2020; https://github.com/leoxiaobin/deep-high-resolution-net.pytorch (MIT).
+Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", TPAMI 2020;
+https://github.com/leoxiaobin/deep-high-resolution-net.pytorch (MIT).
 """
 
 from collections.abc import Sequence
@@ -13,19 +14,23 @@ from keras import layers
 
 EPSILON = 1e-5
 EXPANSION = 4
-# A heat map's side is a quarter of the photo's: two convolutions of the stem halve it.
+# Two convolutions of the stem halve the sides, so heat maps have a quarter of the input's.
 STRIDE = 4
-# As published; a map that starts far from 0 costs epochs to flatten.
-SMALL = 0.001
+# As published: heat maps that start far from 0 take epochs to flatten.
+HEAD_STDDEV = 0.001
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What makes one HRNet differ from another.
+    """The sizes of an HRNet.
 
-    `stem`: channels of its two convolutions. `first`: blocks and inner channels of the first stage,
-    whose bottlenecks give four times as many. `modules`: exchange units in stages 2, 3 and 4.
-    `blocks`: basic blocks a branch and unit. `channels`: of the four branches.
+    Attributes:
+        stem: Channels of the two convolutions of the stem.
+        first: Number of blocks and inner channels of the first stage, whose bottlenecks have four
+            times as many outputs.
+        modules: Exchange units in stages 2, 3 and 4.
+        blocks: Basic blocks per branch and unit.
+        channels: Channels of the four branches.
     """
 
     stem: tuple[int, int]
@@ -42,22 +47,22 @@ def _published(width: int) -> Architecture:
 ARCHITECTURES = {
     "hrnet-w32": _published(32),
     "hrnet-w48": _published(48),
-    # Ours: as many branches, fewer channels where the maps are large.
+    # This project's own: the same branches with fewer channels at high resolutions.
     "hrnet-small": Architecture((32, 32), (2, 16), (1, 2, 2), 2, (16, 32, 64, 128)),
 }
 
 
 def keras_name(name: str) -> str:
-    """NAME of a published layer as Keras can have it: its torch backend takes no dots."""
+    """Return a Keras layer name for a published name: Keras' torch backend allows no dots."""
     return name.replace(".", "-")
 
 
 def published_name(name: str) -> str:
-    """The published name of the Keras layer NAME."""
+    """Return the published name of a Keras layer."""
     return name.replace("-", ".")
 
 
-# What the layers compute in; their weights, and the heat maps, are float32 in both.
+# Precision of the layers -> Keras' dtype policy. Weights and heat maps are float32.
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
@@ -68,11 +73,18 @@ def build_hrnet(
     folded: bool = False,
     precision: str = "float32",
 ) -> keras.Model:
-    """The network: photos (batch, *SIZE, 3), normalised, to heat maps (batch, *maps, JOINTS).
+    """Build an HRNet.
 
-    SIZE is height and width in pixels; a map has a quarter of each, rounded up. FOLDED: every batch
-    norm is part of the convolution before it, for use and not for training. PRECISION: one of
-    PRECISIONS.
+    Args:
+        architecture: Sizes of the network.
+        size: Height and width of the input in pixels.
+        joints: Number of joints.
+        folded: Whether batch normalization is folded into the convolutions, for inference.
+        precision: A key of `PRECISIONS`.
+
+    Returns:
+        A model from normalized images (batch, *size, 3) to heat maps (batch, *maps, joints), whose
+        sides are a quarter of the input's, rounded up.
     """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(PRECISIONS[precision])
@@ -96,12 +108,12 @@ def _build(
         channels = architecture.channels[:stage]
         branches = _transition(net, branches, channels, f"transition{stage - 1}")
         for module in range(modules):
-            # Only the finest branch is read at the end.
+            # The head reads the finest branch only.
             outputs = 1 if stage == 4 and module == modules - 1 else stage
             name = f"stage{stage}.{module}"
             branches = _exchange_unit(net, branches, architecture.blocks, outputs, name)
-    # Made here, so that it heeds a seed that was set before.
-    small = keras.initializers.RandomNormal(stddev=SMALL)
+    # Created here, so that a seed that was set before applies.
+    small = keras.initializers.RandomNormal(stddev=HEAD_STDDEV)
     maps = layers.Conv2D(joints, 1, kernel_initializer=small, dtype="float32", name="final_layer")(
         branches[0]
     )
@@ -111,7 +123,7 @@ def _build(
 def _transition(
     net: "_Layers", branches: Sequence[Any], channels: Sequence[int], name: str
 ) -> list[Any]:
-    """As many branches as CHANNELS: each with its channels, new ones from the coarsest, halved."""
+    """Return one branch for each number of channels; new ones are made from the coarsest branch."""
     result = []
     for i, width in enumerate(channels):
         if i < len(branches):
@@ -131,7 +143,7 @@ def _transition(
 def _exchange_unit(
     net: "_Layers", branches: Sequence[Any], blocks: int, outputs: int, name: str
 ) -> list[Any]:
-    """Basic blocks on every branch, then each of the first OUTPUTS is a sum over all of them."""
+    """Apply basic blocks to every branch, then fuse all branches into each of the first outputs."""
     branches = list(branches)
     for i, branch in enumerate(branches):
         x = branch
@@ -141,7 +153,7 @@ def _exchange_unit(
     fused = []
     for i in range(outputs):
         terms = [
-            _resized(net, x, branches[i], i, j, f"{name}.fuse_layers.{i}.{j}")
+            _resample(net, x, branches[i], i, j, f"{name}.fuse_layers.{i}.{j}")
             for j, x in enumerate(branches)
         ]
         total = terms[0]
@@ -153,8 +165,8 @@ def _exchange_unit(
     return fused
 
 
-def _resized(net: "_Layers", x: Any, like: Any, i: int, j: int, name: str) -> Any:
-    """Branch J as a term of branch I: brought to its channels and its size."""
+def _resample(net: "_Layers", x: Any, like: Any, i: int, j: int, name: str) -> Any:
+    """Return a branch j with the channels and the size of branch i."""
     width = int(like.shape[-1])
     for k in range(i - j):
         last = k == i - j - 1
@@ -165,21 +177,25 @@ def _resized(net: "_Layers", x: Any, like: Any, i: int, j: int, name: str) -> An
         x = layers.UpSampling2D(2 ** (j - i), interpolation="nearest")(x)
         extra = [int(x.shape[axis] - like.shape[axis]) for axis in (1, 2)]
         if any(extra):
-            # A size that 32 doesn't divide was rounded up on the way down.
+            # Sides that 32 does not divide were rounded up by the downsampling.
             x = layers.Cropping2D(((0, extra[0]), (0, extra[1])))(x)
     return x
 
 
 @dataclass(frozen=True)
 class _Layers:
-    """The blocks of He et al. (CVPR 2016), with batch norms apart or folded."""
+    """The blocks of He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
+
+    Attributes:
+        folded: Whether batch normalization is folded into the convolutions.
+    """
 
     folded: bool
 
     def conv(
         self, x: Any, channels: int, side: int, stride: int, name: str, norm: str, relu: bool
     ) -> Any:
-        """Convolution NAME, its batch norm NORM, and a ReLU or none."""
+        """Apply a convolution, its batch normalization and, optionally, a ReLU."""
         padding = "same"
         if stride == 2:
             # "same" pads an even side at its end only; the published networks pad both ends.
@@ -198,14 +214,14 @@ class _Layers:
         return layers.Activation("relu", name=keras_name(f"{name}.relu"))(x) if relu else x
 
     def basic(self, x: Any, name: str) -> Any:
-        """Two 3x3 convolutions beside a short cut."""
+        """Apply two 3x3 convolutions with a shortcut."""
         channels = int(x.shape[-1])
         y = self.conv(x, channels, 3, 1, f"{name}.conv1", f"{name}.bn1", relu=True)
         y = self.conv(y, channels, 3, 1, f"{name}.conv2", f"{name}.bn2", relu=False)
         return self._join(y, x, name)
 
     def bottleneck(self, x: Any, inner: int, name: str) -> Any:
-        """1x1, 3x3, 1x1 beside a short cut, which has a convolution where channels differ."""
+        """Apply 1x1, 3x3 and 1x1 convolutions with a shortcut."""
         outer = EXPANSION * inner
         y = self.conv(x, inner, 1, 1, f"{name}.conv1", f"{name}.bn1", relu=True)
         y = self.conv(y, inner, 3, 1, f"{name}.conv2", f"{name}.bn2", relu=True)

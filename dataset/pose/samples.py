@@ -1,4 +1,4 @@
-"""Training samples: a person seen in a new way each time, with the heat maps to draw."""
+"""Make training samples of a pose network: augmented views of people with target heat maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,36 +23,39 @@ from dataset.pose.heatmaps import (
 from dataset.pose.models import JointSet
 from dataset.pose.network import STRIDE
 
-# The sides of a person who is put beside another, in parts of the other's.
-SMALLER = 0.4, 0.85
-# Pixels of photos that stay in memory over the epochs, 3 bytes each.
-ROOM = 400_000_000
-# A joint of nobody: outside of every view.
-NOWHERE = -1e6
-# Share of an epoch's samples that show nobody.
-EMPTY_SHARE = 0.15
-# Sides of what is seen of a photo that shows nobody, in parts of its own.
-EMPTY_PART = 0.4, 1.0
-# ImageNet's, in the photo's range of 0 to 255: what the published networks expect.
+# Scale of a person who is pasted beside another one.
+SECOND_PERSON_SCALE = 0.4, 0.85
+# Pixels of images in memory, 3 bytes each.
+MAX_CACHED_PIXELS = 400_000_000
+# Coordinate of joints in images without people: outside of every view.
+OUTSIDE = -1e6
+# Fraction of an epoch's samples without people.
+EMPTY_FRACTION = 0.15
+# Sides of views of images without people, relative to the image.
+EMPTY_VIEW_SCALE = 0.4, 1.0
+# Mean and standard deviation of ImageNet in the range 0 to 255, as the published networks expect.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32) * 255
 
 
-def normalised(seen: np.ndarray) -> np.ndarray:
-    """SEEN, uint8 (..., 3), as a network takes it: float32, about -2 to 2."""
+def normalize(seen: np.ndarray) -> np.ndarray:
+    """Normalize views as the published networks expect: uint8 (..., 3) to float32."""
     return (seen.astype(np.float32) - MEAN) / DEVIATION
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """How views differ: Sun et al. 2019, section 4.1, with mmpose's shift and our whole photos.
+class PoseAugmentation:
+    """How views are augmented: Sun et al. 2019, section 4.1, with mmpose's shift and whole images.
 
-    `turn`: standard deviation in degrees, at most twice that, for `turned` of the samples. `scale`:
-    of the box, the factor's standard deviation. `part`: share of samples that show the upper or
-    the lower half of the joints only. `shift`: in parts of the box. `whole`: share of samples that
-    show the whole photo, which is what a network sees first where nobody drew a box. `beside`:
-    share of these that show another, smaller person too, whose joints are not to be found.
-    `colour`: up to this factor of gain for the photo, a third of it for each channel.
+    Attributes:
+        turn: Standard deviation of the rotation in degrees, at most twice that.
+        turned: Fraction of samples that are rotated.
+        scale: Standard deviation of the factor for the box.
+        part: Fraction of samples that show the upper or the lower half of the joints only.
+        shift: Largest shift relative to the box.
+        whole: Fraction of samples that show the whole image, as in the first pass of the estimator.
+        beside: Fraction of these with another, smaller person, whose joints are not to be found.
+        colour: Largest gain of the brightness; a third of it for each channel.
     """
 
     turn: float = 30.0
@@ -65,18 +68,23 @@ class Augmentation:
     colour: float = 0.3
 
 
-class Opened:
-    """Photos that were opened once: decoding takes as long as all else. `room`: pixels to keep."""
+class PhotoCache:
+    """Cache opened images, since decoding takes as long as everything else.
 
-    def __init__(self, room: int = ROOM) -> None:
+    Args:
+        room: Number of pixels to cache.
+    """
+
+    def __init__(self, room: int = MAX_CACHED_PIXELS) -> None:
         self.room = room
         self._kept: dict[Path, Image.Image] = {}
 
     def photo(self, path: Path) -> Image.Image:
-        """The photo at PATH, which nobody may change.
+        """Return the image of a file; it must not be modified.
 
         Raises:
-            Unreadable, OSError: as `open_photo`.
+            Unreadable: It is not an image.
+            OSError: The file can't be read.
         """
         if (known := self._kept.get(path)) is not None:
             return known
@@ -88,20 +96,22 @@ class Opened:
         return photo
 
 
-class Samples(keras.utils.PyDataset):
-    """Batches of an epoch: views (batch, *size, 3) float32 and targets (batch, *maps, joints).
+class PoseSamples(keras.utils.PyDataset):
+    """Batches of an epoch: views (batch, *size, 3) float32 and heat maps (batch, *maps, joints).
 
-    They depend on the seed and the epoch only, so that a resumed training sees the same.
-    `unreadable`: photos that could not be opened, so far; their samples teach nothing.
+    They depend on the seed and the epoch only, so that a resumed training sees the same samples.
 
     Args:
-        persons: The people, each once an epoch.
-        joints: The joints to find.
+        persons: The people, each once per epoch.
+        joints: The joint set.
         size: Height and width of the views.
         batch_size: Samples per step.
         seed: Random seed.
-        augmentation: How the views differ.
-        empty: Photos without people, of which EMPTY_SHARE of an epoch's samples are drawn.
+        augmentation: How the views are augmented.
+        empty: Images without people, of which `EMPTY_FRACTION` of an epoch's samples are drawn.
+
+    Attributes:
+        unreadable: Path -> reason of images that could not be opened; their samples do not count.
     """
 
     def __init__(
@@ -111,20 +121,20 @@ class Samples(keras.utils.PyDataset):
         size: tuple[int, int],
         batch_size: int,
         seed: Sequence[int],
-        augmentation: Augmentation,
+        augmentation: PoseAugmentation,
         empty: Sequence[Person] = (),
     ) -> None:
         super().__init__(workers=2, max_queue_size=6)
         self.people, self.empty, self.mirror, self.size = persons, empty, joints.mirrored, size
         self.batch_size, self.seed, self.augmentation = batch_size, tuple(seed), augmentation
         self.unreadable: dict[Path, str] = {}
-        self.opened = Opened()
+        self.opened = PhotoCache()
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
-        """Draw the order and the photos without people for EPOCH, from 0."""
+        """Draw the order of the samples, and the images without people, of an epoch (from 0)."""
         self.epoch_seed = (*self.seed, epoch)
-        count = round(len(self.people) * EMPTY_SHARE / (1 - EMPTY_SHARE))
+        count = round(len(self.people) * EMPTY_FRACTION / (1 - EMPTY_FRACTION))
         drawn = np.random.default_rng(self.epoch_seed).permutation(len(self.empty))[:count]
         self.persons = [*self.people, *(self.empty[place] for place in drawn)]
         by_size = sorted(self.persons, key=lambda person: person.area)
@@ -133,11 +143,11 @@ class Samples(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int:
-        """Batches of the epoch, the last one smaller."""
+        """Return the number of batches per epoch; the last one may be smaller."""
         return -(-len(self.persons) // self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch INDEX."""
+        """Return a batch."""
         places = range(len(self.order))[index * self.batch_size :][: self.batch_size]
         pairs = [self._sample(place) for place in places]
         return np.stack([seen for seen, _ in pairs]), np.stack([maps for _, maps in pairs])
@@ -147,12 +157,12 @@ class Samples(keras.utils.PyDataset):
         person, options = self.persons[self.order[place]], self.augmentation
         photo, points = self._open(person), person.points
         if photo is None:
-            unknown = np.full((*maps_size(self.size), len(self.mirror)), UNANNOTATED, np.float32)
+            unknown = np.full((*heatmap_size(self.size), len(self.mirror)), UNANNOTATED, np.float32)
             return np.zeros((*self.size, 3), np.float32), unknown
         if person.nobody:
             points = np.full_like(points, 2.0)
-            points[:, :2] = NOWHERE
-        # The subject of a whole photo is its largest person.
+            points[:, :2] = OUTSIDE
+        # In a whole image the largest person is to be found.
         largest = self.largest[person.image] == person.annotation
         whole = rng.random() < options.whole and largest and not person.nobody
         if whole and rng.random() < options.beside:
@@ -162,21 +172,21 @@ class Samples(keras.utils.PyDataset):
                 and other.image != person.image
                 and (second := self._open(other)) is not None
             ):
-                photo, points = joined(photo, person, second, other, rng)
+                photo, points = combine_people(photo, person, second, other, rng)
         box = (
             (0.0, 0.0, *map(float, photo.size)) if whole else _box(person, photo, options.part, rng)
         )
         shift = rng.uniform(-1, 1, 2) * options.shift
         box = (box[0] + shift[0] * box[2], box[1] + shift[1] * box[3], box[2], box[3])
-        # A whole photo is not widened: there is nothing around it.
-        widen = (1.0 if whole else BOX_SCALE) * (1 + options.scale * _bell(rng))
-        turn = options.turn * _bell(rng) if rng.random() < options.turned else 0.0
+        # A whole image has no margin.
+        widen = (1.0 if whole else BOX_SCALE) * (1 + options.scale * _truncated_normal(rng))
+        turn = options.turn * _truncated_normal(rng) if rng.random() < options.turned else 0.0
         view = person_view(box, self.size, widen, turn)
         if rng.random() < 0.5:
             view, points = mirror_view(view, self.size), points[self.mirror]
-        seen = normalised(render_view(photo, view, self.size) * _gain(options.colour, rng))
+        seen = normalize(render_view(photo, view, self.size) * _gain(options.colour, rng))
         points = np.concatenate([to_view(points[:, :2], view), points[:, 2:]], axis=1)
-        maps = draw_targets(points, maps_size(self.size))
+        maps = draw_targets(points, heatmap_size(self.size))
         return seen, maps
 
     def _open(self, person: Person) -> Image.Image | None:
@@ -187,14 +197,25 @@ class Samples(keras.utils.PyDataset):
             return None
 
 
-def joined(
+def combine_people(
     photo: Image.Image,
     person: Person,
     second: Image.Image,
     other: Person,
     rng: np.random.Generator,
 ) -> tuple[Image.Image, np.ndarray]:
-    """PHOTO of PERSON with OTHER of the photo SECOND beside, smaller, and PERSON's points in it."""
+    """Paste another person, smaller, beside an image.
+
+    Args:
+        photo: Image of the person whose joints are to be found.
+        person: That person.
+        second: Image of the other person.
+        other: The other person.
+        rng: Random generator.
+
+    Returns:
+        The new image, and the person's points in it.
+    """
     left, top, width, height = other.box
     seen = second.crop(
         (
@@ -204,7 +225,9 @@ def joined(
             round(min(second.height, max(0, top) + max(1, height))),
         )
     )
-    factor = rng.uniform(*SMALLER) * np.sqrt(person.box[2] * person.box[3] / (width * height))
+    factor = rng.uniform(*SECOND_PERSON_SCALE) * np.sqrt(
+        person.box[2] * person.box[3] / (width * height)
+    )
     size = max(1, round(seen.width * factor)), max(1, round(seen.height * factor))
     seen = seen.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     canvas = Image.new("RGB", (photo.width + size[0], max(photo.height, size[1])))
@@ -217,13 +240,13 @@ def joined(
     return canvas, person.points + np.array([first, down, 0])
 
 
-def maps_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the heat maps of a view of SIZE."""
+def heatmap_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of the heat maps for a view's height and width."""
     return -(-size[0] // STRIDE), -(-size[1] // STRIDE)
 
 
-def _bell(rng: np.random.Generator) -> float:
-    """A normal number, at most 2 either way."""
+def _truncated_normal(rng: np.random.Generator) -> float:
+    """Draw from a normal distribution, clipped to two standard deviations."""
     return float(np.clip(rng.normal(), -2, 2))
 
 
@@ -235,9 +258,9 @@ def _gain(strength: float, rng: np.random.Generator) -> np.ndarray:
 def _box(
     person: Person, photo: Image.Image, part: float, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """The person's box, or now and then that of the joints of one half; any, where nobody is."""
+    """Return the person's box, at times of half of the joints; a random one without a person."""
     if person.nobody:
-        share, (x, y) = rng.uniform(*EMPTY_PART), rng.random(2)
+        share, (x, y) = rng.uniform(*EMPTY_VIEW_SCALE), rng.random(2)
         width, height = share * photo.width, share * photo.height
         return x * (photo.width - width), y * (photo.height - height), width, height
     known = person.points[person.points[:, 2] > 0, :2]
@@ -246,7 +269,7 @@ def _box(
     by_height = known[np.argsort(known[:, 1])]
     half = by_height[: len(known) // 2] if rng.random() < 0.5 else by_height[len(known) // 2 :]
     (left, top), (right, bottom) = half.min(axis=0), half.max(axis=0)
-    # A row of joints has no height: the half is at least a quarter of the person.
+    # A row of joints has no height: use at least a quarter of the person.
     width = max(right - left, person.box[2] / 4)
     height = max(bottom - top, person.box[3] / 4)
     return (left + right - width) / 2, (top + bottom - height) / 2, width, height

@@ -24,7 +24,7 @@ from dataset.pose.models import DEFAULT, PoseModel, cache_key, find_model
 from dataset.selection.candidates import Candidate
 
 if TYPE_CHECKING:
-    from dataset.pose.estimator import Estimator
+    from dataset.pose.estimator import PoseEstimator
 
 BATCH_IMAGES = 16
 # Images are read at this multiple of the network's input: a person who fills a third of the image
@@ -196,7 +196,7 @@ def _open_batches(
 
 
 def _batch_key_points(
-    estimator: "Estimator", batch: Sequence[Candidate], images: Sequence[Image.Image | None]
+    estimator: "PoseEstimator", batch: Sequence[Candidate], images: Sequence[Image.Image | None]
 ) -> list[tuple[int, np.ndarray]]:
     readable = [(p, image) for p, image in zip(batch, images, strict=True) if image is not None]
     key_points = []

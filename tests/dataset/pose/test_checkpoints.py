@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dataset.pose import checkpoints, estimator
-from dataset.pose.checkpoints import load_estimator, torch_shape, variables_of
+from dataset.pose.checkpoints import load_estimator, named_variables, torch_shape
 from dataset.pose.models import COCO, PoseModel
 from dataset.pose.network import ARCHITECTURES, build_hrnet
 from tests.support.small_pose_network import THIN
@@ -24,7 +24,7 @@ def test_a_pth_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.Monkey
     rng = np.random.default_rng(0)
     shapes = {
         name: torch_shape(value)
-        for name, value in variables_of(build_hrnet(THIN, (64, 64), len(COCO.names)))
+        for name, value in named_variables(build_hrnet(THIN, (64, 64), len(COCO.names)))
     }
     tensors = {name: rng.uniform(0.5, 1, s).astype(np.float32) for name, s in shapes.items()}
     path = write_zip(tmp_path / "own.pth", *tensors_of(tensors))

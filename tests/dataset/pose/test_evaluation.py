@@ -11,7 +11,7 @@ from dataset.pose import checkpoints
 from dataset.pose.annotations import Person, read_people
 from dataset.pose.cli import train_pose
 from dataset.pose.crop import PERSON, Crop
-from dataset.pose.evaluation import Found, crop_figures, evaluate_pose, oks, pck
+from dataset.pose.evaluation import PoseDetections, crop_metrics, evaluate_pose, oks, pck
 from dataset.pose.models import JointSet, find_model
 from tests.dataset.pose.test_training import write_people
 
@@ -30,25 +30,25 @@ def person(number: int, *places: tuple[float, float]) -> Person:
 def test_pck_counts_joints_within_a_fifth_of_the_longer_side() -> None:
     people = [person(1, (50, 20), (60, 100), (40, 100))]
     points = np.array([(50, 59, 1), (60, 141, 1), (40, 100, 0)], np.float64)
-    assert pck(Found(people, [points])) == pytest.approx(2 / 3)
+    assert pck(PoseDetections(people, [points])) == pytest.approx(2 / 3)
     people[0].points[1, 2] = 0
-    assert pck(Found(people, [points])) == 1
+    assert pck(PoseDetections(people, [points])) == 1
 
 
 def test_oks_of_the_truth_is_one_and_falls_with_distance() -> None:
     people = [person(n, (50, 20), (60, 100), (40, 100)) for n in range(1, 9)]
     truth = [one.points.copy() for one in people]
-    assert oks(Found(people, truth), JOINTS)["AP"] == pytest.approx(1)
+    assert oks(PoseDetections(people, truth), JOINTS)["AP"] == pytest.approx(1)
     far = [points + np.array([200, 0, 0]) for points in truth]
-    assert oks(Found(people, far), JOINTS)["AP"] == pytest.approx(0)
+    assert oks(PoseDetections(people, far), JOINTS)["AP"] == pytest.approx(0)
     half = [*far[:4], *truth[4:]]
-    assert oks(Found(people, half), JOINTS)["AR"] == pytest.approx(0.5)
+    assert oks(PoseDetections(people, half), JOINTS)["AR"] == pytest.approx(0.5)
 
 
 def test_crop_figures() -> None:
     people = [person(1, (50, 20), (60, 100), (40, 100))] * 2
     crops = [Crop(PERSON, (0, 0, 100, 200), 1), Crop(PERSON, (0, 0, 50, 200), 1)]
-    figures = crop_figures(people, crops)
+    figures = crop_metrics(people, crops)
     assert figures == {"mean_box_iou": 0.75, "held": 0.5, "left_whole": 0}
 
 
@@ -85,4 +85,4 @@ def test_other_joints_and_broken_photos_are_named(tmp_path: Path) -> None:
     content["annotations"] = []
     path.write_text(json.dumps(content))
     done = CliRunner().invoke(train_pose, arguments)
-    assert done.exit_code == 2 and "names nobody" in done.output
+    assert done.exit_code == 2 and "has no people" in done.output

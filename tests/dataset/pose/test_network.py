@@ -11,12 +11,12 @@ import pytest
 
 from dataset.errors import Failure
 from dataset.pose.checkpoints import (
-    fill,
-    fold,
+    assign_tensors,
+    fold_batch_norms,
     load_weights,
+    named_variables,
     save_weights,
     torch_shape,
-    variables_of,
 )
 from dataset.pose.network import ARCHITECTURES, build_hrnet
 from tests.support.small_pose_network import THIN
@@ -62,7 +62,7 @@ def test_every_name_and_shape_of_the_official_networks(
     official: Callable[[str], keras.Model], name: str
 ) -> None:
     network = official(name)
-    ours = {known: list(torch_shape(value)) for known, value in variables_of(network)}
+    ours = {known: list(torch_shape(value)) for known, value in named_variables(network)}
     theirs = {n: s for n, s in shapes_of(name).items() if not n.endswith("num_batches_tracked")}
     assert ours == theirs
     learned = {n: s for n, s in ours.items() if "running" not in n}
@@ -82,7 +82,7 @@ def test_the_golden_answer_through_a_file_of_mmpose(
     network = official("hrnet-w32")
     load_weights(network, path)
     folded = build_hrnet(ARCHITECTURES["hrnet-w32"], (256, 192), 17, folded=True)
-    fold(network, folded)
+    fold_batch_norms(network, folded)
     down, across = np.indices((256, 192))
     photo = np.sin(0.05 * down[..., None] + 0.03 * across[..., None] + np.arange(3))
     golden = np.load(FACTS / "golden_w32_256x192.npz")["heatmaps"].transpose(0, 2, 3, 1)
@@ -124,11 +124,11 @@ def test_weights_there_and_back_half_of_them_exact_enough(tmp_path: Path) -> Non
 
 
 def test_what_does_not_fit_is_listed(thin: keras.Model, tmp_path: Path) -> None:
-    tensors = {name: np.zeros(torch_shape(value)) for name, value in variables_of(thin)}
+    tensors = {name: np.zeros(torch_shape(value)) for name, value in named_variables(thin)}
     tensors["stranger"] = tensors.pop("bn1.bias")
     tensors["conv1.weight"] = np.zeros((1, 2))
     with pytest.raises(Failure) as error:
-        fill(thin, tensors, tmp_path / "x.pth")
+        assign_tensors(thin, tensors, tmp_path / "x.pth")
     for part in ("x.pth", "bn1.bias is missing", "stranger has no place", "conv1.weight has"):
         assert part in str(error.value)
 
@@ -145,19 +145,19 @@ def test_what_does_not_fit_is_listed(thin: keras.Model, tmp_path: Path) -> None:
 def test_what_are_no_weights(
     thin: keras.Model, name: str, value: np.ndarray, why: str, tmp_path: Path
 ) -> None:
-    tensors = {known: np.zeros(torch_shape(one)) for known, one in variables_of(thin)}
+    tensors = {known: np.zeros(torch_shape(one)) for known, one in named_variables(thin)}
     with pytest.raises(Failure) as error:
-        fill(thin, tensors | {name: value}, tmp_path / "x.pth")
+        assign_tensors(thin, tensors | {name: value}, tmp_path / "x.pth")
     assert why in str(error.value)
     assert str(error.value).isprintable()
 
 
 def test_names_of_every_framework(thin: keras.Model, tmp_path: Path) -> None:
-    tensors = {name: np.ones(torch_shape(one)) for name, one in variables_of(thin)}
+    tensors = {name: np.ones(torch_shape(one)) for name, one in named_variables(thin)}
     for body, head in (("", ""), ("module.", "module."), ("backbone.", "keypoint_head.")):
         renamed = {(head if "final" in n else body) + n: v for n, v in tensors.items()}
         thin.get_layer("conv1").kernel.assign(np.zeros((3, 3, 3, 8)))
-        fill(thin, renamed, tmp_path / "x.pth")
+        assign_tensors(thin, renamed, tmp_path / "x.pth")
         assert np.asarray(thin.get_layer("conv1").kernel).min() == 1
 
 

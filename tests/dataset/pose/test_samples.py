@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from dataset.errors import BadInput
-from dataset.pose.annotations import Person, read_empty
+from dataset.pose.annotations import Person, read_photos_without_people
 from dataset.pose.heatmaps import UNANNOTATED
 from dataset.pose.models import JointSet
-from dataset.pose.samples import Augmentation, Samples, joined
+from dataset.pose.samples import PoseAugmentation, PoseSamples, combine_people
 
 JOINTS = JointSet(("left_hand", "right_hand"))
-STILL = Augmentation(turned=0, scale=0, part=0, shift=0, whole=1, beside=0, colour=0)
+STILL = PoseAugmentation(turned=0, scale=0, part=0, shift=0, whole=1, beside=0, colour=0)
 WHITE, GREY = (250, 250, 250), (40, 40, 40)
 
 
@@ -38,10 +38,12 @@ def brightest(seen: np.ndarray) -> tuple[float, float]:
     return float(x.mean()), float(y.mean())
 
 
-@pytest.mark.parametrize("augmentation", [STILL, Augmentation(part=0, colour=0, beside=0)])
-def test_targets_lie_where_the_joints_are_seen(tmp_path: Path, augmentation: Augmentation) -> None:
+@pytest.mark.parametrize("augmentation", [STILL, PoseAugmentation(part=0, colour=0, beside=0)])
+def test_targets_lie_where_the_joints_are_seen(
+    tmp_path: Path, augmentation: PoseAugmentation
+) -> None:
     people = [person(tmp_path, n) for n in range(16)]
-    seen, maps = Samples(people, JOINTS, (96, 96), 16, (3,), augmentation)[0]
+    seen, maps = PoseSamples(people, JOINTS, (96, 96), 16, (3,), augmentation)[0]
     # A mirrored hand is the other one, so the two channels tell which was seen.
     found = 0
     for one, targets in zip(seen, maps, strict=True):
@@ -55,9 +57,9 @@ def test_targets_lie_where_the_joints_are_seen(tmp_path: Path, augmentation: Aug
 
 def test_the_same_seed_gives_the_same_samples(tmp_path: Path) -> None:
     people = [person(tmp_path, n) for n in range(4)]
-    one = Samples(people, JOINTS, (64, 64), 4, (1, 2), Augmentation(whole=0.5))[0]
-    same = Samples(people, JOINTS, (64, 64), 4, (1, 2), Augmentation(whole=0.5))[0]
-    other = Samples(people, JOINTS, (64, 64), 4, (1, 3), Augmentation(whole=0.5))[0]
+    one = PoseSamples(people, JOINTS, (64, 64), 4, (1, 2), PoseAugmentation(whole=0.5))[0]
+    same = PoseSamples(people, JOINTS, (64, 64), 4, (1, 2), PoseAugmentation(whole=0.5))[0]
+    other = PoseSamples(people, JOINTS, (64, 64), 4, (1, 3), PoseAugmentation(whole=0.5))[0]
     assert np.array_equal(one[0], same[0])
     assert np.array_equal(one[1], same[1])
     assert not np.array_equal(one[0], other[0])
@@ -65,7 +67,7 @@ def test_the_same_seed_gives_the_same_samples(tmp_path: Path) -> None:
 
 def test_whole_photos_are_of_their_largest_person(tmp_path: Path) -> None:
     large, small = person(tmp_path, 1, 900, image=7), person(tmp_path, 2, 100, image=7)
-    seen, _ = Samples([large, small], JOINTS, (96, 96), 2, (0,), STILL)[0]
+    seen, _ = PoseSamples([large, small], JOINTS, (96, 96), 2, (0,), STILL)[0]
     # The small one's own box shows the dot larger than the whole photo does.
     sizes = sorted(int((one[..., 0] > one[..., 0].max() - 0.5).sum()) for one in seen)
     assert sizes[0] == pytest.approx(81, abs=18)
@@ -76,7 +78,7 @@ def test_a_person_beside_another_is_smaller_and_not_to_be_found(tmp_path: Path) 
     one, other = person(tmp_path, 1), replace(person(tmp_path, 2), box=(12, 20, 24, 24))
     photo, second = Image.open(one.photo), Image.open(other.photo)
     for seed in range(8):
-        canvas, points = joined(photo, one, second, other, np.random.default_rng(seed))
+        canvas, points = combine_people(photo, one, second, other, np.random.default_rng(seed))
         assert canvas.width > 96
         x, y = points[0, :2].astype(int)
         assert canvas.getpixel((int(x), int(y))) == WHITE
@@ -88,20 +90,22 @@ def test_a_person_beside_another_is_smaller_and_not_to_be_found(tmp_path: Path) 
 def test_nobody_is_to_be_found_where_nobody_is(tmp_path: Path) -> None:
     person(tmp_path, 1)
     (tmp_path / "notes.txt").write_text("no photo")
-    empty = read_empty(tmp_path, 2)
+    empty = read_photos_without_people(tmp_path, 2)
     assert [one.photo.name for one in empty] == ["1.png"]
-    samples = Samples(empty * 8, JOINTS, (64, 64), 8, (0,), Augmentation(whole=0.5, beside=1))
+    samples = PoseSamples(
+        empty * 8, JOINTS, (64, 64), 8, (0,), PoseAugmentation(whole=0.5, beside=1)
+    )
     seen, maps = samples[0]
     assert (maps == 0).all()
     assert len({one.tobytes() for one in seen}) == 8
     with pytest.raises(BadInput, match="has no photos"):
-        read_empty(tmp_path / "none", 2)
+        read_photos_without_people(tmp_path / "none", 2)
 
 
 def test_photos_that_cannot_be_read_teach_nothing(tmp_path: Path) -> None:
     broken = person(tmp_path, 1)
     broken.photo.write_bytes(b"no photo")
-    samples = Samples([broken], JOINTS, (64, 64), 1, (0,), STILL)
+    samples = PoseSamples([broken], JOINTS, (64, 64), 1, (0,), STILL)
     _, maps = samples[0]
     assert (maps == UNANNOTATED).all()
     assert list(samples.unreadable) == [broken.photo]

@@ -12,7 +12,7 @@ from dataset.errors import BadInput, Failure
 from dataset.pose import training
 from dataset.pose.models import find_model
 from dataset.pose.network import ARCHITECTURES
-from dataset.pose.training import PoseTraining, train_pose
+from dataset.pose.training import PoseTrainOptions, train_pose
 from tests.support.catalogue_data import photo_bytes
 from tests.support.small_pose_network import THIN
 
@@ -37,14 +37,14 @@ def write_people(folder: Path, count: int, first: int = 0) -> Path:
 
 
 @pytest.fixture
-def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PoseTraining:
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PoseTrainOptions:
     # One exchange between branches is enough to be trained.
     monkeypatch.setitem(ARCHITECTURES, "hrnet-small", replace(THIN, modules=(0, 0, 1)))
     (tmp_path / "photos").mkdir()
     (tmp_path / "empty").mkdir()
     for n in range(200, 204):
         (tmp_path / "empty" / f"{n}.jpg").write_bytes(photo_bytes(n))
-    return PoseTraining(
+    return PoseTrainOptions(
         write_people(tmp_path / "photos", 10),
         tmp_path / "photos",
         tmp_path / "run",
@@ -63,7 +63,7 @@ def state_of(run: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 def test_stopped_and_gone_on_with_ends_as_if_never_stopped(
-    options: PoseTraining, capsys: pytest.CaptureFixture[str]
+    options: PoseTrainOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("3.jpg", "101.jpg"):
         (options.images / name).write_bytes(b"broken")
@@ -73,7 +73,7 @@ def test_stopped_and_gone_on_with_ends_as_if_never_stopped(
     said = capsys.readouterr().err
     assert said.count("3.jpg") == 1 and said.count("101.jpg") == 1
 
-    kept = training.keep
+    kept = training.save_epoch
 
     class Killed(Exception):  # noqa: N818
         pass
@@ -84,7 +84,7 @@ def test_stopped_and_gone_on_with_ends_as_if_never_stopped(
 
     second = replace(options, out=options.out.with_name("second"))
     with pytest.MonkeyPatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(training, "keep", dies)
+        patched.setattr(training, "save_epoch", dies)
         train_pose(second)
     with pytest.raises(BadInput, match="--resume"):
         train_pose(second)
@@ -107,7 +107,7 @@ def test_stopped_and_gone_on_with_ends_as_if_never_stopped(
     assert model.joints.bones == ((0, 1), (1, 4))
 
 
-def test_killed_before_the_first_state(options: PoseTraining) -> None:
+def test_killed_before_the_first_state(options: PoseTrainOptions) -> None:
     again = replace(options, resume=True, epochs=1)
     with pytest.raises(BadInput, match=r"state\.npz is missing"):
         train_pose(again)
@@ -125,14 +125,14 @@ def test_killed_before_the_first_state(options: PoseTraining) -> None:
         train_pose(again)
 
 
-def test_nobody_to_learn_from(options: PoseTraining) -> None:
+def test_nobody_to_learn_from(options: PoseTrainOptions) -> None:
     content = json.loads(options.annotations.read_text()) | {"annotations": []}
     options.annotations.write_text(json.dumps(content))
-    with pytest.raises(BadInput, match="names nobody"):
+    with pytest.raises(BadInput, match="has no people"):
         train_pose(options)
 
 
-def test_other_joints_for_validation(options: PoseTraining) -> None:
+def test_other_joints_for_validation(options: PoseTrainOptions) -> None:
     assert options.validation
     text = options.validation.read_text().replace("pelvis", "neck")
     options.validation.write_text(text)
@@ -140,13 +140,13 @@ def test_other_joints_for_validation(options: PoseTraining) -> None:
         train_pose(options)
 
 
-def test_held_back_photos_are_not_learned_from(options: PoseTraining) -> None:
+def test_held_back_photos_are_not_learned_from(options: PoseTrainOptions) -> None:
     people, held_out = training.read_split(replace(options, validation=None))
     photos, others = ({p.image for p in one.persons} for one in (people, held_out))
     assert len(photos) == 9 and len(others) == 1 and not photos & others
 
 
-def test_rates_fall_as_published(options: PoseTraining) -> None:
+def test_rates_fall_as_published(options: PoseTrainOptions) -> None:
     long = replace(options, epochs=210)
-    rates = [training.rate_of(epoch, long) for epoch in (0, 169, 170, 199, 200, 209)]
+    rates = [training.learning_rate_at(epoch, long) for epoch in (0, 169, 170, 199, 200, 209)]
     np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
