@@ -89,17 +89,22 @@ def _people(content: dict[str, Any], images: Path) -> People:
         raise ValueError(f"{len(declared)} joint sets are declared, one is needed")
     names, bones = declared.pop()
     joints = JointSet(tuple(map(str, names)), bones)
-    paths = {int(one["id"]): images / str(one["file_name"]) for one in content["images"]}
+    paths = {
+        int(annotation["id"]): images / str(annotation["file_name"])
+        for annotation in content["images"]
+    }
     photos = {key: path for key, path in paths.items() if path.is_file()}
     persons = []
-    for one in content["annotations"]:
-        if one["category_id"] not in categories or one.get("iscrowd"):
+    for annotation in content["annotations"]:
+        if annotation["category_id"] not in categories or annotation.get("iscrowd"):
             continue
-        points, image = _points(one, len(names)), int(one["image_id"])
+        points, image = _points(annotation, len(names)), int(annotation["image_id"])
         if image not in paths:
-            raise ValueError(f"annotation {one.get('id')} is of image {image}, which is not there")
+            raise ValueError(
+                f"annotation {annotation.get('id')} is of image {image}, which is not there"
+            )
         if (points[:, 2] > 0).any() and image in photos:
-            persons.append(_person(one, points, photos[image]))
+            persons.append(_person(annotation, points, photos[image]))
     return People(joints, persons, photos, [p for k, p in paths.items() if k not in photos])
 
 
@@ -110,20 +115,22 @@ def _bones(category: dict[str, Any]) -> tuple[tuple[int, int], ...]:
     return tuple((a, b) for a, b in pairs if 0 <= a < count and 0 <= b < count)
 
 
-def _points(one: dict[str, Any], joints: int) -> np.ndarray:
+def _points(annotation: dict[str, Any], joints: int) -> np.ndarray:
     # Files with other objects omit key points where there are none.
-    points = np.array(one.get("keypoints") or [0] * 3 * joints, np.float64).reshape(joints, 3)
+    points = np.array(annotation.get("keypoints") or [0] * 3 * joints, np.float64).reshape(
+        joints, 3
+    )
     points[:, 2] = np.where(np.isfinite(points).all(axis=1), points[:, 2], 0)
     return np.where(points[:, 2:] > 0, points, 0.0)
 
 
-def _person(one: dict[str, Any], points: np.ndarray, photo: Path) -> Person:
-    left, top, width, height = (float(value) for value in one["bbox"])
+def _person(annotation: dict[str, Any], points: np.ndarray, photo: Path) -> Person:
+    left, top, width, height = (float(value) for value in annotation["bbox"])
     if not np.isfinite([left, top, width, height]).all() or width <= 0 or height <= 0:
-        raise ValueError(f"annotation {one.get('id')} has the box {one['bbox']}")
-    area = float(one.get("area") or width * height)
+        raise ValueError(f"annotation {annotation.get('id')} has the box {annotation['bbox']}")
+    area = float(annotation.get("area") or width * height)
     box = (left, top, width, height)
-    return Person(photo, box, points, area, int(one["id"]), int(one["image_id"]))
+    return Person(photo, box, points, area, int(annotation["id"]), int(annotation["image_id"]))
 
 
 def hold_out(people: People, seed: int) -> tuple[People, People]:

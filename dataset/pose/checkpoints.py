@@ -64,19 +64,19 @@ def assign_tensors(network: keras.Model, tensors: Mapping[str, np.ndarray], path
     Raises:
         Failure: A name or a shape is missing, unknown or different.
     """
-    given, problems = _by_authors_name(tensors)
-    wanted = dict(named_variables(network))
-    problems += [f"{name} is missing" for name in wanted if name not in given]
-    problems += [f"{name} has no place" for name in given if name not in wanted]
-    for name, variable in wanted.items():
-        if name in given and (problem := _describe_misfit(given[name], torch_shape(variable))):
+    by_name, problems = _by_authors_name(tensors)
+    variables = dict(named_variables(network))
+    problems += [f"{name} is missing" for name in variables if name not in by_name]
+    problems += [f"{name} has no place" for name in by_name if name not in variables]
+    for name, variable in variables.items():
+        if name in by_name and (problem := _describe_misfit(by_name[name], torch_shape(variable))):
             problems.append(f"{name} {problem}")
     if problems:
         more = f", and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
         first = "; ".join(map(shorten_for_display, problems[:MAX_PROBLEMS]))
         raise Failure(f"{path} doesn't fit: {first}{more}")
-    for name, variable in wanted.items():
-        value = given[name].astype(np.float32)
+    for name, variable in variables.items():
+        value = by_name[name].astype(np.float32)
         variable.assign(value.transpose(2, 3, 1, 0) if value.ndim == 4 else value)
 
 
@@ -84,15 +84,15 @@ def _by_authors_name(
     tensors: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the tensors by the authors' names, and problems with the names."""
-    given: dict[str, np.ndarray] = {}
+    by_name: dict[str, np.ndarray] = {}
     problems = []
     for name, value in tensors.items():
         if name.endswith("num_batches_tracked"):
             continue
-        if (plain := authors_name(name)) in given:
-            problems.append(f"{plain} is there twice, as {name} too")
-        given[plain] = value
-    return given, problems
+        if (authors := authors_name(name)) in by_name:
+            problems.append(f"{authors} is there twice, as {name} too")
+        by_name[authors] = value
+    return by_name, problems
 
 
 def _describe_misfit(value: np.ndarray, shape: tuple[int, ...]) -> str:
@@ -181,10 +181,10 @@ def _convert_to_float16(path: Path) -> None:
             if name.partition("/")[0] == "optimizer":
                 return
             if isinstance(item, h5py.Dataset):
-                made = target.create_dataset(name, data=item[()].astype(np.float16))
+                node = target.create_dataset(name, data=item[()].astype(np.float16))
             else:
-                made = target.require_group(name)
-            made.attrs.update(item.attrs)
+                node = target.require_group(name)
+            node.attrs.update(item.attrs)
 
         target.attrs.update(source.attrs)
         source.visititems(copy)

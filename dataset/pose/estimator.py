@@ -52,33 +52,35 @@ class PoseEstimator:
     flip: bool = False
     dark: bool = False
 
-    def heat_maps(self, seen: np.ndarray) -> np.ndarray:
+    def heat_maps(self, views: np.ndarray) -> np.ndarray:
         """Return the heat maps of views.
 
         Args:
-            seen: Views, uint8 array of shape (batch, *size, 3).
+            views: Views, uint8 array of shape (batch, *size, 3).
 
         Returns:
             Float32 array of shape (batch, *maps, joints).
         """
-        photos = normalize(seen)
+        photos = normalize(views)
         maps = np.asarray(self.network.predict_on_batch(photos), np.float32)
         if self.flip:
-            other = np.asarray(self.network.predict_on_batch(photos[:, :, ::-1]), np.float32)
-            other = other[:, :, ::-1][..., self.joints.mirrored]
+            mirrored = np.asarray(self.network.predict_on_batch(photos[:, :, ::-1]), np.float32)
+            mirrored = mirrored[:, :, ::-1][..., self.joints.mirrored]
             # As published: mirrored maps are shifted by one pixel.
-            other[:, :, 1:] = other[:, :, :-1].copy()
-            maps = (maps + other) * np.float32(0.5)
+            mirrored[:, :, 1:] = mirrored[:, :, :-1].copy()
+            maps = (maps + mirrored) * np.float32(0.5)
         return maps
 
     def points(self, photos: Sequence[Image.Image], views: Sequence[np.ndarray]) -> np.ndarray:
         """Return key points (photos, joints, 7) in pixels of each image, found in upright views."""
         if not photos:
             return np.empty((0, len(self.joints.names), 7))
-        seen = np.stack([render_view(p, v, self.size) for p, v in zip(photos, views, strict=True)])
-        points = decode_points(self.heat_maps(seen), self.dark)
-        for one, view in zip(points, views, strict=True):
-            transform_points(one, partial(to_image, view=view))
+        pixels = np.stack(
+            [render_view(p, v, self.size) for p, v in zip(photos, views, strict=True)]
+        )
+        points = decode_points(self.heat_maps(pixels), self.dark)
+        for key_points, view in zip(points, views, strict=True):
+            transform_points(key_points, partial(to_image, view=view))
         return points
 
     def find(self, photos: Sequence[Image.Image]) -> np.ndarray:
@@ -89,8 +91,11 @@ class PoseEstimator:
         same place.
         """
         whole = [person_view((0, 0, *photo.size), self.size, widen=1.0) for photo in photos]
-        found = self.points(photos, whole)
-        first = [self._crop(one, p, FIRST_PASS_GATE) for one, p in zip(found, photos, strict=True)]
+        key_points = self.points(photos, whole)
+        first = [
+            self._crop(points, photo, FIRST_PASS_GATE)
+            for points, photo in zip(key_points, photos, strict=True)
+        ]
         closer = {
             i: person_view(_to_size(crop.box), self.size, SECOND_PASS_SCALE)
             for i, crop in enumerate(first)
@@ -103,11 +108,11 @@ class PoseEstimator:
         for i, points in zip(again, second, strict=True):
             crop = self._crop(points, photos[i], 1.0)
             if crop.outcome == PERSON and iou(crop.box, first[i].box) >= MIN_OVERLAP:
-                found[i] = points
-        return found
+                key_points[i] = points
+        return key_points
 
-    def _crop(self, points: np.ndarray, photo: Image.Image, part_of_gate: float) -> Crop:
-        return choose_crop(points, self.joints.names, photo.size, self.gate * part_of_gate)
+    def _crop(self, points: np.ndarray, photo: Image.Image, gate_factor: float) -> Crop:
+        return choose_crop(points, self.joints.names, photo.size, self.gate * gate_factor)
 
 
 def _to_size(box: Box) -> Box:
@@ -115,9 +120,9 @@ def _to_size(box: Box) -> Box:
     return box[0], box[1], box[2] - box[0], box[3] - box[1]
 
 
-def _magnification(one: np.ndarray, other: np.ndarray) -> float:
+def _magnification(view: np.ndarray, closer_view: np.ndarray) -> float:
     """Return how much larger the second view shows things than the first."""
-    return float(np.sqrt(np.linalg.det(one[:, :2]) / np.linalg.det(other[:, :2])))
+    return float(np.sqrt(np.linalg.det(view[:, :2]) / np.linalg.det(closer_view[:, :2])))
 
 
 # Linux' names of native bfloat16 multiplication; without it, bfloat16 is emulated slowly.
@@ -158,7 +163,7 @@ def keeps_outputs(network: Callable, twin: Callable, inputs: np.ndarray) -> tupl
         Whether the relative difference is at most `MAX_DIFFERENCE`, and the difference as a root
         mean square.
     """
-    exact, quick = (np.asarray(maker(inputs), np.float64) for maker in (network, twin))
+    exact, quick = (np.asarray(model(inputs), np.float64) for model in (network, twin))
     difference = float(np.sqrt(((quick - exact) ** 2).mean() / (exact**2).mean()))
     return difference <= MAX_DIFFERENCE, difference
 

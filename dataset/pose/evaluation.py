@@ -53,32 +53,32 @@ class PoseDetections:
 
 def detect_in_boxes(estimator: PoseEstimator, persons: Sequence[Person]) -> PoseDetections:
     """Find the joints of people whose boxes are given."""
-    found = PoseDetections()
-    for batch, photos in _batches(persons, found):
+    detections = PoseDetections()
+    for batch, photos in _batches(persons, detections):
         views = [person_view(person.box, estimator.size) for person in batch]
-        found.persons += batch
-        found.points += list(estimator.points(photos, views))
-    return found
+        detections.persons += batch
+        detections.points += list(estimator.points(photos, views))
+    return detections
 
 
 def detect_in_photos(
     estimator: PoseEstimator, persons: Sequence[Person]
 ) -> tuple[PoseDetections, list[Crop]]:
     """Find the joints of the person in each whole image, and the resulting crop."""
-    found, boxes, names = PoseDetections(), [], estimator.joints.names
-    for batch, photos in _batches(persons, found):
+    detections, crops, names = PoseDetections(), [], estimator.joints.names
+    for batch, photos in _batches(persons, detections):
         points = estimator.find(photos)
-        found.persons += batch
-        found.points += list(points)
-        boxes += [
-            choose_crop(one, names, photo.size, estimator.gate)
-            for one, photo in zip(points, photos, strict=True)
+        detections.persons += batch
+        detections.points += list(points)
+        crops += [
+            choose_crop(person_points, names, photo.size, estimator.gate)
+            for person_points, photo in zip(points, photos, strict=True)
         ]
-    return found, boxes
+    return detections, crops
 
 
 def _batches(
-    persons: Sequence[Person], found: PoseDetections
+    persons: Sequence[Person], detections: PoseDetections
 ) -> Iterator[tuple[list[Person], list[Image.Image]]]:
     for start in tqdm(
         range(0, len(persons), BATCH_IMAGES), desc="photos", leave=False, disable=None
@@ -89,12 +89,12 @@ def _batches(
                 photos.append(open_photo(person.photo))
                 batch.append(person)
             except (Unreadable, OSError) as error:
-                found.unreadable[person.photo] = str(error)
+                detections.unreadable[person.photo] = str(error)
         if batch:
             yield batch, photos
 
 
-def pck(found: PoseDetections, share: float = PCK_THRESHOLD) -> float:
+def pck(detections: PoseDetections, threshold: float = PCK_THRESHOLD) -> float:
     """Return the fraction of annotated joints that are found (percentage of correct key points).
 
     A joint is found within a fraction of the longer side of the person's box (Yang and Ramanan,
@@ -102,16 +102,16 @@ def pck(found: PoseDetections, share: float = PCK_THRESHOLD) -> float:
     as in mmpose's PCKAccuracy).
 
     Args:
-        found: Detections.
-        share: The fraction.
+        detections: Detections.
+        threshold: The fraction.
     """
-    right = total = 0
-    for person, points in zip(found.persons, found.points, strict=True):
-        known = person.points[:, 2] > 0
-        distance = np.linalg.norm(points[known, :2] - person.points[known, :2], axis=1)
-        right += int((distance <= share * max(person.box[2:])).sum())
-        total += int(known.sum())
-    return right / total if total else 0.0
+    correct = total = 0
+    for person, points in zip(detections.persons, detections.points, strict=True):
+        annotated = person.points[:, 2] > 0
+        distance = np.linalg.norm(points[annotated, :2] - person.points[annotated, :2], axis=1)
+        correct += int((distance <= threshold * max(person.box[2:])).sum())
+        total += int(annotated.sum())
+    return correct / total if total else 0.0
 
 
 def crop_metrics(persons: Sequence[Person], crops: Sequence[Crop]) -> dict[str, float]:
@@ -121,53 +121,53 @@ def crop_metrics(persons: Sequence[Person], crops: Sequence[Crop]) -> dict[str, 
         persons: Annotated people.
         crops: The crop of each.
     """
-    overlaps, held = [], []
+    overlaps, complete = [], []
     for person, crop in zip(persons, crops, strict=True):
         left, top, width, height = person.box
         overlaps.append(iou(crop.box, (left, top, left + width, top + height)))
-        known = person.points[person.points[:, 2] > 0, :2]
+        annotated = person.points[person.points[:, 2] > 0, :2]
         low, high = np.array(crop.box[:2]) - 1, np.array(crop.box[2:]) + 1
-        held.append(
-            bool(((known >= low) & (known <= high)).all(axis=1).mean() >= MIN_JOINTS_INSIDE)
+        complete.append(
+            bool(((annotated >= low) & (annotated <= high)).all(axis=1).mean() >= MIN_JOINTS_INSIDE)
         )
     return {
         "mean_box_iou": float(np.mean(overlaps)),
-        "held": float(np.mean(held)),
+        "held": float(np.mean(complete)),
         "left_whole": float(np.mean([crop.outcome == WHOLE for crop in crops])),
     }
 
 
-def oks(found: PoseDetections, joints: JointSet) -> dict[str, float]:
+def oks(detections: PoseDetections, joints: JointSet) -> dict[str, float]:
     """Return COCO's average precision and recall by object key-point similarity (OKS)."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth, guesses = _as_coco(found, joints)
+    truth, predictions = _as_coco(detections, joints)
     # pycocotools prints its progress.
     with contextlib.redirect_stdout(io.StringIO()):
-        known = COCO()
-        known.dataset = truth
-        known.createIndex()
-        judge = COCOeval(known, known.loadRes(guesses), "keypoints")
-        judge.params.kpt_oks_sigmas = joints.sigmas
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
+        annotations = COCO()
+        annotations.dataset = truth
+        annotations.createIndex()
+        evaluator = COCOeval(annotations, annotations.loadRes(predictions), "keypoints")
+        evaluator.params.kpt_oks_sigmas = joints.sigmas
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
     # pycocotools returns -1 if there is no such person.
-    pairs = zip(OKS_NAMES, judge.stats, strict=False)
+    pairs = zip(OKS_NAMES, evaluator.stats, strict=False)
     return {name: float(value) for name, value in pairs if value >= 0}
 
 
 def _as_coco(
-    found: PoseDetections, joints: JointSet
+    detections: PoseDetections, joints: JointSet
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    truth, guesses = [], []
+    truth, predictions = [], []
     for number, (person, points) in enumerate(
-        zip(found.persons, found.points, strict=True), start=1
+        zip(detections.persons, detections.points, strict=True), start=1
     ):
-        one = {"image_id": person.image, "category_id": 1}
+        record = {"image_id": person.image, "category_id": 1}
         truth.append(
-            one
+            record
             | {
                 "id": number,
                 "bbox": list(person.box),
@@ -178,10 +178,10 @@ def _as_coco(
             }
         )
         score = float(points[:, 2].mean())
-        guesses.append(one | {"keypoints": points[:, :3].ravel().tolist(), "score": score})
+        predictions.append(record | {"keypoints": points[:, :3].ravel().tolist(), "score": score})
     category = {"id": 1, "name": "person", "keypoints": list(joints.names)}
-    images = [{"id": image} for image in sorted({person.image for person in found.persons})]
-    return {"images": images, "annotations": truth, "categories": [category]}, guesses
+    images = [{"id": image} for image in sorted({person.image for person in detections.persons})]
+    return {"images": images, "annotations": truth, "categories": [category]}, predictions
 
 
 def evaluate_pose(
@@ -211,9 +211,9 @@ def evaluate_pose(
     largest = {person.image: person for person in sorted(people.persons, key=lambda p: p.area)}
     in_photos, crops = detect_in_photos(estimator, list(largest.values()))
     figures = crop_metrics(in_photos.persons, crops)
-    _, wrong = detect_in_photos(estimator, empty)
-    if wrong:
-        cropped = [crop.outcome != WHOLE for crop in wrong]
+    _, empty_crops = detect_in_photos(estimator, empty)
+    if empty_crops:
+        cropped = [crop.outcome != WHOLE for crop in empty_crops]
         figures["cropped_without_people"] = float(np.mean(cropped))
     return {
         "persons": len(in_boxes.persons),
@@ -253,12 +253,14 @@ def draw_person(
     tile.thumbnail((side, side), Image.Resampling.BILINEAR)
     scale = tile.width / photo.width
     draw = ImageDraw.Draw(tile)
-    seen, places = points[:, 2] >= gate, points[:, :2] * scale
-    for one, other in joints.bones:
-        if seen[one] and seen[other]:
-            draw.line([*places[one], *places[other]], _colour(joints.names[other]), width=2)
-    for name, (x, y), shown in zip(joints.names, places, seen, strict=True):
-        if shown:
+    is_visible, coordinates = points[:, 2] >= gate, points[:, :2] * scale
+    for first, second in joints.bones:
+        if is_visible[first] and is_visible[second]:
+            draw.line(
+                [*coordinates[first], *coordinates[second]], _colour(joints.names[second]), width=2
+            )
+    for name, (x, y), visible in zip(joints.names, coordinates, is_visible, strict=True):
+        if visible:
             draw.ellipse([x - 2, y - 2, x + 2, y + 2], fill=_colour(name), outline="white")
     if box:
         left, top, right, bottom = (side * scale for side in box)
@@ -300,7 +302,7 @@ def detection_grid(
     count = COLUMNS * ROWS
     return grid(
         [
-            draw_person(open_photo(person.photo), one, joints, gate)
-            for person, one in zip(persons[:count], points[:count], strict=True)
+            draw_person(open_photo(person.photo), person_points, joints, gate)
+            for person, person_points in zip(persons[:count], points[:count], strict=True)
         ]
     )

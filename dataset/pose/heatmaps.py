@@ -70,15 +70,15 @@ def to_view(points: np.ndarray, view: np.ndarray) -> np.ndarray:
     return (points - view[:, 2]) @ np.linalg.inv(view[:, :2]).T
 
 
-def transform_points(points: np.ndarray, how: Callable[[np.ndarray], np.ndarray]) -> None:
+def transform_points(points: np.ndarray, transform: Callable[[np.ndarray], np.ndarray]) -> None:
     """Apply a function to all coordinates of key points in place.
 
     Args:
         points: Key points (joints, 7).
-        how: Maps coordinates (joints, 2) to others.
+        transform: Maps coordinates (joints, 2) to others.
     """
     for columns in COORDINATE_COLUMNS:
-        points[:, columns] = how(points[:, columns])
+        points[:, columns] = transform(points[:, columns])
 
 
 def render_view(photo: Image.Image, view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -100,10 +100,10 @@ def render_view(photo: Image.Image, view: np.ndarray, size: tuple[int, int]) -> 
     corner = (shift + 0.5 - linear @ (0.5, 0.5)) / step
     linear = linear / step
     data = (*linear[0], corner[0], *linear[1], corner[1])
-    seen = small.transform(
+    pixels = small.transform(
         (size[1], size[0]), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
     )
-    return np.asarray(seen)
+    return np.asarray(pixels)
 
 
 # Target value of joints without annotation, which do not contribute to the loss.
@@ -198,7 +198,7 @@ def _gradients(
 def _dark_offsets(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return one Newton step on the logarithm of the smoothed maps, at most a pixel each way."""
     sigma = target_sigma(maps.shape[1])
-    smooth = np.stack([gaussian_filter(one, sigma / 2, mode="constant") for one in maps])
+    smooth = np.stack([gaussian_filter(heatmap, sigma / 2, mode="constant") for heatmap in maps])
     log = np.log(np.maximum(smooth, 1e-10))
     (dx, dy), inner = _gradients(log, x, y)
     row, height, width = np.arange(len(maps)), *maps.shape[1:]
@@ -237,12 +237,12 @@ def heatmap_loss(targets: Any, maps: Any) -> Any:
     """
     ops = keras.ops
     targets = ops.cast(targets, maps.dtype)
-    known = ops.cast(targets[:, 0, 0, :] != UNANNOTATED, maps.dtype)
-    bells = ops.maximum(targets, 0.0)
-    squares = ops.mean(ops.square(maps - bells), axis=(1, 2))
-    places = int(maps.shape[1]) * int(maps.shape[2]), int(maps.shape[3])
-    shares = ops.reshape(bells, (-1, *places))
-    shares = shares / (ops.sum(shares, axis=1, keepdims=True) + EPSILON)
-    logs = ops.log_softmax(ops.reshape(maps, (-1, *places)) * SHARPNESS, axis=1)
-    entropies = -ops.sum(shares * logs, axis=1)
-    return ops.mean(known * (squares + LOCATION_WEIGHT * entropies), axis=-1)
+    annotated = ops.cast(targets[:, 0, 0, :] != UNANNOTATED, maps.dtype)
+    heights = ops.maximum(targets, 0.0)
+    squares = ops.mean(ops.square(maps - heights), axis=(1, 2))
+    flat_shape = int(maps.shape[1]) * int(maps.shape[2]), int(maps.shape[3])
+    distribution = ops.reshape(heights, (-1, *flat_shape))
+    distribution = distribution / (ops.sum(distribution, axis=1, keepdims=True) + EPSILON)
+    logs = ops.log_softmax(ops.reshape(maps, (-1, *flat_shape)) * SHARPNESS, axis=1)
+    entropies = -ops.sum(distribution * logs, axis=1)
+    return ops.mean(annotated * (squares + LOCATION_WEIGHT * entropies), axis=-1)

@@ -38,9 +38,9 @@ MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32) * 255
 
 
-def normalize(seen: np.ndarray) -> np.ndarray:
+def normalize(views: np.ndarray) -> np.ndarray:
     """Normalize views as the published networks expect: uint8 (..., 3) to float32."""
-    return (seen.astype(np.float32) - MEAN) / DEVIATION
+    return (views.astype(np.float32) - MEAN) / DEVIATION
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class PhotoCache:
             Unreadable: It is not an image.
             OSError: The file can't be read.
         """
-        if (known := self._kept.get(path)) is not None:
-            return known
+        if (cached := self._kept.get(path)) is not None:
+            return cached
         photo = open_photo(path)
         pixels = photo.width * photo.height
         if pixels <= self.room:
@@ -148,13 +148,13 @@ class PoseSamples(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return a batch."""
-        places = range(len(self.order))[index * self.batch_size :][: self.batch_size]
-        pairs = [self._sample(place) for place in places]
-        return np.stack([seen for seen, _ in pairs]), np.stack([maps for _, maps in pairs])
+        indices = range(len(self.order))[index * self.batch_size :][: self.batch_size]
+        pairs = [self._sample(i) for i in indices]
+        return np.stack([view for view, _ in pairs]), np.stack([maps for _, maps in pairs])
 
-    def _sample(self, place: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng((*self.epoch_seed, place))
-        person, options = self.persons[self.order[place]], self.augmentation
+    def _sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng((*self.epoch_seed, index))
+        person, options = self.persons[self.order[index]], self.augmentation
         photo, points = self._open(person), person.points
         if photo is None:
             unknown = np.full((*heatmap_size(self.size), len(self.mirror)), UNANNOTATED, np.float32)
@@ -184,10 +184,10 @@ class PoseSamples(keras.utils.PyDataset):
         view = person_view(box, self.size, widen, turn)
         if rng.random() < 0.5:
             view, points = mirror_view(view, self.size), points[self.mirror]
-        seen = normalize(render_view(photo, view, self.size) * _gain(options.colour, rng))
+        pixels = normalize(render_view(photo, view, self.size) * _gain(options.colour, rng))
         points = np.concatenate([to_view(points[:, :2], view), points[:, 2:]], axis=1)
         maps = draw_targets(points, heatmap_size(self.size))
-        return seen, maps
+        return pixels, maps
 
     def _open(self, person: Person) -> Image.Image | None:
         try:
@@ -217,7 +217,7 @@ def combine_people(
         The new image, and the person's points in it.
     """
     left, top, width, height = other.box
-    seen = second.crop(
+    pasted = second.crop(
         (
             round(max(0, left)),
             round(max(0, top)),
@@ -228,16 +228,16 @@ def combine_people(
     factor = rng.uniform(*SECOND_PERSON_SCALE) * np.sqrt(
         person.box[2] * person.box[3] / (width * height)
     )
-    size = max(1, round(seen.width * factor)), max(1, round(seen.height * factor))
-    seen = seen.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    size = max(1, round(pasted.width * factor)), max(1, round(pasted.height * factor))
+    pasted = pasted.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     canvas = Image.new("RGB", (photo.width + size[0], max(photo.height, size[1])))
     first, after = (0, photo.width) if rng.random() < 0.5 else (size[0], 0)
-    down, second_down = (
-        round(rng.random() * (canvas.height - one.height)) for one in (photo, seen)
+    top_offset, second_top = (
+        round(rng.random() * (canvas.height - image.height)) for image in (photo, pasted)
     )
-    canvas.paste(photo, (first, down))
-    canvas.paste(seen, (after, second_down))
-    return canvas, person.points + np.array([first, down, 0])
+    canvas.paste(photo, (first, top_offset))
+    canvas.paste(pasted, (after, second_top))
+    return canvas, person.points + np.array([first, top_offset, 0])
 
 
 def heatmap_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -260,14 +260,16 @@ def _box(
 ) -> tuple[float, float, float, float]:
     """Return the person's box, at times of half of the joints; a random one without a person."""
     if person.nobody:
-        share, (x, y) = rng.uniform(*EMPTY_VIEW_SCALE), rng.random(2)
-        width, height = share * photo.width, share * photo.height
+        scale, (x, y) = rng.uniform(*EMPTY_VIEW_SCALE), rng.random(2)
+        width, height = scale * photo.width, scale * photo.height
         return x * (photo.width - width), y * (photo.height - height), width, height
-    known = person.points[person.points[:, 2] > 0, :2]
-    if len(known) < 8 or rng.random() >= part:
+    annotated = person.points[person.points[:, 2] > 0, :2]
+    if len(annotated) < 8 or rng.random() >= part:
         return person.box
-    by_height = known[np.argsort(known[:, 1])]
-    half = by_height[: len(known) // 2] if rng.random() < 0.5 else by_height[len(known) // 2 :]
+    by_height = annotated[np.argsort(annotated[:, 1])]
+    half = (
+        by_height[: len(annotated) // 2] if rng.random() < 0.5 else by_height[len(annotated) // 2 :]
+    )
     (left, top), (right, bottom) = half.min(axis=0), half.max(axis=0)
     # A row of joints has no height: use at least a quarter of the person.
     width = max(right - left, person.box[2] / 4)

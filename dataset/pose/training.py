@@ -178,17 +178,19 @@ class Validation(keras.callbacks.Callback):
             raise Failure(
                 "the loss became NaN; continue with --resume and a smaller --learning-rate"
             )
-        found = detect_in_boxes(PoseEstimator(network, joints, options.size), self.held_out.persons)
-        _report_unreadable(self.samples.unreadable | found.unreadable, self.named)
-        if not found.persons:
+        detections = detect_in_boxes(
+            PoseEstimator(network, joints, options.size), self.held_out.persons
+        )
+        _report_unreadable(self.samples.unreadable | detections.unreadable, self.named)
+        if not detections.persons:
             raise Failure("none of the validation photos can be read")
         progress.history["loss"].append(logs["loss"])
-        progress.history["PCK"].append(pck(found))
+        progress.history["PCK"].append(pck(detections))
         progress.history["learning_rate"].append(learning_rate_at(epoch, options))
         save_epoch(network, self.people, options, progress)
         _show(progress, options)
         if (epoch + 1) % PICTURE_EPOCHS == 0 or epoch + 1 == options.epochs:
-            picture = evaluation.detection_grid(found.persons, found.points, joints, GATE)
+            picture = evaluation.detection_grid(detections.persons, detections.points, joints, GATE)
             picture.save(options.out / f"predictions-{epoch + 1:03}.png")
         names = ("loss", "PCK")
         save_history_plot(options.out / "curves.png", progress.history, progress.best, names)
@@ -210,12 +212,12 @@ def read_split(options: PoseTrainOptions) -> tuple[People, People]:
             )
     else:
         people, held_out = hold_out(people, options.seed)
-    for file, one in ((options.annotations, people), (options.validation, held_out)):
-        if one.missing:
+    for file, group in ((options.annotations, people), (options.validation, held_out)):
+        if group.missing:
             click.echo(
-                f"missing photos: {len(one.missing)}, for example {one.missing[0]}", err=True
+                f"missing photos: {len(group.missing)}, for example {group.missing[0]}", err=True
             )
-        if not one.persons:
+        if not group.persons:
             raise BadInput(
                 f"{file or options.annotations} has no people with annotated joints and an image in"
                 f" {options.images}, or too few to hold some out for validation"
@@ -230,11 +232,11 @@ def learning_rate_at(epoch: int, options: PoseTrainOptions) -> float:
     )
 
 
-def _report_unreadable(found: dict[Path, str], named: set[Path]) -> None:
+def _report_unreadable(unreadable: dict[Path, str], reported: set[Path]) -> None:
     """Print images that can't be read, each once."""
-    for path in sorted(set(found) - named):
-        click.echo(f"excluded {path}: {found[path]}", err=True)
-    named |= set(found)
+    for path in sorted(set(unreadable) - reported):
+        click.echo(f"excluded {path}: {unreadable[path]}", err=True)
+    reported |= set(unreadable)
 
 
 def create_run_folder(options: PoseTrainOptions) -> PoseProgress:
@@ -252,7 +254,7 @@ def check_resumable(options: PoseTrainOptions) -> None:
     """Raise `BadInput` if the output folder has no interrupted training."""
     path, folder = options.out / STATE, options.out
     if path.is_file() or (
-        folder.is_dir() and all(_is_own_file(one.name) for one in folder.iterdir())
+        folder.is_dir() and all(_is_own_file(entry.name) for entry in folder.iterdir())
     ):
         return
     raise BadInput(f"--resume: {path} is missing; remove --resume to start a new training")
@@ -269,15 +271,17 @@ def restore_state(network: keras.Model, options: PoseTrainOptions) -> PoseProgre
     if not path.is_file():
         # Interrupted before the first epoch was finished.
         return PoseProgress()
-    said, values = load_state(
+    metadata, values = load_state(
         path,
         "start again in another --out, from the best epoch with --pose-weights"
         f" {options.out / WEIGHTS}",
     )
-    if said["options"] != _fixed_options(options):
-        raise BadInput(f"--resume: {options.out} was started with other options: {said['options']}")
+    if metadata["options"] != _fixed_options(options):
+        raise BadInput(
+            f"--resume: {options.out} was started with other options: {metadata['options']}"
+        )
     assign(training_variables(network), values)
-    return PoseProgress(said["history"])
+    return PoseProgress(metadata["history"])
 
 
 def _is_own_file(name: str) -> bool:
@@ -300,12 +304,12 @@ def save_epoch(
     """Save the weights of the best epoch, then the state, which marks the epoch as finished."""
     if progress.best == progress.epochs:
         save_weights(network, options.out / WEIGHTS, half=True)
-        said = describe_weights(people, options, progress)
-        text = json.dumps(said, ensure_ascii=False, indent=2) + "\n"
+        metadata = describe_weights(people, options, progress)
+        text = json.dumps(metadata, ensure_ascii=False, indent=2) + "\n"
         write_atomically(description_path(options.out / WEIGHTS), text.encode())
-    said = {"history": progress.history, "options": _fixed_options(options)}
-    values = (keras.ops.convert_to_numpy(one) for one in training_variables(network))
-    save_state(options.out / STATE, said, values)
+    metadata = {"history": progress.history, "options": _fixed_options(options)}
+    values = (keras.ops.convert_to_numpy(variable) for variable in training_variables(network))
+    save_state(options.out / STATE, metadata, values)
 
 
 def describe_weights(

@@ -1,4 +1,4 @@
-"""Options that several commands share, so that they are spelt and explained alike."""
+"""Command-line options that several commands share."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,21 +27,21 @@ images_option: Callable[[Any], Any] = click.option(
     metavar="PLACE",
     default="images",
     show_default=True,
-    help="Where the photos are kept: a folder, or a URL of fsspec's such as s3://bucket/photos.",
+    help="The image store: a folder, or an fsspec URL such as s3://bucket/photos.",
 )
 vocabulary_option: Callable[[Any], Any] = click.option(
     "--vocabulary",
     type=FILE,
     metavar="FILE",
-    help="Your own labels and their words (TOML): extends the built-in ones, or replaces them"
+    help="TOML file with labels and their words. It extends the built-in ones, or replaces them"
     " with `replace = true` in its first line.",
 )
 
 
 def _contact(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    # It is sent in a header, which takes one line of plain letters.
+    # It is sent in a header, which is one line of ASCII.
     if value is not None and not (value.isascii() and value.isprintable() and value.strip()):
-        raise BadInput(f"--contact {value!r}: write one mail or web address, in plain letters")
+        raise BadInput(f"--contact {value!r}: write one mail or web address in ASCII")
     return value
 
 
@@ -49,7 +49,7 @@ contact_option: Callable[[Any], Any] = click.option(
     "--contact",
     callback=_contact,
     metavar="TEXT",
-    help="Your mail or web address, for site owners: it stands in the user agent.",
+    help="Your mail or web address, which is added to the user agent for site owners.",
 )
 timeout_option: Callable[[Any], Any] = click.option(
     "--timeout",
@@ -57,41 +57,43 @@ timeout_option: Callable[[Any], Any] = click.option(
     default=60,
     show_default=True,
     metavar="SECONDS",
-    help="Wait so long for an answer, to its last byte.",
+    help="Timeout of a whole response.",
 )
 fetched_option: Callable[[Any], Any] = click.option(
     "--fetched",
     type=FOLDER,
     default=Path("fetched"),
     show_default=True,
-    help="Where photos are kept that were fetched from addresses: what is there is not asked for"
-    " again.",
+    help="Folder for downloaded images; what is there is not downloaded again.",
 )
 
 
 def private_hosts_option(but: str) -> Callable[[Any], Any]:
-    """--allow-private-hosts; BUT says which of them may be asked without it."""
+    """Return the option --allow-private-hosts.
+
+    Args:
+        but: Which private hosts are allowed without it, for the help.
+    """
     return click.option(
         "--allow-private-hosts",
         "allow_private",
         is_flag=True,
-        help="Also ask hosts of a private network that photos' addresses and redirects lead to;"
-        f" without it {but}.",
+        help=f"Allow requests to private networks by image URLs and redirects; without it {but}.",
     )
 
 
 def options_as_json(options: Any) -> dict[str, Any]:
-    """The fields of the dataclass OPTIONS for JSON, paths as text."""
+    """Return the fields of an options dataclass for JSON, with paths as strings."""
     return {n: str(v) if isinstance(v, Path) else v for n, v in asdict(options).items()}
 
 
 class CommaList(click.ParamType):
-    """Words between commas as a tuple, empty ones dropped."""
+    """Comma-separated words as a tuple, without empty ones and duplicates."""
 
     name = "words"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:  # noqa: ARG002
-        """VALUE's words, each once, in their order."""
+        """Split the value at commas."""
         if isinstance(value, tuple):
             return value
         return tuple(dict.fromkeys(word.strip() for word in value.split(",") if word.strip()))

@@ -1,4 +1,4 @@
-"""Keras' backend, imported without the chatter of its start-up."""
+"""Import Keras' backend without its log messages, and query its devices."""
 
 import contextlib
 import logging
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def silence_stderr() -> Iterator[None]:
-    """Nothing reaches file 2, also not what C++ writes before any setting is read."""
+    """Discard output to file descriptor 2, including that of C++ code."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -22,20 +22,20 @@ def silence_stderr() -> Iterator[None]:
 
 
 def import_backend() -> None:
-    """Import Keras and its backend; an import that fails still raises its own error."""
+    """Import Keras and its backend; a failed import still raises its error."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with silence_stderr():
         import keras
 
-        # It calls photos of many shapes a waste of time; each shape is seen once.
+        # TensorFlow warns of retracing for images of many shapes.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
-        # The first tensor starts the backend, which has more to say.
+        # The first tensor initializes the backend, which logs as well.
         keras.ops.zeros(1)
 
 
 def has_gpu() -> bool:
-    """Whether the backend sees a GPU."""
+    """Return whether the backend has a GPU."""
     import keras
 
     if keras.backend.backend() == "tensorflow":
@@ -46,7 +46,7 @@ def has_gpu() -> bool:
 
 
 def gpu_has_bfloat16() -> bool:
-    """Return whether all GPUs multiply bfloat16 themselves; NVIDIA's do since capability 8.0."""
+    """Return whether all GPUs multiply bfloat16 natively, as NVIDIA's do since capability 8.0."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -58,9 +58,9 @@ def gpu_has_bfloat16() -> bool:
 
 
 def jit_compile() -> bool | str:
-    """What `Model.compile` is to be told: Keras' own choice, but on a processor not XLA.
+    """Return the argument of `Model.compile`: Keras' default, but no XLA on CPUs.
 
-    There TensorFlow's oneDNN trains convolutions in less than half of XLA's time.
+    On CPUs TensorFlow's oneDNN trains convolutions in less than half of XLA's time.
     """
     import keras
 

@@ -1,4 +1,4 @@
-"""How a training went, as a picture."""
+"""Plot the history of a training."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +13,13 @@ def plot_history(
     names: Sequence[str],
     border: int | None = None,
 ) -> Figure:
-    """A chart for each of NAMES in HISTORY (and `val_` + name), value by epoch.
+    """Plot metrics by epoch, training and validation in one chart per metric.
 
-    BEST, from 1, is the epoch that was kept; BORDER the last epoch of a first stage.
+    Args:
+        history: Metric, and `val_` + metric -> values by epoch.
+        best: The epoch whose weights were kept, from 1.
+        names: Metrics to plot.
+        border: Last epoch of the first of two stages.
     """
     figure = Figure(figsize=(4.5 * len(names), 3.8), layout="constrained", dpi=110)
     for place, name in enumerate(names):
@@ -37,5 +41,5 @@ def plot_history(
 def save_history_plot(
     path: Path, history: Mapping[str, Sequence[float]], best: int, names: Sequence[str]
 ) -> None:
-    """`plot_history` as a PNG."""
+    """Save the plot of `plot_history` as a PNG file."""
     FigureCanvasAgg(plot_history(history, best, names)).print_png(path)

@@ -1,10 +1,10 @@
-"""Tables as text, for people at a terminal."""
+"""Format tables for a terminal."""
 
 from collections.abc import Sequence
 
 
 def format_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """HEAD and BODY in columns, numbers to the right, as text."""
+    """Format rows as a table with aligned columns, numbers to the right."""
     lines = [tuple(head), *(tuple(row) for row in body)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     numeric = [bool(body) and all(row[i].isdecimal() for row in body) for i in range(len(head))]

@@ -95,7 +95,7 @@ def test_nobody(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_broken_files_are_named(changed: dict[str, Any], tmp_path: Path) -> None:
     path = file_of(tmp_path, **changed)
-    with pytest.raises(BadInput, match=r"people\.json is no COCO key-point JSON"):
+    with pytest.raises(BadInput, match=r"people\.json is not a COCO key-point JSON file"):
         read_people(path, tmp_path)
 
 
