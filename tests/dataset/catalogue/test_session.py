@@ -99,7 +99,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["nosuch://x/y", "://"])
 def test_an_unknown_address_is_a_usage_error(address: str) -> None:
-    with pytest.raises(BadInput, match="not a catalogue's address"):
+    with pytest.raises(BadInput, match="not a URL of a catalogue"):
         open_catalogue(address)
 
 
@@ -110,7 +110,7 @@ def test_a_password_is_not_repeated_in_the_error() -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match="check that the folder exists"):
+    with pytest.raises(Failure, match="check that the folder exists and is writable"):
         open_catalogue(str(tmp_path / "no" / "such" / "c.sqlite"))
 
 

@@ -5,7 +5,7 @@ from PIL import Image, ImageOps
 
 from dataset.duplicates.hamming import MAX_DISTANCE_BITS
 from dataset.duplicates.hashing import (
-    PARTS,
+    VIEW_AREAS,
     content_box,
     fingerprint,
     quarter_turn_hashes,
@@ -40,7 +40,7 @@ def test_hashes_of_turned_photos_follow_from_the_hash() -> None:
 
 def test_a_mirror_image_has_the_mirrored_view() -> None:
     one, mirror = fingerprint(photo()), fingerprint(ImageOps.mirror(photo()))
-    assert bits_apart(one.views[0], mirror.views[len(PARTS)]) <= 4
+    assert bits_apart(one.views[0], mirror.views[len(VIEW_AREAS)]) <= 4
     assert bits_apart(one.views[0], mirror.views[0]) > 10
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dataset.duplicates.hamming import HashIndex
-from dataset.duplicates.hashing import VIEWS
+from dataset.duplicates.hashing import VIEW_COUNT
 from dataset.duplicates.matching import (
     MAX_CANDIDATES,
     CandidatePairs,
@@ -13,7 +13,7 @@ from dataset.duplicates.matching import (
 
 
 def views(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 1 << 64, (count, VIEWS), dtype=np.uint64)
+    return np.random.default_rng(seed).integers(0, 1 << 64, (count, VIEW_COUNT), dtype=np.uint64)
 
 
 def told(pairs: CandidatePairs) -> list[tuple[int, int, int]]:

@@ -54,7 +54,7 @@ def fill(filling: Filling) -> None:
 def test_copies_are_folded_under_the_oldest_cluster(filling: Filling) -> None:
     fill(filling)
     done = run(filling)
-    assert (done.images, done.compared, done.clusters, done.folded) == (5, 5, 3, 2)
+    assert (done.images, done.compared, done.clusters, done.duplicates) == (5, 5, 3, 2)
     assert clusters(filling) == [[1, 3, 4], [2], [5]]
     with filling.sessions() as session:
         assert session.scalar(sa.select(ImageRow.cluster_id).where(ImageRow.id == 4)) == 1
@@ -72,7 +72,7 @@ def test_copies_on_their_side_or_head_are_one_photo(filling: Filling, old: int) 
         copy = ImageOps.mirror(drawn(number)) if number >= 3 else drawn(number)
         copy = copy.rotate(90 * (1 + number % 3), expand=True)
         filling.image(jpeg(copy, 60), filling.post(f"turned {number}", "polo"))
-    assert run(filling).folded == 6
+    assert run(filling).duplicates == 6
     pairs = [found for found in clusters(filling) if len(found) > 1]
     assert pairs == [[number, number + 6 + old] for number in range(1, 7)]
 
@@ -81,7 +81,7 @@ def test_what_was_compared_is_not_compared_again(filling: Filling) -> None:
     fill(filling)
     run(filling)
     again = run(filling)
-    assert (again.looked_at, again.compared, again.folded) == (0, 0, 2)
+    assert (again.fingerprinted, again.compared, again.duplicates) == (0, 0, 2)
     filling.image(jpeg(drawn(2), 40), filling.post("new", "polo"))
     assert run(filling).compared == 1
     assert clusters(filling) == [[1, 3, 4], [2, 6], [5]]
@@ -146,4 +146,4 @@ def test_many_placeholders_are_no_duplicates_of_each_other(filling: Filling) -> 
     for number in range(30):
         blank = Image.new("RGB", (200 + number, 200), (number, 250, 250))
         filling.image(jpeg(blank), filling.post(f"p{number}", "polo"))
-    assert run(filling).folded == 0
+    assert run(filling).duplicates == 0

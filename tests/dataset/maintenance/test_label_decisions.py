@@ -65,9 +65,9 @@ def test_a_word_can_be_taken_back(filling: Filling) -> None:
     ("arguments", "said"),
     [
         (["ffffffffffff", "polo"], "no image of ffffffffffff"),
-        (["abc", "polo"], "is no image"),
-        (["ffffffffffff"], "name a LABEL"),
-        (["ffffffffffff", "polo", "--undo"], "one of them"),
+        (["abc", "polo"], "does not name an image"),
+        (["ffffffffffff"], "give one of LABEL"),
+        (["ffffffffffff", "polo", "--undo"], "one of LABEL, --exclude and --undo"),
     ],
 )
 def test_a_wrong_word_is_a_usage_error(filling: Filling, arguments: list[str], said: str) -> None:
@@ -109,9 +109,9 @@ def test_clusters_are_found_listed_and_undone_by_command(filling: Filling) -> No
     images = ["--images", str(filling.folder / "images")]
     runner = CliRunner()
     found = runner.invoke(catalogue, ["dedup", *where, *images])
-    assert "11 photos, 11 of them new, are 10 different ones: 1 copies are folded" in found.output
+    assert "11 photos, 11 of them new: 10 clusters, 1 near duplicates" in found.output
     assert "1 clusters" in runner.invoke(catalogue, ["clusters", *where]).output
     undone = runner.invoke(catalogue, ["undo-cluster", "4", *where])
-    assert "its 2 photos stay apart" in undone.output
+    assert "its 2 photos stay separate" in undone.output
     assert "0 clusters" in runner.invoke(catalogue, ["clusters", *where]).output
     assert "1 pairs" in runner.invoke(catalogue, ["clusters", "--possible", *where]).output
