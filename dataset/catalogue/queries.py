@@ -65,7 +65,7 @@ def find_image(session: Session, name: str) -> ImageRow:
     if len(digits) < MIN_DIGITS:
         raise BadInput(
             f"{name} does not name an image: give a photo's file, or {MIN_DIGITS} digits or more of"
-            " its SHA-256 (see left_out.parquet, manifest.parquet and file names)"
+            " its SHA-256 (see excluded.parquet, manifest.parquet and file names)"
         )
     rows = session.scalars(
         sa.select(ImageRow)

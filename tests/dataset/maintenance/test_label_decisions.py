@@ -48,7 +48,7 @@ def test_an_image_is_named_by_its_file_too(filling: Filling) -> None:
     elsewhere = filling.folder / "photo.jpg"
     elsewhere.write_bytes(file.read_bytes())
     for name in (str(file), str(elsewhere), f"train/polo/{sha256[:24]}.jpg"):
-        assert call(filling, name, "--leave-out").exit_code == 0
+        assert call(filling, name, "--exclude").exit_code == 0
     assert run(filling).exclusions.counts["excluded by a reviewer"] == 1
 
 
