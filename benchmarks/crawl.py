@@ -43,7 +43,7 @@ from dataset.catalogue.models import (
     Sighting,
 )
 from dataset.catalogue.session import open_catalogue
-from dataset.duplicates.hashing import COLOUR_PIXELS, MIN_DECODED_PIXELS, PICTURE_PIXELS, VIEWS
+from dataset.duplicates.hashing import COLOUR_PIXELS, MIN_DECODED_PIXELS, PICTURE_PIXELS, VIEW_COUNT
 from dataset.images.io import PHOTO_SUFFIXES, open_photo
 from dataset.utils.tables import format_table
 from dataset.vocabulary import load_vocabulary
@@ -329,7 +329,7 @@ def fill(path: Path, images: int) -> None:
     for start in range(1, images + 1, batch):
         numbers = range(start, min(start + batch, images + 1))
         posts = range((start + 1) // 2, (numbers[-1] + 1) // 2 + 1)
-        views = draw.integers(0, 1 << 63, (len(numbers), VIEWS), dtype=np.uint64)
+        views = draw.integers(0, 1 << 63, (len(numbers), VIEW_COUNT), dtype=np.uint64)
         rows: list[tuple[type, list[dict[str, Any]]]] = [
             (Cluster, [{"id": n} for n in numbers]),
             (

@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from dataset.duplicates.alignment import DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY, similarity
 from dataset.duplicates.hamming import MAX_DISTANCE_BITS, HashIndex, pairs_within
-from dataset.duplicates.hashing import VIEWS, Fingerprint, fingerprint
+from dataset.duplicates.hashing import VIEW_COUNT, Fingerprint, fingerprint
 from dataset.duplicates.matching import CandidatePairs, candidate_pairs, nearest_known
 from dataset.images.io import PHOTO_SUFFIXES, open_photo
 from dataset.utils.tables import format_table
@@ -296,7 +296,7 @@ def _for_all(taken: Sequence[float], asked: int, count: int) -> float:
 
 def _one_more(hashes: np.ndarray) -> None:
     """One new photo against all while crawling: its hash, and that of its mirror image."""
-    views, index, times = np.repeat(hashes[:1], VIEWS)[None], HashIndex(hashes), []
+    views, index, times = np.repeat(hashes[:1], VIEW_COUNT)[None], HashIndex(hashes), []
     nearest_known(views, index)
     for _ in range(50):
         began = time.perf_counter()

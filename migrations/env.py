@@ -1,4 +1,4 @@
-"""Alembic's way in: it uses the connection that dataset.catalogue.session hands over."""
+"""Entry point of Alembic: runs migrations on the connection of dataset.catalogue.session."""
 
 from alembic import context
 

@@ -11,7 +11,7 @@ import imagehash
 
 from dataset.duplicates.hashing import (
     MIN_DECODED_PIXELS,
-    VIEWS,
+    VIEW_COUNT,
     Fingerprint,
     fingerprint,
     unpack,
@@ -26,7 +26,7 @@ TOO_SMALL, TOO_MANY = f"smaller than {SMALLEST_SIDE} pixels", "too many pixels"
 POLYGLOT, BROKEN, EMPTY = "photo and program in one", "broken or no image", "empty"
 REASONS = (TOO_SMALL, TOO_MANY, POLYGLOT, BROKEN, EMPTY)
 LARGEST_SIDE = 1 << 20
-PHASH, VIEW_BYTES = re.compile("[0-9a-f]{16}"), VIEWS * 8
+PHASH, VIEW_BYTES = re.compile("[0-9a-f]{16}"), VIEW_COUNT * 8
 
 
 @dataclass(frozen=True)

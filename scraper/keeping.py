@@ -110,7 +110,7 @@ class Keeper:
     def _unless_forgotten(self, outcome: Fetched | Refused) -> Fetched | Refused:
         if isinstance(outcome, Refused):
             return outcome
-        if not self.forgotten.is_image(outcome.sha256, outcome.fingerprint):
+        if not self.forgotten.has_image(outcome.sha256, outcome.fingerprint):
             return outcome
         self._store.remove(outcome.store_key)
         return Refused(takedown.REASON)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import Cluster, ImageRow, Sighting, now
 from dataset.catalogue.queries import in_batches, table_of
-from dataset.duplicates.index import FingerprintIndex, best_copy, save_new
+from dataset.duplicates.index import FingerprintIndex, duplicate_of, save_new
 from scraper.examining import Fetched, Refused
 
 Outcome = Fetched | Refused
@@ -126,9 +126,9 @@ def _fold(
 ) -> set[str]:
     """Give the images of FRESH their clusters; digests of those that are copies."""
     new = {numbers[sha256]: one.fingerprint for sha256, one in fresh.items()}
-    alike = known.alike(session, new)
+    alike = known.find(session, new)
     save_new(session, new, alike)
-    originals = {number: best_copy(found) for number, found in alike.items()}
+    originals = {number: duplicate_of(found) for number, found in alike.items()}
     clusters = _clusters(session, [one for one in originals.values() if one is not None])
     own = [number for number, original in originals.items() if original is None]
     clusters |= dict(zip(own, _new_clusters(session, len(own)), strict=True))

@@ -135,7 +135,7 @@ async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims
         addresses = (wanted.url, *wanted.fallbacks)
         means = work.means
         tools = (means.store, means.readers, means.files)
-        if means.keeper.forgotten.names(URL, addresses):
+        if means.keeper.forgotten.has_name(URL, addresses):
             await _keep(work, tally, wanted.url, Refused(REASON))
             return
         outcome = await fetch_image(get, addresses, *tools)

@@ -97,7 +97,7 @@ def at_work(options: CrawlOptions, vocabulary: Vocabulary) -> Iterator[Means]:
                 worker = workers.register(session)
             keeper, pace = Keeper(sessions, store), Pace(Stop(), sessions)
             try:
-                files = ThreadPoolExecutor(store.side_by_side, thread_name_prefix="files")
+                files = ThreadPoolExecutor(store.max_concurrent_writes, thread_name_prefix="files")
                 yield Means(vocabulary, sessions, store, readers, files, keeper, worker, pace, bar)
             except BaseException:
                 # Where even this fails, the next process sees that this one is dead.

@@ -158,13 +158,13 @@ def without_forgotten(page: Page, forgotten: TakedownList) -> Page:
     posts = [
         post
         for post in page.posts
-        if not forgotten.names(AUTHOR, [post.author]) and not forgotten.names(URL, [post.url])
+        if not forgotten.has_name(AUTHOR, [post.author]) and not forgotten.has_name(URL, [post.url])
     ]
     kept = tuple(
         replace(
             post,
             photos=tuple(
-                one for one in post.photos if not forgotten.names(URL, [one.url, *one.fallbacks])
+                one for one in post.photos if not forgotten.has_name(URL, [one.url, *one.fallbacks])
             ),
         )
         for post in posts

@@ -1,4 +1,4 @@
-"""What was taken down by command comes back with no crawl and in no build."""
+"""No crawl and no build adds again what was taken down."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def crawl_all(shop: SampleShop, folder: Path) -> str:
 
 
 def built(folder: Path) -> dict[str, str]:
-    """Path of each photo of a new build -> its SHA-256 in the catalogue."""
+    """Build, and return the SHA-256 in the catalogue of each photo by its path."""
     options = ("--min-per-class", "5", "--size", "64", "--crop", "none", "--splits", "60,20,20")
     done = run(folder, "build-dataset", *options, "--catalogue", catalogue_of(folder))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -34,7 +34,7 @@ def built(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("backend")
-def test_a_crawl_and_a_build_bring_back_nothing_that_was_taken_down(tmp_path: Path) -> None:
+def test_crawls_and_builds_skip_what_was_taken_down(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for number, label in enumerate(LABELS):
         class_folder(photos, label, 20, 500 * number, (150, 200))

@@ -1,4 +1,4 @@
-"""What questions to the catalogue have in common: how much one holds, which images are meant."""
+"""Helpers of queries: batches of parameters, conditions on images, images by name."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,60 +13,66 @@ from dataset.catalogue.models import Base, ImageRow
 from dataset.errors import BadInput
 from dataset.images.io import sha256_of
 
-# SQLite takes at most 999 values in a query in its older builds.
+# Parameters of one query: older versions of SQLite allow 999.
 QUERY_ROWS = 500
-# Fewer digits of a SHA-256 name too many images.
+# Digits of a SHA-256 that are needed to name an image.
 MIN_DIGITS = 8
 T = TypeVar("T")
 
 
 def in_batches(values: Iterable[T]) -> Iterator[list[T]]:
-    """VALUES in lists that one query takes."""
+    """Split values into lists of at most QUERY_ROWS, the parameters of one query."""
     rest = iter(values)
-    while part := list(islice(rest, QUERY_ROWS)):
-        yield part
+    while batch := list(islice(rest, QUERY_ROWS)):
+        yield batch
 
 
 def table_of(mapped: type[Base]) -> sa.Table:
-    """The table of MAPPED, for statements without the mapper, which takes most of a short one."""
+    """Return the table of a mapped class, for statements that must not pay for the mapper."""
     return cast(sa.Table, mapped.__table__)
 
 
 def is_stored(image: Any) -> Any:
-    """Whether the photo of an image's row is here.
+    """Return the condition that an image's file is stored.
 
-    Not by the index of states, which names nearly all: an index of what else is asked is of use.
+    The expression keeps SQLite from using the index on `state`, which selects nearly all rows, and
+    lets it use the index of another condition.
     """
     return image.state + "" == "stored"
 
 
 def copies_of(images: Sequence[int]) -> Any:
-    """Whether an image's row is one of IMAGES or of what was folded with them."""
+    """Return the condition that an image is one of `images` or in a cluster with one."""
     clusters = sa.select(ImageRow.cluster_id).where(ImageRow.id.in_(images))
     return sa.or_(ImageRow.id.in_(images), ImageRow.cluster_id.in_(clusters))
 
 
 def find_image(session: Session, name: str) -> ImageRow:
-    """The stored image NAME: the first digits of its SHA-256, its file, or its file in a build.
+    """Find a stored image.
+
+    Args:
+        session: The session.
+        name: The first digits of its SHA-256, a file in the store or a build, or any file with the
+            same content.
 
     Raises:
-        BadInput: there is none, or more than one.
+        BadInput: No image matches, or several do.
     """
-    digits = re.match(r"[0-9a-f]*", Path(name).stem)
-    wanted = digits[0] if digits and digits[0] == Path(name).stem else ""
-    if len(wanted) < MIN_DIGITS and Path(name).is_file():
-        wanted = sha256_of(Path(name).read_bytes())
-    if len(wanted) < MIN_DIGITS:
+    stem = Path(name).stem
+    digits = stem if re.fullmatch(r"[0-9a-f]*", stem) else ""
+    if len(digits) < MIN_DIGITS and Path(name).is_file():
+        digits = sha256_of(Path(name).read_bytes())
+    if len(digits) < MIN_DIGITS:
         raise BadInput(
-            f"{name} is no image: name a photo's file, or {MIN_DIGITS} digits or more of its"
-            " SHA-256 (as in left_out.parquet, manifest.parquet and file names)"
+            f"{name} does not name an image: give a photo's file, or {MIN_DIGITS} digits or more of"
+            " its SHA-256 (see excluded.parquet, manifest.parquet and file names)"
         )
-    found = session.scalars(
+    rows = session.scalars(
         sa.select(ImageRow)
-        .where(ImageRow.sha256.startswith(wanted), ImageRow.state == "stored")
+        .where(ImageRow.sha256.startswith(digits), ImageRow.state == "stored")
         .limit(2)
     ).all()
-    if len(found) != 1:
-        said = "several images" if found else "no image"
-        raise BadInput(f"the catalogue has {said} of {name}; name more digits of its SHA-256")
-    return found[0]
+    if len(rows) != 1:
+        matches = "several images" if rows else "no image"
+        raise BadInput(f"the catalogue has {matches} of {name}; give more digits of its SHA-256")
+    return rows[0]

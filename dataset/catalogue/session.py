@@ -1,4 +1,4 @@
-"""Opening a catalogue: made, brought up to date, or refused when it is newer than we are."""
+"""Open a catalogue: create it, or migrate it to the current revision."""
 
 import contextlib
 import sqlite3
@@ -14,59 +14,65 @@ from sqlalchemy.orm import Session, sessionmaker
 from dataset.errors import BadInput, Failure, first_line
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
-# The newest revision in migrations/versions: known here so that Alembic loads only when needed.
+# The newest revision in migrations/versions; a constant, so that Alembic is imported only when
+# there is something to migrate.
 HEAD = "0014"
 BUSY_TIMEOUT_MS = 30_000
-# Of each connection: a crawl takes more memory until it is full.
+# Page cache of each SQLite connection.
 CACHE_KB = 16_000
 POSTGRESQL = "postgresql+psycopg"
-# How a transaction that writes begins on SQLite, and the lock that writers share on PostgreSQL.
-WRITES = {"sqlite_begin": "IMMEDIATE"}
-WRITERS = 20_261_125
+# How a transaction that writes starts on SQLite, and the advisory lock of writers on PostgreSQL.
+WRITE_OPTIONS = {"sqlite_begin": "IMMEDIATE"}
+WRITER_LOCK = 20_261_125
 DAMAGED = "the file is not a catalogue or is damaged; name another one with --catalogue"
-FULL = "nothing that was finished is lost: make room, then repeat the command"
-# Words of SQLite's and psycopg's -> what to do.
+DISK_FULL = "committed work is kept: make room, then repeat the command"
+CHECK_SERVER = "check that the server runs, then repeat the command"
+# Remedies by words in the messages of SQLite and psycopg.
 REMEDIES = {
     "not a database": DAMAGED,
     "malformed": DAMAGED,
-    "locked": "another program holds it; try again when that one has ended",
-    "disk is full": FULL,
-    "disk I/O error": FULL,
-    "readonly database": "the file or its folder can't be written; make it so, or name another"
-    " with --catalogue",
-    "No space left": FULL,
+    "locked": "another process is writing to it; try again when that has finished",
+    "disk is full": DISK_FULL,
+    "disk I/O error": DISK_FULL,
+    "readonly database": "the file or its folder is read-only; change its permissions, or name"
+    " another with --catalogue",
+    "No space left": DISK_FULL,
     "connection failed": "check that the server runs, its address, user, password and database",
-    "connection is": "check that the server runs, then repeat the command",
-    "terminating connection": "check that the server runs, then repeat the command",
-    "unable to open": "check that the folder exists and can be written",
+    "connection is": CHECK_SERVER,
+    "terminating connection": CHECK_SERVER,
+    "unable to open": "check that the folder exists and is writable",
 }
 
 
 class Sessions(sessionmaker[Session]):
-    """Makes sessions on a catalogue. Those of `begin` write, and one at a time does.
+    """A session factory of a catalogue. Transactions of `begin` write, one at a time.
 
-    They queue before they read, so that what they read still holds when they write.
+    They take the write lock before they read, so that what they have read is still valid when they
+    write.
     """
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Session]:
-        """A session whose transaction is committed at the end."""
+        """Yield a session whose transaction writes and is committed when the block succeeds."""
         with super().begin() as session:
-            _queue(session.connection(execution_options=WRITES))
+            _lock_for_writing(session.connection(execution_options=WRITE_OPTIONS))
             yield session
 
 
-def _queue(connection: sa.Connection) -> None:
-    """Wait until nobody else writes; SQLite does so by itself in a transaction that WRITES."""
+def _lock_for_writing(connection: sa.Connection) -> None:
+    """Wait for other writers; on SQLite the immediate transaction has done so."""
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITERS)))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITER_LOCK)))
 
 
 def catalogue_url(text: str) -> sa.URL:
-    """TEXT, an SQLAlchemy URL or the path of an SQLite file, as a URL.
+    """Return the URL of a catalogue.
+
+    Args:
+        text: An SQLAlchemy URL or the path of an SQLite file.
 
     Raises:
-        BadInput: TEXT is a URL that SQLAlchemy does not know.
+        BadInput: It is a URL of an unknown kind.
     """
     if "://" not in text:
         return sa.URL.create("sqlite", database=text)
@@ -74,36 +80,40 @@ def catalogue_url(text: str) -> sa.URL:
         url = sa.make_url(text.replace("postgres://", "postgresql://", 1))
         url.get_dialect()
     except ImportError:
-        # Told when it is opened, with the remedy.
+        # The driver is missing: `_engine` raises an error with the remedy.
         pass
     except (ArgumentError, NoSuchModuleError) as error:
         raise BadInput(
-            f"--catalogue {_without_password(text)}: not a catalogue's address; name an SQLite file"
+            f"--catalogue {_without_password(text)}: not a URL of a catalogue; name an SQLite file"
             " (catalogue.sqlite) or an SQLAlchemy URL (postgresql://me@host/photos)"
         ) from error
-    # psycopg is the driver that we depend on; SQLAlchemy's own choice is an older one.
+    # SQLAlchemy defaults to psycopg2, the project depends on psycopg 3.
     return url.set(drivername=POSTGRESQL) if url.drivername == "postgresql" else url
 
 
 def _without_password(text: str) -> str:
-    """TEXT without what may stand between // and @."""
+    """Return a URL that cannot be parsed without its user name and password."""
     scheme, _, rest = text.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def open_catalogue(text: str, must_exist: bool = False) -> Sessions:
-    """Sessions on the catalogue TEXT (see `catalogue_url`), its tables brought up to date.
+    """Open a catalogue and migrate it to the current revision.
 
-    An older SQLite catalogue is copied aside first, to NAME.before-REVISION.
+    A copy of an older SQLite catalogue is kept beside it as NAME.before-REVISION-was-REVISION.
+
+    Args:
+        text: An SQLAlchemy URL or the path of an SQLite file.
+        must_exist: Raise an error instead of creating an SQLite file.
 
     Raises:
-        BadInput: no catalogue there and MUST_EXIST, or not a catalogue's address.
-        Failure: it can't be read or written, is damaged, or was made by a newer program; the
-            sessions raise it too, whenever it comes to that.
+        BadInput: It does not exist, or is a URL of an unknown kind.
+        Failure: It cannot be read or written, is damaged, or was written by a newer version. The
+            sessions raise it too.
     """
     url = catalogue_url(text)
     if must_exist:
-        _refuse_missing(url)
+        _check_exists(url)
     engine = _engine(url)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _set_pragmas)
@@ -116,7 +126,7 @@ def open_catalogue(text: str, must_exist: bool = False) -> Sessions:
 
     sa.event.listen(engine, "handle_error", explain)
     try:
-        _bring_up_to_date(engine, url)
+        _migrate(engine, url)
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise _failure(url, error) from error
     return Sessions(engine, expire_on_commit=False)
@@ -124,7 +134,7 @@ def open_catalogue(text: str, must_exist: bool = False) -> Sessions:
 
 def _engine(url: sa.URL) -> sa.Engine:
     try:
-        # One that a server closed meanwhile is opened again.
+        # The server may have closed a pooled connection.
         return sa.create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
     except ImportError as error:
         raise BadInput(
@@ -135,17 +145,17 @@ def _engine(url: sa.URL) -> sa.Engine:
 
 def _failure(url: sa.URL, error: BaseException) -> Failure:
     reason = first_line(getattr(error, "orig", None) or error)
-    remedy = _remedy(error) or "check that the folder exists and can be written"
+    remedy = _remedy(error) or "check that the folder exists and is writable"
     return Failure(f"catalogue {url.render_as_string()}: {reason}; {remedy}")
 
 
 def _remedy(error: BaseException) -> str | None:
-    """What to do about ERROR of a database; None where it may be a fault of ours."""
+    """Return the remedy for an error of the database, None for what may be a bug of ours."""
     text = str(error)
-    return next((remedy for sign, remedy in REMEDIES.items() if sign in text), None)
+    return next((remedy for words, remedy in REMEDIES.items() if words in text), None)
 
 
-def _refuse_missing(url: sa.URL) -> None:
+def _check_exists(url: sa.URL) -> None:
     name = url.database
     is_file = url.get_backend_name() == "sqlite" and name not in (None, "", ":memory:")
     if is_file and not Path(str(name)).exists():
@@ -156,7 +166,7 @@ def _refuse_missing(url: sa.URL) -> None:
 
 
 def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
-    # The driver's own BEGIN leaves out table changes, which must be all or nothing: see _begin.
+    # sqlite3 would start no transaction before changes of tables; `_begin` does.
     connection.isolation_level = None
     for pragma in (
         f"busy_timeout = {BUSY_TIMEOUT_MS}",
@@ -173,19 +183,19 @@ def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql(f"BEGIN {mode}")
 
 
-def _bring_up_to_date(engine: sa.Engine, url: sa.URL) -> None:
+def _migrate(engine: sa.Engine, url: sa.URL) -> None:
     tables = sa.inspect(engine).get_table_names()
     revision = _revision(engine) if "alembic_version" in tables else None
     if revision == HEAD:
         return
     if revision is None and tables:
         raise Failure(
-            f"{url.render_as_string()} holds tables ({', '.join(tables[:3])} …) but is no"
-            " catalogue of fashion-tagger; name another file with --catalogue"
+            f"{url.render_as_string()} has tables ({', '.join(tables[:3])} …) but is not"
+            " a catalogue of fashion-tagger; name another file with --catalogue"
         )
     if revision is not None:
-        _refuse_newer(revision, url)
-        _copy_aside(url, revision)
+        _check_not_newer(revision, url)
+        _back_up(url, revision)
     _upgrade(engine)
 
 
@@ -194,27 +204,27 @@ def _revision(engine: sa.Engine) -> str | None:
         return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
 
 
-def _refuse_newer(revision: str, url: sa.URL) -> None:
+def _check_not_newer(revision: str, url: sa.URL) -> None:
     known = {path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")}
     if revision not in known:
         raise Failure(
-            f"the catalogue {url.render_as_string()} was made by a newer fashion-tagger (its"
-            f" revision is {revision}, ours is {HEAD}); upgrade: pip install -U fashion-tagger"
+            f"the catalogue {url.render_as_string()} was written by a newer fashion-tagger"
+            f" (its revision is {revision}, ours is {HEAD}); upgrade: pip install -U fashion-tagger"
         )
 
 
-def _copy_aside(url: sa.URL, revision: str) -> None:
-    """Copy an SQLite file through its own backup, so that what the WAL holds comes along."""
+def _back_up(url: sa.URL, revision: str) -> None:
+    """Copy an SQLite file with its backup API, which includes the write-ahead log."""
     if url.get_backend_name() != "sqlite":
         return
     source = Path(str(url.database))
-    aside = source.with_name(f"{source.name}.before-{HEAD}-was-{revision}")
-    if aside.exists():
-        aside = aside.with_name(f"{aside.name}-{datetime.now():%Y%m%d%H%M%S}")
-    with sqlite3.connect(source) as old, sqlite3.connect(aside) as new:
-        old.backup(new)
-    old.close()
-    new.close()
+    copy_path = source.with_name(f"{source.name}.before-{HEAD}-was-{revision}")
+    if copy_path.exists():
+        copy_path = copy_path.with_name(f"{copy_path.name}-{datetime.now():%Y%m%d%H%M%S}")
+    with sqlite3.connect(source) as original, sqlite3.connect(copy_path) as copy:
+        original.backup(copy)
+    original.close()
+    copy.close()
 
 
 def _upgrade(engine: sa.Engine) -> None:
@@ -223,15 +233,15 @@ def _upgrade(engine: sa.Engine) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    # Another process may be at it: the one that comes second finds nothing left to do.
-    with engine.execution_options(**WRITES).begin() as connection:
-        _queue(connection)
+    # Of two processes that migrate at once, the second one waits and finds nothing to do.
+    with engine.execution_options(**WRITE_OPTIONS).begin() as connection:
+        _lock_for_writing(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
 def overwrite_journal(sessions: Sessions) -> None:
-    """Leave nothing of what was deleted in SQLite's write-ahead log, unless others read it now."""
+    """Remove deleted data from SQLite's write-ahead log, unless another process is reading it."""
     engine: sa.Engine = sessions.kw["bind"]
     if engine.dialect.name == "sqlite":
         connection = engine.raw_connection()

@@ -1,4 +1,4 @@
-"""What a catalogue holds, counted: per site and hashtag, per label, and refusals by reason."""
+"""Count what a catalogue contains: per search, per label, and rejections by reason."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,14 @@ WEEK = timedelta(days=7)
 
 @dataclass(frozen=True)
 class SearchStats:
-    """A search: `images` are different files, `duplicates` those that look like another one.
+    """Counts of a search.
 
-    `reason`: why it failed, empty for those that did not.
+    Attributes:
+        images: Stored files.
+        duplicates: Files that are near duplicates of another one.
+        pending: Images that are not downloaded yet.
+        rejected: Images that were rejected.
+        reason: Why the search failed, empty if it did not.
     """
 
     site: str
@@ -42,9 +47,14 @@ class SearchStats:
 
 @dataclass(frozen=True)
 class HashtagQuota:
-    """Hashtags that an account asked SITE for in the last seven days, of how many it may.
+    """The hashtags that an account has requested in the last seven days.
 
-    `next_free`: when the oldest of them no longer counts, UTC.
+    Attributes:
+        account: Digest of the account's credentials.
+        requested: Hashtags that it has requested.
+        allowed: Hashtags that it may request in seven days.
+        next_free: When the oldest one no longer counts, UTC.
+        hashtags: Their names, joined by commas.
     """
 
     site: str
@@ -56,13 +66,13 @@ class HashtagQuota:
 
 
 def search_stats(session: Session) -> list[SearchStats]:
-    """A line for each search, by site and hashtag."""
+    """Count the posts and images of each search, sorted by site and hashtag."""
     searches = session.scalars(sa.select(Search).order_by(Search.site, Search.hashtag)).all()
-    return [_search_line(session, search) for search in searches]
+    return [_count_search(session, search) for search in searches]
 
 
-def _search_line(session: Session, search: Search) -> SearchStats:
-    found = (
+def _count_search(session: Session, search: Search) -> SearchStats:
+    post_ids = (
         sa.select(PostHashtag.post_id)
         .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
         .where(
@@ -80,16 +90,15 @@ def _search_line(session: Session, search: Search) -> SearchStats:
         )
         .outerjoin(Sighting, Sighting.post_id == PostRow.id)
         .outerjoin(ImageRow, sa.and_(ImageRow.id == Sighting.image_id, ImageRow.state == "stored"))
-        .where(PostRow.site == search.site, PostRow.id.in_(found))
+        .where(PostRow.site == search.site, PostRow.id.in_(post_ids))
     ).one()
-    same = images - clusters
-    counts = (posts, images, same, pending, rejected)
+    counts = (posts, images, images - clusters, pending, rejected)
     return SearchStats(search.site, search.hashtag, search.state, *counts, search.reason or "")
 
 
 def label_size(session: Session, words: Sequence[str]) -> int:
-    """How many different photos are stored of posts that were found under one of WORDS."""
-    found = (
+    """Count the stored photos, without duplicates, of posts found under one of the hashtags."""
+    post_ids = (
         sa.select(PostHashtag.post_id)
         .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
         .where(PostHashtag.source == "search", Hashtag.text.in_(words))
@@ -97,7 +106,7 @@ def label_size(session: Session, words: Sequence[str]) -> int:
     query = (
         sa.select(sa.func.count(ImageRow.cluster_id.distinct()))
         .join(Sighting, Sighting.image_id == ImageRow.id)
-        .where(ImageRow.state == "stored", Sighting.post_id.in_(found))
+        .where(ImageRow.state == "stored", Sighting.post_id.in_(post_ids))
     )
     return session.scalar(query) or 0
 
@@ -109,7 +118,13 @@ def _count_of(state: str) -> sa.ColumnElement[int]:
 def requested_this_week(
     session: Session, site: str, account: str | None = None
 ) -> list[RequestedHashtag]:
-    """What was asked of SITE in the last seven days, the oldest first."""
+    """Return the hashtags requested from a site in the last seven days, oldest first.
+
+    Args:
+        session: The session.
+        site: The site.
+        account: Digest of the account's credentials; None returns those of all accounts.
+    """
     query = sa.select(RequestedHashtag).where(
         RequestedHashtag.site == site, RequestedHashtag.requested > now() - WEEK
     )
@@ -119,20 +134,24 @@ def requested_this_week(
 
 
 def hashtag_quotas(session: Session) -> list[HashtagQuota]:
-    """A line for each account of each site that counts hashtags."""
-    lines = []
+    """Return the quota of each account of each site that has one."""
+    quotas = []
     for site in session.scalars(sa.select(RequestedHashtag.site).distinct().order_by("site")).all():
         rows = requested_this_week(session, site)
         for account in dict.fromkeys(row.account for row in rows):
             own = [row for row in rows if row.account == account]
             free = f"{own[0].requested + WEEK:%Y-%m-%d %H:%M}"
             names = ", ".join(row.hashtag for row in own)
-            lines.append(HashtagQuota(site, account, len(own), own[0].allowed, free, names))
-    return lines
+            quotas.append(HashtagQuota(site, account, len(own), own[0].allowed, free, names))
+    return quotas
 
 
 def rejections(session: Session) -> list[tuple[str, str, int]]:
-    """Site, reason and number of photos refused, the commonest first."""
+    """Count the rejected images by site and reason.
+
+    Returns:
+        (site, reason, number of images), the most frequent first.
+    """
     count = sa.func.count(Sighting.url.distinct())
     rows = session.execute(
         sa.select(PostRow.site, Sighting.reason, count)

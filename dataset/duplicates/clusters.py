@@ -1,4 +1,4 @@
-"""Which photos are one: groups of those that are tied, and what people took apart (pure)."""
+"""Cluster near duplicates: merge linked images, except those that people have separated."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,48 +12,66 @@ from sqlalchemy.orm import Session, aliased
 from dataset.catalogue.models import ImageRow, NearDuplicateRow
 
 
-def connected(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """For each of COUNT items the number of its group, given the ties ONE - OTHER, by place."""
-    ties = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(count, count))
-    return connected_components(ties, directed=False)[1]
+def connected(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the number of the connected component of each item.
+
+    Args:
+        count: Number of items.
+        first: Index of one item of each link.
+        second: Index of the other item of each link.
+    """
+    links = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
+    return connected_components(links, directed=False)[1]
 
 
 def merge_clusters(
-    ties: Iterable[tuple[int, int]], apart: Mapping[int, frozenset[int]]
+    links: Iterable[tuple[int, int]], separated: Mapping[int, frozenset[int]]
 ) -> dict[int, list[int]]:
-    """Images tied by TIES, (one, other), the surest first: the first image -> all of its cluster.
+    """Merge linked images into clusters.
 
-    APART: image -> clusters that a person undid; two images that were in one never meet again.
+    Args:
+        links: Pairs of images, the most certain first.
+        separated: Image -> numbers of separations; two images that share one never meet in a
+            cluster.
+
+    Returns:
+        The sorted images of each cluster by the smallest one.
     """
     parent: dict[int, int] = {}
-    undone: dict[int, set[int]] = {}
+    separations: dict[int, set[int]] = {}
 
-    def root(image: int) -> int:
+    def root_of(image: int) -> int:
         parent.setdefault(image, image)
         while parent[image] != image:
             parent[image] = parent[parent[image]]
             image = parent[image]
         return image
 
-    for one, other in ties:
-        low, high = sorted((root(one), root(other)))
-        mine, its = (undone.setdefault(i, set(apart.get(i, ()))) for i in (low, high))
-        if low != high and not mine & its:
+    for first, second in links:
+        low, high = sorted((root_of(first), root_of(second)))
+        of_low, of_high = (
+            separations.setdefault(image, set(separated.get(image, ()))) for image in (low, high)
+        )
+        if low != high and not of_low & of_high:
             parent[high] = low
-            mine |= its
+            of_low |= of_high
     clusters: dict[int, list[int]] = {}
     for image in sorted(parent):
-        clusters.setdefault(root(image), []).append(image)
+        clusters.setdefault(root_of(image), []).append(image)
     return clusters
 
 
 def links_within(groups: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
-    """Ties that keep each of GROUPS together."""
+    """Return links that connect all members of each group."""
     return [(group[0], member) for group in groups for member in group[1:]]
 
 
 def list_clusters(session: Session) -> list[dict[str, Any]]:
-    """Clusters of more than one image, the largest first; keys of their photos, the best first."""
+    """List the clusters of several images, the largest first.
+
+    Returns:
+        `cluster` and `photos` of each: its id, and the keys of its images, the best copy first.
+    """
     size = sa.func.count(ImageRow.id)
     large = (
         sa.select(ImageRow.cluster_id)
@@ -78,13 +96,17 @@ def list_clusters(session: Session) -> list[dict[str, Any]]:
 
 
 def list_possible(session: Session) -> list[dict[str, Any]]:
-    """Pairs of images of different clusters that may be one photo, the likest first."""
-    one, other = aliased(ImageRow), aliased(ImageRow)
+    """List pairs of images of different clusters that may be near duplicates.
+
+    Returns:
+        `similarity` and `photos` (two keys) of each, the most similar first.
+    """
+    first, second = aliased(ImageRow), aliased(ImageRow)
     rows = session.execute(
-        sa.select(NearDuplicateRow.similarity, one.store_key, other.store_key)
-        .join(one, one.id == NearDuplicateRow.one_id)
-        .join(other, other.id == NearDuplicateRow.other_id)
-        .where(one.cluster_id != other.cluster_id)
-        .order_by(NearDuplicateRow.similarity.desc(), one.store_key, other.store_key)
+        sa.select(NearDuplicateRow.similarity, first.store_key, second.store_key)
+        .join(first, first.id == NearDuplicateRow.one_id)
+        .join(second, second.id == NearDuplicateRow.other_id)
+        .where(first.cluster_id != second.cluster_id)
+        .order_by(NearDuplicateRow.similarity.desc(), first.store_key, second.store_key)
     )
-    return [{"similarity": similarity, "photos": [mine, its]} for similarity, mine, its in rows]
+    return [{"similarity": similarity, "photos": list(keys)} for similarity, *keys in rows]

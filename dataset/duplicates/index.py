@@ -1,7 +1,8 @@
-"""The fingerprints that a catalogue knows: kept with a photo, compared with a new one."""
+"""Fingerprints in the catalogue: save those of new images, and find near duplicates of them."""
 
 from array import array
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -11,48 +12,52 @@ from dataset.catalogue.models import FingerprintRow, ImageRow, NearDuplicateRow
 from dataset.catalogue.queries import in_batches, table_of
 from dataset.duplicates.alignment import DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY, similarity
 from dataset.duplicates.hamming import HashIndex
-from dataset.duplicates.hashing import VIEWS, Fingerprint, unpack
+from dataset.duplicates.hashing import VIEW_COUNT, Fingerprint, unpack
 from dataset.duplicates.matching import nearest_known
 
-LOADED = 10_000
-# Made once: to make a statement takes longer than to run it.
-_FINGERPRINTS, _RESEMBLANCES = map(table_of, (FingerprintRow, NearDuplicateRow))
-_IDS, _WHOLE = _FINGERPRINTS.c.image_id, sa.func.substr(_FINGERPRINTS.c.views, 1, 8)
+LOADED_IDS = 10_000
+# Built once: building a statement takes longer than running it.
+_FINGERPRINTS, _NEAR_DUPLICATES = map(table_of, (FingerprintRow, NearDuplicateRow))
+_IDS, _WHOLE_HASH = _FINGERPRINTS.c.image_id, sa.func.substr(_FINGERPRINTS.c.views, 1, 8)
 _NEWEST = sa.select(sa.func.max(_IDS))
-# Ids and hashes of many images in a row: a million rows take most of their time to be made.
-_WHOLES = {
+# Ids and hashes of many images in one row: creating a million rows would take most of the time.
+_SELECT_HASHES = {
     dialect: sa.select(
         sa.func.aggregate_strings(sa.cast(_IDS, sa.String), ","),
         sa.func.aggregate_strings(hexed, ""),
     ).where(sa.bindparam("after") < _IDS, sa.bindparam("until") >= _IDS)
     for dialect, hexed in (
-        ("sqlite", sa.func.hex(_WHOLE, type_=sa.String)),
-        ("postgresql", sa.func.encode(_WHOLE, "hex", type_=sa.String)),
+        ("sqlite", sa.func.hex(_WHOLE_HASH, type_=sa.String)),
+        ("postgresql", sa.func.encode(_WHOLE_HASH, "hex", type_=sa.String)),
     )
 }
-_KEEP, _KEEP_PAIRS = sa.insert(_FINGERPRINTS), sa.insert(_RESEMBLANCES)
+_INSERT_FINGERPRINTS, _INSERT_PAIRS = sa.insert(_FINGERPRINTS), sa.insert(_NEAR_DUPLICATES)
 
 
 def fingerprint_values(image: int, fingerprint: Fingerprint) -> dict[str, object]:
-    """FINGERPRINT of the image with the id IMAGE as a row of the catalogue."""
+    """Return the column values of an image's fingerprint."""
     views, pixels = fingerprint.packed
     return {"image_id": image, "views": views, "pixels": pixels, "compared": False}
 
 
 def load_fingerprints(session: Session, images: Sequence[int]) -> dict[int, Fingerprint]:
-    """The fingerprints of IMAGES by their ids."""
-    found = {}
-    for part in in_batches(images):
+    """Load the fingerprints of images by their ids; those without one are missing."""
+    prints = {}
+    for batch in in_batches(images):
         query = sa.select(
             FingerprintRow.image_id, FingerprintRow.views, FingerprintRow.pixels
-        ).where(FingerprintRow.image_id.in_(part))
-        for image, views, looks in session.execute(query):
-            found[image] = unpack(views, looks)
-    return found
+        ).where(FingerprintRow.image_id.in_(batch))
+        for image, views, pixels in session.execute(query):
+            prints[image] = unpack(views, pixels)
+    return prints
 
 
 def load_views(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of all images with a fingerprint: ids (n,), views (n, 8) uint64, compared (n,) bool."""
+    """Load the hashes of all stored images with a fingerprint.
+
+    Returns:
+        Ids, (n,); hashes of the views, (n, 8) uint64; whether each was compared, (n,) bool.
+    """
     query = (
         sa.select(FingerprintRow.image_id, FingerprintRow.views, FingerprintRow.compared)
         .join(ImageRow, ImageRow.id == FingerprintRow.image_id)
@@ -60,123 +65,160 @@ def load_views(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         .order_by(FingerprintRow.image_id)
     )
     ids, views, compared = [], bytearray(), []
-    for image, packed, done in session.execute(query):
+    for image, packed, is_compared in session.execute(query):
         ids.append(image)
         views += packed
-        compared.append(done)
+        compared.append(is_compared)
     return (
         np.array(ids, np.int64),
-        np.frombuffer(bytes(views), "<u8").astype(np.uint64).reshape(-1, VIEWS),
+        np.frombuffer(bytes(views), "<u8").astype(np.uint64).reshape(-1, VIEW_COUNT),
         np.array(compared, bool),
     )
 
 
-def _wholes(session: Session, after: int) -> tuple["array[int]", np.ndarray]:
-    """Ids of images larger than AFTER, and the hashes of the whole photos, (n,) uint64."""
+def _whole_hashes(session: Session, after: int) -> tuple["array[int]", np.ndarray]:
+    """Load the ids above `after`, and the hashes of the whole images, (n,) uint64."""
     connection = session.connection()
     newest = connection.scalar(_NEWEST) or 0
-    query, rows = _WHOLES[connection.dialect.name], []
-    for start in range(after, newest, LOADED):
-        row = connection.execute(query, {"after": start, "until": start + LOADED}).one()
+    query, rows = _SELECT_HASHES[connection.dialect.name], []
+    for start in range(after, newest, LOADED_IDS):
+        row = connection.execute(query, {"after": start, "until": start + LOADED_IDS}).one()
         if row[0]:
             rows.append(row)
     ids = np.fromstring(",".join(row[0] for row in rows), np.int64, sep=",")
     hashes = np.frombuffer(bytes.fromhex("".join(row[1] for row in rows)), "<u8")
-    # Within a row the two are in one order, whichever the database likes.
+    # The database aggregates both columns of a row in the same order, which may be any.
     order = np.argsort(ids)
     return array("q", ids[order].tobytes()), hashes[order].astype(np.uint64)
 
 
-# Another image, whether it is mirrored, and how alike it is.
-Match = tuple[int, bool, float]
+class Match(NamedTuple):
+    """An image that is or may be a near duplicate of a new one."""
+
+    image: int
+    mirrored: bool
+    similarity: float
 
 
 class FingerprintIndex:
-    """All photos of a catalogue, to be asked which one a new photo is a copy of."""
+    """The whole-image hashes of a catalogue in memory, to find near duplicates of new images."""
 
     def __init__(self, session: Session) -> None:
-        self._ids, wholes = _wholes(session, 0)
+        """Load the hashes of all images."""
+        self._ids, hashes = _whole_hashes(session, 0)
         self._newest = max(self._ids, default=0)
-        self._whole = HashIndex(wholes)
-        self._latest: dict[int, Fingerprint] = {}
+        self._hashes = HashIndex(hashes)
+        # Fingerprints that may not be committed yet.
+        self._recent: dict[int, Fingerprint] = {}
 
     def catch_up(self, session: Session) -> None:
-        """Learn of photos that other processes have kept since; ours stand in the catalogue now."""
-        self._latest.clear()
-        for image, whole in zip(*_wholes(session, self._newest), strict=True):
-            self._add(image, int(whole))
+        """Add the images that other processes have committed; our own are committed by now."""
+        self._recent.clear()
+        for image, view_hash in zip(*_whole_hashes(session, self._newest), strict=True):
+            self._add(image, int(view_hash))
 
-    def _add(self, image: int, whole: int) -> None:
+    def _add(self, image: int, view_hash: int) -> None:
         self._ids.append(image)
         self._newest = max(self._newest, image)
-        self._whole.add(whole)
+        self._hashes.add(view_hash)
 
-    def alike(
+    def find(
         self, session: Session, fingerprints: Mapping[int, Fingerprint]
     ) -> dict[int, list[Match]]:
-        """Of each of FINGERPRINTS, of new photos by their ids: which are or may be the same photo.
+        """Find the near duplicates of new images, and add these to the index.
 
-        The likest first; those known, and the new ones before it. All are known from now on. Only
-        whole photos are compared here; `dedup` compares their parts too.
+        Only whole images are compared; `dedup` compares all views.
+
+        Args:
+            session: The session.
+            fingerprints: Id -> fingerprint of the new images.
+
+        Returns:
+            The matches of each new image among known and earlier new images, most similar first.
         """
         if not fingerprints:
             return {}
-        # Each pair once: a number may have been another's too, which was taken down and is in the
-        # index still.
+        # By pair: the index may contain an id twice, if its image was taken down and the database
+        # has reused the id.
         near: dict[tuple[int, int], bool] = {}
         later = set(fingerprints)
-        places = nearest_known(np.stack([one.views for one in fingerprints.values()]), self._whole)
-        for image, one in fingerprints.items():
-            self._latest[image] = one
-            self._add(image, int(one.views[0]))
-        for image, (found_at, mirrored) in zip(fingerprints, places, strict=True):
-            for place, turn in zip(found_at, mirrored.tolist(), strict=True):
-                if self._ids[place] not in later:
-                    near[image, self._ids[place]] = turn
+        views = np.stack([fingerprint.views for fingerprint in fingerprints.values()])
+        nearest = nearest_known(views, self._hashes)
+        for image, fingerprint in fingerprints.items():
+            self._recent[image] = fingerprint
+            self._add(image, int(fingerprint.views[0]))
+        for image, (indices, mirrored) in zip(fingerprints, nearest, strict=True):
+            for index, is_mirrored in zip(indices, mirrored.tolist(), strict=True):
+                if self._ids[index] not in later:
+                    near[image, self._ids[index]] = is_mirrored
             later.remove(image)
-        earlier = {other for _, other in near if other not in self._latest}
-        known = self._latest | load_fingerprints(session, sorted(earlier))
-        # One that was taken down meanwhile is none any more.
-        near = {pair: turn for pair, turn in near.items() if pair[1] in known}
-        found: dict[int, list[Match]] = {image: [] for image in fingerprints}
-        for (pair, turn), score in zip(near.items(), _scores(near, known), strict=True):
-            if score >= POSSIBLE_SIMILARITY:
-                found[pair[0]].append((pair[1], turn, score))
-        return {image: sorted(alike, key=lambda one: -one[2]) for image, alike in found.items()}
+        stored = {other for _, other in near if other not in self._recent}
+        prints = self._recent | load_fingerprints(session, sorted(stored))
+        # Images that were taken down meanwhile have no fingerprint any more.
+        near = {pair: is_mirrored for pair, is_mirrored in near.items() if pair[1] in prints}
+        matches: dict[int, list[Match]] = {image: [] for image in fingerprints}
+        similarities = _similarities(near, prints)
+        for ((image, other), is_mirrored), value in zip(near.items(), similarities, strict=True):
+            if value >= POSSIBLE_SIMILARITY:
+                matches[image].append(Match(other, is_mirrored, value))
+        return {
+            image: sorted(found, key=lambda match: -match.similarity)
+            for image, found in matches.items()
+        }
 
 
-def _scores(near: Mapping[tuple[int, int], bool], known: Mapping[int, Fingerprint]) -> list[float]:
-    """How alike each pair of NEAR is, all of them in one call."""
+def _similarities(
+    near: Mapping[tuple[int, int], bool], prints: Mapping[int, Fingerprint]
+) -> list[float]:
+    """Return the similarity of pairs of images, given whether they are mirrored."""
     if not near:
         return []
-    # Always the same one first: what two photos are must not hang on which of them came first.
-    pairs = [sorted((known[a], known[b]), key=lambda one: one.packed) for a, b in near]
-    turns = np.array(list(near.values()), bool)
-    found: list[float] = similarity([p[0] for p in pairs], [p[1] for p in pairs], turns).tolist()
-    return found
+    # Sorted by content, so that the result does not depend on which image came first.
+    pairs = [
+        sorted((prints[first], prints[second]), key=lambda fingerprint: fingerprint.packed)
+        for first, second in near
+    ]
+    mirrored = np.array(list(near.values()), bool)
+    values: list[float] = similarity(
+        [pair[0] for pair in pairs], [pair[1] for pair in pairs], mirrored
+    ).tolist()
+    return values
 
 
 def save_new(
-    session: Session, fingerprints: Mapping[int, Fingerprint], alike: Mapping[int, Sequence[Match]]
+    session: Session,
+    fingerprints: Mapping[int, Fingerprint],
+    matches: Mapping[int, Sequence[Match]],
 ) -> None:
-    """Keep FINGERPRINTS of new images by their ids, and whom each is ALIKE."""
+    """Save the fingerprints of new images and their matches.
+
+    Args:
+        session: The session.
+        fingerprints: Id -> fingerprint.
+        matches: Id -> matches, see `FingerprintIndex.find`.
+    """
     if fingerprints:
-        rows = [fingerprint_values(image, found) for image, found in fingerprints.items()]
-        session.connection().execute(_KEEP, rows)
+        rows = [fingerprint_values(image, value) for image, value in fingerprints.items()]
+        session.connection().execute(_INSERT_FINGERPRINTS, rows)
     pairs = [
         {
-            "one_id": min(image, other),
-            "other_id": max(image, other),
-            "mirrored": mirrored,
-            "similarity": score,
+            "one_id": min(image, match.image),
+            "other_id": max(image, match.image),
+            "mirrored": match.mirrored,
+            "similarity": match.similarity,
         }
-        for image, found in alike.items()
-        for other, mirrored, score in found
+        for image, found in matches.items()
+        for match in found
     ]
     if pairs:
-        session.connection().execute(_KEEP_PAIRS, pairs)
+        session.connection().execute(_INSERT_PAIRS, pairs)
 
 
-def best_copy(alike: Sequence[Match]) -> int | None:
-    """The image that one of ALIKE, the likest first, is; None where it is a photo of its own."""
-    return alike[0][0] if alike and alike[0][2] >= DUPLICATE_SIMILARITY else None
+def duplicate_of(matches: Sequence[Match]) -> int | None:
+    """Return the image that a new one is a near duplicate of, None if it is of none.
+
+    Args:
+        matches: Its matches, most similar first.
+    """
+    is_duplicate = matches and matches[0].similarity >= DUPLICATE_SIMILARITY
+    return matches[0].image if is_duplicate else None

@@ -1,4 +1,4 @@
-"""People's words on pairs of images: one photo, whose clusters are folded, or two for good."""
+"""People's decisions on pairs of images: near duplicates, or different photos for good."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,16 +13,28 @@ from dataset.duplicates.clusters import links_within, merge_clusters
 
 
 def decide_pair(
-    session: Session, one: int, other: int, same: bool, who: str, made: datetime | None = None
+    session: Session,
+    first: int,
+    second: int,
+    same: bool,
+    who: str,
+    made: datetime | None = None,
 ) -> PairDecision:
-    """Keep WHO's word that images ONE and OTHER are the SAME photo; an earlier one is taken back.
+    """Save a decision on two images, which replaces an earlier one.
 
-    Images that are one get one cluster. Those that are not are never folded together again.
+    Args:
+        session: The session.
+        first: One image.
+        second: The other image.
+        same: Whether they are near duplicates. Then their clusters are merged; otherwise they are
+            never in one cluster again.
+        who: Who decided.
+        made: When it was decided; now by default.
     """
-    low, high = sorted((one, other))
+    low, high = sorted((first, second))
     for earlier in session.scalars(_active().filter_by(one_id=low, other_id=high)).all():
         undo_decision(session, earlier)
-    moved = _join(session, low, high) if same else []
+    moved = _merge(session, low, high) if same else []
     decision = PairDecision(
         one_id=low, other_id=high, same=same, moved=json.dumps(moved), who=who, made=made or now()
     )
@@ -32,42 +44,47 @@ def decide_pair(
 
 
 def undo_decision(session: Session, decision: PairDecision) -> None:
-    """Undo DECISION; what it brought into one cluster, and nothing else ties, is taken apart."""
+    """Undo a decision, and split the cluster that it merged unless something else links it."""
     decision.undone = now()
     session.flush()
     if json.loads(decision.moved):
-        _regroup(session, decision)
+        _split(session, decision)
 
 
 def import_decision(
-    session: Session, word: PairDecision, pair: tuple[int, int], here: Mapping[int, int]
+    session: Session, decision: PairDecision, pair: tuple[int, int], image_ids: Mapping[int, int]
 ) -> None:
-    """Keep WORD of another catalogue on PAIR, unless it is known here or a later one is.
+    """Add a decision of another catalogue, unless it is known or a later one is.
 
-    HERE: the number of each image there -> ours.
+    Args:
+        session: The session.
+        decision: The decision.
+        pair: The ids of its images in this catalogue, in order.
+        image_ids: Id in the other catalogue -> id in this one.
     """
     known = sa.select(PairDecision.id).filter_by(one_id=pair[0], other_id=pair[1])
-    later = known.where(PairDecision.undone.is_(None), PairDecision.made > word.made)
-    if session.scalar(known.filter_by(who=word.who, made=word.made)) or session.scalar(later):
+    later = known.where(PairDecision.undone.is_(None), PairDecision.made > decision.made)
+    is_known = session.scalar(known.filter_by(who=decision.who, made=decision.made))
+    if is_known or session.scalar(later):
         return
-    moved = json.dumps([here[image] for image in json.loads(word.moved) if image in here])
-    if word.undone is not None:
+    moved = json.dumps([image_ids[i] for i in json.loads(decision.moved) if i in image_ids])
+    if decision.undone is not None:
         session.add(
             PairDecision(
                 one_id=pair[0],
                 other_id=pair[1],
-                same=word.same,
+                same=decision.same,
                 moved=moved,
-                who=word.who,
-                made=word.made,
-                undone=word.undone,
+                who=decision.who,
+                made=decision.made,
+                undone=decision.undone,
             )
         )
         return
-    kept = decide_pair(session, *pair, word.same, word.who, word.made)
-    if kept.moved == "[]":
-        # Images that are new here came folded.
-        kept.moved = moved
+    added = decide_pair(session, *pair, decision.same, decision.who, decision.made)
+    if added.moved == "[]":
+        # Images that are new in this catalogue were imported in one cluster.
+        added.moved = moved
 
 
 def _active() -> sa.Select:
@@ -75,79 +92,92 @@ def _active() -> sa.Select:
 
 
 def confirmed_pairs(session: Session) -> list[tuple[int, int]]:
-    """Pairs of images that are one photo, as people say."""
-    return [(one.one_id, one.other_id) for one in session.scalars(_active().filter_by(same=True))]
+    """Return the pairs of images that people have confirmed as near duplicates."""
+    decisions = session.scalars(_active().filter_by(same=True))
+    return [(decision.one_id, decision.other_id) for decision in decisions]
 
 
 def separated_images(session: Session) -> dict[int, frozenset[int]]:
-    """Image -> what it was taken apart from: two images that share a number never meet again.
+    """Return the images that people have separated.
 
-    Numbers from 0 up are of clusters that were undone, those below of pairs.
+    Returns:
+        Image -> numbers of separations: two images that share one must not be in one cluster.
+        Positive numbers are ids of undone clusters, negative ones those of pair decisions.
     """
-    found: dict[int, set[int]] = {}
+    separations: dict[int, set[int]] = {}
     for image, cluster in session.execute(sa.select(Separation.image_id, Separation.cluster_id)):
-        found.setdefault(image, set()).add(cluster)
-    for pair in session.scalars(_active().filter_by(same=False)):
-        for image in (pair.one_id, pair.other_id):
-            found.setdefault(image, set()).add(-pair.id)
-    return {image: frozenset(numbers) for image, numbers in found.items()}
+        separations.setdefault(image, set()).add(cluster)
+    for decision in session.scalars(_active().filter_by(same=False)):
+        for image in (decision.one_id, decision.other_id):
+            separations.setdefault(image, set()).add(-decision.id)
+    return {image: frozenset(numbers) for image, numbers in separations.items()}
 
 
 def create_cluster(session: Session) -> int:
-    """The number of a cluster that is made now."""
+    """Add an empty cluster and return its id."""
     cluster = Cluster()
     session.add(cluster)
     session.flush()
     return cluster.id
 
 
-def _join(session: Session, one: int, other: int) -> list[int]:
-    """Bring the two images' clusters together; returns the images that changed theirs."""
-    clusters = _clusters(session, (one, other))
-    into, away = min(clusters.values()), max(clusters.values())
-    if into == away:
+def _merge(session: Session, first: int, second: int) -> list[int]:
+    """Merge the clusters of two images; returns the images that changed theirs."""
+    clusters = _clusters(session, (first, second))
+    kept, merged = min(clusters.values()), max(clusters.values())
+    if kept == merged:
         return []
-    moved = list(session.scalars(sa.select(ImageRow.id).filter_by(cluster_id=away)))
-    _move(session, moved, into)
+    moved = list(session.scalars(sa.select(ImageRow.id).filter_by(cluster_id=merged)))
+    _move(session, moved, kept)
     return moved
 
 
 def _clusters(session: Session, images: Sequence[int]) -> dict[int, int]:
-    """The cluster of each of IMAGES; one that has none yet gets one."""
-    found = {}
+    """Return the cluster of each image, creating those that are missing."""
+    clusters = {}
     for image in session.scalars(sa.select(ImageRow).where(ImageRow.id.in_(images))):
         if image.cluster_id is None:
             image.cluster_id = create_cluster(session)
-        found[image.id] = image.cluster_id
-    return found
+        clusters[image.id] = image.cluster_id
+    return clusters
 
 
 def _move(session: Session, images: Sequence[int], cluster: int) -> None:
-    for part in in_batches(images):
-        session.execute(sa.update(ImageRow).where(ImageRow.id.in_(part)).values(cluster_id=cluster))
+    for batch in in_batches(images):
+        session.execute(
+            sa.update(ImageRow).where(ImageRow.id.in_(batch)).values(cluster_id=cluster)
+        )
 
 
-def _regroup(session: Session, undone: PairDecision) -> None:
-    """Part the cluster that UNDONE made into what was folded before it and what people say."""
+def _split(session: Session, undone: PairDecision) -> None:
+    """Split a cluster into what it was before an undone decision and other decisions merged it."""
     cluster = session.scalar(sa.select(ImageRow.cluster_id).filter_by(id=undone.one_id))
     if cluster != session.scalar(sa.select(ImageRow.cluster_id).filter_by(id=undone.other_id)):
         return
     members = sorted(session.scalars(sa.select(ImageRow.id).filter_by(cluster_id=cluster)))
-    inside = set(members)
-    words = [one for one in session.scalars(_active().filter_by(same=True)) if one.one_id in inside]
-    ties = links_within(_as_they_came(members, [undone, *words]))
-    ties += [(one.one_id, one.other_id) for one in words if one.other_id in inside]
-    groups = merge_clusters(ties, separated_images(session))
-    tied = {image for group in groups.values() for image in group}
-    parts = [*groups.values(), *([image] for image in members if image not in tied)]
-    for part in sorted(parts)[1:]:
-        _move(session, part, create_cluster(session))
+    is_member = set(members).__contains__
+    decisions = [
+        decision
+        for decision in session.scalars(_active().filter_by(same=True))
+        if is_member(decision.one_id)
+    ]
+    links = links_within(_groups_before(members, [undone, *decisions]))
+    links += [
+        (decision.one_id, decision.other_id)
+        for decision in decisions
+        if is_member(decision.other_id)
+    ]
+    clusters = merge_clusters(links, separated_images(session))
+    linked = {image for group in clusters.values() for image in group}
+    groups = [*clusters.values(), *([image] for image in members if image not in linked)]
+    for group in sorted(groups)[1:]:
+        _move(session, group, create_cluster(session))
 
 
-def _as_they_came(members: Sequence[int], words: Iterable[PairDecision]) -> list[list[int]]:
-    """MEMBERS in groups: those that the same of people's WORDS brought in."""
-    brought = [set(json.loads(one.moved)) for one in words]
+def _groups_before(members: Sequence[int], decisions: Iterable[PairDecision]) -> list[list[int]]:
+    """Group the members of a cluster by the decisions that moved them into it."""
+    moved_by = [set(json.loads(decision.moved)) for decision in decisions]
     groups: dict[tuple[bool, ...], list[int]] = {}
     for image in members:
-        groups.setdefault(tuple(image in moved for moved in brought), []).append(image)
+        groups.setdefault(tuple(image in moved for moved in moved_by), []).append(image)
     return list(groups.values())

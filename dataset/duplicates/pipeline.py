@@ -1,6 +1,6 @@
-"""Duplicates in the whole catalogue: look at what is new, compare it with all, fold what is one.
+"""Update the near duplicates of a catalogue: fingerprint, compare and cluster what is new.
 
-Quality is measured here, too, once a photo: a crawl has no time for it.
+Quality is measured here as well, once per image: a crawl has no time for it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,46 +27,61 @@ from dataset.images.io import Unreadable, open_photo
 from dataset.images.store import ImageStore
 from dataset.utils.threads import map_in_threads
 
-BATCH_IMAGES = 256
-Row = dict[str, object]
+BATCH_ROWS = 256
+Values = dict[str, object]
 
 
 @dataclass(frozen=True)
 class DedupResult:
-    """What a look at a catalogue came to, in images but for `clusters` and `possible` (pairs)."""
+    """Counts of a deduplication.
+
+    Attributes:
+        images: Stored images.
+        fingerprinted: Images that were fingerprinted now.
+        unreadable: Images that could not be read.
+        compared: Images that were compared now.
+        clusters: Clusters of all images.
+        duplicates: Images less clusters.
+        possible: Pairs that may be near duplicates.
+    """
 
     images: int
-    looked_at: int
+    fingerprinted: int
     unreadable: int
     compared: int
     clusters: int
-    folded: int
+    duplicates: int
     possible: int
 
 
-def dedup(sessions: sessionmaker[Session], store: ImageStore, again: bool = False) -> DedupResult:
-    """Bring the duplicates of a catalogue up to date; AGAIN compares everything anew.
+def dedup(sessions: sessionmaker[Session], store: ImageStore, rebuild: bool = False) -> DedupResult:
+    """Find the near duplicates of a catalogue.
 
-    Nothing is looked at or compared twice; each step is kept before the next, so it can be stopped.
+    Only new images are read and compared. Each step is committed, so the work can be interrupted.
+
+    Args:
+        sessions: The catalogue.
+        store: The image store.
+        rebuild: Compare all images again and cluster them again.
     """
-    if again:
+    if rebuild:
         with sessions.begin() as session:
             session.execute(sa.update(FingerprintRow).values(compared=False))
             session.execute(sa.delete(NearDuplicateRow))
-    looked_at, unreadable = fingerprint_new(sessions, store)
+    fingerprinted, unreadable = fingerprint_new(sessions, store)
     measure_new(sessions, store)
     compared = compare_new(sessions)
-    if compared or again:
-        update_clusters(sessions, keep_clusters=not again)
+    if compared or rebuild:
+        update_clusters(sessions, keep_clusters=not rebuild)
     with sessions() as session:
-        return DedupResult(*_counts(session, looked_at, unreadable, compared))
+        return DedupResult(*_counts(session, fingerprinted, unreadable, compared))
 
 
-def _counts(session: Session, looked_at: int, unreadable: int, compared: int) -> list[int]:
-    stored = ImageRow.state == "stored"
+def _counts(session: Session, fingerprinted: int, unreadable: int, compared: int) -> list[int]:
+    is_stored = ImageRow.state == "stored"
     images, clusters = session.execute(
         sa.select(sa.func.count(ImageRow.id), sa.func.count(ImageRow.cluster_id.distinct())).where(
-            stored
+            is_stored
         )
     ).one()
     possible = session.scalar(
@@ -74,120 +89,142 @@ def _counts(session: Session, looked_at: int, unreadable: int, compared: int) ->
         .select_from(NearDuplicateRow)
         .where(NearDuplicateRow.similarity < DUPLICATE_SIMILARITY)
     )
-    return [images, looked_at, unreadable, compared, clusters, images - clusters, possible or 0]
+    return [images, fingerprinted, unreadable, compared, clusters, images - clusters, possible or 0]
 
 
 def fingerprint_new(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int, int]:
-    """Keep fingerprints of stored images that have none: how many were read, how many can't be."""
+    """Fingerprint the stored images that have no fingerprint.
 
-    def look(image: int, photo: bytes) -> Row:
+    Returns:
+        How many were fingerprinted, and how many could not be read.
+    """
+
+    def values_of(image: int, photo: bytes) -> Values:
         return fingerprint_values(image, fingerprint(open_photo(photo, MIN_DECODED_PIXELS)))
 
-    missing = FingerprintRow.image_id.is_(None)
-    return _in_batches(sessions, store, missing, look, "looking", sa.insert(FingerprintRow))
+    is_missing = FingerprintRow.image_id.is_(None)
+    insert = sa.insert(FingerprintRow)
+    return _process(sessions, store, is_missing, values_of, "fingerprinting", insert)
 
 
 def measure_new(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int, int]:
-    """The same for the quality of images that have a fingerprint."""
+    """Measure the quality of images with a fingerprint that are not measured yet.
 
-    def judge(image: int, photo: bytes) -> Row:
-        return {
-            "image_id": image,
-            **asdict(quality.measure(open_photo(photo, quality.MIN_DECODED_PIXELS))),
-        }
+    Returns:
+        How many were measured, and how many could not be read.
+    """
 
-    missing = FingerprintRow.image_id.is_not(None) & FingerprintRow.text.is_(None)
-    return _in_batches(sessions, store, missing, judge, "measuring", sa.update(FingerprintRow))
+    def values_of(image: int, photo: bytes) -> Values:
+        measured = quality.measure(open_photo(photo, quality.MIN_DECODED_PIXELS))
+        return {"image_id": image, **asdict(measured)}
+
+    is_missing = FingerprintRow.image_id.is_not(None) & FingerprintRow.text.is_(None)
+    return _process(sessions, store, is_missing, values_of, "measuring", sa.update(FingerprintRow))
 
 
-def _in_batches(
+def _process(
     sessions: sessionmaker[Session],
     store: ImageStore,
-    missing: sa.ColumnElement[bool],
-    read: Callable[[int, bytes], Row],
+    is_missing: sa.ColumnElement[bool],
+    values_of: Callable[[int, bytes], Values],
     name: str,
-    keep: Any,
+    statement: Any,
 ) -> tuple[int, int]:
-    """READ images that lack what is MISSING and KEEP their rows; read ones, and unreadable ones."""
+    """Compute values of images in threads and write them in batches.
+
+    Args:
+        sessions: The catalogue.
+        store: The image store.
+        is_missing: Selects the images.
+        values_of: Computes the values of an image from its id and file.
+        name: Name of the progress bar.
+        statement: Writes the values.
+
+    Returns:
+        How many images were processed, and how many could not be read.
+    """
     with sessions() as session:
-        found = session.execute(
+        rows = session.execute(
             sa.select(ImageRow.id, ImageRow.store_key)
             .outerjoin(FingerprintRow, FingerprintRow.image_id == ImageRow.id)
-            .where(ImageRow.state == "stored", missing)
+            .where(ImageRow.state == "stored", is_missing)
             .order_by(ImageRow.id)
         )
-        jobs = [(image, str(key)) for image, key in found]
+        jobs = [(image, str(key)) for image, key in rows]
 
-    def row(job: tuple[int, str]) -> Row | None:
+    def process(job: tuple[int, str]) -> Values | None:
         try:
-            return read(job[0], store.read(job[1]))
+            return values_of(job[0], store.read(job[1]))
         except (Unreadable, OSError):
-            # Named where the photo is needed.
+            # Reported by the build, which needs the photo.
             return None
 
-    seen, rows = 0, _shown(map_in_threads(row, jobs), len(jobs), name, " photos")
-    while part := list(islice(rows, BATCH_IMAGES)):
-        kept = [one for one in part if one is not None]
-        seen += len(kept)
-        if kept:
+    processed = 0
+    results = _with_progress(map_in_threads(process, jobs), len(jobs), name, " photos")
+    while batch := list(islice(results, BATCH_ROWS)):
+        values = [row for row in batch if row is not None]
+        processed += len(values)
+        if values:
             with sessions.begin() as session:
-                session.execute(keep, kept)
-    return seen, len(jobs) - seen
+                session.execute(statement, values)
+    return processed, len(jobs) - processed
 
 
-def _shown(work: Iterable, total: int, name: str, unit: str) -> Iterator:
-    return iter(tqdm(work, total=total, desc=name, unit=unit, disable=None if total else True))
+def _with_progress(results: Iterable, total: int, name: str, unit: str) -> Iterator:
+    return iter(tqdm(results, total=total, desc=name, unit=unit, disable=None if total else True))
 
 
 def compare_new(sessions: sessionmaker[Session]) -> int:
-    """Compare images that have not been yet with all; returns how many."""
+    """Compare images that were not compared yet with all; returns how many."""
     with sessions() as session:
         ids, views, compared = load_views(session)
     if compared.all():
         return 0
-    pairs = candidate_pairs(views, ~compared)
-    _judge(sessions, ids, pairs)
+    _compare_pairs(sessions, ids, candidate_pairs(views, ~compared))
     new = ids[~compared].tolist()
     with sessions.begin() as session:
-        for part in in_batches(new):
+        for batch in in_batches(new):
             session.execute(
                 sa.update(FingerprintRow)
-                .where(FingerprintRow.image_id.in_(part))
+                .where(FingerprintRow.image_id.in_(batch))
                 .values(compared=True)
             )
     return len(new)
 
 
-def _judge(sessions: sessionmaker[Session], ids: np.ndarray, pairs: CandidatePairs) -> None:
-    """Keep those of PAIRS, places in IDS, that are or may be one photo."""
+def _compare_pairs(sessions: sessionmaker[Session], ids: np.ndarray, pairs: CandidatePairs) -> None:
+    """Save the candidate pairs, indices into `ids`, that are or may be near duplicates."""
 
-    def compare(start: int) -> list[dict[str, object]]:
-        part = slice(start, start + BATCH_IMAGES)
-        ones, others = ids[pairs.first[part]], ids[pairs.second[part]]
-        turns = pairs.orientation[part]
+    def compare(start: int) -> list[Values]:
+        batch = slice(start, start + BATCH_ROWS)
+        first, second = ids[pairs.first[batch]], ids[pairs.second[batch]]
+        orientations = pairs.orientation[batch]
         with sessions() as session:
-            known = load_fingerprints(session, np.unique([ones, others]).tolist())
-        scores = similarity([known[i] for i in ones], [known[i] for i in others], turns)
+            prints = load_fingerprints(session, np.unique([first, second]).tolist())
+        similarities = similarity(
+            [prints[i] for i in first], [prints[i] for i in second], orientations
+        )
         return [
             {
                 "one_id": int(one),
                 "other_id": int(other),
-                "mirrored": bool(turn % 2),
-                "similarity": float(score),
+                "mirrored": bool(orientation % 2),
+                "similarity": float(value),
             }
-            for one, other, turn, score in zip(ones, others, turns, scores, strict=True)
-            if score >= POSSIBLE_SIMILARITY
+            for one, other, orientation, value in zip(
+                first, second, orientations, similarities, strict=True
+            )
+            if value >= POSSIBLE_SIMILARITY
         ]
 
-    jobs = list(range(0, len(pairs.first), BATCH_IMAGES))
-    for rows in _shown(
-        map_in_threads(compare, jobs), len(jobs), "comparing", f" x {BATCH_IMAGES} pairs"
-    ):
-        _keep_resemblances(sessions, rows)
+    jobs = list(range(0, len(pairs.first), BATCH_ROWS))
+    unit = f" x {BATCH_ROWS} pairs"
+    for rows in _with_progress(map_in_threads(compare, jobs), len(jobs), "comparing", unit):
+        _save_near_duplicates(sessions, rows)
 
 
-def _keep_resemblances(sessions: sessionmaker[Session], rows: Sequence[dict[str, object]]) -> None:
-    """ROWS in place of those of the same pairs."""
+def _save_near_duplicates(sessions: sessionmaker[Session], rows: Sequence[Values]) -> None:
+    """Insert or replace rows."""
     if not rows:
         return
     with sessions.begin() as session:
@@ -201,10 +238,13 @@ def _keep_resemblances(sessions: sessionmaker[Session], rows: Sequence[dict[str,
 
 
 def update_clusters(sessions: sessionmaker[Session], keep_clusters: bool = True) -> None:
-    """Give images that are one photo one cluster, the oldest's; people's words on pairs hold, and
-    undone clusters stay undone.
+    """Give near duplicates one cluster, that of the oldest image.
 
-    KEEP_CLUSTERS: what is folded already stays so.
+    People's decisions on pairs hold, and undone clusters stay undone.
+
+    Args:
+        sessions: The catalogue.
+        keep_clusters: Whether images that share a cluster stay in one.
     """
     with sessions.begin() as session:
         stored = (
@@ -213,10 +253,10 @@ def update_clusters(sessions: sessionmaker[Session], keep_clusters: bool = True)
             .order_by(ImageRow.id)
         )
         before = {image: cluster for image, cluster in session.execute(stored)}  # noqa: C416
-        ties = [*(_old_ties(before) if keep_clusters else []), *confirmed_pairs(session)]
-        ties += [
-            (one, other)
-            for one, other in session.execute(
+        links = [*(_existing_links(before) if keep_clusters else []), *confirmed_pairs(session)]
+        links += [
+            (first, second)
+            for first, second in session.execute(
                 sa.select(NearDuplicateRow.one_id, NearDuplicateRow.other_id)
                 .where(NearDuplicateRow.similarity >= DUPLICATE_SIMILARITY)
                 .order_by(
@@ -226,11 +266,11 @@ def update_clusters(sessions: sessionmaker[Session], keep_clusters: bool = True)
                 )
             )
         ]
-        clusters = merge_clusters(ties, separated_images(session))
-        _renumber(session, before, clusters, keep_clusters)
+        clusters = merge_clusters(links, separated_images(session))
+        _save_clusters(session, before, clusters)
 
 
-def _old_ties(before: dict[int, int | None]) -> list[tuple[int, int]]:
+def _existing_links(before: dict[int, int | None]) -> list[tuple[int, int]]:
     groups: dict[int, list[int]] = {}
     for image, cluster in before.items():
         if cluster is not None:
@@ -238,45 +278,50 @@ def _old_ties(before: dict[int, int | None]) -> list[tuple[int, int]]:
     return links_within(groups.values())
 
 
-def _renumber(
-    session: Session,
-    before: dict[int, int | None],
-    clusters: dict[int, list[int]],
-    keep_clusters: bool,
+def _save_clusters(
+    session: Session, before: dict[int, int | None], clusters: dict[int, list[int]]
 ) -> None:
-    """Write the cluster of each image that has another one than BEFORE."""
-    wanted: dict[int, int] = {}
+    """Write the clusters of images that had another one before."""
+    cluster_of: dict[int, int] = {}
     taken: set[int] = set()
-    tied = {image for members in clusters.values() for image in members}
-    groups = [*clusters.values(), *([image] for image in before if image not in tied)]
+    linked = {image for members in clusters.values() for image in members}
+    groups = [*clusters.values(), *([image] for image in before if image not in linked)]
     for members in sorted(groups):
-        mine = [c for c in (before[image] for image in members) if c is not None and c not in taken]
-        number = min(mine) if mine else create_cluster(session)
-        taken.add(number)
-        wanted.update(dict.fromkeys(members, number))
-    changed = [{"id": i, "cluster_id": c} for i, c in wanted.items() if before[i] != c]
+        own = [c for c in (before[image] for image in members) if c is not None and c not in taken]
+        cluster = min(own) if own else create_cluster(session)
+        taken.add(cluster)
+        cluster_of.update(dict.fromkeys(members, cluster))
+    changed = [{"id": i, "cluster_id": c} for i, c in cluster_of.items() if before[i] != c]
     if changed:
         session.execute(sa.update(ImageRow), changed)
 
 
 def undo_cluster(sessions: sessionmaker[Session], number: int, who: str) -> int:
-    """Take the cluster NUMBER apart for good; returns how many images it held.
+    """Separate the images of a cluster for good.
+
+    Args:
+        sessions: The catalogue.
+        number: The cluster.
+        who: Who decided it.
+
+    Returns:
+        How many images it had.
 
     Raises:
-        BadInput: there is no such cluster, or it holds one image.
+        BadInput: There is no such cluster, or it has one image.
     """
     with sessions.begin() as session:
         images = session.scalars(
             sa.select(ImageRow.id).filter_by(cluster_id=number, state="stored").order_by("id")
         ).all()
         if len(images) < 2:
-            held = "one image" if images else "no image"
+            size = "one image" if images else "no image"
             raise BadInput(
-                f"cluster {number} holds {held}; `catalogue clusters` lists those of more"
+                f"cluster {number} has {size}; `catalogue clusters` lists those with several"
             )
-        known = separated_images(session)
+        separated = separated_images(session)
         for image in images:
-            if number not in known.get(image, ()):
+            if number not in separated.get(image, ()):
                 session.add(Separation(image_id=image, cluster_id=number, who=who))
         for image in images[1:]:
             session.execute(

@@ -1,4 +1,4 @@
-"""Where photos are kept, under their SHA-256: a folder, or any place that fsspec knows."""
+"""The image store: files by their SHA-256 in a folder, or in any file system of fsspec."""
 
 import contextlib
 import fcntl
@@ -16,18 +16,21 @@ from dataset.utils.files import PARTIAL_PREFIX, write_atomically
 
 @dataclass(frozen=True)
 class ImageStore:
-    """A folder of photos, each under a key made of its SHA-256: `ab/cd/abcd….jpg`.
+    """A folder of images, each under a key made of its SHA-256: `ab/cd/abcd….jpg`.
 
-    While photos are put into it, `in_use` removes temporary files of killed processes. Files that
-    were put are durable after `sync`.
+    Write to it within `in_use`, which removes temporary files of killed processes. Files are
+    durable after `sync`.
+
+    Attributes:
+        root: The folder.
+        max_concurrent_writes: How many threads may write at a time.
+        option: The command-line option that names the folder, for error messages.
     """
 
     root: Path
-    # Set while files may not be on the disk yet.
+    # Set while written files may not be on disk yet.
     _unsynced: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
-    # How many photos are put at a time, at most: to a disk one after the other.
-    side_by_side: int = field(default=1, init=False, compare=False)
-    # The option that names the place, for errors.
+    max_concurrent_writes: int = field(default=1, init=False, compare=False)
     option: str = field(default="--images", compare=False, kw_only=True)
 
     def __str__(self) -> str:
@@ -35,191 +38,195 @@ class ImageStore:
 
     @staticmethod
     def key(sha256: str, extension: str) -> str:
-        """Where bytes of SHA256 belong, below the root."""
+        """Return the key of a file: its path below the root."""
         return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{extension}"
 
     def put(self, data: bytes, key: str) -> None:
-        """Store DATA under KEY; a file with the same content is not written again.
+        """Store a file under a key, unless it is there with the same content.
 
         Raises:
-            Failure: The folder can't be written.
+            Failure: The folder cannot be written.
         """
         path = self.root / key
-        with self._explained():
-            if not _holds(path, data):
+        with self._storage_errors():
+            if not _has_content(path, data):
                 write_atomically(path, data, self.root, sync=False)
         self._unsynced.set()
 
     def sync(self) -> None:
-        """Wait until all files that were put, and their names, are on the disk.
+        """Wait until all written files and their names are on disk.
 
         One `os.sync` per batch replaces an fsync of each file and of each new folder, which takes
-        ten times as long. Linux waits for the disk here; macOS only starts to write.
+        ten times as long. Linux waits for the disk; macOS only starts to write.
         """
         if self._unsynced.is_set():
-            # Cleared first: a file that is put meanwhile waits for the next call.
+            # Cleared first: a file written meanwhile is synced by the next call.
             self._unsynced.clear()
             os.sync()
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """The store while photos are put into it.
+        """Create the folder and mark it as in use by this process.
+
+        Temporary files are removed at the start and at the end if no other process uses it.
 
         Raises:
-            Failure: the folder can't be made.
+            Failure: The folder cannot be created.
         """
-        with self._explained():
+        with self._storage_errors():
             self.root.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.root, os.O_RDONLY)
         try:
-            self._clear(handle)
+            self._remove_temporary_files(handle)
             yield
-            self._clear(handle)
+            self._remove_temporary_files(handle)
         finally:
             os.close(handle)
 
-    def _clear(self, handle: int) -> None:
-        """Remove half files unless another process has the folder HANDLE in use."""
-        # Some network disks have no locks: then half files are left.
+    def _remove_temporary_files(self, handle: int) -> None:
+        """Remove temporary files unless another process has locked the folder."""
+        # Some network file systems have no locks: then the files stay.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for part in self.root.glob(f"{PARTIAL_PREFIX}*"):
-                part.unlink()
+            for path in self.root.glob(f"{PARTIAL_PREFIX}*"):
+                path.unlink()
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_SH)
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _storage_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise Failure(
-                f"photos can't be kept in {self}: {first_line(error)}; make room or name"
+                f"photos can't be stored in {self}: {first_line(error)}; make room, or name"
                 f" another place with {self.option}"
             ) from error
 
     def read(self, key: str) -> bytes:
-        """The photo of KEY.
+        """Return the file of a key.
 
         Raises:
-            OSError: it is not there, or can't be read.
+            OSError: It does not exist or cannot be read.
         """
         return (self.root / key).read_bytes()
 
     def keys(self) -> Iterator[str]:
-        """The key of every file that is kept, in their order."""
-        for first in sorted(self.root.glob("??")):
-            for path in sorted(first.glob("??/*")):
+        """Yield the keys of all files in order."""
+        for folder in sorted(self.root.glob("??")):
+            for path in sorted(folder.glob("??/*")):
                 yield path.relative_to(self.root).as_posix()
 
     def remove(self, key: str) -> None:
-        """See that nothing is kept under KEY.
+        """Remove the file of a key if it exists.
 
         Raises:
-            Failure: the file can't be removed.
+            Failure: The file cannot be removed.
         """
-        with self._explained():
+        with self._storage_errors():
             (self.root / key).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class RemoteStore(ImageStore):
-    """The same below an fsspec URL, such as `s3://bucket/photos`, whose writes are all or nothing.
+    """An image store below an fsspec URL, such as `s3://bucket/photos`, whose writes are atomic.
 
-    What it raises is made an OSError, as a folder's is.
+    Errors of the file system are raised as OSError.
+
+    Attributes:
+        url: The URL.
     """
 
     url: str = ""
-    side_by_side: int = field(default=32, init=False, compare=False)
+    max_concurrent_writes: int = field(default=32, init=False, compare=False)
 
     def __str__(self) -> str:
         return self.url
 
     @cached_property
-    def _place(self) -> tuple[Any, str]:
-        """The file system and the path of the URL there."""
+    def _file_system(self) -> tuple[Any, str]:
+        """The file system and the path of the URL in it."""
         import fsspec
 
         try:
-            place, path = fsspec.core.url_to_fs(self.url)
+            file_system, path = fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
             raise BadInput(
                 f"--images {self.url}: {first_line(error)}; for S3: pip install"
                 " 'fashion-tagger[s3]'"
             ) from error
-        return place, path.rstrip("/")
+        return file_system, path.rstrip("/")
 
     @contextlib.contextmanager
-    def _asked(self) -> Iterator[tuple[Any, str]]:
-        place = self._place
+    def _opened(self) -> Iterator[tuple[Any, str]]:
+        file_system = self._file_system
         try:
-            yield place
+            yield file_system
         except OSError:
             raise
-        # Each kind of place has errors of its own.
+        # Each file system of fsspec raises its own errors.
         except Exception as error:
             raise OSError(first_line(error)) from error
 
     def put(self, data: bytes, key: str) -> None:
-        """Store DATA under KEY.
+        """Store a file under a key.
 
         Raises:
-            Failure: The store can't be written.
+            Failure: The store cannot be written.
         """
-        with self._explained(), self._asked() as (place, path):
-            place.pipe_file(f"{path}/{key}", data)
+        with self._storage_errors(), self._opened() as (file_system, path):
+            file_system.pipe_file(f"{path}/{key}", data)
 
     def sync(self) -> None:
         """Do nothing: a remote write is durable when it returns."""
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """The store while photos are put into it: there are no half files here."""
-        with self._explained(), self._asked() as (place, path):
-            # Who may not look will not write either.
-            place.exists(path)
+        """Check that the store can be read before anything is written to it."""
+        with self._storage_errors(), self._opened() as (file_system, path):
+            file_system.exists(path)
         yield
 
     def read(self, key: str) -> bytes:
-        """The photo of KEY.
+        """Return the file of a key.
 
         Raises:
-            OSError: it is not there, or can't be read.
+            OSError: It does not exist or cannot be read.
         """
-        with self._asked() as (place, path):
-            return place.cat_file(f"{path}/{key}")
+        with self._opened() as (file_system, path):
+            return file_system.cat_file(f"{path}/{key}")
 
     def keys(self) -> Iterator[str]:
-        """The key of every file that is kept, in their order."""
-        with self._asked() as (place, path):
-            for found in sorted(place.find(path)):
-                yield found.removeprefix(path).lstrip("/")
+        """Yield the keys of all files in order."""
+        with self._opened() as (file_system, path):
+            for name in sorted(file_system.find(path)):
+                yield name.removeprefix(path).lstrip("/")
 
     def remove(self, key: str) -> None:
-        """See that nothing is kept under KEY.
+        """Remove the file of a key if it exists.
 
         Raises:
-            Failure: it can't be removed.
+            Failure: The file cannot be removed.
         """
         with (
-            self._explained(),
-            self._asked() as (place, path),
+            self._storage_errors(),
+            self._opened() as (file_system, path),
             contextlib.suppress(FileNotFoundError),
         ):
-            place.rm_file(f"{path}/{key}")
+            file_system.rm_file(f"{path}/{key}")
 
 
-def _holds(path: Path, data: bytes) -> bool:
-    """Whether PATH is DATA: a power cut may have left something else of a photo in no row."""
+def _has_content(path: Path, data: bytes) -> bool:
+    """Return whether a file has a content: a power cut may have left a truncated file."""
     try:
         return path.stat().st_size == len(data) and path.read_bytes() == data
     except FileNotFoundError:
         return False
 
 
-def open_store(place: Path | str) -> ImageStore:
-    """The store at PLACE: a folder, or an fsspec URL."""
-    text = str(place)
+def open_store(location: Path | str) -> ImageStore:
+    """Open the image store in a folder or at an fsspec URL."""
+    text = str(location)
     if "://" not in text or text.startswith("file://"):
         return ImageStore(Path(text.removeprefix("file://")))
     return RemoteStore(Path(text), url=text)

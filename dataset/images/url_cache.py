@@ -1,6 +1,6 @@
-"""Photos fetched from the addresses that a feed names: each in a file that is named by its address.
+"""A folder of photos that were downloaded from the URLs of a feed, named by URL.
 
-What is there is not asked for again; remove the folder to have it all fetched anew.
+A photo that is there is not downloaded again; remove the folder to download all of them again.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from dataset.images.store import ImageStore
 
 @dataclass(frozen=True)
 class UrlImageCache:
-    """Those below the folder ROOT: `ab/cd/abcd….jpg`, by the SHA-256 of their addresses."""
+    """Photos below a folder: `ab/cd/abcd….jpg`, by the SHA-256 of their URLs."""
 
     root: Path
 
@@ -23,23 +23,23 @@ class UrlImageCache:
         return ImageStore(self.root, option="--fetched")
 
     def find(self, url: str) -> Path | None:
-        """The photo that came for URL; None where none did."""
+        """Return the photo of a URL, None if it was not downloaded."""
         return next(self.root.glob(_key(url, "*")), None)
 
     def keep(self, url: str, body: bytes, extension: str) -> None:
-        """Have BODY, a photo that came for URL, power cut or not.
+        """Store the photo of a URL durably.
 
         Raises:
-            Failure: the folder can't be written.
+            Failure: The folder cannot be written.
         """
         self._store.put(body, _key(url, extension))
         self._store.sync()
 
     def in_use(self) -> contextlib.AbstractContextManager[None]:
-        """The folder, made where it is not there, while photos are put into it; see ImageStore."""
+        """Create the folder and mark it as in use, see `ImageStore.in_use`."""
         return self._store.in_use()
 
 
 def _key(url: str, extension: str) -> str:
-    # A feed may hold halves of signs that UTF-8 has no bytes for.
+    # A feed may contain lone surrogates, which UTF-8 cannot encode.
     return ImageStore.key(sha256_of(url.encode("utf-8", "replace")), extension)

@@ -1,4 +1,4 @@
-"""`catalogue export`: a catalogue with its images as one tar file, that `import` reads anywhere."""
+"""`catalogue export`: write a catalogue and its images to a tar archive, and read one."""
 
 import contextlib
 import io
@@ -19,9 +19,9 @@ from dataset.images.store import ImageStore
 from dataset.utils.files import atomic_path
 
 CATALOGUE, IMAGES = "catalogue.sqlite", "images"
-AT_ONCE = 1000
-# What only says who is at work now, is found anew, or says of which revision the file is.
-PASSING = (
+BATCH_ROWS = 1000
+# Tables of running crawls, derived rows, and the revision, which the copy has already.
+SKIPPED_TABLES = (
     Worker.__tablename__,
     HostBackoff.__tablename__,
     LabelConflict.__tablename__,
@@ -31,17 +31,27 @@ PASSING = (
 
 @dataclass(frozen=True)
 class ExportResult:
-    """How many images went into the file, and keys of those that are missing."""
+    """Result of an export.
+
+    Attributes:
+        images: How many images were written.
+        missing: Keys of images without a file.
+    """
 
     images: int
     missing: list[str]
 
 
 def export_catalogue(sessions: Sessions, store: ImageStore, file: Path) -> ExportResult:
-    """Write the catalogue as an SQLite file, and its images, into the tar FILE.
+    """Write a catalogue, as an SQLite file, and its images to a tar archive.
+
+    Args:
+        sessions: The catalogue.
+        store: The image store.
+        file: The archive.
 
     Raises:
-        Failure: FILE can't be written, or the store can't be read.
+        Failure: The archive cannot be written, or the store cannot be read.
     """
     try:
         with (
@@ -62,19 +72,19 @@ def _copy_rows(sessions: Sessions, path: Path) -> None:
     tables = sa.MetaData()
     tables.reflect(target.kw["bind"])
     with sessions() as source, target.begin() as session:
-        # Rows come in an order of their own, those that they point to perhaps later.
+        # A row may be copied before the row that it refers to.
         session.execute(sa.text("PRAGMA defer_foreign_keys = ON"))
         for table in tables.sorted_tables:
-            if table.name not in PASSING:
+            if table.name not in SKIPPED_TABLES:
                 _copy_table(source, session, table)
     target.kw["bind"].dispose()
 
 
 def _copy_table(source: Session, target: Session, table: sa.Table) -> None:
-    rows = source.execute(sa.select(table).execution_options(yield_per=AT_ONCE)).mappings()
-    free = {"worker_id": None} if "worker_id" in table.c else {}
-    for part in rows.partitions():
-        target.execute(sa.insert(table), [{**row, **free} for row in part])
+    rows = source.execute(sa.select(table).execution_options(yield_per=BATCH_ROWS)).mappings()
+    unclaimed = {"worker_id": None} if "worker_id" in table.c else {}
+    for batch in rows.partitions():
+        target.execute(sa.insert(table), [{**row, **unclaimed} for row in batch])
 
 
 def _add_images(sessions: Sessions, store: ImageStore, tar: tarfile.TarFile) -> ExportResult:
@@ -97,33 +107,33 @@ def _add_images(sessions: Sessions, store: ImageStore, tar: tarfile.TarFile) -> 
 
 @contextlib.contextmanager
 def open_archive(file: Path) -> Iterator[tuple[Sessions, tarfile.TarFile]]:
-    """The catalogue in the exported FILE, and the file for its images.
+    """Open an archive: yield its catalogue, migrated if it is older, and the tar file.
 
     Raises:
-        BadInput: FILE is none that `export_catalogue` wrote, or can't be read.
-        Failure: the catalogue in it is damaged, or of a newer program.
+        BadInput: It is not an archive of `catalogue export`, or cannot be read.
+        Failure: Its catalogue is damaged, or was written by a newer version.
     """
     try:
         with tarfile.open(file) as tar, tempfile.TemporaryDirectory() as folder:
-            inside = tar.extractfile(CATALOGUE)
-            if inside is None:
+            member = tar.extractfile(CATALOGUE)
+            if member is None:
                 raise KeyError(CATALOGUE)
             copy = Path(folder) / CATALOGUE
             with copy.open("wb") as out:
-                while block := inside.read(1 << 20):
+                while block := member.read(1 << 20):
                     out.write(block)
             sessions = open_catalogue(str(copy), must_exist=True)
             yield sessions, tar
             sessions.kw["bind"].dispose()
     except (OSError, KeyError, tarfile.TarError) as error:
         raise BadInput(
-            f"{file}: {first_line(error)}; name a file that `catalogue export` wrote"
+            f"{file}: {first_line(error)}; name an archive of `catalogue export`"
         ) from error
 
 
 def read_archived_image(tar: tarfile.TarFile, key: str) -> bytes | None:
-    """The image of KEY in TAR, None where it is missing."""
+    """Return the image of a key, None if the archive lacks it."""
     with contextlib.suppress(KeyError):
-        inside = tar.extractfile(f"{IMAGES}/{key}")
-        return inside.read() if inside is not None else None
+        member = tar.extractfile(f"{IMAGES}/{key}")
+        return member.read() if member is not None else None
     return None

@@ -1,4 +1,4 @@
-"""`catalogue`: options -> one call -> exit status."""
+"""The command `catalogue` and its sub-commands."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from dataset.utils.cli_options import (
     context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue stats --min-per-class 500"
 )
 def catalogue() -> None:
-    """Look into a catalogue, find its duplicates, correct its labels; verify, move and merge it."""
+    """Inspect a catalogue, deduplicate it, correct labels; verify, export and merge catalogues."""
 
 
 @catalogue.command(
@@ -33,15 +33,16 @@ def catalogue() -> None:
     type=click.IntRange(min=1),
     default=500,
     show_default=True,
-    help="Say how many photos each label lacks to this number.",
+    help="Number of photos each label should have; the table shows how many are missing.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write the same as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def catalogue_stats(
     catalogue: str, vocabulary: Path | None, min_per_class: int, as_json: bool
 ) -> None:
-    """Count what a catalogue holds: per site and hashtag, per label, and what was refused and why.
+    """Count the contents of a catalogue: per search and label, with rejections by reason.
 
-    Photos of a label are counted as build-dataset would take them: one of those that look the same.
+    Photos of a label are counted as build-dataset selects them: the best copy of each cluster of
+    near duplicates.
     """
     from dataset.maintenance.stats import format_stats, read_stats
 
@@ -52,35 +53,35 @@ def catalogue_stats(
 @catalogue.command("dedup", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue dedup")
 @catalogue_option
 @images_option
-@click.option("--again", is_flag=True, help="Compare all photos anew, and fold clusters anew.")
-def catalogue_dedup(catalogue: str, images: str, again: bool) -> None:
-    """Find photos that are one, cropped, bordered, marked or mirrored, and fold them.
+@click.option("--rebuild", is_flag=True, help="Compare and cluster all photos again.")
+def catalogue_dedup(catalogue: str, images: str, rebuild: bool) -> None:
+    """Find near duplicates, also cropped, bordered, watermarked or mirrored, and cluster them.
 
-    Photos that only may be one are not folded, but stay in one split. No file is deleted. It goes
-    on where it was stopped; build-dataset does the same for what is new.
+    Possible near duplicates are not clustered, but stay in one split. No file is deleted. An
+    interrupted command resumes where it stopped; build-dataset does the same for new photos.
     """
     from dataset.catalogue.session import open_catalogue
     from dataset.duplicates.pipeline import dedup
     from dataset.images.store import open_store
 
-    done = dedup(open_catalogue(catalogue, must_exist=True), open_store(images), again)
+    done = dedup(open_catalogue(catalogue, must_exist=True), open_store(images), rebuild)
     click.echo(
-        f"{done.images} photos, {done.compared} of them new, are {done.clusters} different ones:"
-        f" {done.folded} copies are folded"
+        f"{done.images} photos, {done.compared} of them new: {done.clusters} clusters,"
+        f" {done.duplicates} near duplicates"
     )
-    click.echo(f"{done.possible} pairs may be one photo and stay in one split")
+    click.echo(f"{done.possible} pairs may be near duplicates and stay in one split")
     if done.unreadable:
-        click.echo(f"{done.unreadable} photos can't be read below {images}", err=True)
+        click.echo(f"{done.unreadable} photos in {images} can't be read", err=True)
 
 
 @catalogue.command(
     "clusters", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue clusters"
 )
 @catalogue_option
-@click.option("--possible", is_flag=True, help="List pairs that may be one photo instead.")
-@click.option("--json", "as_json", is_flag=True, help="Write the same as JSON.")
+@click.option("--possible", is_flag=True, help="List pairs that may be near duplicates instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def catalogue_clusters(catalogue: str, possible: bool, as_json: bool) -> None:
-    """List clusters of photos that are one, the largest first, the best copy first."""
+    """List the clusters of near duplicates, the largest first, with the best copy first."""
     from dataset.catalogue.session import open_catalogue
     from dataset.duplicates.clusters import list_clusters, list_possible
 
@@ -90,26 +91,26 @@ def catalogue_clusters(catalogue: str, possible: bool, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        number = f"{row['similarity']:.3f} alike" if possible else f"cluster {row['cluster']}"
-        click.echo("\n  ".join([f"{number}:", *row["photos"]]))
-    click.echo(f"{len(rows)} {'pairs' if possible else 'clusters of more than one photo'}")
+        title = f"similarity {row['similarity']:.3f}" if possible else f"cluster {row['cluster']}"
+        click.echo("\n  ".join([f"{title}:", *row["photos"]]))
+    click.echo(f"{len(rows)} {'pairs' if possible else 'clusters of several photos'}")
 
 
 @catalogue.command(
     "undo-cluster", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue undo-cluster 17"
 )
 @click.argument("cluster", type=int)
-@click.option("--who", help="Who says so.  [default: your name on this machine]")
+@click.option("--who", help="Who decides.  [default: your user name]")
 @catalogue_option
 def catalogue_undo_cluster(cluster: int, who: str | None, catalogue: str) -> None:
-    """Take CLUSTER apart: its photos are never folded together again."""
+    """Separate the photos of CLUSTER: they are never clustered together again."""
     from dataset.catalogue.session import open_catalogue
     from dataset.duplicates.pipeline import undo_cluster
     from dataset.maintenance.label_decisions import user_name
 
     sessions = open_catalogue(catalogue, must_exist=True)
     count = undo_cluster(sessions, cluster, who or user_name())
-    click.echo(f"cluster {cluster} is undone: its {count} photos stay apart")
+    click.echo(f"cluster {cluster} is undone: its {count} photos stay separate")
 
 
 @catalogue.command(
@@ -117,39 +118,39 @@ def catalogue_undo_cluster(cluster: int, who: str | None, catalogue: str) -> Non
 )
 @click.argument("image")
 @click.argument("label", required=False)
-@click.option("--leave-out", is_flag=True, help="The image is of no use: no build takes it.")
-@click.option("--undo", is_flag=True, help="Take back the latest word on the image.")
-@click.option("--who", help="Who says so.  [default: your name on this machine]")
+@click.option("--exclude", is_flag=True, help="Exclude the image from all builds.")
+@click.option("--undo", is_flag=True, help="Undo the latest decision on the image.")
+@click.option("--who", help="Who decides.  [default: your user name]")
 @catalogue_option
 @vocabulary_option
 def catalogue_label(
     image: str,
     label: str | None,
-    leave_out: bool,
+    exclude: bool,
     undo: bool,
     who: str | None,
     catalogue: str,
     vocabulary: Path | None,
 ) -> None:
-    """Say that IMAGE shows LABEL, whatever its hashtags say.
+    """Decide that IMAGE has LABEL, whatever its hashtags say.
 
-    IMAGE is a photo's file, or the first digits of its SHA-256. The word counts for all copies of
-    the photo, and the latest word counts; it is kept with who said it and when.
+    IMAGE is a file, or the first digits of its SHA-256. The decision holds for all near duplicates
+    of the photo; the latest one counts. It is saved with its author and time.
     """
     from dataset.catalogue.session import open_catalogue
     from dataset.maintenance import label_decisions
     from dataset.vocabulary import load_vocabulary
 
-    if (label is not None) + leave_out + undo != 1:
-        raise click.UsageError("name a LABEL, or --leave-out, or --undo: one of them")
+    if (label is not None) + exclude + undo != 1:
+        raise click.UsageError("give one of LABEL, --exclude and --undo")
     sessions = open_catalogue(catalogue, must_exist=True)
     if undo:
-        was = label_decisions.undo(sessions, image)
-        click.echo(f"{image}: no longer {was or 'left out'}")
+        previous = label_decisions.undo(sessions, image)
+        click.echo(f"{image}: no longer {previous or 'excluded'}")
         return
-    words = load_vocabulary(vocabulary)
-    now = label_decisions.decide(sessions, image, label, who or label_decisions.user_name(), words)
-    click.echo(f"{image}: {now or 'left out'}")
+    who = who or label_decisions.user_name()
+    decided = label_decisions.decide(sessions, image, label, who, load_vocabulary(vocabulary))
+    click.echo(f"{image}: {decided or 'excluded'}")
 
 
 @catalogue.command(
@@ -160,45 +161,45 @@ def catalogue_label(
 @click.option(
     "--repair",
     is_flag=True,
-    help="Want missing and changed photos again, for the next crawl; remove files of no photo.",
+    help="Let the next crawl download missing and damaged photos again; remove orphaned files.",
 )
 def catalogue_verify(catalogue: str, images: str, repair: bool) -> None:
-    """Hash every stored photo anew, and name files that are missing, changed or of no photo.
+    """Verify the SHA-256 of every stored photo; list missing, changed and orphaned files.
 
-    The exit status is 1 where something is wrong and was not repaired.
+    The exit status is 1 if there are any and they were not repaired.
     """
     from dataset.catalogue.session import open_catalogue
     from dataset.images.store import open_store
     from dataset.maintenance.verify import verify
 
-    found = verify(open_catalogue(catalogue, must_exist=True), open_store(images), repair)
+    result = verify(open_catalogue(catalogue, must_exist=True), open_store(images), repair)
     for name in ("missing", "changed", "orphaned"):
-        for key in getattr(found, name):
+        for key in getattr(result, name):
             click.echo(f"{name}: {key}")
-    lost = len(found.missing) + len(found.changed)
+    lost = len(result.missing) + len(result.changed)
     click.echo(
-        f"{found.checked} photos checked: {len(found.missing)} missing, {len(found.changed)}"
-        f" changed; {len(found.orphaned)} files of no photo"
+        f"{result.checked} photos checked: {len(result.missing)} missing, {len(result.changed)}"
+        f" changed; {len(result.orphaned)} orphaned files"
     )
-    if repair and not found.good:
-        click.echo(f"repaired: {lost} photos are wanted again; repeat the crawl to fetch them")
-    elif not found.good:
-        raise click.ClickException("not all is well; repair it: catalogue verify --repair")
+    if repair and not result.is_intact:
+        click.echo(f"repaired: {lost} photos are pending; repeat the crawl to download them")
+    elif not result.is_intact:
+        raise click.ClickException("some files are damaged; repair them: catalogue verify --repair")
 
 
 @catalogue.command(
     "forget", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue forget 5d41402a"
 )
 @click.argument("what", metavar="URL|AUTHOR|IMAGE")
-@click.option("--who", help="Who says so.  [default: your name on this machine]")
+@click.option("--who", help="Who decides.  [default: your user name]")
 @catalogue_option
 @images_option
 def catalogue_forget(what: str, who: str | None, catalogue: str, images: str) -> None:
-    """Take something down for good: its rows, its files, and its place in later builds.
+    """Take something down for good: delete its rows and files, and keep it out of later builds.
 
-    URL is a photo's or a post's address, AUTHOR a name (all posts), IMAGE a file or the first
-    digits of its SHA-256. Copies of a photo go with it. Digests are remembered, so that no crawl or
-    import brings it back.
+    URL is the address of a photo or a post, AUTHOR a name (all posts), IMAGE a file or the first
+    digits of its SHA-256. Near duplicates of a photo are deleted too. The catalogue keeps digests,
+    so that no crawl or import adds it again.
     """
     from dataset.catalogue.session import open_catalogue
     from dataset.images.store import open_store
@@ -207,11 +208,11 @@ def catalogue_forget(what: str, who: str | None, catalogue: str, images: str) ->
 
     sessions = open_catalogue(catalogue, must_exist=True)
     done = take_down(sessions, open_store(images), what, who or user_name())
-    click.echo(f"{what} is forgotten: {done.posts} posts and {done.images} photos are gone")
+    click.echo(f"{what} was taken down: {done.posts} posts and {done.images} photos were deleted")
     if done.images:
-        click.echo("Splits that were built before still hold them: build anew, and train anew")
+        click.echo("Earlier builds and models still contain them: build and train again")
     elif not done.posts:
-        click.echo("Nothing of it was here; it will not be taken")
+        click.echo("The catalogue has nothing of it; no crawl or import will add it")
 
 
 @catalogue.command(
@@ -221,7 +222,7 @@ def catalogue_forget(what: str, who: str | None, catalogue: str, images: str) ->
 @catalogue_option
 @images_option
 def catalogue_export(file: Path, catalogue: str, images: str) -> None:
-    """Write the catalogue and its photos into FILE, a tar file, for `catalogue import`."""
+    """Write the catalogue and its photos to FILE, a tar archive for `catalogue import`."""
     from dataset.catalogue.session import open_catalogue
     from dataset.images.store import open_store
     from dataset.maintenance.archive import export_catalogue
@@ -229,7 +230,7 @@ def catalogue_export(file: Path, catalogue: str, images: str) -> None:
     done = export_catalogue(open_catalogue(catalogue, must_exist=True), open_store(images), file)
     click.echo(f"{file}: {done.images} photos")
     if done.missing:
-        click.echo(f"{len(done.missing)} photos have no file; see catalogue verify", err=True)
+        click.echo(f"{len(done.missing)} photos have no file, see `catalogue verify`", err=True)
 
 
 @catalogue.command(
@@ -239,17 +240,19 @@ def catalogue_export(file: Path, catalogue: str, images: str) -> None:
 @catalogue_option
 @images_option
 def catalogue_import(file: Path, catalogue: str, images: str) -> None:
-    """Merge what `catalogue export` wrote into FILE into this catalogue, or into a new one.
+    """Merge FILE, an archive of `catalogue export`, into this catalogue or a new one.
 
-    What is here already is kept once, and what was taken down here or there stays so.
+    Rows that exist already are skipped, and what was taken down in either catalogue stays so.
     """
     from dataset.catalogue.session import open_catalogue
     from dataset.images.store import open_store
     from dataset.maintenance.merge import import_archive
 
     done = import_archive(open_catalogue(catalogue), open_store(images), file)
-    click.echo(f"{done.images} photos, {done.posts} posts and {done.searches} searches are new")
-    if done.forgotten:
-        click.echo(f"{done.forgotten} were taken down and stay so")
+    click.echo(f"imported {done.images} photos, {done.posts} posts and {done.searches} searches")
+    if done.taken_down:
+        click.echo(f"{done.taken_down} photos and posts were taken down and stay so")
     if done.lost:
-        click.echo(f"{done.lost} photos were damaged on the way and are wanted again", err=True)
+        click.echo(
+            f"{done.lost} photos of the archive are missing or damaged and stay pending", err=True
+        )

@@ -1,4 +1,4 @@
-"""People's words on images, kept with who and when; they win over hashtags."""
+"""People's decisions on the labels of images, which override hashtags."""
 
 import getpass
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from dataset.vocabulary import Vocabulary
 
 
 def user_name() -> str:
-    """Who is at the keyboard, as far as the system knows."""
+    """Return the name of the user who runs the process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -29,14 +29,24 @@ def decide(
     who: str,
     vocabulary: Vocabulary,
 ) -> str | None:
-    """Keep WHO's word that the image NAME shows LABEL, or nothing of use; returns the label.
+    """Save a decision on the label of an image.
+
+    Args:
+        sessions: The catalogue.
+        name: The image, see `find_image`.
+        label: The label or a word of the vocabulary; None excludes the image.
+        who: Who decides.
+        vocabulary: Maps words to labels.
+
+    Returns:
+        The label.
 
     Raises:
-        BadInput: there is no such image.
+        BadInput: There is no such image, or the label is empty.
     """
     label = vocabulary.label_or_own(label) if label is not None else None
     if label == "":
-        raise BadInput("a label can't be empty; use --leave-out to leave the image out")
+        raise BadInput("a label can't be empty; exclude the image with --exclude")
     with sessions.begin() as session:
         image = find_image(session, name)
         session.add(LabelDecision(image_id=image.id, label=label, who=who))
@@ -44,10 +54,13 @@ def decide(
 
 
 def undo(sessions: sessionmaker[Session], name: str) -> str | None:
-    """Take back the latest word on the image NAME; returns the label that it gave.
+    """Undo the latest decision on an image.
+
+    Returns:
+        The label of that decision; None if it excluded the image.
 
     Raises:
-        BadInput: there is no such image, or no word on it.
+        BadInput: There is no such image, or no decision on it.
     """
     with sessions.begin() as session:
         image = find_image(session, name)
@@ -58,7 +71,7 @@ def undo(sessions: sessionmaker[Session], name: str) -> str | None:
             .limit(1)
         )
         if latest is None:
-            raise BadInput(f"nobody has decided on {name}: there is nothing to undo")
+            raise BadInput(f"there is no decision on {name}: nothing to undo")
         latest.undone = now()
         return latest.label
 
@@ -68,7 +81,16 @@ def ask_conflicts(
     choice: SelectionOptions,
     ask: Callable[[str, Sequence[str]], str | None],
 ) -> int:
-    """ASK for the label of each photo of two, by key and labels; keep every answer at once."""
+    """Ask for the label of each photo with several labels, and save each answer at once.
+
+    Args:
+        sessions: The catalogue.
+        choice: Selects the photos.
+        ask: Called with the key of a photo and its labels, returns the label; None excludes it.
+
+    Returns:
+        How many photos were decided.
+    """
     with sessions() as session:
         found = [
             one

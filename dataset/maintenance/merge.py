@@ -1,4 +1,4 @@
-"""What `catalogue import` takes over of two images each: similarity, and people's words on it."""
+"""`catalogue import`: merge an archive into a catalogue."""
 
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,63 +49,63 @@ from dataset.maintenance.takedown import (
 )
 
 
-def values_of(row: Any, *without: str) -> dict[str, Any]:
-    """The columns of ROW but those WITHOUT."""
-    return {c.name: getattr(row, c.name) for c in row.__table__.c if c.name not in without}
+def values_of(row: Any, *excluded: str) -> dict[str, Any]:
+    """Return the values of a row by column, except those of some columns."""
+    return {c.name: getattr(row, c.name) for c in row.__table__.c if c.name not in excluded}
 
 
 def merge_pairs(session: Session, source: Session) -> None:
-    """Take over which images of SOURCE that are here resemble each other, and people's words."""
-    numbers = {
-        theirs: session.scalar(sa.select(ImageRow.id).filter_by(sha256=sha256))
-        for theirs, sha256 in source.execute(sa.select(ImageRow.id, ImageRow.sha256))
+    """Merge near duplicates, separations and pair decisions of images that both catalogues have."""
+    targets = {
+        source_id: session.scalar(sa.select(ImageRow.id).filter_by(sha256=sha256))
+        for source_id, sha256 in source.execute(sa.select(ImageRow.id, ImageRow.sha256))
     }
-    here = {theirs: mine for theirs, mine in numbers.items() if mine is not None}
+    image_ids = {key: value for key, value in targets.items() if value is not None}
     for row in source.scalars(sa.select(NearDuplicateRow)):
-        if pair := _pair(row, here):
+        if pair := _pair(row, image_ids):
             session.merge(
                 NearDuplicateRow(
                     **values_of(row, "one_id", "other_id"), one_id=pair[0], other_id=pair[1]
                 )
             )
-    _merge_separations(session, source, here)
-    for word in source.scalars(sa.select(PairDecision).order_by(PairDecision.id)):
-        if pair := _pair(word, here):
-            pair_decisions.import_decision(session, word, pair, here)
+    _merge_separations(session, source, image_ids)
+    for decision in source.scalars(sa.select(PairDecision).order_by(PairDecision.id)):
+        if pair := _pair(decision, image_ids):
+            pair_decisions.import_decision(session, decision, pair, image_ids)
 
 
-def _merge_separations(session: Session, source: Session, here: Mapping[int, int]) -> None:
-    """Images that a person took apart there stay apart here, under a number of ours."""
-    apart: dict[int, list[Separation]] = {}
+def _merge_separations(session: Session, source: Session, image_ids: Mapping[int, int]) -> None:
+    """Separate the images of clusters that were undone in the source, under new cluster ids."""
+    separated: dict[int, list[Separation]] = {}
     for row in source.scalars(sa.select(Separation).order_by(Separation.image_id)):
-        if row.image_id in here:
-            apart.setdefault(row.cluster_id, []).append(row)
-    known = pair_decisions.separated_images(session) if apart else {}
-    for rows in apart.values():
-        images = {here[row.image_id] for row in rows}
-        ours = [known.get(image, frozenset()) for image in images]
-        if len(images) < 2 or frozenset.intersection(*ours):
+        if row.image_id in image_ids:
+            separated.setdefault(row.cluster_id, []).append(row)
+    known = pair_decisions.separated_images(session) if separated else {}
+    for rows in separated.values():
+        images = {image_ids[row.image_id] for row in rows}
+        separations = [known.get(image, frozenset()) for image in images]
+        if len(images) < 2 or frozenset.intersection(*separations):
             continue
         number = pair_decisions.create_cluster(session)
         for row in rows:
-            values = values_of(row) | {"image_id": here[row.image_id], "cluster_id": number}
+            values = values_of(row) | {"image_id": image_ids[row.image_id], "cluster_id": number}
             session.add(Separation(**values))
         session.flush()
 
 
-def _pair(row: Any, here: Mapping[int, int]) -> tuple[int, int] | None:
-    """ROW's images by our numbers; None where they are not two here."""
-    one, other = here.get(row.one_id), here.get(row.other_id)
-    if one is None or other is None or one == other:
+def _pair(row: Any, image_ids: Mapping[int, int]) -> tuple[int, int] | None:
+    """Return the images of a pair by their ids in this catalogue, None if one is missing."""
+    first, second = image_ids.get(row.one_id), image_ids.get(row.other_id)
+    if first is None or second is None or first == second:
         return None
-    return min(one, other), max(one, other)
+    return min(first, second), max(first, second)
 
 
-BATCH = 200
-# On whose word images are taken down that an import shows under what was.
-BROUGHT = "catalogue import"
-# Rows of one image each, known by their other columns, which are copied as they are.
-OF_IMAGES = (
+BATCH_ROWS = 200
+# Who takes down images of an archive that belong to a URL or author that was taken down.
+IMPORTER = "catalogue import"
+# Tables with an image per row that are copied as they are.
+COPIED_TABLES = (
     FingerprintRow,
     PoseRow,
     CropRow,
@@ -118,48 +118,60 @@ OF_IMAGES = (
 
 @dataclass
 class ImportResult:
-    """What came: new images, posts and searches; `lost`: images whose file was not in the archive
-    or not what it should be; `forgotten`: images and posts that were taken down here or there.
+    """Result of an import.
+
+    Attributes:
+        images: New images.
+        posts: New posts.
+        searches: New searches.
+        lost: Images whose file was missing or damaged in the archive.
+        taken_down: Images and posts that were taken down in either catalogue.
     """
 
     images: int = 0
     posts: int = 0
     searches: int = 0
     lost: int = 0
-    forgotten: int = 0
+    taken_down: int = 0
 
 
 def import_archive(sessions: Sessions, store: ImageStore, file: Path) -> ImportResult:
-    """Merge what `export` wrote into FILE.
+    """Merge an archive of `catalogue export` into a catalogue.
+
+    Args:
+        sessions: The catalogue.
+        store: The image store.
+        file: The archive.
 
     Raises:
-        BadInput, Failure: see `transfer.opened`; or the store can't be written.
+        BadInput: The file is not an archive, or cannot be read.
+        Failure: The archive is damaged or of a newer version, or the store cannot be written.
     """
-    done = ImportResult()
-    with open_archive(file) as (theirs, tar), store.in_use(), theirs() as source:
+    result = ImportResult()
+    with open_archive(file) as (archived, tar), store.in_use(), archived() as source:
         with sessions.begin() as session:
-            done.forgotten = _forget(session, store, source)
-            done.searches = _copy_new(session, source, Search, ("site", "hashtag"))
+            result.taken_down = _apply_takedowns(session, store, source)
+            result.searches = _copy_new(session, source, Search, ("site", "hashtag"))
             _copy_new(
                 session, source, RequestedHashtag, ("site", "account", "hashtag", "requested")
             )
-        for images in _parts(source, ImageRow, "importing images"):
+        for images in _batches(source, ImageRow, "importing images"):
             with sessions.begin() as session:
-                _merge_images(session, store, source, tar, images, done)
+                _merge_images(session, store, source, tar, images, result)
                 store.sync()
-        for posts in _parts(source, PostRow, "importing posts"):
+        for posts in _batches(source, PostRow, "importing posts"):
             with sessions.begin() as session:
-                _merge_posts(session, source, posts, done)
+                _merge_posts(session, source, posts, result)
         with sessions.begin() as session:
             merge_pairs(session, source)
-    return done
+    return result
 
 
-def _parts(source: Session, table: Any, name: str) -> Iterator[Sequence[Any]]:
+def _batches(source: Session, table: Any, name: str) -> Iterator[Sequence[Any]]:
     last, total = 0, source.scalar(sa.select(sa.func.count()).select_from(table)) or 0
     with tqdm(total=total, desc=name, unit="", disable=None) as bar:
         while rows := source.scalars(
-            sa.select(table).where(table.id > last).order_by(table.id).limit(BATCH)
+            sa.select(table).where(table.id > last).order_by(table.id).limit(BATCH_ROWS)
         ).all():
             last = rows[-1].id
             yield rows
@@ -168,7 +180,7 @@ def _parts(source: Session, table: Any, name: str) -> Iterator[Sequence[Any]]:
 
 
 def _copy_new(session: Session, source: Session, table: Any, names: tuple[str, ...]) -> int:
-    """Take rows of TABLE that are unlike all of ours in NAMES; returns how many."""
+    """Copy rows whose values of the named columns are new; returns how many."""
     count = 0
     for row in source.scalars(sa.select(table)):
         known = {name: getattr(row, name) for name in names}
@@ -179,25 +191,30 @@ def _copy_new(session: Session, source: Session, table: Any, names: tuple[str, .
     return count
 
 
-def _forget(session: Session, store: ImageStore, source: Session) -> int:
-    """What was taken down there is taken down here, and what is shown there and was taken down
-    here by its address or author is remembered by its bytes; returns how many images go.
+def _apply_takedowns(session: Session, store: ImageStore, source: Session) -> int:
+    """Merge the takedowns of both catalogues and delete what they name in this one.
+
+    Images of the source that belong to a URL or author that was taken down are recorded too.
+
+    Returns:
+        How many images were deleted.
     """
     _copy_new(session, source, TakedownRow, ("kind", "digest"))
-    forgotten = TakedownList()
-    forgotten.catch_up(session)
-    _, shown = find_named(source, forgotten)
+    takedowns = TakedownList()
+    takedowns.catch_up(session)
+    _, shown = find_named(source, takedowns)
     for image in with_copies(source, shown):
-        looks = source.get(FingerprintRow, image.id)
-        record_takedown(session, IMAGE, image.sha256, looks.views[:8] if looks else None, BROUGHT)
-    forgotten.catch_up(session)
-    posts, images = find_named(session, forgotten)
+        print_row = source.get(FingerprintRow, image.id)
+        view_hash = print_row.views[:8] if print_row else None
+        record_takedown(session, IMAGE, image.sha256, view_hash, IMPORTER)
+    takedowns.catch_up(session)
+    posts, images = find_named(session, takedowns)
     images += [
         number
         for number, sha256 in session.execute(sa.select(ImageRow.id, ImageRow.sha256))
-        if forgotten.has_bytes(sha256)
+        if takedowns.has_file(sha256)
     ]
-    return delete_rows(session, store, posts, images, BROUGHT)
+    return delete_rows(session, store, posts, images, IMPORTER)
 
 
 def _merge_images(
@@ -206,23 +223,23 @@ def _merge_images(
     source: Session,
     tar: tarfile.TarFile,
     rows: Sequence[ImageRow],
-    done: ImportResult,
+    result: ImportResult,
 ) -> None:
-    forgotten = TakedownList()
-    forgotten.catch_up(session)
+    takedowns = TakedownList()
+    takedowns.catch_up(session)
     for row in rows:
-        mine = session.scalar(sa.select(ImageRow).filter_by(sha256=row.sha256))
-        if mine is None and _is_forgotten(source, row, forgotten):
-            done.forgotten += 1
-        elif mine is None or (mine.state != "stored" and row.state == "stored"):
-            _take_image(session, store, source, tar, row, mine, done)
+        existing = session.scalar(sa.select(ImageRow).filter_by(sha256=row.sha256))
+        if existing is None and _is_taken_down(source, row, takedowns):
+            result.taken_down += 1
+        elif existing is None or (existing.state != "stored" and row.state == "stored"):
+            _take_image(session, store, source, tar, row, existing, result)
 
 
-def _is_forgotten(source: Session, row: ImageRow, forgotten: TakedownList) -> bool:
-    looks = source.get(FingerprintRow, row.id)
-    if looks is None:
-        return forgotten.has_bytes(row.sha256)
-    return forgotten.is_image(row.sha256, unpack(looks.views, looks.pixels))
+def _is_taken_down(source: Session, row: ImageRow, takedowns: TakedownList) -> bool:
+    print_row = source.get(FingerprintRow, row.id)
+    if print_row is None:
+        return takedowns.has_file(row.sha256)
+    return takedowns.has_image(row.sha256, unpack(print_row.views, print_row.pixels))
 
 
 def _take_image(
@@ -231,49 +248,51 @@ def _take_image(
     source: Session,
     tar: tarfile.TarFile,
     row: ImageRow,
-    mine: ImageRow | None,
-    done: ImportResult,
+    existing: ImageRow | None,
+    result: ImportResult,
 ) -> None:
     if row.state == "stored":
         key = str(row.store_key)
         data = read_archived_image(tar, key)
         if data is None or sha256_of(data) != row.sha256 or not _is_key(key, row.sha256):
-            done.lost += 1
+            result.lost += 1
             return
         store.put(data, key)
-        done.images += 1
-    image = mine or ImageRow(sha256=row.sha256)
+        result.images += 1
+    image = existing or ImageRow(sha256=row.sha256)
     for name, value in values_of(row, "id", "cluster_id").items():
         setattr(image, name, value)
     image.cluster_id = _cluster(session, source, row)
     session.add(image)
     session.flush()
-    for table in OF_IMAGES:
+    for table in COPIED_TABLES:
         _copy_of_image(session, source, table, row.id, image.id)
 
 
 def _is_key(key: str, sha256: str) -> bool:
-    # What an archive says is no path of ours unless it is made of its digest.
+    # A key of an archive must not be another path.
     extension = key.rpartition(".")[2]
     return extension.isalnum() and key == ImageStore.key(sha256, extension)
 
 
 def _cluster(session: Session, source: Session, row: ImageRow) -> int | None:
-    """The cluster here of the images that are one with ROW there, or a new one."""
+    """Return the cluster of the images that share a cluster with an archived one, or a new one."""
     if row.cluster_id is None:
         return None
-    same = source.scalars(sa.select(ImageRow.sha256).filter_by(cluster_id=row.cluster_id)).all()
+    members = source.scalars(sa.select(ImageRow.sha256).filter_by(cluster_id=row.cluster_id)).all()
     known = session.scalar(
-        sa.select(sa.func.min(ImageRow.cluster_id)).where(ImageRow.sha256.in_(same))
+        sa.select(sa.func.min(ImageRow.cluster_id)).where(ImageRow.sha256.in_(members))
     )
     if known is None:
         known = pair_decisions.create_cluster(session)
     return known
 
 
-def _copy_of_image(session: Session, source: Session, table: Any, theirs: int, mine: int) -> None:
-    for row in source.scalars(sa.select(table).filter_by(image_id=theirs)):
-        values = values_of(row, "id") | {"image_id": mine}
+def _copy_of_image(
+    session: Session, source: Session, table: Any, source_id: int, target_id: int
+) -> None:
+    for row in source.scalars(sa.select(table).filter_by(image_id=source_id)):
+        values = values_of(row, "id") | {"image_id": target_id}
         if "compared" in values:
             values["compared"] = False
         keys = {n: v for n, v in values.items() if table.__table__.c[n].primary_key}
@@ -283,29 +302,29 @@ def _copy_of_image(session: Session, source: Session, table: Any, theirs: int, m
 
 
 def _merge_posts(
-    session: Session, source: Session, rows: Sequence[PostRow], done: ImportResult
+    session: Session, source: Session, rows: Sequence[PostRow], result: ImportResult
 ) -> None:
-    forgotten = TakedownList()
-    forgotten.catch_up(session)
+    takedowns = TakedownList()
+    takedowns.catch_up(session)
     for row in rows:
-        if forgotten.names(AUTHOR, [row.author]) or forgotten.names(URL, [row.url]):
-            done.forgotten += 1
+        if takedowns.has_name(AUTHOR, [row.author]) or takedowns.has_name(URL, [row.url]):
+            result.taken_down += 1
             continue
-        mine = session.scalar(sa.select(PostRow).filter_by(site=row.site, site_id=row.site_id))
-        if mine is None:
-            mine = PostRow(**values_of(row, "id"))
-            session.add(mine)
+        post = session.scalar(sa.select(PostRow).filter_by(site=row.site, site_id=row.site_id))
+        if post is None:
+            post = PostRow(**values_of(row, "id"))
+            session.add(post)
             session.flush()
-            done.posts += 1
-        _merge_hashtags(session, source, row.id, mine.id)
-        _merge_sightings(session, source, row.id, mine.id, forgotten)
+            result.posts += 1
+        _merge_hashtags(session, source, row.id, post.id)
+        _merge_sightings(session, source, row.id, post.id, takedowns)
 
 
-def _merge_hashtags(session: Session, source: Session, theirs: int, mine: int) -> None:
+def _merge_hashtags(session: Session, source: Session, source_id: int, target_id: int) -> None:
     rows = source.execute(
         sa.select(Hashtag.text, PostHashtag.source)
         .join(PostHashtag, PostHashtag.hashtag_id == Hashtag.id)
-        .where(PostHashtag.post_id == theirs)
+        .where(PostHashtag.post_id == source_id)
     )
     for text, kind in rows:
         tag = session.scalar(sa.select(Hashtag).filter_by(text=text))
@@ -313,32 +332,37 @@ def _merge_hashtags(session: Session, source: Session, theirs: int, mine: int) -
             tag = Hashtag(text=text)
             session.add(tag)
             session.flush()
-        session.merge(PostHashtag(post_id=mine, hashtag_id=tag.id, source=kind))
+        session.merge(PostHashtag(post_id=target_id, hashtag_id=tag.id, source=kind))
 
 
 def _merge_sightings(
-    session: Session, source: Session, theirs: int, mine: int, forgotten: TakedownList
+    session: Session, source: Session, source_id: int, target_id: int, takedowns: TakedownList
 ) -> None:
-    ours = {s.url: s for s in session.scalars(sa.select(Sighting).filter_by(post_id=mine))}
+    known_sightings = {
+        s.url: s for s in session.scalars(sa.select(Sighting).filter_by(post_id=target_id))
+    }
     rows = source.execute(
         sa.select(Sighting, ImageRow.sha256)
         .outerjoin(ImageRow, ImageRow.id == Sighting.image_id)
-        .where(Sighting.post_id == theirs)
+        .where(Sighting.post_id == source_id)
         .order_by(Sighting.position)
     )
     for row, sha256 in rows:
-        if forgotten.names(URL, [row.url, *row.fallbacks.split("\n")]):
+        if takedowns.has_name(URL, [row.url, *row.fallbacks.split("\n")]):
             continue
         image = session.scalar(sa.select(ImageRow.id).filter_by(sha256=sha256)) if sha256 else None
-        # An image that did not come is still to be fetched.
+        # An image that was lost in the archive stays pending.
         state = "pending" if row.state == "stored" and image is None else row.state
         reason = row.reason
-        if sha256 and forgotten.has_bytes(sha256):
+        if sha256 and takedowns.has_file(sha256):
             state, reason = "rejected", REASON
-        known = ours.get(row.url)
+        known = known_sightings.get(row.url)
         if known is None:
-            values = values_of(row, "id", "worker_id") | {"post_id": mine, "position": len(ours)}
-            known = ours[row.url] = Sighting(**values)
+            values = values_of(row, "id", "worker_id") | {
+                "post_id": target_id,
+                "position": len(known_sightings),
+            }
+            known = known_sightings[row.url] = Sighting(**values)
             session.add(known)
         elif known.state == "stored" or state == "pending":
             continue

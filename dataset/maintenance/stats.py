@@ -1,4 +1,4 @@
-"""`catalogue stats`: the counts of a catalogue as plain values, and as text."""
+"""`catalogue stats`: count the contents of a catalogue, and format the counts."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -15,11 +15,19 @@ from dataset.vocabulary import load_vocabulary
 
 
 def read_stats(catalogue: str, vocabulary: Path | None, minimum: int) -> dict[str, Any]:
-    """The counts of CATALOGUE, ready for JSON: searches, labels and refusals.
+    """Count searches, labels, exclusions, rejections and quotas of a catalogue.
+
+    Args:
+        catalogue: URL of the catalogue.
+        vocabulary: Own labels, None for the built-in ones.
+        minimum: Number of photos each label should have.
+
+    Returns:
+        The counts, ready for JSON.
 
     Raises:
-        BadInput: there is no such catalogue or vocabulary.
-        Failure: the catalogue can't be read.
+        BadInput: There is no such catalogue or vocabulary.
+        Failure: The catalogue cannot be read.
     """
     words = load_vocabulary(vocabulary)
     with open_catalogue(catalogue, must_exist=True)() as session:
@@ -45,7 +53,7 @@ def read_stats(catalogue: str, vocabulary: Path | None, minimum: int) -> dict[st
 
 
 def format_stats(stats: dict[str, Any]) -> str:
-    """STATS (see `read_stats`) as tables for a terminal."""
+    """Format the counts of `read_stats` as tables for a terminal."""
     parts = [
         _table(
             stats["searches"],
@@ -66,7 +74,7 @@ def format_stats(stats: dict[str, Any]) -> str:
 
 def _week(line: dict[str, Any]) -> str:
     return (
-        f"{line['site']}: {line['requested']} of {line['allowed']} hashtags asked for in 7 days"
+        f"{line['site']}: {line['requested']} of {line['allowed']} hashtags requested in 7 days"
         f" by account {line['account']} (next one free {line['next_free']} UTC): {line['hashtags']}"
     )
 

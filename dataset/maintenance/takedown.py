@@ -1,6 +1,7 @@
-"""Taking something down for good: its rows and files go, and its digests keep it from coming back.
+"""`catalogue forget`: take down images, posts or authors for good.
 
-Files go first: who is killed in between repeats the command and nothing is left.
+Rows and files are deleted, and digests keep crawls and imports from adding them again. Files are
+deleted first, so repeating an interrupted command completes it.
 """
 
 import contextlib
@@ -44,47 +45,58 @@ from dataset.images.io import Unreadable, open_photo, sha256_of
 from dataset.images.store import ImageStore
 
 IMAGE, URL, AUTHOR = "image", "url", "author"
-# Why a photo is refused that was taken down.
+# Why an image that was taken down is rejected.
 REASON = "taken down"
-# Bits of a whole photo's hash in which a re-encoded or resized copy differs at most.
+# A re-encoded or resized copy differs in at most so many bits of the whole photo's hash.
 MAX_COPY_DISTANCE_BITS = 4
-# Tables with one image a row.
-OF_IMAGES = (
+# Tables with an image per row.
+IMAGE_TABLES = (
     *(SplitAssignment, KeptSplit, CropRow, PoseRow, FingerprintRow, Separation),
     *(LabelDecision, CropDecision, TagVerdictRow, LabelConflict),
 )
-# Made once: a crawl asks with each batch.
-_FORGOTTEN = table_of(TakedownRow)
-_FORGOTTEN_AFTER = (
-    sa.select(_FORGOTTEN).where(_FORGOTTEN.c.id > sa.bindparam("after")).order_by(_FORGOTTEN.c.id)
+# Built once: a crawl runs it with each batch.
+_TAKEDOWNS = table_of(TakedownRow)
+_SELECT_TAKEDOWNS = (
+    sa.select(_TAKEDOWNS).where(_TAKEDOWNS.c.id > sa.bindparam("after")).order_by(_TAKEDOWNS.c.id)
 )
 
 
 @dataclass(frozen=True)
 class TakedownResult:
-    """What was taken down: posts, and images with all their copies."""
+    """Result of a takedown.
+
+    Attributes:
+        posts: How many posts were deleted.
+        images: How many images were deleted, with near duplicates.
+    """
 
     posts: int
     images: int
 
 
 def name_digest(value: str) -> str:
-    """By which an address or a name is remembered."""
+    """Return the digest of a URL or an author's name."""
     return sha256_of(value.strip().removeprefix("@").casefold().encode())
 
 
 def take_down(sessions: Sessions, store: ImageStore, what: str, who: str) -> TakedownResult:
-    """Take down WHAT, an address, an author's name or an image, on WHO's word.
+    """Take down an image, a URL or an author.
+
+    Args:
+        sessions: The catalogue.
+        store: The image store.
+        what: A URL, an author's name, or an image (see `find_image`).
+        who: Who decides.
 
     Raises:
-        BadInput: it is an image's digits, and no image has them.
-        Failure: a file can't be removed.
+        BadInput: It looks like a SHA-256, and no image has it.
+        Failure: A file cannot be removed.
     """
     with sessions.begin() as session:
         if session.get_bind().dialect.name == "sqlite":
-            # What is deleted is overwritten, too.
+            # Overwrite deleted data with zeros.
             session.execute(sa.text("PRAGMA secure_delete = ON"))
-        kind, posts, images = _found(session, what)
+        kind, posts, images = _resolve(session, what)
         if kind != IMAGE:
             record_takedown(session, kind, name_digest(what), None, who)
         count = delete_rows(session, store, posts, images, who)
@@ -95,10 +107,14 @@ def take_down(sessions: Sessions, store: ImageStore, what: str, who: str) -> Tak
 def delete_rows(
     session: Session, store: ImageStore, posts: Sequence[int], images: Sequence[int], who: str
 ) -> int:
-    """Take down POSTS, and IMAGES with their copies, and remember these; returns how many."""
+    """Delete posts, and images with their near duplicates, and record the takedown of these.
+
+    Returns:
+        How many images were deleted.
+    """
     copies = with_copies(session, images)
     for image in copies:
-        record_takedown(session, IMAGE, image.sha256, _whole(session, store, image), who)
+        record_takedown(session, IMAGE, image.sha256, _view_hash(session, store, image), who)
         if image.store_key:
             store.remove(image.store_key)
     _delete_posts(session, posts)
@@ -106,9 +122,13 @@ def delete_rows(
     return len(copies)
 
 
-def find_named(session: Session, forgotten: "TakedownList") -> tuple[list[int], list[int]]:
-    """Posts of a catalogue that FORGOTTEN names by address or author, and images shown there."""
-    if not forgotten.any_names:
+def find_named(session: Session, takedowns: "TakedownList") -> tuple[list[int], list[int]]:
+    """Find the posts of a catalogue whose URL or author was taken down, and images to go.
+
+    Returns:
+        Ids of the posts, and of images in these posts or with a URL that was taken down.
+    """
+    if not takedowns.has_names:
         return [], []
     posts = {
         number
@@ -117,7 +137,7 @@ def find_named(session: Session, forgotten: "TakedownList") -> tuple[list[int], 
                 yield_per=QUERY_ROWS
             )
         )
-        if forgotten.names(URL, [url]) or forgotten.names(AUTHOR, [author])
+        if takedowns.has_name(URL, [url]) or takedowns.has_name(AUTHOR, [author])
     }
     shown = sa.select(Sighting.post_id, Sighting.url, Sighting.fallbacks, Sighting.image_id)
     images = {
@@ -125,27 +145,27 @@ def find_named(session: Session, forgotten: "TakedownList") -> tuple[list[int], 
         for post, url, fallbacks, image in session.execute(
             shown.execution_options(yield_per=QUERY_ROWS)
         )
-        if image and (post in posts or forgotten.names(URL, [url, *fallbacks.split("\n")]))
+        if image and (post in posts or takedowns.has_name(URL, [url, *fallbacks.split("\n")]))
     }
     return sorted(posts), sorted(images)
 
 
-def _found(session: Session, what: str) -> tuple[str, list[int], list[int]]:
-    """The kind of WHAT, the posts that go, and the images."""
+def _resolve(session: Session, what: str) -> tuple[str, list[int], list[int]]:
+    """Return the kind of a takedown, its posts and its images."""
     if what.startswith(("http://", "https://")):
         posts = _ids(session, sa.select(PostRow.id).where(PostRow.url == what))
         shown = sa.or_(Sighting.url == what, Sighting.post_id.in_(posts))
         images = sa.select(Sighting.image_id).where(shown, Sighting.image_id.is_not(None))
         return URL, posts, _ids(session, images.distinct())
     name = what.strip().removeprefix("@")
-    named = sa.select(PostRow.id).where(
+    by_author = sa.select(PostRow.id).where(
         sa.func.lower(PostRow.author).in_([name.lower(), f"@{name.lower()}"])
     )
-    posts = _ids(session, named)
+    posts = _ids(session, by_author)
     if not posts and _may_be_image(what):
         return IMAGE, [], [find_image(session, what).id]
     images = sa.select(Sighting.image_id).where(
-        Sighting.post_id.in_(named), Sighting.image_id.is_not(None)
+        Sighting.post_id.in_(by_author), Sighting.image_id.is_not(None)
     )
     return AUTHOR, posts, _ids(session, images.distinct())
 
@@ -160,95 +180,104 @@ def _ids(session: Session, query: sa.Select) -> list[int]:
 
 
 def with_copies(session: Session, images: Sequence[int]) -> list[ImageRow]:
-    """The rows of IMAGES and of all that were folded with them: to the eye they are one photo."""
-    found: dict[int, ImageRow] = {}
-    for part in in_batches(images):
-        found |= {
-            one.id: one for one in session.scalars(sa.select(ImageRow).where(copies_of(part)))
+    """Return the rows of images and of all near duplicates in their clusters."""
+    rows: dict[int, ImageRow] = {}
+    for batch in in_batches(images):
+        rows |= {
+            row.id: row for row in session.scalars(sa.select(ImageRow).where(copies_of(batch)))
         }
-    return list(found.values())
+    return list(rows.values())
 
 
-def _whole(session: Session, store: ImageStore, image: ImageRow) -> bytes | None:
-    """The hash of the whole photo, None where it has neither a fingerprint nor a file."""
+def _view_hash(session: Session, store: ImageStore, image: ImageRow) -> bytes | None:
+    """Return the hash of the whole image, None if it has neither a fingerprint nor a file."""
     views = session.scalar(sa.select(FingerprintRow.views).filter_by(image_id=image.id))
     if views is None and image.store_key:
         with contextlib.suppress(OSError, Unreadable):
-            views, _ = fingerprint(
-                open_photo(store.read(image.store_key), MIN_DECODED_PIXELS)
-            ).packed
+            photo = open_photo(store.read(image.store_key), MIN_DECODED_PIXELS)
+            views, _ = fingerprint(photo).packed
     return views[:8] if views else None
 
 
-def record_takedown(session: Session, kind: str, value: str, whole: bytes | None, who: str) -> None:
-    """Keep WHO's word that what has the digest VALUE, and WHOLE as its hash, never comes back."""
-    if session.scalar(sa.select(TakedownRow.id).filter_by(kind=kind, digest=value)) is None:
-        session.add(TakedownRow(kind=kind, digest=value, view_hash=whole, who=who))
+def record_takedown(
+    session: Session, kind: str, digest: str, view_hash: bytes | None, who: str
+) -> None:
+    """Save that an image, a URL or an author was taken down, unless it is saved already.
+
+    Args:
+        session: The session.
+        kind: IMAGE, URL or AUTHOR.
+        digest: SHA-256 of the file, or `name_digest`.
+        view_hash: Hash of the whole image.
+        who: Who decided.
+    """
+    if session.scalar(sa.select(TakedownRow.id).filter_by(kind=kind, digest=digest)) is None:
+        session.add(TakedownRow(kind=kind, digest=digest, view_hash=view_hash, who=who))
         session.flush()
 
 
 def _delete_posts(session: Session, posts: Sequence[int]) -> None:
-    for part in in_batches(posts):
-        _delete(session, Sighting, Sighting.post_id.in_(part))
-        _delete(session, PostHashtag, PostHashtag.post_id.in_(part))
-        _delete(session, PostRow, PostRow.id.in_(part))
+    for batch in in_batches(posts):
+        _delete(session, Sighting, Sighting.post_id.in_(batch))
+        _delete(session, PostHashtag, PostHashtag.post_id.in_(batch))
+        _delete(session, PostRow, PostRow.id.in_(batch))
 
 
 def _delete_images(session: Session, images: Sequence[int]) -> None:
-    for part in in_batches(images):
-        for table in OF_IMAGES:
-            _delete(session, table, table.image_id.in_(part))
+    for batch in in_batches(images):
+        for table in IMAGE_TABLES:
+            _delete(session, table, table.image_id.in_(batch))
         for pair in (NearDuplicateRow, PairDecision):
-            _delete(session, pair, sa.or_(pair.one_id.in_(part), pair.other_id.in_(part)))
+            _delete(session, pair, sa.or_(pair.one_id.in_(batch), pair.other_id.in_(batch)))
         session.execute(
             sa.update(Sighting)
-            .where(Sighting.image_id.in_(part))
+            .where(Sighting.image_id.in_(batch))
             .values(state="rejected", reason=REASON, image_id=None)
             .execution_options(synchronize_session=False)
         )
-        _delete(session, ImageRow, ImageRow.id.in_(part))
+        _delete(session, ImageRow, ImageRow.id.in_(batch))
 
 
-def _delete(session: Session, table: type, which: sa.ColumnElement[bool]) -> None:
-    session.execute(sa.delete(table).where(which).execution_options(synchronize_session=False))
+def _delete(session: Session, table: type, condition: sa.ColumnElement[bool]) -> None:
+    session.execute(sa.delete(table).where(condition).execution_options(synchronize_session=False))
 
 
 class TakedownList:
-    """What was taken down, to ask before anything is kept; it learns of what others take down."""
+    """The takedowns of a catalogue in memory, to check what is added."""
 
     def __init__(self) -> None:
+        """Start with an empty list; `catch_up` loads it."""
         self._newest = 0
         self._known: set[tuple[str, str]] = set()
-        self._wholes: list[int] = []
+        self._view_hashes: list[int] = []
 
     def catch_up(self, session: Session) -> None:
-        """Learn of what was taken down since."""
-        for row in session.connection().execute(_FORGOTTEN_AFTER, {"after": self._newest}):
+        """Load the takedowns since the last call."""
+        for row in session.connection().execute(_SELECT_TAKEDOWNS, {"after": self._newest}):
             self._newest = row.id
             self._known.add((row.kind, row.digest))
             if row.view_hash:
-                self._wholes.append(int.from_bytes(row.view_hash, "little"))
+                self._view_hashes.append(int.from_bytes(row.view_hash, "little"))
 
     @property
-    def any_names(self) -> bool:
-        """Whether an address or an author was taken down, and not only images."""
+    def has_names(self) -> bool:
+        """Whether a URL or an author was taken down, and not only images."""
         return any(kind != IMAGE for kind, _ in self._known)
 
-    def names(self, kind: str, values: Iterable[str | None]) -> bool:
-        """Whether one of VALUES, addresses or authors, was taken down."""
+    def has_name(self, kind: str, values: Iterable[str | None]) -> bool:
+        """Return whether one of several URLs or authors was taken down."""
         return bool(self._known) and any(
             (kind, name_digest(value)) in self._known for value in values if value
         )
 
-    def has_bytes(self, sha256: str) -> bool:
-        """Whether the file of SHA256 was taken down."""
+    def has_file(self, sha256: str) -> bool:
+        """Return whether the image with a SHA-256 was taken down."""
         return (IMAGE, sha256) in self._known
 
-    def is_image(self, sha256: str, fingerprint: Fingerprint) -> bool:
-        """Whether the photo of SHA256 was taken down, or one that it is a copy of."""
-        if self.has_bytes(sha256):
+    def has_image(self, sha256: str, fingerprint: Fingerprint) -> bool:
+        """Return whether an image, or one that it is a copy of, was taken down."""
+        if self.has_file(sha256):
             return True
-        wholes = np.array(self._wholes, np.uint64)
-        return bool(
-            (np.bitwise_count(wholes ^ fingerprint.views[0]) <= MAX_COPY_DISTANCE_BITS).any()
-        )
+        hashes = np.array(self._view_hashes, np.uint64)
+        distances = np.bitwise_count(hashes ^ fingerprint.views[0])
+        return bool((distances <= MAX_COPY_DISTANCE_BITS).any())

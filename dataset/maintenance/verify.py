@@ -1,4 +1,4 @@
-"""`catalogue verify`: is every stored file there, unchanged, and known?"""
+"""`catalogue verify`: check that every stored file exists, is unchanged and belongs to an image."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,13 +15,20 @@ from dataset.errors import Failure
 from dataset.images.io import sha256_of
 from dataset.images.store import ImageStore
 
-# Why an image is no longer there; a crawl fetches it again.
+# Reason of an image whose file is missing or damaged; a crawl downloads it again.
 LOST = "its file was lost"
 
 
 @dataclass
 class VerifyResult:
-    """Keys of files by what is wrong with them; `checked`: how many were read."""
+    """Result of a verification.
+
+    Attributes:
+        checked: How many files were read.
+        missing: Keys of images without a file.
+        changed: Keys of files with another SHA-256.
+        orphaned: Keys of files that belong to no stored image.
+    """
 
     checked: int = 0
     missing: list[str] = field(default_factory=list)
@@ -29,40 +36,46 @@ class VerifyResult:
     orphaned: list[str] = field(default_factory=list)
 
     @property
-    def good(self) -> bool:
-        """Whether nothing is wrong."""
+    def is_intact(self) -> bool:
+        """Whether no file is missing, changed or orphaned."""
         return not (self.missing or self.changed or self.orphaned)
 
 
 def verify(sessions: Sessions, store: ImageStore, repair: bool = False) -> VerifyResult:
-    """Hash every stored file anew; REPAIR wants lost photos again and removes strange files.
+    """Verify the SHA-256 of every stored file.
+
+    Args:
+        sessions: The catalogue.
+        store: The image store.
+        repair: Make images of missing and changed files pending again, and remove changed and
+            orphaned files.
 
     Raises:
-        Failure: a crawl is at work, whose files would be taken for orphans, or the store can't be
+        Failure: A crawl is running, whose files would be taken for orphans, or the store cannot be
             read.
     """
-    _refuse_crawl(sessions)
-    found = VerifyResult()
+    _check_no_crawl(sessions)
+    result = VerifyResult()
     try:
         with sessions() as session:
-            for key, sha256 in _stored(session):
-                _check(store, key, sha256, found)
-            found.orphaned += _orphans(session, store)
+            for key, sha256 in _stored_images(session):
+                _check(store, key, sha256, result)
+            result.orphaned += _orphans(session, store)
     except OSError as error:
         raise Failure(f"the photos in {store} can't be read: {error}") from error
     if repair:
-        _repair(sessions, store, found)
-    return found
+        _repair(sessions, store, result)
+    return result
 
 
-def _refuse_crawl(sessions: Sessions) -> None:
+def _check_no_crawl(sessions: Sessions) -> None:
     with sessions.begin() as session:
         if workers.is_any_alive(session):
-            raise Failure("a crawl is at work in this catalogue; verify it when that has ended")
+            raise Failure("a crawl is writing to this catalogue; verify it when that has finished")
 
 
-def _stored(session: Session) -> Iterator[tuple[str, str]]:
-    """Key and SHA-256 of each stored image."""
+def _stored_images(session: Session) -> Iterator[tuple[str, str]]:
+    """Yield key and SHA-256 of each stored image."""
     stored = sa.select(ImageRow.store_key, ImageRow.sha256).where(ImageRow.state == "stored")
     total = session.scalar(
         sa.select(sa.func.count()).select_from(ImageRow).where(ImageRow.state == "stored")
@@ -72,41 +85,40 @@ def _stored(session: Session) -> Iterator[tuple[str, str]]:
         yield str(key), sha256
 
 
-def _check(store: ImageStore, key: str, sha256: str, found: VerifyResult) -> None:
-    found.checked += 1
+def _check(store: ImageStore, key: str, sha256: str, result: VerifyResult) -> None:
+    result.checked += 1
     try:
         data = store.read(key)
     except (FileNotFoundError, NotADirectoryError):
-        found.missing.append(key)
+        result.missing.append(key)
         return
     if sha256_of(data) != sha256:
-        found.changed.append(key)
+        result.changed.append(key)
 
 
 def _orphans(session: Session, store: ImageStore) -> Iterator[str]:
-    """Keys of files that no stored image has."""
-    for part in in_batches(store.keys()):
+    """Yield the keys of files that belong to no stored image."""
+    for keys in in_batches(store.keys()):
         query = sa.select(ImageRow.store_key).where(
-            ImageRow.store_key.in_(part), ImageRow.state == "stored"
+            ImageRow.store_key.in_(keys), ImageRow.state == "stored"
         )
         known = set(session.scalars(query))
-        yield from (key for key in part if key not in known)
+        yield from (key for key in keys if key not in known)
 
 
-def _repair(sessions: Sessions, store: ImageStore, found: VerifyResult) -> None:
-    for key in (*found.changed, *found.orphaned):
+def _repair(sessions: Sessions, store: ImageStore, result: VerifyResult) -> None:
+    for key in (*result.changed, *result.orphaned):
         store.remove(key)
-    lost = [*found.missing, *found.changed]
-    for part in in_batches(lost):
+    for keys in in_batches([*result.missing, *result.changed]):
         with sessions.begin() as session:
-            _want_again(session, part)
+            _make_pending(session, keys)
 
 
-def _want_again(session: Session, keys: list[str]) -> None:
-    """The images of KEYS are to be fetched again, and are in no build until then."""
+def _make_pending(session: Session, keys: list[str]) -> None:
+    """Reject images, so that no build selects them, and make their sightings pending."""
     images = list(session.scalars(sa.select(ImageRow.id).where(ImageRow.store_key.in_(keys))))
     either = sa.or_(NearDuplicateRow.one_id.in_(images), NearDuplicateRow.other_id.in_(images))
-    for change in (
+    for statement in (
         sa.delete(FingerprintRow).where(FingerprintRow.image_id.in_(images)),
         sa.delete(NearDuplicateRow).where(either),
         sa.update(ImageRow).where(ImageRow.id.in_(images)).values(state="rejected", reason=LOST),
@@ -114,4 +126,4 @@ def _want_again(session: Session, keys: list[str]) -> None:
         .where(Sighting.image_id.in_(images))
         .values(state="pending", reason=None, image_id=None),
     ):
-        session.execute(change.execution_options(synchronize_session=False))
+        session.execute(statement.execution_options(synchronize_session=False))

@@ -1,1 +1,1 @@
-"""The `review` command: a local web page for decisions on doubtful images."""
+"""Review a catalogue in the browser: queues, decisions, pages and their server."""

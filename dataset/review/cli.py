@@ -1,4 +1,4 @@
-"""`review`: options -> one call -> exit status."""
+"""The command `review`."""
 
 from pathlib import Path
 
@@ -20,21 +20,21 @@ LOOPBACK = "127.0.0.1"
     "--host",
     default=LOOPBACK,
     show_default=True,
-    help="The address to listen at. Any other one is open to others, who need the token in the"
-    " address that is printed.",
+    help="Address to listen at. Any address but the default is open to other machines, which need"
+    " the token in the printed URL.",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="The port to listen at.  [default: a free one]",
+    help="Port to listen at.  [default: a free one]",
 )
-@click.option("--who", help="Whose decisions these are.  [default: your name on this machine]")
+@click.option("--who", help="Who decides.  [default: your user name]")
 @click.option(
     "--url-file",
     type=FILE,
     metavar="FILE",
-    help="Write the page's address into this file once it listens, for scripts.",
+    help="Write the URL to a file once the server is ready, for scripts.",
 )
 @catalogue_option
 @images_option
@@ -48,11 +48,11 @@ def review(
     images: str,
     vocabulary: Path | None,
 ) -> None:
-    """Decide on a page in your browser what is doubtful in a catalogue, until Ctrl-C.
+    """Review a catalogue in the browser: suspected mistakes, conflicts, duplicates and crops.
 
-    There are four queues: tags that a model doubts (check-tags --catalogue), conflicts of labels,
-    photos that may be one, and doubtful crops. Every decision is kept at once with who made it and
-    when, can be undone, and holds in the next build-dataset.
+    The server runs until Ctrl-C. Suspected mistakes come from check-tags --catalogue. Every
+    decision is saved at once with its author and time, can be undone, and holds in the next
+    build-dataset.
     """
     from dataset.maintenance.label_decisions import user_name
     from dataset.review.server import ReviewOptions, serve

@@ -1,6 +1,7 @@
-"""What people decide: one row each, made from a state that it names, so that nothing is twice.
+"""Decisions of reviewers: one row each, made from a state, so that no decision is made twice.
 
-A state is the reference of the word that holds, such as `label-12`, or `open`.
+The state of a queue row is the reference of the decision that holds, such as `label-12`, or `open`.
+A form names the state that its page has shown; a decision from another state is rejected.
 """
 
 from dataclasses import dataclass
@@ -15,15 +16,15 @@ from dataset.catalogue.queries import copies_of
 from dataset.duplicates import pair_decisions
 from dataset.review.queues import (
     CROPS,
+    DECIDED_ONE,
+    DECIDED_OTHER,
     DUPLICATES,
-    FIRST,
-    ITS,
-    MINE,
     ONE,
+    ONE_SEPARATION,
     OTHER,
-    SECOND,
-    SEPARATED,
-    WORDS_APART,
+    OTHER_SEPARATION,
+    SEPARATING_DECISIONS,
+    SEPARATIONS,
     Key,
     ReviewQueue,
     cluster_expression,
@@ -34,13 +35,20 @@ from dataset.vocabulary import Vocabulary
 
 UNDECIDED = "open"
 MAX_LABEL_CHARS, MAX_NAME_CHARS = 100, 60
-LEFT_OUT, APART, FOLDED = "left out", "kept apart", "folded as copies of one photo"
+EXCLUDED, SEPARATE, MERGED = "excluded", "different photos", "near duplicates, by their pixels"
 TABLES: dict[str, Any] = {"label": LabelDecision, "pair": PairDecision, "crop": CropDecision}
 
 
 @dataclass(frozen=True)
 class CurrentDecision:
-    """A word that holds: WHAT was decided by WHO and WHEN; `ref` names its row if it has one."""
+    """A decision that holds.
+
+    Attributes:
+        ref: The reference of its row, empty if it has none.
+        what: What was decided, in words.
+        who: Who decided it.
+        when: When it was decided, None if unknown.
+    """
 
     ref: str
     what: str
@@ -49,38 +57,51 @@ class CurrentDecision:
 
     @property
     def state(self) -> str:
-        """What a decision that is made now is made from."""
+        """The state of the queue row, from which the next decision is made."""
         return self.ref or self.what
 
 
 @dataclass(frozen=True)
 class ReviewAnswer:
-    """What a person says: `kind` is one of the queue's answers, `label` goes with `label` only."""
+    """A reviewer's answer.
+
+    Attributes:
+        kind: One of the queue's answers.
+        label: The label, if `kind` is label.
+    """
 
     kind: str
     label: str = ""
 
 
 class DecisionRejected(ValueError):  # noqa: N818 - reads as what happened
-    """The decision can't be kept; the message says why."""
+    """The decision cannot be saved; the message is the reason."""
 
 
 class DecisionConflict(DecisionRejected):
-    """Something else holds now than what the decision was made from: `said`, None where open."""
+    """The state has changed since the page was loaded."""
 
-    def __init__(self, said: CurrentDecision | None) -> None:
-        self.said = said
-        told = f"decided meanwhile by {said.who}: {said.what}" if said else "taken back meanwhile"
-        super().__init__(told)
+    def __init__(self, current: CurrentDecision | None) -> None:
+        """Describe the change.
+
+        Args:
+            current: The decision that holds now, None if the row is open again.
+        """
+        self.current = current
+        if current:
+            message = f"decided meanwhile by {current.who}: {current.what}"
+        else:
+            message = "undone meanwhile"
+        super().__init__(message)
 
 
-def state_of(said: CurrentDecision | None) -> str:
-    """The state in which SAID, or nothing, holds."""
-    return said.state if said else UNDECIDED
+def state_of(current: CurrentDecision | None) -> str:
+    """Return the state of a queue row with a decision or none."""
+    return current.state if current else UNDECIDED
 
 
 def current_decision(session: Session, queue: ReviewQueue, key: Key) -> CurrentDecision | None:
-    """The word that holds on the row of KEY; None where it is open."""
+    """Return the decision that holds for a queue row, None if it is open."""
     if queue is DUPLICATES:
         return _on_pair(session, *key)
     if queue is CROPS:
@@ -89,30 +110,31 @@ def current_decision(session: Session, queue: ReviewQueue, key: Key) -> CurrentD
 
 
 def _on_image(session: Session, image: int) -> CurrentDecision | None:
-    """The latest word on any copy of IMAGE."""
-    mine = sa.select(ImageRow.id).where(copies_of([image]))
+    """Return the latest label decision on any copy of an image."""
+    copies = sa.select(ImageRow.id).where(copies_of([image]))
     latest = session.scalar(
         sa.select(LabelDecision)
-        .where(LabelDecision.undone.is_(None), LabelDecision.image_id.in_(mine))
+        .where(LabelDecision.undone.is_(None), LabelDecision.image_id.in_(copies))
         .order_by(LabelDecision.id.desc())
         .limit(1)
     )
-    return _said("label", latest) if latest else None
+    return _describe("label", latest) if latest else None
 
 
 def _on_crop(session: Session, image: int, model: str, zone: str) -> CurrentDecision | None:
-    this = sa.and_(CropDecision.model == model, CropDecision.zone == zone)
+    is_this_crop = sa.and_(CropDecision.model == model, CropDecision.zone == zone)
     latest = session.scalar(
         sa.select(CropDecision)
         .where(CropDecision.image_id == image, CropDecision.undone.is_(None))
-        .where(sa.or_(CropDecision.keep_whole, this))
+        .where(sa.or_(CropDecision.keep_whole, is_this_crop))
         .order_by(CropDecision.id.desc())
         .limit(1)
     )
     if latest:
-        return _said("crop", latest)
-    word = _on_image(session, image)
-    return word if word and find_row(session, word.ref).label is None else None
+        return _describe("crop", latest)
+    decision = _on_image(session, image)
+    is_excluded = decision and find_row(session, decision.ref).label is None
+    return decision if is_excluded else None
 
 
 def _on_pair(session: Session, one: int, other: int) -> CurrentDecision | None:
@@ -124,37 +146,39 @@ def _on_pair(session: Session, one: int, other: int) -> CurrentDecision | None:
         .limit(1)
     )
     if latest:
-        return _said("pair", latest)
+        return _describe("pair", latest)
     query = sa.select(cluster_expression(ImageRow)).where(ImageRow.id.in_([one, other]))
     if len(set(session.scalars(query))) == 1:
-        return CurrentDecision("", FOLDED, "catalogue dedup", None)
-    return _apart(session, one, other)
+        return CurrentDecision("", MERGED, "catalogue dedup", None)
+    return _separation(session, one, other)
 
 
-def _apart(session: Session, one: int, other: int) -> CurrentDecision | None:
-    """Who took the clusters of the two images apart."""
-    undone = SEPARATED.where(MINE.image_id == one, ITS.image_id == other).limit(1)
-    both = sa.join(ONE, OTHER, sa.and_(ONE.id == one, OTHER.id == other))
-    mine = sa.select(cluster_pair_expression(ONE, OTHER)).select_from(both)
-    word = WORDS_APART.where(
-        cluster_pair_expression(FIRST, SECOND) == mine.scalar_subquery()
+def _separation(session: Session, one: int, other: int) -> CurrentDecision | None:
+    """Return the decision that has separated the clusters of two images."""
+    undone = SEPARATIONS.where(
+        ONE_SEPARATION.image_id == one, OTHER_SEPARATION.image_id == other
     ).limit(1)
-    found = session.scalar(undone) or session.scalar(word)
-    return CurrentDecision("", APART, found.who, found.made) if found else None
+    both = sa.join(ONE, OTHER, sa.and_(ONE.id == one, OTHER.id == other))
+    clusters = sa.select(cluster_pair_expression(ONE, OTHER)).select_from(both)
+    decision = SEPARATING_DECISIONS.where(
+        cluster_pair_expression(DECIDED_ONE, DECIDED_OTHER) == clusters.scalar_subquery()
+    ).limit(1)
+    row = session.scalar(undone) or session.scalar(decision)
+    return CurrentDecision("", SEPARATE, row.who, row.made) if row else None
 
 
-def _said(kind: str, row: Any) -> CurrentDecision:
+def _describe(kind: str, row: Any) -> CurrentDecision:
     if kind == "label":
-        what = LEFT_OUT if row.label is None else row.label
+        what = EXCLUDED if row.label is None else row.label
     elif kind == "pair":
-        what = "one photo" if row.same else APART
+        what = "near duplicates" if row.same else SEPARATE
     else:
-        what = "the whole photo is kept" if row.keep_whole else "the crop is right"
+        what = "keep the whole photo" if row.keep_whole else "the crop is correct"
     return CurrentDecision(f"{kind}-{row.id}", what, row.who, row.made)
 
 
 def find_row(session: Session, ref: str) -> Any:
-    """The row that REF names; None where there is none."""
+    """Return the row of a reference, None if there is none."""
     kind, _, number = ref.partition("-")
     if kind not in TABLES or not (number.isascii() and number.isdecimal() and len(number) < 18):
         return None
@@ -162,14 +186,14 @@ def find_row(session: Session, ref: str) -> Any:
 
 
 def find_decision(session: Session, ref: str) -> CurrentDecision | None:
-    """What the row of REF says, whether it still holds or not."""
+    """Return the decision of a reference, whether it still holds or not, None if there is none."""
     row = find_row(session, ref)
-    return _said(ref.partition("-")[0], row) if row is not None else None
+    return _describe(ref.partition("-")[0], row) if row is not None else None
 
 
 def latest_decision_by(session: Session, who: str) -> CurrentDecision | None:
-    """WHO's latest word that nobody took back."""
-    found = []
+    """Return the latest decision of a person that is not undone."""
+    decisions = []
     for kind, table in TABLES.items():
         row = session.scalar(
             sa.select(table)
@@ -177,24 +201,22 @@ def latest_decision_by(session: Session, who: str) -> CurrentDecision | None:
             .order_by(table.made.desc(), table.id.desc())
             .limit(1)
         )
-        found += [(row.made, _said(kind, row))] if row is not None else []
-    return max(found, key=lambda one: one[0])[1] if found else None
+        decisions += [(row.made, _describe(kind, row))] if row is not None else []
+    return max(decisions, key=lambda decision: decision[0])[1] if decisions else None
 
 
 def clean_label(label: str, vocabulary: Vocabulary) -> str:
-    """The label that a person means by LABEL.
+    """Return the label that a reviewer has typed, by the words of the vocabulary.
 
     Raises:
-        Refused: it is none.
+        DecisionRejected: It is empty, too long or contains control characters.
     """
-    meant = vocabulary.label_or_own(label[: 10 * MAX_LABEL_CHARS])
-    if not meant:
+    cleaned = vocabulary.label_or_own(label[: 10 * MAX_LABEL_CHARS])
+    if not cleaned:
         raise DecisionRejected("a label can't be empty")
-    if len(meant) > MAX_LABEL_CHARS or not meant.isprintable():
-        raise DecisionRejected(
-            f"a label has at most {MAX_LABEL_CHARS} signs, all of which can be seen"
-        )
-    return meant
+    if len(cleaned) > MAX_LABEL_CHARS or not cleaned.isprintable():
+        raise DecisionRejected(f"a label has at most {MAX_LABEL_CHARS} printable characters")
+    return cleaned
 
 
 def decide(
@@ -206,36 +228,44 @@ def decide(
     who: str,
     vocabulary: Vocabulary,
 ) -> CurrentDecision:
-    """Keep WHO's ANSWER on the row of KEY, made from STATE, in SESSION's transaction, which writes.
+    """Save a decision on a queue row.
+
+    Args:
+        session: A session that writes.
+        queue: The queue.
+        key: The row.
+        answer: The reviewer's answer.
+        state: The state of the row that the page has shown.
+        who: Who decides.
+        vocabulary: Maps words to labels.
 
     Raises:
-        Meanwhile: something else holds now.
-        Refused: there is no such row, or no such answer.
+        DecisionConflict: The row has another state now.
+        DecisionRejected: There is no such row or answer.
     """
     if answer.kind not in queue.answers:
-        raise DecisionRejected(f"{answer.kind or 'nothing'!r} is no answer here")
+        raise DecisionRejected(f"{answer.kind or 'an empty answer'!r} is not an answer here")
     if session.scalar(sa.select(sa.literal(1)).where(*key_conditions(queue, key))) is None:
-        raise DecisionRejected("there is no such item any more")
+        raise DecisionRejected("this item no longer exists")
     label = clean_label(answer.label, vocabulary) if answer.kind == "label" else None
-    holds = current_decision(session, queue, key)
-    if state_of(holds) != state:
-        raise DecisionConflict(holds)
+    current = current_decision(session, queue, key)
+    if state_of(current) != state:
+        raise DecisionConflict(current)
     if queue is DUPLICATES:
         one, other = key
-        return _said(
-            "pair", pair_decisions.decide_pair(session, one, other, answer.kind == "same", who)
-        )
+        is_same = answer.kind == "same"
+        return _describe("pair", pair_decisions.decide_pair(session, one, other, is_same, who))
     row: Any = LabelDecision(image_id=key[0], label=label, who=who, made=now())
     kind = "label"
-    if answer.kind in ("right", "whole"):
-        row, kind = _crop_word(session, key, answer.kind == "whole", who), "crop"
+    if answer.kind in ("correct", "whole"):
+        row, kind = _crop_decision(session, key, answer.kind == "whole", who), "crop"
     session.add(row)
     session.flush()
-    return _said(kind, row)
+    return _describe(kind, row)
 
 
-def _crop_word(session: Session, key: Key, whole: bool, who: str) -> CropDecision:
-    """A word on a crop, which takes the place of earlier ones on the image."""
+def _crop_decision(session: Session, key: Key, keep_whole: bool, who: str) -> CropDecision:
+    """Create a decision on a crop, which replaces earlier ones on the image."""
     image, model, zone = key
     session.execute(
         sa.update(CropDecision)
@@ -243,36 +273,36 @@ def _crop_word(session: Session, key: Key, whole: bool, who: str) -> CropDecisio
         .values(undone=now())
     )
     return CropDecision(
-        image_id=image, model=model, zone=zone, keep_whole=whole, who=who, made=now()
+        image_id=image, model=model, zone=zone, keep_whole=keep_whole, who=who, made=now()
     )
 
 
 def undo(session: Session, ref: str) -> CurrentDecision:
-    """Undo the word of REF; returns it.
+    """Undo the decision of a reference and return it.
 
     Raises:
-        Refused: there is no such word, or it was taken back already.
+        DecisionRejected: There is no such decision, or it is undone already.
     """
     row = find_row(session, ref)
     if row is None:
-        raise DecisionRejected("there is nothing to take back")
-    said = _said(ref.partition("-")[0], row)
+        raise DecisionRejected("there is no decision to undo")
+    decision = _describe(ref.partition("-")[0], row)
     if row.undone is not None:
-        raise DecisionRejected(f"{said.what} (by {said.who}) was taken back already")
+        raise DecisionRejected(f"{decision.what} (by {decision.who}) is undone already")
     if isinstance(row, PairDecision):
         pair_decisions.undo_decision(session, row)
     else:
         row.undone = now()
-    return said
+    return decision
 
 
 def key_of_decision(session: Session, queue: ReviewQueue, ref: str) -> Key | None:
-    """The row of QUEUE that the word of REF was said of; None where it is of no row there."""
-    word = find_row(session, ref)
-    images = (word.one_id, word.other_id) if isinstance(word, PairDecision) else (word.image_id,)
+    """Return the key of the queue row that a decision is on, None if it is on none."""
+    row = find_row(session, ref)
+    images = (row.one_id, row.other_id) if isinstance(row, PairDecision) else (row.image_id,)
     if len(images) != len(queue.images):
         return None
-    mine = [column == image for column, image in zip(queue.images, images, strict=True)]
-    query = sa.select(*queue.keys).select_from(queue.rows).where(queue.belongs, *mine)
-    found = session.execute(query.limit(1)).one_or_none()
-    return tuple(found) if found else None
+    is_shown = [column == image for column, image in zip(queue.images, images, strict=True)]
+    query = sa.select(*queue.keys).select_from(queue.rows).where(queue.belongs, *is_shown)
+    key = session.execute(query.limit(1)).one_or_none()
+    return tuple(key) if key else None

@@ -1,4 +1,4 @@
-"""What is shown of a row of a queue: its photos, what is known of them, and what was decided."""
+"""Load what the review pages show of a queue row, and render the pages."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -52,15 +52,19 @@ from dataset.selection.labeling import matching_labels
 from dataset.utils import html
 from dataset.vocabulary import Vocabulary
 
-# More posts and tags of one photo than this are not shown.
-MOST_POSTS, MOST_TAGS = 12, 200
-# Key points of a lower score are not drawn.
-FAINTEST = 0.2
+MAX_SHOWN_POSTS, MAX_SHOWN_TAGS = 12, 200
+# Key points with a lower score are not drawn.
+MIN_POINT_SCORE = 0.2
 
 
 @dataclass(frozen=True)
 class ShownPost:
-    """A post that shows the photo. `url` is empty where it is no web address."""
+    """A post with the photo.
+
+    Attributes:
+        url: Its URL, empty if it is not an HTTP one.
+        facts: Brand, price and author.
+    """
 
     site: str
     url: str
@@ -70,7 +74,7 @@ class ShownPost:
 
 @dataclass(frozen=True)
 class ShownCrop:
-    """What is kept of a photo, in its pixels, and why not what was asked."""
+    """The crop of a photo in pixels, and why it is not what was requested."""
 
     left: float
     top: float
@@ -83,7 +87,13 @@ class ShownCrop:
 
 @dataclass(frozen=True)
 class ShownPhoto:
-    """An image as it is shown. `points`: x, y in pixels, score; `labels`: by its hashtags."""
+    """An image as it is shown.
+
+    Attributes:
+        labels: Labels of its hashtags.
+        tags: All hashtags of its posts.
+        points: x and y in pixels, and score of each key point.
+    """
 
     id: int
     sha256: str
@@ -98,7 +108,11 @@ class ShownPhoto:
 
 @dataclass(frozen=True)
 class NearestPhoto:
-    """A training photo that looks like the one in question; `id` is None where it is not here."""
+    """A training photo that is similar to the one in question.
+
+    Attributes:
+        id: Its image, None if the catalogue does not have it.
+    """
 
     id: int | None
     label: str
@@ -107,14 +121,20 @@ class NearestPhoto:
 
 @dataclass(frozen=True)
 class QueueItem:
-    """A row of a queue. `tagged`: the label in question; `choices`: labels to choose from."""
+    """A queue row as it is shown.
+
+    Attributes:
+        decision: The decision that holds.
+        tagged: The label in question.
+        choices: Labels to choose from.
+    """
 
     key: Key
     photos: tuple[ShownPhoto, ...]
-    said: CurrentDecision | None
+    decision: CurrentDecision | None
     tagged: str = ""
     choices: tuple[str, ...] = ()
-    judgement: TagVerdictRow | None = None
+    verdict: TagVerdictRow | None = None
     nearest: tuple[NearestPhoto, ...] = ()
     similarity: float | None = None
     mirrored: bool = False
@@ -123,7 +143,7 @@ class QueueItem:
 def load_item(
     session: Session, queue: ReviewQueue, key: Key, vocabulary: Vocabulary
 ) -> QueueItem | None:
-    """The row of KEY with all that is shown of it; None where it or a photo of it is gone."""
+    """Load a queue row; None if it or one of its photos no longer exists."""
     row = session.execute(
         sa.select(queue.keys[0].class_).where(*key_conditions(queue, key))
     ).scalar()
@@ -137,15 +157,15 @@ def load_item(
     return QueueItem(
         key=key,
         photos=tuple(photo for photo in photos if photo is not None),
-        said=current_decision(session, queue, key),
+        decision=current_decision(session, queue, key),
         **_details(session, row),
     )
 
 
 def _details(session: Session, row: Any) -> dict[str, Any]:
-    """What only some queues know of a row."""
+    """Return the details that rows of some queues have."""
     if isinstance(row, TagVerdictRow):
-        return {"tagged": row.label, "judgement": row, "nearest": _nearest(session, row.nearest)}
+        return {"tagged": row.label, "verdict": row, "nearest": _nearest(session, row.nearest)}
     if isinstance(row, LabelConflict):
         return {"choices": tuple(json.loads(row.labels))}
     if isinstance(row, NearDuplicateRow):
@@ -180,7 +200,7 @@ def _labels(session: Session, image: ImageRow, vocabulary: Vocabulary) -> tuple[
 
 
 def _latest_crop(session: Session, image: int) -> CropRow | None:
-    """The crop by the network that looked last."""
+    """Return the crop of the pose network that ran last."""
     return session.scalar(
         sa.select(CropRow)
         .join(
@@ -206,24 +226,24 @@ def _points(
     if packed is None:
         return ()
     rows = np.frombuffer(packed, "<f4").reshape(-1, 7)[:, :3]
-    seen = rows[rows[:, 2] >= FAINTEST].astype(float)
-    return tuple((x, y, score) for x, y, score in seen.round(2).tolist())
+    visible = rows[rows[:, 2] >= MIN_POINT_SCORE].astype(float)
+    return tuple((x, y, score) for x, y, score in visible.round(2).tolist())
 
 
-def _shows(image: ImageRow) -> Any:
-    """Whether a sighting is of IMAGE or of a copy of it."""
+def _is_copy_of(image: ImageRow) -> Any:
+    """Return the condition that a sighting is of an image or a copy of it."""
     return Sighting.image_id.in_(sa.select(ImageRow.id).where(copies_of([image.id])))
 
 
 def _posts(session: Session, image: ImageRow) -> tuple[ShownPost, ...]:
-    """Its own posts first, then those of its copies."""
+    """Return the posts of an image, then those of its copies."""
     own = sa.func.max(sa.case((Sighting.image_id == image.id, 1), else_=0))
     chosen = (
         sa.select(Sighting.post_id, own.label("own"))
-        .where(_shows(image))
+        .where(_is_copy_of(image))
         .group_by(Sighting.post_id)
         .order_by(own.desc(), Sighting.post_id)
-        .limit(MOST_POSTS)
+        .limit(MAX_SHOWN_POSTS)
         .subquery()
     )
     rows = session.scalars(
@@ -237,74 +257,81 @@ def _posts(session: Session, image: ImageRow) -> tuple[ShownPost, ...]:
 def _post(row: PostRow) -> ShownPost:
     price = None if row.price is None else f"{row.price:g} {row.currency or ''}".strip()
     facts = " · ".join(fact for fact in (row.brand, price, row.author) if fact)
-    # What a site sent is a link only where no browser takes it for a program.
+    # A `javascript:` URL of a site must not become a link.
     url = row.url if row.url.startswith(("https://", "http://")) else ""
     return ShownPost(row.site, url, row.title or "", facts)
 
 
 def _tags(session: Session, image: ImageRow) -> tuple[str, ...]:
-    """All hashtags of the photo's posts, those that it was found under first."""
-    found = sa.func.max(sa.case((PostHashtag.source == "search", 1), else_=0))
+    """Return all hashtags of the photo's posts, those that it was found under first."""
+    is_searched = sa.func.max(sa.case((PostHashtag.source == "search", 1), else_=0))
     return tuple(
         session.scalars(
             sa.select(Hashtag.text)
             .join(PostHashtag, PostHashtag.hashtag_id == Hashtag.id)
-            .where(PostHashtag.post_id.in_(sa.select(Sighting.post_id).where(_shows(image))))
+            .where(PostHashtag.post_id.in_(sa.select(Sighting.post_id).where(_is_copy_of(image))))
             .group_by(Hashtag.id, Hashtag.text)
-            .order_by(found.desc(), Hashtag.id)
-            .limit(MOST_TAGS)
+            .order_by(is_searched.desc(), Hashtag.id)
+            .limit(MAX_SHOWN_TAGS)
         )
     )
 
 
 def _nearest(session: Session, packed: str) -> tuple[NearestPhoto, ...]:
-    told = json.loads(packed)
-    if not told:
+    photos = json.loads(packed)
+    if not photos:
         return ()
-    names = [str(one.get("sha256")) for one in told]
+    digests = [str(photo.get("sha256")) for photo in photos]
     query = sa.select(ImageRow.sha256, ImageRow.id).where(
-        ImageRow.sha256.in_(names), ImageRow.state == "stored"
+        ImageRow.sha256.in_(digests), ImageRow.state == "stored"
     )
-    numbers = {name: number for name, number in session.execute(query)}  # noqa: C416
+    image_ids = {digest: image_id for digest, image_id in session.execute(query)}  # noqa: C416
     return tuple(
-        NearestPhoto(numbers.get(name), str(one.get("label", "")), float(one.get("similarity", 0)))
-        for name, one in zip(names, told, strict=True)
+        NearestPhoto(
+            image_ids.get(digest), str(photo.get("label", "")), float(photo.get("similarity", 0))
+        )
+        for digest, photo in zip(digests, photos, strict=True)
     )
 
 
 HERE = Path(__file__).parent
-LONGEST_FILTER = 200
-MOST_LABELS = 2000
-# Signs of a title or tag that are shown at once.
-SHORT = 160
+MAX_FILTER_CHARS, MAX_LABELS = 200, 2000
+# Characters of a title or tag that are shown before it is expanded.
+MAX_PREVIEW_CHARS = 160
 EMPTY = {
-    "mistakes": "No tag was found doubtful: check-tags --catalogue asks a model about all.",
-    "conflicts": "No photo has two labels, neither of which holds the other.",
-    "duplicates": "No two photos may be one: catalogue dedup compares all.",
-    "crops": "No crop is doubtful: build-dataset finds people and crops.",
+    "mistakes": "No tag is suspected: run check-tags --catalogue to let a model check all tags.",
+    "conflicts": "No photo has several labels, none of which includes the other.",
+    "duplicates": "No possible near duplicates: run catalogue dedup to compare all photos.",
+    "crops": "No crop is uncertain: build-dataset finds people and crops photos.",
 }
-FIRST = "This is the first one."
+FIRST = "This is the first item."
 GONE = "This item is no longer in the catalogue."
 
 
 def environment() -> jinja2.Environment:
-    """How pages are made: everything is escaped, and a name that is missing is an error."""
-    made = html.environment(HERE / "templates")
-    made.filters["key"] = format_key
-    made.globals["SHORT"] = SHORT
-    return made
+    """Return the templates of the pages."""
+    templates = html.environment(HERE / "templates")
+    templates.filters["key"] = format_key
+    templates.globals["MAX_PREVIEW_CHARS"] = MAX_PREVIEW_CHARS
+    return templates
 
 
 @dataclass(frozen=True)
 class ReviewContext:
-    """What a server works on, and whose words those are that nobody else says."""
+    """The catalogue, image store and settings of a review server.
+
+    Attributes:
+        who: The reviewer of browsers that have not named one.
+        policy: Who may use the server.
+        progress: Cached progress of the queues.
+    """
 
     sessions: Sessions
     store: ImageStore
     vocabulary: Vocabulary
     who: str
     policy: AccessPolicy
-    counts: ProgressCache = field(default_factory=ProgressCache)
+    progress: ProgressCache = field(default_factory=ProgressCache)
 
     @cached_property
     def pages(self) -> jinja2.Environment:
@@ -313,7 +340,7 @@ class ReviewContext:
 
     @property
     def who_cookie(self) -> str:
-        """The cookie of who decides in this browser."""
+        """Name of the cookie with the reviewer's name."""
         return f"{self.policy.name}-who"
 
 
@@ -326,28 +353,39 @@ def item_page(
     status: int = HTTPStatus.OK,
     key: Key | None = None,
 ) -> Response:
-    asked = request.query_params
+    """Render the page of one queue row.
+
+    Args:
+        review: The server.
+        request: The request.
+        queue: The queue.
+        filters: Its filters.
+        message: Message about the previous request.
+        status: HTTP status.
+        key: The row; by default the one that the request names, or the first one.
+    """
+    query = request.query_params
     with review.sessions() as session:
-        key = key or _wanted(session, review, request, queue, filters)
+        key = key or _requested(session, review, request, queue, filters)
         item = load_item(session, queue, key, review.vocabulary) if key else None
         if key and item is None:
             message = message or GONE
-        following = (
+        next_keys = (
             list_keys(session, queue, filters, review.vocabulary, 1, beyond=key) if key else []
         )
-        if key and key == requested_key(queue, asked, "before"):
+        if key and key == requested_key(queue, query, "before"):
             message = FIRST
-        last = None if key else requested_key(queue, asked, "after")
+        last = None if key else requested_key(queue, query, "after")
         context = {
             "item": item,
             "key": key,
             "before": _neighbour(session, queue, filters, review, last),
-            "following": _first_image(following),
-            "progress": review.counts.of(session, queue, filters, review.vocabulary),
+            "following": _first_image(next_keys),
+            "progress": review.progress.of(session, queue, filters, review.vocabulary),
             "labels": known_labels(session, review.vocabulary),
             "sites": known_sites(session),
             "empty_because": EMPTY[queue.name],
-            "latest": _to_undo(session, review, request, item.said if item else None),
+            "latest": _undoable(session, review, request, item.decision if item else None),
         }
     return html_page(
         review,
@@ -361,21 +399,21 @@ def item_page(
     )
 
 
-def _wanted(
+def _requested(
     session: Session,
     review: ReviewContext,
     request: Request,
     queue: ReviewQueue,
     filters: QueueFilters,
 ) -> Key | None:
-    asked = request.query_params
-    if key := requested_key(queue, asked, "item"):
+    query = request.query_params
+    if key := requested_key(queue, query, "item"):
         return key
-    if before := requested_key(queue, asked, "before"):
+    if before := requested_key(queue, query, "before"):
         return _neighbour(session, queue, filters, review, before) or before
-    beyond = requested_key(queue, asked, "after")
-    found = list_keys(session, queue, filters, review.vocabulary, 1, beyond)
-    return found[0] if found else None
+    beyond = requested_key(queue, query, "after")
+    keys = list_keys(session, queue, filters, review.vocabulary, 1, beyond)
+    return keys[0] if keys else None
 
 
 def _neighbour(
@@ -385,26 +423,29 @@ def _neighbour(
     review: ReviewContext,
     key: Key | None,
 ) -> Key | None:
-    """The row before KEY."""
+    """Return the row before a key."""
     if key is None:
         return None
-    found = list_keys(session, queue, filters, review.vocabulary, 1, beyond=key, backwards=True)
-    return found[0] if found else None
+    keys = list_keys(session, queue, filters, review.vocabulary, 1, beyond=key, backwards=True)
+    return keys[0] if keys else None
 
 
 def _first_image(keys: Sequence[Key]) -> int | None:
     return keys[0][0] if keys else None
 
 
-def _to_undo(
+def _undoable(
     session: Session,
     review: ReviewContext,
     request: Request,
-    here: decisions.CurrentDecision | None,
+    shown: decisions.CurrentDecision | None,
 ) -> decisions.CurrentDecision | None:
-    """The word that `u` takes back: of the row that is shown, or what was just said, or before."""
-    if here and here.ref:
-        return here
+    """Return the decision that the undo button undoes.
+
+    It is that of the shown row, or the one just made, or the reviewer's latest one.
+    """
+    if shown and shown.ref:
+        return shown
     ref = request.query_params.get("done", "")
     row = decisions.find_row(session, ref)
     if row is not None and row.undone is None:
@@ -413,40 +454,41 @@ def _to_undo(
 
 
 def status_message(review: ReviewContext, request: Request, queue: ReviewQueue) -> str:
-    """What happened just now, as the address tells."""
-    asked = request.query_params
+    """Return the message about the previous request, which the URL identifies."""
+    query = request.query_params
     with review.sessions() as session:
-        if said := decisions.find_decision(session, asked.get("done", "")):
-            return f"Saved: {said.what}."
-        if said := decisions.find_decision(session, asked.get("undone", "")):
-            return f"Taken back: {said.what}."
-        if key := requested_key(queue, asked, "meanwhile"):
-            holds = decisions.current_decision(session, queue, key)
-            return f"Not saved: {decisions.DecisionConflict(holds)}."
+        if decision := decisions.find_decision(session, query.get("done", "")):
+            return f"Saved: {decision.what}."
+        if decision := decisions.find_decision(session, query.get("undone", "")):
+            return f"Undone: {decision.what}."
+        if key := requested_key(queue, query, "meanwhile"):
+            current = decisions.current_decision(session, queue, key)
+            return f"Not saved: {decisions.DecisionConflict(current)}."
     return ""
 
 
 def known_labels(session: Session, vocabulary: Vocabulary) -> list[str]:
-    """Labels to complete what is typed."""
-    said = session.scalars(
+    """Return the labels that complete what a reviewer types."""
+    decided = session.scalars(
         sa.select(LabelDecision.label)
         .where(LabelDecision.label.is_not(None))
         .distinct()
-        .limit(MOST_LABELS)
+        .limit(MAX_LABELS)
     )
-    return sorted({*vocabulary.labels, *(label for label in said if label)})
+    return sorted({*vocabulary.labels, *(label for label in decided if label)})
 
 
 def known_sites(session: Session) -> list[str]:
+    """Return the sites of all searches."""
     return list(session.scalars(sa.select(Search.site).distinct().order_by(Search.site)))
 
 
-def parse_filters(given: Mapping[str, str]) -> QueueFilters:
-    """What GIVEN, an address's or a form's fields, narrow a queue to."""
+def parse_filters(fields_sent: Mapping[str, str]) -> QueueFilters:
+    """Parse the filters of a query string or form."""
     chosen = {
-        f.name: given[f.name].strip()[:LONGEST_FILTER]
+        f.name: fields_sent[f.name].strip()[:MAX_FILTER_CHARS]
         for f in fields(QueueFilters)
-        if f.name in given
+        if f.name in fields_sent
     }
     if chosen.get("show") not in (OPEN, DECIDED, ALL):
         chosen.pop("show", None)
@@ -454,17 +496,24 @@ def parse_filters(given: Mapping[str, str]) -> QueueFilters:
 
 
 def requested_queue(request: Request) -> ReviewQueue:
+    """Return the queue that a URL names.
+
+    Raises:
+        HTTPException: There is no such queue.
+    """
     queue = QUEUES.get(request.path_params["queue"])
     if queue is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, "there is no such queue")
     return queue
 
 
-def requested_key(queue: ReviewQueue, given: Mapping[str, str], name: str) -> Key | None:
-    return parse_key(queue, given[name]) if name in given else None
+def requested_key(queue: ReviewQueue, sent: Mapping[str, str], name: str) -> Key | None:
+    """Parse the key in a field of a query string or form."""
+    return parse_key(queue, sent[name]) if name in sent else None
 
 
 def reviewer_name(review: ReviewContext, request: Request) -> str:
+    """Return who decides in a browser: the name in its cookie, or the server's default."""
     name = unquote(request.cookies.get(review.who_cookie, ""))[:MAX_NAME_CHARS]
     return name if name.strip() and name.isprintable() else review.who
 
@@ -476,6 +525,15 @@ def html_page(
     status: int = HTTPStatus.OK,
     **context: Any,
 ) -> Response:
+    """Render a template.
+
+    Args:
+        review: The server.
+        request: The request.
+        template: Name of the template.
+        status: HTTP status.
+        **context: Variables of the template.
+    """
     text = review.pages.get_template(template).render(
         csrf=csrf_token(request),
         who=reviewer_name(review, request),

@@ -1,4 +1,4 @@
-"""Pages of a queue, narrowed by filters; each begins beyond a key and reads what it shows."""
+"""Keyset pagination and progress of the review queues, narrowed by filters."""
 
 import json
 import time
@@ -26,7 +26,16 @@ OPEN, DECIDED, ALL = "open", "decided", "all"
 
 @dataclass(frozen=True)
 class QueueFilters:
-    """What a queue is narrowed to; an empty one narrows nothing. `show`: open, decided or all."""
+    """Filters of a queue; an empty value does not filter.
+
+    Attributes:
+        label: Label of the row.
+        site: Site of one of its posts.
+        verdict: Verdict of the model.
+        suggested: Label that the model suggests.
+        title: Part of the title of one of its posts.
+        show: OPEN, DECIDED or ALL rows.
+    """
 
     label: str = ""
     site: str = ""
@@ -37,13 +46,13 @@ class QueueFilters:
 
     @property
     def chosen(self) -> dict[str, str]:
-        """Those that are not as they are without anybody's choice."""
-        plain = asdict(QueueFilters())
-        return {name: value for name, value in asdict(self).items() if value != plain[name]}
+        """The values that differ from the defaults."""
+        defaults = asdict(QueueFilters())
+        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
 
 
-def _shown(queue: ReviewQueue, *conditions: Any) -> Any:
-    """Whether one of a row's images stands in a post that fulfils CONDITIONS."""
+def _is_in_post(queue: ReviewQueue, *conditions: Any) -> Any:
+    """Return the condition that an image of the row is in a post that meets conditions."""
     return (
         sa.exists()
         .where(sa.or_(*(Sighting.image_id == image for image in queue.images)))
@@ -57,33 +66,37 @@ def _has_label(queue: ReviewQueue, label: str, vocabulary: Vocabulary) -> Any:
     if queue is CONFLICTS:
         quoted = json.dumps(label, ensure_ascii=False)
         return LabelConflict.labels.contains(quoted, autoescape=True)
-    words = (
+    post_ids = (
         sa.select(PostHashtag.post_id)
         .join(Hashtag)
         .where(PostHashtag.source == "search", Hashtag.text.in_(vocabulary.words_of(label)))
     )
-    return _shown(queue, PostRow.id.in_(words))
+    return _is_in_post(queue, PostRow.id.in_(post_ids))
 
 
-def _in_title(text: str) -> Any:
-    # SQLite knows upper and lower case of English only.
+def _is_in_title(text: str) -> Any:
+    # SQLite ignores case for ASCII letters only.
     spellings = {text, text.lower(), text.upper(), text.capitalize(), text.title()}
-    return sa.or_(*(PostRow.title.icontains(one, autoescape=True) for one in sorted(spellings)))
+    return sa.or_(
+        *(PostRow.title.icontains(spelling, autoescape=True) for spelling in sorted(spellings))
+    )
 
 
 def _conditions(queue: ReviewQueue, filters: QueueFilters, vocabulary: Vocabulary) -> list[Any]:
-    wanted = [queue.belongs]
+    conditions = [queue.belongs]
     if filters.label:
-        wanted.append(_has_label(queue, vocabulary.label_or_own(filters.label), vocabulary))
+        label = vocabulary.label_or_own(filters.label)
+        conditions.append(_has_label(queue, label, vocabulary))
     if filters.site:
-        wanted.append(_shown(queue, PostRow.site == filters.site))
+        conditions.append(_is_in_post(queue, PostRow.site == filters.site))
     if filters.title:
-        wanted.append(_shown(queue, _in_title(filters.title)))
+        conditions.append(_is_in_post(queue, _is_in_title(filters.title)))
     if queue is MISTAKES and filters.verdict:
-        wanted.append(TagVerdictRow.verdict == filters.verdict)
+        conditions.append(TagVerdictRow.verdict == filters.verdict)
     if queue is MISTAKES and filters.suggested:
-        wanted.append(TagVerdictRow.suggested == vocabulary.label_or_own(filters.suggested))
-    return wanted
+        suggested = vocabulary.label_or_own(filters.suggested)
+        conditions.append(TagVerdictRow.suggested == suggested)
+    return conditions
 
 
 def _is_shown(queue: ReviewQueue, show: str) -> list[Any]:
@@ -101,85 +114,100 @@ def list_keys(
     beyond: Key | None = None,
     backwards: bool = False,
 ) -> list[Key]:
-    """The keys of at most SIZE rows of QUEUE that come after the key BEYOND, or before it.
+    """List the keys of a page of a queue.
 
-    BACKWARDS: those nearest before it, the nearest first. From the start without BEYOND.
+    Args:
+        session: The session.
+        queue: The queue.
+        filters: Its filters.
+        vocabulary: Maps words to labels.
+        size: Largest number of keys.
+        beyond: Start after this key; at the first row if None.
+        backwards: List the rows before `beyond` instead, the nearest first.
     """
     query = (
         sa.select(*queue.keys)
         .select_from(queue.rows)
         .where(*_conditions(queue, filters, vocabulary), *_is_shown(queue, filters.show))
     )
-    place = _place(session, queue, beyond)
-    if place is not None:
-        query = query.where(_beyond(queue, place, backwards))
-    order = [c.desc() if high != backwards else c.asc() for c, high in queue.order]
+    position = _position(session, queue, beyond)
+    if position is not None:
+        query = query.where(_is_beyond(queue, position, backwards))
+    order = [
+        column.desc() if descending != backwards else column.asc()
+        for column, descending in queue.order
+    ]
     return [tuple(row) for row in session.execute(query.order_by(*order).limit(size))]
 
 
-def _place(session: Session, queue: ReviewQueue, key: Key | None) -> Sequence[Any] | None:
-    """Where KEY stands in the order; None where there is no such row."""
+def _position(session: Session, queue: ReviewQueue, key: Key | None) -> Sequence[Any] | None:
+    """Return the values that a row is sorted by, None if there is no such row."""
     if key is None:
         return None
     columns = [column for column, _ in queue.order]
     return session.execute(sa.select(*columns).where(*key_conditions(queue, key))).one_or_none()
 
 
-def _beyond(queue: ReviewQueue, place: Sequence[Any], backwards: bool) -> Any:
-    ways: list[Any] = []
+def _is_beyond(queue: ReviewQueue, position: Sequence[Any], backwards: bool) -> Any:
+    alternatives: list[Any] = []
     equal: list[Any] = []
-    for (column, high), value in zip(queue.order, place, strict=True):
-        ways.append(sa.and_(*equal, column < value if high != backwards else column > value))
+    for (column, descending), value in zip(queue.order, position, strict=True):
+        differs = column < value if descending != backwards else column > value
+        alternatives.append(sa.and_(*equal, differs))
         equal.append(column == value)
-    return sa.or_(*ways)
+    return sa.or_(*alternatives)
 
 
 def count_progress(
     session: Session, queue: ReviewQueue, filters: QueueFilters, vocabulary: Vocabulary
 ) -> tuple[int, int]:
-    """How many rows of QUEUE, as FILTERS narrow it, are decided, and how many are left."""
-    done = sa.func.coalesce(sa.func.sum(sa.case((queue.decided, 1), else_=0)), 0)
-    decided, all_ = session.execute(
-        sa.select(done, sa.func.count())
+    """Count the rows of a filtered queue that are decided, and those that are left."""
+    decided_rows = sa.func.coalesce(sa.func.sum(sa.case((queue.decided, 1), else_=0)), 0)
+    decided, total = session.execute(
+        sa.select(decided_rows, sa.func.count())
         .select_from(queue.rows)
         .where(*_conditions(queue, filters, vocabulary))
     ).one()
-    return int(decided), int(all_) - int(decided)
+    return int(decided), int(total) - int(decided)
 
 
-# Counting that takes longer is remembered so many times as long: it costs 2 % of the time.
-QUICK_SECONDS, TIMES = 0.03, 50
+# A count that takes longer is cached for so many times its duration: it takes 2 % of the time.
+SLOW_SECONDS, CACHE_FACTOR = 0.03, 50
 
 
 @dataclass
 class ProgressCache:
-    """What was counted of a queue under filters: decided, left, and until when that is told."""
+    """The progress of queues, cached where counting is slow.
+
+    Attributes:
+        known: Queue and filters -> decided, left, and until when it is valid.
+    """
 
     known: dict[tuple[str, QueueFilters], tuple[int, int, float]] = field(default_factory=dict)
 
     def of(
         self, session: Session, queue: ReviewQueue, filters: QueueFilters, vocabulary: Vocabulary
     ) -> tuple[int, int]:
-        """How many rows of QUEUE are decided, and how many are left."""
-        key, began = _key(queue, filters), time.monotonic()
-        decided, left, until = self.known.get(key, (0, 0, 0.0))
-        if began >= until:
+        """Return how many rows are decided, and how many are left."""
+        key, started = _cache_key(queue, filters), time.monotonic()
+        decided, left, expires = self.known.get(key, (0, 0, 0.0))
+        if started >= expires:
             decided, left = count_progress(session, queue, filters, vocabulary)
-            took = time.monotonic() - began
-            until = began + (TIMES * took if took > QUICK_SECONDS else 0)
-            self.known[key] = decided, left, until
+            seconds = time.monotonic() - started
+            expires = started + (CACHE_FACTOR * seconds if seconds > SLOW_SECONDS else 0)
+            self.known[key] = decided, left, expires
         return decided, left
 
-    def decided(self, queue: ReviewQueue, filters: QueueFilters, state: str) -> None:
-        """One more row is decided, if it was open in the STATE that the decision was made from."""
-        decided, left, until = self.known.get(_key(queue, filters), (0, 0, 0.0))
+    def add_decision(self, queue: ReviewQueue, filters: QueueFilters, state: str) -> None:
+        """Count a decision, if the row was open before."""
+        decided, left, expires = self.known.get(_cache_key(queue, filters), (0, 0, 0.0))
         if state == UNDECIDED and left:
-            self.known[_key(queue, filters)] = decided + 1, left - 1, until
+            self.known[_cache_key(queue, filters)] = decided + 1, left - 1, expires
 
-    def forget(self) -> None:
-        """Count all anew: a word was taken back."""
+    def clear(self) -> None:
+        """Count again at the next request."""
         self.known.clear()
 
 
-def _key(queue: ReviewQueue, filters: QueueFilters) -> tuple[str, QueueFilters]:
+def _cache_key(queue: ReviewQueue, filters: QueueFilters) -> tuple[str, QueueFilters]:
     return queue.name, replace(filters, show="")

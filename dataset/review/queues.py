@@ -1,6 +1,6 @@
-"""What a person is asked about: four queues, each a query in an order.
+"""The queues of `review`: each is a query in an order.
 
-A row of a queue is known by its key, the values of its `keys`.
+A row of a queue is identified by its key, the values of the queue's `keys`.
 """
 
 import json
@@ -37,17 +37,26 @@ from dataset.selection.quality_gates import apply_quality_gates, load_quality_ga
 from dataset.vocabulary import Vocabulary
 
 Key = tuple[Any, ...]
-# A crop from key points of a lower mean score is doubtful: of hrnet-small's on photos of athletes
-# (LSP) the lowest tenth.
-LOW_SCORE = 0.33
+# Crops from key points with a lower mean score are uncertain: the lowest tenth of the scores of
+# hrnet-small on photos of athletes (LSP).
+MIN_CROP_SCORE = 0.33
 
 
 @dataclass(frozen=True)
 class ReviewQueue:
-    """A queue: `rows` are what it is taken from, those that `belong` are in it.
+    """A queue of rows to review.
 
-    `keys` tell rows apart, `order` sorts them: columns, and whether the highest comes first.
-    `images`: the columns of the images that a row is about.
+    Attributes:
+        name: Its name in URLs.
+        title: Its title.
+        about: What it contains.
+        rows: The tables that rows are selected from.
+        belongs: The condition of rows in the queue.
+        decided: The condition of rows with a decision.
+        keys: The columns that identify a row.
+        order: Columns that sort the rows, and whether in descending order.
+        images: The columns of the images of a row.
+        answers: The kinds of answers that a reviewer may give.
     """
 
     name: str
@@ -62,17 +71,17 @@ class ReviewQueue:
     answers: tuple[str, ...]
 
 
-ONE, OTHER, WORDED = aliased(ImageRow), aliased(ImageRow), aliased(ImageRow)
-MINE, ITS = aliased(Separation), aliased(Separation)
+ONE, OTHER, DECIDED_IMAGE = aliased(ImageRow), aliased(ImageRow), aliased(ImageRow)
+ONE_SEPARATION, OTHER_SEPARATION = aliased(Separation), aliased(Separation)
 
 
 def cluster_expression(image: Any) -> Any:
-    """The cluster of an image's row; one of its own where it has none yet."""
+    """Return the expression of an image's cluster: a negative number if it has none yet."""
     return sa.func.coalesce(image.cluster_id, -image.id)
 
 
 def cluster_pair_expression(one: Any, other: Any) -> Any:
-    """Two clusters as one text, the same in either order."""
+    """Return the expression of the clusters of two images as text, the same in either order."""
     low, high = (
         sa.cast(cluster_expression(one), sa.String),
         sa.cast(cluster_expression(other), sa.String),
@@ -81,38 +90,45 @@ def cluster_pair_expression(one: Any, other: Any) -> Any:
     return sa.case((ordered, low + ":" + high), else_=high + ":" + low)
 
 
-_words = (
-    sa.select(cluster_expression(WORDED))
-    .join(LabelDecision, LabelDecision.image_id == WORDED.id)
+_decided_clusters = (
+    sa.select(cluster_expression(DECIDED_IMAGE))
+    .join(LabelDecision, LabelDecision.image_id == DECIDED_IMAGE.id)
     .where(LabelDecision.undone.is_(None))
 )
-_latest = (
+_latest_decisions = (
     sa.select(sa.func.max(LabelDecision.id))
-    .join(WORDED, LabelDecision.image_id == WORDED.id)
+    .join(DECIDED_IMAGE, LabelDecision.image_id == DECIDED_IMAGE.id)
     .where(LabelDecision.undone.is_(None))
-    .group_by(cluster_expression(WORDED))
+    .group_by(cluster_expression(DECIDED_IMAGE))
 )
-_left_out = _words.where(LabelDecision.id.in_(_latest), LabelDecision.label.is_(None))
-_pair_said = sa.exists().where(
+_excluded_clusters = _decided_clusters.where(
+    LabelDecision.id.in_(_latest_decisions), LabelDecision.label.is_(None)
+)
+_has_pair_decision = sa.exists().where(
     PairDecision.one_id == NearDuplicateRow.one_id,
     PairDecision.other_id == NearDuplicateRow.other_id,
     PairDecision.undone.is_(None),
 )
-FIRST, SECOND = aliased(ImageRow), aliased(ImageRow)
-# Words that keep two photos apart, and so all of their clusters.
-WORDS_APART = (
+DECIDED_ONE, DECIDED_OTHER = aliased(ImageRow), aliased(ImageRow)
+# Decisions that separate two images, and so their clusters.
+SEPARATING_DECISIONS = (
     sa.select(PairDecision)
-    .join(FIRST, FIRST.id == PairDecision.one_id)
-    .join(SECOND, SECOND.id == PairDecision.other_id)
+    .join(DECIDED_ONE, DECIDED_ONE.id == PairDecision.one_id)
+    .join(DECIDED_OTHER, DECIDED_OTHER.id == PairDecision.other_id)
     .where(PairDecision.undone.is_(None), sa.not_(PairDecision.same))
 )
-_apart = WORDS_APART.with_only_columns(cluster_pair_expression(FIRST, SECOND))
-# Undone clusters that held two images.
-SEPARATED = sa.select(MINE).join(ITS, MINE.cluster_id == ITS.cluster_id)
-_separated = SEPARATED.where(
-    MINE.image_id == NearDuplicateRow.one_id, ITS.image_id == NearDuplicateRow.other_id
+_separated_clusters = SEPARATING_DECISIONS.with_only_columns(
+    cluster_pair_expression(DECIDED_ONE, DECIDED_OTHER)
+)
+# Undone clusters that had two images.
+SEPARATIONS = sa.select(ONE_SEPARATION).join(
+    OTHER_SEPARATION, ONE_SEPARATION.cluster_id == OTHER_SEPARATION.cluster_id
+)
+_is_separated = SEPARATIONS.where(
+    ONE_SEPARATION.image_id == NearDuplicateRow.one_id,
+    OTHER_SEPARATION.image_id == NearDuplicateRow.other_id,
 ).exists()
-_crop_said = sa.exists().where(
+_has_crop_decision = sa.exists().where(
     CropDecision.image_id == CropRow.image_id,
     CropDecision.undone.is_(None),
     sa.or_(
@@ -124,11 +140,10 @@ _crop_said = sa.exists().where(
 MISTAKES = ReviewQueue(
     "mistakes",
     "Suspected mistakes",
-    "Tags that a model doubts, the costliest first: those that it takes for wrong, then those of"
-    " which it is unsure.",
+    "Tags that a model considers wrong, then those it is unsure of, ranked by expected cost.",
     sa.join(TagVerdictRow, ImageRow, TagVerdictRow.image_id == ImageRow.id),
     sa.and_(TagVerdictRow.verdict.in_(["mistake", "unsure"]), is_stored(ImageRow)),
-    cluster_expression(ImageRow).in_(_words),
+    cluster_expression(ImageRow).in_(_decided_clusters),
     (TagVerdictRow.image_id, TagVerdictRow.label),
     (
         (TagVerdictRow.verdict, False),
@@ -137,25 +152,25 @@ MISTAKES = ReviewQueue(
         (TagVerdictRow.label, False),
     ),
     (TagVerdictRow.image_id,),
-    ("label", "out"),
+    ("label", "exclude"),
 )
 CONFLICTS = ReviewQueue(
     "conflicts",
-    "Conflicts of labels",
-    "Photos found under words of several labels, none of which holds the other. Builds leave them"
-    " out until somebody decides.",
+    "Label conflicts",
+    "Photos found under hashtags of several labels, none of which includes the other. Builds"
+    " exclude them until they are decided.",
     sa.join(LabelConflict, ImageRow, LabelConflict.image_id == ImageRow.id),
     is_stored(ImageRow),
-    cluster_expression(ImageRow).in_(_words),
+    cluster_expression(ImageRow).in_(_decided_clusters),
     (LabelConflict.image_id,),
     ((LabelConflict.image_id, False),),
     (LabelConflict.image_id,),
-    ("label", "out"),
+    ("label", "exclude"),
 )
 DUPLICATES = ReviewQueue(
     "duplicates",
     "Possible duplicates",
-    "Pairs of photos that may be one, the likest first.",
+    "Pairs of photos that may be near duplicates, the most similar first.",
     sa.join(NearDuplicateRow, ONE, NearDuplicateRow.one_id == ONE.id).join(
         OTHER, NearDuplicateRow.other_id == OTHER.id
     ),
@@ -163,9 +178,13 @@ DUPLICATES = ReviewQueue(
         NearDuplicateRow.similarity < DUPLICATE_SIMILARITY,
         is_stored(ONE),
         is_stored(OTHER),
-        sa.or_(cluster_expression(ONE) != cluster_expression(OTHER), _pair_said),
+        sa.or_(cluster_expression(ONE) != cluster_expression(OTHER), _has_pair_decision),
     ),
-    sa.or_(_pair_said, _separated, cluster_pair_expression(ONE, OTHER).in_(_apart)),
+    sa.or_(
+        _has_pair_decision,
+        _is_separated,
+        cluster_pair_expression(ONE, OTHER).in_(_separated_clusters),
+    ),
     (NearDuplicateRow.one_id, NearDuplicateRow.other_id),
     (
         (NearDuplicateRow.similarity, True),
@@ -173,16 +192,16 @@ DUPLICATES = ReviewQueue(
         (NearDuplicateRow.other_id, False),
     ),
     (NearDuplicateRow.one_id, NearDuplicateRow.other_id),
-    ("same", "apart"),
+    ("same", "separate"),
 )
 CROPS = ReviewQueue(
     "crops",
-    "Doubtful crops",
-    "Photos that stayed whole or were not cropped as asked, and crops around key points of which"
-    " the network is unsure, the most doubtful first.",
+    "Uncertain crops",
+    "Photos that were not cropped as requested, and crops with a low key point score, the lowest"
+    " first.",
     sa.join(CropRow, ImageRow, CropRow.image_id == ImageRow.id),
-    sa.and_(sa.or_(CropRow.reason != "", CropRow.score < LOW_SCORE), is_stored(ImageRow)),
-    sa.or_(_crop_said, cluster_expression(ImageRow).in_(_left_out)),
+    sa.and_(sa.or_(CropRow.reason != "", CropRow.score < MIN_CROP_SCORE), is_stored(ImageRow)),
+    sa.or_(_has_crop_decision, cluster_expression(ImageRow).in_(_excluded_clusters)),
     (CropRow.image_id, CropRow.model, CropRow.zone),
     (
         (CropRow.score, False),
@@ -191,18 +210,18 @@ CROPS = ReviewQueue(
         (CropRow.zone, False),
     ),
     (CropRow.image_id,),
-    ("right", "whole", "out"),
+    ("correct", "whole", "exclude"),
 )
 QUEUES = {queue.name: queue for queue in (MISTAKES, CONFLICTS, DUPLICATES, CROPS)}
 
 
 def format_key(key: Key) -> str:
-    """KEY as it stands in addresses and forms."""
+    """Return a key as text for URLs and forms."""
     return "/".join(quote(str(part), safe="") for part in key)
 
 
 def parse_key(queue: ReviewQueue, text: str) -> Key | None:
-    """The key that TEXT is; None where it can't be one of QUEUE."""
+    """Parse a key; None if it cannot be a key of the queue."""
     parts = [unquote(part) for part in text.split("/")]
     if len(parts) != len(queue.keys):
         return None
@@ -218,39 +237,39 @@ def parse_key(queue: ReviewQueue, text: str) -> Key | None:
 
 
 def key_conditions(queue: ReviewQueue, key: Key) -> list[Any]:
-    """Conditions that hold for the row of KEY alone."""
+    """Return the conditions that select the row of a key."""
     return [column == part for column, part in zip(queue.keys, key, strict=True)]
 
 
-# Rows that are read together.
-LOADED = 10_000
+# Rows that are read at a time.
+READ_ROWS = 10_000
 
 
 def find_conflicts(sessions: Sessions, vocabulary: Vocabulary) -> int:
-    """Bring the catalogue's conflicts of labels up to date, decided or not; returns how many."""
-    found: dict[int, str] = {}
+    """Update the table of label conflicts, decided or not; returns how many there are."""
+    conflicts: dict[int, str] = {}
     with sessions() as session:
-        suspects = _suspects(session, vocabulary)
-        for part in in_batches(suspects):
-            found |= _conflicts(session, part, vocabulary)
+        clusters = _candidate_clusters(session, vocabulary)
+        for batch in in_batches(clusters):
+            conflicts |= _conflicts(session, batch, vocabulary)
     with sessions.begin() as session:
         query = sa.select(LabelConflict.image_id, LabelConflict.labels)
         known = {image: labels for image, labels in session.execute(query)}  # noqa: C416
-        gone = [image for image, labels in known.items() if found.get(image) != labels]
-        for part in in_batches(gone):
-            session.execute(sa.delete(LabelConflict).where(LabelConflict.image_id.in_(part)))
+        obsolete = [image for image, labels in known.items() if conflicts.get(image) != labels]
+        for batch in in_batches(obsolete):
+            session.execute(sa.delete(LabelConflict).where(LabelConflict.image_id.in_(batch)))
         new = [
             {"image_id": image, "labels": labels}
-            for image, labels in found.items()
+            for image, labels in conflicts.items()
             if known.get(image) != labels
         ]
         if new:
             session.execute(sa.insert(LabelConflict), new)
-    return len(found)
+    return len(conflicts)
 
 
-def _suspects(session: Session, vocabulary: Vocabulary) -> list[int]:
-    """Clusters that were found under words of several labels."""
+def _candidate_clusters(session: Session, vocabulary: Vocabulary) -> list[int]:
+    """Return the clusters that were found under hashtags of several labels."""
     searched = sa.select(PostHashtag.hashtag_id).where(PostHashtag.source == "search").distinct()
     words = session.execute(sa.select(Hashtag.id, Hashtag.text).where(Hashtag.id.in_(searched)))
     label_of = {number: vocabulary.label_or_own(text) for number, text in words}
@@ -266,7 +285,7 @@ def _suspects(session: Session, vocabulary: Vocabulary) -> list[int]:
             PostHashtag.source == "search",
         )
         .order_by(ImageRow.cluster_id)
-        .execution_options(yield_per=LOADED)
+        .execution_options(yield_per=READ_ROWS)
     )
     return [
         cluster
@@ -276,11 +295,11 @@ def _suspects(session: Session, vocabulary: Vocabulary) -> list[int]:
 
 
 def _conflicts(session: Session, clusters: Sequence[int], vocabulary: Vocabulary) -> dict[int, str]:
-    """Of CLUSTERS those whose photo is good enough and has several labels: image -> them."""
+    """Return the best copies with several labels that pass the quality gates: image -> labels."""
     photos = select_best_copies(load_candidates(session, clusters=clusters), Exclusions())
-    found = {}
+    conflicts = {}
     for photo in apply_quality_gates(photos, load_quality_gates(), Exclusions()):
         labels = matching_labels(photo, vocabulary)
         if len(labels) > 1:
-            found[photo.image_id] = json.dumps(labels, ensure_ascii=False)
-    return found
+            conflicts[photo.image_id] = json.dumps(labels, ensure_ascii=False)
+    return conflicts

@@ -1,7 +1,7 @@
-"""The page: what each address shows and does. All that is shown is looked up when it is asked for.
+"""The review server: its routes, and the command that serves them.
 
-A decision ends in a redirect to the next row, whose address names the decision: pages can be
-reloaded, and a new server goes on where a killed one was.
+A decision is answered with a redirect to the next row, whose URL names the decision
+(post/redirect/get): pages can be reloaded, and a restarted server continues at the same row.
 """
 
 import contextlib
@@ -48,14 +48,14 @@ from dataset.review.security import LOOPBACK, SecurityMiddleware, create_access_
 from dataset.vocabulary import load_vocabulary
 
 FILES = {"review.css": "text/css", "review.js": "text/javascript", "icon.svg": "image/svg+xml"}
-ROWS = 48
-# What a database can count.
-LARGEST_NUMBER = 2**31 - 1
+LIST_ROWS = 48
+# Largest integer of PostgreSQL.
+MAX_IMAGE_ID = 2**31 - 1
 
 
 def create_app(review: ReviewContext) -> Starlette:
-    """The application that serves REVIEW."""
-    answers = (
+    """Create the ASGI application of a review server."""
+    endpoints = (
         ("/", overview, "GET"),
         ("/queue/{queue}", show_item, "GET"),
         ("/queue/{queue}/list", show_list, "GET"),
@@ -67,40 +67,40 @@ def create_app(review: ReviewContext) -> Starlette:
         ("/static/{name}", static, "GET"),
     )
     return Starlette(
-        # Not async: they wait for the catalogue and the store, so each gets a thread.
-        routes=[Route(path, partial(answer, review), methods=[m]) for path, answer, m in answers],
+        # Synchronous functions, which Starlette runs in threads: they wait for the database.
+        routes=[Route(path, partial(call, review), methods=[m]) for path, call, m in endpoints],
         middleware=[Middleware(SecurityMiddleware, policy=review.policy)],
-        exception_handlers={HTTPException: _refused, click.ClickException: _failed},
+        exception_handlers={HTTPException: _http_error, click.ClickException: _catalogue_error},
     )
 
 
 def overview(review: ReviewContext, request: Request) -> Response:
-    """All queues, and how far each is."""
+    """Show all queues and their progress."""
     with review.sessions() as session:
         counts = {
-            name: review.counts.of(session, queue, QueueFilters(), review.vocabulary)
+            name: review.progress.of(session, queue, QueueFilters(), review.vocabulary)
             for name, queue in QUEUES.items()
         }
     return html_page(review, request, "overview.html", counts=counts)
 
 
 def show_item(review: ReviewContext, request: Request) -> Response:
-    """The row that `item` names, or the first one after `after`, or before `before`."""
+    """Show the row of the parameter `item`, or the next one after `after` or before `before`."""
     queue, filters = requested_queue(request), parse_filters(request.query_params)
     return item_page(review, request, queue, filters, status_message(review, request, queue))
 
 
 def show_list(review: ReviewContext, request: Request) -> Response:
-    """Many rows at once, small."""
+    """Show many rows with thumbnails."""
     queue, filters = requested_queue(request), parse_filters(request.query_params)
     with review.sessions() as session:
         beyond = requested_key(queue, request.query_params, "after")
-        keys = list_keys(session, queue, filters, review.vocabulary, ROWS + 1, beyond)
-        items = [load_item(session, queue, key, review.vocabulary) for key in keys[:ROWS]]
+        keys = list_keys(session, queue, filters, review.vocabulary, LIST_ROWS + 1, beyond)
+        items = [load_item(session, queue, key, review.vocabulary) for key in keys[:LIST_ROWS]]
         context: dict[str, Any] = {
             "items": [item for item in items if item is not None],
-            "last": keys[ROWS - 1] if len(keys) > ROWS else None,
-            "progress": review.counts.of(session, queue, filters, review.vocabulary),
+            "last": keys[LIST_ROWS - 1] if len(keys) > LIST_ROWS else None,
+            "progress": review.progress.of(session, queue, filters, review.vocabulary),
             "labels": known_labels(session, review.vocabulary),
             "sites": known_sites(session),
         }
@@ -108,31 +108,32 @@ def show_list(review: ReviewContext, request: Request) -> Response:
 
 
 def decide(review: ReviewContext, request: Request) -> Response:
-    """Keep a decision, and go on; where something else was decided meanwhile, say so."""
+    """Save a decision and redirect to the next row; report a conflict with another one."""
     queue, form = requested_queue(request), request.state.form
     filters, key = parse_filters(form), requested_key(queue, form, "item")
     if key is None:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "the form names no item of this queue")
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "the form does not name an item of this queue")
     answer = decisions.ReviewAnswer(form.get("answer", ""), form.get("chosen", ""))
     try:
         with review.sessions.begin() as session:
-            said = decisions.decide(
+            decision = decisions.decide(
                 *(session, queue, key, answer, form.get("state", "")),
                 *(reviewer_name(review, request), review.vocabulary),
             )
     except decisions.DecisionConflict as error:
-        # Where it was taken back the row is open again, and is shown.
-        way = "after" if error.said else "item"
-        return _go(queue, filters, **{way: format_key(key)}, meanwhile=format_key(key))
+        # If the decision was undone the row is open, and is shown again.
+        target = "after" if error.current else "item"
+        shown = format_key(key)
+        return _redirect(queue, filters, **{target: shown}, meanwhile=shown)
     except decisions.DecisionRejected as error:
         status = HTTPStatus.UNPROCESSABLE_ENTITY
         return item_page(review, request, queue, filters, f"Not saved: {error}.", status, key)
-    review.counts.decided(queue, filters, form.get("state", ""))
-    return _go(queue, filters, after=format_key(key), done=said.ref)
+    review.progress.add_decision(queue, filters, form.get("state", ""))
+    return _redirect(queue, filters, after=format_key(key), done=decision.ref)
 
 
 def undo(review: ReviewContext, request: Request) -> Response:
-    """Take a word back, and show what it was said of."""
+    """Undo a decision and show its row."""
     queue, form = requested_queue(request), request.state.form
     filters, ref = parse_filters(form), form.get("ref", "")
     try:
@@ -142,75 +143,79 @@ def undo(review: ReviewContext, request: Request) -> Response:
     except decisions.DecisionRejected as error:
         key = requested_key(queue, form, "item")
         status = HTTPStatus.CONFLICT
-        return item_page(review, request, queue, filters, f"Nothing done: {error}.", status, key)
-    review.counts.forget()
-    return _go(queue, filters, **({"item": format_key(key)} if key else {}), undone=ref)
+        return item_page(review, request, queue, filters, f"Not undone: {error}.", status, key)
+    review.progress.clear()
+    return _redirect(queue, filters, **({"item": format_key(key)} if key else {}), undone=ref)
 
 
 def name_person(review: ReviewContext, request: Request) -> Response:
-    """Remember in this browser who decides here."""
+    """Save the reviewer's name in a cookie."""
     name = " ".join(request.state.form.get("who", "").split())[:MAX_NAME_CHARS]
     if not name.isprintable():
-        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "a name has signs that can be seen")
-    answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)
-    answer.set_cookie(review.who_cookie, quote(name), httponly=True, samesite="strict")
-    return answer
+        raise HTTPException(
+            HTTPStatus.UNPROCESSABLE_ENTITY, "a name consists of printable characters"
+        )
+    response = RedirectResponse("/", HTTPStatus.SEE_OTHER)
+    response.set_cookie(review.who_cookie, quote(name), httponly=True, samesite="strict")
+    return response
 
 
 def photo(review: ReviewContext, request: Request) -> Response:
-    """A photo as it was found."""
+    """Return a photo in full size."""
     return _picture(review, request, photos.full_size)
 
 
 def thumb(review: ReviewContext, request: Request) -> Response:
-    """A photo, small."""
+    """Return a thumbnail of a photo."""
     return _picture(review, request, photos.small)
 
 
-def _picture(review: ReviewContext, request: Request, make: Callable[..., Any]) -> Response:
-    number = request.path_params["number"]
+def _picture(review: ReviewContext, request: Request, load: Callable[..., Any]) -> Response:
+    image_id = request.path_params["number"]
     with review.sessions() as session:
-        made = make(session, review.store, number) if number <= LARGEST_NUMBER else None
-    if made is None:
+        loaded = load(session, review.store, image_id) if image_id <= MAX_IMAGE_ID else None
+    if loaded is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, "there is no such photo, or it can't be read")
-    data, kind = made
+    data, content_type = loaded
     headers = {"cache-control": "private, max-age=600", "content-disposition": "inline"}
-    return Response(data, headers=headers, media_type=kind)
+    return Response(data, headers=headers, media_type=content_type)
 
 
 def static(review: ReviewContext, request: Request) -> Response:
-    """A file of the page's own, by its name."""
-    kind = FILES.get(request.path_params["name"])
-    if kind is None:
+    """Return a static file."""
+    content_type = FILES.get(request.path_params["name"])
+    if content_type is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, "there is no such file")
-    return Response((HERE / "static" / request.path_params["name"]).read_bytes(), media_type=kind)
+    return Response(
+        (HERE / "static" / request.path_params["name"]).read_bytes(), media_type=content_type
+    )
 
 
-def _go(queue: ReviewQueue, filters: QueueFilters, **more: str) -> Response:
-    """On to the row that MORE says."""
-    query = urlencode({**filters.chosen, **more})
+def _redirect(queue: ReviewQueue, filters: QueueFilters, **parameters: str) -> Response:
+    """Redirect to a queue with its filters and further parameters."""
+    query = urlencode({**filters.chosen, **parameters})
     return RedirectResponse(f"/queue/{queue.name}?{query}", HTTPStatus.SEE_OTHER)
 
 
-def _refused(request: Request, error: Exception) -> Response:
+def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return PlainTextResponse(f"{error.detail}\n", error.status_code)
 
 
-def _failed(request: Request, error: Exception) -> Response:
-    """A catalogue that is locked, full or gone: nothing was decided."""
+def _catalogue_error(request: Request, error: Exception) -> Response:
+    """Report that the catalogue is locked, full or missing."""
     assert isinstance(error, click.ClickException)
-    text = f"Nothing was decided: {error.message}\n"
+    text = f"Nothing was saved: {error.message}\n"
     return PlainTextResponse(text, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-# Requests that are being answered get so long when the server is stopped.
-GRACE_SECONDS = 5
+# Requests in progress may take so long when the server is stopped.
+SHUTDOWN_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class ReviewOptions:
-    """What `review` was asked for (see `review --help`)."""
+    """Options of `review` (see `review --help`)."""
 
     catalogue: str
     images: str
@@ -222,11 +227,11 @@ class ReviewOptions:
 
 
 def serve(options: ReviewOptions) -> None:
-    """Serve the page until Ctrl-C, having said where.
+    """Serve the pages until Ctrl-C, after printing their URL.
 
     Raises:
-        BadInput: no catalogue, or no such host.
-        Failure: the port is taken, or the catalogue can't be used.
+        BadInput: There is no such catalogue or host.
+        Failure: The port is in use, or the catalogue cannot be used.
     """
     sessions = open_catalogue(options.catalogue, must_exist=True)
     vocabulary, store = load_vocabulary(options.vocabulary), open_store(options.images)
@@ -240,10 +245,9 @@ def serve(options: ReviewOptions) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     _announce(options, port, policy.token)
-    # Ctrl-C is how this ends.
     with contextlib.suppress(KeyboardInterrupt), contextlib.closing(listening):
         uvicorn.Server(config).run(sockets=[listening])
 
@@ -255,22 +259,22 @@ def _listen(host: str, port: int) -> socket.socket:
         raise BadInput(
             f"--host {host}: {first_line(error)}; name an address of this machine"
         ) from error
-    made = socket.socket(family, socket.SOCK_STREAM)
+    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
-        made.listen()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen()
     except OSError as error:
-        made.close()
+        listening.close()
         raise Failure(
-            f"nobody can listen at {host}, port {port}: {error.strerror}; name another one with"
-            " --port (0 takes a free one), or another address with --host"
+            f"can't listen at {host}, port {port}: {error.strerror}; name another port with --port"
+            " (0 chooses a free one), or another address with --host"
         ) from error
-    return made
+    return listening
 
 
 def _announce(options: ReviewOptions, port: int, token: str | None) -> None:
-    """Say, once, where the page is."""
+    """Print the URL and write it to the file of --url-file."""
     shown = socket.gethostname() if options.host in ("0.0.0.0", "::") else options.host
     shown = f"[{shown}]" if ":" in shown else shown
     url = f"http://{shown}:{port}/" + (f"?token={token}" if token else "")

@@ -1,4 +1,4 @@
-"""What a crawl fills: searches, posts, hashtags, images, sightings, clusters."""
+"""Tables of a crawl: searches, posts, hashtags, images, sightings, clusters."""
 
 import sqlalchemy as sa
 from alembic import op

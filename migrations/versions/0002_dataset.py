@@ -1,4 +1,4 @@
-"""What a build fills: people's decisions, runs, split assignments."""
+"""Tables of builds: label decisions, runs, split assignments."""
 
 import sqlalchemy as sa
 from alembic import op

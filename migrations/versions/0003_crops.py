@@ -1,4 +1,4 @@
-"""Where the joints are in an image, by model, and what was kept of it."""
+"""Key points of images by pose network, and crops."""
 
 import sqlalchemy as sa
 from alembic import op

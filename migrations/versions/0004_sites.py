@@ -1,4 +1,4 @@
-"""What five sites need: later runs, photos under changing addresses, hashtags of the week."""
+"""Columns and tables of five sites: later runs, image keys, hashtag quotas."""
 
 import sqlalchemy as sa
 from alembic import op

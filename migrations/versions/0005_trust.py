@@ -1,4 +1,4 @@
-"""What a dataset is trusted by: fingerprints, resemblances, undone clusters, kept splits."""
+"""Fingerprints, near duplicates, undone clusters, kept splits."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Processes that share the work: who is at it, and what each has in hand."""
+"""Workers of crawls and their claims."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,7 +16,7 @@ def upgrade() -> None:
         sa.Column("born", sa.String(), nullable=False),
         sa.Column("beat", sa.DateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_workers"),
-        # A number must not come back: a dead process's claims would be taken for a new one's.
+        # Ids must not be reused, or a new worker would take over the claims of a dead one.
         sqlite_autoincrement=True,
     )
     for table in ("searches", "sightings"):

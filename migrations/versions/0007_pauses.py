@@ -1,4 +1,4 @@
-"""Hosts that asked to be left alone for a while, which a restart must not forget."""
+"""Back-offs of hosts, which survive a restart."""
 
 import sqlalchemy as sa
 from alembic import op

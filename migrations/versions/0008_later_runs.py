@@ -1,4 +1,4 @@
-"""Later runs: which searches are looked at again, and which work a process goes on with."""
+"""Repeated searches, and the run that a worker takes part in."""
 
 import sqlalchemy as sa
 from alembic import op

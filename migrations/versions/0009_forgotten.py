@@ -1,4 +1,4 @@
-"""What was taken down for good, as digests: from them nobody can tell what it was."""
+"""Takedowns as digests, from which the original values cannot be restored."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Hashes of photos beside their numbers, so that all can be read without the pictures."""
+"""A covering index on hashes, so that they are read without the pictures."""
 
 from alembic import op
 

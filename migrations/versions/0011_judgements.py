@@ -1,4 +1,4 @@
-"""What a model says of the tags of images."""
+"""Verdicts of models on tags."""
 
 import sqlalchemy as sa
 from alembic import op

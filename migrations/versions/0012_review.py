@@ -1,4 +1,4 @@
-"""What people say of pairs and crops, the conflicts they are asked about, and orders of queues."""
+"""Decisions on pairs and crops, label conflicts, and indexes of the review queues."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Quality is measured by the first step that needs it, and not while crawling."""
+"""Quality columns are empty until they are measured after the crawl."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,1 +1,1 @@
-"""One file a change of the catalogue's tables."""
+"""Revisions of the catalogue's tables, one file each."""

@@ -1,4 +1,4 @@
-"""Splits that last: larger builds move nothing, leaks are closed, strange catalogues are built."""
+"""Stable splits, leaks and unusual catalogues."""
 
 import io
 import json
@@ -34,7 +34,7 @@ def split_of(filling: Filling) -> dict[str, str]:
     return {row["sha256"]: row["split"] for row in rows}
 
 
-def test_growth_moves_no_photo_and_keeps_the_shares(filling: Filling) -> None:
+def test_a_larger_build_moves_no_photo_and_keeps_the_ratios(filling: Filling) -> None:
     filling.products("polo", 40, 0)
     run(filling)
     before = split_of(filling)
@@ -50,7 +50,7 @@ def test_growth_moves_no_photo_and_keeps_the_shares(filling: Filling) -> None:
     assert built.reused == 40
 
 
-def test_a_better_copy_takes_the_split_of_the_photo(filling: Filling) -> None:
+def test_a_better_copy_keeps_the_split_of_the_photo(filling: Filling) -> None:
     filling.products("polo", 20, 0)
     filling.image(jpeg(drawn(1)), filling.post("small", "polo"))
     run(filling)
@@ -60,7 +60,7 @@ def test_a_better_copy_takes_the_split_of_the_photo(filling: Filling) -> None:
     assert large.split == small.split
 
 
-def test_new_splits_start_afresh(filling: Filling) -> None:
+def test_new_splits_ignore_earlier_builds(filling: Filling) -> None:
     filling.products("polo", 30, 0)
     run(filling)
     filling.products("polo", 30, 1000)
@@ -71,7 +71,7 @@ def test_new_splits_start_afresh(filling: Filling) -> None:
         assert session.scalar(sa.select(sa.func.count()).select_from(KeptSplit)) == 60
 
 
-def test_a_photo_that_ties_two_splits_together_later_is_left_out(filling: Filling) -> None:
+def test_a_photo_that_links_two_existing_splits_is_excluded(filling: Filling) -> None:
     filling.products("polo", 20, 0)
     built = run(filling)
     post_of = {item.split: item.photo.posts[0].id for item in built.items}
@@ -93,7 +93,7 @@ def test_all_photos_of_an_author_are_in_one_split(filling: Filling) -> None:
     assert all(len(found) == 1 for found in splits.values())
 
 
-def test_copies_that_only_may_be_one_stay_in_one_split(filling: Filling) -> None:
+def test_possible_near_duplicates_stay_in_one_split(filling: Filling) -> None:
     for number in range(12):
         recoloured = Image.merge("RGB", drawn(number).split()[::-1])
         filling.image(jpeg(drawn(number)), filling.post(f"a{number}", "polo"))
@@ -104,7 +104,7 @@ def test_copies_that_only_may_be_one_stay_in_one_split(filling: Filling) -> None
     assert built.audit.leaks == []
 
 
-def test_copies_in_the_catalogue_are_folded_before_a_build(filling: Filling) -> None:
+def test_a_build_clusters_copies_first(filling: Filling) -> None:
     filling.products("polo", 10, 0)
     for name, photo in (
         ("plain", drawn(1)),
@@ -117,7 +117,7 @@ def test_copies_in_the_catalogue_are_folded_before_a_build(filling: Filling) -> 
     assert built.exclusions.counts["duplicate of another photo"] == 2
 
 
-def test_a_second_build_makes_only_what_changed(filling: Filling) -> None:
+def test_a_second_build_renders_only_changed_photos(filling: Filling) -> None:
     filling.products("polo", 12, 0)
     assert run(filling).reused == 0
     first = bytes_below(filling.folder / "splits")
@@ -139,15 +139,13 @@ def test_two_builds_of_any_format_are_equal_to_the_byte(filling: Filling, name: 
     assert bytes_below(filling.folder / "splits") == first
 
 
-def test_a_build_that_leaks_is_not_put_in_place(
-    filling: Filling, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_with_leaks_is_discarded(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
     filling.products("polo", 10, 0)
     run(filling)
     before = bytes_below(filling.folder / "splits")
     for number in range(10):
         filling.image(jpeg(drawn(1), 60 + number), filling.post(f"c{number}", "polo"))
-    # The plan is blind: it takes each copy for a photo of its own.
+    # The plan does not know that the photos are copies.
     monkeypatch.setattr("dataset.build.dedup", lambda *_: None)
     monkeypatch.setattr("dataset.build.CrossSplitComparison.leaks", lambda *_: [])
     with pytest.raises(Failure, match="leaks between splits"):
@@ -157,7 +155,7 @@ def test_a_build_that_leaks_is_not_put_in_place(
         assert session.scalar(sa.select(sa.func.count()).select_from(KeptSplit)) == 10
 
 
-def test_crops_that_are_alike_are_tied_though_the_photos_are_not(
+def test_similar_crops_of_different_photos_stay_in_one_split(
     filling: Filling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filling.products("polo", 10, 0)
@@ -180,7 +178,7 @@ def test_one_giant_cluster_is_one_photo(filling: Filling) -> None:
     assert [item.split for item in built.items] == ["train"]
 
 
-def test_one_giant_group_is_told(filling: Filling) -> None:
+def test_one_giant_group_is_reported(filling: Filling) -> None:
     for number in range(30):
         filling.image(photo_bytes(number), filling.post(f"p{number}", "polo", author="anna"))
     built = run(filling)
@@ -200,7 +198,7 @@ def test_emoji_and_cyrillic_labels_are_built_and_described(filling: Filling) -> 
     assert "🔥" in (out / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_plan_needs_no_photo_and_says_what_a_build_does(filling: Filling) -> None:
+def test_a_dry_run_reads_no_photo_and_shows_the_plan(filling: Filling) -> None:
     filling.products("polo", 20, 0)
     options = BuildOptions(
         catalogue=filling.catalogue,
@@ -225,7 +223,7 @@ def test_images_are_untouched(filling: Filling) -> None:
         assert session.scalar(sa.select(sa.func.count()).select_from(ImageRow)) == 6
 
 
-def test_what_is_compared_does_not_depend_on_the_order() -> None:
+def test_comparisons_do_not_depend_on_the_order() -> None:
     draw = np.random.default_rng(0)
     prints = []
     for seed in range(60):

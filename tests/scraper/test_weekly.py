@@ -47,7 +47,7 @@ def test_the_thirty_first_has_to_wait(tmp_path: Path, capsys: pytest.CaptureFixt
         (1, 30),
         (30, 30),
     ]
-    assert "30 of 30 hashtags asked for in 7 days" in format_stats(stats)
+    assert "30 of 30 hashtags requested in 7 days" in format_stats(stats)
     written = (tmp_path / "c.sqlite").read_bytes()
     assert b"17841400000000000" not in written and b"EAAGsecret" not in written
 

@@ -1,4 +1,4 @@
-"""Fills a catalogue by hand, row by row, for tests of what reads it."""
+"""Fill a catalogue row by row."""
 
 import io
 from collections.abc import Sequence
@@ -26,20 +26,20 @@ from tests.support.catalogues import catalogue_of
 
 
 def photo_bytes(seed: int, size: tuple[int, int] = (120, 160), quality: int = 90) -> bytes:
-    """A JPEG of coloured squares that no other seed resembles."""
+    """Return a JPEG of coloured squares, different for each seed."""
     cells = np.random.default_rng(seed).integers(0, 256, (8, 6, 3), dtype=np.uint8)
     return jpeg_of(Image.fromarray(cells).resize(size, Image.Resampling.NEAREST), quality)
 
 
 def squares_of(rng: np.random.Generator, colour: tuple[int, int, int]) -> Image.Image:
-    """Squares of one COLOUR, lighter and darker, as no other photo has them."""
+    """Draw random squares in shades of a colour."""
     light = rng.integers(40, 256, (8, 6, 1)) / 255
     cells = np.clip(np.array(colour) * light + rng.integers(0, 40, (8, 6, 3)), 0, 255)
     return Image.fromarray(cells.astype(np.uint8)).resize((120, 160), Image.Resampling.NEAREST)
 
 
 def jpeg_of(image: Image.Image, quality: int = 90) -> bytes:
-    """IMAGE as a JPEG."""
+    """Encode an image as JPEG."""
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality)
     return out.getvalue()
@@ -47,7 +47,7 @@ def jpeg_of(image: Image.Image, quality: int = 90) -> bytes:
 
 @dataclass
 class Filling:
-    """A catalogue and an image store in a folder of a test."""
+    """A catalogue and an image store in the folder of a test."""
 
     folder: Path
     sessions: Sessions = field(init=False)
@@ -59,7 +59,7 @@ class Filling:
 
     @property
     def catalogue(self) -> str:
-        """Its address for commands."""
+        """Its URL for commands."""
         return catalogue_of(self.folder, "catalogue.sqlite")
 
     def post(
@@ -69,7 +69,7 @@ class Filling:
         author: str | None = None,
         caption: Sequence[str] = (),
     ) -> int:
-        """A post of lamoda found under HASHTAGS, CAPTION's are in its text; returns its id."""
+        """Add a post found under hashtags, with further hashtags in its caption; returns its id."""
         with self.sessions.begin() as session:
             post = PostRow(
                 site="lamoda",
@@ -93,7 +93,7 @@ class Filling:
             return post.id
 
     def image(self, data: bytes, *posts: int, cluster: int | None = None) -> int:
-        """A stored image seen in POSTS, in CLUSTER or a new one; returns its cluster."""
+        """Add a stored image of posts to a cluster or a new one; returns the cluster."""
         photo, sha256 = open_photo(data), sha256_of(data)
         key = ImageStore.key(sha256, "jpg")
         self.store.put(data, key)
@@ -130,6 +130,6 @@ class Filling:
         return cluster
 
     def products(self, label: str, count: int, first_seed: int) -> None:
-        """COUNT posts under the hashtag LABEL with an image each."""
+        """Add posts under the hashtag of a label with an image each."""
         for seed in range(first_seed, first_seed + count):
             self.image(photo_bytes(seed), self.post(f"{label}-{seed}", label))

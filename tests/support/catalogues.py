@@ -1,4 +1,4 @@
-"""Where the catalogue of a test's folder is: an SQLite file, or what a file there says."""
+"""The catalogue of a test's folder: an SQLite file, or the URL in a file there."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ URL_FILE = "catalogue.url"
 
 
 def catalogue_of(folder: Path, name: str = "c.sqlite") -> str:
-    """The address of FOLDER's catalogue."""
+    """Return the URL of a folder's catalogue."""
     told = folder / URL_FILE
     return told.read_text(encoding="utf-8") if told.exists() else str(folder / name)
 
 
 def rows(folder: Path, query: str) -> list[tuple]:
-    """What QUERY finds in FOLDER's catalogue."""
+    """Return the rows of a query on a folder's catalogue."""
     address = catalogue_of(folder)
     engine = sa.create_engine(address if "://" in address else f"sqlite:///{address}")
     try:

@@ -1,4 +1,4 @@
-"""A catalogue with something in every queue, and the page on it, for the tests of review."""
+"""A catalogue with items in every queue, and a client of the review pages on it."""
 
 import json
 import re
@@ -32,15 +32,15 @@ BASE = f"http://127.0.0.1:{PORT}"
 MODEL = "hrnet-small:0123"
 
 
-def judge(filling: Filling, image: int, **values: Any) -> None:
-    """Say of IMAGE what a model says, a mistake where VALUES say nothing else."""
-    kept: dict[str, Any] = {
+def add_verdict(filling: Filling, image: int, **values: Any) -> None:
+    """Add a model's verdict on an image, by default a mistake."""
+    defaults: dict[str, Any] = {
         "label": "polo",
         "model": "m:1",
         "verdict": "mistake",
         "suggested": "dress",
     }
-    kept |= {
+    defaults |= {
         "probability": 0.9,
         "tag_probability": 0.04,
         "margin": 0.8,
@@ -48,7 +48,7 @@ def judge(filling: Filling, image: int, **values: Any) -> None:
         "nearest": "[]",
     }
     with filling.sessions.begin() as session:
-        session.add(TagVerdictRow(image_id=image, **(kept | values)))
+        session.add(TagVerdictRow(image_id=image, **(defaults | values)))
 
 
 def sha256(filling: Filling, image: int) -> str:
@@ -57,17 +57,21 @@ def sha256(filling: Filling, image: int) -> str:
 
 
 def filled(folder: Path) -> Filling:
-    """Images 1 to 4 are doubted, 5 has two labels, 6 and 7 may be one photo, 8's crop is poor."""
+    """Fill a catalogue.
+
+    Images 1 to 4 have suspected mistakes, 5 has two labels, 6 and 7 may be near duplicates, and 8
+    has an uncertain crop.
+    """
     made = Filling(folder)
     made.products("polo", 4, 0)
     made.image(photo_bytes(4), made.post("both", "polo", "jeans"))
     made.products("dress", 3, 5)
     near = [{"sha256": sha256(made, 2), "label": "dress", "similarity": 0.9}]
-    judge(made, 1, verdict="unsure", cost=0.95)
-    judge(made, 2, cost=0.5)
-    judge(made, 3, cost=0.7, suggested="jacket", nearest=json.dumps(near))
-    judge(made, 4, cost=0.6)
-    judge(made, 5, verdict="agrees", cost=0.1)
+    add_verdict(made, 1, verdict="unsure", cost=0.95)
+    add_verdict(made, 2, cost=0.5)
+    add_verdict(made, 3, cost=0.7, suggested="jacket", nearest=json.dumps(near))
+    add_verdict(made, 4, cost=0.6)
+    add_verdict(made, 5, verdict="agrees", cost=0.1)
     points = np.tile(np.array([60, 80, 0.9, 50, 70, 70, 90], "<f4"), (17, 1))
     with made.sessions.begin() as session:
         session.add(NearDuplicateRow(one_id=6, other_id=7, mirrored=True, similarity=0.9))
@@ -88,7 +92,7 @@ def filled(folder: Path) -> Filling:
 
 @dataclass
 class Page:
-    """The page on a catalogue as one browser sees it."""
+    """A browser's session on the review pages."""
 
     filling: Filling
     who: str = "anna"
@@ -102,40 +106,40 @@ class Page:
         self.client = TestClient(create_app(review), base_url=BASE)
 
     def get(self, path: str) -> str:
-        """The page at PATH."""
-        answer = self.client.get(path)
-        assert answer.status_code == 200, answer.text
-        return answer.text
+        """Return the HTML of a path."""
+        response = self.client.get(path)
+        assert response.status_code == 200, response.text
+        return response.text
 
     def post(self, path: str, html: str, **fields: str) -> Any:
-        """Send FIELDS as a form on the page HTML does; the answer after redirects."""
+        """Submit a form with the CSRF token of a page; returns the response after redirects."""
         csrf = re.findall(r'name="csrf" value="([^"]+)"', html)[0]
         return self.client.post(path, data={"csrf": csrf, **fields})
 
     def decide(self, html: str, answer: str, **fields: str) -> Any:
-        """Decide on the item that the page HTML shows."""
+        """Submit an answer on the item that a page shows."""
         shown = {name: value_of(html, name) for name in ("item", "state")}
         queue = re.findall(r'action="/queue/(\w+)/decide"', html)[0]
         return self.post(f"/queue/{queue}/decide", html, **shown, answer=answer, **fields)
 
     def undo(self, html: str) -> Any:
-        """Undo what the page HTML offers."""
+        """Submit the undo form of a page."""
         queue = re.findall(r'action="/queue/(\w+)/undo"', html)[0]
         return self.post(f"/queue/{queue}/undo", html, ref=value_of(html, "ref"))
 
 
 def value_of(html: str, name: str) -> str:
-    """What the page HTML sends as NAME."""
+    """Return the value of a field of a page's form."""
     return unescape(re.findall(rf'name="{name}" value="([^"]*)"', html)[0])
 
 
-def said(html: str) -> str:
-    """What the page HTML says has happened."""
-    return unescape(re.findall(r'id="said"[^>]*>([^<]*)<', html)[0])
+def message_of(html: str) -> str:
+    """Return the status message of a page."""
+    return unescape(re.findall(r'id="message"[^>]*>([^<]*)<', html)[0])
 
 
 def labels(filling: Filling) -> list[tuple[int, str | None, str, bool]]:
-    """People's words on images: image, label, who, and whether they hold."""
+    """Return image, label and author of the label decisions, and whether each holds."""
     with filling.sessions() as session:
         rows = session.scalars(sa.select(LabelDecision).order_by(LabelDecision.id))
         return [(row.image_id, row.label, row.who, row.undone is None) for row in rows]

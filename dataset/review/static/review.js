@@ -1,4 +1,4 @@
-// Keys for what the page's own links and forms do; all of it works without this file too.
+// Keyboard shortcuts for the links and forms of a page, which also work without this file.
 "use strict";
 
 const ARROWS = { ArrowRight: "n", ArrowLeft: "p" };
@@ -9,14 +9,14 @@ function typing(element) {
 }
 
 function press(key) {
-  const wanted = document.querySelector(`[data-key="${CSS.escape(key)}"]`);
-  if (!wanted) return false;
-  if (wanted.matches("input")) {
-    wanted.focus();
-    wanted.select();
+  const target = document.querySelector(`[data-key="${CSS.escape(key)}"]`);
+  if (!target) return false;
+  if (target.matches("input")) {
+    target.focus();
+    target.select();
   } else {
-    wanted.click();
-    if (wanted.matches("summary")) wanted.focus();
+    target.click();
+    if (target.matches("summary")) target.focus();
   }
   return true;
 }
@@ -35,7 +35,7 @@ document.addEventListener("keydown", (event) => {
   if (press(ARROWS[event.key] ?? event.key)) event.preventDefault();
 });
 
-// What is typed twice before the next page is there must not decide twice.
+// A key pressed twice before the next page is loaded must not submit two decisions.
 document.addEventListener("submit", (event) => {
   if (event.target.method !== "post") return;
   if (leaving) event.preventDefault();
@@ -43,15 +43,15 @@ document.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => { leaving = false; });
 
-// Completes a label in place: what is added is selected, so that typing on replaces it.
+// Complete a label in place: the completion is selected, so that typing on replaces it.
 for (const input of document.querySelectorAll("[data-complete]")) {
   const labels = [...input.list.options].map((option) => option.value);
   input.addEventListener("input", (event) => {
     if (!(event.inputType ?? "").startsWith("insert") || input.selectionEnd < input.value.length) return;
     const typed = input.value;
-    const found = typed.trim() && labels.find((label) => label.startsWith(typed.toLowerCase()));
-    if (!found || found.length === typed.length) return;
-    input.value = typed + found.slice(typed.length);
+    const match = typed.trim() && labels.find((label) => label.startsWith(typed.toLowerCase()));
+    if (!match || match.length === typed.length) return;
+    input.value = typed + match.slice(typed.length);
     input.setSelectionRange(typed.length, input.value.length);
   });
 }
@@ -60,12 +60,12 @@ document.getElementById("question")?.focus({ preventScroll: true });
 const following = document.getElementById("item")?.dataset.following;
 if (following) new Image().src = following;
 
-// Screen readers tell what changes, and not what was there from the start.
-const said = document.getElementById("said");
-if (said?.textContent) {
-  const text = said.textContent;
-  said.textContent = "";
-  setTimeout(() => { said.textContent = text; }, 50);
+// Screen readers announce changes of a status, not its initial text.
+const message = document.getElementById("message");
+if (message?.textContent) {
+  const text = message.textContent;
+  message.textContent = "";
+  setTimeout(() => { message.textContent = text; }, 50);
 }
 
 document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });

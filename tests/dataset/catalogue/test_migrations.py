@@ -135,7 +135,7 @@ def make_0013(url: sa.URL) -> None:
 
 
 @pytest.mark.usefixtures("backend")
-def test_rows_of_0013_have_the_new_words(tmp_path: Path) -> None:
+def test_rows_of_0013_are_migrated(tmp_path: Path) -> None:
     address = catalogue_of(tmp_path)
     make_0013(catalogue_url(address))
     with open_catalogue(address)() as session:
@@ -175,7 +175,7 @@ def test_rows_of_0013_have_the_new_words(tmp_path: Path) -> None:
         ]
 
 
-def test_the_catalogue_of_0013_is_set_aside(tmp_path: Path) -> None:
+def test_the_catalogue_of_0013_is_backed_up(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     make_0013(catalogue_url(str(path)))
     open_catalogue(str(path))

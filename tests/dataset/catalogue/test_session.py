@@ -1,4 +1,4 @@
-"""Opening catalogues: new, old, newer, foreign and broken ones."""
+"""Open new, old, newer, foreign and damaged catalogues."""
 
 import sqlite3
 from pathlib import Path
@@ -18,7 +18,7 @@ from dataset.errors import BadInput, Failure
 
 
 def at_revision(path: Path, revision: str) -> None:
-    """Make the catalogue PATH as the program of REVISION made it, with one search in it."""
+    """Create a catalogue of a revision with one search."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with sa.create_engine(f"sqlite:///{path}").begin() as connection:
@@ -57,7 +57,7 @@ def test_head_is_the_newest_migration() -> None:
     assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == HEAD
 
 
-def test_an_older_catalogue_is_copied_aside_and_brought_up_to_date(tmp_path: Path) -> None:
+def test_an_older_catalogue_is_backed_up_and_migrated(tmp_path: Path) -> None:
     path = tmp_path / "old.sqlite"
     at_revision(path, "0001")
     with open_catalogue(str(path))() as session:
@@ -70,7 +70,7 @@ def test_an_older_catalogue_is_copied_aside_and_brought_up_to_date(tmp_path: Pat
         assert copy.execute("SELECT hashtag FROM searches").fetchone() == ("поло",)
 
 
-def test_a_newer_catalogue_is_refused_in_one_line_and_left_alone(tmp_path: Path) -> None:
+def test_a_newer_catalogue_is_rejected_and_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "newer.sqlite"
     open_catalogue(str(path))
     with sqlite3.connect(path) as connection:
@@ -82,7 +82,7 @@ def test_a_newer_catalogue_is_refused_in_one_line_and_left_alone(tmp_path: Path)
         assert connection.execute("SELECT * FROM alembic_version").fetchall() == [("9999",)]
 
 
-def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
+def test_a_database_of_another_program_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "theirs.sqlite"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE songs (title TEXT)")
@@ -90,7 +90,7 @@ def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
         open_catalogue(str(path))
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(b"\xff\xd8\xff\xe0" * 1000)
     with pytest.raises(Failure, match="not a catalogue or is damaged"):
@@ -98,23 +98,23 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["nosuch://x/y", "://"])
-def test_an_unknown_address_is_a_usage_error(address: str) -> None:
-    with pytest.raises(BadInput, match="not a catalogue's address"):
+def test_an_unknown_url_is_a_usage_error(address: str) -> None:
+    with pytest.raises(BadInput, match="not a URL of a catalogue"):
         open_catalogue(address)
 
 
-def test_a_password_is_not_repeated_in_the_error() -> None:
+def test_the_error_does_not_contain_the_password() -> None:
     with pytest.raises(BadInput) as caught:
         open_catalogue("nosuch://me:hunter2@host/db")
     assert "hunter2" not in caught.value.message
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match="check that the folder exists"):
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="check that the folder exists and is writable"):
         open_catalogue(str(tmp_path / "no" / "such" / "c.sqlite"))
 
 
-def test_reading_a_missing_catalogue_says_to_crawl_first(tmp_path: Path) -> None:
+def test_a_missing_catalogue_is_reported_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="crawl first"):
         open_catalogue(str(tmp_path / "c.sqlite"), must_exist=True)
     assert not (tmp_path / "c.sqlite").exists()

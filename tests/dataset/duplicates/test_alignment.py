@@ -1,4 +1,4 @@
-"""How alike copies and other photos are."""
+"""Similarity of copies and of different photos."""
 
 import io
 import itertools
@@ -22,7 +22,7 @@ def alike(one: Image.Image, other: Image.Image, mirrored: bool = False) -> float
 
 
 def drawn(seed: int) -> Image.Image:
-    """A smooth scene with some sharp shapes, no two seeds alike."""
+    """Draw a smooth scene with sharp shapes, different for each seed."""
     draw = np.random.default_rng(seed)
     scene = Image.fromarray(draw.integers(0, 256, (9, 7, 3), dtype=np.uint8))
     scene = scene.resize((280, 360), Image.Resampling.BICUBIC)
@@ -52,38 +52,38 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_copy_is_alike(change: str) -> None:
+def test_a_copy_is_similar(change: str) -> None:
     for seed in range(5):
         assert alike(drawn(seed), CHANGES[change](drawn(seed))) >= DUPLICATE_SIMILARITY
 
 
-def test_a_mirrored_copy_is_alike_when_it_is_turned_back() -> None:
+def test_a_mirrored_copy_is_similar_in_its_orientation() -> None:
     turned = ImageOps.mirror(drawn(1))
     assert alike(drawn(1), turned, mirrored=True) >= DUPLICATE_SIMILARITY
     assert alike(drawn(1), turned) < POSSIBLE_SIMILARITY
 
 
-def test_other_photos_are_not_alike() -> None:
+def test_different_photos_are_not_similar() -> None:
     photos = [fingerprint(drawn(seed)) for seed in range(12)]
     pairs = list(itertools.combinations(photos, 2))
     ones, others = zip(*pairs, strict=True)
     assert similarity(ones, others, np.zeros(len(pairs), bool)).max() < POSSIBLE_SIMILARITY
 
 
-def test_the_same_thing_in_another_colour_is_no_copy() -> None:
+def test_the_same_object_in_another_colour_is_not_a_copy() -> None:
     red = drawn(2)
     blue = Image.merge("RGB", red.split()[::-1])
     assert POSSIBLE_SIMILARITY <= alike(red, blue) < DUPLICATE_SIMILARITY
 
 
-def test_flat_photos_are_alike_to_nothing() -> None:
+def test_photos_of_one_colour_are_similar_to_none() -> None:
     flat = Image.new("RGB", (200, 200), "white")
     assert alike(flat, flat) < POSSIBLE_SIMILARITY
     assert alike(flat, drawn(1)) < POSSIBLE_SIMILARITY
 
 
 @pytest.mark.skipif(not CLOTHING.is_dir(), reason=f"needs the garment photos {CLOTHING}")
-def test_copies_of_real_photos_are_found_and_other_photos_of_the_class_are_not() -> None:
+def test_copies_of_real_photos_are_found_and_photos_of_the_same_class_are_not() -> None:
     photos = [open_photo(path) for path in sorted((CLOTHING / "dress").glob("*.jpg"))[:25]]
     prints = [fingerprint(photo) for photo in photos]
     for change in CHANGES.values():

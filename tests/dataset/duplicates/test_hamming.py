@@ -1,4 +1,4 @@
-"""Near hashes among many, against a look at all of them."""
+"""Near hashes among many, compared with a scan of all."""
 
 import numpy as np
 
@@ -39,19 +39,19 @@ def test_all_pairs_are_found_once_and_no_others() -> None:
         assert set(found) == wanted
 
 
-def test_many_equal_hashes_are_chained_and_not_paired_each_with_each() -> None:
+def test_only_neighbours_of_many_equal_hashes_are_paired() -> None:
     hashes = np.full(1000, 7, np.uint64)
     found = pairs(hashes, 10)
     assert len(found) <= MAX_EQUAL_PAIRS * len(hashes)
     assert {place for pair in found for place in pair[:2]} == set(range(1000))
 
 
-def test_nothing_and_one_have_no_pairs() -> None:
+def test_no_hash_and_one_hash_have_no_pairs() -> None:
     assert pairs(np.zeros(0, np.uint64), 10) == []
     assert pairs(np.zeros(1, np.uint64), 10) == []
 
 
-def test_a_scan_finds_those_near_and_their_bits() -> None:
+def test_a_scan_finds_near_hashes_and_their_distances() -> None:
     hashes = np.array([0, 0xFF, 1 << 63], np.uint64)
     places, bits = scan(hashes, np.uint64(0x0F), 4)
     assert (places.tolist(), bits.tolist()) == ([0, 1], [4, 4])
@@ -68,7 +68,7 @@ def test_the_index_grows() -> None:
 def test_the_index_finds_what_a_scan_finds() -> None:
     hashes = hashes_with_copies(60_000, 500)
     index = HashIndex(hashes[:50_000])
-    # Not at random: each at most 10 bits away, in one piece, in two, and spread over all four.
+    # Queries at most 10 bits away, which differ in one word, in two, and in all four.
     draw = np.random.default_rng(1)
     asked = [*hashes[:300], *hashes[400:420] ^ np.uint64(0x3FF), *hashes[:20] ^ np.uint64(0x3E001F)]
     for value in hashes[1000:1300]:
@@ -91,14 +91,14 @@ def test_the_index_finds_what_a_scan_finds() -> None:
         assert bits[which == number].tolist() == its_bits.tolist()
 
 
-def test_where_all_are_alike_the_index_scans() -> None:
+def test_equal_hashes_are_scanned() -> None:
     index = HashIndex(np.full(40_000, 7, np.uint64))
     assert len(index.query(np.array([6], np.uint64))[1]) == 40_000
     which, _, bits = index.query(np.array([6, 1 << 40, 7], np.uint64))
     assert [np.bincount(which).tolist(), bits[which == 2].max()] == [[40_000] * 3, 0]
 
 
-def test_work_in_threads_keeps_its_order_and_is_not_far_ahead() -> None:
+def test_map_in_threads_keeps_the_order_and_starts_few_jobs_ahead() -> None:
     begun = []
 
     def work(job: int) -> int:

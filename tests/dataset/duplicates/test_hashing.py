@@ -1,11 +1,11 @@
-"""Fingerprints: what stays the same of a photo that was changed."""
+"""Fingerprints of changed photos."""
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from dataset.duplicates.hamming import MAX_DISTANCE_BITS
 from dataset.duplicates.hashing import (
-    PARTS,
+    VIEW_AREAS,
     content_box,
     fingerprint,
     quarter_turn_hashes,
@@ -23,7 +23,7 @@ def bits_apart(one: int, other: int) -> int:
     return (int(one) ^ int(other)).bit_count()
 
 
-def test_what_is_packed_comes_back() -> None:
+def test_a_fingerprint_is_packed_and_unpacked() -> None:
     one = fingerprint(photo())
     again = unpack(*one.packed)
     assert (again.views == one.views).all()
@@ -31,7 +31,7 @@ def test_what_is_packed_comes_back() -> None:
     assert (again.colours == one.colours).all()
 
 
-def test_hashes_of_turned_photos_follow_from_the_hash() -> None:
+def test_hashes_of_turned_photos_are_computed_from_the_hash() -> None:
     found = quarter_turn_hashes(fingerprint(photo()).views[:1])
     for quarters in (1, 2, 3):
         straight = fingerprint(photo().rotate(90 * quarters, expand=True)).views[0]
@@ -40,23 +40,23 @@ def test_hashes_of_turned_photos_follow_from_the_hash() -> None:
 
 def test_a_mirror_image_has_the_mirrored_view() -> None:
     one, mirror = fingerprint(photo()), fingerprint(ImageOps.mirror(photo()))
-    assert bits_apart(one.views[0], mirror.views[len(PARTS)]) <= 4
+    assert bits_apart(one.views[0], mirror.views[len(VIEW_AREAS)]) <= 4
     assert bits_apart(one.views[0], mirror.views[0]) > 10
 
 
-def test_a_border_does_not_count() -> None:
+def test_a_border_does_not_change_the_hash() -> None:
     for colour in ("white", "black", (200, 30, 30)):
         framed = ImageOps.expand(photo(), 40, colour)
         assert bits_apart(fingerprint(framed).views[0], fingerprint(photo()).views[0]) <= 4
 
 
-def test_the_content_is_what_the_border_leaves() -> None:
+def test_the_content_box_excludes_the_border() -> None:
     grey = np.full((100, 80), 255, np.uint8)
     grey[20:90, 10:60] = np.arange(50, dtype=np.uint8) * 3
     assert content_box(grey) == (11, 21, 59, 89)
 
 
-def test_a_photo_of_one_colour_keeps_all_of_itself() -> None:
+def test_a_photo_of_one_colour_has_no_border() -> None:
     assert content_box(np.full((50, 40), 7, np.uint8)) == (0, 0, 40, 50)
 
 

@@ -1,4 +1,4 @@
-"""People's words on pairs of photos: they fold, keep apart for good, are undone, and move along."""
+"""Decisions on pairs: they merge or separate clusters, are undone, exported and imported."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.support.catalogue_data import Filling
 
 @pytest.fixture
 def filling(tmp_path: Path, backend: str) -> Filling:
-    """Images 1 to 4, each in a cluster of its own; 1 and 2 may be one photo, so may 2 and 3."""
+    """Images 1 to 4 in clusters of their own; 1 and 2, and 2 and 3, may be near duplicates."""
     made = Filling(tmp_path)
     made.products("polo", 4, 0)
     dedup(made.sessions, made.store)
@@ -40,7 +40,7 @@ def take_back(filling: Filling, number: int) -> None:
 
 
 def groups(filling: Filling) -> list[list[int]]:
-    """The images of each cluster."""
+    """Return the images of each cluster."""
     found: dict[int | None, list[int]] = {}
     with filling.sessions() as session:
         query = sa.select(ImageRow.id, ImageRow.cluster_id).order_by(ImageRow.id)
@@ -49,7 +49,7 @@ def groups(filling: Filling) -> list[list[int]]:
     return sorted(found.values())
 
 
-def test_one_photo_is_folded_for_good_and_can_be_undone(filling: Filling) -> None:
+def test_near_duplicates_are_merged_until_it_is_undone(filling: Filling) -> None:
     number = say(filling, 2, 1, True)
     assert groups(filling) == [[1, 2], [3], [4]]
     update_clusters(filling.sessions, keep_clusters=False)
@@ -59,7 +59,7 @@ def test_one_photo_is_folded_for_good_and_can_be_undone(filling: Filling) -> Non
     assert groups(filling) == [[1], [2], [3], [4]]
 
 
-def test_an_undone_word_takes_apart_only_what_it_brought_together(filling: Filling) -> None:
+def test_undo_splits_only_what_the_decision_has_merged(filling: Filling) -> None:
     first, second = say(filling, 1, 2, True), say(filling, 2, 3, True)
     assert groups(filling) == [[1, 2, 3], [4]]
     take_back(filling, first)
@@ -68,7 +68,7 @@ def test_an_undone_word_takes_apart_only_what_it_brought_together(filling: Filli
     assert groups(filling) == [[1], [2], [3], [4]]
 
 
-def test_words_in_the_other_order_are_undone_alike(filling: Filling) -> None:
+def test_decisions_can_be_undone_in_any_order(filling: Filling) -> None:
     inner, outer = say(filling, 2, 3, True), say(filling, 1, 2, True)
     take_back(filling, inner)
     assert groups(filling) == [[1, 2], [3], [4]]
@@ -76,7 +76,7 @@ def test_words_in_the_other_order_are_undone_alike(filling: Filling) -> None:
     assert groups(filling) == [[1], [2], [3], [4]]
 
 
-def test_two_photos_never_meet_again_until_it_is_undone(filling: Filling) -> None:
+def test_different_photos_stay_separate_until_it_is_undone(filling: Filling) -> None:
     number = say(filling, 1, 2, False)
     with filling.sessions.begin() as session:
         session.execute(sa.update(NearDuplicateRow).values(similarity=0.99))
@@ -87,7 +87,7 @@ def test_two_photos_never_meet_again_until_it_is_undone(filling: Filling) -> Non
     assert groups(filling) == [[1, 2, 3], [4]]
 
 
-def test_a_later_word_takes_the_earlier_ones_place(filling: Filling) -> None:
+def test_a_later_decision_replaces_an_earlier_one(filling: Filling) -> None:
     say(filling, 1, 2, True)
     say(filling, 1, 2, False)
     assert groups(filling) == [[1], [2], [3], [4]]
@@ -96,14 +96,14 @@ def test_a_later_word_takes_the_earlier_ones_place(filling: Filling) -> None:
     assert [(word.same, word.undone is None) for word in words] == [(True, False), (False, True)]
 
 
-def test_an_undone_cluster_stays_so_whatever_was_said_before(filling: Filling) -> None:
+def test_an_undone_cluster_stays_undone_despite_earlier_decisions(filling: Filling) -> None:
     say(filling, 1, 2, True)
     undo_cluster(filling.sessions, 1, "anna")
     update_clusters(filling.sessions)
     assert groups(filling) == [[1], [2], [3], [4]]
 
 
-def test_words_move_with_a_catalogue_and_can_be_undone_there(
+def test_decisions_are_exported_and_can_be_undone_after_import(
     filling: Filling, tmp_path: Path
 ) -> None:
     say(filling, 1, 2, True)
@@ -122,7 +122,7 @@ def test_words_move_with_a_catalogue_and_can_be_undone_there(
     assert sorted(map(len, groups(other))) == [1, 1, 1, 1]
 
 
-def test_words_on_a_photo_that_is_taken_down_go_with_it(filling: Filling) -> None:
+def test_a_takedown_deletes_decisions_on_the_photo(filling: Filling) -> None:
     say(filling, 1, 2, False)
     with filling.sessions() as session:
         name = session.get_one(ImageRow, 2).sha256

@@ -1,4 +1,4 @@
-"""Duplicates in a whole catalogue: found, folded, undone, and found again."""
+"""Deduplication of a catalogue: find, cluster, undo and repeat."""
 
 import io
 from pathlib import Path
@@ -33,7 +33,7 @@ def run(filling: Filling, again: bool = False) -> DedupResult:
 
 
 def clusters(filling: Filling) -> list[list[int]]:
-    """Ids of the images of each cluster."""
+    """Return the ids of the images of each cluster."""
     found: dict[int, list[int]] = {}
     with filling.sessions() as session:
         for image, cluster in session.execute(
@@ -44,17 +44,17 @@ def clusters(filling: Filling) -> list[list[int]]:
 
 
 def fill(filling: Filling) -> None:
-    """Three photos: the first has a mirrored and a bordered copy, each in a post of its own."""
+    """Add three photos, and a mirrored and a bordered copy of the first, in a post each."""
     for number, photo in enumerate(
         [drawn(1), drawn(2), ImageOps.mirror(drawn(1)), ImageOps.expand(drawn(1), 30), drawn(3)]
     ):
         filling.image(jpeg(photo), filling.post(f"p{number}", "polo"))
 
 
-def test_copies_are_folded_under_the_oldest_cluster(filling: Filling) -> None:
+def test_copies_get_the_oldest_cluster(filling: Filling) -> None:
     fill(filling)
     done = run(filling)
-    assert (done.images, done.compared, done.clusters, done.folded) == (5, 5, 3, 2)
+    assert (done.images, done.compared, done.clusters, done.duplicates) == (5, 5, 3, 2)
     assert clusters(filling) == [[1, 3, 4], [2], [5]]
     with filling.sessions() as session:
         assert session.scalar(sa.select(ImageRow.cluster_id).where(ImageRow.id == 4)) == 1
@@ -63,7 +63,7 @@ def test_copies_are_folded_under_the_oldest_cluster(filling: Filling) -> None:
 
 
 @pytest.mark.parametrize("old", [0, 50])
-def test_copies_on_their_side_or_head_are_one_photo(filling: Filling, old: int) -> None:
+def test_turned_copies_are_near_duplicates(filling: Filling, old: int) -> None:
     for number in range(6 + old):
         filling.image(jpeg(drawn(number)), filling.post(f"p{number}", "polo"))
     if old:
@@ -72,16 +72,16 @@ def test_copies_on_their_side_or_head_are_one_photo(filling: Filling, old: int) 
         copy = ImageOps.mirror(drawn(number)) if number >= 3 else drawn(number)
         copy = copy.rotate(90 * (1 + number % 3), expand=True)
         filling.image(jpeg(copy, 60), filling.post(f"turned {number}", "polo"))
-    assert run(filling).folded == 6
+    assert run(filling).duplicates == 6
     pairs = [found for found in clusters(filling) if len(found) > 1]
     assert pairs == [[number, number + 6 + old] for number in range(1, 7)]
 
 
-def test_what_was_compared_is_not_compared_again(filling: Filling) -> None:
+def test_images_are_compared_once(filling: Filling) -> None:
     fill(filling)
     run(filling)
     again = run(filling)
-    assert (again.looked_at, again.compared, again.folded) == (0, 0, 2)
+    assert (again.fingerprinted, again.compared, again.duplicates) == (0, 0, 2)
     filling.image(jpeg(drawn(2), 40), filling.post("new", "polo"))
     assert run(filling).compared == 1
     assert clusters(filling) == [[1, 3, 4], [2, 6], [5]]
@@ -115,7 +115,7 @@ def test_an_undone_cluster_stays_undone(filling: Filling) -> None:
     assert pairs[0]["similarity"] >= DUPLICATE_SIMILARITY
 
 
-def test_only_clusters_of_several_can_be_undone(filling: Filling) -> None:
+def test_only_clusters_of_several_images_can_be_undone(filling: Filling) -> None:
     fill(filling)
     run(filling)
     for number, said in ((2, "one image"), (99, "no image")):
@@ -142,8 +142,8 @@ def test_no_file_is_deleted_and_missing_ones_are_counted(filling: Filling) -> No
         assert session.scalar(sa.select(sa.func.count()).select_from(FingerprintRow)) == 4
 
 
-def test_many_placeholders_are_no_duplicates_of_each_other(filling: Filling) -> None:
+def test_placeholders_are_not_near_duplicates(filling: Filling) -> None:
     for number in range(30):
         blank = Image.new("RGB", (200 + number, 200), (number, 250, 250))
         filling.image(jpeg(blank), filling.post(f"p{number}", "polo"))
-    assert run(filling).folded == 0
+    assert run(filling).duplicates == 0

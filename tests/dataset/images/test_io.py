@@ -1,4 +1,4 @@
-"""Reading photos of every kind, and keeping bytes."""
+"""Read photos of every format and mode, and store files."""
 
 import io
 from pathlib import Path
@@ -32,12 +32,12 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:
     assert open_photo(encoded(grey, "PNG")).getpixel((5, 5)) == (128, 128, 128)
 
 
-def test_transparency_is_put_on_white() -> None:
+def test_transparency_becomes_white() -> None:
     clear = Image.new("RGBA", (10, 10), (0, 0, 0, 0))
     assert open_photo(encoded(clear, "PNG")).getpixel((5, 5)) == (255, 255, 255)
 
 
-def test_a_photo_is_turned_as_its_exif_says() -> None:
+def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     photo = open_photo(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif))
@@ -49,7 +49,7 @@ def test_a_photo_is_turned_as_its_exif_says() -> None:
     [b"", b"<html>not found</html>", photo_bytes(1)[:900], b"\x89PNG\r\n\x1a\n" + b"\0" * 50],
     ids=["empty", "page", "cut off", "bad png"],
 )
-def test_what_is_no_whole_photo_is_unreadable(data: bytes) -> None:
+def test_truncated_and_other_files_are_unreadable(data: bytes) -> None:
     with pytest.raises(Unreadable):
         open_photo(data)
 
@@ -62,13 +62,13 @@ def test_a_decompression_bomb_is_unreadable(side: int) -> None:
         open_photo(bomb)
 
 
-def test_letterbox_keeps_the_shape_on_white() -> None:
+def test_letterbox_keeps_the_aspect_ratio_and_pads_with_white() -> None:
     box = letterbox(Image.new("RGB", (50, 100)), 40)
     assert box.size == (40, 40)
     assert [box.getpixel((x, 20)) for x in (5, 20, 35)] == [(255,) * 3, (0,) * 3, (255,) * 3]
 
 
-def test_the_store_keeps_the_bytes_under_their_sha256(tmp_path: Path) -> None:
+def test_the_store_uses_the_sha256_as_key(tmp_path: Path) -> None:
     store = ImageStore(tmp_path)
     key = ImageStore.key("abcd" + "0" * 60, "jpg")
     store.put(b"bytes", key)
@@ -77,13 +77,13 @@ def test_the_store_keeps_the_bytes_under_their_sha256(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [key[6:]]
 
 
-def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Failure, match="--images"):
         ImageStore(tmp_path / "file").put(b"x", "ab/cd/x.jpg")
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     write_atomically(path, b"old")
     with pytest.raises(TypeError):

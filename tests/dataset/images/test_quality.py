@@ -1,4 +1,4 @@
-"""Measures of quality on photos made to have them or not."""
+"""Quality measurements of generated photos."""
 
 import io
 from pathlib import Path
@@ -20,7 +20,7 @@ CLOTHING = Path(__file__).parents[4] / "shared" / "data" / "clothing"
 
 
 def banner(*lines: str, ground: str = "#fadc28", ink: str = "black") -> Image.Image:
-    """LINES of text, the first the largest."""
+    """Draw lines of text, the first one largest."""
     page = Image.new("RGB", (600, 600), ground)
     pen = ImageDraw.Draw(page)
     for row, text in enumerate(lines):
@@ -38,7 +38,7 @@ BANNERS = {
 
 
 def product_on_white() -> Image.Image:
-    """A small dark thing in the middle of a white photo."""
+    """Draw a small dark object on white."""
     page = Image.new("RGB", (600, 800), "white")
     ImageDraw.Draw(page).polygon(
         [(280, 300), (330, 310), (340, 480), (270, 500)], fill=(40, 40, 60)
@@ -60,12 +60,12 @@ def test_blur_is_the_width_of_the_sharpest_edges() -> None:
     assert sharp < blurred[0] < 6 < blurred[1] < blurred[2]
 
 
-def test_white_around_a_thing_does_not_count_as_blur() -> None:
+def test_a_white_background_does_not_count_as_blur() -> None:
     assert measure(product_on_white()).blur < 3
 
 
 @pytest.mark.parametrize("name", BANNERS)
-def test_a_banner_is_over_the_gate(name: str) -> None:
+def test_a_banner_fails_the_quality_gate(name: str) -> None:
     assert measure(BANNERS[name]).text > GATE
     out = io.BytesIO()
     BANNERS[name].save(out, "JPEG", quality=75)
@@ -73,12 +73,12 @@ def test_a_banner_is_over_the_gate(name: str) -> None:
 
 
 @pytest.mark.skipif(not CLOTHING.is_dir(), reason="needs the photos of ../shared/data/clothing")
-def test_printed_garments_are_no_banners() -> None:
+def test_printed_garments_are_not_banners() -> None:
     photos = sorted(CLOTHING.glob("*/t-shirt/*"))
     assert max(measure(open_photo(path)).text for path in photos) < GATE
 
 
-def test_stripes_checks_and_things_are_no_text() -> None:
+def test_stripes_checks_and_objects_are_not_text() -> None:
     page = Image.new("RGB", (400, 400), "white")
     pen = ImageDraw.Draw(page)
     for place in range(0, 400, 16):

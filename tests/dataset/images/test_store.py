@@ -1,4 +1,4 @@
-"""Photos in a folder and in a bucket of a local S3 server."""
+"""Image stores in a folder and in a bucket of a local S3 server."""
 
 import errno
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ KEY = "ab/cd/abcd.jpg"
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, str]]:
-    """The environment of a user of a local S3 server that has a bucket `photos`."""
+    """Start a local S3 server with a bucket `photos`; yields the environment of a user."""
     pytest.importorskip("s3fs")
     from moto.server import ThreadedMotoServer
 
@@ -58,7 +58,7 @@ def store(
     return open_store(f"s3://photos/{tmp_path.name}")
 
 
-def test_what_is_put_is_read_listed_and_removed(store: ImageStore) -> None:
+def test_files_are_stored_read_listed_and_removed(store: ImageStore) -> None:
     with store.in_use():
         store.put(photo_bytes(1), KEY)
         store.put(photo_bytes(1), KEY)
@@ -72,7 +72,7 @@ def test_what_is_put_is_read_listed_and_removed(store: ImageStore) -> None:
 
 
 @pytest.mark.parametrize("left", [b"", bytes(len(photo_bytes(1)))])
-def test_what_a_power_cut_left_of_a_photo_is_written_again(tmp_path: Path, left: bytes) -> None:
+def test_a_truncated_file_is_written_again(tmp_path: Path, left: bytes) -> None:
     store = open_store(tmp_path)
     (tmp_path / KEY).parent.mkdir(parents=True)
     (tmp_path / KEY).write_bytes(left)
@@ -80,7 +80,7 @@ def test_what_a_power_cut_left_of_a_photo_is_written_again(tmp_path: Path, left:
     assert store.read(KEY) == photo_bytes(1)
 
 
-def test_a_store_syncs_once_what_was_put_since_the_last_time(
+def test_a_sync_covers_all_writes_since_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[bool] = []
@@ -94,13 +94,13 @@ def test_a_store_syncs_once_what_was_put_since_the_last_time(
     store.sync()
     store.sync()
     assert calls == [True]
-    # A file that an earlier process wrote may not be on the disk either.
+    # A file that another process wrote may not be on disk either.
     store.put(photo_bytes(1), KEY)
     store.sync()
     assert calls == [True, True]
 
 
-def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -109,14 +109,12 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         open_store(tmp_path).put(photo_bytes(1), KEY)
 
 
-def test_a_place_that_nobody_knows_is_a_usage_error() -> None:
+def test_an_unknown_url_is_a_usage_error() -> None:
     with pytest.raises(BadInput, match="nosuch://x"):
         open_store("nosuch://x/y").put(b"x", KEY)
 
 
-def test_a_bucket_that_is_not_there_is_named(
-    s3: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_bucket_is_reported(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in s3.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(Failure, match="s3://nobody/x"):

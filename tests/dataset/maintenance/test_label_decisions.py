@@ -1,4 +1,4 @@
-"""People's words, through the command."""
+"""Label decisions through the command."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def call(filling: Filling, *arguments: str) -> Result:
     return CliRunner().invoke(catalogue, ["label", *arguments, "--catalogue", filling.catalogue])
 
 
-def test_a_word_is_kept_with_who_and_when_and_wins(filling: Filling) -> None:
+def test_a_decision_is_saved_with_its_author_and_overrides_hashtags(filling: Filling) -> None:
     done = call(filling, sha256_of_last(filling)[:12], "поло", "--who", "anna")
     assert (done.exit_code, done.output.split()[-1]) == (0, "polo")
     with filling.sessions() as session:
@@ -42,17 +42,17 @@ def test_a_word_is_kept_with_who_and_when_and_wins(filling: Filling) -> None:
     assert len(run(filling).items) == 10
 
 
-def test_an_image_is_named_by_its_file_too(filling: Filling) -> None:
+def test_an_image_can_be_named_by_its_file(filling: Filling) -> None:
     sha256 = sha256_of_last(filling)
     file = next((filling.folder / "images").rglob(f"{sha256}.jpg"))
     elsewhere = filling.folder / "photo.jpg"
     elsewhere.write_bytes(file.read_bytes())
     for name in (str(file), str(elsewhere), f"train/polo/{sha256[:24]}.jpg"):
-        assert call(filling, name, "--leave-out").exit_code == 0
+        assert call(filling, name, "--exclude").exit_code == 0
     assert run(filling).exclusions.counts["excluded by a reviewer"] == 1
 
 
-def test_a_word_can_be_taken_back(filling: Filling) -> None:
+def test_a_decision_can_be_undone(filling: Filling) -> None:
     name = sha256_of_last(filling)
     call(filling, name, "polo")
     assert "no longer polo" in call(filling, name, "--undo").output
@@ -65,12 +65,14 @@ def test_a_word_can_be_taken_back(filling: Filling) -> None:
     ("arguments", "said"),
     [
         (["ffffffffffff", "polo"], "no image of ffffffffffff"),
-        (["abc", "polo"], "is no image"),
-        (["ffffffffffff"], "name a LABEL"),
-        (["ffffffffffff", "polo", "--undo"], "one of them"),
+        (["abc", "polo"], "does not name an image"),
+        (["ffffffffffff"], "give one of LABEL"),
+        (["ffffffffffff", "polo", "--undo"], "one of LABEL, --exclude and --undo"),
     ],
 )
-def test_a_wrong_word_is_a_usage_error(filling: Filling, arguments: list[str], said: str) -> None:
+def test_invalid_arguments_are_usage_errors(
+    filling: Filling, arguments: list[str], said: str
+) -> None:
     done = call(filling, *arguments)
     assert done.exit_code == 2
     assert said in done.output
@@ -83,7 +85,7 @@ def build(filling: Filling, *arguments: str, answers: str = "") -> Result:
     return CliRunner().invoke(build_dataset, [*options, *where, *out], input=answers)
 
 
-def test_conflicts_are_asked_once(filling: Filling) -> None:
+def test_conflicts_are_decided_once(filling: Filling) -> None:
     done = build(filling, "--conflicts", "ask", answers="jacket\npolo\n")
     assert done.exit_code == 0, done.output
     assert "polo or jeans" in done.output
@@ -103,15 +105,15 @@ def test_a_dry_run_writes_nothing(filling: Filling) -> None:
     assert not (filling.folder / "splits").exists()
 
 
-def test_clusters_are_found_listed_and_undone_by_command(filling: Filling) -> None:
+def test_clusters_are_found_listed_and_undone(filling: Filling) -> None:
     filling.image(photo_bytes(3, (240, 320)), filling.post("large", "polo"))
     where = ["--catalogue", filling.catalogue]
     images = ["--images", str(filling.folder / "images")]
     runner = CliRunner()
     found = runner.invoke(catalogue, ["dedup", *where, *images])
-    assert "11 photos, 11 of them new, are 10 different ones: 1 copies are folded" in found.output
+    assert "11 photos, 11 of them new: 10 clusters, 1 near duplicates" in found.output
     assert "1 clusters" in runner.invoke(catalogue, ["clusters", *where]).output
     undone = runner.invoke(catalogue, ["undo-cluster", "4", *where])
-    assert "its 2 photos stay apart" in undone.output
+    assert "its 2 photos stay separate" in undone.output
     assert "0 clusters" in runner.invoke(catalogue, ["clusters", *where]).output
     assert "1 pairs" in runner.invoke(catalogue, ["clusters", "--possible", *where]).output

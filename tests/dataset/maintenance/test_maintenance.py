@@ -1,4 +1,4 @@
-"""Verifying, forgetting, moving and merging catalogues."""
+"""Verify, take down, export and merge catalogues."""
 
 import tarfile
 from pathlib import Path
@@ -36,7 +36,7 @@ from tests.support.catalogue_data import Filling, photo_bytes
 
 @pytest.fixture
 def filling(tmp_path: Path, backend: str) -> Filling:
-    """Two posts of anna and one of bert, a photo each; bert shows anna's first one too."""
+    """Two posts of anna and one of bert with a photo each; bert's post has anna's first one too."""
     made = Filling(tmp_path)
     posts = [made.post(name, "polo", author=name[:4]) for name in ("anna1", "anna2", "bert1")]
     made.image(photo_bytes(1), posts[0], posts[2])
@@ -49,85 +49,85 @@ def key_of(seed: int) -> str:
     return ImageStore.key(sha256_of(photo_bytes(seed)), "jpg")
 
 
-def count(filling: Filling, table: Any, **which: object) -> int:
+def count(filling: Filling, table: Any, **values: object) -> int:
     with filling.sessions() as session:
-        query = sa.select(sa.func.count()).select_from(table).filter_by(**which)
+        query = sa.select(sa.func.count()).select_from(table).filter_by(**values)
         return session.scalar(query) or 0
 
 
-def ask(filling: Filling, *arguments: str) -> tuple[int, str]:
+def call(filling: Filling, *arguments: str) -> tuple[int, str]:
     place = ("--catalogue", filling.catalogue, "--images", str(filling.store))
     done = CliRunner().invoke(catalogue, [*arguments, *place])
     return done.exit_code, done.output
 
 
-def test_what_is_wrong_with_files_is_named_and_repaired(filling: Filling) -> None:
-    assert ask(filling, "verify")[0] == 0
+def test_damaged_files_are_listed_and_repaired(filling: Filling) -> None:
+    assert call(filling, "verify")[0] == 0
     root = filling.store.root
     (root / key_of(1)).unlink()
     (root / key_of(2)).write_bytes(photo_bytes(9))
     stray = root / "ab" / "cd" / "stray.jpg"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"x")
-    status, said = ask(filling, "verify")
+    status, said = call(filling, "verify")
     assert status == 1
     for line in (f"missing: {key_of(1)}", f"changed: {key_of(2)}", "orphaned: ab/cd/stray.jpg"):
         assert line in said
-    assert ask(filling, "verify", "--repair")[0] == 0
+    assert call(filling, "verify", "--repair")[0] == 0
     assert not stray.exists() and not (root / key_of(2)).exists()
     assert count(filling, Sighting, state="pending") == 3
     assert count(filling, ImageRow, state="stored") == 1
-    assert ask(filling, "verify")[0] == 0
+    assert call(filling, "verify")[0] == 0
 
 
-def test_files_of_a_crawl_at_work_are_no_orphans(filling: Filling) -> None:
+def test_a_running_crawl_prevents_a_verification(filling: Filling) -> None:
     with filling.sessions.begin() as session:
         workers.register(session)
-    with pytest.raises(Failure, match="a crawl is at work"):
+    with pytest.raises(Failure, match="a crawl is writing to this catalogue"):
         verify(filling.sessions, filling.store)
 
 
 def test_an_author_is_taken_down_with_posts_photos_and_copies(
     filling: Filling, backend: str
 ) -> None:
-    status, said = ask(filling, "forget", "@anna", "--who", "me")
-    assert (status, "2 posts and 2 photos are gone" in said) == (0, True), said
+    status, said = call(filling, "forget", "@anna", "--who", "me")
+    assert (status, "2 posts and 2 photos were deleted" in said) == (0, True), said
     assert count(filling, PostRow) == 1
     assert not (filling.store.root / key_of(1)).exists()
     # Bert's post stays, without the photo.
     assert count(filling, Sighting, state="rejected", reason="taken down") == 1
     assert count(filling, ImageRow) == 1
-    # No name, address or picture is left in any file.
+    # The name is left in no file of the database.
     if backend == "sqlite":
         path = Path(filling.catalogue)
         assert b"anna" not in b"".join(p.read_bytes() for p in path.parent.glob(f"{path.name}*"))
 
 
-def test_a_photo_and_its_copies_never_come_back(filling: Filling) -> None:
+def test_a_photo_and_its_copies_are_listed_as_taken_down(filling: Filling) -> None:
     done = take_down(filling.sessions, filling.store, key_of(1), "me")
     assert (done.posts, done.images) == (0, 1)
     known = TakedownList()
     with filling.sessions() as session:
         known.catch_up(session)
     small = photo_bytes(1, (90, 120), quality=60)
-    assert known.is_image(sha256_of(small), fingerprint(open_photo(small)))
+    assert known.has_image(sha256_of(small), fingerprint(open_photo(small)))
     other = photo_bytes(7)
-    assert not known.is_image(sha256_of(other), fingerprint(open_photo(other)))
+    assert not known.has_image(sha256_of(other), fingerprint(open_photo(other)))
 
 
-def test_addresses_are_forgotten_though_nothing_of_them_is_here(filling: Filling) -> None:
-    status, said = ask(filling, "forget", "https://x.test/p/later/")
-    assert (status, "it will not be taken" in said) == (0, True)
+def test_an_unknown_url_can_be_taken_down(filling: Filling) -> None:
+    status, said = call(filling, "forget", "https://x.test/p/later/")
+    assert (status, "no crawl or import will add it" in said) == (0, True)
     known = TakedownList()
     with filling.sessions() as session:
         known.catch_up(session)
-    assert known.names("url", [None, "https://x.test/p/later/"])
+    assert known.has_name("url", [None, "https://x.test/p/later/"])
     with pytest.raises(BadInput, match="no image"):
         take_down(filling.sessions, filling.store, "0" * 12, "me")
 
 
-def natural(filling: Filling) -> dict[str, set]:
-    """What a catalogue holds, without the numbers that no two share."""
+def contents_of(filling: Filling) -> dict[str, set]:
+    """Return the sightings and images of a catalogue without ids."""
     with filling.sessions() as session:
         shown = sa.select(PostRow.site_id, Sighting.position, Sighting.state, ImageRow.sha256)
         joined = shown.join(Sighting, Sighting.post_id == PostRow.id)
@@ -136,7 +136,7 @@ def natural(filling: Filling) -> dict[str, set]:
         return {"sightings": {*rows}, "images": {*session.execute(images)}}
 
 
-def test_an_exported_catalogue_is_the_same_elsewhere(filling: Filling, tmp_path: Path) -> None:
+def test_an_exported_catalogue_is_imported_unchanged(filling: Filling, tmp_path: Path) -> None:
     with filling.sessions.begin() as session:
         image = session.scalar(sa.select(ImageRow.id).limit(1))
         session.add(LabelDecision(image_id=image, label="polo", who="anna"))
@@ -144,25 +144,23 @@ def test_an_exported_catalogue_is_the_same_elsewhere(filling: Filling, tmp_path:
         session.add(
             TagVerdictRow(
                 **{"image_id": image, "label": "polo", "model": "m", "verdict": "mistake"},
-                **{"probability": 0.9, "given": 0.1, "margin": 0.8, "cost": 0.9},
+                **{"probability": 0.9, "tag_probability": 0.1, "margin": 0.8, "cost": 0.9},
             )
         )
     file = tmp_path / "all.tar"
-    assert ask(filling, "export", str(file))[0] == 0
+    assert call(filling, "export", str(file))[0] == 0
     (tmp_path / "two").mkdir()
     other = Filling(tmp_path / "two")
     for expected in ((3, 3, 1), (0, 0, 0)):
         done = import_archive(other.sessions, other.store, file)
         assert (done.images, done.posts, done.searches) == expected
-    assert natural(other) == natural(filling)
-    assert verify(other.sessions, other.store).good
+    assert contents_of(other) == contents_of(filling)
+    assert verify(other.sessions, other.store).is_intact
     for table in Base.__subclasses__():
         assert count(other, table) == count(filling, table), table
 
 
-def test_two_catalogues_are_merged_and_what_was_taken_down_stays_so(
-    filling: Filling, tmp_path: Path
-) -> None:
+def test_a_merge_keeps_the_takedowns_of_both_catalogues(filling: Filling, tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     other = Filling(tmp_path / "two")
     known, new = other.post("bert1", "polo", author="bert"), other.post("carl1", "dress")
@@ -175,17 +173,15 @@ def test_two_catalogues_are_merged_and_what_was_taken_down_stays_so(
     file = tmp_path / "other.tar"
     export_catalogue(other.sessions, other.store, file)
     done = import_archive(filling.sessions, filling.store, file)
-    assert (done.images, done.posts, done.forgotten, done.lost) == (1, 1, 1, 0)
-    assert {image[0] for image in natural(filling)["images"]} == {
+    assert (done.images, done.posts, done.taken_down, done.lost) == (1, 1, 1, 0)
+    assert {image[0] for image in contents_of(filling)["images"]} == {
         sha256_of(photo_bytes(seed)) for seed in (1, 3, 5)
     }
     assert count(filling, TakedownRow) == 2
-    assert verify(filling.sessions, filling.store).good
+    assert verify(filling.sessions, filling.store).is_intact
 
 
-def test_an_address_that_was_taken_down_comes_with_no_import(
-    filling: Filling, tmp_path: Path
-) -> None:
+def test_an_import_skips_a_url_that_was_taken_down(filling: Filling, tmp_path: Path) -> None:
     file = tmp_path / "all.tar"
     export_catalogue(filling.sessions, filling.store, file)
     (tmp_path / "two").mkdir()
@@ -203,7 +199,7 @@ def exported(other: Filling, file: Path) -> Path:
     return file
 
 
-def test_a_photo_whose_address_or_author_was_taken_down_comes_with_no_import(
+def test_an_import_skips_photos_of_a_url_or_author_that_was_taken_down(
     filling: Filling, tmp_path: Path
 ) -> None:
     file = exported(filling, tmp_path / "all.tar")
@@ -217,17 +213,17 @@ def test_a_photo_whose_address_or_author_was_taken_down_comes_with_no_import(
         folder = tmp_path / f"other{number}"
         folder.mkdir()
         other = Filling(folder)
-        # Nothing of it is here, so that its bytes are not known yet.
+        # The catalogue is empty, so the SHA-256 of the photo is not known yet.
         take_down(other.sessions, other.store, what, "me")
         import_archive(other.sessions, other.store, file)
         digests = {sha256_of(photo_bytes(seed)) for seed in left}
-        assert {image[0] for image in natural(other)["images"]} == digests
+        assert {image[0] for image in contents_of(other)["images"]} == digests
         assert count(other, Sighting, state="pending") == 0
-        assert verify(other.sessions, other.store).good
+        assert verify(other.sessions, other.store).is_intact
 
 
 @pytest.mark.parametrize("what", ["@anna", "https://x.test/p/anna1/"])
-def test_what_another_catalogue_has_taken_down_goes_from_here(
+def test_an_import_applies_the_takedowns_of_the_archive(
     filling: Filling, tmp_path: Path, what: str
 ) -> None:
     (tmp_path / "two").mkdir()
@@ -235,18 +231,16 @@ def test_what_another_catalogue_has_taken_down_goes_from_here(
     take_down(other.sessions, other.store, what, "me")
     done = import_archive(filling.sessions, filling.store, exported(other, tmp_path / "other.tar"))
     left = {3} if what == "@anna" else {2, 3}
-    assert done.forgotten == 3 - len(left)
-    assert {image[0] for image in natural(filling)["images"]} == {
+    assert done.taken_down == 3 - len(left)
+    assert {image[0] for image in contents_of(filling)["images"]} == {
         sha256_of(photo_bytes(seed)) for seed in left
     }
     assert count(filling, PostRow, site_id="anna1") == 0
     assert not (filling.store.root / key_of(1)).exists()
-    assert verify(filling.sessions, filling.store).good
+    assert verify(filling.sessions, filling.store).is_intact
 
 
-def test_images_that_a_person_took_apart_stay_apart_where_they_are_imported(
-    filling: Filling, tmp_path: Path
-) -> None:
+def test_separated_images_stay_separate_after_an_import(filling: Filling, tmp_path: Path) -> None:
     with filling.sessions.begin() as session:
         images = session.scalars(sa.select(ImageRow).order_by(ImageRow.id)).all()
         images[1].cluster_id = cluster = images[0].cluster_id
@@ -254,7 +248,7 @@ def test_images_that_a_person_took_apart_stay_apart_where_they_are_imported(
     file = exported(filling, tmp_path / "all.tar")
     (tmp_path / "two").mkdir()
     other = Filling(tmp_path / "two")
-    # A number of theirs is another cluster's here.
+    # The ids of clusters differ between the catalogues.
     other.image(photo_bytes(8), other.post("own", "polo"))
     for _ in range(2):
         import_archive(other.sessions, other.store, file)
@@ -266,11 +260,11 @@ def test_images_that_a_person_took_apart_stay_apart_where_they_are_imported(
     assert count(other, Separation) == 2
 
 
-def test_a_damaged_archive_is_named_and_a_lost_photo_is_wanted(
+def test_a_damaged_archive_is_reported_and_a_lost_photo_stays_pending(
     filling: Filling, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.tar").write_bytes(b"no tar" * 200)
-    status, said = ask(filling, "import", str(tmp_path / "bad.tar"))
+    status, said = call(filling, "import", str(tmp_path / "bad.tar"))
     assert (status, "catalogue export" in said, "Traceback" in said) == (2, True, False)
     file, short = tmp_path / "all.tar", tmp_path / "short.tar"
     export_catalogue(filling.sessions, filling.store, file)

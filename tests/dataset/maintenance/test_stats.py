@@ -1,4 +1,4 @@
-"""`catalogue stats` through the command, on rows laid by hand."""
+"""`catalogue stats` through the command."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from tests.support.catalogue_data import Filling, photo_bytes
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Filling:
-    """Four polos, of which two look alike and one is also a dress; a refusal, a failed search."""
+    """Add four polos, two of them near duplicates, a rejection and a failed search."""
     filling = Filling(tmp_path_factory.mktemp("catalogue"))
     posts = [filling.post(f"P{n}", "polo") for n in range(4)]
     both = filling.post("B", "поло", "dress")
@@ -49,7 +49,7 @@ def stats(filling: Filling, *options: str) -> str:
     return done.stdout
 
 
-def test_searches_labels_and_refusals_are_counted(filled: Filling) -> None:
+def test_searches_labels_and_rejections_are_counted(filled: Filling) -> None:
     found = json.loads(stats(filled, "--json", "--min-per-class", "5"))
     lines = {line["hashtag"]: line for line in found["searches"]}
     assert {name: lines["polo"][name] for name in ("posts", "images", "duplicates")} == {
@@ -64,7 +64,7 @@ def test_searches_labels_and_refusals_are_counted(filled: Filling) -> None:
     assert found["excluded"] == {"duplicate of another photo": 1, "conflict of labels": 1}
 
 
-def test_the_text_says_the_same(filled: Filling) -> None:
+def test_the_text_has_the_same_counts(filled: Filling) -> None:
     lines = [" ".join(line.split()) for line in stats(filled, "--min-per-class", "5").splitlines()]
     assert "lamoda polo 4 3 1 1 1 finished" in lines
     assert "lamoda coat 0 0 0 0 0 failed" in lines
@@ -74,7 +74,7 @@ def test_the_text_says_the_same(filled: Filling) -> None:
     assert "excluded 1: conflict of labels" in lines
 
 
-def test_a_catalogue_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_catalogue_is_not_created(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, fashion_tagger.__file__, "catalogue", "stats"],
         cwd=tmp_path,

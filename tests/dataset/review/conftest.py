@@ -1,4 +1,4 @@
-"""The catalogue of `reviewing.filled`, made once and copied for each test."""
+"""The catalogue of `review_server.filled`, filled once and copied for each test."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support.review_server import Page, filled
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the catalogue, closed."""
+    """Folder of the filled catalogue."""
     folder = tmp_path_factory.mktemp("review")
     filled(folder).sessions.kw["bind"].dispose()
     return folder
@@ -19,12 +19,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ready(made: Path, tmp_path: Path) -> Filling:
-    """The catalogue, to be changed."""
+    """A copy of the catalogue that the test may change."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return Filling(tmp_path)
 
 
 @pytest.fixture
 def page(ready: Filling) -> Page:
-    """The page on it, as anna sees it."""
+    """A client of the review pages on it."""
     return Page(ready)

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: by keyboard alone, in two tabs, with hostile texts, killed."""
+"""The review pages in Chromium: keyboard, two tabs, hostile text, a killed server."""
 
 import contextlib
 import shutil
@@ -47,7 +47,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def address(ready: Filling) -> Iterator[str]:
-    """The page on the catalogue `ready`."""
+    """URL of a review server on the catalogue `ready`."""
     listening = _listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
     policy = create_access_policy("127.0.0.1", port)
@@ -62,19 +62,19 @@ def address(ready: Filling) -> Iterator[str]:
 
 @contextlib.contextmanager
 def tab_of(browser: Browser, **chosen: Any) -> Iterator[Tab]:
-    """A tab; it fails where the page's program or its policy does."""
+    """Open a tab; script errors and violations of the security policy fail the test."""
     context: BrowserContext = browser.new_context(**chosen)
-    tab, wrong = context.new_page(), list[str]()
-    tab.on("pageerror", lambda error: wrong.append(str(error)))
-    tab.on("dialog", lambda dialog: wrong.append(dialog.message))
-    tab.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
+    tab, errors = context.new_page(), list[str]()
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("dialog", lambda dialog: errors.append(dialog.message))
+    tab.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
     yield tab
     context.close()
-    assert wrong == []
+    assert errors == []
 
 
 def press(tab: Tab, key: str) -> None:
-    """Press KEY, which leads to another page."""
+    """Press a key that leads to another page."""
     with tab.expect_navigation():
         tab.keyboard.press(key)
 
@@ -83,16 +83,16 @@ def focused(tab: Tab) -> str:
     return tab.evaluate("document.activeElement.id || document.activeElement.dataset.key")
 
 
-def test_a_queue_is_decided_by_keyboard_alone(
+def test_a_queue_is_decided_with_the_keyboard(
     browser: Browser, address: str, ready: Filling
 ) -> None:
     with tab_of(browser) as tab:
         tab.goto(address + MISTAKES)
         assert focused(tab) == "question"
         press(tab, "s")
-        assert tab.locator("#said").inner_text() == "Saved: jacket."
+        assert tab.locator("#message").inner_text() == "Saved: jacket."
         assert focused(tab) == "question"
-        # Typing completes: "sk" is taken for "skirt", and a key in a field is a letter.
+        # "sk" is completed to "skirt", and shortcuts do not apply while typing.
         tab.keyboard.press("r")
         tab.keyboard.type("sk", delay=5)
         assert tab.locator("[name=chosen][data-key=r]").input_value() == "skirt"
@@ -123,7 +123,7 @@ def test_next_and_previous_by_keys_and_arrows(browser: Browser, address: str) ->
         assert order == ["4/polo", "2/polo", "4/polo", "3/polo"]
 
 
-def test_every_control_is_reached_named_and_seen_in_focus(browser: Browser, address: str) -> None:
+def test_controls_have_names_and_a_visible_focus(browser: Browser, address: str) -> None:
     with tab_of(browser) as tab:
         tab.goto(address + MISTAKES)
         reached = []
@@ -131,20 +131,18 @@ def test_every_control_is_reached_named_and_seen_in_focus(browser: Browser, addr
             tab.keyboard.press("Tab")
             reached.append(tab.evaluate("document.activeElement.innerText.split(/\\s/)[0]"))
             assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
-        assert reached == ["Keep", "Take", "", "Relabel", "Drop:", "Previous"]
+        assert reached == ["Keep", "Change", "", "Relabel", "Exclude", "Previous"]
         unnamed = "[...document.querySelectorAll('input:not([type=hidden]), select')]"
-        assert tab.evaluate(f"{unnamed}.filter((one) => !one.labels.length).length") == 0
+        assert tab.evaluate(f"{unnamed}.filter((input) => !input.labels.length).length") == 0
 
 
-def test_without_its_program_the_page_works_too(
-    browser: Browser, address: str, ready: Filling
-) -> None:
+def test_the_page_works_without_javascript(browser: Browser, address: str, ready: Filling) -> None:
     with tab_of(browser, java_script_enabled=False) as tab:
         tab.goto(address + MISTAKES)
-        tab.get_by_role("button", name="Take jacket").click()
+        tab.get_by_role("button", name="Change to jacket").click()
         tab.get_by_label("Another label").fill("dress")
         tab.get_by_role("button", name="Relabel").click()
-        assert tab.locator("#said").inner_text() == "Saved: dress."
+        assert tab.locator("#message").inner_text() == "Saved: dress."
         tab.get_by_role("button", name="Undo").click()
     assert [(image, label, holds) for image, label, _, holds in labels(ready)] == [
         (3, "jacket", True),
@@ -152,23 +150,23 @@ def test_without_its_program_the_page_works_too(
     ]
 
 
-def test_two_tabs_never_decide_an_item_twice(
+def test_two_tabs_do_not_decide_an_item_twice(
     browser: Browser, address: str, ready: Filling
 ) -> None:
-    with tab_of(browser) as one, tab_of(browser) as other:
-        one.goto(address + MISTAKES)
-        other.goto(address + MISTAKES)
-        press(one, "s")
-        press(other, "d")
-        said = "Not saved: decided meanwhile by anna: jacket."
-        assert other.locator("#said").inner_text() == said
-        assert other.locator("[name=item]").first.input_value() == "4/polo"
-        press(other, "k")
-        press(one, "d")
-        assert "decided meanwhile by anna: polo" in one.locator("#said").inner_text()
-        # A key that is hit twice before the next page is there counts once.
-        with one.expect_navigation():
-            one.evaluate(
+    with tab_of(browser) as first, tab_of(browser) as second:
+        first.goto(address + MISTAKES)
+        second.goto(address + MISTAKES)
+        press(first, "s")
+        press(second, "d")
+        message = "Not saved: decided meanwhile by anna: jacket."
+        assert second.locator("#message").inner_text() == message
+        assert second.locator("[name=item]").first.input_value() == "4/polo"
+        press(second, "k")
+        press(first, "d")
+        assert "decided meanwhile by anna: polo" in first.locator("#message").inner_text()
+        # A key pressed twice before the next page is loaded counts once.
+        with first.expect_navigation():
+            first.evaluate(
                 "for (const _ of [1, 2]) document.body.dispatchEvent("
                 "new KeyboardEvent('keydown', {key: 'd', bubbles: true}))"
             )
@@ -179,7 +177,7 @@ def test_two_tabs_never_decide_an_item_twice(
     ]
 
 
-def test_hostile_titles_and_tags_are_text_and_fit_a_phone(
+def test_hostile_text_is_escaped_and_fits_a_phone(
     browser: Browser, address: str, ready: Filling
 ) -> None:
     with tab_of(browser, viewport={"width": 360, "height": 700}) as tab:
@@ -194,7 +192,7 @@ def test_hostile_titles_and_tags_are_text_and_fit_a_phone(
             assert text[:100].strip() in (tab.locator(".facts").text_content() or "")
 
 
-# The least contrast of a text with what is below it, over all elements that hold text.
+# The lowest contrast ratio of text and background over all elements with text.
 CONTRAST = """() => {
   const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
   const rgb = (colour) => {
@@ -221,7 +219,9 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_stand_out_by_day_and_by_night(browser: Browser, address: str, scheme: str) -> None:
+def test_text_has_enough_contrast_in_both_color_schemes(
+    browser: Browser, address: str, scheme: str
+) -> None:
     with tab_of(browser, color_scheme=scheme) as tab:
         for path in ("", MISTAKES, "queue/duplicates", "queue/mistakes/list"):
             tab.goto(address + path)
@@ -229,7 +229,7 @@ def test_texts_stand_out_by_day_and_by_night(browser: Browser, address: str, sch
 
 
 def start(filling: Filling, port: int = 0) -> tuple[subprocess.Popen[str], str]:
-    """The command in a process of its own, and its address."""
+    """Start the command in a process and return its URL."""
     file = filling.folder / "url"
     file.unlink(missing_ok=True)
     place = ("--catalogue", filling.catalogue, "--images", str(filling.store), "--who", "anna")
@@ -249,14 +249,14 @@ def start(filling: Filling, port: int = 0) -> tuple[subprocess.Popen[str], str]:
     return process, file.read_text()
 
 
-def test_a_killed_server_loses_nothing_and_an_open_tab_goes_on(
+def test_a_killed_server_loses_no_decision_and_an_open_tab_continues(
     browser: Browser, ready: Filling
 ) -> None:
     server, url = start(ready)
     with tab_of(browser) as tab:
         tab.goto(url + MISTAKES)
         press(tab, "s")
-        # The next photo is fetched ahead: what a kill cuts off is no fault of the page's.
+        # The page prefetches the next photo: wait, since an aborted request is an error.
         tab.wait_for_load_state("networkidle")
         server.kill()
         server.wait()
@@ -274,7 +274,7 @@ def test_a_killed_server_loses_nothing_and_an_open_tab_goes_on(
     assert (again.returncode, output) == (0, f"Review at {url} until Ctrl-C\n")
 
 
-def test_a_port_that_is_taken_is_named(ready: Filling, address: str) -> None:
+def test_a_port_in_use_is_reported(ready: Filling, address: str) -> None:
     port = address.rstrip("/").rpartition(":")[2]
     done = CliRunner().invoke(review, ["--port", port, "--catalogue", ready.catalogue])
     assert (done.exit_code, f"port {port}" in done.output, "--port" in done.output) == (

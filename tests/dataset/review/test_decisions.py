@@ -1,4 +1,4 @@
-"""Deciding on the page: every answer a row, once, undoable, and heeded by builds."""
+"""Decisions on the page: saved once, with their author, undoable, and used by builds."""
 
 from pathlib import Path
 
@@ -10,24 +10,24 @@ from dataset.catalogue.models import CropDecision, ImageRow, PairDecision
 from dataset.export.build_result import BuildOptions
 from dataset.vocabulary import load_vocabulary
 from tests.support.catalogue_data import Filling, photo_bytes
-from tests.support.review_server import Page, labels, said, value_of
+from tests.support.review_server import Page, labels, message_of, value_of
 
 
-def test_mistakes_come_before_doubts_and_the_costliest_first(page: Page) -> None:
+def test_mistakes_precede_unsure_verdicts_by_cost(page: Page) -> None:
     html, order = page.get("/queue/mistakes"), []
     for _ in range(4):
         order.append(value_of(html, "item"))
-        html = page.decide(html, "out").text
+        html = page.decide(html, "exclude").text
     assert order == ["3/polo", "4/polo", "2/polo", "1/polo"]
     assert "All 4 items decided" in html
 
 
-def test_each_answer_is_kept_with_who_and_goes_on(page: Page) -> None:
+def test_each_answer_is_saved_with_its_author_and_leads_to_the_next_item(page: Page) -> None:
     html = page.get("/queue/mistakes")
     html = page.decide(html, "label", chosen="polo").text
-    assert said(html) == "Saved: polo."
+    assert message_of(html) == "Saved: polo."
     html = page.decide(html, "label", chosen=" ПЛАТЬЕ ").text
-    html = page.decide(html, "out").text
+    html = page.decide(html, "exclude").text
     assert value_of(html, "item") == "1/polo"
     assert labels(page.filling) == [
         (3, "polo", "anna", True),
@@ -38,34 +38,34 @@ def test_each_answer_is_kept_with_who_and_goes_on(page: Page) -> None:
 
 
 @pytest.mark.parametrize("label", ["", "  ", "x" * 101, "a\x07b"])
-def test_a_label_that_is_none_is_refused_and_the_item_stays(page: Page, label: str) -> None:
+def test_an_invalid_label_is_rejected_and_the_item_stays(page: Page, label: str) -> None:
     answer = page.decide(page.get("/queue/mistakes"), "label", chosen=label)
     assert answer.status_code == 422
-    assert said(answer.text).startswith("Not saved: a label ")
+    assert message_of(answer.text).startswith("Not saved: a label ")
     assert value_of(answer.text, "item") == "3/polo"
     assert labels(page.filling) == []
 
 
-def test_the_second_of_two_tabs_is_told_and_moves_on(page: Page) -> None:
+def test_the_second_of_two_tabs_gets_a_conflict_and_the_next_item(page: Page) -> None:
     other = Page(page.filling, who="bert")
-    mine, its = page.get("/queue/mistakes"), other.get("/queue/mistakes")
-    page.decide(mine, "label", chosen="dress")
-    told = other.decide(its, "out").text
-    assert said(told) == "Not saved: decided meanwhile by anna: dress."
-    assert value_of(told, "item") == "4/polo"
+    first_tab, second_tab = page.get("/queue/mistakes"), other.get("/queue/mistakes")
+    page.decide(first_tab, "label", chosen="dress")
+    shown = other.decide(second_tab, "exclude").text
+    assert message_of(shown) == "Not saved: decided meanwhile by anna: dress."
+    assert value_of(shown, "item") == "4/polo"
     assert labels(page.filling) == [(3, "dress", "anna", True)]
 
 
-def test_a_decision_made_before_an_undo_of_another_tab_is_asked_again(page: Page) -> None:
+def test_an_item_that_another_tab_has_undone_is_shown_again(page: Page) -> None:
     first = page.decide(page.get("/queue/mistakes"), "label", chosen="dress").text
-    again = page.get("/queue/mistakes?item=3/polo")
+    reloaded = page.get("/queue/mistakes?item=3/polo")
     page.undo(first)
-    told = page.decide(again, "out").text
-    assert said(told) == "Not saved: taken back meanwhile."
-    assert value_of(told, "item") == "3/polo"
+    shown = page.decide(reloaded, "exclude").text
+    assert message_of(shown) == "Not saved: undone meanwhile."
+    assert value_of(shown, "item") == "3/polo"
 
 
-def test_a_word_on_a_photo_of_no_cluster_holds_for_that_photo_alone(page: Page) -> None:
+def test_a_decision_on_a_photo_without_a_cluster_holds_for_that_photo_only(page: Page) -> None:
     with page.filling.sessions.begin() as session:
         session.execute(sa.update(ImageRow).values(cluster_id=None))
     html = page.decide(page.get("/queue/mistakes"), "label", chosen="dress").text
@@ -73,24 +73,24 @@ def test_a_word_on_a_photo_of_no_cluster_holds_for_that_photo_alone(page: Page) 
     assert value_of(html, "state") == "open"
 
 
-def test_undo_shows_the_item_again_also_after_a_restart(page: Page) -> None:
+def test_undo_shows_the_item_also_after_a_restart(page: Page) -> None:
     page.decide(page.get("/queue/mistakes"), "label", chosen="dress")
     later = Page(page.filling)
     html = later.undo(later.get("/queue/mistakes")).text
-    assert (said(html), value_of(html, "item")) == ("Taken back: dress.", "3/polo")
+    assert (message_of(html), value_of(html, "item")) == ("Undone: dress.", "3/polo")
     assert labels(page.filling) == [(3, "dress", "anna", False)]
     answer = later.post("/queue/mistakes/undo", html, ref="label-1")
-    assert answer.status_code == 409 and "was taken back already" in said(answer.text)
+    assert answer.status_code == 409 and "is undone already" in message_of(answer.text)
 
 
-def test_what_is_said_of_a_photo_holds_for_its_copies_and_in_both_queues(page: Page) -> None:
+def test_a_decision_holds_for_all_copies_of_a_photo(page: Page) -> None:
     with page.filling.sessions.begin() as session:
         session.execute(sa.update(ImageRow).where(ImageRow.id == 4).values(cluster_id=3))
     html = page.decide(page.get("/queue/mistakes"), "label", chosen="dress").text
     assert value_of(html, "item") == "2/polo"
 
 
-def test_a_conflict_is_decided_and_the_next_build_takes_the_word(page: Page) -> None:
+def test_the_next_build_uses_the_decision_on_a_conflict(page: Page) -> None:
     html = page.get("/queue/conflicts")
     assert "0 decided, 1 left" in html and '"jeans"' in html
     page.decide(html, "label", chosen="jeans")
@@ -105,48 +105,47 @@ def clusters(filling: Filling) -> dict[int, int | None]:
         return {row.id: row.cluster_id for row in session.scalars(sa.select(ImageRow))}
 
 
-def test_pairs_are_folded_or_kept_apart_and_undone(page: Page) -> None:
+def test_pairs_are_merged_or_kept_separate_and_undone(page: Page) -> None:
     html = page.get("/queue/duplicates")
     assert "one of them mirrored" in html
     html = page.decide(html, "same").text
-    assert clusters(page.filling)[7] == 6 and said(html) == "Saved: one photo."
+    assert clusters(page.filling)[7] == 6 and message_of(html) == "Saved: near duplicates."
     html = page.undo(html).text
     assert len(set(clusters(page.filling).values())) == 8
-    html = page.decide(html, "apart").text
+    html = page.decide(html, "separate").text
     assert "1 decided, 0 left" in html
     with page.filling.sessions() as session:
-        words = session.scalars(sa.select(PairDecision).order_by(PairDecision.id)).all()
-    assert [(word.same, word.undone is None) for word in words] == [(True, False), (False, True)]
+        rows = session.scalars(sa.select(PairDecision).order_by(PairDecision.id)).all()
+    assert [(row.same, row.undone is None) for row in rows] == [(True, False), (False, True)]
 
 
-def test_a_pair_of_clusters_is_asked_about_once(page: Page) -> None:
+def test_a_pair_of_clusters_is_decided_once(page: Page) -> None:
     with page.filling.sessions.begin() as session:
         session.execute(sa.update(ImageRow).where(ImageRow.id == 8).values(cluster_id=7))
         session.execute(
             sa.text("INSERT INTO resemblances VALUES (6, 8, 0, 0.88)"),
         )
-    html = page.decide(page.get("/queue/duplicates"), "apart").text
+    html = page.decide(page.get("/queue/duplicates"), "separate").text
     assert "2 decided, 0 left" in html
-    assert "by a word" not in html
     shown = page.get("/queue/duplicates?item=6/8")
-    assert "kept apart" in shown and "anna" in shown
+    assert "different photos" in shown and "anna" in shown
 
 
-@pytest.mark.parametrize(("answer", "whole"), [("right", False), ("whole", True)])
-def test_a_doubtful_crop_is_decided(page: Page, answer: str, whole: bool) -> None:
+@pytest.mark.parametrize(("answer", "whole"), [("correct", False), ("whole", True)])
+def test_an_uncertain_crop_is_decided(page: Page, answer: str, whole: bool) -> None:
     html = page.get("/queue/crops")
     assert value_of(html, "item") == "8/hrnet-small%3A0123/"
     assert '<rect class="crop" x="10.0" y="20.0" width="80.0" height="120.0"/>' in html
     html = page.decide(html, answer).text
     assert "1 decided, 0 left" in html
     with page.filling.sessions() as session:
-        word = session.scalars(sa.select(CropDecision)).one()
-    assert (word.image_id, word.keep_whole, word.who) == (8, whole, "anna")
+        row = session.scalars(sa.select(CropDecision)).one()
+    assert (row.image_id, row.keep_whole, row.who) == (8, whole, "anna")
     assert value_of(page.undo(html).text, "item").startswith("8/")
 
 
-def test_a_photo_left_out_has_no_doubtful_crop(page: Page) -> None:
-    html = page.decide(page.get("/queue/crops"), "out").text
+def test_an_excluded_photo_has_no_uncertain_crop(page: Page) -> None:
+    html = page.decide(page.get("/queue/crops"), "exclude").text
     assert labels(page.filling) == [(8, None, "anna", True)]
     assert "1 decided, 0 left" in html
     assert value_of(page.undo(html).text, "item").startswith("8/")
@@ -156,29 +155,27 @@ def test_a_photo_left_out_has_no_doubtful_crop(page: Page) -> None:
     ("fields", "status"),
     [
         ({"item": "3/polo", "answer": "same"}, 422),
-        ({"item": "99/polo", "answer": "out"}, 422),
-        ({"item": "3", "answer": "out"}, 400),
-        ({"item": "x/polo", "answer": "out"}, 400),
-        ({"item": f"{10**30}/polo", "answer": "out"}, 400),
-        ({"answer": "out"}, 400),
+        ({"item": "99/polo", "answer": "exclude"}, 422),
+        ({"item": "3", "answer": "exclude"}, 400),
+        ({"item": "x/polo", "answer": "exclude"}, 400),
+        ({"item": f"{10**30}/polo", "answer": "exclude"}, 400),
+        ({"answer": "exclude"}, 400),
         ({"item": "3/polo"}, 422),
     ],
 )
-def test_a_form_that_means_nothing_is_refused(
-    page: Page, fields: dict[str, str], status: int
-) -> None:
+def test_an_invalid_form_is_rejected(page: Page, fields: dict[str, str], status: int) -> None:
     html = page.get("/queue/mistakes")
     answer = page.post("/queue/mistakes/decide", html, state="open", **fields)
     assert answer.status_code == status
     assert labels(page.filling) == []
 
 
-def test_somebody_else_at_this_browser_is_named(page: Page) -> None:
+def test_a_reviewer_can_change_the_name(page: Page) -> None:
     page.post("/who", page.get("/"), who="  Жанна д'Арк ")
-    page.decide(page.get("/queue/mistakes"), "out")
+    page.decide(page.get("/queue/mistakes"), "exclude")
     assert labels(page.filling) == [(3, None, "Жанна д'Арк", True)]
 
 
-def test_a_photo_that_is_gone_ends_in_a_sentence(page: Page) -> None:
+def test_a_deleted_photo_is_reported(page: Page) -> None:
     assert "no longer in the catalogue" in page.get("/queue/mistakes?item=99/polo")
     page.filling.image(photo_bytes(30))

@@ -1,4 +1,4 @@
-"""Who may ask and from where: hosts, tokens, forged forms, and what photos are served as."""
+"""Hosts, tokens, forged forms, and how photos are served."""
 
 from urllib.parse import urlsplit
 
@@ -17,16 +17,16 @@ from tests.support.review_server import BASE, PORT, Page, labels, sha256
 
 
 @pytest.mark.parametrize("host", ["evil.test", "evil.test:8000", "127.0.0.1.evil.test", "", "["])
-def test_a_strangers_name_that_leads_here_is_refused(page: Page, host: str) -> None:
+def test_other_host_names_are_rejected(page: Page, host: str) -> None:
     assert page.client.get("/", headers={"host": host}).status_code == 400
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:9999", "[::1]:8000"])
-def test_this_machines_names_are_known_also_through_a_tunnel(page: Page, host: str) -> None:
+def test_names_of_this_machine_are_accepted_with_any_port(page: Page, host: str) -> None:
     assert page.client.get("/", headers={"host": host}).status_code == 200
 
 
-FORM = {"item": "3/polo", "state": "open", "answer": "out"}
+FORM = {"item": "3/polo", "state": "open", "answer": "exclude"}
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,14 @@ FORM = {"item": "3/polo", "state": "open", "answer": "out"}
         {"sec-fetch-site": "same-site"},
     ],
 )
-def test_a_form_of_another_site_is_refused(page: Page, headers: dict[str, str]) -> None:
+def test_a_form_of_another_site_is_rejected(page: Page, headers: dict[str, str]) -> None:
     page.client.headers.update(headers)
-    answer = page.post("/queue/mistakes/decide", page.get("/queue/mistakes"), **FORM)
-    assert answer.status_code == 403
+    response = page.post("/queue/mistakes/decide", page.get("/queue/mistakes"), **FORM)
+    assert response.status_code == 403
     assert labels(page.filling) == []
 
 
-def test_a_form_of_our_own_origin_is_taken(page: Page) -> None:
+def test_a_form_of_the_same_origin_is_accepted(page: Page) -> None:
     page.client.headers.update({"origin": BASE, "sec-fetch-site": "same-origin"})
     page.post("/queue/mistakes/decide", page.get("/queue/mistakes"), **FORM)
     assert len(labels(page.filling)) == 1
@@ -54,7 +54,7 @@ def test_a_form_of_our_own_origin_is_taken(page: Page) -> None:
 
 @pytest.mark.parametrize("path", ["/queue/mistakes/decide", "/queue/mistakes/undo", "/who"])
 @pytest.mark.parametrize("token", [None, "", "0" * 64, "é"])
-def test_a_form_without_its_token_is_refused(page: Page, path: str, token: str | None) -> None:
+def test_a_form_without_its_token_is_rejected(page: Page, path: str, token: str | None) -> None:
     page.get("/")
     fields = FORM | ({} if token is None else {"csrf": token})
     assert page.client.post(path, data=fields).status_code == 403
@@ -63,63 +63,63 @@ def test_a_form_without_its_token_is_refused(page: Page, path: str, token: str |
     assert labels(page.filling) == []
 
 
-def test_what_is_no_small_form_is_refused(page: Page) -> None:
+def test_large_and_invalid_forms_are_rejected(page: Page) -> None:
     page.get("/")
     path = "/queue/mistakes/decide"
     for data in ({"json": {"csrf": "x"}}, {"data": {"label": "x" * MAX_FORM_BYTES}}):
         assert page.client.post(path, **data).status_code == 400  # type: ignore[arg-type]
-    answer = page.post(path, page.get("/"), **(FORM | {"label": "\0"}))
-    assert answer.status_code == 400
+    response = page.post(path, page.get("/"), **(FORM | {"label": "\0"}))
+    assert response.status_code == 400
     assert page.client.put(path).status_code == 405
     assert page.client.get("/queue/mistakes?title=%00").status_code == 400
 
 
-def test_a_tab_from_before_a_restart_still_decides(page: Page) -> None:
+def test_a_form_loaded_before_a_restart_is_accepted(page: Page) -> None:
     html = page.get("/queue/mistakes")
     after = Page(page.filling)
     after.client.cookies = page.client.cookies
-    after.decide(html, "out")
+    after.decide(html, "exclude")
     assert len(labels(page.filling)) == 1
 
 
-def test_every_answer_has_its_headers(page: Page) -> None:
+def test_every_response_has_security_headers(page: Page) -> None:
     for path in ("/", "/queue/mistakes", "/photo/1", "/static/review.js", "/nothing"):
         headers = page.client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert "default-src 'none'" in headers["content-security-policy"]
         assert "unsafe" not in headers["content-security-policy"]
-        # With `no-referrer` browsers would say `null` for our own forms too.
+        # With `no-referrer`, browsers send `Origin: null` with our own forms too.
         assert headers["referrer-policy"] == "same-origin"
     html = page.get("/queue/mistakes")
     assert " style=" not in html and "<script>" not in html and " onclick" not in html
 
 
-def test_elsewhere_a_token_is_needed_and_becomes_a_cookie(ready: Filling) -> None:
+def test_other_machines_need_a_token_which_becomes_a_cookie(ready: Filling) -> None:
     policy = create_access_policy("0.0.0.0", PORT)
     page = Page(ready, policy=policy)
     paths = ("/", "/photo/1", "/static/review.css", "/?token=wrong", "/?token=%C3%A9")
     for path in paths:
         assert page.client.get(path).status_code == 401
     assert page.client.post("/who", data={"who": "x"}).status_code == 401
-    answer = page.client.get(
+    response = page.client.get(
         f"/queue/mistakes?label=polo&token={policy.token}", follow_redirects=False
     )
-    assert answer.headers["location"] == "/queue/mistakes?label=polo"
-    cookie = answer.headers["set-cookie"]
+    assert response.headers["location"] == "/queue/mistakes?label=polo"
+    cookie = response.headers["set-cookie"]
     assert (
         "HttpOnly" in cookie
         and "samesite=strict" in cookie.lower()
         and str(policy.token) not in cookie
     )
     assert page.get("/queue/mistakes")
-    page.decide(page.get("/queue/mistakes"), "out")
+    page.decide(page.get("/queue/mistakes"), "exclude")
     assert len(labels(page.filling)) == 1
     fresh = TestClient(page.client.app, base_url=BASE)
     away = fresh.get(f"//evil.test/?token={policy.token}", follow_redirects=False)
     assert urlsplit(away.headers.get("location", "")).netloc == ""
 
 
-def test_the_token_is_another_each_time_and_names_of_strangers_stay_refused() -> None:
+def test_each_server_has_its_own_token_and_rejects_other_host_names() -> None:
     policy = create_access_policy("192.0.2.7", PORT)
     assert policy.token and policy.token != create_access_policy("192.0.2.7", PORT).token
     assert policy.is_trusted_host("192.0.2.7:8000") and policy.is_trusted_host("[2001:db8::1]")
@@ -127,7 +127,7 @@ def test_the_token_is_another_each_time_and_names_of_strangers_stay_refused() ->
     assert create_access_policy("127.0.0.1", PORT).token is None
 
 
-def test_photos_are_what_was_verified_and_nothing_else(page: Page) -> None:
+def test_only_verified_photos_are_served(page: Page) -> None:
     whole = page.client.get("/photo/1")
     assert (whole.content, whole.headers["content-type"]) == (photo_bytes(0), "image/jpeg")
     assert page.client.get("/thumb/1").content[:3] == b"\xff\xd8\xff"
@@ -141,7 +141,7 @@ def test_photos_are_what_was_verified_and_nothing_else(page: Page) -> None:
         assert page.client.get(path).status_code == 404, path
 
 
-def test_photos_of_any_place_are_served(ready: Filling) -> None:
+def test_photos_of_a_remote_store_are_served(ready: Filling) -> None:
     filling = ready
     place = fsspec.filesystem("memory")
     key = ImageStore.key(sha256(filling, 1), "jpg")
@@ -153,15 +153,15 @@ def test_photos_of_any_place_are_served(ready: Filling) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [(["--port", "70000"], "70000"), (["--host", "no such host"], "--host no such host: ")],
 )
 def test_unusable_addresses_are_usage_errors(
-    ready: Filling, arguments: list[str], said: str
+    ready: Filling, arguments: list[str], message: str
 ) -> None:
     done = CliRunner().invoke(review, [*arguments, "--catalogue", ready.catalogue])
     assert (done.exit_code, "Traceback" in done.output) == (2, False)
-    assert said in done.output
+    assert message in done.output
 
 
 HOSTILE = [
@@ -175,7 +175,7 @@ HOSTILE = [
 ]
 
 
-def test_what_sites_sent_is_only_text(page: Page) -> None:
+def test_text_of_sites_is_escaped(page: Page) -> None:
     for text in HOSTILE:
         with page.filling.sessions.begin() as session:
             session.execute(
