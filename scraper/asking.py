@@ -14,7 +14,7 @@ FORBIDDEN = (
     "the site's robots.txt forbids it, so it is not asked for: ask the site's owner for leave, or"
     " crawl another site (crawl --list)"
 )
-GO_ON = "repeat the command to go on from here"
+GO_ON = "repeat the command to continue from here"
 # Seconds to wait before a page that was empty though posts were promised is asked for again.
 PAUSES = (1, 4, 10)
 

@@ -1,4 +1,4 @@
-"""`crawl`: options -> one call -> exit status."""
+"""The `crawl` command."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scraper.settings import Manners
     from scraper.spiders.base import HashtagSpider
 
-# What --check looks for where no tag is named.
+# The search of --check if no tag is given.
 CHECK_WORD = "polo"
 
 
@@ -66,48 +66,48 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
     "tags",
     type=CommaList(),
     multiple=True,
-    help="Labels or hashtags to collect, between commas; may be given several times. A label is"
-    " searched under all its words (English and Russian), any other tag as it is typed.",
+    help="Comma-separated labels or hashtags; can be repeated. A label is searched under all its"
+    " words (English and Russian), any other tag as typed.",
 )
 @click.option(
     "--max-images",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Stop when N different images of a tag are stored, earlier runs included: never more, also"
-    " where tags of this command share products.  [default: all]",
+    help="Stop a tag at N different stored images, earlier runs included, also if tags of this"
+    " command share products.  [default: all]",
 )
 @click.option(
     "--max-pages",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Read at most N pages of a search in this run.  [default: all]",
+    help="Read at most N pages of each search in this run.  [default: all]",
 )
 @click.option(
     "--since",
     type=click.DateTime(["%Y-%m-%d"]),
     metavar="DATE",
-    help="Leave out posts that are known to be older than DATE, such as 2026-01-31.",
+    help="Skip posts that are older than DATE, such as 2026-01-31.",
 )
 @click.option(
     "--full",
     is_flag=True,
-    help="Look through finished searches to their end again; without it a later run stops where a"
-    " page holds nothing new.",
+    help="Read finished searches to their end again. Without it, a later run stops at a page"
+    " without new posts.",
 )
 @click.option(
     "--retry-failed",
     is_flag=True,
-    help="Ask again for photos that were refused for what may have passed: no answer, one that was"
-    " cut off, HTTP errors.",
+    help="Retry images whose download failed with a temporary error: timeouts, truncated"
+    " responses, HTTP errors.",
 )
 @click.option(
     "--min-per-class",
     type=click.IntRange(min=1),
     default=500,
     show_default=True,
-    help="Say at the end how many photos each tag lacks to this number, and how long that takes.",
+    help="Show at the end how many photos each tag is short of this number.",
 )
-@click.option("--json", "json_file", type=FILE, help="Write the closing tables as JSON, too.")
+@click.option("--json", "json_file", type=FILE, help="Write the final tables to this file as JSON.")
 @catalogue_option
 @images_option
 @vocabulary_option
@@ -116,22 +116,22 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
     "site_urls",
     multiple=True,
     metavar="[SITE=]URL",
-    help="A mirror or test server of the site.",
+    help="Send requests for pages to a mirror or test server.",
 )
 @click.option(
     "--image-url",
     "image_urls",
     multiple=True,
     metavar="[SITE=]URL",
-    help="The same for the site's photos.",
+    help="Send requests for images to a mirror or test server.",
 )
 @click.option(
     "--credentials",
     type=FILE,
     metavar="FILE",
     is_eager=True,
-    help="NAME=value lines of keys and tokens, beside the environment; readable by you alone."
-    " --list names them.",
+    help="File of NAME=value lines with credentials, in addition to environment variables; it must"
+    " be readable by its owner only. --list shows the names.",
 )
 @click.option(
     "--set",
@@ -139,19 +139,17 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
     multiple=True,
     callback=_settings,
     metavar="NAME=VALUE",
-    help="A setting of the site, as --list names them; may be given several times.",
+    help="Setting of the site; can be repeated. --list shows the names.",
 )
 @click.option(
     "--check",
     is_flag=True,
-    help="Take nothing: say whose credentials these are, what is left of the limits, and whether"
-    " a search can be read.",
+    help="Collect nothing; show the owner of the credentials, the remaining rate limits, and"
+    " whether a search can be read.",
 )
+@click.option("--live", is_flag=True, help="With --check, show which fields of posts were found.")
 @click.option(
-    "--live", is_flag=True, help="With --check: which fields of a post were found, for a report."
-)
-@click.option(
-    "--dry-run", is_flag=True, help="Take nothing: say how many posts each search would read."
+    "--dry-run", is_flag=True, help="Collect nothing; show how many posts each search would read."
 )
 @private_hosts_option("only those of --site-url and --image-url")
 @contact_option
@@ -162,7 +160,7 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
     is_flag=True,
     expose_value=False,
     callback=_list_sites,
-    help="List the sites and what each needs, then stop.",
+    help="List the sites with their credentials and settings, and exit.",
 )
 def crawl(
     sites: tuple[str, ...],
@@ -171,27 +169,27 @@ def crawl(
     live: bool,
     **chosen: Any,
 ) -> None:
-    """Collect the photos that SITEs show under hashtags into a catalogue.
+    """Collect the photos that sites show under hashtags into a catalogue.
 
-    Several sites are crawled side by side. Stopping it (Ctrl-C, or worse) and repeating the command
-    goes on where it was: nothing is lost and nothing is fetched twice. A later run takes what is
-    new. robots.txt is obeyed. The exit status is 0 only when every search came to its end or its
-    limit.
+    Several sites are crawled concurrently. An interrupted crawl (Ctrl-C, kill -9, power failure)
+    continues with the same command: nothing is lost, and photos in the catalogue are not downloaded
+    again. A later run adds what is new. robots.txt is obeyed. The exit status is 0 only if every
+    search reached its end or a limit.
     """
     words = tuple(dict.fromkeys(word for part in tags for word in part))
     if not words and not check:
-        raise BadInput("--tags names no tag; write for example --tags polo,dress")
+        raise BadInput("--tags is missing; for example --tags polo,dress")
     if live and not check:
-        raise BadInput("--live goes with --check")
+        raise BadInput("--live requires --check")
     if check and chosen["dry_run"]:
-        raise BadInput("--check and --dry-run are two questions: ask one, then the other")
+        raise BadInput("--check and --dry-run can't be combined; run one after the other")
     from dataset.vocabulary import load_vocabulary
     from scraper.chosen import by_site, site_names_in, spiders_for
     from scraper.settings import Manners
 
     names = site_names_in(sites)
     if check and len(names) > 1:
-        raise BadInput("--check asks one site; name one, then the next")
+        raise BadInput("--check takes one site; run it for each site")
     site_urls = by_site("--site-url", chosen["site_urls"], names)
     image_urls = by_site("--image-url", chosen["image_urls"], names)
     spiders = spiders_for(names, site_urls, image_urls, chosen["credentials"], chosen["settings"])
@@ -213,7 +211,7 @@ def _check(spider: "HashtagSpider", word: str, live: bool, manners: "Manners") -
     from scraper.check import check
 
     if not check(spider, word, live, manners):
-        raise click.ClickException("not all is well; see the lines above")
+        raise click.ClickException("a check failed; see the lines above")
 
 
 def _count(
@@ -222,12 +220,12 @@ def _count(
     tags: tuple[str, ...],
     manners: "Manners",
 ) -> None:
-    """`--dry-run`: ask, and take nothing."""
+    """Print the number of posts of each search (`--dry-run`)."""
     from scraper.check import dry_run
 
     words = [labels.words_of(tag) for tag in tags]
     if not dry_run(list(spiders.values()), words, manners):
-        raise click.ClickException("stopped before all was counted")
+        raise click.ClickException("interrupted before all searches were counted")
 
 
 def _crawl(

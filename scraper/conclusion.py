@@ -1,4 +1,4 @@
-"""The end of a crawl: why the yield is what it is, on the terminal and as JSON; exit status."""
+"""Print the results of a crawl, write them as JSON, and set the exit status."""
 
 import json
 from dataclasses import asdict
@@ -15,10 +15,10 @@ from scraper.run import Crawled
 
 
 def conclude(crawled: Crawled, minimum: int, file: Path | None) -> None:
-    """Print what CRAWLED came to, and write it to FILE; labels are to have MINIMUM photos.
+    """Print the results of a crawl and write them to a file.
 
     Raises:
-        Failure: not every search came to its end or its limit, or FILE can't be written.
+        Failure: A search did not reach its end or a limit, or the file can't be written.
     """
     tallies = crawled.tallies
     lacking = [
@@ -34,7 +34,7 @@ def conclude(crawled: Crawled, minimum: int, file: Path | None) -> None:
 
 
 def as_json(crawled: Crawled, lacking: list[Missing]) -> dict[str, Any]:
-    """The same for a program."""
+    """Return the results for JSON."""
     return {
         "searches": [
             {**one.columns(), "rejected": dict(one.rejected), "skipped": dict(one.skipped)}
@@ -56,8 +56,8 @@ def _write(file: Path, value: dict[str, Any]) -> None:
 
 def _refuse_unfinished(crawled: Crawled) -> None:
     if not crawled.ended:
-        raise Failure("stopped before the end; repeat the command to go on")
+        raise Failure("interrupted; repeat the command to continue")
     if crawled.problems:
         raise Failure("\nError: ".join(crawled.problems))
     if any(tally.ended not in GOOD_ENDS for tally in crawled.tallies):
-        raise Failure("not every search came to its end; repeat the command to go on")
+        raise Failure("not every search reached its end; repeat the command to continue")

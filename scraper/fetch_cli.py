@@ -1,4 +1,4 @@
-"""`fetch-photos`: options -> one call -> exit status."""
+"""The `fetch-photos` command."""
 
 import json
 import os
@@ -33,11 +33,11 @@ PURPOSE = "looks at photos of a product feed; obeys robots.txt"
 @timeout_option
 @click.option("-v", "--verbose", is_flag=True, help="Show every request.")
 def fetch_photos(addresses: str, fetched: Path, **chosen: Any) -> None:
-    """Fetch the photos at ADDRESSES, a file with one a line, or - for what comes in.
+    """Download the images at ADDRESSES, a file with one URL per line, or - for standard input.
 
-    check-tags and find-similar do this by themselves for feeds. The rules are those of crawl:
-    robots.txt, each host's pace, limits of size, no private addresses. Prints a line of JSON for
-    each address, as it is done: "url", and "problem", empty where the photo is there.
+    check-tags and find-similar do this for feeds. The rules of crawl apply: robots.txt, rate
+    limits, size limits, no private addresses. Prints a line of JSON for each URL when it is done:
+    "url", and "problem", which is empty if the image was downloaded.
     """
     from scraper.fetch import fetch
     from scraper.settings import Manners
@@ -47,16 +47,16 @@ def fetch_photos(addresses: str, fetched: Path, **chosen: Any) -> None:
         with click.open_file(addresses, "rb") as file:
             ended = fetch(_lines(file), fetched, manners, _say)
     except FileNotFoundError as error:
-        raise BadInput(f"{addresses}: no such file; name one with an address a line") from error
+        raise BadInput(f"{addresses}: no such file; name a file with one URL per line") from error
     finally:
         _let_go_of_broken_pipe()
     if not ended:
-        raise click.ClickException("stopped before all was fetched; the same command goes on")
+        raise click.ClickException("interrupted; repeat the command to continue")
 
 
 def _lines(addresses: IO[bytes]) -> Iterator[str]:
-    # Past Python's own buffer: it reads ahead while who sends waits for answers, and a thread that
-    # is held up in it lets no program end.
+    # Without Python's buffer, which reads ahead while the sender waits for results, and which can
+    # block the exit of the program.
     rest = b""
     while data := os.read(addresses.fileno(), 1 << 16):
         *lines, rest = (rest + data).split(b"\n")
@@ -74,7 +74,7 @@ def _say(url: str, problem: str) -> None:
 
 
 def _let_go_of_broken_pipe() -> None:
-    """See that Python does not complain at its end that nobody hears it any more."""
+    """Prevent an error at exit if nobody reads standard output any more."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -105,11 +105,11 @@ class Missing:
         if not self.missing:
             return told
         if self.exhausted:
-            why = "which these sites do not have under its words"
+            why = "which these sites do not have for its words"
         elif self.seconds is None:
-            why = "and nothing new came in this run"
+            why = "and this run found nothing new"
         else:
-            why = f"which takes about {lasting(self.seconds)} at this rate"
+            why = f"about {lasting(self.seconds)} at this rate"
         return f"{told}, {self.missing:,} missing, {why}"
 
 
@@ -133,7 +133,7 @@ def lasting(seconds: int) -> str:
 
 
 def rows(tallies: Sequence[Tally]) -> list[tuple[str, ...]]:
-    """A row a search, in HEAD's order."""
+    """Return one row per search, in the order of `HEAD`."""
     return [tuple(str(tally.columns()[name]) for name in HEAD) for tally in tallies]
 
 
@@ -145,10 +145,7 @@ def reasons(tallies: Sequence[Tally]) -> list[str]:
         skipped += tally.skipped
         rejected += tally.rejected
     return [
-        *(
-            f"left out {counted(count, 'post')}: {reason}"
-            for reason, count in skipped.most_common()
-        ),
+        *(f"skipped {counted(count, 'post')}: {reason}" for reason, count in skipped.most_common()),
         *(
             f"rejected {counted(count, 'photo')}: {reason}"
             for reason, count in rejected.most_common()

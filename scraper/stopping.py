@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 ONCE = b"\nFinishing what is in flight; Ctrl-C again stops at once.\n"
-TWICE = b"\nStopped at once; repeat the command to go on.\n"
+TWICE = b"\nStopped immediately; repeat the command to continue.\n"
 # What shells make of a command that Ctrl-C ended.
 INTERRUPTED = 128 + signal.SIGINT
 

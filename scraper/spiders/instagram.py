@@ -115,7 +115,7 @@ class Spider(HashtagSpider):
         if code in TOO_MUCH:
             wait = _minutes(answer.headers)
             when = f"in about {wait} minutes" if wait else "in an hour"
-            return f"Instagram's rate limit is reached (code {code}); go on {when}"
+            return f"Instagram's rate limit is reached (code {code}); continue {when}"
         if code in MEANINGS:
             return f"{MEANINGS[code]} (code {code}: {said})"
         return f"Instagram says: {said} (code {code})" if error else None

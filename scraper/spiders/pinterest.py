@@ -124,7 +124,7 @@ class Spider(HashtagSpider):
             seconds = number(answer.headers.get("x-ratelimit-reset"))
             known = "retry-after" in answer.headers or seconds is None
             when = limits.retry_after(answer.headers) if known else in_words(seconds or 0)
-            return f"Pinterest's rate limit is reached; go on {when}"
+            return f"Pinterest's rate limit is reached; continue {when}"
         error = json_or_nothing(answer.body)
         said = text(error.get("message")) or text(inside(error, "resource_response", "message"))
         meanings = WEB_MEANINGS if self.chosen["search"] == "web" else MEANINGS

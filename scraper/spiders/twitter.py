@@ -132,7 +132,7 @@ class Spider(HashtagSpider):
         problem = json_or_nothing(answer.body)
         kind = (text(problem.get("type")) or "").rpartition("/")[2]
         if answer.status == 429 and kind != "usage-capped":
-            return f"X's rate limit is reached; go on {_reset(answer)}"
+            return f"X's rate limit is reached; continue {_reset(answer)}"
         reasons = (inside(problem, "errors", 0, "message"), *map(problem.get, ("detail", "title")))
         said = next((one for reason in reasons if (one := text(reason))), "no reason given")
         meaning = MEANINGS.get(kind) or MEANINGS.get(answer.status)

@@ -96,7 +96,7 @@ class Spider(HashtagSpider):
             )
         if answer.status == 429:
             when = limits.retry_after(answer.headers)
-            return f"Wildberries had too many requests from here (HTTP 429); go on {when}"
+            return f"Wildberries had too many requests from here (HTTP 429); continue {when}"
         if answer.status == 403:
             return (
                 "Wildberries refuses this network address (HTTP 403): try again later, or from a"

@@ -97,10 +97,10 @@ def test_a_site_that_says_no_total_is_counted_where_one_page_has_all(tmp_path: P
         (("--tags", "polo", "--set", "colour=red"), "no such setting"),
         (("--tags", "polo", "--set", "media"), "NAME=VALUE"),
         (("--tags", "polo", "--credentials", "nothing.env"), "can't be read"),
-        (("--live", "--tags", "polo"), "--live goes with --check"),
-        (("--check", "--dry-run"), "--check and --dry-run are two questions"),
+        (("--live", "--tags", "polo"), "--live requires --check"),
+        (("--check", "--dry-run"), "--check and --dry-run can't be combined"),
         (("--tags", "polo", "--image-url", "shop"), "--image-url: 'shop' is no address"),
-        (("--tags", ""), "--tags names no tag"),
+        (("--tags", ""), "--tags is missing"),
     ],
 )
 def test_what_is_asked_for_wrongly_is_named(

@@ -174,7 +174,7 @@ def test_a_site_that_is_not_there_is_named(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["crawl", "lamada", "--tags", "polo"], "there are: "),
-        (["crawl", "lamoda", "--tags", " , "], "names no tag"),
+        (["crawl", "lamoda", "--tags", " , "], "--tags is missing"),
         (["crawl", "lamoda"], "--tags"),
         (["crawl", "lamoda", "--tags", "polo", "--site-url", "ftp://x"], "ftp://x"),
         (["crawl", "lamoda", "--tags", "polo", "--max-images", "0"], "--max-images"),

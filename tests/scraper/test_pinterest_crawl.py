@@ -86,7 +86,7 @@ def test_a_check_says_whose_token_it_is_and_what_is_left(photos: Path, tmp_path:
     [
         ("wrong-token", "set PINTEREST_TOKEN"),
         ("not-approved", "not approved for partner search"),
-        ("limited", "go on in about 23 minutes"),
+        ("limited", "continue in about 23 minutes"),
     ],
 )
 def test_refusals_are_explained_without_the_token(

@@ -160,7 +160,7 @@ def test_max_pages_is_a_limit(tmp_path: Path) -> None:
     [
         (("--site-url", "wildberries=http://127.0.0.1:9"), "wildberries is not crawled"),
         (("wildberries", "--site-url", "http://127.0.0.1:9"), "say of which site"),
-        (("wildberries", "--check"), "--check asks one site"),
+        (("wildberries", "--check"), "--check takes one site"),
         (("--contact", "two\nlines"), "--contact"),
         (("--since", "yesterday"), "--since"),
     ],
@@ -212,7 +212,7 @@ def test_what_was_forgotten_does_not_come_back(tmp_path: Path) -> None:
         shop.stock = replace(shop.stock, items=(*shop.stock.items, again))
         status, said = crawl(shop, tmp_path, "--tags", "кимоно", "--full")
     assert status == 0, said
-    assert "left out 1 post: taken down" in said and "rejected 1 photo: taken down" in said
+    assert "skipped 1 post: taken down" in said and "rejected 1 photo: taken down" in said
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(2,)]
     assert not (tmp_path / "images" / key).exists()
 

@@ -47,7 +47,7 @@ def test_wildberries_photos_are_found_wherever_they_lie(
 
 @pytest.mark.parametrize(
     ("generation", "words"),
-    [("limited", "go on in about 2 seconds"), ("guarded", "set WILDBERRIES_TOKEN")],
+    [("limited", "continue in about 2 seconds"), ("guarded", "set WILDBERRIES_TOKEN")],
 )
 def test_wildberries_refusals_are_explained(
     photos: Path, work: Path, generation: str, words: str

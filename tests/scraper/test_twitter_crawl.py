@@ -50,7 +50,7 @@ def test_a_label_s_words_are_one_search_that_later_runs_continue(
     assert status == 0, said
     # Before it is paid for: what it costs.
     assert "11 posts in all: at most $0.17; X takes $0.005 a post" in said
-    assert "left out 1 post: sensitive" in said and "left out 1 post: videos" in said
+    assert "skipped 1 post: sensitive" in said and "skipped 1 post: videos" in said
     assert rows(tmp_path, "SELECT state, pages, posts FROM searches") == [("finished", 2, POLOS)]
     assert rows(tmp_path, "SELECT state, count(*) FROM sightings GROUP BY state") == [
         ("stored", POLOS)
@@ -127,7 +127,7 @@ def test_a_check_says_whose_token_it_is_and_what_is_left(shop: SampleShop, tmp_p
     [
         ("wrong-token", ("--check",), "set TWITTER_TOKEN"),
         ("wrong-token", ("--tags", "polo"), "set TWITTER_TOKEN"),
-        ("limited", ("--tags", "polo"), "go on at "),
+        ("limited", ("--tags", "polo"), "continue at "),
     ],
 )
 def test_refusals_are_explained_without_the_token(

@@ -146,9 +146,9 @@ def test_only_partner_search_needs_a_token() -> None:
     [
         (401, recorded("unauthorized.json"), {}, "set PINTEREST_TOKEN"),
         (403, b'{"code": 29, "message": "No."}', {}, "not approved for partner search"),
-        (429, b"", {"retry-after": "1380"}, "go on in about 23 minutes"),
-        (429, b"", {"x-ratelimit-reset": "60"}, "go on in about 60 seconds"),
-        (429, b"<html>", {"retry-after": "later"}, "go on in some minutes"),
+        (429, b"", {"retry-after": "1380"}, "continue in about 23 minutes"),
+        (429, b"", {"x-ratelimit-reset": "60"}, "continue in about 60 seconds"),
+        (429, b"<html>", {"retry-after": "later"}, "continue in some minutes"),
         (400, b'{"code": 1, "message": "Bad term"}', {}, "Pinterest says: Bad term"),
     ],
 )

@@ -196,7 +196,7 @@ def problem(kind: str, detail: str = "oh") -> bytes:
         (403, problem("client-not-enrolled"), "has no such search"),
         (403, problem("client-forbidden"), "may not do that"),
         (429, problem("usage-capped"), "raise the cap"),
-        (429, b"<html>", "go on at 10:15 UTC on 2026-11-18"),
+        (429, b"<html>", "continue at 10:15 UTC on 2026-11-18"),
         (400, recorded("old_since.json").replace(b'"since_id"', b'"query"'), "X says: 'since_id'"),
         (503, b"", "wait some minutes"),
     ],

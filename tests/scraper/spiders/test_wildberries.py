@@ -196,7 +196,7 @@ def test_the_browser_s_cookie_stays_out_of_the_address() -> None:
 
 def test_refusals_say_what_to_do() -> None:
     spider = Spider()
-    assert "go on in about 7 minutes" in str(
+    assert "continue in about 7 minutes" in str(
         spider.refusal(Answer(429, b"", {"retry-after": "401"}))
     )
     assert "and it is missing" in str(spider.refusal(Answer(498, b"", {})))
