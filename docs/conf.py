@@ -6,6 +6,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import fashion_tagger
+from dataset.utils.keras_backend import import_backend
+
+# The API reference imports the networks; TensorFlow must not print its log messages as warnings.
+import_backend()
 
 project = "fashion-tagger"
 author = "The fashion-tagger authors"

@@ -56,10 +56,10 @@ class PoseEstimator:
         """Return the heat maps of views.
 
         Args:
-            views: Views, uint8 array of shape (batch, *size, 3).
+            views: Views, uint8 array of shape (batch, height, width, 3).
 
         Returns:
-            Float32 array of shape (batch, *maps, joints).
+            Float32 array of shape (batch, map height, map width, joints).
         """
         photos = normalize(views)
         maps = np.asarray(self.network.predict_on_batch(photos), np.float32)
@@ -192,7 +192,7 @@ def draw_people(size: tuple[int, int], count: int = 4) -> np.ndarray:
         count: Number of views.
 
     Returns:
-        Uint8 array of shape (count, *size, 3).
+        Uint8 array of shape (count, height, width, 3).
     """
     height, width = size
     views = []

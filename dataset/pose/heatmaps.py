@@ -125,9 +125,9 @@ def draw_targets(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         size: Height and width of the heat maps.
 
     Returns:
-        Float32 array of shape (*size, joints) in [0, 1]. The map of a joint without annotation is
-        `UNANNOTATED`. The map of a joint outside of the view is 0, so that the network learns
-        which part of a person it sees.
+        Float32 array of shape (height, width, joints) in [0, 1]. The map of a joint without
+        annotation is `UNANNOTATED`. The map of a joint outside of the view is 0, so that the
+        network learns which part of a person it sees.
     """
     sigma = target_sigma(size[0])
     x, y = points[:, 0] / STRIDE, points[:, 1] / STRIDE

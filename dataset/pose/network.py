@@ -83,8 +83,8 @@ def build_hrnet(
         precision: A key of `PRECISIONS`.
 
     Returns:
-        A model from normalized images (batch, *size, 3) to heat maps (batch, *maps, joints), whose
-        sides are a quarter of the input's, rounded up.
+        A model from normalized images (batch, height, width, 3) to heat maps (batch, map height,
+        map width, joints), whose sides are a quarter of the input's, rounded up.
     """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(PRECISIONS[precision])

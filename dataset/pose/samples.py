@@ -97,7 +97,10 @@ class PhotoCache:
 
 
 class PoseSamples(keras.utils.PyDataset):
-    """Batches of an epoch: views (batch, *size, 3) float32 and heat maps (batch, *maps, joints).
+    """Batches of an epoch: views and target heat maps.
+
+    Views are float32 arrays of shape (batch, height, width, 3), heat maps of shape (batch, map
+    height, map width, joints).
 
     They depend on the seed and the epoch only, so that a resumed training sees the same samples.
 
