@@ -1,7 +1,7 @@
-"""The one door: every console script enters here; nothing heavy is imported for it.
+"""Entry point of all commands.
 
-``crawl`` and its sisters are also subcommands of ``fashion-tagger``. A command's module is imported
-when the command is called, so that ``--help`` answers at once.
+Each command is a console script and a sub-command of `fashion-tagger`. Its module is imported when
+the command is called, so that `--help` is fast.
 """
 
 import importlib
@@ -12,7 +12,7 @@ import click
 
 __version__ = "0.1.0"
 
-# command -> the module and the name it lives under
+# Command -> module and function.
 COMMANDS = {
     "crawl": ("scraper.cli", "crawl"),
     "catalogue": ("dataset.maintenance.cli", "catalogue"),
@@ -30,23 +30,23 @@ COMMANDS = {
 
 
 def _command(name: str) -> click.Command:
-    """Import the command NAME from our own packages, and from nobody else's."""
+    """Import a command from this project's packages."""
     module_name, attribute = COMMANDS[name]
     package = module_name.partition(".")[0]
-    _refuse_stranger(package)
+    _check_package_origin(package)
     return getattr(importlib.import_module(module_name), attribute)
 
 
-def _refuse_stranger(package: str) -> None:
-    """Exit with one line when PACKAGE is somebody else's (the index has another `dataset`)."""
+def _check_package_origin(package: str) -> None:
+    """Exit with a message if another distribution has a package of the same name."""
     ours = Path(__file__).resolve().parent / package
     found = importlib.import_module(package).__file__
     if found and Path(found).resolve().parent == ours and (ours / "cli.py").exists():
         return
     raise click.ClickException(
         f"the package {package!r} at {found} is not fashion-tagger's ({ours}). Another distribution"
-        f" of that name hides it: uninstall that one (pip uninstall {package}), or install"
-        " fashion-tagger in an environment of its own."
+        f" of that name hides it: uninstall it (pip uninstall {package}), or install"
+        " fashion-tagger in a virtual environment of its own."
     )
 
 
@@ -67,11 +67,12 @@ class _LazyGroup(click.Group):
 def main() -> None:
     """From a hashtag to a model that checks product tags.
 
-    crawl collects photos, build-dataset makes splits of them, train-model learns from the splits.
+    crawl collects photos, build-dataset makes splits, train-model trains a classifier, check-tags
+    finds wrong tags.
     """
 
 
-def _script(name: str) -> None:
+def _run_script(name: str) -> None:
     try:
         command = _command(name)
     except click.ClickException as error:
@@ -81,58 +82,58 @@ def _script(name: str) -> None:
 
 
 def crawl() -> None:
-    """Console script `crawl`."""
-    _script("crawl")
+    """Run the console script `crawl`."""
+    _run_script("crawl")
 
 
 def catalogue() -> None:
-    """Console script `catalogue`."""
-    _script("catalogue")
+    """Run the console script `catalogue`."""
+    _run_script("catalogue")
 
 
 def build_dataset() -> None:
-    """Console script `build-dataset`."""
-    _script("build-dataset")
+    """Run the console script `build-dataset`."""
+    _run_script("build-dataset")
 
 
 def review() -> None:
-    """Console script `review`."""
-    _script("review")
+    """Run the console script `review`."""
+    _run_script("review")
 
 
 def train_pose() -> None:
-    """Console script `train-pose`."""
-    _script("train-pose")
+    """Run the console script `train-pose`."""
+    _run_script("train-pose")
 
 
 def train_model() -> None:
-    """Console script `train-model`."""
-    _script("train-model")
+    """Run the console script `train-model`."""
+    _run_script("train-model")
 
 
 def check_tags() -> None:
-    """Console script `check-tags`."""
-    _script("check-tags")
+    """Run the console script `check-tags`."""
+    _run_script("check-tags")
 
 
 def find_similar() -> None:
-    """Console script `find-similar`."""
-    _script("find-similar")
+    """Run the console script `find-similar`."""
+    _run_script("find-similar")
 
 
 def export_model() -> None:
-    """Console script `export-model`."""
-    _script("export-model")
+    """Run the console script `export-model`."""
+    _run_script("export-model")
 
 
 def fetch_photos() -> None:
-    """Console script `fetch-photos`."""
-    _script("fetch-photos")
+    """Run the console script `fetch-photos`."""
+    _run_script("fetch-photos")
 
 
 def sample_shop() -> None:
-    """Console script `sample-shop`."""
-    _script("sample-shop")
+    """Run the console script `sample-shop`."""
+    _run_script("sample-shop")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Building: photos a second, ours and img2dataset's, from the same files to the same squares.
+"""Compare builds with img2dataset: photos per second, from the same files to the same squares.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/build.py --photos ../shared/data/clothing
 
-img2dataset reads the files from a server on loopback, as it reads all; ours reads its image store,
-as it does after a crawl. Both letterbox on white to JPEGs of one quality, in as many processes or
-threads as there are cores. Ours looks for duplicates, judges quality, splits, audits and reports
-besides; what that takes is shown, how long a second build takes, and how busy the cores were.
+img2dataset downloads the files from a server on loopback; a build reads its image store, as after a
+crawl. Both letterbox on white to JPEGs of the same quality, in as many processes or threads as
+there are cores. A build also finds near duplicates, applies quality gates, splits, audits and
+reports; the time of that, of a second build, and the CPU usage are printed.
 """
 
 import functools
@@ -37,16 +37,16 @@ SIZE = 342
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A file server that keeps connections and says nothing."""
+    """A file server with persistent connections and without a log."""
 
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 def fill(folder: Path, photos: list[Path]) -> str:
-    """A catalogue of PHOTOS below FOLDER, each in a post of its own; returns its address."""
+    """Create a catalogue of photos in a folder, each in its own post; return its path."""
     catalogue = str(folder / "catalogue.sqlite")
     store = ImageStore(folder / "images")
     with open_catalogue(catalogue).begin() as session:
@@ -84,7 +84,7 @@ def fill(folder: Path, photos: list[Path]) -> str:
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds that WORK takes, and how many cores it and its children kept busy."""
+    """Return the duration of a function, and the mean number of busy cores."""
 
     def spent() -> float:
         uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -97,7 +97,7 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def img2dataset(folder: Path, photos: list[Path], root: Path) -> None:
-    """PHOTOS below ROOT from a server on loopback, by img2dataset, into FOLDER."""
+    """Download photos from a server on loopback with img2dataset."""
     from img2dataset import download
 
     handler = functools.partial(Quiet, directory=str(root))
@@ -127,7 +127,7 @@ def img2dataset(folder: Path, photos: list[Path], root: Path) -> None:
 @click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--times", default=3, show_default=True, help="Rounds; the fastest counts.")
 def main(photos: Path, times: int) -> None:
-    """Photos a second of whole builds."""
+    """Measure photos per second of whole builds."""
     paths = sorted(p for p in photos.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
     rows: dict[str, list[tuple[float, float]]] = {}
     for _ in range(times):

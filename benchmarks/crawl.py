@@ -1,16 +1,16 @@
-"""Crawling: images a second into catalogue and store, ours and Scrapy's own ImagesPipeline.
+"""Compare crawls with Scrapy's ImagesPipeline: images per second, memory, and large catalogues.
 
     python benchmarks/crawl.py peers --photos ../shared/data/clothing [--side 1280]
     python benchmarks/crawl.py million --photos ../shared/data/clothing
     python benchmarks/crawl.py memory --images 20000
     python benchmarks/crawl.py hashes --photos ../shared/data/clothing
 
-`peers`: real photos from a fast server on loopback (a process of its own, all in memory), eight
-requests at once, politeness off on both sides. Theirs stores files and an INSERT a photo; ours
-hashes, folds duplicates and is crash-safe besides. With --side photos are as large as shops serve
-them. `million`: the same crawl into
-an empty catalogue and into one of 1,000,000 images. `memory`: drawn photos, no two alike. `hashes`:
-how near the hash of a JPEG decoded small is to that of the whole.
+`peers`: real photos from a fast server on loopback, in its own process and from memory, with eight
+concurrent requests and without delays on both sides. The pipeline stores files and runs one INSERT
+per photo; this project also hashes, finds near duplicates and is crash-safe. --side enlarges the
+photos. `million`: the same crawl into an empty catalogue and into one of 1,000,000 images.
+`memory`: drawn photos, no two alike. `hashes`: how near the hash of a JPEG decoded at a reduced
+size is to that of the whole.
 """
 
 import asyncio
@@ -60,17 +60,17 @@ FASTEST = {"AUTOTHROTTLE_ENABLED": False, "ROBOTSTXT_OBEY": False}
 
 
 class Answers(asyncio.Protocol):
-    """HTTP/1.1 for one connection: /photo/N and /page/N, the latter's photos as JSON."""
+    """HTTP/1.1 for one connection: /photo/N, and /page/N with the photos of a page as JSON."""
 
     photo: Callable[[int], bytes]
     count: int
 
     def connection_made(self, transport: Any) -> None:
-        """Keep the way back."""
+        """Store the transport."""
         self.transport, self.waiting = transport, b""
 
     def data_received(self, data: bytes) -> None:
-        """Answer each whole request in DATA."""
+        """Answer each complete request."""
         *whole, self.waiting = (self.waiting + data).split(b"\r\n\r\n")
         for request in whole:
             _, kind, number = request.split(b" ", 2)[1].split(b"/")
@@ -84,7 +84,7 @@ class Answers(asyncio.Protocol):
 
 
 def serve(paths: list[Path], count: int, ready: Any) -> None:
-    """Answer until killed; COUNT photos, those of PATHS or drawn ones. READY gets the port."""
+    """Serve photos, those of files or drawn ones, until killed; send the port."""
     photos = [path.read_bytes() for path in paths]
 
     class Handler(Answers):
@@ -102,14 +102,14 @@ def serve(paths: list[Path], count: int, ready: Any) -> None:
 
 
 def drawn(number: int) -> bytes:
-    """A photo of coloured squares that no other number resembles."""
+    """Draw a photo of coloured squares that is unlike all others."""
     from tests.support.catalogue_data import photo_bytes
 
     return photo_bytes(number)
 
 
 class Run(NamedTuple):
-    """What a crawl came to: `cpu` are the seconds of all cores, of its readers too."""
+    """The result of a crawl; `cpu` are the CPU seconds of all its processes."""
 
     seconds: float
     images: int
@@ -121,17 +121,17 @@ class Run(NamedTuple):
 
 
 class BenchmarkSpider(HashtagSpider):
-    """The server's pages."""
+    """Read the pages of the server."""
 
     title, needs, limits, checked = "Benchmark", "nothing", "none", "2026-11"
     site_url = image_url = "http://127.0.0.1"
 
     def search_request(self, query: str, cursor: str | None) -> Ask:
-        """The page number CURSOR."""
+        """Return the request of a page, by its number."""
         return Ask(f"{self.asked_url}/page/{cursor or 0}")
 
     def read(self, body: bytes, url: str) -> Page:
-        """The page's photos, a post each."""
+        """Return one post per photo of the page."""
         base, _, number = url.rpartition("/page/")
         told = json.loads(body)
         posts = tuple(
@@ -142,7 +142,7 @@ class BenchmarkSpider(HashtagSpider):
 
 
 def ours(address: str, folder: Path, found: Any) -> None:
-    """Crawl the server at ADDRESS into FOLDER; FOUND gets seconds and images."""
+    """Crawl the server into a folder; send seconds and images."""
     from scraper import download
     from scraper.run import crawl
     from scraper.work import CrawlOptions
@@ -163,9 +163,9 @@ def ours(address: str, folder: Path, found: Any) -> None:
 
 
 def used() -> tuple[float, float]:
-    """The most memory that this process has had, in MB, and the seconds of its cores and readers'.
+    """Return the peak memory of this process in MB, and CPU seconds including its children.
 
-    What the system tells of the memory of others holds what they shared before they began.
+    The system counts memory that a child process shared before it started as the child's own.
     """
     uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return uses[0].ru_maxrss / 1024, sum(use.ru_utime + use.ru_stime for use in uses)
@@ -175,7 +175,7 @@ def used() -> tuple[float, float]:
 
 
 def theirs(address: str, folder: Path, found: Any) -> None:
-    """The same by Scrapy's ImagesPipeline and an INSERT a photo."""
+    """Crawl the server with Scrapy's ImagesPipeline and one INSERT per photo."""
     import scrapy
     from scrapy.crawler import CrawlerProcess
 
@@ -230,7 +230,7 @@ def theirs(address: str, folder: Path, found: Any) -> None:
 
 
 def run(work: Callable, paths: list[Path], count: int, folder: Path) -> Run:
-    """WORK in a process of its own, on a server of its own."""
+    """Run a crawl in its own process, against its own server."""
     context = multiprocessing.get_context("spawn")
     ready, found = context.Queue(), context.Queue()
     server = context.Process(target=serve, args=(paths, count, ready), daemon=True)
@@ -245,13 +245,13 @@ def run(work: Callable, paths: list[Path], count: int, folder: Path) -> Run:
 
 
 def photos_below(folder: Path) -> list[Path]:
-    """The photos below FOLDER."""
+    """Return the photos in a folder and its sub-folders."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
 
 
 @click.group()
 def main() -> None:
-    """How fast a crawl is, beside Scrapy's own pipeline, and how it grows."""
+    """Measure the speed and memory of a crawl."""
 
 
 photos_option = click.option(
@@ -264,7 +264,7 @@ photos_option = click.option(
 @click.option("--times", default=3, show_default=True, help="Rounds in turn; the fastest counts.")
 @click.option("--side", type=int, help="Pixels that the longer side of each photo is made first.")
 def peers(photos: Path, times: int, side: int | None) -> None:
-    """Images a second, ours and theirs."""
+    """Print images per second of both."""
     with tempfile.TemporaryDirectory() as folder:
         paths = photos_below(photos)
         if side:
@@ -297,7 +297,7 @@ def _compare(paths: list[Path], times: int) -> None:
 @click.option("--images", default=1_000_000, show_default=True)
 @click.option("--times", default=2, show_default=True, help="Rounds in turn; the fastest counts.")
 def million(photos: Path, images: int, times: int) -> None:
-    """Images a second into an empty catalogue and into a large one."""
+    """Print images per second into an empty and into a large catalogue."""
     paths = photos_below(photos)
     rates: dict[int, list[float]] = {0: [], images: []}
     with tempfile.TemporaryDirectory() as full:
@@ -310,7 +310,7 @@ def million(photos: Path, images: int, times: int) -> None:
                             new = sqlite3.connect(Path(folder) / "catalogue.sqlite")
                             old.backup(new)
                             new.close()
-                    # What is copied and not on the disk yet would be written while we crawl.
+                    # Otherwise the copied catalogue would be written to the disk during the crawl.
                     os.sync()
                     done = run(ours, paths, len(paths), Path(folder))
                 click.echo(f"{size:,} images before: {done}", err=True)
@@ -321,7 +321,7 @@ def million(photos: Path, images: int, times: int) -> None:
 
 
 def fill(path: Path, images: int) -> None:
-    """A catalogue of IMAGES at PATH, two a post, under the benchmark's own tag."""
+    """Create a catalogue of many images, two per post, under the benchmark's own tag."""
     draw, batch = np.random.default_rng(0), 20_000
     sessions = open_catalogue(str(path))
     with sessions.begin() as session:
@@ -391,7 +391,7 @@ def _looks(number: int, views: bytes) -> dict[str, Any]:
 @main.command()
 @click.option("--images", default=20_000, show_default=True)
 def memory(images: int) -> None:
-    """The most memory that crawls of a thousand images and of many take."""
+    """Print the peak memory of crawls of a thousand and of many images."""
     rows = []
     for count in (1_000, images):
         with tempfile.TemporaryDirectory() as folder:
@@ -411,7 +411,7 @@ def memory(images: int) -> None:
 )
 @click.option("--limit", default=300, show_default=True)
 def hashes(photos: Path, side: int, at_least: int, limit: int) -> None:
-    """Bits in which the hashes of JPEGs decoded small and whole differ, and the time of both."""
+    """Print the distances between hashes of JPEGs decoded at full and at reduced size."""
     apart, times = Counter[int](), [0.0, 0.0]
     for path in photos_below(photos)[:limit]:
         data = enlarged(path, side)
@@ -428,7 +428,7 @@ def hashes(photos: Path, side: int, at_least: int, limit: int) -> None:
 
 
 def enlarged(path: Path, side: int) -> bytes:
-    """The photo at PATH as a JPEG whose longer side has SIDE pixels."""
+    """Return a photo as a JPEG whose longer side has a number of pixels."""
     photo = open_photo(path)
     scale = side / max(photo.size)
     out = io.BytesIO()

@@ -1,13 +1,13 @@
-"""Duplicates: what is found of real photos' copies, and all near pairs among a million hashes.
+"""Compare the search for near duplicates: recall on copies of real photos, and speed.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/duplicates.py copies --photos ../shared/data/clothing
     python benchmarks/duplicates.py search --hashes 1000000
 
-`copies` makes copies of real photos of each kind, and takes all other pairs for different photos
-but those of --same, a file of pairs that are one photo. `search` runs the search of imagededup and
-pybktree and ours on the same hashes; theirs answer a sample of the questions, and the time is
-multiplied.
+`copies` makes copies of real photos of each kind; all other pairs count as different photos, except
+those of --same, a file of pairs that are the same photo. `search` runs the searches of imagededup,
+pybktree and this project on the same hashes; the others answer a sample of the queries, and the
+time is extrapolated.
 """
 
 import io
@@ -34,7 +34,7 @@ Change = Callable[[Image.Image, random.Random], Image.Image]
 
 
 def encoded(quality: int) -> Change:
-    """A JPEG of QUALITY."""
+    """Encode as a JPEG of a quality."""
 
     def change(photo: Image.Image, _draw: random.Random) -> Image.Image:
         out = io.BytesIO()
@@ -45,12 +45,12 @@ def encoded(quality: int) -> Change:
 
 
 def scaled(factor: float) -> Change:
-    """All of it, FACTOR times as large."""
+    """Resize by a factor."""
     return lambda photo, _: photo.resize((int(photo.width * factor), int(photo.height * factor)))
 
 
 def cropped(part: float) -> Change:
-    """Any piece of the photo whose sides are PART shorter."""
+    """Crop a random part whose sides are shorter by a fraction."""
 
     def change(photo: Image.Image, draw: random.Random) -> Image.Image:
         width, height = (round(side * (1 - part)) for side in photo.size)
@@ -62,14 +62,14 @@ def cropped(part: float) -> Change:
 
 
 def shifted(photo: Image.Image, _draw: random.Random) -> Image.Image:
-    """Warmer, lighter, and of more contrast."""
+    """Make the photo warmer, brighter and of higher contrast."""
     warm = np.asarray(photo, np.float32) * [1.12, 1, 0.86] + 8
     warmer = Image.fromarray(warm.clip(0, 255).astype(np.uint8))
     return ImageEnhance.Brightness(ImageEnhance.Contrast(warmer).enhance(1.25)).enhance(1.1)
 
 
 def watermarked(photo: Image.Image, _draw: random.Random) -> Image.Image:
-    """A shop's name across the middle, and a word in a corner."""
+    """Write a shop's name across the middle and a word in a corner."""
     layer = Image.new("RGBA", photo.size, (0, 0, 0, 0))
     pen, font = ImageDraw.Draw(layer), ImageFont.load_default(photo.width // 9)
     places = [
@@ -82,7 +82,7 @@ def watermarked(photo: Image.Image, _draw: random.Random) -> Image.Image:
 
 
 def noisy(photo: Image.Image, draw: random.Random) -> Image.Image:
-    """A sensor's noise of 12 grey levels."""
+    """Add sensor noise of 12 grey levels."""
     noise = np.random.default_rng(draw.randrange(1 << 30)).normal(
         0, 12, (photo.height, photo.width, 3)
     )
@@ -90,7 +90,7 @@ def noisy(photo: Image.Image, draw: random.Random) -> Image.Image:
 
 
 def stickered(photo: Image.Image, _draw: random.Random) -> Image.Image:
-    """A yellow disk over a corner, a third of the width."""
+    """Draw a yellow disk over a corner, a third of the width."""
     copy = photo.copy()
     size = photo.width * 0.3
     corner = [photo.width * 0.65, photo.height * 0.05]
@@ -99,7 +99,7 @@ def stickered(photo: Image.Image, _draw: random.Random) -> Image.Image:
 
 
 def mirrored_and_more(photo: Image.Image, draw: random.Random) -> Image.Image:
-    """Mirrored, cropped by 5 % and encoded anew."""
+    """Mirror, crop by 5 % and re-encode."""
     return encoded(50)(cropped(0.05)(ImageOps.mirror(photo), draw), draw)
 
 
@@ -135,7 +135,7 @@ KINDS: dict[str, Change] = {
 
 
 def _copies(path: Path) -> list[Fingerprint]:
-    """The fingerprint of the photo PATH, then of its copies in the order of KINDS."""
+    """Return the fingerprints of a photo and of its copies in the order of `KINDS`."""
     photo, draw = open_photo(path), random.Random(path.name)
     return [fingerprint(photo), *(fingerprint(change(photo, draw)) for change in KINDS.values())]
 
@@ -152,7 +152,7 @@ def _judged(prints: Sequence[Fingerprint]) -> tuple[CandidatePairs, np.ndarray]:
 
 @click.group()
 def main() -> None:
-    """Measure how copies are found."""
+    """Measure the search for near duplicates."""
 
 
 @main.command()
@@ -162,7 +162,7 @@ def main() -> None:
     "--same", type=click.Path(exists=True, path_type=Path), help="Pairs that are one photo."
 )
 def copies(photos: Path, copied: int, same: Path | None) -> None:
-    """Recall by kind of copy, and precision with all other pairs as different photos."""
+    """Measure the recall per kind of copy, and the precision on all other pairs."""
     paths = sorted(p for p in photos.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
     known = {frozenset(line.split()) for line in same.read_text().splitlines()} if same else set()
     chosen = random.Random(0).sample(paths, min(copied, len(paths)))
@@ -200,7 +200,7 @@ def copies(photos: Path, copied: int, same: Path | None) -> None:
 
 
 def _found(prints: Sequence[Fingerprint]) -> list[float]:
-    """How alike the first and each other of PRINTS are found to be; 0 where none is near."""
+    """Return the similarity of the first fingerprint to each other one; 0 if it is no candidate."""
     scores = [0.0] * (len(prints) - 1)
     for place in range(1, len(prints)):
         pairs, found = _judged([prints[0], prints[place]])
@@ -210,7 +210,7 @@ def _found(prints: Sequence[Fingerprint]) -> list[float]:
 
 
 def planted(count: int) -> np.ndarray:
-    """COUNT random hashes, a tenth of them at most MAX_DISTANCE_BITS bits from another one."""
+    """Return random hashes, a tenth of them within MAX_DISTANCE_BITS bits of another one."""
     draw = np.random.default_rng(0)
     hashes = draw.integers(0, 1 << 64, count, dtype=np.uint64)
     copies_of = draw.choice(count, (2, int(count * SHARE)), replace=False)
@@ -225,7 +225,7 @@ def planted(count: int) -> np.ndarray:
 @click.option("--hashes", "count", default=1_000_000, show_default=True)
 @click.option("--asked", default=200, show_default=True, help="Questions that the others answer.")
 def search(count: int, asked: int) -> None:
-    """All pairs within the threshold, and one new photo, among many hashes."""
+    """Find all pairs within the threshold, and the neighbors of one new photo."""
     hashes = planted(count)
     began = time.perf_counter()
     found = [np.stack([pairs.first, pairs.second]) for pairs in pairs_within(hashes)]
@@ -248,7 +248,7 @@ def search(count: int, asked: int) -> None:
 
 
 def _check(hashes: np.ndarray, questions: np.ndarray, pairs: np.ndarray) -> None:
-    """Each of QUESTIONS has the neighbours that a look at all hashes finds."""
+    """Check that each query has all neighbors that a comparison with all hashes finds."""
     for place in questions:
         near = set(
             np.flatnonzero(np.bitwise_count(hashes ^ hashes[place]) <= MAX_DISTANCE_BITS).tolist()
@@ -259,7 +259,7 @@ def _check(hashes: np.ndarray, questions: np.ndarray, pairs: np.ndarray) -> None
 
 
 def _imagededup(hashes: np.ndarray, questions: np.ndarray) -> float:
-    """Seconds that imagededup's fastest search takes for all, from a sample, on all cores."""
+    """Return the time of imagededup's fastest search on all cores, extrapolated from a sample."""
     from imagededup.handlers.search.retrieval import HashEval
     from imagededup.methods import PHash
 
@@ -276,7 +276,7 @@ def _imagededup(hashes: np.ndarray, questions: np.ndarray) -> float:
 
 
 def _pybktree(hashes: np.ndarray, questions: np.ndarray) -> float:
-    """Seconds that pybktree takes for all: the whole tree, and a sample of the questions."""
+    """Return the time of pybktree: the whole tree, and a sample of the queries."""
     import pybktree
 
     began = time.perf_counter()
@@ -289,13 +289,13 @@ def _pybktree(hashes: np.ndarray, questions: np.ndarray) -> float:
 
 
 def _for_all(taken: Sequence[float], asked: int, count: int) -> float:
-    """What COUNT questions take, where half of ASKED and all of them took TAKEN seconds."""
+    """Extrapolate the time for all queries from the times for half of the sample and all of it."""
     each = max(0.0, taken[1] - taken[0]) / (asked - asked // 2)
     return taken[1] - each * asked + each * count
 
 
 def _one_more(hashes: np.ndarray) -> None:
-    """One new photo against all while crawling: its hash, and that of its mirror image."""
+    """Measure the lookup of one new photo and its mirror image while crawling."""
     views, index, times = np.repeat(hashes[:1], VIEW_COUNT)[None], HashIndex(hashes), []
     nearest_known(views, index)
     for _ in range(50):

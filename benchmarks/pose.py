@@ -1,10 +1,10 @@
-"""HRNet here, in PyTorch and in ONNX Runtime: the same network, weights and photos, in one run.
+"""Compare HRNet here, in PyTorch and in ONNX Runtime: same network, weights and photos.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/pose.py --model hrnet-w32 --input-size 256x192
 
-Each runtime has a process of its own and takes its turn in every round, so that a noisy machine
-disturbs all alike. Every answer is compared with the first one's before its time counts.
+Each runtime has its own process and takes its turn in every round, so that a noisy machine affects
+all alike. Outputs are compared before a time counts.
 """
 
 import multiprocessing
@@ -26,14 +26,14 @@ from dataset.utils.tables import format_table
 
 JOINTS = 17
 OURS = "fashion-tagger"
-# Relative distance of the heat maps that rounding explains, float32 and bfloat16.
+# Largest relative difference of heat maps by rounding, for float32 and bfloat16.
 ROUNDING = {"float32": 1e-3, "bfloat16": 0.2}
 PEAK_SIDE, PEAK_TIMES = 2048, 5
 PAUSE = 0.3
 
 
 def keras_network(model: str, size: tuple[int, int], precision: str) -> Any:
-    """Our folded network, with the same weights whoever asks."""
+    """Build this project's folded network with fixed weights."""
     import keras
 
     from dataset.pose.checkpoints import fold_batch_norms
@@ -44,7 +44,7 @@ def keras_network(model: str, size: tuple[int, int], precision: str) -> Any:
     rng = np.random.default_rng(0)
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            # Statistics that keep the values of a network of many sums near 1.
+            # Statistics that keep the activations of a network with many sums near 1.
             means, variances = layer.moving_mean, layer.moving_variance
             layer.gamma.assign(rng.uniform(0.4, 0.6, layer.gamma.shape))
             layer.beta.assign(rng.normal(0, 0.1, layer.beta.shape))
@@ -56,7 +56,7 @@ def keras_network(model: str, size: tuple[int, int], precision: str) -> Any:
 
 
 def multiply_adds(network: Any) -> int:
-    """Of one photo's convolutions, as papers count FLOPs of pose networks."""
+    """Count the multiply-adds of the convolutions for one photo."""
     import keras
 
     total = 0
@@ -67,7 +67,7 @@ def multiply_adds(network: Any) -> int:
 
 
 def torch_network(model: str, weights: dict[str, np.ndarray]) -> Any:
-    """The same folded network in PyTorch, channels last: photos (batch, 3, height, width)."""
+    """Build the same folded network in PyTorch for photos (batch, 3, height, width)."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -83,7 +83,7 @@ def torch_network(model: str, weights: dict[str, np.ndarray]) -> Any:
             for name, kernel in weights.items():
                 if not name.endswith("/bias"):
                     self.convolutions[name] = self.convolution(kernel, weights[f"{name}/bias"])
-            # The published strides: the stem, new branches, and terms that go down.
+            # The published strides: the stem, new branches, and downsampling terms.
             for name, one in self.convolutions.items():
                 down = name in ("conv1", "conv2") or goes_down(name)
                 one.stride = (2, 2) if down else (1, 1)
@@ -151,16 +151,16 @@ def torch_network(model: str, weights: dict[str, np.ndarray]) -> Any:
 
 
 def goes_down(name: str) -> bool:
-    """Whether the convolution NAME halves what it sees."""
+    """Return whether a convolution has stride 2."""
     parts = name.split("-")
-    # Of an old branch, transition1-0-0 has one number fewer and keeps the size.
+    # Layers of existing branches, such as transition1-0-0, have one number fewer and stride 1.
     if parts[0].startswith("transition"):
         return len(parts) == 4
     return "fuse_layers" in parts and len(parts) == 7
 
 
 def our_side(model: str, size: tuple[int, int], precision: str, folder: Path) -> Callable[..., Any]:
-    """Keras on its backend."""
+    """Run Keras on its backend."""
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
@@ -171,7 +171,7 @@ def our_side(model: str, size: tuple[int, int], precision: str, folder: Path) ->
 def torch_side(
     model: str, size: tuple[int, int], precision: str, folder: Path
 ) -> Callable[..., Any]:
-    """PyTorch, as its users run it on a processor: channels last, autocast for bfloat16."""
+    """Run PyTorch on the CPU: channels last, autocast for bfloat16."""
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -192,7 +192,7 @@ def torch_side(
 def onnx_side(
     model: str, size: tuple[int, int], precision: str, folder: Path
 ) -> Callable[..., Any]:
-    """ONNX Runtime on the graph that PyTorch exports."""
+    """Run ONNX Runtime on the graph that PyTorch exports."""
     import onnxruntime
     import torch
 
@@ -230,8 +230,8 @@ SIDES = {
 def serve(
     pipe: Connection, which: tuple[str, str], model: str, size: tuple[int, int], folder: Path
 ) -> None:
-    """One runtime's process: batches of photos in, seconds out; the first answer entire."""
-    # TensorFlow and torch say what they load.
+    """Run one runtime's process: receive batches, send durations, and the first output."""
+    # TensorFlow and PyTorch log what they load.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     answer = SIDES[which](model, size, which[1], folder)
     while True:
@@ -246,7 +246,7 @@ def serve(
 
 
 def measured_peak() -> float:
-    """Billions of multiply-adds a second in large float32 matrix products, all cores."""
+    """Return billions of multiply-adds per second in large float32 matrix products on all cores."""
     one = np.random.default_rng(0).random((PEAK_SIDE, PEAK_SIDE), np.float32)
     best = 0.0
     for _ in range(PEAK_TIMES):
@@ -267,7 +267,7 @@ def measured_peak() -> float:
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
 def main(model: str, size: tuple[int, int], photos: int, batch_size: int, rounds: int) -> None:
-    """Photos a second of MODEL in each runtime."""
+    """Measure photos per second in each runtime."""
     rng = np.random.default_rng(0)
     seen = rng.normal(size=(photos, *size, 3)).astype(np.float32)
     batches = [seen[start : start + batch_size] for start in range(0, photos, batch_size)]
@@ -307,7 +307,7 @@ def main(model: str, size: tuple[int, int], photos: int, batch_size: int, rounds
 def take_turns(
     pipes: dict[tuple[str, str], Connection], batches: Sequence[np.ndarray], rounds: int
 ) -> dict[tuple[str, str], list[float]]:
-    """Seconds for BATCHES of each runtime, a number for each of ROUNDS, after a check of each."""
+    """Return durations of each runtime for each round, after checking the outputs."""
     right: np.ndarray | None = None
     for which, pipe in pipes.items():
         pipe.send((batches, True))
@@ -319,7 +319,7 @@ def take_turns(
     times: dict[tuple[str, str], list[float]] = {which: [] for which in pipes}
     for _ in range(rounds):
         for which, pipe in pipes.items():
-            # Threads of the one before still spin for a moment.
+            # Threads of the previous runtime still spin for a moment.
             time.sleep(PAUSE)
             pipe.send((batches, False))
             times[which].append(pipe.recv()[0])
@@ -327,7 +327,7 @@ def take_turns(
 
 
 def report(times: dict[tuple[str, str], list[float]], photos: int, work: float, peak: float) -> str:
-    """The table: medians over the rounds, and how often as fast as each we are."""
+    """Format the medians over the rounds and the ratios as a table."""
     ours = {kind: statistics.median(times[OURS, kind]) for kind in ROUNDING}
     rows = []
     for (name, kind), seconds in times.items():

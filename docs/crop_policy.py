@@ -1,4 +1,4 @@
-"""Draws docs/crop-policy.png: what the crop policy keeps, on drawn people with known key points.
+"""Draw docs/images/crop-policy.png: crops of drawn people with known key points.
 
 python docs/crop_policy.py
 """
@@ -22,7 +22,7 @@ SIDE, GAP, TEXT = 170, 14, 34
 
 @dataclass(frozen=True)
 class Case:
-    """A photo with key points, and the zone that is asked for."""
+    """An image with key points, and the requested zone."""
 
     title: str
     photo: Image.Image
@@ -31,14 +31,14 @@ class Case:
 
 
 def scored(drawing: Drawing) -> np.ndarray:
-    """DRAWING's key points with scores as a network gives them: none for what is not there."""
+    """Return the key points of a drawing with scores as a network gives them."""
     points = drawing.key_points.copy()
     points[:, 2] = np.choose(points[:, 2].astype(int), (0.05, 0.7, 0.9))
     return points
 
 
 def half(drawing: Drawing) -> Case:
-    """The upper half of DRAWING: what is below the photo's border is guessed, with low scores."""
+    """Return the upper half of a drawing; joints below the border have low scores."""
     middle = int(drawing.key_points[11:13, 1].mean()) + 60
     photo, points = drawing.photo.crop((0, 0, drawing.photo.width, middle)), scored(drawing)
     below = points[:, 1] > middle
@@ -47,7 +47,7 @@ def half(drawing: Drawing) -> Case:
 
 
 def few(drawing: Drawing) -> Case:
-    """DRAWING from the knees down."""
+    """Return a drawing from the knees down."""
     top = int(drawing.key_points[13:15, 1].min()) - 30
     photo = drawing.photo.crop((0, top, drawing.photo.width, drawing.photo.height))
     points = scored(drawing) - np.array([0, top, 0])
@@ -56,13 +56,13 @@ def few(drawing: Drawing) -> Case:
 
 
 def stands_whole(drawing: Drawing) -> bool:
-    """Whether every key point of DRAWING is in it, wrists below shoulders."""
+    """Return whether all key points are inside the drawing and the wrists below the shoulders."""
     points = drawing.key_points
     return bool((points[:, 2] > 0).all() and points[9:11, 1].min() > points[5:7, 1].max() + 60)
 
 
 def cases() -> list[Case]:
-    """What the README speaks of, in its order."""
+    """Return the cases of the picture in order."""
     drawing = next(d for d in (draw_product("shorts", n) for n in range(100)) if stands_whole(d))
     whole = Case("the person, with head and\nfeet", drawing.photo, scored(drawing))
     zones = [
@@ -73,7 +73,7 @@ def cases() -> list[Case]:
 
 
 def column(case: Case, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> Image.Image:
-    """Title, photo with points and box, and below it the crop."""
+    """Draw the title, the image with key points and box, and the crop below."""
     crop = choose_crop(case.points, NAMES, case.photo.size, GATE, case.zone)
     seen = draw_person(case.photo, case.points, JOINTS, GATE, crop.box, SIDE * 3 // 2)
     left, top, right, bottom = (round(side) for side in crop.box)

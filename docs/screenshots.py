@@ -1,8 +1,9 @@
-"""Makes the README's pictures, from crawls of the sample shop: of the review, and of its story.
+"""Take the screenshots of the documentation from crawls of the sample shop.
 
-python docs/screenshots.py --weights FILE (needs Chromium, and playwright of the `dev` extra)
+    python docs/screenshots.py --weights FILE
 
-FILE: weights of an Inception-v3 trunk, or `imagenet`. The pictures show drawn people only.
+FILE are weights of an Inception-v3 backbone, or `imagenet`. Needs Chromium, and playwright of the
+`dev` extra. The pictures show drawn people only.
 """
 
 import argparse
@@ -24,19 +25,19 @@ from scraper.sample_shop.server import ShopOptions, serve
 
 IMAGES = Path(__file__).parent / "images"
 LABELS = "coat,dress,jeans"
-# queue -> picture
+# Queue -> file name of the screenshot.
 PICTURES = {"conflicts": "review-conflicts.png", "crops": "review-crops.png"}
 SIZE = ViewportSize(width=1280, height=860)
 
 
 def command(folder: Path, *arguments: str) -> None:
-    """Run a command of ours in FOLDER, and stop where it fails."""
+    """Run a command in a folder, and stop if it fails."""
     click.echo(f"$ {' '.join(arguments)}")
     subprocess.run([sys.executable, fashion_tagger.__file__, *arguments], cwd=folder, check=True)
 
 
 def crawl(folder: Path, options: ShopOptions, labels: str = LABELS) -> None:
-    """A catalogue of the shop of OPTIONS, and splits of it."""
+    """Crawl a sample shop with some options, and build the splits."""
     with serve(options) as shop:
         address = ("--site-url", shop.url, "--image-url", shop.url)
         command(folder, "crawl", "lamoda", "--tags", labels, *address)
@@ -45,7 +46,7 @@ def crawl(folder: Path, options: ShopOptions, labels: str = LABELS) -> None:
 
 @contextlib.contextmanager
 def reviewing(folder: Path) -> Iterator[str]:
-    """The address of the page on FOLDER's catalogue."""
+    """Yield the address of a review server on the folder's catalogue."""
     file = folder / "url"
     arguments = ("review", "--who", "anna", "--url-file", str(file))
     server = subprocess.Popen([sys.executable, fashion_tagger.__file__, *arguments], cwd=folder)
@@ -61,7 +62,7 @@ def reviewing(folder: Path) -> Iterator[str]:
 
 
 def shoot_queues(browser: Browser, folder: Path) -> None:
-    """A picture of each queue, with items that the shop tags twice, and crops of its people."""
+    """Take a screenshot of a label conflict and of a doubtful crop."""
     crawl(folder, ShopOptions(per_label=12, double_tagged=0.2))
     with reviewing(folder) as url:
         for queue, name in PICTURES.items():
@@ -71,7 +72,7 @@ def shoot_queues(browser: Browser, folder: Path) -> None:
 
 
 def learn_and_check(folder: Path, weights: str) -> None:
-    """A shop with wrong tags, a model that learned from them all the same, and what it doubts."""
+    """Train on a shop with wrong tags, and check the tags."""
     crawl(folder, ShopOptions(double_tagged=0, wrong_tagged=0.04), ",".join(DRAWN))
     small = ("--weights", weights, "--image-size", "150", "--time-budget", "20m")
     command(folder, "train-model", *small, "--out", "runs/first")
@@ -79,7 +80,7 @@ def learn_and_check(folder: Path, weights: str) -> None:
 
 
 def shoot_story(browser: Browser, folder: Path) -> None:
-    """One mistake in the report of the check, then on the page where it is put right."""
+    """Take screenshots of a mistake in the report and on its review page."""
     tab = browser.new_page(viewport=ViewportSize(width=1280, height=760))
     tab.goto((folder / "checked" / "report.html").as_uri(), wait_until="networkidle")
     tab.get_by_role("heading", name="Mistakes, the costliest first").scroll_into_view_if_needed()
@@ -89,14 +90,14 @@ def shoot_story(browser: Browser, folder: Path) -> None:
         tab = browser.new_page(viewport=SIZE)
         tab.goto(f"{url}queue/mistakes", wait_until="networkidle")
         tab.screenshot(path=IMAGES / "story-review.png")
-        # What the model suggests.
+        # Take the model's suggestion.
         with tab.expect_navigation():
             tab.keyboard.press("s")
     command(folder, "build-dataset", "--min-per-class", "5", "--out", "second")
 
 
 def main() -> None:
-    """Crawl, build, train, check and shoot."""
+    """Crawl, build, train, check and take the screenshots."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--weights", required=True, help="a trunk's weights, or imagenet")
     parser.add_argument("--keep", type=Path, help="a new folder to work in, and leave there")
