@@ -15,14 +15,14 @@ FORBIDDEN = (
     " crawl another site (crawl --list)"
 )
 GO_ON = "repeat the command to continue from here"
-# Seconds to wait before a page that was empty though posts were promised is asked for again.
+# Seconds to wait before a page is requested again that announced posts and had none.
 PAUSES = (1, 4, 10)
 
 
 async def read_page(
     spider: HashtagSpider, download: Download, query: str, cursor: str | None
 ) -> Page:
-    """The page of QUERY at CURSOR; one that is empty for now is asked for again, a few times.
+    """Return a page of a search; a page that is temporarily empty is requested again a few times.
 
     Raises:
         SiteRefused: it did not come; the message says why, and holds no credential.

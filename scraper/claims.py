@@ -40,7 +40,7 @@ class Room:
 def _found_under(words: str = "words") -> sa.ColumnElement[bool]:
     """Whether a sighting is of a post of `site` that was found under the hashtags of WORDS.
 
-    Both are parameters. It is asked of each sighting in question, and not of all that were found.
+    Both are parameters. It is evaluated for each sighting in question, not for all of them.
     """
     return (
         sa.exists()
@@ -83,7 +83,7 @@ _FIRST = (
     .limit(sa.bindparam("limit"))
 )
 _CAME = _SIGHTINGS.alias()
-# What was gone then is asked for again.
+# Images that were missing then are requested again.
 _SETTLED = sa.or_(
     _CAME.c.state == "stored", (_CAME.c.state == "rejected") & _CAME.c.reason.not_in(GONE)
 )
@@ -112,7 +112,7 @@ def _words(site: str, hashtags: Iterable[str]) -> dict[str, object]:
 
 
 def retry_failed(session: Session, site: str, hashtags: Sequence[str]) -> int:
-    """Want photos again that were refused for what may have passed; returns how many."""
+    """Retry images whose download failed with a temporary error; return their number."""
     return session.connection().execute(_RETRY, _words(site, hashtags)).rowcount
 
 
@@ -151,7 +151,7 @@ def are_wanted(
 
 
 def room(session: Session, site: str, words: Sequence[str], most: int) -> Room:
-    """What the tag of WORDS still lacks to MOST images; what is in hand counts as had."""
+    """Return how many images a tag is short of its limit; claimed images count as stored."""
     lacking = most - stored(session, site, words, most) - in_hand(session, site, words)
     return Room(frozenset(map(normalize_word, words)), lacking)
 
@@ -238,7 +238,7 @@ def _settle_known(
 
 
 def give_back(session: Session, urls: Sequence[str], worker: int) -> None:
-    """The photos at URLS that WORKER had in hand and did not fetch are anybody's again."""
+    """Release claimed images that a worker did not download."""
     session.execute(
         sa.update(Sighting)
         .where(Sighting.url.in_(urls), Sighting.worker_id == worker)

@@ -14,7 +14,7 @@ LETTERS = re.compile(rb"no(image)?ai", re.IGNORECASE)
 def forbidden(headers: Mapping[str, str], body: bytes = b"") -> bool:
     """Whether HEADERS (X-Robots-Tag), or BODY where it is a web page (meta), forbid it.
 
-    What is said to another robot by name holds for us too.
+    Rules for another robot's name apply to this crawler as well.
     """
     if _says(headers.get("x-robots-tag", "")):
         return True

@@ -19,7 +19,7 @@ from scraper.spiders.base import Answer, Ask
 from scraper.stopping import Stop, Stopped
 
 ROBOTS, REDIRECTS = "robots.txt", "too many redirects"
-# How often a host is asked for the same that says it is busy.
+# Requests of the same page from a host that reports to be busy.
 TRIES = 4
 # Where an Ask led to and what it answered, or why there is no answer.
 Download = Callable[[Ask], Awaitable[tuple[str, Answer] | Refused]]
@@ -27,7 +27,7 @@ Main = Callable[[Download], Awaitable[None]]
 
 
 class Asker(Protocol):
-    """For whom is asked: a spider, or somebody with addresses of his own."""
+    """The source of requests: a spider, or a list of URLs."""
 
     @property
     def secrets(self) -> Mapping[str, str]:
@@ -55,7 +55,7 @@ def run_side_by_side(
     # Scrapy would make every message first, and then not show it.
     for name in ("", "scrapy"):
         logging.getLogger(name).setLevel(settings["LOG_LEVEL"])
-    # Of a robots.txt that does not come it shows a traceback; what is asked next says why.
+    # It logs a traceback for a missing robots.txt; the next request reports the reason.
     logging.getLogger("scrapy.downloadermiddlewares.robotstxt").setLevel(logging.CRITICAL)
     ends = [Ending() for _ in jobs]
     for (main, asker), end in zip(jobs, ends, strict=True):

@@ -1,4 +1,4 @@
-"""Photos whose signed addresses ran out: their post is asked for again, once."""
+"""Renew expired image URLs: request their post again, once."""
 
 from scraper.asking import page_of
 from scraper.claims import Wanted

@@ -30,7 +30,7 @@ HEARD = 0.5
 NO_ADDRESS = "no address that can be asked"
 # Which hosts are to be left alone, and until when.
 PAUSES = "hosts.sqlite"
-# An address, and why there is no photo of it: empty where there is.
+# A URL, and why it has no image: empty if it has one.
 Say = Callable[[str, str], None]
 
 
@@ -43,9 +43,10 @@ class _Anybody:
 
 
 def fetch(addresses: Iterable[str], place: Path, manners: Manners, say: Say) -> bool:
-    """Put the photos at ADDRESSES into the folder PLACE and SAY what came of each, as it comes.
+    """Download the images at URLs into a folder and report each result.
 
-    Whether all were asked for: Ctrl-C, or a SAY whom nobody hears, ends it after what is in flight.
+    Returns whether all were requested: Ctrl-C, or a closed output, ends it after the requests in
+    flight.
 
     Raises:
         Failure: the folder can't be written.
@@ -116,7 +117,7 @@ async def _all(addresses: Iterable[str], fetching: _Fetching) -> None:
         while (url := await coming.get()) is not None:
             await fetching.one(url)
 
-    # Whoever sends the addresses may send none for long: a stop does not wait for that.
+    # The sender may pause for long: stopping does not wait for it.
     threading.Thread(target=read, daemon=True).start()
     watch = asyncio.ensure_future(_end(coming, fetching.pace.stop))
     try:

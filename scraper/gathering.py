@@ -1,4 +1,4 @@
-"""Work side by side: all of it comes to its end before one part's failure is told."""
+"""Run tasks concurrently: all of them end before the failure of one is raised."""
 
 import asyncio
 from collections.abc import Awaitable, Iterable

@@ -15,7 +15,7 @@ class _Protocol(http11._LenientHTTP11ClientProtocol):
     _head = 0
 
     def request(self, request: Any) -> Any:
-        """As Twisted's; counts anew."""
+        """Reset the count, then do as Twisted does."""
         self._head = 0
         return super().request(request)
 

@@ -1,4 +1,4 @@
-"""What became of photos, on its way into the catalogue: all that waits goes in one transaction.
+"""Write crawl results to the catalogue in batches (group commit).
 
 Each waits a moment for others, since a transaction costs much and one more photo in it little.
 A thread of its own writes, so that a disk that takes its time holds up no download.

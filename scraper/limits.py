@@ -12,7 +12,7 @@ PREFIXES = ("x-rate-limit", "x-ratelimit", "ratelimit")
 # Of Instagram; they hold JSON.
 USAGES = ("x-business-use-case-usage", "x-app-usage")
 REGAIN = "estimated_time_to_regain_access"
-# Headers without which nothing is asked of us.
+# Headers of rate limits.
 ASKING = {"retry-after", *(f"{prefix}-reset" for prefix in PREFIXES), *USAGES}
 # A reset below this is a number of seconds from now, above it a moment.
 EPOCH = 1_000_000_000
@@ -80,7 +80,7 @@ def pause(headers: Mapping[str, str], now: datetime, busy: bool = False) -> int 
 
 
 def _reset(headers: Mapping[str, str], prefix: str, now: datetime, busy: bool) -> int | None:
-    """When a limit of which nothing is left begins anew."""
+    """Return when an exhausted limit is reset."""
     reset, rest = (_first(headers, f"{prefix}-{name}") for name in ("reset", "remaining"))
     if reset is None or (rest != 0 and not busy):
         return None

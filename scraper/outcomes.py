@@ -1,4 +1,4 @@
-"""What became of photos, kept in the catalogue: all of a batch in a few statements.
+"""Save the results of downloads in the catalogue, a batch in a few statements.
 
 Each function is one step of a transaction that the caller commits.
 """

@@ -40,7 +40,7 @@ class Photos:
         Raises:
             SiteRefused: their host wants to be left alone for long.
         """
-        # Who is under way still takes of these, too, and must not ask for more meanwhile.
+        # Running downloads take from these as well, and must not claim more meanwhile.
         async with self._turn:
             found = not self._failed and await self._refill()
         if found:
@@ -123,7 +123,7 @@ def _claim(work: Work, tally: Tally, session: Session) -> list[claims.Wanted]:
 
 
 async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims.Wanted) -> None:
-    """Fetch one photo and commit what became of it, as soon as there is a place."""
+    """Download one image and commit the result, as soon as a slot is free."""
 
     async def get(address: str) -> Answer | Refused:
         ask = replace(work.spider.image_request(address), of_stranger=True)

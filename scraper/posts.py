@@ -90,7 +90,7 @@ def save_posts(
 def _ask(
     session: Session, question: sa.Select[Any], values: Iterable[Any], **more: str
 ) -> Iterator[sa.Row[Any]]:
-    """Rows of QUESTION about VALUES, each of which is asked about once."""
+    """Return the rows of a query for values, each of which is looked up once."""
     for part in in_batches(dict.fromkeys(values)):
         yield from session.connection().execute(question, {"values": part, **more}).all()
 

@@ -104,7 +104,7 @@ class _Asked:
 
 
 class _Reader:
-    """One process, begun when it is asked first."""
+    """One decoder process, started on first use."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -248,7 +248,7 @@ class _Reader:
         self._give_time()
 
     def _end(self) -> None:
-        """End it; what it was asked is asked of another one."""
+        """End the process; its request is sent to another one."""
         failure = None if self._ready else _not_begun("it ended")
         for number, one in enumerate(self.close()):
             if not one.answer.done():

@@ -36,7 +36,7 @@ def json_object(body: bytes, url: str) -> dict[str, Any]:
             value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     # Deep nesting ends in a RecursionError, other encodings in a UnicodeDecodeError (a ValueError).
     except (ValueError, RecursionError) as error:
-        raise LayoutChanged(f"the answer is no JSON ({type(error).__name__})", url) from error
+        raise LayoutChanged(f"the response is not JSON ({type(error).__name__})", url) from error
     if not isinstance(value, dict):
         raise LayoutChanged(f"the answer is {type(value).__name__} instead of a JSON object", url)
     return value

@@ -2,7 +2,7 @@
 
 Scrapy downloads (robots.txt, pace, retries, size caps); what is to be done stands in the catalogue.
 A page's posts and the cursor behind it are committed together, an image when its file is synced.
-Several processes share the work: what each has in hand is claimed in the catalogue.
+Several processes share the work: each claims its images in the catalogue.
 """
 
 import asyncio

@@ -20,7 +20,7 @@ from scraper.report import Tally
 from scraper.spiders.base import Page
 from scraper.work import Work
 
-# Seconds until we look again at what other processes have in hand.
+# Seconds until the claims of other processes are checked again.
 LOOK_AGAIN = 1
 
 
@@ -29,7 +29,7 @@ class Next(Enum):
 
     PAGE = "a page"
     PHOTOS = "photos that another process has let go"
-    WAIT = "what others have in hand"
+    WAIT = "claims of other processes"
     FINISHED = "finished"
     LIMIT = "limit"
 
@@ -116,7 +116,7 @@ def _behind_the_last_page(session: Session, work: Work, tally: Tally) -> Next:
         return Next.FINISHED
     if claims.are_wanted(session, site, words, rooms_of(session, work)):
         return Next.PHOTOS
-    # They are another tag's, too, which is full, or will be with what is in hand.
+    # They also belong to another tag, which has reached its limit or will with the claimed images.
     tags = (work.means.vocabulary.words_of(tag) for tag in work.options.tags)
     busy = any(claims.in_hand(session, site, words) for words in tags)
     return Next.WAIT if busy else Next.LIMIT

@@ -30,7 +30,7 @@ PURPOSE = "collects product photos under hashtags; obeys robots.txt"
 
 @dataclass(frozen=True)
 class Manners:
-    """How a crawl behaves on the network. `contact`: whom a site's owner can turn to about it.
+    """How a crawl behaves on the network. `contact`: an address for site owners.
 
     `timeout`: seconds for one answer, to its last byte. `allow_private`: hosts of a private network
     may be asked, and not only those that the user named; `purpose`: what it asks for.
@@ -44,7 +44,7 @@ class Manners:
 
 
 def user_agent(contact: str | None, purpose: str = PURPOSE) -> str:
-    """Who we say we are, what for, and whom to turn to."""
+    """Return the user agent: name, purpose and contact."""
     return f"{PROGRAM} ({f'{contact}; ' if contact else ''}{purpose})"
 
 

@@ -1,4 +1,4 @@
-"""One crawl under way: what was asked for, what it has at hand, and what it came to."""
+"""The state of a crawl: its options, resources and results."""
 
 import asyncio
 from collections import defaultdict
@@ -19,7 +19,7 @@ from scraper.report import Tally
 from scraper.settings import AT_ONCE, Manners
 from scraper.spiders.base import HashtagSpider, Photo
 
-# Photos that are asked for, all of which Ctrl-C waits for; and all under way, those that are read,
+# Images in flight, which Ctrl-C waits for; and all that are in progress, those that are decoded,
 # hashed and written too: what is committed together costs little each.
 ASKED, PLACES = 2 * AT_ONCE, 4 * AT_ONCE
 
@@ -29,8 +29,8 @@ class CrawlOptions:
     """What `crawl` was asked for.
 
     `max_images`: stored images a tag and site, over all runs; `max_pages`: pages a search, of this
-    run; `since`: older posts are left out; `retry_failed`: photos refused for what may have passed
-    are asked for again; `full`: a search that was finished is looked through to its end again.
+    run; `since`: older posts are skipped; `retry_failed`: images rejected because of temporary
+    errors are requested again; `full`: finished searches are read to their end again.
     """
 
     tags: tuple[str, ...]

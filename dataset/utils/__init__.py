@@ -1,1 +1,1 @@
-"""Helpers that know nothing of datasets: files, downloads, HTML, plots, command-line options."""
+"""Helpers without knowledge of datasets: files, downloads, HTML, plots, command-line options."""

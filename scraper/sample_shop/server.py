@@ -32,7 +32,7 @@ FORMATS = Path(__file__).with_name("formats")
 
 @dataclass(frozen=True)
 class ShopOptions:
-    """What `sample-shop` is told; PORT 0 takes a free one."""
+    """Options of `sample-shop`; port 0 takes a free one."""
 
     photos: Path | None = None
     site: str = "lamoda"
@@ -178,7 +178,7 @@ def open_shop(options: ShopOptions) -> SampleShop:
 
     Raises:
         BadInput: no such site or generation, or no photos where OPTIONS say.
-        Failure: the port can't be had.
+        Failure: The port is not available.
     """
     site = _format(options.site)
     if options.generation and options.generation not in site.GENERATIONS:

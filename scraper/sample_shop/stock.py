@@ -148,7 +148,7 @@ def folder_plans(folder: Path, vocabulary: Vocabulary) -> tuple[list[Plan], list
     """
     wanted = "--photos wants a folder that holds one folder of photos per label: polo/1.jpg"
     if not folder.is_dir():
-        raise BadInput(f"{folder} is no folder; {wanted}")
+        raise BadInput(f"{folder} is not a folder; {wanted}")
     plans: list[Plan] = []
     skipped: list[str] = []
     for path in _photo_files(folder):
@@ -172,7 +172,7 @@ def _photo_files(folder: Path) -> Iterator[Path]:
 
 
 def _problem(path: Path) -> str | None:
-    """Why the file at PATH is no photo, or None; a JPEG is read small, but to its end."""
+    """Return why a file is not an image, or None; a JPEG is decoded small, but to its end."""
     from PIL import Image
 
     try:

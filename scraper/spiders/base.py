@@ -78,7 +78,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came for an address: status, body, and headers with lower-case names."""
+    """A response: status, body, and headers with lower-case names."""
 
     status: int
     body: bytes
@@ -196,7 +196,7 @@ class HashtagSpider:
     def image_request(self, url: str) -> Ask:
         """How to ask for the photo URL; a mirror has the paths of all the site's photo hosts.
 
-        It is told which host is meant, as proxies are: X-Forwarded-Host.
+        The original host is sent in X-Forwarded-Host, as to a proxy.
         """
         if self.asked_image_url == self.image_url:
             return Ask(url)

@@ -186,7 +186,7 @@ def _posts(records: list[Any], url: str, kind: str) -> tuple[tuple[Post, ...], M
     posts, skipped = dict[str, Post](), Counter[str]()
     for record in records:
         if not isinstance(record, dict):
-            raise LayoutChanged("a pin that is no JSON object", url)
+            raise LayoutChanged("a pin that is not a JSON object", url)
         albums, reason = (_api_images if kind == "partner" else _web_images)(record, url)
         photos = tuple(dict.fromkeys(_photos(albums)))
         if photos and reason is None:

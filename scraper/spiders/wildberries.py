@@ -1,7 +1,7 @@
 """Wildberries: public JSON of its search, no key. Facts seen 2020 to 2026.
 
 A search answers with products, or leads to a preset that has them. Photos lie on numbered hosts; a
-map that the site publishes says which has what, and a table of ours where it can't be had.
+map that the site publishes has the host of each product; a built-in table is the fallback.
 """
 
 import re

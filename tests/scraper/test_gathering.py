@@ -1,4 +1,4 @@
-"""Work side by side: what is told of several failures."""
+"""Concurrent tasks: which of several failures is raised."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from scraper.stopping import Stopped
 
 
 @pytest.mark.parametrize(
-    ("problems", "told"),
+    ("problems", "expected"),
     [
         ([Stopped(), SiteRefused("x.test is busy")], SiteRefused),
         ([SiteRefused("x.test is busy"), Failure("the disk is full"), Stopped()], Failure),
@@ -19,8 +19,8 @@ from scraper.stopping import Stopped
         ([Stopped(), Stopped()], Stopped),
     ],
 )
-def test_the_weightiest_is_told_once_all_have_ended(
-    problems: list[Exception], told: type[Exception]
+def test_the_gravest_failure_is_raised_once_all_have_ended(
+    problems: list[Exception], expected: type[Exception]
 ) -> None:
     ended = []
 
@@ -32,9 +32,9 @@ def test_the_weightiest_is_told_once_all_have_ended(
 
     async def main() -> None:
         parts = [part(number, problem) for number, problem in enumerate([*problems, None])]
-        with pytest.raises(told) as raised:
+        with pytest.raises(expected) as raised:
             await all_of(parts)
-        assert raised.type is told
+        assert raised.type is expected
 
     asyncio.run(main())
     assert ended == list(range(len(problems) + 1))

@@ -1,4 +1,4 @@
-"""What became of photos on its way into the catalogue, while others change it."""
+"""Batched writes to the catalogue, while other processes change it."""
 
 import asyncio
 import contextlib

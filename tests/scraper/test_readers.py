@@ -36,7 +36,7 @@ class Asker:
         return self._loop.run_until_complete(asyncio.wait_for(ask(), 60))
 
     def end_readers(self) -> None:
-        """End the readers; they begin again when they are asked."""
+        """End the decoder processes; they are started again on the next use."""
         self._readers.close()
 
     def close(self) -> None:

@@ -284,7 +284,7 @@ def test_ctrl_c_finishes_what_is_in_flight_and_a_second_one_stops_at_once(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, "repeat the command" in err) == (1, True)
-    # All that the shop sent is kept, and nothing is left in hand.
+    # Everything that the shop sent is stored, and no claim is left.
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(photos_asked(shop),)]
     assert rows(tmp_path, "SELECT count(*) FROM sightings WHERE worker_id IS NOT NULL") == [(0,)]
 

@@ -137,7 +137,7 @@ def _wear_coat(c: Canvas, f: Figure, outfit: Outfit, fabric: Fabric, other: Fabr
 
 
 def _apart(colour: Colour) -> Colour:
-    """A tone that is told from COLOUR, its neighbour."""
+    """Return a tone that can be distinguished from its neighbour's colour."""
     return (54, 54, 62) if sum(colour) > 330 else (176, 168, 156)
 
 

@@ -40,7 +40,7 @@ class Drawing:
 def draw_product(label: str, seed: int, size: tuple[int, int] = SIZE, view: int = 0) -> Drawing:
     """The product SEED of LABEL, as SIZE (width, height) pixels.
 
-    Another VIEW shows the same garment on the same person, posed and framed anew. The same
+    Another view shows the same garment on the same person in another pose and frame. The same
     arguments draw the same pixels.
 
     Raises:

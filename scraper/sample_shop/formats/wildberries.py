@@ -9,7 +9,7 @@ from scraper.sample_shop.stock import Item, Stock
 
 # older: the list inside of `data`, JPEGs. preset: a search leads to a preset. hesitant: a page is
 # empty when it is first asked for. moved: photos lie on the host after the map's. mirrors: any host
-# has all. no-map: the map can't be had. limited, guarded: 429, and 498 without a browser's cookie.
+# has all. no-map: the map is missing. limited, guarded: 429, and 498 without a browser's cookie.
 GENERATIONS = (
     *("today", "older", "preset", "hesitant", "moved", "mirrors", "no-map", "limited", "guarded"),
 )

@@ -1,1 +1,1 @@
-"""Tests of who looks like whom."""
+"""Tests of near duplicates."""

@@ -114,7 +114,7 @@ def test_hostile_pickles(content: Any, why: str, tmp_path: Path) -> None:
 
 
 def test_a_list_that_is_used_a_thousand_times(tmp_path: Path) -> None:
-    """Each call of OrderedDict would make a dictionary of 20,000 names anew."""
+    """Each call of OrderedDict would create another dictionary of 20,000 names."""
     names = b"".join(b"X" + struct.pack("<I", 5) + b"%05d" % n + b"N\x86" for n in range(20_000))
     listed = b"](" + names + b"e\x85q\x01"
     function = b"ccollections\nOrderedDict\nq\x02"

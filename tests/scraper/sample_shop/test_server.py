@@ -156,7 +156,7 @@ def test_a_taken_port_says_so(shop: SampleShop) -> None:
     [
         (ShopOptions(site="ozon"), "does not speak 'ozon'; choose from .*lamoda"),
         (ShopOptions(generation="future"), "no pages 'future'; choose from state"),
-        (ShopOptions(photos=Path("absent")), "absent is no folder"),
+        (ShopOptions(photos=Path("absent")), "absent is not a folder"),
         (ShopOptions(photos=Path("a"), key_points=Path("b.json")), "leave out --photos"),
     ],
 )

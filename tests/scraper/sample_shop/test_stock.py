@@ -39,7 +39,7 @@ def test_folders_of_one_label_are_one(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"absent is no folder; --photos wants"):
+    with pytest.raises(BadInput, match=r"absent is not a folder; --photos wants"):
         folder_plans(tmp_path / "absent", WORDS)
 
 

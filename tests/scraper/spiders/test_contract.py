@@ -126,7 +126,7 @@ def without_each(value: object) -> Iterator[object]:
 def test_a_missing_field_is_no_crash_and_no_empty_page(site: str) -> None:
     body = recorded(site)
     if not body.startswith(b"{"):
-        pytest.skip(f"the recorded page of {site} is no JSON; its tests say what may be missing")
+        pytest.skip(f"the recorded page of {site} is not JSON; its own tests cover missing parts")
     whole = {post.site_id for post in read(site, body).posts}
     for less in without_each(json.loads(body)):
         try:

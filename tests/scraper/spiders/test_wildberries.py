@@ -110,7 +110,7 @@ def test_nothing_found_is_an_end_and_nothing_yet_is_not() -> None:
     assert (page.posts, page.next_cursor, page.total) == ((), None, 0)
     with pytest.raises(NotNow, match="promises 115 products and sent none"):
         read(recorded("promised"), SEARCH)
-    # Behind the last page, and behind the last that the site shows, there are none for good.
+    # There are no products behind the last page and behind the last one that the site shows.
     for number in (3, 61):
         assert read(recorded("promised"), f"{SEARCH[:-1]}{number}").next_cursor is None
 
