@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dataset.pose.crop import choose_crop
-from dataset.pose.evaluation import GREY, draw_person
+from dataset.pose.crop import GREY, choose_crop, draw_person
 from dataset.pose.models import JointSet
 from scraper.sample_shop.drawing.product import NAMES, SKELETON, Drawing, draw_product
 

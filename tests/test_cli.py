@@ -69,10 +69,17 @@ def test_help_ends_with_an_example_and_imports_nothing_heavy(command: list[str])
     assert heavy == "heavy: []"
 
 
-def test_a_crawl_imports_nothing_of_builds_and_models() -> None:
+@pytest.mark.parametrize(
+    ("modules", "not_needed"),
+    [
+        ("scraper.run, scraper.fetch", NOT_NEEDED),
+        ("dataset.build, dataset.review.server", ("tensorflow", "keras", "sklearn")),
+    ],
+)
+def test_a_command_imports_only_what_it_needs(modules: str, not_needed: tuple[str, ...]) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import scraper.run, scraper.fetch;"
-        f"print([m for m in {NOT_NEEDED!r} if m in sys.modules])"
+        f"import sys; sys.path.insert(0, sys.argv[1]); import {modules};"
+        f"print([m for m in {not_needed!r} if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True, check=True

@@ -11,8 +11,7 @@ from dataset.export.formats import DatasetFormat
 from dataset.export.layout import EXCLUDED, DatasetItem, label_folder
 from dataset.images.io import open_photo
 from dataset.images.store import ImageStore
-from dataset.pose.crop import WHOLE
-from dataset.pose.evaluation import draw_person, grid
+from dataset.pose.crop import WHOLE, draw_person, grid
 from dataset.selection.labeling import LABEL_CONFLICT
 from dataset.selection.splits import SPLITS
 

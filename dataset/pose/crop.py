@@ -1,4 +1,4 @@
-"""Choose the crop of an image from its key points.
+"""Choose the crop of an image from its key points, and draw it.
 
 Boxes are left, top, right and bottom in pixels. Key points are arrays of shape (joints, 7) or
 (joints, 3); see `dataset.pose.heatmaps`.
@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageDraw
+
+from dataset.pose.models import JointSet
 
 Box = tuple[float, float, float, float]
 
@@ -159,3 +162,72 @@ def iou(one: Box, other: Box) -> float:
         return 0.0
     both = width * height
     return both / (_area(one) + _area(other) - both)
+
+
+LEFT, RIGHT, MIDDLE = (255, 150, 30), (40, 170, 255), (120, 230, 90)
+BOX, GREY = (255, 40, 90), (226, 226, 226)
+TILE_PIXELS, COLUMNS, ROWS, GAP_PIXELS = 160, 8, 4, 4
+
+
+def draw_person(
+    photo: Image.Image,
+    points: np.ndarray,
+    joints: JointSet,
+    gate: float,
+    box: Box | None = None,
+    side: int = TILE_PIXELS,
+) -> Image.Image:
+    """Draw the bones, joints and crop of a person.
+
+    Args:
+        photo: An RGB image.
+        points: Key points.
+        joints: The joint set.
+        gate: Score below which a joint is not drawn.
+        box: The crop, if any.
+        side: Largest width and height of the result in pixels.
+    """
+    tile = photo.copy()
+    tile.thumbnail((side, side), Image.Resampling.BILINEAR)
+    scale = tile.width / photo.width
+    draw = ImageDraw.Draw(tile)
+    is_visible, coordinates = points[:, 2] >= gate, points[:, :2] * scale
+    for first, second in joints.bones:
+        if is_visible[first] and is_visible[second]:
+            draw.line(
+                [*coordinates[first], *coordinates[second]], _colour(joints.names[second]), width=2
+            )
+    for name, (x, y), visible in zip(joints.names, coordinates, is_visible, strict=True):
+        if visible:
+            draw.ellipse([x - 2, y - 2, x + 2, y + 2], fill=_colour(name), outline="white")
+    if box:
+        left, top, right, bottom = (side * scale for side in box)
+        edges = [left, top, max(left, right - 1), max(top, bottom - 1)]
+        draw.rectangle(edges, outline=BOX, width=2)
+    return tile
+
+
+def _colour(name: str) -> tuple[int, int, int]:
+    if name.startswith(("left", "l_")):
+        return LEFT
+    return RIGHT if name.startswith(("right", "r_")) else MIDDLE
+
+
+def grid(
+    tiles: Sequence[Image.Image], columns: int = COLUMNS, side: int = TILE_PIXELS
+) -> Image.Image:
+    """Arrange images in rows on light grey, each centered in a square.
+
+    Args:
+        tiles: Images.
+        columns: Images per row.
+        side: Side of a square in pixels.
+    """
+    columns, pitch = min(columns, max(1, len(tiles))), side + GAP_PIXELS
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * pitch + GAP_PIXELS, rows * pitch + GAP_PIXELS), GREY)
+    for number, tile in enumerate(tiles):
+        left = GAP_PIXELS + number % columns * pitch + (side - tile.width) // 2
+        top = GAP_PIXELS + number // columns * pitch + (side - tile.height) // 2
+        sheet.paste(tile, (left, top))
+    return sheet

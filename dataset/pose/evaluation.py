@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 from tqdm import tqdm
 
 from dataset.errors import Failure
 from dataset.images.io import Unreadable, open_photo
 from dataset.pose.annotations import People, Person
-from dataset.pose.crop import WHOLE, Box, Crop, choose_crop, iou
+from dataset.pose.crop import COLUMNS, ROWS, WHOLE, Crop, choose_crop, draw_person, grid, iou
 from dataset.pose.estimator import BATCH_IMAGES, PoseEstimator
 from dataset.pose.heatmaps import person_view
 from dataset.pose.models import JointSet
@@ -224,75 +224,6 @@ def evaluate_pose(
         "missing": [str(path) for path in people.missing],
         "unreadable": {str(path): why for path, why in in_boxes.unreadable.items()},
     }
-
-
-LEFT, RIGHT, MIDDLE = (255, 150, 30), (40, 170, 255), (120, 230, 90)
-BOX, GREY = (255, 40, 90), (226, 226, 226)
-TILE_PIXELS, COLUMNS, ROWS, GAP_PIXELS = 160, 8, 4, 4
-
-
-def draw_person(
-    photo: Image.Image,
-    points: np.ndarray,
-    joints: JointSet,
-    gate: float,
-    box: Box | None = None,
-    side: int = TILE_PIXELS,
-) -> Image.Image:
-    """Draw the bones, joints and crop of a person.
-
-    Args:
-        photo: An RGB image.
-        points: Key points.
-        joints: The joint set.
-        gate: Score below which a joint is not drawn.
-        box: The crop, if any.
-        side: Largest width and height of the result in pixels.
-    """
-    tile = photo.copy()
-    tile.thumbnail((side, side), Image.Resampling.BILINEAR)
-    scale = tile.width / photo.width
-    draw = ImageDraw.Draw(tile)
-    is_visible, coordinates = points[:, 2] >= gate, points[:, :2] * scale
-    for first, second in joints.bones:
-        if is_visible[first] and is_visible[second]:
-            draw.line(
-                [*coordinates[first], *coordinates[second]], _colour(joints.names[second]), width=2
-            )
-    for name, (x, y), visible in zip(joints.names, coordinates, is_visible, strict=True):
-        if visible:
-            draw.ellipse([x - 2, y - 2, x + 2, y + 2], fill=_colour(name), outline="white")
-    if box:
-        left, top, right, bottom = (side * scale for side in box)
-        edges = [left, top, max(left, right - 1), max(top, bottom - 1)]
-        draw.rectangle(edges, outline=BOX, width=2)
-    return tile
-
-
-def _colour(name: str) -> tuple[int, int, int]:
-    if name.startswith(("left", "l_")):
-        return LEFT
-    return RIGHT if name.startswith(("right", "r_")) else MIDDLE
-
-
-def grid(
-    tiles: Sequence[Image.Image], columns: int = COLUMNS, side: int = TILE_PIXELS
-) -> Image.Image:
-    """Arrange images in rows on light grey, each centered in a square.
-
-    Args:
-        tiles: Images.
-        columns: Images per row.
-        side: Side of a square in pixels.
-    """
-    columns, pitch = min(columns, max(1, len(tiles))), side + GAP_PIXELS
-    rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * pitch + GAP_PIXELS, rows * pitch + GAP_PIXELS), GREY)
-    for number, tile in enumerate(tiles):
-        left = GAP_PIXELS + number % columns * pitch + (side - tile.width) // 2
-        top = GAP_PIXELS + number // columns * pitch + (side - tile.height) // 2
-        sheet.paste(tile, (left, top))
-    return sheet
 
 
 def detection_grid(

@@ -11,12 +11,11 @@ the region where the joint may be; or (joints, 3) without that region.
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from dataset.pose.network import STRIDE
+from dataset.pose.models import STRIDE
 
 # Margin around the person's box, as published.
 BOX_SCALE = 1.25
@@ -235,6 +234,8 @@ def heatmap_loss(targets: Any, maps: Any) -> Any:
         targets: Target heat maps (batch, height, width, joints).
         maps: Predicted heat maps of the same shape.
     """
+    import keras
+
     ops = keras.ops
     targets = ops.cast(targets, maps.dtype)
     annotated = ops.cast(targets[:, 0, 0, :] != UNANNOTATED, maps.dtype)

@@ -26,6 +26,8 @@ else:
 
 HERE = Path(__file__).parent
 DEFAULT = "hrnet-small"
+# Heat maps have a quarter of the input's sides: two convolutions of the stem halve them.
+STRIDE = 4
 # Suffix of Keras weights files.
 SUFFIX = ".weights.h5"
 # Score below which the published networks' own tools, and those of mmpose, drop a joint.

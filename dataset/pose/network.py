@@ -14,8 +14,6 @@ from keras import layers
 
 EPSILON = 1e-5
 EXPANSION = 4
-# Two convolutions of the stem halve the sides, so heat maps have a quarter of the input's.
-STRIDE = 4
 # As published: heat maps that start far from 0 take epochs to flatten.
 HEAD_STDDEV = 0.001
 

@@ -20,8 +20,7 @@ from dataset.pose.heatmaps import (
     render_view,
     to_view,
 )
-from dataset.pose.models import JointSet
-from dataset.pose.network import STRIDE
+from dataset.pose.models import STRIDE, JointSet
 
 # Scale of a person who is pasted beside another one.
 SECOND_PERSON_SCALE = 0.4, 0.85
