@@ -1,4 +1,4 @@
-"""Catalogues of both kinds for tests that ask for a `backend`."""
+"""Fixtures of all tests: catalogues on SQLite and PostgreSQL, pose networks that are built once."""
 
 import functools
 import os
@@ -26,15 +26,15 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of LONGEST first, the others in their order."""
+    """Run the longest tests first."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_wait_for_the_disk() -> Iterator[None]:
-    """What a test writes in its own process stays in the system's memory: nobody cuts the power.
+    """Skip syncs in the test's own process, since no test cuts its power.
 
-    Commands in processes of their own, those that are killed among them, write as always.
+    Commands in other processes, including those that are killed, sync as always.
     """
     from dataset.catalogue import session
 
@@ -52,7 +52,7 @@ def no_wait_for_the_disk() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def load_once() -> Callable[..., Any]:
-    """`load_estimator`, which puts each pose network together once."""
+    """Return a `load_estimator` that builds each pose network once."""
     from dataset.pose import checkpoints
 
     once = functools.cache(checkpoints.load_estimator)
@@ -62,7 +62,7 @@ def load_once() -> Callable[..., Any]:
 
 @pytest.fixture(scope="module")
 def one_estimator(load_once: Callable[..., Any]) -> Iterator[None]:
-    """A file of tests has the pose networks that are there already."""
+    """Use the pose networks that are built already."""
     from dataset.pose import checkpoints
 
     with pytest.MonkeyPatch.context() as patch:
@@ -72,7 +72,7 @@ def one_estimator(load_once: Callable[..., Any]) -> Iterator[None]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Which database the catalogues below the test's folder are in: one for all of them."""
+    """Select the database of the catalogues in the test's folder."""
     if request.param == "sqlite":
         yield request.param
         return

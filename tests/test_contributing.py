@@ -26,9 +26,9 @@ STEP = re.compile(
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with the three files."""
-    root = tmp_path_factory.mktemp("house")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy the project with the three files of the example."""
+    root = tmp_path_factory.mktemp("project")
     for part in PARTS:
         shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("fashion_tagger.py", "pyproject.toml", "setup.cfg"):
@@ -47,23 +47,23 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(house: Path, *command: str, cwd: Path | None = None) -> str:
+def run(project: Path, *command: str, cwd: Path | None = None) -> str:
     done = subprocess.run(
         [sys.executable, *command],
-        cwd=cwd or house,
+        cwd=cwd or project,
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(house)},
+        env={**os.environ, "PYTHONPATH": str(project)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_its_tests_and_the_contract_pass(house: Path) -> None:
+def test_its_tests_and_the_contract_pass(project: Path) -> None:
     where = "tests/scraper/spiders"
     said = run(
-        house,
+        project,
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"),
         *(f"{where}/test_newshop.py", f"{where}/test_contract.py", "-k", "newshop"),
     )
@@ -72,14 +72,14 @@ def test_its_tests_and_the_contract_pass(house: Path) -> None:
     assert passed and int(passed.group(1)) > 10
 
 
-def test_it_is_written_as_the_linters_want(house: Path) -> None:
+def test_it_is_written_as_the_linters_want(project: Path) -> None:
     files = ("scraper/spiders/newshop.py", "tests/scraper/spiders/test_newshop.py")
-    run(house, "-m", "ruff", "check", "--no-cache", *files)
-    run(house, "-m", "ruff", "format", "--no-cache", "--check", *files)
+    run(project, "-m", "ruff", "check", "--no-cache", *files)
+    run(project, "-m", "ruff", "format", "--no-cache", "--check", *files)
 
 
 class Newshop(BaseHTTPRequestHandler):
-    """Its three pages and its photos, on loopback."""
+    """The pages and images of the example site, on loopback."""
 
     def do_GET(self) -> None:
         if self.path.startswith("/search?q=polo&"):
@@ -99,7 +99,7 @@ class Newshop(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def product(page: int) -> dict[str, object]:
@@ -118,12 +118,21 @@ def address() -> Iterator[str]:
     thread.join()
 
 
-def test_it_is_listed_and_crawled(house: Path, address: str, tmp_path: Path) -> None:
-    door = str(house / "fashion_tagger.py")
-    assert "newshop\n  Newshop, https://newshop.example" in run(house, door, "crawl", "--list")
+def test_it_is_listed_and_crawled(project: Path, address: str, tmp_path: Path) -> None:
+    door = str(project / "fashion_tagger.py")
+    assert "newshop\n  Newshop, https://newshop.example" in run(project, door, "crawl", "--list")
     where = ("--site-url", address, "--image-url", address, "--catalogue", "c.sqlite")
     run(
-        house, door, "crawl", "newshop", "--tags", "polo", "--max-images", "9", *where, cwd=tmp_path
+        project,
+        door,
+        "crawl",
+        "newshop",
+        "--tags",
+        "polo",
+        "--max-images",
+        "9",
+        *where,
+        cwd=tmp_path,
     )
     connection = sqlite3.connect(tmp_path / "c.sqlite")
     stored = connection.execute("SELECT count(*) FROM images WHERE state = 'stored'").fetchall()

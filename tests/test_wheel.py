@@ -1,4 +1,4 @@
-"""The wheel, installed in an environment of its own and used away from the checkout."""
+"""The wheel, installed in a virtual environment and used outside of the checkout."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ def call(*arguments: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the commands, in an environment that has our wheel and this one's libraries."""
+    """Return the scripts folder of an environment with the wheel and the libraries used here."""
     folder = tmp_path_factory.mktemp("wheel")
     (folder / "source").mkdir()
     for part in PARTS:

@@ -1,4 +1,4 @@
-"""From a catalogue to splits on disk."""
+"""Builds from a catalogue to splits on disk."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Runs `crawl` as a user does, on a sample shop."""
+"""Run `crawl` as a user does, on a sample shop."""
 
 import multiprocessing
 import os
@@ -27,7 +27,7 @@ LISTENS = "0A"
 def class_folder(
     root: Path, label: str, count: int, first: int = 0, size: tuple[int, int] = (200, 260)
 ) -> Path:
-    """ROOT, with a folder LABEL of COUNT photos in it, those that seeds from FIRST on draw."""
+    """Create a folder of drawn images for a label."""
     folder = root / label
     folder.mkdir(parents=True)
     for number in range(count):
@@ -36,7 +36,7 @@ def class_folder(
 
 
 class Crawling:
-    """A process that crawls; a `subprocess.Popen` for most purposes."""
+    """A process that crawls, with the interface of `subprocess.Popen` where tests need it."""
 
     def __init__(self, work: Callable[..., None], *arguments: object) -> None:
         self._said = Path(tempfile.mkdtemp(prefix="said-"))
@@ -45,30 +45,30 @@ class Crawling:
 
     @property
     def returncode(self) -> int | None:
-        """Its exit status; None while it runs."""
+        """Return the exit status; None while the process runs."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """The same."""
+        """Return the exit status; None while the process runs."""
         return self.returncode
 
     def told(self, stream: str = "err") -> str:
-        """What it has written until now."""
+        """Return the output so far."""
         path = self._said / stream
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def send_signal(self, number: int) -> None:
-        """Send it the signal NUMBER."""
+        """Send a signal."""
         assert self._process.pid is not None
         os.kill(self._process.pid, number)
 
     def children(self) -> list[int]:
-        """The processes that it began; none where the system does not tell."""
+        """Return the child processes, if the system lists them."""
         told = Path(f"/proc/{self._process.pid}/task").glob("*/children")
         return [int(one) for path in told for one in path.read_text().split()]
 
     def doors(self) -> list[str]:
-        """The local addresses, in hexadecimal, at which it waits for others to connect."""
+        """Return the local addresses, in hexadecimal, on which the process listens."""
         process = Path(f"/proc/{self._process.pid}")
         rows = [line.split() for line in (process / "net/tcp").read_text().splitlines()[1:]]
         waiting = {f"socket:[{row[9]}]": row[1] for row in rows if row[3] == LISTENS}
@@ -76,11 +76,11 @@ class Crawling:
         return [waiting[file] for file in files if file in waiting]
 
     def kill(self) -> None:
-        """End it as `kill -9` does."""
+        """Send SIGKILL."""
         self._process.kill()
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait for its end; what it wrote to both streams."""
+        """Wait for the end and return both output streams."""
         self._process.join(timeout)
         assert self.returncode is not None, f"no end after {timeout} seconds: {self.told()}"
         said = self.told("out"), self.told("err")
@@ -89,7 +89,7 @@ class Crawling:
 
 
 def _forks() -> ForkServerContext:
-    """Makes processes that have imported what a crawl needs: more than half of a short one."""
+    """Return a multiprocessing context whose processes have imported the crawler already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *PRELOADED])
     return context
@@ -112,7 +112,7 @@ def _enter(
     environment: Mapping[str, str],
     before: Callable[[], None] | None,
 ) -> None:
-    """In the new process: what `python fashion_tagger.py ARGUMENTS` does in FOLDER."""
+    """Run the command in the new process."""
     for number, stream in ((1, "out"), (2, "err")):
         os.dup2(os.open(said / stream, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(folder)
@@ -126,7 +126,7 @@ def _enter(
 
 
 def _hurry() -> None:
-    """Begin at a pace that only a site on loopback bears."""
+    """Set a request rate that is only acceptable on loopback."""
     polite = settings.crawl_settings
 
     def hurried(manners: settings.Manners, allowed: Sequence[str] = ()) -> dict[str, Any]:
@@ -144,11 +144,7 @@ def start(
     address: Sequence[str] = (),
     before: Callable[[], None] | None = None,
 ) -> Crawling:
-    """`crawl SITE OPTIONS` in FOLDER, its catalogue there; SECRETS are in the environment.
-
-    ADDRESS: options that say where the site is, where it is not SHOP. BEFORE: what the process does
-    first.
-    """
+    """Start `crawl SITE OPTIONS` in a folder with its catalogue."""
     address = address or ("--site-url", shop.url, "--image-url", shop.url)
     environment = {
         **os.environ,
@@ -166,7 +162,7 @@ def crawl(
     secrets: Mapping[str, str] | None = None,
     address: Sequence[str] = (),
 ) -> tuple[int, str]:
-    """Its exit status, and all that it said."""
+    """Run a crawl and return its exit status and output."""
     if int(time.time()) == ENDED.get(folder):
         # The catalogue keeps times in seconds: a later run is one that begins in a later second.
         time.sleep(1 - time.time() % 1)
@@ -178,7 +174,7 @@ def crawl(
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`fashion-tagger ARGUMENTS` in FOLDER."""
+    """Run a command of fashion-tagger in a folder."""
     process = Crawling(_enter, arguments, folder, dict(os.environ), None)
     out, err = process.communicate(timeout=120)
     assert process.returncode is not None

@@ -1,10 +1,10 @@
-"""Whether an answer of the shop has the shape of a recorded one."""
+"""Compare the structure of the shop's responses with recorded ones."""
 
 from typing import Any
 
 
 def assert_known(made: Any, recorded: Any, place: str = "") -> None:
-    """Every field that MADE has stands in RECORDED too, with a value of the same type."""
+    """Assert that every field is in the recorded response, too, with a value of the same type."""
     if isinstance(made, dict):
         assert isinstance(recorded, dict), place
         for name, value in made.items():
@@ -26,7 +26,7 @@ def _kind(value: object) -> type:
 
 
 def _merged(values: list[Any]) -> Any:
-    """One value that has every field of VALUES."""
+    """Return one value with all fields of the values."""
     values = [value for value in values if value is not None]
     if values and all(isinstance(value, dict) for value in values):
         names = dict.fromkeys(name for value in values for name in value)

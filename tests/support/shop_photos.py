@@ -1,4 +1,4 @@
-"""Real photos for the shop's tests."""
+"""Images for the tests of the sample shop."""
 
 import io
 from pathlib import Path
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def jpeg(size: tuple[int, int], colour: tuple[int, int, int] = (200, 40, 40)) -> bytes:
-    """A JPEG of SIZE with a corner of another colour, so that photos differ."""
+    """Return a JPEG of a size with a corner of another colour, so that images differ."""
     image = Image.new("RGB", size, colour)
     image.paste((20, 20, 20), (0, 0, size[0] // 3, size[1] // 3))
     file = io.BytesIO()
@@ -16,7 +16,7 @@ def jpeg(size: tuple[int, int], colour: tuple[int, int, int] = (200, 40, 40)) ->
 
 
 def class_folders(root: Path) -> Path:
-    """Two labels, `polo` with three photos and `летние платья` with two, and what is none."""
+    """Create two labels, `polo` with three images and `летние платья` with two, and other files."""
     for label, count in (("polo", 3), ("летние платья", 2)):
         (root / label).mkdir(parents=True)
         for number in range(count):

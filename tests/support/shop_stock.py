@@ -1,4 +1,4 @@
-"""A stock of polo shirts, each with two photos, for tests of formats."""
+"""A stock of polo shirts with two images each, for tests of formats."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from scraper.sample_shop.stock import Drawn, Item, PhotoSource, Stock
 
 
 def item(number: int, **changes: Any) -> Item:
-    """The product NUMBER; CHANGES are other values of its fields."""
+    """Return a product; keyword arguments override its fields."""
     sku = f"MP002XW{number:05d}"
     photos = tuple(
         PhotoSource(f"/M/P/{sku}_22861704_{k}_v1.jpg", Drawn("polo", number, k)) for k in (1, 2)
@@ -27,5 +27,5 @@ def item(number: int, **changes: Any) -> Item:
 
 
 def shop(count: int) -> Stock:
-    """COUNT products."""
+    """Return a stock of products."""
     return Stock(tuple(item(number) for number in range(count)), load_vocabulary())

@@ -1,4 +1,4 @@
-"""Builds as others read them: Keras, Hugging Face datasets, TensorFlow, mlcroissant."""
+"""Builds read by other libraries: Keras, Hugging Face datasets, TensorFlow, mlcroissant."""
 
 import io
 import json
@@ -18,7 +18,7 @@ WANTED = {"train": 16, "validation": 2, "test": 2}
 
 @pytest.fixture(scope="module")
 def builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A build of each format of twenty photos of two labels."""
+    """Return a build in each format, with twenty images of two labels."""
     filling = Filling(tmp_path_factory.mktemp("formats"))
     filling.products("dress", 10, 0)
     filling.products("платье 🔥", 10, 100)

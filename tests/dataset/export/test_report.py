@@ -1,4 +1,4 @@
-"""The page with pictures, and the papers beside it."""
+"""The report, the dataset card and the list of excluded images."""
 
 import re
 from pathlib import Path

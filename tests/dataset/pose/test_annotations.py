@@ -1,4 +1,4 @@
-"""COCO key-point files of other joints, of nobody, and broken ones."""
+"""COCO key-point files: other joint sets, files without people, and broken ones."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ ONE["keypoints"] = [5, 6, 2, 9, 9, 2]
 
 
 def file_of(folder: Path, **changed: Any) -> Path:
-    """A file of two joints and one person, with CHANGED at its top level."""
+    """Write a file with two joints and one person, with changes at its top level."""
     (folder / "a.jpg").write_bytes(photo_bytes(1))
     category = {"id": 1, "name": "person", "keypoints": ["l_hand", "r_hand"], "skeleton": [[1, 2]]}
     person = {"id": 7, "image_id": 3, "category_id": 1, "bbox": [1, 2, 30, 40]}

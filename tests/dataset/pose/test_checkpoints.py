@@ -1,4 +1,4 @@
-"""A network and its weights: a .pth file is read once."""
+"""Weights of a pose network: a .pth file is converted once."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The crop policy on points placed by hand."""
+"""The crop policy with key points computed by hand."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ SIZE = (300, 600)
 
 
 def standing(score: float = 0.9) -> np.ndarray:
-    """A person of 400 pixels, ears at 100 and ankles at 500, in the middle of SIZE."""
+    """Return a person 400 pixels high in the middle of the image: ears at 100, ankles at 500."""
     heights = {"ear": 100, "eye": 95, "nose": 105, "shoulder": 170, "elbow": 230, "wrist": 290}
     heights |= {"hip": 300, "knee": 400, "ankle": 500}
     sides = {"left": 180, "right": 120}

@@ -1,4 +1,4 @@
-"""bfloat16 is used where the machine has it and heat maps stay the same."""
+"""bfloat16 is used if the machine supports it and the heat maps stay the same."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from dataset.pose.models import find_model
 
 
 class Network:
-    """Returns its views, multiplied by FACTOR, for heat maps."""
+    """Returns the views, multiplied by a factor, as heat maps."""
 
     def __init__(self, factor: float) -> None:
         self.factor = factor

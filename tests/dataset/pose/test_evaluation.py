@@ -1,4 +1,4 @@
-"""Figures of found key points: computed by hand where they can be, and of the shipped network."""
+"""Metrics of key points, computed by hand, and those of the included network."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Heat maps drawn and read back."""
+"""Draw and decode heat maps."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Views of photos and the way back."""
+"""Views of images, and the transformation back."""
 
 import numpy as np
 import pytest

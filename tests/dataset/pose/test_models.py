@@ -1,4 +1,4 @@
-"""The registry, and what stands beside weights."""
+"""The list of models, and the files beside weights."""
 
 import json
 import shutil

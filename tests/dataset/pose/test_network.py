@@ -1,4 +1,4 @@
-"""HRNet against the official networks: their names and shapes, and the answer of one."""
+"""HRNet compared with the official networks: names, shapes and the output of one."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ PARAMETERS = {"hrnet-w32": 28_536_113, "hrnet-w48": 63_595_745}
 
 
 def by_formula(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
-    """The weights that the golden answer was computed with: ../shared/pose/README.md."""
+    """Return the weights of the reference output; see ../shared/pose/README.md."""
     tensors = {}
     names = sorted(name for name in shapes if not name.endswith("num_batches_tracked"))
     for k, name in enumerate(names):
@@ -52,7 +52,7 @@ def shapes_of(name: str) -> dict[str, list[int]]:
 
 @pytest.fixture(scope="module")
 def official() -> Callable[[str], keras.Model]:
-    """A published network, which is put together at the first asking."""
+    """Return a published network, which is built on first use."""
     return cache(lambda name: build_hrnet(ARCHITECTURES[name], (256, 192), 17))
 
 
@@ -93,7 +93,7 @@ def test_the_golden_answer_through_a_file_of_mmpose(
 
 @pytest.fixture(scope="module")
 def thin() -> keras.Model:
-    """One for the tests that fill it, or try to."""
+    """Return a small network for tests that fill its weights."""
     return build_hrnet(THIN, (64, 64), 14)
 
 

@@ -1,4 +1,4 @@
-"""Training samples: the points follow the view, and only the subject's joints are to be found."""
+"""Training samples: key points follow the view, and only the subject's joints are targets."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ WHITE, GREY = (250, 250, 250), (40, 40, 40)
 
 
 def person(folder: Path, number: int, area: float = 100.0, image: int | None = None) -> Person:
-    """A dark photo with a white dot on the left hand; the right one is not annotated."""
+    """Return a dark image with a white dot on the left hand; the right one is not annotated."""
     path = folder / f"{number}.png"
     photo = Image.new("RGB", (96, 96), GREY)
     photo.paste(WHITE, (20, 28, 29, 37))

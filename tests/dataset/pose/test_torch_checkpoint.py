@@ -1,4 +1,4 @@
-"""Reading .pth files: real ones exactly, hostile ones not at all."""
+"""Read .pth files: real ones exactly, malicious ones not at all."""
 
 import contextlib
 import os

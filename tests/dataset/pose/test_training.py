@@ -1,4 +1,4 @@
-"""Trainings: any joints, stopped and gone on with, broken photos, nobody to learn from."""
+"""Trainings of pose networks: any joints, interruptions, broken images, no people."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ NAMES = ["l_ankle", "l_knee", "r_knee", "r_ankle", "pelvis"]
 
 
 def write_people(folder: Path, count: int, first: int = 0) -> Path:
-    """COUNT photos of noise with five joints each, in FOLDER."""
+    """Write images of noise with five joints each."""
     rng = np.random.default_rng(first)
     images, people = [], []
     for i in range(first, first + count):

@@ -1,4 +1,4 @@
-"""Photos with the hashtags that count."""
+"""Candidates with the hashtags that count for labels."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Crops in a build: found once, kept, and cut out."""
+"""Crops of a build: key points are estimated once and saved, and the images are cropped."""
 
 import shutil
 from pathlib import Path
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_estimator")
 def first(
     tmp_path_factory: pytest.TempPathFactory, one_estimator: None
 ) -> tuple[Path, BuildResult]:
-    """A folder with drawn people in coats, and one photo of noise; and their first build."""
+    """Return a folder with drawn people in coats and an image of noise, and its first build."""
     folder = tmp_path_factory.mktemp("first")
     filling = Filling(folder)
     for seed in range(PEOPLE):
@@ -46,7 +46,7 @@ def first(
 
 @pytest.fixture
 def filling(first: tuple[Path, BuildResult], tmp_path: Path) -> Filling:
-    """The same after the first build, to be changed."""
+    """Return a copy of that folder, to be changed."""
     shutil.copytree(first[0], tmp_path, dirs_exist_ok=True)
     return Filling(tmp_path)
 

@@ -1,4 +1,4 @@
-"""What stays in one split, and what happens when two splits turn out to be tied."""
+"""Groups that stay in one split, and links between existing splits."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Labels of photos: hashtags, wider and narrower ones, conflicts, people."""
+"""Labels by hashtags and decisions, wider and narrower labels, conflicts."""
 
 from dataset.selection.candidates import Candidate, Exclusions, SourcePost
 from dataset.selection.labeling import LABEL_CONFLICT, LabeledImage, assign_labels, limit_classes

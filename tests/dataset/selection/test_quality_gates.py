@@ -1,4 +1,4 @@
-"""Gates of quality and their thresholds."""
+"""Quality gates and their thresholds."""
 
 from dataclasses import replace
 from pathlib import Path

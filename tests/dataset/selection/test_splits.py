@@ -1,4 +1,4 @@
-"""Groups and splits, on small cases worked out by hand and a big one by its properties."""
+"""Splits of groups: small cases computed by hand, and properties of a large one."""
 
 import random
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Fetching a published file from a server on loopback that breaks off, lies and is not there."""
+"""Download a published file from a loopback server that breaks off, changes the file or is down."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves DATA; `asked` holds each Range, `cut` how much the next answer gives."""
+    """Serves a file; `asked` has each Range header, `cut` the length of the next response."""
 
     daemon_threads = True
 
