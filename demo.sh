@@ -1,6 +1,6 @@
 #!/bin/sh
-# The whole way on a shop of drawn photos: crawl -> catalogue -> build-dataset -> train-model.
-# `make demo` runs it; everything it makes is in demo-run/.
+# The main job on a sample shop of drawn photos: crawl, catalogue, build-dataset, train-model.
+# `make demo` runs it; all its output is in demo-run/.
 set -eu
 LABELS=polo,dress,jeans,skirt,shorts,coat
 
@@ -25,18 +25,18 @@ say crawl lamoda --tags "$LABELS" --site-url "$url" --image-url "$url"
 say catalogue stats --min-per-class 50
 say build-dataset --min-per-class 50
 
-# The trunk's ImageNet weights are in Keras' cache or come from the internet; a demo has to do without.
+# The ImageNet weights come from Keras' cache or the internet; the demo must also work without them.
 if ! say train-model --weights imagenet --out runs/demo; then
   echo
-  echo "Without the ImageNet weights the demo trains the whole network from nothing (--weights none):"
-  echo "a few minutes, on small photos. Expect figures well above chance, far below a real training."
+  echo "Without the ImageNet weights, the demo trains the whole network from scratch (--weights none):"
+  echo "a few minutes on small photos. Expect accuracy well above chance and far below a real training."
   say train-model --weights none --image-size 75 --batch-size 16 --epochs 16 --out runs/demo
 fi
 
 echo
 echo "Done. Look at:"
-echo "  demo-run/splits/README.md          what the photos are, with contact sheets"
-echo "  demo-run/runs/demo/report.html     how good the model is, with its surest mistakes as photos"
-echo "  demo-run/runs/demo/curves.png      how it learned"
-echo "  demo-run/runs/demo/metrics.json    every figure"
-echo "  demo-run/runs/demo/model.keras     the model, ready for raw photos"
+echo "  demo-run/splits/README.md          the data set card, with contact sheets"
+echo "  demo-run/runs/demo/report.html     the evaluation, with the most confident mistakes as photos"
+echo "  demo-run/runs/demo/curves.png      loss and accuracy per epoch"
+echo "  demo-run/runs/demo/metrics.json    all metrics"
+echo "  demo-run/runs/demo/model.keras     the model; it takes raw photos"

@@ -1,1 +1,1 @@
-"""A shop on loopback that speaks the sites' wire formats."""
+"""A local test shop that serves products in the sites' own response formats."""

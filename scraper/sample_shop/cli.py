@@ -1,4 +1,4 @@
-"""`sample-shop`: options -> one call -> exit status."""
+"""The `sample-shop` command."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from dataset.utils.cli_options import CONTEXT_SETTINGS, FILE, FOLDER, CommaList
 
 def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
     if not 0 <= value <= 1:
-        raise BadInput(f"--{(param.name or '').replace('_', '-')} {value}: a share is from 0 to 1")
+        raise BadInput(f"--{(param.name or '').replace('_', '-')} {value}: choose from 0 to 1")
     return value
 
 
@@ -20,25 +20,26 @@ def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
 @click.option(
     "--photos",
     type=FOLDER,
-    help="A folder of class folders with photos, one product a photo.  [default: photos are drawn]",
+    help="Folder with one folder of photos per class; each photo is one product."
+    "  [default: photos are drawn]",
 )
 @click.option(
-    "--site", default="lamoda", show_default=True, help="The site whose format is spoken."
+    "--site", default="lamoda", show_default=True, help="Site whose response format is served."
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=0,
     show_default=True,
-    help="The port to listen at; 0 takes a free one.",
+    help="Port to listen on; 0 chooses a free one.",
 )
 @click.option(
     "--per-label",
     type=click.IntRange(min=1),
     default=150,
     show_default=True,
-    help="Drawn products of each label.",
+    help="Number of drawn products per label.",
 )
 @click.option(
     "--duplicates",
@@ -46,7 +47,8 @@ def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
     default=0.1,
     show_default=True,
     callback=_share,
-    help="Share of further products with a copied, re-encoded or resized photo.",
+    help="Additional products with a copied, re-encoded or resized photo, as a fraction of the"
+    " products.",
 )
 @click.option(
     "--double-tagged",
@@ -54,7 +56,7 @@ def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
     default=0.05,
     show_default=True,
     callback=_share,
-    help="Share of products found under two hashtags.",
+    help="Fraction of products that are listed under two hashtags.",
 )
 @click.option(
     "--wrong-tagged",
@@ -62,37 +64,37 @@ def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
     default=0.0,
     show_default=True,
     callback=_share,
-    help="Share of products found under another hashtag than their own, for check-tags to find.",
+    help="Fraction of products that are listed under a wrong hashtag, for check-tags to find.",
 )
 @click.option(
     "--generation",
-    help="Which of the site's page designs, or which of its refusals; a wrong name lists them."
-    "  [default: today's]",
+    help="Page design or error page of the site; an unknown name lists them."
+    "  [default: the current design]",
 )
 @click.option(
     "--faults",
     type=CommaList(),
     default=(),
-    help="What goes wrong, between commas: of pages, of their order, of every second photo"
-    " (`photos`: all of those in turns); a wrong name lists them.",
+    help="Comma-separated faults of pages, of paging, or of every second photo (`photos`: all photo"
+    " faults in turn); an unknown name lists them.",
 )
 @click.option(
     "--key-points",
     type=FILE,
-    help="Write the key points of the drawn people into this file (COCO JSON; people.json), and"
-    " their photos into a folder beside it (people/).",
+    help="Write the key points of the drawn people to this file (COCO JSON: people.json) and"
+    " their photos to the folder of the same name (people/).",
 )
 @click.option(
     "--url-file",
     type=FILE,
-    help="Write the shop's address into this file once it listens, for scripts.",
+    help="Write the shop's URL to this file once it accepts connections, for scripts.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Which shop of many.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 def sample_shop(**chosen: Any) -> None:
-    """Serve a shop on loopback, in a site's own wire format, until Ctrl-C.
+    """Serve a shop with a site's own response format until Ctrl-C.
 
-    Its products are drawn, or made of your photos. Some are copies of others and some stand under
-    two hashtags, as in life.
+    Its products are drawn, or made of your photos. As in real shops, some photos are copies of
+    others and some products are listed under two hashtags.
     """
     from scraper.sample_shop.server import ShopOptions, run
 

@@ -1,6 +1,6 @@
-"""What goes wrong on the way, to test a crawl with: `sample-shop --faults`.
+"""Faults of the sample shop, to test a crawl with: `sample-shop --faults`.
 
-Every second photo has one of the photos' faults, in turns; faults of pages are on every page.
+Every second photo has one of the photo faults, in turn; page faults are on every page.
 """
 
 import gzip
@@ -17,7 +17,7 @@ from dataset.images.io import open_photo
 from scraper.sample_shop.http import Asked, Reply, Sending, html, plain
 from scraper.sample_shop.images import as_jpeg
 
-# For how long nothing comes: longer than anybody waits.
+# Seconds without a response: longer than any client's timeout.
 STALL = 600
 RETRY_AFTER = 2
 
@@ -149,27 +149,27 @@ PHOTO_FAULTS: dict[str, Change] = {
     "redirect-loop": _redirect_loop,
     "changing-image": _changing_image,
 }
-# Of the pages' order, which only a site's format can make; see GENERATIONS there.
+# Paging faults are implemented by the site's format; see GENERATIONS there.
 PAGING_FAULTS = ("endless-pages", "repeating-pages")
 NAMES = (*PAGE_FAULTS, *PAGING_FAULTS, *PHOTO_FAULTS)
 
 
 @dataclass(frozen=True)
 class Faults:
-    """The faults of one shop: of its pages, of its photos, and of its paging."""
+    """The faults of one shop: of its pages, its photos and its paging."""
 
     pages: tuple[Change, ...] = ()
     photos: tuple[Change, ...] = ()
     generation: str | None = None
 
     def of_photo(self, number: int, reply: Reply, asked: Asked) -> Reply:
-        """REPLY, the photo NUMBER, with its fault."""
+        """Return `reply`, the photo with index `number`, with its fault applied."""
         if not self.photos or number % 2 == 0 or reply.status != 200:
             return reply
         return self.photos[number // 2 % len(self.photos)](reply, asked)
 
     def of_page(self, reply: Reply, asked: Asked) -> Reply:
-        """REPLY, a page, with all faults of pages."""
+        """Return `reply`, a page, with all page faults applied."""
         if asked.path != "/robots.txt":
             for fault in self.pages:
                 reply = fault(reply, asked)
@@ -177,17 +177,23 @@ class Faults:
 
 
 def faults_named(names: Sequence[str], generations: Sequence[str]) -> Faults:
-    """The faults NAMES; `photos` stands for all of photos. GENERATIONS: what the site's format has.
+    """Return the faults with `names`; `photos` stands for all photo faults.
+
+    Args:
+        names: Names given to `--faults`.
+        generations: What the site's format offers; paging faults must be among them.
 
     Raises:
-        BadInput: there is no such fault, or this site's format does not have it.
+        BadInput: A name is unknown, or the site's format does not have that fault.
     """
     wanted = [one for name in names for one in (PHOTO_FAULTS if name == "photos" else [name])]
     for name in wanted:
         if name not in NAMES:
-            raise BadInput(f"--faults {name}: choose from photos (all of them), {', '.join(NAMES)}")
+            raise BadInput(
+                f"--faults {name}: choose from photos (all photo faults), {', '.join(NAMES)}"
+            )
         if name in PAGING_FAULTS and name not in generations:
-            raise BadInput(f"--faults {name}: this site's pages don't have it; lamoda's do")
+            raise BadInput(f"--faults {name}: not available for this site; use --site lamoda")
     paging = [name for name in wanted if name in PAGING_FAULTS]
     return Faults(
         tuple(PAGE_FAULTS[name] for name in wanted if name in PAGE_FAULTS),

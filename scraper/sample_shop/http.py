@@ -1,4 +1,4 @@
-"""What a site's format answers with."""
+"""Requests and replies of the sample shop."""
 
 import json
 import re
@@ -9,9 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 
 @dataclass(frozen=True)
 class Asked:
-    """A GET of TARGET, path and query; headers with lower-case names.
+    """A GET request for `target` (path and query); header names are lower-case.
 
-    `times`: how often TARGET was asked for, this time included.
+    Attributes:
+        times: How often `target` was requested, including this request.
     """
 
     target: str
@@ -20,27 +21,30 @@ class Asked:
 
     @property
     def path(self) -> str:
-        """The path, without the query."""
+        """The path without the query."""
         return urlsplit(self.target).path
 
     @property
     def query(self) -> dict[str, str]:
-        """The query's values, the first of each name."""
+        """The query parameters; the first value of each."""
         return {name: values[0] for name, values in parse_qs(urlsplit(self.target).query).items()}
 
     @property
     def token(self) -> str | None:
-        """The bearer token that was sent, or None."""
+        """The bearer token of the request, or None."""
         kind, _, value = self.headers.get("authorization", "").partition(" ")
         return value or None if kind.lower() == "bearer" else None
 
 
 @dataclass(frozen=True)
 class Sending:
-    """How a reply is sent, where that is not as it should be.
+    """How a reply is sent when it has a transport fault.
 
-    `length`: what is announced; `cut`: bytes after which the line goes dead; `wait`: seconds before
-    anything is sent; `drip`: seconds between two bytes.
+    Attributes:
+        length: Announced content length in bytes.
+        cut: Bytes after which the connection is closed.
+        wait: Seconds before anything is sent.
+        drip: Seconds between two bytes.
     """
 
     length: int | None = None
@@ -51,7 +55,7 @@ class Sending:
 
 @dataclass(frozen=True)
 class Reply:
-    """A page; `headers` beside content type and length."""
+    """A response; `headers` are those besides content type and length."""
 
     status: int
     content_type: str
@@ -62,9 +66,11 @@ class Reply:
 
 @dataclass(frozen=True)
 class PhotoWanted:
-    """The photo under PATH, inside BOX (width, height), or in its own size when BOX is None.
+    """The photo at `path`, scaled to fit `box` (width, height), or in its own size for None.
 
-    `kind`: the file's format, JPEG or WEBP; None for the original, and for JPEG where it shrinks.
+    Attributes:
+        kind: JPEG or WEBP; None keeps the original's format, and means JPEG where it is scaled
+            down.
     """
 
     path: str
@@ -73,21 +79,21 @@ class PhotoWanted:
 
 
 def html(text: str, status: int = 200) -> Reply:
-    """TEXT as a web page."""
+    """Return an HTML response."""
     return Reply(status, "text/html; charset=utf-8", text.encode())
 
 
 def plain(text: str, status: int = 200) -> Reply:
-    """TEXT as it is."""
+    """Return a plain-text response."""
     return Reply(status, "text/plain; charset=utf-8", text.encode())
 
 
 def as_json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
-    """VALUE as JSON."""
+    """Return `value` as a JSON response."""
     body = json.dumps(value, ensure_ascii=False).encode()
     return Reply(status, "application/json", body, headers or {})
 
 
 def number_in(text: str | None, otherwise: int) -> int:
-    """The number that a query's value TEXT is; OTHERWISE where it is none."""
+    """Return the query value `text` as a number, or `otherwise` where it is not one."""
     return int(text) if text and re.fullmatch(r"[0-9]{1,6}", text) else otherwise

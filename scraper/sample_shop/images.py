@@ -1,4 +1,4 @@
-"""The bytes of the shop's photos: files as they are, drawings when first asked for, and sizes."""
+"""The bytes of the shop's photos: files as stored, drawings made on request, and scaling."""
 
 import io
 import threading
@@ -16,25 +16,25 @@ TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".web
 
 
 def as_jpeg(image: Image.Image, quality: int) -> bytes:
-    """IMAGE, RGB, as a JPEG file."""
+    """Encode an RGB image as JPEG."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
     return file.getvalue()
 
 
 class PhotoBytes:
-    """Photos as files; a drawing is drawn once, however many ask for it at the same time."""
+    """Photos as files; a drawing is created once, however many clients request it concurrently."""
 
     def __init__(self) -> None:
         self._drawings: dict[Drawn, Future[bytes]] = {}
         self._lock = threading.Lock()
 
     def original(self, photo: PhotoSource) -> bytes:
-        """The bytes of PHOTO in its own size.
+        """Return the bytes of a photo in its own size.
 
         Raises:
-            OSError: its file has gone since the stock was made.
-            dataset.images.Unreadable: or has been broken.
+            OSError: Its file was deleted after the stock was created.
+            dataset.images.Unreadable: Its file was broken after the stock was created.
         """
         origin = photo.origin
         data = origin.read_bytes() if isinstance(origin, Path) else self._drawing(origin)
@@ -49,14 +49,14 @@ class PhotoBytes:
                 drawing = draw_product(wanted.label, wanted.seed, view=wanted.view)
                 mine.set_result(as_jpeg(drawing.photo, 90))
             except BaseException as error:
-                # Whoever waits for it gets the error too, rather than waiting for ever.
+                # Concurrent requests for the same photo get the error too.
                 mine.set_exception(error)
                 raise
         return mine.result()
 
 
 def changed(data: bytes, change: str | None) -> bytes:
-    """The photo DATA as a duplicate shows it: the same bytes, re-encoded, or resized."""
+    """Return the photo as a duplicate shows it: unchanged, re-encoded or resized."""
     if change in (None, "exact"):
         return data
     image = open_photo(data)
@@ -67,9 +67,9 @@ def changed(data: bytes, change: str | None) -> bytes:
 
 
 def fitted(data: bytes, box: tuple[int, int] | None, kind: str = "JPEG") -> bytes:
-    """The photo DATA as a file of KIND inside BOX (width, height), its shape kept, never enlarged.
+    """Return the photo as a `kind` file that fits `box` (width, height); never enlarged.
 
-    One of that kind that fits already is not touched.
+    A file of that kind that already fits is returned unchanged.
     """
     with Image.open(io.BytesIO(data)) as image:
         width, height = box or image.size
@@ -83,5 +83,5 @@ def fitted(data: bytes, box: tuple[int, int] | None, kind: str = "JPEG") -> byte
 
 
 def content_type(path: str) -> str:
-    """The type to announce for the original under PATH."""
+    """Return the content type of the original at `path`."""
     return TYPES[Path(path).suffix.lower()]

@@ -1,4 +1,4 @@
-"""The shop on the network: a site's format over HTTP, on loopback unless told otherwise."""
+"""The shop's HTTP server, on loopback by default."""
 
 import contextlib
 import importlib
@@ -32,7 +32,7 @@ FORMATS = Path(__file__).with_name("formats")
 
 @dataclass(frozen=True)
 class ShopOptions:
-    """Options of `sample-shop`; port 0 takes a free one."""
+    """Options of `sample-shop`; port 0 chooses a free one."""
 
     photos: Path | None = None
     site: str = "lamoda"
@@ -50,14 +50,14 @@ class ShopOptions:
 
 
 class SampleShop:
-    """A running shop: its `url`, its `stock`, and how often each target was asked for."""
+    """A running shop with its `url`, its `stock` and the number of requests per target."""
 
     def __init__(self, stock: Stock, site: ModuleType, options: ShopOptions) -> None:
-        """Listen at once.
+        """Bind the port at once.
 
         Raises:
-            BadInput: there is no such fault.
-            Failure: the port is taken or not allowed.
+            BadInput: A fault is unknown.
+            Failure: The port is in use or not permitted.
         """
         self.stock, self.requests = stock, Counter[str]()
         self._faults = faults_named(options.faults, site.GENERATIONS)
@@ -75,20 +75,20 @@ class SampleShop:
         self.url = f"http://{options.host}:{self._server.server_address[1]}"
 
     def serve_forever(self) -> None:
-        """Answer until `stop` is called."""
+        """Serve requests until `stop` is called."""
         self._server.serve_forever(poll_interval=0.05)
 
     def stop(self) -> None:
-        """Stop answering and free the port."""
+        """Stop serving and close the port."""
         self._server.shutdown()
         self.close()
 
     def close(self) -> None:
-        """Free the port of a shop that does not answer any more."""
+        """Close the port of a shop that is not serving."""
         self._server.server_close()
 
     def reply(self, asked: Asked) -> Reply:
-        """The answer to ASKED, counted."""
+        """Return the reply to a request and count it."""
         with self._lock:
             self.requests[asked.target] += 1
             asked = replace(asked, times=self.requests[asked.target])
@@ -115,22 +115,22 @@ class SampleShop:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    # A second shop on the same port is a mistake, on every system.
+    # Without this, some systems let two shops share a port.
     allow_reuse_port = False
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Be silent on a crawler that went away; anything else is a bug and shows."""
+        """Ignore disconnected clients; print every other error."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
 def _handler(shop: SampleShop) -> type[BaseHTTPRequestHandler]:
-    """The request handler of SHOP: one class a shop, since the library makes the instances."""
+    """Return a request handler class for `shop`; `http.server` creates the instances."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        # Small answers on a kept connection would wait 40 ms for one another.
+        # Nagle's algorithm would delay small responses on a keep-alive connection by 40 ms.
         disable_nagle_algorithm = True
         wbufsize = -1
         timeout = 60
@@ -155,7 +155,7 @@ def _handler(shop: SampleShop) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             if with_body:
                 self._send_body(reply.body[: sending.cut], sending.drip)
-            # What was announced and not sent is never sent, nor is more read as another reply.
+            # The announced length is not what was sent, so the connection can't be reused.
             self.close_connection = self.close_connection or sending != Sending()
 
         def _send_body(self, body: bytes, drip: float) -> None:
@@ -168,28 +168,28 @@ def _handler(shop: SampleShop) -> type[BaseHTTPRequestHandler]:
                 time.sleep(drip)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: the shop counts instead."""
+            """Log nothing: the shop counts requests instead."""
 
     return Handler
 
 
 def open_shop(options: ShopOptions) -> SampleShop:
-    """A shop that listens but does not answer yet.
+    """Return a shop that has bound its port and is not serving yet.
 
     Raises:
-        BadInput: no such site or generation, or no photos where OPTIONS say.
+        BadInput: The site or generation is unknown, or there are no photos at the given path.
         Failure: The port is not available.
     """
     site = _format(options.site)
     if options.generation and options.generation not in site.GENERATIONS:
         known = ", ".join(site.GENERATIONS)
-        raise BadInput(f"{options.site} has no pages {options.generation!r}; choose from {known}")
+        raise BadInput(f"--generation {options.generation}: {options.site} has {known}")
     return SampleShop(_stock(options), site, options)
 
 
 @contextlib.contextmanager
 def serve(options: ShopOptions) -> Iterator[SampleShop]:
-    """A shop that answers in a thread of its own, until the context ends."""
+    """Serve a shop in a thread until the context ends."""
     shop = open_shop(options)
     thread = threading.Thread(target=shop.serve_forever, name="sample shop", daemon=True)
     thread.start()
@@ -201,13 +201,13 @@ def serve(options: ShopOptions) -> Iterator[SampleShop]:
 
 
 def run(options: ShopOptions) -> None:
-    """Serve until Ctrl-C, having said where, what, and how to crawl it.
+    """Serve until Ctrl-C, after printing the URL, the stock and an example `crawl` command.
 
     Raises:
-        BadInput, Failure: as `open_shop`; or a file that was asked for can't be written.
+        BadInput, Failure: As `open_shop`; or an output file can't be written.
     """
     if options.key_points and options.photos:
-        raise BadInput("--key-points are known of drawn people only; leave out --photos")
+        raise BadInput("--key-points needs drawn people; omit --photos")
     shop = open_shop(options)
     with contextlib.closing(shop):
         if options.key_points:
@@ -236,7 +236,7 @@ def _quoted(label: str) -> str:
 def _format(site: str) -> ModuleType:
     known = sorted(path.stem for path in FORMATS.glob("*.py") if path.stem != "__init__")
     if site not in known:
-        raise BadInput(f"the shop does not speak {site!r}; choose from {', '.join(known)}")
+        raise BadInput(f"--site {site}: choose from {', '.join(known)}")
     return importlib.import_module(f"scraper.sample_shop.formats.{site}")
 
 
@@ -259,17 +259,17 @@ def _stock(options: ShopOptions) -> Stock:
 
 
 def _write_key_points(stock: Stock, path: Path) -> None:
-    """Draw every person of STOCK into the folder beside PATH, and their key points into PATH."""
+    """Draw every person into the folder beside `path` and write the key points to `path`."""
     folder = path.with_suffix("")
     if folder == path:
-        raise BadInput(f"--key-points {path} wants a name that ends in .json; the photos go beside")
-    click.echo(f"Drawing the people of {path} into {folder} …", err=True)
+        raise BadInput(f"--key-points {path}: choose a file name that ends in .json")
+    click.echo(f"Drawing the people for {path} into {folder} …", err=True)
     found = coco_annotations(_drawn_files(stock, folder))
     _write(path, json.dumps(found).encode())
 
 
 def _drawn_files(stock: Stock, folder: Path) -> Iterator[tuple[str, Drawing]]:
-    """Each original drawing with its file's name, once the file stands in FOLDER."""
+    """Yield each original drawing with its file name, after its file was written to `folder`."""
     photos = (photo for item in stock.items for photo in item.photos if photo.change is None)
     for photo in photos:
         if isinstance(photo.origin, Drawn):

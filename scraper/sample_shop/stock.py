@@ -1,4 +1,4 @@
-"""What the shop sells, as data: from a folder of class folders, or drawn."""
+"""The products that the shop sells, from a folder of class folders or drawn."""
 
 import random
 import re
@@ -12,7 +12,7 @@ from dataset.errors import BadInput, first_line
 from dataset.vocabulary import Vocabulary
 
 IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".webp")
-# How the photos of a duplicate differ from the product they show again, in turns.
+# How the photos of a duplicate differ from the original's, in turn.
 CHANGES = ("exact", "re-encoded", "resized")
 BRANDS = (
     "Берёзка & Ко", "Nordvik", "Тёплый Дом", "Alma Vento", "Polyanka", "Kesta", "Ясный День",
@@ -33,7 +33,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class PhotoSource:
-    """A photo under its PATH in the shop; CHANGE is None, or how it differs from its origin."""
+    """A photo at `path` in the shop; `change` is how it differs from its original, or None."""
 
     path: str
     origin: Path | Drawn
@@ -42,7 +42,7 @@ class PhotoSource:
 
 @dataclass(frozen=True)
 class Item:
-    """A product; `labels` are the one or two hashtags that it is found under."""
+    """A product; `labels` are the one or two hashtags that it is listed under."""
 
     sku: str
     name: str
@@ -57,7 +57,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Stock:
-    """All products; `skipped` tells of files that are no photos, one line each."""
+    """All products; `skipped` has one line per file that is not a readable image."""
 
     items: tuple[Item, ...]
     vocabulary: Vocabulary
@@ -65,7 +65,7 @@ class Stock:
 
     @cached_property
     def by_sku(self) -> dict[str, Item]:
-        """Every product by its SKU, in capitals."""
+        """Every product by its upper-case SKU."""
         return {item.sku: item for item in self.items}
 
     @cached_property
@@ -74,12 +74,12 @@ class Stock:
         return {photo.path: photo for item in self.items for photo in item.photos}
 
     def search(self, query: str) -> tuple[Item, ...]:
-        """The products under the label that QUERY is a word of, or that is spelt like QUERY."""
+        """Return the products whose label has the word `query` or is spelled like it."""
         label = self.vocabulary.label_or_own(query)
         return tuple(item for item in self.items if label in item.labels)
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """Products and photos of each label; one under two labels counts in both."""
+        """Number of products and photos per label; a product with two labels counts for both."""
         products: Counter[str] = Counter()
         photos: Counter[str] = Counter()
         for item in self.items:
@@ -90,7 +90,7 @@ class Stock:
 
 @dataclass(frozen=True)
 class Plan:
-    """A product before it has a SKU: its label and where its photos come from."""
+    """A product without a SKU: its label and the sources of its photos."""
 
     label: str
     origins: tuple[Path | Drawn, ...]
@@ -109,11 +109,18 @@ def make_stock(
     wrong_tagged: float = 0.0,
     skipped: Sequence[str] = (),
 ) -> Stock:
-    """Products of PLANS, and more that show some of them again.
+    """Return the products of `plans`, and duplicates of some of them.
 
-    DUPLICATES is how many of the latter there are for each product of a label, DOUBLE_TAGGED the
-    share of all products that stand under a second label as well, WRONG_TAGGED of those that stand
-    under another one than their own. The same arguments make the same stock.
+    The same arguments give the same stock.
+
+    Args:
+        plans: Products, each with its own photos.
+        vocabulary: Labels and their words.
+        seed: Random seed.
+        duplicates: Number of duplicates per product of a label.
+        double_tagged: Fraction of all products that are also listed under a second label.
+        wrong_tagged: Fraction of all products that are listed under a wrong label.
+        skipped: Lines for `Stock.skipped`.
     """
     rng = random.Random(seed)
     plans = list(_tag_wrongly(plans, wrong_tagged, rng))
@@ -126,7 +133,7 @@ def make_stock(
 
 
 def drawn_plans(per_label: int, seed: int) -> list[Plan]:
-    """PER_LABEL products of each drawn label; every third is shown in a second pose."""
+    """Return `per_label` products of each drawn label; every third has a second pose."""
     from scraper.sample_shop.drawing.product import LABELS, draw_summary
 
     plans = []
@@ -141,10 +148,10 @@ def drawn_plans(per_label: int, seed: int) -> list[Plan]:
 
 
 def folder_plans(folder: Path, vocabulary: Vocabulary) -> tuple[list[Plan], list[str]]:
-    """A product for each photo in FOLDER's class folders, and a line for each broken file.
+    """Return a product for each photo in the class folders, and a line for each broken file.
 
     Raises:
-        BadInput: FOLDER is missing, or no folder in it holds a photo.
+        BadInput: The folder is missing, or none of its folders has a readable photo.
     """
     wanted = "--photos wants a folder that holds one folder of photos per label: polo/1.jpg"
     if not folder.is_dir():
@@ -160,7 +167,7 @@ def folder_plans(folder: Path, vocabulary: Vocabulary) -> tuple[list[Plan], list
             colour = COLOURS[number % len(COLOURS)]
             plans.append(Plan(label, (path,), number % 2 == 0, colour))
     if not plans:
-        raise BadInput(f"{folder} holds no class folder with a readable photo; {wanted}")
+        raise BadInput(f"{folder} has no class folder with a readable photo; {wanted}")
     return plans, skipped
 
 
@@ -179,7 +186,7 @@ def _problem(path: Path) -> str | None:
         with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
             image.draft("RGB", (64, 64))
             image.load()
-    # Pillow raises these and more for broken files; each means that the photo can't be shown.
+    # Pillow raises many kinds of errors for broken files; after any of them, the file is skipped.
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         return first_line(error)
     return None
@@ -195,7 +202,7 @@ def _copies(plans: Sequence[Plan], share: float, rng: random.Random) -> Iterator
 
 
 def _skus(plans: Sequence[Plan], rng: random.Random) -> list[str]:
-    """Unlike SKUs in the site's form: MP002X, W or M for the gender, five more."""
+    """Return unique SKUs in the site's form: MP002X, W or M for the gender, and five characters."""
     skus: dict[str, None] = {}
     for plan in plans:
         size = len(skus)
@@ -225,14 +232,14 @@ def _item(plan: Plan, sku: str, vocabulary: Vocabulary, rng: random.Random) -> I
 
 
 def _path(sku: str, number: int, index: int, origin: Path | Drawn, change: str | None) -> str:
-    """Such as /M/P/MP002XW1G7O5_22861704_1_v1.jpg; an unchanged file keeps its ending."""
+    """Return a path such as /M/P/MP002XW1G7O5_22861704_1_v1.jpg."""
     kept = isinstance(origin, Path) and change in (None, "exact")
     ending = origin.suffix.lower() if kept and isinstance(origin, Path) else ".jpg"
     return f"/{sku[0]}/{sku[1]}/{sku}_{number}_{index}_v1{ending}"
 
 
 def _russian(label: str, vocabulary: Vocabulary) -> str:
-    """The first Russian word of LABEL, or LABEL itself where it has none."""
+    """Return the first Russian word of a label, or the label itself where it has none."""
     known = vocabulary.labels.get(label)
     words = known.words if known else ()
     russian = (word for word in words if any("а" <= letter <= "я" for letter in word.lower()))
@@ -258,7 +265,7 @@ def _tag_twice(items: Sequence[Item], share: float, rng: random.Random) -> Itera
 
 
 def caption(item: Item, stock: Stock) -> str:
-    """What people write: words, hashtags in two scripts, an address whose # is none."""
+    """Return a typical caption: words, hashtags in two scripts, a URL with a fragment."""
     tags = " ".join(f"#{tag(word)}" for word in _words(item.labels, stock))
     return (
         f"{item.name} {item.brand}\n{tags} #{tag(item.colour)} https://example.com/{item.sku}#top"
@@ -274,5 +281,5 @@ def _words(labels: Sequence[str], stock: Stock) -> list[str]:
 
 
 def tag(word: str) -> str:
-    """WORD as people write it behind the sign."""
+    """Return a word as a hashtag."""
     return re.sub(r"[\W_]+", "_", word).strip("_")

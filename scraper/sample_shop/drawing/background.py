@@ -1,4 +1,4 @@
-"""Things that stand about in a background; every picture is drawn at half size."""
+"""Backgrounds of drawn photos; each is drawn at half size."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ RGB = tuple[int, int, int]
 
 
 def tone(rng: Rng, low: int = 60, high: int = 220, spread: float = 30) -> RGB:
-    """A muted colour between LOW and HIGH."""
+    """Return a muted colour between `low` and `high`."""
     hue = rng.uniform(0, 2 * np.pi) + np.array((0, 2.1, 4.2))
     tint = rng.uniform(0, 1.1) * spread * np.cos(hue) + (0.15, 0, -0.15) * np.array(spread)
     r, g, b = np.clip(rng.uniform(low, high) + tint, 20, 250).astype(int)
@@ -163,12 +163,12 @@ def draw_tree(rng: Rng, draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
 
 
 def paint_backdrop(rng: Rng, size: tuple[int, int], floor: float) -> Pixels:
-    """The empty picture, (height, width, 3) float32 in 0..255; FLOOR is where the floor begins."""
+    """Return a backdrop, (height, width, 3) float32 in 0..255; the floor begins at row `floor`."""
     if rng.random() < 0.5:
         return _studio(rng, size, floor)
     width, height = size
     place = (_room, _street, _shop, _abstract, _garden)[rng.integers(5)]
-    # Drawn at half size: it is out of focus anyway.
+    # Drawn at half size; it is blurred afterwards.
     image = Image.new("RGB", (width // 2 + 1, height // 2 + 1))
     place(rng, image, floor / 2)
     image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.9, 2.6))))
@@ -193,7 +193,7 @@ def _studio(rng: Rng, size: tuple[int, int], floor: float) -> Pixels:
 
 
 def _vertical(image: Image.Image, top: RGB, bottom: RGB, first: int, last: int) -> None:
-    """Fill the rows FIRST to LAST with a gradient."""
+    """Fill the rows `first` to `last` with a gradient."""
     rows = max(1, last - first)
     t = np.linspace(0, 1, rows)[:, None]
     strip = ((1 - t) * np.array(top) + t * np.array(bottom)).astype(np.uint8)[:, None]
@@ -227,7 +227,7 @@ def _room(rng: Rng, image: Image.Image, floor: float) -> None:
 
 
 def _street(rng: Rng, image: Image.Image, floor: float) -> None:
-    """Sky, houses with windows, trees, pavement."""
+    """Sky, houses with windows, trees and pavement."""
     width, height, line = image.width, image.height, int(floor)
     _vertical(image, (176, 204, 228), (228, 232, 232), 0, line)
     ground = tone(rng, 120, 175, 6)
@@ -246,7 +246,7 @@ def _street(rng: Rng, image: Image.Image, floor: float) -> None:
 
 
 def _shop(rng: Rng, image: Image.Image, floor: float) -> None:
-    """A shop: rails of clothes, spots, a mirror."""
+    """A shop with clothes rails, spotlights and a mirror."""
     width, height = image.width, image.height
     wall = tone(rng, 170, 232, 10)
     _vertical(image, darker(wall, 0.95), wall, 0, int(floor))
@@ -277,7 +277,7 @@ def _shop(rng: Rng, image: Image.Image, floor: float) -> None:
 
 
 def _abstract(rng: Rng, image: Image.Image, floor: float) -> None:
-    """A coloured wall with big shapes."""
+    """A coloured wall with large shapes."""
     wall = tone(rng, 120, 220, 32)
     _vertical(image, wall, darker(wall, 0.85), 0, image.height)
     draw = ImageDraw.Draw(image)
@@ -291,7 +291,7 @@ def _abstract(rng: Rng, image: Image.Image, floor: float) -> None:
 
 
 def _garden(rng: Rng, image: Image.Image, floor: float) -> None:
-    """Leaves and spots of light, and a path."""
+    """Leaves, spots of light and a path."""
     _vertical(image, (150, 182, 140), (96, 132, 82), 0, int(floor))
     _vertical(image, (188, 178, 152), (160, 148, 124), int(floor), image.height)
     draw = ImageDraw.Draw(image)

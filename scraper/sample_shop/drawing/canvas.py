@@ -1,4 +1,4 @@
-"""Outlines: every shape is a polygon, an array (n, 2) of x, y in pixels, y downwards."""
+"""Polygon painting. A shape is an array (n, 2) of x, y in pixels, y downwards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Points = NDArray[np.float64]
 
 
 def curve(points: ArrayLike, steps: int = 8, closed: bool = False) -> Points:
-    """A smooth line through POINTS (n, 2): Catmull-Rom with STEPS points a span."""
+    """Return a smooth line through `points` (n, 2): Catmull-Rom with `steps` points per segment."""
     p = np.asarray(points, float)
     padded = np.vstack([p[-1:], p, p[:2]]) if closed else np.vstack([p[:1], p, p[-1:]])
     a, b, c, d = padded[:-3, None], padded[1:-2, None], padded[2:-1, None], padded[3:, None]
@@ -25,49 +25,49 @@ def curve(points: ArrayLike, steps: int = 8, closed: bool = False) -> Points:
 
 
 def normals(path: Points) -> Points:
-    """Unit vectors (n, 2) to the right of someone who walks along PATH on the screen."""
+    """Return unit normals (n, 2) on the right of the path in the direction of travel."""
     along = np.gradient(path, axis=0)
     along /= np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)[:, None]
     return np.column_stack([-along[:, 1], along[:, 0]])
 
 
 def ribbon(path: ArrayLike, widths: ArrayLike) -> Points:
-    """The band around PATH (n, 2), as far to each side as WIDTHS (one or n) say; flat ends."""
+    """Return the band around `path` (n, 2) with half widths `widths` (one or n) and flat ends."""
     p = np.asarray(path, float)
     offset = normals(p) * np.broadcast_to(np.asarray(widths, float), len(p))[:, None]
     return np.vstack([p + offset, (p - offset)[::-1]])
 
 
 def oval(centre: ArrayLike, rx: float, ry: float | None = None, turn: float = 0.0) -> Points:
-    """An ellipse about CENTRE with radii RX and RY, turned by TURN radians."""
+    """Return an ellipse with radii `rx` and `ry`, rotated by `turn` radians."""
     t = np.linspace(0, 2 * np.pi, 28, endpoint=False)
     p = np.column_stack([np.cos(t) * rx, np.sin(t) * (rx if ry is None else ry)])
     return p @ rotation(turn).T + np.asarray(centre, float)
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Points:
-    """A rectangle with upright sides."""
+    """Return an axis-aligned rectangle."""
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], float)
 
 
 def rotation(turn: float) -> Points:
-    """The matrix (2, 2) that turns by TURN radians."""
+    """Return the rotation matrix (2, 2) for `turn` radians."""
     c, s = np.cos(turn), np.sin(turn)
     return np.array([[c, -s], [s, c]])
 
 
 def moved(place: Points, x: float, y: float) -> Points:
-    """PLACE, or each of many, X to the right and Y down."""
+    """Return one or many places moved by `x` to the right and `y` down."""
     return place + np.array([x, y])
 
 
 def blend(a: Points, b: Points, t: float) -> Points:
-    """The point T of the way from A to B."""
+    """Interpolate linearly from `a` (t = 0) to `b` (t = 1)."""
     return a + (b - a) * t
 
 
 def dashes(path: Points, count: int, width: float) -> list[Points]:
-    """A dashed line of COUNT pieces along PATH, each as wide as WIDTH."""
+    """Return a dashed line of `count` pieces along `path`, each `width` wide."""
     at = np.linspace(0, len(path) - 1, 2 * count)
     x, y = (np.interp(at, np.arange(len(path)), path[:, i]) for i in (0, 1))
     ends = np.column_stack([x, y])
@@ -75,7 +75,7 @@ def dashes(path: Points, count: int, width: float) -> list[Points]:
 
 
 def together(*parts: Points | Sequence[Points]) -> list[Points]:
-    """All polygons of PARTS in one list."""
+    """Return the polygons of all parts in one list."""
     flat: list[Points] = []
     for part in parts:
         flat.extend([part] if isinstance(part, np.ndarray) else part)
@@ -84,21 +84,21 @@ def together(*parts: Points | Sequence[Points]) -> list[Points]:
 
 Pixels = NDArray[np.floating[Any]]
 Colour = tuple[float, float, float]
-# An edge is the mean of 3 x 3 samples a pixel.
+# Samples per pixel along each axis, for smooth edges.
 SAMPLES = 3
 MARGIN = 10
 
 
 class Texture(Protocol):
-    """A cloth: the colours at places given in pixels."""
+    """A fill: colours at pixel positions."""
 
     def at(self, x: Pixels, y: Pixels) -> Pixels:
-        """RGB 0..255, (h, w, 3), for X (1, w) and Y (h, 1)."""
+        """Return RGB in 0..255, (h, w, 3), for `x` (1, w) and `y` (h, 1)."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A part of the canvas and how much of each of its pixels a shape covers, 0..1."""
+    """A region of the canvas and the coverage (0..1) of each of its pixels by a shape."""
 
     left: int
     top: int
@@ -112,13 +112,18 @@ class Patch:
 
 
 class Canvas:
-    """A picture that grows layer by layer; `pixels` is (height, width, 3) float32 in 0..255."""
+    """A picture that is painted in layers; `pixels` is (height, width, 3) float32 in 0..255."""
 
     def __init__(self, backdrop: Pixels, light: float) -> None:
-        """LIGHT says where the light comes from: -1 from the left, 1 from the right."""
+        """Start with a backdrop.
+
+        Args:
+            backdrop: (height, width, 3) float32 in 0..255.
+            light: Direction of the light, from -1 (left) to 1 (right).
+        """
         self.pixels = backdrop
         self.light = light
-        # How much of each pixel the person covers: shadows fall on the person only.
+        # Coverage of each pixel by the person; shadows fall on the person only.
         self.person = np.zeros(backdrop.shape[:2], np.float32)
 
     def paint(
@@ -132,11 +137,16 @@ class Canvas:
         folds: Sequence[Points] = (),
         opacity: float = 1.0,
     ) -> None:
-        """Lay SHAPES over the picture, filled.
+        """Paint shapes over the picture.
 
-        RELIEF is how round they look, as the reach of the shading in pixels (0: flat), and DEPTH
-        how strong; SHADOW, in pixels, is how far they darken the person behind them; FOLDS are
-        soft creases; OPACITY 1 hides what is behind.
+        Args:
+            shapes: Polygons, each (n, 2).
+            fill: Colour or texture.
+            relief: Reach of the shading in pixels; 0 is flat.
+            depth: Strength of the shading.
+            shadow: Reach in pixels of the shadow on the person behind the shapes.
+            folds: Soft creases.
+            opacity: 1 hides what is behind.
         """
         patch = self._patch([shapes] if isinstance(shapes, np.ndarray) else shapes)
         if patch is None:
@@ -153,18 +163,18 @@ class Canvas:
             np.maximum(self.person[patch.window], patch.cover, out=self.person[patch.window])
 
     def glow(self, shapes: Sequence[Points], gain: float, blur: float) -> None:
-        """Brighten (GAIN above 1) or darken what SHAPES cover, with edges soft over BLUR pixels."""
+        """Brighten (`gain` above 1) or darken the shapes; `blur` is the width of soft edges."""
         patch = self._patch(shapes, margin=int(3 * blur))
         if patch is not None:
             soft = _blurred(patch.cover, blur)
             self.pixels[patch.window] *= (1 + (gain - 1) * soft)[:, :, None]
 
     def image(self) -> Image.Image:
-        """The picture as RGB."""
+        """Return the picture as an RGB image."""
         return Image.fromarray(np.clip(self.pixels + 0.5, 0, 255).astype(np.uint8))
 
     def _patch(self, shapes: Sequence[Points], margin: int = MARGIN) -> Patch | None:
-        """The coverage of SHAPES together, or None when none of them is on the canvas."""
+        """Return the common coverage of the shapes, or None where none is on the canvas."""
         height, width = self.pixels.shape[:2]
         corners = np.vstack(shapes)
         left, top = np.maximum(corners.min(axis=0).astype(int) - margin, 0)
@@ -184,7 +194,7 @@ class Canvas:
         self.pixels[patch.window] *= (1 - 0.38 * soft)[:, :, None]
 
     def _relief(self, patch: Patch, reach: float, depth: float, folds: Sequence[Points]) -> Pixels:
-        """What to multiply colours by, (h, w): lighter towards the light, darker away from it."""
+        """Return colour factors (h, w): lighter towards the light and darker away from it."""
         soft = _blurred(patch.cover, reach)
         step = max(1, int(reach * 0.7))
         towards = _shifted(soft, -step) - _shifted(soft, step)
@@ -214,7 +224,7 @@ def _colours(fill: Colour | Texture, patch: Patch) -> Pixels:
 
 
 def _blurred(cover: Pixels, reach: float) -> Pixels:
-    """COVER blurred over REACH pixels, at a quarter of its size where that can't be seen."""
+    """Blur `cover` over `reach` pixels, at a quarter of its size where that is invisible."""
     scale = 4 if reach > 6 else 1
     image = Image.fromarray((cover * 255).astype(np.uint8))
     small = image.reduce(scale) if scale > 1 and min(image.size) >= scale else image
@@ -225,7 +235,7 @@ def _blurred(cover: Pixels, reach: float) -> Pixels:
 
 
 def _shifted(values: Pixels, by: int) -> Pixels:
-    """VALUES moved BY columns to the right, zeros coming in."""
+    """Shift `values` by `by` columns to the right and fill with zeros."""
     moved = np.zeros_like(values)
     if abs(by) >= values.shape[1]:
         return moved

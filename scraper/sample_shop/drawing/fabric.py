@@ -1,4 +1,4 @@
-"""Cloth: colours and patterns, none of them tied to a label."""
+"""Fabrics: colours and patterns, chosen independently of the label."""
 
 from dataclasses import dataclass, replace
 
@@ -49,7 +49,7 @@ PATTERNS = (
 
 @dataclass(frozen=True)
 class Fabric:
-    """A cloth: `repeat` is the pattern's period in pixels, `turn` an angle, `centre` its origin."""
+    """A fabric; `repeat` is the pattern's period in pixels, `turn` its angle."""
 
     pattern: str
     base: Colour
@@ -60,20 +60,20 @@ class Fabric:
     centre: tuple[float, float] = (0.0, 0.0)
 
     def placed(self, centre: Pixels, turn: float = 0.0) -> "Fabric":
-        """The same cloth, laid so that its origin is CENTRE and its grain turned by TURN."""
+        """Return the same fabric with its origin at `centre` and its pattern rotated by `turn`."""
         return replace(self, centre=(float(centre[0]), float(centre[1])), turn=turn)
 
     def plain(self, gain: float = 1.0) -> Colour:
-        """One colour that goes with the cloth, brighter by GAIN: collars, cuffs, seams."""
+        """Return one matching colour, brighter by `gain`, for collars, cuffs and seams."""
         r, g, b = self.base
         return (r * gain, g * gain, b * gain)
 
     def at(self, x: Pixels, y: Pixels) -> Pixels:
-        """RGB (h, w, 3) at columns X (1, w) and rows Y (h, 1)."""
+        """Return RGB (h, w, 3) at columns `x` (1, w) and rows `y` (h, 1)."""
         c, s = np.float32(np.cos(self.turn)), np.float32(np.sin(self.turn))
         dx, dy = x - np.float32(self.centre[0]), y - np.float32(self.centre[1])
         u, v = (dx * c + dy * s) / self.repeat, (dy * c - dx * s) / self.repeat
-        # Bands sag a little at the sides, as on a round body.
+        # Bands curve down at the sides, as on a round body.
         v = v - 0.012 * u * u
         mix = _MIXES[self.pattern](u, v, np.float32(1.0 / self.repeat))
         base, second = np.asarray(self.base, np.float32), np.asarray(self.second, np.float32)
@@ -82,12 +82,12 @@ class Fabric:
 
 
 def _weave(x: Pixels, y: Pixels) -> Pixels:
-    """A grain of about 1 %, the same wherever the cloth lies."""
+    """Return a grain of about 1 % that does not depend on the fabric's place."""
     return 1 + np.float32(0.012) * np.sin(x * 2.1 + y * 0.9) * np.sin(y * 1.7 - x * 0.4)
 
 
 def _edge(distance: Pixels, soft: np.float32) -> Pixels:
-    """1 inside (DISTANCE below 0), 0 outside, changing over about a pixel."""
+    """Return 1 inside (`distance` below 0) and 0 outside, with a transition of about a pixel."""
     return np.asarray(np.clip(0.5 - distance / (1.4 * soft), 0, 1), np.float32)
 
 
@@ -133,7 +133,7 @@ def _flowers(u: Pixels, v: Pixels, soft: np.float32) -> Pixels:
 
 
 def _denim(u: Pixels, v: Pixels, soft: np.float32) -> Pixels:
-    """Twill lines, and a wash that comes and goes."""
+    """Return twill lines and an irregular wash."""
     twill = 0.10 * np.sin((u + v) * 40) + 0.07 * np.sin(u * 61 - v * 23)
     wash = 0.22 * np.exp(-((v - 6.5) ** 2) / 14) * np.exp(-((np.abs(u) - 2.2) ** 2) / 1.4)
     return 0.12 + twill + wash
@@ -152,7 +152,7 @@ _MIXES = {
 
 
 def choose_fabric(rng: np.random.Generator) -> Fabric:
-    """Any colour with any pattern; `repeat` is in units of the person's height."""
+    """Choose any colour with any pattern; `repeat` is in units of the person's height."""
     first, second = (str(name) for name in rng.choice(list(COLOURS), 2, replace=False))
     pattern = str(rng.choice(PATTERNS))
     base, other = COLOURS[first], COLOURS[second]
@@ -162,13 +162,13 @@ def choose_fabric(rng: np.random.Generator) -> Fabric:
 
 
 def choose_neutral(rng: np.random.Generator) -> Fabric:
-    """A plain cloth in a quiet colour."""
+    """Choose a plain fabric in a muted colour."""
     name = str(rng.choice(NEUTRALS))
     return Fabric("plain", COLOURS[name], COLOURS[name], 0.03, name)
 
 
 def choose_denim(rng: np.random.Generator) -> Fabric:
-    """Denim: mostly a blue, or black, grey, white or a dyed one."""
+    """Choose denim: mostly blue, or black, grey, white or dyed."""
     names = (
         "indigo",
         "indigo",

@@ -1,4 +1,4 @@
-"""Garments of the upper body: tops, polo shirts, and the sleeves that coats and dresses share."""
+"""Garments: tops, polo shirts, trousers, skirts, dresses and coats."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from scraper.sample_shop.drawing.person import LEFT, LEG, RIGHT, Figure, across
 
 @dataclass(frozen=True)
 class TopCut:
-    """How a top is cut: SLEEVE 0 none, 1 elbow, 2 wrist; HEM on the torso's scale; EASE: width."""
+    """The cut of a top: `sleeve` 0 none, 1 elbow, 2 wrist; `hem` on the torso's scale."""
 
     sleeve: float
     hem: float
@@ -31,7 +31,7 @@ class TopCut:
 
 
 def choose_polo(rng: np.random.Generator) -> TopCut:
-    """Short sleeves, hem at the hips."""
+    """Choose a polo shirt: short sleeves, hem at the hips."""
     gain = float(rng.choice((0.72, 0.85, 1.3)))
     return TopCut(
         float(rng.uniform(0.62, 0.82)),
@@ -44,7 +44,7 @@ def choose_polo(rng: np.random.Generator) -> TopCut:
 
 
 def choose_top(rng: np.random.Generator) -> TopCut:
-    """What is worn with jeans, skirts and shorts: tee, tank or long sleeve, without a collar."""
+    """Choose a top without a collar: t-shirt, tank top or long sleeves."""
     return TopCut(
         float(rng.choice((0.0, 0.6, 0.75, 1.9))),
         float(rng.uniform(0.76, 0.9)),
@@ -54,7 +54,7 @@ def choose_top(rng: np.random.Generator) -> TopCut:
 
 
 def sleeve_outline(figure: Figure, side: int, length: float, ease: float) -> list[Points]:
-    """A sleeve as far down the arm as LENGTH: 0 shoulder, 1 elbow, 2 wrist."""
+    """Return the outline of a sleeve; `length` 0 shoulder, 1 elbow, 2 wrist."""
     path, widths = figure.path(figure.arms[side]), figure.arm_widths()
     at = np.linspace(0, length * 8, 14)
     index = np.arange(17)
@@ -71,7 +71,7 @@ def sleeve_outline(figure: Figure, side: int, length: float, ease: float) -> lis
 def paint_sleeve(
     canvas: Canvas, figure: Figure, side: int, fabric: Fabric, length: float, ease: float = 1.3
 ) -> None:
-    """A sleeve with its creases at armpit and elbow, and its hem."""
+    """Paint a sleeve with its creases at armpit and elbow, and its hem."""
     s = figure.scale
     shoulder, elbow = figure.arms[side][:2]
     turn = float(np.arctan2(*(elbow - shoulder)))
@@ -96,7 +96,7 @@ def paint_sleeve(
 def body_outline(
     figure: Figure, hem: float, ease: float, neckline: float, wide: float = 0.42
 ) -> Points:
-    """The front of a top: neck opening, shoulders, sides, hem."""
+    """Return the outline of a top's front: neck opening, shoulders, sides, hem."""
     places = (0.3, 0.45, 0.62, 0.82, 1.0, 1.2)
     down = [v for v in places if v < hem - 0.05] + [hem]
     loose = {v: ease * (1 + 0.05 * (0.5 < v < 0.75)) for v in down}
@@ -120,7 +120,7 @@ def body_outline(
 
 
 def body_folds(figure: Figure, hem: float) -> list[Points]:
-    """Creases from the armpits to the waist, and at the waist."""
+    """Return creases from the armpits to the waist, and at the waist."""
     s = figure.scale
     lines = []
     for x in (-1, 1):
@@ -135,7 +135,7 @@ def body_folds(figure: Figure, hem: float) -> list[Points]:
 
 
 def paint_top(canvas: Canvas, figure: Figure, fabric: Fabric, cut: TopCut) -> None:
-    """The body of any top; its sleeves are painted with the arms."""
+    """Paint the body of a top; its sleeves are painted with the arms."""
     s = figure.scale
     outline = body_outline(
         figure, cut.hem, cut.ease, cut.neckline, 0.6 if cut.sleeve == 0 else 0.42
@@ -161,7 +161,7 @@ def paint_top(canvas: Canvas, figure: Figure, fabric: Fabric, cut: TopCut) -> No
 
 
 def paint_polo(canvas: Canvas, figure: Figure, fabric: Fabric, cut: TopCut) -> None:
-    """A top with a button placket and a collar of two leaves."""
+    """Paint a top with a button placket and a two-part collar."""
     s = figure.scale
     paint_top(canvas, figure, fabric, cut)
     trim = fabric.plain(cut.collar_gain)
@@ -189,7 +189,7 @@ def paint_polo(canvas: Canvas, figure: Figure, fabric: Fabric, cut: TopCut) -> N
 
 
 def paint_cuff(canvas: Canvas, figure: Figure, side: int, fabric: Fabric, cut: TopCut) -> None:
-    """The ribbed edge of a polo shirt's sleeve."""
+    """Paint the ribbed edge of a polo shirt's sleeve."""
     end = sleeve_outline(figure, side, cut.sleeve, 1.34)[0]
     middle = (end[13] + end[14]) / 2, (end[11] + end[16]) / 2
     half = float(np.hypot(*(end[13] - end[14]))) / 2
@@ -199,7 +199,7 @@ def paint_cuff(canvas: Canvas, figure: Figure, side: int, fabric: Fabric, cut: T
 
 
 def stitches(figure: Figure, line: Points, fabric: Fabric) -> list[Points]:
-    """A dashed seam along LINE."""
+    """Paint a dashed seam along `line`."""
     length = float(np.abs(np.diff(line, axis=0)).sum())
     return dashes(line, max(3, int(length / (0.009 * figure.scale))), 0.0026 * figure.scale)
 
@@ -210,7 +210,7 @@ THREAD: Colour = (206, 150, 84)
 
 @dataclass(frozen=True)
 class LegCut:
-    """Trousers: LENGTH 1 knee, 2 ankle; half widths at THIGH and HEM as shares of the leg's."""
+    """The cut of trousers: `length` 1 knee, 2 ankle; `thigh`, `hem`: width relative to the leg."""
 
     length: float
     thigh: float
@@ -220,7 +220,7 @@ class LegCut:
 
 @dataclass(frozen=True)
 class SkirtCut:
-    """A skirt: LENGTH 1 knee, 2 ankle; FLARE at the hem in leg widths; PLEATS drawn."""
+    """The cut of a skirt: `length` 1 knee, 2 ankle; `flare` at the hem in leg widths."""
 
     length: float
     flare: float
@@ -229,13 +229,13 @@ class SkirtCut:
 
 
 def choose_trousers(rng: np.random.Generator, denim: bool) -> LegCut:
-    """Slim, straight or wide."""
+    """Choose a slim, straight or wide cut."""
     thigh, hem = ((1.1, 1.3), (1.16, 1.65), (1.2, 2.2))[rng.integers(3 if denim else 2)]
     return LegCut(float(rng.uniform(1.86, 2.0)), thigh, hem, bool(rng.random() < 0.4))
 
 
 def choose_shorts(rng: np.random.Generator) -> LegCut:
-    """From mid-thigh to just above the knee."""
+    """Choose a length from mid-thigh to just above the knee."""
     return LegCut(
         float(rng.uniform(0.42, 0.86)),
         float(rng.uniform(1.18, 1.35)),
@@ -245,7 +245,7 @@ def choose_shorts(rng: np.random.Generator) -> LegCut:
 
 
 def choose_skirt(rng: np.random.Generator) -> SkirtCut:
-    """Mini to midi, pencil to flared."""
+    """Choose a length from mini to midi and a width from pencil to flared."""
     flare = float(rng.choice((0.35, 0.8, 1.3, 1.8)))
     return SkirtCut(
         float(rng.uniform(0.55, 1.5)), flare, int(rng.integers(0, 2)) * 7, bool(rng.random() < 0.5)
@@ -253,7 +253,7 @@ def choose_skirt(rng: np.random.Generator) -> SkirtCut:
 
 
 def _leg_outline(figure: Figure, side: int, cut: LegCut) -> list[Points]:
-    """One leg with its half of the hips."""
+    """Return the outline of one leg with its half of the hips."""
     x = across(side)
     along = np.linspace(0.34, cut.length, 13)
     outer = [figure.on_leg(side, a, _ease(cut, a)) for a in along]
@@ -265,7 +265,7 @@ def _leg_outline(figure: Figure, side: int, cut: LegCut) -> list[Points]:
 
 
 def _ease(cut: LegCut, along: float) -> float:
-    """How many times the leg's half width the cloth reaches; straight from knee to hem."""
+    """Return the fabric's half width relative to the leg's; constant from knee to hem."""
     if cut.length < 1.2:
         return float(np.interp(along, (0.2, cut.length), (cut.thigh, cut.hem)))
     knee = max(35.0, 26 * cut.thigh + 8 * cut.hem)
@@ -287,7 +287,7 @@ def _leg_folds(figure: Figure, side: int, cut: LegCut) -> list[Points]:
 
 
 def paint_trousers(canvas: Canvas, figure: Figure, fabric: Fabric, cut: LegCut) -> None:
-    """Jeans, trousers or shorts: a leg each, a fly, a waistband, and seams on denim."""
+    """Paint jeans, trousers or shorts: two legs, a fly, a waistband, and seams on denim."""
     s = figure.scale
     order = (LEFT, RIGHT) if figure.pose.yaw > 0 else (RIGHT, LEFT)
     for side in order:
@@ -320,7 +320,7 @@ def _paint_pockets(canvas: Canvas, figure: Figure) -> None:
 
 
 def _paint_seams(canvas: Canvas, figure: Figure, fabric: Fabric, cut: LegCut) -> None:
-    """Top stitching: pockets, fly, outer seams, hems; and a rivet at each pocket."""
+    """Paint top stitching on pockets, fly, outer seams and hems, and a rivet at each pocket."""
     s = figure.scale
     lines = [curve([figure.front(0.76, 0.14), figure.front(0.95, 0.14), figure.front(1.06, 0.02)])]
     for side in (RIGHT, LEFT):
@@ -339,7 +339,7 @@ def _paint_seams(canvas: Canvas, figure: Figure, fabric: Fabric, cut: LegCut) ->
 
 
 def paint_waistband(canvas: Canvas, figure: Figure, fabric: Fabric, belt: bool) -> None:
-    """A band around the waist with its button, or a belt with its buckle."""
+    """Paint a band around the waist with its button, or a belt with its buckle."""
     s = figure.scale
     band = curve([figure.torso(u, WAIST + 0.015) for u in (-1.05, 0, 1.05)])
     colour: Colour = (58, 42, 36) if sum(fabric.base) > 260 else (150, 108, 70)
@@ -358,7 +358,7 @@ def paint_waistband(canvas: Canvas, figure: Figure, fabric: Fabric, belt: bool) 
 
 
 def skirt_sides(figure: Figure, length: float, flare: float) -> tuple[list[Points], list[Points]]:
-    """The hanging sides from the hips to the hem: the picture's left, its right."""
+    """Return the sides from the hips to the hem: left and right in the picture."""
     along = np.linspace(0.1, length, 6)
     out = 1.12 + flare * (along / max(length, 0.6)) ** 1.2 * min(1.0, length + 0.2)
     return tuple(
@@ -368,14 +368,14 @@ def skirt_sides(figure: Figure, length: float, flare: float) -> tuple[list[Point
 
 
 def hem_line(left: Points, right: Points, flare: float, s: float) -> list[Points]:
-    """The hem from RIGHT to LEFT, sagging, and waved where the skirt is wide."""
+    """Return the hem from `right` to `left`: curved, and wavy where the skirt is wide."""
     t = np.linspace(0, 1, 13)[1:-1]
     sag = np.sin(np.pi * t) * 0.016 * s + np.sin(t * 22) * 0.0035 * s * min(flare, 1.4)
     return [right + (left - right) * a + np.array([0, b]) for a, b in zip(t, sag, strict=True)]
 
 
 def drape(figure: Figure, length: float, flare: float, count: int) -> list[Points]:
-    """Folds that fall from hip to hem."""
+    """Return folds from hip to hem."""
     left, right = skirt_sides(figure, length, flare)
     folds = []
     for i in range(count):
@@ -388,7 +388,7 @@ def drape(figure: Figure, length: float, flare: float, count: int) -> list[Point
 
 
 def paint_skirt(canvas: Canvas, figure: Figure, fabric: Fabric, cut: SkirtCut) -> None:
-    """A skirt with its waistband."""
+    """Paint a skirt with its waistband."""
     s = figure.scale
     left, right = skirt_sides(figure, cut.length, cut.flare)
     hips = [figure.torso(u, v) for u, v in ((-1.07, 1.0), (-1.06, 0.85), (-1.03, WAIST))]
@@ -416,7 +416,7 @@ def paint_skirt(canvas: Canvas, figure: Figure, fabric: Fabric, cut: SkirtCut) -
 
 @dataclass(frozen=True)
 class CoatCut:
-    """A coat: LENGTH as a skirt's; ROWS of buttons; OPEN shows what is beneath."""
+    """The cut of a coat: `length` as of a skirt; `rows` of buttons; `open` in front."""
 
     length: float
     ease: float
@@ -426,7 +426,7 @@ class CoatCut:
 
 
 def choose_coat(rng: np.random.Generator) -> CoatCut:
-    """To the knee and about, with one or two rows of buttons."""
+    """Choose a coat of about knee length with one or two rows of buttons."""
     return CoatCut(
         float(rng.uniform(0.85, 1.3)),
         float(rng.uniform(1.16, 1.3)),
@@ -439,7 +439,7 @@ def choose_coat(rng: np.random.Generator) -> CoatCut:
 def paint_dress(
     canvas: Canvas, figure: Figure, fabric: Fabric, cut: SkirtCut, neckline: float, strap: bool
 ) -> None:
-    """Bodice and skirt of one cloth, gathered or belted at the waist."""
+    """Paint a bodice and skirt of one fabric, gathered or belted at the waist."""
     s = figure.scale
     left, right = skirt_sides(figure, cut.length, cut.flare)
     bodice = body_outline(figure, 0.6, 1.02, neckline, 0.62 if strap else 0.42)
@@ -462,7 +462,7 @@ def paint_dress(
 
 
 def paint_coat(canvas: Canvas, figure: Figure, fabric: Fabric, cut: CoatCut) -> None:
-    """The body of a coat: two fronts, lapels, buttons, pockets; sleeves come with the arms."""
+    """Paint the body of a coat: two fronts, lapels, buttons and pockets."""
     s = figure.scale
     left, right = skirt_sides(figure, cut.length, 0.75)
     for x, side in ((1, right), (-1, left)):
@@ -488,7 +488,17 @@ def _paint_front(
     side: list[Points],
     middle: Points,
 ) -> None:
-    """One front with its pocket: X -1 or 1, SIDE from hip to hem, MIDDLE of the hem."""
+    """Paint one front with its pocket.
+
+    Args:
+        canvas: The picture.
+        figure: The person.
+        fabric: The coat's fabric.
+        cut: The coat's cut.
+        x: -1 or 1, the outer side of the torso.
+        side: Line from hip to hem.
+        middle: Middle of the hem.
+    """
     s, gap = figure.scale, x * (0.34 if cut.open else 0.0)
     top = ((0.42, -0.12), (0.8, -0.04), (1.03, 0.05), (1.08, 0.2))
     flank = ((0.98, 0.35), (1.03, 0.62), (1.02, 0.85), (1.0, 1.0))
@@ -517,7 +527,7 @@ def _paint_buttons(canvas: Canvas, figure: Figure, fabric: Fabric, cut: CoatCut)
 
 
 def paint_lapels(canvas: Canvas, figure: Figure, fabric: Fabric, depth: float) -> None:
-    """A coat's collar and its two lapels, down to DEPTH on the torso."""
+    """Paint a coat's collar and its two lapels, down to `depth` on the torso."""
     s = figure.scale
     shade = fabric.placed(figure.front(0), 0.6)
     for x in (-1, 1):

@@ -1,4 +1,4 @@
-"""A whole outfit: which garments, what they are worn with, and the order of painting them."""
+"""Outfits: the garments, what they are combined with, and the painting order."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,12 +37,12 @@ class Outfit:
 
     @property
     def zone(self) -> str:
-        """Which part of the body the labelled garment covers: upper, lower or full."""
+        """The part of the body that the labelled garment covers: upper, lower or full."""
         return ZONES.get(self.label, "lower")
 
 
 def choose_outfit(label: str, rng: np.random.Generator) -> Outfit:
-    """Everything about a product photo that stays the same from view to view."""
+    """Choose everything about a product photo that is equal in all its views."""
     womens = label in ("dress", "skirt") or bool(rng.random() < 0.5)
     looks = person.choose_looks(rng, womens)
     denim = label == "jeans" or (label in ("shorts", "skirt") and rng.random() < 0.2)
@@ -70,7 +70,7 @@ def choose_outfit(label: str, rng: np.random.Generator) -> Outfit:
 
 
 def dress_person(canvas: Canvas, figure: Figure, outfit: Outfit) -> None:
-    """Paint the person from the back to the front."""
+    """Paint the person from back to front."""
     s = figure.scale
     fabric = replace(outfit.fabric, repeat=outfit.fabric.repeat * s)
     other = replace(outfit.other, repeat=outfit.other.repeat * s)
@@ -93,7 +93,7 @@ def dress_person(canvas: Canvas, figure: Figure, outfit: Outfit) -> None:
 
 
 def _arm_order(figure: Figure) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The arms behind the body, and those in front of it."""
+    """Return the arms behind the body, and those in front of it."""
     name, yaw = figure.pose.arms_name, figure.pose.yaw
     if name == "raised":
         return (RIGHT, LEFT), ()
@@ -106,7 +106,7 @@ def _arm_order(figure: Figure) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _paint_arm(
     canvas: Canvas, figure: Figure, outfit: Outfit, side: int, fabric: Fabric, other: Fabric
 ) -> None:
-    """The arm and the sleeve on it."""
+    """Paint the arm and its sleeve."""
     person.paint_arm(canvas, figure, side, outfit.looks)
     label = outfit.label
     if label == "coat":
@@ -144,7 +144,7 @@ def _apart(colour: Colour) -> Colour:
 def _lower(
     garment: Callable[[Canvas, Figure, Outfit, Fabric], None],
 ) -> Callable[[Canvas, Figure, Outfit, Fabric, Fabric], None]:
-    """GARMENT with a top, tucked in or falling over its waistband."""
+    """Return the garment with a top, tucked in or over its waistband."""
 
     def wear(c: Canvas, f: Figure, outfit: Outfit, fabric: Fabric, other: Fabric) -> None:
         if outfit.top.hem < 0.83:

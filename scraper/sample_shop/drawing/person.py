@@ -1,4 +1,4 @@
-"""A person without clothes as geometry: build, pose, joints, and where cloth can hang."""
+"""People: build, pose, joints, and the frame that garments are placed in."""
 
 from dataclasses import dataclass
 
@@ -16,19 +16,19 @@ from scraper.sample_shop.drawing.canvas import (
     together,
 )
 
-# Down the body, in parts of the person's height from the top of the head.
+# Vertical positions as fractions of the person's height, from the top of the head.
 NECK, SHOULDER, HIP, SOLE = 0.155, 0.19, 0.5, 1.0
 UPPER_ARM, FOREARM, THIGH, SHIN = 0.165, 0.145, 0.235, 0.225
 # The torso's half width at these places between shoulder line (0) and hip joints (1).
 PLACES = (-0.1, 0.0, 0.12, 0.3, 0.62, 0.82, 1.0, 1.2)
-# Half widths of a leg, in thousandths of the height, at these places: 0 hip, 1 knee, 2 ankle.
+# Half widths of a leg in thousandths of the height, at 0 hip, 1 knee, 2 ankle.
 LEG = ((0, 0.25, 0.85, 1.0, 1.35, 1.75, 2.0), (50, 48, 32, 30, 31, 20, 18))
 RIGHT, LEFT = 0, 1
 
 
 @dataclass(frozen=True)
 class Build:
-    """A body: half widths of the torso in parts of the height; `limbs` scales arms and legs."""
+    """A body: half widths of the torso relative to the height; `limbs` scales arms and legs."""
 
     widths: tuple[float, ...]
     limbs: float
@@ -47,7 +47,7 @@ class Limb:
 
 @dataclass(frozen=True)
 class Pose:
-    """How the person stands; every pair is (person's right, person's left)."""
+    """The pose; every pair is (person's right, person's left)."""
 
     arms: tuple[Limb, Limb]
     legs: tuple[Limb, Limb]
@@ -60,7 +60,7 @@ class Pose:
 
 
 def choose_build(rng: np.random.Generator, womens: bool) -> Build:
-    """A grown person, slim to stout."""
+    """Choose an adult's build."""
     widths = np.array(
         (0.036, 0.1, 0.094, 0.088, 0.069, 0.083, 0.092, 0.087)
         if womens
@@ -77,7 +77,7 @@ def choose_build(rng: np.random.Generator, womens: bool) -> Build:
 
 
 def choose_pose(rng: np.random.Generator) -> Pose:
-    """Arms down, on the hips, raised or crossed; legs together, apart or walking; turned a bit."""
+    """Choose a pose of the arms and legs, and a turn of the body."""
     name = str(rng.choice(("down", "down", "hip", "hips", "raised", "wave", "crossed", "pocket")))
     arms = _arms(name, rng)
     return Pose(
@@ -131,10 +131,12 @@ def _legs(rng: np.random.Generator) -> tuple[Limb, Limb]:
 
 
 class Figure:
-    """The person on the picture: joints in pixels, and a frame that clothes are cut in.
+    """The person in the picture: joints in pixels, and the frame that garments are placed in.
 
-    `side` is 0 for the person's right (on the picture's left), 1 for the left; `scale` is the
-    person's height in pixels; `hip` is the middle between the hip joints.
+    Attributes:
+        side: 0 for the person's right (on the left of the picture), 1 for the left.
+        scale: The person's height in pixels.
+        hip: The midpoint between the hip joints.
     """
 
     def __init__(self, build: Build, pose: Pose, scale: float, hip: Points) -> None:
@@ -154,7 +156,7 @@ class Figure:
         self.legs = (self._leg(RIGHT), self._leg(LEFT))
 
     def torso(self, u: float, v: float) -> Points:
-        """A place on the torso: U -1..1 between outlines, V 0 shoulders, 1 hips."""
+        """Return a point on the torso: `u` -1..1 between the outlines, `v` 0 shoulders, 1 hips."""
         half = np.interp(v, PLACES, self.build.widths) * self.scale * self.narrow
         middle = self.hip - self.down * (HIP - SHOULDER) * (1 - v) * self.scale
         bend = self.pose.sway * self.scale * np.sin(np.pi * min(max(v, 0.0), 1.0))
@@ -165,23 +167,23 @@ class Figure:
         return place
 
     def front(self, v: float, u: float = 0.0) -> Points:
-        """A place on the front's middle line, which moves sideways as the person turns."""
+        """Return a point on the centre line of the front, which moves as the person turns."""
         return self.torso(0.75 * self.pose.yaw + u * self.narrow, v)
 
     def arm_widths(self, ease: float = 1.0) -> Points:
-        """Half widths (n,) along an arm's path, thickest at the shoulder."""
+        """Return half widths (n,) along an arm's path, widest at the shoulder."""
         return np.interp(
             np.linspace(0, 2, 17), (0, 0.3, 0.9, 1.0, 1.3, 2.0), (26, 26, 21, 21, 21, 14)
         ) * (self.build.limbs * self.scale * ease / 1000)
 
     def leg_widths(self, ease: float = 1.0) -> Points:
-        """Half widths (n,) along a leg's path, thickest at the top."""
+        """Return half widths (n,) along a leg's path, widest at the top."""
         return np.interp(np.linspace(0, 2, 17), *LEG) * (
             self.build.limbs * self.scale * ease / 1000
         )
 
     def path(self, joints: Points) -> Points:
-        """17 points along a limb of three JOINTS, the middle joint at index 8, slightly rounded."""
+        """Return 17 points along a limb of three joints; index 8 is the middle joint, rounded."""
         a, b, c = joints
         return curve([a, blend(a, b, 0.5), b, blend(b, c, 0.5), c], steps=4)
 
@@ -204,7 +206,7 @@ class Figure:
         return np.array(ends)
 
     def on_leg(self, side: int, along: float, out: float) -> Points:
-        """A place beside a leg: ALONG 0 hip, 1 knee, 2 ankle; OUT in half widths, outwards."""
+        """Return a point beside a leg: `along` 0 hip, 1 knee, 2 ankle; `out` in half widths."""
         path, widths = self.path(self.legs[side]), self.leg_widths()
         at = np.clip(along, 0, 2) * 8
         index = np.arange(17)
@@ -214,12 +216,12 @@ class Figure:
 
 
 def across(side: int) -> int:
-    """-1 for the person's right, on the picture's left; 1 for the left."""
+    """Return -1 for the person's right (on the left of the picture) and 1 for the left."""
     return 1 if side == LEFT else -1
 
 
 def key_points(figure: Figure) -> Points:
-    """COCO's 17 key points (17, 3): x, y in pixels, and 2 where seen, 1 where covered."""
+    """Return the 17 COCO key points (17, 3): x, y in pixels, and 2 for visible or 1 for hidden."""
     centre, (rx, ry), yaw = figure.head, figure.head_size, figure.pose.yaw
     right, down = np.array([figure.head_down[1], -figure.head_down[0]]), figure.head_down
 
@@ -240,7 +242,7 @@ def key_points(figure: Figure) -> Points:
         for side in (LEFT, RIGHT)
     ]
     points = np.column_stack([np.vstack([*face, *body]), np.full(17, 2.0)])
-    # Turned to the left of the picture, the right-hand ear is hidden, and the other way round.
+    # The ear on the side away from the camera is hidden.
     points[3, 2] = 1 if yaw > 0.3 else 2
     points[4, 2] = 1 if yaw < -0.3 else 2
     return points
@@ -278,13 +280,13 @@ class Looks:
     lips: float
 
     def skin_at(self, gain: float) -> Colour:
-        """The skin, brighter (GAIN above 1) or darker; darker skin turns redder, as skin does."""
+        """Return the skin colour, brighter (`gain` above 1) or darker; darker skin is redder."""
         r, g, b = self.skin
         return (r * gain, g * gain * min(1.0, gain + 0.03), b * gain * min(1.0, gain + 0.02))
 
 
 def choose_looks(rng: np.random.Generator, womens: bool) -> Looks:
-    """Skin, hair colour and hair style, not tied to one another."""
+    """Choose skin, hair colour and hair style independently."""
     skin = SKINS[rng.integers(len(SKINS))]
     hair = HAIRS[rng.integers(len(HAIRS))]
     style = str(rng.choice(LONG if womens else SHORT))
@@ -292,14 +294,14 @@ def choose_looks(rng: np.random.Generator, womens: bool) -> Looks:
 
 
 def paint_leg(canvas: Canvas, figure: Figure, side: int, colour: Colour) -> None:
-    """A leg to the ankle; whatever is worn covers its top."""
+    """Paint a leg down to the ankle; garments cover its top."""
     path = figure.path(figure.legs[side])
     shapes = [ribbon(path[3:], figure.leg_widths()[3:]), oval(path[-1], 0.018 * figure.scale)]
     canvas.paint(shapes, colour, relief=0.02 * figure.scale, shadow=0.012 * figure.scale)
 
 
 def paint_torso(canvas: Canvas, figure: Figure, looks: Looks) -> None:
-    """Neck to waist; whatever is worn covers the hips."""
+    """Paint the torso from neck to waist; garments cover the hips."""
     right = [figure.torso(-0.95, v) for v in (0.08, 0.16, 0.3, 0.45, 0.66)]
     left = [figure.torso(0.95, v) for v in (0.66, 0.45, 0.3, 0.16, 0.08)]
     top = [
@@ -316,7 +318,7 @@ def paint_torso(canvas: Canvas, figure: Figure, looks: Looks) -> None:
 
 
 def paint_neck(canvas: Canvas, figure: Figure, looks: Looks) -> None:
-    """The neck, in the chin's shade."""
+    """Paint the neck in the shade of the chin."""
     s = figure.scale
     half = figure.build.widths[0] * s * 0.86
     top = blend(figure.head, figure.neck, 0.35)
@@ -327,7 +329,7 @@ def paint_neck(canvas: Canvas, figure: Figure, looks: Looks) -> None:
 
 
 def paint_arm(canvas: Canvas, figure: Figure, side: int, looks: Looks) -> None:
-    """A bare arm with its hand."""
+    """Paint a bare arm with its hand."""
     s = figure.scale
     path = figure.path(figure.arms[side])
     shapes = together(
@@ -340,7 +342,7 @@ def paint_arm(canvas: Canvas, figure: Figure, side: int, looks: Looks) -> None:
 
 
 def hand(figure: Figure, side: int) -> list[Points]:
-    """Palm, fingers and thumb, going on from the forearm."""
+    """Return palm, fingers and thumb at the end of the forearm."""
     s, k = figure.scale, figure.build.limbs
     elbow, wrist = figure.arms[side][1:]
     ahead = (wrist - elbow) / max(1e-6, float(np.hypot(*(wrist - elbow))))
@@ -358,7 +360,7 @@ def hand(figure: Figure, side: int) -> list[Points]:
 
 
 def paint_shoe(canvas: Canvas, figure: Figure, side: int, colour: Colour, kind: str) -> None:
-    """A sneaker, boot or pump, seen from the front and above."""
+    """Paint a sneaker, boot or pump, seen from the front and above."""
     s, x = figure.scale, across(side)
     knee, ankle = figure.legs[side][1:]
     aim = 0.45 * x + 0.9 * figure.pose.yaw
@@ -387,7 +389,7 @@ def paint_shoe(canvas: Canvas, figure: Figure, side: int, colour: Colour, kind: 
 
 
 class Head:
-    """The head's own frame: x in half widths to the picture's right, y in half heights down."""
+    """The head's frame: x in half widths to the right of the picture, y in half heights down."""
 
     def __init__(self, canvas: Canvas, figure: Figure, looks: Looks) -> None:
         self.canvas, self.figure, self.looks = canvas, figure, looks
@@ -395,7 +397,7 @@ class Head:
         self.unit = float(figure.head_size[0])
 
     def at(self, x: float, y: float) -> Points:
-        """A place on the head in pixels."""
+        """Return a point of the head in pixels."""
         down = self.figure.head_down
         right = np.array([down[1], -down[0]])
         rx, ry = self.figure.head_size
@@ -403,15 +405,15 @@ class Head:
         return place
 
     def line(self, *places: tuple[float, float]) -> Points:
-        """A smooth line through places of the head."""
+        """Return a smooth line through points of the head."""
         return curve([self.at(x, y) for x, y in places])
 
     def area(self, *places: tuple[float, float]) -> Points:
-        """A smooth closed outline through places of the head."""
+        """Return a smooth closed outline through points of the head."""
         return curve([self.at(x, y) for x, y in places], closed=True)
 
     def paint_hair_behind(self) -> None:
-        """What of the hair lies behind neck and shoulders."""
+        """Paint the part of the hair behind neck and shoulders."""
         style, colour = self.looks.style, self._hair(0.82)
         outlines = {
             "long": (
@@ -445,7 +447,7 @@ class Head:
             self.canvas.paint(self._curls(1.28, -0.2), colour, relief=0.3 * self.unit)
 
     def paint_face(self) -> None:
-        """Skull, ears, and the features, moved towards where the person looks."""
+        """Paint skull, ears and features, shifted in the viewing direction."""
         skin, unit, t = self.looks.skin, self.unit, self.turn
         for x in (-1, 1):
             self.canvas.paint(
@@ -519,7 +521,7 @@ class Head:
         )
 
     def paint_hair_before(self) -> None:
-        """The cap of hair over the forehead and, where long, the strands beside the face."""
+        """Paint the hair over the forehead and, where long, beside the face."""
         style, t, relief = self.looks.style, self.turn, 0.3 * self.unit
         if style == "bald":
             return
@@ -549,7 +551,7 @@ class Head:
             )
 
     def paint_strands(self) -> None:
-        """Long hair that falls over the shoulders, in front of the clothes."""
+        """Paint long hair that falls over the shoulders, in front of the garments."""
         if self.looks.style != "long":
             return
         for x in (-1, 1):

@@ -1,4 +1,4 @@
-"""Photos of products that nobody took: a person wearing the labelled garment, from a seed."""
+"""Draw product photos: a person who wears the labelled garment, from a seed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,17 +15,19 @@ from scraper.sample_shop.drawing.person import LEFT, RIGHT, Figure, choose_pose,
 
 LABELS = ("polo", "dress", "jeans", "skirt", "shorts", "coat")
 SIZE = (600, 866)
-# Index of each of COCO's 17 key points in the mirror.
+# Index of each of COCO's 17 key points in the mirrored picture.
 MIRROR = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawn photo (RGB) of a garment of LABEL in a colour, worn by a person.
+    """A drawn RGB photo of a garment with a label and a colour, worn by a person.
 
-    `key_points` is (17, 3) float in COCO's order: x, y in pixels, and 0 not in the picture (then
-    x = y = 0), 1 covered, 2 seen. `box` is the person's x, y, width, height in the picture, `area`
-    how many pixels they cover.
+    Attributes:
+        key_points: (17, 3) float in COCO's order: x, y in pixels, and 0 outside the picture (then
+            x = y = 0), 1 hidden, 2 visible.
+        box: The person's x, y, width and height in pixels.
+        area: The number of pixels that the person covers.
     """
 
     label: str
@@ -38,13 +40,13 @@ class Drawing:
 
 
 def draw_product(label: str, seed: int, size: tuple[int, int] = SIZE, view: int = 0) -> Drawing:
-    """The product SEED of LABEL, as SIZE (width, height) pixels.
+    """Draw the product `seed` of a label as `size` (width, height) pixels.
 
-    Another view shows the same garment on the same person in another pose and frame. The same
+    Another view shows the same garment on the same person in another pose and framing. The same
     arguments draw the same pixels.
 
     Raises:
-        ValueError: LABEL is not one of LABELS.
+        ValueError: The label is not one of LABELS.
     """
     number = _number(label)
     outfit = choose_outfit(label, np.random.default_rng([number, seed]))
@@ -69,7 +71,7 @@ def draw_product(label: str, seed: int, size: tuple[int, int] = SIZE, view: int 
 
 
 def draw_summary(label: str, seed: int) -> tuple[str, bool]:
-    """The colour's name and whether it is women's wear, of the product SEED of LABEL, undrawn."""
+    """Return the colour's name and whether it is women's wear, without drawing the product."""
     outfit = choose_outfit(label, np.random.default_rng([_number(label), seed]))
     return outfit.fabric.name, outfit.womens
 
@@ -83,11 +85,11 @@ def _number(label: str) -> int:
 def _framed(
     rng: np.random.Generator, outfit: Outfit, size: tuple[int, int]
 ) -> tuple[Figure, float]:
-    """The person placed in the picture, and the height where the floor begins."""
+    """Return the person placed in the picture, and the row where the floor begins."""
     pose = choose_pose(rng)
     frame = _cut_off if rng.random() < 0.4 else _whole
     top, scale = frame(rng, outfit.zone, size)
-    # Wider than the picture is never asked for: raised arms reach as far as hips do.
+    # Raised arms are no wider than the hips, so the person always fits the width.
     x = size[0] * float(np.clip(rng.normal(0.5, 0.07), 0.36, 0.64))
     figure = Figure(outfit.build, pose, scale, np.array([x, top + scale * 0.5]))
     floor = top + scale * rng.uniform(0.83, 0.93)
@@ -95,7 +97,7 @@ def _framed(
 
 
 def _whole(rng: np.random.Generator, zone: str, size: tuple[int, int]) -> tuple[float, float]:
-    """Top of the head and the person's height, both in pixels, with head and feet in view."""
+    """Return the top of the head and the person's height in pixels, with head and feet in view."""
     share = float(0.45 + 0.5 * rng.beta(3, 1.3))
     scale = min(share * size[1], size[0] * 1.45)
     room = size[1] - scale
@@ -103,7 +105,7 @@ def _whole(rng: np.random.Generator, zone: str, size: tuple[int, int]) -> tuple[
 
 
 def _cut_off(rng: np.random.Generator, zone: str, size: tuple[int, int]) -> tuple[float, float]:
-    """The same, cut where shops cut: legs for the upper body, the head for the lower."""
+    """Return the same values, cropped at the legs or the head, as in shop photos."""
     width, height = size
     if zone == "lower":
         above, below = rng.uniform(0.2, 0.34), rng.uniform(1.01, 1.05)
@@ -140,7 +142,7 @@ def _mirrored(
 
 
 def _inside(points: Points, size: tuple[int, int]) -> Points:
-    """POINTS with those outside the picture zeroed, as COCO wants them."""
+    """Return the points with those outside the picture set to zero, as in COCO."""
     x, y = points[:, 0], points[:, 1]
     seen = (x >= 0) & (x < size[0]) & (y >= 0) & (y < size[1])
     result: Points = np.where(seen[:, None], points, 0.0)
@@ -160,7 +162,7 @@ SKELETON = (
 
 
 def coco_annotations(drawings: Iterable[tuple[str, Drawing]]) -> dict[str, Any]:
-    """COCO's dictionary for DRAWINGS, pairs of file name and drawing; ids count from 1."""
+    """Return the COCO dictionary for pairs of file name and drawing; ids count from 1."""
     images, annotations = [], []
     for number, (name, drawing) in enumerate(drawings, 1):
         width, height = drawing.photo.size

@@ -154,10 +154,10 @@ def test_a_taken_port_says_so(shop: SampleShop) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (ShopOptions(site="ozon"), "does not speak 'ozon'; choose from .*lamoda"),
-        (ShopOptions(generation="future"), "no pages 'future'; choose from state"),
+        (ShopOptions(site="ozon"), "--site ozon: choose from .*lamoda"),
+        (ShopOptions(generation="future"), "--generation future: lamoda has state"),
         (ShopOptions(photos=Path("absent")), "absent is not a folder"),
-        (ShopOptions(photos=Path("a"), key_points=Path("b.json")), "leave out --photos"),
+        (ShopOptions(photos=Path("a"), key_points=Path("b.json")), "omit --photos"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(options: ShopOptions, message: str) -> None:
