@@ -1,14 +1,15 @@
-"""A page of a site: asked for, or the reason in words why it did not come."""
+"""Request a page of a site and report failures in words; renew expired image URLs once."""
 
 import asyncio
 from dataclasses import replace
 
-from scraper import consent
+from scraper import fetching
+from scraper.claims import Wanted
 from scraper.credentials import hide, hide_tokens
 from scraper.download import REDIRECTS, ROBOTS, Download
-from scraper.errors import NotNow, SiteRefused
+from scraper.errors import LayoutChanged, NotNow, SiteRefused
 from scraper.examining import Refused
-from scraper.spiders.base import Answer, Ask, HashtagSpider, Page
+from scraper.spiders.base import Answer, Ask, HashtagSpider, Page, Photo
 
 FORBIDDEN = (
     "the site's robots.txt forbids it, so it is not asked for: ask the site's owner for leave, or"
@@ -42,8 +43,8 @@ async def read_answer(
         answer, url = await answer_of(spider, download, ask)
         try:
             page = spider.read(answer.body, url)
-            if consent.forbidden(answer.headers, answer.body):
-                page = replace(page, reason=consent.REASON)
+            if fetching.forbidden(answer.headers, answer.body):
+                page = replace(page, reason=fetching.REASON)
             return page, answer
         except NotNow as problem:
             pause = next(pauses, None)
@@ -83,3 +84,28 @@ async def answer_of(spider: HashtagSpider, download: Download, ask: Ask) -> tupl
         said = known or f"HTTP {page.status}"
         raise SiteRefused(hide(f"{said}; {GO_ON} ({url})", spider.secrets))
     return replace(page, body=hide_tokens(page.body, spider.secrets)), url
+
+
+async def photo_again(
+    spider: HashtagSpider, download: Download, wanted: Wanted, known: dict[str, dict[str, Photo]]
+) -> Photo | None:
+    """WANTED under its new address; None where the site gives none.
+
+    KNOWN: post -> its photos by key, of posts that were asked for again before.
+    """
+    if wanted.post not in known:
+        known[wanted.post] = await _photos(spider, download, wanted.post)
+    found = known[wanted.post].get(wanted.key or "")
+    return found if found is not None and found.url != wanted.url else None
+
+
+async def _photos(spider: HashtagSpider, download: Download, post: str) -> dict[str, Photo]:
+    ask = spider.post_request(post)
+    if ask is None:
+        return {}
+    try:
+        page = spider.read(*await page_of(spider, download, ask))
+    except (SiteRefused, LayoutChanged):
+        # The photo keeps its first reason; a post can be gone like a photo.
+        return {}
+    return {photo.key: photo for one in page.posts for photo in one.photos if photo.key}

@@ -184,8 +184,8 @@ def crawl(
     if check and chosen["dry_run"]:
         raise BadInput("--check and --dry-run can't be combined; run one after the other")
     from dataset.vocabulary import load_vocabulary
-    from scraper.chosen import by_site, site_names_in, spiders_for
     from scraper.settings import Manners
+    from scraper.sites import by_site, site_names_in, spiders_for
 
     names = site_names_in(sites)
     if check and len(names) > 1:
@@ -235,7 +235,7 @@ def _crawl(
     manners: "Manners",
     chosen: dict[str, Any],
 ) -> None:
-    from scraper.conclusion import conclude
+    from scraper.run import conclude
     from scraper.run import crawl as run_crawl
     from scraper.work import CrawlOptions
 

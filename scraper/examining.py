@@ -1,10 +1,13 @@
-"""What the bytes of a photo are: its hashes and measures, or why they are refused (pure).
+"""Inspect the bytes of a photo: hashes and measures, or the reason for its rejection.
 
-It imports little, since the processes of `readers.py` begin with it.
+Includes the detection of polyglots: files that another program would open or run as something
+else than an image. Imports are few, because the processes of `readers.py` start with this module.
 """
 
+import io
 import json
 import re
+import zipfile
 from dataclasses import dataclass
 
 import imagehash
@@ -18,7 +21,31 @@ from dataset.duplicates.hashing import (
 )
 from dataset.images.io import EXTENSIONS, TooManyPixels, Unreadable, open_photo, sha256_of
 from dataset.images.store import ImageStore
-from scraper.polyglots import is_polyglot
+
+# What begins a page, script, document or archive, in small letters. Long enough that a million
+# photos hold none of it by chance.
+PAGE = re.compile(rb"<(script[ >]|!doctype |html[ >]|\?php |svg xmlns|iframe |body )")
+FOREIGN = (
+    *(b"javascript:", b"#!/bin/", b"#!/usr/bin/"),
+    *(b"%pdf-1.", b"rar!\x1a\x07", b"7z\xbc\xaf\x27\x1c\x00", b"\xfd7zxz\x00"),
+    *(b"ustar\x0000", b"ustar  \x00", b"\x7felf\x01\x01\x01\x00", b"\x7felf\x02\x01\x01\x00"),
+    b"this program cannot be run in dos mode",
+)
+# A photo whose width, size or first part is written so that a browser reads the whole as a script:
+# GIF89a/* … */=1. No photo of use has a width or a part that these signs stand for.
+SCRIPT = re.compile(
+    rb"(GIF8[79]a(/\*|[/=][ -~])|BM/\*|RIFF/\*|\xff\xd8\xff[\xe0-\xef\xfe]/\*)", re.DOTALL
+)
+
+
+def is_polyglot(body: bytes) -> bool:
+    """Whether BODY, which a reader of photos opens, holds a page, script, document or archive."""
+    small = body.lower()
+    if SCRIPT.match(body) or PAGE.search(small) or any(one in small for one in FOREIGN):
+        return True
+    # An archive is read from its end.
+    return zipfile.is_zipfile(io.BytesIO(body))
+
 
 # Smaller than the trunk's smallest input: of no use to any classifier of ours.
 SMALLEST_SIDE = 75

@@ -16,12 +16,11 @@ from scraper.download import Download, run_side_by_side
 from scraper.errors import SiteRefused
 from scraper.examining import Refused
 from scraper.fetching import ask_for
-from scraper.gathering import all_of
 from scraper.pace import Pace
 from scraper.readers import Readers
 from scraper.settings import Manners
 from scraper.spiders.base import Answer, Ask
-from scraper.stopping import Stop
+from scraper.stopping import Stop, all_of
 
 # Addresses under way, so that one slow host does not keep the others waiting.
 UNDER_WAY = 128

@@ -8,14 +8,14 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from dataset.maintenance.takedown import REASON, URL
-from scraper import claims, expired, frontier
+from scraper import asking, claims, frontier
 from scraper.download import Download
 from scraper.errors import SiteRefused
 from scraper.examining import Fetched, Refused
 from scraper.fetching import GONE, fetch_image
-from scraper.gathering import all_of
 from scraper.report import Tally
 from scraper.spiders.base import Answer
+from scraper.stopping import all_of
 from scraper.work import PLACES, Work
 
 BATCH = 64
@@ -140,7 +140,7 @@ async def fetch_one(work: Work, download: Download, tally: Tally, wanted: claims
             return
         outcome = await fetch_image(get, addresses, *tools)
         if isinstance(outcome, Refused) and outcome.reason in GONE and wanted.key:
-            fresh = await expired.photo_again(work.spider, download, wanted, work.asked_again)
+            fresh = await asking.photo_again(work.spider, download, wanted, work.asked_again)
             if fresh is not None:
                 await means.keeper.write(partial(frontier.move, url=wanted.url, photo=fresh))
                 wanted = replace(wanted, url=fresh.url)

@@ -1,17 +1,20 @@
-"""A crawl on one page: plan, ask, read, commit, fetch, report.
+"""Run a crawl: plan, request, parse, commit, download images, and report the results.
 
-Scrapy downloads (robots.txt, pace, retries, size caps); what is to be done stands in the catalogue.
-A page's posts and the cursor behind it are committed together, an image when its file is synced.
+Scrapy downloads (robots.txt, rate limits, retries, size limits); the open work is in the catalogue.
+A page's posts are committed together with the next cursor, an image after its file is synced.
 Several processes share the work: each claims its images in the catalogue.
 """
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import click
 from sqlalchemy.orm import Session
@@ -23,20 +26,21 @@ from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.stats import label_size
 from dataset.errors import Failure, replace_control_characters
 from dataset.images.store import open_store
+from dataset.utils.files import write_atomically
+from dataset.utils.tables import format_table
 from dataset.vocabulary import Vocabulary
 from scraper import frontier
 from scraper.check import estimate, show_estimate
 from scraper.credentials import hide
 from scraper.download import Download, run_side_by_side
 from scraper.errors import CircleOfPages, LayoutChanged, NotNow, SiteRefused
-from scraper.gathering import all_of
 from scraper.keeping import Keeper
 from scraper.pace import Pace
 from scraper.readers import Readers
-from scraper.report import Tally
+from scraper.report import GOOD_ENDS, HEAD, Missing, Tally, missing, reasons, rows
 from scraper.searching import crawl_search
 from scraper.spiders.base import HashtagSpider
-from scraper.stopping import Stop, Stopped
+from scraper.stopping import Stop, Stopped, all_of
 from scraper.work import CrawlOptions, Means, Work
 
 # Tags of a site that are searched side by side; the site's pace is the same for one or many.
@@ -198,3 +202,52 @@ async def _fail(work: Work, tally: Tally, problem: Failure) -> None:
         frontier.let_go(search, work.worker)
 
     await work.means.keeper.write(mark)
+
+
+def conclude(crawled: Crawled, minimum: int, file: Path | None) -> None:
+    """Print the results of a crawl and write them to a file.
+
+    Raises:
+        Failure: A search did not reach its end or a limit, or the file can't be written.
+    """
+    tallies = crawled.tallies
+    lacking = [
+        missing(tag, size, minimum, crawled.seconds, tallies) for tag, size in crawled.sizes.items()
+    ]
+    if tallies:
+        click.echo(format_table(HEAD, rows(tallies)))
+    for line in (*reasons(tallies), *lacking):
+        click.echo(line)
+    if file:
+        _write(file, as_json(crawled, lacking))
+    _refuse_unfinished(crawled)
+
+
+def as_json(crawled: Crawled, lacking: list[Missing]) -> dict[str, Any]:
+    """Return the results for JSON."""
+    return {
+        "searches": [
+            {**one.columns(), "rejected": dict(one.rejected), "skipped": dict(one.skipped)}
+            for one in crawled.tallies
+        ],
+        "labels": [asdict(one) for one in lacking],
+        "problems": crawled.problems,
+        "ended": crawled.ended,
+        "seconds": round(crawled.seconds, 1),
+    }
+
+
+def _write(file: Path, value: dict[str, Any]) -> None:
+    try:
+        write_atomically(file, json.dumps(value, ensure_ascii=False, indent=2).encode())
+    except OSError as error:
+        raise Failure(f"--json {file} can't be written: {error.strerror}") from error
+
+
+def _refuse_unfinished(crawled: Crawled) -> None:
+    if not crawled.ended:
+        raise Failure("interrupted; repeat the command to continue")
+    if crawled.problems:
+        raise Failure("\nError: ".join(crawled.problems))
+    if any(tally.ended not in GOOD_ENDS for tally in crawled.tallies):
+        raise Failure("not every search reached its end; repeat the command to continue")

@@ -1,24 +1,70 @@
-"""One search: its pages in turn, each committed with the cursor behind it, and their photos."""
+"""Run one search: its pages in order, each committed with its cursor, and their photos.
+
+Includes the weekly limit of hashtags per account that some sites have.
+"""
 
 import asyncio
+import hashlib
 from dataclasses import replace
 from enum import Enum
 from functools import partial
 
+import click
 from sqlalchemy.orm import Session
 
 from dataset.catalogue import workers
+from dataset.catalogue.models import RequestedHashtag
+from dataset.catalogue.stats import WEEK, requested_this_week
 from dataset.maintenance.takedown import AUTHOR, REASON, URL, TakedownList
-from scraper import claims, frontier, weekly
+from dataset.vocabulary import normalize_word
+from scraper import claims, frontier
 from scraper.asking import read_page
+from scraper.credentials import is_account
 from scraper.download import Download
-from scraper.errors import CircleOfPages
-from scraper.gathering import all_of
-from scraper.paging import Paging
+from scraper.errors import CircleOfPages, SiteRefused
+from scraper.frontier import Paging
 from scraper.photos import Photos, rooms_of
 from scraper.report import Tally
-from scraper.spiders.base import Page
+from scraper.spiders.base import HashtagSpider, Page
+from scraper.stopping import all_of
 from scraper.work import Work
+
+# A warning comes when so many are left.
+FEW = 5
+
+
+def claim(session: Session, site: str, spider: HashtagSpider, hashtag: str) -> None:
+    """Count HASHTAG as asked of SITE today, unless it was asked in the last seven days.
+
+    Raises:
+        SiteRefused: the account has asked for as many as it may.
+    """
+    if spider.weekly_hashtags is None:
+        return
+    allowed, account, text = spider.weekly_hashtags, account_of(spider), normalize_word(hashtag)
+    rows = requested_this_week(session, site, account)
+    if text in {row.hashtag for row in rows}:
+        return
+    if len(rows) >= allowed:
+        free = rows[0].requested + WEEK
+        raise SiteRefused(
+            f"{spider.title} lets an account ask for {allowed} different hashtags in 7 days, and"
+            f" {len(rows)} were asked for: {text!r} has to wait until {free:%Y-%m-%d %H:%M} UTC"
+        )
+    session.add(RequestedHashtag(site=site, account=account, hashtag=text, allowed=allowed))
+    left = allowed - len(rows) - 1
+    if left <= FEW:
+        click.echo(
+            f"{spider.title}: {left} of {allowed} different hashtags are left for these 7 days",
+            err=True,
+        )
+
+
+def account_of(spider: HashtagSpider) -> str:
+    """A name for whose credentials these are, from which they can't be told."""
+    told = "\n".join(value for name, value in sorted(spider.secrets.items()) if is_account(name))
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
+
 
 # Seconds until the claims of other processes are checked again.
 LOOK_AGAIN = 1
@@ -102,7 +148,7 @@ def _next(
     held_up = most is not None and had + claims.in_hand(session, site, words) >= most
     if search.worker_id not in (None, work.worker) or held_up:
         return Next.WAIT, None
-    weekly.claim(session, site, work.spider, tally.hashtag)
+    claim(session, site, work.spider, tally.hashtag)
     search.worker_id = work.worker
     return Next.PAGE, search.cursor
 

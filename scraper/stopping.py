@@ -1,11 +1,13 @@
-"""Ctrl-C: once finishes what is in flight, twice stops at once."""
+"""Handle Ctrl-C (once: finish downloads in progress; twice: stop at once) and concurrent tasks."""
 
 import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from types import FrameType
+
+from scraper.errors import CircleOfPages, LayoutChanged, SiteRefused
 
 ONCE = b"\nFinishing what is in flight; Ctrl-C again stops at once.\n"
 TWICE = b"\nStopped immediately; repeat the command to continue.\n"
@@ -71,3 +73,25 @@ class Stop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+# What weighs less than a failure of the crawl: a wish to end it, then what ends one search.
+LESSER: tuple[tuple[type[BaseException], ...], ...] = (
+    (Stopped,),
+    (SiteRefused, LayoutChanged, CircleOfPages),
+)
+
+
+async def all_of(parts: Iterable[Awaitable[None]]) -> None:
+    """Run PARTS side by side.
+
+    Raises:
+        The weightiest of what they raised, once all have ended.
+    """
+    ends = await asyncio.gather(*parts, return_exceptions=True)
+    if problems := [end for end in ends if isinstance(end, BaseException)]:
+        raise max(problems, key=_weight)
+
+
+def _weight(problem: BaseException) -> int:
+    return next((n for n, kinds in enumerate(LESSER) if isinstance(problem, kinds)), len(LESSER))

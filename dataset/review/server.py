@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 
 import click
 import uvicorn
+from sqlalchemy.orm import Session
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -23,10 +24,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from dataset.catalogue.models import ImageRow
 from dataset.catalogue.session import open_catalogue
 from dataset.errors import BadInput, Failure, first_line
-from dataset.images.store import open_store
-from dataset.review import decisions, photos
+from dataset.images.io import Unreadable, sha256_of, thumbnail
+from dataset.images.store import ImageStore, open_store
+from dataset.review import decisions
 from dataset.review.decisions import MAX_NAME_CHARS
 from dataset.review.pages import (
     HERE,
@@ -162,12 +165,12 @@ def name_person(review: ReviewContext, request: Request) -> Response:
 
 def photo(review: ReviewContext, request: Request) -> Response:
     """Return a photo in full size."""
-    return _picture(review, request, photos.full_size)
+    return _picture(review, request, full_size)
 
 
 def thumb(review: ReviewContext, request: Request) -> Response:
     """Return a thumbnail of a photo."""
-    return _picture(review, request, photos.small)
+    return _picture(review, request, small)
 
 
 def _picture(review: ReviewContext, request: Request, load: Callable[..., Any]) -> Response:
@@ -284,3 +287,48 @@ def _announce(options: ReviewOptions, port: int, token: str | None) -> None:
             options.url_file.write_text(url, encoding="utf-8")
         except OSError as error:
             raise Failure(f"{options.url_file} can't be written: {error.strerror}") from error
+
+
+JPEG = "image/jpeg"
+# Content types of formats that every browser shows; others are re-encoded.
+CONTENT_TYPES = {
+    "JPEG": JPEG,
+    "MPO": JPEG,
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+}
+THUMBNAIL_PIXELS, MAX_REENCODED_PIXELS = 160, 1600
+
+
+def full_size(session: Session, store: ImageStore, image_id: int) -> tuple[bytes, str] | None:
+    """Return a photo and its content type, or None if it cannot be shown."""
+    row = session.get(ImageRow, image_id)
+    data = _verified(store, row)
+    if row is None or data is None:
+        return None
+    content_type = CONTENT_TYPES.get(row.format or "")
+    return (data, content_type) if content_type else _reencoded(data, MAX_REENCODED_PIXELS)
+
+
+def small(session: Session, store: ImageStore, image_id: int) -> tuple[bytes, str] | None:
+    """Return a JPEG thumbnail of a photo and its content type, or None if it cannot be shown."""
+    data = _verified(store, session.get(ImageRow, image_id))
+    return None if data is None else _reencoded(data, THUMBNAIL_PIXELS)
+
+
+def _verified(store: ImageStore, row: ImageRow | None) -> bytes | None:
+    """Return the photo if its file still has the SHA-256 of its row."""
+    if row is None or row.state != "stored" or not row.store_key:
+        return None
+    with contextlib.suppress(OSError):
+        data = store.read(row.store_key)
+        return data if sha256_of(data) == row.sha256 else None
+    return None
+
+
+def _reencoded(data: bytes, side: int) -> tuple[bytes, str] | None:
+    with contextlib.suppress(Unreadable):
+        return thumbnail(data, side), JPEG
+    return None

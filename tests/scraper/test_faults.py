@@ -100,7 +100,7 @@ def test_a_page_that_may_not_be_learned_from_gives_no_photo(photos: Path, tmp_pa
 def test_what_is_no_fault_is_named() -> None:
     with pytest.raises(BadInput, match="choose from photos"):
         faults_named(["earthquake"], ())
-    with pytest.raises(BadInput, match="lamoda's do"):
+    with pytest.raises(BadInput, match="use --site lamoda"):
         faults_named(["endless-pages"], ("today",))
 
 

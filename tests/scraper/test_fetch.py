@@ -59,7 +59,7 @@ def test_ctrl_c_ends_it_while_it_waits_for_addresses(tmp_path: Path, site: Photo
     process.send_signal(signal.SIGINT)
     told = process.stderr.read() if process.stderr else ""
     assert process.wait(60) == 1
-    assert "the same command goes on" in told and "Fatal" not in told
+    assert "repeat the command to continue" in told and "Fatal" not in told
 
 
 def test_it_ends_when_nobody_listens_any_more(tmp_path: Path, site: PhotoSite) -> None:

@@ -10,8 +10,7 @@ from threading import Thread
 
 import pytest
 
-from scraper.examining import Fetched, examine
-from scraper.polyglots import is_polyglot
+from scraper.examining import Fetched, examine, is_polyglot
 from scraper.sample_shop.http import Asked, Reply
 from scraper.sample_shop.server import ShopOptions, serve
 from tests.support.catalogue_data import photo_bytes

@@ -5,7 +5,7 @@ from itertools import chain, count
 
 import pytest
 
-from scraper.paging import NOTHING_NEW, SEEN_BEFORE, Paging
+from scraper.frontier import NOTHING_NEW, SEEN_BEFORE, Paging
 from scraper.spiders.base import Page, Post
 
 

@@ -38,7 +38,7 @@ def test_partner_search_takes_the_largest_photos_that_are_there(
     with serve(shop_of(photos, "no-originals")) as shop:
         status, said = run(shop, tmp_path, "--tags", "dress", "-v")
     assert status == 0, said
-    assert "left out" in said and "posts: videos" in said
+    assert "skipped" in said and "posts: videos" in said
     assert rows(tmp_path, "SELECT state, count(*) FROM sightings") == [("stored", PINS)]
     sizes = [target.split("/")[1] for target in shop.requests if target.endswith(".jpg")]
     assert (sizes.count("originals"), sizes.count("1200x"), len(sizes)) == (PINS, PINS, 2 * PINS)

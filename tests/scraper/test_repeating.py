@@ -177,7 +177,7 @@ def test_what_can_not_be_meant_is_named(
 
 
 def test_old_posts_are_left_out() -> None:
-    from scraper.paging import OLDER, Paging
+    from scraper.frontier import OLDER, Paging
 
     def dated(day: int) -> Post:
         return Post(str(day), "https://x.test", (), posted=datetime(2026, 1, day))

@@ -97,7 +97,7 @@ def _forks() -> ForkServerContext:
 
 # What a crawl imports, in part only when it is needed, and none of which begins anything.
 PRELOADED = (
-    *("scraper.run", "scraper.conclusion", "scraper.chosen", "scraper.check", "alembic.command"),
+    *("scraper.run", "scraper.sites", "scraper.check", "alembic.command"),
     *("scrapy.core.engine", "scrapy.core.downloader.handlers.http11", "sqlalchemy.dialects.sqlite"),
 )
 FORKS = _forks()

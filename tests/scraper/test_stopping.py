@@ -6,8 +6,7 @@ import pytest
 
 from dataset.errors import Failure
 from scraper.errors import LayoutChanged, SiteRefused
-from scraper.gathering import all_of
-from scraper.stopping import Stopped
+from scraper.stopping import Stopped, all_of
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from dataset.catalogue.models import RequestedHashtag, now
 from dataset.catalogue.session import open_catalogue
 from dataset.maintenance.stats import format_stats, read_stats
 from scraper.errors import SiteRefused
+from scraper.searching import account_of, claim
 from scraper.spiders.base import HashtagSpider
 from scraper.spiders.instagram import Spider as Instagram
 from scraper.spiders.lamoda import Spider as Lamoda
-from scraper.weekly import account_of, claim
 
 
 def account(user: str) -> HashtagSpider:
