@@ -1,16 +1,16 @@
-"""Compare crawls with Scrapy's ImagesPipeline: images per second, memory, and large catalogues.
+"""Compare crawls with Scrapy's ImagesPipeline: images per second, memory and large catalogues.
 
     python benchmarks/crawl.py peers --photos ../shared/data/clothing [--side 1280]
     python benchmarks/crawl.py million --photos ../shared/data/clothing
     python benchmarks/crawl.py memory --images 20000
     python benchmarks/crawl.py hashes --photos ../shared/data/clothing
 
-`peers`: real photos from a fast server on loopback, in its own process and from memory, with eight
-concurrent requests and without delays on both sides. The pipeline stores files and runs one INSERT
-per photo; this project also hashes, finds near duplicates and is crash-safe. --side enlarges the
-photos. `million`: the same crawl into an empty catalogue and into one of 1,000,000 images.
-`memory`: drawn photos, no two alike. `hashes`: how near the hash of a JPEG decoded at a reduced
-size is to that of the whole.
+`peers` crawls real photos from a loopback server in its own process that serves from memory. Both
+sides use eight concurrent requests and no delays. The pipeline stores files and runs one INSERT
+per image; this project also hashes, detects near duplicates and is crash-safe. `--side` enlarges
+the photos. `million` runs the same crawl into an empty catalogue and into one of 1,000,000 images.
+`memory` uses drawn images, which are all different. `hashes` compares the perceptual hash of a JPEG
+decoded at a reduced size with the hash at full size.
 """
 
 import asyncio
@@ -56,11 +56,11 @@ RECORD = b"x" * 300
 FASTEST = {"AUTOTHROTTLE_ENABLED": False, "ROBOTSTXT_OBEY": False}
 
 
-# The server.
+# Server.
 
 
 class Answers(asyncio.Protocol):
-    """HTTP/1.1 for one connection: /photo/N, and /page/N with the photos of a page as JSON."""
+    """Serve HTTP/1.1 on one connection: /photo/N, and /page/N with the images of a page as JSON."""
 
     photo: Callable[[int], bytes]
     count: int
@@ -70,7 +70,7 @@ class Answers(asyncio.Protocol):
         self.transport, self.waiting = transport, b""
 
     def data_received(self, data: bytes) -> None:
-        """Answer each complete request."""
+        """Respond to each complete request."""
         *whole, self.waiting = (self.waiting + data).split(b"\r\n\r\n")
         for request in whole:
             _, kind, number = request.split(b" ", 2)[1].split(b"/")
@@ -84,7 +84,13 @@ class Answers(asyncio.Protocol):
 
 
 def serve(paths: list[Path], count: int, ready: Any) -> None:
-    """Serve photos, those of files or drawn ones, until killed; send the port."""
+    """Serve images until the process is killed.
+
+    Args:
+        paths: Image files; if empty, images are drawn.
+        count: Number of images.
+        ready: Queue that receives the port.
+    """
     photos = [path.read_bytes() for path in paths]
 
     class Handler(Answers):
@@ -102,14 +108,21 @@ def serve(paths: list[Path], count: int, ready: Any) -> None:
 
 
 def drawn(number: int) -> bytes:
-    """Draw a photo of coloured squares that is unlike all others."""
+    """Draw an image of coloured squares that differs from all others."""
     from tests.support.catalogue_data import photo_bytes
 
     return photo_bytes(number)
 
 
 class Run(NamedTuple):
-    """The result of a crawl; `cpu` are the CPU seconds of all its processes."""
+    """The result of a crawl.
+
+    Attributes:
+        seconds: Wall-clock time.
+        images: Number of images.
+        megabytes: Peak memory of the crawl's main process.
+        cpu: CPU seconds of all its processes.
+    """
 
     seconds: float
     images: int
@@ -117,21 +130,21 @@ class Run(NamedTuple):
     cpu: float
 
 
-# Ours.
+# This project.
 
 
 class BenchmarkSpider(HashtagSpider):
-    """Read the pages of the server."""
+    """Parse the pages of the benchmark server."""
 
     title, needs, limits, checked = "Benchmark", "nothing", "none", "2026-11"
     site_url = image_url = "http://127.0.0.1"
 
     def search_request(self, query: str, cursor: str | None) -> Ask:
-        """Return the request of a page, by its number."""
+        """Return the request of a page by its number."""
         return Ask(f"{self.asked_url}/page/{cursor or 0}")
 
     def read(self, body: bytes, url: str) -> Page:
-        """Return one post per photo of the page."""
+        """Return one post per image of the page."""
         base, _, number = url.rpartition("/page/")
         told = json.loads(body)
         posts = tuple(
@@ -142,7 +155,7 @@ class BenchmarkSpider(HashtagSpider):
 
 
 def ours(address: str, folder: Path, found: Any) -> None:
-    """Crawl the server into a folder; send seconds and images."""
+    """Crawl the server into a folder and put the `Run` into a queue."""
     from scraper import download
     from scraper.run import crawl
     from scraper.work import CrawlOptions
@@ -165,17 +178,17 @@ def ours(address: str, folder: Path, found: Any) -> None:
 def used() -> tuple[float, float]:
     """Return the peak memory of this process in MB, and CPU seconds including its children.
 
-    The system counts memory that a child process shared before it started as the child's own.
+    The system also counts memory that a child shared with its parent before it started.
     """
     uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return uses[0].ru_maxrss / 1024, sum(use.ru_utime + use.ru_stime for use in uses)
 
 
-# Theirs.
+# Scrapy's ImagesPipeline.
 
 
 def theirs(address: str, folder: Path, found: Any) -> None:
-    """Crawl the server with Scrapy's ImagesPipeline and one INSERT per photo."""
+    """Crawl the server with Scrapy's ImagesPipeline and one INSERT per image."""
     import scrapy
     from scrapy.crawler import CrawlerProcess
 
@@ -226,11 +239,11 @@ def theirs(address: str, folder: Path, found: Any) -> None:
     found.put(Run(time.perf_counter() - began, images["stored"], *used()))
 
 
-# Running them.
+# Measurement.
 
 
 def run(work: Callable, paths: list[Path], count: int, folder: Path) -> Run:
-    """Run a crawl in its own process, against its own server."""
+    """Run a crawl in its own process against its own server."""
     context = multiprocessing.get_context("spawn")
     ready, found = context.Queue(), context.Queue()
     server = context.Process(target=serve, args=(paths, count, ready), daemon=True)
@@ -245,7 +258,7 @@ def run(work: Callable, paths: list[Path], count: int, folder: Path) -> Run:
 
 
 def photos_below(folder: Path) -> list[Path]:
-    """Return the photos in a folder and its sub-folders."""
+    """Return the image files in a folder and its sub-folders."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
 
 
@@ -264,7 +277,7 @@ photos_option = click.option(
 @click.option("--times", default=3, show_default=True, help="Rounds in turn; the fastest counts.")
 @click.option("--side", type=int, help="Pixels that the longer side of each photo is made first.")
 def peers(photos: Path, times: int, side: int | None) -> None:
-    """Print images per second of both."""
+    """Print the images per second of both crawlers."""
     with tempfile.TemporaryDirectory() as folder:
         paths = photos_below(photos)
         if side:
@@ -310,7 +323,7 @@ def million(photos: Path, images: int, times: int) -> None:
                             new = sqlite3.connect(Path(folder) / "catalogue.sqlite")
                             old.backup(new)
                             new.close()
-                    # Otherwise the copied catalogue would be written to the disk during the crawl.
+                    # Otherwise the system would write the copy to the disk during the crawl.
                     os.sync()
                     done = run(ours, paths, len(paths), Path(folder))
                 click.echo(f"{size:,} images before: {done}", err=True)
@@ -321,7 +334,7 @@ def million(photos: Path, images: int, times: int) -> None:
 
 
 def fill(path: Path, images: int) -> None:
-    """Create a catalogue of many images, two per post, under the benchmark's own tag."""
+    """Create a catalogue of many images, two per post, under the benchmark tag."""
     draw, batch = np.random.default_rng(0), 20_000
     sessions = open_catalogue(str(path))
     with sessions.begin() as session:
@@ -428,7 +441,7 @@ def hashes(photos: Path, side: int, at_least: int, limit: int) -> None:
 
 
 def enlarged(path: Path, side: int) -> bytes:
-    """Return a photo as a JPEG whose longer side has a number of pixels."""
+    """Return a photo as a JPEG with a given length of the longer side in pixels."""
     photo = open_photo(path)
     scale = side / max(photo.size)
     out = io.BytesIO()

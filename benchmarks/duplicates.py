@@ -1,13 +1,13 @@
-"""Compare the search for near duplicates: recall on copies of real photos, and speed.
+"""Benchmark the search for near duplicates: recall on copies of real photos, and speed.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/duplicates.py copies --photos ../shared/data/clothing
     python benchmarks/duplicates.py search --hashes 1000000
 
-`copies` makes copies of real photos of each kind; all other pairs count as different photos, except
-those of --same, a file of pairs that are the same photo. `search` runs the searches of imagededup,
-pybktree and this project on the same hashes; the others answer a sample of the queries, and the
-time is extrapolated.
+`copies` creates each kind of copy of real photos; all other pairs count as different photos, except
+the pairs of the same photo in the file `--same`. `search` runs imagededup, pybktree and this
+project on the same hashes; the other libraries run a sample of the queries, and their time is
+extrapolated.
 """
 
 import io
@@ -34,7 +34,7 @@ Change = Callable[[Image.Image, random.Random], Image.Image]
 
 
 def encoded(quality: int) -> Change:
-    """Encode as a JPEG of a quality."""
+    """Return a change that encodes a photo as a JPEG of a given quality."""
 
     def change(photo: Image.Image, _draw: random.Random) -> Image.Image:
         out = io.BytesIO()
@@ -45,12 +45,12 @@ def encoded(quality: int) -> Change:
 
 
 def scaled(factor: float) -> Change:
-    """Resize by a factor."""
+    """Return a change that resizes a photo by a factor."""
     return lambda photo, _: photo.resize((int(photo.width * factor), int(photo.height * factor)))
 
 
 def cropped(part: float) -> Change:
-    """Crop a random part whose sides are shorter by a fraction."""
+    """Return a change that crops a random region, with both sides shortened by a fraction."""
 
     def change(photo: Image.Image, draw: random.Random) -> Image.Image:
         width, height = (round(side * (1 - part)) for side in photo.size)
@@ -69,7 +69,7 @@ def shifted(photo: Image.Image, _draw: random.Random) -> Image.Image:
 
 
 def watermarked(photo: Image.Image, _draw: random.Random) -> Image.Image:
-    """Write a shop's name across the middle and a word in a corner."""
+    """Write a shop name across the middle and a word in a corner."""
     layer = Image.new("RGBA", photo.size, (0, 0, 0, 0))
     pen, font = ImageDraw.Draw(layer), ImageFont.load_default(photo.width // 9)
     places = [
@@ -90,7 +90,7 @@ def noisy(photo: Image.Image, draw: random.Random) -> Image.Image:
 
 
 def stickered(photo: Image.Image, _draw: random.Random) -> Image.Image:
-    """Draw a yellow disk over a corner, a third of the width."""
+    """Draw a yellow disk, a third of the width, over a corner."""
     copy = photo.copy()
     size = photo.width * 0.3
     corner = [photo.width * 0.65, photo.height * 0.05]
@@ -135,7 +135,7 @@ KINDS: dict[str, Change] = {
 
 
 def _copies(path: Path) -> list[Fingerprint]:
-    """Return the fingerprints of a photo and of its copies in the order of `KINDS`."""
+    """Return the fingerprints of a photo and of its copies, in the order of `KINDS`."""
     photo, draw = open_photo(path), random.Random(path.name)
     return [fingerprint(photo), *(fingerprint(change(photo, draw)) for change in KINDS.values())]
 
@@ -200,7 +200,7 @@ def copies(photos: Path, copied: int, same: Path | None) -> None:
 
 
 def _found(prints: Sequence[Fingerprint]) -> list[float]:
-    """Return the similarity of the first fingerprint to each other one; 0 if it is no candidate."""
+    """Return the similarity of the first fingerprint to each other one, or 0 without a candidate pair."""
     scores = [0.0] * (len(prints) - 1)
     for place in range(1, len(prints)):
         pairs, found = _judged([prints[0], prints[place]])
@@ -248,7 +248,7 @@ def search(count: int, asked: int) -> None:
 
 
 def _check(hashes: np.ndarray, questions: np.ndarray, pairs: np.ndarray) -> None:
-    """Check that each query has all neighbors that a comparison with all hashes finds."""
+    """Check that each query has exactly the neighbors of a brute-force comparison."""
     for place in questions:
         near = set(
             np.flatnonzero(np.bitwise_count(hashes ^ hashes[place]) <= MAX_DISTANCE_BITS).tolist()
@@ -276,7 +276,7 @@ def _imagededup(hashes: np.ndarray, questions: np.ndarray) -> float:
 
 
 def _pybktree(hashes: np.ndarray, questions: np.ndarray) -> float:
-    """Return the time of pybktree: the whole tree, and a sample of the queries."""
+    """Return the time of pybktree: building the whole tree, and a sample of the queries."""
     import pybktree
 
     began = time.perf_counter()
@@ -295,7 +295,7 @@ def _for_all(taken: Sequence[float], asked: int, count: int) -> float:
 
 
 def _one_more(hashes: np.ndarray) -> None:
-    """Measure the lookup of one new photo and its mirror image while crawling."""
+    """Measure the lookup of one new photo and its mirror image during a crawl."""
     views, index, times = np.repeat(hashes[:1], VIEW_COUNT)[None], HashIndex(hashes), []
     nearest_known(views, index)
     for _ in range(50):

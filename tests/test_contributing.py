@@ -1,4 +1,4 @@
-"""The example site of docs/adding-a-site.md, run exactly as it is shown there."""
+"""Tests of the example site of docs/adding-a-site.md, as shown there."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.support.catalogue_data import photo_bytes
 
 ROOT = Path(fashion_tagger.__file__).parent
 PARTS = ("scraper", "dataset", "model", "migrations", "tests")
-# A step names its file; what it holds is the next block.
+# A step names its file; the next code block has the content.
 STEP = re.compile(
     r"^\d\\\. .*?`((?:tests|scraper)/[\w/]+\.\w+)`.*?^```\w+\n(.*?)^```$", re.M | re.S
 )
@@ -60,7 +60,7 @@ def run(project: Path, *command: str, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def test_its_tests_and_the_contract_pass(project: Path) -> None:
+def test_example_passes_its_tests_and_the_contract(project: Path) -> None:
     where = "tests/scraper/spiders"
     said = run(
         project,
@@ -68,17 +68,17 @@ def test_its_tests_and_the_contract_pass(project: Path) -> None:
         *(f"{where}/test_newshop.py", f"{where}/test_contract.py", "-k", "newshop"),
     )
     passed = re.search(r"(\d+) passed", said)
-    # The contract has a test and more for each of its rules.
+    # The contract has at least one test per rule.
     assert passed and int(passed.group(1)) > 10
 
 
-def test_it_is_written_as_the_linters_want(project: Path) -> None:
+def test_example_passes_the_linters(project: Path) -> None:
     files = ("scraper/spiders/newshop.py", "tests/scraper/spiders/test_newshop.py")
     run(project, "-m", "ruff", "check", "--no-cache", *files)
     run(project, "-m", "ruff", "format", "--no-cache", "--check", *files)
 
 
-class Newshop(BaseHTTPRequestHandler):
+class NewshopHandler(BaseHTTPRequestHandler):
     """The pages and images of the example site, on loopback."""
 
     def do_GET(self) -> None:
@@ -109,7 +109,7 @@ def product(page: int) -> dict[str, object]:
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Newshop)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), NewshopHandler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -118,7 +118,7 @@ def address() -> Iterator[str]:
     thread.join()
 
 
-def test_it_is_listed_and_crawled(project: Path, address: str, tmp_path: Path) -> None:
+def test_example_site_is_listed_and_crawled(project: Path, address: str, tmp_path: Path) -> None:
     door = str(project / "fashion_tagger.py")
     assert "newshop\n  Newshop, https://newshop.example" in run(project, door, "crawl", "--list")
     where = ("--site-url", address, "--image-url", address, "--catalogue", "c.sqlite")

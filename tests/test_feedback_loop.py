@@ -1,4 +1,4 @@
-"""The loop closes: wrong labels are found by a model, put right by a person, and gone."""
+"""Test of the feedback loop: a model finds wrong labels, a reviewer corrects them."""
 
 import csv
 import json
@@ -31,7 +31,11 @@ SIZE = ("--image-size", "75", "--cache", "cache")
 
 
 def fill(folder: Path) -> tuple[Filling, dict[str, str]]:
-    """A catalogue with EACH photos a label, FLIPPED of all under a wrong hashtag; and the truth."""
+    """Fill a catalogue with EACH images per label, FLIPPED of them under a wrong hashtag.
+
+    Returns:
+        The catalogue, and the true label by SHA-256.
+    """
     filling, truth = Filling(folder), {}
     rng = np.random.default_rng(0)
     flipped = set(rng.choice(EACH * len(LABELS), FLIPPED, replace=False).tolist())
@@ -68,7 +72,7 @@ def wrong_labels(folder: Path, truth: dict[str, str]) -> int:
 
 
 def accuracy(folder: Path, run: str, data: str, truth: dict[str, str]) -> float:
-    """Of RUN on the test split of DATA, by TRUTH."""
+    """Return the accuracy of a run on the test split of a dataset by the true labels."""
     rows = pq.read_table(folder / data / "manifest.parquet", columns=["path", "sha256"]).to_pylist()
     sha256 = {row["path"]: row["sha256"] for row in rows}
     with (folder / run / "predictions.csv").open(encoding="utf-8", newline="") as file:
@@ -89,7 +93,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Filling, dict[
 
 
 @pytest.mark.slow
-def test_a_check_of_the_catalogue_is_for_the_review(
+def test_check_tags_ranks_wrong_labels_first(
     work: tuple[Path, Filling, dict[str, str]],
 ) -> None:
     folder, filling, truth = work
@@ -114,7 +118,7 @@ def test_a_check_of_the_catalogue_is_for_the_review(
 
 @contextmanager
 def reviewing(folder: Path, filling: Filling) -> Iterator[str]:
-    """The address of `review`, as a user starts it."""
+    """Run `review` as a user does; yield its URL."""
     process = subprocess.Popen(
         [sys.executable, PROGRAM, "review", "--catalogue", filling.catalogue, "--port", "0"],
         cwd=folder,
@@ -136,7 +140,11 @@ def reviewing(folder: Path, filling: Filling) -> Iterator[str]:
 
 
 def decide(tab: Tab, filling: Filling, truth: dict[str, str]) -> bool:
-    """Answer the question of TAB as a person who sees the photo would; whether there was one."""
+    """Answer the shown item as a person who sees the image would.
+
+    Returns:
+        Whether there was an item.
+    """
     key = tab.locator("input[name=item]").first
     if not key.count():
         return False
@@ -155,13 +163,15 @@ def decide(tab: Tab, filling: Filling, truth: dict[str, str]) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's Chromium (apt-get install chromium)")
-def test_the_loop_closes(work: tuple[Path, Filling, dict[str, str]]) -> None:
+def test_review_corrects_labels_and_improves_accuracy(
+    work: tuple[Path, Filling, dict[str, str]],
+) -> None:
     folder, filling, truth = work
     with sync_playwright() as driver, reviewing(folder, filling) as address:
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = chromium.new_page()
         tab.goto(address.rstrip("/") + "/queue/mistakes")
-        # Half an hour's work: not every photo, the costliest ones.
+        # About half an hour of work: only the images with the highest cost.
         decided = sum(decide(tab, filling, truth) for _ in range(2 * FLIPPED))
         chromium.close()
     assert decided > 0

@@ -1,4 +1,4 @@
-"""No crawl and no build adds again what was taken down."""
+"""Test that no crawl and no build adds taken down images again."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def crawl_all(shop: SampleShop, folder: Path) -> str:
 
 
 def built(folder: Path) -> dict[str, str]:
-    """Build, and return the SHA-256 in the catalogue of each photo by its path."""
+    """Build a dataset; return the SHA-256 in the catalogue of each image by its path."""
     options = ("--min-per-class", "5", "--size", "64", "--crop", "none", "--splits", "60,20,20")
     done = run(folder, "build-dataset", *options, "--catalogue", catalogue_of(folder))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -34,7 +34,7 @@ def built(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("backend")
-def test_crawls_and_builds_skip_what_was_taken_down(tmp_path: Path) -> None:
+def test_crawls_and_builds_skip_taken_down_images(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for number, label in enumerate(LABELS):
         class_folder(photos, label, 20, 500 * number, (150, 200))

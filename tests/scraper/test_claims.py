@@ -1,4 +1,4 @@
-"""Who fetches which photo, and how many a tag may have."""
+"""Tests of claims on pending images and of quotas per tag."""
 
 from pathlib import Path
 
@@ -28,7 +28,13 @@ def sessions(tmp_path: Path) -> Sessions:
 
 
 def found(sessions: Sessions, tag: str, *posts: str) -> None:
-    """A page of the search for TAG: each of POSTS is a post's name and its photo's."""
+    """Save a page of the search for a tag.
+
+    Args:
+        sessions: The catalogue.
+        tag: The searched tag.
+        posts: Site id and image name of each post, separated by a colon.
+    """
     page = Page(
         tuple(
             Post(name, "https://x.test", (Photo(url(shown)),))
@@ -41,7 +47,14 @@ def found(sessions: Sessions, tag: str, *posts: str) -> None:
 
 
 def claimed(sessions: Sessions, tag: str, most: int, *tags: str) -> list[str]:
-    """What is claimed for TAG where each of TAGS may have MOST images."""
+    """Claim images for a tag and return their names.
+
+    Args:
+        sessions: The catalogue.
+        tag: The tag whose images are claimed.
+        most: Quota of images per tag.
+        tags: Tags that have the quota.
+    """
     with sessions.begin() as session:
         rooms = [claims.room(session, SITE, [one], most) for one in tags]
         taken = claims.claim(session, SITE, [tag], 9, ME, rooms)
@@ -60,7 +73,7 @@ def count(sessions: Sessions, tag: str) -> int:
         return claims.stored(session, SITE, [tag], 99)
 
 
-def test_a_photo_of_two_tags_takes_up_room_in_both(sessions: Sessions) -> None:
+def test_image_of_two_tags_counts_for_both_quotas(sessions: Sessions) -> None:
     found(sessions, "polo", "1:a", "2:b", "3:c")
     found(sessions, "dress", "1:a", "2:b")
     assert claimed(sessions, "polo", 1, "polo", "dress") == ["a"]
@@ -69,7 +82,7 @@ def test_a_photo_of_two_tags_takes_up_room_in_both(sessions: Sessions) -> None:
     assert claimed(sessions, "polo", 2, "polo", "dress") == []
 
 
-def test_a_tag_that_is_full_keeps_others_from_its_photos(sessions: Sessions) -> None:
+def test_images_of_a_full_tag_are_not_claimed_for_other_tags(sessions: Sessions) -> None:
     found(sessions, "polo", "1:a", "2:b")
     found(sessions, "dress", "2:b", "3:c")
     assert claimed(sessions, "polo", 1, "polo", "dress") == ["a"]
@@ -80,11 +93,11 @@ def test_a_tag_that_is_full_keeps_others_from_its_photos(sessions: Sessions) -> 
         assert not claims.are_wanted(session, SITE, ["dress"], full)
 
 
-def test_what_came_for_another_post_is_settled_within_the_room(sessions: Sessions) -> None:
+def test_image_fetched_for_another_post_is_assigned_within_the_quota(sessions: Sessions) -> None:
     found(sessions, "polo", "1:a", "2:b")
     assert claimed(sessions, "polo", 9) == ["a", "b"]
     found(sessions, "dress", "3:a", "4:b", "5:c")
-    # They are in another's hand.
+    # Another worker has claimed them.
     assert claimed(sessions, "dress", 1, "dress") == []
     fetched(sessions, "a", 1)
     fetched(sessions, "b", 2)
@@ -95,7 +108,7 @@ def test_what_came_for_another_post_is_settled_within_the_room(sessions: Session
     assert count(sessions, "dress") == 2
 
 
-def test_what_was_refused_meanwhile_is_not_fetched_again(sessions: Sessions) -> None:
+def test_image_rejected_meanwhile_is_not_fetched_again(sessions: Sessions) -> None:
     found(sessions, "polo", "1:a", "2:gone")
     assert claimed(sessions, "polo", 9) == ["a", "gone"]
     found(sessions, "dress", "3:a", "4:gone")
@@ -107,7 +120,7 @@ def test_what_was_refused_meanwhile_is_not_fetched_again(sessions: Sessions) -> 
         assert claims.retry_failed(session, SITE, ["dress"]) == 2
 
 
-def test_a_photo_of_one_that_was_taken_for_dead_is_kept(sessions: Sessions) -> None:
+def test_result_of_a_worker_presumed_dead_is_stored(sessions: Sessions) -> None:
     found(sessions, "polo", "1:a")
     assert claimed(sessions, "polo", 9) == ["a"]
     with sessions.begin() as session:
@@ -116,7 +129,7 @@ def test_a_photo_of_one_that_was_taken_for_dead_is_kept(sessions: Sessions) -> N
     assert count(sessions, "polo") == 1
 
 
-def test_no_tag_comes_to_more_images_than_asked_for(tmp_path: Path) -> None:
+def test_no_tag_exceeds_max_images(tmp_path: Path) -> None:
     photos = class_folder(tmp_path / "photos", "кимоно", 14, 0, (90, 120))
     class_folder(tmp_path / "photos", "юката", 14, 50, (90, 120))
     with serve(ShopOptions(photos=photos, duplicates=0, double_tagged=0.5)) as shop:

@@ -1,4 +1,4 @@
-"""Whole crawls of the sample shop through the command, over HTTP on loopback."""
+"""Tests of whole crawls of the sample shop over HTTP on loopback."""
 
 import contextlib
 import io
@@ -38,7 +38,7 @@ def shop(photos: Path) -> Iterator[SampleShop]:
         yield shop
 
 
-def test_a_crawl_keeps_every_photo_once_as_the_bytes_that_came(
+def test_crawl_stores_each_image_once_with_unchanged_bytes(
     shop: SampleShop, photos: Path, tmp_path: Path
 ) -> None:
     status, said = crawl(shop, tmp_path, "--tags", "polo")
@@ -48,7 +48,7 @@ def test_a_crawl_keeps_every_photo_once_as_the_bytes_that_came(
     assert originals <= set(stored)
     for sha, key in stored.items():
         assert sha256_of((tmp_path / "images" / key).read_bytes()) == sha
-    # 7 products more: copies, which are folded or the very same bytes.
+    # The 7 additional products are near duplicates or identical files.
     assert rows(tmp_path, "SELECT count(*) FROM posts") == [(POLOS + 7,)]
     assert rows(tmp_path, "SELECT count(DISTINCT cluster_id) FROM images") == [(POLOS,)]
     assert rows(tmp_path, "SELECT DISTINCT state FROM searches") == [("finished",)]
@@ -56,7 +56,7 @@ def test_a_crawl_keeps_every_photo_once_as_the_bytes_that_came(
         assert times == 1, target
 
 
-def test_the_catalogue_holds_what_the_shop_shows(shop: SampleShop, tmp_path: Path) -> None:
+def test_catalogue_matches_the_shop(shop: SampleShop, tmp_path: Path) -> None:
     crawl(shop, tmp_path, "--tags", "dress", "--max-images", "3")
     posts = rows(tmp_path, "SELECT site_id, title, brand, price, currency, url FROM posts")
     known = shop.stock.by_sku
@@ -79,7 +79,7 @@ def test_max_images_counts_earlier_runs(shop: SampleShop, tmp_path: Path) -> Non
         assert rows(tmp_path, "SELECT count(*) FROM images") == [(expected,)]
 
 
-def test_nothing_found_is_a_natural_end(shop: SampleShop, tmp_path: Path) -> None:
+def test_search_without_results_is_finished(shop: SampleShop, tmp_path: Path) -> None:
     status, said = crawl(shop, tmp_path, "--tags", "кимоно")
     assert status == 0
     assert "finished" in said
@@ -90,7 +90,7 @@ def test_nothing_found_is_a_natural_end(shop: SampleShop, tmp_path: Path) -> Non
 
 @contextlib.contextmanager
 def site(answers: dict[str, tuple[int, dict[str, str], bytes]]) -> Iterator[tuple[str, list[str]]]:
-    """A site that answers each path as told, else 404: its address, and what it was asked."""
+    """Serve responses by path, and 404 otherwise; yield the URL and the requested paths."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -112,7 +112,7 @@ def site(answers: dict[str, tuple[int, dict[str, str], bytes]]) -> Iterator[tupl
         server.shutdown()
 
 
-def test_a_changed_layout_ends_in_failure_and_the_next_run_asks_again(tmp_path: Path) -> None:
+def test_changed_layout_fails_and_the_next_run_retries(tmp_path: Path) -> None:
     new = b"<html><body><article>A new design</article></body></html>"
     with site({"/catalogsearch/result/": (200, {}, new)}) as (url, asked):
         for times in (1, 2):
@@ -135,7 +135,7 @@ def test_robots_txt_is_obeyed(tmp_path: Path) -> None:
     assert "robots.txt forbids it" in done.stderr
 
 
-def test_photos_that_may_not_train_a_model_are_refused_and_counted(tmp_path: Path) -> None:
+def test_noai_images_are_rejected_and_counted(tmp_path: Path) -> None:
     page = (RECORDED / "older.html").read_bytes()
     photo = "/img600x866/F/E/FE913CMCLMM1_7110810_1_v1.jpg"
     answers = {
@@ -153,7 +153,7 @@ def test_photos_that_may_not_train_a_model_are_refused_and_counted(tmp_path: Pat
     assert stats["rejected"] == [{"site": "lamoda", "reason": "noai", "photos": 1}]
 
 
-def test_the_block_of_foreign_addresses_is_explained(tmp_path: Path) -> None:
+def test_geo_blocking_is_explained(tmp_path: Path) -> None:
     body = (RECORDED / "blocked.json").read_bytes()
     with site({"/catalogsearch/result/": (403, {}, body)}) as (url, _):
         done = run(tmp_path, "crawl", "lamoda", "--tags", "кимоно", "--site-url", url)
@@ -162,7 +162,7 @@ def test_the_block_of_foreign_addresses_is_explained(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_site_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_unreachable_site_is_named(tmp_path: Path) -> None:
     done = run(tmp_path, "crawl", "lamoda", "--tags", "polo", "--site-url", "http://127.0.0.1:9")
     assert done.returncode == 1
     assert "http://127.0.0.1:9" in done.stderr
@@ -181,7 +181,7 @@ def test_a_site_that_is_not_there_is_named(tmp_path: Path) -> None:
         (["crawl", "lamoda", "--tags", "polo", "--vocabulary", "none.toml"], "none.toml"),
     ],
 )
-def test_a_usage_error_names_the_input(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_usage_error_names_the_input(tmp_path: Path, arguments: list[str], said: str) -> None:
     done = run(tmp_path, *arguments)
     assert done.returncode == 2
     assert said in done.stderr

@@ -1,4 +1,4 @@
-"""What the downloader does with what comes back."""
+"""Tests of the downloader's TLS verification."""
 
 import datetime
 import ipaddress
@@ -20,7 +20,7 @@ SECRETS = {"INSTAGRAM_TOKEN": "EAAGverysecret", "INSTAGRAM_USER": "1784140000000
 
 
 def certificate(folder: Path) -> Path:
-    """A certificate for 127.0.0.1 that nobody vouches for, with its key."""
+    """Create a self-signed certificate for 127.0.0.1 with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -44,8 +44,8 @@ def certificate(folder: Path) -> Path:
 
 
 @pytest.fixture
-def stranger(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    """A site whose certificate is its own word, and what it was asked."""
+def untrusted_site(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Serve HTTPS with a self-signed certificate; yield the URL and the requested paths."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,7 +54,7 @@ def stranger(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
             self.send_error(404)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate(tmp_path))
@@ -68,10 +68,10 @@ def stranger(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     thread.join()
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(
-    tmp_path: Path, stranger: tuple[str, list[str]]
+def test_self_signed_certificate_is_rejected(
+    tmp_path: Path, untrusted_site: tuple[str, list[str]]
 ) -> None:
-    url, asked = stranger
+    url, asked = untrusted_site
     with serve(ShopOptions(per_label=1)) as shop:
         status, said = crawl(
             shop,

@@ -1,4 +1,4 @@
-"""Photos whose addresses ran out come under new ones, and once only."""
+"""Tests of signed image URLs that expire: they are refreshed and fetched once."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def shop(tmp_path: Path) -> Iterator[SampleShop]:
         yield shop
 
 
-def test_posts_are_asked_for_again_and_no_token_is_written(
+def test_expired_image_urls_are_refreshed_once_and_no_token_is_stored(
     shop: SampleShop, tmp_path: Path
 ) -> None:
     for _ in range(2):
@@ -40,7 +40,7 @@ def test_posts_are_asked_for_again_and_no_token_is_written(
     good = [t for t in shop.requests if t.startswith("/v/") and "oh=00_AfGood" in t]
     spent = [t for t in shop.requests if t.startswith("/v/") and "oh=00_AfSpent" in t]
     assert (len(good), len(spent)) == (PHOTOS, PHOTOS)
-    # A later run looks for what is new, and fetches nothing twice.
+    # A later run looks for new posts only, and fetches no image twice.
     assert {shop.requests[target] for target in good + spent} == {1}
     assert {path for path in tmp_path.rglob("*") if b"EAAGvery" in _bytes(path)} == set()
 

@@ -1,4 +1,4 @@
-"""Each fault of the sample shop has its answer in the crawl: a reason, a wait, or an end."""
+"""Tests that each fault of the sample shop is rejected, retried or ends the search."""
 
 import time
 from collections import Counter
@@ -44,9 +44,7 @@ def options(photos: Path, *faults: str) -> ShopOptions:
     return ShopOptions(photos=photos, duplicates=0, double_tagged=0, faults=faults)
 
 
-def test_every_fault_of_photos_is_refused_for_its_reason_or_kept(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_faulty_images_are_rejected_with_a_reason_or_stored(photos: Path, tmp_path: Path) -> None:
     assert set(REASONS) == set(PHOTO_FAULTS)
     with serve(options(photos, "photos")) as shop:
         status, said = crawl(shop, tmp_path, "--tags", "кимоно", "--timeout", "3")
@@ -67,7 +65,7 @@ def test_every_fault_of_photos_is_refused_for_its_reason_or_kept(
     assert kept == [(len(files),)] == [(2 * len(names) - refused.total(),)]
 
 
-def test_a_host_that_is_busy_is_left_alone_as_long_as_it_says(photos: Path, tmp_path: Path) -> None:
+def test_retry_after_is_respected(photos: Path, tmp_path: Path) -> None:
     with serve(options(photos, "rate-limit")) as shop:
         began = time.monotonic()
         status, said = crawl(shop, tmp_path, "--tags", "кимоно", "--max-images", "1")
@@ -78,7 +76,7 @@ def test_a_host_that_is_busy_is_left_alone_as_long_as_it_says(photos: Path, tmp_
 
 
 @pytest.mark.parametrize("fault", ["endless-pages", "repeating-pages"])
-def test_a_search_that_has_no_natural_end_says_so(photos: Path, tmp_path: Path, fault: str) -> None:
+def test_endless_search_is_reported(photos: Path, tmp_path: Path, fault: str) -> None:
     with serve(options(photos, fault)) as shop:
         status, said = crawl(shop, tmp_path, "--tags", "кимоно")
         pages = sum(n for target, n in shop.requests.items() if "catalogsearch" in target)
@@ -89,7 +87,7 @@ def test_a_search_that_has_no_natural_end_says_so(photos: Path, tmp_path: Path, 
     assert rows(tmp_path, "SELECT state FROM searches") == [("failed",)]
 
 
-def test_a_page_that_may_not_be_learned_from_gives_no_photo(photos: Path, tmp_path: Path) -> None:
+def test_page_with_noai_gives_no_images(photos: Path, tmp_path: Path) -> None:
     with serve(options(photos, "page-noai")) as shop:
         status, said = crawl(shop, tmp_path, "--tags", "кимоно")
         asked = [target for target in shop.requests if "/img" in target]
@@ -97,13 +95,13 @@ def test_a_page_that_may_not_be_learned_from_gives_no_photo(photos: Path, tmp_pa
     assert f"rejected {2 * len(PHOTO_FAULTS)} photos: noai" in said
 
 
-def test_what_is_no_fault_is_named() -> None:
+def test_unknown_fault_is_rejected() -> None:
     with pytest.raises(BadInput, match="choose from photos"):
         faults_named(["earthquake"], ())
     with pytest.raises(BadInput, match="lamoda's do"):
         faults_named(["endless-pages"], ("today",))
 
 
-def test_a_changed_layout_has_none_of_what_a_page_had() -> None:
+def test_changed_layout_fault_removes_the_page_content() -> None:
     changed = faults_named(["changed-layout"], ()).of_page(html("products"), Asked("/search"))
     assert b"products" not in changed.body and changed.status == 200

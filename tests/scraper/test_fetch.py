@@ -1,4 +1,4 @@
-"""`fetch-photos` as a user runs it: lists of addresses, Ctrl-C, and listeners that go away."""
+"""Tests of the `fetch-photos` command: input lists, Ctrl-C and closed pipes."""
 
 import json
 import signal
@@ -33,7 +33,7 @@ def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
     )
 
 
-def test_a_list_of_addresses_with_lines_of_all_kinds(tmp_path: Path, site: PhotoSite) -> None:
+def test_list_with_valid_and_invalid_lines(tmp_path: Path, site: PhotoSite) -> None:
     lines = [f"{site.url}/1.jpg", f"  {site.url}/2.jpg\r", "", "nothing", f"{site.url}/gone.jpg"]
     (tmp_path / "list.txt").write_text("\n".join(lines))
     process = start(tmp_path, "list.txt")
@@ -50,7 +50,7 @@ def test_a_list_of_addresses_with_lines_of_all_kinds(tmp_path: Path, site: Photo
     assert [path.read_bytes() for path in photos] == [PHOTO] * 2
 
 
-def test_ctrl_c_ends_it_while_it_waits_for_addresses(tmp_path: Path, site: PhotoSite) -> None:
+def test_ctrl_c_ends_the_command_while_it_waits_for_input(tmp_path: Path, site: PhotoSite) -> None:
     process = start(tmp_path)
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(f"{site.url}/1.jpg\n")
@@ -62,7 +62,7 @@ def test_ctrl_c_ends_it_while_it_waits_for_addresses(tmp_path: Path, site: Photo
     assert "the same command goes on" in told and "Fatal" not in told
 
 
-def test_it_ends_when_nobody_listens_any_more(tmp_path: Path, site: PhotoSite) -> None:
+def test_closed_output_pipe_ends_the_command(tmp_path: Path, site: PhotoSite) -> None:
     process = start(tmp_path)
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write("".join(f"{site.url}/{number}.jpg\n" for number in range(300)))

@@ -1,4 +1,4 @@
-"""An image from its answer to its row: what is kept, and the reason for what is not."""
+"""Tests of image downloads: accepted images, and the reasons for rejections."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ def fetch(
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-def test_the_first_address_that_is_there_is_taken(tmp_path: Path, status: int) -> None:
+def test_first_available_url_is_used(tmp_path: Path, status: int) -> None:
     answers: dict[str, Answer | Refused] = {
         "large": Answer(status, b"", {}),
         "middle": Answer(200, PHOTO, {"content-type": "text/plain"}),
@@ -64,7 +64,7 @@ def test_the_first_address_that_is_there_is_taken(tmp_path: Path, status: int) -
         (Refused("robots.txt"), "robots.txt"),
     ],
 )
-def test_what_is_not_kept_has_a_reason(
+def test_rejected_images_have_a_reason(
     tmp_path: Path, answer: Answer | Refused, reason: str
 ) -> None:
     found, _ = fetch({"only": answer}, tmp_path)
@@ -73,13 +73,13 @@ def test_what_is_not_kept_has_a_reason(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_words_for_robots_keep_a_photo(tmp_path: Path) -> None:
+def test_other_robots_directives_do_not_reject_an_image(tmp_path: Path) -> None:
     found, _ = fetch({"only": Answer(200, PHOTO, {"x-robots-tag": "noindex"})}, tmp_path)
     assert isinstance(found, Fetched)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_each_format_keeps_its_own_name(kind: str) -> None:
+def test_image_format_is_detected(kind: str) -> None:
     out = io.BytesIO()
     Image.new("RGB", (80, 90), "teal").save(out, kind)
     found = examine(out.getvalue())
@@ -87,7 +87,7 @@ def test_each_format_keeps_its_own_name(kind: str) -> None:
     assert (found.format, found.width, found.height) == (kind, 80, 90)
 
 
-def test_a_turned_photo_is_measured_upright() -> None:
+def test_image_size_respects_exif_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     out = io.BytesIO()
@@ -97,10 +97,10 @@ def test_a_turned_photo_is_measured_upright() -> None:
     assert (found.width, found.height) == (120, 80)
 
 
-def test_a_large_photo_is_looked_at_small_and_measured_whole() -> None:
+def test_large_image_is_hashed_at_reduced_size_and_measured_in_full() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    # Soft, as photos are: squares have many coefficients that are nearly equal.
+    # Smooth like a real photo: sharp squares have many nearly equal DCT coefficients.
     photo = open_photo(photo_bytes(5)).resize((1600, 2400), Image.Resampling.BICUBIC)
     out = io.BytesIO()
     photo.save(out, "JPEG", exif=exif)

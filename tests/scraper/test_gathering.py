@@ -1,4 +1,4 @@
-"""Concurrent tasks: which of several failures is raised."""
+"""Tests of concurrent tasks: which failure is raised if several tasks fail."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ from scraper.stopping import Stopped
         ([Stopped(), Stopped()], Stopped),
     ],
 )
-def test_the_gravest_failure_is_raised_once_all_have_ended(
+def test_most_severe_failure_is_raised_after_all_tasks_end(
     problems: list[Exception], expected: type[Exception]
 ) -> None:
     ended = []

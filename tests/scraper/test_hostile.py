@@ -1,4 +1,4 @@
-"""A site that means harm: what it sends is refused for its reason, and reaches nobody."""
+"""Tests of a hostile site: its responses are rejected with a reason and leak nothing."""
 
 import json
 import socket
@@ -69,7 +69,7 @@ REASONS = {
 
 @contextmanager
 def site() -> Iterator[tuple[str, list[str]]]:
-    """The site's address, and every request as it came."""
+    """Serve hostile responses; yield the URL and the raw requests."""
     asked: list[str] = []
     door = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{door.getsockname()[1]}"
@@ -99,7 +99,7 @@ def _page(path: str, url: str) -> bytes:
         return json.dumps({"data": [{"id": "1"}]}).encode()
     if "top_media" in path:
         return json.dumps({"data": [f"{ESCAPES} {TOKEN} %s {{0}}"]}).encode()
-    # A name that stands for this machine, and is a part of many a sentence.
+    # 0 is an alias of this machine, and a substring of many messages.
     photos = [*(f"{url}/{name}" for name in ANSWERS), "http://0:9/inside"]
     records = [
         {"id": str(n), "media_type": "IMAGE", "media_url": photo, "caption": f"{ESCAPES} ../../x"}
@@ -108,7 +108,7 @@ def _page(path: str, url: str) -> bytes:
     return json.dumps({"data": records}).encode()
 
 
-def test_a_crawl_of_a_hostile_site(tmp_path: Path) -> None:
+def test_hostile_responses_are_rejected_without_leaks(tmp_path: Path) -> None:
     secrets = {"INSTAGRAM_TOKEN": TOKEN, "INSTAGRAM_USER": "17841400000000000"}
     keys = tmp_path / "keys.env"
     keys.write_text("".join(f"{name}={value}\n" for name, value in secrets.items()))
@@ -131,7 +131,7 @@ def test_a_crawl_of_a_hostile_site(tmp_path: Path) -> None:
     assert TOKEN not in said and not any(TOKEN.encode() in path.read_bytes() for path in files)
 
 
-def test_a_photo_that_is_a_script_as_well_is_one_by_its_first_bytes() -> None:
+def test_polyglot_files_are_detected() -> None:
     assert is_polyglot(b"GIF89a/*" + b"\0" * 50 + b"*/=1;alert(1)")
     assert is_polyglot(b"GIF89a= '" + b"\0" * 50)
     assert is_polyglot(b"\xff\xd8\xff\xe0/*" + photo_bytes(1)[6:])
@@ -141,7 +141,7 @@ def test_a_photo_that_is_a_script_as_well_is_one_by_its_first_bytes() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="the system tells of no ports")
-def test_nobody_can_connect_to_a_crawl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crawl_opens_no_listening_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(ShopOptions(per_label=2)) as shop:
         answer, doors = shop.reply, list[list[str]]()
 

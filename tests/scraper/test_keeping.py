@@ -1,4 +1,4 @@
-"""Batched writes to the catalogue, while other processes change it."""
+"""Tests of batched writes to the catalogue while other processes change it."""
 
 import asyncio
 import contextlib
@@ -23,30 +23,30 @@ from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import catalogue_of, rows
 
 
-def came(store: ImageStore, body: bytes) -> Fetched:
-    """BODY in STORE, as a crawl puts it there."""
+def stored_image(store: ImageStore, body: bytes) -> Fetched:
+    """Decode an image and put it into the store, as a crawl does."""
     found = examine(body)
     assert isinstance(found, Fetched)
     store.put(body, found.store_key)
     return found
 
 
-def copy_of(number: int, quality: int) -> bytes:
-    """Photo NUMBER, saved once more: other bytes, the same photo."""
+def reencoded(number: int, quality: int) -> bytes:
+    """Encode an image again: a near duplicate with other bytes."""
     out = io.BytesIO()
     open_photo(photo_bytes(number)).save(out, "JPEG", quality=quality)
     return out.getvalue()
 
 
 @pytest.mark.usefixtures("backend")
-def test_a_near_photo_that_another_process_takes_down_meanwhile_is_none_any_more(
+def test_image_taken_down_by_another_process_is_no_near_duplicate(
     tmp_path: Path,
 ) -> None:
     sessions, store = open_catalogue(catalogue_of(tmp_path)), ImageStore(tmp_path / "images")
     others = open_catalogue(catalogue_of(tmp_path))
-    crawling, first = Keeper(sessions, store), came(store, photo_bytes(1))
-    # Near enough to be looked at more closely, and too far to be known as what was taken down.
-    second = came(store, copy_of(1, 60))
+    crawling, first = Keeper(sessions, store), stored_image(store, photo_bytes(1))
+    # Within the distance of near duplicates, but too far to match the image that was taken down.
+    second = stored_image(store, reencoded(1, 60))
     views = first.fingerprint.views ^ np.uint64((1 << (MAX_COPY_DISTANCE_BITS + 3)) - 1)
     second = replace(second, fingerprint=replace(second.fingerprint, views=views))
     assert MAX_COPY_DISTANCE_BITS < MAX_COPY_DISTANCE_BITS + 3 <= MAX_DISTANCE_BITS
@@ -64,18 +64,18 @@ def test_a_near_photo_that_another_process_takes_down_meanwhile_is_none_any_more
 
 
 @pytest.mark.usefixtures("backend")
-def test_a_number_that_was_another_photos_makes_no_pair_twice(tmp_path: Path) -> None:
+def test_reused_image_id_creates_no_duplicate_pair(tmp_path: Path) -> None:
     sessions, store = open_catalogue(catalogue_of(tmp_path)), ImageStore(tmp_path / "images")
-    crawling, first = Keeper(sessions, store), came(store, photo_bytes(1))
+    crawling, first = Keeper(sessions, store), stored_image(store, photo_bytes(1))
 
     def changed(quality: int, bits: int) -> Fetched:
-        one = came(store, copy_of(1, quality))
+        one = stored_image(store, reencoded(1, quality))
         views = first.fingerprint.views ^ np.uint64((1 << bits) - 1)
         return replace(one, fingerprint=replace(one.fingerprint, views=views))
 
     async def crawl() -> list[object]:
         said = [await crawling.keep("https://x.test/1.jpg", first)]
-        # SQLite gives its number to the next one.
+        # SQLite reuses its row id for the next image.
         take_down(sessions, store, first.sha256, "a person")
         said.append(
             await crawling.keep("https://x.test/2.jpg", changed(60, MAX_COPY_DISTANCE_BITS + 2))
@@ -91,24 +91,26 @@ def test_a_number_that_was_another_photos_makes_no_pair_twice(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("backend")
-def test_copies_in_one_batch_and_of_another_process_are_known(tmp_path: Path) -> None:
+def test_copies_within_a_batch_and_across_processes_are_detected(tmp_path: Path) -> None:
     store = ImageStore(tmp_path / "images")
     with contextlib.ExitStack() as stack:
         opened = [open_catalogue(catalogue_of(tmp_path)) for _ in range(2)]
         for sessions in opened:
             stack.callback(sessions.kw["bind"].dispose)
         mine, its = (Keeper(sessions, store) for sessions in opened)
-        bodies = [photo_bytes(1), photo_bytes(1), copy_of(1, 80), photo_bytes(2)]
+        bodies = [photo_bytes(1), photo_bytes(1), reencoded(1, 80), photo_bytes(2)]
 
         async def crawl() -> list[object]:
             batch = [
-                mine.keep(f"https://x.test/{number}.jpg", came(store, body))
+                mine.keep(f"https://x.test/{number}.jpg", stored_image(store, body))
                 for number, body in enumerate(bodies)
             ]
             said: list[object] = list(await asyncio.gather(*batch))
-            late = [copy_of(2, 80), photo_bytes(2)]
+            late = [reencoded(2, 80), photo_bytes(2)]
             for number, body in enumerate(late):
-                said.append(await its.keep(f"https://y.test/{number}.jpg", came(store, body)))
+                said.append(
+                    await its.keep(f"https://y.test/{number}.jpg", stored_image(store, body))
+                )
             return said
 
         assert len(bodies) < BATCH
@@ -116,11 +118,11 @@ def test_copies_in_one_batch_and_of_another_process_are_known(tmp_path: Path) ->
     assert rows(tmp_path, "SELECT count(*), count(DISTINCT cluster_id) FROM images") == [(4, 2)]
 
 
-def test_no_row_says_stored_of_what_is_not_on_the_disk(
+def test_no_row_is_stored_if_its_file_cannot_be_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions, store = open_catalogue(str(tmp_path / "c.sqlite")), ImageStore(tmp_path / "images")
-    crawling, one = Keeper(sessions, store), came(store, photo_bytes(1))
+    crawling, one = Keeper(sessions, store), stored_image(store, photo_bytes(1))
     rows_at_sync: list[int] = []
 
     def fails(_: object) -> None:

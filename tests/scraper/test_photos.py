@@ -1,4 +1,4 @@
-"""Photos that a search has found, fetched while it goes on."""
+"""Tests of image downloads that run while the search continues."""
 
 import asyncio
 import threading
@@ -24,7 +24,15 @@ from tests.support.crawls import class_folder, start
 
 
 class Search:
-    """A search whose photos are claimed as CLAIMS say, a batch each time, and come when let go."""
+    """A search with given claims, whose downloads can be held or fail.
+
+    Attributes:
+        claims: Names of the images of each claim, one letter per image.
+        claiming: Set when a claim starts.
+        came: Names of the downloaded images.
+        holds: Events that a download waits for, by name.
+        fails: Names of images whose download fails.
+    """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *claims: str) -> None:
         sessions, store = open_catalogue(catalogue_of(folder)), ImageStore(folder / "images")
@@ -43,7 +51,7 @@ class Search:
 
     def _claim(self, *_: object) -> Sequence[Wanted]:
         self.claiming.set()
-        # So long that another photo comes meanwhile.
+        # Long enough for another download to end meanwhile.
         time.sleep(0.1)
         return [
             Wanted(name, (), name, None) for name in (self.claims.pop(0) if self.claims else "")
@@ -57,7 +65,7 @@ class Search:
         self.came.append(wanted.url)
 
 
-def test_the_last_photos_are_under_way_while_the_search_goes_on(
+def test_downloads_continue_while_the_search_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = Search(tmp_path, monkeypatch, "ab", "", "cd")
@@ -76,7 +84,7 @@ def test_the_last_photos_are_under_way_while_the_search_goes_on(
     asyncio.run(main())
 
 
-def test_a_photo_that_comes_while_others_are_claimed_loses_none_of_them(
+def test_download_that_ends_during_a_claim_loses_no_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = Search(tmp_path, monkeypatch, "a", "", "bc")
@@ -88,7 +96,7 @@ def test_a_photo_that_comes_while_others_are_claimed_loses_none_of_them(
         search.claiming.clear()
         following = asyncio.ensure_future(found.fetch())
         await asyncio.to_thread(search.claiming.wait, 10)
-        # Who fetched it wants the next one at once, and nobody has told what there is.
+        # The free download slot looks for the next image before the claim has returned.
         search.holds["a"].set()
         await following
         await found.landed()
@@ -97,7 +105,7 @@ def test_a_photo_that_comes_while_others_are_claimed_loses_none_of_them(
     assert sorted(search.came) == ["a", "b", "c"]
 
 
-def test_a_host_that_refuses_ends_it_once_what_is_under_way_has_come(
+def test_refusing_host_ends_the_search_after_active_downloads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = Search(tmp_path, monkeypatch, "ab", "", "c", "d")
@@ -122,7 +130,7 @@ def test_a_host_that_refuses_ends_it_once_what_is_under_way_has_come(
     assert "c" in given and not {"a", "b"} & set(given)
 
 
-def test_the_next_page_is_asked_for_while_a_photo_takes_its_time(
+def test_next_page_is_requested_during_a_slow_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stock = class_folder(tmp_path / "photos", "polo", 70, size=(150, 200))

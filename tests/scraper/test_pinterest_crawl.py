@@ -1,4 +1,4 @@
-"""Whole crawls of Pinterest through the command: both searches, robots.txt, refusals."""
+"""Tests of whole Pinterest crawls: both searches, robots.txt and error responses."""
 
 from pathlib import Path
 
@@ -32,9 +32,7 @@ def web_searches(shop: SampleShop) -> int:
     return sum("/resource/" in target for target in shop.requests)
 
 
-def test_partner_search_takes_the_largest_photos_that_are_there(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_partner_search_fetches_the_largest_available_images(photos: Path, tmp_path: Path) -> None:
     with serve(shop_of(photos, "no-originals")) as shop:
         status, said = run(shop, tmp_path, "--tags", "dress", "-v")
     assert status == 0, said
@@ -47,14 +45,14 @@ def test_partner_search_takes_the_largest_photos_that_are_there(
     assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
 
 
-def test_the_web_search_needs_no_token_where_robots_txt_allows_it(
+def test_web_search_runs_without_token_if_robots_txt_allows_it(
     photos: Path, tmp_path: Path
 ) -> None:
     with serve(shop_of(photos, "web")) as shop:
         assert run(shop, tmp_path, "--tags", "dress", "--max-images", "9")[0] == 0
         status, said = run(shop, tmp_path, "--tags", "dress", *WEB, token="")
     assert status == 0, said
-    # Two pages for each of the four words; what the other search has found stays.
+    # Two pages for each of the four terms; posts of the other search are kept.
     assert web_searches(shop) == 8
     assert rows(tmp_path, "SELECT count(*) FROM posts") == [(PINS,)]
     assert max(times for target, times in shop.requests.items() if ".jpg" in target) == 1
@@ -62,9 +60,7 @@ def test_the_web_search_needs_no_token_where_robots_txt_allows_it(
     assert all("/originals/" in target for target in shop.requests if target.endswith(".jpg"))
 
 
-def test_the_web_search_is_not_asked_where_robots_txt_forbids_it(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_web_search_is_not_requested_if_robots_txt_forbids_it(photos: Path, tmp_path: Path) -> None:
     with serve(shop_of(photos, "today")) as shop:
         for options in (("--tags", "dress"), ("--check",)):
             status, said = run(shop, tmp_path, *options, *WEB, token="")
@@ -72,7 +68,7 @@ def test_the_web_search_is_not_asked_where_robots_txt_forbids_it(
     assert web_searches(shop) == 0
 
 
-def test_a_check_says_whose_token_it_is_and_what_is_left(photos: Path, tmp_path: Path) -> None:
+def test_check_reports_account_and_remaining_requests(photos: Path, tmp_path: Path) -> None:
     with serve(shop_of(photos, "today")) as shop:
         status, said = run(shop, tmp_path, "--check", "--tags", "dress")
     assert status == 0, said
@@ -89,7 +85,7 @@ def test_a_check_says_whose_token_it_is_and_what_is_left(photos: Path, tmp_path:
         ("limited", "continue in about 23 minutes"),
     ],
 )
-def test_refusals_are_explained_without_the_token(
+def test_error_responses_are_explained_without_the_token(
     photos: Path, tmp_path: Path, generation: str, words: str
 ) -> None:
     with serve(shop_of(photos, generation)) as shop:

@@ -1,4 +1,4 @@
-"""Photos are read in processes of their own, which may die and know no secret."""
+"""Tests of decoder processes, which may crash and receive no secrets."""
 
 import asyncio
 import contextlib
@@ -21,14 +21,14 @@ from tests.support.catalogue_data import photo_bytes
 PROC = Path("/proc/self/task")
 
 
-class Asker:
-    """Asks READERS from an event loop of its own."""
+class DecoderClient:
+    """Decode images in an event loop of its own."""
 
     def __init__(self, count: int) -> None:
         self._loop, self._readers = asyncio.new_event_loop(), Readers(count)
 
     def examine(self, *bodies: bytes) -> list[Fetched | Refused]:
-        """What each of BODIES is, all asked at once."""
+        """Decode images concurrently and return the outcomes in order."""
 
         async def ask() -> list[Fetched | Refused]:
             return await asyncio.gather(*(self._readers.examine(body) for body in bodies))
@@ -40,40 +40,40 @@ class Asker:
         self._readers.close()
 
     def close(self) -> None:
-        """End the readers, and the loop after them."""
+        """End the decoder processes and the event loop."""
         self.end_readers()
         self._loop.close()
 
 
 @pytest.fixture
-def one() -> Iterator[Asker]:
-    with contextlib.closing(Asker(1)) as made:
+def one() -> Iterator[DecoderClient]:
+    with contextlib.closing(DecoderClient(1)) as made:
         yield made
 
 
-def children() -> list[int]:
+def child_processes() -> list[int]:
     if not PROC.exists():
         pytest.skip("no /proc to find processes by")
     told = [path.read_text() for path in PROC.glob("*/children")]
     return [int(pid) for pid in " ".join(told).split()]
 
 
-def begun(one: Asker) -> int:
-    """The process of ONE, which has read a photo."""
-    before = set(children())
+def start_decoder(one: DecoderClient) -> int:
+    """Decode an image and return the id of the new decoder process."""
+    before = set(child_processes())
     one.examine(photo_bytes(1))
-    (process,) = set(children()) - before
+    (process,) = set(child_processes()) - before
     return process
 
 
 def is_photo(found: list[Fetched | Refused]) -> bool:
-    """Whether FOUND is one photo."""
+    """Return whether the outcome is a single decoded image."""
     return [type(one) for one in found] == [Fetched]
 
 
-def test_they_say_what_this_process_would_say() -> None:
+def test_results_equal_those_of_decoding_in_process() -> None:
     bodies = [photo_bytes(1), photo_bytes(2)[:-300], b"", photo_bytes(3, (74, 90))]
-    with contextlib.closing(Asker(2)) as two:
+    with contextlib.closing(DecoderClient(2)) as two:
         found = two.examine(*(bodies * 3))
     for body, there in zip(bodies * 3, found, strict=True):
         here = examine(body)
@@ -84,26 +84,26 @@ def test_they_say_what_this_process_would_say() -> None:
             assert there == here
 
 
-def test_no_more_are_begun_than_are_needed() -> None:
-    before = set(children())
-    with contextlib.closing(Asker(3)) as three:
+def test_only_needed_processes_are_started() -> None:
+    before = set(child_processes())
+    with contextlib.closing(DecoderClient(3)) as three:
         for _ in range(4):
             three.examine(photo_bytes(1))
-        assert len(set(children()) - before) == 1
+        assert len(set(child_processes()) - before) == 1
         three.examine(*map(photo_bytes, range(2 * readers.AHEAD)))
-        assert len(set(children()) - before) == 2
+        assert len(set(child_processes()) - before) == 2
 
 
-def test_one_that_was_killed_is_replaced(one: Asker) -> None:
+def test_killed_process_is_replaced(one: DecoderClient) -> None:
     for _ in range(2):
-        os.kill(begun(one), signal.SIGKILL)
+        os.kill(start_decoder(one), signal.SIGKILL)
         assert is_photo(one.examine(photo_bytes(2)))
         one.end_readers()
 
 
 @pytest.mark.parametrize("does", ["sys.exit(3)", "__import__('time').sleep(60)"])
-def test_a_photo_that_ends_its_reader_or_holds_it_up_is_refused(
-    one: Asker, monkeypatch: pytest.MonkeyPatch, does: str
+def test_image_that_crashes_or_blocks_a_decoder_is_rejected(
+    one: DecoderClient, monkeypatch: pytest.MonkeyPatch, does: str
 ) -> None:
     reads = "read_for(int(sys.argv[1]))"
     hostile = f"import scraper.readers as r; r.examine = lambda body: {does}; {reads}"
@@ -111,7 +111,7 @@ def test_a_photo_that_ends_its_reader_or_holds_it_up_is_refused(
         patch.setattr(readers, "LONGEST", 0.2)
         patch.setattr(readers, "PROGRAM", readers.PROGRAM.replace(reads, hostile))
         assert one.examine(photo_bytes(1)) == [Refused(BROKEN)]
-    # The next one has another reader.
+    # The next image gets another process.
     assert is_photo(one.examine(photo_bytes(2)))
 
 
@@ -131,8 +131,8 @@ def test_a_photo_that_ends_its_reader_or_holds_it_up_is_refused(
         "'no bytes'",
     ],
 )
-def test_what_a_photo_may_have_made_of_a_reader_is_not_believed(
-    one: Asker, monkeypatch: pytest.MonkeyPatch, says: str
+def test_invalid_output_of_a_decoder_is_rejected(
+    one: DecoderClient, monkeypatch: pytest.MonkeyPatch, says: str
 ) -> None:
     reads = "read_for(int(sys.argv[1]))"
     hostile = (
@@ -148,8 +148,8 @@ def test_what_a_photo_may_have_made_of_a_reader_is_not_believed(
     assert is_photo(one.examine(photo_bytes(2)))
 
 
-def test_a_photo_that_ends_its_reader_takes_no_other_with_it(
-    one: Asker, monkeypatch: pytest.MonkeyPatch
+def test_crash_of_a_decoder_affects_only_its_image(
+    one: DecoderClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = "read_for(int(sys.argv[1]))"
     hostile = (
@@ -164,7 +164,7 @@ def test_a_photo_that_ends_its_reader_takes_no_other_with_it(
     assert [type(other) for other in found] == [Fetched] * 5
 
 
-def test_a_photo_larger_than_a_socket_takes_at_once(one: Asker) -> None:
+def test_image_larger_than_the_socket_buffer(one: DecoderClient) -> None:
     out = io.BytesIO()
     noise = Image.frombytes("RGB", (1000, 700), os.urandom(2_100_000))
     noise.save(out, "BMP")
@@ -176,8 +176,8 @@ def test_a_photo_larger_than_a_socket_takes_at_once(one: Asker) -> None:
 
 
 @pytest.mark.parametrize("does", ["raise SystemExit(1)", "import time; time.sleep(60)"])
-def test_where_none_can_be_begun_no_photo_is_blamed(
-    one: Asker, monkeypatch: pytest.MonkeyPatch, does: str
+def test_failure_to_start_a_decoder_is_an_error(
+    one: DecoderClient, monkeypatch: pytest.MonkeyPatch, does: str
 ) -> None:
     monkeypatch.setattr(readers, "LONGEST_BEGINNING", 0.2)
     monkeypatch.setattr(readers, "PROGRAM", does)
@@ -185,11 +185,11 @@ def test_where_none_can_be_begun_no_photo_is_blamed(
         one.examine(photo_bytes(1))
 
 
-def test_it_knows_no_secret_and_goes_with_its_asker(
-    one: Asker, monkeypatch: pytest.MonkeyPatch
+def test_decoder_has_no_secrets_and_ends_with_its_client(
+    one: DecoderClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TWITTER_TOKEN", "hush")
-    process = begun(one)
+    process = start_decoder(one)
     assert b"hush" not in Path(f"/proc/{process}/environ").read_bytes()
     one.end_readers()
-    assert process not in children()
+    assert process not in child_processes()

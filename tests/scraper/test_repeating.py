@@ -1,4 +1,4 @@
-"""Later runs take what is new, go on where others were stopped, and ask again where told to."""
+"""Tests of repeated crawls: new images, stopped runs, retries and back-off."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ def open_shop(folder: Path, site: str = "lamoda", count: int = 5) -> Iterator[Sa
         yield shop
 
 
-def test_a_later_run_takes_what_is_new_and_fetches_nothing_twice(tmp_path: Path) -> None:
+def test_later_run_fetches_only_new_images(tmp_path: Path) -> None:
     with open_shop(tmp_path) as shop:
         everything = shop.stock
         shop.stock = replace(everything, items=everything.items[2:])
@@ -49,13 +49,13 @@ def page_of(*numbers: int, cursor: str | None = None) -> Page:
     return Page(tuple(posts), cursor)
 
 
-def test_a_search_is_looked_at_again_until_nothing_new_comes(tmp_path: Path) -> None:
+def test_finished_search_is_renewed_until_nothing_is_new(tmp_path: Path) -> None:
     sessions = open_catalogue(str(tmp_path / "c.sqlite"))
     with sessions.begin() as session:
         search = frontier.search_for(session, "lamoda", "polo")
         frontier.save_page(session, search, page_of(1, 2))
         session.flush()
-        # What this very work has finished is not looked at again.
+        # A search that the same run has finished is not renewed.
         frontier.renew(session, "lamoda", "polo", now() - timedelta(minutes=1), full=False)
         assert search.state == "finished"
         frontier.renew(session, "lamoda", "polo", now() + timedelta(minutes=1), full=False)
@@ -63,12 +63,12 @@ def test_a_search_is_looked_at_again_until_nothing_new_comes(tmp_path: Path) -> 
         assert frontier.brings_new(session, search, page_of(2, 3))
         assert frontier.brings_new(session, search, page_of())
         assert not frontier.brings_new(session, search, page_of(2, 1))
-        # Known from another search is new to this one.
+        # Posts known from another search are new to this one.
         other = frontier.search_for(session, "lamoda", "dress")
         assert frontier.brings_new(session, other, page_of(2, 1))
 
 
-def test_a_process_goes_on_with_the_work_of_one_that_was_stopped(tmp_path: Path) -> None:
+def test_process_continues_the_run_of_a_stopped_one(tmp_path: Path) -> None:
     sessions = open_catalogue(str(tmp_path / "c.sqlite"))
     with sessions.begin() as session:
         first = workers.register(session)
@@ -83,7 +83,7 @@ def test_a_process_goes_on_with_the_work_of_one_that_was_stopped(tmp_path: Path)
         assert workers.run_started(session, third) > begun
 
 
-def test_failed_photos_are_asked_for_again_when_told_to(
+def test_retry_failed_fetches_failed_images_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_shop(tmp_path) as shop:
@@ -93,7 +93,7 @@ def test_failed_photos_are_asked_for_again_when_told_to(
             return plain("", 404) if broken and "/product" in asked.path else answer(asked)
 
         monkeypatch.setattr(shop, "reply", reply)
-        # The shop has no sizes: all addresses of a photo end in 404.
+        # The shop has no sizes: all URLs of an image return 404.
         monkeypatch.setattr("scraper.sample_shop.formats.lamoda.SIZES", ((1, 1),), raising=True)
         crawl(shop, tmp_path, "--tags", "кимоно")
         assert rows(tmp_path, "SELECT DISTINCT reason FROM sightings") == [("HTTP 404",)]
@@ -103,7 +103,7 @@ def test_failed_photos_are_asked_for_again_when_told_to(
     assert rows(tmp_path, "SELECT count(*) FROM images WHERE state = 'stored'") == [(5,)]
 
 
-def test_a_restart_remembers_that_a_host_wants_to_be_left_alone(
+def test_backoff_of_a_host_persists_across_restarts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -122,7 +122,7 @@ def test_a_restart_remembers_that_a_host_wants_to_be_left_alone(
     assert "asked to be left alone until" in said and "in about 60 minutes" in said
 
 
-def test_sites_are_crawled_side_by_side_and_told_in_json(tmp_path: Path) -> None:
+def test_sites_are_crawled_concurrently_and_reported_as_json(tmp_path: Path) -> None:
     with open_shop(tmp_path) as one, open_shop(tmp_path, "wildberries", 3) as other:
         address = [
             text
@@ -165,9 +165,7 @@ def test_max_pages_is_a_limit(tmp_path: Path) -> None:
         (("--since", "yesterday"), "--since"),
     ],
 )
-def test_what_can_not_be_meant_is_named(
-    tmp_path: Path, options: tuple[str, ...], said: str
-) -> None:
+def test_invalid_options_are_rejected(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
     with open_shop(tmp_path, count=1) as shop:
         address = () if "--site-url" in options else None
         status, told = crawl(
@@ -176,7 +174,7 @@ def test_what_can_not_be_meant_is_named(
     assert (status, said in told) == (2, True), told
 
 
-def test_old_posts_are_left_out() -> None:
+def test_posts_before_since_are_skipped() -> None:
     from scraper.paging import OLDER, Paging
 
     def dated(day: int) -> Post:
@@ -190,7 +188,7 @@ def test_old_posts_are_left_out() -> None:
     assert paging.not_older(Page((dated(8),), "e"), since).next_cursor is None
 
 
-def test_what_was_forgotten_does_not_come_back(tmp_path: Path) -> None:
+def test_taken_down_images_are_not_fetched_again(tmp_path: Path) -> None:
     with open_shop(tmp_path, count=3) as shop:
         crawl(shop, tmp_path, "--tags", "кимоно")
         ((key, post),) = rows(
@@ -204,7 +202,7 @@ def test_what_was_forgotten_does_not_come_back(tmp_path: Path) -> None:
         )
         take_down(sessions, store, key, "me")
         take_down(sessions, store, post, "me")
-        # The same product under another number: its photo is known by its bytes.
+        # The same product with another SKU: its image is recognized by its hash.
         item = next(item for item in shop.stock.items if item.sku.lower() in post)
         again = replace(
             item, sku="MP002XW00000", photos=(replace(item.photos[0], path="/M/P/X.jpg"),)
@@ -217,7 +215,7 @@ def test_what_was_forgotten_does_not_come_back(tmp_path: Path) -> None:
     assert not (tmp_path / "images" / key).exists()
 
 
-def test_an_address_that_was_taken_down_before_it_was_fetched_is_not_asked_for(
+def test_url_taken_down_before_download_is_not_requested(
     tmp_path: Path,
 ) -> None:
     with open_shop(tmp_path, count=4) as shop:
@@ -232,7 +230,7 @@ def test_an_address_that_was_taken_down_before_it_was_fetched_is_not_asked_for(
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(3,)]
 
 
-def test_photos_whose_host_is_busy_for_long_stay_wanted(
+def test_images_of_a_busy_host_stay_pending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_shop(tmp_path) as shop:
@@ -243,7 +241,7 @@ def test_photos_whose_host_is_busy_for_long_stay_wanted(
             return busy if "/img" in asked.path else answer(asked)
 
         monkeypatch.setattr(shop, "reply", reply)
-        # Two tags find the same photos: neither waits for the other.
+        # Two tags find the same images; neither waits for the other.
         status, said = crawl(shop, tmp_path, "--tags", "кимоно,Кимоно")
     assert (status, "asked to be left alone" in said) == (1, True), said
     states = dict(rows(tmp_path, "SELECT state, count(*) FROM sightings GROUP BY state"))

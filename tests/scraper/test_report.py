@@ -1,11 +1,11 @@
-"""Counts of a crawl in words."""
+"""Tests of the crawl summary."""
 
 import pytest
 
 from scraper.report import HEAD, Tally, lasting, missing, rows
 
 
-def test_reasons_are_counted_in_their_columns() -> None:
+def test_rejection_reasons_are_counted_per_column() -> None:
     tally = Tally("lamoda", "polo", "поло", pages=2, posts=9, ended="layout changed")
     tally.rejected.update({"HTTP 403": 2, "smaller than 75 pixels": 3, "cut off": 1, "empty": 1})
     tally.rejected.update({"HTTP 500": 4, "too many pixels": 5})
@@ -20,7 +20,7 @@ def test_reasons_are_counted_in_their_columns() -> None:
     assert (told["layout"], told["timeout"], told["search"]) == ("1", "0", "поло")
 
 
-def test_what_a_label_lacks_and_how_long_that_takes() -> None:
+def test_missing_images_and_time_to_fetch_them() -> None:
     open_one, done = Tally("lamoda", "polo", "polo", ended="limit"), Tally("lamoda", "polo", "поло")
     done.ended = "finished before"
     open_one.outcomes["new"] = 100
@@ -38,5 +38,5 @@ def test_what_a_label_lacks_and_how_long_that_takes() -> None:
     ("seconds", "said"),
     [(5, "5 seconds"), (119, "119 seconds"), (600, "10 minutes"), (9000, "2 hours")],
 )
-def test_how_long_something_lasts(seconds: int, said: str) -> None:
+def test_durations_are_formatted_for_reading(seconds: int, said: str) -> None:
     assert lasting(seconds) == said

@@ -1,4 +1,4 @@
-"""What is special about each shop, through the command, on the sample shop."""
+"""Tests of site-specific behaviour in whole crawls of the sample shop."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def work(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "generation", ["today", "older", "preset", "hesitant", "moved", "mirrors", "no-map"]
 )
-def test_wildberries_photos_are_found_wherever_they_lie(
+def test_wildberries_images_are_found_on_every_host_layout(
     photos: Path, work: Path, generation: str
 ) -> None:
     with serve(options(photos, "wildberries", generation)) as shop:
@@ -49,7 +49,7 @@ def test_wildberries_photos_are_found_wherever_they_lie(
     ("generation", "words"),
     [("limited", "continue in about 2 seconds"), ("guarded", "set WILDBERRIES_TOKEN")],
 )
-def test_wildberries_refusals_are_explained(
+def test_wildberries_error_responses_are_explained(
     photos: Path, work: Path, generation: str, words: str
 ) -> None:
     with serve(options(photos, "wildberries", generation)) as shop:
@@ -58,7 +58,7 @@ def test_wildberries_refusals_are_explained(
     assert rows(work, "SELECT state FROM searches") == [("failed",)]
 
 
-def test_the_cookie_of_a_browser_opens_wildberries(photos: Path, work: Path) -> None:
+def test_wildberries_accepts_a_browser_cookie(photos: Path, work: Path) -> None:
     secrets = {"WILDBERRIES_TOKEN": "1.1000.verysecret"}
     with serve(options(photos, "wildberries", "guarded")) as shop:
         status, said = crawl(
@@ -70,7 +70,7 @@ def test_the_cookie_of_a_browser_opens_wildberries(photos: Path, work: Path) -> 
     assert [path for path in files if b"verysecret" in path.read_bytes()] == []
 
 
-def test_lamoda_searches_that_lead_to_a_category_are_followed(photos: Path, work: Path) -> None:
+def test_lamoda_redirects_to_a_category_are_followed(photos: Path, work: Path) -> None:
     with serve(options(photos, "lamoda", "category")) as shop:
         status, said = crawl(shop, work, "--tags", "dress")
         assert any(target.startswith("/c/2500/clothes-dress/") for target in shop.requests)
@@ -78,7 +78,7 @@ def test_lamoda_searches_that_lead_to_a_category_are_followed(photos: Path, work
     assert rows(work, "SELECT count(*) FROM images WHERE state = 'stored'") == [(PHOTOS,)]
 
 
-def test_redirects_without_end_are_explained(photos: Path, work: Path) -> None:
+def test_redirect_loops_are_explained(photos: Path, work: Path) -> None:
     with serve(options(photos, "lamoda", "circle")) as shop:
         status, said = crawl(shop, work, "--tags", "dress")
     assert status == 1

@@ -1,4 +1,4 @@
-"""Crawls that are killed, doubled, stopped and starved end like one that was left alone."""
+"""Tests that crawls survive kills, concurrent processes, Ctrl-C and full disks."""
 
 import contextlib
 import os
@@ -22,8 +22,10 @@ from tests.support.catalogues import catalogue_of, rows
 from tests.support.crawls import Crawling, class_folder, crawl, start
 
 POLOS = 40
-has_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc to look at")
-# What a catalogue holds but for numbers and times, which no two crawls share.
+requires_proc = pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="no /proc to look at"
+)
+# The content of a catalogue without ids and times, which differ between crawls.
 CONTENTS = (
     "SELECT site, hashtag, cursor, later, state, reason, total, pages, posts, worker_id, again"
     " FROM searches",
@@ -45,7 +47,7 @@ ALIKE = (
 
 
 def contents(folder: Path) -> list[list]:
-    """All that matters of FOLDER's catalogue, and the files beside it."""
+    """Return the content of a folder's catalogue without ids and times, and its image files."""
     files = [str(p.relative_to(folder)) for p in folder.glob("images/**/*") if p.is_file()]
     alike = [({one, other}, round(score, 4)) for one, other, score in rows(folder, ALIKE)]
     found = [sorted(rows(folder, query), key=repr) for query in CONTENTS]
@@ -67,21 +69,21 @@ def shop(photos: Path) -> Iterator[SampleShop]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list]:
-    """What a crawl that nobody disturbed leaves behind."""
-    folder = tmp_path_factory.mktemp("unbroken")
+def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list]:
+    """Return the contents after a crawl without disturbances."""
+    folder = tmp_path_factory.mktemp("undisturbed")
     with serve(ShopOptions(photos=photos, duplicates=0.2, double_tagged=0.1)) as shop:
         status, said = crawl(shop, folder, "--tags", "polo,dress")
     assert status == 0, said
     return contents(folder)
 
 
-def photos_asked(shop: SampleShop) -> int:
+def image_requests(shop: SampleShop) -> int:
     return sum(times for target, times in shop.requests.items() if target.startswith("/img"))
 
 
 class Gate:
-    """Holds the answers to all of SHOP's photos but the first few, until it is opened."""
+    """Hold the responses of all images but the first few until the gate is opened."""
 
     def __init__(self, shop: SampleShop, monkeypatch: pytest.MonkeyPatch, first: int = 4) -> None:
         self.held = 0
@@ -91,7 +93,7 @@ class Gate:
 
     def _reply(self, asked: Asked) -> Reply:
         reply = self._answer(asked)
-        if asked.path.startswith("/img") and photos_asked(self._shop) > self._first:
+        if asked.path.startswith("/img") and image_requests(self._shop) > self._first:
             self.held += 1
             self._opened.wait(120)
         return reply
@@ -108,7 +110,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def kill(process: Crawling) -> bool:
-    """Whether PROCESS was alive until now."""
+    """Kill a process; return whether it was running."""
     alive = process.poll() is None
     process.kill()
     process.communicate()
@@ -116,19 +118,23 @@ def kill(process: Crawling) -> bool:
 
 
 def stored(folder: Path) -> list[Path]:
-    """The photos that are in place."""
+    """Return the stored image files."""
     return list(folder.glob("images/??/*/*"))
 
 
 def committed(folder: Path) -> set[str]:
-    """The URLs of the photos whose outcome is in the catalogue."""
+    """Return the URLs of the images whose outcome is in the catalogue."""
     return {url for (url,) in rows(folder, "SELECT url FROM sightings WHERE state != 'pending'")}
 
 
-def check_repeated(shop: SampleShop, done: set[str]) -> None:
-    """Check that after one kill no photo of DONE, and at most PLACES others, were requested twice.
+def check_repeated_requests(shop: SampleShop, done: set[str]) -> None:
+    """Check the repeated image requests after one kill.
 
-    DONE: the URLs that were committed before the kill.
+    No committed image, and at most PLACES others, may have been requested twice.
+
+    Args:
+        shop: The sample shop.
+        done: The URLs that were committed before the kill.
     """
     photos = {target: n for target, n in shop.requests.items() if target.startswith("/img")}
     repeated = {target for target, times in photos.items() if times > 1}
@@ -138,13 +144,17 @@ def check_repeated(shop: SampleShop, done: set[str]) -> None:
 
 def signal_all(processes: Iterable[int], number: int) -> None:
     for process in processes:
-        # One whose crawl was killed may have ended.
+        # A decoder process ends after its crawl was killed.
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, number)
 
 
-def kill_again_and_again(shop: SampleShop, folder: Path, times: int, dice: random.Random) -> int:
-    """Begin a crawl TIMES times, and kill it at a moment; how many were alive until then."""
+def kill_repeatedly(shop: SampleShop, folder: Path, times: int, dice: random.Random) -> int:
+    """Start a crawl several times and kill it at random times.
+
+    Returns:
+        How many of the processes were still running when they were killed.
+    """
     kills = 0
     for _ in range(times):
         before = sum(shop.requests.values())
@@ -156,17 +166,17 @@ def kill_again_and_again(shop: SampleShop, folder: Path, times: int, dice: rando
 
 
 @pytest.mark.usefixtures("backend")
-def test_kills_at_random_moments_leave_no_trace(
-    shop: SampleShop, unbroken: list[list], tmp_path: Path
+def test_kills_at_random_times_do_not_change_the_result(
+    shop: SampleShop, undisturbed: list[list], tmp_path: Path
 ) -> None:
-    kills = kill_again_and_again(shop, tmp_path, 4, random.Random(7))
+    kills = kill_repeatedly(shop, tmp_path, 4, random.Random(7))
     assert kills >= 2
     half = tmp_path / "images" / ".part-half"
     half.write_bytes(b"of a photo")
     status, said = crawl(shop, tmp_path, "--tags", "polo,dress")
     assert status == 0, said
-    assert contents(tmp_path) == unbroken
-    # Only what was in flight when a process died is requested again: photos and two pages.
+    assert contents(tmp_path) == undisturbed
+    # Only active requests of a killed process are repeated: images and two pages.
     again = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
     assert again <= kills * (PLACES + 2)
 
@@ -174,7 +184,7 @@ def test_kills_at_random_moments_leave_no_trace(
 @pytest.mark.slow
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("seed", [1, 2])
-def test_ten_kills_in_one_crawl_leave_no_trace(tmp_path: Path, seed: int) -> None:
+def test_ten_kills_do_not_change_the_result(tmp_path: Path, seed: int) -> None:
     photos = class_folder(tmp_path / "photos", "polo", 300, 0, (150, 200))
     class_folder(photos, "dress", 20, 500, (150, 200))
     options = ShopOptions(photos=photos, duplicates=0.2, double_tagged=0.1)
@@ -183,7 +193,7 @@ def test_ten_kills_in_one_crawl_leave_no_trace(tmp_path: Path, seed: int) -> Non
         status, said = crawl(shop, tmp_path / "whole", "--tags", "polo,dress")
         assert status == 0, said
     with serve(options) as shop:
-        kills = kill_again_and_again(shop, tmp_path, 10, random.Random(seed))
+        kills = kill_repeatedly(shop, tmp_path, 10, random.Random(seed))
         assert kills == 10
         status, said = crawl(shop, tmp_path, "--tags", "polo,dress")
         assert status == 0, said
@@ -194,33 +204,33 @@ def test_ten_kills_in_one_crawl_leave_no_trace(tmp_path: Path, seed: int) -> Non
 
 @pytest.mark.usefixtures("backend")
 def test_two_processes_share_the_work(
-    shop: SampleShop, unbroken: list[list], tmp_path: Path
+    shop: SampleShop, undisturbed: list[list], tmp_path: Path
 ) -> None:
     both = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert contents(tmp_path) == unbroken
+    assert contents(tmp_path) == undisturbed
     twice = {target for target, times in shop.requests.items() if times > 1}
     assert twice <= {"/robots.txt"}
 
 
-def test_one_of_two_that_dies_loses_what_it_had_in_hand(
-    shop: SampleShop, unbroken: list[list], tmp_path: Path
+def test_other_process_takes_over_claims_of_a_killed_one(
+    shop: SampleShop, undisturbed: list[list], tmp_path: Path
 ) -> None:
     both = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
-    wait_for(lambda: photos_asked(shop) > 5)
+    wait_for(lambda: image_requests(shop) > 5)
     kill(both[0])
     out, err = both[1].communicate(timeout=120)
     assert both[1].returncode == 0, out + err
-    assert contents(tmp_path) == unbroken
+    assert contents(tmp_path) == undisturbed
 
 
-@has_proc
+@requires_proc
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("moment", ["files are written", "photos are read"])
-def test_a_kill_between_two_steps_repeats_only_what_was_in_flight(
+def test_kill_between_two_steps_repeats_only_active_requests(
     shop: SampleShop,
-    unbroken: list[list],
+    undisturbed: list[list],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     moment: str,
@@ -235,38 +245,38 @@ def test_a_kill_between_two_steps_repeats_only_what_was_in_flight(
     try:
         with sessions.begin():
             # No process can commit.
-            before, done = photos_asked(shop), committed(tmp_path)
+            before, done = image_requests(shop), committed(tmp_path)
             files = len(stored(tmp_path))
             gate.open()
-            wait_for(lambda: photos_asked(shop) > before)
+            wait_for(lambda: image_requests(shop) > before)
             if moment == "files are written":
                 wait_for(lambda: len(stored(tmp_path)) > files)
             kill(process)
     finally:
         signal_all(readers, signal.SIGCONT)
-    # They end by themselves, and have written nothing.
+    # The decoder processes end by themselves.
     wait_for(lambda: not any(Path(f"/proc/{reader}").exists() for reader in readers))
     sessions.kw["bind"].dispose()
     status, said = crawl(shop, tmp_path, "--tags", "polo,dress")
     assert status == 0, said
-    assert contents(tmp_path) == unbroken
-    check_repeated(shop, done)
+    assert contents(tmp_path) == undisturbed
+    check_repeated_requests(shop, done)
 
 
-@has_proc
-def test_a_reader_of_photos_that_is_killed_loses_none(
-    shop: SampleShop, unbroken: list[list], tmp_path: Path
+@requires_proc
+def test_killed_decoder_process_loses_no_image(
+    shop: SampleShop, undisturbed: list[list], tmp_path: Path
 ) -> None:
     process = start(shop, tmp_path, "--tags", "polo,dress")
-    wait_for(lambda: photos_asked(shop) > 5)
+    wait_for(lambda: image_requests(shop) > 5)
     wait_for(lambda: bool(process.children()))
     signal_all(process.children(), signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err
-    assert contents(tmp_path) == unbroken
+    assert contents(tmp_path) == undisturbed
 
 
-def test_ctrl_c_finishes_what_is_in_flight_and_a_second_one_stops_at_once(
+def test_ctrl_c_finishes_active_requests_and_a_second_one_stops_at_once(
     shop: SampleShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer, slow, came = shop.reply, 0.7, 0
@@ -284,8 +294,8 @@ def test_ctrl_c_finishes_what_is_in_flight_and_a_second_one_stops_at_once(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, "repeat the command" in err) == (1, True)
-    # Everything that the shop sent is stored, and no claim is left.
-    assert rows(tmp_path, "SELECT count(*) FROM images") == [(photos_asked(shop),)]
+    # Everything that the shop sent is stored, and no claim remains.
+    assert rows(tmp_path, "SELECT count(*) FROM images") == [(image_requests(shop),)]
     assert rows(tmp_path, "SELECT count(*) FROM sightings WHERE worker_id IS NOT NULL") == [(0,)]
 
     slow, before = 30, came
@@ -301,7 +311,9 @@ def test_ctrl_c_finishes_what_is_in_flight_and_a_second_one_stops_at_once(
     assert time.monotonic() - asked < slow / 2
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(shop: SampleShop, tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_keeps_the_catalogue_intact(
+    shop: SampleShop, tmp_path: Path
+) -> None:
     crawl(shop, tmp_path, "--tags", "dress")
     limit = (tmp_path / "c.sqlite").stat().st_size + 20_000
     process = start(
@@ -318,7 +330,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(shop: SampleShop, tmp_path: P
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_a_damaged_catalogue_is_one_line(shop: SampleShop, tmp_path: Path) -> None:
+def test_damaged_catalogue_is_reported_in_one_line(shop: SampleShop, tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     open_catalogue(str(path)).kw["bind"].dispose()
     data = bytearray(path.read_bytes())
@@ -331,7 +343,7 @@ def test_a_damaged_catalogue_is_one_line(shop: SampleShop, tmp_path: Path) -> No
     assert path.read_bytes() == data
 
 
-def test_a_store_that_cannot_be_written_is_one_line(shop: SampleShop, tmp_path: Path) -> None:
+def test_unwritable_image_store_is_reported_in_one_line(shop: SampleShop, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     status, said = crawl(shop, tmp_path, "--tags", "dress", "--images", "file/images")
     assert status == 1

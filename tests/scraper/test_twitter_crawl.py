@@ -1,4 +1,4 @@
-"""Whole crawls of X through the command: joint searches, costs, later runs, refusals."""
+"""Tests of whole X crawls: combined searches, costs, later runs and error responses."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,13 +42,13 @@ def searches(shop: SampleShop) -> list[str]:
     return [target for target in shop.requests if "/tweets/search/" in target]
 
 
-def test_a_label_s_words_are_one_search_that_later_runs_continue(
+def test_terms_of_a_label_share_a_search_that_later_runs_continue(
     shop: SampleShop, tmp_path: Path
 ) -> None:
     options = ("--tags", "polo", "--set", "page-size=10", "-v")
     status, said = run(shop, tmp_path, *options)
     assert status == 0, said
-    # Before it is paid for: what it costs.
+    # The cost is printed before posts are read.
     assert "11 posts in all: at most $0.17; X takes $0.005 a post" in said
     assert "skipped 1 post: sensitive" in said and "skipped 1 post: videos" in said
     assert rows(tmp_path, "SELECT state, pages, posts FROM searches") == [("finished", 2, POLOS)]
@@ -60,7 +60,7 @@ def test_a_label_s_words_are_one_search_that_later_runs_continue(
         "SELECT text, count(*) FROM post_hashtags JOIN hashtags ON hashtags.id = hashtag_id"
         " WHERE source = 'search' GROUP BY text ORDER BY text",
     )
-    # The word that stands in the captions, not all that were asked for.
+    # Only the term in the captions, not every searched term.
     assert under == [("polo", POLOS)]
     assert rows(tmp_path, "SELECT count(DISTINCT author) > 1, min(length(url)) FROM posts")[0][0]
     before = len(searches(shop))
@@ -78,7 +78,7 @@ def bytes_of(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
-def test_max_images_counts_what_a_joint_search_found(shop: SampleShop, tmp_path: Path) -> None:
+def test_max_images_counts_images_of_a_combined_search(shop: SampleShop, tmp_path: Path) -> None:
     options = ("--tags", "polo", "--set", "page-size=10", "--max-images")
     for limit in (2, 5):
         status, said = run(shop, tmp_path, *options, str(limit))
@@ -87,7 +87,7 @@ def test_max_images_counts_what_a_joint_search_found(shop: SampleShop, tmp_path:
 
 
 @pytest.mark.parametrize("generation", ["old-since", "no-orig", "partial"])
-def test_what_x_does_not_have_ends_no_crawl(photos: Path, tmp_path: Path, generation: str) -> None:
+def test_crawl_continues_if_x_lacks_data(photos: Path, tmp_path: Path, generation: str) -> None:
     with serve(shop_of(photos, generation)) as shop:
         for _ in range(2 if generation == "old-since" else 1):
             status, said = run(shop, tmp_path, "--tags", "dress")
@@ -99,7 +99,7 @@ def test_what_x_does_not_have_ends_no_crawl(photos: Path, tmp_path: Path, genera
     assert ("name=large" in sizes) == (generation == "no-orig")
 
 
-def test_a_dry_run_counts_without_reading_a_post(shop: SampleShop, tmp_path: Path) -> None:
+def test_dry_run_counts_without_reading_posts(shop: SampleShop, tmp_path: Path) -> None:
     archive = ("--set", "search=all", "--set", "since=2020-01-01")
     for more in ((), archive):
         status, said = run(shop, tmp_path, "--tags", "polo,dress", "--dry-run", *more)
@@ -109,12 +109,12 @@ def test_a_dry_run_counts_without_reading_a_post(shop: SampleShop, tmp_path: Pat
     assert searches(shop) == [] and not (tmp_path / "c.sqlite").exists()
 
 
-def test_a_check_says_whose_token_it_is_and_what_is_left(shop: SampleShop, tmp_path: Path) -> None:
+def test_check_reports_project_and_remaining_requests(shop: SampleShop, tmp_path: Path) -> None:
     status, said = run(shop, tmp_path, "--check", "--live")
     assert status == 0, said
     assert "ok     token: of project 1369785403853424" in said
     assert "ok     limit of searches: 449 of 450 requests are left" in said
-    # What is looked at is paid for: as few posts as X gives.
+    # X charges per post, so the check requests the smallest page.
     (searched,) = searches(shop)
     assert "max_results=10" in searched
     assert [line.split()[0] for line in said.splitlines() if "missing" in line] == [
@@ -130,7 +130,7 @@ def test_a_check_says_whose_token_it_is_and_what_is_left(shop: SampleShop, tmp_p
         ("limited", ("--tags", "polo"), "continue at "),
     ],
 )
-def test_refusals_are_explained_without_the_token(
+def test_error_responses_are_explained_without_the_token(
     photos: Path, tmp_path: Path, generation: str, options: tuple[str, ...], words: str
 ) -> None:
     with serve(shop_of(photos, generation)) as shop:

@@ -1,4 +1,4 @@
-"""The catalogue of a test's folder: an SQLite file, or the URL in a file there."""
+"""Access to the catalogue of a test's folder: an SQLite file, or the URL in `catalogue.url`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Run `crawl` as a user does, on a sample shop."""
+"""Run `crawl` on a sample shop as a user does."""
 
 import multiprocessing
 import os
@@ -20,7 +20,7 @@ from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import catalogue_of
 
 DOOR = Path(fashion_tagger.__file__)
-# How Linux writes the state of a socket that waits for connections.
+# The state of a listening socket in /proc/net/tcp.
 LISTENS = "0A"
 
 
@@ -95,13 +95,13 @@ def _forks() -> ForkServerContext:
     return context
 
 
-# What a crawl imports, in part only when it is needed, and none of which begins anything.
+# Modules that a crawl imports, partly on demand; importing them has no side effects.
 PRELOADED = (
     *("scraper.run", "scraper.conclusion", "scraper.chosen", "scraper.check", "alembic.command"),
     *("scrapy.core.engine", "scrapy.core.downloader.handlers.http11", "sqlalchemy.dialects.sqlite"),
 )
 FORKS = _forks()
-# In which second the last crawl into a folder ended.
+# The second in which the last crawl into a folder ended.
 ENDED: dict[Path, int] = {}
 
 
@@ -164,7 +164,7 @@ def crawl(
 ) -> tuple[int, str]:
     """Run a crawl and return its exit status and output."""
     if int(time.time()) == ENDED.get(folder):
-        # The catalogue keeps times in seconds: a later run is one that begins in a later second.
+        # The catalogue stores times in seconds, so a later run must start in a later second.
         time.sleep(1 - time.time() % 1)
     process = start(shop, folder, *options, site=site, secrets=secrets, address=address)
     out, err = process.communicate(timeout=120)

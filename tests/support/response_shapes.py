@@ -12,7 +12,7 @@ def assert_known(made: Any, recorded: Any, place: str = "") -> None:
             assert_known(value, recorded[name], f"{place}.{name}")
     elif isinstance(made, list):
         assert isinstance(recorded, list), place
-        # The recorded elements together: one of them may lack what another has.
+        # Merge the recorded elements, since fields may be missing in some of them.
         like = _merged(recorded)
         for value in made:
             if like is not None:

@@ -1,4 +1,4 @@
-"""A catalogue with items in every queue, and a client of the review pages on it."""
+"""A catalogue with items in every review queue, and a client of the review pages."""
 
 import json
 import re
@@ -112,7 +112,7 @@ class Page:
         return response.text
 
     def post(self, path: str, html: str, **fields: str) -> Any:
-        """Submit a form with the CSRF token of a page; returns the response after redirects."""
+        """Submit a form with the CSRF token of a page; return the response after redirects."""
         csrf = re.findall(r'name="csrf" value="([^"]+)"', html)[0]
         return self.client.post(path, data={"csrf": csrf, **fields})
 

@@ -1,4 +1,4 @@
-"""The shop over real HTTP on loopback."""
+"""Tests of the sample shop over HTTP on loopback."""
 
 import io
 import json
@@ -36,7 +36,7 @@ def first_path(shop: SampleShop) -> str:
     return shop.stock.search("polo")[0].photos[0].path
 
 
-def test_one_connection_serves_search_product_and_photos(shop: SampleShop) -> None:
+def test_one_connection_serves_pages_and_photos(shop: SampleShop) -> None:
     with httpx.Client(base_url=shop.url) as client:
         found = client.get("/catalogsearch/result/", params={"q": "поло"})
         assert found.status_code == 200
@@ -53,20 +53,20 @@ def test_one_connection_serves_search_product_and_photos(shop: SampleShop) -> No
         assert ours[0] == ours[1]
 
 
-def test_photos_come_in_the_site_s_sizes(shop: SampleShop) -> None:
+def test_photos_are_served_in_the_sizes_of_the_site(shop: SampleShop) -> None:
     path = first_path(shop)
     sizes = {
         part: size_of(httpx.get(f"{shop.url}/{part}{path}").content)
         for part in ("img46x66", "img236x341", "img600x866", "product")
     }
-    # 700 x 1000 into each box: the width decides.
+    # 700 x 1000 pixels fitted into each box: the width is the limit.
     assert sizes["product"] == (700, 1000)
     assert sizes["img600x866"] == (600, 857)
     assert sizes["img236x341"] == (236, 337)
     assert sizes["img46x66"] == (46, 66)
 
 
-def test_originals_and_what_fits_are_not_touched(tmp_path: Path) -> None:
+def test_originals_and_photos_that_fit_are_served_unchanged(tmp_path: Path) -> None:
     source = class_folders(tmp_path)
     small = source / "polo" / "0.jpg"
     Image.new("RGB", (60, 80), "red").save(small)
@@ -79,7 +79,7 @@ def test_originals_and_what_fits_are_not_touched(tmp_path: Path) -> None:
         assert size_of(httpx.get(f"{shop.url}/img46x66{photo.path}").content) == (46, 61)
 
 
-def test_a_png_is_itself_and_its_sizes_are_jpeg(tmp_path: Path) -> None:
+def test_png_original_is_unchanged_and_its_sizes_are_jpeg(tmp_path: Path) -> None:
     (tmp_path / "hat").mkdir()
     Image.new("RGBA", (30, 30), (0, 0, 0, 0)).save(tmp_path / "hat" / "a.PNG")
     with serve(ShopOptions(photos=tmp_path)) as shop:
@@ -105,7 +105,7 @@ def test_duplicates_are_exact_reencoded_and_resized(tmp_path: Path) -> None:
     assert found["resized"] == (False, (490, 700))
 
 
-def test_head_has_the_length_and_no_body(shop: SampleShop) -> None:
+def test_head_returns_the_length_without_body(shop: SampleShop) -> None:
     with httpx.Client(base_url=shop.url) as client:
         path = f"/product{first_path(shop)}"
         head, get = client.head(path), client.get(path)
@@ -120,7 +120,7 @@ def test_every_request_is_counted_with_its_query(shop: SampleShop) -> None:
     assert shop.requests == {"/catalogsearch/result/?q=polo&page=2": 3}
 
 
-def test_a_drawn_photo_is_drawn_once_for_all_who_ask() -> None:
+def test_concurrent_requests_share_a_drawn_photo() -> None:
     with serve(ShopOptions(per_label=1, duplicates=0.0)) as shop:
         path = shop.stock.items[0].photos[0].path
         with ThreadPoolExecutor(4) as pool:
@@ -130,14 +130,14 @@ def test_a_drawn_photo_is_drawn_once_for_all_who_ask() -> None:
     assert size_of(bodies.pop()) == (600, 866)
 
 
-def test_a_photo_that_went_is_a_server_error(shop: SampleShop) -> None:
+def test_deleted_photo_is_a_server_error(shop: SampleShop) -> None:
     photo = shop.stock.by_path[first_path(shop)]
     assert isinstance(photo.origin, Path)
     photo.origin.unlink()
     assert httpx.get(f"{shop.url}/product{photo.path}").status_code == 500
 
 
-def test_the_port_is_free_again_after_the_context(tmp_path: Path) -> None:
+def test_port_is_released_on_exit(tmp_path: Path) -> None:
     source = class_folders(tmp_path)
     with serve(ShopOptions(photos=source)) as shop:
         port = int(shop.url.rpartition(":")[2])
@@ -145,7 +145,7 @@ def test_the_port_is_free_again_after_the_context(tmp_path: Path) -> None:
         assert httpx.get(f"{again.url}/robots.txt").status_code == 200
 
 
-def test_a_taken_port_says_so(shop: SampleShop) -> None:
+def test_port_in_use_is_reported(shop: SampleShop) -> None:
     port = int(shop.url.rpartition(":")[2])
     with pytest.raises(Failure, match=rf"127\.0\.0\.1:{port}.*name another --port"):
         open_shop(ShopOptions(per_label=1, port=port))
@@ -160,7 +160,7 @@ def test_a_taken_port_says_so(shop: SampleShop) -> None:
         (ShopOptions(photos=Path("a"), key_points=Path("b.json")), "omit --photos"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(options: ShopOptions, message: str) -> None:
+def test_invalid_options_are_rejected(options: ShopOptions, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         run(options)
 
@@ -174,7 +174,7 @@ run(ShopOptions(per_label=1, key_points=Path("people.json"), url_file=Path("shop
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no Ctrl-C signal to another process")
-def test_run_says_where_it_is_and_ends_well_on_ctrl_c(tmp_path: Path) -> None:
+def test_run_prints_its_url_and_exits_cleanly_on_ctrl_c(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     shop = subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
@@ -182,7 +182,7 @@ def test_run_says_where_it_is_and_ends_well_on_ctrl_c(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(root), "PYTHONIOENCODING": "utf-8"},
         stdout=subprocess.PIPE,
         text=True,
-        # A shell's background jobs ignore Ctrl-C, and so would what they start.
+        # Background jobs of a shell, and their child processes, ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
     try:
@@ -196,7 +196,7 @@ def test_run_says_where_it_is_and_ends_well_on_ctrl_c(tmp_path: Path) -> None:
     assert shop.returncode == 0
     assert f"crawl lamoda --tags coat --site-url {url} --image-url {url}" in said
     found = json.loads((tmp_path / "people.json").read_text())
-    # A product each of six labels, in two poses.
+    # One product per label for six labels, with two poses each.
     assert len(found["images"]) == 12
     assert {image["file_name"] for image in found["images"]} == {
         path.name for path in (tmp_path / "people").iterdir()

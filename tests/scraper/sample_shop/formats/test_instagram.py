@@ -1,4 +1,4 @@
-"""The sample shop speaks Instagram's format: the fields of the recorded answers, and refusals."""
+"""Tests of the shop's Instagram API: response fields and errors."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def ask(stock: Stock, target: str, generation: str = "today") -> tuple[int, dict
 
 
 def shape(value: Any) -> Any:
-    """Keys and types, without the values."""
+    """Return a value's keys and types without its values."""
     if isinstance(value, dict):
         return {key: shape(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -35,7 +35,7 @@ def shape(value: Any) -> Any:
     return type(value).__name__
 
 
-def test_posts_have_the_fields_of_the_recorded_ones(stock: Stock) -> None:
+def test_responses_match_the_recorded_ones(stock: Stock) -> None:
     _, found = ask(stock, "/v25.0/ig_hashtag_search?q=polo")
     recorded_id = json.loads((RECORDED / "hashtag.json").read_bytes())
     assert shape(found) == shape(recorded_id)
@@ -53,7 +53,7 @@ def test_posts_have_the_fields_of_the_recorded_ones(stock: Stock) -> None:
     assert "access_token=EAAG" in page["paging"]["next"]
 
 
-def test_both_lists_together_hold_every_post_and_overlap(stock: Stock) -> None:
+def test_recent_and_top_media_overlap_and_cover_all_posts(stock: Stock) -> None:
     number = instagram.hashtag_id("polo")
     lists = []
     for edge in ("recent_media", "top_media"):
@@ -69,7 +69,7 @@ def test_both_lists_together_hold_every_post_and_overlap(stock: Stock) -> None:
     assert lists[0] & lists[1]
 
 
-def test_refusals_have_the_codes_of_the_api(stock: Stock) -> None:
+def test_error_responses_have_the_codes_of_the_api(stock: Stock) -> None:
     target = "/v25.0/ig_hashtag_search?q=polo"
     without = instagram.answer(stock, Asked(target), "today")
     assert isinstance(without, Reply) and without.status == 400
@@ -83,7 +83,7 @@ def test_refusals_have_the_codes_of_the_api(stock: Stock) -> None:
         assert found["error"][key] == recorded[key]
 
 
-def test_addresses_expire_until_the_post_is_asked_for(stock: Stock) -> None:
+def test_expired_image_urls_are_renewed_by_requesting_the_post(stock: Stock) -> None:
     number = instagram.hashtag_id("polo")
     _, page = ask(stock, f"/v25.0/{number}/recent_media", "expiring")
     post = next(one for one in page["data"] if one["media_type"] == "IMAGE")

@@ -1,4 +1,4 @@
-"""The sample shop speaks Pinterest's formats: the fields of the recorded answers, and refusals."""
+"""Tests of the shop's Pinterest API and web search: response fields and errors."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def recorded(name: str) -> Any:
     return json.loads((RECORDED / name).read_bytes())
 
 
-def test_pins_have_the_fields_of_the_recorded_ones(stock: Stock) -> None:
+def test_api_responses_match_the_recorded_ones(stock: Stock) -> None:
     ours, theirs = ask(stock, POLO + "&limit=25"), recorded("polo.json")
     assert {pin["media"]["media_type"] for pin in ours["items"]} == {
         *("image", "multiple_images", "video")
@@ -56,7 +56,7 @@ def test_pins_have_the_fields_of_the_recorded_ones(stock: Stock) -> None:
     assert_known(recorded("account.json"), ask(stock, "/v5/user_account"))
 
 
-def test_web_pins_have_the_fields_of_the_recorded_ones(stock: Stock) -> None:
+def test_web_responses_match_the_recorded_ones(stock: Stock) -> None:
     ours, theirs = ask(stock, web({"query": "polo"})), recorded("web.json")
     assert_known(sizes_merged(ours), sizes_merged(theirs))
     assert_known(sizes_merged(theirs), sizes_merged(ours))
@@ -65,20 +65,20 @@ def test_web_pins_have_the_fields_of_the_recorded_ones(stock: Stock) -> None:
 
 
 def sizes_merged(value: Any) -> Any:
-    """VALUE with the sizes of a photo as a list: which of them there are differs."""
+    """Return a value whose image sizes are lists, since the available sizes differ."""
     if isinstance(value, dict):
         inner = {name: sizes_merged(one) for name, one in value.items()}
         return list(inner.values()) if {"600x", "736x"} & set(inner) else inner
     return [sizes_merged(one) for one in value] if isinstance(value, list) else value
 
 
-def test_pages_end_and_together_hold_every_pin_once(stock: Stock) -> None:
+def test_pages_cover_every_pin_once(stock: Stock) -> None:
     polos = sum("polo" in item.labels for item in stock.items)
     ids, bookmark = list[str](), ""
     while bookmark is not None:
         page = ask(stock, f"{POLO}&limit=25&bookmark={bookmark}")
         bookmark, ids = page["bookmark"], ids + [one["id"] for one in page["items"]]
-    # And a video.
+    # All pins and a video.
     assert (len(ids), len(set(ids))) == (polos + 1, polos + 1)
     ids, end, bookmark = [], False, ""
     while not end:
@@ -86,7 +86,7 @@ def test_pages_end_and_together_hold_every_pin_once(stock: Stock) -> None:
         ids += [one["id"] for one in page["resource_response"]["data"]["results"]]
         bookmark = page["resource_response"]["bookmark"]
         end = page["resource"]["options"]["bookmarks"] == ["-end-"]
-    # A video, and a story.
+    # All pins, a video and a story.
     assert (len(ids), len(set(ids)), bookmark) == (polos + 2, polos + 2, "-end-")
 
 
@@ -103,7 +103,7 @@ def test_pages_end_and_together_hold_every_pin_once(stock: Stock) -> None:
         (web({"query": "polo"}), "limited", 429),
     ],
 )
-def test_refusals(stock: Stock, target: str, generation: str, status: int) -> None:
+def test_error_responses(stock: Stock, target: str, generation: str, status: int) -> None:
     found = reply(stock, target, generation)
     assert found.status == status
     if target.startswith("/v5/"):
@@ -112,18 +112,18 @@ def test_refusals(stock: Stock, target: str, generation: str, status: int) -> No
         assert {name.lower(): v for name, v in found.headers.items()}["retry-after"] == "1380"
 
 
-def test_what_is_asked_without_what_it_needs(stock: Stock) -> None:
+def test_requests_without_headers_are_refused(stock: Stock) -> None:
     for target, status in ((POLO, 401), (web({"query": "polo"}), 403)):
         found = pinterest.answer(stock, Asked(target))
         assert isinstance(found, Reply) and found.status == status
 
 
-def test_robots_txt_forbids_the_web_search_or_allows_it(stock: Stock) -> None:
+def test_robots_txt_depends_on_the_generation(stock: Stock) -> None:
     assert b"Disallow: /resource/" in reply(stock, "/robots.txt").body
     assert b"Disallow" not in reply(stock, "/robots.txt", "web").body
 
 
-def test_photos_come_in_the_sizes_of_the_site(stock: Stock) -> None:
+def test_images_are_served_in_the_sizes_of_the_site(stock: Stock) -> None:
     images = pinterest.web_pin(stock, 0)["images"] | pinterest.pin(stock, 1)["media"].get(
         "images", {}
     )

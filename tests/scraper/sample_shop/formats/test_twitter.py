@@ -1,4 +1,4 @@
-"""The sample shop speaks X's format: the fields of the recorded answers, limits and refusals."""
+"""Tests of the shop's X API: response fields, limits and errors."""
 
 import json
 from pathlib import Path
@@ -32,11 +32,11 @@ def recorded(name: str) -> Any:
     return json.loads((RECORDED / name).read_bytes())
 
 
-def test_a_page_has_the_fields_of_the_recorded_one(stock: Stock) -> None:
+def test_search_responses_match_the_recorded_one(stock: Stock) -> None:
     _, ours = ask(stock, f"/2/tweets/search/recent?{POLO}&max_results=10")
     theirs = recorded("polo.json")
     assert_known(ours, theirs)
-    # Some posts are long, and some photos are described: that may be or not.
+    # Long texts and image descriptions are optional.
     del theirs["data"][1]["note_tweet"], theirs["includes"]["media"][0]["alt_text"]
     assert_known(theirs, ours)
     known = {one["media_key"]: one["type"] for one in ours["includes"]["media"]}
@@ -46,7 +46,7 @@ def test_a_page_has_the_fields_of_the_recorded_one(stock: Stock) -> None:
     }
 
 
-def test_other_answers_have_the_fields_of_the_recorded_ones(stock: Stock) -> None:
+def test_other_responses_match_the_recorded_ones(stock: Stock) -> None:
     none = quote("(#кимоно) has:images")
     assert ask(stock, f"/2/tweets/search/recent?query={none}") == (200, recorded("nothing.json"))
     _, count = ask(stock, f"/2/tweets/counts/recent?{POLO}")
@@ -62,7 +62,7 @@ def test_other_answers_have_the_fields_of_the_recorded_ones(stock: Stock) -> Non
     assert_known(recorded("partial.json")["errors"], partial["errors"])
 
 
-def test_pages_end_and_together_hold_every_post_once(stock: Stock) -> None:
+def test_pages_cover_every_post_once(stock: Stock) -> None:
     ids, token, pages = list[str](), "", 0
     while pages < 20:
         _, page = ask(stock, f"/2/tweets/search/recent?{POLO}&max_results=25{token}")
@@ -71,7 +71,7 @@ def test_pages_end_and_together_hold_every_post_once(stock: Stock) -> None:
             break
         token = f"&next_token={page['meta']['next_token']}"
     polos = sum("polo" in item.labels for item in stock.items)
-    # And a film and a sensitive post.
+    # All posts, a video and a sensitive post.
     assert (pages, len(ids), len(set(ids))) == (3, polos + 2, polos + 2)
     _, count = ask(stock, f"/2/tweets/counts/recent?{POLO}")
     assert count["meta"]["total_tweet_count"] == polos
@@ -96,7 +96,7 @@ def test_pages_end_and_together_hold_every_post_once(stock: Stock) -> None:
         f"{POLO}&since_id=1&start_time=2024-01-31T00:00:00Z",
     ],
 )
-def test_what_x_does_not_take_is_not_taken(stock: Stock, wrong: str) -> None:
+def test_invalid_parameters_are_rejected(stock: Stock, wrong: str) -> None:
     assert ask(stock, f"/2/tweets/search/recent?{wrong}")[0] == 400
 
 
@@ -111,7 +111,7 @@ def test_what_x_does_not_take_is_not_taken(stock: Stock, wrong: str) -> None:
         ("overloaded", 503),
     ],
 )
-def test_refusals_are_problem_documents(stock: Stock, generation: str, status: int) -> None:
+def test_error_responses_are_problem_documents(stock: Stock, generation: str, status: int) -> None:
     found, said = ask(stock, f"/2/tweets/search/recent?{POLO}", generation)
     assert (found, said["status"]) == (status, status)
     assert_known(said, recorded("unauthorized.json"))
@@ -121,7 +121,7 @@ def test_refusals_are_problem_documents(stock: Stock, generation: str, status: i
     assert reply.headers["x-rate-limit-reset"].isdecimal()
 
 
-def test_photos_come_in_the_sizes_of_x(stock: Stock) -> None:
+def test_images_are_served_in_the_sizes_of_x(stock: Stock) -> None:
     _, page = ask(stock, f"/2/tweets/search/recent?{POLO}")
     path = page["includes"]["media"][0]["url"].removeprefix(twitter.HOST)
     boxes = {"orig": None, "large": (2048, 2048), "small": (680, 680)}

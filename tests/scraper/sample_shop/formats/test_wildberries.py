@@ -1,4 +1,4 @@
-"""The shop's answers: shaped like the recorded ones, and read by the site's own reader."""
+"""Tests of the shop's Wildberries API, also as parsed by the spider."""
 
 import json
 from pathlib import Path
@@ -31,18 +31,18 @@ def recorded(name: str) -> Any:
 
 
 @pytest.mark.parametrize(("generation", "case"), [("today", "polo"), ("older", "older")])
-def test_an_answer_has_the_fields_of_a_recorded_one(generation: str, case: str) -> None:
+def test_responses_match_the_recorded_ones(generation: str, case: str) -> None:
     assert_known(page(shop(3), generation), recorded(case))
 
 
-def test_a_preset_and_the_map_of_hosts_are_as_recorded() -> None:
+def test_preset_and_host_map_match_the_recorded_ones() -> None:
     assert_known(page(shop(3), "preset"), recorded("preset"))
     assert_known(wildberries.upstreams(), recorded("upstreams"))
     assert_known(wildberries.upstreams("mirrors"), recorded("mirrors"))
 
 
 @pytest.mark.parametrize("generation", ["today", "older", "preset"])
-def test_the_site_s_reader_reads_all_pages(generation: str) -> None:
+def test_spider_parses_all_pages(generation: str) -> None:
     stock, spider = shop(230), Spider()
     spider.set_up(json.dumps(wildberries.upstreams()).encode())
     found: list[Post] = []
@@ -58,7 +58,7 @@ def test_the_site_s_reader_reads_all_pages(generation: str) -> None:
     assert pages == {"today": 3, "older": 3, "preset": 4}[generation]
 
 
-def test_a_hesitant_site_answers_the_second_time() -> None:
+def test_hesitant_generation_answers_the_second_request() -> None:
     spider, url = Spider(), Spider().search_request("polo", None).url
     with pytest.raises(NotNow):
         spider.read(json.dumps(page(shop(3), "hesitant")).encode(), url)
@@ -66,7 +66,7 @@ def test_a_hesitant_site_answers_the_second_time() -> None:
     assert len(spider.read(json.dumps(second).encode(), url).posts) == 3
 
 
-def test_photos_are_on_the_host_that_the_map_names() -> None:
+def test_images_are_on_the_host_of_the_map() -> None:
     stock = shop(1)
     path = "/vol100/part10000/10000019/images"
     meant = {"x-forwarded-host": "basket-01.wbbasket.ru"}
@@ -87,7 +87,7 @@ def test_photos_are_on_the_host_that_the_map_names() -> None:
     assert isinstance(asked(f"{path}/big/2.webp", "moved", **other), PhotoWanted)
 
 
-def test_guards_and_limits() -> None:
+def test_bot_check_and_rate_limit() -> None:
     stock = shop(1)
     target = "/exactmatch/ru/common/v18/search?query=polo"
     for generation, status in (("limited", 429), ("guarded", 498)):
