@@ -57,15 +57,15 @@ def test_help_ends_with_an_example_and_imports_no_heavy_library(command: list[st
         "try: fashion_tagger.main()\n"
         f"finally: print('heavy:', [m for m in {HEAVY!r} if m in sys.modules])"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(ROOT), *command, "--help"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0
-    *said, heavy = done.stdout.strip().splitlines()
-    assert said[-1].strip().startswith("Example: ")
+    assert process.returncode == 0
+    *lines, heavy = process.stdout.strip().splitlines()
+    assert lines[-1].strip().startswith("Example: ")
     assert heavy == "heavy: []"
 
 

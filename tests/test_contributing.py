@@ -61,13 +61,13 @@ def run(project: Path, *command: str, cwd: Path | None = None) -> str:
 
 
 def test_example_passes_its_tests_and_the_contract(project: Path) -> None:
-    where = "tests/scraper/spiders"
-    said = run(
+    folder = "tests/scraper/spiders"
+    output = run(
         project,
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"),
-        *(f"{where}/test_newshop.py", f"{where}/test_contract.py", "-k", "newshop"),
+        *(f"{folder}/test_newshop.py", f"{folder}/test_contract.py", "-k", "newshop"),
     )
-    passed = re.search(r"(\d+) passed", said)
+    passed = re.search(r"(\d+) passed", output)
     # The contract has at least one test per rule.
     assert passed and int(passed.group(1)) > 10
 
@@ -119,19 +119,19 @@ def address() -> Iterator[str]:
 
 
 def test_example_site_is_listed_and_crawled(project: Path, address: str, tmp_path: Path) -> None:
-    door = str(project / "fashion_tagger.py")
-    assert "newshop\n  Newshop, https://newshop.example" in run(project, door, "crawl", "--list")
-    where = ("--site-url", address, "--image-url", address, "--catalogue", "c.sqlite")
+    program = str(project / "fashion_tagger.py")
+    assert "newshop\n  Newshop, https://newshop.example" in run(project, program, "crawl", "--list")
+    options = ("--site-url", address, "--image-url", address, "--catalogue", "c.sqlite")
     run(
         project,
-        door,
+        program,
         "crawl",
         "newshop",
         "--tags",
         "polo",
         "--max-images",
         "9",
-        *where,
+        *options,
         cwd=tmp_path,
     )
     connection = sqlite3.connect(tmp_path / "c.sqlite")

@@ -37,11 +37,11 @@ def test_documented_command_is_valid(line: str) -> None:
     command = fashion_tagger._command(name)
     context = command.make_context(name, arguments)
     if isinstance(command, click.Group):
-        found, subcommand, rest = command.resolve_command(
+        subcommand_name, subcommand, rest = command.resolve_command(
             context, [*context._protected_args, *context.args]
         )
         assert subcommand is not None
-        subcommand.make_context(found, rest)
+        subcommand.make_context(subcommand_name, rest)
 
 
 def test_every_command_is_documented() -> None:

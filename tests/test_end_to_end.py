@@ -18,14 +18,14 @@ from tests.support.drawn_splits import said
 
 SHARED = Path(fashion_tagger.__file__).parents[1] / "shared"
 CLOTHING = SHARED / "data" / "clothing" / "validation"
-TRUNK = SHARED / "weights" / "inception_v3_nsfwjs.weights.h5"
+BACKBONE = SHARED / "weights" / "inception_v3_nsfwjs.weights.h5"
 LABELS = ("dress", "pants", "shoes", "t-shirt")
 # Photos per label: enough to train a head in the time of a test.
-MOST = 32
+PHOTOS_PER_LABEL = 32
 
 pytestmark = pytest.mark.skipif(
-    not (CLOTHING.is_dir() and TRUNK.is_file()),
-    reason=f"needs the garment photos {CLOTHING} and the trunk {TRUNK}",
+    not (CLOTHING.is_dir() and BACKBONE.is_file()),
+    reason=f"needs the garment photos {CLOTHING} and the backbone {BACKBONE}",
 )
 
 
@@ -51,13 +51,22 @@ def project(tmp_path_factory: pytest.TempPathFactory, one_estimator: None) -> Pa
     folder = tmp_path_factory.mktemp("project")
     for label in LABELS:
         (folder / "photos" / label).mkdir(parents=True)
-        for photo in sorted((CLOTHING / label).iterdir())[:MOST]:
+        for photo in sorted((CLOTHING / label).iterdir())[:PHOTOS_PER_LABEL]:
             shutil.copy(photo, folder / "photos" / label)
     with serve(ShopOptions(photos=folder / "photos")) as shop:
         address = ("--site-url", shop.url, "--image-url", shop.url)
         crawl(folder, "lamoda", "--tags", ",".join(LABELS), *address)
     command(folder, "build-dataset", "--min-per-class", "20", "--splits", "60,20,20")
-    head = ("--weights", str(TRUNK), "--fine-tune", "0", "--image-size", "96", "--cache", "cache")
+    head = (
+        "--weights",
+        str(BACKBONE),
+        "--fine-tune",
+        "0",
+        "--image-size",
+        "96",
+        "--cache",
+        "cache",
+    )
     command(folder, "train-model", *head, "--out", "runs/project")
     return folder
 

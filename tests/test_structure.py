@@ -11,8 +11,8 @@ import fashion_tagger
 ROOT = Path(fashion_tagger.__file__).parent
 SOURCES = [
     path
-    for room in ("scraper", "dataset", "model", "migrations")
-    for path in sorted((ROOT / room).rglob("*.py"))
+    for package in ("scraper", "dataset", "model", "migrations")
+    for path in sorted((ROOT / package).rglob("*.py"))
 ]
 
 
@@ -37,6 +37,6 @@ def test_no_image_catalogue_or_model_is_committed() -> None:
     files = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    found = [f for f in files if f.endswith((".jpg", ".jpeg", ".sqlite", ".h5", ".keras"))]
+    binaries = [f for f in files if f.endswith((".jpg", ".jpeg", ".sqlite", ".h5", ".keras"))]
     # The bundled pose network: at most 8 MB, see tests/dataset/pose/test_models.py.
-    assert found == ["dataset/pose/weights/hrnet-small.weights.h5"]
+    assert binaries == ["dataset/pose/weights/hrnet-small.weights.h5"]

@@ -54,22 +54,22 @@ class SiteHandler(BaseHTTPRequestHandler):
     """Serve one hashtag with images, and a redirect into the private network."""
 
     photos: tuple[str, ...] = ()
-    asked: list[str]
+    requests: list[str]
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requests.append(self.path)
         if self.path.startswith("/redirect"):
             self.send_response(302)
             self.send_header("Location", self.photos[0])
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        found: list[object] = []
+        records: list[object] = []
         if "ig_hashtag_search" in self.path:
-            found = [{"id": "17843853986012965"}]
+            records = [{"id": "17843853986012965"}]
         elif "recent_media" in self.path:
-            found = [media(number, url) for number, url in enumerate(self.photos)]
-        body = json.dumps({"data": found}).encode()
+            records = [media(number, url) for number, url in enumerate(self.photos)]
+        body = json.dumps({"data": records}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -92,7 +92,7 @@ def media(number: int, url: str) -> dict[str, object]:
 @pytest.fixture
 def site() -> Iterator[tuple[str, type[SiteHandler]]]:
     class Handler(SiteHandler):
-        asked: list[str] = []  # noqa: RUF012 - used by one server only
+        requests: list[str] = []  # noqa: RUF012 - used by one server only
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -118,7 +118,7 @@ def test_image_urls_cannot_reach_the_private_network(
             f"{url}/redirect",
         )
         options = ("--tags", "kimono", *(["--allow-private-hosts"] if allowed else []))
-        status, said = crawl(
+        status, output = crawl(
             inner,
             tmp_path,
             *options,
@@ -126,11 +126,11 @@ def test_image_urls_cannot_reach_the_private_network(
             secrets=SECRETS,
             address=("--site-url", url),
         )
-        asked = sum(inner.requests.values())
-    assert status == 0, said
+        request_count = sum(inner.requests.values())
+    assert status == 0, output
     reasons = dict(rows(tmp_path, "SELECT reason, count(*) FROM sightings GROUP BY 1"))
     if allowed:
-        assert asked and "private address" not in reasons
+        assert request_count and "private address" not in reasons
     else:
-        assert (asked, reasons) == (0, {"private address": 4})
-        assert "rejected 4 photos: private address" in said
+        assert (request_count, reasons) == (0, {"private address": 4})
+        assert "rejected 4 photos: private address" in output

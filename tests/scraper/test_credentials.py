@@ -25,8 +25,8 @@ def test_credentials_file_overrides_the_environment(
     monkeypatch.setenv("SHOP_TOKEN", "from-environment")
     monkeypatch.setenv("SHOP_USER", " 12 ")
     text = '\ufeff# mine\r\nexport SHOP_TOKEN="from-$HOME-file"\r\nSHOP_USER=\nOTHER=1\n'
-    found = load_credentials(secret_file(tmp_path, text), (TOKEN, USER))
-    assert found == {"SHOP_TOKEN": "from-$HOME-file"}
+    credentials = load_credentials(secret_file(tmp_path, text), (TOKEN, USER))
+    assert credentials == {"SHOP_TOKEN": "from-$HOME-file"}
     assert load_credentials(None, (TOKEN, USER)) == {
         "SHOP_TOKEN": "from-environment",
         "SHOP_USER": "12",
@@ -50,9 +50,9 @@ def test_missing_or_binary_file_is_rejected(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", ["SHOP_TOKEN abcdef", 'SHOP_TOKEN="abcdef', "SHOP_TOKEN: abcdef"])
 def test_invalid_line_is_reported_by_number_without_its_text(tmp_path: Path, line: str) -> None:
-    with pytest.raises(BadInput, match=r"shop\.env, line 2: write NAME=value") as caught:
+    with pytest.raises(BadInput, match=r"shop\.env, line 2: write NAME=value") as error:
         load_credentials(secret_file(tmp_path, f"# mine\n{line}\n"), (TOKEN,))
-    assert "abcdef" not in str(caught.value)
+    assert "abcdef" not in str(error.value)
 
 
 @pytest.mark.parametrize("value", ["Bearer abcdef", '"abc\ndef"', "abc-дэф"])
@@ -65,19 +65,19 @@ def test_missing_credentials_are_listed_with_descriptions() -> None:
     with pytest.raises(CredentialsMissing, match=r"SHOP_TOKEN \(a token of your app\)"):
         require({}, (TOKEN, USER), "Shop")
     require({"SHOP_TOKEN": "x"}, (TOKEN, USER), "Shop")
-    both = (TOKEN, Credential("SHOP_KEY", "its key"))
+    credentials = (TOKEN, Credential("SHOP_KEY", "its key"))
     with pytest.raises(CredentialsMissing, match=r"app\) and SHOP_KEY \(its key\): set them in"):
-        require({}, both, "Shop")
+        require({}, credentials, "Shop")
 
 
 def test_longer_secrets_are_hidden_first() -> None:
-    said = hide("abcdef123 and abcdef and 42", {"A": "abcdef", "B": "abcdef123", "C": "42"})
-    assert said == "[hidden] and [hidden] and 42"
+    text = hide("abcdef123 and abcdef and 42", {"A": "abcdef", "B": "abcdef123", "C": "42"})
+    assert text == "[hidden] and [hidden] and 42"
 
 
 def test_url_encoded_secrets_are_hidden() -> None:
-    said = "AAAA%2Bbb%3D AAAA+bb= AAAA%252Bbb%253D"
-    assert hide(said, {"SHOP_TOKEN": "AAAA%2Bbb%3D"}) == "[hidden] [hidden] [hidden]"
+    text = "AAAA%2Bbb%3D AAAA+bb= AAAA%252Bbb%253D"
+    assert hide(text, {"SHOP_TOKEN": "AAAA%2Bbb%3D"}) == "[hidden] [hidden] [hidden]"
 
 
 def test_tokens_are_removed_from_response_bodies() -> None:

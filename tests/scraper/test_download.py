@@ -25,7 +25,7 @@ def certificate(folder: Path) -> Path:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.timezone.utc)
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    made = (
+    signed_certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -39,18 +39,18 @@ def certificate(folder: Path) -> Path:
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     path = folder / "server.pem"
-    path.write_bytes(secret + made.public_bytes(pem))
+    path.write_bytes(secret + signed_certificate.public_bytes(pem))
     return path
 
 
 @pytest.fixture
 def untrusted_site(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     """Serve HTTPS with a self-signed certificate; yield the URL and the requested paths."""
-    asked: list[str] = []
+    requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             self.send_error(404)
 
         def log_message(self, format: str, *args: object) -> None:
@@ -62,7 +62,7 @@ def untrusted_site(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"https://127.0.0.1:{server.server_address[1]}", asked
+    yield f"https://127.0.0.1:{server.server_address[1]}", requests
     server.shutdown()
     server.server_close()
     thread.join()
@@ -71,9 +71,9 @@ def untrusted_site(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 def test_self_signed_certificate_is_rejected(
     tmp_path: Path, untrusted_site: tuple[str, list[str]]
 ) -> None:
-    url, asked = untrusted_site
+    url, requests = untrusted_site
     with serve(ShopOptions(per_label=1)) as shop:
-        status, said = crawl(
+        status, output = crawl(
             shop,
             tmp_path,
             *("--tags", "polo"),
@@ -81,5 +81,5 @@ def test_self_signed_certificate_is_rejected(
             secrets=SECRETS,
             address=("--site-url", url),
         )
-    assert (status, asked) == (1, [])
-    assert "certificate" in said and "Traceback" not in said
+    assert (status, requests) == (1, [])
+    assert "certificate" in output and "Traceback" not in output

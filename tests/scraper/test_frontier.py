@@ -27,14 +27,14 @@ def test_post_of_combined_search_is_tagged_with_the_terms_it_contains(tmp_path: 
         post("2", "#поло #polo"),
         post("3", "a link to a page of #shirts, where the site knows more than we do"),
     )
-    found = rows(
+    hashtags = rows(
         tmp_path,
         "SELECT posts.site_id, hashtags.text FROM post_hashtags"
         " JOIN hashtags ON hashtags.id = hashtag_id JOIN posts ON posts.id = post_id"
         " WHERE source = 'search' ORDER BY posts.site_id, hashtags.text",
     )
     three = [("3", "polo"), ("3", "polo shirt"), ("3", "поло")]
-    assert found == [("1", "polo shirt"), ("2", "polo"), ("2", "поло"), *three]
+    assert hashtags == [("1", "polo shirt"), ("2", "polo"), ("2", "поло"), *three]
 
 
 def test_post_with_too_deeply_nested_record_is_saved(tmp_path: Path) -> None:

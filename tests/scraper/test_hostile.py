@@ -50,7 +50,7 @@ def cookies(peer: socket.socket) -> None:
     peer.sendall(with_length(photo_bytes(1, (100, 100)), *flood))
 
 
-ANSWERS: dict[str, Callable[[socket.socket], None]] = {
+RESPONSES: dict[str, Callable[[socket.socket], None]] = {
     "endless-head": endless_head,
     "endless-preludes": endless_preludes,
     "drip": drip,
@@ -70,28 +70,28 @@ REASONS = {
 @contextmanager
 def site() -> Iterator[tuple[str, list[str]]]:
     """Serve hostile responses; yield the URL and the raw requests."""
-    asked: list[str] = []
-    door = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{door.getsockname()[1]}"
+    requests: list[str] = []
+    server = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{server.getsockname()[1]}"
 
-    def answer(peer: socket.socket) -> None:
+    def respond(peer: socket.socket) -> None:
         with suppress(OSError), peer:
             request = peer.recv(100_000).decode("latin-1")
-            asked.append(request)
+            requests.append(request)
             path = request.split(" ")[1]
-            if photo := ANSWERS.get(path.strip("/")):
-                photo(peer)
+            if send := RESPONSES.get(path.strip("/")):
+                send(peer)
             else:
                 peer.sendall(with_length(_page(path, url)))
 
-    def open_up() -> None:
+    def accept_connections() -> None:
         with suppress(OSError):
             while True:
-                Thread(target=answer, args=(door.accept()[0],), daemon=True).start()
+                Thread(target=respond, args=(server.accept()[0],), daemon=True).start()
 
-    Thread(target=open_up, daemon=True).start()
-    with door:
-        yield url, asked
+    Thread(target=accept_connections, daemon=True).start()
+    with server:
+        yield url, requests
 
 
 def _page(path: str, url: str) -> bytes:
@@ -100,7 +100,7 @@ def _page(path: str, url: str) -> bytes:
     if "top_media" in path:
         return json.dumps({"data": [f"{ESCAPES} {TOKEN} %s {{0}}"]}).encode()
     # 0 is an alias of this machine, and a substring of many messages.
-    photos = [*(f"{url}/{name}" for name in ANSWERS), "http://0:9/inside"]
+    photos = [*(f"{url}/{name}" for name in RESPONSES), "http://0:9/inside"]
     records = [
         {"id": str(n), "media_type": "IMAGE", "media_url": photo, "caption": f"{ESCAPES} ../../x"}
         for n, photo in enumerate(photos)
@@ -113,22 +113,22 @@ def test_hostile_responses_are_rejected_without_leaks(tmp_path: Path) -> None:
     keys = tmp_path / "keys.env"
     keys.write_text("".join(f"{name}={value}\n" for name, value in secrets.items()))
     keys.chmod(0o600)
-    with site() as (url, asked):
+    with site() as (url, requests):
         done = run(
             tmp_path,
             *("crawl", "instagram", "--tags", "polo", "--site-url", url, "--timeout", "2"),
             *("--credentials", "keys.env", "--catalogue", "c.sqlite"),
         )
     assert done.returncode == 1 and "layout changed" in done.stderr
-    said = done.stdout + done.stderr
-    assert "\x1b" not in said and "\x07" not in said and "Traceback" not in said
-    found = rows(tmp_path, "SELECT url, reason FROM sightings")
-    assert {address.rpartition("/")[2]: reason for address, reason in found} == REASONS
+    output = done.stdout + done.stderr
+    assert "\x1b" not in output and "\x07" not in output and "Traceback" not in output
+    sightings = rows(tmp_path, "SELECT url, reason FROM sightings")
+    assert {address.rpartition("/")[2]: reason for address, reason in sightings} == REASONS
     assert rows(tmp_path, "SELECT DISTINCT title FROM posts") == [("]0;title [2J ../../x",)]
-    assert not any("cookie:" in request.lower() for request in asked)
+    assert not any("cookie:" in request.lower() for request in requests)
     keys.unlink()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert TOKEN not in said and not any(TOKEN.encode() in path.read_bytes() for path in files)
+    assert TOKEN not in output and not any(TOKEN.encode() in path.read_bytes() for path in files)
 
 
 def test_polyglot_files_are_detected() -> None:
@@ -143,16 +143,16 @@ def test_polyglot_files_are_detected() -> None:
 @pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="the system tells of no ports")
 def test_crawl_opens_no_listening_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(ShopOptions(per_label=2)) as shop:
-        answer, doors = shop.reply, list[list[str]]()
+        original_reply, addresses = shop.reply, list[list[str]]()
 
-        def reply(asked: Asked) -> Reply:
-            if asked.path.startswith("/img"):
-                doors.append(process.doors())
-            return answer(asked)
+        def reply(request: Asked) -> Reply:
+            if request.path.startswith("/img"):
+                addresses.append(process.listening_addresses())
+            return original_reply(request)
 
         monkeypatch.setattr(shop, "reply", reply)
         process = start(shop, tmp_path, "--tags", "polo")
         process.communicate(timeout=120)
     assert process.returncode == 0
-    assert doors
-    assert not any(doors)
+    assert addresses
+    assert not any(addresses)

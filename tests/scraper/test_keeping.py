@@ -25,10 +25,10 @@ from tests.support.catalogues import catalogue_of, rows
 
 def stored_image(store: ImageStore, body: bytes) -> Fetched:
     """Decode an image and put it into the store, as a crawl does."""
-    found = examine(body)
-    assert isinstance(found, Fetched)
-    store.put(body, found.store_key)
-    return found
+    outcome = examine(body)
+    assert isinstance(outcome, Fetched)
+    store.put(body, outcome.store_key)
+    return outcome
 
 
 def reencoded(number: int, quality: int) -> bytes:
@@ -43,8 +43,8 @@ def test_image_taken_down_by_another_process_is_no_near_duplicate(
     tmp_path: Path,
 ) -> None:
     sessions, store = open_catalogue(catalogue_of(tmp_path)), ImageStore(tmp_path / "images")
-    others = open_catalogue(catalogue_of(tmp_path))
-    crawling, first = Keeper(sessions, store), stored_image(store, photo_bytes(1))
+    other_sessions = open_catalogue(catalogue_of(tmp_path))
+    keeper, first = Keeper(sessions, store), stored_image(store, photo_bytes(1))
     # Within the distance of near duplicates, but too far to match the image that was taken down.
     second = stored_image(store, reencoded(1, 60))
     views = first.fingerprint.views ^ np.uint64((1 << (MAX_COPY_DISTANCE_BITS + 3)) - 1)
@@ -52,37 +52,41 @@ def test_image_taken_down_by_another_process_is_no_near_duplicate(
     assert MAX_COPY_DISTANCE_BITS < MAX_COPY_DISTANCE_BITS + 3 <= MAX_DISTANCE_BITS
 
     async def crawl() -> list[object]:
-        said = [await crawling.keep("https://x.test/1.jpg", first)]
-        take_down(others, store, first.sha256, "a person")
-        return [*said, await crawling.keep("https://x.test/2.jpg", second)]
+        outcomes = [await keeper.keep("https://x.test/1.jpg", first)]
+        take_down(other_sessions, store, first.sha256, "a person")
+        return [*outcomes, await keeper.keep("https://x.test/2.jpg", second)]
 
     assert asyncio.run(crawl()) == [NEW, NEW]
     assert rows(tmp_path, "SELECT sha256 FROM images") == [(second.sha256,)]
     assert rows(tmp_path, "SELECT count(*) FROM resemblances") == [(0,)]
-    for made in (sessions, others):
-        made.kw["bind"].dispose()
+    for opened in (sessions, other_sessions):
+        opened.kw["bind"].dispose()
 
 
 @pytest.mark.usefixtures("backend")
 def test_reused_image_id_creates_no_duplicate_pair(tmp_path: Path) -> None:
     sessions, store = open_catalogue(catalogue_of(tmp_path)), ImageStore(tmp_path / "images")
-    crawling, first = Keeper(sessions, store), stored_image(store, photo_bytes(1))
+    keeper, first = Keeper(sessions, store), stored_image(store, photo_bytes(1))
 
-    def changed(quality: int, bits: int) -> Fetched:
-        one = stored_image(store, reencoded(1, quality))
+    def near_duplicate(quality: int, bits: int) -> Fetched:
+        image = stored_image(store, reencoded(1, quality))
         views = first.fingerprint.views ^ np.uint64((1 << bits) - 1)
-        return replace(one, fingerprint=replace(one.fingerprint, views=views))
+        return replace(image, fingerprint=replace(image.fingerprint, views=views))
 
     async def crawl() -> list[object]:
-        said = [await crawling.keep("https://x.test/1.jpg", first)]
+        outcomes = [await keeper.keep("https://x.test/1.jpg", first)]
         # SQLite reuses its row id for the next image.
         take_down(sessions, store, first.sha256, "a person")
-        said.append(
-            await crawling.keep("https://x.test/2.jpg", changed(60, MAX_COPY_DISTANCE_BITS + 2))
+        outcomes.append(
+            await keeper.keep(
+                "https://x.test/2.jpg", near_duplicate(60, MAX_COPY_DISTANCE_BITS + 2)
+            )
         )
         return [
-            *said,
-            await crawling.keep("https://x.test/3.jpg", changed(70, MAX_COPY_DISTANCE_BITS + 3)),
+            *outcomes,
+            await keeper.keep(
+                "https://x.test/3.jpg", near_duplicate(70, MAX_COPY_DISTANCE_BITS + 3)
+            ),
         ]
 
     assert asyncio.run(crawl()) == [NEW, NEW, COPY]
@@ -97,21 +101,23 @@ def test_copies_within_a_batch_and_across_processes_are_detected(tmp_path: Path)
         opened = [open_catalogue(catalogue_of(tmp_path)) for _ in range(2)]
         for sessions in opened:
             stack.callback(sessions.kw["bind"].dispose)
-        mine, its = (Keeper(sessions, store) for sessions in opened)
+        keeper, other_keeper = (Keeper(sessions, store) for sessions in opened)
         bodies = [photo_bytes(1), photo_bytes(1), reencoded(1, 80), photo_bytes(2)]
 
         async def crawl() -> list[object]:
             batch = [
-                mine.keep(f"https://x.test/{number}.jpg", stored_image(store, body))
+                keeper.keep(f"https://x.test/{number}.jpg", stored_image(store, body))
                 for number, body in enumerate(bodies)
             ]
-            said: list[object] = list(await asyncio.gather(*batch))
+            outcomes: list[object] = list(await asyncio.gather(*batch))
             late = [reencoded(2, 80), photo_bytes(2)]
             for number, body in enumerate(late):
-                said.append(
-                    await its.keep(f"https://y.test/{number}.jpg", stored_image(store, body))
+                outcomes.append(
+                    await other_keeper.keep(
+                        f"https://y.test/{number}.jpg", stored_image(store, body)
+                    )
                 )
-            return said
+            return outcomes
 
         assert len(bodies) < BATCH
         assert asyncio.run(crawl()) == [NEW, EXACT, COPY, NEW, COPY, EXACT]
@@ -122,15 +128,15 @@ def test_no_row_is_stored_if_its_file_cannot_be_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions, store = open_catalogue(str(tmp_path / "c.sqlite")), ImageStore(tmp_path / "images")
-    crawling, one = Keeper(sessions, store), stored_image(store, photo_bytes(1))
+    keeper, image = Keeper(sessions, store), stored_image(store, photo_bytes(1))
     rows_at_sync: list[int] = []
 
-    def fails(_: object) -> None:
+    def failing_sync(_: object) -> None:
         rows_at_sync.extend(count for (count,) in rows(tmp_path, "SELECT count(*) FROM images"))
         raise Failure("the disk is broken")
 
-    monkeypatch.setattr(ImageStore, "sync", fails)
+    monkeypatch.setattr(ImageStore, "sync", failing_sync)
     with pytest.raises(Failure, match="the disk is broken"):
-        asyncio.run(crawling.keep("https://x.test/1.jpg", one))
+        asyncio.run(keeper.keep("https://x.test/1.jpg", image))
     assert rows_at_sync == [0] and rows(tmp_path, "SELECT count(*) FROM images") == [(0,)]
     sessions.kw["bind"].dispose()

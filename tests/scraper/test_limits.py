@@ -28,7 +28,7 @@ USAGE = '{"17841": [{"call_count": 100, "estimated_time_to_regain_access": 7}]}'
 
 
 @pytest.mark.parametrize(
-    ("headers", "busy", "seconds"),
+    ("headers", "is_busy", "seconds"),
     [
         ({"retry-after": "90"}, True, 90),
         ({"retry-after": "Wed, 18 Nov 2026 10:02:00 GMT"}, True, 120),
@@ -43,5 +43,5 @@ USAGE = '{"17841": [{"call_count": 100, "estimated_time_to_regain_access": 7}]}'
         ({}, True, None),
     ],
 )
-def test_backoff_seconds(headers: dict[str, str], busy: bool, seconds: int | None) -> None:
-    assert pause(headers, NOW, busy) == seconds
+def test_backoff_seconds(headers: dict[str, str], is_busy: bool, seconds: int | None) -> None:
+    assert pause(headers, NOW, is_busy) == seconds

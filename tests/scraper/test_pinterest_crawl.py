@@ -34,13 +34,13 @@ def web_searches(shop: SampleShop) -> int:
 
 def test_partner_search_fetches_the_largest_available_images(photos: Path, tmp_path: Path) -> None:
     with serve(shop_of(photos, "no-originals")) as shop:
-        status, said = run(shop, tmp_path, "--tags", "dress", "-v")
-    assert status == 0, said
-    assert "left out" in said and "posts: videos" in said
+        status, output = run(shop, tmp_path, "--tags", "dress", "-v")
+    assert status == 0, output
+    assert "left out" in output and "posts: videos" in output
     assert rows(tmp_path, "SELECT state, count(*) FROM sightings") == [("stored", PINS)]
     sizes = [target.split("/")[1] for target in shop.requests if target.endswith(".jpg")]
     assert (sizes.count("originals"), sizes.count("1200x"), len(sizes)) == (PINS, PINS, 2 * PINS)
-    assert TOKEN not in said and not any(TOKEN in target for target in shop.requests)
+    assert TOKEN not in output and not any(TOKEN in target for target in shop.requests)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
 
@@ -50,8 +50,8 @@ def test_web_search_runs_without_token_if_robots_txt_allows_it(
 ) -> None:
     with serve(shop_of(photos, "web")) as shop:
         assert run(shop, tmp_path, "--tags", "dress", "--max-images", "9")[0] == 0
-        status, said = run(shop, tmp_path, "--tags", "dress", *WEB, token="")
-    assert status == 0, said
+        status, output = run(shop, tmp_path, "--tags", "dress", *WEB, token="")
+    assert status == 0, output
     # Two pages for each of the four terms; posts of the other search are kept.
     assert web_searches(shop) == 8
     assert rows(tmp_path, "SELECT count(*) FROM posts") == [(PINS,)]
@@ -63,22 +63,24 @@ def test_web_search_runs_without_token_if_robots_txt_allows_it(
 def test_web_search_is_not_requested_if_robots_txt_forbids_it(photos: Path, tmp_path: Path) -> None:
     with serve(shop_of(photos, "today")) as shop:
         for options in (("--tags", "dress"), ("--check",)):
-            status, said = run(shop, tmp_path, *options, *WEB, token="")
-            assert (status, "robots.txt forbids it" in said) == (1, True), said
+            status, output = run(shop, tmp_path, *options, *WEB, token="")
+            assert (status, "robots.txt forbids it" in output) == (1, True), output
     assert web_searches(shop) == 0
 
 
 def test_check_reports_account_and_remaining_requests(photos: Path, tmp_path: Path) -> None:
     with serve(shop_of(photos, "today")) as shop:
-        status, said = run(shop, tmp_path, "--check", "--tags", "dress")
-    assert status == 0, said
-    assert "ok     account: @sample.shop (business)" in said
-    assert f"ok     search for 'dress': {PINS} posts, on the only page, 1 left out: videos" in said
-    assert "ok     limit of searches: 999 of 1000 requests are left" in said
+        status, output = run(shop, tmp_path, "--check", "--tags", "dress")
+    assert status == 0, output
+    assert "ok     account: @sample.shop (business)" in output
+    assert (
+        f"ok     search for 'dress': {PINS} posts, on the only page, 1 left out: videos" in output
+    )
+    assert "ok     limit of searches: 999 of 1000 requests are left" in output
 
 
 @pytest.mark.parametrize(
-    ("generation", "words"),
+    ("generation", "message"),
     [
         ("wrong-token", "set PINTEREST_TOKEN"),
         ("not-approved", "not approved for partner search"),
@@ -86,8 +88,8 @@ def test_check_reports_account_and_remaining_requests(photos: Path, tmp_path: Pa
     ],
 )
 def test_error_responses_are_explained_without_the_token(
-    photos: Path, tmp_path: Path, generation: str, words: str
+    photos: Path, tmp_path: Path, generation: str, message: str
 ) -> None:
     with serve(shop_of(photos, generation)) as shop:
-        status, said = run(shop, tmp_path, "--tags", "dress")
-    assert (status, words in said, TOKEN in said) == (1, True, False), said
+        status, output = run(shop, tmp_path, "--tags", "dress")
+    assert (status, message in output, TOKEN in output) == (1, True, False), output

@@ -78,9 +78,11 @@ def test_number_of_queries_per_page_is_independent_of_hashtags(
     assert counts["SELECT"] < 12 and "INSERT" not in counts
     with sessions() as session:
         tables = (PostRow, Sighting, Hashtag, PostHashtag)
-        found = [session.scalar(sa.select(sa.func.count()).select_from(one)) for one in tables]
+        counts_of_rows = [
+            session.scalar(sa.select(sa.func.count()).select_from(table)) for table in tables
+        ]
     # Each post has a hashtag of the search and thirty of its caption.
-    assert found == [200, 400, 230, 200 * 31]
+    assert counts_of_rows == [200, 400, 230, 200 * 31]
 
 
 def test_more_posts_than_parameters_of_a_statement(sessions: sessionmaker[Session]) -> None:
@@ -96,7 +98,7 @@ def test_duplicate_posts_of_a_page_are_merged(
     save(sessions, post(1, photo("a"), title="#a"), post(1, photo("a"), photo("b"), title="#b"))
     with sessions() as session:
         (row,) = session.scalars(sa.select(PostRow))
-        assert [(one.position, one.url[-5:]) for one in row.sightings] == [
+        assert [(sighting.position, sighting.url[-5:]) for sighting in row.sightings] == [
             (0, "a.jpg"),
             (1, "b.jpg"),
         ]
@@ -131,8 +133,8 @@ def test_image_with_a_new_url_is_retried(sessions: sessionmaker[Session]) -> Non
         settle(session, [(photo("still").url, Refused("noai"))], FingerprintIndex(session))
     save(sessions, post(1, photo("new", key="k"), photo("again", key="s")))
     with sessions() as session:
-        found = session.execute(sa.select(Sighting.url, Sighting.state).order_by(Sighting.id))
-        assert [(url[21:], state) for url, state in found] == [
+        sightings = session.execute(sa.select(Sighting.url, Sighting.state).order_by(Sighting.id))
+        assert [(url[21:], state) for url, state in sightings] == [
             ("new.jpg", "pending"),
             ("still.jpg", "rejected"),
         ]

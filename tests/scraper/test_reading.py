@@ -21,8 +21,8 @@ def test_values_are_validated() -> None:
     assert text("  two \n words ") == "two words" and text(" ") is None and text(7) is None
     assert [number(v) for v in (7, "7", -1, True, "x", 7.5, "٧", None)] == [7, 7, *[None] * 6]
     assert web_address("https://a.example/x") and not web_address("javascript:alert(1)")
-    for bad in ("https://a.example/ x", "https://[a/x", "https:///x", "http://a:b/", 7, None):
-        assert web_address(bad) is None
+    for invalid in ("https://a.example/ x", "https://[a/x", "https:///x", "http://a:b/", 7, None):
+        assert web_address(invalid) is None
 
 
 def test_lone_surrogates_are_replaced_and_pairs_are_kept() -> None:

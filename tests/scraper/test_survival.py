@@ -19,7 +19,7 @@ from scraper.sample_shop.http import Asked, Reply
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from scraper.work import PLACES
 from tests.support.catalogues import catalogue_of, rows
-from tests.support.crawls import Crawling, class_folder, crawl, start
+from tests.support.crawls import CrawlProcess, class_folder, crawl, start
 
 POLOS = 40
 requires_proc = pytest.mark.skipif(
@@ -40,7 +40,7 @@ CONTENTS = (
     "SELECT a.sha256, b.sha256 FROM images a JOIN images b ON b.cluster_id = a.cluster_id",
     "SELECT count(*) FROM workers",
 )
-ALIKE = (
+NEAR_DUPLICATES = (
     "SELECT a.sha256, b.sha256, similarity"
     " FROM resemblances JOIN images a ON a.id = one_id JOIN images b ON b.id = other_id"
 )
@@ -49,9 +49,11 @@ ALIKE = (
 def contents(folder: Path) -> list[list]:
     """Return the content of a folder's catalogue without ids and times, and its image files."""
     files = [str(p.relative_to(folder)) for p in folder.glob("images/**/*") if p.is_file()]
-    alike = [({one, other}, round(score, 4)) for one, other, score in rows(folder, ALIKE)]
-    found = [sorted(rows(folder, query), key=repr) for query in CONTENTS]
-    return [*found, sorted(alike, key=lambda pair: sorted(pair[0])), sorted(files)]
+    near_duplicates = [
+        ({first, second}, round(score, 4)) for first, second, score in rows(folder, NEAR_DUPLICATES)
+    ]
+    content = [sorted(rows(folder, query), key=repr) for query in CONTENTS]
+    return [*content, sorted(near_duplicates, key=lambda pair: sorted(pair[0])), sorted(files)]
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +75,8 @@ def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     """Return the contents after a crawl without disturbances."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with serve(ShopOptions(photos=photos, duplicates=0.2, double_tagged=0.1)) as shop:
-        status, said = crawl(shop, folder, "--tags", "polo,dress")
-    assert status == 0, said
+        status, output = crawl(shop, folder, "--tags", "polo,dress")
+    assert status == 0, output
     return contents(folder)
 
 
@@ -86,15 +88,15 @@ class Gate:
     """Hold the responses of all images but the first few until the gate is opened."""
 
     def __init__(self, shop: SampleShop, monkeypatch: pytest.MonkeyPatch, first: int = 4) -> None:
-        self.held = 0
+        self.waiting = 0
         self._answer, self._first, self._opened = shop.reply, first, threading.Event()
         monkeypatch.setattr(shop, "reply", self._reply)
         self._shop = shop
 
-    def _reply(self, asked: Asked) -> Reply:
-        reply = self._answer(asked)
-        if asked.path.startswith("/img") and image_requests(self._shop) > self._first:
-            self.held += 1
+    def _reply(self, request: Asked) -> Reply:
+        reply = self._answer(request)
+        if request.path.startswith("/img") and image_requests(self._shop) > self._first:
+            self.waiting += 1
             self._opened.wait(120)
         return reply
 
@@ -109,12 +111,12 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def kill(process: Crawling) -> bool:
+def kill(process: CrawlProcess) -> bool:
     """Kill a process; return whether it was running."""
-    alive = process.poll() is None
+    was_running = process.poll() is None
     process.kill()
     process.communicate()
-    return alive
+    return was_running
 
 
 def stored(folder: Path) -> list[Path]:
@@ -149,7 +151,7 @@ def signal_all(processes: Iterable[int], number: int) -> None:
             os.kill(process, number)
 
 
-def kill_repeatedly(shop: SampleShop, folder: Path, times: int, dice: random.Random) -> int:
+def kill_repeatedly(shop: SampleShop, folder: Path, times: int, rng: random.Random) -> int:
     """Start a crawl several times and kill it at random times.
 
     Returns:
@@ -160,7 +162,7 @@ def kill_repeatedly(shop: SampleShop, folder: Path, times: int, dice: random.Ran
         before = sum(shop.requests.values())
         process = start(shop, folder, "--tags", "polo,dress")
         wait_for(lambda: sum(shop.requests.values()) > before or process.poll() is not None)  # noqa: B023
-        time.sleep(dice.uniform(0, 0.5))
+        time.sleep(rng.uniform(0, 0.5))
         kills += kill(process)
     return kills
 
@@ -173,12 +175,12 @@ def test_kills_at_random_times_do_not_change_the_result(
     assert kills >= 2
     half = tmp_path / "images" / ".part-half"
     half.write_bytes(b"of a photo")
-    status, said = crawl(shop, tmp_path, "--tags", "polo,dress")
-    assert status == 0, said
+    status, output = crawl(shop, tmp_path, "--tags", "polo,dress")
+    assert status == 0, output
     assert contents(tmp_path) == undisturbed
     # Only active requests of a killed process are repeated: images and two pages.
-    again = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
-    assert again <= kills * (PLACES + 2)
+    repeated = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
+    assert repeated <= kills * (PLACES + 2)
 
 
 @pytest.mark.slow
@@ -190,38 +192,38 @@ def test_ten_kills_do_not_change_the_result(tmp_path: Path, seed: int) -> None:
     options = ShopOptions(photos=photos, duplicates=0.2, double_tagged=0.1)
     with serve(options) as shop:
         (tmp_path / "whole").mkdir()
-        status, said = crawl(shop, tmp_path / "whole", "--tags", "polo,dress")
-        assert status == 0, said
+        status, output = crawl(shop, tmp_path / "whole", "--tags", "polo,dress")
+        assert status == 0, output
     with serve(options) as shop:
         kills = kill_repeatedly(shop, tmp_path, 10, random.Random(seed))
         assert kills == 10
-        status, said = crawl(shop, tmp_path, "--tags", "polo,dress")
-        assert status == 0, said
+        status, output = crawl(shop, tmp_path, "--tags", "polo,dress")
+        assert status == 0, output
     assert contents(tmp_path) == contents(tmp_path / "whole")
-    again = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
-    assert again <= kills * (PLACES + 2)
+    repeated = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
+    assert repeated <= kills * (PLACES + 2)
 
 
 @pytest.mark.usefixtures("backend")
 def test_two_processes_share_the_work(
     shop: SampleShop, undisturbed: list[list], tmp_path: Path
 ) -> None:
-    both = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
-    said = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    processes = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
+    output = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], output
     assert contents(tmp_path) == undisturbed
-    twice = {target for target, times in shop.requests.items() if times > 1}
-    assert twice <= {"/robots.txt"}
+    repeated = {target for target, times in shop.requests.items() if times > 1}
+    assert repeated <= {"/robots.txt"}
 
 
 def test_other_process_takes_over_claims_of_a_killed_one(
     shop: SampleShop, undisturbed: list[list], tmp_path: Path
 ) -> None:
-    both = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
+    processes = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
     wait_for(lambda: image_requests(shop) > 5)
-    kill(both[0])
-    out, err = both[1].communicate(timeout=120)
-    assert both[1].returncode == 0, out + err
+    kill(processes[0])
+    out, err = processes[1].communicate(timeout=120)
+    assert processes[1].returncode == 0, out + err
     assert contents(tmp_path) == undisturbed
 
 
@@ -238,10 +240,10 @@ def test_kill_between_two_steps_repeats_only_active_requests(
     gate = Gate(shop, monkeypatch)
     sessions = open_catalogue(catalogue_of(tmp_path))
     process = start(shop, tmp_path, "--tags", "polo,dress")
-    wait_for(lambda: gate.held > 0 and bool(committed(tmp_path)) and bool(process.children()))
-    readers = process.children()
+    wait_for(lambda: gate.waiting > 0 and bool(committed(tmp_path)) and bool(process.children()))
+    decoders = process.children()
     if moment == "photos are read":
-        signal_all(readers, signal.SIGSTOP)
+        signal_all(decoders, signal.SIGSTOP)
     try:
         with sessions.begin():
             # No process can commit.
@@ -253,12 +255,12 @@ def test_kill_between_two_steps_repeats_only_active_requests(
                 wait_for(lambda: len(stored(tmp_path)) > files)
             kill(process)
     finally:
-        signal_all(readers, signal.SIGCONT)
+        signal_all(decoders, signal.SIGCONT)
     # The decoder processes end by themselves.
-    wait_for(lambda: not any(Path(f"/proc/{reader}").exists() for reader in readers))
+    wait_for(lambda: not any(Path(f"/proc/{decoder}").exists() for decoder in decoders))
     sessions.kw["bind"].dispose()
-    status, said = crawl(shop, tmp_path, "--tags", "polo,dress")
-    assert status == 0, said
+    status, output = crawl(shop, tmp_path, "--tags", "polo,dress")
+    assert status == 0, output
     assert contents(tmp_path) == undisturbed
     check_repeated_requests(shop, done)
 
@@ -279,18 +281,18 @@ def test_killed_decoder_process_loses_no_image(
 def test_ctrl_c_finishes_active_requests_and_a_second_one_stops_at_once(
     shop: SampleShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer, slow, came = shop.reply, 0.7, 0
+    original_reply, delay, received = shop.reply, 0.7, 0
 
-    def reply(asked: Asked) -> Reply:
-        nonlocal came
-        if asked.path.startswith("/img"):
-            came += 1
-            time.sleep(slow)
-        return answer(asked)
+    def reply(request: Asked) -> Reply:
+        nonlocal received
+        if request.path.startswith("/img"):
+            received += 1
+            time.sleep(delay)
+        return original_reply(request)
 
     monkeypatch.setattr(shop, "reply", reply)
     process = start(shop, tmp_path, "--tags", "polo")
-    wait_for(lambda: came > 0)
+    wait_for(lambda: received > 0)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, "repeat the command" in err) == (1, True)
@@ -298,17 +300,17 @@ def test_ctrl_c_finishes_active_requests_and_a_second_one_stops_at_once(
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(image_requests(shop),)]
     assert rows(tmp_path, "SELECT count(*) FROM sightings WHERE worker_id IS NOT NULL") == [(0,)]
 
-    slow, before = 30, came
+    delay, before = 30, received
     process = start(shop, tmp_path, "--tags", "polo")
-    wait_for(lambda: came > before)
+    wait_for(lambda: received > before)
     process.send_signal(signal.SIGINT)
-    wait_for(lambda: "Finishing" in process.told())
+    wait_for(lambda: "Finishing" in process.output())
     assert process.poll() is None
-    asked = time.monotonic()
+    interrupted = time.monotonic()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 130
-    assert time.monotonic() - asked < slow / 2
+    assert time.monotonic() - interrupted < delay / 2
 
 
 def test_full_disk_is_reported_and_keeps_the_catalogue_intact(
@@ -336,15 +338,15 @@ def test_damaged_catalogue_is_reported_in_one_line(shop: SampleShop, tmp_path: P
     data = bytearray(path.read_bytes())
     data[8192:-4096] = random.Random(1).randbytes(len(data) - 8192 - 4096)
     path.write_bytes(data)
-    status, said = crawl(shop, tmp_path, "--tags", "polo")
+    status, output = crawl(shop, tmp_path, "--tags", "polo")
     assert status == 1
-    assert "damaged" in said and "Traceback" not in said
-    assert len(said.strip().splitlines()) == 1
+    assert "damaged" in output and "Traceback" not in output
+    assert len(output.strip().splitlines()) == 1
     assert path.read_bytes() == data
 
 
 def test_unwritable_image_store_is_reported_in_one_line(shop: SampleShop, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    status, said = crawl(shop, tmp_path, "--tags", "dress", "--images", "file/images")
+    status, output = crawl(shop, tmp_path, "--tags", "dress", "--images", "file/images")
     assert status == 1
-    assert "--images" in said and len(said.strip().splitlines()) == 1
+    assert "--images" in output and len(output.strip().splitlines()) == 1

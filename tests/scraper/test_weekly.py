@@ -55,6 +55,6 @@ def test_hashtag_beyond_the_weekly_quota_is_refused(
 
 
 def test_account_is_independent_of_its_token() -> None:
-    one, other = account("1"), account("1")
-    other.secrets["INSTAGRAM_TOKEN"] = "EAAGanother"
-    assert account_of(one) == account_of(other) != account_of(account("2"))
+    first, second = account("1"), account("1")
+    second.secrets["INSTAGRAM_TOKEN"] = "EAAGanother"
+    assert account_of(first) == account_of(second) != account_of(account("2"))

@@ -99,10 +99,10 @@ class Filling:
         self.store.put(data, key)
         with self.sessions.begin() as session:
             if cluster is None:
-                made = Cluster()
-                session.add(made)
+                created = Cluster()
+                session.add(created)
                 session.flush()
-                cluster = made.id
+                cluster = created.id
             row = ImageRow(
                 sha256=sha256,
                 phash=str(imagehash.phash(photo)),
@@ -117,11 +117,11 @@ class Filling:
             session.add(row)
             session.flush()
             for post in posts:
-                taken = session.scalar(sa.select(sa.func.count()).where(Sighting.post_id == post))
+                count = session.scalar(sa.select(sa.func.count()).where(Sighting.post_id == post))
                 session.add(
                     Sighting(
                         post_id=post,
-                        position=taken or 0,
+                        position=count or 0,
                         url=f"https://x.test/{sha256}/{post}.jpg",
                         state="stored",
                         image_id=row.id,

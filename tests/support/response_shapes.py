@@ -13,10 +13,10 @@ def assert_known(made: Any, recorded: Any, place: str = "") -> None:
     elif isinstance(made, list):
         assert isinstance(recorded, list), place
         # Merge the recorded elements, since fields may be missing in some of them.
-        like = _merged(recorded)
+        merged = _merged(recorded)
         for value in made:
-            if like is not None:
-                assert_known(value, like, f"{place}[]")
+            if merged is not None:
+                assert_known(value, merged, f"{place}[]")
     elif made is not None and recorded is not None:
         assert _kind(made) == _kind(recorded), f"{place}: {made!r} is not like {recorded!r}"
 
@@ -32,5 +32,5 @@ def _merged(values: list[Any]) -> Any:
         names = dict.fromkeys(name for value in values for name in value)
         return {name: _merged([v[name] for v in values if name in v]) for name in names}
     if values and all(isinstance(value, list) for value in values):
-        return [one for value in values for one in value]
+        return [item for value in values for item in value]
     return values[0] if values else None

@@ -61,12 +61,12 @@ def _as_torch() -> Iterator[None]:
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     torch.FloatStorage, utils._rebuild_tensor_v2 = FloatStorage, _rebuild_tensor_v2  # type: ignore[attr-defined]
     FloatStorage.__module__, _rebuild_tensor_v2.__module__ = "torch", "torch._utils"
-    kept = {name: sys.modules.get(name) for name in ("torch", "torch._utils")}
+    original = {name: sys.modules.get(name) for name in ("torch", "torch._utils")}
     sys.modules.update({"torch": torch, "torch._utils": utils})
     try:
         yield
     finally:
-        for name, module in kept.items():
+        for name, module in original.items():
             sys.modules.pop(name)
             if module is not None:
                 sys.modules[name] = module
@@ -89,11 +89,11 @@ def tensors_of(
         The tensors by name, and the bytes of their storages by key.
     """
     tensors, numbers = OrderedDict(), {}
-    for place, (name, values) in enumerate(arrays.items()):
+    for index, (name, values) in enumerate(arrays.items()):
         array = np.ascontiguousarray(values, np.float32)
         strides = tuple(step // 4 for step in array.strides)
-        tensors[name] = Tensor(Storage(str(place), array.size), array.shape, strides)
-        numbers[str(place)] = array.tobytes()
+        tensors[name] = Tensor(Storage(str(index), array.size), array.shape, strides)
+        numbers[str(index)] = array.tobytes()
     return tensors, numbers
 
 

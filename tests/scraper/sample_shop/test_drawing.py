@@ -64,26 +64,26 @@ def test_key_points_are_anatomical(label: str) -> None:
 def test_key_points_of_the_labelled_garment_are_visible() -> None:
     # Shoulders and hips (5, 6, 11, 12) for a polo shirt; hips and knees (13, 14) for shorts.
     needed = {"polo": [5, 6, 11, 12], "shorts": [11, 12, 13, 14], "dress": [5, 6, 11, 12]}
-    for label, places in needed.items():
+    for label, points in needed.items():
         for seed in range(12):
-            assert draw_product(label, seed).key_points[places, 2].all(), (label, seed)
+            assert draw_product(label, seed).key_points[points, 2].all(), (label, seed)
 
 
 def test_coco_annotations_match_the_drawings() -> None:
     drawings = [draw_product("polo", seed) for seed in range(3)]
-    found = coco_annotations([(f"{i}.jpg", drawing) for i, drawing in enumerate(drawings)])
-    assert set(found) == {"images", "annotations", "categories"}
-    assert found["images"][2] == {"id": 3, "file_name": "2.jpg", "width": 600, "height": 866}
-    category = found["categories"][0]
+    annotations = coco_annotations([(f"{i}.jpg", drawing) for i, drawing in enumerate(drawings)])
+    assert set(annotations) == {"images", "annotations", "categories"}
+    assert annotations["images"][2] == {"id": 3, "file_name": "2.jpg", "width": 600, "height": 866}
+    category = annotations["categories"][0]
     assert category["keypoints"][:2] == ["nose", "left_eye"]
     assert category["keypoints"][16] == "right_ankle"
     assert len(category["keypoints"]) == 17
     # COCO's own file starts its skeleton with the left ankle to the left knee.
     assert category["skeleton"][0] == [16, 14]
-    for drawing, entry in zip(drawings, found["annotations"], strict=True):
+    for drawing, entry in zip(drawings, annotations["annotations"], strict=True):
         assert len(entry["keypoints"]) == 51
-        seen = sum(1 for v in entry["keypoints"][2::3] if v > 0)
-        assert entry["num_keypoints"] == seen == int((drawing.key_points[:, 2] > 0).sum())
+        visible = sum(1 for v in entry["keypoints"][2::3] if v > 0)
+        assert entry["num_keypoints"] == visible == int((drawing.key_points[:, 2] > 0).sum())
         left, top, width, height = entry["bbox"]
         assert 0 <= left < left + width <= 600
         assert 0 <= top < top + height <= 866

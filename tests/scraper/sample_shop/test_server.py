@@ -38,26 +38,28 @@ def first_path(shop: SampleShop) -> str:
 
 def test_one_connection_serves_pages_and_photos(shop: SampleShop) -> None:
     with httpx.Client(base_url=shop.url) as client:
-        found = client.get("/catalogsearch/result/", params={"q": "поло"})
-        assert found.status_code == 200
-        assert found.http_version == "HTTP/1.1"
-        assert found.headers["content-type"] == "text/html; charset=utf-8"
-        assert "3 товара" in found.text
+        search = client.get("/catalogsearch/result/", params={"q": "поло"})
+        assert search.status_code == 200
+        assert search.http_version == "HTTP/1.1"
+        assert search.headers["content-type"] == "text/html; charset=utf-8"
+        assert "3 товара" in search.text
         sku = shop.stock.search("polo")[0].sku
         assert client.get(f"/p/{sku.lower()}/any/").status_code == 200
         assert client.get("/robots.txt").text.startswith("User-agent: *\nDisallow: /checkout/")
         assert client.get("/img600x866/M/P/none.jpg").status_code == 404
-        last = client.get("/nothing")
-        assert last.status_code == 404
-        ours = [r.extensions["network_stream"].get_extra_info("client_addr") for r in (found, last)]
-        assert ours[0] == ours[1]
+        missing = client.get("/nothing")
+        assert missing.status_code == 404
+        client_addresses = [
+            r.extensions["network_stream"].get_extra_info("client_addr") for r in (search, missing)
+        ]
+        assert client_addresses[0] == client_addresses[1]
 
 
 def test_photos_are_served_in_the_sizes_of_the_site(shop: SampleShop) -> None:
     path = first_path(shop)
     sizes = {
-        part: size_of(httpx.get(f"{shop.url}/{part}{path}").content)
-        for part in ("img46x66", "img236x341", "img600x866", "product")
+        folder: size_of(httpx.get(f"{shop.url}/{folder}{path}").content)
+        for folder in ("img46x66", "img236x341", "img600x866", "product")
     }
     # 700 x 1000 pixels fitted into each box: the width is the limit.
     assert sizes["product"] == (700, 1000)
@@ -72,8 +74,8 @@ def test_originals_and_photos_that_fit_are_served_unchanged(tmp_path: Path) -> N
     Image.new("RGB", (60, 80), "red").save(small)
     with serve(ShopOptions(photos=source, duplicates=0.0)) as shop:
         photo = next(p for p in shop.stock.by_path.values() if p.origin == small)
-        for part in ("product", "img600x866", "img236x341"):
-            reply = httpx.get(f"{shop.url}/{part}{photo.path}")
+        for folder in ("product", "img600x866", "img236x341"):
+            reply = httpx.get(f"{shop.url}/{folder}{photo.path}")
             assert reply.content == small.read_bytes()
             assert reply.headers["content-type"] == "image/jpeg"
         assert size_of(httpx.get(f"{shop.url}/img46x66{photo.path}").content) == (46, 61)
@@ -94,15 +96,15 @@ def test_png_original_is_unchanged_and_its_sizes_are_jpeg(tmp_path: Path) -> Non
 
 def test_duplicates_are_exact_reencoded_and_resized(tmp_path: Path) -> None:
     with serve(ShopOptions(photos=class_folders(tmp_path), duplicates=1.0)) as shop:
-        found = {}
+        served = {}
         for item in shop.stock.items:
             photo = item.photos[0]
             assert isinstance(photo.origin, Path)
             data = httpx.get(f"{shop.url}/product{photo.path}").content
-            found[photo.change] = (data == photo.origin.read_bytes(), size_of(data))
-    assert found[None] == found["exact"] == (True, (700, 1000))
-    assert found["re-encoded"] == (False, (700, 1000))
-    assert found["resized"] == (False, (490, 700))
+            served[photo.change] = (data == photo.origin.read_bytes(), size_of(data))
+    assert served[None] == served["exact"] == (True, (700, 1000))
+    assert served["re-encoded"] == (False, (700, 1000))
+    assert served["resized"] == (False, (490, 700))
 
 
 def test_head_returns_the_length_without_body(shop: SampleShop) -> None:
@@ -124,8 +126,8 @@ def test_concurrent_requests_share_a_drawn_photo() -> None:
     with serve(ShopOptions(per_label=1, duplicates=0.0)) as shop:
         path = shop.stock.items[0].photos[0].path
         with ThreadPoolExecutor(4) as pool:
-            asked = [pool.submit(httpx.get, f"{shop.url}/img600x866{path}") for _ in range(4)]
-            bodies = {future.result().content for future in asked}
+            futures = [pool.submit(httpx.get, f"{shop.url}/img600x866{path}") for _ in range(4)]
+            bodies = {future.result().content for future in futures}
     assert len(bodies) == 1
     assert size_of(bodies.pop()) == (600, 866)
 
@@ -189,16 +191,16 @@ def test_run_prints_its_url_and_exits_cleanly_on_ctrl_c(tmp_path: Path) -> None:
         url = _wait_for(tmp_path / "shop.url")
         assert httpx.get(f"{url}/catalogsearch/result/?q=coat").status_code == 200
         shop.send_signal(signal.SIGINT)
-        said, _ = shop.communicate(timeout=60)
+        output, _ = shop.communicate(timeout=60)
     finally:
         shop.kill()
         shop.wait()
     assert shop.returncode == 0
-    assert f"crawl lamoda --tags coat --site-url {url} --image-url {url}" in said
-    found = json.loads((tmp_path / "people.json").read_text())
+    assert f"crawl lamoda --tags coat --site-url {url} --image-url {url}" in output
+    annotations = json.loads((tmp_path / "people.json").read_text())
     # One product per label for six labels, with two poses each.
-    assert len(found["images"]) == 12
-    assert {image["file_name"] for image in found["images"]} == {
+    assert len(annotations["images"]) == 12
+    assert {image["file_name"] for image in annotations["images"]} == {
         path.name for path in (tmp_path / "people").iterdir()
     }
 

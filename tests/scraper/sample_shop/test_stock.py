@@ -24,9 +24,9 @@ def plans(count: int, label: str = "polo") -> list[Plan]:
 
 
 def test_each_photo_of_a_folder_becomes_a_product(tmp_path: Path) -> None:
-    found, skipped = folder_plans(class_folders(tmp_path), WORDS)
-    assert [plan.label for plan in found] == ["polo"] * 3 + ["летние платья"] * 2
-    assert [plan.origins for plan in found][4] == (tmp_path / "летние платья" / "1.jpg",)
+    products, skipped = folder_plans(class_folders(tmp_path), WORDS)
+    assert [plan.label for plan in products] == ["polo"] * 3 + ["летние платья"] * 2
+    assert [plan.origins for plan in products][4] == (tmp_path / "летние платья" / "1.jpg",)
     assert len(skipped) == 1
     assert "cut-off.jpg left out: " in skipped[0]
 
@@ -34,8 +34,8 @@ def test_each_photo_of_a_folder_becomes_a_product(tmp_path: Path) -> None:
 def test_folders_of_the_same_label_are_merged(tmp_path: Path) -> None:
     source = class_folders(tmp_path / "a")
     (source / "летние платья").rename(source / "Поло")
-    found, _ = folder_plans(source, WORDS)
-    assert {plan.label for plan in found} == {"polo"}
+    products, _ = folder_plans(source, WORDS)
+    assert {plan.label for plan in products} == {"polo"}
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
@@ -81,11 +81,11 @@ def test_double_tagged_products_have_two_labels() -> None:
 
 def test_wrong_tagged_products_have_only_a_wrong_label() -> None:
     both = [*plans(20), *plans(20, "dress")]
-    right = make_stock(both, WORDS, duplicates=0, double_tagged=0)
+    correct = make_stock(both, WORDS, duplicates=0, double_tagged=0)
     stock = make_stock(both, WORDS, duplicates=0, double_tagged=0, wrong_tagged=0.25)
-    own = {item.photos[0].origin: item.labels for item in right.items}
-    wrong = [item for item in stock.items if item.labels != own[item.photos[0].origin]]
-    assert len(wrong) == round(0.25 * len(own))
+    true_labels = {item.photos[0].origin: item.labels for item in correct.items}
+    wrong = [item for item in stock.items if item.labels != true_labels[item.photos[0].origin]]
+    assert len(wrong) == round(0.25 * len(true_labels))
     assert all(len(item.labels) == 1 for item in stock.items)
 
 
@@ -100,10 +100,10 @@ def test_same_seed_gives_the_same_stock() -> None:
 
 
 def test_drawn_products_have_one_or_two_photos() -> None:
-    found = drawn_plans(per_label=4, seed=0)
-    assert len(found) == 24
-    assert [len(plan.origins) for plan in found[:4]] == [2, 1, 1, 2]
-    assert all(plan.womens for plan in found if plan.label == "dress")
+    products = drawn_plans(per_label=4, seed=0)
+    assert len(products) == 24
+    assert [len(plan.origins) for plan in products[:4]] == [2, 1, 1, 2]
+    assert all(plan.womens for plan in products if plan.label == "dress")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,6 @@ def test_drawn_products_have_one_or_two_photos() -> None:
 def test_search_finds_a_label_by_its_terms_or_folder_name(
     tmp_path: Path, query: str, count: int
 ) -> None:
-    found, _ = folder_plans(class_folders(tmp_path), WORDS)
-    stock = make_stock(found, WORDS, duplicates=0, double_tagged=0)
+    products, _ = folder_plans(class_folders(tmp_path), WORDS)
+    stock = make_stock(products, WORDS, duplicates=0, double_tagged=0)
     assert len(stock.search(query)) == count

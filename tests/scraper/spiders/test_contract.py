@@ -35,8 +35,12 @@ def read(site: str, body: bytes, url: str | None = None) -> Page:
 
 
 def search_url(site: str, cursor: str | None = None) -> str:
-    kind = spider_class(site)
-    spider = kind(credentials={one.name: f"value-of-{one.name}" for one in kind.credentials})
+    spider_type = spider_class(site)
+    spider = spider_type(
+        credentials={
+            credential.name: f"value-of-{credential.name}" for credential in spider_type.credentials
+        }
+    )
     return spider.search_request("polo", cursor).url
 
 
@@ -66,9 +70,9 @@ def test_parsing_a_recorded_page_is_deterministic(site: str) -> None:
 
 @pytest.mark.parametrize("site", SITES)
 def test_credentials_have_the_site_prefix_and_secrets_are_not_in_urls(site: str) -> None:
-    for one in spider_class(site).credentials:
-        assert re.fullmatch(rf"{site.upper()}_[A-Z0-9_]+", one.name)
-        assert is_account(one.name) or f"value-of-{one.name}" not in search_url(site)
+    for credential in spider_class(site).credentials:
+        assert re.fullmatch(rf"{site.upper()}_[A-Z0-9_]+", credential.name)
+        assert is_account(credential.name) or f"value-of-{credential.name}" not in search_url(site)
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -81,14 +85,14 @@ def test_parsing_is_pure(site: str) -> None:
 @pytest.mark.parametrize("site", SITES)
 def test_truncated_page_gives_complete_posts_or_a_changed_layout(site: str) -> None:
     body = recorded(site)
-    whole = {post.site_id for post in read(site, body).posts}
+    complete = {post.site_id for post in read(site, body).posts}
     for tenth in range(10):
         try:
             page = read(site, body[: len(body) * tenth // 10])
         except LayoutChanged:
             continue
         assert page.posts
-        assert {post.site_id for post in page.posts} <= whole
+        assert {post.site_id for post in page.posts} <= complete
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"null", b"<html></html>", b"\xff\xfe\x00"])
@@ -98,13 +102,13 @@ def test_empty_page_is_a_changed_layout(site: str, body: bytes) -> None:
         read(site, body)
 
 
-@pytest.mark.parametrize("kind", [b"7", b"null", b"[]", b"{}", b'"x"', b"true"])
+@pytest.mark.parametrize("replacement", [b"7", b"null", b"[]", b"{}", b'"x"', b"true"])
 @pytest.mark.parametrize("site", SITES)
-def test_value_of_another_type_does_not_crash(site: str, kind: bytes) -> None:
+def test_value_of_another_type_does_not_crash(site: str, replacement: bytes) -> None:
     body = recorded(site)
     values = [*re.finditer(rb'(?<=":)\s*("(?:[^"\\]|\\.)*"|\d+)', body)]
     for value in values:
-        retyped = body[: value.start()] + kind + body[value.end() :]
+        retyped = body[: value.start()] + replacement + body[value.end() :]
         try:
             assert read(site, retyped).posts
         except LayoutChanged:
@@ -115,11 +119,13 @@ def without_each(value: object) -> Iterator[object]:
     """Yield copies of a value, each without one of its (nested) fields."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield {other: v for other, v in value.items() if other != name}
-            yield from ({**value, name: less} for less in without_each(inner))
+            yield {key: v for key, v in value.items() if key != name}
+            yield from ({**value, name: reduced} for reduced in without_each(inner))
     elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            yield from ([*value[:place], less, *value[place + 1 :]] for less in without_each(inner))
+        for index, inner in enumerate(value):
+            yield from (
+                [*value[:index], reduced, *value[index + 1 :]] for reduced in without_each(inner)
+            )
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -127,14 +133,14 @@ def test_missing_field_gives_no_crash_and_no_empty_page(site: str) -> None:
     body = recorded(site)
     if not body.startswith(b"{"):
         pytest.skip(f"the recorded page of {site} is not JSON; its own tests cover missing parts")
-    whole = {post.site_id for post in read(site, body).posts}
-    for less in without_each(json.loads(body)):
+    complete = {post.site_id for post in read(site, body).posts}
+    for reduced in without_each(json.loads(body)):
         try:
-            page = read(site, json.dumps(less).encode())
+            page = read(site, json.dumps(reduced).encode())
         except LayoutChanged:
             continue
-        assert page.posts or page.skipped or page.next_cursor, less
-        assert {post.site_id for post in page.posts} <= whole
+        assert page.posts or page.skipped or page.next_cursor, reduced
+        assert {post.site_id for post in page.posts} <= complete
 
 
 @pytest.mark.parametrize("site", SITES)

@@ -41,14 +41,14 @@ def test_state_with_a_missing_field_gives_no_crash_and_no_empty_page() -> None:
     state = json.loads(
         text[text.index("{", text.index("__NUXT__")) : text.rindex(";</")][:-2] + "}"
     )
-    whole = {"MP002XW1G7O5", "RTLADA204601"}
-    for less in without_each(state):
-        body = f"<script>window.__NUXT__ = {json.dumps(less)};</script>".encode()
+    complete = {"MP002XW1G7O5", "RTLADA204601"}
+    for reduced in without_each(state):
+        body = f"<script>window.__NUXT__ = {json.dumps(reduced)};</script>".encode()
         try:
             page = read(body, SEARCH)
         except LayoutChanged:
             continue
-        assert page.posts and {post.site_id for post in page.posts} <= whole
+        assert page.posts and {post.site_id for post in page.posts} <= complete
 
 
 def script(state: str) -> bytes:
@@ -97,15 +97,15 @@ def test_malformed_state_is_parsed_in_linear_time(piece: str) -> None:
 
 
 def test_image_urls_of_the_old_layout() -> None:
-    one = product("A1", gallery=["//a.lmcdn.ru/pi/img236x341/R/A/RA084AMAISF6_6203977_1_v2.jpg"])
-    page = read(script(f"var __NUXT__ = {json.dumps({'products': [one]})}"), SEARCH)
+    item = product("A1", gallery=["//a.lmcdn.ru/pi/img236x341/R/A/RA084AMAISF6_6203977_1_v2.jpg"])
+    page = read(script(f"var __NUXT__ = {json.dumps({'products': [item]})}"), SEARCH)
     (photo,) = page.posts[0].photos
     assert photo.url == "https://a.lmcdn.ru/img600x866/R/A/RA084AMAISF6_6203977_1_v2.jpg"
 
 
 def test_last_page_follows_the_pagination_of_the_site() -> None:
-    found = {"products": [product("A1")], "pagination": {"pages": 167, "total": 12_345}}
-    body = script(f"var __NUXT__ = {json.dumps(found)}")
+    state = {"products": [product("A1")], "pagination": {"pages": 167, "total": 12_345}}
+    body = script(f"var __NUXT__ = {json.dumps(state)}")
     assert read(body, f"{SEARCH}&page=166").next_cursor is not None
     assert read(body, f"{SEARCH}&page=167").next_cursor is None
 

@@ -25,9 +25,9 @@ def recorded(name: str) -> bytes:
     return (RECORDED / name).read_bytes()
 
 
-def asked(spider: Spider, query: str, cursor: str | None = None) -> dict[str, str]:
-    found = parse_qs(urlsplit(spider.search_request(query, cursor).url).query)
-    return {name: values[0] for name, values in found.items()}
+def query_of(spider: Spider, query: str, cursor: str | None = None) -> dict[str, str]:
+    parameters = parse_qs(urlsplit(spider.search_request(query, cursor).url).query)
+    return {name: values[0] for name, values in parameters.items()}
 
 
 def polo(**changes: Any) -> bytes:
@@ -66,24 +66,24 @@ def test_sensitive_setting_keeps_sensitive_posts() -> None:
 
 
 def test_post_without_sensitivity_is_treated_as_sensitive() -> None:
-    answer = json.loads(recorded("polo.json"))
-    del answer["data"][0]["possibly_sensitive"]
-    page = read(json.dumps(answer).encode(), SEARCH)
+    response = json.loads(recorded("polo.json"))
+    del response["data"][0]["possibly_sensitive"]
+    page = read(json.dumps(response).encode(), SEARCH)
     assert [post.site_id[-1] for post in page.posts] == ["3"]
     # If no post has the field, it was not requested.
-    for post in answer["data"]:
+    for post in response["data"]:
         post.pop("possibly_sensitive", None)
-    assert len(read(json.dumps(answer).encode(), SEARCH).posts) == 3
+    assert len(read(json.dumps(response).encode(), SEARCH).posts) == 3
 
 
 def test_search_combines_hashtags() -> None:
-    ask = Spider(credentials=SECRETS).search_request(
+    request = Spider(credentials=SECRETS).search_request(
         HASHTAG_SEPARATOR.join(("polo", "polo shirt", "поло")), None
     )
-    assert ask.headers == {"Authorization": "Bearer AAAAsecret"}
-    assert "secret" not in ask.url
-    assert ask.url.startswith("https://api.x.com/2/tweets/search/recent?")
-    query = asked(Spider(), HASHTAG_SEPARATOR.join(("polo", "polo shirt", "поло")))
+    assert request.headers == {"Authorization": "Bearer AAAAsecret"}
+    assert "secret" not in request.url
+    assert request.url.startswith("https://api.x.com/2/tweets/search/recent?")
+    query = query_of(Spider(), HASHTAG_SEPARATOR.join(("polo", "polo shirt", "поло")))
     assert query["query"] == "(#polo OR #poloshirt OR #поло) has:images -is:retweet"
     assert query["max_results"] == "100"
     assert query["expansions"] == "attachments.media_keys,author_id"
@@ -91,16 +91,18 @@ def test_search_combines_hashtags() -> None:
         Spider().search_request("👗", None)
 
 
-@pytest.mark.parametrize(("search", "longest", "most"), [("recent", 512, 5), ("all", 1024, 3)])
+@pytest.mark.parametrize(
+    ("search", "max_length", "max_groups"), [("recent", 512, 5), ("all", 1024, 3)]
+)
 def test_queries_respect_the_length_limit_and_keep_all_terms(
-    search: str, longest: int, most: int
+    search: str, max_length: int, max_groups: int
 ) -> None:
-    words = [f"рубашка поло номер {number}" for number in range(70)]
+    terms = [f"рубашка поло номер {number}" for number in range(70)]
     spider = Spider(settings={"search": search})
-    groups = spider.queries([*words, "рубашкаполо номер1", "👗"])
-    assert [word for group in groups for word in group] == words
-    lengths = [len(asked(spider, HASHTAG_SEPARATOR.join(group))["query"]) for group in groups]
-    assert max(lengths) <= longest and len(groups) <= most
+    groups = spider.queries([*terms, "рубашкаполо номер1", "👗"])
+    assert [word for group in groups for word in group] == terms
+    lengths = [len(query_of(spider, HASHTAG_SEPARATOR.join(group))["query"]) for group in groups]
+    assert max(lengths) <= max_length and len(groups) <= max_groups
     assert spider.queries(["👗"]) == [("👗",)]
 
 
@@ -108,12 +110,12 @@ def test_cursors_of_the_next_page_and_of_later_runs() -> None:
     page = read(recorded("polo.json"), SEARCH)
     assert page.next_cursor == f"{HERE}&next_token=b26v89c19zqg8o3fpzbn1polo"
     assert page.later_cursor == f"{HERE}&since_id=1991000000000000004"
-    assert asked(Spider(), "polo", page.later_cursor)["since_id"] == "1991000000000000004"
+    assert query_of(Spider(), "polo", page.later_cursor)["since_id"] == "1991000000000000004"
     later = Spider().search_request("polo", page.later_cursor).url
     page = read(recorded("polo.json"), later)
-    both = f"{HERE}&since_id=1991000000000000004&next_token=b26v89c19zqg8o3fpzbn1polo"
-    assert page.next_cursor == both
-    second = Spider().search_request("polo", both).url
+    cursor = f"{HERE}&since_id=1991000000000000004&next_token=b26v89c19zqg8o3fpzbn1polo"
+    assert page.next_cursor == cursor
+    second = Spider().search_request("polo", cursor).url
     # The newest post is on the first page; a repeated token ends the search.
     page = read(recorded("polo.json"), second)
     assert (page.later_cursor, page.next_cursor) == (None, None)
@@ -122,9 +124,9 @@ def test_cursors_of_the_next_page_and_of_later_runs() -> None:
 
 def test_archive_search_ignores_cursors_of_the_recent_search() -> None:
     spider = Spider(settings={"search": "all", "since": "2020-02-29"})
-    query = asked(spider, "polo", f"{HERE}&since_id=7")
+    query = query_of(spider, "polo", f"{HERE}&since_id=7")
     assert "since_id" not in query and query["start_time"] == "2020-02-29T00:00:00Z"
-    query = asked(spider, "polo", "in=tweets%2Fsearch%2Fall&since_id=7")
+    query = query_of(spider, "polo", "in=tweets%2Fsearch%2Fall&since_id=7")
     assert query["since_id"] == "7" and "start_time" not in query
     assert "/2/tweets/search/all?" in spider.search_request("polo", None).url
 
@@ -136,14 +138,14 @@ def test_no_results_end_the_search() -> None:
     assert (gap.next_cursor, gap.total) == (f"{HERE}&next_token=b26", None)
 
 
-@pytest.mark.parametrize("blamed", ["since_id", "next_token"])
-def test_expired_cursor_restarts_the_search(blamed: str) -> None:
-    body = recorded("old_since.json").replace(b'{"since_id"', f'{{"{blamed}"'.encode())
+@pytest.mark.parametrize("parameter", ["since_id", "next_token"])
+def test_expired_cursor_restarts_the_search(parameter: str) -> None:
+    body = recorded("old_since.json").replace(b'{"since_id"', f'{{"{parameter}"'.encode())
     spider = Spider()
     assert spider.readable(Answer(400, body, {}))
     url = spider.search_request("polo", f"{HERE}&since_id=7&next_token=b26").url
     page = read(body, url)
-    left = "&since_id=7" if blamed == "next_token" else ""
+    left = "&since_id=7" if parameter == "next_token" else ""
     assert (page.posts, page.next_cursor) == ((), HERE + left)
     with pytest.raises(LayoutChanged):
         read(body, SEARCH)
@@ -153,9 +155,9 @@ def test_partial_errors_are_withheld_posts() -> None:
     page = read(recorded("partial.json"), SEARCH)
     assert (page.posts, page.skipped) == ((), {WITHHELD: 1})
     media = json.loads(recorded("polo.json"))["includes"]["media"]
-    named = json.loads(recorded("partial.json")) | {"includes": {"media": media}}
-    named["data"][0]["attachments"]["media_keys"] += ["3_1990999000000000001"]
-    (post,) = read(json.dumps(named).encode(), SEARCH).posts
+    response = json.loads(recorded("partial.json")) | {"includes": {"media": media}}
+    response["data"][0]["attachments"]["media_keys"] += ["3_1990999000000000001"]
+    (post,) = read(json.dumps(response).encode(), SEARCH).posts
     assert (post.author, post.url) == (None, "https://x.com/i/status/1991000000000000009")
 
 
@@ -189,7 +191,7 @@ def problem(kind: str, detail: str = "oh") -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "said"),
+    ("status", "body", "message"),
     [
         (401, recorded("unauthorized.json"), "set TWITTER_TOKEN"),
         (402, problem("credits"), "credits are used up: buy some"),
@@ -201,16 +203,16 @@ def problem(kind: str, detail: str = "oh") -> bytes:
         (503, b"", "wait some minutes"),
     ],
 )
-def test_problems_are_explained_with_a_remedy(status: int, body: bytes, said: str) -> None:
-    answer = Answer(status, body, {"x-rate-limit-reset": "1794996900"})
-    assert not Spider().readable(answer)
-    assert said in (Spider().refusal(answer) or "")
+def test_problems_are_explained_with_a_remedy(status: int, body: bytes, message: str) -> None:
+    response = Answer(status, body, {"x-rate-limit-reset": "1794996900"})
+    assert not Spider().readable(response)
+    assert message in (Spider().refusal(response) or "")
 
 
 def test_invalid_rate_limit_headers() -> None:
     for reset in ("", "soon", "9" * 18):
-        answer = Answer(429, b"", {"x-rate-limit-reset": reset})
-        assert "in 15 minutes" in (Spider().refusal(answer) or "")
+        response = Answer(429, b"", {"x-rate-limit-reset": reset})
+        assert "in 15 minutes" in (Spider().refusal(response) or "")
     assert Spider().refusal(Answer(500, b"", {})) is None
     headers = {"x-rate-limit-limit": "450", "x-rate-limit-remaining": "449"}
     left = "449 of 450 requests are left, all of them again in 15 minutes"
@@ -220,16 +222,16 @@ def test_invalid_rate_limit_headers() -> None:
 
 def test_count_requests_read_no_posts() -> None:
     spider = Spider(credentials=SECRETS)
-    ask = spider.count_request("polo")
-    assert ask is not None and "/2/tweets/counts/recent?query=" in ask.url
-    assert spider.count(recorded("count.json"), ask.url) == 9
-    assert spider.count_more(recorded("count.json"), ask.url) is None
-    more = spider.count_more(b'{"meta": {"total_tweet_count": 4, "next_token": "b"}}', ask.url)
-    assert more is not None and more.url == f"{ask.url}&next_token=b"
-    assert more.headers == ask.headers
+    request = spider.count_request("polo")
+    assert request is not None and "/2/tweets/counts/recent?query=" in request.url
+    assert spider.count(recorded("count.json"), request.url) == 9
+    assert spider.count_more(recorded("count.json"), request.url) is None
+    more = spider.count_more(b'{"meta": {"total_tweet_count": 4, "next_token": "b"}}', request.url)
+    assert more is not None and more.url == f"{request.url}&next_token=b"
+    assert more.headers == request.headers
     for body in (b"{}", b'{"meta": {"total_tweet_count": "many"}}'):
         with pytest.raises(LayoutChanged):
-            spider.count(body, ask.url)
+            spider.count(body, request.url)
 
 
 def test_check_reports_project_and_usage() -> None:

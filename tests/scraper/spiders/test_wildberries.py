@@ -61,14 +61,14 @@ def test_products_are_read_at_both_levels(where: str) -> None:
 
 
 def test_null_list_is_empty_if_the_total_is_zero() -> None:
-    for answer in ('"products": null, "total": 0', '"data": {"products": null, "total": 0}'):
-        page = read(f'{{"metadata": {{}}, {answer}}}'.encode(), SEARCH)
+    for content in ('"products": null, "total": 0', '"data": {"products": null, "total": 0}'):
+        page = read(f'{{"metadata": {{}}, {content}}}'.encode(), SEARCH)
         assert (page.posts, page.next_cursor, page.total) == ((), None, 0)
     with pytest.raises(NotNow):
         read(b'{"metadata": {}, "products": null, "total": 5}', SEARCH)
-    for answer in ('"products": null', '"data": null, "total": 0', '"cards": [{"id": 7}]'):
+    for content in ('"products": null', '"data": null, "total": 0', '"cards": [{"id": 7}]'):
         with pytest.raises(LayoutChanged):
-            read(f'{{"metadata": {{}}, {answer}}}'.encode(), SEARCH)
+            read(f'{{"metadata": {{}}, {content}}}'.encode(), SEARCH)
 
 
 @pytest.mark.parametrize(
@@ -80,21 +80,21 @@ def test_paging_ends_at_the_total_and_at_the_page_limit(page: int, following: st
 
 
 def test_search_continues_in_its_preset() -> None:
-    led = read(recorded("preset"), SEARCH)
-    assert (led.posts, led.next_cursor) == ((), "?preset=10062&_st0=cG9sbw%3D%3D~0.1&page=1")
-    asked = Spider().search_request("polo", led.next_cursor).url
-    assert "/exactmatch/ru/common/v18/search?query=polo&" in asked
-    assert "preset=10062&_st0=cG9sbw%3D%3D~0.1&page=1" in asked
-    page = read(recorded("polo"), asked)
+    first = read(recorded("preset"), SEARCH)
+    assert (first.posts, first.next_cursor) == ((), "?preset=10062&_st0=cG9sbw%3D%3D~0.1&page=1")
+    url = Spider().search_request("polo", first.next_cursor).url
+    assert "/exactmatch/ru/common/v18/search?query=polo&" in url
+    assert "preset=10062&_st0=cG9sbw%3D%3D~0.1&page=1" in url
+    page = read(recorded("polo"), url)
     assert page.next_cursor == "?preset=10062&_st0=cG9sbw%3D%3D~0.1&page=2"
 
 
 def test_old_preset_format_is_read() -> None:
-    led = read(recorded("preset_older"), SEARCH)
-    assert led.next_cursor == "/presets/bucket_71/catalog?preset=10062&page=1"
-    asked = Spider().search_request("polo", led.next_cursor).url
-    assert asked.startswith("https://catalog.wb.ru/presets/bucket_71/catalog?appType=1&curr=rub&")
-    page = read(recorded("polo"), asked)
+    first = read(recorded("preset_older"), SEARCH)
+    assert first.next_cursor == "/presets/bucket_71/catalog?preset=10062&page=1"
+    url = Spider().search_request("polo", first.next_cursor).url
+    assert url.startswith("https://catalog.wb.ru/presets/bucket_71/catalog?appType=1&curr=rub&")
+    page = read(recorded("polo"), url)
     assert page.next_cursor == "/presets/bucket_71/catalog?preset=10062&page=2"
 
 
@@ -177,8 +177,8 @@ def test_built_in_table_is_used_without_a_map(body: bytes) -> None:
 
 
 def test_version_order_region_and_size_are_settings() -> None:
-    chosen = {"api-version": "v20", "sort": "newly", "photo-size": "hq", "region": "-1"}
-    spider = Spider(settings=chosen)
+    settings = {"api-version": "v20", "sort": "newly", "photo-size": "hq", "region": "-1"}
+    spider = Spider(settings=settings)
     url = spider.search_request("рубашка поло", None).url
     assert "/common/v20/search?query=%D1%80" in url
     assert "sort=newly" in url and "dest=-1&" in url and url.endswith("&page=1")
@@ -186,9 +186,9 @@ def test_version_order_region_and_size_are_settings() -> None:
 
 
 def test_browser_cookie_is_not_part_of_the_url() -> None:
-    ask = Spider(credentials={"WILDBERRIES_TOKEN": "1.1000.abc"}).search_request("polo", None)
-    assert ask.cookies == {"x_wbaas_token": "1.1000.abc"}
-    assert "abc" not in ask.url
+    request = Spider(credentials={"WILDBERRIES_TOKEN": "1.1000.abc"}).search_request("polo", None)
+    assert request.cookies == {"x_wbaas_token": "1.1000.abc"}
+    assert "abc" not in request.url
     assert Spider().search_request("polo", None).cookies == {}
 
 
@@ -198,7 +198,7 @@ def test_error_responses_are_explained_with_a_remedy() -> None:
         spider.refusal(Answer(429, b"", {"retry-after": "401"}))
     )
     assert "and it is missing" in str(spider.refusal(Answer(498, b"", {})))
-    given = Spider(credentials={"WILDBERRIES_TOKEN": "1.1000.abc"})
-    assert "is spent or wrong" in str(given.refusal(Answer(498, b"", {})))
+    with_cookie = Spider(credentials={"WILDBERRIES_TOKEN": "1.1000.abc"})
+    assert "is spent or wrong" in str(with_cookie.refusal(Answer(498, b"", {})))
     assert "network" in str(spider.refusal(Answer(403, b"", {})))
     assert spider.refusal(Answer(500, b"", {})) is None

@@ -89,15 +89,15 @@ def test_old_generation_has_data_attributes() -> None:
 def test_spider_parses_every_generation(generation: str, photos: int) -> None:
     stock = shop(61)
     first = page(stock, "/catalogsearch/result/?q=polo", generation)
-    found = read(first.body, URL.format(1))
-    assert found.total == 61
-    assert len(found.posts) == 60
-    post = found.posts[7]
+    result = read(first.body, URL.format(1))
+    assert result.total == 61
+    assert len(result.posts) == 60
+    post = result.posts[7]
     assert (post.site_id, post.title, post.brand) == ("MP002XW00007", "Поло", "Берёзка & Ко")
     assert post.price == 1999
     assert len(post.photos) == photos
-    assert found.next_cursor == "/catalogsearch/result/?q=polo&page=2"
-    last = read(page(stock, found.next_cursor, generation).body, URL.format(2))
+    assert result.next_cursor == "/catalogsearch/result/?q=polo&page=2"
+    last = read(page(stock, result.next_cursor, generation).body, URL.format(2))
     assert [post.site_id for post in last.posts] == ["MP002XW00060"]
     assert last.next_cursor is None
 
@@ -130,11 +130,11 @@ def test_product_page_and_product_api() -> None:
     assert "//a.lmcdn.ru/img600x866/M/P/MP002XW00001_22861704_2_v1.jpg" in text
     reply = page(stock, "/api/v1/product/get?sku=MP002XW00001&is_hybrid_supported=true")
     assert reply.content_type == "application/json"
-    found = json.loads(reply.body)
-    assert found["sku"] == "MP002XW00001"
-    assert found["prices"] == {"original": {"price": 1999}}
-    assert found["breadcrumbs"][-1] == {"label": "Поло"}
-    assert len(found["gallery"]) == 2
+    record = json.loads(reply.body)
+    assert record["sku"] == "MP002XW00001"
+    assert record["prices"] == {"original": {"price": 1999}}
+    assert record["breadcrumbs"][-1] == {"label": "Поло"}
+    assert len(record["gallery"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -155,33 +155,35 @@ def test_image_paths_select_the_size() -> None:
 
 def test_robots_txt_and_geo_blocking() -> None:
     assert "Disallow: /checkout/\n" in page(shop(1), "/robots.txt").body.decode()
-    refused = page(shop(1), "/catalogsearch/result/?q=polo", "blocked")
-    assert refused.status == 403
-    assert json.loads(refused.body)["code"] == 10403
+    blocked = page(shop(1), "/catalogsearch/result/?q=polo", "blocked")
+    assert blocked.status == 403
+    assert json.loads(blocked.body)["code"] == 10403
 
 
 def test_search_redirects_to_a_category() -> None:
-    led = page(shop(61), "/catalogsearch/result/?q=polo", "category")
-    assert (led.status, led.headers["Location"]) == (302, "/c/2500/clothes-polo/?sf=1")
+    redirect = page(shop(61), "/catalogsearch/result/?q=polo", "category")
+    assert (redirect.status, redirect.headers["Location"]) == (302, "/c/2500/clothes-polo/?sf=1")
     url = "https://www.lamoda.ru/c/2500/clothes-polo/?sf=1"
-    found = read(page(shop(61), "/c/2500/clothes-polo/?sf=1", "category").body, url)
-    assert (len(found.posts), found.total) == (60, 61)
-    assert found.next_cursor == "/c/2500/clothes-polo/?sf=1&page=2"
-    last = read(page(shop(61), found.next_cursor, "category").body, f"{url}&page=2")
+    result = read(page(shop(61), "/c/2500/clothes-polo/?sf=1", "category").body, url)
+    assert (len(result.posts), result.total) == (60, 61)
+    assert result.next_cursor == "/c/2500/clothes-polo/?sf=1&page=2"
+    last = read(page(shop(61), result.next_cursor, "category").body, f"{url}&page=2")
     assert (len(last.posts), last.next_cursor) == (1, None)
     assert page(shop(1), "/c/2777/clothes-polo/", "category").status == 404
 
 
 def test_circle_generation_redirects_to_itself() -> None:
-    led = page(shop(1), "/catalogsearch/result/?q=polo", "circle")
-    assert (led.status, led.headers["Location"]) == (307, "/catalogsearch/result/?q=polo")
+    redirect = page(shop(1), "/catalogsearch/result/?q=polo", "circle")
+    assert (redirect.status, redirect.headers["Location"]) == (307, "/catalogsearch/result/?q=polo")
 
 
 def test_state_and_cards_match_the_recorded_pages() -> None:
-    ours = state_of(page(shop(2), "/catalogsearch/result/?q=polo").body.decode())
+    state = state_of(page(shop(2), "/catalogsearch/result/?q=polo").body.decode())
     # The recorded state has a trailing comma, which is invalid JSON.
-    theirs = state_of((RECORDED / "polo.html").read_text(encoding="utf-8").replace(",}", "}"))
-    assert_known(ours["payload"], theirs["payload"])
+    recorded_state = state_of(
+        (RECORDED / "polo.html").read_text(encoding="utf-8").replace(",}", "}")
+    )
+    assert_known(state["payload"], recorded_state["payload"])
     for generation, case in (("cards", "cards"), ("old", "older")):
         text = page(shop(2), "/catalogsearch/result/?q=polo", generation).body.decode()
         recorded = Selector((RECORDED / f"{case}.html").read_text(encoding="utf-8"))

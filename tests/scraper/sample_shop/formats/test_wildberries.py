@@ -18,10 +18,10 @@ from tests.support.shop_stock import shop
 RECORDED = Path(__file__).parents[3] / "recorded" / "wildberries"
 
 
-def page(stock: Stock, generation: str = "today", **asked: Any) -> Any:
+def page(stock: Stock, generation: str = "today", **request: Any) -> Any:
     spider = Spider("http://127.0.0.1:1")
-    target = spider.search_request("polo", asked.pop("cursor", None)).url.partition(":1/")[2]
-    reply = wildberries.answer(stock, Asked(f"/{target}", **asked), generation)
+    target = spider.search_request("polo", request.pop("cursor", None)).url.partition(":1/")[2]
+    reply = wildberries.answer(stock, Asked(f"/{target}", **request), generation)
     assert isinstance(reply, Reply) and reply.status == 200
     return json.loads(reply.body)
 
@@ -45,16 +45,16 @@ def test_preset_and_host_map_match_the_recorded_ones() -> None:
 def test_spider_parses_all_pages(generation: str) -> None:
     stock, spider = shop(230), Spider()
     spider.set_up(json.dumps(wildberries.upstreams()).encode())
-    found: list[Post] = []
+    posts: list[Post] = []
     cursor, pages = None, 0
     while pages == 0 or cursor is not None:
         body = json.dumps(page(stock, generation, cursor=cursor)).encode()
-        read = spider.read(body, spider.search_request("polo", cursor).url)
-        found += read.posts
-        cursor, pages = read.next_cursor, pages + 1
-    assert [post.site_id for post in found] == [str(10_000_019 + 400_009 * n) for n in range(230)]
-    assert {len(post.photos) for post in found} == {2}
-    assert {post.price for post in found} == {1999.0}
+        parsed = spider.read(body, spider.search_request("polo", cursor).url)
+        posts += parsed.posts
+        cursor, pages = parsed.next_cursor, pages + 1
+    assert [post.site_id for post in posts] == [str(10_000_019 + 400_009 * n) for n in range(230)]
+    assert {len(post.photos) for post in posts} == {2}
+    assert {post.price for post in posts} == {1999.0}
     assert pages == {"today": 3, "older": 3, "preset": 4}[generation]
 
 
@@ -69,22 +69,22 @@ def test_hesitant_generation_answers_the_second_request() -> None:
 def test_images_are_on_the_host_of_the_map() -> None:
     stock = shop(1)
     path = "/vol100/part10000/10000019/images"
-    meant = {"x-forwarded-host": "basket-01.wbbasket.ru"}
+    default_host = {"x-forwarded-host": "basket-01.wbbasket.ru"}
     photo = stock.items[0].photos[1].path
 
-    def asked(target: str, generation: str = "today", **headers: str) -> object:
-        return wildberries.answer(stock, Asked(target, headers or meant), generation)
+    def respond(target: str, generation: str = "today", **headers: str) -> object:
+        return wildberries.answer(stock, Asked(target, headers or default_host), generation)
 
-    assert asked(f"{path}/big/2.webp") == PhotoWanted(photo, (900, 1200), "WEBP")
-    assert asked(f"{path}/hq/2.webp") == PhotoWanted(photo, None, "WEBP")
-    assert asked(f"{path}/big/2.jpg", "older") == PhotoWanted(photo, (900, 1200), "JPEG")
+    assert respond(f"{path}/big/2.webp") == PhotoWanted(photo, (900, 1200), "WEBP")
+    assert respond(f"{path}/hq/2.webp") == PhotoWanted(photo, None, "WEBP")
+    assert respond(f"{path}/big/2.jpg", "older") == PhotoWanted(photo, (900, 1200), "JPEG")
     for target in (f"{path}/big/3.webp", f"{path}/huge/1.webp", f"{path}/big/1.jpg"):
-        reply = asked(target)
+        reply = respond(target)
         assert isinstance(reply, Reply) and reply.status == 404
-    moved = asked(f"{path}/big/2.webp", "moved")
+    moved = respond(f"{path}/big/2.webp", "moved")
     assert isinstance(moved, Reply) and moved.status == 404
-    other = {"x-forwarded-host": "basket-02.wbbasket.ru"}
-    assert isinstance(asked(f"{path}/big/2.webp", "moved", **other), PhotoWanted)
+    next_host = {"x-forwarded-host": "basket-02.wbbasket.ru"}
+    assert isinstance(respond(f"{path}/big/2.webp", "moved", **next_host), PhotoWanted)
 
 
 def test_bot_check_and_rate_limit() -> None:
@@ -93,6 +93,6 @@ def test_bot_check_and_rate_limit() -> None:
     for generation, status in (("limited", 429), ("guarded", 498)):
         reply = wildberries.answer(stock, Asked(target), generation)
         assert isinstance(reply, Reply) and reply.status == status
-    known = Asked(target, {"cookie": "x_wbaas_token=1"})
-    reply = wildberries.answer(stock, known, "guarded")
+    with_cookie = Asked(target, {"cookie": "x_wbaas_token=1"})
+    reply = wildberries.answer(stock, with_cookie, "guarded")
     assert isinstance(reply, Reply) and reply.status == 200
