@@ -59,7 +59,7 @@ FASTEST = {"AUTOTHROTTLE_ENABLED": False, "ROBOTSTXT_OBEY": False}
 # Server.
 
 
-class Answers(asyncio.Protocol):
+class PhotoServer(asyncio.Protocol):
     """Serve HTTP/1.1 on one connection: /photo/N, and /page/N with the images of a page as JSON."""
 
     photo: Callable[[int], bytes]
@@ -93,9 +93,9 @@ def serve(paths: list[Path], count: int, ready: Any) -> None:
     """
     photos = [path.read_bytes() for path in paths]
 
-    class Handler(Answers):
+    class Handler(PhotoServer):
         def photo(self, number: int) -> bytes:
-            return photos[number] if photos else drawn(number)
+            return photos[number] if photos else draw_photo(number)
 
     Handler.count = count
 
@@ -107,7 +107,7 @@ def serve(paths: list[Path], count: int, ready: Any) -> None:
     asyncio.run(main())
 
 
-def drawn(number: int) -> bytes:
+def draw_photo(number: int) -> bytes:
     """Draw an image of coloured squares that differs from all others."""
     from tests.support.catalogue_data import photo_bytes
 
@@ -261,7 +261,7 @@ def run(crawl: Callable, paths: list[Path], count: int, folder: Path) -> Run:
     return results.get()
 
 
-def photos_below(folder: Path) -> list[Path]:
+def find_photos(folder: Path) -> list[Path]:
     """Return the image files in a folder and its sub-folders."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
 
@@ -279,15 +279,15 @@ photos_option = click.option(
 @main.command()
 @photos_option
 @click.option("--times", default=3, show_default=True, help="Rounds in turn; the fastest counts.")
-@click.option("--side", type=int, help="Pixels that the longer side of each photo is made first.")
+@click.option("--side", type=int, help="Enlarge the longer side to this many pixels.")
 def peers(photos: Path, times: int, side: int | None) -> None:
     """Print the images per second of both crawlers."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = photos_below(photos)
+        paths = find_photos(photos)
         if side:
             large = [Path(folder) / f"{number}.jpg" for number in range(len(paths))]
             for path, target in zip(paths, large, strict=True):
-                target.write_bytes(enlarged(path, side))
+                target.write_bytes(enlarge(path, side))
             paths = large
         _compare(paths, times)
 
@@ -312,7 +312,7 @@ def _compare(paths: list[Path], times: int) -> None:
         (name, f"{rate:.0f}", f"{rate / scrapy_rate:.2f}x", f"{cpu[name]:.1f}")
         for name, rate in best.items()
     ]
-    click.echo(format_table(("crawl", "images/s", "of Scrapy's", "CPU ms an image"), rows))
+    click.echo(format_table(("crawl", "images/s", "vs. Scrapy", "CPU ms/image"), rows))
 
 
 @main.command()
@@ -321,10 +321,10 @@ def _compare(paths: list[Path], times: int) -> None:
 @click.option("--times", default=2, show_default=True, help="Rounds in turn; the fastest counts.")
 def million(photos: Path, images: int, times: int) -> None:
     """Print images per second into an empty and into a large catalogue."""
-    paths = photos_below(photos)
+    paths = find_photos(photos)
     rates: dict[int, list[float]] = {0: [], images: []}
     with tempfile.TemporaryDirectory() as full:
-        fill(Path(full) / "catalogue.sqlite", images)
+        fill_catalogue(Path(full) / "catalogue.sqlite", images)
         for _ in range(times):
             for size, size_rates in rates.items():
                 with tempfile.TemporaryDirectory() as folder:
@@ -340,10 +340,10 @@ def million(photos: Path, images: int, times: int) -> None:
                 size_rates.append(done.images / done.seconds)
     best = {size: max(size_rates) for size, size_rates in rates.items()}
     rows = [(f"{size:,}", f"{r:.0f}", f"{r / best[0]:.2f}x") for size, r in best.items()]
-    click.echo(format_table(("images before", "images/s", "of an empty one's"), rows))
+    click.echo(format_table(("images before", "images/s", "vs. empty"), rows))
 
 
-def fill(path: Path, images: int) -> None:
+def fill_catalogue(path: Path, images: int) -> None:
     """Create a catalogue of many images, two per post, under the benchmark tag."""
     rng, batch = np.random.default_rng(0), 20_000
     sessions = open_catalogue(str(path))
@@ -425,19 +425,19 @@ def memory(images: int) -> None:
 
 @main.command("hashes")
 @photos_option
-@click.option("--side", default=1_600, show_default=True, help="Photos are enlarged to this first.")
+@click.option("--side", default=1_600, show_default=True, help="Enlarge the longer side to this.")
 @click.option(
     "--at-least",
     default=MIN_DECODED_PIXELS,
     show_default=True,
-    help="Pixels that are decoded a side.",
+    help="Minimum side of the decoded photo in pixels.",
 )
 @click.option("--limit", default=300, show_default=True)
 def hashes(photos: Path, side: int, at_least: int, limit: int) -> None:
     """Print the distances between hashes of JPEGs decoded at full and at reduced size."""
     distances, times = Counter[int](), [0.0, 0.0]
-    for path in photos_below(photos)[:limit]:
-        data = enlarged(path, side)
+    for path in find_photos(photos)[:limit]:
+        data = enlarge(path, side)
         values = []
         for variant, min_pixels in enumerate((None, at_least)):
             start = time.process_time()
@@ -452,7 +452,7 @@ def hashes(photos: Path, side: int, at_least: int, limit: int) -> None:
     click.echo(f"whole {full:.1f} ms, small {reduced:.1f} ms: {reduced / full:.2f}x")
 
 
-def enlarged(path: Path, side: int) -> bytes:
+def enlarge(path: Path, side: int) -> bytes:
     """Return a photo as a JPEG with a given length of the longer side in pixels."""
     photo = open_photo(path)
     scale = side / max(photo.size)

@@ -29,7 +29,7 @@ from dataset.duplicates.matching import CandidatePairs, candidate_pairs, nearest
 from dataset.images.io import PHOTO_SUFFIXES, open_photo
 from dataset.utils.tables import format_table
 
-SHARE = 0.1
+COPY_SHARE = 0.1
 Change = Callable[[Image.Image, random.Random], Image.Image]
 
 
@@ -124,12 +124,14 @@ KINDS: dict[str, Change] = {
     "mirrored, cropped 5 %, quality 50": mirrored_and_more,
     "blurred, 2 pixels": lambda photo, _: photo.filter(ImageFilter.GaussianBlur(2)),
     "noise": noisy,
-    "15 % flatter": lambda photo, _: photo.resize((photo.width, round(photo.height * 0.85))),
-    "turned 2 degrees": lambda photo, _: photo.rotate(2, fillcolor="white"),
-    "turned 5 degrees": lambda photo, _: photo.rotate(5, fillcolor="white"),
-    "on its side": lambda photo, _: photo.transpose(Image.Transpose.ROTATE_90),
-    "on its head, quality 50": lambda photo, draw: encoded(50)(photo.rotate(180), draw),
-    "on its side, mirrored": lambda photo, _: photo.transpose(Image.Transpose.TRANSPOSE),
+    "height reduced by 15 %": lambda photo, _: photo.resize(
+        (photo.width, round(photo.height * 0.85))
+    ),
+    "rotated by 2 degrees": lambda photo, _: photo.rotate(2, fillcolor="white"),
+    "rotated by 5 degrees": lambda photo, _: photo.rotate(5, fillcolor="white"),
+    "rotated by 90 degrees": lambda photo, _: photo.transpose(Image.Transpose.ROTATE_90),
+    "rotated by 180 degrees, quality 50": lambda photo, draw: encoded(50)(photo.rotate(180), draw),
+    "rotated by 90 degrees, mirrored": lambda photo, _: photo.transpose(Image.Transpose.TRANSPOSE),
     "sticker": stickered,
 }
 
@@ -157,9 +159,9 @@ def main() -> None:
 
 @main.command()
 @click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--copied", default=500, show_default=True, help="Photos that copies are made of.")
+@click.option("--copied", default=500, show_default=True, help="Number of photos to copy.")
 @click.option(
-    "--same", type=click.Path(exists=True, path_type=Path), help="Pairs that are one photo."
+    "--same", type=click.Path(exists=True, path_type=Path), help="File of pairs of the same photo."
 )
 def copies(photos: Path, copied: int, same: Path | None) -> None:
     """Measure the recall per kind of copy, and the precision on all other pairs."""
@@ -182,7 +184,7 @@ def copies(photos: Path, copied: int, same: Path | None) -> None:
         )
         for n, kind in enumerate(KINDS)
     ]
-    click.echo(format_table(("copy", "folded %", "in one split %"), rows))
+    click.echo(format_table(("copy", "in one cluster %", "in one split %"), rows))
     pairs, scores = _similarities(prints)
     wrong = [
         (score, paths[first].name, paths[second].name)
@@ -191,8 +193,11 @@ def copies(photos: Path, copied: int, same: Path | None) -> None:
         and frozenset((paths[first].name, paths[second].name)) not in known_pairs
     ]
     for score, first, second in sorted(wrong, reverse=True)[:10]:
-        click.echo(f"different, but {score:.3f} alike: {first} {second}")
-    for name, limit in (("folded", DUPLICATE_SIMILARITY), ("in one split", POSSIBLE_SIMILARITY)):
+        click.echo(f"different photos with similarity {score:.3f}: {first} {second}")
+    for name, limit in (
+        ("in one cluster", DUPLICATE_SIMILARITY),
+        ("in one split", POSSIBLE_SIMILARITY),
+    ):
         right, mistakes = (
             int((similarities >= limit).sum()),
             sum(score >= limit for score, *_ in wrong),
@@ -218,7 +223,7 @@ def random_hashes(count: int) -> np.ndarray:
     """Return random hashes, a tenth of them within MAX_DISTANCE_BITS bits of another one."""
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 1 << 64, count, dtype=np.uint64)
-    copies_of = rng.choice(count, (2, int(count * SHARE)), replace=False)
+    copies_of = rng.choice(count, (2, int(count * COPY_SHARE)), replace=False)
     flips = np.zeros(copies_of.shape[1], np.uint64)
     for _ in range(MAX_DISTANCE_BITS):
         flips |= np.uint64(1) << rng.integers(0, 64, len(flips), dtype=np.uint64)
@@ -233,7 +238,7 @@ def random_hashes(count: int) -> np.ndarray:
     "query_count",
     default=200,
     show_default=True,
-    help="Questions that the others answer.",
+    help="Number of queries for the other libraries.",
 )
 def search(count: int, query_count: int) -> None:
     """Find all pairs within the threshold, and the neighbors of one new photo."""
@@ -251,7 +256,7 @@ def search(count: int, query_count: int) -> None:
         times.append((name, measure(hashes, queries)))
     click.echo(
         format_table(
-            ("search", "seconds", "ours is faster"),
+            ("search", "seconds", "speed-up of ours"),
             [(n, f"{t:.0f}", f"{t / ours:.1f}x") for n, t in times],
         )
     )
@@ -320,7 +325,7 @@ def _measure_lookup(hashes: np.ndarray) -> None:
         start = time.perf_counter()
         nearest_known(views, index)
         times.append(time.perf_counter() - start)
-    click.echo(f"one more photo against {len(hashes)}: {1000 * float(np.median(times)):.1f} ms")
+    click.echo(f"lookup of one photo among {len(hashes)}: {1000 * float(np.median(times)):.1f} ms")
 
 
 if __name__ == "__main__":

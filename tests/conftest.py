@@ -18,10 +18,8 @@ from tests.support.catalogues import URL_FILE
 SERVER = "FASHION_TAGGER_TEST_POSTGRES"
 # The slowest test files run first, so that no worker starts one at the end.
 LONGEST = (
-    *("test_whole_way.py", "test_training.py", "test_tag_check.py", "test_stages.py"),
-    *("test_network.py", "test_poses.py", "test_seeing.py", "test_export.py"),
-    *("test_classifier.py", "test_find_similar.py", "test_survival.py"),
-    *("test_evaluation.py", "test_browser.py", "test_care.py"),
+    *("test_training.py", "test_network.py", "test_find_similar.py", "test_survival.py"),
+    *("test_evaluation.py", "test_browser.py"),
 )
 
 

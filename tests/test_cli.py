@@ -81,10 +81,10 @@ def test_commands_import_only_what_they_need(modules: str, not_needed: tuple[str
         f"import sys; sys.path.insert(0, sys.argv[1]); import {modules};"
         f"print([m for m in {not_needed!r} if m in sys.modules])"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "[]"
+    assert process.stdout.strip() == "[]"
 
 
 def all_commands() -> dict[str, click.Command]:
@@ -114,10 +114,10 @@ def test_name_conflict_with_another_package_is_reported(tmp_path: Path) -> None:
     (tmp_path / "dataset" / "__init__.py").write_text("stranger = True\n")
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; "
     code += "import fashion_tagger; fashion_tagger.build_dataset()"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    assert done.returncode == 1
-    assert str(tmp_path / "dataset") in done.stderr
-    assert "pip uninstall dataset" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert process.returncode == 1
+    assert str(tmp_path / "dataset") in process.stderr
+    assert "pip uninstall dataset" in process.stderr
+    assert "Traceback" not in process.stderr

@@ -41,7 +41,7 @@ def crawl(folder: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def command(folder: Path, *arguments: str) -> None:
+def run_command(folder: Path, *arguments: str) -> None:
     done = said(folder, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -56,7 +56,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, one_estimator: None) -> Pa
     with serve(ShopOptions(photos=folder / "photos")) as shop:
         address = ("--site-url", shop.url, "--image-url", shop.url)
         crawl(folder, "lamoda", "--tags", ",".join(LABELS), *address)
-    command(folder, "build-dataset", "--min-per-class", "20", "--splits", "60,20,20")
+    run_command(folder, "build-dataset", "--min-per-class", "20", "--splits", "60,20,20")
     head = (
         "--weights",
         str(BACKBONE),
@@ -67,7 +67,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, one_estimator: None) -> Pa
         "--cache",
         "cache",
     )
-    command(folder, "train-model", *head, "--out", "runs/project")
+    run_command(folder, "train-model", *head, "--out", "runs/project")
     return folder
 
 

@@ -30,8 +30,8 @@ IMAGES_PER_LABEL, WRONG_LABELS = 40, 12
 SIZE = ("--image-size", "75", "--cache", "cache")
 
 
-def fill(folder: Path) -> tuple[Filling, dict[str, str]]:
-    """Fill a catalogue with EACH images per label, FLIPPED of them under a wrong hashtag.
+def create_catalogue(folder: Path) -> tuple[Filling, dict[str, str]]:
+    """Create a catalogue with some images under a wrong hashtag.
 
     Returns:
         The catalogue, and the true label by SHA-256.
@@ -70,12 +70,12 @@ def train(folder: Path, data: str, out: str) -> None:
     run_command(folder, "train-model", "--data", data, "--out", out, *options)
 
 
-def wrong_labels(folder: Path, truth: dict[str, str]) -> int:
+def count_wrong_labels(folder: Path, truth: dict[str, str]) -> int:
     rows = pq.read_table(folder / "manifest.parquet", columns=["sha256", "label"]).to_pylist()
     return sum(truth[row["sha256"]] != row["label"] for row in rows)
 
 
-def accuracy(folder: Path, run: str, data: str, truth: dict[str, str]) -> float:
+def measure_accuracy(folder: Path, run: str, data: str, truth: dict[str, str]) -> float:
     """Return the accuracy of a run on the test split of a dataset by the true labels."""
     rows = pq.read_table(folder / data / "manifest.parquet", columns=["path", "sha256"]).to_pylist()
     sha256 = {row["path"]: row["sha256"] for row in rows}
@@ -87,9 +87,11 @@ def accuracy(folder: Path, run: str, data: str, truth: dict[str, str]) -> float:
 
 
 @pytest.fixture(scope="module")
-def feedback_loop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Filling, dict[str, str]]:
+def checked_catalogue(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Filling, dict[str, str]]:
     folder = tmp_path_factory.mktemp("loop")
-    filling, truth = fill(folder)
+    filling, truth = create_catalogue(folder)
     random_trunk(folder / "trunk.weights.h5")
     build(folder, filling, "before")
     train(folder, "before", "first")
@@ -100,9 +102,9 @@ def feedback_loop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Filli
 
 @pytest.mark.slow
 def test_check_tags_ranks_wrong_labels_first(
-    feedback_loop: tuple[Path, Filling, dict[str, str]],
+    checked_catalogue: tuple[Path, Filling, dict[str, str]],
 ) -> None:
-    folder, filling, truth = feedback_loop
+    folder, filling, truth = checked_catalogue
     with filling.sessions() as session:
         rows = session.execute(
             sa.select(TagVerdictRow, ImageRow.sha256)
@@ -170,9 +172,9 @@ def decide(tab: Tab, filling: Filling, truth: dict[str, str]) -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's Chromium (apt-get install chromium)")
 def test_review_corrects_labels_and_improves_accuracy(
-    feedback_loop: tuple[Path, Filling, dict[str, str]],
+    checked_catalogue: tuple[Path, Filling, dict[str, str]],
 ) -> None:
-    folder, filling, truth = feedback_loop
+    folder, filling, truth = checked_catalogue
     with sync_playwright() as driver, run_review(folder, filling) as address:
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = chromium.new_page()
@@ -182,8 +184,10 @@ def test_review_corrects_labels_and_improves_accuracy(
         chromium.close()
     assert decided > 0
     build(folder, filling, "after")
-    before, after = (wrong_labels(folder / name, truth) for name in ("before", "after"))
+    before, after = (count_wrong_labels(folder / name, truth) for name in ("before", "after"))
     assert before == WRONG_LABELS
     assert after <= WRONG_LABELS / 4
     train(folder, "after", "second")
-    assert accuracy(folder, "second", "after", truth) >= accuracy(folder, "first", "before", truth)
+    assert measure_accuracy(folder, "second", "after", truth) >= measure_accuracy(
+        folder, "first", "before", truth
+    )

@@ -110,8 +110,8 @@ def test_usage_errors_name_the_option(
     tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     with serve(ShopOptions(site="instagram", per_label=1)) as shop:
-        nothing = dict.fromkeys(SECRETS, "")
-        status, output = crawl(shop, tmp_path, *options, site="instagram", secrets=nothing)
+        no_secrets = dict.fromkeys(SECRETS, "")
+        status, output = crawl(shop, tmp_path, *options, site="instagram", secrets=no_secrets)
     assert (status, message in output) == (2, True), output
     assert "Traceback" not in output
 

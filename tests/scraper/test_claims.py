@@ -15,7 +15,7 @@ from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import rows
 from tests.support.crawls import class_folder, crawl
 
-SITE, ME = "lamoda", 7
+SITE, WORKER_ID = "lamoda", 7
 
 
 def url(name: str) -> str:
@@ -57,7 +57,7 @@ def claim_images(sessions: Sessions, tag: str, quota: int, *tags: str) -> list[s
     """
     with sessions.begin() as session:
         quotas = [claims.room(session, SITE, [searched], quota) for searched in tags]
-        images = claims.claim(session, SITE, [tag], 9, ME, quotas)
+        images = claims.claim(session, SITE, [tag], 9, WORKER_ID, quotas)
         return [image.url.rpartition("/")[2][:-4] for image in images]
 
 
@@ -68,7 +68,7 @@ def store_image(sessions: Sessions, name: str, seed: int) -> None:
         settle(session, [(url(name), outcome)], FingerprintIndex(session))
 
 
-def count(sessions: Sessions, tag: str) -> int:
+def count_stored(sessions: Sessions, tag: str) -> int:
     with sessions() as session:
         return claims.stored(session, SITE, [tag], 99)
 
@@ -101,11 +101,11 @@ def test_image_fetched_for_another_post_is_assigned_within_the_quota(sessions: S
     assert claim_images(sessions, "dress", 1, "dress") == []
     store_image(sessions, "a", 1)
     store_image(sessions, "b", 2)
-    assert (count(sessions, "polo"), count(sessions, "dress")) == (2, 0)
+    assert (count_stored(sessions, "polo"), count_stored(sessions, "dress")) == (2, 0)
     assert claim_images(sessions, "dress", 1, "dress") == []
-    assert count(sessions, "dress") == 1
+    assert count_stored(sessions, "dress") == 1
     assert claim_images(sessions, "dress", 9, "dress") == ["c"]
-    assert count(sessions, "dress") == 2
+    assert count_stored(sessions, "dress") == 2
 
 
 def test_image_rejected_meanwhile_is_not_fetched_again(sessions: Sessions) -> None:
@@ -124,9 +124,9 @@ def test_result_of_a_worker_presumed_dead_is_stored(sessions: Sessions) -> None:
     save_page(sessions, "polo", "1:a")
     assert claim_images(sessions, "polo", 9) == ["a"]
     with sessions.begin() as session:
-        claims.give_back(session, [url("a")], ME)
+        claims.give_back(session, [url("a")], WORKER_ID)
     store_image(sessions, "a", 1)
-    assert count(sessions, "polo") == 1
+    assert count_stored(sessions, "polo") == 1
 
 
 def test_no_tag_exceeds_max_images(tmp_path: Path) -> None:

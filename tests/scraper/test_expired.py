@@ -42,8 +42,8 @@ def test_expired_image_urls_are_refreshed_once_and_no_token_is_stored(
     assert (len(valid), len(expired)) == (PHOTOS, PHOTOS)
     # A later run looks for new posts only, and fetches no image twice.
     assert {shop.requests[target] for target in valid + expired} == {1}
-    assert {path for path in tmp_path.rglob("*") if b"EAAGvery" in _bytes(path)} == set()
+    assert {path for path in tmp_path.rglob("*") if b"EAAGvery" in file_bytes(path)} == set()
 
 
-def _bytes(path: Path) -> bytes:
+def file_bytes(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""

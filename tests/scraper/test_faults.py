@@ -40,13 +40,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return class_folder(folder, "кимоно", 2 * len(PHOTO_FAULTS), 0, (150, 200))
 
 
-def options(photos: Path, *faults: str) -> ShopOptions:
+def shop_options(photos: Path, *faults: str) -> ShopOptions:
     return ShopOptions(photos=photos, duplicates=0, double_tagged=0, faults=faults)
 
 
 def test_faulty_images_are_rejected_with_a_reason_or_stored(photos: Path, tmp_path: Path) -> None:
     assert set(REASONS) == set(PHOTO_FAULTS)
-    with serve(options(photos, "photos")) as shop:
+    with serve(shop_options(photos, "photos")) as shop:
         status, output = crawl(shop, tmp_path, "--tags", "кимоно", "--timeout", "3")
         reason_of_url = dict(rows(tmp_path, "SELECT url, reason FROM sightings"))
         paths = sorted(shop.stock.by_path)
@@ -68,7 +68,7 @@ def test_faulty_images_are_rejected_with_a_reason_or_stored(photos: Path, tmp_pa
 
 
 def test_retry_after_is_respected(photos: Path, tmp_path: Path) -> None:
-    with serve(options(photos, "rate-limit")) as shop:
+    with serve(shop_options(photos, "rate-limit")) as shop:
         start = time.monotonic()
         status, output = crawl(shop, tmp_path, "--tags", "кимоно", "--max-images", "1")
         requests = [n for target, n in shop.requests.items() if "catalogsearch" in target]
@@ -79,7 +79,7 @@ def test_retry_after_is_respected(photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["endless-pages", "repeating-pages"])
 def test_endless_search_is_reported(photos: Path, tmp_path: Path, fault: str) -> None:
-    with serve(options(photos, fault)) as shop:
+    with serve(shop_options(photos, fault)) as shop:
         status, output = crawl(shop, tmp_path, "--tags", "кимоно")
         pages = sum(n for target, n in shop.requests.items() if "catalogsearch" in target)
     assert status == 1
@@ -90,7 +90,7 @@ def test_endless_search_is_reported(photos: Path, tmp_path: Path, fault: str) ->
 
 
 def test_page_with_noai_gives_no_images(photos: Path, tmp_path: Path) -> None:
-    with serve(options(photos, "page-noai")) as shop:
+    with serve(shop_options(photos, "page-noai")) as shop:
         status, output = crawl(shop, tmp_path, "--tags", "кимоно")
         requests = [target for target in shop.requests if "/img" in target]
     assert (status, requests) == (0, [])

@@ -27,35 +27,35 @@ def with_length(body: bytes, *headers: bytes) -> bytes:
     return OK % len(body) + b"".join(headers) + b"\r\n" + body
 
 
-def endless_head(peer: socket.socket) -> None:
+def send_endless_headers(peer: socket.socket) -> None:
     peer.sendall(b"HTTP/1.1 200 OK\r\n")
     for number in range(100_000):
         peer.sendall(b"X-%d: " % number + b"y" * 1000 + b"\r\n")
 
 
-def endless_preludes(peer: socket.socket) -> None:
+def send_endless_continues(peer: socket.socket) -> None:
     for _ in range(100):
         peer.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
 
 
-def drip(peer: socket.socket) -> None:
+def send_slowly(peer: socket.socket) -> None:
     peer.sendall(OK % 1000 + b"\r\n")
     for _ in range(100):
         peer.sendall(b"x")
         time.sleep(0.1)
 
 
-def cookies(peer: socket.socket) -> None:
+def send_many_cookies(peer: socket.socket) -> None:
     flood = (b"Set-Cookie: c%d=%s\r\n" % (number, b"v" * 50) for number in range(1000))
     peer.sendall(with_length(photo_bytes(1, (100, 100)), *flood))
 
 
 RESPONSES: dict[str, Callable[[socket.socket], None]] = {
-    "endless-head": endless_head,
-    "endless-preludes": endless_preludes,
-    "drip": drip,
-    "cookies": cookies,
-    "cookies-again": cookies,
+    "endless-head": send_endless_headers,
+    "endless-preludes": send_endless_continues,
+    "drip": send_slowly,
+    "cookies": send_many_cookies,
+    "cookies-again": send_many_cookies,
 }
 REASONS = {
     "endless-head": "no connection (no answer that can be read)",

@@ -23,7 +23,7 @@ from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import catalogue_of, rows
 
 
-def stored_image(store: ImageStore, body: bytes) -> Fetched:
+def store_image(store: ImageStore, body: bytes) -> Fetched:
     """Decode an image and put it into the store, as a crawl does."""
     outcome = examine(body)
     assert isinstance(outcome, Fetched)
@@ -31,7 +31,7 @@ def stored_image(store: ImageStore, body: bytes) -> Fetched:
     return outcome
 
 
-def reencoded(number: int, quality: int) -> bytes:
+def reencode(number: int, quality: int) -> bytes:
     """Encode an image again: a near duplicate with other bytes."""
     out = io.BytesIO()
     open_photo(photo_bytes(number)).save(out, "JPEG", quality=quality)
@@ -44,9 +44,9 @@ def test_image_taken_down_by_another_process_is_no_near_duplicate(
 ) -> None:
     sessions, store = open_catalogue(catalogue_of(tmp_path)), ImageStore(tmp_path / "images")
     other_sessions = open_catalogue(catalogue_of(tmp_path))
-    keeper, first = Keeper(sessions, store), stored_image(store, photo_bytes(1))
+    keeper, first = Keeper(sessions, store), store_image(store, photo_bytes(1))
     # Within the distance of near duplicates, but too far to match the image that was taken down.
-    second = stored_image(store, reencoded(1, 60))
+    second = store_image(store, reencode(1, 60))
     views = first.fingerprint.views ^ np.uint64((1 << (MAX_COPY_DISTANCE_BITS + 3)) - 1)
     second = replace(second, fingerprint=replace(second.fingerprint, views=views))
     assert MAX_COPY_DISTANCE_BITS < MAX_COPY_DISTANCE_BITS + 3 <= MAX_DISTANCE_BITS
@@ -66,10 +66,10 @@ def test_image_taken_down_by_another_process_is_no_near_duplicate(
 @pytest.mark.usefixtures("backend")
 def test_reused_image_id_creates_no_duplicate_pair(tmp_path: Path) -> None:
     sessions, store = open_catalogue(catalogue_of(tmp_path)), ImageStore(tmp_path / "images")
-    keeper, first = Keeper(sessions, store), stored_image(store, photo_bytes(1))
+    keeper, first = Keeper(sessions, store), store_image(store, photo_bytes(1))
 
     def near_duplicate(quality: int, bits: int) -> Fetched:
-        image = stored_image(store, reencoded(1, quality))
+        image = store_image(store, reencode(1, quality))
         views = first.fingerprint.views ^ np.uint64((1 << bits) - 1)
         return replace(image, fingerprint=replace(image.fingerprint, views=views))
 
@@ -102,19 +102,19 @@ def test_copies_within_a_batch_and_across_processes_are_detected(tmp_path: Path)
         for sessions in opened:
             stack.callback(sessions.kw["bind"].dispose)
         keeper, other_keeper = (Keeper(sessions, store) for sessions in opened)
-        bodies = [photo_bytes(1), photo_bytes(1), reencoded(1, 80), photo_bytes(2)]
+        bodies = [photo_bytes(1), photo_bytes(1), reencode(1, 80), photo_bytes(2)]
 
         async def crawl() -> list[object]:
             batch = [
-                keeper.keep(f"https://x.test/{number}.jpg", stored_image(store, body))
+                keeper.keep(f"https://x.test/{number}.jpg", store_image(store, body))
                 for number, body in enumerate(bodies)
             ]
             outcomes: list[object] = list(await asyncio.gather(*batch))
-            late = [reencoded(2, 80), photo_bytes(2)]
+            late = [reencode(2, 80), photo_bytes(2)]
             for number, body in enumerate(late):
                 outcomes.append(
                     await other_keeper.keep(
-                        f"https://y.test/{number}.jpg", stored_image(store, body)
+                        f"https://y.test/{number}.jpg", store_image(store, body)
                     )
                 )
             return outcomes
@@ -128,7 +128,7 @@ def test_no_row_is_stored_if_its_file_cannot_be_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions, store = open_catalogue(str(tmp_path / "c.sqlite")), ImageStore(tmp_path / "images")
-    keeper, image = Keeper(sessions, store), stored_image(store, photo_bytes(1))
+    keeper, image = Keeper(sessions, store), store_image(store, photo_bytes(1))
     rows_at_sync: list[int] = []
 
     def failing_sync(_: object) -> None:

@@ -18,7 +18,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return class_folder(tmp_path_factory.mktemp("photos"), "dress", PINS)
 
 
-def shop_of(photos: Path, generation: str) -> ShopOptions:
+def shop_options(photos: Path, generation: str) -> ShopOptions:
     return ShopOptions(
         photos=photos, site="pinterest", duplicates=0, double_tagged=0, generation=generation
     )
@@ -28,12 +28,12 @@ def run(shop: SampleShop, folder: Path, *options: str, token: str = TOKEN) -> tu
     return crawl(shop, folder, *options, site="pinterest", secrets={"PINTEREST_TOKEN": token})
 
 
-def web_searches(shop: SampleShop) -> int:
+def count_web_searches(shop: SampleShop) -> int:
     return sum("/resource/" in target for target in shop.requests)
 
 
 def test_partner_search_fetches_the_largest_available_images(photos: Path, tmp_path: Path) -> None:
-    with serve(shop_of(photos, "no-originals")) as shop:
+    with serve(shop_options(photos, "no-originals")) as shop:
         status, output = run(shop, tmp_path, "--tags", "dress", "-v")
     assert status == 0, output
     assert "left out" in output and "posts: videos" in output
@@ -48,12 +48,12 @@ def test_partner_search_fetches_the_largest_available_images(photos: Path, tmp_p
 def test_web_search_runs_without_token_if_robots_txt_allows_it(
     photos: Path, tmp_path: Path
 ) -> None:
-    with serve(shop_of(photos, "web")) as shop:
+    with serve(shop_options(photos, "web")) as shop:
         assert run(shop, tmp_path, "--tags", "dress", "--max-images", "9")[0] == 0
         status, output = run(shop, tmp_path, "--tags", "dress", *WEB, token="")
     assert status == 0, output
     # Two pages for each of the four terms; posts of the other search are kept.
-    assert web_searches(shop) == 8
+    assert count_web_searches(shop) == 8
     assert rows(tmp_path, "SELECT count(*) FROM posts") == [(PINS,)]
     assert max(times for target, times in shop.requests.items() if ".jpg" in target) == 1
     assert rows(tmp_path, "SELECT DISTINCT state FROM searches") == [("finished",)]
@@ -61,15 +61,15 @@ def test_web_search_runs_without_token_if_robots_txt_allows_it(
 
 
 def test_web_search_is_not_requested_if_robots_txt_forbids_it(photos: Path, tmp_path: Path) -> None:
-    with serve(shop_of(photos, "today")) as shop:
+    with serve(shop_options(photos, "today")) as shop:
         for options in (("--tags", "dress"), ("--check",)):
             status, output = run(shop, tmp_path, *options, *WEB, token="")
             assert (status, "robots.txt forbids it" in output) == (1, True), output
-    assert web_searches(shop) == 0
+    assert count_web_searches(shop) == 0
 
 
 def test_check_reports_account_and_remaining_requests(photos: Path, tmp_path: Path) -> None:
-    with serve(shop_of(photos, "today")) as shop:
+    with serve(shop_options(photos, "today")) as shop:
         status, output = run(shop, tmp_path, "--check", "--tags", "dress")
     assert status == 0, output
     assert "ok     account: @sample.shop (business)" in output
@@ -90,6 +90,6 @@ def test_check_reports_account_and_remaining_requests(photos: Path, tmp_path: Pa
 def test_error_responses_are_explained_without_the_token(
     photos: Path, tmp_path: Path, generation: str, message: str
 ) -> None:
-    with serve(shop_of(photos, generation)) as shop:
+    with serve(shop_options(photos, generation)) as shop:
         status, output = run(shop, tmp_path, "--tags", "dress")
     assert (status, message in output, TOKEN in output) == (1, True, False), output

@@ -105,11 +105,11 @@ def test_killed_process_is_replaced(client: DecoderClient) -> None:
 def test_image_that_crashes_or_blocks_a_decoder_is_rejected(
     client: DecoderClient, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
-    loop = "read_for(int(sys.argv[1]))"
-    hostile = f"import scraper.readers as r; r.examine = lambda body: {action}; {loop}"
+    read_call = "read_for(int(sys.argv[1]))"
+    hostile = f"import scraper.readers as r; r.examine = lambda body: {action}; {read_call}"
     with monkeypatch.context() as patch:
         patch.setattr(readers, "LONGEST", 0.2)
-        patch.setattr(readers, "PROGRAM", readers.PROGRAM.replace(loop, hostile))
+        patch.setattr(readers, "PROGRAM", readers.PROGRAM.replace(read_call, hostile))
         assert client.examine(photo_bytes(1)) == [Refused(BROKEN)]
     # The next image gets another process.
     assert is_photo(client.examine(photo_bytes(2)))
@@ -134,15 +134,15 @@ def test_image_that_crashes_or_blocks_a_decoder_is_rejected(
 def test_invalid_output_of_a_decoder_is_rejected(
     client: DecoderClient, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
-    loop = "read_for(int(sys.argv[1]))"
+    read_call = "read_for(int(sys.argv[1]))"
     hostile = (
-        "import scraper.readers as r; told = r.as_bytes\n"
-        f"def lie(outcome):\n    good = told(outcome)\n    return {value}\n"
-        f"r.as_bytes = lie\n{loop}"
+        "import scraper.readers as r; encode = r.as_bytes\n"
+        f"def corrupt(outcome):\n    good = encode(outcome)\n    return {value}\n"
+        f"r.as_bytes = corrupt\n{read_call}"
     )
     with monkeypatch.context() as patch:
         patch.setattr(
-            readers, "PROGRAM", readers.PROGRAM.replace("; ", "\n").replace(loop, hostile)
+            readers, "PROGRAM", readers.PROGRAM.replace("; ", "\n").replace(read_call, hostile)
         )
         assert client.examine(photo_bytes(1)) == [Refused(BROKEN)]
     assert is_photo(client.examine(photo_bytes(2)))
@@ -151,13 +151,13 @@ def test_invalid_output_of_a_decoder_is_rejected(
 def test_crash_of_a_decoder_affects_only_its_image(
     client: DecoderClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loop = "read_for(int(sys.argv[1]))"
+    read_call = "read_for(int(sys.argv[1]))"
     hostile = (
         "import scraper.readers as r; reads = r.examine\n"
         "r.examine = lambda body: sys.exit(3) if len(body) == 666 else reads(body)\n"
-        f"{loop}"
+        f"{read_call}"
     )
-    program = readers.PROGRAM.replace("; ", "\n").replace(loop, hostile)
+    program = readers.PROGRAM.replace("; ", "\n").replace(read_call, hostile)
     monkeypatch.setattr(readers, "PROGRAM", program)
     outcomes = client.examine(photo_bytes(1), b"x" * 666, *map(photo_bytes, range(2, 6)))
     assert outcomes.pop(1) == Refused(BROKEN)

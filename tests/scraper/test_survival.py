@@ -71,7 +71,7 @@ def shop(photos: Path) -> Iterator[SampleShop]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list]:
+def expected_contents(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list]:
     """Return the contents after a crawl without disturbances."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with serve(ShopOptions(photos=photos, duplicates=0.2, double_tagged=0.1)) as shop:
@@ -119,12 +119,12 @@ def kill(process: CrawlProcess) -> bool:
     return was_running
 
 
-def stored(folder: Path) -> list[Path]:
+def stored_files(folder: Path) -> list[Path]:
     """Return the stored image files."""
     return list(folder.glob("images/??/*/*"))
 
 
-def committed(folder: Path) -> set[str]:
+def committed_urls(folder: Path) -> set[str]:
     """Return the URLs of the images whose outcome is in the catalogue."""
     return {url for (url,) in rows(folder, "SELECT url FROM sightings WHERE state != 'pending'")}
 
@@ -169,7 +169,7 @@ def kill_repeatedly(shop: SampleShop, folder: Path, times: int, rng: random.Rand
 
 @pytest.mark.usefixtures("backend")
 def test_kills_at_random_times_do_not_change_the_result(
-    shop: SampleShop, undisturbed: list[list], tmp_path: Path
+    shop: SampleShop, expected_contents: list[list], tmp_path: Path
 ) -> None:
     kills = kill_repeatedly(shop, tmp_path, 4, random.Random(7))
     assert kills >= 2
@@ -177,7 +177,7 @@ def test_kills_at_random_times_do_not_change_the_result(
     half.write_bytes(b"of a photo")
     status, output = crawl(shop, tmp_path, "--tags", "polo,dress")
     assert status == 0, output
-    assert contents(tmp_path) == undisturbed
+    assert contents(tmp_path) == expected_contents
     # Only active requests of a killed process are repeated: images and two pages.
     repeated = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
     assert repeated <= kills * (PLACES + 2)
@@ -206,25 +206,25 @@ def test_ten_kills_do_not_change_the_result(tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.usefixtures("backend")
 def test_two_processes_share_the_work(
-    shop: SampleShop, undisturbed: list[list], tmp_path: Path
+    shop: SampleShop, expected_contents: list[list], tmp_path: Path
 ) -> None:
     processes = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
     output = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], output
-    assert contents(tmp_path) == undisturbed
+    assert contents(tmp_path) == expected_contents
     repeated = {target for target, times in shop.requests.items() if times > 1}
     assert repeated <= {"/robots.txt"}
 
 
 def test_other_process_takes_over_claims_of_a_killed_one(
-    shop: SampleShop, undisturbed: list[list], tmp_path: Path
+    shop: SampleShop, expected_contents: list[list], tmp_path: Path
 ) -> None:
     processes = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
     wait_for(lambda: image_requests(shop) > 5)
     kill(processes[0])
     out, err = processes[1].communicate(timeout=120)
     assert processes[1].returncode == 0, out + err
-    assert contents(tmp_path) == undisturbed
+    assert contents(tmp_path) == expected_contents
 
 
 @requires_proc
@@ -232,7 +232,7 @@ def test_other_process_takes_over_claims_of_a_killed_one(
 @pytest.mark.parametrize("moment", ["files are written", "photos are read"])
 def test_kill_between_two_steps_repeats_only_active_requests(
     shop: SampleShop,
-    undisturbed: list[list],
+    expected_contents: list[list],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     moment: str,
@@ -240,19 +240,21 @@ def test_kill_between_two_steps_repeats_only_active_requests(
     gate = Gate(shop, monkeypatch)
     sessions = open_catalogue(catalogue_of(tmp_path))
     process = start(shop, tmp_path, "--tags", "polo,dress")
-    wait_for(lambda: gate.waiting > 0 and bool(committed(tmp_path)) and bool(process.children()))
+    wait_for(
+        lambda: gate.waiting > 0 and bool(committed_urls(tmp_path)) and bool(process.children())
+    )
     decoders = process.children()
     if moment == "photos are read":
         signal_all(decoders, signal.SIGSTOP)
     try:
         with sessions.begin():
             # No process can commit.
-            before, done = image_requests(shop), committed(tmp_path)
-            files = len(stored(tmp_path))
+            before, done = image_requests(shop), committed_urls(tmp_path)
+            files = len(stored_files(tmp_path))
             gate.open()
             wait_for(lambda: image_requests(shop) > before)
             if moment == "files are written":
-                wait_for(lambda: len(stored(tmp_path)) > files)
+                wait_for(lambda: len(stored_files(tmp_path)) > files)
             kill(process)
     finally:
         signal_all(decoders, signal.SIGCONT)
@@ -261,13 +263,13 @@ def test_kill_between_two_steps_repeats_only_active_requests(
     sessions.kw["bind"].dispose()
     status, output = crawl(shop, tmp_path, "--tags", "polo,dress")
     assert status == 0, output
-    assert contents(tmp_path) == undisturbed
+    assert contents(tmp_path) == expected_contents
     check_repeated_requests(shop, done)
 
 
 @requires_proc
 def test_killed_decoder_process_loses_no_image(
-    shop: SampleShop, undisturbed: list[list], tmp_path: Path
+    shop: SampleShop, expected_contents: list[list], tmp_path: Path
 ) -> None:
     process = start(shop, tmp_path, "--tags", "polo,dress")
     wait_for(lambda: image_requests(shop) > 5)
@@ -275,7 +277,7 @@ def test_killed_decoder_process_loses_no_image(
     signal_all(process.children(), signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err
-    assert contents(tmp_path) == undisturbed
+    assert contents(tmp_path) == expected_contents
 
 
 def test_ctrl_c_finishes_active_requests_and_a_second_one_stops_at_once(

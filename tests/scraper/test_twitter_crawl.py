@@ -22,7 +22,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def shop_of(photos: Path, generation: str) -> ShopOptions:
+def shop_options(photos: Path, generation: str) -> ShopOptions:
     return ShopOptions(
         photos=photos, site="twitter", duplicates=0, double_tagged=0, generation=generation
     )
@@ -30,7 +30,7 @@ def shop_of(photos: Path, generation: str) -> ShopOptions:
 
 @pytest.fixture
 def shop(photos: Path) -> Iterator[SampleShop]:
-    with serve(shop_of(photos, "today")) as shop:
+    with serve(shop_options(photos, "today")) as shop:
         yield shop
 
 
@@ -38,7 +38,7 @@ def run(shop: SampleShop, folder: Path, *options: str) -> tuple[int, str]:
     return crawl(shop, folder, *options, site="twitter", secrets=SECRETS)
 
 
-def searches(shop: SampleShop) -> list[str]:
+def search_requests(shop: SampleShop) -> list[str]:
     return [target for target in shop.requests if "/tweets/search/" in target]
 
 
@@ -63,18 +63,18 @@ def test_terms_of_a_label_share_a_search_that_later_runs_continue(
     # Only the term in the captions, not every searched term.
     assert tagged == [("polo", POLOS)]
     assert rows(tmp_path, "SELECT count(DISTINCT author) > 1, min(length(url)) FROM posts")[0][0]
-    before = len(searches(shop))
+    before = len(search_requests(shop))
     status, output = run(shop, tmp_path, *options)
     assert status == 0, output
-    (later,) = searches(shop)[before:]
+    (later,) = search_requests(shop)[before:]
     ((newest,),) = rows(tmp_path, "SELECT max(site_id) FROM posts")
     assert f"since_id={newest}" in later
     assert all("name=orig" in target for target in shop.requests if "/media/" in target)
-    assert not [path for path in tmp_path.rglob("*") if TOKEN.encode() in bytes_of(path)]
+    assert not [path for path in tmp_path.rglob("*") if TOKEN.encode() in file_bytes(path)]
     assert TOKEN not in output and not any(TOKEN in target for target in shop.requests)
 
 
-def bytes_of(path: Path) -> bytes:
+def file_bytes(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
@@ -88,7 +88,7 @@ def test_max_images_counts_images_of_a_combined_search(shop: SampleShop, tmp_pat
 
 @pytest.mark.parametrize("generation", ["old-since", "no-orig", "partial"])
 def test_crawl_continues_if_x_lacks_data(photos: Path, tmp_path: Path, generation: str) -> None:
-    with serve(shop_of(photos, generation)) as shop:
+    with serve(shop_options(photos, generation)) as shop:
         for _ in range(2 if generation == "old-since" else 1):
             status, output = run(shop, tmp_path, "--tags", "dress")
             assert status == 0, output
@@ -106,7 +106,7 @@ def test_dry_run_counts_without_reading_posts(shop: SampleShop, tmp_path: Path) 
         assert status == 0, output
         total = f"{POLOS + DRESSES} posts in all, those that several searches find counted for each"
         assert f"{total}: at most $0.21; X takes" in output
-    assert searches(shop) == [] and not (tmp_path / "c.sqlite").exists()
+    assert search_requests(shop) == [] and not (tmp_path / "c.sqlite").exists()
 
 
 def test_check_reports_project_and_remaining_requests(shop: SampleShop, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_check_reports_project_and_remaining_requests(shop: SampleShop, tmp_path
     assert "ok     token: of project 1369785403853424" in output
     assert "ok     limit of searches: 449 of 450 requests are left" in output
     # X charges per post, so the check requests the smallest page.
-    (searched,) = searches(shop)
+    (searched,) = search_requests(shop)
     assert "max_results=10" in searched
     assert [line.split()[0] for line in output.splitlines() if "missing" in line] == [
         *("brand", "price", "currency", "attributes")
@@ -133,6 +133,6 @@ def test_check_reports_project_and_remaining_requests(shop: SampleShop, tmp_path
 def test_error_responses_are_explained_without_the_token(
     photos: Path, tmp_path: Path, generation: str, options: tuple[str, ...], message: str
 ) -> None:
-    with serve(shop_of(photos, generation)) as shop:
+    with serve(shop_options(photos, generation)) as shop:
         status, output = run(shop, tmp_path, *options)
     assert (status, message in output, TOKEN in output) == (1, True, False), output

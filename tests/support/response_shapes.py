@@ -4,7 +4,7 @@ from typing import Any
 
 
 def assert_known(made: Any, recorded: Any, place: str = "") -> None:
-    """Assert that every field is in the recorded response, too, with a value of the same type."""
+    """Assert that all fields are in the recorded response, with values of the same types."""
     if isinstance(made, dict):
         assert isinstance(recorded, dict), place
         for name, value in made.items():

@@ -48,7 +48,7 @@ def refused(asked: Asked, generation: str) -> Reply | None:
     if not asked.token:
         return error(104, "An access token is required to request this resource.")
     if generation == "expired-token":
-        # The API repeats what it was sent.
+        # The error message of the API repeats the token.
         said = f"Error validating access token {asked.token}: Session has expired"
         return error(190, said, 463)
     if generation == "limited":
