@@ -71,8 +71,8 @@ class PhotoServer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Respond to each complete request."""
-        *whole, self.waiting = (self.waiting + data).split(b"\r\n\r\n")
-        for request in whole:
+        *requests, self.waiting = (self.waiting + data).split(b"\r\n\r\n")
+        for request in requests:
             _, kind, number = request.split(b" ", 2)[1].split(b"/")
             body = self.photo(int(number)) if kind == b"photo" else self._page(int(number))
             head = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"

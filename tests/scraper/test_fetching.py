@@ -107,5 +107,5 @@ def test_large_image_is_hashed_at_reduced_size_and_measured_in_full() -> None:
     outcome = examine(out.getvalue())
     assert isinstance(outcome, Fetched)
     assert (outcome.width, outcome.height) == (2400, 1600)
-    whole = int(str(imagehash.phash(open_photo(out.getvalue()))), 16)
-    assert (int(outcome.phash, 16) ^ whole).bit_count() <= 2
+    full_hash = int(str(imagehash.phash(open_photo(out.getvalue()))), 16)
+    assert (int(outcome.phash, 16) ^ full_hash).bit_count() <= 2

@@ -3,22 +3,22 @@
 from typing import Any
 
 
-def assert_known(made: Any, recorded: Any, place: str = "") -> None:
+def assert_known(response: Any, recorded: Any, path: str = "") -> None:
     """Assert that all fields are in the recorded response, with values of the same types."""
-    if isinstance(made, dict):
-        assert isinstance(recorded, dict), place
-        for name, value in made.items():
-            assert name in recorded, f"{place}.{name} is nowhere in the recorded page"
-            assert_known(value, recorded[name], f"{place}.{name}")
-    elif isinstance(made, list):
-        assert isinstance(recorded, list), place
+    if isinstance(response, dict):
+        assert isinstance(recorded, dict), path
+        for name, value in response.items():
+            assert name in recorded, f"{path}.{name} is nowhere in the recorded page"
+            assert_known(value, recorded[name], f"{path}.{name}")
+    elif isinstance(response, list):
+        assert isinstance(recorded, list), path
         # Merge the recorded elements, since fields may be missing in some of them.
         merged = _merged(recorded)
-        for value in made:
+        for value in response:
             if merged is not None:
-                assert_known(value, merged, f"{place}[]")
-    elif made is not None and recorded is not None:
-        assert _kind(made) == _kind(recorded), f"{place}: {made!r} is not like {recorded!r}"
+                assert_known(value, merged, f"{path}[]")
+    elif response is not None and recorded is not None:
+        assert _kind(response) == _kind(recorded), f"{path}: {response!r} is not like {recorded!r}"
 
 
 def _kind(value: object) -> type:
