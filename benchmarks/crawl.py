@@ -1,16 +1,16 @@
-"""Compare crawls with Scrapy's ImagesPipeline: images per second, memory, and large catalogues.
+"""Compare crawls with Scrapy's ImagesPipeline: images per second, memory and large catalogues.
 
     python benchmarks/crawl.py peers --photos ../shared/data/clothing [--side 1280]
     python benchmarks/crawl.py million --photos ../shared/data/clothing
     python benchmarks/crawl.py memory --images 20000
     python benchmarks/crawl.py hashes --photos ../shared/data/clothing
 
-`peers`: real photos from a fast server on loopback, in its own process and from memory, with eight
-concurrent requests and without delays on both sides. The pipeline stores files and runs one INSERT
-per photo; this project also hashes, finds near duplicates and is crash-safe. --side enlarges the
-photos. `million`: the same crawl into an empty catalogue and into one of 1,000,000 images.
-`memory`: drawn photos, no two alike. `hashes`: how near the hash of a JPEG decoded at a reduced
-size is to that of the whole.
+`peers` crawls real photos from a loopback server in its own process that serves from memory. Both
+sides use eight concurrent requests and no delays. The pipeline stores files and runs one INSERT
+per image; this project also hashes, detects near duplicates and is crash-safe. `--side` enlarges
+the photos. `million` runs the same crawl into an empty catalogue and into one of 1,000,000 images.
+`memory` uses drawn images, which are all different. `hashes` compares the perceptual hash of a JPEG
+decoded at a reduced size with the hash at full size.
 """
 
 import asyncio
@@ -56,11 +56,11 @@ RECORD = b"x" * 300
 FASTEST = {"AUTOTHROTTLE_ENABLED": False, "ROBOTSTXT_OBEY": False}
 
 
-# The server.
+# Server.
 
 
-class Answers(asyncio.Protocol):
-    """HTTP/1.1 for one connection: /photo/N, and /page/N with the photos of a page as JSON."""
+class PhotoServer(asyncio.Protocol):
+    """Serve HTTP/1.1 on one connection: /photo/N, and /page/N with the images of a page as JSON."""
 
     photo: Callable[[int], bytes]
     count: int
@@ -70,9 +70,9 @@ class Answers(asyncio.Protocol):
         self.transport, self.waiting = transport, b""
 
     def data_received(self, data: bytes) -> None:
-        """Answer each complete request."""
-        *whole, self.waiting = (self.waiting + data).split(b"\r\n\r\n")
-        for request in whole:
+        """Respond to each complete request."""
+        *requests, self.waiting = (self.waiting + data).split(b"\r\n\r\n")
+        for request in requests:
             _, kind, number = request.split(b" ", 2)[1].split(b"/")
             body = self.photo(int(number)) if kind == b"photo" else self._page(int(number))
             head = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
@@ -84,12 +84,18 @@ class Answers(asyncio.Protocol):
 
 
 def serve(paths: list[Path], count: int, ready: Any) -> None:
-    """Serve photos, those of files or drawn ones, until killed; send the port."""
+    """Serve images until the process is killed.
+
+    Args:
+        paths: Image files; if empty, images are drawn.
+        count: Number of images.
+        ready: Queue that receives the port.
+    """
     photos = [path.read_bytes() for path in paths]
 
-    class Handler(Answers):
+    class Handler(PhotoServer):
         def photo(self, number: int) -> bytes:
-            return photos[number] if photos else drawn(number)
+            return photos[number] if photos else draw_photo(number)
 
     Handler.count = count
 
@@ -101,15 +107,22 @@ def serve(paths: list[Path], count: int, ready: Any) -> None:
     asyncio.run(main())
 
 
-def drawn(number: int) -> bytes:
-    """Draw a photo of coloured squares that is unlike all others."""
+def draw_photo(number: int) -> bytes:
+    """Draw an image of coloured squares that differs from all others."""
     from tests.support.catalogue_data import photo_bytes
 
     return photo_bytes(number)
 
 
 class Run(NamedTuple):
-    """The result of a crawl; `cpu` are the CPU seconds of all its processes."""
+    """The result of a crawl.
+
+    Attributes:
+        seconds: Wall-clock time.
+        images: Number of images.
+        megabytes: Peak memory of the crawl's main process.
+        cpu: CPU seconds of all its processes.
+    """
 
     seconds: float
     images: int
@@ -117,32 +130,32 @@ class Run(NamedTuple):
     cpu: float
 
 
-# Ours.
+# This project.
 
 
 class BenchmarkSpider(HashtagSpider):
-    """Read the pages of the server."""
+    """Parse the pages of the benchmark server."""
 
     title, needs, limits, checked = "Benchmark", "nothing", "none", "2026-11"
     site_url = image_url = "http://127.0.0.1"
 
     def search_request(self, query: str, cursor: str | None) -> Ask:
-        """Return the request of a page, by its number."""
+        """Return the request of a page by its number."""
         return Ask(f"{self.asked_url}/page/{cursor or 0}")
 
     def read(self, body: bytes, url: str) -> Page:
-        """Return one post per photo of the page."""
+        """Return one post per image of the page."""
         base, _, number = url.rpartition("/page/")
-        told = json.loads(body)
+        page = json.loads(body)
         posts = tuple(
-            Post(str(n), f"{base}/post/{n}", (Photo(f"{base}/photo/{n}"),)) for n in told["photos"]
+            Post(str(n), f"{base}/post/{n}", (Photo(f"{base}/photo/{n}"),)) for n in page["photos"]
         )
-        more = (int(number) + 1) * PER_PAGE < told["of"]
+        more = (int(number) + 1) * PER_PAGE < page["of"]
         return Page(posts, str(int(number) + 1) if more else None)
 
 
-def ours(address: str, folder: Path, found: Any) -> None:
-    """Crawl the server into a folder; send seconds and images."""
+def crawl_with_this_project(address: str, folder: Path, results: Any) -> None:
+    """Crawl the server into a folder and put the `Run` into a queue."""
     from scraper import download
     from scraper.run import crawl
     from scraper.work import CrawlOptions
@@ -155,27 +168,29 @@ def ours(address: str, folder: Path, found: Any) -> None:
         (TAG,), str(folder / "catalogue.sqlite"), folder / "images", Manners(allow_private=True)
     )
     spider = BenchmarkSpider(address, address)
-    began = time.perf_counter()
+    start = time.perf_counter()
     crawled = crawl(options, {"benchmark": spider}, load_vocabulary())
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     (tally,) = crawled.works[0].tallies
-    found.put(Run(seconds, tally.outcomes.total(), *used()))
+    results.put(Run(seconds, tally.outcomes.total(), *resource_usage()))
 
 
-def used() -> tuple[float, float]:
+def resource_usage() -> tuple[float, float]:
     """Return the peak memory of this process in MB, and CPU seconds including its children.
 
-    The system counts memory that a child process shared before it started as the child's own.
+    The system also counts memory that a child shared with its parent before it started.
     """
-    uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return uses[0].ru_maxrss / 1024, sum(use.ru_utime + use.ru_stime for use in uses)
+    usages = [
+        resource.getrusage(target) for target in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    return usages[0].ru_maxrss / 1024, sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-# Theirs.
+# Scrapy's ImagesPipeline.
 
 
-def theirs(address: str, folder: Path, found: Any) -> None:
-    """Crawl the server with Scrapy's ImagesPipeline and one INSERT per photo."""
+def crawl_with_scrapy(address: str, folder: Path, results: Any) -> None:
+    """Crawl the server with Scrapy's ImagesPipeline and one INSERT per image."""
     import scrapy
     from scrapy.crawler import CrawlerProcess
 
@@ -187,8 +202,8 @@ def theirs(address: str, folder: Path, found: Any) -> None:
             self.connection.execute("CREATE TABLE photos (url TEXT, path TEXT, checksum TEXT)")
 
         def process_item(self, item: Any) -> Any:
-            for one in item["images"]:
-                row = (one["url"], one["path"], one["checksum"])
+            for image in item["images"]:
+                row = (image["url"], image["path"], image["checksum"])
                 self.connection.execute("INSERT INTO photos VALUES (?, ?, ?)", row)
                 self.connection.commit()
                 images["stored"] += 1
@@ -201,11 +216,11 @@ def theirs(address: str, folder: Path, found: Any) -> None:
             yield scrapy.Request(f"{address}/page/0")
 
         def parse(self, response: Any) -> Iterator[Any]:
-            told = json.loads(response.body)
-            for number in told["photos"]:
+            page = json.loads(response.body)
+            for number in page["photos"]:
                 yield {"image_urls": [f"{address}/photo/{number}"]}
             following = int(response.url.rpartition("/")[2]) + 1
-            if following * PER_PAGE < told["of"]:
+            if following * PER_PAGE < page["of"]:
                 yield scrapy.Request(f"{address}/page/{following}")
 
     pipelines = {"scrapy.pipelines.images.ImagesPipeline": 1, Insert: 2}
@@ -221,31 +236,33 @@ def theirs(address: str, folder: Path, found: Any) -> None:
         }
     )
     process.crawl(Spider)
-    began = time.perf_counter()
+    start = time.perf_counter()
     process.start()
-    found.put(Run(time.perf_counter() - began, images["stored"], *used()))
+    results.put(Run(time.perf_counter() - start, images["stored"], *resource_usage()))
 
 
-# Running them.
+# Measurement.
 
 
-def run(work: Callable, paths: list[Path], count: int, folder: Path) -> Run:
-    """Run a crawl in its own process, against its own server."""
+def run(crawl: Callable, paths: list[Path], count: int, folder: Path) -> Run:
+    """Run a crawl in its own process against its own server."""
     context = multiprocessing.get_context("spawn")
-    ready, found = context.Queue(), context.Queue()
+    ready, results = context.Queue(), context.Queue()
     server = context.Process(target=serve, args=(paths, count, ready), daemon=True)
     server.start()
-    client = context.Process(target=work, args=(f"http://127.0.0.1:{ready.get()}", folder, found))
+    client = context.Process(
+        target=crawl, args=(f"http://127.0.0.1:{ready.get()}", folder, results)
+    )
     client.start()
     client.join()
     server.terminate()
     if client.exitcode:
-        sys.exit(f"{work.__name__} failed")
-    return found.get()
+        sys.exit(f"{crawl.__name__} failed")
+    return results.get()
 
 
-def photos_below(folder: Path) -> list[Path]:
-    """Return the photos in a folder and its sub-folders."""
+def find_photos(folder: Path) -> list[Path]:
+    """Return the image files in a folder and its sub-folders."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
 
 
@@ -262,15 +279,15 @@ photos_option = click.option(
 @main.command()
 @photos_option
 @click.option("--times", default=3, show_default=True, help="Rounds in turn; the fastest counts.")
-@click.option("--side", type=int, help="Pixels that the longer side of each photo is made first.")
+@click.option("--side", type=int, help="Enlarge the longer side to this many pixels.")
 def peers(photos: Path, times: int, side: int | None) -> None:
-    """Print images per second of both."""
+    """Print the images per second of both crawlers."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = photos_below(photos)
+        paths = find_photos(photos)
         if side:
             large = [Path(folder) / f"{number}.jpg" for number in range(len(paths))]
-            for path, place in zip(paths, large, strict=True):
-                place.write_bytes(enlarged(path, side))
+            for path, target in zip(paths, large, strict=True):
+                target.write_bytes(enlarge(path, side))
             paths = large
         _compare(paths, times)
 
@@ -278,18 +295,24 @@ def peers(photos: Path, times: int, side: int | None) -> None:
 def _compare(paths: list[Path], times: int) -> None:
     runs: dict[str, list[Run]] = {"Scrapy's ImagesPipeline": [], "ours": []}
     for _ in range(times):
-        for name, work in zip(runs, (theirs, ours), strict=True):
+        for name, crawl in zip(runs, (crawl_with_scrapy, crawl_with_this_project), strict=True):
             with tempfile.TemporaryDirectory() as folder:
-                runs[name].append(run(work, paths, len(paths), Path(folder)))
+                runs[name].append(run(crawl, paths, len(paths), Path(folder)))
             click.echo(f"{name}: {runs[name][-1]}", err=True)
-    best = {name: max(one.images / one.seconds for one in found) for name, found in runs.items()}
-    cpu = {name: min(1000 * one.cpu / one.images for one in found) for name, found in runs.items()}
-    peer = best["Scrapy's ImagesPipeline"]
+    best = {
+        name: max(result.images / result.seconds for result in results)
+        for name, results in runs.items()
+    }
+    cpu = {
+        name: min(1000 * result.cpu / result.images for result in results)
+        for name, results in runs.items()
+    }
+    scrapy_rate = best["Scrapy's ImagesPipeline"]
     rows = [
-        (name, f"{rate:.0f}", f"{rate / peer:.2f}x", f"{cpu[name]:.1f}")
+        (name, f"{rate:.0f}", f"{rate / scrapy_rate:.2f}x", f"{cpu[name]:.1f}")
         for name, rate in best.items()
     ]
-    click.echo(format_table(("crawl", "images/s", "of Scrapy's", "CPU ms an image"), rows))
+    click.echo(format_table(("crawl", "images/s", "vs. Scrapy", "CPU ms/image"), rows))
 
 
 @main.command()
@@ -298,38 +321,38 @@ def _compare(paths: list[Path], times: int) -> None:
 @click.option("--times", default=2, show_default=True, help="Rounds in turn; the fastest counts.")
 def million(photos: Path, images: int, times: int) -> None:
     """Print images per second into an empty and into a large catalogue."""
-    paths = photos_below(photos)
+    paths = find_photos(photos)
     rates: dict[int, list[float]] = {0: [], images: []}
     with tempfile.TemporaryDirectory() as full:
-        fill(Path(full) / "catalogue.sqlite", images)
+        fill_catalogue(Path(full) / "catalogue.sqlite", images)
         for _ in range(times):
-            for size, found in rates.items():
+            for size, size_rates in rates.items():
                 with tempfile.TemporaryDirectory() as folder:
                     if size:
                         with sqlite3.connect(Path(full) / "catalogue.sqlite") as old:
                             new = sqlite3.connect(Path(folder) / "catalogue.sqlite")
                             old.backup(new)
                             new.close()
-                    # Otherwise the copied catalogue would be written to the disk during the crawl.
+                    # Otherwise the system would write the copy to the disk during the crawl.
                     os.sync()
-                    done = run(ours, paths, len(paths), Path(folder))
+                    done = run(crawl_with_this_project, paths, len(paths), Path(folder))
                 click.echo(f"{size:,} images before: {done}", err=True)
-                found.append(done.images / done.seconds)
-    best = {size: max(found) for size, found in rates.items()}
+                size_rates.append(done.images / done.seconds)
+    best = {size: max(size_rates) for size, size_rates in rates.items()}
     rows = [(f"{size:,}", f"{r:.0f}", f"{r / best[0]:.2f}x") for size, r in best.items()]
-    click.echo(format_table(("images before", "images/s", "of an empty one's"), rows))
+    click.echo(format_table(("images before", "images/s", "vs. empty"), rows))
 
 
-def fill(path: Path, images: int) -> None:
-    """Create a catalogue of many images, two per post, under the benchmark's own tag."""
-    draw, batch = np.random.default_rng(0), 20_000
+def fill_catalogue(path: Path, images: int) -> None:
+    """Create a catalogue of many images, two per post, under the benchmark tag."""
+    rng, batch = np.random.default_rng(0), 20_000
     sessions = open_catalogue(str(path))
     with sessions.begin() as session:
         session.add(Hashtag(id=1, text=TAG))
     for start in range(1, images + 1, batch):
         numbers = range(start, min(start + batch, images + 1))
         posts = range((start + 1) // 2, (numbers[-1] + 1) // 2 + 1)
-        views = draw.integers(0, 1 << 63, (len(numbers), VIEW_COUNT), dtype=np.uint64)
+        views = rng.integers(0, 1 << 63, (len(numbers), VIEW_COUNT), dtype=np.uint64)
         rows: list[tuple[type, list[dict[str, Any]]]] = [
             (Cluster, [{"id": n} for n in numbers]),
             (
@@ -350,12 +373,12 @@ def fill(path: Path, images: int) -> None:
             (Sighting, [_sighting(n) for n in numbers]),
             (
                 FingerprintRow,
-                [_looks(n, view.tobytes()) for n, view in zip(numbers, views, strict=True)],
+                [_fingerprint(n, view.tobytes()) for n, view in zip(numbers, views, strict=True)],
             ),
         ]
         with sessions.begin() as session:
-            for kind, found in rows:
-                session.execute(sa.insert(kind), found)
+            for table, values in rows:
+                session.execute(sa.insert(table), values)
     sessions.kw["bind"].dispose()
 
 
@@ -382,7 +405,7 @@ def _sighting(number: int) -> dict[str, Any]:
     }
 
 
-def _looks(number: int, views: bytes) -> dict[str, Any]:
+def _fingerprint(number: int, views: bytes) -> dict[str, Any]:
     pixels = bytes(PICTURE_PIXELS * PICTURE_PIXELS + 2 * COLOUR_PIXELS * COLOUR_PIXELS)
     quality = {"contrast": 50.0, "blur": 2.0, "text": 0.0, "compared": True}
     return {"image_id": number, "views": views, "pixels": pixels, **quality}
@@ -395,40 +418,42 @@ def memory(images: int) -> None:
     rows = []
     for count in (1_000, images):
         with tempfile.TemporaryDirectory() as folder:
-            done = run(ours, [], count, Path(folder))
+            done = run(crawl_with_this_project, [], count, Path(folder))
         rows.append((f"{count:,}", f"{done.megabytes:.0f}", f"{count / done.seconds:.0f}"))
     click.echo(format_table(("images", "MB", "images/s"), rows))
 
 
 @main.command("hashes")
 @photos_option
-@click.option("--side", default=1_600, show_default=True, help="Photos are enlarged to this first.")
+@click.option("--side", default=1_600, show_default=True, help="Enlarge the longer side to this.")
 @click.option(
     "--at-least",
     default=MIN_DECODED_PIXELS,
     show_default=True,
-    help="Pixels that are decoded a side.",
+    help="Minimum side of the decoded photo in pixels.",
 )
 @click.option("--limit", default=300, show_default=True)
 def hashes(photos: Path, side: int, at_least: int, limit: int) -> None:
     """Print the distances between hashes of JPEGs decoded at full and at reduced size."""
-    apart, times = Counter[int](), [0.0, 0.0]
-    for path in photos_below(photos)[:limit]:
-        data = enlarged(path, side)
-        found = []
-        for which, least in enumerate((None, at_least)):
-            began = time.process_time()
-            found.append(int(str(imagehash.phash(open_photo(data, least))), 16))
-            times[which] += time.process_time() - began
-        apart[(found[0] ^ found[1]).bit_count()] += 1
-    within = sum(count for bits, count in apart.items() if bits <= 2) / apart.total()
-    click.echo(f"within 2 bits: {within:.1%} of {apart.total()}; bits: {sorted(apart.items())}")
-    each = [1000 * seconds / apart.total() for seconds in times]
-    click.echo(f"whole {each[0]:.1f} ms, small {each[1]:.1f} ms: {each[1] / each[0]:.2f}x")
+    distances, times = Counter[int](), [0.0, 0.0]
+    for path in find_photos(photos)[:limit]:
+        data = enlarge(path, side)
+        values = []
+        for variant, min_pixels in enumerate((None, at_least)):
+            start = time.process_time()
+            values.append(int(str(imagehash.phash(open_photo(data, min_pixels))), 16))
+            times[variant] += time.process_time() - start
+        distances[(values[0] ^ values[1]).bit_count()] += 1
+    within = sum(count for bits, count in distances.items() if bits <= 2) / distances.total()
+    click.echo(
+        f"within 2 bits: {within:.1%} of {distances.total()}; bits: {sorted(distances.items())}"
+    )
+    full, reduced = (1000 * seconds / distances.total() for seconds in times)
+    click.echo(f"whole {full:.1f} ms, small {reduced:.1f} ms: {reduced / full:.2f}x")
 
 
-def enlarged(path: Path, side: int) -> bytes:
-    """Return a photo as a JPEG whose longer side has a number of pixels."""
+def enlarge(path: Path, side: int) -> bytes:
+    """Return a photo as a JPEG with a given length of the longer side in pixels."""
     photo = open_photo(path)
     scale = side / max(photo.size)
     out = io.BytesIO()

@@ -1,13 +1,13 @@
-"""Compare the search for near duplicates: recall on copies of real photos, and speed.
+"""Benchmark the search for near duplicates: recall on copies of real photos, and speed.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/duplicates.py copies --photos ../shared/data/clothing
     python benchmarks/duplicates.py search --hashes 1000000
 
-`copies` makes copies of real photos of each kind; all other pairs count as different photos, except
-those of --same, a file of pairs that are the same photo. `search` runs the searches of imagededup,
-pybktree and this project on the same hashes; the others answer a sample of the queries, and the
-time is extrapolated.
+`copies` creates each kind of copy of real photos; all other pairs count as different photos, except
+the pairs of the same photo in the file `--same`. `search` runs imagededup, pybktree and this
+project on the same hashes; the other libraries run a sample of the queries, and their time is
+extrapolated.
 """
 
 import io
@@ -29,12 +29,12 @@ from dataset.duplicates.matching import CandidatePairs, candidate_pairs, nearest
 from dataset.images.io import PHOTO_SUFFIXES, open_photo
 from dataset.utils.tables import format_table
 
-SHARE = 0.1
+COPY_SHARE = 0.1
 Change = Callable[[Image.Image, random.Random], Image.Image]
 
 
 def encoded(quality: int) -> Change:
-    """Encode as a JPEG of a quality."""
+    """Return a change that encodes a photo as a JPEG of a given quality."""
 
     def change(photo: Image.Image, _draw: random.Random) -> Image.Image:
         out = io.BytesIO()
@@ -45,12 +45,12 @@ def encoded(quality: int) -> Change:
 
 
 def scaled(factor: float) -> Change:
-    """Resize by a factor."""
+    """Return a change that resizes a photo by a factor."""
     return lambda photo, _: photo.resize((int(photo.width * factor), int(photo.height * factor)))
 
 
 def cropped(part: float) -> Change:
-    """Crop a random part whose sides are shorter by a fraction."""
+    """Return a change that crops a random region, with both sides shortened by a fraction."""
 
     def change(photo: Image.Image, draw: random.Random) -> Image.Image:
         width, height = (round(side * (1 - part)) for side in photo.size)
@@ -69,7 +69,7 @@ def shifted(photo: Image.Image, _draw: random.Random) -> Image.Image:
 
 
 def watermarked(photo: Image.Image, _draw: random.Random) -> Image.Image:
-    """Write a shop's name across the middle and a word in a corner."""
+    """Write a shop name across the middle and a word in a corner."""
     layer = Image.new("RGBA", photo.size, (0, 0, 0, 0))
     pen, font = ImageDraw.Draw(layer), ImageFont.load_default(photo.width // 9)
     places = [
@@ -90,7 +90,7 @@ def noisy(photo: Image.Image, draw: random.Random) -> Image.Image:
 
 
 def stickered(photo: Image.Image, _draw: random.Random) -> Image.Image:
-    """Draw a yellow disk over a corner, a third of the width."""
+    """Draw a yellow disk, a third of the width, over a corner."""
     copy = photo.copy()
     size = photo.width * 0.3
     corner = [photo.width * 0.65, photo.height * 0.05]
@@ -124,30 +124,32 @@ KINDS: dict[str, Change] = {
     "mirrored, cropped 5 %, quality 50": mirrored_and_more,
     "blurred, 2 pixels": lambda photo, _: photo.filter(ImageFilter.GaussianBlur(2)),
     "noise": noisy,
-    "15 % flatter": lambda photo, _: photo.resize((photo.width, round(photo.height * 0.85))),
-    "turned 2 degrees": lambda photo, _: photo.rotate(2, fillcolor="white"),
-    "turned 5 degrees": lambda photo, _: photo.rotate(5, fillcolor="white"),
-    "on its side": lambda photo, _: photo.transpose(Image.Transpose.ROTATE_90),
-    "on its head, quality 50": lambda photo, draw: encoded(50)(photo.rotate(180), draw),
-    "on its side, mirrored": lambda photo, _: photo.transpose(Image.Transpose.TRANSPOSE),
+    "height reduced by 15 %": lambda photo, _: photo.resize(
+        (photo.width, round(photo.height * 0.85))
+    ),
+    "rotated by 2 degrees": lambda photo, _: photo.rotate(2, fillcolor="white"),
+    "rotated by 5 degrees": lambda photo, _: photo.rotate(5, fillcolor="white"),
+    "rotated by 90 degrees": lambda photo, _: photo.transpose(Image.Transpose.ROTATE_90),
+    "rotated by 180 degrees, quality 50": lambda photo, draw: encoded(50)(photo.rotate(180), draw),
+    "rotated by 90 degrees, mirrored": lambda photo, _: photo.transpose(Image.Transpose.TRANSPOSE),
     "sticker": stickered,
 }
 
 
 def _copies(path: Path) -> list[Fingerprint]:
-    """Return the fingerprints of a photo and of its copies in the order of `KINDS`."""
+    """Return the fingerprints of a photo and of its copies, in the order of `KINDS`."""
     photo, draw = open_photo(path), random.Random(path.name)
     return [fingerprint(photo), *(fingerprint(change(photo, draw)) for change in KINDS.values())]
 
 
-def _print_of(path: Path) -> Fingerprint:
+def _fingerprint_of(path: Path) -> Fingerprint:
     return fingerprint(open_photo(path))
 
 
-def _judged(prints: Sequence[Fingerprint]) -> tuple[CandidatePairs, np.ndarray]:
-    pairs = candidate_pairs(np.stack([one.views for one in prints]), np.ones(len(prints), bool))
-    ones, others = ([prints[place] for place in side] for side in (pairs.first, pairs.second))
-    return pairs, similarity(ones, others, pairs.orientation)
+def _similarities(prints: Sequence[Fingerprint]) -> tuple[CandidatePairs, np.ndarray]:
+    pairs = candidate_pairs(np.stack([item.views for item in prints]), np.ones(len(prints), bool))
+    first, second = ([prints[index] for index in side] for side in (pairs.first, pairs.second))
+    return pairs, similarity(first, second, pairs.orientation)
 
 
 @click.group()
@@ -157,152 +159,173 @@ def main() -> None:
 
 @main.command()
 @click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--copied", default=500, show_default=True, help="Photos that copies are made of.")
+@click.option("--copied", default=500, show_default=True, help="Number of photos to copy.")
 @click.option(
-    "--same", type=click.Path(exists=True, path_type=Path), help="Pairs that are one photo."
+    "--same", type=click.Path(exists=True, path_type=Path), help="File of pairs of the same photo."
 )
 def copies(photos: Path, copied: int, same: Path | None) -> None:
     """Measure the recall per kind of copy, and the precision on all other pairs."""
     paths = sorted(p for p in photos.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
-    known = {frozenset(line.split()) for line in same.read_text().splitlines()} if same else set()
+    known_pairs = (
+        {frozenset(line.split()) for line in same.read_text().splitlines()} if same else set()
+    )
     chosen = random.Random(0).sample(paths, min(copied, len(paths)))
     with Pool() as pool:
-        made = pool.map(_copies, chosen, 8)
-        prints = pool.map(_print_of, paths, 16)
-    found = np.array([_found(one) for one in made])
+        copy_prints = pool.map(_copies, chosen, 8)
+        prints = pool.map(_fingerprint_of, paths, 16)
+    similarities = np.array([_copy_similarities(photo_prints) for photo_prints in copy_prints])
     rows = [
         (
             kind,
             *(
-                f"{100 * (found[:, n] >= limit).mean():.1f}"
+                f"{100 * (similarities[:, n] >= limit).mean():.1f}"
                 for limit in (DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY)
             ),
         )
         for n, kind in enumerate(KINDS)
     ]
-    click.echo(format_table(("copy", "folded %", "in one split %"), rows))
-    pairs, scores = _judged(prints)
+    click.echo(format_table(("copy", "in one cluster %", "in one split %"), rows))
+    pairs, scores = _similarities(prints)
     wrong = [
-        (score, paths[one].name, paths[other].name)
-        for one, other, score in zip(pairs.first, pairs.second, scores, strict=True)
+        (score, paths[first].name, paths[second].name)
+        for first, second, score in zip(pairs.first, pairs.second, scores, strict=True)
         if score >= POSSIBLE_SIMILARITY
-        and frozenset((paths[one].name, paths[other].name)) not in known
+        and frozenset((paths[first].name, paths[second].name)) not in known_pairs
     ]
-    for score, one, other in sorted(wrong, reverse=True)[:10]:
-        click.echo(f"different, but {score:.3f} alike: {one} {other}")
-    for name, limit in (("folded", DUPLICATE_SIMILARITY), ("in one split", POSSIBLE_SIMILARITY)):
-        right, mistakes = int((found >= limit).sum()), sum(score >= limit for score, *_ in wrong)
+    for score, first, second in sorted(wrong, reverse=True)[:10]:
+        click.echo(f"different photos with similarity {score:.3f}: {first} {second}")
+    for name, limit in (
+        ("in one cluster", DUPLICATE_SIMILARITY),
+        ("in one split", POSSIBLE_SIMILARITY),
+    ):
+        right, mistakes = (
+            int((similarities >= limit).sum()),
+            sum(score >= limit for score, *_ in wrong),
+        )
         click.echo(
-            f"{name}: {right} copies of {found.size}, and {mistakes} of"
+            f"{name}: {right} copies of {similarities.size}, and {mistakes} of"
             f" {len(paths) * (len(paths) - 1) // 2} pairs of different photos:"
             f" {100 * right / (right + mistakes):.3f} % right"
         )
 
 
-def _found(prints: Sequence[Fingerprint]) -> list[float]:
-    """Return the similarity of the first fingerprint to each other one; 0 if it is no candidate."""
+def _copy_similarities(prints: Sequence[Fingerprint]) -> list[float]:
+    """Return the similarity of the first fingerprint to each other one, or 0 without a pair."""
     scores = [0.0] * (len(prints) - 1)
-    for place in range(1, len(prints)):
-        pairs, found = _judged([prints[0], prints[place]])
+    for index in range(1, len(prints)):
+        pairs, similarities = _similarities([prints[0], prints[index]])
         if len(pairs.first):
-            scores[place - 1] = float(found[0])
+            scores[index - 1] = float(similarities[0])
     return scores
 
 
-def planted(count: int) -> np.ndarray:
+def random_hashes(count: int) -> np.ndarray:
     """Return random hashes, a tenth of them within MAX_DISTANCE_BITS bits of another one."""
-    draw = np.random.default_rng(0)
-    hashes = draw.integers(0, 1 << 64, count, dtype=np.uint64)
-    copies_of = draw.choice(count, (2, int(count * SHARE)), replace=False)
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 1 << 64, count, dtype=np.uint64)
+    copies_of = rng.choice(count, (2, int(count * COPY_SHARE)), replace=False)
     flips = np.zeros(copies_of.shape[1], np.uint64)
     for _ in range(MAX_DISTANCE_BITS):
-        flips |= np.uint64(1) << draw.integers(0, 64, len(flips), dtype=np.uint64)
+        flips |= np.uint64(1) << rng.integers(0, 64, len(flips), dtype=np.uint64)
     hashes[copies_of[0]] = hashes[copies_of[1]] ^ flips
-    return draw.permutation(hashes)
+    return rng.permutation(hashes)
 
 
 @main.command()
 @click.option("--hashes", "count", default=1_000_000, show_default=True)
-@click.option("--asked", default=200, show_default=True, help="Questions that the others answer.")
-def search(count: int, asked: int) -> None:
+@click.option(
+    "--asked",
+    "query_count",
+    default=200,
+    show_default=True,
+    help="Number of queries for the other libraries.",
+)
+def search(count: int, query_count: int) -> None:
     """Find all pairs within the threshold, and the neighbors of one new photo."""
-    hashes = planted(count)
-    began = time.perf_counter()
-    found = [np.stack([pairs.first, pairs.second]) for pairs in pairs_within(hashes)]
-    ours = time.perf_counter() - began
+    hashes = random_hashes(count)
+    start = time.perf_counter()
+    results = [np.stack([pairs.first, pairs.second]) for pairs in pairs_within(hashes)]
+    ours = time.perf_counter() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    pairs = np.concatenate(found, axis=1)
+    pairs = np.concatenate(results, axis=1)
     click.echo(f"ours: {pairs.shape[1]} pairs in {ours:.1f} s, {memory:.2f} GB at most")
-    questions = np.random.default_rng(1).choice(pairs[0], asked)
-    _check(hashes, questions, pairs)
+    queries = np.random.default_rng(1).choice(pairs[0], query_count)
+    _check(hashes, queries, pairs)
     times = [("ours", ours)]
-    for name, ask in (("imagededup", _imagededup), ("pybktree", _pybktree)):
-        times.append((name, ask(hashes, questions)))
+    for name, measure in (("imagededup", _imagededup), ("pybktree", _pybktree)):
+        times.append((name, measure(hashes, queries)))
     click.echo(
         format_table(
-            ("search", "seconds", "ours is faster"),
+            ("search", "seconds", "speed-up of ours"),
             [(n, f"{t:.0f}", f"{t / ours:.1f}x") for n, t in times],
         )
     )
-    _one_more(hashes)
+    _measure_lookup(hashes)
 
 
-def _check(hashes: np.ndarray, questions: np.ndarray, pairs: np.ndarray) -> None:
-    """Check that each query has all neighbors that a comparison with all hashes finds."""
-    for place in questions:
-        near = set(
-            np.flatnonzero(np.bitwise_count(hashes ^ hashes[place]) <= MAX_DISTANCE_BITS).tolist()
+def _check(hashes: np.ndarray, queries: np.ndarray, pairs: np.ndarray) -> None:
+    """Check that each query has exactly the neighbors of a brute-force comparison."""
+    for query in queries:
+        expected = set(
+            np.flatnonzero(np.bitwise_count(hashes ^ hashes[query]) <= MAX_DISTANCE_BITS).tolist()
         )
-        mine = set(pairs[1][pairs[0] == place].tolist()) | set(pairs[0][pairs[1] == place].tolist())
-        assert near - {int(place)} == mine, place
-    click.echo(f"exact: {len(questions)} hashes have all their neighbours and no other")
+        actual = set(pairs[1][pairs[0] == query].tolist()) | set(
+            pairs[0][pairs[1] == query].tolist()
+        )
+        assert expected - {int(query)} == actual, query
+    click.echo(f"exact: {len(queries)} hashes have all their neighbours and no other")
 
 
-def _imagededup(hashes: np.ndarray, questions: np.ndarray) -> float:
+def _imagededup(hashes: np.ndarray, queries: np.ndarray) -> float:
     """Return the time of imagededup's fastest search on all cores, extrapolated from a sample."""
     from imagededup.handlers.search.retrieval import HashEval
     from imagededup.methods import PHash
 
-    known = {str(place): f"{value:016x}" for place, value in enumerate(hashes.tolist())}
-    taken = []
-    for some in (questions[: len(questions) // 2], questions):
-        began = time.perf_counter()
-        asked = {str(place): known[str(place)] for place in some.tolist()}
+    all_hashes = {str(index): f"{value:016x}" for index, value in enumerate(hashes.tolist())}
+    seconds = []
+    for sample in (queries[: len(queries) // 2], queries):
+        start = time.perf_counter()
+        query_hashes = {str(index): all_hashes[str(index)] for index in sample.tolist()}
         HashEval(
-            known, asked, PHash.hamming_distance, False, MAX_DISTANCE_BITS, "brute_force_cython"
+            all_hashes,
+            query_hashes,
+            PHash.hamming_distance,
+            False,
+            MAX_DISTANCE_BITS,
+            "brute_force_cython",
         )
-        taken.append(time.perf_counter() - began)
-    return _for_all(taken, len(questions), len(hashes))
+        seconds.append(time.perf_counter() - start)
+    return _extrapolate(seconds, len(queries), len(hashes))
 
 
-def _pybktree(hashes: np.ndarray, questions: np.ndarray) -> float:
-    """Return the time of pybktree: the whole tree, and a sample of the queries."""
+def _pybktree(hashes: np.ndarray, queries: np.ndarray) -> float:
+    """Return the time of pybktree: building the whole tree, and a sample of the queries."""
     import pybktree
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     tree = pybktree.BKTree(pybktree.hamming_distance, hashes.tolist())
-    built = time.perf_counter() - began
-    began = time.perf_counter()
-    for place in questions[:20].tolist():
-        tree.find(int(hashes[place]), MAX_DISTANCE_BITS)
-    return built + (time.perf_counter() - began) / 20 * len(hashes)
+    built = time.perf_counter() - start
+    start = time.perf_counter()
+    for query in queries[:20].tolist():
+        tree.find(int(hashes[query]), MAX_DISTANCE_BITS)
+    return built + (time.perf_counter() - start) / 20 * len(hashes)
 
 
-def _for_all(taken: Sequence[float], asked: int, count: int) -> float:
+def _extrapolate(seconds: Sequence[float], sample_size: int, count: int) -> float:
     """Extrapolate the time for all queries from the times for half of the sample and all of it."""
-    each = max(0.0, taken[1] - taken[0]) / (asked - asked // 2)
-    return taken[1] - each * asked + each * count
+    per_query = max(0.0, seconds[1] - seconds[0]) / (sample_size - sample_size // 2)
+    return seconds[1] - per_query * sample_size + per_query * count
 
 
-def _one_more(hashes: np.ndarray) -> None:
-    """Measure the lookup of one new photo and its mirror image while crawling."""
+def _measure_lookup(hashes: np.ndarray) -> None:
+    """Measure the lookup of one new photo and its mirror image during a crawl."""
     views, index, times = np.repeat(hashes[:1], VIEW_COUNT)[None], HashIndex(hashes), []
     nearest_known(views, index)
     for _ in range(50):
-        began = time.perf_counter()
+        start = time.perf_counter()
         nearest_known(views, index)
-        times.append(time.perf_counter() - began)
-    click.echo(f"one more photo against {len(hashes)}: {1000 * float(np.median(times)):.1f} ms")
+        times.append(time.perf_counter() - start)
+    click.echo(f"lookup of one photo among {len(hashes)}: {1000 * float(np.median(times)):.1f} ms")
 
 
 if __name__ == "__main__":

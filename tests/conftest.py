@@ -1,4 +1,4 @@
-"""Fixtures of all tests: catalogues on SQLite and PostgreSQL, pose networks that are built once."""
+"""Fixtures of all tests: catalogues on SQLite and PostgreSQL, and cached pose networks."""
 
 import functools
 import os
@@ -14,14 +14,12 @@ import sqlalchemy as sa
 from dataset.catalogue.session import catalogue_url
 from tests.support.catalogues import URL_FILE
 
-# An address of a server where a test may make databases; .ci/run starts one.
+# URL of a PostgreSQL server where tests may create databases; .ci/run starts one.
 SERVER = "FASHION_TAGGER_TEST_POSTGRES"
-# What takes longest comes first, so that nobody waits for it at the end.
+# The slowest test files run first, so that no worker starts one at the end.
 LONGEST = (
-    *("test_whole_way.py", "test_training.py", "test_tag_check.py", "test_stages.py"),
-    *("test_network.py", "test_poses.py", "test_seeing.py", "test_export.py"),
-    *("test_classifier.py", "test_find_similar.py", "test_survival.py"),
-    *("test_evaluation.py", "test_browser.py", "test_care.py"),
+    *("test_training.py", "test_network.py", "test_find_similar.py", "test_survival.py"),
+    *("test_evaluation.py", "test_browser.py"),
 )
 
 
@@ -31,10 +29,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_wait_for_the_disk() -> Iterator[None]:
-    """Skip syncs in the test's own process, since no test cuts its power.
+def skip_disk_syncs() -> Iterator[None]:
+    """Skip disk syncs in the test process, since no test simulates a power failure.
 
-    Commands in other processes, including those that are killed, sync as always.
+    Commands in other processes, including those that are killed, sync as usual.
     """
     from dataset.catalogue import session
 
@@ -56,7 +54,7 @@ def load_once() -> Callable[..., Any]:
     from dataset.pose import checkpoints
 
     once = functools.cache(checkpoints.load_estimator)
-    # Asked for in one way, however it is written.
+    # Normalize the arguments, so that equal calls share a cache entry.
     return lambda model, flip=False, dark=False: once(model, flip, dark)
 
 

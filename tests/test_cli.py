@@ -1,4 +1,4 @@
-"""The entry point: `--help` is fast and complete, and only our own packages are imported."""
+"""Tests of the entry point: fast and complete `--help`, and imports of this project only."""
 
 import subprocess
 import sys
@@ -50,22 +50,22 @@ def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_ends_with_an_example_and_imports_nothing_heavy(command: list[str]) -> None:
+def test_help_ends_with_an_example_and_imports_no_heavy_library(command: list[str]) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1));"
         "import fashion_tagger\n"
         "try: fashion_tagger.main()\n"
         f"finally: print('heavy:', [m for m in {HEAVY!r} if m in sys.modules])"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(ROOT), *command, "--help"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0
-    *said, heavy = done.stdout.strip().splitlines()
-    assert said[-1].strip().startswith("Example: ")
+    assert process.returncode == 0
+    *lines, heavy = process.stdout.strip().splitlines()
+    assert lines[-1].strip().startswith("Example: ")
     assert heavy == "heavy: []"
 
 
@@ -76,15 +76,15 @@ def test_help_ends_with_an_example_and_imports_nothing_heavy(command: list[str])
         ("dataset.build, dataset.review.server", ("tensorflow", "keras", "sklearn")),
     ],
 )
-def test_a_command_imports_only_what_it_needs(modules: str, not_needed: tuple[str, ...]) -> None:
+def test_commands_import_only_what_they_need(modules: str, not_needed: tuple[str, ...]) -> None:
     code = (
         f"import sys; sys.path.insert(0, sys.argv[1]); import {modules};"
         f"print([m for m in {not_needed!r} if m in sys.modules])"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "[]"
+    assert process.stdout.strip() == "[]"
 
 
 def all_commands() -> dict[str, click.Command]:
@@ -105,19 +105,19 @@ def test_every_option_has_help(name: str) -> None:
             assert parameter.help, parameter.name
 
 
-def test_an_unknown_command_is_a_usage_error() -> None:
+def test_unknown_command_is_a_usage_error() -> None:
     assert run("crawll").returncode == 2
 
 
-def test_another_package_of_the_same_name_is_reported(tmp_path: Path) -> None:
+def test_name_conflict_with_another_package_is_reported(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "__init__.py").write_text("stranger = True\n")
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; "
     code += "import fashion_tagger; fashion_tagger.build_dataset()"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    assert done.returncode == 1
-    assert str(tmp_path / "dataset") in done.stderr
-    assert "pip uninstall dataset" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert process.returncode == 1
+    assert str(tmp_path / "dataset") in process.stderr
+    assert "pip uninstall dataset" in process.stderr
+    assert "Traceback" not in process.stderr

@@ -1,4 +1,4 @@
-"""The example site of docs/adding-a-site.md, run exactly as it is shown there."""
+"""Tests of the example site of docs/adding-a-site.md, as shown there."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.support.catalogue_data import photo_bytes
 
 ROOT = Path(fashion_tagger.__file__).parent
 PARTS = ("scraper", "dataset", "model", "migrations", "tests")
-# A step names its file; what it holds is the next block.
+# A step names its file; the next code block has the content.
 STEP = re.compile(
     r"^\d\\\. .*?`((?:tests|scraper)/[\w/]+\.\w+)`.*?^```\w+\n(.*?)^```$", re.M | re.S
 )
@@ -60,25 +60,25 @@ def run(project: Path, *command: str, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def test_its_tests_and_the_contract_pass(project: Path) -> None:
-    where = "tests/scraper/spiders"
-    said = run(
+def test_example_passes_its_tests_and_the_contract(project: Path) -> None:
+    folder = "tests/scraper/spiders"
+    output = run(
         project,
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"),
-        *(f"{where}/test_newshop.py", f"{where}/test_contract.py", "-k", "newshop"),
+        *(f"{folder}/test_newshop.py", f"{folder}/test_contract.py", "-k", "newshop"),
     )
-    passed = re.search(r"(\d+) passed", said)
-    # The contract has a test and more for each of its rules.
+    passed = re.search(r"(\d+) passed", output)
+    # The contract has at least one test per rule.
     assert passed and int(passed.group(1)) > 10
 
 
-def test_it_is_written_as_the_linters_want(project: Path) -> None:
+def test_example_passes_the_linters(project: Path) -> None:
     files = ("scraper/spiders/newshop.py", "tests/scraper/spiders/test_newshop.py")
     run(project, "-m", "ruff", "check", "--no-cache", *files)
     run(project, "-m", "ruff", "format", "--no-cache", "--check", *files)
 
 
-class Newshop(BaseHTTPRequestHandler):
+class NewshopHandler(BaseHTTPRequestHandler):
     """The pages and images of the example site, on loopback."""
 
     def do_GET(self) -> None:
@@ -109,7 +109,7 @@ def product(page: int) -> dict[str, object]:
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Newshop)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), NewshopHandler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -118,20 +118,20 @@ def address() -> Iterator[str]:
     thread.join()
 
 
-def test_it_is_listed_and_crawled(project: Path, address: str, tmp_path: Path) -> None:
-    door = str(project / "fashion_tagger.py")
-    assert "newshop\n  Newshop, https://newshop.example" in run(project, door, "crawl", "--list")
-    where = ("--site-url", address, "--image-url", address, "--catalogue", "c.sqlite")
+def test_example_site_is_listed_and_crawled(project: Path, address: str, tmp_path: Path) -> None:
+    program = str(project / "fashion_tagger.py")
+    assert "newshop\n  Newshop, https://newshop.example" in run(project, program, "crawl", "--list")
+    options = ("--site-url", address, "--image-url", address, "--catalogue", "c.sqlite")
     run(
         project,
-        door,
+        program,
         "crawl",
         "newshop",
         "--tags",
         "polo",
         "--max-images",
         "9",
-        *where,
+        *options,
         cwd=tmp_path,
     )
     connection = sqlite3.connect(tmp_path / "c.sqlite")

@@ -1,4 +1,4 @@
-"""The commands and links in README, the documentation and the examples of --help work."""
+"""Tests of the commands and links in the README, the documentation and the `--help` examples."""
 
 import re
 import shlex
@@ -19,33 +19,33 @@ PAGES = sorted(
 EPILOG = "Example: "
 
 
-def shown_commands() -> list[str]:
+def documented_commands() -> list[str]:
     """Return the project's commands in the pages, and each command's own example."""
     lines = []
     for page in PAGES:
         lines += re.findall(r"^(?:    |\$ )(\S.*)$", page.read_text(encoding="utf-8"), re.M)
     commands = [fashion_tagger._command(name) for name in fashion_tagger.COMMANDS]
     lines += [str(command.epilog).removeprefix(EPILOG) for command in commands]
-    # ImageMagick has a `compare`, so ours is shown as a sub-command only.
+    # `compare` is a command of ImageMagick, so ours is only documented as a sub-command.
     names = [line.removeprefix("fashion-tagger ") for line in lines]
     return [line for line in names if line.split()[0] in fashion_tagger.COMMANDS]
 
 
-@pytest.mark.parametrize("line", sorted(set(shown_commands())))
-def test_a_shown_command_is_valid(line: str) -> None:
+@pytest.mark.parametrize("line", sorted(set(documented_commands())))
+def test_documented_command_is_valid(line: str) -> None:
     name, *arguments = shlex.split(line)
     command = fashion_tagger._command(name)
     context = command.make_context(name, arguments)
     if isinstance(command, click.Group):
-        found, subcommand, rest = command.resolve_command(
+        subcommand_name, subcommand, rest = command.resolve_command(
             context, [*context._protected_args, *context.args]
         )
         assert subcommand is not None
-        subcommand.make_context(found, rest)
+        subcommand.make_context(subcommand_name, rest)
 
 
-def test_every_command_is_shown() -> None:
-    names = {line.split()[0] for line in shown_commands()}
+def test_every_command_is_documented() -> None:
+    names = {line.split()[0] for line in documented_commands()}
     assert names == set(fashion_tagger.COMMANDS)
 
 

@@ -1,4 +1,4 @@
-"""The three commands on real garment photos, served by the sample shop."""
+"""Test of crawl, build and training on real garment photos, served by the sample shop."""
 
 import csv
 import json
@@ -18,19 +18,19 @@ from tests.support.drawn_splits import said
 
 SHARED = Path(fashion_tagger.__file__).parents[1] / "shared"
 CLOTHING = SHARED / "data" / "clothing" / "validation"
-TRUNK = SHARED / "weights" / "inception_v3_nsfwjs.weights.h5"
+BACKBONE = SHARED / "weights" / "inception_v3_nsfwjs.weights.h5"
 LABELS = ("dress", "pants", "shoes", "t-shirt")
-# Of each label: enough for a head, and no more than a test has time for.
-MOST = 32
+# Photos per label: enough to train a head in the time of a test.
+PHOTOS_PER_LABEL = 32
 
 pytestmark = pytest.mark.skipif(
-    not (CLOTHING.is_dir() and TRUNK.is_file()),
-    reason=f"needs the garment photos {CLOTHING} and the trunk {TRUNK}",
+    not (CLOTHING.is_dir() and BACKBONE.is_file()),
+    reason=f"needs the garment photos {CLOTHING} and the backbone {BACKBONE}",
 )
 
 
 def crawl(folder: Path, *arguments: str) -> None:
-    """A program of its own: Scrapy runs once in a process."""
+    """Run a crawl in its own process, since Scrapy runs only once per process."""
     done = subprocess.run(
         [sys.executable, fashion_tagger.__file__, "crawl", *arguments],
         cwd=folder,
@@ -41,29 +41,38 @@ def crawl(folder: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def command(folder: Path, *arguments: str) -> None:
+def run_command(folder: Path, *arguments: str) -> None:
     done = said(folder, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
-def way(tmp_path_factory: pytest.TempPathFactory, one_estimator: None) -> Path:
-    folder = tmp_path_factory.mktemp("way")
+def project(tmp_path_factory: pytest.TempPathFactory, one_estimator: None) -> Path:
+    folder = tmp_path_factory.mktemp("project")
     for label in LABELS:
         (folder / "photos" / label).mkdir(parents=True)
-        for photo in sorted((CLOTHING / label).iterdir())[:MOST]:
+        for photo in sorted((CLOTHING / label).iterdir())[:PHOTOS_PER_LABEL]:
             shutil.copy(photo, folder / "photos" / label)
     with serve(ShopOptions(photos=folder / "photos")) as shop:
         address = ("--site-url", shop.url, "--image-url", shop.url)
         crawl(folder, "lamoda", "--tags", ",".join(LABELS), *address)
-    command(folder, "build-dataset", "--min-per-class", "20", "--splits", "60,20,20")
-    head = ("--weights", str(TRUNK), "--fine-tune", "0", "--image-size", "96", "--cache", "cache")
-    command(folder, "train-model", *head, "--out", "runs/way")
+    run_command(folder, "build-dataset", "--min-per-class", "20", "--splits", "60,20,20")
+    head = (
+        "--weights",
+        str(BACKBONE),
+        "--fine-tune",
+        "0",
+        "--image-size",
+        "96",
+        "--cache",
+        "cache",
+    )
+    run_command(folder, "train-model", *head, "--out", "runs/project")
     return folder
 
 
-def test_every_label_is_in_every_split_and_nothing_leaks(way: Path) -> None:
-    rows = pq.read_table(way / "splits" / "manifest.parquet").to_pylist()
+def test_splits_have_every_label_and_no_leakage(project: Path) -> None:
+    rows = pq.read_table(project / "splits" / "manifest.parquet").to_pylist()
     count = Counter((row["label"], row["split"]) for row in rows)
     assert {label for label, _ in count} == set(LABELS)
     assert all(count[label, split] for label in LABELS for split in ("train", "validation", "test"))
@@ -72,15 +81,17 @@ def test_every_label_is_in_every_split_and_nothing_leaks(way: Path) -> None:
     split_of: dict[str, str] = {}
     for row in rows:
         assert split_of.setdefault(row["post_url"], row["split"]) == row["split"]
-        assert (way / "splits" / row["path"]).is_file()
+        assert (project / "splits" / row["path"]).is_file()
 
 
-def test_the_figures_are_those_of_the_predictions_and_above_chance(way: Path) -> None:
-    metrics = json.loads((way / "runs" / "way" / "metrics.json").read_text())
-    with (way / "runs" / "way" / "predictions.csv").open(encoding="utf-8", newline="") as file:
+def test_metrics_match_the_predictions_and_exceed_chance(project: Path) -> None:
+    metrics = json.loads((project / "runs" / "project" / "metrics.json").read_text())
+    with (project / "runs" / "project" / "predictions.csv").open(
+        encoding="utf-8", newline=""
+    ) as file:
         rows = list(csv.DictReader(file))
     truth = [row["label"] for row in rows]
     assert metrics["accuracy"] == accuracy_score(truth, [row["predicted"] for row in rows])
     assert metrics["counts"]["test"] == len(rows)
-    # Chance is 0.25; a frozen trunk of another task gave 0.5 to 0.6.
+    # Chance is 0.25; a frozen backbone of another task reached 0.5 to 0.6.
     assert metrics["accuracy"] > 0.35

@@ -1,4 +1,4 @@
-"""The loop closes: wrong labels are found by a model, put right by a person, and gone."""
+"""Test of the feedback loop: a model finds wrong labels, a reviewer corrects them."""
 
 import csv
 import json
@@ -26,16 +26,20 @@ from tests.support.drawn_splits import PROGRAM, random_trunk
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 COLOURS = {"polo": (200, 30, 30), "dress": (30, 30, 200), "coat": (30, 160, 30)}
 LABELS = list(COLOURS)
-EACH, FLIPPED = 40, 12
+IMAGES_PER_LABEL, WRONG_LABELS = 40, 12
 SIZE = ("--image-size", "75", "--cache", "cache")
 
 
-def fill(folder: Path) -> tuple[Filling, dict[str, str]]:
-    """A catalogue with EACH photos a label, FLIPPED of all under a wrong hashtag; and the truth."""
+def create_catalogue(folder: Path) -> tuple[Filling, dict[str, str]]:
+    """Create a catalogue with some images under a wrong hashtag.
+
+    Returns:
+        The catalogue, and the true label by SHA-256.
+    """
     filling, truth = Filling(folder), {}
     rng = np.random.default_rng(0)
-    flipped = set(rng.choice(EACH * len(LABELS), FLIPPED, replace=False).tolist())
-    for number in range(EACH * len(LABELS)):
+    flipped = set(rng.choice(IMAGES_PER_LABEL * len(LABELS), WRONG_LABELS, replace=False).tolist())
+    for number in range(IMAGES_PER_LABEL * len(LABELS)):
         label = LABELS[number % len(LABELS)]
         data = jpeg_of(squares_of(rng, COLOURS[label]))
         tag = LABELS[(number + 1) % len(LABELS)] if number in flipped else label
@@ -44,77 +48,85 @@ def fill(folder: Path) -> tuple[Filling, dict[str, str]]:
     return filling, truth
 
 
-def say(folder: Path, *words: str) -> str:
+def run_command(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, PROGRAM, *words], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, PROGRAM, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def build(folder: Path, filling: Filling, out: str) -> None:
-    asked = ("--min-per-class", "20", "--pose", "none", "--size", "96", "--out", out)
-    say(folder, "build-dataset", "--catalogue", filling.catalogue, *asked)
+    options = ("--min-per-class", "20", "--pose", "none", "--size", "96", "--out", out)
+    run_command(folder, "build-dataset", "--catalogue", filling.catalogue, *options)
 
 
 def train(folder: Path, data: str, out: str) -> None:
-    asked = ("--weights", "trunk.weights.h5", "--fine-tune", "0", "--label-smoothing", "0", *SIZE)
-    say(folder, "train-model", "--data", data, "--out", out, *asked)
+    options = ("--weights", "trunk.weights.h5", "--fine-tune", "0", "--label-smoothing", "0", *SIZE)
+    run_command(folder, "train-model", "--data", data, "--out", out, *options)
 
 
-def wrong_labels(folder: Path, truth: dict[str, str]) -> int:
+def count_wrong_labels(folder: Path, truth: dict[str, str]) -> int:
     rows = pq.read_table(folder / "manifest.parquet", columns=["sha256", "label"]).to_pylist()
     return sum(truth[row["sha256"]] != row["label"] for row in rows)
 
 
-def accuracy(folder: Path, run: str, data: str, truth: dict[str, str]) -> float:
-    """Of RUN on the test split of DATA, by TRUTH."""
+def measure_accuracy(folder: Path, run: str, data: str, truth: dict[str, str]) -> float:
+    """Return the accuracy of a run on the test split of a dataset by the true labels."""
     rows = pq.read_table(folder / data / "manifest.parquet", columns=["path", "sha256"]).to_pylist()
     sha256 = {row["path"]: row["sha256"] for row in rows}
     with (folder / run / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        said = [truth[sha256[row["path"]]] == row["predicted"] for row in csv.DictReader(file)]
-    return sum(said) / len(said)
+        is_correct = [
+            truth[sha256[row["path"]]] == row["predicted"] for row in csv.DictReader(file)
+        ]
+    return sum(is_correct) / len(is_correct)
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Filling, dict[str, str]]:
+def checked_catalogue(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Filling, dict[str, str]]:
     folder = tmp_path_factory.mktemp("loop")
-    filling, truth = fill(folder)
+    filling, truth = create_catalogue(folder)
     random_trunk(folder / "trunk.weights.h5")
     build(folder, filling, "before")
     train(folder, "before", "first")
     check = ("--catalogue", filling.catalogue, "--model", "first", "--cache", "cache")
-    say(folder, "check-tags", *check)
+    run_command(folder, "check-tags", *check)
     return folder, filling, truth
 
 
 @pytest.mark.slow
-def test_a_check_of_the_catalogue_is_for_the_review(
-    work: tuple[Path, Filling, dict[str, str]],
+def test_check_tags_ranks_wrong_labels_first(
+    checked_catalogue: tuple[Path, Filling, dict[str, str]],
 ) -> None:
-    folder, filling, truth = work
+    folder, filling, truth = checked_catalogue
     with filling.sessions() as session:
         rows = session.execute(
             sa.select(TagVerdictRow, ImageRow.sha256)
             .join(ImageRow, ImageRow.id == TagVerdictRow.image_id)
             .order_by(TagVerdictRow.cost.desc())
         ).all()
-    assert len(rows) == EACH * len(LABELS)
-    first = [truth[sha256] != one.label for one, sha256 in rows[:FLIPPED]]
-    assert sum(first) >= FLIPPED * 0.75
-    for one, sha256 in rows[:3]:
-        near = json.loads(one.nearest)
-        assert one.verdict in ("mistake", "unsure")
-        assert len(near) == 3
-        assert sha256 not in [other["sha256"] for other in near]
-        assert {other["sha256"] for other in near} <= truth.keys()
+    assert len(rows) == IMAGES_PER_LABEL * len(LABELS)
+    is_wrong = [truth[sha256] != verdict.label for verdict, sha256 in rows[:WRONG_LABELS]]
+    assert sum(is_wrong) >= WRONG_LABELS * 0.75
+    for verdict, sha256 in rows[:3]:
+        nearest = json.loads(verdict.nearest)
+        assert verdict.verdict in ("mistake", "unsure")
+        assert len(nearest) == 3
+        assert sha256 not in [image["sha256"] for image in nearest]
+        assert {image["sha256"] for image in nearest} <= truth.keys()
     with (folder / "checked" / "checked.csv").open(encoding="utf-8", newline="") as file:
         assert [row["id"] for row in csv.DictReader(file)][:5] == [sha for _, sha in rows[:5]]
 
 
 @contextmanager
-def reviewing(folder: Path, filling: Filling) -> Iterator[str]:
-    """The address of `review`, as a user starts it."""
+def run_review(folder: Path, filling: Filling) -> Iterator[str]:
+    """Run `review` as a user does; yield its URL."""
     process = subprocess.Popen(
         [sys.executable, PROGRAM, "review", "--catalogue", filling.catalogue, "--port", "0"],
         cwd=folder,
@@ -124,50 +136,58 @@ def reviewing(folder: Path, filling: Filling) -> Iterator[str]:
     )
     try:
         assert process.stdout is not None
-        found = None
-        while not found:
+        match = None
+        while not match:
             line = process.stdout.readline()
             assert line, "the server ended"
-            found = re.search(r"http://\S+", line)
-        yield found[0]
+            match = re.search(r"http://\S+", line)
+        yield match[0]
     finally:
         process.terminate()
         process.wait()
 
 
 def decide(tab: Tab, filling: Filling, truth: dict[str, str]) -> bool:
-    """Answer the question of TAB as a person who sees the photo would; whether there was one."""
+    """Answer the shown item as a person who sees the image would.
+
+    Returns:
+        Whether there was an item.
+    """
     key = tab.locator("input[name=item]").first
     if not key.count():
         return False
     image, label = (key.get_attribute("value") or "").split("/")
     with filling.sessions() as session:
-        right = truth[session.get_one(ImageRow, int(image)).sha256]
+        true_label = truth[session.get_one(ImageRow, int(image)).sha256]
     with tab.expect_navigation():
-        if right == label:
+        if true_label == label:
             tab.keyboard.press("k")
         else:
             tab.keyboard.press("r")
-            tab.keyboard.type(right, delay=5)
+            tab.keyboard.type(true_label, delay=5)
             tab.keyboard.press("Enter")
     return True
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's Chromium (apt-get install chromium)")
-def test_the_loop_closes(work: tuple[Path, Filling, dict[str, str]]) -> None:
-    folder, filling, truth = work
-    with sync_playwright() as driver, reviewing(folder, filling) as address:
+def test_review_corrects_labels_and_improves_accuracy(
+    checked_catalogue: tuple[Path, Filling, dict[str, str]],
+) -> None:
+    folder, filling, truth = checked_catalogue
+    with sync_playwright() as driver, run_review(folder, filling) as address:
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = chromium.new_page()
         tab.goto(address.rstrip("/") + "/queue/mistakes")
-        # Half an hour's work: not every photo, the costliest ones.
-        decided = sum(decide(tab, filling, truth) for _ in range(2 * FLIPPED))
+        # About half an hour of work: only the images with the highest cost.
+        decided = sum(decide(tab, filling, truth) for _ in range(2 * WRONG_LABELS))
         chromium.close()
     assert decided > 0
     build(folder, filling, "after")
-    before, after = (wrong_labels(folder / name, truth) for name in ("before", "after"))
-    assert before == FLIPPED
-    assert after <= FLIPPED / 4
+    before, after = (count_wrong_labels(folder / name, truth) for name in ("before", "after"))
+    assert before == WRONG_LABELS
+    assert after <= WRONG_LABELS / 4
     train(folder, "after", "second")
-    assert accuracy(folder, "second", "after", truth) >= accuracy(folder, "first", "before", truth)
+    assert measure_accuracy(folder, "second", "after", truth) >= measure_accuracy(
+        folder, "first", "before", truth
+    )

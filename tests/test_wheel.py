@@ -1,4 +1,4 @@
-"""The wheel, installed in a virtual environment and used outside of the checkout."""
+"""Tests of the wheel, installed in a virtual environment outside the checkout."""
 
 import os
 import shutil
@@ -60,9 +60,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python.parent
 
 
-def test_every_command_is_there_and_explains_itself(installed: Path, tmp_path: Path) -> None:
+def test_every_command_is_installed_and_has_help(installed: Path, tmp_path: Path) -> None:
     for name in fashion_tagger.COMMANDS:
-        # `compare` alone is ImageMagick's.
+        # The bare `compare` is a command of ImageMagick.
         if name != "compare":
             assert "Usage: " in call(installed / name, "--help", cwd=tmp_path)
         assert "Usage: " in call(installed / "fashion-tagger", name, "--help", cwd=tmp_path)
@@ -72,13 +72,13 @@ def test_every_command_is_there_and_explains_itself(installed: Path, tmp_path: P
     )  # fmt: skip
 
 
-def test_a_catalogue_is_made_counted_and_crawled_into(installed: Path, tmp_path: Path) -> None:
+def test_catalogue_and_crawl_commands_work(installed: Path, tmp_path: Path) -> None:
     code = "from dataset.catalogue.session import open_catalogue as o; o('catalogue.sqlite')"
     call(installed / "python", "-c", code, cwd=tmp_path)
     assert "the catalogue is empty" in call(installed / "catalogue", "stats", cwd=tmp_path)
     assert "lamoda" in call(installed / "crawl", "--list", cwd=tmp_path)
 
 
-def test_the_pose_network_comes_along(installed: Path, tmp_path: Path) -> None:
+def test_pose_network_is_included(installed: Path, tmp_path: Path) -> None:
     code = "import dataset.pose.models as m; print(m.cache_key(m.find_model('hrnet-small')))"
     assert call(installed / "python", "-c", code, cwd=tmp_path).startswith("hrnet-small:")

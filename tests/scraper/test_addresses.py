@@ -1,4 +1,4 @@
-"""Strangers' links do not lead into the user's own network."""
+"""Tests that links on a site cannot reach the user's private network (SSRF)."""
 
 import json
 import threading
@@ -39,44 +39,44 @@ SECRETS = {"INSTAGRAM_TOKEN": "EAAGverysecret", "INSTAGRAM_USER": "1784140000000
         ("2002:7f00:1::", False),
     ],
 )
-def test_which_addresses_are_public(address: str, public: bool) -> None:
+def test_public_addresses_are_recognized(address: str, public: bool) -> None:
     assert is_public(address) == public
 
 
-def test_hosts_have_ports() -> None:
+def test_host_and_port_of_a_url() -> None:
     assert host_and_port("http://LocalHost/x") == ("localhost", 80)
     assert host_and_port("https://[::1]:8443/") == ("::1", 8443)
     with pytest.raises(ValueError, match="no host"):
         host_and_port("file:///etc/passwd")
 
 
-class Answers(BaseHTTPRequestHandler):
-    """One hashtag, its photos at PHOTOS, and a photo that redirects into the private network."""
+class SiteHandler(BaseHTTPRequestHandler):
+    """Serve one hashtag with images, and a redirect into the private network."""
 
     photos: tuple[str, ...] = ()
-    asked: list[str]
+    requests: list[str]
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requests.append(self.path)
         if self.path.startswith("/redirect"):
             self.send_response(302)
             self.send_header("Location", self.photos[0])
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        found: list[object] = []
+        records: list[object] = []
         if "ig_hashtag_search" in self.path:
-            found = [{"id": "17843853986012965"}]
+            records = [{"id": "17843853986012965"}]
         elif "recent_media" in self.path:
-            found = [media(number, url) for number, url in enumerate(self.photos)]
-        body = json.dumps({"data": found}).encode()
+            records = [media(number, url) for number, url in enumerate(self.photos)]
+        body = json.dumps({"data": records}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def media(number: int, url: str) -> dict[str, object]:
@@ -90,9 +90,9 @@ def media(number: int, url: str) -> dict[str, object]:
 
 
 @pytest.fixture
-def site() -> Iterator[tuple[str, type[Answers]]]:
-    class Handler(Answers):
-        asked: list[str] = []  # noqa: RUF012 - of this test's server alone
+def site() -> Iterator[tuple[str, type[SiteHandler]]]:
+    class Handler(SiteHandler):
+        requests: list[str] = []  # noqa: RUF012 - used by one server only
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -104,8 +104,8 @@ def site() -> Iterator[tuple[str, type[Answers]]]:
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_a_photo_s_address_does_not_lead_into_the_private_network(
-    tmp_path: Path, site: tuple[str, type[Answers]], allowed: bool
+def test_image_urls_cannot_reach_the_private_network(
+    tmp_path: Path, site: tuple[str, type[SiteHandler]], allowed: bool
 ) -> None:
     url, handler = site
     with serve(ShopOptions(per_label=1)) as inner:
@@ -118,7 +118,7 @@ def test_a_photo_s_address_does_not_lead_into_the_private_network(
             f"{url}/redirect",
         )
         options = ("--tags", "kimono", *(["--allow-private-hosts"] if allowed else []))
-        status, said = crawl(
+        status, output = crawl(
             inner,
             tmp_path,
             *options,
@@ -126,11 +126,11 @@ def test_a_photo_s_address_does_not_lead_into_the_private_network(
             secrets=SECRETS,
             address=("--site-url", url),
         )
-        asked = sum(inner.requests.values())
-    assert status == 0, said
+        request_count = sum(inner.requests.values())
+    assert status == 0, output
     reasons = dict(rows(tmp_path, "SELECT reason, count(*) FROM sightings GROUP BY 1"))
     if allowed:
-        assert asked and "private address" not in reasons
+        assert request_count and "private address" not in reasons
     else:
-        assert (asked, reasons) == (0, {"private address": 4})
-        assert "rejected 4 photos: private address" in said
+        assert (request_count, reasons) == (0, {"private address": 4})
+        assert "rejected 4 photos: private address" in output

@@ -1,4 +1,4 @@
-"""Photos whose addresses ran out come under new ones, and once only."""
+"""Tests of signed image URLs that expire: they are refreshed and fetched once."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,24 +26,24 @@ def shop(tmp_path: Path) -> Iterator[SampleShop]:
         yield shop
 
 
-def test_posts_are_asked_for_again_and_no_token_is_written(
+def test_expired_image_urls_are_refreshed_once_and_no_token_is_stored(
     shop: SampleShop, tmp_path: Path
 ) -> None:
     for _ in range(2):
-        status, said = crawl(
+        status, output = crawl(
             shop, tmp_path, "--tags", "dress", "-v", site="instagram", secrets=SECRETS
         )
-        assert status == 0, said
-        assert "EAAGverysecret" not in said
+        assert status == 0, output
+        assert "EAAGverysecret" not in output
     assert rows(tmp_path, "SELECT state, count(*) FROM sightings") == [("stored", PHOTOS)]
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(PHOTOS,)]
-    good = [t for t in shop.requests if t.startswith("/v/") and "oh=00_AfGood" in t]
-    spent = [t for t in shop.requests if t.startswith("/v/") and "oh=00_AfSpent" in t]
-    assert (len(good), len(spent)) == (PHOTOS, PHOTOS)
-    # A later run looks for what is new, and fetches nothing twice.
-    assert {shop.requests[target] for target in good + spent} == {1}
-    assert {path for path in tmp_path.rglob("*") if b"EAAGvery" in _bytes(path)} == set()
+    valid = [t for t in shop.requests if t.startswith("/v/") and "oh=00_AfGood" in t]
+    expired = [t for t in shop.requests if t.startswith("/v/") and "oh=00_AfSpent" in t]
+    assert (len(valid), len(expired)) == (PHOTOS, PHOTOS)
+    # A later run looks for new posts only, and fetches no image twice.
+    assert {shop.requests[target] for target in valid + expired} == {1}
+    assert {path for path in tmp_path.rglob("*") if b"EAAGvery" in file_bytes(path)} == set()
 
 
-def _bytes(path: Path) -> bytes:
+def file_bytes(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""

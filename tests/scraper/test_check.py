@@ -1,4 +1,4 @@
-"""`--check`, `--live`, `--dry-run` and credentials through the command, on the sample shop."""
+"""Tests of `--check`, `--live`, `--dry-run` and `--credentials` on the sample shop."""
 
 import re
 from pathlib import Path
@@ -15,10 +15,10 @@ from tests.support.crawls import crawl
 SECRETS = {"INSTAGRAM_TOKEN": "EAAGverysecret", "INSTAGRAM_USER": "17841400000000000"}
 
 
-def test_a_check_says_who_what_and_which_fields(tmp_path: Path) -> None:
+def test_check_reports_account_search_and_fields(tmp_path: Path) -> None:
     options = ShopOptions(site="instagram", per_label=3, duplicates=0, double_tagged=0)
     with serve(options) as shop:
-        status, said = crawl(
+        status, output = crawl(
             shop,
             tmp_path,
             "--check",
@@ -28,69 +28,72 @@ def test_a_check_says_who_what_and_which_fields(tmp_path: Path) -> None:
             site="instagram",
             secrets=SECRETS,
         )
-    assert status == 0, said
-    assert "ok     account: @sample.shop" in said
-    # Of three posts the newer two thirds are recent; their video is left out.
-    assert "ok     search for 'dress': 2 posts" in said
-    lines = {line.split()[0]: line.split()[1:] for line in said.splitlines() if " of 2 " in line}
+    assert status == 0, output
+    assert "ok     account: @sample.shop" in output
+    # The newer two of three posts are recent media; the video is skipped.
+    assert "ok     search for 'dress': 2 posts" in output
+    lines = {line.split()[0]: line.split()[1:] for line in output.splitlines() if " of 2 " in line}
     assert lines["photos"] == ["2", "of", "2", "found"]
     assert lines["price"] == ["0", "of", "2", "missing"]
     assert not (tmp_path / "c.sqlite").exists() and not (tmp_path / "images").exists()
 
 
 @pytest.mark.parametrize(
-    ("generation", "words"),
+    ("generation", "message"),
     [
         ("expired-token", "set INSTAGRAM_TOKEN"),
         ("limited", "in about 23 minutes"),
         ("hashtag-limit", "30 different hashtags"),
     ],
 )
-def test_refusals_are_explained_without_the_token(
-    tmp_path: Path, generation: str, words: str
+def test_error_responses_are_explained_without_the_token(
+    tmp_path: Path, generation: str, message: str
 ) -> None:
     with serve(ShopOptions(site="instagram", per_label=3, generation=generation)) as shop:
         for options in (("--check",), ("--tags", "polo")):
-            status, said = crawl(shop, tmp_path, *options, site="instagram", secrets=SECRETS)
-            assert (status, words in said, "EAAGverysecret" in said) == (1, True, False), said
-            # The reason is read before the address; a check has nothing to go on with.
-            assert said.index(words) < said.index(shop.url)
-            assert ("repeat the command" in said) == (options != ("--check",))
+            status, output = crawl(shop, tmp_path, *options, site="instagram", secrets=SECRETS)
+            assert (status, message in output, "EAAGverysecret" in output) == (1, True, False), (
+                output
+            )
+            # The reason precedes the URL; a check cannot be continued.
+            assert output.index(message) < output.index(shop.url)
+            assert ("repeat the command" in output) == (options != ("--check",))
     assert b"EAAGverysecret" not in (tmp_path / "c.sqlite").read_bytes()
 
 
-def test_a_dry_run_counts_and_takes_nothing(tmp_path: Path) -> None:
+def test_dry_run_counts_without_storing_anything(tmp_path: Path) -> None:
     with serve(ShopOptions(per_label=3)) as shop:
-        status, said = crawl(shop, tmp_path, "--tags", "polo,кимоно", "--dry-run")
+        status, output = crawl(shop, tmp_path, "--tags", "polo,кимоно", "--dry-run")
         assert not any("/img" in target for target in shop.requests)
-    assert status == 0, said
-    table = {line.rsplit(maxsplit=1)[0].strip(): line.split()[-1] for line in said.splitlines()}
+    assert status == 0, output
+    table = {line.rsplit(maxsplit=1)[0].strip(): line.split()[-1] for line in output.splitlines()}
     assert int(table["polo"]) >= 3 and table["кимоно"] == "0"
     assert not (tmp_path / "c.sqlite").exists()
 
 
-def test_a_dry_run_uses_up_no_hashtag_of_the_week(tmp_path: Path) -> None:
+def test_dry_run_does_not_use_the_weekly_hashtag_quota(tmp_path: Path) -> None:
     with serve(ShopOptions(site="instagram", per_label=2)) as shop:
         options = ("--tags", "polo,dress", "--dry-run")
-        status, said = crawl(shop, tmp_path, *options, site="instagram", secrets=SECRETS)
+        status, output = crawl(shop, tmp_path, *options, site="instagram", secrets=SECRETS)
         assert not any("hashtag" in target for target in shop.requests)
-    assert status == 0, said
+    assert status == 0, output
     assert (
-        "does not say how many posts there are; a crawl would ask for 9 of the 30 different" in said
+        "does not say how many posts there are; a crawl would ask for 9 of the 30 different"
+        in output
     )
 
 
-def test_a_site_that_says_no_total_is_counted_where_one_page_has_all(tmp_path: Path) -> None:
+def test_dry_run_counts_a_single_page_without_total(tmp_path: Path) -> None:
     with serve(ShopOptions(site="wildberries", per_label=3, generation="older")) as shop:
-        status, said = crawl(
+        status, output = crawl(
             shop, tmp_path, "--tags", "кимоно,polo", "--dry-run", site="wildberries"
         )
-    assert status == 0, said
-    assert re.search(r"^polo  +[34]$", said, re.M) and re.search(r"^кимоно  +0$", said, re.M)
+    assert status == 0, output
+    assert re.search(r"^polo  +[34]$", output, re.M) and re.search(r"^кимоно  +0$", output, re.M)
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         (("--tags", "polo"), "INSTAGRAM_TOKEN"),
         (("--tags", "polo", "--set", "media=old"), "choose from both, recent, top"),
@@ -103,18 +106,18 @@ def test_a_site_that_says_no_total_is_counted_where_one_page_has_all(tmp_path: P
         (("--tags", ""), "--tags is missing"),
     ],
 )
-def test_what_is_asked_for_wrongly_is_named(
-    tmp_path: Path, options: tuple[str, ...], words: str
+def test_usage_errors_name_the_option(
+    tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     with serve(ShopOptions(site="instagram", per_label=1)) as shop:
-        nothing = dict.fromkeys(SECRETS, "")
-        status, said = crawl(shop, tmp_path, *options, site="instagram", secrets=nothing)
-    assert (status, words in said) == (2, True), said
-    assert "Traceback" not in said
+        no_secrets = dict.fromkeys(SECRETS, "")
+        status, output = crawl(shop, tmp_path, *options, site="instagram", secrets=no_secrets)
+    assert (status, message in output) == (2, True), output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("order", ["--list --credentials {}", "--credentials {} --list"])
-def test_the_list_says_what_the_file_sets_wherever_it_is_named(tmp_path: Path, order: str) -> None:
+def test_list_shows_credentials_of_the_file_in_any_option_order(tmp_path: Path, order: str) -> None:
     file = tmp_path / "keys.env"
     file.write_text("INSTAGRAM_TOKEN=EAAGverysecret\n")
     file.chmod(0o600)
@@ -123,19 +126,24 @@ def test_the_list_says_what_the_file_sets_wherever_it_is_named(tmp_path: Path, o
     assert "EAAGverysecret" not in done.output
 
 
-def test_verbose_shows_every_request_and_no_credential_and_warns_of_nothing(
+def test_verbose_logs_requests_without_credentials_or_warnings(
     tmp_path: Path,
 ) -> None:
     with serve(ShopOptions(site="instagram", per_label=1)) as shop:
-        _, said = crawl(shop, tmp_path, "--check", "-v", site="instagram", secrets=SECRETS)
-        _, refused = crawl(shop, tmp_path, "--check", "-v", "--site-url", "http://127.0.0.1:1")
-    assert f"INFO: HTTP 200 {shop.url}/v25.0/ig_hashtag_search?user_id=[hidden]&q=polo" in said
-    assert not any(secret in said for secret in SECRETS.values())
-    # Such as of a setting that Scrapy is about to drop.
-    assert "WARNING" not in said
-    assert "INFO: no connection (nothing listens there) http://127.0.0.1:1/catalogsearch" in refused
+        _, output = crawl(shop, tmp_path, "--check", "-v", site="instagram", secrets=SECRETS)
+        _, failed_output = crawl(
+            shop, tmp_path, "--check", "-v", "--site-url", "http://127.0.0.1:1"
+        )
+    assert f"INFO: HTTP 200 {shop.url}/v25.0/ig_hashtag_search?user_id=[hidden]&q=polo" in output
+    assert not any(secret in output for secret in SECRETS.values())
+    # Scrapy warns about deprecated settings, for example.
+    assert "WARNING" not in output
+    assert (
+        "INFO: no connection (nothing listens there) http://127.0.0.1:1/catalogsearch"
+        in failed_output
+    )
 
 
-def test_hashtags_of_titles_are_found_fields_too() -> None:
+def test_hashtags_in_titles_count_as_a_found_field() -> None:
     posts = [Post("1", "https://shop.example/1", (), title="Polo #classic")]
     assert "hashtags    1 of 1  found" in fields_found(posts)

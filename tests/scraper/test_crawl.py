@@ -1,4 +1,4 @@
-"""Whole crawls of the sample shop through the command, over HTTP on loopback."""
+"""Tests of whole crawls of the sample shop over HTTP on loopback."""
 
 import contextlib
 import io
@@ -38,17 +38,17 @@ def shop(photos: Path) -> Iterator[SampleShop]:
         yield shop
 
 
-def test_a_crawl_keeps_every_photo_once_as_the_bytes_that_came(
+def test_crawl_stores_each_image_once_with_unchanged_bytes(
     shop: SampleShop, photos: Path, tmp_path: Path
 ) -> None:
-    status, said = crawl(shop, tmp_path, "--tags", "polo")
-    assert status == 0, said
+    status, output = crawl(shop, tmp_path, "--tags", "polo")
+    assert status == 0, output
     originals = {sha256_of(path.read_bytes()) for path in (photos / "polo").iterdir()}
     stored = dict(rows(tmp_path, "SELECT sha256, store_key FROM images"))
     assert originals <= set(stored)
     for sha, key in stored.items():
         assert sha256_of((tmp_path / "images" / key).read_bytes()) == sha
-    # 7 products more: copies, which are folded or the very same bytes.
+    # The 7 additional products are near duplicates or identical files.
     assert rows(tmp_path, "SELECT count(*) FROM posts") == [(POLOS + 7,)]
     assert rows(tmp_path, "SELECT count(DISTINCT cluster_id) FROM images") == [(POLOS,)]
     assert rows(tmp_path, "SELECT DISTINCT state FROM searches") == [("finished",)]
@@ -56,13 +56,17 @@ def test_a_crawl_keeps_every_photo_once_as_the_bytes_that_came(
         assert times == 1, target
 
 
-def test_the_catalogue_holds_what_the_shop_shows(shop: SampleShop, tmp_path: Path) -> None:
+def test_catalogue_matches_the_shop(shop: SampleShop, tmp_path: Path) -> None:
     crawl(shop, tmp_path, "--tags", "dress", "--max-images", "3")
     posts = rows(tmp_path, "SELECT site_id, title, brand, price, currency, url FROM posts")
-    known = shop.stock.by_sku
+    products = shop.stock.by_sku
     assert len(posts) >= DRESSES
     for sku, title, brand, price, currency, url in posts:
-        assert (title, brand, price) == (known[sku].name, known[sku].brand, known[sku].price)
+        assert (title, brand, price) == (
+            products[sku].name,
+            products[sku].brand,
+            products[sku].price,
+        )
         assert (currency, url) == ("RUB", f"{shop.url}/p/{sku.lower()}/")
     image = rows(tmp_path, "SELECT store_key, phash, width, height, format, bytes FROM images")[0]
     data = (tmp_path / "images" / image[0]).read_bytes()
@@ -73,30 +77,32 @@ def test_the_catalogue_holds_what_the_shop_shows(shop: SampleShop, tmp_path: Pat
 
 def test_max_images_counts_earlier_runs(shop: SampleShop, tmp_path: Path) -> None:
     for limit, expected in (("5", 5), ("5", 5), ("9", 9)):
-        status, said = crawl(shop, tmp_path, "--tags", "polo", "--max-images", limit)
+        status, output = crawl(shop, tmp_path, "--tags", "polo", "--max-images", limit)
         assert status == 0
-        assert "limit" in said
+        assert "limit" in output
         assert rows(tmp_path, "SELECT count(*) FROM images") == [(expected,)]
 
 
-def test_nothing_found_is_a_natural_end(shop: SampleShop, tmp_path: Path) -> None:
-    status, said = crawl(shop, tmp_path, "--tags", "кимоно")
+def test_search_without_results_is_finished(shop: SampleShop, tmp_path: Path) -> None:
+    status, output = crawl(shop, tmp_path, "--tags", "кимоно")
     assert status == 0
-    assert "finished" in said
+    assert "finished" in output
     assert rows(tmp_path, "SELECT hashtag, state, total FROM searches") == [
         ("кимоно", "finished", 0)
     ]
 
 
 @contextlib.contextmanager
-def site(answers: dict[str, tuple[int, dict[str, str], bytes]]) -> Iterator[tuple[str, list[str]]]:
-    """A site that answers each path as told, else 404: its address, and what it was asked."""
-    asked: list[str] = []
+def site(
+    responses: dict[str, tuple[int, dict[str, str], bytes]],
+) -> Iterator[tuple[str, list[str]]]:
+    """Serve responses by path, and 404 otherwise; yield the URL and the requested paths."""
+    requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
-            status, headers, body = answers.get(urlsplit(self.path).path, (404, {}, b""))
+            requests.append(self.path)
+            status, headers, body = responses.get(urlsplit(self.path).path, (404, {}, b""))
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -108,19 +114,19 @@ def site(answers: dict[str, tuple[int, dict[str, str], bytes]]) -> Iterator[tupl
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        yield f"http://127.0.0.1:{server.server_address[1]}", requests
         server.shutdown()
 
 
-def test_a_changed_layout_ends_in_failure_and_the_next_run_asks_again(tmp_path: Path) -> None:
-    new = b"<html><body><article>A new design</article></body></html>"
-    with site({"/catalogsearch/result/": (200, {}, new)}) as (url, asked):
+def test_changed_layout_fails_and_the_next_run_retries(tmp_path: Path) -> None:
+    page = b"<html><body><article>A new design</article></body></html>"
+    with site({"/catalogsearch/result/": (200, {}, page)}) as (url, requests):
         for times in (1, 2):
             done = run(tmp_path, "crawl", "lamoda", "--tags", "кимоно", "--site-url", url)
             assert done.returncode == 1
             assert "layout changed" in done.stdout
             assert "layout changed" in done.stderr
-            assert sum("/catalogsearch/" in path for path in asked) == times
+            assert sum("/catalogsearch/" in path for path in requests) == times
     connection = sqlite3.connect(tmp_path / "catalogue.sqlite")
     assert connection.execute("SELECT state FROM searches").fetchall() == [("failed",)]
     connection.close()
@@ -128,22 +134,22 @@ def test_a_changed_layout_ends_in_failure_and_the_next_run_asks_again(tmp_path: 
 
 def test_robots_txt_is_obeyed(tmp_path: Path) -> None:
     robots = b"User-agent: *\nDisallow: /catalogsearch/\n"
-    with site({"/robots.txt": (200, {}, robots)}) as (url, asked):
+    with site({"/robots.txt": (200, {}, robots)}) as (url, requests):
         done = run(tmp_path, "crawl", "lamoda", "--tags", "кимоно", "--site-url", url)
-    assert asked == ["/robots.txt"]
+    assert requests == ["/robots.txt"]
     assert done.returncode == 1
     assert "robots.txt forbids it" in done.stderr
 
 
-def test_photos_that_may_not_train_a_model_are_refused_and_counted(tmp_path: Path) -> None:
+def test_noai_images_are_rejected_and_counted(tmp_path: Path) -> None:
     page = (RECORDED / "older.html").read_bytes()
     photo = "/img600x866/F/E/FE913CMCLMM1_7110810_1_v1.jpg"
-    answers = {
+    responses = {
         "/catalogsearch/result/": (200, {}, page),
         photo: (200, {"X-Robots-Tag": "noai"}, photo_bytes(1)),
         photo.replace("7110810_1", "7110811_2"): (200, {}, photo_bytes(2)),
     }
-    with site(answers) as (url, _):
+    with site(responses) as (url, _):
         done = run(
             tmp_path, "crawl", "lamoda", "--tags", "кимоно", "--site-url", url, "--image-url", url
         )
@@ -153,7 +159,7 @@ def test_photos_that_may_not_train_a_model_are_refused_and_counted(tmp_path: Pat
     assert stats["rejected"] == [{"site": "lamoda", "reason": "noai", "photos": 1}]
 
 
-def test_the_block_of_foreign_addresses_is_explained(tmp_path: Path) -> None:
+def test_geo_blocking_is_explained(tmp_path: Path) -> None:
     body = (RECORDED / "blocked.json").read_bytes()
     with site({"/catalogsearch/result/": (403, {}, body)}) as (url, _):
         done = run(tmp_path, "crawl", "lamoda", "--tags", "кимоно", "--site-url", url)
@@ -162,7 +168,7 @@ def test_the_block_of_foreign_addresses_is_explained(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_site_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_unreachable_site_is_named(tmp_path: Path) -> None:
     done = run(tmp_path, "crawl", "lamoda", "--tags", "polo", "--site-url", "http://127.0.0.1:9")
     assert done.returncode == 1
     assert "http://127.0.0.1:9" in done.stderr
@@ -171,7 +177,7 @@ def test_a_site_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["crawl", "lamada", "--tags", "polo"], "there are: "),
         (["crawl", "lamoda", "--tags", " , "], "--tags is missing"),
@@ -181,8 +187,8 @@ def test_a_site_that_is_not_there_is_named(tmp_path: Path) -> None:
         (["crawl", "lamoda", "--tags", "polo", "--vocabulary", "none.toml"], "none.toml"),
     ],
 )
-def test_a_usage_error_names_the_input(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_usage_error_names_the_input(tmp_path: Path, arguments: list[str], message: str) -> None:
     done = run(tmp_path, *arguments)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert list(tmp_path.iterdir()) == []

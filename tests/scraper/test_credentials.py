@@ -1,4 +1,4 @@
-"""Keys and tokens are found where they should be, and shown nowhere."""
+"""Tests of credentials: loading, validation and redaction."""
 
 from pathlib import Path
 
@@ -19,12 +19,14 @@ def secret_file(folder: Path, text: str, mode: int = 0o600) -> Path:
     return file
 
 
-def test_a_file_wins_over_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_file_overrides_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SHOP_TOKEN", "from-environment")
     monkeypatch.setenv("SHOP_USER", " 12 ")
     text = '\ufeff# mine\r\nexport SHOP_TOKEN="from-$HOME-file"\r\nSHOP_USER=\nOTHER=1\n'
-    found = load_credentials(secret_file(tmp_path, text), (TOKEN, USER))
-    assert found == {"SHOP_TOKEN": "from-$HOME-file"}
+    credentials = load_credentials(secret_file(tmp_path, text), (TOKEN, USER))
+    assert credentials == {"SHOP_TOKEN": "from-$HOME-file"}
     assert load_credentials(None, (TOKEN, USER)) == {
         "SHOP_TOKEN": "from-environment",
         "SHOP_USER": "12",
@@ -32,12 +34,12 @@ def test_a_file_wins_over_the_environment(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
-def test_a_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+def test_file_readable_by_others_is_rejected(tmp_path: Path, mode: int) -> None:
     with pytest.raises(BadInput, match="chmod 600"):
         load_credentials(secret_file(tmp_path, "SHOP_TOKEN=x", mode), (TOKEN,))
 
 
-def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
+def test_missing_or_binary_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"nothing\.env can't be read"):
         load_credentials(tmp_path / "nothing.env", (TOKEN,))
     file = secret_file(tmp_path, "")
@@ -47,38 +49,38 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["SHOP_TOKEN abcdef", 'SHOP_TOKEN="abcdef', "SHOP_TOKEN: abcdef"])
-def test_a_line_that_can_not_be_read_is_named_and_not_shown(tmp_path: Path, line: str) -> None:
-    with pytest.raises(BadInput, match=r"shop\.env, line 2: write NAME=value") as caught:
+def test_invalid_line_is_reported_by_number_without_its_text(tmp_path: Path, line: str) -> None:
+    with pytest.raises(BadInput, match=r"shop\.env, line 2: write NAME=value") as error:
         load_credentials(secret_file(tmp_path, f"# mine\n{line}\n"), (TOKEN,))
-    assert "abcdef" not in str(caught.value)
+    assert "abcdef" not in str(error.value)
 
 
 @pytest.mark.parametrize("value", ["Bearer abcdef", '"abc\ndef"', "abc-дэф"])
-def test_a_value_that_is_no_token_is_refused_before_it_is_sent(tmp_path: Path, value: str) -> None:
+def test_invalid_token_is_rejected_before_it_is_sent(tmp_path: Path, value: str) -> None:
     with pytest.raises(BadInput, match="SHOP_TOKEN has a space, a line break or a letter"):
         load_credentials(secret_file(tmp_path, f"SHOP_TOKEN={value}\n"), (TOKEN,))
 
 
-def test_what_is_missing_is_named_with_what_it_is() -> None:
+def test_missing_credentials_are_listed_with_descriptions() -> None:
     with pytest.raises(CredentialsMissing, match=r"SHOP_TOKEN \(a token of your app\)"):
         require({}, (TOKEN, USER), "Shop")
     require({"SHOP_TOKEN": "x"}, (TOKEN, USER), "Shop")
-    both = (TOKEN, Credential("SHOP_KEY", "its key"))
+    credentials = (TOKEN, Credential("SHOP_KEY", "its key"))
     with pytest.raises(CredentialsMissing, match=r"app\) and SHOP_KEY \(its key\): set them in"):
-        require({}, both, "Shop")
+        require({}, credentials, "Shop")
 
 
-def test_values_are_hidden_longest_first() -> None:
-    said = hide("abcdef123 and abcdef and 42", {"A": "abcdef", "B": "abcdef123", "C": "42"})
-    assert said == "[hidden] and [hidden] and 42"
+def test_longer_secrets_are_hidden_first() -> None:
+    text = hide("abcdef123 and abcdef and 42", {"A": "abcdef", "B": "abcdef123", "C": "42"})
+    assert text == "[hidden] and [hidden] and 42"
 
 
-def test_values_are_hidden_as_addresses_have_them_too() -> None:
-    said = "AAAA%2Bbb%3D AAAA+bb= AAAA%252Bbb%253D"
-    assert hide(said, {"SHOP_TOKEN": "AAAA%2Bbb%3D"}) == "[hidden] [hidden] [hidden]"
+def test_url_encoded_secrets_are_hidden() -> None:
+    text = "AAAA%2Bbb%3D AAAA+bb= AAAA%252Bbb%253D"
+    assert hide(text, {"SHOP_TOKEN": "AAAA%2Bbb%3D"}) == "[hidden] [hidden] [hidden]"
 
 
-def test_tokens_are_taken_out_of_answers() -> None:
+def test_tokens_are_removed_from_response_bodies() -> None:
     body = b'{"next": "https://shop.example/?access_token=abc%2Bdef&user=4242424"}'
     secrets = {"SHOP_KEY": "abc+def", "SHOP_USER": "4242424"}
     expected = b'{"next": "https://shop.example/?access_token=[hidden]&user=4242424"}'

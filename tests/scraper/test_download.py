@@ -1,4 +1,4 @@
-"""What the downloader does with what comes back."""
+"""Tests of the downloader's TLS verification."""
 
 import datetime
 import ipaddress
@@ -20,12 +20,12 @@ SECRETS = {"INSTAGRAM_TOKEN": "EAAGverysecret", "INSTAGRAM_USER": "1784140000000
 
 
 def certificate(folder: Path) -> Path:
-    """A certificate for 127.0.0.1 that nobody vouches for, with its key."""
+    """Create a self-signed certificate for 127.0.0.1 with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.timezone.utc)
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    made = (
+    signed_certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -39,22 +39,22 @@ def certificate(folder: Path) -> Path:
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     path = folder / "server.pem"
-    path.write_bytes(secret + made.public_bytes(pem))
+    path.write_bytes(secret + signed_certificate.public_bytes(pem))
     return path
 
 
 @pytest.fixture
-def stranger(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    """A site whose certificate is its own word, and what it was asked."""
-    asked: list[str] = []
+def untrusted_site(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Serve HTTPS with a self-signed certificate; yield the URL and the requested paths."""
+    requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             self.send_error(404)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate(tmp_path))
@@ -62,18 +62,18 @@ def stranger(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"https://127.0.0.1:{server.server_address[1]}", asked
+    yield f"https://127.0.0.1:{server.server_address[1]}", requests
     server.shutdown()
     server.server_close()
     thread.join()
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(
-    tmp_path: Path, stranger: tuple[str, list[str]]
+def test_self_signed_certificate_is_rejected(
+    tmp_path: Path, untrusted_site: tuple[str, list[str]]
 ) -> None:
-    url, asked = stranger
+    url, requests = untrusted_site
     with serve(ShopOptions(per_label=1)) as shop:
-        status, said = crawl(
+        status, output = crawl(
             shop,
             tmp_path,
             *("--tags", "polo"),
@@ -81,5 +81,5 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
             secrets=SECRETS,
             address=("--site-url", url),
         )
-    assert (status, asked) == (1, [])
-    assert "certificate" in said and "Traceback" not in said
+    assert (status, requests) == (1, [])
+    assert "certificate" in output and "Traceback" not in output

@@ -1,4 +1,4 @@
-"""Each fault of the sample shop has its answer in the crawl: a reason, a wait, or an end."""
+"""Tests that each fault of the sample shop is rejected, retried or ends the search."""
 
 import time
 from collections import Counter
@@ -40,70 +40,70 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return class_folder(folder, "кимоно", 2 * len(PHOTO_FAULTS), 0, (150, 200))
 
 
-def options(photos: Path, *faults: str) -> ShopOptions:
+def shop_options(photos: Path, *faults: str) -> ShopOptions:
     return ShopOptions(photos=photos, duplicates=0, double_tagged=0, faults=faults)
 
 
-def test_every_fault_of_photos_is_refused_for_its_reason_or_kept(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_faulty_images_are_rejected_with_a_reason_or_stored(photos: Path, tmp_path: Path) -> None:
     assert set(REASONS) == set(PHOTO_FAULTS)
-    with serve(options(photos, "photos")) as shop:
-        status, said = crawl(shop, tmp_path, "--tags", "кимоно", "--timeout", "3")
-        found = dict(rows(tmp_path, "SELECT url, reason FROM sightings"))
+    with serve(shop_options(photos, "photos")) as shop:
+        status, output = crawl(shop, tmp_path, "--tags", "кимоно", "--timeout", "3")
+        reason_of_url = dict(rows(tmp_path, "SELECT url, reason FROM sightings"))
         paths = sorted(shop.stock.by_path)
-    assert status == 0, said
-    assert "Traceback" not in said
-    by_path = {"/" + url.partition("img600x866/")[2]: reason for url, reason in found.items()}
+    assert status == 0, output
+    assert "Traceback" not in output
+    reason_of_path = {
+        "/" + url.partition("img600x866/")[2]: reason for url, reason in reason_of_url.items()
+    }
     names = list(PHOTO_FAULTS)
-    told = {names[n // 2]: by_path[path] for n, path in enumerate(paths) if n % 2}
-    assert told == REASONS
-    assert {by_path[path] for n, path in enumerate(paths) if n % 2 == 0} == {None}
-    refused = Counter(filter(None, REASONS.values()))
-    for reason, count in refused.items():
-        assert f"rejected {count} photo" in said and reason in said
-    kept = rows(tmp_path, "SELECT count(*) FROM images WHERE state = 'stored'")
+    reason_of_fault = {names[n // 2]: reason_of_path[path] for n, path in enumerate(paths) if n % 2}
+    assert reason_of_fault == REASONS
+    assert {reason_of_path[path] for n, path in enumerate(paths) if n % 2 == 0} == {None}
+    rejected = Counter(filter(None, REASONS.values()))
+    for reason, count in rejected.items():
+        assert f"rejected {count} photo" in output and reason in output
+    stored = rows(tmp_path, "SELECT count(*) FROM images WHERE state = 'stored'")
     files = [path for path in (tmp_path / "images").rglob("*") if path.is_file()]
-    assert kept == [(len(files),)] == [(2 * len(names) - refused.total(),)]
+    assert stored == [(len(files),)] == [(2 * len(names) - rejected.total(),)]
 
 
-def test_a_host_that_is_busy_is_left_alone_as_long_as_it_says(photos: Path, tmp_path: Path) -> None:
-    with serve(options(photos, "rate-limit")) as shop:
-        began = time.monotonic()
-        status, said = crawl(shop, tmp_path, "--tags", "кимоно", "--max-images", "1")
-        asked = [n for target, n in shop.requests.items() if "catalogsearch" in target]
-    assert (status, asked) == (0, [2]), said
-    assert time.monotonic() - began >= 2
+def test_retry_after_is_respected(photos: Path, tmp_path: Path) -> None:
+    with serve(shop_options(photos, "rate-limit")) as shop:
+        start = time.monotonic()
+        status, output = crawl(shop, tmp_path, "--tags", "кимоно", "--max-images", "1")
+        requests = [n for target, n in shop.requests.items() if "catalogsearch" in target]
+    assert (status, requests) == (0, [2]), output
+    assert time.monotonic() - start >= 2
     assert rows(tmp_path, "SELECT count(*) FROM pauses") == [(1,)]
 
 
 @pytest.mark.parametrize("fault", ["endless-pages", "repeating-pages"])
-def test_a_search_that_has_no_natural_end_says_so(photos: Path, tmp_path: Path, fault: str) -> None:
-    with serve(options(photos, fault)) as shop:
-        status, said = crawl(shop, tmp_path, "--tags", "кимоно")
+def test_endless_search_is_reported(photos: Path, tmp_path: Path, fault: str) -> None:
+    with serve(shop_options(photos, fault)) as shop:
+        status, output = crawl(shop, tmp_path, "--tags", "кимоно")
         pages = sum(n for target, n in shop.requests.items() if "catalogsearch" in target)
     assert status == 1
-    assert said.count("circle of pages") == 2, said
+    assert output.count("circle of pages") == 2, output
     assert pages < 10
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(2 * len(PHOTO_FAULTS),)]
     assert rows(tmp_path, "SELECT state FROM searches") == [("failed",)]
 
 
-def test_a_page_that_may_not_be_learned_from_gives_no_photo(photos: Path, tmp_path: Path) -> None:
-    with serve(options(photos, "page-noai")) as shop:
-        status, said = crawl(shop, tmp_path, "--tags", "кимоно")
-        asked = [target for target in shop.requests if "/img" in target]
-    assert (status, asked) == (0, [])
-    assert f"rejected {2 * len(PHOTO_FAULTS)} photos: noai" in said
+def test_page_with_noai_gives_no_images(photos: Path, tmp_path: Path) -> None:
+    with serve(shop_options(photos, "page-noai")) as shop:
+        status, output = crawl(shop, tmp_path, "--tags", "кимоно")
+        requests = [target for target in shop.requests if "/img" in target]
+    assert (status, requests) == (0, [])
+    assert f"rejected {2 * len(PHOTO_FAULTS)} photos: noai" in output
 
 
-def test_what_is_no_fault_is_named() -> None:
+def test_unknown_fault_is_rejected() -> None:
     with pytest.raises(BadInput, match="choose from photos"):
         faults_named(["earthquake"], ())
     with pytest.raises(BadInput, match="use --site lamoda"):
         faults_named(["endless-pages"], ("today",))
 
 
-def test_a_changed_layout_has_none_of_what_a_page_had() -> None:
+def test_changed_layout_fault_removes_the_page_content() -> None:
     changed = faults_named(["changed-layout"], ()).of_page(html("products"), Asked("/search"))
     assert b"products" not in changed.body and changed.status == 200

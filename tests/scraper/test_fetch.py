@@ -1,4 +1,4 @@
-"""`fetch-photos` as a user runs it: lists of addresses, Ctrl-C, and listeners that go away."""
+"""Tests of the `fetch-photos` command: input lists, Ctrl-C and closed pipes."""
 
 import json
 import signal
@@ -18,13 +18,19 @@ PHOTO = photo_bytes(1, (200, 260))
 
 @pytest.fixture
 def site() -> Iterator[PhotoSite]:
-    with serving({f"/{number}.jpg": PHOTO for number in range(300)}) as one:
-        yield one
+    with serving({f"/{number}.jpg": PHOTO for number in range(300)}) as photo_site:
+        yield photo_site
 
 
-def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, fashion_tagger.__file__, "fetch-photos", "--allow-private-hosts", *words],
+        [
+            sys.executable,
+            fashion_tagger.__file__,
+            "fetch-photos",
+            "--allow-private-hosts",
+            *arguments,
+        ],
         cwd=folder,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -33,14 +39,14 @@ def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
     )
 
 
-def test_a_list_of_addresses_with_lines_of_all_kinds(tmp_path: Path, site: PhotoSite) -> None:
+def test_list_with_valid_and_invalid_lines(tmp_path: Path, site: PhotoSite) -> None:
     lines = [f"{site.url}/1.jpg", f"  {site.url}/2.jpg\r", "", "nothing", f"{site.url}/gone.jpg"]
     (tmp_path / "list.txt").write_text("\n".join(lines))
     process = start(tmp_path, "list.txt")
-    said, told = process.communicate(timeout=120)
-    assert process.returncode == 0, told
-    found = {one["url"]: one["problem"] for one in map(json.loads, said.splitlines())}
-    assert found == {
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    problems = {line["url"]: line["problem"] for line in map(json.loads, output.splitlines())}
+    assert problems == {
         f"{site.url}/1.jpg": "",
         f"{site.url}/2.jpg": "",
         "nothing": "no address that can be asked",
@@ -50,26 +56,26 @@ def test_a_list_of_addresses_with_lines_of_all_kinds(tmp_path: Path, site: Photo
     assert [path.read_bytes() for path in photos] == [PHOTO] * 2
 
 
-def test_ctrl_c_ends_it_while_it_waits_for_addresses(tmp_path: Path, site: PhotoSite) -> None:
+def test_ctrl_c_ends_the_command_while_it_waits_for_input(tmp_path: Path, site: PhotoSite) -> None:
     process = start(tmp_path)
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(f"{site.url}/1.jpg\n")
     process.stdin.flush()
     assert json.loads(process.stdout.readline())["problem"] == ""
     process.send_signal(signal.SIGINT)
-    told = process.stderr.read() if process.stderr else ""
+    errors = process.stderr.read() if process.stderr else ""
     assert process.wait(60) == 1
-    assert "repeat the command to continue" in told and "Fatal" not in told
+    assert "repeat the command to continue" in errors and "Fatal" not in errors
 
 
-def test_it_ends_when_nobody_listens_any_more(tmp_path: Path, site: PhotoSite) -> None:
+def test_closed_output_pipe_ends_the_command(tmp_path: Path, site: PhotoSite) -> None:
     process = start(tmp_path)
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write("".join(f"{site.url}/{number}.jpg\n" for number in range(300)))
     process.stdin.flush()
     process.stdout.readline()
     process.stdout.close()
-    told = process.stderr.read() if process.stderr else ""
+    errors = process.stderr.read() if process.stderr else ""
     assert process.wait(60) == 1
-    assert "Traceback" not in told
+    assert "Traceback" not in errors
     assert 0 < sum(site.asked.values()) < 300

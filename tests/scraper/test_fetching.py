@@ -1,4 +1,4 @@
-"""An image from its answer to its row: what is kept, and the reason for what is not."""
+"""Tests of image downloads: accepted images, and the reasons for rejections."""
 
 import asyncio
 import contextlib
@@ -21,37 +21,37 @@ PHOTO = photo_bytes(1)
 
 
 def fetch(
-    answers: dict[str, Answer | Refused], folder: Path
+    responses: dict[str, Answer | Refused], folder: Path
 ) -> tuple[Fetched | Refused, list[str]]:
-    asked: list[str] = []
+    requested: list[str] = []
 
     async def download(url: str) -> Answer | Refused:
-        asked.append(url)
-        return answers[url]
+        requested.append(url)
+        return responses[url]
 
     with contextlib.closing(Readers(1)) as readers, ThreadPoolExecutor(1) as files:
-        fetched = fetch_image(download, tuple(answers), ImageStore(folder), readers, files)
-        return asyncio.run(fetched), asked
+        fetched = fetch_image(download, tuple(responses), ImageStore(folder), readers, files)
+        return asyncio.run(fetched), requested
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-def test_the_first_address_that_is_there_is_taken(tmp_path: Path, status: int) -> None:
-    answers: dict[str, Answer | Refused] = {
+def test_first_available_url_is_used(tmp_path: Path, status: int) -> None:
+    responses: dict[str, Answer | Refused] = {
         "large": Answer(status, b"", {}),
         "middle": Answer(200, PHOTO, {"content-type": "text/plain"}),
         "small": Answer(200, photo_bytes(2), {}),
     }
-    found, asked = fetch(answers, tmp_path)
-    assert asked == ["large", "middle"]
-    assert isinstance(found, Fetched)
-    assert (tmp_path / found.store_key).read_bytes() == PHOTO
+    outcome, requested = fetch(responses, tmp_path)
+    assert requested == ["large", "middle"]
+    assert isinstance(outcome, Fetched)
+    assert (tmp_path / outcome.store_key).read_bytes() == PHOTO
     with Image.open(io.BytesIO(PHOTO)) as photo:
-        assert found.phash == str(imagehash.phash(photo))
-        assert (found.width, found.height, found.format) == (*photo.size, "JPEG")
+        assert outcome.phash == str(imagehash.phash(photo))
+        assert (outcome.width, outcome.height, outcome.format) == (*photo.size, "JPEG")
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         (Answer(404, b"", {}), "HTTP 404"),
         (Answer(500, PHOTO, {}), "HTTP 500"),
@@ -64,48 +64,48 @@ def test_the_first_address_that_is_there_is_taken(tmp_path: Path, status: int) -
         (Refused("robots.txt"), "robots.txt"),
     ],
 )
-def test_what_is_not_kept_has_a_reason(
-    tmp_path: Path, answer: Answer | Refused, reason: str
+def test_rejected_images_have_a_reason(
+    tmp_path: Path, response: Answer | Refused, reason: str
 ) -> None:
-    found, _ = fetch({"only": answer}, tmp_path)
-    assert isinstance(found, Refused)
-    assert found.reason == reason
+    outcome, _ = fetch({"only": response}, tmp_path)
+    assert isinstance(outcome, Refused)
+    assert outcome.reason == reason
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_words_for_robots_keep_a_photo(tmp_path: Path) -> None:
-    found, _ = fetch({"only": Answer(200, PHOTO, {"x-robots-tag": "noindex"})}, tmp_path)
-    assert isinstance(found, Fetched)
+def test_other_robots_directives_do_not_reject_an_image(tmp_path: Path) -> None:
+    outcome, _ = fetch({"only": Answer(200, PHOTO, {"x-robots-tag": "noindex"})}, tmp_path)
+    assert isinstance(outcome, Fetched)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_each_format_keeps_its_own_name(kind: str) -> None:
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_image_format_is_detected(image_format: str) -> None:
     out = io.BytesIO()
-    Image.new("RGB", (80, 90), "teal").save(out, kind)
-    found = examine(out.getvalue())
-    assert isinstance(found, Fetched)
-    assert (found.format, found.width, found.height) == (kind, 80, 90)
+    Image.new("RGB", (80, 90), "teal").save(out, image_format)
+    outcome = examine(out.getvalue())
+    assert isinstance(outcome, Fetched)
+    assert (outcome.format, outcome.width, outcome.height) == (image_format, 80, 90)
 
 
-def test_a_turned_photo_is_measured_upright() -> None:
+def test_image_size_respects_exif_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     out = io.BytesIO()
     Image.new("RGB", (80, 120), "teal").save(out, "JPEG", exif=exif)
-    found = examine(out.getvalue())
-    assert isinstance(found, Fetched)
-    assert (found.width, found.height) == (120, 80)
+    outcome = examine(out.getvalue())
+    assert isinstance(outcome, Fetched)
+    assert (outcome.width, outcome.height) == (120, 80)
 
 
-def test_a_large_photo_is_looked_at_small_and_measured_whole() -> None:
+def test_large_image_is_hashed_at_reduced_size_and_measured_in_full() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    # Soft, as photos are: squares have many coefficients that are nearly equal.
+    # Smooth like a real photo: sharp squares have many nearly equal DCT coefficients.
     photo = open_photo(photo_bytes(5)).resize((1600, 2400), Image.Resampling.BICUBIC)
     out = io.BytesIO()
     photo.save(out, "JPEG", exif=exif)
-    found = examine(out.getvalue())
-    assert isinstance(found, Fetched)
-    assert (found.width, found.height) == (2400, 1600)
-    whole = int(str(imagehash.phash(open_photo(out.getvalue()))), 16)
-    assert (int(found.phash, 16) ^ whole).bit_count() <= 2
+    outcome = examine(out.getvalue())
+    assert isinstance(outcome, Fetched)
+    assert (outcome.width, outcome.height) == (2400, 1600)
+    full_hash = int(str(imagehash.phash(open_photo(out.getvalue()))), 16)
+    assert (int(outcome.phash, 16) ^ full_hash).bit_count() <= 2

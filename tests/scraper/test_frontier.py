@@ -1,4 +1,4 @@
-"""Pages of posts in the catalogue."""
+"""Tests of saving pages of posts to the catalogue."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def post(number: str, title: str, record: Any = None) -> Post:
     return Post(number, f"https://x.com/i/status/{number}", (), title=title, record=record or {})
 
 
-def test_a_post_of_a_joint_search_keeps_the_words_that_it_has(tmp_path: Path) -> None:
+def test_post_of_combined_search_is_tagged_with_the_terms_it_contains(tmp_path: Path) -> None:
     save(
         tmp_path,
         "polo or polo shirt or поло",
@@ -27,17 +27,17 @@ def test_a_post_of_a_joint_search_keeps_the_words_that_it_has(tmp_path: Path) ->
         post("2", "#поло #polo"),
         post("3", "a link to a page of #shirts, where the site knows more than we do"),
     )
-    found = rows(
+    hashtags = rows(
         tmp_path,
         "SELECT posts.site_id, hashtags.text FROM post_hashtags"
         " JOIN hashtags ON hashtags.id = hashtag_id JOIN posts ON posts.id = post_id"
         " WHERE source = 'search' ORDER BY posts.site_id, hashtags.text",
     )
     three = [("3", "polo"), ("3", "polo shirt"), ("3", "поло")]
-    assert found == [("1", "polo shirt"), ("2", "polo"), ("2", "поло"), *three]
+    assert hashtags == [("1", "polo shirt"), ("2", "polo"), ("2", "поло"), *three]
 
 
-def test_a_record_that_is_too_deep_to_be_written_costs_no_post(tmp_path: Path) -> None:
+def test_post_with_too_deeply_nested_record_is_saved(tmp_path: Path) -> None:
     deep: dict[str, Any] = {}
     for _ in range(100_000):
         deep = {"in": deep}

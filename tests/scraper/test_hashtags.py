@@ -1,4 +1,4 @@
-"""Hashtags as people write them."""
+"""Tests of hashtag parsing."""
 
 import pytest
 
@@ -23,25 +23,25 @@ from scraper.hashtags import as_hashtag, grouped, hashtags_in, unlike
         (None, ()),
     ],
 )
-def test_hashtags_in(text: str | None, tags: tuple[str, ...]) -> None:
+def test_hashtags_in_text(text: str | None, tags: tuple[str, ...]) -> None:
     assert hashtags_in(text) == tags
 
 
-def test_words_as_hashtags() -> None:
-    words = ("polo shirt", "t-shirt", "#Поло", "polo_shirt", "हिन्दी", "👗")
+def test_search_terms_become_hashtags() -> None:
+    terms = ("polo shirt", "t-shirt", "#Поло", "polo_shirt", "हिन्दी", "👗")
     tags = ("poloshirt", "tshirt", "Поло", "polo_shirt", "हिन्दी", "")
-    assert tuple(map(as_hashtag, words)) == tags
+    assert tuple(map(as_hashtag, terms)) == tags
     assert unlike(["polo", "polo shirt", "poloshirt", "po-lo"]) == ["polo", "polo shirt"]
 
 
-def test_words_in_groups_that_fit() -> None:
-    words = ["a", "bb", "c", "dddd", "e"]
-    assert grouped(words, lambda group: len("".join(group)) <= 3) == [
+def test_terms_are_grouped_within_a_limit() -> None:
+    terms = ["a", "bb", "c", "dddd", "e"]
+    assert grouped(terms, lambda group: len("".join(group)) <= 3) == [
         *(("a", "bb"), ("c",), ("dddd",), ("e",))
     ]
 
 
 @pytest.mark.parametrize("piece", ["#a", "#a\u0301", "##a", "#"])
-def test_a_million_signs_are_read_no_slower(piece: str) -> None:
-    found = set(hashtags_in(piece * (1_000_000 // len(piece))))
-    assert found == {piece.strip("#")} - {""}
+def test_long_text_is_parsed_in_linear_time(piece: str) -> None:
+    tags = set(hashtags_in(piece * (1_000_000 // len(piece))))
+    assert tags == {piece.strip("#")} - {""}

@@ -1,4 +1,4 @@
-"""A site that means harm: what it sends is refused for its reason, and reaches nobody."""
+"""Tests of a hostile site: its responses are rejected with a reason and leak nothing."""
 
 import json
 import socket
@@ -26,35 +26,35 @@ def with_length(body: bytes, *headers: bytes) -> bytes:
     return OK % len(body) + b"".join(headers) + b"\r\n" + body
 
 
-def endless_head(peer: socket.socket) -> None:
+def send_endless_headers(peer: socket.socket) -> None:
     peer.sendall(b"HTTP/1.1 200 OK\r\n")
     for number in range(100_000):
         peer.sendall(b"X-%d: " % number + b"y" * 1000 + b"\r\n")
 
 
-def endless_preludes(peer: socket.socket) -> None:
+def send_endless_continues(peer: socket.socket) -> None:
     for _ in range(100):
         peer.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
 
 
-def drip(peer: socket.socket) -> None:
+def send_slowly(peer: socket.socket) -> None:
     peer.sendall(OK % 1000 + b"\r\n")
     for _ in range(100):
         peer.sendall(b"x")
         time.sleep(0.1)
 
 
-def cookies(peer: socket.socket) -> None:
+def send_many_cookies(peer: socket.socket) -> None:
     flood = (b"Set-Cookie: c%d=%s\r\n" % (number, b"v" * 50) for number in range(1000))
     peer.sendall(with_length(photo_bytes(1, (100, 100)), *flood))
 
 
-ANSWERS: dict[str, Callable[[socket.socket], None]] = {
-    "endless-head": endless_head,
-    "endless-preludes": endless_preludes,
-    "drip": drip,
-    "cookies": cookies,
-    "cookies-again": cookies,
+RESPONSES: dict[str, Callable[[socket.socket], None]] = {
+    "endless-head": send_endless_headers,
+    "endless-preludes": send_endless_continues,
+    "drip": send_slowly,
+    "cookies": send_many_cookies,
+    "cookies-again": send_many_cookies,
 }
 REASONS = {
     "endless-head": "no connection (no answer that can be read)",
@@ -68,29 +68,29 @@ REASONS = {
 
 @contextmanager
 def site() -> Iterator[tuple[str, list[str]]]:
-    """The site's address, and every request as it came."""
-    asked: list[str] = []
-    door = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{door.getsockname()[1]}"
+    """Serve hostile responses; yield the URL and the raw requests."""
+    requests: list[str] = []
+    server = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{server.getsockname()[1]}"
 
-    def answer(peer: socket.socket) -> None:
+    def respond(peer: socket.socket) -> None:
         with suppress(OSError), peer:
             request = peer.recv(100_000).decode("latin-1")
-            asked.append(request)
+            requests.append(request)
             path = request.split(" ")[1]
-            if photo := ANSWERS.get(path.strip("/")):
-                photo(peer)
+            if send := RESPONSES.get(path.strip("/")):
+                send(peer)
             else:
                 peer.sendall(with_length(_page(path, url)))
 
-    def open_up() -> None:
+    def accept_connections() -> None:
         with suppress(OSError):
             while True:
-                Thread(target=answer, args=(door.accept()[0],), daemon=True).start()
+                Thread(target=respond, args=(server.accept()[0],), daemon=True).start()
 
-    Thread(target=open_up, daemon=True).start()
-    with door:
-        yield url, asked
+    Thread(target=accept_connections, daemon=True).start()
+    with server:
+        yield url, requests
 
 
 def _page(path: str, url: str) -> bytes:
@@ -98,8 +98,8 @@ def _page(path: str, url: str) -> bytes:
         return json.dumps({"data": [{"id": "1"}]}).encode()
     if "top_media" in path:
         return json.dumps({"data": [f"{ESCAPES} {TOKEN} %s {{0}}"]}).encode()
-    # A name that stands for this machine, and is a part of many a sentence.
-    photos = [*(f"{url}/{name}" for name in ANSWERS), "http://0:9/inside"]
+    # 0 is an alias of this machine, and a substring of many messages.
+    photos = [*(f"{url}/{name}" for name in RESPONSES), "http://0:9/inside"]
     records = [
         {"id": str(n), "media_type": "IMAGE", "media_url": photo, "caption": f"{ESCAPES} ../../x"}
         for n, photo in enumerate(photos)
@@ -107,30 +107,30 @@ def _page(path: str, url: str) -> bytes:
     return json.dumps({"data": records}).encode()
 
 
-def test_a_crawl_of_a_hostile_site(tmp_path: Path) -> None:
+def test_hostile_responses_are_rejected_without_leaks(tmp_path: Path) -> None:
     secrets = {"INSTAGRAM_TOKEN": TOKEN, "INSTAGRAM_USER": "17841400000000000"}
     keys = tmp_path / "keys.env"
     keys.write_text("".join(f"{name}={value}\n" for name, value in secrets.items()))
     keys.chmod(0o600)
-    with site() as (url, asked):
+    with site() as (url, requests):
         done = run(
             tmp_path,
             *("crawl", "instagram", "--tags", "polo", "--site-url", url, "--timeout", "2"),
             *("--credentials", "keys.env", "--catalogue", "c.sqlite"),
         )
     assert done.returncode == 1 and "layout changed" in done.stderr
-    said = done.stdout + done.stderr
-    assert "\x1b" not in said and "\x07" not in said and "Traceback" not in said
-    found = rows(tmp_path, "SELECT url, reason FROM sightings")
-    assert {address.rpartition("/")[2]: reason for address, reason in found} == REASONS
+    output = done.stdout + done.stderr
+    assert "\x1b" not in output and "\x07" not in output and "Traceback" not in output
+    sightings = rows(tmp_path, "SELECT url, reason FROM sightings")
+    assert {address.rpartition("/")[2]: reason for address, reason in sightings} == REASONS
     assert rows(tmp_path, "SELECT DISTINCT title FROM posts") == [("]0;title [2J ../../x",)]
-    assert not any("cookie:" in request.lower() for request in asked)
+    assert not any("cookie:" in request.lower() for request in requests)
     keys.unlink()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert TOKEN not in said and not any(TOKEN.encode() in path.read_bytes() for path in files)
+    assert TOKEN not in output and not any(TOKEN.encode() in path.read_bytes() for path in files)
 
 
-def test_a_photo_that_is_a_script_as_well_is_one_by_its_first_bytes() -> None:
+def test_polyglot_files_are_detected() -> None:
     assert is_polyglot(b"GIF89a/*" + b"\0" * 50 + b"*/=1;alert(1)")
     assert is_polyglot(b"GIF89a= '" + b"\0" * 50)
     assert is_polyglot(b"\xff\xd8\xff\xe0/*" + photo_bytes(1)[6:])
@@ -140,18 +140,18 @@ def test_a_photo_that_is_a_script_as_well_is_one_by_its_first_bytes() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="the system tells of no ports")
-def test_nobody_can_connect_to_a_crawl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crawl_opens_no_listening_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(ShopOptions(per_label=2)) as shop:
-        answer, doors = shop.reply, list[list[str]]()
+        original_reply, addresses = shop.reply, list[list[str]]()
 
-        def reply(asked: Asked) -> Reply:
-            if asked.path.startswith("/img"):
-                doors.append(process.doors())
-            return answer(asked)
+        def reply(request: Asked) -> Reply:
+            if request.path.startswith("/img"):
+                addresses.append(process.listening_addresses())
+            return original_reply(request)
 
         monkeypatch.setattr(shop, "reply", reply)
         process = start(shop, tmp_path, "--tags", "polo")
         process.communicate(timeout=120)
     assert process.returncode == 0
-    assert doors
-    assert not any(doors)
+    assert addresses
+    assert not any(addresses)

@@ -1,4 +1,4 @@
-"""Limits as headers write them."""
+"""Tests of rate-limit headers."""
 
 from datetime import datetime, timezone
 
@@ -7,16 +7,16 @@ import pytest
 from scraper.limits import at, left, pause
 
 
-def test_when_a_limit_ends() -> None:
+def test_reset_time_is_formatted() -> None:
     assert at("1794996900") == "at 10:15 UTC on 2026-11-18"
 
 
 @pytest.mark.parametrize("header", [None, "", "soon", "-5", "9" * 18, "9" * 30])
-def test_headers_that_say_nothing(header: str | None) -> None:
+def test_invalid_reset_headers_give_no_time(header: str | None) -> None:
     assert at(header) is None
 
 
-def test_what_is_left() -> None:
+def test_remaining_requests_are_formatted() -> None:
     headers = {"x-limit": "450", "x-remaining": "0"}
     assert left(headers, "x") == "0 of 450 requests are left"
     assert left({"x-limit": "9, 9;w=60", "x-remaining": "8, 8;w=60"}, "x") is not None
@@ -28,7 +28,7 @@ USAGE = '{"17841": [{"call_count": 100, "estimated_time_to_regain_access": 7}]}'
 
 
 @pytest.mark.parametrize(
-    ("headers", "busy", "seconds"),
+    ("headers", "is_busy", "seconds"),
     [
         ({"retry-after": "90"}, True, 90),
         ({"retry-after": "Wed, 18 Nov 2026 10:02:00 GMT"}, True, 120),
@@ -43,7 +43,5 @@ USAGE = '{"17841": [{"call_count": 100, "estimated_time_to_regain_access": 7}]}'
         ({}, True, None),
     ],
 )
-def test_for_how_long_a_host_is_left_alone(
-    headers: dict[str, str], busy: bool, seconds: int | None
-) -> None:
-    assert pause(headers, NOW, busy) == seconds
+def test_backoff_seconds(headers: dict[str, str], is_busy: bool, seconds: int | None) -> None:
+    assert pause(headers, NOW, is_busy) == seconds

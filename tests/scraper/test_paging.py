@@ -1,4 +1,4 @@
-"""Searches whose pages come back end."""
+"""Tests that searches with repeating pages end."""
 
 from collections.abc import Iterator
 from itertools import chain, count
@@ -10,44 +10,46 @@ from scraper.spiders.base import Page, Post
 
 
 def page(*ids: str, cursor: str | None) -> Page:
-    return Page(tuple(Post(one, f"https://shop.example/{one}", ()) for one in ids), cursor)
+    return Page(
+        tuple(Post(site_id, f"https://shop.example/{site_id}", ()) for site_id in ids), cursor
+    )
 
 
-def test_a_cursor_that_was_there_before_ends_the_search() -> None:
+def test_repeated_cursor_ends_the_search() -> None:
     paging = Paging()
     assert paging.checked(page("1", cursor="b"), None).next_cursor == "b"
     assert paging.checked(page("2", cursor="c"), "b").next_cursor == "c"
     assert paging.checked(page("3", cursor="b"), "c").next_cursor is None
 
 
-def pages_until_the_end(pages: Iterator[Page]) -> int:
+def pages_until_end(pages: Iterator[Page]) -> int:
     paging, cursor = Paging(), None
-    for number, one in enumerate(pages, 1):
-        cursor = paging.checked(one, cursor).next_cursor
+    for number, page in enumerate(pages, 1):
+        cursor = paging.checked(page, cursor).next_cursor
         if cursor is None or number == 500:
             return number
     raise AssertionError("more pages are needed")
 
 
-def test_new_cursors_to_the_same_posts_end_the_search_after_a_while() -> None:
+def test_new_cursors_to_the_same_posts_end_the_search() -> None:
     same = (page("1", "2", cursor=f"c{n}") for n in count())
-    assert pages_until_the_end(same) == SEEN_BEFORE + 1
+    assert pages_until_end(same) == SEEN_BEFORE + 1
 
 
-def test_a_list_that_begins_with_what_another_had_is_read_to_its_end() -> None:
+def test_list_that_starts_with_known_posts_is_read_to_its_end() -> None:
     first = [page(str(n), str(n + 1), cursor=f"a{n}") for n in range(0, 40, 2)]
-    # The same posts, two by two otherwise; then two new ones.
+    # The same posts in other pairs; then a new one.
     second = [page(str(n), str(n + 1), cursor=f"b{n}") for n in range(1, 39, 2)]
-    assert pages_until_the_end(iter([*first, *second, page("x", cursor=None)])) == 40
+    assert pages_until_end(iter([*first, *second, page("x", cursor=None)])) == 40
 
 
-def test_posts_that_come_back_in_ever_other_pages_end_at_last() -> None:
+def test_known_posts_in_new_combinations_end_the_search() -> None:
     known = [page(*map(str, range(20)), cursor="c")]
-    turned = (page(str(n % 20), str((n // 20 + n) % 20), cursor=f"c{n}") for n in count())
-    assert pages_until_the_end(chain(known, turned)) <= NOTHING_NEW + 1
+    shuffled = (page(str(n % 20), str((n // 20 + n) % 20), cursor=f"c{n}") for n in count())
+    assert pages_until_end(chain(known, shuffled)) <= NOTHING_NEW + 1
 
 
 @pytest.mark.parametrize("skipped", [{}, {"videos": 1}])
-def test_pages_of_nothing_to_take_end_at_last(skipped: dict[str, int]) -> None:
+def test_pages_without_posts_end_the_search(skipped: dict[str, int]) -> None:
     empty = (Page((), f"c{n}", skipped=skipped) for n in count())
-    assert pages_until_the_end(empty) == NOTHING_NEW
+    assert pages_until_end(empty) == NOTHING_NEW

@@ -1,4 +1,4 @@
-"""Posts in the catalogue: each once, in a few statements a page."""
+"""Tests of saving posts: no duplicates, few statements per page."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -40,8 +40,8 @@ def photo(name: str, **more: Any) -> Photo:
 
 
 @contextmanager
-def counted() -> Iterator[Counter[str]]:
-    """How many statements of each kind are made inside."""
+def count_statements() -> Iterator[Counter[str]]:
+    """Count the SQL statements inside the block by keyword."""
     counts = Counter[str]()
 
     def count(_c: object, _cursor: object, statement: str, *_: object) -> None:
@@ -54,7 +54,7 @@ def counted() -> Iterator[Counter[str]]:
         sa.event.remove(sa.Engine, "before_cursor_execute", count)
 
 
-def test_a_page_is_saved_with_a_few_questions_however_many_hashtags_it_has(
+def test_number_of_queries_per_page_is_independent_of_hashtags(
     sessions: sessionmaker[Session],
 ) -> None:
     pages = [
@@ -70,46 +70,48 @@ def test_a_page_is_saved_with_a_few_questions_however_many_hashtags_it_has(
         for start in (0, 100)
     ]
     save(sessions, *pages[0])
-    with counted() as counts:
+    with count_statements() as counts:
         save(sessions, *pages[1])
     assert counts["SELECT"] < 12
-    with counted() as counts:
+    with count_statements() as counts:
         save(sessions, *pages[1])
     assert counts["SELECT"] < 12 and "INSERT" not in counts
     with sessions() as session:
         tables = (PostRow, Sighting, Hashtag, PostHashtag)
-        found = [session.scalar(sa.select(sa.func.count()).select_from(one)) for one in tables]
-    # A hashtag of the search, and thirty of its caption, for each post.
-    assert found == [200, 400, 230, 200 * 31]
+        counts_of_rows = [
+            session.scalar(sa.select(sa.func.count()).select_from(table)) for table in tables
+        ]
+    # Each post has a hashtag of the search and thirty of its caption.
+    assert counts_of_rows == [200, 400, 230, 200 * 31]
 
 
-def test_more_posts_than_a_statement_takes(sessions: sessionmaker[Session]) -> None:
+def test_more_posts_than_parameters_of_a_statement(sessions: sessionmaker[Session]) -> None:
     many = [post(n, photo(str(n)), title=f"#t{n}") for n in range(2 * QUERY_ROWS + 1)]
     save(sessions, *many, many[0])
     with sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Sighting)) == len(many)
 
 
-def test_a_post_that_is_there_twice_is_one_with_the_photos_of_both(
+def test_duplicate_posts_of_a_page_are_merged(
     sessions: sessionmaker[Session],
 ) -> None:
     save(sessions, post(1, photo("a"), title="#a"), post(1, photo("a"), photo("b"), title="#b"))
     with sessions() as session:
         (row,) = session.scalars(sa.select(PostRow))
-        assert [(one.position, one.url[-5:]) for one in row.sightings] == [
+        assert [(sighting.position, sighting.url[-5:]) for sighting in row.sightings] == [
             (0, "a.jpg"),
             (1, "b.jpg"),
         ]
         assert set(session.scalars(sa.select(Hashtag.text))) == {"polo", "a", "b"}
 
 
-def test_a_hashtag_of_nothing_is_none(sessions: sessionmaker[Session]) -> None:
+def test_empty_hashtags_are_ignored(sessions: sessionmaker[Session]) -> None:
     save(sessions, post(1, attributes=("#", " ", "Синий")))
     with sessions() as session:
         assert set(session.scalars(sa.select(Hashtag.text))) == {"polo", "синий"}
 
 
-def test_what_a_photo_came_to_is_known_to_later_posts(sessions: sessionmaker[Session]) -> None:
+def test_later_posts_reuse_the_outcome_of_an_image(sessions: sessionmaker[Session]) -> None:
     save(sessions, post(1, photo("a")))
     with sessions.begin() as session:
         settle(
@@ -124,15 +126,15 @@ def test_what_a_photo_came_to_is_known_to_later_posts(sessions: sessionmaker[Ses
         assert first.image_id == second.image_id == session.scalar(sa.select(ImageRow.id))
 
 
-def test_a_photo_under_a_new_address_has_another_chance(sessions: sessionmaker[Session]) -> None:
+def test_image_with_a_new_url_is_retried(sessions: sessionmaker[Session]) -> None:
     save(sessions, post(1, photo("old", key="k"), photo("still", key="s")))
     with sessions.begin() as session:
         settle(session, [(photo("old").url, Refused("HTTP 403"))], FingerprintIndex(session))
         settle(session, [(photo("still").url, Refused("noai"))], FingerprintIndex(session))
     save(sessions, post(1, photo("new", key="k"), photo("again", key="s")))
     with sessions() as session:
-        found = session.execute(sa.select(Sighting.url, Sighting.state).order_by(Sighting.id))
-        assert [(url[21:], state) for url, state in found] == [
+        sightings = session.execute(sa.select(Sighting.url, Sighting.state).order_by(Sighting.id))
+        assert [(url[21:], state) for url, state in sightings] == [
             ("new.jpg", "pending"),
             ("still.jpg", "rejected"),
         ]

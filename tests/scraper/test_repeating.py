@@ -1,4 +1,4 @@
-"""Later runs take what is new, go on where others were stopped, and ask again where told to."""
+"""Tests of repeated crawls: new images, stopped runs, retries and back-off."""
 
 import contextlib
 import json
@@ -32,15 +32,17 @@ def open_shop(folder: Path, site: str = "lamoda", count: int = 5) -> Iterator[Sa
         yield shop
 
 
-def test_a_later_run_takes_what_is_new_and_fetches_nothing_twice(tmp_path: Path) -> None:
+def test_later_run_fetches_only_new_images(tmp_path: Path) -> None:
     with open_shop(tmp_path) as shop:
-        everything = shop.stock
-        shop.stock = replace(everything, items=everything.items[2:])
+        full_stock = shop.stock
+        shop.stock = replace(full_stock, items=full_stock.items[2:])
         assert crawl(shop, tmp_path, "--tags", "кимоно")[0] == 0
-        shop.stock = everything
-        status, said = crawl(shop, tmp_path, "--tags", "кимоно")
-        asked = {target: times for target, times in shop.requests.items() if "/img" in target}
-    assert (status, len(asked), set(asked.values())) == (0, 5, {1}), said
+        shop.stock = full_stock
+        status, output = crawl(shop, tmp_path, "--tags", "кимоно")
+        image_requests = {
+            target: times for target, times in shop.requests.items() if "/img" in target
+        }
+    assert (status, len(image_requests), set(image_requests.values())) == (0, 5, {1}), output
     assert rows(tmp_path, "SELECT count(*) FROM posts") == [(5,)]
 
 
@@ -49,13 +51,13 @@ def page_of(*numbers: int, cursor: str | None = None) -> Page:
     return Page(tuple(posts), cursor)
 
 
-def test_a_search_is_looked_at_again_until_nothing_new_comes(tmp_path: Path) -> None:
+def test_finished_search_is_renewed_until_nothing_is_new(tmp_path: Path) -> None:
     sessions = open_catalogue(str(tmp_path / "c.sqlite"))
     with sessions.begin() as session:
         search = frontier.search_for(session, "lamoda", "polo")
         frontier.save_page(session, search, page_of(1, 2))
         session.flush()
-        # What this very work has finished is not looked at again.
+        # A search that the same run has finished is not renewed.
         frontier.renew(session, "lamoda", "polo", now() - timedelta(minutes=1), full=False)
         assert search.state == "finished"
         frontier.renew(session, "lamoda", "polo", now() + timedelta(minutes=1), full=False)
@@ -63,100 +65,106 @@ def test_a_search_is_looked_at_again_until_nothing_new_comes(tmp_path: Path) -> 
         assert frontier.brings_new(session, search, page_of(2, 3))
         assert frontier.brings_new(session, search, page_of())
         assert not frontier.brings_new(session, search, page_of(2, 1))
-        # Known from another search is new to this one.
+        # Posts known from another search are new to this one.
         other = frontier.search_for(session, "lamoda", "dress")
         assert frontier.brings_new(session, other, page_of(2, 1))
 
 
-def test_a_process_goes_on_with_the_work_of_one_that_was_stopped(tmp_path: Path) -> None:
+def test_process_continues_the_run_of_a_stopped_one(tmp_path: Path) -> None:
     sessions = open_catalogue(str(tmp_path / "c.sqlite"))
     with sessions.begin() as session:
         first = workers.register(session)
-        begun = workers.run_started(session, first)
+        started = workers.run_started(session, first)
         workers.unregister(session, first, is_complete=False)
     time.sleep(1.1)
     with sessions.begin() as session:
         second = workers.register(session)
-        assert workers.run_started(session, second) == begun
+        assert workers.run_started(session, second) == started
         workers.unregister(session, second, is_complete=True)
         third = workers.register(session)
-        assert workers.run_started(session, third) > begun
+        assert workers.run_started(session, third) > started
 
 
-def test_failed_photos_are_asked_for_again_when_told_to(
+def test_retry_failed_fetches_failed_images_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_shop(tmp_path) as shop:
-        answer, broken = shop.reply, True
+        original_reply, is_broken = shop.reply, True
 
-        def reply(asked: Asked) -> Reply:
-            return plain("", 404) if broken and "/product" in asked.path else answer(asked)
+        def reply(request: Asked) -> Reply:
+            return (
+                plain("", 404)
+                if is_broken and "/product" in request.path
+                else original_reply(request)
+            )
 
         monkeypatch.setattr(shop, "reply", reply)
-        # The shop has no sizes: all addresses of a photo end in 404.
+        # The shop has no sizes: all URLs of an image return 404.
         monkeypatch.setattr("scraper.sample_shop.formats.lamoda.SIZES", ((1, 1),), raising=True)
         crawl(shop, tmp_path, "--tags", "кимоно")
         assert rows(tmp_path, "SELECT DISTINCT reason FROM sightings") == [("HTTP 404",)]
-        broken = False
-        status, said = crawl(shop, tmp_path, "--tags", "кимоно", "--retry-failed")
-    assert status == 0, said
+        is_broken = False
+        status, output = crawl(shop, tmp_path, "--tags", "кимоно", "--retry-failed")
+    assert status == 0, output
     assert rows(tmp_path, "SELECT count(*) FROM images WHERE state = 'stored'") == [(5,)]
 
 
-def test_a_restart_remembers_that_a_host_wants_to_be_left_alone(
+def test_backoff_of_a_host_persists_across_restarts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    requests = []
 
-    def reply(one: Asked) -> Reply:
-        asked.append(one.path)
+    def reply(request: Asked) -> Reply:
+        requests.append(request.path)
         busy = Reply(429, "text/plain", b"", {"Retry-After": "3600"})
-        return plain("") if one.path == "/robots.txt" else busy
+        return plain("") if request.path == "/robots.txt" else busy
 
     with open_shop(tmp_path) as shop:
         monkeypatch.setattr(shop, "reply", reply)
         assert crawl(shop, tmp_path, "--tags", "кимоно")[0] == 1
-        assert len(asked) == 2
-        status, said = crawl(shop, tmp_path, "--tags", "кимоно")
-    assert (status, len(asked)) == (1, 2)
-    assert "asked to be left alone until" in said and "in about 60 minutes" in said
+        assert len(requests) == 2
+        status, output = crawl(shop, tmp_path, "--tags", "кимоно")
+    assert (status, len(requests)) == (1, 2)
+    assert "asked to be left alone until" in output and "in about 60 minutes" in output
 
 
-def test_sites_are_crawled_side_by_side_and_told_in_json(tmp_path: Path) -> None:
-    with open_shop(tmp_path) as one, open_shop(tmp_path, "wildberries", 3) as other:
+def test_sites_are_crawled_concurrently_and_reported_as_json(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as lamoda, open_shop(tmp_path, "wildberries", 3) as wildberries:
         address = [
             text
-            for site, shop in (("lamoda", one), ("wildberries", other))
+            for site, shop in (("lamoda", lamoda), ("wildberries", wildberries))
             for text in ("--site-url", f"{site}={shop.url}", "--image-url", f"{site}={shop.url}")
         ]
-        status, said = crawl(
-            one,
+        status, output = crawl(
+            lamoda,
             tmp_path,
             *("wildberries", "--tags", "кимоно", "--json", "told.json", "--min-per-class", "10"),
             address=address,
         )
-    assert status == 0, said
-    told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
-    found = {(line["site"], line["posts"], line["new"], line["ended"]) for line in told["searches"]}
-    assert found == {("lamoda", 5, 5, "finished"), ("wildberries", 3, 3, "finished")}
-    (label,) = told["labels"]
+    assert status == 0, output
+    report = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
+    searches = {
+        (line["site"], line["posts"], line["new"], line["ended"]) for line in report["searches"]
+    }
+    assert searches == {("lamoda", 5, 5, "finished"), ("wildberries", 3, 3, "finished")}
+    (label,) = report["labels"]
     assert (label["photos"], label["missing"], label["exhausted"]) == (8, 2, True)
-    assert "кимоно: 8 of 10 photos, 2 missing, which these sites do not have" in said
+    assert "кимоно: 8 of 10 photos, 2 missing, which these sites do not have" in output
 
 
 def test_max_pages_is_a_limit(tmp_path: Path) -> None:
     photos = class_folder(tmp_path / "photos", "кимоно", 3)
     options = ShopOptions(photos=photos, duplicates=0, double_tagged=0, faults=("endless-pages",))
     with serve(options) as shop:
-        status, said = crawl(shop, tmp_path, "--tags", "кимоно", "--max-pages", "2")
+        status, output = crawl(shop, tmp_path, "--tags", "кимоно", "--max-pages", "2")
         pages = [target for target in shop.requests if "catalogsearch" in target]
-    assert (status, len(pages)) == (0, 2), said
-    assert "limit" in said
+    assert (status, len(pages)) == (0, 2), output
+    assert "limit" in output
     assert rows(tmp_path, "SELECT state FROM searches") == [("open",)]
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--site-url", "wildberries=http://127.0.0.1:9"), "wildberries is not crawled"),
         (("wildberries", "--site-url", "http://127.0.0.1:9"), "say of which site"),
@@ -165,32 +173,34 @@ def test_max_pages_is_a_limit(tmp_path: Path) -> None:
         (("--since", "yesterday"), "--since"),
     ],
 )
-def test_what_can_not_be_meant_is_named(
-    tmp_path: Path, options: tuple[str, ...], said: str
+def test_invalid_options_are_rejected(
+    tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     with open_shop(tmp_path, count=1) as shop:
         address = () if "--site-url" in options else None
-        status, told = crawl(
+        status, output = crawl(
             shop, tmp_path, "--tags", "polo", *options, address=address or ("--max-pages", "1")
         )
-    assert (status, said in told) == (2, True), told
+    assert (status, message in output) == (2, True), output
 
 
-def test_old_posts_are_left_out() -> None:
+def test_posts_before_since_are_skipped() -> None:
     from scraper.frontier import OLDER, Paging
 
-    def dated(day: int) -> Post:
+    def post_of_day(day: int) -> Post:
         return Post(str(day), "https://x.test", (), posted=datetime(2026, 1, day))
 
     since, paging = datetime(2026, 1, 15), Paging()
-    page = paging.not_older(Page((dated(20), dated(10), Post("x", "u", ())), "c"), since)
+    page = paging.not_older(
+        Page((post_of_day(20), post_of_day(10), Post("x", "u", ())), "c"), since
+    )
     assert [post.site_id for post in page.posts] == ["20", "x"]
     assert (page.skipped, page.next_cursor) == ({OLDER: 1}, "c")
-    assert paging.not_older(Page((dated(9),), "d"), since).next_cursor == "d"
-    assert paging.not_older(Page((dated(8),), "e"), since).next_cursor is None
+    assert paging.not_older(Page((post_of_day(9),), "d"), since).next_cursor == "d"
+    assert paging.not_older(Page((post_of_day(8),), "e"), since).next_cursor is None
 
 
-def test_what_was_forgotten_does_not_come_back(tmp_path: Path) -> None:
+def test_taken_down_images_are_not_fetched_again(tmp_path: Path) -> None:
     with open_shop(tmp_path, count=3) as shop:
         crawl(shop, tmp_path, "--tags", "кимоно")
         ((key, post),) = rows(
@@ -204,20 +214,20 @@ def test_what_was_forgotten_does_not_come_back(tmp_path: Path) -> None:
         )
         take_down(sessions, store, key, "me")
         take_down(sessions, store, post, "me")
-        # The same product under another number: its photo is known by its bytes.
+        # The same product with another SKU: its image is recognized by its hash.
         item = next(item for item in shop.stock.items if item.sku.lower() in post)
-        again = replace(
+        copy = replace(
             item, sku="MP002XW00000", photos=(replace(item.photos[0], path="/M/P/X.jpg"),)
         )
-        shop.stock = replace(shop.stock, items=(*shop.stock.items, again))
-        status, said = crawl(shop, tmp_path, "--tags", "кимоно", "--full")
-    assert status == 0, said
-    assert "skipped 1 post: taken down" in said and "rejected 1 photo: taken down" in said
+        shop.stock = replace(shop.stock, items=(*shop.stock.items, copy))
+        status, output = crawl(shop, tmp_path, "--tags", "кимоно", "--full")
+    assert status == 0, output
+    assert "skipped 1 post: taken down" in output and "rejected 1 photo: taken down" in output
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(2,)]
     assert not (tmp_path / "images" / key).exists()
 
 
-def test_an_address_that_was_taken_down_before_it_was_fetched_is_not_asked_for(
+def test_url_taken_down_before_download_is_not_requested(
     tmp_path: Path,
 ) -> None:
     with open_shop(tmp_path, count=4) as shop:
@@ -225,27 +235,27 @@ def test_an_address_that_was_taken_down_before_it_was_fetched_is_not_asked_for(
         ((url,), *_) = rows(tmp_path, "SELECT url FROM sightings WHERE state = 'pending'")
         sessions = open_catalogue(str(tmp_path / "c.sqlite"))
         take_down(sessions, ImageStore(tmp_path / "images"), url, "me")
-        status, said = crawl(shop, tmp_path, "--tags", "кимоно")
-        asked = [target for target in shop.requests if url.endswith(target)]
-    assert (status, asked) == (0, []), said
-    assert "rejected 1 photo: taken down" in said
+        status, output = crawl(shop, tmp_path, "--tags", "кимоно")
+        requests = [target for target in shop.requests if url.endswith(target)]
+    assert (status, requests) == (0, []), output
+    assert "rejected 1 photo: taken down" in output
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(3,)]
 
 
-def test_photos_whose_host_is_busy_for_long_stay_wanted(
+def test_images_of_a_busy_host_stay_pending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_shop(tmp_path) as shop:
-        answer = shop.reply
+        original_reply = shop.reply
 
-        def reply(asked: Asked) -> Reply:
+        def reply(request: Asked) -> Reply:
             busy = Reply(429, "text/plain", b"", {"Retry-After": "3600"})
-            return busy if "/img" in asked.path else answer(asked)
+            return busy if "/img" in request.path else original_reply(request)
 
         monkeypatch.setattr(shop, "reply", reply)
-        # Two tags find the same photos: neither waits for the other.
-        status, said = crawl(shop, tmp_path, "--tags", "кимоно,Кимоно")
-    assert (status, "asked to be left alone" in said) == (1, True), said
+        # Two tags find the same images; neither waits for the other.
+        status, output = crawl(shop, tmp_path, "--tags", "кимоно,Кимоно")
+    assert (status, "asked to be left alone" in output) == (1, True), output
     states = dict(rows(tmp_path, "SELECT state, count(*) FROM sightings GROUP BY state"))
     assert states["pending"] >= 1 and "stored" not in states
     assert rows(tmp_path, "SELECT count(*) FROM sightings WHERE worker_id > 0") == [(0,)]

@@ -1,4 +1,4 @@
-"""Hashtags of seven days are counted in the catalogue, across runs and accounts."""
+"""Tests of the weekly hashtag quota across runs and accounts."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,9 @@ def account(user: str) -> HashtagSpider:
     return Instagram(credentials={"INSTAGRAM_TOKEN": "EAAGsecret", "INSTAGRAM_USER": user})
 
 
-def test_the_thirty_first_has_to_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hashtag_beyond_the_weekly_quota_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     catalogue = str(tmp_path / "c.sqlite")
     sessions = open_catalogue(catalogue)
     spider = account("17841400000000000")
@@ -52,7 +54,7 @@ def test_the_thirty_first_has_to_wait(tmp_path: Path, capsys: pytest.CaptureFixt
     assert b"17841400000000000" not in written and b"EAAGsecret" not in written
 
 
-def test_a_new_token_is_the_same_account() -> None:
-    one, other = account("1"), account("1")
-    other.secrets["INSTAGRAM_TOKEN"] = "EAAGanother"
-    assert account_of(one) == account_of(other) != account_of(account("2"))
+def test_account_is_independent_of_its_token() -> None:
+    first, second = account("1"), account("1")
+    second.secrets["INSTAGRAM_TOKEN"] = "EAAGanother"
+    assert account_of(first) == account_of(second) != account_of(account("2"))

@@ -1,4 +1,4 @@
-"""What is special about each shop, through the command, on the sample shop."""
+"""Tests of site-specific behaviour in whole crawls of the sample shop."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def options(photos: Path, site: str, generation: str) -> ShopOptions:
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Path:
+def crawl_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "work"
     folder.mkdir()
     return folder
@@ -32,54 +32,54 @@ def work(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "generation", ["today", "older", "preset", "hesitant", "moved", "mirrors", "no-map"]
 )
-def test_wildberries_photos_are_found_wherever_they_lie(
-    photos: Path, work: Path, generation: str
+def test_wildberries_images_are_found_on_every_host_layout(
+    photos: Path, crawl_folder: Path, generation: str
 ) -> None:
     with serve(options(photos, "wildberries", generation)) as shop:
-        status, said = crawl(shop, work, "--tags", "dress", site="wildberries")
-    assert status == 0, said
-    assert rows(work, "SELECT state, reason, count(*) FROM sightings GROUP BY 1, 2") == [
+        status, output = crawl(shop, crawl_folder, "--tags", "dress", site="wildberries")
+    assert status == 0, output
+    assert rows(crawl_folder, "SELECT state, reason, count(*) FROM sightings GROUP BY 1, 2") == [
         ("stored", None, PHOTOS)
     ]
-    kinds = {kind for (kind,) in rows(work, "SELECT format FROM images")}
-    assert kinds == {"JPEG" if generation == "older" else "WEBP"}
+    formats = {image_format for (image_format,) in rows(crawl_folder, "SELECT format FROM images")}
+    assert formats == {"JPEG" if generation == "older" else "WEBP"}
 
 
 @pytest.mark.parametrize(
-    ("generation", "words"),
+    ("generation", "message"),
     [("limited", "continue in about 2 seconds"), ("guarded", "set WILDBERRIES_TOKEN")],
 )
-def test_wildberries_refusals_are_explained(
-    photos: Path, work: Path, generation: str, words: str
+def test_wildberries_error_responses_are_explained(
+    photos: Path, crawl_folder: Path, generation: str, message: str
 ) -> None:
     with serve(options(photos, "wildberries", generation)) as shop:
-        status, said = crawl(shop, work, "--tags", "dress", site="wildberries")
-    assert (status, words in said) == (1, True), said
-    assert rows(work, "SELECT state FROM searches") == [("failed",)]
+        status, output = crawl(shop, crawl_folder, "--tags", "dress", site="wildberries")
+    assert (status, message in output) == (1, True), output
+    assert rows(crawl_folder, "SELECT state FROM searches") == [("failed",)]
 
 
-def test_the_cookie_of_a_browser_opens_wildberries(photos: Path, work: Path) -> None:
+def test_wildberries_accepts_a_browser_cookie(photos: Path, crawl_folder: Path) -> None:
     secrets = {"WILDBERRIES_TOKEN": "1.1000.verysecret"}
     with serve(options(photos, "wildberries", "guarded")) as shop:
-        status, said = crawl(
-            shop, work, "--tags", "dress", "-v", site="wildberries", secrets=secrets
+        status, output = crawl(
+            shop, crawl_folder, "--tags", "dress", "-v", site="wildberries", secrets=secrets
         )
-    assert status == 0, said
-    assert "verysecret" not in said
-    files = [path for path in work.rglob("*") if path.is_file()]
+    assert status == 0, output
+    assert "verysecret" not in output
+    files = [path for path in crawl_folder.rglob("*") if path.is_file()]
     assert [path for path in files if b"verysecret" in path.read_bytes()] == []
 
 
-def test_lamoda_searches_that_lead_to_a_category_are_followed(photos: Path, work: Path) -> None:
+def test_lamoda_redirects_to_a_category_are_followed(photos: Path, crawl_folder: Path) -> None:
     with serve(options(photos, "lamoda", "category")) as shop:
-        status, said = crawl(shop, work, "--tags", "dress")
+        status, output = crawl(shop, crawl_folder, "--tags", "dress")
         assert any(target.startswith("/c/2500/clothes-dress/") for target in shop.requests)
-    assert status == 0, said
-    assert rows(work, "SELECT count(*) FROM images WHERE state = 'stored'") == [(PHOTOS,)]
+    assert status == 0, output
+    assert rows(crawl_folder, "SELECT count(*) FROM images WHERE state = 'stored'") == [(PHOTOS,)]
 
 
-def test_redirects_without_end_are_explained(photos: Path, work: Path) -> None:
+def test_redirect_loops_are_explained(photos: Path, crawl_folder: Path) -> None:
     with serve(options(photos, "lamoda", "circle")) as shop:
-        status, said = crawl(shop, work, "--tags", "dress")
+        status, output = crawl(shop, crawl_folder, "--tags", "dress")
     assert status == 1
-    assert "round in circles: it answers addresses in Russia" in said
+    assert "round in circles: it answers addresses in Russia" in output

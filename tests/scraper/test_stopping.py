@@ -1,4 +1,4 @@
-"""Concurrent tasks: which of several failures is raised."""
+"""Tests of concurrent tasks: which failure is raised if several tasks fail."""
 
 import asyncio
 
@@ -18,21 +18,21 @@ from scraper.stopping import Stopped, all_of
         ([Stopped(), Stopped()], Stopped),
     ],
 )
-def test_the_gravest_failure_is_raised_once_all_have_ended(
+def test_most_severe_failure_is_raised_after_all_tasks_end(
     problems: list[Exception], expected: type[Exception]
 ) -> None:
     ended = []
 
-    async def part(number: int, problem: Exception | None) -> None:
+    async def task(number: int, problem: Exception | None) -> None:
         await asyncio.sleep(0.01 * number)
         ended.append(number)
         if problem:
             raise problem
 
     async def main() -> None:
-        parts = [part(number, problem) for number, problem in enumerate([*problems, None])]
+        tasks = [task(number, problem) for number, problem in enumerate([*problems, None])]
         with pytest.raises(expected) as raised:
-            await all_of(parts)
+            await all_of(tasks)
         assert raised.type is expected
 
     asyncio.run(main())

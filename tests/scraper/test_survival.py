@@ -1,4 +1,4 @@
-"""Crawls that are killed, doubled, stopped and starved end like one that was left alone."""
+"""Tests that crawls survive kills, concurrent processes, Ctrl-C and full disks."""
 
 import contextlib
 import os
@@ -19,11 +19,13 @@ from scraper.sample_shop.http import Asked, Reply
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from scraper.work import PLACES
 from tests.support.catalogues import catalogue_of, rows
-from tests.support.crawls import Crawling, class_folder, crawl, start
+from tests.support.crawls import CrawlProcess, class_folder, crawl, start
 
 POLOS = 40
-has_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc to look at")
-# What a catalogue holds but for numbers and times, which no two crawls share.
+requires_proc = pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="no /proc to look at"
+)
+# The content of a catalogue without ids and times, which differ between crawls.
 CONTENTS = (
     "SELECT site, hashtag, cursor, later, state, reason, total, pages, posts, worker_id, again"
     " FROM searches",
@@ -38,18 +40,20 @@ CONTENTS = (
     "SELECT a.sha256, b.sha256 FROM images a JOIN images b ON b.cluster_id = a.cluster_id",
     "SELECT count(*) FROM workers",
 )
-ALIKE = (
+NEAR_DUPLICATES = (
     "SELECT a.sha256, b.sha256, similarity"
     " FROM resemblances JOIN images a ON a.id = one_id JOIN images b ON b.id = other_id"
 )
 
 
 def contents(folder: Path) -> list[list]:
-    """All that matters of FOLDER's catalogue, and the files beside it."""
+    """Return the content of a folder's catalogue without ids and times, and its image files."""
     files = [str(p.relative_to(folder)) for p in folder.glob("images/**/*") if p.is_file()]
-    alike = [({one, other}, round(score, 4)) for one, other, score in rows(folder, ALIKE)]
-    found = [sorted(rows(folder, query), key=repr) for query in CONTENTS]
-    return [*found, sorted(alike, key=lambda pair: sorted(pair[0])), sorted(files)]
+    near_duplicates = [
+        ({first, second}, round(score, 4)) for first, second, score in rows(folder, NEAR_DUPLICATES)
+    ]
+    content = [sorted(rows(folder, query), key=repr) for query in CONTENTS]
+    return [*content, sorted(near_duplicates, key=lambda pair: sorted(pair[0])), sorted(files)]
 
 
 @pytest.fixture(scope="module")
@@ -67,32 +71,32 @@ def shop(photos: Path) -> Iterator[SampleShop]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list]:
-    """What a crawl that nobody disturbed leaves behind."""
-    folder = tmp_path_factory.mktemp("unbroken")
+def expected_contents(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list]:
+    """Return the contents after a crawl without disturbances."""
+    folder = tmp_path_factory.mktemp("undisturbed")
     with serve(ShopOptions(photos=photos, duplicates=0.2, double_tagged=0.1)) as shop:
-        status, said = crawl(shop, folder, "--tags", "polo,dress")
-    assert status == 0, said
+        status, output = crawl(shop, folder, "--tags", "polo,dress")
+    assert status == 0, output
     return contents(folder)
 
 
-def photos_asked(shop: SampleShop) -> int:
+def image_requests(shop: SampleShop) -> int:
     return sum(times for target, times in shop.requests.items() if target.startswith("/img"))
 
 
 class Gate:
-    """Holds the answers to all of SHOP's photos but the first few, until it is opened."""
+    """Hold the responses of all images but the first few until the gate is opened."""
 
     def __init__(self, shop: SampleShop, monkeypatch: pytest.MonkeyPatch, first: int = 4) -> None:
-        self.held = 0
+        self.waiting = 0
         self._answer, self._first, self._opened = shop.reply, first, threading.Event()
         monkeypatch.setattr(shop, "reply", self._reply)
         self._shop = shop
 
-    def _reply(self, asked: Asked) -> Reply:
-        reply = self._answer(asked)
-        if asked.path.startswith("/img") and photos_asked(self._shop) > self._first:
-            self.held += 1
+    def _reply(self, request: Asked) -> Reply:
+        reply = self._answer(request)
+        if request.path.startswith("/img") and image_requests(self._shop) > self._first:
+            self.waiting += 1
             self._opened.wait(120)
         return reply
 
@@ -107,28 +111,32 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def kill(process: Crawling) -> bool:
-    """Whether PROCESS was alive until now."""
-    alive = process.poll() is None
+def kill(process: CrawlProcess) -> bool:
+    """Kill a process; return whether it was running."""
+    was_running = process.poll() is None
     process.kill()
     process.communicate()
-    return alive
+    return was_running
 
 
-def stored(folder: Path) -> list[Path]:
-    """The photos that are in place."""
+def stored_files(folder: Path) -> list[Path]:
+    """Return the stored image files."""
     return list(folder.glob("images/??/*/*"))
 
 
-def committed(folder: Path) -> set[str]:
-    """The URLs of the photos whose outcome is in the catalogue."""
+def committed_urls(folder: Path) -> set[str]:
+    """Return the URLs of the images whose outcome is in the catalogue."""
     return {url for (url,) in rows(folder, "SELECT url FROM sightings WHERE state != 'pending'")}
 
 
-def check_repeated(shop: SampleShop, done: set[str]) -> None:
-    """Check that after one kill no photo of DONE, and at most PLACES others, were requested twice.
+def check_repeated_requests(shop: SampleShop, done: set[str]) -> None:
+    """Check the repeated image requests after one kill.
 
-    DONE: the URLs that were committed before the kill.
+    No committed image, and at most PLACES others, may have been requested twice.
+
+    Args:
+        shop: The sample shop.
+        done: The URLs that were committed before the kill.
     """
     photos = {target: n for target, n in shop.requests.items() if target.startswith("/img")}
     repeated = {target for target, times in photos.items() if times > 1}
@@ -138,89 +146,93 @@ def check_repeated(shop: SampleShop, done: set[str]) -> None:
 
 def signal_all(processes: Iterable[int], number: int) -> None:
     for process in processes:
-        # One whose crawl was killed may have ended.
+        # A decoder process ends after its crawl was killed.
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, number)
 
 
-def kill_again_and_again(shop: SampleShop, folder: Path, times: int, dice: random.Random) -> int:
-    """Begin a crawl TIMES times, and kill it at a moment; how many were alive until then."""
+def kill_repeatedly(shop: SampleShop, folder: Path, times: int, rng: random.Random) -> int:
+    """Start a crawl several times and kill it at random times.
+
+    Returns:
+        How many of the processes were still running when they were killed.
+    """
     kills = 0
     for _ in range(times):
         before = sum(shop.requests.values())
         process = start(shop, folder, "--tags", "polo,dress")
         wait_for(lambda: sum(shop.requests.values()) > before or process.poll() is not None)  # noqa: B023
-        time.sleep(dice.uniform(0, 0.5))
+        time.sleep(rng.uniform(0, 0.5))
         kills += kill(process)
     return kills
 
 
 @pytest.mark.usefixtures("backend")
-def test_kills_at_random_moments_leave_no_trace(
-    shop: SampleShop, unbroken: list[list], tmp_path: Path
+def test_kills_at_random_times_do_not_change_the_result(
+    shop: SampleShop, expected_contents: list[list], tmp_path: Path
 ) -> None:
-    kills = kill_again_and_again(shop, tmp_path, 4, random.Random(7))
+    kills = kill_repeatedly(shop, tmp_path, 4, random.Random(7))
     assert kills >= 2
     half = tmp_path / "images" / ".part-half"
     half.write_bytes(b"of a photo")
-    status, said = crawl(shop, tmp_path, "--tags", "polo,dress")
-    assert status == 0, said
-    assert contents(tmp_path) == unbroken
-    # Only what was in flight when a process died is requested again: photos and two pages.
-    again = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
-    assert again <= kills * (PLACES + 2)
+    status, output = crawl(shop, tmp_path, "--tags", "polo,dress")
+    assert status == 0, output
+    assert contents(tmp_path) == expected_contents
+    # Only active requests of a killed process are repeated: images and two pages.
+    repeated = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
+    assert repeated <= kills * (PLACES + 2)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("seed", [1, 2])
-def test_ten_kills_in_one_crawl_leave_no_trace(tmp_path: Path, seed: int) -> None:
+def test_ten_kills_do_not_change_the_result(tmp_path: Path, seed: int) -> None:
     photos = class_folder(tmp_path / "photos", "polo", 300, 0, (150, 200))
     class_folder(photos, "dress", 20, 500, (150, 200))
     options = ShopOptions(photos=photos, duplicates=0.2, double_tagged=0.1)
     with serve(options) as shop:
         (tmp_path / "whole").mkdir()
-        status, said = crawl(shop, tmp_path / "whole", "--tags", "polo,dress")
-        assert status == 0, said
+        status, output = crawl(shop, tmp_path / "whole", "--tags", "polo,dress")
+        assert status == 0, output
     with serve(options) as shop:
-        kills = kill_again_and_again(shop, tmp_path, 10, random.Random(seed))
+        kills = kill_repeatedly(shop, tmp_path, 10, random.Random(seed))
         assert kills == 10
-        status, said = crawl(shop, tmp_path, "--tags", "polo,dress")
-        assert status == 0, said
+        status, output = crawl(shop, tmp_path, "--tags", "polo,dress")
+        assert status == 0, output
     assert contents(tmp_path) == contents(tmp_path / "whole")
-    again = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
-    assert again <= kills * (PLACES + 2)
+    repeated = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
+    assert repeated <= kills * (PLACES + 2)
 
 
 @pytest.mark.usefixtures("backend")
 def test_two_processes_share_the_work(
-    shop: SampleShop, unbroken: list[list], tmp_path: Path
+    shop: SampleShop, expected_contents: list[list], tmp_path: Path
 ) -> None:
-    both = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
-    said = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert contents(tmp_path) == unbroken
-    twice = {target for target, times in shop.requests.items() if times > 1}
-    assert twice <= {"/robots.txt"}
+    processes = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
+    output = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], output
+    assert contents(tmp_path) == expected_contents
+    repeated = {target for target, times in shop.requests.items() if times > 1}
+    assert repeated <= {"/robots.txt"}
 
 
-def test_one_of_two_that_dies_loses_what_it_had_in_hand(
-    shop: SampleShop, unbroken: list[list], tmp_path: Path
+def test_other_process_takes_over_claims_of_a_killed_one(
+    shop: SampleShop, expected_contents: list[list], tmp_path: Path
 ) -> None:
-    both = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
-    wait_for(lambda: photos_asked(shop) > 5)
-    kill(both[0])
-    out, err = both[1].communicate(timeout=120)
-    assert both[1].returncode == 0, out + err
-    assert contents(tmp_path) == unbroken
+    processes = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
+    wait_for(lambda: image_requests(shop) > 5)
+    kill(processes[0])
+    out, err = processes[1].communicate(timeout=120)
+    assert processes[1].returncode == 0, out + err
+    assert contents(tmp_path) == expected_contents
 
 
-@has_proc
+@requires_proc
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("moment", ["files are written", "photos are read"])
-def test_a_kill_between_two_steps_repeats_only_what_was_in_flight(
+def test_kill_between_two_steps_repeats_only_active_requests(
     shop: SampleShop,
-    unbroken: list[list],
+    expected_contents: list[list],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     moment: str,
@@ -228,80 +240,84 @@ def test_a_kill_between_two_steps_repeats_only_what_was_in_flight(
     gate = Gate(shop, monkeypatch)
     sessions = open_catalogue(catalogue_of(tmp_path))
     process = start(shop, tmp_path, "--tags", "polo,dress")
-    wait_for(lambda: gate.held > 0 and bool(committed(tmp_path)) and bool(process.children()))
-    readers = process.children()
+    wait_for(
+        lambda: gate.waiting > 0 and bool(committed_urls(tmp_path)) and bool(process.children())
+    )
+    decoders = process.children()
     if moment == "photos are read":
-        signal_all(readers, signal.SIGSTOP)
+        signal_all(decoders, signal.SIGSTOP)
     try:
         with sessions.begin():
             # No process can commit.
-            before, done = photos_asked(shop), committed(tmp_path)
-            files = len(stored(tmp_path))
+            before, done = image_requests(shop), committed_urls(tmp_path)
+            files = len(stored_files(tmp_path))
             gate.open()
-            wait_for(lambda: photos_asked(shop) > before)
+            wait_for(lambda: image_requests(shop) > before)
             if moment == "files are written":
-                wait_for(lambda: len(stored(tmp_path)) > files)
+                wait_for(lambda: len(stored_files(tmp_path)) > files)
             kill(process)
     finally:
-        signal_all(readers, signal.SIGCONT)
-    # They end by themselves, and have written nothing.
-    wait_for(lambda: not any(Path(f"/proc/{reader}").exists() for reader in readers))
+        signal_all(decoders, signal.SIGCONT)
+    # The decoder processes end by themselves.
+    wait_for(lambda: not any(Path(f"/proc/{decoder}").exists() for decoder in decoders))
     sessions.kw["bind"].dispose()
-    status, said = crawl(shop, tmp_path, "--tags", "polo,dress")
-    assert status == 0, said
-    assert contents(tmp_path) == unbroken
-    check_repeated(shop, done)
+    status, output = crawl(shop, tmp_path, "--tags", "polo,dress")
+    assert status == 0, output
+    assert contents(tmp_path) == expected_contents
+    check_repeated_requests(shop, done)
 
 
-@has_proc
-def test_a_reader_of_photos_that_is_killed_loses_none(
-    shop: SampleShop, unbroken: list[list], tmp_path: Path
+@requires_proc
+def test_killed_decoder_process_loses_no_image(
+    shop: SampleShop, expected_contents: list[list], tmp_path: Path
 ) -> None:
     process = start(shop, tmp_path, "--tags", "polo,dress")
-    wait_for(lambda: photos_asked(shop) > 5)
+    wait_for(lambda: image_requests(shop) > 5)
     wait_for(lambda: bool(process.children()))
     signal_all(process.children(), signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err
-    assert contents(tmp_path) == unbroken
+    assert contents(tmp_path) == expected_contents
 
 
-def test_ctrl_c_finishes_what_is_in_flight_and_a_second_one_stops_at_once(
+def test_ctrl_c_finishes_active_requests_and_a_second_one_stops_at_once(
     shop: SampleShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer, slow, came = shop.reply, 0.7, 0
+    original_reply, delay, received = shop.reply, 0.7, 0
 
-    def reply(asked: Asked) -> Reply:
-        nonlocal came
-        if asked.path.startswith("/img"):
-            came += 1
-            time.sleep(slow)
-        return answer(asked)
+    def reply(request: Asked) -> Reply:
+        nonlocal received
+        if request.path.startswith("/img"):
+            received += 1
+            time.sleep(delay)
+        return original_reply(request)
 
     monkeypatch.setattr(shop, "reply", reply)
     process = start(shop, tmp_path, "--tags", "polo")
-    wait_for(lambda: came > 0)
+    wait_for(lambda: received > 0)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, "repeat the command" in err) == (1, True)
-    # Everything that the shop sent is stored, and no claim is left.
-    assert rows(tmp_path, "SELECT count(*) FROM images") == [(photos_asked(shop),)]
+    # Everything that the shop sent is stored, and no claim remains.
+    assert rows(tmp_path, "SELECT count(*) FROM images") == [(image_requests(shop),)]
     assert rows(tmp_path, "SELECT count(*) FROM sightings WHERE worker_id IS NOT NULL") == [(0,)]
 
-    slow, before = 30, came
+    delay, before = 30, received
     process = start(shop, tmp_path, "--tags", "polo")
-    wait_for(lambda: came > before)
+    wait_for(lambda: received > before)
     process.send_signal(signal.SIGINT)
-    wait_for(lambda: "Finishing" in process.told())
+    wait_for(lambda: "Finishing" in process.output())
     assert process.poll() is None
-    asked = time.monotonic()
+    interrupted = time.monotonic()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 130
-    assert time.monotonic() - asked < slow / 2
+    assert time.monotonic() - interrupted < delay / 2
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(shop: SampleShop, tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_keeps_the_catalogue_intact(
+    shop: SampleShop, tmp_path: Path
+) -> None:
     crawl(shop, tmp_path, "--tags", "dress")
     limit = (tmp_path / "c.sqlite").stat().st_size + 20_000
     process = start(
@@ -318,21 +334,21 @@ def test_a_full_disk_is_one_line_and_loses_nothing(shop: SampleShop, tmp_path: P
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_a_damaged_catalogue_is_one_line(shop: SampleShop, tmp_path: Path) -> None:
+def test_damaged_catalogue_is_reported_in_one_line(shop: SampleShop, tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     open_catalogue(str(path)).kw["bind"].dispose()
     data = bytearray(path.read_bytes())
     data[8192:-4096] = random.Random(1).randbytes(len(data) - 8192 - 4096)
     path.write_bytes(data)
-    status, said = crawl(shop, tmp_path, "--tags", "polo")
+    status, output = crawl(shop, tmp_path, "--tags", "polo")
     assert status == 1
-    assert "damaged" in said and "Traceback" not in said
-    assert len(said.strip().splitlines()) == 1
+    assert "damaged" in output and "Traceback" not in output
+    assert len(output.strip().splitlines()) == 1
     assert path.read_bytes() == data
 
 
-def test_a_store_that_cannot_be_written_is_one_line(shop: SampleShop, tmp_path: Path) -> None:
+def test_unwritable_image_store_is_reported_in_one_line(shop: SampleShop, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    status, said = crawl(shop, tmp_path, "--tags", "dress", "--images", "file/images")
+    status, output = crawl(shop, tmp_path, "--tags", "dress", "--images", "file/images")
     assert status == 1
-    assert "--images" in said and len(said.strip().splitlines()) == 1
+    assert "--images" in output and len(output.strip().splitlines()) == 1

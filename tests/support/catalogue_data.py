@@ -59,7 +59,7 @@ class Filling:
 
     @property
     def catalogue(self) -> str:
-        """Its URL for commands."""
+        """Return the URL of the catalogue for commands."""
         return catalogue_of(self.folder, "catalogue.sqlite")
 
     def post(
@@ -69,7 +69,7 @@ class Filling:
         author: str | None = None,
         caption: Sequence[str] = (),
     ) -> int:
-        """Add a post found under hashtags, with further hashtags in its caption; returns its id."""
+        """Add a post found under hashtags, with further hashtags in its caption; return its id."""
         with self.sessions.begin() as session:
             post = PostRow(
                 site="lamoda",
@@ -93,16 +93,16 @@ class Filling:
             return post.id
 
     def image(self, data: bytes, *posts: int, cluster: int | None = None) -> int:
-        """Add a stored image of posts to a cluster or a new one; returns the cluster."""
+        """Add a stored image of posts to a cluster or a new one; return the cluster."""
         photo, sha256 = open_photo(data), sha256_of(data)
         key = ImageStore.key(sha256, "jpg")
         self.store.put(data, key)
         with self.sessions.begin() as session:
             if cluster is None:
-                made = Cluster()
-                session.add(made)
+                created = Cluster()
+                session.add(created)
                 session.flush()
-                cluster = made.id
+                cluster = created.id
             row = ImageRow(
                 sha256=sha256,
                 phash=str(imagehash.phash(photo)),
@@ -117,11 +117,11 @@ class Filling:
             session.add(row)
             session.flush()
             for post in posts:
-                taken = session.scalar(sa.select(sa.func.count()).where(Sighting.post_id == post))
+                count = session.scalar(sa.select(sa.func.count()).where(Sighting.post_id == post))
                 session.add(
                     Sighting(
                         post_id=post,
-                        position=taken or 0,
+                        position=count or 0,
                         url=f"https://x.test/{sha256}/{post}.jpg",
                         state="stored",
                         image_id=row.id,

@@ -1,4 +1,4 @@
-"""The catalogue of a test's folder: an SQLite file, or the URL in a file there."""
+"""Access to the catalogue of a test's folder: an SQLite file, or the URL in `catalogue.url`."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ URL_FILE = "catalogue.url"
 
 def catalogue_of(folder: Path, name: str = "c.sqlite") -> str:
     """Return the URL of a folder's catalogue."""
-    told = folder / URL_FILE
-    return told.read_text(encoding="utf-8") if told.exists() else str(folder / name)
+    url_file = folder / URL_FILE
+    return url_file.read_text(encoding="utf-8") if url_file.exists() else str(folder / name)
 
 
 def rows(folder: Path, query: str) -> list[tuple]:

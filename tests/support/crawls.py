@@ -1,4 +1,4 @@
-"""Run `crawl` as a user does, on a sample shop."""
+"""Run `crawl` on a sample shop as a user does."""
 
 import multiprocessing
 import os
@@ -19,9 +19,9 @@ from scraper.sample_shop.server import SampleShop
 from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import catalogue_of
 
-DOOR = Path(fashion_tagger.__file__)
-# How Linux writes the state of a socket that waits for connections.
-LISTENS = "0A"
+PROGRAM = Path(fashion_tagger.__file__)
+# The state of a listening socket in /proc/net/tcp.
+LISTEN_STATE = "0A"
 
 
 def class_folder(
@@ -35,12 +35,12 @@ def class_folder(
     return root
 
 
-class Crawling:
+class CrawlProcess:
     """A process that crawls, with the interface of `subprocess.Popen` where tests need it."""
 
     def __init__(self, work: Callable[..., None], *arguments: object) -> None:
-        self._said = Path(tempfile.mkdtemp(prefix="said-"))
-        self._process = FORKS.Process(target=work, args=(self._said, *arguments))
+        self._output = Path(tempfile.mkdtemp(prefix="output-"))
+        self._process = CONTEXT.Process(target=work, args=(self._output, *arguments))
         self._process.start()
 
     @property
@@ -52,9 +52,9 @@ class Crawling:
         """Return the exit status; None while the process runs."""
         return self.returncode
 
-    def told(self, stream: str = "err") -> str:
+    def output(self, stream: str = "err") -> str:
         """Return the output so far."""
-        path = self._said / stream
+        path = self._output / stream
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def send_signal(self, number: int) -> None:
@@ -64,16 +64,16 @@ class Crawling:
 
     def children(self) -> list[int]:
         """Return the child processes, if the system lists them."""
-        told = Path(f"/proc/{self._process.pid}/task").glob("*/children")
-        return [int(one) for path in told for one in path.read_text().split()]
+        paths = Path(f"/proc/{self._process.pid}/task").glob("*/children")
+        return [int(pid) for path in paths for pid in path.read_text().split()]
 
-    def doors(self) -> list[str]:
+    def listening_addresses(self) -> list[str]:
         """Return the local addresses, in hexadecimal, on which the process listens."""
         process = Path(f"/proc/{self._process.pid}")
         rows = [line.split() for line in (process / "net/tcp").read_text().splitlines()[1:]]
-        waiting = {f"socket:[{row[9]}]": row[1] for row in rows if row[3] == LISTENS}
+        listening = {f"socket:[{row[9]}]": row[1] for row in rows if row[3] == LISTEN_STATE}
         files = [str(path.readlink()) for path in process.glob("fd/*") if path.is_symlink()]
-        return [waiting[file] for file in files if file in waiting]
+        return [listening[file] for file in files if file in listening]
 
     def kill(self) -> None:
         """Send SIGKILL."""
@@ -82,31 +82,31 @@ class Crawling:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait for the end and return both output streams."""
         self._process.join(timeout)
-        assert self.returncode is not None, f"no end after {timeout} seconds: {self.told()}"
-        said = self.told("out"), self.told("err")
-        shutil.rmtree(self._said)
-        return said
+        assert self.returncode is not None, f"no end after {timeout} seconds: {self.output()}"
+        streams = self.output("out"), self.output("err")
+        shutil.rmtree(self._output)
+        return streams
 
 
-def _forks() -> ForkServerContext:
+def _create_context() -> ForkServerContext:
     """Return a multiprocessing context whose processes have imported the crawler already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *PRELOADED])
     return context
 
 
-# What a crawl imports, in part only when it is needed, and none of which begins anything.
+# Modules that a crawl imports, partly on demand; importing them has no side effects.
 PRELOADED = (
     *("scraper.run", "scraper.sites", "scraper.check", "alembic.command"),
     *("scrapy.core.engine", "scrapy.core.downloader.handlers.http11", "sqlalchemy.dialects.sqlite"),
 )
-FORKS = _forks()
-# In which second the last crawl into a folder ended.
-ENDED: dict[Path, int] = {}
+CONTEXT = _create_context()
+# The second in which the last crawl into a folder ended.
+LAST_ENDS: dict[Path, int] = {}
 
 
 def _enter(
-    said: Path,
+    output: Path,
     arguments: Sequence[str],
     folder: Path,
     environment: Mapping[str, str],
@@ -114,25 +114,25 @@ def _enter(
 ) -> None:
     """Run the command in the new process."""
     for number, stream in ((1, "out"), (2, "err")):
-        os.dup2(os.open(said / stream, os.O_WRONLY | os.O_CREAT), number)
+        os.dup2(os.open(output / stream, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    _hurry()
+    _set_fast_request_rate()
     if before:
         before()
-    sys.argv = [str(DOOR), *arguments]
-    runpy.run_path(str(DOOR), run_name="__main__")
+    sys.argv = [str(PROGRAM), *arguments]
+    runpy.run_path(str(PROGRAM), run_name="__main__")
 
 
-def _hurry() -> None:
+def _set_fast_request_rate() -> None:
     """Set a request rate that is only acceptable on loopback."""
-    polite = settings.crawl_settings
+    default_settings = settings.crawl_settings
 
-    def hurried(manners: settings.Manners, allowed: Sequence[str] = ()) -> dict[str, Any]:
-        return polite(manners, allowed) | {"AUTOTHROTTLE_START_DELAY": 0.02}
+    def fast_settings(manners: settings.Manners, allowed: Sequence[str] = ()) -> dict[str, Any]:
+        return default_settings(manners, allowed) | {"AUTOTHROTTLE_START_DELAY": 0.02}
 
-    download.crawl_settings = hurried
+    download.crawl_settings = fast_settings
 
 
 def start(
@@ -143,7 +143,7 @@ def start(
     secrets: Mapping[str, str] | None = None,
     address: Sequence[str] = (),
     before: Callable[[], None] | None = None,
-) -> Crawling:
+) -> CrawlProcess:
     """Start `crawl SITE OPTIONS` in a folder with its catalogue."""
     address = address or ("--site-url", shop.url, "--image-url", shop.url)
     environment = {
@@ -151,7 +151,7 @@ def start(
         "FASHION_TAGGER_CATALOGUE": catalogue_of(folder),
         **(secrets or {}),
     }
-    return Crawling(_enter, ("crawl", site, *address, *options), folder, environment, before)
+    return CrawlProcess(_enter, ("crawl", site, *address, *options), folder, environment, before)
 
 
 def crawl(
@@ -163,19 +163,19 @@ def crawl(
     address: Sequence[str] = (),
 ) -> tuple[int, str]:
     """Run a crawl and return its exit status and output."""
-    if int(time.time()) == ENDED.get(folder):
-        # The catalogue keeps times in seconds: a later run is one that begins in a later second.
+    if int(time.time()) == LAST_ENDS.get(folder):
+        # The catalogue stores times in seconds, so a later run must start in a later second.
         time.sleep(1 - time.time() % 1)
     process = start(shop, folder, *options, site=site, secrets=secrets, address=address)
     out, err = process.communicate(timeout=120)
-    ENDED[folder] = int(time.time())
+    LAST_ENDS[folder] = int(time.time())
     assert process.returncode is not None
     return process.returncode, out + err
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command of fashion-tagger in a folder."""
-    process = Crawling(_enter, arguments, folder, dict(os.environ), None)
+    process = CrawlProcess(_enter, arguments, folder, dict(os.environ), None)
     out, err = process.communicate(timeout=120)
     assert process.returncode is not None
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)

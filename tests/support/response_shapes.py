@@ -3,22 +3,22 @@
 from typing import Any
 
 
-def assert_known(made: Any, recorded: Any, place: str = "") -> None:
-    """Assert that every field is in the recorded response, too, with a value of the same type."""
-    if isinstance(made, dict):
-        assert isinstance(recorded, dict), place
-        for name, value in made.items():
-            assert name in recorded, f"{place}.{name} is nowhere in the recorded page"
-            assert_known(value, recorded[name], f"{place}.{name}")
-    elif isinstance(made, list):
-        assert isinstance(recorded, list), place
-        # The recorded elements together: one of them may lack what another has.
-        like = _merged(recorded)
-        for value in made:
-            if like is not None:
-                assert_known(value, like, f"{place}[]")
-    elif made is not None and recorded is not None:
-        assert _kind(made) == _kind(recorded), f"{place}: {made!r} is not like {recorded!r}"
+def assert_known(response: Any, recorded: Any, path: str = "") -> None:
+    """Assert that all fields are in the recorded response, with values of the same types."""
+    if isinstance(response, dict):
+        assert isinstance(recorded, dict), path
+        for name, value in response.items():
+            assert name in recorded, f"{path}.{name} is nowhere in the recorded page"
+            assert_known(value, recorded[name], f"{path}.{name}")
+    elif isinstance(response, list):
+        assert isinstance(recorded, list), path
+        # Merge the recorded elements, since fields may be missing in some of them.
+        merged = _merged(recorded)
+        for value in response:
+            if merged is not None:
+                assert_known(value, merged, f"{path}[]")
+    elif response is not None and recorded is not None:
+        assert _kind(response) == _kind(recorded), f"{path}: {response!r} is not like {recorded!r}"
 
 
 def _kind(value: object) -> type:
@@ -32,5 +32,5 @@ def _merged(values: list[Any]) -> Any:
         names = dict.fromkeys(name for value in values for name in value)
         return {name: _merged([v[name] for v in values if name in v]) for name in names}
     if values and all(isinstance(value, list) for value in values):
-        return [one for value in values for one in value]
+        return [item for value in values for item in value]
     return values[0] if values else None

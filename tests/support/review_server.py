@@ -1,4 +1,4 @@
-"""A catalogue with items in every queue, and a client of the review pages on it."""
+"""A catalogue with items in every review queue, and a client of the review pages."""
 
 import json
 import re
@@ -62,18 +62,18 @@ def filled(folder: Path) -> Filling:
     Images 1 to 4 have suspected mistakes, 5 has two labels, 6 and 7 may be near duplicates, and 8
     has an uncertain crop.
     """
-    made = Filling(folder)
-    made.products("polo", 4, 0)
-    made.image(photo_bytes(4), made.post("both", "polo", "jeans"))
-    made.products("dress", 3, 5)
-    near = [{"sha256": sha256(made, 2), "label": "dress", "similarity": 0.9}]
-    add_verdict(made, 1, verdict="unsure", cost=0.95)
-    add_verdict(made, 2, cost=0.5)
-    add_verdict(made, 3, cost=0.7, suggested="jacket", nearest=json.dumps(near))
-    add_verdict(made, 4, cost=0.6)
-    add_verdict(made, 5, verdict="agrees", cost=0.1)
+    filling = Filling(folder)
+    filling.products("polo", 4, 0)
+    filling.image(photo_bytes(4), filling.post("both", "polo", "jeans"))
+    filling.products("dress", 3, 5)
+    nearest = [{"sha256": sha256(filling, 2), "label": "dress", "similarity": 0.9}]
+    add_verdict(filling, 1, verdict="unsure", cost=0.95)
+    add_verdict(filling, 2, cost=0.5)
+    add_verdict(filling, 3, cost=0.7, suggested="jacket", nearest=json.dumps(nearest))
+    add_verdict(filling, 4, cost=0.6)
+    add_verdict(filling, 5, verdict="agrees", cost=0.1)
     points = np.tile(np.array([60, 80, 0.9, 50, 70, 70, 90], "<f4"), (17, 1))
-    with made.sessions.begin() as session:
+    with filling.sessions.begin() as session:
         session.add(NearDuplicateRow(one_id=6, other_id=7, mirrored=True, similarity=0.9))
         for image, score in ((7, 0.8), (8, 0.31)):
             session.add(PoseRow(image_id=image, model=MODEL, points=points.tobytes()))
@@ -86,8 +86,8 @@ def filled(folder: Path) -> Filling:
             )
         for post in session.scalars(sa.select(PostRow)):
             post.title = f"Рубашка {post.id}" if post.id % 2 else f"Shirt {post.id}"
-    find_conflicts(made.sessions, load_vocabulary())
-    return made
+    find_conflicts(filling.sessions, load_vocabulary())
+    return filling
 
 
 @dataclass
@@ -112,7 +112,7 @@ class Page:
         return response.text
 
     def post(self, path: str, html: str, **fields: str) -> Any:
-        """Submit a form with the CSRF token of a page; returns the response after redirects."""
+        """Submit a form with the CSRF token of a page; return the response after redirects."""
         csrf = re.findall(r'name="csrf" value="([^"]+)"', html)[0]
         return self.client.post(path, data={"csrf": csrf, **fields})
 

@@ -1,6 +1,6 @@
-"""An HRNet of few layers: most of a test's time is Keras' and TensorFlow's, to make them."""
+"""A small HRNet, since building a large one takes most of a test's time."""
 
 from dataset.pose.network import Architecture
 
-# Every branch, stage and exchange between branches, each once.
+# Each branch, stage and exchange between branches once.
 THIN = Architecture((8, 8), (1, 4), (1, 1, 1), 1, (4, 8, 16, 32))

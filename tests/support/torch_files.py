@@ -1,4 +1,4 @@
-"""Writes .pth files as torch does, without torch: real ones, and hostile ones, for tests."""
+"""Write .pth checkpoints without PyTorch: valid ones and hostile ones."""
 
 import io
 import pickle
@@ -26,14 +26,14 @@ def _rebuild_tensor_v2() -> None:
 
 
 class Storage:
-    """The numbers of a tensor, under a key of the file."""
+    """The values of a tensor, stored under a key of the file."""
 
     def __init__(self, key: str, count: int) -> None:
         self.key, self.count = key, count
 
 
 class Tensor:
-    """A tensor as torch pickles it; every number of it may lie."""
+    """A tensor as PyTorch pickles it; its sizes may be wrong on purpose."""
 
     def __init__(
         self,
@@ -57,23 +57,23 @@ class Pickler(pickle.Pickler):
 
 @contextmanager
 def _as_torch() -> Iterator[None]:
-    """Our classes under torch's names, which a pickler looks up."""
+    """Register the classes of this module under the names of PyTorch for the pickler."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     torch.FloatStorage, utils._rebuild_tensor_v2 = FloatStorage, _rebuild_tensor_v2  # type: ignore[attr-defined]
     FloatStorage.__module__, _rebuild_tensor_v2.__module__ = "torch", "torch._utils"
-    kept = {name: sys.modules.get(name) for name in ("torch", "torch._utils")}
+    original = {name: sys.modules.get(name) for name in ("torch", "torch._utils")}
     sys.modules.update({"torch": torch, "torch._utils": utils})
     try:
         yield
     finally:
-        for name, module in kept.items():
+        for name, module in original.items():
             sys.modules.pop(name)
             if module is not None:
                 sys.modules[name] = module
 
 
 def pickled(content: Any) -> bytes:
-    """CONTENT, in which Tensors may stand, as a pickle of protocol 2."""
+    """Return content with tensors as a pickle of protocol 2."""
     out = io.BytesIO()
     with _as_torch():
         Pickler(out, 2).dump(content)
@@ -83,18 +83,32 @@ def pickled(content: Any) -> bytes:
 def tensors_of(
     arrays: Mapping[str, np.ndarray],
 ) -> tuple["OrderedDict[str, Tensor]", dict[str, bytes]]:
-    """ARRAYS as Tensors, and the numbers of their storages by key."""
+    """Convert arrays to tensors.
+
+    Returns:
+        The tensors by name, and the bytes of their storages by key.
+    """
     tensors, numbers = OrderedDict(), {}
-    for place, (name, values) in enumerate(arrays.items()):
+    for index, (name, values) in enumerate(arrays.items()):
         array = np.ascontiguousarray(values, np.float32)
         strides = tuple(step // 4 for step in array.strides)
-        tensors[name] = Tensor(Storage(str(place), array.size), array.shape, strides)
-        numbers[str(place)] = array.tobytes()
+        tensors[name] = Tensor(Storage(str(index), array.size), array.shape, strides)
+        numbers[str(index)] = array.tobytes()
     return tensors, numbers
 
 
 def write_zip(path: Path, content: Any, numbers: Mapping[str, bytes], how: int = 0) -> Path:
-    """The format since torch 1.6: CONTENT and NUMBERS in a zip archive, compressed as HOW says."""
+    """Write a checkpoint in the zip format (since PyTorch 1.6).
+
+    Args:
+        path: The file to write.
+        content: The object to pickle, or the pickle itself.
+        numbers: The bytes of the storages by key.
+        how: Compression method of `zipfile`.
+
+    Returns:
+        The path.
+    """
     with zipfile.ZipFile(path, "w", how) as archive:
         data = content if isinstance(content, bytes) else pickled(content)
         archive.writestr("archive/data.pkl", data)
@@ -105,7 +119,7 @@ def write_zip(path: Path, content: Any, numbers: Mapping[str, bytes], how: int =
 
 
 def write_stream(path: Path, content: Any, numbers: Mapping[str, bytes]) -> Path:
-    """The format before: five pickles and the numbers, one after the other."""
+    """Write a checkpoint in the format before PyTorch 1.6: five pickles and the storages."""
     machine = {"protocol_version": PROTOCOL, "little_endian": True, "type_sizes": {"int": 4}}
     parts = [pickle.dumps(MAGIC, 2), pickle.dumps(PROTOCOL, 2), pickle.dumps(machine, 2)]
     parts += [pickled(content), pickle.dumps(list(numbers), 2)]

@@ -1,1 +1,1 @@
-"""One file a site: how the shop writes what the spider reads."""
+"""The response formats of each site: what the shop sends and the spider parses."""

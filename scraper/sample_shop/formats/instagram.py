@@ -1,4 +1,4 @@
-"""Instagram's Graph API, as `scraper/spiders/instagram.py` reads it: pure, from stock to bytes."""
+"""Instagram's Graph API in the format that `scraper/spiders/instagram.py` parses."""
 
 import re
 import zlib
@@ -8,9 +8,9 @@ from dataset.vocabulary import normalize_word
 from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
 from scraper.sample_shop.stock import PhotoSource, Stock, caption, tag
 
-# expiring: the addresses of a list have run out, those of a post asked for alone are good.
+# expiring: image URLs in lists have expired; those of a single requested post are valid.
 GENERATIONS = ("today", "expiring", "expired-token", "limited", "hashtag-limit")
-# The API is not for crawlers of pages: its token is what lets one ask.
+# The API is closed to page crawlers; access requires a token.
 ROBOTS = "User-agent: *\nAllow: /v/\nDisallow: /\n"
 HOST = "https://scontent.cdninstagram.com"
 MAX_LIMIT = 50
@@ -23,7 +23,7 @@ SPENT, GOOD = "00_AfSpent", "00_AfGood"
 
 
 def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
-    """What the API, or its photo host, answers to ASKED."""
+    """Return the response of the API or of its image host to a request."""
     if asked.path == "/robots.txt":
         return plain(ROBOTS)
     if asked.path.startswith("/v/t51.29350-15/"):
@@ -35,7 +35,7 @@ def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | Pho
 
 
 def error(code: int, message: str, subcode: int | None = None, **headers: str) -> Reply:
-    """An error object with its status."""
+    """Return an error object with its status."""
     inner: dict[str, Any] = {"message": message, "type": "OAuthException", "code": code}
     if subcode:
         inner["error_subcode"] = subcode
@@ -44,11 +44,11 @@ def error(code: int, message: str, subcode: int | None = None, **headers: str) -
 
 
 def refused(asked: Asked, generation: str) -> Reply | None:
-    """Why nothing is answered: no token, or what GENERATION stands for."""
+    """Return the error response for a missing token or an error generation, or None."""
     if not asked.token:
         return error(104, "An access token is required to request this resource.")
     if generation == "expired-token":
-        # The API repeats what it was sent.
+        # The error message of the API repeats the token.
         said = f"Error validating access token {asked.token}: Session has expired"
         return error(190, said, 463)
     if generation == "limited":
@@ -80,7 +80,7 @@ def _node(stock: Stock, asked: Asked, path: str, generation: str) -> Reply:
 
 
 def hashtag_id(label: str) -> str:
-    """The number that the API knows LABEL under."""
+    """Return the API's id of a label."""
     return f"1784{zlib.crc32(label.encode()):013}"
 
 
@@ -92,7 +92,10 @@ def _hashtag(stock: Stock, query: str) -> Reply:
 
 
 def _media_list(stock: Stock, asked: Asked, label: str, edge: str, generation: str) -> Reply:
-    """A page of the posts under LABEL: the newer two thirds, or the upper two."""
+    """Return a page of the posts under a label.
+
+    Recent media are the first two thirds of the posts, top media the last two thirds.
+    """
     numbers = [n for n, item in enumerate(stock.items) if label in item.labels]
     third = len(numbers) // 3
     numbers = numbers[third:] if edge == "top_media" else numbers[: len(numbers) - third]
@@ -106,7 +109,7 @@ def _media_list(stock: Stock, asked: Asked, label: str, edge: str, generation: s
     found: dict[str, Any] = {"data": data}
     if start + limit < len(numbers):
         after = f"QVF{start + limit}"
-        # As in life, the address of the next page holds the token that asked for this one.
+        # As in the real API, the URL of the next page contains the access token.
         following = f"{asked.path}?access_token={asked.token}&limit={limit}&after={after}"
         found["paging"] = {
             "cursors": {"after": after},
@@ -116,7 +119,7 @@ def _media_list(stock: Stock, asked: Asked, label: str, edge: str, generation: s
 
 
 def media(stock: Stock, number: int, signature: str) -> dict[str, Any]:
-    """The post NUMBER of STOCK, its photos under addresses with SIGNATURE."""
+    """Return a post of the stock, its image URLs with a signature."""
     item = stock.items[number]
     shared = {
         "id": str(FIRST_POST + number),
@@ -141,7 +144,7 @@ def media(stock: Stock, number: int, signature: str) -> dict[str, Any]:
 
 
 def video(label: str) -> dict[str, Any]:
-    """A post that holds no photo."""
+    """Return a post without images."""
     number = FIRST_VIDEO + zlib.crc32(label.encode())
     return {
         "id": str(number),
@@ -156,7 +159,7 @@ def video(label: str) -> dict[str, Any]:
 
 
 def photo_address(photo: PhotoSource, signature: str) -> str:
-    """Where PHOTO is, signed."""
+    """Return the signed URL of a photo."""
     return f"{HOST}/v/t51.29350-15{photo.path}?_nc_cat=1&oh={signature}&oe=6F20AB12"
 
 

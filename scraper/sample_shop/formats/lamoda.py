@@ -1,4 +1,4 @@
-"""Lamoda's pages, as `scraper/spiders/lamoda.py` reads them: pure, from stock to bytes."""
+"""Lamoda's pages in the format that `scraper/spiders/lamoda.py` parses."""
 
 import json
 import re
@@ -13,9 +13,9 @@ from scraper.sample_shop.stock import Item, Stock
 PER_PAGE = 60
 SIZES = ((46, 66), (236, 341), (600, 866))
 IMAGES = "//a.lmcdn.ru"
-# state: cards and embedded JSON; cards: no JSON; old: the cards of years ago; category: a search
-# leads to a category's pages; blocked: a refusal; circle: redirects without end. endless-pages: the
-# products come back under ever new numbers of pages; repeating-pages: the third leads to the first.
+# state: cards and embedded JSON; cards: no JSON; old: the cards before 2021; category: a search
+# redirects to a category; blocked: geo-blocking; circle: a redirect loop. endless-pages: the
+# products repeat on new page numbers; repeating-pages: the third page redirects to the first.
 GENERATIONS = (
     *("state", "cards", "old", "category", "blocked", "circle"),
     *("endless-pages", "repeating-pages"),
@@ -28,7 +28,7 @@ Allow: /
 
 
 def answer(stock: Stock, asked: Asked, generation: str = "state") -> Reply | PhotoWanted:
-    """What the site answers to ASKED; 404 where it has nothing."""
+    """Return the response of the site to a request; 404 for unknown paths."""
     query = asked.query
     if asked.path == "/robots.txt":
         return plain(ROBOTS)
@@ -62,23 +62,23 @@ def _redirect(target: str, status: int) -> Reply:
 
 
 def _labels(stock: Stock) -> dict[str, str]:
-    """The shop's categories by number: one for each label."""
+    """Return the label of each category by its number."""
     return {str(2500 + n): label for n, label in enumerate(stock.counts())}
 
 
 def foreign_address(address: str) -> Reply:
-    """The refusal of addresses abroad."""
+    """Return the geo-blocking response for foreign IP addresses."""
     return as_json({"code": 10403, "data": {"ip": address}}, 403)
 
 
 def search_page(stock: Stock, query: str, page: int, generation: str = "state") -> str:
-    """The page number PAGE (from 1) of the products that QUERY finds."""
+    """Return a page (numbered from 1) of the search results."""
     found = stock.search(query)
     if not found:
         return _page(query, "<h1>Поиск не дал результатов</h1>")
     total = len(found)
     if generation in ("endless-pages", "repeating-pages"):
-        # There is always one page more.
+        # There is always another page.
         total, found = (page + 1) * PER_PAGE, found * (page * PER_PAGE // len(found) + 1)
     shown = found[(page - 1) * PER_PAGE : page * PER_PAGE]
     card = old_card if generation == "old" else current_card
@@ -96,7 +96,7 @@ def search_page(stock: Stock, query: str, page: int, generation: str = "state") 
 
 
 def product_count(number: int) -> str:
-    """NUMBER with the Russian word for products in its right form: 1 234 товара."""
+    """Return a number with the matching Russian plural of "product": 1 234 товара."""
     if number % 10 == 1 and number % 100 != 11:
         word = "товар"
     elif number % 10 in (2, 3, 4) and number % 100 not in (12, 13, 14):
@@ -107,14 +107,14 @@ def product_count(number: int) -> str:
 
 
 def search_state(shown: Sequence[Item], page: int, total: int) -> dict[str, Any]:
-    """The state that a search page embeds."""
+    """Return the state that a search page embeds."""
     pagination = {"pages": _pages(total), "items_per_page": PER_PAGE, "page": page}
     payload = {"products": [_record(item) for item in shown], "pagination": pagination}
     return {"layout": "default", "payload": {"state": {"payload": payload}}}
 
 
 def current_card(item: Item) -> str:
-    """A product's card as it is today, build hashes and all."""
+    """Return a product card in the current markup, including hashed class names."""
     name, brand = escape(item.name), escape(item.brand)
     image = f"{IMAGES}/img236x341{item.photos[0].path}"
     return f"""<div class="x-product-card__card" id="{item.sku}">
@@ -128,7 +128,7 @@ def current_card(item: Item) -> str:
 
 
 def old_card(item: Item) -> str:
-    """A product's card as it was until about 2021."""
+    """Return a product card in the markup before 2021."""
     gallery = json.dumps([photo.path for photo in item.photos])
     values = {
         "sku": item.sku,
@@ -150,13 +150,13 @@ def old_card(item: Item) -> str:
 
 
 def product_path(item: Item) -> str:
-    """Where the product's own page is."""
+    """Return the path of a product page."""
     slug = re.sub(r"[^a-z0-9]+", "-", f"clothes {item.labels[0]} {item.brand}".lower()).strip("-")
     return f"/p/{item.sku.lower()}/{slug}/"
 
 
 def product_page(item: Item) -> str:
-    """The product's own page."""
+    """Return the HTML page of a product."""
     name, brand = escape(item.name), escape(item.brand)
     images = "\n".join(
         f'<img src="{IMAGES}/img600x866{photo.path}" alt="{name}">' for photo in item.photos
@@ -167,7 +167,7 @@ def product_page(item: Item) -> str:
 
 
 def product_record(item: Item) -> dict[str, Any]:
-    """The answer of `/api/v1/product/get`."""
+    """Return the response of `/api/v1/product/get`."""
     crumbs = ("Женщинам" if item.gender == "women" else "Мужчинам", "Одежда", item.category)
     return {
         "sku": item.sku,

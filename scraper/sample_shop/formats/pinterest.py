@@ -1,4 +1,4 @@
-"""Pinterest's API v5 and web search, as `scraper/spiders/pinterest.py` reads them: pure."""
+"""Pinterest's API v5 and web search in the formats that `scraper/spiders/pinterest.py` parses."""
 
 import json
 import re
@@ -8,8 +8,8 @@ from typing import Any
 from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
 from scraper.sample_shop.stock import Item, PhotoSource, Stock, caption, tag
 
-# web: robots.txt allows the web search; no-originals: photos are there in smaller sizes only; the
-# others are refusals.
+# web: robots.txt allows the web search; no-originals: images exist in smaller sizes only; the
+# others are error responses.
 GENERATIONS = ("today", "web", "no-originals", "wrong-token", "not-approved", "limited")
 ROBOTS = "User-agent: *\nDisallow: /resource/\nAllow: /\n"
 ROBOTS_WEB = "User-agent: *\nAllow: /\n"
@@ -38,7 +38,7 @@ LIMITS = {"x-ratelimit-limit": "1000, 1000;w=60", "x-ratelimit-remaining": "999"
 
 
 def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
-    """What the API, the web search or the photo host answers to ASKED."""
+    """Return the response of the API, the web search or the image host to a request."""
     if asked.path == "/robots.txt":
         return plain(ROBOTS_WEB if generation == "web" else ROBOTS)
     if asked.path == "/resource/BaseSearchResource/get/":
@@ -55,17 +55,17 @@ def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | Pho
 
 
 def error(status: int, code: int, message: str, **headers: str) -> Reply:
-    """An error object with its status."""
+    """Return an error object with its status."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return as_json({"code": code, "message": message}, status, named)
 
 
 def refused(asked: Asked, generation: str) -> Reply | None:
-    """Why nothing is answered: no token, or what GENERATION stands for."""
+    """Return the error response for a missing token or an error generation, or None."""
     if not asked.token:
         return error(401, 2, "Authentication failed.")
     if generation == "wrong-token":
-        # Some answers repeat what they were sent.
+        # Some error responses repeat the token.
         return error(401, 2, f"Authentication failed for {asked.token}.")
     if generation == "not-approved" and asked.path != "/v5/user_account":
         return error(403, 29, "You are not permitted to access that resource.")
@@ -94,7 +94,7 @@ def _found(stock: Stock, term: str) -> list[int]:
 
 
 def pin(stock: Stock, number: int) -> dict[str, Any]:
-    """The pin NUMBER of STOCK as the API shows it."""
+    """Return a pin of the stock in the format of the API."""
     item = stock.items[number]
     albums = [_sizes(photo, API_SIZES) for photo in item.photos]
     media: dict[str, Any] = {"media_type": "image", "images": albums[0]}
@@ -123,7 +123,7 @@ def _pin(
 
 
 def video_pin(stock: Stock, number: int) -> dict[str, Any]:
-    """A pin beside the pin NUMBER that holds no photo but its cover."""
+    """Return a video pin, which has no image but its cover."""
     item = stock.items[number]
     media = {
         "media_type": "video",
@@ -137,7 +137,7 @@ def video_pin(stock: Stock, number: int) -> dict[str, Any]:
 
 
 def _web_search(stock: Stock, asked: Asked, generation: str) -> Reply:
-    """A page of the public web search."""
+    """Return a page of the public web search."""
     if generation == "limited":
         return web_failure(429, "Too many requests", {"Retry-After": "1380"})
     try:
@@ -165,13 +165,13 @@ def _web_search(stock: Stock, asked: Asked, generation: str) -> Reply:
 
 
 def web_failure(status: int, message: str, headers: dict[str, str] | None = None) -> Reply:
-    """The web search's way to say no."""
+    """Return an error response of the web search."""
     said = {"status": "failure", "code": status, "message": message, "data": None}
     return as_json({"resource_response": said}, status, headers)
 
 
 def web_pin(stock: Stock, number: int) -> dict[str, Any]:
-    """The pin NUMBER of STOCK as the web search shows it."""
+    """Return a pin of the stock in the format of the web search."""
     item = stock.items[number]
     albums = [_web_sizes(photo) for photo in item.photos]
     slots = [{"id": str(n), "title": None, "images": one} for n, one in enumerate(albums, 1)]
@@ -190,7 +190,7 @@ def web_pin(stock: Stock, number: int) -> dict[str, Any]:
 
 
 def web_video(stock: Stock, number: int) -> dict[str, Any]:
-    """A pin beside the pin NUMBER that holds no photo but its cover."""
+    """Return a video pin of the web search, which has no image but its cover."""
     listed = {"V_720P": {"url": f"https://v1.pinimg.com/videos/720p/{number}.mp4"}}
     changed = {"id": str(FIRST_VIDEO + number), "videos": {"video_list": listed}}
     return web_pin(stock, number) | changed
@@ -209,7 +209,7 @@ def _sizes(photo: PhotoSource, sizes: dict[str, tuple[int, int]]) -> dict[str, A
 
 
 def _folders(photo: PhotoSource) -> str:
-    """As on the site, three folders of two letters before the name."""
+    """Return the path of an image: as on the site, three folders of two letters and the name."""
     name = photo.path.rpartition("/")[2]
     crc = f"{zlib.crc32(name.encode()):08x}"
     return f"/{crc[:2]}/{crc[2:4]}/{crc[4:6]}/{name}"
@@ -226,6 +226,6 @@ def _photo(path: str, generation: str) -> Reply | PhotoWanted:
         return plain("no such photo", 404)
     size, name, *folders = match.groups()
     if size == "originals" and generation == "no-originals":
-        # The store of photos says this of what is not there.
+        # The image host returns this for missing files.
         return plain("<Error><Code>AccessDenied</Code></Error>", 403)
     return PhotoWanted("/" + "/".join([*folders, name]), boxes[size])

@@ -1,4 +1,4 @@
-"""X's API v2, as `scraper/spiders/twitter.py` reads it: pure, from stock to bytes."""
+"""X's API v2 in the format that `scraper/spiders/twitter.py` parses."""
 
 import re
 import zlib
@@ -11,8 +11,8 @@ from scraper.reading import number
 from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
 from scraper.sample_shop.stock import Item, PhotoSource, Stock, caption, tag
 
-# no-orig: photos have no original; partial: authors and some photos are withheld; old-since: X
-# knows no posts as old as `since_id`; the others are refusals.
+# no-orig: images have no original; partial: authors and some images are withheld; old-since:
+# `since_id` is too old for X; the others are error responses.
 GENERATIONS = (
     *("today", "no-orig", "partial", "old-since", "wrong-token", "no-credits", "not-enrolled"),
     *("usage-capped", "limited", "overloaded"),
@@ -20,14 +20,14 @@ GENERATIONS = (
 ROBOTS = "User-agent: *\nAllow: /\n"
 HOST = "https://pbs.twimg.com"
 PROBLEMS = "https://api.twitter.com/2/problems"
-# A post's number tells its time: milliseconds since EPOCH above 22 bits.
+# The id of a post contains its time: milliseconds since EPOCH, shifted left by 22 bits.
 NEWEST, STEP = 1_990_000_000_000_000_000, 60_000 << 22
 EPOCH = 1_288_834_974_657
 MEDIA, AUTHORS = 1_980_000_000_000_000_000, 2_244_990_000
 # A post has at most four photos.
 PLACES = 4
 SIZES = {"large": 2048, "medium": 1200, "small": 680, "thumb": 150}
-# The year 2100: as far from now as can be.
+# The year 2100.
 RESET = 4_102_444_800
 LIMITS = {
     "x-rate-limit-limit": "450",
@@ -46,7 +46,7 @@ USAGE = {
 
 
 def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
-    """What the API, or its photo host, answers to ASKED."""
+    """Return the response of the API or of its image host to a request."""
     if asked.path == "/robots.txt":
         return plain(ROBOTS)
     if asked.path.startswith("/media/"):
@@ -68,7 +68,7 @@ def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | Pho
 
 
 def problem(status: int, title: str, kind: str | None = None, detail: str | None = None) -> Reply:
-    """A problem document with its status, and how the limit stands."""
+    """Return a problem document with its status and rate-limit headers."""
     said = {
         "title": title,
         "type": f"{PROBLEMS}/{kind}" if kind else "about:blank",
@@ -79,7 +79,7 @@ def problem(status: int, title: str, kind: str | None = None, detail: str | None
 
 
 def invalid(name: str, value: str, message: str) -> Reply:
-    """The refusal of the parameter NAME."""
+    """Return the error response for an invalid parameter."""
     said = {
         "errors": [{"parameters": {name: [value]}, "message": message}],
         "title": "Invalid Request",
@@ -90,11 +90,11 @@ def invalid(name: str, value: str, message: str) -> Reply:
 
 
 def refused(asked: Asked, generation: str) -> Reply | None:
-    """Why nothing is answered: no token, or what GENERATION stands for."""
+    """Return the error response for a missing token or an error generation, or None."""
     if not asked.token:
         return problem(401, "Unauthorized")
     said = {
-        # Some answers repeat what they were sent.
+        # Some error responses repeat the token.
         "wrong-token": (401, "Unauthorized", None, f"Unauthorized: {asked.token}"),
         "no-credits": (402, "CreditsDepleted", "credits", "Your account has no credits."),
         "not-enrolled": (403, "Client Forbidden", "client-not-enrolled", "Not enrolled."),
@@ -106,7 +106,7 @@ def refused(asked: Asked, generation: str) -> Reply | None:
 
 
 def _wrong(asked: Asked, kind: str, generation: str) -> tuple[str, str, str] | None:
-    """The parameter that X does not take, its value, and what X says."""
+    """Return the name, value and error message of an invalid parameter, or None."""
     query = asked.query
     text, since, size = query.get("query", ""), query.get("since_id"), query.get("max_results")
     token = query.get("next_token")
@@ -124,7 +124,7 @@ def _wrong(asked: Asked, kind: str, generation: str) -> tuple[str, str, str] | N
 
 
 def _found(stock: Stock, asked: Asked) -> list[int]:
-    """The numbers of the posts that the query finds, the newest first."""
+    """Return the stock indices of the matching posts, newest first."""
     wanted = set(hashtags_in(asked.query.get("query", "")))
     labels = {
         label
@@ -139,7 +139,7 @@ def _found(stock: Stock, asked: Asked) -> list[int]:
 
 
 def count(asked: Asked, numbers: Sequence[int], kind: str) -> Reply:
-    """How many posts there are, as of one day; those of the archive in two pieces."""
+    """Return the number of posts of one day; archive counts come in two pages."""
     half = len(numbers) // 2 if kind == "all" else len(numbers)
     first = "next_token" not in asked.query
     here = half if first else len(numbers) - half
@@ -152,7 +152,7 @@ def count(asked: Asked, numbers: Sequence[int], kind: str) -> Reply:
 
 
 def _search(stock: Stock, asked: Asked, numbers: Sequence[int], generation: str) -> Reply:
-    """A page of posts; the first one of all has a film and a sensitive post more."""
+    """Return a page of posts; the first page also has a video and a sensitive post."""
     size = number_in(asked.query.get("max_results"), PAGE)
     start = number_in(asked.query.get("next_token", "").removeprefix(TOKEN), 0)
     shown = numbers[start : start + size]
@@ -179,7 +179,7 @@ def _search(stock: Stock, asked: Asked, numbers: Sequence[int], generation: str)
 
 
 def withheld(what: str, parameter: str, value: str) -> dict[str, str]:
-    """The partial error of what is named beside the posts and not given."""
+    """Return the partial error for an object that is referenced but not included."""
     return {
         "value": value,
         "detail": f"Could not find {what} with {parameter}: [{value}].",
@@ -192,12 +192,12 @@ def withheld(what: str, parameter: str, value: str) -> dict[str, str]:
 
 
 def post_id(number: int) -> int:
-    """The post NUMBER; the first is the newest, each a minute older than the one before."""
+    """Return the id of a post; post 0 is the newest, each next one is a minute older."""
     return NEWEST - number * STEP
 
 
 def post(stock: Stock, number: int) -> dict[str, Any]:
-    """The post NUMBER of STOCK."""
+    """Return a post of the stock."""
     item = stock.items[number]
     keys = [one["media_key"] for one in _media(item, number)]
     return _post(post_id(number), caption(item, stock).replace("&", "&amp;"), item, keys)
@@ -220,7 +220,7 @@ def _post(number: int, text: str, item: Item, keys: Sequence[str]) -> dict[str, 
 
 
 def film(stock: Stock, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A post beside the post NUMBER that holds no photo, and its film."""
+    """Return a video post next to a post of the stock, and its media object."""
     item, key = stock.items[number], f"7_{MEDIA + number * PLACES}"
     text = f"#{tag(item.labels[0])} in motion"
     media = {"media_key": key, "type": "video", "width": 720, "height": 1280}
@@ -228,7 +228,7 @@ def film(stock: Stock, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def sensitive(stock: Stock, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A post beside the post NUMBER that is marked as sensitive, and its photo."""
+    """Return a sensitive post next to a post of the stock, and its media object."""
     item = stock.items[number]
     media = _photo_media(item.photos[0], f"3_{MEDIA - number - 1}")
     said = _post(post_id(number) - 2, f"#{tag(item.labels[0])}", item, [media["media_key"]])
@@ -248,7 +248,7 @@ def _photo_media(photo: PhotoSource, key: str) -> dict[str, Any]:
 
 
 def author(item: Item) -> dict[str, Any]:
-    """Who posted ITEM: its brand."""
+    """Return the user who posted an item: its brand."""
     who = _author(item)
     return {"id": str(AUTHORS + who), "name": item.brand, "username": f"brand_{who}"}
 

@@ -1,4 +1,4 @@
-"""Wildberries' JSON, as `scraper/spiders/wildberries.py` reads it: pure, from stock to bytes."""
+"""Wildberries' JSON API in the format that `scraper/spiders/wildberries.py` parses."""
 
 import re
 from collections.abc import Sequence
@@ -7,17 +7,17 @@ from typing import Any
 from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
 from scraper.sample_shop.stock import Item, Stock
 
-# older: the list inside of `data`, JPEGs. preset: a search leads to a preset. hesitant: a page is
-# empty when it is first asked for. moved: photos lie on the host after the map's. mirrors: any host
-# has all. no-map: the map is missing. limited, guarded: 429, and 498 without a browser's cookie.
+# older: the list is in `data`, images are JPEGs. preset: a search refers to a preset. hesitant: the
+# first response for a page is empty. moved: images are on the host after the mapped one. mirrors:
+# each host has all images. no-map: no host map. limited: 429. guarded: 498 without the cookie.
 GENERATIONS = (
     *("today", "older", "preset", "hesitant", "moved", "mirrors", "no-map", "limited", "guarded"),
 )
 ROBOTS = "User-agent: *\nAllow: /\n"
 PER_PAGE = 100
-# Items get numbers far apart, so that their photos lie on many hosts.
+# Product ids are far apart, so that the images are on many hosts.
 FIRST, APART = 10_000_019, 400_009
-# This shop's own hosts, each with so many volumes (id div 100000): not those of the real site.
+# Volumes (id // 100000) per image host, and number of hosts; these differ from the real site.
 VOLUMES, HOSTS = 500, 30
 SIZES = {"big": (900, 1200), "c516x688": (516, 688), "c246x328": (246, 328), "hq": None}
 PRESET = "preset=10062&_st0=cG9sbw==~0.1"
@@ -25,7 +25,7 @@ COOKIE = "x_wbaas_token="
 
 
 def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
-    """What the site, or one of its photo hosts, answers to ASKED."""
+    """Return the response of the site or of one of its image hosts to a request."""
     if asked.path == "/robots.txt":
         return plain(ROBOTS)
     if asked.path == "/api/v3/upstreams":
@@ -73,12 +73,12 @@ def _metadata(word: str) -> dict[str, Any]:
 
 
 def number_of(place: int) -> int:
-    """The number of the product at PLACE in the stock."""
+    """Return the id of the product at a stock index."""
     return FIRST + APART * place
 
 
 def product(item: Item, place: int, generation: str = "today") -> dict[str, Any]:
-    """A product as a search shows it."""
+    """Return a product in the format of a search."""
     shared = {
         "id": number_of(place),
         "root": number_of(place) - 7,
@@ -107,7 +107,7 @@ def _size(name: str, number: int, roubles: int) -> dict[str, Any]:
 
 
 def upstreams(generation: str = "today") -> dict[str, Any]:
-    """The map of photo hosts."""
+    """Return the map of image hosts."""
     if generation == "mirrors":
         hosts: list[dict[str, Any]] = [{"host": f"cdn-0{n}.geobasket.ru"} for n in (1, 2)]
         return {"recommend": {"mediabasket_route_map": [{"method": "mod", "hosts": hosts}]}}
@@ -123,7 +123,7 @@ def upstreams(generation: str = "today") -> dict[str, Any]:
 
 
 def host_of(volume: int) -> str:
-    """The host that has the photos of VOLUME, also beyond the map."""
+    """Return the host that has the images of a volume, including volumes beyond the map."""
     return f"basket-{volume // VOLUMES + 1:02}.wbbasket.ru"
 
 
@@ -145,7 +145,10 @@ def _photo(
 
 
 def _has(host: str | None, volume: int, generation: str) -> bool:
-    """Whether HOST has the photos of VOLUME; a crawl of a mirror names the host that it means."""
+    """Return whether a host has the images of a volume.
+
+    A crawl with `--site-url` names the original host in X-Forwarded-Host.
+    """
     if host is None or generation == "no-map":
         return True
     if generation == "mirrors":

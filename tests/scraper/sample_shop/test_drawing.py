@@ -1,4 +1,4 @@
-"""Drawn products: the same from the same seed, with people where their key points say."""
+"""Tests of drawn products: reproducible images and valid key points."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from scraper.sample_shop.drawing.product import LABELS, coco_annotations, draw_product
 
 
-def test_six_labels() -> None:
+def test_labels() -> None:
     assert LABELS == ("polo", "dress", "jeans", "skirt", "shorts", "coat")
 
 
@@ -20,22 +20,22 @@ def test_the_same_arguments_draw_the_same_pixels(label: str) -> None:
     assert first.photo.tobytes() != other.photo.tobytes()
 
 
-def test_another_view_shows_the_same_garment_in_another_picture() -> None:
+def test_another_view_shows_the_same_garment() -> None:
     front, other = draw_product("dress", 3), draw_product("dress", 3, view=1)
     assert front.colour == other.colour
     assert front.photo.tobytes() != other.photo.tobytes()
 
 
-def test_a_size_is_kept() -> None:
+def test_size_is_respected() -> None:
     assert draw_product("coat", 1, size=(300, 433)).photo.size == (300, 433)
 
 
-def test_an_unknown_label_is_refused() -> None:
+def test_unknown_label_is_rejected() -> None:
     with pytest.raises(ValueError, match="sock"):
         draw_product("sock", 0)
 
 
-def test_people_vary_in_size_and_in_what_is_in_view() -> None:
+def test_people_vary_in_size_and_visible_key_points() -> None:
     drawings = [draw_product(label, seed) for label in LABELS for seed in range(6)]
     heights = [drawing.box[3] / 866 for drawing in drawings]
     assert min(heights) < 0.7 < 0.95 < max(heights)
@@ -52,7 +52,7 @@ def test_key_points_are_anatomical(label: str) -> None:
         assert not points[hidden].any()
         assert (points[:, 0] < 600).all()
         assert (points[:, 1] < 866).all()
-        # Seen from the front, the person's left shoulder and hip are on the picture's right.
+        # In a front view, the left shoulder and hip of a person are on the right of the image.
         for left, right in ((5, 6), (11, 12)):
             if points[left, 2] and points[right, 2]:
                 assert points[left, 0] > points[right, 0]
@@ -61,29 +61,29 @@ def test_key_points_are_anatomical(label: str) -> None:
                 assert points[upper, 1] < points[lower, 1]
 
 
-def test_a_labelled_garment_is_in_view() -> None:
+def test_key_points_of_the_labelled_garment_are_visible() -> None:
     # Shoulders and hips (5, 6, 11, 12) for a polo shirt; hips and knees (13, 14) for shorts.
     needed = {"polo": [5, 6, 11, 12], "shorts": [11, 12, 13, 14], "dress": [5, 6, 11, 12]}
-    for label, places in needed.items():
+    for label, points in needed.items():
         for seed in range(12):
-            assert draw_product(label, seed).key_points[places, 2].all(), (label, seed)
+            assert draw_product(label, seed).key_points[points, 2].all(), (label, seed)
 
 
-def test_coco_annotations_hold_what_was_drawn() -> None:
+def test_coco_annotations_match_the_drawings() -> None:
     drawings = [draw_product("polo", seed) for seed in range(3)]
-    found = coco_annotations([(f"{i}.jpg", drawing) for i, drawing in enumerate(drawings)])
-    assert set(found) == {"images", "annotations", "categories"}
-    assert found["images"][2] == {"id": 3, "file_name": "2.jpg", "width": 600, "height": 866}
-    category = found["categories"][0]
+    annotations = coco_annotations([(f"{i}.jpg", drawing) for i, drawing in enumerate(drawings)])
+    assert set(annotations) == {"images", "annotations", "categories"}
+    assert annotations["images"][2] == {"id": 3, "file_name": "2.jpg", "width": 600, "height": 866}
+    category = annotations["categories"][0]
     assert category["keypoints"][:2] == ["nose", "left_eye"]
     assert category["keypoints"][16] == "right_ankle"
     assert len(category["keypoints"]) == 17
     # COCO's own file starts its skeleton with the left ankle to the left knee.
     assert category["skeleton"][0] == [16, 14]
-    for drawing, entry in zip(drawings, found["annotations"], strict=True):
+    for drawing, entry in zip(drawings, annotations["annotations"], strict=True):
         assert len(entry["keypoints"]) == 51
-        seen = sum(1 for v in entry["keypoints"][2::3] if v > 0)
-        assert entry["num_keypoints"] == seen == int((drawing.key_points[:, 2] > 0).sum())
+        visible = sum(1 for v in entry["keypoints"][2::3] if v > 0)
+        assert entry["num_keypoints"] == visible == int((drawing.key_points[:, 2] > 0).sum())
         left, top, width, height = entry["bbox"]
         assert 0 <= left < left + width <= 600
         assert 0 <= top < top + height <= 866

@@ -1,4 +1,4 @@
-"""The stock: from folders and drawn, with its duplicates and second hashtags."""
+"""Tests of the stock: products from folders and drawn ones, duplicates and second labels."""
 
 import re
 from pathlib import Path
@@ -23,32 +23,32 @@ def plans(count: int, label: str = "polo") -> list[Plan]:
     return [Plan(label, (Drawn(label, number, 0),), True, "red") for number in range(count)]
 
 
-def test_a_folder_becomes_a_product_a_photo(tmp_path: Path) -> None:
-    found, skipped = folder_plans(class_folders(tmp_path), WORDS)
-    assert [plan.label for plan in found] == ["polo"] * 3 + ["летние платья"] * 2
-    assert [plan.origins for plan in found][4] == (tmp_path / "летние платья" / "1.jpg",)
+def test_each_photo_of_a_folder_becomes_a_product(tmp_path: Path) -> None:
+    products, skipped = folder_plans(class_folders(tmp_path), WORDS)
+    assert [plan.label for plan in products] == ["polo"] * 3 + ["летние платья"] * 2
+    assert [plan.origins for plan in products][4] == (tmp_path / "летние платья" / "1.jpg",)
     assert len(skipped) == 1
     assert "cut-off.jpg left out: " in skipped[0]
 
 
-def test_folders_of_one_label_are_one(tmp_path: Path) -> None:
+def test_folders_of_the_same_label_are_merged(tmp_path: Path) -> None:
     source = class_folders(tmp_path / "a")
     (source / "летние платья").rename(source / "Поло")
-    found, _ = folder_plans(source, WORDS)
-    assert {plan.label for plan in found} == {"polo"}
+    products, _ = folder_plans(source, WORDS)
+    assert {plan.label for plan in products} == {"polo"}
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+def test_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"absent is not a folder; --photos wants"):
         folder_plans(tmp_path / "absent", WORDS)
 
 
-def test_a_folder_without_class_folders_is_named(tmp_path: Path) -> None:
+def test_folder_without_class_folders_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no class folder"):
         folder_plans(tmp_path, WORDS)
 
 
-def test_skus_and_paths_look_like_the_site_s() -> None:
+def test_skus_and_paths_follow_the_site_format() -> None:
     stock = make_stock(plans(40), WORDS)
     assert len(stock.by_sku) == len(stock.items) == 44
     for item in stock.items:
@@ -57,7 +57,7 @@ def test_skus_and_paths_look_like_the_site_s() -> None:
         assert item.name == "Поло"
 
 
-def test_duplicates_come_in_turns_and_show_a_product_of_their_label() -> None:
+def test_duplicates_alternate_in_kind_and_keep_their_label() -> None:
     stock = make_stock([*plans(30), *plans(30, "dress")], WORDS, duplicates=0.1)
     copies = [item for item in stock.items if item.photos[0].change]
     assert sorted(str(item.photos[0].change) for item in copies) == [
@@ -67,7 +67,7 @@ def test_duplicates_come_in_turns_and_show_a_product_of_their_label() -> None:
     assert all(originals[item.photos[0].origin] == item.labels[0] for item in copies)
 
 
-def test_a_share_stands_under_two_hashtags() -> None:
+def test_double_tagged_products_have_two_labels() -> None:
     both = [*plans(50), *plans(50, "dress")]
     stock = make_stock(both, WORDS, duplicates=0, double_tagged=0.05)
     twice = [item for item in stock.items if len(item.labels) == 2]
@@ -79,31 +79,31 @@ def test_a_share_stands_under_two_hashtags() -> None:
     }
 
 
-def test_some_products_stand_under_a_wrong_label_alone() -> None:
+def test_wrong_tagged_products_have_only_a_wrong_label() -> None:
     both = [*plans(20), *plans(20, "dress")]
-    right = make_stock(both, WORDS, duplicates=0, double_tagged=0)
+    correct = make_stock(both, WORDS, duplicates=0, double_tagged=0)
     stock = make_stock(both, WORDS, duplicates=0, double_tagged=0, wrong_tagged=0.25)
-    own = {item.photos[0].origin: item.labels for item in right.items}
-    wrong = [item for item in stock.items if item.labels != own[item.photos[0].origin]]
-    assert len(wrong) == round(0.25 * len(own))
+    true_labels = {item.photos[0].origin: item.labels for item in correct.items}
+    wrong = [item for item in stock.items if item.labels != true_labels[item.photos[0].origin]]
+    assert len(wrong) == round(0.25 * len(true_labels))
     assert all(len(item.labels) == 1 for item in stock.items)
 
 
-def test_one_label_has_no_second() -> None:
+def test_single_label_is_never_double_tagged() -> None:
     stock = make_stock(plans(20), WORDS, double_tagged=1.0)
     assert all(item.labels == ("polo",) for item in stock.items)
 
 
-def test_the_same_seed_makes_the_same_stock() -> None:
+def test_same_seed_gives_the_same_stock() -> None:
     assert make_stock(plans(20), WORDS, seed=3).items == make_stock(plans(20), WORDS, seed=3).items
     assert make_stock(plans(20), WORDS, seed=3).items != make_stock(plans(20), WORDS, seed=4).items
 
 
-def test_drawn_products_have_one_photo_or_two() -> None:
-    found = drawn_plans(per_label=4, seed=0)
-    assert len(found) == 24
-    assert [len(plan.origins) for plan in found[:4]] == [2, 1, 1, 2]
-    assert all(plan.womens for plan in found if plan.label == "dress")
+def test_drawn_products_have_one_or_two_photos() -> None:
+    products = drawn_plans(per_label=4, seed=0)
+    assert len(products) == 24
+    assert [len(plan.origins) for plan in products[:4]] == [2, 1, 1, 2]
+    assert all(plan.womens for plan in products if plan.label == "dress")
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_drawn_products_have_one_photo_or_two() -> None:
         ("", 0),
     ],
 )
-def test_queries_find_a_label_by_its_words_or_its_folder_s_name(
+def test_search_finds_a_label_by_its_terms_or_folder_name(
     tmp_path: Path, query: str, count: int
 ) -> None:
-    found, _ = folder_plans(class_folders(tmp_path), WORDS)
-    stock = make_stock(found, WORDS, duplicates=0, double_tagged=0)
+    products, _ = folder_plans(class_folders(tmp_path), WORDS)
+    stock = make_stock(products, WORDS, duplicates=0, double_tagged=0)
     assert len(stock.search(query)) == count

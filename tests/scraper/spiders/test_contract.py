@@ -1,4 +1,4 @@
-"""What every site's file owes to the others, run on each site found."""
+"""Rules that every spider must follow, tested on each registered site."""
 
 import importlib
 import inspect
@@ -30,18 +30,22 @@ def recorded(site: str) -> bytes:
 
 
 def read(site: str, body: bytes, url: str | None = None) -> Page:
-    page: Page = module(site).read(body, url or asked(site))
+    page: Page = module(site).read(body, url or search_url(site))
     return page
 
 
-def asked(site: str, cursor: str | None = None) -> str:
-    kind = spider_class(site)
-    spider = kind(credentials={one.name: f"value-of-{one.name}" for one in kind.credentials})
+def search_url(site: str, cursor: str | None = None) -> str:
+    spider_type = spider_class(site)
+    spider = spider_type(
+        credentials={
+            credential.name: f"value-of-{credential.name}" for credential in spider_type.credentials
+        }
+    )
     return spider.search_request("polo", cursor).url
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_the_spider_says_what_a_user_must_know(site: str) -> None:
+def test_spider_describes_itself_to_users(site: str) -> None:
     spider = spider_class(site)
     assert issubclass(spider, HashtagSpider)
     for name in ("title", "needs", "limits"):
@@ -52,7 +56,7 @@ def test_the_spider_says_what_a_user_must_know(site: str) -> None:
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_the_recorded_page_is_read_the_same_each_time(site: str) -> None:
+def test_parsing_a_recorded_page_is_deterministic(site: str) -> None:
     first = read(site, recorded(site))
     assert first.posts
     assert first == read(site, recorded(site))
@@ -65,46 +69,46 @@ def test_the_recorded_page_is_read_the_same_each_time(site: str) -> None:
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_secrets_are_named_like_the_site_and_go_into_no_address(site: str) -> None:
-    for one in spider_class(site).credentials:
-        assert re.fullmatch(rf"{site.upper()}_[A-Z0-9_]+", one.name)
-        assert is_account(one.name) or f"value-of-{one.name}" not in asked(site)
+def test_credentials_have_the_site_prefix_and_secrets_are_not_in_urls(site: str) -> None:
+    for credential in spider_class(site).credentials:
+        assert re.fullmatch(rf"{site.upper()}_[A-Z0-9_]+", credential.name)
+        assert is_account(credential.name) or f"value-of-{credential.name}" not in search_url(site)
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_reading_is_pure(site: str) -> None:
+def test_parsing_is_pure(site: str) -> None:
     assert list(inspect.signature(module(site).read).parameters) == ["body", "url"]
     spider = spider_class(site)("http://127.0.0.1:8000", "http://127.0.0.1:8001")
-    assert spider.read(recorded(site), asked(site)) == read(site, recorded(site))
+    assert spider.read(recorded(site), search_url(site)) == read(site, recorded(site))
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_a_page_cut_off_anywhere_is_whole_posts_or_a_changed_layout(site: str) -> None:
+def test_truncated_page_gives_complete_posts_or_a_changed_layout(site: str) -> None:
     body = recorded(site)
-    whole = {post.site_id for post in read(site, body).posts}
+    complete = {post.site_id for post in read(site, body).posts}
     for tenth in range(10):
         try:
             page = read(site, body[: len(body) * tenth // 10])
         except LayoutChanged:
             continue
         assert page.posts
-        assert {post.site_id for post in page.posts} <= whole
+        assert {post.site_id for post in page.posts} <= complete
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"null", b"<html></html>", b"\xff\xfe\x00"])
 @pytest.mark.parametrize("site", SITES)
-def test_a_page_of_nothing_is_a_changed_layout(site: str, body: bytes) -> None:
+def test_empty_page_is_a_changed_layout(site: str, body: bytes) -> None:
     with pytest.raises(LayoutChanged):
         read(site, body)
 
 
-@pytest.mark.parametrize("kind", [b"7", b"null", b"[]", b"{}", b'"x"', b"true"])
+@pytest.mark.parametrize("replacement", [b"7", b"null", b"[]", b"{}", b'"x"', b"true"])
 @pytest.mark.parametrize("site", SITES)
-def test_a_value_of_another_type_is_no_crash(site: str, kind: bytes) -> None:
+def test_value_of_another_type_does_not_crash(site: str, replacement: bytes) -> None:
     body = recorded(site)
     values = [*re.finditer(rb'(?<=":)\s*("(?:[^"\\]|\\.)*"|\d+)', body)]
     for value in values:
-        retyped = body[: value.start()] + kind + body[value.end() :]
+        retyped = body[: value.start()] + replacement + body[value.end() :]
         try:
             assert read(site, retyped).posts
         except LayoutChanged:
@@ -112,40 +116,42 @@ def test_a_value_of_another_type_is_no_crash(site: str, kind: bytes) -> None:
 
 
 def without_each(value: object) -> Iterator[object]:
-    """VALUE again and again, each time without one of its fields, however deep."""
+    """Yield copies of a value, each without one of its (nested) fields."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield {other: v for other, v in value.items() if other != name}
-            yield from ({**value, name: less} for less in without_each(inner))
+            yield {key: v for key, v in value.items() if key != name}
+            yield from ({**value, name: reduced} for reduced in without_each(inner))
     elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            yield from ([*value[:place], less, *value[place + 1 :]] for less in without_each(inner))
+        for index, inner in enumerate(value):
+            yield from (
+                [*value[:index], reduced, *value[index + 1 :]] for reduced in without_each(inner)
+            )
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_a_missing_field_is_no_crash_and_no_empty_page(site: str) -> None:
+def test_missing_field_gives_no_crash_and_no_empty_page(site: str) -> None:
     body = recorded(site)
     if not body.startswith(b"{"):
         pytest.skip(f"the recorded page of {site} is not JSON; its own tests cover missing parts")
-    whole = {post.site_id for post in read(site, body).posts}
-    for less in without_each(json.loads(body)):
+    complete = {post.site_id for post in read(site, body).posts}
+    for reduced in without_each(json.loads(body)):
         try:
-            page = read(site, json.dumps(less).encode())
+            page = read(site, json.dumps(reduced).encode())
         except LayoutChanged:
             continue
-        assert page.posts or page.skipped or page.next_cursor, less
-        assert {post.site_id for post in page.posts} <= whole
+        assert page.posts or page.skipped or page.next_cursor, reduced
+        assert {post.site_id for post in page.posts} <= complete
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_the_next_page_is_another_one(site: str) -> None:
+def test_paging_advances_and_ends(site: str) -> None:
     cursor = read(site, recorded(site)).next_cursor
-    seen, url = {asked(site)}, asked(site)
+    seen, url = {search_url(site)}, search_url(site)
     while cursor is not None and len(seen) < 500:
-        url = asked(site, cursor)
+        url = search_url(site, cursor)
         assert url not in seen, f"the paging of {site} comes back to {url}"
         seen.add(url)
         following = read(site, recorded(site), url).next_cursor
-        # A page that says the way on in words says the same each time; a crawl ends there.
+        # A cursor that the recorded page itself contains never changes; a crawl ends there.
         cursor = following if following != cursor else None
     assert len(seen) < 500, f"the paging of {site} never ends"

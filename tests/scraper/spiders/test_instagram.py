@@ -1,4 +1,4 @@
-"""Facts about recorded Instagram answers, written by hand."""
+"""Tests of the Instagram spider on recorded responses."""
 
 import json
 from datetime import datetime
@@ -20,7 +20,7 @@ def recorded(name: str) -> bytes:
     return (RECORDED / name).read_bytes()
 
 
-def test_posts_and_their_photos() -> None:
+def test_posts_and_their_images() -> None:
     page = read(recorded("polo.json"), RECENT)
     first, album = page.posts
     assert (first.site_id, first.url) == (
@@ -39,14 +39,17 @@ def test_posts_and_their_photos() -> None:
     assert page.skipped == {"videos": 1, HIDDEN_MEDIA: 1}
 
 
-def test_a_search_goes_from_the_hashtag_to_recent_to_top_media() -> None:
+def test_search_reads_the_hashtag_id_then_recent_then_top_media() -> None:
     spider = Spider(credentials=SECRETS)
-    ask = spider.search_request("Polo Shirt", None)
-    assert ask.url == f"{GRAPH}/ig_hashtag_search?user_id=17841400000000000&q=PoloShirt"
-    assert ask.headers == {"Authorization": "Bearer EAAGsecret"}
-    found = spider.read(recorded("hashtag.json"), ask.url)
-    assert found.posts == () and found.next_cursor == found.later_cursor == "17843853986012965"
-    recent = spider.search_request("polo", found.next_cursor)
+    request = spider.search_request("Polo Shirt", None)
+    assert request.url == f"{GRAPH}/ig_hashtag_search?user_id=17841400000000000&q=PoloShirt"
+    assert request.headers == {"Authorization": "Bearer EAAGsecret"}
+    hashtag_page = spider.read(recorded("hashtag.json"), request.url)
+    assert (
+        hashtag_page.posts == ()
+        and hashtag_page.next_cursor == hashtag_page.later_cursor == "17843853986012965"
+    )
+    recent = spider.search_request("polo", hashtag_page.next_cursor)
     assert recent.url.startswith(f"{GRAPH}/17843853986012965/recent_media?user_id=")
     page = spider.read(recorded("polo.json"), recent.url)
     assert page.next_cursor == "17843853986012965/recent_media?after=QVFIUmx1ZAWFX"
@@ -61,7 +64,7 @@ def test_a_search_goes_from_the_hashtag_to_recent_to_top_media() -> None:
 
 
 @pytest.mark.parametrize(("media", "edge"), [("recent", "recent_media"), ("top", "top_media")])
-def test_one_list_alone(media: str, edge: str) -> None:
+def test_media_setting_selects_one_list(media: str, edge: str) -> None:
     spider = Spider(settings={"media": media})
     url = spider.search_request("polo", "17843853986012965").url
     assert f"/{edge}?" in url
@@ -69,23 +72,23 @@ def test_one_list_alone(media: str, edge: str) -> None:
     assert spider.read(body, url).next_cursor is None
 
 
-def test_words_that_make_the_same_hashtag_are_asked_for_once() -> None:
-    words = ("polo", "poloshirt", "polo shirt", "поло")
-    assert Spider().queries(words) == [("polo",), ("poloshirt",), ("поло",)]
+def test_terms_with_equal_hashtags_are_searched_once() -> None:
+    terms = ("polo", "poloshirt", "polo shirt", "поло")
+    assert Spider().queries(terms) == [("polo",), ("poloshirt",), ("поло",)]
     with pytest.raises(SiteRefused, match="no letter"):
         Spider().search_request("👗", None)
 
 
-def test_a_hashtag_that_nobody_used_is_an_empty_page() -> None:
-    answer = Answer(400, recorded("no_hashtag.json"), {})
-    assert Spider().readable(answer)
-    page = read(answer.body, RECENT)
+def test_unused_hashtag_is_an_empty_page() -> None:
+    response = Answer(400, recorded("no_hashtag.json"), {})
+    assert Spider().readable(response)
+    page = read(response.body, RECENT)
     assert (page.posts, page.next_cursor, page.total) == ((), None, 0)
     assert read(b'{"data": []}', f"{GRAPH}/ig_hashtag_search?q=x").next_cursor is None
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         (190, "set INSTAGRAM_TOKEN"),
         (10, "Instagram Public Content Access"),
@@ -98,15 +101,15 @@ def test_a_hashtag_that_nobody_used_is_an_empty_page() -> None:
         (1, "Instagram says: oh"),
     ],
 )
-def test_every_error_has_a_sentence_that_says_what_to_do(code: int, said: str) -> None:
+def test_error_codes_are_explained_with_a_remedy(code: int, message: str) -> None:
     usage = '{"1":[{"estimated_time_to_regain_access":23},{"call_count":1}],"2":7}'
     body = json.dumps({"error": {"code": code, "message": "oh"}}).encode()
-    answer = Answer(400, body, {"x-business-use-case-usage": usage})
-    assert not Spider().readable(answer)
-    assert said in (Spider().refusal(answer) or "")
+    response = Answer(400, body, {"x-business-use-case-usage": usage})
+    assert not Spider().readable(response)
+    assert message in (Spider().refusal(response) or "")
 
 
-def test_what_is_no_error_object_has_no_meaning() -> None:
+def test_response_without_error_object_is_not_explained() -> None:
     for body in (b"", b"<html>", b'{"error": 7}'):
         assert Spider().refusal(Answer(500, body, {})) is None
     limited = Answer(403, b'{"error": {"code": 4}}', {"x-business-use-case-usage": "["})
@@ -116,13 +119,13 @@ def test_what_is_no_error_object_has_no_meaning() -> None:
 @pytest.mark.parametrize(
     "change", [{"id": None}, {"id": "../x"}, {"media_type": None}, {"media_type": 7}]
 )
-def test_a_media_without_what_makes_one(change: dict[str, object]) -> None:
-    one = json.loads(recorded("polo.json"))["data"][0] | change
+def test_media_without_required_fields_is_a_changed_layout(change: dict[str, object]) -> None:
+    record = json.loads(recorded("polo.json"))["data"][0] | change
     with pytest.raises(LayoutChanged):
-        read(json.dumps({"data": [one]}).encode(), RECENT)
+        read(json.dumps({"data": [record]}).encode(), RECENT)
 
 
-def test_checks_speak_of_the_account_and_the_week() -> None:
+def test_checks_report_account_and_weekly_quota() -> None:
     account, week = Spider(credentials=SECRETS).checks()
     assert account.say(b'{"username": "shop", "id": "1"}') == "@shop"
     assert week.say(b'{"data": [{"id": "1", "name": "polo"}]}') == "1 of 30 (polo)"
@@ -134,32 +137,34 @@ def media(number: int, kind: str, **more: object) -> dict[str, object]:
     return {"id": str(number), "media_type": kind, **more}
 
 
-def answer(*records: dict[str, object], **more: object) -> bytes:
+def response_body(*records: dict[str, object], **more: object) -> bytes:
     return json.dumps({"data": records, **more}).encode()
 
 
-def test_films_among_an_albums_children_are_left_out() -> None:
-    film, photo = media(2, "VIDEO", media_url="https://s/2.mp4"), {"media_url": "https://s/3.jpg"}
-    mixed = media(1, "CAROUSEL_ALBUM", children={"data": [film, media(3, "IMAGE", **photo)]})
-    films = media(4, "CAROUSEL_ALBUM", children={"data": [film]})
-    page = read(answer(mixed, films, media(5, "REELS", media_url="https://s/5.mp4")), RECENT)
+def test_videos_in_albums_are_skipped() -> None:
+    video, photo = media(2, "VIDEO", media_url="https://s/2.mp4"), {"media_url": "https://s/3.jpg"}
+    mixed = media(1, "CAROUSEL_ALBUM", children={"data": [video, media(3, "IMAGE", **photo)]})
+    videos = media(4, "CAROUSEL_ALBUM", children={"data": [video]})
+    page = read(
+        response_body(mixed, videos, media(5, "REELS", media_url="https://s/5.mp4")), RECENT
+    )
     assert [[photo.key for photo in post.photos] for post in page.posts] == [["3"]]
     assert page.skipped == {"videos": 2}
 
 
-def test_media_of_which_only_the_ids_came_are_no_hashtags() -> None:
+def test_media_with_only_ids_is_not_a_hashtag_list() -> None:
     with pytest.raises(LayoutChanged, match="without its type"):
         read(b'{"data": [{"id": "1"}, {"id": "2"}]}', RECENT)
 
 
-def test_a_page_on_which_every_photo_is_hidden_is_a_changed_layout() -> None:
+def test_page_with_only_hidden_images_is_a_changed_layout() -> None:
     few = [media(number, "IMAGE") for number in range(5)]
-    assert read(answer(*few), RECENT).skipped == {HIDDEN_MEDIA: 5}
+    assert read(response_body(*few), RECENT).skipped == {HIDDEN_MEDIA: 5}
     with pytest.raises(LayoutChanged, match="no photo's address"):
-        read(answer(*few, media(5, "IMAGE")), RECENT)
+        read(response_body(*few, media(5, "IMAGE")), RECENT)
 
 
-def test_the_address_of_the_next_page_has_the_cursor_too() -> None:
-    following = {"next": f"{RECENT}&access_token=%5Bhidden%5D&after=QVF%3D"}
-    page = read(answer(paging=following), RECENT)
+def test_cursor_is_read_from_the_next_url() -> None:
+    paging = {"next": f"{RECENT}&access_token=%5Bhidden%5D&after=QVF%3D"}
+    page = read(response_body(paging=paging), RECENT)
     assert page.next_cursor == "17843853986012965/recent_media?after=QVF="

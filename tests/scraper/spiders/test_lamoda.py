@@ -1,4 +1,4 @@
-"""Facts about recorded Lamoda pages, written by hand."""
+"""Tests of the Lamoda spider on recorded pages."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def recorded(name: str) -> bytes:
     return (RECORDED / name).read_bytes()
 
 
-def test_the_embedded_state_gives_every_photo_of_a_product() -> None:
+def test_embedded_state_has_all_images_of_a_product() -> None:
     page = read(recorded("polo.html"), SEARCH)
     first, second = page.posts
     assert (first.site_id, first.title, first.brand) == ("MP002XW1G7O5", "Поло", "Baon")
@@ -36,19 +36,19 @@ def test_the_embedded_state_gives_every_photo_of_a_product() -> None:
     assert (second.title, second.price) == ("Поло мужское Lacoste", 15990.0)
 
 
-def test_a_state_without_one_of_its_fields_is_no_crash_and_no_empty_page() -> None:
+def test_state_with_a_missing_field_gives_no_crash_and_no_empty_page() -> None:
     text = recorded("polo.html").decode()
     state = json.loads(
         text[text.index("{", text.index("__NUXT__")) : text.rindex(";</")][:-2] + "}"
     )
-    whole = {"MP002XW1G7O5", "RTLADA204601"}
-    for less in without_each(state):
-        body = f"<script>window.__NUXT__ = {json.dumps(less)};</script>".encode()
+    complete = {"MP002XW1G7O5", "RTLADA204601"}
+    for reduced in without_each(state):
+        body = f"<script>window.__NUXT__ = {json.dumps(reduced)};</script>".encode()
         try:
             page = read(body, SEARCH)
         except LayoutChanged:
             continue
-        assert page.posts and {post.site_id for post in page.posts} <= whole
+        assert page.posts and {post.site_id for post in page.posts} <= complete
 
 
 def script(state: str) -> bytes:
@@ -63,7 +63,7 @@ def product(sku: str, **more: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     "state",
     [
-        # As the site has written it since 2021: names without quotes outside, JSON inside.
+        # The notation since 2021: unquoted names outside, JSON inside.
         "var __NUXT__ = {\n  layout: 'default',\n  payload: {state: {payload: PAYLOAD,\n"
         '    settings: {"a": 1}}},\n  user: {isAuth: false, name: void 0},\n};',
         "window.__NUXT__={layout:'it\\'s \"so\"',"
@@ -73,7 +73,7 @@ def product(sku: str, **more: object) -> dict[str, object]:
     ],
     ids=["names bare", "payload quoted", "in a list", "deeper"],
 )
-def test_the_state_is_found_however_it_is_written(state: str) -> None:
+def test_state_is_found_in_every_notation(state: str) -> None:
     payload = {"products": [product("A1"), {"type": "banner"}, product("B2")]}
     body = script(state.replace("PAYLOAD", json.dumps(payload, ensure_ascii=False)))
     page = read(body, SEARCH)
@@ -81,7 +81,7 @@ def test_the_state_is_found_however_it_is_written(state: str) -> None:
     assert page.posts[0].title == "Поло, ]}"
 
 
-def test_a_state_that_a_function_makes_is_left_to_the_cards() -> None:
+def test_state_built_by_a_function_falls_back_to_the_cards() -> None:
     state = 'window.__NUXT__=(function(a,b){return {payload:{products:[{sku:a,name:b}]}}}("A1",1));'
     page = read(recorded("cards.html") + script(state), SEARCH)
     assert [post.site_id for post in page.posts] == ["MP002XW1G7O5", "RTLADA204601"]
@@ -90,27 +90,27 @@ def test_a_state_that_a_function_makes_is_left_to_the_cards() -> None:
 
 
 @pytest.mark.parametrize("piece", ['payload: {"a": {', '\\"', '"', ",", "{"])
-def test_a_state_full_of_beginnings_is_read_no_slower(piece: str) -> None:
+def test_malformed_state_is_parsed_in_linear_time(piece: str) -> None:
     for start in ("{", '{"'):
         with pytest.raises(LayoutChanged):
             read(script(f"window.__NUXT__ = {start}" + piece * 30_000), SEARCH)
 
 
-def test_photos_of_years_ago_had_another_folder_before_their_size() -> None:
-    one = product("A1", gallery=["//a.lmcdn.ru/pi/img236x341/R/A/RA084AMAISF6_6203977_1_v2.jpg"])
-    page = read(script(f"var __NUXT__ = {json.dumps({'products': [one]})}"), SEARCH)
+def test_image_urls_of_the_old_layout() -> None:
+    item = product("A1", gallery=["//a.lmcdn.ru/pi/img236x341/R/A/RA084AMAISF6_6203977_1_v2.jpg"])
+    page = read(script(f"var __NUXT__ = {json.dumps({'products': [item]})}"), SEARCH)
     (photo,) = page.posts[0].photos
     assert photo.url == "https://a.lmcdn.ru/img600x866/R/A/RA084AMAISF6_6203977_1_v2.jpg"
 
 
-def test_the_last_page_is_the_one_that_the_site_shows_last() -> None:
-    found = {"products": [product("A1")], "pagination": {"pages": 167, "total": 12_345}}
-    body = script(f"var __NUXT__ = {json.dumps(found)}")
+def test_last_page_follows_the_pagination_of_the_site() -> None:
+    state = {"products": [product("A1")], "pagination": {"pages": 167, "total": 12_345}}
+    body = script(f"var __NUXT__ = {json.dumps(state)}")
     assert read(body, f"{SEARCH}&page=166").next_cursor is not None
     assert read(body, f"{SEARCH}&page=167").next_cursor is None
 
 
-def test_the_next_page_is_asked_for_while_the_total_says_that_there_is_one() -> None:
+def test_next_page_follows_the_total() -> None:
     page = read(recorded("polo.html"), SEARCH)
     assert page.total == 1234
     assert page.next_cursor == "/catalogsearch/result/?q=%D0%BF%D0%BE%D0%BB%D0%BE&page=2"
@@ -119,7 +119,7 @@ def test_the_next_page_is_asked_for_while_the_total_says_that_there_is_one() -> 
     assert read(recorded("polo.html"), f"{SEARCH}&page=21").next_cursor is None
 
 
-def test_a_category_that_the_search_led_to_is_paged_there() -> None:
+def test_category_pages_are_paged_by_their_own_url() -> None:
     url = "https://www.lamoda.by/c/2512/clothes-polo/?sort=new"
     page = read(recorded("polo.html"), url)
     assert page.next_cursor == "/c/2512/clothes-polo/?sort=new&page=2"
@@ -127,7 +127,7 @@ def test_a_category_that_the_search_led_to_is_paged_there() -> None:
     assert page.posts[0].currency == "BYN"
 
 
-def test_cards_serve_where_the_state_is_no_json() -> None:
+def test_cards_are_read_if_the_state_is_not_json() -> None:
     first, second = read(recorded("cards.html"), SEARCH).posts
     assert (first.site_id, first.brand, first.title) == ("MP002XW1G7O5", "Baon", "Поло")
     assert first.price == 2999.0
@@ -137,7 +137,7 @@ def test_cards_serve_where_the_state_is_no_json() -> None:
     assert second.price == 15990.0
 
 
-def test_the_older_cards_are_read_too() -> None:
+def test_old_cards_are_read() -> None:
     page = read(recorded("older.html"), SEARCH)
     (hat,) = page.posts
     assert (hat.site_id, hat.brand, hat.title, hat.price) == ("FE913CMCLMM1", "Ferz", "Шапка", 1010)
@@ -148,7 +148,7 @@ def test_the_older_cards_are_read_too() -> None:
     assert page.next_cursor is None
 
 
-def test_a_page_that_says_nothing_found_is_an_empty_end() -> None:
+def test_page_without_results_ends_the_search() -> None:
     advice = recorded("nothing.html").replace(b"</body>", recorded("older.html") + b"</body>")
     for body in (recorded("nothing.html"), advice):
         page = read(body, SEARCH)
@@ -167,17 +167,17 @@ def test_a_page_that_says_nothing_found_is_an_empty_end() -> None:
     ],
     ids=["no products", "empty", "no list", "cut off", "sku re-typed", "no photos"],
 )
-def test_a_page_without_what_makes_a_product_is_a_changed_layout(body: bytes) -> None:
+def test_page_without_products_is_a_changed_layout(body: bytes) -> None:
     with pytest.raises(LayoutChanged, match="layout changed"):
         read(body, SEARCH)
 
 
-def test_the_page_after_the_last_is_empty_when_products_went_meanwhile() -> None:
+def test_page_after_the_last_is_empty() -> None:
     page = read(recorded("no_posts.html").replace(b"1 234", b"60"), f"{SEARCH}&page=2")
     assert (page.posts, page.next_cursor) == ((), None)
 
 
-def test_requests_go_to_a_mirror_when_one_is_named() -> None:
+def test_site_url_and_image_url_redirect_requests() -> None:
     spider = Spider("http://127.0.0.1:8000/", "http://127.0.0.1:8001")
     assert spider.search_request("рубашка поло", None).url == (
         "http://127.0.0.1:8000/catalogsearch/result/?q="
@@ -188,7 +188,7 @@ def test_requests_go_to_a_mirror_when_one_is_named() -> None:
     assert Spider().image_request(photo.url).url == photo.url
 
 
-def test_the_block_of_foreign_addresses_is_named() -> None:
+def test_geo_blocking_is_explained() -> None:
     body = recorded("blocked.json")
     assert json.loads(body)["code"] == 10403
     assert "blocks this network address" in (Spider().refusal(Answer(403, body, {})) or "")

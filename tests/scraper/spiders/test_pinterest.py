@@ -1,4 +1,4 @@
-"""Facts about recorded answers of Pinterest, written by hand."""
+"""Tests of the Pinterest spider on recorded responses."""
 
 import json
 from datetime import datetime
@@ -24,18 +24,18 @@ def recorded(name: str) -> bytes:
     return (RECORDED / name).read_bytes()
 
 
-def asked(url: str) -> dict[str, str]:
+def query_of(url: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
 
 
-def test_pins_and_their_photos() -> None:
+def test_pins_and_their_images() -> None:
     page = read(recorded("polo.json"), SEARCH)
     first, album = page.posts
     assert (first.site_id, first.author) == ("813744226420795884", "polo_and_co")
     assert first.url == "https://www.pinterest.com/pin/813744226420795884/"
     assert (first.title, first.posted) == ("Поло с вышивкой", datetime(2026, 11, 20, 9, 15, 2))
     assert first.hashtags == ("поло", "polo_shirt", "flatlay")
-    # What is cut to 150x150 or 400x300 is no fallback.
+    # Sizes that crop the image (150x150, 400x300) are not used as fallbacks.
     assert first.photos == (
         Photo(
             f"{IMAGES}/originals/0d/f6/f1/0df6f1f0bfe7.jpg",
@@ -54,59 +54,59 @@ def test_pins_and_their_photos() -> None:
     assert page.skipped == {"videos": 1}
 
 
-def test_a_cut_photo_is_better_than_none() -> None:
-    answer = json.loads(recorded("polo.json"))
-    sizes = answer["items"][0]["media"]["images"]
+def test_cropped_images_are_used_if_no_other_size_exists() -> None:
+    response = json.loads(recorded("polo.json"))
+    sizes = response["items"][0]["media"]["images"]
     del sizes["600x"], sizes["1200x"]
-    (photo,) = read(json.dumps(answer).encode(), SEARCH).posts[0].photos
+    (photo,) = read(json.dumps(response).encode(), SEARCH).posts[0].photos
     assert photo.fallbacks == (
         f"{IMAGES}/400x300/0d/f6/f1/0df6f1f0bfe7.jpg",
         f"{IMAGES}/150x150/0d/f6/f1/0df6f1f0bfe7.jpg",
     )
 
 
-def test_partner_search_is_asked_with_the_token_in_a_header() -> None:
+def test_partner_search_sends_the_token_in_a_header() -> None:
     spider = Spider(credentials=SECRETS, settings={"country": "US", "locale": "en-US"})
-    ask = spider.search_request("polo shirt", None)
-    assert ask.headers == {"Authorization": "Bearer pina_secret"}
-    assert ask.url.startswith("https://api.pinterest.com/v5/search/partner/pins?")
-    known = {"term": "polo shirt", "country_code": "US", "locale": "en-US", "limit": "50"}
-    assert asked(ask.url) == known
-    page = read(recorded("polo.json"), ask.url)
+    request = spider.search_request("polo shirt", None)
+    assert request.headers == {"Authorization": "Bearer pina_secret"}
+    assert request.url.startswith("https://api.pinterest.com/v5/search/partner/pins?")
+    expected = {"term": "polo shirt", "country_code": "US", "locale": "en-US", "limit": "50"}
+    assert query_of(request.url) == expected
+    page = read(recorded("polo.json"), request.url)
     assert page.later_cursor == "partner:"
     assert page.next_cursor == "partner:Y2JVSG81V2sxcmNHRnpiVFl6|UFo4=="
     second = spider.search_request("polo shirt", page.next_cursor).url
-    assert asked(second) == known | {"bookmark": "Y2JVSG81V2sxcmNHRnpiVFl6|UFo4=="}
-    # The same bookmark again leads nowhere, and one of the web search is none here.
+    assert query_of(second) == expected | {"bookmark": "Y2JVSG81V2sxcmNHRnpiVFl6|UFo4=="}
+    # A repeated bookmark ends the search, and a bookmark of the web search is ignored here.
     page = read(recorded("polo.json"), second)
     assert (page.next_cursor, page.later_cursor) == (None, None)
-    assert asked(spider.search_request("polo shirt", "web:abc").url) == known
+    assert query_of(spider.search_request("polo shirt", "web:abc").url) == expected
 
 
 @pytest.mark.parametrize("bookmark", [None, "", "-end-"])
-def test_the_last_page_has_no_bookmark(bookmark: str | None) -> None:
+def test_last_page_has_no_bookmark(bookmark: str | None) -> None:
     body = json.dumps(json.loads(recorded("polo.json")) | {"bookmark": bookmark}).encode()
     assert read(body, SEARCH).next_cursor is None
     page = read(recorded("nothing.json"), SEARCH)
     assert (page.posts, page.next_cursor, page.total) == ((), None, 0)
 
 
-def test_the_web_search_has_no_token_and_no_disguise() -> None:
+def test_web_search_sends_no_token_and_no_browser_headers() -> None:
     spider = Spider(credentials=SECRETS, settings={"search": "web"})
-    ask = spider.search_request("поло", None)
-    assert ask.headers == {"X-Pinterest-PWS-Handler": "www/search/[scope].js"}
-    assert ask.url.startswith("https://www.pinterest.co.uk/resource/BaseSearchResource/get/?")
-    assert asked(ask.url)["source_url"] == "/search/pins/?q=%D0%BF%D0%BE%D0%BB%D0%BE"
+    request = spider.search_request("поло", None)
+    assert request.headers == {"X-Pinterest-PWS-Handler": "www/search/[scope].js"}
+    assert request.url.startswith("https://www.pinterest.co.uk/resource/BaseSearchResource/get/?")
+    assert query_of(request.url)["source_url"] == "/search/pins/?q=%D0%BF%D0%BE%D0%BB%D0%BE"
     options = {"query": "поло", "scope": "pins", "page_size": 25}
-    assert json.loads(asked(ask.url)["data"]) == {"options": options, "context": {}}
-    page = spider.read(recorded("web.json"), ask.url)
+    assert json.loads(query_of(request.url)["data"]) == {"options": options, "context": {}}
+    page = spider.read(recorded("web.json"), request.url)
     assert page.next_cursor == "web:Y2JVSG1234fDk5|GQL=="
     second = spider.search_request("поло", page.next_cursor).url
     bookmarks = {"bookmarks": ["Y2JVSG1234fDk5|GQL=="]}
-    assert json.loads(asked(second)["data"])["options"] == options | bookmarks
+    assert json.loads(query_of(second)["data"])["options"] == options | bookmarks
     page = spider.read(recorded("web.json"), second)
     assert (page.next_cursor, page.later_cursor) == (None, None)
-    assert spider.read(recorded("web_end.json"), ask.url).next_cursor is None
+    assert spider.read(recorded("web_end.json"), request.url).next_cursor is None
     assert spider.checks() == ()
     mirror = Spider("http://127.0.0.1:8000", settings={"search": "web"})
     assert mirror.search_request("polo", None).url.startswith("http://127.0.0.1:8000/resource/")
@@ -142,7 +142,7 @@ def test_only_partner_search_needs_a_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "headers", "said"),
+    ("status", "body", "headers", "message"),
     [
         (401, recorded("unauthorized.json"), {}, "set PINTEREST_TOKEN"),
         (403, b'{"code": 29, "message": "No."}', {}, "not approved for partner search"),
@@ -152,23 +152,23 @@ def test_only_partner_search_needs_a_token() -> None:
         (400, b'{"code": 1, "message": "Bad term"}', {}, "Pinterest says: Bad term"),
     ],
 )
-def test_every_error_has_a_sentence_that_says_what_to_do(
-    status: int, body: bytes, headers: dict[str, str], said: str
+def test_error_responses_are_explained_with_a_remedy(
+    status: int, body: bytes, headers: dict[str, str], message: str
 ) -> None:
-    answer = Answer(status, body, headers)
-    assert not Spider().readable(answer)
-    assert said in (Spider().refusal(answer) or "")
+    response = Answer(status, body, headers)
+    assert not Spider().readable(response)
+    assert message in (Spider().refusal(response) or "")
 
 
-def test_refusals_of_the_web_search_and_of_nobody_known() -> None:
+def test_web_search_errors_are_explained_and_unknown_errors_are_not() -> None:
     web = Spider(settings={"search": "web"})
     body = b'{"resource_response": {"status": "failure", "message": "Invalid resource request"}}'
-    said = web.refusal(Answer(403, body, {})) or ""
-    assert "use partner search instead" in said and "Invalid resource request" in said
+    message = web.refusal(Answer(403, body, {})) or ""
+    assert "use partner search instead" in message and "Invalid resource request" in message
     assert Spider().refusal(Answer(500, b"<html>", {})) is None
 
 
-def test_a_check_says_whose_token_it_is_and_what_is_left() -> None:
+def test_check_reports_account_and_remaining_requests() -> None:
     (account,) = Spider(credentials=SECRETS).checks()
     assert account.ask.url == "https://api.pinterest.com/v5/user_account"
     assert account.say(recorded("account.json")) == "@sample.shop (business)"
@@ -199,25 +199,25 @@ def changed(name: str, old: str, new: Any) -> bytes:
         recorded("unauthorized.json"),
     ],
 )
-def test_what_should_hold_pins_and_does_not_is_a_changed_layout(body: bytes) -> None:
+def test_response_without_pins_is_a_changed_layout(body: bytes) -> None:
     with pytest.raises(LayoutChanged):
         read(body, SEARCH)
 
 
 def pins(*media: object) -> bytes:
-    items = [{"id": str(number), "media": one} for number, one in enumerate(media, 1)]
+    items = [{"id": str(number), "media": item} for number, item in enumerate(media, 1)]
     return json.dumps({"items": items, "bookmark": None}).encode()
 
 
-def test_an_album_of_films_is_no_photo_of_its_cover() -> None:
+def test_cover_of_a_video_album_is_not_an_image() -> None:
     cover = {"600x": {"width": 600, "url": f"{IMAGES}/600x/0d/f6/f1/0df6f1f0bfe7.jpg"}}
-    films = {"media_type": "multiple_mixed", "images": cover, "items": [{"item_type": "video"}]}
-    page = read(pins(films, films | {"items": []}), SEARCH)
+    videos = {"media_type": "multiple_mixed", "images": cover, "items": [{"item_type": "video"}]}
+    page = read(pins(videos, videos | {"items": []}), SEARCH)
     assert [post.site_id for post in page.posts] == ["2"]
     assert page.skipped == {"videos": 1}
 
 
-def test_a_pin_without_media_takes_no_other_pin_away() -> None:
+def test_pin_without_media_does_not_affect_other_pins() -> None:
     album = json.loads(recorded("polo.json"))["items"][0]["media"]
     page = read(pins(None, album), SEARCH)
     assert [post.site_id for post in page.posts] == ["2"]

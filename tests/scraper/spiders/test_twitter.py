@@ -1,4 +1,4 @@
-"""Facts about recorded answers of X, written by hand."""
+"""Tests of the X spider on recorded responses."""
 
 import json
 from datetime import datetime
@@ -25,16 +25,16 @@ def recorded(name: str) -> bytes:
     return (RECORDED / name).read_bytes()
 
 
-def asked(spider: Spider, query: str, cursor: str | None = None) -> dict[str, str]:
-    found = parse_qs(urlsplit(spider.search_request(query, cursor).url).query)
-    return {name: values[0] for name, values in found.items()}
+def query_of(spider: Spider, query: str, cursor: str | None = None) -> dict[str, str]:
+    parameters = parse_qs(urlsplit(spider.search_request(query, cursor).url).query)
+    return {name: values[0] for name, values in parameters.items()}
 
 
 def polo(**changes: Any) -> bytes:
     return json.dumps(json.loads(recorded("polo.json")) | changes).encode()
 
 
-def test_posts_their_authors_and_their_photos() -> None:
+def test_posts_authors_and_images() -> None:
     page = read(recorded("polo.json"), SEARCH)
     first, long = page.posts
     assert (first.site_id, first.author) == ("1991000000000000004", "polo_and_co")
@@ -52,38 +52,38 @@ def test_posts_their_authors_and_their_photos() -> None:
             ("https://pbs.twimg.com/media/GPolo2AXYAAa2?format=png&name=large",),
         ),
     )
-    # Of a long post, `text` is the beginning only.
+    # `text` holds only the beginning of a long post.
     assert long.hashtags == ("polo", "vintage")
     assert (long.title or "").endswith("to its end. #polo #vintage")
     assert page.skipped == {SENSITIVE: 1, "videos": 1}
 
 
-def test_sensitive_posts_come_when_they_are_asked_for() -> None:
+def test_sensitive_setting_keeps_sensitive_posts() -> None:
     spider = Spider(settings={"sensitive": "keep"})
     page = spider.read(recorded("polo.json"), SEARCH)
     assert [post.site_id[-1] for post in page.posts] == ["4", "3", "2"]
     assert page.skipped == {"videos": 1}
 
 
-def test_a_post_that_does_not_say_whether_it_is_sensitive_may_be() -> None:
-    answer = json.loads(recorded("polo.json"))
-    del answer["data"][0]["possibly_sensitive"]
-    page = read(json.dumps(answer).encode(), SEARCH)
+def test_post_without_sensitivity_is_treated_as_sensitive() -> None:
+    response = json.loads(recorded("polo.json"))
+    del response["data"][0]["possibly_sensitive"]
+    page = read(json.dumps(response).encode(), SEARCH)
     assert [post.site_id[-1] for post in page.posts] == ["3"]
-    # Where no post says it, it was not asked for.
-    for post in answer["data"]:
+    # If no post has the field, it was not requested.
+    for post in response["data"]:
         post.pop("possibly_sensitive", None)
-    assert len(read(json.dumps(answer).encode(), SEARCH).posts) == 3
+    assert len(read(json.dumps(response).encode(), SEARCH).posts) == 3
 
 
-def test_a_search_asks_for_hashtags_together() -> None:
-    ask = Spider(credentials=SECRETS).search_request(
+def test_search_combines_hashtags() -> None:
+    request = Spider(credentials=SECRETS).search_request(
         HASHTAG_SEPARATOR.join(("polo", "polo shirt", "поло")), None
     )
-    assert ask.headers == {"Authorization": "Bearer AAAAsecret"}
-    assert "secret" not in ask.url
-    assert ask.url.startswith("https://api.x.com/2/tweets/search/recent?")
-    query = asked(Spider(), HASHTAG_SEPARATOR.join(("polo", "polo shirt", "поло")))
+    assert request.headers == {"Authorization": "Bearer AAAAsecret"}
+    assert "secret" not in request.url
+    assert request.url.startswith("https://api.x.com/2/tweets/search/recent?")
+    query = query_of(Spider(), HASHTAG_SEPARATOR.join(("polo", "polo shirt", "поло")))
     assert query["query"] == "(#polo OR #poloshirt OR #поло) has:images -is:retweet"
     assert query["max_results"] == "100"
     assert query["expansions"] == "attachments.media_keys,author_id"
@@ -91,71 +91,73 @@ def test_a_search_asks_for_hashtags_together() -> None:
         Spider().search_request("👗", None)
 
 
-@pytest.mark.parametrize(("search", "longest", "most"), [("recent", 512, 5), ("all", 1024, 3)])
-def test_queries_keep_the_length_limit_and_lose_no_word(
-    search: str, longest: int, most: int
+@pytest.mark.parametrize(
+    ("search", "max_length", "max_groups"), [("recent", 512, 5), ("all", 1024, 3)]
+)
+def test_queries_respect_the_length_limit_and_keep_all_terms(
+    search: str, max_length: int, max_groups: int
 ) -> None:
-    words = [f"рубашка поло номер {number}" for number in range(70)]
+    terms = [f"рубашка поло номер {number}" for number in range(70)]
     spider = Spider(settings={"search": search})
-    groups = spider.queries([*words, "рубашкаполо номер1", "👗"])
-    assert [word for group in groups for word in group] == words
-    lengths = [len(asked(spider, HASHTAG_SEPARATOR.join(group))["query"]) for group in groups]
-    assert max(lengths) <= longest and len(groups) <= most
+    groups = spider.queries([*terms, "рубашкаполо номер1", "👗"])
+    assert [word for group in groups for word in group] == terms
+    lengths = [len(query_of(spider, HASHTAG_SEPARATOR.join(group))["query"]) for group in groups]
+    assert max(lengths) <= max_length and len(groups) <= max_groups
     assert spider.queries(["👗"]) == [("👗",)]
 
 
-def test_the_next_page_and_the_later_run() -> None:
+def test_cursors_of_the_next_page_and_of_later_runs() -> None:
     page = read(recorded("polo.json"), SEARCH)
     assert page.next_cursor == f"{HERE}&next_token=b26v89c19zqg8o3fpzbn1polo"
     assert page.later_cursor == f"{HERE}&since_id=1991000000000000004"
-    assert asked(Spider(), "polo", page.later_cursor)["since_id"] == "1991000000000000004"
+    assert query_of(Spider(), "polo", page.later_cursor)["since_id"] == "1991000000000000004"
     later = Spider().search_request("polo", page.later_cursor).url
     page = read(recorded("polo.json"), later)
-    both = f"{HERE}&since_id=1991000000000000004&next_token=b26v89c19zqg8o3fpzbn1polo"
-    assert page.next_cursor == both
-    second = Spider().search_request("polo", both).url
-    # What is newest stands on the first page; a token that comes back leads nowhere.
+    cursor = f"{HERE}&since_id=1991000000000000004&next_token=b26v89c19zqg8o3fpzbn1polo"
+    assert page.next_cursor == cursor
+    second = Spider().search_request("polo", cursor).url
+    # The newest post is on the first page; a repeated token ends the search.
     page = read(recorded("polo.json"), second)
     assert (page.later_cursor, page.next_cursor) == (None, None)
     assert read(polo(meta={"result_count": 4}), second).next_cursor is None
 
 
-def test_the_archive_is_not_begun_where_the_last_days_ended() -> None:
+def test_archive_search_ignores_cursors_of_the_recent_search() -> None:
     spider = Spider(settings={"search": "all", "since": "2020-02-29"})
-    query = asked(spider, "polo", f"{HERE}&since_id=7")
+    query = query_of(spider, "polo", f"{HERE}&since_id=7")
     assert "since_id" not in query and query["start_time"] == "2020-02-29T00:00:00Z"
-    query = asked(spider, "polo", "in=tweets%2Fsearch%2Fall&since_id=7")
+    query = query_of(spider, "polo", "in=tweets%2Fsearch%2Fall&since_id=7")
     assert query["since_id"] == "7" and "start_time" not in query
     assert "/2/tweets/search/all?" in spider.search_request("polo", None).url
 
 
-def test_nothing_found_is_an_end() -> None:
+def test_no_results_end_the_search() -> None:
     page = read(recorded("nothing.json"), SEARCH)
     assert (page.posts, page.next_cursor, page.total, page.later_cursor) == ((), None, 0, None)
     gap = read(b'{"meta": {"result_count": 0, "next_token": "b26"}}', SEARCH)
     assert (gap.next_cursor, gap.total) == (f"{HERE}&next_token=b26", None)
 
 
-@pytest.mark.parametrize("blamed", ["since_id", "next_token"])
-def test_a_cursor_that_x_does_not_take_any_more_begins_again(blamed: str) -> None:
-    body = recorded("old_since.json").replace(b'{"since_id"', f'{{"{blamed}"'.encode())
+@pytest.mark.parametrize("parameter", ["since_id", "next_token"])
+def test_expired_cursor_restarts_the_search(parameter: str) -> None:
+    body = recorded("old_since.json").replace(b'{"since_id"', f'{{"{parameter}"'.encode())
     spider = Spider()
     assert spider.readable(Answer(400, body, {}))
     url = spider.search_request("polo", f"{HERE}&since_id=7&next_token=b26").url
     page = read(body, url)
-    left = "&since_id=7" if blamed == "next_token" else ""
+    left = "&since_id=7" if parameter == "next_token" else ""
     assert (page.posts, page.next_cursor) == ((), HERE + left)
     with pytest.raises(LayoutChanged):
         read(body, SEARCH)
 
 
-def test_partial_errors_name_what_is_withheld() -> None:
+def test_partial_errors_are_withheld_posts() -> None:
     page = read(recorded("partial.json"), SEARCH)
     assert (page.posts, page.skipped) == ((), {WITHHELD: 1})
     media = json.loads(recorded("polo.json"))["includes"]["media"]
-    named = json.loads(recorded("partial.json")) | {"includes": {"media": media}}
-    named["data"][0]["attachments"]["media_keys"] += ["3_1990999000000000001"]
-    (post,) = read(json.dumps(named).encode(), SEARCH).posts
+    response = json.loads(recorded("partial.json")) | {"includes": {"media": media}}
+    response["data"][0]["attachments"]["media_keys"] += ["3_1990999000000000001"]
+    (post,) = read(json.dumps(response).encode(), SEARCH).posts
     assert (post.author, post.url) == (None, "https://x.com/i/status/1991000000000000009")
 
 
@@ -177,7 +179,7 @@ def test_partial_errors_name_what_is_withheld() -> None:
         recorded("unauthorized.json"),
     ],
 )
-def test_what_should_hold_posts_and_does_not_is_a_changed_layout(body: bytes) -> None:
+def test_response_without_posts_is_a_changed_layout(body: bytes) -> None:
     with pytest.raises(LayoutChanged):
         read(body, SEARCH)
 
@@ -189,7 +191,7 @@ def problem(kind: str, detail: str = "oh") -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "said"),
+    ("status", "body", "message"),
     [
         (401, recorded("unauthorized.json"), "set TWITTER_TOKEN"),
         (402, problem("credits"), "credits are used up: buy some"),
@@ -201,18 +203,16 @@ def problem(kind: str, detail: str = "oh") -> bytes:
         (503, b"", "wait some minutes"),
     ],
 )
-def test_every_problem_has_a_sentence_that_says_what_to_do(
-    status: int, body: bytes, said: str
-) -> None:
-    answer = Answer(status, body, {"x-rate-limit-reset": "1794996900"})
-    assert not Spider().readable(answer)
-    assert said in (Spider().refusal(answer) or "")
+def test_problems_are_explained_with_a_remedy(status: int, body: bytes, message: str) -> None:
+    response = Answer(status, body, {"x-rate-limit-reset": "1794996900"})
+    assert not Spider().readable(response)
+    assert message in (Spider().refusal(response) or "")
 
 
-def test_limits_without_a_good_header() -> None:
+def test_invalid_rate_limit_headers() -> None:
     for reset in ("", "soon", "9" * 18):
-        answer = Answer(429, b"", {"x-rate-limit-reset": reset})
-        assert "in 15 minutes" in (Spider().refusal(answer) or "")
+        response = Answer(429, b"", {"x-rate-limit-reset": reset})
+        assert "in 15 minutes" in (Spider().refusal(response) or "")
     assert Spider().refusal(Answer(500, b"", {})) is None
     headers = {"x-rate-limit-limit": "450", "x-rate-limit-remaining": "449"}
     left = "449 of 450 requests are left, all of them again in 15 minutes"
@@ -220,21 +220,21 @@ def test_limits_without_a_good_header() -> None:
     assert Spider().left(Answer(200, b"", {})) is None
 
 
-def test_a_count_reads_no_post() -> None:
+def test_count_requests_read_no_posts() -> None:
     spider = Spider(credentials=SECRETS)
-    ask = spider.count_request("polo")
-    assert ask is not None and "/2/tweets/counts/recent?query=" in ask.url
-    assert spider.count(recorded("count.json"), ask.url) == 9
-    assert spider.count_more(recorded("count.json"), ask.url) is None
-    more = spider.count_more(b'{"meta": {"total_tweet_count": 4, "next_token": "b"}}', ask.url)
-    assert more is not None and more.url == f"{ask.url}&next_token=b"
-    assert more.headers == ask.headers
+    request = spider.count_request("polo")
+    assert request is not None and "/2/tweets/counts/recent?query=" in request.url
+    assert spider.count(recorded("count.json"), request.url) == 9
+    assert spider.count_more(recorded("count.json"), request.url) is None
+    more = spider.count_more(b'{"meta": {"total_tweet_count": 4, "next_token": "b"}}', request.url)
+    assert more is not None and more.url == f"{request.url}&next_token=b"
+    assert more.headers == request.headers
     for body in (b"{}", b'{"meta": {"total_tweet_count": "many"}}'):
         with pytest.raises(LayoutChanged):
-            spider.count(body, ask.url)
+            spider.count(body, request.url)
 
 
-def test_a_check_says_whose_token_it_is() -> None:
+def test_check_reports_project_and_usage() -> None:
     (token,) = Spider().checks()
     assert token.say(recorded("usage.json")) == (
         "of project 1369785403853424, which has read 43,435 of 2,000,000 posts of the month,"
@@ -256,16 +256,16 @@ def test_a_check_says_whose_token_it_is() -> None:
         {"since": "2024-02-30", "search": "all"},
     ],
 )
-def test_settings_that_x_does_not_take(settings: dict[str, str]) -> None:
+def test_invalid_settings_are_rejected(settings: dict[str, str]) -> None:
     with pytest.raises(BadInput, match="--set"):
         Spider(credentials=SECRETS, settings=settings).ready()
 
 
-def test_a_true_capture_is_read() -> None:
+def test_real_response_is_parsed() -> None:
     if not CAPTURE.exists():
         pytest.skip(f"{CAPTURE} is not there")
     page = read(CAPTURE.read_bytes(), SEARCH)
-    # It was not asked for with photos.
+    # The captured request did not ask for media.
     assert (page.posts, page.skipped) == ((), {NO_PHOTO: 10})
     assert (page.next_cursor or "").startswith(f"{HERE}&next_token=b26v89c19z")
     assert page.later_cursor == f"{HERE}&since_id=1578522194770296832"

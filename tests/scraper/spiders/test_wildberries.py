@@ -1,4 +1,4 @@
-"""Facts about recorded Wildberries answers, written by hand."""
+"""Tests of the Wildberries spider on recorded responses."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def recorded(name: str) -> bytes:
     return (RECORDED / f"{name}.json").read_bytes()
 
 
-def test_a_product_has_all_its_photos_and_what_the_shop_says_of_it() -> None:
+def test_product_has_all_images_and_attributes() -> None:
     page = read(recorded("polo"), SEARCH)
     first, second, third = page.posts
     assert first.url == "https://www.wildberries.ru/catalog/187654321/detail.aspx"
@@ -26,7 +26,7 @@ def test_a_product_has_all_its_photos_and_what_the_shop_says_of_it() -> None:
         "Baon",
         "Поло хлопковое #базовый_гардероб",
     )
-    # The cheapest size, in roubles: the site counts in kopecks.
+    # The price of the cheapest size in roubles; the site uses kopecks.
     assert (first.price, first.currency) == (1999.5, "RUB")
     assert first.attributes == ("темно-синий", "белый", "футболки-поло")
     assert [photo.url for photo in first.photos] == [
@@ -43,7 +43,7 @@ def test_a_product_has_all_its_photos_and_what_the_shop_says_of_it() -> None:
     assert (page.total, page.next_cursor) == (250, "?page=2")
 
 
-def test_the_older_answer_is_read_too() -> None:
+def test_old_response_format_is_read() -> None:
     page = read(recorded("older"), SEARCH.replace("v18", "v4"))
     (post,) = page.posts
     assert (post.site_id, post.price, len(post.photos)) == ("28740123", 1999.0, 2)
@@ -55,62 +55,60 @@ def test_the_older_answer_is_read_too() -> None:
     "where",
     ['"products": [], "data": {"products": LIST}', '"products": null, "data": {"products": LIST}'],
 )
-def test_products_count_wherever_they_stand(where: str) -> None:
+def test_products_are_read_at_both_levels(where: str) -> None:
     body = f'{{"metadata": {{}}, {where}, "total": 1}}'.replace("LIST", '[{"id": 7, "pics": 2}]')
     assert [len(post.photos) for post in read(body.encode(), SEARCH).posts] == [2]
 
 
-def test_a_list_that_is_null_is_empty_where_a_total_says_so() -> None:
-    for answer in ('"products": null, "total": 0', '"data": {"products": null, "total": 0}'):
-        page = read(f'{{"metadata": {{}}, {answer}}}'.encode(), SEARCH)
+def test_null_list_is_empty_if_the_total_is_zero() -> None:
+    for content in ('"products": null, "total": 0', '"data": {"products": null, "total": 0}'):
+        page = read(f'{{"metadata": {{}}, {content}}}'.encode(), SEARCH)
         assert (page.posts, page.next_cursor, page.total) == ((), None, 0)
     with pytest.raises(NotNow):
         read(b'{"metadata": {}, "products": null, "total": 5}', SEARCH)
-    for answer in ('"products": null', '"data": null, "total": 0', '"cards": [{"id": 7}]'):
+    for content in ('"products": null', '"data": null, "total": 0', '"cards": [{"id": 7}]'):
         with pytest.raises(LayoutChanged):
-            read(f'{{"metadata": {{}}, {answer}}}'.encode(), SEARCH)
+            read(f'{{"metadata": {{}}, {content}}}'.encode(), SEARCH)
 
 
 @pytest.mark.parametrize(
     ("page", "following"),
     [(1, "?page=2"), (2, "?page=3"), (3, None), (100, None)],
 )
-def test_paging_ends_with_the_total_and_with_what_the_site_shows(
-    page: int, following: str | None
-) -> None:
+def test_paging_ends_at_the_total_and_at_the_page_limit(page: int, following: str | None) -> None:
     assert read(recorded("polo"), f"{SEARCH[:-1]}{page}").next_cursor == following
 
 
-def test_a_search_that_leads_to_a_preset_goes_on_there() -> None:
-    led = read(recorded("preset"), SEARCH)
-    assert (led.posts, led.next_cursor) == ((), "?preset=10062&_st0=cG9sbw%3D%3D~0.1&page=1")
-    asked = Spider().search_request("polo", led.next_cursor).url
-    assert "/exactmatch/ru/common/v18/search?query=polo&" in asked
-    assert "preset=10062&_st0=cG9sbw%3D%3D~0.1&page=1" in asked
-    page = read(recorded("polo"), asked)
+def test_search_continues_in_its_preset() -> None:
+    first = read(recorded("preset"), SEARCH)
+    assert (first.posts, first.next_cursor) == ((), "?preset=10062&_st0=cG9sbw%3D%3D~0.1&page=1")
+    url = Spider().search_request("polo", first.next_cursor).url
+    assert "/exactmatch/ru/common/v18/search?query=polo&" in url
+    assert "preset=10062&_st0=cG9sbw%3D%3D~0.1&page=1" in url
+    page = read(recorded("polo"), url)
     assert page.next_cursor == "?preset=10062&_st0=cG9sbw%3D%3D~0.1&page=2"
 
 
-def test_a_preset_of_years_ago_names_its_shelf() -> None:
-    led = read(recorded("preset_older"), SEARCH)
-    assert led.next_cursor == "/presets/bucket_71/catalog?preset=10062&page=1"
-    asked = Spider().search_request("polo", led.next_cursor).url
-    assert asked.startswith("https://catalog.wb.ru/presets/bucket_71/catalog?appType=1&curr=rub&")
-    page = read(recorded("polo"), asked)
+def test_old_preset_format_is_read() -> None:
+    first = read(recorded("preset_older"), SEARCH)
+    assert first.next_cursor == "/presets/bucket_71/catalog?preset=10062&page=1"
+    url = Spider().search_request("polo", first.next_cursor).url
+    assert url.startswith("https://catalog.wb.ru/presets/bucket_71/catalog?appType=1&curr=rub&")
+    page = read(recorded("polo"), url)
     assert page.next_cursor == "/presets/bucket_71/catalog?preset=10062&page=2"
 
 
-def test_a_preset_that_leads_to_a_preset_is_no_circle() -> None:
+def test_preset_that_refers_to_a_preset_does_not_loop() -> None:
     with pytest.raises(NotNow):
         read(recorded("preset"), f"{SEARCH}&preset=10062")
 
 
-def test_nothing_found_is_an_end_and_nothing_yet_is_not() -> None:
+def test_no_results_end_the_search_and_missing_results_are_retried() -> None:
     page = read(recorded("nothing"), SEARCH)
     assert (page.posts, page.next_cursor, page.total) == ((), None, 0)
     with pytest.raises(NotNow, match="promises 115 products and sent none"):
         read(recorded("promised"), SEARCH)
-    # There are no products behind the last page and behind the last one that the site shows.
+    # There are no products after the last page, nor after the page limit of the site.
     for number in (3, 61):
         assert read(recorded("promised"), f"{SEARCH[:-1]}{number}").next_cursor is None
 
@@ -127,12 +125,12 @@ def test_nothing_found_is_an_end_and_nothing_yet_is_not() -> None:
     ],
     ids=["no number", "no photos", "no list", "no metadata", "deep", "another encoding"],
 )
-def test_an_answer_without_what_makes_a_product_is_a_changed_layout(body: bytes) -> None:
+def test_response_without_products_is_a_changed_layout(body: bytes) -> None:
     with pytest.raises(LayoutChanged):
         read(body, SEARCH)
 
 
-def test_a_product_without_photos_is_left_out_and_counted() -> None:
+def test_products_without_images_are_skipped_and_counted() -> None:
     page = read(recorded("polo").replace(b'"pics": 1', b'"pics": 0'), SEARCH)
     assert (len(page.posts), page.skipped) == (2, {"no photos": 1})
 
@@ -144,16 +142,16 @@ def test_a_product_without_photos_is_left_out_and_counted() -> None:
         (143, ("basket-01", "basket-02")),
         (144, ("basket-02", "basket-03", "basket-01")),
         (9605, ("basket-40", "basket-39")),
-        # Beyond the table each host has 432 volumes more.
+        # Beyond the table, each further host has 432 volumes.
         (9606, ("basket-41", "basket-42", "basket-40")),
         (10_038, ("basket-42", "basket-43", "basket-41")),
     ],
 )
-def test_the_table_says_where_photos_are(volume: int, hosts: tuple[str, ...]) -> None:
+def test_built_in_table_of_image_hosts(volume: int, hosts: tuple[str, ...]) -> None:
     assert BUILT_IN.hosts(volume) == tuple(f"{host}.wbbasket.ru" for host in hosts)
 
 
-def test_the_site_s_own_map_comes_first() -> None:
+def test_host_map_of_the_site_has_priority() -> None:
     routes = read_routes(recorded("upstreams"))
     assert routes is not None
     assert routes.hosts(1876) == ("basket-03.wbbasket.ru", "basket-02.wbbasket.ru")
@@ -164,7 +162,7 @@ def test_the_site_s_own_map_comes_first() -> None:
     assert page.posts[0].photos[0].url.startswith("https://basket-03.wbbasket.ru/vol1876/")
 
 
-def test_mirrors_have_all_and_foreign_hosts_are_not_believed() -> None:
+def test_mirrors_are_used_and_foreign_hosts_are_ignored() -> None:
     routes = read_routes(recorded("mirrors"))
     first, second = (f"mow-basket-cdn-0{n}.geobasket.ru" for n in (1, 2))
     assert routes == Routes((), (first, second))
@@ -172,35 +170,35 @@ def test_mirrors_have_all_and_foreign_hosts_are_not_believed() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"recommend": {"mediabasket_route_map": [7]}}'])
-def test_without_a_map_the_table_serves(body: bytes) -> None:
+def test_built_in_table_is_used_without_a_map(body: bytes) -> None:
     spider = Spider()
     spider.set_up(body)
     assert spider.routes is BUILT_IN
 
 
-def test_the_version_the_order_and_the_size_are_settings() -> None:
-    chosen = {"api-version": "v20", "sort": "newly", "photo-size": "hq", "region": "-1"}
-    spider = Spider(settings=chosen)
+def test_version_order_region_and_size_are_settings() -> None:
+    settings = {"api-version": "v20", "sort": "newly", "photo-size": "hq", "region": "-1"}
+    spider = Spider(settings=settings)
     url = spider.search_request("рубашка поло", None).url
     assert "/common/v20/search?query=%D1%80" in url
     assert "sort=newly" in url and "dest=-1&" in url and url.endswith("&page=1")
     assert "/images/hq/1.webp" in spider.read(recorded("polo"), url).posts[0].photos[0].url
 
 
-def test_the_browser_s_cookie_stays_out_of_the_address() -> None:
-    ask = Spider(credentials={"WILDBERRIES_TOKEN": "1.1000.abc"}).search_request("polo", None)
-    assert ask.cookies == {"x_wbaas_token": "1.1000.abc"}
-    assert "abc" not in ask.url
+def test_browser_cookie_is_not_part_of_the_url() -> None:
+    request = Spider(credentials={"WILDBERRIES_TOKEN": "1.1000.abc"}).search_request("polo", None)
+    assert request.cookies == {"x_wbaas_token": "1.1000.abc"}
+    assert "abc" not in request.url
     assert Spider().search_request("polo", None).cookies == {}
 
 
-def test_refusals_say_what_to_do() -> None:
+def test_error_responses_are_explained_with_a_remedy() -> None:
     spider = Spider()
     assert "continue in about 7 minutes" in str(
         spider.refusal(Answer(429, b"", {"retry-after": "401"}))
     )
     assert "and it is missing" in str(spider.refusal(Answer(498, b"", {})))
-    given = Spider(credentials={"WILDBERRIES_TOKEN": "1.1000.abc"})
-    assert "is spent or wrong" in str(given.refusal(Answer(498, b"", {})))
+    with_cookie = Spider(credentials={"WILDBERRIES_TOKEN": "1.1000.abc"})
+    assert "is spent or wrong" in str(with_cookie.refusal(Answer(498, b"", {})))
     assert "network" in str(spider.refusal(Answer(403, b"", {})))
     assert spider.refusal(Answer(500, b"", {})) is None

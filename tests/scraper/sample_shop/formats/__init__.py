@@ -1,1 +1,1 @@
-"""Tests of the sites' formats."""
+"""Tests of the sample shop's response formats."""

@@ -1,4 +1,4 @@
-"""The sample shop speaks Instagram's format: the fields of the recorded answers, and refusals."""
+"""Tests of the shop's Instagram API: response fields and errors."""
 
 import json
 from pathlib import Path
@@ -20,14 +20,14 @@ def stock() -> Stock:
     return make_stock(drawn_plans(60, 0), load_vocabulary(), duplicates=0, double_tagged=0)
 
 
-def ask(stock: Stock, target: str, generation: str = "today") -> tuple[int, dict[str, Any]]:
+def get(stock: Stock, target: str, generation: str = "today") -> tuple[int, dict[str, Any]]:
     reply = instagram.answer(stock, Asked(target, TOKEN), generation)
     assert isinstance(reply, Reply)
     return reply.status, json.loads(reply.body)
 
 
 def shape(value: Any) -> Any:
-    """Keys and types, without the values."""
+    """Return a value's keys and types without its values."""
     if isinstance(value, dict):
         return {key: shape(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -35,32 +35,35 @@ def shape(value: Any) -> Any:
     return type(value).__name__
 
 
-def test_posts_have_the_fields_of_the_recorded_ones(stock: Stock) -> None:
-    _, found = ask(stock, "/v25.0/ig_hashtag_search?q=polo")
+def test_responses_match_the_recorded_ones(stock: Stock) -> None:
+    _, response = get(stock, "/v25.0/ig_hashtag_search?q=polo")
     recorded_id = json.loads((RECORDED / "hashtag.json").read_bytes())
-    assert shape(found) == shape(recorded_id)
-    number = found["data"][0]["id"]
-    _, page = ask(stock, f"/v25.0/{number}/recent_media?limit=50")
+    assert shape(response) == shape(recorded_id)
+    number = response["data"][0]["id"]
+    _, page = get(stock, f"/v25.0/{number}/recent_media?limit=50")
     recorded = json.loads((RECORDED / "polo.json").read_bytes())
-    ours, theirs = (
-        {one["media_type"]: shape(one) for one in reversed(whole["data"]) if "children" in one
-         or one.get("media_url")}
-        for whole in (page, recorded)
-    )  # fmt: skip
-    assert ours == theirs
-    _, page = ask(stock, f"/v25.0/{number}/recent_media?limit=5")
+    shapes, recorded_shapes = (
+        {
+            record["media_type"]: shape(record)
+            for record in reversed(body["data"])
+            if "children" in record or record.get("media_url")
+        }
+        for body in (page, recorded)
+    )
+    assert shapes == recorded_shapes
+    _, page = get(stock, f"/v25.0/{number}/recent_media?limit=5")
     assert shape(page["paging"]) == shape(recorded["paging"])
     assert "access_token=EAAG" in page["paging"]["next"]
 
 
-def test_both_lists_together_hold_every_post_and_overlap(stock: Stock) -> None:
+def test_recent_and_top_media_overlap_and_cover_all_posts(stock: Stock) -> None:
     number = instagram.hashtag_id("polo")
     lists = []
     for edge in ("recent_media", "top_media"):
         ids, after = [], "&after="
         while after:
-            _, page = ask(stock, f"/v25.0/{number}/{edge}?limit=7{after}")
-            ids += [one["id"] for one in page["data"] if one["media_type"] != "VIDEO"]
+            _, page = get(stock, f"/v25.0/{number}/{edge}?limit=7{after}")
+            ids += [record["id"] for record in page["data"] if record["media_type"] != "VIDEO"]
             following = page.get("paging")
             after = f"&after={following['cursors']['after']}" if following else ""
         assert len(ids) == len(set(ids))
@@ -69,29 +72,29 @@ def test_both_lists_together_hold_every_post_and_overlap(stock: Stock) -> None:
     assert lists[0] & lists[1]
 
 
-def test_refusals_have_the_codes_of_the_api(stock: Stock) -> None:
+def test_error_responses_have_the_codes_of_the_api(stock: Stock) -> None:
     target = "/v25.0/ig_hashtag_search?q=polo"
     without = instagram.answer(stock, Asked(target), "today")
     assert isinstance(without, Reply) and without.status == 400
     for generation, code in (("expired-token", 190), ("limited", 4), ("hashtag-limit", 18)):
-        status, found = ask(stock, target, generation)
-        assert status in (400, 403) and found["error"]["code"] == code
+        status, response = get(stock, target, generation)
+        assert status in (400, 403) and response["error"]["code"] == code
     recorded = json.loads((RECORDED / "no_hashtag.json").read_bytes())["error"]
-    status, found = ask(stock, "/v25.0/ig_hashtag_search?q=nothing")
+    status, response = get(stock, "/v25.0/ig_hashtag_search?q=nothing")
     assert status == 400
     for key in ("code", "error_subcode", "type"):
-        assert found["error"][key] == recorded[key]
+        assert response["error"][key] == recorded[key]
 
 
-def test_addresses_expire_until_the_post_is_asked_for(stock: Stock) -> None:
+def test_expired_image_urls_are_renewed_by_requesting_the_post(stock: Stock) -> None:
     number = instagram.hashtag_id("polo")
-    _, page = ask(stock, f"/v25.0/{number}/recent_media", "expiring")
-    post = next(one for one in page["data"] if one["media_type"] == "IMAGE")
+    _, page = get(stock, f"/v25.0/{number}/recent_media", "expiring")
+    post = next(record for record in page["data"] if record["media_type"] == "IMAGE")
     old = post["media_url"].removeprefix(instagram.HOST)
-    gone = instagram.answer(stock, Asked(old), "expiring")
-    assert isinstance(gone, Reply) and gone.status == 403
-    _, again = ask(stock, f"/v25.0/{post['id']}?fields=id", "expiring")
-    fresh = instagram.answer(
-        stock, Asked(again["media_url"].removeprefix(instagram.HOST)), "expiring"
+    expired = instagram.answer(stock, Asked(old), "expiring")
+    assert isinstance(expired, Reply) and expired.status == 403
+    _, post_alone = get(stock, f"/v25.0/{post['id']}?fields=id", "expiring")
+    renewed = instagram.answer(
+        stock, Asked(post_alone["media_url"].removeprefix(instagram.HOST)), "expiring"
     )
-    assert isinstance(fresh, PhotoWanted) and fresh.path in stock.by_path
+    assert isinstance(renewed, PhotoWanted) and renewed.path in stock.by_path

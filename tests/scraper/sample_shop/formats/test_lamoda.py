@@ -1,4 +1,4 @@
-"""The pages: what stands in them, and that the site's own reader gets it out again."""
+"""Tests of the shop's Lamoda pages, also as parsed by the spider."""
 
 import json
 import re
@@ -47,11 +47,11 @@ def state_of(text: str) -> Any:
         (1000000, "1\u00a0000\u00a0000 товаров"),
     ],
 )
-def test_the_count_is_in_russian(number: int, text: str) -> None:
+def test_product_count_is_in_russian(number: int, text: str) -> None:
     assert lamoda.product_count(number) == text
 
 
-def test_the_state_holds_sixty_products_a_page_and_the_paging() -> None:
+def test_state_has_sixty_products_per_page_and_pagination() -> None:
     text = page(shop(130), "/catalogsearch/result/?q=polo&page=2").body.decode()
     payload = state_of(text)["payload"]["state"]["payload"]
     assert payload["pagination"] == {"pages": 3, "items_per_page": 60, "page": 2}
@@ -68,7 +68,7 @@ def test_the_state_holds_sixty_products_a_page_and_the_paging() -> None:
     assert '<span class="d-catalog-header__product-counter">130 товаров</span>' in text
 
 
-def test_cards_alone_carry_build_hashes_and_no_state() -> None:
+def test_cards_generation_has_no_state() -> None:
     text = page(shop(2), "/catalogsearch/result/?q=polo", "cards").body.decode()
     assert "__NUXT__" not in text
     assert "_brand_163e7_21 x-product-card-description__brand-name" in text
@@ -77,7 +77,7 @@ def test_cards_alone_carry_build_hashes_and_no_state() -> None:
     assert 'href="/p/mp002xw00000/clothes-polo/"' in text
 
 
-def test_old_cards_have_data_attributes() -> None:
+def test_old_generation_has_data_attributes() -> None:
     text = page(shop(1), "/catalogsearch/result/?q=polo", "old").body.decode()
     assert '<div class="products-list-item" data-sku="MP002XW00000"' in text
     assert 'data-brand="Берёзка &amp; Ко"' in text
@@ -86,23 +86,23 @@ def test_old_cards_have_data_attributes() -> None:
 
 
 @pytest.mark.parametrize(("generation", "photos"), [("state", 2), ("cards", 1), ("old", 2)])
-def test_the_site_s_reader_reads_every_generation(generation: str, photos: int) -> None:
+def test_spider_parses_every_generation(generation: str, photos: int) -> None:
     stock = shop(61)
     first = page(stock, "/catalogsearch/result/?q=polo", generation)
-    found = read(first.body, URL.format(1))
-    assert found.total == 61
-    assert len(found.posts) == 60
-    post = found.posts[7]
+    result = read(first.body, URL.format(1))
+    assert result.total == 61
+    assert len(result.posts) == 60
+    post = result.posts[7]
     assert (post.site_id, post.title, post.brand) == ("MP002XW00007", "Поло", "Берёзка & Ко")
     assert post.price == 1999
     assert len(post.photos) == photos
-    assert found.next_cursor == "/catalogsearch/result/?q=polo&page=2"
-    last = read(page(stock, found.next_cursor, generation).body, URL.format(2))
+    assert result.next_cursor == "/catalogsearch/result/?q=polo&page=2"
+    last = read(page(stock, result.next_cursor, generation).body, URL.format(2))
     assert [post.site_id for post in last.posts] == ["MP002XW00060"]
     assert last.next_cursor is None
 
 
-def test_nothing_found_and_past_the_end_are_read_as_such() -> None:
+def test_spider_parses_empty_pages() -> None:
     nothing = page(shop(3), "/catalogsearch/result/?q=%D1%82%D0%B0%D0%BF%D0%BA%D0%B8")
     assert "Поиск не дал результатов" in nothing.body.decode()
     assert read(nothing.body, URL.format(1)).posts == ()
@@ -110,7 +110,7 @@ def test_nothing_found_and_past_the_end_are_read_as_such() -> None:
     assert read(past.body, URL.format(9)).posts == ()
 
 
-def test_hostile_text_stays_text() -> None:
+def test_text_is_escaped() -> None:
     name = "</script><script>alert(1)</script><!-- \" ' &"
     stock = Stock((item(1, name=name, labels=("<b>",)),), load_vocabulary())
     for generation in ("state", "cards", "old"):
@@ -124,27 +124,27 @@ def test_hostile_text_stays_text() -> None:
     assert state_of(text)["payload"]["state"]["payload"]["products"][0]["name"] == name
 
 
-def test_a_product_has_a_page_and_an_answer() -> None:
+def test_product_page_and_product_api() -> None:
     stock = shop(2)
     text = page(stock, "/p/mp002xw00001/clothes-polo/").body.decode()
     assert "//a.lmcdn.ru/img600x866/M/P/MP002XW00001_22861704_2_v1.jpg" in text
     reply = page(stock, "/api/v1/product/get?sku=MP002XW00001&is_hybrid_supported=true")
     assert reply.content_type == "application/json"
-    found = json.loads(reply.body)
-    assert found["sku"] == "MP002XW00001"
-    assert found["prices"] == {"original": {"price": 1999}}
-    assert found["breadcrumbs"][-1] == {"label": "Поло"}
-    assert len(found["gallery"]) == 2
+    record = json.loads(reply.body)
+    assert record["sku"] == "MP002XW00001"
+    assert record["prices"] == {"original": {"price": 1999}}
+    assert record["breadcrumbs"][-1] == {"label": "Поло"}
+    assert len(record["gallery"]) == 2
 
 
 @pytest.mark.parametrize(
     "target", ["/", "/p/NONE/", "/api/v1/product/get?sku=NONE", "/api/v1/product/get", "/p//"]
 )
-def test_what_is_not_there_is_404(target: str) -> None:
+def test_missing_resources_are_404(target: str) -> None:
     assert page(shop(1), target).status == 404
 
 
-def test_photos_are_asked_for_in_the_site_s_sizes() -> None:
+def test_image_paths_select_the_size() -> None:
     stock = shop(1)
     path = "/M/P/X_1_1_v1.jpg"
     assert lamoda.answer(stock, Asked(f"/img600x866{path}")) == PhotoWanted(path, (600, 866))
@@ -153,43 +153,45 @@ def test_photos_are_asked_for_in_the_site_s_sizes() -> None:
     assert page(stock, f"/img100x100{path}").status == 404
 
 
-def test_robots_and_the_refusal_of_foreign_addresses() -> None:
+def test_robots_txt_and_geo_blocking() -> None:
     assert "Disallow: /checkout/\n" in page(shop(1), "/robots.txt").body.decode()
-    refused = page(shop(1), "/catalogsearch/result/?q=polo", "blocked")
-    assert refused.status == 403
-    assert json.loads(refused.body)["code"] == 10403
+    blocked = page(shop(1), "/catalogsearch/result/?q=polo", "blocked")
+    assert blocked.status == 403
+    assert json.loads(blocked.body)["code"] == 10403
 
 
-def test_a_search_leads_to_a_category_that_is_paged_there() -> None:
-    led = page(shop(61), "/catalogsearch/result/?q=polo", "category")
-    assert (led.status, led.headers["Location"]) == (302, "/c/2500/clothes-polo/?sf=1")
+def test_search_redirects_to_a_category() -> None:
+    redirect = page(shop(61), "/catalogsearch/result/?q=polo", "category")
+    assert (redirect.status, redirect.headers["Location"]) == (302, "/c/2500/clothes-polo/?sf=1")
     url = "https://www.lamoda.ru/c/2500/clothes-polo/?sf=1"
-    found = read(page(shop(61), "/c/2500/clothes-polo/?sf=1", "category").body, url)
-    assert (len(found.posts), found.total) == (60, 61)
-    assert found.next_cursor == "/c/2500/clothes-polo/?sf=1&page=2"
-    last = read(page(shop(61), found.next_cursor, "category").body, f"{url}&page=2")
+    result = read(page(shop(61), "/c/2500/clothes-polo/?sf=1", "category").body, url)
+    assert (len(result.posts), result.total) == (60, 61)
+    assert result.next_cursor == "/c/2500/clothes-polo/?sf=1&page=2"
+    last = read(page(shop(61), result.next_cursor, "category").body, f"{url}&page=2")
     assert (len(last.posts), last.next_cursor) == (1, None)
     assert page(shop(1), "/c/2777/clothes-polo/", "category").status == 404
 
 
-def test_redirects_without_end() -> None:
-    led = page(shop(1), "/catalogsearch/result/?q=polo", "circle")
-    assert (led.status, led.headers["Location"]) == (307, "/catalogsearch/result/?q=polo")
+def test_circle_generation_redirects_to_itself() -> None:
+    redirect = page(shop(1), "/catalogsearch/result/?q=polo", "circle")
+    assert (redirect.status, redirect.headers["Location"]) == (307, "/catalogsearch/result/?q=polo")
 
 
-def test_the_state_and_the_cards_have_the_fields_of_the_recorded_pages() -> None:
-    ours = state_of(page(shop(2), "/catalogsearch/result/?q=polo").body.decode())
-    # The recorded state ends in a comma that JSON does not have.
-    theirs = state_of((RECORDED / "polo.html").read_text(encoding="utf-8").replace(",}", "}"))
-    assert_known(ours["payload"], theirs["payload"])
+def test_state_and_cards_match_the_recorded_pages() -> None:
+    state = state_of(page(shop(2), "/catalogsearch/result/?q=polo").body.decode())
+    # The recorded state has a trailing comma, which is invalid JSON.
+    recorded_state = state_of(
+        (RECORDED / "polo.html").read_text(encoding="utf-8").replace(",}", "}")
+    )
+    assert_known(state["payload"], recorded_state["payload"])
     for generation, case in (("cards", "cards"), ("old", "older")):
         text = page(shop(2), "/catalogsearch/result/?q=polo", generation).body.decode()
         recorded = Selector((RECORDED / f"{case}.html").read_text(encoding="utf-8"))
-        assert marks(Selector(text)) <= marks(recorded), generation
+        assert product_markup(Selector(text)) <= product_markup(recorded), generation
 
 
-def marks(page: Selector) -> set[str]:
-    """Stable class names and data attributes of the products on PAGE."""
+def product_markup(page: Selector) -> set[str]:
+    """Return the stable class names and data attributes of the products on a page."""
     classes = page.css("[class*='product-card'], [class*='products-list']").xpath("@class").getall()
     names = {name for text in classes for name in text.split() if not name.startswith("_")}
     return names | {name for card in page.css("[data-sku]") for name in card.attrib if "-" in name}

@@ -1,4 +1,4 @@
-"""The sample shop speaks X's format: the fields of the recorded answers, limits and refusals."""
+"""Tests of the shop's X API: response fields, limits and errors."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def stock() -> Stock:
     return make_stock(drawn_plans(60, 0), load_vocabulary(), duplicates=0, double_tagged=0)
 
 
-def ask(stock: Stock, target: str, generation: str = "today") -> tuple[int, dict[str, Any]]:
+def get(stock: Stock, target: str, generation: str = "today") -> tuple[int, dict[str, Any]]:
     reply = twitter.answer(stock, Asked(target, {"authorization": "Bearer AAAA"}), generation)
     assert isinstance(reply, Reply)
     return reply.status, json.loads(reply.body)
@@ -32,61 +32,64 @@ def recorded(name: str) -> Any:
     return json.loads((RECORDED / name).read_bytes())
 
 
-def test_a_page_has_the_fields_of_the_recorded_one(stock: Stock) -> None:
-    _, ours = ask(stock, f"/2/tweets/search/recent?{POLO}&max_results=10")
-    theirs = recorded("polo.json")
-    assert_known(ours, theirs)
-    # Some posts are long, and some photos are described: that may be or not.
-    del theirs["data"][1]["note_tweet"], theirs["includes"]["media"][0]["alt_text"]
-    assert_known(theirs, ours)
-    known = {one["media_key"]: one["type"] for one in ours["includes"]["media"]}
-    assert {known[key] for one in ours["data"] for key in one["attachments"]["media_keys"]} == {
+def test_search_responses_match_the_recorded_one(stock: Stock) -> None:
+    _, page = get(stock, f"/2/tweets/search/recent?{POLO}&max_results=10")
+    recorded_page = recorded("polo.json")
+    assert_known(page, recorded_page)
+    # Long texts and image descriptions are optional.
+    del recorded_page["data"][1]["note_tweet"], recorded_page["includes"]["media"][0]["alt_text"]
+    assert_known(recorded_page, page)
+    types = {item["media_key"]: item["type"] for item in page["includes"]["media"]}
+    assert {types[key] for item in page["data"] for key in item["attachments"]["media_keys"]} == {
         "photo",
         "video",
     }
 
 
-def test_other_answers_have_the_fields_of_the_recorded_ones(stock: Stock) -> None:
+def test_other_responses_match_the_recorded_ones(stock: Stock) -> None:
     none = quote("(#кимоно) has:images")
-    assert ask(stock, f"/2/tweets/search/recent?query={none}") == (200, recorded("nothing.json"))
-    _, count = ask(stock, f"/2/tweets/counts/recent?{POLO}")
-    _, usage = ask(stock, "/2/usage/tweets")
-    status, old = ask(stock, f"/2/tweets/search/recent?{POLO}&since_id=7", "old-since")
+    assert get(stock, f"/2/tweets/search/recent?query={none}") == (
+        200,
+        recorded("nothing.json"),
+    )
+    _, count = get(stock, f"/2/tweets/counts/recent?{POLO}")
+    _, usage = get(stock, "/2/usage/tweets")
+    status, old = get(stock, f"/2/tweets/search/recent?{POLO}&since_id=7", "old-since")
     assert status == 400
-    for ours, name in ((count, "count"), (usage, "usage"), (old, "old_since")):
-        assert_known(ours, recorded(f"{name}.json"))
-        assert_known(recorded(f"{name}.json"), ours)
-    _, partial = ask(stock, f"/2/tweets/search/recent?{POLO}", "partial")
+    for response, name in ((count, "count"), (usage, "usage"), (old, "old_since")):
+        assert_known(response, recorded(f"{name}.json"))
+        assert_known(recorded(f"{name}.json"), response)
+    _, partial = get(stock, f"/2/tweets/search/recent?{POLO}", "partial")
     assert "users" not in partial["includes"]
     assert_known(partial["errors"], recorded("partial.json")["errors"])
     assert_known(recorded("partial.json")["errors"], partial["errors"])
 
 
-def test_pages_end_and_together_hold_every_post_once(stock: Stock) -> None:
+def test_pages_cover_every_post_once(stock: Stock) -> None:
     ids, token, pages = list[str](), "", 0
     while pages < 20:
-        _, page = ask(stock, f"/2/tweets/search/recent?{POLO}&max_results=25{token}")
-        pages, ids = pages + 1, ids + [one["id"] for one in page["data"]]
+        _, page = get(stock, f"/2/tweets/search/recent?{POLO}&max_results=25{token}")
+        pages, ids = pages + 1, ids + [item["id"] for item in page["data"]]
         if "next_token" not in page["meta"]:
             break
         token = f"&next_token={page['meta']['next_token']}"
     polos = sum("polo" in item.labels for item in stock.items)
-    # And a film and a sensitive post.
+    # All posts, a video and a sensitive post.
     assert (pages, len(ids), len(set(ids))) == (3, polos + 2, polos + 2)
-    _, count = ask(stock, f"/2/tweets/counts/recent?{POLO}")
+    _, count = get(stock, f"/2/tweets/counts/recent?{POLO}")
     assert count["meta"]["total_tweet_count"] == polos
-    _, half = ask(stock, f"/2/tweets/counts/all?{POLO}")
+    _, half = get(stock, f"/2/tweets/counts/all?{POLO}")
     token = half["meta"]["next_token"]
-    _, rest = ask(stock, f"/2/tweets/counts/all?{POLO}&next_token={token}")
-    assert sum(one["meta"]["total_tweet_count"] for one in (half, rest)) == polos
+    _, rest = get(stock, f"/2/tweets/counts/all?{POLO}&next_token={token}")
+    assert sum(item["meta"]["total_tweet_count"] for item in (half, rest)) == polos
     newest = max(map(int, ids))
-    assert ask(stock, f"/2/tweets/search/recent?{POLO}&since_id={newest}")[1] == {
+    assert get(stock, f"/2/tweets/search/recent?{POLO}&since_id={newest}")[1] == {
         "meta": {"result_count": 0}
     }
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "query",
     [
         "query=" + "a" * 513,
         "max_results=10",
@@ -96,8 +99,8 @@ def test_pages_end_and_together_hold_every_post_once(stock: Stock) -> None:
         f"{POLO}&since_id=1&start_time=2024-01-31T00:00:00Z",
     ],
 )
-def test_what_x_does_not_take_is_not_taken(stock: Stock, wrong: str) -> None:
-    assert ask(stock, f"/2/tweets/search/recent?{wrong}")[0] == 400
+def test_invalid_parameters_are_rejected(stock: Stock, query: str) -> None:
+    assert get(stock, f"/2/tweets/search/recent?{query}")[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -111,23 +114,23 @@ def test_what_x_does_not_take_is_not_taken(stock: Stock, wrong: str) -> None:
         ("overloaded", 503),
     ],
 )
-def test_refusals_are_problem_documents(stock: Stock, generation: str, status: int) -> None:
-    found, said = ask(stock, f"/2/tweets/search/recent?{POLO}", generation)
-    assert (found, said["status"]) == (status, status)
-    assert_known(said, recorded("unauthorized.json"))
-    assert_known(recorded("unauthorized.json"), said)
+def test_error_responses_are_problem_documents(stock: Stock, generation: str, status: int) -> None:
+    actual, problem = get(stock, f"/2/tweets/search/recent?{POLO}", generation)
+    assert (actual, problem["status"]) == (status, status)
+    assert_known(problem, recorded("unauthorized.json"))
+    assert_known(recorded("unauthorized.json"), problem)
     reply = twitter.answer(stock, Asked("/2/usage/tweets"))
     assert isinstance(reply, Reply) and reply.status == 401
     assert reply.headers["x-rate-limit-reset"].isdecimal()
 
 
-def test_photos_come_in_the_sizes_of_x(stock: Stock) -> None:
-    _, page = ask(stock, f"/2/tweets/search/recent?{POLO}")
+def test_images_are_served_in_the_sizes_of_x(stock: Stock) -> None:
+    _, page = get(stock, f"/2/tweets/search/recent?{POLO}")
     path = page["includes"]["media"][0]["url"].removeprefix(twitter.HOST)
     boxes = {"orig": None, "large": (2048, 2048), "small": (680, 680)}
     for name, box in boxes.items():
-        found = twitter.answer(stock, Asked(f"{path}?name={name}"))
-        assert isinstance(found, PhotoWanted)
-        assert found.path in stock.by_path and found.box == box
-    gone = twitter.answer(stock, Asked(f"{path}?name=orig"), "no-orig")
-    assert isinstance(gone, Reply) and gone.status == 404
+        response = twitter.answer(stock, Asked(f"{path}?name={name}"))
+        assert isinstance(response, PhotoWanted)
+        assert response.path in stock.by_path and response.box == box
+    missing = twitter.answer(stock, Asked(f"{path}?name=orig"), "no-orig")
+    assert isinstance(missing, Reply) and missing.status == 404

@@ -1,4 +1,4 @@
-"""The shop's answers: shaped like the recorded ones, and read by the site's own reader."""
+"""Tests of the shop's Wildberries API, also as parsed by the spider."""
 
 import json
 from pathlib import Path
@@ -18,10 +18,10 @@ from tests.support.shop_stock import shop
 RECORDED = Path(__file__).parents[3] / "recorded" / "wildberries"
 
 
-def page(stock: Stock, generation: str = "today", **asked: Any) -> Any:
+def page(stock: Stock, generation: str = "today", **request: Any) -> Any:
     spider = Spider("http://127.0.0.1:1")
-    target = spider.search_request("polo", asked.pop("cursor", None)).url.partition(":1/")[2]
-    reply = wildberries.answer(stock, Asked(f"/{target}", **asked), generation)
+    target = spider.search_request("polo", request.pop("cursor", None)).url.partition(":1/")[2]
+    reply = wildberries.answer(stock, Asked(f"/{target}", **request), generation)
     assert isinstance(reply, Reply) and reply.status == 200
     return json.loads(reply.body)
 
@@ -31,34 +31,34 @@ def recorded(name: str) -> Any:
 
 
 @pytest.mark.parametrize(("generation", "case"), [("today", "polo"), ("older", "older")])
-def test_an_answer_has_the_fields_of_a_recorded_one(generation: str, case: str) -> None:
+def test_responses_match_the_recorded_ones(generation: str, case: str) -> None:
     assert_known(page(shop(3), generation), recorded(case))
 
 
-def test_a_preset_and_the_map_of_hosts_are_as_recorded() -> None:
+def test_preset_and_host_map_match_the_recorded_ones() -> None:
     assert_known(page(shop(3), "preset"), recorded("preset"))
     assert_known(wildberries.upstreams(), recorded("upstreams"))
     assert_known(wildberries.upstreams("mirrors"), recorded("mirrors"))
 
 
 @pytest.mark.parametrize("generation", ["today", "older", "preset"])
-def test_the_site_s_reader_reads_all_pages(generation: str) -> None:
+def test_spider_parses_all_pages(generation: str) -> None:
     stock, spider = shop(230), Spider()
     spider.set_up(json.dumps(wildberries.upstreams()).encode())
-    found: list[Post] = []
+    posts: list[Post] = []
     cursor, pages = None, 0
     while pages == 0 or cursor is not None:
         body = json.dumps(page(stock, generation, cursor=cursor)).encode()
-        read = spider.read(body, spider.search_request("polo", cursor).url)
-        found += read.posts
-        cursor, pages = read.next_cursor, pages + 1
-    assert [post.site_id for post in found] == [str(10_000_019 + 400_009 * n) for n in range(230)]
-    assert {len(post.photos) for post in found} == {2}
-    assert {post.price for post in found} == {1999.0}
+        parsed = spider.read(body, spider.search_request("polo", cursor).url)
+        posts += parsed.posts
+        cursor, pages = parsed.next_cursor, pages + 1
+    assert [post.site_id for post in posts] == [str(10_000_019 + 400_009 * n) for n in range(230)]
+    assert {len(post.photos) for post in posts} == {2}
+    assert {post.price for post in posts} == {1999.0}
     assert pages == {"today": 3, "older": 3, "preset": 4}[generation]
 
 
-def test_a_hesitant_site_answers_the_second_time() -> None:
+def test_hesitant_generation_answers_the_second_request() -> None:
     spider, url = Spider(), Spider().search_request("polo", None).url
     with pytest.raises(NotNow):
         spider.read(json.dumps(page(shop(3), "hesitant")).encode(), url)
@@ -66,33 +66,33 @@ def test_a_hesitant_site_answers_the_second_time() -> None:
     assert len(spider.read(json.dumps(second).encode(), url).posts) == 3
 
 
-def test_photos_are_on_the_host_that_the_map_names() -> None:
+def test_images_are_on_the_host_of_the_map() -> None:
     stock = shop(1)
     path = "/vol100/part10000/10000019/images"
-    meant = {"x-forwarded-host": "basket-01.wbbasket.ru"}
+    default_host = {"x-forwarded-host": "basket-01.wbbasket.ru"}
     photo = stock.items[0].photos[1].path
 
-    def asked(target: str, generation: str = "today", **headers: str) -> object:
-        return wildberries.answer(stock, Asked(target, headers or meant), generation)
+    def respond(target: str, generation: str = "today", **headers: str) -> object:
+        return wildberries.answer(stock, Asked(target, headers or default_host), generation)
 
-    assert asked(f"{path}/big/2.webp") == PhotoWanted(photo, (900, 1200), "WEBP")
-    assert asked(f"{path}/hq/2.webp") == PhotoWanted(photo, None, "WEBP")
-    assert asked(f"{path}/big/2.jpg", "older") == PhotoWanted(photo, (900, 1200), "JPEG")
+    assert respond(f"{path}/big/2.webp") == PhotoWanted(photo, (900, 1200), "WEBP")
+    assert respond(f"{path}/hq/2.webp") == PhotoWanted(photo, None, "WEBP")
+    assert respond(f"{path}/big/2.jpg", "older") == PhotoWanted(photo, (900, 1200), "JPEG")
     for target in (f"{path}/big/3.webp", f"{path}/huge/1.webp", f"{path}/big/1.jpg"):
-        reply = asked(target)
+        reply = respond(target)
         assert isinstance(reply, Reply) and reply.status == 404
-    moved = asked(f"{path}/big/2.webp", "moved")
+    moved = respond(f"{path}/big/2.webp", "moved")
     assert isinstance(moved, Reply) and moved.status == 404
-    other = {"x-forwarded-host": "basket-02.wbbasket.ru"}
-    assert isinstance(asked(f"{path}/big/2.webp", "moved", **other), PhotoWanted)
+    next_host = {"x-forwarded-host": "basket-02.wbbasket.ru"}
+    assert isinstance(respond(f"{path}/big/2.webp", "moved", **next_host), PhotoWanted)
 
 
-def test_guards_and_limits() -> None:
+def test_bot_check_and_rate_limit() -> None:
     stock = shop(1)
     target = "/exactmatch/ru/common/v18/search?query=polo"
     for generation, status in (("limited", 429), ("guarded", 498)):
         reply = wildberries.answer(stock, Asked(target), generation)
         assert isinstance(reply, Reply) and reply.status == status
-    known = Asked(target, {"cookie": "x_wbaas_token=1"})
-    reply = wildberries.answer(stock, known, "guarded")
+    with_cookie = Asked(target, {"cookie": "x_wbaas_token=1"})
+    reply = wildberries.answer(stock, with_cookie, "guarded")
     assert isinstance(reply, Reply) and reply.status == 200
