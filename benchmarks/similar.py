@@ -4,8 +4,8 @@
     python benchmarks/similar.py copies --photos ../shared/data/clothing/validation --model RUN_DIR
     python benchmarks/similar.py speed --photos ../shared/data/clothing/train --model RUN_DIR
 
-`quality`: how many of the ten nearest photos are of a photo's own class, by what the run's trunk
-says (mean-pooled outputs as they are, levelled, their principal axes), by its shares of the
+`quality`: how many of the ten nearest photos are of a photo's own class, by what the run's backbone
+says (mean-pooled outputs as they are, levelled, their principal axes), by its probabilities of the
 labels, and by both together as find-similar has it. The run must not have learned from them. Of
 classes that are labels of the run this is mostly how often its head is right; a run that learned
 without some of the classes shows what is found of kinds that it does not know.
@@ -30,8 +30,8 @@ import numpy as np
 from dataset.utils.tables import format_table
 
 if TYPE_CHECKING:
-    from model.inference.predictor import Looked
-    from model.similar.embedder import Looker
+    from model.inference.predictor import NetworkOutputs
+    from model.similar.embedder import Embedder
 
 NEAREST, QUERIES, BATCH = 10, 2000, 256
 TO_ANOTHER, NOISE = 1 / 3, 1 / 5
@@ -54,16 +54,16 @@ def photos_option(command: Callable) -> Callable:
     return click.option("--cache", type=click.Path(path_type=Path))(command)
 
 
-def seen(looker: "Looker", folder: Path) -> tuple["Looked", np.ndarray, list[Path]]:
+def seen(embedder: "Embedder", folder: Path) -> tuple["NetworkOutputs", np.ndarray, list[Path]]:
     """What the model sees in the photos of FOLDER, their classes by name, and their files."""
     from dataset.vocabulary import load_vocabulary
-    from model.similar.sources import FolderOffers
+    from model.similar.sources import FolderIndexSource
 
-    source = FolderOffers(folder, load_vocabulary())
-    sights = [one for one in looker.look_at(source.offers(looker.run.crop)) if one.name]
-    files = [folder / one.item.image for one in sights]
+    source = FolderIndexSource(folder, load_vocabulary())
+    cached_items = [one for one in embedder.predict(source.entries(embedder.run.crop)) if one.view]
+    files = [folder / one.item.image for one in cached_items]
     return (
-        looker.seen([one.name for one in sights]),
+        embedder.load_outputs(cached_items),
         np.array([f.parent.name for f in files]),
         files,
     )
@@ -78,24 +78,24 @@ def unit(values: np.ndarray) -> np.ndarray:
 @photos_option
 def quality(photos: Path, run: Path, cache: Path | None) -> None:
     """Recall at ten of the same class, by way of comparing."""
-    from model.inference.embedding import axes_of, learn_embedding, rooted
-    from model.similar.embedder import open_looker
+    from model.inference.embedding import fit_embedding, fit_projection, sqrt_softmax
+    from model.similar.embedder import load_embedder
 
-    looker = open_looker(run, cache)
-    looked, classes, _ = seen(looker, photos)
-    learned = learn_embedding(looked.outputs, looked.logits)
-    outputs = looked.outputs
+    embedder = load_embedder(run, cache)
+    looked, classes, _ = seen(embedder, photos)
+    learned = fit_embedding(looked.features, looked.logits)
+    outputs = looked.features
     levelled = (outputs - outputs.mean(axis=0)) / (outputs.std(axis=0) + 1e-3)
     ways = {
         "mean-pooled outputs, as they are": outputs,
         "each levelled": levelled,
-        "principal axes of the levelled": axes_of(outputs, 246, True, 0).of(outputs),
-        "the same, evened out half way": learned.outputs.of(outputs),
+        "principal axes of the levelled": fit_projection(outputs, 246, True, 0).apply(outputs),
+        "the same, evened out half way": learned.features.apply(outputs),
         "logits alone": looked.logits - looked.logits.mean(axis=1, keepdims=True),
-        "roots of the shares alone": rooted(looked.logits),
+        "roots of the probabilities alone": sqrt_softmax(looked.logits),
         "find-similar: both": learned.vectors(outputs, looked.logits),
     }
-    known = np.isin(classes, looker.judge.labels)
+    known = np.isin(classes, embedder.predictor.labels)
     groups = {"classes it learned": known, "other classes": ~known}
     groups = {name: group for name, group in groups.items() if group.any()}
     click.echo(f"{len(classes)} photos of {len(set(classes))} classes, each asked of the others")
@@ -125,15 +125,15 @@ def copies(photos: Path, run: Path, cache: Path | None, count: int) -> None:
     from PIL import Image
 
     from dataset.images.io import open_photo
-    from model.data.loading import boxed
-    from model.inference.embedding import learn_embedding
-    from model.similar.embedder import open_looker
-    from model.similar.items import COPY
+    from model.data.loading import letterbox
+    from model.inference.embedding import fit_embedding
+    from model.similar.embedder import load_embedder
+    from model.similar.items import COPY_SIMILARITY
 
-    looker = open_looker(run, cache)
-    looked, _, files = seen(looker, photos)
-    embedding = learn_embedding(looked.outputs, looked.logits)
-    vectors = embedding.vectors(looked.outputs, looked.logits)
+    embedder = load_embedder(run, cache)
+    looked, _, files = seen(embedder, photos)
+    embedding = fit_embedding(looked.features, looked.logits)
+    vectors = embedding.vectors(looked.features, looked.logits)
     some = np.random.default_rng(0).permutation(len(files))[:count]
 
     def jpeg(photo: Image.Image, quality: int) -> Image.Image:
@@ -150,13 +150,17 @@ def copies(photos: Path, run: Path, cache: Path | None, count: int) -> None:
     }
     rows = []
     for name, change in changes.items():
-        pixels = np.stack([boxed(change(open_photo(files[n])), looker.judge.size) for n in some])
-        told = looker.judge.look(pixels)
-        alike = (embedding.vectors(told.outputs, told.logits) * vectors[some]).sum(axis=1)
-        rows.append((name, *spread_of(alike, COPY)))
+        pixels = np.stack(
+            [letterbox(change(open_photo(files[n])), embedder.predictor.size) for n in some]
+        )
+        told = embedder.predictor.predict(pixels)
+        alike = (embedding.vectors(told.features, told.logits) * vectors[some]).sum(axis=1)
+        rows.append((name, *spread_of(alike, COPY_SIMILARITY)))
     products = vectors @ vectors.T - 2 * np.eye(len(vectors), dtype=np.float32)
-    rows.append(("the nearest other photo", *spread_of(products.max(axis=1), COPY)))
-    click.echo(format_table(("likeness of", "1 %", "50 %", "99 %", f"at least {COPY}"), rows))
+    rows.append(("the nearest other photo", *spread_of(products.max(axis=1), COPY_SIMILARITY)))
+    click.echo(
+        format_table(("similarity of", "1 %", "50 %", "99 %", f"at least {COPY_SIMILARITY}"), rows)
+    )
 
 
 def spread_of(alike: np.ndarray, limit: float) -> tuple[str, str, str, str]:
@@ -203,12 +207,12 @@ def timed(
 @click.option("--all/--no-all", "all_", default=True, help="Measure --all of the first count too.")
 def speed(photos: Path, run: Path, cache: Path | None, counts: str, all_: bool) -> None:
     """Queries a second against faiss-cpu, on this machine's cores."""
-    from model.inference.embedding import learn_embedding
-    from model.similar.embedder import open_looker
+    from model.inference.embedding import fit_embedding
+    from model.similar.embedder import load_embedder
 
-    looked, classes, _ = seen(open_looker(run, cache), photos)
-    embedding = learn_embedding(looked.outputs, looked.logits)
-    vectors = embedding.vectors(looked.outputs, looked.logits)
+    looked, classes, _ = seen(load_embedder(run, cache), photos)
+    embedding = fit_embedding(looked.features, looked.logits)
+    vectors = embedding.vectors(looked.features, looked.logits)
     queries = larger(vectors, classes, QUERIES, 1)
     for number, count in enumerate(int(text) for text in counts.split(",")):
         made = larger(vectors, classes, count, 2)
@@ -229,7 +233,7 @@ def speeds(vectors: np.ndarray, queries: np.ndarray) -> list[tuple[str, ...]]:
     truth = flat(queries)
     rows = [
         _row("faiss, flat", 0.0, flat, queries, truth),
-        _row("ours", 0.0, lambda q: exact_neighbors(q, vectors, NEAREST).places, queries, truth),
+        _row("ours", 0.0, lambda q: exact_neighbors(q, vectors, NEAREST).keys, queries, truth),
     ]
     for make in (graph_of, hnsw_of, lists_of):
         began = time.perf_counter()
@@ -257,7 +261,7 @@ def graph_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
     graph.add(places, vectors)
 
     def search(queries: np.ndarray) -> np.ndarray:
-        return graph.among(queries, NEAREST, places, vectors).places
+        return graph.search_rescored(queries, NEAREST, places, vectors).keys
 
     return {"ours, graph": lambda: search}
 
@@ -266,10 +270,10 @@ def hnsw_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
     """Faiss' graph with our number of neighbours."""
     import faiss
 
-    from model.similar.nearest import ADDING, NEIGHBOURS
+    from model.similar.nearest import CONNECTIVITY, EXPANSION_ADD
 
-    graph = faiss.IndexHNSWFlat(vectors.shape[1], NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction = ADDING
+    graph = faiss.IndexHNSWFlat(vectors.shape[1], CONNECTIVITY, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = EXPANSION_ADD
     graph.add(vectors)
 
     def set_up(width: int) -> Search:
@@ -312,17 +316,17 @@ def _row(
 def whole_shop(vectors: np.ndarray, classes: np.ndarray) -> str:
     """How long find-similar --all takes for an index of VECTORS."""
     from model.similar.cli import recommend_all
-    from model.similar.index_file import new_index, writing
-    from model.similar.items import Item
+    from model.similar.index_file import create_index, lock_index
+    from model.similar.items import IndexItem
 
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "similar.index"
         items = [
-            Item(f"item-{n}", f"{n:064x}", "", product=f"product-{n // 2}", price=float(n))
+            IndexItem(f"item-{n}", f"{n:064x}", "", product=f"product-{n // 2}", price=float(n))
             for n in range(len(vectors))
         ]
-        with writing(path), new_index(path) as index:
-            index.say({"source": {"kind": "folder", "photos": name}})
+        with lock_index(path), create_index(path) as index:
+            index.set_facts({"source": {"kind": "folder", "photos": name}})
             index.add(items, vectors)
         began, worked = time.perf_counter(), time.process_time()
         said = recommend_all(path, Path(name) / "recommendations.csv", 12)

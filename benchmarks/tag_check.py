@@ -26,7 +26,7 @@ METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy"
 
 
 class Photos(NamedTuple):
-    """Trunk outputs, (n, width) float32, and true classes, (n,) int, of CLASSES."""
+    """Backbone outputs, (n, width) float32, and true classes, (n,) int, of CLASSES."""
 
     values: np.ndarray
     truth: np.ndarray
@@ -34,40 +34,45 @@ class Photos(NamedTuple):
 
 
 def load(photos: Path, weights: str, cache: Path | None) -> Photos:
-    """All photos of the folder PHOTOS, seen by the blocks of the trunk that suit them."""
+    """All photos of the folder PHOTOS, seen by the blocks of the backbone that suit them."""
     from dataclasses import replace
 
     from model.data.features import Views
-    from model.data.loading import find_data
+    from model.data.loading import load_splits
     from model.training.config import TrainOptions
-    from model.training.linear_probe import choose_taps, columns
-    from model.training.stages import prepare
+    from model.training.linear_probe import choose_feature_layers, feature_columns
+    from model.training.stages import prepare_backbone
 
-    data = find_data(photos)
-    extractor = prepare(TrainOptions(photos, photos, weights, cache=cache)).extractor
+    data = load_splits(photos)
+    extractor = prepare_backbone(TrainOptions(photos, photos, weights, cache=cache)).extractor
     pool = replace(data, examples=tuple(replace(e, split="train") for e in data.examples))
-    outputs = extractor.outputs(pool, "train", Views())
+    outputs = extractor.extract(pool, "train", Views())
     half = np.arange(len(outputs.targets)) % 4 == 0
     parts = [
         replace(outputs, values=outputs.values[mask], targets=outputs.targets[mask])
         for mask in (~half, half)
     ]
-    taps = choose_taps(parts[0], parts[1], len(data.labels), 0).taps
-    values = outputs.values[:, 0, columns(taps)].astype(np.float32)
-    click.echo(f"{len(values)} photos, {len(data.labels)} labels, blocks {'+'.join(taps)}")
+    feature_layers = choose_feature_layers(parts[0], parts[1], len(data.labels), 0).layers
+    values = outputs.values[:, 0, feature_columns(feature_layers)].astype(np.float32)
+    click.echo(
+        f"{len(values)} photos, {len(data.labels)} labels, blocks {'+'.join(feature_layers)}"
+    )
     return Photos(values, outputs.targets, len(data.labels))
 
 
 def plain_shares(photos: Photos, tags: np.ndarray, seed: int) -> np.ndarray:
-    """Out-of-fold shares of heads that believe all TAGS alike, as many heads as `opinions` has.
+    """Return out-of-fold probabilities of ridge classifiers that are trained on all tags.
 
-    They read what those of `opinions` read.
+    Their number and their features are those of `cross_validated_probabilities`.
     """
-    from model.tag_check.noise_model import FOLDS, ROUNDS, evened
-    from model.training.label_noise import folds_of, out_of_fold
+    from model.tag_check.noise_model import FOLDS, ROUNDS, normalize_features
+    from model.training.label_noise import assign_folds, predict_out_of_fold
     from model.training.linear_probe import ridge_scores
 
-    values, wanted = evened(photos.values), np.eye(photos.classes, dtype=np.float32)[tags]
+    values, wanted = (
+        normalize_features(photos.values),
+        np.eye(photos.classes, dtype=np.float32)[tags],
+    )
 
     def logits(rest: np.ndarray, weights: np.ndarray, held: np.ndarray) -> np.ndarray:
         return ridge_scores(values[rest], wanted[rest], weights, values[held])
@@ -75,7 +80,9 @@ def plain_shares(photos: Photos, tags: np.ndarray, seed: int) -> np.ndarray:
     ones = np.ones(len(tags), np.float32)
     return np.mean(
         [
-            out_of_fold(tags, folds_of(tags, None, FOLDS, seed + one), photos.classes, ones, logits)
+            predict_out_of_fold(
+                tags, assign_folds(tags, None, FOLDS, seed + one), photos.classes, ones, logits
+            )
             for one in range(ROUNDS)
         ],
         axis=0,
@@ -102,15 +109,24 @@ def scored(photos: Photos, tags: np.ndarray, seed: int) -> dict[str, tuple[float
 
     And what is asserted: name -> share that is right, how many.
     """
-    from model.tag_check.noise_model import AGREES, MISTAKE, bar_of, opinions, tagging_of, verdicts
+    from model.tag_check.noise_model import (
+        AGREES,
+        MISTAKE,
+        choose_thresholds,
+        cross_validated_probabilities,
+        decide_verdicts,
+        fit_noise_model,
+    )
 
     wrong = tags != photos.truth
-    shares = opinions(photos.values, tags, None, photos.classes, seed)
+    probabilities = cross_validated_probabilities(photos.values, tags, None, photos.classes, seed)
     plain = plain_shares(photos, tags, seed)
-    tagging = tagging_of(shares, tags)
-    said = verdicts(tagging, bar_of(tagging, shares, tags), shares, tags)
-    ranked = {"ours": said.wrong}
-    for name, some in (("same", shares), ("plain", plain)):
+    noise_model = fit_noise_model(probabilities, tags)
+    said = decide_verdicts(
+        noise_model, choose_thresholds(noise_model, probabilities, tags), probabilities, tags
+    )
+    ranked = {"ours": said.wrong_probability}
+    for name, some in (("same", probabilities), ("plain", plain)):
         for method in METHODS:
             score = get_label_quality_scores(tags, some, method=method)
             ranked[f"cleanlab {method}, {name}"] = -score
@@ -135,8 +151,10 @@ def _mean(values: np.ndarray) -> float:
 
 def confusable_of(photos: Photos) -> np.ndarray:
     """(classes,): what each class is most taken for by heads that learned from the true labels."""
-    shares = plain_shares(photos, photos.truth, 0)
-    sums = np.stack([shares[photos.truth == one].sum(axis=0) for one in range(photos.classes)])
+    probabilities = plain_shares(photos, photos.truth, 0)
+    sums = np.stack(
+        [probabilities[photos.truth == one].sum(axis=0) for one in range(photos.classes)]
+    )
     np.fill_diagonal(sums, -1)
     found: np.ndarray = sums.argmax(axis=1)
     return found
@@ -161,7 +179,7 @@ def report(title: str, runs: Sequence[Mapping[str, tuple[float, ...]]]) -> str:
 @click.command()
 @click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--weights", default="imagenet", help="`imagenet` or a Keras weights file.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Where trunk outputs are kept.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Where backbone outputs are kept.")
 @click.option("--rates", default="0.1", help="Shares of wrong labels, between commas.")
 @click.option("--seeds", default=3)
 def main(photos: Path, weights: str, cache: Path | None, rates: str, seeds: int) -> None:

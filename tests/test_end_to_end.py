@@ -18,14 +18,14 @@ from tests.support.drawn_splits import said
 
 SHARED = Path(fashion_tagger.__file__).parents[1] / "shared"
 CLOTHING = SHARED / "data" / "clothing" / "validation"
-TRUNK = SHARED / "weights" / "inception_v3_nsfwjs.weights.h5"
+BACKBONE = SHARED / "weights" / "inception_v3_nsfwjs.weights.h5"
 LABELS = ("dress", "pants", "shoes", "t-shirt")
 # Of each label: enough for a head, and no more than a test has time for.
 MOST = 32
 
 pytestmark = pytest.mark.skipif(
-    not (CLOTHING.is_dir() and TRUNK.is_file()),
-    reason=f"needs the garment photos {CLOTHING} and the trunk {TRUNK}",
+    not (CLOTHING.is_dir() and BACKBONE.is_file()),
+    reason=f"needs the garment photos {CLOTHING} and the backbone {BACKBONE}",
 )
 
 
@@ -57,7 +57,16 @@ def way(tmp_path_factory: pytest.TempPathFactory, one_estimator: None) -> Path:
         address = ("--site-url", shop.url, "--image-url", shop.url)
         crawl(folder, "lamoda", "--tags", ",".join(LABELS), *address)
     command(folder, "build-dataset", "--min-per-class", "20", "--splits", "60,20,20")
-    head = ("--weights", str(TRUNK), "--fine-tune", "0", "--image-size", "96", "--cache", "cache")
+    head = (
+        "--weights",
+        str(BACKBONE),
+        "--fine-tune",
+        "0",
+        "--image-size",
+        "96",
+        "--cache",
+        "cache",
+    )
     command(folder, "train-model", *head, "--out", "runs/way")
     return folder
 
@@ -82,5 +91,5 @@ def test_the_figures_are_those_of_the_predictions_and_above_chance(way: Path) ->
     truth = [row["label"] for row in rows]
     assert metrics["accuracy"] == accuracy_score(truth, [row["predicted"] for row in rows])
     assert metrics["counts"]["test"] == len(rows)
-    # Chance is 0.25; a frozen trunk of another task gave 0.5 to 0.6.
+    # Chance is 0.25; a frozen backbone of another task gave 0.5 to 0.6.
     assert metrics["accuracy"] > 0.35

@@ -21,7 +21,7 @@ from playwright.sync_api import sync_playwright
 from dataset.catalogue.models import ImageRow, TagVerdictRow
 from dataset.images.io import sha256_of
 from tests.support.catalogue_data import Filling, jpeg_of, squares_of
-from tests.support.drawn_splits import PROGRAM, random_trunk
+from tests.support.drawn_splits import PROGRAM, random_backbone
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 COLOURS = {"polo": (200, 30, 30), "dress": (30, 30, 200), "coat": (30, 160, 30)}
@@ -58,7 +58,15 @@ def build(folder: Path, filling: Filling, out: str) -> None:
 
 
 def train(folder: Path, data: str, out: str) -> None:
-    asked = ("--weights", "trunk.weights.h5", "--fine-tune", "0", "--label-smoothing", "0", *SIZE)
+    asked = (
+        "--weights",
+        "backbone.weights.h5",
+        "--fine-tune",
+        "0",
+        "--label-smoothing",
+        "0",
+        *SIZE,
+    )
     say(folder, "train-model", "--data", data, "--out", out, *asked)
 
 
@@ -80,7 +88,7 @@ def accuracy(folder: Path, run: str, data: str, truth: dict[str, str]) -> float:
 def work(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Filling, dict[str, str]]:
     folder = tmp_path_factory.mktemp("loop")
     filling, truth = fill(folder)
-    random_trunk(folder / "trunk.weights.h5")
+    random_backbone(folder / "backbone.weights.h5")
     build(folder, filling, "before")
     train(folder, "before", "first")
     check = ("--catalogue", filling.catalogue, "--model", "first", "--cache", "cache")

@@ -6,8 +6,8 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def short_trunk() -> Iterator[None]:
-    """Commands within this process have the trunk of `short` for Inception-v3."""
+def short_backbone() -> Iterator[None]:
+    """Commands within this process have the backbone of `short` for Inception-v3."""
     import keras
 
     from tests.support.short_inception import short_inception

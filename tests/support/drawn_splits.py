@@ -1,4 +1,4 @@
-"""Small drawn splits, a trunk of random weights, and commands as a user types them."""
+"""Small drawn splits, a backbone of random weights, and commands as a user types them."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 import fashion_tagger
 
 PROGRAM = Path(fashion_tagger.__file__)
-# The program with a short trunk, in a process of its own, which finds its module by ENVIRONMENT.
+# The program with a short backbone, in a process of its own, which finds its module by ENVIRONMENT.
 SHORT = (sys.executable, "-m", "tests.support.short_inception")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(PROGRAM.parent)}
 COUNTS = {"train": 12, "validation": 4, "test": 6}
@@ -34,7 +34,7 @@ def draw_splits(
     return folder
 
 
-def random_trunk(path: Path) -> Path:
+def random_backbone(path: Path) -> Path:
     """Weights of an Inception-v3 that has learned nothing: its outputs still differ by colour."""
     keras.utils.set_random_seed(0)
     keras.applications.InceptionV3(

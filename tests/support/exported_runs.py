@@ -51,13 +51,13 @@ def read(path: Path) -> np.ndarray:
 def small_inception() -> keras.Model:
     """An Inception-v3 of random weights, put together once for a process: copied, never changed."""
     keras.utils.set_random_seed(1)
-    return inception.build_trunk(SIZE, "none")
+    return inception.build_backbone(SIZE, "none")
 
 
 def small_network(
     temperature: float, policy: str = "float32", layer: str | int = "mixed0"
 ) -> keras.Model:
-    """Raw photos -> shares of LABELS, by Inception-v3 up to LAYER, asked of both sides.
+    """Raw photos -> probabilities of LABELS, by Inception-v3 up to LAYER, asked of both sides.
 
     LAYER: its name, or its place for tests of what is done with a network, whatever it is.
     """
@@ -66,28 +66,28 @@ def small_network(
     keras.config.set_dtype_policy(policy)
     top = small_inception().layers[layer].name if isinstance(layer, int) else layer
     block = keras.models.clone_model(
-        inception.cut(small_inception(), top),
+        inception.truncate(small_inception(), top),
         clone_function=lambda one: type(one).from_config(one.get_config() | {"dtype": policy}),
     )
     means = layers.GlobalAveragePooling2D()(block.output)
-    trunk = keras.Model(block.input, means, name="trunk")
+    backbone = keras.Model(block.input, means, name="backbone")
     photos = keras.Input((None, None, 3), dtype="uint8", name="photos")
     boxed = layers.Resizing(
         SIZE, SIZE, pad_to_aspect_ratio=True, fill_value=255.0, antialias=True, dtype="float32"
     )(layers.Rescaling(1.0, dtype="float32")(photos))
     scaled = layers.Rescaling(1 / 127.5, offset=-1.0)(boxed)
-    both = layers.Average()([trunk(scaled), trunk(ops.flip(scaled, axis=2))])
+    both = layers.Average()([backbone(scaled), backbone(ops.flip(scaled, axis=2))])
     logits = layers.Dense(len(LABELS), dtype="float32")(both)
-    shares = layers.Softmax(dtype="float32")(
+    probabilities = layers.Softmax(dtype="float32")(
         layers.Rescaling(1 / temperature, dtype="float32")(logits)
     )
     keras.config.set_dtype_policy(before)
-    return keras.Model(photos, shares, name="classifier")
+    return keras.Model(photos, probabilities, name="classifier")
 
 
 def settle(network: keras.Model, photo: np.ndarray) -> None:
     """Give NETWORK's batch normalisations the statistics of PHOTO, as a training would."""
-    for layer in network.get_layer("trunk").layers:
+    for layer in network.get_layer("backbone").layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.0
     network(photo, training=True)

@@ -1,4 +1,4 @@
-"""A comparison through the command, on drawn photos and a trunk of random weights."""
+"""A comparison through the command, on drawn photos and a backbone of random weights."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from model.ablation.compare import _p_value
-from tests.support.drawn_splits import draw_splits, random_trunk, run
+from tests.support.drawn_splits import draw_splits, random_backbone, run
 
 STEPS = """
 [reference]
@@ -50,12 +50,12 @@ seeds = 1
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, short_trunk: None) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, short_backbone: None) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     draw_splits(folder / "splits", {"a": "red", "б": "blue"})
-    random_trunk(folder / "trunk.weights.h5")
+    random_backbone(folder / "backbone.weights.h5")
     (folder / "steps.toml").write_text(STEPS)
-    options = ("--weights", "trunk.weights.h5", "--steps", "steps.toml", "--seeds", "2")
+    options = ("--weights", "backbone.weights.h5", "--steps", "steps.toml", "--seeds", "2")
     done = run(folder, *options, "--precision", "float32", "--out", "out", door="compare")
     assert done.returncode == 0, done.stderr
     assert "+ one block" in done.stdout

@@ -11,7 +11,7 @@ from PIL import Image
 from dataset.pose.models import find_model
 from dataset.vocabulary import load_vocabulary
 from model.data import crops
-from model.data.loading import find_data
+from model.data.loading import load_splits
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def data(folder: Path) -> Path:
 
 
 def test_each_photo_is_looked_at_once_and_seen_in_its_box(tmp_path: Path, looks: list[int]) -> None:
-    found = find_data(data(tmp_path / "data"))
+    found = load_splits(data(tmp_path / "data"))
     model = find_model("hrnet-small", None)
     person, zone = (
         crops.crop_data(found, crop, model, load_vocabulary(), tmp_path / "cache")
@@ -59,10 +59,10 @@ def test_each_photo_is_looked_at_once_and_seen_in_its_box(tmp_path: Path, looks:
 
 
 def test_a_build_of_crops_is_not_cropped_again(tmp_path: Path) -> None:
-    found = find_data(data(tmp_path))
-    assert not crops.cropped_already(found)
+    found = load_splits(data(tmp_path))
+    assert not crops.is_cropped(found)
     columns = {"path": ["a", "b"], "label": ["x", "y"], "split": ["train", "train"]}
     for values, expected in (([None, None], False), (["person", None], True)):
         table = pa.table({**columns, "crop": pa.array(values, pa.string())})
         pq.write_table(table, tmp_path / "manifest.parquet")
-        assert crops.cropped_already(found) == expected
+        assert crops.is_cropped(found) == expected

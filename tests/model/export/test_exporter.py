@@ -79,9 +79,9 @@ def test_the_documented_code_gives_the_probabilities_of_keras(
     work: Path, network: keras.Model, exported: Callable[[str], Path], kind: str
 ) -> None:
     photo = exported_runs.read(work / "splits" / "test" / "wide.jpg")
-    shares, labels = run_documented_code(kind, exported(kind), photo)
+    probabilities, labels = run_documented_code(kind, exported(kind), photo)
     assert labels == LABELS
-    assert shares == pytest.approx(np.asarray(network(photo, training=False)), abs=1e-5)
+    assert probabilities == pytest.approx(np.asarray(network(photo, training=False)), abs=1e-5)
     assert not [path.name for path in (work / "run").iterdir() if path.name.startswith(".")]
 
 
@@ -93,18 +93,18 @@ def test_photos_of_all_kinds_and_batches(
     photos = [exported_runs.read(path) for path in sorted((work / "splits" / "test").iterdir())]
     several = np.random.default_rng(1).integers(0, 256, (3, 50, 81, 3), dtype=np.uint8)
     for batch in [*photos, several]:
-        assert opened.shares(batch) == pytest.approx(
+        assert opened.predict(batch) == pytest.approx(
             np.asarray(network(batch, training=False)), abs=1e-5
         )
     # Photos that all look alike to the network would show nothing.
-    assert np.ptp([opened.shares(photo)[0] for photo in photos], axis=0).max() > 0.1
+    assert np.ptp([opened.predict(photo)[0] for photo in photos], axis=0).max() > 0.1
 
 
 def test_the_plain_interpreter_takes_any_size(
     network: keras.Model, exported: Callable[[str], Path]
 ) -> None:
     interpreter = Interpreter(str(exported("litert")))
-    (photos,), (shares,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (photos,), (probabilities,) = interpreter.get_input_details(), interpreter.get_output_details()
     for shape in ((1, 91, 133, 3), (2, 301, 77, 3), (1, 5, 1200, 3)):
         batch = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
         interpreter.resize_tensor_input(photos["index"], shape, strict=True)
@@ -112,7 +112,7 @@ def test_the_plain_interpreter_takes_any_size(
         interpreter.set_tensor(photos["index"], batch)
         interpreter.invoke()
         wanted = np.asarray(network(batch, training=False))
-        assert interpreter.get_tensor(shares["index"]) == pytest.approx(wanted, abs=1e-5)
+        assert interpreter.get_tensor(probabilities["index"]) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_an_export_that_differs_is_not_kept(
@@ -134,8 +134,8 @@ def test_an_export_whose_shares_are_no_numbers_is_not_kept(
 ) -> None:
     form = formats.FORMATS["saved_model"]
 
-    def load(path: Path) -> formats.Opened:
-        return replace(form.load(path), shares=lambda photos: np.full((len(photos), 4), np.nan))
+    def load(path: Path) -> formats.ExportedModel:
+        return replace(form.load(path), predict=lambda photos: np.full((len(photos), 4), np.nan))
 
     monkeypatch.setitem(formats.FORMATS, "saved_model", replace(form, load=load))
     done = call(plain, "--format", "saved_model", "--out", str(tmp_path / "wrong"))

@@ -10,7 +10,7 @@ import pytest
 
 from dataset.errors import DownloadFailed, Failure
 from dataset.images.url_cache import UrlImageCache
-from model.feeds.remote_images import Fetcher, FetchOptions
+from model.feeds.remote_images import FetchOptions, ImageFetcher
 from tests.support.catalogue_data import photo_bytes
 from tests.support.photo_site import STALLS, PhotoSite, serving
 
@@ -35,12 +35,12 @@ def test_each_photo_is_asked_for_once_and_refusals_say_why(tmp_path: Path, site:
         f"{site.url}/page": "broken or no image",
         f"{site.url}/secret/a.jpg": "robots.txt",
         "http://[no": "no address",
-        "http://two\nlines/": "signs",
-        "http://half\ud800/": "signs",
+        "http://two\nlines/": "unprintable characters",
+        "http://half\ud800/": "unprintable characters",
     }
-    with Fetcher(options(tmp_path)) as fetcher:
+    with ImageFetcher(options(tmp_path)) as fetcher:
         for url in (*good, *good, *bad):
-            fetcher.announce(url)
+            fetcher.prefetch(url)
         assert {fetcher.read(url) for url in good} == {PHOTO}
         for url, why in bad.items():
             for _ in range(2):
@@ -49,7 +49,7 @@ def test_each_photo_is_asked_for_once_and_refusals_say_why(tmp_path: Path, site:
     assert {site.asked[f"/{number}.jpg"] for number in range(20)} == {1}
     assert (site.asked["/gone"], site.asked["/secret/a.jpg"]) == (1, 0)
     assert all("me@shop.example" in one and "feed" in one for one in site.agents)
-    with Fetcher(options(tmp_path)) as fetcher:
+    with ImageFetcher(options(tmp_path)) as fetcher:
         assert fetcher.read(good[0]) == PHOTO
     assert site.asked["/0.jpg"] == 1
     assert UrlImageCache(tmp_path / "fetched").find(good[0]) is not None
@@ -57,7 +57,7 @@ def test_each_photo_is_asked_for_once_and_refusals_say_why(tmp_path: Path, site:
 
 def test_private_hosts_are_left_alone(tmp_path: Path, site: PhotoSite) -> None:
     with (
-        Fetcher(FetchOptions(tmp_path / "fetched")) as fetcher,
+        ImageFetcher(FetchOptions(tmp_path / "fetched")) as fetcher,
         pytest.raises(DownloadFailed, match="private address"),
     ):
         fetcher.read(f"{site.url}/0.jpg")
@@ -65,8 +65,8 @@ def test_private_hosts_are_left_alone(tmp_path: Path, site: PhotoSite) -> None:
 
 
 def test_a_killed_fetch_is_said_and_no_process_is_left(tmp_path: Path, site: PhotoSite) -> None:
-    with Fetcher(options(tmp_path)) as fetcher:
-        fetcher.announce(f"{site.url}{STALLS}")
+    with ImageFetcher(options(tmp_path)) as fetcher:
+        fetcher.prefetch(f"{site.url}{STALLS}")
         assert fetcher._process is not None
         number = fetcher._process.pid
         while not site.asked[STALLS]:

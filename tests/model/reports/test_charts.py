@@ -14,19 +14,19 @@ from model.reports import charts
 def test_a_confusion_matrix_stays_of_a_size_that_opens(classes: int, most: int) -> None:
     labels = [f"$рубашка_{place}$ of a very long name indeed" for place in range(classes)]
     counts = np.eye(classes, dtype=int) * 7
-    png = charts.png(lambda: charts.confusion(counts, labels, 1.0))
+    png = charts.render_png(lambda: charts.confusion_chart(counts, labels, 1.0))
     with Image.open(io.BytesIO(png)) as picture:
         assert 400 <= min(picture.size) <= max(picture.size) <= most
 
 
 def test_a_script_that_the_font_lacks_makes_no_noise(recwarn: pytest.WarningsRecorder) -> None:
-    charts.png(lambda: charts.confusion(np.eye(2, dtype=int), ["🔥", "連衣裙"], 1.0))
+    charts.render_png(lambda: charts.confusion_chart(np.eye(2, dtype=int), ["🔥", "連衣裙"], 1.0))
     assert [str(one.message) for one in recwarn] == []
 
 
 def test_labels_stand_on_one_line() -> None:
-    assert charts.short("a\nb\x1b[0m") == "a?b?[0m"
-    assert len(charts.short("x" * 99)) == charts.LONGEST
+    assert charts.shorten_label("a\nb\x1b[0m") == "a?b?[0m"
+    assert len(charts.shorten_label("x" * 99)) == charts.MAX_LABEL_CHARACTERS
 
 
 def test_the_kept_epoch_and_the_border_of_two_stages_are_marked() -> None:

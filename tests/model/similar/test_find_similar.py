@@ -22,7 +22,7 @@ from PIL import Image, ImageColor, ImageDraw
 from dataset.catalogue.models import PostRow
 from dataset.images.io import sha256_of
 from model.similar.cli import find_similar
-from model.similar.embedder import CHUNK
+from model.similar.embedder import CHUNK_SIZE
 from tests.support import drawn_splits
 from tests.support.catalogue_data import Filling, jpeg_of, squares_of
 from tests.support.photo_site import serving
@@ -93,7 +93,7 @@ def test_a_photo_and_an_item_are_answered(work: Path) -> None:
     assert len(of_item["results"]) == 5
     assert "dress/3.png" not in ids(of_item)
     assert {result["label"] for result in of_item["results"][:3]} == {"dress"}
-    ranks = [result["likeness"] for result in of_item["results"]]
+    ranks = [result["similarity"] for result in of_item["results"]]
     assert ranks == sorted(ranks, reverse=True)
 
 
@@ -191,11 +191,11 @@ def test_a_second_build_looks_at_new_photos_only_and_is_equal(made: Path) -> Non
 def test_a_killed_build_keeps_what_it_saw(made: Path) -> None:
     many = made / "many" / "polo"
     many.mkdir(parents=True)
-    for number in range(CHUNK + 40):
+    for number in range(CHUNK_SIZE + 40):
         photo = Image.new("RGB", (60, 80), (number % 256, number // 256 * 90, 120))
         photo.save(many / f"{number:03}.png")
     # A photo that never comes, after those that are looked at together first.
-    last = many / f"{CHUNK + 20}.png"
+    last = many / f"{CHUNK_SIZE + 20}.png"
     last.unlink()
     os.mkfifo(last)
     own = ("--cache", str(made / "own"))
@@ -212,18 +212,18 @@ def test_a_killed_build_keeps_what_it_saw(made: Path) -> None:
             except sqlite3.OperationalError:
                 return 0
 
-    while seen() < CHUNK:
+    while seen() < CHUNK_SIZE:
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert seen() == CHUNK
+    assert seen() == CHUNK_SIZE
     assert not (made / "m.index").exists()
     last.unlink()
     garment(last, "red", 3)
     done = find(made, *words)
-    assert f"{CHUNK + 40} items in the index" in done.stdout, done.stderr
-    assert seen() == CHUNK + 40
+    assert f"{CHUNK_SIZE + 40} items in the index" in done.stdout, done.stderr
+    assert seen() == CHUNK_SIZE + 40
 
 
 def test_a_feed_with_bad_rows(made: Path) -> None:

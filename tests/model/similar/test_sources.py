@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.similar.sources import price_of
+from model.similar.sources import parse_price
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from model.similar.sources import price_of
     ],
 )
 def test_prices(text: str, price: float, currency: str) -> None:
-    assert price_of(text) == (price, currency)
+    assert parse_price(text) == (price, currency)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_prices(text: str, price: float, currency: str) -> None:
     ],
 )
 def test_what_is_no_price(text: str) -> None:
-    assert price_of(text)[0] is None
+    assert parse_price(text)[0] is None
 
 
 def test_a_currency_of_its_own_column_counts() -> None:
-    assert price_of("15 $", "CAD") == (15, "CAD")
+    assert parse_price("15 $", "CAD") == (15, "CAD")

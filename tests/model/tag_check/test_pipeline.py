@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.support import drawn_splits
-from tests.support.drawn_splits import draw_splits, random_trunk
+from tests.support.drawn_splits import draw_splits, random_backbone
 from tests.support.photo_site import serving
 
 COLOURS = {"polo": "red", "dress": "blue", "hat": "green"}
@@ -25,15 +25,15 @@ SPELT = {"polo": "Apparel > Polo", "dress": "Платья", "hat": "hat"}
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, short_trunk: None) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, short_backbone: None) -> Path:
     folder = tmp_path_factory.mktemp("work")
     draw_splits(folder / "splits", COLOURS, COUNTS)
-    random_trunk(folder / "trunk.weights.h5")
+    random_backbone(folder / "backbone.weights.h5")
     done = drawn_splits.run(
         folder,
         *(
             "--weights",
-            "trunk.weights.h5",
+            "backbone.weights.h5",
             "--fine-tune",
             "0",
             "--label-smoothing",

@@ -5,46 +5,54 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.data.features import Outputs
+from model.data.features import SplitFeatures
 from model.data.loading import Example
-from model.network.inception import BLOCKS, build_head
-from model.training.linear_probe import KEPT, choose_taps, columns, head_logits, quick_logits
+from model.network.inception import BLOCK_CHANNELS, build_head
+from model.training.linear_probe import (
+    CACHED_BLOCKS,
+    choose_feature_layers,
+    feature_columns,
+    head_logits,
+    ridge_logits,
+)
 
 
-def outputs(count: int, knowing: str, seed: int) -> Outputs:
+def outputs(count: int, knowing: str, seed: int) -> SplitFeatures:
     """Noise, but that the block KNOWING tells two classes apart."""
     rng = np.random.default_rng(seed)
     targets = np.arange(count) % 2
-    values = rng.normal(size=(count, 1, sum(BLOCKS[tap] for tap in KEPT)))
-    values[:, 0, columns([knowing])[:40]] += targets[:, None] * 1.5
+    values = rng.normal(size=(count, 1, sum(BLOCK_CHANNELS[tap] for tap in CACHED_BLOCKS)))
+    values[:, 0, feature_columns([knowing])[:40]] += targets[:, None] * 1.5
     examples = [Example(str(place), "a", "train") for place in range(count)]
-    return Outputs(examples, values.astype(np.float16), targets, {})
+    return SplitFeatures(examples, values.astype(np.float16), targets, {})
 
 
 def test_blocks_stand_one_after_the_other() -> None:
-    every = np.concatenate([columns([tap]) for tap in KEPT])
+    every = np.concatenate([feature_columns([tap]) for tap in CACHED_BLOCKS])
     assert (every == np.arange(len(every))).all()
-    assert len(columns(["mixed8", "mixed10"])) == 1280 + 2048
+    assert len(feature_columns(["mixed8", "mixed10"])) == 1280 + 2048
 
 
 @pytest.mark.parametrize("knowing", ["mixed4", "mixed8", "mixed10"])
 def test_the_block_that_knows_is_among_the_chosen(knowing: str) -> None:
-    chosen = choose_taps(outputs(60, knowing, 0), outputs(40, knowing, 1), 2, 0)
-    assert knowing in chosen.taps
+    chosen = choose_feature_layers(outputs(60, knowing, 0), outputs(40, knowing, 1), 2, 0)
+    assert knowing in chosen.layers
     assert chosen.accuracy is not None
     assert chosen.accuracy > 0.9
 
 
 def test_slack_lets_the_choice_go_nearer_the_top_but_not_to_a_worse_one() -> None:
     train, validation = outputs(60, "mixed6", 0), outputs(40, "mixed6", 1)
-    best = choose_taps(train, validation, 2, 0)
-    near = choose_taps(train, validation, 2, 0, slack=0.03)
-    assert KEPT.index(near.taps[-1]) >= KEPT.index(best.taps[-1])
+    best = choose_feature_layers(train, validation, 2, 0)
+    near = choose_feature_layers(train, validation, 2, 0, slack=0.03)
+    assert CACHED_BLOCKS.index(near.layers[-1]) >= CACHED_BLOCKS.index(best.layers[-1])
     assert (near.accuracy or 0) >= (best.accuracy or 0) - 0.03
 
 
 def test_without_validation_photos_the_top_block_is_read() -> None:
-    assert choose_taps(outputs(60, "mixed4", 0), outputs(0, "mixed4", 1), 2, 0).taps == ("mixed10",)
+    assert choose_feature_layers(
+        outputs(60, "mixed4", 0), outputs(0, "mixed4", 1), 2, 0
+    ).layers == ("mixed10",)
 
 
 def test_the_closed_form_is_the_same_from_either_side() -> None:
@@ -63,15 +71,15 @@ def test_the_closed_form_is_the_same_from_either_side() -> None:
         ridge = Ridge(alpha=0.3 * width, fit_intercept=False)
         ridge.fit((values - mean) / spread, wanted - centre, share)
         expected = ridge.predict((other - mean) / spread) + centre
-        found = quick_logits(values, targets, weights, other, 3)
+        found = ridge_logits(values, targets, weights, other, 3)
         assert found == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_head_says_of_several_views_the_mean_of_what_it_says_of_each() -> None:
     seen = outputs(4, "mixed10", 0)
     two = replace(seen, values=np.concatenate([seen.values, seen.values[::-1]], axis=1))
-    head = build_head(BLOCKS["mixed10"], 3)
+    head = build_head(BLOCK_CHANNELS["mixed10"], 3)
     found = head_logits(head, two, ["mixed10"])
     # The head is linear, so that it may as well be asked of the mean.
-    mean = two.values.astype(np.float32).mean(axis=1)[:, columns(["mixed10"])]
+    mean = two.values.astype(np.float32).mean(axis=1)[:, feature_columns(["mixed10"])]
     assert found == pytest.approx(np.asarray(head(mean)), abs=1e-3)

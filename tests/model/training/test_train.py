@@ -22,8 +22,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     draw_splits(folder / "splits", COLOURS)
     (folder / "splits" / "test" / "dress" / "broken.png").write_bytes(b"no photo")
-    recipe = ("--weights", "none", "--taps", "mixed4", "--epochs", "6", "--batch-size", "8")
-    done = train(folder, *recipe)
+    config = (
+        "--weights",
+        "none",
+        "--feature-layers",
+        "mixed4",
+        "--epochs",
+        "6",
+        "--batch-size",
+        "8",
+    )
+    done = train(folder, *config)
     assert done.returncode == 0, done.stderr
     assert "broken.png" in done.stderr + done.stdout
     assert "starts from nothing" in done.stdout
@@ -70,11 +79,11 @@ def test_the_model_alone_gives_the_same_shares_for_raw_photos(run: Path, tmp_pat
         text=True,
         check=True,
     )
-    shares = np.array([float(text) for text in done.stdout.split()[-2:]])
+    probabilities = np.array([float(text) for text in done.stdout.split()[-2:]])
     labels = json.loads((run / "run" / "labels.json").read_text())["labels"]
     assert labels == ["dress", "рубашка поло"]
-    assert shares.sum() == pytest.approx(1, abs=1e-5)
-    assert shares == pytest.approx([float(rows[0][f"p:{n}"]) for n in labels], abs=1e-4)
+    assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+    assert probabilities == pytest.approx([float(rows[0][f"p:{n}"]) for n in labels], abs=1e-4)
 
 
 def test_the_pictures_are_pictures(run: Path) -> None:
@@ -108,7 +117,7 @@ def test_missing_weights_are_a_usage_error(run: Path) -> None:
 def test_what_makes_no_sense_is_a_usage_error(run: Path) -> None:
     for options, said in (
         (("--augment", "flip"), "--augment flip: no such change"),
-        (("--taps", "mixed11"), "'mixed11' is none of mixed4"),
+        (("--feature-layers", "mixed11"), "'mixed11' is none of mixed4"),
         (("--time-budget", "soon"), "'soon' is no time; say 45m"),
         (("--fine-tune", "some"), "'some' is no number of blocks"),
         (("--resume",), "--resume: other.unfinished is no training that was cut off"),
