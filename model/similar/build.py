@@ -172,7 +172,8 @@ def require_same_model(path: Path, facts: dict[str, str], embedder: Embedder) ->
     if facts["model"] != embedder.cache_key:
         raise Failure(
             f"--index {path} was built with another model, precision or crops"
-            f" ({facts['run']}) than --model {embedder.run.folder}; build it again with find-similar --build"
+            f" ({facts['run']}) than --model {embedder.run.folder}; build it again with"
+            " find-similar --build"
         )
 
 

@@ -62,7 +62,7 @@ def run_documented_code(kind: str, path: Path, photo: np.ndarray) -> tuple[np.nd
 
 @pytest.fixture(scope="module")
 def exported(work: Path) -> Callable[[str], Path]:
-    """Where the run's model of a format is, which is written at the first asking."""
+    """Return the path of the model in a format, which is exported when it is first needed."""
 
     def path(kind: str) -> Path:
         if not (work / "run" / NAMES[kind]).exists():
@@ -96,7 +96,7 @@ def test_photos_of_all_kinds_and_batches(
         assert opened.predict(batch) == pytest.approx(
             np.asarray(network(batch, training=False)), abs=1e-5
         )
-    # Photos that all look alike to the network would show nothing.
+    # Equal outputs for all photos would prove nothing.
     assert np.ptp([opened.predict(photo)[0] for photo in photos], axis=0).max() > 0.1
 
 
@@ -129,7 +129,7 @@ def test_an_export_that_differs_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_whose_shares_are_no_numbers_is_not_kept(
+def test_an_export_with_nan_is_not_kept(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     form = formats.FORMATS["saved_model"]
@@ -151,13 +151,13 @@ def test_a_network_of_half_precision_is_exported_in_float32(work: Path, tmp_path
     assert done.exit_code == 0, done.output
 
 
-def test_without_the_runs_photos_drawn_ones_are_used_and_said(plain: Path, tmp_path: Path) -> None:
+def test_without_test_photos_drawn_ones_are_used(plain: Path, tmp_path: Path) -> None:
     exported_runs.write_run(
         tmp_path / "run", tmp_path / "gone", keras.saving.load_model(plain / "model.keras")
     )
     done = call(tmp_path / "run", "--format", "saved_model")
     assert done.exit_code == 0, done.output
-    assert "drawn pictures" in done.output
+    assert "drawn images" in done.output
     assert str(tmp_path / "gone") in done.output
 
 
@@ -172,30 +172,30 @@ def test_photos_of_a_folder(plain: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        (("--out", "splits"), "splits is there already"),
+        (("--out", "splits"), "splits exists"),
         (("--format", "onnx", "--out", "model.tflite"), "ends in .onnx"),
-        (("--photos", "nowhere", "--out", "new"), "nowhere has no photo that can be read"),
+        (("--photos", "nowhere", "--out", "new"), "nowhere has no readable photos"),
         (("--out", "run/labels.json/new"), "--out run/labels.json/new: Not a directory"),
     ],
 )
-def test_what_is_asked_wrongly_is_named(
-    work: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], said: str
+def test_wrong_usage_is_rejected(
+    work: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(work)
     done = call(Path("run"), "--format", "saved_model", *options)
     assert done.exit_code == 2
-    assert said in done.output
+    assert message in done.output
 
 
-def test_another_folder_is_no_run(work: Path) -> None:
+def test_another_folder_is_rejected(work: Path) -> None:
     done = call(work / "splits", "--format", "saved_model")
     assert done.exit_code == 2
-    assert "is no run of train-model" in done.output
+    assert "is not a run of train-model" in done.output
 
 
-def test_a_cut_off_model_is_named(work: Path, tmp_path: Path) -> None:
+def test_a_truncated_model_is_rejected(work: Path, tmp_path: Path) -> None:
     whole = (work / "run" / "model.keras").read_bytes()
     (tmp_path / "model.keras").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "labels.json").write_bytes((work / "run" / "labels.json").read_bytes())
@@ -204,7 +204,9 @@ def test_a_cut_off_model_is_named(work: Path, tmp_path: Path) -> None:
     assert "model.keras can't be read" in done.output
 
 
-def test_a_missing_package_is_one_line(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_in_one_line(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     form = replace(formats.FORMATS["onnx"], packages=("onnx", "not-there"))
     monkeypatch.setitem(formats.FORMATS, "onnx", form)
     done = call(work / "run", "--format", "onnx", "--out", str(work / "other.onnx"))

@@ -105,7 +105,7 @@ def test_the_remedy_for_a_head_is_the_option_of_its_rate(tmp_path: Path) -> None
     config = TrainOptions(
         data=tmp_path, out=tmp_path, head_learning_rate=1e30, warmup_epochs=0
     ).head_config()
-    with pytest.raises(Failure, match=r"NaN in epoch .*--head-learning-rate than 1e\+30"):
+    with pytest.raises(Failure, match=r"NaN in epoch .*--head-learning-rate below 1e\+30"):
         run(tmp_path / "run", replace(config, batch_size=8))
 
 

@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.drawn_splits import ENVIRONMENT, SHORT, asked, draw_splits, random_backbone, run
+from tests.support.drawn_splits import (
+    ENVIRONMENT,
+    SHORT,
+    arguments,
+    draw_splits,
+    random_backbone,
+    run,
+)
 
 OPTIONS = (
     *(
@@ -62,7 +69,11 @@ def test_a_training_killed_after_an_epoch_ends_as_an_unbroken_one(work: Path) ->
     part = work / "cut.unfinished"
     words = (*OPTIONS, "--out", "cut")
     process = subprocess.Popen(
-        [*SHORT, *asked(work, *words)], cwd=work, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+        [*SHORT, *arguments(work, *words)],
+        cwd=work,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -116,6 +127,6 @@ def test_photos_that_nothing_can_learn_and_a_lack_of_validation_photos_are_told(
     head = ("--weights", "backbone.weights.h5", "--fine-tune", "0", "--precision", "float32")
     done = run(work, *head, "--data", "lacking", "--out", "lacked", "--augment", "none")
     assert done.returncode == 0, done.stderr
-    assert "left out 3 photos of 'шляпа', which has none in train/" in done.stderr
+    assert "excluded 3 photos of 'шляпа': no photos in train/" in done.stderr
     assert "no validation photos: the last epoch is kept" in done.stdout
     assert json.loads((work / "lacked" / "metrics.json").read_text())["counts"]["test"] == 4
