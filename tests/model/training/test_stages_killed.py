@@ -105,7 +105,7 @@ def test_the_next_training_finds_the_trunks_outputs(work: Path) -> None:
     done = run(work, *head, "--out", "head", "--seed", "3", "--label-smoothing", "0")
     assert done.returncode == 0, done.stderr
     assert cache.stat().st_mtime_ns == before
-    assert json.loads((work / "head" / "metrics.json").read_text())["kept"] == "head"
+    assert json.loads((work / "head" / "metrics.json").read_text())["kept_stage"] == "head"
 
 
 @pytest.mark.slow
