@@ -1,11 +1,11 @@
-"""Wrong labels: `train-model --fine-tune 0`, plain and with `--noise-robust`, on flipped labels.
+"""Train linear probes on flipped labels, with and without `--noise-robust`.
 
     python benchmarks/noise.py --photos ../shared/data/clothing --weights FILE
 
-Of the labels in train/ a share is flipped to another one at random, and 15 % of those photos are
-kept out to validate on, with what is flipped of them. Accuracy is on the true labels of the
-folder's validation photos, which no training sees. Both sides train on the same flips, kept-out
-photos and seeds.
+A fraction of the labels in train/ is flipped at random, and 15 % of these photos are the validation
+split, with flipped labels, too. The accuracy is measured by the true labels of the folder's
+validation photos, which are not used for training. Both methods are trained with the same flips,
+splits and seeds.
 """
 
 import itertools
@@ -29,9 +29,9 @@ HELD = 0.15
 
 
 def noisy(data: "SplitData", share: float, seed: int) -> "SplitData":
-    """DATA with SHARE of the train labels flipped, HELD of those photos to validate on.
+    """Flip a fraction of the training labels, and hold out some photos for validation.
 
-    Its own validation photos become the test split, with their true labels.
+    The folder's validation photos become the test split, with their true labels.
     """
     rng = np.random.default_rng((seed, int(1000 * share)))
     own = data.examples_of("train")
@@ -49,7 +49,7 @@ def noisy(data: "SplitData", share: float, seed: int) -> "SplitData":
 
 
 def accuracy(data: "SplitData", options: "TrainOptions", prepared: "PreparedBackbone") -> float:
-    """Of a head that is trained as OPTIONS say, on the test split of DATA."""
+    """Return the test accuracy of a linear probe."""
     from model.ablation.runner import MIRROR_VIEWS
     from model.training.linear_probe import head_logits
     from model.training.stages import train_network
@@ -71,10 +71,10 @@ def accuracy(data: "SplitData", options: "TrainOptions", prepared: "PreparedBack
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),
-    help="Where backbone outputs are kept.  [default: train-model's own]",
+    help="Folder of cached features.  [default: train-model's own]",
 )
 def main(photos: Path, weights: str, seeds: int, cache: Path | None) -> None:
-    """Accuracies on true labels, for each share of flipped ones."""
+    """Print accuracies by the true labels for each fraction of flipped labels."""
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
@@ -105,7 +105,7 @@ def main(photos: Path, weights: str, seeds: int, cache: Path | None) -> None:
 
 
 def lines(found: np.ndarray) -> list[tuple[str, str, str, str]]:
-    """The table of FOUND, (probabilities, seeds, 2): means over the seeds."""
+    """Return the rows of the table: means over the seeds, from shape (fractions, seeds, 2)."""
     rows = []
     for share, pairs in zip(FLIPPED, found, strict=True):
         gains = pairs[:, 1] - pairs[:, 0]

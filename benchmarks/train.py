@@ -1,16 +1,16 @@
-"""Training: Keras' textbook script and ours, on the same photos and weights, in one run.
+"""Compare training with Keras' guide to transfer learning, on the same photos and weights.
 
     python benchmarks/train.py head --photos ../shared/data/clothing --weights FILE
     python benchmarks/train.py fine-tune --photos ../shared/data/clothing --weights FILE
     python benchmarks/train.py backbone --weights FILE
 
-The textbook script is Keras' own guide to transfer learning: `image_dataset_from_directory`, a
-frozen InceptionV3, mean pooling, a softmax layer, Adam, `fit`. Each side has a process of its own.
+The script of the guide has `image_dataset_from_directory`, a frozen InceptionV3, mean pooling, a
+softmax layer, Adam and `fit`. Each side runs in another process.
 
-`head`: whole seconds of ten epochs of it and of `train-model --fine-tune 0` with nothing cached,
-start-up, calibration, report and all; and when ours was first as good on validation.
-`fine-tune`: photos a second of training steps with the whole backbone learning, in turns.
-`backbone`: the frozen backbone's multiply-adds a second, in turns with large matrix products.
+`head`: seconds of ten epochs of the guide, and of `train-model --fine-tune 0` with an empty cache,
+including start-up, calibration and reports; and the time until it reaches the same validation
+accuracy. `fine-tune`: photos per second of training steps of the whole network, in turns.
+`backbone`: multiply-adds per second of the frozen backbone, in turns with large matrix products.
 """
 
 import itertools
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def subset(photos: Path, folder: Path, each: int | None) -> Path:
-    """FOLDER/data with splits of PHOTOS, at most EACH a class; one photo a class to test on."""
+    """Link splits of photos, with at most `each` training photos per class."""
     held = max(1, each // HELD) if each else None
     for split, source, most in (
         ("train", "train", each),
@@ -87,16 +87,13 @@ def subset(photos: Path, folder: Path, each: int | None) -> Path:
 
 
 def aside(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What WORK returns in a process of its own."""
+    """Run a function in another process and return its result."""
     with multiprocessing.get_context("spawn").Pool(1, quietly) as pool:
         return pool.apply(work, arguments)
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What WORK, which has processes of its own, returns; its seconds, and those of processors.
-
-    The latter say the same on a busy machine.
-    """
+    """Run a function that starts processes; return its result, wall and processor seconds."""
 
     def used() -> float:
         spent = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -108,12 +105,12 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
 
 
 def quietly() -> None:
-    """TensorFlow says what it loads."""
+    """Silence TensorFlow's messages."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def textbook(data: Path, weights: Path, tuned: bool) -> tuple[Any, Any, Any]:
-    """The network of Keras' guide, compiled, its backbone frozen or TUNED; train and validation."""
+    """Return the compiled network of Keras' guide, and the train and validation data."""
     import keras
 
     train, validation = (
@@ -142,14 +139,14 @@ def textbook(data: Path, weights: Path, tuned: bool) -> tuple[Any, Any, Any]:
 
 
 def textbook_head(data: Path, weights: Path) -> list[float]:
-    """The textbook's accuracy on validation after each of its epochs."""
+    """Return the validation accuracy of the guide's network after each epoch."""
     network, train, validation = textbook(data, weights, tuned=False)
     history = network.fit(train, validation_data=validation, epochs=EPOCHS, verbose=0).history
     return [float(value) for value in history["val_accuracy"]]
 
 
 def our_head(data: Path, weights: Path, folder: Path, options: tuple[str, ...]) -> None:
-    """`train-model --fine-tune 0` as a user runs it, with an empty cache."""
+    """Run `train-model --fine-tune 0` with an empty cache, as a user does."""
     command = [
         *(str(Path(sys.executable).with_name("train-model")), "--fine-tune", "0"),
         *("--data", str(data), "--weights", str(weights), "--cache", str(folder / "cache")),
@@ -159,7 +156,7 @@ def our_head(data: Path, weights: Path, folder: Path, options: tuple[str, ...]) 
 
 
 def accuracies(logs: Path) -> list[tuple[float, float]]:
-    """When each epoch of TensorBoard's LOGS ended, and its accuracy on validation."""
+    """Return the end time and the validation accuracy of each epoch from TensorBoard's logs."""
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
@@ -181,7 +178,7 @@ def accuracies(logs: Path) -> list[tuple[float, float]]:
 @each_option
 @click.argument("options", nargs=-1)
 def head(photos: Path, weights: Path, each: int | None, options: tuple[str, ...]) -> None:
-    """Seconds to a head on the frozen backbone. OPTIONS after -- go to train-model."""
+    """Measure the seconds to train a linear probe. OPTIONS after -- are passed to train-model."""
     with tempfile.TemporaryDirectory() as name:
         data = subset(photos, Path(name), each)
         theirs, spent, work = timed(partial(aside, textbook_head, data, weights))
@@ -203,7 +200,7 @@ def head(photos: Path, weights: Path, each: int | None, options: tuple[str, ...]
 
 
 def clock(times: list[float]) -> Any:
-    """A callback that adds to TIMES when each step begins."""
+    """Return a callback that appends the start time of each step to a list."""
     import keras
 
     return keras.callbacks.LambdaCallback(
@@ -212,7 +209,7 @@ def clock(times: list[float]) -> Any:
 
 
 def textbook_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
-    """When each of STEPS of the textbook's fine-tuning began."""
+    """Return the start time of each step of the guide's fine-tuning, and the precision."""
     network, train, _ = textbook(data, weights, tuned=True)
     times: list[float] = []
     network.fit(
@@ -222,7 +219,7 @@ def textbook_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], 
 
 
 def our_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
-    """When each of STEPS of our fine-tuning of all blocks began, and the precision chosen."""
+    """Return the start time of each step of fine-tuning all blocks, and the precision."""
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
@@ -271,19 +268,19 @@ def our_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
 @weights_option
 @each_option
 @click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True)
-@click.option("--warmup-epochs", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--warmup-steps", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True)
 def fine_tune(
-    photos: Path, weights: Path, each: int | None, steps: int, warmup_epochs: int, rounds: int
+    photos: Path, weights: Path, each: int | None, steps: int, warmup_steps: int, rounds: int
 ) -> None:
-    """Photos a second of training steps, all of the backbone learning."""
+    """Measure photos per second of fine-tuning the whole backbone."""
     spent: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
         data = subset(photos, Path(name), each)
         for _ in range(rounds):
             for who, work in (("textbook", textbook_steps), ("ours", our_steps)):
-                times, policy = aside(work, data, weights, warmup_epochs + steps + 1)
-                spent.setdefault(f"{who}, {policy}", []).extend(np.diff(times)[warmup_epochs:])
+                times, policy = aside(work, data, weights, warmup_steps + steps + 1)
+                spent.setdefault(f"{who}, {policy}", []).extend(np.diff(times)[warmup_steps:])
     middles = {name: statistics.median(seconds) for name, seconds in spent.items()}
     slow = max(middles[name] for name in middles if name.startswith("textbook"))
     rows = [
@@ -295,7 +292,7 @@ def fine_tune(
 
 
 def products(kind: str) -> Iterator[Work]:
-    """Square matrix products in KIND, and their billions of multiply-adds."""
+    """Yield square matrix products with their billions of multiply-adds."""
     import tensorflow as tf
 
     multiply = tf.function(tf.matmul)
@@ -305,7 +302,7 @@ def products(kind: str) -> Iterator[Work]:
 
 
 def multiply_adds(features: Any) -> float:
-    """Billions of one photo's convolutions, by kernel and output shapes."""
+    """Return the billions of multiply-adds of the convolutions for one photo."""
     import keras
 
     return (
@@ -323,7 +320,7 @@ def multiply_adds(features: Any) -> float:
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
 def backbone(weights: Path, batch_size: int, rounds: int) -> None:
-    """Of the processor's peak in matrix products, what the frozen backbone uses."""
+    """Measure the fraction of the processor's peak in matrix products that the backbone reaches."""
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
@@ -361,7 +358,7 @@ def backbone(weights: Path, batch_size: int, rounds: int) -> None:
 
 
 def in_turns(works: list[Work], rounds: int) -> list[list[float]]:
-    """Billions of multiply-adds a second of each of WORKS in each of ROUNDS."""
+    """Return the billions of multiply-adds per second of each function in each round."""
     for work, _ in works:
         work()
     speeds: list[list[float]] = [[] for _ in works]

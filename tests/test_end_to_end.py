@@ -1,4 +1,4 @@
-"""The three commands on real garment photos, served by the sample shop."""
+"""The three commands on real garment photos, from the sample shop."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def crawl(folder: Path, *arguments: str) -> None:
-    """A program of its own: Scrapy runs once in a process."""
+    """Crawl in another process: Scrapy runs once per process."""
     done = subprocess.run(
         [sys.executable, fashion_tagger.__file__, "crawl", *arguments],
         cwd=folder,

@@ -1,4 +1,4 @@
-"""The loop closes: wrong labels are found by a model, put right by a person, and gone."""
+"""The feedback loop: a model finds wrong labels, a person corrects them, a build excludes them."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ SIZE = ("--image-size", "75", "--cache", "cache")
 
 
 def fill(folder: Path) -> tuple[Filling, dict[str, str]]:
-    """A catalogue with EACH photos a label, FLIPPED of all under a wrong hashtag; and the truth."""
+    """Fill a catalogue with EACH photos per label, FLIPPED of them with a wrong hashtag."""
     filling, truth = Filling(folder), {}
     rng = np.random.default_rng(0)
     flipped = set(rng.choice(EACH * len(LABELS), FLIPPED, replace=False).tolist())
@@ -76,7 +76,7 @@ def wrong_labels(folder: Path, truth: dict[str, str]) -> int:
 
 
 def accuracy(folder: Path, run: str, data: str, truth: dict[str, str]) -> float:
-    """Of RUN on the test split of DATA, by TRUTH."""
+    """Return the accuracy of a run on the test split by the true labels."""
     rows = pq.read_table(folder / data / "manifest.parquet", columns=["path", "sha256"]).to_pylist()
     sha256 = {row["path"]: row["sha256"] for row in rows}
     with (folder / run / "predictions.csv").open(encoding="utf-8", newline="") as file:
@@ -122,7 +122,7 @@ def test_a_check_of_the_catalogue_is_for_the_review(
 
 @contextmanager
 def reviewing(folder: Path, filling: Filling) -> Iterator[str]:
-    """The address of `review`, as a user starts it."""
+    """Start `review` as a user does and return its URL."""
     process = subprocess.Popen(
         [sys.executable, PROGRAM, "review", "--catalogue", filling.catalogue, "--port", "0"],
         cwd=folder,
@@ -144,7 +144,7 @@ def reviewing(folder: Path, filling: Filling) -> Iterator[str]:
 
 
 def decide(tab: Tab, filling: Filling, truth: dict[str, str]) -> bool:
-    """Answer the question of TAB as a person who sees the photo would; whether there was one."""
+    """Answer the question in the browser by the true label; return whether there was one."""
     key = tab.locator("input[name=item]").first
     if not key.count():
         return False

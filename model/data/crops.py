@@ -89,13 +89,13 @@ def _key_points(
 ) -> dict[Example, np.ndarray]:
     """Return width, height and flattened key points (joints, 7) of each readable photo."""
     digests = view_digests(data.folder, data.examples, {})
-    known = cache.get(list(dict.fromkeys(digests.values())))
-    missing = [example for example, digest in digests.items() if digest not in known]
+    cached = cache.get(list(dict.fromkeys(digests.values())))
+    missing = [example for example, digest in digests.items() if digest not in cached]
     for batch in _estimate_key_points(data, missing, model) if missing else ():
         new = {digests[example]: values for example, values in batch.items()}
         cache.put(new)
-        known |= new
-    return {example: known[digest] for example, digest in digests.items() if digest in known}
+        cached |= new
+    return {example: cached[digest] for example, digest in digests.items() if digest in cached}
 
 
 def _estimate_key_points(

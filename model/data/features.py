@@ -193,17 +193,19 @@ class FeatureExtractor:
     ) -> dict[Example, list[np.ndarray]]:
         digests = view_digests(data.folder, chunk, unreadable)
         names = {example: views.names(digest) for example, digest in digests.items()}
-        known = self.cache.get([name for own in names.values() for name in own])
+        cached = self.cache.get([name for own in names.values() for name in own])
         missing = {
-            example: own for example, own in names.items() if any(name not in known for name in own)
+            example: own
+            for example, own in names.items()
+            if any(name not in cached for name in own)
         }
-        for batch in self._batches(data, missing, views, known, unreadable):
+        for batch in self._batches(data, missing, views, cached, unreadable):
             outputs = np.asarray(self.features.predict_on_batch(np.stack(list(batch.values()))))
             new = dict(zip(batch, _to_cache_dtype(outputs), strict=True))
             self.cache.put(new)
-            known |= new
+            cached |= new
         return {
-            example: [known[name] for name in own]
+            example: [cached[name] for name in own]
             for example, own in names.items()
             if example.path not in unreadable
         }
@@ -213,7 +215,7 @@ class FeatureExtractor:
         data: SplitData,
         missing: Mapping[Example, Sequence[str]],
         views: Views,
-        known: Mapping[str, np.ndarray],
+        cached: Mapping[str, np.ndarray],
         unreadable: dict[str, str],
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yield the views that are not cached, name -> pixels, BATCH_SIZE at a time."""
@@ -226,7 +228,7 @@ class FeatureExtractor:
                 unreadable[example.path] = photo
                 continue
             for name in missing[example]:
-                if name in known:
+                if name in cached:
                     continue
                 batch[name] = views.render(photo, name)
                 if len(batch) == BATCH_SIZE:

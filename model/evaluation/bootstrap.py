@@ -138,11 +138,11 @@ def percentile_interval(values: np.ndarray) -> list[float] | None:
     Returns:
         Lower and upper bound; None if all values are NaN.
     """
-    known = values[~np.isnan(values)]
-    if not len(known):
+    valid = values[~np.isnan(values)]
+    if not len(valid):
         return None
     edge = 50 * (1 - CONFIDENCE_LEVEL)
-    low, high = np.percentile(known, [edge, 100 - edge])
+    low, high = np.percentile(valid, [edge, 100 - edge])
     return [float(low), float(high)]
 
 
@@ -160,8 +160,8 @@ def macro_average(values: np.ndarray, point: np.ndarray) -> np.ndarray:
         Array of shape (resamples,).
     """
     counted = np.where(np.isnan(values) & np.isnan(point), 0.0, values)
-    known = ~np.isnan(counted)
-    sums, counts = np.nansum(counted, axis=1), known.sum(axis=1)
+    valid = ~np.isnan(counted)
+    sums, counts = np.nansum(counted, axis=1), valid.sum(axis=1)
     return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
 
 

@@ -123,8 +123,8 @@ def fold_batch_norms(backbone: keras.Model, policy: str = "float32") -> keras.Mo
 
 def _layers_in_creation_order(backbone: keras.Model, kind: type) -> list[keras.layers.Layer]:
     """Return the layers of a class; a convolution and its normalization have the same index."""
-    found = [layer for layer in backbone.layers if isinstance(layer, kind)]
-    return sorted(found, key=lambda layer: int("0" + re.sub(r".*?(\d*)$", r"\1", layer.name)))
+    matching = [layer for layer in backbone.layers if isinstance(layer, kind)]
+    return sorted(matching, key=lambda layer: int("0" + re.sub(r".*?(\d*)$", r"\1", layer.name)))
 
 
 def build_feature_network(backbone: keras.Model, feature_layers: Sequence[str]) -> keras.Model:

@@ -98,12 +98,12 @@ class Embedder:
     def _predict_chunk(self, entries: Sequence[IndexEntry]) -> list[CachedItem]:
         with ThreadPoolExecutor() as pool:
             items = list(pool.map(_hash_photo, entries))
-        known = self.cache.get(list(dict.fromkeys(item.view for item in items if item.view)))
+        cached = self.cache.get(list(dict.fromkeys(item.view for item in items if item.view)))
         # A mapping, because a photo may occur twice.
         missing = {
             item.view: entry.photo
             for entry, item in zip(entries, items, strict=True)
-            if item.view and item.view not in known and entry.photo is not None
+            if item.view and item.view not in cached and entry.photo is not None
         }
         problems = self._predict_photos(missing)
         return [
@@ -133,8 +133,8 @@ class Embedder:
         from model.inference.predictor import NetworkOutputs
 
         views = [item.view for item in items]
-        known = self.cache.get(list(dict.fromkeys(views)))
-        rows = np.stack([known[view] for view in views]).astype(np.float32)
+        cached = self.cache.get(list(dict.fromkeys(views)))
+        rows = np.stack([cached[view] for view in views]).astype(np.float32)
         classes = len(self.predictor.labels)
         return NetworkOutputs(rows[:, :-classes], rows[:, -classes:])
 

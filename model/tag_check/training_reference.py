@@ -244,15 +244,15 @@ def _extract_features(
 ) -> PhotoFeatures:
     """Return the features of the readable examples, from the cache where possible."""
     files = {example: hashes.files[example] for example in examples if example in hashes.files}
-    known = cache.get(list(files.values()))
-    missing = [example for example, sha256 in files.items() if sha256 not in known]
+    cached = cache.get(list(files.values()))
+    missing = [example for example, sha256 in files.items() if sha256 not in cached]
     batch: dict[str, np.ndarray] = {}
 
     def extract() -> None:
         features = predictor.extract_features(np.stack(list(batch.values())))
         new = dict(zip(batch, features, strict=True))
         cache.put(new)
-        known.update(new)
+        cached.update(new)
         batch.clear()
 
     progress = tqdm(total=len(missing), desc="training photos", unit=" photos", disable=None)
@@ -266,9 +266,9 @@ def _extract_features(
     if batch:
         extract()
     progress.close()
-    readable = [example for example, sha256 in files.items() if sha256 in known]
+    readable = [example for example, sha256 in files.items() if sha256 in cached]
     width = int(predictor.feature_network.output.shape[-1])
-    values = [known[files[example]] for example in readable]
+    values = [cached[files[example]] for example in readable]
     return PhotoFeatures(readable, np.array(values, EXACT_DTYPE).reshape(-1, width))
 
 

@@ -1,4 +1,4 @@
-"""What tests of models share."""
+"""Fixtures of the tests of the model package."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def short_backbone() -> Iterator[None]:
-    """Commands within this process have the backbone of `short` for Inception-v3."""
+    """Replace Inception-v3 by a short network in commands that run in this process."""
     import keras
 
     from tests.support.short_inception import short_inception

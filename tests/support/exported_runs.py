@@ -1,4 +1,4 @@
-"""A run folder as train-model leaves it: a small Inception-like network and photos of all kinds."""
+"""A run directory as train-model writes it: a small network, and photos of all kinds."""
 
 import csv
 import functools
@@ -27,7 +27,7 @@ KINDS = {
 
 
 def write_photos(folder: Path) -> list[Path]:
-    """A file of each of KINDS below FOLDER."""
+    """Write a file of each of KINDS and return the paths."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name, (mode, (width, height)) in KINDS.items():
@@ -43,13 +43,13 @@ def write_photos(folder: Path) -> list[Path]:
 
 
 def read(path: Path) -> np.ndarray:
-    """The photo of PATH as a batch of one, (1, height, width, 3) uint8."""
+    """Return a photo as a batch of one, uint8 array of shape (1, height, width, 3)."""
     return np.asarray(open_photo(path))[None]
 
 
 @functools.cache
 def small_inception() -> keras.Model:
-    """An Inception-v3 of random weights, put together once for a process: copied, never changed."""
+    """Build an Inception-v3 with random weights, once per process; it must not be changed."""
     keras.utils.set_random_seed(1)
     return inception.build_backbone(SIZE, "none")
 
@@ -57,9 +57,12 @@ def small_inception() -> keras.Model:
 def small_network(
     temperature: float, policy: str = "float32", layer: str | int = "mixed0"
 ) -> keras.Model:
-    """Raw photos -> probabilities of LABELS, by Inception-v3 up to LAYER, asked of both sides.
+    """Build a classifier of raw photos with a truncated Inception-v3 and test-time augmentation.
 
-    LAYER: its name, or its place for tests of what is done with a network, whatever it is.
+    Args:
+        temperature: The logits are divided by it.
+        policy: Keras dtype policy.
+        layer: Name or index of the last layer of the backbone.
     """
     keras.utils.set_random_seed(3)
     before = keras.config.dtype_policy()
@@ -86,7 +89,7 @@ def small_network(
 
 
 def settle(network: keras.Model, photo: np.ndarray) -> None:
-    """Give NETWORK's batch normalisations the statistics of PHOTO, as a training would."""
+    """Set the statistics of batch normalization to those of a photo, as a training would."""
     for layer in network.get_layer("backbone").layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.0
@@ -94,7 +97,7 @@ def settle(network: keras.Model, photo: np.ndarray) -> None:
 
 
 def write_run(folder: Path, data: Path, network: keras.Model) -> None:
-    """FOLDER with NETWORK and what says where its test photos, below DATA, are."""
+    """Write a run directory whose test photos are below a data folder."""
     folder.mkdir()
     network.save(folder / "model.keras")
     write_json({"labels": LABELS}, folder / "labels.json")

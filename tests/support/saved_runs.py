@@ -1,4 +1,4 @@
-"""A run folder put together as train-model does it, of the backbone's first blocks, in a second."""
+"""A run directory with the first blocks of the backbone, as train-model writes it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ def write_run(
     feature_layers: Sequence[str] = TAPS,
     tta: bool = False,
 ) -> Path:
-    """FOLDER with a model of random weights into LABELS; BOTH: it asks both sides of a photo."""
+    """Write a run with random weights, with or without test-time augmentation."""
     # Folded after it is cut: most of the time goes into the blocks above.
     backbone = inception.fold_batch_norms(inception.truncate(small_inception(), feature_layers[-1]))
     keras.utils.set_random_seed(1)

@@ -1,4 +1,4 @@
-"""Backbone outputs, computed once a view and kept."""
+"""Features are computed once per view and cached."""
 
 import sqlite3
 from pathlib import Path
@@ -35,15 +35,15 @@ def extractor(folder: Path) -> FeatureExtractor:
 
 
 def counted(one: FeatureExtractor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    seen: list[int] = []
+    sizes: list[int] = []
     predict = one.features.predict_on_batch
 
     def spy(batch: np.ndarray) -> np.ndarray:
-        seen.append(len(batch))
+        sizes.append(len(batch))
         return predict(batch)
 
     monkeypatch.setattr(one.features, "predict_on_batch", spy)
-    return seen
+    return sizes
 
 
 def test_a_trunk_whose_outputs_are_no_numbers_is_refused_and_nothing_kept(tmp_path: Path) -> None:
@@ -64,14 +64,14 @@ def test_a_view_goes_through_the_trunk_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, one = splits(tmp_path / "data"), extractor(tmp_path / "cache")
-    seen = counted(one, monkeypatch)
+    sizes = counted(one, monkeypatch)
     first = one.extract(data, "train", Views())
-    assert sum(seen) == 6
+    assert sum(sizes) == 6
     again = one.extract(data, "train", Views())
-    assert sum(seen) == 6
+    assert sum(sizes) == 6
     assert (first.values == again.values).all()
     more = one.extract(data, "train", Views(parse_augmentation(["rotate=30", "mirror"]), 3))
-    assert sum(seen) == 6 + 12
+    assert sum(sizes) == 6 + 12
     assert more.values.shape == (6, 3, 3)
     assert (more.values[:, 0] == first.values[:, 0]).all()
     assert first.targets.tolist() == [0, 0, 0, 1, 1, 1]
@@ -95,7 +95,7 @@ def test_changed_files_are_other_photos_and_broken_ones_are_named(tmp_path: Path
     assert sorted(after.unreadable) == [example.path for example in before.examples[1:3]]
 
 
-def test_only_the_box_of_a_photo_is_seen(tmp_path: Path) -> None:
+def test_only_the_crop_of_a_photo_is_used(tmp_path: Path) -> None:
     from dataclasses import replace
 
     data, one = splits(tmp_path / "data"), extractor(tmp_path / "cache")

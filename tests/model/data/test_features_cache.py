@@ -1,4 +1,4 @@
-"""Backbone outputs kept on disk."""
+"""The cache of features on disk."""
 
 from pathlib import Path
 

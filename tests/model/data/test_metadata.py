@@ -1,4 +1,4 @@
-"""The fingerprint of a dataset: equal for equal photos, and only for those."""
+"""The hash of a data set is equal for equal photos, and only for those."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Groups, sites and crops of a manifest, in the order of the photos that are asked for."""
+"""Groups, sites and crops of a manifest, in the order of the examples."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Resampled totals against the slow and simple way, and means by hand."""
+"""Resampled totals equal a slow, simple implementation; means are computed by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Calibration against figures worked out by hand, and against other ways to the same value."""
+"""Calibration metrics equal values computed by hand and by other methods."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from model.evaluation.calibration import (
 
 
 def drawn(scale: float, classes: int = 5, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
-    """Logits SCALE times as large as the ones that the targets were drawn by."""
+    """Return logits that are too large by a factor, and targets drawn from the right ones."""
     random = np.random.default_rng(3)
     logits = random.normal(0, 2, (count, classes))
     ends = softmax(logits).cumsum(axis=1)

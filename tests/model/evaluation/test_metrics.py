@@ -1,4 +1,4 @@
-"""Figures worked out by hand, and on random input by scikit-learn."""
+"""Metrics equal values computed by hand and, on random input, by scikit-learn."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Coverage against accuracy, worked out by hand."""
+"""Coverage and accuracy equal values computed by hand."""
 
 import numpy as np
 

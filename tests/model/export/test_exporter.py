@@ -33,7 +33,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(work: Path) -> Path:
-    """A run of one convolution, for tests of what is done with any network."""
+    """A run with one convolution, for tests that do not depend on the network."""
     network = exported_runs.small_network(temperature=0.05, layer=FIRST)
     exported_runs.settle(network, exported_runs.read(work / "splits" / "test" / "colour.jpg"))
     exported_runs.write_run(work / "plain", work / "splits", network)

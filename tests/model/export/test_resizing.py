@@ -1,4 +1,4 @@
-"""Resizing as matrix products beside Keras' own, on shapes that round differently."""
+"""Resizing by matrix products equals Keras', for shapes that are rounded differently."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Feeds of every kind, with every kind of bad row."""
+"""Feeds of all formats, with all kinds of bad rows."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from model.feeds.product_feed import category_levels, open_feed
 
 
 def write(path: Path, text: str | bytes) -> Path:
-    """PATH with TEXT in it."""
+    """Write text or bytes to a file and return its path."""
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 

@@ -1,4 +1,4 @@
-"""Photos at a feed's addresses, from a server on loopback."""
+"""Photos at URLs of a feed, from a local server."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Items of a feed, and where their photos are."""
+"""Items of a feed and their photos."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Vectors of photos: unit length, alike where outputs and logits are, no more than 256 numbers."""
+"""Embeddings are unit vectors, similar for similar features and logits."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,10 @@ import pytest
 from model.inference.embedding import LABEL_WEIGHT, MAX_DIMENSIONS, Embedding, fit_embedding
 
 
-def seen(count: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs and logits of COUNT photos of five kinds, the kinds in turn."""
+def network_outputs(
+    count: int, width: int, classes: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return features and logits of photos of five kinds in turn."""
     rng = np.random.default_rng(seed)
     kinds = np.random.default_rng(1).standard_normal((5, width))
     # Outputs differ in spread by a thousand, as those of a backbone do.
@@ -24,7 +26,7 @@ def seen(count: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarra
 def test_vectors_are_of_unit_length_and_no_longer_than_allowed(
     count: int, width: int, classes: int
 ) -> None:
-    outputs, logits = seen(count, width, classes)
+    outputs, logits = network_outputs(count, width, classes)
     embedding = fit_embedding(outputs, logits)
     vectors = embedding.vectors(outputs, logits)
     assert vectors.shape == (count, embedding.dimensions)
@@ -34,8 +36,8 @@ def test_vectors_are_of_unit_length_and_no_longer_than_allowed(
 
 
 def test_the_nearest_are_of_the_same_kind() -> None:
-    outputs, logits = seen(500, 200, 10)
-    embedding = fit_embedding(*seen(500, 200, 10, seed=7))
+    outputs, logits = network_outputs(500, 200, 10)
+    embedding = fit_embedding(*network_outputs(500, 200, 10, seed=7))
     vectors = embedding.vectors(outputs, logits)
     products = vectors @ vectors.T - 2 * np.eye(500)
     best = np.argsort(-products, axis=1)[:, :10]
@@ -43,7 +45,7 @@ def test_the_nearest_are_of_the_same_kind() -> None:
 
 
 def test_a_likeness_is_the_weighed_mean_of_looks_and_labels() -> None:
-    outputs, logits = seen(80, 20, 4)
+    outputs, logits = network_outputs(80, 20, 4)
     embedding = fit_embedding(outputs, logits)
     probabilities = np.array([[0.6, 0.4, 0, 0], [0.6, 0, 0.4, 0], [0, 0, 0.5, 0.5]])
     vectors = embedding.vectors(np.repeat(outputs[:1], 3, axis=0), np.log(probabilities + 1e-12))
@@ -55,7 +57,7 @@ def test_a_likeness_is_the_weighed_mean_of_looks_and_labels() -> None:
 
 
 def test_what_all_logits_have_in_common_means_nothing() -> None:
-    outputs, logits = seen(50, 30, 6)
+    outputs, logits = network_outputs(50, 30, 6)
     embedding = fit_embedding(outputs, logits)
     moved = logits + np.arange(50, dtype=np.float32)[:, None]
     np.testing.assert_allclose(
@@ -64,7 +66,7 @@ def test_what_all_logits_have_in_common_means_nothing() -> None:
 
 
 def test_it_is_the_same_each_time_and_after_being_kept() -> None:
-    outputs, logits = seen(300, 600, 10)
+    outputs, logits = network_outputs(300, 600, 10)
     one, other = fit_embedding(outputs, logits), fit_embedding(outputs, logits)
     kept = Embedding.from_arrays(one.to_arrays())
     vectors = one.vectors(outputs, logits)

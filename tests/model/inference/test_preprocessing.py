@@ -1,4 +1,4 @@
-"""How photos rphoto the model: read side by side, shown once."""
+"""Preprocessing of photos: crops, resizing, and repeated photos."""
 
 from collections.abc import Callable
 from pathlib import Path

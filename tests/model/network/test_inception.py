@@ -1,4 +1,4 @@
-"""The network's parts: folding, feature_layers, what learns, and the model for raw photos."""
+"""The network: folding, feature layers, frozen blocks, and the model for raw photos."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ SIZE = 75
 
 @pytest.fixture(scope="module")
 def backbone() -> keras.Model:
-    """An Inception-v3 whose batch normalisation has seen something."""
+    """An Inception-v3 whose batch normalization has statistics of random images."""
     keras.utils.set_random_seed(1)
     network = inception.build_backbone(SIZE, "none")
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Pictures of two to a hundred classes."""
+"""Charts for two to a hundred classes."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The papers of a run, read back: tables by csv, the page by an HTML parser."""
+"""The files of a run are read again: CSV files, and the report with an HTML parser."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ HISTORY = {"loss": [1.0, 0.5, 0.4], "accuracy": [0.4, 0.7, 0.8]}
 
 
 def results(folder: Path, labels: list[str], per_label: dict[str, int], **more: Any) -> RunResults:
-    """A run that is right for about two photos in three, on squares of a grey a label."""
+    """Predictions that are right for about two photos in three; the photos are grey squares."""
     examples: dict[str, list[Example]] = {split: [] for split in per_label}
     for split, count in per_label.items():
         for place, label in enumerate(labels):

@@ -1,4 +1,4 @@
-"""`find-similar` as a user types it: of a catalogue, a folder, a feed; added to, removed from."""
+"""`find-similar` as a user runs it, with a catalogue, a folder and a feed."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The index file: what was put in comes out, changes are whole, and damage is told."""
+"""The index file: reading and writing, transactions, and damaged files."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""The exact search says what comparing all with all says."""
+"""The blocked search equals a comparison of all vectors."""
 
 import numpy as np
 import pytest

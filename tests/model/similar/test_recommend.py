@@ -1,4 +1,4 @@
-"""Recommendations: the best, unlike one another, never the same product, for every item."""
+"""Recommendations are diverse, never of the same product, and complete."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from model.similar.search import Searcher
 
 
 def shop(count: int, seed: int = 0) -> tuple[list[IndexItem], np.ndarray]:
-    """Items in groups that look alike, some of their neighbour's product, some copies."""
+    """Similar items in groups, some of one product and some copies."""
     rng = np.random.default_rng(seed)
     kinds = rng.standard_normal((count // 20 + 1, 32))
     vectors = kinds[np.arange(count) // 20] + 0.6 * rng.standard_normal((count, 32))
@@ -40,7 +40,7 @@ def searcher_of(path: Path, items: Sequence[IndexItem], vectors: np.ndarray) -> 
 
 
 def by_hand(items: Sequence[IndexItem], vectors: np.ndarray, row: int, k: int) -> list[int]:
-    """Maximal marginal relevance as it is written down, over all items."""
+    """Compute maximal marginal relevance by its definition, over all items."""
     products = vectors @ vectors.T
     free = [
         n
@@ -83,7 +83,7 @@ def test_they_are_those_of_the_definition(tmp_path: Path, monkeypatch: pytest.Mo
 def test_each_item_gets_k_of_different_products(tmp_path: Path) -> None:
     items, vectors = shop(900)
     searcher = searcher_of(tmp_path / "s.index", items, vectors)
-    seen = 0
+    count = 0
     for part in recommend(searcher, duplicate_groups(items), 8):
         for row, chosen, similarity in zip(part.rows, part.chosen, part.similarity, strict=True):
             whole = [items[row], *(items[n] for n in chosen)]
@@ -94,8 +94,8 @@ def test_each_item_gets_k_of_different_products(tmp_path: Path) -> None:
             np.testing.assert_allclose(
                 similarity, searcher.vectors[chosen] @ searcher.vectors[row], atol=1e-5
             )
-            seen += 1
-    assert seen == 900
+            count += 1
+    assert count == 900
 
 
 def test_a_product_of_many_photos_does_not_use_up_the_pool(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Searches: filters within the search, what is one duplicates, and the graph of very many items."""
+"""Searches: filters, merged duplicates, and the graph of large indexes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -17,7 +17,7 @@ Make = Callable[[Sequence[IndexItem], np.ndarray], IndexFile]
 
 
 def spread(count: int, seed: int = 0) -> np.ndarray:
-    """Unit vectors, none of which is near another."""
+    """Return unit vectors that are far from each other."""
     rows = np.random.default_rng(seed).standard_normal((count, 48)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -47,7 +47,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 def truth(vectors: np.ndarray, query: int, allowed: Sequence[int]) -> list[str]:
-    """Ids of the nearest of ALLOWED, the query itself left out."""
+    """Return the ids of the nearest allowed items, without the query itself."""
     kept = vectors.astype(np.float16).astype(np.float64)
     order = sorted(allowed, key=lambda n: -float(kept[n] @ kept[query]))
     return [f"i{n}" for n in order if n != query]
@@ -122,7 +122,7 @@ def test_a_photo_that_is_not_there_finds_all(make: Make) -> None:
 
 @pytest.fixture
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than 500 items are too many to compare them all."""
+    """Use the graph for more than 500 items."""
     for module in (nearest, search, build):
         monkeypatch.setattr(module, "MAX_EXACT_ITEMS", 500)
 

@@ -1,4 +1,4 @@
-"""Prices as feeds of different countries write them."""
+"""Prices as they are written in feeds of different countries."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Photos are judged by heads that saw neither them nor their group."""
+"""Photos are predicted by classifiers that were not trained on them or their group."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ CLASSES, EACH, WIDTH = 3, 60, 20
 
 
 def drawn() -> tuple[np.ndarray, np.ndarray]:
-    """Outputs of three classes that overlap a little, and the classes."""
+    """Return features of three classes that overlap a little, and the classes."""
     rng = np.random.default_rng(0)
     truth = np.repeat(np.arange(CLASSES), EACH)
     centres = rng.normal(size=(CLASSES, WIDTH))

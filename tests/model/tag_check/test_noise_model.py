@@ -1,4 +1,4 @@
-"""How tags go wrong is learned, and how far one is believed."""
+"""The noise model estimates how tags go wrong, and its probabilities are calibrated."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ CLASSES = 4
 
 
 def drawn(rate: float, goes_to: int | None, count: int = 6000) -> tuple[np.ndarray, ...]:
-    """Shares of a calibrated predictor, tags of which RATE are wrong, and the truth."""
+    """Return calibrated probabilities, tags of which a fraction is wrong, and the true classes."""
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.full(CLASSES, 0.1), count)
     truth = (probabilities.cumsum(axis=1) > rng.random(count)[:, None]).argmax(axis=1)

@@ -1,4 +1,4 @@
-"""What is asserted, and where nothing is."""
+"""Verdicts, and cases without any."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The check of tags by the command: a feed with wrong tags and every kind of bad photo."""
+"""`check-tags` with a feed with wrong tags and all kinds of bad photos."""
 
 import csv
 import json
@@ -47,10 +47,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, short_backbone: None) -> Path
 
 
 def write_feed(folder: Path, site: str) -> None:
-    """`feed.csv`: test photos, each eighth tagged wrongly, train photos, one wrongly, bad rows.
-
-    Some photos are at addresses below SITE.
-    """
+    """Write a feed with wrong tags, training photos, bad rows, and photos at URLs."""
     root = folder / "splits"
     Image.new("RGB", (90, 120), "white").save(root / "blank.png")
     Image.new("RGB", (40, 40), "red").save(root / "tiny.png")

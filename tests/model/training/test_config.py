@@ -1,4 +1,4 @@
-"""Rates and budgets."""
+"""Learning rate schedules and time budgets."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Cross-validation, before it trains; test_stages_killed.py has a whole one."""
+"""Checks before a cross-validation; test_stages_killed.py runs a complete one."""
 
 from pathlib import Path
 

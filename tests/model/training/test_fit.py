@@ -1,4 +1,4 @@
-"""Fitting that is cut off and goes on, stops in time, and keeps its best epoch."""
+"""Fitting resumes after an interruption, stops in time, and keeps its best epoch."""
 
 import zipfile
 from dataclasses import replace
@@ -19,7 +19,7 @@ RECIPE = FitConfig(
 
 
 class Killed(Exception):  # noqa: N818 - what happens, no error of ours
-    """Stands for kill -9 after an epoch."""
+    """Stands for a kill after an epoch."""
 
 
 def data(count: int = 64) -> tuple[HeadTrainingSet, np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Wrong labels found by out-of-fold predictions."""
+"""Out-of-fold predictions find wrong labels."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from model.training.linear_probe import ridge_logits
 
 
 def blobs(classes: int = 3, each: int = 60, noise: float = 0.2) -> tuple[np.ndarray, ...]:
-    """Values, true classes, and labels of which a share of NOISE is wrong."""
+    """Return values, true classes, and labels of which a fraction is wrong."""
     rng = np.random.default_rng(0)
     truth = np.repeat(np.arange(classes), each)
     values = rng.normal(size=(len(truth), 8)).astype(np.float32) + 3 * np.eye(classes, 8)[truth]

@@ -1,4 +1,4 @@
-"""Which blocks a head reads, and a head in closed form."""
+"""The choice of feature layers, and a classifier in closed form."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ from model.training.linear_probe import (
 
 
 def outputs(count: int, knowing: str, seed: int) -> SplitFeatures:
-    """Noise, but that the block KNOWING tells two classes apart."""
+    """Return random features; one block separates two classes."""
     rng = np.random.default_rng(seed)
     targets = np.arange(count) % 2
     values = rng.normal(size=(count, 1, sum(BLOCK_CHANNELS[tap] for tap in CACHED_BLOCKS)))
@@ -56,7 +56,7 @@ def test_without_validation_photos_the_top_block_is_read() -> None:
 
 
 def test_the_closed_form_is_the_same_from_either_side() -> None:
-    """More examples than values, or fewer: ridge has one answer, here given by scikit-learn."""
+    """With more examples than values or fewer, the solution is scikit-learn's."""
     from sklearn.linear_model import Ridge
 
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Both stages through the command: a killed training goes on, and its cache serves the next."""
+"""Both stages by the command: a killed training resumes, and later ones use its cache."""
 
 import csv
 import json
