@@ -84,7 +84,7 @@ def test_every_label_is_in_every_split_and_nothing_leaks(way: Path) -> None:
         assert (way / "splits" / row["path"]).is_file()
 
 
-def test_the_figures_are_those_of_the_predictions_and_above_chance(way: Path) -> None:
+def test_the_metrics_follow_from_the_predictions_and_beat_chance(way: Path) -> None:
     metrics = json.loads((way / "runs" / "way" / "metrics.json").read_text())
     with (way / "runs" / "way" / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -97,7 +97,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Filling, dict[
 
 
 @pytest.mark.slow
-def test_a_check_of_the_catalogue_is_for_the_review(
+def test_verdicts_on_the_catalogue_are_saved_for_review(
     work: tuple[Path, Filling, dict[str, str]],
 ) -> None:
     folder, filling, truth = work

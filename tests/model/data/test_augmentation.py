@@ -11,7 +11,7 @@ def photo(size: int = 40) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
-def test_names_with_and_without_strength_are_read_in_one_order() -> None:
+def test_transforms_with_and_without_strength_are_parsed() -> None:
     assert str(parse_augmentation(["cutout=0.25", "mirror"])) == "mirror=0.5,cutout=0.25"
     assert str(parse_augmentation(["color"])) == "colour=0.2"
     assert not parse_augmentation(["none"])
@@ -28,12 +28,12 @@ def test_names_with_and_without_strength_are_read_in_one_order() -> None:
         ("scale=nan", "scale takes a number"),
     ],
 )
-def test_what_means_nothing_is_named(word: str, said: str) -> None:
+def test_invalid_augmentations_are_rejected(word: str, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         parse_augmentation([word])
 
 
-def test_a_mirror_turns_left_and_right_and_no_more() -> None:
+def test_a_mirror_only_flips() -> None:
     pixels = photo()
     mirrored = parse_augmentation(["mirror"]).apply(pixels, np.random.default_rng(0), mirror=True)
     assert (mirrored == pixels[:, ::-1]).all()
@@ -43,12 +43,12 @@ def test_a_mirror_turns_left_and_right_and_no_more() -> None:
     ).all()
 
 
-def test_nothing_changes_a_photo_that_nothing_is_asked_of() -> None:
+def test_without_transforms_a_photo_is_unchanged() -> None:
     pixels = photo()
     assert (ImageAugmentation().apply(pixels, np.random.default_rng(1)) == pixels).all()
 
 
-def test_cutout_leaves_a_grey_square_of_the_asked_side_or_a_part_of_it() -> None:
+def test_cutout_covers_a_grey_square_or_a_part_of_it() -> None:
     white = np.full((100, 100, 3), 255, np.uint8)
     areas = [
         int(
@@ -62,7 +62,7 @@ def test_cutout_leaves_a_grey_square_of_the_asked_side_or_a_part_of_it() -> None
     assert min(areas) >= 15 * 15
 
 
-def test_turning_keeps_the_middle_and_brings_in_white() -> None:
+def test_a_rotation_keeps_the_centre_and_adds_white() -> None:
     black = np.zeros((101, 101, 3), np.uint8)
     turned = parse_augmentation(["rotate=45"]).apply(black, np.random.default_rng(3))
     assert (turned[50, 50] == 0).all()
@@ -82,7 +82,7 @@ def test_scaling_moves_edges_by_at_most_its_strength() -> None:
     assert max(sides) <= 121
 
 
-def test_the_same_draw_gives_the_same_pixels() -> None:
+def test_equal_seeds_give_equal_pixels() -> None:
     everything = parse_augmentation(["mirror", "rotate", "scale", "cutout", "colour"])
     one, two = (everything.apply(photo(), np.random.default_rng(5)) for _ in range(2))
     assert (one == two).all()

@@ -46,7 +46,7 @@ def counted(one: FeatureExtractor, monkeypatch: pytest.MonkeyPatch) -> list[int]
     return sizes
 
 
-def test_a_trunk_whose_outputs_are_no_numbers_is_refused_and_nothing_kept(tmp_path: Path) -> None:
+def test_features_that_are_not_finite_are_rejected_and_not_cached(tmp_path: Path) -> None:
     data = splits(tmp_path / "data")
     pixels = keras.Input((SIZE, SIZE, 3))
     means = keras.layers.GlobalAveragePooling2D()(pixels)
@@ -60,9 +60,7 @@ def test_a_trunk_whose_outputs_are_no_numbers_is_refused_and_nothing_kept(tmp_pa
         base.close()
 
 
-def test_a_view_goes_through_the_trunk_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_view_is_extracted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, one = splits(tmp_path / "data"), extractor(tmp_path / "cache")
     sizes = counted(one, monkeypatch)
     first = one.extract(data, "train", Views())
@@ -77,12 +75,12 @@ def test_a_view_goes_through_the_trunk_once(
     assert first.targets.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_a_mirror_alone_has_two_views_however_many_are_asked_for() -> None:
+def test_a_mirror_alone_has_two_views() -> None:
     assert Views(parse_augmentation(["mirror"]), 5).names("x") == ["x plain", "x mirror=0.5 #1"]
     assert len(Views(parse_augmentation(["mirror", "cutout"]), 5).names("x")) == 5
 
 
-def test_changed_files_are_other_photos_and_broken_ones_are_named(tmp_path: Path) -> None:
+def test_changed_files_are_extracted_again_and_broken_ones_reported(tmp_path: Path) -> None:
     data, one = splits(tmp_path / "data"), extractor(tmp_path / "cache")
     before = one.extract(data, "train", Views())
     path = data.folder / before.examples[0].path
@@ -109,7 +107,7 @@ def test_only_the_crop_of_a_photo_is_used(tmp_path: Path) -> None:
     assert one.extract(data, "train", Views()).values[0, 0].mean() > 100
 
 
-def test_raw_photos_take_the_models_own_way(tmp_path: Path) -> None:
+def test_raw_photos_are_letterboxed_by_the_models_layer(tmp_path: Path) -> None:
     data, one = splits(tmp_path / "data"), extractor(tmp_path / "cache")
     unreadable: dict[str, str] = {}
     examples, logits = predict_logits(one.features, data, "test", unreadable)

@@ -9,7 +9,7 @@ from dataset.errors import Failure
 from model.data.features import EXACT_DTYPE, FeatureCache
 
 
-def test_what_was_put_comes_back_and_the_rest_is_missing(tmp_path: Path) -> None:
+def test_cached_outputs_are_returned_and_others_are_missing(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "new", "backbone")
     values = {f"view {n}": np.full(5, n / 8) for n in range(1200)}
     cache.put(values)
@@ -18,7 +18,7 @@ def test_what_was_put_comes_back_and_the_rest_is_missing(tmp_path: Path) -> None
     assert (found["view 9"] == np.float16(9 / 8)).all()
 
 
-def test_trunks_do_not_share_and_a_later_value_counts(tmp_path: Path) -> None:
+def test_keys_are_separate_and_later_values_replace_earlier_ones(tmp_path: Path) -> None:
     one, other = (FeatureCache(tmp_path, key, EXACT_DTYPE) for key in ("one", "other"))
     one.put({"photo": np.array([1.1])})
     one.put({"photo": np.array([2.2])})
@@ -26,7 +26,7 @@ def test_trunks_do_not_share_and_a_later_value_counts(tmp_path: Path) -> None:
     assert other.get(["photo"]) == {}
 
 
-def test_a_broken_file_is_named_with_the_remedy(tmp_path: Path) -> None:
+def test_a_broken_cache_is_reported_with_a_remedy(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, "backbone")
     cache.path.write_bytes(b"no database at all" * 100)
     with pytest.raises(Failure, match=r"backbone\.sqlite can't be opened: .*--cache"):

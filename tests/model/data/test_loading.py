@@ -18,7 +18,7 @@ def splits(folder: Path, *names: str, count: int = 2) -> Path:
     return folder
 
 
-def test_folders_are_the_labels_where_there_is_no_manifest(tmp_path: Path) -> None:
+def test_without_a_manifest_folders_are_the_labels(tmp_path: Path) -> None:
     data = load_splits(splits(tmp_path, "train/поло", "train/a b", "test/поло"))
     assert data.labels == ("a b", "поло")
     assert [(e.path, e.label) for e in data.examples_of("test")] == [
@@ -27,7 +27,7 @@ def test_folders_are_the_labels_where_there_is_no_manifest(tmp_path: Path) -> No
     ]
 
 
-def test_photos_come_as_they_are_and_bad_ones_with_their_reason(tmp_path: Path) -> None:
+def test_photos_are_read_and_bad_ones_have_a_reason(tmp_path: Path) -> None:
     folder = splits(tmp_path, "train/a", "train/b")
     (folder / "train/b/1.jpg").write_bytes(b"no photo")
     photos = {
@@ -46,7 +46,7 @@ def test_photos_come_as_they_are_and_bad_ones_with_their_reason(tmp_path: Path) 
     assert "not an image" in str(photos["train/b/1.jpg"])
 
 
-def test_labels_without_train_photos_are_counted_and_hidden_files_are_none(tmp_path: Path) -> None:
+def test_unknown_labels_are_counted_and_hidden_files_ignored(tmp_path: Path) -> None:
     folder = splits(tmp_path, "train/a", "train/b", "train/.ipynb_checkpoints", "test/c", "test/a")
     (folder / "train" / "a" / "._0.jpg").write_bytes(b"of another program")
     data = load_splits(folder)
@@ -56,23 +56,23 @@ def test_labels_without_train_photos_are_counted_and_hidden_files_are_none(tmp_p
     assert [example.label for example in data.examples_of("test")] == ["a", "a"]
 
 
-def test_one_label_is_refused_and_named(tmp_path: Path) -> None:
+def test_a_single_label_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="'only'"):
         load_splits(splits(tmp_path, "train/only"))
 
 
-def test_a_missing_or_empty_folder_says_to_build_first(tmp_path: Path) -> None:
+def test_a_missing_or_empty_folder_is_rejected_with_a_remedy(tmp_path: Path) -> None:
     for folder in (tmp_path / "none", tmp_path):
         with pytest.raises(BadInput, match="build-dataset"):
             load_splits(folder)
 
 
-def test_class_weights_make_each_class_weigh_the_same() -> None:
+def test_class_weights_give_each_class_the_same_total() -> None:
     weights = class_weights(np.array([0, 0, 0, 1]), 2)
     assert weights == pytest.approx([4 / 6, 4 / 6, 4 / 6, 2.0])
 
 
-def test_shards_are_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_shards_are_rejected_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "manifest.parquet").write_bytes(b"any")
     with pytest.raises(BadInput, match="build it with --format folders"):
         load_splits(tmp_path)

@@ -33,7 +33,7 @@ def build(folder: Path, **changed: list[str]) -> Path:
     return folder
 
 
-def test_plain_folders_are_told_by_their_files_and_not_by_the_order(tmp_path: Path) -> None:
+def test_plain_folders_are_hashed_by_their_files_in_any_order(tmp_path: Path) -> None:
     one = hash_dataset(plain(tmp_path / "one", b"1", b"2"), EXAMPLES)
     same = hash_dataset(plain(tmp_path / "same", b"1", b"2"), EXAMPLES[::-1])
     other = hash_dataset(plain(tmp_path / "other", b"1", b"3"), EXAMPLES)
@@ -44,14 +44,14 @@ def test_plain_folders_are_told_by_their_files_and_not_by_the_order(tmp_path: Pa
     assert one.sha256 == "a6cf5bd13867b9240282e7b32c26c7835873acf0ba9fc912484cf5e522ae75de"
 
 
-def test_a_photo_that_is_not_there_is_no_reason_to_lose_a_run(tmp_path: Path) -> None:
+def test_a_missing_photo_is_hashed_as_unreadable(tmp_path: Path) -> None:
     whole = hash_dataset(plain(tmp_path, b"1", b"2"), EXAMPLES)
     (tmp_path / EXAMPLES[0].path).unlink()
     assert hash_dataset(tmp_path, EXAMPLES).sha256 != whole.sha256
 
 
 @pytest.mark.parametrize("column", ["path", "label", "split", "file_sha256"])
-def test_a_build_is_told_by_its_manifest_without_reading_a_photo(
+def test_a_build_is_hashed_by_its_manifest_without_reading_photos(
     tmp_path: Path, column: str
 ) -> None:
     one = hash_dataset(build(tmp_path / "one"), [])

@@ -11,11 +11,11 @@ from model.data.metadata import PhotoMetadata, load_metadata
 EXAMPLES = [Example("test/a/2.jpg", "a", "test"), Example("test/a/1.jpg", "a", "test")]
 
 
-def test_plain_folders_have_none(tmp_path: Path) -> None:
+def test_plain_folders_have_no_metadata(tmp_path: Path) -> None:
     assert load_metadata(tmp_path, EXAMPLES) == PhotoMetadata()
 
 
-def test_columns_come_in_the_photos_order_and_gaps_have_a_word(tmp_path: Path) -> None:
+def test_columns_are_in_the_order_of_the_examples_without_nulls(tmp_path: Path) -> None:
     columns = {
         "path": ["test/a/1.jpg", "test/a/2.jpg", "train/a/3.jpg"],
         "group": ["g1", None, "g1"],

@@ -13,7 +13,7 @@ from model.evaluation.bootstrap import (
 )
 
 
-def test_totals_are_those_of_a_bootstrap_photo_by_photo() -> None:
+def test_totals_equal_a_simple_bootstrap() -> None:
     random = np.random.default_rng(5)
     targets, called = random.integers(0, 3, 120), random.integers(0, 3, 120)
     groups = [f"g{number // 4}" for number in range(120)]
@@ -51,13 +51,13 @@ def test_groups_keep_all_their_photos() -> None:
     assert draw.units_per_class(np.array([0, 0, 0, 1]), 3).tolist() == [2, 1, 0]
 
 
-def test_what_is_not_a_number_makes_no_interval() -> None:
+def test_nan_has_no_interval() -> None:
     assert percentile_interval(np.array([np.nan, np.nan])) is None
     assert percentile_interval(np.array([np.nan, 0.5])) == [0.5, 0.5]
     assert np.isnan(macro_average(np.full((2, 3), np.nan), np.zeros(3))).all()
 
 
-def test_a_class_that_only_a_resample_lacks_is_left_out_of_its_mean() -> None:
+def test_a_class_that_only_a_resample_lacks_is_ignored() -> None:
     point = np.array([0.8, 0.6, np.nan])
     values = np.array([[0.8, np.nan, np.nan], [0.8, 0.6, np.nan]])
     # The third was never there: it counts as 0, as in the figure itself.

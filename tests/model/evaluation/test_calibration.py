@@ -24,11 +24,11 @@ def drawn(scale: float, classes: int = 5, count: int = 20_000) -> tuple[np.ndarr
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
-def test_the_temperature_that_was_put_in_is_found(scale: float) -> None:
+def test_a_known_temperature_is_recovered(scale: float) -> None:
     assert fit_temperature(*drawn(scale)) == pytest.approx(scale, rel=0.03)
 
 
-def test_a_fitted_temperature_mends_the_calibration_error() -> None:
+def test_a_fitted_temperature_reduces_the_calibration_error() -> None:
     logits, targets = drawn(3.0)
     before = expected_calibration_error(softmax(logits), targets)
     after = expected_calibration_error(softmax(logits, fit_temperature(logits, targets)), targets)
@@ -36,24 +36,24 @@ def test_a_fitted_temperature_mends_the_calibration_error() -> None:
     assert after < 0.02
 
 
-def test_nothing_to_fit_leaves_the_shares_as_they_are() -> None:
+def test_without_errors_or_photos_the_temperature_is_1() -> None:
     assert fit_temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1.0
     assert fit_temperature(np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([0, 1])) == 1.0
 
 
-def test_always_wrong_goes_to_the_highest_temperature_and_no_further() -> None:
+def test_only_wrong_predictions_have_the_highest_temperature() -> None:
     found = fit_temperature(np.array([[9.0, 0.0], [0.0, 9.0]]), np.array([1, 0]))
     assert found == pytest.approx(20, rel=1e-3)
 
 
-def test_the_loss_is_that_of_scikit_learn() -> None:
+def test_the_loss_equals_scikit_learns() -> None:
     logits, targets = drawn(1.0, count=500)
     assert negative_log_likelihood(logits, targets, 1.7) == pytest.approx(
         log_loss(targets, softmax(logits, 1.7))
     )
 
 
-def test_shares_and_logits_go_there_and_back_even_at_nought_and_far_out() -> None:
+def test_probabilities_survive_the_conversion_to_logits() -> None:
     probabilities = np.array([[1.0, 0.0], [0.25, 0.75]])
     assert softmax(log_probabilities(probabilities)) == pytest.approx(probabilities, abs=1e-12)
     assert softmax(np.array([[5000.0, -5000.0]])).tolist() == [[1.0, 0.0]]
@@ -72,7 +72,7 @@ def test_the_calibration_error_of_four_photos() -> None:
     assert [one.confidence for one in filled] == pytest.approx([0.65, 0.9])
 
 
-def test_borders_belong_to_the_bin_below_and_certainty_to_the_last() -> None:
+def test_edges_belong_to_the_bin_below() -> None:
     probabilities = np.array([[1.0, 0.0], [0.5, 0.5], [0.6, 0.4]])
     bins = reliability_bins(probabilities, np.array([0, 0, 0]), bins=5)
     assert [one.photos for one in bins] == [0, 0, 2, 0, 1]

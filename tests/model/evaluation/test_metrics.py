@@ -48,7 +48,7 @@ def random_logits(classes: int, count: int, skill: float = 2.0) -> tuple[np.ndar
     return logits, targets
 
 
-def test_the_figures_of_six_photos() -> None:
+def test_the_metrics_of_six_photos() -> None:
     test = LabeledLogits(log_probabilities(SHARES), TARGETS)
     figures = compute_metrics(test, nothing(3), ["a", "b", "c"], 1.0, 0)
     assert figures["accuracy"] == pytest.approx(4 / 6)
@@ -72,7 +72,7 @@ def test_a_label_that_is_never_predicted_has_precision_zero_and_no_interval() ->
 
 
 @pytest.mark.parametrize(("classes", "count"), [(2, 40), (5, 300), (60, 500), (60, 1), (2, 1)])
-def test_every_figure_is_that_of_scikit_learn(classes: int, count: int) -> None:
+def test_every_metric_equals_scikit_learns(classes: int, count: int) -> None:
     logits, targets = random_logits(classes, count)
     labels = [f"label {place}" for place in range(classes)]
     places = list(range(classes))
@@ -104,7 +104,7 @@ def test_every_figure_is_that_of_scikit_learn(classes: int, count: int) -> None:
     json.dumps(figures, allow_nan=False)
 
 
-def test_intervals_hold_the_figure_and_repeat_with_the_seed() -> None:
+def test_intervals_contain_the_metric_and_depend_on_the_seed() -> None:
     probabilities, targets = softmax(random_logits(5, 400)[0]), random_logits(5, 400)[1]
     one, other = figures_of(probabilities, targets), figures_of(probabilities, targets)
     assert one == other
@@ -117,7 +117,7 @@ def test_intervals_hold_the_figure_and_repeat_with_the_seed() -> None:
         assert low < one["macro"][name] < high
 
 
-def test_photos_of_one_group_are_drawn_together_and_widen_the_interval() -> None:
+def test_groups_are_resampled_whole_and_widen_the_interval() -> None:
     random = np.random.default_rng(1)
     right = random.random(100) < 0.8
     probabilities = np.repeat(np.where(right[:, None], [0.9, 0.1], [0.1, 0.9]), 9, axis=0)
@@ -130,7 +130,7 @@ def test_photos_of_one_group_are_drawn_together_and_widen_the_interval() -> None
     assert width["grouped"] == pytest.approx(3 * width["alone"], rel=0.3)
 
 
-def test_one_group_has_no_intervals_rather_than_certain_ones() -> None:
+def test_a_single_group_has_no_intervals() -> None:
     figures = figures_of(SHARES, TARGETS, metadata=PhotoMetadata(["one"] * 6, ["shop"] * 6))
     assert figures["intervals"]["accuracy"] is None
     assert set(figures["intervals"]["macro"].values()) == {None}
@@ -144,7 +144,7 @@ def test_a_class_of_one_photo_has_no_interval_of_recall() -> None:
     assert per_class["label 0"]["recall"] is not None
 
 
-def test_macro_intervals_hold_the_figure_though_rare_classes_are_missed_by_resamples() -> None:
+def test_macro_intervals_contain_the_metric_with_rare_classes() -> None:
     random = np.random.default_rng(0)
     targets = np.concatenate([np.zeros(200, int), np.arange(1, 30).repeat(2)])
     logits = random.normal(0, 1, (len(targets), 30)) + 3 * np.eye(30)[targets]
@@ -153,7 +153,7 @@ def test_macro_intervals_hold_the_figure_though_rare_classes_are_missed_by_resam
     assert low < figures["macro"]["recall"] < high
 
 
-def test_figures_by_site_and_crop() -> None:
+def test_metrics_by_site_and_crop() -> None:
     sites = ["lamoda", "lamoda", "twitter", "twitter", "twitter", "twitter"]
     figures = figures_of(SHARES, TARGETS, metadata=PhotoMetadata(sites=sites))
     assert figures["by"]["crop"] == {}

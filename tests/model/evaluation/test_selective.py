@@ -15,7 +15,7 @@ SHARES = np.stack([SURE, 1 - SURE], axis=1)
 TARGETS = np.array([0, 1, 0, 0])
 
 
-def test_photos_of_one_probability_are_answered_together() -> None:
+def test_photos_of_equal_confidence_pass_a_threshold_together() -> None:
     assert coverage_curve(SHARES, TARGETS) == [
         CoveragePoint(0.9, 1, 0.25, 1.0),
         CoveragePoint(0.8, 3, 0.75, 2 / 3),
@@ -24,7 +24,7 @@ def test_photos_of_one_probability_are_answered_together() -> None:
     assert coverage_curve(SHARES[:0], TARGETS[:0]) == []
 
 
-def test_the_most_photos_that_an_accuracy_allows() -> None:
+def test_the_point_of_highest_coverage_for_an_accuracy() -> None:
     curve = coverage_curve(SHARES, TARGETS)
     assert best_point(curve, 0.95) == curve[0]
     assert best_point(curve, 0.7) == curve[2]
@@ -33,7 +33,7 @@ def test_the_most_photos_that_an_accuracy_allows() -> None:
     assert best_point(coverage_curve(SHARES, 1 - TARGETS), 0.95) is None
 
 
-def test_a_threshold_above_all_answers_nothing() -> None:
+def test_a_threshold_above_all_has_no_coverage() -> None:
     assert point_at(SHARES, TARGETS, 0.95) == CoveragePoint(0.95, 0, 0.0, None)
     assert point_at(SHARES, TARGETS, 0.8) == CoveragePoint(0.8, 3, 0.75, 2 / 3)
 

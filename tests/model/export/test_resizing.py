@@ -24,7 +24,7 @@ SHAPES = [
     ],
     ids=str,
 )
-def test_it_is_what_keras_does(
+def test_resizing_equals_keras(
     shape: tuple[int, ...], size: tuple[int, int], options: dict[str, object]
 ) -> None:
     photos = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.float32)
@@ -35,6 +35,6 @@ def test_it_is_what_keras_does(
 
 
 @pytest.mark.parametrize("options", [{"interpolation": "bicubic"}, {"crop_to_aspect_ratio": True}])
-def test_what_it_can_t_do_is_refused(options: dict[str, object]) -> None:
+def test_unsupported_resizing_is_rejected(options: dict[str, object]) -> None:
     with pytest.raises(Failure, match="can't be exported"):
         replace_resizing(layers.Resizing(75, 75, name="odd", **options))

@@ -28,7 +28,9 @@ def options(folder: Path) -> FetchOptions:
     return FetchOptions(folder / "fetched", "me@shop.example", 20, allow_private=True)
 
 
-def test_each_photo_is_asked_for_once_and_refusals_say_why(tmp_path: Path, site: PhotoSite) -> None:
+def test_each_photo_is_requested_once_and_failures_have_a_reason(
+    tmp_path: Path, site: PhotoSite
+) -> None:
     good = [f"{site.url}/{number}.jpg" for number in range(20)]
     bad = {
         f"{site.url}/gone": "HTTP 404",
@@ -55,7 +57,7 @@ def test_each_photo_is_asked_for_once_and_refusals_say_why(tmp_path: Path, site:
     assert UrlImageCache(tmp_path / "fetched").find(good[0]) is not None
 
 
-def test_private_hosts_are_left_alone(tmp_path: Path, site: PhotoSite) -> None:
+def test_private_hosts_are_not_requested(tmp_path: Path, site: PhotoSite) -> None:
     with (
         ImageFetcher(FetchOptions(tmp_path / "fetched")) as fetcher,
         pytest.raises(DownloadFailed, match="private address"),
@@ -64,7 +66,7 @@ def test_private_hosts_are_left_alone(tmp_path: Path, site: PhotoSite) -> None:
     assert not site.asked
 
 
-def test_a_killed_fetch_is_said_and_no_process_is_left(tmp_path: Path, site: PhotoSite) -> None:
+def test_a_killed_process_is_reported_and_none_remains(tmp_path: Path, site: PhotoSite) -> None:
     with ImageFetcher(options(tmp_path)) as fetcher:
         fetcher.prefetch(f"{site.url}{STALLS}")
         assert fetcher._process is not None

@@ -15,7 +15,7 @@ from model.feeds.sources import FeedSource, read_inside
     ("crop", "zones"),
     [("person", [None, None]), ("zone", ["upper", "lower"]), ("none", [None, None])],
 )
-def test_a_photo_is_told_apart_by_its_garments_zone_where_the_crop_depends_on_it(
+def test_photos_have_a_zone_if_the_crop_depends_on_it(
     tmp_path: Path, crop: str, zones: list[str | None]
 ) -> None:
     path = tmp_path / "feed.csv"

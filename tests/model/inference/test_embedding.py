@@ -23,9 +23,7 @@ def network_outputs(
 @pytest.mark.parametrize(
     ("count", "width", "classes"), [(400, 300, 10), (400, 40, 2), (60, 500, 100), (1, 8, 3)]
 )
-def test_vectors_are_of_unit_length_and_no_longer_than_allowed(
-    count: int, width: int, classes: int
-) -> None:
+def test_vectors_have_unit_length_and_few_dimensions(count: int, width: int, classes: int) -> None:
     outputs, logits = network_outputs(count, width, classes)
     embedding = fit_embedding(outputs, logits)
     vectors = embedding.vectors(outputs, logits)
@@ -44,7 +42,7 @@ def test_the_nearest_are_of_the_same_kind() -> None:
     assert (best % 5 == np.arange(500)[:, None] % 5).mean() > 0.98
 
 
-def test_a_likeness_is_the_weighed_mean_of_looks_and_labels() -> None:
+def test_the_similarity_is_a_weighted_mean_of_features_and_labels() -> None:
     outputs, logits = network_outputs(80, 20, 4)
     embedding = fit_embedding(outputs, logits)
     probabilities = np.array([[0.6, 0.4, 0, 0], [0.6, 0, 0.4, 0], [0, 0, 0.5, 0.5]])
@@ -56,7 +54,7 @@ def test_a_likeness_is_the_weighed_mean_of_looks_and_labels() -> None:
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
-def test_what_all_logits_have_in_common_means_nothing() -> None:
+def test_a_constant_in_all_logits_has_no_effect() -> None:
     outputs, logits = network_outputs(50, 30, 6)
     embedding = fit_embedding(outputs, logits)
     moved = logits + np.arange(50, dtype=np.float32)[:, None]
@@ -65,7 +63,7 @@ def test_what_all_logits_have_in_common_means_nothing() -> None:
     )
 
 
-def test_it_is_the_same_each_time_and_after_being_kept() -> None:
+def test_an_embedding_is_reproducible_and_can_be_saved() -> None:
     outputs, logits = network_outputs(300, 600, 10)
     one, other = fit_embedding(outputs, logits), fit_embedding(outputs, logits)
     kept = Embedding.from_arrays(one.to_arrays())

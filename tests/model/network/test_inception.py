@@ -35,7 +35,7 @@ def pixels(count: int = 2) -> np.ndarray:
     return np.random.default_rng(2).integers(0, 256, (count, SIZE, SIZE, 3)).astype(np.float32)
 
 
-def test_a_folded_trunk_is_the_same_function(backbone: keras.Model, folded: keras.Model) -> None:
+def test_a_folded_backbone_has_the_same_outputs(backbone: keras.Model, folded: keras.Model) -> None:
     inside = pixels() / 127.5 - 1
     exact = np.asarray(backbone(inside))
     norms = [x for x in folded.layers if isinstance(x, keras.layers.BatchNormalization)]
@@ -43,7 +43,7 @@ def test_a_folded_trunk_is_the_same_function(backbone: keras.Model, folded: kera
     assert np.asarray(folded(inside)) == pytest.approx(exact, rel=1e-3, abs=1e-4)
 
 
-def test_taps_stand_beside_one_another_as_means_over_their_maps(backbone: keras.Model) -> None:
+def test_features_are_concatenated_averages_of_the_blocks(backbone: keras.Model) -> None:
     feature_layers = ["mixed8", "mixed10"]
     found = np.asarray(inception.build_feature_network(backbone, feature_layers)(pixels()))
     assert found.shape == (2, 1280 + 2048)
@@ -52,7 +52,7 @@ def test_taps_stand_beside_one_another_as_means_over_their_maps(backbone: keras.
 
 
 @pytest.mark.parametrize(("blocks", "last"), [(0, "mixed10"), (2, "mixed8"), (None, None)])
-def test_only_the_top_blocks_learn(
+def test_only_the_top_blocks_are_trainable(
     folded: keras.Model, blocks: int | None, last: str | None
 ) -> None:
     # Nothing is frozen yet, as in a backbone that was just folded.
@@ -79,7 +79,7 @@ def test_a_head_standardizes_the_features() -> None:
     assert {variable.path.split("/")[-2] for variable in head.trainable_variables} == {"labels"}
 
 
-def test_the_finished_model_takes_photos_of_any_size_and_is_calibrated(
+def test_the_classifier_takes_photos_of_any_size_and_is_calibrated(
     backbone: keras.Model,
 ) -> None:
     features = inception.build_feature_network(inception.truncate(backbone, "mixed1"), ["mixed1"])
@@ -97,7 +97,7 @@ def test_the_finished_model_takes_photos_of_any_size_and_is_calibrated(
     assert probabilities == pytest.approx(hot / hot.sum(), abs=1e-3)
 
 
-def test_photos_are_boxed_on_disk_as_the_model_does() -> None:
+def test_the_letterbox_equals_the_models_layer() -> None:
     layer = inception.letterbox_layer(SIZE)
     for size in ((200, 120), (50, 90), (75, 75), (301, 299)):
         smooth = np.random.default_rng(3).integers(0, 256, (9, 9, 3), np.uint8)

@@ -71,7 +71,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_every_figure_follows_from_the_predictions(run: tuple[Path, RunResults]) -> None:
+def test_every_metric_follows_from_the_predictions(run: tuple[Path, RunResults]) -> None:
     metrics = json.loads((run[0] / "metrics.json").read_text(encoding="utf-8"))
     found = rows(run[0] / "predictions.csv")
     truth, called = [row["label"] for row in found], [row["predicted"] for row in found]
@@ -86,7 +86,9 @@ def test_every_figure_follows_from_the_predictions(run: tuple[Path, RunResults])
         assert list(metrics[average].values()) == pytest.approx(wanted[:3])
 
 
-def test_predictions_hold_the_calibrated_shares_in_full(run: tuple[Path, RunResults]) -> None:
+def test_predictions_have_calibrated_probabilities_in_full_precision(
+    run: tuple[Path, RunResults],
+) -> None:
     found = rows(run[0] / "predictions.csv")
     probabilities = np.array([[float(row[f"p:{label}"]) for label in LABELS] for row in found])
     assert run[1].temperature > 1.2
@@ -95,7 +97,7 @@ def test_predictions_hold_the_calibrated_shares_in_full(run: tuple[Path, RunResu
     assert [row["path"] for row in found] == [example.path for example in run[1].test]
 
 
-def test_tables_name_their_labels_as_they_are(run: tuple[Path, RunResults]) -> None:
+def test_tables_have_the_labels_unchanged(run: tuple[Path, RunResults]) -> None:
     per_class = rows(run[0] / "per_class.csv")
     assert [row["label"] for row in per_class] == LABELS
     assert {row["support"] for row in per_class} == {"20"}
@@ -115,14 +117,14 @@ def test_tables_name_their_labels_as_they_are(run: tuple[Path, RunResults]) -> N
     ] == [100, 100]
 
 
-def test_the_run_says_with_what_and_on_what(run: tuple[Path, RunResults]) -> None:
+def test_the_run_has_its_options_versions_and_data(run: tuple[Path, RunResults]) -> None:
     facts = json.loads((run[0] / "run.json").read_text(encoding="utf-8"))
     assert facts["dataset"]["photos"] == sum(PER_LABEL.values()) * len(LABELS)
     assert {"python", "keras", "numpy"} <= set(facts["versions"])
     assert (facts["options"]["optimizer"], facts["backend"]) == ("<adam>", "tensorflow")
 
 
-def test_the_page_needs_no_other_file_and_obeys_no_stranger(run: tuple[Path, RunResults]) -> None:
+def test_the_report_is_self_contained_and_escapes_labels(run: tuple[Path, RunResults]) -> None:
     text = (run[0] / "report.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href|srcset)="(?!data:|#)', text)
     page = Selector(text)
@@ -132,7 +134,7 @@ def test_the_page_needs_no_other_file_and_obeys_no_stranger(run: tuple[Path, Run
     assert len(page.css("img")) == len(page.css("img[alt]"))
 
 
-def test_the_page_is_there_for_keyboards_and_screen_readers(run: tuple[Path, RunResults]) -> None:
+def test_the_report_is_accessible(run: tuple[Path, RunResults]) -> None:
     page = Selector((run[0] / "report.html").read_text(encoding="utf-8"))
     assert page.css("html::attr(lang)").get() == "en"
     assert page.css("a.skip::attr(href)").get() == "#main"
@@ -148,7 +150,7 @@ def test_the_page_is_there_for_keyboards_and_screen_readers(run: tuple[Path, Run
         assert table.css("thead th[scope=col]")
 
 
-def test_the_page_shows_the_surest_mistakes_with_their_photos(run: tuple[Path, RunResults]) -> None:
+def test_the_report_shows_the_most_confident_errors(run: tuple[Path, RunResults]) -> None:
     page = Selector((run[0] / "report.html").read_text(encoding="utf-8"))
     wrong = [row for row in rows(run[0] / "predictions.csv") if row["correct"] == "0"]
     surest = max(wrong, key=lambda row: float(row["confidence"]))
@@ -158,13 +160,13 @@ def test_the_page_shows_the_surest_mistakes_with_their_photos(run: tuple[Path, R
     assert first.css("img::attr(src)").get("").startswith("data:image/jpeg;base64,")
 
 
-def test_the_pictures_are_pictures(run: tuple[Path, RunResults]) -> None:
+def test_the_charts_are_images(run: tuple[Path, RunResults]) -> None:
     for name in ("confusion", "reliability", "coverage", "curves"):
         with Image.open(run[0] / f"{name}.png") as picture:
             assert min(picture.size) >= 300
 
 
-def test_the_card_keeps_its_tables_whatever_a_label_is_called(run: tuple[Path, RunResults]) -> None:
+def test_the_model_card_escapes_labels(run: tuple[Path, RunResults]) -> None:
     card = (run[0] / "README.md").read_text(encoding="utf-8")
     assert "\\<b\\>polo\\</b\\> \\&" in card
     (row,) = [line for line in card.splitlines() if line.startswith("| \\$x")]
@@ -200,7 +202,7 @@ def test_one_test_photo_and_none_of_the_other_label(tmp_path: Path) -> None:
     assert "no test photos of b" in (tmp_path / "run" / "README.md").read_text()
 
 
-def test_a_label_whose_bytes_are_no_text_is_no_reason_to_lose_a_run(tmp_path: Path) -> None:
+def test_undecodable_labels_are_written(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     one = results(tmp_path / "data", ["a", "b\udcff"], {"train": 1, "validation": 2, "test": 3})
     run_report.write_results(tmp_path / "run", one)
@@ -208,7 +210,7 @@ def test_a_label_whose_bytes_are_no_text_is_no_reason_to_lose_a_run(tmp_path: Pa
     assert list(metrics["per_class"]) == ["a", "b\udcff"]
 
 
-def test_equal_runs_are_equal_but_for_when_and_where(tmp_path: Path) -> None:
+def test_equal_runs_have_equal_files(tmp_path: Path) -> None:
     one = results(tmp_path / "data", ["a", "b"], PER_LABEL)
     for name in ("one", "other"):
         (tmp_path / name).mkdir()

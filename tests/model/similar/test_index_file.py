@@ -58,7 +58,7 @@ def contents(path: Path) -> tuple[dict[str, IndexItem], dict[str, np.ndarray]]:
         return {item.id: item for item in known.values()}, by_id
 
 
-def test_what_is_put_in_comes_out(path: Path) -> None:
+def test_items_and_vectors_are_read_back(path: Path) -> None:
     found, vectors = contents(path)
     assert list(found.values()) == items(50)
     # Vectors are kept as float16.
@@ -69,7 +69,7 @@ def test_what_is_put_in_comes_out(path: Path) -> None:
         assert (index.read_arrays("embedding")["turn"] == np.eye(3)).all()
 
 
-def test_items_are_added_and_removed_and_leave_nothing(path: Path) -> None:
+def test_removed_items_leave_no_bytes(path: Path) -> None:
     secret = items(1, 70)[0]
     with closing(open_index(path)) as index:
         with index.transaction():
@@ -85,7 +85,7 @@ def test_items_are_added_and_removed_and_leave_nothing(path: Path) -> None:
     assert rows(4, 9)[3].astype("<f2").tobytes() not in path.read_bytes()
 
 
-def test_a_change_that_fails_is_none(path: Path) -> None:
+def test_a_failed_transaction_changes_nothing(path: Path) -> None:
     before = contents(path)[0]
     with (
         closing(open_index(path)) as index,
@@ -126,7 +126,7 @@ def test_names_of_items(path: Path, name: str, found: list[str]) -> None:
 
 
 @pytest.mark.parametrize("where", [0.3, 0.5, 0.7, 0.9])
-def test_a_flipped_byte_of_vectors_is_told(path: Path, where: float) -> None:
+def test_a_flipped_byte_is_detected(path: Path, where: float) -> None:
     data = bytearray(path.read_bytes())
     block = rows(50)[:8].astype("<f2").tobytes()
     start = bytes(data).index(block[:64])
@@ -139,7 +139,7 @@ def test_a_flipped_byte_of_vectors_is_told(path: Path, where: float) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 10, 5000, 0.5, 0.9])
-def test_a_cut_off_file_is_told(path: Path, kept: float) -> None:
+def test_a_truncated_file_is_detected(path: Path, kept: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data)) if kept < 1 else int(kept)])
 
@@ -152,7 +152,7 @@ def test_a_cut_off_file_is_told(path: Path, kept: float) -> None:
         read()
 
 
-def test_other_files_are_refused(path: Path, tmp_path: Path) -> None:
+def test_other_files_and_versions_are_rejected(path: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no such file"):
         open_index(tmp_path / "none.index")
     (tmp_path / "text.index").write_text("no index " * 1000, encoding="utf-8")
@@ -164,7 +164,7 @@ def test_other_files_are_refused(path: Path, tmp_path: Path) -> None:
         open_index(path)
 
 
-def test_two_do_not_write_at_once(path: Path) -> None:
+def test_only_one_process_writes(path: Path) -> None:
     with lock_index(path), pytest.raises(Failure, match="another find-similar"), lock_index(path):
         pass
     with lock_index(path):
@@ -191,7 +191,7 @@ def test_a_killed_change_leaves_the_index_as_it_was(path: Path) -> None:
     assert contents(path)[0] == before
 
 
-def test_an_earlier_index_stays_until_the_new_one_is_whole(path: Path) -> None:
+def test_an_existing_index_stays_until_the_new_one_is_complete(path: Path) -> None:
     before = contents(path)[0]
     with pytest.raises(KeyboardInterrupt), lock_index(path), create_index(path) as index:
         index.add(items(5), rows(5))

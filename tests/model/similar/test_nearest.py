@@ -13,7 +13,7 @@ def unit(seed: int, count: int, dimensions: int = 24) -> np.ndarray:
 
 
 @pytest.mark.parametrize("queries", [1, 5, 300])
-def test_the_nearest_are_those_of_all_products(
+def test_the_nearest_equal_those_of_all_products(
     queries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Blocks that end in the middle of queries and of vectors.
@@ -29,7 +29,7 @@ def test_the_nearest_are_those_of_all_products(
     )
 
 
-def test_of_equal_likeness_the_first_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_equal_similarities_the_lower_index_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearest, "VECTOR_BLOCK", 4)
     # Along an axis: its products have no rounding.
     one = np.eye(1, 24, dtype=np.float32)
@@ -38,7 +38,7 @@ def test_of_equal_likeness_the_first_comes_first(monkeypatch: pytest.MonkeyPatch
     assert found.keys.tolist() == 9 * [[0, 1, 2, 3, 4]]
 
 
-def test_where_there_are_fewer_all_come() -> None:
+def test_fewer_vectors_than_requested_are_all_returned() -> None:
     vectors = unit(4, 3)
     found = exact_neighbors(vectors[:1], vectors, 10)
     assert found.keys.shape == (1, 3)

@@ -66,7 +66,9 @@ def by_hand(items: Sequence[IndexItem], vectors: np.ndarray, row: int, k: int) -
     return chosen
 
 
-def test_they_are_those_of_the_definition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recommendations_equal_the_definition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # All items are in the pool, as in the definition.
     monkeypatch.setattr(module, "POOL_FACTOR", 100)
     monkeypatch.setattr(module, "BATCH_ROWS", 30)
@@ -109,7 +111,7 @@ def test_a_product_of_many_photos_does_not_use_up_the_pool(tmp_path: Path) -> No
     assert (first.chosen[0] >= 150).all()
 
 
-def test_a_small_shop_has_as_many_as_there_are(tmp_path: Path) -> None:
+def test_a_small_index_has_fewer_recommendations(tmp_path: Path) -> None:
     items, vectors = shop(4)
     searcher = searcher_of(tmp_path / "s.index", items, vectors)
     (part,) = recommend(searcher, duplicate_groups(items), 12)

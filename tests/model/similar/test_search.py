@@ -57,7 +57,7 @@ def ask(searcher: Searcher, item: IndexItem, place: int) -> Query:
     return Query(searcher.vectors[searcher.row_of(place)], item, place)
 
 
-def test_filters_leave_as_many_results_as_were_asked_for(make: Make) -> None:
+def test_filters_do_not_reduce_the_number_of_results(make: Make) -> None:
     items, vectors = plain(600), spread(600)
     searcher = Searcher(make(items, vectors))
     filters = Filters(("a",), ("x", "y"), 100.0, 500.0)
@@ -94,7 +94,7 @@ def test_products_and_copies_are_one_result(make: Make) -> None:
     assert "i0" not in [one.item.id for one in found]
 
 
-def test_copies_of_the_query_are_left_out_where_that_is_asked_for(make: Make) -> None:
+def test_duplicates_of_the_query_can_be_excluded(make: Make) -> None:
     vectors, items = spread(30), plain(30)
     items[0] = replace(items[0], product="s:1", cluster="4")
     items[1] = replace(items[1], product="s:1")
@@ -112,7 +112,7 @@ def test_copies_of_the_query_are_left_out_where_that_is_asked_for(make: Make) ->
     assert len(without) == 26
 
 
-def test_a_photo_that_is_not_there_finds_all(make: Make) -> None:
+def test_a_photo_outside_the_index_finds_all_items(make: Make) -> None:
     vectors = spread(20)
     searcher = Searcher(make(plain(20), vectors))
     found = searcher.search(Query(vectors[3], IndexItem("new", "f", "")), 5, Filters())
@@ -128,7 +128,7 @@ def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few_are_many")
-def test_very_many_items_are_searched_by_a_graph(make: Make) -> None:
+def test_large_indexes_are_searched_by_a_graph(make: Make) -> None:
     items, vectors = plain(3000), spread(3000)
     index = make(items, vectors)
     searcher = Searcher(index)
@@ -145,7 +145,7 @@ def test_very_many_items_are_searched_by_a_graph(make: Make) -> None:
 
 @pytest.mark.usefixtures("few_are_many")
 @pytest.mark.parametrize("filters", [Filters(("a",)), Filters(("a",), ("x",), 0, 120)])
-def test_filters_hold_in_a_graph_too(make: Make, filters: Filters) -> None:
+def test_a_graph_respects_filters(make: Make, filters: Filters) -> None:
     items, vectors = plain(3000), spread(3000)
     searcher = Searcher(make(items, vectors))
     allowed = [

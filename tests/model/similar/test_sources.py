@@ -34,9 +34,9 @@ def test_prices(text: str, price: float, currency: str) -> None:
         *("from 5 to 9", "ask for our price: 5"),
     ],
 )
-def test_what_is_no_price(text: str) -> None:
+def test_texts_without_a_price(text: str) -> None:
     assert parse_price(text)[0] is None
 
 
-def test_a_currency_of_its_own_column_counts() -> None:
+def test_a_currency_column_has_priority() -> None:
     assert parse_price("15 $", "CAD") == (15, "CAD")

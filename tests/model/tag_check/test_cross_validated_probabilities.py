@@ -27,7 +27,7 @@ def test_wrong_tags_are_contradicted() -> None:
     assert (probabilities.argmax(axis=1) == truth)[~wrong].mean() > 0.85
 
 
-def test_a_group_does_not_speak_for_its_own_wrong_tag() -> None:
+def test_a_group_does_not_confirm_its_own_wrong_tag() -> None:
     values, truth = drawn()
     tags = truth.copy()
     # One photo five times over, always tagged wrongly.
@@ -54,7 +54,7 @@ def test_no_filter_and_no_photo_outweighs_the_others() -> None:
     assert np.allclose(normalize_features(np.ones((4, 3), np.float32)), 0)
 
 
-def test_a_loud_photo_is_judged_by_what_it_shows() -> None:
+def test_large_activations_do_not_change_the_prediction() -> None:
     values, truth = drawn()
     tags = truth.copy()
     tags[::10] = (tags[::10] + 1) % CLASSES
@@ -63,7 +63,7 @@ def test_a_loud_photo_is_judged_by_what_it_shows() -> None:
     assert (found.argmax(axis=1) == truth).mean() > 0.95
 
 
-def test_a_filter_that_one_photo_excites_does_not_judge_it() -> None:
+def test_a_filter_that_one_photo_activates_does_not_dominate() -> None:
     values, truth = drawn()
     quiet = np.random.default_rng(2).uniform(0, 1e-4, (len(truth), 3)).astype(np.float32)
     quiet[7] = 5

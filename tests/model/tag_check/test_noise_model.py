@@ -27,7 +27,7 @@ def test_the_rate_of_wrong_tags_is_found(rate: float, goes_to: int | None) -> No
     assert found.rate == pytest.approx((tags != truth).mean(), rel=0.15)
 
 
-def test_a_habit_is_told_from_chance() -> None:
+def test_systematic_confusions_are_told_from_random_ones() -> None:
     habit = fit_noise_model(*drawn(0.2, 1)[:2]).confusion
     chance = fit_noise_model(*drawn(0.2, None)[:2]).confusion
     # Each class is taken for the next one: nine in ten of its wrong tags.
@@ -38,7 +38,7 @@ def test_a_habit_is_told_from_chance() -> None:
         assert not confusion.diagonal().any()
 
 
-def test_what_is_often_taken_for_what_orders_doubts_better() -> None:
+def test_confusions_improve_the_ranking() -> None:
     probabilities, tags, truth = drawn(0.15, 1)
     found, rows = fit_noise_model(probabilities, tags), np.arange(len(tags))
     order, even = (
@@ -51,7 +51,7 @@ def test_what_is_often_taken_for_what_orders_doubts_better() -> None:
     assert order > even + 0.02
 
 
-def test_blunt_shares_are_made_sure() -> None:
+def test_underconfident_probabilities_are_sharpened() -> None:
     probabilities, tags, _ = drawn(0.15, None)
     blunt = np.sqrt(probabilities) / np.sqrt(probabilities).sum(axis=1, keepdims=True)
     assert fit_noise_model(blunt, tags).temperature == pytest.approx(0.5, abs=0.1)
@@ -59,7 +59,7 @@ def test_blunt_shares_are_made_sure() -> None:
 
 
 @pytest.mark.parametrize("goes_to", [None, 1])
-def test_its_probabilities_hold(goes_to: int | None) -> None:
+def test_the_posterior_is_calibrated(goes_to: int | None) -> None:
     probabilities, tags, truth = drawn(0.15, goes_to)
     known = fit_noise_model(probabilities, tags).calibrated_posterior(probabilities, tags)
     wrong = 1 - known[np.arange(len(tags)), tags]
@@ -68,7 +68,7 @@ def test_its_probabilities_hold(goes_to: int | None) -> None:
         assert (tags != truth)[some].mean() == pytest.approx(wrong[some].mean(), abs=0.08)
 
 
-def test_two_labels_and_shares_of_nothing() -> None:
+def test_two_labels_and_probabilities_of_zero() -> None:
     probabilities = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     found = fit_noise_model(probabilities, np.array([0, 1, 1])).posterior(
         probabilities, np.array([0, 1, 1])
@@ -77,7 +77,7 @@ def test_two_labels_and_shares_of_nothing() -> None:
     assert found.argmax(axis=1).tolist() == [0, 1, 0]
 
 
-def test_the_bar_of_a_mean() -> None:
+def test_the_threshold_for_a_mean() -> None:
     chances = np.array([0.99, 0.97, 0.9, 0.5, 0.85])
     # 0.99, 0.97 and 0.9 have a mean of 0.953; with 0.85 it is 0.9275.
     assert threshold_for_mean(chances, 0.95, 0.8) == 0.9

@@ -16,7 +16,7 @@ from model.tag_check.noise_model import (
 TAGGING = NoiseModel(0.1, uniform_confusion(3), 0.1)
 
 
-def test_verdicts_and_their_numbers() -> None:
+def test_verdicts_and_their_probabilities() -> None:
     probabilities = np.array([[0.98, 0.01, 0.01], [0.001, 0.998, 0.001], [0.3, 0.65, 0.05]])
     said = decide_verdicts(TAGGING, Thresholds(mistake=0.9), probabilities, np.zeros(3, int))
     assert said.verdict == [AGREES, MISTAKE, UNSURE]
@@ -29,7 +29,7 @@ def test_verdicts_and_their_numbers() -> None:
     assert np.isclose(said.margin[1], said.probability[1] - said.tag_probability[1])
 
 
-def test_nothing_is_asserted_where_nobody_could_be_sure() -> None:
+def test_uncertain_tags_have_no_verdict() -> None:
     probabilities, tags = np.full((50, 3), 1 / 3), np.zeros(50, int)
     thresholds = choose_thresholds(TAGGING, probabilities, tags)
     assert thresholds.mistake == float("inf")

@@ -138,7 +138,7 @@ def test_a_photo_of_two_items_is_predicted_once(work: Path, checked: Path) -> No
     assert rows["served"]["nearest"] == rows["served-3"]["nearest"] != ""
 
 
-def test_numbers_belong_together(checked: Path) -> None:
+def test_probabilities_margins_and_costs_are_consistent(checked: Path) -> None:
     rows = [r for r in rows_of(checked / "checked.csv").values() if r["probability"]]
     costs = [float(row["expected_cost"]) for row in rows]
     assert costs == sorted(costs, reverse=True)

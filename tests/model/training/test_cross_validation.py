@@ -10,7 +10,7 @@ from model.training.cross_validation import cross_validate
 from tests.support.drawn_splits import draw_splits
 
 
-def test_a_label_too_rare_for_the_folds_is_named_before_anything_is_trained(tmp_path: Path) -> None:
+def test_a_label_too_rare_for_the_folds_is_rejected_before_training(tmp_path: Path) -> None:
     data = draw_splits(tmp_path / "splits", {"red": "red"}, {"train": 9})
     draw_splits(tmp_path / "splits", {"rare one": "blue"}, {"train": 1, "test": 1})
     options = TrainOptions(data=data, out=tmp_path / "run", weights="none", folds=3)

@@ -54,7 +54,7 @@ def run(
     return model, fit(model, feed, check, config, folder / "state.npz", show)
 
 
-def test_a_killed_fitting_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+def test_a_killed_fitting_resumes_with_the_same_result(tmp_path: Path) -> None:
     whole, progress = run(tmp_path / "whole")
     for after in (1, 4):
         with pytest.raises(Killed):
@@ -67,7 +67,7 @@ def test_a_killed_fitting_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None
         assert other == pytest.approx(one, abs=1e-6)
 
 
-def test_it_learns_and_leaves_the_network_as_in_its_best_epoch(tmp_path: Path) -> None:
+def test_the_network_has_the_weights_of_the_best_epoch(tmp_path: Path) -> None:
     model, progress = run(tmp_path / "run", replace(RECIPE, epochs=12))
     _, seen, targets = data()
     accuracy = (predict_in_batches(model, seen).argmax(axis=1) == targets).mean()
@@ -88,20 +88,20 @@ def test_a_trained_network_is_saved_without_its_optimizer(tmp_path: Path) -> Non
     )
 
 
-def test_without_getting_better_it_ends_after_its_patience(tmp_path: Path) -> None:
+def test_fitting_stops_after_the_patience(tmp_path: Path) -> None:
     slow = replace(RECIPE, learning_rate=1e-12, patience=2, epochs=50, ema=False)
     _, progress = run(tmp_path / "run", slow)
     assert progress.done <= progress.best + 2 < 50
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_a_loss_that_is_no_number_ends_with_the_remedy(tmp_path: Path, optimizer: str) -> None:
+def test_a_nan_loss_names_the_remedy(tmp_path: Path, optimizer: str) -> None:
     wild = replace(RECIPE, optimizer=optimizer, learning_rate=1e30, warmup_epochs=0, ema=False)
     with pytest.raises(Failure, match=r"NaN in epoch .*--learning-rate"):
         run(tmp_path / "run", wild)
 
 
-def test_the_remedy_for_a_head_is_the_option_of_its_rate(tmp_path: Path) -> None:
+def test_a_nan_loss_of_a_head_names_its_own_option(tmp_path: Path) -> None:
     config = TrainOptions(
         data=tmp_path, out=tmp_path, head_learning_rate=1e30, warmup_epochs=0
     ).head_config()
@@ -109,7 +109,7 @@ def test_the_remedy_for_a_head_is_the_option_of_its_rate(tmp_path: Path) -> None
         run(tmp_path / "run", replace(config, batch_size=8))
 
 
-def test_a_photo_that_is_gone_ends_with_its_own_error(tmp_path: Path) -> None:
+def test_a_missing_photo_ends_with_its_own_error(tmp_path: Path) -> None:
     class Broken(HeadTrainingSet):
         def inputs(self, places: np.ndarray, epoch: int) -> np.ndarray:
             if epoch:
@@ -143,21 +143,21 @@ def test_a_small_budget_makes_epochs_shorter(
     assert began == [*range(12)] * 3
 
 
-def test_an_epoch_in_one_call_gives_the_same_figures(tmp_path: Path) -> None:
+def test_fused_steps_have_the_same_metrics(tmp_path: Path) -> None:
     _, progress = run(tmp_path / "steps")
     _, fused = run(tmp_path / "fused", replace(RECIPE, fused_steps=True))
     for name, values in progress.history.items():
         assert fused.history[name] == pytest.approx(values, abs=1e-5)
 
 
-def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
+def test_a_state_of_another_config_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(tmp_path / "run", kill_after=2)
     with pytest.raises(Failure, match="another training"):
         run(tmp_path / "run", replace(RECIPE, learning_rate=0.5))
 
 
-def test_a_cut_off_state_is_named(tmp_path: Path) -> None:
+def test_a_truncated_state_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(tmp_path / "run", kill_after=2)
     state = tmp_path / "run" / "state.npz"

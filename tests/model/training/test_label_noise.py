@@ -21,7 +21,7 @@ def blobs(classes: int = 3, each: int = 60, noise: float = 0.2) -> tuple[np.ndar
     return values.astype(np.float32), truth, labels
 
 
-def test_a_label_is_contradicted_where_another_class_is_as_sure_as_it_uses_to_be() -> None:
+def test_a_label_is_contradicted_by_a_confident_other_class() -> None:
     probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.1, 0.9], [0.45, 0.55]])
     targets = np.array([0, 0, 0, 1, 0])
     assert find_contradicted_labels(probabilities, targets).tolist() == [
@@ -42,12 +42,12 @@ def test_a_label_is_contradicted_where_another_class_is_as_sure_as_it_uses_to_be
     ]
 
 
-def test_a_class_without_examples_contradicts_nobody() -> None:
+def test_a_class_without_examples_contradicts_no_label() -> None:
     probabilities = np.array([[0.2, 0.1, 0.7], [0.3, 0.4, 0.3]])
     assert not find_contradicted_labels(probabilities, np.array([0, 1])).any()
 
 
-def test_most_wrong_labels_are_found_and_few_right_ones_doubted() -> None:
+def test_most_wrong_and_few_right_labels_get_a_lower_weight() -> None:
     values, truth, labels = blobs()
 
     def logits(rest: np.ndarray, weights: np.ndarray, held: np.ndarray) -> np.ndarray:
@@ -68,7 +68,7 @@ def test_groups_stay_in_one_fold_and_each_fold_has_each_label() -> None:
     assert all({*targets[folds == fold]} == {0, 1} for fold in range(4))
 
 
-def test_a_label_rarer_than_the_folds_is_no_obstacle() -> None:
+def test_labels_may_be_rarer_than_the_folds() -> None:
     targets = np.array([0] * 20 + [1] * 20 + [2])
     for groups in (None, [str(place) for place in range(41)]):
         folds = assign_folds(targets, groups, 4, 0)

@@ -27,21 +27,21 @@ def outputs(count: int, knowing: str, seed: int) -> SplitFeatures:
     return SplitFeatures(examples, values.astype(np.float16), targets, {})
 
 
-def test_blocks_stand_one_after_the_other() -> None:
+def test_feature_columns_are_in_the_order_of_blocks() -> None:
     every = np.concatenate([feature_columns([tap]) for tap in CACHED_BLOCKS])
     assert (every == np.arange(len(every))).all()
     assert len(feature_columns(["mixed8", "mixed10"])) == 1280 + 2048
 
 
 @pytest.mark.parametrize("knowing", ["mixed4", "mixed8", "mixed10"])
-def test_the_block_that_knows_is_among_the_chosen(knowing: str) -> None:
+def test_the_block_that_separates_the_classes_is_chosen(knowing: str) -> None:
     chosen = choose_feature_layers(outputs(60, knowing, 0), outputs(40, knowing, 1), 2, 0)
     assert knowing in chosen.layers
     assert chosen.accuracy is not None
     assert chosen.accuracy > 0.9
 
 
-def test_slack_lets_the_choice_go_nearer_the_top_but_not_to_a_worse_one() -> None:
+def test_slack_prefers_higher_blocks_of_similar_accuracy() -> None:
     train, validation = outputs(60, "mixed6", 0), outputs(40, "mixed6", 1)
     best = choose_feature_layers(train, validation, 2, 0)
     near = choose_feature_layers(train, validation, 2, 0, slack=0.03)
@@ -49,13 +49,13 @@ def test_slack_lets_the_choice_go_nearer_the_top_but_not_to_a_worse_one() -> Non
     assert (near.accuracy or 0) >= (best.accuracy or 0) - 0.03
 
 
-def test_without_validation_photos_the_top_block_is_read() -> None:
+def test_without_validation_photos_the_top_block_is_chosen() -> None:
     assert choose_feature_layers(
         outputs(60, "mixed4", 0), outputs(0, "mixed4", 1), 2, 0
     ).layers == ("mixed10",)
 
 
-def test_the_closed_form_is_the_same_from_either_side() -> None:
+def test_primal_and_dual_solutions_equal_scikit_learns() -> None:
     """With more examples than values or fewer, the solution is scikit-learn's."""
     from sklearn.linear_model import Ridge
 
@@ -75,7 +75,7 @@ def test_the_closed_form_is_the_same_from_either_side() -> None:
         assert found == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_head_says_of_several_views_the_mean_of_what_it_says_of_each() -> None:
+def test_logits_are_means_over_the_views() -> None:
     seen = outputs(4, "mixed10", 0)
     two = replace(seen, values=np.concatenate([seen.values, seen.values[::-1]], axis=1))
     head = build_head(BLOCK_CHANNELS["mixed10"], 3)

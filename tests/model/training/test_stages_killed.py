@@ -58,14 +58,14 @@ def probabilities(folder: Path) -> np.ndarray:
     )
 
 
-def test_three_colours_are_told_apart(work: Path) -> None:
+def test_three_colours_are_predicted(work: Path) -> None:
     metrics = json.loads((work / "whole" / "metrics.json").read_text())
     assert metrics["accuracy"] > 0.6
     assert {row["label"] for row in predictions(work / "whole")} == {"red ones", "синие", "a,b"}
 
 
 @pytest.mark.slow
-def test_a_training_killed_after_an_epoch_ends_as_an_unbroken_one(work: Path) -> None:
+def test_a_killed_training_resumes_with_the_same_result(work: Path) -> None:
     part = work / "cut.unfinished"
     words = (*OPTIONS, "--out", "cut")
     process = subprocess.Popen(
@@ -97,7 +97,7 @@ def test_a_training_killed_after_an_epoch_ends_as_an_unbroken_one(work: Path) ->
 
 
 @pytest.mark.slow
-def test_the_next_training_finds_the_trunks_outputs(work: Path) -> None:
+def test_the_next_training_uses_cached_features(work: Path) -> None:
     (cache,) = (work / "cache").glob("inception_v3-*.sqlite")
     before = cache.stat().st_mtime_ns
     time.sleep(0.02)
@@ -109,7 +109,7 @@ def test_the_next_training_finds_the_trunks_outputs(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_folds_judge_each_photo_once_and_leave_the_test_split_alone(work: Path) -> None:
+def test_cross_validation_predicts_each_photo_once_without_the_test_split(work: Path) -> None:
     head = ("--weights", "backbone.weights.h5", "--fine-tune", "0", "--precision", "float32")
     done = run(work, *head, "--out", "folds", "--folds", "3", "--augment", "none")
     assert done.returncode == 0, done.stderr
@@ -121,7 +121,7 @@ def test_folds_judge_each_photo_once_and_leave_the_test_split_alone(work: Path) 
     assert not list((work / "folds").rglob("*.npz"))
 
 
-def test_photos_that_nothing_can_learn_and_a_lack_of_validation_photos_are_told(work: Path) -> None:
+def test_unknown_labels_and_missing_validation_photos_are_reported(work: Path) -> None:
     draw_splits(work / "lacking", {"red": "red", "blue": "blue"}, {"train": 4, "test": 2})
     draw_splits(work / "lacking", {"шляпа": "green"}, {"test": 3})
     head = ("--weights", "backbone.weights.h5", "--fine-tune", "0", "--precision", "float32")
