@@ -1,11 +1,11 @@
-"""Wrong labels: `train-model --fine-tune 0`, plain and with `--noise-robust`, on flipped labels.
+"""Train linear probes on flipped labels, with and without `--noise-robust`.
 
     python benchmarks/noise.py --photos ../shared/data/clothing --weights FILE
 
-Of the labels in train/ a share is flipped to another one at random, and 15 % of those photos are
-kept out to validate on, with what is flipped of them. Accuracy is on the true labels of the
-folder's validation photos, which no training sees. Both sides train on the same flips, kept-out
-photos and seeds.
+A fraction of the labels in train/ is flipped at random, and 15 % of these photos are the validation
+split, with flipped labels, too. The accuracy is measured by the true labels of the folder's
+validation photos, which are not used for training. Both methods are trained with the same flips,
+splits and seeds.
 """
 
 import itertools
@@ -20,25 +20,25 @@ import numpy as np
 from dataset.utils.tables import format_table
 
 if TYPE_CHECKING:
-    from model.data.loading import Data
+    from model.data.loading import SplitData
     from model.training.config import TrainOptions
-    from model.training.stages import Prepared
+    from model.training.stages import PreparedBackbone
 
 FLIPPED = (0.0, 0.1, 0.2, 0.4)
 HELD = 0.15
 
 
-def noisy(data: "Data", share: float, seed: int) -> "Data":
-    """DATA with SHARE of the train labels flipped, HELD of those photos to validate on.
+def noisy(data: "SplitData", share: float, seed: int) -> "SplitData":
+    """Flip a fraction of the training labels, and hold out some photos for validation.
 
-    Its own validation photos become the test split, with their true labels.
+    The folder's validation photos become the test split, with their true labels.
     """
     rng = np.random.default_rng((seed, int(1000 * share)))
-    own = data.of("train")
+    own = data.examples_of("train")
     held = np.random.default_rng(seed).permutation(len(own)) < HELD * len(own)
     flipped = rng.random(len(own)) < share
     steps = rng.integers(1, len(data.labels), len(own))
-    examples = [replace(example, split="test") for example in data.of("validation")]
+    examples = [replace(example, split="test") for example in data.examples_of("validation")]
     for place, example in enumerate(own):
         label = (data.labels.index(example.label) + flipped[place] * steps[place]) % len(
             data.labels
@@ -48,17 +48,19 @@ def noisy(data: "Data", share: float, seed: int) -> "Data":
     return replace(data, examples=tuple(examples))
 
 
-def accuracy(data: "Data", options: "TrainOptions", prepared: "Prepared") -> float:
-    """Of a head that is trained as OPTIONS say, on the test split of DATA."""
-    from model.ablation.runner import MIRROR
+def accuracy(data: "SplitData", options: "TrainOptions", prepared: "PreparedBackbone") -> float:
+    """Return the test accuracy of a linear probe."""
+    from model.ablation.runner import MIRROR_VIEWS
     from model.training.linear_probe import head_logits
-    from model.training.stages import learn
-    from model.training.train import Watcher
+    from model.training.stages import train_network
+    from model.training.train import ConsoleReporter
 
     with tempfile.TemporaryDirectory() as name:
-        learned = learn(data, options, Path(name), Watcher(Path(name), quiet=True), prepared)
-    outputs = prepared.extractor.outputs(data, "test", MIRROR)
-    named = head_logits(learned.head, outputs, learned.taps).argmax(axis=1)
+        trained = train_network(
+            data, options, Path(name), ConsoleReporter(Path(name), quiet=True), prepared
+        )
+    outputs = prepared.extractor.extract(data, "test", MIRROR_VIEWS)
+    named = head_logits(trained.head, outputs, trained.feature_layers).argmax(axis=1)
     return float((named == outputs.targets).mean())
 
 
@@ -69,22 +71,22 @@ def accuracy(data: "Data", options: "TrainOptions", prepared: "Prepared") -> flo
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),
-    help="Where trunk outputs are kept.  [default: train-model's own]",
+    help="Folder of cached features.  [default: train-model's own]",
 )
 def main(photos: Path, weights: str, seeds: int, cache: Path | None) -> None:
-    """Accuracies on true labels, for each share of flipped ones."""
+    """Print accuracies by the true labels for each fraction of flipped labels."""
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
     import keras
 
-    from model.data.loading import find_data
+    from model.data.loading import load_splits
     from model.training.config import TrainOptions
-    from model.training.stages import prepare
+    from model.training.stages import prepare_backbone
 
-    data = find_data(photos)
+    data = load_splits(photos)
     options = TrainOptions(data=photos, out=photos, weights=weights, fine_tune=0, cache=cache)
-    prepared = prepare(options)
+    prepared = prepare_backbone(options)
     found = np.zeros((len(FLIPPED), seeds, 2))
     for seed, (row, share) in itertools.product(range(seeds), enumerate(FLIPPED)):
         seen = noisy(data, share, seed)
@@ -95,14 +97,15 @@ def main(photos: Path, weights: str, seeds: int, cache: Path | None) -> None:
         plain, robust_ = found[row, seed]
         click.echo(f"{share:.0%} flipped, seed {seed}: {plain:.3f} plain, {robust_:.3f} robust")
     click.echo(
-        f"{len(data.of('train'))} photos to train and validate on, {len(data.of('validation'))}"
-        f" to test on; means of {seeds} seeds, the gain with its standard error"
+        f"{len(data.examples_of('train'))} photos to train and validate on,"
+        f" {len(data.examples_of('validation'))} to test on; means of {seeds} seeds, the gain with"
+        " its standard error"
     )
     click.echo(format_table(("labels flipped", "plain", "--noise-robust", "gain"), lines(found)))
 
 
 def lines(found: np.ndarray) -> list[tuple[str, str, str, str]]:
-    """The table of FOUND, (shares, seeds, 2): means over the seeds."""
+    """Return the rows of the table: means over the seeds, from shape (fractions, seeds, 2)."""
     rows = []
     for share, pairs in zip(FLIPPED, found, strict=True):
         gains = pairs[:, 1] - pairs[:, 0]

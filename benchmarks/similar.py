@@ -1,20 +1,21 @@
-"""Similar items: how often they are of the same class, and how fast they are found, beside faiss.
+"""Measure the quality and the speed of searches for similar items, and compare them with faiss.
 
     python benchmarks/similar.py quality --photos ../shared/data/clothing/validation --model RUN_DIR
     python benchmarks/similar.py copies --photos ../shared/data/clothing/validation --model RUN_DIR
     python benchmarks/similar.py speed --photos ../shared/data/clothing/train --model RUN_DIR
 
-`quality`: how many of the ten nearest photos are of a photo's own class, by what the run's trunk
-says (mean-pooled outputs as they are, levelled, their principal axes), by its shares of the
-labels, and by both together as find-similar has it. The run must not have learned from them. Of
-classes that are labels of the run this is mostly how often its head is right; a run that learned
-without some of the classes shows what is found of kinds that it does not know.
+`quality`: the fraction of the ten nearest photos that have the class of the query, by backbone
+features (as they are, standardized, on principal axes), by the probabilities of the labels, and by
+both as in find-similar. The run must not have been trained on the photos. A run that was trained
+without some of the classes shows how kinds are found that it does not know.
 
-`speed`: sets of 100,000 and 1,000,000 vectors made of those of the photos by one rule: each is the
-vector of a photo, a third of the way to another one of its class, with noise of a fifth of its
-length; of unit length again. Queries are 2,000 made in the same way. faiss-cpu looks in its flat
-index, which is exact, and in its own graph (HNSW, with our number of neighbours) and lists
-(IVF); each with its recall of the ten nearest that the flat index finds.
+`copies`: the similarity of modified copies of photos, and of different photos.
+
+`speed`: sets of 100,000 and 1,000,000 vectors that are derived from those of the photos: each one
+is the vector of a photo, moved a third of the way to another one of its class, with noise of a
+fifth of its length, normalized. 2,000 queries are made in the same way. faiss-cpu uses its flat
+index, which is exact, HNSW with the same number of neighbours, and IVF; each with its recall of
+the ten nearest vectors of the flat index.
 """
 
 import tempfile
@@ -30,21 +31,21 @@ import numpy as np
 from dataset.utils.tables import format_table
 
 if TYPE_CHECKING:
-    from model.inference.predictor import Looked
-    from model.similar.embedder import Looker
+    from model.inference.predictor import NetworkOutputs
+    from model.similar.embedder import Embedder
 
 NEAREST, QUERIES, BATCH = 10, 2000, 256
 TO_ANOTHER, NOISE = 1 / 3, 1 / 5
-HEAD = ("search", "recall@10", "one by one /s", f"{BATCH} at once /s", "made in s")
+HEAD = ("search", "recall@10", "single /s", f"{BATCH} per batch /s", "build s")
 
 
 @click.group()
 def main() -> None:
-    """What similar items are worth, and what they cost."""
+    """Measure the quality and the speed of searches for similar items."""
 
 
 def photos_option(command: Callable) -> Callable:
-    """The options that all have."""
+    """Add the options that all commands have."""
     command = click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True)(
         command
     )
@@ -54,51 +55,53 @@ def photos_option(command: Callable) -> Callable:
     return click.option("--cache", type=click.Path(path_type=Path))(command)
 
 
-def seen(looker: "Looker", folder: Path) -> tuple["Looked", np.ndarray, list[Path]]:
-    """What the model sees in the photos of FOLDER, their classes by name, and their files."""
+def predict_folder(
+    embedder: "Embedder", folder: Path
+) -> tuple["NetworkOutputs", np.ndarray, list[Path]]:
+    """Return the network outputs of the photos of a folder, their classes, and their paths."""
     from dataset.vocabulary import load_vocabulary
-    from model.similar.sources import FolderOffers
+    from model.similar.sources import FolderIndexSource
 
-    source = FolderOffers(folder, load_vocabulary())
-    sights = [one for one in looker.look_at(source.offers(looker.run.crop)) if one.name]
-    files = [folder / one.item.image for one in sights]
+    source = FolderIndexSource(folder, load_vocabulary())
+    cached_items = [one for one in embedder.predict(source.entries(embedder.run.crop)) if one.view]
+    files = [folder / one.item.image for one in cached_items]
     return (
-        looker.seen([one.name for one in sights]),
+        embedder.load_outputs(cached_items),
         np.array([f.parent.name for f in files]),
         files,
     )
 
 
 def unit(values: np.ndarray) -> np.ndarray:
-    """VALUES, (n, d), of unit length."""
+    """Return vectors of shape (n, d), scaled to unit length."""
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
 
 
 @main.command()
 @photos_option
 def quality(photos: Path, run: Path, cache: Path | None) -> None:
-    """Recall at ten of the same class, by way of comparing."""
-    from model.inference.embedding import axes_of, learn_embedding, rooted
-    from model.similar.embedder import open_looker
+    """Measure the recall of the class among the ten nearest photos."""
+    from model.inference.embedding import fit_embedding, fit_projection, sqrt_softmax
+    from model.similar.embedder import load_embedder
 
-    looker = open_looker(run, cache)
-    looked, classes, _ = seen(looker, photos)
-    learned = learn_embedding(looked.outputs, looked.logits)
-    outputs = looked.outputs
-    levelled = (outputs - outputs.mean(axis=0)) / (outputs.std(axis=0) + 1e-3)
+    embedder = load_embedder(run, cache)
+    network_outputs, classes, _ = predict_folder(embedder, photos)
+    embedding = fit_embedding(network_outputs.features, network_outputs.logits)
+    outputs = network_outputs.features
+    standardized = (outputs - outputs.mean(axis=0)) / (outputs.std(axis=0) + 1e-3)
     ways = {
-        "mean-pooled outputs, as they are": outputs,
-        "each levelled": levelled,
-        "principal axes of the levelled": axes_of(outputs, 246, True, 0).of(outputs),
-        "the same, evened out half way": learned.outputs.of(outputs),
-        "logits alone": looked.logits - looked.logits.mean(axis=1, keepdims=True),
-        "roots of the shares alone": rooted(looked.logits),
-        "find-similar: both": learned.vectors(outputs, looked.logits),
+        "features": outputs,
+        "standardized features": standardized,
+        "principal axes": fit_projection(outputs, 246, True, 0).apply(outputs),
+        "partly whitened principal axes": embedding.features.apply(outputs),
+        "logits": network_outputs.logits - network_outputs.logits.mean(axis=1, keepdims=True),
+        "square roots of the probabilities": sqrt_softmax(network_outputs.logits),
+        "find-similar: both": embedding.vectors(outputs, network_outputs.logits),
     }
-    known = np.isin(classes, looker.judge.labels)
-    groups = {"classes it learned": known, "other classes": ~known}
+    known = np.isin(classes, embedder.predictor.labels)
+    groups = {"classes of the run": known, "other classes": ~known}
     groups = {name: group for name, group in groups.items() if group.any()}
-    click.echo(f"{len(classes)} photos of {len(set(classes))} classes, each asked of the others")
+    click.echo(f"{len(classes)} photos of {len(set(classes))} classes, each one a query")
     rows = [
         (name, *(f"{recall_of(values, classes, group):.3f}" for group in groups.values()))
         for name, values in ways.items()
@@ -108,7 +111,7 @@ def quality(photos: Path, run: Path, cache: Path | None) -> None:
 
 
 def recall_of(values: np.ndarray, classes: np.ndarray, asked: np.ndarray) -> float:
-    """Return the share of the ten nearest rows, the query itself excluded, of the query's class."""
+    """Return the fraction of the ten nearest photos that have the class of the query."""
     vectors = unit(values)
     products = vectors @ vectors.T - 4 * np.eye(len(vectors), dtype=np.float32)
     best = np.argsort(-products, axis=1)[:, :NEAREST]
@@ -119,21 +122,21 @@ def recall_of(values: np.ndarray, classes: np.ndarray, asked: np.ndarray) -> flo
 @photos_option
 @click.option("--count", type=int, default=300, show_default=True, help="Photos that are copied.")
 def copies(photos: Path, run: Path, cache: Path | None, count: int) -> None:
-    """How alike copies of photos are, and different photos of one class: where COPY should lie."""
+    """Measure the similarity of copies and of different photos, to choose COPY_SIMILARITY."""
     import io
 
     from PIL import Image
 
     from dataset.images.io import open_photo
-    from model.data.loading import boxed
-    from model.inference.embedding import learn_embedding
-    from model.similar.embedder import open_looker
-    from model.similar.items import COPY
+    from model.data.loading import letterbox
+    from model.inference.embedding import fit_embedding
+    from model.similar.embedder import load_embedder
+    from model.similar.items import COPY_SIMILARITY
 
-    looker = open_looker(run, cache)
-    looked, _, files = seen(looker, photos)
-    embedding = learn_embedding(looked.outputs, looked.logits)
-    vectors = embedding.vectors(looked.outputs, looked.logits)
+    embedder = load_embedder(run, cache)
+    network_outputs, _, files = predict_folder(embedder, photos)
+    embedding = fit_embedding(network_outputs.features, network_outputs.logits)
+    vectors = embedding.vectors(network_outputs.features, network_outputs.logits)
     some = np.random.default_rng(0).permutation(len(files))[:count]
 
     def jpeg(photo: Image.Image, quality: int) -> Image.Image:
@@ -150,23 +153,29 @@ def copies(photos: Path, run: Path, cache: Path | None, count: int) -> None:
     }
     rows = []
     for name, change in changes.items():
-        pixels = np.stack([boxed(change(open_photo(files[n])), looker.judge.size) for n in some])
-        told = looker.judge.look(pixels)
-        alike = (embedding.vectors(told.outputs, told.logits) * vectors[some]).sum(axis=1)
-        rows.append((name, *spread_of(alike, COPY)))
+        pixels = np.stack(
+            [letterbox(change(open_photo(files[n])), embedder.predictor.size) for n in some]
+        )
+        predicted = embedder.predictor.predict(pixels)
+        similarity = (embedding.vectors(predicted.features, predicted.logits) * vectors[some]).sum(
+            axis=1
+        )
+        rows.append((name, *spread_of(similarity, COPY_SIMILARITY)))
     products = vectors @ vectors.T - 2 * np.eye(len(vectors), dtype=np.float32)
-    rows.append(("the nearest other photo", *spread_of(products.max(axis=1), COPY)))
-    click.echo(format_table(("likeness of", "1 %", "50 %", "99 %", f"at least {COPY}"), rows))
+    rows.append(("the nearest other photo", *spread_of(products.max(axis=1), COPY_SIMILARITY)))
+    click.echo(
+        format_table(("similarity of", "1 %", "50 %", "99 %", f"at least {COPY_SIMILARITY}"), rows)
+    )
 
 
-def spread_of(alike: np.ndarray, limit: float) -> tuple[str, str, str, str]:
-    """Percentiles of ALIKE, and how much of it is LIMIT or more."""
-    low, middle, high = np.percentile(alike, (1, 50, 99))
-    return f"{low:.3f}", f"{middle:.3f}", f"{high:.3f}", f"{(alike >= limit).mean():.1%}"
+def spread_of(similarity: np.ndarray, limit: float) -> tuple[str, str, str, str]:
+    """Return percentiles of similarities, and the fraction that reaches a limit."""
+    low, middle, high = np.percentile(similarity, (1, 50, 99))
+    return f"{low:.3f}", f"{middle:.3f}", f"{high:.3f}", f"{(similarity >= limit).mean():.1%}"
 
 
 def larger(vectors: np.ndarray, classes: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """COUNT vectors made of VECTORS, (n, d), of CLASSES, (n,), by the rule above; (count, d)."""
+    """Derive a larger set of vectors of shape (count, d) from the vectors of photos."""
     rng = np.random.default_rng(seed)
     order = np.argsort(classes, kind="stable")
     names, starts, sizes = np.unique(classes[order], return_index=True, return_counts=True)
@@ -186,15 +195,15 @@ def larger(vectors: np.ndarray, classes: np.ndarray, count: int, seed: int) -> n
 def timed(
     search: Callable[[np.ndarray], np.ndarray], queries: np.ndarray, at_once: int
 ) -> tuple[float, np.ndarray]:
-    """Queries a second, AT_ONCE together, for three seconds or all; and the places found."""
+    """Return queries per second, measured for three seconds at most, and the results."""
     search(queries[:at_once])
     began, found = time.perf_counter(), []
     for start in range(0, len(queries), at_once):
         found.append(search(queries[start : start + at_once]))
         if time.perf_counter() - began > 3:
             break
-    places = np.concatenate(found)
-    return len(places) / (time.perf_counter() - began), places
+    keys = np.concatenate(found)
+    return len(keys) / (time.perf_counter() - began), keys
 
 
 @main.command()
@@ -202,13 +211,13 @@ def timed(
 @click.option("--counts", default="100000,1000000", show_default=True)
 @click.option("--all/--no-all", "all_", default=True, help="Measure --all of the first count too.")
 def speed(photos: Path, run: Path, cache: Path | None, counts: str, all_: bool) -> None:
-    """Queries a second against faiss-cpu, on this machine's cores."""
-    from model.inference.embedding import learn_embedding
-    from model.similar.embedder import open_looker
+    """Measure queries per second, compared with faiss-cpu, on all cores."""
+    from model.inference.embedding import fit_embedding
+    from model.similar.embedder import load_embedder
 
-    looked, classes, _ = seen(open_looker(run, cache), photos)
-    embedding = learn_embedding(looked.outputs, looked.logits)
-    vectors = embedding.vectors(looked.outputs, looked.logits)
+    network_outputs, classes, _ = predict_folder(load_embedder(run, cache), photos)
+    embedding = fit_embedding(network_outputs.features, network_outputs.logits)
+    vectors = embedding.vectors(network_outputs.features, network_outputs.logits)
     queries = larger(vectors, classes, QUERIES, 1)
     for number, count in enumerate(int(text) for text in counts.split(",")):
         made = larger(vectors, classes, count, 2)
@@ -222,14 +231,14 @@ Search = Callable[[np.ndarray], np.ndarray]
 
 
 def speeds(vectors: np.ndarray, queries: np.ndarray) -> list[tuple[str, ...]]:
-    """A row a way of searching VECTORS for QUERIES."""
+    """Return a row of the table for each way of searching."""
     from model.similar.nearest import exact_neighbors
 
     flat = flat_of(vectors)
     truth = flat(queries)
     rows = [
         _row("faiss, flat", 0.0, flat, queries, truth),
-        _row("ours", 0.0, lambda q: exact_neighbors(q, vectors, NEAREST).places, queries, truth),
+        _row("ours", 0.0, lambda q: exact_neighbors(q, vectors, NEAREST).keys, queries, truth),
     ]
     for make in (graph_of, hnsw_of, lists_of):
         began = time.perf_counter()
@@ -240,7 +249,7 @@ def speeds(vectors: np.ndarray, queries: np.ndarray) -> list[tuple[str, ...]]:
 
 
 def flat_of(vectors: np.ndarray) -> Search:
-    """Faiss' own comparison of all."""
+    """Return faiss' exhaustive search."""
     import faiss
 
     flat = faiss.IndexFlatIP(vectors.shape[1])
@@ -249,27 +258,27 @@ def flat_of(vectors: np.ndarray) -> Search:
 
 
 def graph_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
-    """Our graph of VECTORS: names of ways to search it, and what sets each up."""
+    """Return name -> function that returns a search with this project's graph."""
     from model.similar.nearest import Graph
 
     graph = Graph(vectors.shape[1])
-    places = np.arange(len(vectors))
-    graph.add(places, vectors)
+    keys = np.arange(len(vectors))
+    graph.add(keys, vectors)
 
     def search(queries: np.ndarray) -> np.ndarray:
-        return graph.among(queries, NEAREST, places, vectors).places
+        return graph.search_rescored(queries, NEAREST, keys, vectors).keys
 
     return {"ours, graph": lambda: search}
 
 
 def hnsw_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
-    """Faiss' graph with our number of neighbours."""
+    """Return searches with faiss' HNSW, with the same number of neighbours."""
     import faiss
 
-    from model.similar.nearest import ADDING, NEIGHBOURS
+    from model.similar.nearest import CONNECTIVITY, EXPANSION_ADD
 
-    graph = faiss.IndexHNSWFlat(vectors.shape[1], NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction = ADDING
+    graph = faiss.IndexHNSWFlat(vectors.shape[1], CONNECTIVITY, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = EXPANSION_ADD
     graph.add(vectors)
 
     def set_up(width: int) -> Search:
@@ -280,7 +289,7 @@ def hnsw_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
 
 
 def lists_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
-    """Faiss' inverted lists, of as many cells as its authors advise."""
+    """Return searches with faiss' inverted lists, with the recommended number of cells."""
     import faiss
 
     cells = int(4 * len(vectors) ** 0.5)
@@ -304,30 +313,30 @@ def _row(
     pairs = zip(found.tolist(), truth.tolist(), strict=False)
     recall = float(np.mean([len(set(a) & set(b)) / NEAREST for a, b in pairs]))
     row = name, f"{recall:.3f}", f"{alone:.3g}", f"{together:.3g}", f"{seconds:.0f}"
-    # A million vectors take an hour: what is known already is told.
+    # A million vectors take an hour: print each row as it is measured.
     click.echo("  ".join(row), err=True)
     return row
 
 
 def whole_shop(vectors: np.ndarray, classes: np.ndarray) -> str:
-    """How long find-similar --all takes for an index of VECTORS."""
+    """Measure find-similar --all on an index of the vectors."""
     from model.similar.cli import recommend_all
-    from model.similar.index_file import new_index, writing
-    from model.similar.items import Item
+    from model.similar.index_file import create_index, lock_index
+    from model.similar.items import IndexItem
 
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "similar.index"
         items = [
-            Item(f"item-{n}", f"{n:064x}", "", product=f"product-{n // 2}", price=float(n))
+            IndexItem(f"item-{n}", f"{n:064x}", "", product=f"product-{n // 2}", price=float(n))
             for n in range(len(vectors))
         ]
-        with writing(path), new_index(path) as index:
-            index.say({"source": {"kind": "folder", "photos": name}})
+        with lock_index(path), create_index(path) as index:
+            index.set_facts({"source": {"kind": "folder", "photos": name}})
             index.add(items, vectors)
         began, worked = time.perf_counter(), time.process_time()
-        said = recommend_all(path, Path(name) / "recommendations.csv", 12)
+        summary = recommend_all(path, Path(name) / "recommendations.csv", 12)
         seconds, work = time.perf_counter() - began, time.process_time() - worked
-    done = said.partition(":")[0]
+    done = summary.partition(":")[0]
     return f"find-similar --all: {done} in {seconds:.0f} s, {work:.0f} s of work of the cores"
 
 

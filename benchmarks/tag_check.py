@@ -1,11 +1,11 @@
-"""Wrong tags found: ours and cleanlab, on the same photos and the same out-of-fold probabilities.
+"""Compare the tag check with cleanlab on the same photos and out-of-fold probabilities.
 
     python -m benchmarks.tag_check --photos ../shared/data/clothing --weights FILE
 
-Labels of real garment photos are flipped, to any other label at random or each to the one that it
-is most taken for. `same`: cleanlab's scores of the very probabilities that ours starts from;
-`plain`: of out-of-fold probabilities of heads that believe all labels alike. Average precision of
-the ranking, and precision in its first tenth; and of what ours asserts, how much is right.
+Labels of garment photos are flipped, at random or to the most confusable label. `same`: cleanlab's
+scores of the probabilities that the tag check uses; `plain`: cleanlab's scores of out-of-fold
+probabilities of classifiers that are trained on all labels alike. Measured are the average
+precision of the ranking, the precision in its first tenth, and the precision of the verdicts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +21,18 @@ from sklearn.metrics import average_precision_score
 from dataset.utils import keras_backend
 from dataset.utils.tables import format_table
 
-SAID = ("asserted mistakes", "their suggestions", "asserted agreement", "cleanlab's issues, plain")
+VERDICT_ROWS = ("mistakes", "suggestions of mistakes", "agreement", "cleanlab's issues, plain")
 METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
 
 class Photos(NamedTuple):
-    """Trunk outputs, (n, width) float32, and true classes, (n,) int, of CLASSES."""
+    """Features of photos with their true classes.
+
+    Attributes:
+        values: Backbone features, float32 array of shape (n, width).
+        truth: Class indices of shape (n,).
+        classes: Number of classes.
+    """
 
     values: np.ndarray
     truth: np.ndarray
@@ -34,40 +40,45 @@ class Photos(NamedTuple):
 
 
 def load(photos: Path, weights: str, cache: Path | None) -> Photos:
-    """All photos of the folder PHOTOS, seen by the blocks of the trunk that suit them."""
+    """Load the photos of a folder and their features, with the feature layers that suit them."""
     from dataclasses import replace
 
     from model.data.features import Views
-    from model.data.loading import find_data
+    from model.data.loading import load_splits
     from model.training.config import TrainOptions
-    from model.training.linear_probe import choose_taps, columns
-    from model.training.stages import prepare
+    from model.training.linear_probe import choose_feature_layers, feature_columns
+    from model.training.stages import prepare_backbone
 
-    data = find_data(photos)
-    extractor = prepare(TrainOptions(photos, photos, weights, cache=cache)).extractor
+    data = load_splits(photos)
+    extractor = prepare_backbone(TrainOptions(photos, photos, weights, cache=cache)).extractor
     pool = replace(data, examples=tuple(replace(e, split="train") for e in data.examples))
-    outputs = extractor.outputs(pool, "train", Views())
+    outputs = extractor.extract(pool, "train", Views())
     half = np.arange(len(outputs.targets)) % 4 == 0
     parts = [
         replace(outputs, values=outputs.values[mask], targets=outputs.targets[mask])
         for mask in (~half, half)
     ]
-    taps = choose_taps(parts[0], parts[1], len(data.labels), 0).taps
-    values = outputs.values[:, 0, columns(taps)].astype(np.float32)
-    click.echo(f"{len(values)} photos, {len(data.labels)} labels, blocks {'+'.join(taps)}")
+    feature_layers = choose_feature_layers(parts[0], parts[1], len(data.labels), 0).layers
+    values = outputs.values[:, 0, feature_columns(feature_layers)].astype(np.float32)
+    click.echo(
+        f"{len(values)} photos, {len(data.labels)} labels, blocks {'+'.join(feature_layers)}"
+    )
     return Photos(values, outputs.targets, len(data.labels))
 
 
-def plain_shares(photos: Photos, tags: np.ndarray, seed: int) -> np.ndarray:
-    """Out-of-fold shares of heads that believe all TAGS alike, as many heads as `opinions` has.
+def plain_probabilities(photos: Photos, tags: np.ndarray, seed: int) -> np.ndarray:
+    """Return out-of-fold probabilities of ridge classifiers that are trained on all tags.
 
-    They read what those of `opinions` read.
+    Their number and their features are those of `cross_validated_probabilities`.
     """
-    from model.tag_check.noise_model import FOLDS, ROUNDS, evened
-    from model.training.label_noise import folds_of, out_of_fold
+    from model.tag_check.noise_model import FOLDS, ROUNDS, normalize_features
+    from model.training.label_noise import assign_folds, predict_out_of_fold
     from model.training.linear_probe import ridge_scores
 
-    values, wanted = evened(photos.values), np.eye(photos.classes, dtype=np.float32)[tags]
+    values, wanted = (
+        normalize_features(photos.values),
+        np.eye(photos.classes, dtype=np.float32)[tags],
+    )
 
     def logits(rest: np.ndarray, weights: np.ndarray, held: np.ndarray) -> np.ndarray:
         return ridge_scores(values[rest], wanted[rest], weights, values[held])
@@ -75,7 +86,9 @@ def plain_shares(photos: Photos, tags: np.ndarray, seed: int) -> np.ndarray:
     ones = np.ones(len(tags), np.float32)
     return np.mean(
         [
-            out_of_fold(tags, folds_of(tags, None, FOLDS, seed + one), photos.classes, ones, logits)
+            predict_out_of_fold(
+                tags, assign_folds(tags, None, FOLDS, seed + one), photos.classes, ones, logits
+            )
             for one in range(ROUNDS)
         ],
         axis=0,
@@ -83,7 +96,7 @@ def plain_shares(photos: Photos, tags: np.ndarray, seed: int) -> np.ndarray:
 
 
 def flipped(photos: Photos, confusable: np.ndarray | None, rate: float, seed: int) -> np.ndarray:
-    """Tags of which RATE are wrong: at random, or each what CONFUSABLE, (classes,), says."""
+    """Return tags of which a fraction is wrong: at random, or the most confusable class."""
     rng = np.random.default_rng(seed)
     tags = photos.truth.copy()
     some = rng.choice(len(tags), round(rate * len(tags)), replace=False)
@@ -93,24 +106,33 @@ def flipped(photos: Photos, confusable: np.ndarray | None, rate: float, seed: in
 
 
 def first_tenth(score: np.ndarray, wrong: np.ndarray) -> float:
-    """Share of wrong ones among the tenth of the highest SCORE."""
+    """Return the fraction of wrong tags among the tenth with the highest score."""
     return float(wrong[np.argsort(-score, kind="stable")[: len(score) // 10]].mean())
 
 
 def scored(photos: Photos, tags: np.ndarray, seed: int) -> dict[str, tuple[float, ...]]:
-    """Ranking -> average precision, precision in the first tenth, seen on the true labels.
+    """Return ranking -> average precision and precision in the first tenth, by the true labels.
 
-    And what is asserted: name -> share that is right, how many.
+    For verdicts: name -> fraction of correct ones and their number.
     """
-    from model.tag_check.noise_model import AGREES, MISTAKE, bar_of, opinions, tagging_of, verdicts
+    from model.tag_check.noise_model import (
+        AGREES,
+        MISTAKE,
+        choose_thresholds,
+        cross_validated_probabilities,
+        decide_verdicts,
+        fit_noise_model,
+    )
 
     wrong = tags != photos.truth
-    shares = opinions(photos.values, tags, None, photos.classes, seed)
-    plain = plain_shares(photos, tags, seed)
-    tagging = tagging_of(shares, tags)
-    said = verdicts(tagging, bar_of(tagging, shares, tags), shares, tags)
-    ranked = {"ours": said.wrong}
-    for name, some in (("same", shares), ("plain", plain)):
+    probabilities = cross_validated_probabilities(photos.values, tags, None, photos.classes, seed)
+    plain = plain_probabilities(photos, tags, seed)
+    noise_model = fit_noise_model(probabilities, tags)
+    verdicts = decide_verdicts(
+        noise_model, choose_thresholds(noise_model, probabilities, tags), probabilities, tags
+    )
+    ranked = {"ours": verdicts.wrong_probability}
+    for name, some in (("same", probabilities), ("plain", plain)):
         for method in METHODS:
             score = get_label_quality_scores(tags, some, method=method)
             ranked[f"cleanlab {method}, {name}"] = -score
@@ -118,12 +140,12 @@ def scored(photos: Photos, tags: np.ndarray, seed: int) -> dict[str, tuple[float
         name: (float(average_precision_score(wrong, score)), first_tenth(score, wrong))
         for name, score in ranked.items()
     }
-    verdict = np.array(said.verdict)
+    verdict = np.array(verdicts.verdict)
     mistake, agrees = verdict == MISTAKE, verdict == AGREES
-    found["asserted mistakes"] = (_mean(wrong[mistake]), float(mistake.sum()))
-    right = said.best[mistake] == photos.truth[mistake]
-    found["their suggestions"] = (_mean(right), float(mistake.sum()))
-    found["asserted agreement"] = (_mean(~wrong[agrees]), float(agrees.sum()))
+    found["mistakes"] = (_mean(wrong[mistake]), float(mistake.sum()))
+    right = verdicts.best[mistake] == photos.truth[mistake]
+    found["suggestions of mistakes"] = (_mean(right), float(mistake.sum()))
+    found["agreement"] = (_mean(~wrong[agrees]), float(agrees.sum()))
     issues = find_label_issues(tags, plain, return_indices_ranked_by=None)
     found["cleanlab's issues, plain"] = (_mean(wrong[issues]), float(issues.sum()))
     return found
@@ -134,23 +156,25 @@ def _mean(values: np.ndarray) -> float:
 
 
 def confusable_of(photos: Photos) -> np.ndarray:
-    """(classes,): what each class is most taken for by heads that learned from the true labels."""
-    shares = plain_shares(photos, photos.truth, 0)
-    sums = np.stack([shares[photos.truth == one].sum(axis=0) for one in range(photos.classes)])
+    """Return the most confusable class of each class, by classifiers trained on the true labels."""
+    probabilities = plain_probabilities(photos, photos.truth, 0)
+    sums = np.stack(
+        [probabilities[photos.truth == one].sum(axis=0) for one in range(photos.classes)]
+    )
     np.fill_diagonal(sums, -1)
     found: np.ndarray = sums.argmax(axis=1)
     return found
 
 
 def report(title: str, runs: Sequence[Mapping[str, tuple[float, ...]]]) -> str:
-    """The means over RUNS as a table."""
+    """Format the means over runs as a table."""
     rows = []
     for name in runs[0]:
-        # Of what is never asserted nothing is right or wrong.
+        # A run without such verdicts has no precision.
         seen = [run[name][0] for run in runs if not np.isnan(run[name][0])]
         first, second = np.mean(seen or np.nan), np.mean([run[name][1] for run in runs])
-        if name in SAID:
-            rows.append((name, f"{first:.3f} right", f"of {second:.1f}"))
+        if name in VERDICT_ROWS:
+            rows.append((name, f"{first:.3f} correct", f"of {second:.1f}"))
         else:
             rows.append(
                 (name, f"{first:.3f} average precision", f"{second:.3f} in the first tenth")
@@ -161,11 +185,11 @@ def report(title: str, runs: Sequence[Mapping[str, tuple[float, ...]]]) -> str:
 @click.command()
 @click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--weights", default="imagenet", help="`imagenet` or a Keras weights file.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Where trunk outputs are kept.")
-@click.option("--rates", default="0.1", help="Shares of wrong labels, between commas.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder of cached features.")
+@click.option("--rates", default="0.1", help="Comma-separated fractions of wrong labels.")
 @click.option("--seeds", default=3)
 def main(photos: Path, weights: str, cache: Path | None, rates: str, seeds: int) -> None:
-    """Print what each finds, the mean over seeds."""
+    """Print the results, as means over seeds."""
     keras_backend.import_backend()
     loaded = load(photos, weights, cache)
     ways: dict[str, Callable[[], np.ndarray | None]] = {

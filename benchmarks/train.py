@@ -1,16 +1,16 @@
-"""Training: Keras' textbook script and ours, on the same photos and weights, in one run.
+"""Compare training with Keras' guide to transfer learning, on the same photos and weights.
 
     python benchmarks/train.py head --photos ../shared/data/clothing --weights FILE
     python benchmarks/train.py fine-tune --photos ../shared/data/clothing --weights FILE
-    python benchmarks/train.py trunk --weights FILE
+    python benchmarks/train.py backbone --weights FILE
 
-The textbook script is Keras' own guide to transfer learning: `image_dataset_from_directory`, a
-frozen InceptionV3, mean pooling, a softmax layer, Adam, `fit`. Each side has a process of its own.
+The script of the guide has `image_dataset_from_directory`, a frozen InceptionV3, mean pooling, a
+softmax layer, Adam and `fit`. Each side runs in another process.
 
-`head`: whole seconds of ten epochs of it and of `train-model --fine-tune 0` with nothing cached,
-start-up, calibration, report and all; and when ours was first as good on validation.
-`fine-tune`: photos a second of training steps with the whole trunk learning, in turns.
-`trunk`: the frozen trunk's multiply-adds a second, in turns with large matrix products.
+`head`: seconds of ten epochs of the guide, and of `train-model --fine-tune 0` with an empty cache,
+including start-up, calibration and reports; and the time until it reaches the same validation
+accuracy. `fine-tune`: photos per second of training steps of the whole network, in turns.
+`backbone`: multiply-adds per second of the frozen backbone, in turns with large matrix products.
 """
 
 import itertools
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def subset(photos: Path, folder: Path, each: int | None) -> Path:
-    """FOLDER/data with splits of PHOTOS, at most EACH a class; one photo a class to test on."""
+    """Link splits of photos, with at most `each` training photos per class."""
     held = max(1, each // HELD) if each else None
     for split, source, most in (
         ("train", "train", each),
@@ -87,16 +87,13 @@ def subset(photos: Path, folder: Path, each: int | None) -> Path:
 
 
 def aside(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What WORK returns in a process of its own."""
+    """Run a function in another process and return its result."""
     with multiprocessing.get_context("spawn").Pool(1, quietly) as pool:
         return pool.apply(work, arguments)
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What WORK, which has processes of its own, returns; its seconds, and those of processors.
-
-    The latter say the same on a busy machine.
-    """
+    """Run a function that starts processes; return its result, wall and processor seconds."""
 
     def used() -> float:
         spent = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -108,12 +105,12 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
 
 
 def quietly() -> None:
-    """TensorFlow says what it loads."""
+    """Silence TensorFlow's messages."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def textbook(data: Path, weights: Path, tuned: bool) -> tuple[Any, Any, Any]:
-    """The network of Keras' guide, compiled, its trunk frozen or TUNED; train and validation."""
+    """Return the compiled network of Keras' guide, and the train and validation data."""
     import keras
 
     train, validation = (
@@ -123,14 +120,14 @@ def textbook(data: Path, weights: Path, tuned: bool) -> tuple[Any, Any, Any]:
         for split in ("train", "validation")
     )
     classes = len(train.class_names)
-    trunk = keras.applications.InceptionV3(
+    backbone = keras.applications.InceptionV3(
         weights=str(weights), include_top=False, input_shape=(SIZE, SIZE, 3)
     )
-    trunk.trainable = tuned
+    backbone.trainable = tuned
     pixels = keras.Input((SIZE, SIZE, 3))
     scaled = keras.applications.inception_v3.preprocess_input(pixels)
     # The guide keeps batch normalisation in inference mode, tuned or not.
-    means = keras.layers.GlobalAveragePooling2D()(trunk(scaled, training=False))
+    means = keras.layers.GlobalAveragePooling2D()(backbone(scaled, training=False))
     network = keras.Model(pixels, keras.layers.Dense(classes, activation="softmax")(means))
     network.compile(
         keras.optimizers.Adam(1e-5 if tuned else 1e-3),
@@ -142,14 +139,14 @@ def textbook(data: Path, weights: Path, tuned: bool) -> tuple[Any, Any, Any]:
 
 
 def textbook_head(data: Path, weights: Path) -> list[float]:
-    """The textbook's accuracy on validation after each of its epochs."""
+    """Return the validation accuracy of the guide's network after each epoch."""
     network, train, validation = textbook(data, weights, tuned=False)
     history = network.fit(train, validation_data=validation, epochs=EPOCHS, verbose=0).history
     return [float(value) for value in history["val_accuracy"]]
 
 
 def our_head(data: Path, weights: Path, folder: Path, options: tuple[str, ...]) -> None:
-    """`train-model --fine-tune 0` as a user runs it, with an empty cache."""
+    """Run `train-model --fine-tune 0` with an empty cache, as a user does."""
     command = [
         *(str(Path(sys.executable).with_name("train-model")), "--fine-tune", "0"),
         *("--data", str(data), "--weights", str(weights), "--cache", str(folder / "cache")),
@@ -159,7 +156,7 @@ def our_head(data: Path, weights: Path, folder: Path, options: tuple[str, ...]) 
 
 
 def accuracies(logs: Path) -> list[tuple[float, float]]:
-    """When each epoch of TensorBoard's LOGS ended, and its accuracy on validation."""
+    """Return the end time and the validation accuracy of each epoch from TensorBoard's logs."""
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
@@ -181,7 +178,7 @@ def accuracies(logs: Path) -> list[tuple[float, float]]:
 @each_option
 @click.argument("options", nargs=-1)
 def head(photos: Path, weights: Path, each: int | None, options: tuple[str, ...]) -> None:
-    """Seconds to a head on the frozen trunk. OPTIONS after -- go to train-model."""
+    """Measure the seconds to train a linear probe. OPTIONS after -- are passed to train-model."""
     with tempfile.TemporaryDirectory() as name:
         data = subset(photos, Path(name), each)
         theirs, spent, work = timed(partial(aside, textbook_head, data, weights))
@@ -203,7 +200,7 @@ def head(photos: Path, weights: Path, each: int | None, options: tuple[str, ...]
 
 
 def clock(times: list[float]) -> Any:
-    """A callback that adds to TIMES when each step begins."""
+    """Return a callback that appends the start time of each step to a list."""
     import keras
 
     return keras.callbacks.LambdaCallback(
@@ -212,7 +209,7 @@ def clock(times: list[float]) -> Any:
 
 
 def textbook_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
-    """When each of STEPS of the textbook's fine-tuning began."""
+    """Return the start time of each step of the guide's fine-tuning, and the precision."""
     network, train, _ = textbook(data, weights, tuned=True)
     times: list[float] = []
     network.fit(
@@ -222,43 +219,47 @@ def textbook_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], 
 
 
 def our_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
-    """When each of STEPS of our fine-tuning of all blocks began, and the precision chosen."""
+    """Return the start time of each step of fine-tuning all blocks, and the precision."""
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
-    from model.data.batches import Pixels, PixelsFeed
-    from model.data.loading import find_data, targets_of
+    from model.data.batches import ImageSet, ImageTrainingSet
+    from model.data.loading import class_indices, load_splits
     from model.network import dtype, inception
     from model.training.config import TrainOptions
-    from model.training.fit import Check, fit
+    from model.training.fit import ValidationSet, fit
 
     options = TrainOptions(data=data, out=data, weights=str(weights))
-    trunk = inception.build_trunk(SIZE, options.weights)
+    backbone = inception.build_backbone(SIZE, options.weights)
 
     def build(policy: str) -> Any:
-        return inception.tapped(inception.folded(trunk, policy), [inception.TOP])
+        return inception.build_feature_network(
+            inception.fold_batch_norms(backbone, policy), [inception.TOP_BLOCK]
+        )
 
-    features, chosen = dtype.choose(build, options.precision)
-    found = find_data(data)
-    network = inception.join(
+    features, chosen = dtype.choose_precision(build, options.precision)
+    found = load_splits(data)
+    network = inception.join_head(
         features,
-        inception.build_head(inception.BLOCKS[inception.TOP], len(found.labels)),
+        inception.build_head(inception.BLOCK_CHANNELS[inception.TOP_BLOCK], len(found.labels)),
     )
-    inception.train_blocks(network.get_layer("features"), None)
-    examples = list(itertools.islice(itertools.cycle(found.of("train")), steps * BATCH))
-    feed = PixelsFeed(
-        Pixels(data, examples, SIZE),
-        np.eye(len(found.labels), dtype=np.float32)[targets_of(examples, found.labels)],
+    inception.unfreeze_blocks(network.get_layer("features"), None)
+    examples = list(itertools.islice(itertools.cycle(found.examples_of("train")), steps * BATCH))
+    feed = ImageTrainingSet(
+        ImageSet(data, examples, SIZE),
+        np.eye(len(found.labels), dtype=np.float32)[class_indices(examples, found.labels)],
         np.ones(len(examples), np.float32),
         options.augmentation,
         seed=0,
     )
     times: list[float] = []
-    nothing = Check(lambda _: np.zeros((0, len(found.labels)), np.float32), np.zeros(0, np.int64))
+    nothing = ValidationSet(
+        lambda _: np.zeros((0, len(found.labels)), np.float32), np.zeros(0, np.int64)
+    )
     with tempfile.TemporaryDirectory() as name:
         state = Path(name) / "tuning.npz"
-        recipe = options.tuning_recipe(0.0)
-        fit(network, feed, nothing, recipe, state, lambda _: None, [clock(times)])
+        config = options.fine_tuning_config(0.0)
+        fit(network, feed, nothing, config, state, lambda _: None, [clock(times)])
     return times[:steps], chosen.policy
 
 
@@ -267,19 +268,19 @@ def our_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
 @weights_option
 @each_option
 @click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True)
-@click.option("--warm-up", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--warmup-steps", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True)
 def fine_tune(
-    photos: Path, weights: Path, each: int | None, steps: int, warm_up: int, rounds: int
+    photos: Path, weights: Path, each: int | None, steps: int, warmup_steps: int, rounds: int
 ) -> None:
-    """Photos a second of training steps, all of the trunk learning."""
+    """Measure photos per second of fine-tuning the whole backbone."""
     spent: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
         data = subset(photos, Path(name), each)
         for _ in range(rounds):
             for who, work in (("textbook", textbook_steps), ("ours", our_steps)):
-                times, policy = aside(work, data, weights, warm_up + steps + 1)
-                spent.setdefault(f"{who}, {policy}", []).extend(np.diff(times)[warm_up:])
+                times, policy = aside(work, data, weights, warmup_steps + steps + 1)
+                spent.setdefault(f"{who}, {policy}", []).extend(np.diff(times)[warmup_steps:])
     middles = {name: statistics.median(seconds) for name, seconds in spent.items()}
     slow = max(middles[name] for name in middles if name.startswith("textbook"))
     rows = [
@@ -291,7 +292,7 @@ def fine_tune(
 
 
 def products(kind: str) -> Iterator[Work]:
-    """Square matrix products in KIND, and their billions of multiply-adds."""
+    """Yield square matrix products with their billions of multiply-adds."""
     import tensorflow as tf
 
     multiply = tf.function(tf.matmul)
@@ -301,13 +302,13 @@ def products(kind: str) -> Iterator[Work]:
 
 
 def multiply_adds(features: Any) -> float:
-    """Billions of one photo's convolutions, by kernel and output shapes."""
+    """Return the billions of multiply-adds of the convolutions for one photo."""
     import keras
 
     return (
         sum(
             float(np.prod(layer.kernel.shape)) * float(np.prod(layer.output.shape[1:3]))
-            for layer in features.get_layer("trunk").layers
+            for layer in features.get_layer("backbone").layers
             if isinstance(layer, keras.layers.Conv2D)
         )
         / 1e9
@@ -318,24 +319,26 @@ def multiply_adds(features: Any) -> float:
 @weights_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
-def trunk(weights: Path, batch_size: int, rounds: int) -> None:
-    """Of the processor's peak in matrix products, what the frozen trunk uses."""
+def backbone(weights: Path, batch_size: int, rounds: int) -> None:
+    """Measure the fraction of the processor's peak in matrix products that the backbone reaches."""
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
     from model.network import dtype, inception
-    from model.training.linear_probe import KEPT
+    from model.training.linear_probe import CACHED_BLOCKS
 
-    whole = inception.build_trunk(SIZE, str(weights))
+    whole = inception.build_backbone(SIZE, str(weights))
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, SIZE, SIZE, 3), dtype=np.uint8)
     rows = []
     for kind in ("float32", "bfloat16"):
-        features = inception.tapped(inception.folded(whole, dtype.POLICIES[kind]), KEPT)
+        features = inception.build_feature_network(
+            inception.fold_batch_norms(whole, dtype.POLICIES[kind]), CACHED_BLOCKS
+        )
         work = multiply_adds(features) * batch_size
         works: list[Work] = [(partial(features.predict_on_batch, pixels), work), *products(kind)]
         speeds = in_turns(works, rounds)
         best, peak = max(speeds[0]), max(itertools.chain(*speeds[1:]))
-        shares = [own / max(others) for own, *others in zip(*speeds, strict=True)]
+        ratios = [own / max(others) for own, *others in zip(*speeds, strict=True)]
         rows.append(
             (
                 kind,
@@ -343,7 +346,7 @@ def trunk(weights: Path, batch_size: int, rounds: int) -> None:
                 f"{best:.0f}",
                 f"{peak:.0f}",
                 f"{best / peak:.0%}",
-                f"{statistics.median(shares):.0%}",
+                f"{statistics.median(ratios):.0%}",
             )
         )
     click.echo(
@@ -355,7 +358,7 @@ def trunk(weights: Path, batch_size: int, rounds: int) -> None:
 
 
 def in_turns(works: list[Work], rounds: int) -> list[list[float]]:
-    """Billions of multiply-adds a second of each of WORKS in each of ROUNDS."""
+    """Return the billions of multiply-adds per second of each function in each round."""
     for work, _ in works:
         work()
     speeds: list[list[float]] = [[] for _ in works]

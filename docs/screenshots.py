@@ -99,7 +99,7 @@ def shoot_story(browser: Browser, folder: Path) -> None:
 def main() -> None:
     """Crawl, build, train, check and take the screenshots."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--weights", required=True, help="a trunk's weights, or imagenet")
+    parser.add_argument("--weights", required=True, help="weights of the backbone, or imagenet")
     parser.add_argument("--keep", type=Path, help="a new folder to work in, and leave there")
     asked = parser.parse_args()
     chromium = shutil.which("chromium") or sys.exit("needs Chromium: apt-get install chromium")

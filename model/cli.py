@@ -1,4 +1,4 @@
-"""`train-model`: options -> one call -> exit status."""
+"""The `train-model` command."""
 
 from datetime import datetime
 from pathlib import Path
@@ -24,25 +24,25 @@ from model import cli_options
     default="all",
     show_default=True,
     metavar="N|all",
-    help="How many inception blocks learn after the head does, from the top; 0: the head alone,"
-    " in minutes.",
+    help="Number of inception blocks to fine-tune after the linear probe, from the top; 0: the"
+    " linear probe only, which takes minutes.",
 )
 @click.option(
     "--time-budget",
-    "seconds",
     type=cli_options.Duration(),
     default="1h",
     show_default=True,
     metavar="TIME",
-    help="Epochs are planned to fit it: 30m, 1.5h, or none for as long as --epochs take.",
+    help="Time that the epochs are planned to fit: 30m, 1.5h, or none for no limit.",
 )
 @click.option(
-    "--taps",
+    "--feature-layers",
     default="auto",
     show_default=True,
-    callback=lambda _ctx, _param, value: cli_options.taps_of(value),
-    help="The blocks whose outputs the head reads, such as mixed10 or mixed7+mixed8; auto: those"
-    " that tell the validation photos apart best.",
+    metavar="NAMES",
+    callback=lambda _ctx, _param, value: cli_options.parse_feature_layers(value),
+    help="Inception blocks whose outputs the head reads, such as mixed10 or mixed7+mixed8; auto:"
+    " those with the best accuracy on the validation split.",
 )
 @click.option(
     "--optimizer",
@@ -53,49 +53,49 @@ from model import cli_options
 )
 @click.option(
     "--learning-rate",
-    "rate",
     type=click.FloatRange(min=0, min_open=True),
-    help="The highest, of fine-tuning or of a network from nothing.  [default: 1e-4 for Adam and"
-    " AdamW, 5e-3 for SGD; from nothing 1e-3 and 5e-3]",
+    help="Highest learning rate of fine-tuning, or of training from scratch.  [default: 1e-4 for"
+    " Adam and AdamW, 5e-3 for SGD; from scratch 1e-3 and 5e-3]",
 )
 @click.option(
-    "--head-rate",
+    "--head-learning-rate",
     type=click.FloatRange(min=0, min_open=True),
-    help="The highest of the head alone.  [default: 1e-3 for Adam and AdamW, 5e-3 for SGD]",
+    help="Highest learning rate of the linear probe.  [default: 1e-3 for Adam and AdamW, 5e-3 for"
+    " SGD]",
 )
 @click.option(
     "--momentum",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.9,
     show_default=True,
-    help="Of SGD.",
+    help="Momentum of SGD.",
 )
 @click.option(
     "--weight-decay",
     type=click.FloatRange(min=0),
     default=0.02,
     show_default=True,
-    help="Pulls weights to 0, decoupled from the gradient.",
+    help="Decoupled weight decay.",
 )
 @click.option(
     "--schedule",
     type=click.Choice(["cosine", "step", "constant"]),
     default="cosine",
     show_default=True,
-    help="How the rate falls after its warm-up; step: to a tenth at each third.",
+    help="Decay of the learning rate after the warm-up; step: to a tenth at each third.",
 )
 @click.option(
-    "--warm-up",
+    "--warmup-epochs",
     type=click.FloatRange(min=0),
     default=0.5,
     show_default=True,
-    help="Epochs until the rate is at its highest.",
+    help="Epochs in which the learning rate rises to its highest value.",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="At most so many.  [default: 12 of fine-tuning, 30 from nothing]",
+    help="Maximum number of epochs.  [default: 12 of fine-tuning, 30 from scratch]",
 )
 @click.option(
     "--head-epochs",
@@ -103,100 +103,102 @@ from model import cli_options
     default=60,
     show_default=True,
     metavar="N",
-    help="At most so many of the head alone.",
+    help="Maximum number of epochs of the linear probe.",
 )
 @click.option(
     "--patience",
     type=click.IntRange(min=0),
     default=4,
     show_default=True,
-    help="Epochs of fine-tuning without a lower validation loss, then it ends; 0: never.",
+    help="Epochs of fine-tuning without a lower validation loss before it stops; 0: no limit.",
 )
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
     default=32,
     show_default=True,
-    help="Photos a step.",
+    help="Photos per step.",
 )
 @cli_options.size_option
 @click.option(
     "--augment",
     default="mirror,rotate=15,scale=0.2,colour=0.2",
     show_default=True,
-    callback=lambda _ctx, _param, value: cli_options.changes_of(value),
-    help="What is changed at random, and how much: mirror, rotate=DEGREES, scale=SHARE,"
-    " cutout=SHARE, colour=SHARE, or none.",
+    metavar="TRANSFORMS",
+    callback=lambda _ctx, _param, value: cli_options.normalize_augmentation(value),
+    help="Random transforms and their strengths: mirror, rotate=DEGREES, scale=FRACTION,"
+    " cutout=FRACTION, colour=FRACTION, or none.",
 )
 @click.option(
     "--views",
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="Of each photo for the head: as it is, and so many less one changed by --augment.",
+    help="Views of each photo for the linear probe: the original and augmented versions.",
 )
 @click.option(
     "--label-smoothing",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.1,
     show_default=True,
-    help="Share of each label that is spread over all.",
+    help="Fraction of each target that is spread over all labels.",
 )
 @click.option(
     "--mixup",
     type=click.FloatRange(min=0),
     default=0.0,
     show_default=True,
-    help="Alpha of the share by which pairs of photos are blended; 0: none.",
+    help="Alpha of mixup, which mixes pairs of photos; 0: no mixup.",
 )
 @click.option(
-    "--average/--no-average",
+    "--ema/--no-ema",
     default=True,
     show_default=True,
-    help="Measure and keep the average of the weights over about an epoch (EMA).",
+    help="Validate and keep an exponential moving average of the weights, over about an epoch.",
 )
 @click.option(
     "--class-weights/--no-class-weights",
     default=True,
     show_default=True,
-    help="Let each label count the same, however many photos it has.",
+    help="Give each label the same total weight, however many photos it has.",
 )
 @click.option(
     "--noise-robust",
     is_flag=True,
-    help="For labels that are wrong in part, as hashtags are: those that out-of-fold predictions"
-    " contradict count less, and photos are blended (mixup 0.2).",
+    help="Train with partly wrong labels, such as hashtags: labels that out-of-fold predictions"
+    " contradict get a lower weight, and photos are mixed (mixup 0.2).",
 )
 @click.option(
-    "--both-sides/--one-side",
+    "--tta/--no-tta",
     default=True,
     show_default=True,
-    help="The model judges each photo and its mirror image: more often right, in twice the time.",
+    help="Use test-time augmentation: the model predicts each photo and its mirror image, which is"
+    " more accurate and takes twice the time.",
 )
 @cli_options.precision_option
 @cli_options.cache_option
-@click.option(
-    "--out", type=FOLDER, help="The run's folder, a new one.  [default: runs/<date and time>]"
-)
-@click.option("--resume", is_flag=True, help="Go on with the training of --out that was cut off.")
+@click.option("--out", type=FOLDER, help="New folder of the run.  [default: runs/<date and time>]")
+@click.option("--resume", is_flag=True, help="Continue the interrupted training of --out.")
 @click.option(
     "--folds",
     type=click.IntRange(min=3),
     metavar="K",
-    help="Cross-validate instead: K trainings on train and validation photos, each judged on a part"
-    " that it did not see; the test split stays unseen.  [default: no]",
+    help="Cross-validate instead: train K times on the train and validation photos, and evaluate"
+    " each network on the fold that it was not trained on; the test split is not used."
+    "  [default: no cross-validation]",
 )
 @cli_options.seed_option
-def train_model(out: Path | None, resume: bool, folds: int | None, **chosen: Any) -> None:
-    """Train an Inception-v3 classifier on splits, and measure it once on the test split.
+def train_model(out: Path | None, folds: int | None, **values: Any) -> None:
+    """Train an Inception-v3 classifier, and evaluate it once on the test split.
 
-    First a head on the frozen trunk, whose outputs are computed once and kept on disk; then trunk
-    and head together, at a low rate, until the validation loss falls no more or the time is over.
-    Writes model.keras, which takes raw uint8 photos of any size; report.html and README.md;
-    metrics.json and predictions.csv with other tables and charts; run.json and TensorBoard logs.
+    First a linear probe is trained on the cached outputs of the frozen backbone; then backbone and
+    head are fine-tuned with a low learning rate, until the validation loss stops falling or the
+    time budget is used up. Writes model.keras, which takes raw uint8 photos of any size;
+    report.html and README.md; metrics.json, predictions.csv and other tables and charts; run.json
+    and TensorBoard logs.
     """
-    if resume and out is None:
-        raise BadInput("--resume: say with --out which training goes on")
+    if values["resume"] and out is None:
+        raise BadInput("--resume: name the interrupted training with --out")
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
@@ -206,11 +208,11 @@ def train_model(out: Path | None, resume: bool, folds: int | None, **chosen: Any
     from model.training.train import train
 
     out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
-    if chosen["weights"] == "none":
-        click.echo("The network starts from nothing: trunk and head are trained together.")
-    options = TrainOptions(out=out, resume=resume, folds=folds or 0, **chosen)
+    options = TrainOptions(out=out, folds=folds or 0, **values)
+    if options.from_scratch:
+        click.echo("Training from scratch: backbone and head are trained together.")
     click.echo(format_summary(cross_validate(options) if folds else train(options)))
     click.echo(f"report: {out}/report.html")
-    click.echo(f"figures: {out}/metrics.json, {out}/predictions.csv")
+    click.echo(f"metrics: {out}/metrics.json, {out}/predictions.csv")
     if not folds:
         click.echo(f"model: {out}/model.keras")

@@ -47,7 +47,7 @@ def is_polyglot(body: bytes) -> bool:
     return zipfile.is_zipfile(io.BytesIO(body))
 
 
-# Smaller than the trunk's smallest input: of no use to any classifier of ours.
+# Below the backbone's minimum input size, so no classifier could use it.
 SMALLEST_SIDE = 75
 TOO_SMALL, TOO_MANY = f"smaller than {SMALLEST_SIDE} pixels", "too many pixels"
 POLYGLOT, BROKEN, EMPTY = "photo and program in one", "broken or no image", "empty"

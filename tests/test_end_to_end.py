@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score
 
 import fashion_tagger
 from scraper.sample_shop.server import ShopOptions, serve
-from tests.support.drawn_splits import said
+from tests.support.drawn_splits import run_words
 
 SHARED = Path(fashion_tagger.__file__).parents[1] / "shared"
 CLOTHING = SHARED / "data" / "clothing" / "validation"
@@ -42,7 +42,7 @@ def crawl(folder: Path, *arguments: str) -> None:
 
 
 def run_command(folder: Path, *arguments: str) -> None:
-    done = said(folder, *arguments)
+    done = run_words(folder, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

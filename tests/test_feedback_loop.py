@@ -21,7 +21,7 @@ from playwright.sync_api import sync_playwright
 from dataset.catalogue.models import ImageRow, TagVerdictRow
 from dataset.images.io import sha256_of
 from tests.support.catalogue_data import Filling, jpeg_of, squares_of
-from tests.support.drawn_splits import PROGRAM, random_trunk
+from tests.support.drawn_splits import PROGRAM, random_backbone
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 COLOURS = {"polo": (200, 30, 30), "dress": (30, 30, 200), "coat": (30, 160, 30)}
@@ -66,7 +66,8 @@ def build(folder: Path, filling: Filling, out: str) -> None:
 
 
 def train(folder: Path, data: str, out: str) -> None:
-    options = ("--weights", "trunk.weights.h5", "--fine-tune", "0", "--label-smoothing", "0", *SIZE)
+    head_only = ("--fine-tune", "0", "--label-smoothing", "0")
+    options = ("--weights", "backbone.weights.h5", *head_only, *SIZE)
     run_command(folder, "train-model", "--data", data, "--out", out, *options)
 
 
@@ -92,7 +93,7 @@ def checked_catalogue(
 ) -> tuple[Path, Filling, dict[str, str]]:
     folder = tmp_path_factory.mktemp("loop")
     filling, truth = create_catalogue(folder)
-    random_trunk(folder / "trunk.weights.h5")
+    random_backbone(folder / "backbone.weights.h5")
     build(folder, filling, "before")
     train(folder, "before", "first")
     check = ("--catalogue", filling.catalogue, "--model", "first", "--cache", "cache")

@@ -1,4 +1,4 @@
-"""`fashion-tagger compare`: options -> one call -> exit status."""
+"""The `fashion-tagger compare` command."""
 
 from datetime import datetime
 from pathlib import Path
@@ -22,18 +22,18 @@ from model import cli_options
 @click.option(
     "--steps",
     type=FILE,
-    default=cli_options.BUILT_IN,
+    default=cli_options.STEPS_FILE,
     metavar="FILE",
-    help="Your own steps (TOML).  [default: the thesis' steps; --show-steps prints them]",
+    help="TOML file of steps.  [default: built-in steps; --show-steps prints them]",
 )
-@click.option("--show-steps", is_flag=True, help="Print the file of steps, to be copied, and end.")
+@click.option("--show-steps", is_flag=True, help="Print the file of steps and exit.")
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
     metavar="N",
-    help="Trainings of each step.",
+    help="Number of trainings per step, with different seeds.",
 )
 @cli_options.size_option
 @cli_options.precision_option
@@ -43,37 +43,39 @@ from model import cli_options
     type=click.Choice(model_names()),
     default=DEFAULT,
     show_default=True,
-    help="The network that finds people for the crops.",
+    help="Pose network for the crops.",
 )
-@click.option("--pose-weights", type=FILE, metavar="FILE", help="Your own weights of it.")
+@click.option("--pose-weights", type=FILE, metavar="FILE", help="Weights file of the pose network.")
 @vocabulary_option
-@click.option("--out", type=FOLDER, help="A new folder.  [default: runs/compare-<date and time>]")
-@click.option("--resume", is_flag=True, help="Go on with the comparison of --out that was cut off.")
+@click.option("--out", type=FOLDER, help="New folder.  [default: runs/compare-<date and time>]")
+@click.option("--resume", is_flag=True, help="Continue the interrupted comparison of --out.")
 @cli_options.seed_option
-def compare_steps(out: Path | None, resume: bool, show_steps: bool, **chosen: Any) -> None:
-    """Train one change after another on the same split, and say what each brings.
+def compare_steps(out: Path | None, show_steps: bool, **values: Any) -> None:
+    """Train one change after another on the same split, and measure the effect of each.
 
-    By default the thesis' way: SGD, then Adam, each augmentation alone, the useful ones together,
-    HRNet's person crop, the garment zone, fine-tuning; several trainings a step, with intervals and
-    a paired test against the step that it changes. Frozen trunks' outputs are kept on disk, so
-    that a second comparison is much faster. Writes compare.md, .csv, .json and .png.
+    The built-in steps are those of the thesis: SGD, Adam, each augmentation alone, the useful ones
+    together, the person crop, the garment zone, and fine-tuning. Each step is trained several times
+    and tested against the step that it changes. Features of the frozen backbone are cached, which
+    makes a second comparison much faster. Writes compare.md, compare.csv, compare.json and
+    compare.png.
     """
     if show_steps:
-        click.echo(chosen["steps"].read_text(encoding="utf-8"), nl=False)
+        click.echo(values["steps"].read_text(encoding="utf-8"), nl=False)
         return
-    if resume and out is None:
-        raise BadInput("--resume: say with --out which comparison goes on")
-    if chosen["weights"] == "none":
-        raise BadInput("--weights none: a comparison needs a trunk that knows something")
+    if values["resume"] and out is None:
+        raise BadInput("--resume: name the interrupted comparison with --out")
+    if values["weights"] == "none":
+        raise BadInput("--weights none: a comparison needs a pre-trained backbone")
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
-    from model.ablation.compare import compare, summary
+    from model.ablation.compare import compare, format_comparison
     from model.ablation.config import read_steps
     from model.ablation.runner import CompareOptions
 
     out = out or Path("runs") / datetime.now().strftime("compare-%Y%m%d-%H%M%S")
-    rows = compare(CompareOptions(out=out, resume=resume, **chosen))
-    click.echo(summary(rows, read_steps(chosen["steps"]).reference))
+    options = CompareOptions(out=out, **values)
+    rows = compare(options)
+    click.echo(format_comparison(rows, read_steps(options.steps).reference))
     click.echo(f"table: {out}/compare.md, {out}/compare.csv, {out}/compare.json")
     click.echo(f"chart: {out}/compare.png")

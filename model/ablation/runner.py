@@ -1,10 +1,10 @@
-"""Training and measuring the steps of a comparison, each once, kept for --resume."""
+"""Train and evaluate the steps of a comparison; results are saved for --resume."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import click
 import keras
@@ -15,24 +15,30 @@ from dataset.errors import Failure
 from dataset.pose.models import find_model
 from dataset.utils.training_state import load_state, save_state
 from dataset.vocabulary import load_vocabulary
-from model.ablation.config import BEST, USEFUL, Step
-from model.data import augmentation
-from model.data.augmentation import Augmentation
-from model.data.crops import crop_data, cropped_already
-from model.data.features import Views, default_folder, raw_logits
-from model.data.loading import Data, targets_of
-from model.data.metadata import origins
+from model.ablation.config import BEST_STEP, USEFUL_AUGMENTATION, Step
+from model.data.augmentation import ImageAugmentation, parse_augmentation
+from model.data.crops import crop_data, is_cropped
+from model.data.features import Views, default_cache_folder, predict_logits
+from model.data.loading import SplitData, class_indices
+from model.data.metadata import load_metadata
 from model.training.config import TrainOptions
 from model.training.linear_probe import head_logits
-from model.training.stages import HEAD, Learned, Prepared, learn, name_unreadable, prepare
-from model.training.train import Watcher
+from model.training.stages import (
+    HEAD,
+    PreparedBackbone,
+    TrainedNetwork,
+    prepare_backbone,
+    report_unreadable,
+    train_network,
+)
+from model.training.train import ConsoleReporter
 
-MIRROR = Views(Augmentation((("mirror", 1.0),)), 2)
+MIRROR_VIEWS = Views(ImageAugmentation((("mirror", 1.0),)), 2)
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """What `compare` was asked for: the file of steps, and what all steps share."""
+    """Options of `compare`; `fashion-tagger compare --help` describes each."""
 
     data: Path
     out: Path
@@ -50,167 +56,198 @@ class CompareOptions:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A step that was trained and measured. `options` of its trainings, `crop` of its photos.
+class StepResult:
+    """The result of a step.
 
-    `right`: (n,) float, the share of trainings that named each test photo rightly; `validation`:
-    mean accuracy there; `accuracies` and `macro_f1`, (seeds,), on the test split; `note`: why not.
+    Attributes:
+        step: The step.
+        base: Name of the step that it changed.
+        options: Options of its trainings.
+        crop: One of CROPS.
+        correct: Fraction of trainings that predict each test photo correctly, shape (n,).
+        accuracies: Test accuracy of each training, shape (seeds,).
+        macro_f1: Macro F1 of each training, shape (seeds,).
+        validation_accuracy: Mean validation accuracy.
+        seconds: Duration of all trainings.
+        note: Why the step was skipped, or empty.
     """
 
     step: Step
     base: str
     options: TrainOptions
     crop: str
-    right: np.ndarray
+    correct: np.ndarray
     accuracies: np.ndarray
     macro_f1: np.ndarray
-    validation: float
+    validation_accuracy: float
     seconds: float
     note: str = ""
 
     @property
     def accuracy(self) -> float:
-        """Mean over the trainings."""
+        """Mean test accuracy."""
         return float(self.accuracies.mean())
 
 
-class Bench:
-    """What all steps share: the data, seen through each crop, and the prepared trunk."""
+class TrainingResult(NamedTuple):
+    """The result of one training of a step; see StepResult."""
 
-    def __init__(self, data: Data, options: CompareOptions, part: Path) -> None:
-        self.options, self.part, self.plain = options, part, data
-        self.seen: dict[str, Data] = {"whole": data}
-        self.cropped_already = cropped_already(data)
-        base = TrainOptions(
+    correct: np.ndarray
+    macro_f1: float
+    validation_accuracy: float
+    seconds: float
+
+
+class StepRunner:
+    """Trains the steps of a comparison with one backbone.
+
+    Args:
+        data: Uncropped photos.
+        options: Options of the comparison.
+        folder: Where results are saved for --resume.
+    """
+
+    def __init__(self, data: SplitData, options: CompareOptions, folder: Path) -> None:
+        self.options, self.folder, self.whole_photos = options, folder, data
+        self.data_by_crop: dict[str, SplitData] = {"whole": data}
+        self.is_cropped = is_cropped(data)
+        self.base_options = TrainOptions(
             data=options.data,
             out=options.out,
             weights=options.weights,
             image_size=options.image_size,
             precision=options.precision,
             cache=options.cache,
-            seconds=0.0,
+            time_budget=0.0,
         )
-        self.base = base
-        self.prepared: Prepared = prepare(base)
-        test = self.prepared.extractor.outputs(data, "test", Views())
+        self.prepared: PreparedBackbone = prepare_backbone(self.base_options)
+        test = self.prepared.extractor.extract(data, "test", Views())
         self.examples = test.examples
-        self.groups = origins(data.folder, test.examples).groups
-        name_unreadable(data, test.unreadable, Watcher(part))
+        self.groups = load_metadata(data.folder, test.examples).groups
+        report_unreadable(data, test.unreadable, ConsoleReporter(folder))
 
-    def run(self, number: int, step: Step, before: Sequence[Row]) -> Row:
-        """STEP trained and measured with each seed, or taken from where it was kept."""
-        base = _base_of(step, before)
-        options = replace(base.options if base else self.base, **step.settings)
-        if options.augment == USEFUL:
-            options = replace(options, augment=_useful(step, before))
+    def run(self, number: int, step: Step, before: Sequence[StepResult]) -> StepResult:
+        """Train a step with each seed, or load the saved results.
+
+        Args:
+            number: Index of the step.
+            step: The step.
+            before: Results of the steps before it.
+        """
+        base = _find_base(step, before)
+        options = replace(base.options if base else self.base_options, **step.settings)
+        if options.augment == USEFUL_AUGMENTATION:
+            options = replace(options, augment=_useful_augmentation(step, before))
         crop = step.crop or (base.crop if base else "whole")
         name = base.step.name if base else ""
-        if crop != "whole" and self.cropped_already:
-            note = "the photos are crops already; build with --crop none to compare crops"
-            return _empty(step, name, options, crop, note)
-        data = self._data(crop)
+        if crop != "whole" and self.is_cropped:
+            note = "the photos are cropped already; build with --crop none to compare crops"
+            empty = np.zeros(0)
+            return StepResult(step, name, options, crop, empty, empty, empty, 0.0, 0.0, note)
+        data = self._crop(crop)
         count = min(self.options.seeds, step.seeds or self.options.seeds)
-        found = [
-            self._training(data, replace(options, seed=self.options.seed + seed), number, seed)
+        trainings = [
+            self._train(data, replace(options, seed=self.options.seed + seed), number, seed)
             for seed in range(count)
         ]
-        right = np.stack([one["right"] for one in found])
-        return Row(
+        correct = np.stack([training.correct for training in trainings])
+        return StepResult(
             step,
             name,
             options,
             crop,
-            right.mean(axis=0),
-            right.mean(axis=1),
-            np.array([one["macro_f1"] for one in found]),
-            float(np.mean([one["validation"] for one in found])),
-            float(sum(one["seconds"] for one in found)),
+            correct.mean(axis=0),
+            correct.mean(axis=1),
+            np.array([training.macro_f1 for training in trainings]),
+            float(np.mean([training.validation_accuracy for training in trainings])),
+            float(sum(training.seconds for training in trainings)),
         )
 
-    def _data(self, crop: str) -> Data:
-        if crop not in self.seen:
+    def _crop(self, crop: str) -> SplitData:
+        if crop not in self.data_by_crop:
             model = find_model(self.options.pose, self.options.pose_weights)
             vocabulary = load_vocabulary(self.options.vocabulary)
-            folder = self.options.cache or default_folder()
-            cropped = crop_data(self.plain, crop, model, vocabulary, folder)
-            parts = ", ".join(f"{n} {name}" for name, n in sorted(cropped.outcomes.items()))
-            click.echo(f"crops for {crop}: {parts}")
-            self.seen[crop] = cropped.data
-        return self.seen[crop]
+            cache = self.options.cache or default_cache_folder()
+            result = crop_data(self.whole_photos, crop, model, vocabulary, cache)
+            counts = ", ".join(f"{n} {name}" for name, n in sorted(result.outcomes.items()))
+            click.echo(f"crops for {crop}: {counts}")
+            self.data_by_crop[crop] = result.data
+        return self.data_by_crop[crop]
 
-    def _training(
-        self, data: Data, options: TrainOptions, number: int, seed: int
-    ) -> dict[str, Any]:
-        """What one training says of the test and validation photos, kept for --resume."""
-        folder = self.part / f"step-{number + 1}-seed-{seed + 1}"
+    def _train(
+        self, data: SplitData, options: TrainOptions, number: int, seed: int
+    ) -> TrainingResult:
+        """Train once and save the predictions, or load them."""
+        folder = self.folder / f"step-{number + 1}-seed-{seed + 1}"
         folder.mkdir(exist_ok=True)
-        kept = folder / "measured.npz"
-        if not kept.exists():
-            began = time.monotonic()
-            watcher = Watcher(folder, quiet=True)
-            learned = learn(data, options, folder, watcher, self.prepared)
-            watcher.close()
-            found = {
-                split: self._answers(data, learned, options, split)
-                for split in ("test", "validation")
-            }
-            said = {"seconds": time.monotonic() - began}
-            save_state(kept, said, [values for pair in found.values() for values in pair])
+        path = folder / "measured.npz"
+        if not path.exists():
+            start = time.monotonic()
+            reporter = ConsoleReporter(folder, quiet=True)
+            trained = train_network(data, options, folder, reporter, self.prepared)
+            reporter.close()
+            predictions = [
+                *self._predict(data, trained, options, "test"),
+                *self._predict(data, trained, options, "validation"),
+            ]
+            save_state(path, {"seconds": time.monotonic() - start}, predictions)
             for state in folder.glob("*.npz"):
-                if state != kept:
+                if state != path:
                     state.unlink()
             keras.utils.clear_session(free_memory=True)
-        said, values = load_state(kept, f"remove {folder} to train that step again")
-        test, targets, validation, wanted = values
+        facts, arrays = load_state(path, f"remove {folder} to train that step again")
+        test, test_targets, validation, validation_targets = arrays
         if len(test) != len(self.examples):
-            raise Failure(f"{data.folder}/test changed while it was compared; begin anew")
+            raise Failure(
+                f"{data.folder}/test has changed since the comparison was interrupted; compare"
+                " again in another --out"
+            )
         f1 = precision_recall_fscore_support(
-            targets, test, labels=range(len(data.labels)), average="macro", zero_division=0
+            test_targets, test, labels=range(len(data.labels)), average="macro", zero_division=0
         )[2]
-        return {
-            "right": (test == targets).astype(np.float64),
-            "macro_f1": float(f1),
-            "validation": float((validation == wanted).mean()),
-            "seconds": said["seconds"],
-        }
+        return TrainingResult(
+            (test == test_targets).astype(np.float64),
+            float(f1),
+            float((validation == validation_targets).mean()),
+            facts["seconds"],
+        )
 
-    def _answers(
-        self, data: Data, learned: Learned, options: TrainOptions, split: str
+    def _predict(
+        self, data: SplitData, trained: TrainedNetwork, options: TrainOptions, split: str
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The classes that LEARNED names for the photos of SPLIT, and those that are right."""
-        if learned.kept != HEAD:
-            examples, logits = raw_logits(learned.judging(options), data, split, {})
-            return logits.argmax(axis=1), targets_of(examples, data.labels)
-        views = MIRROR if options.both_sides else Views()
-        outputs = self.prepared.extractor.outputs(data, split, views)
-        logits = head_logits(learned.head, outputs, learned.taps)
-        return logits.argmax(axis=1), outputs.targets
+        """Return the predicted and the true class indices of a split."""
+        if trained.kept_stage != HEAD:
+            network = trained.prediction_network(options)
+            examples, logits = predict_logits(network, data, split, {})
+            return logits.argmax(axis=1), class_indices(examples, data.labels)
+        views = MIRROR_VIEWS if options.tta else Views()
+        features = self.prepared.extractor.extract(data, split, views)
+        logits = head_logits(trained.head, features, trained.feature_layers)
+        return logits.argmax(axis=1), features.targets
 
 
-def _base_of(step: Step, before: Sequence[Row]) -> Row | None:
-    measured = [row for row in before if not row.note]
-    if step.base == BEST:
-        return max(measured, key=lambda row: row.validation)
-    found = [row for row in before if row.step.name == step.base]
-    # A step that could not be measured hands on what it was to change.
-    while found and found[0].note:
-        found = [row for row in before if row.step.name == found[0].base]
-    return found[0] if found else None
+def _find_base(step: Step, before: Sequence[StepResult]) -> StepResult | None:
+    """Return the result of the step that a step changes."""
+    trained = [result for result in before if not result.note]
+    if step.base == BEST_STEP:
+        return max(trained, key=lambda result: result.validation_accuracy)
+    by_name = {result.step.name: result for result in before}
+    base = by_name.get(step.base)
+    # In place of a skipped step, the step that it was to change is used.
+    while base and base.note:
+        base = by_name.get(base.base)
+    return base
 
 
-def _useful(step: Step, before: Sequence[Row]) -> str:
-    """The augmentations that alone raised the validation accuracy of the step that STEP is from."""
-    base = _base_of(step, before)
+def _useful_augmentation(step: Step, before: Sequence[StepResult]) -> str:
+    """Return the augmentations that alone increased the validation accuracy of the base step."""
+    base = _find_base(step, before)
     if base is None:
         return "none"
-    parts: list[str] = []
-    for row in before:
-        changed = set(row.step.settings) == {"augment"} and row.base == base.step.name
-        if changed and row.validation > base.validation:
-            parts += row.options.augment.split(",")
-    return str(augmentation.parse(parts))
-
-
-def _empty(step: Step, base: str, options: TrainOptions, crop: str, note: str) -> Row:
-    nothing = np.zeros(0)
-    return Row(step, base, options, crop, nothing, nothing, nothing, 0.0, 0.0, note)
+    transforms: list[str] = []
+    for result in before:
+        changes_augment = set(result.step.settings) == {"augment"}
+        is_better = result.validation_accuracy > base.validation_accuracy
+        if changes_augment and result.base == base.step.name and is_better:
+            transforms += result.options.augment.split(",")
+    return str(parse_augmentation(transforms))

@@ -1,7 +1,7 @@
-"""Augmentation: photos changed at random so that a label does not hang on how it was taken.
+"""Augment photos with random transforms: mirror, rotate, scale, cutout and colour.
 
-Mirror, rotate, scale and cutout are the thesis' four; cutout is DeVries & Taylor, "Improved
-Regularization of Convolutional Neural Networks with Cutout", 2017.
+Cutout: DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout",
+2017, https://arxiv.org/abs/1708.04552.
 """
 
 import io
@@ -14,138 +14,156 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from dataset.errors import BadInput
-from model.data.loading import Data, Example, boxed, read
+from model.data.loading import Example, SplitData, letterbox, read_images
 
-# Name -> its strength where none is said, the most that makes sense, and what it means.
-KINDS: Mapping[str, tuple[float, float, str]] = {
-    "mirror": (0.5, 1.0, "share of photos that are mirrored left to right"),
-    "rotate": (15.0, 180.0, "degrees at most, to either side"),
-    "scale": (0.2, 0.9, "0.2: between 1/1.2 and 1.2 times as large"),
-    "cutout": (0.3, 0.9, "side of a grey square at a random place, of the photo's side"),
-    "colour": (0.2, 0.9, "brightness, contrast and saturation, each changed by so much at most"),
+# Transform -> default strength, maximum, and the meaning of the strength.
+TRANSFORMS: Mapping[str, tuple[float, float, str]] = {
+    "mirror": (0.5, 1.0, "probability of a horizontal flip"),
+    "rotate": (15.0, 180.0, "degrees at most, in either direction"),
+    "scale": (0.2, 0.9, "0.2: factors from 1/1.2 to 1.2"),
+    "cutout": (0.3, 0.9, "side of a grey square as a fraction of the photo's side"),
+    "colour": (0.2, 0.9, "largest relative change of brightness, contrast and saturation"),
 }
 WHITE, GREY = (255, 255, 255), 128
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """What is done to a photo: pairs of a name of KINDS and its strength, in KINDS' order."""
+class ImageAugmentation:
+    """Random transforms of a photo.
 
-    steps: tuple[tuple[str, float], ...] = ()
+    Attributes:
+        transforms: Pairs of a name in TRANSFORMS and its strength, in the order of TRANSFORMS.
+    """
+
+    transforms: tuple[tuple[str, float], ...] = ()
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={strength:g}" for name, strength in self.steps) or "none"
+        return ",".join(f"{name}={strength:g}" for name, strength in self.transforms) or "none"
 
     def __bool__(self) -> bool:
-        return bool(self.steps)
+        return bool(self.transforms)
 
     @property
-    def mirrors_only(self) -> bool:
-        """Whether there is nothing random but left and right."""
-        return [name for name, _ in self.steps] == ["mirror"]
+    def is_mirror_only(self) -> bool:
+        """Whether a horizontal flip is the only transform."""
+        return [name for name, _ in self.transforms] == ["mirror"]
 
     def apply(
         self, pixels: np.ndarray, rng: np.random.Generator, mirror: bool | None = None
     ) -> np.ndarray:
-        """PIXELS, (size, size, 3) uint8, changed as RNG draws; the same shape.
+        """Return an augmented photo.
 
-        MIRROR says whether a photo is mirrored, where the augmentation mirrors at all.
+        Args:
+            pixels: Uint8 array of shape (size, size, 3).
+            rng: Source of the random strengths.
+            mirror: Whether to flip the photo, if `mirror` is one of the transforms; None: at
+                random.
+
+        Returns:
+            Uint8 array of the same shape.
         """
-        strength = dict(self.steps)
-        if mirror is not None and "mirror" in strength:
-            strength["mirror"] = float(mirror)
-        photo = _moved(Image.fromarray(pixels), strength, rng)
-        if "colour" in strength:
-            photo = _coloured(photo, strength["colour"], rng)
-        if "cutout" not in strength:
+        strengths = dict(self.transforms)
+        if mirror is not None and "mirror" in strengths:
+            strengths["mirror"] = float(mirror)
+        photo = _apply_affine(Image.fromarray(pixels), strengths, rng)
+        if "colour" in strengths:
+            photo = _jitter_colour(photo, strengths["colour"], rng)
+        if "cutout" not in strengths:
             return np.asarray(photo)
-        return _cut_out(np.array(photo), strength["cutout"], rng)
+        return _cut_out(np.array(photo), strengths["cutout"], rng)
 
 
-def parse(words: Iterable[str]) -> Augmentation:
-    """`mirror`, `rotate=15`, … -> what they mean; no words or `none`: nothing is changed.
+def parse_augmentation(words: Iterable[str]) -> ImageAugmentation:
+    """Parse `mirror`, `rotate=15`, ...; `none` or no words: no transforms.
 
     Raises:
-        BadInput: a name that is none of KINDS, or a strength out of its range.
+        BadInput: A transform is unknown, or a strength is out of range.
     """
-    found: dict[str, float] = {}
+    strengths: dict[str, float] = {}
     for word in words:
-        name, given, text = word.partition("=")
+        name, has_value, text = word.partition("=")
         name = {"color": "colour"}.get(name.strip(), name.strip())
-        if name == "none" and not given:
+        if name == "none" and not has_value:
             continue
-        if name not in KINDS:
-            raise BadInput(f"--augment {word}: no such change; there are {', '.join(KINDS)}, none")
-        usual, most, meaning = KINDS[name]
+        if name not in TRANSFORMS:
+            raise BadInput(
+                f"--augment {word}: unknown transform; choose from {', '.join(TRANSFORMS)}, none"
+            )
+        default, maximum, meaning = TRANSFORMS[name]
         try:
-            strength = float(text) if given else usual
+            strength = float(text) if has_value else default
         except ValueError:
             strength = math.nan
-        if not 0 < strength <= most:
-            raise BadInput(f"--augment {word}: {name} takes a number to {most:g} ({meaning})")
-        found[name] = strength
-    return Augmentation(tuple((name, found[name]) for name in KINDS if name in found))
+        if not 0 < strength <= maximum:
+            raise BadInput(
+                f"--augment {word}: {name} takes a number above 0 and up to {maximum:g} ({meaning})"
+            )
+        strengths[name] = strength
+    return ImageAugmentation(
+        tuple((name, strengths[name]) for name in TRANSFORMS if name in strengths)
+    )
 
 
-def _moved(
-    photo: Image.Image, strength: Mapping[str, float], rng: np.random.Generator
+def _apply_affine(
+    photo: Image.Image, strengths: Mapping[str, float], rng: np.random.Generator
 ) -> Image.Image:
-    """PHOTO mirrored, turned and scaled about its middle in one step; white comes in."""
-    mirror = rng.random() < strength.get("mirror", 0)
-    angle = math.radians(rng.uniform(-1, 1) * strength.get("rotate", 0))
-    # As likely 1.2 times as large as 1.2 times as small.
-    zoom = math.exp(rng.uniform(-1, 1) * math.log1p(strength.get("scale", 0)))
-    if mirror:
+    """Flip, rotate and scale a photo about its centre; the background is white."""
+    is_mirrored = rng.random() < strengths.get("mirror", 0)
+    angle = math.radians(rng.uniform(-1, 1) * strengths.get("rotate", 0))
+    # Uniform in the logarithm: enlarging by 1.2 is as likely as reducing by 1.2.
+    zoom = math.exp(rng.uniform(-1, 1) * math.log1p(strengths.get("scale", 0)))
+    if is_mirrored:
         photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if not angle and zoom == 1:
         return photo
-    cos, sin, middle = math.cos(angle) / zoom, math.sin(angle) / zoom, photo.width / 2
-    place = (
-        *(cos, -sin, middle - cos * middle + sin * middle),
-        *(sin, cos, middle - sin * middle - cos * middle),
+    cos, sin, centre = math.cos(angle) / zoom, math.sin(angle) / zoom, photo.width / 2
+    matrix = (
+        *(cos, -sin, centre - cos * centre + sin * centre),
+        *(sin, cos, centre - sin * centre - cos * centre),
     )
-    method, smooth = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-    return photo.transform(photo.size, method, place, smooth, fillcolor=WHITE)
+    method, filter_ = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+    return photo.transform(photo.size, method, matrix, filter_, fillcolor=WHITE)
 
 
-def _coloured(photo: Image.Image, most: float, rng: np.random.Generator) -> Image.Image:
-    kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-    for kind in kinds:
-        photo = kind(photo).enhance(1 + rng.uniform(-most, most))
+def _jitter_colour(photo: Image.Image, maximum: float, rng: np.random.Generator) -> Image.Image:
+    for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        photo = enhancer(photo).enhance(1 + rng.uniform(-maximum, maximum))
     return photo
 
 
-def _cut_out(pixels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """A grey square whose middle may lie anywhere, so that part of it may fall outside."""
+def _cut_out(pixels: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Cover a grey square whose centre may be anywhere, so that a part may lie outside."""
     size = len(pixels)
-    half = max(1, round(share * size / 2))
+    half = max(1, round(fraction * size / 2))
     y, x = rng.integers(0, size, 2)
     pixels[max(0, y - half) : y + half, max(0, x - half) : x + half] = GREY
     return pixels
 
 
-ROWS, COLUMNS, SIDE, GAP = 5, 6, 150, 4
+ROWS, COLUMNS, SIDE_PIXELS, GAP_PIXELS = 5, 6, 150, 4
 
 
-def samples_png(
-    data: Data, examples: Sequence[Example], augmentation: Augmentation, seed: int
+def render_samples(
+    data: SplitData, examples: Sequence[Example], augmentation: ImageAugmentation, seed: int
 ) -> bytes | None:
-    """Some of EXAMPLES, a row each: first as it is, then as AUGMENTATION changes it; a PNG.
+    """Render some photos, one per row: the original first, then augmented versions.
 
-    None where nothing is changed.
+    Returns:
+        A PNG; None if nothing is augmented.
     """
     if not augmentation or not examples:
         return None
-    chosen = [examples[place] for place in np.linspace(0, len(examples) - 1, ROWS).astype(int)]
-    wanted = list(dict.fromkeys(chosen))
+    chosen = [examples[index] for index in np.linspace(0, len(examples) - 1, ROWS).astype(int)]
+    unique = list(dict.fromkeys(chosen))
+    photos = read_images(data.folder, unique, partial(letterbox, size=SIDE_PIXELS))
     rows = []
-    for place, (_, photo) in enumerate(read(data.folder, wanted, partial(boxed, size=SIDE))):
+    for index, (_, photo) in enumerate(photos):
         if isinstance(photo, str):
             continue
-        rng = np.random.default_rng((seed, place))
+        rng = np.random.default_rng((seed, index))
         rows.append([photo, *(augmentation.apply(photo, rng) for _ in range(COLUMNS - 1))])
-    step = SIDE + GAP
-    sheet = Image.new("RGB", (COLUMNS * step - GAP, len(rows) * step - GAP), "white")
+    step = SIDE_PIXELS + GAP_PIXELS
+    sheet = Image.new("RGB", (COLUMNS * step - GAP_PIXELS, len(rows) * step - GAP_PIXELS), "white")
     for y, row in enumerate(rows):
         for x, photo in enumerate(row):
             sheet.paste(Image.fromarray(photo), (x * step, y * step))

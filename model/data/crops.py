@@ -1,4 +1,4 @@
-"""The part of each photo that HRNet's key points leave, for photos that no build has cropped."""
+"""Crop photos to the person or the garment zone, for data that no build has cropped."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,23 +15,28 @@ from dataset.pose.checkpoints import load_estimator
 from dataset.pose.crop import Crop, choose_crop
 from dataset.pose.models import PoseModel, cache_key
 from dataset.vocabulary import Vocabulary
-from model.data.features import EXACT, OutputsCache
-from model.data.loading import Data, Example, digests, read
+from model.data.features import EXACT_DTYPE, FeatureCache
+from model.data.loading import Example, SplitData, read_images, view_digests
 
-BATCH = 16
+BATCH_SIZE = 16
 CROPS = ("whole", "person", "zone")
 
 
 @dataclass(frozen=True)
-class Cropped:
-    """DATA whose examples say what is seen of them, and how many came out how."""
+class CropResult:
+    """Data whose examples have a crop box.
 
-    data: Data
+    Attributes:
+        data: The data.
+        outcomes: Kind of crop -> number of photos.
+    """
+
+    data: SplitData
     outcomes: Counter[str]
 
 
-def cropped_already(data: Data) -> bool:
-    """Whether DATA is a build whose photos are crops."""
+def is_cropped(data: SplitData) -> bool:
+    """Return whether the data is a build whose photos are crops."""
     path = data.folder / MANIFEST
     if not path.exists() or "crop" not in pq.read_schema(path).names:
         return False
@@ -39,25 +44,31 @@ def cropped_already(data: Data) -> bool:
 
 
 def crop_data(
-    data: Data, crop: str, model: PoseModel, vocabulary: Vocabulary, folder: Path
-) -> Cropped:
-    """DATA seen as CROP, one of CROPS, says; key points are kept in the cache FOLDER.
+    data: SplitData, crop: str, model: PoseModel, vocabulary: Vocabulary, folder: Path
+) -> CropResult:
+    """Add crop boxes to the examples.
 
-    Zones are those of the labels in VOCABULARY; other labels' photos are cropped to the person.
+    Args:
+        data: Uncropped photos.
+        crop: One of CROPS. With `zone`, photos whose label has no zone are cropped to the person.
+        model: The pose network.
+        vocabulary: Defines the zone of each label.
+        folder: Where key points are cached.
     """
     if crop == "whole":
-        return Cropped(data, Counter({"whole": len(data.examples)}))
-    known = _key_points(data, model, OutputsCache(folder, f"key-points-{cache_key(model)}", EXACT))
+        return CropResult(data, Counter({"whole": len(data.examples)}))
+    cache = FeatureCache(folder, f"key-points-{cache_key(model)}", EXACT_DTYPE)
+    key_points = _key_points(data, model, cache)
     outcomes: Counter[str] = Counter()
     examples = []
     for example in data.examples:
         chosen = None
-        if example in known:
+        if example in key_points:
             zone = vocabulary.zone_of(example.label) if crop == "zone" else None
-            chosen = _crop(known[example], model, zone)
+            chosen = _crop(key_points[example], model, zone)
             outcomes[chosen.outcome] += 1
-        examples.append(replace(example, box=_pixels(chosen)))
-    return Cropped(replace(data, examples=tuple(examples)), outcomes)
+        examples.append(replace(example, box=_rounded_box(chosen)))
+    return CropResult(replace(data, examples=tuple(examples)), outcomes)
 
 
 def _crop(values: np.ndarray, model: PoseModel, zone: str | None) -> Crop:
@@ -66,44 +77,48 @@ def _crop(values: np.ndarray, model: PoseModel, zone: str | None) -> Crop:
     return choose_crop(points, model.joints.names, size, model.gate, zone)
 
 
-def _pixels(crop: Crop | None) -> tuple[int, int, int, int] | None:
+def _rounded_box(crop: Crop | None) -> tuple[int, int, int, int] | None:
     if crop is None or crop.outcome == "whole":
         return None
     left, top, right, bottom = (round(side) for side in crop.box)
     return left, top, right, bottom
 
 
-def _key_points(data: Data, model: PoseModel, cache: OutputsCache) -> dict[Example, np.ndarray]:
-    """Width, height, and the key points (joints, 7) laid flat, of each readable photo."""
-    shas = digests(data.folder, data.examples, {})
-    known = cache.get(list(dict.fromkeys(shas.values())))
-    lacking = [example for example, sha in shas.items() if sha not in known]
-    for some in _looked_at(data, lacking, model) if lacking else ():
-        new = {shas[example]: values for example, values in some.items()}
+def _key_points(
+    data: SplitData, model: PoseModel, cache: FeatureCache
+) -> dict[Example, np.ndarray]:
+    """Return width, height and flattened key points (joints, 7) of each readable photo."""
+    digests = view_digests(data.folder, data.examples, {})
+    cached = cache.get(list(dict.fromkeys(digests.values())))
+    missing = [example for example, digest in digests.items() if digest not in cached]
+    for batch in _estimate_key_points(data, missing, model) if missing else ():
+        new = {digests[example]: values for example, values in batch.items()}
         cache.put(new)
-        known |= new
-    return {example: known[sha] for example, sha in shas.items() if sha in known}
+        cached |= new
+    return {example: cached[digest] for example, digest in digests.items() if digest in cached}
 
 
-def _looked_at(
-    data: Data, examples: Sequence[Example], model: PoseModel
+def _estimate_key_points(
+    data: SplitData, examples: Sequence[Example], model: PoseModel
 ) -> Iterator[dict[Example, np.ndarray]]:
     estimator = load_estimator(model)
     batch: dict[Example, Image.Image] = {}
 
-    def found() -> dict[Example, np.ndarray]:
-        points = estimator.find(list(batch.values()))
-        pairs = zip(batch.items(), points, strict=True)
-        return {e: np.concatenate([photo.size, one.ravel()]) for (e, photo), one in pairs}
+    def estimate() -> dict[Example, np.ndarray]:
+        key_points = estimator.find(list(batch.values()))
+        return {
+            example: np.concatenate([photo.size, points.ravel()])
+            for (example, photo), points in zip(batch.items(), key_points, strict=True)
+        }
 
-    shown = tqdm(total=len(examples), desc="key points", unit=" photos", disable=None)
-    for example, photo in read(data.folder, examples, np.asarray):
-        shown.update()
+    progress = tqdm(total=len(examples), desc="key points", unit=" photos", disable=None)
+    for example, photo in read_images(data.folder, examples, np.asarray):
+        progress.update()
         if not isinstance(photo, str):
             batch[example] = Image.fromarray(photo)
-        if len(batch) == BATCH:
-            yield found()
+        if len(batch) == BATCH_SIZE:
+            yield estimate()
             batch = {}
     if batch:
-        yield found()
-    shown.close()
+        yield estimate()
+    progress.close()

@@ -1,7 +1,7 @@
-"""Trunk outputs on disk, so that a photo goes through a trunk once in its life.
+"""Extract the features of photos with a frozen backbone, and cache them on disk.
 
-One SQLite file a trunk; a row holds what one view of one photo gave. Rows are written in one
-transaction a batch: a process that is killed loses the batch it was at.
+The cache is one SQLite file per backbone, with a row per view of a photo. Rows are written in one
+transaction per batch, so a killed process loses one batch at most.
 """
 
 import hashlib
@@ -18,29 +18,42 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.errors import Failure
-from model.data.augmentation import Augmentation
-from model.data.loading import Data, Example, boxed, digests, read, targets_of
+from model.data.augmentation import ImageAugmentation
+from model.data.loading import (
+    Example,
+    SplitData,
+    class_indices,
+    letterbox,
+    read_images,
+    view_digests,
+)
 from model.network.inception import letterbox_layer
 
-DTYPE = np.float16
-EXACT = np.float32
-# SQLite's own limit of values in one question is higher everywhere.
-ASKED = 500
+CACHE_DTYPE = np.float16
+EXACT_DTYPE = np.float32
+# Below SQLite's own limit of parameters per statement.
+MAX_SQL_VALUES = 500
 
 
-def default_folder() -> Path:
-    """Where trunk outputs are kept when nobody says: the user's cache folder."""
+def default_cache_folder() -> Path:
+    """Return the folder of cached features in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "fashion-tagger" / "trunk-outputs"
+    return Path(base) / "fashion-tagger" / "features"
 
 
 @dataclass(frozen=True)
-class OutputsCache:
-    """The outputs of the network KEY in FOLDER, by names of views, unlike for unlike ones."""
+class FeatureCache:
+    """A cache of network outputs by the name of a view.
+
+    Attributes:
+        folder: Folder of the SQLite file.
+        key: Name of the file; must be different for networks with different outputs.
+        dtype: NumPy type of the stored values.
+    """
 
     folder: Path
     key: str
-    dtype: type = DTYPE
+    dtype: type = CACHE_DTYPE
 
     @property
     def path(self) -> Path:
@@ -48,19 +61,19 @@ class OutputsCache:
         return self.folder / f"{self.key}.sqlite"
 
     def get(self, views: Sequence[str]) -> dict[str, np.ndarray]:
-        """What is kept of VIEWS: name -> (width,); the others are missing."""
-        found: dict[str, np.ndarray] = {}
+        """Return the cached outputs of some views, name -> array of shape (width,)."""
+        outputs: dict[str, np.ndarray] = {}
         with closing(self._open()) as base:
-            for start in range(0, len(views), ASKED):
-                some = views[start : start + ASKED]
-                marks = ",".join("?" * len(some))
-                asked = f"SELECT view, value FROM outputs WHERE view IN ({marks})"
-                for view, value in base.execute(asked, some):
-                    found[view] = np.frombuffer(value, self.dtype)
-        return found
+            for start in range(0, len(views), MAX_SQL_VALUES):
+                names = views[start : start + MAX_SQL_VALUES]
+                marks = ",".join("?" * len(names))
+                query = f"SELECT view, value FROM outputs WHERE view IN ({marks})"
+                for view, value in base.execute(query, names):
+                    outputs[view] = np.frombuffer(value, self.dtype)
+        return outputs
 
     def put(self, outputs: Mapping[str, np.ndarray]) -> None:
-        """Keep OUTPUTS, name of a view -> (width,) float."""
+        """Store outputs, name of a view -> array of shape (width,)."""
         rows = [(view, value.astype(self.dtype).tobytes()) for view, value in outputs.items()]
         with closing(self._open()) as base, base:
             base.executemany("INSERT OR REPLACE INTO outputs VALUES (?, ?)", rows)
@@ -75,21 +88,25 @@ class OutputsCache:
             )
         except (sqlite3.Error, OSError) as error:
             raise Failure(
-                f"the cache of trunk outputs {self.path} can't be used: {error}; remove the file,"
-                " or name another folder with --cache"
+                f"the feature cache {self.path} can't be opened: {error}; remove the file, or name"
+                " another folder with --cache"
             ) from error
         return base
 
 
-BATCH, CHUNK = 32, 256
-NOTHING = Augmentation()
+BATCH_SIZE, CHUNK_SIZE = 32, 256
+NO_AUGMENTATION = ImageAugmentation()
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Trunk outputs of the readable photos of a split. `targets`: (n,) int, places in the labels.
+class SplitFeatures:
+    """Features of the readable photos of a split.
 
-    `values`: (n, views, width) float16, the unchanged photo's first; `unreadable`: path -> reason.
+    Attributes:
+        examples: The photos.
+        values: Float16 array of shape (n, views, width); the first view is not augmented.
+        targets: Class indices of shape (n,).
+        unreadable: Path -> reason.
     """
 
     examples: list[Example]
@@ -100,134 +117,173 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Views:
-    """How a photo is shown to a frozen trunk: as it is, then AUGMENTATION's draws, COUNT in all.
+    """Views of each photo: the original and augmented versions.
 
-    Draws hang on the photo and the augmentation alone, so that every later training finds them.
+    The random transforms depend on the photo and the augmentation only, so that later trainings
+    find the views in the cache.
+
+    Attributes:
+        augmentation: The random transforms.
+        count: Number of views, including the original.
     """
 
-    augmentation: Augmentation = NOTHING
+    augmentation: ImageAugmentation = NO_AUGMENTATION
     count: int = 1
 
-    def names(self, seen: str) -> list[str]:
-        """A name for each view of the photo SEEN, as `digests`; unlike ones for unlike views."""
-        if not self.augmentation:
-            return [f"{seen} plain"]
-        # A mirror alone has two views, however many are asked for.
-        count = min(self.count, 2) if self.augmentation.mirrors_only else self.count
-        changed = [f"{seen} {self.augmentation} #{number}" for number in range(1, count)]
-        return [f"{seen} plain", *changed]
+    def names(self, digest: str) -> list[str]:
+        """Return a unique name for each view of a photo.
 
-    def show(self, pixels: np.ndarray, name: str) -> np.ndarray:
-        """PIXELS, (size, size, 3) uint8, as the view NAME shows them."""
+        Args:
+            digest: The photo's value of `view_digests`.
+        """
+        if not self.augmentation:
+            return [f"{digest} plain"]
+        # There are only two views by mirroring.
+        count = min(self.count, 2) if self.augmentation.is_mirror_only else self.count
+        augmented = [f"{digest} {self.augmentation} #{number}" for number in range(1, count)]
+        return [f"{digest} plain", *augmented]
+
+    def render(self, pixels: np.ndarray, name: str) -> np.ndarray:
+        """Return the pixels of the view with a given name.
+
+        Args:
+            pixels: The original, uint8 array of shape (size, size, 3).
+            name: One of `names`.
+        """
         if name.endswith(" plain"):
             return pixels
         rng = np.random.default_rng(list(hashlib.sha256(name.encode()).digest()))
-        return self.augmentation.apply(pixels, rng, mirror=int(name.rpartition("#")[2]) % 2 == 1)
+        is_mirrored = int(name.rpartition("#")[2]) % 2 == 1
+        return self.augmentation.apply(pixels, rng, mirror=is_mirrored)
 
 
 @dataclass(frozen=True)
-class Extractor:
-    """A trunk that is asked for outputs. `features`: pixels, (batch, size, size, 3) -> outputs."""
+class FeatureExtractor:
+    """A frozen backbone with a cache of its features.
+
+    Attributes:
+        features: Pixels of shape (batch, size, size, 3) -> features.
+        cache: The cache.
+    """
 
     features: keras.Model
-    cache: OutputsCache
+    cache: FeatureCache
 
-    def outputs(self, data: Data, split: str, views: Views) -> Outputs:
-        """What the trunk says of the photos of SPLIT, out of the cache where it is there."""
+    def extract(self, data: SplitData, split: str, views: Views) -> SplitFeatures:
+        """Return the features of a split, from the cache where possible."""
         unreadable: dict[str, str] = {}
         examples: list[Example] = []
-        parts = [np.zeros((0, len(views.names("")), int(self.features.output.shape[-1])), DTYPE)]
-        wanted = data.of(split)
-        with tqdm(total=len(wanted), desc=f"trunk, {split}", unit=" photos", disable=None) as bar:
-            for start in range(0, len(wanted), CHUNK):
-                some = wanted[start : start + CHUNK]
-                found = self._chunk(data, some, views, unreadable)
-                examples += found
-                parts += [np.stack(values)[None] for values in found.values()]
-                bar.update(len(some))
-        targets = targets_of(examples, data.labels)
-        return Outputs(examples, np.concatenate(parts), targets, unreadable)
+        width = int(self.features.output.shape[-1])
+        values = [np.zeros((0, len(views.names("")), width), CACHE_DTYPE)]
+        photos = data.examples_of(split)
+        with tqdm(
+            total=len(photos), desc=f"features, {split}", unit=" photos", disable=None
+        ) as bar:
+            for start in range(0, len(photos), CHUNK_SIZE):
+                chunk = photos[start : start + CHUNK_SIZE]
+                features = self._extract_chunk(data, chunk, views, unreadable)
+                examples += features
+                values += [np.stack(arrays)[None] for arrays in features.values()]
+                bar.update(len(chunk))
+        targets = class_indices(examples, data.labels)
+        return SplitFeatures(examples, np.concatenate(values), targets, unreadable)
 
-    def _chunk(
-        self, data: Data, some: Sequence[Example], views: Views, unreadable: dict[str, str]
+    def _extract_chunk(
+        self, data: SplitData, chunk: Sequence[Example], views: Views, unreadable: dict[str, str]
     ) -> dict[Example, list[np.ndarray]]:
-        shas = digests(data.folder, some, unreadable)
-        names = {example: views.names(sha) for example, sha in shas.items()}
-        known = self.cache.get([name for mine in names.values() for name in mine])
-        lacking = [one for one, mine in names.items() if any(name not in known for name in mine)]
-        for batch in self._batches(
-            data, {one: names[one] for one in lacking}, views, known, unreadable
-        ):
+        digests = view_digests(data.folder, chunk, unreadable)
+        names = {example: views.names(digest) for example, digest in digests.items()}
+        cached = self.cache.get([name for own in names.values() for name in own])
+        missing = {
+            example: own
+            for example, own in names.items()
+            if any(name not in cached for name in own)
+        }
+        for batch in self._batches(data, missing, views, cached, unreadable):
             outputs = np.asarray(self.features.predict_on_batch(np.stack(list(batch.values()))))
-            new = dict(zip(batch, _finite(outputs), strict=True))
+            new = dict(zip(batch, _to_cache_dtype(outputs), strict=True))
             self.cache.put(new)
-            known |= new
+            cached |= new
         return {
-            one: [known[name] for name in mine]
-            for one, mine in names.items()
-            if one.path not in unreadable
+            example: [cached[name] for name in own]
+            for example, own in names.items()
+            if example.path not in unreadable
         }
 
     def _batches(
         self,
-        data: Data,
-        lacking: Mapping[Example, Sequence[str]],
+        data: SplitData,
+        missing: Mapping[Example, Sequence[str]],
         views: Views,
-        known: Mapping[str, np.ndarray],
+        cached: Mapping[str, np.ndarray],
         unreadable: dict[str, str],
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Views of LACKING that are not KNOWN, name -> pixels, at most BATCH at once."""
+        """Yield the views that are not cached, name -> pixels, BATCH_SIZE at a time."""
         batch: dict[str, np.ndarray] = {}
         size = int(self.features.input.shape[1])
-        for example, photo in read(data.folder, list(lacking), partial(boxed, size=size)):
+        for example, photo in read_images(
+            data.folder, list(missing), partial(letterbox, size=size)
+        ):
             if isinstance(photo, str):
                 unreadable[example.path] = photo
                 continue
-            for name in lacking[example]:
-                if name in known:
+            for name in missing[example]:
+                if name in cached:
                     continue
-                batch[name] = views.show(photo, name)
-                if len(batch) == BATCH:
+                batch[name] = views.render(photo, name)
+                if len(batch) == BATCH_SIZE:
                     yield batch
                     batch = {}
         if batch:
             yield batch
 
 
-def _finite(outputs: np.ndarray) -> np.ndarray:
-    """OUTPUTS as they are kept, which must be numbers: broken weights are told from here on."""
+def _to_cache_dtype(outputs: np.ndarray) -> np.ndarray:
+    """Return outputs as they are cached.
+
+    Raises:
+        Failure: They are not finite, because the weights are broken for example.
+    """
     with np.errstate(over="ignore"):
-        kept = outputs.astype(DTYPE)
-    if not np.isfinite(kept).all():
+        cached = outputs.astype(CACHE_DTYPE)
+    if not np.isfinite(cached).all():
         raise Failure(
-            "the trunk answers photos with numbers that are not finite, or too large:"
-            " --weights are broken, or try --precision float32"
+            "the outputs of the backbone are not finite, or too large for float16: the file of"
+            " --weights is broken, or --precision float32 is needed"
         )
-    return kept
+    return cached
 
 
-def raw_logits(
-    network: keras.Model, data: Data, split: str, unreadable: dict[str, str]
+def predict_logits(
+    network: keras.Model, data: SplitData, split: str, unreadable: dict[str, str]
 ) -> tuple[list[Example], np.ndarray]:
-    """What NETWORK, pixels -> logits, says of the photos of SPLIT by the saved model's own path.
+    """Return the logits of the photos of a split, letterboxed as in the saved model.
 
-    (n, classes) float32 for the readable ones; why the others can't be read goes into UNREADABLE.
+    Args:
+        network: Pixels -> logits.
+        data: The splits.
+        split: The split to predict.
+        unreadable: Receives the path and the reason of each unreadable photo.
+
+    Returns:
+        The readable photos, and a float32 array of shape (n, classes).
     """
     size = int(network.input.shape[1])
-    letterbox = letterbox_layer(size)
+    letterbox_photo = letterbox_layer(size)
     examples: list[Example] = []
-    parts = [np.zeros((0, int(network.output.shape[-1])), np.float32)]
+    logits = [np.zeros((0, int(network.output.shape[-1])), np.float32)]
     batch: list[np.ndarray] = []
-    for example, photo in read(data.folder, data.of(split), np.asarray):
+    for example, photo in read_images(data.folder, data.examples_of(split), np.asarray):
         if isinstance(photo, str):
             unreadable[example.path] = photo
             continue
         examples.append(example)
-        # Photos differ in size, so that each goes through the letterbox alone.
-        batch.append(keras.ops.convert_to_numpy(letterbox(photo[None].astype(np.float32)))[0])
-        if len(batch) == BATCH:
-            parts.append(np.asarray(network.predict_on_batch(np.stack(batch))))
+        # Photos have different sizes: letterbox them one by one.
+        pixels = letterbox_photo(photo[None].astype(np.float32))
+        batch.append(keras.ops.convert_to_numpy(pixels)[0])
+        if len(batch) == BATCH_SIZE:
+            logits.append(np.asarray(network.predict_on_batch(np.stack(batch))))
             batch = []
     if batch:
-        parts.append(np.asarray(network.predict_on_batch(np.stack(batch))))
-    return examples, np.concatenate(parts)
+        logits.append(np.asarray(network.predict_on_batch(np.stack(batch))))
+    return examples, np.concatenate(logits)

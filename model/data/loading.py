@@ -1,4 +1,4 @@
-"""Splits on disk -> arrays of photos, with their labels."""
+"""Load splits from disk: examples with their labels, and their photos as arrays."""
 
 import os
 from collections import Counter
@@ -15,16 +15,20 @@ from dataset.errors import BadInput, Failure, first_line
 from dataset.images.io import PHOTO_SUFFIXES, Unreadable, open_photo, sha256_of
 
 SPLITS = ("train", "validation", "test")
-CHUNK = 128
+CHUNK_SIZE = 128
 
-Shape = Callable[[Image.Image], np.ndarray]
+ImageTransform = Callable[[Image.Image], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Example:
-    """A photo of a split: its path below the data folder, with /, and its label.
+    """A photo of a split.
 
-    `box`: what is seen of it, left, top, right, bottom in pixels; None: all of it.
+    Attributes:
+        path: Path below the data folder, with forward slashes.
+        label: Its label.
+        split: Its split.
+        box: Crop box (left, top, right, bottom) in pixels; None: the whole photo.
     """
 
     path: str
@@ -34,46 +38,50 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Data:
-    """A data folder's examples and its labels in their order.
+class SplitData:
+    """The examples of a data folder.
 
-    `strangers`: photos of labels that no train photo has, which nothing can learn: label -> count.
+    Attributes:
+        folder: The data folder.
+        labels: The labels, sorted; their indices are the class indices.
+        examples: All examples, sorted by path.
+        unknown_labels: Label without training photos -> number of excluded photos.
     """
 
     folder: Path
     labels: tuple[str, ...]
     examples: tuple[Example, ...]
-    strangers: Mapping[str, int] = field(default_factory=dict)
+    unknown_labels: Mapping[str, int] = field(default_factory=dict)
 
-    def of(self, split: str) -> list[Example]:
-        """The examples of SPLIT, in the order of their paths."""
+    def examples_of(self, split: str) -> list[Example]:
+        """Return the examples of a split, sorted by path."""
         return [example for example in self.examples if example.split == split]
 
 
-def find_data(folder: Path) -> Data:
-    """What FOLDER holds: by its manifest, or by its folders where it has none.
+def load_splits(folder: Path) -> SplitData:
+    """Load the examples of a folder, from its manifest or from its folder names.
 
     Raises:
-        BadInput: there is no such folder, or no train split in it.
-        Failure: there are fewer than two labels to tell apart.
+        BadInput: The folder does not exist or has no train split.
+        Failure: There are fewer than two labels.
     """
     if not folder.is_dir():
         raise BadInput(f"--data {folder}: no such folder; run build-dataset first")
     manifest = folder / "manifest.parquet"
     if manifest.exists() and not (folder / "train").is_dir():
-        raise BadInput(f"--data {folder} holds shards; build it with --format folders to train")
+        raise BadInput(f"--data {folder} has shards; build it with --format folders to train")
     examples = _from_manifest(manifest) if manifest.exists() else _from_folders(folder)
     labels = tuple(sorted({example.label for example in examples if example.split == "train"}))
     if not labels:
         raise BadInput(f"--data {folder} has no photos below train/; run build-dataset first")
     if len(labels) == 1:
         raise Failure(
-            f"{folder} has the one label {labels[0]!r}; a classifier needs two to tell apart:"
-            " crawl another tag and build again"
+            f"{folder} has only the label {labels[0]!r}, and a classifier needs two; crawl another"
+            " hashtag and build again"
         )
     known = tuple(example for example in examples if example.label in labels)
-    strangers = Counter(example.label for example in examples if example.label not in labels)
-    return Data(folder, labels, known, strangers)
+    unknown_labels = Counter(example.label for example in examples if example.label not in labels)
+    return SplitData(folder, labels, known, unknown_labels)
 
 
 def _from_manifest(path: Path) -> list[Example]:
@@ -83,84 +91,112 @@ def _from_manifest(path: Path) -> list[Example]:
 
 def _from_folders(folder: Path) -> list[Example]:
     return [
-        Example(f"{split}/{below.parent.name}/{below.name}", below.parent.name, split)
+        Example(f"{split}/{path.parent.name}/{path.name}", path.parent.name, split)
         for split in SPLITS
-        for below in sorted((folder / split).glob("*/*"))
-        if below.suffix.lower() in PHOTO_SUFFIXES
-        # .ipynb_checkpoints, ._photo.jpg: what other programs leave there.
-        and not below.name.startswith(".")
-        and not below.parent.name.startswith(".")
+        for path in sorted((folder / split).glob("*/*"))
+        if path.suffix.lower() in PHOTO_SUFFIXES
+        # Exclude files of other programs: .ipynb_checkpoints, ._photo.jpg.
+        and not path.name.startswith(".")
+        and not path.parent.name.startswith(".")
     ]
 
 
-def targets_of(examples: Sequence[Example], labels: Sequence[str]) -> np.ndarray:
-    """(n,) int: the place of each example's label in LABELS."""
-    places = {label: place for place, label in enumerate(labels)}
-    return np.array([places[example.label] for example in examples], np.int64)
+def class_indices(examples: Sequence[Example], labels: Sequence[str]) -> np.ndarray:
+    """Return the class index of each example, int array of shape (n,)."""
+    indices = {label: index for index, label in enumerate(labels)}
+    return np.array([indices[example.label] for example in examples], np.int64)
 
 
-def boxed(photo: Image.Image, size: int) -> np.ndarray:
-    """PHOTO, RGB, as (size, size, 3) uint8: fitted in on white, within rounding as the model does.
+def letterbox(photo: Image.Image, size: int) -> np.ndarray:
+    """Resize an RGB photo to fit a square and pad it with white.
 
-    The model's letterbox is a Keras layer, which compiles anew for each size of a photo in JAX.
+    Equal to the model's letterbox layer up to rounding. The layer would be compiled for each size
+    of photo in JAX.
+
+    Args:
+        photo: The photo.
+        size: Width and height of the result in pixels.
+
+    Returns:
+        Uint8 array of shape (size, size, 3).
     """
     side = max(photo.size)
     left, top = (side - photo.width) // 2, (side - photo.height) // 2
     if left or top:
-        # As much on either side, even where that makes it a pixel less than square: so does Keras.
+        # Keras pads both sides equally, even if the result is one pixel from square.
         canvas = Image.new("RGB", (photo.width + 2 * left, photo.height + 2 * top), "white")
         canvas.paste(photo, (left, top))
         photo = canvas
     return np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def read_one(folder: Path, example: Example, shape: Shape) -> np.ndarray | str:
-    """The photo of EXAMPLE below FOLDER as SHAPE makes it of RGB, or why it can't be read."""
+def read_image(folder: Path, example: Example, transform: ImageTransform) -> np.ndarray | str:
+    """Read the photo of an example.
+
+    Args:
+        folder: The data folder.
+        example: The example.
+        transform: RGB photo -> array.
+
+    Returns:
+        The array, or the reason why the photo can't be read.
+    """
     try:
         photo = open_photo(folder / example.path)
-        return shape(photo.crop(example.box) if example.box else photo)
+        return transform(photo.crop(example.box) if example.box else photo)
     except (Unreadable, OSError) as error:
         return first_line(error)
 
 
-def read(
-    folder: Path, examples: Sequence[Example], shape: Shape
+def read_images(
+    folder: Path, examples: Sequence[Example], transform: ImageTransform
 ) -> Iterator[tuple[Example, np.ndarray | str]]:
-    """Each of EXAMPLES as `read_one`, in their order."""
+    """Yield each example with the result of `read_image`, in their order."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # A chunk at a time: the pool would read the whole split ahead of its user.
-        for start in range(0, len(examples), CHUNK):
-            chunk = examples[start : start + CHUNK]
-            photos = pool.map(lambda one: read_one(folder, one, shape), chunk)
+        # By chunks: the pool would read the whole split ahead of its consumer.
+        for start in range(0, len(examples), CHUNK_SIZE):
+            chunk = examples[start : start + CHUNK_SIZE]
+            photos = pool.map(lambda example: read_image(folder, example, transform), chunk)
             yield from zip(chunk, photos, strict=True)
 
 
-def digests(
+def view_digests(
     folder: Path, examples: Sequence[Example], unreadable: dict[str, str]
 ) -> dict[Example, str]:
-    """SHA-256 of each photo's file below FOLDER, and the box that is seen of it, as text.
+    """Return a text for each photo that identifies its pixels: SHA-256 of the file, and crop box.
 
-    Those that can't be read go into UNREADABLE.
+    Args:
+        folder: The data folder.
+        examples: The photos.
+        unreadable: Receives the path and the reason of each unreadable photo.
     """
 
-    def one(example: Example) -> str | OSError:
+    def digest_of(example: Example) -> str | OSError:
         box = " {},{},{},{}".format(*example.box) if example.box else ""
         try:
             return sha256_of((folder / example.path).read_bytes()) + box
         except OSError as error:
             return error
 
-    found = {}
+    digests = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for example, digest in zip(examples, pool.map(one, examples), strict=True):
+        for example, digest in zip(examples, pool.map(digest_of, examples), strict=True):
             if isinstance(digest, str):
-                found[example] = digest
+                digests[example] = digest
             else:
                 unreadable[example.path] = first_line(digest)
-    return found
+    return digests
 
 
 def class_weights(targets: np.ndarray, classes: int) -> np.ndarray:
-    """(n,) float: n / (classes * n_c) for an example of class c: each class weighs the same."""
+    """Return example weights that give each class the same total weight.
+
+    Args:
+        targets: Class indices of shape (n,).
+        classes: Number of classes.
+
+    Returns:
+        n / (classes * n_c) for each example of class c, float array of shape (n,).
+    """
     counts = np.bincount(targets, minlength=classes)
     return (len(targets) / (classes * np.maximum(1, counts)))[targets]

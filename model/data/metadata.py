@@ -1,4 +1,4 @@
-"""Where photos come from, as a build's manifest knows it: group, site, what was kept of each."""
+"""Read what a build's manifest has about photos, and hash a data set."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -13,14 +13,18 @@ from dataset.utils.downloads import file_digest
 from dataset.utils.threads import map_in_threads
 from model.data.loading import Example
 
-COLUMNS = {"groups": "group", "sites": "site", "crops": "crop"}
+# Attribute of PhotoMetadata -> column of the manifest.
+MANIFEST_COLUMNS = {"groups": "group", "sites": "site", "crops": "crop"}
 
 
 @dataclass(frozen=True)
-class Origins:
-    """A value a photo, in their order; None where nobody knows: plain folders, older builds.
+class PhotoMetadata:
+    """Metadata of photos, one value per photo; None if the data folder has none.
 
-    `groups`: equal for photos that are tied; `crops`: zone, person or whole.
+    Attributes:
+        groups: Names of groups whose photos must stay in one split.
+        sites: Names of sites.
+        crops: Kinds of crops: zone, person or whole.
     """
 
     groups: Sequence[str] | None = None
@@ -28,68 +32,87 @@ class Origins:
     crops: Sequence[str] | None = None
 
 
-def origins(folder: Path, examples: Sequence[Example]) -> Origins:
-    """The origins of EXAMPLES of the data FOLDER."""
+def load_metadata(folder: Path, examples: Sequence[Example]) -> PhotoMetadata:
+    """Load the metadata of examples from the manifest of their data folder, if there is one."""
     path = folder / MANIFEST
     if not path.exists():
-        return Origins()
-    there = {name: column for name, column in COLUMNS.items() if column in _names(path)}
-    rows = pq.read_table(path, columns=["path", *there.values()]).to_pydict()
-    places = {name: place for place, name in enumerate(rows["path"])}
-    mine = [places[example.path] for example in examples]
-    found = {name: [rows[column][i] for i in mine] for name, column in there.items()}
-    # A column of nulls says nothing: nobody looked for people, say.
-    said = {name: values for name, values in found.items() if any(v is not None for v in values)}
-    return Origins(**{name: _filled(name, values, examples) for name, values in said.items()})
+        return PhotoMetadata()
+    present = pq.read_schema(path).names
+    columns = {name: column for name, column in MANIFEST_COLUMNS.items() if column in present}
+    rows = pq.read_table(path, columns=["path", *columns.values()]).to_pydict()
+    row_by_path = {name: row for row, name in enumerate(rows["path"])}
+    indices = [row_by_path[example.path] for example in examples]
+    values = {name: [rows[column][i] for i in indices] for name, column in columns.items()}
+    return PhotoMetadata(
+        **{
+            name: _fill_missing(name, column, examples)
+            for name, column in values.items()
+            # A column of nulls has no information: no pose network was used, for example.
+            if any(value is not None for value in column)
+        }
+    )
 
 
-def _names(path: Path) -> list[str]:
-    return list(pq.read_schema(path).names)
+def _fill_missing(
+    name: str, values: Sequence[str | None], examples: Sequence[Example]
+) -> list[str]:
+    """Replace nulls: a photo without a group is a group of its own."""
+    is_group = name == "groups"
+    defaults = [e.path for e in examples] if is_group else ["unknown"] * len(values)
+    return [
+        default if value is None else value for value, default in zip(values, defaults, strict=True)
+    ]
 
 
-def _filled(name: str, values: Sequence[str | None], examples: Sequence[Example]) -> list[str]:
-    """VALUES with a word for what nobody knows; a photo of no group is one of its own."""
-    instead = [e.path for e in examples] if name == "groups" else ["unknown"] * len(values)
-    return [other if value is None else value for value, other in zip(values, instead, strict=True)]
-
-
-BUILD = ("path", "label", "split", "file_sha256")
-ANY = "sha256:" + 64 * "-"
+HASHED_COLUMNS = ("path", "label", "split", "file_sha256")
+# `file_digest` takes the algorithm and the length of a digest from an example.
+SHA256_FORMAT = "sha256:" + 64 * "-"
 
 
 @dataclass(frozen=True)
-class Fingerprint:
-    """SHA-256 of a dataset, 64 hex digits; `of` what, in words; how many photos it has."""
+class DatasetHash:
+    """Hash of a data set.
+
+    Attributes:
+        sha256: SHA-256 in hexadecimal digits.
+        hashed: What is hashed, in words.
+        photos: Number of photos.
+    """
 
     sha256: str
-    of: str
+    hashed: str
     photos: int
 
 
-def fingerprint(folder: Path, examples: Sequence[Example]) -> Fingerprint:
-    """The fingerprint of the data FOLDER, whose photos are EXAMPLES.
+def hash_dataset(folder: Path, examples: Sequence[Example]) -> DatasetHash:
+    """Hash a data set.
 
-    Of a build: its manifest's path, label, split and file_sha256 of every photo, so that no photo
-    is read. Of plain folders: path and SHA-256 of every file. Lines of JSON, sorted.
+    For a build, the manifest's path, label, split and file_sha256 of every photo are hashed,
+    without reading the photos; for plain folders, the path and the SHA-256 of every file.
+
+    Args:
+        folder: The data folder.
+        examples: Its photos.
     """
     manifest = folder / MANIFEST
-    if manifest.exists() and set(BUILD) <= set(pq.read_schema(manifest).names):
-        columns = pq.read_table(manifest, columns=list(BUILD)).to_pydict()
-        lines = zip(*(columns[name] for name in BUILD), strict=True)
-        return _of(lines, f"{', '.join(BUILD)} of manifest.parquet")
+    if manifest.exists() and set(HASHED_COLUMNS) <= set(pq.read_schema(manifest).names):
+        columns = pq.read_table(manifest, columns=list(HASHED_COLUMNS)).to_pydict()
+        rows = zip(*(columns[name] for name in HASHED_COLUMNS), strict=True)
+        return _hash_rows(rows, f"{', '.join(HASHED_COLUMNS)} of manifest.parquet")
     paths = [example.path for example in examples]
     hashes = map_in_threads(_sha256, (folder / path for path in paths))
-    return _of(zip(paths, hashes, strict=True), "path and sha256 of every file")
+    return _hash_rows(zip(paths, hashes, strict=True), "path and sha256 of every file")
 
 
-def _of(lines: Iterable[Sequence[str]], what: str) -> Fingerprint:
-    texts = sorted(json.dumps(line) for line in lines)
-    return Fingerprint(sha256_of("\n".join(texts).encode()), what, len(texts))
+def _hash_rows(rows: Iterable[Sequence[str]], hashed: str) -> DatasetHash:
+    """Hash rows, sorted and as lines of JSON."""
+    lines = sorted(json.dumps(row) for row in rows)
+    return DatasetHash(sha256_of("\n".join(lines).encode()), hashed, len(lines))
 
 
 def _sha256(path: Path) -> str:
     try:
-        return file_digest(path, ANY).removeprefix("sha256:")
+        return file_digest(path, SHA256_FORMAT).removeprefix("sha256:")
     except OSError:
-        # The training named it and went on without it.
+        # The training excluded it and continued.
         return "unreadable"

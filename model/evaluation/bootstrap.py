@@ -1,8 +1,8 @@
-"""Precision, recall and F1 from counts, and how far they would move with other photos. Pure.
+"""Precision, recall and F1 from counts, and their bootstrap confidence intervals.
 
-Efron & Tibshirani, "An Introduction to the Bootstrap", 1993: percentile intervals. What is drawn
-again are whole groups (photos of one product, author or near likeness), because photos of a group
-are right and wrong together; single photos where no groups are known.
+Efron and Tibshirani, "An Introduction to the Bootstrap", 1993: percentile intervals. Whole groups
+(photos of one product or author, near duplicates) are resampled if they are known, because the
+predictions for photos of a group are not independent.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,114 +11,169 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-LEVEL = 0.95
-# Resamples at a time: 64 of 100,000 photos are 50 MB.
-AT_ONCE = 64
+CONFIDENCE_LEVEL = 0.95
+# Resamples that are computed at once: 64 of 100,000 photos take 50 MB.
+BATCH_RESAMPLES = 64
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Precision, recall and F1 of each class, (…, classes) float, NaN where they are 0/0."""
+class ClassScores:
+    """Precision, recall and F1 of each class, arrays of shape (..., classes); NaN for 0/0."""
 
     precision: np.ndarray
     recall: np.ndarray
     f1: np.ndarray
 
     def items(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Each score by its name."""
+        """Yield the name and the values of each score."""
         return iter(vars(self).items())
 
 
-def scores(truth: np.ndarray, predicted: np.ndarray, hits: np.ndarray) -> Scores:
-    """Scores of counts, each (…, classes): photos of a class, called so, and both."""
+def compute_scores(support: np.ndarray, predicted: np.ndarray, correct: np.ndarray) -> ClassScores:
+    """Compute scores from counts per class, arrays of shape (..., classes).
 
-    def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    Args:
+        support: Number of photos with the label.
+        predicted: Number of photos predicted as the label.
+        correct: Number of photos that are both.
+    """
+
+    def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
-    truth, predicted, hits = (np.asarray(n, np.float64) for n in (truth, predicted, hits))
-    return Scores(share(hits, predicted), share(hits, truth), share(2 * hits, truth + predicted))
+    support, predicted, correct = (
+        np.asarray(counts, np.float64) for counts in (support, predicted, correct)
+    )
+    return ClassScores(
+        ratio(correct, predicted), ratio(correct, support), ratio(2 * correct, support + predicted)
+    )
 
 
 @dataclass(frozen=True)
-class Resampling:
-    """How photos are drawn again. `units`: (n,) int, which unit each photo belongs to.
+class Bootstrap:
+    """A bootstrap over units: single photos, or groups of photos.
 
-    As many units as there are are drawn with replacement, all photos of each. `what` they are.
+    A resample draws as many units as there are, with replacement, and all photos of each.
+
+    Attributes:
+        units: The unit of each photo, int array of shape (n,).
+        unit_name: What a unit is, in the plural.
+        resamples: Number of resamples.
+        seed: Random seed.
     """
 
     units: np.ndarray
-    what: str
+    unit_name: str
     resamples: int
     seed: int
 
     @property
     def count(self) -> int:
-        """How many units there are."""
+        """Number of units."""
         return int(self.units.max()) + 1
 
-    def totals(self, sums: np.ndarray) -> np.ndarray:
-        """Totals, (resamples, m) float64, of the rows of SUMS, (n, m), in each resample.
+    def totals(self, values: np.ndarray) -> np.ndarray:
+        """Return the sums of values over the photos of each resample.
 
-        NaN where there is one unit: it says nothing of others.
+        Args:
+            values: Array of shape (n, m).
+
+        Returns:
+            Float64 array of shape (resamples, m); NaN if there is only one unit.
         """
         if self.count < 2:
-            return np.full((self.resamples, sums.shape[1]), np.nan)
-        rows = csr_array((np.ones(len(self.units)), (self.units, np.arange(len(self.units)))))
-        # A column a unit; most of SUMS are zeros.
-        by_unit = csr_array((rows @ csr_array(sums)).T)
+            return np.full((self.resamples, values.shape[1]), np.nan)
+        membership = csr_array((np.ones(len(self.units)), (self.units, np.arange(len(self.units)))))
+        # One column per unit; most values are zeros.
+        sums_by_unit = csr_array((membership @ csr_array(values)).T)
         random = np.random.default_rng(self.seed)
-        starts = range(0, self.resamples, AT_ONCE)
-        drawn = (self._times(random, min(AT_ONCE, self.resamples - start)) for start in starts)
-        return np.concatenate([(by_unit @ times.T).T for times in drawn])
+        starts = range(0, self.resamples, BATCH_RESAMPLES)
+        batches = (
+            self._draw_counts(random, min(BATCH_RESAMPLES, self.resamples - start))
+            for start in starts
+        )
+        return np.concatenate([(sums_by_unit @ counts.T).T for counts in batches])
 
-    def _times(self, random: np.random.Generator, some: int) -> np.ndarray:
-        """How often each unit is drawn, (some, units)."""
-        places = random.integers(0, self.count, (some, self.count))
-        places += np.arange(some)[:, None] * self.count
-        counts = np.bincount(places.ravel(), minlength=some * self.count)
-        return counts.reshape(some, self.count)
+    def _draw_counts(self, random: np.random.Generator, resamples: int) -> np.ndarray:
+        """Return how often each unit is drawn, array of shape (resamples, units)."""
+        drawn = random.integers(0, self.count, (resamples, self.count))
+        drawn += np.arange(resamples)[:, None] * self.count
+        counts = np.bincount(drawn.ravel(), minlength=resamples * self.count)
+        return counts.reshape(resamples, self.count)
 
-    def spread(self, classes: np.ndarray, count: int) -> np.ndarray:
-        """In how many units each of COUNT CLASSES, (n,) or (m, n) int, is found, (count,) int."""
+    def units_per_class(self, classes: np.ndarray, count: int) -> np.ndarray:
+        """Return the number of units in which each class occurs, int array of shape (count,).
+
+        Args:
+            classes: Class indices of the photos, shape (n,) or (m, n).
+            count: Number of classes.
+        """
         units = np.broadcast_to(self.units, classes.shape)
         pairs = np.unique(np.stack([classes.ravel(), units.ravel()]), axis=1)
         return np.bincount(pairs[0], minlength=count)
 
 
-def resampling(groups: Sequence[str] | None, count: int, resamples: int, seed: int) -> Resampling:
-    """Of whole GROUPS, one name a photo, or of COUNT single photos where there are none."""
-    if groups is None:
-        return Resampling(np.arange(count), "photos", resamples, seed)
-    _, units = np.unique(np.asarray(groups), return_inverse=True)
-    return Resampling(units, "groups of photos", resamples, seed)
+def make_bootstrap(
+    groups: Sequence[str] | None, count: int, resamples: int, seed: int
+) -> Bootstrap:
+    """Return a bootstrap over groups, or over single photos.
 
-
-def interval(values: np.ndarray) -> list[float] | None:
-    """Lowest and highest of the middle 95 % of VALUES, (resamples,); None where none is a number.
-
-    NaN among them (a class that a resample lacks) are left out.
+    Args:
+        groups: The name of each photo's group; None: resample single photos.
+        count: Number of photos.
+        resamples: Number of resamples.
+        seed: Random seed.
     """
-    known = values[~np.isnan(values)]
-    if not len(known):
+    if groups is None:
+        return Bootstrap(np.arange(count), "photos", resamples, seed)
+    _, units = np.unique(np.asarray(groups), return_inverse=True)
+    return Bootstrap(units, "groups of photos", resamples, seed)
+
+
+def percentile_interval(values: np.ndarray) -> list[float] | None:
+    """Return the bounds of the middle 95 % of resampled values.
+
+    NaN (a class is missing in a resample) is ignored.
+
+    Returns:
+        Lower and upper bound; None if all values are NaN.
+    """
+    valid = values[~np.isnan(values)]
+    if not len(valid):
         return None
-    edge = 50 * (1 - LEVEL)
-    low, high = np.percentile(known, [edge, 100 - edge])
+    edge = 50 * (1 - CONFIDENCE_LEVEL)
+    low, high = np.percentile(valid, [edge, 100 - edge])
     return [float(low), float(high)]
 
 
-def macro(values: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Means over classes, (resamples,), of VALUES, (resamples, classes).
+def macro_average(values: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """Return means over classes.
 
-    A class that only this resample lacks is left out of its mean; one whose POINT, (classes,), is
-    0/0 too counts as 0, as it does in the figure itself.
+    A class that only the resample lacks is ignored. A class whose score on all photos is 0/0
+    counts as 0, as in that score.
+
+    Args:
+        values: Scores of resamples, shape (resamples, classes).
+        point: Scores on all photos, shape (classes,).
+
+    Returns:
+        Array of shape (resamples,).
     """
     counted = np.where(np.isnan(values) & np.isnan(point), 0.0, values)
-    known = ~np.isnan(counted)
-    sums, counts = np.nansum(counted, axis=1), known.sum(axis=1)
+    valid = ~np.isnan(counted)
+    sums, counts = np.nansum(counted, axis=1), valid.sum(axis=1)
     return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
 
 
-def weighted(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Means over classes, (…,), of VALUES by TRUTH, both (…, classes); 0/0 counts as 0."""
-    total = np.maximum(1, truth.sum(axis=-1))
-    return (np.nan_to_num(values) * truth).sum(axis=-1) / total
+def weighted_average(values: np.ndarray, support: np.ndarray) -> np.ndarray:
+    """Return means over classes, weighted by support; 0/0 counts as 0.
+
+    Args:
+        values: Scores of shape (..., classes).
+        support: Numbers of photos of shape (..., classes).
+
+    Returns:
+        Array of shape (...,).
+    """
+    total = np.maximum(1, support.sum(axis=-1))
+    return (np.nan_to_num(values) * support).sum(axis=-1) / total

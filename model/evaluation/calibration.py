@@ -1,7 +1,8 @@
-"""How far a model's probabilities can be believed. Pure.
+"""Calibrate probabilities with a temperature, and measure their calibration.
 
-Guo et al., "On Calibration of Modern Neural Networks", ICML 2017: the expected calibration error
-over bins of equal width, and temperature scaling fitted by the negative log likelihood.
+Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, https://arxiv.org/abs/1706.04599:
+expected calibration error over bins of equal width, and temperature scaling fitted by maximum
+likelihood.
 """
 
 from dataclasses import dataclass
@@ -10,23 +11,31 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 BINS = 15
-LOWEST, HIGHEST = 0.05, 20.0
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Shares, (n, classes) float64, that sum to 1, of LOGITS / TEMPERATURE."""
+    """Return probabilities, a float64 array of shape (n, classes), of logits / temperature."""
     scaled = np.asarray(logits, np.float64) / temperature
-    raised = np.exp(scaled - scaled.max(axis=1, keepdims=True, initial=-np.inf))
-    return raised / raised.sum(axis=1, keepdims=True)
+    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True, initial=-np.inf))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def logits_of(shares: np.ndarray) -> np.ndarray:
-    """Logits, (n, classes) float64, whose softmax is SHARES; a share of 0 becomes tiny."""
-    return np.log(np.maximum(np.asarray(shares, np.float64), np.finfo(np.float32).tiny))
+def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Return finite logits whose softmax are the probabilities, float64 array (n, classes)."""
+    return np.log(np.maximum(np.asarray(probabilities, np.float64), np.finfo(np.float32).tiny))
 
 
-def likelihood_loss(logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0) -> float:
-    """Mean negative log likelihood of TARGETS, (n,) int, in nats; 0 for no photos."""
+def negative_log_likelihood(
+    logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0
+) -> float:
+    """Return the mean negative log likelihood in nats; 0 without photos.
+
+    Args:
+        logits: Array of shape (n, classes).
+        targets: Class indices of shape (n,).
+        temperature: The logits are divided by it.
+    """
     if not len(targets):
         return 0.0
     scaled = np.asarray(logits, np.float64) / temperature
@@ -35,82 +44,107 @@ def likelihood_loss(logits: np.ndarray, targets: np.ndarray, temperature: float 
     return float((total - scaled[np.arange(len(targets)), targets]).mean())
 
 
-def temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    """What to divide LOGITS, (n, classes) float, by, so that their softmax fits TARGETS best.
+def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Fit the temperature by maximum likelihood.
 
-    1.0 where there is nothing to fit: no photos, or every one right, when the likelihood rises
-    without end as the temperature falls. Else within [0.05, 20].
+    Args:
+        logits: Array of shape (n, classes).
+        targets: Class indices of shape (n,).
+
+    Returns:
+        A value in [MIN_TEMPERATURE, MAX_TEMPERATURE]. 1.0 without photos, or if all predictions are
+        correct, when the likelihood has no maximum.
     """
     if not len(targets):
         return 1.0
     own = logits[np.arange(len(targets)), targets]
     if (own >= logits.max(axis=1)).all():
         return 1.0
-    # Convex in 1 / temperature, so that the one minimum on the logarithm's scale is found.
-    found = minimize_scalar(
-        lambda power: likelihood_loss(logits, targets, float(np.exp(power))),
-        bounds=(np.log(LOWEST), np.log(HIGHEST)),
+    # The loss is convex in 1 / temperature, so there is one minimum on the logarithmic scale, too.
+    result = minimize_scalar(
+        lambda power: negative_log_likelihood(logits, targets, float(np.exp(power))),
+        bounds=(np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE)),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(result.x))
 
 
 @dataclass(frozen=True)
-class Bin:
-    """Photos whose highest share lies in (low, high]: how many, its mean, and how many are right.
+class ReliabilityBin:
+    """Photos whose confidence is in (low, high].
 
-    `probability` and `accuracy` are means in [0, 1]; None where there are no photos.
+    Attributes:
+        low: Lower bound.
+        high: Upper bound.
+        photos: Number of photos.
+        confidence: Mean confidence; None without photos.
+        accuracy: Fraction of correct predictions; None without photos.
     """
 
     low: float
     high: float
     photos: int
-    probability: float | None
+    confidence: float | None
     accuracy: float | None
 
 
-def reliability(shares: np.ndarray, targets: np.ndarray, bins: int = BINS) -> list[Bin]:
-    """BINS of equal width over (0, 1] by the highest of SHARES, (n, classes) float."""
-    sure, right = _answers(shares, targets)
+def reliability_bins(
+    probabilities: np.ndarray, targets: np.ndarray, bins: int = BINS
+) -> list[ReliabilityBin]:
+    """Return confidence and accuracy in bins of equal width over (0, 1].
+
+    Args:
+        probabilities: Array of shape (n, classes).
+        targets: Class indices of shape (n,).
+        bins: Number of bins.
+    """
+    confidence, is_correct = _confidence_and_correctness(probabilities, targets)
     edges = np.linspace(0, 1, bins + 1)
-    places = _places(sure, bins)
-    counts = np.bincount(places, minlength=bins)
+    indices = _bin_indices(confidence, bins)
+    counts = np.bincount(indices, minlength=bins)
     filled = np.maximum(counts, 1)
-    mean = np.bincount(places, sure, minlength=bins) / filled
-    hits = np.bincount(places, right, minlength=bins) / filled
+    means = np.bincount(indices, confidence, minlength=bins) / filled
+    accuracies = np.bincount(indices, is_correct, minlength=bins) / filled
     return [
-        Bin(
+        ReliabilityBin(
             float(edges[i]),
             float(edges[i + 1]),
             int(counts[i]),
-            float(mean[i]) if counts[i] else None,
-            float(hits[i]) if counts[i] else None,
+            float(means[i]) if counts[i] else None,
+            float(accuracies[i]) if counts[i] else None,
         )
         for i in range(bins)
     ]
 
 
-def expected_calibration_error(shares: np.ndarray, targets: np.ndarray, bins: int = BINS) -> float:
-    """Mean over photos of |accuracy - probability| of their bin, BINS of equal width (Guo 2017).
+def expected_calibration_error(
+    probabilities: np.ndarray, targets: np.ndarray, bins: int = BINS
+) -> float:
+    """Return the mean over photos of |accuracy - confidence| of their bin; 0 without photos.
 
-    Probability is the highest of a photo's SHARES, (n, classes) float; 0 for no photos.
+    Args:
+        probabilities: Array of shape (n, classes).
+        targets: Class indices of shape (n,).
+        bins: Number of bins of equal width.
     """
     gaps = [
-        one.photos * abs(one.accuracy - one.probability)
-        for one in reliability(shares, targets, bins)
-        if one.accuracy is not None and one.probability is not None
+        bin_.photos * abs(bin_.accuracy - bin_.confidence)
+        for bin_ in reliability_bins(probabilities, targets, bins)
+        if bin_.accuracy is not None and bin_.confidence is not None
     ]
     return float(sum(gaps) / max(1, len(targets)))
 
 
-def _answers(shares: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _confidence_and_correctness(
+    probabilities: np.ndarray, targets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     if not len(targets):
         return np.zeros(0), np.zeros(0, bool)
-    return shares.max(axis=1), shares.argmax(axis=1) == targets
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
 
 
-def _places(sure: np.ndarray, bins: int) -> np.ndarray:
-    # A share on a border belongs to the bin below it: (low, high].
+def _bin_indices(confidence: np.ndarray, bins: int) -> np.ndarray:
+    # A confidence on an edge belongs to the bin below it: (low, high].
     edges = np.linspace(0, 1, bins + 1)
-    return np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, bins - 1)
+    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)

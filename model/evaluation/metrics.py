@@ -1,157 +1,186 @@
-"""Predicted logits and truth -> figures with their intervals, ready for JSON. Pure."""
+"""Compute the content of `metrics.json` from logits and labels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from model.data.metadata import Origins
+from model.data.metadata import PhotoMetadata
 from model.evaluation.bootstrap import (
-    LEVEL,
-    Resampling,
-    Scores,
-    interval,
-    macro,
-    resampling,
-    scores,
-    weighted,
+    CONFIDENCE_LEVEL,
+    Bootstrap,
+    ClassScores,
+    compute_scores,
+    macro_average,
+    make_bootstrap,
+    percentile_interval,
+    weighted_average,
 )
-from model.evaluation.calibration import BINS, expected_calibration_error, likelihood_loss, softmax
-from model.evaluation.selective import coverage_curve, covered, reaching, thinned
+from model.evaluation.calibration import (
+    BINS,
+    expected_calibration_error,
+    negative_log_likelihood,
+    softmax,
+)
+from model.evaluation.selective import best_point, coverage_curve, point_at, thin_curve
 
 RESAMPLES = 2000
-RANKS = (1, 2, 3, 5)
-# The accuracy that a shop would let pass unseen, for the threshold that reaches it.
-WANTED = 0.95
-# Fewer answers than these can't tell 95 % from all.
-LEAST = 20
+TOP_KS = (1, 2, 3, 5)
+# The accuracy for which a confidence threshold is chosen.
+TARGET_ACCURACY = 0.95
+# With fewer photos above the threshold, an accuracy of 95 % can't be told from 100 %.
+MIN_PHOTOS = 20
 
 
 @dataclass(frozen=True)
-class Truth:
-    """Logits, (n, classes) float, and the classes that are right, (n,) int."""
+class LabeledLogits:
+    """Logits of photos and their labels.
+
+    Attributes:
+        logits: Float array of shape (n, classes).
+        targets: Class indices of shape (n,).
+    """
 
     logits: np.ndarray
     targets: np.ndarray
 
 
-def evaluate(
-    test: Truth,
-    validation: Truth,
+def compute_metrics(
+    test: LabeledLogits,
+    validation: LabeledLogits,
     labels: Sequence[str],
     temperature: float,
     seed: int,
-    origins: Origins | None = None,
+    metadata: PhotoMetadata | None = None,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Figures of TEST, at least one photo; its logits are divided by TEMPERATURE.
+    """Compute all metrics with their confidence intervals.
 
-    Where a score of a class is 0/0 (never predicted, or not in TEST) it is 0, and macro figures
-    are means over all LABELS: scikit-learn's `precision_recall_fscore_support(labels=…,
-    zero_division=0)`. The interval of such a score is None. The confusion matrix has truth in
-    rows. VALIDATION chooses the threshold for 95 % accuracy; it may be empty.
+    Precision, recall and F1 are scikit-learn's with `zero_division=0`: a score of 0/0 (a class is
+    never predicted, or has no test photos) is 0, and macro averages are over all labels. Such a
+    score has no interval.
+
+    Args:
+        test: At least one test photo.
+        validation: The validation photos, which select the confidence threshold; may be empty.
+        labels: The labels.
+        temperature: The logits are divided by it.
+        seed: Random seed of the bootstrap.
+        metadata: Groups to resample, and sites and crops to report on.
+        resamples: Number of bootstrap resamples.
     """
-    origins = origins or Origins()
-    draw = resampling(origins.groups, len(test.targets), resamples, seed)
-    shares, targets = softmax(test.logits, temperature), test.targets
-    counts = confusion_matrix(targets, shares.argmax(axis=1), labels=range(len(labels)))
-    truth, predicted, hits = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
-    point = scores(truth, predicted, hits)
+    metadata = metadata or PhotoMetadata()
+    bootstrap = make_bootstrap(metadata.groups, len(test.targets), resamples, seed)
+    probabilities, targets = softmax(test.logits, temperature), test.targets
+    counts = confusion_matrix(targets, probabilities.argmax(axis=1), labels=range(len(labels)))
+    support, predicted, correct = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
+    scores = compute_scores(support, predicted, correct)
     return {
-        "accuracy": float(hits.sum() / len(targets)),
-        "macro": {name: float(np.nan_to_num(s).mean()) for name, s in point.items()},
-        "weighted": {name: float(weighted(s, truth)) for name, s in point.items()},
-        "top_k": {str(k): float(_within(shares, targets, k).mean()) for k in _ranks(labels)},
+        "accuracy": float(correct.sum() / len(targets)),
+        "macro": {name: float(np.nan_to_num(s).mean()) for name, s in scores.items()},
+        "weighted": {name: float(weighted_average(s, support)) for name, s in scores.items()},
+        "top_k": {
+            str(k): float(_is_in_top_k(probabilities, targets, k).mean()) for k in _top_ks(labels)
+        },
         "per_class": {
             label: {
-                **{name: float(np.nan_to_num(s[place])) for name, s in point.items()},
-                "support": int(truth[place]),
+                **{name: float(np.nan_to_num(s[index])) for name, s in scores.items()},
+                "support": int(support[index]),
             }
-            for place, label in enumerate(labels)
+            for index, label in enumerate(labels)
         },
-        "intervals": _intervals(shares, targets, labels, point, draw),
-        "confusion_matrix": {
-            "labels": list(labels),
-            "rows_are": "truth",
-            "counts": counts.tolist(),
-        },
+        "intervals": _intervals(probabilities, targets, labels, scores, bootstrap),
+        "confusion_matrix": {"labels": list(labels), "counts": counts.tolist()},
         "calibration": _calibration(test, temperature, len(validation.targets)),
-        "coverage": _coverage(shares, targets, validation, temperature),
-        "by": _by(shares, targets, origins, draw),
+        "coverage": _coverage(probabilities, targets, validation, temperature),
+        "by": _by_group(probabilities, targets, metadata, bootstrap),
         "chance": 1 / len(labels),
-        "majority": float(truth.max() / len(targets)),
+        "majority": float(support.max() / len(targets)),
     }
 
 
-def _ranks(labels: Sequence[str]) -> list[int]:
-    # The best two of two are always right.
-    return [k for k in RANKS if k == 1 or k < len(labels)]
+def _top_ks(labels: Sequence[str]) -> list[int]:
+    # The best k of k labels always include the right one.
+    return [k for k in TOP_KS if k == 1 or k < len(labels)]
 
 
-def _within(shares: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """Whether each photo's label is among its K highest shares, (n,) bool."""
-    best = np.argsort(-shares, axis=1, kind="stable")[:, :k]
+def _is_in_top_k(probabilities: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
+    """Return whether the true label is among the k highest probabilities.
+
+    Returns:
+        Boolean array of shape (n,).
+    """
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return (best == targets[:, None]).any(axis=1)
 
 
 def _intervals(
-    shares: np.ndarray,
+    probabilities: np.ndarray,
     targets: np.ndarray,
     labels: Sequence[str],
-    point: Scores,
-    draw: Resampling,
+    scores: ClassScores,
+    bootstrap: Bootstrap,
 ) -> dict[str, Any]:
-    """95 % intervals of every figure, in the figures' own shape; None where there is none."""
-    each, called, ranks = np.eye(len(labels)), shares.argmax(axis=1), _ranks(labels)
-    right = each[targets] * (called == targets)[:, None]
-    ranked = np.stack([_within(shares, targets, k) for k in ranks], axis=1)
-    totals = draw.totals(np.hstack([each[targets], each[called], right, ranked]))
-    truth, predicted, hits, within = np.split(totals, np.arange(1, 4) * len(labels), axis=1)
-    drawn, photos = scores(truth, predicted, hits), truth.sum(axis=1)
-    enough = {
-        "precision": draw.spread(called, len(labels)) > 1,
-        "recall": draw.spread(targets, len(labels)) > 1,
-        "f1": draw.spread(np.stack([called, targets]), len(labels)) > 1,
+    """Return 95 % intervals under the names of the metrics; None if there is none."""
+    one_hot, predictions = np.eye(len(labels)), probabilities.argmax(axis=1)
+    top_ks = _top_ks(labels)
+    correct = one_hot[targets] * (predictions == targets)[:, None]
+    in_top_k = np.stack([_is_in_top_k(probabilities, targets, k) for k in top_ks], axis=1)
+    totals = bootstrap.totals(
+        np.hstack([one_hot[targets], one_hot[predictions], correct, in_top_k])
+    )
+    support, predicted, hits, top_k_hits = np.split(totals, np.arange(1, 4) * len(labels), axis=1)
+    resampled, photos = compute_scores(support, predicted, hits), support.sum(axis=1)
+    # With a single unit, the resampled values of a class don't vary.
+    classes = len(labels)
+    has_interval = {
+        "precision": bootstrap.units_per_class(predictions, classes) > 1,
+        "recall": bootstrap.units_per_class(targets, classes) > 1,
+        "f1": bootstrap.units_per_class(np.stack([predictions, targets]), classes) > 1,
     }
-    tops = [interval(within[:, place] / photos) for place in range(len(ranks))]
+    top_k_intervals = [percentile_interval(column / photos) for column in top_k_hits.T]
     return {
-        "level": LEVEL,
-        "resamples": draw.resamples,
-        "resampled": draw.what,
-        "units": draw.count,
-        "accuracy": tops[0],
-        "macro": {n: interval(macro(s, p)) for (n, s), (_, p) in _pairs(drawn, point)},
-        "weighted": {name: interval(weighted(s, truth)) for name, s in drawn.items()},
-        "top_k": {str(k): one for k, one in zip(ranks, tops, strict=True)},
+        "level": CONFIDENCE_LEVEL,
+        "resamples": bootstrap.resamples,
+        "resampled": bootstrap.unit_name,
+        "units": bootstrap.count,
+        "accuracy": top_k_intervals[0],
+        "macro": {
+            name: percentile_interval(macro_average(values, point))
+            for (name, values), (_, point) in zip(resampled.items(), scores.items(), strict=True)
+        },
+        "weighted": {
+            name: percentile_interval(weighted_average(values, support))
+            for name, values in resampled.items()
+        },
+        "top_k": {str(k): bounds for k, bounds in zip(top_ks, top_k_intervals, strict=True)},
         "per_class": {
             label: {
-                name: interval(s[:, place]) if enough[name][place] else None
-                for name, s in drawn.items()
+                name: percentile_interval(values[:, index]) if has_interval[name][index] else None
+                for name, values in resampled.items()
             }
-            for place, label in enumerate(labels)
+            for index, label in enumerate(labels)
         },
     }
 
 
-def _pairs(one: Scores, other: Scores) -> Iterator[tuple[Any, Any]]:
-    return zip(one.items(), other.items(), strict=True)
-
-
-def _calibration(test: Truth, temperature: float, fitted_on: int) -> dict[str, Any]:
-    """Errors of the shares as the network gives them, and as the temperature mends them."""
+def _calibration(test: LabeledLogits, temperature: float, validation_count: int) -> dict[str, Any]:
+    """Return the errors of the probabilities before and after calibration."""
 
     def errors(temperature: float) -> dict[str, float]:
-        shares = softmax(test.logits, temperature)
+        probabilities = softmax(test.logits, temperature)
         return {
-            "expected_calibration_error": expected_calibration_error(shares, test.targets),
-            "negative_log_likelihood": likelihood_loss(test.logits, test.targets, temperature),
+            "expected_calibration_error": expected_calibration_error(probabilities, test.targets),
+            "negative_log_likelihood": negative_log_likelihood(
+                test.logits, test.targets, temperature
+            ),
         }
 
     return {
         "temperature": temperature,
-        "fitted_on": f"{fitted_on} validation photos",
+        "fitted_on": f"{validation_count} validation photos",
         "bins": f"{BINS} of equal width (Guo et al. 2017)",
         "before": errors(1.0),
         "after": errors(temperature),
@@ -159,47 +188,49 @@ def _calibration(test: Truth, temperature: float, fitted_on: int) -> dict[str, A
 
 
 def _coverage(
-    shares: np.ndarray, targets: np.ndarray, validation: Truth, temperature: float
+    probabilities: np.ndarray, targets: np.ndarray, validation: LabeledLogits, temperature: float
 ) -> dict[str, Any]:
-    """The curve, and what reaches 95 %: chosen on the test split itself, and on validation.
+    """Return the coverage curve and the points that reach TARGET_ACCURACY.
 
-    The first is the best that could be; the second is what a user can expect, who chooses a
-    threshold before new photos come (one that answers LEAST validation photos or more).
+    `best_on_test` is the best threshold in hindsight. `chosen_on_validation` is chosen before the
+    test photos are predicted, as a user would do.
     """
-    curve = coverage_curve(shares, targets)
-    known = softmax(validation.logits, temperature)
-    chosen = reaching(coverage_curve(known, validation.targets), WANTED, LEAST)
-    best = reaching(curve, WANTED)
+    curve = coverage_curve(probabilities, targets)
+    validation_curve = coverage_curve(softmax(validation.logits, temperature), validation.targets)
+    chosen = best_point(validation_curve, TARGET_ACCURACY, MIN_PHOTOS)
+    best = best_point(curve, TARGET_ACCURACY)
     return {
-        "wanted_accuracy": WANTED,
-        "least_photos": LEAST,
-        "reached": asdict(best) if best else None,
+        "target_accuracy": TARGET_ACCURACY,
+        "min_photos": MIN_PHOTOS,
         "chosen_on_validation": (
-            asdict(covered(shares, targets, chosen.threshold)) if chosen else None
+            asdict(point_at(probabilities, targets, chosen.threshold)) if chosen else None
         ),
-        "points": [asdict(one) for one in thinned(curve)],
+        "best_on_test": asdict(best) if best else None,
+        "points": [asdict(point) for point in thin_curve(curve)],
     }
 
 
-def _by(
-    shares: np.ndarray, targets: np.ndarray, origins: Origins, draw: Resampling
+def _by_group(
+    probabilities: np.ndarray, targets: np.ndarray, metadata: PhotoMetadata, bootstrap: Bootstrap
 ) -> dict[str, Any]:
-    """Figures of the photos of each site and crop outcome; empty where they are not known."""
-    right = shares.argmax(axis=1) == targets
-    found: dict[str, Any] = {"site": {}, "crop": {}}
-    for name, values in (("site", origins.sites), ("crop", origins.crops)):
-        names, places = np.unique(np.asarray(values or [], str), return_inverse=True)
+    """Return metrics by site and by kind of crop; empty if they are not known."""
+    is_correct = probabilities.argmax(axis=1) == targets
+    metrics: dict[str, Any] = {"site": {}, "crop": {}}
+    for kind, values in (("site", metadata.sites), ("crop", metadata.crops)):
+        names, indices = np.unique(np.asarray(values or [], str), return_inverse=True)
         if not len(names):
             continue
-        each = np.eye(len(names))[places]
-        photos, hits = np.split(draw.totals(np.hstack([each, each * right[:, None]])), 2, axis=1)
-        enough = draw.spread(places, len(names)) > 1
-        for i, one in enumerate(names):
-            mine, drawn = places == i, photos[:, i] > 0
-            found[name][str(one)] = {
-                "photos": int(mine.sum()),
-                "accuracy": float(right[mine].mean()),
-                "interval": interval(hits[drawn, i] / photos[drawn, i]) if enough[i] else None,
-                "probability": float(shares[mine].max(axis=1).mean()),
+        one_hot = np.eye(len(names))[indices]
+        totals = bootstrap.totals(np.hstack([one_hot, one_hot * is_correct[:, None]]))
+        photos, correct = np.split(totals, 2, axis=1)
+        has_interval = bootstrap.units_per_class(indices, len(names)) > 1
+        for i, name in enumerate(names):
+            in_group, is_drawn = indices == i, photos[:, i] > 0
+            bounds = percentile_interval(correct[is_drawn, i] / photos[is_drawn, i])
+            metrics[kind][str(name)] = {
+                "photos": int(in_group.sum()),
+                "accuracy": float(is_correct[in_group].mean()),
+                "interval": bounds if has_interval[i] else None,
+                "confidence": float(probabilities[in_group].max(axis=1).mean()),
             }
-    return found
+    return metrics

@@ -1,6 +1,7 @@
-"""What is right of the answers that a model is sure enough of. Pure.
+"""Accuracy and coverage if only confident predictions count.
 
-Geifman & El-Yaniv, "Selective Classification for Deep Neural Networks", NeurIPS 2017.
+Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks", NeurIPS 2017,
+https://arxiv.org/abs/1705.08500.
 """
 
 from collections.abc import Sequence
@@ -10,11 +11,14 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Covered:
-    """The answers whose probability is at least `threshold`.
+class CoveragePoint:
+    """Predictions whose confidence is at least a threshold.
 
-    `photos`: how many; `coverage`: their share of all; `accuracy`: the share of right ones among
-    them, None where there are none.
+    Attributes:
+        threshold: The threshold.
+        photos: Number of photos.
+        coverage: Their fraction of all photos.
+        accuracy: Fraction of correct predictions among them; None without photos.
     """
 
     threshold: float
@@ -23,45 +27,66 @@ class Covered:
     accuracy: float | None
 
 
-def coverage_curve(shares: np.ndarray, targets: np.ndarray) -> list[Covered]:
-    """Every threshold that SHARES, (n, classes) float, can be cut at, from the highest down."""
+def coverage_curve(probabilities: np.ndarray, targets: np.ndarray) -> list[CoveragePoint]:
+    """Return a point for every distinct confidence, from the highest threshold down.
+
+    Args:
+        probabilities: Array of shape (n, classes).
+        targets: Class indices of shape (n,).
+    """
     if not len(targets):
         return []
-    sure, right = shares.max(axis=1), shares.argmax(axis=1) == targets
-    order = np.argsort(-sure, kind="stable")
-    sure, hits = sure[order], right[order].cumsum()
-    # Photos of one probability are answered together or not at all.
-    ends = np.flatnonzero(np.append(sure[1:] < sure[:-1], True))
+    confidence = probabilities.max(axis=1)
+    is_correct = probabilities.argmax(axis=1) == targets
+    order = np.argsort(-confidence, kind="stable")
+    confidence, correct = confidence[order], is_correct[order].cumsum()
+    # Photos of equal confidence pass a threshold together.
+    ends = np.flatnonzero(np.append(confidence[1:] < confidence[:-1], True))
+    total = len(confidence)
     return [
-        Covered(float(sure[i]), int(i) + 1, (int(i) + 1) / len(sure), float(hits[i] / (i + 1)))
+        CoveragePoint(
+            float(confidence[i]), int(i) + 1, (int(i) + 1) / total, float(correct[i] / (i + 1))
+        )
         for i in ends
     ]
 
 
-def reaching(curve: Sequence[Covered], accuracy: float, least: int = 1) -> Covered | None:
-    """The point of CURVE that answers most photos with at least ACCURACY right; None: none.
+def best_point(
+    curve: Sequence[CoveragePoint], accuracy: float, min_photos: int = 1
+) -> CoveragePoint | None:
+    """Return the point of highest coverage that reaches an accuracy; None if there is none.
 
-    It answers LEAST photos at least: that one sure photo is right says nothing of the next.
+    Args:
+        curve: Points of `coverage_curve`.
+        accuracy: The accuracy to reach.
+        min_photos: Number of photos above the threshold, at least; few of them prove nothing.
     """
-    good = [
-        one
-        for one in curve
-        if one.photos >= least and one.accuracy is not None and one.accuracy >= accuracy
+    points = [
+        point
+        for point in curve
+        if point.photos >= min_photos and point.accuracy is not None and point.accuracy >= accuracy
     ]
-    return max(good, key=lambda one: one.photos, default=None)
+    return max(points, key=lambda point: point.photos, default=None)
 
 
-def covered(shares: np.ndarray, targets: np.ndarray, threshold: float) -> Covered:
-    """The answers of SHARES, (n, classes), whose probability is at least THRESHOLD."""
-    asked = shares.max(axis=1) >= threshold
-    right = (shares.argmax(axis=1) == targets)[asked]
-    accuracy = float(right.mean()) if len(right) else None
-    return Covered(threshold, len(right), len(right) / max(1, len(targets)), accuracy)
+def point_at(probabilities: np.ndarray, targets: np.ndarray, threshold: float) -> CoveragePoint:
+    """Return coverage and accuracy at a threshold.
+
+    Args:
+        probabilities: Array of shape (n, classes).
+        targets: Class indices of shape (n,).
+        threshold: Lowest confidence that counts.
+    """
+    is_confident = probabilities.max(axis=1) >= threshold
+    is_correct = (probabilities.argmax(axis=1) == targets)[is_confident]
+    accuracy = float(is_correct.mean()) if len(is_correct) else None
+    coverage = len(is_correct) / max(1, len(targets))
+    return CoveragePoint(threshold, len(is_correct), coverage, accuracy)
 
 
-def thinned(curve: Sequence[Covered], most: int = 21) -> list[Covered]:
-    """At most MOST points of CURVE, evenly chosen by coverage, its ends among them."""
-    shares = [one.coverage for one in curve]
-    wanted = np.linspace(shares[0], shares[-1], most) if curve else ()
-    places = dict.fromkeys(int(np.searchsorted(shares, share - 1e-12)) for share in wanted)
-    return [curve[place] for place in places]
+def thin_curve(curve: Sequence[CoveragePoint], count: int = 21) -> list[CoveragePoint]:
+    """Return at most `count` points of a curve, spaced evenly by coverage, with both ends."""
+    coverages = [point.coverage for point in curve]
+    spaced = np.linspace(coverages[0], coverages[-1], count) if curve else ()
+    indices = dict.fromkeys(int(np.searchsorted(coverages, value - 1e-12)) for value in spaced)
+    return [curve[index] for index in indices]

@@ -1,4 +1,4 @@
-"""The formats that a trained model is exported to: how each is written, and run by its runtime."""
+"""The formats of exported models: how each is written, and loaded in its runtime."""
 
 import contextlib
 import importlib
@@ -21,49 +21,63 @@ from dataset.errors import Failure
 from dataset.utils.files import write_json
 from dataset.utils.keras_backend import silence_stderr
 
-# Photos as they are read, of one size a batch.
-PHOTOS = tf.TensorSpec((None, None, None, 3), tf.uint8, name="photos")
+# Photos of one size per batch.
+INPUT_SPEC = tf.TensorSpec((None, None, None, 3), tf.uint8, name="photos")
 LABELS_FILE = "labels.json"
-# The newest set of ONNX operators that tf2onnx writes.
+# The newest ONNX operator set that tf2onnx supports.
 OPSET = 18
 
-Shares = Callable[[np.ndarray], np.ndarray]
+PredictFunction = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Opened:
-    """An exported model as its runtime sees it: (n, height, width, 3) uint8 -> (n, labels)."""
+class ExportedModel:
+    """An exported model in its runtime.
 
-    shares: Shares
+    Attributes:
+        predict: Uint8 photos (n, height, width, 3) -> probabilities (n, classes).
+        labels: The labels that are stored in the model.
+    """
+
+    predict: PredictFunction
     labels: list[str]
 
 
 @dataclass(frozen=True)
-class Format:
-    """A format: its runtime's name, how a file of it is called, and the packages that it needs.
+class ExportFormat:
+    """A format of exported models.
 
-    `write(network, labels, path)`; `load(path)` reads it as anybody would.
+    Attributes:
+        runtime: Name of the runtime.
+        default_name: Default name of the file or folder.
+        packages: Packages that are needed, the runtime first.
+        write: Writes a network with its labels to a path.
+        load: Loads an exported model as a user would.
     """
 
     runtime: str
     default_name: str
     packages: tuple[str, ...]
     write: Callable[[keras.Model, Sequence[str], Path], None]
-    load: Callable[[Path], Opened]
+    load: Callable[[Path], ExportedModel]
 
-    def require(self, name: str) -> None:
-        """Raise Failure, saying what to install, when a package of the format NAME is missing."""
-        missing = [package for package in self.packages if not _installed(package)]
+    def require_packages(self, name: str) -> None:
+        """Raise Failure if a package is missing.
+
+        Args:
+            name: The format's key in FORMATS, for the message.
+        """
+        missing = [package for package in self.packages if not _is_installed(package)]
         if missing:
             raise Failure(f"--format {name} needs: pip install {' '.join(missing)}")
 
     @property
-    def versioned(self) -> str:
-        """The runtime with its version."""
+    def runtime_version(self) -> str:
+        """Name and version of the runtime."""
         return f"{self.runtime} {version(self.packages[0] if self.packages else 'tensorflow')}"
 
 
-def _installed(package: str) -> bool:
+def _is_installed(package: str) -> bool:
     try:
         return bool(version(package))
     except PackageNotFoundError:
@@ -71,59 +85,62 @@ def _installed(package: str) -> bool:
 
 
 def write_saved_model(network: keras.Model, labels: Sequence[str], path: Path) -> None:
-    """NETWORK as a SavedModel: `serve` gives shares of photos, `labels` their names."""
+    """Write a SavedModel: `serve` returns probabilities of photos, `labels` the labels."""
     module = tf.Module()
-    # Keras' own ExportArchive writes the same, and takes three times as long.
+    # Keras' ExportArchive writes an equal model, in three times the time.
     module.weights = [variable.value for variable in network.variables]
-    module.serve = _serving(network)
+    module.serve = _serving_function(network)
     module.labels = tf.function(lambda: {"labels": tf.constant(list(labels))}, input_signature=[])
     signatures = {"serving_default": module.serve, "labels": module.labels}
     tf.saved_model.save(module, str(path), signatures=signatures)
 
 
-def _serving(network: keras.Model) -> Any:
-    """NETWORK as a function of TensorFlow's, with a name for what comes and what goes."""
+def _serving_function(network: keras.Model) -> Any:
+    """Return a network as a TensorFlow function with named input and output."""
     return tf.function(
-        lambda photos: {"shares": network(photos, training=False)}, input_signature=[PHOTOS]
+        lambda photos: {"probabilities": network(photos, training=False)},
+        input_signature=[INPUT_SPEC],
     )
 
 
-def _load_saved_model(path: Path) -> Opened:
+def _load_saved_model(path: Path) -> ExportedModel:
     loaded = tf.saved_model.load(str(path))
     names = [name.decode() for name in loaded.labels()["labels"].numpy()]
-    return Opened(lambda photos: loaded.serve(tf.constant(photos))["shares"].numpy(), names)
+    return ExportedModel(
+        lambda photos: loaded.serve(tf.constant(photos))["probabilities"].numpy(), names
+    )
 
 
 def write_litert(network: keras.Model, labels: Sequence[str], path: Path) -> None:
-    """NETWORK as a LiteRT file, LABELS in it as the associated file labels.json."""
+    """Write a LiteRT file, with the labels in the associated file labels.json."""
     with tempfile.TemporaryDirectory() as folder:
         write_saved_model(network, labels, Path(folder))
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=["serving_default"]
         )
         path.write_bytes(converter.convert())
-        # TFLite Metadata: associated files are a ZIP archive behind the model.
+        # TFLite Metadata: associated files are a ZIP archive after the model.
         write_json({"labels": list(labels)}, Path(folder) / LABELS_FILE)
         with zipfile.ZipFile(path, "a") as archive:
             archive.write(Path(folder) / LABELS_FILE, LABELS_FILE)
 
 
-def _load_litert(path: Path) -> Opened:
+def _load_litert(path: Path) -> ExportedModel:
     litert = importlib.import_module("ai_edge_litert.interpreter")
     interpreter = litert.Interpreter(str(path))
-    # It says on its own which delegate it chose.
+    # It logs which delegate it uses.
     with silence_stderr():
         interpreter.allocate_tensors()
     run = interpreter.get_signature_runner()
     names = json.loads(zipfile.ZipFile(path).read(LABELS_FILE))["labels"]
-    return Opened(lambda photos: run(photos=photos)["shares"], names)
+    return ExportedModel(lambda photos: run(photos=photos)["probabilities"], names)
 
 
 def write_onnx(network: keras.Model, labels: Sequence[str], path: Path) -> None:
-    """NETWORK as an ONNX file, LABELS in its metadata as a JSON list."""
+    """Write an ONNX file, with the labels in its metadata as a JSON list."""
     onnx = importlib.import_module("onnx")
-    with _brisk_tf2onnx() as convert:
-        model, _ = convert.from_function(_serving(network), [PHOTOS], opset=OPSET)
+    with _import_tf2onnx() as convert:
+        model, _ = convert.from_function(_serving_function(network), [INPUT_SPEC], opset=OPSET)
     for value in (model.graph.input[0], model.graph.output[0]):
         sizes = value.type.tensor_type.shape.dim[:-1]
         for size, name in zip(sizes, ("batch", "height", "width"), strict=False):
@@ -134,8 +151,8 @@ def write_onnx(network: keras.Model, labels: Sequence[str], path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _brisk_tf2onnx() -> Iterator[Any]:
-    """The converter of tf2onnx; it copies no weights before each step, and says only errors."""
+def _import_tf2onnx() -> Iterator[Any]:
+    """Yield tf2onnx.convert, without copies of all weights per pass and without warnings."""
     key = "TF2ONNX_CATCH_ERRORS"
     before = os.environ.get(key)
     os.environ[key] = "FALSE"
@@ -147,21 +164,27 @@ def _brisk_tf2onnx() -> Iterator[Any]:
         os.environ.pop(key) if before is None else os.environ.update({key: before})
 
 
-def _load_onnx(path: Path) -> Opened:
+def _load_onnx(path: Path) -> ExportedModel:
     runtime = importlib.import_module("onnxruntime")
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
-    return Opened(lambda photos: session.run(["shares"], {"photos": photos})[0], names)
+    return ExportedModel(
+        lambda photos: session.run(["probabilities"], {"photos": photos})[0], names
+    )
 
 
 FORMATS = {
-    "saved_model": Format("TensorFlow", "saved_model", (), write_saved_model, _load_saved_model),
-    "onnx": Format(
+    "saved_model": ExportFormat(
+        "TensorFlow", "saved_model", (), write_saved_model, _load_saved_model
+    ),
+    "onnx": ExportFormat(
         "ONNX Runtime",
         "model.onnx",
         ("onnxruntime", "onnx", "tf2onnx"),
         write_onnx,
         _load_onnx,
     ),
-    "litert": Format("LiteRT", "model.tflite", ("ai-edge-litert",), write_litert, _load_litert),
+    "litert": ExportFormat(
+        "LiteRT", "model.tflite", ("ai-edge-litert",), write_litert, _load_litert
+    ),
 }

@@ -1,4 +1,4 @@
-"""A shop's product feed, a row an item: id, image, tag. CSV, TSV or JSON lines, row by row."""
+"""Read product feeds row by row: CSV, TSV or JSON lines with an id, an image and a tag."""
 
 import codecs
 import csv
@@ -13,24 +13,32 @@ from typing import Any, TextIO
 
 from dataset.errors import BadInput, first_line
 
-FORMATS = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": ""}
-# What columns are called in feeds of shops and of Google, Meta and Yandex, the first that is there.
-NAMES = {
+# File suffix -> usual delimiter; empty for JSON lines.
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": ""}
+# Names of the columns in feeds of shops and of Google, Meta and Yandex; the first one is used.
+COLUMN_NAMES = {
     "id": ("id", "item_id", "product_id", "sku", "offer_id", "article"),
     "image": ("image", "image_link", "image_url", "picture", "photo", "img", "path", "file"),
     "tag": ("tag", "label", "category", "product_type", "google_product_category", "class"),
 }
-# A longer cell than this is no id, tag or path.
-LONGEST_CELL = 16 << 20
+# A longer cell is not an id, a tag or a path.
+MAX_CELL_CHARACTERS = 16 << 20
 # Stands for bytes that are invalid in the feed's encoding.
 REPLACEMENT = "\ufffd"
-# Between the levels of a category, as Google's and Yandex' feeds write them.
-LEVELS = re.compile(r"\s*[>»›/|]\s*")
+# Separates the levels of a category in feeds of Google and Yandex.
+LEVEL_SEPARATOR = re.compile(r"\s*[>»›/|]\s*")
 
 
 @dataclass(frozen=True)
-class Columns:
-    """The names of a feed's columns; `cost`: what a wrong tag costs, None where all cost alike."""
+class FeedColumns:
+    """Names of a feed's columns.
+
+    Attributes:
+        id: Column of the item's id.
+        image: Column of the path or URL of its photo.
+        tag: Column of its tag.
+        cost: Column of the cost of a wrong tag; None: all cost the same.
+    """
 
     id: str
     image: str
@@ -39,10 +47,17 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of a feed: its number from 1, its values by column, or why it can't be used.
+class FeedRow:
+    """A row of a feed.
 
-    `values` is empty where the row can't be parsed.
+    Attributes:
+        number: Number of the row, from 1.
+        values: Column -> value; empty if the row can't be parsed.
+        id: The item's id.
+        image: Path or URL of its photo.
+        tag: Its tag.
+        cost: Cost of a wrong tag.
+        problem: Why the row can't be used, or empty.
     """
 
     number: int
@@ -55,36 +70,41 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Feed:
-    """A feed's file, its columns in order, and which of them are what.
+class ProductFeed:
+    """A feed file.
 
-    `delimiter`: between its cells; empty for JSON lines. `encoding`: Python's name of it.
+    Attributes:
+        path: The file.
+        header: Names of all columns in their order.
+        columns: Names of the columns that are used.
+        delimiter: Delimiter of cells; empty for JSON lines.
+        encoding: Python's name of the encoding.
     """
 
     path: Path
     header: tuple[str, ...]
-    columns: Columns
+    columns: FeedColumns
     delimiter: str = ","
     encoding: str = "utf-8"
 
     @property
     def is_json(self) -> bool:
-        """Whether it is JSON lines."""
+        """Whether the feed is JSON lines."""
         return not self.delimiter
 
-    def rows(self) -> Iterator[Row]:
-        """Its rows in their order; one that is broken says why."""
-        with _opened(self.path, self.encoding) as file:
-            rows = _json_rows(file) if self.is_json else self._table_rows(file)
+    def rows(self) -> Iterator[FeedRow]:
+        """Yield all rows in their order; broken rows have a problem."""
+        with _open_text(self.path, self.encoding) as file:
+            rows = _read_json_rows(file) if self.is_json else self._read_table_rows(file)
             for number, (values, problem) in enumerate(rows, 1):
                 yield self._row(number, values, problem)
 
-    def _table_rows(self, file: TextIO) -> Iterator[tuple[dict[str, Any], str]]:
-        lines = csv.reader(file, delimiter=self.delimiter)
-        next(lines)
+    def _read_table_rows(self, file: TextIO) -> Iterator[tuple[dict[str, Any], str]]:
+        reader = csv.reader(file, delimiter=self.delimiter)
+        next(reader)
         while True:
             try:
-                cells = next(lines)
+                cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
@@ -92,140 +112,149 @@ class Feed:
                 continue
             if not cells:
                 continue
-            wrong = len(cells) != len(self.header)
-            problem = f"{len(cells)} cells, not {len(self.header)}" if wrong else ""
+            has_wrong_length = len(cells) != len(self.header)
+            problem = f"{len(cells)} cells, not {len(self.header)}" if has_wrong_length else ""
             padded = [*cells, *[""] * (len(self.header) - len(cells))]
             yield dict(zip(self.header, padded, strict=False)), problem
 
-    def _row(self, number: int, values: dict[str, Any], problem: str) -> Row:
-        said = {name: _text(values.get(getattr(self.columns, name))) for name in NAMES}
-        cost, wrong = self._cost(values)
-        lacking = [name for name in NAMES if not said[name]]
-        why = problem or (f"no {' and no '.join(lacking)}" if lacking else wrong)
-        if not why and REPLACEMENT in said["tag"]:
-            why = f"the tag is not {self.encoding.removesuffix('-sig')}: see --encoding"
-        # Cells of a row with too many or too few may be of other columns.
-        kept = {} if problem else values
-        return Row(number, kept, said["id"], said["image"], said["tag"], cost, why)
+    def _row(self, number: int, values: dict[str, Any], problem: str) -> FeedRow:
+        texts = {name: _text(values.get(getattr(self.columns, name))) for name in COLUMN_NAMES}
+        cost, cost_problem = self._parse_cost(values)
+        missing = [name for name in COLUMN_NAMES if not texts[name]]
+        row_problem = problem or (f"no {' and no '.join(missing)}" if missing else cost_problem)
+        if not row_problem and REPLACEMENT in texts["tag"]:
+            encoding = self.encoding.removesuffix("-sig")
+            row_problem = f"the tag is not valid {encoding}: see --encoding"
+        # With a wrong number of cells, values may belong to other columns.
+        known = {} if problem else values
+        return FeedRow(number, known, texts["id"], texts["image"], texts["tag"], cost, row_problem)
 
-    def _cost(self, values: Mapping[str, Any]) -> tuple[float, str]:
+    def _parse_cost(self, values: Mapping[str, Any]) -> tuple[float, str]:
+        """Return the cost of a row and, if it is invalid, a problem."""
         if self.columns.cost is None:
             return 1.0, ""
-        given = values.get(self.columns.cost)
+        value = values.get(self.columns.cost)
         try:
-            cost = float(str(given).replace(",", "."))
+            cost = float(str(value).replace(",", "."))
         except ValueError:
             cost = math.nan
         if cost >= 0 and math.isfinite(cost):
             return cost, ""
-        return 0.0, f"{self.columns.cost} {str(given)[:40]!r} is no cost from 0 up"
+        return 0.0, f"{self.columns.cost} {str(value)[:40]!r} is not a cost of 0 or more"
 
 
-def levels(tag: str) -> list[str]:
-    """TAG, and where it is a way through categories its levels, the last first."""
-    parts = [part for part in LEVELS.split(tag) if part]
-    return [tag, *reversed(parts)] if len(parts) > 1 else [tag]
+def category_levels(tag: str) -> list[str]:
+    """Return a tag and, if it is a path of categories, its levels, the last one first."""
+    levels = [level for level in LEVEL_SEPARATOR.split(tag) if level]
+    return [tag, *reversed(levels)] if len(levels) > 1 else [tag]
 
 
 def open_feed(
-    path: Path, named: Mapping[str, str], cost: str | None = None, encoding: str | None = None
-) -> Feed:
-    """The feed at PATH, its columns found by their usual names unless NAMED: id, image, tag.
+    path: Path,
+    names: Mapping[str, str],
+    cost: str | None = None,
+    encoding: str | None = None,
+) -> ProductFeed:
+    """Open a feed and find its columns.
 
-    ENCODING None: UTF-8, or UTF-16 where the file begins with its mark.
+    Args:
+        path: The file.
+        names: id, image or tag -> name of the column, where it is not one of COLUMN_NAMES.
+        cost: Column of the cost of a wrong tag.
+        encoding: Encoding of the file; None: by its byte order mark, else UTF-8.
 
     Raises:
-        BadInput: no such file, another format or encoding, or a column that is not there.
+        BadInput: The file is missing or has another format or encoding, or lacks a column.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise BadInput(f"{path}: a feed ends in {', '.join(FORMATS)}; save it as one of these")
+    if path.suffix.lower() not in DELIMITERS:
+        raise BadInput(f"{path}: a feed ends in {', '.join(DELIMITERS)}; save it in such a format")
     if not path.is_file():
         raise BadInput(f"{path}: no such file")
-    encoding = encoding or _encoding(path)
+    encoding = encoding or _detect_encoding(path)
     try:
-        with _opened(path, encoding) as file:
-            first = file.readline()
+        with _open_text(path, encoding) as file:
+            line = file.readline()
             file.seek(0)
-            delimiter = _delimiter(path, first)
-            header = _header(path, file, delimiter)
+            delimiter = _detect_delimiter(path, line)
+            header = _read_header(path, file, delimiter)
     except (LookupError, UnicodeError, csv.Error) as error:
         raise BadInput(f"{path} can't be read as {encoding} ({error}); see --encoding") from error
-    found = {name: _column(path, header, name, named.get(name)) for name in NAMES}
+    columns = {name: _find_column(path, header, name, names.get(name)) for name in COLUMN_NAMES}
     if cost is not None and cost not in header:
         raise BadInput(f"{path} has no column {cost!r}; it has {', '.join(header)}")
-    return Feed(path, tuple(header), Columns(**found, cost=cost), delimiter, encoding)
+    return ProductFeed(path, tuple(header), FeedColumns(**columns, cost=cost), delimiter, encoding)
 
 
-def _encoding(path: Path) -> str:
-    """Return the encoding that the byte order mark of PATH names; UTF-8 without one."""
+def _detect_encoding(path: Path) -> str:
+    """Return the encoding by the byte order mark of a file; UTF-8 without one."""
     with path.open("rb") as file:
-        begins = file.read(3)
-    if begins.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        start = file.read(3)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    return "utf-8-sig" if begins == codecs.BOM_UTF8 else "utf-8"
+    return "utf-8-sig" if start == codecs.BOM_UTF8 else "utf-8"
 
 
-def _delimiter(path: Path, first: str) -> str:
-    """Between the cells of the feed PATH, by its FIRST line; empty for JSON lines."""
-    usual = FORMATS[path.suffix.lower()]
-    # Where the comma is of numbers, programs write semicolons.
-    return max(",;\t|", key=first.count) if usual == "," else usual
+def _detect_delimiter(path: Path, line: str) -> str:
+    """Return the delimiter by the suffix and the first line; empty for JSON lines."""
+    delimiter = DELIMITERS[path.suffix.lower()]
+    # Programs write semicolons in locales with a decimal comma.
+    return max(",;\t|", key=line.count) if delimiter == "," else delimiter
 
 
-def _header(path: Path, file: TextIO, delimiter: str) -> list[str]:
+def _read_header(path: Path, file: TextIO, delimiter: str) -> list[str]:
     if delimiter:
         header = next(csv.reader(file, delimiter=delimiter), [])
     else:
-        # Later objects may have fewer keys, and seldom more.
-        first = next((values for values, problem in _json_rows(file) if not problem), {})
-        header = list(first)
+        # The first object has the columns; later ones may lack some.
+        header = list(next((row for row, problem in _read_json_rows(file) if not problem), {}))
     if not header:
-        raise BadInput(f"{path} is empty; a feed has columns id, image, tag and a row an item")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise BadInput(f"{path} has two columns called {', '.join(twice)}; give one another name")
+        raise BadInput(
+            f"{path} is empty; a feed has columns for id, image and tag, and one row per item"
+        )
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise BadInput(f"{path} has two columns named {', '.join(repeated)}; rename one of them")
     return header
 
 
-def _column(path: Path, header: Sequence[str], name: str, named: str | None) -> str:
-    if named is not None and named in header:
-        return named
-    lower = {one.strip().lower(): one for one in header}
-    usual = () if named is not None else NAMES[name]
-    for one in usual:
-        if one in lower:
-            return lower[one]
+def _find_column(path: Path, header: Sequence[str], name: str, given: str | None) -> str:
+    if given is not None and given in header:
+        return given
+    by_lower_name = {column.strip().lower(): column for column in header}
+    for usual_name in COLUMN_NAMES[name] if given is None else ():
+        if usual_name in by_lower_name:
+            return by_lower_name[usual_name]
     raise BadInput(
-        f"{path} has no column {named or name!r}; name the one that it is with"
-        f" --columns {name}=NAME. It has: {', '.join(header)}"
+        f"{path} has no column {given or name!r}; name it with --columns {name}=NAME. Columns:"
+        f" {', '.join(header)}"
     )
 
 
 @contextmanager
-def _opened(path: Path, encoding: str) -> Iterator[TextIO]:
-    """Open PATH as text; invalid bytes become REPLACEMENT."""
-    csv.field_size_limit(LONGEST_CELL)
+def _open_text(path: Path, encoding: str) -> Iterator[TextIO]:
+    """Open a text file; invalid bytes become REPLACEMENT."""
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
     with path.open(encoding=encoding, errors="replace", newline="") as file:
         yield file
 
 
-def _json_rows(file: TextIO) -> Iterator[tuple[dict[str, Any], str]]:
+def _read_json_rows(file: TextIO) -> Iterator[tuple[dict[str, Any], str]]:
     for line in file:
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield {}, f"no JSON: {first_line(error)}"
+            yield {}, f"not JSON: {first_line(error)}"
             continue
-        if isinstance(found, dict):
-            yield found, ""
+        if isinstance(row, dict):
+            yield row, ""
         else:
-            yield {}, "no JSON object"
+            yield {}, "not a JSON object"
 
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        # Several photos or tags: the first speaks for the item.
+        # Of several photos or tags, the first is used.
         value = value[0] if value else ""
     return "" if value is None or isinstance(value, dict | bool) else str(value).strip()

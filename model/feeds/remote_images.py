@@ -1,7 +1,7 @@
-"""Photos at a feed's addresses: a process beside ours asks for them under the crawl's rules.
+"""Download the photos of a feed with `fetch-photos`, in a process of its own.
 
-That process is `fetch-photos`, which starts with the first address. It asks for
-those that are announced side by side, and leaves them in a folder, where a later run finds them.
+The process starts with the first URL, downloads several photos at once under the rules of a crawl,
+and saves them in a folder, where later runs find them.
 """
 
 import contextlib
@@ -17,21 +17,25 @@ from pathlib import Path
 from dataset.errors import DownloadFailed, Failure
 from dataset.images.url_cache import UrlImageCache
 
-# What it runs; it finds modules where this process does, and not where it is called.
+# The program of the process. It has this process's import path, whatever the working directory.
 PROGRAM = (
     "import sys; count = int(sys.argv[1]); sys.path[:] = sys.argv[2 : 2 + count];"
     " del sys.argv[1 : 2 + count]; from scraper.fetch_cli import fetch_photos;"
     " fetch_photos(prog_name='fetch-photos')"
 )
-# What came of so many addresses is known, so that a dead one in many rows is asked for once.
-KNOWN = 10_000
+# URLs whose results are remembered, so that a dead URL in many rows is requested once.
+MAX_KNOWN_URLS = 10_000
 
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """Where fetched photos are kept, and how the network is used; see `scraper.settings.Manners`.
+    """Options of `fetch-photos`.
 
-    `timeout`: seconds for one answer.
+    Attributes:
+        fetched: Folder of downloaded photos.
+        contact: Contact address in the user agent.
+        timeout: Seconds for a response.
+        allow_private: Also request hosts of private networks.
     """
 
     fetched: Path = Path("fetched")
@@ -40,8 +44,8 @@ class FetchOptions:
     allow_private: bool = False
 
     @property
-    def words(self) -> list[str]:
-        """As the command has them."""
+    def arguments(self) -> list[str]:
+        """Arguments of the command line."""
         contact = ["--contact", self.contact] if self.contact else []
         private = ["--allow-private-hosts"] if self.allow_private else []
         return [
@@ -51,21 +55,30 @@ class FetchOptions:
         ]
 
 
-def fetched(photos: UrlImageCache, url: str, problem: str = "") -> bytes:
-    """What PHOTOS have of URL.
+def read_fetched(photos: UrlImageCache, url: str, problem: str = "") -> bytes:
+    """Read a downloaded photo.
+
+    Args:
+        photos: The folder of downloaded photos.
+        url: The photo's URL.
+        problem: Why it was not downloaded, for the error.
 
     Raises:
-        NotFetched: nothing, because of PROBLEM.
-        OSError: it can't be read.
+        DownloadFailed: It was not downloaded.
+        OSError: It can't be read.
     """
     path = photos.find(url)
     if path is None:
-        raise DownloadFailed(problem or "it is gone again")
+        raise DownloadFailed(problem or "the downloaded file was removed")
     return path.read_bytes()
 
 
-class Fetcher:
-    """Fetches as OPTIONS say; a context manager, at whose end its process is gone."""
+class ImageFetcher:
+    """Downloads photos in a process that ends with the context.
+
+    Args:
+        options: Options of `fetch-photos`.
+    """
 
     def __init__(self, options: FetchOptions) -> None:
         self._options, self._photos = options, UrlImageCache(options.fetched)
@@ -75,16 +88,16 @@ class Fetcher:
 
     @property
     def folder(self) -> Path:
-        """Where photos are that came."""
+        """Folder of downloaded photos."""
         return self._options.fetched
 
-    def __enter__(self) -> "Fetcher":
+    def __enter__(self) -> "ImageFetcher":
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._process is None:
             return
-        # What is still asked for is of no use any more.
+        # Pending downloads are no longer needed.
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -92,57 +105,57 @@ class Fetcher:
                 with contextlib.suppress(OSError):
                     pipe.close()
 
-    def announce(self, url: str) -> None:
-        """Begin to fetch URL, unless that has been done.
+    def prefetch(self, url: str) -> None:
+        """Start to download a photo, unless it is known already.
 
         Raises:
-            Failure: the process that fetches has ended.
+            Failure: The process has ended.
         """
-        # Whose line would be another address, or none, for the process.
+        # The process reads one URL per line.
         if not url.isprintable():
             return
         with self._lock:
             if url in self._known or self._photos.find(url):
                 return
-            while len(self._known) >= KNOWN:
+            while len(self._known) >= MAX_KNOWN_URLS:
                 self._known.popitem(last=False)
             self._known[url] = Future()
-            process = self._started()
+            process = self._start_process()
         try:
             assert process.stdin is not None
             process.stdin.write(f"{url}\n")
             process.stdin.flush()
         except OSError as error:
-            raise _ended(process.wait()) from error
+            raise _process_ended(process.wait()) from error
 
     def read(self, url: str) -> bytes:
-        """The photo at URL, once it is there.
+        """Return the bytes of a photo, when it is downloaded.
 
         Raises:
-            NotFetched: it can't be had.
-            OSError: what was fetched can't be read.
-            Failure: the process that fetches has ended.
+            DownloadFailed: The download failed.
+            OSError: The downloaded file can't be read.
+            Failure: The process has ended.
         """
         path = self._photos.find(url)
         if path is None:
-            self.announce(url)
+            self.prefetch(url)
             with self._lock:
-                coming = self._known.get(url)
-            problem = coming.result() if coming else "an address with signs that none has"
-            return fetched(self._photos, url, problem)
+                future = self._known.get(url)
+            problem = future.result() if future else "the URL has unprintable characters"
+            return read_fetched(self._photos, url, problem)
         return path.read_bytes()
 
-    def _started(self) -> "subprocess.Popen[str]":
+    def _start_process(self) -> "subprocess.Popen[str]":
         if self._process is None:
-            found = [str(len(sys.path)), *sys.path]
-            asked = [sys.executable, "-c", PROGRAM, *found, "-", *self._options.words]
+            import_path = [str(len(sys.path)), *sys.path]
+            arguments = [*import_path, "-", *self._options.arguments]
             self._process = subprocess.Popen(
-                asked,
+                [sys.executable, "-c", PROGRAM, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
-                # Ctrl-C is for us, who end it.
+                # Ctrl-C is handled by this process, which ends the other one.
                 start_new_session=True,
             )
             threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
@@ -151,19 +164,19 @@ class Fetcher:
     def _listen(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            said = json.loads(line)
+            result = json.loads(line)
             with self._lock:
-                coming = self._known.get(said["url"])
-            if coming is not None and not coming.done():
-                coming.set_result(said["problem"])
+                future = self._known.get(result["url"])
+            if future is not None and not future.done():
+                future.set_result(result["problem"])
         status = process.wait()
         with self._lock:
-            waiting = [one for one in self._known.values() if not one.done()]
-        for one in waiting:
-            one.set_exception(_ended(status))
+            pending = [future for future in self._known.values() if not future.done()]
+        for future in pending:
+            future.set_exception(_process_ended(status))
 
 
-def _ended(status: int) -> Failure:
+def _process_ended(status: int) -> Failure:
     return Failure(
-        f"what fetches the feed's photos ended ({status}), see above; repeat the command to go on"
+        f"fetch-photos ended with status {status}, see above; repeat the command to continue"
     )

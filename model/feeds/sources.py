@@ -1,4 +1,4 @@
-"""Items of a feed, or photos of the catalogue with their labels, and where their photos are."""
+"""Sources of items to check: product feeds, and the labeled photos of the catalogue."""
 
 import os
 import re
@@ -20,21 +20,30 @@ from dataset.selection.crops import PersonCrop, PoseOptions, find_crops
 from dataset.selection.labeling import assign_labels
 from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
 from dataset.vocabulary import Vocabulary
-from model.feeds.product_feed import Feed, Row, levels
-from model.feeds.remote_images import Fetcher
-from model.inference.preprocessing import Wanted
+from model.feeds.product_feed import FeedRow, ProductFeed, category_levels
+from model.feeds.remote_images import ImageFetcher
+from model.inference.preprocessing import PhotoInput
 
-# As a crawl takes them.
-LARGEST = 20_000_000
-ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://|(data):", re.IGNORECASE)
+# The limit of a crawl.
+MAX_FILE_BYTES = 20_000_000
+URL_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://|(data):", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Item:
-    """Something with a photo and a tag. `label`: the tag's, the model's or another one.
+class TaggedItem:
+    """An item with a photo and a tag.
 
-    `fields`: what the feed says of it; `image_id`: in the catalogue. `wanted` is its photo, None
-    where `problem` says why there is none.
+    Attributes:
+        number: Number of the item, from 1.
+        id: Its id.
+        image: What the source calls its photo.
+        tag: Its tag.
+        label: The label that the tag means, whether the model has it or not.
+        cost: Cost of a wrong tag.
+        fields: Column of the feed -> value.
+        image_id: Id of the image in the catalogue.
+        photo: The photo; None if there is a problem.
+        problem: Why there is no photo, or empty.
     """
 
     number: int
@@ -45,112 +54,134 @@ class Item:
     cost: float = 1.0
     fields: Mapping[str, Any] = field(default_factory=dict)
     image_id: int | None = None
-    wanted: Wanted | None = None
+    photo: PhotoInput | None = None
     problem: str = ""
 
 
-class Source(Protocol):
-    """Where items come from, the same ones in the same order each time."""
+class ItemSource(Protocol):
+    """A source of items, which are the same in the same order each time."""
 
     @property
     def name(self) -> str:
-        """What it is, for people."""
+        """Name of the source for users."""
 
-    def items(self, after: int) -> Iterator[Item]:
-        """Those whose numbers, from 1, are above AFTER."""
+    def items(self, after: int) -> Iterator[TaggedItem]:
+        """Yield the items whose numbers are above a number."""
 
     def read(self, image: str) -> bytes:
-        """The photo that an item calls IMAGE; see `read_below` for what goes wrong."""
+        """Return the bytes of the photo of an item; see `read_inside` for errors."""
 
 
 @dataclass(frozen=True)
 class FeedSource:
-    """The items of FEED, whose photos are files below ROOT, or addresses for FETCHER.
+    """The items of a feed.
 
-    BY_ZONE: a crop depends on its tag, so that it is told for garments of which zone a photo is.
+    Attributes:
+        feed: The feed.
+        root: Folder of the photos that are paths.
+        vocabulary: Defines labels and zones.
+        fetcher: Downloads the photos that are URLs.
+        uses_zones: Whether the crop of a photo depends on the zone of its tag.
     """
 
-    feed: Feed
+    feed: ProductFeed
     root: Path
     vocabulary: Vocabulary
-    fetcher: Fetcher
+    fetcher: ImageFetcher
     uses_zones: bool = True
 
     @property
     def name(self) -> str:
-        """The feed's file."""
+        """Path of the feed."""
         return str(self.feed.path)
 
-    def items(self, after: int) -> Iterator[Item]:
-        """As Source."""
+    def items(self, after: int) -> Iterator[TaggedItem]:
+        """Yield the items whose numbers are above a number."""
         for row in self.feed.rows():
             if row.number > after:
                 yield self._item(row)
 
-    def _item(self, row: Row) -> Item:
-        label = label_in(row.tag, self.vocabulary)
-        known = (row.number, row.id, row.image, row.tag, label, row.cost, row.values)
+    def _item(self, row: FeedRow) -> TaggedItem:
+        label = match_label(row.tag, self.vocabulary)
+        values = (row.number, row.id, row.image, row.tag, label, row.cost, row.values)
         zone = self.vocabulary.zone_of(label) if self.uses_zones else None
-        wanted = photo_of(row, self.root, zone, self.fetcher)
-        if isinstance(wanted, str):
-            return Item(*known, problem=wanted)
-        return Item(*known, wanted=wanted)
+        photo = find_photo(row, self.root, zone, self.fetcher)
+        if isinstance(photo, str):
+            return TaggedItem(*values, problem=photo)
+        return TaggedItem(*values, photo=photo)
 
     def read(self, image: str) -> bytes:
-        """As Source."""
-        if ADDRESS.match(image):
+        """Return the bytes of the photo of an item."""
+        if URL_SCHEME.match(image):
             return self.fetcher.read(image)
-        return read_below(self.root, image)
+        return read_inside(self.root, image)
 
 
-def label_in(tag: str, vocabulary: Vocabulary) -> str:
-    """The label that TAG of a feed means: its own, or that of its last level that has one."""
-    found = (vocabulary.label_of(level) for level in levels(tag))
-    return next(filter(None, found), vocabulary.label_or_own(tag) if tag else "")
+def match_label(tag: str, vocabulary: Vocabulary) -> str:
+    """Return the label of a tag, or of the last of its levels that has one."""
+    labels = (vocabulary.label_of(level) for level in category_levels(tag))
+    return next(filter(None, labels), vocabulary.label_or_own(tag) if tag else "")
 
 
-def photo_of(row: Row, root: Path, zone: str | None, fetcher: Fetcher) -> Wanted | str:
-    """The photo of ROW, a file below ROOT or an address for FETCHER, for a garment of ZONE.
+def find_photo(
+    row: FeedRow, root: Path, zone: str | None, fetcher: ImageFetcher
+) -> PhotoInput | str:
+    """Return the photo of a row, or why it has none.
 
-    Or why it has none.
+    Args:
+        row: A row of a feed.
+        root: Folder of the photos that are paths.
+        zone: Garment zone of the tag.
+        fetcher: Downloads the photos that are URLs.
     """
     if row.problem:
         return row.problem
-    address = ADDRESS.match(row.image)
-    if address is None:
-        return Wanted(partial(read_below, root, row.image), zone)
-    if address[0].lower() not in ("http://", "https://"):
-        return f"an address with {address[0]}: only http and https are fetched"
-    fetcher.announce(row.image)
-    return Wanted(partial(fetcher.read, row.image), zone)
+    scheme = URL_SCHEME.match(row.image)
+    if scheme is None:
+        return PhotoInput(partial(read_inside, root, row.image), zone)
+    if scheme[0].lower() not in ("http://", "https://"):
+        return f"URL with {scheme[0]}: only http and https are supported"
+    fetcher.prefetch(row.image)
+    return PhotoInput(partial(fetcher.read, row.image), zone)
 
 
-def read_below(root: Path, name: str) -> bytes:
-    """The file NAME below ROOT.
+def read_inside(root: Path, name: str) -> bytes:
+    """Read a file inside a folder.
+
+    Args:
+        root: The folder.
+        name: Path of the file relative to it.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it lies outside ROOT, is no file, or is too large for a photo.
-        OSError: it can't be read.
+        FileNotFoundError: The file does not exist.
+        ValueError: It is outside the folder, not a file, or too large for a photo.
+        OSError: It can't be read.
     """
     if "\0" in name:
-        raise ValueError("no name of a file")
-    # Links below ROOT are its owner's, and may lead anywhere; what the feed says may not.
+        raise ValueError("not a file name")
+    # Links inside the folder are its owner's and may point anywhere; paths of a feed may not.
     base = Path(os.path.normpath(root.absolute()))
     path = Path(os.path.normpath(base / name))
     if not path.is_relative_to(base):
-        raise ValueError(f"it lies outside --image-root {root}")
+        raise ValueError(f"it is outside --image-root {root}")
     size = path.stat().st_size
     if not path.is_file():
-        raise ValueError("it is no file")
-    if size > LARGEST:
-        raise ValueError(f"{size:,} bytes, more than {LARGEST:,}")
+        raise ValueError("it is not a file")
+    if size > MAX_FILE_BYTES:
+        raise ValueError(f"{size:,} bytes, more than {MAX_FILE_BYTES:,}")
     return path.read_bytes()
 
 
 @dataclass(frozen=True)
 class CatalogueSource:
-    """The photos of a catalogue that a build would take: one a cluster, those with one label."""
+    """The photos of a catalogue that a build would use: best copies with one label.
+
+    Attributes:
+        catalogue: The catalogue's path or URL.
+        images: The image store's path or URL.
+        vocabulary: Defines labels and zones.
+        crop: How photos are cropped.
+    """
 
     catalogue: str
     images: Path | str
@@ -159,54 +190,59 @@ class CatalogueSource:
 
     @property
     def name(self) -> str:
-        """Without its address, which may hold a password."""
+        """A name without the catalogue's URL, which may contain a password."""
         return "the catalogue"
 
-    def items(self, after: int) -> Iterator[Item]:
-        """As Source."""
+    def items(self, after: int) -> Iterator[TaggedItem]:
+        """Yield the items whose numbers are above a number.
+
+        Raises:
+            Failure: No photo has exactly one label.
+        """
         sessions, store = open_catalogue(self.catalogue, must_exist=True), open_store(self.images)
         labeled = assign_labels(usable_photos(sessions, store), self.vocabulary, (), Exclusions())
         if not labeled:
-            raise Failure("the catalogue has no photo with one label; crawl first")
-        zones = [self.vocabulary.zone_of(one.label) for one in labeled]
-        posed = find_crops([one.photo for one in labeled], zones, sessions, store, self.crop)
-        for number, one in enumerate(labeled, 1):
+            raise Failure("the catalogue has no photos with exactly one label; crawl first")
+        photos = [labeled_photo.photo for labeled_photo in labeled]
+        zones = [self.vocabulary.zone_of(labeled_photo.label) for labeled_photo in labeled]
+        crops = find_crops(photos, zones, sessions, store, self.crop)
+        for number, labeled_photo in enumerate(labeled, 1):
             if number <= after:
                 continue
-            photo = one.photo
+            photo, label = labeled_photo.photo, labeled_photo.label
             fields = {
                 "id": photo.sha256,
                 "image": photo.store_key,
-                "tag": one.label,
+                "tag": label,
                 "site": next(iter(photo.sites), ""),
                 "post_url": next(iter(photo.post_urls), ""),
             }
-            yield Item(
+            yield TaggedItem(
                 number,
                 photo.sha256,
                 photo.store_key,
-                one.label,
-                one.label,
+                label,
+                label,
                 1.0,
                 fields,
                 photo.image_id,
-                stored_photo(photo, posed.get(photo.image_id), store),
+                stored_photo(photo, crops.get(photo.image_id), store),
             )
 
     def read(self, image: str) -> bytes:
-        """As Source."""
+        """Return the bytes of a photo in the image store."""
         return open_store(self.images).read(image)
 
 
 def usable_photos(sessions: sessionmaker[Session], store: ImageStore) -> list[Candidate]:
-    """The photos of a catalogue and its STORE that a build could use, one a cluster."""
+    """Return the photos of a catalogue that pass the quality gates, the best copy of each."""
     dedup(sessions, store)
     with sessions() as session:
         photos = select_best_copies(load_candidates(session), Exclusions())
     return apply_quality_gates(photos, load_quality_gates(), Exclusions())
 
 
-def stored_photo(photo: Candidate, posed: PersonCrop | None, store: ImageStore) -> Wanted:
-    """PHOTO of a catalogue, in STORE, cropped as POSED says; all of it where nobody looked."""
-    box = posed.crop.box if posed else full_box((photo.width, photo.height))
-    return Wanted(partial(store.read, photo.store_key), None, box)
+def stored_photo(photo: Candidate, crop: PersonCrop | None, store: ImageStore) -> PhotoInput:
+    """Return the input for a stored photo with its crop; without one, the whole photo."""
+    box = crop.crop.box if crop else full_box((photo.width, photo.height))
+    return PhotoInput(partial(store.read, photo.store_key), None, box)

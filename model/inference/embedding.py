@@ -1,11 +1,11 @@
-"""What is alike in photos, as unit vectors: a trunk's outputs and what the model makes of them.
+"""Embed photos as unit vectors that combine backbone features with label probabilities.
 
-Outputs are levelled, turned to their principal axes and evened out half way (each axis divided by
-the fourth root of its variance), and of unit length. The labels count by the square roots of their
-calibrated shares, whose product is the Bhattacharyya coefficient of two photos' shares: it does not
-forget the labels that come second, which is what tells photos of unknown kinds apart. The likeness
-of two photos is a weighed mean of both. What each step brings is in CONTRIBUTING.md
-(benchmarks/similar.py quality).
+Features are standardized, projected on their principal axes, partly whitened (each axis is divided
+by the fourth root of its variance) and normalized. Labels contribute the square roots of their
+calibrated probabilities, whose dot product is the Bhattacharyya coefficient of the probabilities of
+two photos; unlike the most probable label alone, it tells photos of unknown kinds apart. The
+similarity of two photos is a weighted mean of both; `benchmarks/similar.py quality` measures the
+effect of each step.
 """
 
 from collections.abc import Mapping
@@ -15,117 +15,145 @@ import numpy as np
 
 from model.evaluation.calibration import softmax
 
-# Dimensions of an embedding at most, and those of them that the labels may have.
-DIMENSIONS, OF_LABELS = 256, 64
-# What the labels count in the likeness of two photos; the rest is what the trunk saw.
-WEIGHT_OF_LABELS = 0.6
-# Photos that the axes are learned from at most.
-SAMPLE = 6000
+# Dimensions of an embedding, and of its part for the labels, at most.
+MAX_DIMENSIONS, MAX_LABEL_DIMENSIONS = 256, 64
+# Weight of the labels in the similarity of two photos; the rest is for the features.
+LABEL_WEIGHT = 0.6
+# Photos that an embedding is fitted on, at most.
+MAX_SAMPLE = 6000
 
 
 @dataclass(frozen=True)
-class Axes:
-    """(n, width) values -> (n, d): less MEAN, (width,), times TURN, (width, d), of unit length."""
+class Projection:
+    """A linear projection with normalization.
+
+    Attributes:
+        mean: Subtracted from the values, shape (width,).
+        matrix: Array of shape (width, d).
+    """
 
     mean: np.ndarray
-    turn: np.ndarray
+    matrix: np.ndarray
 
-    def of(self, values: np.ndarray) -> np.ndarray:
-        """VALUES along the axes, (n, d) float32; a row that is all mean stays 0."""
-        turned = (values.astype(np.float32) - self.mean) @ self.turn
-        length = np.linalg.norm(turned, axis=1, keepdims=True)
-        return turned / np.maximum(length, np.finfo(np.float32).tiny)
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Return unit vectors.
+
+        Args:
+            values: Array of shape (n, width).
+
+        Returns:
+            Float32 array of shape (n, d); a row that equals the mean stays 0.
+        """
+        projected = (values.astype(np.float32) - self.mean) @ self.matrix
+        return _normalize(projected)
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """The axes of a model's outputs and of the square roots of its labels' shares."""
+    """The projections of a model's features and of the square roots of its probabilities."""
 
-    outputs: Axes
-    labels: Axes
+    features: Projection
+    labels: Projection
 
     @property
     def dimensions(self) -> int:
-        """Of its vectors."""
-        return self.outputs.turn.shape[1] + self.labels.turn.shape[1]
+        """Number of dimensions."""
+        return self.features.matrix.shape[1] + self.labels.matrix.shape[1]
 
-    def vectors(self, outputs: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    def vectors(self, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Return unit embeddings; the dot product of two is their similarity in [-1, 1].
 
         Args:
-            outputs: Backbone outputs, float array of shape (n, width).
+            features: Backbone features, float array of shape (n, width).
             logits: Calibrated logits, float array of shape (n, classes).
 
         Returns:
             Float32 array of shape (n, dimensions).
         """
-        looks, labels = self.outputs.of(outputs), self.labels.of(rooted(logits))
-        weight = np.float32(WEIGHT_OF_LABELS)
-        joined = np.hstack([labels * np.sqrt(weight), looks * np.sqrt(1 - weight)])
-        length = np.linalg.norm(joined, axis=1, keepdims=True)
-        return joined / np.maximum(length, np.finfo(np.float32).tiny)
+        visual, labels = self.features.apply(features), self.labels.apply(sqrt_softmax(logits))
+        weight = np.float32(LABEL_WEIGHT)
+        return _normalize(np.hstack([labels * np.sqrt(weight), visual * np.sqrt(1 - weight)]))
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All that it is made of, by name."""
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays of the projections by name, as they are saved in an index."""
         return {
-            "outputs_mean": self.outputs.mean,
-            "outputs_turn": self.outputs.turn,
+            "outputs_mean": self.features.mean,
+            "outputs_turn": self.features.matrix,
             "labels_mean": self.labels.mean,
-            "labels_turn": self.labels.turn,
+            "labels_turn": self.labels.matrix,
         }
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> "Embedding":
-        """What `arrays` gave.
+        """Build an embedding from the arrays of `to_arrays`.
 
         Raises:
-            KeyError: one is missing.
+            KeyError: An array is missing.
         """
-        outputs = Axes(arrays["outputs_mean"], arrays["outputs_turn"])
-        return Embedding(outputs, Axes(arrays["labels_mean"], arrays["labels_turn"]))
+        features = Projection(arrays["outputs_mean"], arrays["outputs_turn"])
+        return Embedding(features, Projection(arrays["labels_mean"], arrays["labels_turn"]))
 
 
-def learn_embedding(outputs: np.ndarray, logits: np.ndarray) -> Embedding:
-    """The embedding of photos like those of OUTPUTS, (n, width), and LOGITS, (n, classes)."""
-    labels = _label_axes(rooted(logits))
-    return Embedding(axes_of(outputs, DIMENSIONS - labels.turn.shape[1], True, 0.5), labels)
+def _normalize(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: np.ndarray = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return unit
 
 
-def rooted(logits: np.ndarray) -> np.ndarray:
-    """The square roots of the shares of LOGITS, (n, classes): rows of unit length, float32."""
+def fit_embedding(features: np.ndarray, logits: np.ndarray) -> Embedding:
+    """Fit an embedding.
+
+    Args:
+        features: Backbone features of shape (n, width).
+        logits: Calibrated logits of shape (n, classes).
+    """
+    labels = _fit_label_projection(sqrt_softmax(logits))
+    dimensions = MAX_DIMENSIONS - labels.matrix.shape[1]
+    return Embedding(fit_projection(features, dimensions, True, 0.5), labels)
+
+
+def sqrt_softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the square roots of probabilities, float32 unit vectors of shape (n, classes)."""
     return np.sqrt(softmax(logits)).astype(np.float32)
 
 
-def _label_axes(roots: np.ndarray) -> Axes:
-    """ROOTS, (n, classes), as they are; of too many classes what keeps their products best."""
+def _fit_label_projection(roots: np.ndarray) -> Projection:
+    """Return the identity or, for many classes, the projection that keeps dot products best."""
     classes = roots.shape[1]
-    turn = np.eye(classes, dtype=np.float32)
-    if classes > OF_LABELS:
-        turn = np.ascontiguousarray(np.linalg.svd(roots, full_matrices=False)[2][:OF_LABELS].T)
-    return Axes(np.zeros(classes, np.float32), turn)
+    matrix = np.eye(classes, dtype=np.float32)
+    if classes > MAX_LABEL_DIMENSIONS:
+        components = np.linalg.svd(roots, full_matrices=False)[2]
+        matrix = np.ascontiguousarray(components[:MAX_LABEL_DIMENSIONS].T)
+    return Projection(np.zeros(classes, np.float32), matrix)
 
 
-def axes_of(values: np.ndarray, most: int, level: bool, even: float) -> Axes:
-    """The principal axes of VALUES, MOST at most, each divided by its deviation to the power EVEN.
+def fit_projection(
+    values: np.ndarray, max_dimensions: int, standardize: bool, whitening: float
+) -> Projection:
+    """Fit a projection on principal axes.
 
-    LEVEL: each value counts in its own spread.
+    Args:
+        values: Array of shape (n, width).
+        max_dimensions: Number of axes, at most.
+        standardize: Divide the values by their standard deviations first.
+        whitening: Each axis is divided by its standard deviation to this power; 1: full whitening.
     """
-    # Heavy, and of no use to who only searches.
+    # A slow import that a search does not need.
     from sklearn.decomposition import PCA
 
-    from model.network.inception import LEAST_SPREAD
+    from model.network.inception import MIN_STD
 
     values = values.astype(np.float32)
     mean = values.mean(axis=0)
-    spread = values.std(axis=0) + LEAST_SPREAD if level else np.ones_like(mean)
+    deviation = values.std(axis=0) + MIN_STD if standardize else np.ones_like(mean)
     if len(values) < 2:
-        # A photo alone has no axes of its own.
-        return Axes(mean, np.eye(values.shape[1], most, dtype=np.float32))
-    count = min(most, len(values) - 1, values.shape[1])
-    # Few of many axes are found by random projections (Halko et al. 2011) in a hundredth of the
-    # time; the seed makes two builds equal.
+        # A single photo has no principal axes.
+        return Projection(mean, np.eye(values.shape[1], max_dimensions, dtype=np.float32))
+    count = min(max_dimensions, len(values) - 1, values.shape[1])
+    # Randomized PCA (Halko et al. 2011) takes a hundredth of the time for a few of many axes; the
+    # seed makes builds reproducible.
     solver = "full" if count > min(values.shape) // 2 else "randomized"
-    found = PCA(count, svd_solver=solver, random_state=0).fit((values - mean) / spread)
-    scale = np.maximum(found.explained_variance_, np.finfo(np.float32).tiny) ** (-even / 2)
-    turn = found.components_.T / spread[:, None] * scale
-    return Axes(mean, np.ascontiguousarray(turn, np.float32))
+    pca = PCA(count, svd_solver=solver, random_state=0).fit((values - mean) / deviation)
+    variance = np.maximum(pca.explained_variance_, np.finfo(np.float32).tiny)
+    matrix = pca.components_.T / deviation[:, None] * variance ** (-whitening / 2)
+    return Projection(mean, np.ascontiguousarray(matrix, np.float32))

@@ -1,4 +1,4 @@
-"""A run's model taken apart, to ask for what it says of photos and what its trunk saw in them."""
+"""Predict logits and backbone features of preprocessed photos with the network of a run."""
 
 from dataclasses import dataclass
 
@@ -7,138 +7,156 @@ import numpy as np
 
 from dataset.errors import Failure
 from dataset.utils.downloads import file_digest
-from model.inference.saved_run import Run
+from model.inference.saved_run import SavedRun
 from model.network import dtype, inception
 
-BATCH = 32
+BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
-class Looked:
-    """Network outputs for n images.
+class NetworkOutputs:
+    """Network outputs for n photos.
 
-    With test-time augmentation, the logits are means over both views; the backbone outputs are
-    those of the unmirrored view.
+    With test-time augmentation, the logits are means over both views; the features are those of the
+    unmirrored view.
 
     Attributes:
-        outputs: Backbone outputs that the head reads, float32 array of shape (n, width).
+        features: Backbone features that the head reads, float32 array of shape (n, width).
         logits: Calibrated logits, float32 array of shape (n, classes).
     """
 
-    outputs: np.ndarray
+    features: np.ndarray
     logits: np.ndarray
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A run's network that works in the precision that suits this machine.
+class Predictor:
+    """The network of a run, in the precision that suits this machine.
 
-    `network`: pixels -> [outputs, logits], `features`: pixels -> outputs alone. `key`: unlike ones
-    for what answers unlike.
+    Attributes:
+        network: Pixels -> [features, logits].
+        feature_network: Pixels -> features.
+        labels: The labels.
+        size: Width and height of the input in pixels.
+        cache_key: Changes whenever the predictions would change.
+        precision: Why this precision was chosen.
     """
 
     network: keras.Model
-    features: keras.Model
+    feature_network: keras.Model
     labels: tuple[str, ...]
     size: int
-    key: str
+    cache_key: str
     precision: str
 
-    def look(self, pixels: np.ndarray) -> Looked:
-        """What is seen in PIXELS, (n, size, size, 3) uint8, as `data.boxed` makes them.
+    def predict(self, pixels: np.ndarray) -> NetworkOutputs:
+        """Predict photos.
 
-        Raises:
-            Failure: the answers are no numbers.
-        """
-        outputs, logits = _asked(self.network, pixels)
-        return Looked(outputs, logits)
-
-    def outputs(self, pixels: np.ndarray) -> np.ndarray:
-        """Return only the backbone outputs of `look`, a float32 array of shape (n, width).
+        Args:
+            pixels: Letterboxed photos, uint8 array of shape (n, size, size, 3).
 
         Raises:
             Failure: The outputs are not finite.
         """
-        (found,) = _asked(self.features, pixels)
-        return found
+        features, logits = _predict_in_batches(self.network, pixels)
+        return NetworkOutputs(features, logits)
+
+    def extract_features(self, pixels: np.ndarray) -> np.ndarray:
+        """Return only the features of `predict`, a float32 array of shape (n, width).
+
+        Raises:
+            Failure: The features are not finite.
+        """
+        (features,) = _predict_in_batches(self.feature_network, pixels)
+        return features
 
 
-def _asked(network: keras.Model, pixels: np.ndarray) -> list[np.ndarray]:
-    """What NETWORK says of PIXELS, (n, size, size, 3) uint8: arrays of n rows float32."""
-    parts = []
-    for start in range(0, len(pixels), BATCH):
-        some = pixels[start : start + BATCH]
-        # A graph is built for each number of photos: they are filled up to a power of two.
-        wanted = 1 << (len(some) - 1).bit_length()
-        full = np.concatenate([some, np.zeros((wanted - len(some), *some.shape[1:]), np.uint8)])
-        found = network.predict_on_batch(full)
-        several = found if isinstance(found, list) else [found]
-        parts.append([np.asarray(one, np.float32)[: len(some)] for one in several])
-    joined = [np.concatenate(values) for values in zip(*parts, strict=True)]
-    if not all(np.isfinite(one).all() for one in joined):
-        raise Failure("the model answers photos with numbers that are not finite; train it anew")
+def _predict_in_batches(network: keras.Model, pixels: np.ndarray) -> list[np.ndarray]:
+    """Return the outputs of a network, float32 arrays of n rows, for pixels of n photos."""
+    batches = []
+    for start in range(0, len(pixels), BATCH_SIZE):
+        batch = pixels[start : start + BATCH_SIZE]
+        # A graph is traced for each batch size: pad to a power of two.
+        padded_size = 1 << (len(batch) - 1).bit_length()
+        padding = np.zeros((padded_size - len(batch), *batch.shape[1:]), np.uint8)
+        outputs = network.predict_on_batch(np.concatenate([batch, padding]))
+        arrays = outputs if isinstance(outputs, list) else [outputs]
+        batches.append([np.asarray(array, np.float32)[: len(batch)] for array in arrays])
+    joined = [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
+    if not all(np.isfinite(array).all() for array in joined):
+        raise Failure("the outputs of the model are not finite; train it again")
     return joined
 
 
-def open_judge(run: Run, asked: str = "auto") -> Judge:
-    """The judge of RUN, in the precision ASKED for.
+def load_predictor(run: SavedRun, precision: str = "auto") -> Predictor:
+    """Build the predictor of a run.
+
+    Args:
+        run: The run.
+        precision: A value of --precision.
 
     Raises:
-        Failure: the model is put together in another way than train-model does it.
+        Failure: The model does not have the layers of `train-model`.
     """
-    parts = {layer.name: layer for layer in _networks(run.network)}
+    networks = {layer.name: layer for layer in _nested_networks(run.network)}
     try:
-        features, head = parts["features"], parts["head"]
-        heat = run.network.get_layer("temperature").scale
+        features, head = networks["features"], networks["head"]
+        scale = run.network.get_layer("temperature").scale
     except (KeyError, ValueError) as error:
         raise Failure(
-            f"{run.folder}/model.keras has no part called {error}: it is of another version of"
-            " train-model; train it again"
+            f"{run.folder}/model.keras has no layer {error}: it was made by another version; train"
+            " it again with train-model"
         ) from error
-    both = "both_sides" in parts
+    uses_tta = "tta" in networks
     digest = file_digest(run.folder / "model.keras", "sha256:" + 16 * "-").partition(":")[2]
 
     def build(policy: str) -> keras.Model:
-        return features if policy == "float32" else _working_in(features, policy)
+        return features if policy == "float32" else _with_policy(features, policy)
 
-    working, chosen = dtype.choose(build, asked)
-    network = _answering(working, head, float(heat), both)
-    key = f"{digest}-{chosen.policy}"
-    return Judge(network, working, tuple(run.labels), int(features.input.shape[1]), key, chosen.why)
+    feature_network, choice = dtype.choose_precision(build, precision)
+    return Predictor(
+        _build_network(feature_network, head, float(scale), uses_tta),
+        feature_network,
+        tuple(run.labels),
+        int(features.input.shape[1]),
+        f"{digest}-{choice.policy}",
+        choice.reason,
+    )
 
 
-def _networks(network: keras.Model) -> list[keras.Model]:
-    """NETWORK and all networks within it."""
-    found = [network]
+def _nested_networks(network: keras.Model) -> list[keras.Model]:
+    """Return a network and all networks in it."""
+    networks = [network]
     for layer in network.layers:
         if isinstance(layer, keras.Model):
-            found += _networks(layer)
-    return found
+            networks += _nested_networks(layer)
+    return networks
 
 
-def _working_in(features: keras.Model, policy: str) -> keras.Model:
-    """FEATURES whose trunk works in POLICY."""
-    taps = [
+def _with_policy(features: keras.Model, policy: str) -> keras.Model:
+    """Return a copy of a feature network whose backbone computes in a dtype policy."""
+    feature_layers = [
         layer.name.removeprefix("mean_")
         for layer in features.layers
         if layer.name.startswith("mean_")
     ]
-    trunk = features.get_layer("trunk")
+    backbone = features.get_layer("backbone")
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         return type(layer).from_config(layer.get_config() | {"dtype": policy})
 
-    twin = keras.models.clone_model(trunk, clone_function=clone)
-    twin.set_weights(trunk.get_weights())
-    return inception.tapped(twin, taps)
+    copy = keras.models.clone_model(backbone, clone_function=clone)
+    copy.set_weights(backbone.get_weights())
+    return inception.build_feature_network(copy, feature_layers)
 
 
-def _answering(features: keras.Model, head: keras.Model, scale: float, both: bool) -> keras.Model:
-    """Pixels, (batch, size, size, 3) -> [trunk outputs, logits times SCALE], of BOTH sides."""
+def _build_network(
+    features: keras.Model, head: keras.Model, scale: float, uses_tta: bool
+) -> keras.Model:
+    """Return pixels (batch, size, size, 3) -> [features, logits multiplied by a scale]."""
     pixels = keras.Input(features.input.shape[1:], name="pixels")
-    sides = [pixels, keras.ops.flip(pixels, axis=2)] if both else [pixels]
-    outputs = [features(side) for side in sides]
-    # The mean of the sides' logits is what was calibrated, not the logits of the mean.
-    logits = [head(one) for one in outputs]
-    share = 1 / len(sides)
-    return keras.Model(pixels, [outputs[0], sum(logits) * (share * scale)])
+    views = [pixels, keras.ops.flip(pixels, axis=2)] if uses_tta else [pixels]
+    outputs = [features(view) for view in views]
+    # The mean of the logits was calibrated, not the logits of the mean features.
+    logits = [head(output) for output in outputs]
+    return keras.Model(pixels, [outputs[0], sum(logits) * (1 / len(views) * scale)])

@@ -1,4 +1,4 @@
-"""Photos as a run's model sees them: cropped and fitted as those were that it learned from."""
+"""Preprocess photos for a run's model: crop and resize them as the photos of its training."""
 
 import os
 from collections import OrderedDict
@@ -21,16 +21,19 @@ from dataset.pose.models import PoseModel, find_model
 from dataset.selection.candidates import Candidate
 from dataset.selection.crops import PoseOptions
 from dataset.selection.quality_gates import QualityGates, load_quality_gates
-from model.data.loading import boxed
+from model.data.loading import letterbox
 
-CHUNK = 64
+CHUNK_SIZE = 64
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A photo to be looked at: how its bytes are had, the zone of its tag's garment, or its box.
+class PhotoInput:
+    """A photo to preprocess.
 
-    `box`: what is kept of it, in its pixels, where that is known already.
+    Attributes:
+        read: Returns the bytes of the file.
+        zone: Garment zone of the item's tag.
+        box: Crop box in pixels, if it is known already.
     """
 
     read: Callable[[], bytes]
@@ -39,127 +42,153 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A photo as the model sees it. `pixels`: (size, size, 3) uint8, None where `problem` says why.
+class PreparedPhoto:
+    """A preprocessed photo.
 
-    `blank`: why it shows nothing that could be judged, or empty. `again`: it was shown before, its
-    crop the same, and is not a second time.
+    Attributes:
+        sha256: SHA-256 of the file.
+        pixels: Uint8 array of shape (size, size, 3); None if there is a problem.
+        no_garment_reason: Why the photo can't show a garment (it is blank, for example), or empty.
+        problem: Why the photo can't be read, or empty.
+        is_repeated: The same photo and crop came before: it is not prepared again.
     """
 
     sha256: str = ""
     pixels: np.ndarray | None = None
-    blank: str = ""
+    no_garment_reason: str = ""
     problem: str = ""
-    again: bool = False
+    is_repeated: bool = False
 
 
-class Shown:
-    """Which photos were shown, the last MOST of them, and for garments of which zone."""
+class RecentPhotos:
+    """The last MAX_PHOTOS distinct photos, with their zones and crop boxes."""
 
-    MOST = 100_000
+    MAX_PHOTOS = 100_000
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, str | None, Box | None], None] = OrderedDict()
 
-    def again(self, sha256: str, one: Wanted) -> bool:
-        """Whether the photo of ONE, whose bytes have SHA256, was shown before; now it is."""
-        key = (sha256, one.zone, one.box)
+    def add(self, sha256: str, photo: PhotoInput) -> bool:
+        """Add a photo.
+
+        Args:
+            sha256: SHA-256 of its file.
+            photo: Its zone and box.
+
+        Returns:
+            Whether it is a new one.
+        """
+        key = (sha256, photo.zone, photo.box)
         if key in self._known:
             self._known.move_to_end(key)
-            return True
+            return False
         self._known[key] = None
-        if len(self._known) > self.MOST:
+        if len(self._known) > self.MAX_PHOTOS:
             self._known.popitem(last=False)
-        return False
+        return True
 
 
-def why_not(error: OSError | ValueError) -> str:
-    """Why a photo's bytes can't be had, in words."""
+def describe_read_error(error: OSError | ValueError) -> str:
+    """Return why the bytes of a photo can't be read, for users."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, DownloadFailed):
-        return f"not fetched: {error}"
+        return f"not downloaded: {error}"
     return f"can't be read: {getattr(error, 'strerror', None) or error}"
 
 
 @dataclass
-class Eyes:
-    """Crops as CROP says, fits as the build BUILT did, and shows at SIZE pixels a side."""
+class Preprocessor:
+    """Crops and resizes photos as the photos of a training.
+
+    Attributes:
+        crop: How photos are cropped.
+        build_options: Options of the build of the training photos; empty for plain folders.
+        size: Width and height of the result in pixels.
+        gates: Thresholds below which a photo can't show a garment.
+    """
 
     crop: PoseOptions
-    built: dict[str, Any]
+    build_options: dict[str, Any]
     size: int
     gates: QualityGates = field(default_factory=load_quality_gates)
 
-    def see(self, wanted: Iterable[Wanted], shown: Shown | None = None) -> Iterator[list[Seen]]:
-        """Each of WANTED, CHUNK at a time; the next are read while one chunk is in use.
+    def prepare(
+        self, photos: Iterable[PhotoInput], recent: RecentPhotos | None = None
+    ) -> Iterator[list[PreparedPhoto]]:
+        """Preprocess photos, CHUNK_SIZE at a time; the next chunk is read meanwhile.
 
-        Those that SHOWN has are only told to be that.
+        Args:
+            photos: The photos.
+            recent: Photos that are not prepared again.
         """
-        todo = iter(wanted)
+        remaining = iter(photos)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            batch = list(islice(todo, CHUNK))
-            coming = [pool.submit(_read, one) for one in batch]
-            while batch:
-                came = [one.result() for one in coming]
-                after = list(islice(todo, CHUNK))
-                coming = [pool.submit(_read, one) for one in after]
-                if shown is not None:
-                    came = [
-                        _unless_again(one, *pair, shown)
-                        for one, pair in zip(batch, came, strict=True)
+            chunk = list(islice(remaining, CHUNK_SIZE))
+            pending = [pool.submit(_read, photo) for photo in chunk]
+            while chunk:
+                files = [future.result() for future in pending]
+                next_chunk = list(islice(remaining, CHUNK_SIZE))
+                pending = [pool.submit(_read, photo) for photo in next_chunk]
+                if recent is not None:
+                    files = [
+                        _mark_repeated(photo, *file, recent)
+                        for photo, file in zip(chunk, files, strict=True)
                     ]
-                yield self._shown(batch, list(pool.map(self._open, came)), pool)
-                batch = after
+                yield self._prepare_chunk(chunk, list(pool.map(self._open, files)), pool)
+                chunk = next_chunk
 
-    def _open(self, came: tuple[Seen, bytes | None]) -> tuple[Seen, Image.Image | None]:
-        seen, data = came
+    def _open(
+        self, file: tuple[PreparedPhoto, bytes | None]
+    ) -> tuple[PreparedPhoto, Image.Image | None]:
+        prepared, data = file
         if data is None:
-            return seen, None
+            return prepared, None
         try:
-            photo = open_photo(data)
+            image = open_photo(data)
         except Unreadable as error:
-            return Seen(seen.sha256, problem=f"broken: {error}"), None
-        return Seen(seen.sha256, blank=self._blank(photo, len(data))), photo
+            return PreparedPhoto(prepared.sha256, problem=f"broken: {error}"), None
+        reason = self._no_garment_reason(image, len(data))
+        return PreparedPhoto(prepared.sha256, no_garment_reason=reason), image
 
-    def _blank(self, photo: Image.Image, size: int) -> str:
-        """Why PHOTO is no photo of a garment, whatever the model says; as builds leave it out."""
-        known = Candidate(0, "", "", 0, photo.width, photo.height, size, quality=measure(photo))
-        stopped = self.gates.rejection(known)
-        # What is blurred may still show a garment, of which a model can be unsure.
-        return ": ".join(stopped) if stopped and stopped[0] != "blurred" else ""
+    def _no_garment_reason(self, image: Image.Image, size: int) -> str:
+        """Return the quality gate that rejects an image, as in a build, or an empty text."""
+        candidate = Candidate(0, "", "", 0, image.width, image.height, size, quality=measure(image))
+        rejection = self.gates.rejection(candidate)
+        # A blurred photo may still show a garment; the model can be unsure of it.
+        return ": ".join(rejection) if rejection and rejection[0] != "blurred" else ""
 
-    def _shown(
+    def _prepare_chunk(
         self,
-        batch: Sequence[Wanted],
-        opened: Sequence[tuple[Seen, Image.Image | None]],
+        chunk: Sequence[PhotoInput],
+        opened: Sequence[tuple[PreparedPhoto, Image.Image | None]],
         pool: ThreadPoolExecutor,
-    ) -> list[Seen]:
-        boxes = self._boxes(batch, [photo for _, photo in opened])
-        shape = partial(_fitted, built=self.built, size=self.size)
-        shown = pool.map(shape, [photo for _, photo in opened], boxes)
+    ) -> list[PreparedPhoto]:
+        images = [image for _, image in opened]
+        boxes = self._boxes(chunk, images)
+        resize = partial(_crop_and_letterbox, build_options=self.build_options, size=self.size)
+        arrays = pool.map(resize, images, boxes)
         return [
-            replace(seen, pixels=pixels) for (seen, _), pixels in zip(opened, shown, strict=True)
+            replace(prepared, pixels=pixels)
+            for (prepared, _), pixels in zip(opened, arrays, strict=True)
         ]
 
     def _boxes(
-        self, batch: Sequence[Wanted], photos: Sequence[Image.Image | None]
+        self, chunk: Sequence[PhotoInput], images: Sequence[Image.Image | None]
     ) -> list[Box | None]:
-        boxes = [one.box for one in batch]
+        boxes = [photo.box for photo in chunk]
         if not self.crop.is_enabled:
             return boxes
-        places = [i for i, photo in enumerate(photos) if photo is not None and boxes[i] is None]
-        if not places:
+        indices = [i for i, image in enumerate(images) if image is not None and boxes[i] is None]
+        if not indices:
             return boxes
-        found = self._estimator.find([photos[place] for place in places])
-        for place, points in zip(places, found, strict=True):
-            photo, zone = photos[place], batch[place].zone
-            assert photo is not None
-            asked = zone if self.crop.uses_zones else None
-            crop = choose_crop(
-                points, self._model.joints.names, photo.size, self._model.gate, asked
-            )
-            boxes[place] = None if crop.outcome == WHOLE else crop.box
+        key_points = self._estimator.find([images[index] for index in indices])
+        for index, points in zip(indices, key_points, strict=True):
+            image = images[index]
+            assert image is not None
+            zone = chunk[index].zone if self.crop.uses_zones else None
+            crop = choose_crop(points, self._model.joints.names, image.size, self._model.gate, zone)
+            boxes[index] = None if crop.outcome == WHOLE else crop.box
         return boxes
 
     @cached_property
@@ -173,29 +202,29 @@ class Eyes:
         return load_estimator(self._model)
 
 
-def _read(one: Wanted) -> tuple[Seen, bytes | None]:
+def _read(photo: PhotoInput) -> tuple[PreparedPhoto, bytes | None]:
     try:
-        data = one.read()
+        data = photo.read()
     except (OSError, ValueError) as error:
-        return Seen(problem=why_not(error)), None
-    return Seen(sha256_of(data)), data
+        return PreparedPhoto(problem=describe_read_error(error)), None
+    return PreparedPhoto(sha256_of(data)), data
 
 
-def _unless_again(
-    one: Wanted, seen: Seen, data: bytes | None, shown: Shown
-) -> tuple[Seen, bytes | None]:
-    if data is None or not shown.again(seen.sha256, one):
-        return seen, data
-    return replace(seen, again=True), None
+def _mark_repeated(
+    photo: PhotoInput, prepared: PreparedPhoto, data: bytes | None, recent: RecentPhotos
+) -> tuple[PreparedPhoto, bytes | None]:
+    if data is None or recent.add(prepared.sha256, photo):
+        return prepared, data
+    return replace(prepared, is_repeated=True), None
 
 
-def _fitted(
-    photo: Image.Image | None, box: Box | None, built: dict[str, Any], size: int
+def _crop_and_letterbox(
+    image: Image.Image | None, box: Box | None, build_options: dict[str, Any], size: int
 ) -> np.ndarray | None:
-    """PHOTO's BOX as the network sees it, (size, size, 3) uint8."""
-    if photo is None:
+    """Crop, resize as the build did, and letterbox: uint8 array of shape (size, size, 3)."""
+    if image is None:
         return None
-    if built:
-        resize, side = built.get("resize", "letterbox"), int(built.get("size", size))
-        photo = crop_and_resize(photo, box, side, resize)
-    return boxed(photo, size)
+    if build_options:
+        resize = build_options.get("resize", "letterbox")
+        image = crop_and_resize(image, box, int(build_options.get("size", size)), resize)
+    return letterbox(image, size)

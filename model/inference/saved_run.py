@@ -1,8 +1,8 @@
-"""A run's folder, read back: its network, its labels, and what its photos were."""
+"""Load a run directory: the model, its labels and options, also of runs of older versions."""
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,112 +15,135 @@ from dataset.export.layout import BUILD_FILE
 from dataset.pose.models import DEFAULT
 from dataset.selection.crops import PoseOptions
 
+# Names in runs of older versions -> names of this version.
+RENAMED_OPTIONS = {
+    "taps": "feature_layers",
+    "rate": "learning_rate",
+    "head_rate": "head_learning_rate",
+    "warm_up": "warmup_epochs",
+    "average": "ema",
+    "both_sides": "tta",
+    "seconds": "time_budget",
+}
+RENAMED_FACTS = {"taps": "feature_layers", "built": "build_options"}
+RENAMED_LAYERS = {"trunk": "backbone", "both_sides": "tta", "shares": "probabilities"}
+
 
 @dataclass(frozen=True)
-class Run:
-    """A run's model with its labels, the data folder it saw, and the test photos below that.
+class SavedRun:
+    """A run that was loaded from its directory.
 
-    `network`: (batch, any, any, 3) uint8 -> (batch, classes) calibrated shares. `facts`: run.json.
-    `kept`: the stage whose network it is. `built`: options of the build whose photos it saw; empty
-    for photos of another origin.
+    Attributes:
+        folder: The run directory.
+        network: Uint8 photos (batch, any, any, 3) -> calibrated probabilities (batch, classes).
+        labels: The labels in the order of the probabilities.
+        data: The data folder of the training; None if it is not known.
+        test_paths: Paths of the test photos below the data folder.
+        kept_stage: The stage of training whose weights were kept.
+        facts: Content of `run.json`.
+        build_options: Options of the build that the photos are from; empty for plain folders.
     """
 
     folder: Path
     network: keras.Model
     labels: list[str]
     data: Path | None
-    tested: list[str]
-    kept: str = ""
+    test_paths: list[str]
+    kept_stage: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
-    built: dict[str, Any] = field(default_factory=dict)
+    build_options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def crop(self) -> PoseOptions:
-        """How photos are cropped before the model sees them: as those were that it learned from."""
-        if not self.built:
+        """How photos are cropped before prediction: as the photos of the training."""
+        if not self.build_options:
             return PoseOptions("none", None, "none")
-        weights = self.built.get("pose_weights")
+        weights = self.build_options.get("pose_weights")
         return PoseOptions(
-            self.built.get("pose", DEFAULT),
+            self.build_options.get("pose", DEFAULT),
             Path(weights) if weights else None,
-            self.built.get("crop", "person"),
+            self.build_options.get("crop", "person"),
         )
 
 
-def read_run(folder: Path) -> Run:
-    """The run in FOLDER.
+def load_run(folder: Path) -> SavedRun:
+    """Load a run directory.
 
     Raises:
-        BadInput: it is no run folder.
-        Failure: its model can't be read, or is no classifier of raw photos.
+        BadInput: The folder is not a run directory.
+        Failure: The model can't be read, or is not a classifier of raw photos.
     """
-    labels = _json(folder / "labels.json").get("labels")
+    labels = _read_json(folder / "labels.json").get("labels")
     if not labels or not (folder / "model.keras").is_file():
-        raise BadInput(f"{folder} is no run of train-model: model.keras or labels.json is missing")
+        raise BadInput(
+            f"{folder} is not a run of train-model: model.keras or labels.json is missing"
+        )
     try:
         network = keras.saving.load_model(folder / "model.keras", compile=False)
-    # Keras and h5py raise these for a file of another kind, or cut off.
+    # Errors of Keras and h5py for files that are truncated or of another format.
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Failure(f"{folder}/model.keras can't be read: {first_line(error)}") from error
-    _refuse_other(network, labels, folder)
-    _work_in_float32(network)
-    facts = _json(folder / "run.json")
-    data = facts.get("options", {}).get("data")
-    return Run(
+    _require_classifier(network, labels, folder)
+    for layer in _all_layers(network):
+        layer.name = RENAMED_LAYERS.get(layer.name, layer.name)
+        if layer.compute_dtype in ("bfloat16", "float16") and not isinstance(layer, keras.Model):
+            # Compute in float32, the type of the weights, what was trained in half precision.
+            layer.dtype_policy = "float32"
+    facts = _rename_keys(_read_json(folder / "run.json"), RENAMED_FACTS)
+    facts["options"] = _rename_keys(facts.get("options", {}), RENAMED_OPTIONS)
+    data = facts["options"].get("data")
+    metrics = _rename_keys(_read_json(folder / "metrics.json"), {"kept": "kept_stage"})
+    return SavedRun(
         folder,
         network,
         labels,
         Path(data) if data else None,
-        _tested(folder / "predictions.csv"),
-        _json(folder / "metrics.json").get("kept", ""),
+        _test_paths(folder / "predictions.csv"),
+        metrics.get("kept_stage", ""),
         facts,
-        facts.get("built") or built_with(Path(data) if data else None),
+        facts.get("build_options") or load_build_options(Path(data) if data else None),
     )
 
 
-def built_with(data: Path | None) -> dict[str, Any]:
-    """The options of the build in the folder DATA; empty where it is none."""
-    return _json(data / BUILD_FILE).get("options", {}) if data else {}
+def load_build_options(data: Path | None) -> dict[str, Any]:
+    """Return the options of the build in a data folder; empty if it is not a build."""
+    return _read_json(data / BUILD_FILE).get("options", {}) if data else {}
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _rename_keys(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in values.items()}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except ValueError as error:
-        raise Failure(f"{path} is no JSON: {first_line(error)}") from error
-    return found if isinstance(found, dict) else {}
+        raise Failure(f"{path} is not JSON: {first_line(error)}") from error
+    return value if isinstance(value, dict) else {}
 
 
-def _tested(path: Path) -> list[str]:
+def _test_paths(path: Path) -> list[str]:
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return [row["path"] for row in csv.DictReader(file) if row.get("path")]
 
 
-def _refuse_other(network: keras.Model, labels: list[str], folder: Path) -> None:
+def _require_classifier(network: keras.Model, labels: list[str], folder: Path) -> None:
     shapes = (network.input_shape, network.output_shape)
     if shapes != ((None, None, None, 3), (None, len(labels))) or network.input.dtype != "uint8":
         raise Failure(
-            f"{folder}/model.keras takes {network.input.dtype} {shapes[0]} and gives {shapes[1]}:"
-            f" no classifier of raw photos into the {len(labels)} labels of labels.json; train it"
+            f"{folder}/model.keras maps {network.input.dtype} {shapes[0]} to {shapes[1]}: it is not"
+            f" a classifier of raw photos with the {len(labels)} labels of labels.json; train it"
             " again with train-model"
         )
 
 
-def _work_in_float32(network: keras.Model) -> None:
-    """Let layers that were trained in half precision work in float32, as their weights are."""
-    for layer in _leaves(network):
-        if layer.compute_dtype in ("bfloat16", "float16"):
-            layer.dtype_policy = "float32"
-
-
-def _leaves(network: keras.Model) -> Iterator[layers.Layer]:
-    """NETWORK's layers, those of networks within it too."""
+def _all_layers(network: keras.Model) -> Iterator[layers.Layer]:
+    """Yield the layers of a network and of all networks in it."""
     for layer in network.layers:
+        yield layer
         if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
-        else:
-            yield layer
+            yield from _all_layers(layer)

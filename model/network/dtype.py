@@ -1,4 +1,4 @@
-"""The dtype policy of a network: bfloat16 where the machine multiplies it and outputs stay."""
+"""Choose the dtype policy of a network: bfloat16 where the machine supports it natively."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,50 +8,55 @@ import numpy as np
 
 from dataset.pose.estimator import has_bfloat16, keeps_outputs
 
-# Choices of --precision -> Keras' dtype policies. Weights are float32 in all of them.
+# Values of --precision -> Keras dtype policies. Weights are float32 in all of them.
 POLICIES = {
     "float32": "float32",
     "bfloat16": "mixed_bfloat16",
     "float16": "mixed_float16",
 }
-# Photos that both precisions see.
-BATCH = 4
+# Images on which the outputs of two precisions are compared.
+BATCH_SIZE = 4
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A policy, and in words why."""
+class PrecisionChoice:
+    """A dtype policy and the reason for it."""
 
     policy: str
-    why: str
+    reason: str
 
 
-def choose(build: Callable[[str], keras.Model], asked: str) -> tuple[keras.Model, Chosen]:
-    """Return a network in the precision that suits this machine, and why that one.
+def choose_precision(
+    build: Callable[[str], keras.Model], precision: str
+) -> tuple[keras.Model, PrecisionChoice]:
+    """Return a network in the precision that suits this machine.
 
     `auto` depends on the machine and the weights only, not on the machine's load: mixed bfloat16
-    where the processor or GPU multiplies it and the outputs for fixed inputs stay near float32's.
+    where the processor or GPU supports it and the outputs for fixed inputs stay near float32's.
 
     Args:
-        build: Returns the network, (batch, size, size, 3) in [0, 255] -> outputs, in a policy.
-        asked: A name of POLICIES, or `auto`.
+        build: Policy -> network, which maps (batch, size, size, 3) in [0, 255] to outputs.
+        precision: A key of POLICIES, or `auto`.
     """
-    if asked != "auto":
-        return build(POLICIES[asked]), Chosen(POLICIES[asked], f"{asked}, as asked for")
+    if precision != "auto":
+        choice = PrecisionChoice(POLICIES[precision], f"{precision}, by option")
+        return build(POLICIES[precision]), choice
     network = build("float32")
     if not has_bfloat16():
-        return network, Chosen("float32", "float32: this machine does not multiply bfloat16")
-    twin = build(POLICIES["bfloat16"])
-    is_near, difference = keeps_outputs(network, twin, _fixed_pixels(int(network.input.shape[1])))
+        reason = "float32: this machine has no native bfloat16"
+        return network, PrecisionChoice("float32", reason)
+    candidate = build(POLICIES["bfloat16"])
+    pixels = _fixed_pixels(int(network.input.shape[1]))
+    is_near, difference = keeps_outputs(network, candidate, pixels)
     if is_near:
-        why = f"bfloat16, which this machine multiplies; outputs differ by {difference:.1%}"
-        return twin, Chosen(POLICIES["bfloat16"], why)
-    why = f"float32: outputs in bfloat16 would differ by {difference:.1%}"
-    return network, Chosen("float32", why)
+        reason = f"bfloat16, which is native to this machine; outputs differ by {difference:.1%}"
+        return candidate, PrecisionChoice(POLICIES["bfloat16"], reason)
+    reason = f"float32: outputs in bfloat16 would differ by {difference:.1%}"
+    return network, PrecisionChoice("float32", reason)
 
 
 def _fixed_pixels(size: int) -> np.ndarray:
-    """Return (BATCH, SIZE, SIZE, 3) uint8 of noise in patches, whose edges the network answers."""
-    small = np.random.default_rng(0).integers(0, 256, (BATCH, 20, 20, 3), dtype=np.uint8)
-    sides = -(-size // 20)
-    return small.repeat(sides, axis=1).repeat(sides, axis=2)[:, :size, :size]
+    """Return random patches with sharp edges, uint8 array of shape (BATCH_SIZE, size, size, 3)."""
+    small = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, 20, 20, 3), dtype=np.uint8)
+    repeats = -(-size // 20)
+    return small.repeat(repeats, axis=1).repeat(repeats, axis=2)[:, :size, :size]

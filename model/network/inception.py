@@ -1,6 +1,7 @@
-"""The network: raw photos -> letterbox -> Inception-v3 trunk -> taps -> head -> shares.
+"""The network: photos -> letterbox -> Inception-v3 -> feature layers -> head -> probabilities.
 
-Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016.
+Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016,
+https://arxiv.org/abs/1512.00567.
 """
 
 import os
@@ -21,8 +22,8 @@ IMAGENET = PublishedFile(
     "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/" + IMAGENET_FILE,
     "md5:bcbd6486424b2319ff4ef7d526e38f63",
 )
-# Where each inception block ends, from the photo to the top, and the channels that leave it.
-BLOCKS = {
+# Inception blocks from the input to the top, with their numbers of output channels.
+BLOCK_CHANNELS = {
     "mixed0": 256,
     "mixed1": 288,
     "mixed2": 288,
@@ -31,175 +32,216 @@ BLOCKS = {
     "mixed9": 2048,
     "mixed10": 2048,
 }
-TOP = "mixed10"
-# Standard deviations of trunk outputs below this are noise that must not be blown up.
-LEAST_SPREAD = 1e-3
+TOP_BLOCK = "mixed10"
+# Lower bound of standard deviations of features: smaller ones are noise, not to be amplified.
+MIN_STD = 1e-3
 
 
-def build_trunk(size: int, weights: str) -> keras.Model:
-    """(batch, size, size, 3) float32 in [-1, 1] -> maps of `mixed10`, (batch, h, w, 2048).
+def build_backbone(size: int, weights: str) -> keras.Model:
+    """Build Inception-v3 without its top.
 
-    WEIGHTS: `imagenet`, `none`, or the path of a Keras weights file without top.
+    Args:
+        size: Width and height of the input in pixels.
+        weights: `imagenet`, `none`, or the path of a Keras weights file.
+
+    Returns:
+        Float32 images (batch, size, size, 3) in [-1, 1] -> `mixed10`, (batch, height, width, 2048).
 
     Raises:
-        Failure: the weights can't be had, or don't fit.
+        Failure: The weights can't be downloaded or read, or have other shapes.
     """
-    trunk = keras.applications.InceptionV3(
+    backbone = keras.applications.InceptionV3(
         weights=None, include_top=False, input_shape=(size, size, 3)
     )
     if weights != "none":
-        _load(trunk, weights_file(weights))
-    return trunk
+        _load_weights(backbone, weights_file(weights))
+    return backbone
 
 
-def _load(trunk: keras.Model, path: Path) -> None:
+def _load_weights(backbone: keras.Model, path: Path) -> None:
     try:
-        trunk.load_weights(str(path))
-    # Keras and h5py raise these for a file of another kind or another network.
+        backbone.load_weights(str(path))
+    # Errors of Keras and h5py for files of another format or another network.
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Failure(
-            f"--weights {path} are no weights of Keras' InceptionV3 without top:"
-            f" {first_line(error)}"
+            f"--weights {path}: not weights of Keras' InceptionV3 without top: {first_line(error)}"
         ) from error
 
 
 def weights_file(weights: str) -> Path:
-    """The file that WEIGHTS, `imagenet` or a path, means; ImageNet's is where Keras keeps it.
+    """Return the path of a weights file; ImageNet weights are downloaded to Keras' folder.
+
+    Args:
+        weights: `imagenet` or a path.
 
     Raises:
-        Failure: it is not there and can't be fetched.
+        Failure: The download fails.
     """
     if weights != "imagenet":
         return Path(weights)
     folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
-    instead = "name it with --weights PATH, or train from nothing with --weights none"
-    return fetch_published(IMAGENET, folder, instead)
+    remedy = "name a file with --weights PATH, or train from scratch with --weights none"
+    return fetch_published(IMAGENET, folder, remedy)
 
 
-def cut(trunk: keras.Model, top: str) -> keras.Model:
-    """TRUNK up to the block TOP, its layers shared."""
-    return keras.Model(trunk.input, trunk.get_layer(top).output, name="trunk")
+def truncate(backbone: keras.Model, top: str) -> keras.Model:
+    """Return a backbone up to a block, with shared layers."""
+    return keras.Model(backbone.input, backbone.get_layer(top).output, name="backbone")
 
 
-def folded(trunk: keras.Model, precision: str = "float32") -> keras.Model:
-    """TRUNK with each batch normalisation, frozen, inside the convolution before it.
+def fold_batch_norms(backbone: keras.Model, policy: str = "float32") -> keras.Model:
+    """Return an equal backbone with batch normalization folded into the convolutions.
 
-    The same function with fewer steps; what is trained of it trains with frozen statistics.
-    PRECISION, a Keras dtype policy, is of the layers' work; weights stay float32.
+    It has fewer operations. If it is trained, the statistics stay frozen.
+
+    Args:
+        backbone: A backbone with batch normalization after each convolution.
+        policy: Keras dtype policy of the layers; weights stay float32.
     """
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, layers.BatchNormalization):
-            return layers.Identity(name=layer.name, dtype=precision)
-        config = layer.get_config() | {"dtype": precision}
+            return layers.Identity(name=layer.name, dtype=policy)
+        config = layer.get_config() | {"dtype": policy}
         if isinstance(layer, layers.Conv2D):
             config["use_bias"] = True
         return type(layer).from_config(config)
 
-    twin = keras.models.clone_model(
-        trunk, clone_function=clone, call_function=lambda layer, *args, **_: layer(*args)
+    folded = keras.models.clone_model(
+        backbone, clone_function=clone, call_function=lambda layer, *args, **_: layer(*args)
     )
-    norms = _numbered(trunk, layers.BatchNormalization)
-    for convolution, norm in zip(_numbered(trunk, layers.Conv2D), norms, strict=True):
+    norms = _layers_in_creation_order(backbone, layers.BatchNormalization)
+    convolutions = _layers_in_creation_order(backbone, layers.Conv2D)
+    for convolution, norm in zip(convolutions, norms, strict=True):
         kernel, *bias = convolution.get_weights()
         beta, mean, variance = norm.get_weights()
         scale = 1 / np.sqrt(variance + norm.epsilon)
         shift = beta + (sum(bias) - mean) * scale
-        twin.get_layer(convolution.name).set_weights([kernel * scale, shift])
-    return twin
+        folded.get_layer(convolution.name).set_weights([kernel * scale, shift])
+    return folded
 
 
-def _numbered(trunk: keras.Model, kind: type) -> list[keras.layers.Layer]:
-    """TRUNK's layers of KIND as they were made: each convolution just before its norm."""
-    found = [layer for layer in trunk.layers if isinstance(layer, kind)]
-    return sorted(found, key=lambda layer: int("0" + re.sub(r".*?(\d*)$", r"\1", layer.name)))
+def _layers_in_creation_order(backbone: keras.Model, kind: type) -> list[keras.layers.Layer]:
+    """Return the layers of a class; a convolution and its normalization have the same index."""
+    matching = [layer for layer in backbone.layers if isinstance(layer, kind)]
+    return sorted(matching, key=lambda layer: int("0" + re.sub(r".*?(\d*)$", r"\1", layer.name)))
 
 
-def tapped(trunk: keras.Model, taps: Sequence[str]) -> keras.Model:
-    """Pixels, (batch, size, size, 3) in [0, 255] -> (batch, width) float32: means over TAPS' maps.
+def build_feature_network(backbone: keras.Model, feature_layers: Sequence[str]) -> keras.Model:
+    """Build a network that returns the global averages of some blocks, concatenated.
 
-    The trunk sees them in [-1, 1]; the taps stand beside one another in the order given.
+    Args:
+        backbone: Images in [-1, 1] -> maps.
+        feature_layers: Names of the blocks, in the order of the result.
+
+    Returns:
+        Pixels (batch, size, size, 3) in [0, 255] -> float32 features (batch, width).
     """
-    pixels = keras.Input(trunk.input.shape[1:], name="pixels")
-    several = keras.Model(trunk.input, [trunk.get_layer(tap).output for tap in taps], name="trunk")
-    maps = several(layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels))
+    pixels = keras.Input(backbone.input.shape[1:], name="pixels")
+    outputs = [backbone.get_layer(layer).output for layer in feature_layers]
+    blocks = keras.Model(backbone.input, outputs, name="backbone")
+    maps = blocks(layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels))
     means = [
-        layers.GlobalAveragePooling2D(dtype="float32", name=f"mean_{tap}")(one)
-        for tap, one in zip(taps, maps if isinstance(maps, list) else [maps], strict=True)
+        layers.GlobalAveragePooling2D(dtype="float32", name=f"mean_{layer}")(block)
+        for layer, block in zip(
+            feature_layers, maps if isinstance(maps, list) else [maps], strict=True
+        )
     ]
-    joined = layers.Concatenate(name="taps")(means) if len(means) > 1 else means[0]
-    return keras.Model(pixels, joined, name="features")
+    features = layers.Concatenate(name="feature_layers")(means) if len(means) > 1 else means[0]
+    return keras.Model(pixels, features, name="features")
 
 
-def train_blocks(features: keras.Model, count: int | None) -> None:
-    """Let the top COUNT inception blocks of FEATURES' trunk learn, or all of it (None)."""
-    trunk = features.get_layer("trunk")
-    trunk.trainable = True
-    there = [name for name in BLOCKS if any(layer.name == name for layer in trunk.layers)]
-    if count is None or count >= len(there):
+def unfreeze_blocks(features: keras.Model, count: int | None) -> None:
+    """Make the top blocks of a feature network's backbone trainable, and freeze the others.
+
+    Args:
+        features: A network of `build_feature_network`.
+        count: Number of blocks; None: all.
+    """
+    backbone = features.get_layer("backbone")
+    backbone.trainable = True
+    names = {layer.name for layer in backbone.layers}
+    blocks = [block for block in BLOCK_CHANNELS if block in names]
+    if count is None or count >= len(blocks):
         return
-    last = there[len(there) - count - 1]
-    for layer in keras.Model(trunk.input, trunk.get_layer(last).output).layers:
+    last_frozen = blocks[len(blocks) - count - 1]
+    for layer in keras.Model(backbone.input, backbone.get_layer(last_frozen).output).layers:
         layer.trainable = False
 
 
 def build_head(
-    width: int, classes: int, mean: np.ndarray | None = None, spread: np.ndarray | None = None
+    width: int, classes: int, mean: np.ndarray | None = None, std: np.ndarray | None = None
 ) -> keras.Model:
-    """(batch, width) float32 trunk outputs -> (batch, classes) float32 logits.
+    """Build a head: dropout and a dense layer, on standardized features if `mean` is given.
 
-    MEAN and SPREAD, (width,): of the outputs over the train photos, which the head levels first.
+    Args:
+        width: Number of features.
+        classes: Number of classes.
+        mean: Means of the features of the train split, shape (width,).
+        std: Their standard deviations, shape (width,).
+
+    Returns:
+        Float32 features (batch, width) -> float32 logits (batch, classes).
     """
-    outputs = keras.Input((width,), name="trunk_outputs")
-    level = layers.BatchNormalization(
-        center=False, scale=False, epsilon=0.0, trainable=False, name="level"
+    features = keras.Input((width,), name="features")
+    standardize = layers.BatchNormalization(
+        center=False, scale=False, epsilon=0.0, trainable=False, name="standardize"
     )
-    values = level(outputs) if mean is not None else outputs
+    values = standardize(features) if mean is not None else features
     values = layers.Dropout(0.3, name="dropout")(values)
     logits = layers.Dense(classes, dtype="float32", name="labels")(values)
-    head = keras.Model(outputs, logits, name="head")
-    if mean is not None and spread is not None:
-        # The sum of many levelled outputs must not grow with their number.
-        room = np.maximum(spread, LEAST_SPREAD) ** 2 * max(1.0, width / 1000)
-        level.set_weights([mean, room])
+    head = keras.Model(features, logits, name="head")
+    if mean is not None and std is not None:
+        # Keep the scale of the logits independent of the number of features.
+        variance = np.maximum(std, MIN_STD) ** 2 * max(1.0, width / 1000)
+        standardize.set_weights([mean, variance])
     return head
 
 
-def join(features: keras.Model, head: keras.Model) -> keras.Model:
-    """FEATURES and HEAD as one: pixels, (batch, size, size, 3) in [0, 255] -> logits."""
+def join_head(features: keras.Model, head: keras.Model) -> keras.Model:
+    """Join a feature network and a head: pixels (batch, size, size, 3) in [0, 255] -> logits."""
     pixels = keras.Input(features.input.shape[1:], name="pixels")
     return keras.Model(pixels, head(features(pixels)), name="network")
 
 
-def both_sides(network: keras.Model) -> keras.Model:
-    """NETWORK, pixels -> logits, asked of each photo and of its mirror image: the mean of both."""
+def add_tta(network: keras.Model) -> keras.Model:
+    """Add test-time augmentation: the mean logits of a photo and its mirror image."""
     pixels = keras.Input(network.input.shape[1:], name="pixels")
     mirrored = keras.ops.flip(pixels, axis=2)
-    mean = layers.Average(dtype="float32", name="both_sides")([network(pixels), network(mirrored)])
-    return keras.Model(pixels, mean, name="both_sides")
+    mean = layers.Average(dtype="float32", name="tta")([network(pixels), network(mirrored)])
+    return keras.Model(pixels, mean, name="tta")
 
 
 def letterbox_layer(size: int) -> keras.layers.Layer:
-    """(batch, any, any, 3) float32 -> (batch, size, size, 3) float32: fitted in, on white 255."""
+    """Return a layer that resizes images to fit a square and pads them with white.
+
+    Float32 images of shape (batch, any, any, 3) -> (batch, size, size, 3).
+    """
     return layers.Resizing(
         size, size, pad_to_aspect_ratio=True, fill_value=255.0, antialias=True, name="letterbox"
     )
 
 
-def finished(network: keras.Model, temperature: float) -> keras.Model:
-    """NETWORK for raw photos, (batch, any, any, 3) uint8 -> (batch, classes) shares that sum to 1.
+def build_classifier(network: keras.Model, temperature: float) -> keras.Model:
+    """Add letterboxing and calibration to a network.
 
-    The photos are letterboxed on white as build-dataset does; the logits are divided by
-    TEMPERATURE (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
+    https://arxiv.org/abs/1706.04599.
+
+    Args:
+        network: Pixels (batch, size, size, 3) in [0, 255] -> logits.
+        temperature: The logits are divided by it.
+
+    Returns:
+        Uint8 photos (batch, any, any, 3) -> probabilities (batch, classes).
     """
     photos = keras.Input((None, None, 3), dtype="uint8", name="photos")
     size = network.input.shape[1]
-    # Resizing pads in the dtype that it is given, and fails for uint8.
-    raw = layers.Rescaling(1.0, name="as_float")(photos)
-    # Its own default, training=True, would be handed on to every later layer (keras-hub 2776).
-    boxed = letterbox_layer(size)(raw, training=False)
-    logits = network(boxed)
-    shares = layers.Softmax(dtype="float32", name="shares")(
-        layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)
-    )
-    return keras.Model(photos, shares, name="classifier")
+    # Resizing pads in the dtype of its input, and fails for uint8.
+    pixels = layers.Rescaling(1.0, name="as_float")(photos)
+    # The layer's default, training=True, would be passed on to every later layer (keras-hub 2776).
+    pixels = letterbox_layer(size)(pixels, training=False)
+    logits = network(pixels)
+    scaled = layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)
+    probabilities = layers.Softmax(dtype="float32", name="probabilities")(scaled)
+    return keras.Model(photos, probabilities, name="classifier")

@@ -1,4 +1,4 @@
-"""Figures as pictures: confusion, reliability, coverage."""
+"""Draw the charts of a run: confusion matrix, reliability and coverage."""
 
 import io
 import warnings
@@ -11,95 +11,122 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from model.evaluation.calibration import Bin
-from model.evaluation.selective import Covered
+from model.evaluation.calibration import ReliabilityBin
+from model.evaluation.selective import CoveragePoint
 
-# Signs of a label that stand beside an axis.
-LONGEST = 28
-# From so many classes on, numbers in the cells are too small to read.
-NUMBERED = 40
+# Characters of a label beside an axis.
+MAX_LABEL_CHARACTERS = 28
+# With more classes, numbers in the cells are too small to read.
+MAX_NUMBERED_CLASSES = 40
 BLUE, ORANGE, GREY = "#3b82f6", "#f59e0b", "#8a8f98"
-DARK: list[Any] = ["dark_background", {"figure.facecolor": "none", "axes.facecolor": "none"}]
+DARK_STYLE: list[Any] = ["dark_background", {"figure.facecolor": "none", "axes.facecolor": "none"}]
 
 
-def png(make: Callable[[], Figure], dark: bool = False) -> bytes:
-    """What MAKE draws as a PNG; DARK: light lines on nothing, for a dark page."""
+def render_png(draw: Callable[[], Figure], dark: bool = False) -> bytes:
+    """Render a figure as PNG.
+
+    Args:
+        draw: Draws the figure.
+        dark: Use light lines on a transparent background, for dark screens.
+    """
     out = io.BytesIO()
-    with matplotlib.style.context(DARK if dark else []), warnings.catch_warnings():
-        # A label in a script that the font lacks is drawn as boxes; the tables have its name.
+    with matplotlib.style.context(DARK_STYLE if dark else []), warnings.catch_warnings():
+        # Characters that the font lacks are drawn as boxes; the tables have the full labels.
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
-        FigureCanvasAgg(make()).print_png(out)
+        FigureCanvasAgg(draw()).print_png(out)
     return out.getvalue()
 
 
-def confusion(counts: np.ndarray, labels: Sequence[str], accuracy: float) -> Figure:
-    """COUNTS, (classes, classes) int, truth in rows, with shares of each row as colours."""
-    rows = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    pitch = np.interp(len(labels), [10, 100], [0.44, 0.19])
-    side = max(5.2, float(pitch) * len(labels) + 2.6)
-    size = float(np.interp(len(labels), [10, 100], [10, 7]))
+def confusion_chart(counts: np.ndarray, labels: Sequence[str], accuracy: float) -> Figure:
+    """Draw a confusion matrix, coloured by the fraction of each row.
+
+    Args:
+        counts: Number of photos by label (rows) and prediction (columns), (classes, classes).
+        labels: The labels.
+        accuracy: Accuracy for the title.
+    """
+    fractions = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    cell_inches = np.interp(len(labels), [10, 100], [0.44, 0.19])
+    side = max(5.2, float(cell_inches) * len(labels) + 2.6)
+    font_size = float(np.interp(len(labels), [10, 100], [10, 7]))
     figure = Figure(figsize=(side, side), layout="constrained", dpi=110)
     axes = figure.add_subplot()
-    axes.imshow(rows, cmap="Blues", vmin=0, vmax=1)
-    names, places = [short(label) for label in labels], range(len(labels))
-    # A dollar sign in a label would begin a formula.
-    style: Any = {"fontsize": size, "parse_math": False}
-    turned, down = (90, "center") if len(labels) > 25 else (45, "top")
-    turn: Any = {"rotation": turned, "rotation_mode": "anchor", "ha": "right", "va": down}
-    axes.set_xticks(places, names, **turn, **style)
-    axes.set_yticks(places, names, **style)
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    names, positions = [shorten_label(label) for label in labels], range(len(labels))
+    # Do not interpret dollar signs in labels as formulas.
+    style: Any = {"fontsize": font_size, "parse_math": False}
+    angle, vertical = (90, "center") if len(labels) > 25 else (45, "top")
+    rotation: Any = {"rotation": angle, "rotation_mode": "anchor", "ha": "right", "va": vertical}
+    axes.set_xticks(positions, names, **rotation, **style)
+    axes.set_yticks(positions, names, **style)
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
     figure.suptitle(f"Test photos: {counts.sum()}, accuracy {accuracy:.3f}")
-    if len(labels) <= NUMBERED:
-        _numbers(axes, counts, rows, size - 1)
+    if len(labels) <= MAX_NUMBERED_CLASSES:
+        _draw_counts(axes, counts, fractions, font_size - 1)
     return figure
 
 
-def _numbers(axes: Axes, counts: np.ndarray, rows: np.ndarray, size: float) -> None:
+def _draw_counts(axes: Axes, counts: np.ndarray, fractions: np.ndarray, font_size: float) -> None:
     for y, x in zip(*np.nonzero(counts), strict=True):
-        colour = "white" if rows[y, x] > 0.5 else "black"
-        axes.text(x, y, str(counts[y, x]), ha="center", va="center", color=colour, fontsize=size)
+        colour = "white" if fractions[y, x] > 0.5 else "black"
+        text = str(counts[y, x])
+        axes.text(x, y, text, ha="center", va="center", color=colour, fontsize=font_size)
 
 
-def short(label: str) -> str:
-    """LABEL on one line, cut where it is long."""
-    line = "".join(sign if sign.isprintable() else "?" for sign in label)
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+def shorten_label(label: str) -> str:
+    """Return a label on one line, truncated to MAX_LABEL_CHARACTERS."""
+    line = "".join(character if character.isprintable() else "?" for character in label)
+    is_short = len(line) <= MAX_LABEL_CHARACTERS
+    return line if is_short else line[: MAX_LABEL_CHARACTERS - 1] + "…"
 
 
-def reliability_chart(before: Sequence[Bin], after: Sequence[Bin]) -> Figure:
-    """The share of right answers by probability, BEFORE and AFTER the temperature."""
+def reliability_chart(
+    uncalibrated: Sequence[ReliabilityBin], calibrated: Sequence[ReliabilityBin]
+) -> Figure:
+    """Draw accuracy by confidence, before and after calibration, and a histogram."""
     figure = Figure(figsize=(5.4, 5.4), layout="constrained", dpi=110)
-    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="as sure as right")
-    for bins, text, colour in ((before, "as trained", ORANGE), (after, "calibrated", BLUE)):
-        full = [one for one in bins if one.photos]
-        sure, right = [one.probability for one in full], [one.accuracy for one in full]
-        axes.plot(sure, right, label=text, color=colour, marker="o", markersize=4)
-    axes.set(ylabel="right", ylim=(0, 1.02), xlim=(0, 1), title="How far probabilities hold")
+    axes, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfect calibration")
+    series = ((uncalibrated, "uncalibrated", ORANGE), (calibrated, "calibrated", BLUE))
+    for bins, text, colour in series:
+        filled = [bin_ for bin_ in bins if bin_.photos]
+        confidence = [bin_.confidence for bin_ in filled]
+        accuracy = [bin_.accuracy for bin_ in filled]
+        axes.plot(confidence, accuracy, label=text, color=colour, marker="o", markersize=4)
+    axes.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1), title="Reliability")
     axes.legend(loc="upper left")
     axes.grid(alpha=0.3)
-    width = after[0].high - after[0].low
-    middles = [one.low + width / 2 for one in after]
-    below.bar(middles, [one.photos for one in after], width=0.9 * width, color=BLUE)
-    below.set(xlabel="probability", ylabel="photos")
+    width = calibrated[0].high - calibrated[0].low
+    centres = [bin_.low + width / 2 for bin_ in calibrated]
+    histogram.bar(centres, [bin_.photos for bin_ in calibrated], width=0.9 * width, color=BLUE)
+    histogram.set(xlabel="confidence", ylabel="photos")
     return figure
 
 
-def coverage_chart(curve: Sequence[Covered], wanted: float, chosen: Covered | None) -> Figure:
-    """Accuracy of the answers by the share of photos that are answered, the surest first."""
+def coverage_chart(
+    curve: Sequence[CoveragePoint], target_accuracy: float, chosen: CoveragePoint | None
+) -> Figure:
+    """Draw accuracy by coverage.
+
+    Args:
+        curve: The coverage curve.
+        target_accuracy: Drawn as a horizontal line.
+        chosen: The point at the chosen threshold, if there is one.
+    """
     figure = Figure(figsize=(5.4, 4.2), layout="constrained", dpi=110)
     axes = figure.add_subplot()
-    lines = np.array([[one.coverage, one.accuracy] for one in curve], float)
-    axes.plot(lines[:, 0], lines[:, 1], color=BLUE)
-    axes.axhline(wanted, color=GREY, linestyle=":", label=f"{wanted:.0%} right")
+    points = np.array([[point.coverage, point.accuracy] for point in curve], float)
+    axes.plot(points[:, 0], points[:, 1], color=BLUE)
+    axes.axhline(
+        target_accuracy, color=GREY, linestyle=":", label=f"accuracy {target_accuracy:.0%}"
+    )
     if chosen is not None and chosen.accuracy is not None:
-        text = f"probability at least {chosen.threshold:.2f}"
+        text = f"confidence at least {chosen.threshold:.2f}"
         axes.plot([chosen.coverage], [chosen.accuracy], "o", color=ORANGE, label=text)
-    lowest = max(0.0, float(lines[:, 1].min()) - 0.05)
-    axes.set(xlabel="photos answered", ylabel="of them right", xlim=(0, 1.01))
-    axes.set(ylim=(lowest, 1.01), title="Answering only when sure")
+    lowest = max(0.0, float(points[:, 1].min()) - 0.05)
+    axes.set(xlabel="coverage", ylabel="accuracy", xlim=(0, 1.01))
+    axes.set(ylim=(lowest, 1.01), title="Accuracy of confident predictions")
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.legend()

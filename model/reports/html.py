@@ -1,4 +1,4 @@
-"""Render `report.html`: the results of a run with images, on one page that needs no other file."""
+"""Render `report.html`: the results of a run with photos, on one page that needs no other file."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,16 +11,16 @@ import numpy as np
 from dataset.images.io import thumbnail_or_none
 from dataset.utils.html import Figure, render
 from model.reports import summary
-from model.reports.run_results import Judged
+from model.reports.run_results import RunResults
 
 TEMPLATES = Path(__file__).with_name("templates")
-# Pairs of labels with their most confident errors, images per pair, and pixels per image.
-ERROR_PAIRS, IMAGES_PER_PAIR, SIDE_PIXELS = 12, 6, 160
+# Pairs of labels with their most confident errors, photos per pair, and pixels per photo.
+ERROR_PAIRS, PHOTOS_PER_PAIR, SIDE_PIXELS = 12, 6, 160
 
 
 @dataclass(frozen=True)
 class ErrorPair:
-    """Test images of one label that are predicted as another one."""
+    """Test photos of one label that are predicted as another one."""
 
     label: str
     predicted: str
@@ -28,45 +28,48 @@ class ErrorPair:
     figures: Sequence[Figure]
 
 
-def confident_errors(judged: Judged) -> dict[tuple[int, int], list[int]]:
-    """Return (class index, predicted index) -> indices of wrong test images.
+def confident_errors(results: RunResults) -> dict[tuple[int, int], list[int]]:
+    """Return (class index, predicted class index) -> indices of wrongly predicted test photos.
 
-    Both pairs and images are ordered by confidence, highest first.
+    Both pairs and photos are ordered by confidence, highest first.
     """
-    predicted, confidence = judged.shares.argmax(axis=1), judged.shares.max(axis=1)
+    predicted, confidence = results.probabilities.argmax(axis=1), results.probabilities.max(axis=1)
     errors: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index in np.argsort(-confidence, kind="stable"):
-        pair = int(judged.targets[index]), int(predicted[index])
+        pair = int(results.targets[index]), int(predicted[index])
         if pair[0] != pair[1]:
             errors[pair].append(int(index))
     return errors
 
 
-def error_pairs(judged: Judged) -> list[ErrorPair]:
-    """Return the pairs of labels with the most confident errors, with some of the images."""
+def error_pairs(results: RunResults) -> list[ErrorPair]:
+    """Return the pairs of labels with the most confident errors, with some of the photos."""
     return [
         ErrorPair(
-            judged.labels[target],
-            judged.labels[predicted],
+            results.labels[target],
+            results.labels[predicted],
             len(indices),
-            [_figure(judged, index) for index in indices[:IMAGES_PER_PAIR]],
+            [_figure(results, index) for index in indices[:PHOTOS_PER_PAIR]],
         )
-        for (target, predicted), indices in list(confident_errors(judged).items())[:ERROR_PAIRS]
+        for (target, predicted), indices in list(confident_errors(results).items())[:ERROR_PAIRS]
     ]
 
 
-def _figure(judged: Judged, index: int) -> Figure:
-    path, shares = judged.test[index].path, judged.shares[index]
-    label, predicted = judged.labels[judged.targets[index]], judged.labels[shares.argmax()]
+def _figure(results: RunResults, index: int) -> Figure:
+    path, probabilities = results.test[index].path, results.probabilities[index]
+    label, predicted = (
+        results.labels[results.targets[index]],
+        results.labels[probabilities.argmax()],
+    )
     return Figure(
-        thumbnail_or_none((judged.folder / path).read_bytes, SIDE_PIXELS),
-        f"confidence {shares.max():.1%}: {path}",
+        thumbnail_or_none((results.folder / path).read_bytes, SIDE_PIXELS),
+        f"confidence {probabilities.max():.1%}: {path}",
         f"A photo of {label}, predicted as {predicted}",
     )
 
 
 def render_report(
-    judged: Judged,
+    results: RunResults,
     metrics: Mapping[str, Any],
     run: Mapping[str, Any],
     charts: Mapping[str, tuple[bytes, bytes]],
@@ -74,30 +77,32 @@ def render_report(
     """Render the page.
 
     Args:
-        judged: Predictions of the run on its validation and test splits.
+        results: Predictions for the validation and test photos.
         metrics: Content of `metrics.json`.
         run: Content of `run.json`.
         charts: Name (reliability, coverage, curves) -> PNG for light and for dark screens.
     """
-    lead, *findings = summary.verdict(metrics)
+    lead, *findings = summary.findings(metrics)
     return render(
         TEMPLATES,
         "report.html",
         title="fashion-tagger run",
-        judged=judged,
+        results=results,
         metrics=metrics,
         run=run,
         charts=charts,
         lead=lead,
         findings=findings,
-        headline=summary.headline(metrics),
+        metric_rows=summary.main_metrics(metrics),
         score_columns=[
-            column for name in summary.SCORES for column in (summary.title(name), "95% interval")
+            column
+            for name in summary.SCORES
+            for column in (summary.score_title(name), "95% interval")
         ],
         class_rows=_class_rows(metrics),
-        confusions=summary.confused(metrics),
+        confusions=summary.frequent_confusions(metrics),
         confusion_rows=_confusion_rows(metrics),
-        error_pairs=error_pairs(judged),
+        error_pairs=error_pairs(results),
         calibration_rows=_calibration_rows(metrics),
         coverage_rows=[
             (
@@ -109,8 +114,8 @@ def render_report(
             for point in metrics["coverage"]["points"]
         ],
         groups={name: list(_group_rows(group)) for name, group in metrics["by"].items() if group},
-        limitations=summary.unsure(metrics),
-        options=summary.known(run["options"]),
+        limitations=summary.limitations(metrics),
+        options=summary.option_rows(run["options"]),
         unreadable=[f"{path}: {why}" for path, why in metrics.get("unreadable", {}).items()],
     )
 
@@ -123,7 +128,7 @@ def _class_rows(metrics: Mapping[str, Any]) -> list[Sequence[object]]:
         cells = [
             cell
             for name in summary.SCORES
-            for cell in (f"{scores[name]:.3f}", summary.between(intervals[name]))
+            for cell in (f"{scores[name]:.3f}", summary.format_interval(intervals[name]))
         ]
         rows.append((label, *cells, scores["support"], predicted[index]))
     return rows
@@ -159,6 +164,6 @@ def _group_rows(group: Mapping[str, Any]) -> Iterable[Sequence[object]]:
             name,
             scores["photos"],
             f"{scores['accuracy']:.3f}",
-            summary.between(scores["interval"]),
-            f"{scores['probability']:.3f}",
+            summary.format_interval(scores["interval"]),
+            f"{scores['confidence']:.3f}",
         )

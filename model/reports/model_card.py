@@ -1,111 +1,130 @@
-"""`README.md` of a run: a model card (Mitchell et al., "Model Cards for Model Reporting", 2019)."""
+"""Render `README.md` of a run, a model card.
+
+Mitchell et al., "Model Cards for Model Reporting", FAT* 2019, https://arxiv.org/abs/1810.03993.
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from model.reports import summary
-from model.reports.run_results import Judged
+from model.reports.run_results import RunResults
 
-LOAD = """```python
+LOADING_EXAMPLE = """```python
 import keras, numpy as np, PIL.Image
 model = keras.saving.load_model("model.keras")
 model.predict(np.asarray(PIL.Image.open("photo.jpg").convert("RGB"))[None])
 ```"""
 
 
-# An underscore within a word is only itself.
-OBEYED = re.compile(r"[\\`*\[\]<>#|~$&]|(?<!\w)_|_(?!\w)")
+# Characters of Markdown and HTML markup. An underscore within a word is not one.
+MARKUP = re.compile(r"[\\`*\[\]<>#|~$&]|(?<!\w)_|_(?!\w)")
 
 
-def run_card(judged: Judged, metrics: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    """The card of JUDGED as Markdown, with METRICS (metrics.json) and RUN (run.json)."""
+def render_model_card(
+    results: RunResults, metrics: Mapping[str, Any], run: Mapping[str, Any]
+) -> str:
+    """Render the model card as Markdown.
+
+    Args:
+        results: Predictions for the validation and test photos.
+        metrics: Content of `metrics.json`.
+        run: Content of `run.json`.
+    """
     sections = [
         "---\nlibrary_name: keras\npipeline_tag: image-classification\n---",
         "# Model card",
-        *_what_it_is(judged),
-        "## Figures",
-        _lines(summary.verdict(metrics)),
-        markdown_table(("figure", "value", "95% interval"), summary.headline(metrics)),
+        *_overview(results),
+        "## Summary",
+        _bullets(summary.findings(metrics)),
+        markdown_table(("metric", "value", "95% interval"), summary.main_metrics(metrics)),
         "## Labels",
         markdown_table(
-            ("label", *map(summary.title, summary.SCORES), "test photos"), _per_class(metrics)
+            ("label", *map(summary.score_title, summary.SCORES), "test photos"),
+            _label_rows(metrics),
         ),
-        *_pairs(metrics),
-        *_by(metrics),
+        *_confusions(metrics),
+        *_groups(metrics),
         "## Data",
-        _lines(_data(metrics, run["dataset"])),
-        "## Recipe",
-        f"Epoch {judged.best} of {len(judged.history.get('loss', ()))} was kept, the best on"
-        f" validation. Seed {judged.seed}.",
-        markdown_table(("option", "value"), summary.known(run["options"])),
-        "## Limits",
-        _lines(summary.unsure(metrics)),
+        _bullets(_data(metrics, run["dataset"])),
+        "## Training",
+        f"The weights of epoch {results.best_epoch} of {len(results.history.get('loss', ()))} were"
+        f" kept, the best one on the validation split. Random seed {results.seed}.",
+        markdown_table(("option", "value"), summary.option_rows(run["options"])),
+        "## Limitations",
+        _bullets(summary.limitations(metrics)),
         "## Files",
-        "`report.html` shows all of this with pictures. `metrics.json` holds every figure,"
-        " `predictions.csv` what they are computed from, `run.json` versions and machine.",
+        "`report.html` shows these results with photos. `metrics.json` has all metrics,"
+        " `predictions.csv` the predictions they are computed from, and `run.json` the versions and"
+        " the machine.",
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _what_it_is(judged: Judged) -> list[str]:
+def _overview(results: RunResults) -> list[str]:
     return [
-        f"An Inception-v3 classifier of {len(judged.labels)} labels of garments:"
-        f" {', '.join(map(plain_text, judged.labels))}. It takes raw photos, (batch, height, width,"
-        " 3) uint8 of any size, and gives calibrated shares, a label each, in the order of"
-        " `labels.json`.",
-        LOAD,
+        f"An Inception-v3 classifier with {len(results.labels)} labels of garments:"
+        f" {', '.join(map(escape_markdown, results.labels))}. The input is a batch of photos,"
+        " (batch, height, width, 3) uint8 of any size, the output calibrated probabilities in the"
+        " order of `labels.json`.",
+        LOADING_EXAMPLE,
         "## Intended use",
-        "To check tags of product photos and to suggest them to people. Not to identify or judge"
-        " the people on photos, and not to decide alone where a mistake harms somebody.",
+        "Checking the tags of product photos, and suggesting tags to people. Not for identifying or"
+        " judging the people on photos, nor for automatic decisions in which an error does harm.",
     ]
 
 
-def _data(metrics: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+def _data(metrics: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[str]:
     return [
-        f"{data['photos']} photos, fingerprint (SHA-256 of {data['of']}) {data['sha256']}",
-        *(f"{name}: {n} photos" for name, n in metrics.get("counts", {}).items()),
-        f"left out as unreadable: {len(metrics.get('unreadable', {}))}",
+        f"{dataset['photos']} photos; the SHA-256 of {dataset['hashed']} is {dataset['sha256']}",
+        *(f"{split}: {count} photos" for split, count in metrics.get("counts", {}).items()),
+        f"excluded because they can't be read: {len(metrics.get('unreadable', {}))}",
     ]
 
 
-def _per_class(metrics: Mapping[str, Any]) -> Iterable[Sequence[object]]:
-    for label, figures in metrics["per_class"].items():
-        found = metrics["intervals"]["per_class"][label]
+def _label_rows(metrics: Mapping[str, Any]) -> Iterable[Sequence[object]]:
+    for label, scores in metrics["per_class"].items():
+        intervals = metrics["intervals"]["per_class"][label]
         cells = [
-            f"{figures[name]:.3f}" + (f" ({summary.between(found[name])})" if found[name] else "")
+            f"{scores[name]:.3f}"
+            + (f" ({summary.format_interval(intervals[name])})" if intervals[name] else "")
             for name in summary.SCORES
         ]
-        yield label, *cells, figures["support"]
+        yield label, *cells, scores["support"]
 
 
-def _pairs(metrics: Mapping[str, Any]) -> list[str]:
-    pairs = summary.confused(metrics)
-    return ["Most often confused:", _lines(pairs)] if pairs else []
+def _confusions(metrics: Mapping[str, Any]) -> list[str]:
+    sentences = summary.frequent_confusions(metrics)
+    return ["Most frequent confusions:", _bullets(sentences)] if sentences else []
 
 
-def _by(metrics: Mapping[str, Any]) -> list[str]:
+def _groups(metrics: Mapping[str, Any]) -> list[str]:
     head = ("photos of", "test photos", "accuracy", "95% interval")
     rows = [
-        (f"{kind} {name}", f["photos"], f"{f['accuracy']:.3f}", summary.between(f["interval"]))
-        for kind, some in metrics["by"].items()
-        for name, f in some.items()
+        (
+            f"{kind} {name}",
+            group["photos"],
+            f"{group['accuracy']:.3f}",
+            summary.format_interval(group["interval"]),
+        )
+        for kind, groups in metrics["by"].items()
+        for name, group in groups.items()
     ]
     return ["## By site and crop", markdown_table(head, rows)] if rows else []
 
 
-def _lines(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {plain_text(line)}" for line in lines)
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {escape_markdown(line)}" for line in lines)
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """ROWS below HEAD; all columns but the first to the right."""
-    lines = [" | ".join(plain_text(str(cell)) for cell in row) for row in rows]
+    """Render a table in Markdown; all columns but the first are aligned to the right."""
+    lines = [" | ".join(escape_markdown(str(cell)) for cell in row) for row in rows]
     top = f"| {' | '.join(head)} |\n|---{'|---:' * (len(head) - 1)}|"
     return "\n".join([top, *(f"| {line} |" for line in lines)])
 
 
-def plain_text(text: str) -> str:
-    """TEXT of a stranger with every sign escaped that Markdown or HTML would obey."""
-    line = "".join(sign if sign.isprintable() else "?" for sign in text)
-    return OBEYED.sub(r"\\\g<0>", line)
+def escape_markdown(text: str) -> str:
+    """Return untrusted text on one line, with the markup of Markdown and HTML escaped."""
+    line = "".join(character if character.isprintable() else "?" for character in text)
+    return MARKUP.sub(r"\\\g<0>", line)

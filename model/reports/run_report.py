@@ -1,4 +1,4 @@
-"""`run.json`: with what, on what and when a run was made; all that differs between equal runs."""
+"""Compute the metrics of a run and write its reports: JSON, CSV, charts, HTML and model card."""
 
 import os
 import platform
@@ -16,122 +16,143 @@ from matplotlib.figure import Figure
 from dataset.errors import Failure
 from dataset.utils.files import write_json
 from dataset.utils.plots import plot_history
-from model.data.loading import find_data
-from model.data.metadata import fingerprint
-from model.evaluation.calibration import Bin, reliability, softmax
-from model.evaluation.metrics import Truth, evaluate
-from model.evaluation.selective import Covered, coverage_curve
-from model.inference.saved_run import built_with
+from model.data.loading import load_splits
+from model.data.metadata import hash_dataset
+from model.evaluation.calibration import ReliabilityBin, reliability_bins, softmax
+from model.evaluation.metrics import LabeledLogits, compute_metrics
+from model.evaluation.selective import CoveragePoint, coverage_curve
+from model.inference.saved_run import load_build_options
 from model.reports import charts, csv_files, summary
 from model.reports.html import render_report
-from model.reports.model_card import run_card
-from model.reports.run_results import Judged
+from model.reports.model_card import render_model_card
+from model.reports.run_results import RunResults
 
+# Packages whose versions are written to `run.json`.
 PACKAGES = (
     *("fashion-tagger", "keras", "tensorflow", "jax", "numpy", "scipy", "scikit-learn"),
     *("pillow", "pyarrow", "matplotlib"),
 )
 
 
-def run_facts(judged: Judged) -> dict[str, Any]:
-    """Options, versions, seed, the dataset's fingerprint, the machine, and the facts of JUDGED."""
+def describe_run(results: RunResults) -> dict[str, Any]:
+    """Return the content of `run.json`: all that differs between two equal runs."""
     return {
-        "options": dict(judged.options),
-        "seed": judged.seed,
-        "versions": versions(),
-        "built": built_with(judged.folder),
-        "dataset": asdict(fingerprint(judged.folder, find_data(judged.folder).examples)),
+        "options": dict(results.options),
+        "seed": results.seed,
+        "versions": package_versions(),
+        "build_options": load_build_options(results.folder),
+        "dataset": asdict(hash_dataset(results.folder, load_splits(results.folder).examples)),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        **judged.facts,
+        **results.facts,
     }
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of each package of ours that is installed."""
-    found = {"python": platform.python_version()}
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed packages among PACKAGES."""
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def write(folder: Path, judged: Judged) -> dict[str, Any]:
-    """Measure JUDGED and write its papers into FOLDER, which is there; returns metrics.json.
+def write_results(folder: Path, results: RunResults) -> dict[str, Any]:
+    """Compute the metrics, and write all files of a run but the model.
+
+    Args:
+        folder: An existing folder.
+        results: Predictions for the validation and test photos.
+
+    Returns:
+        The content of `metrics.json`.
 
     Raises:
-        Failure: the network's outputs are not numbers.
+        Failure: The logits are NaN.
     """
-    if np.isnan(judged.test_logits).any() or np.isnan(judged.validation_logits).any():
-        raise Failure("the network's outputs are not numbers; train again with a smaller step")
-    test, labels = Truth(judged.test_logits, judged.targets), judged.labels
-    temperature = judged.temperature
-    metrics = evaluate(test, judged.validated, labels, temperature, judged.seed, judged.origins)
-    metrics |= judged.figures
-    run = run_facts(judged)
+    if np.isnan(results.test_logits).any() or np.isnan(results.validation_logits).any():
+        raise Failure("the network's outputs are NaN; train again with a lower learning rate")
+    test, labels = LabeledLogits(results.test_logits, results.targets), results.labels
+    metrics = compute_metrics(
+        test,
+        results.validation_set,
+        labels,
+        results.temperature,
+        results.seed,
+        results.metadata,
+    )
+    metrics |= results.extra_metrics
+    run = describe_run(results)
     bins = {
-        "as trained": reliability(softmax(judged.test_logits), judged.targets),
-        "calibrated": reliability(judged.shares, judged.targets),
+        "uncalibrated": reliability_bins(softmax(results.test_logits), results.targets),
+        "calibrated": reliability_bins(results.probabilities, results.targets),
     }
-    curve = coverage_curve(judged.shares, judged.targets)
-    drawings = _drawings(judged, metrics, bins, curve)
-    drawn = {name: (charts.png(one), charts.png(one, dark=True)) for name, one in drawings.items()}
+    curve = coverage_curve(results.probabilities, results.targets)
+    images = {
+        name: (charts.render_png(draw), charts.render_png(draw, dark=True))
+        for name, draw in _charts(results, metrics, bins, curve).items()
+    }
     write_json(metrics, folder / "metrics.json")
     write_json(run, folder / "run.json")
-    csv_files.write_predictions(folder / "predictions.csv", judged.test, judged.shares, labels)
+    csv_files.write_predictions(
+        folder / "predictions.csv", results.test, results.probabilities, labels
+    )
     csv_files.write_per_class(folder / "per_class.csv", metrics)
     csv_files.write_confusion(folder / "confusion.csv", metrics)
     csv_files.write_coverage(folder / "coverage.csv", curve)
     csv_files.write_calibration(folder / "calibration.csv", bins)
     counts = np.array(metrics["confusion_matrix"]["counts"])
-    matrix = charts.png(partial(charts.confusion, counts, labels, metrics["accuracy"]))
-    (folder / "confusion.png").write_bytes(matrix)
-    for name, (light, _) in drawn.items():
+    draw_confusion = partial(charts.confusion_chart, counts, labels, metrics["accuracy"])
+    (folder / "confusion.png").write_bytes(charts.render_png(draw_confusion))
+    for name, (light, _) in images.items():
         (folder / f"{name}.png").write_bytes(light)
-    _write_text(folder / "README.md", run_card(judged, metrics, run))
-    _write_text(folder / "report.html", render_report(judged, metrics, run, drawn))
+    _write_text(folder / "README.md", render_model_card(results, metrics, run))
+    _write_text(folder / "report.html", render_report(results, metrics, run, images))
     return metrics
 
 
-def _drawings(
-    judged: Judged,
+def _charts(
+    results: RunResults,
     metrics: Mapping[str, Any],
-    bins: Mapping[str, Sequence[Bin]],
-    curve: Sequence[Covered],
+    bins: Mapping[str, Sequence[ReliabilityBin]],
+    curve: Sequence[CoveragePoint],
 ) -> dict[str, Callable[[], Figure]]:
-    """What draws each chart of the page, by the name of its file."""
+    """Return file name -> function that draws the chart."""
     coverage = metrics["coverage"]
     chosen = coverage["chosen_on_validation"]
-    point = Covered(**chosen) if chosen else None
+    point = CoveragePoint(**chosen) if chosen else None
     names = ("loss", "accuracy")
     return {
         "reliability": partial(charts.reliability_chart, *bins.values()),
-        "coverage": partial(charts.coverage_chart, curve, coverage["wanted_accuracy"], point),
-        "curves": partial(plot_history, judged.history, judged.best, names, judged.border),
+        "coverage": partial(charts.coverage_chart, curve, coverage["target_accuracy"], point),
+        "curves": partial(
+            plot_history, results.history, results.best_epoch, names, results.first_stage_epochs
+        ),
     }
 
 
 def _write_text(path: Path, text: str) -> None:
-    # Names of files may hold bytes that are no text.
+    # File names may contain undecodable bytes.
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def format_summary(metrics: Mapping[str, Any]) -> str:
-    """The figures as a table and a few lines, for a terminal."""
+    """Format the metrics for the terminal: two tables and a few sentences."""
     from dataset.utils.tables import format_table
 
     rows = [
-        (n, f"{f['precision']:.3f}", f"{f['recall']:.3f}", f"{f['f1']:.3f}", str(f["support"]))
-        for n, f in metrics["per_class"].items()
+        (label, *(f"{scores[name]:.3f}" for name in summary.SCORES), str(scores["support"]))
+        for label, scores in metrics["per_class"].items()
     ]
+    head = ("label", *map(summary.score_title, summary.SCORES), "photos")
     return "\n".join(
         [
-            format_table(("label", "precision", "recall", "F1", "photos"), rows),
+            format_table(head, rows),
             "",
-            format_table(("figure", "value", "95% interval"), summary.headline(metrics)),
+            format_table(("metric", "value", "95% interval"), summary.main_metrics(metrics)),
             "",
-            *summary.verdict(metrics),
+            *summary.findings(metrics),
         ]
     )

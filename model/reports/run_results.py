@@ -1,4 +1,4 @@
-"""A training that is over, with what it says of photos: all that its papers are made of."""
+"""The predictions of a finished training: everything that its reports are made of."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,22 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from model.data.loading import Example
-from model.data.metadata import Origins, origins
+from model.data.loading import Example, class_indices
+from model.data.metadata import PhotoMetadata, load_metadata
 from model.evaluation import calibration
-from model.evaluation.metrics import Truth
+from model.evaluation.metrics import LabeledLogits
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a run knows when it has looked at the test split.
+class RunResults:
+    """Predictions for the validation and test photos, and how the network was trained.
 
-    `folder`: the data folder. `test_logits`, `validation_logits`: (n, classes) float, a row an
-    example, not divided by the temperature yet. `history`: values by epoch, `loss`, `accuracy`,
-    `val_loss`, `val_accuracy`, two stages one after the other; `border` is the last epoch of the
-    first of two, `best` the one that was kept, from 1. `options` as asked for, ready for JSON.
-    `figures` go into metrics.json as they are (counts, unreadable), `facts` into run.json
-    (seconds, backend, precision). `samples`: a PNG of augmented photos.
+    Attributes:
+        folder: The data folder.
+        labels: The labels.
+        test: The readable test photos.
+        test_logits: Uncalibrated logits of shape (n, classes).
+        validation: The readable validation photos.
+        validation_logits: Uncalibrated logits of shape (m, classes).
+        history: Metric (loss, accuracy, val_loss, val_accuracy) -> values by epoch, for all stages.
+        best_epoch: The epoch whose weights were kept, from 1.
+        options: Options of the training, ready for JSON.
+        seed: Random seed.
+        first_stage_epochs: Number of epochs of the first of two stages.
+        extra_metrics: Added to `metrics.json` (counts, unreadable photos, folds).
+        facts: Added to `run.json` (duration, backend, precision).
+        augmentation_samples: PNG of augmented training photos.
     """
 
     folder: Path
@@ -33,39 +42,36 @@ class Judged:
     validation: Sequence[Example]
     validation_logits: np.ndarray
     history: Mapping[str, Sequence[float]]
-    best: int
+    best_epoch: int
     options: Mapping[str, Any]
     seed: int = 0
-    border: int | None = None
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    first_stage_epochs: int | None = None
+    extra_metrics: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
-    samples: bytes | None = None
+    augmentation_samples: bytes | None = None
 
     @cached_property
     def targets(self) -> np.ndarray:
-        """The class of each test photo, (n,) int."""
-        return self._places(self.test)
+        """Class indices of the test photos, shape (n,)."""
+        return class_indices(self.test, self.labels)
 
     @cached_property
-    def validated(self) -> Truth:
-        """The validation split."""
-        return Truth(self.validation_logits, self._places(self.validation))
+    def validation_set(self) -> LabeledLogits:
+        """Logits and class indices of the validation photos."""
+        targets = class_indices(self.validation, self.labels)
+        return LabeledLogits(self.validation_logits, targets)
 
     @cached_property
     def temperature(self) -> float:
-        """What the logits are to be divided by, fitted on validation; belongs into the model."""
-        return calibration.temperature(self.validated.logits, self.validated.targets)
+        """The temperature, fitted on the validation photos."""
+        return calibration.fit_temperature(self.validation_set.logits, self.validation_set.targets)
 
     @cached_property
-    def shares(self) -> np.ndarray:
-        """Calibrated shares of the test photos, (n, classes) float64."""
+    def probabilities(self) -> np.ndarray:
+        """Calibrated probabilities of the test photos, float64 array of shape (n, classes)."""
         return calibration.softmax(self.test_logits, self.temperature)
 
     @cached_property
-    def origins(self) -> Origins:
+    def metadata(self) -> PhotoMetadata:
         """Groups, sites and crops of the test photos."""
-        return origins(self.folder, self.test)
-
-    def _places(self, examples: Sequence[Example]) -> np.ndarray:
-        places = {label: place for place, label in enumerate(self.labels)}
-        return np.array([places[example.label] for example in examples], np.int64)
+        return load_metadata(self.folder, self.test)

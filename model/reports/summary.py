@@ -1,4 +1,4 @@
-"""A run's figures as sentences, the same ones on the page, on the card and at a terminal."""
+"""Sentences and tables about a run, for the HTML report, the model card and the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,107 +8,127 @@ import numpy as np
 SCORES = ("precision", "recall", "f1")
 
 
-def between(interval: Sequence[float] | None) -> str:
-    """INTERVAL as text; empty where there is none."""
+def format_interval(interval: Sequence[float] | None) -> str:
+    """Format an interval; empty if there is none."""
     return f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
 
 
-def per_cent(interval: Sequence[float] | None) -> str:
-    """INTERVAL in per cent as an insertion; empty where there is none."""
+def format_percent_interval(interval: Sequence[float] | None) -> str:
+    """Format an interval in per cent, in parentheses; empty if there is none."""
     return f" (95% interval {interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
 
 
-def verdict(metrics: Mapping[str, Any]) -> list[str]:
-    """What the figures mean for who wants to use the model, the weightiest first."""
-    found, photos = metrics["intervals"], sum(map(sum, metrics["confusion_matrix"]["counts"]))
-    tops = {k: share for k, share in metrics["top_k"].items() if k != "1"}
-    best = max(metrics["per_class"], key=lambda n: metrics["per_class"][n]["support"])
+def findings(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the main results as sentences, the most important first."""
+    intervals = metrics["intervals"]
+    photos = sum(map(sum, metrics["confusion_matrix"]["counts"]))
+    top_k = {k: value for k, value in metrics["top_k"].items() if k != "1"}
+    most_frequent = max(
+        metrics["per_class"], key=lambda label: metrics["per_class"][label]["support"]
+    )
     return [
-        f"It names {metrics['accuracy']:.1%} of {photos} test photos rightly"
-        f"{per_cent(found['accuracy'])}. It never saw them while it learned.",
-        f"Saying {best} every time would be right for {metrics['majority']:.1%}, guessing for"
-        f" {metrics['chance']:.1%}.",
+        f"The model predicts {metrics['accuracy']:.1%} of {photos} test photos correctly"
+        f"{format_percent_interval(intervals['accuracy'])}. It was not trained on them.",
+        f"Always predicting {most_frequent} would be correct for {metrics['majority']:.1%}, random"
+        f" predictions for {metrics['chance']:.1%}.",
         *(
-            f"For {share:.1%} the right label is among its first {k}{per_cent(found['top_k'][k])}."
-            for k, share in tops.items()
+            f"The label is among the {k} most probable for {value:.1%} of the photos"
+            f"{format_percent_interval(intervals['top_k'][k])}."
+            for k, value in top_k.items()
         ),
-        _believable(metrics["calibration"]),
-        _when_sure(metrics["coverage"]),
+        _calibration_finding(metrics["calibration"]),
+        _coverage_finding(metrics["coverage"]),
     ]
 
 
-def _believable(calibration: Mapping[str, Any]) -> str:
+def _calibration_finding(calibration: Mapping[str, Any]) -> str:
     before, after = (calibration[n]["expected_calibration_error"] for n in ("before", "after"))
     return (
-        f"Its probabilities are off by {after:.1%} on average (expected calibration error;"
-        f" {before:.1%} before temperature {calibration['temperature']:.2f})."
+        f"The expected calibration error of the probabilities is {after:.1%} ({before:.1%} before"
+        f" calibration with the temperature {calibration['temperature']:.2f})."
     )
 
 
-def _when_sure(coverage: Mapping[str, Any]) -> str:
-    wanted, chosen = coverage["wanted_accuracy"], coverage["chosen_on_validation"]
+def _coverage_finding(coverage: Mapping[str, Any]) -> str:
+    target, chosen = coverage["target_accuracy"], coverage["chosen_on_validation"]
     if chosen is None:
         return (
-            f"No threshold makes {wanted:.0%} of its answers right, for {coverage['least_photos']}"
-            " validation photos or more."
+            f"No confidence threshold reaches an accuracy of {target:.0%} on at least"
+            f" {coverage['min_photos']} validation photos."
         )
-    start = (
-        f"Where only answers of a probability of at least {chosen['threshold']:.2f} count (chosen"
-        f" on validation for {wanted:.0%}), it answers {chosen['coverage']:.1%} of the test photos"
+    text = (
+        f"A confidence of at least {chosen['threshold']:.2f} (chosen on the validation split for an"
+        f" accuracy of {target:.0%}) is reached by {chosen['coverage']:.1%} of the test photos"
     )
-    return start + (f", {chosen['accuracy']:.1%} of them rightly." if chosen["photos"] else ".")
+    return text + (
+        f"; {chosen['accuracy']:.1%} of them are predicted correctly." if chosen["photos"] else "."
+    )
 
 
-def confused(metrics: Mapping[str, Any], most: int = 10) -> list[str]:
-    """The pairs of labels that are taken for one another most often."""
+def frequent_confusions(metrics: Mapping[str, Any], count: int = 10) -> list[str]:
+    """Return the most frequent confusions of two labels as sentences."""
     matrix = metrics["confusion_matrix"]
     counts, labels = np.array(matrix["counts"]), matrix["labels"]
-    wrong = counts * (1 - np.eye(len(labels), dtype=int))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    pairs = [divmod(int(place), len(labels)) for place in order]
+    errors = counts * (1 - np.eye(len(labels), dtype=int))
+    order = np.argsort(-errors, axis=None, kind="stable")[:count]
+    pairs = [divmod(int(index), len(labels)) for index in order]
     return [
-        f"{wrong[one, other]} of {counts[one].sum()} photos of {labels[one]} are called"
-        f" {labels[other]}"
-        for one, other in pairs
-        if wrong[one, other]
+        f"{errors[target, predicted]} of {counts[target].sum()} photos of {labels[target]} are"
+        f" predicted as {labels[predicted]}"
+        for target, predicted in pairs
+        if errors[target, predicted]
     ]
 
 
-def unsure(metrics: Mapping[str, Any], few: int = 30) -> list[str]:
-    """What a reader must not conclude from the figures."""
-    per_class, found = metrics["per_class"], metrics["intervals"]
-    absent = [name for name, figures in per_class.items() if not figures["support"]]
-    rare = [name for name, figures in per_class.items() if 0 < figures["support"] < few]
-    lines = [
-        f"Intervals are of the 95% level, from {found['resamples']} resamples of {found['units']}"
-        f" {found['resampled']}: they say how far the figures would move with other photos of the"
-        " same kind, not with photos from elsewhere.",
-        "It knows its own labels only: it gives one of them to a photo of anything.",
-        "Labels, of hashtags above all, are wrong in part, in the test split too: some mistakes are"
-        " the label's.",
+def limitations(metrics: Mapping[str, Any], few: int = 30) -> list[str]:
+    """Return what the metrics do not show, as sentences.
+
+    Args:
+        metrics: Content of `metrics.json`.
+        few: Labels with fewer test photos are named.
+    """
+    per_class, intervals = metrics["per_class"], metrics["intervals"]
+    absent = [label for label, scores in per_class.items() if not scores["support"]]
+    rare = [label for label, scores in per_class.items() if 0 < scores["support"] < few]
+    sentences = [
+        f"Intervals have a confidence level of 95% and are computed from {intervals['resamples']}"
+        f" resamples of {intervals['units']} {intervals['resampled']}. They are valid for other"
+        " photos of the same kind, not for photos from other sources.",
+        "The model predicts one of its labels for any photo.",
+        "Some labels are wrong, those from hashtags above all, also in the test split: some errors"
+        " are errors of the labels.",
     ]
     if absent:
-        lines.append(
-            f"No test photos of {', '.join(absent)}: their scores count as 0 in macro figures."
+        sentences.append(
+            f"There are no test photos of {', '.join(absent)}: their scores count as 0 in macro"
+            " averages."
         )
     if rare:
-        lines.append(f"Fewer than {few} test photos of {', '.join(rare)}: little is known of them.")
-    if found["accuracy"] is None:
-        lines.append(f"The test photos are one of {found['resampled']}: no interval can be told.")
-    return lines
+        sentences.append(
+            f"There are fewer than {few} test photos of {', '.join(rare)}: their scores are"
+            " uncertain."
+        )
+    if intervals["accuracy"] is None:
+        sentences.append(
+            f"All test photos belong to one of the {intervals['resampled']}: there are no"
+            " intervals."
+        )
+    return sentences
 
 
-def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The main figures as rows: name, value, its interval."""
-    found = metrics["intervals"]
-    rows = [("accuracy", f"{metrics['accuracy']:.3f}", between(found["accuracy"]))]
-    for mean in ("macro", "weighted"):
+def main_metrics(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the main metrics as rows: name, value, interval."""
+    intervals = metrics["intervals"]
+    rows = [("accuracy", f"{metrics['accuracy']:.3f}", format_interval(intervals["accuracy"]))]
+    for average in ("macro", "weighted"):
         for name in SCORES:
-            value = f"{metrics[mean][name]:.3f}"
-            rows.append((f"{mean} {title(name)}", value, between(found[mean][name])))
-    for k, share in metrics["top_k"].items():
+            value = f"{metrics[average][name]:.3f}"
+            interval = format_interval(intervals[average][name])
+            rows.append((f"{average} {score_title(name)}", value, interval))
+    for k, value in metrics["top_k"].items():
         if k != "1":
-            rows.append((f"among the first {k}", f"{share:.3f}", between(found["top_k"][k])))
+            interval = format_interval(intervals["top_k"][k])
+            rows.append((f"top-{k} accuracy", f"{value:.3f}", interval))
     after = metrics["calibration"]["after"]
     rows.append(("negative log likelihood", f"{after['negative_log_likelihood']:.3f}", ""))
     error = after["expected_calibration_error"]
@@ -116,11 +136,11 @@ def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def title(score: str) -> str:
-    """SCORE as it is written: F1 has a capital."""
+def score_title(score: str) -> str:
+    """Return the title of a score: F1 has a capital."""
     return "F1" if score == "f1" else score
 
 
-def known(options: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """OPTIONS as rows; in words where one was left to the program."""
-    return [(n, "left to the recipe" if v is None else v) for n, v in options.items()]
+def option_rows(options: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return options as rows; None is shown as default."""
+    return [(name, "default" if value is None else value) for name, value in options.items()]

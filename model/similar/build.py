@@ -1,7 +1,8 @@
-"""Making an index and changing it: items -> what the model sees -> vectors -> one file."""
+"""Build an index and change it: predict photos, fit the embedding, and store vectors."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -9,27 +10,31 @@ from pathlib import Path
 import numpy as np
 
 from dataset.errors import BadInput, Failure, shorten_for_display
-from model.inference.embedding import SAMPLE, Embedding, learn_embedding
-from model.similar.embedder import Looker, Sight
-from model.similar.index_file import IndexFile, new_index, open_index, writing
-from model.similar.nearest import EXACT, Graph, recall
+from model.inference.embedding import MAX_SAMPLE, Embedding, fit_embedding
+from model.similar.embedder import CachedItem, Embedder
+from model.similar.index_file import IndexFile, create_index, lock_index, open_index
+from model.similar.nearest import MAX_EXACT_ITEMS, Graph, measure_recall
 from model.similar.search import GRAPH
-from model.similar.sources import Offer, Offers
+from model.similar.sources import IndexEntry, IndexSource
 
 EMBEDDING = "embedding"
-CHUNK = 2048
-# An index of this many times the photos that it learned from should learn anew.
-OUTGROWN = 4
-# Problems that are told in full; of more only how many.
-TOLD = 20
+CHUNK_SIZE = 2048
+# An index that grew to this many times the photos of its embedding should be built again.
+MAX_GROWTH = 4
+# Problems that are shown in full; the others are counted.
+MAX_SHOWN_PROBLEMS = 20
 
 
 @dataclass
-class Changed:
-    """What became of items: how many are in the index, new, and left out with their reasons.
+class IndexUpdate:
+    """The result of a build or a change of an index.
 
-    `recall`: of the graph, where there is one. `outgrown`: how many photos its vectors were learned
-    from, where that is few beside what it holds now.
+    Attributes:
+        count: Number of items in the index.
+        new: Number of new items.
+        problems: Ids of excluded items with reasons.
+        recall: Recall of the graph; None without a graph.
+        outgrown: Number of photos that the embedding was fitted on, if the index is much larger.
     """
 
     count: int = 0
@@ -39,197 +44,211 @@ class Changed:
     outgrown: int | None = None
 
     def lines(self) -> Iterator[str]:
-        """It in words."""
+        """Yield the result as lines for the terminal; those of excluded items begin so."""
         yield f"{self.count} items in the index, {self.new} of them new"
-        for name, why in self.problems[:TOLD]:
-            yield f"left out {shorten_for_display(name)}: {shorten_for_display(why)}"
-        rest = Counter(why.partition(":")[0] for _, why in self.problems[TOLD:])
-        for why, count in sorted(rest.items()):
-            yield f"left out {count} more: {shorten_for_display(why)}"
+        for name, reason in self.problems[:MAX_SHOWN_PROBLEMS]:
+            yield f"excluded {shorten_for_display(name)}: {shorten_for_display(reason)}"
+        others = Counter(
+            reason.partition(":")[0] for _, reason in self.problems[MAX_SHOWN_PROBLEMS:]
+        )
+        for reason, count in sorted(others.items()):
+            yield f"excluded {count} more: {shorten_for_display(reason)}"
         if self.outgrown is not None:
             yield (
-                f"what makes photos alike was learned from {self.outgrown} photos; --build learns"
-                " it anew from what is there now"
+                f"the embedding was fitted on {self.outgrown} photos; --build fits it on all photos"
+                " again"
             )
         if self.recall is not None:
             yield (
-                f"more than {EXACT:,} items: searches are approximate and find {self.recall:.1%} of"
-                " the 10 nearest (measured on a sample)"
+                f"more than {MAX_EXACT_ITEMS:,} items: searches are approximate and find"
+                f" {self.recall:.1%} of the 10 nearest items (measured on a sample)"
             )
 
 
-def build(path: Path, looker: Looker, source: Offers) -> Changed:
-    """Make the index PATH of SOURCE's items; an earlier one stays until the new one is whole.
+def build_index(path: Path, embedder: Embedder, source: IndexSource) -> IndexUpdate:
+    """Build an index; an existing one is replaced when the new one is complete.
 
-    Photos that were looked at before, also by a build that was killed, are not looked at again.
+    Network outputs are cached: an interrupted build continues.
 
-    Raises:
-        Failure: no photo can be used, or the file can't be written.
-    """
-    with writing(path):
-        changed = Changed()
-        sights = _usable(looker.look_at(source.offers(looker.run.crop)), changed)
-        if not sights:
-            raise Failure(f"no photo can be used: {'; '.join(islice(changed.lines(), 1, 4))}")
-        embedding = _learned(looker, sights)
-        with new_index(path) as index:
-            learned = min(len(sights), SAMPLE)
-            index.say({**_facts(looker), "source": source.facts, "learned_from": learned})
-            index.keep_arrays(EMBEDDING, embedding.arrays())
-            _put(index, looker, embedding, sights)
-            changed.count = changed.new = len(index)
-            changed.recall = _grow_graph(index)
-        return changed
-
-
-def add(path: Path, looker: Looker, offers: Callable[[dict[str, str]], Iterator[Offer]]) -> Changed:
-    """Put those of OFFERS into the index PATH that it lacks; OFFERS is told where photos lie.
+    Args:
+        path: The index file.
+        embedder: The model.
+        source: The items.
 
     Raises:
-        BadInput: no such index.
-        Failure: it was made with another model.
+        Failure: No photo can be used, or the file can't be written.
     """
-    with writing(path):
-        index = open_index(path)
-        try:
-            facts = index.facts()
-            refuse_other_model(path, facts, looker)
-            changed = Changed()
-            known = {item.id for _, item in index.all_items()}
-            new = (one for one in offers(facts["source"]) if one.item.id not in known)
-            sights = _usable(looker.look_at(new), changed)
-            if sights:
-                embedding = Embedding.from_arrays(index.arrays_of(EMBEDDING))
-                with index.change():
-                    places, vectors = _put(index, looker, embedding, sights)
-                    changed.recall = _grow_graph(index, places, vectors)
-            changed.count, changed.new = len(index), len(sights)
-            learned = int(facts["learned_from"])
-            changed.outgrown = learned if learned < min(SAMPLE, len(index) // OUTGROWN) else None
-            return changed
-        finally:
-            index.close()
+    with lock_index(path):
+        update = IndexUpdate()
+        items = _usable_items(embedder.predict(source.entries(embedder.run.crop)), update)
+        if not items:
+            raise Failure(f"no photo can be used: {'; '.join(islice(update.lines(), 1, 4))}")
+        embedding = _fit_embedding(embedder, items)
+        with create_index(path) as index:
+            fitted_on = min(len(items), MAX_SAMPLE)
+            index.set_facts(
+                {**_model_facts(embedder), "source": source.facts, "learned_from": fitted_on}
+            )
+            index.write_arrays(EMBEDDING, embedding.to_arrays())
+            _add_vectors(index, embedder, embedding, items)
+            update.count = update.new = len(index)
+            update.recall = _update_graph(index)
+        return update
 
 
-def remove(path: Path, names: Sequence[str]) -> Changed:
-    """Take the items NAMES out of the index PATH, all of them or none.
+def add_items(
+    path: Path, embedder: Embedder, entries: Callable[[dict[str, str]], Iterator[IndexEntry]]
+) -> IndexUpdate:
+    """Add items that the index does not have yet.
 
-    A product's name or address takes out all its photos.
+    Args:
+        path: The index file.
+        embedder: The model.
+        entries: Facts of the index's source -> items.
 
     Raises:
-        BadInput: no such index, or it has no such item.
+        BadInput: There is no such index.
+        Failure: It was built with another model.
     """
-    with writing(path):
-        index = open_index(path)
-        try:
-            places: set[int] = set()
-            for name in names:
-                found = index.find(name, -1)
-                if not found:
-                    raise BadInput(
-                        f"{path} has no item {shorten_for_display(name)!r}; nothing was removed"
-                    )
-                places |= {place for place, _ in found}
-            if len(places) == len(index):
-                raise BadInput(f"these are all items of {path}; remove the file instead")
-            with index.change():
-                index.remove(sorted(places))
-                share = _prune_graph(index, np.array(sorted(places)))
-            return Changed(count=len(index), recall=share)
-        finally:
-            index.close()
+    with lock_index(path), closing(open_index(path)) as index:
+        facts = index.facts()
+        require_same_model(path, facts, embedder)
+        update = IndexUpdate()
+        known = {item.id for _, item in index.all_items()}
+        new = (entry for entry in entries(facts["source"]) if entry.item.id not in known)
+        items = _usable_items(embedder.predict(new), update)
+        if items:
+            embedding = Embedding.from_arrays(index.read_arrays(EMBEDDING))
+            with index.transaction():
+                keys, vectors = _add_vectors(index, embedder, embedding, items)
+                update.recall = _update_graph(index, keys, vectors)
+        update.count, update.new = len(index), len(items)
+        fitted_on = int(facts["learned_from"])
+        is_outgrown = fitted_on < min(MAX_SAMPLE, len(index) // MAX_GROWTH)
+        update.outgrown = fitted_on if is_outgrown else None
+        return update
 
 
-def run_of(path: Path) -> Path:
-    """The folder of the run that made the index PATH."""
-    index = open_index(path)
-    try:
+def remove_items(path: Path, names: Sequence[str]) -> IndexUpdate:
+    """Remove items from an index: all named ones, or none.
+
+    Args:
+        path: The index file.
+        names: Ids, SHA-256 prefixes, products or URLs; a product stands for all its photos.
+
+    Raises:
+        BadInput: There is no such index, an item is unknown, or no item would be left.
+    """
+    with lock_index(path), closing(open_index(path)) as index:
+        keys: set[int] = set()
+        for name in names:
+            matches = index.find(name, -1)
+            if not matches:
+                shown = shorten_for_display(name)
+                raise BadInput(f"{path} has no item {shown!r}; nothing was removed")
+            keys |= {key for key, _ in matches}
+        if len(keys) == len(index):
+            raise BadInput(f"these are all items of {path}; delete the file instead")
+        with index.transaction():
+            index.remove(sorted(keys))
+            recall = _remove_from_graph(index, np.array(sorted(keys)))
+        return IndexUpdate(count=len(index), recall=recall)
+
+
+def run_of_index(path: Path) -> Path:
+    """Return the run directory of the model that an index was built with."""
+    with closing(open_index(path)) as index:
         return Path(index.facts()["run"])
-    finally:
-        index.close()
 
 
-def refuse_other_model(path: Path, facts: dict[str, str], looker: Looker) -> None:
-    """Raise Failure where the index PATH, with FACTS, was made with another model."""
-    if facts["model"] != looker.key:
+def require_same_model(path: Path, facts: dict[str, str], embedder: Embedder) -> None:
+    """Raise Failure if an index was built with another model or preprocessing.
+
+    Args:
+        path: The index file.
+        facts: Its facts.
+        embedder: The model.
+    """
+    if facts["model"] != embedder.cache_key:
         raise Failure(
-            f"--index {path} was made with another model or other crops ({facts['run']}) than"
-            f" --model {looker.run.folder}; build it anew with find-similar --build"
+            f"--index {path} was built with another model, precision or crops"
+            f" ({facts['run']}) than --model {embedder.run.folder}; build it again with"
+            " find-similar --build"
         )
 
 
-def _facts(looker: Looker) -> dict[str, str]:
-    return {"model": looker.key, "run": str(looker.run.folder.absolute())}
+def _model_facts(embedder: Embedder) -> dict[str, str]:
+    return {"model": embedder.cache_key, "run": str(embedder.run.folder.absolute())}
 
 
-def _usable(sights: Iterator[Sight], changed: Changed) -> list[Sight]:
-    """Those of SIGHTS that were seen, each id once; CHANGED is told of the others."""
-    kept: dict[str, Sight] = {}
-    for sight in sights:
-        problem = sight.problem or ("its id comes twice" if sight.item.id in kept else "")
+def _usable_items(items: Iterator[CachedItem], update: IndexUpdate) -> list[CachedItem]:
+    """Return the items without problems, each id once; the problems are added to the update."""
+    usable: dict[str, CachedItem] = {}
+    for cached in items:
+        problem = cached.problem or ("duplicate id" if cached.item.id in usable else "")
         if problem:
-            changed.problems.append((sight.item.id, problem))
+            update.problems.append((cached.item.id, problem))
         else:
-            kept[sight.item.id] = sight
-    return list(kept.values())
+            usable[cached.item.id] = cached
+    return list(usable.values())
 
 
-def _learned(looker: Looker, sights: Sequence[Sight]) -> Embedding:
-    """The embedding of a sample of SIGHTS, the same one each time."""
-    some = np.random.default_rng(0).permutation(len(sights))[:SAMPLE]
-    looked = looker.seen([sights[place].name for place in sorted(some)])
-    return learn_embedding(looked.outputs, looked.logits)
+def _fit_embedding(embedder: Embedder, items: Sequence[CachedItem]) -> Embedding:
+    """Fit the embedding on a fixed random sample of items."""
+    sample = np.random.default_rng(0).permutation(len(items))[:MAX_SAMPLE]
+    outputs = embedder.load_outputs([items[index] for index in sorted(sample)])
+    return fit_embedding(outputs.features, outputs.logits)
 
 
-def _put(
-    index: IndexFile, looker: Looker, embedding: Embedding, sights: Sequence[Sight]
+def _add_vectors(
+    index: IndexFile, embedder: Embedder, embedding: Embedding, items: Sequence[CachedItem]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put SIGHTS into INDEX; returns their places, (n,), and vectors, (n, d)."""
-    parts = []
-    for start in range(0, len(sights), CHUNK):
-        some = sights[start : start + CHUNK]
-        looked = looker.seen([sight.name for sight in some])
-        vectors = embedding.vectors(looked.outputs, looked.logits)
-        parts.append((index.add([sight.item for sight in some], vectors), vectors))
-    places, rows = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return places, rows
+    """Add items to an index; return their keys, (n,), and vectors, (n, d)."""
+    chunks = []
+    for start in range(0, len(items), CHUNK_SIZE):
+        chunk = items[start : start + CHUNK_SIZE]
+        outputs = embedder.load_outputs(chunk)
+        vectors = embedding.vectors(outputs.features, outputs.logits)
+        chunks.append((index.add([cached.item for cached in chunk], vectors), vectors))
+    keys, rows = (np.concatenate(arrays) for arrays in zip(*chunks, strict=True))
+    return keys, rows
 
 
-def _grow_graph(
-    index: IndexFile, new: np.ndarray | None = None, vectors: np.ndarray | None = None
+def _update_graph(
+    index: IndexFile, new_keys: np.ndarray | None = None, new_vectors: np.ndarray | None = None
 ) -> float | None:
-    """Let INDEX have the graph that it needs, its items NEW in it; returns the graph's recall."""
-    if len(index) <= EXACT:
+    """Build the graph of a large index, or add new items to it; return its recall."""
+    if len(index) <= MAX_EXACT_ITEMS:
         return None
-    places, all_vectors = index.vectors()
-    known = index.bytes_of(GRAPH) if new is not None else b""
-    if known and new is not None and vectors is not None:
-        graph = Graph.read(known, all_vectors.shape[1])
-        graph.add(new, vectors)
+    keys, vectors = index.vectors()
+    data = index.read_bytes(GRAPH) if new_keys is not None else b""
+    if data and new_keys is not None and new_vectors is not None:
+        graph = Graph.from_bytes(data, vectors.shape[1])
+        graph.add(new_keys, new_vectors)
     else:
-        graph = Graph(all_vectors.shape[1])
-        graph.add(places, all_vectors)
-    return _keep_graph(index, graph, places, all_vectors)
+        graph = Graph(vectors.shape[1])
+        graph.add(keys, vectors)
+    return _save_graph(index, graph, keys, vectors)
 
 
-def _prune_graph(index: IndexFile, gone: np.ndarray) -> float | None:
-    """Let INDEX's graph be without the places GONE; returns its recall."""
-    known = index.bytes_of(GRAPH)
-    if not known:
+def _remove_from_graph(index: IndexFile, removed_keys: np.ndarray) -> float | None:
+    """Remove items from the graph, or the graph of a small index; return its recall."""
+    data = index.read_bytes(GRAPH)
+    if not data:
         return None
-    places, vectors = index.vectors()
-    if len(places) <= EXACT:
-        index.keep_bytes(GRAPH, b"")
-        index.unsay("recall")
+    keys, vectors = index.vectors()
+    if len(keys) <= MAX_EXACT_ITEMS:
+        index.write_bytes(GRAPH, b"")
+        index.delete_fact("recall")
         return None
-    graph = Graph.read(known, vectors.shape[1])
-    graph.remove(gone)
-    return _keep_graph(index, graph, places, vectors)
+    graph = Graph.from_bytes(data, vectors.shape[1])
+    graph.remove(removed_keys)
+    return _save_graph(index, graph, keys, vectors)
 
 
-def _keep_graph(index: IndexFile, graph: Graph, places: np.ndarray, vectors: np.ndarray) -> float:
-    """Keep GRAPH in INDEX with its recall, which is returned."""
-    share = recall(graph, places, vectors)
-    index.keep_bytes(GRAPH, graph.write())
-    index.say({"recall": share})
-    return share
+def _save_graph(index: IndexFile, graph: Graph, keys: np.ndarray, vectors: np.ndarray) -> float:
+    """Store a graph and its recall, which is returned."""
+    recall = measure_recall(graph, keys, vectors)
+    index.write_bytes(GRAPH, graph.to_bytes())
+    index.set_facts({"recall": recall})
+    return recall

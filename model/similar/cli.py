@@ -1,8 +1,8 @@
 """The `find-similar` command."""
 
 import math
-from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,53 +25,54 @@ from dataset.utils.cli_options import (
 from model import cli_options
 
 if TYPE_CHECKING:
-    from model.feeds.remote_images import Fetcher
-    from model.similar.build import Changed
-    from model.similar.sources import Offers
+    from model.feeds.remote_images import ImageFetcher
+    from model.similar.build import IndexUpdate
+    from model.similar.sources import IndexSource
 
 
-def recommend_all(path: Path, out: Path, top: int) -> str:
-    """Write the TOP best items for each item of the index PATH to OUT; returns what was done.
-
-    Raises:
-        BadInput: there is no such index.
-        Failure: it is damaged, or OUT can't be written.
-    """
-    import numpy as np
-
-    from model.similar.index_file import open_index
-    from model.similar.output import write_recommendations
-    from model.similar.recommend import recommend, ties_of
-    from model.similar.search import Searcher
-
-    with closing(open_index(path)) as index:
-        searcher, known = Searcher(index), dict(index.all_items())
-        recall = index.facts().get("recall")
-    searcher.keep(np.array(list(known)))
-    items = [known[place] for place in searcher.places.tolist()]
-    parts = recommend(searcher, ties_of(items), top)
-    rows, lonely = write_recommendations(out, items, parts)
-    said = f"{rows} recommendations for {len(items) - lonely} of {len(items)} items: {out}"
-    if searcher.approximate and recall:
-        said += f"\nthe search is approximate: it finds {recall:.1%} of the 10 nearest"
-    return said
-
-
-SEARCH = "a search"
-# Which options each way of calling has of its own; those not named here belong to all of them.
-OF_SEARCH = {
+SEARCH_ACTION = "a search"
+# Action -> options that only some actions have. Other options belong to all of them.
+SEARCH_OPTIONS = {
     *("top", "sites", "labels", "price_from", "price_to", "same_label", "exclude_duplicates"),
     *("json_file", "html"),
 }
-NETWORK = ("fetched", "allow_private", "contact", "timeout")
-OF_FEED = {"source", "image_root", *NETWORK}
-OWN = {
-    "--build": OF_FEED,
-    "--add": OF_FEED,
+SOURCE_OPTIONS = {"source", "image_root", "fetched", "allow_private", "contact", "timeout"}
+ACTION_OPTIONS = {
+    "--build": SOURCE_OPTIONS,
+    "--add": SOURCE_OPTIONS,
     "--remove": set[str](),
     "--all": {"top", "out"},
-    SEARCH: OF_SEARCH,
+    SEARCH_ACTION: SEARCH_OPTIONS,
 }
+
+
+@dataclass(frozen=True)
+class CommandOptions:
+    """Options of `find-similar`; `find-similar --help` describes each."""
+
+    names: tuple[str, ...]
+    index: Path
+    run: Path | None
+    source: Path | None
+    image_root: Path | None
+    fetched: Path
+    allow_private: bool
+    contact: str | None
+    timeout: float
+    top: int
+    same_label: bool
+    exclude_duplicates: bool
+    sites: tuple[str, ...]
+    labels: tuple[str, ...]
+    price_from: float | None
+    price_to: float | None
+    json_file: Path | None
+    html: Path | None
+    out: Path
+    cache: Path | None
+    catalogue: str
+    images: str
+    vocabulary: Path | None
 
 
 @click.command(
@@ -85,45 +86,45 @@ OWN = {
     type=FILE,
     default=Path("similar.index"),
     show_default=True,
-    help="The index: one file of items and what they look like.",
+    help="The index file.",
 )
 @click.option(
     "--model",
     "run",
     metavar="RUN_DIR",
     type=FOLDER,
-    help="The run of train-model that looks at photos.  [default: the one that made the index;"
-    " --build needs it]",
+    help="Run of train-model that embeds photos.  [default: the run that built the index; required"
+    " by --build]",
 )
-@click.option("--build", "build_", is_flag=True, help="Make the index anew, of the catalogue.")
+@click.option(
+    "--build", "build_", is_flag=True, help="Build the index from the catalogue or --from."
+)
 @click.option(
     "--add",
     "add_",
     is_flag=True,
-    help="Put photos into the index: the files that are named, or all that is new in the catalogue"
-    " or --from.",
+    help="Add photos to the index: the named files, or all new ones of the catalogue or --from.",
 )
-@click.option("--remove", "remove_", is_flag=True, help="Take the named items out of the index.")
+@click.option("--remove", "remove_", is_flag=True, help="Remove the named items from the index.")
 @click.option(
     "--all",
     "all_",
     is_flag=True,
-    help="The best items for each item of the index, unlike one another: --out.",
+    help="Write diversified recommendations for each item of the index to --out.",
 )
 @click.option(
     "--from",
     "source",
     type=click.Path(path_type=Path),
     metavar="DIR|FEED",
-    help="With --build and --add: a folder of photos with a folder a label, or a feed (.csv, .tsv,"
-    " .jsonl: id, image, which is a path or an address, and tag; price, currency, title, url,"
-    " item_group_id where it has them)."
-    "  [default: the catalogue]",
+    help="Source of --build and --add: a folder with a folder of photos per label, or a feed (.csv,"
+    " .tsv or .jsonl with id, image, which is a path or a URL, and tag; optionally price, currency,"
+    " title, url and item_group_id).  [default: the catalogue]",
 )
 @click.option(
     "--image-root",
     type=FOLDER,
-    help="The folder that a feed's paths of photos are below.  [default: the feed's folder]",
+    help="Folder of the photos that are paths in the feed.  [default: the feed's folder]",
 )
 @fetched_option
 @private_hosts_option("none")
@@ -134,159 +135,197 @@ OWN = {
     type=click.IntRange(min=1),
     default=12,
     show_default=True,
-    help="Results of each query; with --all of each item.",
+    help="Number of results per query; with --all, per item.",
 )
-@click.option("--same-label", is_flag=True, help="Only items of the query's own label.")
+@click.option("--same-label", is_flag=True, help="Return only items with the label of the query.")
 @click.option(
     "--exclude-duplicates",
     is_flag=True,
-    help="Leave out copies of the query's photo, and photos of its product.",
+    help="Exclude copies of the query's photo and photos of its product.",
 )
 @click.option(
-    "--site", "sites", type=CommaList(), default=(), help="Only of these sites, between commas."
+    "--site", "sites", type=CommaList(), default=(), help="Return only items of these sites."
 )
 @click.option(
-    "--label", "labels", type=CommaList(), default=(), help="Only of these labels, between commas."
+    "--label", "labels", type=CommaList(), default=(), help="Return only items with these labels."
 )
-@click.option("--price-from", type=float, help="Only from this price on, in the site's currency.")
-@click.option("--price-to", type=float, help="Only up to this price.")
+@click.option("--price-from", type=float, help="Lowest price, in the currency of the site.")
+@click.option("--price-to", type=float, help="Highest price.")
 @click.option(
     "--json",
     "json_file",
     type=click.Path(path_type=Path),
     metavar="FILE|-",
-    help="Write the results as JSON to this file, or to the terminal.",
+    help="Write the results as JSON to a file; -: to the terminal.",
 )
-@click.option("--html", type=FILE, help="Write the results as a page with the photos.")
+@click.option("--html", type=FILE, help="Write the results as an HTML page with the photos.")
 @click.option(
     "--out",
     type=FILE,
     default=Path("recommendations.csv"),
     show_default=True,
-    help="With --all: the table to write.",
+    help="CSV file of --all.",
 )
 @cli_options.cache_option
 @catalogue_option
 @images_option
 @vocabulary_option
 @click.pass_context
-def find_similar(context: click.Context, names: tuple[str, ...], **chosen: Any) -> None:
-    """Find items that look like a photo or an item, in an index of the catalogue's photos.
+def find_similar(
+    context: click.Context, build_: bool, add_: bool, remove_: bool, all_: bool, **values: Any
+) -> None:
+    """Find items that look similar to a photo or an item.
 
-    A query is a photo's file, or an item: its SHA-256 or the start of it, a product's number or
-    address, a feed's id. Copies of a photo and photos of one product are one result. Up to 200,000
-    items all are compared; beyond that the search is approximate, and says how good it is.
+    A query is a photo file or an item of the index: the SHA-256 or its beginning, a product's
+    number or URL, or the id in a feed. Copies of a photo and photos of one product are one result.
+    Up to 200,000 items are compared exhaustively; larger indexes are searched approximately, and
+    the recall is shown.
     """
-    flags = [f"--{name}" for name in ("build", "add", "remove", "all") if chosen.pop(f"{name}_")]
-    if len(flags) > 1:
-        raise click.UsageError(f"{flags[0]} and {flags[1]} are two things; ask for one", context)
-    way = flags[0] if flags else SEARCH
-    _refuse_mixtures(context, way)
-    if way in (SEARCH, "--remove") and not names:
-        raise click.UsageError(f"name a photo or an item for {way}", context)
-    if way in ("--build", "--all") and names:
-        raise click.UsageError(f"{way} takes no names; leave out {names[0]!r}", context)
-    if way == SEARCH:
-        _search(names, chosen)
-    elif way == "--all":
-        pass
-
-        click.echo(recommend_all(chosen["index"], chosen["out"], chosen["top"]))
+    flags = {"--build": build_, "--add": add_, "--remove": remove_, "--all": all_}
+    actions = [action for action, is_set in flags.items() if is_set] or [SEARCH_ACTION]
+    if len(actions) > 1:
+        raise click.UsageError(f"{actions[0]} and {actions[1]} exclude each other", context)
+    action, options = actions[0], CommandOptions(**values)
+    _check_options(context, action)
+    if action in (SEARCH_ACTION, "--remove") and not options.names:
+        raise click.UsageError(f"name a photo or an item for {action}", context)
+    if action in ("--build", "--all") and options.names:
+        raise click.UsageError(f"{action} takes no names; omit {options.names[0]!r}", context)
+    if action == SEARCH_ACTION:
+        _search(options)
+    elif action == "--all":
+        click.echo(recommend_all(options.index, options.out, options.top))
     else:
-        changed = _changed(context, way, names, chosen)
-        _tell(changed, chosen["index"])
-        if names and changed.problems:
-            raise Failure(f"{len(changed.problems)} of {len(names)} photos could not be added")
+        update = _update_index(context, action, options)
+        for line in update.lines():
+            click.echo(line, err=line.startswith("excluded"))
+        click.echo(f"index: {options.index}")
+        if options.names and update.problems:
+            count, total = len(update.problems), len(options.names)
+            raise Failure(f"{count} of {total} photos could not be added")
 
 
-def _refuse_mixtures(context: click.Context, way: str) -> None:
-    """Raise UsageError for options that mean nothing to WAY."""
-    others = set().union(*OWN.values()) - OWN[way]
+def _check_options(context: click.Context, action: str) -> None:
+    """Raise UsageError for options that belong to other actions."""
+    invalid = set().union(*ACTION_OPTIONS.values()) - ACTION_OPTIONS[action]
     for parameter in context.command.params:
-        given = context.get_parameter_source(parameter.name or "")
-        if parameter.name in others and given is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{parameter.opts[0]} means nothing to {way}; leave it out")
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in invalid and source is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[0]} has no effect on {action}; omit it")
 
 
-def _changed(
-    context: click.Context, way: str, names: tuple[str, ...], chosen: Mapping[str, Any]
-) -> "Changed":
-    """The index is made or changed."""
+def recommend_all(path: Path, out: Path, top: int) -> str:
+    """Write recommendations for each item of an index.
+
+    Args:
+        path: The index file.
+        out: The CSV file to write.
+        top: Number of recommendations per item.
+
+    Returns:
+        A summary for the terminal.
+
+    Raises:
+        BadInput: There is no such index.
+        Failure: It is damaged, or the CSV file can't be written.
+    """
+    import numpy as np
+
+    from model.similar.index_file import open_index
+    from model.similar.output import write_recommendations
+    from model.similar.recommend import duplicate_groups, recommend
+    from model.similar.search import Searcher
+
+    with closing(open_index(path)) as index:
+        searcher, items_by_key = Searcher(index), dict(index.all_items())
+        recall = index.facts().get("recall")
+    searcher.keep(np.array(list(items_by_key)))
+    items = [items_by_key[key] for key in searcher.keys.tolist()]
+    recommendations = recommend(searcher, duplicate_groups(items), top)
+    count, items_without = write_recommendations(out, items, recommendations)
+    summary = (
+        f"{count} recommendations for {len(items) - items_without} of {len(items)} items: {out}"
+    )
+    if searcher.is_approximate and recall:
+        summary += f"\nthe search is approximate: it finds {recall:.1%} of the 10 nearest items"
+    return summary
+
+
+def _update_index(context: click.Context, action: str, options: CommandOptions) -> "IndexUpdate":
     from model.similar import build
 
-    if way == "--remove":
-        return build.remove(chosen["index"], names)
-    run = chosen["run"] or (build.run_of(chosen["index"]) if way == "--add" else None)
+    if action == "--remove":
+        return build.remove_items(options.index, options.names)
+    run = options.run or (build.run_of_index(options.index) if action == "--add" else None)
     if run is None:
-        raise click.UsageError("--build needs the model: --model RUN_DIR", context)
-    from model.feeds.remote_images import Fetcher, FetchOptions
-    from model.similar.embedder import open_looker
-    from model.similar.sources import files
+        raise click.UsageError("--build needs a model: --model RUN_DIR", context)
+    from model.feeds.remote_images import FetchOptions, ImageFetcher
+    from model.similar.embedder import load_embedder
+    from model.similar.sources import file_entries
 
-    if names:
-        looker = open_looker(run, chosen["cache"])
-        return build.add(chosen["index"], looker, lambda facts: files(names, facts))
-    with Fetcher(FetchOptions(**{name: chosen[name] for name in NETWORK})) as fetcher:
-        # What can't be meant is said before Keras is there, which takes seconds.
-        place = _offers(chosen, fetcher)
-        looker = open_looker(run, chosen["cache"])
-        if way == "--build":
-            return build.build(chosen["index"], looker, place)
-        return build.add(chosen["index"], looker, lambda _: place.offers(looker.run.crop))
+    if options.names:
+        embedder = load_embedder(run, options.cache)
+        return build.add_items(
+            options.index, embedder, lambda facts: file_entries(options.names, facts)
+        )
+    fetch_options = FetchOptions(
+        **{field.name: getattr(options, field.name) for field in fields(FetchOptions)}
+    )
+    with ImageFetcher(fetch_options) as fetcher:
+        # Report errors in the input before Keras is imported, which takes seconds.
+        source = _open_source(options, fetcher)
+        embedder = load_embedder(run, options.cache)
+        if action == "--build":
+            return build.build_index(options.index, embedder, source)
+        return build.add_items(options.index, embedder, lambda _: source.entries(embedder.run.crop))
 
 
-def _offers(chosen: Mapping[str, Any], fetcher: "Fetcher") -> "Offers":
-    """What --from names, or the catalogue."""
+def _open_source(options: CommandOptions, fetcher: "ImageFetcher") -> "IndexSource":
     from dataset.vocabulary import load_vocabulary
-    from model.similar.sources import CatalogueOffers, open_offers
+    from model.similar.sources import CatalogueIndexSource, open_index_source
 
-    vocabulary = load_vocabulary(chosen["vocabulary"])
-    if chosen["source"] is None:
-        return CatalogueOffers(chosen["catalogue"], chosen["images"], vocabulary)
-    return open_offers(chosen["source"], chosen["image_root"], vocabulary, fetcher)
-
-
-def _tell(changed: "Changed", index: Path) -> None:
-    """Say what became of the items of INDEX."""
-    for line in changed.lines():
-        click.echo(line, err=line.startswith("left out"))
-    click.echo(f"index: {index}")
+    vocabulary = load_vocabulary(options.vocabulary)
+    if options.source is None:
+        return CatalogueIndexSource(options.catalogue, options.images, vocabulary)
+    return open_index_source(options.source, options.image_root, vocabulary, fetcher)
 
 
-def _search(names: tuple[str, ...], chosen: Mapping[str, Any]) -> None:
+def _search(options: CommandOptions) -> None:
     from model.similar import output
     from model.similar.index_file import open_index
     from model.similar.items import Filters
-    from model.similar.query import FindOptions, find_similar
+    from model.similar.query import SearchOptions, run_queries
 
-    _refuse_prices(chosen["price_from"], chosen["price_to"])
-    filters = Filters(*(chosen[name] for name in ("sites", "labels", "price_from", "price_to")))
-    same = {name: chosen[name] for name in ("index", "run", "catalogue", "images", "cache", "top")}
-    options = FindOptions(
-        names,
-        filters=filters,
-        same_label=chosen["same_label"],
-        exclude_duplicates=chosen["exclude_duplicates"],
-        **same,
+    _check_prices(options.price_from, options.price_to)
+    search_options = SearchOptions(
+        options.names,
+        options.index,
+        options.run,
+        options.catalogue,
+        options.images,
+        options.cache,
+        options.top,
+        Filters(options.sites, options.labels, options.price_from, options.price_to),
+        options.same_label,
+        options.exclude_duplicates,
     )
     with closing(open_index(options.index)) as index:
-        answers = find_similar(options, index)
-        output.show(answers, index.facts(), chosen["json_file"], chosen["html"])
-    problems = [answer for answer in answers if answer.problem]
-    for answer in problems:
-        click.echo(
-            f"{shorten_for_display(answer.name)}: {shorten_for_display(answer.problem)}", err=True
-        )
-    if problems:
-        raise Failure(f"{len(problems)} of {len(answers)} queries have no answer")
+        results = run_queries(search_options, index)
+        output.write_results(results, index.facts(), options.json_file, options.html)
+    failed = [result for result in results if result.problem]
+    for result in failed:
+        name, problem = shorten_for_display(result.name), shorten_for_display(result.problem)
+        click.echo(f"{name}: {problem}", err=True)
+    if failed:
+        raise Failure(f"{len(failed)} of {len(results)} queries have no results")
 
 
-def _refuse_prices(least: float | None, most: float | None) -> None:
-    """Raise UsageError where no price can lie from LEAST to MOST."""
-    for option, price in (("--price-from", least), ("--price-to", most)):
+def _check_prices(lowest: float | None, highest: float | None) -> None:
+    """Raise UsageError if no price is in the range."""
+    for option, price in (("--price-from", lowest), ("--price-to", highest)):
         if price is not None and math.isnan(price):
-            raise click.UsageError(f"{option} is no number; name a price, such as 1500")
-    if least is not None and most is not None and least > most:
+            raise click.UsageError(f"{option} is not a number; use a price, such as 1500")
+    if lowest is not None and highest is not None and lowest > highest:
         raise click.UsageError(
-            f"--price-from {least:g} is above --price-to {most:g}; exchange the two"
+            f"--price-from {lowest:g} is above --price-to {highest:g}; exchange them"
         )

@@ -1,4 +1,4 @@
-"""Photos -> what a run's model sees in them, kept on disk, so that each is looked at once."""
+"""Predict the photos of items with a run's model, and cache the network outputs on disk."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,138 +13,158 @@ from tqdm import tqdm
 
 from dataset.images.io import sha256_of
 from dataset.utils import keras_backend
-from model.data.features import DTYPE, OutputsCache, default_folder
-from model.inference.preprocessing import Eyes, Seen, Wanted, why_not
-from model.similar.items import Item
-from model.similar.sources import Offer
+from model.data.features import CACHE_DTYPE, FeatureCache, default_cache_folder
+from model.inference.preprocessing import (
+    PhotoInput,
+    PreparedPhoto,
+    Preprocessor,
+    describe_read_error,
+)
+from model.similar.items import IndexItem
+from model.similar.sources import IndexEntry
 
 if TYPE_CHECKING:
-    from model.inference.predictor import Judge, Looked
-    from model.inference.saved_run import Run
+    from model.inference.predictor import NetworkOutputs, Predictor
+    from model.inference.saved_run import SavedRun
 
-CHUNK = 256
-# Of what the cache can hold.
-LARGEST = np.float32(np.finfo(DTYPE).max)
+CHUNK_SIZE = 256
+# The largest value that the cache can store.
+MAX_CACHED_VALUE = np.float32(np.finfo(CACHE_DTYPE).max)
 
 
 @dataclass(frozen=True)
-class Sight:
-    """An item whose photo was looked at: its name in the cache, or why it can't be."""
+class CachedItem:
+    """An item with cached network outputs.
 
-    item: Item
-    name: str = ""
+    Attributes:
+        item: The item.
+        view: Name of its photo in the cache; empty if there is a problem.
+        problem: Why the photo can't be used, or empty.
+    """
+
+    item: IndexItem
+    view: str = ""
     problem: str = ""
 
 
 @dataclass(frozen=True)
-class Looker:
-    """A run's model that looks at photos, cropped as those were that it learned from."""
+class Embedder:
+    """A run's model with preprocessing and a cache of network outputs.
 
-    run: "Run"
+    Attributes:
+        run: The run.
+        folder: Folder of the cache; None: the default.
+    """
+
+    run: "SavedRun"
     folder: Path | None = None
 
     @cached_property
-    def judge(self) -> "Judge":
-        """The model, taken apart."""
-        from model.inference.predictor import open_judge
+    def predictor(self) -> "Predictor":
+        """The run's network."""
+        from model.inference.predictor import load_predictor
 
-        return open_judge(self.run)
+        return load_predictor(self.run)
 
     @cached_property
-    def key(self) -> str:
-        """Unlike for what answers unlike."""
+    def cache_key(self) -> str:
+        """Changes whenever the predictions would change."""
         crop = self.run.crop
-        built = (self.run.built.get("resize", ""), self.run.built.get("size", ""))
-        said = (
-            f"{crop.pose} {crop.pose_weights} {crop.crop} {built}"
+        build_options = self.run.build_options
+        resize = (build_options.get("resize", ""), build_options.get("size", ""))
+        preprocessing = (
+            f"{crop.pose} {crop.pose_weights} {crop.crop} {resize}"
             if crop.is_enabled
-            else f"{built}"
+            else f"{resize}"
         )
-        return f"{self.judge.key}-{sha256_of(said.encode())[:8]}"
+        return f"{self.predictor.cache_key}-{sha256_of(preprocessing.encode())[:8]}"
 
     @cached_property
-    def cache(self) -> OutputsCache:
-        """What was seen, outputs and logits in one row."""
-        return OutputsCache(self.folder or default_folder(), f"seen-{self.key}")
+    def cache(self) -> FeatureCache:
+        """Features and logits in one row per photo."""
+        return FeatureCache(self.folder or default_cache_folder(), f"outputs-{self.cache_key}")
 
     @cached_property
-    def _eyes(self) -> Eyes:
-        return Eyes(self.run.crop, self.run.built, self.judge.size)
+    def _preprocessor(self) -> Preprocessor:
+        return Preprocessor(self.run.crop, self.run.build_options, self.predictor.size)
 
-    def look_at(self, offers: Iterator[Offer]) -> Iterator[Sight]:
-        """Each of OFFERS, its photo seen and in the cache, in their order."""
+    def predict(self, entries: Iterator[IndexEntry]) -> Iterator[CachedItem]:
+        """Yield entries as items with cached network outputs, in their order."""
         with tqdm(desc="photos", unit="", disable=None) as bar:
-            while some := list(islice(offers, CHUNK)):
-                yield from self._looked(some)
-                bar.update(len(some))
+            while chunk := list(islice(entries, CHUNK_SIZE)):
+                yield from self._predict_chunk(chunk)
+                bar.update(len(chunk))
 
-    def _looked(self, offers: Sequence[Offer]) -> list[Sight]:
+    def _predict_chunk(self, entries: Sequence[IndexEntry]) -> list[CachedItem]:
         with ThreadPoolExecutor() as pool:
-            sights = list(pool.map(_named, offers))
-        names = [sight.name for sight in sights if sight.name]
-        known = self.cache.get(list(dict.fromkeys(names)))
-        # The same photo may come twice.
-        lacking = {
-            sight.name: offer.wanted
-            for offer, sight in zip(offers, sights, strict=True)
-            if sight.name and sight.name not in known and offer.wanted is not None
+            items = list(pool.map(_hash_photo, entries))
+        cached = self.cache.get(list(dict.fromkeys(item.view for item in items if item.view)))
+        # A mapping, because a photo may occur twice.
+        missing = {
+            item.view: entry.photo
+            for entry, item in zip(entries, items, strict=True)
+            if item.view and item.view not in cached and entry.photo is not None
         }
-        problems = self._see(lacking)
+        problems = self._predict_photos(missing)
         return [
-            replace(sight, name="", problem=problems[sight.name])
-            if sight.name in problems
-            else sight
-            for sight in sights
+            replace(item, view="", problem=problems[item.view]) if item.view in problems else item
+            for item in items
         ]
 
-    def _see(self, lacking: dict[str, Wanted]) -> dict[str, str]:
-        """Look at LACKING, keep what is seen, and say of which not, and why."""
-        problems, names = {}, iter(lacking)
-        for seen in self._eyes.see(lacking.values()):
-            some = dict(zip(islice(names, len(seen)), seen, strict=True))
-            problems.update({name: one.problem for name, one in some.items() if one.problem})
-            self._keep({name: one for name, one in some.items() if one.pixels is not None})
+    def _predict_photos(self, photos: dict[str, PhotoInput]) -> dict[str, str]:
+        """Predict photos, view -> photo, and cache the outputs; return view -> problem."""
+        problems, views = {}, iter(photos)
+        for chunk in self._preprocessor.prepare(photos.values()):
+            prepared = dict(zip(islice(views, len(chunk)), chunk, strict=True))
+            problems.update({v: photo.problem for v, photo in prepared.items() if photo.problem})
+            self._cache_outputs({v: p for v, p in prepared.items() if p.pixels is not None})
         return problems
 
-    def _keep(self, some: dict[str, Seen]) -> None:
-        if some:
-            pixels = [one.pixels for one in some.values() if one.pixels is not None]
-            looked = self.judge.look(np.stack(pixels))
-            rows = np.hstack([looked.outputs, looked.logits]).clip(-LARGEST, LARGEST)
-            self.cache.put(dict(zip(some, rows, strict=True)))
+    def _cache_outputs(self, photos: dict[str, PreparedPhoto]) -> None:
+        if photos:
+            pixels = [photo.pixels for photo in photos.values() if photo.pixels is not None]
+            outputs = self.predictor.predict(np.stack(pixels))
+            rows = np.hstack([outputs.features, outputs.logits])
+            rows = rows.clip(-MAX_CACHED_VALUE, MAX_CACHED_VALUE)
+            self.cache.put(dict(zip(photos, rows, strict=True)))
 
-    def seen(self, names: Sequence[str]) -> "Looked":
-        """What was seen in the photos NAMES, by their names in the cache."""
-        from model.inference.predictor import Looked
+    def load_outputs(self, items: Sequence[CachedItem]) -> "NetworkOutputs":
+        """Load the network outputs of items from the cache."""
+        from model.inference.predictor import NetworkOutputs
 
-        known = self.cache.get(list(dict.fromkeys(names)))
-        rows = np.stack([known[name] for name in names]).astype(np.float32)
-        classes = len(self.judge.labels)
-        return Looked(rows[:, :-classes], rows[:, -classes:])
+        views = [item.view for item in items]
+        cached = self.cache.get(list(dict.fromkeys(views)))
+        rows = np.stack([cached[view] for view in views]).astype(np.float32)
+        classes = len(self.predictor.labels)
+        return NetworkOutputs(rows[:, :-classes], rows[:, -classes:])
 
 
-def open_looker(folder: Path, cache: Path | None = None) -> Looker:
-    """The looker of the run in FOLDER, which keeps what it sees in the folder CACHE.
+def load_embedder(folder: Path, cache: Path | None = None) -> Embedder:
+    """Load the embedder of a run.
+
+    Args:
+        folder: The run directory.
+        cache: Folder of the cache; None: the default.
 
     Raises:
-        BadInput: it is no run folder.
-        Failure: its model can't be read.
+        BadInput: The folder is not a run directory.
+        Failure: The model can't be read.
     """
     keras_backend.import_backend()
-    from model.inference.saved_run import read_run
+    from model.inference.saved_run import load_run
 
-    return Looker(read_run(folder), cache)
+    return Embedder(load_run(folder), cache)
 
 
-def _named(offer: Offer) -> Sight:
-    """OFFER with its photo's SHA-256, which its name in the cache begins with."""
-    item, wanted = offer.item, offer.wanted
-    if wanted is None:
-        return Sight(item, problem=offer.problem)
+def _hash_photo(entry: IndexEntry) -> CachedItem:
+    """Return an entry with the SHA-256 of its photo, which its name in the cache begins with."""
+    item, photo = entry.item, entry.photo
+    if photo is None:
+        return CachedItem(item, problem=entry.problem)
     if not item.sha256:
         try:
-            item = replace(item, sha256=sha256_of(wanted.read()))
+            item = replace(item, sha256=sha256_of(photo.read()))
         except (OSError, ValueError) as error:
-            return Sight(item, problem=why_not(error))
-    box = wanted.box and ",".join(f"{side:.1f}" for side in wanted.box)
-    return Sight(item, f"{item.sha256} {box or wanted.zone or ''}")
+            return CachedItem(item, problem=describe_read_error(error))
+    box = photo.box and ",".join(f"{side:.1f}" for side in photo.box)
+    return CachedItem(item, f"{item.sha256} {box or photo.zone or ''}")

@@ -1,17 +1,21 @@
-"""What an index knows of an item beside its vector, and which of a search's results are one."""
+"""Items of an index, filters, and which items are duplicates."""
 
 from dataclasses import dataclass, fields
 
-# From this likeness on two photos are told as one: `benchmarks/similar.py copies` has the table.
-COPY = 0.97
+# Photos of at least this similarity are duplicates; `benchmarks/similar.py copies` measures it.
+COPY_SIMILARITY = 0.97
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """A photo with what its shop says of it. Empty text: not known.
+class IndexItem:
+    """A photo with the data of its product; unknown text is empty.
 
-    `id`: what results call it; `image`: what its source calls the photo. `product`: equal for
-    photos of one product, `cluster`: for copies of one photo.
+    Attributes:
+        id: Identifies the item in results.
+        sha256: SHA-256 of the photo.
+        image: What the source calls the photo.
+        product: Equal for photos of one product.
+        cluster: Equal for near duplicates of one photo.
     """
 
     id: str
@@ -27,12 +31,12 @@ class Item:
     url: str = ""
 
 
-FIELDS = tuple(field.name for field in fields(Item))
+FIELDS = tuple(field.name for field in fields(IndexItem))
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Which items may be results: of `sites`, `labels` (empty: any) and prices from, to."""
+    """Conditions on results; empty: no condition."""
 
     sites: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
@@ -44,20 +48,26 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A result: an item and its likeness, at most 1. `folded`: ids of what is one with it."""
+class SearchResult:
+    """A result of a search.
 
-    item: Item
-    likeness: float
-    folded: tuple[str, ...] = ()
+    Attributes:
+        item: The item.
+        similarity: Its similarity to the query, at most 1.
+        duplicates: Ids of less similar duplicates of the item.
+    """
+
+    item: IndexItem
+    similarity: float
+    duplicates: tuple[str, ...] = ()
 
 
-def ties(item: Item) -> tuple[tuple[str, str], ...]:
-    """What ITEM has in common with copies of its photo, and with photos of its product."""
-    known = {"sha256": item.sha256, "cluster": item.cluster, "product": item.product}
-    return tuple((name, value) for name, value in known.items() if value)
+def duplicate_keys(item: IndexItem) -> tuple[tuple[str, str], ...]:
+    """Return pairs of field and value that an item shares with its duplicates."""
+    values = {"sha256": item.sha256, "cluster": item.cluster, "product": item.product}
+    return tuple((name, value) for name, value in values.items() if value)
 
 
-def is_one(one: Item, other: Item) -> bool:
-    """Whether ONE and OTHER are copies of a photo, or of one product."""
-    return not set(ties(one)).isdisjoint(ties(other))
+def are_duplicates(first: IndexItem, second: IndexItem) -> bool:
+    """Return whether two items show the same photo or product."""
+    return not set(duplicate_keys(first)).isdisjoint(duplicate_keys(second))

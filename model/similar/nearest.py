@@ -1,107 +1,133 @@
-"""The nearest of many unit vectors, all of them compared: blocked matrix products in float32."""
+"""Find the nearest of many unit vectors: exhaustively, or with an HNSW graph."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-# Queries and vectors multiplied at once: their products stay in the processor's cache.
-QUERIES, VECTORS = 256, 4096
-# Below any likeness: where there are fewer vectors than were asked for.
-NONE = np.float32(-2)
+# Queries and vectors that are multiplied at once, so that the products fit the processor's cache.
+QUERY_BLOCK, VECTOR_BLOCK = 256, 4096
+# Below any similarity: fills up the results if there are fewer vectors than requested.
+NO_SIMILARITY = np.float32(-2)
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """Of m queries the k nearest, the most alike first: (m, k) `likeness` and `places`.
+    """The k nearest vectors of m queries, the most similar first.
 
-    Where there are fewer, places are -1 and likeness is NONE.
+    Attributes:
+        similarity: Float32 array of shape (m, k); NO_SIMILARITY where there are fewer vectors.
+        keys: Keys or indices of the vectors, int64 array of shape (m, k); -1 where there are fewer.
     """
 
-    likeness: np.ndarray
-    places: np.ndarray
+    similarity: np.ndarray
+    keys: np.ndarray
 
 
 def exact_neighbors(queries: np.ndarray, vectors: np.ndarray, k: int) -> Nearest:
-    """The rows of VECTORS, (n, d) float32, most like each of QUERIES, (m, d) float32, by product.
+    """Find the nearest vectors exhaustively, by blocked matrix products.
 
-    Exact. Of equal likeness the lower place comes first.
+    Args:
+        queries: Float32 array of shape (m, d).
+        vectors: Float32 array of shape (n, d).
+        k: Number of vectors for each query.
+
+    Returns:
+        Similarities and indices of vectors; of equal similarities, the lower index comes first.
     """
     k = min(k, len(vectors))
-    parts = [
-        _nearest(np.ascontiguousarray(queries[start : start + QUERIES]), vectors, k)
-        for start in range(0, len(queries), QUERIES)
+    blocks = [
+        _search_block(np.ascontiguousarray(queries[start : start + QUERY_BLOCK]), vectors, k)
+        for start in range(0, len(queries), QUERY_BLOCK)
     ]
-    if not parts:
+    if not blocks:
         return Nearest(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64))
-    likeness, places = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Nearest(likeness, places)
+    similarity, indices = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+    return Nearest(similarity, indices)
 
 
-def _nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    best = np.full((len(queries), k), NONE)
-    where = np.full((len(queries), k), -1, np.int64)
+def _search_block(
+    queries: np.ndarray, vectors: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    best = np.full((len(queries), k), NO_SIMILARITY)
+    best_indices = np.full((len(queries), k), -1, np.int64)
     if not k:
-        return best, where
-    # A few queries alone are bound by memory: as large blocks as can be.
-    step = VECTORS if len(queries) > 8 else 1 << 16
-    # The first block sets a bound that few of the later vectors pass.
+        return best, best_indices
+    # A few queries are limited by memory bandwidth: use large blocks.
+    step = VECTOR_BLOCK if len(queries) > 8 else 1 << 16
+    # The first block sets a lower bound that few of the later vectors exceed.
     for start in range(0, len(vectors), step):
-        found = queries @ vectors[start : start + step].T
+        products = queries @ vectors[start : start + step].T
         if start == 0:
-            best, where = _first(found, k)
+            best, best_indices = _top_k(products, k)
             continue
-        rows, columns = np.divmod(np.flatnonzero(found > best[:, -1:]), found.shape[1])
+        rows, columns = np.divmod(np.flatnonzero(products > best[:, -1:]), products.shape[1])
         if len(rows):
-            _merge(best, where, rows, columns + start, found[rows, columns])
-    return best, where
+            _merge(best, best_indices, rows, columns + start, products[rows, columns])
+    return best, best_indices
 
 
-def _first(found: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The K best of FOUND, (m, n), in order: likeness and places, (m, k)."""
-    best = np.full((len(found), k), NONE)
-    where = np.full((len(found), k), -1, np.int64)
-    count = min(k, found.shape[1])
-    if count < found.shape[1]:
-        places = np.argpartition(-found, count - 1, axis=1)[:, :count]
+def _top_k(similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k highest of each row with their column indices, arrays of shape (m, k)."""
+    best = np.full((len(similarity), k), NO_SIMILARITY)
+    best_indices = np.full((len(similarity), k), -1, np.int64)
+    count = min(k, similarity.shape[1])
+    if count < similarity.shape[1]:
+        indices = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
     else:
-        places = np.tile(np.arange(count), (len(found), 1))
-    values = np.take_along_axis(found, places, 1)
-    order = np.lexsort((places, -values))
+        indices = np.tile(np.arange(count), (len(similarity), 1))
+    values = np.take_along_axis(similarity, indices, 1)
+    order = np.lexsort((indices, -values))
     best[:, :count] = np.take_along_axis(values, order, 1)
-    where[:, :count] = np.take_along_axis(places, order, 1)
-    return best, where
+    best_indices[:, :count] = np.take_along_axis(indices, order, 1)
+    return best, best_indices
 
 
 def _merge(
-    best: np.ndarray, where: np.ndarray, rows: np.ndarray, places: np.ndarray, values: np.ndarray
+    best: np.ndarray,
+    best_indices: np.ndarray,
+    rows: np.ndarray,
+    indices: np.ndarray,
+    values: np.ndarray,
 ) -> None:
-    """Let VALUES of PLACES, found for ROWS, take their places in BEST and WHERE, both in order."""
-    touched, inverse, counts = np.unique(rows, return_inverse=True, return_counts=True)
+    """Merge candidates into the sorted results, in place.
+
+    Args:
+        best: Similarities of shape (m, k).
+        best_indices: Indices of shape (m, k).
+        rows: Row of each candidate, in ascending order.
+        indices: Index of each candidate.
+        values: Similarity of each candidate.
+    """
+    changed, inverse, counts = np.unique(rows, return_inverse=True, return_counts=True)
     k, width = best.shape[1], best.shape[1] + int(counts.max())
-    likeness = np.full((len(touched), width), NONE)
-    seats = np.full((len(touched), width), -1, np.int64)
-    likeness[:, :k], seats[:, :k] = best[touched], where[touched]
-    # ROWS are in order: a hit's seat is its number among those of its row.
-    nth = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    likeness[inverse, k + nth], seats[inverse, k + nth] = values, places
-    order = np.argsort(-likeness, axis=1, kind="stable")[:, :k]
-    best[touched] = np.take_along_axis(likeness, order, 1)
-    where[touched] = np.take_along_axis(seats, order, 1)
+    similarity = np.full((len(changed), width), NO_SIMILARITY)
+    merged_indices = np.full((len(changed), width), -1, np.int64)
+    similarity[:, :k], merged_indices[:, :k] = best[changed], best_indices[changed]
+    # The column of a candidate is its number among the candidates of its row.
+    column = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    similarity[inverse, k + column], merged_indices[inverse, k + column] = values, indices
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    best[changed] = np.take_along_axis(similarity, order, 1)
+    best_indices[changed] = np.take_along_axis(merged_indices, order, 1)
 
 
-# Up to so many items all vectors are compared.
-EXACT = 200_000
-# Neighbours of a vector in the graph, and how many are looked at when one is added and searched.
-NEIGHBOURS, ADDING, SEARCHING = 24, 96, 64
-# So many more than are wanted are compared again: float16 may take them for the last ones.
-SPARE = 6
-# Vectors and results that recall is measured on.
-SAMPLE, RESULTS = 500, 10
+# Up to so many items are compared exhaustively.
+MAX_EXACT_ITEMS = 200_000
+# Neighbours of a vector in the graph, and candidates when a vector is added and searched.
+CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 24, 96, 64
+# Additional candidates whose similarity is computed in float32, because the graph has float16.
+EXTRA_CANDIDATES = 6
+# Number of queries and of neighbours with which the recall is measured.
+RECALL_QUERIES, RECALL_K = 500, 10
 
 
 class Graph:
-    """A graph of vectors, by place."""
+    """An HNSW graph of vectors by key.
+
+    Malkov and Yashunin, "Efficient and Robust Approximate Nearest Neighbor Search Using
+    Hierarchical Navigable Small World Graphs", 2018, https://arxiv.org/abs/1603.09320.
+    """
 
     def __init__(self, dimensions: int) -> None:
         from usearch.index import Index
@@ -110,73 +136,92 @@ class Graph:
             ndim=dimensions,
             metric="ip",
             dtype="f16",
-            connectivity=NEIGHBOURS,
-            expansion_add=ADDING,
-            expansion_search=SEARCHING,
+            connectivity=CONNECTIVITY,
+            expansion_add=EXPANSION_ADD,
+            expansion_search=EXPANSION_SEARCH,
         )
 
     @staticmethod
-    def read(data: bytes, dimensions: int) -> "Graph":
-        """What `write` gave.
+    def from_bytes(data: bytes, dimensions: int) -> "Graph":
+        """Restore a graph from the result of `to_bytes`.
 
         Raises:
-            RuntimeError: DATA is something else.
+            RuntimeError: The data is not a graph.
         """
         graph = Graph(dimensions)
         graph._index.load(data)
         return graph
 
-    def write(self) -> bytes:
-        """All of it."""
+    def to_bytes(self) -> bytes:
+        """Serialize the graph."""
         return bytes(self._index.save())
 
-    def add(self, places: np.ndarray, vectors: np.ndarray) -> None:
-        """Put in VECTORS, (n, d) float32, by PLACES, (n,)."""
-        self._index.add(places, vectors)
+    def add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
+        """Add float32 vectors of shape (n, d) with their keys of shape (n,)."""
+        self._index.add(keys, vectors)
 
-    def remove(self, places: np.ndarray) -> None:
-        """Take out the vectors of PLACES."""
-        self._index.remove(places)
+    def remove(self, keys: np.ndarray) -> None:
+        """Remove vectors by key."""
+        self._index.remove(keys)
 
-    def nearest(self, queries: np.ndarray, k: int) -> Nearest:
-        """Nearly the K most like each of QUERIES, (m, d) float32; likeness is of float16."""
-        found = self._index.search(queries, k)
-        keys = np.asarray(found.keys).reshape(len(queries), -1).astype(np.int64)
-        apart = np.asarray(found.distances, np.float32).reshape(len(queries), -1)
-        # Of one query usearch gives as many as there are; of several it fills up.
-        counts = np.atleast_1d(getattr(found, "counts", keys.shape[1]))
-        missing = np.arange(keys.shape[1])[None] >= counts[:, None]
-        likeness = np.where(missing, NONE, 1 - apart).astype(np.float32)
-        return Nearest(likeness, np.where(missing, -1, keys))
+    def search(self, queries: np.ndarray, k: int) -> Nearest:
+        """Find approximately the nearest vectors.
 
-    def among(
-        self, queries: np.ndarray, k: int, places: np.ndarray, vectors: np.ndarray
-    ) -> Nearest:
-        """The same K with the likeness of VECTORS, (n, d) float32, of PLACES, (n,) in order.
+        Args:
+            queries: Float32 array of shape (m, d).
+            k: Number of vectors for each query.
 
-        What has none of PLACES is left out.
+        Returns:
+            Similarities, in the precision of float16, and keys.
         """
-        near = self.nearest(queries, k + SPARE)
-        rows = np.searchsorted(places, near.places).clip(0, len(places) - 1)
-        alike = np.matmul(vectors[rows], queries[:, :, None])[:, :, 0]
-        likeness = np.where(places[rows] == near.places, alike, NONE)
-        order = np.argsort(-likeness, axis=1, kind="stable")[:, :k]
-        likeness = np.take_along_axis(likeness, order, 1)
-        found = np.take_along_axis(near.places, order, 1)
-        return Nearest(likeness, np.where(likeness == NONE, -1, found))
+        matches = self._index.search(queries, k)
+        keys = np.asarray(matches.keys).reshape(len(queries), -1).astype(np.int64)
+        distances = np.asarray(matches.distances, np.float32).reshape(len(queries), -1)
+        # For one query usearch returns as many as there are, for several it fills up.
+        counts = np.atleast_1d(getattr(matches, "counts", keys.shape[1]))
+        is_missing = np.arange(keys.shape[1])[None] >= counts[:, None]
+        similarity = np.where(is_missing, NO_SIMILARITY, 1 - distances).astype(np.float32)
+        return Nearest(similarity, np.where(is_missing, -1, keys))
+
+    def search_rescored(
+        self, queries: np.ndarray, k: int, keys: np.ndarray, vectors: np.ndarray
+    ) -> Nearest:
+        """Find approximately the nearest vectors, with similarities in float32.
+
+        Args:
+            queries: Float32 array of shape (m, d).
+            k: Number of vectors for each query.
+            keys: Keys in ascending order, shape (n,); others are not returned.
+            vectors: Their vectors, float32 array of shape (n, d).
+        """
+        candidates = self.search(queries, k + EXTRA_CANDIDATES)
+        rows = np.searchsorted(keys, candidates.keys).clip(0, len(keys) - 1)
+        products = np.matmul(vectors[rows], queries[:, :, None])[:, :, 0]
+        similarity = np.where(keys[rows] == candidates.keys, products, NO_SIMILARITY)
+        order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+        similarity = np.take_along_axis(similarity, order, 1)
+        found = np.take_along_axis(candidates.keys, order, 1)
+        return Nearest(similarity, np.where(similarity == NO_SIMILARITY, -1, found))
 
 
-def recall(graph: Graph, places: np.ndarray, vectors: np.ndarray) -> float:
-    """The share of the RESULTS nearest of a SAMPLE of VECTORS that GRAPH finds, in [0, 1].
+def measure_recall(graph: Graph, keys: np.ndarray, vectors: np.ndarray) -> float:
+    """Return the fraction of the RECALL_K nearest vectors that a graph finds.
 
-    The vectors themselves, which all find, don't count. The sample is the same each time.
+    The queries are a fixed random sample of the vectors; a query is not its own result.
+
+    Args:
+        graph: The graph.
+        keys: Keys of the vectors, shape (n,).
+        vectors: Float32 array of shape (n, d).
     """
-    some = np.random.default_rng(0).permutation(len(vectors))[:SAMPLE]
-    truth = places[exact_neighbors(vectors[some], vectors, RESULTS + 1).places]
-    found = graph.among(vectors[some], RESULTS + 1, places, vectors).places
-    own = places[some]
-    right = sum(
-        len(set(ours) & set(all_) - {me})
-        for ours, all_, me in zip(found.tolist(), truth.tolist(), own.tolist(), strict=True)
+    sample = np.random.default_rng(0).permutation(len(vectors))[:RECALL_QUERIES]
+    exact = keys[exact_neighbors(vectors[sample], vectors, RECALL_K + 1).keys]
+    found = graph.search_rescored(vectors[sample], RECALL_K + 1, keys, vectors).keys
+    own_keys = keys[sample]
+    hits = sum(
+        len(set(approximate) & set(nearest) - {own})
+        for approximate, nearest, own in zip(
+            found.tolist(), exact.tolist(), own_keys.tolist(), strict=True
+        )
     )
-    return right / (len(some) * min(RESULTS, max(1, len(vectors) - 1)))
+    return hits / (len(sample) * min(RECALL_K, max(1, len(vectors) - 1)))

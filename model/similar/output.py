@@ -1,4 +1,4 @@
-"""Answers as text, JSON and a page that opens from disk; recommendations as CSV."""
+"""Write search results as text, JSON and an HTML page, and recommendations as CSV."""
 
 import base64
 import contextlib
@@ -16,49 +16,55 @@ from dataset.images.io import Unreadable, thumbnail
 from dataset.utils.files import atomic_path
 from dataset.utils.html import environment
 from dataset.utils.tables import format_table
-from model.similar.items import Found, Item
-from model.similar.query import Answer
-from model.similar.recommend import Recommended
+from model.similar.items import IndexItem, SearchResult
+from model.similar.query import QueryResult
+from model.similar.recommend import Recommendations
 from model.similar.sources import read_photo
 
-# Pixels a side of a page's photos, on a screen of two pixels a point.
-SIDE = 360
-HEAD = ("likeness", "label", "price", "title", "item")
-CSV_HEAD = (
+# Pixels of the page's photos, for screens with two pixels per CSS pixel.
+SIDE_PIXELS = 360
+TABLE_COLUMNS = ("similarity", "label", "price", "title", "item")
+CSV_COLUMNS = (
     *("id", "label", "product", "rank", "similar_id", "similar_label", "similar_product"),
-    *("likeness", "price", "currency", "site", "url"),
+    *("similarity", "price", "currency", "site", "url"),
 )
 
 
-def show(
-    answers: Sequence[Answer],
+def write_results(
+    results: Sequence[QueryResult],
     facts: Mapping[str, Any],
     json_file: Path | None,
     html: Path | None,
 ) -> None:
-    """Print ANSWERS, of an index of FACTS; as JSON where JSON_FILE is "-". Write what is asked for.
+    """Print the results of queries and write the requested files.
+
+    Args:
+        results: The results.
+        facts: Facts of the index.
+        json_file: JSON file to write; "-": print JSON instead of text.
+        html: HTML file to write.
 
     Raises:
-        Failure: a file can't be written.
+        Failure: A file can't be written.
     """
     note = ""
     if "recall" in facts:
         note = (
-            f"The search is approximate: it finds {facts['recall']:.1%} of the 10 nearest (measured"
-            " on a sample of the index)."
+            f"The search is approximate: it finds {facts['recall']:.1%} of the 10 nearest items"
+            " (measured on a sample of the index)."
         )
     if html:
-        with whole_file("--html", html) as file:
-            file.write(page(answers, facts["source"], note))
+        with atomic_text_file("--html", html) as file:
+            file.write(render_page(results, facts["source"], note))
     about = {"index": {"model": facts["run"], "recall": facts.get("recall")}}
     if json_file == Path("-"):
-        click.echo(as_json(answers, about), nl=False)
+        click.echo(as_json(results, about), nl=False)
         return
     if json_file:
-        with whole_file("--json", json_file) as file:
-            file.write(as_json(answers, about))
-    if said := text(answers):
-        click.echo(said)
+        with atomic_text_file("--json", json_file) as file:
+            file.write(as_json(results, about))
+    if text := format_results(results):
+        click.echo(text)
     if note:
         click.echo(note)
     for path in (json_file, html):
@@ -66,96 +72,107 @@ def show(
             click.echo(f"written: {path}")
 
 
-def text(answers: Sequence[Answer]) -> str:
-    """ANSWERS for people at a terminal; problems are left out."""
-    return "\n\n".join(_text(answer) for answer in answers if answer.asked)
+def format_results(results: Sequence[QueryResult]) -> str:
+    """Format the results of queries for the terminal, without those that have a problem."""
+    return "\n\n".join(_format_result(result) for result in results if result.item)
 
 
-def _text(answer: Answer) -> str:
-    assert answer.asked is not None
-    label = shorten_for_display(answer.asked.label)
-    said = f" ({label}{', says the model' if answer.guessed else ''})" if label else ""
-    head = f"{shorten_for_display(answer.name)}{said}"
-    if not answer.found:
-        return f"{head}: no item is let through by the filters"
-    return f"{head}\n{format_table(HEAD, [_line(found) for found in answer.found])}"
+def _format_result(result: QueryResult) -> str:
+    assert result.item is not None
+    label = shorten_for_display(result.item.label)
+    suffix = ", predicted by the model" if result.is_label_predicted else ""
+    title = shorten_for_display(result.name) + (f" ({label}{suffix})" if label else "")
+    if not result.results:
+        return f"{title}: no item passes the filters"
+    return f"{title}\n{format_table(TABLE_COLUMNS, list(map(_result_cells, result.results)))}"
 
 
-def _line(found: Found) -> tuple[str, ...]:
-    item = found.item
-    more = f" and {len(found.folded)} more of it" if found.folded else ""
-    name = shorten_for_display(item.url or item.id) + more
+def _result_cells(result: SearchResult) -> tuple[str, ...]:
+    item, count = result.item, len(result.duplicates)
+    duplicates = f" and {count} duplicate{'s' if count > 1 else ''}" if count else ""
+    name = shorten_for_display(item.url or item.id) + duplicates
     title = shorten_for_display(item.title)
-    short = title if len(title) <= 40 else title[:39] + "…"
-    return f"{found.likeness:.3f}", shorten_for_display(item.label), price_of(item), short, name
+    short_title = title if len(title) <= 40 else title[:39] + "…"
+    label = shorten_for_display(item.label)
+    return f"{result.similarity:.3f}", label, format_price(item), short_title, name
 
 
-def price_of(item: Item) -> str:
-    """ITEM's price with its currency, or nothing."""
-    return (
-        "" if item.price is None else f"{item.price:g} {shorten_for_display(item.currency)}".strip()
-    )
+def format_price(item: IndexItem) -> str:
+    """Format the price of an item with its currency; empty without a price."""
+    if item.price is None:
+        return ""
+    return f"{item.price:g} {shorten_for_display(item.currency)}".strip()
 
 
-def as_json(answers: Sequence[Answer], about: Mapping[str, Any]) -> str:
-    """ANSWERS as JSON, with what is said ABOUT the index."""
-    told = [
+def as_json(results: Sequence[QueryResult], about: Mapping[str, Any]) -> str:
+    """Format the results of queries as JSON, with facts about the index."""
+    queries = [
         {
-            "query": answer.name,
-            "problem": answer.problem or None,
-            "item": asdict(answer.asked) if answer.asked else None,
-            "label_by_model": answer.guessed,
+            "query": result.name,
+            "problem": result.problem or None,
+            "item": asdict(result.item) if result.item else None,
+            "is_label_predicted": result.is_label_predicted,
             "results": [
                 {
                     "rank": rank,
-                    "likeness": round(found.likeness, 4),
+                    "similarity": round(found.similarity, 4),
                     **asdict(found.item),
-                    "folded": list(found.folded),
+                    "duplicates": list(found.duplicates),
                 }
-                for rank, found in enumerate(answer.found, 1)
+                for rank, found in enumerate(result.results, 1)
             ],
         }
-        for answer in answers
+        for result in results
     ]
-    return json.dumps({**about, "answers": told}, ensure_ascii=False, indent=2) + "\n"
+    return json.dumps({**about, "queries": queries}, ensure_ascii=False, indent=2) + "\n"
 
 
-def page(answers: Sequence[Answer], source: Mapping[str, str], note: str) -> str:
-    """ANSWERS as one page with their photos, which lie where SOURCE, an index's, says."""
+def render_page(results: Sequence[QueryResult], source: Mapping[str, str], note: str) -> str:
+    """Render an HTML page with photos.
+
+    Args:
+        results: The results of queries.
+        source: Facts of the index's source, to find the photos.
+        note: A note on the search.
+    """
     strips = [
         {
-            "answer": answer,
-            "photo": _photo(answer.asked, source) if answer.asked else "",
-            "results": [(found, _photo(found.item, source)) for found in answer.found],
+            "query": result,
+            "photo": _thumbnail_uri(result.item, source) if result.item else "",
+            "results": [(found, _thumbnail_uri(found.item, source)) for found in result.results],
         }
-        for answer in answers
+        for result in results
     ]
     template = environment(Path(__file__).with_name("templates")).get_template("strips.html")
-    return template.render(strips=strips, price_of=price_of, link_of=link_of, note=note)
+    return template.render(strips=strips, format_price=format_price, safe_url=safe_url, note=note)
 
 
-def _photo(item: Item, source: Mapping[str, str]) -> str:
-    """ITEM's photo, small, as an address that holds it; empty where it can't be had."""
+def _thumbnail_uri(item: IndexItem, source: Mapping[str, str]) -> str:
+    """Return a small photo of an item as a data URI; empty if it can't be read."""
     with contextlib.suppress(OSError, ValueError, Unreadable):
-        small = thumbnail(read_photo(source, item.image), SIDE)
-        return f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"
+        jpeg = thumbnail(read_photo(source, item.image), SIDE_PIXELS)
+        return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
     return ""
 
 
-def link_of(item: Item) -> str:
-    """ITEM's address where no browser takes it for a program."""
+def safe_url(item: IndexItem) -> str:
+    """Return the URL of an item if it is http or https; others may run scripts."""
     return item.url if item.url.startswith(("https://", "http://")) else ""
 
 
 @contextlib.contextmanager
-def whole_file(option: str, path: Path) -> Iterator[TextIO]:
-    """A text file that takes the place of PATH, which OPTION named, at its end, or never.
+def atomic_text_file(option: str, path: Path) -> Iterator[TextIO]:
+    """Open a text file that replaces a path when the block succeeds.
+
+    Args:
+        option: The option that names the path, for messages.
+        path: The file to replace.
 
     Raises:
-        Failure: it can't be written.
+        Failure: The file can't be written.
     """
     if path.exists() and not path.is_file():
-        raise Failure(f"{option} {path} is no plain file; name another")
+        raise Failure(f"{option} {path} is not a regular file; name another")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -165,40 +182,52 @@ def whole_file(option: str, path: Path) -> Iterator[TextIO]:
             yield file
     except OSError as error:
         raise Failure(
-            f"{option} {path} can't be written: {first_line(error)}; make room, or name another"
+            f"{option} {path} can't be written: {first_line(error)}; free disk space, or name"
+            " another file"
         ) from error
 
 
 def write_recommendations(
-    path: Path, items: Sequence[Item], parts: Iterable[Recommended]
+    path: Path, items: Sequence[IndexItem], batches: Iterable[Recommendations]
 ) -> tuple[int, int]:
-    """Write PARTS, of ITEMS by row, as CSV to PATH; returns how many rows, and items with none.
+    """Write recommendations as CSV.
+
+    Args:
+        path: The file to write.
+        items: The items by row.
+        batches: Recommendations for all rows.
+
+    Returns:
+        Numbers of recommendations, and of items without any.
 
     Raises:
-        Failure: it can't be written.
+        Failure: The file can't be written.
     """
-    rows = lonely = 0
-    with whole_file("--out", path) as file:
-        out = csv.writer(file)
-        out.writerow(CSV_HEAD)
-        for part in parts:
-            for row, chosen, likeness in zip(
-                part.rows.tolist(), part.chosen.tolist(), part.likeness.tolist(), strict=True
+    count = items_without = 0
+    with atomic_text_file("--out", path) as file:
+        writer = csv.writer(file)
+        writer.writerow(CSV_COLUMNS)
+        for batch in batches:
+            for row, chosen, similarities in zip(
+                batch.rows.tolist(), batch.chosen.tolist(), batch.similarity.tolist(), strict=True
             ):
-                lines = list(_csv_lines(items, row, chosen, likeness))
-                out.writerows(lines)
-                rows, lonely = rows + len(lines), lonely + (not lines)
-    return rows, lonely
+                lines = list(_recommendation_rows(items, row, chosen, similarities))
+                writer.writerows(lines)
+                count, items_without = count + len(lines), items_without + (not lines)
+    return count, items_without
 
 
-def _csv_lines(
-    items: Sequence[Item], row: int, chosen: Sequence[int], likeness: Sequence[float]
+def _recommendation_rows(
+    items: Sequence[IndexItem], row: int, chosen: Sequence[int], similarities: Sequence[float]
 ) -> Iterator[tuple[object, ...]]:
-    own = items[row]
-    for rank, (place, alike) in enumerate(zip(chosen, likeness, strict=True), 1):
-        if place < 0:
+    item = items[row]
+    for rank, (other, similarity) in enumerate(zip(chosen, similarities, strict=True), 1):
+        if other < 0:
             return
-        its = items[place]
-        price = "" if its.price is None else f"{its.price:g}"
-        names = own.id, own.label, own.product, rank, its.id, its.label, its.product
-        yield *names, f"{alike:.4f}", price, its.currency, its.site, its.url
+        similar = items[other]
+        price = "" if similar.price is None else f"{similar.price:g}"
+        yield (
+            *(item.id, item.label, item.product, rank),
+            *(similar.id, similar.label, similar.product, f"{similarity:.4f}"),
+            *(price, similar.currency, similar.site, similar.url),
+        )

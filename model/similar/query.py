@@ -1,4 +1,4 @@
-"""`find-similar` for names of photos and items: each is found, looked at, answered."""
+"""Run the queries of `find-similar`: photos, items of the index, and photos of the catalogue."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,18 +11,18 @@ from dataset.errors import BadInput
 from dataset.images.io import sha256_of
 from dataset.images.store import open_store
 from model.inference.embedding import Embedding
-from model.inference.preprocessing import Wanted, why_not
-from model.similar.build import EMBEDDING, refuse_other_model
-from model.similar.embedder import open_looker
+from model.inference.preprocessing import PhotoInput, describe_read_error
+from model.similar.build import EMBEDDING, require_same_model
+from model.similar.embedder import load_embedder
 from model.similar.index_file import IndexFile
-from model.similar.items import Filters, Found, Item
-from model.similar.search import Asked, Searcher
-from model.similar.sources import FILE, Offer
+from model.similar.items import Filters, IndexItem, SearchResult
+from model.similar.search import Query, Searcher
+from model.similar.sources import FILE_PREFIX, IndexEntry
 
 
 @dataclass(frozen=True)
-class FindOptions:
-    """What `find-similar` was asked for (see `find-similar --help`)."""
+class SearchOptions:
+    """Options of a search by `find-similar`; `find-similar --help` describes each."""
 
     names: tuple[str, ...]
     index: Path
@@ -37,46 +37,54 @@ class FindOptions:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What was found for NAME. `guessed`: the asked photo's label is the model's; or a problem."""
+class QueryResult:
+    """The results of a query.
+
+    Attributes:
+        name: The query as it was given.
+        item: The item of the index, or what is known of a photo.
+        is_label_predicted: Whether the item's label is predicted by the model.
+        results: The results, the most similar first.
+        problem: Why the query has no results, or empty.
+    """
 
     name: str
-    asked: Item | None = None
-    guessed: bool = False
-    found: tuple[Found, ...] = ()
+    item: IndexItem | None = None
+    is_label_predicted: bool = False
+    results: tuple[SearchResult, ...] = ()
     problem: str = ""
 
 
-def find_similar(options: FindOptions, index: IndexFile) -> list[Answer]:
-    """The answer for each of the names that OPTIONS ask for, in their order.
+def run_queries(options: SearchOptions, index: IndexFile) -> list[QueryResult]:
+    """Run the queries of `options.names`, in their order.
 
     Raises:
-        BadInput: no such model, or a filter's word that no item has.
-        Failure: the index is damaged, or of another model.
+        BadInput: There is no such model, or no item passes a filter.
+        Failure: The index is damaged or was built with another model.
     """
-    _refuse_unknown(options.filters, index)
-    finder = _Finder(options, index)
-    asked = {name: finder.asked(name) for name in dict.fromkeys(options.names)}
-    offers = {name: one for name, one in asked.items() if isinstance(one, Offer)}
-    looked = finder.looked_at(list(offers.values())) if offers else []
-    asked |= dict(zip(offers, looked, strict=True))
-    return [finder.answer(name, asked[name]) for name in options.names]
+    _require_known_filters(options.filters, index)
+    runner = _QueryRunner(options, index)
+    queries = {name: runner.resolve(name) for name in dict.fromkeys(options.names)}
+    new = {name: query for name, query in queries.items() if isinstance(query, IndexEntry)}
+    embedded = runner.embed(list(new.values())) if new else []
+    queries |= dict(zip(new, embedded, strict=True))
+    return [runner.run(name, queries[name]) for name in options.names]
 
 
-def _refuse_unknown(filters: Filters, index: IndexFile) -> None:
-    for column, wanted in (("site", filters.sites), ("label", filters.labels)):
-        known = [name for name in index.known(column) if name] if wanted else []
-        for name in wanted:
-            if name not in known:
-                has = ", ".join(known) or "none"
-                raise BadInput(f"--{column} {name}: no item of {index.path} has it; it has {has}")
+def _require_known_filters(filters: Filters, index: IndexFile) -> None:
+    for column, values in (("site", filters.sites), ("label", filters.labels)):
+        known = [name for name in index.distinct_values(column) if name] if values else []
+        for value in values:
+            if value not in known:
+                choices = ", ".join(known) or "none"
+                raise BadInput(f"--{column} {value}: not in {index.path}, which has: {choices}")
 
 
 @dataclass(frozen=True)
-class _Finder:
-    """What the names of a command mean, and what is like them."""
+class _QueryRunner:
+    """Resolves the names of a command and searches for similar items."""
 
-    options: FindOptions
+    options: SearchOptions
     index: IndexFile
 
     @cached_property
@@ -84,69 +92,74 @@ class _Finder:
         """The index in memory."""
         return Searcher(self.index)
 
-    def asked(self, name: str) -> Asked | Offer | str:
-        """What NAME means: an item of the index, a photo to be looked at, or why nothing."""
+    def resolve(self, name: str) -> Query | IndexEntry | str:
+        """Return an item of the index, a photo to embed, or a problem."""
         path = Path(name)
         try:
             data = path.read_bytes() if path.is_file() else None
         except (OSError, ValueError) as error:
-            return why_not(error)
-        found = self.index.find(sha256_of(data) if data is not None else name)
-        if len(found) > 1 and found[0][1].sha256 != found[1][1].sha256 and _is_start(name, found):
-            return "several items have such a SHA-256; name more digits of it"
-        if found:
-            return self._known(*found[0])
+            return describe_read_error(error)
+        matches = self.index.find(sha256_of(data) if data is not None else name)
+        if len(matches) > 1 and _is_ambiguous_prefix(name, matches):
+            return "several items have such a SHA-256; add more digits"
+        if matches:
+            key, item = matches[0]
+            return Query(self.searcher.vectors[self.searcher.row_of(key)], item, key)
         if data is not None:
-            item = Item(name, sha256_of(data), f"{FILE}{path.absolute()}")
-            return Offer(item, Wanted(path.read_bytes))
-        return self._in_catalogue(name)
+            item = IndexItem(name, sha256_of(data), f"{FILE_PREFIX}{path.absolute()}")
+            return IndexEntry(item, PhotoInput(path.read_bytes))
+        return self._find_in_catalogue(name)
 
-    def _known(self, place: int, item: Item) -> Asked:
-        return Asked(self.searcher.vectors[self.searcher.row_of(place)], item, place)
-
-    def _in_catalogue(self, name: str) -> Offer | str:
-        """The photo NAME of the catalogue, where there is one: it may be newer than the index."""
-        unknown = f"no such file, and no item of {self.index.path} is called so"
-        address = self.options.catalogue
-        if "://" not in address and not Path(address).exists():
-            return unknown
-        with open_catalogue(address, must_exist=True)() as session:
+    def _find_in_catalogue(self, name: str) -> IndexEntry | str:
+        """Return a photo of the catalogue, which may be newer than the index."""
+        problem = f"no such file, and no such item in {self.index.path}"
+        catalogue = self.options.catalogue
+        if "://" not in catalogue and not Path(catalogue).exists():
+            return problem
+        with open_catalogue(catalogue, must_exist=True)() as session:
             try:
                 row = find_image(session, name)
             except BadInput:
-                return f"{unknown}, nor a photo of the catalogue"
+                return f"{problem} or in the catalogue"
             read = partial(open_store(self.options.images).read, str(row.store_key))
-            return Offer(Item(row.sha256, row.sha256, str(row.store_key)), Wanted(read))
+            return IndexEntry(
+                IndexItem(row.sha256, row.sha256, str(row.store_key)), PhotoInput(read)
+            )
 
-    def looked_at(self, offers: Sequence[Offer]) -> list[Asked | str]:
-        """OFFERS, which the index does not have, as the model sees them; or why it can't."""
+    def embed(self, entries: Sequence[IndexEntry]) -> list[Query | str]:
+        """Return a query, or a problem, for each photo that is not in the index."""
         facts = self.index.facts()
-        looker = open_looker(self.options.run or Path(facts["run"]), self.options.cache)
-        refuse_other_model(self.index.path, facts, looker)
-        embedding = Embedding.from_arrays(self.index.arrays_of(EMBEDDING))
-        found: list[Asked | str] = []
-        for sight in looker.look_at(iter(offers)):
-            if sight.problem:
-                found.append(sight.problem)
+        embedder = load_embedder(self.options.run or Path(facts["run"]), self.options.cache)
+        require_same_model(self.index.path, facts, embedder)
+        embedding = Embedding.from_arrays(self.index.read_arrays(EMBEDDING))
+        queries: list[Query | str] = []
+        for cached in embedder.predict(iter(entries)):
+            if cached.problem:
+                queries.append(cached.problem)
                 continue
-            looked = looker.seen([sight.name])
-            label = looker.judge.labels[int(looked.logits[0].argmax())]
-            vector = embedding.vectors(looked.outputs, looked.logits)[0]
-            found.append(Asked(vector, replace(sight.item, label=label), guessed=True))
-        return found
+            outputs = embedder.load_outputs([cached])
+            label = embedder.predictor.labels[int(outputs.logits[0].argmax())]
+            vector = embedding.vectors(outputs.features, outputs.logits)[0]
+            item = replace(cached.item, label=label)
+            queries.append(Query(vector, item, is_label_predicted=True))
+        return queries
 
-    def answer(self, name: str, asked: Asked | Offer | str) -> Answer:
-        """What is like ASKED."""
-        if not isinstance(asked, Asked):
-            return Answer(name, problem=str(asked))
+    def run(self, name: str, query: Query | IndexEntry | str) -> QueryResult:
+        """Search for the items that are similar to a query."""
+        if not isinstance(query, Query):
+            return QueryResult(name, problem=str(query))
         options, filters = self.options, self.options.filters
         if options.same_label:
-            if not asked.item.label:
-                return Answer(name, problem="it has no label of its own; leave out --same-label")
-            filters = replace(filters, labels=(asked.item.label,))
-        found = self.searcher.search(asked, options.top, filters, options.exclude_duplicates)
-        return Answer(name, asked.item, asked.guessed, tuple(found))
+            if not query.item.label:
+                return QueryResult(name, problem="it has no label; omit --same-label")
+            filters = replace(filters, labels=(query.item.label,))
+        results = self.searcher.search(query, options.top, filters, options.exclude_duplicates)
+        return QueryResult(name, query.item, query.is_label_predicted, tuple(results))
 
 
-def _is_start(name: str, found: Sequence[tuple[int, Item]]) -> bool:
-    return all(item.sha256.startswith(name) and item.id != name for _, item in found)
+def _is_ambiguous_prefix(name: str, matches: Sequence[tuple[int, IndexItem]]) -> bool:
+    """Return whether a name is the beginning of different hashes, and not an id."""
+    first, second = matches[0][1], matches[1][1]
+    return first.sha256 != second.sha256 and all(
+        item.sha256.startswith(name) and item.id != name for _, item in matches
+    )

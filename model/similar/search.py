@@ -1,164 +1,194 @@
-"""A search on one page: vectors of an index -> the nearest items, filtered, what is one folded."""
+"""Search an index: nearest vectors, filters, and merging of duplicates."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.similar.index_file import IndexFile, damaged
-from model.similar.items import COPY, Filters, Found, Item, is_one, ties
-from model.similar.nearest import EXACT, Graph, Nearest, exact_neighbors
+from model.similar.index_file import IndexFile, damaged_index
+from model.similar.items import (
+    COPY_SIMILARITY,
+    Filters,
+    IndexItem,
+    SearchResult,
+    are_duplicates,
+    duplicate_keys,
+)
+from model.similar.nearest import MAX_EXACT_ITEMS, Graph, Nearest, exact_neighbors
 
 GRAPH = "graph"
-# Of the items that a filter lets through fewer than this share are compared one and all.
-NARROW = 0.2
-# Neighbours asked for at first, for each result that is wanted.
-FIRST = 4
+# If a filter passes a smaller fraction of the items, they are compared exhaustively.
+MIN_GRAPH_FRACTION = 0.2
+# Neighbours that are requested at first, per result.
+OVERSAMPLING = 4
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A query: its vector, (d,) float32; the item it is, or what is known of a photo.
+class Query:
+    """A query.
 
-    `place`: of the item in the index, None for a photo that is not there. `guessed`: the item's
-    label is the model's.
+    Attributes:
+        vector: Its embedding, float32 array of shape (d,).
+        item: The item of the index, or what is known of a photo.
+        key: Key of the item in the index; None for other photos.
+        is_label_predicted: Whether the item's label is predicted by the model.
     """
 
     vector: np.ndarray
-    item: Item
-    place: int | None = None
-    guessed: bool = False
+    item: IndexItem
+    key: int | None = None
+    is_label_predicted: bool = False
 
 
 class Searcher:
-    """An index held in memory: `places`, (n,) int64, and `vectors`, (n, d) float32, by row."""
+    """An index in memory.
+
+    Attributes:
+        keys: Keys of the items in ascending order, int64 array of shape (n,).
+        vectors: Float32 array of shape (n, d).
+    """
 
     def __init__(self, index: IndexFile) -> None:
         self._index = index
-        with index.as_it_is():
-            self.places, self.vectors = index.vectors()
-            data = index.bytes_of(GRAPH) if len(self.places) > EXACT else b""
+        with index.snapshot():
+            self.keys, self.vectors = index.vectors()
+            data = index.read_bytes(GRAPH) if len(self.keys) > MAX_EXACT_ITEMS else b""
         self._graph: Graph | None = None
         if data:
             try:
-                self._graph = Graph.read(data, self.vectors.shape[1])
-            # usearch's only kind of error.
+                self._graph = Graph.from_bytes(data, self.vectors.shape[1])
+            # The only class of errors of usearch.
             except RuntimeError as error:
-                raise damaged(index.path, f"its graph is broken ({error})") from error
+                raise damaged_index(index.path, f"its graph is broken ({error})") from error
 
     @property
-    def approximate(self) -> bool:
-        """Whether it searches by the graph."""
+    def is_approximate(self) -> bool:
+        """Whether searches use the graph."""
         return self._graph is not None
 
-    def keep(self, places: np.ndarray) -> None:
-        """Forget all items but those of PLACES: others may be removed while it is at work."""
-        kept = np.isin(self.places, places)
-        self.places, self.vectors = self.places[kept], self.vectors[kept]
+    def keep(self, keys: np.ndarray) -> None:
+        """Drop all items but some, in memory: others may have been removed from the file."""
+        is_kept = np.isin(self.keys, keys)
+        self.keys, self.vectors = self.keys[is_kept], self.vectors[is_kept]
 
-    def row_of(self, place: int) -> int:
-        """Where PLACE's vector is."""
-        return int(np.flatnonzero(self.places == place)[0])
+    def row_of(self, key: int) -> int:
+        """Return the row of a key."""
+        return int(np.flatnonzero(self.keys == key)[0])
 
-    def rows_of(self, places: np.ndarray) -> np.ndarray:
-        """Where the vectors of PLACES, of any shape, are; -1 where there is none."""
-        # Places are in order: items are added at the end, and blocks are read in theirs.
-        rows = np.searchsorted(self.places, places).clip(0, len(self.places) - 1)
-        return np.where(self.places[rows] == places, rows, -1)
+    def rows_of(self, keys: np.ndarray) -> np.ndarray:
+        """Return the rows of keys, an array of the same shape; -1 for unknown keys."""
+        # Keys are in ascending order: items are appended, and blocks are read in order.
+        rows = np.searchsorted(self.keys, keys).clip(0, len(self.keys) - 1)
+        return np.where(self.keys[rows] == keys, rows, -1)
 
     def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Nearest:
-        """The K nearest of each of QUERIES, (m, d), among the places ALLOWED, by place.
+        """Find the nearest items, exactly if there is no graph or only a few are allowed.
 
-        Exact where there is no graph, or where few are allowed.
+        Args:
+            queries: Float32 array of shape (m, d).
+            k: Number of items for each query.
+            allowed: Keys of the items that may be returned; None: all.
         """
-        k = min(k, len(self.places) if allowed is None else len(allowed))
+        k = min(k, len(self.keys) if allowed is None else len(allowed))
         if self._graph is not None and (
-            allowed is None or len(allowed) > NARROW * len(self.places)
+            allowed is None or len(allowed) > MIN_GRAPH_FRACTION * len(self.keys)
         ):
-            return self._walked(self._graph, queries, k, allowed)
+            return self._search_graph(self._graph, queries, k, allowed)
         if allowed is None:
-            places, vectors = self.places, self.vectors
+            keys, vectors = self.keys, self.vectors
         else:
-            rows = np.flatnonzero(np.isin(self.places, allowed))
-            places, vectors = self.places[rows], self.vectors[rows]
-        found = exact_neighbors(queries, vectors, k)
-        return Nearest(found.likeness, np.where(found.places < 0, -1, places[found.places]))
+            rows = np.flatnonzero(np.isin(self.keys, allowed))
+            keys, vectors = self.keys[rows], self.vectors[rows]
+        nearest = exact_neighbors(queries, vectors, k)
+        return Nearest(nearest.similarity, np.where(nearest.keys < 0, -1, keys[nearest.keys]))
 
-    def _walked(
+    def _search_graph(
         self, graph: Graph, queries: np.ndarray, k: int, allowed: np.ndarray | None
     ) -> Nearest:
         if allowed is None:
-            return graph.among(queries, k, self.places, self.vectors)
-        share = len(allowed) / len(self.places)
-        wanted = min(len(self.places), int(2 * k / share) + 8)
-        found = graph.among(queries, wanted, self.places, self.vectors)
-        good = np.isin(found.places, allowed)
-        # What is let through first, in its order.
-        order = np.argsort(~good, axis=1, kind="stable")[:, :k]
-        if good.sum(axis=1).min() < k:
-            rows = np.flatnonzero(np.isin(self.places, allowed))
-            all_ = exact_neighbors(queries, self.vectors[rows], k)
-            return Nearest(all_.likeness, self.places[rows][all_.places])
+            return graph.search_rescored(queries, k, self.keys, self.vectors)
+        fraction = len(allowed) / len(self.keys)
+        count = min(len(self.keys), int(2 * k / fraction) + 8)
+        nearest = graph.search_rescored(queries, count, self.keys, self.vectors)
+        is_allowed = np.isin(nearest.keys, allowed)
+        # Allowed items first, in their order.
+        order = np.argsort(~is_allowed, axis=1, kind="stable")[:, :k]
+        if is_allowed.sum(axis=1).min() < k:
+            rows = np.flatnonzero(np.isin(self.keys, allowed))
+            exact = exact_neighbors(queries, self.vectors[rows], k)
+            return Nearest(exact.similarity, self.keys[rows][exact.keys])
         return Nearest(
-            np.take_along_axis(found.likeness, order, 1),
-            np.take_along_axis(found.places, order, 1),
+            np.take_along_axis(nearest.similarity, order, 1),
+            np.take_along_axis(nearest.keys, order, 1),
         )
 
     def search(
-        self, asked: Asked, top: int, filters: Filters, without_copies: bool = False
-    ) -> list[Found]:
-        """The TOP items most like ASKED that FILTERS let through, never ASKED's own.
+        self, query: Query, top: int, filters: Filters, exclude_duplicates: bool = False
+    ) -> list[SearchResult]:
+        """Find the most similar items; duplicates are merged into the most similar of them.
 
-        Copies of one photo and photos of one product are one result, the most alike of them; with
-        WITHOUT_COPIES those of ASKED's own are left out.
+        Args:
+            query: The query, which is not a result itself.
+            top: Number of results.
+            filters: Conditions on the results.
+            exclude_duplicates: Exclude duplicates of the query.
         """
-        allowed = self._index.places_of(filters) if filters else None
-        most = len(self.places) if allowed is None else len(allowed)
-        wanted = min(most, FIRST * top + 8)
+        allowed = self._index.filter_keys(filters) if filters else None
+        total = len(self.keys) if allowed is None else len(allowed)
+        count = min(total, OVERSAMPLING * top + 8)
         while True:
-            near = self.nearest(asked.vector[None], wanted, allowed)
-            found = self._folded(asked, near, without_copies)
-            if len(found) >= top or wanted >= most:
-                return found[:top]
-            wanted = min(most, 4 * wanted)
+            nearest = self.nearest(query.vector[None], count, allowed)
+            results = self._merge_duplicates(query, nearest, exclude_duplicates)
+            if len(results) >= top or count >= total:
+                return results[:top]
+            count = min(total, 4 * count)
 
-    def _folded(self, asked: Asked, near: Nearest, without_copies: bool) -> list[Found]:
-        there = near.places[0] >= 0
-        places, alike = near.places[0][there], near.likeness[0][there]
-        rows, items = self.rows_of(places), self._index.items(places.tolist())
-        kept = _Kept(len(places), self.vectors.shape[1])
-        for place, row, likeness in zip(places.tolist(), rows, alike.tolist(), strict=True):
-            # It may have been removed meanwhile.
-            if place not in items:
+    def _merge_duplicates(
+        self, query: Query, nearest: Nearest, exclude_duplicates: bool
+    ) -> list[SearchResult]:
+        is_found = nearest.keys[0] >= 0
+        keys, similarities = nearest.keys[0][is_found], nearest.similarity[0][is_found]
+        rows, items = self.rows_of(keys), self._index.items(keys.tolist())
+        results = _ResultList(len(keys), self.vectors.shape[1])
+        for key, row, similarity in zip(keys.tolist(), rows, similarities.tolist(), strict=True):
+            # The item may have been removed meanwhile.
+            if key not in items or key == query.key:
                 continue
-            item = items[place]
-            if place == asked.place or (
-                without_copies and (is_one(item, asked.item) or likeness >= COPY)
+            item = items[key]
+            if exclude_duplicates and (
+                are_duplicates(item, query.item) or similarity >= COPY_SIMILARITY
             ):
                 continue
-            kept.put(item, likeness, self.vectors[row])
-        return kept.found
+            results.add(item, similarity, self.vectors[row])
+        return results.results
 
 
-class _Kept:
-    """Results, the most alike first: MOST at most, with vectors of WIDTH; what is one is folded."""
+class _ResultList:
+    """Results, the most similar first, with merged duplicates.
 
-    def __init__(self, most: int, width: int) -> None:
-        self.found: list[Found] = []
-        self._vectors = np.empty((most, width), np.float32)
-        self._seats: dict[tuple[str, str], int] = {}
+    Args:
+        max_results: Number of results, at most.
+        dimensions: Dimensions of the vectors.
+    """
 
-    def put(self, item: Item, likeness: float, vector: np.ndarray) -> None:
-        """Let ITEM be a result, or folded into the first that it is one with."""
-        seat, count = self._seat(item, vector), len(self.found)
-        if seat is None:
+    def __init__(self, max_results: int, dimensions: int) -> None:
+        self.results: list[SearchResult] = []
+        self._vectors = np.empty((max_results, dimensions), np.float32)
+        self._positions: dict[tuple[str, str], int] = {}
+
+    def add(self, item: IndexItem, similarity: float, vector: np.ndarray) -> None:
+        """Add an item as a result, or to the first result that it is a duplicate of."""
+        position, count = self._find_duplicate(item, vector), len(self.results)
+        if position is None:
             self._vectors[count] = vector
-            self._seats.update(dict.fromkeys(ties(item), count))
-            self.found.append(Found(item, likeness))
+            self._positions.update(dict.fromkeys(duplicate_keys(item), count))
+            self.results.append(SearchResult(item, similarity))
         else:
-            before = self.found[seat]
-            self.found[seat] = replace(before, folded=(*before.folded, item.id))
+            result = self.results[position]
+            duplicates = (*result.duplicates, item.id)
+            self.results[position] = replace(result, duplicates=duplicates)
 
-    def _seat(self, item: Item, vector: np.ndarray) -> int | None:
-        seats = [self._seats[tie] for tie in ties(item) if tie in self._seats]
-        copies = np.flatnonzero(self._vectors[: len(self.found)] @ vector >= COPY)
-        return min([*seats, *copies.tolist()[:1]], default=None)
+    def _find_duplicate(self, item: IndexItem, vector: np.ndarray) -> int | None:
+        positions = [self._positions[k] for k in duplicate_keys(item) if k in self._positions]
+        similarities = self._vectors[: len(self.results)] @ vector
+        copies = np.flatnonzero(similarities >= COPY_SIMILARITY)
+        return min([*positions, *copies.tolist()[:1]], default=None)

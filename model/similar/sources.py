@@ -1,4 +1,4 @@
-"""A price as feeds write it -> a number and its currency."""
+"""Sources of the items of an index: the catalogue, a folder, a product feed, or single files."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,51 +21,63 @@ from dataset.selection.crops import PoseOptions, find_crops
 from dataset.selection.labeling import matching_labels
 from dataset.vocabulary import Vocabulary
 from model.data.loading import SPLITS
-from model.feeds.product_feed import FORMATS, open_feed
-from model.feeds.remote_images import Fetcher, fetched
-from model.feeds.sources import ADDRESS, FeedSource, read_below, stored_photo, usable_photos
-from model.feeds.sources import Item as FeedItem
-from model.inference.preprocessing import Wanted
-from model.similar.items import Item
+from model.feeds.product_feed import DELIMITERS, open_feed
+from model.feeds.remote_images import ImageFetcher, read_fetched
+from model.feeds.sources import (
+    URL_SCHEME,
+    FeedSource,
+    TaggedItem,
+    read_inside,
+    stored_photo,
+    usable_photos,
+)
+from model.inference.preprocessing import PhotoInput
+from model.similar.items import IndexItem
 
-NUMBER = re.compile(r"\d[\d\s.,'’]*")
-# Thousands parted by commas, by points, or not at all.
-COMMAS = re.compile(r"[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
-POINTS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+,\d+|[1-9]\d{0,2}(\.\d{3}){2,}")
-PLAIN = re.compile(r"\d+([.,]\d+)?")
-# What says that a number is below 0.
-MINUS = ("-", "−", "–")
-# A currency's name or sign is no longer.
-LONGEST = 8
+NUMBER_PATTERN = re.compile(r"\d[\d\s.,'’]*")
+# Numbers with thousands separated by commas, by points, or not at all.
+COMMA_THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
+POINT_THOUSANDS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+,\d+|[1-9]\d{0,2}(\.\d{3}){2,}")
+PLAIN_NUMBER = re.compile(r"\d+([.,]\d+)?")
+MINUS_SIGNS = ("-", "−", "–")
+MAX_CURRENCY_CHARACTERS = 8
 
 
-def price_of(text: str, currency: str = "") -> tuple[float | None, str]:
-    """The price that TEXT says, and its currency where CURRENCY doesn't: `1 299,50 EUR`, `$1,299`.
+def parse_price(text: str, currency: str = "") -> tuple[float | None, str]:
+    """Parse a price such as `1 299,50 EUR` or `$1,299`.
 
-    None where it is no number from 0 on. One comma before three digits parts thousands; a point
-    alone is always decimal.
+    A comma before three digits separates thousands; a single point is a decimal point.
+
+    Args:
+        text: The text.
+        currency: The currency, if it is known; else it is taken from the text.
+
+    Returns:
+        The price, None if the text has no number of 0 or more, and the currency.
     """
-    number = NUMBER.search(text)
+    number = NUMBER_PATTERN.search(text)
     if number is None:
         return None, currency
     before, after = text[: number.start()].strip(), text[number.end() :].strip()
     word = (before + after).strip()
-    if before.endswith(MINUS) or len(word) > LONGEST or any(sign.isdigit() for sign in after):
+    is_negative = before.endswith(MINUS_SIGNS)
+    has_more_numbers = any(character.isdigit() for character in after)
+    if is_negative or has_more_numbers or len(word) > MAX_CURRENCY_CHARACTERS:
         return None, currency
-    return _number(re.sub(r"[\s'’]", "", number.group()).strip(".,")), currency or word
+    return _parse_number(re.sub(r"[\s'’]", "", number.group()).strip(".,")), currency or word
 
 
-def _number(text: str) -> float | None:
-    """TEXT, of digits, commas and points, as a number; None where they make none."""
-    if COMMAS.fullmatch(text):
+def _parse_number(text: str) -> float | None:
+    """Parse digits, commas and points; None if they do not form a number."""
+    if COMMA_THOUSANDS.fullmatch(text):
         return float(text.replace(",", ""))
-    if POINTS.fullmatch(text):
+    if POINT_THOUSANDS.fullmatch(text):
         return float(text.replace(".", "").replace(",", "."))
-    return float(text.replace(",", ".")) if PLAIN.fullmatch(text) else None
+    return float(text.replace(",", ".")) if PLAIN_NUMBER.fullmatch(text) else None
 
 
-# What columns of a feed are called that may be there, the first that is.
-OPTIONAL = {
+# Names of optional columns of a feed; the first one is used.
+OPTIONAL_COLUMNS = {
     "price": ("price", "sale_price"),
     "currency": ("currency",),
     "site": ("site", "shop", "store"),
@@ -75,33 +87,45 @@ OPTIONAL = {
 }
 
 
-# How the image of an item begins that is a file by itself, and not one of the source.
-FILE = "file:"
+# Prefix of the image of an item that is a file outside the index's source.
+FILE_PREFIX = "file:"
 
 
 @dataclass(frozen=True)
-class Offer:
-    """An item and its photo; without one `problem` says why. Its SHA-256 may be unknown yet."""
+class IndexEntry:
+    """An item with its photo.
 
-    item: Item
-    wanted: Wanted | None = None
+    Attributes:
+        item: The item; its SHA-256 may be unknown yet.
+        photo: The photo; None if there is a problem.
+        problem: Why there is no photo, or empty.
+    """
+
+    item: IndexItem
+    photo: PhotoInput | None = None
     problem: str = ""
 
 
-class Offers(Protocol):
-    """What an index is made of, the same items in the same order each time."""
+class IndexSource(Protocol):
+    """A source of items, which are the same in the same order each time."""
 
     @property
     def facts(self) -> dict[str, str]:
-        """What an index has to know to find the photos again."""
+        """Facts that an index needs to find the photos again."""
 
-    def offers(self, crop: PoseOptions) -> Iterator[Offer]:
-        """The items, whose photos are cropped as CROP says."""
+    def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:
+        """Yield the items with their photos, which are cropped by given options."""
 
 
 @dataclass(frozen=True)
-class CatalogueOffers:
-    """All photos of a catalogue of any use, one a cluster, also those of two labels or none."""
+class CatalogueIndexSource:
+    """The best copies of all usable photos of a catalogue, whatever their labels.
+
+    Attributes:
+        catalogue: The catalogue's path or URL.
+        images: The image store's path or URL.
+        vocabulary: Defines labels and zones.
+    """
 
     catalogue: str
     images: str
@@ -109,53 +133,53 @@ class CatalogueOffers:
 
     @property
     def facts(self) -> dict[str, str]:
-        """Without the catalogue's address, which may hold a password."""
-        place = self.images if "://" in self.images else str(Path(self.images).absolute())
-        return {"kind": "catalogue", "photos": place}
+        """Facts to find the photos, without the catalogue's URL, which may have a password."""
+        path = self.images if "://" in self.images else str(Path(self.images).absolute())
+        return {"kind": "catalogue", "photos": path}
 
-    def offers(self, crop: PoseOptions) -> Iterator[Offer]:
-        """As Offers; key points that are found are kept in the catalogue."""
+    def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:
+        """Yield the items with their photos; new key points are saved in the catalogue."""
         sessions, store = open_catalogue(self.catalogue, must_exist=True), open_store(self.images)
-        photos = [one for one in usable_photos(sessions, store) if not _left_out(one)]
+        photos = [photo for photo in usable_photos(sessions, store) if not _is_excluded(photo)]
         with sessions() as session:
-            posts = _posts(session, photos)
+            posts = _load_posts(session, photos)
         if not photos:
-            raise Failure("the catalogue has no photo of use; crawl first")
+            raise Failure("the catalogue has no usable photos; crawl first")
         labels = [self._label(photo) for photo in photos]
         zones = [self.vocabulary.zone_of(label) for label in labels]
-        posed = find_crops(photos, zones, sessions, store, crop)
+        crops = find_crops(photos, zones, sessions, store, crop)
         for photo, label in zip(photos, labels, strict=True):
-            wanted = stored_photo(photo, posed.get(photo.image_id), store)
-            yield Offer(_catalogue_item(photo, label, posts), wanted)
+            photo_input = stored_photo(photo, crops.get(photo.image_id), store)
+            yield IndexEntry(_catalogue_item(photo, label, posts), photo_input)
 
     def _label(self, photo: Candidate) -> str:
-        """What PHOTO is of: a person's word, else the one label of its hashtags, else nothing."""
+        """Return the reviewed label, else the only label of the hashtags, else an empty text."""
         if photo.decisions:
             return photo.decisions[-1][1] or ""
         labels = matching_labels(photo, self.vocabulary)
         return labels[0] if len(labels) == 1 else ""
 
 
-def _left_out(photo: Candidate) -> bool:
+def _is_excluded(photo: Candidate) -> bool:
     return bool(photo.decisions) and photo.decisions[-1][1] is None
 
 
-def _posts(session: Session, photos: Sequence[Candidate]) -> dict[int, Any]:
-    """What is sold in the first post of each of PHOTOS, by the post's id."""
-    first = {photo.posts[0].id for photo in photos if photo.posts}
+def _load_posts(session: Session, photos: Sequence[Candidate]) -> dict[int, Any]:
+    """Return post id -> product data of the first post of each photo."""
+    ids = {photo.posts[0].id for photo in photos if photo.posts}
     columns = (PostRow.id, PostRow.site, PostRow.site_id, PostRow.title, PostRow.price)
-    found = {}
-    for some in in_batches(first):
-        query = sa.select(*columns, PostRow.currency, PostRow.url).where(PostRow.id.in_(some))
-        found.update({row.id: row for row in session.execute(query)})
-    return found
+    posts = {}
+    for batch in in_batches(ids):
+        query = sa.select(*columns, PostRow.currency, PostRow.url).where(PostRow.id.in_(batch))
+        posts.update({row.id: row for row in session.execute(query)})
+    return posts
 
 
-def _catalogue_item(photo: Candidate, label: str, posts: dict[int, Any]) -> Item:
+def _catalogue_item(photo: Candidate, label: str, posts: dict[int, Any]) -> IndexItem:
     post = posts.get(photo.posts[0].id) if photo.posts else None
-    known: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if post is not None:
-        known = {
+        fields = {
             "site": post.site,
             "price": post.price,
             "currency": post.currency or "",
@@ -163,116 +187,147 @@ def _catalogue_item(photo: Candidate, label: str, posts: dict[int, Any]) -> Item
             "title": post.title or "",
             "url": post.url,
         }
-    cluster = "" if photo.cluster is None else str(photo.cluster)
-    return Item(photo.sha256, photo.sha256, photo.store_key, label=label, cluster=cluster, **known)
+    return IndexItem(
+        photo.sha256,
+        photo.sha256,
+        photo.store_key,
+        label=label,
+        cluster="" if photo.cluster is None else str(photo.cluster),
+        **fields,
+    )
 
 
 @dataclass(frozen=True)
-class FolderOffers:
-    """The photos below ROOT, each of the label that its folder is called; a split is no label."""
+class FolderIndexSource:
+    """The photos below a folder; the name of a photo's folder is its label, unless it is a split.
+
+    Attributes:
+        root: The folder.
+        vocabulary: Defines zones.
+    """
 
     root: Path
     vocabulary: Vocabulary
 
     @property
     def facts(self) -> dict[str, str]:
-        """As Offers."""
+        """Facts to find the photos."""
         return {"kind": "folder", "photos": str(self.root.absolute())}
 
-    def offers(self, crop: PoseOptions) -> Iterator[Offer]:
-        """As Offers."""
-        found = sorted(self.root.rglob("*"))
-        photos = [path for path in found if path.suffix.lower() in PHOTO_SUFFIXES]
+    def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:
+        """Yield the items with their photos."""
+        paths = sorted(self.root.rglob("*"))
+        photos = [path for path in paths if path.suffix.lower() in PHOTO_SUFFIXES]
         if not photos:
-            raise BadInput(f"--from {self.root} has no photo below it; name another folder")
+            raise BadInput(f"--from {self.root} has no photos; name another folder")
         for path in photos:
             name = path.relative_to(self.root).as_posix()
-            above = path.parent.name if path.parent != self.root else ""
-            label = "" if above in SPLITS else above
+            folder = path.parent.name if path.parent != self.root else ""
+            label = "" if folder in SPLITS else folder
             zone = self.vocabulary.zone_of(label) if crop.uses_zones else None
-            yield Offer(Item(name, "", name, label=label), Wanted(path.read_bytes, zone))
+            item = IndexItem(name, "", name, label=label)
+            yield IndexEntry(item, PhotoInput(path.read_bytes, zone))
 
 
 @dataclass(frozen=True)
-class FeedOffers:
-    """The items of a shop's feed; those of its photos that were fetched are in FETCHED."""
+class FeedIndexSource:
+    """The items of a product feed.
+
+    Attributes:
+        feed: The feed.
+        fetched: Folder of downloaded photos.
+    """
 
     feed: FeedSource
     fetched: Path
 
     @property
     def facts(self) -> dict[str, str]:
-        """As Offers."""
+        """Facts to find the photos."""
         folders = {"photos": self.feed.root, "fetched": self.fetched}
         return {"kind": "feed", **{name: str(path.absolute()) for name, path in folders.items()}}
 
-    def offers(self, crop: PoseOptions) -> Iterator[Offer]:
-        """As Offers; rows that can't be used say why."""
-        return map(_feed_offer, replace(self.feed, uses_zones=crop.uses_zones).items(0))
+    def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:
+        """Yield the items with their photos; rows that can't be used have a problem."""
+        return map(_feed_entry, replace(self.feed, uses_zones=crop.uses_zones).items(0))
 
 
-def _feed_offer(row: FeedItem) -> Offer:
+def _feed_entry(row: TaggedItem) -> IndexEntry:
     lower = {str(name).strip().lower(): value for name, value in row.fields.items()}
-    said = {name: _value(lower, columns) for name, columns in OPTIONAL.items()}
-    price, currency = price_of(said.pop("price"), said.pop("currency"))
+    texts = {name: _first_value(lower, columns) for name, columns in OPTIONAL_COLUMNS.items()}
+    price, currency = parse_price(texts.pop("price"), texts.pop("currency"))
     name = row.id or f"row {row.number}"
-    item = Item(name, "", row.image, label=row.label, price=price, currency=currency, **said)
-    return Offer(item, row.wanted, row.problem)
+    item = IndexItem(name, "", row.image, label=row.label, price=price, currency=currency, **texts)
+    return IndexEntry(item, row.photo, row.problem)
 
 
-def _value(fields: Mapping[str, Any], columns: Sequence[str]) -> str:
-    found = next((fields[name] for name in columns if fields.get(name) not in (None, "")), "")
-    return str(found).strip()
+def _first_value(fields: Mapping[str, Any], columns: Sequence[str]) -> str:
+    values = (fields[name] for name in columns if fields.get(name) not in (None, ""))
+    return str(next(values, "")).strip()
 
 
-def open_offers(
-    place: Path, image_root: Path | None, vocabulary: Vocabulary, fetcher: Fetcher
-) -> Offers:
-    """The folder or feed PLACE, whose addresses FETCHER asks for.
+def open_index_source(
+    path: Path, image_root: Path | None, vocabulary: Vocabulary, fetcher: ImageFetcher
+) -> IndexSource:
+    """Open a folder or a feed as a source of items.
+
+    Args:
+        path: The folder or feed.
+        image_root: Folder of the photos that are paths in the feed; None: the feed's folder.
+        vocabulary: Defines labels and zones.
+        fetcher: Downloads the photos that are URLs in the feed.
 
     Raises:
-        BadInput: PLACE is neither, or IMAGE_ROOT no folder.
+        BadInput: The path is neither a folder nor a feed, or the image root is not a folder.
     """
-    if place.is_dir():
-        return FolderOffers(place, vocabulary)
-    if place.suffix.lower() not in FORMATS or not place.is_file():
-        raise BadInput(
-            f"--from {place}: name a folder of photos, or a feed that ends in {', '.join(FORMATS)}"
-        )
-    root = image_root or place.parent
+    if path.is_dir():
+        return FolderIndexSource(path, vocabulary)
+    if path.suffix.lower() not in DELIMITERS or not path.is_file():
+        suffixes = ", ".join(DELIMITERS)
+        raise BadInput(f"--from {path}: name a folder of photos, or a feed that ends in {suffixes}")
+    root = image_root or path.parent
     if not root.is_dir():
         raise BadInput(f"--image-root {root}: no such folder")
-    feed = FeedSource(open_feed(place, {}), root, vocabulary, fetcher)
-    return FeedOffers(feed, fetcher.folder)
+    feed = FeedSource(open_feed(path, {}), root, vocabulary, fetcher)
+    return FeedIndexSource(feed, fetcher.folder)
 
 
-def files(names: Sequence[str], facts: dict[str, str]) -> Iterator[Offer]:
-    """The photos NAMES, files, as items of an index whose source has FACTS.
+def file_entries(names: Sequence[str], facts: dict[str, str]) -> Iterator[IndexEntry]:
+    """Yield photo files as items for an index.
 
-    Below the folder that an index is of they are called as its own photos are.
+    Files below the folder that an index was built from get the ids that a build would give them.
+
+    Args:
+        names: Paths of the files.
+        facts: Facts of the index's source.
     """
     root = Path(facts["photos"]) if facts["kind"] == "folder" else None
     for name in names:
         path = Path(name).absolute()
         if root and path.is_relative_to(root):
-            below = path.relative_to(root)
-            label = below.parent.name if below.parent.name not in ("", *SPLITS) else ""
-            item = Item(below.as_posix(), "", below.as_posix(), label=label)
+            relative = path.relative_to(root)
+            label = relative.parent.name if relative.parent.name not in ("", *SPLITS) else ""
+            item = IndexItem(relative.as_posix(), "", relative.as_posix(), label=label)
         else:
-            item = Item(name, "", f"{FILE}{path}")
-        yield Offer(item, Wanted(path.read_bytes))
+            item = IndexItem(name, "", f"{FILE_PREFIX}{path}")
+        yield IndexEntry(item, PhotoInput(path.read_bytes))
 
 
 def read_photo(facts: Mapping[str, str], image: str) -> bytes:
-    """The photo that the source of FACTS calls IMAGE.
+    """Return the bytes of the photo of an item.
+
+    Args:
+        facts: Facts of the index's source.
+        image: What the source calls the photo.
 
     Raises:
-        OSError, ValueError: it can't be had.
+        OSError: The photo can't be read.
+        ValueError: The path is invalid.
     """
-    if image.startswith(FILE):
-        return Path(image.removeprefix(FILE)).read_bytes()
+    if image.startswith(FILE_PREFIX):
+        return Path(image.removeprefix(FILE_PREFIX)).read_bytes()
     if facts["kind"] == "catalogue":
         return open_store(facts["photos"]).read(image)
-    if ADDRESS.match(image):
-        return fetched(UrlImageCache(Path(facts["fetched"])), image)
-    return read_below(Path(facts["photos"]), image)
+    if URL_SCHEME.match(image):
+        return read_fetched(UrlImageCache(Path(facts["fetched"])), image)
+    return read_inside(Path(facts["photos"]), image)

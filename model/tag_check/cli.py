@@ -1,4 +1,4 @@
-"""`check-tags`: options -> one call -> exit status."""
+"""The `check-tags` command."""
 
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,20 @@ from dataset.utils.cli_options import (
 from model import cli_options
 
 
-class Columns(click.ParamType):
-    """Pairs between commas: what a column holds, and its name in the feed."""
+class ColumnNames(click.ParamType):
+    """Comma-separated names of a feed's columns: `id=sku,image=picture,tag=category`."""
 
     name = "columns"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[tuple[str, str], ...]:
-        """VALUE as pairs of id, image or tag and a name."""
-        if isinstance(value, tuple):
+    def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, str]:
+        """Return id, image or tag -> name of the column."""
+        if isinstance(value, dict):
             return value
-        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
-        wrong = [what for what, _, name in pairs if what.strip() not in ("id", "image", "tag")]
-        if wrong or not all(name.strip() for _, _, name in pairs):
-            self.fail(f"{value!r} is not such as id=sku,image=picture,tag=category", param, ctx)
-        return tuple((what.strip(), name.strip()) for what, _, name in pairs)
+        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+        names = {key.strip(): name.strip() for key, _, name in pairs}
+        if not all(names.values()) or names.keys() - {"id", "image", "tag"}:
+            self.fail(f"{value!r} must look like id=sku,image=picture,tag=category", param, ctx)
+        return names
 
 
 @click.command(
@@ -48,39 +48,40 @@ class Columns(click.ParamType):
     "run",
     metavar="RUN_DIR",
     type=FOLDER,
-    help="The run of train-model that judges.  [required, but for --reviewed]",
+    help="Run of train-model that predicts the photos.  [required without --reviewed]",
 )
 @click.option(
     "--out",
     type=FOLDER,
     default=Path("checked"),
     show_default=True,
-    help="What to write, a new folder. A check that was cut off goes on by the same command.",
+    help="New folder of the results. The same command continues an interrupted check.",
 )
 @click.option(
     "--image-root",
     type=FOLDER,
-    help="The folder that the feed's paths of photos are below; none outside it is read."
+    help="Folder of the photos that are paths in the feed; files outside it are not read."
     "  [default: the feed's folder]",
 )
 @click.option(
     "--columns",
-    type=Columns(),
-    default=(),
+    type=ColumnNames(),
+    default={},
     metavar="NAMES",
-    help="What the feed's columns are called, as id=sku,image=picture,tag=category."
-    "  [default: found by their usual names]",
+    help="Names of the feed's columns, such as id=sku,image=picture,tag=category."
+    "  [default: usual names]",
 )
 @click.option(
     "--encoding",
     metavar="NAME",
-    help="The feed's, such as cp1251.  [default: utf-8, or utf-16 where the file says so]",
+    help="Encoding of the feed, such as cp1251.  [default: by its byte order mark, else utf-8]",
 )
 @click.option(
     "--cost-column",
     metavar="NAME",
-    help="The feed's column that says what a wrong tag of the item costs (its price, or how often"
-    " it is seen): mistakes are ranked by it times their probability.  [default: all cost alike]",
+    help="Column of the feed with the cost of a wrong tag, such as the price or the number of"
+    " views: items are ranked by the cost times the probability that the tag is wrong."
+    "  [default: all cost the same]",
 )
 @fetched_option
 @private_hosts_option("none")
@@ -91,7 +92,7 @@ class Columns(click.ParamType):
 @click.option(
     "--data",
     type=FOLDER,
-    help="Where the photos are now that the run learned from.  [default: where they were]",
+    help="Folder of the photos that the run was trained on.  [default: the folder of the training]",
 )
 @vocabulary_option
 @cli_options.cache_option
@@ -100,73 +101,79 @@ class Columns(click.ParamType):
     "--reviewed",
     type=FILE,
     metavar="FILE",
-    help="Only say what people found: the sample.csv of a check, with yes or no in tag_is_wrong.",
+    help="Only compute the precision of a reviewed sample.csv, with yes or no in tag_is_wrong.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Which sample of many.")
-def check_tags(run: Path | None, reviewed: Path | None, **asked: Any) -> None:
-    """Find wrong tags among the items of FEED, or without one in the catalogue.
+@cli_options.seed_option
+def check_tags(
+    feed: Path | None,
+    run: Path | None,
+    columns: dict[str, str],
+    encoding: str | None,
+    cost_column: str | None,
+    reviewed: Path | None,
+    **values: Any,
+) -> None:
+    """Find wrong tags among the items of FEED or, without FEED, in the catalogue.
 
-    FEED is .csv, .tsv or .jsonl with an id, an image (a path below --image-root, or an address: it
-    is fetched under the rules of crawl) and a tag a row.
-    Photos are cropped as those were that the model learned from; those that it learned from itself
-    are judged by models that did not see them. For each item: whether tag and photo agree, a
-    mistake, unsure or no garment seen; what the tag should be, how probable that is, and which
-    training photos look most like it. What is asserted is meant to be right 95 times in 100.
+    FEED is a .csv, .tsv or .jsonl file with an id, an image (a path below --image-root, or a URL,
+    which is downloaded under the rules of crawl) and a tag per row. Photos are cropped as the
+    training photos of the run; the training photos themselves are predicted by models that were not
+    trained on them. The verdict on an item is agrees, mistake, unsure, no garment seen or not
+    checked, with a suggested tag, its probability, and the nearest training photos. The verdicts
+    mistake and agrees are expected to be correct 95 times out of 100.
 
-    Writes checked.csv (the feed with columns added, the costliest mistakes first), the corrected
-    feed, report.html with pictures, sample.csv for people to judge, and check.json. Of the
-    catalogue it also keeps what was found, for `review` to ask about.
+    Writes checked.csv (the feed with added columns, ranked by expected cost), the corrected feed,
+    report.html with photos, sample.csv to review, and check.json. Verdicts on the catalogue are
+    also saved in it, for review.
     """
     if reviewed is not None:
-        _say_reviewed(reviewed)
+        _print_review(reviewed)
         return
     if run is None:
-        raise BadInput("say with --model which run of train-model judges: --model runs/first")
+        raise BadInput("name a run of train-model: --model runs/first")
     from dataset.utils import keras_backend
     from dataset.utils.files import refuse_taken
     from dataset.vocabulary import load_vocabulary
     from model.feeds.product_feed import open_feed
 
-    names = ("columns", "cost_column", "feed", "encoding")
-    columns, cost, path, encoding = (asked.pop(name) for name in names)
-    # Said at once, before Keras is there, which takes seconds.
-    refuse_taken(asked["out"], "name a new folder for this check")
-    feed = open_feed(path, dict(columns), cost, encoding) if path else None
-    vocabulary = load_vocabulary(asked["vocabulary"])
+    # Report errors in the input before Keras is imported, which takes seconds.
+    refuse_taken(values["out"], "name a new folder for this check")
+    product_feed = open_feed(feed, columns, cost_column, encoding) if feed else None
+    vocabulary = load_vocabulary(values["vocabulary"])
     keras_backend.import_backend()
     from model.feeds.remote_images import FetchOptions
     from model.tag_check import pipeline
 
-    network = {name: asked.pop(name) for name in FetchOptions.__dataclass_fields__}
-    options = pipeline.CheckOptions(run=run, feed=feed, fetch=FetchOptions(**network), **asked)
-    _say(pipeline.check(options, vocabulary), options.out)
+    fetch = FetchOptions(**{name: values.pop(name) for name in FetchOptions.__dataclass_fields__})
+    options = pipeline.CheckOptions(run=run, feed=product_feed, fetch=fetch, **values)
+    _print_results(pipeline.check_tags(options, vocabulary), options.out)
 
 
-def _say(figures: dict[str, Any], out: Path) -> None:
+def _print_results(results: dict[str, Any], out: Path) -> None:
     from dataset.utils.tables import format_table
 
-    rows = [(verdict, str(count)) for verdict, count in figures["verdicts"].items()]
+    rows = [(verdict, str(count)) for verdict, count in results["verdicts"].items()]
     click.echo(format_table(("verdict", "items"), rows))
-    for why, count in list(figures["problems"].items())[:10]:
+    for why, count in list(results["problems"].items())[:10]:
         click.echo(f"not checked: {count}: {why}")
-    sure = figures["expected_precision"]
-    if sure is not None:
+    precision = results["expected_precision"]
+    if precision is not None:
         click.echo(
-            f"about {figures['estimated_wrong_rate']:.1%} of the tags are wrong; of the mistakes"
-            f" asserted {sure:.0%} are expected to be mistakes indeed: say in {out}/sample.csv"
-            " whether they are, then check-tags --reviewed"
+            f"an estimated {results['estimated_wrong_rate']:.1%} of the tags are wrong;"
+            f" {precision:.0%} of the reported mistakes are expected to be wrong tags. To measure"
+            f" it, review {out}/sample.csv and run check-tags --reviewed"
         )
     click.echo(f"written: {out}/checked.csv, report.html, sample.csv, check.json")
 
 
-def _say_reviewed(path: Path) -> None:
-    from model.tag_check.output import precision_of
+def _print_review(path: Path) -> None:
+    from model.tag_check.output import review_precision
 
-    found = precision_of(path)
-    low, high = found["interval"]
+    review = review_precision(path)
+    low, high = review["interval"]
     click.echo(
-        f"{found['right']} of {found['reviewed']} asserted mistakes are mistakes:"
-        f" {found['precision']:.1%}, 95% interval {low:.1%} to {high:.1%}"
+        f"{review['correct']} of {review['reviewed']} reported mistakes are wrong tags:"
+        f" {review['precision']:.1%}, 95% interval {low:.1%} to {high:.1%}"
     )
-    if found["left"]:
-        click.echo(f"{found['left']} of the sample wait for an answer")
+    if review["unreviewed"]:
+        click.echo(f"{review['unreviewed']} rows of the sample have no answer")

@@ -1,8 +1,9 @@
-"""How far a tag is to be believed, by what a model sees and by how tags go wrong here. Pure.
+"""Estimate how tags go wrong, and decide a verdict for each tag.
 
-A tag and a photo speak together: P(class | photo, tag) is proportional to the model's share of the
-class times P(tag | class). How often tags are wrong, and what is taken for what, is estimated from
-all items at once (Dawid and Skene, 1979; Northcutt et al., "Confident Learning", 2021).
+The posterior of a class given photo and tag is proportional to the model's probability of the class
+times P(tag | class). The rate of wrong tags and their confusions are estimated from all items by
+expectation maximization (Dawid and Skene, "Maximum Likelihood Estimation of Observer Error-Rates
+Using the EM Algorithm", 1979; Northcutt et al., "Confident Learning", JAIR 2021).
 """
 
 from collections.abc import Sequence
@@ -11,266 +12,350 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from model.evaluation.calibration import logits_of, softmax, temperature
-from model.network.inception import LEAST_SPREAD
-from model.training.label_noise import folds_of
+from model.evaluation.calibration import fit_temperature, log_probabilities, softmax
+from model.network.inception import MIN_STD
+from model.training.label_noise import assign_folds
 from model.training.linear_probe import ridge_scores
 
-ROUNDS, TURNS = 30, 5
-# Before anything is seen: one tag in twenty is wrong, as if BELIEVED items had shown it.
-USUAL_RATE, BELIEVED = 0.05, 20.0
-MOST_WRONG = 0.6
-# A share of what is wrong that goes from a class to one other, above which it is a habit of those
-# who tag and not chance: flips at random leave 0.25 of ten classes, those to one class 0.9.
-CHANCE, HABIT = 0.45, 0.8
-# Shares were calibrated on tags, in part wrong ones, and are less sure than they could be: what
-# their logits are to be divided by, and how far it is from 1, on the logarithm's scale, before
-# anything is seen.
-COOLEST, HOTTEST, USUAL_CHANGE = 0.2, 2.0, 0.5
-TINY = 1e-12
+# Steps of expectation maximization, and how often the temperature is fitted.
+EM_STEPS, TEMPERATURE_STEPS = 30, 5
+# Prior: a rate of wrong tags of 0.05, as if PRIOR_ITEMS items had shown it.
+PRIOR_RATE, PRIOR_ITEMS = 0.05, 20.0
+MAX_RATE = 0.6
+# Fraction of a class's wrong tags that have its most frequent wrong label: up to the first value
+# the confusions are taken as random, from the second one on as systematic. With ten classes, random
+# tags give 0.25, tags that always go to one label 0.9.
+RANDOM_CONCENTRATION, SYSTEMATIC_CONCENTRATION = 0.45, 0.8
+# The probabilities were calibrated on partly wrong tags and are underconfident. Range of the
+# temperature that corrects this, and the standard deviation of its logarithm a priori.
+MIN_TEMPERATURE, MAX_TEMPERATURE, LOG_TEMPERATURE_STD = 0.2, 2.0, 0.5
+EPSILON = 1e-12
 
 
 @dataclass(frozen=True)
-class Tagging:
-    """How items are tagged, and how sure the model could be.
+class NoiseModel:
+    """How tags go wrong, and how underconfident the model's probabilities are.
 
-    `rate`: the share of wrong tags. `confusion`: where these go, (classes, classes), P(tag | class,
-    wrong): rows sum to 1, 0 on the diagonal. `even_rate`: the share if they went anywhere alike.
-    `temperature`: what the logits of shares are divided by, for probabilities that hold.
+    Attributes:
+        rate: Fraction of wrong tags.
+        confusion: P(tag | class, tag is wrong) of shape (classes, classes); rows sum to 1, the
+            diagonal is 0.
+        uniform_rate: Fraction of wrong tags if all confusions were equally probable.
+        temperature: The logits of the probabilities are divided by it.
     """
 
     rate: float
     confusion: np.ndarray
-    even_rate: float
+    uniform_rate: float
     temperature: float = 1.0
 
-    def posterior(self, shares: np.ndarray, tags: np.ndarray) -> np.ndarray:
-        """(n, classes) that sum to 1: P(class | photo, tag) by SHARES, (n, classes), and TAGS.
+    def posterior(self, probabilities: np.ndarray, tags: np.ndarray) -> np.ndarray:
+        """Return P(class | photo, tag), for ranking.
 
-        For the order of doubts: a model's own confusions look like habits of those who tag, so that
-        where the two agree it doubts too much. Sharper shares would make the order worse.
+        The model's own confusions look like those of the tags, so that where both agree the
+        posterior is underconfident. The temperature is not applied, because it worsens the ranking.
+
+        Args:
+            probabilities: The model's probabilities of shape (n, classes).
+            tags: Class indices of the tags, shape (n,).
+
+        Returns:
+            Array of shape (n, classes) whose rows sum to 1.
         """
-        return _posterior(shares, tags, self.rate, self.confusion)
+        return _posterior(probabilities, tags, self.rate, self.confusion)
 
-    def cautious(self, shares: np.ndarray, tags: np.ndarray) -> np.ndarray:
-        """As `posterior`, as if wrong tags went anywhere alike: its probabilities hold."""
-        sharp = softmax(logits_of(shares), self.temperature)
-        return _posterior(sharp, tags, self.even_rate, evenly(shares.shape[1]))
+    def calibrated_posterior(self, probabilities: np.ndarray, tags: np.ndarray) -> np.ndarray:
+        """Return P(class | photo, tag) as if all confusions were equally probable.
+
+        Its probabilities are calibrated; it has the arguments and the result of `posterior`.
+        """
+        sharpened = softmax(log_probabilities(probabilities), self.temperature)
+        confusion = uniform_confusion(probabilities.shape[1])
+        return _posterior(sharpened, tags, self.uniform_rate, confusion)
 
 
 def _likelihood(tags: np.ndarray, rate: float, confusion: np.ndarray) -> np.ndarray:
-    """(n, classes): P(tag | class) of TAGS, (n,) int."""
-    chances = confusion * rate
-    np.fill_diagonal(chances, 1 - rate)
-    return chances[:, tags].T
+    """Return P(tag | class), array of shape (n, classes)."""
+    likelihood = confusion * rate
+    np.fill_diagonal(likelihood, 1 - rate)
+    return likelihood[:, tags].T
 
 
 def _posterior(
-    shares: np.ndarray, tags: np.ndarray, rate: float, confusion: np.ndarray
+    probabilities: np.ndarray, tags: np.ndarray, rate: float, confusion: np.ndarray
 ) -> np.ndarray:
-    both = np.maximum(shares, TINY) * _likelihood(tags, rate, confusion)
-    found: np.ndarray = both / both.sum(axis=1, keepdims=True)
-    return found
+    joint = np.maximum(probabilities, EPSILON) * _likelihood(tags, rate, confusion)
+    posterior: np.ndarray = joint / joint.sum(axis=1, keepdims=True)
+    return posterior
 
 
-def evenly(classes: int) -> np.ndarray:
-    """(classes, classes): a wrong tag may be any other, each as likely."""
+def uniform_confusion(classes: int) -> np.ndarray:
+    """Return equal probabilities of all wrong tags, array of shape (classes, classes)."""
     return (1 - np.eye(classes)) / max(1, classes - 1)
 
 
-def tagging_of(shares: np.ndarray, tags: np.ndarray) -> Tagging:
-    """How TAGS, (n,) int, go wrong, by SHARES, (n, classes), of models that never saw them.
+def fit_noise_model(probabilities: np.ndarray, tags: np.ndarray) -> NoiseModel:
+    """Fit a noise model by expectation maximization.
 
-    Expectation maximisation: first of the rate and the temperature together, as if wrong tags went
-    anywhere alike; then of where they go. The other way round the shares would grow sure of the
-    model's own confusions.
+    The rate and the temperature are fitted first, with equally probable confusions, and the
+    confusions second. In the other order the temperature would adapt to the model's own confusions.
+
+    Args:
+        probabilities: Out-of-fold probabilities of shape (n, classes).
+        tags: Class indices of the tags, shape (n,).
     """
-    confusion = evenly(shares.shape[1])
-    rate, heat = USUAL_RATE, 1.0
-    logits = logits_of(shares)
-    for _ in range(TURNS):
-        heat = _temperature(logits, tags, rate, confusion)
-        sharp = softmax(logits, heat)
-        for _ in range(ROUNDS):
-            rate = _rate(_wrong(sharp, tags, rate, confusion))
-    even_rate = rate
-    for _ in range(ROUNDS):
-        wrong = _wrong(sharp, tags, rate, confusion)
-        rate, confusion = _rate(wrong), _confusion(_counts(wrong, tags))
-    return Tagging(rate, confusion, even_rate, heat)
+    confusion = uniform_confusion(probabilities.shape[1])
+    rate, temperature = PRIOR_RATE, 1.0
+    logits = log_probabilities(probabilities)
+    for _ in range(TEMPERATURE_STEPS):
+        temperature = _fit_temperature(logits, tags, rate, confusion)
+        sharpened = softmax(logits, temperature)
+        for _ in range(EM_STEPS):
+            rate = _update_rate(_wrong_tag_posterior(sharpened, tags, rate, confusion))
+    uniform_rate = rate
+    for _ in range(EM_STEPS):
+        wrong = _wrong_tag_posterior(sharpened, tags, rate, confusion)
+        rate = _update_rate(wrong)
+        confusion = _update_confusion(_wrong_tag_counts(wrong, tags))
+    return NoiseModel(rate, confusion, uniform_rate, temperature)
 
 
-def _wrong(shares: np.ndarray, tags: np.ndarray, rate: float, confusion: np.ndarray) -> np.ndarray:
-    """(n, classes): the chance that an item is of a class and its tag is another."""
-    known = _posterior(shares, tags, rate, confusion)
-    known[np.arange(len(tags)), tags] = 0.0
-    return known
+def _wrong_tag_posterior(
+    probabilities: np.ndarray, tags: np.ndarray, rate: float, confusion: np.ndarray
+) -> np.ndarray:
+    """Return the probability of each class other than the tag, array of shape (n, classes)."""
+    posterior = _posterior(probabilities, tags, rate, confusion)
+    posterior[np.arange(len(tags)), tags] = 0.0
+    return posterior
 
 
-def _rate(wrong: np.ndarray) -> float:
-    rate = (wrong.sum() + USUAL_RATE * BELIEVED) / (len(wrong) + BELIEVED)
-    return float(min(rate, MOST_WRONG))
+def _update_rate(wrong: np.ndarray) -> float:
+    rate = (wrong.sum() + PRIOR_RATE * PRIOR_ITEMS) / (len(wrong) + PRIOR_ITEMS)
+    return float(min(rate, MAX_RATE))
 
 
-def _counts(wrong: np.ndarray, tags: np.ndarray) -> np.ndarray:
-    """(classes, classes): how many items of a class, in a row, have which wrong tag."""
+def _wrong_tag_counts(wrong: np.ndarray, tags: np.ndarray) -> np.ndarray:
+    """Return expected numbers of wrong tags by class (rows) and tag, (classes, classes)."""
     classes = wrong.shape[1]
     return np.stack([np.bincount(tags, column, minlength=classes) for column in wrong.T])
 
 
-def _temperature(logits: np.ndarray, tags: np.ndarray, rate: float, confusion: np.ndarray) -> float:
-    """What LOGITS are to be divided by so that TAGS are likeliest, RATE of them being wrong."""
-    chances = _likelihood(tags, rate, confusion)
+def _fit_temperature(
+    logits: np.ndarray, tags: np.ndarray, rate: float, confusion: np.ndarray
+) -> float:
+    """Fit the temperature that maximizes the likelihood of the tags at a rate of wrong tags."""
+    likelihood = _likelihood(tags, rate, confusion)
 
-    def loss(power: float) -> float:
-        told = (softmax(logits, float(np.exp(power))) * chances).sum(axis=1)
-        return float(-np.log(told + TINY).sum() + power**2 / (2 * USUAL_CHANGE**2))
+    def loss(log_temperature: float) -> float:
+        evidence = (softmax(logits, float(np.exp(log_temperature))) * likelihood).sum(axis=1)
+        prior = log_temperature**2 / (2 * LOG_TEMPERATURE_STD**2)
+        return float(-np.log(evidence + EPSILON).sum() + prior)
 
-    bounds = (np.log(COOLEST), np.log(HOTTEST))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3})
-    return float(np.exp(found.x))
+    bounds = (np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE))
+    result = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3})
+    return float(np.exp(result.x))
 
 
-def _confusion(counts: np.ndarray) -> np.ndarray:
-    """P(tag | class, wrong) by COUNTS, (classes, classes), as far as they show a habit."""
+def _update_confusion(counts: np.ndarray) -> np.ndarray:
+    """Return P(tag | class, tag is wrong), between uniform and observed confusions.
+
+    Args:
+        counts: Numbers of wrong tags by class (rows) and tag.
+    """
     classes = len(counts)
     total = counts.sum()
+    uniform = uniform_confusion(classes)
     if classes < 3 or not total:
-        return evenly(classes)
-    habit = (counts.max(axis=1).sum() / total - CHANCE) / (HABIT - CHANCE)
-    weight = float(np.clip(habit, 0.0, 0.9))
+        return uniform
+    concentration = counts.max(axis=1).sum() / total
+    weight = (concentration - RANDOM_CONCENTRATION) / (
+        SYSTEMATIC_CONCENTRATION - RANDOM_CONCENTRATION
+    )
+    weight = float(np.clip(weight, 0.0, 0.9))
     rows = counts.sum(axis=1, keepdims=True)
-    # A class with a few wrong tags says little of where its wrong tags go.
-    own = (counts + evenly(classes)) / (rows + 1)
-    return weight * own + (1 - weight) * evenly(classes)
+    # Smooth the rows of classes with few wrong tags.
+    observed = (counts + uniform) / (rows + 1)
+    return weight * observed + (1 - weight) * uniform
 
 
-def reaching_mean(chances: np.ndarray, wanted: float, least: float) -> float:
-    """The lowest of CHANCES, (n,), down to which their mean is at least WANTED and each LEAST.
+def threshold_for_mean(probabilities: np.ndarray, mean: float, minimum: float) -> float:
+    """Return the lowest threshold above which probabilities have at least a given mean.
 
-    Infinite where none is.
+    Args:
+        probabilities: Array of shape (n,).
+        mean: The mean to reach.
+        minimum: The threshold is at least this.
+
+    Returns:
+        One of the probabilities; infinity if there is no threshold.
     """
-    ordered = np.sort(chances)[::-1]
+    ordered = np.sort(probabilities)[::-1]
     means = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
-    good = np.flatnonzero((means >= wanted) & (ordered >= least))
-    return float(ordered[good[-1]]) if len(good) else float("inf")
+    valid = np.flatnonzero((means >= mean) & (ordered >= minimum))
+    return float(ordered[valid[-1]]) if len(valid) else float("inf")
 
 
 FOLDS, ROUNDS = 5, 3
-# Tags that are less likely right teach what others say of them; all others what they say.
-DOUBTED = 0.5
-# Of ridge scores, about 0 and 1, where no wrong answer shows their own: of those of garment photos.
-USUAL_HEAT = 0.12
+# Tags with a lower posterior are replaced by the posterior as training targets.
+MIN_TAG_PROBABILITY = 0.5
+# Temperature of ridge scores, which are near 0 and 1, if no prediction is wrong.
+RIDGE_TEMPERATURE = 0.12
 
 
-def opinions(
+def cross_validated_probabilities(
     values: np.ndarray, targets: np.ndarray, groups: Sequence[str] | None, classes: int, seed: int
 ) -> np.ndarray:
-    """(n, classes) calibrated shares of VALUES, (n, width) float32, tagged TARGETS, (n,) int.
+    """Predict each photo with ridge classifiers that were trained on other groups.
 
-    Each photo is judged by quick heads that saw neither it nor its group, in ROUNDS with other
-    folds each. The first learn what the tags say, the later ones, of tags that are wrong more
-    likely than not, what the earlier made of them (as in Raykar et al., "Learning from Crowds",
-    2010). The mean over the rounds is calibrated on the tags.
+    There are ROUNDS with different folds. The first round is trained on the tags; later ones
+    replace tags that are probably wrong by their posterior (as Raykar et al., "Learning from
+    Crowds", JMLR 2010). The mean scores are calibrated on the tags.
+
+    Args:
+        values: Features of shape (n, width).
+        targets: Class indices of the tags, shape (n,).
+        groups: A name for each photo; photos of a group stay in one fold.
+        classes: Number of classes.
+        seed: Random seed.
+
+    Returns:
+        Calibrated probabilities of shape (n, classes).
     """
-    values = evened(values)
-    tagged = np.eye(classes, dtype=np.float32)[targets]
-    total = np.zeros((len(targets), classes))
-    ones = np.ones(len(targets), np.float32)
-    shares = tagged
-    for done in range(1, ROUNDS + 1):
-        learned = tagged if done == 1 else _taught(shares, targets, tagged)
-        folds = folds_of(targets, groups, FOLDS, seed + done)
+    values = normalize_features(values)
+    one_hot = np.eye(classes, dtype=np.float32)[targets]
+    scores = np.zeros((len(targets), classes))
+    weights = np.ones(len(targets), np.float32)
+    probabilities = one_hot
+    for number in range(1, ROUNDS + 1):
+        labels = one_hot if number == 1 else _correct_targets(probabilities, targets, one_hot)
+        folds = assign_folds(targets, groups, FOLDS, seed + number)
         for fold in np.unique(folds):
-            rest, held = folds != fold, folds == fold
-            total[held] += ridge_scores(values[rest], learned[rest], ones[rest], values[held])
-        logits = total / done
-        shares = softmax(logits, _heat(logits, targets))
-    return shares
+            rest, held_out = folds != fold, folds == fold
+            scores[held_out] += ridge_scores(
+                values[rest], labels[rest], weights[rest], values[held_out]
+            )
+        logits = scores / number
+        probabilities = softmax(logits, _fit_ridge_temperature(logits, targets))
+    return probabilities
 
 
-def _taught(shares: np.ndarray, targets: np.ndarray, tagged: np.ndarray) -> np.ndarray:
-    """TAGGED, one-hot TARGETS, but of those that are DOUBTED what SHARES make of them."""
-    judged = tagging_of(shares, targets).cautious(shares, targets)
-    believed = judged[np.arange(len(targets)), targets] >= DOUBTED
-    return np.where(believed[:, None], tagged, judged).astype(np.float32)
+def _correct_targets(
+    probabilities: np.ndarray, targets: np.ndarray, one_hot: np.ndarray
+) -> np.ndarray:
+    """Return one-hot targets, but the posterior where it is below MIN_TAG_PROBABILITY."""
+    noise_model = fit_noise_model(probabilities, targets)
+    posterior = noise_model.calibrated_posterior(probabilities, targets)
+    is_kept = posterior[np.arange(len(targets)), targets] >= MIN_TAG_PROBABILITY
+    return np.where(is_kept[:, None], one_hot, posterior).astype(np.float32)
 
 
-def evened(values: np.ndarray) -> np.ndarray:
-    """VALUES, (n, width), as heads tell them apart best: roots, levelled, each row of one length.
+def normalize_features(values: np.ndarray) -> np.ndarray:
+    """Take signed square roots, standardize the columns and normalize the rows of features.
 
-    Means of what a trunk's filters saw are many small and a few huge, and some photos excite all
-    filters: both weigh less then (Perronnin et al., "Improving the Fisher Kernel", 2010). Levelled
-    over all photos, for a filter that only a photo to be judged excites is boundless by the others.
+    Average activations are mostly small with a few very large ones, and some photos activate all
+    filters; both get less weight (Perronnin et al., "Improving the Fisher Kernel for Large-Scale
+    Image Classification", ECCV 2010). The columns are standardized over all photos: by the others
+    alone, a filter that only a held-out photo activates would be unbounded.
+
+    Args:
+        values: Array of shape (n, width).
     """
     count, width = values.shape
-    found = np.sqrt(np.abs(values, dtype=np.float32))
-    np.copysign(found, values, out=found)
-    found -= found.mean(axis=0)
-    # Without another array of that size: a run may have learned from very many photos.
-    found /= np.sqrt(np.einsum("ij,ij->j", found, found) / count) + LEAST_SPREAD
-    found /= np.sqrt(np.einsum("ij,ij->i", found, found) / width)[:, None] + LEAST_SPREAD
-    return found
+    normalized = np.sqrt(np.abs(values, dtype=np.float32))
+    np.copysign(normalized, values, out=normalized)
+    normalized -= normalized.mean(axis=0)
+    # In place, to save the memory of a second array of this size.
+    columns = np.sqrt(np.einsum("ij,ij->j", normalized, normalized) / count)
+    normalized /= columns + MIN_STD
+    rows = np.sqrt(np.einsum("ij,ij->i", normalized, normalized) / width)
+    normalized /= rows[:, None] + MIN_STD
+    return normalized
 
 
-def _heat(logits: np.ndarray, targets: np.ndarray) -> float:
-    """What LOGITS, (n, classes), are to be divided by, so that their softmax fits TARGETS best."""
+def _fit_ridge_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     if (logits.argmax(axis=1) == targets).all():
-        return USUAL_HEAT
-    return temperature(logits, targets)
+        return RIDGE_TEMPERATURE
+    return fit_temperature(logits, targets)
 
 
 AGREES, MISTAKE, UNSURE = "agrees", "mistake", "unsure"
-NOTHING, UNCHECKED = "no garment seen", "not checked"
-# What is asserted is right so often: on average where a mistake is asserted, each time where a tag
-# is said to be right, for those are many and near certain: their mean says little of the last ones.
-WANTED, LEAST = 0.95, 0.8
+NO_GARMENT, NOT_CHECKED = "no garment seen", "not checked"
+# Expected precision of the verdicts. For `mistake` it is a mean, with a minimum for each item. For
+# `agrees` it holds for each item: most tags are nearly certain, and a mean would hide the others.
+TARGET_PRECISION, MIN_PROBABILITY = 0.95, 0.8
 
 
 @dataclass(frozen=True)
-class Bar:
-    """From which cautious probability on something is asserted.
+class Thresholds:
+    """Calibrated posteriors from which verdicts are given.
 
-    `right`: the share of asserted mistakes that are expected to be mistakes; None: none are.
+    Attributes:
+        agrees: Threshold of `agrees`.
+        mistake: Threshold of `mistake`.
+        expected_precision: Expected fraction of correct `mistake` verdicts; None if there are none.
     """
 
-    agrees: float = WANTED
+    agrees: float = TARGET_PRECISION
     mistake: float = float("inf")
-    right: float | None = None
+    expected_precision: float | None = None
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Of n tags. `probability`: of the class `best`, (n,) int, and `given`, of the tag's own class.
+    """Verdicts on n tags.
 
-    `margin`: the first over the second. `wrong`: the chance that the tag is, by which doubts are
-    ordered: it heeds what is often taken for what.
+    Attributes:
+        verdict: The verdicts.
+        best: Class index of the highest calibrated posterior, shape (n,).
+        probability: That posterior.
+        tag_probability: Calibrated posterior of the tag.
+        margin: The difference of both.
+        wrong_probability: Probability that the tag is wrong, for ranking; includes confusions.
     """
 
     verdict: list[str]
     best: np.ndarray
     probability: np.ndarray
-    given: np.ndarray
+    tag_probability: np.ndarray
     margin: np.ndarray
-    wrong: np.ndarray
+    wrong_probability: np.ndarray
 
 
-def bar_of(tagging: Tagging, shares: np.ndarray, tags: np.ndarray) -> Bar:
-    """The bar that keeps what is asserted of TAGS, (n,) int, right WANTED of the time."""
-    sure = tagging.cautious(shares, tags)
-    chances = sure.max(axis=1)[sure.argmax(axis=1) != tags]
-    least = reaching_mean(chances, WANTED, LEAST)
-    asserted = chances[chances >= least]
-    return Bar(mistake=least, right=float(asserted.mean()) if len(asserted) else None)
+def choose_thresholds(
+    noise_model: NoiseModel, probabilities: np.ndarray, tags: np.ndarray
+) -> Thresholds:
+    """Choose thresholds for which TARGET_PRECISION of the verdicts are expected to be correct.
+
+    Args:
+        noise_model: The noise model.
+        probabilities: The model's probabilities of shape (n, classes).
+        tags: Class indices of the tags, shape (n,).
+    """
+    posterior = noise_model.calibrated_posterior(probabilities, tags)
+    differing = posterior.max(axis=1)[posterior.argmax(axis=1) != tags]
+    threshold = threshold_for_mean(differing, TARGET_PRECISION, MIN_PROBABILITY)
+    mistakes = differing[differing >= threshold]
+    precision = float(mistakes.mean()) if len(mistakes) else None
+    return Thresholds(mistake=threshold, expected_precision=precision)
 
 
-def verdicts(tagging: Tagging, bar: Bar, shares: np.ndarray, tags: np.ndarray) -> Verdicts:
-    """What is said of TAGS, (n,) int, by SHARES, (n, classes)."""
-    sure, rows = tagging.cautious(shares, tags), np.arange(len(tags))
-    best, given = sure.argmax(axis=1), sure[rows, tags]
-    probability = sure[rows, best]
-    wrong = 1 - tagging.posterior(shares, tags)[rows, tags]
-    mistake = (best != tags) & (probability >= bar.mistake)
-    agrees = (given >= bar.agrees) & (1 - wrong >= bar.agrees)
-    said = np.where(mistake, MISTAKE, np.where(agrees, AGREES, UNSURE)).tolist()
-    return Verdicts(said, best, probability, given, probability - given, wrong)
+def decide_verdicts(
+    noise_model: NoiseModel, thresholds: Thresholds, probabilities: np.ndarray, tags: np.ndarray
+) -> Verdicts:
+    """Decide the verdict on each tag.
+
+    Args:
+        noise_model: The noise model.
+        thresholds: The thresholds.
+        probabilities: The model's probabilities of shape (n, classes).
+        tags: Class indices of the tags, shape (n,).
+    """
+    posterior, rows = noise_model.calibrated_posterior(probabilities, tags), np.arange(len(tags))
+    best, tag_probability = posterior.argmax(axis=1), posterior[rows, tags]
+    probability = posterior[rows, best]
+    wrong_probability = 1 - noise_model.posterior(probabilities, tags)[rows, tags]
+    is_mistake = (best != tags) & (probability >= thresholds.mistake)
+    agrees = (tag_probability >= thresholds.agrees) & (1 - wrong_probability >= thresholds.agrees)
+    verdicts = np.where(is_mistake, MISTAKE, np.where(agrees, AGREES, UNSURE)).tolist()
+    margin = probability - tag_probability
+    return Verdicts(verdicts, best, probability, tag_probability, margin, wrong_probability)

@@ -1,4 +1,4 @@
-"""What a run's model and training photos say of the photos of items."""
+"""Check tags: predict the photos of items, fit the noise model, and write verdicts."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,106 +19,147 @@ from dataset.errors import BadInput, Failure
 from dataset.utils.files import make_folder, replace_folder, write_json
 from dataset.vocabulary import Vocabulary
 from model.evaluation.calibration import softmax
-from model.feeds.product_feed import REPLACEMENT, Feed, levels
-from model.feeds.remote_images import Fetcher, FetchOptions
-from model.feeds.sources import CatalogueSource, FeedSource, Item, Source
-from model.inference.predictor import Judge, Looked, open_judge
-from model.inference.preprocessing import CHUNK as SEEN_AT_ONCE
-from model.inference.preprocessing import Eyes, Seen, Shown
-from model.inference.saved_run import Run, read_run
+from model.feeds.product_feed import REPLACEMENT, ProductFeed, category_levels
+from model.feeds.remote_images import FetchOptions, ImageFetcher
+from model.feeds.sources import CatalogueSource, FeedSource, ItemSource, TaggedItem
+from model.inference.predictor import NetworkOutputs, Predictor, load_predictor
+from model.inference.preprocessing import CHUNK_SIZE, PreparedPhoto, Preprocessor, RecentPhotos
+from model.inference.saved_run import SavedRun, load_run
 from model.tag_check import output
 from model.tag_check.noise_model import (
-    NOTHING,
-    UNCHECKED,
-    Bar,
-    Tagging,
-    bar_of,
-    tagging_of,
-    verdicts,
+    NO_GARMENT,
+    NOT_CHECKED,
+    NoiseModel,
+    Thresholds,
+    choose_thresholds,
+    decide_verdicts,
+    fit_noise_model,
 )
-from model.tag_check.store import Answer, Checked, Look, Sight, Store
-from model.tag_check.training_reference import Reference, open_reference
+from model.tag_check.store import (
+    CheckedItem,
+    CheckStore,
+    ItemPrediction,
+    ItemVerdict,
+    PhotoPrediction,
+)
+from model.tag_check.training_reference import NearestPhoto, TrainingReference, build_reference
 
-NEAREST = 3
-LOOKS_LIKE_NOTHING = "unlike all photos that the model learned from"
-
-
-def sights_of(
-    items: Sequence[Item],
-    photos: Mapping[int, Seen],
-    judge: Judge,
-    reference: Reference,
-    store: Store,
-) -> dict[int, Sight]:
-    """What is seen in PHOTOS, by the numbers of their ITEMS; those shown before are in STORE."""
-    pixels = {n: one.pixels for n, one in photos.items() if one.pixels is not None}
-    numbers = list(pixels)
-    sights = {n: Sight(one.problem) for n, one in photos.items() if one.problem}
-    if numbers:
-        looked = judge.look(np.stack(list(pixels.values())))
-        digests = [photos[number].sha256 for number in numbers]
-        near = reference.nearest(looked.outputs, digests, NEAREST)
-        for place, number in enumerate(numbers):
-            shares = _shares(photos[number], looked, place, reference)
-            nothing = photos[number].blank
-            if not nothing and near[place] and near[place][0].similarity < reference.least:
-                nothing = LOOKS_LIKE_NOTHING
-            sights[number] = Sight("", nothing, shares, [_plain(one) for one in near[place]])
-    zones = {item.number: item.wanted.zone for item in items if item.wanted}
-    fresh = {(photos[n].sha256, zones[n]): sight for n, sight in sights.items()}
-    for number, one in photos.items():
-        if one.again:
-            key = (one.sha256, zones[number])
-            known = fresh.get(key) or store.seen_before(*key)
-            assert known is not None, "a photo is shown again before it was kept"
-            fresh[key] = sights[number] = known
-    return sights
+NEAREST_PHOTOS = 3
+UNLIKE_TRAINING = "unlike all training photos"
 
 
-def look_at(
-    item: Item, photos: Mapping[int, Seen], sights: Mapping[int, Sight], labels: Sequence[str]
-) -> Look:
-    """ITEM with what is seen of it in SIGHTS, and what is wrong with its photo or its tag."""
-    place = _place(item, labels)
+def predict_photos(
+    items: Sequence[TaggedItem],
+    photos: Mapping[int, PreparedPhoto],
+    predictor: Predictor,
+    reference: TrainingReference,
+    store: CheckStore,
+) -> dict[int, PhotoPrediction]:
+    """Predict photos.
+
+    Args:
+        items: The items.
+        photos: Number of an item -> its preprocessed photo.
+        predictor: The network.
+        reference: The training photos.
+        store: Has the predictions of repeated photos.
+
+    Returns:
+        Number of an item -> prediction.
+    """
+    pixels = {n: photo.pixels for n, photo in photos.items() if photo.pixels is not None}
+    predictions = {n: PhotoPrediction(p.problem) for n, p in photos.items() if p.problem}
+    if pixels:
+        numbers = list(pixels)
+        outputs = predictor.predict(np.stack(list(pixels.values())))
+        hashes = [photos[number].sha256 for number in numbers]
+        nearest = reference.nearest(outputs.features, hashes, NEAREST_PHOTOS)
+        for row, number in enumerate(numbers):
+            reason = photos[number].no_garment_reason
+            if (
+                not reason
+                and nearest[row]
+                and nearest[row][0].similarity < reference.min_similarity
+            ):
+                reason = UNLIKE_TRAINING
+            predictions[number] = PhotoPrediction(
+                "",
+                reason,
+                _probabilities(photos[number], outputs, row, reference),
+                [_nearest_as_json(photo) for photo in nearest[row]],
+            )
+    zones = {item.number: item.photo.zone for item in items if item.photo}
+    known = {(photos[n].sha256, zones[n]): prediction for n, prediction in predictions.items()}
+    for number, photo in photos.items():
+        if photo.is_repeated:
+            key = (photo.sha256, zones[number])
+            prediction = known.get(key) or store.find_prediction(*key)
+            assert prediction is not None, "a photo is repeated before its prediction is stored"
+            known[key] = predictions[number] = prediction
+    return predictions
+
+
+def predict_item(
+    item: TaggedItem,
+    photos: Mapping[int, PreparedPhoto],
+    predictions: Mapping[int, PhotoPrediction],
+    labels: Sequence[str],
+) -> ItemPrediction:
+    """Join an item with the prediction for its photo, and find problems of its photo or tag.
+
+    Args:
+        item: The item.
+        photos: Number of an item -> its preprocessed photo.
+        predictions: Number of an item -> prediction.
+        labels: The model's labels.
+    """
+    class_index = _class_index(item, labels)
     if item.number not in photos:
-        return Look(item, place, problem=item.problem)
-    sight = sights[item.number]
-    unknown = "" if place is not None else f"the model has no label {item.label!r}"
-    problem = "" if sight.problem else unknown
-    return Look(item, place, photos[item.number].sha256, sight, problem)
+        return ItemPrediction(item, class_index, problem=item.problem)
+    prediction = predictions[item.number]
+    has_label = class_index is not None
+    label_problem = "" if has_label else f"the model has no label {item.label!r}"
+    problem = "" if prediction.problem else label_problem
+    return ItemPrediction(item, class_index, photos[item.number].sha256, prediction, problem)
 
 
-def _plain(near: Any) -> dict[str, Any]:
-    return {**asdict(near), "similarity": round(near.similarity, 4)}
+def _nearest_as_json(photo: NearestPhoto) -> dict[str, Any]:
+    return {**asdict(photo), "similarity": round(photo.similarity, 4)}
 
 
-def _place(item: Item, labels: Sequence[str]) -> int | None:
-    """The place of ITEM's label among LABELS, by the vocabulary's name or as it stands there."""
-    spelt = (name for level in levels(item.tag) for name in (level, level.casefold()))
-    for name in (item.label, *spelt):
+def _class_index(item: TaggedItem, labels: Sequence[str]) -> int | None:
+    """Return the class index of an item's label, or of its tag as it is spelled."""
+    tags = (name for level in category_levels(item.tag) for name in (level, level.casefold()))
+    for name in (item.label, *tags):
         if name in labels:
             return labels.index(name)
     return None
 
 
-def _shares(seen: Seen, looked: Looked, place: int, reference: Reference) -> np.ndarray:
-    """What a model that never saw the photo says of it."""
-    known = reference.opinions.get(seen.sha256)
-    return softmax(looked.logits[place : place + 1])[0] if known is None else known
+def _probabilities(
+    photo: PreparedPhoto, outputs: NetworkOutputs, row: int, reference: TrainingReference
+) -> np.ndarray:
+    """Return probabilities of a model that was not trained on the photo."""
+    out_of_fold = reference.out_of_fold.get(photo.sha256)
+    return softmax(outputs.logits[row : row + 1])[0] if out_of_fold is None else out_of_fold
 
 
-ASKED, LOOKED = "options.json", "looked.sqlite"
-# How tags go wrong is learned from so many items at most, drawn at random.
-SAMPLE = 20_000
+OPTIONS_FILE, STORE_FILE = "options.json", "items.sqlite"
+# The noise model is fitted on a random sample of so many items at most.
+MAX_FIT_ITEMS = 20_000
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What `check-tags` was asked for. `feed` None: the catalogue."""
+    """Options of `check-tags`; `check-tags --help` describes each.
+
+    Attributes:
+        feed: The feed to check; None: the catalogue.
+    """
 
     run: Path
     out: Path
-    feed: Feed | None = None
+    feed: ProductFeed | None = None
     image_root: Path | None = None
     catalogue: str = "catalogue.sqlite"
     images: Path | str = "images"
@@ -130,46 +171,48 @@ class CheckOptions:
     fetch: FetchOptions = field(default_factory=FetchOptions)
 
 
-def check(options: CheckOptions, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Check the tags that OPTIONS name, write the papers into --out, and return the figures.
+def check_tags(options: CheckOptions, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Check tags and write the output files.
 
-    Until it is done the folder is `<out>.unfinished`; the same command goes on there.
+    Until it is complete the folder is `<out>.unfinished`, from which the same command continues.
+
+    Returns:
+        The content of `check.json`.
 
     Raises:
-        BadInput: no run or catalogue there, or a check with other options was cut off at --out.
-        Failure: the model can't be used, or there is nothing to check.
+        BadInput: There is no run or catalogue, or an interrupted check with other options.
+        Failure: The model can't be used, or there are no items.
     """
-    with Fetcher(options.fetch) as fetcher:
-        return _check(options, vocabulary, fetcher)
+    with ImageFetcher(options.fetch) as fetcher:
+        run = load_run(options.run)
+        source = _open_source(options, run, vocabulary, fetcher)
+        folder = _begin_check(options)
+        store = CheckStore(folder / STORE_FILE)
+        predictor = load_predictor(run, options.precision)
+        reference = build_reference(run, predictor, options.cache, options.data)
+        for note in reference.notes:
+            click.echo(note, err=True)
+        preprocessor = Preprocessor(run.crop, run.build_options, predictor.size)
+        _predict_items(source, preprocessor, predictor, reference, store)
+        noise_model, thresholds = assign_verdicts(store, predictor.labels, options.seed)
+        results = _results(store, run, predictor, source, noise_model, thresholds)
+        output.write_results(folder, store, source, results, options.seed)
+        if options.feed and (count := store.undecoded_count()):
+            click.echo(
+                f"{count} rows of {options.feed.path} have bytes that are not"
+                f" {options.feed.encoding}, written as {REPLACEMENT}; name the feed's encoding with"
+                " --encoding",
+                err=True,
+            )
+        if isinstance(source, CatalogueSource):
+            _save_to_catalogue(store, options.catalogue, predictor)
+        _finish_check(folder, options.out)
+        return results
 
 
-def _check(options: CheckOptions, vocabulary: Vocabulary, fetcher: Fetcher) -> dict[str, Any]:
-    run = read_run(options.run)
-    source = _source(options, run, vocabulary, fetcher)
-    part = _begin(options)
-    store = Store(part / LOOKED)
-    judge = open_judge(run, options.precision)
-    reference = open_reference(run, judge, options.cache, options.data)
-    for told in reference.told:
-        click.echo(told, err=True)
-    eyes = Eyes(run.crop, run.built, judge.size)
-    _look(source, eyes, judge, reference, store)
-    tagging, bar = settle(store, judge.labels, options.seed)
-    figures = _figures(store, run, judge, source, tagging, bar)
-    output.write(part, store, source, figures, options.seed)
-    if options.feed and (count := store.undecoded()):
-        click.echo(
-            f"{count} rows of {options.feed.path} have bytes that are not {options.feed.encoding}:"
-            f" they are written as {REPLACEMENT}. Name the feed's encoding with --encoding",
-            err=True,
-        )
-    if isinstance(source, CatalogueSource):
-        _remember(store, options.catalogue, judge)
-    _finish(part, options.out)
-    return figures
-
-
-def _source(options: CheckOptions, run: Run, vocabulary: Vocabulary, fetcher: Fetcher) -> Source:
+def _open_source(
+    options: CheckOptions, run: SavedRun, vocabulary: Vocabulary, fetcher: ImageFetcher
+) -> ItemSource:
     if options.feed is None:
         return CatalogueSource(options.catalogue, options.images, vocabulary, run.crop)
     root = options.image_root or options.feed.path.parent
@@ -178,147 +221,182 @@ def _source(options: CheckOptions, run: Run, vocabulary: Vocabulary, fetcher: Fe
     return FeedSource(options.feed, root, vocabulary, fetcher, run.crop.uses_zones)
 
 
-def _begin(options: CheckOptions) -> Path:
-    part = options.out.with_name(options.out.name + ".unfinished")
-    # An address may hold a password, and how the network is used changes nothing that was seen.
-    left_out = ("catalogue", "fetch")
-    plain = {name: value for name, value in asdict(options).items() if name not in left_out}
-    asked = json.loads(json.dumps(plain, default=str))
-    before = part / ASKED
-    if before.is_file() and json.loads(before.read_text(encoding="utf-8")) != asked:
+def _begin_check(options: CheckOptions) -> Path:
+    folder = options.out.with_name(options.out.name + ".unfinished")
+    # A URL may contain a password, and network options do not change predictions.
+    omitted = ("catalogue", "fetch")
+    values = {name: value for name, value in asdict(options).items() if name not in omitted}
+    as_json = json.loads(json.dumps(values, default=str))
+    path = folder / OPTIONS_FILE
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != as_json:
         raise BadInput(
-            f"{part} is a check with other options that was cut off; remove it, or name another"
-            " --out"
+            f"{folder} is an interrupted check with other options; remove it, or name another --out"
         )
-    make_folder(part, options.out)
-    write_json(asked, before)
-    return part
+    make_folder(folder, options.out)
+    write_json(as_json, path)
+    return folder
 
 
-def _look(source: Source, eyes: Eyes, judge: Judge, reference: Reference, store: Store) -> None:
-    """Look at all items that STORE does not have yet, a chunk at a time."""
-    done = store.last()
-    coming, shown = tee(_from(source, store, done))
-    # `see` draws a chunk ahead of what is kept: the second iterator gives the items again.
-    wanted = (item.wanted for item in shown if item.wanted is not None)
-    seen = (one for chunk in eyes.see(wanted, Shown()) for one in chunk)
+def _predict_items(
+    source: ItemSource,
+    preprocessor: Preprocessor,
+    predictor: Predictor,
+    reference: TrainingReference,
+    store: CheckStore,
+) -> None:
+    """Predict and store all items that are not in the store, in chunks."""
+    done = store.last_number()
+    items, items_to_prepare = tee(_remaining_items(source, store, done))
+    # `prepare` reads a chunk ahead of what is stored: the second iterator returns the items again.
+    inputs = (item.photo for item in items_to_prepare if item.photo is not None)
+    prepared = (photo for chunk in preprocessor.prepare(inputs, RecentPhotos()) for photo in chunk)
     with tqdm(initial=done, desc="items", unit=" items", disable=None) as bar:
-        while some := list(islice(coming, 2 * SEEN_AT_ONCE)):
-            photos = {item.number: next(seen) for item in some if item.wanted is not None}
-            sights = sights_of(some, photos, judge, reference, store)
-            store.add([look_at(item, photos, sights, judge.labels) for item in some])
-            bar.update(len(some))
-    if not store.last():
+        while chunk := list(islice(items, 2 * CHUNK_SIZE)):
+            photos = {item.number: next(prepared) for item in chunk if item.photo is not None}
+            predictions = predict_photos(chunk, photos, predictor, reference, store)
+            store.add([predict_item(item, photos, predictions, predictor.labels) for item in chunk])
+            bar.update(len(chunk))
+    if not store.last_number():
         raise Failure(f"{source.name} has no items to check")
 
 
-def _from(source: Source, store: Store, done: int) -> Iterator[Item]:
-    """The items of SOURCE after the DONE first; those must be what they were."""
+def _remaining_items(source: ItemSource, store: CheckStore, done: int) -> Iterator[TaggedItem]:
+    """Return the items after the stored ones.
+
+    Raises:
+        Failure: The last stored item is another one in the source.
+    """
     items = source.items(max(0, done - 1))
     if done:
         last = next(items, None)
         if last is None or last.id != store.id_of(done):
             raise Failure(
-                f"{source.name} has changed since the check was cut off; remove"
-                f" {store.path.parent} and begin anew"
+                f"{source.name} has changed since the check was interrupted; remove"
+                f" {store.path.parent} and check again"
             )
     return items
 
 
-def settle(store: Store, labels: Sequence[str], seed: int) -> tuple[Tagging, Bar]:
-    """Answer every item of STORE by how tags go wrong in it; returns that, and the bar.
+def assign_verdicts(
+    store: CheckStore, labels: Sequence[str], seed: int
+) -> tuple[NoiseModel, Thresholds]:
+    """Fit the noise model on all items of a store, and store a verdict on each.
+
+    Args:
+        store: Items with predictions.
+        labels: The model's labels.
+        seed: Random seed.
 
     Raises:
-        Failure: not one tag can be judged.
+        Failure: No tag can be checked.
     """
-    count = store.judged()
-    store.unanswered(UNCHECKED, "shares IS NULL OR place IS NULL")
-    store.unanswered(NOTHING, "unseen != ''")
+    count = store.prediction_count()
+    store.set_verdict(NOT_CHECKED, "probabilities IS NULL OR class_index IS NULL")
+    store.set_verdict(NO_GARMENT, "no_garment_reason != ''")
     if not count:
-        raise Failure(
-            "not one tag can be judged: "
-            + ", ".join(f"{count} {why}" for why, count in store.counts("problem").items())[:300]
+        reasons = ", ".join(f"{count} {why}" for why, count in store.counts("problem").items())
+        raise Failure(f"no tag can be checked: {reasons[:300]}")
+    probabilities, tags = _draw_sample(store, count, seed)
+    noise_model = fit_noise_model(probabilities, tags)
+    thresholds = choose_thresholds(noise_model, probabilities, tags)
+    for batch in store.predictions():
+        verdicts = decide_verdicts(
+            noise_model, thresholds, batch.probabilities, batch.class_indices
         )
-    shares, places = _drawn(store, count, seed)
-    tagging = tagging_of(shares, places)
-    bar = bar_of(tagging, shares, places)
-    for some in store.shares():
-        said = verdicts(tagging, bar, some.shares, some.places)
-        store.answer(
+        store.save_verdicts(
             [
-                Answer(
+                ItemVerdict(
                     number,
-                    said.verdict[i],
-                    labels[int(said.best[i])],
-                    float(said.probability[i]),
-                    float(said.given[i]),
-                    float(said.margin[i]),
-                    float(said.wrong[i] * some.costs[i]),
+                    verdicts.verdict[i],
+                    labels[int(verdicts.best[i])],
+                    float(verdicts.probability[i]),
+                    float(verdicts.tag_probability[i]),
+                    float(verdicts.margin[i]),
+                    float(verdicts.wrong_probability[i] * batch.costs[i]),
                 )
-                for i, number in enumerate(some.numbers)
+                for i, number in enumerate(batch.numbers)
             ]
         )
-    return tagging, bar
+    return noise_model, thresholds
 
 
-def _drawn(store: Store, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shares and tags' places of SAMPLE of the COUNT items of STORE; of all where these are few."""
+def _draw_sample(store: CheckStore, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities and class indices of a random sample of MAX_FIT_ITEMS at most.
+
+    Args:
+        store: Items with predictions.
+        count: Their number.
+        seed: Random seed.
+    """
     rng = np.random.default_rng(seed)
-    drawn = np.sort(rng.choice(count, min(count, SAMPLE), replace=False))
-    shares, places, start = [], [], 0
-    for some in store.shares():
-        end = start + len(some.numbers)
-        mine = drawn[np.searchsorted(drawn, start) : np.searchsorted(drawn, end)] - start
-        shares.append(some.shares[mine])
-        places.append(some.places[mine])
+    drawn = np.sort(rng.choice(count, min(count, MAX_FIT_ITEMS), replace=False))
+    probabilities, class_indices, start = [], [], 0
+    for batch in store.predictions():
+        end = start + len(batch.numbers)
+        rows = drawn[np.searchsorted(drawn, start) : np.searchsorted(drawn, end)] - start
+        probabilities.append(batch.probabilities[rows])
+        class_indices.append(batch.class_indices[rows])
         start = end
-    return np.concatenate(shares), np.concatenate(places)
+    return np.concatenate(probabilities), np.concatenate(class_indices)
 
 
-def _figures(
-    store: Store, run: Run, judge: Judge, source: Source, tagging: Tagging, bar: Bar
+def _results(
+    store: CheckStore,
+    run: SavedRun,
+    predictor: Predictor,
+    source: ItemSource,
+    noise_model: NoiseModel,
+    thresholds: Thresholds,
 ) -> dict[str, Any]:
-    counts = store.counts("verdict")
+    """Return the content of `check.json`."""
+    counts, mistake = store.counts("verdict"), thresholds.mistake
     return {
         "checked": source.name,
-        "model": f"{run.folder.name} {judge.key}",
-        "labels": list(judge.labels),
+        "model": f"{run.folder.name} {predictor.cache_key}",
+        "labels": list(predictor.labels),
         "items": sum(counts.values()),
         "verdicts": counts,
-        "problems": {why: n for why, n in store.counts("problem").items() if why},
-        "estimated_wrong_rate": tagging.rate,
-        "bar": {"agrees": bar.agrees, "mistake": bar.mistake if np.isfinite(bar.mistake) else None},
-        "expected_precision": bar.right,
+        "problems": {why: count for why, count in store.counts("problem").items() if why},
+        "estimated_wrong_rate": noise_model.rate,
+        "thresholds": {
+            "agrees": thresholds.agrees,
+            "mistake": mistake if np.isfinite(mistake) else None,
+        },
+        "expected_precision": thresholds.expected_precision,
     }
 
 
-def _remember(store: Store, catalogue: str, judge: Judge) -> None:
-    """Let the catalogue's judgements be those of this check."""
+def _save_to_catalogue(store: CheckStore, catalogue: str, predictor: Predictor) -> None:
+    """Replace the verdicts in the catalogue by those of this check."""
     sessions = open_catalogue(catalogue, must_exist=True)
-    answered = (_judgement(one, judge.key) for one in store.in_order() if one.image_id is not None)
+    rows = (
+        _verdict_row(item, predictor.cache_key)
+        for item in store.in_order()
+        if item.image_id is not None
+    )
     with sessions.begin() as session:
         session.execute(sa.delete(TagVerdictRow))
-        for some in in_batches(answered):
-            session.execute(sa.insert(TagVerdictRow), some)
+        for batch in in_batches(rows):
+            session.execute(sa.insert(TagVerdictRow), batch)
 
 
-def _judgement(one: Checked, key: str) -> dict[str, Any]:
+def _verdict_row(item: CheckedItem, model: str) -> dict[str, Any]:
     return {
-        "image_id": one.image_id,
-        "label": one.label,
-        "model": key,
-        "verdict": one.verdict,
-        "suggested": one.suggested,
-        "probability": one.probability or 0.0,
-        "tag_probability": one.given or 0.0,
-        "margin": one.margin or 0.0,
-        "cost": one.expected or 0.0,
-        "nearest": json.dumps(one.nearest, ensure_ascii=False),
+        "image_id": item.image_id,
+        "label": item.label,
+        "model": model,
+        "verdict": item.verdict,
+        "suggested": item.suggested,
+        "probability": item.probability or 0.0,
+        "tag_probability": item.tag_probability or 0.0,
+        "margin": item.margin or 0.0,
+        "cost": item.expected_cost or 0.0,
+        "nearest": json.dumps(item.nearest, ensure_ascii=False),
     }
 
 
-def _finish(part: Path, out: Path) -> None:
-    """Leave only the papers in PART, and give it its name OUT."""
-    for name in (ASKED, LOOKED):
-        (part / name).unlink(missing_ok=True)
-    replace_folder(part, out)
+def _finish_check(folder: Path, out: Path) -> None:
+    """Remove the files that only a resumed check needs, and rename the folder."""
+    for name in (OPTIONS_FILE, STORE_FILE):
+        (folder / name).unlink(missing_ok=True)
+    replace_folder(folder, out)

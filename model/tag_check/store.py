@@ -1,4 +1,4 @@
-"""What was looked at and what came of it, in one SQLite file: memory does not grow with a feed."""
+"""Store items with predictions and verdicts in an SQLite file, so that memory stays small."""
 
 import json
 import sqlite3
@@ -12,86 +12,107 @@ import numpy as np
 
 from dataset.errors import Failure
 from model.feeds.product_feed import REPLACEMENT
-from model.feeds.sources import Item
+from model.feeds.sources import TaggedItem
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
-  number INTEGER PRIMARY KEY, id TEXT, image TEXT, tag TEXT, label TEXT, place INTEGER, cost REAL,
-  fields TEXT, image_id INTEGER, sha256 TEXT, zone TEXT, problem TEXT, unseen TEXT, shares BLOB,
-  nearest TEXT, verdict TEXT, suggested TEXT, probability REAL, given REAL, margin REAL,
-  expected REAL
+  number INTEGER PRIMARY KEY, id TEXT, image TEXT, tag TEXT, label TEXT, class_index INTEGER,
+  cost REAL, fields TEXT, image_id INTEGER, sha256 TEXT, zone TEXT, problem TEXT,
+  no_garment_reason TEXT, probabilities BLOB, nearest TEXT, verdict TEXT, suggested TEXT,
+  probability REAL, tag_probability REAL, margin REAL, expected_cost REAL
 );
-CREATE INDEX IF NOT EXISTS by_cost ON items (expected DESC, number);
+CREATE INDEX IF NOT EXISTS by_cost ON items (expected_cost DESC, number);
 CREATE INDEX IF NOT EXISTS by_photo ON items (sha256, zone);
 """
-READ = 2_000
-# So many different reasons and pairs are told; a broken feed may have one a row.
-MOST = 100
-COLUMNS = (
-    *("number", "id", "image", "tag", "label", "place", "cost", "fields", "image_id", "sha256"),
-    *("zone", "problem", "unseen", "shares", "nearest"),
+BATCH_ROWS = 2_000
+# Distinct reasons and pairs that are returned at most; a broken feed may have one per row.
+MAX_GROUPS = 100
+PREDICTION_COLUMNS = (
+    *("number", "id", "image", "tag", "label", "class_index", "cost", "fields", "image_id"),
+    *("sha256", "zone", "problem", "no_garment_reason", "probabilities", "nearest"),
 )
-# What is not known of an item sorts last; by this index, for sorting takes memory.
-RANKED = "ORDER BY expected DESC, number"
-JUDGED = "shares IS NOT NULL AND place IS NOT NULL AND unseen = ''"
+VERDICT_COLUMNS = (
+    "verdict",
+    "suggested",
+    "probability",
+    "tag_probability",
+    "margin",
+    "expected_cost",
+)
+# Items without an expected cost come last. There is an index, because sorting needs memory.
+RANK_ORDER = "ORDER BY expected_cost DESC, number"
+HAS_PREDICTION = "probabilities IS NOT NULL AND class_index IS NOT NULL AND no_garment_reason = ''"
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What was seen in a photo. `shares`: (classes,) calibrated, None: not looked at.
+class PhotoPrediction:
+    """The prediction for a photo.
 
-    `unseen`: why no garment is seen.
+    Attributes:
+        problem: Why the photo can't be read, or empty.
+        no_garment_reason: Why the photo shows no garment, or empty.
+        probabilities: Calibrated probabilities of shape (classes,); None without a prediction.
+        nearest: The nearest training photos.
     """
 
     problem: str = ""
-    unseen: str = ""
-    shares: np.ndarray | None = None
+    no_garment_reason: str = ""
+    probabilities: np.ndarray | None = None
     nearest: Sequence[dict[str, Any]] = ()
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen in an item's photo, and what is wrong with it or its tag.
+class ItemPrediction:
+    """An item with the prediction for its photo.
 
-    `place`: its label's in the model's labels, or None.
+    Attributes:
+        item: The item.
+        class_index: Class index of its label; None if the model does not have it.
+        sha256: SHA-256 of the photo.
+        photo: The prediction.
+        problem: Why the tag can't be checked, or empty.
     """
 
-    item: Item
-    place: int | None
+    item: TaggedItem
+    class_index: int | None
     sha256: str = ""
-    sight: Sight = field(default_factory=Sight)
+    photo: PhotoPrediction = field(default_factory=PhotoPrediction)
     problem: str = ""
 
 
 @dataclass(frozen=True)
-class Given:
-    """Items with what is needed to judge their tags, n of each.
+class PredictionBatch:
+    """Predictions of n items.
 
-    `shares`: (n, classes) float64; `places`: of tags, (n,) int; `costs`: (n,).
+    Attributes:
+        numbers: Numbers of the items.
+        probabilities: Float64 array of shape (n, classes).
+        class_indices: Class indices of the tags, shape (n,).
+        costs: Costs of wrong tags, shape (n,).
     """
 
     numbers: list[int]
-    shares: np.ndarray
-    places: np.ndarray
+    probabilities: np.ndarray
+    class_indices: np.ndarray
     costs: np.ndarray
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What is said of an item's tag, see `verdicts`; numbers are None where nothing was judged."""
+class ItemVerdict:
+    """The verdict on an item; see `Verdicts`. Values are None without a prediction."""
 
     number: int
     verdict: str
     suggested: str | None = None
     probability: float | None = None
-    given: float | None = None
+    tag_probability: float | None = None
     margin: float | None = None
-    expected: float | None = None
+    expected_cost: float | None = None
 
 
 @dataclass(frozen=True)
-class Checked:
-    """An item with all that is known of it."""
+class CheckedItem:
+    """An item with its prediction and verdict."""
 
     number: int
     id: str
@@ -101,23 +122,27 @@ class Checked:
     fields: dict[str, Any]
     image_id: int | None
     problem: str
-    unseen: str
+    no_garment_reason: str
     nearest: list[dict[str, Any]]
     verdict: str
     suggested: str | None
     probability: float | None
-    given: float | None
+    tag_probability: float | None
     margin: float | None
-    expected: float | None
+    expected_cost: float | None
 
     @property
     def reason(self) -> str:
-        """Why nothing could be said of it, or nothing was seen; else empty."""
-        return self.problem or self.unseen
+        """Why the tag was not checked or no garment was seen, or empty."""
+        return self.problem or self.no_garment_reason
 
 
-class Store:
-    """The file at PATH, made where it is not there. Each call is a transaction of its own."""
+class CheckStore:
+    """The items of a check. Each method is a transaction.
+
+    Args:
+        path: The SQLite file, which is created if it does not exist.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -126,116 +151,125 @@ class Store:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """The file, opened; what goes wrong with it is said in one line."""
         try:
             with closing(sqlite3.connect(self.path, timeout=60)) as base, base:
                 base.row_factory = sqlite3.Row
                 yield base
         except sqlite3.Error as error:
             raise Failure(
-                f"{self.path} can't be used: {error}; make room, or remove {self.path.parent} and"
-                " check anew"
+                f"{self.path} can't be used: {error}; free disk space, or remove"
+                f" {self.path.parent} and check again"
             ) from error
 
-    def last(self) -> int:
-        """The number of the last item that was looked at, 0 for none: they come in order."""
+    def last_number(self) -> int:
+        """Return the number of the last stored item, 0 without items; they are stored in order."""
         with self._open() as base:
-            found: int = base.execute("SELECT coalesce(max(number), 0) FROM items").fetchone()[0]
-            return found
+            query = "SELECT coalesce(max(number), 0) FROM items"
+            number: int = base.execute(query).fetchone()[0]
+            return number
 
     def id_of(self, number: int) -> str:
-        """The id of the item NUMBER."""
+        """Return the id of an item by its number."""
         with self._open() as base:
             query = "SELECT id FROM items WHERE number = ?"
             return str(base.execute(query, (number,)).fetchone()[0])
 
-    def add(self, looks: Sequence[Look]) -> None:
-        """Keep LOOKS."""
-        rows = [_row(look) for look in looks]
-        marks = ", ".join("?" * len(COLUMNS))
+    def add(self, predictions: Sequence[ItemPrediction]) -> None:
+        """Store items with their predictions."""
+        rows = [_item_row(prediction) for prediction in predictions]
+        columns, marks = ", ".join(PREDICTION_COLUMNS), ", ".join("?" * len(PREDICTION_COLUMNS))
         with self._open() as base:
-            base.executemany(f"INSERT INTO items ({', '.join(COLUMNS)}) VALUES ({marks})", rows)
+            base.executemany(f"INSERT INTO items ({columns}) VALUES ({marks})", rows)
 
-    def seen_before(self, sha256: str, zone: str | None) -> Sight | None:
-        """What was seen in the photo SHA256 for garments of ZONE."""
+    def find_prediction(self, sha256: str, zone: str | None) -> PhotoPrediction | None:
+        """Return the stored prediction for a photo, cropped for a garment zone."""
         query = (
-            "SELECT problem, unseen, shares, nearest FROM items WHERE sha256 = ? AND zone IS ?"
-            " LIMIT 1"
+            "SELECT problem, no_garment_reason, probabilities, nearest FROM items"
+            " WHERE sha256 = ? AND zone IS ? LIMIT 1"
         )
         with self._open() as base:
             row = base.execute(query, (sha256, zone)).fetchone()
         if row is None:
             return None
-        shares = None if row["shares"] is None else np.frombuffer(row["shares"], np.float32)
-        # What else is wrong with an item is of its tag.
-        problem = row["problem"] if shares is None else ""
-        return Sight(problem, row["unseen"], shares, json.loads(row["nearest"]))
+        data = row["probabilities"]
+        probabilities = None if data is None else np.frombuffer(data, np.float32)
+        # With a prediction, the problem is that of the item's tag.
+        problem = row["problem"] if probabilities is None else ""
+        nearest = json.loads(row["nearest"])
+        return PhotoPrediction(problem, row["no_garment_reason"], probabilities, nearest)
 
-    def judged(self) -> int:
-        """How many items have tags that can be judged."""
+    def prediction_count(self) -> int:
+        """Return the number of items whose tags can be checked."""
         with self._open() as base:
-            query = f"SELECT count(*) FROM items WHERE {JUDGED}"
+            query = f"SELECT count(*) FROM items WHERE {HAS_PREDICTION}"
             return int(base.execute(query).fetchone()[0])
 
-    def shares(self) -> Iterator[Given]:
-        """The items that can be judged, in their order, READ at a time; they may be answered."""
+    def predictions(self) -> Iterator[PredictionBatch]:
+        """Yield the items whose tags can be checked, BATCH_ROWS at a time.
+
+        Verdicts may be stored meanwhile.
+        """
         query = (
-            f"SELECT number, shares, place, cost FROM items WHERE {JUDGED} AND number > ?"
-            " ORDER BY number LIMIT ?"
+            "SELECT number, probabilities, class_index, cost FROM items"
+            f" WHERE {HAS_PREDICTION} AND number > ? ORDER BY number LIMIT ?"
         )
         last = 0
         while True:
             with self._open() as base:
-                rows = base.execute(query, (last, READ)).fetchall()
+                rows = base.execute(query, (last, BATCH_ROWS)).fetchall()
             if not rows:
                 return
-            yield _given(rows)
+            yield _prediction_batch(rows)
             last = rows[-1]["number"]
 
-    def answer(self, answers: Sequence[Answer]) -> None:
-        """Keep ANSWERS beside their items."""
-        rows = [
-            (a.verdict, a.suggested, a.probability, a.given, a.margin, a.expected, a.number)
-            for a in answers
-        ]
+    def save_verdicts(self, verdicts: Sequence[ItemVerdict]) -> None:
+        """Store the verdicts on items."""
+        columns = ", ".join(f"{column} = :{column}" for column in VERDICT_COLUMNS)
         with self._open() as base:
             base.executemany(
-                "UPDATE items SET verdict = ?, suggested = ?, probability = ?, given = ?,"
-                " margin = ?, expected = ? WHERE number = ?",
-                rows,
+                f"UPDATE items SET {columns} WHERE number = :number", list(map(vars, verdicts))
             )
 
-    def unanswered(self, verdict: str, where: str) -> None:
-        """Give VERDICT to the items that the SQL condition WHERE holds for."""
+    def set_verdict(self, verdict: str, where: str) -> None:
+        """Store a verdict without a prediction.
+
+        Args:
+            verdict: The verdict.
+            where: SQL condition of the items.
+        """
+        nulls = ", ".join(f"{column} = NULL" for column in VERDICT_COLUMNS[1:])
         with self._open() as base:
-            base.execute(
-                "UPDATE items SET verdict = ?, suggested = NULL, probability = NULL, given = NULL,"
-                f" margin = NULL, expected = NULL WHERE {where}",
-                (verdict,),
-            )
+            base.execute(f"UPDATE items SET verdict = ?, {nulls} WHERE {where}", (verdict,))
 
-    def ranked(self, verdict: str | None = None, most: int = -1) -> Iterator[Checked]:
-        """Items, of one VERDICT or all, the highest expected cost first, MOST at most."""
+    def ranked(self, verdict: str | None = None, limit: int = -1) -> Iterator[CheckedItem]:
+        """Yield items with the highest expected cost first.
+
+        Args:
+            verdict: Only items with this verdict.
+            limit: Number of items, at most; -1: all.
+        """
         where = "WHERE verdict = ?" if verdict else ""
         with self._open() as base:
-            asked = f"SELECT * FROM items {where} {RANKED} LIMIT {int(most)}"
-            for row in base.execute(asked, (verdict,) if verdict else ()):
-                yield _checked(row)
+            query = f"SELECT * FROM items {where} {RANK_ORDER} LIMIT {int(limit)}"
+            for row in base.execute(query, (verdict,) if verdict else ()):
+                yield _checked_item(row)
 
-    def in_order(self) -> Iterator[Checked]:
-        """Items in the order that they came in."""
+    def in_order(self) -> Iterator[CheckedItem]:
+        """Yield all items by number."""
         with self._open() as base:
             for row in base.execute("SELECT * FROM items ORDER BY number"):
-                yield _checked(row)
+                yield _checked_item(row)
 
     def counts(self, column: str) -> dict[str, int]:
-        """How many items there are of each value of COLUMN, the MOST commonest first."""
-        query = f"SELECT {column}, count(*) FROM items GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {MOST}"
+        """Return the number of items by the value of a column, the MAX_GROUPS largest first."""
+        query = (
+            f"SELECT {column}, count(*) FROM items GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {MAX_GROUPS}"
+        )
         with self._open() as base:
             return {row[0]: row[1] for row in base.execute(query)}
 
-    def undecoded(self) -> int:
-        """Return how many items have characters in place of invalid bytes in their fields."""
+    def undecoded_count(self) -> int:
+        """Return how many items have replacement characters for invalid bytes."""
         # Fields are stored as ASCII.
         escaped = json.dumps(REPLACEMENT).strip('"')
         with self._open() as base:
@@ -243,53 +277,58 @@ class Store:
             return int(base.execute(query, (escaped,)).fetchone()[0])
 
     def spellings(self, verdict: str) -> dict[int, str]:
-        """How the tag of each place in the model's labels is written most often, by VERDICT."""
+        """Return class index -> its most frequent tag among the items with a verdict."""
         query = (
-            "SELECT place, tag FROM items WHERE verdict = ? GROUP BY 1, 2 ORDER BY count(*), tag"
+            "SELECT class_index, tag FROM items WHERE verdict = ? GROUP BY 1, 2"
+            " ORDER BY count(*), tag"
         )
         with self._open() as base:
             return dict(base.execute(query, (verdict,)).fetchall())
 
     def mistakes(self) -> list[tuple[str, str, int]]:
-        """Tag, suggestion, and how many mistakes are of these, the most first."""
+        """Return pairs of tag and suggestion with their number of mistakes, most frequent first."""
         query = (
             "SELECT label, suggested, count(*) FROM items WHERE verdict = 'mistake'"
-            f" GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT {MOST}"
+            f" GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT {MAX_GROUPS}"
         )
         with self._open() as base:
             return [(row[0], row[1], row[2]) for row in base.execute(query)]
 
 
-def _given(rows: Sequence[sqlite3.Row]) -> Given:
-    return Given(
+def _prediction_batch(rows: Sequence[sqlite3.Row]) -> PredictionBatch:
+    probabilities = np.stack([np.frombuffer(row["probabilities"], np.float32) for row in rows])
+    return PredictionBatch(
         [row["number"] for row in rows],
-        np.stack([np.frombuffer(row["shares"], np.float32) for row in rows]).astype(np.float64),
-        np.array([row["place"] for row in rows], np.int64),
+        probabilities.astype(np.float64),
+        np.array([row["class_index"] for row in rows], np.int64),
         np.array([row["cost"] for row in rows], np.float64),
     )
 
 
-def _row(look: Look) -> tuple[Any, ...]:
-    item, sight = look.item, look.sight
-    shares = None if sight.shares is None else sight.shares.astype(np.float32).tobytes()
-    # Escaped, for JSON may hold lone surrogates, which SQLite can't store.
-    fields = json.dumps(item.fields, default=str)
-    known = (item.number, item.id, item.image, item.tag, item.label, look.place, item.cost)
-    near = json.dumps(list(sight.nearest), ensure_ascii=False)
-    zone = item.wanted.zone if item.wanted else None
-    seen = (look.sha256, zone, look.problem or sight.problem, sight.unseen, shares, near)
-    return tuple(map(_storable, (*known, fields, item.image_id, *seen)))
+def _item_row(prediction: ItemPrediction) -> tuple[Any, ...]:
+    item, photo = prediction.item, prediction.photo
+    values = photo.probabilities
+    probabilities = None if values is None else values.astype(np.float32).tobytes()
+    row = (
+        *(item.number, item.id, item.image, item.tag, item.label, prediction.class_index),
+        item.cost,
+        # ASCII: JSON may have lone surrogates, which SQLite can't store.
+        json.dumps(item.fields, default=str),
+        *(item.image_id, prediction.sha256, item.photo.zone if item.photo else None),
+        *(prediction.problem or photo.problem, photo.no_garment_reason, probabilities),
+        json.dumps(list(photo.nearest), ensure_ascii=False),
+    )
+    return tuple(map(_storable, row))
 
 
 def _storable(value: Any) -> Any:
-    """VALUE; text without the halves of signs that UTF-8 has no bytes for."""
+    """Replace lone surrogates in text, which UTF-8 can't encode."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     return value
 
 
-def _checked(row: sqlite3.Row) -> Checked:
-    names = Checked.__dataclass_fields__
-    values = {name: row[name] for name in names}
+def _checked_item(row: sqlite3.Row) -> CheckedItem:
+    values = {name: row[name] for name in CheckedItem.__dataclass_fields__}
     values |= {name: json.loads(row[name]) for name in ("fields", "nearest")}
-    return Checked(**values)
+    return CheckedItem(**values)

@@ -1,4 +1,4 @@
-"""A run's own photos, beside which others are seen: the nearest, and who was learned from."""
+"""The photos that a run was trained on: nearest neighbours, and out-of-fold predictions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,30 +11,43 @@ from tqdm import tqdm
 
 from dataset.errors import BadInput, Failure, first_line
 from dataset.export.layout import MANIFEST
-from model.data.features import EXACT, Outputs, OutputsCache, Views, default_folder
-from model.data.loading import Data, Example, boxed, digests, find_data, read
-from model.data.metadata import origins
-from model.inference.predictor import BATCH, Judge
-from model.inference.saved_run import Run
-from model.network.inception import LEAST_SPREAD
-from model.tag_check.noise_model import opinions
+from model.data.features import (
+    EXACT_DTYPE,
+    FeatureCache,
+    SplitFeatures,
+    Views,
+    default_cache_folder,
+)
+from model.data.loading import (
+    Example,
+    SplitData,
+    letterbox,
+    load_splits,
+    read_images,
+    view_digests,
+)
+from model.data.metadata import load_metadata
+from model.inference.predictor import BATCH_SIZE, Predictor
+from model.inference.saved_run import SavedRun
+from model.network.inception import MIN_STD
+from model.tag_check.noise_model import cross_validated_probabilities
 from model.training.config import TrainOptions
-from model.training.linear_probe import columns
-from model.training.stages import HEAD, prepare
+from model.training.linear_probe import feature_columns
+from model.training.stages import HEAD, prepare_backbone
 
-# More training photos than this are not compared with; a random part of them speaks for all.
-MOST = 20_000
-# Fewer training photos a label than this can't be judged by models that leave a part of them out.
-LEAST = 5
-# What shows no garment is less like any training photo than this share of the validation photos,
-# than so many deviations below their median, and than what still looks like something known.
-STRANGE, DEVIATIONS, KNOWN = 0.002, 4.0, 0.5
-SEEN = "photos that the run learned from are judged by the model that saw them: "
+# Photos are compared with a random sample of so many training photos at most.
+MAX_PHOTOS = 20_000
+# Labels with fewer training photos can't be cross-validated.
+MIN_PHOTOS_PER_LABEL = 5
+# A photo shows no garment if its similarity to the nearest training photo is below the lowest of:
+# this quantile of the validation photos, so many deviations below their median, and the maximum.
+OUTLIER_QUANTILE, OUTLIER_DEVIATIONS, MAX_THRESHOLD = 0.002, 4.0, 0.5
+SEEN_NOTE = "training photos are predicted by the model that was trained on them: "
 
 
 @dataclass(frozen=True)
-class Near:
-    """A training photo that looks like one in question. `similarity`: a cosine, 1 for the same."""
+class NearestPhoto:
+    """A training photo near a given one; `similarity` is a cosine, 1 for equal photos."""
 
     sha256: str
     path: str
@@ -43,89 +56,116 @@ class Near:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Training photos as the model sees them, and what others say of them.
+class TrainingReference:
+    """Features of the training photos, and their out-of-fold predictions.
 
-    `vectors`: (n, width) float32 of unit length, of `known`; `mean`, `spread`: (width,), by which
-    outputs are levelled first. `opinions`: SHA-256 -> calibrated shares, (classes,), of models that
-    never saw that photo, of all that was learned from. `least`: a lower similarity is strange.
+    Attributes:
+        photos: The training photos.
+        vectors: Their standardized features, float32 unit vectors of shape (n, width).
+        mean: Means of the features, shape (width,).
+        std: Standard deviations of the features, shape (width,).
+        min_similarity: A photo whose nearest photo is less similar shows no garment.
+        out_of_fold: SHA-256 of a train or validation photo -> calibrated probabilities of shape
+            (classes,), by models that were not trained on the photo.
+        notes: Messages for the user.
     """
 
-    known: Sequence[Near]
+    photos: Sequence[NearestPhoto]
     vectors: np.ndarray
     mean: np.ndarray
-    spread: np.ndarray
-    least: float
-    opinions: Mapping[str, np.ndarray]
-    told: tuple[str, ...] = ()
+    std: np.ndarray
+    min_similarity: float
+    out_of_fold: Mapping[str, np.ndarray]
+    notes: tuple[str, ...] = ()
 
-    def nearest(self, outputs: np.ndarray, seen: Sequence[str], count: int) -> list[list[Near]]:
-        """The COUNT training photos that look most like each of OUTPUTS, (n, width) float32.
+    def nearest(
+        self, features: np.ndarray, hashes: Sequence[str], count: int
+    ) -> list[list[NearestPhoto]]:
+        """Return the nearest training photos of each photo.
 
-        SEEN: the photos' own SHA-256, which are not named as their own neighbours.
+        Args:
+            features: Features of the photos, float32 array of shape (n, width).
+            hashes: SHA-256 of the photos; a photo is not its own neighbour.
+            count: Number of neighbours.
         """
-        similarity = self.levelled(outputs) @ self.vectors.T
-        found = []
-        for mine, sha256 in zip(similarity, seen, strict=True):
-            some = np.argpartition(-mine, min(count + 1, len(mine) - 1))[: count + 1]
-            ordered = sorted(some.tolist(), key=lambda place: -mine[place])
-            near = [replace(self.known[i], similarity=float(mine[i])) for i in ordered]
-            found.append([one for one in near if one.sha256 != sha256][:count])
-        return found
+        similarities = self.standardize(features) @ self.vectors.T
+        neighbours = []
+        for similarity, sha256 in zip(similarities, hashes, strict=True):
+            last = min(count + 1, len(similarity) - 1)
+            candidates = np.argpartition(-similarity, last)[: count + 1]
+            ordered = sorted(candidates.tolist(), key=lambda index: -similarity[index])
+            photos = [replace(self.photos[i], similarity=float(similarity[i])) for i in ordered]
+            neighbours.append([photo for photo in photos if photo.sha256 != sha256][:count])
+        return neighbours
 
-    def levelled(self, outputs: np.ndarray) -> np.ndarray:
-        """OUTPUTS, (n, width), with the mean and spread of training photos, of unit length."""
-        values = (outputs - self.mean) / self.spread
-        found: np.ndarray = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
-        return found
+    def standardize(self, features: np.ndarray) -> np.ndarray:
+        """Standardize features of shape (n, width) and scale them to unit length."""
+        values = (features - self.mean) / self.std
+        lengths = np.linalg.norm(values, axis=1, keepdims=True)
+        unit: np.ndarray = values / np.maximum(lengths, 1e-9)
+        return unit
 
 
-def open_reference(run: Run, judge: Judge, cache: Path | None, data: Path | None) -> Reference:
-    """The reference of RUN, whose photos are in the folder DATA, or where it learned from them.
+def build_reference(
+    run: SavedRun, predictor: Predictor, cache: Path | None, data: Path | None
+) -> TrainingReference:
+    """Build the reference of a run.
+
+    Args:
+        run: The run.
+        predictor: Its network.
+        cache: Folder of cached features.
+        data: The data folder; None: the folder of the training.
 
     Raises:
-        BadInput: that folder is gone.
+        BadInput: The data folder does not exist, or has other labels.
     """
     folder = data or run.data
     if folder is None or not folder.is_dir():
         raise BadInput(
-            f"the photos that {run.folder} learned from are not in {folder}; say with --data where"
-            " they are now"
+            f"the training photos of {run.folder} are not in {folder}; name the folder with --data"
         )
-    found = find_data(folder)
-    if list(found.labels) != list(run.labels):
+    splits = load_splits(folder)
+    if list(splits.labels) != list(run.labels):
         raise BadInput(
-            f"--data {folder} has other labels than {run.folder}: {', '.join(found.labels)}"
+            f"--data {folder} has other labels than {run.folder}: {', '.join(splits.labels)}"
         )
-    names = _Names(found)
-    frozen, told = _frozen(run, found, cache)
-    said, doubted = _opinions(run, names, frozen)
-    # A head alone was taught: the trunk sees what it saw before.
-    if frozen is not None and run.kept == HEAD:
-        train, validation = (_of(frozen, split, _taps(run)) for split in ("train", "validation"))
-    else:
-        kept = OutputsCache(cache or default_folder(), f"judged-{judge.key}", EXACT)
+    hashes = _PhotoHashes(splits)
+    frozen, backbone_notes = _frozen_features(run, splits, cache)
+    out_of_fold, fold_notes = _cross_validate(run, hashes, frozen)
+    # A linear probe has the features of the frozen backbone.
+    if frozen is not None and run.kept_stage == HEAD:
+        layers = _feature_layers(run)
         train, validation = (
-            _looked_at(names, found.of(split), judge, kept) for split in ("train", "validation")
+            _select_split(frozen, split, layers) for split in ("train", "validation")
         )
-    return _reference(names, train, validation, said, (*told, *doubted))
+    else:
+        feature_cache = FeatureCache(
+            cache or default_cache_folder(), f"features-{predictor.cache_key}", EXACT_DTYPE
+        )
+        train, validation = (
+            _extract_features(hashes, splits.examples_of(split), predictor, feature_cache)
+            for split in ("train", "validation")
+        )
+    notes = (*backbone_notes, *fold_notes)
+    return _assemble(hashes, train, validation, out_of_fold, notes)
 
 
 @dataclass(frozen=True)
-class _Names:
-    """What the photos of DATA are called elsewhere; each file is read once for it."""
+class _PhotoHashes:
+    """SHA-256 of the photos of a data folder; each file is read once."""
 
-    data: Data
+    data: SplitData
 
     @cached_property
     def files(self) -> dict[Example, str]:
-        """SHA-256 of the readable train and validation photos, as they are in the data."""
-        photos = [one for one in self.data.examples if one.split != "test"]
-        return digests(self.data.folder, photos, {})
+        """SHA-256 of the files of readable train and validation photos."""
+        photos = [example for example in self.data.examples if example.split != "test"]
+        return view_digests(self.data.folder, photos, {})
 
     @cached_property
     def originals(self) -> dict[str, str]:
-        """Path in a build -> SHA-256 of the photo in the catalogue; empty for plain folders."""
+        """Path in a build -> SHA-256 of the downloaded photo; empty for plain folders."""
         path = self.data.folder / MANIFEST
         if not path.exists() or "sha256" not in pq.read_schema(path).names:
             return {}
@@ -133,138 +173,158 @@ class _Names:
         return dict(zip(rows["path"], rows["sha256"], strict=True))
 
 
-def _reference(
-    names: _Names,
-    train: "Vectors",
-    validation: "Vectors",
-    said: Mapping[str, np.ndarray],
-    told: tuple[str, ...],
-) -> Reference:
-    examples, outputs = _some(train)
-    mean, spread = outputs.mean(axis=0), outputs.std(axis=0) + LEAST_SPREAD
-    files, originals = names.files, names.originals
-    known = [Near(originals.get(e.path, files.get(e, "")), e.path, e.label, 1.0) for e in examples]
-    bare = Reference(known, outputs, mean, spread, -1.0, said, told)
-    ready = replace(bare, vectors=bare.levelled(outputs))
-    if not len(validation.outputs):
-        return ready
-    similarity = (ready.levelled(validation.outputs) @ ready.vectors.T).max(axis=1)
-    return replace(ready, least=_least(similarity))
-
-
-def _least(similarity: np.ndarray) -> float:
-    """What less than is strange, by the LIKENESS, (n,), of photos to the nearest they never saw."""
-    middle = np.median(similarity)
-    # 1.48 makes a standard deviation of the median of deviations (Rousseeuw and Croux, 1993).
-    spread = 1.48 * np.median(np.abs(similarity - middle))
-    return float(min(np.quantile(similarity, STRANGE), middle - DEVIATIONS * spread, KNOWN))
-
-
 @dataclass(frozen=True)
-class Vectors:
-    """Photos with their trunk outputs, (n, width) float32."""
+class PhotoFeatures:
+    """Photos with their features, float32 array of shape (n, width)."""
 
     examples: Sequence[Example]
-    outputs: np.ndarray
+    values: np.ndarray
 
 
-def _some(vectors: Vectors) -> tuple[Sequence[Example], np.ndarray]:
-    """MOST of VECTORS at most, drawn at random."""
-    if len(vectors.examples) <= MOST:
-        return vectors.examples, vectors.outputs
-    chosen = np.sort(np.random.default_rng(0).choice(len(vectors.examples), MOST, replace=False))
-    return [vectors.examples[place] for place in chosen], vectors.outputs[chosen]
+def _assemble(
+    hashes: _PhotoHashes,
+    train: PhotoFeatures,
+    validation: PhotoFeatures,
+    out_of_fold: Mapping[str, np.ndarray],
+    notes: tuple[str, ...],
+) -> TrainingReference:
+    sample = _draw_sample(train)
+    mean, std = sample.values.mean(axis=0), sample.values.std(axis=0) + MIN_STD
+    files, originals = hashes.files, hashes.originals
+    photos = [
+        NearestPhoto(originals.get(e.path, files.get(e, "")), e.path, e.label, 1.0)
+        for e in sample.examples
+    ]
+    reference = TrainingReference(photos, sample.values, mean, std, -1.0, out_of_fold, notes)
+    reference = replace(reference, vectors=reference.standardize(sample.values))
+    if not len(validation.values):
+        return reference
+    vectors = reference.standardize(validation.values)
+    similarity = (vectors @ reference.vectors.T).max(axis=1)
+    return replace(reference, min_similarity=_outlier_threshold(similarity))
 
 
-def _of(frozen: Outputs, split: str, taps: Sequence[str]) -> Vectors:
-    """The photos of SPLIT in FROZEN, seen by TAPS."""
-    mine = [place for place, example in enumerate(frozen.examples) if example.split == split]
-    values = frozen.values[mine][:, 0, columns(taps)].astype(np.float32)
-    return Vectors([frozen.examples[place] for place in mine], values)
+def _outlier_threshold(similarity: np.ndarray) -> float:
+    """Return the similarity below which a photo is an outlier.
+
+    Args:
+        similarity: Similarity of each validation photo to the nearest training photo, shape (n,).
+    """
+    median = np.median(similarity)
+    # The factor 1.48 estimates a standard deviation from the median absolute deviation (Rousseeuw
+    # and Croux, 1993).
+    deviation = 1.48 * np.median(np.abs(similarity - median))
+    lowest = np.quantile(similarity, OUTLIER_QUANTILE)
+    return float(min(lowest, median - OUTLIER_DEVIATIONS * deviation, MAX_THRESHOLD))
 
 
-def _taps(run: Run) -> list[str]:
-    return str(run.facts.get("taps", "")).split("+")
+def _draw_sample(features: PhotoFeatures) -> PhotoFeatures:
+    """Return a random sample of MAX_PHOTOS at most."""
+    count = len(features.examples)
+    if count <= MAX_PHOTOS:
+        return features
+    chosen = np.sort(np.random.default_rng(0).choice(count, MAX_PHOTOS, replace=False))
+    return PhotoFeatures([features.examples[index] for index in chosen], features.values[chosen])
 
 
-def _looked_at(
-    names: _Names, examples: Sequence[Example], judge: Judge, cache: OutputsCache
-) -> Vectors:
-    """The readable ones of EXAMPLES, seen by JUDGE; what it saw before is in the CACHE."""
-    files = {one: names.files[one] for one in examples if one in names.files}
-    known = cache.get(list(files.values()))
-    lacking = [one for one, sha256 in files.items() if sha256 not in known]
+def _select_split(
+    frozen: SplitFeatures, split: str, feature_layers: Sequence[str]
+) -> PhotoFeatures:
+    indices = [index for index, example in enumerate(frozen.examples) if example.split == split]
+    values = frozen.values[indices][:, 0, feature_columns(feature_layers)].astype(np.float32)
+    return PhotoFeatures([frozen.examples[index] for index in indices], values)
+
+
+def _feature_layers(run: SavedRun) -> list[str]:
+    return str(run.facts.get("feature_layers", "")).split("+")
+
+
+def _extract_features(
+    hashes: _PhotoHashes, examples: Sequence[Example], predictor: Predictor, cache: FeatureCache
+) -> PhotoFeatures:
+    """Return the features of the readable examples, from the cache where possible."""
+    files = {example: hashes.files[example] for example in examples if example in hashes.files}
+    cached = cache.get(list(files.values()))
+    missing = [example for example, sha256 in files.items() if sha256 not in cached]
     batch: dict[str, np.ndarray] = {}
 
-    def look() -> None:
-        outputs = judge.outputs(np.stack(list(batch.values())))
-        new = dict(zip(batch, outputs, strict=True))
+    def extract() -> None:
+        features = predictor.extract_features(np.stack(list(batch.values())))
+        new = dict(zip(batch, features, strict=True))
         cache.put(new)
-        known.update(new)
+        cached.update(new)
         batch.clear()
 
-    shown = tqdm(total=len(lacking), desc="photos of the run", unit=" photos", disable=None)
-    for example, pixels in read(names.data.folder, lacking, partial(boxed, size=judge.size)):
-        shown.update()
+    progress = tqdm(total=len(missing), desc="training photos", unit=" photos", disable=None)
+    transform = partial(letterbox, size=predictor.size)
+    for example, pixels in read_images(hashes.data.folder, missing, transform):
+        progress.update()
         if not isinstance(pixels, str):
             batch[files[example]] = pixels
-        if len(batch) == BATCH:
-            look()
+        if len(batch) == BATCH_SIZE:
+            extract()
     if batch:
-        look()
-    shown.close()
-    there = [one for one, sha256 in files.items() if sha256 in known]
-    width = int(judge.features.output.shape[-1])
-    values = np.array([known[files[one]] for one in there], EXACT).reshape(-1, width)
-    return Vectors(there, values)
+        extract()
+    progress.close()
+    readable = [example for example, sha256 in files.items() if sha256 in cached]
+    width = int(predictor.feature_network.output.shape[-1])
+    values = [cached[files[example]] for example in readable]
+    return PhotoFeatures(readable, np.array(values, EXACT_DTYPE).reshape(-1, width))
 
 
-def _frozen(run: Run, data: Data, cache: Path | None) -> tuple[Outputs | None, tuple[str, ...]]:
-    """What the trunk that RUN began with sees in its train and validation photos; or why not."""
-    asked = run.facts.get("options", {})
-    weights = asked.get("weights", "imagenet")
+def _frozen_features(
+    run: SavedRun, data: SplitData, cache: Path | None
+) -> tuple[SplitFeatures | None, tuple[str, ...]]:
+    """Return the features of the backbone before the training, or None and a note."""
+    options = run.facts.get("options", {})
+    weights = options.get("weights", "imagenet")
     if weights == "none":
-        return None, (SEEN + "its trunk learned from these alone",)
-    options = TrainOptions(
+        return None, (f"{SEEN_NOTE}its backbone was trained from scratch",)
+    train_options = TrainOptions(
         data.folder,
         run.folder,
         weights,
-        image_size=int(asked.get("image_size", 299)),
-        precision=str(asked.get("precision", "auto")),
+        image_size=int(options.get("image_size", 299)),
+        precision=str(options.get("precision", "auto")),
         cache=cache,
     )
     try:
-        extractor = prepare(options).extractor
+        extractor = prepare_backbone(train_options).extractor
     except (Failure, OSError) as error:
-        return None, (SEEN + f"the trunk that it began with can't be had: {first_line(error)}",)
-    parts = [extractor.outputs(data, split, Views()) for split in ("train", "validation")]
-    return replace(
-        parts[0],
-        examples=[*parts[0].examples, *parts[1].examples],
-        values=np.concatenate([part.values for part in parts]),
-        targets=np.concatenate([part.targets for part in parts]),
-    ), ()
+        reason = f"the initial weights of its backbone can't be loaded: {first_line(error)}"
+        return None, (f"{SEEN_NOTE}{reason}",)
+    train, validation = (
+        extractor.extract(data, split, Views()) for split in ("train", "validation")
+    )
+    features = replace(
+        train,
+        examples=[*train.examples, *validation.examples],
+        values=np.concatenate([train.values, validation.values]),
+        targets=np.concatenate([train.targets, validation.targets]),
+    )
+    return features, ()
 
 
-def _opinions(
-    run: Run, names: _Names, frozen: Outputs | None
+def _cross_validate(
+    run: SavedRun, hashes: _PhotoHashes, frozen: SplitFeatures | None
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """What heads that never saw them say of the train and validation photos, by SHA-256.
+    """Return SHA-256 -> out-of-fold probabilities of the train and validation photos.
 
-    On the trunk as it was before the run taught it: a fine-tuned one remembers the tags.
+    They are based on the backbone before the training: a fine-tuned one has memorized the tags.
     """
     if frozen is None:
         return {}, ()
     classes = len(run.labels)
-    if np.bincount(frozen.targets, minlength=classes).min() < LEAST:
-        return {}, (SEEN + f"a label has fewer than {LEAST} of them",)
-    values = frozen.values[:, 0, columns(_taps(run))].astype(np.float32)
-    groups = origins(names.data.folder, frozen.examples).groups
+    if np.bincount(frozen.targets, minlength=classes).min() < MIN_PHOTOS_PER_LABEL:
+        return {}, (f"{SEEN_NOTE}a label has fewer than {MIN_PHOTOS_PER_LABEL} photos",)
+    values = frozen.values[:, 0, feature_columns(_feature_layers(run))].astype(np.float32)
+    groups = load_metadata(hashes.data.folder, frozen.examples).groups
     seed = int(run.facts.get("seed", 0))
-    shares = opinions(values, frozen.targets, groups, classes, seed)
-    found = {}
-    for one, mine in zip(frozen.examples, shares, strict=True):
-        # A build's file is another than the original that a feed or the catalogue shows.
-        for sha256 in {names.files.get(one, ""), names.originals.get(one.path, "")} - {""}:
-            found[sha256] = mine
-    return found, ()
+    probabilities = cross_validated_probabilities(values, frozen.targets, groups, classes, seed)
+    out_of_fold = {}
+    for example, row in zip(frozen.examples, probabilities, strict=True):
+        # Feeds and the catalogue have the original photo, a build its own file.
+        own_hashes = {hashes.files.get(example, ""), hashes.originals.get(example.path, "")}
+        for sha256 in own_hashes - {""}:
+            out_of_fold[sha256] = row
+    return out_of_fold, ()

@@ -1,4 +1,4 @@
-"""How a network is fitted: optimizer, rates, and what keeps it from learning by heart."""
+"""Options of a training, and how a network is fitted: optimizer, learning rate, regularization."""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -8,174 +8,219 @@ from typing import Any
 import keras
 import numpy as np
 
-from model.data.augmentation import Augmentation, parse
+from model.data.augmentation import ImageAugmentation, parse_augmentation
 
-# A schedule's lowest rate, as a share of the highest.
-FLOOR = 0.01
-DROPS = 3
-# Share of a budget that teaching may take (the rest is measuring), and the fewest epochs of it.
-TEACHING, LEAST_EPOCHS = 0.85, 3
+# The lowest learning rate of a schedule, as a fraction of the highest.
+MIN_RATE_FRACTION = 0.01
+SCHEDULE_STEPS = 3
+# Fraction of a time budget for training steps (the rest is validation), and the fewest epochs.
+TRAINING_FRACTION, MIN_EPOCHS = 0.85, 3
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A fitting. `rate`: the highest; `warm_up`: epochs until it is reached, by equal steps.
+class FitConfig:
+    """How a network is fitted.
 
-    `schedule`: after it, `cosine`, `step` (a tenth at each third) or `constant`. `patience`: epochs
-    without a better one, then it ends; 0: never. `average`: of the weights, over about an epoch.
-    `mixup`: alpha of its Beta, 0: none. `seconds`: a budget that `epochs` are fitted to; 0: none.
-    `rate_option`: what sets its rate. `fused_steps`: run an epoch in one call (Keras'
-    `steps_per_execution`), which is faster where a step takes milliseconds; without a budget only.
+    Attributes:
+        optimizer: `sgd`, `adam` or `adamw`.
+        learning_rate: The highest learning rate.
+        epochs: Epochs at most.
+        batch_size: Examples per step.
+        momentum: Momentum of SGD.
+        weight_decay: Decoupled weight decay.
+        schedule: Learning rate after the warm-up: `cosine`, `step` (a tenth at each third) or
+            `constant`.
+        warmup_epochs: Epochs of linear warm-up.
+        patience: Epochs without a lower validation loss before training stops; 0: no limit.
+        label_smoothing: Fraction of each target that is spread over all classes.
+        mixup: Alpha of mixup's Beta distribution; 0: no mixup.
+        ema: Use an exponential moving average of the weights, over about one epoch.
+        time_budget: Seconds that the epochs are planned to fit; 0: no limit.
+        seed: Random seed.
+        rate_option: The command's option that sets the learning rate, for messages.
+        fused_steps: Run an epoch in one call (Keras' `steps_per_execution`), which is faster if a
+            step takes milliseconds. Only without a time budget.
     """
 
     optimizer: str
-    rate: float
+    learning_rate: float
     epochs: int
     batch_size: int = 32
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: str = "cosine"
-    warm_up: float = 0.5
+    warmup_epochs: float = 0.5
     patience: int = 0
     label_smoothing: float = 0.0
     mixup: float = 0.0
-    average: bool = False
-    seconds: float = 0.0
+    ema: bool = False
+    time_budget: float = 0.0
     seed: int = 0
     rate_option: str = "--learning-rate"
     fused_steps: bool = False
 
-    def said(self) -> dict[str, Any]:
-        """What must be the same when a fitting goes on; its budget may be another."""
-        return {name: value for name, value in asdict(self).items() if name != "seconds"}
+    def fixed_values(self) -> dict[str, Any]:
+        """Return the values that must not change when training resumes: all but the budget."""
+        return {name: value for name, value in asdict(self).items() if name != "time_budget"}
 
     def build_optimizer(
-        self, rates: "PlannedRates", momentum_of_average: float | None
+        self, schedule: "TableSchedule", ema_momentum: float | None
     ) -> keras.optimizers.Optimizer:
-        """The optimizer, its weights averaged with MOMENTUM_OF_AVERAGE where there is one."""
-        averages = momentum_of_average is not None
+        """Return the optimizer.
+
+        Args:
+            schedule: Learning rate of each step.
+            ema_momentum: Momentum of the moving average of the weights; None: no average.
+        """
         shared = {
-            "use_ema": averages,
-            "ema_momentum": momentum_of_average if averages else 0.99,
+            "use_ema": ema_momentum is not None,
+            "ema_momentum": 0.99 if ema_momentum is None else ema_momentum,
             "weight_decay": self.weight_decay or None,
         }
         match self.optimizer:
             case "sgd":
                 return keras.optimizers.SGD(
-                    rates, momentum=self.momentum, nesterov=self.momentum > 0, **shared
+                    schedule, momentum=self.momentum, nesterov=self.momentum > 0, **shared
                 )
             case "adam":
-                return keras.optimizers.Adam(rates, **shared)
+                return keras.optimizers.Adam(schedule, **shared)
             case _:
-                return keras.optimizers.AdamW(rates, **shared)
+                return keras.optimizers.AdamW(schedule, **shared)
 
-    def rate_at(self, step: int, steps: int, epochs: int) -> float:
-        """The rate of STEP, from 0, where an epoch has STEPS and there are EPOCHS in all."""
-        warm = self.warm_up * steps
-        if step < warm:
-            return self.rate * (step + 1) / (warm + 1)
-        part = min(1.0, (step - warm) / max(1.0, steps * epochs - warm))
+    def learning_rate_at(self, step: int, steps: int, epochs: int) -> float:
+        """Return the learning rate of a step.
+
+        Args:
+            step: Index of the step, from 0.
+            steps: Steps per epoch.
+            epochs: Number of epochs.
+        """
+        warmup_steps = self.warmup_epochs * steps
+        if step < warmup_steps:
+            return self.learning_rate * (step + 1) / (warmup_steps + 1)
+        fraction = min(1.0, (step - warmup_steps) / max(1.0, steps * epochs - warmup_steps))
         match self.schedule:
             case "cosine":
-                return self.rate * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * part)))
+                cosine = 0.5 * (1 + math.cos(math.pi * fraction))
+                return self.learning_rate * (MIN_RATE_FRACTION + (1 - MIN_RATE_FRACTION) * cosine)
             case "step":
-                return self.rate * 0.1 ** min(DROPS - 1, math.floor(part * DROPS))
+                drops = min(SCHEDULE_STEPS - 1, math.floor(fraction * SCHEDULE_STEPS))
+                return self.learning_rate * 0.1**drops
             case _:
-                return self.rate
+                return self.learning_rate
 
-    def plan(self, seconds: float, steps: int) -> tuple[int, int]:
-        """Epochs and steps of each that fit the budget, where a step takes SECONDS.
+    def plan(self, step_seconds: float, steps: int) -> tuple[int, int]:
+        """Return the number of epochs, and of steps per epoch, that fit the time budget.
 
-        Where not even a few epochs fit, they become shorter ones, of a part of the examples.
+        If not even MIN_EPOCHS fit, the epochs get shorter and use a part of the examples each.
+
+        Args:
+            step_seconds: Duration of a step.
+            steps: Steps per full epoch.
         """
-        if not self.seconds:
+        if not self.time_budget:
             return self.epochs, steps
-        total = int(self.seconds * TEACHING / seconds)
-        least = min(self.epochs, LEAST_EPOCHS)
-        if total < least * steps:
-            return least, max(1, total // least)
+        total = int(self.time_budget * TRAINING_FRACTION / step_seconds)
+        epochs = min(self.epochs, MIN_EPOCHS)
+        if total < epochs * steps:
+            return epochs, max(1, total // epochs)
         return min(self.epochs, total // steps), steps
 
-    def epochs_left(self, done: int, planned: int, seconds: float) -> int:
-        """How many epochs in all still fit the budget, when DONE of PLANNED took SECONDS."""
-        if not self.seconds:
+    def epochs_in_budget(self, done: int, planned: int, seconds: float) -> int:
+        """Return how many epochs in total fit the time budget.
+
+        Args:
+            done: Finished epochs.
+            planned: Planned epochs in total.
+            seconds: Duration of the finished epochs.
+        """
+        if not self.time_budget:
             return planned
-        return min(planned, done + max(0, int((self.seconds - seconds) / (seconds / done))))
+        return min(planned, done + max(0, int((self.time_budget - seconds) / (seconds / done))))
 
 
-class PlannedRates(keras.optimizers.schedules.LearningRateSchedule):
-    """The learning rate of each step of a recipe, looked up in a table.
+class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """The learning rate of each step, looked up in a table.
 
-    The schedules of Keras are compiled into the training step with their number of steps. The time
-    budget changes that number in the first epoch, and a table can be replaced without compiling.
+    Keras compiles its own schedules, with their number of steps, into the training step. The time
+    budget changes that number during the first epoch; a table can be replaced without compiling.
 
     Args:
-        recipe: The rates as a function of the step.
-        steps: Steps of an epoch.
+        config: Defines the learning rate as a function of the step.
+        steps: Steps per epoch.
     """
 
-    def __init__(self, recipe: Recipe, steps: int) -> None:
+    def __init__(self, config: FitConfig, steps: int) -> None:
         super().__init__()
-        self.recipe, self.planned = recipe, (steps, recipe.epochs)
+        self.config, self.planned = config, (steps, config.epochs)
         self.table = keras.Variable(
-            np.zeros(steps * recipe.epochs), dtype="float32", trainable=False, name="rates"
+            np.zeros(steps * config.epochs), dtype="float32", trainable=False, name="rates"
         )
         self._fill()
 
     def plan(self, steps: int, epochs: int) -> bool:
-        """Fill the table for EPOCHS of STEPS each; return whether that changes it."""
-        changed = self.planned != (steps, epochs)
+        """Fill the table for a number of steps per epoch and of epochs.
+
+        Returns:
+            Whether the table has changed.
+        """
+        has_changed = self.planned != (steps, epochs)
         self.planned = steps, epochs
-        if changed:
+        if has_changed:
             self._fill()
-        return changed
+        return has_changed
 
     def _fill(self) -> None:
-        rates = [self.recipe.rate_at(step, *self.planned) for step in range(self.table.shape[0])]
+        count = self.table.shape[0]
+        rates = [self.config.learning_rate_at(step, *self.planned) for step in range(count)]
         self.table.assign(np.array(rates, np.float32))
 
     def __call__(self, step: Any) -> Any:
-        """Return the rate of STEP, from 0."""
+        """Return the learning rate of a step, counted from 0."""
         last = self.table.shape[0] - 1
         return keras.ops.take(self.table, keras.ops.minimum(keras.ops.cast(step, "int32"), last))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments."""
-        return {"recipe": asdict(self.recipe), "steps": self.planned[0]}
+        """Return the constructor's arguments."""
+        return {"config": asdict(self.config), "steps": self.planned[0]}
 
 
-HEAD_EPOCHS, TUNING_EPOCHS, WHOLE_EPOCHS = 60, 12, 30
-# The highest rates, by optimizer: of a head on levelled outputs, of a trunk that knows much, and of
-# one that knows nothing (SGD's usual 0.05 breaks that one in its first steps).
-HEAD_RATES = {"sgd": 5e-3, "adam": 1e-3, "adamw": 1e-3}
-TUNING_RATES = {"sgd": 5e-3, "adam": 1e-4, "adamw": 1e-4}
-WHOLE_RATES = {"sgd": 5e-3, "adam": 1e-3, "adamw": 1e-3}
-SMOOTHING = 0.1
-# Of examples whose labels are wrong in part, where nobody says another.
-NOISY_MIXUP = 0.2
+HEAD_EPOCHS, FINE_TUNING_EPOCHS, SCRATCH_EPOCHS = 60, 12, 30
+# Highest learning rates by optimizer: of a head on standardized features, of a pre-trained network,
+# and of a randomly initialized one, which diverges at SGD's usual 0.05.
+HEAD_LEARNING_RATES = {"sgd": 5e-3, "adam": 1e-3, "adamw": 1e-3}
+FINE_TUNING_LEARNING_RATES = {"sgd": 5e-3, "adam": 1e-4, "adamw": 1e-4}
+SCRATCH_LEARNING_RATES = {"sgd": 5e-3, "adam": 1e-3, "adamw": 1e-3}
+LABEL_SMOOTHING = 0.1
+# Mixup's alpha with --noise-robust, unless --mixup is given.
+NOISE_ROBUST_MIXUP = 0.2
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """As asked for. `None` means what the stage at hand finds best.
+    """Options of `train-model`; `train-model --help` describes each.
 
-    `fine_tune`: inception blocks that learn after the head, from the top; None: all, 0: none.
-    `taps`: the blocks that the head reads; empty: chosen by validation. `seconds`: of the whole
-    training, 0: as long as it takes.
+    Attributes:
+        fine_tune: Number of inception blocks to fine-tune, from the top; None: all, 0: none.
+        feature_layers: Blocks whose outputs the head reads; empty: chosen on the validation split.
+        learning_rate: Highest learning rate of fine-tuning; None: the stage's default.
+        head_learning_rate: Highest learning rate of the linear probe; None: its default.
+        epochs: Epochs of fine-tuning at most; None: the stage's default.
+        time_budget: Seconds for the whole training; 0: no limit.
     """
 
     data: Path
     out: Path
     weights: str = "imagenet"
     fine_tune: int | None = None
-    taps: tuple[str, ...] = ()
+    feature_layers: tuple[str, ...] = ()
     optimizer: str = "adamw"
-    rate: float | None = None
-    head_rate: float | None = None
+    learning_rate: float | None = None
+    head_learning_rate: float | None = None
     momentum: float = 0.9
     weight_decay: float = 0.02
     schedule: str = "cosine"
-    warm_up: float = 0.5
+    warmup_epochs: float = 0.5
     epochs: int | None = None
     head_epochs: int = HEAD_EPOCHS
     patience: int = 4
@@ -183,59 +228,67 @@ class TrainOptions:
     image_size: int = 299
     augment: str = "mirror,rotate=15,scale=0.2,colour=0.2"
     views: int = 2
-    label_smoothing: float = SMOOTHING
+    label_smoothing: float = LABEL_SMOOTHING
     mixup: float = 0.0
-    average: bool = True
+    ema: bool = True
     class_weights: bool = True
-    both_sides: bool = True
+    tta: bool = True
     noise_robust: bool = False
     precision: str = "auto"
-    seconds: float = 3600.0
+    time_budget: float = 3600.0
     cache: Path | None = None
     seed: int = 0
     folds: int = 0
     resume: bool = False
 
     @property
-    def augmentation(self) -> Augmentation:
-        """What `augment` says, read."""
-        return parse(self.augment.split(","))
+    def augmentation(self) -> ImageAugmentation:
+        """The parsed value of `augment`."""
+        return parse_augmentation(self.augment.split(","))
 
     @property
-    def from_nothing(self) -> bool:
-        """Whether trunk and head are trained together, from random weights."""
+    def from_scratch(self) -> bool:
+        """Whether backbone and head are trained together from random weights."""
         return self.weights == "none"
 
-    def head_recipe(self) -> Recipe:
-        """How a head on a frozen trunk is fitted."""
-        rate = self.head_rate or HEAD_RATES[self.optimizer]
-        recipe = self._recipe(rate, self.head_epochs, patience=max(8, self.head_epochs // 3))
-        return replace(recipe, rate_option="--head-rate", fused_steps=True)
+    def head_config(self) -> FitConfig:
+        """Return how the head of a frozen backbone is fitted."""
+        learning_rate = self.head_learning_rate or HEAD_LEARNING_RATES[self.optimizer]
+        patience = max(8, self.head_epochs // 3)
+        config = self._config(learning_rate, self.head_epochs, patience)
+        return replace(config, rate_option="--head-learning-rate", fused_steps=True)
 
-    def tuning_recipe(self, seconds: float) -> Recipe:
-        """How trunk and head go on together, within SECONDS (0: no budget)."""
-        rate = self.rate or TUNING_RATES[self.optimizer]
-        return self._recipe(rate, self.epochs or TUNING_EPOCHS, self.patience, seconds)
+    def fine_tuning_config(self, seconds: float) -> FitConfig:
+        """Return how backbone and head are fine-tuned within a number of seconds (0: no limit)."""
+        learning_rate = self.learning_rate or FINE_TUNING_LEARNING_RATES[self.optimizer]
+        epochs = self.epochs or FINE_TUNING_EPOCHS
+        return self._config(learning_rate, epochs, self.patience, seconds)
 
-    def whole_recipe(self, seconds: float) -> Recipe:
-        """How everything is trained from nothing; its last epochs, at small rates, are the best."""
-        rate = self.rate or WHOLE_RATES[self.optimizer]
-        return self._recipe(rate, self.epochs or WHOLE_EPOCHS, patience=0, seconds=seconds)
+    def scratch_config(self, seconds: float) -> FitConfig:
+        """Return how a network is trained from scratch within a number of seconds (0: no limit).
 
-    def _recipe(self, rate: float, epochs: int, patience: int, seconds: float = 0.0) -> Recipe:
-        return Recipe(
+        There is no early stopping: the last epochs, at low learning rates, are the best ones.
+        """
+        learning_rate = self.learning_rate or SCRATCH_LEARNING_RATES[self.optimizer]
+        epochs = self.epochs or SCRATCH_EPOCHS
+        return self._config(learning_rate, epochs, patience=0, time_budget=seconds)
+
+    def _config(
+        self, learning_rate: float, epochs: int, patience: int, time_budget: float = 0.0
+    ) -> FitConfig:
+        return FitConfig(
             optimizer=self.optimizer,
-            rate=rate,
+            learning_rate=learning_rate,
             epochs=epochs,
             batch_size=self.batch_size,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             schedule=self.schedule,
-            warm_up=self.warm_up,
+            warmup_epochs=self.warmup_epochs,
             patience=patience,
             label_smoothing=self.label_smoothing,
-            mixup=self.mixup or (NOISY_MIXUP if self.noise_robust else 0.0),
-            average=self.average,
-            seconds=seconds,
+            mixup=self.mixup or (NOISE_ROBUST_MIXUP if self.noise_robust else 0.0),
+            ema=self.ema,
+            time_budget=time_budget,
             seed=self.seed,
         )

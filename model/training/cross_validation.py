@@ -1,4 +1,4 @@
-"""`--folds K`: K trainings, each judged on the part of the data that it did not see."""
+"""Cross-validate: train K times, and evaluate each network on its held-out fold."""
 
 import csv
 import time
@@ -15,136 +15,154 @@ from dataset.errors import Failure
 from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import write_json
 from dataset.utils.training_state import load_state, save_state
-from model.data.features import raw_logits
-from model.data.loading import Data, Example, find_data, targets_of
-from model.data.metadata import origins
+from model.data.features import predict_logits
+from model.data.loading import Example, SplitData, class_indices, load_splits
+from model.data.metadata import load_metadata
 from model.evaluation import calibration
 from model.reports import run_report
-from model.reports.run_results import Judged
+from model.reports.run_results import RunResults
 from model.training.config import TrainOptions
-from model.training.label_noise import folds_of
-from model.training.stages import learn
-from model.training.train import Watcher, run_folder
+from model.training.label_noise import assign_folds
+from model.training.stages import train_network
+from model.training.train import ConsoleReporter, run_folder
 
-DONE = "judged.npz"
+FOLD_FILE = "predictions.npz"
 
 
 @dataclass(frozen=True)
-class Fold:
-    """A finished fold: the readable photos it judged, and their calibrated shares."""
+class FoldResult:
+    """Predictions of a fold.
+
+    Attributes:
+        examples: The readable photos of the fold.
+        probabilities: Calibrated probabilities of shape (n, classes).
+        targets: Class indices of shape (n,).
+    """
 
     examples: Sequence[Example]
-    shares: np.ndarray
+    probabilities: np.ndarray
     targets: np.ndarray
 
     @property
     def accuracy(self) -> float:
-        """Share of its photos that were named rightly."""
-        return float((self.shares.argmax(axis=1) == self.targets).mean())
+        """Accuracy on the photos of the fold."""
+        return float((self.probabilities.argmax(axis=1) == self.targets).mean())
 
 
 def cross_validate(options: TrainOptions) -> dict[str, Any]:
-    """Train and judge OPTIONS.folds times, write the papers, and return the figures of all photos.
+    """Train `options.folds` times, write the reports, and return the metrics of all photos.
 
-    Groups of a build (duplicates, one product, one author) stay together. Each fold stops by a
-    neighbouring fold, not by the one that judges it. The test split is not looked at.
+    Groups of a build (near duplicates, products, authors) stay together. The epochs of each
+    training are selected on a neighbouring fold. The test split is not used.
 
     Raises:
-        BadInput, Failure: as `train`.
+        BadInput: As `train`.
+        Failure: As `train`.
     """
-    began = time.time()
-    with run_folder(options) as part:
-        data = find_data(options.data)
-        pool = [*data.of("train"), *data.of("validation")]
-        targets = targets_of(pool, data.labels)
-        groups = origins(data.folder, pool).groups
-        places = folds_of(targets, groups, options.folds, options.seed)
-        _refuse_rare(data, targets, places, options.folds)
-        shared = replace(options, seconds=options.seconds / options.folds)
-        folds = [
-            _judged_fold(_as_splits(data, pool, places, fold), shared, part, fold)
+    start = time.time()
+    with run_folder(options) as folder:
+        data = load_splits(options.data)
+        pool = [*data.examples_of("train"), *data.examples_of("validation")]
+        targets = class_indices(pool, data.labels)
+        groups = load_metadata(data.folder, pool).groups
+        folds = assign_folds(targets, groups, options.folds, options.seed)
+        _require_all_labels(data, targets, folds, options.folds)
+        fold_options = replace(options, time_budget=options.time_budget / options.folds)
+        results = [
+            _train_fold(_split_by_fold(data, pool, folds, fold), fold_options, folder, fold)
             for fold in range(options.folds)
         ]
-        return _write(part, data, folds, options, time.time() - began)
+        return _write_results(folder, data, results, options, time.time() - start)
 
 
-def _refuse_rare(data: Data, targets: np.ndarray, places: np.ndarray, count: int) -> None:
-    """Raise Failure when one of COUNT folds would leave a label without any train photo."""
+def _require_all_labels(
+    data: SplitData, targets: np.ndarray, folds: np.ndarray, count: int
+) -> None:
+    """Raise Failure if a training would have no training photo of a label."""
     for fold in range(count):
-        train = targets[(places != fold) & (places != (fold + 1) % count)]
-        missing = [name for place, name in enumerate(data.labels) if place not in train]
+        train = targets[(folds != fold) & (folds != (fold + 1) % count)]
+        missing = [name for index, name in enumerate(data.labels) if index not in train]
         if missing:
             raise Failure(
-                f"--folds {count}: too few photos, or groups of them, of {', '.join(missing)} for"
-                " each fold to learn it; crawl more, or leave such labels out of the build"
+                f"--folds {count}: too few photos or groups of {', '.join(missing)} to train on in"
+                " every fold; crawl more photos, or build without these labels"
             )
 
 
-def _as_splits(data: Data, pool: Sequence[Example], places: np.ndarray, fold: int) -> Data:
-    """DATA with FOLD of POOL as its test split, the next fold for validation, the rest to train."""
-    names = {fold: "test", (fold + 1) % (int(places.max()) + 1): "validation"}
+def _split_by_fold(
+    data: SplitData, pool: Sequence[Example], folds: np.ndarray, fold: int
+) -> SplitData:
+    """Return data with one fold as test split, the next one for validation, the rest to train."""
+    splits = {fold: "test", (fold + 1) % (int(folds.max()) + 1): "validation"}
     examples = tuple(
-        replace(example, split=names.get(int(place), "train"))
-        for example, place in zip(pool, places, strict=True)
+        replace(example, split=splits.get(int(number), "train"))
+        for example, number in zip(pool, folds, strict=True)
     )
     return replace(data, examples=examples)
 
 
-def _judged_fold(data: Data, options: TrainOptions, part: Path, number: int) -> Fold:
-    folder = part / f"fold-{number + 1}"
+def _train_fold(data: SplitData, options: TrainOptions, run_path: Path, fold: int) -> FoldResult:
+    folder = run_path / f"fold-{fold + 1}"
     folder.mkdir(exist_ok=True)
-    by_path = {example.path: example for example in data.of("test")}
-    if (folder / DONE).exists():
-        paths, (shares,) = load_state(folder / DONE, f"remove {folder} to train that fold again")
+    by_path = {example.path: example for example in data.examples_of("test")}
+    if (folder / FOLD_FILE).exists():
+        remedy = f"remove {folder} to train that fold again"
+        paths, (probabilities,) = load_state(folder / FOLD_FILE, remedy)
         examples = [by_path[path] for path in paths]
     else:
-        click.echo(f"fold {number + 1} of {options.folds}")
-        watcher = Watcher(folder)
-        learned = learn(data, options, folder, watcher)
-        watcher.close()
-        examples, shares = _shares(learned.judging(options), data)
-        save_state(folder / DONE, [example.path for example in examples], [shares])
+        click.echo(f"fold {fold + 1} of {options.folds}")
+        reporter = ConsoleReporter(folder)
+        trained = train_network(data, options, folder, reporter)
+        reporter.close()
+        examples, probabilities = _predict_test_split(trained.prediction_network(options), data)
+        save_state(folder / FOLD_FILE, [example.path for example in examples], [probabilities])
         keras.utils.clear_session()
-    fold = Fold(examples, shares, targets_of(examples, data.labels))
-    click.echo(f"fold {number + 1}: accuracy {fold.accuracy:.3f} of {len(examples)} photos")
-    return fold
+    result = FoldResult(examples, probabilities, class_indices(examples, data.labels))
+    click.echo(f"fold {fold + 1}: accuracy {result.accuracy:.3f} of {len(examples)} photos")
+    return result
 
 
-def _shares(network: keras.Model, data: Data) -> tuple[list[Example], np.ndarray]:
-    """Calibrated shares of the test photos of DATA, by the temperature of its validation photos."""
-    watched, logits = raw_logits(network, data, "validation", {})
-    heat = calibration.temperature(logits, targets_of(watched, data.labels))
-    examples, logits = raw_logits(network, data, "test", {})
-    return examples, calibration.softmax(logits, heat)
+def _predict_test_split(network: keras.Model, data: SplitData) -> tuple[list[Example], np.ndarray]:
+    """Return the test photos and their probabilities, calibrated on the validation photos."""
+    validation, logits = predict_logits(network, data, "validation", {})
+    temperature = calibration.fit_temperature(logits, class_indices(validation, data.labels))
+    examples, logits = predict_logits(network, data, "test", {})
+    return examples, calibration.softmax(logits, temperature)
 
 
-def _write(
-    part: Path, data: Data, folds: Sequence[Fold], options: TrainOptions, seconds: float
+def _write_results(
+    folder: Path,
+    data: SplitData,
+    folds: Sequence[FoldResult],
+    options: TrainOptions,
+    seconds: float,
 ) -> dict[str, Any]:
     accuracies = [fold.accuracy for fold in folds]
-    with (part / "folds.csv").open("w", encoding="utf-8", newline="") as file:
+    with (folder / "folds.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["fold", "photos", "accuracy"])
         for number, fold in enumerate(folds):
             writer.writerow([number + 1, len(fold.examples), repr(fold.accuracy)])
-    mean, spread = float(np.mean(accuracies)), float(np.std(accuracies, ddof=1))
+    mean, deviation = float(np.mean(accuracies)), float(np.std(accuracies, ddof=1))
     click.echo(
-        f"accuracy over {len(folds)} folds: mean {mean:.3f}, standard deviation {spread:.3f}"
+        f"accuracy over {len(folds)} folds: mean {mean:.3f}, standard deviation {deviation:.3f}"
     )
-    write_json({"labels": list(data.labels)}, part / "labels.json")
-    shares = np.concatenate([fold.shares for fold in folds])
-    judged = Judged(
+    write_json({"labels": list(data.labels)}, folder / "labels.json")
+    probabilities = np.concatenate([fold.probabilities for fold in folds])
+    results = RunResults(
         folder=data.folder,
         labels=data.labels,
         test=[example for fold in folds for example in fold.examples],
-        test_logits=calibration.logits_of(shares),
+        test_logits=calibration.log_probabilities(probabilities),
         validation=[],
         validation_logits=np.zeros((0, len(data.labels)), np.float32),
         history={},
-        best=0,
+        best_epoch=0,
         options=options_as_json(options),
         seed=options.seed,
-        figures={"folds": {"accuracy": accuracies, "mean": mean, "standard_deviation": spread}},
+        extra_metrics={
+            "folds": {"accuracy": accuracies, "mean": mean, "standard_deviation": deviation}
+        },
         facts={"backend": keras.backend.backend(), "seconds": round(seconds, 1)},
     )
-    return run_report.write(part, judged)
+    return run_report.write_results(folder, results)

@@ -1,6 +1,7 @@
-"""Wrong labels: which ones out-of-fold predictions contradict. Pure but for `out_of_fold`.
+"""Find labels that out-of-fold predictions contradict, and weight training examples by it.
 
-Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021.
+Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR
+2021, https://arxiv.org/abs/1911.00068.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,92 +9,128 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from model.evaluation.calibration import softmax, temperature
+from model.evaluation.calibration import fit_temperature, softmax
 
 FOLDS, ROUNDS = 4, 2
-# What is left of a contradicted label: so many times its own share, and no less than LEAST.
-BELIEF, LEAST = 3.0, 0.05
+# The weight of a contradicted label: WEIGHT_SCALE times its probability, at least MIN_WEIGHT.
+WEIGHT_SCALE, MIN_WEIGHT = 3.0, 0.05
 
-# Trains on places of examples with their weights, and judges other places: their logits.
-Logits = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+# Trains on examples (indices, weights) and returns the logits of other examples (indices).
+FoldPredictor = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def folds_of(
+def assign_folds(
     targets: np.ndarray, groups: Sequence[str] | None, count: int, seed: int
 ) -> np.ndarray:
-    """(n,) int in [0, COUNT): the fold of each example; GROUPS stay together, labels are spread.
+    """Assign examples to folds, stratified by class and grouped.
 
-    Where a label has fewer examples than COUNT some folds lack it.
+    If a class has fewer examples than there are folds, some folds lack it.
+
+    Args:
+        targets: Class indices, int array of shape (n,).
+        groups: A name for each example; examples of a group stay in one fold.
+        count: Number of folds.
+        seed: Random seed.
+
+    Returns:
+        The fold of each example, int array of shape (n,).
     """
     shared = {"n_splits": count, "shuffle": True, "random_state": seed}
-    # Labels that are rarer than folds, which can't be spread, go with the commonest.
-    rare = np.bincount(targets)[targets] < count
-    spread = np.where(rare, np.bincount(targets).argmax(), targets)
-    nothing = np.zeros(len(targets))
+    # Classes with fewer examples than folds cannot be stratified: treat them as the largest class.
+    is_rare = np.bincount(targets)[targets] < count
+    strata = np.where(is_rare, np.bincount(targets).argmax(), targets)
+    features = np.zeros(len(targets))
     if groups is None:
-        parts = StratifiedKFold(**shared).split(nothing, spread)
+        splits = StratifiedKFold(**shared).split(features, strata)
     else:
-        parts = StratifiedGroupKFold(**shared).split(nothing, spread, list(groups))
+        splits = StratifiedGroupKFold(**shared).split(features, strata, list(groups))
     folds = np.zeros(len(targets), np.int64)
-    for fold, (_, held) in enumerate(parts):
-        folds[held] = fold
+    for fold, (_, held_out) in enumerate(splits):
+        folds[held_out] = fold
     return folds
 
 
-def contradicted(shares: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(n,) bool: which of TARGETS, (n,) int, SHARES, (n, classes) of out of fold, speak against.
+def find_contradicted_labels(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return which labels out-of-fold predictions contradict.
 
-    A label is contradicted when another class is at least as sure as that class is of its own
-    examples on average, and the surest of those that are.
+    A label is contradicted if another class is at least as probable as that class is, on average,
+    for its own examples, and is the most probable of all such classes.
+
+    Args:
+        probabilities: Out-of-fold probabilities of shape (n, classes).
+        targets: Class indices of shape (n,).
+
+    Returns:
+        Boolean array of shape (n,).
     """
-    classes = shares.shape[1]
-    own = shares[np.arange(len(targets)), targets]
+    classes = probabilities.shape[1]
+    own = probabilities[np.arange(len(targets)), targets]
     counts = np.bincount(targets, minlength=classes)
-    # A class without examples can't be sure of anything.
-    usual = np.full(classes, np.inf)
-    there = counts > 0
-    usual[there] = np.bincount(targets, own, minlength=classes)[there] / counts[there]
-    sure = np.where(shares >= usual, shares, -1.0)
-    best = sure.argmax(axis=1)
-    return (sure.max(axis=1) >= 0) & (best != targets) & (sure.max(axis=1) > own)
+    # A class without examples has no threshold that could be reached.
+    thresholds = np.full(classes, np.inf)
+    has_examples = counts > 0
+    sums = np.bincount(targets, own, minlength=classes)
+    thresholds[has_examples] = sums[has_examples] / counts[has_examples]
+    confident = np.where(probabilities >= thresholds, probabilities, -1.0)
+    best = confident.argmax(axis=1)
+    return (confident.max(axis=1) >= 0) & (best != targets) & (confident.max(axis=1) > own)
 
 
-def out_of_fold(
+def predict_out_of_fold(
     targets: np.ndarray,
     folds: np.ndarray,
     classes: int,
     weights: np.ndarray,
-    logits: Logits,
+    predict_fold: FoldPredictor,
 ) -> np.ndarray:
-    """(n, classes) calibrated shares: each example judged by a model that never saw its fold.
+    """Predict each example with a model that was trained on the other folds.
 
-    LOGITS trains on places with their weights and judges other places.
+    Args:
+        targets: Class indices of shape (n,), used for the calibration.
+        folds: The fold of each example, shape (n,).
+        classes: Number of classes.
+        weights: Example weights of shape (n,).
+        predict_fold: Trains on the other folds and predicts the held-out one.
+
+    Returns:
+        Calibrated probabilities of shape (n, classes).
     """
-    found = np.zeros((len(targets), classes))
+    logits = np.zeros((len(targets), classes))
     for fold in np.unique(folds):
-        held = np.flatnonzero(folds == fold)
+        held_out = np.flatnonzero(folds == fold)
         rest = np.flatnonzero(folds != fold)
-        found[held] = logits(rest, weights[rest], held)
-    return softmax(found, temperature(found, targets))
+        logits[held_out] = predict_fold(rest, weights[rest], held_out)
+    return softmax(logits, fit_temperature(logits, targets))
 
 
-def trust(
+def estimate_label_weights(
     targets: np.ndarray,
     groups: Sequence[str] | None,
     classes: int,
     seed: int,
-    logits: Logits,
+    predict_fold: FoldPredictor,
 ) -> np.ndarray:
-    """(n,) float32 in [LEAST, 1]: how far each label is believed; 1 where nothing contradicts it.
+    """Estimate a weight for each label: 1, or less if out-of-fold predictions contradict it.
 
-    A contradicted label counts by the share that out-of-fold predictions leave it. The second round
-    judges by models that learned with the first one's weights.
+    The weight of a contradicted label depends on its out-of-fold probability. The models of the
+    second round are trained with the weights of the first one.
+
+    Args:
+        targets: Class indices of shape (n,).
+        groups: A name for each example; examples of a group stay in one fold.
+        classes: Number of classes.
+        seed: Random seed.
+        predict_fold: Trains on some examples and predicts others.
+
+    Returns:
+        Float32 array of shape (n,) with values in [MIN_WEIGHT, 1].
     """
     weights = np.ones(len(targets), np.float32)
-    folds = folds_of(targets, groups, FOLDS, seed)
+    folds = assign_folds(targets, groups, FOLDS, seed)
     for _ in range(ROUNDS):
-        shares = out_of_fold(targets, folds, classes, weights, logits)
-        own = shares[np.arange(len(targets)), targets]
-        doubted = np.clip(own * BELIEF, LEAST, 1)
-        weights = np.where(contradicted(shares, targets), doubted, 1).astype(np.float32)
+        probabilities = predict_out_of_fold(targets, folds, classes, weights, predict_fold)
+        own = probabilities[np.arange(len(targets)), targets]
+        reduced = np.clip(own * WEIGHT_SCALE, MIN_WEIGHT, 1)
+        is_contradicted = find_contradicted_labels(probabilities, targets)
+        weights = np.where(is_contradicted, reduced, 1).astype(np.float32)
     return weights

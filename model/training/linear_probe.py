@@ -1,4 +1,4 @@
-"""The first stage: which blocks of a frozen trunk a head reads, and the head."""
+"""Train a linear probe: choose the feature layers of a frozen backbone and fit a head on them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,156 +8,224 @@ import keras
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from model.data.batches import OutputsFeed
-from model.data.features import Outputs
-from model.network.inception import BLOCKS, LEAST_SPREAD, build_head
-from model.training.config import Recipe
-from model.training.fit import Check, Progress, fit, predict
+from model.data.batches import HeadTrainingSet
+from model.data.features import SplitFeatures
+from model.network.inception import BLOCK_CHANNELS, MIN_STD, build_head
+from model.training.config import FitConfig
+from model.training.fit import FitProgress, ValidationSet, fit, predict_in_batches
 
-# Blocks whose outputs are kept; those below mixed4 know edges and colours, not garments.
-KEPT = tuple(BLOCKS)[4:]
-WINDOWS = (1, 2, 4)
-# Ridge penalties on levelled outputs, and the photos that the choice of blocks is made on.
-PENALTIES = (0.03, 0.3, 3.0)
-MIDDLE = 0.3
-SAMPLE = 3000
+# Blocks whose outputs are cached; those below mixed4 detect edges and colours, not garments.
+CACHED_BLOCKS = tuple(BLOCK_CHANNELS)[4:]
+# Numbers of neighbouring blocks that are tried.
+WINDOW_LENGTHS = (1, 2, 4)
+# Ridge penalties on standardized features that are tried, and the default.
+RIDGE_PENALTIES = (0.03, 0.3, 3.0)
+DEFAULT_PENALTY = 0.3
+# Training photos that feature layers are chosen on, at most.
+MAX_SAMPLE = 3000
 
 
 @dataclass(frozen=True)
-class Tapped:
-    """The blocks TAPS that a head reads, and how right a quick one was on validation."""
+class FeatureLayerChoice:
+    """Feature layers, and how well they separate the classes.
 
-    taps: tuple[str, ...]
+    Attributes:
+        layers: Names of the blocks that the head reads.
+        accuracy: Validation accuracy of a ridge classifier on them; None without validation photos.
+    """
+
+    layers: tuple[str, ...]
     accuracy: float | None
 
 
-def columns(taps: Sequence[str]) -> np.ndarray:
-    """Places of the outputs of TAPS among those of KEPT."""
-    starts = dict(zip(KEPT, np.cumsum([0, *(BLOCKS[tap] for tap in KEPT)]), strict=False))
-    return np.concatenate([np.arange(starts[tap], starts[tap] + BLOCKS[tap]) for tap in taps])
+def feature_columns(feature_layers: Sequence[str]) -> np.ndarray:
+    """Return the indices of the columns of some blocks among those of CACHED_BLOCKS."""
+    widths = np.cumsum([0, *(BLOCK_CHANNELS[block] for block in CACHED_BLOCKS)])
+    starts = dict(zip(CACHED_BLOCKS, widths, strict=False))
+    return np.concatenate(
+        [
+            np.arange(starts[layer], starts[layer] + BLOCK_CHANNELS[layer])
+            for layer in feature_layers
+        ]
+    )
 
 
-def choose_taps(
-    train: Outputs, validation: Outputs, classes: int, seed: int, slack: float = 0.0
-) -> Tapped:
-    """The blocks, one or neighbours, whose outputs tell the validation photos apart best.
+def choose_feature_layers(
+    train: SplitFeatures, validation: SplitFeatures, classes: int, seed: int, slack: float = 0.0
+) -> FeatureLayerChoice:
+    """Choose the block, or neighbouring blocks, that separate the validation photos best.
 
-    Each candidate gets a ridge classifier in closed form, on SAMPLE train photos at most. Of those
-    at most SLACK below the best accuracy the ones nearest the top are taken: where the trunk learns
-    too, more of it is worth more. Without validation photos: the top block.
+    A ridge classifier is fitted in closed form on each candidate, on MAX_SAMPLE training photos at
+    most. Without validation photos the top block is chosen.
+
+    Args:
+        train: Features of the training split.
+        validation: Features of the validation split.
+        classes: Number of classes.
+        seed: Random seed.
+        slack: Among candidates whose accuracy is at most this much below the best one, those
+            nearest to the top are preferred: a larger backbone gains more by fine-tuning.
     """
     if not len(validation.targets):
-        return Tapped(KEPT[-1:], None)
-    some = np.random.default_rng(seed).permutation(len(train.targets))[:SAMPLE]
-    wanted = np.eye(classes, dtype=np.float32)[train.targets[some]]
-    grams = {tap: _grams(train.values[some, 0], validation.values[:, 0], tap) for tap in KEPT}
-    found: dict[tuple[str, ...], float] = {}
-    for length in WINDOWS:
-        for top in range(length, len(KEPT) + 1):
-            taps = KEPT[top - length : top]
-            own, across = (np.mean([grams[tap][i] for tap in taps], axis=0) for i in (0, 1))
-            found[taps] = _ridge_accuracy(own, across, wanted, validation.targets)
-    least = max(found.values()) - slack
-    near = [taps for taps in found if found[taps] >= least]
-    best = max(near, key=lambda taps: (KEPT.index(taps[-1]) * (slack > 0), found[taps]))
-    return Tapped(best, found[best])
+        return FeatureLayerChoice(CACHED_BLOCKS[-1:], None)
+    sample = np.random.default_rng(seed).permutation(len(train.targets))[:MAX_SAMPLE]
+    one_hot = np.eye(classes, dtype=np.float32)[train.targets[sample]]
+    grams = {
+        block: _gram_matrices(train.values[sample, 0], validation.values[:, 0], block)
+        for block in CACHED_BLOCKS
+    }
+    accuracies: dict[tuple[str, ...], float] = {}
+    for length in WINDOW_LENGTHS:
+        for top in range(length, len(CACHED_BLOCKS) + 1):
+            layers = CACHED_BLOCKS[top - length : top]
+            own, across = (np.mean([grams[layer][i] for layer in layers], axis=0) for i in (0, 1))
+            accuracies[layers] = _ridge_accuracy(own, across, one_hot, validation.targets)
+    lowest = max(accuracies.values()) - slack
+    candidates = [layers for layers in accuracies if accuracies[layers] >= lowest]
+    best = max(
+        candidates,
+        key=lambda layers: (CACHED_BLOCKS.index(layers[-1]) * (slack > 0), accuracies[layers]),
+    )
+    return FeatureLayerChoice(best, accuracies[best])
 
 
-def _grams(train: np.ndarray, validation: np.ndarray, tap: str) -> tuple[np.ndarray, np.ndarray]:
-    """Inner products of levelled outputs of TAP: train by train, and validation by train."""
-    places = columns([tap])
-    one, other = train[:, places].astype(np.float32), validation[:, places].astype(np.float32)
-    one, other = _levelled(one, other)
-    return one @ one.T / len(places), other @ one.T / len(places)
+def _gram_matrices(
+    train: np.ndarray, validation: np.ndarray, layer: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return inner products of standardized features: train by train, validation by train."""
+    columns = feature_columns([layer])
+    train = train[:, columns].astype(np.float32)
+    validation = validation[:, columns].astype(np.float32)
+    train, validation = _standardize(train, validation)
+    return train @ train.T / len(columns), validation @ train.T / len(columns)
 
 
-def _levelled(values: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """VALUES and OTHER, (…, width), by the means and the spreads of VALUES."""
-    mean, spread = values.mean(axis=0), values.std(axis=0) + LEAST_SPREAD
-    return (values - mean) / spread, (other - mean) / spread
+def _standardize(train: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standardize two arrays of shape (..., width) by the mean and deviation of the first."""
+    mean, deviation = train.mean(axis=0), train.std(axis=0) + MIN_STD
+    return (train - mean) / deviation, (other - mean) / deviation
 
 
-def quick_logits(
+def ridge_logits(
     values: np.ndarray,
     targets: np.ndarray,
     weights: np.ndarray,
     other: np.ndarray,
     classes: int,
 ) -> np.ndarray:
-    """`ridge_scores` of examples that are each of one class: TARGETS, (n,) int.
+    """Return the `ridge_scores` of a classifier on standardized features.
 
-    VALUES and OTHER are levelled by the means and spreads of VALUES.
+    Args:
+        values: Training features of shape (n, width).
+        targets: Their class indices, shape (n,).
+        weights: Their weights, shape (n,).
+        other: Features to predict, shape (m, width).
+        classes: Number of classes.
+
+    Returns:
+        Float array of shape (m, classes).
     """
-    one, two = _levelled(values, other)
-    return ridge_scores(one, np.eye(classes, dtype=np.float32)[targets], weights, two)
+    train, test = _standardize(values, other)
+    return ridge_scores(train, np.eye(classes, dtype=np.float32)[targets], weights, test)
 
 
 def ridge_scores(
-    values: np.ndarray, wanted: np.ndarray, weights: np.ndarray, other: np.ndarray
+    values: np.ndarray, targets: np.ndarray, weights: np.ndarray, other: np.ndarray
 ) -> np.ndarray:
-    """(m, classes) scores of OTHER, (m, width), by ridge regression of VALUES, (n, width).
+    """Fit a weighted ridge regression in closed form and return its predictions.
 
-    Onto WANTED, (n, classes) shares; in closed form, each of the n examples counting as WEIGHTS,
-    (n,), say; seconds for thousands.
+    Args:
+        values: Training features of shape (n, width).
+        targets: Target probabilities of shape (n, classes).
+        weights: Example weights of shape (n,).
+        other: Features to predict, shape (m, width).
+
+    Returns:
+        Float array of shape (m, classes).
     """
     root = np.sqrt(weights / weights.mean())[:, None]
-    centre = (wanted * root**2).sum(axis=0) / (root**2).sum()
-    rows, goal = values * root, (wanted - centre) * root
-    penalty, width = np.float32(MIDDLE), values.shape[1]
+    centre = (targets * root**2).sum(axis=0) / (root**2).sum()
+    rows, goal = values * root, (targets - centre) * root
+    penalty, width = np.float32(DEFAULT_PENALTY), values.shape[1]
     if len(rows) <= width:
+        # The dual problem is smaller.
         ridge = rows @ rows.T / width + penalty * np.eye(len(rows), dtype=np.float32)
-        scores = other @ (rows.T @ _solved(ridge, goal)) / width
+        scores = other @ (rows.T @ _solve(ridge, goal)) / width
     else:
         ridge = rows.T @ rows / width + penalty * np.eye(width, dtype=np.float32)
-        scores = other @ _solved(ridge, rows.T @ goal) / width
+        scores = other @ _solve(ridge, rows.T @ goal) / width
     return scores + centre
 
 
-def _solved(ridge: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """X of RIDGE x = GOAL. RIDGE, positive definite, is overwritten.
+def _solve(matrix: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """Solve a linear system with a positive definite matrix, which is overwritten.
 
-    SciPy's `solve` also estimates how good the answer is, in as much time again.
+    `scipy.linalg.solve` also estimates the condition number, which doubles the time.
     """
-    factor = cho_factor(ridge, lower=True, overwrite_a=True, check_finite=False)
-    found: np.ndarray = cho_solve(factor, goal, check_finite=False)
-    return found
+    factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+    solution: np.ndarray = cho_solve(factor, goal, check_finite=False)
+    return solution
 
 
 def _ridge_accuracy(
-    own: np.ndarray, across: np.ndarray, wanted: np.ndarray, targets: np.ndarray
+    own: np.ndarray, across: np.ndarray, one_hot: np.ndarray, targets: np.ndarray
 ) -> float:
-    """The best accuracy over PENALTIES of kernel ridge regression onto WANTED, one-hot."""
-    centre = wanted.mean(axis=0)
-    found = []
-    for penalty in PENALTIES:
+    """Return the best accuracy of kernel ridge regression over RIDGE_PENALTIES.
+
+    Args:
+        own: Gram matrix of the training features.
+        across: Inner products of validation and training features.
+        one_hot: One-hot training targets.
+        targets: Class indices of the validation photos.
+    """
+    centre = one_hot.mean(axis=0)
+    accuracies = []
+    for penalty in RIDGE_PENALTIES:
         ridge = own + penalty * np.eye(len(own), dtype=own.dtype)
-        weights = _solved(ridge, wanted - centre)
-        found.append(((across @ weights + centre).argmax(axis=1) == targets).mean())
-    return float(max(found))
+        weights = _solve(ridge, one_hot - centre)
+        accuracies.append(((across @ weights + centre).argmax(axis=1) == targets).mean())
+    return float(max(accuracies))
 
 
 def fit_head(
-    train: Outputs,
-    validation: Outputs,
+    train: SplitFeatures,
+    validation: SplitFeatures,
     weights: np.ndarray,
-    taps: Sequence[str],
+    feature_layers: Sequence[str],
     classes: int,
-    recipe: Recipe,
+    config: FitConfig,
     state: Path,
-    show: Callable[[Progress], None],
-) -> tuple[keras.Model, Progress]:
-    """A head on TAPS of TRAIN, whose examples count as WEIGHTS say, and how it learned."""
-    places = columns(taps)
-    values = train.values[:, :, places]
+    on_epoch_end: Callable[[FitProgress], None],
+) -> tuple[keras.Model, FitProgress]:
+    """Fit a head on the features of some blocks.
+
+    Args:
+        train: Features of the training split.
+        validation: Features of the validation split.
+        weights: Weights of the training examples, shape (n,).
+        feature_layers: Blocks whose outputs the head reads.
+        classes: Number of classes.
+        config: How the head is fitted.
+        state: The file to resume from.
+        on_epoch_end: Called after each epoch.
+    """
+    columns = feature_columns(feature_layers)
+    values = train.values[:, :, columns]
     plain = values[:, 0].astype(np.float32)
-    head = build_head(len(places), classes, plain.mean(axis=0), plain.std(axis=0))
-    feed = OutputsFeed(values, np.eye(classes, dtype=np.float32)[train.targets], weights)
-    seen = validation.values[:, 0, places].astype(np.float32)
-    check = Check(lambda network: predict(network, seen), validation.targets)
-    return head, fit(head, feed, check, recipe, state, show)
+    head = build_head(len(columns), classes, plain.mean(axis=0), plain.std(axis=0))
+    one_hot = np.eye(classes, dtype=np.float32)[train.targets]
+    training_set = HeadTrainingSet(values, one_hot, weights)
+    inputs = validation.values[:, 0, columns].astype(np.float32)
+    validation_set = ValidationSet(
+        lambda network: predict_in_batches(network, inputs), validation.targets
+    )
+    return head, fit(head, training_set, validation_set, config, state, on_epoch_end)
 
 
-def head_logits(head: keras.Model, outputs: Outputs, taps: Sequence[str]) -> np.ndarray:
-    """What HEAD, which reads TAPS, says of OUTPUTS: (n, classes), the mean over the views."""
-    seen = outputs.values[:, :, columns(taps)].astype(np.float32)
-    return np.mean([predict(head, seen[:, view]) for view in range(seen.shape[1])], axis=0)
+def head_logits(
+    head: keras.Model, features: SplitFeatures, feature_layers: Sequence[str]
+) -> np.ndarray:
+    """Return the head's logits, of shape (n, classes), as means over the views."""
+    values = features.values[:, :, feature_columns(feature_layers)].astype(np.float32)
+    views = range(values.shape[1])
+    return np.mean([predict_in_batches(head, values[:, view]) for view in views], axis=0)

@@ -1,4 +1,4 @@
-"""From data to a network: a head on a frozen trunk, then both together; or all from nothing."""
+"""Train a network: a linear probe and fine-tuning, or backbone and head together from scratch."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -13,280 +13,354 @@ import numpy as np
 
 from dataset.errors import Failure
 from dataset.utils.downloads import file_digest
-from model.data.batches import Pixels, PixelsFeed
-from model.data.features import Extractor, Outputs, OutputsCache, Views, default_folder
-from model.data.loading import Data, Example, class_weights, targets_of
-from model.data.metadata import origins
+from model.data.batches import ImageSet, ImageTrainingSet
+from model.data.features import (
+    FeatureCache,
+    FeatureExtractor,
+    SplitFeatures,
+    Views,
+    default_cache_folder,
+)
+from model.data.loading import Example, SplitData, class_indices, class_weights
+from model.data.metadata import load_metadata
 from model.network import dtype, inception
 from model.training import label_noise
 from model.training.config import TrainOptions
-from model.training.fit import Check, Progress, fit
-from model.training.linear_probe import KEPT, choose_taps, columns, fit_head, quick_logits
+from model.training.fit import FitProgress, ValidationSet, fit
+from model.training.linear_probe import (
+    CACHED_BLOCKS,
+    choose_feature_layers,
+    feature_columns,
+    fit_head,
+    ridge_logits,
+)
 
-# Less than this is too little to fine-tune anything.
-LEAST_SECONDS = 20
-# Accuracy of a quick head that more of the trunk to fine-tune is worth.
-SLACK = 0.03
-# Of a network that starts from nothing: Keras' 0.99 remembers the random start for too long.
-MOMENTUM = 0.9
-HEAD, TUNING, WHOLE = "head", "fine-tuning", "whole network"
+# Fine-tuning is skipped if less than this is left of the time budget.
+MIN_FINE_TUNING_SECONDS = 20
+# Accuracy of the linear probe that may be given up for a larger backbone to fine-tune.
+ACCURACY_SLACK = 0.03
+# Keras' default of 0.99 keeps the statistics of the random initial weights for too long.
+SCRATCH_BATCH_NORM_MOMENTUM = 0.9
+HEAD, FINE_TUNING, FROM_SCRATCH = "head", "fine-tuning", "whole network"
 
 
-class Watcher(Protocol):
-    """Who is told how a training goes."""
+class ProgressReporter(Protocol):
+    """Receives the progress of a training."""
 
-    def show(self, stage: str, progress: Progress) -> None:
-        """The last epoch of PROGRESS is done."""
+    def report_epoch(self, stage: str, progress: FitProgress) -> None:
+        """Report the last finished epoch of a stage."""
 
-    def tell(self, text: str) -> None:
-        """TEXT is for people."""
+    def report_message(self, text: str) -> None:
+        """Show a message."""
 
 
 @dataclass(frozen=True)
-class Learned:
-    """A trained network, pixels -> logits, and how it came about.
+class TrainedNetwork:
+    """A trained network and how it was trained.
 
-    `stages`: name -> how it went, in their order; `kept`: the stage whose network this is.
-    `examples`: the readable photos by split; `unreadable`: path -> reason. `said`: facts in words.
-    `head` and the `taps` that it reads are parts of the network.
+    Attributes:
+        network: Pixels -> logits.
+        head: The part of the network that reads the features.
+        feature_layers: Blocks whose outputs the head reads.
+        stages: Stage -> its progress, in the order of training.
+        kept_stage: The stage whose weights were kept.
+        examples: Split -> its readable photos.
+        unreadable: Path -> reason.
+        facts: More facts for `run.json`.
     """
 
     network: keras.Model
     head: keras.Model
-    taps: tuple[str, ...]
-    stages: Mapping[str, Progress]
-    kept: str
+    feature_layers: tuple[str, ...]
+    stages: Mapping[str, FitProgress]
+    kept_stage: str
     examples: Mapping[str, Sequence[Example]]
     unreadable: Mapping[str, str]
-    said: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
 
-    def judging(self, options: TrainOptions) -> keras.Model:
-        """The network as it judges photos: pixels -> logits, of both sides where OPTIONS say so."""
-        return inception.both_sides(self.network) if options.both_sides else self.network
+    def prediction_network(self, options: TrainOptions) -> keras.Model:
+        """Return the network for predictions, with test-time augmentation if that is on."""
+        return inception.add_tta(self.network) if options.tta else self.network
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A trunk with weights, what computes its outputs, and in which precision."""
+class PreparedBackbone:
+    """A backbone with its weights, an extractor of its features, and its precision."""
 
-    trunk: keras.Model
-    extractor: Extractor
-    precision: dtype.Chosen
+    backbone: keras.Model
+    extractor: FeatureExtractor
+    precision: dtype.PrecisionChoice
 
 
-def learn(
-    data: Data,
+def train_network(
+    data: SplitData,
     options: TrainOptions,
     folder: Path,
-    watcher: Watcher,
-    prepared: Prepared | None = None,
-) -> Learned:
-    """Train on DATA's train photos as OPTIONS say, watching its validation photos.
+    reporter: ProgressReporter,
+    prepared: PreparedBackbone | None = None,
+) -> TrainedNetwork:
+    """Train on the train split, and select epochs on the validation split.
 
-    FOLDER takes the state of each stage, from which a killed training goes on. WATCHER is told
-    of each epoch. PREPARED, of the same options, saves its time when there are many trainings.
+    Args:
+        data: The splits.
+        options: How to train.
+        folder: Where the state of each stage is saved for `--resume`.
+        reporter: Receives progress and messages.
+        prepared: The backbone of the same options, to save time when there are many trainings.
 
     Raises:
-        Failure: no readable photos of a label, weights that can't be had, a loss that is NaN.
+        Failure: A label has no readable photos, the weights can't be loaded, or the loss is NaN.
     """
     keras.utils.set_random_seed(options.seed)
-    for label, count in sorted(data.strangers.items()):
-        watcher.tell(f"left out {count} photos of {label!r}, which has none in train/")
-    if not data.of("validation"):
-        watcher.tell("no validation photos: the last epoch is kept, and shares are not calibrated")
-    if options.from_nothing:
-        return _learn_from_nothing(data, options, folder, watcher)
-    return _learn_in_stages(data, options, folder, watcher, prepared)
+    for label, count in sorted(data.unknown_labels.items()):
+        reporter.report_message(f"excluded {count} photos of {label!r}: no photos in train/")
+    if not data.examples_of("validation"):
+        reporter.report_message(
+            "no validation photos: the last epoch is kept and probabilities are not calibrated"
+        )
+    if options.from_scratch:
+        return _train_from_scratch(data, options, folder, reporter)
+    return _train_in_stages(data, options, folder, reporter, prepared)
 
 
-def _learn_in_stages(
-    data: Data, options: TrainOptions, folder: Path, watcher: Watcher, prepared: Prepared | None
-) -> Learned:
-    began = time.monotonic()
-    prepared = prepared or prepare(options)
-    trunk, extractor, chosen = prepared.trunk, prepared.extractor, prepared.precision
+def _train_in_stages(
+    data: SplitData,
+    options: TrainOptions,
+    folder: Path,
+    reporter: ProgressReporter,
+    prepared: PreparedBackbone | None,
+) -> TrainedNetwork:
+    start = time.monotonic()
+    prepared = prepared or prepare_backbone(options)
+    backbone, extractor, precision = prepared.backbone, prepared.extractor, prepared.precision
     views = Views(options.augmentation, options.views)
-    train = extractor.outputs(data, "train", views)
-    validation = extractor.outputs(data, "validation", Views())
+    train = extractor.extract(data, "train", views)
+    validation = extractor.extract(data, "validation", Views())
     unreadable = train.unreadable | validation.unreadable
-    name_unreadable(data, unreadable, watcher)
-    refuse_missing(data, train.targets)
-    taps = options.taps or _chosen_taps(train, validation, len(data.labels), options, watcher)
-    weights = weights_of(train.targets, len(data.labels), options)
+    report_unreadable(data, unreadable, reporter)
+    require_all_labels(data, train.targets)
+    feature_layers = options.feature_layers or _choose_feature_layers(
+        train, validation, len(data.labels), options, reporter
+    )
+    weights = example_weights(train.targets, len(data.labels), options)
     if options.noise_robust:
-        weights = weights * believed(data, train, validation, taps, options.seed, watcher)
+        weights = weights * label_weights(
+            data, train, validation, feature_layers, options.seed, reporter
+        )
     head, progress = fit_head(
         train,
         validation,
         weights,
-        taps,
+        feature_layers,
         len(data.labels),
-        options.head_recipe(),
+        options.head_config(),
         folder / "head.npz",
-        partial(watcher.show, HEAD),
+        partial(reporter.report_epoch, HEAD),
     )
-    features = _features(trunk, taps, "float32")
-    stages, kept = {HEAD: progress}, HEAD
-    seconds = options.seconds and max(0.0, options.seconds - (time.monotonic() - began))
-    if options.fine_tune != 0 and options.seconds and seconds < LEAST_SECONDS:
-        watcher.tell("no time is left for fine-tuning; give more with --time-budget")
+    features = _feature_network(backbone, feature_layers, "float32")
+    stages, kept_stage = {HEAD: progress}, HEAD
+    budget = options.time_budget
+    seconds = budget and max(0.0, budget - (time.monotonic() - start))
+    if options.fine_tune != 0 and budget and seconds < MIN_FINE_TUNING_SECONDS:
+        reporter.report_message("no time left for fine-tuning; raise --time-budget")
     elif options.fine_tune != 0:
-        tuned, before = _features(trunk, taps, chosen.policy), head.get_weights()
-        network = inception.join(tuned, head)
-        stages[TUNING] = _fine_tune(
-            network, data, train, validation, weights, options, seconds, folder, watcher
+        tuned = _feature_network(backbone, feature_layers, precision.policy)
+        probe_weights = head.get_weights()
+        network = inception.join_head(tuned, head)
+        stages[FINE_TUNING] = _fine_tune(
+            network, data, train, validation, weights, options, seconds, folder, reporter
         )
-        if stages[TUNING].loss < progress.loss or not len(validation.targets):
-            kept = TUNING
+        if stages[FINE_TUNING].loss < progress.loss or not len(validation.targets):
+            kept_stage = FINE_TUNING
             features.set_weights(tuned.get_weights())
         else:
-            watcher.tell("fine-tuning did not lower the validation loss; the head alone is kept")
-            head.set_weights(before)
+            reporter.report_message(
+                "fine-tuning did not lower the validation loss: the linear probe is kept"
+            )
+            head.set_weights(probe_weights)
     examples = {"train": train.examples, "validation": validation.examples}
-    said = {"precision": chosen.why, "taps": "+".join(taps)}
-    network = inception.join(features, head)
-    return Learned(network, head, taps, stages, kept, examples, unreadable, said)
+    facts = {"precision": precision.reason, "feature_layers": "+".join(feature_layers)}
+    network = inception.join_head(features, head)
+    return TrainedNetwork(
+        network, head, feature_layers, stages, kept_stage, examples, unreadable, facts
+    )
 
 
-def prepare(options: TrainOptions) -> Prepared:
-    """The trunk that OPTIONS name, in the precision that suits this machine.
+def prepare_backbone(options: TrainOptions) -> PreparedBackbone:
+    """Load the backbone in the precision that suits this machine.
 
     Raises:
-        Failure: its weights can't be had.
+        Failure: The weights can't be downloaded or read.
     """
-    trunk = inception.build_trunk(options.image_size, options.weights)
+    backbone = inception.build_backbone(options.image_size, options.weights)
 
     def build(policy: str) -> keras.Model:
-        return inception.tapped(inception.folded(trunk, policy), KEPT)
+        return inception.build_feature_network(
+            inception.fold_batch_norms(backbone, policy), CACHED_BLOCKS
+        )
 
-    weights = file_digest(inception.weights_file(options.weights), "sha256:" + 16 * "-")
-    name = f"inception_v3-{weights.partition(':')[2]}-{options.image_size}"
-    folder = options.cache or default_folder()
-    features, chosen = dtype.choose(build, options.precision)
-    click.echo(f"precision: {chosen.why}")
-    cache = OutputsCache(folder, f"{name}-{chosen.policy}")
-    return Prepared(trunk, Extractor(features, cache), chosen)
-
-
-def _features(trunk: keras.Model, taps: Sequence[str], policy: str) -> keras.Model:
-    return inception.tapped(inception.cut(inception.folded(trunk, policy), taps[-1]), taps)
+    digest = file_digest(inception.weights_file(options.weights), "sha256:" + 16 * "-")
+    name = f"inception_v3-{digest.partition(':')[2]}-{options.image_size}"
+    folder = options.cache or default_cache_folder()
+    features, precision = dtype.choose_precision(build, options.precision)
+    click.echo(f"precision: {precision.reason}")
+    cache = FeatureCache(folder, f"{name}-{precision.policy}")
+    return PreparedBackbone(backbone, FeatureExtractor(features, cache), precision)
 
 
-def _chosen_taps(
-    train: Outputs, validation: Outputs, classes: int, options: TrainOptions, watcher: Watcher
+def _feature_network(
+    backbone: keras.Model, feature_layers: Sequence[str], policy: str
+) -> keras.Model:
+    folded = inception.fold_batch_norms(backbone, policy)
+    return inception.build_feature_network(
+        inception.truncate(folded, feature_layers[-1]), feature_layers
+    )
+
+
+def _choose_feature_layers(
+    train: SplitFeatures,
+    validation: SplitFeatures,
+    classes: int,
+    options: TrainOptions,
+    reporter: ProgressReporter,
 ) -> tuple[str, ...]:
-    slack = 0.0 if options.fine_tune == 0 else SLACK
-    tapped = choose_taps(train, validation, classes, options.seed, slack)
-    if tapped.accuracy is not None:
-        blocks, accuracy = " + ".join(tapped.taps), f"{tapped.accuracy:.3f} with a quick head"
-        watcher.tell(f"the head reads {blocks}: good on validation ({accuracy})")
-    return tapped.taps
+    slack = 0.0 if options.fine_tune == 0 else ACCURACY_SLACK
+    choice = choose_feature_layers(train, validation, classes, options.seed, slack)
+    if choice.accuracy is not None:
+        reporter.report_message(
+            f"feature layers: {' + '.join(choice.layers)} (validation accuracy"
+            f" {choice.accuracy:.3f} with a ridge classifier)"
+        )
+    return choice.layers
 
 
-def weights_of(targets: np.ndarray, classes: int, options: TrainOptions) -> np.ndarray:
-    """(n,) float32: what each example counts in the loss."""
+def example_weights(targets: np.ndarray, classes: int, options: TrainOptions) -> np.ndarray:
+    """Return the weight of each example in the loss, float32 array of shape (n,)."""
     weights = class_weights(targets, classes) if options.class_weights else np.ones(len(targets))
     return weights.astype(np.float32)
 
 
-def believed(
-    data: Data,
-    train: Outputs,
-    validation: Outputs,
-    taps: Sequence[str],
+def label_weights(
+    data: SplitData,
+    train: SplitFeatures,
+    validation: SplitFeatures,
+    feature_layers: Sequence[str],
     seed: int,
-    watcher: Watcher,
+    reporter: ProgressReporter,
 ) -> np.ndarray:
-    """(n,) float32 in (0, 1]: how far the label of each train photo is believed.
+    """Estimate how reliable the label of each training photo is.
 
-    All of them wholly where a quick head on the validation photos is more often right that way.
+    All weights are 1 if a ridge classifier is more accurate on the validation photos that way.
+
+    Returns:
+        Float32 array of shape (n,) with values in (0, 1].
     """
-    classes, places = len(data.labels), columns(taps)
-    values = train.values[:, 0, places].astype(np.float32)
-    seen = validation.values[:, 0, places].astype(np.float32)
-    targets, groups = train.targets, origins(data.folder, train.examples).groups
+    classes, columns = len(data.labels), feature_columns(feature_layers)
+    values = train.values[:, 0, columns].astype(np.float32)
+    validation_values = validation.values[:, 0, columns].astype(np.float32)
+    targets, groups = train.targets, load_metadata(data.folder, train.examples).groups
 
-    def logits(rest: np.ndarray, weights: np.ndarray, held: np.ndarray) -> np.ndarray:
-        return quick_logits(values[rest], targets[rest], weights, values[held], classes)
+    def predict_fold(rest: np.ndarray, weights: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+        return ridge_logits(values[rest], targets[rest], weights, values[held_out], classes)
 
     def accuracy(weights: np.ndarray) -> float:
-        found = quick_logits(values, targets, weights, seen, classes).argmax(axis=1)
-        return float((found == validation.targets).mean())
+        logits = ridge_logits(values, targets, weights, validation_values, classes)
+        return float((logits.argmax(axis=1) == validation.targets).mean())
 
-    weights = label_noise.trust(targets, groups, classes, seed, logits)
-    doubted = int((weights < 1).sum())
-    if len(seen) and accuracy(weights) < accuracy(np.ones_like(weights)):
-        watcher.tell(f"{doubted} train labels are contradicted; doubting them helps nobody here")
+    weights = label_noise.estimate_label_weights(targets, groups, classes, seed, predict_fold)
+    contradicted = int((weights < 1).sum())
+    if len(validation_values) and accuracy(weights) < accuracy(np.ones_like(weights)):
+        reporter.report_message(
+            f"{contradicted} training labels are contradicted; they keep their weight, because"
+            " lower weights reduce the validation accuracy"
+        )
         return np.ones_like(weights)
-    watcher.tell(f"{doubted} of {len(targets)} train labels are contradicted, and count less")
+    reporter.report_message(
+        f"{contradicted} of {len(targets)} training labels are contradicted and get a lower weight"
+    )
     return weights
 
 
-def refuse_missing(data: Data, targets: np.ndarray) -> None:
-    """Raise Failure when a label of DATA has no photo among the train TARGETS."""
-    missing = [name for place, name in enumerate(data.labels) if place not in set(targets)]
+def require_all_labels(data: SplitData, targets: np.ndarray) -> None:
+    """Raise Failure if a label has no photo among the training targets."""
+    missing = [name for index, name in enumerate(data.labels) if index not in set(targets)]
     if missing:
-        raise Failure(f"no readable train photos of: {', '.join(missing)}")
+        raise Failure(f"no readable photos in train/ of: {', '.join(missing)}")
 
 
-def name_unreadable(data: Data, unreadable: Mapping[str, str], watcher: Watcher) -> None:
-    """Say which photos of DATA are left out, and why."""
+def report_unreadable(
+    data: SplitData, unreadable: Mapping[str, str], reporter: ProgressReporter
+) -> None:
+    """Report which photos are excluded because they can't be read."""
     for path, reason in unreadable.items():
-        watcher.tell(f"left out {data.folder / path}: {reason}")
+        reporter.report_message(f"excluded {data.folder / path}: {reason}")
 
 
-def _pixels_feed(
-    pixels: Pixels, targets: np.ndarray, weights: np.ndarray, classes: int, options: TrainOptions
-) -> PixelsFeed:
-    """PIXELS of TARGETS, (n,) int, that count as WEIGHTS say, augmented as OPTIONS say."""
-    shares = np.eye(classes, dtype=np.float32)[targets]
-    return PixelsFeed(pixels, shares, weights, options.augmentation, options.seed)
+def _image_training_set(
+    images: ImageSet,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    classes: int,
+    options: TrainOptions,
+) -> ImageTrainingSet:
+    one_hot = np.eye(classes, dtype=np.float32)[targets]
+    return ImageTrainingSet(images, one_hot, weights, options.augmentation, options.seed)
 
 
 def _fine_tune(
     network: keras.Model,
-    data: Data,
-    train: Outputs,
-    validation: Outputs,
+    data: SplitData,
+    train: SplitFeatures,
+    validation: SplitFeatures,
     weights: np.ndarray,
     options: TrainOptions,
     seconds: float,
     folder: Path,
-    watcher: Watcher,
-) -> Progress:
-    inception.train_blocks(network.get_layer("features"), options.fine_tune)
+    reporter: ProgressReporter,
+) -> FitProgress:
+    inception.unfreeze_blocks(network.get_layer("features"), options.fine_tune)
     size = options.image_size
-    pixels = Pixels(data.folder, train.examples, size)
-    feed = _pixels_feed(pixels, train.targets, weights, len(data.labels), options)
-    check = Check(Pixels(data.folder, validation.examples, size).logits, validation.targets)
-    recipe = options.tuning_recipe(seconds)
-    return fit(network, feed, check, recipe, folder / "tuning.npz", partial(watcher.show, TUNING))
+    images = ImageSet(data.folder, train.examples, size)
+    training_set = _image_training_set(images, train.targets, weights, len(data.labels), options)
+    validation_images = ImageSet(data.folder, validation.examples, size)
+    validation_set = ValidationSet(validation_images.logits, validation.targets)
+    config, state = options.fine_tuning_config(seconds), folder / "tuning.npz"
+    on_epoch_end = partial(reporter.report_epoch, FINE_TUNING)
+    return fit(network, training_set, validation_set, config, state, on_epoch_end)
 
 
-def _learn_from_nothing(
-    data: Data, options: TrainOptions, folder: Path, watcher: Watcher
-) -> Learned:
-    """Trunk and head together: random weights, frozen, would stay random."""
-    taps = options.taps or (inception.TOP,)
-    trunk = inception.cut(inception.build_trunk(options.image_size, "none"), taps[-1])
-    for layer in trunk.layers:
+def _train_from_scratch(
+    data: SplitData, options: TrainOptions, folder: Path, reporter: ProgressReporter
+) -> TrainedNetwork:
+    """Train backbone and head together: a frozen backbone would keep its random weights."""
+    feature_layers = options.feature_layers or (inception.TOP_BLOCK,)
+    backbone = inception.truncate(
+        inception.build_backbone(options.image_size, "none"), feature_layers[-1]
+    )
+    for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = MOMENTUM
-    features = inception.tapped(trunk, taps)
+            layer.momentum = SCRATCH_BATCH_NORM_MOMENTUM
+    features = inception.build_feature_network(backbone, feature_layers)
     head = inception.build_head(int(features.output.shape[-1]), len(data.labels))
-    network = inception.join(features, head)
+    network = inception.join_head(features, head)
     unreadable: dict[str, str] = {}
-    pixels = {
-        split: Pixels.readable(data.folder, data.of(split), options.image_size, unreadable)
+    images = {
+        split: ImageSet.load_readable(
+            data.folder, data.examples_of(split), options.image_size, unreadable
+        )
         for split in ("train", "validation")
     }
-    name_unreadable(data, unreadable, watcher)
-    targets = {split: targets_of(some.examples, data.labels) for split, some in pixels.items()}
-    refuse_missing(data, targets["train"])
-    weights = weights_of(targets["train"], len(data.labels), options)
-    feed = _pixels_feed(pixels["train"], targets["train"], weights, len(data.labels), options)
-    check = Check(pixels["validation"].logits, targets["validation"])
-    recipe = options.whole_recipe(options.seconds)
-    progress = fit(network, feed, check, recipe, folder / "whole.npz", partial(watcher.show, WHOLE))
-    examples = {split: some.examples for split, some in pixels.items()}
-    return Learned(network, head, taps, {WHOLE: progress}, WHOLE, examples, unreadable)
+    report_unreadable(data, unreadable, reporter)
+    examples = {split: image_set.examples for split, image_set in images.items()}
+    targets = {split: class_indices(examples[split], data.labels) for split in examples}
+    require_all_labels(data, targets["train"])
+    weights = example_weights(targets["train"], len(data.labels), options)
+    training_set = _image_training_set(
+        images["train"], targets["train"], weights, len(data.labels), options
+    )
+    validation_set = ValidationSet(images["validation"].logits, targets["validation"])
+    config, state = options.scratch_config(options.time_budget), folder / "whole.npz"
+    on_epoch_end = partial(reporter.report_epoch, FROM_SCRATCH)
+    progress = fit(network, training_set, validation_set, config, state, on_epoch_end)
+    stages = {FROM_SCRATCH: progress}
+    return TrainedNetwork(network, head, feature_layers, stages, FROM_SCRATCH, examples, unreadable)

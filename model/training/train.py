@@ -1,4 +1,4 @@
-"""A training on one page: read, learn, look at the test split once, write."""
+"""Train a network, evaluate it once on the test split, and write a run directory."""
 
 import json
 import math
@@ -18,188 +18,224 @@ from tqdm import tqdm
 from dataset.errors import BadInput, Failure
 from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import make_folder, refuse_taken, write_json
-from model.data.augmentation import samples_png
-from model.data.features import raw_logits
-from model.data.loading import Data, Example, find_data
+from model.data.augmentation import render_samples
+from model.data.features import predict_logits
+from model.data.loading import Example, SplitData, load_splits
 from model.network import inception
 from model.reports import run_report
-from model.reports.run_results import Judged
+from model.reports.run_results import RunResults
 from model.training.config import TrainOptions
-from model.training.fit import Progress, Scalars
-from model.training.stages import HEAD, Learned, learn, name_unreadable
+from model.training.fit import FitProgress, TensorBoardWriter
+from model.training.stages import HEAD, TrainedNetwork, report_unreadable, train_network
 
-ASKED = "options.json"
-# What may change when a training goes on: where things are, and how long it may take.
-MOVABLE = {"data", "out", "cache", "seconds", "resume"}
+OPTIONS_FILE = "options.json"
+# Options that may change when a training resumes: paths, and the time budget.
+CHANGEABLE_OPTIONS = {"data", "out", "cache", "time_budget", "resume"}
 
 
-class Resumable(Protocol):
-    """Options, a dataclass, of what can be cut off and go on."""
-
-    @property
-    def out(self) -> Path: ...
+class ResumableOptions(Protocol):
+    """Options, a dataclass, of a command that can be interrupted and resumed."""
 
     @property
-    def resume(self) -> bool: ...
+    def out(self) -> Path:
+        """The folder to write."""
+
+    @property
+    def resume(self) -> bool:
+        """Whether an interrupted command continues."""
 
 
 def train(options: TrainOptions) -> dict[str, Any]:
-    """Train as OPTIONS say, write the run folder, and return its figures.
+    """Train a classifier and write its run directory.
 
-    Until it is done the folder is `<out>.unfinished`, with what `--resume` needs.
+    Until it is complete the directory is `<out>.unfinished`, from which `--resume` continues.
+
+    Returns:
+        The content of `metrics.json`.
 
     Raises:
-        BadInput: no data there, --out is taken, or nothing to resume.
-        Failure: one label only, unreadable photos, weights that can't be had, a loss that is NaN.
+        BadInput: There is no data, `--out` exists, or there is nothing to resume.
+        Failure: There is only one label, photos of a label can't be read, the weights can't be
+            loaded, or the loss is NaN.
     """
-    began = time.time()
-    with run_folder(options) as part:
-        data = find_data(options.data)
-        if not data.of("test"):
-            raise Failure(f"{data.folder}/test has no photos to measure on; build it with some")
-        watcher = Watcher(part)
-        learned = learn(data, options, part, watcher)
-        watcher.close()
-        network = learned.judging(options)
-        judged = judge(data, network, learned, options, watcher)
-        return write_run(part, judged, network, time.time() - began)
+    start = time.time()
+    with run_folder(options) as folder:
+        data = load_splits(options.data)
+        if not data.examples_of("test"):
+            raise Failure(f"{data.folder}/test has no photos; build the data set with a test split")
+        reporter = ConsoleReporter(folder)
+        trained = train_network(data, options, folder, reporter)
+        reporter.close()
+        network = trained.prediction_network(options)
+        results = predict_splits(data, network, trained, options, reporter)
+        return write_run(folder, results, network, time.time() - start)
 
 
 @contextmanager
-def run_folder(options: Resumable) -> Iterator[Path]:
-    """`begin`, and `finish` where all went well; a training that learned nothing leaves nothing."""
-    part = begin(options)
+def run_folder(options: ResumableOptions) -> Iterator[Path]:
+    """Yield the folder of an unfinished run, and give it its final name if the block succeeds.
+
+    If the block fails before any state was saved, the folder is removed.
+    """
+    folder = begin_run(options)
     try:
-        yield part
+        yield folder
     except BaseException:
-        if not any(part.rglob("*.npz")):
-            shutil.rmtree(part, ignore_errors=True)
+        if not any(folder.rglob("*.npz")):
+            shutil.rmtree(folder, ignore_errors=True)
         raise
-    finish(part, options.out)
+    finish_run(folder, options.out)
 
 
-def begin(options: Resumable) -> Path:
-    """The folder of a training that is not finished yet, made, or found where it goes on.
+def begin_run(options: ResumableOptions) -> Path:
+    """Create the folder of an unfinished run, or return that of the run to resume.
 
     Raises:
-        BadInput: --out is taken, or --resume has nothing to go on from.
+        BadInput: `--out` exists, or there is nothing to resume.
     """
     refuse_taken(options.out, "name a new folder for this run")
-    part = options.out.with_name(options.out.name + ".unfinished")
-    asked = {n: v for n, v in options_as_json(options).items() if n not in MOVABLE}
-    asked = json.loads(json.dumps(asked))
+    folder = options.out.with_name(options.out.name + ".unfinished")
+    fixed = {n: v for n, v in options_as_json(options).items() if n not in CHANGEABLE_OPTIONS}
+    fixed = json.loads(json.dumps(fixed))
     if options.resume:
-        _refuse_other(part, asked)
-        return part
-    if part.exists():
+        _require_same_options(folder, fixed)
+        return folder
+    if folder.exists():
         raise BadInput(
-            f"{part} is a training that was cut off; go on with --resume, or remove the folder"
+            f"{folder} is an interrupted training; continue with --resume, or remove the folder"
         )
-    make_folder(part, options.out)
-    write_json(asked, part / ASKED)
-    return part
+    make_folder(folder, options.out)
+    write_json(fixed, folder / OPTIONS_FILE)
+    return folder
 
 
-def _refuse_other(part: Path, asked: dict[str, Any]) -> None:
+def _require_same_options(folder: Path, options: dict[str, Any]) -> None:
     try:
-        before = json.loads((part / ASKED).read_text(encoding="utf-8"))
+        before = json.loads((folder / OPTIONS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"--resume: {part} is no training that was cut off; leave --resume out to begin one"
+            f"--resume: {folder} is not an interrupted training; start one without --resume"
         ) from error
-    other = [name for name in asked if before.get(name) != asked[name]]
-    if other:
-        said = ", ".join(f"{name} was {before.get(name)!r}" for name in other)
-        raise BadInput(f"--resume: {part} was begun with other options: {said}")
+    changed = [name for name in options if before.get(name) != options[name]]
+    if changed:
+        values = ", ".join(f"{name} was {before.get(name)!r}" for name in changed)
+        raise BadInput(f"--resume: {folder} was started with other options: {values}")
 
 
-def judge(
-    data: Data, network: keras.Model, learned: Learned, options: TrainOptions, watcher: "Watcher"
-) -> Judged:
-    """What NETWORK, pixels -> logits, says of the validation and test photos, and how it came."""
-    unreadable = dict(learned.unreadable)
-    found: dict[str, tuple[list[Example], np.ndarray]] = {}
+def predict_splits(
+    data: SplitData,
+    network: keras.Model,
+    trained: TrainedNetwork,
+    options: TrainOptions,
+    reporter: "ConsoleReporter",
+) -> RunResults:
+    """Predict the validation and test photos.
+
+    Args:
+        data: The splits.
+        network: Pixels -> logits.
+        trained: How the network was trained.
+        options: How to train.
+        reporter: Receives the names of unreadable photos.
+    """
+    unreadable = dict(trained.unreadable)
+    predictions: dict[str, tuple[list[Example], np.ndarray]] = {}
     for split in ("validation", "test"):
-        new: dict[str, str] = {}
-        found[split] = raw_logits(network, data, split, new)
-        said = {path: new[path] for path in new if path not in unreadable}
-        name_unreadable(data, said, watcher)
-        unreadable |= new
-    if not found["test"][0]:
+        unreadable_now: dict[str, str] = {}
+        predictions[split] = predict_logits(network, data, split, unreadable_now)
+        new = {path: why for path, why in unreadable_now.items() if path not in unreadable}
+        report_unreadable(data, new, reporter)
+        unreadable |= unreadable_now
+    if not predictions["test"][0]:
         raise Failure(f"none of the photos in {data.folder}/test can be read")
-    stages = list(learned.stages.values())
-    border = stages[0].done if len(stages) > 1 else None
-    kept = list(learned.stages).index(learned.kept)
-    counts = {split: len(some) for split, some in learned.examples.items()}
-    return Judged(
+    stages = list(trained.stages.values())
+    kept = list(trained.stages).index(trained.kept_stage)
+    counts = {split: len(examples) for split, examples in trained.examples.items()}
+    train_examples = trained.examples["train"]
+    return RunResults(
         folder=data.folder,
         labels=data.labels,
-        test=found["test"][0],
-        test_logits=found["test"][1],
-        validation=found["validation"][0],
-        validation_logits=found["validation"][1],
-        history=joined_history(stages),
-        best=sum(stage.done for stage in stages[:kept]) + stages[kept].best,
+        test=predictions["test"][0],
+        test_logits=predictions["test"][1],
+        validation=predictions["validation"][0],
+        validation_logits=predictions["validation"][1],
+        history=join_histories(stages),
+        best_epoch=sum(stage.done for stage in stages[:kept]) + stages[kept].best,
         options={name: v for name, v in options_as_json(options).items() if name != "resume"},
         seed=options.seed,
-        border=border,
-        figures={
-            "counts": counts | {"test": len(found["test"][0])},
+        first_stage_epochs=stages[0].done if len(stages) > 1 else None,
+        extra_metrics={
+            "counts": counts | {"test": len(predictions["test"][0])},
             "unreadable": unreadable,
-            "kept": learned.kept,
+            "kept_stage": trained.kept_stage,
         },
-        facts={"backend": keras.backend.backend(), **learned.said},
-        samples=samples_png(data, learned.examples["train"], options.augmentation, options.seed),
+        facts={"backend": keras.backend.backend(), **trained.facts},
+        augmentation_samples=render_samples(
+            data, train_examples, options.augmentation, options.seed
+        ),
     )
 
 
-def joined_history(stages: list[Progress]) -> dict[str, list[float]]:
-    """The values of STAGES, one after the other; a stage that lacks a name has NaN there."""
+def join_histories(stages: list[FitProgress]) -> dict[str, list[float]]:
+    """Concatenate the histories of stages; a metric that a stage lacks is NaN there."""
     names = dict.fromkeys(name for stage in stages for name in stage.history)
     return {
-        name: [v for s in stages for v in s.history.get(name, [math.nan] * s.done)]
+        name: [
+            value for stage in stages for value in stage.history.get(name, [math.nan] * stage.done)
+        ]
         for name in names
     }
 
 
-def write_run(part: Path, judged: Judged, network: keras.Model, seconds: float) -> dict[str, Any]:
-    """Write the model and its papers into PART, and return its figures."""
-    inception.finished(network, judged.temperature).save(part / "model.keras")
-    write_json({"labels": list(judged.labels)}, part / "labels.json")
-    facts = {**judged.facts, "seconds": round(seconds, 1)}
-    return run_report.write(part, replace(judged, facts=facts))
+def write_run(
+    folder: Path, results: RunResults, network: keras.Model, seconds: float
+) -> dict[str, Any]:
+    """Write the model and its reports into a folder, and return the metrics.
+
+    Args:
+        folder: An existing folder.
+        results: Predictions of the validation and test photos.
+        network: Pixels -> logits.
+        seconds: Duration of the training.
+    """
+    inception.build_classifier(network, results.temperature).save(folder / "model.keras")
+    write_json({"labels": list(results.labels)}, folder / "labels.json")
+    facts = {**results.facts, "seconds": round(seconds, 1)}
+    return run_report.write_results(folder, replace(results, facts=facts))
 
 
-def finish(part: Path, out: Path) -> None:
-    """Remove from PART what only --resume needs, and give it its name OUT."""
+def finish_run(folder: Path, out: Path) -> None:
+    """Rename a finished run, and remove the files that only `--resume` needs."""
     if out.exists():
         out.rmdir()
-    part.rename(out)
-    # States of stages and folds, wherever they stand; nothing else that is kept is of this kind.
+    folder.rename(out)
+    # States of stages and folds; no other file of a run has this suffix.
     for path in out.rglob("*.npz"):
         path.unlink()
-    (out / ASKED).unlink(missing_ok=True)
+    (out / OPTIONS_FILE).unlink(missing_ok=True)
 
 
-class Watcher:
-    """Shows how a training goes: a bar for the head's quick epochs, a line for the others.
+class ConsoleReporter:
+    """Show the progress of a training: a bar for the head's epochs, a line for each other epoch.
 
-    FOLDER takes TensorBoard's logs. A QUIET one says nothing but the lines of slow epochs.
+    Args:
+        folder: Where TensorBoard's logs are written.
+        quiet: Show only the lines of slow epochs.
     """
 
     def __init__(self, folder: Path, quiet: bool = False) -> None:
-        self.scalars, self.quiet = Scalars(folder / "logs"), quiet
+        self.tensorboard, self.quiet = TensorBoardWriter(folder / "logs"), quiet
         self.bar: tqdm | None = None
 
-    def tell(self, text: str) -> None:
-        """TEXT is for people."""
+    def report_message(self, text: str) -> None:
+        """Print a message; exclusions go to standard error."""
         if not self.quiet:
-            click.echo(text, err=text.startswith("left out"))
+            click.echo(text, err=text.startswith("excluded"))
 
-    def show(self, stage: str, progress: Progress) -> None:
-        """Tell of the last epoch of PROGRESS."""
+    def report_epoch(self, stage: str, progress: FitProgress) -> None:
+        """Show the metrics of the last finished epoch, and write them for TensorBoard."""
         last = {name: values[-1] for name, values in progress.history.items()}
-        self.scalars.write(stage, progress.done, last)
+        self.tensorboard.write(stage, progress.done, last)
         if stage == HEAD:
             self.bar = self.bar or tqdm(
                 total=progress.epochs,
@@ -211,15 +247,17 @@ class Watcher:
             self.bar.set_postfix({name: f"{value:.3f}" for name, value in last.items()})
             return
         self.close()
-        figures = ", ".join(f"{n.replace('val_', 'validation ')} {v:.3f}" for n, v in last.items())
-        left = (progress.epochs - progress.done) * progress.seconds / progress.done
+        metrics = ", ".join(
+            f"{name.replace('val_', 'validation ')} {value:.3f}" for name, value in last.items()
+        )
+        seconds = (progress.epochs - progress.done) * progress.seconds / progress.done
         click.echo(
-            f"{stage} {progress.done}/{progress.epochs}: {figures};"
-            f" best epoch {progress.best}, about {left / 60:.0f} min left"
+            f"{stage} {progress.done}/{progress.epochs}: {metrics};"
+            f" best epoch {progress.best}, about {seconds / 60:.0f} min left"
         )
 
     def close(self) -> None:
-        """End the bar."""
+        """Close the progress bar."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None

@@ -1,4 +1,4 @@
-"""What tests of models share."""
+"""Fixtures of the tests of the model package."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,8 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def short_trunk() -> Iterator[None]:
-    """Commands within this process have the trunk of `short` for Inception-v3."""
+def short_backbone() -> Iterator[None]:
+    """Replace Inception-v3 by a short network in commands that run in this process."""
     import keras
 
     from tests.support.short_inception import short_inception

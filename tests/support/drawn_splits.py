@@ -1,4 +1,4 @@
-"""Small drawn splits, a trunk of random weights, and commands as a user types them."""
+"""Small drawn splits, a backbone with random weights, and commands as a user types them."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 import fashion_tagger
 
 PROGRAM = Path(fashion_tagger.__file__)
-# The program with a short trunk, in a process of its own, which finds its module by ENVIRONMENT.
+# The program with a short backbone in another process, which finds its module by ENVIRONMENT.
 SHORT = (sys.executable, "-m", "tests.support.short_inception")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(PROGRAM.parent)}
 COUNTS = {"train": 12, "validation": 4, "test": 6}
@@ -22,7 +22,7 @@ COUNTS = {"train": 12, "validation": 4, "test": 6}
 def draw_splits(
     folder: Path, colours: Mapping[str, str], counts: Mapping[str, int] = COUNTS
 ) -> Path:
-    """FOLDER with a square of each label's colour in another place on each photo."""
+    """Draw splits: a rectangle of the label's colour, at a different position in each photo."""
     for split, count in counts.items():
         for label, colour in colours.items():
             (folder / split / label).mkdir(parents=True)
@@ -34,8 +34,8 @@ def draw_splits(
     return folder
 
 
-def random_trunk(path: Path) -> Path:
-    """Weights of an Inception-v3 that has learned nothing: its outputs still differ by colour."""
+def random_backbone(path: Path) -> Path:
+    """Save random weights of an Inception-v3; its features still depend on the colour."""
     keras.utils.set_random_seed(0)
     keras.applications.InceptionV3(
         weights=None, include_top=False, input_shape=(75, 75, 3)
@@ -43,21 +43,23 @@ def random_trunk(path: Path) -> Path:
     return path
 
 
-def asked(folder: Path, *words: str, door: str = "train-model") -> list[str]:
-    """The command DOOR with WORDS, for small photos, its cache below FOLDER."""
-    return [door, "--image-size", "75", "--cache", str(folder / "cache"), *words]
+def arguments(folder: Path, *words: str, command: str = "train-model") -> list[str]:
+    """Return the arguments of a command for small photos, with its cache in a folder."""
+    return [command, "--image-size", "75", "--cache", str(folder / "cache"), *words]
 
 
-def run(folder: Path, *words: str, door: str = "train-model") -> subprocess.CompletedProcess[str]:
-    """What `asked` says when it is run in FOLDER, within this process: it has Keras already."""
-    return said(folder, *asked(folder, *words, door=door))
+def run(
+    folder: Path, *words: str, command: str = "train-model"
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with `arguments` in a folder, in this process, which has imported Keras."""
+    return run_words(folder, *arguments(folder, *words, command=command))
 
 
-def said(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """What the command of WORDS says in FOLDER, by the one door, within this process.
+def run_words(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `fashion-tagger` in a folder, in this process.
 
     Raises:
-        Whatever a user would see as a traceback.
+        Exception: What a user would see as a traceback.
     """
     before = Path.cwd()
     os.chdir(folder)

@@ -1,4 +1,4 @@
-"""A run folder as train-model leaves it: a small Inception-like network and photos of all kinds."""
+"""A run directory as train-model writes it: a small network, and photos of all kinds."""
 
 import csv
 import functools
@@ -27,7 +27,7 @@ KINDS = {
 
 
 def write_photos(folder: Path) -> list[Path]:
-    """A file of each of KINDS below FOLDER."""
+    """Write a file of each of KINDS and return the paths."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name, (mode, (width, height)) in KINDS.items():
@@ -43,58 +43,61 @@ def write_photos(folder: Path) -> list[Path]:
 
 
 def read(path: Path) -> np.ndarray:
-    """The photo of PATH as a batch of one, (1, height, width, 3) uint8."""
+    """Return a photo as a batch of one, uint8 array of shape (1, height, width, 3)."""
     return np.asarray(open_photo(path))[None]
 
 
 @functools.cache
 def small_inception() -> keras.Model:
-    """An Inception-v3 of random weights, put together once for a process: copied, never changed."""
+    """Build an Inception-v3 with random weights, once per process; it must not be changed."""
     keras.utils.set_random_seed(1)
-    return inception.build_trunk(SIZE, "none")
+    return inception.build_backbone(SIZE, "none")
 
 
 def small_network(
     temperature: float, policy: str = "float32", layer: str | int = "mixed0"
 ) -> keras.Model:
-    """Raw photos -> shares of LABELS, by Inception-v3 up to LAYER, asked of both sides.
+    """Build a classifier of raw photos with a truncated Inception-v3 and test-time augmentation.
 
-    LAYER: its name, or its place for tests of what is done with a network, whatever it is.
+    Args:
+        temperature: The logits are divided by it.
+        policy: Keras dtype policy.
+        layer: Name or index of the last layer of the backbone.
     """
     keras.utils.set_random_seed(3)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     top = small_inception().layers[layer].name if isinstance(layer, int) else layer
     block = keras.models.clone_model(
-        inception.cut(small_inception(), top),
+        inception.truncate(small_inception(), top),
         clone_function=lambda one: type(one).from_config(one.get_config() | {"dtype": policy}),
     )
     means = layers.GlobalAveragePooling2D()(block.output)
-    trunk = keras.Model(block.input, means, name="trunk")
+    backbone = keras.Model(block.input, means, name="backbone")
     photos = keras.Input((None, None, 3), dtype="uint8", name="photos")
     boxed = layers.Resizing(
         SIZE, SIZE, pad_to_aspect_ratio=True, fill_value=255.0, antialias=True, dtype="float32"
     )(layers.Rescaling(1.0, dtype="float32")(photos))
     scaled = layers.Rescaling(1 / 127.5, offset=-1.0)(boxed)
-    both = layers.Average()([trunk(scaled), trunk(ops.flip(scaled, axis=2))])
+    both = layers.Average()([backbone(scaled), backbone(ops.flip(scaled, axis=2))])
     logits = layers.Dense(len(LABELS), dtype="float32")(both)
-    shares = layers.Softmax(dtype="float32")(
+    probabilities = layers.Softmax(dtype="float32")(
         layers.Rescaling(1 / temperature, dtype="float32")(logits)
     )
     keras.config.set_dtype_policy(before)
-    return keras.Model(photos, shares, name="classifier")
+    return keras.Model(photos, probabilities, name="classifier")
 
 
 def settle(network: keras.Model, photo: np.ndarray) -> None:
-    """Give NETWORK's batch normalisations the statistics of PHOTO, as a training would."""
-    for layer in network.get_layer("trunk").layers:
+    """Set the statistics of batch normalization to those of a photo, as a training would."""
+    for layer in network.get_layer("backbone").layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.0
     network(photo, training=True)
 
 
 def write_run(folder: Path, data: Path, network: keras.Model) -> None:
-    """FOLDER with NETWORK and what says where its test photos, below DATA, are."""
+    """Write a run directory whose test photos are below a data folder."""
     folder.mkdir()
     network.save(folder / "model.keras")
     write_json({"labels": LABELS}, folder / "labels.json")

@@ -1,4 +1,4 @@
-"""A site on loopback with photos: what is asked of it, how often, and by whom."""
+"""A local web site with photos that counts its requests."""
 
 import threading
 from collections import Counter
@@ -11,7 +11,7 @@ STALLS = "/stalls.jpg"
 
 
 class PhotoSite:
-    """Serves BODIES by path; what is below /secret is not for robots, and STALLS comes never."""
+    """Serves bodies by path; robots.txt disallows /secret, and STALLS never responds."""
 
     def __init__(self, bodies: Mapping[str, bytes]) -> None:
         self.bodies = {"/robots.txt": ROBOTS, **bodies}
@@ -41,7 +41,7 @@ class PhotoSite:
 
 @contextmanager
 def serving(bodies: Mapping[str, bytes]) -> Iterator[PhotoSite]:
-    """A PhotoSite of BODIES that answers."""
+    """Start a PhotoSite and stop it at the end of the block."""
     site = PhotoSite(bodies)
     thread = threading.Thread(target=site.server.serve_forever, daemon=True)
     thread.start()

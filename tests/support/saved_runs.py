@@ -1,4 +1,4 @@
-"""A run folder put together as train-model does it, of the trunk's first blocks, in a second."""
+"""A run directory with the first blocks of the backbone, as train-model writes it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,19 +16,19 @@ TAPS = ("mixed0", "mixed1")
 def write_run(
     folder: Path,
     labels: Sequence[str],
-    taps: Sequence[str] = TAPS,
-    both: bool = False,
+    feature_layers: Sequence[str] = TAPS,
+    tta: bool = False,
 ) -> Path:
-    """FOLDER with a model of random weights into LABELS; BOTH: it asks both sides of a photo."""
+    """Write a run with random weights, with or without test-time augmentation."""
     # Folded after it is cut: most of the time goes into the blocks above.
-    trunk = inception.folded(inception.cut(small_inception(), taps[-1]))
+    backbone = inception.fold_batch_norms(inception.truncate(small_inception(), feature_layers[-1]))
     keras.utils.set_random_seed(1)
-    features = inception.tapped(trunk, taps)
+    features = inception.build_feature_network(backbone, feature_layers)
     width = int(features.output.shape[-1])
     rng = np.random.default_rng(0)
     head = inception.build_head(width, len(labels), rng.random(width), rng.random(width) + 0.1)
-    network = inception.join(features, head)
-    whole = inception.finished(inception.both_sides(network) if both else network, 0.7)
+    network = inception.join_head(features, head)
+    whole = inception.build_classifier(inception.add_tta(network) if tta else network, 0.7)
     folder.mkdir()
     whole.save(folder / "model.keras")
     write_json({"labels": list(labels)}, folder / "labels.json")

@@ -1,6 +1,6 @@
-"""A trunk for tests of what is done with one: most of Inception-v3's time is Keras', to make it.
+"""A short backbone for tests, because building Inception-v3 takes most of their time.
 
-`python -m tests.support.short_inception COMMAND …` runs a command with it in its own process.
+`python -m tests.support.short_inception COMMAND ...` runs a command with it in another process.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ import keras
 from keras import layers
 
 import fashion_tagger
-from model.network.inception import BLOCKS
+from model.network.inception import BLOCK_CHANNELS
 
 # Pixels of a step where the maps get smaller, as they do there.
 STRIDES = {"mixed0": 4, "mixed3": 2, "mixed8": 2}
@@ -17,9 +17,9 @@ NARROW = 16
 
 
 def short_inception(weights: None, include_top: bool, input_shape: tuple[int, ...]) -> keras.Model:
-    """What `keras.applications.InceptionV3` is asked for: its blocks, of two convolutions each."""
+    """Build the blocks of `keras.applications.InceptionV3` from two convolutions each."""
     maps = pixels = keras.Input(input_shape)
-    for name, channels in BLOCKS.items():
+    for name, channels in BLOCK_CHANNELS.items():
         maps = _convolved(maps, NARROW, 3, STRIDES.get(name, 1), None)
         maps = _convolved(maps, channels, 1, 1, name)
     return keras.Model(pixels, maps, name="inception_v3")

@@ -1,4 +1,4 @@
-"""A comparison through the command, on drawn photos and a trunk of random weights."""
+"""A comparison through the command, on drawn photos and a backbone of random weights."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from model.ablation.compare import _p_value
-from tests.support.drawn_splits import draw_splits, random_trunk, run
+from tests.support.drawn_splits import draw_splits, random_backbone, run
 
 STEPS = """
 [reference]
@@ -50,13 +50,13 @@ seeds = 1
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, short_trunk: None) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, short_backbone: None) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     draw_splits(folder / "splits", {"a": "red", "б": "blue"})
-    random_trunk(folder / "trunk.weights.h5")
+    random_backbone(folder / "backbone.weights.h5")
     (folder / "steps.toml").write_text(STEPS)
-    options = ("--weights", "trunk.weights.h5", "--steps", "steps.toml", "--seeds", "2")
-    done = run(folder, *options, "--precision", "float32", "--out", "out", door="compare")
+    options = ("--weights", "backbone.weights.h5", "--steps", "steps.toml", "--seeds", "2")
+    done = run(folder, *options, "--precision", "float32", "--out", "out", command="compare")
     assert done.returncode == 0, done.stderr
     assert "+ one block" in done.stdout
     return folder
@@ -68,29 +68,29 @@ def rows(work: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_each_step_is_a_row_compared_with_the_one_that_it_changes(work: Path) -> None:
-    found = rows(work)
-    assert [row["changes"] for row in found[:4]] == ["", "plain", "plain", "plain"]
-    assert [row["trainings"] for row in found] == ["2", "2", "2", "2", "2", "1"]
-    for row in found:
+def test_each_step_is_compared_with_the_one_that_it_changes(work: Path) -> None:
+    results = rows(work)
+    assert [row["changes"] for row in results[:4]] == ["", "plain", "plain", "plain"]
+    assert [row["trainings"] for row in results] == ["2", "2", "2", "2", "2", "1"]
+    for row in results:
         assert float(row["low"]) <= float(row["accuracy"]) <= float(row["high"])
-    plain = float(found[0]["accuracy"])
-    assert float(found[1]["gain"]) == pytest.approx(float(found[1]["accuracy"]) - plain)
+    plain = float(results[0]["accuracy"])
+    assert float(results[1]["gain"]) == pytest.approx(float(results[1]["accuracy"]) - plain)
 
 
 @pytest.mark.slow
-def test_the_table_the_chart_and_the_reference_are_there(work: Path) -> None:
+def test_table_chart_and_reference_are_written(work: Path) -> None:
     page = (work / "out" / "compare.md").read_text(encoding="utf-8")
     assert page.count("| + mirror | plain |") == 1
     assert "| *somebody* |" in page
-    said = json.loads((work / "out" / "compare.json").read_text(encoding="utf-8"))
-    assert said["photos"] == 12
+    comparison = json.loads((work / "out" / "compare.json").read_text(encoding="utf-8"))
+    assert comparison["photos"] == 12
     with Image.open(work / "out" / "compare.png") as picture:
         assert min(picture.size) > 300
     assert not list((work / "out").rglob("head.npz"))
 
 
-def test_a_sign_that_never_changes_is_no_accident() -> None:
+def test_the_p_value_of_gains() -> None:
     assert _p_value(np.full(1000, 0.1)) == pytest.approx(1 / 1000)
     assert _p_value(np.array([0.1, -0.1] * 500)) == 1
     assert _p_value(np.array([0.1] * 975 + [-0.1] * 25)) == pytest.approx(0.05)

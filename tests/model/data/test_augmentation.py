@@ -4,60 +4,67 @@ import numpy as np
 import pytest
 
 from dataset.errors import BadInput
-from model.data.augmentation import Augmentation, parse
+from model.data.augmentation import ImageAugmentation, parse_augmentation
 
 
 def photo(size: int = 40) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
-def test_names_with_and_without_strength_are_read_in_one_order() -> None:
-    assert str(parse(["cutout=0.25", "mirror"])) == "mirror=0.5,cutout=0.25"
-    assert str(parse(["color"])) == "colour=0.2"
-    assert not parse(["none"])
-    assert str(parse([])) == "none"
+def test_transforms_with_and_without_strength_are_parsed() -> None:
+    assert str(parse_augmentation(["cutout=0.25", "mirror"])) == "mirror=0.5,cutout=0.25"
+    assert str(parse_augmentation(["color"])) == "colour=0.2"
+    assert not parse_augmentation(["none"])
+    assert str(parse_augmentation([])) == "none"
 
 
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("flip", "there are mirror, rotate, scale, cutout, colour"),
-        ("rotate=lots", "rotate takes a number to 180"),
+        ("flip", "choose from mirror, rotate, scale, cutout, colour"),
+        ("rotate=lots", "rotate takes a number above 0 and up to 180"),
         ("rotate=-3", "rotate takes a number"),
-        ("cutout=2", "cutout takes a number to 0.9"),
+        ("cutout=2", "cutout takes a number above 0 and up to 0.9"),
         ("scale=nan", "scale takes a number"),
     ],
 )
-def test_what_means_nothing_is_named(word: str, said: str) -> None:
+def test_invalid_augmentations_are_rejected(word: str, said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        parse([word])
+        parse_augmentation([word])
 
 
-def test_a_mirror_turns_left_and_right_and_no_more() -> None:
+def test_a_mirror_only_flips() -> None:
     pixels = photo()
-    mirrored = parse(["mirror"]).apply(pixels, np.random.default_rng(0), mirror=True)
+    mirrored = parse_augmentation(["mirror"]).apply(pixels, np.random.default_rng(0), mirror=True)
     assert (mirrored == pixels[:, ::-1]).all()
-    assert (parse(["mirror"]).apply(pixels, np.random.default_rng(0), mirror=False) == pixels).all()
+    assert (
+        parse_augmentation(["mirror"]).apply(pixels, np.random.default_rng(0), mirror=False)
+        == pixels
+    ).all()
 
 
-def test_nothing_changes_a_photo_that_nothing_is_asked_of() -> None:
+def test_without_transforms_a_photo_is_unchanged() -> None:
     pixels = photo()
-    assert (Augmentation().apply(pixels, np.random.default_rng(1)) == pixels).all()
+    assert (ImageAugmentation().apply(pixels, np.random.default_rng(1)) == pixels).all()
 
 
-def test_cutout_leaves_a_grey_square_of_the_asked_side_or_a_part_of_it() -> None:
+def test_cutout_covers_a_grey_square_or_a_part_of_it() -> None:
     white = np.full((100, 100, 3), 255, np.uint8)
     areas = [
-        int((parse(["cutout=0.3"]).apply(white, np.random.default_rng(n)) == 128).all(2).sum())
+        int(
+            (parse_augmentation(["cutout=0.3"]).apply(white, np.random.default_rng(n)) == 128)
+            .all(2)
+            .sum()
+        )
         for n in range(40)
     ]
     assert max(areas) == 30 * 30
     assert min(areas) >= 15 * 15
 
 
-def test_turning_keeps_the_middle_and_brings_in_white() -> None:
+def test_a_rotation_keeps_the_centre_and_adds_white() -> None:
     black = np.zeros((101, 101, 3), np.uint8)
-    turned = parse(["rotate=45"]).apply(black, np.random.default_rng(3))
+    turned = parse_augmentation(["rotate=45"]).apply(black, np.random.default_rng(3))
     assert (turned[50, 50] == 0).all()
     assert turned[0, 0].min() > 200
 
@@ -67,7 +74,7 @@ def test_scaling_moves_edges_by_at_most_its_strength() -> None:
     pixels[50:150, 50:150] = 0
     sides = []
     for seed in range(30):
-        seen = parse(["scale=0.2"]).apply(pixels, np.random.default_rng(seed))
+        seen = parse_augmentation(["scale=0.2"]).apply(pixels, np.random.default_rng(seed))
         sides.append(int((seen[100, :, 0] < 128).sum()))
     assert min(sides) < 92
     assert max(sides) > 108
@@ -75,8 +82,8 @@ def test_scaling_moves_edges_by_at_most_its_strength() -> None:
     assert max(sides) <= 121
 
 
-def test_the_same_draw_gives_the_same_pixels() -> None:
-    everything = parse(["mirror", "rotate", "scale", "cutout", "colour"])
+def test_equal_seeds_give_equal_pixels() -> None:
+    everything = parse_augmentation(["mirror", "rotate", "scale", "cutout", "colour"])
     one, two = (everything.apply(photo(), np.random.default_rng(5)) for _ in range(2))
     assert (one == two).all()
     assert one.shape == (40, 40, 3)

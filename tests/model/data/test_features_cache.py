@@ -1,4 +1,4 @@
-"""Trunk outputs kept on disk."""
+"""The cache of features on disk."""
 
 from pathlib import Path
 
@@ -6,28 +6,28 @@ import numpy as np
 import pytest
 
 from dataset.errors import Failure
-from model.data.features import EXACT, OutputsCache
+from model.data.features import EXACT_DTYPE, FeatureCache
 
 
-def test_what_was_put_comes_back_and_the_rest_is_missing(tmp_path: Path) -> None:
-    cache = OutputsCache(tmp_path / "new", "trunk")
+def test_cached_outputs_are_returned_and_others_are_missing(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path / "new", "backbone")
     values = {f"view {n}": np.full(5, n / 8) for n in range(1200)}
     cache.put(values)
-    found = OutputsCache(tmp_path / "new", "trunk").get([*values, "another"])
+    found = FeatureCache(tmp_path / "new", "backbone").get([*values, "another"])
     assert found.keys() == values.keys()
     assert (found["view 9"] == np.float16(9 / 8)).all()
 
 
-def test_trunks_do_not_share_and_a_later_value_counts(tmp_path: Path) -> None:
-    one, other = (OutputsCache(tmp_path, key, EXACT) for key in ("one", "other"))
+def test_keys_are_separate_and_later_values_replace_earlier_ones(tmp_path: Path) -> None:
+    one, other = (FeatureCache(tmp_path, key, EXACT_DTYPE) for key in ("one", "other"))
     one.put({"photo": np.array([1.1])})
     one.put({"photo": np.array([2.2])})
     assert one.get(["photo"])["photo"].tolist() == [np.float32(2.2)]
     assert other.get(["photo"]) == {}
 
 
-def test_a_broken_file_is_named_with_the_remedy(tmp_path: Path) -> None:
-    cache = OutputsCache(tmp_path, "trunk")
+def test_a_broken_cache_is_reported_with_a_remedy(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, "backbone")
     cache.path.write_bytes(b"no database at all" * 100)
-    with pytest.raises(Failure, match=r"trunk\.sqlite can't be used: .*--cache"):
+    with pytest.raises(Failure, match=r"backbone\.sqlite can't be opened: .*--cache"):
         cache.get(["photo"])

@@ -1,4 +1,4 @@
-"""The fingerprint of a dataset: equal for equal photos, and only for those."""
+"""The hash of a data set is equal for equal photos, and only for those."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from model.data.loading import Example
-from model.data.metadata import fingerprint
+from model.data.metadata import hash_dataset
 
 EXAMPLES = [Example("train/a/1.jpg", "a", "train"), Example("train/b/2.jpg", "b", "train")]
 
@@ -33,10 +33,10 @@ def build(folder: Path, **changed: list[str]) -> Path:
     return folder
 
 
-def test_plain_folders_are_told_by_their_files_and_not_by_the_order(tmp_path: Path) -> None:
-    one = fingerprint(plain(tmp_path / "one", b"1", b"2"), EXAMPLES)
-    same = fingerprint(plain(tmp_path / "same", b"1", b"2"), EXAMPLES[::-1])
-    other = fingerprint(plain(tmp_path / "other", b"1", b"3"), EXAMPLES)
+def test_plain_folders_are_hashed_by_their_files_in_any_order(tmp_path: Path) -> None:
+    one = hash_dataset(plain(tmp_path / "one", b"1", b"2"), EXAMPLES)
+    same = hash_dataset(plain(tmp_path / "same", b"1", b"2"), EXAMPLES[::-1])
+    other = hash_dataset(plain(tmp_path / "other", b"1", b"3"), EXAMPLES)
     assert one == same
     assert one.photos == 2
     assert one.sha256 != other.sha256
@@ -44,20 +44,20 @@ def test_plain_folders_are_told_by_their_files_and_not_by_the_order(tmp_path: Pa
     assert one.sha256 == "a6cf5bd13867b9240282e7b32c26c7835873acf0ba9fc912484cf5e522ae75de"
 
 
-def test_a_photo_that_is_not_there_is_no_reason_to_lose_a_run(tmp_path: Path) -> None:
-    whole = fingerprint(plain(tmp_path, b"1", b"2"), EXAMPLES)
+def test_a_missing_photo_is_hashed_as_unreadable(tmp_path: Path) -> None:
+    whole = hash_dataset(plain(tmp_path, b"1", b"2"), EXAMPLES)
     (tmp_path / EXAMPLES[0].path).unlink()
-    assert fingerprint(tmp_path, EXAMPLES).sha256 != whole.sha256
+    assert hash_dataset(tmp_path, EXAMPLES).sha256 != whole.sha256
 
 
 @pytest.mark.parametrize("column", ["path", "label", "split", "file_sha256"])
-def test_a_build_is_told_by_its_manifest_without_reading_a_photo(
+def test_a_build_is_hashed_by_its_manifest_without_reading_photos(
     tmp_path: Path, column: str
 ) -> None:
-    one = fingerprint(build(tmp_path / "one"), [])
-    other = fingerprint(build(tmp_path / "other", **{column: ["train/a/1.jpg", "x"]}), [])
+    one = hash_dataset(build(tmp_path / "one"), [])
+    other = hash_dataset(build(tmp_path / "other", **{column: ["train/a/1.jpg", "x"]}), [])
     assert one.photos == 2
-    assert "file_sha256" in one.of
+    assert "file_sha256" in one.hashed
     assert one.sha256 != other.sha256
 
 
@@ -68,4 +68,4 @@ def test_the_rows_order_does_not_matter(tmp_path: Path) -> None:
         "file_sha256": ["22", "11"],
     }
     one, other = build(tmp_path / "one"), build(tmp_path / "other", **turned)
-    assert fingerprint(one, []) == fingerprint(other, [])
+    assert hash_dataset(one, []) == hash_dataset(other, [])

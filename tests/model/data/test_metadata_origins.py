@@ -1,4 +1,4 @@
-"""Groups, sites and crops of a manifest, in the order of the photos that are asked for."""
+"""Groups, sites and crops of a manifest, in the order of the examples."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.data.loading import Example
-from model.data.metadata import Origins, origins
+from model.data.metadata import PhotoMetadata, load_metadata
 
 EXAMPLES = [Example("test/a/2.jpg", "a", "test"), Example("test/a/1.jpg", "a", "test")]
 
 
-def test_plain_folders_have_none(tmp_path: Path) -> None:
-    assert origins(tmp_path, EXAMPLES) == Origins()
+def test_plain_folders_have_no_metadata(tmp_path: Path) -> None:
+    assert load_metadata(tmp_path, EXAMPLES) == PhotoMetadata()
 
 
-def test_columns_come_in_the_photos_order_and_gaps_have_a_word(tmp_path: Path) -> None:
+def test_columns_are_in_the_order_of_the_examples_without_nulls(tmp_path: Path) -> None:
     columns = {
         "path": ["test/a/1.jpg", "test/a/2.jpg", "train/a/3.jpg"],
         "group": ["g1", None, "g1"],
@@ -23,6 +23,6 @@ def test_columns_come_in_the_photos_order_and_gaps_have_a_word(tmp_path: Path) -
         "crop": pa.array([None, None, None], pa.string()),
     }
     pq.write_table(pa.table(columns), tmp_path / "manifest.parquet")
-    found = origins(tmp_path, EXAMPLES)
+    found = load_metadata(tmp_path, EXAMPLES)
     # Nobody looked for people: no crops. A photo of no group is one of its own.
-    assert found == Origins(["test/a/2.jpg", "g1"], ["unknown", "lamoda"], None)
+    assert found == PhotoMetadata(["test/a/2.jpg", "g1"], ["unknown", "lamoda"], None)

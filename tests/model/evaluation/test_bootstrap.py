@@ -1,23 +1,31 @@
-"""Resampled totals against the slow and simple way, and means by hand."""
+"""Resampled totals equal a slow, simple implementation; means are computed by hand."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from model.evaluation.bootstrap import interval, macro, resampling, scores, weighted
+from model.evaluation.bootstrap import (
+    compute_scores,
+    macro_average,
+    make_bootstrap,
+    percentile_interval,
+    weighted_average,
+)
 
 
-def test_totals_are_those_of_a_bootstrap_photo_by_photo() -> None:
+def test_totals_equal_a_simple_bootstrap() -> None:
     random = np.random.default_rng(5)
     targets, called = random.integers(0, 3, 120), random.integers(0, 3, 120)
     groups = [f"g{number // 4}" for number in range(120)]
     each = np.eye(3)
     right = each[targets] * (targets == called)[:, None]
-    draw = resampling(groups, 120, 3000, 0)
+    draw = make_bootstrap(groups, 120, 3000, 0)
     truth, predicted, hits = np.split(
         draw.totals(np.hstack([each[targets], each[called], right])), 3, axis=1
     )
-    ours = np.percentile(weighted(scores(truth, predicted, hits).f1, truth), [2.5, 50, 97.5])
+    ours = np.percentile(
+        weighted_average(compute_scores(truth, predicted, hits).f1, truth), [2.5, 50, 97.5]
+    )
     slow = []
     for _ in range(1500):
         chosen = random.integers(0, 30, 30)
@@ -31,26 +39,26 @@ def test_totals_are_those_of_a_bootstrap_photo_by_photo() -> None:
 
 
 def test_every_resample_draws_as_many_units_as_there_are() -> None:
-    totals = resampling(None, 50, 100, 0).totals(np.ones((50, 1)))
+    totals = make_bootstrap(None, 50, 100, 0).totals(np.ones((50, 1)))
     assert (totals == 50).all()
 
 
 def test_groups_keep_all_their_photos() -> None:
-    draw = resampling(["a", "b", "b", "b"], 4, 200, 0)
+    draw = make_bootstrap(["a", "b", "b", "b"], 4, 200, 0)
     totals = draw.totals(np.eye(4))
-    assert (draw.count, draw.what) == (2, "groups of photos")
+    assert (draw.count, draw.unit_name) == (2, "groups of photos")
     assert (totals[:, 1] == totals[:, 3]).all()
-    assert draw.spread(np.array([0, 0, 0, 1]), 3).tolist() == [2, 1, 0]
+    assert draw.units_per_class(np.array([0, 0, 0, 1]), 3).tolist() == [2, 1, 0]
 
 
-def test_what_is_not_a_number_makes_no_interval() -> None:
-    assert interval(np.array([np.nan, np.nan])) is None
-    assert interval(np.array([np.nan, 0.5])) == [0.5, 0.5]
-    assert np.isnan(macro(np.full((2, 3), np.nan), np.zeros(3))).all()
+def test_nan_has_no_interval() -> None:
+    assert percentile_interval(np.array([np.nan, np.nan])) is None
+    assert percentile_interval(np.array([np.nan, 0.5])) == [0.5, 0.5]
+    assert np.isnan(macro_average(np.full((2, 3), np.nan), np.zeros(3))).all()
 
 
-def test_a_class_that_only_a_resample_lacks_is_left_out_of_its_mean() -> None:
+def test_a_class_that_only_a_resample_lacks_is_ignored() -> None:
     point = np.array([0.8, 0.6, np.nan])
     values = np.array([[0.8, np.nan, np.nan], [0.8, 0.6, np.nan]])
     # The third was never there: it counts as 0, as in the figure itself.
-    assert macro(values, point) == pytest.approx([0.4, 1.4 / 3])
+    assert macro_average(values, point) == pytest.approx([0.4, 1.4 / 3])

@@ -1,4 +1,4 @@
-"""Calibration against figures worked out by hand, and against other ways to the same value."""
+"""Calibration metrics equal values computed by hand and by other methods."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,16 @@ from sklearn.metrics import log_loss
 
 from model.evaluation.calibration import (
     expected_calibration_error,
-    likelihood_loss,
-    logits_of,
-    reliability,
+    fit_temperature,
+    log_probabilities,
+    negative_log_likelihood,
+    reliability_bins,
     softmax,
-    temperature,
 )
 
 
 def drawn(scale: float, classes: int = 5, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
-    """Logits SCALE times as large as the ones that the targets were drawn by."""
+    """Return logits that are too large by a factor, and targets drawn from the right ones."""
     random = np.random.default_rng(3)
     logits = random.normal(0, 2, (count, classes))
     ends = softmax(logits).cumsum(axis=1)
@@ -24,55 +24,57 @@ def drawn(scale: float, classes: int = 5, count: int = 20_000) -> tuple[np.ndarr
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
-def test_the_temperature_that_was_put_in_is_found(scale: float) -> None:
-    assert temperature(*drawn(scale)) == pytest.approx(scale, rel=0.03)
+def test_a_known_temperature_is_recovered(scale: float) -> None:
+    assert fit_temperature(*drawn(scale)) == pytest.approx(scale, rel=0.03)
 
 
-def test_a_fitted_temperature_mends_the_calibration_error() -> None:
+def test_a_fitted_temperature_reduces_the_calibration_error() -> None:
     logits, targets = drawn(3.0)
     before = expected_calibration_error(softmax(logits), targets)
-    after = expected_calibration_error(softmax(logits, temperature(logits, targets)), targets)
+    after = expected_calibration_error(softmax(logits, fit_temperature(logits, targets)), targets)
     assert before > 0.1
     assert after < 0.02
 
 
-def test_nothing_to_fit_leaves_the_shares_as_they_are() -> None:
-    assert temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1.0
-    assert temperature(np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([0, 1])) == 1.0
+def test_without_errors_or_photos_the_temperature_is_1() -> None:
+    assert fit_temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1.0
+    assert fit_temperature(np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([0, 1])) == 1.0
 
 
-def test_always_wrong_goes_to_the_highest_temperature_and_no_further() -> None:
-    found = temperature(np.array([[9.0, 0.0], [0.0, 9.0]]), np.array([1, 0]))
+def test_only_wrong_predictions_have_the_highest_temperature() -> None:
+    found = fit_temperature(np.array([[9.0, 0.0], [0.0, 9.0]]), np.array([1, 0]))
     assert found == pytest.approx(20, rel=1e-3)
 
 
-def test_the_loss_is_that_of_scikit_learn() -> None:
+def test_the_loss_equals_scikit_learns() -> None:
     logits, targets = drawn(1.0, count=500)
-    assert likelihood_loss(logits, targets, 1.7) == pytest.approx(
+    assert negative_log_likelihood(logits, targets, 1.7) == pytest.approx(
         log_loss(targets, softmax(logits, 1.7))
     )
 
 
-def test_shares_and_logits_go_there_and_back_even_at_nought_and_far_out() -> None:
-    shares = np.array([[1.0, 0.0], [0.25, 0.75]])
-    assert softmax(logits_of(shares)) == pytest.approx(shares, abs=1e-12)
+def test_probabilities_survive_the_conversion_to_logits() -> None:
+    probabilities = np.array([[1.0, 0.0], [0.25, 0.75]])
+    assert softmax(log_probabilities(probabilities)) == pytest.approx(probabilities, abs=1e-12)
     assert softmax(np.array([[5000.0, -5000.0]])).tolist() == [[1.0, 0.0]]
     assert softmax(np.zeros((0, 4))).shape == (0, 4)
 
 
 def test_the_calibration_error_of_four_photos() -> None:
     # (0.6, 0.6667]: 0.64 right, 0.66 wrong -> |0.5 - 0.65|; (0.8667, 0.9333]: |1 - 0.9|, twice.
-    shares = np.array([[0.64, 0.36], [0.66, 0.34], [0.9, 0.1], [0.1, 0.9]])
+    probabilities = np.array([[0.64, 0.36], [0.66, 0.34], [0.9, 0.1], [0.1, 0.9]])
     targets = np.array([0, 1, 0, 1])
-    assert expected_calibration_error(shares, targets) == pytest.approx((2 * 0.15 + 2 * 0.1) / 4)
-    filled = [one for one in reliability(shares, targets) if one.photos]
+    assert expected_calibration_error(probabilities, targets) == pytest.approx(
+        (2 * 0.15 + 2 * 0.1) / 4
+    )
+    filled = [one for one in reliability_bins(probabilities, targets) if one.photos]
     assert [(one.photos, one.accuracy) for one in filled] == [(2, 0.5), (2, 1.0)]
-    assert [one.probability for one in filled] == pytest.approx([0.65, 0.9])
+    assert [one.confidence for one in filled] == pytest.approx([0.65, 0.9])
 
 
-def test_borders_belong_to_the_bin_below_and_certainty_to_the_last() -> None:
-    shares = np.array([[1.0, 0.0], [0.5, 0.5], [0.6, 0.4]])
-    bins = reliability(shares, np.array([0, 0, 0]), bins=5)
+def test_edges_belong_to_the_bin_below() -> None:
+    probabilities = np.array([[1.0, 0.0], [0.5, 0.5], [0.6, 0.4]])
+    bins = reliability_bins(probabilities, np.array([0, 0, 0]), bins=5)
     assert [one.photos for one in bins] == [0, 0, 2, 0, 1]
     assert bins[0].accuracy is None
 

@@ -1,4 +1,4 @@
-"""Figures worked out by hand, and on random input by scikit-learn."""
+"""Metrics equal values computed by hand and, on random input, by scikit-learn."""
 
 import json
 from typing import Any
@@ -13,9 +13,9 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from model.data.metadata import Origins
-from model.evaluation.calibration import logits_of, softmax
-from model.evaluation.metrics import Truth, evaluate
+from model.data.metadata import PhotoMetadata
+from model.evaluation.calibration import log_probabilities, softmax
+from model.evaluation.metrics import LabeledLogits, compute_metrics
 
 # truth a a a b b c; predicted a a b b c c
 SHARES = np.array(
@@ -31,14 +31,14 @@ SHARES = np.array(
 TARGETS = np.array([0, 0, 0, 1, 1, 2])
 
 
-def nothing(classes: int) -> Truth:
-    return Truth(np.zeros((0, classes)), np.zeros(0, int))
+def nothing(classes: int) -> LabeledLogits:
+    return LabeledLogits(np.zeros((0, classes)), np.zeros(0, int))
 
 
-def figures_of(shares: np.ndarray, targets: np.ndarray, **more: Any) -> dict[str, Any]:
-    labels = [f"label {place}" for place in range(shares.shape[1])]
-    test = Truth(logits_of(shares), targets)
-    return evaluate(test, nothing(len(labels)), labels, 1.0, 0, **{"resamples": 200, **more})
+def figures_of(probabilities: np.ndarray, targets: np.ndarray, **more: Any) -> dict[str, Any]:
+    labels = [f"label {place}" for place in range(probabilities.shape[1])]
+    test = LabeledLogits(log_probabilities(probabilities), targets)
+    return compute_metrics(test, nothing(len(labels)), labels, 1.0, 0, **{"resamples": 200, **more})
 
 
 def random_logits(classes: int, count: int, skill: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -48,9 +48,9 @@ def random_logits(classes: int, count: int, skill: float = 2.0) -> tuple[np.ndar
     return logits, targets
 
 
-def test_the_figures_of_six_photos() -> None:
-    test = Truth(logits_of(SHARES), TARGETS)
-    figures = evaluate(test, nothing(3), ["a", "b", "c"], 1.0, 0)
+def test_the_metrics_of_six_photos() -> None:
+    test = LabeledLogits(log_probabilities(SHARES), TARGETS)
+    figures = compute_metrics(test, nothing(3), ["a", "b", "c"], 1.0, 0)
     assert figures["accuracy"] == pytest.approx(4 / 6)
     a, b, c = (figures["per_class"][name] for name in "abc")
     assert a == pytest.approx({"precision": 1, "recall": 2 / 3, "f1": 0.8, "support": 3})
@@ -72,13 +72,15 @@ def test_a_label_that_is_never_predicted_has_precision_zero_and_no_interval() ->
 
 
 @pytest.mark.parametrize(("classes", "count"), [(2, 40), (5, 300), (60, 500), (60, 1), (2, 1)])
-def test_every_figure_is_that_of_scikit_learn(classes: int, count: int) -> None:
+def test_every_metric_equals_scikit_learns(classes: int, count: int) -> None:
     logits, targets = random_logits(classes, count)
     labels = [f"label {place}" for place in range(classes)]
     places = list(range(classes))
-    figures = evaluate(Truth(logits, targets), nothing(classes), labels, 1.6, 0, resamples=50)
-    shares = softmax(logits, 1.6)
-    called = shares.argmax(axis=1)
+    figures = compute_metrics(
+        LabeledLogits(logits, targets), nothing(classes), labels, 1.6, 0, resamples=50
+    )
+    probabilities = softmax(logits, 1.6)
+    called = probabilities.argmax(axis=1)
     assert figures["accuracy"] == pytest.approx(accuracy_score(targets, called), abs=1e-12)
     for average in ("macro", "weighted"):
         wanted = precision_recall_fscore_support(
@@ -93,18 +95,18 @@ def test_every_figure_is_that_of_scikit_learn(classes: int, count: int) -> None:
     counts = confusion_matrix(targets, called, labels=places)
     assert figures["confusion_matrix"]["counts"] == counts.tolist()
     for k, share in figures["top_k"].items():
-        scores = shares if classes > 2 else shares[:, 1]
+        scores = probabilities if classes > 2 else probabilities[:, 1]
         assert share == pytest.approx(
             top_k_accuracy_score(targets, scores, k=int(k), labels=places)
         )
     loss = figures["calibration"]["after"]["negative_log_likelihood"]
-    assert loss == pytest.approx(log_loss(targets, shares, labels=places))
+    assert loss == pytest.approx(log_loss(targets, probabilities, labels=places))
     json.dumps(figures, allow_nan=False)
 
 
-def test_intervals_hold_the_figure_and_repeat_with_the_seed() -> None:
-    shares, targets = softmax(random_logits(5, 400)[0]), random_logits(5, 400)[1]
-    one, other = figures_of(shares, targets), figures_of(shares, targets)
+def test_intervals_contain_the_metric_and_depend_on_the_seed() -> None:
+    probabilities, targets = softmax(random_logits(5, 400)[0]), random_logits(5, 400)[1]
+    one, other = figures_of(probabilities, targets), figures_of(probabilities, targets)
     assert one == other
     low, high = one["intervals"]["accuracy"]
     assert low < one["accuracy"] < high
@@ -115,21 +117,21 @@ def test_intervals_hold_the_figure_and_repeat_with_the_seed() -> None:
         assert low < one["macro"][name] < high
 
 
-def test_photos_of_one_group_are_drawn_together_and_widen_the_interval() -> None:
+def test_groups_are_resampled_whole_and_widen_the_interval() -> None:
     random = np.random.default_rng(1)
     right = random.random(100) < 0.8
-    shares = np.repeat(np.where(right[:, None], [0.9, 0.1], [0.1, 0.9]), 9, axis=0)
+    probabilities = np.repeat(np.where(right[:, None], [0.9, 0.1], [0.1, 0.9]), 9, axis=0)
     targets = np.zeros(900, int)
     groups = [f"group {i // 9}" for i in range(900)]
-    alone = figures_of(shares, targets)["intervals"]
-    tied = figures_of(shares, targets, origins=Origins(groups))["intervals"]
-    assert (tied["resampled"], tied["units"]) == ("groups of photos", 100)
-    width = {"alone": np.ptp(alone["accuracy"]), "tied": np.ptp(tied["accuracy"])}
-    assert width["tied"] == pytest.approx(3 * width["alone"], rel=0.3)
+    alone = figures_of(probabilities, targets)["intervals"]
+    grouped = figures_of(probabilities, targets, metadata=PhotoMetadata(groups))["intervals"]
+    assert (grouped["resampled"], grouped["units"]) == ("groups of photos", 100)
+    width = {"alone": np.ptp(alone["accuracy"]), "grouped": np.ptp(grouped["accuracy"])}
+    assert width["grouped"] == pytest.approx(3 * width["alone"], rel=0.3)
 
 
-def test_one_group_has_no_intervals_rather_than_certain_ones() -> None:
-    figures = figures_of(SHARES, TARGETS, origins=Origins(["one"] * 6, ["shop"] * 6))
+def test_a_single_group_has_no_intervals() -> None:
+    figures = figures_of(SHARES, TARGETS, metadata=PhotoMetadata(["one"] * 6, ["shop"] * 6))
     assert figures["intervals"]["accuracy"] is None
     assert set(figures["intervals"]["macro"].values()) == {None}
     assert set(figures["intervals"]["weighted"].values()) == {None}
@@ -142,7 +144,7 @@ def test_a_class_of_one_photo_has_no_interval_of_recall() -> None:
     assert per_class["label 0"]["recall"] is not None
 
 
-def test_macro_intervals_hold_the_figure_though_rare_classes_are_missed_by_resamples() -> None:
+def test_macro_intervals_contain_the_metric_with_rare_classes() -> None:
     random = np.random.default_rng(0)
     targets = np.concatenate([np.zeros(200, int), np.arange(1, 30).repeat(2)])
     logits = random.normal(0, 1, (len(targets), 30)) + 3 * np.eye(30)[targets]
@@ -151,27 +153,34 @@ def test_macro_intervals_hold_the_figure_though_rare_classes_are_missed_by_resam
     assert low < figures["macro"]["recall"] < high
 
 
-def test_figures_by_site_and_crop() -> None:
+def test_metrics_by_site_and_crop() -> None:
     sites = ["lamoda", "lamoda", "twitter", "twitter", "twitter", "twitter"]
-    figures = figures_of(SHARES, TARGETS, origins=Origins(sites=sites))
+    figures = figures_of(SHARES, TARGETS, metadata=PhotoMetadata(sites=sites))
     assert figures["by"]["crop"] == {}
     assert figures["by"]["site"]["lamoda"]["accuracy"] == 1
     assert figures["by"]["site"]["twitter"]["accuracy"] == 0.5
-    assert figures["by"]["site"]["twitter"]["probability"] == pytest.approx(0.775)
+    assert figures["by"]["site"]["twitter"]["confidence"] == pytest.approx(0.775)
 
 
 def test_the_threshold_is_chosen_on_validation_and_measured_on_test() -> None:
     sure = np.array([[0.75, 0.25], [0.4, 0.6]]).repeat(20, axis=0)
-    test = Truth(logits_of(np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])), np.array([0, 1, 0]))
+    test = LabeledLogits(
+        log_probabilities(np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])), np.array([0, 1, 0])
+    )
 
-    def coverage(validation: Truth) -> dict[str, Any]:
-        return evaluate(test, validation, ["a", "b"], 1.0, 0, resamples=10)["coverage"]
+    def coverage(validation: LabeledLogits) -> dict[str, Any]:
+        return compute_metrics(test, validation, ["a", "b"], 1.0, 0, resamples=10)["coverage"]
 
-    found = coverage(Truth(logits_of(sure), np.zeros(40, int)))
+    found = coverage(LabeledLogits(log_probabilities(sure), np.zeros(40, int)))
     chosen = found["chosen_on_validation"]
     assert chosen["threshold"] == pytest.approx(0.75)
     assert (chosen["photos"], chosen["coverage"], chosen["accuracy"]) == (2, 2 / 3, 0.5)
-    assert found["reached"]["threshold"] == pytest.approx(0.9)
-    assert found["reached"]["coverage"] == pytest.approx(1 / 3)
+    assert found["best_on_test"]["threshold"] == pytest.approx(0.9)
+    assert found["best_on_test"]["coverage"] == pytest.approx(1 / 3)
     # Nineteen right answers are too few to choose by.
-    assert coverage(Truth(logits_of(sure[1:]), np.zeros(39, int)))["chosen_on_validation"] is None
+    assert (
+        coverage(LabeledLogits(log_probabilities(sure[1:]), np.zeros(39, int)))[
+            "chosen_on_validation"
+        ]
+        is None
+    )

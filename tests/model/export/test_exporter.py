@@ -33,7 +33,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(work: Path) -> Path:
-    """A run of one convolution, for tests of what is done with any network."""
+    """A run with one convolution, for tests that do not depend on the network."""
     network = exported_runs.small_network(temperature=0.05, layer=FIRST)
     exported_runs.settle(network, exported_runs.read(work / "splits" / "test" / "colour.jpg"))
     exported_runs.write_run(work / "plain", work / "splits", network)
@@ -62,7 +62,7 @@ def run_documented_code(kind: str, path: Path, photo: np.ndarray) -> tuple[np.nd
 
 @pytest.fixture(scope="module")
 def exported(work: Path) -> Callable[[str], Path]:
-    """Where the run's model of a format is, which is written at the first asking."""
+    """Return the path of the model in a format, which is exported when it is first needed."""
 
     def path(kind: str) -> Path:
         if not (work / "run" / NAMES[kind]).exists():
@@ -79,9 +79,9 @@ def test_the_documented_code_gives_the_probabilities_of_keras(
     work: Path, network: keras.Model, exported: Callable[[str], Path], kind: str
 ) -> None:
     photo = exported_runs.read(work / "splits" / "test" / "wide.jpg")
-    shares, labels = run_documented_code(kind, exported(kind), photo)
+    probabilities, labels = run_documented_code(kind, exported(kind), photo)
     assert labels == LABELS
-    assert shares == pytest.approx(np.asarray(network(photo, training=False)), abs=1e-5)
+    assert probabilities == pytest.approx(np.asarray(network(photo, training=False)), abs=1e-5)
     assert not [path.name for path in (work / "run").iterdir() if path.name.startswith(".")]
 
 
@@ -93,18 +93,18 @@ def test_photos_of_all_kinds_and_batches(
     photos = [exported_runs.read(path) for path in sorted((work / "splits" / "test").iterdir())]
     several = np.random.default_rng(1).integers(0, 256, (3, 50, 81, 3), dtype=np.uint8)
     for batch in [*photos, several]:
-        assert opened.shares(batch) == pytest.approx(
+        assert opened.predict(batch) == pytest.approx(
             np.asarray(network(batch, training=False)), abs=1e-5
         )
-    # Photos that all look alike to the network would show nothing.
-    assert np.ptp([opened.shares(photo)[0] for photo in photos], axis=0).max() > 0.1
+    # Equal outputs for all photos would prove nothing.
+    assert np.ptp([opened.predict(photo)[0] for photo in photos], axis=0).max() > 0.1
 
 
 def test_the_plain_interpreter_takes_any_size(
     network: keras.Model, exported: Callable[[str], Path]
 ) -> None:
     interpreter = Interpreter(str(exported("litert")))
-    (photos,), (shares,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (photos,), (probabilities,) = interpreter.get_input_details(), interpreter.get_output_details()
     for shape in ((1, 91, 133, 3), (2, 301, 77, 3), (1, 5, 1200, 3)):
         batch = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
         interpreter.resize_tensor_input(photos["index"], shape, strict=True)
@@ -112,7 +112,7 @@ def test_the_plain_interpreter_takes_any_size(
         interpreter.set_tensor(photos["index"], batch)
         interpreter.invoke()
         wanted = np.asarray(network(batch, training=False))
-        assert interpreter.get_tensor(shares["index"]) == pytest.approx(wanted, abs=1e-5)
+        assert interpreter.get_tensor(probabilities["index"]) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_an_export_that_differs_is_not_kept(
@@ -129,13 +129,13 @@ def test_an_export_that_differs_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_whose_shares_are_no_numbers_is_not_kept(
+def test_an_export_with_nan_is_not_kept(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     form = formats.FORMATS["saved_model"]
 
-    def load(path: Path) -> formats.Opened:
-        return replace(form.load(path), shares=lambda photos: np.full((len(photos), 4), np.nan))
+    def load(path: Path) -> formats.ExportedModel:
+        return replace(form.load(path), predict=lambda photos: np.full((len(photos), 4), np.nan))
 
     monkeypatch.setitem(formats.FORMATS, "saved_model", replace(form, load=load))
     done = call(plain, "--format", "saved_model", "--out", str(tmp_path / "wrong"))
@@ -151,13 +151,13 @@ def test_a_network_of_half_precision_is_exported_in_float32(work: Path, tmp_path
     assert done.exit_code == 0, done.output
 
 
-def test_without_the_runs_photos_drawn_ones_are_used_and_said(plain: Path, tmp_path: Path) -> None:
+def test_without_test_photos_drawn_ones_are_used(plain: Path, tmp_path: Path) -> None:
     exported_runs.write_run(
         tmp_path / "run", tmp_path / "gone", keras.saving.load_model(plain / "model.keras")
     )
     done = call(tmp_path / "run", "--format", "saved_model")
     assert done.exit_code == 0, done.output
-    assert "drawn pictures" in done.output
+    assert "drawn images" in done.output
     assert str(tmp_path / "gone") in done.output
 
 
@@ -172,30 +172,30 @@ def test_photos_of_a_folder(plain: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        (("--out", "splits"), "splits is there already"),
+        (("--out", "splits"), "splits exists"),
         (("--format", "onnx", "--out", "model.tflite"), "ends in .onnx"),
-        (("--photos", "nowhere", "--out", "new"), "nowhere has no photo that can be read"),
+        (("--photos", "nowhere", "--out", "new"), "nowhere has no readable photos"),
         (("--out", "run/labels.json/new"), "--out run/labels.json/new: Not a directory"),
     ],
 )
-def test_what_is_asked_wrongly_is_named(
-    work: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], said: str
+def test_wrong_usage_is_rejected(
+    work: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(work)
     done = call(Path("run"), "--format", "saved_model", *options)
     assert done.exit_code == 2
-    assert said in done.output
+    assert message in done.output
 
 
-def test_another_folder_is_no_run(work: Path) -> None:
+def test_another_folder_is_rejected(work: Path) -> None:
     done = call(work / "splits", "--format", "saved_model")
     assert done.exit_code == 2
-    assert "is no run of train-model" in done.output
+    assert "is not a run of train-model" in done.output
 
 
-def test_a_cut_off_model_is_named(work: Path, tmp_path: Path) -> None:
+def test_a_truncated_model_is_rejected(work: Path, tmp_path: Path) -> None:
     whole = (work / "run" / "model.keras").read_bytes()
     (tmp_path / "model.keras").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "labels.json").write_bytes((work / "run" / "labels.json").read_bytes())
@@ -204,7 +204,9 @@ def test_a_cut_off_model_is_named(work: Path, tmp_path: Path) -> None:
     assert "model.keras can't be read" in done.output
 
 
-def test_a_missing_package_is_one_line(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_in_one_line(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     form = replace(formats.FORMATS["onnx"], packages=("onnx", "not-there"))
     monkeypatch.setitem(formats.FORMATS, "onnx", form)
     done = call(work / "run", "--format", "onnx", "--out", str(work / "other.onnx"))

@@ -1,11 +1,11 @@
-"""Resizing as matrix products beside Keras' own, on shapes that round differently."""
+"""Resizing by matrix products equals Keras', for shapes that are rounded differently."""
 
 import numpy as np
 import pytest
 from keras import layers
 
 from dataset.errors import Failure
-from model.export.resizing import as_products
+from model.export.resizing import replace_resizing
 
 SHAPES = [
     *((1, 91, 133), (2, 75, 75), (1, 40, 1201), (1, 1111, 37), (1, 1, 1), (1, 1, 9), (1, 75, 76)),
@@ -24,17 +24,17 @@ SHAPES = [
     ],
     ids=str,
 )
-def test_it_is_what_keras_does(
+def test_resizing_equals_keras(
     shape: tuple[int, ...], size: tuple[int, int], options: dict[str, object]
 ) -> None:
     photos = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.float32)
     layer = layers.Resizing(*size, **options)
-    found, wanted = np.asarray(as_products(layer)(photos)), np.asarray(layer(photos))
+    found, wanted = np.asarray(replace_resizing(layer)(photos)), np.asarray(layer(photos))
     # Of 255: float32 holds seven digits.
     assert np.abs(found - wanted).max() < 1e-3
 
 
 @pytest.mark.parametrize("options", [{"interpolation": "bicubic"}, {"crop_to_aspect_ratio": True}])
-def test_what_it_can_t_do_is_refused(options: dict[str, object]) -> None:
+def test_unsupported_resizing_is_rejected(options: dict[str, object]) -> None:
     with pytest.raises(Failure, match="can't be exported"):
-        as_products(layers.Resizing(75, 75, name="odd", **options))
+        replace_resizing(layers.Resizing(75, 75, name="odd", **options))

@@ -1,15 +1,15 @@
-"""Feeds of every kind, with every kind of bad row."""
+"""Feeds of all formats, with all kinds of bad rows."""
 
 from pathlib import Path
 
 import pytest
 
 from dataset.errors import BadInput
-from model.feeds.product_feed import levels, open_feed
+from model.feeds.product_feed import category_levels, open_feed
 
 
 def write(path: Path, text: str | bytes) -> Path:
-    """PATH with TEXT in it."""
+    """Write text or bytes to a file and return its path."""
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 
@@ -33,8 +33,8 @@ def test_csv_with_bad_rows(tmp_path: Path) -> None:
         "2 cells, not 4",
         "5 cells, not 4",
         "",
-        "price 'free' is no cost from 0 up",
-        "price '-1' is no cost from 0 up",
+        "price 'free' is not a cost of 0 or more",
+        "price '-1' is not a cost of 0 or more",
     ]
 
 
@@ -53,29 +53,29 @@ def test_json_lines_with_bad_lines(tmp_path: Path) -> None:
     assert (rows[0].id, rows[0].image, rows[0].values["x"]) == ("7", "a.jpg", {"y": 1})
     assert [row.problem.partition(":")[0] for row in rows] == [
         "",
-        "no JSON",
-        "no JSON object",
+        "not JSON",
+        "not a JSON object",
         "no image",
         "no tag",
     ]
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "named", "said"),
+    ("name", "text", "columns", "message"),
     [
         ("feed.csv", "", {}, "is empty"),
-        ("feed.xlsx", "x", {}, "save it as"),
-        ("feed.csv", "id,image,label2\n", {}, "--columns tag=NAME. It has: id, image, label2"),
+        ("feed.xlsx", "x", {}, "save it in such a format"),
+        ("feed.csv", "id,image,label2\n", {}, "--columns tag=NAME. Columns: id, image, label2"),
         ("feed.csv", "id,image,tag\n", {"tag": "kind"}, "no column 'kind'"),
-        ("feed.csv", "id,id,image,tag\n", {}, "two columns called id"),
+        ("feed.csv", "id,id,image,tag\n", {}, "two columns named id"),
         ("feed.jsonl", "[]\n", {}, "is empty"),
     ],
 )
-def test_feeds_that_are_none(
-    tmp_path: Path, name: str, text: str, named: dict[str, str], said: str
+def test_invalid_feeds_are_rejected(
+    tmp_path: Path, name: str, text: str, columns: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(BadInput, match=said):
-        open_feed(write(tmp_path / name, text), named)
+    with pytest.raises(BadInput, match=message):
+        open_feed(write(tmp_path / name, text), columns)
 
 
 def test_no_such_file_and_no_such_cost(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_rows_that_cannot_be_parsed_have_no_values(tmp_path: Path) -> None:
     ],
 )
 def test_a_category_has_levels(tag: str, expected: list[str]) -> None:
-    assert levels(tag) == [tag, *(expected if expected != [tag] else [])]
+    assert category_levels(tag) == [tag, *(expected if expected != [tag] else [])]
 
 
 def test_other_delimiters_and_encodings(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_other_delimiters_and_encodings(tmp_path: Path) -> None:
 
     path = write(tmp_path / "b.csv", "id\timage\ttag\n1\ta.jpg\tПлатье\n".encode("cp1251"))
     (row,) = open_feed(path, {}).rows()
-    assert row.problem == "the tag is not utf-8: see --encoding"
+    assert row.problem == "the tag is not valid utf-8: see --encoding"
     (row,) = open_feed(path, {}, None, "cp1251").rows()
     assert (row.tag, row.problem) == ("Платье", "")
     with pytest.raises(BadInput, match="as klingon"):

@@ -1,4 +1,4 @@
-"""Photos at a feed's addresses, from a server on loopback."""
+"""Photos at URLs of a feed, from a local server."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import pytest
 
 from dataset.errors import DownloadFailed, Failure
 from dataset.images.url_cache import UrlImageCache
-from model.feeds.remote_images import Fetcher, FetchOptions
+from model.feeds.remote_images import FetchOptions, ImageFetcher
 from tests.support.catalogue_data import photo_bytes
 from tests.support.photo_site import STALLS, PhotoSite, serving
 
@@ -28,19 +28,21 @@ def options(folder: Path) -> FetchOptions:
     return FetchOptions(folder / "fetched", "me@shop.example", 20, allow_private=True)
 
 
-def test_each_photo_is_asked_for_once_and_refusals_say_why(tmp_path: Path, site: PhotoSite) -> None:
+def test_each_photo_is_requested_once_and_failures_have_a_reason(
+    tmp_path: Path, site: PhotoSite
+) -> None:
     good = [f"{site.url}/{number}.jpg" for number in range(20)]
     bad = {
         f"{site.url}/gone": "HTTP 404",
         f"{site.url}/page": "broken or no image",
         f"{site.url}/secret/a.jpg": "robots.txt",
         "http://[no": "no address",
-        "http://two\nlines/": "signs",
-        "http://half\ud800/": "signs",
+        "http://two\nlines/": "unprintable characters",
+        "http://half\ud800/": "unprintable characters",
     }
-    with Fetcher(options(tmp_path)) as fetcher:
+    with ImageFetcher(options(tmp_path)) as fetcher:
         for url in (*good, *good, *bad):
-            fetcher.announce(url)
+            fetcher.prefetch(url)
         assert {fetcher.read(url) for url in good} == {PHOTO}
         for url, why in bad.items():
             for _ in range(2):
@@ -49,24 +51,24 @@ def test_each_photo_is_asked_for_once_and_refusals_say_why(tmp_path: Path, site:
     assert {site.asked[f"/{number}.jpg"] for number in range(20)} == {1}
     assert (site.asked["/gone"], site.asked["/secret/a.jpg"]) == (1, 0)
     assert all("me@shop.example" in one and "feed" in one for one in site.agents)
-    with Fetcher(options(tmp_path)) as fetcher:
+    with ImageFetcher(options(tmp_path)) as fetcher:
         assert fetcher.read(good[0]) == PHOTO
     assert site.asked["/0.jpg"] == 1
     assert UrlImageCache(tmp_path / "fetched").find(good[0]) is not None
 
 
-def test_private_hosts_are_left_alone(tmp_path: Path, site: PhotoSite) -> None:
+def test_private_hosts_are_not_requested(tmp_path: Path, site: PhotoSite) -> None:
     with (
-        Fetcher(FetchOptions(tmp_path / "fetched")) as fetcher,
+        ImageFetcher(FetchOptions(tmp_path / "fetched")) as fetcher,
         pytest.raises(DownloadFailed, match="private address"),
     ):
         fetcher.read(f"{site.url}/0.jpg")
     assert not site.asked
 
 
-def test_a_killed_fetch_is_said_and_no_process_is_left(tmp_path: Path, site: PhotoSite) -> None:
-    with Fetcher(options(tmp_path)) as fetcher:
-        fetcher.announce(f"{site.url}{STALLS}")
+def test_a_killed_process_is_reported_and_none_remains(tmp_path: Path, site: PhotoSite) -> None:
+    with ImageFetcher(options(tmp_path)) as fetcher:
+        fetcher.prefetch(f"{site.url}{STALLS}")
         assert fetcher._process is not None
         number = fetcher._process.pid
         while not site.asked[STALLS]:

@@ -1,4 +1,4 @@
-"""How photos reach the model: read side by side, shown once."""
+"""Preprocessing of photos: crops, resizing, and repeated photos."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,47 +12,57 @@ from dataset.export.build_result import BuildOptions
 from dataset.images.io import sha256_of
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
-from model.data.loading import boxed
-from model.inference.preprocessing import CHUNK, Eyes, Shown, Wanted
+from model.data.loading import letterbox
+from model.inference.preprocessing import CHUNK_SIZE, PhotoInput, Preprocessor, RecentPhotos
 from scraper.sample_shop.drawing.product import draw_product
 from tests.support.catalogue_data import Filling, photo_bytes
 
-EYES = Eyes(PoseOptions(pose="none"), {}, 75)
+PREPROCESSOR = Preprocessor(PoseOptions(pose="none"), {}, 75)
 
 
-def given(data: bytes) -> Callable[[], bytes]:
+def reader(data: bytes) -> Callable[[], bytes]:
     return lambda: data
 
 
-def test_a_photo_that_comes_again_is_shown_once_for_each_zone() -> None:
+def test_a_repeated_photo_is_prepared_once_per_zone() -> None:
     one, other = photo_bytes(1, (90, 120)), photo_bytes(2, (90, 120))
-    wanted = [
-        *(Wanted(given(one)), Wanted(given(other)), Wanted(given(one))),
-        *(Wanted(given(one), "upper"), Wanted(given(b"no photo")), Wanted(given(b"no photo"))),
-        *[Wanted(given(other))] * CHUNK,
+    inputs = [
+        *(PhotoInput(reader(one)), PhotoInput(reader(other)), PhotoInput(reader(one))),
+        *(
+            PhotoInput(reader(one), "upper"),
+            PhotoInput(reader(b"no photo")),
+            PhotoInput(reader(b"no photo")),
+        ),
+        *[PhotoInput(reader(other))] * CHUNK_SIZE,
     ]
-    seen = [each for some in EYES.see(wanted, Shown()) for each in some]
-    first = [True, True, False, True, True, False, *[False] * CHUNK]
-    assert [not each.again for each in seen] == first
-    assert [each.pixels is not None for each in seen[:5]] == [True, True, False, True, False]
-    assert seen[4].problem.startswith("broken") and seen[0].sha256 == seen[2].sha256
-    assert all(each.pixels is None for each in seen[5:])
+    prepared = [photo for chunk in PREPROCESSOR.prepare(inputs, RecentPhotos()) for photo in chunk]
+    first = [True, True, False, True, True, False, *[False] * CHUNK_SIZE]
+    assert [not photo.is_repeated for photo in prepared] == first
+    assert [photo.pixels is not None for photo in prepared[:5]] == [True, True, False, True, False]
+    assert prepared[4].problem.startswith("broken") and prepared[0].sha256 == prepared[2].sha256
+    assert all(photo.pixels is None for photo in prepared[5:])
 
 
-def test_without_a_memory_each_is_shown() -> None:
-    wanted = [Wanted(given(photo_bytes(1, (90, 120))))] * 2
-    ((first, second),) = EYES.see(wanted)
+def test_without_recent_photos_all_are_prepared() -> None:
+    inputs = [PhotoInput(reader(photo_bytes(1, (90, 120))))] * 2
+    ((first, second),) = PREPROCESSOR.prepare(inputs)
     assert first.pixels is not None and second.pixels is not None
     assert np.array_equal(first.pixels, second.pixels)
 
 
-def test_what_can_not_be_read_says_why(tmp_path: Path) -> None:
-    ((seen,),) = EYES.see([Wanted((tmp_path / "gone.jpg").read_bytes)], Shown())
-    assert (seen.problem, seen.pixels, seen.again) == ("no such file", None, False)
+def test_unreadable_photos_have_a_problem(tmp_path: Path) -> None:
+    ((prepared,),) = PREPROCESSOR.prepare(
+        [PhotoInput((tmp_path / "gone.jpg").read_bytes)], RecentPhotos()
+    )
+    assert (prepared.problem, prepared.pixels, prepared.is_repeated) == (
+        "no such file",
+        None,
+        False,
+    )
 
 
 @pytest.mark.usefixtures("one_estimator")
-def test_a_photo_of_a_feed_is_cropped_and_fitted_as_a_build_wrote_it(tmp_path: Path) -> None:
+def test_a_photo_of_a_feed_is_cropped_and_resized_as_in_a_build(tmp_path: Path) -> None:
     filling, drawn = Filling(tmp_path), {}
     for seed in range(4):
         path = tmp_path / f"{seed}.png"
@@ -73,12 +83,12 @@ def test_a_photo_of_a_feed_is_cropped_and_fitted_as_a_build_wrote_it(tmp_path: P
         assert {item.person_crop and item.person_crop.crop.outcome for item in built.items} != {
             "whole"
         }
-        eyes = Eyes(PoseOptions(crop=crop), {"size": 160, "resize": "stretch"}, 75)
+        preprocessor = Preprocessor(PoseOptions(crop=crop), {"size": 160, "resize": "stretch"}, 75)
         zone = load_vocabulary().zone_of("jeans")
         for item in built.items:
             path = drawn[item.photo.sha256]
-            ((seen,),) = eyes.see([Wanted(path.read_bytes, zone)])
-            written = boxed(Image.open(tmp_path / crop / item.path).convert("RGB"), 75)
-            assert seen.pixels is not None
+            ((prepared,),) = preprocessor.prepare([PhotoInput(path.read_bytes, zone)])
+            written = letterbox(Image.open(tmp_path / crop / item.path).convert("RGB"), 75)
+            assert prepared.pixels is not None
             # What JPEG makes of it; another crop differs by tens.
-            assert np.abs(seen.pixels.astype(int) - written).mean() < 2
+            assert np.abs(prepared.pixels.astype(int) - written).mean() < 2

@@ -1,4 +1,4 @@
-"""The precision follows from what the machine multiplies and from the outputs."""
+"""The precision depends on the machine and on the outputs."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from model.network import dtype
 
 
 class Network:
-    """Returns the mean of its pixels, multiplied by FACTOR."""
+    """Returns the mean of its pixels times a factor."""
 
     def __init__(self, factor: float = 1.0) -> None:
         self.factor = factor
@@ -19,19 +19,19 @@ class Network:
 
 
 def chosen(
-    monkeypatch: pytest.MonkeyPatch, twin: Network, multiplies: bool = True
-) -> tuple[Network, dtype.Chosen]:
+    monkeypatch: pytest.MonkeyPatch, candidate: Network, multiplies: bool = True
+) -> tuple[Network, dtype.PrecisionChoice]:
     monkeypatch.setattr(dtype, "has_bfloat16", lambda: multiplies)
-    networks = {"float32": Network(), "mixed_bfloat16": twin}
-    network, found = dtype.choose(lambda policy: networks[policy], "auto")
+    networks = {"float32": Network(), "mixed_bfloat16": candidate}
+    network, found = dtype.choose_precision(lambda policy: networks[policy], "auto")
     assert network is networks[found.policy]
     return network, found
 
 
-def test_bfloat16_with_the_same_outputs_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_with_the_same_outputs_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     _, found = chosen(monkeypatch, Network(1.01))
     assert found.policy == "mixed_bfloat16"
-    assert "1.0%" in found.why
+    assert "1.0%" in found.reason
 
 
 @pytest.mark.parametrize("factor", [1.1, float("nan")])
@@ -39,18 +39,18 @@ def test_other_outputs_keep_float32(monkeypatch: pytest.MonkeyPatch, factor: flo
     assert chosen(monkeypatch, Network(factor))[1].policy == "float32"
 
 
-def test_what_is_asked_for_is_not_checked() -> None:
+def test_a_given_precision_is_not_checked() -> None:
     built: list[str] = []
 
     def build(policy: str) -> Network:
         built.append(policy)
         return Network()
 
-    assert dtype.choose(build, "float16")[1].policy == "mixed_float16"
+    assert dtype.choose_precision(build, "float16")[1].policy == "mixed_float16"
     assert built == ["mixed_float16"]
 
 
-def test_a_machine_without_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_bfloat16_uses_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     found = chosen(monkeypatch, Network(), multiplies=False)[1]
     assert found.policy == "float32"
-    assert "does not multiply" in found.why
+    assert "no native bfloat16" in found.reason

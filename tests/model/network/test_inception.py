@@ -1,21 +1,21 @@
-"""The network's parts: folding, taps, what learns, and the model for raw photos."""
+"""The network: folding, feature layers, frozen blocks, and the model for raw photos."""
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from model.data.loading import boxed
+from model.data.loading import letterbox
 from model.network import inception
 
 SIZE = 75
 
 
 @pytest.fixture(scope="module")
-def trunk() -> keras.Model:
-    """An Inception-v3 whose batch normalisation has seen something."""
+def backbone() -> keras.Model:
+    """An Inception-v3 whose batch normalization has statistics of random images."""
     keras.utils.set_random_seed(1)
-    network = inception.build_trunk(SIZE, "none")
+    network = inception.build_backbone(SIZE, "none")
     rng = np.random.default_rng(0)
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -27,40 +27,40 @@ def trunk() -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def folded(trunk: keras.Model) -> keras.Model:
-    return inception.folded(trunk)
+def folded(backbone: keras.Model) -> keras.Model:
+    return inception.fold_batch_norms(backbone)
 
 
 def pixels(count: int = 2) -> np.ndarray:
     return np.random.default_rng(2).integers(0, 256, (count, SIZE, SIZE, 3)).astype(np.float32)
 
 
-def test_a_folded_trunk_is_the_same_function(trunk: keras.Model, folded: keras.Model) -> None:
+def test_a_folded_backbone_has_the_same_outputs(backbone: keras.Model, folded: keras.Model) -> None:
     inside = pixels() / 127.5 - 1
-    exact = np.asarray(trunk(inside))
+    exact = np.asarray(backbone(inside))
     norms = [x for x in folded.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert not norms
     assert np.asarray(folded(inside)) == pytest.approx(exact, rel=1e-3, abs=1e-4)
 
 
-def test_taps_stand_beside_one_another_as_means_over_their_maps(trunk: keras.Model) -> None:
-    taps = ["mixed8", "mixed10"]
-    found = np.asarray(inception.tapped(trunk, taps)(pixels()))
+def test_features_are_concatenated_averages_of_the_blocks(backbone: keras.Model) -> None:
+    feature_layers = ["mixed8", "mixed10"]
+    found = np.asarray(inception.build_feature_network(backbone, feature_layers)(pixels()))
     assert found.shape == (2, 1280 + 2048)
-    top = np.asarray(trunk(pixels() / 127.5 - 1)).mean(axis=(1, 2))
+    top = np.asarray(backbone(pixels() / 127.5 - 1)).mean(axis=(1, 2))
     assert found[:, 1280:] == pytest.approx(top, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize(("blocks", "last"), [(0, "mixed10"), (2, "mixed8"), (None, None)])
-def test_only_the_top_blocks_learn(
+def test_only_the_top_blocks_are_trainable(
     folded: keras.Model, blocks: int | None, last: str | None
 ) -> None:
-    # Nothing is frozen yet, as in a trunk that was just folded.
+    # Nothing is frozen yet, as in a backbone that was just folded.
     for layer in folded.layers:
         layer.trainable = True
-    features = inception.tapped(folded, ["mixed10"])
-    inception.train_blocks(features, blocks)
-    inner = features.get_layer("trunk")
+    features = inception.build_feature_network(folded, ["mixed10"])
+    inception.unfreeze_blocks(features, blocks)
+    inner = features.get_layer("backbone")
     frozen = {layer.name for layer in inner.layers if not layer.trainable}
     assert (last in frozen) == (last is not None)
     names = [f"mixed{number}" for number in range(11)]
@@ -69,38 +69,40 @@ def test_only_the_top_blocks_learn(
     assert bool(inner.trainable_variables) == (blocks != 0)
 
 
-def test_a_head_levels_what_it_reads() -> None:
+def test_a_head_standardizes_the_features() -> None:
     rng = np.random.default_rng(0)
-    mean, spread = rng.normal(size=6), np.array([1, 2, 3, 4, 5, 0.0])
-    head = inception.build_head(6, 3, mean, spread)
-    level = keras.Model(head.input, head.get_layer("level").output)
-    found = np.asarray(level((mean + spread)[None].astype(np.float32)))
+    mean, std = rng.normal(size=6), np.array([1, 2, 3, 4, 5, 0.0])
+    head = inception.build_head(6, 3, mean, std)
+    standardize = keras.Model(head.input, head.get_layer("standardize").output)
+    found = np.asarray(standardize((mean + std)[None].astype(np.float32)))
     assert found == pytest.approx(np.array([[1, 1, 1, 1, 1, 0]]), abs=1e-3)
     assert {variable.path.split("/")[-2] for variable in head.trainable_variables} == {"labels"}
 
 
-def test_the_finished_model_takes_photos_of_any_size_and_is_calibrated(trunk: keras.Model) -> None:
-    features = inception.tapped(inception.cut(trunk, "mixed1"), ["mixed1"])
-    network = inception.join(features, inception.build_head(288, 3))
-    model = inception.finished(inception.both_sides(network), temperature=2.0)
+def test_the_classifier_takes_photos_of_any_size_and_is_calibrated(
+    backbone: keras.Model,
+) -> None:
+    features = inception.build_feature_network(inception.truncate(backbone, "mixed1"), ["mixed1"])
+    network = inception.join_head(features, inception.build_head(288, 3))
+    model = inception.build_classifier(inception.add_tta(network), temperature=2.0)
     for height, width in ((61, 200), (75, 75)):
         photo = np.random.default_rng(height).integers(0, 256, (1, height, width, 3), np.uint8)
-        shares = np.asarray(model(photo))
-        assert shares.sum() == pytest.approx(1, abs=1e-5)
+        probabilities = np.asarray(model(photo))
+        assert probabilities.sum() == pytest.approx(1, abs=1e-5)
         mirrored = np.asarray(model(photo[:, :, ::-1]))
-        assert mirrored == pytest.approx(shares, abs=0.02)
-    assert np.asarray(model.predict_on_batch(photo)) == pytest.approx(shares, abs=1e-5)
-    logits = np.asarray(inception.both_sides(network)(photo.astype(np.float32)))
+        assert mirrored == pytest.approx(probabilities, abs=0.02)
+    assert np.asarray(model.predict_on_batch(photo)) == pytest.approx(probabilities, abs=1e-5)
+    logits = np.asarray(inception.add_tta(network)(photo.astype(np.float32)))
     hot = np.exp(logits / 2)
-    assert shares == pytest.approx(hot / hot.sum(), abs=1e-3)
+    assert probabilities == pytest.approx(hot / hot.sum(), abs=1e-3)
 
 
-def test_photos_are_boxed_on_disk_as_the_model_does() -> None:
+def test_the_letterbox_equals_the_models_layer() -> None:
     layer = inception.letterbox_layer(SIZE)
     for size in ((200, 120), (50, 90), (75, 75), (301, 299)):
         smooth = np.random.default_rng(3).integers(0, 256, (9, 9, 3), np.uint8)
         photo = Image.fromarray(smooth).resize(size, Image.Resampling.BICUBIC)
         exact = np.asarray(layer(np.asarray(photo, np.float32)[None]))[0]
-        inner = np.abs(boxed(photo, SIZE).astype(float) - exact)
+        inner = np.abs(letterbox(photo, SIZE).astype(float) - exact)
         assert np.median(inner) <= 1
         assert (inner <= 2).mean() > 0.97

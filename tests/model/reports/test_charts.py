@@ -1,4 +1,4 @@
-"""Pictures of two to a hundred classes."""
+"""Charts for two to a hundred classes."""
 
 import io
 
@@ -11,25 +11,25 @@ from model.reports import charts
 
 
 @pytest.mark.parametrize(("classes", "most"), [(2, 700), (40, 2400), (100, 2600)])
-def test_a_confusion_matrix_stays_of_a_size_that_opens(classes: int, most: int) -> None:
+def test_a_confusion_chart_has_a_limited_size(classes: int, most: int) -> None:
     labels = [f"$рубашка_{place}$ of a very long name indeed" for place in range(classes)]
     counts = np.eye(classes, dtype=int) * 7
-    png = charts.png(lambda: charts.confusion(counts, labels, 1.0))
+    png = charts.render_png(lambda: charts.confusion_chart(counts, labels, 1.0))
     with Image.open(io.BytesIO(png)) as picture:
         assert 400 <= min(picture.size) <= max(picture.size) <= most
 
 
-def test_a_script_that_the_font_lacks_makes_no_noise(recwarn: pytest.WarningsRecorder) -> None:
-    charts.png(lambda: charts.confusion(np.eye(2, dtype=int), ["🔥", "連衣裙"], 1.0))
+def test_missing_glyphs_cause_no_warnings(recwarn: pytest.WarningsRecorder) -> None:
+    charts.render_png(lambda: charts.confusion_chart(np.eye(2, dtype=int), ["🔥", "連衣裙"], 1.0))
     assert [str(one.message) for one in recwarn] == []
 
 
-def test_labels_stand_on_one_line() -> None:
-    assert charts.short("a\nb\x1b[0m") == "a?b?[0m"
-    assert len(charts.short("x" * 99)) == charts.LONGEST
+def test_labels_are_shortened_to_one_line() -> None:
+    assert charts.shorten_label("a\nb\x1b[0m") == "a?b?[0m"
+    assert len(charts.shorten_label("x" * 99)) == charts.MAX_LABEL_CHARACTERS
 
 
-def test_the_kept_epoch_and_the_border_of_two_stages_are_marked() -> None:
+def test_the_best_epoch_and_the_stages_are_marked() -> None:
     figure = plot_history({"loss": [3.0, 2.0, 1.0], "val_loss": [3.0, 2.0, 2.0]}, 2, ("loss",), 1)
     _, names = figure.axes[0].get_legend_handles_labels()
     assert names == ["train", "validation", "kept: epoch 2", "second stage begins"]

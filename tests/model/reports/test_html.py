@@ -5,14 +5,14 @@ from typing import Any
 
 from dataset.utils import html
 from model.reports.html import confident_errors, error_pairs
-from tests.model.reports.test_run_report import judged
+from tests.model.reports.test_run_report import results
 
 macros: Any = html.environment().get_template("macros.html").module
 
 
-def test_pairs_come_by_their_surest_photo(tmp_path: Path) -> None:
-    one = judged(tmp_path, ["a", "b", "c"], {"train": 1, "validation": 5, "test": 40})
-    sure, called = one.shares.max(axis=1), one.shares.argmax(axis=1)
+def test_pairs_are_ordered_by_confidence(tmp_path: Path) -> None:
+    one = results(tmp_path, ["a", "b", "c"], {"train": 1, "validation": 5, "test": 40})
+    sure, called = one.probabilities.max(axis=1), one.probabilities.argmax(axis=1)
     found = confident_errors(one)
     assert sum(map(len, found.values())) == (called != one.targets).sum()
     firsts = [sure[places[0]] for places in found.values()]
@@ -21,8 +21,8 @@ def test_pairs_come_by_their_surest_photo(tmp_path: Path) -> None:
         assert {(one.targets[i], called[i]) for i in places} == {(label, other)}
 
 
-def test_a_photo_that_is_gone_is_named_instead(tmp_path: Path) -> None:
-    one = judged(tmp_path, ["a", "b"], {"train": 1, "validation": 0, "test": 20})
+def test_a_missing_photo_is_replaced_by_its_name(tmp_path: Path) -> None:
+    one = results(tmp_path, ["a", "b"], {"train": 1, "validation": 0, "test": 20})
     (place, *_), *_ = confident_errors(one).values()
     path = one.test[place].path
     (tmp_path / path).unlink()

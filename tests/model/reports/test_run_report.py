@@ -1,4 +1,4 @@
-"""The papers of a run, read back: tables by csv, the page by an HTML parser."""
+"""The files of a run are read again: CSV files, and the report with an HTML parser."""
 
 import csv
 import json
@@ -16,15 +16,15 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from model.data.loading import Example
 from model.evaluation.calibration import softmax
 from model.reports import run_report
-from model.reports.run_results import Judged
+from model.reports.run_results import RunResults
 
 LABELS = ['<b>polo</b> & "co"', "a, b", "$x_1$ | брюки", "one\rtwo", "slash/ed"]
 PER_LABEL = {"train": 1, "validation": 12, "test": 20}
 HISTORY = {"loss": [1.0, 0.5, 0.4], "accuracy": [0.4, 0.7, 0.8]}
 
 
-def judged(folder: Path, labels: list[str], per_label: dict[str, int], **more: Any) -> Judged:
-    """A run that is right for about two photos in three, on squares of a grey a label."""
+def results(folder: Path, labels: list[str], per_label: dict[str, int], **more: Any) -> RunResults:
+    """Predictions that are right for about two photos in three; the photos are grey squares."""
     examples: dict[str, list[Example]] = {split: [] for split in per_label}
     for split, count in per_label.items():
         for place, label in enumerate(labels):
@@ -47,19 +47,22 @@ def judged(folder: Path, labels: list[str], per_label: dict[str, int], **more: A
         "validation": examples["validation"],
         "validation_logits": logits("validation"),
         "history": HISTORY,
-        "best": 2,
+        "best_epoch": 2,
         "options": {"data": "splits", "optimizer": "<adam>"},
-        "figures": {"counts": {"test": len(examples["test"])}, "unreadable": {"<i>.jpg": "bad"}},
+        "extra_metrics": {
+            "counts": {"test": len(examples["test"])},
+            "unreadable": {"<i>.jpg": "bad"},
+        },
         "facts": {"backend": "tensorflow"},
     }
-    return Judged(**{**made, **more})
+    return RunResults(**{**made, **more})
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Judged]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResults]:
     folder, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("run")
-    one = judged(folder, LABELS, PER_LABEL, border=1)
-    run_report.write(out, one)
+    one = results(folder, LABELS, PER_LABEL, first_stage_epochs=1)
+    run_report.write_results(out, one)
     return out, one
 
 
@@ -68,7 +71,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_every_figure_follows_from_the_predictions(run: tuple[Path, Judged]) -> None:
+def test_every_metric_follows_from_the_predictions(run: tuple[Path, RunResults]) -> None:
     metrics = json.loads((run[0] / "metrics.json").read_text(encoding="utf-8"))
     found = rows(run[0] / "predictions.csv")
     truth, called = [row["label"] for row in found], [row["predicted"] for row in found]
@@ -83,16 +86,18 @@ def test_every_figure_follows_from_the_predictions(run: tuple[Path, Judged]) -> 
         assert list(metrics[average].values()) == pytest.approx(wanted[:3])
 
 
-def test_predictions_hold_the_calibrated_shares_in_full(run: tuple[Path, Judged]) -> None:
+def test_predictions_have_calibrated_probabilities_in_full_precision(
+    run: tuple[Path, RunResults],
+) -> None:
     found = rows(run[0] / "predictions.csv")
-    shares = np.array([[float(row[f"p:{label}"]) for label in LABELS] for row in found])
+    probabilities = np.array([[float(row[f"p:{label}"]) for label in LABELS] for row in found])
     assert run[1].temperature > 1.2
-    assert (shares == softmax(run[1].test_logits, run[1].temperature)).all()
-    assert [float(row["probability"]) for row in found] == shares.max(axis=1).tolist()
+    assert (probabilities == softmax(run[1].test_logits, run[1].temperature)).all()
+    assert [float(row["confidence"]) for row in found] == probabilities.max(axis=1).tolist()
     assert [row["path"] for row in found] == [example.path for example in run[1].test]
 
 
-def test_tables_name_their_labels_as_they_are(run: tuple[Path, Judged]) -> None:
+def test_tables_have_the_labels_unchanged(run: tuple[Path, RunResults]) -> None:
     per_class = rows(run[0] / "per_class.csv")
     assert [row["label"] for row in per_class] == LABELS
     assert {row["support"] for row in per_class} == {"20"}
@@ -103,23 +108,23 @@ def test_tables_name_their_labels_as_they_are(run: tuple[Path, Judged]) -> None:
     assert sum(int(row[label]) for row in confusion for label in LABELS) == 100
     coverage = rows(run[0] / "coverage.csv")
     assert [float(row["threshold"]) for row in coverage] == sorted(
-        {float(row["probability"]) for row in rows(run[0] / "predictions.csv")}, reverse=True
+        {float(row["confidence"]) for row in rows(run[0] / "predictions.csv")}, reverse=True
     )
     bins = rows(run[0] / "calibration.csv")
     assert [
-        sum(int(b["photos"]) for b in bins if b["shares"] == name)
-        for name in ("as trained", "calibrated")
+        sum(int(b["photos"]) for b in bins if b["stage"] == name)
+        for name in ("uncalibrated", "calibrated")
     ] == [100, 100]
 
 
-def test_the_run_says_with_what_and_on_what(run: tuple[Path, Judged]) -> None:
+def test_the_run_has_its_options_versions_and_data(run: tuple[Path, RunResults]) -> None:
     facts = json.loads((run[0] / "run.json").read_text(encoding="utf-8"))
     assert facts["dataset"]["photos"] == sum(PER_LABEL.values()) * len(LABELS)
     assert {"python", "keras", "numpy"} <= set(facts["versions"])
     assert (facts["options"]["optimizer"], facts["backend"]) == ("<adam>", "tensorflow")
 
 
-def test_the_page_needs_no_other_file_and_obeys_no_stranger(run: tuple[Path, Judged]) -> None:
+def test_the_report_is_self_contained_and_escapes_labels(run: tuple[Path, RunResults]) -> None:
     text = (run[0] / "report.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href|srcset)="(?!data:|#)', text)
     page = Selector(text)
@@ -129,7 +134,7 @@ def test_the_page_needs_no_other_file_and_obeys_no_stranger(run: tuple[Path, Jud
     assert len(page.css("img")) == len(page.css("img[alt]"))
 
 
-def test_the_page_is_there_for_keyboards_and_screen_readers(run: tuple[Path, Judged]) -> None:
+def test_the_report_is_accessible(run: tuple[Path, RunResults]) -> None:
     page = Selector((run[0] / "report.html").read_text(encoding="utf-8"))
     assert page.css("html::attr(lang)").get() == "en"
     assert page.css("a.skip::attr(href)").get() == "#main"
@@ -145,23 +150,23 @@ def test_the_page_is_there_for_keyboards_and_screen_readers(run: tuple[Path, Jud
         assert table.css("thead th[scope=col]")
 
 
-def test_the_page_shows_the_surest_mistakes_with_their_photos(run: tuple[Path, Judged]) -> None:
+def test_the_report_shows_the_most_confident_errors(run: tuple[Path, RunResults]) -> None:
     page = Selector((run[0] / "report.html").read_text(encoding="utf-8"))
     wrong = [row for row in rows(run[0] / "predictions.csv") if row["correct"] == "0"]
-    surest = max(wrong, key=lambda row: float(row["probability"]))
+    surest = max(wrong, key=lambda row: float(row["confidence"]))
     first = page.css(".errors figure")[0]
     assert surest["path"] in first.css("figcaption::text").get("")
-    assert f"{float(surest['probability']):.1%}" in first.css("figcaption::text").get("")
+    assert f"{float(surest['confidence']):.1%}" in first.css("figcaption::text").get("")
     assert first.css("img::attr(src)").get("").startswith("data:image/jpeg;base64,")
 
 
-def test_the_pictures_are_pictures(run: tuple[Path, Judged]) -> None:
+def test_the_charts_are_images(run: tuple[Path, RunResults]) -> None:
     for name in ("confusion", "reliability", "coverage", "curves"):
         with Image.open(run[0] / f"{name}.png") as picture:
             assert min(picture.size) >= 300
 
 
-def test_the_card_keeps_its_tables_whatever_a_label_is_called(run: tuple[Path, Judged]) -> None:
+def test_the_model_card_escapes_labels(run: tuple[Path, RunResults]) -> None:
     card = (run[0] / "README.md").read_text(encoding="utf-8")
     assert "\\<b\\>polo\\</b\\> \\&" in card
     (row,) = [line for line in card.splitlines() if line.startswith("| \\$x")]
@@ -180,8 +185,8 @@ def test_small_and_wide_runs_are_written_too(
     tmp_path: Path, labels: int, per_label: dict[str, int]
 ) -> None:
     (tmp_path / "run").mkdir()
-    one = judged(tmp_path / "data", [f"label {i}" for i in range(labels)], per_label)
-    metrics = run_report.write(tmp_path / "run", one)
+    one = results(tmp_path / "data", [f"label {i}" for i in range(labels)], per_label)
+    metrics = run_report.write_results(tmp_path / "run", one)
     json.loads((tmp_path / "run" / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert len(metrics["per_class"]) == labels
     assert "label 1" in run_report.format_summary(metrics)
@@ -189,27 +194,27 @@ def test_small_and_wide_runs_are_written_too(
 
 def test_one_test_photo_and_none_of_the_other_label(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    one = judged(tmp_path / "data", ["a", "b"], {"train": 1, "validation": 0, "test": 1})
-    alone = Judged(**{**vars(one), "test": one.test[:1], "test_logits": one.test_logits[:1]})
-    metrics = run_report.write(tmp_path / "run", alone)
+    one = results(tmp_path / "data", ["a", "b"], {"train": 1, "validation": 0, "test": 1})
+    alone = RunResults(**{**vars(one), "test": one.test[:1], "test_logits": one.test_logits[:1]})
+    metrics = run_report.write_results(tmp_path / "run", alone)
     assert metrics["intervals"]["accuracy"] is None
     assert metrics["per_class"]["b"]["support"] == 0
-    assert "No test photos of b" in (tmp_path / "run" / "README.md").read_text()
+    assert "no test photos of b" in (tmp_path / "run" / "README.md").read_text()
 
 
-def test_a_label_whose_bytes_are_no_text_is_no_reason_to_lose_a_run(tmp_path: Path) -> None:
+def test_undecodable_labels_are_written(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    one = judged(tmp_path / "data", ["a", "b\udcff"], {"train": 1, "validation": 2, "test": 3})
-    run_report.write(tmp_path / "run", one)
+    one = results(tmp_path / "data", ["a", "b\udcff"], {"train": 1, "validation": 2, "test": 3})
+    run_report.write_results(tmp_path / "run", one)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
     assert list(metrics["per_class"]) == ["a", "b\udcff"]
 
 
-def test_equal_runs_are_equal_but_for_when_and_where(tmp_path: Path) -> None:
-    one = judged(tmp_path / "data", ["a", "b"], PER_LABEL)
+def test_equal_runs_have_equal_files(tmp_path: Path) -> None:
+    one = results(tmp_path / "data", ["a", "b"], PER_LABEL)
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-        run_report.write(tmp_path / name, one)
+        run_report.write_results(tmp_path / name, one)
     for path in (tmp_path / "one").iterdir():
         if path.name != "run.json":
             assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes(), path.name

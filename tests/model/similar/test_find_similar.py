@@ -1,4 +1,4 @@
-"""`find-similar` as a user types it: of a catalogue, a folder, a feed; added to, removed from."""
+"""`find-similar` as a user runs it, with a catalogue, a folder and a feed."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ from PIL import Image, ImageColor, ImageDraw
 from dataset.catalogue.models import PostRow
 from dataset.images.io import sha256_of
 from model.similar.cli import find_similar
-from model.similar.embedder import CHUNK
+from model.similar.embedder import CHUNK_SIZE
 from tests.support import drawn_splits
 from tests.support.catalogue_data import Filling, jpeg_of, squares_of
 from tests.support.photo_site import serving
@@ -43,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def work(made: Path) -> Path:
-    """The same with an index of its train photos."""
+    """The folder with an index of the train photos."""
     done = find(made, "--build", "--from", "splits/train", "--model", "run")
     assert done.exit_code == 0, done.stderr
     assert "24 items in the index, 24 of them new" in done.stdout
@@ -51,15 +51,15 @@ def work(made: Path) -> Path:
 
 
 def find(folder: Path, *words: str) -> Result:
-    """What find-similar with WORDS says in FOLDER; in this process, where Keras is already."""
+    """Run find-similar in a folder, in this process, which has imported Keras."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        asked = ("--cache", str(folder / "cache"), *words)
-        return CliRunner().invoke(find_similar, asked, catch_exceptions=False)
+        arguments = ("--cache", str(folder / "cache"), *words)
+        return CliRunner().invoke(find_similar, arguments, catch_exceptions=False)
 
 
 def command(folder: Path, *words: str) -> list[str | Path]:
-    """The same for a process of its own."""
+    """Return the command for another process."""
     return [
         sys.executable,
         drawn_splits.PROGRAM,
@@ -72,7 +72,7 @@ def command(folder: Path, *words: str) -> list[str | Path]:
 
 def answers(folder: Path, *words: str) -> list[dict[str, Any]]:
     done = find(folder, *words, "--json", "-")
-    return json.loads(done.stdout)["answers"]
+    return json.loads(done.stdout)["queries"]
 
 
 def ids(answer: dict[str, Any]) -> list[str]:
@@ -86,31 +86,31 @@ def garment(path: Path, colour: str, left: int) -> Path:
     return path
 
 
-def test_a_photo_and_an_item_are_answered(work: Path) -> None:
+def test_queries_by_photo_and_by_item(work: Path) -> None:
     of_photo, of_item = answers(work, "splits/test/dress/1.png", "dress/3.png", "--top", "5")
     # The drawn photo of the test split is, by its bytes, one of the train split.
     assert of_photo["item"]["label"] == "dress"
     assert len(of_item["results"]) == 5
     assert "dress/3.png" not in ids(of_item)
     assert {result["label"] for result in of_item["results"][:3]} == {"dress"}
-    ranks = [result["likeness"] for result in of_item["results"]]
+    ranks = [result["similarity"] for result in of_item["results"]]
     assert ranks == sorted(ranks, reverse=True)
 
 
-def test_a_photo_that_is_new_is_looked_at(work: Path) -> None:
+def test_a_new_photo_is_predicted(work: Path) -> None:
     garment(work / "new.png", "red", 33)
     (answer,) = answers(work, "new.png", "--same-label", "--top", "4")
-    assert answer["label_by_model"] is True
+    assert answer["is_label_predicted"] is True
     assert {result["label"] for result in answer["results"]} == {answer["item"]["label"]}
 
 
-def test_broken_and_missing_photos_fail_and_the_others_are_answered(work: Path) -> None:
+def test_broken_and_missing_photos_fail_and_the_others_have_results(work: Path) -> None:
     (work / "broken.jpg").write_bytes(b"no photo at all")
     done = find(work, "broken.jpg", "dress/3.png", "gone.jpg", "--top", "3")
     assert done.exit_code == 1
     assert "broken.jpg: broken: not an image" in done.stderr
-    assert "gone.jpg: no such file, and no item of similar.index is called so" in done.stderr
-    assert "2 of 3 queries have no answer" in done.stderr
+    assert "gone.jpg: no such file, and no such item in similar.index" in done.stderr
+    assert "2 of 3 queries have no results" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout.startswith("dress/3.png (dress)\n")
     assert len(done.stdout.splitlines()) >= 6
@@ -121,7 +121,7 @@ def test_filters_of_labels_and_unknown_ones(work: Path) -> None:
     assert {result["label"] for result in answer["results"]} == {"hat", "polo"}
     done = find(work, "dress/3.png", "--label", "sock")
     assert done.exit_code == 2
-    assert "has dress, hat, polo" in done.stderr
+    assert "which has: dress, hat, polo" in done.stderr
 
 
 def test_the_page_holds_photos_and_escapes_names(work: Path) -> None:
@@ -141,7 +141,7 @@ def test_items_are_added_and_removed(work: Path) -> None:
     words = ("--index", "grown.index")
     done = find(work, "--add", "more.png", "splits/test/hat/0.png", "nothing.png", *words)
     assert "26 items in the index, 2 of them new" in done.stdout
-    assert "left out nothing.png: no such file" in done.stderr
+    assert "excluded nothing.png: no such file" in done.stderr
     assert done.exit_code == 1
     again = find(work, "--add", "more.png", *words)
     assert "26 items in the index, 0 of them new" in again.stdout
@@ -170,12 +170,12 @@ def test_recommendations_for_all(work: Path) -> None:
         assert name not in similar
 
 
-def test_a_second_build_looks_at_new_photos_only_and_is_equal(made: Path) -> None:
+def test_a_second_build_predicts_new_photos_only_and_is_equal(made: Path) -> None:
     shutil.copytree(made / "splits" / "train", made / "growing")
     words = ("--build", "--from", "growing", "--model", "run", "--index", "g.index")
     assert find(made, *words).exit_code == 0
     first = (made / "g.index").read_bytes()
-    (cache,) = (made / "cache").glob("seen-*.sqlite")
+    (cache,) = (made / "cache").glob("outputs-*.sqlite")
     with sqlite3.connect(cache) as base:
         before = dict(base.execute("SELECT view, value FROM outputs").fetchall())
     assert find(made, *words).exit_code == 0
@@ -188,22 +188,22 @@ def test_a_second_build_looks_at_new_photos_only_and_is_equal(made: Path) -> Non
     assert all(after[view] == value for view, value in before.items())
 
 
-def test_a_killed_build_keeps_what_it_saw(made: Path) -> None:
+def test_a_killed_build_keeps_predictions(made: Path) -> None:
     many = made / "many" / "polo"
     many.mkdir(parents=True)
-    for number in range(CHUNK + 40):
+    for number in range(CHUNK_SIZE + 40):
         photo = Image.new("RGB", (60, 80), (number % 256, number // 256 * 90, 120))
         photo.save(many / f"{number:03}.png")
-    # A photo that never comes, after those that are looked at together first.
-    last = many / f"{CHUNK + 20}.png"
+    # A photo that can never be read, after the first chunk.
+    last = many / f"{CHUNK_SIZE + 20}.png"
     last.unlink()
     os.mkfifo(last)
     own = ("--cache", str(made / "own"))
     words = ("--build", "--from", "many", "--model", "run", "--index", "m.index", *own)
     process = subprocess.Popen(command(made, *words), cwd=made, stderr=subprocess.DEVNULL)
 
-    def seen() -> int:
-        found = list((made / "own").glob("seen-*.sqlite"))
+    def cached_photos() -> int:
+        found = list((made / "own").glob("outputs-*.sqlite"))
         if not found:
             return 0
         with sqlite3.connect(found[0]) as base:
@@ -212,18 +212,18 @@ def test_a_killed_build_keeps_what_it_saw(made: Path) -> None:
             except sqlite3.OperationalError:
                 return 0
 
-    while seen() < CHUNK:
+    while cached_photos() < CHUNK_SIZE:
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert seen() == CHUNK
+    assert cached_photos() == CHUNK_SIZE
     assert not (made / "m.index").exists()
     last.unlink()
     garment(last, "red", 3)
     done = find(made, *words)
-    assert f"{CHUNK + 40} items in the index" in done.stdout, done.stderr
-    assert seen() == CHUNK + 40
+    assert f"{CHUNK_SIZE + 40} items in the index" in done.stdout, done.stderr
+    assert cached_photos() == CHUNK_SIZE + 40
 
 
 def test_a_feed_with_bad_rows(made: Path) -> None:
@@ -246,12 +246,12 @@ def test_a_feed_with_bad_rows(made: Path) -> None:
     done = find(made, *build, "--index", "feed.index")
     assert done.exit_code == 0, done.stderr
     assert "4 items in the index" in done.stdout
-    for name, why in {"c": "comes twice", "d": "no such file", "e": "broken", "f": "outside",
-                      "g": "an address", "short": "2 cells"}.items():  # fmt: skip
-        assert f"left out {name}: " in done.stderr
+    for name, why in {"c": "duplicate id", "d": "no such file", "e": "broken", "f": "outside",
+                      "g": "URL with ftp", "short": "2 cells"}.items():  # fmt: skip
+        assert f"excluded {name}: " in done.stderr
         assert why in done.stderr
     (answer,) = answers(made, "c", "--index", "feed.index")
-    # Which of the two is the likest, and so which stands next to the hat, is the model's to say.
+    # Which of the two is more similar depends on the model.
     (price,) = {r["price"] for r in answer["results"] if r["id"] in ("a", "b")}
     assert price in (1299.5, 20)
     # The two of one group are one result.
@@ -265,7 +265,7 @@ def test_a_feed_with_bad_rows(made: Path) -> None:
     assert "<b>Three" not in html
 
 
-def test_photos_at_a_feeds_addresses_are_fetched_once_and_shown(made: Path) -> None:
+def test_photos_at_urls_of_a_feed_are_downloaded_once(made: Path) -> None:
     photos = {f"/{n}.png": garment(made / "sent.png", "red", 5 * n).read_bytes() for n in range(3)}
     with serving(photos) as site:
         rows = [f"p{n},{site.url}/{n}.png,polo" for n in range(4)]
@@ -273,7 +273,7 @@ def test_photos_at_a_feeds_addresses_are_fetched_once_and_shown(made: Path) -> N
         words = ("--build", "--from", "web.csv", "--model", "run", "--index", "web.index")
         done = find(made, *words, "--allow-private-hosts", "--contact", "me@shop.example")
         assert "3 items in the index" in done.stdout, done.stderr
-        assert "left out p3: not fetched: HTTP 404" in done.stderr
+        assert "excluded p3: not downloaded: HTTP 404" in done.stderr
         assert [site.asked[path] for path in photos] == [1, 1, 1]
     done = find(made, "p0", "--index", "web.index", "--html", "web.html")
     assert done.exit_code == 0, done.stderr
@@ -292,13 +292,13 @@ def shop(made: Path) -> Path:
     for number in range(12):
         label = ("polo", "dress", "hat")[number % 3]
         post = filling.post(f"P{number}", label)
-        # Rectangles side by side are copies of one another to who looks for duplicates.
+        # Rectangles would be detected as near duplicates.
         for _ in range(2):
             filling.image(jpeg_of(squares_of(rng, ImageColor.getrgb(COLOURS[label])[:3])), post)
     with filling.sessions.begin() as session:
         for row in session.scalars(sa.select(PostRow)):
             row.price, row.currency, row.title = 10.0 * row.id, "EUR", f"Nice <i>{row.id}</i>"
-    # Nobody is looked for: the run was trained on plain folders.
+    # Photos are not cropped: the run was trained on plain folders.
     done = find(folder, "--build", "--model", "../run", "--catalogue", "catalogue.sqlite")
     assert done.exit_code == 0, done.stderr
     return folder
@@ -328,7 +328,7 @@ def test_new_photos_of_a_catalogue_are_found_and_added(shop: Path) -> None:
     filling.image(photo, filling.post("P90", "dress"))
     (shop / "photo.png").unlink()
     (answer,) = answers(shop, sha256_of(photo)[:10], "--top", "3")
-    assert answer["label_by_model"] is True
+    assert answer["is_label_predicted"] is True
     done = find(shop, "--add")
     assert "1 of them new" in done.stdout
     (answer,) = answers(shop, "P90")
@@ -344,34 +344,36 @@ def test_recommendations_of_a_catalogue_are_other_products(shop: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "message"),
     [
         ((), 2, "name a photo or an item"),
         (("--build",), 2, "--model"),
-        (("dress/3.png", "--fetched", "here"), 2, "--fetched means nothing"),
-        (("--build", "--all"), 2, "two things"),
+        (("dress/3.png", "--fetched", "here"), 2, "--fetched has no effect"),
+        (("--build", "--all"), 2, "exclude each other"),
         (("--all", "dress/3.png"), 2, "takes no names"),
-        (("dress/3.png", "--out", "x.csv"), 2, "--out means nothing"),
+        (("dress/3.png", "--out", "x.csv"), 2, "--out has no effect"),
         (("dress/3.png", "--index", "none.index"), 2, "find-similar --build"),
         (("dress/3.png", "--html", "/dev/null/x.html"), 1, "can't be written"),
-        (("dress/3.png", "--html", "/dev/null"), 1, "no plain file"),
+        (("dress/3.png", "--html", "/dev/null"), 1, "is not a regular file"),
         (("dress/3.png", "--json", "/dev/null/x.json"), 1, "can't be written"),
         (("--all", "--out", "/dev/null/x.csv"), 1, "can't be written"),
-        (("dress/3.png", "--price-from", "9", "--price-to", "5"), 2, "exchange the two"),
-        (("dress/3.png", "--price-to", "nan"), 2, "--price-to is no number"),
-        (("",), 1, "no item of similar.index is called so"),
+        (("dress/3.png", "--price-from", "9", "--price-to", "5"), 2, "exchange them"),
+        (("dress/3.png", "--price-to", "nan"), 2, "--price-to is not a number"),
+        (("",), 1, "no such item in similar.index"),
         (("--build", "--model", "run", "--from", "gone"), 2, "--from gone"),
-        (("--build", "--model", "splits", "--from", "splits"), 2, "no run of train-model"),
+        (("--build", "--model", "splits", "--from", "splits"), 2, "not a run of train-model"),
     ],
 )
-def test_what_can_not_be_meant(work: Path, words: tuple[str, ...], status: int, said: str) -> None:
+def test_wrong_usage_is_rejected(
+    work: Path, words: tuple[str, ...], status: int, message: str
+) -> None:
     done = find(work, *words)
     assert done.exit_code == status, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_index_of_another_model_is_refused(work: Path) -> None:
+def test_an_index_of_another_model_is_rejected(work: Path) -> None:
     shutil.copytree(work / "run", work / "other")
     shutil.copytree(work / "run", work / "unlike")
     network = keras.saving.load_model(work / "run" / "model.keras", compile=False)

@@ -1,4 +1,4 @@
-"""The index file: what was put in comes out, changes are whole, and damage is told."""
+"""The index file: reading and writing, transactions, and damaged files."""
 
 import multiprocessing
 import os
@@ -12,13 +12,13 @@ import pytest
 
 from dataset.errors import BadInput, Failure
 from model.similar import index_file
-from model.similar.index_file import IndexFile, new_index, open_index, writing
-from model.similar.items import Filters, Item
+from model.similar.index_file import IndexFile, create_index, lock_index, open_index
+from model.similar.items import Filters, IndexItem
 
 
-def items(count: int, first: int = 0) -> list[Item]:
+def items(count: int, first: int = 0) -> list[IndexItem]:
     return [
-        Item(
+        IndexItem(
             f"id-{number}",
             f"{number:064x}",
             f"{number}.jpg",
@@ -41,15 +41,15 @@ def rows(count: int, seed: int = 0) -> np.ndarray:
 def path(tmp_path: Path) -> Path:
     """An index of 50 items in blocks of 8."""
     made = tmp_path / "similar.index"
-    with pytest.MonkeyPatch.context() as patch, writing(made), new_index(made) as index:
-        patch.setattr(index_file, "BLOCK", 8)
-        index.say({"model": "a", "source": {"kind": "folder"}})
-        index.keep_arrays("embedding", {"turn": np.eye(3, dtype=np.float32)})
+    with pytest.MonkeyPatch.context() as patch, lock_index(made), create_index(made) as index:
+        patch.setattr(index_file, "BLOCK_ROWS", 8)
+        index.set_facts({"model": "a", "source": {"kind": "folder"}})
+        index.write_arrays("embedding", {"turn": np.eye(3, dtype=np.float32)})
         index.add(items(50), rows(50))
     return made
 
 
-def contents(path: Path) -> tuple[dict[str, Item], dict[str, np.ndarray]]:
+def contents(path: Path) -> tuple[dict[str, IndexItem], dict[str, np.ndarray]]:
     """Items and vectors by id."""
     with closing(open_index(path)) as index:
         known = dict(index.all_items())
@@ -58,7 +58,7 @@ def contents(path: Path) -> tuple[dict[str, Item], dict[str, np.ndarray]]:
         return {item.id: item for item in known.values()}, by_id
 
 
-def test_what_is_put_in_comes_out(path: Path) -> None:
+def test_items_and_vectors_are_read_back(path: Path) -> None:
     found, vectors = contents(path)
     assert list(found.values()) == items(50)
     # Vectors are kept as float16.
@@ -66,17 +66,17 @@ def test_what_is_put_in_comes_out(path: Path) -> None:
         np.testing.assert_allclose(vectors[name], row, rtol=0, atol=1e-3)
     with closing(open_index(path)) as index:
         assert index.facts() == {"model": "a", "source": {"kind": "folder"}}
-        assert (index.arrays_of("embedding")["turn"] == np.eye(3)).all()
+        assert (index.read_arrays("embedding")["turn"] == np.eye(3)).all()
 
 
-def test_items_are_added_and_removed_and_leave_nothing(path: Path) -> None:
+def test_removed_items_leave_no_bytes(path: Path) -> None:
     secret = items(1, 70)[0]
     with closing(open_index(path)) as index:
-        with index.change():
+        with index.transaction():
             index.add([*items(3, 60), secret], rows(4, 9))
         assert len(index) == 54
         (gone, _), (other, _) = index.find(secret.id)[0], index.find("id-3")[0]
-        with index.change():
+        with index.transaction():
             index.remove([gone, other])
     found, vectors = contents(path)
     assert set(found) == set(vectors) == {i.id for i in [*items(50), *items(3, 60)]} - {"id-3"}
@@ -85,9 +85,13 @@ def test_items_are_added_and_removed_and_leave_nothing(path: Path) -> None:
     assert rows(4, 9)[3].astype("<f2").tobytes() not in path.read_bytes()
 
 
-def test_a_change_that_fails_is_none(path: Path) -> None:
+def test_a_failed_transaction_changes_nothing(path: Path) -> None:
     before = contents(path)[0]
-    with closing(open_index(path)) as index, pytest.raises(Failure, match="UNIQUE"), index.change():
+    with (
+        closing(open_index(path)) as index,
+        pytest.raises(Failure, match="UNIQUE"),
+        index.transaction(),
+    ):
         index.remove([0, 1, 2])
         index.add(items(1, 49), rows(1))
     assert contents(path)[0] == before
@@ -95,12 +99,12 @@ def test_a_change_that_fails_is_none(path: Path) -> None:
 
 def test_filters(path: Path) -> None:
     with closing(open_index(path)) as index:
-        found = index.places_of(Filters(("lamoda",), ("dress", "polo"), 10.0, 40.0))
+        found = index.filter_keys(Filters(("lamoda",), ("dress", "polo"), 10.0, 40.0))
         wanted = [
             n for n in range(50) if n % 2 == 0 and n % 3 in (0, 1) and n % 5 != 0 and 10 <= n <= 40
         ]
         assert found.tolist() == wanted
-        assert index.places_of(Filters()).tolist() == list(range(50))
+        assert index.filter_keys(Filters()).tolist() == list(range(50))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +126,7 @@ def test_names_of_items(path: Path, name: str, found: list[str]) -> None:
 
 
 @pytest.mark.parametrize("where", [0.3, 0.5, 0.7, 0.9])
-def test_a_flipped_byte_of_vectors_is_told(path: Path, where: float) -> None:
+def test_a_flipped_byte_is_detected(path: Path, where: float) -> None:
     data = bytearray(path.read_bytes())
     block = rows(50)[:8].astype("<f2").tobytes()
     start = bytes(data).index(block[:64])
@@ -135,7 +139,7 @@ def test_a_flipped_byte_of_vectors_is_told(path: Path, where: float) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 10, 5000, 0.5, 0.9])
-def test_a_cut_off_file_is_told(path: Path, kept: float) -> None:
+def test_a_truncated_file_is_detected(path: Path, kept: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data)) if kept < 1 else int(kept)])
 
@@ -148,7 +152,7 @@ def test_a_cut_off_file_is_told(path: Path, kept: float) -> None:
         read()
 
 
-def test_other_files_are_refused(path: Path, tmp_path: Path) -> None:
+def test_other_files_and_versions_are_rejected(path: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no such file"):
         open_index(tmp_path / "none.index")
     (tmp_path / "text.index").write_text("no index " * 1000, encoding="utf-8")
@@ -156,19 +160,19 @@ def test_other_files_are_refused(path: Path, tmp_path: Path) -> None:
         open_index(tmp_path / "text.index")
     with closing(open_index(path)) as index:
         index._base.execute("PRAGMA user_version = 99")
-    with pytest.raises(Failure, match="version 99"):
+    with pytest.raises(Failure, match="version is 99"):
         open_index(path)
 
 
-def test_two_do_not_write_at_once(path: Path) -> None:
-    with writing(path), pytest.raises(Failure, match="another find-similar"), writing(path):
+def test_only_one_process_writes(path: Path) -> None:
+    with lock_index(path), pytest.raises(Failure, match="another find-similar"), lock_index(path):
         pass
-    with writing(path):
+    with lock_index(path):
         pass
 
 
 def _add_for_ever(path: Path) -> None:
-    with closing(open_index(path)) as index, index.change():
+    with closing(open_index(path)) as index, index.transaction():
         index.add(items(4000, 100), rows(4000))
         time.sleep(60)
 
@@ -187,9 +191,9 @@ def test_a_killed_change_leaves_the_index_as_it_was(path: Path) -> None:
     assert contents(path)[0] == before
 
 
-def test_an_earlier_index_stays_until_the_new_one_is_whole(path: Path) -> None:
+def test_an_existing_index_stays_until_the_new_one_is_complete(path: Path) -> None:
     before = contents(path)[0]
-    with pytest.raises(KeyboardInterrupt), writing(path), new_index(path) as index:
+    with pytest.raises(KeyboardInterrupt), lock_index(path), create_index(path) as index:
         index.add(items(5), rows(5))
         raise KeyboardInterrupt
     assert contents(path)[0] == before
@@ -201,7 +205,7 @@ def test_an_earlier_index_stays_until_the_new_one_is_whole(path: Path) -> None:
 
 def test_an_empty_index_has_no_vectors(tmp_path: Path) -> None:
     path = tmp_path / "e.index"
-    with writing(path), new_index(path):
+    with lock_index(path), create_index(path):
         pass
     with closing(open_index(path)) as index:
         assert isinstance(index, IndexFile)

@@ -1,4 +1,4 @@
-"""Searches: filters within the search, what is one folded, and the graph of very many items."""
+"""Searches: filters, merged duplicates, and the graph of large indexes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 
 from model.similar import build, nearest, search
-from model.similar.index_file import IndexFile, new_index, open_index, writing
-from model.similar.items import Filters, Item
-from model.similar.search import Asked, Searcher
+from model.similar.index_file import IndexFile, create_index, lock_index, open_index
+from model.similar.items import Filters, IndexItem
+from model.similar.search import Query, Searcher
 
-Make = Callable[[Sequence[Item], np.ndarray], IndexFile]
+Make = Callable[[Sequence[IndexItem], np.ndarray], IndexFile]
 
 
 def spread(count: int, seed: int = 0) -> np.ndarray:
-    """Unit vectors, none of which is near another."""
+    """Return unit vectors that are far from each other."""
     rows = np.random.default_rng(seed).standard_normal((count, 48)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def plain(count: int) -> list[Item]:
+def plain(count: int) -> list[IndexItem]:
     return [
-        Item(f"i{n}", f"{n:064x}", "", site="ab"[n % 2], label="xyz"[n % 3], price=float(n))
+        IndexItem(f"i{n}", f"{n:064x}", "", site="ab"[n % 2], label="xyz"[n % 3], price=float(n))
         for n in range(count)
     ]
 
@@ -33,11 +33,11 @@ def plain(count: int) -> list[Item]:
 def make(tmp_path: Path) -> Iterator[Make]:
     opened: list[IndexFile] = []
 
-    def made(items: Sequence[Item], vectors: np.ndarray) -> IndexFile:
+    def made(items: Sequence[IndexItem], vectors: np.ndarray) -> IndexFile:
         path = tmp_path / f"{len(opened)}.index"
-        with writing(path), new_index(path) as index:
+        with lock_index(path), create_index(path) as index:
             index.add(items, vectors)
-            build._grow_graph(index)
+            build._update_graph(index)
         opened.append(open_index(path))
         return opened[-1]
 
@@ -47,17 +47,17 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 def truth(vectors: np.ndarray, query: int, allowed: Sequence[int]) -> list[str]:
-    """Ids of the nearest of ALLOWED, the query itself left out."""
+    """Return the ids of the nearest allowed items, without the query itself."""
     kept = vectors.astype(np.float16).astype(np.float64)
     order = sorted(allowed, key=lambda n: -float(kept[n] @ kept[query]))
     return [f"i{n}" for n in order if n != query]
 
 
-def ask(searcher: Searcher, item: Item, place: int) -> Asked:
-    return Asked(searcher.vectors[searcher.row_of(place)], item, place)
+def ask(searcher: Searcher, item: IndexItem, place: int) -> Query:
+    return Query(searcher.vectors[searcher.row_of(place)], item, place)
 
 
-def test_filters_leave_as_many_results_as_were_asked_for(make: Make) -> None:
+def test_filters_do_not_reduce_the_number_of_results(make: Make) -> None:
     items, vectors = plain(600), spread(600)
     searcher = Searcher(make(items, vectors))
     filters = Filters(("a",), ("x", "y"), 100.0, 500.0)
@@ -85,16 +85,16 @@ def test_products_and_copies_are_one_result(make: Make) -> None:
     vectors[40] = vectors[4]
     searcher = Searcher(make(items, vectors))
     found = searcher.search(ask(searcher, items[0], 0), 20, Filters())
-    folded = {one.item.id: one.folded for one in found if one.folded}
-    assert folded["i2"] == ("i5",)
-    assert folded["i3"] == ("i8",)
-    assert folded["i4"] == ("i40",)
-    assert len(folded) == 3
+    duplicates = {one.item.id: one.duplicates for one in found if one.duplicates}
+    assert duplicates["i2"] == ("i5",)
+    assert duplicates["i3"] == ("i8",)
+    assert duplicates["i4"] == ("i40",)
+    assert len(duplicates) == 3
     assert len(found) == 20
     assert "i0" not in [one.item.id for one in found]
 
 
-def test_copies_of_the_query_are_left_out_where_that_is_asked_for(make: Make) -> None:
+def test_duplicates_of_the_query_can_be_excluded(make: Make) -> None:
     vectors, items = spread(30), plain(30)
     items[0] = replace(items[0], product="s:1", cluster="4")
     items[1] = replace(items[1], product="s:1")
@@ -103,39 +103,41 @@ def test_copies_of_the_query_are_left_out_where_that_is_asked_for(make: Make) ->
     searcher = Searcher(make(items, vectors))
     asked = ask(searcher, items[0], 0)
     with_them = [one.item.id for one in searcher.search(asked, 29, Filters())]
-    without = [one.item.id for one in searcher.search(asked, 29, Filters(), without_copies=True)]
+    without = [
+        one.item.id for one in searcher.search(asked, 29, Filters(), exclude_duplicates=True)
+    ]
     assert with_them[0] == "i3"
     assert {"i1", "i2"} & set(with_them)
     assert not {"i0", "i1", "i2", "i3"} & set(without)
     assert len(without) == 26
 
 
-def test_a_photo_that_is_not_there_finds_all(make: Make) -> None:
+def test_a_photo_outside_the_index_finds_all_items(make: Make) -> None:
     vectors = spread(20)
     searcher = Searcher(make(plain(20), vectors))
-    found = searcher.search(Asked(vectors[3], Item("new", "f", "")), 5, Filters())
+    found = searcher.search(Query(vectors[3], IndexItem("new", "f", "")), 5, Filters())
     assert found[0].item.id == "i3"
-    assert found[0].likeness == pytest.approx(1, abs=2e-3)
+    assert found[0].similarity == pytest.approx(1, abs=2e-3)
 
 
 @pytest.fixture
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than 500 items are too many to compare them all."""
+    """Use the graph for more than 500 items."""
     for module in (nearest, search, build):
-        monkeypatch.setattr(module, "EXACT", 500)
+        monkeypatch.setattr(module, "MAX_EXACT_ITEMS", 500)
 
 
 @pytest.mark.usefixtures("few_are_many")
-def test_very_many_items_are_searched_by_a_graph(make: Make) -> None:
+def test_large_indexes_are_searched_by_a_graph(make: Make) -> None:
     items, vectors = plain(3000), spread(3000)
     index = make(items, vectors)
     searcher = Searcher(index)
-    assert searcher.approximate
+    assert searcher.is_approximate
     said = index.facts()["recall"]
     assert 0.9 < said <= 1
     near = searcher.nearest(searcher.vectors[:200], 11)
     right = sum(
-        len(set(truth(vectors, n, range(3000))[:10]) & {f"i{p}" for p in near.places[n]})
+        len(set(truth(vectors, n, range(3000))[:10]) & {f"i{p}" for p in near.keys[n]})
         for n in range(200)
     )
     assert right / 2000 == pytest.approx(said, abs=0.05)
@@ -143,7 +145,7 @@ def test_very_many_items_are_searched_by_a_graph(make: Make) -> None:
 
 @pytest.mark.usefixtures("few_are_many")
 @pytest.mark.parametrize("filters", [Filters(("a",)), Filters(("a",), ("x",), 0, 120)])
-def test_filters_hold_in_a_graph_too(make: Make, filters: Filters) -> None:
+def test_a_graph_respects_filters(make: Make, filters: Filters) -> None:
     items, vectors = plain(3000), spread(3000)
     searcher = Searcher(make(items, vectors))
     allowed = [
@@ -161,19 +163,19 @@ def test_a_graph_grows_and_shrinks_with_its_index(make: Make, tmp_path: Path) ->
     items, vectors = plain(700), spread(700)
     make(items[:600], vectors[:600])
     path = tmp_path / "0.index"
-    with closing(open_index(path)) as index, index.change():
+    with closing(open_index(path)) as index, index.transaction():
         places = index.add(items[600:], vectors[600:])
-        build._grow_graph(index, places, vectors[600:])
+        build._update_graph(index, places, vectors[600:])
     with closing(open_index(path)) as index:
         searcher = Searcher(index)
-        found = searcher.nearest(vectors[600:], 1).places[:, 0]
+        found = searcher.nearest(vectors[600:], 1).keys[:, 0]
         assert (found == places).mean() > 0.95
-    build.remove(path, [f"i{n}" for n in range(650, 700)])
+    build.remove_items(path, [f"i{n}" for n in range(650, 700)])
     with closing(open_index(path)) as index:
         searcher = Searcher(index)
-        assert searcher.approximate
-        assert searcher.nearest(vectors[640:700], 10).places.max() < 650
-    build.remove(path, [f"i{n}" for n in range(450, 650)])
+        assert searcher.is_approximate
+        assert searcher.nearest(vectors[640:700], 10).keys.max() < 650
+    build.remove_items(path, [f"i{n}" for n in range(450, 650)])
     with closing(open_index(path)) as index:
-        assert not Searcher(index).approximate
+        assert not Searcher(index).is_approximate
         assert "recall" not in index.facts()

@@ -1,8 +1,8 @@
-"""Prices as feeds of different countries write them."""
+"""Prices as they are written in feeds of different countries."""
 
 import pytest
 
-from model.similar.sources import price_of
+from model.similar.sources import parse_price
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from model.similar.sources import price_of
     ],
 )
 def test_prices(text: str, price: float, currency: str) -> None:
-    assert price_of(text) == (price, currency)
+    assert parse_price(text) == (price, currency)
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def test_prices(text: str, price: float, currency: str) -> None:
         *("from 5 to 9", "ask for our price: 5"),
     ],
 )
-def test_what_is_no_price(text: str) -> None:
-    assert price_of(text)[0] is None
+def test_texts_without_a_price(text: str) -> None:
+    assert parse_price(text)[0] is None
 
 
-def test_a_currency_of_its_own_column_counts() -> None:
-    assert price_of("15 $", "CAD") == (15, "CAD")
+def test_a_currency_column_has_priority() -> None:
+    assert parse_price("15 $", "CAD") == (15, "CAD")

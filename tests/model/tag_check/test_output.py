@@ -1,4 +1,4 @@
-"""Tables of a check hold whatever a feed may."""
+"""Tables of a check with any content of a feed."""
 
 import csv
 import json
@@ -6,23 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from model.feeds.product_feed import Feed, open_feed
-from model.feeds.sources import Item
-from model.tag_check.noise_model import AGREES, MISTAKE, UNCHECKED
-from model.tag_check.output import _ranked, _write_corrected, _write_rows
-from model.tag_check.store import Answer, Look, Store
+from model.feeds.product_feed import ProductFeed, open_feed
+from model.feeds.sources import TaggedItem
+from model.tag_check.noise_model import AGREES, MISTAKE, NOT_CHECKED
+from model.tag_check.output import _checked_rows, _write_corrected, _write_rows
+from model.tag_check.store import CheckStore, ItemPrediction, ItemVerdict
 
 LABELS = ("dress", "polo")
 
 
-def checked(folder: Path, feed: Feed) -> Store:
-    """The rows of FEED: tags that contain "wrong" are mistakes, of which a dress is suggested."""
-    store = Store(folder / "looked.sqlite")
+def checked(folder: Path, feed: ProductFeed) -> CheckStore:
+    """Store the rows of a feed: tags that contain "wrong" are mistakes, suggested is a dress."""
+    store = CheckStore(folder / "items.sqlite")
     for row in feed.rows():
         known = (row.number, row.id, row.image, row.tag, "dress", row.cost, row.values)
-        store.add([Look(Item(*known), None if row.problem else 0, problem=row.problem)])
-        verdict = MISTAKE if "wrong" in row.tag else UNCHECKED if row.problem else AGREES
-        store.answer([Answer(row.number, verdict, None if row.problem else "dress")])
+        store.add(
+            [ItemPrediction(TaggedItem(*known), None if row.problem else 0, problem=row.problem)]
+        )
+        verdict = MISTAKE if "wrong" in row.tag else NOT_CHECKED if row.problem else AGREES
+        store.save_verdicts([ItemVerdict(row.number, verdict, None if row.problem else "dress")])
     return store
 
 
@@ -50,8 +52,8 @@ def test_a_corrected_table_has_the_parsed_rows_in_utf_8(tmp_path: Path) -> None:
         "3;c.jpg;Платье;y",
         "4;d.jpg;;\ufffd",
     ]
-    assert store.undecoded() == 1
-    told = {row[0]: row[-1] for row in _ranked(store, list(feed.header), "id")}
+    assert store.undecoded_count() == 1
+    told = {row[0]: row[-1] for row in _checked_rows(store, list(feed.header), "id")}
     assert told == {"1": "", "2": "2 cells, not 4", "3": "", "4": "no tag"}
 
 
@@ -71,5 +73,5 @@ def test_corrected_json_lines_have_the_parsed_objects(tmp_path: Path) -> None:
         {"id": 1, "image": "a.jpg", "tag": ["платье", "новое"], "x": {"y": 1}},
         {"id": "?", "image": "c.jpg", "tag": "платье"},
     ]
-    (reason,) = [row[-1] for row in _ranked(store, list(feed.header), "id") if not row[0]]
-    assert reason.startswith("row 2: no JSON: ")
+    (reason,) = [row[-1] for row in _checked_rows(store, list(feed.header), "id") if not row[0]]
+    assert reason.startswith("row 2: not JSON: ")

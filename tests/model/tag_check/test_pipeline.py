@@ -1,4 +1,4 @@
-"""The check of tags by the command: a feed with wrong tags and every kind of bad photo."""
+"""`check-tags` with a feed with wrong tags and all kinds of bad photos."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.support import drawn_splits
-from tests.support.drawn_splits import draw_splits, random_trunk
+from tests.support.drawn_splits import draw_splits, random_backbone
 from tests.support.photo_site import serving
 
 COLOURS = {"polo": "red", "dress": "blue", "hat": "green"}
@@ -25,15 +25,15 @@ SPELT = {"polo": "Apparel > Polo", "dress": "Платья", "hat": "hat"}
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, short_trunk: None) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, short_backbone: None) -> Path:
     folder = tmp_path_factory.mktemp("work")
     draw_splits(folder / "splits", COLOURS, COUNTS)
-    random_trunk(folder / "trunk.weights.h5")
+    random_backbone(folder / "backbone.weights.h5")
     done = drawn_splits.run(
         folder,
         *(
             "--weights",
-            "trunk.weights.h5",
+            "backbone.weights.h5",
             "--fine-tune",
             "0",
             "--label-smoothing",
@@ -47,10 +47,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, short_trunk: None) -> Path:
 
 
 def write_feed(folder: Path, site: str) -> None:
-    """`feed.csv`: test photos, each eighth tagged wrongly, train photos, one wrongly, bad rows.
-
-    Some photos are at addresses below SITE.
-    """
+    """Write a feed with wrong tags, training photos, bad rows, and photos at URLs."""
     root = folder / "splits"
     Image.new("RGB", (90, 120), "white").save(root / "blank.png")
     Image.new("RGB", (40, 40), "red").save(root / "tiny.png")
@@ -86,12 +83,12 @@ def write_feed(folder: Path, site: str) -> None:
         file.write("short,row\r\n")
 
 
-def asked(*words: str) -> list[str]:
+def arguments(*words: str) -> list[str]:
     return ["check-tags", "--model", "run", "--image-root", "splits", "--cache", "cache", *words]
 
 
 def check(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return drawn_splits.said(folder, *asked(*words))
+    return drawn_splits.run_words(folder, *arguments(*words))
 
 
 def rows_of(path: Path) -> dict[str, dict[str, str]]:
@@ -110,10 +107,10 @@ def checked(work: Path) -> Path:
     return work / "checked"
 
 
-def test_wrong_tags_come_first_with_what_they_should_be(checked: Path) -> None:
+def test_wrong_tags_come_first_with_suggestions(checked: Path) -> None:
     rows = rows_of(checked / "checked.csv")
     wrong = [f"{label}-3" for label in COLOURS]
-    # A photo that the run learned from, under another tag there.
+    # A training photo of the run, with another tag there.
     wrong.append("train-hat")
     wrong.append("served-3")
     assert set(list(rows)[:5]) == set(wrong)
@@ -134,14 +131,14 @@ def test_the_columns_of_the_feed_stay(checked: Path) -> None:
     assert rows_of(checked / "checked.csv")["polo-0"]["rank"] == "kept"
 
 
-def test_a_photo_of_two_items_is_judged_once_and_for_each(work: Path, checked: Path) -> None:
+def test_a_photo_of_two_items_is_predicted_once(work: Path, checked: Path) -> None:
     rows = rows_of(checked / "checked.csv")
     numbers = ("verdict", "suggested", "probability", "tag_probability", "nearest")
     assert [rows["twin"][name] for name in numbers] == [rows["polo-0"][name] for name in numbers]
     assert rows["served"]["nearest"] == rows["served-3"]["nearest"] != ""
 
 
-def test_numbers_belong_together(checked: Path) -> None:
+def test_probabilities_margins_and_costs_are_consistent(checked: Path) -> None:
     rows = [r for r in rows_of(checked / "checked.csv").values() if r["probability"]]
     costs = [float(row["expected_cost"]) for row in rows]
     assert costs == sorted(costs, reverse=True)
@@ -159,16 +156,16 @@ def test_numbers_belong_together(checked: Path) -> None:
         ("tiny", "no garment seen", "too small: side 40, at least 75"),
         ("broken", "not checked", "broken: not an image"),
         ("gone", "not checked", "no such file"),
-        ("folder", "not checked", "it is no file"),
+        ("folder", "not checked", "it is not a file"),
         ("outside", "not checked", "outside --image-root"),
-        ("lost", "not checked", "not fetched: HTTP 404"),
-        ("mail", "not checked", "only http and https are fetched"),
+        ("lost", "not checked", "not downloaded: HTTP 404"),
+        ("mail", "not checked", "only http and https are supported"),
         ("other", "not checked", "the model has no label 'socks'"),
         ("=1+1", "not checked", "the model has no label"),
         ("short", "not checked", "2 cells, not 5"),
     ],
 )
-def test_bad_rows_say_why(checked: Path, sku: str, verdict: str, reason: str) -> None:
+def test_bad_rows_have_a_reason(checked: Path, sku: str, verdict: str, reason: str) -> None:
     row = rows_of(checked / "checked.csv")[sku]
     assert row["verdict"] == verdict
     assert reason in row["reason"]
@@ -177,7 +174,7 @@ def test_bad_rows_say_why(checked: Path, sku: str, verdict: str, reason: str) ->
 def test_the_corrected_feed_is_the_feed_with_other_tags(work: Path, checked: Path) -> None:
     before, after = rows_of(work / "feed.csv"), rows_of(checked / "corrected.csv")
     rows = rows_of(checked / "checked.csv")
-    # What can't be parsed is left out.
+    # Rows that can't be parsed are excluded.
     assert before.pop("short")
     assert list(before) == list(after)
     assert any(row["verdict"] == "mistake" for row in rows.values())
@@ -194,7 +191,7 @@ def test_the_page_escapes_and_shows_photos(checked: Path) -> None:
     assert 'src="http' not in page
 
 
-def test_figures_and_sample(checked: Path) -> None:
+def test_results_and_sample(checked: Path) -> None:
     figures = json.loads((checked / "check.json").read_text())
     rows = rows_of(checked / "checked.csv").values()
     for verdict, count in figures["verdicts"].items():
@@ -205,15 +202,15 @@ def test_figures_and_sample(checked: Path) -> None:
     assert {row["tag_is_wrong"] for row in sample} == {""}
 
 
-def test_what_people_say_of_the_sample(work: Path, checked: Path) -> None:
-    path = work / "said.csv"
+def test_the_precision_of_a_reviewed_sample(work: Path, checked: Path) -> None:
+    path = work / "reviewed.csv"
     path.write_text("id,tag_is_wrong\n" + "a,yes\n" * 18 + "b,no\nc,No\nd,\n")
     done = check(work, "--reviewed", str(path))
     # Wilson's interval for 18 of 20, by hand: 69.9 % to 97.2 %.
-    assert "18 of 20 asserted mistakes are mistakes: 90.0%, 95% interval 69.9% to 97.2%" in (
+    assert "18 of 20 reported mistakes are wrong tags: 90.0%, 95% interval 69.9% to 97.2%" in (
         done.stdout
     )
-    assert "1 of the sample wait" in done.stdout
+    assert "1 rows of the sample have no answer" in done.stdout
     path.write_text("id,tag_is_wrong\na,perhaps\n")
     done = check(work, "--reviewed", str(path))
     assert done.returncode == 2
@@ -221,18 +218,18 @@ def test_what_people_say_of_the_sample(work: Path, checked: Path) -> None:
 
 
 def test_a_taken_folder_and_other_wrong_usage(work: Path, checked: Path) -> None:
-    for words, said in (
+    for words, message in (
         (("feed.csv",), "is there already"),
         (("none.csv", "--out", "new"), "no such file"),
         (("feed.csv", "--out", "new", "--columns", "tag=kind"), "no column 'kind'"),
         (("feed.csv", "--out", "new", "--cost-column", "worth"), "no column 'worth'"),
-        (("feed.csv", "--out", "new", "--columns", "name=kind"), "is not such as"),
-        (("feed.csv", "--out", "new", "--model", "splits"), "is no run of train-model"),
+        (("feed.csv", "--out", "new", "--columns", "name=kind"), "must look like"),
+        (("feed.csv", "--out", "new", "--model", "splits"), "is not a run of train-model"),
         (("feed.csv", "--out", "new", "--data", "run"), "no photos below train/"),
     ):
         done = check(work, *words)
         assert done.returncode == 2, done.stderr
-        assert said in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
         assert not (work / "new").exists()
 
@@ -240,7 +237,7 @@ def test_a_taken_folder_and_other_wrong_usage(work: Path, checked: Path) -> None
 @contextmanager
 def started(folder: Path, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
     process = subprocess.Popen(
-        [*drawn_splits.SHORT, *asked(*words)],
+        [*drawn_splits.SHORT, *arguments(*words)],
         cwd=folder,
         env=drawn_splits.ENVIRONMENT,
         stdout=subprocess.DEVNULL,
@@ -254,7 +251,7 @@ def started(folder: Path, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 @pytest.mark.slow
-def test_a_killed_check_goes_on(work: Path, checked: Path) -> None:
+def test_a_killed_check_continues(work: Path, checked: Path) -> None:
     rows = list(rows_of(work / "feed.csv").values())
     with (work / "long.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -262,12 +259,12 @@ def test_a_killed_check_goes_on(work: Path, checked: Path) -> None:
         for number in range(40):
             writer.writerows(row | {"sku": f"{number}:{row['sku']}"} for row in rows)
     words = ("long.csv", "--out", "long")
-    store = work / "long.unfinished" / "looked.sqlite"
+    store = work / "long.unfinished" / "items.sqlite"
     with started(work, *words) as process:
-        while process.poll() is None and not looked(store):
+        while process.poll() is None and not stored_items(store):
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-    before = looked(store)
+    before = stored_items(store)
     assert 0 < before < 40 * len(rows)
     assert check(work, "feed.csv", "--out", "long").returncode == 2
     done = check(work, *words)
@@ -280,7 +277,7 @@ def test_a_killed_check_goes_on(work: Path, checked: Path) -> None:
     assert b"39:polo-3," in whole
 
 
-def looked(store: Path) -> int:
+def stored_items(store: Path) -> int:
     if not store.exists():
         return 0
     try:

@@ -1,13 +1,13 @@
-"""Rates and budgets."""
+"""Learning rate schedules and time budgets."""
 
 import pytest
 
-from model.training.config import FLOOR, Recipe
+from model.training.config import MIN_RATE_FRACTION, FitConfig
 
 
 def rates(schedule: str, epochs: int = 4, steps: int = 10) -> list[float]:
-    recipe = Recipe("sgd", 1.0, epochs, schedule=schedule, warm_up=0.5)
-    return [recipe.rate_at(step, steps, epochs) for step in range(epochs * steps)]
+    config = FitConfig("sgd", 1.0, epochs, schedule=schedule, warmup_epochs=0.5)
+    return [config.learning_rate_at(step, steps, epochs) for step in range(epochs * steps)]
 
 
 def test_a_rate_warms_up_and_falls_along_a_cosine() -> None:
@@ -15,7 +15,7 @@ def test_a_rate_warms_up_and_falls_along_a_cosine() -> None:
     assert found[:5] == sorted(found[:5])
     assert found[5:] == sorted(found[5:], reverse=True)
     assert found[5] == pytest.approx(1.0)
-    assert found[-1] == pytest.approx(FLOOR, abs=0.01)
+    assert found[-1] == pytest.approx(MIN_RATE_FRACTION, abs=0.01)
 
 
 def test_steps_fall_to_a_tenth_at_each_third() -> None:
@@ -27,16 +27,16 @@ def test_a_constant_rate_stays() -> None:
 
 
 def test_epochs_are_planned_to_fit_the_budget() -> None:
-    recipe = Recipe("adam", 1.0, 12, seconds=1000)
-    assert recipe.plan(0.1, 100) == (12, 100)
-    assert recipe.plan(1.0, 100) == (8, 100)
-    assert recipe.plan(10.0, 100) == (3, 28)
-    assert Recipe("adam", 1.0, 12).plan(10.0, 100) == (12, 100)
+    config = FitConfig("adam", 1.0, 12, time_budget=1000)
+    assert config.plan(0.1, 100) == (12, 100)
+    assert config.plan(1.0, 100) == (8, 100)
+    assert config.plan(10.0, 100) == (3, 28)
+    assert FitConfig("adam", 1.0, 12).plan(10.0, 100) == (12, 100)
 
 
 def test_a_training_slower_than_planned_ends_in_time() -> None:
-    recipe = Recipe("adam", 1.0, 12, seconds=1000)
-    assert recipe.epochs_left(2, 8, 200) == 8
-    assert recipe.epochs_left(2, 8, 500) == 4
-    assert recipe.epochs_left(2, 8, 1200) == 2
-    assert Recipe("adam", 1.0, 12).epochs_left(2, 8, 1e9) == 8
+    config = FitConfig("adam", 1.0, 12, time_budget=1000)
+    assert config.epochs_in_budget(2, 8, 200) == 8
+    assert config.epochs_in_budget(2, 8, 500) == 4
+    assert config.epochs_in_budget(2, 8, 1200) == 2
+    assert FitConfig("adam", 1.0, 12).epochs_in_budget(2, 8, 1e9) == 8

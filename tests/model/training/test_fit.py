@@ -1,4 +1,4 @@
-"""Fitting that is cut off and goes on, stops in time, and keeps its best epoch."""
+"""Fitting resumes after an interruption, stops in time, and keeps its best epoch."""
 
 import zipfile
 from dataclasses import replace
@@ -9,26 +9,26 @@ import numpy as np
 import pytest
 
 from dataset.errors import Failure
-from model.data.batches import OutputsFeed
-from model.training.config import Recipe, TrainOptions
-from model.training.fit import Check, Progress, fit, predict
+from model.data.batches import HeadTrainingSet
+from model.training.config import FitConfig, TrainOptions
+from model.training.fit import FitProgress, ValidationSet, fit, predict_in_batches
 
-RECIPE = Recipe(
-    "adamw", 0.02, 6, batch_size=8, weight_decay=0.01, label_smoothing=0.1, mixup=0.2, average=True
+RECIPE = FitConfig(
+    "adamw", 0.02, 6, batch_size=8, weight_decay=0.01, label_smoothing=0.1, mixup=0.2, ema=True
 )
 
 
 class Killed(Exception):  # noqa: N818 - what happens, no error of ours
-    """Stands for kill -9 after an epoch."""
+    """Stands for a kill after an epoch."""
 
 
-def data(count: int = 64) -> tuple[OutputsFeed, np.ndarray, np.ndarray]:
+def data(count: int = 64) -> tuple[HeadTrainingSet, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     targets = np.arange(count) % 3
     values = rng.normal(size=(count, 2, 5)).astype(np.float16)
     values[np.arange(count), :, targets] += 2
     weights = np.ones(count, np.float32)
-    feed = OutputsFeed(values, np.eye(3, dtype=np.float32)[targets], weights)
+    feed = HeadTrainingSet(values, np.eye(3, dtype=np.float32)[targets], weights)
     return feed, values[:, 0].astype(np.float32), targets
 
 
@@ -39,20 +39,22 @@ def network() -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(3)(hidden))
 
 
-def run(folder: Path, recipe: Recipe = RECIPE, kill_after: int = 0) -> tuple[keras.Model, Progress]:
+def run(
+    folder: Path, config: FitConfig = RECIPE, kill_after: int = 0
+) -> tuple[keras.Model, FitProgress]:
     feed, seen, targets = data()
     model = network()
 
-    def show(progress: Progress) -> None:
+    def show(progress: FitProgress) -> None:
         if progress.done == kill_after:
             raise Killed
 
     folder.mkdir(exist_ok=True)
-    check = Check(lambda trained: predict(trained, seen), targets)
-    return model, fit(model, feed, check, recipe, folder / "state.npz", show)
+    check = ValidationSet(lambda trained: predict_in_batches(trained, seen), targets)
+    return model, fit(model, feed, check, config, folder / "state.npz", show)
 
 
-def test_a_killed_fitting_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+def test_a_killed_fitting_resumes_with_the_same_result(tmp_path: Path) -> None:
     whole, progress = run(tmp_path / "whole")
     for after in (1, 4):
         with pytest.raises(Killed):
@@ -65,10 +67,10 @@ def test_a_killed_fitting_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None
         assert other == pytest.approx(one, abs=1e-6)
 
 
-def test_it_learns_and_leaves_the_network_as_in_its_best_epoch(tmp_path: Path) -> None:
+def test_the_network_has_the_weights_of_the_best_epoch(tmp_path: Path) -> None:
     model, progress = run(tmp_path / "run", replace(RECIPE, epochs=12))
     _, seen, targets = data()
-    accuracy = (predict(model, seen).argmax(axis=1) == targets).mean()
+    accuracy = (predict_in_batches(model, seen).argmax(axis=1) == targets).mean()
     assert accuracy > 0.7
     assert accuracy == pytest.approx(progress.history["val_accuracy"][progress.best - 1])
 
@@ -81,37 +83,41 @@ def test_a_trained_network_is_saved_without_its_optimizer(tmp_path: Path) -> Non
         assert b"PlannedRates" not in file.read("config.json")
     _, seen, _ = data()
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    assert predict(loaded, seen) == pytest.approx(predict(model, seen), abs=1e-6)
+    assert predict_in_batches(loaded, seen) == pytest.approx(
+        predict_in_batches(model, seen), abs=1e-6
+    )
 
 
-def test_without_getting_better_it_ends_after_its_patience(tmp_path: Path) -> None:
-    slow = replace(RECIPE, rate=1e-12, patience=2, epochs=50, average=False)
+def test_fitting_stops_after_the_patience(tmp_path: Path) -> None:
+    slow = replace(RECIPE, learning_rate=1e-12, patience=2, epochs=50, ema=False)
     _, progress = run(tmp_path / "run", slow)
     assert progress.done <= progress.best + 2 < 50
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_a_loss_that_is_no_number_ends_with_the_remedy(tmp_path: Path, optimizer: str) -> None:
-    wild = replace(RECIPE, optimizer=optimizer, rate=1e30, warm_up=0, average=False)
+def test_a_nan_loss_names_the_remedy(tmp_path: Path, optimizer: str) -> None:
+    wild = replace(RECIPE, optimizer=optimizer, learning_rate=1e30, warmup_epochs=0, ema=False)
     with pytest.raises(Failure, match=r"NaN in epoch .*--learning-rate"):
         run(tmp_path / "run", wild)
 
 
-def test_the_remedy_for_a_head_is_the_option_of_its_rate(tmp_path: Path) -> None:
-    recipe = TrainOptions(data=tmp_path, out=tmp_path, head_rate=1e30, warm_up=0).head_recipe()
-    with pytest.raises(Failure, match=r"NaN in epoch .*--head-rate than 1e\+30"):
-        run(tmp_path / "run", replace(recipe, batch_size=8))
+def test_a_nan_loss_of_a_head_names_its_own_option(tmp_path: Path) -> None:
+    config = TrainOptions(
+        data=tmp_path, out=tmp_path, head_learning_rate=1e30, warmup_epochs=0
+    ).head_config()
+    with pytest.raises(Failure, match=r"NaN in epoch .*--head-learning-rate below 1e\+30"):
+        run(tmp_path / "run", replace(config, batch_size=8))
 
 
-def test_a_photo_that_is_gone_ends_with_its_own_error(tmp_path: Path) -> None:
-    class Broken(OutputsFeed):
+def test_a_missing_photo_ends_with_its_own_error(tmp_path: Path) -> None:
+    class Broken(HeadTrainingSet):
         def inputs(self, places: np.ndarray, epoch: int) -> np.ndarray:
             if epoch:
                 raise Failure("a.jpg can't be read any more")
             return super().inputs(places, epoch)
 
     feed, seen, targets = data()
-    check = Check(lambda trained: predict(trained, seen), targets)
+    check = ValidationSet(lambda trained: predict_in_batches(trained, seen), targets)
     broken = Broken(feed.values, feed.targets, feed.weights)
     with pytest.raises(Failure, match="can't be read any more"):
         fit(network(), broken, check, RECIPE, tmp_path / "state.npz", lambda _: None)
@@ -120,36 +126,38 @@ def test_a_photo_that_is_gone_ends_with_its_own_error(tmp_path: Path) -> None:
 def test_a_small_budget_makes_epochs_shorter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Recipe, "plan", lambda *_: (3, 12))
-    monkeypatch.setattr(Recipe, "epochs_left", lambda _self, _done, planned, _seconds: planned)
+    monkeypatch.setattr(FitConfig, "plan", lambda *_: (3, 12))
+    monkeypatch.setattr(
+        FitConfig, "epochs_in_budget", lambda _self, _done, planned, _seconds: planned
+    )
     began: list[int] = []
     count = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda batch, logs=None: began.append(batch)
     )
     feed, seen, targets = data()
-    check = Check(lambda trained: predict(trained, seen), targets)
-    recipe = replace(RECIPE, batch_size=4, seconds=1)
+    check = ValidationSet(lambda trained: predict_in_batches(trained, seen), targets)
+    config = replace(RECIPE, batch_size=4, time_budget=1)
     state = tmp_path / "state.npz"
-    progress = fit(network(), feed, check, recipe, state, lambda _: None, [count])
+    progress = fit(network(), feed, check, config, state, lambda _: None, [count])
     assert (progress.done, progress.epochs, progress.steps) == (3, 3, 12)
     assert began == [*range(12)] * 3
 
 
-def test_an_epoch_in_one_call_gives_the_same_figures(tmp_path: Path) -> None:
+def test_fused_steps_have_the_same_metrics(tmp_path: Path) -> None:
     _, progress = run(tmp_path / "steps")
     _, fused = run(tmp_path / "fused", replace(RECIPE, fused_steps=True))
     for name, values in progress.history.items():
         assert fused.history[name] == pytest.approx(values, abs=1e-5)
 
 
-def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
+def test_a_state_of_another_config_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(tmp_path / "run", kill_after=2)
     with pytest.raises(Failure, match="another training"):
-        run(tmp_path / "run", replace(RECIPE, rate=0.5))
+        run(tmp_path / "run", replace(RECIPE, learning_rate=0.5))
 
 
-def test_a_cut_off_state_is_named(tmp_path: Path) -> None:
+def test_a_truncated_state_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(tmp_path / "run", kill_after=2)
     state = tmp_path / "run" / "state.npz"

@@ -1,54 +1,62 @@
-"""Which blocks a head reads, and a head in closed form."""
+"""The choice of feature layers, and a classifier in closed form."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from model.data.features import Outputs
+from model.data.features import SplitFeatures
 from model.data.loading import Example
-from model.network.inception import BLOCKS, build_head
-from model.training.linear_probe import KEPT, choose_taps, columns, head_logits, quick_logits
+from model.network.inception import BLOCK_CHANNELS, build_head
+from model.training.linear_probe import (
+    CACHED_BLOCKS,
+    choose_feature_layers,
+    feature_columns,
+    head_logits,
+    ridge_logits,
+)
 
 
-def outputs(count: int, knowing: str, seed: int) -> Outputs:
-    """Noise, but that the block KNOWING tells two classes apart."""
+def outputs(count: int, knowing: str, seed: int) -> SplitFeatures:
+    """Return random features; one block separates two classes."""
     rng = np.random.default_rng(seed)
     targets = np.arange(count) % 2
-    values = rng.normal(size=(count, 1, sum(BLOCKS[tap] for tap in KEPT)))
-    values[:, 0, columns([knowing])[:40]] += targets[:, None] * 1.5
+    values = rng.normal(size=(count, 1, sum(BLOCK_CHANNELS[tap] for tap in CACHED_BLOCKS)))
+    values[:, 0, feature_columns([knowing])[:40]] += targets[:, None] * 1.5
     examples = [Example(str(place), "a", "train") for place in range(count)]
-    return Outputs(examples, values.astype(np.float16), targets, {})
+    return SplitFeatures(examples, values.astype(np.float16), targets, {})
 
 
-def test_blocks_stand_one_after_the_other() -> None:
-    every = np.concatenate([columns([tap]) for tap in KEPT])
+def test_feature_columns_are_in_the_order_of_blocks() -> None:
+    every = np.concatenate([feature_columns([tap]) for tap in CACHED_BLOCKS])
     assert (every == np.arange(len(every))).all()
-    assert len(columns(["mixed8", "mixed10"])) == 1280 + 2048
+    assert len(feature_columns(["mixed8", "mixed10"])) == 1280 + 2048
 
 
 @pytest.mark.parametrize("knowing", ["mixed4", "mixed8", "mixed10"])
-def test_the_block_that_knows_is_among_the_chosen(knowing: str) -> None:
-    chosen = choose_taps(outputs(60, knowing, 0), outputs(40, knowing, 1), 2, 0)
-    assert knowing in chosen.taps
+def test_the_block_that_separates_the_classes_is_chosen(knowing: str) -> None:
+    chosen = choose_feature_layers(outputs(60, knowing, 0), outputs(40, knowing, 1), 2, 0)
+    assert knowing in chosen.layers
     assert chosen.accuracy is not None
     assert chosen.accuracy > 0.9
 
 
-def test_slack_lets_the_choice_go_nearer_the_top_but_not_to_a_worse_one() -> None:
+def test_slack_prefers_higher_blocks_of_similar_accuracy() -> None:
     train, validation = outputs(60, "mixed6", 0), outputs(40, "mixed6", 1)
-    best = choose_taps(train, validation, 2, 0)
-    near = choose_taps(train, validation, 2, 0, slack=0.03)
-    assert KEPT.index(near.taps[-1]) >= KEPT.index(best.taps[-1])
+    best = choose_feature_layers(train, validation, 2, 0)
+    near = choose_feature_layers(train, validation, 2, 0, slack=0.03)
+    assert CACHED_BLOCKS.index(near.layers[-1]) >= CACHED_BLOCKS.index(best.layers[-1])
     assert (near.accuracy or 0) >= (best.accuracy or 0) - 0.03
 
 
-def test_without_validation_photos_the_top_block_is_read() -> None:
-    assert choose_taps(outputs(60, "mixed4", 0), outputs(0, "mixed4", 1), 2, 0).taps == ("mixed10",)
+def test_without_validation_photos_the_top_block_is_chosen() -> None:
+    assert choose_feature_layers(
+        outputs(60, "mixed4", 0), outputs(0, "mixed4", 1), 2, 0
+    ).layers == ("mixed10",)
 
 
-def test_the_closed_form_is_the_same_from_either_side() -> None:
-    """More examples than values, or fewer: ridge has one answer, here given by scikit-learn."""
+def test_primal_and_dual_solutions_equal_scikit_learns() -> None:
+    """With more examples than values or fewer, the solution is scikit-learn's."""
     from sklearn.linear_model import Ridge
 
     rng = np.random.default_rng(0)
@@ -63,15 +71,15 @@ def test_the_closed_form_is_the_same_from_either_side() -> None:
         ridge = Ridge(alpha=0.3 * width, fit_intercept=False)
         ridge.fit((values - mean) / spread, wanted - centre, share)
         expected = ridge.predict((other - mean) / spread) + centre
-        found = quick_logits(values, targets, weights, other, 3)
+        found = ridge_logits(values, targets, weights, other, 3)
         assert found == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_head_says_of_several_views_the_mean_of_what_it_says_of_each() -> None:
+def test_logits_are_means_over_the_views() -> None:
     seen = outputs(4, "mixed10", 0)
     two = replace(seen, values=np.concatenate([seen.values, seen.values[::-1]], axis=1))
-    head = build_head(BLOCKS["mixed10"], 3)
+    head = build_head(BLOCK_CHANNELS["mixed10"], 3)
     found = head_logits(head, two, ["mixed10"])
     # The head is linear, so that it may as well be asked of the mean.
-    mean = two.values.astype(np.float32).mean(axis=1)[:, columns(["mixed10"])]
+    mean = two.values.astype(np.float32).mean(axis=1)[:, feature_columns(["mixed10"])]
     assert found == pytest.approx(np.asarray(head(mean)), abs=1e-3)

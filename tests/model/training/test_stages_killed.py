@@ -1,4 +1,4 @@
-"""Both stages through the command: a killed training goes on, and its cache serves the next."""
+"""Both stages by the command: a killed training resumes, and later ones use its cache."""
 
 import csv
 import json
@@ -11,20 +11,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.drawn_splits import ENVIRONMENT, SHORT, asked, draw_splits, random_trunk, run
+from tests.support.drawn_splits import (
+    ENVIRONMENT,
+    SHORT,
+    arguments,
+    draw_splits,
+    random_backbone,
+    run,
+)
 
 OPTIONS = (
-    *("--weights", "trunk.weights.h5", "--fine-tune", "2", "--epochs", "3", "--head-epochs", "20"),
+    *(
+        "--weights",
+        "backbone.weights.h5",
+        "--fine-tune",
+        "2",
+        "--epochs",
+        "3",
+        "--head-epochs",
+        "20",
+    ),
     *("--batch-size", "8", "--precision", "float32", "--time-budget", "none", "--patience", "0"),
-    *("--taps", "mixed5"),
+    *("--feature-layers", "mixed5"),
 )
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, short_trunk: None) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, short_backbone: None) -> Path:
     folder = tmp_path_factory.mktemp("stages")
     draw_splits(folder / "splits", {"red ones": "red", "синие": "blue", "a,b": "green"})
-    random_trunk(folder / "trunk.weights.h5")
+    random_backbone(folder / "backbone.weights.h5")
     done = run(folder, *OPTIONS, "--out", "whole")
     assert done.returncode == 0, done.stderr
     assert "fine-tuning 3/3" in done.stdout
@@ -36,24 +52,28 @@ def predictions(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def shares(folder: Path) -> np.ndarray:
+def probabilities(folder: Path) -> np.ndarray:
     return np.array(
         [[float(v) for n, v in row.items() if n.startswith("p:")] for row in predictions(folder)]
     )
 
 
-def test_three_colours_are_told_apart(work: Path) -> None:
+def test_three_colours_are_predicted(work: Path) -> None:
     metrics = json.loads((work / "whole" / "metrics.json").read_text())
     assert metrics["accuracy"] > 0.6
     assert {row["label"] for row in predictions(work / "whole")} == {"red ones", "синие", "a,b"}
 
 
 @pytest.mark.slow
-def test_a_training_killed_after_an_epoch_ends_as_an_unbroken_one(work: Path) -> None:
+def test_a_killed_training_resumes_with_the_same_result(work: Path) -> None:
     part = work / "cut.unfinished"
     words = (*OPTIONS, "--out", "cut")
     process = subprocess.Popen(
-        [*SHORT, *asked(work, *words)], cwd=work, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+        [*SHORT, *arguments(work, *words)],
+        cwd=work,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -73,24 +93,24 @@ def test_a_training_killed_after_an_epoch_ends_as_an_unbroken_one(work: Path) ->
     done = run(work, *words, "--resume")
     assert done.returncode == 0, done.stderr
     assert "fine-tuning 1/3" not in done.stdout
-    assert shares(work / "cut") == pytest.approx(shares(work / "whole"), abs=1e-4)
+    assert probabilities(work / "cut") == pytest.approx(probabilities(work / "whole"), abs=1e-4)
 
 
 @pytest.mark.slow
-def test_the_next_training_finds_the_trunks_outputs(work: Path) -> None:
+def test_the_next_training_uses_cached_features(work: Path) -> None:
     (cache,) = (work / "cache").glob("inception_v3-*.sqlite")
     before = cache.stat().st_mtime_ns
     time.sleep(0.02)
-    head = ("--weights", "trunk.weights.h5", "--fine-tune", "0", "--precision", "float32")
+    head = ("--weights", "backbone.weights.h5", "--fine-tune", "0", "--precision", "float32")
     done = run(work, *head, "--out", "head", "--seed", "3", "--label-smoothing", "0")
     assert done.returncode == 0, done.stderr
     assert cache.stat().st_mtime_ns == before
-    assert json.loads((work / "head" / "metrics.json").read_text())["kept"] == "head"
+    assert json.loads((work / "head" / "metrics.json").read_text())["kept_stage"] == "head"
 
 
 @pytest.mark.slow
-def test_folds_judge_each_photo_once_and_leave_the_test_split_alone(work: Path) -> None:
-    head = ("--weights", "trunk.weights.h5", "--fine-tune", "0", "--precision", "float32")
+def test_cross_validation_predicts_each_photo_once_without_the_test_split(work: Path) -> None:
+    head = ("--weights", "backbone.weights.h5", "--fine-tune", "0", "--precision", "float32")
     done = run(work, *head, "--out", "folds", "--folds", "3", "--augment", "none")
     assert done.returncode == 0, done.stderr
     assert "accuracy over 3 folds: mean" in done.stdout
@@ -101,12 +121,12 @@ def test_folds_judge_each_photo_once_and_leave_the_test_split_alone(work: Path) 
     assert not list((work / "folds").rglob("*.npz"))
 
 
-def test_photos_that_nothing_can_learn_and_a_lack_of_validation_photos_are_told(work: Path) -> None:
+def test_unknown_labels_and_missing_validation_photos_are_reported(work: Path) -> None:
     draw_splits(work / "lacking", {"red": "red", "blue": "blue"}, {"train": 4, "test": 2})
     draw_splits(work / "lacking", {"шляпа": "green"}, {"test": 3})
-    head = ("--weights", "trunk.weights.h5", "--fine-tune", "0", "--precision", "float32")
+    head = ("--weights", "backbone.weights.h5", "--fine-tune", "0", "--precision", "float32")
     done = run(work, *head, "--data", "lacking", "--out", "lacked", "--augment", "none")
     assert done.returncode == 0, done.stderr
-    assert "left out 3 photos of 'шляпа', which has none in train/" in done.stderr
+    assert "excluded 3 photos of 'шляпа': no photos in train/" in done.stderr
     assert "no validation photos: the last epoch is kept" in done.stdout
     assert json.loads((work / "lacked" / "metrics.json").read_text())["counts"]["test"] == 4

@@ -1,4 +1,4 @@
-"""A run from splits to its folder, with a network from nothing and small drawn photos."""
+"""A training from scratch on small drawn photos, from splits to the run directory."""
 
 import csv
 import json
@@ -22,11 +22,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     draw_splits(folder / "splits", COLOURS)
     (folder / "splits" / "test" / "dress" / "broken.png").write_bytes(b"no photo")
-    recipe = ("--weights", "none", "--taps", "mixed4", "--epochs", "6", "--batch-size", "8")
-    done = train(folder, *recipe)
+    config = (
+        "--weights",
+        "none",
+        "--feature-layers",
+        "mixed4",
+        "--epochs",
+        "6",
+        "--batch-size",
+        "8",
+    )
+    done = train(folder, *config)
     assert done.returncode == 0, done.stderr
     assert "broken.png" in done.stderr + done.stdout
-    assert "starts from nothing" in done.stdout
+    assert "Training from scratch" in done.stdout
     return folder
 
 
@@ -39,7 +48,7 @@ def predictions(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_figures_follow_from_the_predictions(run: Path) -> None:
+def test_the_metrics_follow_from_the_predictions(run: Path) -> None:
     metrics = json.loads((run / "run" / "metrics.json").read_text())
     rows = predictions(run)
     truth, predicted = [r["label"] for r in rows], [r["predicted"] for r in rows]
@@ -50,11 +59,11 @@ def test_the_figures_follow_from_the_predictions(run: Path) -> None:
     assert list(metrics["unreadable"]) == ["test/dress/broken.png"]
 
 
-def test_red_and_blue_are_told_apart(run: Path) -> None:
+def test_red_and_blue_are_predicted(run: Path) -> None:
     assert sum(row["label"] == row["predicted"] for row in predictions(run)) >= 10
 
 
-def test_the_model_alone_gives_the_same_shares_for_raw_photos(run: Path, tmp_path: Path) -> None:
+def test_the_saved_model_alone_has_the_same_probabilities(run: Path, tmp_path: Path) -> None:
     code = (
         "import sys, keras, numpy as np; from PIL import Image\n"
         "model = keras.saving.load_model(sys.argv[1])\n"
@@ -70,14 +79,14 @@ def test_the_model_alone_gives_the_same_shares_for_raw_photos(run: Path, tmp_pat
         text=True,
         check=True,
     )
-    shares = np.array([float(text) for text in done.stdout.split()[-2:]])
+    probabilities = np.array([float(text) for text in done.stdout.split()[-2:]])
     labels = json.loads((run / "run" / "labels.json").read_text())["labels"]
     assert labels == ["dress", "рубашка поло"]
-    assert shares.sum() == pytest.approx(1, abs=1e-5)
-    assert shares == pytest.approx([float(rows[0][f"p:{n}"]) for n in labels], abs=1e-4)
+    assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+    assert probabilities == pytest.approx([float(rows[0][f"p:{n}"]) for n in labels], abs=1e-4)
 
 
-def test_the_pictures_are_pictures(run: Path) -> None:
+def test_the_charts_are_images(run: Path) -> None:
     for name in ("confusion.png", "curves.png"):
         with Image.open(run / "run" / name) as picture:
             assert min(picture.size) >= 300
@@ -89,7 +98,7 @@ def test_a_finished_run_is_not_overwritten(run: Path) -> None:
     assert "--out run is there already" in done.stderr
 
 
-def test_weights_of_another_kind_are_named(run: Path) -> None:
+def test_weights_of_another_format_are_rejected(run: Path) -> None:
     wrong = run / "wrong.h5"
     wrong.write_bytes(b"not hdf5")
     done = train(run, "--weights", str(wrong), "--out", "other")
@@ -105,20 +114,20 @@ def test_missing_weights_are_a_usage_error(run: Path) -> None:
     assert "none.h5" in done.stderr
 
 
-def test_what_makes_no_sense_is_a_usage_error(run: Path) -> None:
-    for options, said in (
-        (("--augment", "flip"), "--augment flip: no such change"),
-        (("--taps", "mixed11"), "'mixed11' is none of mixed4"),
-        (("--time-budget", "soon"), "'soon' is no time; say 45m"),
-        (("--fine-tune", "some"), "'some' is no number of blocks"),
-        (("--resume",), "--resume: other.unfinished is no training that was cut off"),
+def test_invalid_options_are_a_usage_error(run: Path) -> None:
+    for options, message in (
+        (("--augment", "flip"), "--augment flip: unknown transform"),
+        (("--feature-layers", "mixed11"), "'mixed11' is not one of mixed4"),
+        (("--time-budget", "soon"), "'soon' is not a time; use 45m"),
+        (("--fine-tune", "some"), "'some' is not a number of blocks"),
+        (("--resume",), "--resume: other.unfinished is not an interrupted training"),
     ):
         done = train(run, "--weights", "none", "--out", "other", *options)
         assert done.returncode == 2, done.stderr
-        assert said in done.stderr
+        assert message in done.stderr
 
 
-def test_the_run_says_with_what_it_was_made(run: Path) -> None:
+def test_the_run_has_its_options_and_its_seed(run: Path) -> None:
     facts = json.loads((run / "run" / "run.json").read_text())
     assert facts["options"]["epochs"] == 6
     assert facts["options"]["augment"] == "mirror=0.5,rotate=15,scale=0.2,colour=0.2"
