@@ -30,7 +30,7 @@ from dataset.export.rendering import JPEG_QUALITY
 from dataset.images.io import PHOTO_SUFFIXES, open_photo, sha256_of
 from dataset.images.store import ImageStore, open_store
 from dataset.selection.crops import PoseOptions
-from dataset.utils.tables import format_table
+from dataset.utils.cli_options import format_table
 from dataset.vocabulary import load_vocabulary
 
 SIZE = 342

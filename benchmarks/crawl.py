@@ -45,7 +45,7 @@ from dataset.catalogue.models import (
 from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.hashing import COLOUR_PIXELS, MIN_DECODED_PIXELS, PICTURE_PIXELS, VIEW_COUNT
 from dataset.images.io import PHOTO_SUFFIXES, open_photo
-from dataset.utils.tables import format_table
+from dataset.utils.cli_options import format_table
 from dataset.vocabulary import load_vocabulary
 from scraper.settings import AT_ONCE, Manners, crawl_settings
 from scraper.spiders.base import Ask, HashtagSpider, Page, Photo, Post

@@ -27,7 +27,7 @@ from dataset.duplicates.hamming import MAX_DISTANCE_BITS, HashIndex, pairs_withi
 from dataset.duplicates.hashing import VIEW_COUNT, Fingerprint, fingerprint
 from dataset.duplicates.matching import CandidatePairs, candidate_pairs, nearest_known
 from dataset.images.io import PHOTO_SUFFIXES, open_photo
-from dataset.utils.tables import format_table
+from dataset.utils.cli_options import format_table
 
 COPY_SHARE = 0.1
 Change = Callable[[Image.Image, random.Random], Image.Image]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from dataset.utils.tables import format_table
+from dataset.utils.cli_options import format_table
 
 if TYPE_CHECKING:
     from model.data.loading import SplitData

@@ -22,7 +22,7 @@ import numpy as np
 
 from dataset.pose.cli import InputSize
 from dataset.pose.models import DEFAULT, architecture_names
-from dataset.utils.tables import format_table
+from dataset.utils.cli_options import format_table
 
 JOINTS = 17
 OURS = "fashion-tagger"

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from dataset.utils.tables import format_table
+from dataset.utils.cli_options import format_table
 
 if TYPE_CHECKING:
     from model.inference.predictor import NetworkOutputs

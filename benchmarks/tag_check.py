@@ -19,7 +19,7 @@ from cleanlab.rank import get_label_quality_scores
 from sklearn.metrics import average_precision_score
 
 from dataset.utils import keras_backend
-from dataset.utils.tables import format_table
+from dataset.utils.cli_options import format_table
 
 VERDICT_ROWS = ("mistakes", "suggestions of mistakes", "agreement", "cleanlab's issues, plain")
 METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")

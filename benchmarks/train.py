@@ -31,7 +31,7 @@ import click
 import numpy as np
 
 from dataset.images.io import PHOTO_SUFFIXES
-from dataset.utils.tables import format_table
+from dataset.utils.cli_options import format_table
 
 SIZE, BATCH, EPOCHS = 299, 32, 10
 # Validation photos a class, of those that train a class: about the share of a usual build.

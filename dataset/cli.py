@@ -208,7 +208,7 @@ def _show_plan(plan: "BuildPlan", options: "BuildOptions") -> None:
 
 def _show_counts(labels_and_splits: Sequence[tuple[str, str]]) -> None:
     from dataset.selection.splits import SPLITS
-    from dataset.utils.tables import format_table
+    from dataset.utils.cli_options import format_table
 
     count = Counter(labels_and_splits)
     rows = [

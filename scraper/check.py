@@ -8,7 +8,7 @@ import click
 
 from dataset.catalogue.models import HASHTAG_SEPARATOR
 from dataset.errors import Failure, replace_control_characters
-from dataset.utils.tables import format_table
+from dataset.utils.cli_options import format_table
 from scraper.asking import GO_ON, page_of, read_answer, read_page
 from scraper.credentials import hide
 from scraper.download import Download, run_side_by_side

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dataset.catalogue.session import open_catalogue
 from dataset.images.io import EXTENSIONS
-from dataset.images.url_cache import UrlImageCache
+from dataset.images.store import UrlImageCache
 from scraper.download import Download, run_side_by_side
 from scraper.errors import SiteRefused
 from scraper.examining import Refused

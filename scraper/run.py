@@ -26,8 +26,8 @@ from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.stats import label_size
 from dataset.errors import Failure, replace_control_characters
 from dataset.images.store import open_store
+from dataset.utils.cli_options import format_table
 from dataset.utils.files import write_atomically
-from dataset.utils.tables import format_table
 from dataset.vocabulary import Vocabulary
 from scraper import frontier
 from scraper.check import estimate, show_estimate

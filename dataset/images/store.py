@@ -1,4 +1,7 @@
-"""The image store: files by their SHA-256 in a folder, or in any file system of fsspec."""
+"""The image store: files by their SHA-256 in a folder or in any file system of fsspec.
+
+`UrlImageCache` adds names by URL, for photos that were downloaded from the URLs of a feed.
+"""
 
 import contextlib
 import fcntl
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.errors import BadInput, Failure, first_line
+from dataset.images.io import sha256_of
 from dataset.utils.files import PARTIAL_PREFIX, write_atomically
 
 
@@ -230,3 +234,36 @@ def open_store(location: Path | str) -> ImageStore:
     if "://" not in text or text.startswith("file://"):
         return ImageStore(Path(text.removeprefix("file://")))
     return RemoteStore(Path(text), url=text)
+
+
+@dataclass(frozen=True)
+class UrlImageCache:
+    """Photos below a folder: `ab/cd/abcd….jpg`, by the SHA-256 of their URLs."""
+
+    root: Path
+
+    @cached_property
+    def _store(self) -> ImageStore:
+        return ImageStore(self.root, option="--fetched")
+
+    def find(self, url: str) -> Path | None:
+        """Return the photo of a URL, None if it was not downloaded."""
+        return next(self.root.glob(_key(url, "*")), None)
+
+    def keep(self, url: str, body: bytes, extension: str) -> None:
+        """Store the photo of a URL durably.
+
+        Raises:
+            Failure: The folder cannot be written.
+        """
+        self._store.put(body, _key(url, extension))
+        self._store.sync()
+
+    def in_use(self) -> contextlib.AbstractContextManager[None]:
+        """Create the folder and mark it as in use, see `ImageStore.in_use`."""
+        return self._store.in_use()
+
+
+def _key(url: str, extension: str) -> str:
+    # A feed may contain lone surrogates, which UTF-8 cannot encode.
+    return ImageStore.key(sha256_of(url.encode("utf-8", "replace")), extension)

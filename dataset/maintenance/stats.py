@@ -10,7 +10,7 @@ from dataset.catalogue.stats import hashtag_quotas, rejections, search_stats
 from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
 from dataset.selection.labeling import assign_labels
 from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
-from dataset.utils.tables import format_table
+from dataset.utils.cli_options import format_table
 from dataset.vocabulary import load_vocabulary
 
 

@@ -189,8 +189,8 @@ def _evaluate(
     from dataset.pose.checkpoints import load_estimator
     from dataset.pose.evaluation import evaluate_pose
     from dataset.pose.models import find_model
+    from dataset.utils.cli_options import format_table
     from dataset.utils.files import write_json
-    from dataset.utils.tables import format_table
 
     people = read_people(annotations, images)
     if not people.persons:

@@ -21,9 +21,14 @@ from dataset.pose.network import ARCHITECTURES, build_hrnet
 from dataset.pose.samples import PoseAugmentation, PoseSamples
 from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import make_folder, refuse_taken, write_atomically
-from dataset.utils.keras_backend import jit_compile
+from dataset.utils.keras_backend import (
+    assign,
+    jit_compile,
+    load_state,
+    save_state,
+    training_variables,
+)
 from dataset.utils.plots import save_history_plot
-from dataset.utils.training_state import assign, load_state, save_state, training_variables
 
 # As published: the learning rate is a tenth after 170 of 210 epochs, and a hundredth after 200.
 DECAY_EPOCHS = (170 / 210, 200 / 210)

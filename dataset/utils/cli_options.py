@@ -1,6 +1,6 @@
-"""Command-line options that several commands share."""
+"""Command-line options that several commands share, and tables for a terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -97,3 +97,19 @@ class CommaList(click.ParamType):
         if isinstance(value, tuple):
             return value
         return tuple(dict.fromkeys(word.strip() for word in value.split(",") if word.strip()))
+
+
+def format_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Format rows as a table with aligned columns, numbers to the right."""
+    lines = [tuple(head), *(tuple(row) for row in body)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    numeric = [bool(body) and all(row[i].isdecimal() for row in body) for i in range(len(head))]
+    aligned = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([aligned[0], rule, *aligned[1:]])

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dataset.errors import Failure
+from dataset.utils.cli_options import format_table
 from dataset.utils.files import write_json
-from dataset.utils.tables import format_table
 from model.ablation.config import read_steps
 from model.ablation.runner import CompareOptions, StepResult, StepRunner
 from model.data.loading import load_splits

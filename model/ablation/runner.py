@@ -13,7 +13,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from dataset.errors import Failure
 from dataset.pose.models import find_model
-from dataset.utils.training_state import load_state, save_state
+from dataset.utils.keras_backend import load_state, save_state
 from dataset.vocabulary import load_vocabulary
 from model.ablation.config import BEST_STEP, USEFUL_AUGMENTATION, Step
 from model.data.augmentation import ImageAugmentation, parse_augmentation

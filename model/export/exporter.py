@@ -1,9 +1,13 @@
-"""Export a run's model: write it for another runtime, verify it on photos, and put it in place."""
+"""Export a run's model: replace its resizing layer, write it for another runtime, and verify it.
 
+The export is verified on sample photos before it is moved to its destination.
+"""
+
+import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +15,175 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
 from dataset.errors import BadInput, Failure
+from dataset.images.io import PHOTO_SUFFIXES, Unreadable, open_photo
 from dataset.utils.files import create_temporary_folder
 from model.export.formats import FORMATS, ExportedModel, ExportFormat
-from model.export.resizing import replace_resizing
-from model.export.samples import PhotoSample, load_sample
 from model.inference.saved_run import SavedRun, load_run
+
+
+def replace_resizing(layer: layers.Resizing) -> "MatrixResizing":
+    """Return an equal layer that uses operations of every runtime.
+
+    Raises:
+        Failure: The layer does not resize bilinearly, or crops to its aspect ratio.
+    """
+    if (
+        layer.interpolation != "bilinear"
+        or layer.crop_to_aspect_ratio
+        or layer.data_format != "channels_last"
+    ):
+        raise Failure(
+            f"the model's layer {layer.name!r} can't be exported: only bilinear resizing, padded or"
+            " stretched, with channels last, is supported"
+        )
+    return MatrixResizing(layer)
+
+
+class MatrixResizing(layers.Layer):
+    """Resize images of shape (batch, any, any, channels) as a Resizing layer does.
+
+    Bilinear resizing is linear in the pixels: a matrix of weights for the rows times the image
+    times a matrix for the columns. The graph computes the weights from the image's height and
+    width. The padding is not part of the products.
+
+    Args:
+        like: The layer to replace.
+    """
+
+    def __init__(self, like: layers.Resizing) -> None:
+        super().__init__(name=like.name, dtype="float32")
+        self.size = like.height, like.width
+        self.fill_value = like.fill_value if like.pad_to_aspect_ratio else None
+        self.antialias = like.antialias
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        """Return the resized images, float32 of shape (batch, height, width, channels)."""
+        (rows, columns), channels = self.size, images.shape[-1]
+        shape = tf.shape(images)
+        batch, height, width = shape[0], shape[1], shape[2]
+        row_weights = self._weights(height, rows, width * rows // columns)
+        column_weights = self._weights(width, columns, height * columns // rows)
+        lines = tf.reshape(tf.cast(images, "float32"), [batch, height, width * channels])
+        lines = tf.reshape(tf.matmul(row_weights, lines), [batch * rows, width, channels])
+        resized = tf.matmul(column_weights, lines)
+        resized = tf.reshape(resized, [batch, rows, columns, channels])
+        if self.fill_value is None:
+            return resized
+        # The rest of each pixel's weight is for the padding.
+        coverage = tf.reduce_sum(row_weights, 1)[:, None] * tf.reduce_sum(column_weights, 1)
+        return resized + self.fill_value * (1.0 - coverage)[:, :, None]
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape of the output for the shape of an input."""
+        return (shape[0], *self.size, shape[-1])
+
+    def _weights(self, side: tf.Tensor, target: int, padded_side: tf.Tensor) -> tf.Tensor:
+        """Return the weights of the input pixels for each output pixel along one axis.
+
+        The kernel is the triangle of `tf.image.resize`, which is widened when the image shrinks.
+        The weights of an output pixel sum to 1 over image and padding.
+
+        Args:
+            side: Input pixels.
+            target: Output pixels.
+            padded_side: Input pixels including padding, if the layer pads.
+
+        Returns:
+            Float32 tensor of shape (target, side).
+        """
+        before = 0 if self.fill_value is None else tf.maximum(padded_side - side, 0) // 2
+        # Keras pads both ends equally: of an odd number of missing pixels, one is not added.
+        padded = side + 2 * before
+        step = 1.0 / (float(target) / tf.cast(padded, "float32"))
+        radius = tf.maximum(step, 1.0) if self.antialias else 1.0
+        centres = (tf.range(target, dtype="float32") + 0.5) * step
+        positions = tf.cast(tf.range(padded), "float32") + 0.5
+        distances = tf.abs(positions - centres[:, None])
+        weights = tf.maximum(1.0 - distances * (1.0 / radius), 0.0)
+        weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
+        return weights[:, before : before + side]
+
+
+# More photos take longer and do not find more errors.
+MAX_PHOTOS = 12
+# Height and width of crops and of drawn photos: odd, wide, high, small.
+SHAPES = ((91, 133), (40, 1201), (1111, 37), (342, 342), (3, 2))
+
+
+@dataclass(frozen=True)
+class PhotoSample:
+    """Batches of photos.
+
+    Attributes:
+        batches: Uint8 arrays of shape (n, height, width, 3).
+        description: What the photos are.
+    """
+
+    batches: Sequence[np.ndarray]
+    description: str
+
+
+def load_sample(data: Path | None, test_paths: Sequence[str], folder: Path | None) -> PhotoSample:
+    """Load photos, crops of odd shapes of the first one, and a batch of two.
+
+    Args:
+        data: The data folder of the run.
+        test_paths: Paths of its test photos. Without readable test photos, photos are drawn.
+        folder: A folder of other photos to use.
+
+    Raises:
+        BadInput: The folder has no readable photo.
+    """
+    if folder:
+        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+        photos = _read_photos(paths)
+        if not photos:
+            raise BadInput(f"--photos {folder} has no readable photos; name another folder")
+        return _sample(photos, f"photos of {folder}")
+    photos = _read_photos([data / path for path in test_paths]) if data else []
+    if photos:
+        return _sample(photos, f"test photos of {data}")
+    reason = f"are not in {data}" if data else "are unknown"
+    return PhotoSample(
+        [_draw_photo(height, width)[None] for height, width in SHAPES],
+        f"{len(SHAPES)} drawn images, because the run's test photos {reason} (use --photos)",
+    )
+
+
+def _sample(photos: Sequence[np.ndarray], source: str) -> PhotoSample:
+    first = photos[0]
+    crops = [_crop(first, height, width)[None] for height, width in SHAPES]
+    pair = np.stack([first, first[:, ::-1]])
+    description = f"{len(photos)} {source}, {len(crops)} crops of odd shapes and a batch of two"
+    return PhotoSample([*(photo[None] for photo in photos), *crops, pair], description)
+
+
+def _read_photos(paths: Sequence[Path]) -> list[np.ndarray]:
+    """Read MAX_PHOTOS photos at most, evenly spaced so that there are photos of all labels."""
+    photos = []
+    for path in paths[:: max(1, -(-len(paths) // MAX_PHOTOS))]:
+        with contextlib.suppress(Unreadable, OSError):
+            photos.append(np.asarray(open_photo(path)))
+    return photos
+
+
+def _crop(photo: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Crop a photo, which is repeated where it is too small."""
+    repeats = (-(-height // photo.shape[0]), -(-width // photo.shape[1]), 1)
+    return np.tile(photo, repeats)[:height, :width]
+
+
+def _draw_photo(height: int, width: int) -> np.ndarray:
+    """Draw a colour gradient with noise."""
+    rng = np.random.default_rng(height * width)
+    gradient = np.linspace(0, 255, height)[:, None, None] + np.linspace(0, 255, width)[:, None]
+    noise = rng.integers(-40, 40, (height, width, 3))
+    return np.clip(gradient * (0.3, 0.5, 0.7) + noise, 0, 255).astype(np.uint8)
+
 
 # How much a probability may differ from the Keras model's.
 MAX_DIFFERENCE = 1e-3

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.errors import DownloadFailed, Failure
-from dataset.images.url_cache import UrlImageCache
+from dataset.images.store import UrlImageCache
 
 # The program of the process. It has this process's import path, whatever the working directory.
 PROGRAM = (

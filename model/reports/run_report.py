@@ -1,9 +1,10 @@
 """Compute the metrics of a run and write its reports: JSON, CSV, charts, HTML and model card."""
 
+import csv
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -16,13 +17,13 @@ from matplotlib.figure import Figure
 from dataset.errors import Failure
 from dataset.utils.files import write_json
 from dataset.utils.plots import plot_history
-from model.data.loading import load_splits
+from model.data.loading import Example, load_splits
 from model.data.metadata import hash_dataset
 from model.evaluation.calibration import ReliabilityBin, reliability_bins, softmax
 from model.evaluation.metrics import LabeledLogits, compute_metrics
 from model.evaluation.selective import CoveragePoint, coverage_curve
 from model.inference.saved_run import load_build_options
-from model.reports import charts, csv_files, summary
+from model.reports import charts, summary
 from model.reports.html import render_report
 from model.reports.model_card import render_model_card
 from model.reports.run_results import RunResults
@@ -96,13 +97,11 @@ def write_results(folder: Path, results: RunResults) -> dict[str, Any]:
     }
     write_json(metrics, folder / "metrics.json")
     write_json(run, folder / "run.json")
-    csv_files.write_predictions(
-        folder / "predictions.csv", results.test, results.probabilities, labels
-    )
-    csv_files.write_per_class(folder / "per_class.csv", metrics)
-    csv_files.write_confusion(folder / "confusion.csv", metrics)
-    csv_files.write_coverage(folder / "coverage.csv", curve)
-    csv_files.write_calibration(folder / "calibration.csv", bins)
+    write_predictions(folder / "predictions.csv", results.test, results.probabilities, labels)
+    write_per_class(folder / "per_class.csv", metrics)
+    write_confusion(folder / "confusion.csv", metrics)
+    write_coverage(folder / "coverage.csv", curve)
+    write_calibration(folder / "calibration.csv", bins)
     counts = np.array(metrics["confusion_matrix"]["counts"])
     draw_confusion = partial(charts.confusion_chart, counts, labels, metrics["accuracy"])
     (folder / "confusion.png").write_bytes(charts.render_png(draw_confusion))
@@ -140,7 +139,7 @@ def _write_text(path: Path, text: str) -> None:
 
 def format_summary(metrics: Mapping[str, Any]) -> str:
     """Format the metrics for the terminal: two tables and a few sentences."""
-    from dataset.utils.tables import format_table
+    from dataset.utils.cli_options import format_table
 
     rows = [
         (label, *(f"{scores[name]:.3f}" for name in summary.SCORES), str(scores["support"]))
@@ -156,3 +155,79 @@ def format_summary(metrics: Mapping[str, Any]) -> str:
             *summary.findings(metrics),
         ]
     )
+
+
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write rows as UTF-8; floats in full precision, None as an empty cell."""
+    # File names may contain undecodable bytes.
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        # Quote all text: by default a carriage return in a label is not quoted.
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(head)
+        writer.writerows(rows)
+
+
+def write_predictions(
+    path: Path, examples: Sequence[Example], probabilities: np.ndarray, labels: Sequence[str]
+) -> None:
+    """Write a row per photo: path, label, predicted, confidence, correct, and all probabilities.
+
+    Args:
+        path: The file to write.
+        examples: The photos.
+        probabilities: Array of shape (n, classes).
+        labels: The labels.
+    """
+    head = ["path", "label", "predicted", "confidence", "correct", *(f"p:{n}" for n in labels)]
+    predictions = probabilities.argmax(axis=1)
+    rows = zip(examples, predictions, probabilities.tolist(), strict=True)
+    write_csv(
+        path,
+        head,
+        (
+            [e.path, e.label, labels[i], values[i], int(labels[i] == e.label), *values]
+            for e, i, values in rows
+        ),
+    )
+
+
+def write_per_class(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Write a row per label: scores with their intervals, support and number of predictions."""
+    counts = np.array(metrics["confusion_matrix"]["counts"])
+    names = ("precision", "recall", "f1")
+    columns = [f"{name}{suffix}" for name in names for suffix in ("", "_low", "_high")]
+    rows = []
+    for index, (label, scores) in enumerate(metrics["per_class"].items()):
+        intervals = metrics["intervals"]["per_class"][label]
+        cells = [cell for n in names for cell in (scores[n], *(intervals[n] or ("", "")))]
+        rows.append([label, *cells, scores["support"], int(counts[:, index].sum())])
+    write_csv(path, ["label", *columns, "support", "predicted"], rows)
+
+
+def write_confusion(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Write the confusion matrix: a row per label, a column per prediction."""
+    matrix = metrics["confusion_matrix"]
+    rows = ([n, *row] for n, row in zip(matrix["labels"], matrix["counts"], strict=True))
+    write_csv(path, ["label", *matrix["labels"]], rows)
+
+
+def write_coverage(path: Path, curve: Sequence[CoveragePoint]) -> None:
+    """Write a row per threshold, from the highest down."""
+    head = ["threshold", "photos", "coverage", "accuracy"]
+    write_csv(path, head, ([p.threshold, p.photos, p.coverage, p.accuracy] for p in curve))
+
+
+def write_calibration(path: Path, stages: Mapping[str, Sequence[ReliabilityBin]]) -> None:
+    """Write a row per bin.
+
+    Args:
+        path: The file to write.
+        stages: uncalibrated and calibrated -> bins.
+    """
+    head = ["stage", "low", "high", "photos", "confidence", "accuracy"]
+    rows = (
+        [stage, bin_.low, bin_.high, bin_.photos, bin_.confidence, bin_.accuracy]
+        for stage, bins in stages.items()
+        for bin_ in bins
+    )
+    write_csv(path, head, rows)

@@ -13,9 +13,9 @@ import click
 
 from dataset.errors import Failure, first_line, shorten_for_display
 from dataset.images.io import Unreadable, thumbnail
+from dataset.utils.cli_options import format_table
 from dataset.utils.files import atomic_path
 from dataset.utils.html import environment
-from dataset.utils.tables import format_table
 from model.similar.items import IndexItem, SearchResult
 from model.similar.query import QueryResult
 from model.similar.recommend import Recommendations

@@ -14,8 +14,7 @@ from dataset.catalogue.queries import in_batches
 from dataset.catalogue.session import open_catalogue
 from dataset.errors import BadInput, Failure
 from dataset.images.io import PHOTO_SUFFIXES
-from dataset.images.store import open_store
-from dataset.images.url_cache import UrlImageCache
+from dataset.images.store import UrlImageCache, open_store
 from dataset.selection.candidates import Candidate
 from dataset.selection.crops import PoseOptions, find_crops
 from dataset.selection.labeling import matching_labels

@@ -150,7 +150,7 @@ def check_tags(
 
 
 def _print_results(results: dict[str, Any], out: Path) -> None:
-    from dataset.utils.tables import format_table
+    from dataset.utils.cli_options import format_table
 
     rows = [(verdict, str(count)) for verdict, count in results["verdicts"].items()]
     click.echo(format_table(("verdict", "items"), rows))

@@ -14,7 +14,7 @@ import numpy as np
 from dataset.errors import Failure
 from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import write_json
-from dataset.utils.training_state import load_state, save_state
+from dataset.utils.keras_backend import load_state, save_state
 from model.data.features import predict_logits
 from model.data.loading import Example, SplitData, class_indices, load_splits
 from model.data.metadata import load_metadata

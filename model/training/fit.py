@@ -12,8 +12,13 @@ import keras
 import numpy as np
 
 from dataset.errors import Failure
-from dataset.utils.keras_backend import jit_compile
-from dataset.utils.training_state import assign, load_state, save_state, training_variables
+from dataset.utils.keras_backend import (
+    assign,
+    jit_compile,
+    load_state,
+    save_state,
+    training_variables,
+)
 from model.evaluation.calibration import fit_temperature, negative_log_likelihood
 from model.training.config import FitConfig, TableSchedule
 

@@ -18,8 +18,8 @@ import click
 
 from dataset.errors import BadInput, Failure
 from dataset.images.io import Unreadable
+from dataset.utils.cli_options import format_table
 from dataset.utils.files import write_atomically
-from dataset.utils.tables import format_table
 from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.drawing.product import Drawing, coco_annotations, draw_product
 from scraper.sample_shop.faults import faults_named

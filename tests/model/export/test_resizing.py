@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 
 from dataset.errors import Failure
-from model.export.resizing import replace_resizing
+from model.export.exporter import replace_resizing
 
 SHAPES = [
     *((1, 91, 133), (2, 75, 75), (1, 40, 1201), (1, 1111, 37), (1, 1, 1), (1, 1, 9), (1, 75, 76)),

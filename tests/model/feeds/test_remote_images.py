@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import DownloadFailed, Failure
-from dataset.images.url_cache import UrlImageCache
+from dataset.images.store import UrlImageCache
 from model.feeds.remote_images import FetchOptions, ImageFetcher
 from tests.support.catalogue_data import photo_bytes
 from tests.support.photo_site import STALLS, PhotoSite, serving
