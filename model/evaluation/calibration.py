@@ -121,7 +121,10 @@ def reliability_bins(
 def expected_calibration_error(
     probabilities: np.ndarray, targets: np.ndarray, bins: int = BINS
 ) -> float:
-    """Return the mean over photos of |accuracy - confidence| of their bin; 0 without photos.
+    """Return the expected calibration error (ECE).
+
+    This is the mean over all photos of the absolute difference between the accuracy and the mean
+    confidence of the photo's bin; 0 without photos.
 
     Args:
         probabilities: Array of shape (n, classes).

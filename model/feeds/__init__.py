@@ -1,1 +1,13 @@
 """Read items to check or to index from product feeds and from the catalogue."""
+
+import lazy_loader
+
+# Imported on first use, so that a command imports only what it needs.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "product_feed": ["FeedColumns", "ProductFeed", "open_feed"],
+        "sources": ["CatalogueSource", "FeedSource", "TaggedItem"],
+        "remote_images": ["FetchOptions", "ImageFetcher"],
+    },
+)
