@@ -42,7 +42,7 @@ from model.tag_check.store import (
     ItemVerdict,
     PhotoPrediction,
 )
-from model.tag_check.training_reference import NearestPhoto, TrainingReference, build_reference
+from model.tag_check.training_reference import TrainingNeighbour, TrainingReference, build_reference
 
 NEAREST_PHOTOS = 3
 UNLIKE_TRAINING = "unlike all training photos"
@@ -123,7 +123,7 @@ def predict_item(
     return ItemPrediction(item, class_index, photos[item.number].sha256, prediction, problem)
 
 
-def _nearest_as_json(photo: NearestPhoto) -> dict[str, Any]:
+def _nearest_as_json(photo: TrainingNeighbour) -> dict[str, Any]:
     return {**asdict(photo), "similarity": round(photo.similarity, 4)}
 
 

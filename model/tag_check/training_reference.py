@@ -46,7 +46,7 @@ SEEN_NOTE = "training photos are predicted by the model that was trained on them
 
 
 @dataclass(frozen=True)
-class NearestPhoto:
+class TrainingNeighbour:
     """A training photo near a given one; `similarity` is a cosine, 1 for equal photos."""
 
     sha256: str
@@ -70,7 +70,7 @@ class TrainingReference:
         notes: Messages for the user.
     """
 
-    photos: Sequence[NearestPhoto]
+    photos: Sequence[TrainingNeighbour]
     vectors: np.ndarray
     mean: np.ndarray
     std: np.ndarray
@@ -80,7 +80,7 @@ class TrainingReference:
 
     def nearest(
         self, features: np.ndarray, hashes: Sequence[str], count: int
-    ) -> list[list[NearestPhoto]]:
+    ) -> list[list[TrainingNeighbour]]:
         """Return the nearest training photos of each photo.
 
         Args:
@@ -192,7 +192,7 @@ def _assemble(
     mean, std = sample.values.mean(axis=0), sample.values.std(axis=0) + MIN_STD
     files, originals = hashes.files, hashes.originals
     photos = [
-        NearestPhoto(originals.get(e.path, files.get(e, "")), e.path, e.label, 1.0)
+        TrainingNeighbour(originals.get(e.path, files.get(e, "")), e.path, e.label, 1.0)
         for e in sample.examples
     ]
     reference = TrainingReference(photos, sample.values, mean, std, -1.0, out_of_fold, notes)
