@@ -13,7 +13,7 @@ from model.data.batches import HeadTrainingSet
 from model.training.config import FitConfig, TrainOptions
 from model.training.fit import FitProgress, ValidationSet, fit, predict_in_batches
 
-RECIPE = FitConfig(
+CONFIG = FitConfig(
     "adamw", 0.02, 6, batch_size=8, weight_decay=0.01, label_smoothing=0.1, mixup=0.2, ema=True
 )
 
@@ -28,8 +28,8 @@ def data(count: int = 64) -> tuple[HeadTrainingSet, np.ndarray, np.ndarray]:
     values = rng.normal(size=(count, 2, 5)).astype(np.float16)
     values[np.arange(count), :, targets] += 2
     weights = np.ones(count, np.float32)
-    feed = HeadTrainingSet(values, np.eye(3, dtype=np.float32)[targets], weights)
-    return feed, values[:, 0].astype(np.float32), targets
+    training_set = HeadTrainingSet(values, np.eye(3, dtype=np.float32)[targets], weights)
+    return training_set, values[:, 0].astype(np.float32), targets
 
 
 def network() -> keras.Model:
@@ -40,18 +40,20 @@ def network() -> keras.Model:
 
 
 def run(
-    folder: Path, config: FitConfig = RECIPE, kill_after: int = 0
+    folder: Path, config: FitConfig = CONFIG, kill_after: int = 0
 ) -> tuple[keras.Model, FitProgress]:
-    feed, seen, targets = data()
+    training_set, inputs, targets = data()
     model = network()
 
-    def show(progress: FitProgress) -> None:
+    def on_epoch_end(progress: FitProgress) -> None:
         if progress.done == kill_after:
             raise Killed
 
     folder.mkdir(exist_ok=True)
-    check = ValidationSet(lambda trained: predict_in_batches(trained, seen), targets)
-    return model, fit(model, feed, check, config, folder / "state.npz", show)
+    validation_set = ValidationSet(lambda trained: predict_in_batches(trained, inputs), targets)
+    return model, fit(
+        model, training_set, validation_set, config, folder / "state.npz", on_epoch_end
+    )
 
 
 def test_a_killed_fitting_resumes_with_the_same_result(tmp_path: Path) -> None:
@@ -59,18 +61,18 @@ def test_a_killed_fitting_resumes_with_the_same_result(tmp_path: Path) -> None:
     for after in (1, 4):
         with pytest.raises(Killed):
             run(tmp_path / "cut", kill_after=after)
-    resumed, gone_on = run(tmp_path / "cut")
-    assert gone_on.best == progress.best
+    resumed, resumed_progress = run(tmp_path / "cut")
+    assert resumed_progress.best == progress.best
     for name, values in progress.history.items():
-        assert gone_on.history[name] == pytest.approx(values, abs=1e-6)
+        assert resumed_progress.history[name] == pytest.approx(values, abs=1e-6)
     for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         assert other == pytest.approx(one, abs=1e-6)
 
 
 def test_the_network_has_the_weights_of_the_best_epoch(tmp_path: Path) -> None:
-    model, progress = run(tmp_path / "run", replace(RECIPE, epochs=12))
-    _, seen, targets = data()
-    accuracy = (predict_in_batches(model, seen).argmax(axis=1) == targets).mean()
+    model, progress = run(tmp_path / "run", replace(CONFIG, epochs=12))
+    _, inputs, targets = data()
+    accuracy = (predict_in_batches(model, inputs).argmax(axis=1) == targets).mean()
     assert accuracy > 0.7
     assert accuracy == pytest.approx(progress.history["val_accuracy"][progress.best - 1])
 
@@ -80,23 +82,23 @@ def test_a_trained_network_is_saved_without_its_optimizer(tmp_path: Path) -> Non
     whole = keras.Model(model.input, model(model.input))
     whole.save(tmp_path / "model.keras")
     with zipfile.ZipFile(tmp_path / "model.keras") as file:
-        assert b"PlannedRates" not in file.read("config.json")
-    _, seen, _ = data()
+        assert b"TableSchedule" not in file.read("config.json")
+    _, inputs, _ = data()
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    assert predict_in_batches(loaded, seen) == pytest.approx(
-        predict_in_batches(model, seen), abs=1e-6
+    assert predict_in_batches(loaded, inputs) == pytest.approx(
+        predict_in_batches(model, inputs), abs=1e-6
     )
 
 
 def test_fitting_stops_after_the_patience(tmp_path: Path) -> None:
-    slow = replace(RECIPE, learning_rate=1e-12, patience=2, epochs=50, ema=False)
+    slow = replace(CONFIG, learning_rate=1e-12, patience=2, epochs=50, ema=False)
     _, progress = run(tmp_path / "run", slow)
     assert progress.done <= progress.best + 2 < 50
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_a_nan_loss_names_the_remedy(tmp_path: Path, optimizer: str) -> None:
-    wild = replace(RECIPE, optimizer=optimizer, learning_rate=1e30, warmup_epochs=0, ema=False)
+    wild = replace(CONFIG, optimizer=optimizer, learning_rate=1e30, warmup_epochs=0, ema=False)
     with pytest.raises(Failure, match=r"NaN in epoch .*--learning-rate"):
         run(tmp_path / "run", wild)
 
@@ -111,16 +113,16 @@ def test_a_nan_loss_of_a_head_names_its_own_option(tmp_path: Path) -> None:
 
 def test_a_missing_photo_ends_with_its_own_error(tmp_path: Path) -> None:
     class Broken(HeadTrainingSet):
-        def inputs(self, places: np.ndarray, epoch: int) -> np.ndarray:
+        def inputs(self, indices: np.ndarray, epoch: int) -> np.ndarray:
             if epoch:
                 raise Failure("a.jpg can't be read any more")
-            return super().inputs(places, epoch)
+            return super().inputs(indices, epoch)
 
-    feed, seen, targets = data()
-    check = ValidationSet(lambda trained: predict_in_batches(trained, seen), targets)
-    broken = Broken(feed.values, feed.targets, feed.weights)
+    training_set, inputs, targets = data()
+    validation_set = ValidationSet(lambda trained: predict_in_batches(trained, inputs), targets)
+    broken = Broken(training_set.values, training_set.targets, training_set.weights)
     with pytest.raises(Failure, match="can't be read any more"):
-        fit(network(), broken, check, RECIPE, tmp_path / "state.npz", lambda _: None)
+        fit(network(), broken, validation_set, CONFIG, tmp_path / "state.npz", lambda _: None)
 
 
 def test_a_small_budget_makes_epochs_shorter(
@@ -134,18 +136,18 @@ def test_a_small_budget_makes_epochs_shorter(
     count = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda batch, logs=None: began.append(batch)
     )
-    feed, seen, targets = data()
-    check = ValidationSet(lambda trained: predict_in_batches(trained, seen), targets)
-    config = replace(RECIPE, batch_size=4, time_budget=1)
+    training_set, inputs, targets = data()
+    validation_set = ValidationSet(lambda trained: predict_in_batches(trained, inputs), targets)
+    config = replace(CONFIG, batch_size=4, time_budget=1)
     state = tmp_path / "state.npz"
-    progress = fit(network(), feed, check, config, state, lambda _: None, [count])
+    progress = fit(network(), training_set, validation_set, config, state, lambda _: None, [count])
     assert (progress.done, progress.epochs, progress.steps) == (3, 3, 12)
     assert began == [*range(12)] * 3
 
 
 def test_fused_steps_have_the_same_metrics(tmp_path: Path) -> None:
     _, progress = run(tmp_path / "steps")
-    _, fused = run(tmp_path / "fused", replace(RECIPE, fused_steps=True))
+    _, fused = run(tmp_path / "fused", replace(CONFIG, fused_steps=True))
     for name, values in progress.history.items():
         assert fused.history[name] == pytest.approx(values, abs=1e-5)
 
@@ -154,7 +156,7 @@ def test_a_state_of_another_config_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(tmp_path / "run", kill_after=2)
     with pytest.raises(Failure, match="another training"):
-        run(tmp_path / "run", replace(RECIPE, learning_rate=0.5))
+        run(tmp_path / "run", replace(CONFIG, learning_rate=0.5))
 
 
 def test_a_truncated_state_is_rejected(tmp_path: Path) -> None:
