@@ -78,4 +78,4 @@ def test_closed_output_pipe_ends_the_command(tmp_path: Path, site: PhotoSite) ->
     errors = process.stderr.read() if process.stderr else ""
     assert process.wait(60) == 1
     assert "Traceback" not in errors
-    assert 0 < sum(site.asked.values()) < 300
+    assert 0 < sum(site.requests.values()) < 300

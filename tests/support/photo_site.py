@@ -15,17 +15,17 @@ class PhotoSite:
 
     def __init__(self, bodies: Mapping[str, bytes]) -> None:
         self.bodies = {"/robots.txt": ROBOTS, **bodies}
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self.agents: set[str] = set()
-        self.let_go = threading.Event()
+        self.released = threading.Event()
         site = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                site.asked[self.path] += 1
+                site.requests[self.path] += 1
                 site.agents.add(str(self.headers["User-Agent"]))
                 if self.path == STALLS:
-                    site.let_go.wait(30)
+                    site.released.wait(30)
                 body = site.bodies.get(self.path)
                 self.send_response(404 if body is None else 200)
                 self.send_header("Content-Length", str(len(body or b"")))
@@ -48,7 +48,7 @@ def serving(bodies: Mapping[str, bytes]) -> Iterator[PhotoSite]:
     try:
         yield site
     finally:
-        site.let_go.set()
+        site.released.set()
         site.server.shutdown()
         site.server.server_close()
         thread.join()

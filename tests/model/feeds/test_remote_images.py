@@ -48,12 +48,12 @@ def test_each_photo_is_requested_once_and_failures_have_a_reason(
             for _ in range(2):
                 with pytest.raises(DownloadFailed, match=why):
                     fetcher.read(url)
-    assert {site.asked[f"/{number}.jpg"] for number in range(20)} == {1}
-    assert (site.asked["/gone"], site.asked["/secret/a.jpg"]) == (1, 0)
+    assert {site.requests[f"/{number}.jpg"] for number in range(20)} == {1}
+    assert (site.requests["/gone"], site.requests["/secret/a.jpg"]) == (1, 0)
     assert all("me@shop.example" in one and "feed" in one for one in site.agents)
     with ImageFetcher(options(tmp_path)) as fetcher:
         assert fetcher.read(good[0]) == PHOTO
-    assert site.asked["/0.jpg"] == 1
+    assert site.requests["/0.jpg"] == 1
     assert UrlImageCache(tmp_path / "fetched").find(good[0]) is not None
 
 
@@ -63,7 +63,7 @@ def test_private_hosts_are_not_requested(tmp_path: Path, site: PhotoSite) -> Non
         pytest.raises(DownloadFailed, match="private address"),
     ):
         fetcher.read(f"{site.url}/0.jpg")
-    assert not site.asked
+    assert not site.requests
 
 
 def test_a_killed_process_is_reported_and_none_remains(tmp_path: Path, site: PhotoSite) -> None:
@@ -71,7 +71,7 @@ def test_a_killed_process_is_reported_and_none_remains(tmp_path: Path, site: Pho
         fetcher.prefetch(f"{site.url}{STALLS}")
         assert fetcher._process is not None
         number = fetcher._process.pid
-        while not site.asked[STALLS]:
+        while not site.requests[STALLS]:
             time.sleep(0.02)
         os.kill(number, signal.SIGKILL)
         with pytest.raises(Failure, match="repeat the command"):

@@ -274,7 +274,7 @@ def test_photos_at_urls_of_a_feed_are_downloaded_once(made: Path) -> None:
         done = find(made, *words, "--allow-private-hosts", "--contact", "me@shop.example")
         assert "3 items in the index" in done.stdout, done.stderr
         assert "excluded p3: not downloaded: HTTP 404" in done.stderr
-        assert [site.asked[path] for path in photos] == [1, 1, 1]
+        assert [site.requests[path] for path in photos] == [1, 1, 1]
     done = find(made, "p0", "--index", "web.index", "--html", "web.html")
     assert done.exit_code == 0, done.stderr
     html = (made / "web.html").read_text(encoding="utf-8")

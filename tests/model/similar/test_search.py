@@ -53,30 +53,30 @@ def truth(vectors: np.ndarray, query: int, allowed: Sequence[int]) -> list[str]:
     return [f"i{n}" for n in order if n != query]
 
 
-def ask(searcher: Searcher, item: IndexItem, place: int) -> Query:
-    return Query(searcher.vectors[searcher.row_of(place)], item, place)
+def query_of(searcher: Searcher, item: IndexItem, key: int) -> Query:
+    return Query(searcher.vectors[searcher.row_of(key)], item, key)
 
 
 def test_filters_do_not_reduce_the_number_of_results(make: Make) -> None:
     items, vectors = plain(600), spread(600)
     searcher = Searcher(make(items, vectors))
     filters = Filters(("a",), ("x", "y"), 100.0, 500.0)
-    found = searcher.search(ask(searcher, items[7], 7), 12, filters)
+    found = searcher.search(query_of(searcher, items[7], 7), 12, filters)
     allowed = [n for n in range(100, 501) if n % 2 == 0 and n % 3 in (0, 1)]
-    assert [one.item.id for one in found] == truth(vectors, 7, allowed)[:12]
-    rare = searcher.search(ask(searcher, items[7], 7), 12, Filters(price_from=597))
-    assert sorted(one.item.id for one in rare) == ["i597", "i598", "i599"]
-    assert searcher.search(ask(searcher, items[7], 7), 12, Filters(price_from=600)) == []
+    assert [result.item.id for result in found] == truth(vectors, 7, allowed)[:12]
+    rare = searcher.search(query_of(searcher, items[7], 7), 12, Filters(price_from=597))
+    assert sorted(result.item.id for result in rare) == ["i597", "i598", "i599"]
+    assert searcher.search(query_of(searcher, items[7], 7), 12, Filters(price_from=600)) == []
 
 
 def test_products_and_copies_are_one_result(make: Make) -> None:
     vectors = spread(60)
-    # Near the query in this order, 1 to 30, and much less near one another.
+    # Items 1 to 30 are similar to the query in this order, and less similar to each other.
     for n in range(1, 31):
-        share = 0.9 - n / 50
-        apart = vectors[n] - (vectors[n] @ vectors[0]) * vectors[0]
-        apart /= np.linalg.norm(apart)
-        vectors[n] = share * vectors[0] + np.sqrt(1 - share**2) * apart
+        similarity = 0.9 - n / 50
+        orthogonal = vectors[n] - (vectors[n] @ vectors[0]) * vectors[0]
+        orthogonal /= np.linalg.norm(orthogonal)
+        vectors[n] = similarity * vectors[0] + np.sqrt(1 - similarity**2) * orthogonal
     items = plain(60)
     items[2] = replace(items[2], product="s:1")
     items[5] = replace(items[5], product="s:1")
@@ -84,14 +84,14 @@ def test_products_and_copies_are_one_result(make: Make) -> None:
     items[8] = replace(items[8], cluster="9")
     vectors[40] = vectors[4]
     searcher = Searcher(make(items, vectors))
-    found = searcher.search(ask(searcher, items[0], 0), 20, Filters())
-    duplicates = {one.item.id: one.duplicates for one in found if one.duplicates}
+    found = searcher.search(query_of(searcher, items[0], 0), 20, Filters())
+    duplicates = {result.item.id: result.duplicates for result in found if result.duplicates}
     assert duplicates["i2"] == ("i5",)
     assert duplicates["i3"] == ("i8",)
     assert duplicates["i4"] == ("i40",)
     assert len(duplicates) == 3
     assert len(found) == 20
-    assert "i0" not in [one.item.id for one in found]
+    assert "i0" not in [result.item.id for result in found]
 
 
 def test_duplicates_of_the_query_can_be_excluded(make: Make) -> None:
@@ -101,10 +101,10 @@ def test_duplicates_of_the_query_can_be_excluded(make: Make) -> None:
     items[2] = replace(items[2], cluster="4")
     vectors[3] = vectors[0]
     searcher = Searcher(make(items, vectors))
-    asked = ask(searcher, items[0], 0)
-    with_them = [one.item.id for one in searcher.search(asked, 29, Filters())]
+    query = query_of(searcher, items[0], 0)
+    with_them = [result.item.id for result in searcher.search(query, 29, Filters())]
     without = [
-        one.item.id for one in searcher.search(asked, 29, Filters(), exclude_duplicates=True)
+        result.item.id for result in searcher.search(query, 29, Filters(), exclude_duplicates=True)
     ]
     assert with_them[0] == "i3"
     assert {"i1", "i2"} & set(with_them)
@@ -121,13 +121,13 @@ def test_a_photo_outside_the_index_finds_all_items(make: Make) -> None:
 
 
 @pytest.fixture
-def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the graph for more than 500 items."""
     for module in (nearest, search, build):
         monkeypatch.setattr(module, "MAX_EXACT_ITEMS", 500)
 
 
-@pytest.mark.usefixtures("few_are_many")
+@pytest.mark.usefixtures("small_limit")
 def test_large_indexes_are_searched_by_a_graph(make: Make) -> None:
     items, vectors = plain(3000), spread(3000)
     index = make(items, vectors)
@@ -143,7 +143,7 @@ def test_large_indexes_are_searched_by_a_graph(make: Make) -> None:
     assert right / 2000 == pytest.approx(said, abs=0.05)
 
 
-@pytest.mark.usefixtures("few_are_many")
+@pytest.mark.usefixtures("small_limit")
 @pytest.mark.parametrize("filters", [Filters(("a",)), Filters(("a",), ("x",), 0, 120)])
 def test_a_graph_respects_filters(make: Make, filters: Filters) -> None:
     items, vectors = plain(3000), spread(3000)
@@ -151,14 +151,14 @@ def test_a_graph_respects_filters(make: Make, filters: Filters) -> None:
     allowed = [
         n for n in range(3000) if n % 2 == 0 and (not filters.labels or (n % 3 == 0 and n <= 120))
     ]
-    found = searcher.search(ask(searcher, items[6], 6), 12, filters)
+    found = searcher.search(query_of(searcher, items[6], 6), 12, filters)
     wanted = truth(vectors, 6, allowed)[:12]
     assert len(found) == 12
-    assert {int(one.item.id[1:]) for one in found} <= set(allowed)
-    assert len({one.item.id for one in found} & set(wanted)) >= 10
+    assert {int(result.item.id[1:]) for result in found} <= set(allowed)
+    assert len({result.item.id for result in found} & set(wanted)) >= 10
 
 
-@pytest.mark.usefixtures("few_are_many")
+@pytest.mark.usefixtures("small_limit")
 def test_a_graph_grows_and_shrinks_with_its_index(make: Make, tmp_path: Path) -> None:
     items, vectors = plain(700), spread(700)
     make(items[:600], vectors[:600])

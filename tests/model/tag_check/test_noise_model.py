@@ -9,46 +9,46 @@ from model.tag_check.noise_model import fit_noise_model, threshold_for_mean, uni
 CLASSES = 4
 
 
-def drawn(rate: float, goes_to: int | None, count: int = 6000) -> tuple[np.ndarray, ...]:
+def drawn(rate: float, wrong_step: int | None, count: int = 6000) -> tuple[np.ndarray, ...]:
     """Return calibrated probabilities, tags of which a fraction is wrong, and the true classes."""
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.full(CLASSES, 0.1), count)
     truth = (probabilities.cumsum(axis=1) > rng.random(count)[:, None]).argmax(axis=1)
     flipped = rng.random(count) < rate
-    step = rng.integers(1, CLASSES, count) if goes_to is None else goes_to
+    step = rng.integers(1, CLASSES, count) if wrong_step is None else wrong_step
     return probabilities, np.where(flipped, (truth + step) % CLASSES, truth), truth
 
 
 @pytest.mark.parametrize("rate", [0.03, 0.1, 0.3])
-@pytest.mark.parametrize("goes_to", [None, 1])
-def test_the_rate_of_wrong_tags_is_found(rate: float, goes_to: int | None) -> None:
-    probabilities, tags, truth = drawn(rate, goes_to)
-    found = fit_noise_model(probabilities, tags)
-    assert found.rate == pytest.approx((tags != truth).mean(), rel=0.15)
+@pytest.mark.parametrize("wrong_step", [None, 1])
+def test_the_rate_of_wrong_tags_is_found(rate: float, wrong_step: int | None) -> None:
+    probabilities, tags, truth = drawn(rate, wrong_step)
+    noise_model = fit_noise_model(probabilities, tags)
+    assert noise_model.rate == pytest.approx((tags != truth).mean(), rel=0.15)
 
 
 def test_systematic_confusions_are_told_from_random_ones() -> None:
-    habit = fit_noise_model(*drawn(0.2, 1)[:2]).confusion
-    chance = fit_noise_model(*drawn(0.2, None)[:2]).confusion
-    # Each class is taken for the next one: nine in ten of its wrong tags.
-    assert all(habit[one, (one + 1) % CLASSES] > 0.7 for one in range(CLASSES))
-    assert np.allclose(chance, uniform_confusion(CLASSES), atol=0.12)
-    for confusion in (habit, chance):
+    systematic = fit_noise_model(*drawn(0.2, 1)[:2]).confusion
+    random = fit_noise_model(*drawn(0.2, None)[:2]).confusion
+    # Nine in ten wrong tags of a class are the next class.
+    assert all(systematic[index, (index + 1) % CLASSES] > 0.7 for index in range(CLASSES))
+    assert np.allclose(random, uniform_confusion(CLASSES), atol=0.12)
+    for confusion in (systematic, random):
         assert np.allclose(confusion.sum(axis=1), 1)
         assert not confusion.diagonal().any()
 
 
 def test_confusions_improve_the_ranking() -> None:
     probabilities, tags, truth = drawn(0.15, 1)
-    found, rows = fit_noise_model(probabilities, tags), np.arange(len(tags))
-    order, even = (
-        average_precision_score(tags != truth, 1 - known[rows, tags])
-        for known in (
-            found.posterior(probabilities, tags),
-            found.calibrated_posterior(probabilities, tags),
+    noise_model, rows = fit_noise_model(probabilities, tags), np.arange(len(tags))
+    with_confusions, without = (
+        average_precision_score(tags != truth, 1 - posterior[rows, tags])
+        for posterior in (
+            noise_model.posterior(probabilities, tags),
+            noise_model.calibrated_posterior(probabilities, tags),
         )
     )
-    assert order > even + 0.02
+    assert with_confusions > without + 0.02
 
 
 def test_underconfident_probabilities_are_sharpened() -> None:
@@ -58,23 +58,23 @@ def test_underconfident_probabilities_are_sharpened() -> None:
     assert fit_noise_model(probabilities, tags).temperature == pytest.approx(1.0, abs=0.2)
 
 
-@pytest.mark.parametrize("goes_to", [None, 1])
-def test_the_posterior_is_calibrated(goes_to: int | None) -> None:
-    probabilities, tags, truth = drawn(0.15, goes_to)
-    known = fit_noise_model(probabilities, tags).calibrated_posterior(probabilities, tags)
-    wrong = 1 - known[np.arange(len(tags)), tags]
+@pytest.mark.parametrize("wrong_step", [None, 1])
+def test_the_posterior_is_calibrated(wrong_step: int | None) -> None:
+    probabilities, tags, truth = drawn(0.15, wrong_step)
+    posterior = fit_noise_model(probabilities, tags).calibrated_posterior(probabilities, tags)
+    wrong = 1 - posterior[np.arange(len(tags)), tags]
     for low, high in ((0.0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.0)):
-        some = (wrong >= low) & (wrong < high)
-        assert (tags != truth)[some].mean() == pytest.approx(wrong[some].mean(), abs=0.08)
+        in_range = (wrong >= low) & (wrong < high)
+        assert (tags != truth)[in_range].mean() == pytest.approx(wrong[in_range].mean(), abs=0.08)
 
 
 def test_two_labels_and_probabilities_of_zero() -> None:
     probabilities = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    found = fit_noise_model(probabilities, np.array([0, 1, 1])).posterior(
+    noise_model = fit_noise_model(probabilities, np.array([0, 1, 1])).posterior(
         probabilities, np.array([0, 1, 1])
     )
-    assert np.isfinite(found).all()
-    assert found.argmax(axis=1).tolist() == [0, 1, 0]
+    assert np.isfinite(noise_model).all()
+    assert noise_model.argmax(axis=1).tolist() == [0, 1, 0]
 
 
 def test_the_threshold_for_a_mean() -> None:

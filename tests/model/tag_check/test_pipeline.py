@@ -103,7 +103,7 @@ def checked(work: Path) -> Path:
         write_feed(work, site.url)
         done = check(work, "feed.csv", "--cost-column", "price", "--allow-private-hosts")
     assert done.returncode == 0, done.stderr
-    assert site.asked["/hat.png"] == site.asked["/lost.png"] == 1
+    assert site.requests["/hat.png"] == site.requests["/lost.png"] == 1
     return work / "checked"
 
 

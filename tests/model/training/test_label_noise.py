@@ -50,8 +50,8 @@ def test_a_class_without_examples_contradicts_no_label() -> None:
 def test_most_wrong_and_few_right_labels_get_a_lower_weight() -> None:
     values, truth, labels = blobs()
 
-    def logits(rest: np.ndarray, weights: np.ndarray, held: np.ndarray) -> np.ndarray:
-        return ridge_logits(values[rest], labels[rest], weights, values[held], 3)
+    def logits(rest: np.ndarray, weights: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+        return ridge_logits(values[rest], labels[rest], weights, values[held_out], 3)
 
     label_weights = estimate_label_weights(labels, None, 3, 0, logits)
     is_doubted, wrong = label_weights < 1, labels != truth
