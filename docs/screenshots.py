@@ -71,10 +71,10 @@ def shoot_queues(browser: Browser, folder: Path) -> None:
             tab.screenshot(path=IMAGES / name)
 
 
-def learn_and_check(folder: Path, weights: str) -> None:
+def learn_and_check(folder: Path, weights: str, time_budget: str) -> None:
     """Train on a shop with wrong tags, and check the tags."""
     crawl(folder, ShopOptions(double_tagged=0, wrong_tagged=0.04), ",".join(DRAWN))
-    small = ("--weights", weights, "--image-size", "150", "--time-budget", "20m")
+    small = ("--weights", weights, "--image-size", "150", "--time-budget", time_budget)
     command(folder, "train-model", *small, "--out", "runs/first")
     command(folder, "check-tags", "--model", "runs/first")
 
@@ -100,16 +100,16 @@ def main() -> None:
     """Crawl, build, train, check and take the screenshots."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--weights", required=True, help="weights of the backbone, or imagenet")
-    parser.add_argument("--keep", type=Path, help="a new folder to work in, and leave there")
-    asked = parser.parse_args()
+    parser.add_argument("--keep", type=Path, help="new working folder, which is kept")
+    arguments = parser.parse_args()
     chromium = shutil.which("chromium") or sys.exit("needs Chromium: apt-get install chromium")
-    with tempfile.TemporaryDirectory() as made, sync_playwright() as driver:
-        folder = asked.keep or Path(made)
+    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as driver:
+        folder = arguments.keep or Path(temporary)
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for name in ("queues", "story"):
             (folder / name).mkdir(parents=True)
         shoot_queues(browser, folder / "queues")
-        learn_and_check(folder / "story", asked.weights)
+        learn_and_check(folder / "story", arguments.weights, arguments.time_budget)
         shoot_story(browser, folder / "story")
         browser.close()
 
