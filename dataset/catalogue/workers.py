@@ -131,11 +131,11 @@ def _process_started(process: int) -> str | None:
         None where there is no such process or it is a zombie, empty where the system does not tell.
     """
     try:
-        found = psutil.Process(process)
-        if found.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+        info = psutil.Process(process)
+        if info.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return None
         # Since boot: the time of day changes when the clock is set.
-        return f"{found.create_time() - psutil.boot_time():.2f}"
+        return f"{info.create_time() - psutil.boot_time():.2f}"
     except psutil.NoSuchProcess:
         return None
     except psutil.AccessDenied:

@@ -60,8 +60,8 @@ def candidate_pairs(views: np.ndarray, is_new: np.ndarray) -> CandidatePairs:
     views = np.concatenate([views, quarter_turn_hashes(views[:, 0])], 1)
     if is_new.sum() * 8 < len(views):
         return _collect(_pairs_of_each(views, np.flatnonzero(is_new)), len(views))
-    found = (_photo_pairs(pairs) for pairs in pairs_within(views.reshape(-1)))
-    pairs = _collect(found, len(views))
+    blocks = (_photo_pairs(pairs) for pairs in pairs_within(views.reshape(-1)))
+    pairs = _collect(blocks, len(views))
     return pairs.take(is_new[pairs.first] | is_new[pairs.second])
 
 
@@ -126,8 +126,8 @@ def _photo_pairs(pairs: HashPairs) -> CandidatePairs:
     first, first_view = np.divmod(pairs.first, len(ORIENTATIONS))
     second, second_view = np.divmod(pairs.second, len(ORIENTATIONS))
     orientation = _relative_orientation(ORIENTATIONS[first_view], ORIENTATIONS[second_view])
-    found = CandidatePairs(first, second, orientation, pairs.distance)
-    return found.take(first != second)
+    photo_pairs = CandidatePairs(first, second, orientation, pairs.distance)
+    return photo_pairs.take(first != second)
 
 
 def _relative_orientation(first: np.ndarray, second: np.ndarray) -> np.ndarray:

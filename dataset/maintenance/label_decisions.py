@@ -92,13 +92,15 @@ def ask_conflicts(
         How many photos were decided.
     """
     with sessions() as session:
-        found = [
-            one
-            for one in plan_build(session, choice).exclusions.images
-            if one.reason == LABEL_CONFLICT
+        conflicts = [
+            exclusion
+            for exclusion in plan_build(session, choice).exclusions.images
+            if exclusion.reason == LABEL_CONFLICT
         ]
-    for one in sorted(found, key=lambda one: one.photo.sha256):
-        label = ask(one.photo.store_key, one.detail.split(", "))
+    for conflict in sorted(conflicts, key=lambda conflict: conflict.photo.sha256):
+        label = ask(conflict.photo.store_key, conflict.detail.split(", "))
         with sessions.begin() as session:
-            session.add(LabelDecision(image_id=one.photo.image_id, label=label, who=user_name()))
-    return len(found)
+            session.add(
+                LabelDecision(image_id=conflict.photo.image_id, label=label, who=user_name())
+            )
+    return len(conflicts)

@@ -35,7 +35,7 @@ def read_stats(catalogue: str, vocabulary: Path | None, minimum: int) -> dict[st
         photos = apply_quality_gates(
             select_best_copies(load_candidates(session), drops), load_quality_gates(), drops
         )
-        sizes = Counter(one.label for one in assign_labels(photos, words, (), drops))
+        sizes = Counter(image.label for image in assign_labels(photos, words, (), drops))
         return {
             "searches": [asdict(line) for line in search_stats(session)],
             "labels": [

@@ -187,9 +187,9 @@ class _PickleMachine:
     def _reduce(self, _: None) -> None:
         function, arguments = self._top(2)
         if not isinstance(function, GlobalName) or not isinstance(arguments, tuple):
-            raise InvalidCheckpoint("its pickle calls what is no function")
+            raise InvalidCheckpoint("its pickle calls an object that is not a function")
         # A pickle may pass one long list to a thousand calls.
-        self._count(sum(len(one) for one in arguments if isinstance(one, list | tuple)))
+        self._count(sum(len(value) for value in arguments if isinstance(value, list | tuple)))
         self.stack.append(self.known[function](*arguments))
 
     _newobj = _reduce
@@ -216,10 +216,10 @@ class LimitedFile(io.FileIO):
         Raises:
             InvalidCheckpoint: There are more than `BLOCK_BYTES`.
         """
-        asked = BLOCK_BYTES + 1 if size is None or size < 0 else min(size, BLOCK_BYTES + 1)
-        data = super().read(asked) or b""
+        read_size = BLOCK_BYTES + 1 if size is None or size < 0 else min(size, BLOCK_BYTES + 1)
+        data = super().read(read_size) or b""
         if len(data) > BLOCK_BYTES:
-            raise InvalidCheckpoint("its list of parts is absurdly long")
+            raise InvalidCheckpoint("its directory is too large")
         return data
 
 

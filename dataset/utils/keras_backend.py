@@ -69,7 +69,7 @@ def gpu_has_bfloat16() -> bool:
     import tensorflow as tf
 
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
-    return all(one.get("compute_capability", (8, 0)) >= (8, 0) for one in details)
+    return all(gpu.get("compute_capability", (8, 0)) >= (8, 0) for gpu in details)
 
 
 def jit_compile() -> bool | str:

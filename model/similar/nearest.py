@@ -200,8 +200,8 @@ class Graph:
         similarity = np.where(keys[rows] == candidates.keys, products, NO_SIMILARITY)
         order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
         similarity = np.take_along_axis(similarity, order, 1)
-        found = np.take_along_axis(candidates.keys, order, 1)
-        return Nearest(similarity, np.where(similarity == NO_SIMILARITY, -1, found))
+        nearest_keys = np.take_along_axis(candidates.keys, order, 1)
+        return Nearest(similarity, np.where(similarity == NO_SIMILARITY, -1, nearest_keys))
 
 
 def measure_recall(graph: Graph, keys: np.ndarray, vectors: np.ndarray) -> float:
@@ -216,12 +216,12 @@ def measure_recall(graph: Graph, keys: np.ndarray, vectors: np.ndarray) -> float
     """
     sample = np.random.default_rng(0).permutation(len(vectors))[:RECALL_QUERIES]
     exact = keys[exact_neighbors(vectors[sample], vectors, RECALL_K + 1).keys]
-    found = graph.search_rescored(vectors[sample], RECALL_K + 1, keys, vectors).keys
+    nearest_keys = graph.search_rescored(vectors[sample], RECALL_K + 1, keys, vectors).keys
     own_keys = keys[sample]
     hits = sum(
         len(set(approximate) & set(nearest) - {own})
         for approximate, nearest, own in zip(
-            found.tolist(), exact.tolist(), own_keys.tolist(), strict=True
+            nearest_keys.tolist(), exact.tolist(), own_keys.tolist(), strict=True
         )
     )
     return hits / (len(sample) * min(RECALL_K, max(1, len(vectors) - 1)))

@@ -15,7 +15,7 @@ from scraper.sample_shop.drawing.canvas import (
     ribbon,
 )
 from scraper.sample_shop.drawing.fabric import Fabric
-from scraper.sample_shop.drawing.person import LEFT, LEG, RIGHT, Figure, across
+from scraper.sample_shop.drawing.person import LEFT, LEG, RIGHT, Body, across
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def choose_top(rng: np.random.Generator) -> TopCut:
     )
 
 
-def sleeve_outline(figure: Figure, side: int, length: float, ease: float) -> list[Points]:
+def sleeve_outline(figure: Body, side: int, length: float, ease: float) -> list[Points]:
     """Return the outline of a sleeve; `length` 0 shoulder, 1 elbow, 2 wrist."""
     path, widths = figure.path(figure.arms[side]), figure.arm_widths()
     at = np.linspace(0, length * 8, 14)
@@ -69,7 +69,7 @@ def sleeve_outline(figure: Figure, side: int, length: float, ease: float) -> lis
 
 
 def paint_sleeve(
-    canvas: Canvas, figure: Figure, side: int, fabric: Fabric, length: float, ease: float = 1.3
+    canvas: Canvas, figure: Body, side: int, fabric: Fabric, length: float, ease: float = 1.3
 ) -> None:
     """Paint a sleeve with its creases at armpit and elbow, and its hem."""
     s = figure.scale
@@ -94,7 +94,7 @@ def paint_sleeve(
 
 
 def body_outline(
-    figure: Figure, hem: float, ease: float, neckline: float, wide: float = 0.42
+    figure: Body, hem: float, ease: float, neckline: float, wide: float = 0.42
 ) -> Points:
     """Return the outline of a top's front: neck opening, shoulders, sides, hem."""
     places = (0.3, 0.45, 0.62, 0.82, 1.0, 1.2)
@@ -119,7 +119,7 @@ def body_outline(
     return np.vstack([curve(right, 5), curve(left, 5), curve([mirror[-1], *neck, shoulder[0]], 5)])
 
 
-def body_folds(figure: Figure, hem: float) -> list[Points]:
+def body_folds(figure: Body, hem: float) -> list[Points]:
     """Return creases from the armpits to the waist, and at the waist."""
     s = figure.scale
     lines = []
@@ -134,7 +134,7 @@ def body_folds(figure: Figure, hem: float) -> list[Points]:
     return [ribbon(c, t) for c, t in zip(curves, taper, strict=True)]
 
 
-def paint_top(canvas: Canvas, figure: Figure, fabric: Fabric, cut: TopCut) -> None:
+def paint_top(canvas: Canvas, figure: Body, fabric: Fabric, cut: TopCut) -> None:
     """Paint the body of a top; its sleeves are painted with the arms."""
     s = figure.scale
     outline = body_outline(
@@ -160,7 +160,7 @@ def paint_top(canvas: Canvas, figure: Figure, fabric: Fabric, cut: TopCut) -> No
     canvas.glow([ribbon(neck, 0.004 * s)], 0.86, 0.001 * s)
 
 
-def paint_polo(canvas: Canvas, figure: Figure, fabric: Fabric, cut: TopCut) -> None:
+def paint_polo(canvas: Canvas, figure: Body, fabric: Fabric, cut: TopCut) -> None:
     """Paint a top with a button placket and a two-part collar."""
     s = figure.scale
     paint_top(canvas, figure, fabric, cut)
@@ -188,7 +188,7 @@ def paint_polo(canvas: Canvas, figure: Figure, fabric: Fabric, cut: TopCut) -> N
         canvas.paint(leaf, trim, relief=0.01 * s, shadow=0.008 * s)
 
 
-def paint_cuff(canvas: Canvas, figure: Figure, side: int, fabric: Fabric, cut: TopCut) -> None:
+def paint_cuff(canvas: Canvas, figure: Body, side: int, fabric: Fabric, cut: TopCut) -> None:
     """Paint the ribbed edge of a polo shirt's sleeve."""
     end = sleeve_outline(figure, side, cut.sleeve, 1.34)[0]
     middle = (end[13] + end[14]) / 2, (end[11] + end[16]) / 2
@@ -198,7 +198,7 @@ def paint_cuff(canvas: Canvas, figure: Figure, side: int, fabric: Fabric, cut: T
     )
 
 
-def stitches(figure: Figure, line: Points, fabric: Fabric) -> list[Points]:
+def stitches(figure: Body, line: Points, fabric: Fabric) -> list[Points]:
     """Paint a dashed seam along `line`."""
     length = float(np.abs(np.diff(line, axis=0)).sum())
     return dashes(line, max(3, int(length / (0.009 * figure.scale))), 0.0026 * figure.scale)
@@ -252,7 +252,7 @@ def choose_skirt(rng: np.random.Generator) -> SkirtCut:
     )
 
 
-def _leg_outline(figure: Figure, side: int, cut: LegCut) -> list[Points]:
+def _leg_outline(figure: Body, side: int, cut: LegCut) -> list[Points]:
     """Return the outline of one leg with its half of the hips."""
     x = across(side)
     along = np.linspace(0.34, cut.length, 13)
@@ -273,7 +273,7 @@ def _ease(cut: LegCut, along: float) -> float:
     return float(cloth / np.interp(along, *LEG))
 
 
-def _leg_folds(figure: Figure, side: int, cut: LegCut) -> list[Points]:
+def _leg_folds(figure: Body, side: int, cut: LegCut) -> list[Points]:
     s = figure.scale
     lines = [[(0.3, -0.9), (0.45, -0.3), (0.55, 0.4)], [(0.22, -0.8), (0.3, 0.0), (0.34, 0.8)]]
     if cut.length > 1.2:
@@ -286,7 +286,7 @@ def _leg_folds(figure: Figure, side: int, cut: LegCut) -> list[Points]:
     return [ribbon(c, 0.0035 * s * np.sin(np.linspace(0.3, np.pi, len(c)))) for c in curves]
 
 
-def paint_trousers(canvas: Canvas, figure: Figure, fabric: Fabric, cut: LegCut) -> None:
+def paint_trousers(canvas: Canvas, figure: Body, fabric: Fabric, cut: LegCut) -> None:
     """Paint jeans, trousers or shorts: two legs, a fly, a waistband, and seams on denim."""
     s = figure.scale
     order = (LEFT, RIGHT) if figure.pose.yaw > 0 else (RIGHT, LEFT)
@@ -311,7 +311,7 @@ def paint_trousers(canvas: Canvas, figure: Figure, fabric: Fabric, cut: LegCut) 
     paint_waistband(canvas, figure, fabric, cut.belt)
 
 
-def _paint_pockets(canvas: Canvas, figure: Figure) -> None:
+def _paint_pockets(canvas: Canvas, figure: Body) -> None:
     s = figure.scale
     lines = [
         curve([figure.torso(x * 0.62, WAIST + 0.06), figure.torso(x * 1.02, 0.92)]) for x in (-1, 1)
@@ -319,7 +319,7 @@ def _paint_pockets(canvas: Canvas, figure: Figure) -> None:
     canvas.glow([ribbon(line, 0.002 * s) for line in lines], 0.7, 0.0015 * s)
 
 
-def _paint_seams(canvas: Canvas, figure: Figure, fabric: Fabric, cut: LegCut) -> None:
+def _paint_seams(canvas: Canvas, figure: Body, fabric: Fabric, cut: LegCut) -> None:
     """Paint top stitching on pockets, fly, outer seams and hems, and a rivet at each pocket."""
     s = figure.scale
     lines = [curve([figure.front(0.76, 0.14), figure.front(0.95, 0.14), figure.front(1.06, 0.02)])]
@@ -338,7 +338,7 @@ def _paint_seams(canvas: Canvas, figure: Figure, fabric: Fabric, cut: LegCut) ->
     canvas.paint([d for line in lines for d in stitches(figure, line, fabric)], THREAD, opacity=0.8)
 
 
-def paint_waistband(canvas: Canvas, figure: Figure, fabric: Fabric, belt: bool) -> None:
+def paint_waistband(canvas: Canvas, figure: Body, fabric: Fabric, belt: bool) -> None:
     """Paint a band around the waist with its button, or a belt with its buckle."""
     s = figure.scale
     band = curve([figure.torso(u, WAIST + 0.015) for u in (-1.05, 0, 1.05)])
@@ -357,7 +357,7 @@ def paint_waistband(canvas: Canvas, figure: Figure, fabric: Fabric, belt: bool) 
         canvas.paint(oval(at, 0.0045 * s), (196, 178, 150))
 
 
-def skirt_sides(figure: Figure, length: float, flare: float) -> tuple[list[Points], list[Points]]:
+def skirt_sides(figure: Body, length: float, flare: float) -> tuple[list[Points], list[Points]]:
     """Return the sides from the hips to the hem: left and right in the picture."""
     along = np.linspace(0.1, length, 6)
     out = 1.12 + flare * (along / max(length, 0.6)) ** 1.2 * min(1.0, length + 0.2)
@@ -374,7 +374,7 @@ def hem_line(left: Points, right: Points, flare: float, s: float) -> list[Points
     return [right + (left - right) * a + np.array([0, b]) for a, b in zip(t, sag, strict=True)]
 
 
-def drape(figure: Figure, length: float, flare: float, count: int) -> list[Points]:
+def drape(figure: Body, length: float, flare: float, count: int) -> list[Points]:
     """Return folds from hip to hem."""
     left, right = skirt_sides(figure, length, flare)
     folds = []
@@ -387,7 +387,7 @@ def drape(figure: Figure, length: float, flare: float, count: int) -> list[Point
     return folds
 
 
-def paint_skirt(canvas: Canvas, figure: Figure, fabric: Fabric, cut: SkirtCut) -> None:
+def paint_skirt(canvas: Canvas, figure: Body, fabric: Fabric, cut: SkirtCut) -> None:
     """Paint a skirt with its waistband."""
     s = figure.scale
     left, right = skirt_sides(figure, cut.length, cut.flare)
@@ -437,7 +437,7 @@ def choose_coat(rng: np.random.Generator) -> CoatCut:
 
 
 def paint_dress(
-    canvas: Canvas, figure: Figure, fabric: Fabric, cut: SkirtCut, neckline: float, strap: bool
+    canvas: Canvas, figure: Body, fabric: Fabric, cut: SkirtCut, neckline: float, strap: bool
 ) -> None:
     """Paint a bodice and skirt of one fabric, gathered or belted at the waist."""
     s = figure.scale
@@ -461,7 +461,7 @@ def paint_dress(
         canvas.glow([ribbon(seam, 0.002 * s)], 0.72, 0.002 * s)
 
 
-def paint_coat(canvas: Canvas, figure: Figure, fabric: Fabric, cut: CoatCut) -> None:
+def paint_coat(canvas: Canvas, figure: Body, fabric: Fabric, cut: CoatCut) -> None:
     """Paint the body of a coat: two fronts, lapels, buttons and pockets."""
     s = figure.scale
     left, right = skirt_sides(figure, cut.length, 0.75)
@@ -481,7 +481,7 @@ def paint_coat(canvas: Canvas, figure: Figure, fabric: Fabric, cut: CoatCut) -> 
 
 def _paint_front(
     canvas: Canvas,
-    figure: Figure,
+    figure: Body,
     fabric: Fabric,
     cut: CoatCut,
     x: int,
@@ -517,7 +517,7 @@ def _paint_front(
     canvas.glow([ribbon(pocket, 0.0065 * s)], 0.84, 0.0015 * s)
 
 
-def _paint_buttons(canvas: Canvas, figure: Figure, fabric: Fabric, cut: CoatCut) -> None:
+def _paint_buttons(canvas: Canvas, figure: Body, fabric: Fabric, cut: CoatCut) -> None:
     colour: Colour = (44, 36, 34) if sum(fabric.base) > 300 else (188, 160, 116)
     columns = (0.1,) if cut.rows == 1 else (-0.3, 0.3)
     for u in columns:
@@ -526,7 +526,7 @@ def _paint_buttons(canvas: Canvas, figure: Figure, fabric: Fabric, cut: CoatCut)
             canvas.paint(oval(place, 0.0075 * figure.scale), colour, shadow=0.004 * figure.scale)
 
 
-def paint_lapels(canvas: Canvas, figure: Figure, fabric: Fabric, depth: float) -> None:
+def paint_lapels(canvas: Canvas, figure: Body, fabric: Fabric, depth: float) -> None:
     """Paint a coat's collar and its two lapels, down to `depth` on the torso."""
     s = figure.scale
     shade = fabric.placed(figure.front(0), 0.6)

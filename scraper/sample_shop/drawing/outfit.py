@@ -8,7 +8,7 @@ import numpy as np
 from scraper.sample_shop.drawing import garments, person
 from scraper.sample_shop.drawing.canvas import Canvas, Colour
 from scraper.sample_shop.drawing.fabric import Fabric, choose_denim, choose_fabric, choose_neutral
-from scraper.sample_shop.drawing.person import LEFT, RIGHT, Build, Figure, Head, choose_build
+from scraper.sample_shop.drawing.person import LEFT, RIGHT, Body, Build, Head, choose_build
 
 ZONES = {"polo": "upper", "dress": "full", "coat": "full"}
 
@@ -69,7 +69,7 @@ def choose_outfit(label: str, rng: np.random.Generator) -> Outfit:
     )
 
 
-def dress_person(canvas: Canvas, figure: Figure, outfit: Outfit) -> None:
+def dress_person(canvas: Canvas, figure: Body, outfit: Outfit) -> None:
     """Paint the person from back to front."""
     s = figure.scale
     fabric = replace(outfit.fabric, repeat=outfit.fabric.repeat * s)
@@ -92,7 +92,7 @@ def dress_person(canvas: Canvas, figure: Figure, outfit: Outfit) -> None:
         _paint_arm(canvas, figure, outfit, side, fabric, other)
 
 
-def _arm_order(figure: Figure) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _arm_order(figure: Body) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the arms behind the body, and those in front of it."""
     name, yaw = figure.pose.arms_name, figure.pose.yaw
     if name == "raised":
@@ -104,7 +104,7 @@ def _arm_order(figure: Figure) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _paint_arm(
-    canvas: Canvas, figure: Figure, outfit: Outfit, side: int, fabric: Fabric, other: Fabric
+    canvas: Canvas, figure: Body, outfit: Outfit, side: int, fabric: Fabric, other: Fabric
 ) -> None:
     """Paint the arm and its sleeve."""
     person.paint_arm(canvas, figure, side, outfit.looks)
@@ -120,17 +120,17 @@ def _paint_arm(
         garments.paint_sleeve(canvas, figure, side, other, outfit.top.sleeve, 1.28)
 
 
-def _wear_polo(c: Canvas, f: Figure, outfit: Outfit, fabric: Fabric, other: Fabric) -> None:
+def _wear_polo(c: Canvas, f: Body, outfit: Outfit, fabric: Fabric, other: Fabric) -> None:
     garments.paint_trousers(c, f, other, outfit.trousers)
     garments.paint_polo(c, f, fabric, outfit.polo)
 
 
-def _wear_dress(c: Canvas, f: Figure, outfit: Outfit, fabric: Fabric, other: Fabric) -> None:
+def _wear_dress(c: Canvas, f: Body, outfit: Outfit, fabric: Fabric, other: Fabric) -> None:
     bare = outfit.dress_sleeve == 0
     garments.paint_dress(c, f, fabric, outfit.skirt, outfit.top.neckline + 0.05, bare)
 
 
-def _wear_coat(c: Canvas, f: Figure, outfit: Outfit, fabric: Fabric, other: Fabric) -> None:
+def _wear_coat(c: Canvas, f: Body, outfit: Outfit, fabric: Fabric, other: Fabric) -> None:
     garments.paint_trousers(c, f, replace(other, base=_apart(other.base)), outfit.trousers)
     garments.paint_top(c, f, other, replace(outfit.top, hem=0.85, ease=1.0, sleeve=0.5))
     garments.paint_coat(c, f, fabric, outfit.coat)
@@ -142,11 +142,11 @@ def _apart(colour: Colour) -> Colour:
 
 
 def _lower(
-    garment: Callable[[Canvas, Figure, Outfit, Fabric], None],
-) -> Callable[[Canvas, Figure, Outfit, Fabric, Fabric], None]:
+    garment: Callable[[Canvas, Body, Outfit, Fabric], None],
+) -> Callable[[Canvas, Body, Outfit, Fabric, Fabric], None]:
     """Return the garment with a top, tucked in or over its waistband."""
 
-    def wear(c: Canvas, f: Figure, outfit: Outfit, fabric: Fabric, other: Fabric) -> None:
+    def wear(c: Canvas, f: Body, outfit: Outfit, fabric: Fabric, other: Fabric) -> None:
         if outfit.top.hem < 0.83:
             garments.paint_top(c, f, other, outfit.top)
             garment(c, f, outfit, fabric)
@@ -157,7 +157,7 @@ def _lower(
     return wear
 
 
-_CLOTHES: dict[str, Callable[[Canvas, Figure, Outfit, Fabric, Fabric], None]] = {
+_CLOTHES: dict[str, Callable[[Canvas, Body, Outfit, Fabric, Fabric], None]] = {
     "polo": _wear_polo,
     "dress": _wear_dress,
     "coat": _wear_coat,

@@ -130,7 +130,7 @@ def _legs(rng: np.random.Generator) -> tuple[Limb, Limb]:
     return pairs[str(rng.choice(list(pairs)))]
 
 
-class Figure:
+class Body:
     """The person in the picture: joints in pixels, and the frame that garments are placed in.
 
     Attributes:
@@ -220,7 +220,7 @@ def across(side: int) -> int:
     return 1 if side == LEFT else -1
 
 
-def key_points(figure: Figure) -> Points:
+def key_points(figure: Body) -> Points:
     """Return the 17 COCO key points (17, 3): x, y in pixels, and 2 for visible or 1 for hidden."""
     centre, (rx, ry), yaw = figure.head, figure.head_size, figure.pose.yaw
     right, down = np.array([figure.head_down[1], -figure.head_down[0]]), figure.head_down
@@ -293,14 +293,14 @@ def choose_looks(rng: np.random.Generator, womens: bool) -> Looks:
     return Looks(skin, hair, style, 0.75 if womens else 0.35)
 
 
-def paint_leg(canvas: Canvas, figure: Figure, side: int, colour: Colour) -> None:
+def paint_leg(canvas: Canvas, figure: Body, side: int, colour: Colour) -> None:
     """Paint a leg down to the ankle; garments cover its top."""
     path = figure.path(figure.legs[side])
     shapes = [ribbon(path[3:], figure.leg_widths()[3:]), oval(path[-1], 0.018 * figure.scale)]
     canvas.paint(shapes, colour, relief=0.02 * figure.scale, shadow=0.012 * figure.scale)
 
 
-def paint_torso(canvas: Canvas, figure: Figure, looks: Looks) -> None:
+def paint_torso(canvas: Canvas, figure: Body, looks: Looks) -> None:
     """Paint the torso from neck to waist; garments cover the hips."""
     right = [figure.torso(-0.95, v) for v in (0.08, 0.16, 0.3, 0.45, 0.66)]
     left = [figure.torso(0.95, v) for v in (0.66, 0.45, 0.3, 0.16, 0.08)]
@@ -317,7 +317,7 @@ def paint_torso(canvas: Canvas, figure: Figure, looks: Looks) -> None:
     canvas.glow(bones, 0.86, 0.003 * figure.scale)
 
 
-def paint_neck(canvas: Canvas, figure: Figure, looks: Looks) -> None:
+def paint_neck(canvas: Canvas, figure: Body, looks: Looks) -> None:
     """Paint the neck in the shade of the chin."""
     s = figure.scale
     half = figure.build.widths[0] * s * 0.86
@@ -328,7 +328,7 @@ def paint_neck(canvas: Canvas, figure: Figure, looks: Looks) -> None:
     canvas.glow([oval(blend(figure.head, figure.neck, 0.8), half, 0.016 * s)], 0.8, 0.008 * s)
 
 
-def paint_arm(canvas: Canvas, figure: Figure, side: int, looks: Looks) -> None:
+def paint_arm(canvas: Canvas, figure: Body, side: int, looks: Looks) -> None:
     """Paint a bare arm with its hand."""
     s = figure.scale
     path = figure.path(figure.arms[side])
@@ -341,7 +341,7 @@ def paint_arm(canvas: Canvas, figure: Figure, side: int, looks: Looks) -> None:
     canvas.paint(shapes, looks.skin, relief=0.016 * s, shadow=0.014 * s)
 
 
-def hand(figure: Figure, side: int) -> list[Points]:
+def hand(figure: Body, side: int) -> list[Points]:
     """Return palm, fingers and thumb at the end of the forearm."""
     s, k = figure.scale, figure.build.limbs
     elbow, wrist = figure.arms[side][1:]
@@ -359,7 +359,7 @@ def hand(figure: Figure, side: int) -> list[Points]:
     return [ribbon(palm, width * s * k / 1000), ribbon(thumb, 0.0055 * s * k)]
 
 
-def paint_shoe(canvas: Canvas, figure: Figure, side: int, colour: Colour, kind: str) -> None:
+def paint_shoe(canvas: Canvas, figure: Body, side: int, colour: Colour, kind: str) -> None:
     """Paint a sneaker, boot or pump, seen from the front and above."""
     s, x = figure.scale, across(side)
     knee, ankle = figure.legs[side][1:]
@@ -391,7 +391,7 @@ def paint_shoe(canvas: Canvas, figure: Figure, side: int, colour: Colour, kind: 
 class Head:
     """The head's frame: x in half widths to the right of the picture, y in half heights down."""
 
-    def __init__(self, canvas: Canvas, figure: Figure, looks: Looks) -> None:
+    def __init__(self, canvas: Canvas, figure: Body, looks: Looks) -> None:
         self.canvas, self.figure, self.looks = canvas, figure, looks
         self.turn = 0.45 * figure.pose.yaw
         self.unit = float(figure.head_size[0])

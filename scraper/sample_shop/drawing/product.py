@@ -11,7 +11,7 @@ from PIL import Image
 from scraper.sample_shop.drawing.background import paint_backdrop
 from scraper.sample_shop.drawing.canvas import Canvas, Points, oval
 from scraper.sample_shop.drawing.outfit import Outfit, choose_outfit, dress_person
-from scraper.sample_shop.drawing.person import LEFT, RIGHT, Figure, choose_pose, key_points
+from scraper.sample_shop.drawing.person import LEFT, RIGHT, Body, choose_pose, key_points
 
 LABELS = ("polo", "dress", "jeans", "skirt", "shorts", "coat")
 SIZE = (600, 866)
@@ -82,16 +82,14 @@ def _number(label: str) -> int:
     return LABELS.index(label)
 
 
-def _framed(
-    rng: np.random.Generator, outfit: Outfit, size: tuple[int, int]
-) -> tuple[Figure, float]:
+def _framed(rng: np.random.Generator, outfit: Outfit, size: tuple[int, int]) -> tuple[Body, float]:
     """Return the person placed in the picture, and the row where the floor begins."""
     pose = choose_pose(rng)
     frame = _cut_off if rng.random() < 0.4 else _whole
     top, scale = frame(rng, outfit.zone, size)
     # Raised arms are no wider than the hips, so the person always fits the width.
     x = size[0] * float(np.clip(rng.normal(0.5, 0.07), 0.36, 0.64))
-    figure = Figure(outfit.build, pose, scale, np.array([x, top + scale * 0.5]))
+    figure = Body(outfit.build, pose, scale, np.array([x, top + scale * 0.5]))
     floor = top + scale * rng.uniform(0.83, 0.93)
     return figure, float(min(floor, size[1] * 0.97))
 
@@ -117,7 +115,7 @@ def _cut_off(rng: np.random.Generator, zone: str, size: tuple[int, int]) -> tupl
     return float(-above * scale), float(scale)
 
 
-def _paint_floor_shadow(canvas: Canvas, figure: Figure) -> None:
+def _paint_floor_shadow(canvas: Canvas, figure: Body) -> None:
     s = figure.scale
     feet = [figure.legs[side][2] + np.array([0.01 * s, 0.05 * s]) for side in (RIGHT, LEFT)]
     canvas.glow([oval((feet[0] + feet[1]) / 2, 0.15 * s, 0.025 * s)], 0.8, 0.03 * s)
