@@ -40,11 +40,11 @@ def _command(name: str) -> click.Command:
 def _check_package_origin(package: str) -> None:
     """Exit with a message if another distribution has a package of the same name."""
     ours = Path(__file__).resolve().parent / package
-    origin = importlib.import_module(package).__file__
-    if origin and Path(origin).resolve().parent == ours and (ours / "cli.py").exists():
+    path = importlib.import_module(package).__file__
+    if path and Path(path).resolve().parent == ours and (ours / "cli.py").exists():
         return
     raise click.ClickException(
-        f"the package {package!r} at {origin} is not fashion-tagger's ({ours}). Another distribution"
+        f"the package {package!r} at {path} is not fashion-tagger's ({ours}). Another distribution"
         f" of that name hides it: uninstall it (pip uninstall {package}), or install"
         " fashion-tagger in a virtual environment of its own."
     )

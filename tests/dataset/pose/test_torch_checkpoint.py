@@ -100,7 +100,7 @@ NUMBERS = {"0": np.arange(6, dtype=np.float32).tobytes()}
         ({n: Tensor(FLAT, (6, 50), (1, 0)) for n in "abcdef"}, "absurdly large"),
         ({"t": Tensor(FLAT, (1,), (1 << 61,))}, "absurd shape"),
         ({"t": Tensor(FLAT, (0, 1 << 61), (1, 1))}, "absurd shape"),
-        (b"\x80\x02K\x01K\x02R.", "no function"),
+        (b"\x80\x02K\x01K\x02R.", "not a function"),
         (b"\x80\x02a.", "broken"),
     ],
 )
