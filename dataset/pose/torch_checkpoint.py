@@ -219,7 +219,7 @@ class LimitedFile(io.FileIO):
         read_size = BLOCK_BYTES + 1 if size is None or size < 0 else min(size, BLOCK_BYTES + 1)
         data = super().read(read_size) or b""
         if len(data) > BLOCK_BYTES:
-            raise InvalidCheckpoint("its directory is too large")
+            raise InvalidCheckpoint("its central directory is absurdly long")
         return data
 
 
