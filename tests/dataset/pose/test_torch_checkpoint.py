@@ -170,7 +170,7 @@ def test_what_is_there_twice(name: str, tmp_path: Path) -> None:
 
 def test_an_archive_of_a_hundred_thousand_parts(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.pth", {}, {f"{n:0500d}": b"" for n in range(4000)})
-    with pytest.raises(Failure, match="list of parts"):
+    with pytest.raises(Failure, match="central directory"):
         read_tensors(path)
 
 
