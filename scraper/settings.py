@@ -1,10 +1,15 @@
-"""Scrapy settings of a crawl, and a download handler that bounds the size of response headers."""
+"""Scrapy settings of a crawl, its download handler and its robots.txt middleware."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scrapy import Request
 from scrapy.core.downloader.handlers import http11
+from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
+from scrapy.robotstxt import RobotParser
+from scrapy.utils.httpobj import urlparse_cached
 from twisted.web._newclient import BODY, DONE
 
 from scraper.addresses import ALLOW_ALL, ALLOWED, PublicOnly, PublicResolver
@@ -51,12 +56,30 @@ class BoundedHeads(http11.HTTP11DownloadHandler):
         self._pool.maxPersistentPerHost *= 2
 
 
+class ObeyRobotsTxt(RobotsTxtMiddleware):
+    """Scrapy's middleware, for requests that wait for one robots.txt at the same time.
+
+    Scrapy 2.19 gives its rules to the first waiting request only and allows all others,
+    because `Deferred.asFuture` replaces the result by None:
+    https://docs.twisted.org/en/stable/api/twisted.internet.defer.Deferred.html#asFuture
+    """
+
+    def __init__(self, crawler: Any) -> None:
+        super().__init__(crawler)
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def robot_parser(self, request: Request) -> RobotParser | None:
+        """Return the rules for a request; None if the host has none."""
+        host = urlparse_cached(request).netloc
+        async with self._locks.setdefault(host, asyncio.Lock()):
+            return await super().robot_parser(request)
+
+
 AT_ONCE = 8
 # What is done with each request, by the place in its way. All of Scrapy's own is named here: what
 # it brings besides would come with a new version unasked, takes time for each photo (it counts what
 # our own table counts), or opens the crawl to others (a console; an HTTP server that runs code).
 MIDDLEWARES = {
-    "robotstxt.RobotsTxtMiddleware": 100,
     "downloadtimeout.DownloadTimeoutMiddleware": 350,
     "defaultheaders.DefaultHeadersMiddleware": 400,
     "useragent.UserAgentMiddleware": 500,
@@ -101,7 +124,7 @@ def crawl_settings(manners: Manners, allowed: Sequence[str] = ()) -> dict[str, A
         "DOWNLOADER_MIDDLEWARES_BASE": {
             f"scrapy.downloadermiddlewares.{name}": place for name, place in MIDDLEWARES.items()
         },
-        "DOWNLOADER_MIDDLEWARES": {PublicOnly: 50},
+        "DOWNLOADER_MIDDLEWARES": {PublicOnly: 50, ObeyRobotsTxt: 100},
         # It sees to the Referer of redirects.
         "SPIDER_MIDDLEWARES_BASE": {"scrapy.spidermiddlewares.referer.RefererMiddleware": 700},
         "EXTENSIONS_BASE": {"scrapy.extensions.throttle.AutoThrottle": 0},

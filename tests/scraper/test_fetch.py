@@ -56,6 +56,18 @@ def test_list_with_valid_and_invalid_lines(tmp_path: Path, site: PhotoSite) -> N
     assert [path.read_bytes() for path in photos] == [PHOTO] * 2
 
 
+def test_all_requests_that_wait_for_robots_txt_obey_it(tmp_path: Path, site: PhotoSite) -> None:
+    site.robots_delay = 1.0
+    site.bodies |= {f"/secret/{number}.jpg": PHOTO for number in range(6)}
+    process = start(tmp_path)
+    urls = [f"{site.url}/secret/{number}.jpg" for number in range(6)]
+    output, errors = process.communicate("\n".join(urls), timeout=120)
+    assert process.returncode == 0, errors
+    problems = [json.loads(line)["problem"] for line in output.splitlines()]
+    assert problems == ["robots.txt"] * 6
+    assert site.requests == {"/robots.txt": 1}
+
+
 def test_ctrl_c_ends_the_command_while_it_waits_for_input(tmp_path: Path, site: PhotoSite) -> None:
     process = start(tmp_path)
     assert process.stdin is not None and process.stdout is not None

@@ -1,6 +1,7 @@
 """A local web site with photos that counts its requests."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +12,14 @@ STALLS = "/stalls.jpg"
 
 
 class PhotoSite:
-    """Serves bodies by path; robots.txt disallows /secret, and STALLS never responds."""
+    """Serves bodies by path; robots.txt disallows /secret, and STALLS never responds.
+
+    Attributes:
+        robots_delay: Seconds before robots.txt is served.
+    """
 
     def __init__(self, bodies: Mapping[str, bytes]) -> None:
+        self.robots_delay = 0.0
         self.bodies = {"/robots.txt": ROBOTS, **bodies}
         self.requests: Counter[str] = Counter()
         self.agents: set[str] = set()
@@ -26,6 +32,8 @@ class PhotoSite:
                 site.agents.add(str(self.headers["User-Agent"]))
                 if self.path == STALLS:
                     site.released.wait(30)
+                if self.path == "/robots.txt":
+                    time.sleep(site.robots_delay)
                 body = site.bodies.get(self.path)
                 self.send_response(404 if body is None else 200)
                 self.send_header("Content-Length", str(len(body or b"")))
