@@ -25,6 +25,8 @@ extensions = [
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
+# Docstrings mark code with single backticks.
+default_role = "code"
 html_theme = "furo"
 html_title = "fashion-tagger"
 # The documentation builds without internet.
