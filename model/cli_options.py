@@ -135,3 +135,9 @@ precision_option: Callable[[Any], Any] = click.option(
 seed_option: Callable[[Any], Any] = click.option(
     "--seed", type=int, default=0, show_default=True, help="Random seed."
 )
+image_root_option: Callable[[Any], Any] = click.option(
+    "--image-root",
+    type=FOLDER,
+    help="Folder of the photos that are paths in the feed; files outside it are not read."
+    "  [default: the feed's folder]",
+)

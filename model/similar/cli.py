@@ -121,11 +121,7 @@ class CommandOptions:
     " .tsv or .jsonl with id, image, which is a path or a URL, and tag; optionally price, currency,"
     " title, url and item_group_id).  [default: the catalogue]",
 )
-@click.option(
-    "--image-root",
-    type=FOLDER,
-    help="Folder of the photos that are paths in the feed.  [default: the feed's folder]",
-)
+@cli_options.image_root_option
 @fetched_option
 @private_hosts_option("none")
 @contact_option

@@ -57,12 +57,7 @@ class ColumnNames(click.ParamType):
     show_default=True,
     help="New folder of the results. The same command continues an interrupted check.",
 )
-@click.option(
-    "--image-root",
-    type=FOLDER,
-    help="Folder of the photos that are paths in the feed; files outside it are not read."
-    "  [default: the feed's folder]",
-)
+@cli_options.image_root_option
 @click.option(
     "--columns",
     type=ColumnNames(),
