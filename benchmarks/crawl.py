@@ -414,7 +414,7 @@ def _fingerprint(number: int, views: bytes) -> dict[str, Any]:
 @main.command()
 @click.option("--images", default=20_000, show_default=True)
 def memory(images: int) -> None:
-    """Print the peak memory of crawls of a thousand and of many images."""
+    """Print the peak memory of a crawl of 1,000 images and of one of --images."""
     rows = []
     for count in (1_000, images):
         with tempfile.TemporaryDirectory() as folder:

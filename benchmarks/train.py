@@ -60,7 +60,7 @@ each_option = click.option(
     "each",
     type=click.IntRange(min=4),
     metavar="N",
-    help="At most so many train photos, and a quarter of it for validation.  [default: all]",
+    help="Maximum number of train photos; a quarter of it for validation.  [default: all]",
 )
 
 

@@ -19,7 +19,7 @@ from scraper.spiders.base import Ask, HashtagSpider, Page, Post
 
 # A site may lead to its first posts in steps.
 STEPS = 3
-# A count of an archive comes a month at a time; so many are more than any archive has.
+# Upper limit of monthly counts of an archive; no archive has more months.
 COUNTS = 600
 FIELDS = (
     *("photos", "title", "brand", "price", "currency", "author", "posted", "hashtags"),

@@ -91,12 +91,12 @@ def let_go(search: Search, worker: int) -> None:
         search.worker_id = None
 
 
-# So many pages in a row that are each like one before are a circle.
+# Consecutive repeated pages after which the cursor counts as circular.
 SEEN_BEFORE = 5
-# One list of a site may repeat much of another, and an archive has times without a post; but so
-# many pages in a row with nothing new lead nowhere.
+# Consecutive pages without a new post that end a search. Lists of a site may overlap, and archives
+# have periods without posts, so the number is high.
 NOTHING_NEW = 100
-# So many pages in a row of nothing but old posts end a search that asks for newer ones.
+# Consecutive pages with only posts older than --since that end a search.
 OLD_PAGES = 2
 OLDER = "older than --since"
 

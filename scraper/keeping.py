@@ -21,7 +21,7 @@ from dataset.maintenance.takedown import TakedownList
 from scraper.examining import Fetched, Refused
 from scraper.outcomes import settle
 
-# So many are written at once; fewer where no others come for so many seconds.
+# Images per write, and seconds to wait for more of them.
 BATCH, MOMENT = 16, 0.05
 
 Result = TypeVar("Result")

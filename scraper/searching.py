@@ -29,7 +29,7 @@ from scraper.spiders.base import HashtagSpider, Page
 from scraper.stopping import all_of
 from scraper.work import Work
 
-# A warning comes when so many are left.
+# Remaining hashtags of the weekly quota at which a warning is shown.
 FEW = 5
 
 

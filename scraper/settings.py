@@ -15,12 +15,12 @@ from twisted.web._newclient import BODY, DONE
 from scraper.addresses import ALLOW_ALL, ALLOWED, PublicOnly, PublicResolver
 from scraper.fetching import LARGEST_BYTES
 
-# What a browser takes at most.
+# The limit of browsers.
 LARGEST_HEAD = 256_000
 
 
 class _Protocol(http11._LenientHTTP11ClientProtocol):
-    """A connection that is given up where an answer does not come to its body."""
+    """A connection that is aborted when the response headers exceed LARGEST_HEAD bytes."""
 
     _head = 0
 
@@ -46,13 +46,13 @@ class _Factory(http11._LenientHTTP11ClientFactory):
 
 
 class BoundedHeads(http11.HTTP11DownloadHandler):
-    """Scrapy's own handler, on such connections."""
+    """Scrapy's HTTP handler with a limit on the size of response headers."""
 
     def __init__(self, crawler: Any) -> None:
         super().__init__(crawler)
         self._pool._factory = _Factory
-        # The next request begins a moment before the last one's connection is free: it is not to be
-        # closed for one too many, or there would be a new one every few photos.
+        # A request starts shortly before the previous connection returns to the pool, which would
+        # otherwise exceed its limit and close a connection every few photos.
         self._pool.maxPersistentPerHost *= 2
 
 

@@ -150,7 +150,7 @@ def _failure(url: sa.URL, error: BaseException) -> Failure:
 
 
 def _remedy(error: BaseException) -> str | None:
-    """Return the remedy for an error of the database, None for what may be a bug of ours."""
+    """Return the remedy for an error of the database; None for an unexpected error."""
     text = str(error)
     return next((remedy for words, remedy in REMEDIES.items() if words in text), None)
 

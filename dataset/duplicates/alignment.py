@@ -32,7 +32,7 @@ KEPT_PIXELS = 0.95
 MIN_OVERLAP = 0.5
 # Colours with a smaller deviation are not compared; below this correlation, colours differ.
 MIN_COLOUR_DEVIATION, MIN_COLOUR_CORRELATION = 3.0, 0.6
-# So many pairs fit in the CPU's cache.
+# Pairs per batch, chosen to fit in the CPU's cache.
 BATCH_PAIRS = 32
 
 

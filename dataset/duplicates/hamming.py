@@ -19,11 +19,11 @@ from dataset.utils.threads import map_in_threads
 MAX_DISTANCE_BITS = 10
 # Hashes that are compared in one operation, so that they stay in the CPU's cache.
 SCAN_BLOCK = 1 << 16
-# A hash is indexed by four words of 16 bits; so many hashes are scanned before they are indexed.
+# A hash is indexed by four words of 16 bits. New hashes are scanned until there are MAX_UNINDEXED.
 WORD_BITS, WORDS, MAX_UNINDEXED = 16, 4, 16_384
 # Queries of one task of `pairs_within`.
 PAIRS_BLOCK = 256
-# Each of many equal hashes is paired with at most so many that follow it.
+# Following hashes that each of many equal hashes is paired with.
 MAX_EQUAL_PAIRS = 8
 
 

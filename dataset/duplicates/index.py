@@ -20,7 +20,7 @@ LOADED_IDS = 10_000
 _FINGERPRINTS, _NEAR_DUPLICATES = map(table_of, (FingerprintRow, NearDuplicateRow))
 _IDS, _WHOLE_HASH = _FINGERPRINTS.c.image_id, sa.func.substr(_FINGERPRINTS.c.views, 1, 8)
 _NEWEST = sa.select(sa.func.max(_IDS))
-# Ids and hashes of many images in one row: creating a million rows would take most of the time.
+# Ids and hashes are aggregated into one row: fetching a million rows takes most of the time.
 _SELECT_HASHES = {
     dialect: sa.select(
         sa.func.aggregate_strings(sa.cast(_IDS, sa.String), ","),

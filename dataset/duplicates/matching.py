@@ -13,7 +13,7 @@ from dataset.duplicates.hamming import MAX_DISTANCE_BITS, HashIndex, HashPairs, 
 from dataset.duplicates.hashing import MIRRORED, quarter_turn_hashes
 from dataset.utils.threads import map_in_threads
 
-# A photo is compared with at most so many nearest ones: all photos of one studio have near hashes.
+# Nearest photos that a photo is compared with; all photos of one studio have similar hashes.
 MAX_CANDIDATES = 16
 # Pairs that are collected before those beyond MAX_CANDIDATES are discarded.
 MAX_COLLECTED_PAIRS = 4_000_000

@@ -49,7 +49,7 @@ def open_photo(source: Path | bytes, at_least: int | None = None) -> Image.Image
     Args:
         source: A file or its content.
         at_least: Allow a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, which is faster, as
-            long as each side keeps at least so many pixels.
+            long as each side keeps at least this many pixels.
 
     Returns:
         The image. Its `info` has only `format`, a key of EXTENSIONS, and `size`, width and height

@@ -14,13 +14,14 @@ cv2.setNumThreads(1)
 WORKING_PIXELS, TEXT_SCALES = 384, (1, 2, 4)
 # Pixels per side that a JPEG is decoded to, at least.
 MIN_DECODED_PIXELS = 2 * WORKING_PIXELS
-# One pixel of so many is sampled to estimate the steepest gradients.
+# Sampling interval, in pixels, of the estimate of the steepest gradients.
 GRADIENT_SAMPLING = 16
 # Fractions of all pixels: outliers of the contrast (a stain, a logo), and the steepest gradients.
 OUTLIERS, STEEPEST = 0.005, 0.004
 # Side of the square around an edge in which its lightest and darkest pixels are searched.
 EDGE_WINDOW_PIXELS = 25
-# The strokes of a letter are thinner than this and differ from the background by so many levels.
+# Maximum width of the strokes of a letter, and their minimum difference from the background in grey
+# levels.
 MAX_STROKE_PIXELS, MIN_STROKE_CONTRAST = 9, 48
 MIN_LETTER_HEIGHT, MAX_LETTER_HEIGHT = 5, 56
 MIN_LETTER_AREA = 3
@@ -28,8 +29,8 @@ MIN_LETTER_AREA = 3
 MIN_LETTERS = 3
 # Difference of the baselines of two adjacent letters, as a fraction of their height.
 MAX_BASELINE_DIFFERENCE = 0.08
-# Rendered text is even and photographed texture is not: by so many grey levels the ink and the
-# background of two adjacent letters may differ, and deviate (standard deviation) in a whole line.
+# Rendered text is uniform and photographed texture is not. Maximum difference of the ink and of the
+# background between two adjacent letters, and standard deviation in a line, in grey levels.
 MAX_INK_DIFFERENCE, MAX_GROUND_DIFFERENCE = 5, 4
 MAX_INK_DEVIATION, MAX_GROUND_DEVIATION = 3, 2
 # Relative deviation of the widths, and deviation of the fill ratios, of the letters of a line.

@@ -47,7 +47,7 @@ from dataset.images.store import ImageStore
 IMAGE, URL, AUTHOR = "image", "url", "author"
 # Why an image that was taken down is rejected.
 REASON = "taken down"
-# A re-encoded or resized copy differs in at most so many bits of the whole photo's hash.
+# Maximum distance between the hashes of a whole photo and of a re-encoded or resized copy.
 MAX_COPY_DISTANCE_BITS = 4
 # Tables with an image per row.
 IMAGE_TABLES = (

@@ -22,7 +22,7 @@ from dataset.pose.heatmaps import (
 )
 from dataset.pose.models import STRIDE, JointSet
 
-# Scale of a person who is pasted beside another one.
+# Relative size of a second person that is pasted into a sample, from smallest to largest.
 SECOND_PERSON_SCALE = 0.4, 0.85
 # Pixels of images in memory, 3 bytes each.
 MAX_CACHED_PIXELS = 400_000_000

@@ -171,7 +171,8 @@ def count_progress(
     return int(decided), int(total) - int(decided)
 
 
-# A count that takes longer is cached for so many times its duration: it takes 2 % of the time.
+# A count that takes longer is cached for CACHE_FACTOR times its duration, so that counting takes at
+# most 2 % of the time.
 SLOW_SECONDS, CACHE_FACTOR = 0.03, 50
 
 

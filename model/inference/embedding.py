@@ -150,7 +150,7 @@ def fit_projection(
         # A single photo has no principal axes.
         return Projection(mean, np.eye(values.shape[1], max_dimensions, dtype=np.float32))
     count = min(max_dimensions, len(values) - 1, values.shape[1])
-    # Randomized PCA (Halko et al. 2011) takes a hundredth of the time for a few of many axes; the
+    # Randomized PCA (Halko et al. 2011) takes 1 % of the time for a few components; the
     # seed makes builds reproducible.
     solver = "full" if count > min(values.shape) // 2 else "randomized"
     pca = PCA(count, svd_solver=solver, random_state=0).fit((values - mean) / deviation)

@@ -112,7 +112,7 @@ def _merge(
     best_indices[changed] = np.take_along_axis(merged_indices, order, 1)
 
 
-# Up to so many items are compared exhaustively.
+# Largest index that is searched exhaustively.
 MAX_EXACT_ITEMS = 200_000
 # Neighbours of a vector in the graph, and candidates when a vector is added and searched.
 CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 24, 96, 64

@@ -145,7 +145,7 @@ def _probabilities(
 
 
 OPTIONS_FILE, STORE_FILE = "options.json", "items.sqlite"
-# The noise model is fitted on a random sample of so many items at most.
+# Maximum size of the random sample of items that the noise model is fitted on.
 MAX_FIT_ITEMS = 20_000
 
 

@@ -35,12 +35,13 @@ from model.training.config import TrainOptions
 from model.training.linear_probe import feature_columns
 from model.training.stages import HEAD, prepare_backbone
 
-# Photos are compared with a random sample of so many training photos at most.
+# Maximum size of the random sample of training photos that photos are compared with.
 MAX_PHOTOS = 20_000
 # Labels with fewer training photos can't be cross-validated.
 MIN_PHOTOS_PER_LABEL = 5
 # A photo shows no garment if its similarity to the nearest training photo is below the lowest of:
-# this quantile of the validation photos, so many deviations below their median, and the maximum.
+# this quantile of the validation photos, this number of deviations below their median, and the
+# maximum.
 OUTLIER_QUANTILE, OUTLIER_DEVIATIONS, MAX_THRESHOLD = 0.002, 4.0, 0.5
 SEEN_NOTE = "training photos are predicted by the model that was trained on them: "
 
