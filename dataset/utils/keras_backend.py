@@ -4,9 +4,11 @@ Keras is imported without its backend's log messages.
 """
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
+import platform
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +22,9 @@ from dataset.utils.files import atomic_path
 
 if TYPE_CHECKING:
     import keras
+
+# A parameter of glibc's `mallopt`.
+M_ARENA_MAX = -8
 
 
 @contextlib.contextmanager
@@ -36,8 +41,20 @@ def silence_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+def share_malloc_arena() -> None:
+    """Let all threads that start from now on allocate from one arena of glibc's `malloc`.
+
+    `Model.fit` runs its steps on TensorFlow's threads. The arenas of threads return large blocks to
+    the operating system after each step, which costs a tenth of the time of a step on CPUs.
+    https://www.man7.org/linux/man-pages/man3/mallopt.3.html
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+
+
 def import_backend() -> None:
     """Import Keras and its backend; a failed import still raises its error."""
+    share_malloc_arena()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with silence_stderr():
         import keras

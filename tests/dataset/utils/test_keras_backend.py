@@ -1,0 +1,33 @@
+"""Tests of the memory allocator that trainings use."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# Allocates in threads and prints the arenas of `malloc` as XML.
+PROGRAM = """
+import ctypes, sys, threading
+from dataset.utils.keras_backend import share_malloc_arena
+
+if sys.argv[1] == "shared":
+    share_malloc_arena()
+libc = ctypes.CDLL(None)
+thread = threading.Thread(target=lambda: libc.malloc(100_000))
+thread.start()
+thread.join()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the option is glibc's")
+def test_threads_share_one_arena() -> None:
+    def arenas(mode: str) -> int:
+        command = (sys.executable, "-c", PROGRAM, mode)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.count("<heap nr=")
+
+    assert arenas("separate") > 1
+    assert arenas("shared") == 1
