@@ -100,6 +100,7 @@ def main() -> None:
     """Crawl, build, train, check and take the screenshots."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--weights", required=True, help="weights of the backbone, or imagenet")
+    parser.add_argument("--time-budget", default="20m", help="time for the training")
     parser.add_argument("--keep", type=Path, help="new working folder, which is kept")
     arguments = parser.parse_args()
     chromium = shutil.which("chromium") or sys.exit("needs Chromium: apt-get install chromium")
