@@ -83,7 +83,7 @@ def shoot_story(browser: Browser, folder: Path) -> None:
     """Take screenshots of a mistake in the report and on its review page."""
     tab = browser.new_page(viewport=ViewportSize(width=1280, height=760))
     tab.goto((folder / "checked" / "report.html").as_uri(), wait_until="networkidle")
-    tab.get_by_role("heading", name="Mistakes, the costliest first").scroll_into_view_if_needed()
+    tab.get_by_role("heading", name="Mistakes by expected cost").scroll_into_view_if_needed()
     tab.evaluate("window.scrollTo(0, document.querySelector('.cards').offsetTop - 80)")
     tab.screenshot(path=IMAGES / "story-report.png")
     with reviewing(folder) as url:
