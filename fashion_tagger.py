@@ -24,7 +24,7 @@ COMMANDS = {
     "check-tags": ("model.tag_check.cli", "check_tags"),
     "find-similar": ("model.similar.cli", "find_similar"),
     "export-model": ("model.export.cli", "export_model"),
-    "fetch-photos": ("scraper.fetch_cli", "fetch_photos"),
+    "fetch-photos": ("scraper.cli", "fetch_photos"),
     "sample-shop": ("scraper.sample_shop.cli", "sample_shop"),
 }
 

@@ -1,6 +1,11 @@
-"""The `crawl` command."""
+"""The commands `crawl` and `fetch-photos`."""
 
-from typing import TYPE_CHECKING, Any
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +16,7 @@ from dataset.utils.cli_options import (
     CommaList,
     catalogue_option,
     contact_option,
+    fetched_option,
     images_option,
     private_hosts_option,
     timeout_option,
@@ -18,8 +24,9 @@ from dataset.utils.cli_options import (
 )
 
 if TYPE_CHECKING:
+    from scrapy.settings import Settings
+
     from dataset.vocabulary import Vocabulary
-    from scraper.settings import Manners
     from scraper.spiders.base import HashtagSpider
 
 # The search of --check if no tag is given.
@@ -29,31 +36,41 @@ CHECK_WORD = "polo"
 def _settings(
     _ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]
 ) -> dict[str, str]:
-    pairs = [one.partition("=") for one in value]
-    for one, (name, sign, _) in zip(value, pairs, strict=True):
+    return _parse_pairs("--set", value, "api-version=v18")
+
+
+def _scrapy_settings(
+    _ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]
+) -> dict[str, str]:
+    return _parse_pairs("-s", value, "DOWNLOAD_DELAY=2")
+
+
+def _parse_pairs(option: str, values: tuple[str, ...], example: str) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    for value, (name, sign, _) in zip(values, pairs, strict=True):
         if not name or not sign:
-            raise BadInput(f"--set {one}: write NAME=VALUE, such as --set api-version=v18")
-    return {name: setting for name, _, setting in pairs}
+            raise BadInput(f"{option} {value}: write NAME=VALUE, such as {option} {example}")
+    return {name: value for name, _, value in pairs}
 
 
 def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
     from scraper.credentials import load_credentials
-    from scraper.sites import site_names, spider_class
+    from scraper.spiders.registry import site_names, spider_class
 
     for name in site_names():
         spider = spider_class(name)
         click.echo(f"{name}\n  {spider.title}, {spider.site_url} (checked {spider.checked})")
-        click.echo(f"  needs: {spider.needs}\n  limits: {spider.limits}")
+        click.echo(f"  needs: {spider.needs}\n  limits: {spider.limits_text}")
         given = load_credentials(ctx.params.get("credentials"), spider.credentials)
         for one in spider.credentials:
             state = "set" if one.name in given else "not set"
             optional = "" if one.required else ", optional"
             click.echo(f"  {one.name}: {one.what}{optional} ({state})")
-        for setting, one_setting in spider.settings.items():
+        for setting, one_setting in spider.site_options.items():
             choices = f" ({'|'.join(one_setting.choices)})" if one_setting.choices else ""
-            click.echo(f"  --set {setting}={one_setting.default}{choices}: {one_setting.what}")
+            click.echo(f"  --set {setting}={one_setting.default}{choices}: {one_setting.help}")
     ctx.exit()
 
 
@@ -154,7 +171,21 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
 @private_hosts_option("only those of --site-url and --image-url")
 @contact_option
 @timeout_option
-@click.option("-v", "--verbose", is_flag=True, help="Show every request.")
+@click.option(
+    "-s",
+    "scrapy_settings",
+    multiple=True,
+    callback=_scrapy_settings,
+    metavar="NAME=VALUE",
+    help="Setting of Scrapy, such as -s DOWNLOAD_DELAY=2; can be repeated. Settings that protect"
+    " users and sites can't be changed.",
+)
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Show every request, and the final table with one row per search.",
+)
 @click.option(
     "--list",
     is_flag=True,
@@ -184,62 +215,134 @@ def crawl(
     if check and chosen["dry_run"]:
         raise BadInput("--check and --dry-run can't be combined; run one after the other")
     from dataset.vocabulary import load_vocabulary
-    from scraper.settings import Manners
-    from scraper.sites import by_site, site_names_in, spiders_for
+    from scraper.crawl.process import project_settings
+    from scraper.spiders.registry import create_spiders, parse_site_names, parse_site_urls
 
-    names = site_names_in(sites)
+    names = parse_site_names(sites)
     if check and len(names) > 1:
         raise BadInput("--check takes one site; run it for each site")
-    site_urls = by_site("--site-url", chosen["site_urls"], names)
-    image_urls = by_site("--image-url", chosen["image_urls"], names)
-    spiders = spiders_for(names, site_urls, image_urls, chosen["credentials"], chosen["settings"])
-    manners = Manners(
-        chosen["contact"], chosen["timeout"], chosen["allow_private"], chosen["verbose"]
+    site_urls = parse_site_urls("--site-url", chosen["site_urls"], names)
+    image_urls = parse_site_urls("--image-url", chosen["image_urls"], names)
+    spiders = create_spiders(
+        names, site_urls, image_urls, chosen["credentials"], chosen["settings"]
     )
-    labels = load_vocabulary(chosen["vocabulary"])
+    vocabulary = load_vocabulary(chosen["vocabulary"])
+    settings = project_settings(_setting_values(chosen), chosen["scrapy_settings"])
     if check:
-        _check(
-            spiders[names[0]], labels.words_of(words[0])[0] if words else CHECK_WORD, live, manners
-        )
+        word = vocabulary.words_of(words[0])[0] if words else CHECK_WORD
+        _check(spiders[names[0]], word, live, settings)
     elif chosen["dry_run"]:
-        _count(spiders, labels, words, manners)
+        _count(list(spiders.values()), vocabulary, words, settings)
     else:
-        _crawl(spiders, labels, words, manners, chosen)
+        _crawl(list(spiders.values()), vocabulary, words, settings, chosen)
 
 
-def _check(spider: "HashtagSpider", word: str, live: bool, manners: "Manners") -> None:
-    from scraper.check import check
+def _setting_values(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the Scrapy settings that options define."""
+    from scraper.settings import user_agent
 
-    if not check(spider, word, live, manners):
+    return {
+        "CATALOGUE": chosen["catalogue"],
+        "IMAGES": chosen["images"],
+        "ALLOW_PRIVATE_HOSTS": chosen["allow_private"],
+        "DOWNLOAD_TIMEOUT": chosen["timeout"],
+        "USER_AGENT": user_agent(chosen["contact"]),
+        "LOG_LEVEL": "INFO" if chosen["verbose"] else "CRITICAL",
+        # This command prints one summary for all sites.
+        "SUMMARY_ENABLED": False,
+    }
+
+
+def _check(spider: "HashtagSpider", word: str, is_live: bool, settings: "Settings") -> None:
+    from scraper.crawl.preflight import check
+
+    if not check(spider, word, is_live, settings):
         raise click.ClickException("a check failed; see the lines above")
 
 
 def _count(
-    spiders: dict[str, "HashtagSpider"],
-    labels: "Vocabulary",
+    spiders: "list[HashtagSpider]",
+    vocabulary: "Vocabulary",
     tags: tuple[str, ...],
-    manners: "Manners",
+    settings: "Settings",
 ) -> None:
     """Print the number of posts of each search (`--dry-run`)."""
-    from scraper.check import dry_run
+    from scraper.crawl.preflight import dry_run
 
-    words = [labels.words_of(tag) for tag in tags]
-    if not dry_run(list(spiders.values()), words, manners):
+    if not dry_run(spiders, [vocabulary.words_of(tag) for tag in tags], settings):
         raise click.ClickException("interrupted before all searches were counted")
 
 
 def _crawl(
-    spiders: dict[str, "HashtagSpider"],
-    labels: "Vocabulary",
+    spiders: "list[HashtagSpider]",
+    vocabulary: "Vocabulary",
     tags: tuple[str, ...],
-    manners: "Manners",
-    chosen: dict[str, Any],
+    settings: "Settings",
+    chosen: Mapping[str, Any],
 ) -> None:
-    from scraper.run import conclude
-    from scraper.run import crawl as run_crawl
-    from scraper.work import CrawlOptions
+    from scraper.crawl.runner import crawl as run_crawl
+    from scraper.crawl.runner import report
+    from scraper.crawl.searches import CrawlLimits
 
-    same = ("catalogue", "images", "max_images", "max_pages", "since", "retry_failed", "full")
-    options = CrawlOptions(tags, manners=manners, **{name: chosen[name] for name in same})
-    crawled = run_crawl(options, spiders, labels)
-    conclude(crawled, chosen["min_per_class"], chosen["json_file"])
+    names = ("max_images", "max_pages", "since", "retry_failed", "full")
+    limits = CrawlLimits(**{name: chosen[name] for name in names})
+    result = run_crawl(spiders, tags, limits, vocabulary, settings)
+    report(result, chosen["min_per_class"], chosen["json_file"], chosen["verbose"])
+
+
+@click.command(
+    "fetch-photos",
+    context_settings=CONTEXT_SETTINGS,
+    epilog="Example: fetch-photos addresses.txt --contact me@shop.example",
+)
+@click.argument("addresses", type=click.Path(dir_okay=False, allow_dash=True), default="-")
+@fetched_option
+@private_hosts_option("none")
+@contact_option
+@timeout_option
+@click.option("-v", "--verbose", is_flag=True, help="Show every request.")
+def fetch_photos(addresses: str, fetched: Path, **chosen: Any) -> None:
+    """Download the images at ADDRESSES, a file with one URL per line, or - for standard input.
+
+    check-tags and find-similar do this for feeds. The rules of crawl apply: robots.txt, rate
+    limits, size limits, no private addresses. Prints a line of JSON for each URL when it is done:
+    "url", and "problem", which is empty if the image was downloaded.
+    """
+    from scraper.fetch import fetch
+
+    try:
+        with click.open_file(addresses, "rb") as file:
+            is_complete = fetch(_lines(file), fetched, _report, **chosen)
+    except FileNotFoundError as error:
+        raise BadInput(f"{addresses}: no such file; name a file with one URL per line") from error
+    finally:
+        _let_go_of_broken_pipe()
+    if not is_complete:
+        raise click.ClickException("interrupted; repeat the command to continue")
+
+
+def _lines(addresses: IO[bytes]) -> Iterator[str]:
+    # Without Python's buffer, which reads ahead while the sender waits for results, and which can
+    # block the exit of the program.
+    rest = b""
+    while data := os.read(addresses.fileno(), 1 << 16):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from filter(None, map(_line, lines))
+    yield from filter(None, [_line(rest)])
+
+
+def _line(given: bytes) -> str:
+    return given.decode("utf-8", "replace").strip()
+
+
+def _report(url: str, problem: str) -> None:
+    sys.stdout.write(json.dumps({"url": url, "problem": problem}) + "\n")
+    sys.stdout.flush()
+
+
+def _let_go_of_broken_pipe() -> None:
+    """Prevent an error at exit if nobody reads standard output any more."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

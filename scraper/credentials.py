@@ -1,4 +1,4 @@
-"""Keys and tokens: from the environment or a file, never into an address, a log or an error."""
+"""Load API keys and tokens from the environment or a file, and keep them out of logs and errors."""
 
 import os
 import re
@@ -13,16 +13,22 @@ from dotenv.parser import Binding, parse_stream
 from dataset.errors import BadInput
 from scraper.errors import CredentialsMissing
 
-# Shorter ones would blot out common words.
-SHORTEST_SECRET = 6
+# Shorter values are not redacted, because they may be part of ordinary words.
+MIN_SECRET_CHARACTERS = 6
 HIDDEN = "[hidden]"
-# What keys and tokens are made of.
-VISIBLE = re.compile(r"[!-~]*")
+# HTTP headers and cookies allow only visible ASCII characters in keys and tokens.
+VISIBLE_ASCII = re.compile(r"[!-~]*")
 
 
 @dataclass(frozen=True)
 class Credential:
-    """What a site wants to know. `name`: environment variable, SITE_WHAT; `what`: for people."""
+    """A credential that a site requires or accepts.
+
+    Attributes:
+        name: Name of the environment variable, such as TWITTER_TOKEN.
+        what: Description for error messages.
+        required: Whether the site can't be crawled without it.
+    """
 
     name: str
     what: str
@@ -30,34 +36,40 @@ class Credential:
 
 
 def is_account(name: str) -> bool:
-    """Whether the credential NAME, such as SITE_USER, only says whose account it is."""
+    """Return whether a credential, such as SITE_USER, only names an account and is no secret."""
     return name.endswith("_USER")
 
 
-def load_credentials(file: Path | None, wanted: Iterable[Credential]) -> dict[str, str]:
-    """The values of WANTED that are set: in FILE, else in the environment.
+def load_credentials(file: Path | None, credentials: Iterable[Credential]) -> dict[str, str]:
+    """Load the values of credentials from a file and the environment; the file has precedence.
 
-    FILE holds NAME=value lines, as `.env` files do.
+    Args:
+        file: File of NAME=value lines (`.env` format); None for only the environment.
+        credentials: The credentials of a site.
+
+    Returns:
+        Name -> value of the credentials that are set.
 
     Raises:
-        BadInput: FILE can't be read, or others on this machine could read it; or a value can't be
-            right.
+        BadInput: The file can't be read, other users may read it, or a value is invalid.
     """
-    given = {**os.environ, **(_from_file(file) if file else {})}
-    found = {one.name: given.get(one.name, "").strip() for one in wanted}
-    for name, value in found.items():
-        # A line break would end the header that it is sent in.
-        if not VISIBLE.fullmatch(value):
+    variables = {**os.environ, **(_read_file(file) if file else {})}
+    values = {
+        credential.name: variables.get(credential.name, "").strip() for credential in credentials
+    }
+    for name, value in values.items():
+        # A line break in a header would allow header injection.
+        if not VISIBLE_ASCII.fullmatch(value):
             raise BadInput(
-                f"{name} has a space, a line break or a letter that none of the sites uses: copy"
-                " it again, without words such as Bearer before it"
+                f"{name} has a space, a line break or a letter that no site uses in credentials:"
+                " copy it again, without words such as Bearer before it"
             )
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in values.items() if value}
 
 
-def _from_file(file: Path) -> dict[str, str]:
+def _read_file(file: Path) -> dict[str, str]:
     try:
-        mode, lines = file.stat().st_mode, _lines(file)
+        mode, lines = file.stat().st_mode, _parse_lines(file)
     except OSError as error:
         raise BadInput(f"--credentials {file} can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -68,25 +80,34 @@ def _from_file(file: Path) -> dict[str, str]:
         )
     for line in lines:
         if line.error:
-            # Not the line itself: there may be a token in it.
+            # The message has no text of the line, because the line may hold a token.
             raise BadInput(f"--credentials {file}, line {line.original.line}: write NAME=value")
     return {line.key: line.value for line in lines if line.key and line.value is not None}
 
 
-def _lines(file: Path) -> list[Binding]:
+def _parse_lines(file: Path) -> list[Binding]:
     with file.open(encoding="utf-8-sig") as stream:
         return list(parse_stream(stream))
 
 
-def require(credentials: Mapping[str, str], wanted: Iterable[Credential], site: str) -> None:
-    """Nothing, when every required credential is set.
+def check_required(values: Mapping[str, str], credentials: Iterable[Credential], site: str) -> None:
+    """Check that all required credentials are set.
+
+    Args:
+        values: Name -> value of the credentials that are set.
+        credentials: The credentials of the site.
+        site: The site's title, for the error message.
 
     Raises:
-        CredentialsMissing: one is not.
+        CredentialsMissing: A required credential is not set.
     """
-    missing = [one for one in wanted if one.required and one.name not in credentials]
+    missing = [
+        credential
+        for credential in credentials
+        if credential.required and credential.name not in values
+    ]
     if missing:
-        names = " and ".join(f"{one.name} ({one.what})" for one in missing)
+        names = " and ".join(f"{credential.name} ({credential.what})" for credential in missing)
         raise CredentialsMissing(
             f"{site} needs {names}: set {'it' if len(missing) == 1 else 'them'} in the environment,"
             " or write NAME=value lines into a file that only you can read and name it with"
@@ -94,25 +115,41 @@ def require(credentials: Mapping[str, str], wanted: Iterable[Credential], site: 
         )
 
 
-def hide(text: str, credentials: Mapping[str, str]) -> str:
-    """TEXT without the values of CREDENTIALS: sites repeat a wrong token in their answers.
+def redact(text: str, credentials: Mapping[str, str]) -> str:
+    """Replace credentials in a text, such as an error message that repeats a token.
 
-    Nor with their signs written as in addresses, or read as there: X's tokens have %2B and %3D.
+    URL-encoded and URL-decoded forms are replaced too: tokens of X, for example, contain %2B.
+
+    Args:
+        text: The text.
+        credentials: Name -> value.
     """
-    for value in _spellings(credentials.values()):
+    for value in _encoded_forms(credentials.values()):
         text = text.replace(value, HIDDEN)
     return text
 
 
-def hide_tokens(body: bytes, credentials: Mapping[str, str]) -> bytes:
-    """BODY without the secrets of CREDENTIALS: what is read from it goes into the catalogue."""
+def redact_body(body: bytes, credentials: Mapping[str, str]) -> bytes:
+    """Replace credentials in a response body, whose fields are saved in the catalogue.
+
+    Account names are kept, because posts contain them too.
+
+    Args:
+        body: The body.
+        credentials: Name -> value.
+    """
     secrets = (value for name, value in credentials.items() if not is_account(name))
-    for value in _spellings(secrets):
+    for value in _encoded_forms(secrets):
         body = body.replace(value.encode("utf-8", "surrogateescape"), HIDDEN.encode())
     return body
 
 
-def _spellings(values: Iterable[str]) -> list[str]:
-    """Each of VALUES as it is and in addresses, the longest first; without the shortest."""
-    ways = {way(value) for value in values for way in (str, quote_plus, unquote)}
-    return sorted((one for one in ways if len(one) >= SHORTEST_SECRET), key=len, reverse=True)
+def _encoded_forms(values: Iterable[str]) -> list[str]:
+    """Return values as they are, URL-encoded and URL-decoded, longest first.
+
+    The longest comes first, so that no part of it remains if a shorter value is contained in it.
+    Values shorter than MIN_SECRET_CHARACTERS are excluded.
+    """
+    forms = {encode(value) for value in values for encode in (str, quote_plus, unquote)}
+    long_forms = (form for form in forms if len(form) >= MIN_SECRET_CHARACTERS)
+    return sorted(long_forms, key=len, reverse=True)

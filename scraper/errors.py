@@ -1,35 +1,50 @@
-"""Why a search could not go on."""
+"""Errors that end a search."""
 
 from dataset.errors import BadInput, Failure
 
+# End of messages of a crawl that can be continued.
+CONTINUE = "repeat the command to continue from here"
+# Seconds to wait before a page is requested again that announced posts and had none.
+EMPTY_PAGE_PAUSES = (1, 4, 10)
+
 
 class LayoutChanged(Failure):
-    """A page should hold posts, and what makes a post was not found in it."""
+    """A response lacks fields that a page of posts has.
 
-    def __init__(self, what: str, url: str) -> None:
+    Args:
+        problem: What is missing or invalid.
+        url: URL of the page.
+    """
+
+    def __init__(self, problem: str, url: str) -> None:
         super().__init__(
-            f"layout changed: {what} ({url}). The site may have a new design: upgrade"
+            f"layout changed: {problem} ({url}). The site may have a new design: upgrade"
             " fashion-tagger, or report this with the page's source"
         )
 
 
 class SiteRefused(Failure):
-    """The site (its robots.txt, its guard, its limits) does not answer what we ask."""
+    """The site rejects a request, by its robots.txt, bot protection, rate limit or an error."""
 
 
-class NotNow(SiteRefused):
-    """The site says that there are posts and sends none: the same page is worth another try."""
+class TemporarilyEmpty(SiteRefused):
+    """The site reports posts but sends none; repeating the request may succeed."""
 
 
-class CircleOfPages(Failure):
-    """A search's pages come back, so that nobody knows whether all were seen."""
+class CircularPaging(Failure):
+    """The pages of a search repeat, so the search may be incomplete.
+
+    Args:
+        hashtag: The searched hashtag.
+        pages: Number of pages read.
+    """
 
     def __init__(self, hashtag: str, pages: int) -> None:
         super().__init__(
-            f"circle of pages: after {pages} pages of {hashtag!r} only known ones come; what was"
-            " found until then is kept. There may be more: try again on another day"
+            f"circle of pages: after {pages} pages of {hashtag!r} the site repeats earlier pages;"
+            " the posts found so far are kept. There may be more: try again on another day"
         )
 
 
 class CredentialsMissing(BadInput):
-    """The site wants a key or token that was not given."""
+    """A key or token that the site requires is not set."""

@@ -1,134 +1,223 @@
-"""Photos at addresses that somebody has, as a product feed has them: asked for as a crawl asks."""
+"""Download images at given URLs, such as those of a product feed, by the rules of a crawl."""
 
 import asyncio
-import contextlib
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import chain, repeat
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
+
+import scrapy
+from scrapy import Request
+from scrapy.crawler import Crawler
+from scrapy.exceptions import DropItem
+from scrapy.http import Response
+from twisted.python.failure import Failure as TwistedFailure
 
 from dataset.catalogue.session import open_catalogue
+from dataset.errors import Failure
 from dataset.images.io import EXTENSIONS
 from dataset.images.store import UrlImageCache
-from scraper.download import Download, run_side_by_side
-from scraper.errors import SiteRefused
-from scraper.examining import Refused
-from scraper.fetching import ask_for
-from scraper.pace import Pace
-from scraper.readers import Readers
-from scraper.settings import Manners
-from scraper.spiders.base import Answer, Ask
-from scraper.stopping import Stop, all_of
+from scraper.crawl.process import project_settings, run_spiders, start_task
+from scraper.decoding.inspection import RejectedImage
+from scraper.decoding.pool import DecoderPool
+from scraper.middlewares import IS_IMAGE, HostBackoffs
+from scraper.rejections import image_error_reason
 
-# Addresses under way, so that one slow host does not keep the others waiting.
-UNDER_WAY = 128
-# Seconds in which a wish to stop is heard while no address comes.
-HEARD = 0.5
-NO_ADDRESS = "no address that can be asked"
-# Which hosts are to be left alone, and until when.
-PAUSES = "hosts.sqlite"
-# A URL, and why it has no image: empty if it has one.
-Say = Callable[[str, str], None]
+# Active requests, so that one slow host does not hold up the others.
+CONCURRENT_REQUESTS = 128
+INVALID_URL = "no address that can be asked"
+# File in the cache with the pauses that hosts asked for.
+BACKOFFS_FILE = "hosts.sqlite"
+PURPOSE = "looks at photos of a product feed; obeys robots.txt"
+# Called with a URL and why it has no image: empty if it has one.
+Report = Callable[[str, str], None]
 
 
-@dataclass(frozen=True)
-class _Anybody:
-    """Who has addresses and no secrets; none of the addresses is trusted."""
+def fetch(
+    urls: Iterable[str],
+    folder: Path,
+    report: Report,
+    *,
+    contact: str | None,
+    timeout: float,
+    allow_private: bool,
+    verbose: bool,
+) -> bool:
+    """Download the images at URLs into a folder, and report each result.
 
-    secrets: Mapping[str, str] = field(default_factory=dict)
-    named: tuple[str, ...] = ()
+    Args:
+        urls: The URLs; may be a stream whose sender waits for results.
+        folder: Folder of the cache of images by URL.
+        report: Called for each URL; may raise BrokenPipeError to end the download.
+        contact: E-mail address or URL for site owners.
+        timeout: Seconds for a response.
+        allow_private: Whether hosts may have private addresses.
+        verbose: Log every request.
 
-
-def fetch(addresses: Iterable[str], place: Path, manners: Manners, say: Say) -> bool:
-    """Download the images at URLs into a folder and report each result.
-
-    Returns whether all were requested: Ctrl-C, or a closed output, ends it after the requests in
-    flight.
+    Returns:
+        Whether all were requested: Ctrl-C, or a closed output, ends the download after the active
+        requests.
 
     Raises:
-        Failure: the folder can't be written.
+        Failure: The folder can't be written.
     """
-    photos = UrlImageCache(place)
-    with photos.in_use(), contextlib.closing(Readers()) as readers:
-        pace = Pace(Stop(), open_catalogue(str(place / PAUSES)))
+    from scraper.settings import user_agent
 
-        async def main(download: Download) -> None:
-            await _all(
-                addresses, _Fetching(photos, readers, ThreadPoolExecutor(1), pace, download, say)
+    settings = project_settings(
+        {
+            "USER_AGENT": user_agent(contact, PURPOSE),
+            "DOWNLOAD_TIMEOUT": timeout,
+            "ALLOW_PRIVATE_HOSTS": allow_private,
+            "LOG_LEVEL": "INFO" if verbose else "CRITICAL",
+            "CONCURRENT_REQUESTS": CONCURRENT_REQUESTS,
+            "ITEM_PIPELINES": {UrlImagePipeline: 100},
+            "EXTENSIONS": {},
+        }
+    )
+    cache = UrlImageCache(folder)
+    with cache.in_use():
+        download = Download(
+            cache, HostBackoffs(open_catalogue(str(folder / BACKOFFS_FILE))), report
+        )
+        arguments = {"urls": urls, "download": download}
+        is_complete = run_spiders([(UrlSpider, arguments)], settings)
+    if download.failure is not None:
+        raise download.failure
+    return is_complete and not download.is_output_closed
+
+
+@dataclass
+class Download:
+    """The state of a download of URLs.
+
+    Attributes:
+        cache: Where images are stored.
+        backoffs: Pauses that hosts asked for.
+        report: Called for each result.
+        is_output_closed: Whether nobody reads the results any more.
+        failure: Why the cache can't be written.
+    """
+
+    cache: UrlImageCache
+    backoffs: HostBackoffs
+    report: Report
+    is_output_closed: bool = False
+    failure: Failure | None = None
+
+
+@dataclass
+class UrlImageItem:
+    """A downloaded image.
+
+    Attributes:
+        url: Its URL.
+        body: The downloaded bytes; None if the image is cached already.
+        problem: Why there is no image; empty if there is one.
+    """
+
+    url: str
+    body: bytes | None = None
+    problem: str = ""
+
+
+class UrlSpider(scrapy.Spider):
+    """Request images at URLs."""
+
+    name = "fetch-photos"
+
+    def __init__(self, urls: Iterable[str], download: Download) -> None:
+        super().__init__()
+        self._urls, self.download, self.backoffs = urls, download, download.backoffs
+
+    async def start(self) -> AsyncIterator[Any]:
+        """Yield a request per URL, or an item if its image is cached or the URL is invalid."""
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[str | None] = asyncio.Queue(CONCURRENT_REQUESTS)
+
+        def read_urls() -> None:
+            for url in chain(self._urls, [None]):
+                asyncio.run_coroutine_threadsafe(queue.put(url), loop).result()
+
+        # A daemon: the sender may pause for long, and the end does not wait for it.
+        threading.Thread(target=read_urls, daemon=True).start()
+        while (url := await queue.get()) is not None:
+            yield UrlImageItem(url) if self.download.cache.find(url) else self._request(url)
+
+    def _request(self, url: str) -> Request | UrlImageItem:
+        try:
+            request = Request(
+                url,
+                errback=self.handle_error,
+                cb_kwargs={"url": url},
+                meta={"dont_merge_cookies": True, IS_IMAGE: True},
+                dont_filter=True,
             )
-
-        return run_side_by_side([(main, _Anybody())], manners, pace)
-
-
-@dataclass(frozen=True)
-class _Fetching:
-    """What one address needs to be asked for."""
-
-    photos: UrlImageCache
-    readers: Readers
-    files: Executor
-    pace: Pace
-    download: Download
-    say: Say
-
-    async def one(self, url: str) -> None:
-        """Fetch URL unless it is there, and say so."""
-        reason = "" if self.photos.find(url) else await self._fetch(url)
-        try:
-            self.say(url, reason)
-        except BrokenPipeError:
-            # Nobody listens any more.
-            self.pace.stop.ask()
-
-    async def _fetch(self, url: str) -> str:
-        async def get(address: str) -> Answer | Refused:
-            answer = await self.download(Ask(address, of_stranger=True))
-            return answer if isinstance(answer, Refused) else answer[1]
-
-        try:
-            body = await ask_for(get, (url,))
-        except SiteRefused as refusal:
-            return refusal.message
         except ValueError:
-            return NO_ADDRESS
-        if isinstance(body, Refused):
-            return body.reason
-        examined = await self.readers.examine(body)
-        if isinstance(examined, Refused):
-            return examined.reason
-        loop, extension = asyncio.get_running_loop(), EXTENSIONS[examined.format]
-        await loop.run_in_executor(self.files, self.photos.keep, url, body, extension)
+            return UrlImageItem(url, problem=INVALID_URL)
+        return request
+
+    def parse(self, response: Response, url: str) -> Iterator[UrlImageItem]:
+        """Yield the image of a response."""
+        problem = "" if response.status == 200 else f"HTTP {response.status}"
+        yield UrlImageItem(url, response.body, problem)
+
+    def handle_error(self, failure: TwistedFailure) -> Iterator[UrlImageItem]:
+        """Yield the reason of a failed download."""
+        assert failure.value is not None
+        request: Request = failure.request
+        reason = image_error_reason(failure.value)
+        self.logger.info("%s %s", reason, request.url)
+        yield UrlImageItem(request.cb_kwargs["url"], problem=reason)
+
+
+class UrlImagePipeline:
+    """Inspect images, put them into the cache, and report the results."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> "UrlImagePipeline":
+        """Create the pipeline for a crawler."""
+        return cls(crawler)
+
+    async def open_spider(self) -> None:
+        """Prepare decoder processes and a thread that writes files."""
+        self._pool, self._threads = DecoderPool.acquire(), ThreadPoolExecutor(1)
+        assert isinstance(self._crawler.spider, UrlSpider)
+        self._download = self._crawler.spider.download
+
+    async def close_spider(self) -> None:
+        """End the processes and the thread."""
+        await self._pool.release()
+        self._threads.shutdown()
+
+    async def process_item(self, item: Any) -> Any:
+        """Process an image; the download ends if it can't be stored or reported."""
+        try:
+            if item.body is not None and not item.problem:
+                item.problem = await self._store(item.url, item.body)
+            self._download.report(item.url, item.problem)
+        except Failure as failure:
+            self._download.failure = failure
+            self._stop()
+            raise DropItem(failure.message) from failure
+        except BrokenPipeError:
+            self._download.is_output_closed = True
+            self._stop()
+        return item
+
+    async def _store(self, url: str, body: bytes) -> str:
+        """Put an image into the cache; return why it is rejected."""
+        outcome = await self._pool.inspect(body)
+        if isinstance(outcome, RejectedImage):
+            return outcome.reason
+        loop, extension = asyncio.get_running_loop(), EXTENSIONS[outcome.format]
+        await loop.run_in_executor(self._threads, self._download.cache.keep, url, body, extension)
         return ""
 
-
-async def _all(addresses: Iterable[str], fetching: _Fetching) -> None:
-    """Fetch all of ADDRESSES, UNDER_WAY at a time."""
-    loop = asyncio.get_running_loop()
-    coming: asyncio.Queue[str | None] = asyncio.Queue(UNDER_WAY)
-
-    def read() -> None:
-        for one in chain(addresses, repeat(None, UNDER_WAY)):
-            asyncio.run_coroutine_threadsafe(coming.put(one), loop).result()
-
-    async def some() -> None:
-        while (url := await coming.get()) is not None:
-            await fetching.one(url)
-
-    # The sender may pause for long: stopping does not wait for it.
-    threading.Thread(target=read, daemon=True).start()
-    watch = asyncio.ensure_future(_end(coming, fetching.pace.stop))
-    try:
-        await all_of(some() for _ in range(UNDER_WAY))
-    finally:
-        watch.cancel()
-    fetching.pace.stop.check()
-
-
-async def _end(coming: "asyncio.Queue[str | None]", stop: Stop) -> None:
-    """Let nobody wait for one of COMING after a wish to stop."""
-    while not stop.asked:
-        await asyncio.sleep(HEARD)
-    for _ in range(UNDER_WAY):
-        await coming.put(None)
+    def _stop(self) -> None:
+        start_task(self._crawler.stop_async())

@@ -72,7 +72,7 @@ def test_help_ends_with_an_example_and_imports_no_heavy_library(command: list[st
 @pytest.mark.parametrize(
     ("modules", "not_needed"),
     [
-        ("scraper.run, scraper.fetch", NOT_NEEDED),
+        ("scraper.crawl, scraper.fetch", NOT_NEEDED),
         ("dataset.build, dataset.review.server", ("tensorflow", "keras", "sklearn")),
     ],
 )

@@ -20,7 +20,7 @@ from dataset.images.store import UrlImageCache
 # The program of the process. It has this process's import path, whatever the working directory.
 PROGRAM = (
     "import sys; count = int(sys.argv[1]); sys.path[:] = sys.argv[2 : 2 + count];"
-    " del sys.argv[1 : 2 + count]; from scraper.fetch_cli import fetch_photos;"
+    " del sys.argv[1 : 2 + count]; from scraper.cli import fetch_photos;"
     " fetch_photos(prog_name='fetch-photos')"
 )
 # URLs whose results are remembered, so that a dead URL in many rows is requested once.

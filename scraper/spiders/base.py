@@ -1,236 +1,504 @@
-"""What every site's spider is: how to ask, how to read. Nothing here knows Scrapy."""
+"""The base class of spiders that search a site for hashtags."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
+import scrapy
+from scrapy import Request
+from scrapy.crawler import Crawler
+from scrapy.http import Response
+from scrapy.settings import BaseSettings
+from twisted.python.failure import Failure as TwistedFailure
+
 from dataset.errors import BadInput
-from scraper.credentials import Credential, require
+from scraper.crawl.searches import CrawlLimits, Search, SearchPlanner
+from scraper.credentials import Credential, check_required, load_credentials, redact
+from scraper.decoding.inspection import RejectedImage
+from scraper.errors import (
+    CONTINUE,
+    EMPTY_PAGE_PAUSES,
+    LayoutChanged,
+    SiteRefused,
+    TemporarilyEmpty,
+)
+from scraper.items import ImageItem, Page, PageItem, Photo, Post
+from scraper.middlewares import ALLOWED_HOSTS, IS_IMAGE, NOAI, HostBackoffs
+from scraper.persistence import frontier
+from scraper.persistence.claims import PendingImage
+from scraper.rejections import (
+    GONE,
+    ROBOTS_TXT,
+    TOO_MANY_REDIRECTS,
+    download_error_reason,
+    image_error_reason,
+)
+from scraper.settings import add_protected_components, check_protected_settings
+
+if TYPE_CHECKING:
+    from scraper.crawl.context import CrawlContext
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+FORBIDDEN = (
+    "the site's robots.txt forbids it; ask the site's owner for permission, or crawl another site"
+    " (crawl --list)"
+)
+EMPTY_PAGES = "empty_pages"
 
-
-@dataclass(frozen=True)
-class Photo:
-    """A photo's address in the largest size, and what to ask when it is not there.
-
-    `key`: what stays the same where addresses are signed or move, unlike within the site.
-    """
-
-    url: str
-    fallbacks: tuple[str, ...] = ()
-    key: str | None = None
-
-
-@dataclass(frozen=True)
-class Post:
-    """A product or post as a page of the site shows it; `record` is the site's own, for later.
-
-    `hashtags` stand in its caption; those of `title` are found by themselves. `attributes`: words
-    of the shop's own, such as colour and category.
-    """
-
-    site_id: str
-    url: str
-    photos: tuple[Photo, ...]
-    title: str | None = None
-    brand: str | None = None
-    price: float | None = None
-    currency: str | None = None
-    author: str | None = None
-    posted: datetime | None = None
-    hashtags: tuple[str, ...] = ()
-    attributes: tuple[str, ...] = ()
-    record: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Page:
-    """What one page of a search holds. No `next_cursor`: it was the last one.
-
-    `later_cursor`: where a later run of the finished search begins. `skipped`: reason -> posts that
-    are left out, such as videos. `reason`: why no photo of the page may be taken.
-    """
-
-    posts: tuple[Post, ...]
-    next_cursor: str | None = None
-    total: int | None = None
-    later_cursor: str | None = None
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    reason: str | None = None
-
-    def as_last(self) -> "Page":
-        """The same without a way on."""
-        return replace(self, next_cursor=None)
-
-
-@dataclass(frozen=True)
-class Ask:
-    """A request to make. `of_stranger`: no cookie is kept or sent."""
-
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    cookies: Mapping[str, str] = field(default_factory=dict)
-    of_stranger: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A response: status, body, and headers with lower-case names."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str]
+__all__ = ["Check", "HashtagSpider", "Page", "Photo", "Post", "SiteOption"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """A question of `crawl SITE --check`: its name, what to ask, and what a good answer says."""
+    """A request of `crawl SITE --check`.
+
+    Attributes:
+        name: Name of the check.
+        request: The request.
+        describe: Returns what the body of a good response reports.
+    """
 
     name: str
-    ask: Ask
-    say: Callable[[bytes], str]
+    request: Request
+    describe: Callable[[bytes], str]
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What `--set NAME=VALUE` may change. `choices`: all there are; none: any text."""
+class SiteOption:
+    """An option of a site: `--set NAME=VALUE`.
+
+    Attributes:
+        default: Default value.
+        help: Description.
+        choices: Allowed values; empty: any text.
+    """
 
     default: str
-    what: str
+    help: str
     choices: tuple[str, ...] = ()
 
 
-class HashtagSpider:
-    """A site. A subclass `Spider` in `scraper/spiders/<site>.py` is found by its file's name.
+class HashtagSpider(scrapy.Spider):
+    """A spider of one site.
 
-    The file also has `read(body: bytes, url: str) -> Page`, a pure function that raises
-    LayoutChanged when the page should hold posts and they can't be found.
+    The subclass `Spider` of a site is in `scraper/spiders/<site>.py`, which also has
+    `read(body: bytes, url: str) -> Page`: a pure function that raises LayoutChanged if the page
+    should have posts and they are not found.
+
+    The spider defines requests and reads responses. The scheduler decides when a page or image is
+    requested, because searches and claims are in the catalogue.
+
+    Args:
+        site_url: URL of a mirror or test server for pages.
+        image_url: URL of a mirror or test server for images.
+        credentials: Name -> value; or a file with NAME=value lines.
+        options: Values of `site_options`.
+        tags: Labels or hashtags to search for; comma-separated, or tag -> its words.
+        limits: Limits of the crawl.
+        context: Catalogue and image store; opened from the settings if there is none.
+        job: Coroutine function to run instead of searches, such as a check of the credentials.
+        arguments: Other spider arguments (`scrapy crawl -a NAME=VALUE`): `max_images`, `max_pages`,
+            `since`, `retry_failed`, `full`, and options of the site, with `_` for `-`.
     """
 
     title: ClassVar[str]
     needs: ClassVar[str]
-    limits: ClassVar[str]
+    limits_text: ClassVar[str]
     checked: ClassVar[str]
     site_url: ClassVar[str]
     image_url: ClassVar[str]
     # Environment variables, named SITE_WHAT.
     credentials: ClassVar[tuple[Credential, ...]] = ()
-    settings: ClassVar[Mapping[str, Setting]] = {}
-    # A later run of a finished search asks for what is new since, instead of nothing.
+    site_options: ClassVar[Mapping[str, SiteOption]] = {}
+    # A later run of a finished search requests new posts, instead of nothing.
     renews: ClassVar[bool] = False
-    # Different hashtags that an account may ask for in seven days.
+    # Different hashtags that an account may request in seven days.
     weekly_hashtags: ClassVar[int | None] = None
-    # What the site means by redirects that never end, where that is known.
-    circles: ClassVar[str | None] = None
-    # Where posts cost money: for what, and at most how many US dollars each.
-    charged: ClassVar[str | None] = None
-    dollars: ClassVar[float] = 0.0
-    # Settings of the search of `--check`, where it would cost more than a look is worth.
-    frugal: ClassVar[Mapping[str, str]] = {}
+    # What endless redirects of the site mean, if that is known.
+    redirect_loop_meaning: ClassVar[str | None] = None
+    # If posts cost money: the terms, and the maximum price per post in US dollars.
+    pricing: ClassVar[str | None] = None
+    dollars_per_post: ClassVar[float] = 0.0
+    # Options of the search of `--check`, if the default would cost more than necessary.
+    check_options: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,
         site_url: str | None = None,
         image_url: str | None = None,
-        credentials: Mapping[str, str] | None = None,
-        settings: Mapping[str, str] | None = None,
+        credentials: Mapping[str, str] | str | Path | None = None,
+        options: Mapping[str, str] | None = None,
+        *,
+        tags: Mapping[str, tuple[str, ...]] | str = "",
+        limits: CrawlLimits | None = None,
+        context: "CrawlContext | None" = None,
+        job: "Callable[[HashtagSpider], Awaitable[None]] | None" = None,
+        **arguments: str,
     ) -> None:
-        self.asked_url = (site_url or self.site_url).rstrip("/")
-        self.asked_image_url = (image_url or self.image_url).rstrip("/")
-        # What the user named may lie in the user's own network, as a mirror does.
-        self.named = tuple(url for url in (site_url, image_url) if url)
-        self.secrets = dict(credentials or {})
-        self.chosen = {name: one.default for name, one in self.settings.items()}
-        for name, value in (settings or {}).items():
-            self._choose(name, value)
+        super().__init__()
+        # What a crawl needs to create an equal spider.
+        self.arguments = {
+            "site_url": site_url,
+            "image_url": image_url,
+            "credentials": credentials,
+            "options": options,
+        }
+        self.requested_url = (site_url or self.site_url).rstrip("/")
+        self.requested_image_url = (image_url or self.image_url).rstrip("/")
+        # Hosts that the user named may be in the user's own network, as a mirror is.
+        self.named_urls = tuple(url for url in (site_url, image_url) if url)
+        if credentials is None or isinstance(credentials, Mapping):
+            self.secrets = dict(credentials or {})
+        else:
+            self.secrets = load_credentials(Path(credentials), self.credentials)
+        self.limits = limits or _limits_of(arguments)
+        self.chosen = {name: option.default for name, option in self.site_options.items()}
+        for name, value in {**self._pop_options(arguments), **(options or {})}.items():
+            self._set_option(name, value)
+        self.tags, self.context, self.job = tags, context, job
+        self.backoffs: HostBackoffs | None = context.backoffs if context else None
+        # Set by the scheduler.
+        self.planner: SearchPlanner | None = None
+        # Post -> its photos by key, of posts that were requested again.
+        self._renewed: dict[str, asyncio.Task[dict[str, Photo]]] = {}
+        if arguments:
+            raise BadInput(f"{self.title} has no argument {next(iter(arguments))!r}")
 
-    def _choose(self, name: str, value: str) -> None:
-        known = self.settings.get(name)
-        if known is None:
-            names = ", ".join(self.settings) or "none"
-            raise BadInput(f"--set {name}: {self.title} has no such setting; it has: {names}")
-        if known.choices and value not in known.choices:
-            raise BadInput(f"--set {name}={value}: choose from {', '.join(known.choices)}")
-        self.chosen[name] = value
-
-    def ready(self) -> None:
-        """Nothing, when all that the site wants to know was given.
+    @classmethod
+    def update_settings(cls, settings: BaseSettings) -> None:
+        """Refuse settings that would endanger users or sites.
 
         Raises:
-            CredentialsMissing: a required credential was not.
-            BadInput: a token would go unencrypted over a network.
+            UsageError: One of them was changed.
         """
-        require(self.secrets, self.credentials, self.title)
-        parts = urlsplit(self.asked_url)
+        super().update_settings(settings)
+        check_protected_settings(settings)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> "HashtagSpider":
+        """Create the spider, keep protected components, and allow the hosts that the user named."""
+        # Only here: Scrapy applies settings of the command line after `update_settings`. They are
+        # frozen in `scrapy shell`.
+        if not crawler.settings.frozen:
+            add_protected_components(crawler.settings)
+        if "context" not in kwargs:
+            # `scrapy crawl`; the `crawl` command has read the credentials.
+            kwargs.setdefault("credentials", load_credentials(None, cls.credentials))
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        if spider.named_urls:
+            allowed = [*crawler.settings.getlist(ALLOWED_HOSTS), *spider.named_urls]
+            crawler.settings.set(ALLOWED_HOSTS, allowed, priority="spider")
+        return spider
+
+    def _pop_options(self, arguments: dict[str, str]) -> dict[str, str]:
+        """Take the options of the site from the spider arguments."""
+        names = {name.replace("-", "_"): name for name in self.site_options}
+        return {names[name]: arguments.pop(name) for name in list(arguments) if name in names}
+
+    def _set_option(self, name: str, value: str) -> None:
+        option = self.site_options.get(name)
+        if option is None:
+            names = ", ".join(self.site_options) or "none"
+            raise BadInput(f"--set {name}: {self.title} has no such setting; it has: {names}")
+        if option.choices and value not in option.choices:
+            raise BadInput(f"--set {name}={value}: choose from {', '.join(option.choices)}")
+        self.chosen[name] = value
+
+    def check_arguments(self) -> None:
+        """Check that the spider has all it needs.
+
+        Raises:
+            CredentialsMissing: A required credential is missing.
+            BadInput: A token would be sent unencrypted over a network.
+        """
+        check_required(self.secrets, self.credentials, self.title)
+        parts = urlsplit(self.requested_url)
         if self.secrets and parts.scheme != "https" and parts.hostname not in LOOPBACK:
             raise BadInput(
-                f"--site-url {self.asked_url}: tokens are sent over https only; write https://"
+                f"--site-url {self.requested_url}: tokens are sent over https only; write https://"
             )
 
+    # What a site defines.
+
     def queries(self, words: Sequence[str]) -> Sequence[tuple[str, ...]]:
-        """WORDS as searches: those that one search can ask for together."""
+        """Return the searches for words: words that one search can ask for together."""
         return [(word,) for word in words]
 
-    def search_request(self, query: str, cursor: str | None) -> Ask:
-        """What to ask for QUERY: its first page, or the one that CURSOR leads to.
+    def search_request(self, query: str, cursor: str | None) -> Request:
+        """Return the request of a page of a search.
 
-        QUERY is a word, or several with " OR " between, as `queries` put them together.
+        Args:
+            query: A word, or several with " OR " between, as `queries` combines them.
+            cursor: Cursor of the page; None for the first one.
         """
         raise NotImplementedError
 
     def read(self, body: bytes, url: str) -> Page:
-        """The page BODY that came from URL."""
+        """Return the page that a response has.
+
+        Raises:
+            LayoutChanged: The page should have posts and they are not found.
+            TemporarilyEmpty: The page announces posts and has none.
+        """
         raise NotImplementedError
 
-    def readable(self, answer: Answer) -> bool:
-        """Whether ANSWER is for `read`; an API may say "nothing found" with another status."""
-        return answer.status == 200
+    def is_readable(self, response: Response) -> bool:
+        """Return whether `read` can read a response; an API may use an error for "no results"."""
+        return response.status == 200
 
-    def refusal(self, answer: Answer) -> str | None:
-        """What the site means by ANSWER, no 200, when that is known; None otherwise."""
+    def explain_refusal(self, response: Response) -> str | None:
+        """Return what the site means by an error response, if that is known."""
         return None
 
-    def image_request(self, url: str) -> Ask:
-        """How to ask for the photo URL; a mirror has the paths of all the site's photo hosts.
+    def image_request(self, url: str) -> Request:
+        """Return the request of an image.
 
-        The original host is sent in X-Forwarded-Host, as to a proxy.
+        A mirror has the paths of all image hosts of the site; it gets the original host in
+        X-Forwarded-Host, as a proxy does.
         """
-        if self.asked_image_url == self.image_url:
-            return Ask(url)
+        if self.requested_image_url == self.image_url:
+            return Request(url)
         parts = urlsplit(url)
-        mirrored = self.asked_image_url + urlunsplit(("", "", parts.path, parts.query, ""))
-        return Ask(mirrored, {"X-Forwarded-Host": parts.netloc})
+        mirrored = self.requested_image_url + urlunsplit(("", "", parts.path, parts.query, ""))
+        return Request(mirrored, headers={"X-Forwarded-Host": parts.netloc})
 
-    def set_up_request(self) -> Ask | None:
-        """What to ask once before all else, for `set_up`; a crawl goes on without an answer."""
+    def setup_request(self) -> Request | None:
+        """Return a request to make before all others, for `set_up`; its failure is ignored."""
         return None
 
     def set_up(self, body: bytes) -> None:
-        """Learn from the answer to `set_up_request`."""
+        """Configure the spider by the response to `setup_request`."""
 
-    def post_request(self, site_id: str) -> Ask | None:
-        """How to ask for one post again, whose photos' addresses have expired, for `read`."""
+    def post_request(self, site_id: str) -> Request | None:
+        """Return the request of a post whose image URLs have expired, for `read`."""
         return None
 
-    def count_request(self, query: str) -> Ask | None:
-        """How to ask what QUERY would find without reading it; None: the first page says it."""
+    def count_request(self, query: str) -> Request | None:
+        """Return a request for the number of results; None: the first page reports it."""
         return None
 
-    def count(self, body: bytes, url: str) -> int | None:
-        """How many posts the answer to `count_request` speaks of."""
+    def read_count(self, body: bytes, url: str) -> int | None:
+        """Return the number of results that a response to `count_request` reports."""
         return self.read(body, url).total
 
-    def count_more(self, body: bytes, url: str) -> Ask | None:
-        """How to ask for the rest of a count that comes in pieces; None: this was the last."""
+    def next_count_request(self, body: bytes, url: str) -> Request | None:
+        """Return the request of the next part of a count; None: this was the last part."""
         return None
 
-    def left(self, answer: Answer) -> str | None:
-        """What is left of a limit after ANSWER, where its headers say that."""
+    def describe_remaining(self, response: Response) -> str | None:
+        """Return what is left of a rate limit, if the headers of a response report it."""
         return None
 
     def checks(self) -> Sequence[Check]:
-        """What to ask to know whose credentials these are and what is left of their limits."""
+        """Return the requests that show whose credentials these are and what their limits are."""
         return ()
+
+    # Callbacks, used by the scheduler for the requests above.
+
+    def page_request(self, search: Search, cursor: str | None) -> Request:
+        """Return the request of a page with its callbacks."""
+        return self.search_request(search.hashtag, cursor).replace(
+            callback=self.parse,
+            errback=self.handle_page_error,
+            cb_kwargs={"search": search, "cursor": cursor},
+            dont_filter=True,
+        )
+
+    async def parse(
+        self, response: Response, search: Search | None = None, cursor: str | None = None
+    ) -> AsyncIterator[Any]:
+        """Yield the page of a search; a page that is temporarily empty is requested again."""
+        assert response.request is not None
+        empty_pages = response.request.meta.get(EMPTY_PAGES, 0)
+        try:
+            page = self.read_page(response)
+        except TemporarilyEmpty as error:
+            if empty_pages < len(EMPTY_PAGE_PAUSES):
+                await asyncio.sleep(EMPTY_PAGE_PAUSES[empty_pages])
+                meta = {**response.request.meta, EMPTY_PAGES: empty_pages + 1}
+                yield response.request.replace(meta=meta, dont_filter=True)
+                return
+            message = f"{error.message}, {empty_pages + 1} times; {CONTINUE} later"
+            yield PageItem(None, search, cursor, TemporarilyEmpty(message))
+        except (SiteRefused, LayoutChanged) as error:
+            yield PageItem(None, search, cursor, error)
+        else:
+            yield PageItem(page, search, cursor)
+
+    def read_page(self, response: Response) -> Page:
+        """Return the page of a response.
+
+        Raises:
+            SiteRefused: The response is an error; the message explains it.
+            LayoutChanged, TemporarilyEmpty: As `read`.
+        """
+        self.check_response(response)
+        page = self.read(response.body, response.url)
+        return replace(page, reason=NOAI) if NOAI in response.flags else page
+
+    def check_response(self, response: Response) -> None:
+        """Check that a response can be read.
+
+        Raises:
+            SiteRefused: It is an error; the message explains it.
+        """
+        if not self.is_readable(response):
+            reason = self.explain_refusal(response) or f"HTTP {response.status}"
+            raise SiteRefused(redact(f"{reason}; {CONTINUE} ({response.url})", self.secrets))
+
+    def handle_page_error(self, failure: TwistedFailure) -> Iterator[PageItem]:
+        """Yield the reason why a page could not be downloaded."""
+        request: Request = failure.request
+        assert failure.value is not None
+        error = self._backoff_error(request.url) or self.refusal(failure.value, request.url)
+        yield PageItem(None, request.cb_kwargs["search"], request.cb_kwargs["cursor"], error)
+
+    def refusal(self, error: BaseException, url: str) -> SiteRefused:
+        """Return the error of a download that Scrapy reports as failed."""
+        reason = download_error_reason(error)
+        self.logger.info("%s %s", reason, url)
+        if reason == ROBOTS_TXT:
+            message = FORBIDDEN
+        else:
+            meaning = self.redirect_loop_meaning if reason == TOO_MANY_REDIRECTS else None
+            message = f"{meaning or reason}; {CONTINUE}"
+        return SiteRefused(redact(f"{message} ({url})", self.secrets))
+
+    def claimed_image_request(self, image: PendingImage, search: Search, index: int = 0) -> Request:
+        """Return the request of a claimed image with its callbacks.
+
+        Args:
+            image: The image.
+            search: The search that has claimed it.
+            index: Index of the URL: 0 for `image.url`, then its fallbacks.
+        """
+        return self.image_request((image.url, *image.fallbacks)[index]).replace(
+            callback=self.parse_image,
+            errback=self.handle_image_error,
+            cb_kwargs={"image": image, "search": search, "index": index},
+            # Cookies of image hosts are neither stored nor sent.
+            meta={"dont_merge_cookies": True, IS_IMAGE: True},
+            dont_filter=True,
+        )
+
+    async def parse_image(
+        self, response: Response, image: PendingImage, search: Search, index: int
+    ) -> AsyncIterator[Any]:
+        """Yield the image, or the request of its next URL if there is nothing at this one."""
+        item = ImageItem(image, search, response.body)
+        if response.status != 200:
+            reason = f"HTTP {response.status}"
+            if (request := await self._next_request(reason, image, search, index)) is not None:
+                yield request
+                return
+            item.body, item.outcome = b"", RejectedImage(reason)
+            item.error = self._backoff_error(response.url)
+        yield item
+
+    async def _next_request(
+        self, reason: str, image: PendingImage, search: Search, index: int
+    ) -> Request | None:
+        """Return the request of the next URL of an image, or of its renewed URL."""
+        if reason not in GONE:
+            return None
+        if index < len(image.fallbacks):
+            return self.claimed_image_request(image, search, index + 1)
+        if not image.key or image.is_renewed:
+            return None
+        photo = (await self._renewed_photos(image.post)).get(image.key)
+        if photo is None or photo.url == image.url or self.context is None:
+            return None
+        await self.context.writer.write(
+            lambda session: frontier.update_image_url(session, image.url, photo)
+        )
+        renewed = replace(image, url=photo.url, fallbacks=photo.fallbacks, is_renewed=True)
+        return self.claimed_image_request(renewed, search)
+
+    async def _renewed_photos(self, post: str) -> dict[str, Photo]:
+        """Return the photos of a post by key; each post is requested once."""
+        if post not in self._renewed:
+            self._renewed[post] = asyncio.ensure_future(self._request_photos(post))
+        return await self._renewed[post]
+
+    async def _request_photos(self, post: str) -> dict[str, Photo]:
+        request = self.post_request(post)
+        if request is None:
+            return {}
+        # Without the post, the photo is rejected with its first reason.
+        with contextlib.suppress(SiteRefused, LayoutChanged):
+            page = self.read_page(await self.download(request))
+            return {photo.key: photo for post in page.posts for photo in post.photos if photo.key}
+        return {}
+
+    def handle_image_error(self, failure: TwistedFailure) -> Iterator[ImageItem]:
+        """Yield the reason why an image could not be downloaded."""
+        request: Request = failure.request
+        assert failure.value is not None
+        reason = image_error_reason(failure.value)
+        self.logger.info("%s %s", reason, request.url)
+        image, search = request.cb_kwargs["image"], request.cb_kwargs["search"]
+        error = self._backoff_error(request.url)
+        yield ImageItem(image, search, outcome=RejectedImage(reason), error=error)
+
+    def _backoff_error(self, url: str) -> SiteRefused | None:
+        """Return an error if the host of a URL asked for a long pause: its images stay pending."""
+        return self.backoffs.error(url) if self.backoffs is not None else None
+
+    async def download(self, request: Request) -> Response:
+        """Return the response to a request outside of the scheduler.
+
+        Raises:
+            SiteRefused: There is none.
+        """
+        assert self.crawler.engine is not None
+        try:
+            return await self.crawler.engine.download_async(request.replace(dont_filter=True))
+        except Exception as error:
+            raise self.refusal(error, request.url) from error
+
+    async def start(self) -> AsyncIterator[Any]:
+        """Yield nothing: the scheduler creates the requests of searches from the catalogue."""
+        if self.job is not None:
+            await self.job(self)
+        return
+        yield
+
+
+def _limits_of(arguments: dict[str, str]) -> CrawlLimits:
+    """Take the limits of the crawl from the spider arguments.
+
+    Raises:
+        BadInput: A value is invalid.
+    """
+    try:
+        return CrawlLimits(
+            max_images=_positive(arguments.pop("max_images", None)),
+            max_pages=_positive(arguments.pop("max_pages", None)),
+            since=_date(arguments.pop("since", None)),
+            retry_failed=_flag(arguments.pop("retry_failed", "0")),
+            full=_flag(arguments.pop("full", "0")),
+        )
+    except ValueError as error:
+        raise BadInput(f"spider argument: {error}") from error
+
+
+def _positive(value: str | None) -> int | None:
+    number = None if value is None else int(value)
+    if number is not None and number < 1:
+        raise ValueError(f"{number} is not at least 1")
+    return number
+
+
+def _date(value: str | None) -> datetime | None:
+    return None if value is None else datetime.strptime(value, "%Y-%m-%d")
+
+
+def _flag(value: str) -> bool:
+    if value.lower() not in ("0", "1", "true", "false"):
+        raise ValueError(f"{value!r} is neither 1 nor 0")
+    return value.lower() in ("1", "true")

@@ -1,7 +1,10 @@
-"""Instagram: hashtag search of the official Graph API. Facts from its documentation, 2026.
+"""Spider of Instagram: the hashtag search of the official Graph API.
 
+Documentation, as of 2026:
 https://developers.facebook.com/docs/instagram-platform/instagram-api-with-facebook-login/hashtag-search
-A search goes in three steps: the hashtag's id, its media of the last 24 hours, its top media.
+
+A search has three steps: the id of the hashtag, its media of the last 24 hours (`recent_media`),
+and its most popular media (`top_media`).
 """
 
 import json
@@ -10,242 +13,271 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from scrapy import Request
+from scrapy.http import Response
+
 from scraper.credentials import Credential
 from scraper.errors import LayoutChanged, SiteRefused
-from scraper.hashtags import as_hashtag, hashtags_in, unlike
-from scraper.reading import (
-    inside,
+from scraper.middlewares import unicode_headers
+from scraper.parsing.fields import (
+    clean_text,
+    get_nested,
+    http_url,
     json_object,
-    json_or_nothing,
-    moment,
-    objects,
-    text,
-    web_address,
+    json_object_or_empty,
+    json_objects,
+    parse_datetime,
 )
-from scraper.spiders.base import Answer, Ask, Check, HashtagSpider, Page, Photo, Post, Setting
+from scraper.parsing.hashtags import find_hashtags, to_hashtag, unique_hashtags
+from scraper.parsing.rate_limits import WAIT_MINUTES_KEY
+from scraper.spiders.base import Check, HashtagSpider, Page, Photo, Post, SiteOption
 
-FIELDS = (
+MEDIA_FIELDS = (
     "id,media_type,media_url,permalink,caption,timestamp,like_count,comments_count,"
     "children{id,media_type,media_url}"
 )
+# The edges of a hashtag that list its media, in the order in which they are read.
 EDGES = ("recent_media", "top_media")
-PER_PAGE = 50
-NO_SUCH_HASHTAG = 24
-HIDDEN_MEDIA = "no photo address (copyright or age limit)"
-# More on a page, and no photo beside, are no accident.
-MOST_HIDDEN = 5
-FILMS = ("VIDEO", "REELS")
-# What an error's code means, and what to do now.
-MEANINGS = {
+MEDIA_PER_PAGE = 50
+NO_SUCH_HASHTAG_CODE = 24
+HIDDEN_MEDIA = "no photo URL (copyright or age limit)"
+# More hidden media on a page without a single photo are a change of the layout.
+MAX_HIDDEN_MEDIA_PER_PAGE = 5
+VIDEO_TYPES = ("VIDEO", "REELS")
+# Code of an error -> its meaning and the remedy.
+ERROR_MEANINGS = {
     190: "the token is expired or wrong: make a new one and set INSTAGRAM_TOKEN",
     10: "the app lacks a permission: it needs instagram_basic and Instagram Public Content Access",
     200: "the app lacks a permission: it needs instagram_basic and Instagram Public Content Access",
-    18: "this account has asked for 30 different hashtags in 7 days: wait, or ask for one of those",
-    100: "a parameter is wrong: is INSTAGRAM_USER the number of a business or creator account?",
+    18: (
+        "this account has searched for 30 different hashtags in 7 days: wait, or search for one"
+        " of those"
+    ),
+    100: "a parameter is wrong: is INSTAGRAM_USER the id of a business or creator account?",
 }
-TOO_MUCH = (4, 17, 32, 613)
-WAIT = "estimated_time_to_regain_access"
+RATE_LIMIT_CODES = (4, 17, 32, 613)
+USAGE_HEADER = "x-business-use-case-usage"
 
 
 class Spider(HashtagSpider):
-    """Instagram's hashtag search, recent and top media."""
+    """Searches Instagram for the recent and top media of a hashtag."""
 
+    name = "instagram"
     title = "Instagram"
     needs = "a business or creator account, an app with Public Content Access, and a token"
-    limits = "30 different hashtags in 7 days; photos of the last 24 hours, and top photos"
+    limits_text = "30 different hashtags in 7 days; photos of the last 24 hours, and top photos"
     checked = "2026-11"
     site_url = "https://graph.facebook.com"
     image_url = "https://scontent.cdninstagram.com"
     credentials = (
         Credential("INSTAGRAM_TOKEN", "a user access token of your app"),
-        Credential("INSTAGRAM_USER", "the number of your business or creator account"),
+        Credential("INSTAGRAM_USER", "the id of your business or creator account"),
     )
-    settings: ClassVar[Mapping[str, Setting]] = {
-        "api-version": Setting("v25.0", "the version of the Graph API"),
-        "media": Setting("both", "which photos of a hashtag", ("both", "recent", "top")),
+    site_options: ClassVar[Mapping[str, SiteOption]] = {
+        "api-version": SiteOption("v25.0", "version of the Graph API"),
+        "media": SiteOption("both", "which photos of a hashtag", ("both", "recent", "top")),
     }
     renews = True
     weekly_hashtags = 30
 
     def queries(self, words: Sequence[str]) -> Sequence[tuple[str, ...]]:
-        """Each hashtag once: "polo shirt" and "poloshirt" are the same here."""
-        return [(word,) for word in unlike(words)]
+        """Return one search per hashtag: "polo shirt" and "poloshirt" give the same one."""
+        return [(word,) for word in unique_hashtags(words)]
 
-    def search_request(self, query: str, cursor: str | None) -> Ask:
-        """The hashtag's id; with its number as CURSOR its first photos, else the page CURSOR is.
+    def search_request(self, query: str, cursor: str | None) -> Request:
+        """Return the request of the id of a hashtag or of a page of its media.
+
+        Args:
+            query: The word.
+            cursor: None for the id of the hashtag; the id for the first page of its media;
+                else the path of a page, with its `after` parameter.
 
         Raises:
-            SiteRefused: QUERY has nothing that a hashtag can hold.
+            SiteRefused: The word has no character that a hashtag can have.
         """
         if cursor is None:
-            tag = as_hashtag(query)
-            if not tag:
+            hashtag = to_hashtag(query)
+            if not hashtag:
                 raise SiteRefused(f"{query!r} has no letter or digit to make a hashtag of")
-            return self._ask("ig_hashtag_search", user_id=self._user(), q=tag)
+            return self._api_request("ig_hashtag_search", user_id=self._user_id(), q=hashtag)
         if cursor.isdecimal():
             cursor += "/top_media" if self.chosen["media"] == "top" else "/recent_media"
         path, _, after = cursor.partition("?after=")
-        more = {"after": after} if after else {}
-        return self._ask(path, user_id=self._user(), fields=FIELDS, limit=str(PER_PAGE), **more)
+        position = {"after": after} if after else {}
+        return self._api_request(
+            path,
+            user_id=self._user_id(),
+            fields=MEDIA_FIELDS,
+            limit=str(MEDIA_PER_PAGE),
+            **position,
+        )
 
-    def _user(self) -> str:
+    def _user_id(self) -> str:
         return self.secrets.get("INSTAGRAM_USER", "0")
 
-    def _ask(self, path: str, **query: str) -> Ask:
-        # In a header: what stands in an address is logged by everybody on the way.
+    def _api_request(self, path: str, **parameters: str) -> Request:
+        # The token is in a header, because proxies and servers log URLs.
         headers = {"Authorization": f"Bearer {self.secrets.get('INSTAGRAM_TOKEN', '')}"}
         version = self.chosen["api-version"]
-        return Ask(f"{self.asked_url}/{version}/{path}?{urlencode(query)}", headers)
+        return Request(
+            f"{self.requested_url}/{version}/{path}?{urlencode(parameters)}", headers=headers
+        )
 
     def read(self, body: bytes, url: str) -> Page:
-        """See the function `read`; with `--set media=recent` the top media are left out."""
+        """Parse a response; with `--set media=recent`, the top media do not follow."""
         page = read(body, url)
         if self.chosen["media"] == "recent" and (page.next_cursor or "").endswith("/top_media"):
-            return Page(page.posts, None, page.total, page.later_cursor, page.skipped)
+            return page.as_last()
         return page
 
-    def readable(self, answer: Answer) -> bool:
-        """A hashtag that nobody has used is an error to the API, and an empty page to us."""
-        return answer.status == 200 or _error(answer.body).get("code") == NO_SUCH_HASHTAG
+    def is_readable(self, response: Response) -> bool:
+        """Return whether `read` can read a response; a hashtag without posts gives an error."""
+        return response.status == 200 or _error(response.body).get("code") == NO_SUCH_HASHTAG_CODE
 
-    def refusal(self, answer: Answer) -> str | None:
-        """The error's meaning, and how long a limit lasts where the answer says it."""
-        error = _error(answer.body)
-        code, said = error.get("code"), text(error.get("message")) or "no message"
-        if code in TOO_MUCH:
-            wait = _minutes(answer.headers)
-            when = f"in about {wait} minutes" if wait else "in an hour"
+    def explain_refusal(self, response: Response) -> str | None:
+        """Return the meaning of an error, and how long a rate limit lasts if that is known."""
+        error = _error(response.body)
+        code, message = error.get("code"), clean_text(error.get("message")) or "no message"
+        if code in RATE_LIMIT_CODES:
+            minutes = _wait_minutes(unicode_headers(response))
+            when = f"in about {minutes} minutes" if minutes else "in an hour"
             return f"Instagram's rate limit is reached (code {code}); continue {when}"
-        if code in MEANINGS:
-            return f"{MEANINGS[code]} (code {code}: {said})"
-        return f"Instagram says: {said} (code {code})" if error else None
+        if isinstance(code, int) and code in ERROR_MEANINGS:
+            return f"{ERROR_MEANINGS[code]} (code {code}: {message})"
+        return f"Instagram reports: {message} (code {code})" if error else None
 
-    def post_request(self, site_id: str) -> Ask | None:
-        """One post's fields again."""
-        return self._ask(site_id, fields=FIELDS)
+    def post_request(self, site_id: str) -> Request | None:
+        """Return the request of a single media object."""
+        return self._api_request(site_id, fields=MEDIA_FIELDS)
 
     def checks(self) -> Sequence[Check]:
-        """Whose account it is, and which hashtags of the week are used up."""
-        user = self._user()
-        asked = self._ask(f"{user}/recently_searched_hashtags", fields="id,name", limit="30")
+        """Return requests for the account and the hashtags that it has searched this week."""
+        user_id = self._user_id()
+        hashtags = self._api_request(
+            f"{user_id}/recently_searched_hashtags", fields="id,name", limit="30"
+        )
         return (
-            Check("account", self._ask(user, fields="username"), _say_account),
-            Check("hashtags of the last 7 days", asked, _say_hashtags),
+            Check("account", self._api_request(user_id, fields="username"), _describe_account),
+            Check("hashtags of the last 7 days", hashtags, _describe_hashtags),
         )
 
 
-def _say_account(body: bytes) -> str:
-    return f"@{text(json_object(body, 'the account').get('username')) or 'unnamed'}"
+def _describe_account(body: bytes) -> str:
+    return f"@{clean_text(json_object(body, 'the account').get('username')) or 'unnamed'}"
 
 
-def _say_hashtags(body: bytes) -> str:
-    found = objects(json_object(body, "the week's hashtags").get("data"))
-    names = ", ".join(name for one in found if (name := text(one.get("name"))))
-    return f"{len(found)} of {Spider.weekly_hashtags}" + (f" ({names})" if names else "")
+def _describe_hashtags(body: bytes) -> str:
+    hashtags = json_objects(json_object(body, "the week's hashtags").get("data"))
+    names = ", ".join(name for hashtag in hashtags if (name := clean_text(hashtag.get("name"))))
+    return f"{len(hashtags)} of {Spider.weekly_hashtags}" + (f" ({names})" if names else "")
 
 
 def _error(body: bytes) -> dict[str, Any]:
-    error = json_or_nothing(body).get("error")
+    error = json_object_or_empty(body).get("error")
     return error if isinstance(error, dict) else {}
 
 
-def _minutes(headers: Mapping[str, str]) -> int | None:
-    """The longest time to regain access that the usage header speaks of."""
+def _wait_minutes(headers: Mapping[str, str]) -> int | None:
+    """Return the longest time until access is regained; None if the headers have none."""
     try:
-        usage = json.loads(headers.get("x-business-use-case-usage", "{}"))
+        usage = json.loads(headers.get(USAGE_HEADER, "{}"))
     except (ValueError, RecursionError):
         return None
-    parts = usage.values() if isinstance(usage, dict) else ()
-    each = [one for part in parts for one in objects(part)]
-    waits = [wait for one in each if isinstance(wait := one.get(WAIT), int)]
+    accounts = usage.values() if isinstance(usage, dict) else ()
+    limits = [limit for account in accounts for limit in json_objects(account)]
+    waits = [wait for limit in limits if isinstance(wait := limit.get(WAIT_MINUTES_KEY), int)]
     return max(waits, default=0) or None
 
 
 def read(body: bytes, url: str) -> Page:
-    """The hashtag's id as a cursor, a page of media, or one media again.
+    """Parse the id of a hashtag, a page of media, or a single media object.
+
+    Returns:
+        The posts; for a hashtag, no posts and its id as the cursor.
 
     Raises:
-        LayoutChanged: it is none of these.
+        LayoutChanged: It is none of these.
     """
-    answer = json_object(body, url)
-    if inside(answer, "error", "code") == NO_SUCH_HASHTAG:
+    response = json_object(body, url)
+    if get_nested(response, "error", "code") == NO_SUCH_HASHTAG_CODE:
         return Page((), None, 0)
-    if "media_type" in answer:
-        return _page([answer], url)
-    data = answer.get("data")
+    if "media_type" in response:
+        return _parse_media([response], url)
+    data = response.get("data")
     if not isinstance(data, list):
-        raise LayoutChanged("neither media nor a hashtag in Instagram's answer", url)
-    searched = urlsplit(url).path.endswith("/ig_hashtag_search")
-    if searched and data and all(isinstance(one, dict) and set(one) == {"id"} for one in data):
-        number = _number(data[0], url)
-        return Page((), number, later_cursor=number)
-    page = _page(data, url)
-    return Page(page.posts, _next_cursor(answer, url), None, None, page.skipped)
+        raise LayoutChanged("neither media nor a hashtag in Instagram's response", url)
+    is_hashtag_search = urlsplit(url).path.endswith("/ig_hashtag_search")
+    has_only_ids = all(isinstance(entry, dict) and set(entry) == {"id"} for entry in data)
+    if is_hashtag_search and data and has_only_ids:
+        hashtag_id = _parse_id(data[0], url)
+        return Page((), hashtag_id, later_cursor=hashtag_id)
+    page = _parse_media(data, url)
+    return Page(page.posts, _next_cursor(response, url), None, None, page.skipped)
 
 
-def _page(records: list[Any], url: str) -> Page:
+def _parse_media(records: list[Any], url: str) -> Page:
     posts, skipped = [], dict[str, int]()
     for record in records:
-        if not isinstance(record, dict) or not text(record.get("media_type")):
-            raise LayoutChanged(f"a media without its type: {str(record)[:80]}", url)
+        if not isinstance(record, dict) or not clean_text(record.get("media_type")):
+            raise LayoutChanged(f"a media object without a type: {str(record)[:80]}", url)
         photos = tuple(_photos(record, url))
         if photos:
             posts.append(_post(record, photos, url))
         else:
-            films = all(one.get("media_type") in FILMS for one in _parts(record))
-            reason = "videos" if films else HIDDEN_MEDIA
+            is_video = all(item.get("media_type") in VIDEO_TYPES for item in _album_items(record))
+            reason = "videos" if is_video else HIDDEN_MEDIA
             skipped[reason] = skipped.get(reason, 0) + 1
-    if not posts and skipped.get(HIDDEN_MEDIA, 0) > MOST_HIDDEN:
-        raise LayoutChanged("no photo's address in any media", url)
-    unlike = {post.site_id: post for post in posts}
-    return Page(tuple(unlike.values()), skipped=skipped)
+    if not posts and skipped.get(HIDDEN_MEDIA, 0) > MAX_HIDDEN_MEDIA_PER_PAGE:
+        raise LayoutChanged("no media object has a photo URL", url)
+    unique_posts = {post.site_id: post for post in posts}
+    return Page(tuple(unique_posts.values()), skipped=skipped)
 
 
 def _post(record: dict[str, Any], photos: tuple[Photo, ...], url: str) -> Post:
-    number, caption = _number(record, url), record.get("caption")
+    media_id, caption = _parse_id(record, url), record.get("caption")
     return Post(
-        site_id=number,
-        url=web_address(record.get("permalink")) or f"https://www.instagram.com/p/{number}/",
+        site_id=media_id,
+        url=http_url(record.get("permalink")) or f"https://www.instagram.com/p/{media_id}/",
         photos=photos,
-        title=text(caption),
-        posted=moment(record.get("timestamp")),
-        hashtags=hashtags_in(caption if isinstance(caption, str) else None),
+        title=clean_text(caption),
+        posted=parse_datetime(record.get("timestamp")),
+        hashtags=find_hashtags(caption if isinstance(caption, str) else None),
         record=record,
     )
 
 
 def _photos(record: dict[str, Any], url: str) -> Iterator[Photo]:
-    """The post's own photo, or those of an album's children."""
-    seen = set()
-    for one in _parts(record):
-        address = web_address(one.get("media_url"))
-        if one.get("media_type") == "IMAGE" and address:
-            key = _number(one, url)
-            if key not in seen:
-                seen.add(key)
-                yield Photo(address, key=key)
+    """Yield the photo of a post, or the photos of an album."""
+    keys = set()
+    for item in _album_items(record):
+        photo_url = http_url(item.get("media_url"))
+        if item.get("media_type") == "IMAGE" and photo_url:
+            key = _parse_id(item, url)
+            if key not in keys:
+                keys.add(key)
+                yield Photo(photo_url, key=key)
 
 
-def _parts(record: dict[str, Any]) -> list[dict[str, Any]]:
-    return objects(inside(record, "children", "data")) or [record]
+def _album_items(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return json_objects(get_nested(record, "children", "data")) or [record]
 
 
-def _number(record: dict[str, Any], url: str) -> str:
+def _parse_id(record: dict[str, Any], url: str) -> str:
     value = record.get("id")
     if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,30}(_[0-9]{1,30})?", value):
-        raise LayoutChanged(f"a media or hashtag without its id: {str(record)[:80]}", url)
+        raise LayoutChanged(f"a media object or hashtag without an id: {str(record)[:80]}", url)
     return value
 
 
-def _next_cursor(answer: dict[str, Any], url: str) -> str | None:
-    """The next page of the same list, or the first of the next one."""
+def _next_cursor(response: dict[str, Any], url: str) -> str | None:
+    """Return the cursor of the next page of an edge, or of the first page of the next edge."""
     parts = urlsplit(url).path.strip("/").split("/")
     if len(parts) < 2 or parts[-1] not in EDGES or not parts[-2].isdecimal():
         return None
-    following, after = text(inside(answer, "paging", "next")), None
-    if following:
-        after = text(inside(answer, "paging", "cursors", "after"))
-        after = after or dict(parse_qsl(urlsplit(following).query)).get("after")
+    next_url, after = clean_text(get_nested(response, "paging", "next")), None
+    if next_url:
+        after = clean_text(get_nested(response, "paging", "cursors", "after"))
+        after = after or dict(parse_qsl(urlsplit(next_url).query)).get("after")
     if after:
         return f"{parts[-2]}/{parts[-1]}?after={after}"
     return f"{parts[-2]}/top_media" if parts[-1] == "recent_media" else None

@@ -1,7 +1,8 @@
-"""Lamoda (lamoda.ru, .by, .kz): public search pages, no key. Facts seen 2020 to 2026.
+"""Spider of Lamoda (lamoda.ru, .by, .kz): public search pages, without a key.
 
-A page embeds its state as JSON, with every photo of a product; where there is none, or it does not
-hold the products, the cards on the page serve (two generations of them).
+The page layouts are those observed from 2020 to 2026. A page embeds its state as JSON, with all
+photos of each product. If there is no state, or it has no products, the product cards of the page
+are parsed; there are two generations of them.
 """
 
 import json
@@ -12,72 +13,78 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urljoin, urlsplit
 
 from parsel import Selector
+from scrapy import Request
+from scrapy.http import Response
 
 from scraper.errors import LayoutChanged
-from scraper.reading import inside, text, web_page
-from scraper.spiders.base import Answer, Ask, HashtagSpider, Page, Photo, Post
+from scraper.parsing.fields import clean_text, get_nested, html_page
+from scraper.spiders.base import HashtagSpider, Page, Photo, Post
 
-IMAGES = "https://a.lmcdn.ru"
-PER_PAGE = 60
-NOTHING_FOUND = "Поиск не дал результатов"
-ABROAD = "it answers addresses in Russia, Belarus and Kazakhstan only, and no proxies"
-# Where JSON may begin inside of a JavaScript object, and how many of such places are tried.
-PART, MOST_PARTS = re.compile(r"""\b(?:payload|state)["']?\s*:\s*(?=\{)"""), 9
-# A string, also one that the page breaks off, or a comma before a bracket.
-LAST_COMMA = re.compile(r'("(?:[^"\\]|\\.)*(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
+IMAGE_URL = "https://a.lmcdn.ru"
+PRODUCTS_PER_PAGE = 60
+NO_RESULTS = "Поиск не дал результатов"
+GEO_BLOCKING = "it accepts only network addresses in Russia, Belarus and Kazakhstan, and no proxies"
+GEO_BLOCKING_CODE = b"10403"
+# Where JSON may begin inside a JavaScript object.
+NESTED_OBJECT = re.compile(r"""\b(?:payload|state)["']?\s*:\s*(?=\{)""")
+MAX_NESTED_OBJECTS = 9
+# Group 1 is a string, which may be cut off at the end; otherwise a comma before a closing bracket.
+TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
+# Top-level domain -> ISO 4217 code.
 CURRENCIES = {"ru": "RUB", "by": "BYN", "kz": "KZT"}
 
 
 class Spider(HashtagSpider):
-    """Lamoda's search, all pages of it."""
+    """Searches Lamoda and reads all pages of the results."""
 
+    name = "lamoda"
     title = "Lamoda"
-    needs = "nothing; Lamoda answers addresses in Russia, Belarus and Kazakhstan"
-    limits = "60 products a page; blocks foreign addresses and proxies"
+    needs = "nothing; Lamoda accepts network addresses in Russia, Belarus and Kazakhstan"
+    limits_text = "60 products per page; blocks foreign addresses and proxies"
     checked = "2026-11"
     site_url = "https://www.lamoda.ru"
-    image_url = IMAGES
-    circles = f"Lamoda sends this network address round in circles: {ABROAD}"
+    image_url = IMAGE_URL
+    redirect_loop_meaning = f"Lamoda redirects this network address in a loop: {GEO_BLOCKING}"
 
-    def search_request(self, query: str, cursor: str | None) -> Ask:
-        """The first page of the search, or the path and query that CURSOR is."""
-        return Ask(self.asked_url + (cursor or f"/catalogsearch/result/?q={quote(query)}"))
+    def search_request(self, query: str, cursor: str | None) -> Request:
+        """Return the request of a page; a cursor is a path with a query."""
+        return Request(self.requested_url + (cursor or f"/catalogsearch/result/?q={quote(query)}"))
 
     def read(self, body: bytes, url: str) -> Page:
-        """See the function `read`."""
+        """Parse a page; see the function `read`."""
         return read(body, url)
 
-    def refusal(self, answer: Answer) -> str | None:
-        """Name the block of foreign addresses, a 403 with code 10403."""
-        if answer.status == 403 and b"10403" in answer.body:
-            return f"Lamoda blocks this network address (code 10403): {ABROAD}"
+    def explain_refusal(self, response: Response) -> str | None:
+        """Return that foreign addresses are blocked, if the response has the code of the block."""
+        if response.status == 403 and GEO_BLOCKING_CODE in response.body:
+            return f"Lamoda blocks this network address (code 10403): {GEO_BLOCKING}"
         return None
 
 
 def read(body: bytes, url: str) -> Page:
-    """The products of a search or category page, and the way to the next page.
+    """Parse the products of a search or category page and the cursor of the next page.
 
     Raises:
-        LayoutChanged: no product is found, and the page does not say that there is none.
+        LayoutChanged: No product is found, and the page does not report that there are none.
     """
-    page = web_page(body, url)
-    state = _state(page)
+    page = html_page(body, url)
+    state = _parse_state(page)
     total = _total(page, state)
-    if not total and _says(page, NOTHING_FOUND):
-        # Products on such a page are advice ("you may like"), not what was asked for.
+    if not total and _has_text(page, NO_RESULTS):
+        # Products on such a page are recommendations and not results of the search.
         return Page((), None, 0)
     records = [*_state_products(state)] or [*_current_cards(page)] or [*_older_cards(page)]
     if records:
         posts = _posts(records, url)
         return Page(posts, _next_cursor(url, len(records), total, _last_page(state)), total)
-    if _is_past_the_end(url, total):
+    if _is_after_last_page(url, total):
         return Page((), None, total)
-    raise LayoutChanged("neither products nor “nothing found” on Lamoda's page", url)
+    raise LayoutChanged("neither products nor a report of no results on Lamoda's page", url)
 
 
-def _is_past_the_end(url: str, total: int | None) -> bool:
-    """Products went while we were paging: the page after the last one is empty."""
-    return total is not None and (_page_number(url) - 1) * PER_PAGE >= total
+def _is_after_last_page(url: str, total: int | None) -> bool:
+    """Return whether a page is after the last one; products may be removed during a crawl."""
+    return total is not None and (_page_number(url) - 1) * PRODUCTS_PER_PAGE >= total
 
 
 def _posts(records: list[dict[str, Any]], url: str) -> tuple[Post, ...]:
@@ -90,14 +97,14 @@ def _posts(records: list[dict[str, Any]], url: str) -> tuple[Post, ...]:
 def _post(record: dict[str, Any], url: str) -> Post:
     sku = record.get("sku")
     if not isinstance(sku, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", sku):
-        raise LayoutChanged(f"a product without its sku: {str(record)[:80]}", url)
+        raise LayoutChanged(f"a product without a SKU: {str(record)[:80]}", url)
     country = (urlsplit(url).hostname or "").rpartition(".")[2]
     return Post(
         site_id=sku.upper(),
         url=urljoin(url, f"/p/{sku.lower()}/"),
         photos=_photos(record),
-        title=text(record.get("name")) or text(record.get("seo_title")),
-        brand=text(inside(record, "brand", "name")) or text(record.get("brand")),
+        title=clean_text(record.get("name")) or clean_text(record.get("seo_title")),
+        brand=clean_text(get_nested(record, "brand", "name")) or clean_text(record.get("brand")),
         price=_price(record),
         currency=CURRENCIES.get(country, "RUB"),
         attributes=_attributes(record),
@@ -106,29 +113,36 @@ def _post(record: dict[str, Any], url: str) -> Post:
 
 
 def _attributes(record: dict[str, Any]) -> tuple[str, ...]:
-    """Colour, gender and category, as the state or an older card has them."""
-    found = (
+    """Return colour, gender and category, from the state or an older card."""
+    values = (
         record.get("color_family") or record.get("color-family"),
         record.get("gender"),
-        record.get("category") or inside(record, "category", "name"),
+        record.get("category") or get_nested(record, "category", "name"),
     )
-    return tuple(dict.fromkeys(word for one in found if (word := text(one))))
+    return tuple(dict.fromkeys(word for value in values if (word := clean_text(value))))
 
 
 def _photos(record: dict[str, Any]) -> tuple[Photo, ...]:
     gallery = record.get("gallery")
-    listed = gallery if isinstance(gallery, list) and gallery else [record.get("thumbnail")]
-    paths = [_path(address) for address in listed if isinstance(address, str)]
+    urls = gallery if isinstance(gallery, list) and gallery else [record.get("thumbnail")]
+    paths = [_image_path(url) for url in urls if isinstance(url, str)]
     return tuple(
-        Photo(f"{IMAGES}/img600x866{p}", (f"{IMAGES}/product{p}", f"{IMAGES}/img236x341{p}"))
-        for p in dict.fromkeys(paths)
-        if p
+        Photo(
+            f"{IMAGE_URL}/img600x866{path}",
+            (f"{IMAGE_URL}/product{path}", f"{IMAGE_URL}/img236x341{path}"),
+        )
+        for path in dict.fromkeys(paths)
+        if path
     )
 
 
-def _path(address: str) -> str | None:
-    """`/M/P/MP….jpg` of a photo's ADDRESS in any of its forms: bare path, sized, with host."""
-    path = urlsplit(address.strip()).path.lstrip(".")
+def _image_path(url: str) -> str | None:
+    """Return the path of an image without its size, such as `/M/P/MP….jpg`.
+
+    Args:
+        url: A path, with or without a size, or a URL with a host.
+    """
+    path = urlsplit(url.strip()).path.lstrip(".")
     path = re.sub(r"^/?(pi/)?(img\d+x\d+|product)/", "/", path)
     return path if re.fullmatch(r"(/[\w.%-]+)+\.(jpe?g|png|webp)", path, re.IGNORECASE) else None
 
@@ -143,32 +157,37 @@ def _price(record: dict[str, Any]) -> float | None:
     return None
 
 
-def _says(page: Selector, words: str) -> bool:
-    shown = page.xpath("//text()[not(ancestor::script or ancestor::style)]").getall()
-    return words in " ".join(" ".join(shown).split())
+def _has_text(page: Selector, text: str) -> bool:
+    """Return whether the visible text of a page contains a text."""
+    visible_texts = page.xpath("//text()[not(ancestor::script or ancestor::style)]").getall()
+    return text in " ".join(" ".join(visible_texts).split())
 
 
-def _state(page: Selector) -> dict[str, Any]:
-    """What stands behind `__NUXT__ =`, the part that holds the products at least.
+def _parse_state(page: Selector) -> dict[str, Any]:
+    """Return the value that a script assigns to `__NUXT__`, or its part with the products.
 
-    The whole is JSON, or a JavaScript object whose outer names have no quotes; its payload is JSON
-    then. Empty where there is neither, as where a function makes the state.
+    The value is JSON, or a JavaScript object with unquoted names whose payload is JSON. The result
+    is empty if it is neither, for example if a function creates the state.
     """
     for script in page.xpath("//script/text()").getall():
         if match := re.search(r"__NUXT__\s*=", script):
             text = script[match.end() :]
-            starts = (found.end() for found in islice(PART.finditer(text), MOST_PARTS))
-            parts = (_json(text[start:]) for start in starts)
-            return next(filter(_holder, chain([_json(_without_last_commas(text))], parts)), {})
+            starts = (
+                nested.end() for nested in islice(NESTED_OBJECT.finditer(text), MAX_NESTED_OBJECTS)
+            )
+            parts = (_parse_object(text[start:]) for start in starts)
+            whole = _parse_object(_without_trailing_commas(text))
+            return next(filter(_products_parent, chain([whole], parts)), {})
     return {}
 
 
-def _without_last_commas(text: str) -> str:
-    # A string is matched first and kept, so that only commas outside of strings go.
-    return LAST_COMMA.sub(lambda m: m.group(1) or "", text)
+def _without_trailing_commas(text: str) -> str:
+    # Strings are matched first and kept, so that only commas outside of strings are removed.
+    return TRAILING_COMMA.sub(lambda match: match.group(1) or "", text)
 
 
-def _json(text: str) -> dict[str, Any]:
+def _parse_object(text: str) -> dict[str, Any]:
+    """Return the JSON object at the start of a text; an empty one if there is none."""
     try:
         value, _ = json.JSONDecoder().raw_decode(text.lstrip())
     except (ValueError, RecursionError):
@@ -177,30 +196,32 @@ def _json(text: str) -> dict[str, Any]:
 
 
 def _state_products(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    # Banners stand between the products; what has no sku is none.
-    products = inside(_holder(state), "products") or ()
-    yield from (p for p in products if isinstance(p, dict) and "sku" in p)
+    # Banners between the products have no SKU.
+    products = get_nested(_products_parent(state), "products") or ()
+    yield from (product for product in products if isinstance(product, dict) and "sku" in product)
 
 
-def _holder(state: dict[str, Any]) -> dict[str, Any]:
-    """The part of the state that has the list of products: where it was seen, else nearest."""
-    level: list[Any] = [inside(state, "payload", "state", "payload"), state]
+def _products_parent(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the object with the list of products: at its known place, else the least nested."""
+    level: list[Any] = [get_nested(state, "payload", "state", "payload"), state]
     while level:
-        for part in level:
-            if isinstance(part, dict) and _are_products(part.get("products")):
-                return part
-        level = [value for part in level for value in _within(part)]
+        for value in level:
+            if isinstance(value, dict) and _is_product_list(value.get("products")):
+                return value
+        level = [child for value in level for child in _children(value)]
     return {}
 
 
-def _within(value: object) -> Iterable[Any]:
+def _children(value: object) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
 
 
-def _are_products(value: object) -> bool:
-    return isinstance(value, list) and any(isinstance(p, dict) and "sku" in p for p in value)
+def _is_product_list(value: object) -> bool:
+    return isinstance(value, list) and any(
+        isinstance(product, dict) and "sku" in product for product in value
+    )
 
 
 def _current_cards(page: Selector) -> Iterator[dict[str, Any]]:
@@ -212,23 +233,29 @@ def _current_cards(page: Selector) -> Iterator[dict[str, Any]]:
             "brand": _card_text(card, "brand-name"),
             "name": _card_text(card, "product-name"),
             "price_text": _card_text(card, "price-new", "price-single"),
-            "thumbnail": _source(card),
+            "thumbnail": _card_image_url(card),
         }
 
 
 def _card_text(card: Selector, *names: str) -> str | None:
+    """Return the text of the first element that exists in a card.
+
+    Args:
+        card: The card.
+        names: Ends of the names of the elements' classes.
+    """
     for name in names:
-        found = card.css(f"[class*='x-product-card-description__{name}']")
-        if found:
-            return text(" ".join(found[0].xpath(".//text()").getall()))
+        elements = card.css(f"[class*='x-product-card-description__{name}']")
+        if elements:
+            return clean_text(" ".join(elements[0].xpath(".//text()").getall()))
     return None
 
 
-def _source(card: Selector) -> str | None:
-    """The address of the card's photo: a lazy one stands in `data-src`."""
+def _card_image_url(card: Selector) -> str | None:
+    """Return the URL of the image of a card; lazily loaded images have it in `data-src`."""
     for image in (*card.css("img.x-product-card__pic-img"), *card.css("img")):
         for name in ("src", "data-src"):
-            if _path(value := image.attrib.get(name, "")):
+            if _image_path(value := image.attrib.get(name, "")):
                 return value
     return None
 
@@ -242,12 +269,12 @@ def _older_cards(page: Selector) -> Iterator[dict[str, Any]]:
     for card in page.css("div.products-list-item[data-sku]"):
         yield {
             **{name.removeprefix("data-"): value for name, value in card.attrib.items()},
-            "gallery": _gallery(card.attrib.get("data-gallery", "")),
+            "gallery": _parse_gallery(card.attrib.get("data-gallery", "")),
             "thumbnail": card.attrib.get("data-src", ""),
         }
 
 
-def _gallery(text: str) -> list[Any]:
+def _parse_gallery(text: str) -> list[Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -260,13 +287,13 @@ def _total(page: Selector, state: dict[str, Any]) -> int | None:
     digits = re.sub(r"\D", "", counter)
     if digits and len(digits) < 10:
         return int(digits)
-    total = inside(_holder(state), "pagination", "total")
+    total = get_nested(_products_parent(state), "pagination", "total")
     return total if isinstance(total, int) else None
 
 
 def _last_page(state: dict[str, Any]) -> int | None:
-    holder = _holder(state)
-    pages = inside(holder, "pagination", "pages") or inside(holder, "pages")
+    parent = _products_parent(state)
+    pages = get_nested(parent, "pagination", "pages") or get_nested(parent, "pages")
     return pages if isinstance(pages, int) else None
 
 
@@ -275,14 +302,25 @@ def _page_number(url: str) -> int:
     return int(text) if text.isdecimal() else 1
 
 
-def _next_cursor(url: str, count: int, total: int | None, last: int | None) -> str | None:
-    """Path and query of the page after URL's, also where the search led to a category."""
-    number = _page_number(url)
-    if last is not None:
-        # Fewer than the total needs, where the site shows the first ten thousand only.
-        more = number < last
+def _next_cursor(url: str, count: int, total: int | None, last_page: int | None) -> str | None:
+    """Return the path and query of the next page; None if this is the last one.
+
+    A search may be redirected to a category, whose path the next page has, too.
+
+    Args:
+        url: URL of this page.
+        count: Number of products on this page.
+        total: Number of products of all pages, if known.
+        last_page: Number of the last page, if known.
+    """
+    page_number = _page_number(url)
+    if last_page is not None:
+        # The site shows only the first ten thousand products, which may be fewer than the total.
+        has_more = page_number < last_page
+    elif total is not None:
+        has_more = page_number * PRODUCTS_PER_PAGE < total
     else:
-        more = number * PER_PAGE < total if total is not None else count >= PER_PAGE
+        has_more = count >= PRODUCTS_PER_PAGE
     parts = urlsplit(url)
-    query = {**parse_qs(parts.query), "page": [str(number + 1)]}
-    return f"{parts.path}?{urlencode(query, doseq=True)}" if more else None
+    query = {**parse_qs(parts.query), "page": [str(page_number + 1)]}
+    return f"{parts.path}?{urlencode(query, doseq=True)}" if has_more else None

@@ -1,7 +1,8 @@
-"""Wildberries: public JSON of its search, no key. Facts seen 2020 to 2026.
+"""Spider of Wildberries: the public JSON of its search, without a key.
 
-A search answers with products, or leads to a preset that has them. Photos lie on numbered hosts; a
-map that the site publishes has the host of each product; a built-in table is the fallback.
+The formats are those observed from 2020 to 2026. A search returns products, or refers to a preset
+(a stored search) that has them. Photos are on numbered hosts. A map that the site publishes has the
+host of each product; a built-in table is the fallback.
 """
 
 import re
@@ -9,33 +10,46 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from scraper import limits
-from scraper.baskets import BUILT_IN, ROUTES, Routes, read_routes
-from scraper.credentials import Credential
-from scraper.errors import LayoutChanged, NotNow
-from scraper.reading import inside, json_object, number, objects, text
-from scraper.spiders.base import Answer, Ask, HashtagSpider, Page, Photo, Post, Setting
+from scrapy import Request
+from scrapy.http import Response
 
-CATALOGUE = "https://catalog.wb.ru"
-PER_PAGE = 100
+from scraper.credentials import Credential
+from scraper.errors import LayoutChanged, TemporarilyEmpty
+from scraper.middlewares import unicode_headers
+from scraper.parsing import rate_limits
+from scraper.parsing.fields import clean_text, get_nested, json_object, json_objects, parse_count
+from scraper.parsing.wildberries_hosts import (
+    DEFAULT_HOST_MAP,
+    HOST_MAP_URL,
+    HostMap,
+    parse_host_map,
+)
+from scraper.spiders.base import HashtagSpider, Page, Photo, Post, SiteOption
+
+CATALOGUE_URL = "https://catalog.wb.ru"
+PRODUCTS_PER_PAGE = 100
 # The site shows 60 pages of a search, sometimes up to 100.
-FEWEST_PAGES, MOST_PAGES = 60, 100
-# What every request says, beside what a preset is.
-COMMON = {
+MIN_PAGES, MAX_PAGES = 60, 100
+# Query parameters of all searches; the others identify a preset.
+COMMON_PARAMETERS = {
     *("query", "resultset", "ab_testing", "suppressSpellcheck", "page"),
     *("appType", "curr", "dest", "lang", "sort", "spp"),
 }
-# More photos than any product has.
-MOST_PHOTOS = 60
+# No product has more photos.
+MAX_PHOTOS_PER_PRODUCT = 60
+DEFAULT_PHOTO_SIZE = "big"
 NO_PHOTOS = "no photos"
 
 
 class Spider(HashtagSpider):
-    """Wildberries' search, all pages that it shows."""
+    """Searches Wildberries and reads all pages that it shows."""
 
+    name = "wildberries"
     title = "Wildberries"
-    needs = "nothing; a browser's cookie where the site asks for one (status 498)"
-    limits = "100 products a page, 60 to 100 pages a search; many requests are answered with 429"
+    needs = "nothing; a browser's cookie if the site asks for one (status 498)"
+    limits_text = (
+        "100 products per page, 60 to 100 pages per search; status 429 after too many requests"
+    )
     checked = "2026-11"
     site_url = "https://search.wb.ru"
     image_url = "https://basket-01.wbbasket.ru"
@@ -44,124 +58,151 @@ class Spider(HashtagSpider):
             "WILDBERRIES_TOKEN", "the cookie x_wbaas_token of a visit in a browser", required=False
         ),
     )
-    settings: ClassVar[Mapping[str, Setting]] = {
-        "api-version": Setting("v18", "the version of the search"),
-        "sort": Setting("popular", "which products come first", ("popular", "newly", "rate")),
-        "photo-size": Setting("big", "big is 900x1200, hq larger", ("big", "hq", "c516x688")),
-        "region": Setting("-1257786", "where a buyer is, as the site numbers places (dest)"),
+    site_options: ClassVar[Mapping[str, SiteOption]] = {
+        "api-version": SiteOption("v18", "version of the search API"),
+        "sort": SiteOption("popular", "order of the products", ("popular", "newly", "rate")),
+        "photo-size": SiteOption(
+            DEFAULT_PHOTO_SIZE,
+            "size of the photos; big: 900x1200, hq: larger",
+            ("big", "hq", "c516x688"),
+        ),
+        "region": SiteOption("-1257786", "the site's id of the buyer's region (dest)"),
     }
 
-    routes = BUILT_IN
+    host_map = DEFAULT_HOST_MAP
 
-    def search_request(self, query: str, cursor: str | None) -> Ask:
-        """The first page of the search, or the one that CURSOR is: a query, or a path and query."""
+    def search_request(self, query: str, cursor: str | None) -> Request:
+        """Return the request of a page.
+
+        Args:
+            query: The word.
+            cursor: The query of a page, or a path and query; None for the first page.
+        """
         common = {
             **{"appType": "1", "curr": "rub", "dest": self.chosen["region"], "lang": "ru"},
             **{"sort": self.chosen["sort"], "spp": "30"},
         }
-        more = dict(parse_qsl(urlsplit(cursor).query if cursor else "page=1"))
+        page = dict(parse_qsl(urlsplit(cursor).query if cursor else "page=1"))
         path = urlsplit(cursor).path if cursor else ""
         if path:
-            root = CATALOGUE if self.asked_url == self.site_url else self.asked_url
-            return self._ask(f"{root}{path}", common | more)
-        asked = {"query": query, "resultset": "catalog", "ab_testing": "false"}
-        root = f"{self.asked_url}/exactmatch/ru/common/{self.chosen['api-version']}/search"
-        return self._ask(root, asked | {"suppressSpellcheck": "false"} | common | more)
+            is_site = self.requested_url == self.site_url
+            root = CATALOGUE_URL if is_site else self.requested_url
+            return self._api_request(f"{root}{path}", common | page)
+        search = {
+            "query": query,
+            "resultset": "catalog",
+            "ab_testing": "false",
+            "suppressSpellcheck": "false",
+        }
+        version = self.chosen["api-version"]
+        url = f"{self.requested_url}/exactmatch/ru/common/{version}/search"
+        return self._api_request(url, search | common | page)
 
-    def _ask(self, address: str, query: Mapping[str, str]) -> Ask:
+    def _api_request(self, url: str, parameters: Mapping[str, str]) -> Request:
         token = self.secrets.get("WILDBERRIES_TOKEN")
         cookies = {"x_wbaas_token": token} if token else {}
-        return Ask(f"{address}?{urlencode(query)}", cookies=cookies)
+        return Request(f"{url}?{urlencode(parameters)}", cookies=cookies)
 
     def read(self, body: bytes, url: str) -> Page:
-        """See the function `read`; photos are where the site's own map says."""
-        return _read(body, url, self.routes, self.chosen["photo-size"])
+        """Parse a page, with the photo size of the options and the hosts of the site's map."""
+        return _read(body, url, self.host_map, self.chosen["photo-size"])
 
-    def set_up_request(self) -> Ask | None:
-        """The site's map of photo hosts."""
-        return self.image_request(ROUTES)
+    def setup_request(self) -> Request | None:
+        """Return the request of the site's map of image hosts."""
+        return self.image_request(HOST_MAP_URL)
 
     def set_up(self, body: bytes) -> None:
-        """Use the map in BODY, where it is one."""
-        self.routes = read_routes(body) or BUILT_IN
+        """Use the map of image hosts in a response, if it is valid."""
+        self.host_map = parse_host_map(body) or DEFAULT_HOST_MAP
 
-    def refusal(self, answer: Answer) -> str | None:
-        """What the guard of the site wants."""
-        if answer.status == 498:
-            given = "is spent or wrong" if "WILDBERRIES_TOKEN" in self.secrets else "is missing"
+    def explain_refusal(self, response: Response) -> str | None:
+        """Return what the bot protection of the site requires."""
+        if response.status == 498:
+            is_set = "WILDBERRIES_TOKEN" in self.secrets
+            problem = "has expired or is wrong" if is_set else "is missing"
             return (
-                f"Wildberries wants the cookie of a browser (HTTP 498), and it {given}: open"
+                f"Wildberries requires the cookie of a browser (HTTP 498), and it {problem}: open"
                 " www.wildberries.ru, copy the value of the cookie x_wbaas_token, and set"
                 " WILDBERRIES_TOKEN to it"
             )
-        if answer.status == 429:
-            when = limits.retry_after(answer.headers)
-            return f"Wildberries had too many requests from here (HTTP 429); continue {when}"
-        if answer.status == 403:
+        if response.status == 429:
+            when = rate_limits.format_retry_after(unicode_headers(response))
+            return f"Wildberries' rate limit is reached (HTTP 429); continue {when}"
+        if response.status == 403:
             return (
-                "Wildberries refuses this network address (HTTP 403): try again later, or from a"
+                "Wildberries blocks this network address (HTTP 403): try again later, or from a"
                 " network in the countries that it serves"
             )
         return None
 
 
 def read(body: bytes, url: str) -> Page:
-    """The products of a page of a search or a preset, and the way on.
+    """Parse the products of a page of a search or preset, and the cursor of the next page.
 
     Raises:
-        LayoutChanged: neither products nor a word that there are none.
-        NotNow: products are promised, and none is there yet.
+        LayoutChanged: It has neither products nor a report that there are none.
+        TemporarilyEmpty: It announces products and has none.
     """
-    return _read(body, url, BUILT_IN, "big")
+    return _read(body, url, DEFAULT_HOST_MAP, DEFAULT_PHOTO_SIZE)
 
 
-def _read(body: bytes, url: str, routes: Routes, size: str) -> Page:
-    answer = json_object(body, url)
-    records, total = _products(answer)
+def _read(body: bytes, url: str, host_map: HostMap, photo_size: str) -> Page:
+    response = json_object(body, url)
+    records, total = _products(response)
     if records:
-        return _full(records, url, total, routes, size)
-    if (led := _redirect(answer, url)) is not None:
-        return Page((), led, total)
-    if records is None or not isinstance(answer.get("metadata"), dict):
-        raise LayoutChanged("neither products nor a search's metadata in the answer", url)
-    page = _page_number(url)
-    if total and page <= FEWEST_PAGES and (page - 1) * PER_PAGE < total:
-        raise NotNow(f"Wildberries promises {total} products and sent none ({url})")
+        return _parse_products(records, url, total, host_map, photo_size)
+    if (preset_cursor := _preset_cursor(response, url)) is not None:
+        return Page((), preset_cursor, total)
+    if records is None or not isinstance(response.get("metadata"), dict):
+        raise LayoutChanged("neither products nor the metadata of a search in the response", url)
+    page_number = _page_number(url)
+    if total and page_number <= MIN_PAGES and (page_number - 1) * PRODUCTS_PER_PAGE < total:
+        raise TemporarilyEmpty(f"Wildberries announces {total} products and sends none ({url})")
     return Page((), None, total or 0)
 
 
-def _products(answer: dict[str, Any]) -> tuple[list[Any] | None, int | None]:
-    """The list of products, None where there is none, and how many the search finds."""
-    # Until 2025 both stood inside of `data`.
-    places = [one for one in (answer, answer.get("data")) if isinstance(one, dict)]
-    totals = [known for one in places if (known := number(one.get("total"))) is not None]
-    lists = [one["products"] for one in places if isinstance(one.get("products"), list)]
-    # An empty list may be null; the total beside it says so.
-    if totals and any(one.get("products", ()) is None for one in places):
+def _products(response: dict[str, Any]) -> tuple[list[Any] | None, int | None]:
+    """Return the products of a page and the total of the search; None for a missing value."""
+    # Until 2025, both were in `data`.
+    parents = [parent for parent in (response, response.get("data")) if isinstance(parent, dict)]
+    totals = [
+        total for parent in parents if (total := parse_count(parent.get("total"))) is not None
+    ]
+    lists = [parent["products"] for parent in parents if isinstance(parent.get("products"), list)]
+    # An empty list may be null if there is a total.
+    if totals and any(parent.get("products", ()) is None for parent in parents):
         lists.append([])
     return max(lists, key=len, default=None), totals[0] if totals else None
 
 
-def _full(records: list[Any], url: str, total: int | None, routes: Routes, size: str) -> Page:
-    posts = [_post(record, url, routes, size) for record in records]
-    shown = {post.site_id: post for post in posts if post.photos}
-    if not shown:
-        raise LayoutChanged(f"none of {len(posts)} products says how many photos it has", url)
-    skipped = {NO_PHOTOS: bare} if (bare := sum(not post.photos for post in posts)) else {}
-    return Page(tuple(shown.values()), _next(url, len(records), total), total, None, skipped)
+def _parse_products(
+    records: list[Any], url: str, total: int | None, host_map: HostMap, photo_size: str
+) -> Page:
+    posts = [_post(record, url, host_map, photo_size) for record in records]
+    posts_with_photos = {post.site_id: post for post in posts if post.photos}
+    if not posts_with_photos:
+        raise LayoutChanged(f"none of {len(posts)} products has a number of photos", url)
+    count = sum(not post.photos for post in posts)
+    return Page(
+        posts=tuple(posts_with_photos.values()),
+        next_cursor=_next_cursor(url, len(records), total),
+        total=total,
+        skipped={NO_PHOTOS: count} if count else {},
+    )
 
 
-def _post(record: object, url: str, routes: Routes, size: str) -> Post:
-    item = number(inside(record, "id"))
-    if not isinstance(record, dict) or not item or item >= 10**12:
-        raise LayoutChanged(f"a product without its number: {str(record)[:80]}", url)
+def _post(record: object, url: str, host_map: HostMap, photo_size: str) -> Post:
+    product_id = parse_count(get_nested(record, "id"))
+    if not isinstance(record, dict) or not product_id or product_id >= 10**12:
+        raise LayoutChanged(f"a product without an id: {str(record)[:80]}", url)
     price = _price(record)
+    photo_count = parse_count(record.get("pics")) or 0
     return Post(
-        site_id=str(item),
-        url=f"https://www.wildberries.ru/catalog/{item}/detail.aspx",
-        photos=tuple(_photos(item, number(record.get("pics")) or 0, routes, size)),
-        title=text(record.get("name")),
-        brand=text(record.get("brand")),
+        site_id=str(product_id),
+        url=f"https://www.wildberries.ru/catalog/{product_id}/detail.aspx",
+        photos=tuple(_photos(product_id, photo_count, host_map, photo_size)),
+        title=clean_text(record.get("name")),
+        brand=clean_text(record.get("brand")),
         price=price,
         currency="RUB" if price is not None else None,
         attributes=_attributes(record),
@@ -169,70 +210,92 @@ def _post(record: object, url: str, routes: Routes, size: str) -> Post:
     )
 
 
-def _photos(item: int, count: int, routes: Routes, size: str) -> Iterator[Photo]:
-    volume = item // 100_000
-    path = f"/vol{volume}/part{item // 1000}/{item}/images"
-    first, *others = routes.hosts(volume)
-    for place in range(1, min(count, MOST_PHOTOS) + 1):
+def _photos(product_id: int, count: int, host_map: HostMap, photo_size: str) -> Iterator[Photo]:
+    volume = product_id // 100_000
+    path = f"/vol{volume}/part{product_id // 1000}/{product_id}/images/{photo_size}"
+    host, *other_hosts = host_map.hosts(volume)
+    for number in range(1, min(count, MAX_PHOTOS_PER_PRODUCT) + 1):
         yield Photo(
-            f"https://{first}{path}/{size}/{place}.webp",
+            f"https://{host}{path}/{number}.webp",
             (
-                # Photos of years ago are JPEGs still.
-                f"https://{first}{path}/{size}/{place}.jpg",
-                *(f"https://{host}{path}/{size}/{place}.webp" for host in others),
+                # Old photos are JPEG files.
+                f"https://{host}{path}/{number}.jpg",
+                *(f"https://{other}{path}/{number}.webp" for other in other_hosts),
             ),
-            key=f"{item}_{place}",
+            key=f"{product_id}_{number}",
         )
 
 
 def _price(record: dict[str, Any]) -> float | None:
-    """What a buyer pays, in roubles: the least of the sizes; the site counts in kopecks."""
-    prices = [one.get("price") for one in objects(record.get("sizes"))]
+    """Return the price of the cheapest size in roubles; the site uses kopecks."""
+    prices = [size.get("price") for size in json_objects(record.get("sizes"))]
     for name in ("product", "total", "basic"):
-        if known := [kopecks for one in prices if (kopecks := number(inside(one, name)))]:
-            return min(known) / 100
-    older = number(record.get("salePriceU")) or number(record.get("priceU"))
-    return older / 100 if older else None
+        amounts = [parse_count(get_nested(price, name)) for price in prices]
+        if known_amounts := [amount for amount in amounts if amount]:
+            return min(known_amounts) / 100
+    older_amount = parse_count(record.get("salePriceU")) or parse_count(record.get("priceU"))
+    return older_amount / 100 if older_amount else None
 
 
 def _attributes(record: dict[str, Any]) -> tuple[str, ...]:
-    """Colours and subject."""
-    colours = [text(one.get("name")) for one in objects(record.get("colors"))]
-    words = (*colours, text(record.get("entity")), text(record.get("subjectName")))
+    """Return colours, kind and category of a product."""
+    colours = [clean_text(colour.get("name")) for colour in json_objects(record.get("colors"))]
+    words = (*colours, clean_text(record.get("entity")), clean_text(record.get("subjectName")))
     return tuple(dict.fromkeys(word for word in words if word))
 
 
-def _redirect(answer: dict[str, Any], url: str) -> str | None:
-    """The first page of the preset that ANSWER leads to; None where it doesn't, or did before."""
-    metadata = answer.get("metadata")
-    led = inside(metadata, "catalog_value") or answer.get("query")
-    if not isinstance(led, str) or len(led) > 1000 or "preset" in dict(parse_qsl(_query(url))):
+def _preset_cursor(response: dict[str, Any], url: str) -> str | None:
+    """Return the cursor of the first page of the preset that a response refers to.
+
+    Returns:
+        The cursor; None if there is no preset, or if the URL already has one.
+    """
+    metadata = response.get("metadata")
+    preset_query = get_nested(metadata, "catalog_value") or response.get("query")
+    if (
+        not isinstance(preset_query, str)
+        or len(preset_query) > 1000
+        or "preset" in _parameters(url)
+    ):
         return None
-    preset = {name: value for name, value in parse_qsl(led) if name not in COMMON}
+    preset = _preset_parameters(dict(parse_qsl(preset_query)))
     if "preset" not in preset:
         return None
-    shard = answer.get("shardKey")
-    good = isinstance(shard, str) and re.fullmatch(r"\w{1,40}(/\w{1,40}){0,2}", shard)
-    return f"{f'/{shard}/catalog' if good else ''}?{urlencode(preset | {'page': '1'})}"
+    shard = response.get("shardKey")
+    is_path = isinstance(shard, str) and re.fullmatch(r"\w{1,40}(/\w{1,40}){0,2}", shard)
+    return f"{f'/{shard}/catalog' if is_path else ''}?{urlencode(preset | {'page': '1'})}"
 
 
-def _query(url: str) -> str:
-    return urlsplit(url).query
+def _preset_parameters(parameters: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in parameters.items() if name not in COMMON_PARAMETERS}
+
+
+def _parameters(url: str) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(url).query))
 
 
 def _page_number(url: str) -> int:
-    return number(dict(parse_qsl(_query(url))).get("page")) or 1
+    return parse_count(_parameters(url).get("page")) or 1
 
 
-def _next(url: str, count: int, total: int | None) -> str | None:
-    """The page after URL's, of the same search or preset."""
-    page = _page_number(url)
-    more = page * PER_PAGE < total if total is not None else count >= PER_PAGE
-    if not more or page >= MOST_PAGES:
+def _next_cursor(url: str, count: int, total: int | None) -> str | None:
+    """Return the cursor of the next page of the same search or preset; None on the last page.
+
+    Args:
+        url: URL of this page.
+        count: Number of products on this page.
+        total: Number of products of all pages, if known.
+    """
+    page_number = _page_number(url)
+    if total is not None:
+        has_more = page_number * PRODUCTS_PER_PAGE < total
+    else:
+        has_more = count >= PRODUCTS_PER_PAGE
+    if not has_more or page_number >= MAX_PAGES:
         return None
-    asked, path = dict(parse_qsl(_query(url))), urlsplit(url).path
-    preset = {name: value for name, value in asked.items() if name not in COMMON}
+    preset = _preset_parameters(_parameters(url))
     if "preset" not in preset:
-        return f"?page={page + 1}"
-    shard = "" if "/exactmatch/" in path else path
-    return f"{shard}?{urlencode(preset | {'page': str(page + 1)})}"
+        return f"?page={page_number + 1}"
+    path = urlsplit(url).path
+    shard_path = "" if "/exactmatch/" in path else path
+    return f"{shard_path}?{urlencode(preset | {'page': str(page_number + 1)})}"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import BadInput
-from scraper.credentials import Credential, hide, hide_tokens, load_credentials, require
+from scraper.credentials import Credential, check_required, load_credentials, redact, redact_body
 from scraper.errors import CredentialsMissing
 
 TOKEN = Credential("SHOP_TOKEN", "a token of your app")
@@ -63,26 +63,26 @@ def test_invalid_token_is_rejected_before_it_is_sent(tmp_path: Path, value: str)
 
 def test_missing_credentials_are_listed_with_descriptions() -> None:
     with pytest.raises(CredentialsMissing, match=r"SHOP_TOKEN \(a token of your app\)"):
-        require({}, (TOKEN, USER), "Shop")
-    require({"SHOP_TOKEN": "x"}, (TOKEN, USER), "Shop")
+        check_required({}, (TOKEN, USER), "Shop")
+    check_required({"SHOP_TOKEN": "x"}, (TOKEN, USER), "Shop")
     credentials = (TOKEN, Credential("SHOP_KEY", "its key"))
     with pytest.raises(CredentialsMissing, match=r"app\) and SHOP_KEY \(its key\): set them in"):
-        require({}, credentials, "Shop")
+        check_required({}, credentials, "Shop")
 
 
 def test_longer_secrets_are_hidden_first() -> None:
-    text = hide("abcdef123 and abcdef and 42", {"A": "abcdef", "B": "abcdef123", "C": "42"})
+    text = redact("abcdef123 and abcdef and 42", {"A": "abcdef", "B": "abcdef123", "C": "42"})
     assert text == "[hidden] and [hidden] and 42"
 
 
 def test_url_encoded_secrets_are_hidden() -> None:
     text = "AAAA%2Bbb%3D AAAA+bb= AAAA%252Bbb%253D"
-    assert hide(text, {"SHOP_TOKEN": "AAAA%2Bbb%3D"}) == "[hidden] [hidden] [hidden]"
+    assert redact(text, {"SHOP_TOKEN": "AAAA%2Bbb%3D"}) == "[hidden] [hidden] [hidden]"
 
 
 def test_tokens_are_removed_from_response_bodies() -> None:
     body = b'{"next": "https://shop.example/?access_token=abc%2Bdef&user=4242424"}'
     secrets = {"SHOP_KEY": "abc+def", "SHOP_USER": "4242424"}
     expected = b'{"next": "https://shop.example/?access_token=[hidden]&user=4242424"}'
-    assert hide_tokens(body, secrets) == expected
-    assert hide_tokens(body, {}) is body
+    assert redact_body(body, secrets) == expected
+    assert redact_body(body, {}) is body

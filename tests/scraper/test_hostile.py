@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from scraper.examining import Fetched, examine, is_polyglot
+from scraper.decoding.inspection import AcceptedImage, inspect_image, is_polyglot
 from scraper.sample_shop.http import Asked, Reply
 from scraper.sample_shop.server import ShopOptions, serve
 from tests.support.catalogue_data import photo_bytes
@@ -136,7 +136,7 @@ def test_polyglot_files_are_detected() -> None:
     assert is_polyglot(b"\xff\xd8\xff\xe0/*" + photo_bytes(1)[6:])
     assert is_polyglot(photo_bytes(1) + b"#!/bin/sh\n")
     assert not is_polyglot(b"GIF89a=\x01" + b"\0" * 50)
-    assert isinstance(examine(photo_bytes(1)), Fetched)
+    assert isinstance(inspect_image(photo_bytes(1)), AcceptedImage)
 
 
 @pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="the system tells of no ports")

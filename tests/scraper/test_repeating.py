@@ -15,7 +15,7 @@ from dataset.catalogue.models import now
 from dataset.catalogue.session import open_catalogue
 from dataset.images.store import ImageStore
 from dataset.maintenance.takedown import take_down
-from scraper import frontier
+from scraper.persistence import frontier
 from scraper.sample_shop.http import Asked, Reply, plain
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from scraper.spiders.base import Page, Photo, Post
@@ -54,20 +54,24 @@ def page_of(*numbers: int, cursor: str | None = None) -> Page:
 def test_finished_search_is_renewed_until_nothing_is_new(tmp_path: Path) -> None:
     sessions = open_catalogue(str(tmp_path / "c.sqlite"))
     with sessions.begin() as session:
-        search = frontier.search_for(session, "lamoda", "polo")
+        search = frontier.get_or_create_search(session, "lamoda", "polo")
         frontier.save_page(session, search, page_of(1, 2))
         session.flush()
         # A search that the same run has finished is not renewed.
-        frontier.renew(session, "lamoda", "polo", now() - timedelta(minutes=1), full=False)
+        frontier.reopen_finished(
+            session, "lamoda", "polo", now() - timedelta(minutes=1), full=False
+        )
         assert search.state == "finished"
-        frontier.renew(session, "lamoda", "polo", now() + timedelta(minutes=1), full=False)
+        frontier.reopen_finished(
+            session, "lamoda", "polo", now() + timedelta(minutes=1), full=False
+        )
         assert (search.state, search.cursor, search.again) == ("open", None, True)
-        assert frontier.brings_new(session, search, page_of(2, 3))
-        assert frontier.brings_new(session, search, page_of())
-        assert not frontier.brings_new(session, search, page_of(2, 1))
+        assert frontier.has_new_posts(session, search, page_of(2, 3))
+        assert frontier.has_new_posts(session, search, page_of())
+        assert not frontier.has_new_posts(session, search, page_of(2, 1))
         # Posts known from another search are new to this one.
-        other = frontier.search_for(session, "lamoda", "dress")
-        assert frontier.brings_new(session, other, page_of(2, 1))
+        other = frontier.get_or_create_search(session, "lamoda", "dress")
+        assert frontier.has_new_posts(session, other, page_of(2, 1))
 
 
 def test_process_continues_the_run_of_a_stopped_one(tmp_path: Path) -> None:
@@ -167,7 +171,7 @@ def test_max_pages_is_a_limit(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (("--site-url", "wildberries=http://127.0.0.1:9"), "wildberries is not crawled"),
-        (("wildberries", "--site-url", "http://127.0.0.1:9"), "say of which site"),
+        (("wildberries", "--site-url", "http://127.0.0.1:9"), "name the site: --site-url"),
         (("wildberries", "--check"), "--check takes one site"),
         (("--contact", "two\nlines"), "--contact"),
         (("--since", "yesterday"), "--since"),
@@ -185,19 +189,19 @@ def test_invalid_options_are_rejected(
 
 
 def test_posts_before_since_are_skipped() -> None:
-    from scraper.frontier import OLDER, Paging
+    from scraper.persistence.frontier import TOO_OLD, PagingGuard
 
     def post_of_day(day: int) -> Post:
         return Post(str(day), "https://x.test", (), posted=datetime(2026, 1, day))
 
-    since, paging = datetime(2026, 1, 15), Paging()
-    page = paging.not_older(
+    since, paging = datetime(2026, 1, 15), PagingGuard()
+    page = paging.without_old_posts(
         Page((post_of_day(20), post_of_day(10), Post("x", "u", ())), "c"), since
     )
     assert [post.site_id for post in page.posts] == ["20", "x"]
-    assert (page.skipped, page.next_cursor) == ({OLDER: 1}, "c")
-    assert paging.not_older(Page((post_of_day(9),), "d"), since).next_cursor == "d"
-    assert paging.not_older(Page((post_of_day(8),), "e"), since).next_cursor is None
+    assert (page.skipped, page.next_cursor) == ({TOO_OLD: 1}, "c")
+    assert paging.without_old_posts(Page((post_of_day(9),), "d"), since).next_cursor == "d"
+    assert paging.without_old_posts(Page((post_of_day(8),), "e"), since).next_cursor is None
 
 
 def test_taken_down_images_are_not_fetched_again(tmp_path: Path) -> None:

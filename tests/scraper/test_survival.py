@@ -9,15 +9,17 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from dataset.catalogue import workers
 from dataset.catalogue.session import open_catalogue
 from scraper.sample_shop.http import Asked, Reply
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
-from scraper.work import PLACES
+from scraper.scheduler import MAX_ACTIVE_IMAGES
 from tests.support.catalogues import catalogue_of, rows
 from tests.support.crawls import CrawlProcess, class_folder, crawl, start
 
@@ -132,7 +134,7 @@ def committed_urls(folder: Path) -> set[str]:
 def check_repeated_requests(shop: SampleShop, done: set[str]) -> None:
     """Check the repeated image requests after one kill.
 
-    No committed image, and at most PLACES others, may have been requested twice.
+    No committed image, and at most MAX_ACTIVE_IMAGES others, may have been requested twice.
 
     Args:
         shop: The sample shop.
@@ -140,7 +142,7 @@ def check_repeated_requests(shop: SampleShop, done: set[str]) -> None:
     """
     photos = {target: n for target, n in shop.requests.items() if target.startswith("/img")}
     repeated = {target for target, times in photos.items() if times > 1}
-    assert set(photos.values()) <= {1, 2} and len(repeated) <= PLACES
+    assert set(photos.values()) <= {1, 2} and len(repeated) <= MAX_ACTIVE_IMAGES
     assert done and not any(url.endswith(target) for url in done for target in repeated)
 
 
@@ -180,7 +182,7 @@ def test_kills_at_random_times_do_not_change_the_result(
     assert contents(tmp_path) == expected_contents
     # Only active requests of a killed process are repeated: images and two pages.
     repeated = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
-    assert repeated <= kills * (PLACES + 2)
+    assert repeated <= kills * (MAX_ACTIVE_IMAGES + 2)
 
 
 @pytest.mark.slow
@@ -201,7 +203,7 @@ def test_ten_kills_do_not_change_the_result(tmp_path: Path, seed: int) -> None:
         assert status == 0, output
     assert contents(tmp_path) == contents(tmp_path / "whole")
     repeated = sum(times - 1 for target, times in shop.requests.items() if target != "/robots.txt")
-    assert repeated <= kills * (PLACES + 2)
+    assert repeated <= kills * (MAX_ACTIVE_IMAGES + 2)
 
 
 @pytest.mark.usefixtures("backend")
@@ -224,6 +226,27 @@ def test_other_process_takes_over_claims_of_a_killed_one(
     kill(processes[0])
     out, err = processes[1].communicate(timeout=120)
     assert processes[1].returncode == 0, out + err
+    assert contents(tmp_path) == expected_contents
+
+
+def _shorten_lease() -> None:
+    workers.LEASE, workers.HEARTBEAT_SECONDS = timedelta(seconds=3), 1
+
+
+@pytest.mark.usefixtures("backend")
+def test_process_that_is_stopped_for_longer_than_its_lease_changes_nothing(
+    shop: SampleShop, expected_contents: list[list], tmp_path: Path
+) -> None:
+    processes = [
+        start(shop, tmp_path, "--tags", "polo,dress", before=_shorten_lease) for _ in range(2)
+    ]
+    wait_for(lambda: image_requests(shop) > 5)
+    processes[0].send_signal(signal.SIGSTOP)
+    out, err = processes[1].communicate(timeout=120)
+    assert processes[1].returncode == 0, out + err
+    processes[0].send_signal(signal.SIGCONT)
+    out, err = processes[0].communicate(timeout=120)
+    assert processes[0].returncode == 0, out + err
     assert contents(tmp_path) == expected_contents
 
 

@@ -49,7 +49,7 @@ def test_terms_of_a_label_share_a_search_that_later_runs_continue(
     status, output = run(shop, tmp_path, *options)
     assert status == 0, output
     # The cost is printed before posts are read.
-    assert "11 posts in all: at most $0.17; X takes $0.005 a post" in output
+    assert "11 posts in all: at most $0.17; X charges $0.005 per post" in output
     assert "skipped 1 post: sensitive" in output and "skipped 1 post: videos" in output
     assert rows(tmp_path, "SELECT state, pages, posts FROM searches") == [("finished", 2, POLOS)]
     assert rows(tmp_path, "SELECT state, count(*) FROM sightings GROUP BY state") == [
@@ -105,14 +105,14 @@ def test_dry_run_counts_without_reading_posts(shop: SampleShop, tmp_path: Path) 
         status, output = run(shop, tmp_path, "--tags", "polo,dress", "--dry-run", *more)
         assert status == 0, output
         total = f"{POLOS + DRESSES} posts in all, those that several searches find counted for each"
-        assert f"{total}: at most $0.21; X takes" in output
+        assert f"{total}: at most $0.21; X charges" in output
     assert search_requests(shop) == [] and not (tmp_path / "c.sqlite").exists()
 
 
 def test_check_reports_project_and_remaining_requests(shop: SampleShop, tmp_path: Path) -> None:
     status, output = run(shop, tmp_path, "--check", "--live")
     assert status == 0, output
-    assert "ok     token: of project 1369785403853424" in output
+    assert "ok     token: project 1369785403853424" in output
     assert "ok     limit of searches: 449 of 450 requests are left" in output
     # X charges per post, so the check requests the smallest page.
     (searched,) = search_requests(shop)

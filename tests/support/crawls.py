@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
 
 import fashion_tagger
-from scraper import download, settings
+from scraper import settings
 from scraper.sample_shop.server import SampleShop
 from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import catalogue_of
@@ -97,8 +96,8 @@ def _create_context() -> ForkServerContext:
 
 # Modules that a crawl imports, partly on demand; importing them has no side effects.
 PRELOADED = (
-    *("scraper.run", "scraper.sites", "scraper.check", "alembic.command"),
-    *("scrapy.core.engine", "scrapy.core.downloader.handlers.http11", "sqlalchemy.dialects.sqlite"),
+    *("scraper.crawl", "scraper.scheduler", "scraper.spiders.registry", "alembic.command"),
+    *("scrapy.core.engine", "scraper.download_handler", "sqlalchemy.dialects.sqlite"),
 )
 CONTEXT = _create_context()
 # The second in which the last crawl into a folder ended.
@@ -127,12 +126,7 @@ def _enter(
 
 def _set_fast_request_rate() -> None:
     """Set a request rate that is only acceptable on loopback."""
-    default_settings = settings.crawl_settings
-
-    def fast_settings(manners: settings.Manners, allowed: Sequence[str] = ()) -> dict[str, Any]:
-        return default_settings(manners, allowed) | {"AUTOTHROTTLE_START_DELAY": 0.02}
-
-    download.crawl_settings = fast_settings
+    settings.AUTOTHROTTLE_START_DELAY = 0.02
 
 
 def start(

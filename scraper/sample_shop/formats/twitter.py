@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from scraper.hashtags import as_hashtag, hashtags_in
-from scraper.reading import number
+from scraper.parsing.fields import parse_count
+from scraper.parsing.hashtags import find_hashtags, to_hashtag
 from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
 from scraper.sample_shop.stock import Item, PhotoSource, Stock, caption, tag
 
@@ -125,15 +125,15 @@ def _wrong(asked: Asked, kind: str, generation: str) -> tuple[str, str, str] | N
 
 def _found(stock: Stock, asked: Asked) -> list[int]:
     """Return the stock indices of the matching posts, newest first."""
-    wanted = set(hashtags_in(asked.query.get("query", "")))
+    wanted = set(find_hashtags(asked.query.get("query", "")))
     labels = {
         label
         for label in stock.counts()
         if any(
-            as_hashtag(label) == one or stock.vocabulary.label_of(one) == label for one in wanted
+            to_hashtag(label) == one or stock.vocabulary.label_of(one) == label for one in wanted
         )
     }
-    since = number(asked.query.get("since_id")) or 0
+    since = parse_count(asked.query.get("since_id")) or 0
     items = enumerate(stock.items)
     return [n for n, item in items if labels & set(item.labels) and post_id(n) > since]
 
@@ -204,7 +204,7 @@ def post(stock: Stock, number: int) -> dict[str, Any]:
 
 
 def _post(number: int, text: str, item: Item, keys: Sequence[str]) -> dict[str, Any]:
-    starts = {one: text.find(f"#{one}") for one in hashtags_in(text)}
+    starts = {one: text.find(f"#{one}") for one in find_hashtags(text)}
     tags = [{"start": n, "end": n + len(one) + 1, "tag": one} for one, n in starts.items()]
     return {
         "id": str(number),

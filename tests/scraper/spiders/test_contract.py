@@ -12,8 +12,8 @@ import pytest
 
 from scraper.credentials import is_account
 from scraper.errors import LayoutChanged
-from scraper.sites import site_names, spider_class
 from scraper.spiders.base import HashtagSpider, Page
+from scraper.spiders.registry import site_names, spider_class
 
 RECORDED = Path(__file__).parents[2] / "recorded"
 SITES = site_names()
@@ -47,8 +47,8 @@ def search_url(site: str, cursor: str | None = None) -> str:
 @pytest.mark.parametrize("site", SITES)
 def test_spider_describes_itself_to_users(site: str) -> None:
     spider = spider_class(site)
-    assert issubclass(spider, HashtagSpider)
-    for name in ("title", "needs", "limits"):
+    assert issubclass(spider, HashtagSpider) and spider.name == site
+    for name in ("title", "needs", "limits_text"):
         assert len(getattr(spider, name)) >= 5, name
     assert re.fullmatch(r"20\d\d-\d\d", spider.checked)
     for address in (spider.site_url, spider.image_url):

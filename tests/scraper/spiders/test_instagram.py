@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from scraper.errors import LayoutChanged, SiteRefused
-from scraper.spiders.base import Answer, Photo
+from scraper.spiders.base import Photo
 from scraper.spiders.instagram import HIDDEN_MEDIA, Spider, read
+from tests.support.http_responses import http_response
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "instagram"
 GRAPH = "https://graph.facebook.com/v25.0"
@@ -43,7 +44,7 @@ def test_search_reads_the_hashtag_id_then_recent_then_top_media() -> None:
     spider = Spider(credentials=SECRETS)
     request = spider.search_request("Polo Shirt", None)
     assert request.url == f"{GRAPH}/ig_hashtag_search?user_id=17841400000000000&q=PoloShirt"
-    assert request.headers == {"Authorization": "Bearer EAAGsecret"}
+    assert request.headers.to_unicode_dict() == {"Authorization": "Bearer EAAGsecret"}
     hashtag_page = spider.read(recorded("hashtag.json"), request.url)
     assert (
         hashtag_page.posts == ()
@@ -64,8 +65,8 @@ def test_search_reads_the_hashtag_id_then_recent_then_top_media() -> None:
 
 
 @pytest.mark.parametrize(("media", "edge"), [("recent", "recent_media"), ("top", "top_media")])
-def test_media_setting_selects_one_list(media: str, edge: str) -> None:
-    spider = Spider(settings={"media": media})
+def test_media_option_selects_one_list(media: str, edge: str) -> None:
+    spider = Spider(options={"media": media})
     url = spider.search_request("polo", "17843853986012965").url
     assert f"/{edge}?" in url
     body = json.dumps({"data": json.loads(recorded("polo.json"))["data"]}).encode()
@@ -80,8 +81,8 @@ def test_terms_with_equal_hashtags_are_searched_once() -> None:
 
 
 def test_unused_hashtag_is_an_empty_page() -> None:
-    response = Answer(400, recorded("no_hashtag.json"), {})
-    assert Spider().readable(response)
+    response = http_response(400, recorded("no_hashtag.json"))
+    assert Spider().is_readable(response)
     page = read(response.body, RECENT)
     assert (page.posts, page.next_cursor, page.total) == ((), None, 0)
     assert read(b'{"data": []}', f"{GRAPH}/ig_hashtag_search?q=x").next_cursor is None
@@ -98,22 +99,24 @@ def test_unused_hashtag_is_an_empty_page() -> None:
         (17, "in about 23 minutes"),
         (32, "in about 23 minutes"),
         (100, "INSTAGRAM_USER"),
-        (1, "Instagram says: oh"),
+        (1, "Instagram reports: oh"),
     ],
 )
 def test_error_codes_are_explained_with_a_remedy(code: int, message: str) -> None:
     usage = '{"1":[{"estimated_time_to_regain_access":23},{"call_count":1}],"2":7}'
     body = json.dumps({"error": {"code": code, "message": "oh"}}).encode()
-    response = Answer(400, body, {"x-business-use-case-usage": usage})
-    assert not Spider().readable(response)
-    assert message in (Spider().refusal(response) or "")
+    response = http_response(400, body, {"X-Business-Use-Case-Usage": usage})
+    assert not Spider().is_readable(response)
+    assert message in (Spider().explain_refusal(response) or "")
 
 
 def test_response_without_error_object_is_not_explained() -> None:
     for body in (b"", b"<html>", b'{"error": 7}'):
-        assert Spider().refusal(Answer(500, body, {})) is None
-    limited = Answer(403, b'{"error": {"code": 4}}', {"x-business-use-case-usage": "["})
-    assert "in an hour" in (Spider().refusal(limited) or "")
+        assert Spider().explain_refusal(http_response(500, body)) is None
+    invalid_code = http_response(500, b'{"error": {"code": [190], "message": "oh"}}')
+    assert Spider().explain_refusal(invalid_code) == "Instagram reports: oh (code [190])"
+    limited = http_response(403, b'{"error": {"code": 4}}', {"x-business-use-case-usage": "["})
+    assert "in an hour" in (Spider().explain_refusal(limited) or "")
 
 
 @pytest.mark.parametrize(
@@ -127,10 +130,10 @@ def test_media_without_required_fields_is_a_changed_layout(change: dict[str, obj
 
 def test_checks_report_account_and_weekly_quota() -> None:
     account, week = Spider(credentials=SECRETS).checks()
-    assert account.say(b'{"username": "shop", "id": "1"}') == "@shop"
-    assert week.say(b'{"data": [{"id": "1", "name": "polo"}]}') == "1 of 30 (polo)"
+    assert account.describe(b'{"username": "shop", "id": "1"}') == "@shop"
+    assert week.describe(b'{"data": [{"id": "1", "name": "polo"}]}') == "1 of 30 (polo)"
     with pytest.raises(LayoutChanged):
-        account.say(b"[]")
+        account.describe(b"[]")
 
 
 def media(number: int, kind: str, **more: object) -> dict[str, object]:
@@ -153,14 +156,14 @@ def test_videos_in_albums_are_skipped() -> None:
 
 
 def test_media_with_only_ids_is_not_a_hashtag_list() -> None:
-    with pytest.raises(LayoutChanged, match="without its type"):
+    with pytest.raises(LayoutChanged, match="without a type"):
         read(b'{"data": [{"id": "1"}, {"id": "2"}]}', RECENT)
 
 
 def test_page_with_only_hidden_images_is_a_changed_layout() -> None:
     few = [media(number, "IMAGE") for number in range(5)]
     assert read(response_body(*few), RECENT).skipped == {HIDDEN_MEDIA: 5}
-    with pytest.raises(LayoutChanged, match="no photo's address"):
+    with pytest.raises(LayoutChanged, match="no media object has a photo URL"):
         read(response_body(*few, media(5, "IMAGE")), RECENT)
 
 

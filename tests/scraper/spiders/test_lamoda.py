@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from scraper.errors import LayoutChanged
-from scraper.spiders.base import Answer, Photo
+from scraper.spiders.base import Photo
 from scraper.spiders.lamoda import Spider, read
 from tests.scraper.spiders.test_contract import without_each
+from tests.support.http_responses import http_response
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "lamoda"
 SEARCH = "https://www.lamoda.ru/catalogsearch/result/?q=%D0%BF%D0%BE%D0%BB%D0%BE"
@@ -191,5 +192,6 @@ def test_site_url_and_image_url_redirect_requests() -> None:
 def test_geo_blocking_is_explained() -> None:
     body = recorded("blocked.json")
     assert json.loads(body)["code"] == 10403
-    assert "blocks this network address" in (Spider().refusal(Answer(403, body, {})) or "")
-    assert Spider().refusal(Answer(500, b"", {})) is None
+    explanation = Spider().explain_refusal(http_response(403, body)) or ""
+    assert "blocks this network address" in explanation
+    assert Spider().explain_refusal(http_response(500)) is None

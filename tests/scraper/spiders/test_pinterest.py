@@ -10,8 +10,9 @@ import pytest
 
 from dataset.errors import BadInput
 from scraper.errors import CredentialsMissing, LayoutChanged
-from scraper.spiders.base import Answer, Photo
+from scraper.spiders.base import Photo
 from scraper.spiders.pinterest import NO_PIN, Spider, read
+from tests.support.http_responses import http_response
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "pinterest"
 SEARCH = "https://api.pinterest.com/v5/search/partner/pins?term=polo"
@@ -66,9 +67,9 @@ def test_cropped_images_are_used_if_no_other_size_exists() -> None:
 
 
 def test_partner_search_sends_the_token_in_a_header() -> None:
-    spider = Spider(credentials=SECRETS, settings={"country": "US", "locale": "en-US"})
+    spider = Spider(credentials=SECRETS, options={"country": "US", "locale": "en-US"})
     request = spider.search_request("polo shirt", None)
-    assert request.headers == {"Authorization": "Bearer pina_secret"}
+    assert request.headers.to_unicode_dict() == {"Authorization": "Bearer pina_secret"}
     assert request.url.startswith("https://api.pinterest.com/v5/search/partner/pins?")
     expected = {"term": "polo shirt", "country_code": "US", "locale": "en-US", "limit": "50"}
     assert query_of(request.url) == expected
@@ -92,9 +93,10 @@ def test_last_page_has_no_bookmark(bookmark: str | None) -> None:
 
 
 def test_web_search_sends_no_token_and_no_browser_headers() -> None:
-    spider = Spider(credentials=SECRETS, settings={"search": "web"})
+    spider = Spider(credentials=SECRETS, options={"search": "web"})
     request = spider.search_request("поло", None)
-    assert request.headers == {"X-Pinterest-PWS-Handler": "www/search/[scope].js"}
+    # Scrapy normalizes the case of header names.
+    assert request.headers.to_unicode_dict() == {"X-Pinterest-Pws-Handler": "www/search/[scope].js"}
     assert request.url.startswith("https://www.pinterest.co.uk/resource/BaseSearchResource/get/?")
     assert query_of(request.url)["source_url"] == "/search/pins/?q=%D0%BF%D0%BE%D0%BB%D0%BE"
     options = {"query": "поло", "scope": "pins", "page_size": 25}
@@ -108,7 +110,7 @@ def test_web_search_sends_no_token_and_no_browser_headers() -> None:
     assert (page.next_cursor, page.later_cursor) == (None, None)
     assert spider.read(recorded("web_end.json"), request.url).next_cursor is None
     assert spider.checks() == ()
-    mirror = Spider("http://127.0.0.1:8000", settings={"search": "web"})
+    mirror = Spider("http://127.0.0.1:8000", options={"search": "web"})
     assert mirror.search_request("polo", None).url.startswith("http://127.0.0.1:8000/resource/")
 
 
@@ -133,12 +135,12 @@ def test_pins_of_the_web_search() -> None:
 
 def test_only_partner_search_needs_a_token() -> None:
     with pytest.raises(CredentialsMissing, match="PINTEREST_TOKEN"):
-        Spider().ready()
-    Spider(credentials=SECRETS).ready()
-    Spider(settings={"search": "web"}).ready()
-    for settings in ({"country": "Britain"}, {"locale": "English"}):
+        Spider().check_arguments()
+    Spider(credentials=SECRETS).check_arguments()
+    Spider(options={"search": "web"}).check_arguments()
+    for options in ({"country": "Britain"}, {"locale": "English"}):
         with pytest.raises(BadInput, match="--set"):
-            Spider(credentials=SECRETS, settings=settings).ready()
+            Spider(credentials=SECRETS, options=options).check_arguments()
 
 
 @pytest.mark.parametrize(
@@ -149,31 +151,32 @@ def test_only_partner_search_needs_a_token() -> None:
         (429, b"", {"retry-after": "1380"}, "continue in about 23 minutes"),
         (429, b"", {"x-ratelimit-reset": "60"}, "continue in about 60 seconds"),
         (429, b"<html>", {"retry-after": "later"}, "continue in some minutes"),
-        (400, b'{"code": 1, "message": "Bad term"}', {}, "Pinterest says: Bad term"),
+        (400, b'{"code": 1, "message": "Bad term"}', {}, "Pinterest reports: Bad term"),
     ],
 )
 def test_error_responses_are_explained_with_a_remedy(
     status: int, body: bytes, headers: dict[str, str], message: str
 ) -> None:
-    response = Answer(status, body, headers)
-    assert not Spider().readable(response)
-    assert message in (Spider().refusal(response) or "")
+    response = http_response(status, body, headers)
+    assert not Spider().is_readable(response)
+    assert message in (Spider().explain_refusal(response) or "")
 
 
 def test_web_search_errors_are_explained_and_unknown_errors_are_not() -> None:
-    web = Spider(settings={"search": "web"})
+    web = Spider(options={"search": "web"})
     body = b'{"resource_response": {"status": "failure", "message": "Invalid resource request"}}'
-    message = web.refusal(Answer(403, body, {})) or ""
+    message = web.explain_refusal(http_response(403, body)) or ""
     assert "use partner search instead" in message and "Invalid resource request" in message
-    assert Spider().refusal(Answer(500, b"<html>", {})) is None
+    assert Spider().explain_refusal(http_response(500, b"<html>")) is None
 
 
 def test_check_reports_account_and_remaining_requests() -> None:
     (account,) = Spider(credentials=SECRETS).checks()
-    assert account.ask.url == "https://api.pinterest.com/v5/user_account"
-    assert account.say(recorded("account.json")) == "@sample.shop (business)"
+    assert account.request.url == "https://api.pinterest.com/v5/user_account"
+    assert account.describe(recorded("account.json")) == "@sample.shop (business)"
     headers = {"x-ratelimit-limit": "1000, 1000;w=60", "x-ratelimit-remaining": "999"}
-    assert Spider().left(Answer(200, b"", headers)) == "999 of 1000 requests are left"
+    remaining = Spider().describe_remaining(http_response(headers=headers))
+    assert remaining == "999 of 1000 requests are left"
 
 
 def changed(name: str, old: str, new: Any) -> bytes:
@@ -221,6 +224,6 @@ def test_pin_without_media_does_not_affect_other_pins() -> None:
     album = json.loads(recorded("polo.json"))["items"][0]["media"]
     page = read(pins(None, album), SEARCH)
     assert [post.site_id for post in page.posts] == ["2"]
-    assert page.skipped == {"no photo address": 1}
+    assert page.skipped == {"no photo URL": 1}
     with pytest.raises(LayoutChanged):
         read(pins(None, None), SEARCH)

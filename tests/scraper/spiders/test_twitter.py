@@ -11,8 +11,9 @@ import pytest
 from dataset.catalogue.models import HASHTAG_SEPARATOR
 from dataset.errors import BadInput
 from scraper.errors import LayoutChanged, SiteRefused
-from scraper.spiders.base import Answer, Photo
+from scraper.spiders.base import Photo
 from scraper.spiders.twitter import NO_PHOTO, SENSITIVE, WITHHELD, Spider, read
+from tests.support.http_responses import http_response
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "twitter"
 CAPTURE = Path(__file__).parents[4] / "shared" / "sites" / "twitter" / "search_recent.capture.json"
@@ -58,8 +59,8 @@ def test_posts_authors_and_images() -> None:
     assert page.skipped == {SENSITIVE: 1, "videos": 1}
 
 
-def test_sensitive_setting_keeps_sensitive_posts() -> None:
-    spider = Spider(settings={"sensitive": "keep"})
+def test_sensitive_option_keeps_sensitive_posts() -> None:
+    spider = Spider(options={"sensitive": "keep"})
     page = spider.read(recorded("polo.json"), SEARCH)
     assert [post.site_id[-1] for post in page.posts] == ["4", "3", "2"]
     assert page.skipped == {"videos": 1}
@@ -80,7 +81,7 @@ def test_search_combines_hashtags() -> None:
     request = Spider(credentials=SECRETS).search_request(
         HASHTAG_SEPARATOR.join(("polo", "polo shirt", "поло")), None
     )
-    assert request.headers == {"Authorization": "Bearer AAAAsecret"}
+    assert request.headers.to_unicode_dict() == {"Authorization": "Bearer AAAAsecret"}
     assert "secret" not in request.url
     assert request.url.startswith("https://api.x.com/2/tweets/search/recent?")
     query = query_of(Spider(), HASHTAG_SEPARATOR.join(("polo", "polo shirt", "поло")))
@@ -98,7 +99,7 @@ def test_queries_respect_the_length_limit_and_keep_all_terms(
     search: str, max_length: int, max_groups: int
 ) -> None:
     terms = [f"рубашка поло номер {number}" for number in range(70)]
-    spider = Spider(settings={"search": search})
+    spider = Spider(options={"search": search})
     groups = spider.queries([*terms, "рубашкаполо номер1", "👗"])
     assert [word for group in groups for word in group] == terms
     lengths = [len(query_of(spider, HASHTAG_SEPARATOR.join(group))["query"]) for group in groups]
@@ -123,7 +124,7 @@ def test_cursors_of_the_next_page_and_of_later_runs() -> None:
 
 
 def test_archive_search_ignores_cursors_of_the_recent_search() -> None:
-    spider = Spider(settings={"search": "all", "since": "2020-02-29"})
+    spider = Spider(options={"search": "all", "since": "2020-02-29"})
     query = query_of(spider, "polo", f"{HERE}&since_id=7")
     assert "since_id" not in query and query["start_time"] == "2020-02-29T00:00:00Z"
     query = query_of(spider, "polo", "in=tweets%2Fsearch%2Fall&since_id=7")
@@ -142,11 +143,11 @@ def test_no_results_end_the_search() -> None:
 def test_expired_cursor_restarts_the_search(parameter: str) -> None:
     body = recorded("old_since.json").replace(b'{"since_id"', f'{{"{parameter}"'.encode())
     spider = Spider()
-    assert spider.readable(Answer(400, body, {}))
+    assert spider.is_readable(http_response(400, body))
     url = spider.search_request("polo", f"{HERE}&since_id=7&next_token=b26").url
     page = read(body, url)
-    left = "&since_id=7" if parameter == "next_token" else ""
-    assert (page.posts, page.next_cursor) == ((), HERE + left)
+    since = "&since_id=7" if parameter == "next_token" else ""
+    assert (page.posts, page.next_cursor) == ((), HERE + since)
     with pytest.raises(LayoutChanged):
         read(body, SEARCH)
 
@@ -195,57 +196,63 @@ def problem(kind: str, detail: str = "oh") -> bytes:
     [
         (401, recorded("unauthorized.json"), "set TWITTER_TOKEN"),
         (402, problem("credits"), "credits are used up: buy some"),
-        (403, problem("client-not-enrolled"), "has no such search"),
-        (403, problem("client-forbidden"), "may not do that"),
+        (403, problem("client-not-enrolled"), "does not include this search"),
+        (403, problem("client-forbidden"), "the app lacks a permission"),
         (429, problem("usage-capped"), "raise the cap"),
         (429, b"<html>", "continue at 10:15 UTC on 2026-11-18"),
-        (400, recorded("old_since.json").replace(b'"since_id"', b'"query"'), "X says: 'since_id'"),
+        (
+            400,
+            recorded("old_since.json").replace(b'"since_id"', b'"query"'),
+            "X reports: 'since_id'",
+        ),
         (503, b"", "wait some minutes"),
     ],
 )
 def test_problems_are_explained_with_a_remedy(status: int, body: bytes, message: str) -> None:
-    response = Answer(status, body, {"x-rate-limit-reset": "1794996900"})
-    assert not Spider().readable(response)
-    assert message in (Spider().refusal(response) or "")
+    response = http_response(status, body, {"x-rate-limit-reset": "1794996900"})
+    assert not Spider().is_readable(response)
+    assert message in (Spider().explain_refusal(response) or "")
 
 
 def test_invalid_rate_limit_headers() -> None:
     for reset in ("", "soon", "9" * 18):
-        response = Answer(429, b"", {"x-rate-limit-reset": reset})
-        assert "in 15 minutes" in (Spider().refusal(response) or "")
-    assert Spider().refusal(Answer(500, b"", {})) is None
+        response = http_response(429, headers={"x-rate-limit-reset": reset})
+        assert "in 15 minutes" in (Spider().explain_refusal(response) or "")
+    assert Spider().explain_refusal(http_response(500)) is None
     headers = {"x-rate-limit-limit": "450", "x-rate-limit-remaining": "449"}
-    left = "449 of 450 requests are left, all of them again in 15 minutes"
-    assert Spider().left(Answer(200, b"", headers)) == left
-    assert Spider().left(Answer(200, b"", {})) is None
+    remaining = "449 of 450 requests are left; the limit is reset in 15 minutes"
+    assert Spider().describe_remaining(http_response(headers=headers)) == remaining
+    assert Spider().describe_remaining(http_response()) is None
 
 
 def test_count_requests_read_no_posts() -> None:
     spider = Spider(credentials=SECRETS)
     request = spider.count_request("polo")
     assert request is not None and "/2/tweets/counts/recent?query=" in request.url
-    assert spider.count(recorded("count.json"), request.url) == 9
-    assert spider.count_more(recorded("count.json"), request.url) is None
-    more = spider.count_more(b'{"meta": {"total_tweet_count": 4, "next_token": "b"}}', request.url)
+    assert spider.read_count(recorded("count.json"), request.url) == 9
+    assert spider.next_count_request(recorded("count.json"), request.url) is None
+    more = spider.next_count_request(
+        b'{"meta": {"total_tweet_count": 4, "next_token": "b"}}', request.url
+    )
     assert more is not None and more.url == f"{request.url}&next_token=b"
     assert more.headers == request.headers
     for body in (b"{}", b'{"meta": {"total_tweet_count": "many"}}'):
         with pytest.raises(LayoutChanged):
-            spider.count(body, request.url)
+            spider.read_count(body, request.url)
 
 
 def test_check_reports_project_and_usage() -> None:
     (token,) = Spider().checks()
-    assert token.say(recorded("usage.json")) == (
-        "of project 1369785403853424, which has read 43,435 of 2,000,000 posts of the month,"
-        " starting again in 10 days"
+    assert token.describe(recorded("usage.json")) == (
+        "project 1369785403853424 has read 43,435 of 2,000,000 posts of the month;"
+        " the count is reset in 10 days"
     )
     with pytest.raises(LayoutChanged):
-        token.say(b'{"data": 7}')
+        token.describe(b'{"data": 7}')
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "options",
     [
         {"page-size": "9"},
         {"page-size": "101"},
@@ -256,9 +263,9 @@ def test_check_reports_project_and_usage() -> None:
         {"since": "2024-02-30", "search": "all"},
     ],
 )
-def test_invalid_settings_are_rejected(settings: dict[str, str]) -> None:
+def test_invalid_options_are_rejected(options: dict[str, str]) -> None:
     with pytest.raises(BadInput, match="--set"):
-        Spider(credentials=SECRETS, settings=settings).ready()
+        Spider(credentials=SECRETS, options=options).check_arguments()
 
 
 def test_real_response_is_parsed() -> None:

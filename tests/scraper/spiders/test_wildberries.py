@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from scraper.baskets import BUILT_IN, Routes, read_routes
-from scraper.errors import LayoutChanged, NotNow
-from scraper.spiders.base import Answer
+from scraper.errors import LayoutChanged, TemporarilyEmpty
+from scraper.parsing.wildberries_hosts import DEFAULT_HOST_MAP, HostMap, parse_host_map
 from scraper.spiders.wildberries import Spider, read
+from tests.support.http_responses import http_response
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "wildberries"
 SEARCH = "https://search.wb.ru/exactmatch/ru/common/v18/search?query=polo&page=1"
@@ -64,7 +64,7 @@ def test_null_list_is_empty_if_the_total_is_zero() -> None:
     for content in ('"products": null, "total": 0', '"data": {"products": null, "total": 0}'):
         page = read(f'{{"metadata": {{}}, {content}}}'.encode(), SEARCH)
         assert (page.posts, page.next_cursor, page.total) == ((), None, 0)
-    with pytest.raises(NotNow):
+    with pytest.raises(TemporarilyEmpty):
         read(b'{"metadata": {}, "products": null, "total": 5}', SEARCH)
     for content in ('"products": null', '"data": null, "total": 0', '"cards": [{"id": 7}]'):
         with pytest.raises(LayoutChanged):
@@ -99,14 +99,14 @@ def test_old_preset_format_is_read() -> None:
 
 
 def test_preset_that_refers_to_a_preset_does_not_loop() -> None:
-    with pytest.raises(NotNow):
+    with pytest.raises(TemporarilyEmpty):
         read(recorded("preset"), f"{SEARCH}&preset=10062")
 
 
 def test_no_results_end_the_search_and_missing_results_are_retried() -> None:
     page = read(recorded("nothing"), SEARCH)
     assert (page.posts, page.next_cursor, page.total) == ((), None, 0)
-    with pytest.raises(NotNow, match="promises 115 products and sent none"):
+    with pytest.raises(TemporarilyEmpty, match="announces 115 products and sends none"):
         read(recorded("promised"), SEARCH)
     # There are no products after the last page, nor after the page limit of the site.
     for number in (3, 61):
@@ -148,14 +148,14 @@ def test_products_without_images_are_skipped_and_counted() -> None:
     ],
 )
 def test_built_in_table_of_image_hosts(volume: int, hosts: tuple[str, ...]) -> None:
-    assert BUILT_IN.hosts(volume) == tuple(f"{host}.wbbasket.ru" for host in hosts)
+    assert DEFAULT_HOST_MAP.hosts(volume) == tuple(f"{host}.wbbasket.ru" for host in hosts)
 
 
 def test_host_map_of_the_site_has_priority() -> None:
-    routes = read_routes(recorded("upstreams"))
-    assert routes is not None
-    assert routes.hosts(1876) == ("basket-03.wbbasket.ru", "basket-02.wbbasket.ru")
-    assert routes.hosts(1901)[0] == "basket-04.wbbasket.ru"
+    host_map = parse_host_map(recorded("upstreams"))
+    assert host_map is not None
+    assert host_map.hosts(1876) == ("basket-03.wbbasket.ru", "basket-02.wbbasket.ru")
+    assert host_map.hosts(1901)[0] == "basket-04.wbbasket.ru"
     spider = Spider()
     spider.set_up(recorded("upstreams"))
     page = spider.read(recorded("polo"), SEARCH)
@@ -163,22 +163,22 @@ def test_host_map_of_the_site_has_priority() -> None:
 
 
 def test_mirrors_are_used_and_foreign_hosts_are_ignored() -> None:
-    routes = read_routes(recorded("mirrors"))
+    host_map = parse_host_map(recorded("mirrors"))
     first, second = (f"mow-basket-cdn-0{n}.geobasket.ru" for n in (1, 2))
-    assert routes == Routes((), (first, second))
-    assert (routes.hosts(4), routes.hosts(5)) == ((first, second), (second, first))
+    assert host_map == HostMap((), (first, second))
+    assert (host_map.hosts(4), host_map.hosts(5)) == ((first, second), (second, first))
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"recommend": {"mediabasket_route_map": [7]}}'])
 def test_built_in_table_is_used_without_a_map(body: bytes) -> None:
     spider = Spider()
     spider.set_up(body)
-    assert spider.routes is BUILT_IN
+    assert spider.host_map is DEFAULT_HOST_MAP
 
 
-def test_version_order_region_and_size_are_settings() -> None:
-    settings = {"api-version": "v20", "sort": "newly", "photo-size": "hq", "region": "-1"}
-    spider = Spider(settings=settings)
+def test_version_order_region_and_size_are_options() -> None:
+    options = {"api-version": "v20", "sort": "newly", "photo-size": "hq", "region": "-1"}
+    spider = Spider(options=options)
     url = spider.search_request("рубашка поло", None).url
     assert "/common/v20/search?query=%D1%80" in url
     assert "sort=newly" in url and "dest=-1&" in url and url.endswith("&page=1")
@@ -194,11 +194,11 @@ def test_browser_cookie_is_not_part_of_the_url() -> None:
 
 def test_error_responses_are_explained_with_a_remedy() -> None:
     spider = Spider()
-    assert "continue in about 7 minutes" in str(
-        spider.refusal(Answer(429, b"", {"retry-after": "401"}))
-    )
-    assert "and it is missing" in str(spider.refusal(Answer(498, b"", {})))
+    limited = http_response(429, headers={"Retry-After": "401"})
+    assert "continue in about 7 minutes" in str(spider.explain_refusal(limited))
+    assert "and it is missing" in str(spider.explain_refusal(http_response(498)))
     with_cookie = Spider(credentials={"WILDBERRIES_TOKEN": "1.1000.abc"})
-    assert "is spent or wrong" in str(with_cookie.refusal(Answer(498, b"", {})))
-    assert "network" in str(spider.refusal(Answer(403, b"", {})))
-    assert spider.refusal(Answer(500, b"", {})) is None
+    explanation = str(with_cookie.explain_refusal(http_response(498)))
+    assert "has expired or is wrong" in explanation
+    assert "network" in str(spider.explain_refusal(http_response(403)))
+    assert spider.explain_refusal(http_response(500)) is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scraper.errors import NotNow
+from scraper.errors import TemporarilyEmpty
 from scraper.sample_shop.formats import wildberries
 from scraper.sample_shop.http import Asked, PhotoWanted, Reply
 from scraper.sample_shop.stock import Stock
@@ -60,7 +60,7 @@ def test_spider_parses_all_pages(generation: str) -> None:
 
 def test_hesitant_generation_answers_the_second_request() -> None:
     spider, url = Spider(), Spider().search_request("polo", None).url
-    with pytest.raises(NotNow):
+    with pytest.raises(TemporarilyEmpty):
         spider.read(json.dumps(page(shop(3), "hesitant")).encode(), url)
     second = page(shop(3), "hesitant", times=2)
     assert len(spider.read(json.dumps(second).encode(), url).posts) == 3

@@ -1,0 +1,1 @@
+"""Run crawls: shared resources, searches and their planning, checks, and the summary."""

@@ -1,0 +1,1 @@
+"""Inspect images in decoder processes."""

@@ -1,0 +1,131 @@
+"""Extensions: heartbeat, progress bar, summary and log lines."""
+
+import asyncio
+import logging
+from typing import Any
+
+import click
+from scrapy import Request, Spider, logformatter, signals
+from scrapy.crawler import Crawler
+from scrapy.exceptions import NotConfigured
+from scrapy.http import Response
+from tqdm import tqdm
+
+from dataset.catalogue import workers
+from dataset.errors import Failure
+from scraper.crawl.summary import format_reasons, format_summary
+from scraper.items import ImageItem
+
+
+class Heartbeat:
+    """Record a heartbeat every `HEARTBEAT_SECONDS` while the spider runs."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+        self._task: asyncio.Task[None] | None = None
+        crawler.signals.connect(self._start, signals.spider_opened)
+        crawler.signals.connect(self._stop, signals.spider_closed)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> "Heartbeat":
+        """Create the extension for a crawler."""
+        return cls(crawler)
+
+    def _start(self) -> None:
+        if getattr(self._crawler.spider, "context", None) is not None:
+            self._task = asyncio.ensure_future(self._beat())
+
+    async def _beat(self) -> None:
+        context = self._crawler.spider.context
+        try:
+            while True:
+                await asyncio.sleep(workers.HEARTBEAT_SECONDS)
+                await context.writer.write(
+                    lambda session: workers.record_heartbeat(session, context.worker)
+                )
+        except Failure as failure:
+            context.fail(failure)
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
+class ProgressBar:
+    """Count the images that all spiders of the process have finished."""
+
+    _bar: Any = None
+    _spiders = 0
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+        crawler.signals.connect(self._open, signals.spider_opened)
+        crawler.signals.connect(self._update, signals.item_scraped)
+        crawler.signals.connect(self._close, signals.spider_closed)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> "ProgressBar":
+        """Create the extension for a crawler."""
+        return cls(crawler)
+
+    def _open(self) -> None:
+        if getattr(self._crawler.spider, "context", None) is None:
+            return
+        if ProgressBar._bar is None:
+            ProgressBar._bar = tqdm(unit=" images", disable=None)
+        ProgressBar._spiders += 1
+
+    def _update(self, item: Any) -> None:
+        if isinstance(item, ImageItem) and item.error is None:
+            stats = item.search.stats
+            self._bar.update()
+            self._bar.set_postfix(site=stats.site, tag=stats.hashtag, refresh=False)
+
+    def _close(self) -> None:
+        if getattr(self._crawler.spider, "context", None) is None:
+            return
+        ProgressBar._spiders -= 1
+        if not ProgressBar._spiders:
+            self._bar.close()
+            ProgressBar._bar = None
+
+
+class SummaryReport:
+    """Print the summary of the searches; the `crawl` command prints one for all its sites."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        if not crawler.settings.getbool("SUMMARY_ENABLED", True):
+            raise NotConfigured
+        self._crawler = crawler
+        crawler.signals.connect(self._print, signals.spider_closed)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> "SummaryReport":
+        """Create the extension for a crawler."""
+        return cls(crawler)
+
+    def _print(self) -> None:
+        context = getattr(self._crawler.spider, "context", None)
+        if context is None or not context.searches:
+            return
+        click.echo(format_summary(context.searches))
+        for reason in format_reasons(context.searches):
+            click.echo(reason)
+        for problem in context.problems:
+            click.echo(f"Error: {problem}", err=True)
+
+
+class RequestLogFormatter(logformatter.LogFormatter):
+    """Log requests at level INFO, and drop no other message of Scrapy."""
+
+    def crawled(self, request: Request, response: Response, spider: Spider) -> Any:  # noqa: ARG002
+        """Return the line of a response."""
+        return {
+            "level": logging.INFO,
+            "msg": "HTTP %(status)s %(url)s",
+            "args": {"status": response.status, "url": response.url},
+        }
+
+    def scraped(self, item: Any, response: Any, spider: Spider) -> Any:  # noqa: ARG002
+        """Return None: items hold the bytes of images."""
+        return None

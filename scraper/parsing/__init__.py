@@ -1,0 +1,1 @@
+"""Parse fields, hashtags and rate-limit headers of responses."""

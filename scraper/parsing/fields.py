@@ -1,0 +1,177 @@
+"""Parse and validate fields of responses.
+
+A body that can't be parsed raises `LayoutChanged`; a single invalid value gives None.
+"""
+
+import json
+import re
+import warnings
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from parsel import Selector
+from w3lib.encoding import html_to_unicode
+
+from scraper.errors import LayoutChanged
+
+# Ten times the size of a page of 60 products.
+MAX_PAGE_BYTES = 10_000_000
+# Lone surrogates are replaced, because neither SQLite nor a text file can store them.
+SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+# Control characters could change the state of a terminal.
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# PostgreSQL can't store NUL characters. After an even number of backslashes, `\u0000` is an escape.
+NUL_ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+def json_object(body: bytes, url: str) -> dict[str, Any]:
+    """Parse a response body as a JSON object.
+
+    Args:
+        body: The body, in UTF-8, UTF-16 or UTF-32.
+        url: The URL of the response, for the error message.
+
+    Raises:
+        LayoutChanged: The body is too large or not a JSON object.
+    """
+    _check_size(body, url)
+    try:
+        value = json.loads(NUL_ESCAPE.sub(rb"\1", body))
+        if SURROGATE_ESCAPE.search(body):
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    # Deep nesting raises RecursionError; an invalid encoding a UnicodeDecodeError (a ValueError).
+    except (ValueError, RecursionError) as error:
+        raise LayoutChanged(f"the response is not JSON ({type(error).__name__})", url) from error
+    if not isinstance(value, dict):
+        raise LayoutChanged(f"the response is {type(value).__name__} instead of a JSON object", url)
+    return value
+
+
+def html_page(body: bytes, url: str) -> Selector:
+    """Parse a response body as HTML, in the encoding that it declares, or else in UTF-8.
+
+    Raises:
+        LayoutChanged: The body is too large for a page.
+    """
+    _check_size(body, url)
+    _, page = html_to_unicode(None, body)
+    with warnings.catch_warnings():
+        # parsel warns if content is cut off because it is nested too deeply; callers validate the
+        # fields that they need.
+        warnings.simplefilter("ignore", UserWarning)
+        return Selector(text=page, type="html", huge_tree=False)
+
+
+def _check_size(body: bytes, url: str) -> None:
+    if len(body) > MAX_PAGE_BYTES:
+        raise LayoutChanged(f"the response has {len(body):,} bytes, more than any page", url)
+
+
+def json_object_or_empty(body: bytes) -> dict[str, Any]:
+    """Parse the body of an error response; return an empty object if it is not JSON."""
+    try:
+        return json_object(body, "")
+    except LayoutChanged:
+        return {}
+
+
+def get_nested(value: object, *keys: str | int) -> Any:
+    """Return a nested value of parsed JSON, or None if a key or index is missing.
+
+    Args:
+        value: Parsed JSON.
+        keys: Keys of objects (str) and indexes of lists (int), from the outside in.
+    """
+    for key in keys:
+        if isinstance(key, int):
+            value = (
+                value[key] if isinstance(value, list) and -len(value) <= key < len(value) else None
+            )
+        else:
+            value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def json_objects(value: object) -> list[dict[str, Any]]:
+    """Return the objects in a JSON list; an empty list if the value is not a list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def index_by_key(value: object, key: str) -> dict[str, dict[str, Any]]:
+    """Return the objects in a JSON list by the text under a key; exclude those without text."""
+    return {text: item for item in json_objects(value) if (text := clean_text(item.get(key)))}
+
+
+def clean_text(value: object) -> str | None:
+    """Return a string with single spaces and without control characters; None if it is blank."""
+    return (
+        " ".join(CONTROL_CHARACTERS.sub(" ", value).split()) or None
+        if isinstance(value, str)
+        else None
+    )
+
+
+def parse_count(value: object) -> int | None:
+    """Return a non-negative integer, given as a number or as decimal digits; None for others."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def http_url(value: object) -> str | None:
+    """Return the value if it is an http or https URL, else None."""
+    if not isinstance(value, str) or not value.startswith(("https://", "http://")):
+        return None
+    try:
+        has_host = bool(urlsplit(value).hostname) and urlsplit(value).port != 0
+    except ValueError:
+        return None
+    # Spaces and control characters are never part of a valid URL.
+    has_valid_characters = value.isprintable() and " " not in value and len(value) < 4000
+    return value if has_host and has_valid_characters else None
+
+
+def with_query(url: str, **parameters: str) -> str:
+    """Return a URL with some query parameters set to new values."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(query=urlencode(dict(parse_qsl(parts.query)) | parameters)))
+
+
+def parse_datetime(value: object) -> datetime | None:
+    """Parse a time in ISO 8601 or in the format of e-mail (RFC 5322).
+
+    Returns:
+        The time in UTC without time zone, as the catalogue stores it; None if it is invalid.
+    """
+    if not isinstance(value, str):
+        return None
+    try:
+        if value[:1].isalpha():
+            time = parsedate_to_datetime(value)
+        else:
+            # Instagram sends 2026-11-01T10:00:00+0000; Python 3.10 requires +00:00.
+            time = datetime.fromisoformat(_normalize_iso_time(value.replace("Z", "+00:00")))
+        aware_time = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+        return aware_time.astimezone(timezone.utc).replace(tzinfo=None, microsecond=0)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _normalize_iso_time(value: str) -> str:
+    """Rewrite the UTC offset and the fraction of a second as Python 3.10 requires them."""
+    if len(value) > 5 and value[-5] in "+-" and value[-4:].isdecimal():
+        value = f"{value[:-2]}:{value[-2:]}"
+    # Python 3.10 accepts only three or six digits.
+    seconds, point, rest = value.partition(".")
+    digits = len(rest) - len(rest.lstrip("0123456789"))
+    return f"{seconds}.{rest[:digits][:6].ljust(6, '0')}{rest[digits:]}" if point else value
+
+
+def format_wait(seconds: int) -> str:
+    """Format a waiting time, such as "in about 15 minutes"."""
+    if seconds < 90:
+        return f"in about {max(1, seconds)} seconds"
+    minutes = -(-seconds // 60)
+    return f"in about {minutes} minutes" if minutes < 120 else f"in about {-(-minutes // 60)} hours"

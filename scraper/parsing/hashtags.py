@@ -1,0 +1,78 @@
+"""Find hashtags in captions and titles, and turn search words into hashtags."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+URL = re.compile(r"\b(?:https?://|www\.)\S+", re.IGNORECASE)
+# U+FF03 is the full-width hash sign of East Asian keyboards. A sign inside a word or an HTML entity
+# starts no hashtag.
+HASH_SIGN = re.compile(r"(?<![\w&/])[#\uFF03]")
+HASH_SIGNS = "#\uff03"
+# Zero-width joiners inside words, for example of Persian and Hindi.
+JOINERS = "\u200c\u200d"
+
+
+def find_hashtags(text: str | None) -> tuple[str, ...]:
+    """Return the unique hashtags of a text, as written but without their sign, in order.
+
+    Fragments of URLs (`page#top`) and digits only (`#1`) are not hashtags. `#a#b` are two hashtags.
+    """
+    hashtags = (token.strip("_" + JOINERS) for token in _tokens(URL.sub(" ", text or "")))
+    return tuple(
+        dict.fromkeys(hashtag for hashtag in hashtags if hashtag and not hashtag.isdecimal())
+    )
+
+
+def to_hashtag(word: str) -> str:
+    """Return a word or phrase as a hashtag without its sign.
+
+    "polo shirt" gives "poloshirt"; a text without letters and digits, such as an emoji, gives "".
+    """
+    return "".join(character for character in word if _is_hashtag_character(character))
+
+
+def unique_hashtags(words: Iterable[str]) -> list[str]:
+    """Return the words without those that give the same hashtag as an earlier word."""
+    word_by_hashtag: dict[str, str] = {}
+    for word in words:
+        word_by_hashtag.setdefault(to_hashtag(word), word)
+    return list(word_by_hashtag.values())
+
+
+def group_words(
+    words: Iterable[str], fits: Callable[[Sequence[str]], bool]
+) -> list[tuple[str, ...]]:
+    """Split words into groups for one search each, in order and as large as possible.
+
+    Args:
+        words: The words.
+        fits: Returns whether a group of words fits into one search.
+    """
+    groups: list[list[str]] = []
+    for word in words:
+        if groups and fits([*groups[-1], word]):
+            groups[-1].append(word)
+        else:
+            groups.append([word])
+    return [tuple(group) for group in groups]
+
+
+def _tokens(text: str) -> Iterator[str]:
+    """Yield the characters after each hash sign that may be part of a hashtag."""
+    end = 0
+    for sign in HASH_SIGN.finditer(text):
+        start = sign.end()
+        # Signs inside a token that was scanned already, as in #a#b, are skipped: linear time.
+        while start > end:
+            end = start
+            while end < len(text) and _is_hashtag_character(text[end]):
+                end += 1
+            yield text[start:end]
+            if end > start and text[end : end + 1] in HASH_SIGNS:
+                start = end + 1
+
+
+def _is_hashtag_character(character: str) -> bool:
+    # Letters, marks and numbers of any script; the `\w` of `re` does not match marks.
+    return unicodedata.category(character)[0] in "LMN" or character == "_" or character in JOINERS

@@ -1,0 +1,61 @@
+"""Tests of reading untrusted JSON."""
+
+from datetime import datetime
+
+import pytest
+
+from scraper.errors import LayoutChanged
+from scraper.parsing.fields import (
+    clean_text,
+    get_nested,
+    http_url,
+    json_object,
+    json_objects,
+    parse_count,
+    parse_datetime,
+)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b"\xff{}", b'{"a":' * 100_000])
+def test_body_that_is_not_a_json_object_is_a_changed_layout(body: bytes) -> None:
+    with pytest.raises(LayoutChanged):
+        json_object(body, "https://shop.example/")
+
+
+def test_values_are_validated() -> None:
+    assert get_nested({"a": [{"b": 1}]}, "a", 0, "b") == 1
+    assert get_nested({"a": [1]}, "a", 1) is None and get_nested({"a": {}}, "a", "b", "c") is None
+    assert json_objects([{"a": 1}, 2, None]) == [{"a": 1}] and json_objects("x") == []
+    assert (
+        clean_text("  two \n words ") == "two words"
+        and clean_text(" ") is None
+        and clean_text(7) is None
+    )
+    assert [parse_count(v) for v in (7, "7", -1, True, "x", 7.5, "٧", None)] == [7, 7, *[None] * 6]
+    assert http_url("https://a.example/x") and not http_url("javascript:alert(1)")
+    for invalid in ("https://a.example/ x", "https://[a/x", "https:///x", "http://a:b/", 7, None):
+        assert http_url(invalid) is None
+
+
+def test_lone_surrogates_are_replaced_and_pairs_are_kept() -> None:
+    assert json_object(rb'{"a": "\ud83d\udc57 \ud83d #polo"}', "") == {"a": "\N{DRESS} ? #polo"}
+    assert json_object('{"a": "поло"}'.encode("utf-16"), "") == {"a": "поло"}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2026-11-20T09:15:02+0000", datetime(2026, 11, 20, 9, 15, 2)),
+        ("2026-11-20T09:15:02.000Z", datetime(2026, 11, 20, 9, 15, 2)),
+        ("2026-11-20T12:15:02.5+03:00", datetime(2026, 11, 20, 9, 15, 2)),
+        ("2026-11-20T09:15:02", datetime(2026, 11, 20, 9, 15, 2)),
+        ("Fri, 20 Nov 2026 12:15:02 +0300", datetime(2026, 11, 20, 9, 15, 2)),
+        ("Fri, 20 Nov 2026 09:15:02 GMT", datetime(2026, 11, 20, 9, 15, 2)),
+        ("Mon, 99 Xyz 2026 99:15:02 +9999", None),
+        ("0001-01-01T00:00:00+1400", None),
+        ("yesterday", None),
+        (1700000000, None),
+    ],
+)
+def test_timestamps_are_parsed_as_utc(value: object, expected: datetime | None) -> None:
+    assert parse_datetime(value) == expected

@@ -1,0 +1,12 @@
+"""Responses of sites, as spiders get them from Scrapy."""
+
+from collections.abc import Mapping
+
+from scrapy.http import Response
+
+
+def http_response(
+    status: int = 200, body: bytes = b"", headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return a response to a request of https://site.example."""
+    return Response("https://site.example", status, headers, body)
