@@ -2,6 +2,7 @@
 
     python benchmarks/crawl.py peers --photos ../shared/data/clothing [--side 1280]
     python benchmarks/crawl.py million --photos ../shared/data/clothing
+    python benchmarks/crawl.py processes --photos ../shared/data/clothing
     python benchmarks/crawl.py memory --images 20000
     python benchmarks/crawl.py hashes --photos ../shared/data/clothing
 
@@ -9,8 +10,9 @@
 sides use eight concurrent requests and no delays. The pipeline stores files and runs one INSERT
 per image; this project also hashes, detects near duplicates and is crash-safe. `--side` enlarges
 the photos. `million` runs the same crawl into an empty catalogue and into one of 1,000,000 images.
-`memory` uses drawn images, which are all different. `hashes` compares the perceptual hash of a JPEG
-decoded at a reduced size with the hash at full size.
+`processes` compares one crawl process with two on the same catalogue, from a server that takes
+0.1 s per response. `memory` uses drawn images, which are all different. `hashes` compares the
+perceptual hash of a JPEG decoded at a reduced size with the hash at full size.
 """
 
 import asyncio
@@ -24,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +34,7 @@ import click
 import imagehash
 import numpy as np
 import sqlalchemy as sa
+from scrapy import Request
 
 from dataset.catalogue.models import (
     Cluster,
@@ -47,13 +50,14 @@ from dataset.duplicates.hashing import COLOUR_PIXELS, MIN_DECODED_PIXELS, PICTUR
 from dataset.images.io import PHOTO_SUFFIXES, open_photo
 from dataset.utils.cli_options import format_table
 from dataset.vocabulary import load_vocabulary
-from scraper.settings import AT_ONCE, Manners, crawl_settings
-from scraper.spiders.base import Ask, HashtagSpider, Page, Photo, Post
+from scraper import settings
+from scraper.items import Page, Photo, Post
+from scraper.spiders.base import HashtagSpider
 
 PER_PAGE = 100
 TAG = "benchmark"
 RECORD = b"x" * 300
-FASTEST = {"AUTOTHROTTLE_ENABLED": False, "ROBOTSTXT_OBEY": False}
+CONCURRENT_REQUESTS = settings.CONCURRENT_REQUESTS_PER_DOMAIN
 
 
 # Server.
@@ -64,6 +68,7 @@ class PhotoServer(asyncio.Protocol):
 
     photo: Callable[[int], bytes]
     count: int
+    delay: float
 
     def connection_made(self, transport: Any) -> None:
         """Store the transport."""
@@ -76,20 +81,23 @@ class PhotoServer(asyncio.Protocol):
             _, kind, number = request.split(b" ", 2)[1].split(b"/")
             body = self.photo(int(number)) if kind == b"photo" else self._page(int(number))
             head = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
-            self.transport.write(head % len(body) + body)
+            asyncio.get_running_loop().call_later(
+                self.delay, self.transport.write, head % len(body) + body
+            )
 
     def _page(self, number: int) -> bytes:
         photos = range(number * PER_PAGE, min((number + 1) * PER_PAGE, self.count))
         return json.dumps({"photos": list(photos), "of": self.count}).encode()
 
 
-def serve(paths: list[Path], count: int, ready: Any) -> None:
+def serve(paths: list[Path], count: int, ready: Any, delay: float = 0) -> None:
     """Serve images until the process is killed.
 
     Args:
         paths: Image files; if empty, images are drawn.
         count: Number of images.
         ready: Queue that receives the port.
+        delay: Seconds before each response.
     """
     photos = [path.read_bytes() for path in paths]
 
@@ -97,7 +105,7 @@ def serve(paths: list[Path], count: int, ready: Any) -> None:
         def photo(self, number: int) -> bytes:
             return photos[number] if photos else draw_photo(number)
 
-    Handler.count = count
+    Handler.count, Handler.delay = count, delay
 
     async def main() -> None:
         server = await asyncio.get_running_loop().create_server(Handler, "127.0.0.1", 0)
@@ -136,12 +144,13 @@ class Run(NamedTuple):
 class BenchmarkSpider(HashtagSpider):
     """Parse the pages of the benchmark server."""
 
-    title, needs, limits, checked = "Benchmark", "nothing", "none", "2026-11"
+    name = "benchmark"
+    title, needs, limits_text, checked = "Benchmark", "nothing", "none", "2026-11"
     site_url = image_url = "http://127.0.0.1"
 
-    def search_request(self, query: str, cursor: str | None) -> Ask:
+    def search_request(self, query: str, cursor: str | None) -> Request:
         """Return the request of a page by its number."""
-        return Ask(f"{self.asked_url}/page/{cursor or 0}")
+        return Request(f"{self.requested_url}/page/{cursor or 0}")
 
     def read(self, body: bytes, url: str) -> Page:
         """Return one post per image of the page."""
@@ -156,23 +165,25 @@ class BenchmarkSpider(HashtagSpider):
 
 def crawl_with_this_project(address: str, folder: Path, results: Any) -> None:
     """Crawl the server into a folder and put the `Run` into a queue."""
-    from scraper import download
-    from scraper.run import crawl
-    from scraper.work import CrawlOptions
+    from scraper.crawl.process import project_settings
+    from scraper.crawl.runner import crawl
+    from scraper.crawl.searches import CrawlLimits
 
-    def fastest(manners: Manners, allowed: Sequence[str] = ()) -> dict[str, Any]:
-        return crawl_settings(manners, allowed) | FASTEST
-
-    download.crawl_settings = fastest
-    options = CrawlOptions(
-        (TAG,), str(folder / "catalogue.sqlite"), folder / "images", Manners(allow_private=True)
-    )
+    values = {
+        "CATALOGUE": str(folder / "catalogue.sqlite"),
+        "IMAGES": folder / "images",
+        "ALLOW_PRIVATE_HOSTS": True,
+        "AUTOTHROTTLE_ENABLED": False,
+        "ROBOTSTXT_OBEY": False,
+        "LOG_LEVEL": "CRITICAL",
+        "SUMMARY_ENABLED": False,
+    }
     spider = BenchmarkSpider(address, address)
     start = time.perf_counter()
-    crawled = crawl(options, {"benchmark": spider}, load_vocabulary())
+    result = crawl([spider], (TAG,), CrawlLimits(), load_vocabulary(), project_settings(values))
     seconds = time.perf_counter() - start
-    (tally,) = crawled.works[0].tallies
-    results.put(Run(seconds, tally.outcomes.total(), *resource_usage()))
+    (stats,) = result.searches
+    results.put(Run(seconds, stats.outcomes.total(), *resource_usage()))
 
 
 def resource_usage() -> tuple[float, float]:
@@ -228,11 +239,12 @@ def crawl_with_scrapy(address: str, folder: Path, results: Any) -> None:
         {
             "ITEM_PIPELINES": pipelines,
             "IMAGES_STORE": str(folder / "theirs"),
-            "CONCURRENT_REQUESTS_PER_DOMAIN": AT_ONCE,
+            "CONCURRENT_REQUESTS_PER_DOMAIN": CONCURRENT_REQUESTS,
             "DOWNLOAD_DELAY": 0,
             "LOG_LEVEL": "ERROR",
             "TELNETCONSOLE_ENABLED": False,
-            **FASTEST,
+            "AUTOTHROTTLE_ENABLED": False,
+            "ROBOTSTXT_OBEY": False,
         }
     )
     process.crawl(Spider)
@@ -246,19 +258,33 @@ def crawl_with_scrapy(address: str, folder: Path, results: Any) -> None:
 
 def run(crawl: Callable, paths: list[Path], count: int, folder: Path) -> Run:
     """Run a crawl in its own process against its own server."""
+    (result,) = run_processes(crawl, paths, count, folder, processes=1)
+    return result
+
+
+def run_processes(
+    crawl: Callable,
+    paths: list[Path],
+    count: int,
+    folder: Path,
+    processes: int,
+    delay: float = 0,
+) -> list[Run]:
+    """Run crawl processes on one folder against one server."""
     context = multiprocessing.get_context("spawn")
     ready, results = context.Queue(), context.Queue()
-    server = context.Process(target=serve, args=(paths, count, ready), daemon=True)
+    server = context.Process(target=serve, args=(paths, count, ready, delay), daemon=True)
     server.start()
-    client = context.Process(
-        target=crawl, args=(f"http://127.0.0.1:{ready.get()}", folder, results)
-    )
-    client.start()
-    client.join()
+    arguments = (f"http://127.0.0.1:{ready.get()}", folder, results)
+    clients = [context.Process(target=crawl, args=arguments) for _ in range(processes)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
     server.terminate()
-    if client.exitcode:
+    if any(client.exitcode for client in clients):
         sys.exit(f"{crawl.__name__} failed")
-    return results.get()
+    return [results.get() for _ in clients]
 
 
 def find_photos(folder: Path) -> list[Path]:
@@ -409,6 +435,23 @@ def _fingerprint(number: int, views: bytes) -> dict[str, Any]:
     pixels = bytes(PICTURE_PIXELS * PICTURE_PIXELS + 2 * COLOUR_PIXELS * COLOUR_PIXELS)
     quality = {"contrast": 50.0, "blur": 2.0, "text": 0.0, "compared": True}
     return {"image_id": number, "views": views, "pixels": pixels, **quality}
+
+
+@main.command()
+@photos_option
+@click.option("--delay", default=0.1, show_default=True, help="Seconds per response.")
+def processes(photos: Path, delay: float) -> None:
+    """Print images per second of one process, and of two on the same catalogue."""
+    paths, rows, base = find_photos(photos), [], 0.0
+    for count in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            runs = run_processes(
+                crawl_with_this_project, paths, len(paths), Path(folder), count, delay
+            )
+        rate = sum(done.images for done in runs) / max(done.seconds for done in runs)
+        base = base or rate
+        rows.append((str(count), f"{rate:.0f}", f"{rate / base:.2f}x"))
+    click.echo(format_table(("processes", "images/s", "vs. one"), rows))
 
 
 @main.command()
