@@ -139,6 +139,8 @@ class AiohttpDownloadHandler:
             if isinstance(error.os_error, PrivateAddressError):
                 raise IgnoreRequest(PRIVATE) from error
             raise CannotResolveHostError(str(error)) from error
+        except (UnicodeError, aiohttp.InvalidURL) as error:
+            raise CannotResolveHostError(f"{request.url}: invalid host name") from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise DownloadFailedError(f"certificate verify failed: {error}") from error
         except aiohttp.ClientConnectorError as error:

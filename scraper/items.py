@@ -1,7 +1,7 @@
 """Items of the spiders: pages of posts with their photos, and downloaded images."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,27 @@ class Page:
         return replace(self, next_cursor=None)
 
 
+def _search_name(search: "Search | None") -> str | None:
+    return None if search is None else search.hashtag
+
+
+def _outcome_values(outcome: object) -> object:
+    """Return an outcome without its fingerprint, whose arrays are binary."""
+    if not is_dataclass(outcome):
+        return outcome
+    return {name: value for name, value in vars(outcome).items() if name != "fingerprint"}
+
+
+def _message(error: "Failure | None") -> str | None:
+    return None if error is None else error.message
+
+
+# Serializers of fields for feed exports:
+# https://docs.scrapy.org/en/latest/topics/exporters.html#declaring-a-serializer-in-the-field
+SEARCH, MESSAGE = {"serializer": _search_name}, {"serializer": _message}
+SIZE, OUTCOME = {"serializer": len}, {"serializer": _outcome_values}
+
+
 @dataclass
 class PageItem:
     """A page of a search on its way into the catalogue, or the error in its place.
@@ -98,9 +119,9 @@ class PageItem:
     """
 
     page: Page | None
-    search: "Search | None" = None
+    search: "Search | None" = field(default=None, metadata=SEARCH)
     cursor: str | None = None
-    error: "Failure | None" = None
+    error: "Failure | None" = field(default=None, metadata=MESSAGE)
     is_saved: bool = False
 
 
@@ -111,15 +132,15 @@ class ImageItem:
     Attributes:
         image: The claimed image.
         search: The search that claimed it.
-        body: The downloaded bytes.
+        body: The downloaded bytes; feed exports get their number.
         outcome: Result of the inspection, or why there is nothing to inspect.
         result: Set by the catalogue pipeline: new, a duplicate, or the rejection.
         error: Why the image stays pending, such as a host that asks for a long pause.
     """
 
     image: "PendingImage"
-    search: "Search"
-    body: bytes = b""
-    outcome: "AcceptedImage | RejectedImage | None" = None
-    result: "str | RejectedImage | None" = None
-    error: "Failure | None" = None
+    search: "Search" = field(metadata=SEARCH)
+    body: bytes = field(default=b"", metadata=SIZE)
+    outcome: "AcceptedImage | RejectedImage | None" = field(default=None, metadata=OUTCOME)
+    result: "str | RejectedImage | None" = field(default=None, metadata=OUTCOME)
+    error: "Failure | None" = field(default=None, metadata=MESSAGE)

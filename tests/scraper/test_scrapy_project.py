@@ -116,6 +116,35 @@ def test_scrapy_crawl_and_crawl_share_a_catalogue(shop: SampleShop, tmp_path: Pa
     assert {n for target, n in shop.requests.items() if "/img" in target} == {1}
 
 
+def test_items_can_be_exported(shop: SampleShop, tmp_path: Path) -> None:
+    arguments = ("-a", "tags=кимоно", "-O", "items.jsonl", "-s", "AUTOTHROTTLE_START_DELAY=0")
+    done = scrapy(tmp_path, "crawl", "lamoda", *arguments, *mirror(shop))
+    assert done.returncode == 0, done.stderr
+    page, *images = map(json.loads, (tmp_path / "items.jsonl").read_text().splitlines())
+    assert (page["search"], len(page["page"]["posts"])) == ("кимоно", PRODUCTS)
+    assert [image["result"] for image in images] == ["new"] * PRODUCTS
+    stored = rows(tmp_path, "SELECT sha256, bytes FROM images ORDER BY 1")
+    assert sorted((image["outcome"]["sha256"], image["body"]) for image in images) == stored
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+def test_no_file_of_a_crawl_has_a_secret(tmp_path: Path, level: str) -> None:
+    token = "EAAGverysecret"
+    options = ShopOptions(site="instagram", per_label=2, generation="expired-token")
+    (tmp_path / "keys.env").write_text(f"INSTAGRAM_TOKEN={token}\nINSTAGRAM_USER=17841400000000000")
+    (tmp_path / "keys.env").chmod(0o600)
+    logs = ("-s", f"LOG_LEVEL={level}", "-s", "LOG_FILE=log.txt", "-O", "items.jsonl")
+    with serve(options) as shop:
+        arguments = ("-a", "tags=polo", "-a", "credentials=keys.env", *logs)
+        done = scrapy(tmp_path, "crawl", "instagram", *arguments, *mirror(shop))
+    (tmp_path / "keys.env").unlink()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"log.txt", "items.jsonl", "c.sqlite"}
+    assert not [path for path in files if token.encode() in path.read_bytes()]
+    assert token not in done.stdout + done.stderr
+    assert "set INSTAGRAM_TOKEN" in done.stderr
+
+
 def test_scrapy_parse_and_shell_read_a_page(shop: SampleShop, tmp_path: Path) -> None:
     url, allowed = f"{shop.url}/catalogsearch/result/?q=kimono", f"ALLOWED_HOSTS={shop.url}"
     quiet = ("-s", allowed, "-s", "LOG_LEVEL=ERROR")
