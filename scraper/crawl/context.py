@@ -1,6 +1,7 @@
 """Resources that the spiders of a process share: catalogue, image store, back-off and results."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from dataset.vocabulary import Vocabulary, load_vocabulary
 from scraper.crawl.summary import SearchStats
 from scraper.middlewares import HostBackoffs
 from scraper.persistence.writer import CatalogueWriter
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -59,6 +62,7 @@ class CrawlContext:
     def fail(self, error: Exception) -> None:
         """Stop all spiders because of an error that is not a site's."""
         if self.failure is None:
+            logger.error("%s", error)
             self.failure = error
             for stop in self._stop_callbacks:
                 stop()
