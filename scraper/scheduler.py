@@ -53,7 +53,7 @@ CONCURRENT_TAGS = 4
 # Images per site between request and commit, at most; requests among them are limited by Scrapy.
 MAX_ACTIVE_IMAGES = 32
 # Seconds until the claims of other processes are checked again.
-CLAIM_CHECK_SECONDS = 1
+CLAIM_CHECK_SECONDS = 0.1
 # How a search ends, by the error that ended it.
 ENDS: dict[type[Failure], str] = {
     LayoutChanged: "layout changed",

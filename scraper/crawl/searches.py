@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # Remaining hashtags of the weekly quota at which a warning is shown.
 WARN_REMAINING_HASHTAGS = 5
-# Images that are claimed at a time.
-CLAIM_IMAGES = 64
+# Images that are claimed at a time: few, so that processes share the images of a page.
+CLAIM_IMAGES = 16
 
 
 @dataclass(frozen=True)
