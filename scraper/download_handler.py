@@ -49,6 +49,10 @@ class InvalidResponseError(Exception):
     """A response is not valid HTTP, such as one with a longer body than announced."""
 
 
+class CertificateError(DownloadFailedError):
+    """The certificate of a server can't be verified."""
+
+
 class PrivateAddressError(OSError):
     """A host name resolves to private addresses only."""
 
@@ -92,7 +96,7 @@ class AiohttpDownloadHandler:
 
     def __init__(self, crawler: Crawler) -> None:
         settings = crawler.settings
-        self._signals, self._spider_of = crawler.signals, crawler
+        self._signals, self._crawler = crawler.signals, crawler
         self._timeout = settings.getfloat("DOWNLOAD_TIMEOUT")
         self._max_bytes = settings.getint("DOWNLOAD_MAXSIZE")
         self._fail_on_loss = settings.getbool("DOWNLOAD_FAIL_ON_DATALOSS")
@@ -128,7 +132,7 @@ class AiohttpDownloadHandler:
             DownloadCancelledError: The response is larger than the limit.
             ResponseDataLossError: The response is shorter than announced.
             DownloadTimeoutError, CannotResolveHostError, DownloadConnectionRefusedError,
-            DownloadFailedError: There is no response.
+            CertificateError, DownloadFailedError: There is no response.
             InvalidResponseError: The response is not valid HTTP.
         """
         try:
@@ -142,7 +146,7 @@ class AiohttpDownloadHandler:
         except (UnicodeError, aiohttp.InvalidURL) as error:
             raise CannotResolveHostError(f"{request.url}: invalid host name") from error
         except aiohttp.ClientConnectorCertificateError as error:
-            raise DownloadFailedError(f"certificate verify failed: {error}") from error
+            raise CertificateError(str(error)) from error
         except aiohttp.ClientConnectorError as error:
             raise DownloadConnectionRefusedError(str(error)) from error
         except aiohttp.ClientResponseError as error:
@@ -203,7 +207,7 @@ class AiohttpDownloadHandler:
     def _send(self, signal: object, **arguments: Any) -> StopDownload | None:
         """Send a signal, and return the first request of a receiver to stop the download."""
         results: Iterable[Any] = self._signals.send_catch_log(
-            signal, spider=self._spider_of.spider, dont_log=StopDownload, **arguments
+            signal, spider=self._crawler.spider, dont_log=StopDownload, **arguments
         )
         failures = (result for _, result in results if isinstance(result, Failure))
         return next((f.value for f in failures if isinstance(f.value, StopDownload)), None)

@@ -1,10 +1,18 @@
 """Reasons why images are rejected, and the reasons of failed downloads."""
 
-from scrapy.exceptions import IgnoreRequest
+from scrapy.exceptions import (
+    CannotResolveHostError,
+    DownloadCancelledError,
+    DownloadConnectionRefusedError,
+    DownloadFailedError,
+    DownloadTimeoutError,
+    IgnoreRequest,
+    ResponseDataLossError,
+)
 
 from dataset.maintenance.takedown import REASON as TAKEN_DOWN
 from scraper.decoding.inspection import BROKEN, POLYGLOT, TOO_MANY_PIXELS, TOO_SMALL
-from scraper.download_handler import InvalidResponseError
+from scraper.download_handler import CertificateError, InvalidResponseError
 from scraper.middlewares import NOAI, PRIVATE, SCHEME
 
 ROBOTS_TXT, TOO_MANY_REDIRECTS, TOO_LARGE = "robots.txt", "too many redirects", "too large"
@@ -14,12 +22,16 @@ GONE = ("HTTP 403", "HTTP 404", "HTTP 410")
 FINAL = (TOO_SMALL, TOO_MANY_PIXELS, TOO_LARGE, POLYGLOT, PRIVATE, SCHEME, NOAI, TAKEN_DOWN)
 # Part of a message of Scrapy's middlewares -> reason.
 _IGNORED = {"robots": ROBOTS_TXT, "redirections": TOO_MANY_REDIRECTS, "exceeded": TOO_LARGE}
-# Part of the name of an exception of Scrapy -> reason.
-_NO_CONNECTION = {
-    "Resolve": "host not found",
-    "Refused": "nothing listens there",
-    "DownloadFailed": "no answer that can be read",
-    "InvalidResponse": "no answer that can be read",
+# Exception of the download handler -> reason; the first match counts.
+_REASONS: dict[type[Exception], str] = {
+    DownloadTimeoutError: "timeout",
+    CertificateError: "the certificate is not to be trusted",
+    DownloadCancelledError: TOO_LARGE,
+    ResponseDataLossError: "cut off",
+    CannotResolveHostError: "no connection (host not found)",
+    DownloadConnectionRefusedError: "no connection (nothing listens there)",
+    DownloadFailedError: "no connection (no answer that can be read)",
+    InvalidResponseError: "no connection (no answer that can be read)",
 }
 
 
@@ -32,17 +44,9 @@ def image_error_reason(error: BaseException) -> str:
 
 def download_error_reason(error: BaseException) -> str:
     """Return why a download failed, by the exception that Scrapy raised."""
-    name, text = type(error).__name__, str(error)
     if isinstance(error, IgnoreRequest):
         # This project's middlewares give the reason; those of Scrapy give sentences.
+        text = str(error)
         return next((reason for part, reason in _IGNORED.items() if part in text), text)
-    if "Timeout" in name:
-        return "timeout"
-    if "certificate" in text:
-        return "the certificate is not to be trusted"
-    if "Cancel" in name:
-        return TOO_LARGE
-    if "DataLoss" in name:
-        return "cut off"
-    reason = next((reason for part, reason in _NO_CONNECTION.items() if part in name), name)
-    return f"no connection ({reason})"
+    reasons = (reason for kind, reason in _REASONS.items() if isinstance(error, kind))
+    return next(reasons, f"no connection ({type(error).__name__})")
