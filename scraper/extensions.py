@@ -13,30 +13,25 @@ from tqdm import tqdm
 
 from dataset.catalogue import workers
 from dataset.errors import Failure
+from scraper.crawl.context import CrawlComponent, CrawlContext
 from scraper.crawl.summary import format_reasons, format_summary
 from scraper.items import ImageItem
 
 
-class Heartbeat:
+class Heartbeat(CrawlComponent):
     """Record a heartbeat every `HEARTBEAT_SECONDS` while the spider runs."""
 
     def __init__(self, crawler: Crawler) -> None:
-        self._crawler = crawler
+        super().__init__(crawler)
         self._task: asyncio.Task[None] | None = None
         crawler.signals.connect(self._start, signals.spider_opened)
         crawler.signals.connect(self._stop, signals.spider_closed)
 
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> "Heartbeat":
-        """Create the extension for a crawler."""
-        return cls(crawler)
-
     def _start(self) -> None:
-        if getattr(self._crawler.spider, "context", None) is not None:
-            self._task = asyncio.ensure_future(self._beat())
+        if self.context is not None:
+            self._task = asyncio.ensure_future(self._beat(self.context))
 
-    async def _beat(self) -> None:
-        context = self._crawler.spider.context
+    async def _beat(self, context: CrawlContext) -> None:
         try:
             while True:
                 await asyncio.sleep(workers.HEARTBEAT_SECONDS)
@@ -51,25 +46,20 @@ class Heartbeat:
             self._task.cancel()
 
 
-class ProgressBar:
+class ProgressBar(CrawlComponent):
     """Count the images that all spiders of the process have finished."""
 
     _bar: Any = None
     _spiders = 0
 
     def __init__(self, crawler: Crawler) -> None:
-        self._crawler = crawler
+        super().__init__(crawler)
         crawler.signals.connect(self._open, signals.spider_opened)
         crawler.signals.connect(self._update, signals.item_scraped)
         crawler.signals.connect(self._close, signals.spider_closed)
 
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> "ProgressBar":
-        """Create the extension for a crawler."""
-        return cls(crawler)
-
     def _open(self) -> None:
-        if getattr(self._crawler.spider, "context", None) is None:
+        if self.context is None:
             return
         if ProgressBar._bar is None:
             ProgressBar._bar = tqdm(unit=" images", disable=None)
@@ -82,7 +72,7 @@ class ProgressBar:
             self._bar.set_postfix(site=stats.site, tag=stats.hashtag, refresh=False)
 
     def _close(self) -> None:
-        if getattr(self._crawler.spider, "context", None) is None:
+        if self.context is None:
             return
         ProgressBar._spiders -= 1
         if not ProgressBar._spiders:
@@ -90,22 +80,17 @@ class ProgressBar:
             ProgressBar._bar = None
 
 
-class SummaryReport:
+class SummaryReport(CrawlComponent):
     """Print the summary of the searches; the `crawl` command prints one for all its sites."""
 
     def __init__(self, crawler: Crawler) -> None:
         if not crawler.settings.getbool("SUMMARY_ENABLED", True):
             raise NotConfigured
-        self._crawler = crawler
+        super().__init__(crawler)
         crawler.signals.connect(self._print, signals.spider_closed)
 
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> "SummaryReport":
-        """Create the extension for a crawler."""
-        return cls(crawler)
-
     def _print(self) -> None:
-        context = getattr(self._crawler.spider, "context", None)
+        context = self.context
         if context is None or not context.searches:
             return
         click.echo(format_summary(context.searches))
@@ -116,7 +101,7 @@ class SummaryReport:
 
 
 class RequestLogFormatter(logformatter.LogFormatter):
-    """Log requests at level INFO, and drop no other message of Scrapy."""
+    """Log a line per response at level INFO, and no items."""
 
     def crawled(self, request: Request, response: Response, spider: Spider) -> Any:  # noqa: ARG002
         """Return the line of a response."""

@@ -2,42 +2,22 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
-from scrapy.crawler import Crawler
 from scrapy.exceptions import DropItem
 
 from dataset.errors import Failure
 from dataset.maintenance.takedown import REASON
+from scraper.crawl.context import CrawlComponent
 from scraper.crawl.searches import Search
 from scraper.decoding.inspection import AcceptedImage, RejectedImage
 from scraper.decoding.pool import DecoderPool
 from scraper.items import ImageItem, Page, PageItem
 
-if TYPE_CHECKING:
-    from scraper.crawl.context import CrawlContext
 
-
-class CrawlPipeline:
-    """A pipeline with access to the catalogue and image store of the crawl.
-
-    Items of a spider without them, as in `scrapy parse`, pass unchanged.
-    """
-
-    def __init__(self, crawler: Crawler) -> None:
-        self._crawler = crawler
-        self._tasks: list[asyncio.Task[None]] = []
-
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> "CrawlPipeline":
-        """Create the pipeline for a crawler."""
-        return cls(crawler)
-
-    @property
-    def context(self) -> "CrawlContext | None":
-        """The resources of the crawl; None outside of one."""
-        return getattr(self._crawler.spider, "context", None)
+class CrawlPipeline(CrawlComponent):
+    """A pipeline of a crawl; items of a spider outside of one pass unchanged."""
 
     @contextlib.contextmanager
     def failures_end_crawl(self) -> Iterator[None]:
@@ -53,19 +33,6 @@ class CrawlPipeline:
             self.context.fail(failure)
             raise DropItem(failure.message) from failure
 
-    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine whose failure ends the crawl."""
-
-        async def run() -> None:
-            with contextlib.suppress(DropItem), self.failures_end_crawl():
-                await coroutine
-
-        self._tasks.append(asyncio.ensure_future(run()))
-
-    async def wait_for_tasks(self) -> None:
-        """Wait for the coroutines of `start_task`."""
-        await asyncio.gather(*self._tasks)
-
 
 class InspectionPipeline(CrawlPipeline):
     """Set the outcome of images: accepted, with hashes, or rejected with a reason."""
@@ -76,12 +43,16 @@ class InspectionPipeline(CrawlPipeline):
         """Start the first decoder process, which takes as long as the first page."""
         if self.context is not None:
             self._pool = DecoderPool.acquire()
-            self.start_task(self._pool.start())
+            self._starting = asyncio.ensure_future(self._start(self._pool))
+
+    async def _start(self, pool: DecoderPool) -> None:
+        with contextlib.suppress(DropItem), self.failures_end_crawl():
+            await pool.start()
 
     async def close_spider(self) -> None:
         """End the decoder processes."""
-        await self.wait_for_tasks()
         if self._pool is not None:
+            await self._starting
             await self._pool.release()
 
     async def process_item(self, item: Any) -> Any:

@@ -214,8 +214,8 @@ class CatalogueScheduler(BaseScheduler):
             item.search.stats.rejected[DROPPED] += 1
         self.on_image_finished(self._runs[id(item.search)], item)
 
-    def on_image_finished(self, run: "SearchRun", item: ImageItem | None = None) -> None:
-        """Count an image as committed, rejected or released."""
+    def on_image_finished(self, run: "SearchRun", item: ImageItem) -> None:
+        """Count an image as committed, rejected or left pending."""
         self._active_images -= 1
         run.on_image_finished(item)
 
@@ -468,10 +468,10 @@ class SearchRun:
         self._active += 1
         self._changed.set()
 
-    def on_image_finished(self, item: ImageItem | None) -> None:
-        """Count an active image as committed, or as released without an item."""
+    def on_image_finished(self, item: ImageItem) -> None:
+        """Count an active image as committed, or as left pending because of an error."""
         self._active -= 1
-        if item is not None and item.error is None:
+        if item.error is None:
             self._uncommitted.discard(item.image.url)
         self._changed.set()
 

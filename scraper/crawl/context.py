@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from scrapy.crawler import Crawler
 from scrapy.settings import BaseSettings
 
 from dataset.catalogue import workers
@@ -66,6 +67,27 @@ class CrawlContext:
             self.failure = error
             for stop in self._stop_callbacks:
                 stop()
+
+
+class CrawlComponent:
+    """A component of Scrapy that uses the resources of the crawl.
+
+    Args:
+        crawler: The crawler of the spider.
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> "CrawlComponent":
+        """Create the component for a crawler."""
+        return cls(crawler)
+
+    @property
+    def context(self) -> CrawlContext | None:
+        """The resources of the crawl; None outside of one, as in `scrapy parse`."""
+        return getattr(self._crawler.spider, "context", None)
 
 
 @contextlib.contextmanager
