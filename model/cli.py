@@ -33,7 +33,7 @@ from model import cli_options
     default="1h",
     show_default=True,
     metavar="TIME",
-    help="Time that the epochs are planned to fit: 30m, 1.5h, or none for no limit.",
+    help="Time budget, which limits the number of epochs: 30m, 1.5h, or none for no limit.",
 )
 @click.option(
     "--feature-layers",

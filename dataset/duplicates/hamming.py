@@ -23,7 +23,7 @@ SCAN_BLOCK = 1 << 16
 WORD_BITS, WORDS, MAX_UNINDEXED = 16, 4, 16_384
 # Queries of one task of `pairs_within`.
 PAIRS_BLOCK = 256
-# Following hashes that each of many equal hashes is paired with.
+# Number of pairs per hash if many hashes are equal: only with those that follow it.
 MAX_EQUAL_PAIRS = 8
 
 

@@ -107,8 +107,8 @@ class SearchPlanner:
 
     def begin(self, session: Session, search: Search) -> None:
         """Reopen a search that an earlier run has finished, and failed images if asked for."""
-        # Earlier if this process has resumed the work of another one. Unknown if this process was
-        # taken for dead: others may have finished its searches since.
+        # The catalogue has an earlier time if this process resumes the work of another one, and a
+        # later time if others took this process for dead; they may have finished searches since.
         self._run_started = min(self._run_started, workers.run_started(session, self._worker))
         frontier.reopen_finished(
             session, self._site, search.hashtag, self._run_started, self._limits.full

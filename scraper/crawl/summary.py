@@ -1,4 +1,4 @@
-"""Why the yield is what it is: counts of a crawl -> rows of tables, and the same for JSON."""
+"""Results of searches: counts per search, tables for people, and the same values for JSON."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,8 +9,8 @@ from dataset.catalogue.models import HASHTAG_SEPARATOR
 from dataset.utils.cli_options import format_table
 from scraper.items import Page
 
-# A column of the table -> how the reasons for refusals begin that are counted in it.
-REFUSALS = {
+# Column of the table -> how the rejection reasons begin that are counted in it.
+REJECTION_COLUMNS = {
     "small": ("smaller than",),
     "robots": ("robots.txt",),
     "noai": ("noai",),
@@ -24,7 +24,7 @@ REFUSALS = {
 OTHER, LAYOUT = "other", "layout changed"
 HEAD = (
     *("site", "tag", "search", "pages", "posts", "new", "duplicates", "near"),
-    *(*REFUSALS, OTHER, "layout", "ended"),
+    *(*REJECTION_COLUMNS, OTHER, "layout", "ended"),
 )
 TAG_HEAD = ("site", "tag", "pages", "posts", "new", "exact", "near", "rejected", "ended")
 # How a search ends that has requested all its photos, or reached a limit.
@@ -32,13 +32,25 @@ GOOD_ENDS = ("finished", "finished before", "limit")
 
 
 def format_count(number: int, noun: str) -> str:
-    """Such as "1 post" and "1,234 posts"."""
+    """Return a number with a noun, such as "1 post" or "1,234 posts"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass
 class SearchStats:
-    """What a crawl of one search came to. `rejected`, `skipped`: reason -> photos, posts."""
+    """The results of a search.
+
+    Attributes:
+        site: Name of the site.
+        tag: The tag that the search belongs to.
+        hashtag: The words that the search asks for together.
+        pages: Number of pages that were read.
+        posts: Number of posts on them.
+        outcomes: Kind of a stored image -> number of images.
+        rejected: Reason -> number of rejected images.
+        skipped: Reason -> number of skipped posts.
+        ended: How the search ended.
+    """
 
     site: str
     tag: str
@@ -56,7 +68,7 @@ class SearchStats:
         return self.hashtag.split(HASHTAG_SEPARATOR)
 
     def add(self, page: Page) -> None:
-        """Count PAGE."""
+        """Count a page that was saved."""
         self.pages += 1
         self.posts += len(page.posts)
         self.skipped.update(page.skipped)
@@ -64,10 +76,10 @@ class SearchStats:
             self.rejected[page.reason] += sum(len(post.photos) for post in page.posts)
 
     def columns(self) -> dict[str, Any]:
-        """A value for each of HEAD."""
-        told = Counter[str]()
+        """Return the value of each column of `HEAD`."""
+        rejected = Counter[str]()
         for reason, count in self.rejected.items():
-            told[_column(reason)] += count
+            rejected[_column(reason)] += count
         return {
             "site": self.site,
             "tag": self.tag,
@@ -77,22 +89,28 @@ class SearchStats:
             "new": self.outcomes["new"],
             "duplicates": self.outcomes["exact duplicate"],
             "near": self.outcomes["near duplicate"],
-            **{name: told[name] for name in (*REFUSALS, OTHER)},
+            **{name: rejected[name] for name in (*REJECTION_COLUMNS, OTHER)},
             "layout": int(self.ended == LAYOUT),
             "ended": self.ended,
         }
 
 
 def _column(reason: str) -> str:
-    found = (name for name, signs in REFUSALS.items() if reason.startswith(signs))
-    return next(found, OTHER)
+    columns = (name for name, starts in REJECTION_COLUMNS.items() if reason.startswith(starts))
+    return next(columns, OTHER)
 
 
 @dataclass(frozen=True)
 class LabelShortage:
-    """What a label lacks to a minimum. `seconds`: how long that takes at this crawl's rate.
+    """How many photos a label is short of a minimum.
 
-    `exhausted`: every search of it came to its end, so that these sites can't give it.
+    Attributes:
+        label: The label.
+        photos: Number of its photos.
+        minimum: Number of photos that it should have.
+        missing: Number of missing photos.
+        seconds: Time to collect them at the rate of this crawl; None if the rate is unknown.
+        exhausted: Whether every search reached its end, so these sites do not have them.
     """
 
     label: str
@@ -103,31 +121,39 @@ class LabelShortage:
     exhausted: bool
 
     def __str__(self) -> str:
-        told = f"{self.label}: {self.photos:,} of {self.minimum:,} photos"
+        text = f"{self.label}: {self.photos:,} of {self.minimum:,} photos"
         if not self.missing:
-            return told
+            return text
         if self.exhausted:
             why = "which these sites do not have for its words"
         elif self.seconds is None:
             why = "and this run found nothing new"
         else:
             why = f"about {format_duration(self.seconds)} at this rate"
-        return f"{told}, {self.missing:,} missing, {why}"
+        return f"{text}, {self.missing:,} missing, {why}"
 
 
 def label_shortage(
-    label: str, photos: int, minimum: int, seconds: float, tallies: Iterable[SearchStats]
+    label: str, photos: int, minimum: int, seconds: float, searches: Iterable[SearchStats]
 ) -> LabelShortage:
-    """What LABEL, which has PHOTOS now, lacks to MINIMUM after SECONDS of a crawl of TALLIES."""
-    mine = [tally for tally in tallies if tally.tag == label]
-    lacking, came = max(0, minimum - photos), sum(tally.outcomes["new"] for tally in mine)
-    exhausted = bool(mine) and all(tally.ended.startswith("finished") for tally in mine)
-    needed = round(lacking * seconds / came) if lacking and came and not exhausted else None
-    return LabelShortage(label, photos, minimum, lacking, needed, exhausted)
+    """Return how many photos a label is short of a minimum.
+
+    Args:
+        label: The label.
+        photos: Number of its photos.
+        minimum: Number of photos that it should have.
+        seconds: Duration of the crawl.
+        searches: All searches of the crawl.
+    """
+    own = [stats for stats in searches if stats.tag == label]
+    missing, new = max(0, minimum - photos), sum(stats.outcomes["new"] for stats in own)
+    is_exhausted = bool(own) and all(stats.ended.startswith("finished") for stats in own)
+    needed = round(missing * seconds / new) if missing and new and not is_exhausted else None
+    return LabelShortage(label, photos, minimum, missing, needed, is_exhausted)
 
 
 def format_duration(seconds: int) -> str:
-    """SECONDS in words, such as "90 seconds", "25 minutes", "3 hours" and "9 days"."""
+    """Return a duration in words, such as "90 seconds", "25 minutes", "3 hours" and "9 days"."""
     for size, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{round(seconds / size)} {name}"
