@@ -4,8 +4,6 @@ from dataset.errors import BadInput, Failure
 
 # End of messages of a crawl that can be continued.
 CONTINUE = "repeat the command to continue from here"
-# Seconds to wait before a page is requested again that announced posts and had none.
-EMPTY_PAGE_PAUSES = (1, 4, 10)
 
 
 class LayoutChanged(Failure):

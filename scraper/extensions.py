@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dataset.catalogue import workers
 from dataset.errors import Failure
 from scraper.crawl.context import CrawlComponent, CrawlContext
-from scraper.crawl.summary import format_reasons, format_summary
+from scraper.crawl.summary import format_results
 from scraper.items import ImageItem
 
 
@@ -84,7 +84,7 @@ class SummaryReport(CrawlComponent):
     """Print the summary of the searches; the `crawl` command prints one for all its sites."""
 
     def __init__(self, crawler: Crawler) -> None:
-        if not crawler.settings.getbool("SUMMARY_ENABLED", True):
+        if not crawler.settings.getbool("SUMMARY_ENABLED"):
             raise NotConfigured
         super().__init__(crawler)
         crawler.signals.connect(self._print, signals.spider_closed)
@@ -93,9 +93,7 @@ class SummaryReport(CrawlComponent):
         context = self.context
         if context is None or not context.searches:
             return
-        click.echo(format_summary(context.searches))
-        for reason in format_reasons(context.searches):
-            click.echo(reason)
+        click.echo("\n".join(format_results(context.searches)))
         for problem in context.problems:
             click.echo(f"Error: {problem}", err=True)
 

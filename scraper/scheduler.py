@@ -291,15 +291,14 @@ class CatalogueScheduler(BaseScheduler):
         self, tag: str, slots: asyncio.Semaphore, locks: Mapping[str, asyncio.Lock]
     ) -> None:
         """Run the searches of a tag one after the other."""
-        words = self.tags[tag]
-        for group in self.spider.queries(words):
+        for group in self.spider.queries(self.tags[tag]):
             hashtag = HASHTAG_SEPARATOR.join(group)
             async with slots, locks[hashtag]:
                 if self._is_refused or self.context.failure is not None:
                     return
                 stats = SearchStats(self.spider.name, tag, hashtag)
                 self.context.searches.append(stats)
-                await self._run_search(Search(stats, words))
+                await self._run_search(Search(stats))
 
     async def _run_search(self, search: Search) -> None:
         run = self._runs[id(search)] = SearchRun(self, search)

@@ -8,6 +8,7 @@ Settings of this project:
 - CONTACT: E-mail address or URL for site owners, part of the user agent.
 - ALLOW_PRIVATE_HOSTS: Whether hosts with private addresses may be requested.
 - ALLOWED_HOSTS: URLs whose hosts may have private addresses.
+- SUMMARY_ENABLED: Whether to print the results of the searches when a spider is closed.
 """
 
 import os
@@ -34,6 +35,7 @@ VOCABULARY = ""
 CONTACT = os.environ.get("FASHION_TAGGER_CONTACT")
 ALLOW_PRIVATE_HOSTS = False
 ALLOWED_HOSTS: list[str] = []
+SUMMARY_ENABLED = True
 
 # Searches, cursors and claims are in the catalogue, see `scraper.scheduler`.
 SCHEDULER = "scraper.scheduler.CatalogueScheduler"
@@ -124,15 +126,20 @@ PROTECTED_COMPONENTS: dict[str, dict[str, int]] = {
 }
 
 
+def protection_message(name: str, value: object) -> str:
+    """Return the message about a protected setting."""
+    return f"-s {name}={value}: can't be changed: {PROTECTED_SETTINGS[name]}"
+
+
 def check_protected_settings(settings: BaseSettings) -> None:
     """Refuse command-line settings that endanger users or sites.
 
     Raises:
         UsageError: A protected setting was changed, or a protected component removed.
     """
-    for name, reason in PROTECTED_SETTINGS.items():
+    for name in PROTECTED_SETTINGS:
         if settings.getpriority(name) == get_settings_priority("cmdline"):
-            raise UsageError(f"-s {name}={settings[name]}: can't be changed: {reason}")
+            raise UsageError(protection_message(name, settings[name]))
     for name, components in PROTECTED_COMPONENTS.items():
         given = settings.getdict(name)
         for component in components:

@@ -1,6 +1,5 @@
 """`crawl --check` and `--dry-run`: check credentials, limits and pages, and count results."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from dataset.utils.cli_options import format_table
 from scraper.crawl.process import run_spiders
 from scraper.crawl.summary import format_count
 from scraper.credentials import redact
-from scraper.errors import CONTINUE, EMPTY_PAGE_PAUSES, TemporarilyEmpty
+from scraper.errors import CONTINUE
 from scraper.items import Page, Post
 from scraper.parsing.hashtags import find_hashtags
 
@@ -141,14 +140,15 @@ async def download_page(
         SiteRefused, LayoutChanged: There is none.
     """
     request = spider.search_request(query, cursor)
-    for pause in EMPTY_PAGE_PAUSES:
+    while True:
         response = await spider.download(request)
-        try:
-            return spider.read_page(response), response
-        except TemporarilyEmpty:
-            await asyncio.sleep(pause)
-    response = await spider.download(request)
-    return spider.read_page(response), response
+        async for result in spider.parse(response):
+            if isinstance(result, Request):
+                request = result
+            elif result.error is not None:
+                raise result.error
+            else:
+                return result.page, response
 
 
 async def first_posts(spider: "HashtagSpider", word: str) -> tuple[Page, str | None]:

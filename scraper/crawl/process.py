@@ -16,7 +16,7 @@ from scrapy.settings import Settings, get_settings_priority
 from twisted.python.failure import Failure as TwistedFailure
 
 from dataset.errors import BadInput, first_line
-from scraper.settings import PROTECTED_SETTINGS
+from scraper.settings import PROTECTED_SETTINGS, check_protected_settings, protection_message
 
 FIRST_INTERRUPT = b"\nFinishing what is in flight; Ctrl-C again stops at once.\n"
 SECOND_INTERRUPT = b"\nStopped immediately; repeat the command to continue.\n"
@@ -52,8 +52,7 @@ def project_settings(
     settings.setdict({"SPIDER_MODULES": [], **values}, priority="project")
     for name, value in (command_line or {}).items():
         if name in PROTECTED_SETTINGS:
-            reason = PROTECTED_SETTINGS[name]
-            raise BadInput(f"-s {name}={value}: can't be changed: {reason}")
+            raise BadInput(protection_message(name, value))
         try:
             settings.set(name, value, priority="cmdline")
         except (TypeError, ValueError) as error:
@@ -61,6 +60,10 @@ def project_settings(
                 f"-s {name}={value}: write components as JSON, such as"
                 f" -s '{name}={{\"package.module.Class\": 500}}'"
             ) from error
+    try:
+        check_protected_settings(settings)
+    except UsageError as error:
+        raise BadInput(str(error)) from error
     return settings
 
 
@@ -79,7 +82,7 @@ def run_spiders(
         Whether the spiders ran without an interruption.
 
     Raises:
-        BadInput: A setting of the user is protected or can't be used.
+        BadInput: A setting of the user can't be used.
         Exception: What a spider or component raised when it was created.
     """
     process = CrawlerProcess(settings)
@@ -90,11 +93,7 @@ def run_spiders(
     logging.getLogger("scrapy.downloadermiddlewares.robotstxt").setLevel(logging.CRITICAL)
     errors: list[BaseException] = []
     for spider, arguments in spiders:
-        try:
-            finished = process.crawl(spider, **arguments)
-        except UsageError as usage_error:
-            raise BadInput(str(usage_error)) from usage_error
-        finished.addErrback(_collect, errors)
+        process.crawl(spider, **arguments).addErrback(_collect, errors)
     with _handle_signals(process) as interrupts:
         process.start(install_signal_handlers=False)
     for error in errors:

@@ -21,8 +21,7 @@ from scraper.crawl.summary import (
     GOOD_ENDS,
     LabelShortage,
     SearchStats,
-    format_reasons,
-    format_summary,
+    format_results,
     label_shortage,
 )
 
@@ -93,9 +92,7 @@ def report(result: CrawlResult, minimum: int, file: Path | None, is_verbose: boo
         label_shortage(tag, size, minimum, result.seconds, result.searches)
         for tag, size in result.sizes.items()
     ]
-    if result.searches:
-        click.echo(format_summary(result.searches, is_verbose))
-    for line in (*format_reasons(result.searches), *shortages):
+    for line in (*format_results(result.searches, is_verbose), *shortages):
         click.echo(line)
     if file:
         _write(file, as_json(result, shortages))

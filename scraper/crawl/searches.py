@@ -68,12 +68,10 @@ class Search:
 
     Attributes:
         stats: What the search has found; names the site, the tag and the words.
-        tag_words: All words of the tag, over which its limit of images is counted.
         guard: Detects pages that repeat.
     """
 
     stats: SearchStats
-    tag_words: tuple[str, ...]
     guard: PagingGuard = field(default_factory=PagingGuard)
 
     @property
@@ -137,7 +135,7 @@ class SearchPlanner:
         """
         workers.release_dead(session, self._worker)
         row = frontier.get_or_create_search(session, self._site, search.hashtag)
-        limit, words = self._limits.max_images, search.tag_words
+        limit, words = self._limits.max_images, self._tags[search.stats.tag]
         stored = 0 if limit is None else claims.count_stored(session, self._site, words, limit)
         max_pages = self._limits.max_pages
         has_all_pages = max_pages is not None and search.stats.pages >= max_pages

@@ -204,15 +204,16 @@ def _tag_row(searches: Sequence[SearchStats]) -> tuple[str, ...]:
     return (searches[0].site, searches[0].tag, *map(str, counts), ", ".join(names))
 
 
-def format_reasons(searches: Sequence[SearchStats]) -> list[str]:
-    """Return a line per reason for skipped posts and rejected images, the most frequent first."""
+def format_results(searches: Sequence[SearchStats], is_verbose: bool = False) -> list[str]:
+    """Return the table, and a line per reason for skipped posts and rejected images."""
     skipped: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     for stats in searches:
         skipped += stats.skipped
         rejected += stats.rejected
     lines = [("skipped", "post", skipped), ("rejected", "photo", rejected)]
-    return [
+    table = [format_summary(searches, is_verbose)] if searches else []
+    return table + [
         f"{verb} {format_count(count, noun)}: {reason}"
         for verb, noun, counts in lines
         for reason, count in counts.most_common()

@@ -20,13 +20,7 @@ from dataset.errors import BadInput
 from scraper.crawl.searches import CrawlLimits, Search, SearchPlanner
 from scraper.credentials import Credential, check_required, load_credentials, redact
 from scraper.decoding.inspection import RejectedImage
-from scraper.errors import (
-    CONTINUE,
-    EMPTY_PAGE_PAUSES,
-    LayoutChanged,
-    SiteRefused,
-    TemporarilyEmpty,
-)
+from scraper.errors import CONTINUE, LayoutChanged, SiteRefused, TemporarilyEmpty
 from scraper.items import ImageItem, Page, PageItem, Photo, Post
 from scraper.middlewares import ALLOWED_HOSTS, IS_IMAGE, NOAI, HostBackoffs
 from scraper.persistence import frontier
@@ -48,7 +42,8 @@ FORBIDDEN = (
     "the site's robots.txt forbids it; ask the site's owner for permission, or crawl another site"
     " (crawl --list)"
 )
-EMPTY_PAGES = "empty_pages"
+# Seconds to wait before a page is requested again that announced posts and had none.
+EMPTY_PAGE_PAUSES, EMPTY_PAGES = (1, 4, 10), "empty_pages"
 
 __all__ = ["Check", "HashtagSpider", "Page", "Photo", "Post", "SiteOption"]
 

@@ -52,7 +52,7 @@ class Crawl:
         scheduler.context = SimpleNamespace(writer=CatalogueWriter(sessions, store))
         scheduler.planner = SimpleNamespace(claim=self._claim, release=self._release)
         scheduler.spider = SimpleNamespace(claimed_image_request=_image_request)
-        self.search = Search(SearchStats("x", "polo", "polo"), ("polo",))
+        self.search = Search(SearchStats("x", "polo", "polo"))
         self.run = SearchRun(scheduler, self.search)
         scheduler._runs[id(self.search)] = self.run
 

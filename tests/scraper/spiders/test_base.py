@@ -19,7 +19,7 @@ from scraper.spiders.twitter import Spider as Twitter
 from scraper.spiders.wildberries import Spider as Wildberries
 
 IMAGE = PendingImage("https://x.test/large", ("https://x.test/small",), "1", None)
-SEARCH = Search(SearchStats("lamoda", "polo", "polo"), ("polo",))
+SEARCH = Search(SearchStats("lamoda", "polo", "polo"))
 
 
 def parse_image(status: int, index: int) -> list[Any]:
