@@ -9,10 +9,11 @@
 `peers` crawls real photos from a loopback server in its own process that serves from memory. Both
 sides use eight concurrent requests and no delays. The pipeline stores files and runs one INSERT
 per image; this project also hashes, detects near duplicates and is crash-safe. `--side` enlarges
-the photos. `million` runs the same crawl into an empty catalogue and into one of 1,000,000 images.
-`processes` compares one crawl process with two on the same catalogue, from a server that takes
-0.1 s per response. `memory` uses drawn images, which are all different. `hashes` compares the
-perceptual hash of a JPEG decoded at a reduced size with the hash at full size.
+the photos. `million` runs the same crawl into an empty catalogue and into one of 1,000,000 images,
+a hundredth of them under the crawled hashtag. `processes` compares one crawl process with two on
+the same catalogue, from a server that takes 0.1 s per response. `memory` uses drawn images, which
+are all different. `hashes` compares the perceptual hash of a JPEG decoded at a reduced size with
+the hash at full size.
 """
 
 import asyncio
@@ -370,11 +371,11 @@ def million(photos: Path, images: int, times: int) -> None:
 
 
 def fill_catalogue(path: Path, images: int) -> None:
-    """Create a catalogue of many images, two per post, under the benchmark tag."""
+    """Create a catalogue of many images, two per post, under the benchmark tag and 99 others."""
     rng, batch = np.random.default_rng(0), 20_000
     sessions = open_catalogue(str(path))
     with sessions.begin() as session:
-        session.add(Hashtag(id=1, text=TAG))
+        session.add_all(Hashtag(id=n, text=f"{TAG}{n}" if n > 1 else TAG) for n in range(1, 101))
     for start in range(1, images + 1, batch):
         numbers = range(start, min(start + batch, images + 1))
         posts = range((start + 1) // 2, (numbers[-1] + 1) // 2 + 1)
@@ -394,7 +395,10 @@ def fill_catalogue(path: Path, images: int) -> None:
                     for n in posts
                 ],
             ),
-            (PostHashtag, [{"post_id": n, "hashtag_id": 1, "source": "search"} for n in posts]),
+            (
+                PostHashtag,
+                [{"post_id": n, "hashtag_id": 1 + n % 100, "source": "search"} for n in posts],
+            ),
             (ImageRow, [_image(n) for n in numbers]),
             (Sighting, [_sighting(n) for n in numbers]),
             (

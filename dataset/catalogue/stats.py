@@ -98,15 +98,15 @@ def _count_search(session: Session, search: Search) -> SearchStats:
 
 def label_size(session: Session, words: Sequence[str]) -> int:
     """Count the stored photos, without duplicates, of posts found under one of the hashtags."""
-    post_ids = (
-        sa.select(PostHashtag.post_id)
-        .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
-        .where(PostHashtag.source == "search", Hashtag.text.in_(words))
-    )
+    # A join: with a subquery of posts, SQLite would read all stored images of the catalogue.
     query = (
         sa.select(sa.func.count(ImageRow.cluster_id.distinct()))
-        .join(Sighting, Sighting.image_id == ImageRow.id)
-        .where(ImageRow.state == "stored", Sighting.post_id.in_(post_ids))
+        .select_from(Hashtag)
+        .join(PostHashtag, PostHashtag.hashtag_id == Hashtag.id)
+        .join(Sighting, Sighting.post_id == PostHashtag.post_id)
+        .join(ImageRow, ImageRow.id == Sighting.image_id)
+        .where(PostHashtag.source == "search", Hashtag.text.in_(words))
+        .where(ImageRow.state == "stored")
     )
     return session.scalar(query) or 0
 
