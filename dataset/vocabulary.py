@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dataset.errors import BadInput
+from dataset.errors import BadInput, shorten_for_display
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -17,6 +17,8 @@ else:
     import tomli as tomllib
 
 ZONES = ("upper", "lower", "full", "feet", "head")
+# PostgreSQL can't index a word of several kilobytes.
+MAX_WORD_BYTES = 1000
 BUILT_IN_FILE = Path(__file__).with_name("labels.toml")
 
 
@@ -91,10 +93,21 @@ class Vocabulary:
         return self.labels[name].zone if name in self.labels else None
 
     def words_of(self, tag: str) -> tuple[str, ...]:
-        """Return what to search for a tag: all words of its label, or the tag itself."""
+        """Return what to search for a tag: all words of its label, or the tag itself.
+
+        Raises:
+            BadInput: The tag is too long.
+        """
         name = self.label_of(tag)
         words = self.labels[name].words if name else (tag,)
-        return tuple(dict.fromkeys(normalize_word(word) for word in words))
+        normalized = tuple(dict.fromkeys(normalize_word(word) for word in words))
+        for word in normalized:
+            if len(word.encode()) > MAX_WORD_BYTES:
+                raise BadInput(
+                    f"the tag {shorten_for_display(word)!r} has {len(word)} characters; a hashtag"
+                    " has at most a hundred"
+                )
+        return normalized
 
 
 def load_vocabulary(path: Path | None = None) -> Vocabulary:

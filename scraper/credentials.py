@@ -5,8 +5,10 @@ import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from html.entities import html5
 from pathlib import Path
-from urllib.parse import quote_plus, unquote
+from urllib.parse import unquote
 
 from dotenv.parser import Binding, parse_stream
 
@@ -16,6 +18,11 @@ from scraper.errors import CredentialsMissing
 # Shorter values are not redacted, because they may be part of ordinary words.
 MIN_SECRET_CHARACTERS = 6
 HIDDEN = "[hidden]"
+# A text without these has no encoded characters.
+ESCAPE_CHARACTERS = re.compile(r"[%\\&]")
+ENTITY_NAMES: dict[str, list[str]] = {}
+for _name, _character in html5.items():
+    ENTITY_NAMES.setdefault(_character, []).append(_name)
 # HTTP headers and cookies allow only visible ASCII characters in keys and tokens.
 VISIBLE_ASCII = re.compile(r"[!-~]*")
 
@@ -118,38 +125,41 @@ def check_required(values: Mapping[str, str], credentials: Iterable[Credential],
 def redact(text: str, credentials: Mapping[str, str]) -> str:
     """Replace credentials in a text, such as an error message that repeats a token.
 
-    URL-encoded and URL-decoded forms are replaced too: tokens of X, for example, contain %2B.
+    Encoded forms are replaced too: URL encoding, JSON escapes and HTML entities, also mixed. Values
+    shorter than MIN_SECRET_CHARACTERS are not replaced.
 
     Args:
         text: The text.
         credentials: Name -> value.
     """
-    for value in _encoded_forms(credentials.values()):
-        text = text.replace(value, HIDDEN)
+    forms = {form for value in credentials.values() for form in (value, unquote(value))}
+    # The longest first, so that no part of it remains if it contains a shorter one.
+    for form in sorted(forms, key=len, reverse=True):
+        if MIN_SECRET_CHARACTERS <= len(form) <= len(text):
+            text = text.replace(form, HIDDEN)
+            if ESCAPE_CHARACTERS.search(text):
+                text = _encoded_pattern(form).sub(HIDDEN, text)
     return text
 
 
-def redact_body(body: bytes, credentials: Mapping[str, str]) -> bytes:
-    """Replace credentials in a response body, whose fields are saved in the catalogue.
-
-    Account names are kept, because posts contain them too.
-
-    Args:
-        body: The body.
-        credentials: Name -> value.
-    """
-    secrets = (value for name, value in credentials.items() if not is_account(name))
-    for value in _encoded_forms(secrets):
-        body = body.replace(value.encode("utf-8", "surrogateescape"), HIDDEN.encode())
-    return body
+def redact_posts(text: str, credentials: Mapping[str, str]) -> str:
+    """Replace credentials in a text of a post, except for account names, which posts contain."""
+    return redact(text, {name: v for name, v in credentials.items() if not is_account(name)})
 
 
-def _encoded_forms(values: Iterable[str]) -> list[str]:
-    """Return values as they are, URL-encoded and URL-decoded, longest first.
+@lru_cache
+def _encoded_pattern(secret: str) -> re.Pattern[str]:
+    """Return a pattern of a secret of which each character may be encoded."""
+    return re.compile("".join(map(_encoded_character, secret)))
 
-    The longest comes first, so that no part of it remains if a shorter value is contained in it.
-    Values shorter than MIN_SECRET_CHARACTERS are excluded.
-    """
-    forms = {encode(value) for value in values for encode in (str, quote_plus, unquote)}
-    long_forms = (form for form in forms if len(form) >= MIN_SECRET_CHARACTERS)
-    return sorted(long_forms, key=len, reverse=True)
+
+def _encoded_character(character: str) -> str:
+    code = ord(character)
+    # Encoded several times: %25 is an encoded percent sign, &amp; an encoded ampersand.
+    percent = "".join(f"%(?:25)*(?i:{byte:02x})" for byte in character.encode())
+    names = "|".join(map(re.escape, ENTITY_NAMES.get(character, ())))
+    entity = f"#0*{code};?|#[xX]0*(?i:{code:x});?" + (f"|{names}" if names else "")
+    return (
+        rf"(?:\\*{re.escape(character)}|{percent}|\\+u(?i:{code:04x})|\\+x(?i:{code:02x})"
+        f"|&(?:amp;)*(?:{entity}))"
+    )

@@ -1,6 +1,6 @@
 """Errors that end a search."""
 
-from dataset.errors import BadInput, Failure
+from dataset.errors import BadInput, Failure, first_line
 
 # End of messages of a crawl that can be continued.
 CONTINUE = "repeat the command to continue from here"
@@ -41,6 +41,21 @@ class CircularPaging(Failure):
         super().__init__(
             f"circle of pages: after {pages} pages of {hashtag!r} the site repeats earlier pages;"
             " the posts found so far are kept. There may be more: try again on another day"
+        )
+
+
+class UnexpectedError(Failure):
+    """A defect of this program or of a component; it ends one search, not the crawl.
+
+    Args:
+        action: What failed, such as "saving a page".
+        error: The unexpected exception.
+    """
+
+    def __init__(self, action: str, error: BaseException) -> None:
+        super().__init__(
+            f"unexpected error: {action} failed ({type(error).__name__}: {first_line(error)});"
+            " report it with the output of --verbose"
         )
 
 

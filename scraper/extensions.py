@@ -1,4 +1,4 @@
-"""Extensions: heartbeat, progress bar, summary and log lines."""
+"""Extensions: heartbeat, progress bar, summary, and the lines and redaction of logs."""
 
 import asyncio
 import logging
@@ -15,6 +15,7 @@ from dataset.catalogue import workers
 from dataset.errors import Failure
 from scraper.crawl.context import CrawlComponent, CrawlContext
 from scraper.crawl.summary import format_results
+from scraper.credentials import redact
 from scraper.items import ImageItem
 
 
@@ -96,6 +97,46 @@ class SummaryReport(CrawlComponent):
         click.echo("\n".join(format_results(context.searches)))
         for problem in context.problems:
             click.echo(f"Error: {problem}", err=True)
+
+
+class LogRedaction:
+    """Remove the spider's credentials from log records: sites repeat tokens in error messages."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        secrets = getattr(crawler.spider, "secrets", {})
+        if not secrets:
+            raise NotConfigured
+        # Filters of a logger do not apply to records of its children; those of handlers do.
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(RedactingFilter(secrets))
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> "LogRedaction":
+        """Create the extension for the spider's credentials."""
+        return cls(crawler)
+
+
+class RedactingFilter(logging.Filter):
+    """Replace secrets in log records, tracebacks included.
+
+    Args:
+        secrets: Name -> secret.
+    """
+
+    _formatter = logging.Formatter()
+
+    def __init__(self, secrets: dict[str, str]) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Redact a record, which is always logged."""
+        record.msg, record.args = redact(record.getMessage(), self._secrets), None
+        if record.exc_info and record.exc_info[0] is not None:
+            record.exc_text = redact(
+                self._formatter.formatException(record.exc_info), self._secrets
+            )
+        return True
 
 
 class RequestLogFormatter(logformatter.LogFormatter):

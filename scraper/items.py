@@ -1,6 +1,8 @@
 """Items of the spiders: pages of posts with their photos, and downloaded images."""
 
-from collections.abc import Mapping
+import hashlib
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,12 @@ if TYPE_CHECKING:
     from scraper.crawl.searches import Search
     from scraper.decoding.inspection import AcceptedImage, RejectedImage
     from scraper.persistence.claims import PendingImage
+
+# PostgreSQL indexes values of at most 2,704 bytes; SQLite has no limit.
+MAX_INDEXED_BYTES = 2_000
+# Values beyond these are errors of a site: 32-bit column, and more than any product costs.
+MAX_TOTAL, MAX_PRICE = 2**31 - 1, 10**12
+MAX_CURRENCY_CHARS = 10
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,86 @@ class Page:
     def as_last(self) -> "Page":
         """Return a copy without a next page."""
         return replace(self, next_cursor=None)
+
+    def storable(self, change_text: Callable[[str], str] = str) -> "Page":
+        """Return a copy that any catalogue can store.
+
+        NUL characters and lone surrogates (half an emoji) are replaced in all texts. A value that
+        is too large or impossible, such as an infinite price, is left out; the post stays.
+
+        Args:
+            change_text: Applied to each text as well, such as the redaction of secrets.
+        """
+
+        def change(text: str) -> str:
+            return change_text(storable_text(text))
+
+        is_total_valid = self.total is not None and 0 <= self.total <= MAX_TOTAL
+        return replace(
+            self,
+            posts=tuple(_storable_post(post, change) for post in self.posts),
+            next_cursor=_map_texts(self.next_cursor, change),
+            later_cursor=_map_texts(self.later_cursor, change),
+            total=self.total if is_total_valid else None,
+            skipped=_map_texts(self.skipped, change),
+        )
+
+
+def storable_text(text: str) -> str:
+    """Return a text without NUL characters, and with replacements for lone surrogates."""
+    if text.isascii():
+        return text.replace("\0", "")
+    # Two halves of a pair become one character.
+    encoded = text.replace("\0", "").encode("utf-16", "surrogatepass")
+    return encoded.decode("utf-16", "replace")
+
+
+def _map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a copy of JSON-like values with all texts changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {_map_texts(key, change): _map_texts(item, change) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_map_texts(item, change) for item in value)
+    return value
+
+
+def _storable_post(post: Post, change: Callable[[str], str]) -> Post:
+    try:
+        record = _map_texts(post.record, change)
+    except RecursionError:
+        record = {}
+    texts = {
+        name: _map_texts(value, change)
+        for name, value in vars(post).items()
+        if name not in ("photos", "record")
+    }
+    site_id, currency, price = texts["site_id"], texts["currency"], post.price
+    if not site_id or not _is_indexable(site_id):
+        # The digest is as stable as the id.
+        site_id = hashlib.sha256(post.site_id.encode("utf-8", "surrogatepass")).hexdigest()
+    photos = (_storable_photo(photo, change) for photo in post.photos)
+    is_price_valid = price is not None and 0 <= price <= MAX_PRICE and math.isfinite(price)
+    return Post(
+        **{
+            **texts,
+            "site_id": site_id,
+            "photos": tuple(photo for photo in photos if _is_indexable(photo.url)),
+            "price": float(price) if is_price_valid and price is not None else None,
+            "currency": currency if len(currency or "") <= MAX_CURRENCY_CHARS else None,
+            "record": record,
+        }
+    )
+
+
+def _storable_photo(photo: Photo, change: Callable[[str], str]) -> Photo:
+    fallbacks = tuple(map(change, photo.fallbacks))
+    return Photo(change(photo.url), fallbacks, _map_texts(photo.key, change))
+
+
+def _is_indexable(text: str) -> bool:
+    return len(text.encode()) <= MAX_INDEXED_BYTES
 
 
 def _search_name(search: "Search | None") -> str | None:

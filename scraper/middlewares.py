@@ -1,8 +1,7 @@
-"""Downloader middlewares: public addresses, robots.txt, noai, back-off and redaction."""
+"""Downloader middlewares: public addresses, robots.txt, noai and back-off."""
 
 import asyncio
 import ipaddress
-import logging
 import re
 import socket
 from collections import Counter
@@ -16,7 +15,7 @@ from parsel import Selector
 from scrapy import Request
 from scrapy.crawler import Crawler
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
-from scrapy.exceptions import IgnoreRequest, NotConfigured
+from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Response
 from scrapy.robotstxt import RobotParser
 from scrapy.settings import BaseSettings
@@ -24,7 +23,6 @@ from scrapy.utils.httpobj import urlparse_cached
 
 from dataset.catalogue.models import HostBackoff
 from dataset.catalogue.session import Sessions
-from scraper.credentials import redact, redact_body
 from scraper.errors import SiteRefused
 from scraper.parsing.fields import format_wait
 from scraper.parsing.rate_limits import backoff_seconds
@@ -210,54 +208,6 @@ def forbids_ai(response: Response) -> bool:
 
 def _has_directive(value: str) -> bool:
     return bool(DIRECTIVES & set(re.split(r"[\s,:;]+", value.lower())))
-
-
-class RedactionMiddleware:
-    """Remove secrets from response bodies: sites repeat a wrong token in their error messages."""
-
-    def __init__(self, crawler: Crawler) -> None:
-        self._secrets = getattr(crawler.spider, "secrets", {})
-        if not self._secrets:
-            raise NotConfigured
-        filter_ = RedactingFilter(self._secrets)
-        # Filters of a logger do not apply to records of its children; those of handlers do.
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(filter_)
-
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> "RedactionMiddleware":
-        """Create the middleware for the spider's credentials."""
-        return cls(crawler)
-
-    def process_response(self, request: Request, response: Response) -> Response:
-        """Return the response without secrets; images are not changed."""
-        if request.meta.get(IS_IMAGE):
-            return response
-        body = redact_body(response.body, self._secrets)
-        return response if body == response.body else response.replace(body=body)
-
-
-class RedactingFilter(logging.Filter):
-    """Replace secrets in log records, tracebacks included.
-
-    Args:
-        secrets: Name -> secret.
-    """
-
-    _formatter = logging.Formatter()
-
-    def __init__(self, secrets: dict[str, str]) -> None:
-        super().__init__()
-        self._secrets = secrets
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Redact a record, which is always logged."""
-        record.msg, record.args = redact(record.getMessage(), self._secrets), None
-        if record.exc_info and record.exc_info[0] is not None:
-            record.exc_text = redact(
-                self._formatter.formatException(record.exc_info), self._secrets
-            )
-        return True
 
 
 # Too Many Requests, and Service Unavailable.

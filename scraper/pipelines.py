@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,10 @@ from scraper.crawl.context import CrawlComponent
 from scraper.crawl.searches import Search
 from scraper.decoding.inspection import AcceptedImage, RejectedImage
 from scraper.decoding.pool import DecoderPool
+from scraper.errors import UnexpectedError
 from scraper.items import ImageItem, Page, PageItem
+
+logger = logging.getLogger(__name__)
 
 
 class CrawlPipeline(CrawlComponent):
@@ -98,8 +102,14 @@ class CataloguePipeline(CrawlPipeline):
         """Write an item, and return it once it is committed."""
         if isinstance(item, PageItem) and item.page is not None and item.search is not None:
             with self.failures_end_crawl():
-                await self._save_page(item.page, item.search, item.cursor)
-            item.is_saved = True
+                try:
+                    await self._save_page(item.page, item.search, item.cursor)
+                    item.is_saved = True
+                except Failure:
+                    raise
+                except Exception as error:  # ends the search of the page, not the crawl
+                    logger.exception("a page of %r can't be saved", item.search.hashtag)
+                    item.error = UnexpectedError("saving a page", error)
         elif isinstance(item, ImageItem) and item.error is None and item.outcome is not None:
             assert self.context is not None
             with self.failures_end_crawl():

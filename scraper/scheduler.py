@@ -27,6 +27,7 @@ import click
 from scrapy import Request, signals
 from scrapy.core.scheduler import BaseScheduler
 from scrapy.crawler import Crawler
+from scrapy.http import Response
 from scrapy.spiders import Spider
 from scrapy.utils.httpobj import urlparse_cached
 from twisted.internet.defer import Deferred
@@ -42,7 +43,13 @@ from scraper.crawl.searches import Search, SearchPlanner, Step
 from scraper.crawl.summary import SearchStats
 from scraper.credentials import redact
 from scraper.decoding.inspection import RejectedImage
-from scraper.errors import CircularPaging, LayoutChanged, SiteRefused, TemporarilyEmpty
+from scraper.errors import (
+    CircularPaging,
+    LayoutChanged,
+    SiteRefused,
+    TemporarilyEmpty,
+    UnexpectedError,
+)
 from scraper.items import ImageItem, PageItem
 from scraper.middlewares import MAX_WAIT_SECONDS
 from scraper.persistence.claims import PendingImage
@@ -59,6 +66,7 @@ ENDS: dict[type[Failure], str] = {
     LayoutChanged: "layout changed",
     CircularPaging: "circle of pages",
     TemporarilyEmpty: "not yet answered",
+    UnexpectedError: "error",
 }
 # Key of a request's meta: whether its image counts as active.
 ACTIVE = "is_active_image"
@@ -219,10 +227,19 @@ class CatalogueScheduler(BaseScheduler):
         self._active_images -= 1
         run.on_image_finished(item)
 
-    def _on_spider_error(self, failure: TwistedFailure) -> None:
-        """End the crawl: an unexpected error of a spider is a defect."""
-        if isinstance(failure.value, Exception):
-            self.context.fail(failure.value)
+    def _on_spider_error(self, failure: TwistedFailure, response: Response) -> None:
+        """End a search whose response a callback can't handle: a defect of the spider."""
+        arguments = response.request.cb_kwargs if response.request is not None else {}
+        if "search" not in arguments or failure.value is None:
+            return
+        error = UnexpectedError("reading a response", failure.value)
+        run = self._runs[id(arguments["search"])]
+        if "image" in arguments:
+            item = ImageItem(arguments["image"], arguments["search"], error=error)
+            run.fail(error)
+            self.on_image_finished(run, item)
+        else:
+            run.on_page(error)
 
     # Searches.
 
@@ -304,14 +321,15 @@ class CatalogueScheduler(BaseScheduler):
         run = self._runs[id(search)] = SearchRun(self, search)
         try:
             await run.run()
-        except (SiteRefused, LayoutChanged, CircularPaging) as error:
+        except (SiteRefused, LayoutChanged, CircularPaging, UnexpectedError) as error:
             is_permanent = isinstance(error, SiteRefused) and not isinstance(
                 error, TemporarilyEmpty
             )
             self._is_refused = self._is_refused or is_permanent
             await self._record_failure(search, error)
-        except Exception as error:  # noqa: BLE001 - ends the crawl, whose command reports it
-            self.context.fail(error)
+        except Failure as failure:
+            # The catalogue can't be used.
+            self.context.fail(failure)
 
     async def _record_failure(self, search: Search, error: Failure) -> None:
         message = self._message(error)
@@ -326,9 +344,11 @@ class CatalogueScheduler(BaseScheduler):
         if task.cancelled():
             return
         error = task.exception()
-        if isinstance(error, Exception):
+        if isinstance(error, Failure):
             self.context.fail(error)
-        elif not self._queue:
+        elif error is not None:
+            self.context.problems.append(self._message(UnexpectedError("the crawl", error)))
+        if not self._queue:
             # Otherwise the engine would notice this only at its next check, up to 5 seconds later.
             self._close_spider()
 
@@ -371,17 +391,19 @@ class SearchRun:
         """Run the search; active images are finished before an error is raised.
 
         Raises:
-            SiteRefused, LayoutChanged, CircularPaging: The search can't continue.
+            SiteRefused, LayoutChanged, CircularPaging, UnexpectedError: The search can't continue.
         """
         await self._write(self._planner.begin, self._search)
         try:
             await self._run_steps()
-        except Failure as error:
-            self.fail(error)
+        except Exception as error:
+            failure = error if isinstance(error, Failure) else UnexpectedError("a search", error)
+            self._spider.logger.info("%r: %s", self._search.hashtag, failure, exc_info=error)
+            self.fail(failure)
             await self._wait_until(lambda: not self._active)
             # Others may retry later, and wait for nothing until then.
             await self.release()
-            raise
+            raise failure from error
 
     async def _run_steps(self) -> None:
         """Request page after page; the last images of one are downloaded during the next."""

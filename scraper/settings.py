@@ -49,7 +49,6 @@ DOWNLOADER_MIDDLEWARES: dict[str, int | None] = {
     "scraper.middlewares.PublicAddressesMiddleware": 50,
     "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
     "scraper.middlewares.ObeyRobotsTxt": 100,
-    "scraper.middlewares.RedactionMiddleware": 530,
     "scraper.middlewares.NoAiMiddleware": 540,
     "scraper.middlewares.BackoffMiddleware": 545,
 }
@@ -57,6 +56,7 @@ EXTENSIONS = {
     "scraper.extensions.Heartbeat": 0,
     "scraper.extensions.ProgressBar": 0,
     "scraper.extensions.SummaryReport": 0,
+    "scraper.extensions.LogRedaction": 0,
 }
 DOWNLOAD_HANDLERS = {
     "http": "scraper.download_handler.AiohttpDownloadHandler",

@@ -4,6 +4,7 @@ A body that can't be parsed raises `LayoutChanged`; a single invalid value gives
 """
 
 import json
+import math
 import re
 import warnings
 from datetime import datetime, timezone
@@ -18,12 +19,16 @@ from scraper.errors import LayoutChanged
 
 # Ten times the size of a page of 60 products.
 MAX_PAGE_BYTES = 10_000_000
-# Lone surrogates are replaced, because neither SQLite nor a text file can store them.
-SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+# Lone surrogates (half an emoji) are replaced: neither a database nor a text file can store them.
+SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 # Control characters could change the state of a terminal.
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # PostgreSQL can't store NUL characters. After an even number of backslashes, `\u0000` is an escape.
-NUL_ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+NUL_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+# Longer numbers are unknown values; Python refuses to convert more than 4,300 digits.
+MAX_DIGITS = 30
+# No site counts more; larger values are errors, and a float can't hold all of them.
+MAX_COUNT = 10**18
 
 
 def json_object(body: bytes, url: str) -> dict[str, Any]:
@@ -38,15 +43,51 @@ def json_object(body: bytes, url: str) -> dict[str, Any]:
     """
     _check_size(body, url)
     try:
-        value = json.loads(NUL_ESCAPE.sub(rb"\1", body))
-        if SURROGATE_ESCAPE.search(body):
-            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
-    # Deep nesting raises RecursionError; an invalid encoding a UnicodeDecodeError (a ValueError).
+        value = parse_json(body.decode(json.detect_encoding(body), "replace"))
     except (ValueError, RecursionError) as error:
         raise LayoutChanged(f"the response is not JSON ({type(error).__name__})", url) from error
     if not isinstance(value, dict):
         raise LayoutChanged(f"the response is {type(value).__name__} instead of a JSON object", url)
     return value
+
+
+def parse_json(text: str, may_have_more: bool = False) -> Any:
+    """Parse JSON, so that the catalogue can store its values.
+
+    Lone surrogates are replaced and NUL characters removed. Numbers that are infinite, undefined
+    (NaN) or too long become None.
+
+    Args:
+        text: The JSON text.
+        may_have_more: Whether other text may follow the value.
+
+    Raises:
+        ValueError: It is not JSON.
+        RecursionError: It is nested too deeply.
+    """
+    text = NUL_ESCAPE.sub(r"\1", text.lstrip("\ufeff \t\r\n"))
+    value, end = _DECODER.raw_decode(text)
+    if not may_have_more and text[end:].strip():
+        raise ValueError("more text after the JSON value")
+    if SURROGATE_ESCAPE.search(text):
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    return value
+
+
+def _parse_int(digits: str) -> int | None:
+    return int(digits) if len(digits) <= MAX_DIGITS else None
+
+
+def _parse_float(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
+
+
+_DECODER = json.JSONDecoder(
+    parse_int=_parse_int,
+    parse_float=_parse_float,
+    parse_constant=lambda _: None,
+)
 
 
 def html_page(body: bytes, url: str) -> Selector:
@@ -117,7 +158,9 @@ def parse_count(value: object) -> int | None:
     """Return a non-negative integer, given as a number or as decimal digits; None for others."""
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20:
         return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value < MAX_COUNT else None
 
 
 def http_url(value: object) -> str | None:

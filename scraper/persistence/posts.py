@@ -23,7 +23,7 @@ from dataset.catalogue.models import (
 )
 from dataset.catalogue.queries import in_batches, table_of
 from dataset.vocabulary import normalize_word
-from scraper.items import Photo, Post
+from scraper.items import MAX_INDEXED_BYTES, Photo, Post
 from scraper.parsing.hashtags import find_hashtags, to_hashtag
 from scraper.rejections import GONE
 
@@ -86,7 +86,7 @@ def save_posts(
         (ids[post.site_id], text, source)
         for post in posts
         for text, source in _hashtags_with_source(search.hashtag, post)
-        if text
+        if text and len(text.encode()) <= MAX_INDEXED_BYTES
     )
     _save_hashtags(session, dict.fromkeys(tags))
     urls = [photo.url for post in posts for photo in post.photos]
@@ -139,8 +139,8 @@ def _post_values(site: str, post: Post) -> dict[str, Any]:
 def _to_json(record: Mapping[str, Any]) -> str:
     try:
         return json.dumps(record, ensure_ascii=False, sort_keys=True, default=str)
-    except RecursionError:
-        # The nesting is deep enough to be parsed, but too deep to be serialized.
+    except (RecursionError, TypeError, ValueError):
+        # Too deep to be serialized, although it was parsed, or not JSON.
         return "{}"
 
 

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
@@ -16,9 +17,9 @@ from scrapy.http import Response
 from scrapy.settings import BaseSettings
 from twisted.python.failure import Failure as TwistedFailure
 
-from dataset.errors import BadInput
+from dataset.errors import BadInput, first_line
 from scraper.crawl.searches import CrawlLimits, Search, SearchPlanner
-from scraper.credentials import Credential, check_required, load_credentials, redact
+from scraper.credentials import Credential, check_required, load_credentials, redact, redact_posts
 from scraper.decoding.inspection import RejectedImage
 from scraper.errors import CONTINUE, LayoutChanged, SiteRefused, TemporarilyEmpty
 from scraper.items import ImageItem, Page, PageItem, Photo, Post
@@ -321,6 +322,8 @@ class HashtagSpider(scrapy.Spider):
             message = f"{error.message}, {empty_pages + 1} times; {CONTINUE} later"
             yield PageItem(None, search, cursor, TemporarilyEmpty(message))
         except (SiteRefused, LayoutChanged) as error:
+            # It may repeat text of the page.
+            error.message = redact(error.message, self.secrets)  # type: ignore[misc]
             yield PageItem(None, search, cursor, error)
         else:
             yield PageItem(page, search, cursor)
@@ -333,7 +336,15 @@ class HashtagSpider(scrapy.Spider):
             LayoutChanged, TemporarilyEmpty: As `read`.
         """
         self.check_response(response)
-        page = self.read(response.body, response.url)
+        try:
+            page = self.read(response.body, response.url)
+        except (SiteRefused, LayoutChanged):
+            raise
+        except Exception as error:  # a defect of one site's parser must not end other searches
+            self.logger.exception("%s can't be read", response.url)
+            problem = f"the page can't be read ({type(error).__name__}: {first_line(error)})"
+            raise LayoutChanged(redact(problem, self.secrets), response.url) from error
+        page = page.storable(partial(redact_posts, credentials=self.secrets))
         return replace(page, reason=NOAI) if NOAI in response.flags else page
 
     def check_response(self, response: Response) -> None:

@@ -7,7 +7,6 @@ A search has three steps: the id of the hashtag, its media of the last 24 hours 
 and its most popular media (`top_media`).
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -26,7 +25,9 @@ from scraper.parsing.fields import (
     json_object,
     json_object_or_empty,
     json_objects,
+    parse_count,
     parse_datetime,
+    parse_json,
 )
 from scraper.parsing.hashtags import find_hashtags, to_hashtag, unique_hashtags
 from scraper.parsing.rate_limits import WAIT_MINUTES_KEY
@@ -180,12 +181,12 @@ def _error(body: bytes) -> dict[str, Any]:
 def _wait_minutes(headers: Mapping[str, str]) -> int | None:
     """Return the longest time until access is regained; None if the headers have none."""
     try:
-        usage = json.loads(headers.get(USAGE_HEADER, "{}"))
+        usage = parse_json(headers.get(USAGE_HEADER, "{}"))
     except (ValueError, RecursionError):
         return None
     accounts = usage.values() if isinstance(usage, dict) else ()
     limits = [limit for account in accounts for limit in json_objects(account)]
-    waits = [wait for limit in limits if isinstance(wait := limit.get(WAIT_MINUTES_KEY), int)]
+    waits = [parse_count(limit.get(WAIT_MINUTES_KEY)) or 0 for limit in limits]
     return max(waits, default=0) or None
 
 

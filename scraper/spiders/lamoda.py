@@ -5,7 +5,6 @@ photos of each product. If there is no state, or it has no products, the product
 are parsed; there are two generations of them.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
@@ -17,7 +16,7 @@ from scrapy import Request
 from scrapy.http import Response
 
 from scraper.errors import LayoutChanged
-from scraper.parsing.fields import clean_text, get_nested, html_page
+from scraper.parsing.fields import clean_text, get_nested, html_page, parse_count, parse_json
 from scraper.spiders.base import HashtagSpider, Page, Photo, Post
 
 IMAGE_URL = "https://a.lmcdn.ru"
@@ -30,6 +29,17 @@ NESTED_OBJECT = re.compile(r"""\b(?:payload|state)["']?\s*:\s*(?=\{)""")
 MAX_NESTED_OBJECTS = 9
 # Group 1 is a string, which may be cut off at the end; otherwise a comma before a closing bracket.
 TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
+# XPath condition of elements whose text a browser does not show.
+HIDDEN_ELEMENT = """
+    self::head or self::script or self::style or self::template or self::noscript
+    or @hidden or @aria-hidden = 'true'
+    or contains(translate(@style, 'DISPLAYNOEVBTHU: ', 'displaynoevbthu:'), 'display:none')
+    or contains(translate(@style, 'DISPLAYNOEVBTHU: ', 'displaynoevbthu:'), 'visibility:hidden')
+    or contains(concat(' ', @class, ' '), ' hidden ')
+    or contains(concat(' ', @class, ' '), ' d-none ')
+    or contains(concat(' ', @class, ' '), ' sr-only ')
+    or contains(concat(' ', @class, ' '), ' visually-hidden ')
+"""
 # Top-level domain -> ISO 4217 code.
 CURRENCIES = {"ru": "RUB", "by": "BYN", "kz": "KZT"}
 
@@ -150,7 +160,7 @@ def _image_path(url: str) -> str | None:
 def _price(record: dict[str, Any]) -> float | None:
     for value in (record.get("price_amount"), record.get("price"), record.get("price_text")):
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+            return value
         digits = re.sub(r"[^\d.,]", "", value).rstrip(".,") if isinstance(value, str) else ""
         if re.fullmatch(r"\d+([.,]\d{1,2})?", digits):
             return float(digits.replace(",", "."))
@@ -159,7 +169,9 @@ def _price(record: dict[str, Any]) -> float | None:
 
 def _has_text(page: Selector, text: str) -> bool:
     """Return whether the visible text of a page contains a text."""
-    visible_texts = page.xpath("//text()[not(ancestor::script or ancestor::style)]").getall()
+    if text not in " ".join(page.xpath("string()").get("").split()):
+        return False
+    visible_texts = page.xpath(f"//text()[not(ancestor::*[{HIDDEN_ELEMENT}])]").getall()
     return text in " ".join(" ".join(visible_texts).split())
 
 
@@ -189,7 +201,7 @@ def _without_trailing_commas(text: str) -> str:
 def _parse_object(text: str) -> dict[str, Any]:
     """Return the JSON object at the start of a text; an empty one if there is none."""
     try:
-        value, _ = json.JSONDecoder().raw_decode(text.lstrip())
+        value = parse_json(text, may_have_more=True)
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -276,7 +288,7 @@ def _older_cards(page: Selector) -> Iterator[dict[str, Any]]:
 
 def _parse_gallery(text: str) -> list[Any]:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except (ValueError, RecursionError):
         return []
     return value if isinstance(value, list) else []
@@ -287,19 +299,16 @@ def _total(page: Selector, state: dict[str, Any]) -> int | None:
     digits = re.sub(r"\D", "", counter)
     if digits and len(digits) < 10:
         return int(digits)
-    total = get_nested(_products_parent(state), "pagination", "total")
-    return total if isinstance(total, int) else None
+    return parse_count(get_nested(_products_parent(state), "pagination", "total"))
 
 
 def _last_page(state: dict[str, Any]) -> int | None:
     parent = _products_parent(state)
-    pages = get_nested(parent, "pagination", "pages") or get_nested(parent, "pages")
-    return pages if isinstance(pages, int) else None
+    return parse_count(get_nested(parent, "pagination", "pages") or get_nested(parent, "pages"))
 
 
 def _page_number(url: str) -> int:
-    text = parse_qs(urlsplit(url).query).get("page", ["1"])[0]
-    return int(text) if text.isdecimal() else 1
+    return parse_count(parse_qs(urlsplit(url).query).get("page", ["1"])[0]) or 1
 
 
 def _next_cursor(url: str, count: int, total: int | None, last_page: int | None) -> str | None:

@@ -13,12 +13,17 @@ from urllib.parse import urlsplit
 import imagehash
 import pytest
 from PIL import Image
+from sqlalchemy.orm import Session
 
+from dataset.catalogue.models import Search
 from dataset.images.io import sha256_of
+from scraper.items import Page
+from scraper.persistence import frontier
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
+from scraper.spiders import lamoda
 from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import rows
-from tests.support.crawls import class_folder, crawl, run
+from tests.support.crawls import class_folder, crawl, run, start
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "lamoda"
 POLOS, DRESSES = 70, 6
@@ -192,3 +197,62 @@ def test_usage_error_names_the_input(tmp_path: Path, arguments: list[str], messa
     assert done.returncode == 2
     assert message in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def _break_reading(*_: object) -> object:
+    raise ZeroDivisionError("a defect")
+
+
+def _break_lamoda() -> None:
+    lamoda.Spider.read = _break_reading  # type: ignore[method-assign,assignment]
+
+
+def _break_saving() -> None:
+    save = frontier.save_page
+
+    def save_page(session: Session, search: Search, page: Page) -> None:
+        if search.hashtag == "polo":
+            raise OverflowError("a value that no column takes")
+        save(session, search, page)
+
+    frontier.save_page = save_page
+
+
+def test_defect_in_a_page_ends_its_search_and_not_other_sites(
+    shop: SampleShop, photos: Path, tmp_path: Path
+) -> None:
+    with serve(ShopOptions(photos=photos, site="wildberries")) as other:
+        shops = {"lamoda": shop, "wildberries": other}
+        address = [
+            f"--{kind}-url={name}={server.url}"
+            for kind in ("site", "image")
+            for name, server in shops.items()
+        ]
+        options = ("--tags", "dress", "--max-images", "3", "--json", "result.json")
+        process = start(
+            shop,
+            tmp_path,
+            *options,
+            site="lamoda,wildberries",
+            address=address,
+            before=_break_lamoda,
+        )
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 1 and "ZeroDivisionError: a defect" in err
+    assert "Traceback" not in out + err
+    searches = json.loads((tmp_path / "result.json").read_text())["searches"]
+    ends = {(search["site"], search["ended"]) for search in searches}
+    assert ends == {("lamoda", "layout changed"), ("wildberries", "limit")}
+
+
+def test_page_that_cannot_be_saved_ends_its_search_and_not_others(
+    shop: SampleShop, tmp_path: Path
+) -> None:
+    options = ("--tags", "polo,dress", "--max-images", "3", "--json", "result.json")
+    process = start(shop, tmp_path, *options, before=_break_saving)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1 and "OverflowError: a value that no column takes" in err
+    assert "Traceback" not in out + err
+    searches = json.loads((tmp_path / "result.json").read_text())["searches"]
+    ends = {search["search"]: search["ended"] for search in searches}
+    assert ends["polo"] == "error" and ends["dress"] == "limit", ends

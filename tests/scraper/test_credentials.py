@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import BadInput
-from scraper.credentials import Credential, check_required, load_credentials, redact, redact_body
+from scraper.credentials import Credential, check_required, load_credentials, redact, redact_posts
 from scraper.errors import CredentialsMissing
 
 TOKEN = Credential("SHOP_TOKEN", "a token of your app")
@@ -80,9 +80,30 @@ def test_url_encoded_secrets_are_hidden() -> None:
     assert redact(text, {"SHOP_TOKEN": "AAAA%2Bbb%3D"}) == "[hidden] [hidden] [hidden]"
 
 
-def test_tokens_are_removed_from_response_bodies() -> None:
-    body = b'{"next": "https://shop.example/?access_token=abc%2Bdef&user=4242424"}'
+SECRET = "1.1000.madeup/tok+en99==zz"
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        r"1.1000.madeup\/tok+en99==zz",
+        r"1.1000.madeup\u002ftok\u002Ben99\u003d\u003Dzz",
+        "1.1000.madeup%2ftok%2ben99%3d%3Dzz",
+        "1.1000.madeup%252Ftok%252ben99%253D%253Dzz",
+        "1.1000.madeup&#x2F;tok&#43;en99&equals;&#61;zz",
+        "1.1000.madeup&amp;sol;tok&amp;#x2b;en99==zz",
+        r"1.1000.madeup\\\/tok\x2ben99==zz",
+        "%31.1000.%6dadeup/tok+en99==zz",
+    ],
+)
+def test_encoded_secrets_are_hidden(encoded: str) -> None:
+    text = f"a 'wrong' token {encoded} & more 100%"
+    assert redact(text, {"SHOP_TOKEN": SECRET}) == "a 'wrong' token [hidden] & more 100%"
+
+
+def test_texts_of_posts_keep_account_names() -> None:
+    text = "https://shop.example/?access_token=abc%2Bdef&user=4242424"
     secrets = {"SHOP_KEY": "abc+def", "SHOP_USER": "4242424"}
-    expected = b'{"next": "https://shop.example/?access_token=[hidden]&user=4242424"}'
-    assert redact_body(body, secrets) == expected
-    assert redact_body(body, {}) is body
+    expected = "https://shop.example/?access_token=[hidden]&user=4242424"
+    assert redact_posts(text, secrets) == expected
+    assert redact_posts(text, {}) is text

@@ -13,6 +13,7 @@ from scraper.parsing.fields import (
     json_objects,
     parse_count,
     parse_datetime,
+    parse_json,
 )
 
 
@@ -59,3 +60,31 @@ def test_lone_surrogates_are_replaced_and_pairs_are_kept() -> None:
 )
 def test_timestamps_are_parsed_as_utc(value: object, expected: datetime | None) -> None:
     assert parse_datetime(value) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": "\xed\xa0\xbd!"}',
+        '{"a": "\ud83d!"}'.encode("utf-16", "surrogatepass"),
+        '{"a": "\ud83d!"}'.encode("utf-16-be", "surrogatepass"),
+        rb'{"a": "\ud83d!"}',
+        rb'{"a": "\uDC57!"}',
+    ],
+)
+def test_half_an_emoji_is_replaced_in_any_encoding(body: bytes) -> None:
+    text = json_object(body, "")["a"]
+    assert text.encode() and text.endswith("!") and len(text) > 1
+
+
+def test_numbers_that_no_column_takes_are_unknown() -> None:
+    body = f'{{"a": {"9" * 5000}, "b": 1e999, "c": NaN, "d": -Infinity, "e": {10**18}}}'
+    expected = {"a": None, "b": None, "c": None, "d": None, "e": 10**18}
+    assert json_object(body.encode(), "") == expected
+    assert parse_count(10**18) is None and parse_count(10**18 - 1) == 10**18 - 1
+
+
+def test_other_text_may_follow_json_only_if_allowed() -> None:
+    assert parse_json(' {"a": 1}; more()', may_have_more=True) == {"a": 1}
+    with pytest.raises(ValueError, match="more text"):
+        parse_json('{"a": 1}; more()')
