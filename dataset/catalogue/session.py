@@ -38,6 +38,7 @@ REMEDIES = {
     " another with --catalogue",
     "No space left": DISK_FULL,
     "connection failed": "check that the server runs, its address, user, password and database",
+    "resolve host": "check the host name of the URL",
     "connection is": CHECK_SERVER,
     "terminating connection": CHECK_SERVER,
     "unable to open": "check that the folder exists and is writable",
@@ -76,25 +77,30 @@ def catalogue_url(text: str) -> sa.URL:
     """
     if "://" not in text:
         return sa.URL.create("sqlite", database=text)
+    # Only the scheme is repeated in messages, because anything after it may be a password.
+    shown = f"--catalogue {text.partition('://')[0]}://…"
+    if text.count("@") > 1:
+        raise BadInput(f"{shown}: more than one @; write %40 for an @ in a user name or password")
     try:
         url = sa.make_url(text.replace("postgres://", "postgresql://", 1))
         url.get_dialect()
     except ImportError:
         # The driver is missing: `_engine` raises an error with the remedy.
         pass
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        # Not chained: the original message may have a part of the password.
         raise BadInput(
-            f"--catalogue {_without_password(text)}: not a URL of a catalogue; name an SQLite file"
-            " (catalogue.sqlite) or an SQLAlchemy URL (postgresql://me@host/photos)"
-        ) from error
+            f"{shown}: not a URL of a catalogue; name an SQLite file (catalogue.sqlite) or an"
+            " SQLAlchemy URL (postgresql://me@host/photos); in a user name or password, write"
+            " %2F for / and %3A for :"
+        ) from None
     # SQLAlchemy defaults to psycopg2, the project depends on psycopg 3.
     return url.set(drivername=POSTGRESQL) if url.drivername == "postgresql" else url
 
 
-def _without_password(text: str) -> str:
-    """Return a URL that cannot be parsed without its user name and password."""
-    scheme, _, rest = text.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+def _shown(url: sa.URL) -> str:
+    """Return a URL for messages: without its password, which may be in the query, too."""
+    return url.set(query={}).render_as_string()
 
 
 def open_catalogue(text: str, must_exist: bool = False) -> Sessions:
@@ -138,7 +144,7 @@ def _engine(url: sa.URL) -> sa.Engine:
         return sa.create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
     except ImportError as error:
         raise BadInput(
-            f"--catalogue {url.render_as_string()}: {first_line(error)}; for PostgreSQL:"
+            f"--catalogue {_shown(url)}: {first_line(error)}; for PostgreSQL:"
             " pip install 'fashion-tagger[postgres]'"
         ) from error
 
@@ -146,7 +152,7 @@ def _engine(url: sa.URL) -> sa.Engine:
 def _failure(url: sa.URL, error: BaseException) -> Failure:
     reason = first_line(getattr(error, "orig", None) or error)
     remedy = _remedy(error) or "check that the folder exists and is writable"
-    return Failure(f"catalogue {url.render_as_string()}: {reason}; {remedy}")
+    return Failure(f"catalogue {_shown(url)}: {reason}; {remedy}")
 
 
 def _remedy(error: BaseException) -> str | None:
@@ -190,7 +196,7 @@ def _migrate(engine: sa.Engine, url: sa.URL) -> None:
         return
     if revision is None and tables:
         raise Failure(
-            f"{url.render_as_string()} has tables ({', '.join(tables[:3])} …) but is not"
+            f"{_shown(url)} has tables ({', '.join(tables[:3])} …) but is not"
             " a catalogue of fashion-tagger; name another file with --catalogue"
         )
     if revision is not None:
@@ -208,7 +214,7 @@ def _check_not_newer(revision: str, url: sa.URL) -> None:
     known = {path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")}
     if revision not in known:
         raise Failure(
-            f"the catalogue {url.render_as_string()} was written by a newer fashion-tagger"
+            f"the catalogue {_shown(url)} was written by a newer fashion-tagger"
             f" (its revision is {revision}, ours is {HEAD}); upgrade: pip install -U fashion-tagger"
         )
 
