@@ -79,6 +79,7 @@ class Page:
         later_cursor: Cursor with which a later run of the finished search starts.
         skipped: Reason -> number of posts that were skipped, such as videos.
         reason: Why no photo of the page may be downloaded, such as `noai`.
+        is_by_date: Whether the search lists its posts newest first, so that `--since` can end it.
     """
 
     posts: tuple[Post, ...]
@@ -87,6 +88,7 @@ class Page:
     later_cursor: str | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
     reason: str | None = None
+    is_by_date: bool = False
 
     def as_last(self) -> "Page":
         """Return a copy without a next page."""

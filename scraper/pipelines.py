@@ -112,8 +112,11 @@ class CataloguePipeline(CrawlPipeline):
                     item.error = UnexpectedError("saving a page", error)
         elif isinstance(item, ImageItem) and item.error is None and item.outcome is not None:
             assert self.context is not None
+            image, spider = item.image, self._crawler.spider
             with self.failures_end_crawl():
-                item.result = await self.context.writer.save(item.image.url, item.outcome)
+                item.result = await self.context.writer.save(
+                    image.url, item.outcome, image.fallbacks, spider.planner.may_store
+                )
             self._count_image(item)
         return item
 

@@ -20,7 +20,7 @@ from dataset.vocabulary import normalize_word
 from scraper.crawl.summary import SearchStats
 from scraper.credentials import is_account
 from scraper.errors import SiteRefused
-from scraper.items import Page
+from scraper.items import Page, Post
 from scraper.persistence import claims, frontier
 from scraper.persistence.frontier import PagingGuard
 
@@ -69,10 +69,12 @@ class Search:
     Attributes:
         stats: What the search has found; names the site, the tag and the words.
         guard: Detects pages that repeat.
+        is_full: Whether posts were left out because their images would exceed the limit of the tag.
     """
 
     stats: SearchStats
     guard: PagingGuard = field(default_factory=PagingGuard)
+    is_full: bool = False
 
     @property
     def hashtag(self) -> str:
@@ -139,7 +141,7 @@ class SearchPlanner:
         stored = 0 if limit is None else claims.count_stored(session, self._site, words, limit)
         max_pages = self._limits.max_pages
         has_all_pages = max_pages is not None and search.stats.pages >= max_pages
-        is_full = limit is not None and stored >= limit
+        is_full = search.is_full or (limit is not None and stored >= limit)
         if is_full or (has_all_pages and row.state != "finished"):
             frontier.release_search(row, self._worker)
             return Step.LIMIT, None
@@ -198,10 +200,41 @@ class SearchPlanner:
         page = without_taken_down(page, takedowns)
         if row.again and not self._spider.renews and not frontier.has_new_posts(session, row, page):
             page = page.as_last()
-        frontier.save_page(session, row, page)
+        posts = self._posts_within_limit(session, search, page.posts)
+        search.is_full = len(posts) < len(page.posts)
+        page = replace(page, posts=posts)
+        frontier.save_page(session, row, page, has_all_posts=not search.is_full)
         if search.guard.is_circular:
             row.state = "failed"
         return page
+
+    def _posts_within_limit(
+        self, session: Session, search: Search, posts: tuple[Post, ...]
+    ) -> tuple[Post, ...]:
+        """Return the posts whose stored images, found under other tags, fit into the tag's limit.
+
+        Images that are pending count when they are claimed.
+        """
+        limit, words = self._limits.max_images, self._tags[search.stats.tag]
+        if limit is None:
+            return posts
+        ids = [post.site_id for post in posts]
+        counts = claims.images_by_post(session, self._site, ids, words)
+        left = claims.remaining_quota(session, self._site, words, limit).left if counts else 0
+        kept = []
+        for post in posts:
+            count = counts.get(post.site_id, 0)
+            if count <= left or not count:
+                left -= count
+                kept.append(post)
+        return tuple(kept)
+
+    def may_store(self, session: Session, url: str) -> bool:
+        """Return whether an image may be stored whose claim this worker has lost.
+
+        It took so long that others took this process for dead; they may have reached the limits.
+        """
+        return claims.has_quota_for(session, self._site, url, self._quotas(session))
 
     def fail(self, session: Session, search: Search, reason: str) -> None:
         """Record why a search failed, and release it."""

@@ -297,6 +297,43 @@ def _copy_known_outcomes(
             )
 
 
+def has_quota_for(session: Session, site: str, url: str, quotas: Sequence[Quota]) -> bool:
+    """Return whether a pending image fits into the quotas of all its tags."""
+    return bool(_reserve_quotas(session, site, [url], quotas))
+
+
+def images_by_post(
+    session: Session, site: str, posts: Sequence[str], words: Sequence[str]
+) -> dict[str, int]:
+    """Count the stored and claimed images of posts that were not found under some words yet.
+
+    They would count for these words as soon as the posts are saved under them.
+
+    Args:
+        session: The session.
+        site: The site.
+        posts: The site's ids of the posts.
+        words: The words that a tag is searched under.
+    """
+    is_found = (
+        sa.exists()
+        .where(PostHashtag.post_id == PostRow.id, PostHashtag.source == "search")
+        .where(Hashtag.id == PostHashtag.hashtag_id)
+        .where(Hashtag.text.in_(map(normalize_word, words)))
+    )
+    counts: dict[str, int] = {}
+    for batch in in_batches(posts):
+        query = (
+            sa.select(PostRow.site_id, sa.func.count())
+            .join(Sighting, Sighting.post_id == PostRow.id)
+            .where(PostRow.site == site, PostRow.site_id.in_(batch), ~is_found)
+            .where((Sighting.state == "stored") | Sighting.worker_id.is_not(None))
+            .group_by(PostRow.site_id)
+        )
+        counts |= {site_id: count for site_id, count in session.execute(query)}  # noqa: C416
+    return counts
+
+
 def release_images(session: Session, urls: Sequence[str], worker: int) -> None:
     """Release claimed images that a worker did not download."""
     session.execute(

@@ -70,12 +70,21 @@ def has_new_posts(session: Session, search: Search, page: Page) -> bool:
     return not ids or (session.scalar(count_known) or 0) < len(ids)
 
 
-def save_page(session: Session, search: Search, page: Page) -> None:
+def save_page(session: Session, search: Search, page: Page, has_all_posts: bool = True) -> None:
     """Save the posts of a page, their images as pending, and the cursor of the next page.
 
     The search finishes if there is no next page, or if the cursor does not change.
+
+    Args:
+        session: The session.
+        search: The search.
+        page: The page.
+        has_all_posts: Whether no post was left out. Otherwise the page is requested again when the
+            search continues.
     """
     save_posts(session, search, page.posts, page.reason)
+    if not has_all_posts:
+        return
     search.pages += 1
     search.posts += len(page.posts)
     search.total = page.total if page.total is not None else search.total
@@ -162,9 +171,10 @@ class PagingGuard:
         return page.as_last() if self.is_circular else page
 
     def without_old_posts(self, page: Page, since: datetime | None) -> Page:
-        """Return a page without posts from before a date; end the search after MAX_OLD_PAGES.
+        """Return a page without posts from before a date.
 
-        Sites list dated posts newest first, except for pinned posts. Posts without a date are kept.
+        A search whose posts are listed newest first ends after MAX_OLD_PAGES, because the first
+        ones may be pinned. Posts without a date are kept.
 
         Args:
             page: The page.
@@ -176,7 +186,8 @@ class PagingGuard:
         if old_count:
             skipped = {**page.skipped, TOO_OLD: old_count}
             page = replace(page, posts=recent_posts, skipped=skipped)
-        return page.as_last() if self.old_pages >= MAX_OLD_PAGES else page
+        has_ended = page.is_by_date and self.old_pages >= MAX_OLD_PAGES
+        return page.as_last() if has_ended else page
 
 
 def _is_older(post: Post, since: datetime | None) -> bool:

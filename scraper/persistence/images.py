@@ -30,6 +30,9 @@ _INSERT_CLUSTERS = sa.insert(_CLUSTERS).returning(_CLUSTERS.c.id)
 _SET_CLUSTER = _UPDATE_IMAGE.values(cluster_id=sa.bindparam("new_cluster"))
 _IS_PENDING = _SIGHTINGS.c.state == "pending"
 _IS_CLAIMED = (_IS_PENDING, _SIGHTINGS.c.worker_id > 0)
+_SELECT_PENDING = sa.select(_SIGHTINGS.c.url, _SIGHTINGS.c.worker_id).where(
+    _SIGHTINGS.c.url.in_(sa.bindparam("urls", expanding=True)), _IS_PENDING
+)
 _SELECT_CLAIMED_URLS = sa.select(_SIGHTINGS.c.url).where(
     _SIGHTINGS.c.url.in_(sa.bindparam("urls", expanding=True)), *_IS_CLAIMED
 )
@@ -44,6 +47,26 @@ _SET_OUTCOME = (
     )
 )
 _SET_OUTCOME_OF_CLAIMED = _SET_OUTCOME.where(*_IS_CLAIMED)
+
+
+def claimed_urls(session: Session, urls: Sequence[str]) -> dict[str, bool]:
+    """Return the URLs with pending sightings, and whether any worker has claimed them."""
+    states: dict[str, bool] = {}
+    for batch in in_batches(urls):
+        for url, worker in session.connection().execute(_SELECT_PENDING, {"urls": batch}):
+            states[url] = states.get(url, False) or worker is not None
+    return states
+
+
+def has_sighting(session: Session, url: str) -> bool:
+    """Return whether any post shows the image at a URL."""
+    return session.scalar(sa.select(Sighting.id).where(Sighting.url == url).limit(1)) is not None
+
+
+def is_stored(session: Session, sha256: str) -> bool:
+    """Return whether an image with these bytes is stored."""
+    query = sa.select(ImageRow.id).filter_by(sha256=sha256, state="stored")
+    return session.scalar(query) is not None
 
 
 def save_outcomes(

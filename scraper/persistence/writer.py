@@ -6,7 +6,7 @@ little. A thread of its own writes, so that a slow disk delays no download.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,7 +19,13 @@ from dataset.images.store import ImageStore
 from dataset.maintenance import takedown
 from dataset.maintenance.takedown import TakedownList
 from scraper.decoding.inspection import AcceptedImage, RejectedImage
-from scraper.persistence.images import save_outcomes
+from scraper.persistence.images import (
+    Outcome,
+    claimed_urls,
+    has_sighting,
+    is_stored,
+    save_outcomes,
+)
 
 # Images per transaction, and how long the first one waits for more.
 BATCH_IMAGES, MAX_DELAY_SECONDS = 16, 0.05
@@ -30,8 +36,10 @@ Result = TypeVar("Result")
 @dataclass(frozen=True)
 class _Pending:
     url: str
-    outcome: AcceptedImage | RejectedImage
-    result: "asyncio.Future[str | RejectedImage]"
+    outcome: Outcome
+    fallbacks: Sequence[str]
+    may_store: "Callable[[Session, str], bool]"
+    result: "asyncio.Future[str | RejectedImage | None]"
 
 
 class CatalogueWriter:
@@ -59,17 +67,30 @@ class CatalogueWriter:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
         self._task: asyncio.Task[None] | None = None
 
-    async def save(self, url: str, outcome: AcceptedImage | RejectedImage) -> str | RejectedImage:
+    async def save(
+        self,
+        url: str,
+        outcome: Outcome,
+        fallbacks: Sequence[str] = (),
+        may_store: Callable[[Session, str], bool] = lambda *_: True,
+    ) -> str | RejectedImage | None:
         """Save the outcome of an image, and return once it is committed.
 
+        Args:
+            url: URL of the image, as claimed.
+            outcome: Result of its inspection.
+            fallbacks: Other URLs of the image, any of which may have been taken down.
+            may_store: Returns whether the image may still be stored if its claim was lost.
+
         Returns:
-            Whether the image is new, an exact or a near duplicate; or why it is rejected.
+            Whether the image is new, an exact or a near duplicate; or why it is rejected. None if
+            it was not saved, because its claim was lost.
 
         Raises:
             Failure: The catalogue can't be written.
         """
         loop = asyncio.get_running_loop()
-        pending = _Pending(url, outcome, loop.create_future())
+        pending = _Pending(url, outcome, fallbacks, may_store, loop.create_future())
         self._pending.append(pending)
         if len(self._pending) >= BATCH_IMAGES:
             self._is_full.set()
@@ -110,27 +131,60 @@ class CatalogueWriter:
         for pending, result in zip(batch, results, strict=True):
             pending.result.set_result(result)
 
-    def _commit(self, batch: list[_Pending]) -> list[str | RejectedImage]:
+    def _commit(self, batch: list[_Pending]) -> list[str | RejectedImage | None]:
         # A row says `stored` only of a file that a power failure can't remove.
         self._store.sync()
         index = self._index.result()
         with self._sessions.begin() as session:
             self.takedowns.catch_up(session)
             index.catch_up(session)
+            is_claimed = claimed_urls(session, [pending.url for pending in batch])
+            claimed = [pending for pending in batch if is_claimed.get(pending.url)]
             outcomes = [
-                (pending.url, self._reject_taken_down(pending.outcome)) for pending in batch
+                (pending.url, self._reject_taken_down(session, pending)) for pending in claimed
             ]
-            return save_outcomes(session, outcomes, index)
+            results: dict[int, str | RejectedImage | None] = {
+                id(pending): result
+                for pending, result in zip(
+                    claimed, save_outcomes(session, outcomes, index), strict=True
+                )
+            }
+            for pending in batch:
+                if id(pending) not in results:
+                    results[id(pending)] = self._save_unclaimed(session, pending, index)
+        return [results[id(pending)] for pending in batch]
 
-    def _reject_taken_down(
-        self, outcome: AcceptedImage | RejectedImage
-    ) -> AcceptedImage | RejectedImage:
+    def _save_unclaimed(
+        self, session: Session, pending: _Pending, index: FingerprintIndex
+    ) -> str | RejectedImage | None:
+        """Save the outcome of an image whose claim was lost, if it may still be saved."""
+        url, outcome = pending.url, self._reject_taken_down(session, pending)
+        if claimed_urls(session, [url]) and pending.may_store(session, url):
+            (result,) = save_outcomes(session, [(url, outcome)], index)
+            return result
+        if isinstance(outcome, AcceptedImage):
+            self._remove_file(session, outcome)
+        # Without a post, the image or all its posts were taken down meanwhile.
+        return None if has_sighting(session, url) else RejectedImage(takedown.REASON)
+
+    def _reject_taken_down(self, session: Session, pending: _Pending) -> Outcome:
+        """Return the outcome, or a rejection if the image or one of its URLs was taken down."""
+        outcome = pending.outcome
         if isinstance(outcome, RejectedImage):
             return outcome
-        if not self.takedowns.has_image(outcome.sha256, outcome.fingerprint):
+        urls = (pending.url, *pending.fallbacks)
+        if not (
+            self.takedowns.has_name(takedown.URL, urls)
+            or self.takedowns.has_image(outcome.sha256, outcome.fingerprint)
+        ):
             return outcome
-        self._store.remove(outcome.store_key)
+        self._remove_file(session, outcome)
         return RejectedImage(takedown.REASON)
+
+    def _remove_file(self, session: Session, image: AcceptedImage) -> None:
+        """Remove the file of an image that is not saved, unless it was stored before."""
+        if not is_stored(session, image.sha256):
+            self._store.remove(image.store_key)
 
     def close(self) -> None:
         """Wait for the running transaction and end the thread."""

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
-from urllib.parse import quote, quote_plus, urlencode
+from urllib.parse import quote, urlencode
 
 from scrapy import Request
 from scrapy.http import Response
@@ -201,13 +201,11 @@ def read(body: bytes, url: str) -> Page:
     if not is_last and not clean_text(bookmark):
         raise LayoutChanged("a bookmark that is not text", url)
     posts, skipped = _posts(records, url, search)
-    # A repeated bookmark would return the same page again.
-    has_more = not is_last and quote_plus(bookmark) not in url
     is_first = "bookmark=" not in url and "%22bookmarks%22" not in url
     return Page(
         posts=posts,
-        next_cursor=f"{search}:{bookmark}" if has_more else None,
-        total=0 if is_first and not (records or has_more) else None,
+        next_cursor=None if is_last else f"{search}:{bookmark}",
+        total=0 if is_first and is_last and not records else None,
         later_cursor=f"{search}:" if is_first else None,
         skipped=skipped,
     )

@@ -274,7 +274,7 @@ def _read(body: bytes, url: str, *, keep_sensitive: bool) -> Page:
         raise LayoutChanged("neither posts nor a result count of 0 in X's response", url)
     posts, skipped = _posts(records, response, url, keep_sensitive)
     token = get_nested(meta, "next_token")
-    has_more = token not in (None, parameters.get("next_token"))
+    has_more = token is not None
     if has_more and not clean_text(token):
         raise LayoutChanged("the token of the next page is not text", url)
     newest_id = (
@@ -286,6 +286,7 @@ def _read(body: bytes, url: str, *, keep_sensitive: bool) -> Page:
         total=0 if is_first and not (records or has_more or since) else None,
         later_cursor=urlencode(path | {"since_id": newest_id}) if newest_id else None,
         skipped=skipped,
+        is_by_date=True,
     )
 
 

@@ -4,13 +4,19 @@ from pathlib import Path
 
 import pytest
 
+from dataset.catalogue import workers
+from dataset.catalogue.models import now
 from dataset.catalogue.session import Sessions, open_catalogue
 from dataset.duplicates.index import FingerprintIndex
+from dataset.maintenance.takedown import TakedownList
+from scraper.crawl.searches import CrawlLimits, Search, SearchPlanner, Step
+from scraper.crawl.summary import SearchStats
 from scraper.decoding.inspection import AcceptedImage, RejectedImage, inspect_image
 from scraper.persistence import claims, frontier
 from scraper.persistence.images import save_outcomes
 from scraper.sample_shop.server import ShopOptions, serve
 from scraper.spiders.base import Page, Photo, Post
+from scraper.spiders.lamoda import Spider as Lamoda
 from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import rows
 from tests.support.crawls import class_folder, crawl
@@ -149,3 +155,37 @@ def test_no_tag_exceeds_max_images(tmp_path: Path) -> None:
                 " GROUP BY hashtag_id",
             )
             assert counts == [(limit,), (limit,)]
+
+
+def test_stored_and_claimed_images_of_posts_of_other_tags_are_counted(sessions: Sessions) -> None:
+    save_page(sessions, "polo", "1:a", "2:b", "3:c")
+    save_page(sessions, "dress", "3:c")
+    store_image(sessions, "a", 1)
+    with sessions() as session:
+        ids = ["1", "2", "3", "4"]
+        assert claims.images_by_post(session, SITE, ids, ["dress"]) == {"1": 1}
+    assert claim_images(sessions, "polo", 9) == ["b", "c"]
+    with sessions() as session:
+        assert claims.images_by_post(session, SITE, ids, ["dress"]) == {"1": 1, "2": 1}
+        assert claims.images_by_post(session, SITE, ids, ["polo"]) == {}
+
+
+def test_posts_of_another_tag_are_found_only_within_the_limit(sessions: Sessions) -> None:
+    save_page(sessions, "polo", "1:a", "2:b", "3:c")
+    for number, name in enumerate("abc", start=1):
+        store_image(sessions, name, number)
+    tags: dict[str, tuple[str, ...]] = {"polo": ("polo",), "dress": ("dress",)}
+    with sessions.begin() as session:
+        worker = workers.register(session)
+        planner = SearchPlanner(Lamoda(), worker, now(), tags, CrawlLimits(max_images=2))
+        search = Search(SearchStats(SITE, "dress", "dress"))
+        assert planner.next_step(session, search) == (Step.PAGE, None)
+        posts = tuple(Post(name, "https://x.test", (Photo(url(name)),)) for name in "123d")
+        page = Page(posts, "page=2")
+        saved = planner.save_page(session, search, None, page, TakedownList())
+        assert saved is not None and [post.site_id for post in saved.posts] == ["1", "2", "d"]
+        # The page is requested again by a run with a higher limit.
+        row = frontier.get_or_create_search(session, SITE, "dress")
+        assert (row.state, row.cursor) == ("open", None)
+        assert planner.next_step(session, search) == (Step.LIMIT, None)
+    assert count_stored(sessions, "dress") == 2

@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.catalogue.session import open_catalogue
+from dataset.catalogue.session import Sessions, open_catalogue
 from dataset.duplicates.hamming import MAX_DISTANCE_BITS
 from dataset.errors import Failure
 from dataset.images.io import open_photo
 from dataset.images.store import ImageStore
 from dataset.maintenance.takedown import MAX_COPY_DISTANCE_BITS, take_down
-from scraper.decoding.inspection import AcceptedImage, inspect_image
+from scraper.decoding.inspection import AcceptedImage, RejectedImage, inspect_image
+from scraper.items import Photo, Post
+from scraper.persistence import frontier
 from scraper.persistence.images import EXACT, NEW
 from scraper.persistence.images import NEAR as COPY
+from scraper.persistence.posts import save_posts
 from scraper.persistence.writer import BATCH_IMAGES, CatalogueWriter
 from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import catalogue_of, rows
@@ -38,6 +41,13 @@ def reencode(number: int, quality: int) -> bytes:
     return out.getvalue()
 
 
+def add_pending(sessions: Sessions, *urls: str) -> None:
+    """Save a post with a pending image at each URL."""
+    posts = [Post(url, url, (Photo(url),)) for url in urls]
+    with sessions.begin() as session:
+        save_posts(session, frontier.get_or_create_search(session, "x", "polo"), posts)
+
+
 @pytest.mark.usefixtures("backend")
 def test_image_taken_down_by_another_process_is_no_near_duplicate(
     tmp_path: Path,
@@ -50,6 +60,8 @@ def test_image_taken_down_by_another_process_is_no_near_duplicate(
     views = first.fingerprint.views ^ np.uint64((1 << (MAX_COPY_DISTANCE_BITS + 3)) - 1)
     second = replace(second, fingerprint=replace(second.fingerprint, views=views))
     assert MAX_COPY_DISTANCE_BITS < MAX_COPY_DISTANCE_BITS + 3 <= MAX_DISTANCE_BITS
+
+    add_pending(sessions, *(f"https://x.test/{number}.jpg" for number in (1, 2, 3)))
 
     async def crawl() -> list[object]:
         outcomes = [await writer.save("https://x.test/1.jpg", first)]
@@ -72,6 +84,8 @@ def test_reused_image_id_creates_no_duplicate_pair(tmp_path: Path) -> None:
         image = store_image(store, reencode(1, quality))
         views = first.fingerprint.views ^ np.uint64((1 << bits) - 1)
         return replace(image, fingerprint=replace(image.fingerprint, views=views))
+
+    add_pending(sessions, *(f"https://x.test/{number}.jpg" for number in (1, 2, 3)))
 
     async def crawl() -> list[object]:
         outcomes = [await writer.save("https://x.test/1.jpg", first)]
@@ -104,6 +118,9 @@ def test_copies_within_a_batch_and_across_processes_are_detected(tmp_path: Path)
         writer, other_writer = (CatalogueWriter(sessions, store) for sessions in opened)
         bodies = [photo_bytes(1), photo_bytes(1), reencode(1, 80), photo_bytes(2)]
 
+        add_pending(opened[0], *(f"https://x.test/{number}.jpg" for number in range(4)))
+        add_pending(opened[0], *(f"https://y.test/{number}.jpg" for number in range(2)))
+
         async def crawl() -> list[object]:
             batch = [
                 writer.save(f"https://x.test/{number}.jpg", store_image(store, body))
@@ -129,6 +146,7 @@ def test_no_row_is_stored_if_its_file_cannot_be_synced(
 ) -> None:
     sessions, store = open_catalogue(str(tmp_path / "c.sqlite")), ImageStore(tmp_path / "images")
     writer, image = CatalogueWriter(sessions, store), store_image(store, photo_bytes(1))
+    add_pending(sessions, "https://x.test/1.jpg")
     rows_at_sync: list[int] = []
 
     def failing_sync(_: object) -> None:
@@ -139,4 +157,38 @@ def test_no_row_is_stored_if_its_file_cannot_be_synced(
     with pytest.raises(Failure, match="the disk is broken"):
         asyncio.run(writer.save("https://x.test/1.jpg", image))
     assert rows_at_sync == [0] and rows(tmp_path, "SELECT count(*) FROM images") == [(0,)]
+    sessions.kw["bind"].dispose()
+
+
+@pytest.mark.parametrize("is_taken_down", [True, False])
+def test_image_that_no_post_waits_for_is_not_stored(tmp_path: Path, is_taken_down: bool) -> None:
+    sessions, store = open_catalogue(str(tmp_path / "c.sqlite")), ImageStore(tmp_path / "images")
+    writer, image = CatalogueWriter(sessions, store), store_image(store, photo_bytes(1))
+    url = "https://x.test/1.jpg"
+    add_pending(sessions, url)
+    if is_taken_down:
+        # While the image is downloaded.
+        take_down(sessions, store, url, "a person")
+        result = asyncio.run(writer.save(url, image))
+        assert isinstance(result, RejectedImage) and result.reason == "taken down"
+    else:
+        # Its claim was lost, and other processes have reached the limit of its tag.
+        assert asyncio.run(writer.save(url, image, may_store=lambda *_: False)) is None
+        assert rows(tmp_path, "SELECT state FROM sightings") == [("pending",)]
+    assert rows(tmp_path, "SELECT count(*) FROM images WHERE state = 'stored'") == [(0,)]
+    assert not [path for path in (tmp_path / "images").rglob("*.*") if path.is_file()]
+    sessions.kw["bind"].dispose()
+
+
+def test_file_of_a_stored_image_is_kept_if_a_copy_is_not_stored(tmp_path: Path) -> None:
+    sessions, store = open_catalogue(str(tmp_path / "c.sqlite")), ImageStore(tmp_path / "images")
+    writer, image = CatalogueWriter(sessions, store), store_image(store, photo_bytes(1))
+    add_pending(sessions, "https://x.test/1.jpg", "https://x.test/2.jpg")
+
+    async def crawl() -> list[object]:
+        first = await writer.save("https://x.test/1.jpg", image)
+        return [first, await writer.save("https://x.test/2.jpg", image, may_store=lambda *_: False)]
+
+    assert asyncio.run(crawl()) == [NEW, None]
+    assert store.read(image.store_key) == photo_bytes(1)
     sessions.kw["bind"].dispose()
