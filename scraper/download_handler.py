@@ -14,11 +14,11 @@ import socket
 import ssl
 from collections.abc import Iterable
 from typing import Any
-from urllib.request import getproxies
 
 import aiohttp
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.helpers import is_ip_address
 from aiohttp.http_exceptions import BadStatusLine
 from aiohttp.resolver import ThreadedResolver
 from scrapy import Request, signals
@@ -38,19 +38,18 @@ from scrapy.responsetypes import responsetypes
 from twisted.python.failure import Failure
 
 from dataset.errors import first_line
-from scraper.middlewares import PRIVATE, HostRules
+from scraper.middlewares import DEFAULT_PORTS, HostRules
+from scraper.rejections import PRIVATE, CertificateError, InvalidResponseError, ProxyError
 
 # Limits of a response's head; a browser accepts 256 kB in all.
 MAX_HEADER_LINE_BYTES, MAX_HEADERS = 8190, 2_000
 DNS_CACHE_SECONDS = 300
-
-
-class InvalidResponseError(Exception):
-    """A response is not valid HTTP, such as one with a longer body than announced."""
-
-
-class CertificateError(DownloadFailedError):
-    """The certificate of a server can't be verified."""
+PROXY_AUTHORIZATION = "Proxy-Authorization"
+# Ends of names that only private networks have (RFC 6761, RFC 6762, RFC 8375 and custom).
+PRIVATE_SUFFIXES = (
+    *(".local", ".localhost", ".internal", ".home.arpa"),
+    *(".lan", ".home", ".corp", ".intranet", ".private"),
+)
 
 
 class PrivateAddressError(OSError):
@@ -76,7 +75,9 @@ class PublicResolver(AbstractResolver):
             PrivateAddressError: It has private addresses only.
         """
         addresses = await self._resolver.resolve(host, port, family)
-        allowed = [entry for entry in addresses if self._rules.allows_name(host, entry["host"])]
+        allowed = [
+            entry for entry in addresses if self._rules.allows_name(host, port, entry["host"])
+        ]
         if addresses and not allowed:
             raise PrivateAddressError(f"{host} has a private address")
         return allowed
@@ -100,24 +101,12 @@ class AiohttpDownloadHandler:
         self._timeout = settings.getfloat("DOWNLOAD_TIMEOUT")
         self._max_bytes = settings.getint("DOWNLOAD_MAXSIZE")
         self._fail_on_loss = settings.getbool("DOWNLOAD_FAIL_ON_DATALOSS")
-        proxies = [url for url in getproxies().values() if "://" in url]
-        rules = HostRules.from_settings(settings, proxies)
-        # Scrapy's downloader limits connections; certificates are always verified.
-        connector = aiohttp.TCPConnector(
-            resolver=PublicResolver(rules),
-            limit=0,
-            ttl_dns_cache=DNS_CACHE_SECONDS,
-            ssl=ssl.create_default_context(),
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-            max_line_size=MAX_HEADER_LINE_BYTES,
-            max_field_size=MAX_HEADER_LINE_BYTES,
-            max_headers=MAX_HEADERS,
-        )
+        self._resolver = PublicResolver(HostRules.from_settings(settings))
+        self._session = _session(self._resolver)
+        # A proxy may have a private address.
+        self._proxied_session = _session(ThreadedResolver())
+        # Hosts and ports that may be requested through a proxy.
+        self._checked: set[tuple[str, int]] = set()
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> "AiohttpDownloadHandler":
@@ -132,41 +121,55 @@ class AiohttpDownloadHandler:
             DownloadCancelledError: The response is larger than the limit.
             ResponseDataLossError: The response is shorter than announced.
             DownloadTimeoutError, CannotResolveHostError, DownloadConnectionRefusedError,
-            CertificateError, DownloadFailedError: There is no response.
+            CertificateError, ProxyError, DownloadFailedError: There is no response.
             InvalidResponseError: The response is not valid HTTP.
         """
         try:
             return await self._download(request)
-        except (TimeoutError, asyncio.TimeoutError) as error:
-            raise DownloadTimeoutError(f"{request.url}: no response in time") from error
-        except aiohttp.ClientConnectorDNSError as error:
-            if isinstance(error.os_error, PrivateAddressError):
-                raise IgnoreRequest(PRIVATE) from error
-            raise CannotResolveHostError(str(error)) from error
-        except (UnicodeError, aiohttp.InvalidURL) as error:
-            raise CannotResolveHostError(f"{request.url}: invalid host name") from error
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise CertificateError(str(error)) from error
-        except aiohttp.ClientConnectorError as error:
-            raise DownloadConnectionRefusedError(str(error)) from error
-        except aiohttp.ClientResponseError as error:
-            cause = error.__cause__.__cause__ if error.__cause__ is not None else None
-            if isinstance(cause, BadStatusLine):
-                raise InvalidResponseError(first_line(error)) from error
-            raise DownloadFailedError(first_line(error)) from error
-        except aiohttp.ClientError as error:
-            raise DownloadFailedError(first_line(error)) from error
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, UnicodeError) as error:
+            raise _scrapy_error(error, request.url) from error
+
+    async def _check_proxied(self, url: yarl.URL) -> None:
+        """Check the host of a request through a proxy, which resolves the name by itself.
+
+        Raises:
+            PrivateAddressError: It has a private address, or only a private network has its name.
+        """
+        host, port = url.raw_host or "", url.port or DEFAULT_PORTS["http"]
+        if (host, port) in self._checked or is_ip_address(host):
+            # Addresses are checked by the middleware.
+            return
+        try:
+            await self._resolver.resolve(host, port, socket.AF_UNSPEC)
+        except PrivateAddressError:
+            raise
+        except OSError as error:
+            # Behind a proxy, public names often can't be resolved.
+            if "." not in host or host.endswith(PRIVATE_SUFFIXES):
+                raise PrivateAddressError(f"{host} is a name of a private network") from error
+        self._checked.add((host, port))
 
     async def _download(self, request: Request) -> Response:
+        url, proxy = yarl.URL(request.url, encoded=True), request.meta.get("proxy")
+        headers, proxy_headers = request.headers.copy(), None
+        if proxy:
+            await self._check_proxied(url)
+            if url.scheme == "https" and PROXY_AUTHORIZATION in headers:
+                # For the proxy only, which opens a tunnel to the site.
+                (value,) = headers.getlist(PROXY_AUTHORIZATION)
+                proxy_headers = {PROXY_AUTHORIZATION: value.decode("latin-1")}
+            if url.scheme == "https":
+                headers.pop(PROXY_AUTHORIZATION, None)
         timeout = request.meta.get("download_timeout", self._timeout)
-        async with self._session.request(
+        async with (self._proxied_session if proxy else self._session).request(
             request.method,
-            yarl.URL(request.url, encoded=True),
+            url,
             data=request.body or None,
-            headers=request.headers.to_tuple_list(),
+            headers=headers.to_tuple_list(),
             timeout=aiohttp.ClientTimeout(total=timeout),
             allow_redirects=False,
-            proxy=request.meta.get("proxy"),
+            proxy=proxy,
+            proxy_headers=proxy_headers,
         ) as reply:
             headers = Headers(
                 [(name.decode("latin-1"), value) for name, value in reply.raw_headers]
@@ -215,6 +218,56 @@ class AiohttpDownloadHandler:
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
+        await self._proxied_session.close()
+
+
+def _session(resolver: AbstractResolver) -> aiohttp.ClientSession:
+    # Scrapy's downloader limits connections; certificates are always verified.
+    connector = aiohttp.TCPConnector(
+        resolver=resolver,
+        limit=0,
+        ttl_dns_cache=DNS_CACHE_SECONDS,
+        ssl=ssl.create_default_context(),
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+        max_line_size=MAX_HEADER_LINE_BYTES,
+        max_field_size=MAX_HEADER_LINE_BYTES,
+        max_headers=MAX_HEADERS,
+    )
+
+
+# Error of aiohttp -> Scrapy's; the first match counts.
+_ERRORS: tuple[tuple[type[BaseException], type[Exception]], ...] = (
+    (TimeoutError, DownloadTimeoutError),
+    (asyncio.TimeoutError, DownloadTimeoutError),
+    (aiohttp.ClientConnectorDNSError, CannotResolveHostError),
+    (aiohttp.InvalidURL, CannotResolveHostError),
+    (UnicodeError, CannotResolveHostError),
+    (aiohttp.ClientProxyConnectionError, ProxyError),
+    (aiohttp.ClientHttpProxyError, ProxyError),
+    (aiohttp.ClientConnectorCertificateError, CertificateError),
+    (aiohttp.ClientConnectorError, DownloadConnectionRefusedError),
+    (Exception, DownloadFailedError),
+)
+
+
+def _scrapy_error(error: Exception, url: str) -> Exception:
+    """Return the exception that a download handler of Scrapy raises for an error."""
+    cause: BaseException | None = (
+        error.os_error if isinstance(error, aiohttp.ClientConnectorDNSError) else error
+    )
+    if isinstance(cause, PrivateAddressError):
+        return IgnoreRequest(PRIVATE)
+    if isinstance(error, aiohttp.ClientResponseError) and error.__cause__ is not None:
+        cause = error.__cause__.__cause__
+    kind = next(kind for old, kind in _ERRORS if isinstance(error, old))
+    if isinstance(cause, BadStatusLine):
+        kind = InvalidResponseError
+    return kind(f"{url}: {first_line(error)}")
 
 
 def _response(

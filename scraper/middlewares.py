@@ -2,22 +2,26 @@
 
 import asyncio
 import ipaddress
+import math
 import re
 import socket
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from parsel import Selector
+from protego import Protego
 from scrapy import Request
 from scrapy.crawler import Crawler
-from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
-from scrapy.exceptions import IgnoreRequest
+from scrapy.exceptions import (
+    CannotResolveHostError,
+    DownloadConnectionRefusedError,
+    IgnoreRequest,
+)
 from scrapy.http import Response
-from scrapy.robotstxt import RobotParser
 from scrapy.settings import BaseSettings
 from scrapy.utils.httpobj import urlparse_cached
 
@@ -26,11 +30,42 @@ from dataset.catalogue.session import Sessions
 from scraper.errors import SiteRefused
 from scraper.parsing.fields import format_wait
 from scraper.parsing.rate_limits import backoff_seconds
+from scraper.rejections import (
+    NOAI,
+    PRIVATE,
+    ROBOTS_TXT,
+    SCHEME,
+    UNREADABLE,
+    CertificateError,
+    download_error_reason,
+)
 
-PRIVATE, SCHEME = "private address", "neither http nor https"
+# RFC 9309 requires crawlers to read 500 KiB.
+MAX_ROBOTS_TXT_BYTES = 512_000
+# Seconds until a robots.txt that could not be read is requested again.
+ROBOTS_TXT_RETRY_SECONDS = 300
+# The host is down: its pages are unavailable for the same reason.
+NO_CONNECTION = (CannotResolveHostError, DownloadConnectionRefusedError, CertificateError)
 # Settings: whether all hosts may be private, and URLs whose hosts may.
 ALLOW_PRIVATE_HOSTS, ALLOWED_HOSTS = "ALLOW_PRIVATE_HOSTS", "ALLOWED_HOSTS"
 DEFAULT_PORTS = {"http": 80, "https": 443}
+# Not public either, although `is_global` of some versions of Python 3.10 to 3.13 is true.
+PRIVATE_NETWORKS = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "192.0.0.0/24",  # protocol assignments; metadata of a cloud (Oracle)
+            "192.88.99.0/24",  # relays of 6to4, withdrawn
+            "168.63.129.16/32",  # metadata and DNS of a cloud (Azure)
+            "2001::/23",  # protocol assignments, with Teredo
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+# All addresses that IANA has assigned for the public internet, and those that embed IPv4.
+# https://www.iana.org/assignments/ipv6-address-space/ipv6-address-space.xhtml
+PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
@@ -45,10 +80,15 @@ def is_public(address: str) -> bool:
         # Browsers and resolvers also accept 2130706433 and 127.1.
         ip = ipaddress.ip_address(_legacy_ipv4(address))
     if isinstance(ip, ipaddress.IPv6Address):
-        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
+        embedded = ip.ipv4_mapped or ip.sixtofour
+        if ip in NAT64:
+            embedded = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if embedded:
             return is_public(str(embedded))
-    return ip.is_global and not ip.is_multicast
+        if ip not in PUBLIC_IPV6:
+            return False
+    is_excluded = any(ip in network for network in PRIVATE_NETWORKS)
+    return ip.is_global and not ip.is_multicast and not is_excluded
 
 
 def _legacy_ipv4(address: str) -> bytes:
@@ -89,10 +129,10 @@ class HostRules:
     allowed: frozenset[tuple[str, int]]
 
     @classmethod
-    def from_settings(cls, settings: BaseSettings, urls: Iterable[str] = ()) -> "HostRules":
-        """Read the rules from the settings; the hosts of `urls` are allowed, too."""
-        named = (*settings.getlist(ALLOWED_HOSTS), *urls)
-        return cls(settings.getbool(ALLOW_PRIVATE_HOSTS), frozenset(map(host_and_port, named)))
+    def from_settings(cls, settings: BaseSettings) -> "HostRules":
+        """Read the rules from the settings."""
+        allowed = frozenset(map(host_and_port, settings.getlist(ALLOWED_HOSTS)))
+        return cls(settings.getbool(ALLOW_PRIVATE_HOSTS), allowed)
 
     def allows_url(self, url: str) -> bool:
         """Return whether a URL may be requested; names are checked when they are resolved."""
@@ -102,9 +142,9 @@ class HostRules:
         except ValueError:
             return True
 
-    def allows_name(self, name: str, address: str) -> bool:
-        """Return whether a host name may resolve to an address."""
-        if self.allow_all or name.lower() in {host for host, _ in self.allowed}:
+    def allows_name(self, name: str, port: int, address: str) -> bool:
+        """Return whether a host name may resolve to an address, for a connection to a port."""
+        if self.allow_all or (name.lower(), port) in self.allowed:
             return True
         # An IPv6 address may end with its network interface.
         return is_public(address.partition("%")[0])
@@ -133,38 +173,96 @@ class PublicAddressesMiddleware:
             raise IgnoreRequest(PRIVATE)
 
 
-class ObeyRobotsTxt(RobotsTxtMiddleware):
-    """Scrapy's middleware, for requests that wait for one robots.txt at the same time.
+class ObeyRobotsTxt:
+    """Obey robots.txt as RFC 9309 defines it, and its Crawl-delay and Request-rate.
 
-    Scrapy 2.19 gives its rules to the first waiting request only and allows all others,
-    because `Deferred.asFuture` replaces the result by None:
-    https://docs.twisted.org/en/stable/api/twisted.internet.defer.Deferred.html#asFuture
+    A robots.txt that can't be read, because of a server error, a timeout or its size, forbids
+    everything; a missing one (HTTP 4xx) allows everything. Scrapy's own middleware allows
+    everything in both cases.
 
     Requests with a token are excluded: robots.txt addresses crawlers of pages, and whoever has an
     API's token has agreed to its terms instead.
+
+    https://www.rfc-editor.org/rfc/rfc9309#section-2.3.1
     """
 
     def __init__(self, crawler: Crawler) -> None:
-        super().__init__(crawler)
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._crawler = crawler
+        self._user_agent = crawler.settings["USER_AGENT"]
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._rules: dict[str, RobotRules] = {}
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> "ObeyRobotsTxt":
+        """Create the middleware for a crawler."""
+        return cls(crawler)
 
     async def process_request(self, request: Request) -> None:
-        """Check a request against robots.txt.
+        """Check a request against the robots.txt of its host.
 
         Raises:
-            IgnoreRequest: robots.txt forbids it.
+            IgnoreRequest: robots.txt forbids it, or can't be read.
+            Exception: There is no connection to the host.
         """
-        if "Authorization" not in request.headers:
-            await super().process_request(request)
+        parts = urlparse_cached(request)
+        if parts.path == "/robots.txt" or "Authorization" in request.headers:
+            return
+        root = f"{parts.scheme}://{parts.netloc}"
+        async with self._locks[root]:
+            rules = self._rules.get(root)
+            if rules is None or rules.expires < time.monotonic():
+                rules = self._rules[root] = await self._load(f"{root}/robots.txt")
+        if rules.error is not None:
+            raise rules.error
+        if not rules.protego.can_fetch(request.url, self._user_agent):
+            raise IgnoreRequest(ROBOTS_TXT)
+        backoffs = getattr(self._crawler.spider, "backoffs", None)
+        if rules.delay_seconds and backoffs is not None:
+            backoffs.set_interval(request.url, rules.delay_seconds)
 
-    async def robot_parser(self, request: Request) -> RobotParser | None:
-        """Return the rules for a request; None if the host has none."""
-        host = urlparse_cached(request).netloc
-        async with self._locks.setdefault(host, asyncio.Lock()):
-            return await super().robot_parser(request)
+    async def _load(self, url: str) -> "RobotRules":
+        request = Request(url, meta={"download_maxsize": MAX_ROBOTS_TXT_BYTES})
+        assert self._crawler.engine is not None
+        try:
+            response = await self._crawler.engine.download_async(request)
+        except (*NO_CONNECTION, IgnoreRequest) as error:
+            return RobotRules(error=error)
+        except Exception as error:  # noqa: BLE001 - any other failure forbids, and is its reason
+            return RobotRules(error=IgnoreRequest(f"{UNREADABLE}{download_error_reason(error)}"))
+        if response.status in BUSY_STATUSES or response.status >= 500:
+            return RobotRules(error=IgnoreRequest(f"{UNREADABLE}HTTP {response.status}"))
+        text = response.body.decode("utf-8", "replace") if response.status < 300 else ""
+        protego = Protego.parse(text.removeprefix("\ufeff"))
+        return RobotRules(protego, _delay_seconds(protego, self._user_agent), expires=math.inf)
 
 
-NOAI = "noai"
+@dataclass(frozen=True)
+class RobotRules:
+    """The rules of a host.
+
+    Attributes:
+        protego: The parsed robots.txt.
+        delay_seconds: Seconds between requests.
+        error: Why there are no rules.
+        expires: When robots.txt is requested again, by the monotonic clock.
+    """
+
+    protego: Protego = field(default_factory=lambda: Protego.parse(""))
+    delay_seconds: float = 0.0
+    error: Exception | None = None
+    expires: float = field(default_factory=lambda: time.monotonic() + ROBOTS_TXT_RETRY_SECONDS)
+
+
+def _delay_seconds(protego: Protego, user_agent: str) -> float:
+    """Return the pause between requests that a robots.txt asks for, at most MAX_WAIT_SECONDS."""
+    rate = protego.request_rate(user_agent)
+    delays = [protego.crawl_delay(user_agent) or 0.0]
+    if rate is not None and rate.requests > 0:
+        delays.append(rate.seconds / rate.requests)
+    longest = max(filter(math.isfinite, delays), default=0.0)
+    return min(max(0.0, longest), MAX_WAIT_SECONDS)
+
+
 # Key of a request's meta: whether it requests an image.
 IS_IMAGE = "is_image"
 DIRECTIVES = {"noai", "noimageai"}
@@ -232,6 +330,9 @@ class HostBackoffs:
         self._sessions = sessions
         self._busy: Counter[str] = Counter()
         self._until: dict[str, datetime] = {}
+        # Host -> seconds between requests, and when the next one may be sent.
+        self._intervals: dict[str, float] = {}
+        self._next: dict[str, datetime] = {}
         if sessions is not None:
             with sessions() as session:
                 for row in session.scalars(sa.select(HostBackoff)):
@@ -239,12 +340,24 @@ class HostBackoffs:
 
     def seconds_left(self, url: str) -> float:
         """Return how long the host of a URL must not be requested; 0 or less: it may be."""
-        until = self._until.get(_host(url))
-        return (until - _now()).total_seconds() if until else 0
+        times = [times[_host(url)] for times in (self._until, self._next) if _host(url) in times]
+        return (max(times) - _now()).total_seconds() if times else 0
+
+    def set_interval(self, url: str, seconds: float) -> None:
+        """Set the time between requests of the host of a URL."""
+        self._intervals[_host(url)] = seconds
+
+    def reserve(self, url: str) -> float:
+        """Return how many seconds a request has to wait, and let the next one wait for it."""
+        host, left = _host(url), max(0.0, self.seconds_left(url))
+        if host in self._intervals:
+            self._next[host] = _now() + timedelta(seconds=left + self._intervals[host])
+        return left
 
     def error(self, url: str) -> SiteRefused | None:
         """Return an error if the pause of the host of a URL is too long to wait for."""
-        seconds, host = self.seconds_left(url), _host(url)
+        host = _host(url)
+        seconds = (self._until[host] - _now()).total_seconds() if host in self._until else 0
         if seconds <= MAX_WAIT_SECONDS:
             return None
         return SiteRefused(
@@ -282,9 +395,10 @@ class HostBackoffs:
 
 
 class BackoffMiddleware:
-    """Record pauses, and schedule requests of busy hosts again.
+    """Record pauses, and request again what busy hosts refused.
 
-    The scheduler holds requests back until their host may be requested.
+    The scheduler holds requests back until their host may be requested; those outside of it wait
+    here.
     """
 
     def __init__(self, crawler: Crawler) -> None:
@@ -295,16 +409,19 @@ class BackoffMiddleware:
         """Create the middleware for a crawler."""
         return cls(crawler)
 
-    def process_request(self, request: Request) -> None:
-        """Refuse a request whose host asked for a pause that is too long to wait for.
+    async def process_request(self, request: Request) -> None:
+        """Wait until the host of a request may be requested.
 
         Raises:
-            IgnoreRequest: It did; the message says until when.
+            IgnoreRequest: The host asked for a pause that is too long; the message says until when.
         """
         backoffs = getattr(self._crawler.spider, "backoffs", None)
-        error = backoffs.error(request.url) if backoffs is not None else None
-        if error is not None:
+        if backoffs is None:
+            return
+        if (error := backoffs.error(request.url)) is not None:
             raise IgnoreRequest(error.message)
+        if (seconds := backoffs.reserve(request.url)) > 0:
+            await asyncio.sleep(seconds)
 
     def process_response(self, request: Request, response: Response) -> Response | Request:
         """Return the response, or the request again if its host is busy for a short time."""

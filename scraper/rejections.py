@@ -1,4 +1,4 @@
-"""Reasons why images are rejected, and the reasons of failed downloads."""
+"""Reasons why images are rejected, and why downloads fail."""
 
 from scrapy.exceptions import (
     CannotResolveHostError,
@@ -12,16 +12,31 @@ from scrapy.exceptions import (
 
 from dataset.maintenance.takedown import REASON as TAKEN_DOWN
 from scraper.decoding.inspection import BROKEN, POLYGLOT, TOO_MANY_PIXELS, TOO_SMALL
-from scraper.download_handler import CertificateError, InvalidResponseError
-from scraper.middlewares import NOAI, PRIVATE, SCHEME
 
-ROBOTS_TXT, TOO_MANY_REDIRECTS, TOO_LARGE = "robots.txt", "too many redirects", "too large"
+PRIVATE, SCHEME, NOAI = "private address", "neither http nor https", "noai"
+TOO_MANY_REDIRECTS, TOO_LARGE = "too many redirects", "too large"
+# robots.txt forbids a request; and the start of the reason why it could not be read.
+ROBOTS_TXT, UNREADABLE = "robots.txt", "robots.txt: "
 # An image rejected for one of these may be available at a new URL if its URL was signed.
 GONE = ("HTTP 403", "HTTP 404", "HTTP 410")
 # A repeated request would not change these.
 FINAL = (TOO_SMALL, TOO_MANY_PIXELS, TOO_LARGE, POLYGLOT, PRIVATE, SCHEME, NOAI, TAKEN_DOWN)
 # Part of a message of Scrapy's middlewares -> reason.
-_IGNORED = {"robots": ROBOTS_TXT, "redirections": TOO_MANY_REDIRECTS, "exceeded": TOO_LARGE}
+_IGNORED = {"redirections": TOO_MANY_REDIRECTS, "exceeded": TOO_LARGE}
+
+
+class InvalidResponseError(Exception):
+    """A response is not valid HTTP, such as one with a longer body than announced."""
+
+
+class CertificateError(DownloadFailedError):
+    """The certificate of a server can't be verified."""
+
+
+class ProxyError(DownloadFailedError):
+    """The proxy can't be reached, or refuses a connection."""
+
+
 # Exception of the download handler -> reason; the first match counts.
 _REASONS: dict[type[Exception], str] = {
     DownloadTimeoutError: "timeout",
@@ -30,6 +45,7 @@ _REASONS: dict[type[Exception], str] = {
     ResponseDataLossError: "cut off",
     CannotResolveHostError: "no connection (host not found)",
     DownloadConnectionRefusedError: "no connection (nothing listens there)",
+    ProxyError: "no connection (the proxy refuses it, or nothing listens there)",
     DownloadFailedError: "no connection (no answer that can be read)",
     InvalidResponseError: "no connection (no answer that can be read)",
 }

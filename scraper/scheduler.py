@@ -19,6 +19,7 @@ https://docs.scrapy.org/en/latest/topics/jobs.html
 
 import asyncio
 import contextlib
+import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -73,6 +74,7 @@ ACTIVE = "is_active_image"
 DROPPED = "dropped by an item pipeline"
 
 Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
 
 
 class CatalogueScheduler(BaseScheduler):
@@ -398,7 +400,8 @@ class SearchRun:
             await self._run_steps()
         except Exception as error:
             failure = error if isinstance(error, Failure) else UnexpectedError("a search", error)
-            self._spider.logger.info("%r: %s", self._search.hashtag, failure, exc_info=error)
+            if failure is not error:
+                logger.exception("the search for %r failed", self._search.hashtag)
             self.fail(failure)
             await self._wait_until(lambda: not self._active)
             # Others may retry later, and wait for nothing until then.

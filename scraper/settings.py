@@ -12,6 +12,7 @@ Settings of this project:
 """
 
 import os
+from collections.abc import Mapping
 
 from scrapy.exceptions import UsageError
 from scrapy.settings import BaseSettings, get_settings_priority
@@ -116,10 +117,8 @@ PROTECTED_SETTINGS = {
     "USER_AGENT": "the user agent names this program; add yourself with --contact",
 }
 # Components that can't be removed; others can be added.
-PROTECTED_COMPONENTS: dict[str, dict[str, int]] = {
-    "DOWNLOADER_MIDDLEWARES": {
-        name: order for name, order in DOWNLOADER_MIDDLEWARES.items() if order is not None
-    },
+PROTECTED_COMPONENTS: dict[str, Mapping[str, int | None]] = {
+    "DOWNLOADER_MIDDLEWARES": DOWNLOADER_MIDDLEWARES,
     "ITEM_PIPELINES": ITEM_PIPELINES,
     # Without a heartbeat, other processes would take over the claims of this one.
     "EXTENSIONS": EXTENSIONS,
@@ -142,8 +141,8 @@ def check_protected_settings(settings: BaseSettings) -> None:
             raise UsageError(protection_message(name, settings[name]))
     for name, components in PROTECTED_COMPONENTS.items():
         given = settings.getdict(name)
-        for component in components:
-            if component in given and given[component] is None:
+        for component, order in components.items():
+            if order is not None and component in given and given[component] is None:
                 raise UsageError(f"-s {name}: {component} can't be removed")
 
 

@@ -30,6 +30,7 @@ from scraper.rejections import (
     GONE,
     ROBOTS_TXT,
     TOO_MANY_REDIRECTS,
+    UNREADABLE,
     download_error_reason,
     image_error_reason,
 )
@@ -370,6 +371,11 @@ class HashtagSpider(scrapy.Spider):
         self.logger.info("%s %s", reason, url)
         if reason == ROBOTS_TXT:
             message = FORBIDDEN
+        elif reason.startswith(UNREADABLE):
+            problem = reason.removeprefix(UNREADABLE)
+            message = (
+                f"the site's robots.txt can't be read ({problem}), which forbids all; {CONTINUE}"
+            )
         else:
             meaning = self.redirect_loop_meaning if reason == TOO_MANY_REDIRECTS else None
             message = f"{meaning or reason}; {CONTINUE}"

@@ -146,6 +146,27 @@ def test_robots_txt_is_obeyed(tmp_path: Path) -> None:
     assert "robots.txt forbids it" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "problem"),
+    [(500, b"", "HTTP 500"), (200, b"User-agent: *\nAllow: /\n" + b"#" * 600_000, "too large")],
+)
+def test_robots_txt_that_cannot_be_read_forbids(
+    tmp_path: Path, status: int, body: bytes, problem: str
+) -> None:
+    with site({"/robots.txt": (status, {}, body)}) as (url, requests):
+        done = run(tmp_path, "crawl", "lamoda", "--tags", "кимоно", "--site-url", url)
+    assert set(requests) == {"/robots.txt"}
+    assert done.returncode == 1
+    assert f"robots.txt can't be read ({problem}), which forbids all" in done.stderr
+
+
+def test_missing_robots_txt_allows(tmp_path: Path) -> None:
+    page = (RECORDED / "nothing.html").read_bytes()
+    with site({"/catalogsearch/result/": (200, {}, page)}) as (url, requests):
+        done = run(tmp_path, "crawl", "lamoda", "--tags", "кимоно", "--site-url", url)
+    assert (done.returncode, requests[0]) == (0, "/robots.txt"), done.stderr
+
+
 def test_noai_images_are_rejected_and_counted(tmp_path: Path) -> None:
     page = (RECORDED / "older.html").read_bytes()
     photo = "/img600x866/F/E/FE913CMCLMM1_7110810_1_v1.jpg"
@@ -215,7 +236,7 @@ def _break_saving() -> None:
             raise OverflowError("a value that no column takes")
         save(session, search, page)
 
-    frontier.save_page = save_page
+    frontier.save_page = save_page  # type: ignore[assignment]
 
 
 def test_defect_in_a_page_ends_its_search_and_not_other_sites(

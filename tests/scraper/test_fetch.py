@@ -1,11 +1,16 @@
 """Tests of the `fetch-photos` command: input lists, Ctrl-C and closed pipes."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -13,6 +18,7 @@ import fashion_tagger
 from tests.support.catalogue_data import photo_bytes
 from tests.support.photo_site import PhotoSite, serving
 
+ALLOW = "--allow-private-hosts"
 PHOTO = photo_bytes(1, (200, 260))
 
 
@@ -22,16 +28,18 @@ def site() -> Iterator[PhotoSite]:
         yield photo_site
 
 
-def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+def start(
+    folder: Path, *arguments: str, variables: Mapping[str, str] | None = None
+) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [
             sys.executable,
             fashion_tagger.__file__,
             "fetch-photos",
-            "--allow-private-hosts",
             *arguments,
         ],
         cwd=folder,
+        env={**os.environ, **(variables or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -42,7 +50,7 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
 def test_list_with_valid_and_invalid_lines(tmp_path: Path, site: PhotoSite) -> None:
     lines = [f"{site.url}/1.jpg", f"  {site.url}/2.jpg\r", "", "nothing", f"{site.url}/gone.jpg"]
     (tmp_path / "list.txt").write_text("\n".join(lines))
-    process = start(tmp_path, "list.txt")
+    process = start(tmp_path, ALLOW, "list.txt")
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     problems = {line["url"]: line["problem"] for line in map(json.loads, output.splitlines())}
@@ -59,7 +67,7 @@ def test_list_with_valid_and_invalid_lines(tmp_path: Path, site: PhotoSite) -> N
 def test_all_requests_that_wait_for_robots_txt_obey_it(tmp_path: Path, site: PhotoSite) -> None:
     site.robots_delay = 1.0
     site.bodies |= {f"/secret/{number}.jpg": PHOTO for number in range(6)}
-    process = start(tmp_path)
+    process = start(tmp_path, ALLOW)
     urls = [f"{site.url}/secret/{number}.jpg" for number in range(6)]
     output, errors = process.communicate("\n".join(urls), timeout=120)
     assert process.returncode == 0, errors
@@ -69,7 +77,7 @@ def test_all_requests_that_wait_for_robots_txt_obey_it(tmp_path: Path, site: Pho
 
 
 def test_ctrl_c_ends_the_command_while_it_waits_for_input(tmp_path: Path, site: PhotoSite) -> None:
-    process = start(tmp_path)
+    process = start(tmp_path, ALLOW)
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(f"{site.url}/1.jpg\n")
     process.stdin.flush()
@@ -81,7 +89,7 @@ def test_ctrl_c_ends_the_command_while_it_waits_for_input(tmp_path: Path, site: 
 
 
 def test_closed_output_pipe_ends_the_command(tmp_path: Path, site: PhotoSite) -> None:
-    process = start(tmp_path)
+    process = start(tmp_path, ALLOW)
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write("".join(f"{site.url}/{number}.jpg\n" for number in range(300)))
     process.stdin.flush()
@@ -91,3 +99,84 @@ def test_closed_output_pipe_ends_the_command(tmp_path: Path, site: PhotoSite) ->
     assert process.wait(60) == 1
     assert "Traceback" not in errors
     assert 0 < sum(site.requests.values()) < 300
+
+
+def problems_of(process: "subprocess.Popen[str]", urls: list[str]) -> dict[str, str]:
+    output, errors = process.communicate("\n".join(urls), timeout=120)
+    assert process.returncode == 0, errors
+    return {line["url"]: line["problem"] for line in map(json.loads, output.splitlines())}
+
+
+def test_crawl_delay_is_kept(tmp_path: Path, site: PhotoSite) -> None:
+    site.bodies["/robots.txt"] = b"User-agent: *\nCrawl-delay: 0.5\n"
+    start_time = time.monotonic()
+    problems = problems_of(start(tmp_path, ALLOW), [f"{site.url}/{n}.jpg" for n in range(6)])
+    assert set(problems.values()) == {""}
+    assert time.monotonic() - start_time >= 5 * 0.5
+
+
+class ProxyHandler(BaseHTTPRequestHandler):
+    """An HTTP proxy that answers for all hosts."""
+
+    urls: list[str]
+    authorizations: set[str | None]
+
+    def do_GET(self) -> None:
+        self.urls.append(self.path)
+        self.authorizations.add(self.headers["Proxy-Authorization"])
+        body = b"" if self.path.endswith("robots.txt") else PHOTO
+        self.send_response(200 if body else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing."""
+
+
+def test_proxy_gets_only_requests_of_public_hosts(tmp_path: Path) -> None:
+    class Handler(ProxyHandler):
+        urls: list[str] = []  # noqa: RUF012 - used by one server only
+        authorizations: set[str | None] = set()  # noqa: RUF012
+
+    public, private = "http://shop.example/1.jpg", "private address"
+    expected = {
+        public: "",
+        "http://10.1.2.3/1.jpg": private,
+        "http://[::1]/1.jpg": private,
+        "http://2130706433/1.jpg": private,
+        "http://localhost/1.jpg": private,
+        "http://router/1.jpg": private,
+        "http://wiki.corp/1.jpg": private,
+    }
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://me:secret@127.0.0.1:{server.server_address[1]}"
+        process = start(tmp_path, variables={"http_proxy": address, "no_proxy": ""})
+        assert problems_of(process, list(expected)) == expected
+        server.shutdown()
+    assert Handler.urls == ["http://shop.example/robots.txt", public]
+    assert Handler.authorizations == {"Basic bWU6c2VjcmV0"}
+
+
+def test_proxy_that_is_down_is_named(tmp_path: Path) -> None:
+    process = start(tmp_path, variables={"http_proxy": "http://127.0.0.1:9", "no_proxy": ""})
+    (problem,) = problems_of(process, ["http://shop.example/1.jpg"]).values()
+    assert "proxy" in problem
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_ipv6_hosts(tmp_path: Path) -> None:
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+
+    class Handler(ProxyHandler):
+        urls: list[str] = []  # noqa: RUF012 - used by one server only
+        authorizations: set[str | None] = set()  # noqa: RUF012
+
+    with Server(("::1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://[::1]:{server.server_address[1]}/1.jpg"
+        assert problems_of(start(tmp_path, ALLOW), [url]) == {url: ""}
+        assert problems_of(start(tmp_path, "--fetched", "other"), [url]) == {url: "private address"}
+        server.shutdown()

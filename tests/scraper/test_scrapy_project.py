@@ -170,7 +170,12 @@ def test_protected_settings_cannot_be_changed(shop: SampleShop, tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("setting", "component"),
-    [(name, component) for name, each in PROTECTED_COMPONENTS.items() for component in each],
+    [
+        (name, component)
+        for name, components in PROTECTED_COMPONENTS.items()
+        for component, order in components.items()
+        if order is not None
+    ],
 )
 def test_protected_components_cannot_be_removed(
     shop: SampleShop, tmp_path: Path, setting: str, component: str
