@@ -109,6 +109,13 @@ class Vocabulary:
                 )
         return normalized
 
+    def unique_tags(self, tags: Iterable[str]) -> list[str]:
+        """Return tags normalized, without those of the same label as an earlier one."""
+        labels: dict[str, str] = {}
+        for tag in tags:
+            labels.setdefault(self.label_or_own(tag), normalize_word(tag))
+        return [tag for tag in labels.values() if tag]
+
 
 def load_vocabulary(path: Path | None = None) -> Vocabulary:
     """Load the built-in labels, extended by those of a TOML file.

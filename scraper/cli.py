@@ -207,14 +207,16 @@ def crawl(
     again. A later run adds what is new. robots.txt is obeyed. The exit status is 0 only if every
     search reached its end or a limit.
     """
-    words = tuple(dict.fromkeys(word for part in tags for word in part))
+    from dataset.vocabulary import load_vocabulary
+
+    vocabulary = load_vocabulary(chosen["vocabulary"])
+    words = tuple(vocabulary.unique_tags(word for part in tags for word in part))
     if not words and not check:
         raise BadInput("--tags is missing; for example --tags polo,dress")
     if live and not check:
         raise BadInput("--live requires --check")
     if check and chosen["dry_run"]:
         raise BadInput("--check and --dry-run can't be combined; run one after the other")
-    from dataset.vocabulary import load_vocabulary
     from scraper.crawl.process import project_settings
     from scraper.spiders.registry import create_spiders, parse_site_names, parse_site_urls
 
@@ -226,7 +228,6 @@ def crawl(
     spiders = create_spiders(
         names, site_urls, image_urls, chosen["credentials"], chosen["settings"]
     )
-    vocabulary = load_vocabulary(chosen["vocabulary"])
     settings = project_settings(_setting_values(chosen), chosen["scrapy_settings"])
     if check:
         word = vocabulary.words_of(words[0])[0] if words else CHECK_WORD

@@ -99,21 +99,18 @@ class SummaryReport(CrawlComponent):
             click.echo(f"Error: {problem}", err=True)
 
 
-class LogRedaction:
+class LogRedaction(CrawlComponent):
     """Remove the spider's credentials from log records: sites repeat tokens in error messages."""
 
     def __init__(self, crawler: Crawler) -> None:
-        secrets = getattr(crawler.spider, "secrets", {})
-        if not secrets:
-            raise NotConfigured
-        # Filters of a logger do not apply to records of its children; those of handlers do.
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(RedactingFilter(secrets))
+        super().__init__(crawler)
+        crawler.signals.connect(self._add_filter, signals.spider_opened)
 
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> "LogRedaction":
-        """Create the extension for the spider's credentials."""
-        return cls(crawler)
+    def _add_filter(self, spider: Spider) -> None:
+        # Filters of a logger do not apply to records of its children; those of handlers do.
+        if secrets := getattr(spider, "secrets", {}):
+            for handler in logging.getLogger().handlers:
+                handler.addFilter(RedactingFilter(secrets))
 
 
 class RedactingFilter(logging.Filter):

@@ -65,4 +65,4 @@ def download_error_reason(error: BaseException) -> str:
         text = str(error)
         return next((reason for part, reason in _IGNORED.items() if part in text), text)
     reasons = (reason for kind, reason in _REASONS.items() if isinstance(error, kind))
-    return next(reasons, f"no connection ({type(error).__name__})")
+    return next(reasons, "no connection (unexpected error)")

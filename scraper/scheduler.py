@@ -259,8 +259,9 @@ class CatalogueScheduler(BaseScheduler):
         self.context = spider.context
         self.context.on_failure(self._stop)
         if isinstance(spider.tags, str):
-            tags = dict.fromkeys(filter(None, map(str.strip, spider.tags.split(","))))
-            spider.tags = {tag: self.context.vocabulary.words_of(tag) for tag in tags}
+            vocabulary = self.context.vocabulary
+            tags = filter(None, map(str.strip, spider.tags.split(",")))
+            spider.tags = {tag: vocabulary.words_of(tag) for tag in vocabulary.unique_tags(tags)}
         self.tags = dict(spider.tags)
         self.planner = spider.planner = SearchPlanner(
             spider, self.context.worker, self.context.run_started, self.tags, spider.limits

@@ -1,6 +1,5 @@
 """Count what a catalogue contains: per search, per label, and rejections by reason."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -94,21 +93,6 @@ def _count_search(session: Session, search: Search) -> SearchStats:
     ).one()
     counts = (posts, images, images - clusters, pending, rejected)
     return SearchStats(search.site, search.hashtag, search.state, *counts, search.reason or "")
-
-
-def label_size(session: Session, words: Sequence[str]) -> int:
-    """Count the stored photos, without duplicates, of posts found under one of the hashtags."""
-    # A join: with a subquery of posts, SQLite would read all stored images of the catalogue.
-    query = (
-        sa.select(sa.func.count(ImageRow.cluster_id.distinct()))
-        .select_from(Hashtag)
-        .join(PostHashtag, PostHashtag.hashtag_id == Hashtag.id)
-        .join(Sighting, Sighting.post_id == PostHashtag.post_id)
-        .join(ImageRow, ImageRow.id == Sighting.image_id)
-        .where(PostHashtag.source == "search", Hashtag.text.in_(words))
-        .where(ImageRow.state == "stored")
-    )
-    return session.scalar(query) or 0
 
 
 def _count_of(state: str) -> sa.ColumnElement[int]:

@@ -7,9 +7,8 @@ from typing import Any
 
 from dataset.catalogue.session import open_catalogue
 from dataset.catalogue.stats import hashtag_quotas, rejections, search_stats
-from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
-from dataset.selection.labeling import assign_labels
-from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
+from dataset.selection.candidates import Exclusions
+from dataset.selection.labeling import label_photos
 from dataset.utils.cli_options import format_table
 from dataset.vocabulary import load_vocabulary
 
@@ -32,10 +31,7 @@ def read_stats(catalogue: str, vocabulary: Path | None, minimum: int) -> dict[st
     words = load_vocabulary(vocabulary)
     with open_catalogue(catalogue, must_exist=True)() as session:
         drops = Exclusions()
-        photos = apply_quality_gates(
-            select_best_copies(load_candidates(session), drops), load_quality_gates(), drops
-        )
-        sizes = Counter(image.label for image in assign_labels(photos, words, (), drops))
+        sizes = Counter(image.label for image in label_photos(session, words, drops))
         return {
             "searches": [asdict(line) for line in search_stats(session)],
             "labels": [

@@ -4,7 +4,18 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from dataset.selection.candidates import Candidate, Exclusions
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from dataset.catalogue.models import Hashtag, ImageRow, PostHashtag, Sighting
+from dataset.catalogue.queries import in_batches, is_stored
+from dataset.selection.candidates import (
+    Candidate,
+    Exclusions,
+    load_candidates,
+    select_best_copies,
+)
+from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
 from dataset.vocabulary import Vocabulary
 
 LABEL_CONFLICT = "conflict of labels"
@@ -72,6 +83,42 @@ def assign_labels(
         else:
             labeled.append(LabeledImage(photo, labels[0]))
     return labeled
+
+
+def label_photos(
+    session: Session, vocabulary: Vocabulary, exclusions: Exclusions, words: Sequence[str] = ()
+) -> list[LabeledImage]:
+    """Label the photos of a catalogue as a build does: the best copy of each cluster.
+
+    Args:
+        session: Session on the catalogue.
+        vocabulary: Labels and their words.
+        exclusions: Receives the images that are not returned.
+        words: If given, only photos whose posts were found under one of these hashtags.
+    """
+    gates = load_quality_gates()
+    labeled = []
+    batches = in_batches(_clusters_of(session, words)) if words else [None]
+    for clusters in batches:
+        candidates = load_candidates(session, clusters=clusters)
+        photos = apply_quality_gates(select_best_copies(candidates, exclusions), gates, exclusions)
+        labeled += assign_labels(photos, vocabulary, (), exclusions)
+    return labeled
+
+
+def _clusters_of(session: Session, words: Sequence[str]) -> Sequence[int]:
+    """Return the clusters of the stored images of posts found under hashtags."""
+    # Begins with the hashtags: with a subquery of posts, SQLite would read all stored images.
+    query = (
+        sa.select(ImageRow.cluster_id)
+        .select_from(Hashtag)
+        .join(PostHashtag, PostHashtag.hashtag_id == Hashtag.id)
+        .join(Sighting, Sighting.post_id == PostHashtag.post_id)
+        .join(ImageRow, ImageRow.id == Sighting.image_id)
+        .where(PostHashtag.source == "search", Hashtag.text.in_(words), is_stored(ImageRow))
+        .distinct()
+    )
+    return [cluster for cluster in session.scalars(query) if cluster is not None]
 
 
 def limit_classes(

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from scrapy.settings import Settings
+from sqlalchemy.orm import Session
 
-from dataset.catalogue.stats import label_size
 from dataset.errors import Failure
+from dataset.selection.candidates import Exclusions
+from dataset.selection.labeling import label_photos
 from dataset.utils.files import write_atomically
 from dataset.vocabulary import Vocabulary
 from scraper.crawl.context import open_context
@@ -71,9 +73,15 @@ def crawl(
         if context.failure is not None:
             raise context.failure
         with context.sessions() as session:
-            sizes = {tag: label_size(session, words[tag]) for tag in tags}
+            sizes = {tag: _count_photos(session, vocabulary, tag) for tag in tags}
     seconds = time.monotonic() - start
     return CrawlResult(context.searches, context.problems, context.is_complete, sizes, seconds)
+
+
+def _count_photos(session: Session, vocabulary: Vocabulary, tag: str) -> int:
+    """Return how many photos `catalogue stats` and a build have of the label of a tag."""
+    photos = label_photos(session, vocabulary, Exclusions(), vocabulary.words_of(tag))
+    return sum(photo.label == vocabulary.label_or_own(tag) for photo in photos)
 
 
 def report(result: CrawlResult, minimum: int, file: Path | None, is_verbose: bool) -> None:

@@ -28,7 +28,7 @@ HEAD = (
 )
 TAG_HEAD = ("site", "tag", "pages", "posts", "new", "exact", "near", "rejected", "ended")
 # How a search ends that has requested all its photos, or reached a limit.
-GOOD_ENDS = ("finished", "finished before", "limit")
+GOOD_ENDS, INTERRUPTED = ("finished", "finished before", "limit"), "interrupted"
 
 
 def format_count(number: int, noun: str) -> str:
@@ -60,7 +60,7 @@ class SearchStats:
     outcomes: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
-    ended: str = "interrupted"
+    ended: str = INTERRUPTED
 
     @property
     def words(self) -> list[str]:
@@ -111,6 +111,7 @@ class LabelShortage:
         missing: Number of missing photos.
         seconds: Time to collect them at the rate of this crawl; None if the rate is unknown.
         exhausted: Whether every search reached its end, so these sites do not have them.
+        failed: Whether a search ended with an error.
     """
 
     label: str
@@ -119,6 +120,7 @@ class LabelShortage:
     missing: int
     seconds: int | None
     exhausted: bool
+    failed: bool
 
     def __str__(self) -> str:
         text = f"{self.label}: {self.photos:,} of {self.minimum:,} photos"
@@ -126,6 +128,8 @@ class LabelShortage:
             return text
         if self.exhausted:
             why = "which these sites do not have for its words"
+        elif self.failed:
+            why = "and not every search reached its end"
         elif self.seconds is None:
             why = "and this run found nothing new"
         else:
@@ -148,8 +152,10 @@ def label_shortage(
     own = [stats for stats in searches if stats.tag == label]
     missing, new = max(0, minimum - photos), sum(stats.outcomes["new"] for stats in own)
     is_exhausted = bool(own) and all(stats.ended.startswith("finished") for stats in own)
-    needed = round(missing * seconds / new) if missing and new and not is_exhausted else None
-    return LabelShortage(label, photos, minimum, missing, needed, is_exhausted)
+    has_failed = any(stats.ended not in (*GOOD_ENDS, INTERRUPTED) for stats in own)
+    has_rate = missing and new and not is_exhausted and not has_failed
+    needed = round(missing * seconds / new) if has_rate else None
+    return LabelShortage(label, photos, minimum, missing, needed, is_exhausted, has_failed)
 
 
 def format_duration(seconds: int) -> str:

@@ -45,9 +45,9 @@ def json_object(body: bytes, url: str) -> dict[str, Any]:
     try:
         value = parse_json(body.decode(json.detect_encoding(body), "replace"))
     except (ValueError, RecursionError) as error:
-        raise LayoutChanged(f"the response is not JSON ({type(error).__name__})", url) from error
+        raise LayoutChanged("the response is not JSON", url) from error
     if not isinstance(value, dict):
-        raise LayoutChanged(f"the response is {type(value).__name__} instead of a JSON object", url)
+        raise LayoutChanged("the response is JSON, but not an object", url)
     return value
 
 
