@@ -15,7 +15,7 @@ from dataset.utils.files import write_json
 from model.ablation.config import read_steps
 from model.ablation.runner import CompareOptions, StepResult, StepRunner
 from model.data.loading import load_splits
-from model.evaluation.bootstrap import make_bootstrap, percentile_interval
+from model.evaluation.bootstrap import difference_interval, make_bootstrap, score_interval
 from model.reports.charts import render_png
 from model.reports.run_report import package_versions
 from model.training.train import run_folder
@@ -84,7 +84,7 @@ def _compare_to_base(
     row |= {
         "trainings": len(accuracies),
         "accuracy": result.accuracy,
-        "interval": percentile_interval(totals[:, 0] / totals[:, 1]),
+        "interval": score_interval(totals[:, 0] / totals[:, 1], bootstrap.count),
         "over_seeds": float(accuracies.std(ddof=1)) if len(accuracies) > 1 else None,
         "macro_f1": float(result.macro_f1.mean()),
         "validation_accuracy": result.validation_accuracy,
@@ -94,7 +94,7 @@ def _compare_to_base(
         gains = totals[:, 2] / totals[:, 1]
         row |= {
             "gain": float((result.correct - base.correct).mean()),
-            "gain_interval": percentile_interval(gains),
+            "gain_interval": difference_interval(gains, bootstrap.count),
             "p": _p_value(gains),
         }
     return row

@@ -15,7 +15,7 @@ from model.evaluation.bootstrap import (
     compute_scores,
     macro_average,
     make_bootstrap,
-    percentile_interval,
+    score_interval,
     weighted_average,
 )
 from model.evaluation.calibration import (
@@ -135,12 +135,12 @@ def _intervals(
     resampled, photos = compute_scores(support, predicted, hits), support.sum(axis=1)
     # With a single unit, the resampled values of a class don't vary.
     classes = len(labels)
-    has_interval = {
-        "precision": bootstrap.units_per_class(predictions, classes) > 1,
-        "recall": bootstrap.units_per_class(targets, classes) > 1,
-        "f1": bootstrap.units_per_class(np.stack([predictions, targets]), classes) > 1,
+    units = {
+        "precision": bootstrap.units_per_class(predictions, classes),
+        "recall": bootstrap.units_per_class(targets, classes),
+        "f1": bootstrap.units_per_class(np.stack([predictions, targets]), classes),
     }
-    top_k_intervals = [percentile_interval(column / photos) for column in top_k_hits.T]
+    top_k_intervals = [score_interval(column / photos, bootstrap.count) for column in top_k_hits.T]
     return {
         "level": CONFIDENCE_LEVEL,
         "resamples": bootstrap.resamples,
@@ -148,17 +148,19 @@ def _intervals(
         "units": bootstrap.count,
         "accuracy": top_k_intervals[0],
         "macro": {
-            name: percentile_interval(macro_average(values, point))
+            name: score_interval(macro_average(values, point), bootstrap.count)
             for (name, values), (_, point) in zip(resampled.items(), scores.items(), strict=True)
         },
         "weighted": {
-            name: percentile_interval(weighted_average(values, support))
+            name: score_interval(weighted_average(values, support), bootstrap.count)
             for name, values in resampled.items()
         },
         "top_k": {str(k): bounds for k, bounds in zip(top_ks, top_k_intervals, strict=True)},
         "per_class": {
             label: {
-                name: percentile_interval(values[:, index]) if has_interval[name][index] else None
+                name: score_interval(values[:, index], int(units[name][index]))
+                if units[name][index] > 1
+                else None
                 for name, values in resampled.items()
             }
             for index, label in enumerate(labels)
@@ -223,14 +225,14 @@ def _by_group(
         one_hot = np.eye(len(names))[indices]
         totals = bootstrap.totals(np.hstack([one_hot, one_hot * is_correct[:, None]]))
         photos, correct = np.split(totals, 2, axis=1)
-        has_interval = bootstrap.units_per_class(indices, len(names)) > 1
+        units = bootstrap.units_per_class(indices, len(names))
         for i, name in enumerate(names):
             in_group, is_drawn = indices == i, photos[:, i] > 0
-            bounds = percentile_interval(correct[is_drawn, i] / photos[is_drawn, i])
+            bounds = score_interval(correct[is_drawn, i] / photos[is_drawn, i], int(units[i]))
             metrics[kind][str(name)] = {
                 "photos": int(in_group.sum()),
                 "accuracy": float(is_correct[in_group].mean()),
-                "interval": bounds if has_interval[i] else None,
+                "interval": bounds if units[i] > 1 else None,
                 "confidence": float(probabilities[in_group].max(axis=1).mean()),
             }
     return metrics

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
 from model.evaluation.bootstrap import (
     compute_scores,
+    difference_interval,
     macro_average,
     make_bootstrap,
     percentile_interval,
+    score_interval,
     weighted_average,
 )
 
@@ -62,3 +65,24 @@ def test_a_class_that_only_a_resample_lacks_is_ignored() -> None:
     values = np.array([[0.8, np.nan, np.nan], [0.8, 0.6, np.nan]])
     # The third was never there: it counts as 0, as in the figure itself.
     assert macro_average(values, point) == pytest.approx([0.4, 1.4 / 3])
+
+
+@pytest.mark.parametrize(("value", "units"), [(1.0, 2), (0.0, 2), (1.0, 50), (0.75, 8)])
+def test_interval_of_equal_resamples_is_that_of_wilson(value: float, units: int) -> None:
+    low, high = score_interval(np.full(100, value), units) or [0.0, 0.0]
+    expected = binomtest(round(value * units), units).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+    assert low <= value <= high and high - low > 0
+
+
+def test_other_intervals_are_percentiles_of_the_resamples() -> None:
+    values = np.linspace(0, 1, 101)
+    assert score_interval(values, 3) == percentile_interval(values)
+    assert difference_interval(values - 0.5, 3) == percentile_interval(values - 0.5)
+    assert score_interval(np.array([np.nan]), 3) is None
+
+
+def test_difference_that_never_varies_has_an_interval_with_width() -> None:
+    low, high = difference_interval(np.zeros(100), 10) or [0.0, 0.0]
+    assert low == -high and 0.2 < high < 0.3
+    assert difference_interval(np.ones(100), 10) == [pytest.approx(1 - high), 1.0]
