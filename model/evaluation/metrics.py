@@ -24,9 +24,17 @@ from model.evaluation.calibration import (
     negative_log_likelihood,
     softmax,
 )
-from model.evaluation.selective import best_point, coverage_curve, point_at, thin_curve
+from model.evaluation.selective import (
+    CoveragePoint,
+    best_point,
+    coverage_curve,
+    point_at,
+    thin_curve,
+)
 
 RESAMPLES = 2000
+# What metrics are computed on.
+TEST_PHOTOS, HELD_OUT_PHOTOS = "test photos", "held-out photos"
 TOP_KS = (1, 2, 3, 5)
 # The accuracy for which a confidence threshold is chosen.
 TARGET_ACCURACY = 0.95
@@ -55,6 +63,7 @@ def compute_metrics(
     seed: int,
     metadata: PhotoMetadata | None = None,
     resamples: int = RESAMPLES,
+    folds: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Compute all metrics with their confidence intervals.
 
@@ -70,6 +79,8 @@ def compute_metrics(
         seed: Random seed of the bootstrap.
         metadata: Groups to resample, and sites and crops to report on.
         resamples: Number of bootstrap resamples.
+        folds: With cross-validation, the fold of each photo, shape (n,); `test` has the held-out
+            photos of all folds, already calibrated.
     """
     metadata = metadata or PhotoMetadata()
     bootstrap = make_bootstrap(metadata.groups, len(test.targets), resamples, seed)
@@ -78,6 +89,7 @@ def compute_metrics(
     support, predicted, correct = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
     scores = compute_scores(support, predicted, correct)
     return {
+        "evaluated_on": TEST_PHOTOS if folds is None else HELD_OUT_PHOTOS,
         "accuracy": float(correct.sum() / len(targets)),
         "macro": {name: float(np.nan_to_num(s).mean()) for name, s in scores.items()},
         "weighted": {name: float(weighted_average(s, support)) for name, s in scores.items()},
@@ -93,8 +105,14 @@ def compute_metrics(
         },
         "intervals": _intervals(probabilities, targets, labels, scores, bootstrap),
         "confusion_matrix": {"labels": list(labels), "counts": counts.tolist()},
-        "calibration": _calibration(test, temperature, len(validation.targets)),
-        "coverage": _coverage(probabilities, targets, validation, temperature),
+        "calibration": _calibration(
+            test,
+            temperature,
+            "the validation fold of each training"
+            if folds is not None
+            else f"{len(validation.targets)} validation photos",
+        ),
+        "coverage": _coverage(probabilities, targets, validation, temperature, folds),
         "by": _by_group(probabilities, targets, metadata, bootstrap),
         "chance": 1 / len(labels),
         "majority": float(support.max() / len(targets)),
@@ -168,7 +186,7 @@ def _intervals(
     }
 
 
-def _calibration(test: LabeledLogits, temperature: float, validation_count: int) -> dict[str, Any]:
+def _calibration(test: LabeledLogits, temperature: float, fitted_on: str) -> dict[str, Any]:
     """Return the errors of the probabilities before and after calibration."""
 
     def errors(temperature: float) -> dict[str, float]:
@@ -182,7 +200,7 @@ def _calibration(test: LabeledLogits, temperature: float, validation_count: int)
 
     return {
         "temperature": temperature,
-        "fitted_on": f"{validation_count} validation photos",
+        "fitted_on": fitted_on,
         "bins": f"{BINS} of equal width (Guo et al. 2017)",
         "before": errors(1.0),
         "after": errors(temperature),
@@ -190,26 +208,61 @@ def _calibration(test: LabeledLogits, temperature: float, validation_count: int)
 
 
 def _coverage(
-    probabilities: np.ndarray, targets: np.ndarray, validation: LabeledLogits, temperature: float
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    validation: LabeledLogits,
+    temperature: float,
+    folds: np.ndarray | None,
 ) -> dict[str, Any]:
     """Return the coverage curve and the points that reach TARGET_ACCURACY.
 
     `best_on_test` is the best threshold in hindsight. `chosen_on_validation` is chosen before the
-    test photos are predicted, as a user would do.
+    photos are predicted, as a user would do: on the validation photos, or with cross-validation on
+    the other folds.
     """
     curve = coverage_curve(probabilities, targets)
-    validation_curve = coverage_curve(softmax(validation.logits, temperature), validation.targets)
-    chosen = best_point(validation_curve, TARGET_ACCURACY, MIN_PHOTOS)
+    if folds is None:
+        validation_probabilities = softmax(validation.logits, temperature)
+        chosen = _chosen_point(validation_probabilities, validation.targets)
+        point = point_at(probabilities, targets, chosen.threshold) if chosen else None
+    else:
+        point = _cross_validated_point(probabilities, targets, folds)
     best = best_point(curve, TARGET_ACCURACY)
     return {
         "target_accuracy": TARGET_ACCURACY,
         "min_photos": MIN_PHOTOS,
-        "chosen_on_validation": (
-            asdict(point_at(probabilities, targets, chosen.threshold)) if chosen else None
-        ),
+        "chosen_on_validation": asdict(point) if point else None,
         "best_on_test": asdict(best) if best else None,
         "points": [asdict(point) for point in thin_curve(curve)],
     }
+
+
+def _chosen_point(probabilities: np.ndarray, targets: np.ndarray) -> CoveragePoint | None:
+    return best_point(coverage_curve(probabilities, targets), TARGET_ACCURACY, MIN_PHOTOS)
+
+
+def _cross_validated_point(
+    probabilities: np.ndarray, targets: np.ndarray, folds: np.ndarray
+) -> CoveragePoint | None:
+    """Return the point of thresholds that are chosen for each fold on the other folds.
+
+    Its threshold is that of all photos; None if no threshold reaches TARGET_ACCURACY.
+    """
+    chosen = _chosen_point(probabilities, targets)
+    if chosen is None:
+        return None
+    thresholds = np.full(len(targets), np.inf)
+    for fold in np.unique(folds):
+        others = folds != fold
+        point = _chosen_point(probabilities[others], targets[others])
+        if point is not None:
+            thresholds[~others] = point.threshold
+    is_confident = probabilities.max(axis=1) >= thresholds
+    is_correct = (probabilities.argmax(axis=1) == targets)[is_confident]
+    accuracy = float(is_correct.mean()) if len(is_correct) else None
+    return CoveragePoint(
+        chosen.threshold, len(is_correct), len(is_correct) / len(targets), accuracy
+    )
 
 
 def _by_group(

@@ -89,6 +89,8 @@ def render_report(
         title="fashion-tagger run",
         results=results,
         metrics=metrics,
+        photos=summary.evaluated_photos(metrics),
+        kept=summary.training_sentence(results),
         run=run,
         charts=charts,
         lead=lead,

@@ -31,6 +31,7 @@ def render_model_card(
         metrics: Content of `metrics.json`.
         run: Content of `run.json`.
     """
+    photos = summary.evaluated_photos(metrics)
     sections = [
         "---\nlibrary_name: keras\npipeline_tag: image-classification\n---",
         "# Model card",
@@ -40,7 +41,7 @@ def render_model_card(
         markdown_table(("metric", "value", "95% interval"), summary.main_metrics(metrics)),
         "## Labels",
         markdown_table(
-            ("label", *map(summary.score_title, summary.SCORES), "test photos"),
+            ("label", *map(summary.score_title, summary.SCORES), photos),
             _label_rows(metrics),
         ),
         *_confusions(metrics),
@@ -48,8 +49,7 @@ def render_model_card(
         "## Data",
         _bullets(_data(metrics, run["dataset"])),
         "## Training",
-        f"The weights of epoch {results.best_epoch} of {len(results.history.get('loss', ()))} were"
-        f" kept, the best one on the validation split. Random seed {results.seed}.",
+        summary.training_sentence(results),
         markdown_table(("option", "value"), summary.option_rows(run["options"])),
         "## Limitations",
         _bullets(summary.limitations(metrics)),
@@ -62,6 +62,13 @@ def render_model_card(
 
 
 def _overview(results: RunResults) -> list[str]:
+    if results.folds is not None:
+        return [
+            f"A cross-validation of an Inception-v3 classifier with {len(results.labels)} labels of"
+            f" garments: {', '.join(map(escape_markdown, results.labels))}. It estimates the"
+            " accuracy of a training; the networks are not kept. Train without `--folds` for a"
+            " model."
+        ]
     return [
         f"An Inception-v3 classifier with {len(results.labels)} labels of garments:"
         f" {', '.join(map(escape_markdown, results.labels))}. The input is a batch of photos,"
@@ -99,7 +106,7 @@ def _confusions(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _groups(metrics: Mapping[str, Any]) -> list[str]:
-    head = ("photos of", "test photos", "accuracy", "95% interval")
+    head = ("photos of", summary.evaluated_photos(metrics), "accuracy", "95% interval")
     rows = [
         (
             f"{kind} {name}",

@@ -83,6 +83,7 @@ def write_results(folder: Path, results: RunResults) -> dict[str, Any]:
         results.temperature,
         results.seed,
         results.metadata,
+        folds=results.folds,
     )
     metrics |= results.extra_metrics
     run = describe_run(results)

@@ -33,6 +33,8 @@ class RunResults:
         extra_metrics: Added to `metrics.json` (counts, unreadable photos, folds).
         facts: Added to `run.json` (duration, backend, precision).
         augmentation_samples: PNG of augmented training photos.
+        folds: With cross-validation, the fold of each photo in `test`, which has the held-out
+            photos of all folds with calibrated logits.
     """
 
     folder: Path
@@ -49,6 +51,7 @@ class RunResults:
     extra_metrics: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     augmentation_samples: bytes | None = None
+    folds: np.ndarray | None = None
 
     @cached_property
     def targets(self) -> np.ndarray:

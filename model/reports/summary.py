@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from model.evaluation.metrics import HELD_OUT_PHOTOS, TEST_PHOTOS
+from model.reports.run_results import RunResults
+
 SCORES = ("precision", "recall", "f1")
 
 
@@ -27,8 +30,7 @@ def findings(metrics: Mapping[str, Any]) -> list[str]:
         metrics["per_class"], key=lambda label: metrics["per_class"][label]["support"]
     )
     return [
-        f"The model predicts {metrics['accuracy']:.1%} of {photos} test photos correctly"
-        f"{format_percent_interval(intervals['accuracy'])}. It was not trained on them.",
+        _accuracy_finding(metrics, photos),
         f"Always predicting {most_frequent} would be correct for {metrics['majority']:.1%}, random"
         f" predictions for {metrics['chance']:.1%}.",
         *(
@@ -36,29 +38,69 @@ def findings(metrics: Mapping[str, Any]) -> list[str]:
             f"{format_percent_interval(intervals['top_k'][k])}."
             for k, value in top_k.items()
         ),
-        _calibration_finding(metrics["calibration"]),
-        _coverage_finding(metrics["coverage"]),
+        _calibration_finding(metrics),
+        _coverage_finding(metrics),
     ]
 
 
-def _calibration_finding(calibration: Mapping[str, Any]) -> str:
+def evaluated_photos(metrics: Mapping[str, Any]) -> str:
+    """Return what the metrics are computed on: "test photos" or "held-out photos"."""
+    # Runs of older versions have only test photos.
+    return str(metrics.get("evaluated_on", TEST_PHOTOS))
+
+
+def is_cross_validated(metrics: Mapping[str, Any]) -> bool:
+    """Return whether the metrics are those of several networks, each on its held-out fold."""
+    return evaluated_photos(metrics) == HELD_OUT_PHOTOS
+
+
+def _accuracy_finding(metrics: Mapping[str, Any], photos: int) -> str:
+    interval = format_percent_interval(metrics["intervals"]["accuracy"])
+    if is_cross_validated(metrics):
+        return (
+            f"{metrics['accuracy']:.1%} of {photos} held-out photos are predicted correctly"
+            f"{interval}, each by the network that was not trained on its fold."
+        )
+    return (
+        f"The model predicts {metrics['accuracy']:.1%} of {photos} test photos correctly"
+        f"{interval}. It was not trained on them."
+    )
+
+
+def _calibration_finding(metrics: Mapping[str, Any]) -> str:
+    calibration = metrics["calibration"]
     before, after = (calibration[n]["expected_calibration_error"] for n in ("before", "after"))
+    if is_cross_validated(metrics):
+        return (
+            f"The expected calibration error of the probabilities is {after:.1%}; each network is"
+            " calibrated on its validation fold."
+        )
     return (
         f"The expected calibration error of the probabilities is {after:.1%} ({before:.1%} before"
         f" calibration with the temperature {calibration['temperature']:.2f})."
     )
 
 
-def _coverage_finding(coverage: Mapping[str, Any]) -> str:
+def _coverage_finding(metrics: Mapping[str, Any]) -> str:
+    coverage, photos = metrics["coverage"], evaluated_photos(metrics)
     target, chosen = coverage["target_accuracy"], coverage["chosen_on_validation"]
+    is_crossed = is_cross_validated(metrics)
     if chosen is None:
-        return (
+        needed = photos if is_crossed else "validation photos"
+        text = (
             f"No confidence threshold reaches an accuracy of {target:.0%} on at least"
-            f" {coverage['min_photos']} validation photos."
+            f" {coverage['min_photos']} {needed}."
         )
+        if best := coverage["best_on_test"]:
+            text += (
+                f" In hindsight, {best['accuracy']:.1%} of the {best['photos']} {photos} with a"
+                f" confidence of at least {best['threshold']:.2f} are predicted correctly."
+            )
+        return text
     text = (
-        f"A confidence of at least {chosen['threshold']:.2f} (chosen on the validation split for an"
-        f" accuracy of {target:.0%}) is reached by {chosen['coverage']:.1%} of the test photos"
+        f"A confidence of at least {chosen['threshold']:.2f} (chosen on the"
+        f" {'other folds' if is_crossed else 'validation split'} for an accuracy of {target:.0%})"
+        f" is reached by {chosen['coverage']:.1%} of the {photos}"
     )
     return text + (
         f"; {chosen['accuracy']:.1%} of them are predicted correctly." if chosen["photos"] else "."
@@ -88,6 +130,7 @@ def limitations(metrics: Mapping[str, Any], few: int = 30) -> list[str]:
         few: Labels with fewer test photos are named.
     """
     per_class, intervals = metrics["per_class"], metrics["intervals"]
+    photos = evaluated_photos(metrics)
     absent = [label for label, scores in per_class.items() if not scores["support"]]
     rare = [label for label, scores in per_class.items() if 0 < scores["support"] < few]
     sentences = [
@@ -95,23 +138,21 @@ def limitations(metrics: Mapping[str, Any], few: int = 30) -> list[str]:
         f" resamples of {intervals['units']} {intervals['resampled']}. They are valid for other"
         " photos of the same kind, not for photos from other sources.",
         "The model predicts one of its labels for any photo.",
-        "Some labels are wrong, those from hashtags above all, also in the test split: some errors"
-        " are errors of the labels.",
+        f"Some labels are wrong, those from hashtags above all, also those of the {photos}: some"
+        " errors are errors of the labels.",
     ]
     if absent:
         sentences.append(
-            f"There are no test photos of {', '.join(absent)}: their scores count as 0 in macro"
+            f"There are no {photos} of {', '.join(absent)}: their scores count as 0 in macro"
             " averages."
         )
     if rare:
         sentences.append(
-            f"There are fewer than {few} test photos of {', '.join(rare)}: their scores are"
-            " uncertain."
+            f"There are fewer than {few} {photos} of {', '.join(rare)}: their scores are uncertain."
         )
     if intervals["accuracy"] is None:
         sentences.append(
-            f"All test photos belong to one of the {intervals['resampled']}: there are no"
-            " intervals."
+            f"All {photos} belong to one of the {intervals['resampled']}: there are no intervals."
         )
     return sentences
 
@@ -139,6 +180,18 @@ def main_metrics(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def score_title(score: str) -> str:
     """Return the title of a score: F1 has a capital."""
     return "F1" if score == "f1" else score
+
+
+def training_sentence(results: RunResults) -> str:
+    """Return which weights were kept, and the random seed."""
+    if results.folds is not None:
+        kept = f"{len(np.unique(results.folds))} networks were trained, each without its fold."
+    else:
+        kept = (
+            f"The weights of epoch {results.best_epoch} of {len(results.history.get('loss', ()))}"
+            " were kept, the best one on the validation split."
+        )
+    return f"{kept} Random seed {results.seed}."
 
 
 def option_rows(options: Mapping[str, Any]) -> list[tuple[str, Any]]:

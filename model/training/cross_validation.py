@@ -163,6 +163,7 @@ def _write_results(
         extra_metrics={
             "folds": {"accuracy": accuracies, "mean": mean, "standard_deviation": deviation}
         },
+        folds=np.repeat(np.arange(len(folds)), [len(fold.examples) for fold in folds]),
         facts={"backend": keras.backend.backend(), "seconds": round(seconds, 1)},
     )
     return run_report.write_results(folder, results)

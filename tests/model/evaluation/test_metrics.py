@@ -184,3 +184,32 @@ def test_the_threshold_is_chosen_on_validation_and_measured_on_test() -> None:
         ]
         is None
     )
+
+
+def test_thresholds_of_a_cross_validation_are_chosen_on_the_other_folds() -> None:
+    logits, targets = random_logits(3, 300)
+    probabilities, folds = softmax(logits, 1.0), np.arange(300) % 3
+    figures = figures_of(probabilities, targets, folds=folds)
+    assert figures["evaluated_on"] == "held-out photos"
+    point = figures["coverage"]["chosen_on_validation"]
+    is_right, confidence = probabilities.argmax(axis=1) == targets, probabilities.max(axis=1)
+    hits, photos = 0, 0
+    for fold in range(3):
+        others = folds != fold
+        values = sorted(set(confidence[others]))
+        reaching = [
+            value
+            for value in values
+            if is_right[others][confidence[others] >= value].mean() >= 0.95
+            and (confidence[others] >= value).sum() >= 20
+        ]
+        passed = (confidence >= min(reaching)) & ~others
+        hits, photos = hits + int(is_right[passed].sum()), photos + int(passed.sum())
+    assert (point["photos"], point["accuracy"]) == (photos, pytest.approx(hits / photos))
+    assert point["coverage"] == pytest.approx(photos / 300)
+
+
+def test_two_correct_photos_do_not_prove_perfection() -> None:
+    figures = figures_of(np.eye(2), np.arange(2))
+    low, high = figures["intervals"]["accuracy"]
+    assert (figures["accuracy"], high) == (1.0, 1.0) and 0.3 < low < 0.4

@@ -118,6 +118,11 @@ def test_cross_validation_predicts_each_photo_once_without_the_test_split(work: 
     assert len(paths) == len(set(paths)) == 3 * (12 + 4)
     assert not any(path.startswith("test/") for path in paths)
     assert not (work / "folds" / "model.keras").exists()
+    for text in (
+        done.stdout,
+        *((work / "folds" / n).read_text() for n in ("README.md", "report.html")),
+    ):
+        assert "test photos" not in text and "held-out photos" in text
     assert not list((work / "folds").rglob("*.npz"))
 
 
