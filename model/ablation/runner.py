@@ -63,7 +63,7 @@ class StepResult:
         step: The step.
         base: Name of the step that it changed.
         options: Options of its trainings.
-        crop: One of CROPS.
+        crop: One of CROPS, or BUILD_CROP.
         correct: Fraction of trainings that predict each test photo correctly, shape (n,).
         accuracies: Test accuracy of each training, shape (seeds,).
         macro_f1: Macro F1 of each training, shape (seeds,).
@@ -98,19 +98,24 @@ class TrainingResult(NamedTuple):
     seconds: float
 
 
+# Name of the crop of photos that a build has cropped.
+BUILD_CROP = "as built"
+
+
 class StepRunner:
     """Trains the steps of a comparison with one backbone.
 
     Args:
-        data: Uncropped photos.
+        data: The photos.
         options: Options of the comparison.
         folder: Where results are saved for --resume.
     """
 
     def __init__(self, data: SplitData, options: CompareOptions, folder: Path) -> None:
-        self.options, self.folder, self.whole_photos = options, folder, data
-        self.data_by_crop: dict[str, SplitData] = {"whole": data}
-        self.is_cropped = is_cropped(data)
+        self.options, self.folder, self.data = options, folder, data
+        # What reports call the photos as they are in the data.
+        self.data_crop = BUILD_CROP if is_cropped(data) else "whole"
+        self.data_by_crop: dict[str, SplitData] = {self.data_crop: data}
         self.base_options = TrainOptions(
             data=options.data,
             out=options.out,
@@ -138,9 +143,11 @@ class StepRunner:
         options = replace(base.options if base else self.base_options, **step.settings)
         if options.augment == USEFUL_AUGMENTATION:
             options = replace(options, augment=_useful_augmentation(step, before))
-        crop = step.crop or (base.crop if base else "whole")
+        crop = step.crop or (base.crop if base else self.data_crop)
+        if crop == "whole":
+            crop = self.data_crop
         name = base.step.name if base else ""
-        if crop != "whole" and self.is_cropped:
+        if crop != self.data_crop == BUILD_CROP:
             note = "the photos are cropped already; build with --crop none to compare crops"
             empty = np.zeros(0)
             return StepResult(step, name, options, crop, empty, empty, empty, 0.0, 0.0, note)
@@ -168,7 +175,7 @@ class StepRunner:
             model = find_model(self.options.pose, self.options.pose_weights)
             vocabulary = load_vocabulary(self.options.vocabulary)
             cache = self.options.cache or default_cache_folder()
-            result = crop_data(self.whole_photos, crop, model, vocabulary, cache)
+            result = crop_data(self.data, crop, model, vocabulary, cache)
             counts = ", ".join(f"{n} {name}" for name, n in sorted(result.outcomes.items()))
             click.echo(f"crops for {crop}: {counts}")
             self.data_by_crop[crop] = result.data

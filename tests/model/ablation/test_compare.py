@@ -9,6 +9,10 @@ import pytest
 from PIL import Image
 
 from model.ablation.compare import _p_value
+from model.ablation.config import Step
+from model.ablation.runner import BUILD_CROP, CompareOptions, StepRunner, TrainingResult
+from model.data.loading import SplitData
+from model.training.config import TrainOptions
 from tests.support.drawn_splits import draw_splits, random_backbone, run
 
 STEPS = """
@@ -95,3 +99,21 @@ def test_the_p_value_of_gains() -> None:
     assert _p_value(np.array([0.1, -0.1] * 500)) == 1
     assert _p_value(np.array([0.1] * 975 + [-0.1] * 25)) == pytest.approx(0.05)
     assert _p_value(np.full(10, np.nan)) is None
+
+
+def test_photos_that_a_build_cropped_are_not_called_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = TrainingResult(np.ones(4), 1.0, 1.0, 1.0)
+    monkeypatch.setattr(StepRunner, "_train", lambda *_: training)
+    runner = StepRunner.__new__(StepRunner)
+    runner.options = CompareOptions(tmp_path, tmp_path / "out", tmp_path / "steps.toml", seeds=1)
+    runner.base_options = TrainOptions(data=tmp_path, out=tmp_path / "out")
+    runner.data = SplitData(tmp_path, ("a", "b"), ())
+    runner.data_crop, runner.data_by_crop = BUILD_CROP, {BUILD_CROP: runner.data}
+    plain = runner.run(0, Step("plain", "", {}, None, 0), ())
+    named = runner.run(1, Step("named", "plain", {}, "whole", 0), (plain,))
+    person = runner.run(2, Step("person", "plain", {}, "person", 0), (plain, named))
+    assert (plain.crop, named.crop) == (BUILD_CROP, BUILD_CROP)
+    assert plain.accuracies.tolist() == [1.0] and not plain.note
+    assert person.crop == "person" and "cropped already" in person.note
