@@ -197,13 +197,14 @@ DUPLICATES = ReviewQueue(
 CROPS = ReviewQueue(
     "crops",
     "Uncertain crops",
-    "Photos that were not cropped as requested, and crops with a low key point score, the lowest"
-    " first.",
+    "Crops with a low key point score or not as requested, the lowest score first; then photos that"
+    " were left whole.",
     sa.join(CropRow, ImageRow, CropRow.image_id == ImageRow.id),
     sa.and_(sa.or_(CropRow.reason != "", CropRow.score < MIN_CROP_SCORE), is_stored(ImageRow)),
     sa.or_(_has_crop_decision, cluster_expression(ImageRow).in_(_excluded_clusters)),
     (CropRow.image_id, CropRow.model, CropRow.zone),
     (
+        (sa.case((CropRow.outcome == "whole", 1), else_=0), False),
         (CropRow.score, False),
         (CropRow.image_id, False),
         (CropRow.model, False),

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy as sa
 
-from dataset.catalogue.models import ImageRow
+from dataset.catalogue.models import CropRow, ImageRow
 from dataset.review import pagination, server
 from dataset.review.pagination import QueueFilters, count_progress
 from dataset.review.queues import CONFLICTS, CROPS, DUPLICATES, MISTAKES, QUEUES, Key, ReviewQueue
@@ -68,6 +68,19 @@ def test_pages_are_consistent_forwards_and_backwards(filling: Filling) -> None:
             )
             assert after == all_keys[position + 1 : position + 4]
             assert before == all_keys[max(0, position - 3) : position][::-1]
+
+
+def test_real_crops_come_before_photos_left_whole(filling: Filling) -> None:
+    with filling.sessions.begin() as session:
+        for image, outcome, score in ((1, "whole", 0.0), (2, "whole", 0.3), (3, "person", 0.2)):
+            row = CropRow(image_id=image, model="m", outcome=outcome, reason="x", score=score)
+            row.left, row.top, row.right, row.bottom = 0.0, 0.0, 90.0, 90.0
+            session.add(row)
+    all_keys = keys(filling, CROPS)
+    assert [key[0] for key in all_keys] == [3, 8, 1, 2]
+    with filling.sessions() as session:
+        after = pagination.list_keys(session, CROPS, QueueFilters(), WORDS, 2, all_keys[1])
+    assert after == all_keys[2:]
 
 
 def test_images_that_are_not_stored_are_not_shown(filling: Filling) -> None:
