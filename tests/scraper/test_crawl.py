@@ -231,10 +231,10 @@ def _break_lamoda() -> None:
 def _break_saving() -> None:
     save = frontier.save_page
 
-    def save_page(session: Session, search: Search, page: Page) -> None:
+    def save_page(session: Session, search: Search, page: Page, **options: bool) -> None:
         if search.hashtag == "polo":
             raise OverflowError("a value that no column takes")
-        save(session, search, page)
+        save(session, search, page, **options)
 
     frontier.save_page = save_page  # type: ignore[assignment]
 
