@@ -217,7 +217,10 @@ def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> 
         return twin
 
     chosen = choose_network(folded)
-    return PoseEstimator(chosen, model.joints, model.size, model.gate, flip or model.flip, dark)
+    is_flipped = flip or model.flip
+    return PoseEstimator(
+        chosen, model.joints, model.size, model.gate, is_flipped, dark, model.min_score
+    )
 
 
 def _weights_file(model: PoseModel) -> Path:

@@ -14,6 +14,8 @@ from dataset.pose.models import JointSet
 
 Box = tuple[float, float, float, float]
 
+# Version of the policy: changes whenever equal key points give another crop.
+CROP_POLICY = 2
 # With fewer joints there is no person.
 MIN_JOINTS = 5
 # How far the body extends beyond a joint, relative to the longer side of the joints' bounding box:
@@ -70,6 +72,7 @@ def choose_crop(
     size: tuple[int, int],
     gate: float,
     zone: str | None = None,
+    min_score: float = 0.0,
 ) -> Crop:
     """Choose the crop around the person or around the zone of a garment.
 
@@ -79,11 +82,12 @@ def choose_crop(
         size: Width and height of the image.
         gate: Score below which a joint does not count.
         zone: Garment zone; `full` and None are the whole person.
+        min_score: Mean score of the joints below which they are not those of a person.
 
     Returns:
-        The crop. With fewer than `MIN_JOINTS` joints, or a person on less than `MIN_SUBJECT_AREA`
-        of the image, it is the whole image; a zone whose joints are not visible falls back to the
-        person.
+        The crop. With fewer than `MIN_JOINTS` joints, a mean score below `min_score`, or a person
+        on less than `MIN_SUBJECT_AREA` of the image, it is the whole image; a zone whose joints are
+        not visible falls back to the person.
     """
     seen = points[:, 2] >= gate
     whole = full_box(size)
@@ -91,6 +95,8 @@ def choose_crop(
         reason = f"{int(seen.sum())} of {MIN_JOINTS} joints seen"
         return Crop(WHOLE, whole, _score(points, seen), reason)
     person, score = _bounding_box(points, seen, names, size), _score(points, seen)
+    if score < min_score:
+        return Crop(WHOLE, whole, score, "no person: the joints' scores are too low")
     if _area(person) < MIN_SUBJECT_AREA * _area(whole):
         return Crop(WHOLE, whole, score, "too small to be the photo's subject")
     parts = ZONE_JOINTS.get(zone or "", ())

@@ -43,6 +43,7 @@ class PoseEstimator:
         gate: Score below which a key point does not count.
         flip: Whether to average with the mirrored view.
         dark: Whether to decode with DARK.
+        min_score: Mean score of the key points that a person has at least.
     """
 
     network: keras.Model
@@ -51,6 +52,7 @@ class PoseEstimator:
     gate: float = 0.3
     flip: bool = False
     dark: bool = False
+    min_score: float = 0.0
 
     def heat_maps(self, views: np.ndarray) -> np.ndarray:
         """Return the heat maps of views.

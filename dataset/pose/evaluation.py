@@ -71,7 +71,9 @@ def detect_in_photos(
         detections.persons += batch
         detections.points += list(points)
         crops += [
-            choose_crop(person_points, names, photo.size, estimator.gate)
+            choose_crop(
+                person_points, names, photo.size, estimator.gate, min_score=estimator.min_score
+            )
             for person_points, photo in zip(points, photos, strict=True)
         ]
     return detections, crops

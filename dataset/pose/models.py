@@ -134,6 +134,7 @@ class PoseModel:
         joints: The joints that the network finds.
         size: Height and width of the network's input in pixels.
         gate: Score below which a key point does not count.
+        min_score: Mean score of the key points that a person has at least; 0: any.
         flip: Whether predictions are averaged with those of the mirrored view.
         weights: Weights file on this machine; None for `published` weights.
         published: The published weights file, if there is one.
@@ -144,6 +145,7 @@ class PoseModel:
     joints: JointSet
     size: tuple[int, int]
     gate: float = GATE
+    min_score: float = 0.0
     flip: bool = False
     weights: Path | None = None
     published: "PublishedFile | None" = None
@@ -181,7 +183,7 @@ def find_model(name: str, weights: Path | None = None) -> PoseModel:
         )
     file = PublishedFile(entry["url"].rpartition("/")[2], entry["url"], entry["digest"])
     size = (entry["size"][0], entry["size"][1])
-    return PoseModel(name, entry["architecture"], COCO, size, GATE, False, weights, file)
+    return PoseModel(name, entry["architecture"], COCO, size, weights=weights, published=file)
 
 
 def description_path(weights: Path) -> Path:
@@ -203,12 +205,12 @@ def read_description(name: str, weights: Path) -> PoseModel:
         )
         height, width = description["size"]
         architecture, gate = description["architecture"], float(description["gate"])
-        flip = bool(description.get("flip", False))
+        min_score, flip = float(description.get("min_score", 0)), bool(description.get("flip"))
         if architecture not in architecture_names():
             raise ValueError(f"unknown architecture {architecture!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} does not describe a pose network: {error}") from error
-    return PoseModel(name, architecture, joints, (height, width), gate, flip, weights)
+    return PoseModel(name, architecture, joints, (height, width), gate, min_score, flip, weights)
 
 
 def cache_folder() -> Path:

@@ -116,7 +116,8 @@ def find_crops(
             points = key_points[photo.image_id]
             requested_zone = zone if options.uses_zones else None
             size = photo.width, photo.height
-            crop = choose_crop(points, model.joints.names, size, model.gate, requested_zone)
+            names = model.joints.names
+            crop = choose_crop(points, names, size, model.gate, requested_zone, model.min_score)
             if not uncropped.isdisjoint(photo.copies):
                 crop = Crop(WHOLE, full_box(size), crop.score, BY_DECISION)
             crops[photo.image_id] = PersonCrop(crop, points, model, key)

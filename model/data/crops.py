@@ -74,7 +74,7 @@ def crop_data(
 def _crop(values: np.ndarray, model: PoseModel, zone: str | None) -> Crop:
     size = int(values[0]), int(values[1])
     points = values[2:].reshape(len(model.joints.names), -1)
-    return choose_crop(points, model.joints.names, size, model.gate, zone)
+    return choose_crop(points, model.joints.names, size, model.gate, zone, model.min_score)
 
 
 def _rounded_box(crop: Crop | None) -> tuple[int, int, int, int] | None:

@@ -182,12 +182,13 @@ class Preprocessor:
         indices = [i for i, image in enumerate(images) if image is not None and boxes[i] is None]
         if not indices:
             return boxes
-        key_points = self._estimator.find([images[index] for index in indices])
+        key_points, model = self._estimator.find([images[index] for index in indices]), self._model
         for index, points in zip(indices, key_points, strict=True):
             image = images[index]
             assert image is not None
             zone = chunk[index].zone if self.crop.uses_zones else None
-            crop = choose_crop(points, self._model.joints.names, image.size, self._model.gate, zone)
+            names, gate, min_score = model.joints.names, model.gate, model.min_score
+            crop = choose_crop(points, names, image.size, gate, zone, min_score)
             boxes[index] = None if crop.outcome == WHOLE else crop.box
         return boxes
 

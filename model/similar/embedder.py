@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.images.io import sha256_of
+from dataset.pose.crop import CROP_POLICY
 from dataset.utils import keras_backend
 from model.data.features import CACHE_DTYPE, FeatureCache, default_cache_folder
 from model.inference.preprocessing import (
@@ -73,7 +74,7 @@ class Embedder:
         build_options = self.run.build_options
         resize = (build_options.get("resize", ""), build_options.get("size", ""))
         preprocessing = (
-            f"{crop.pose} {crop.pose_weights} {crop.crop} {resize}"
+            f"{crop.pose} {crop.pose_weights} {crop.crop} {CROP_POLICY} {resize}"
             if crop.is_enabled
             else f"{resize}"
         )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dataset.pose.crop import PERSON, WHOLE, ZONE, body_margin, choose_crop, iou
+from dataset.pose.crop import PERSON, WHOLE, ZONE, body_margin, choose_crop, full_box, iou
 from dataset.pose.models import COCO
 
 NAMES = COCO.names
@@ -126,3 +126,12 @@ def test_iou() -> None:
     assert iou((0, 0, 2, 2), (0, 0, 2, 2)) == 1
     assert iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
     assert iou((0, 0, 1, 1), (1, 1, 2, 2)) == 0
+
+
+def test_joints_with_low_scores_are_no_person() -> None:
+    points = standing()
+    points[:, 2] = 0.4
+    assert choose_crop(points, NAMES, SIZE, 0.3, None, 0.39).outcome == PERSON
+    crop = choose_crop(points, NAMES, SIZE, 0.3, "upper", 0.41)
+    assert (crop.outcome, crop.box) == (WHOLE, full_box(SIZE))
+    assert "no person" in crop.reason and crop.score == pytest.approx(0.4)
