@@ -6,6 +6,7 @@ the command is called, so that `--help` is fast.
 
 import importlib
 import sys
+import warnings
 from pathlib import Path
 
 import click
@@ -31,6 +32,9 @@ COMMANDS = {
 
 def _command(name: str) -> click.Command:
     """Import a command from this project's packages."""
+    if not sys.warnoptions:
+        # Warnings of libraries are for developers, who use `python -W` or PYTHONWARNINGS.
+        warnings.simplefilter("ignore")
     module_name, attribute = COMMANDS[name]
     package = module_name.partition(".")[0]
     _check_package_origin(package)

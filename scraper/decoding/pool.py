@@ -10,6 +10,7 @@ hangs is replaced, and the image rejected.
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import resource
 import struct
@@ -60,6 +61,7 @@ ENVIRONMENT_VARIABLES = (
 # Limits of a process: memory beyond that of its imports, CPU time per image, open files.
 MAX_IMAGE_BYTES_IN_MEMORY, MAX_IMAGE_CPU_SECONDS, MAX_OPEN_FILES = 2 << 30, 60, 32
 
+logger = logging.getLogger(__name__)
 Outcome = AcceptedImage | RejectedImage
 
 
@@ -194,11 +196,14 @@ class _Decoder:
         """
         async with self._starting:
             if self._process is None:
+                is_verbose = logger.isEnabledFor(logging.INFO)
                 try:
                     self._process = await asyncio.create_subprocess_exec(
                         *(sys.executable, "-c", PROGRAM, *sys.path),
                         stdin=asyncio.subprocess.PIPE,
                         stdout=asyncio.subprocess.PIPE,
+                        # Libraries in C write warnings about odd images.
+                        stderr=None if is_verbose else asyncio.subprocess.DEVNULL,
                         env=_environment(),
                         # Ctrl-C in a terminal is for the crawl, which finishes active requests.
                         start_new_session=True,
