@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
+from scipy.stats import chi2
 
+from model.evaluation.bootstrap import CONFIDENCE_LEVEL
 from model.evaluation.calibration import fit_temperature, log_probabilities, softmax
 from model.network.inception import MIN_STD
 from model.training.label_noise import assign_folds
@@ -42,12 +44,14 @@ class NoiseModel:
             diagonal is 0.
         uniform_rate: Fraction of wrong tags if all confusions were equally probable.
         temperature: The logits of the probabilities are divided by it.
+        rate_interval: 95 % interval of `rate`.
     """
 
     rate: float
     confusion: np.ndarray
     uniform_rate: float
     temperature: float = 1.0
+    rate_interval: tuple[float, float] = (0.0, 1.0)
 
     def posterior(self, probabilities: np.ndarray, tags: np.ndarray) -> np.ndarray:
         """Return P(class | photo, tag), for ranking.
@@ -117,7 +121,36 @@ def fit_noise_model(probabilities: np.ndarray, tags: np.ndarray) -> NoiseModel:
         wrong = _wrong_tag_posterior(sharpened, tags, rate, confusion)
         rate = _update_rate(wrong)
         confusion = _update_confusion(_wrong_tag_counts(wrong, tags))
-    return NoiseModel(rate, confusion, uniform_rate, temperature)
+    interval = _rate_interval(sharpened, tags, rate, confusion)
+    return NoiseModel(rate, confusion, uniform_rate, temperature, interval)
+
+
+def _rate_interval(
+    probabilities: np.ndarray, tags: np.ndarray, rate: float, confusion: np.ndarray
+) -> tuple[float, float]:
+    """Return the 95 % interval of the rate of wrong tags by the likelihood ratio.
+
+    Wilks, "The Large-Sample Distribution of the Likelihood Ratio for Testing Composite Hypotheses",
+    1938. The prior does not count, so that a feed without wrong tags has an interval from 0; the
+    estimate `rate`, for which it does, is always included. The interval holds if the model's
+    probabilities are right.
+    """
+    rows = np.arange(len(tags))
+    right, wrong = probabilities[rows, tags], (probabilities @ confusion)[rows, tags]
+
+    def loss(value: float) -> float:
+        return -float(np.log((1 - value) * right + value * wrong + EPSILON).sum())
+
+    # The loss is convex.
+    best = float(minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded").x)
+    largest = min(loss(0.0), loss(best), loss(1.0)) + chi2.ppf(CONFIDENCE_LEVEL, df=1) / 2
+
+    def excess(value: float) -> float:
+        return loss(value) - largest
+
+    low = float(brentq(excess, 0.0, best)) if excess(0.0) > 0 else 0.0
+    high = float(brentq(excess, best, 1.0)) if excess(1.0) > 0 else 1.0
+    return min(low, rate), max(high, rate)
 
 
 def _wrong_tag_posterior(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from model.evaluation.calibration import softmax
 from model.tag_check.noise_model import fit_noise_model, threshold_for_mean, uniform_confusion
 
 CLASSES = 4
@@ -84,3 +85,21 @@ def test_the_threshold_for_a_mean() -> None:
     assert threshold_for_mean(chances, 0.95, 0.95) == 0.97
     assert threshold_for_mean(chances, 0.999, 0.8) == float("inf")
     assert threshold_for_mean(np.zeros(0), 0.95, 0.8) == float("inf")
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.3])
+def test_the_interval_of_the_rate_contains_it_and_has_a_width(rate: float) -> None:
+    hits = 0
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        classes = random.integers(0, 5, 300)
+        logits = random.normal(0, 1, (300, 5)) + 3 * np.eye(5)[classes]
+        # The probabilities of this generative model, which are calibrated.
+        probabilities = softmax(3 * logits)
+        is_wrong = random.random(300) < rate
+        tags = np.where(is_wrong, (classes + random.integers(1, 5, 300)) % 5, classes)
+        model = fit_noise_model(probabilities, tags)
+        low, high = model.rate_interval
+        assert 0 <= low <= model.rate <= high <= 1 and high - low > 0.001
+        hits += low <= is_wrong.mean() <= high
+    assert hits >= 18
