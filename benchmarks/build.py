@@ -27,7 +27,7 @@ from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.pipeline import dedup
 from dataset.export.build_result import BuildOptions
 from dataset.export.rendering import JPEG_QUALITY
-from dataset.images.io import PHOTO_SUFFIXES, open_photo, sha256_of
+from dataset.images.io import find_photos, open_photo, sha256_of
 from dataset.images.store import ImageStore, open_store
 from dataset.selection.crops import PoseOptions
 from dataset.utils.cli_options import format_table
@@ -128,7 +128,7 @@ def img2dataset(folder: Path, photos: list[Path], root: Path) -> None:
 @click.option("--times", default=3, show_default=True, help="Rounds; the fastest counts.")
 def main(photos: Path, times: int) -> None:
     """Measure photos per second of whole builds."""
-    paths = sorted(p for p in photos.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+    paths = find_photos(photos.rglob("*")).paths
     rows: dict[str, list[tuple[float, float]]] = {}
     for _ in range(times):
         with tempfile.TemporaryDirectory() as name:

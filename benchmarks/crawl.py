@@ -48,7 +48,7 @@ from dataset.catalogue.models import (
 )
 from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.hashing import COLOUR_PIXELS, MIN_DECODED_PIXELS, PICTURE_PIXELS, VIEW_COUNT
-from dataset.images.io import PHOTO_SUFFIXES, open_photo
+from dataset.images.io import find_photos, open_photo
 from dataset.utils.cli_options import format_table
 from dataset.vocabulary import load_vocabulary
 from scraper import settings
@@ -288,9 +288,9 @@ def run_processes(
     return [results.get() for _ in clients]
 
 
-def find_photos(folder: Path) -> list[Path]:
+def photos_below(folder: Path) -> list[Path]:
     """Return the image files in a folder and its sub-folders."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+    return find_photos(folder.rglob("*")).paths
 
 
 @click.group()
@@ -310,7 +310,7 @@ photos_option = click.option(
 def peers(photos: Path, times: int, side: int | None) -> None:
     """Print the images per second of both crawlers."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = find_photos(photos)
+        paths = photos_below(photos)
         if side:
             large = [Path(folder) / f"{number}.jpg" for number in range(len(paths))]
             for path, target in zip(paths, large, strict=True):
@@ -348,7 +348,7 @@ def _compare(paths: list[Path], times: int) -> None:
 @click.option("--times", default=2, show_default=True, help="Rounds in turn; the fastest counts.")
 def million(photos: Path, images: int, times: int) -> None:
     """Print images per second into an empty and into a large catalogue."""
-    paths = find_photos(photos)
+    paths = photos_below(photos)
     rates: dict[int, list[float]] = {0: [], images: []}
     with tempfile.TemporaryDirectory() as full:
         fill_catalogue(Path(full) / "catalogue.sqlite", images)
@@ -446,7 +446,7 @@ def _fingerprint(number: int, views: bytes) -> dict[str, Any]:
 @click.option("--delay", default=0.1, show_default=True, help="Seconds per response.")
 def processes(photos: Path, delay: float) -> None:
     """Print images per second of one process, and of two on the same catalogue."""
-    paths, rows, base = find_photos(photos), [], 0.0
+    paths, rows, base = photos_below(photos), [], 0.0
     for count in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
             runs = run_processes(
@@ -483,7 +483,7 @@ def memory(images: int) -> None:
 def hashes(photos: Path, side: int, at_least: int, limit: int) -> None:
     """Print the distances between hashes of JPEGs decoded at full and at reduced size."""
     distances, times = Counter[int](), [0.0, 0.0]
-    for path in find_photos(photos)[:limit]:
+    for path in photos_below(photos)[:limit]:
         data = enlarge(path, side)
         values = []
         for variant, min_pixels in enumerate((None, at_least)):

@@ -26,7 +26,7 @@ from dataset.duplicates.alignment import DUPLICATE_SIMILARITY, POSSIBLE_SIMILARI
 from dataset.duplicates.hamming import MAX_DISTANCE_BITS, HashIndex, pairs_within
 from dataset.duplicates.hashing import VIEW_COUNT, Fingerprint, fingerprint
 from dataset.duplicates.matching import CandidatePairs, candidate_pairs, nearest_known
-from dataset.images.io import PHOTO_SUFFIXES, open_photo
+from dataset.images.io import find_photos, open_photo
 from dataset.utils.cli_options import format_table
 
 COPY_SHARE = 0.1
@@ -165,7 +165,7 @@ def main() -> None:
 )
 def copies(photos: Path, copied: int, same: Path | None) -> None:
     """Measure the recall per kind of copy, and the precision on all other pairs."""
-    paths = sorted(p for p in photos.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+    paths = find_photos(photos.rglob("*")).paths
     known_pairs = (
         {frozenset(line.split()) for line in same.read_text().splitlines()} if same else set()
     )

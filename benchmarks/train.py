@@ -30,7 +30,7 @@ from typing import Any
 import click
 import numpy as np
 
-from dataset.images.io import PHOTO_SUFFIXES
+from dataset.images.io import find_photos
 from dataset.utils.cli_options import format_table
 
 SIZE, BATCH, EPOCHS = 299, 32, 10
@@ -80,7 +80,7 @@ def subset(photos: Path, folder: Path, each: int | None) -> Path:
         for label in sorted(path for path in (photos / source).iterdir() if path.is_dir()):
             target = folder / "data" / split / label.name
             target.mkdir(parents=True)
-            found = sorted(p for p in label.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
+            found = find_photos(label.iterdir()).paths
             for path in found[:most]:
                 (target / path.name).symlink_to(path.resolve())
     return folder / "data"

@@ -54,7 +54,12 @@ class DedupResult:
     possible: int
 
 
-def dedup(sessions: sessionmaker[Session], store: ImageStore, rebuild: bool = False) -> DedupResult:
+def dedup(
+    sessions: sessionmaker[Session],
+    store: ImageStore,
+    rebuild: bool = False,
+    rehash: bool = False,
+) -> DedupResult:
     """Find the near duplicates of a catalogue.
 
     Only new images are read and compared. Each step is committed, so the work can be interrupted.
@@ -63,16 +68,19 @@ def dedup(sessions: sessionmaker[Session], store: ImageStore, rebuild: bool = Fa
         sessions: The catalogue.
         store: The image store.
         rebuild: Compare all images again and cluster them again.
+        rehash: Read all images again as well.
     """
-    if rebuild:
+    if rebuild or rehash:
         with sessions.begin() as session:
+            if rehash:
+                session.execute(sa.delete(FingerprintRow))
             session.execute(sa.update(FingerprintRow).values(compared=False))
             session.execute(sa.delete(NearDuplicateRow))
     fingerprinted, unreadable = fingerprint_new(sessions, store)
     measure_new(sessions, store)
     compared = compare_new(sessions)
-    if compared or rebuild:
-        update_clusters(sessions, keep_clusters=not rebuild)
+    if compared or rebuild or rehash:
+        update_clusters(sessions, keep_clusters=not (rebuild or rehash))
     with sessions() as session:
         return DedupResult(*_counts(session, fingerprinted, unreadable, compared))
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from dataset.duplicates.hashing import WORKING_PIXELS, Fingerprint, fingerprint
 from dataset.export.formats import read_format
 from dataset.export.layout import MANIFEST, RenderedImage
-from dataset.images.io import Unreadable, letterbox, open_photo, sha256_of
+from dataset.images.io import PIXELS_VERSION, Unreadable, letterbox, open_photo, sha256_of
 from dataset.images.store import ImageStore
 from dataset.pose.crop import Box
 from dataset.selection.crops import PersonCrop
@@ -45,7 +45,8 @@ def written_fingerprint(jpeg: bytes) -> Fingerprint:
 def render_key(image: LabeledImage, crop: PersonCrop | None, size: int, resize: str) -> str:
     """Return a key of everything that the rendered image depends on, 24 hexadecimal digits."""
     box = crop.crop.box if crop else ()
-    parts = (image.photo.sha256, box, size, resize, JPEG_QUALITY, PIL.__version__)
+    versions = (PIXELS_VERSION, PIL.__version__)
+    parts = (image.photo.sha256, box, size, resize, JPEG_QUALITY, *versions)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 

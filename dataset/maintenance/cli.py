@@ -54,7 +54,13 @@ def catalogue_stats(
 @catalogue_option
 @images_option
 @click.option("--rebuild", is_flag=True, help="Compare and cluster all photos again.")
-def catalogue_dedup(catalogue: str, images: str, rebuild: bool) -> None:
+@click.option(
+    "--rehash",
+    is_flag=True,
+    help="Read all photos again, too: for photos that an earlier version read without their colour"
+    " profile.",
+)
+def catalogue_dedup(catalogue: str, images: str, rebuild: bool, rehash: bool) -> None:
     """Find near duplicates, also cropped, bordered, watermarked or mirrored, and cluster them.
 
     Possible near duplicates are not clustered, but stay in one split. No file is deleted. An
@@ -64,7 +70,7 @@ def catalogue_dedup(catalogue: str, images: str, rebuild: bool) -> None:
     from dataset.duplicates.pipeline import dedup
     from dataset.images.store import open_store
 
-    done = dedup(open_catalogue(catalogue, must_exist=True), open_store(images), rebuild)
+    done = dedup(open_catalogue(catalogue, must_exist=True), open_store(images), rebuild, rehash)
     click.echo(
         f"{done.images} photos, {done.compared} of them new: {done.clusters} clusters,"
         f" {done.duplicates} near duplicates"

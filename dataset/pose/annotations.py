@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
 from dataset.errors import BadInput
-from dataset.images.io import PHOTO_SUFFIXES
+from dataset.images.io import find_photos
 from dataset.pose.models import JointSet
 
 # Fraction of the images that are held out if no validation file is given.
@@ -161,7 +162,10 @@ def read_photos_without_people(folder: Path, joints: int) -> list[Person]:
     Raises:
         BadInput: The folder has no images.
     """
-    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+    found = find_photos(folder.rglob("*"))
+    photos = found.paths
+    if found.skipped:
+        click.echo(f"{folder}: {found.describe_skipped()}", err=True)
     if not photos:
         raise BadInput(f"{folder} has no photos; name a folder of photos without people")
     box, points = (0.0, 0.0, 1.0, 1.0), np.zeros((joints, 3))

@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.errors import Failure
+from dataset.images.io import PIXELS_VERSION
 from model.data.augmentation import ImageAugmentation
 from model.data.loading import (
     Example,
@@ -86,6 +87,12 @@ class FeatureCache:
                 "CREATE TABLE IF NOT EXISTS outputs"
                 " (view TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
             )
+            (version,) = base.execute("PRAGMA user_version").fetchone()
+            if version != PIXELS_VERSION:
+                # These are outputs of photos that were read in another way.
+                with base:
+                    base.execute("DELETE FROM outputs")
+                    base.execute(f"PRAGMA user_version = {PIXELS_VERSION}")
         except (sqlite3.Error, OSError) as error:
             raise Failure(
                 f"the feature cache {self.path} can't be opened: {error}; remove the file, or name"

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dataset.errors import BadInput, Failure, first_line
-from dataset.images.io import PHOTO_SUFFIXES, Unreadable, open_photo, sha256_of
+from dataset.images.io import FoundPhotos, Unreadable, find_photos, open_photo, sha256_of
 
 SPLITS = ("train", "validation", "test")
 CHUNK_SIZE = 128
@@ -46,12 +46,14 @@ class SplitData:
         labels: The labels, sorted; their indices are the class indices.
         examples: All examples, sorted by path.
         unknown_labels: Label without training photos -> number of excluded photos.
+        skipped: How many files of the folders are not photos, by kind; empty if all are.
     """
 
     folder: Path
     labels: tuple[str, ...]
     examples: tuple[Example, ...]
     unknown_labels: Mapping[str, int] = field(default_factory=dict)
+    skipped: str = ""
 
     def examples_of(self, split: str) -> list[Example]:
         """Return the examples of a split, sorted by path."""
@@ -70,7 +72,12 @@ def load_splits(folder: Path) -> SplitData:
     manifest = folder / "manifest.parquet"
     if manifest.exists() and not (folder / "train").is_dir():
         raise BadInput(f"--data {folder} has shards; build it with --format folders to train")
-    examples = _from_manifest(manifest) if manifest.exists() else _from_folders(folder)
+    found = FoundPhotos([], Counter())
+    if manifest.exists():
+        examples = _from_manifest(manifest)
+    else:
+        found = find_photos(path for split in SPLITS for path in (folder / split).glob("*/*"))
+        examples = _from_paths(folder, found.paths)
     labels = tuple(sorted({example.label for example in examples if example.split == "train"}))
     if not labels:
         raise BadInput(f"--data {folder} has no photos below train/; run build-dataset first")
@@ -81,7 +88,7 @@ def load_splits(folder: Path) -> SplitData:
         )
     known = tuple(example for example in examples if example.label in labels)
     unknown_labels = Counter(example.label for example in examples if example.label not in labels)
-    return SplitData(folder, labels, known, unknown_labels)
+    return SplitData(folder, labels, known, unknown_labels, found.describe_skipped())
 
 
 def _from_manifest(path: Path) -> list[Example]:
@@ -89,16 +96,11 @@ def _from_manifest(path: Path) -> list[Example]:
     return sorted((Example(**row) for row in rows), key=lambda example: example.path)
 
 
-def _from_folders(folder: Path) -> list[Example]:
-    return [
-        Example(f"{split}/{path.parent.name}/{path.name}", path.parent.name, split)
-        for split in SPLITS
-        for path in sorted((folder / split).glob("*/*"))
-        if path.suffix.lower() in PHOTO_SUFFIXES
-        # Exclude files of other programs: .ipynb_checkpoints, ._photo.jpg.
-        and not path.name.startswith(".")
-        and not path.parent.name.startswith(".")
-    ]
+def _from_paths(folder: Path, paths: Sequence[Path]) -> list[Example]:
+    relative = sorted(
+        (path.relative_to(folder) for path in paths), key=lambda path: SPLITS.index(path.parts[0])
+    )
+    return [Example(path.as_posix(), path.parts[1], path.parts[0]) for path in relative]
 
 
 def class_indices(examples: Sequence[Example], labels: Sequence[str]) -> np.ndarray:

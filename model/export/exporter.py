@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
 
 from dataset.errors import BadInput, Failure
-from dataset.images.io import PHOTO_SUFFIXES, Unreadable, open_photo
+from dataset.images.io import Unreadable, find_photos, open_photo
 from dataset.utils.files import create_temporary_folder
 from model.export.formats import FORMATS, ExportedModel, ExportFormat
 from model.inference.saved_run import SavedRun, load_run
@@ -139,8 +140,10 @@ def load_sample(data: Path | None, test_paths: Sequence[str], folder: Path | Non
         BadInput: The folder has no readable photo.
     """
     if folder:
-        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
-        photos = _read_photos(paths)
+        found = find_photos(folder.rglob("*"))
+        if found.skipped:
+            click.echo(f"--photos {folder}: {found.describe_skipped()}", err=True)
+        photos = _read_photos(found.paths)
         if not photos:
             raise BadInput(f"--photos {folder} has no readable photos; name another folder")
         return _sample(photos, f"photos of {folder}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import click
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
@@ -13,7 +14,7 @@ from dataset.catalogue.models import PostRow
 from dataset.catalogue.queries import in_batches
 from dataset.catalogue.session import open_catalogue
 from dataset.errors import BadInput, Failure
-from dataset.images.io import PHOTO_SUFFIXES
+from dataset.images.io import find_photos
 from dataset.images.store import UrlImageCache, open_store
 from dataset.selection.candidates import Candidate
 from dataset.selection.crops import PoseOptions, find_crops
@@ -215,11 +216,12 @@ class FolderIndexSource:
 
     def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:
         """Yield the items with their photos."""
-        paths = sorted(self.root.rglob("*"))
-        photos = [path for path in paths if path.suffix.lower() in PHOTO_SUFFIXES]
-        if not photos:
+        found = find_photos(self.root.rglob("*"))
+        if found.skipped:
+            click.echo(f"--from {self.root}: {found.describe_skipped()}", err=True)
+        if not found.paths:
             raise BadInput(f"--from {self.root} has no photos; name another folder")
-        for path in photos:
+        for path in found.paths:
             name = path.relative_to(self.root).as_posix()
             folder = path.parent.name if path.parent != self.root else ""
             label = "" if folder in SPLITS else folder

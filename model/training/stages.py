@@ -114,6 +114,8 @@ def train_network(
     keras.utils.set_random_seed(options.seed)
     for label, count in sorted(data.unknown_labels.items()):
         reporter.report_message(f"excluded {count} photos of {label!r}: no photos in train/")
+    if data.skipped:
+        reporter.report_message(f"{data.folder}: {data.skipped}")
     if not data.examples_of("validation"):
         reporter.report_message(
             "no validation photos: the last epoch is kept and probabilities are not calibrated"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dataset.images.io import open_photo
 from scraper.sample_shop.drawing.product import draw_product
-from scraper.sample_shop.stock import Drawn, PhotoSource
+from scraper.sample_shop.stock import SERVED_SUFFIXES, Drawn, PhotoSource
 
 SHRUNK = 0.7
 TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
@@ -37,7 +37,11 @@ class PhotoBytes:
             dataset.images.Unreadable: Its file was broken after the stock was created.
         """
         origin = photo.origin
-        data = origin.read_bytes() if isinstance(origin, Path) else self._drawing(origin)
+        if isinstance(origin, Drawn):
+            return changed(self._drawing(origin), photo.change)
+        data = origin.read_bytes()
+        if origin.suffix.lower() not in SERVED_SUFFIXES:
+            data = as_jpeg(open_photo(data), 90)
         return changed(data, photo.change)
 
     def _drawing(self, wanted: Drawn) -> bytes:
@@ -71,10 +75,11 @@ def fitted(data: bytes, box: tuple[int, int] | None, kind: str = "JPEG") -> byte
 
     A file of that kind that already fits is returned unchanged.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        width, height = box or image.size
-        if image.format == kind and image.width <= width and image.height <= height:
-            return data
+    # Decoded as small as possible: only its format and size are needed.
+    known = open_photo(data, at_least=1).info
+    width, height = box or known["size"]
+    if known["format"] == kind and known["size"][0] <= width and known["size"][1] <= height:
+        return data
     photo = open_photo(data)
     photo.thumbnail((width, height), Image.Resampling.LANCZOS)
     file = io.BytesIO()

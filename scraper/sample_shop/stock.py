@@ -9,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 
 from dataset.errors import BadInput, first_line
+from dataset.images.io import Unreadable, find_photos, open_photo
 from dataset.vocabulary import Vocabulary
 
-IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".webp")
+# Files that are served as they are; others are converted to JPEG.
+SERVED_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 # How the photos of a duplicate differ from the original's, in turn.
 CHANGES = ("exact", "re-encoded", "resized")
 BRANDS = (
@@ -158,38 +160,27 @@ def folder_plans(folder: Path, vocabulary: Vocabulary) -> tuple[list[Plan], list
         raise BadInput(f"{folder} is not a folder; {wanted}")
     plans: list[Plan] = []
     skipped: list[str] = []
-    for path in _photo_files(folder):
-        if problem := _problem(path):
-            skipped.append(f"{path} left out: {problem}")
-        else:
-            label = vocabulary.label_or_own(path.parent.name)
-            number = len(plans)
-            colour = COLOURS[number % len(COLOURS)]
-            plans.append(Plan(label, (path,), number % 2 == 0, colour))
+    found = find_photos(
+        path
+        for inner in folder.iterdir()
+        if inner.is_dir() and not inner.name.startswith(".")
+        for path in inner.iterdir()
+    )
+    if found.skipped:
+        skipped.append(f"{folder}: {found.describe_skipped()}")
+    for path in found.paths:
+        try:
+            open_photo(path, 64)
+        except (Unreadable, OSError) as error:
+            skipped.append(f"{path} left out: {first_line(error)}")
+            continue
+        label = vocabulary.label_or_own(path.parent.name)
+        number = len(plans)
+        colour = COLOURS[number % len(COLOURS)]
+        plans.append(Plan(label, (path,), number % 2 == 0, colour))
     if not plans:
         raise BadInput(f"{folder} has no class folder with a readable photo; {wanted}")
     return plans, skipped
-
-
-def _photo_files(folder: Path) -> Iterator[Path]:
-    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if not inner.name.startswith("."):
-            files = (path for path in inner.iterdir() if path.suffix.lower() in IMAGE_TYPES)
-            yield from sorted(path for path in files if not path.name.startswith("."))
-
-
-def _problem(path: Path) -> str | None:
-    """Return why a file is not an image, or None; a JPEG is decoded small, but to its end."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
-            image.draft("RGB", (64, 64))
-            image.load()
-    # Pillow raises many kinds of errors for broken files; after any of them, the file is skipped.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        return first_line(error)
-    return None
 
 
 def _copies(plans: Sequence[Plan], share: float, rng: random.Random) -> Iterator[Plan]:
@@ -235,6 +226,8 @@ def _path(sku: str, number: int, index: int, origin: Path | Drawn, change: str |
     """Return a path such as /M/P/MP002XW1G7O5_22861704_1_v1.jpg."""
     kept = isinstance(origin, Path) and change in (None, "exact")
     ending = origin.suffix.lower() if kept and isinstance(origin, Path) else ".jpg"
+    if ending not in SERVED_SUFFIXES:
+        ending = ".jpg"
     return f"/{sku[0]}/{sku[1]}/{sku}_{number}_{index}_v1{ending}"
 
 

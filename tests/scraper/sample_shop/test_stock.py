@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import BadInput
+from dataset.images.io import open_photo
 from dataset.vocabulary import load_vocabulary
+from scraper.sample_shop.images import PhotoBytes
 from scraper.sample_shop.stock import (
     Drawn,
     Plan,
@@ -27,8 +29,21 @@ def test_each_photo_of_a_folder_becomes_a_product(tmp_path: Path) -> None:
     products, skipped = folder_plans(class_folders(tmp_path), WORDS)
     assert [plan.label for plan in products] == ["polo"] * 3 + ["летние платья"] * 2
     assert [plan.origins for plan in products][4] == (tmp_path / "летние платья" / "1.jpg",)
-    assert len(skipped) == 1
-    assert "cut-off.jpg left out: " in skipped[0]
+    assert len(skipped) == 2
+    assert "1 file skipped, not readable as photos: 1 .txt" in skipped[0]
+    assert "cut-off.jpg left out: " in skipped[1]
+
+
+def test_photos_are_found_by_their_content_and_served_as_jpeg(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "a")
+    (source / "polo" / "1.jpg").rename(source / "polo" / "1.jfif")
+    open_photo(source / "polo" / "2.jpg").save(source / "polo" / "2.avif")
+    products, _ = folder_plans(source, WORDS)
+    stock = make_stock(products, WORDS, duplicates=0)
+    photos = [photo for item in stock.items for photo in item.photos]
+    assert len(photos) == 6
+    assert all(photo.path.endswith(".jpg") for photo in photos)
+    assert all(PhotoBytes().original(photo).startswith(b"\xff\xd8\xff") for photo in photos)
 
 
 def test_folders_of_the_same_label_are_merged(tmp_path: Path) -> None:
