@@ -336,9 +336,9 @@ class FoundPhotos:
             return ""
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.skipped.items()))
         remedy = f"; {HEIC_REMEDY}" if HEIC in self.skipped else ""
-        return (
-            f"{self.skipped.total()} files skipped, which can't be read as photos: {kinds}{remedy}"
-        )
+        count = self.skipped.total()
+        files = "1 file" if count == 1 else f"{count} files"
+        return f"{files} skipped, not readable as photos: {kinds}{remedy}"
 
 
 def find_photos(paths: Iterable[Path]) -> FoundPhotos:
