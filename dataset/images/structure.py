@@ -79,7 +79,7 @@ class Part:
     is_cut: bool = False
 
 
-# Kinds of parts that hold pixels.
+# Kinds of parts that hold pixels. The box of an AVIF file that does has metadata as well.
 _PIXEL_PARTS = {
     "JPEG": {b""},
     "PNG": {b"IDAT", b"fdAT"},
@@ -87,8 +87,6 @@ _PIXEL_PARTS = {
     "GIF": {b","},
     "BMP": {b"pixels"},
     "TIFF": {b"pixels"},
-    "AVIF": {b"mdat"},
-    "HEIF": {b"mdat"},
     "JPEG2000": {b"pixels"},
 }
 # Kinds of parts that decoders need.
@@ -145,7 +143,7 @@ class ImageStructure:
         """The bytes that are not pixels: headers, metadata, and what follows the image."""
         pieces, position = [], 0
         for part in self.parts:
-            if part.kind in _PIXEL_PARTS[self.format]:
+            if part.kind in _PIXEL_PARTS.get(self.format, ()):
                 pieces.append(self.data[position : part.body])
                 position = part.end
         pieces.append(self.data[position:])

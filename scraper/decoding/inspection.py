@@ -4,10 +4,8 @@ Polyglots are rejected: image files that another program would open as a web pag
 or archive. This module has few imports, so that the processes of `decoder_processes.py` start fast.
 """
 
-import io
 import json
 import re
-import zipfile
 from dataclasses import dataclass
 
 import imagehash
@@ -19,43 +17,125 @@ from dataset.duplicates.hashing import (
     fingerprint,
     unpack,
 )
-from dataset.images.io import EXTENSIONS, TooManyPixels, Unreadable, open_photo, sha256_of
+from dataset.images.io import (
+    EXTENSIONS,
+    TooManyPixels,
+    Unreadable,
+    UnsupportedHeic,
+    open_photo,
+    sha256_of,
+)
 from dataset.images.store import ImageStore
+from dataset.images.structure import ImageStructure, detect_format
 
-# Markers of web pages, scripts, documents and archives, in lower case. They are long enough not to
-# occur by chance in a million images.
-HTML_MARKERS = re.compile(rb"<(script[ >]|!doctype |html[ >]|\?php |svg xmlns|iframe |body )")
+# Signs of programs that no image has by chance, wherever they are, in lower case. Text of web pages
+# is found in UTF-16, too: its zero bytes are removed.
+FOREIGN_TAGS = re.compile(
+    rb"<(?:script[\s/>]|!doctype |html[\s>]|\?php\s|svg xmlns|iframe[\s>]|body[\s>])"
+)
 FOREIGN_MARKERS = (
-    *(b"javascript:", b"#!/bin/", b"#!/usr/bin/"),
-    *(b"%pdf-1.", b"rar!\x1a\x07", b"7z\xbc\xaf\x27\x1c\x00", b"\xfd7zxz\x00"),
+    *(b"javascript:", b"+adw-script", b"__halt_compiler("),
+    *(b"#!/bin/", b"#!/usr/bin/", b"%pdf-1.", b"%pdf-2."),
+    *(b"rar!\x1a\x07", b"7z\xbc\xaf\x27\x1c\x00", b"\xfd7zxz\x00"),
     *(b"ustar\x0000", b"ustar  \x00", b"\x7felf\x01\x01\x01\x00", b"\x7felf\x02\x01\x01\x00"),
     b"this program cannot be run in dos mode",
 )
-# Image headers that start valid JavaScript, such as GIF89a/*...*/=1: width, file size or the first
-# segment spells a comment or an operator. No real image has such values.
-SCRIPT_HEADERS = re.compile(
-    rb"(GIF8[79]a(/\*|[/=][ -~])|BM/\*|RIFF/\*|\xff\xd8\xff[\xe0-\xef\xfe]/\*)", re.DOTALL
+# Signs that pixels may have by chance, so that only what is outside of them is searched: tags of
+# PHP and ASP before more text (XMP data starts with <?xpacket), event handlers, and elements that
+# load or run something.
+HIDDEN_TAGS = re.compile(
+    rb"<(?:"
+    rb"(?:\?[=\s]|%[@=\s])[\t\n\r -~]{8}"
+    rb"|(?:object|embed|applet|frameset|frame|meta|link|base|svg|math|form)[\s/>][\t\n\r -~]{4}"
+    rb"|[a-z][a-z0-9:-]*(?=[\s/\"'])[^<>]{0,500}?[\s/\"']on[a-z]{3,30}\s*=\s*[\"'`a-z]"
+    rb")"
 )
+# The header of a file in a ZIP archive, with a plausible version and compression method, and the
+# end of its directory.
+_ZIP_MEMBER = re.compile(rb"PK\x03\x04[\x0a-\x3f]\x00..[\x00-\x63]\x00", re.DOTALL)
+_ZIP_END, _ZIP_DIRECTORY, _ZIP_END_BYTES, _ZIP_TAIL_BYTES = b"PK\x05\x06", b"PK\x01\x02", 22, 65557
+# Where the header of a format may be read as JavaScript, as in GIF89a/*...*/=1;alert(1), and how
+# many characters are a script after a comment or text in quotes, or without one.
+_SCRIPT_OFFSETS = {"GIF": 6, "BMP": 2, "WEBP": 4, "JPEG": 4}
+_MIN_SCRIPT_CHARACTERS, _MIN_PLAIN_SCRIPT_CHARACTERS = 8, 24
+_TEXT_BYTES = frozenset(b"\t\n\r" + bytes(range(32, 127)))
+_CODE = frozenset(b"=(`")
+_HIDDEN_ENDS = {b"/*": b"*/", b"//": b"\n", b"'": b"'", b'"': b'"', b"`": b"`"}
 
 
 def is_polyglot(body: bytes) -> bool:
-    """Return whether an image file is also a web page, script, document or archive."""
+    """Return whether an image file is also a web page, script, document or archive.
+
+    Long signs count anywhere; short ones only in metadata and after the end of the image, because
+    pixels may have them by chance.
+    """
+    structure = ImageStructure(body, detect_format(body) or "")
     lower_case = body.lower()
     if (
-        SCRIPT_HEADERS.match(body)
-        or HTML_MARKERS.search(lower_case)
+        _starts_script(structure)
         or any(marker in lower_case for marker in FOREIGN_MARKERS)
+        or FOREIGN_TAGS.search(lower_case)
+        or FOREIGN_TAGS.search(_without_zeros(lower_case))
+        or _has_zip_directory(body)
     ):
         return True
-    # A ZIP archive has its directory at the end, so it may follow an image.
-    return zipfile.is_zipfile(io.BytesIO(body))
+    outside = b"\0".join(structure.outside_pixels)
+    lower_case = outside.lower()
+    texts = (lower_case, lower_case.replace(b"\0", b""))
+    return bool(_ZIP_MEMBER.search(outside)) or any(HIDDEN_TAGS.search(text) for text in texts)
+
+
+def _without_zeros(data: bytes) -> bytes:
+    """Return text in UTF-16 or UTF-32 as one byte per character; nothing if there is no tag."""
+    return data.replace(b"\0", b"") if b"<\0" in data else b""
+
+
+def _starts_script(structure: ImageStructure) -> bool:
+    """Return whether a file is a script from its first byte.
+
+    Comments and quotes hide the bytes of the image from the script.
+    """
+    data, position = structure.data, _SCRIPT_OFFSETS.get(structure.format)
+    if position is None:
+        return False
+    needed, code = _MIN_PLAIN_SCRIPT_CHARACTERS, bytearray()
+    while len(code) < _MIN_PLAIN_SCRIPT_CHARACTERS:
+        start = next((s for s in _HIDDEN_ENDS if data.startswith(s, position)), None)
+        if start is not None:
+            end = data.find(_HIDDEN_ENDS[start], position + len(start))
+            if end < 0:
+                break
+            needed, position = _MIN_SCRIPT_CHARACTERS, end + len(_HIDDEN_ENDS[start])
+        elif position < len(data) and data[position] in _TEXT_BYTES:
+            code.append(data[position])
+            position += 1
+        else:
+            break
+    return len(code) >= needed and not _CODE.isdisjoint(code)
+
+
+def _has_zip_directory(body: bytes) -> bool:
+    """Return whether a file ends with the directory of a ZIP archive that is not empty."""
+    position = body.find(_ZIP_END, max(0, len(body) - _ZIP_TAIL_BYTES))
+    while position >= 0:
+        record = body[position : position + _ZIP_END_BYTES]
+        if len(record) == _ZIP_END_BYTES:
+            size = int.from_bytes(record[12:16], "little")
+            is_zip64 = body[position - 20 : position - 16] == b"PK\x06\x07"
+            start = position - size
+            if is_zip64 or (start >= 0 and body.startswith(_ZIP_DIRECTORY, start)):
+                return True
+        position = body.find(_ZIP_END, position + 1)
+    return False
 
 
 # The minimum input size of Inception v3.
 MIN_SIDE_PIXELS = 75
 TOO_SMALL, TOO_MANY_PIXELS = f"smaller than {MIN_SIDE_PIXELS} pixels", "too many pixels"
+HEIC = "HEIC needs the extra heif"
 POLYGLOT, BROKEN, EMPTY = "photo and program in one", "broken or no image", "empty"
-REASONS = (TOO_SMALL, TOO_MANY_PIXELS, POLYGLOT, BROKEN, EMPTY)
+REASONS = (TOO_SMALL, TOO_MANY_PIXELS, POLYGLOT, BROKEN, EMPTY, HEIC)
+_UNREADABLE: dict[type[Unreadable], str] = {TooManyPixels: TOO_MANY_PIXELS, UnsupportedHeic: HEIC}
 MAX_SIDE_PIXELS = 1 << 20
 PHASH_DIGITS, VIEW_BYTES = re.compile("[0-9a-f]{16}"), VIEW_COUNT * 8
 
@@ -128,10 +208,8 @@ def decode_image(body: bytes) -> DecodedImage | str:
         return EMPTY
     try:
         image = open_photo(body, MIN_DECODED_PIXELS)
-    except TooManyPixels:
-        return TOO_MANY_PIXELS
-    except Unreadable:
-        return BROKEN
+    except Unreadable as error:
+        return _UNREADABLE.get(type(error), BROKEN)
     if is_polyglot(body):
         return POLYGLOT
     if min(image.info["size"]) < MIN_SIDE_PIXELS:

@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import resource
+import signal
 import struct
 import sys
 from collections import deque
@@ -119,10 +120,11 @@ class DecoderPool:
                 try:
                     return await decoder.inspect(body)
                 except _ProcessEnded as end:
-                    attempts += end.is_cause
-                    if attempts == MAX_ATTEMPTS and end.failure:
+                    # An image that took too long once would take as long again.
+                    attempts += MAX_ATTEMPTS if end.is_hang else end.is_cause
+                    if attempts >= MAX_ATTEMPTS and end.failure:
                         raise end.failure from end
-                    if attempts == MAX_ATTEMPTS:
+                    if attempts >= MAX_ATTEMPTS:
                         return RejectedImage(BROKEN)
 
     async def close(self) -> None:
@@ -139,11 +141,14 @@ class _ProcessEnded(Exception):  # noqa: N818 - an event, not an error of its ow
     Attributes:
         is_cause: Whether the image may be the cause.
         failure: Set if the process ended before it was ready.
+        is_hang: Whether the image took too much time.
     """
 
-    def __init__(self, is_cause: bool, failure: Failure | None = None) -> None:
+    def __init__(
+        self, is_cause: bool, failure: Failure | None = None, is_hang: bool = False
+    ) -> None:
         super().__init__()
-        self.is_cause, self.failure = is_cause, failure
+        self.is_cause, self.failure, self.is_hang = is_cause, failure, is_hang
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ class _Decoder:
         self._reader: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._pending: deque[_Pending] = deque()
-        self._is_ready = False
+        self._is_ready = self._is_timed_out = False
 
     def load(self) -> int:
         """Return how busy the process is; a new one is started if all others have two images."""
@@ -223,7 +228,11 @@ class _Decoder:
         if self._pending and process is not None:
             seconds = IMAGE_TIMEOUT_SECONDS if self._is_ready else START_TIMEOUT_SECONDS
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(seconds, _kill, process)
+            self._timer = loop.call_later(seconds, self._time_out, process)
+
+    def _time_out(self, process: asyncio.subprocess.Process) -> None:
+        self._is_timed_out = self._is_ready
+        _kill(process)
 
     async def _read_replies(self, process: asyncio.subprocess.Process) -> None:
         """Read replies until the process ends or sends an invalid one."""
@@ -236,8 +245,9 @@ class _Decoder:
                 self._handle(await process.stdout.readexactly(length))
         except (OSError, ValueError, asyncio.IncompleteReadError):
             _kill(process)
-            await process.wait()
-            self._fail_pending()
+            # The system ends a process beyond its CPU time.
+            is_hang = await process.wait() == -signal.SIGXCPU or self._is_timed_out
+            self._fail_pending(is_hang)
 
     def _handle(self, reply: bytes) -> None:
         """Handle the next reply.
@@ -258,17 +268,18 @@ class _Decoder:
                 pending.outcome.set_result(outcome)
         self._restart_timer()
 
-    def _fail_pending(self) -> None:
-        """Fail all images of the ended process; they are sent to another one."""
+    def _fail_pending(self, is_hang: bool) -> None:
+        """Fail all images of the ended process; those that it did not inspect go to another one."""
         failure = None if self._is_ready else _start_failure("it ended")
         ended, self._pending = self._pending, deque()
-        self._process, self._is_ready = None, False
+        self._process, self._is_ready, self._is_timed_out = None, False, False
         self._restart_timer()
         for index, pending in enumerate(ended):
             if not pending.outcome.done():
                 # It inspected the first image; if it never got ready, all have waited in vain.
                 is_cause = index == 0 or failure is not None
-                pending.outcome.set_exception(_ProcessEnded(is_cause, failure))
+                end = _ProcessEnded(is_cause, failure, is_hang and index == 0)
+                pending.outcome.set_exception(end)
 
     async def close(self) -> None:
         """End the process."""

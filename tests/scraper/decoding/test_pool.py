@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -120,6 +121,32 @@ def test_image_that_crashes_or_blocks_a_decoder_is_rejected(
         assert client.examine(photo_bytes(1)) == [RejectedImage(BROKEN)]
     # The next image gets another process.
     assert is_photo(client.examine(photo_bytes(2)))
+
+
+@pytest.mark.parametrize(
+    ("action", "attempts"),
+    [("sys.exit(3)", 2), ("__import__('time').sleep(60)", 1), ("any(iter(int, 1))", 1)],
+)
+def test_image_that_hangs_is_not_tried_twice(
+    client: DecoderClient, monkeypatch: pytest.MonkeyPatch, action: str, attempts: int
+) -> None:
+    started = []
+    start_process = asyncio.create_subprocess_exec
+
+    async def count(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        started.append(arguments)
+        return await start_process(*arguments, **options)
+
+    read_call = "serve_decoder()"
+    hostile = (
+        "import scraper.decoding.pool as r; r.MAX_IMAGE_CPU_SECONDS = 1;"
+        f" r.decode_image = lambda body: {action}; {read_call}"
+    )
+    monkeypatch.setattr(pool, "PROGRAM", pool.PROGRAM.replace(read_call, hostile))
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", count)
+    monkeypatch.setattr(pool, "IMAGE_TIMEOUT_SECONDS", 1 if "sleep" in action else 30)
+    assert client.examine(photo_bytes(1)) == [RejectedImage(BROKEN)]
+    assert len(started) == attempts
 
 
 @pytest.mark.parametrize(
