@@ -197,15 +197,31 @@ def catalogue_verify(catalogue: str, images: str, repair: bool) -> None:
     "forget", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue forget 5d41402a"
 )
 @click.argument("what", metavar="URL|AUTHOR|IMAGE")
+@click.option(
+    "--url",
+    "kind",
+    flag_value="url",
+    help="It is a URL: keep it out of later crawls even if the catalogue has nothing of it.",
+)
+@click.option(
+    "--author",
+    "kind",
+    flag_value="author",
+    help="It is an author: keep it out of later crawls even if the catalogue has nothing of it.",
+)
 @click.option("--who", help="Who decides.  [default: your user name]")
 @catalogue_option
 @images_option
-def catalogue_forget(what: str, who: str | None, catalogue: str, images: str) -> None:
+def catalogue_forget(
+    what: str, kind: str | None, who: str | None, catalogue: str, images: str
+) -> None:
     """Take something down for good: delete its rows and files, and keep it out of later builds.
 
     URL is the address of a photo or a post, AUTHOR a name (all posts), IMAGE a file or the first
-    digits of its SHA-256. Near duplicates of a photo are deleted too. The catalogue keeps digests,
-    so that no crawl or import adds it again.
+    digits of its SHA-256. A post is recognized by its id within the address, whatever else stands
+    there. Near duplicates of a photo are deleted too. The catalogue keeps digests, so that no crawl
+    or import adds it again. If the catalogue has nothing of it, nothing is changed and the exit
+    status is 1, unless --url or --author is given.
     """
     from dataset.catalogue.session import open_catalogue
     from dataset.images.store import open_store
@@ -213,7 +229,7 @@ def catalogue_forget(what: str, who: str | None, catalogue: str, images: str) ->
     from dataset.maintenance.takedown import take_down
 
     sessions = open_catalogue(catalogue, must_exist=True)
-    done = take_down(sessions, open_store(images), what, who or user_name())
+    done = take_down(sessions, open_store(images), what, who or user_name(), kind)
     click.echo(f"{what} was taken down: {done.posts} posts and {done.images} photos were deleted")
     if done.images:
         click.echo("Earlier builds and models still contain them: build and train again")

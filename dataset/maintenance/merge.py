@@ -37,10 +37,8 @@ from dataset.images.io import sha256_of
 from dataset.images.store import ImageStore
 from dataset.maintenance.archive import open_archive, read_archived_image
 from dataset.maintenance.takedown import (
-    AUTHOR,
     IMAGE,
     REASON,
-    URL,
     TakedownList,
     delete_rows,
     find_named,
@@ -307,7 +305,7 @@ def _merge_posts(
     takedowns = TakedownList()
     takedowns.catch_up(session)
     for row in rows:
-        if takedowns.has_name(AUTHOR, [row.author]) or takedowns.has_name(URL, [row.url]):
+        if takedowns.has_post(row.site, row.site_id, row.url, row.author):
             result.taken_down += 1
             continue
         post = session.scalar(sa.select(PostRow).filter_by(site=row.site, site_id=row.site_id))
@@ -317,7 +315,7 @@ def _merge_posts(
             session.flush()
             result.posts += 1
         _merge_hashtags(session, source, row.id, post.id)
-        _merge_sightings(session, source, row.id, post.id, takedowns)
+        _merge_sightings(session, source, row, post.id, takedowns)
 
 
 def _merge_hashtags(session: Session, source: Session, source_id: int, target_id: int) -> None:
@@ -336,7 +334,7 @@ def _merge_hashtags(session: Session, source: Session, source_id: int, target_id
 
 
 def _merge_sightings(
-    session: Session, source: Session, source_id: int, target_id: int, takedowns: TakedownList
+    session: Session, source: Session, post: PostRow, target_id: int, takedowns: TakedownList
 ) -> None:
     known_sightings = {
         s.url: s for s in session.scalars(sa.select(Sighting).filter_by(post_id=target_id))
@@ -344,11 +342,11 @@ def _merge_sightings(
     rows = source.execute(
         sa.select(Sighting, ImageRow.sha256)
         .outerjoin(ImageRow, ImageRow.id == Sighting.image_id)
-        .where(Sighting.post_id == source_id)
+        .where(Sighting.post_id == post.id)
         .order_by(Sighting.position)
     )
     for row, sha256 in rows:
-        if takedowns.has_name(URL, [row.url, *row.fallbacks.split("\n")]):
+        if takedowns.has_photo(post.site, row.key, [row.url, *row.fallbacks.split("\n")]):
             continue
         image = session.scalar(sa.select(ImageRow.id).filter_by(sha256=sha256)) if sha256 else None
         # An image that was lost in the archive stays pending.

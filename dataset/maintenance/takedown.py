@@ -5,8 +5,12 @@ deleted first, so repeating an interrupted command completes it.
 """
 
 import contextlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import numpy as np
 import sqlalchemy as sa
@@ -41,6 +45,7 @@ from dataset.catalogue.queries import (
 )
 from dataset.catalogue.session import Sessions, overwrite_journal
 from dataset.duplicates.hashing import MIN_DECODED_PIXELS, Fingerprint, fingerprint
+from dataset.errors import Failure, shorten_for_display
 from dataset.images.io import Unreadable, open_photo, sha256_of
 from dataset.images.store import ImageStore
 
@@ -74,12 +79,65 @@ class TakedownResult:
     images: int
 
 
+# Query parameters that say where a visitor comes from, and not what a page shows.
+_TRACKING = re.compile(
+    r"(utm|mc|pk|hsa|mtm|vero|oly|stm)_\w+|_?(ga|gl|hsenc|openstat)|(fb|g|y|ms|tw|dc)clid|gbraid|"
+    r"wbraid|igsh(id)?|ref(_\w+|errer)?|share_?id|s|t|si|source|from|feature",
+    re.IGNORECASE,
+)
+_URL_START = re.compile(r"https?://|[\w-]+(\.[\w-]+)*\.[a-z]{2,}(:\d+)?/", re.IGNORECASE)
+# Parts of an address that are shorter are no ids; a word is an id only if it has a digit.
+_MIN_ID_CHARACTERS = 5
+
+
 def name_digest(value: str) -> str:
-    """Return the digest of a URL or an author's name."""
-    return sha256_of(value.strip().removeprefix("@").casefold().encode())
+    """Return the digest of a URL, of an author's name, or of the id of a post or photo."""
+    value = canonical_url(value) if "://" in value else value.strip().removeprefix("@").casefold()
+    return sha256_of(value.encode())
 
 
-def take_down(sessions: Sessions, store: ImageStore, what: str, who: str) -> TakedownResult:
+def canonical_url(url: str, fold_case: bool = True) -> str:
+    """Return a URL without what does not change the page that it names.
+
+    These are the scheme, `www.` and `m.`, the last slash, parameters for tracking, their order, and
+    the fragment.
+
+    Args:
+        url: The URL.
+        fold_case: Fold the case of the path and the query as well. Ids of some sites differ in
+            their case only.
+    """
+    parts = _split(url)
+    if parts is None:
+        return url.strip().casefold()
+    host = re.sub(r"^(www|m|mobile)\.", "", parts.netloc.rpartition("@")[2].casefold())
+    path = re.sub("/+", "/", unquote(parts.path)).rstrip("/")
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    query = urlencode(sorted(pair for pair in pairs if not _TRACKING.fullmatch(pair[0])))
+    rest = f"{path}?{query}" if query else path
+    return host + (rest.casefold() if fold_case else rest)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url.strip() if "://" in url else f"https://{url.strip()}")
+    except ValueError:
+        return None
+
+
+def post_name(site: str, site_id: str) -> str:
+    """Return the name under which the takedown of a post is saved, whatever its URL is."""
+    return f"{site}:{site_id}"
+
+
+def photo_name(site: str, key: str) -> str:
+    """Return the name under which the takedown of a photo with a key is saved."""
+    return f"{site}:photo:{key}"
+
+
+def take_down(
+    sessions: Sessions, store: ImageStore, what: str, who: str, kind: str | None = None
+) -> TakedownResult:
     """Take down an image, a URL or an author.
 
     Args:
@@ -87,21 +145,31 @@ def take_down(sessions: Sessions, store: ImageStore, what: str, who: str) -> Tak
         store: The image store.
         what: A URL, an author's name, or an image (see `find_image`).
         who: Who decides.
+        kind: URL or AUTHOR, which is then saved for later crawls even if the catalogue has nothing
+            of it; None: by the form of `what`.
 
     Raises:
         BadInput: It looks like a SHA-256, and no image has it.
-        Failure: A file cannot be removed.
+        Failure: The catalogue has nothing of it, several posts or photos could be meant, or a file
+            cannot be removed.
     """
     with sessions.begin() as session:
         if session.get_bind().dialect.name == "sqlite":
             # Overwrite deleted data with zeros.
             session.execute(sa.text("PRAGMA secure_delete = ON"))
-        kind, posts, images = _resolve(session, what)
-        if kind != IMAGE:
-            record_takedown(session, kind, name_digest(what), None, who)
-        count = delete_rows(session, store, posts, images, who)
+        target = _resolve(session, what, kind)
+        if kind is None and not (target.posts or target.images or target.sightings):
+            raise Failure(
+                f"the catalogue has nothing of {shorten_for_display(what)}, and nothing was"
+                " changed; to keep it out of later crawls and imports all the same: --url or"
+                " --author"
+            )
+        for name in sorted(target.names):
+            record_takedown(session, target.kind, name_digest(name), None, who)
+        _reject(session, target.sightings)
+        count = delete_rows(session, store, target.posts, target.images, who)
     overwrite_journal(sessions)
-    return TakedownResult(len(posts), count)
+    return TakedownResult(len(target.posts), count)
 
 
 def delete_rows(
@@ -123,51 +191,241 @@ def delete_rows(
 
 
 def find_named(session: Session, takedowns: "TakedownList") -> tuple[list[int], list[int]]:
-    """Find the posts of a catalogue whose URL or author was taken down, and images to go.
+    """Find the posts of a catalogue whose URL, id or author was taken down, and images to go.
 
     Returns:
         Ids of the posts, and of images in these posts or with a URL that was taken down.
     """
     if not takedowns.has_names:
         return [], []
+    columns = sa.select(PostRow.id, PostRow.site, PostRow.site_id, PostRow.url, PostRow.author)
     posts = {
         number
-        for number, url, author in session.execute(
-            sa.select(PostRow.id, PostRow.url, PostRow.author).execution_options(
-                yield_per=QUERY_ROWS
-            )
+        for number, site, site_id, url, author in session.execute(
+            columns.execution_options(yield_per=QUERY_ROWS)
         )
-        if takedowns.has_name(URL, [url]) or takedowns.has_name(AUTHOR, [author])
+        if takedowns.has_post(site, site_id, url, author)
     }
-    shown = sa.select(Sighting.post_id, Sighting.url, Sighting.fallbacks, Sighting.image_id)
+    shown = sa.select(
+        *(Sighting.post_id, PostRow.site, Sighting.key),
+        *(Sighting.url, Sighting.fallbacks, Sighting.image_id),
+    ).join(PostRow, PostRow.id == Sighting.post_id)
     images = {
         image
-        for post, url, fallbacks, image in session.execute(
+        for post, site, key, url, fallbacks, image in session.execute(
             shown.execution_options(yield_per=QUERY_ROWS)
         )
-        if image and (post in posts or takedowns.has_name(URL, [url, *fallbacks.split("\n")]))
+        if image
+        and (post in posts or takedowns.has_photo(site, key, [url, *fallbacks.split("\n")]))
     }
     return sorted(posts), sorted(images)
 
 
-def _resolve(session: Session, what: str) -> tuple[str, list[int], list[int]]:
-    """Return the kind of a takedown, its posts and its images."""
-    if what.startswith(("http://", "https://")):
-        posts = _ids(session, sa.select(PostRow.id).where(PostRow.url == what))
-        shown = sa.or_(Sighting.url == what, Sighting.post_id.in_(posts))
-        images = sa.select(Sighting.image_id).where(shown, Sighting.image_id.is_not(None))
-        return URL, posts, _ids(session, images.distinct())
-    name = what.strip().removeprefix("@")
-    by_author = sa.select(PostRow.id).where(
-        sa.func.lower(PostRow.author).in_([name.lower(), f"@{name.lower()}"])
+@dataclass(frozen=True)
+class _Target:
+    """What is to be taken down.
+
+    Attributes:
+        kind: IMAGE, URL or AUTHOR.
+        names: Names to save.
+        posts: Ids of posts.
+        images: Ids of images.
+        sightings: Ids of photos in posts, with images or without.
+    """
+
+    kind: str
+    names: set[str] = field(default_factory=set)
+    posts: list[int] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
+    sightings: list[int] = field(default_factory=list)
+
+
+def _resolve(session: Session, what: str, kind: str | None) -> _Target:
+    """Find what is to be taken down."""
+    if kind == URL or (kind is None and _URL_START.match(what.strip())):
+        return _resolve_url(session, what.strip())
+    posts = [post.id for post in _rows_of_author(session, what)]
+    if kind is None and not posts and (_may_be_image(what) or Path(what).is_file()):
+        return _Target(IMAGE, images=[find_image(session, what).id])
+    return _Target(AUTHOR, {what}, posts, _images_of_posts(session, posts))
+
+
+def _rows_of_author(session: Session, name: str) -> list[Any]:
+    # SQLite's lower() knows ASCII only.
+    digest = name_digest(name)
+    authors = session.scalars(sa.select(PostRow.author).distinct())
+    same = [author for author in authors if author and name_digest(author) == digest]
+    columns = sa.select(PostRow.id, PostRow.site, PostRow.url)
+    return list(session.execute(columns.where(PostRow.author.in_(same))))
+
+
+def _images_of_posts(session: Session, posts: Sequence[int]) -> list[int]:
+    images: set[int] = set()
+    for batch in in_batches(posts):
+        is_shown = (Sighting.post_id.in_(batch), Sighting.image_id.is_not(None))
+        images |= {*_ids(session, sa.select(Sighting.image_id).where(*is_shown))}
+    return sorted(images)
+
+
+@dataclass(frozen=True)
+class _Address:
+    """A URL that names a post or a photo.
+
+    Attributes:
+        url: The URL.
+    """
+
+    url: str
+
+    @property
+    def segments(self) -> list[str]:
+        """The parts of the path."""
+        parts = _split(self.url)
+        return [part for part in unquote(parts.path).split("/") if part] if parts else []
+
+    @property
+    def ids(self) -> set[str]:
+        """What may be an id: parts of the path, parts of a slug, and values of parameters."""
+        parts = _split(self.url)
+        values = [value for _, value in parse_qsl(parts.query)] if parts else []
+        pieces = {piece for part in self.segments for piece in part.split("-")}
+        return {*self.segments, *values, *filter(_is_id, pieces)}
+
+    @property
+    def file(self) -> str:
+        """The name of the file without its extension, in lower case."""
+        return self.segments[-1].partition(".")[0].casefold() if self.segments else ""
+
+    def is_on(self, site: str, other: "_Address") -> bool:
+        """Return whether the URL is on the site of another one: lamoda.ru and lamoda.by are."""
+        host, other_host = (
+            canonical_url(url).partition("/")[0].partition(":")[0] for url in (self.url, other.url)
+        )
+        name, other_name = (text.split(".")[-2:][0] for text in (host, other_host))
+        return host == other_host or name == other_name or site in host.split(".")
+
+    def distance(self, other: "_Address") -> int | None:
+        """Return how much two URLs differ that name the same; None if they do not."""
+        if self.url == other.url:
+            return 0
+        for fold_case, distance in ((False, 1), (True, 4)):
+            first, second = (canonical_url(url, fold_case) for url in (self.url, other.url))
+            if first == second:
+                return distance
+            if first.partition("?")[0] == second.partition("?")[0]:
+                return distance + 1
+        return None
+
+
+def _is_id(text: str) -> bool:
+    return len(text) >= _MIN_ID_CHARACTERS and any(map(str.isdigit, text))
+
+
+def _resolve_url(session: Session, url: str) -> _Target:
+    """Find the posts and photos that a URL names: by the URL, or by the ids within it."""
+    address, names = _Address(url), {url if "://" in url else f"https://{url}"}
+    posts = _nearest(
+        ((_post_distance(address, post), post) for post in _posts_like(session, address)),
+        lambda post: (post.site, post.site_id),
     )
-    posts = _ids(session, by_author)
-    if not posts and _may_be_image(what):
-        return IMAGE, [], [find_image(session, what).id]
-    images = sa.select(Sighting.image_id).where(
-        Sighting.post_id.in_(by_author), Sighting.image_id.is_not(None)
+    if posts:
+        ids = [post.id for post in posts]
+        names |= {name for post in posts for name in (post.url, post_name(post.site, post.site_id))}
+        return _Target(URL, names, ids, _images_of_posts(session, ids))
+    photos = _nearest(
+        ((_photo_distance(address, photo), photo) for photo in _photos_like(session, address)),
+        lambda photo: photo.image_id or canonical_url(photo.url),
     )
-    return AUTHOR, posts, _ids(session, images.distinct())
+    for photo in photos:
+        names |= {photo.url, *filter(None, photo.fallbacks.split("\n"))}
+        if photo.key:
+            names.add(photo_name(photo.site, photo.key))
+    images = {photo.image_id for photo in photos if photo.image_id}
+    if not photos and len(address.segments) == 1:
+        # The page of an author.
+        name = address.segments[0]
+        rows = _rows_of_author(session, name)
+        posts = [post.id for post in rows if address.is_on(post.site, _Address(post.url))]
+        if posts:
+            return _Target(AUTHOR, {name}, posts, _images_of_posts(session, posts))
+    return _Target(URL, names, [], sorted(images), [photo.id for photo in photos])
+
+
+def _nearest(rows: Iterable[tuple[int | None, Any]], identity: Callable[[Any], Any]) -> list[Any]:
+    """Return the rows of the least distance.
+
+    Raises:
+        Failure: The URL only resembles those of the rows, and they are of several things.
+    """
+    ranked = [(distance, row) for distance, row in rows if distance is not None]
+    if not ranked:
+        return []
+    least = min(distance for distance, _ in ranked)
+    nearest = [row for distance, row in ranked if distance == least]
+    if least > 1 and len({identity(row) for row in nearest}) > 1:
+        raise Failure(
+            f"several posts or photos may be meant: {nearest[0].url}, {nearest[1].url}; give the"
+            " whole address of one"
+        )
+    return nearest
+
+
+def _posts_like(session: Session, address: _Address) -> Iterator[Any]:
+    ids = {variant for text in address.ids for variant in (text, text.upper(), text.lower())}
+    columns = sa.select(PostRow.id, PostRow.site, PostRow.site_id, PostRow.url)
+    if address.segments:
+        similar = PostRow.url.icontains(address.segments[-1], autoescape=True)
+        yield from session.execute(columns.where(PostRow.site_id.in_(ids) | similar))
+
+
+def _post_distance(address: _Address, post: Any) -> int | None:
+    stored = _Address(post.url)
+    distance = address.distance(stored)
+    if (distance is None or distance > 3) and address.is_on(post.site, stored):
+        # The last part of a stored URL is an id, or a name such as detail.aspx.
+        own = {post.site_id, *(text for text in stored.segments[-1:] if not text.islower())}
+        own = {text for text in own if len(text) >= _MIN_ID_CHARACTERS}
+        if not address.ids.isdisjoint(own):
+            return 3
+        ids = {text.casefold() for text in address.ids}
+        if distance is None and not ids.isdisjoint(text.casefold() for text in own):
+            return 6
+    return distance
+
+
+def _photos_like(session: Session, address: _Address) -> Iterator[Any]:
+    columns = sa.select(
+        *(Sighting.id, Sighting.url, Sighting.fallbacks, Sighting.key, Sighting.image_id),
+        PostRow.site,
+    ).join(PostRow, PostRow.id == Sighting.post_id)
+    if address.segments:
+        # The longest part is the rarest.
+        part = max((text.partition(".")[0] for text in address.segments), key=len)
+        urls = (Sighting.url, Sighting.fallbacks)
+        similar = sa.or_(*(column.icontains(part, autoescape=True) for column in urls))
+        yield from session.execute(columns.where(similar | Sighting.key.in_(address.ids)))
+
+
+def _photo_distance(address: _Address, photo: Any) -> int | None:
+    stored = [_Address(url) for url in (photo.url, *filter(None, photo.fallbacks.split("\n")))]
+    distances = [distance for url in stored if (distance := address.distance(url)) is not None]
+    if distances:
+        return min(distances)
+    if not any(address.is_on(photo.site, url) for url in stored):
+        return None
+    is_same_file = _is_id(address.file) and any(address.file == url.file for url in stored)
+    return 3 if is_same_file or photo.key in address.ids else None
+
+
+def _reject(session: Session, sightings: Sequence[int]) -> None:
+    """Reject photos, so that pending ones are not downloaded."""
+    for batch in in_batches(sightings):
+        session.execute(
+            sa.update(Sighting)
+            .where(Sighting.id.in_(batch))
+            .values(state="rejected", reason=REASON, image_id=None)
+            .execution_options(synchronize_session=False)
+        )
 
 
 def _may_be_image(what: str) -> bool:
@@ -267,8 +525,22 @@ class TakedownList:
     def has_name(self, kind: str, values: Iterable[str | None]) -> bool:
         """Return whether one of several URLs or authors was taken down."""
         return bool(self._known) and any(
-            (kind, name_digest(value)) in self._known for value in values if value
+            (kind, digest) in self._known
+            for value in values
+            if value
+            # Earlier versions saved the digest of the whole URL.
+            for digest in {name_digest(value), sha256_of(value.strip().casefold().encode())}
         )
+
+    def has_post(self, site: str, site_id: str, url: str, author: str | None) -> bool:
+        """Return whether a post, its URL or its author was taken down."""
+        return self.has_name(AUTHOR, [author]) or self.has_name(
+            URL, [url, post_name(site, site_id)]
+        )
+
+    def has_photo(self, site: str, key: str | None, urls: Iterable[str]) -> bool:
+        """Return whether a photo was taken down by its key or one of its URLs."""
+        return self.has_name(URL, [*urls, photo_name(site, key) if key else None])
 
     def has_file(self, sha256: str) -> bool:
         """Return whether the image with a SHA-256 was taken down."""

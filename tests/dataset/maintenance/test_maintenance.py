@@ -116,7 +116,7 @@ def test_a_photo_and_its_copies_are_listed_as_taken_down(filling: Filling) -> No
 
 
 def test_an_unknown_url_can_be_taken_down(filling: Filling) -> None:
-    status, said = call(filling, "forget", "https://x.test/p/later/")
+    status, said = call(filling, "forget", "https://x.test/p/later/", "--url")
     assert (status, "no crawl or import will add it" in said) == (0, True)
     known = TakedownList()
     with filling.sessions() as session:
@@ -188,7 +188,7 @@ def test_an_import_skips_a_url_that_was_taken_down(filling: Filling, tmp_path: P
     other = Filling(tmp_path / "two")
     with filling.sessions() as session:
         url = session.scalar(sa.select(Sighting.url).order_by(Sighting.id))
-    take_down(other.sessions, other.store, str(url), "me")
+    take_down(other.sessions, other.store, str(url), "me", "url")
     import_archive(other.sessions, other.store, file)
     assert count(other, Sighting, url=url) == 0
     assert count(other, Sighting) == count(filling, Sighting) - 1
@@ -214,7 +214,7 @@ def test_an_import_skips_photos_of_a_url_or_author_that_was_taken_down(
         folder.mkdir()
         other = Filling(folder)
         # The catalogue is empty, so the SHA-256 of the photo is not known yet.
-        take_down(other.sessions, other.store, what, "me")
+        take_down(other.sessions, other.store, what, "me", "author" if "@" in what else "url")
         import_archive(other.sessions, other.store, file)
         digests = {sha256_of(photo_bytes(seed)) for seed in left}
         assert {image[0] for image in contents_of(other)["images"]} == digests
@@ -228,7 +228,7 @@ def test_an_import_applies_the_takedowns_of_the_archive(
 ) -> None:
     (tmp_path / "two").mkdir()
     other = Filling(tmp_path / "two")
-    take_down(other.sessions, other.store, what, "me")
+    take_down(other.sessions, other.store, what, "me", "author" if "@" in what else "url")
     done = import_archive(filling.sessions, filling.store, exported(other, tmp_path / "other.tar"))
     left = {3} if what == "@anna" else {2, 3}
     assert done.taken_down == 3 - len(left)
