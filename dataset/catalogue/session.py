@@ -1,17 +1,20 @@
 """Open a catalogue: create it, or migrate it to the current revision."""
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from dataset.errors import BadInput, Failure, first_line
+from dataset.errors import BadInput, Failure, first_line, replace_control_characters
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 # The newest revision in migrations/versions; a constant, so that Alembic is imported only when
@@ -25,24 +28,60 @@ POSTGRESQL = "postgresql+psycopg"
 WRITE_OPTIONS = {"sqlite_begin": "IMMEDIATE"}
 WRITER_LOCK = 20_261_125
 DAMAGED = "the file is not a catalogue or is damaged; name another one with --catalogue"
+UNREACHABLE = "check that the folder exists and is writable"
+READ_ONLY = (
+    "the file or its folder is read-only; change its permissions, or name another with --catalogue"
+)
 DISK_FULL = "committed work is kept: make room, then repeat the command"
 CHECK_SERVER = "check that the server runs, then repeat the command"
 # Remedies by words in the messages of SQLite and psycopg.
 REMEDIES = {
     "not a database": DAMAGED,
     "malformed": DAMAGED,
+    "Could not decode": DAMAGED,
+    "unsupported file format": DAMAGED,
+    "has no column": DAMAGED,
+    "no such column": DAMAGED,
+    "no such table": DAMAGED,
+    "datatype mismatch": DAMAGED,
     "locked": "another process is writing to it; try again when that has finished",
     "disk is full": DISK_FULL,
     "disk I/O error": DISK_FULL,
-    "readonly database": "the file or its folder is read-only; change its permissions, or name"
-    " another with --catalogue",
+    "readonly database": READ_ONLY,
     "No space left": DISK_FULL,
     "connection failed": "check that the server runs, its address, user, password and database",
     "resolve host": "check the host name of the URL",
     "connection is": CHECK_SERVER,
     "terminating connection": CHECK_SERVER,
-    "unable to open": "check that the folder exists and is writable",
+    "unable to open": UNREACHABLE,
 }
+
+
+class _CatalogueSession(Session):
+    """A session that reports damaged rows, which SQLAlchemy cannot convert, as a Failure."""
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the session."""
+        super().__exit__(error_type, error, traceback)
+        is_damage = isinstance(error, (ValueError, TypeError, ArithmeticError))
+        if error is not None and is_damage and _is_raised_by_sqlalchemy(traceback):
+            url = self.get_bind().engine.url
+            raise Failure(
+                f"catalogue {url.render_as_string()}: {first_line(error)}; {DAMAGED}"
+            ) from error
+
+
+def _is_raised_by_sqlalchemy(traceback: TracebackType | None) -> bool:
+    module = ""
+    while traceback is not None:
+        module = str(traceback.tb_frame.f_globals.get("__name__", ""))
+        traceback = traceback.tb_next
+    return module.startswith("sqlalchemy.")
 
 
 class Sessions(sessionmaker[Session]):
@@ -106,7 +145,8 @@ def _shown(url: sa.URL) -> str:
 def open_catalogue(text: str, must_exist: bool = False) -> Sessions:
     """Open a catalogue and migrate it to the current revision.
 
-    A copy of an older SQLite catalogue is kept beside it as NAME.before-REVISION-was-REVISION.
+    A copy of an older SQLite catalogue is kept beside it as NAME.before-REVISION-was-REVISION. A
+    current SQLite catalogue in a read-only place can be read.
 
     Args:
         text: An SQLAlchemy URL or the path of an SQLite file.
@@ -122,7 +162,8 @@ def open_catalogue(text: str, must_exist: bool = False) -> Sessions:
         _check_exists(url)
     engine = _engine(url)
     if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _set_pragmas)
+        is_read_only = bool(engine.url.query)
+        sa.event.listen(engine, "connect", _set_read_pragmas if is_read_only else _set_pragmas)
         sa.event.listen(engine, "begin", _begin)
 
     def explain(context: ExceptionContext) -> None:
@@ -133,15 +174,20 @@ def open_catalogue(text: str, must_exist: bool = False) -> Sessions:
     sa.event.listen(engine, "handle_error", explain)
     try:
         _migrate(engine, url)
-    except (SQLAlchemyError, sqlite3.Error) as error:
+    # SQLite's messages may quote a damaged schema, which is not UTF-8.
+    except (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError) as error:
         raise _failure(url, error) from error
-    return Sessions(engine, expire_on_commit=False)
+    return Sessions(engine, class_=_CatalogueSession, expire_on_commit=False)
 
 
 def _engine(url: sa.URL) -> sa.Engine:
+    is_sqlite = url.get_backend_name() == "sqlite"
+    if is_sqlite and (mode := _read_only_mode(Path(str(url.database)))):
+        path = quote(str(Path(str(url.database)).absolute()))
+        url = url.set(database=f"file:{path}", query={**mode, "uri": "true"})
     try:
         # The server may have closed a pooled connection.
-        return sa.create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
+        return sa.create_engine(url, pool_pre_ping=not is_sqlite)
     except ImportError as error:
         raise BadInput(
             f"--catalogue {_shown(url)}: {first_line(error)}; for PostgreSQL:"
@@ -149,9 +195,26 @@ def _engine(url: sa.URL) -> sa.Engine:
         ) from error
 
 
+def _read_only_mode(path: Path) -> dict[str, str]:
+    """Return SQLite's parameters for a file that cannot be written; none for others."""
+    if not path.is_file() or all(os.access(place, os.W_OK) for place in (path, path.parent)):
+        return {}
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        if not path.with_name(f"{path.name}-shm").exists():
+            raise Failure(
+                f"the catalogue {path} was not closed and cannot be read in a read-only place; copy"
+                f" it with {log.name} to a folder that can be written"
+            )
+        return {"mode": "ro"}
+    # Without a write-ahead log no other process writes; SQLite would create one to read.
+    return {"immutable": "1"}
+
+
 def _failure(url: sa.URL, error: BaseException) -> Failure:
-    reason = first_line(getattr(error, "orig", None) or error)
-    remedy = _remedy(error) or "check that the folder exists and is writable"
+    reason = replace_control_characters(first_line(getattr(error, "orig", None) or error))
+    default = DAMAGED if isinstance(error, UnicodeDecodeError) else UNREACHABLE
+    remedy = _remedy(error) or default
     return Failure(f"catalogue {_shown(url)}: {reason}; {remedy}")
 
 
@@ -184,6 +247,11 @@ def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
+def _set_read_pragmas(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KB}")
+
+
 def _begin(connection: sa.Connection) -> None:
     mode = connection.get_execution_options().get("sqlite_begin", "")
     connection.exec_driver_sql(f"BEGIN {mode}")
@@ -201,6 +269,12 @@ def _migrate(engine: sa.Engine, url: sa.URL) -> None:
         )
     if revision is not None:
         _check_not_newer(revision, url)
+    if engine.url.query and engine.dialect.name == "sqlite":
+        raise Failure(
+            f"the catalogue {url.render_as_string()} is of an earlier version and must be migrated,"
+            f" but {READ_ONLY}"
+        )
+    if revision is not None:
         _back_up(url, revision)
     _upgrade(engine)
 

@@ -2,8 +2,11 @@
 
 import contextlib
 import io
+import lzma
+import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +17,19 @@ from tqdm import tqdm
 
 from dataset.catalogue.models import HostBackoff, ImageRow, LabelConflict, Worker
 from dataset.catalogue.session import Sessions, open_catalogue
-from dataset.errors import BadInput, Failure, first_line
+from dataset.errors import BadInput, Failure, first_line, shorten_for_display
 from dataset.images.store import ImageStore
+from dataset.maintenance.verify import find_damage
 from dataset.utils.files import atomic_path
 
 CATALOGUE, IMAGES = "catalogue.sqlite", "images"
 BATCH_ROWS = 1000
+# An export is not compressed. If people compress it, an entry is at most this many times as large
+# as the archive.
+MAX_COMPRESSION = 100
+# Photos of a crawl have at most 20 MB.
+MAX_IMAGE_BYTES = 100_000_000
+BLOCK_BYTES = 1 << 20
 # Tables of running crawls, derived rows, and the revision, which the copy has already.
 SKIPPED_TABLES = (
     Worker.__tablename__,
@@ -109,26 +119,84 @@ def _add_images(sessions: Sessions, store: ImageStore, tar: tarfile.TarFile) -> 
 def open_archive(file: Path) -> Iterator[tuple[Sessions, tarfile.TarFile]]:
     """Open an archive: yield its catalogue, migrated if it is older, and the tar file.
 
+    The whole archive and all rows of its catalogue are checked first, so that an import of a
+    damaged one does not stop half-way.
+
     Raises:
         BadInput: It is not an archive of `catalogue export`, or cannot be read.
-        Failure: Its catalogue is damaged, or was written by a newer version.
+        Failure: It is damaged, or was written by a newer version.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            tar = stack.enter_context(tarfile.open(file))
+            copy = Path(folder) / CATALOGUE
+            _extract_catalogue(tar, file, copy)
+        except (tarfile.TarError, KeyError) as error:
+            # tarfile lists the reason of each kind of compression on further lines.
+            reason = first_line(error).rstrip(":")
+            raise BadInput(f"{file}: {reason}; name an archive of `catalogue export`") from error
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise BadInput(
+                f"{file} can't be read: {first_line(error)}; name an archive of `catalogue export`"
+            ) from error
+        sessions = _open_archived(copy, file)
+        stack.callback(sessions.kw["bind"].dispose)
+        yield sessions, tar
+
+
+def _extract_catalogue(tar: tarfile.TarFile, file: Path, target: Path) -> None:
+    """Check the entries of an archive and extract its catalogue.
+
+    Raises:
+        KeyError: It has no catalogue.
+        Failure: It is cut off, or an entry is too large.
+    """
+    limit = MAX_COMPRESSION * file.stat().st_size
+    end = 0
+    # Headers are read one by one: an entry that is too large is never unpacked.
+    for member in tar:
+        is_image = member.name.startswith(f"{IMAGES}/")
+        if member.size > (min(limit, MAX_IMAGE_BYTES) if is_image else limit):
+            raise Failure(
+                f"{file}: its entry {shorten_for_display(member.name)} has {member.size:,} bytes,"
+                " more than an archive of `catalogue export` of this size can have; export again"
+            )
+        end = member.offset_data + member.size
+    if tar.fileobj is not None and end:
+        tar.fileobj.seek(end - 1)
+        if not tar.fileobj.read(1):
+            raise Failure(f"{file} is cut off; copy it again, or export again")
+        # The checksum of a compressed archive is at its end.
+        while tar.fileobj.read(BLOCK_BYTES):
+            pass
+    member = tar.getmember(CATALOGUE)
+    source = tar.extractfile(member)
+    if source is None:
+        raise KeyError(f"{CATALOGUE} is no file")
+    with target.open("wb") as out:
+        shutil.copyfileobj(source, out, BLOCK_BYTES)
+
+
+def _open_archived(copy: Path, file: Path) -> Sessions:
+    """Open the catalogue of an archive.
+
+    Raises:
+        Failure: It is damaged, or was written by a newer version.
     """
     try:
-        with tarfile.open(file) as tar, tempfile.TemporaryDirectory() as folder:
-            member = tar.extractfile(CATALOGUE)
-            if member is None:
-                raise KeyError(CATALOGUE)
-            copy = Path(folder) / CATALOGUE
-            with copy.open("wb") as out:
-                while block := member.read(1 << 20):
-                    out.write(block)
-            sessions = open_catalogue(str(copy), must_exist=True)
-            yield sessions, tar
-            sessions.kw["bind"].dispose()
-    except (OSError, KeyError, tarfile.TarError) as error:
-        raise BadInput(
-            f"{file}: {first_line(error)}; name an archive of `catalogue export`"
-        ) from error
+        sessions = open_catalogue(str(copy), must_exist=True)
+        with sessions() as session:
+            damage = find_damage(session)
+    except Failure as failure:
+        reason = failure.message.replace(str(copy), CATALOGUE)
+        raise Failure(f"{file}: {reason.partition('; name another')[0]}") from failure
+    if damage:
+        raise Failure(
+            f"{file}: its catalogue is damaged ({damage[0]}), and nothing was imported; verify the"
+            " catalogue that was exported, and export it again"
+        )
+    return sessions
 
 
 def read_archived_image(tar: tarfile.TarFile, key: str) -> bytes | None:

@@ -170,15 +170,24 @@ def catalogue_label(
     help="Let the next crawl download missing and damaged photos again; remove orphaned files.",
 )
 def catalogue_verify(catalogue: str, images: str, repair: bool) -> None:
-    """Verify the SHA-256 of every stored photo; list missing, changed and orphaned files.
+    """Verify the database and the SHA-256 of every stored photo; list what is wrong.
 
-    The exit status is 1 if there are any and they were not repaired.
+    First the database is checked, on SQLite with its own integrity check; if it is damaged, no
+    file is checked or repaired. Then missing, changed and orphaned files are listed. The exit
+    status is 1 if there are any and they were not repaired.
     """
     from dataset.catalogue.session import open_catalogue
     from dataset.images.store import open_store
     from dataset.maintenance.verify import verify
 
     result = verify(open_catalogue(catalogue, must_exist=True), open_store(images), repair)
+    for line in result.damaged:
+        click.echo(f"damaged: {line}")
+    if result.damaged:
+        raise click.ClickException(
+            "the database is damaged and no photo was checked: restore a copy of it, or recover"
+            " what can be read (sqlite3 catalogue.sqlite .recover | sqlite3 recovered.sqlite)"
+        )
     for name in ("missing", "changed", "orphaned"):
         for key in getattr(result, name):
             click.echo(f"{name}: {key}")
@@ -268,9 +277,12 @@ def catalogue_import(file: Path, catalogue: str, images: str) -> None:
     """
     from dataset.catalogue.session import open_catalogue
     from dataset.images.store import open_store
-    from dataset.maintenance.merge import import_archive
+    from dataset.maintenance.archive import open_archive
+    from dataset.maintenance.merge import merge_archive
 
-    done = import_archive(open_catalogue(catalogue), open_store(images), file)
+    # A new catalogue is created only for an archive that can be read.
+    with open_archive(file) as archive:
+        done = merge_archive(open_catalogue(catalogue), open_store(images), archive)
     click.echo(f"imported {done.images} photos, {done.posts} posts and {done.searches} searches")
     if done.taken_down:
         click.echo(f"{done.taken_down} photos and posts were taken down and stay so")

@@ -145,8 +145,20 @@ def import_archive(sessions: Sessions, store: ImageStore, file: Path) -> ImportR
         BadInput: The file is not an archive, or cannot be read.
         Failure: The archive is damaged or of a newer version, or the store cannot be written.
     """
-    result = ImportResult()
-    with open_archive(file) as (archived, tar), store.in_use(), archived() as source:
+    with open_archive(file) as archive:
+        return merge_archive(sessions, store, archive)
+
+
+def merge_archive(
+    sessions: Sessions, store: ImageStore, archive: tuple[Sessions, tarfile.TarFile]
+) -> ImportResult:
+    """Merge an open archive, see `open_archive`, into a catalogue.
+
+    Raises:
+        Failure: The store cannot be written.
+    """
+    result, (archived, tar) = ImportResult(), archive
+    with store.in_use(), archived() as source:
         with sessions.begin() as session:
             result.taken_down = _apply_takedowns(session, store, source)
             result.searches = _copy_new(session, source, Search, ("site", "hashtag"))

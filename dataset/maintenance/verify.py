@@ -1,20 +1,37 @@
-"""`catalogue verify`: check that every stored file exists, is unchanged and belongs to an image."""
+"""`catalogue verify`: check the database, and that every stored file exists and is unchanged."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from tqdm import tqdm
 
 from dataset.catalogue import workers
-from dataset.catalogue.models import FingerprintRow, ImageRow, NearDuplicateRow, Sighting
+from dataset.catalogue.models import (
+    Base,
+    FingerprintRow,
+    ImageRow,
+    NearDuplicateRow,
+    Sighting,
+    TakedownRow,
+)
 from dataset.catalogue.queries import QUERY_ROWS, in_batches
 from dataset.catalogue.session import Sessions
-from dataset.errors import Failure
+from dataset.duplicates.hashing import COLOUR_PIXELS, PICTURE_PIXELS, VIEW_COUNT
+from dataset.errors import Failure, first_line, replace_control_characters
 from dataset.images.io import sha256_of
 from dataset.images.store import ImageStore
 
+# Lines about a damaged database.
+MAX_DAMAGE = 20
+# Sizes of hashes.
+BLOB_BYTES = {
+    f"{FingerprintRow.__tablename__}.views": VIEW_COUNT * 8,
+    f"{FingerprintRow.__tablename__}.pixels": PICTURE_PIXELS**2 + 2 * COLOUR_PIXELS**2,
+    f"{TakedownRow.__tablename__}.view_hash": 8,
+}
 # Reason of an image whose file is missing or damaged; a crawl downloads it again.
 LOST = "its file was lost"
 
@@ -24,12 +41,14 @@ class VerifyResult:
     """Result of a verification.
 
     Attributes:
+        damaged: What is wrong with the database. If anything is, no file was checked.
         checked: How many files were read.
         missing: Keys of images without a file.
         changed: Keys of files with another SHA-256.
         orphaned: Keys of files that belong to no stored image.
     """
 
+    damaged: list[str] = field(default_factory=list)
     checked: int = 0
     missing: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
@@ -37,25 +56,28 @@ class VerifyResult:
 
     @property
     def is_intact(self) -> bool:
-        """Whether no file is missing, changed or orphaned."""
-        return not (self.missing or self.changed or self.orphaned)
+        """Whether nothing is damaged, missing, changed or orphaned."""
+        return not (self.damaged or self.missing or self.changed or self.orphaned)
 
 
 def verify(sessions: Sessions, store: ImageStore, repair: bool = False) -> VerifyResult:
-    """Verify the SHA-256 of every stored file.
+    """Verify the database, and the SHA-256 of every stored file.
 
     Args:
         sessions: The catalogue.
         store: The image store.
         repair: Make images of missing and changed files pending again, and remove changed and
-            orphaned files.
+            orphaned files, unless the database is damaged.
 
     Raises:
         Failure: A crawl is running, whose files would be taken for orphans, or the store cannot be
             read.
     """
     _check_no_crawl(sessions)
-    result = VerifyResult()
+    with sessions() as session:
+        result = VerifyResult(find_damage(session))
+    if result.damaged:
+        return result
     try:
         with sessions() as session:
             for key, sha256 in _stored_images(session):
@@ -68,8 +90,50 @@ def verify(sessions: Sessions, store: ImageStore, repair: bool = False) -> Verif
     return result
 
 
+def find_damage(session: Session) -> list[str]:
+    """Return what is wrong with a database, a line each, at most MAX_DAMAGE."""
+    return list(islice(_damage(session), MAX_DAMAGE))
+
+
+def _damage(session: Session) -> Iterator[str]:
+    if session.get_bind().dialect.name == "sqlite":
+        for message in session.scalars(sa.text(f"PRAGMA integrity_check({MAX_DAMAGE})")):
+            if message != "ok":
+                yield replace_control_characters(message)
+        for table, row, parent, _ in session.execute(sa.text("PRAGMA foreign_key_check")):
+            yield f"row {row} of {table} refers to a missing row of {parent}"
+    for table in Base.metadata.sorted_tables:
+        yield from _damaged_rows(session, table)
+
+
+def _damaged_rows(session: Session, table: sa.Table) -> Iterator[str]:
+    """Yield the rows of a table with a value of another type: SQLite stores any."""
+    columns = [(index, column) for index, column in enumerate(table.columns)]
+    keys = [index for index, column in columns if column.primary_key]
+    try:
+        for row in session.execute(sa.select(table).execution_options(yield_per=QUERY_ROWS)):
+            for index, column in columns:
+                if not _fits(row[index], column):
+                    key = ", ".join(str(row[index]) for index in keys)
+                    yield f"row {key} of {table.name} has no valid {column.name}"
+    except (ValueError, TypeError, Failure) as error:
+        # A failure names the catalogue as well.
+        reason = first_line(error.__cause__ or error)
+        yield f"a row of {table.name} can't be read: {replace_control_characters(reason)}"
+
+
+def _fits(value: object, column: sa.Column) -> bool:
+    if value is None:
+        return bool(column.nullable)
+    size = BLOB_BYTES.get(f"{column.table.name}.{column.name}")
+    if size is not None and (not isinstance(value, bytes) or len(value) != size):
+        return False
+    expected = column.type.python_type
+    return isinstance(value, (float, int) if expected is float else expected)
+
+
 def _check_no_crawl(sessions: Sessions) -> None:
-    with sessions.begin() as session:
+    with sessions() as session:
         if workers.is_any_alive(session):
             raise Failure("a crawl is writing to this catalogue; verify it when that has finished")
 

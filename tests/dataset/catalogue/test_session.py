@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from dataset.catalogue import models
+from dataset.catalogue import models, session
 from dataset.catalogue.models import Base, Search
 from dataset.catalogue.session import HEAD, MIGRATIONS, open_catalogue
 from dataset.errors import BadInput, Failure
@@ -133,3 +133,79 @@ def test_a_missing_catalogue_is_reported_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="crawl first"):
         open_catalogue(str(tmp_path / "c.sqlite"), must_exist=True)
     assert not (tmp_path / "c.sqlite").exists()
+
+
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Permissions do not hold for root.
+    monkeypatch.setattr(session.os, "access", lambda path, mode: False)
+
+
+def test_a_catalogue_in_a_read_only_place_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a ?%23.sqlite"
+    sessions = open_catalogue(str(path))
+    with sessions.begin() as writing:
+        writing.add(Search(site="lamoda", hashtag="поло", state="open"))
+    sessions.kw["bind"].dispose()
+    read_only(monkeypatch)
+    with open_catalogue(str(path), must_exist=True)() as reading:
+        assert reading.scalar(sa.select(Search.hashtag)) == "поло"
+    assert [place.name for place in tmp_path.iterdir()] == [path.name]
+    with (
+        pytest.raises(Failure, match="is read-only"),
+        open_catalogue(str(path)).begin() as writing,
+    ):
+        writing.add(Search(site="lamoda", hashtag="dress", state="open"))
+        writing.flush()
+
+
+def test_a_read_only_catalogue_that_another_process_writes_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.sqlite"
+    with open_catalogue(str(path)).begin() as writing:
+        writing.add(Search(site="lamoda", hashtag="поло", state="open"))
+    read_only(monkeypatch)
+    with open_catalogue(str(path))() as reading:
+        assert reading.scalar(sa.select(Search.hashtag)) == "поло"
+
+
+def test_an_old_or_unclosed_read_only_catalogue_is_rejected_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "old.sqlite"
+    at_revision(path, "0001")
+    read_only(monkeypatch)
+    with pytest.raises(Failure, match="earlier version and must be migrated"):
+        open_catalogue(str(path))
+    path.with_name("old.sqlite-wal").write_bytes(b"log")
+    with pytest.raises(Failure, match=r"copy it with old\.sqlite-wal"):
+        open_catalogue(str(path))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE searches SET started = 'no time'",
+        "UPDATE searches SET hashtag = CAST(x'ff00ff' AS TEXT)",
+        "ALTER TABLE searches DROP COLUMN reason",
+        "DROP TABLE searches",
+    ],
+)
+def test_damaged_rows_are_reported_without_a_traceback(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "c.sqlite"
+    with open_catalogue(str(path)).begin() as writing:
+        writing.add(Search(site="lamoda", hashtag="поло", state="open"))
+    with sqlite3.connect(path) as connection:
+        connection.execute(statement)
+    with (
+        pytest.raises(Failure, match=r"c\.sqlite: .*is damaged"),
+        open_catalogue(str(path))() as reading,
+    ):
+        reading.scalars(sa.select(Search)).all()
+
+
+def test_an_error_of_a_program_is_not_taken_for_damage(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mistake"), open_catalogue(str(tmp_path / "c.sqlite"))():
+        raise ValueError("mistake")

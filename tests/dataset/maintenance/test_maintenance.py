@@ -1,6 +1,12 @@
 """Verify, take down, export and merge catalogues."""
 
+import gzip
+import io
+import sqlite3
 import tarfile
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +282,111 @@ def test_a_damaged_archive_is_reported_and_a_lost_photo_stays_pending(
     other = Filling(tmp_path / "two")
     assert import_archive(other.sessions, other.store, short).lost == 1
     assert count(other, Sighting, state="pending") == 2
+
+
+def with_database(archive: Path, change: Callable[[bytes], bytes]) -> Path:
+    """Write a copy of an archive with another catalogue."""
+    changed = archive.with_name("changed.tar")
+    with tarfile.open(archive) as source, tarfile.open(changed, "w") as target:
+        for member in source:
+            file = source.extractfile(member)
+            data = file.read() if file else b""
+            if member.name == "catalogue.sqlite":
+                data = change(data)
+                member.size = len(data)
+            target.addfile(member, io.BytesIO(data))
+    return changed
+
+
+def run_sql(statement: str) -> Callable[[bytes], bytes]:
+    def change(data: bytes) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "c.sqlite"
+            path.write_bytes(data)
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute(statement)
+                connection.commit()
+            return path.read_bytes()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda data: data[: len(data) // 2], "malformed"),
+        (lambda data: b"no database" * 500, "not a database"),
+        (lambda data: data[:-8192] + bytes(8192), "damaged"),
+        (run_sql("UPDATE images SET width = 'wide'"), "row 1 of images has no valid width"),
+        (run_sql("UPDATE posts SET site_id = x'ff' WHERE id = 1"), "has no valid site_id"),
+        (run_sql("UPDATE sightings SET image_id = 99"), "refers to a missing row of images"),
+        (run_sql("UPDATE searches SET started = 'x'"), "a row of searches can't be read"),
+        (run_sql("DROP TABLE sightings"), "no such table"),
+    ],
+)
+def test_an_archive_with_a_damaged_catalogue_is_not_imported(
+    filling: Filling, tmp_path: Path, change: Callable[[bytes], bytes], reason: str
+) -> None:
+    archive = with_database(exported(filling, tmp_path / "all.tar"), change)
+    place = ("--catalogue", str(tmp_path / "new.sqlite"), "--images", str(tmp_path / "new"))
+    done = CliRunner().invoke(catalogue, ["import", str(archive), *place])
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit)
+    assert "changed.tar: " in done.output and reason in done.output
+    assert not (tmp_path / "new.sqlite").exists() and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_an_archive_that_is_cut_off_is_not_imported(
+    filling: Filling, tmp_path: Path, suffix: str
+) -> None:
+    data = exported(filling, tmp_path / "all.tar").read_bytes()
+    data = gzip.compress(data) if suffix == ".tar.gz" else data
+    cut = tmp_path / f"cut{suffix}"
+    place = ("--catalogue", str(tmp_path / "new.sqlite"), "--images", str(tmp_path / "new"))
+    # The last two blocks of an archive, and padding, are empty.
+    for missing in (12_000, len(data) // 2, len(data) - 10):
+        cut.write_bytes(data[:-missing])
+        done = CliRunner().invoke(catalogue, ["import", str(cut), *place])
+        assert (done.exit_code, type(done.exception)) == (2, SystemExit), done.output
+        assert not (tmp_path / "new.sqlite").exists()
+    if suffix == ".tar.gz":
+        flipped = bytearray(data)
+        flipped[len(data) // 2] ^= 255
+        cut.write_bytes(flipped)
+        assert CliRunner().invoke(catalogue, ["import", str(cut), *place]).exit_code == 2
+        cut.write_bytes(data)
+        assert CliRunner().invoke(catalogue, ["import", str(cut), *place]).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["catalogue.sqlite", "images/ab/cd/x.jpg"])
+def test_a_large_entry_of_a_small_archive_is_not_read(tmp_path: Path, name: str) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = 3 << 30
+    archive = tmp_path / "bomb.tar.gz"
+    archive.write_bytes(gzip.compress(entry.tobuf() + bytes(100_000)))
+    place = ("--catalogue", str(tmp_path / "new.sqlite"), "--images", str(tmp_path / "new"))
+    done = CliRunner().invoke(catalogue, ["import", str(archive), *place])
+    assert done.exit_code == 1
+    assert f"its entry {name} has 3,221,225,472 bytes" in done.output
+
+
+def test_verify_includes_the_integrity_check_of_sqlite(tmp_path: Path) -> None:
+    made = Filling(tmp_path)
+    made.image(photo_bytes(1), made.post("anna1", "polo"))
+    made.sessions.kw["bind"].dispose()
+    stray = made.store.root / "ab" / "cd" / "stray.jpg"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"x")
+    path = Path(made.catalogue)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        query = "SELECT rootpage FROM sqlite_schema WHERE name = 'ix_sightings_url'"
+        (page,) = connection.execute(query).fetchone()
+    data = bytearray(path.read_bytes())
+    position = data.index(b"https://", (page - 1) * 4096)
+    data[position : position + 5] = b"other"
+    path.write_bytes(data)
+    status, said = call(made, "verify", "--repair")
+    assert status == 1
+    assert "damaged: " in said and "no photo was checked" in said
+    assert stray.exists()
