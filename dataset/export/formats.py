@@ -54,9 +54,15 @@ def _with_shard(items: Sequence[DatasetItem], shard: str) -> list[DatasetItem]:
 
 
 def write_folders(items: Sequence[DatasetItem], folder: Path) -> list[DatasetItem]:
-    """Move each image to its path below a folder."""
-    for name in sorted({item.path.rpartition("/")[0] for item in items}):
-        (folder / name).mkdir(parents=True)
+    """Move each image to its path below a folder.
+
+    Each split has a folder for each label, even if it has no image of it: the class indices of
+    readers of one split agree with those of another.
+    """
+    labels = {item.path.split("/")[1] for item in items}
+    for split in sorted({item.split for item in items}):
+        for label in sorted(labels):
+            (folder / split / label).mkdir(parents=True)
     for item in items:
         item.rendered.file.rename(folder / item.path)
     return [replace(item, shard=item.path) for item in items]

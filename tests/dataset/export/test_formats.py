@@ -11,7 +11,7 @@ from PIL import Image
 
 from dataset.export.formats import FORMATS, read_format
 from tests.dataset.test_build import run
-from tests.support.catalogue_data import Filling
+from tests.support.catalogue_data import Filling, photo_bytes
 
 WANTED = {"train": 16, "validation": 2, "test": 2}
 
@@ -102,3 +102,26 @@ def test_photos_are_fitted_as_asked(tmp_path: Path, resize: str, corner: bool) -
 
 def test_a_folder_without_a_build_has_no_format(tmp_path: Path) -> None:
     assert read_format(tmp_path) is None
+
+
+def test_each_split_has_a_folder_for_each_label(tmp_path: Path) -> None:
+    import keras
+
+    filling = Filling(tmp_path)
+    filling.products("dress", 10, 0)
+    # Near duplicates stay in one split.
+    cluster = filling.image(photo_bytes(900), filling.post("polo-1", "polo"))
+    filling.image(photo_bytes(901), filling.post("polo-2", "polo", author="anna"), cluster=cluster)
+    run(filling, min_per_class=1)
+    splits = tmp_path / "splits"
+    found = {
+        path.name: sorted(label.name for label in path.iterdir())
+        for path in (splits / name for name in WANTED)
+    }
+    assert found == dict.fromkeys(WANTED, ["dress", "polo"])
+    assert not all(any((splits / name / "polo").iterdir()) for name in WANTED)
+    names = [
+        keras.utils.image_dataset_from_directory(splits / name, verbose=False).class_names
+        for name in WANTED
+    ]
+    assert names == [["dress", "polo"]] * 3
