@@ -18,7 +18,7 @@ COMMANDS = {
     "crawl": ("scraper.cli", "crawl"),
     "catalogue": ("dataset.maintenance.cli", "catalogue"),
     "build-dataset": ("dataset.cli", "build_dataset"),
-    "review": ("dataset.review.cli", "review"),
+    "review": ("dataset.cli", "review"),
     "train-pose": ("dataset.pose.cli", "train_pose"),
     "train-model": ("model.cli", "train_model"),
     "compare": ("model.ablation.cli", "compare_steps"),

@@ -71,9 +71,7 @@ class _CatalogueSession(Session):
         is_damage = isinstance(error, (ValueError, TypeError, ArithmeticError))
         if error is not None and is_damage and _is_raised_by_sqlalchemy(traceback):
             url = self.get_bind().engine.url
-            raise Failure(
-                f"catalogue {url.render_as_string()}: {first_line(error)}; {DAMAGED}"
-            ) from error
+            raise Failure(f"catalogue {_shown(url)}: {first_line(error)}; {DAMAGED}") from error
 
 
 def _is_raised_by_sqlalchemy(traceback: TracebackType | None) -> bool:
@@ -271,7 +269,7 @@ def _migrate(engine: sa.Engine, url: sa.URL) -> None:
         _check_not_newer(revision, url)
     if engine.url.query and engine.dialect.name == "sqlite":
         raise Failure(
-            f"the catalogue {url.render_as_string()} is of an earlier version and must be migrated,"
+            f"the catalogue {_shown(url)} is of an earlier version and must be migrated,"
             f" but {READ_ONLY}"
         )
     if revision is not None:

@@ -118,7 +118,7 @@ def test_each_split_has_a_folder_for_each_label(tmp_path: Path) -> None:
         path.name: sorted(label.name for label in path.iterdir())
         for path in (splits / name for name in WANTED)
     }
-    assert found == dict.fromkeys(WANTED, ["dress", "polo"])
+    assert found == {split: ["dress", "polo"] for split in WANTED}
     assert not all(any((splits / name / "polo").iterdir()) for name in WANTED)
     names = [
         keras.utils.image_dataset_from_directory(splits / name, verbose=False).class_names

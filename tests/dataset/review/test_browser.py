@@ -20,7 +20,7 @@ from playwright.sync_api import Page as Tab
 
 import fashion_tagger
 from dataset.catalogue.models import Hashtag, PostRow
-from dataset.review.cli import review
+from dataset.cli import review
 from dataset.review.pages import ReviewContext
 from dataset.review.security import create_access_policy
 from dataset.review.server import _listen, create_app

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from starlette.testclient import TestClient
 
 from dataset.catalogue.models import Hashtag, PostRow
+from dataset.cli import review
 from dataset.images.store import ImageStore, open_store
-from dataset.review.cli import review
 from dataset.review.security import MAX_FORM_BYTES, create_access_policy
 from tests.support.catalogue_data import Filling, photo_bytes
 from tests.support.review_server import BASE, PORT, Page, labels, sha256
