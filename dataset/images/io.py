@@ -1,5 +1,6 @@
 """Read photos of any supported format as RGB, and encode them as JPEG thumbnails."""
 
+import contextlib
 import hashlib
 import io
 import struct
@@ -188,15 +189,19 @@ def _deep_tiff(structure: ImageStructure) -> Image.Image | None:
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(structure.without_metadata(), np.uint8), flags)
-    if pixels is None:
-        return None
-    levels = _eight_bits(pixels)
-    if photometric == [0]:
-        levels = 255 - levels
-    order = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
-    channels = levels.shape[2] if levels.ndim == 3 else 1
-    return Image.fromarray(cv2.cvtColor(levels, order[channels]) if channels > 1 else levels)
+    data = np.frombuffer(structure.without_metadata(), np.uint8)
+    with contextlib.suppress(cv2.error):
+        pixels = cv2.imdecode(data, flags)
+        if pixels is None or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+            return None
+        levels = _eight_bits(pixels)
+        if photometric == [0]:
+            levels = 255 - levels
+        if levels.ndim == 3:
+            # OpenCV's order is blue, green, red, alpha.
+            levels = levels[..., [2, 1, 0, 3][: levels.shape[2]]]
+        return Image.fromarray(np.ascontiguousarray(levels))
+    return None
 
 
 def _check_scans(structure: ImageStructure, size: tuple[int, int]) -> None:

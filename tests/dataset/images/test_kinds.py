@@ -1,6 +1,7 @@
 """Photos of all kinds: colour profiles, formats, depths, and files without their end."""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,45 @@ def test_a_profile_is_applied_in_every_format_and_srgb_is_left_as_it_is(kind: st
     )
     assert difference(swapped, plain) > 20
     assert srgb.tobytes() == plain.tobytes()
+
+
+def icc_of(colours: bytes, kind: bytes, channels: int, table: bytes) -> bytes:
+    """Return an ICC profile with a table of the Lab colours of the corners of its colour space."""
+    identity = bytes(range(256))
+    matrix = b"".join(struct.pack(">i", 65536 * (i % 4 == 0)) for i in range(9))
+    lut = b"mft1" + bytes(4) + bytes([channels, 3, 2, 0]) + matrix
+    lut += identity * channels + table + identity * 3
+    size = 128 + 4 + 12 + len(lut)
+    header = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, kind, colours, b"Lab ")
+    header = header.ljust(36, b"\0") + b"acsp"
+    illuminant = struct.pack(">iii", 0xF6D6, 0x10000, 0xD32D)
+    header = header.ljust(68, b"\0") + illuminant
+    return header.ljust(128, b"\0") + struct.pack(">I4sII", 1, b"A2B0", 144, len(lut)) + lut
+
+
+def test_a_cmyk_profile_is_applied() -> None:
+    # Each ink has the lightness of black, in this order: C, M, Y, K.
+    corners = range(16)
+    table = b"".join(bytes([0 if corner & 1 else 255, 128, 128]) for corner in corners)
+    profile = icc_of(b"CMYK", b"prtr", 4, table)
+    inks = Image.new("CMYK", (20, 10), (255, 255, 0, 0))
+    for kind in ("JPEG", "TIFF"):
+        plain = open_photo(encoded(inks, kind))
+        assert difference(plain, Image.new("RGB", (20, 10), (0, 0, 255))) < 2
+        managed = open_photo(encoded(inks, kind, icc_profile=profile))
+        assert difference(managed, Image.new("RGB", (20, 10), "white")) < 2
+        black = Image.new("CMYK", (20, 10), (0, 0, 0, 255))
+        managed = open_photo(encoded(black, kind, icc_profile=profile))
+        assert difference(managed, Image.new("RGB", (20, 10), "black")) < 2
+
+
+def test_a_grey_profile_is_applied_to_grey_photos() -> None:
+    # Half of the lightness, which is much lighter than half of the light.
+    profile = icc_of(b"GRAY", b"mntr", 1, bytes([255, 128, 128, 0, 128, 128]))
+    grey = Image.new("L", (20, 10), 255)
+    assert open_photo(encoded(grey, "JPEG", icc_profile=profile)).getpixel((5, 5)) == (0, 0, 0)
+    colour = Image.new("RGB", (20, 10), "white")
+    assert difference(open_photo(encoded(colour, "JPEG", icc_profile=profile)), colour) < 2
 
 
 def test_a_profile_of_another_kind_of_image_costs_no_pixels() -> None:
