@@ -14,7 +14,7 @@ from PIL import Image
 
 from dataset.errors import DownloadFailed
 from dataset.export.rendering import crop_and_resize
-from dataset.images.io import Unreadable, open_photo, sha256_of
+from dataset.images.io import Unreadable, UnsupportedHeic, open_photo, sha256_of
 from dataset.images.quality import measure
 from dataset.pose.crop import WHOLE, Box, choose_crop
 from dataset.pose.models import PoseModel, find_model
@@ -146,6 +146,8 @@ class Preprocessor:
             return prepared, None
         try:
             image = open_photo(data)
+        except UnsupportedHeic as error:
+            return PreparedPhoto(prepared.sha256, problem=str(error)), None
         except Unreadable as error:
             return PreparedPhoto(prepared.sha256, problem=f"broken: {error}"), None
         reason = self._no_garment_reason(image, len(data))

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +154,7 @@ def test_samples_of_more_than_eight_bits_are_scaled(values: float, dtype: str) -
 
 
 def test_a_heic_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     head = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(400)
     with pytest.raises(UnsupportedHeic, match=r"HEIC.*fashion-tagger\[heif\]"):
         open_photo(head)

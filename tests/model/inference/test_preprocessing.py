@@ -1,5 +1,6 @@
 """Preprocessing of photos: crops, resizing, and repeated photos."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,3 +93,10 @@ def test_a_photo_of_a_feed_is_cropped_and_resized_as_in_a_build(tmp_path: Path) 
             assert prepared.pixels is not None
             # What JPEG makes of it; another crop differs by tens.
             assert np.abs(prepared.pixels.astype(int) - written).mean() < 2
+
+
+def test_a_heic_photo_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400)
+    ((prepared,),) = PREPROCESSOR.prepare([PhotoInput(lambda: head)])
+    assert prepared.problem.startswith("a HEIC photo; to read HEIC: pip install")
