@@ -68,10 +68,24 @@ class _CatalogueSession(Session):
     ) -> None:
         """Close the session."""
         super().__exit__(error_type, error, traceback)
-        is_damage = isinstance(error, (ValueError, TypeError, ArithmeticError))
-        if error is not None and is_damage and _is_raised_by_sqlalchemy(traceback):
+        may_be_damage = isinstance(
+            error, (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
+        )
+        if may_be_damage and (_is_raised_by_sqlalchemy(traceback) or self._is_damaged()):
+            assert error is not None
             url = self.get_bind().engine.url
             raise Failure(f"catalogue {_shown(url)}: {first_line(error)}; {DAMAGED}") from error
+
+    def _is_damaged(self) -> bool:
+        """Return whether SQLite finds damage in the file."""
+        engine = self.get_bind().engine
+        if engine.dialect.name != "sqlite":
+            return False
+        with engine.connect() as connection:
+            result = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+            return result != "ok" or bool(
+                connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+            )
 
 
 def _is_raised_by_sqlalchemy(traceback: TracebackType | None) -> bool:

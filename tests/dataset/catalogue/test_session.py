@@ -209,3 +209,15 @@ def test_damaged_rows_are_reported_without_a_traceback(tmp_path: Path, statement
 def test_an_error_of_a_program_is_not_taken_for_damage(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mistake"), open_catalogue(str(tmp_path / "c.sqlite"))():
         raise ValueError("mistake")
+
+
+def test_an_error_within_a_damaged_catalogue_is_reported_as_damage(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    sessions = open_catalogue(str(path))
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "INSERT INTO sightings (post_id, position, url, fallbacks, state)"
+            " VALUES (99, 0, 'https://x.test/', '', 'pending')"
+        )
+    with pytest.raises(Failure, match="is damaged"), sessions():
+        raise KeyError(99)
