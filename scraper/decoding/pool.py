@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import resource
-import signal
 import struct
 import sys
 from collections import deque
@@ -166,7 +166,9 @@ class _Decoder:
         self._reader: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._pending: deque[_Pending] = deque()
-        self._is_ready = self._is_timed_out = False
+        self._is_ready = False
+        # When the first pending image was started, in the time of the event loop.
+        self._started = 0.0
 
     def load(self) -> int:
         """Return how busy the process is; a new one is started if all others have two images."""
@@ -228,11 +230,8 @@ class _Decoder:
         if self._pending and process is not None:
             seconds = IMAGE_TIMEOUT_SECONDS if self._is_ready else START_TIMEOUT_SECONDS
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(seconds, self._time_out, process)
-
-    def _time_out(self, process: asyncio.subprocess.Process) -> None:
-        self._is_timed_out = self._is_ready
-        _kill(process)
+            self._started = loop.time()
+            self._timer = loop.call_later(seconds, _kill, process)
 
     async def _read_replies(self, process: asyncio.subprocess.Process) -> None:
         """Read replies until the process ends or sends an invalid one."""
@@ -245,9 +244,8 @@ class _Decoder:
                 self._handle(await process.stdout.readexactly(length))
         except (OSError, ValueError, asyncio.IncompleteReadError):
             _kill(process)
-            # The system ends a process beyond its CPU time.
-            is_hang = await process.wait() == -signal.SIGXCPU or self._is_timed_out
-            self._fail_pending(is_hang)
+            await process.wait()
+            self._fail_pending()
 
     def _handle(self, reply: bytes) -> None:
         """Handle the next reply.
@@ -268,11 +266,14 @@ class _Decoder:
                 pending.outcome.set_result(outcome)
         self._restart_timer()
 
-    def _fail_pending(self, is_hang: bool) -> None:
+    def _fail_pending(self) -> None:
         """Fail all images of the ended process; those that it did not inspect go to another one."""
         failure = None if self._is_ready else _start_failure("it ended")
+        # The system ends a process beyond its CPU time, and the timer beyond its time.
+        seconds = asyncio.get_running_loop().time() - self._started
+        is_hang = self._is_ready and seconds >= min(MAX_IMAGE_CPU_SECONDS, IMAGE_TIMEOUT_SECONDS)
         ended, self._pending = self._pending, deque()
-        self._process, self._is_ready, self._is_timed_out = None, False, False
+        self._process, self._is_ready = None, False
         self._restart_timer()
         for index, pending in enumerate(ended):
             if not pending.outcome.done():
@@ -347,7 +348,7 @@ def _limit_resources() -> None:
 def _limit_cpu_time() -> None:
     """Limit the CPU time from now on; the system ends the process beyond it."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(usage.ru_utime + usage.ru_stime) + MAX_IMAGE_CPU_SECONDS
+    seconds = math.ceil(usage.ru_utime + usage.ru_stime) + MAX_IMAGE_CPU_SECONDS
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     is_lower = hard == resource.RLIM_INFINITY or seconds < hard
     resource.setrlimit(resource.RLIMIT_CPU, (seconds if is_lower else hard, hard))

@@ -145,6 +145,7 @@ def test_image_that_hangs_is_not_tried_twice(
     monkeypatch.setattr(pool, "PROGRAM", pool.PROGRAM.replace(read_call, hostile))
     monkeypatch.setattr(asyncio, "create_subprocess_exec", count)
     monkeypatch.setattr(pool, "IMAGE_TIMEOUT_SECONDS", 1 if "sleep" in action else 30)
+    monkeypatch.setattr(pool, "MAX_IMAGE_CPU_SECONDS", 1 if "iter" in action else 60)
     assert client.examine(photo_bytes(1)) == [RejectedImage(BROKEN)]
     assert len(started) == attempts
 
