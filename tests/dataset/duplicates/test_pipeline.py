@@ -147,3 +147,15 @@ def test_placeholders_are_not_near_duplicates(filling: Filling) -> None:
         blank = Image.new("RGB", (200 + number, 200), (number, 250, 250))
         filling.image(jpeg(blank), filling.post(f"p{number}", "polo"))
     assert run(filling).duplicates == 0
+
+
+def test_rehash_reads_all_photos_again(filling: Filling) -> None:
+    filling.image(jpeg(drawn(1)), filling.post("1", "polo"))
+    run(filling)
+    with filling.sessions.begin() as session:
+        views = session.scalar(sa.select(FingerprintRow.views))
+        session.execute(sa.update(FingerprintRow).values(views=bytes(64)))
+    assert dedup(filling.sessions, filling.store, rebuild=True).fingerprinted == 0
+    assert dedup(filling.sessions, filling.store, rehash=True).fingerprinted == 1
+    with filling.sessions() as session:
+        assert session.scalar(sa.select(FingerprintRow.views)) == views

@@ -1,5 +1,7 @@
 """The cache of features on disk."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +33,11 @@ def test_a_broken_cache_is_reported_with_a_remedy(tmp_path: Path) -> None:
     cache.path.write_bytes(b"no database at all" * 100)
     with pytest.raises(Failure, match=r"backbone\.sqlite can't be opened: .*--cache"):
         cache.get(["photo"])
+
+
+def test_outputs_of_photos_that_were_read_in_another_way_are_removed(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, "backbone")
+    cache.put({"photo": np.array([1.0])})
+    with closing(sqlite3.connect(cache.path)) as base:
+        base.execute("PRAGMA user_version = 0")
+    assert cache.get(["photo"]) == {}
