@@ -154,8 +154,8 @@ def score_interval(values: np.ndarray, units: int) -> list[float] | None:
     """Return a confidence interval of a score between 0 and 1 that never has zero width.
 
     It is the percentile interval of the resampled values. If they are all equal, as for two photos
-    that are both predicted correctly, the bootstrap knows nothing of other photos: then it is the
-    Wilson score interval for as many observations as there are units.
+    that are both predicted correctly, it is the Wilson score interval instead, with one observation
+    per unit.
 
     Args:
         values: The score in each resample, NaN where it is not defined.

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from dataset.catalogue import workers
 from dataset.catalogue.models import RequestedHashtag
 from dataset.catalogue.stats import WEEK, requested_this_week
-from dataset.maintenance.takedown import AUTHOR, REASON, URL, TakedownList
+from dataset.maintenance.takedown import REASON, TakedownList
 from dataset.vocabulary import normalize_word
 from scraper.crawl.summary import SearchStats
 from scraper.credentials import is_account
@@ -197,7 +197,7 @@ class SearchPlanner:
         if row.worker_id != self._worker or row.cursor != cursor:
             return None
         takedowns.catch_up(session)
-        page = without_taken_down(page, takedowns)
+        page = without_taken_down(page, self._site, takedowns)
         if row.again and not self._spider.renews and not frontier.has_new_posts(session, row, page):
             page = page.as_last()
         posts = self._posts_within_limit(session, search, page.posts)
@@ -281,7 +281,7 @@ def account_of(spider: "HashtagSpider") -> str:
     return hashlib.sha256("\n".join(accounts).encode()).hexdigest()[:12]
 
 
-def without_taken_down(page: Page, takedowns: TakedownList) -> Page:
+def without_taken_down(page: Page, site: str, takedowns: TakedownList) -> Page:
     """Return a page without posts and photos that were taken down; posts count as skipped."""
     posts = [
         replace(
@@ -289,11 +289,11 @@ def without_taken_down(page: Page, takedowns: TakedownList) -> Page:
             photos=tuple(
                 photo
                 for photo in post.photos
-                if not takedowns.has_name(URL, [photo.url, *photo.fallbacks])
+                if not takedowns.has_photo(site, photo.key, [photo.url, *photo.fallbacks])
             ),
         )
         for post in page.posts
-        if not takedowns.has_name(AUTHOR, [post.author]) and not takedowns.has_name(URL, [post.url])
+        if not takedowns.has_post(site, post.site_id, post.url, post.author)
     ]
     count = len(page.posts) - len(posts)
     skipped = {**page.skipped, REASON: count} if count else page.skipped

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import Hashtag, PostHashtag, PostRow, Sighting
 from dataset.catalogue.queries import in_batches, table_of
+from dataset.maintenance.takedown import photo_name
 from dataset.vocabulary import normalize_word
 from scraper.rejections import FINAL, GONE
 
@@ -35,6 +36,11 @@ class PendingImage:
     post: str
     key: str | None
     is_renewed: bool = False
+
+
+def names_of(image: PendingImage, site: str) -> list[str]:
+    """Return the names of an image, beside its URL, under which it may have been taken down."""
+    return [*image.fallbacks, *([photo_name(site, image.key)] if image.key else [])]
 
 
 @dataclass

@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 class _Pending:
     url: str
     outcome: Outcome
-    fallbacks: Sequence[str]
+    names: Sequence[str]
     may_store: "Callable[[Session, str], bool]"
     result: "asyncio.Future[str | RejectedImage | None]"
 
@@ -71,7 +71,7 @@ class CatalogueWriter:
         self,
         url: str,
         outcome: Outcome,
-        fallbacks: Sequence[str] = (),
+        names: Sequence[str] = (),
         may_store: Callable[[Session, str], bool] = lambda *_: True,
     ) -> str | RejectedImage | None:
         """Save the outcome of an image, and return once it is committed.
@@ -79,7 +79,7 @@ class CatalogueWriter:
         Args:
             url: URL of the image, as claimed.
             outcome: Result of its inspection.
-            fallbacks: Other URLs of the image, any of which may have been taken down.
+            names: Other names of the image, any of which may have been taken down.
             may_store: Returns whether the image may still be stored if its claim was lost.
 
         Returns:
@@ -90,7 +90,7 @@ class CatalogueWriter:
             Failure: The catalogue can't be written.
         """
         loop = asyncio.get_running_loop()
-        pending = _Pending(url, outcome, fallbacks, may_store, loop.create_future())
+        pending = _Pending(url, outcome, names, may_store, loop.create_future())
         self._pending.append(pending)
         if len(self._pending) >= BATCH_IMAGES:
             self._is_full.set()
@@ -168,13 +168,13 @@ class CatalogueWriter:
         return None if has_sighting(session, url) else RejectedImage(takedown.REASON)
 
     def _reject_taken_down(self, session: Session, pending: _Pending) -> Outcome:
-        """Return the outcome, or a rejection if the image or one of its URLs was taken down."""
+        """Return the outcome, or a rejection if the image or one of its names was taken down."""
         outcome = pending.outcome
         if isinstance(outcome, RejectedImage):
             return outcome
-        urls = (pending.url, *pending.fallbacks)
+        names = (pending.url, *pending.names)
         if not (
-            self.takedowns.has_name(takedown.URL, urls)
+            self.takedowns.has_name(takedown.URL, names)
             or self.takedowns.has_image(outcome.sha256, outcome.fingerprint)
         ):
             return outcome

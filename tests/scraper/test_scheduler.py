@@ -51,7 +51,7 @@ class Crawl:
         scheduler: Any = self.scheduler
         scheduler.context = SimpleNamespace(writer=CatalogueWriter(sessions, store))
         scheduler.planner = SimpleNamespace(claim=self._claim, release=self._release)
-        scheduler.spider = SimpleNamespace(claimed_image_request=_image_request)
+        scheduler.spider = SimpleNamespace(name="x", claimed_image_request=_image_request)
         self.search = Search(SearchStats("x", "polo", "polo"))
         self.run = SearchRun(scheduler, self.search)
         scheduler._runs[id(self.search)] = self.run
