@@ -40,7 +40,12 @@ from dataset.selection.planning import (
 from dataset.selection.quality_gates import load_quality_gates
 from dataset.selection.splits import save_kept_splits, split_scheme
 from dataset.utils.cli_options import options_as_json
-from dataset.utils.files import create_temporary_folder, replace_folder, write_json
+from dataset.utils.files import (
+    create_temporary_folder,
+    exclusive_use,
+    replace_folder,
+    write_json,
+)
 from dataset.vocabulary import Vocabulary
 
 # Each round links at least one more pair, so more rounds than this mean an error in this program.
@@ -107,8 +112,14 @@ def build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
 
     Raises:
         BadInput: The catalogue does not exist, or the output folder is not a build.
-        Failure: No label has enough images, no image can be read, or the audit finds a leak.
+        Failure: No label has enough images, no image can be read, the audit finds a leak, or
+            another process builds there.
     """
+    with exclusive_use(options.out, "--out"):
+        return _build(options, vocabulary)
+
+
+def _build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
     started, sessions = time.time(), open_catalogue(options.catalogue, must_exist=True)
     selection, store = selection_options(options, vocabulary), open_store(options.images)
     layout.check_output_folder(options.out)

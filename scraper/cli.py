@@ -15,9 +15,13 @@ from dataset.utils.cli_options import (
     FILE,
     CommaList,
     catalogue_option,
+    columns_option,
     contact_option,
+    encoding_option,
     fetched_option,
     images_option,
+    preview_option,
+    print_feed_notes,
     private_hosts_option,
     timeout_option,
     vocabulary_option,
@@ -294,26 +298,58 @@ def _crawl(
 @click.command(
     "fetch-photos",
     context_settings=CONTEXT_SETTINGS,
-    epilog="Example: fetch-photos addresses.txt --contact me@shop.example",
+    epilog="Example: fetch-photos feed.csv --contact me@shop.example",
 )
-@click.argument("addresses", type=click.Path(dir_okay=False, allow_dash=True), default="-")
+@click.argument(
+    "addresses",
+    metavar="FEED|LIST|-",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    default="-",
+)
+@columns_option
+@encoding_option
+@preview_option
 @fetched_option
 @private_hosts_option("none")
 @contact_option
 @timeout_option
 @click.option("-v", "--verbose", is_flag=True, help="Show every request.")
-def fetch_photos(addresses: str, fetched: Path, **chosen: Any) -> None:
-    """Download the images at ADDRESSES, a file with one URL per line, or - for standard input.
+def fetch_photos(
+    addresses: str,
+    fetched: Path,
+    columns: dict[str, str],
+    encoding: str | None,
+    preview: bool,
+    **chosen: Any,
+) -> None:
+    """Download the images of a feed or of a list of URLs.
 
-    check-tags and find-similar do this for feeds. The rules of crawl apply: robots.txt, rate
-    limits, size limits, no private addresses. Prints a line of JSON for each URL when it is done:
-    "url", and "problem", which is empty if the image was downloaded.
+    FEED is a file that check-tags reads, LIST a file with one URL per line, and - a list from
+    standard input. check-tags and find-similar download the images of feeds themselves. The rules
+    of crawl apply: robots.txt, rate limits, size limits, no private addresses. Prints a line of
+    JSON for each URL when it is done: "url", and "problem", which is empty if the image was
+    downloaded.
     """
-    from scraper.fetch import fetch
+    from scraper.fetch import FeedUrls, fetch, open_url_feed
 
+    feed = None
+    if addresses != "-":
+        feed = open_url_feed(Path(addresses), columns, encoding, is_feed=preview or bool(columns))
+    if preview and feed is None:
+        raise BadInput("--preview shows a feed; name one: fetch-photos feed.csv --preview")
+    if feed is not None:
+        print_feed_notes(feed, None, preview)
+    if preview:
+        return
     try:
-        with click.open_file(addresses, "rb") as file:
-            is_complete = fetch(_lines(file), fetched, _report, **chosen)
+        if feed is not None:
+            urls = FeedUrls(feed)
+            is_complete = fetch(urls, fetched, _report, **chosen)
+            for line in urls.summary():
+                click.echo(line, err=True)
+        else:
+            with click.open_file(addresses, "rb") as file:
+                is_complete = fetch(_lines(file), fetched, _report, **chosen)
     except FileNotFoundError as error:
         raise BadInput(f"{addresses}: no such file; name a file with one URL per line") from error
     finally:

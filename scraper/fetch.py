@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -17,23 +18,94 @@ from scrapy.http import Response
 from twisted.python.failure import Failure as TwistedFailure
 
 from dataset.catalogue.session import open_catalogue
-from dataset.errors import Failure
+from dataset.errors import BadInput, Failure, shorten_for_display
+from dataset.feeds.cells import URL_SCHEME
+from dataset.feeds.product_feed import FEED_SUFFIXES, ProductFeed, open_feed
 from dataset.images.io import EXTENSIONS
 from dataset.images.store import UrlImageCache
 from scraper.crawl.process import project_settings, run_spiders, start_task
 from scraper.decoding.inspection import RejectedImage
 from scraper.decoding.pool import DecoderPool
-from scraper.middlewares import IS_IMAGE, HostBackoffs
+from scraper.middlewares import IS_IMAGE, HostBackoffs, host_and_port
 from scraper.rejections import image_error_reason
 
 # Active requests, so that one slow host does not hold up the others.
 CONCURRENT_REQUESTS = 128
+MAX_URL_CHARACTERS = 8_000
 INVALID_URL = "no address that can be asked"
 # File in the cache with the pauses that hosts asked for.
 BACKOFFS_FILE = "hosts.sqlite"
 PURPOSE = "looks at photos of a product feed; obeys robots.txt"
+# URLs of a feed that are remembered, so that each is requested once, and reasons that are shown.
+MAX_RECENT_URLS, MAX_SHOWN_REASONS = 100_000, 10
 # Called with a URL and why it has no image: empty if it has one.
 Report = Callable[[str, str], None]
+
+
+def open_url_feed(
+    path: Path, columns: Mapping[str, str], encoding: str | None, *, is_feed: bool
+) -> ProductFeed | None:
+    """Open a file as a feed, unless it is a list with one URL per line.
+
+    Args:
+        path: The file.
+        columns: Names of the feed's columns, see `open_feed`.
+        encoding: Encoding of the feed.
+        is_feed: Whether the file must be a feed.
+
+    Raises:
+        BadInput: The file is no feed, although its suffix or `is_feed` says so.
+    """
+    # A pipe can be read only once.
+    if path.exists() and not path.is_file():
+        return None
+    suffix = path.suffix.lower()
+    must_be_feed = is_feed or (suffix in FEED_SUFFIXES and suffix != ".txt")
+    try:
+        return open_feed(path, columns, None, encoding, required=("image",))
+    except BadInput:
+        if must_be_feed and not _starts_with_url(path):
+            raise
+        return None
+
+
+def _starts_with_url(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(100).lstrip().lower().startswith((b"http://", b"https://"))
+    except OSError:
+        return False
+
+
+class FeedUrls:
+    """The URLs of a feed, each once; counts the photos that have none.
+
+    Args:
+        feed: The feed.
+    """
+
+    def __init__(self, feed: ProductFeed) -> None:
+        self._feed, self._skipped = feed, Counter[str]()
+
+    def __iter__(self) -> Iterator[str]:
+        recent: OrderedDict[str, None] = OrderedDict()
+        for row in self._feed.rows():
+            if row.problem:
+                self._skipped[row.problem] += 1
+                continue
+            for image in row.images:
+                if not URL_SCHEME.match(image):
+                    self._skipped["a path, which needs no download"] += 1
+                elif image not in recent:
+                    recent[image] = None
+                    if len(recent) > MAX_RECENT_URLS:
+                        recent.popitem(last=False)
+                    yield image
+
+    def summary(self) -> Iterator[str]:
+        """Yield lines about the photos that were not requested, for users."""
+        for reason, count in self._skipped.most_common(MAX_SHOWN_REASONS):
+            yield f"not requested: {count}: {shorten_for_display(reason)}"
 
 
 def fetch(
@@ -75,6 +147,8 @@ def fetch(
             "CONCURRENT_REQUESTS": CONCURRENT_REQUESTS,
             "ITEM_PIPELINES": {UrlImagePipeline: 100},
             "EXTENSIONS": {},
+            # This spider limits the length itself.
+            "URLLENGTH_LIMIT": 0,
         }
     )
     cache = UrlImageCache(folder)
@@ -148,6 +222,12 @@ class UrlSpider(scrapy.Spider):
 
     def _request(self, url: str) -> Request | UrlImageItem:
         try:
+            # Scrapy drops requests without a host or with a long URL, and would report nothing.
+            host_and_port(url)
+            if len(url) > MAX_URL_CHARACTERS:
+                return UrlImageItem(
+                    url, problem=f"a URL of more than {MAX_URL_CHARACTERS:,} characters"
+                )
             request = Request(
                 url,
                 errback=self.handle_error,

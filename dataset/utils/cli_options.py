@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dataset.errors import BadInput
+
+if TYPE_CHECKING:
+    from dataset.feeds.product_feed import ProductFeed
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -68,6 +71,43 @@ fetched_option: Callable[[Any], Any] = click.option(
 )
 
 
+class ColumnNames(click.ParamType):
+    """Comma-separated names of a feed's columns: `id=sku,image=picture,tag=category`."""
+
+    name = "columns"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, str]:
+        """Return id, image or tag -> name of the column."""
+        if isinstance(value, dict):
+            return value
+        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+        names = {key.strip(): name.strip() for key, _, name in pairs}
+        if not all(names.values()) or names.keys() - {"id", "image", "tag"}:
+            self.fail(f"{value!r} must look like id=sku,image=picture,tag=category", param, ctx)
+        return names
+
+
+columns_option: Callable[[Any], Any] = click.option(
+    "--columns",
+    type=ColumnNames(),
+    default={},
+    metavar="NAMES",
+    help="Names of the feed's columns, such as id=sku,image=picture,tag=category."
+    "  [default: usual names]",
+)
+encoding_option: Callable[[Any], Any] = click.option(
+    "--encoding",
+    metavar="NAME",
+    help="Encoding of the feed, such as cp1251.  [default: it is detected]",
+)
+preview_option: Callable[[Any], Any] = click.option(
+    "--preview",
+    is_flag=True,
+    help="Only show how the first rows of the feed are understood: format, encoding, delimiter,"
+    " columns, and the photos that are found.",
+)
+
+
 def private_hosts_option(but: str) -> Callable[[Any], Any]:
     """Return the option --allow-private-hosts.
 
@@ -80,6 +120,21 @@ def private_hosts_option(but: str) -> Callable[[Any], Any]:
         is_flag=True,
         help=f"Allow requests to private networks by image URLs and redirects; without it {but}.",
     )
+
+
+def print_feed_notes(feed: "ProductFeed", image_root: Path | None, preview: bool) -> None:
+    """Print what was detected in a feed and may be wrong, and how it is understood.
+
+    Args:
+        feed: The feed.
+        image_root: Folder of the photos that are paths; None: the feed's folder.
+        preview: Whether to show the first rows.
+    """
+    for note in feed.notes:
+        click.echo(note, err=True)
+    if preview:
+        for line in feed.preview(image_root or feed.path.parent):
+            click.echo(line)
 
 
 def options_as_json(options: Any) -> dict[str, Any]:

@@ -1,18 +1,24 @@
 """Write files and folders atomically: to a temporary name first, then renamed."""
 
 import contextlib
+import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dataset.errors import BadInput
+from dataset.errors import BadInput, Failure
 
 # Prefix of the name of a file that is still being written.
 PARTIAL_PREFIX = ".part-"
+# Cells that a spreadsheet runs as a formula, also after characters that it ignores, and numbers,
+# which may begin in the same way.
+FORMULA_START = re.compile(r"[\t\r\n]|[\s\x00-\x1f\ufeff\u200b]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+SIGNED_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?%?")
 
 
 @contextlib.contextmanager
@@ -66,6 +72,78 @@ def write_json(value: Mapping[str, Any], path: Path) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
     # A surrogate stands for an undecodable byte, in a file name for instance: write its escape.
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def spreadsheet_row(cells: Iterable[Any]) -> list[Any]:
+    """Return the cells of a row of a table that people open.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe before it.
+    """
+    return [f"'{cell}" if _is_formula(cell) else cell for cell in cells]
+
+
+def _is_formula(cell: Any) -> bool:
+    return (
+        isinstance(cell, str)
+        and FORMULA_START.match(cell) is not None
+        and SIGNED_NUMBER.fullmatch(cell) is None
+    )
+
+
+@contextlib.contextmanager
+def exclusive_use(path: Path, option: str) -> Iterator[None]:
+    """Hold the exclusive right to write a file or folder within the block.
+
+    A file beside `path` is locked and has the number of this process.
+
+    Args:
+        path: The file or folder, which need not exist.
+        option: The option that names it, for messages.
+
+    Raises:
+        Failure: Another process holds the right, or the folder of `path` can't be written.
+    """
+    target = path.absolute()
+    lock = target.with_name(f".{target.name[:200]}.lock")
+    handle = _lock_file(lock, path, option)
+    try:
+        yield
+    finally:
+        # Removed while it is locked: a process that opened it meanwhile opens it again.
+        lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _lock_file(lock: Path, path: Path, option: str) -> int:
+    """Return the handle of a locked file, which is created if it does not exist."""
+    while True:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError as error:
+            raise Failure(
+                f"{option} {path} can't be written: {error.strerror}; name another place"
+            ) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            process = os.read(handle, 20).decode("ascii", "replace").strip() or "another one"
+            os.close(handle)
+            raise Failure(
+                f"{option} {path}: process {process} writes there already; wait until it ends, or"
+                " name another place"
+            ) from error
+        except OSError:
+            # Some network file systems have no locks.
+            return handle
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(handle).st_ino == lock.stat().st_ino:
+                os.ftruncate(handle, 0)
+                # A full disk is reported by what is written next.
+                with contextlib.suppress(OSError):
+                    os.write(handle, str(os.getpid()).encode())
+                return handle
+        os.close(handle)
 
 
 def temporary_folder_of(out: Path) -> Path:

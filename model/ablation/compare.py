@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from dataset.errors import Failure
 from dataset.utils.cli_options import format_table
-from dataset.utils.files import write_json
+from dataset.utils.files import spreadsheet_row, write_json
 from model.ablation.config import read_steps
 from model.ablation.runner import CompareOptions, StepResult, StepRunner
 from model.data.loading import load_splits
@@ -230,7 +230,9 @@ def write_comparison(
             low, high = row.get("interval") or ("", "")
             gain_low, gain_high = row.get("gain_interval") or ("", "")
             bounds = {"low": low, "high": high, "gain_low": gain_low, "gain_high": gain_high}
-            writer.writerow({**row, **bounds})
+            values = {**row, **bounds}
+            cells = spreadsheet_row(values.values())
+            writer.writerow(dict(zip(values, cells, strict=True)))
     write_json(
         {"rows": list(rows), "reference": dict(reference), "photos": photos, **facts},
         folder / "compare.json",

@@ -1,9 +1,8 @@
 """Sources of items to check: product feeds, and the labeled photos of the catalogue."""
 
-import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +12,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.pipeline import dedup
 from dataset.errors import Failure
+from dataset.feeds.cells import URL_SCHEME, category_levels, find_inside
+from dataset.feeds.product_feed import FeedRow, ProductFeed
 from dataset.images.store import ImageStore, open_store
 from dataset.pose.crop import full_box
 from dataset.selection.candidates import Candidate, Exclusions, load_candidates, select_best_copies
@@ -20,13 +21,16 @@ from dataset.selection.crops import PersonCrop, PoseOptions, find_crops
 from dataset.selection.labeling import assign_labels
 from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
 from dataset.vocabulary import Vocabulary
-from model.feeds.product_feed import FeedRow, ProductFeed, category_levels
 from model.feeds.remote_images import ImageFetcher
 from model.inference.preprocessing import PhotoInput
 
 # The limit of a crawl.
 MAX_FILE_BYTES = 20_000_000
-URL_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://|(data):", re.IGNORECASE)
+# Endings of plurals in English and Russian and those of singulars: categories are plurals.
+PLURALS = (
+    *((r"ies\b", "y"), (r"ves\b", "f"), (r"es\b", ""), (r"s\b", "")),
+    *((r"ки\b", "ка"), (r"ы\b", "а"), (r"ы\b", ""), (r"и\b", "ь"), (r"и\b", "а")),
+)
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,13 @@ class TaggedItem:
         image: What the source calls its photo.
         tag: Its tag.
         label: The label that the tag means, whether the model has it or not.
-        cost: Cost of a wrong tag.
-        fields: Column of the feed -> value.
+        cost: Cost of a wrong tag; None if it can't be read.
+        rows: Column of the feed -> value, for each row of the item.
         image_id: Id of the image in the catalogue.
         photo: The photo; None if there is a problem.
         problem: Why there is no photo, or empty.
+        note: What was repaired or can't be read, although the item is used.
+        views: Further photos of the item.
     """
 
     number: int
@@ -51,11 +57,13 @@ class TaggedItem:
     image: str
     tag: str
     label: str
-    cost: float = 1.0
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    cost: float | None = 1.0
+    rows: Sequence[Mapping[str, Any]] = ()
     image_id: int | None = None
     photo: PhotoInput | None = None
     problem: str = ""
+    note: str = ""
+    views: tuple[str, ...] = ()
 
 
 class ItemSource(Protocol):
@@ -103,12 +111,40 @@ class FeedSource:
 
     def _item(self, row: FeedRow) -> TaggedItem:
         label = match_label(row.tag, self.vocabulary)
-        values = (row.number, row.id, row.image, row.tag, label, row.cost, row.values)
-        zone = self.vocabulary.zone_of(label) if self.uses_zones else None
-        photo = find_photo(row, self.root, zone, self.fetcher)
+        item = TaggedItem(
+            row.number,
+            row.id,
+            row.image,
+            row.tag,
+            label,
+            row.cost,
+            row.rows,
+            problem=row.problem,
+            note=row.note,
+            views=row.images[1:],
+        )
+        if row.problem:
+            return item
+        photo = self.find_photo(row.image, label)
         if isinstance(photo, str):
-            return TaggedItem(*values, problem=photo)
-        return TaggedItem(*values, photo=photo)
+            return replace(item, problem=photo)
+        return replace(item, photo=photo)
+
+    def find_photo(self, image: str, label: str) -> PhotoInput | str:
+        """Return a photo of an item, or why there is none.
+
+        Args:
+            image: Its path or URL.
+            label: Label of the item.
+        """
+        zone = self.vocabulary.zone_of(label) if self.uses_zones else None
+        scheme = URL_SCHEME.match(image)
+        if scheme is None:
+            return PhotoInput(partial(read_inside, self.root, image), zone)
+        if scheme[0].lower() not in ("http://", "https://"):
+            return f"URL with {scheme[0]}: only http and https are supported"
+        self.fetcher.prefetch(image)
+        return PhotoInput(partial(self.fetcher.read, image), zone)
 
     def read(self, image: str) -> bytes:
         """Return the bytes of the photo of an item."""
@@ -119,30 +155,17 @@ class FeedSource:
 
 def match_label(tag: str, vocabulary: Vocabulary) -> str:
     """Return the label of a tag, or of the last of its levels that has one."""
-    labels = (vocabulary.label_of(level) for level in category_levels(tag))
+    levels = category_levels(tag)
+    labels = (vocabulary.label_of(word) for level in levels for word in _singulars(level))
     return next(filter(None, labels), vocabulary.label_or_own(tag) if tag else "")
 
 
-def find_photo(
-    row: FeedRow, root: Path, zone: str | None, fetcher: ImageFetcher
-) -> PhotoInput | str:
-    """Return the photo of a row, or why it has none.
-
-    Args:
-        row: A row of a feed.
-        root: Folder of the photos that are paths.
-        zone: Garment zone of the tag.
-        fetcher: Downloads the photos that are URLs.
-    """
-    if row.problem:
-        return row.problem
-    scheme = URL_SCHEME.match(row.image)
-    if scheme is None:
-        return PhotoInput(partial(read_inside, root, row.image), zone)
-    if scheme[0].lower() not in ("http://", "https://"):
-        return f"URL with {scheme[0]}: only http and https are supported"
-    fetcher.prefetch(row.image)
-    return PhotoInput(partial(fetcher.read, row.image), zone)
+def _singulars(word: str) -> Iterator[str]:
+    """Yield a word, and what it may be the plural of."""
+    yield word
+    for ending, singular in PLURALS:
+        if (changed := re.sub(ending, singular, word.lower())) != word.lower():
+            yield changed
 
 
 def read_inside(root: Path, name: str) -> bytes:
@@ -157,13 +180,7 @@ def read_inside(root: Path, name: str) -> bytes:
         ValueError: It is outside the folder, not a file, or too large for a photo.
         OSError: It can't be read.
     """
-    if "\0" in name:
-        raise ValueError("not a file name")
-    # Links inside the folder are its owner's and may point anywhere; paths of a feed may not.
-    base = Path(os.path.normpath(root.absolute()))
-    path = Path(os.path.normpath(base / name))
-    if not path.is_relative_to(base):
-        raise ValueError(f"it is outside --image-root {root}")
+    path = find_inside(root, name)
     size = path.stat().st_size
     if not path.is_file():
         raise ValueError("it is not a file")
@@ -224,7 +241,7 @@ class CatalogueSource:
                 label,
                 label,
                 1.0,
-                fields,
+                (fields,),
                 photo.image_id,
                 stored_photo(photo, crops.get(photo.image_id), store),
             )

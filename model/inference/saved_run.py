@@ -61,7 +61,7 @@ class SavedRun:
         weights = self.build_options.get("pose_weights")
         return PoseOptions(
             self.build_options.get("pose", DEFAULT),
-            Path(weights) if weights else None,
+            find_recorded_path(Path(weights), self.folder) if weights else None,
             self.build_options.get("crop", "person"),
         )
 
@@ -91,18 +91,34 @@ def load_run(folder: Path) -> SavedRun:
             layer.dtype_policy = "float32"
     facts = _rename_keys(_read_json(folder / "run.json"), RENAMED_FACTS)
     facts["options"] = _rename_keys(facts.get("options", {}), RENAMED_OPTIONS)
-    data = facts["options"].get("data")
+    recorded = facts["options"].get("data")
+    data = find_recorded_path(Path(recorded), folder) if recorded else None
     metrics = _rename_keys(_read_json(folder / "metrics.json"), {"kept": "kept_stage"})
     return SavedRun(
         folder,
         network,
         labels,
-        Path(data) if data else None,
+        data,
         _test_paths(folder / "predictions.csv"),
         metrics.get("kept_stage", ""),
         facts,
-        facts.get("build_options") or load_build_options(Path(data) if data else None),
+        facts.get("build_options") or load_build_options(data),
     )
+
+
+def find_recorded_path(path: Path, run: Path) -> Path:
+    """Return a path that a run has recorded, from whatever folder the command is called.
+
+    Older runs have paths relative to the folder of the training, which is one above the run.
+
+    Args:
+        path: The recorded path.
+        run: The run directory.
+    """
+    if path.is_absolute() or path.exists():
+        return path
+    folders = run.absolute().resolve().parents
+    return next((folder / path for folder in folders if (folder / path).exists()), path)
 
 
 def load_build_options(data: Path | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dataset.errors import Failure
-from dataset.utils.files import write_json
+from dataset.utils.files import spreadsheet_row, write_json
 from dataset.utils.plots import plot_history
 from model.data.loading import Example, load_splits
 from model.data.metadata import hash_dataset
@@ -164,8 +164,8 @@ def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]])
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         # Quote all text: by default a carriage return in a label is not quoted.
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-        writer.writerow(head)
-        writer.writerows(rows)
+        writer.writerow(spreadsheet_row(head))
+        writer.writerows(map(spreadsheet_row, rows))
 
 
 def write_predictions(

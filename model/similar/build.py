@@ -35,6 +35,7 @@ class IndexUpdate:
         problems: Ids of excluded items with reasons.
         recall: Recall of the graph; None without a graph.
         outgrown: Number of photos that the embedding was fitted on, if the index is much larger.
+        products: Number of products of the new items; 0: unknown.
     """
 
     count: int = 0
@@ -42,10 +43,14 @@ class IndexUpdate:
     problems: list[tuple[str, str]] = field(default_factory=list)
     recall: float | None = None
     outgrown: int | None = None
+    products: int = 0
 
     def lines(self) -> Iterator[str]:
         """Yield the result as lines for the terminal; those of excluded items begin so."""
-        yield f"{self.count} items in the index, {self.new} of them new"
+        of_products = f": photos of {self.products} products" if self.products < self.new else ""
+        yield f"{self.count} items in the index, {self.new} of them new" + (
+            of_products if self.products else ""
+        )
         for name, reason in self.problems[:MAX_SHOWN_PROBLEMS]:
             yield f"excluded {shorten_for_display(name)}: {shorten_for_display(reason)}"
         others = Counter(
@@ -92,6 +97,7 @@ def build_index(path: Path, embedder: Embedder, source: IndexSource) -> IndexUpd
             index.write_arrays(EMBEDDING, embedding.to_arrays())
             _add_vectors(index, embedder, embedding, items)
             update.count = update.new = len(index)
+            update.products = _product_count(items)
             update.recall = _update_graph(index)
         return update
 
@@ -123,6 +129,7 @@ def add_items(
                 keys, vectors = _add_vectors(index, embedder, embedding, items)
                 update.recall = _update_graph(index, keys, vectors)
         update.count, update.new = len(index), len(items)
+        update.products = _product_count(items)
         fitted_on = int(facts["learned_from"])
         is_outgrown = fitted_on < min(MAX_SAMPLE, len(index) // MAX_GROWTH)
         update.outgrown = fitted_on if is_outgrown else None
@@ -191,6 +198,10 @@ def _usable_items(items: Iterator[CachedItem], update: IndexUpdate) -> list[Cach
         else:
             usable[cached.item.id] = cached
     return list(usable.values())
+
+
+def _product_count(items: Sequence[CachedItem]) -> int:
+    return len({cached.item.product or cached.item.id for cached in items})
 
 
 def _fit_embedding(embedder: Embedder, items: Sequence[CachedItem]) -> Embedding:

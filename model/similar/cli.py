@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dataset.errors import Failure, shorten_for_display
+from dataset.errors import BadInput, Failure, shorten_for_display
 from dataset.utils.cli_options import (
     CONTEXT_SETTINGS,
     FILE,
     FOLDER,
     CommaList,
     catalogue_option,
+    columns_option,
     contact_option,
+    encoding_option,
     fetched_option,
     images_option,
+    preview_option,
+    print_feed_notes,
     private_hosts_option,
     timeout_option,
     vocabulary_option,
@@ -36,7 +40,10 @@ SEARCH_OPTIONS = {
     *("top", "sites", "labels", "price_from", "price_to", "same_label", "exclude_duplicates"),
     *("json_file", "html"),
 }
-SOURCE_OPTIONS = {"source", "image_root", "fetched", "allow_private", "contact", "timeout"}
+SOURCE_OPTIONS = {
+    *("source", "image_root", "columns", "encoding", "preview", "fetched", "allow_private"),
+    *("contact", "timeout"),
+}
 ACTION_OPTIONS = {
     "--build": SOURCE_OPTIONS,
     "--add": SOURCE_OPTIONS,
@@ -55,6 +62,9 @@ class CommandOptions:
     run: Path | None
     source: Path | None
     image_root: Path | None
+    columns: dict[str, str]
+    encoding: str | None
+    preview: bool
     fetched: Path
     allow_private: bool
     contact: str | None
@@ -117,11 +127,14 @@ class CommandOptions:
     "source",
     type=click.Path(path_type=Path),
     metavar="DIR|FEED",
-    help="Source of --build and --add: a folder with a folder of photos per label, or a feed (.csv,"
-    " .tsv or .jsonl with id, image, which is a path or a URL, and tag; optionally price, currency,"
-    " title, url and item_group_id).  [default: the catalogue]",
+    help="Source of --build and --add: a folder with a folder of photos per label, or a feed (CSV,"
+    " TSV, .xlsx, XML or JSON with id, image, which is a path or a URL, and tag; optionally price,"
+    " currency, title, url and item_group_id).  [default: the catalogue]",
 )
 @cli_options.image_root_option
+@columns_option
+@encoding_option
+@preview_option
 @fetched_option
 @private_hosts_option("none")
 @contact_option
@@ -193,6 +206,8 @@ def find_similar(
         click.echo(recommend_all(options.index, options.out, options.top))
     else:
         update = _update_index(context, action, options)
+        if update is None:
+            return
         for line in update.lines():
             click.echo(line, err=line.startswith("excluded"))
         click.echo(f"index: {options.index}")
@@ -247,11 +262,16 @@ def recommend_all(path: Path, out: Path, top: int) -> str:
     return summary
 
 
-def _update_index(context: click.Context, action: str, options: CommandOptions) -> "IndexUpdate":
+def _update_index(
+    context: click.Context, action: str, options: CommandOptions
+) -> "IndexUpdate | None":
     from model.similar import build
 
     if action == "--remove":
         return build.remove_items(options.index, options.names)
+    if options.preview:
+        _preview(options)
+        return None
     run = options.run or (build.run_of_index(options.index) if action == "--add" else None)
     if run is None:
         raise click.UsageError("--build needs a model: --model RUN_DIR", context)
@@ -278,12 +298,35 @@ def _update_index(context: click.Context, action: str, options: CommandOptions) 
 
 def _open_source(options: CommandOptions, fetcher: "ImageFetcher") -> "IndexSource":
     from dataset.vocabulary import load_vocabulary
-    from model.similar.sources import CatalogueIndexSource, open_index_source
+    from model.similar.sources import (
+        CatalogueIndexSource,
+        FeedIndexSource,
+        open_index_source,
+    )
 
     vocabulary = load_vocabulary(options.vocabulary)
     if options.source is None:
         return CatalogueIndexSource(options.catalogue, options.images, vocabulary)
-    return open_index_source(options.source, options.image_root, vocabulary, fetcher)
+    source = open_index_source(
+        options.source,
+        options.image_root,
+        vocabulary,
+        fetcher,
+        options.columns,
+        options.encoding,
+    )
+    if isinstance(source, FeedIndexSource):
+        print_feed_notes(source.feed.feed, options.image_root, preview=False)
+    return source
+
+
+def _preview(options: CommandOptions) -> None:
+    from dataset.feeds.product_feed import open_feed
+
+    if options.source is None or options.source.is_dir():
+        raise BadInput("--preview shows a feed; name one with --from feed.csv")
+    feed = open_feed(options.source, options.columns, None, options.encoding)
+    print_feed_notes(feed, options.image_root, preview=True)
 
 
 def _search(options: CommandOptions) -> None:

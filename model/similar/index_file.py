@@ -5,10 +5,8 @@ is one transaction. Columns named `place` hold the keys of items.
 """
 
 import contextlib
-import fcntl
 import io
 import json
-import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +19,7 @@ import numpy as np
 
 from dataset.catalogue.queries import in_batches
 from dataset.errors import BadInput, Failure, first_line
-from dataset.utils.files import atomic_path
+from dataset.utils.files import atomic_path, exclusive_use
 from model.similar.items import FIELDS, Filters, IndexItem
 
 DTYPE = np.float16
@@ -348,30 +346,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     return base
 
 
-@contextlib.contextmanager
-def lock_index(path: Path) -> Iterator[None]:
-    """Hold the exclusive right to write an index within the block.
-
-    Raises:
-        Failure: Another process holds it, or the folder can't be written.
-    """
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError as error:
-        raise Failure(
-            f"--index {path} can't be written: {error.strerror}; name another file"
-        ) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise Failure(f"another find-similar is writing {path}; try again later") from error
-    try:
-        yield
-    finally:
-        os.close(handle)
+def lock_index(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the exclusive right to write an index, see `exclusive_use`."""
+    return exclusive_use(path, "--index")
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import click
 from dataset.errors import Failure, first_line, shorten_for_display
 from dataset.images.io import Unreadable, thumbnail
 from dataset.utils.cli_options import format_table
-from dataset.utils.files import atomic_path
+from dataset.utils.files import atomic_path, spreadsheet_row
 from dataset.utils.html import environment
 from model.similar.items import IndexItem, SearchResult
 from model.similar.query import QueryResult
@@ -212,7 +212,7 @@ def write_recommendations(
                 batch.rows.tolist(), batch.chosen.tolist(), batch.similarity.tolist(), strict=True
             ):
                 lines = list(_recommendation_rows(items, row, chosen, similarities))
-                writer.writerows(lines)
+                writer.writerows(map(spreadsheet_row, lines))
                 count, items_without = count + len(lines), items_without + (not lines)
     return count, items_without
 

@@ -1,6 +1,5 @@
 """Sources of the items of an index: the catalogue, a folder, a product feed, or single files."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,8 @@ from dataset.catalogue.models import PostRow
 from dataset.catalogue.queries import in_batches
 from dataset.catalogue.session import open_catalogue
 from dataset.errors import BadInput, Failure
+from dataset.feeds.cells import URL_SCHEME, cell_text, normalize_name
+from dataset.feeds.product_feed import open_feed
 from dataset.images.io import find_photos
 from dataset.images.store import UrlImageCache, open_store
 from dataset.selection.candidates import Candidate
@@ -21,10 +22,8 @@ from dataset.selection.crops import PoseOptions, find_crops
 from dataset.selection.labeling import matching_labels
 from dataset.vocabulary import Vocabulary
 from model.data.loading import SPLITS
-from model.feeds.product_feed import DELIMITERS, open_feed
 from model.feeds.remote_images import ImageFetcher, read_fetched
 from model.feeds.sources import (
-    URL_SCHEME,
     FeedSource,
     TaggedItem,
     read_inside,
@@ -34,59 +33,15 @@ from model.feeds.sources import (
 from model.inference.preprocessing import PhotoInput
 from model.similar.items import IndexItem
 
-NUMBER_PATTERN = re.compile(r"\d[\d\s.,'’]*")
-# Numbers with thousands separated by commas, by points, or not at all.
-COMMA_THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
-POINT_THOUSANDS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+,\d+|[1-9]\d{0,2}(\.\d{3}){2,}")
-PLAIN_NUMBER = re.compile(r"\d+([.,]\d+)?")
-MINUS_SIGNS = ("-", "−", "–")
-MAX_CURRENCY_CHARACTERS = 8
-
-
-def parse_price(text: str, currency: str = "") -> tuple[float | None, str]:
-    """Parse a price such as `1 299,50 EUR` or `$1,299`.
-
-    A comma before three digits separates thousands; a single point is a decimal point.
-
-    Args:
-        text: The text.
-        currency: The currency, if it is known; else it is taken from the text.
-
-    Returns:
-        The price, None if the text has no number of 0 or more, and the currency.
-    """
-    number = NUMBER_PATTERN.search(text)
-    if number is None:
-        return None, currency
-    before, after = text[: number.start()].strip(), text[number.end() :].strip()
-    word = (before + after).strip()
-    is_negative = before.endswith(MINUS_SIGNS)
-    has_more_numbers = any(character.isdigit() for character in after)
-    if is_negative or has_more_numbers or len(word) > MAX_CURRENCY_CHARACTERS:
-        return None, currency
-    return _parse_number(re.sub(r"[\s'’]", "", number.group()).strip(".,")), currency or word
-
-
-def _parse_number(text: str) -> float | None:
-    """Parse digits, commas and points; None if they do not form a number."""
-    if COMMA_THOUSANDS.fullmatch(text):
-        return float(text.replace(",", ""))
-    if POINT_THOUSANDS.fullmatch(text):
-        return float(text.replace(".", "").replace(",", "."))
-    return float(text.replace(",", ".")) if PLAIN_NUMBER.fullmatch(text) else None
-
-
-# Names of optional columns of a feed; the first one is used.
+# Normalized names of optional columns of a feed; the first one with a value is used.
 OPTIONAL_COLUMNS = {
-    "price": ("price", "sale_price"),
-    "currency": ("currency",),
+    "price": ("price", "sale_price", "regular_price", "variant_price", "цена"),
+    "currency": ("currency", "currency_id", "валюта"),
     "site": ("site", "shop", "store"),
-    "title": ("title", "name"),
-    "url": ("url", "link"),
+    "title": ("title", "name", "название", "наименование"),
+    "url": ("url", "link", "ссылка"),
     "product": ("item_group_id", "group_id", "product"),
 }
-
-
 # Prefix of the image of an item that is a file outside the index's source.
 FILE_PREFIX = "file:"
 
@@ -250,25 +205,47 @@ class FeedIndexSource:
 
     def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:
         """Yield the items with their photos; rows that can't be used have a problem."""
-        return map(_feed_entry, replace(self.feed, uses_zones=crop.uses_zones).items(0))
+        source = replace(self.feed, uses_zones=crop.uses_zones)
+        for row in source.items(0):
+            yield from _feed_entries(row, source)
 
 
-def _feed_entry(row: TaggedItem) -> IndexEntry:
-    lower = {str(name).strip().lower(): value for name, value in row.fields.items()}
-    texts = {name: _first_value(lower, columns) for name, columns in OPTIONAL_COLUMNS.items()}
-    price, currency = parse_price(texts.pop("price"), texts.pop("currency"))
+def _feed_entries(row: TaggedItem, source: FeedSource) -> Iterator[IndexEntry]:
+    """Yield the main photo of an item, and its further photos as views of the same product."""
+    fields = row.rows[0] if row.rows else {}
+    columns = {name: _first_column(fields, names) for name, names in OPTIONAL_COLUMNS.items()}
+    texts = {name: cell_text(fields.get(column)) for name, column in columns.items()}
+    texts.pop("price")
+    price, currency = source.feed.parse_price(
+        columns["price"], fields.get(columns["price"]), texts.pop("currency")
+    )
     name = row.id or f"row {row.number}"
+    if row.views:
+        texts["product"] = texts["product"] or name
     item = IndexItem(name, "", row.image, label=row.label, price=price, currency=currency, **texts)
-    return IndexEntry(item, row.photo, row.problem)
+    yield IndexEntry(item, row.photo, row.problem)
+    for number, image in enumerate(row.views if row.photo else (), 2):
+        photo = source.find_photo(image, row.label)
+        view = replace(item, id=f"{name}#{number}", image=image)
+        if isinstance(photo, str):
+            yield IndexEntry(view, problem=photo)
+        else:
+            yield IndexEntry(view, photo)
 
 
-def _first_value(fields: Mapping[str, Any], columns: Sequence[str]) -> str:
-    values = (fields[name] for name in columns if fields.get(name) not in (None, ""))
-    return str(next(values, "")).strip()
+def _first_column(fields: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the first column with a value, or an empty text."""
+    columns = {normalize_name(column): column for column in fields if cell_text(fields[column])}
+    return next((columns[name] for name in names if name in columns), "")
 
 
 def open_index_source(
-    path: Path, image_root: Path | None, vocabulary: Vocabulary, fetcher: ImageFetcher
+    path: Path,
+    image_root: Path | None,
+    vocabulary: Vocabulary,
+    fetcher: ImageFetcher,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
 ) -> IndexSource:
     """Open a folder or a feed as a source of items.
 
@@ -277,20 +254,21 @@ def open_index_source(
         image_root: Folder of the photos that are paths in the feed; None: the feed's folder.
         vocabulary: Defines labels and zones.
         fetcher: Downloads the photos that are URLs in the feed.
+        columns: Names of the feed's columns, see `open_feed`.
+        encoding: Encoding of the feed.
 
     Raises:
         BadInput: The path is neither a folder nor a feed, or the image root is not a folder.
     """
     if path.is_dir():
         return FolderIndexSource(path, vocabulary)
-    if path.suffix.lower() not in DELIMITERS or not path.is_file():
-        suffixes = ", ".join(DELIMITERS)
-        raise BadInput(f"--from {path}: name a folder of photos, or a feed that ends in {suffixes}")
+    if not path.is_file():
+        raise BadInput(f"--from {path}: no such file; name a folder of photos or a feed")
+    product_feed = open_feed(path, columns or {}, None, encoding)
     root = image_root or path.parent
     if not root.is_dir():
         raise BadInput(f"--image-root {root}: no such folder")
-    feed = FeedSource(open_feed(path, {}), root, vocabulary, fetcher)
-    return FeedIndexSource(feed, fetcher.folder)
+    return FeedIndexSource(FeedSource(product_feed, root, vocabulary, fetcher), fetcher.folder)
 
 
 def file_entries(names: Sequence[str], facts: dict[str, str]) -> Iterator[IndexEntry]:

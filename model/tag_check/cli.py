@@ -11,30 +11,18 @@ from dataset.utils.cli_options import (
     FILE,
     FOLDER,
     catalogue_option,
+    columns_option,
     contact_option,
+    encoding_option,
     fetched_option,
     images_option,
+    preview_option,
+    print_feed_notes,
     private_hosts_option,
     timeout_option,
     vocabulary_option,
 )
 from model import cli_options
-
-
-class ColumnNames(click.ParamType):
-    """Comma-separated names of a feed's columns: `id=sku,image=picture,tag=category`."""
-
-    name = "columns"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, str]:
-        """Return id, image or tag -> name of the column."""
-        if isinstance(value, dict):
-            return value
-        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
-        names = {key.strip(): name.strip() for key, _, name in pairs}
-        if not all(names.values()) or names.keys() - {"id", "image", "tag"}:
-            self.fail(f"{value!r} must look like id=sku,image=picture,tag=category", param, ctx)
-        return names
 
 
 @click.command(
@@ -58,19 +46,8 @@ class ColumnNames(click.ParamType):
     help="New folder of the results. The same command continues an interrupted check.",
 )
 @cli_options.image_root_option
-@click.option(
-    "--columns",
-    type=ColumnNames(),
-    default={},
-    metavar="NAMES",
-    help="Names of the feed's columns, such as id=sku,image=picture,tag=category."
-    "  [default: usual names]",
-)
-@click.option(
-    "--encoding",
-    metavar="NAME",
-    help="Encoding of the feed, such as cp1251.  [default: by its byte order mark, else utf-8]",
-)
+@columns_option
+@encoding_option
 @click.option(
     "--cost-column",
     metavar="NAME",
@@ -78,6 +55,7 @@ class ColumnNames(click.ParamType):
     " views: items are ranked by the cost times the probability that the tag is wrong."
     "  [default: all cost the same]",
 )
+@preview_option
 @fetched_option
 @private_hosts_option("none")
 @contact_option
@@ -105,13 +83,15 @@ def check_tags(
     columns: dict[str, str],
     encoding: str | None,
     cost_column: str | None,
+    preview: bool,
     reviewed: Path | None,
     **values: Any,
 ) -> None:
     """Find wrong tags among the items of FEED or, without FEED, in the catalogue.
 
-    FEED is a .csv, .tsv or .jsonl file with an id, an image (a path below --image-root, or a URL,
-    which is downloaded under the rules of crawl) and a tag per row. Photos are cropped as the
+    FEED is a table (CSV, TSV or .xlsx), XML (Google, Meta, Yandex) or JSON with an id, an image (a
+    path below --image-root, or a URL, which is downloaded under the rules of crawl) and a tag per
+    row; the format is found by the content, and --preview shows it. Photos are cropped as the
     training photos of the run; the training photos themselves are predicted by models that were not
     trained on them. The verdict on an item is agrees, mistake, unsure, no garment seen or not
     checked, with a suggested tag, its probability, and the nearest training photos. The verdicts
@@ -124,16 +104,22 @@ def check_tags(
     if reviewed is not None:
         _print_review(reviewed)
         return
-    if run is None:
+    if preview and feed is None:
+        raise BadInput("--preview shows a feed; name one: check-tags feed.csv --preview")
+    if run is None and not preview:
         raise BadInput("name a run of train-model: --model runs/first")
+    from dataset.feeds.product_feed import open_feed
     from dataset.utils import keras_backend
     from dataset.utils.files import refuse_taken
     from dataset.vocabulary import load_vocabulary
-    from model.feeds.product_feed import open_feed
 
     # Report errors in the input before Keras is imported, which takes seconds.
-    refuse_taken(values["out"], "name a new folder for this check")
     product_feed = open_feed(feed, columns, cost_column, encoding) if feed else None
+    if product_feed is not None:
+        print_feed_notes(product_feed, values["image_root"], preview)
+    if preview or run is None:
+        return
+    refuse_taken(values["out"], "name a new folder for this check")
     vocabulary = load_vocabulary(values["vocabulary"])
     keras_backend.import_backend()
     from model.feeds.remote_images import FetchOptions

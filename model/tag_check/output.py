@@ -5,16 +5,17 @@ import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
 from scipy.stats import binomtest
 
 from dataset.errors import BadInput
+from dataset.feeds.product_feed import CSV, JSON, JSON_LINES, WORKBOOK, XML, ProductFeed
 from dataset.images.io import thumbnail_or_none
-from dataset.utils.files import write_json
+from dataset.utils.files import spreadsheet_row, write_json
 from dataset.utils.html import Figure, render
-from model.feeds.product_feed import ProductFeed
 from model.feeds.sources import FeedSource, ItemSource
 from model.tag_check.noise_model import AGREES, MISTAKE, NO_GARMENT, NOT_CHECKED, UNSURE
 from model.tag_check.store import CheckedItem, CheckStore
@@ -65,7 +66,7 @@ def write_results(
     rows = _checked_rows(store, header, id_column)
     _write_rows(folder / CHECKED_FILE, [*header, *_added_columns(header)], rows)
     if feed is not None:
-        path = folder / f"{CORRECTED_STEM}{feed.path.suffix.lower()}"
+        path = folder / corrected_file_name(feed)
         _write_corrected(path, feed, store, results["labels"])
     _write_sample(folder / SAMPLE_FILE, store, seed)
     write_json(results, folder / RESULTS_FILE)
@@ -107,13 +108,26 @@ def _write_rows(
     """Write a CSV file."""
     with _open_text(path) as file:
         writer = csv.writer(file, delimiter=delimiter)
-        writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerow(spreadsheet_row(header))
+        writer.writerows(map(spreadsheet_row, rows))
 
 
 def _open_text(path: Path) -> TextIO:
     """Open a UTF-8 file; lone surrogates, which JSON can escape, become question marks."""
     return path.open("w", encoding="utf-8", errors="replace", newline="")
+
+
+def corrected_file_name(feed: ProductFeed) -> str:
+    """Return the name of the corrected copy of a feed: in its format, of XML a table."""
+    suffix = feed.path.suffix.lower()
+    suffixes = {
+        CSV: suffix if suffix in (".csv", ".tsv", ".txt") else ".csv",
+        WORKBOOK: ".xlsx",
+        XML: ".csv",
+        JSON: ".json",
+        JSON_LINES: suffix if suffix in (".jsonl", ".ndjson") else ".jsonl",
+    }
+    return f"{CORRECTED_STEM}{suffixes[feed.kind]}"
 
 
 def _write_corrected(
@@ -123,19 +137,55 @@ def _write_corrected(
     column = feed.columns.tag
     spellings = {labels[index]: tag for index, tag in store.spellings(AGREES).items()}
 
-    def corrected(item: CheckedItem) -> dict[str, Any]:
-        if item.verdict != MISTAKE or item.suggested is None:
-            return item.fields
-        tag = spellings.get(item.suggested, item.suggested)
-        return item.fields | {column: _replace_tag(item.fields.get(column), tag)}
+    def corrected(item: CheckedItem) -> Iterator[dict[str, Any]]:
+        is_mistake = item.verdict == MISTAKE and item.suggested is not None
+        tag = spellings.get(item.suggested or "", item.suggested or "")
+        for row in item.rows:
+            # Further rows of a product may have no tag.
+            is_tagged = is_mistake and (row is item.rows[0] or row.get(column))
+            yield row | {column: _replace_tag(row.get(column), tag)} if is_tagged else row
 
-    parsed = (corrected(item) for item in store.in_order() if item.fields)
+    parsed = (row for item in store.in_order() for row in corrected(item))
     if feed.is_json:
-        with _open_text(path) as file:
-            file.writelines(f"{_to_json(values)}\n" for values in parsed)
+        _write_json_rows(path, parsed, is_list=feed.kind == JSON)
         return
+    titles = feed.titles or feed.header
     rows = ([_cell(values.get(name)) for name in feed.header] for values in parsed)
-    _write_rows(path, feed.header, rows, feed.delimiter)
+    if feed.kind == WORKBOOK:
+        _write_workbook(path, titles, rows)
+    else:
+        _write_rows(path, titles, rows, feed.delimiter or ",")
+
+
+def _write_json_rows(path: Path, rows: Iterable[Any], is_list: bool) -> None:
+    """Write objects as a JSON list, or one per line."""
+    start, separator, end = ("[\n", ",\n", "\n]\n") if is_list else ("", "\n", "\n")
+    with _open_text(path) as file:
+        file.write(start)
+        for number, row in enumerate(rows):
+            file.write(f"{separator if number else ''}{_to_json(row)}")
+        file.write(end)
+
+
+def _write_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write an Excel workbook; all cells are text, none is a formula."""
+    from openpyxl import Workbook
+    from openpyxl.cell import WriteOnlyCell
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+    book = Workbook(write_only=True)
+    sheet = book.create_sheet("feed")
+
+    def cell(value: Any) -> Any:
+        text = ILLEGAL_CHARACTERS_RE.sub("", str(value)).encode("utf-8", "replace").decode()
+        written = WriteOnlyCell(sheet, value=text)
+        written.data_type = "s"
+        written.quotePrefix = True
+        return written
+
+    for row in chain([header], rows):
+        sheet.append(list(map(cell, row)))
+    book.save(path)
 
 
 def _to_json(values: Any) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import islice, tee
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from tqdm import tqdm
 from dataset.catalogue.models import TagVerdictRow
 from dataset.catalogue.queries import in_batches
 from dataset.catalogue.session import open_catalogue
-from dataset.errors import BadInput, Failure
-from dataset.utils.files import make_folder, replace_folder, write_json
+from dataset.errors import BadInput, Failure, shorten_for_display
+from dataset.feeds.cells import category_levels
+from dataset.feeds.product_feed import XML, ProductFeed
+from dataset.feeds.tables import REPLACEMENT
+from dataset.utils.files import exclusive_use, make_folder, replace_folder, write_json
 from dataset.vocabulary import Vocabulary
 from model.evaluation.calibration import softmax
-from model.feeds.product_feed import REPLACEMENT, ProductFeed, category_levels
 from model.feeds.remote_images import FetchOptions, ImageFetcher
 from model.feeds.sources import CatalogueSource, FeedSource, ItemSource, TaggedItem
 from model.inference.predictor import NetworkOutputs, Predictor, load_predictor
@@ -147,6 +149,8 @@ def _probabilities(
 OPTIONS_FILE, STORE_FILE = "options.json", "items.sqlite"
 # Maximum size of the random sample of items that the noise model is fitted on.
 MAX_FIT_ITEMS = 20_000
+# Notes and repeated ids that are shown at most.
+MAX_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -183,13 +187,14 @@ def check_tags(options: CheckOptions, vocabulary: Vocabulary) -> dict[str, Any]:
         BadInput: There is no run or catalogue, or an interrupted check with other options.
         Failure: The model can't be used, or there are no items.
     """
-    with ImageFetcher(options.fetch) as fetcher:
+    with ImageFetcher(options.fetch) as fetcher, exclusive_use(options.out, "--out"):
         run = load_run(options.run)
         source = _open_source(options, run, vocabulary, fetcher)
-        folder = _begin_check(options)
-        store = CheckStore(folder / STORE_FILE)
+        _require_same_options(options)
         predictor = load_predictor(run, options.precision)
         reference = build_reference(run, predictor, options.cache, options.data)
+        folder = _begin_check(options)
+        store = CheckStore(folder / STORE_FILE)
         for note in reference.notes:
             click.echo(note, err=True)
         preprocessor = Preprocessor(run.crop, run.build_options, predictor.size)
@@ -197,17 +202,33 @@ def check_tags(options: CheckOptions, vocabulary: Vocabulary) -> dict[str, Any]:
         noise_model, thresholds = assign_verdicts(store, predictor.labels, options.seed)
         results = _results(store, run, predictor, source, noise_model, thresholds)
         output.write_results(folder, store, source, results, options.seed)
-        if options.feed and (count := store.undecoded_count()):
-            click.echo(
-                f"{count} rows of {options.feed.path} have bytes that are not"
-                f" {options.feed.encoding}, written as {REPLACEMENT}; name the feed's encoding with"
-                " --encoding",
-                err=True,
-            )
+        for note in _notes(options.feed, store):
+            click.echo(note, err=True)
         if isinstance(source, CatalogueSource):
             _save_to_catalogue(store, options.catalogue, predictor)
         _finish_check(folder, options.out)
         return results
+
+
+def _notes(feed: ProductFeed | None, store: CheckStore) -> Iterator[str]:
+    """Yield what was repaired in a feed, and what its owner should know."""
+    if feed is None:
+        return
+    notes = [note for note in store.counts("note") if note]
+    yield from map(shorten_for_display, notes[:MAX_SHOWN])
+    if len(notes) > MAX_SHOWN:
+        yield "further notes are in checked.csv, in the column reason"
+    if repeated := store.repeated_ids():
+        shown = ", ".join(f"{name} ({count} items)" for name, count in repeated[:MAX_SHOWN])
+        more = ", ..." if len(repeated) > MAX_SHOWN else ""
+        yield shorten_for_display(f"{feed.path} repeats ids: {shown}{more}")
+    if count := store.undecoded_count():
+        yield (
+            f"{count} rows of {feed.path} have bytes that are not {feed.encoding}, written as"
+            f" {REPLACEMENT}; name the feed's encoding with --encoding"
+        )
+    if feed.kind == XML:
+        yield f"the corrected copy of {feed.path} is a table: {output.corrected_file_name(feed)}"
 
 
 def _open_source(
@@ -222,19 +243,47 @@ def _open_source(
 
 
 def _begin_check(options: CheckOptions) -> Path:
-    folder = options.out.with_name(options.out.name + ".unfinished")
-    # A URL may contain a password, and network options do not change predictions.
-    omitted = ("catalogue", "fetch")
-    values = {name: value for name, value in asdict(options).items() if name not in omitted}
-    as_json = json.loads(json.dumps(values, default=str))
-    path = folder / OPTIONS_FILE
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != as_json:
-        raise BadInput(
-            f"{folder} is an interrupted check with other options; remove it, or name another --out"
-        )
+    """Create the folder of an unfinished check, or return that of an interrupted one."""
+    folder = _unfinished_folder(options.out)
     make_folder(folder, options.out)
-    write_json(as_json, path)
+    write_json(_options_as_json(options), folder / OPTIONS_FILE)
     return folder
+
+
+def _unfinished_folder(out: Path) -> Path:
+    return out.with_name(out.name + ".unfinished")
+
+
+def _options_as_json(options: CheckOptions) -> dict[str, Any]:
+    """Return the options that decide the results of a check."""
+    # A URL may contain a password, and network options do not change predictions.
+    values = {f.name: getattr(options, f.name) for f in fields(options)}
+    for name in ("catalogue", "fetch", "cache", "feed"):
+        del values[name]
+    if options.feed is not None:
+        feed = options.feed
+        values["feed"] = [feed.path, feed.kind, feed.encoding, feed.header, asdict(feed.columns)]
+    as_json: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return as_json
+
+
+def _require_same_options(options: CheckOptions) -> None:
+    """Raise BadInput if there is an interrupted check with other options that stored items."""
+    folder = _unfinished_folder(options.out)
+    path = folder / OPTIONS_FILE
+    if not path.is_file() or not (folder / STORE_FILE).is_file():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        before = {}
+    now = _options_as_json(options)
+    names = [name for name in now if before.get(name) != now[name]]
+    if names and CheckStore(folder / STORE_FILE).last_number():
+        raise BadInput(
+            f"{folder} is an interrupted check with another {', '.join(names)}; repeat its command,"
+            " remove it, or name another --out"
+        )
 
 
 def _predict_items(
@@ -356,6 +405,7 @@ def _results(
         "labels": list(predictor.labels),
         "items": sum(counts.values()),
         "verdicts": counts,
+        "repeated_ids": dict(store.repeated_ids()),
         "problems": {why: count for why, count in store.counts("problem").items() if why},
         "estimated_wrong_rate": noise_model.rate,
         "thresholds": {

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from dataset.errors import Failure
-from model.feeds.product_feed import REPLACEMENT
+from dataset.feeds.tables import REPLACEMENT
 from model.feeds.sources import TaggedItem
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
   number INTEGER PRIMARY KEY, id TEXT, image TEXT, tag TEXT, label TEXT, class_index INTEGER,
-  cost REAL, fields TEXT, image_id INTEGER, sha256 TEXT, zone TEXT, problem TEXT,
-  no_garment_reason TEXT, probabilities BLOB, nearest TEXT, verdict TEXT, suggested TEXT,
+  cost REAL, rows TEXT, image_id INTEGER, sha256 TEXT, zone TEXT, problem TEXT,
+  note TEXT, no_garment_reason TEXT, probabilities BLOB, nearest TEXT, verdict TEXT, suggested TEXT,
   probability REAL, tag_probability REAL, margin REAL, expected_cost REAL
 );
 CREATE INDEX IF NOT EXISTS by_cost ON items (expected_cost DESC, number);
@@ -28,8 +28,8 @@ BATCH_ROWS = 2_000
 # Distinct reasons and pairs that are returned at most; a broken feed may have one per row.
 MAX_GROUPS = 100
 PREDICTION_COLUMNS = (
-    *("number", "id", "image", "tag", "label", "class_index", "cost", "fields", "image_id"),
-    *("sha256", "zone", "problem", "no_garment_reason", "probabilities", "nearest"),
+    *("number", "id", "image", "tag", "label", "class_index", "cost", "rows", "image_id"),
+    *("sha256", "zone", "problem", "note", "no_garment_reason", "probabilities", "nearest"),
 )
 VERDICT_COLUMNS = (
     "verdict",
@@ -119,9 +119,10 @@ class CheckedItem:
     image: str
     tag: str
     label: str
-    fields: dict[str, Any]
+    rows: list[dict[str, Any]]
     image_id: int | None
     problem: str
+    note: str
     no_garment_reason: str
     nearest: list[dict[str, Any]]
     verdict: str
@@ -132,9 +133,14 @@ class CheckedItem:
     expected_cost: float | None
 
     @property
+    def fields(self) -> dict[str, Any]:
+        """Column of the feed -> value, in the first row of the item."""
+        return self.rows[0] if self.rows else {}
+
+    @property
     def reason(self) -> str:
-        """Why the tag was not checked or no garment was seen, or empty."""
-        return self.problem or self.no_garment_reason
+        """Why the tag was not checked or no garment was seen, or a note on the row."""
+        return self.problem or self.no_garment_reason or self.note
 
 
 class CheckStore:
@@ -207,16 +213,18 @@ class CheckStore:
     def predictions(self) -> Iterator[PredictionBatch]:
         """Yield the items whose tags can be checked, BATCH_ROWS at a time.
 
-        Verdicts may be stored meanwhile.
+        An unknown cost is the mean of the known ones. Verdicts may be stored meanwhile.
         """
+        with self._open() as base:
+            (mean,) = base.execute("SELECT coalesce(avg(cost), 1) FROM items").fetchone()
         query = (
-            "SELECT number, probabilities, class_index, cost FROM items"
+            "SELECT number, probabilities, class_index, coalesce(cost, ?) AS cost FROM items"
             f" WHERE {HAS_PREDICTION} AND number > ? ORDER BY number LIMIT ?"
         )
         last = 0
         while True:
             with self._open() as base:
-                rows = base.execute(query, (last, BATCH_ROWS)).fetchall()
+                rows = base.execute(query, (mean, last, BATCH_ROWS)).fetchall()
             if not rows:
                 return
             yield _prediction_batch(rows)
@@ -268,12 +276,21 @@ class CheckStore:
         with self._open() as base:
             return {row[0]: row[1] for row in base.execute(query)}
 
+    def repeated_ids(self) -> list[tuple[str, int]]:
+        """Return the ids of several items with their numbers of items, the most frequent first."""
+        query = (
+            "SELECT id, count(*) FROM items WHERE id != '' GROUP BY id HAVING count(*) > 1"
+            f" ORDER BY 2 DESC, 1 LIMIT {MAX_GROUPS}"
+        )
+        with self._open() as base:
+            return [(row[0], row[1]) for row in base.execute(query)]
+
     def undecoded_count(self) -> int:
         """Return how many items have replacement characters for invalid bytes."""
-        # Fields are stored as ASCII.
+        # Rows are stored as ASCII.
         escaped = json.dumps(REPLACEMENT).strip('"')
         with self._open() as base:
-            query = "SELECT count(*) FROM items WHERE instr(fields, ?)"
+            query = "SELECT count(*) FROM items WHERE instr(rows, ?)"
             return int(base.execute(query, (escaped,)).fetchone()[0])
 
     def spellings(self, verdict: str) -> dict[int, str]:
@@ -313,9 +330,9 @@ def _item_row(prediction: ItemPrediction) -> tuple[Any, ...]:
         *(item.number, item.id, item.image, item.tag, item.label, prediction.class_index),
         item.cost,
         # ASCII: JSON may have lone surrogates, which SQLite can't store.
-        json.dumps(item.fields, default=str),
+        json.dumps(list(item.rows), default=str),
         *(item.image_id, prediction.sha256, item.photo.zone if item.photo else None),
-        *(prediction.problem or photo.problem, photo.no_garment_reason, probabilities),
+        *(prediction.problem or photo.problem, item.note, photo.no_garment_reason, probabilities),
         json.dumps(list(photo.nearest), ensure_ascii=False),
     )
     return tuple(map(_storable, row))
@@ -330,5 +347,5 @@ def _storable(value: Any) -> Any:
 
 def _checked_item(row: sqlite3.Row) -> CheckedItem:
     values = {name: row[name] for name in CheckedItem.__dataclass_fields__}
-    values |= {name: json.loads(row[name]) for name in ("fields", "nearest")}
+    values |= {name: json.loads(row[name]) for name in ("rows", "nearest")}
     return CheckedItem(**values)

@@ -28,7 +28,7 @@ from model.data.loading import (
 )
 from model.data.metadata import load_metadata
 from model.inference.predictor import BATCH_SIZE, Predictor
-from model.inference.saved_run import SavedRun
+from model.inference.saved_run import SavedRun, find_recorded_path
 from model.network.inception import MIN_STD
 from model.tag_check.noise_model import cross_validated_probabilities
 from model.training.config import TrainOptions
@@ -279,6 +279,8 @@ def _frozen_features(
     """Return the features of the backbone before the training, or None and a note."""
     options = run.facts.get("options", {})
     weights = options.get("weights", "imagenet")
+    if weights not in ("imagenet", "none"):
+        weights = str(find_recorded_path(Path(weights), run.folder))
     if weights == "none":
         return None, (f"{SEEN_NOTE}its backbone was trained from scratch",)
     train_options = TrainOptions(

@@ -109,6 +109,17 @@ def begin_run(options: ResumableOptions) -> Path:
     return folder
 
 
+def recorded_options(options: TrainOptions) -> dict[str, Any]:
+    """Return the options for `run.json`; paths hold from any folder."""
+    values = {name: v for name, v in options_as_json(options).items() if name != "resume"}
+    for name in ("data", "cache"):
+        if values[name] is not None:
+            values[name] = str(Path(values[name]).absolute())
+    if options.weights not in ("imagenet", "none"):
+        values["weights"] = str(Path(options.weights).absolute())
+    return values
+
+
 def _require_same_options(folder: Path, options: dict[str, Any]) -> None:
     try:
         before = json.loads((folder / OPTIONS_FILE).read_text(encoding="utf-8"))
@@ -161,7 +172,7 @@ def predict_splits(
         validation_logits=predictions["validation"][1],
         history=join_histories(stages),
         best_epoch=sum(stage.done for stage in stages[:kept]) + stages[kept].best,
-        options={name: v for name, v in options_as_json(options).items() if name != "resume"},
+        options=recorded_options(options),
         seed=options.seed,
         first_stage_epochs=stages[0].done if len(stages) > 1 else None,
         extra_metrics={

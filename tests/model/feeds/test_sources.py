@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from dataset.feeds.product_feed import open_feed
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
-from model.feeds.product_feed import open_feed
 from model.feeds.remote_images import FetchOptions, ImageFetcher
 from model.feeds.sources import FeedSource, read_inside
 

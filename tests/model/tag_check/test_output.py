@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model.feeds.product_feed import ProductFeed, open_feed
+from dataset.feeds.product_feed import ProductFeed, open_feed
 from model.feeds.sources import TaggedItem
 from model.tag_check.noise_model import AGREES, MISTAKE, NOT_CHECKED
 from model.tag_check.output import _checked_rows, _write_corrected, _write_rows
@@ -19,7 +19,7 @@ def checked(folder: Path, feed: ProductFeed) -> CheckStore:
     """Store the rows of a feed: tags that contain "wrong" are mistakes, suggested is a dress."""
     store = CheckStore(folder / "items.sqlite")
     for row in feed.rows():
-        known = (row.number, row.id, row.image, row.tag, "dress", row.cost, row.values)
+        known = (row.number, row.id, row.image, row.tag, "dress", row.cost, row.rows)
         store.add(
             [ItemPrediction(TaggedItem(*known), None if row.problem else 0, problem=row.problem)]
         )

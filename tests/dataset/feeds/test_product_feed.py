@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import BadInput
-from model.feeds.product_feed import category_levels, open_feed
+from dataset.feeds.product_feed import open_feed
 
 
 def write(path: Path, text: str | bytes) -> Path:
@@ -32,9 +32,12 @@ def test_csv_with_bad_rows(tmp_path: Path) -> None:
         "no tag",
         "2 cells, not 4",
         "5 cells, not 4",
-        "",
-        "price 'free' is not a cost of 0 or more",
-        "price '-1' is not a cost of 0 or more",
+        *[""] * 3,
+    ]
+    # A cost that can't be read does not exclude an item.
+    assert [(row.cost, row.note) for row in rows[-2:]] == [
+        (None, "price 'free' can't be read: the mean cost counts"),
+        (None, "price '-1' can't be read: the mean cost counts"),
     ]
 
 
@@ -64,7 +67,12 @@ def test_json_lines_with_bad_lines(tmp_path: Path) -> None:
     ("name", "text", "columns", "message"),
     [
         ("feed.csv", "", {}, "is empty"),
-        ("feed.xlsx", "x", {}, "save it in such a format"),
+        ("feed.xlsx", "x", {}, "no row with names of columns"),
+        ("feed.xls", b"\xd0\xcf\x11\xe0" + bytes(600), {}, "save it as .xlsx"),
+        ("feed.csv", b"%PDF-1.7 x", {}, "is no text"),
+        ("feed.xml", "<html><body>Sign in</body></html>", {}, "a web page"),
+        ("feed.xml", "<a><b>1</b></a>", {}, "without products"),
+        ("feed.xlsx", b"PK\x03\x04 broken", {}, "broken archive"),
         ("feed.csv", "id,image,label2\n", {}, "--columns tag=NAME. Columns: id, image, label2"),
         ("feed.csv", "id,image,tag\n", {"tag": "kind"}, "no column 'kind'"),
         ("feed.csv", "id,id,image,tag\n", {}, "two columns named id"),
@@ -72,7 +80,7 @@ def test_json_lines_with_bad_lines(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_feeds_are_rejected(
-    tmp_path: Path, name: str, text: str, columns: dict[str, str], message: str
+    tmp_path: Path, name: str, text: str | bytes, columns: dict[str, str], message: str
 ) -> None:
     with pytest.raises(BadInput, match=message):
         open_feed(write(tmp_path / name, text), columns)
@@ -100,19 +108,6 @@ def test_rows_that_cannot_be_parsed_have_no_values(tmp_path: Path) -> None:
     assert [len(row.values) for row in rows] == [3, 0, 0]
 
 
-@pytest.mark.parametrize(
-    ("tag", "expected"),
-    [
-        ("polo", ["polo"]),
-        ("", [""]),
-        ("Apparel > Shirts & Tops > Polo", ["Polo", "Shirts & Tops", "Apparel"]),
-        ("Одежда/Женская одежда/Платья", ["Платья", "Женская одежда", "Одежда"]),
-    ],
-)
-def test_a_category_has_levels(tag: str, expected: list[str]) -> None:
-    assert category_levels(tag) == [tag, *(expected if expected != [tag] else [])]
-
-
 def test_other_delimiters_and_encodings(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "id;image;tag;price\n1;a.jpg;Платье;9,5\n".encode("utf-16"))
     feed = open_feed(path, {}, "price")
@@ -121,7 +116,10 @@ def test_other_delimiters_and_encodings(tmp_path: Path) -> None:
     assert (row.tag, row.cost, row.problem) == ("Платье", 9.5, "")
 
     path = write(tmp_path / "b.csv", "id\timage\ttag\n1\ta.jpg\tПлатье\n".encode("cp1251"))
-    (row,) = open_feed(path, {}).rows()
+    feed = open_feed(path, {})
+    assert "is read as cp1251" in feed.notes[0]
+    assert [row.tag for row in feed.rows()] == ["Платье"]
+    (row,) = open_feed(path, {}, None, "utf-8").rows()
     assert row.problem == "the tag is not valid utf-8: see --encoding"
     (row,) = open_feed(path, {}, None, "cp1251").rows()
     assert (row.tag, row.problem) == ("Платье", "")
