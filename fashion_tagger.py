@@ -4,10 +4,15 @@ Each command is a console script and a sub-command of `fashion-tagger`. Its modu
 the command is called, so that `--help` is fast.
 """
 
+import contextlib
 import importlib
+import io
+import sqlite3
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -55,6 +60,11 @@ def _check_package_origin(package: str) -> None:
 
 
 class _LazyGroup(click.Group):
+    def main(self, *args: Any, **options: Any) -> Any:
+        _escape_unencodable_output()
+        with _one_line_for_storage_errors():
+            return super().main(*args, **options)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
@@ -76,13 +86,37 @@ def main() -> None:
     """
 
 
+def _escape_unencodable_output() -> None:
+    """Write characters that the terminal's encoding lacks as escapes, instead of ending."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _one_line_for_storage_errors() -> Iterator[None]:
+    """Exit with one line if a disk is full, or a file or folder can't be written or read.
+
+    Commands report what they expect with a remedy; this is for all other places.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        message = f"{lines[0]}; free disk space, or name a place that can be written"
+        click.ClickException(message).show()
+        sys.exit(1)
+
+
 def _run_script(name: str) -> None:
+    _escape_unencodable_output()
     try:
         command = _command(name)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    command.main(prog_name=name)
+    with _one_line_for_storage_errors():
+        command.main(prog_name=name)
 
 
 def crawl() -> None:

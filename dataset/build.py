@@ -19,7 +19,7 @@ from dataset.catalogue.models import RunRow, SplitAssignment, now
 from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.hashing import Fingerprint
 from dataset.duplicates.pipeline import dedup
-from dataset.errors import Failure
+from dataset.errors import Failure, first_line
 from dataset.export import croissant, dataset_card, layout, report
 from dataset.export.build_result import BuildOptions, BuildResult
 from dataset.export.formats import FORMATS
@@ -44,6 +44,7 @@ from dataset.utils.files import (
     create_temporary_folder,
     exclusive_use,
     replace_folder,
+    temporary_folder_of,
     write_json,
 )
 from dataset.vocabulary import Vocabulary
@@ -116,7 +117,15 @@ def build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
             another process builds there.
     """
     with exclusive_use(options.out, "--out"):
-        return _build(options, vocabulary)
+        try:
+            return _build(options, vocabulary)
+        except OSError as error:
+            # What is unfinished must not fill the disk; an earlier build stays.
+            shutil.rmtree(temporary_folder_of(options.out), ignore_errors=True)
+            raise Failure(
+                f"--out {options.out} can't be written: {first_line(error)}; free disk space, or"
+                " name another folder"
+            ) from error
 
 
 def _build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:

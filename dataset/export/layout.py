@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset.errors import BadInput
+from dataset.images.io import sha256_of
 from dataset.selection.candidates import Candidate, ExcludedImage
 from dataset.selection.crops import PersonCrop
 from dataset.selection.labeling import LabeledImage
@@ -19,6 +20,10 @@ MANIFEST = "manifest.parquet"
 EXCLUDED = "excluded.parquet"
 # Length of a SHA-256 in paths and group names, in hexadecimal digits.
 SHORT_DIGITS = 24
+# Names of devices in Windows, also with a suffix, and the bytes of a label in a folder name: file
+# systems allow 255, and encrypted ones 143.
+RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.IGNORECASE)
+MAX_FOLDER_BYTES = 100
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,18 @@ class DatasetItem:
 
 
 def label_folder(label: str) -> str:
-    """Return a folder name for a label on any system; other characters become %XX."""
+    """Return a folder name for a label on any system.
+
+    Other characters and the first letter of a name that Windows reserves become %XX; a long name
+    is cut and gets the beginning of its SHA-256.
+    """
     name = re.sub(r'[\x00-\x1f%/\\:*?"<>|]|^\.|[. ]$', lambda m: f"%{ord(m[0]):02X}", label)
+    if RESERVED_NAMES.match(name):
+        name = f"%{ord(name[0]):02X}{name[1:]}"
+    encoded = name.encode("utf-8", "replace")
+    if len(encoded) > MAX_FOLDER_BYTES:
+        digest = sha256_of(label.encode("utf-8", "replace"))[:SHORT_DIGITS]
+        name = f"{encoded[:MAX_FOLDER_BYTES].decode('utf-8', 'ignore')}%7E{digest}"
     return name or "%00"
 
 

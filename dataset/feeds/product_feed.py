@@ -35,6 +35,7 @@ from dataset.feeds.tables import (
     is_workbook,
     workbook_rows,
 )
+from dataset.utils.files import original_cell
 
 CSV, WORKBOOK, XML, JSON, JSON_LINES = "table", "Excel workbook", "XML", "JSON", "JSON lines"
 # Suffixes of feeds, for messages and for files of addresses.
@@ -209,7 +210,8 @@ class ProductFeed:
                     yield from documents.json_line_records(file)
 
     def _table_record(self, row: TableRow) -> documents.Record:
-        cells, width = list(row.cells), len(self.header)
+        # A corrected copy, or a table of another program that defuses formulas.
+        cells, width = list(map(original_cell, row.cells)), len(self.header)
         while len(cells) > width and not str(cells[-1]).strip():
             cells.pop()
         problem = row.problem

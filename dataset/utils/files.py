@@ -82,6 +82,12 @@ def spreadsheet_row(cells: Iterable[Any]) -> list[Any]:
     return [f"'{cell}" if _is_formula(cell) else cell for cell in cells]
 
 
+def original_cell(cell: Any) -> Any:
+    """Return a cell as it was before `spreadsheet_row`."""
+    is_defused = isinstance(cell, str) and cell.startswith("'") and _is_formula(cell[1:])
+    return cell[1:] if is_defused else cell
+
+
 def _is_formula(cell: Any) -> bool:
     return (
         isinstance(cell, str)

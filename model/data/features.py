@@ -8,7 +8,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,12 @@ MAX_SQL_VALUES = 500
 
 def default_cache_folder() -> Path:
     """Return the folder of cached features in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise Failure("there is no home folder; name a folder of cached features: --cache") from (
+            error
+        )
     return Path(base) / "fashion-tagger" / "features"
 
 
@@ -64,7 +69,7 @@ class FeatureCache:
     def get(self, views: Sequence[str]) -> dict[str, np.ndarray]:
         """Return the cached outputs of some views, name -> array of shape (width,)."""
         outputs: dict[str, np.ndarray] = {}
-        with closing(self._open()) as base:
+        with self._open() as base:
             for start in range(0, len(views), MAX_SQL_VALUES):
                 names = views[start : start + MAX_SQL_VALUES]
                 marks = ",".join("?" * len(names))
@@ -76,29 +81,35 @@ class FeatureCache:
     def put(self, outputs: Mapping[str, np.ndarray]) -> None:
         """Store outputs, name of a view -> array of shape (width,)."""
         rows = [(view, value.astype(self.dtype).tobytes()) for view, value in outputs.items()]
-        with closing(self._open()) as base, base:
+        with self._open() as base, base:
             base.executemany("INSERT OR REPLACE INTO outputs VALUES (?, ?)", rows)
 
-    def _open(self) -> sqlite3.Connection:
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """Open the file.
+
+        Raises:
+            Failure: It can't be read or written: the disk is full, for example.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            base = sqlite3.connect(self.path, timeout=60)
-            base.execute(
-                "CREATE TABLE IF NOT EXISTS outputs"
-                " (view TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
-            )
-            (version,) = base.execute("PRAGMA user_version").fetchone()
-            if version != PIXELS_VERSION:
-                # These are outputs of photos that were read in another way.
-                with base:
-                    base.execute("DELETE FROM outputs")
-                    base.execute(f"PRAGMA user_version = {PIXELS_VERSION}")
+            with closing(sqlite3.connect(self.path, timeout=60)) as base:
+                base.execute(
+                    "CREATE TABLE IF NOT EXISTS outputs"
+                    " (view TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+                )
+                (version,) = base.execute("PRAGMA user_version").fetchone()
+                if version != PIXELS_VERSION:
+                    # These are outputs of photos that were read in another way.
+                    with base:
+                        base.execute("DELETE FROM outputs")
+                        base.execute(f"PRAGMA user_version = {PIXELS_VERSION}")
+                yield base
         except (sqlite3.Error, OSError) as error:
             raise Failure(
-                f"the feature cache {self.path} can't be opened: {error}; remove the file, or name"
-                " another folder with --cache"
+                f"the feature cache {self.path} can't be used: {error}; free disk space or remove"
+                " the file, or name another folder with --cache"
             ) from error
-        return base
 
 
 BATCH_SIZE, CHUNK_SIZE = 32, 256

@@ -1,6 +1,7 @@
 """Preprocess photos for a run's model: crop and resize them as the photos of its training."""
 
 import os
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dataset.errors import DownloadFailed
+from dataset.errors import DownloadFailed, first_line
 from dataset.export.rendering import crop_and_resize
 from dataset.images.io import Unreadable, UnsupportedHeic, open_photo, sha256_of
 from dataset.images.quality import measure
@@ -24,6 +25,11 @@ from dataset.selection.quality_gates import QualityGates, load_quality_gates
 from model.data.loading import letterbox
 
 CHUNK_SIZE = 64
+# What decoders raise for malformed files. One photo of a feed must not end a check.
+DECODER_ERRORS = (
+    *(Unreadable, OSError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError),
+    *(RuntimeError, MemoryError, SyntaxError, EOFError, struct.error),
+)
 
 
 @dataclass(frozen=True)
@@ -146,11 +152,12 @@ class Preprocessor:
             return prepared, None
         try:
             image = open_photo(data)
+            reason = self._no_garment_reason(image, len(data))
         except UnsupportedHeic as error:
             return PreparedPhoto(prepared.sha256, problem=str(error)), None
-        except Unreadable as error:
-            return PreparedPhoto(prepared.sha256, problem=f"broken: {error}"), None
-        reason = self._no_garment_reason(image, len(data))
+        except DECODER_ERRORS as error:
+            problem = f"broken: {first_line(error)}"
+            return PreparedPhoto(prepared.sha256, problem=problem), None
         return PreparedPhoto(prepared.sha256, no_garment_reason=reason), image
 
     def _no_garment_reason(self, image: Image.Image, size: int) -> str:

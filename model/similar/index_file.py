@@ -264,6 +264,8 @@ class IndexFile:
         if not name:
             # Unknown URLs and products are empty.
             return []
+        # Arguments may have undecodable bytes, which SQLite can't compare.
+        name = name.encode("utf-8", "replace").decode()
         digits = name if len(name) >= 8 and not set(name) - set("0123456789abcdef") else None
         conditions = [
             ("id = ?", name),

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dataset.catalogue.models import TagVerdictRow
 from dataset.catalogue.queries import in_batches
 from dataset.catalogue.session import open_catalogue
-from dataset.errors import BadInput, Failure, shorten_for_display
+from dataset.errors import BadInput, Failure, first_line, shorten_for_display
 from dataset.feeds.cells import category_levels
 from dataset.feeds.product_feed import XML, ProductFeed
 from dataset.feeds.tables import REPLACEMENT
@@ -188,26 +188,38 @@ def check_tags(options: CheckOptions, vocabulary: Vocabulary) -> dict[str, Any]:
         Failure: The model can't be used, or there are no items.
     """
     with ImageFetcher(options.fetch) as fetcher, exclusive_use(options.out, "--out"):
-        run = load_run(options.run)
-        source = _open_source(options, run, vocabulary, fetcher)
-        _require_same_options(options)
-        predictor = load_predictor(run, options.precision)
-        reference = build_reference(run, predictor, options.cache, options.data)
-        folder = _begin_check(options)
-        store = CheckStore(folder / STORE_FILE)
-        for note in reference.notes:
-            click.echo(note, err=True)
-        preprocessor = Preprocessor(run.crop, run.build_options, predictor.size)
-        _predict_items(source, preprocessor, predictor, reference, store)
-        noise_model, thresholds = assign_verdicts(store, predictor.labels, options.seed)
-        results = _results(store, run, predictor, source, noise_model, thresholds)
-        output.write_results(folder, store, source, results, options.seed)
-        for note in _notes(options.feed, store):
-            click.echo(note, err=True)
-        if isinstance(source, CatalogueSource):
-            _save_to_catalogue(store, options.catalogue, predictor)
-        _finish_check(folder, options.out)
-        return results
+        try:
+            return _check_tags(options, vocabulary, fetcher)
+        except OSError as error:
+            raise Failure(
+                f"--out {options.out} can't be written: {first_line(error)}; free disk space, and"
+                " repeat the command to continue, or name another folder"
+            ) from error
+
+
+def _check_tags(
+    options: CheckOptions, vocabulary: Vocabulary, fetcher: ImageFetcher
+) -> dict[str, Any]:
+    run = load_run(options.run)
+    source = _open_source(options, run, vocabulary, fetcher)
+    _require_same_options(options)
+    predictor = load_predictor(run, options.precision)
+    reference = build_reference(run, predictor, options.cache, options.data)
+    folder = _begin_check(options)
+    store = CheckStore(folder / STORE_FILE)
+    for note in reference.notes:
+        click.echo(note, err=True)
+    preprocessor = Preprocessor(run.crop, run.build_options, predictor.size)
+    _predict_items(source, preprocessor, predictor, reference, store)
+    noise_model, thresholds = assign_verdicts(store, predictor.labels, options.seed)
+    results = _results(store, run, predictor, source, noise_model, thresholds)
+    output.write_results(folder, store, source, results, options.seed)
+    for note in _notes(options.feed, store):
+        click.echo(note, err=True)
+    if isinstance(source, CatalogueSource):
+        _save_to_catalogue(store, options.catalogue, predictor)
+    _finish_check(folder, options.out)
+    return results
 
 
 def _notes(feed: ProductFeed | None, store: CheckStore) -> Iterator[str]:

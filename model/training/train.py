@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from dataset.errors import BadInput, Failure
+from dataset.errors import BadInput, Failure, first_line
 from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import make_folder, refuse_taken, write_json
 from model.data.augmentation import render_samples
@@ -80,11 +80,18 @@ def run_folder(options: ResumableOptions) -> Iterator[Path]:
     folder = begin_run(options)
     try:
         yield folder
-    except BaseException:
-        if not any(folder.rglob("*.npz")):
+        finish_run(folder, options.out)
+    except BaseException as error:
+        is_resumable = any(folder.rglob("*.npz"))
+        if not is_resumable:
             shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            remedy = "then continue with --resume" if is_resumable else "or name another folder"
+            raise Failure(
+                f"--out {options.out} can't be written: {first_line(error)}; free disk space,"
+                f" {remedy}"
+            ) from error
         raise
-    finish_run(folder, options.out)
 
 
 def begin_run(options: ResumableOptions) -> Path:

@@ -15,6 +15,7 @@ from dataset.catalogue.models import ImageRow, LabelDecision, SplitAssignment
 from dataset.errors import BadInput, Failure
 from dataset.export.build_result import BuildOptions, BuildResult
 from dataset.export.layout import label_folder
+from dataset.images.io import sha256_of
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
 from tests.support.catalogue_data import Filling, photo_bytes
@@ -236,6 +237,10 @@ def test_the_catalogue_remembers_the_build(filling: Filling) -> None:
         ("c:\\d", "c%3A%5Cd"),
         ("🔥", "🔥"),
         (".hidden", "%2Ehidden"),
+        ("con", "%63on"),
+        ("com1.x", "%63om1.x"),
+        ("concert", "concert"),
+        ("я" * 200, "я" * 50 + "%7E" + sha256_of(("я" * 200).encode())[:24]),
     ],
 )
 def test_a_label_becomes_a_folder_that_any_system_takes(label: str, folder: str) -> None:

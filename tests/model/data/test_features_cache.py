@@ -31,7 +31,7 @@ def test_keys_are_separate_and_later_values_replace_earlier_ones(tmp_path: Path)
 def test_a_broken_cache_is_reported_with_a_remedy(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, "backbone")
     cache.path.write_bytes(b"no database at all" * 100)
-    with pytest.raises(Failure, match=r"backbone\.sqlite can't be opened: .*--cache"):
+    with pytest.raises(Failure, match=r"backbone\.sqlite can.t be used: .*--cache"):
         cache.get(["photo"])
 
 
