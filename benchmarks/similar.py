@@ -131,7 +131,7 @@ def copies(photos: Path, run: Path, cache: Path | None, count: int) -> None:
     from model.data.loading import letterbox
     from model.inference.embedding import fit_embedding
     from model.similar.embedder import load_embedder
-    from model.similar.items import COPY_SIMILARITY
+    from model.similar.index_file import COPY_SIMILARITY
 
     embedder = load_embedder(run, cache)
     network_outputs, _, files = predict_folder(embedder, photos)
@@ -321,8 +321,7 @@ def _row(
 def whole_shop(vectors: np.ndarray, classes: np.ndarray) -> str:
     """Measure find-similar --all on an index of the vectors."""
     from model.similar.cli import recommend_all
-    from model.similar.index_file import create_index, lock_index
-    from model.similar.items import IndexItem
+    from model.similar.index_file import IndexItem, create_index, lock_index
 
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "similar.index"

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,18 @@ def normalize_name(name: object) -> str:
 
 def cell_text(value: Any) -> str:
     """Return the text of a value; of a list the first one, of an object its URL or name."""
+    if isinstance(value, str):
+        text = value.strip()
+        # JSON may have lone surrogates, which neither a file nor SQLite can store.
+        return text if text.isascii() else text.encode("utf-8", "replace").decode()
     if isinstance(value, list):
         return next(filter(None, map(cell_text, value)), "")
     if isinstance(value, dict):
         texts = (value.get(key) for key in TEXT_KEYS)
-        return next((text.strip() for text in texts if isinstance(text, str) and text.strip()), "")
-    text = "" if value is None or isinstance(value, bool) else str(value).strip()
-    # JSON may have lone surrogates, which neither a file nor SQLite can store.
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+        return next(
+            (cell_text(text) for text in texts if isinstance(text, str) and text.strip()), ""
+        )
+    return "" if value is None or isinstance(value, bool) else str(value)
 
 
 def split_photos(value: Any) -> list[str]:
@@ -251,6 +256,8 @@ def _digits(number: str) -> str:
     return number.rstrip(".,")
 
 
+# Prices repeat, and price-parser takes most of the time of reading a feed.
+@lru_cache(maxsize=10_000)
 def parse_price(
     text: str, currency: str = "", style: PriceStyle | None = None
 ) -> tuple[float | None, str]:
@@ -276,7 +283,8 @@ def parse_price(
     has_more_numbers = any(character.isdigit() for character in before + after)
     if is_negative or has_more_numbers or len(word) > MAX_CURRENCY_CHARACTERS:
         return None, currency_code(currency)
-    code = currency_code(currency or Price.fromstring(text).currency or word)
+    symbol = Price.fromstring(text).currency if word and not currency else None
+    code = currency_code(currency or symbol or word)
     return _parse_number(_digits(match.group()), code, style or PriceStyle()), code
 
 

@@ -5,12 +5,14 @@ Encoding, delimiter and the row of the header are detected.
 
 import bz2
 import codecs
+import contextlib
 import csv
 import gzip
 import io
 import re
 import warnings
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -201,7 +203,8 @@ def _count_utf8(feed: FeedFile) -> tuple[int, int, bytes]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     valid = invalid = 0
     sample = bytearray()
-    with feed.open_binary() as file:
+    # `ProductFeed.rows` reports archives that end early.
+    with feed.open_binary() as file, contextlib.suppress(EOFError, zlib.error):
         while chunk := file.read(CHUNK_BYTES):
             text = decoder.decode(chunk)
             if text.isascii():
@@ -355,14 +358,18 @@ class CsvLayout:
 
     def _has_swallowed_rows(self, lines: Sequence[str]) -> bool:
         """Return whether a cell with line breaks contains whole rows: its quote is not closed."""
-        for line in lines[1:] if self.width > 1 else ():
-            before_quote = line.partition('"')[0]
-            cells = self._split(line)
-            if len(cells) == self.width and self.delimiter in before_quote:
-                is_last_name = self.image_column < 0
-                if is_last_name or looks_like_photo(cells[self.image_column]):
-                    return True
-        return False
+        if len(lines) < 2 or self.width < 2 or not self._is_row(lines[0]):
+            return False
+        return any(
+            self.delimiter in line.partition('"')[0] and self._is_row(line) for line in lines[1:]
+        )
+
+    def _is_row(self, line: str) -> bool:
+        """Return whether a line looks like a whole row, if quotes are characters as others."""
+        cells = self._split(line)
+        return len(cells) == self.width and (
+            self.image_column < 0 or looks_like_photo(cells[self.image_column])
+        )
 
     def _split(self, line: str) -> list[str]:
         cells = line.rstrip("\r\n").split(self.delimiter)

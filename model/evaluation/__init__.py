@@ -6,7 +6,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "metrics": ["LabeledLogits", "compute_metrics"],
+        "metrics": ["CoveragePoint", "LabeledLogits", "compute_metrics", "coverage_curve"],
         "bootstrap": ["Bootstrap", "make_bootstrap"],
         "calibration": [
             "expected_calibration_error",
@@ -14,6 +14,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "reliability_bins",
             "softmax",
         ],
-        "selective": ["CoveragePoint", "coverage_curve"],
     },
 )

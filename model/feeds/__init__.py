@@ -6,7 +6,12 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "sources": ["CatalogueSource", "FeedSource", "TaggedItem"],
-        "remote_images": ["FetchOptions", "ImageFetcher"],
+        "sources": [
+            "CatalogueSource",
+            "FeedSource",
+            "FetchOptions",
+            "ImageFetcher",
+            "TaggedItem",
+        ],
     },
 )

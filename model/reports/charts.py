@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from model.evaluation.calibration import ReliabilityBin
-from model.evaluation.selective import CoveragePoint
+from model.evaluation.metrics import CoveragePoint
 
 # Characters of a label beside an axis.
 MAX_LABEL_CHARACTERS = 28

@@ -20,8 +20,7 @@ from dataset.utils.plots import plot_history
 from model.data.loading import Example, load_splits
 from model.data.metadata import hash_dataset
 from model.evaluation.calibration import ReliabilityBin, reliability_bins, softmax
-from model.evaluation.metrics import LabeledLogits, compute_metrics
-from model.evaluation.selective import CoveragePoint, coverage_curve
+from model.evaluation.metrics import CoveragePoint, LabeledLogits, compute_metrics, coverage_curve
 from model.inference.saved_run import load_build_options
 from model.reports import charts, summary
 from model.reports.html import render_report

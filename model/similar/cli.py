@@ -29,7 +29,7 @@ from dataset.utils.cli_options import (
 from model import cli_options
 
 if TYPE_CHECKING:
-    from model.feeds.remote_images import ImageFetcher
+    from model.feeds.sources import ImageFetcher
     from model.similar.build import IndexUpdate
     from model.similar.sources import IndexSource
 
@@ -275,7 +275,7 @@ def _update_index(
     run = options.run or (build.run_of_index(options.index) if action == "--add" else None)
     if run is None:
         raise click.UsageError("--build needs a model: --model RUN_DIR", context)
-    from model.feeds.remote_images import FetchOptions, ImageFetcher
+    from model.feeds.sources import FetchOptions, ImageFetcher
     from model.similar.embedder import load_embedder
     from model.similar.sources import file_entries
 
@@ -331,8 +331,7 @@ def _preview(options: CommandOptions) -> None:
 
 def _search(options: CommandOptions) -> None:
     from model.similar import output
-    from model.similar.index_file import open_index
-    from model.similar.items import Filters
+    from model.similar.index_file import Filters, open_index
     from model.similar.query import SearchOptions, run_queries
 
     _check_prices(options.price_from, options.price_to)

@@ -21,7 +21,7 @@ from model.inference.preprocessing import (
     Preprocessor,
     describe_read_error,
 )
-from model.similar.items import IndexItem
+from model.similar.index_file import IndexItem
 from model.similar.sources import IndexEntry
 
 if TYPE_CHECKING:

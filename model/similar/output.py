@@ -16,7 +16,7 @@ from dataset.images.io import Unreadable, thumbnail
 from dataset.utils.cli_options import format_table
 from dataset.utils.files import atomic_path, spreadsheet_row
 from dataset.utils.html import environment
-from model.similar.items import IndexItem, SearchResult
+from model.similar.index_file import IndexItem, SearchResult
 from model.similar.query import QueryResult
 from model.similar.recommend import Recommendations
 from model.similar.sources import read_photo

@@ -14,8 +14,7 @@ from model.inference.embedding import Embedding
 from model.inference.preprocessing import PhotoInput, describe_read_error
 from model.similar.build import EMBEDDING, require_same_model
 from model.similar.embedder import load_embedder
-from model.similar.index_file import IndexFile
-from model.similar.items import Filters, IndexItem, SearchResult
+from model.similar.index_file import Filters, IndexFile, IndexItem, SearchResult
 from model.similar.search import Query, Searcher
 from model.similar.sources import FILE_PREFIX, IndexEntry
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from model.similar.items import COPY_SIMILARITY, IndexItem
+from model.similar.index_file import COPY_SIMILARITY, IndexItem
 from model.similar.nearest import Nearest
 from model.similar.search import Searcher
 

@@ -4,13 +4,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.similar.index_file import IndexFile, damaged_index
-from model.similar.items import (
+from model.similar.index_file import (
     COPY_SIMILARITY,
     Filters,
+    IndexFile,
     IndexItem,
     SearchResult,
     are_duplicates,
+    damaged_index,
     duplicate_keys,
 )
 from model.similar.nearest import MAX_EXACT_ITEMS, Graph, Nearest, exact_neighbors

@@ -22,16 +22,17 @@ from dataset.selection.crops import PoseOptions, find_crops
 from dataset.selection.labeling import matching_labels
 from dataset.vocabulary import Vocabulary
 from model.data.loading import SPLITS
-from model.feeds.remote_images import ImageFetcher, read_fetched
 from model.feeds.sources import (
     FeedSource,
+    ImageFetcher,
     TaggedItem,
+    read_fetched,
     read_inside,
     stored_photo,
     usable_photos,
 )
 from model.inference.preprocessing import PhotoInput
-from model.similar.items import IndexItem
+from model.similar.index_file import IndexItem
 
 # Normalized names of optional columns of a feed; the first one with a value is used.
 OPTIONAL_COLUMNS = {

@@ -122,7 +122,7 @@ def check_tags(
     refuse_taken(values["out"], "name a new folder for this check")
     vocabulary = load_vocabulary(values["vocabulary"])
     keras_backend.import_backend()
-    from model.feeds.remote_images import FetchOptions
+    from model.feeds.sources import FetchOptions
     from model.tag_check import pipeline
 
     fetch = FetchOptions(**{name: values.pop(name) for name in FetchOptions.__dataclass_fields__})

@@ -22,8 +22,14 @@ from dataset.feeds.tables import REPLACEMENT
 from dataset.utils.files import exclusive_use, make_folder, replace_folder, write_json
 from dataset.vocabulary import Vocabulary
 from model.evaluation.calibration import softmax
-from model.feeds.remote_images import FetchOptions, ImageFetcher
-from model.feeds.sources import CatalogueSource, FeedSource, ItemSource, TaggedItem
+from model.feeds.sources import (
+    CatalogueSource,
+    FeedSource,
+    FetchOptions,
+    ImageFetcher,
+    ItemSource,
+    TaggedItem,
+)
 from model.inference.predictor import NetworkOutputs, Predictor, load_predictor
 from model.inference.preprocessing import CHUNK_SIZE, PreparedPhoto, Preprocessor, RecentPhotos
 from model.inference.saved_run import SavedRun, load_run

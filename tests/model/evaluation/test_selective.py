@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from model.evaluation.selective import (
+from model.evaluation.metrics import (
     CoveragePoint,
     best_point,
     coverage_curve,

@@ -10,7 +10,7 @@ import pytest
 
 from dataset.errors import DownloadFailed, Failure
 from dataset.images.store import UrlImageCache
-from model.feeds.remote_images import FetchOptions, ImageFetcher
+from model.feeds.sources import FetchOptions, ImageFetcher
 from tests.support.catalogue_data import photo_bytes
 from tests.support.photo_site import STALLS, PhotoSite, serving
 

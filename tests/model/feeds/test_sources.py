@@ -7,8 +7,7 @@ import pytest
 from dataset.feeds.product_feed import open_feed
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
-from model.feeds.remote_images import FetchOptions, ImageFetcher
-from model.feeds.sources import FeedSource, read_inside
+from model.feeds.sources import FeedSource, FetchOptions, ImageFetcher, read_inside
 
 
 @pytest.mark.parametrize(

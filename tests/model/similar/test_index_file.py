@@ -12,8 +12,14 @@ import pytest
 
 from dataset.errors import BadInput, Failure
 from model.similar import index_file
-from model.similar.index_file import IndexFile, create_index, lock_index, open_index
-from model.similar.items import Filters, IndexItem
+from model.similar.index_file import (
+    Filters,
+    IndexFile,
+    IndexItem,
+    create_index,
+    lock_index,
+    open_index,
+)
 
 
 def items(count: int, first: int = 0) -> list[IndexItem]:

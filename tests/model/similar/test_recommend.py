@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 
 from model.similar import recommend as module
-from model.similar.index_file import create_index, lock_index, open_index
-from model.similar.items import COPY_SIMILARITY, IndexItem, are_duplicates
+from model.similar.index_file import (
+    COPY_SIMILARITY,
+    IndexItem,
+    are_duplicates,
+    create_index,
+    lock_index,
+    open_index,
+)
 from model.similar.recommend import MMR_LAMBDA, duplicate_groups, recommend
 from model.similar.search import Searcher
 

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 
 from model.similar import build, nearest, search
-from model.similar.index_file import IndexFile, create_index, lock_index, open_index
-from model.similar.items import Filters, IndexItem
+from model.similar.index_file import (
+    Filters,
+    IndexFile,
+    IndexItem,
+    create_index,
+    lock_index,
+    open_index,
+)
 from model.similar.search import Query, Searcher
 
 Make = Callable[[Sequence[IndexItem], np.ndarray], IndexFile]
