@@ -15,6 +15,8 @@ from threading import Thread
 import pytest
 
 import fashion_tagger
+from dataset.errors import BadInput
+from scraper.fetch import FeedUrls, open_url_feed
 from tests.support.catalogue_data import photo_bytes
 from tests.support.photo_site import PhotoSite, serving
 
@@ -180,3 +182,51 @@ def test_ipv6_hosts(tmp_path: Path) -> None:
         assert problems_of(start(tmp_path, ALLOW), [url]) == {url: ""}
         assert problems_of(start(tmp_path, "--fetched", "other"), [url]) == {url: "private address"}
         server.shutdown()
+
+
+def test_urls_of_a_feed_are_requested_once(tmp_path: Path, site: PhotoSite) -> None:
+    (tmp_path / "feed.csv").write_text(
+        "id;image;tag\n"
+        f"1;{site.url}/1.jpg|{site.url}/2.jpg;hat\n2;{site.url}/2.jpg;hat\n3;a.jpg;hat\n4;;hat\n"
+    )
+    process = start(tmp_path, ALLOW, "feed.csv")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    problems = {line["url"]: line["problem"] for line in map(json.loads, output.splitlines())}
+    assert problems == {f"{site.url}/1.jpg": "", f"{site.url}/2.jpg": ""}
+    assert site.requests["/2.jpg"] == 1
+    assert errors.splitlines() == [
+        "not requested: 1: a path, which needs no download",
+        "not requested: 1: no image",
+    ]
+
+
+def test_each_url_has_a_result(tmp_path: Path) -> None:
+    urls = [
+        "http://",
+        "http:///a.jpg",
+        f"http://a.invalid/{'a' * 9_000}",
+        "http://[::1",
+        "http://?x",
+    ]
+    (tmp_path / "list.txt").write_text("\n".join(urls))
+    process = start(tmp_path, "list.txt")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    problems = {line["url"]: line["problem"] for line in map(json.loads, output.splitlines())}
+    assert set(problems) == set(urls)
+    assert problems[urls[2]] == "a URL of more than 8,000 characters"
+
+
+def test_lists_and_feeds_are_told_apart(tmp_path: Path) -> None:
+    feed, urls = tmp_path / "feed", tmp_path / "list"
+    feed.write_text("photo\tname\nhttp://a.example/1.jpg\tx\n")
+    urls.write_text("http://a.example/1.jpg\nhttp://a.example/2.jpg\n")
+    opened = open_url_feed(feed, {}, None, is_feed=False)
+    assert opened is not None
+    assert list(FeedUrls(opened)) == ["http://a.example/1.jpg"]
+    assert open_url_feed(urls, {}, None, is_feed=False) is None
+    assert open_url_feed(urls.rename(tmp_path / "list.csv"), {}, None, is_feed=False) is None
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(BadInput, match="no row with names"):
+        open_url_feed(tmp_path / "bad.csv", {}, None, is_feed=False)

@@ -10,7 +10,13 @@ import pytest
 from dataset.errors import Failure
 from dataset.utils.files import write_json
 from model.inference.predictor import load_predictor
-from model.inference.saved_run import RENAMED_LAYERS, SavedRun, _all_layers, load_run
+from model.inference.saved_run import (
+    RENAMED_LAYERS,
+    SavedRun,
+    _all_layers,
+    find_recorded_path,
+    load_run,
+)
 from tests.support.exported_runs import SIZE
 from tests.support.saved_runs import write_run
 
@@ -77,3 +83,18 @@ def test_a_run_of_an_unknown_version_names_the_remedy(new: SavedRun, tmp_path: P
     write_json({"labels": list(LABELS)}, tmp_path / "labels.json")
     with pytest.raises(Failure, match="made by another version; train it again with train-model"):
         load_predictor(load_run(tmp_path), "float32")
+
+
+def test_recorded_paths_hold_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "work" / "runs" / "first"
+    (tmp_path / "work" / "splits").mkdir(parents=True)
+    run.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert find_recorded_path(Path("splits"), run) == tmp_path / "work" / "splits"
+    assert find_recorded_path(Path("/nowhere"), run) == Path("/nowhere")
+    assert find_recorded_path(Path("other"), run) == Path("other")
+    monkeypatch.chdir(run)
+    relative = Path("../first")
+    assert find_recorded_path(Path("splits"), relative) == tmp_path / "work" / "splits"

@@ -4,13 +4,20 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
+import openpyxl
 import pytest
 
 from dataset.feeds.product_feed import ProductFeed, open_feed
 from model.feeds.sources import TaggedItem
 from model.tag_check.noise_model import AGREES, MISTAKE, NOT_CHECKED
-from model.tag_check.output import _checked_rows, _write_corrected, _write_rows
-from model.tag_check.store import CheckStore, ItemPrediction, ItemVerdict
+from model.tag_check.output import (
+    _checked_rows,
+    _write_corrected,
+    _write_rows,
+    corrected_file_name,
+)
+from model.tag_check.store import CheckStore, ItemPrediction, ItemVerdict, PhotoPrediction
 
 LABELS = ("dress", "polo")
 
@@ -75,3 +82,78 @@ def test_corrected_json_lines_have_the_parsed_objects(tmp_path: Path) -> None:
     ]
     (reason,) = [row[-1] for row in _checked_rows(store, list(feed.header), "id") if not row[0]]
     assert reason.startswith("row 2: not JSON: ")
+
+
+SHOPIFY = "Handle,Type,Image Src\n=1+1,wrong,a.jpg\n=1+1,,b.jpg\ncap,hat,c.jpg\n"
+OBJECTS = [{"id": "a", "image": "a.jpg", "tag": "wrong"}, {"id": "b", "image": "b.jpg", "tag": "x"}]
+
+
+def corrected(folder: Path, name: str, content: str) -> Path:
+    """Write a feed and the corrected copy of it."""
+    path = folder / name
+    path.write_text(content)
+    feed = open_feed(path, {})
+    out = folder / corrected_file_name(feed)
+    _write_corrected(out, feed, checked(folder, feed), LABELS)
+    return out
+
+
+def test_a_corrected_table_has_all_rows_of_a_product_and_no_formula(tmp_path: Path) -> None:
+    out = corrected(tmp_path, "feed.csv", SHOPIFY)
+    assert out.read_text().splitlines() == [
+        "Handle,Type,Image Src",
+        "'=1+1,hat,a.jpg",
+        "'=1+1,,b.jpg",
+        "cap,hat,c.jpg",
+    ]
+    # The corrected copy is a feed again.
+    assert [row.id for row in open_feed(out, {}).rows()] == ["=1+1", "cap"]
+
+
+def test_a_corrected_workbook_has_no_formula(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    assert book.active is not None
+    for row in csv.reader(SHOPIFY.splitlines()):
+        book.active.append(row)
+        for cell in book.active[book.active.max_row]:
+            cell.data_type = "s"
+    book.save(tmp_path / "feed.xlsx")
+    feed = open_feed(tmp_path / "feed.xlsx", {})
+    out = tmp_path / corrected_file_name(feed)
+    _write_corrected(out, feed, checked(tmp_path, feed), LABELS)
+    sheet = openpyxl.load_workbook(out).active
+    assert sheet is not None
+    cells = [[cell.value for cell in row] for row in sheet.iter_rows()]
+    assert cells == [
+        ["Handle", "Type", "Image Src"],
+        ["=1+1", "hat", "a.jpg"],
+        ["=1+1", None, "b.jpg"],
+        ["cap", "hat", "c.jpg"],
+    ]
+    assert "f" not in {cell.data_type for row in sheet.iter_rows() for cell in row}
+
+
+def test_corrected_copies_of_json_and_xml(tmp_path: Path) -> None:
+    out = corrected(tmp_path, "feed.json", json.dumps(OBJECTS))
+    assert [row["tag"] for row in json.loads(out.read_text())] == ["x", "x"]
+    (tmp_path / "items.sqlite").unlink()
+    items = "".join(
+        f"<item><id>{o['id']}</id><image>{o['image']}</image><tag>{o['tag']}</tag></item>"
+        for o in OBJECTS
+    )
+    out = corrected(tmp_path, "feed.xml", f"<rss>{items}</rss>")
+    assert out.name == "corrected.csv"
+    assert out.read_text().splitlines() == ["id,image,tag", "a,a.jpg,x", "b,b.jpg,x"]
+
+
+def test_an_unknown_cost_is_the_mean_cost_and_repeated_ids_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "feed.csv"
+    path.write_text("id,image,tag,price\n1,a.jpg,x,10\n1,a.jpg,x,free\n2,a.jpg,x,20\n")
+    store = CheckStore(tmp_path / "costs.sqlite")
+    photo = PhotoPrediction(probabilities=np.array([0.5, 0.5]))
+    for row in open_feed(path, {}, "price").rows():
+        item = TaggedItem(row.number, row.id, row.image, row.tag, "x", row.cost, row.rows)
+        store.add([ItemPrediction(item, 0, photo=photo)])
+    (batch,) = store.predictions()
+    assert batch.costs.tolist() == [10, 15, 20]
+    assert store.repeated_ids() == [("1", 2)]
