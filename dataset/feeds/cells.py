@@ -386,7 +386,7 @@ def category_levels(tag: str) -> list[str]:
     Of several categories, separated by commas as in exports of WooCommerce, the levels of each
     follow.
     """
-    name = html.unescape(category_name(tag)) if tag else tag
+    name = html.unescape(tag)
     levels = [level for level in LEVEL_SEPARATOR.split(name) if level]
     names = [tag, *(reversed(levels) if len(levels) > 1 or name != tag else ())]
     if "," in name:

@@ -34,7 +34,7 @@ class Record(NamedTuple):
 XML_DECLARATION = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)""")
 # Names of the elements of products in XML feeds.
 PRODUCT_ELEMENTS = {
-    *("item", "entry", "offer", "product", "shopitem", "good", "goods", "товар", "row", "record"),
+    *("item", "entry", "offer", "product", "shopitem", "good", "товар", "row", "record"),
     *("article", "ad", "produkt", "artikel", "producto", "listing"),
 }
 # Bare ampersands and entities of HTML, which XML does not have.
@@ -45,6 +45,7 @@ MAX_ENTITY_CHARACTERS = 40
 MAX_EXAMINED_ELEMENTS = 20_000
 MAX_EXAMINED_EVENTS = 100_000
 MAX_DEPTH = 6
+MAX_LINE_CHARACTERS = 16 << 20
 
 
 def xml_encoding(feed: FeedFile) -> tuple[str, bool]:
@@ -111,9 +112,11 @@ def _events(file: TextIO) -> Any:
 def find_product_element(feed: FeedFile, encoding: str) -> str:
     """Return the name of the elements that are products in an XML file, or an empty text.
 
-    The usual names count; else the element that is repeated most often and has children.
+    Of the elements with several children, the usual names count first, else those that are
+    repeated, and of these the outermost one: a product may contain lists, too.
     """
     counts: Counter[str] = Counter()
+    depths: dict[str, int] = {}
     children: list[int] = []
     with feed.open_text(encoding) as file:
         for event, element in islice(_safe(_events(file)), MAX_EXAMINED_ELEMENTS):
@@ -124,16 +127,19 @@ def find_product_element(feed: FeedFile, encoding: str) -> str:
                     children[-1] += 1
                 children.append(0)
                 continue
-            count = children.pop() if children else 0
-            name = _local_name(element)
-            if count > 1 and children:
-                if name.casefold() in PRODUCT_ELEMENTS:
-                    return name
+            count, depth = children.pop(), len(children)
+            if count > 1 and depth:
+                name = _local_name(element)
                 counts[name] += 1
+                depths[name] = min(depth, depths.get(name, depth))
             if count:
                 element.clear()
-    most = counts.most_common(1)
-    return most[0][0] if most else ""
+
+    def rank(name: str) -> tuple[bool, bool, int]:
+        is_unusual = name.casefold() not in PRODUCT_ELEMENTS
+        return is_unusual, is_unusual and counts[name] == 1, depths[name]
+
+    return min(counts, key=rank, default="")
 
 
 def _safe(events: Any) -> Iterator[tuple[str, Any]]:
@@ -276,7 +282,8 @@ class _Utf8Source:
 
 def is_json_lines(file: TextIO) -> bool:
     """Return whether a JSON file has an object per line."""
-    lines = (line for line in file if line.strip())
+    # A document may be a single line of any length.
+    lines = (line for line in iter(lambda: file.readline(MAX_LINE_CHARACTERS), "") if line.strip())
     first = next(lines, "")
     try:
         value = json.loads(first)

@@ -71,6 +71,13 @@ COLUMN_NAMES = {
         *("categoría", "kategoria", "type", "type_prefix", "category_id"),
     ),
 }
+# Columns that may have numbers of Google's categories.
+GOOGLE_COLUMNS = ("google_product_category", "fb_product_category", "product_category")
+# Values of columns that tell how a shop sells a product, not what it is.
+SALES_TYPES = {
+    *("simple", "variable", "variation", "configurable", "virtual", "bundle", "grouped"),
+    *("downloadable", "external", "simple, virtual", "simple, downloadable", "subscription"),
+}
 # Columns of further photos of a product.
 MORE_IMAGES = re.compile(
     r"(additional|other|extra|gallery|more|alternate|дополнительн\w*|ссылки_на_дополнительные)"
@@ -228,9 +235,11 @@ class ProductFeed:
     def _product(self, number: int, records: Sequence[documents.Record]) -> FeedRow:
         columns, rows = self.columns, [record.values for record in records]
         problem = records[0].problem
+        tag = _first_text(rows, columns.tag)
+        is_google = normalize_name(columns.tag) in GOOGLE_COLUMNS
         texts = {
             "id": _first_text(rows, columns.id),
-            "tag": category_name(_first_text(rows, columns.tag)),
+            "tag": category_name(tag) if is_google else tag,
         }
         names = (columns.image, *columns.more_images)
         images = [photo for row in rows for name in names for photo in split_photos(row.get(name))]
@@ -587,7 +596,12 @@ class _ColumnFinder:
         Raises:
             BadInput: A column is missing, or its name is repeated.
         """
-        filled = {name for row in sample for name, value in row.items() if cell_text(value)}
+        filled = {
+            name
+            for row in sample
+            for name, value in row.items()
+            if cell_text(value) and cell_text(value).lower() not in SALES_TYPES
+        }
         columns = {role: self._find(header, filled, role) for role in ("id", "tag")}
         image = self._find(header, filled, "image")
         more = tuple(

@@ -74,7 +74,8 @@ class Embedder:
         build_options = self.run.build_options
         resize = (build_options.get("resize", ""), build_options.get("size", ""))
         preprocessing = (
-            f"{crop.pose} {crop.pose_weights} {crop.crop} {CROP_POLICY} {resize}"
+            # The path as it was recorded, from whatever folder the command is called.
+            f"{crop.pose} {build_options.get('pose_weights')} {crop.crop} {CROP_POLICY} {resize}"
             if crop.is_enabled
             else f"{resize}"
         )

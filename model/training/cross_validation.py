@@ -12,7 +12,6 @@ import keras
 import numpy as np
 
 from dataset.errors import Failure
-from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import write_json
 from dataset.utils.keras_backend import load_state, save_state
 from model.data.features import predict_logits
@@ -24,7 +23,7 @@ from model.reports.run_results import RunResults
 from model.training.config import TrainOptions
 from model.training.label_noise import assign_folds
 from model.training.stages import train_network
-from model.training.train import ConsoleReporter, run_folder
+from model.training.train import ConsoleReporter, recorded_options, run_folder
 
 FOLD_FILE = "predictions.npz"
 
@@ -158,7 +157,7 @@ def _write_results(
         validation_logits=np.zeros((0, len(data.labels)), np.float32),
         history={},
         best_epoch=0,
-        options=options_as_json(options),
+        options=recorded_options(options),
         seed=options.seed,
         extra_metrics={
             "folds": {"accuracy": accuracies, "mean": mean, "standard_deviation": deviation}

@@ -322,3 +322,18 @@ def test_a_folder_or_archive_of_several_files_is_no_feed(tmp_path: Path) -> None
         archive.writestr("b.csv", TABLE)
     with pytest.raises(BadInput, match="archive of 2 files"):
         open_feed(tmp_path / "a.zip", {})
+
+
+def test_columns_of_magento_and_nested_xml(tmp_path: Path) -> None:
+    magento = "sku,product_type,categories,base_image\n7,simple,Default/Women/Dresses,a.jpg\n"
+    (row,) = read(tmp_path / "magento.csv", magento)
+    assert (row.id, row.image, row.tag) == ("7", "a.jpg", "Default/Women/Dresses")
+    image = "<item><url>a.jpg</url><alt>x</alt></item>"
+    product = f"<id>7</id><photos>{image * 2}</photos><category>hat</category>"
+    (row,) = read(tmp_path / "feed.xml", f"<shop><product>{product}</product></shop>")
+    assert (row.id, row.images, row.tag) == ("7", ("a.jpg",), "hat")
+
+
+def test_own_numbers_of_categories_are_not_those_of_google(tmp_path: Path) -> None:
+    (row,) = read(tmp_path / "feed.csv", "id,image,category\n7,a.jpg,212\n")
+    assert row.tag == "212"
