@@ -376,6 +376,8 @@ def open_feed(
     """
     if path.is_dir():
         raise BadInput(f"{path} is a folder; name a feed file")
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path} can be read only once; save it as a file")
     content = find_content(path)
     finder = _ColumnFinder(path, names, cost, tuple(required))
     if not content.start.strip():
@@ -559,7 +561,8 @@ class _ColumnFinder:
             bool(normalized & ({normalize_name(self.names[role])} if role in self.names else known))
             for role, known in _KNOWN_NAMES.items()
         )
-        return points + 3 * len(normalized & given) if len(normalized) > 1 else 0
+        has_enough = len(normalized) > 1 or len(self.required) == 1
+        return points + 3 * len(normalized & given) if has_enough else 0
 
     def no_header(self, line: str) -> BadInput:
         """Return the error for a feed without names of columns."""

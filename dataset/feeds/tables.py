@@ -423,6 +423,33 @@ def detect_csv_layout(
     return (best[2], best[3]) if best else None
 
 
+def read_column(path: Path, name: str) -> list[str]:
+    """Return the cells of a column of a table as any spreadsheet saves it.
+
+    Args:
+        path: A CSV file or an Excel workbook.
+        name: Name of the column.
+
+    Raises:
+        BadInput: The file can't be read, or has no such column.
+    """
+    content = find_content(path)
+    if is_workbook(content):
+        rows = [row.cells for _, row in workbook_rows(path)]
+    else:
+        encoding, _ = detect_encoding(content)
+        with content.open_text(encoding) as file:
+            text = file.read().lstrip("\ufeff")
+        detected = detect_csv_layout(text, lambda cells: name in cells)
+        layout = detected[0] if detected else CsvLayout(",")
+        rows = [row.cells for row in layout.rows(io.StringIO(text, newline=""))]
+    header = next((index for index, cells in enumerate(rows) if name in cells), None)
+    if header is None:
+        raise BadInput(f"{path} has no column {name}; name the table that has it")
+    column = rows[header].index(name)
+    return [str(cells[column]) if column < len(cells) else "" for cells in rows[header + 1 :]]
+
+
 def is_workbook(feed: FeedFile) -> bool:
     """Return whether a file is an Excel workbook.
 

@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 
 from dataset.errors import BadInput
 from dataset.feeds.product_feed import CSV, JSON, JSON_LINES, WORKBOOK, XML, ProductFeed
+from dataset.feeds.tables import read_column
 from dataset.images.io import thumbnail_or_none
 from dataset.utils.files import spreadsheet_row, write_json
 from dataset.utils.html import Figure, render
@@ -45,7 +46,7 @@ VERDICT_MEANINGS = {
     NO_GARMENT: "blank, too small, a banner, or unlike all training photos",
     NOT_CHECKED: "see the reasons below",
 }
-YES, NO = {"yes", "y", "1", "true"}, {"no", "n", "0", "false"}
+YES, NO = {"yes", "y", "1", "true", "да"}, {"no", "n", "0", "false", "нет"}
 
 
 def write_results(
@@ -226,13 +227,7 @@ def review_precision(path: Path) -> dict[str, Any]:
     Raises:
         BadInput: The file is not a sample or has no answers.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            cells = [
-                (row.get("tag_is_wrong") or "").strip().lower() for row in csv.DictReader(file)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"--reviewed {path} can't be read: {error}") from error
+    cells = [cell.strip().lower() for cell in read_column(path, "tag_is_wrong")]
     invalid = sorted({cell for cell in cells if cell} - YES - NO)
     if invalid:
         raise BadInput(f"--reviewed {path}: tag_is_wrong must be yes or no, not {invalid[0]!r}")

@@ -12,6 +12,7 @@ import pytest
 import fashion_tagger
 from dataset.errors import BadInput
 from dataset.feeds.product_feed import JSON, JSON_LINES, WORKBOOK, XML, FeedRow, open_feed
+from dataset.feeds.tables import read_column
 
 CASES = Path(fashion_tagger.__file__).parent.parent / "shared" / "cases" / "feeds"
 TAGS = ("skirt", "dress", "coat")
@@ -337,3 +338,15 @@ def test_columns_of_magento_and_nested_xml(tmp_path: Path) -> None:
 def test_own_numbers_of_categories_are_not_those_of_google(tmp_path: Path) -> None:
     (row,) = read(tmp_path / "feed.csv", "id,image,category\n7,a.jpg,212\n")
     assert row.tag == "212"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1251"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_column_of_a_table_that_a_spreadsheet_saved(
+    tmp_path: Path, encoding: str, delimiter: str
+) -> None:
+    text = "id,title,answer\n1,Юбка,да\n2,Платье,\n".replace(",", delimiter)
+    (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+    assert read_column(tmp_path / "a.csv", "answer") == ["да", ""]
+    with pytest.raises(BadInput, match="no column other"):
+        read_column(tmp_path / "a.csv", "other")
