@@ -129,7 +129,7 @@ def find_product_element(feed: FeedFile, encoding: str) -> str:
                 continue
             count, depth = children.pop(), len(children)
             if count > 1 and depth:
-                name = _local_name(element)
+                name = _local_name(element.tag)
                 counts[name] += 1
                 depths[name] = min(depth, depths.get(name, depth))
             if count:
@@ -150,8 +150,12 @@ def _safe(events: Any) -> Iterator[tuple[str, Any]]:
         return
 
 
-def _local_name(element: Any) -> str:
-    return str(etree.QName(element).localname)
+def _local_name(name: str) -> str:
+    """Return the name of an element or attribute without its namespace or prefix.
+
+    Feeds may use a prefix that they do not define.
+    """
+    return name.rpartition("}")[2].rpartition(":")[2]
 
 
 def xml_records(feed: FeedFile, encoding: str, name: str) -> Iterator[Record]:
@@ -169,7 +173,7 @@ def xml_records(feed: FeedFile, encoding: str, name: str) -> Iterator[Record]:
         for event, element in _safe(events):
             if not isinstance(element.tag, str):
                 continue
-            local_name = _local_name(element)
+            local_name = _local_name(element.tag)
             if event == "start":
                 if product is None and local_name == name:
                     product = element
@@ -206,18 +210,18 @@ def _fatal_problem(events: Any) -> str:
 
 def _record(element: Any, categories: dict[str, tuple[str, str]]) -> dict[str, Any]:
     """Return the fields of a product: its attributes and the values of its children."""
-    fields: dict[str, Any] = {_qualified(key): value for key, value in element.attrib.items()}
+    fields: dict[str, Any] = {_local_name(key): value for key, value in element.attrib.items()}
     is_google: dict[str, bool] = {}
     for child in element:
         if not isinstance(child.tag, str):
             continue
-        name, value = _local_name(child), _value(child)
+        name, value = _local_name(child.tag), _value(child)
         if name == "param" and child.get("name"):
             name = f"param {child.get('name')}"
         if value in ("", None):
             continue
         # `g:title` is the product's, `title` that of its page.
-        from_google = "base.google.com" in (etree.QName(child).namespace or "")
+        from_google = "base.google.com" in child.tag or child.tag.startswith("g:")
         if name in is_google and is_google[name] != from_google:
             if from_google:
                 fields[name] = value
@@ -237,10 +241,6 @@ def _record(element: Any, categories: dict[str, tuple[str, str]]) -> dict[str, A
     return fields
 
 
-def _qualified(name: str) -> str:
-    return str(etree.QName(name).localname)
-
-
 def _value(element: Any, depth: int = 0) -> Any:
     """Return the text of an element, or the values of its children by name."""
     children = [child for child in element if isinstance(child.tag, str)]
@@ -249,7 +249,7 @@ def _value(element: Any, depth: int = 0) -> Any:
         return text or element.get("href") or element.get("url") or element.get("src") or ""
     values: dict[str, Any] = {}
     for child in children:
-        name, value = _local_name(child), _value(child, depth + 1)
+        name, value = _local_name(child.tag), _value(child, depth + 1)
         known = values.get(name)
         if known is None:
             values[name] = value

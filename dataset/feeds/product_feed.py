@@ -1,7 +1,6 @@
 """Read product feeds row by row: tables, Excel workbooks, XML and JSON, found by their content."""
 
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,6 +22,7 @@ from dataset.feeds.cells import (
     split_photos,
 )
 from dataset.feeds.tables import (
+    ARCHIVE_ERRORS,
     DELIMITER_NAMES,
     MAX_HEADER_ROWS,
     REPLACEMENT,
@@ -197,7 +197,7 @@ class ProductFeed:
         except BadInput as error:
             yield documents.Record({}, f"the rest can't be read: {error.message}")
         # A damaged archive, or a disk that fails.
-        except (OSError, EOFError, zlib.error) as error:
+        except ARCHIVE_ERRORS as error:
             yield documents.Record({}, f"the rest can't be read: {first_line(error)}")
 
     def _read_records(self) -> Iterator[documents.Record]:
@@ -392,7 +392,7 @@ def open_feed(
         raise BadInput(
             f"{path} can't be read as {encoding} ({first_line(error)}); see --encoding"
         ) from error
-    except OSError as error:
+    except ARCHIVE_ERRORS as error:
         raise BadInput(f"{path} can't be read: {first_line(error)}; export it again") from error
 
 

@@ -37,6 +37,8 @@ DELIMITER_NAMES = {"\t": "tab", ";": "semicolon", ",": "comma", "|": "vertical b
 MAX_HEADER_ROWS = 40
 # Uncompressed size of a part of a workbook.
 MAX_WORKBOOK_BYTES = 2 << 30
+# Errors of damaged or encrypted archives; RuntimeError is raised for a password.
+ARCHIVE_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
 CHUNK_BYTES, MAX_SAMPLE_BYTES, START_BYTES = 1 << 20, 1 << 16, 1 << 16
 # First bytes of documents and images.
 NO_TEXT = (
@@ -141,8 +143,7 @@ def find_content(path: Path) -> FeedFile:
     try:
         with feed.open_binary() as content:
             start = content.read(START_BYTES)
-    # Errors of damaged archives.
-    except (OSError, EOFError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
+    except ARCHIVE_ERRORS as error:
         raise BadInput(f"{path} can't be unpacked: {first_line(error)}; unpack it") from error
     return FeedFile(path, feed.compression, feed.member, start)
 
@@ -204,7 +205,7 @@ def _count_utf8(feed: FeedFile) -> tuple[int, int, bytes]:
     valid = invalid = 0
     sample = bytearray()
     # `ProductFeed.rows` reports archives that end early.
-    with feed.open_binary() as file, contextlib.suppress(EOFError, zlib.error):
+    with feed.open_binary() as file, contextlib.suppress(*ARCHIVE_ERRORS):
         while chunk := file.read(CHUNK_BYTES):
             text = decoder.decode(chunk)
             if text.isascii():
@@ -497,8 +498,8 @@ def workbook_rows(path: Path, sheet: str | None = None) -> Iterator[tuple[str, T
                         yield worksheet.title, TableRow(number, cells)
     # Errors of openpyxl and of its XML parser for damaged workbooks.
     except (
-        *(OSError, zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, TypeError),
-        *(AttributeError, IndexError, SyntaxError, EOFError),
+        *(*ARCHIVE_ERRORS, InvalidFileException, KeyError, ValueError, TypeError),
+        *(AttributeError, IndexError, SyntaxError),
     ) as error:
         raise BadInput(
             f"{path} can't be read as a workbook: {first_line(error)}; save it as .csv"

@@ -222,7 +222,8 @@ def test_google_xml_of_rss_and_atom(tmp_path: Path) -> None:
     )
     rss = f"<rss {G}><channel><title>A & B</title><item>{fields}</item></channel></rss>"
     atom = f'<feed xmlns="http://www.w3.org/2005/Atom" {G}><entry>{fields}</entry></feed>'
-    for content in (rss, atom):
+    # A prefix without a definition, too.
+    for content in (rss, atom, rss.replace(G, "")):
         (row,) = read(tmp_path / "feed.xml", content)
         assert (row.id, row.tag) == ("7", "A & B > hat")
         assert row.images == ("https://a.example/1.jpg?a=1&b=2", "b.jpg", "c.jpg")
