@@ -86,6 +86,7 @@ class FeedUrls:
 
     def __init__(self, feed: ProductFeed) -> None:
         self._feed, self._skipped = feed, Counter[str]()
+        self._notes: list[str] = []
 
     def __iter__(self) -> Iterator[str]:
         recent: OrderedDict[str, None] = OrderedDict()
@@ -93,6 +94,8 @@ class FeedUrls:
             if row.problem:
                 self._skipped[row.problem] += 1
                 continue
+            if row.note and len(self._notes) < MAX_SHOWN_REASONS:
+                self._notes.append(row.note)
             for image in row.images:
                 if not URL_SCHEME.match(image):
                     self._skipped["a path, which needs no download"] += 1
@@ -103,7 +106,8 @@ class FeedUrls:
                     yield image
 
     def summary(self) -> Iterator[str]:
-        """Yield lines about the photos that were not requested, for users."""
+        """Yield notes on repaired rows and on photos that were not requested, for users."""
+        yield from map(shorten_for_display, self._notes)
         for reason, count in self._skipped.most_common(MAX_SHOWN_REASONS):
             yield f"not requested: {count}: {shorten_for_display(reason)}"
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from dataset.catalogue.models import PostRow
 from dataset.catalogue.queries import in_batches
 from dataset.catalogue.session import open_catalogue
-from dataset.errors import BadInput, Failure
+from dataset.errors import BadInput, Failure, shorten_for_display
 from dataset.feeds.cells import URL_SCHEME, cell_text, normalize_name
 from dataset.feeds.product_feed import open_feed
 from dataset.images.io import find_photos
@@ -43,6 +43,8 @@ OPTIONAL_COLUMNS = {
     "url": ("url", "link", "ссылка"),
     "product": ("item_group_id", "group_id", "product"),
 }
+# Notes on rows that are shown at most.
+MAX_SHOWN_NOTES = 10
 # Prefix of the image of an item that is a file outside the index's source.
 FILE_PREFIX = "file:"
 
@@ -207,7 +209,11 @@ class FeedIndexSource:
     def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:
         """Yield the items with their photos; rows that can't be used have a problem."""
         source = replace(self.feed, uses_zones=crop.uses_zones)
+        notes = 0
         for row in source.items(0):
+            if row.note and notes < MAX_SHOWN_NOTES:
+                click.echo(shorten_for_display(row.note), err=True)
+                notes += 1
             yield from _feed_entries(row, source)
 
 
