@@ -89,6 +89,8 @@ MORE_IMAGES = re.compile(
 GROUP_COLUMNS = ("handle", "url_handle", "parent")
 # Rows that are examined for the columns that have values, and rows that are shown.
 SAMPLE_ROWS, PREVIEW_ROWS = 200, 5
+# Keys of the amount of a price that is an object.
+AMOUNT_KEYS = ("value", "amount", "price")
 # A higher cost is an error, and would exceed the range of sums.
 MAX_COST = 1e100
 
@@ -265,7 +267,9 @@ class ProductFeed:
         if column is None:
             return 1.0, ""
         values = (row.get(column) for row in rows)
-        value = next((value for value in values if cell_text(value)), "")
+        value = next((value for value in values if value not in (None, "", [], {})), "")
+        if isinstance(value, dict):
+            value = next((value[key] for key in AMOUNT_KEYS if key in value), "")
         if isinstance(value, int | float) and not isinstance(value, bool):
             # A comparison with NaN is false.
             cost = float(value) if 0 <= value < MAX_COST else None

@@ -351,3 +351,9 @@ def test_a_column_of_a_table_that_a_spreadsheet_saved(
     assert read_column(tmp_path / "a.csv", "answer") == ["да", ""]
     with pytest.raises(BadInput, match="no column other"):
         read_column(tmp_path / "a.csv", "other")
+
+
+def test_a_price_that_is_an_object(tmp_path: Path) -> None:
+    item = {"id": 7, "image": "a.jpg", "tag": "hat", "price": {"amount": 9.5, "currency": "EUR"}}
+    (row,) = read(tmp_path / "feed.jsonl", json.dumps(item), "price")
+    assert row.cost == 9.5

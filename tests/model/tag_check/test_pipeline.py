@@ -8,11 +8,16 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from dataset.errors import BadInput
+from model.feeds.sources import TaggedItem
+from model.tag_check.pipeline import CheckOptions, _begin_check, _require_same_options
+from model.tag_check.store import CheckStore, ItemPrediction
 from tests.support import drawn_splits
 from tests.support.drawn_splits import draw_splits, random_backbone
 from tests.support.photo_site import serving
@@ -287,3 +292,16 @@ def stored_items(store: Path) -> int:
             return int(base.execute("SELECT count(*) FROM items").fetchone()[0])
     except sqlite3.OperationalError:
         return 0
+
+
+def test_data_can_be_named_until_items_are_stored(tmp_path: Path) -> None:
+    first = CheckOptions(tmp_path / "run", tmp_path / "out")
+    store = CheckStore(_begin_check(first) / "items.sqlite")
+    second = replace(first, data=tmp_path / "splits", cache=tmp_path / "cache")
+    # As the error about missing training photos advises.
+    _require_same_options(second)
+    _begin_check(second)
+    store.add([ItemPrediction(TaggedItem(1, "1", "a.jpg", "hat", "hat"), None)])
+    _require_same_options(second)
+    with pytest.raises(BadInput, match="interrupted check with another data"):
+        _require_same_options(first)
