@@ -132,16 +132,17 @@ def check_tags(
 
 def _print_results(results: dict[str, Any], out: Path) -> None:
     from dataset.utils.cli_options import format_table
+    from model.tag_check.output import format_wrong_rate
 
     rows = [(verdict, str(count)) for verdict, count in results["verdicts"].items()]
     click.echo(format_table(("verdict", "items"), rows))
     for why, count in list(results["problems"].items())[:10]:
         click.echo(f"not checked: {count}: {why}")
     precision = results["expected_precision"]
+    click.echo(format_wrong_rate(results))
     if precision is not None:
         click.echo(
-            f"an estimated {results['estimated_wrong_rate']:.1%} of the tags are wrong;"
-            f" {precision:.0%} of the reported mistakes are expected to be wrong tags. To measure"
+            f"{precision:.0%} of the reported mistakes are expected to be wrong tags. To measure"
             f" it, review {out}/sample.csv and run check-tags --reviewed"
         )
     click.echo(f"written: {out}/checked.csv, report.html, sample.csv, check.json")

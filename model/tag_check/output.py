@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
@@ -35,7 +36,7 @@ ADDED_COLUMNS = (
 SAMPLE_COLUMNS = ("id", "image", "tag", "suggested", "probability", "tag_is_wrong")
 # Random mistakes to review: enough to estimate the precision to about 6 %.
 SAMPLE_ROWS = 100
-MAX_CARDS, SIDE_PIXELS = 200, 200
+MAX_CARDS, SIDE_PIXELS, NEIGHBOUR_PIXELS = 200, 200, 96
 # Rows of the report's tables.
 MAX_PAIRS, MAX_REASONS = 30, 50
 TEMPLATES = Path(__file__).with_name("templates")
@@ -50,7 +51,12 @@ YES, NO = {"yes", "y", "1", "true", "да"}, {"no", "n", "0", "false", "нет"}
 
 
 def write_results(
-    folder: Path, store: CheckStore, source: ItemSource, results: Mapping[str, Any], seed: int
+    folder: Path,
+    store: CheckStore,
+    source: ItemSource,
+    results: Mapping[str, Any],
+    seed: int,
+    training_folder: Path,
 ) -> None:
     """Write all output files of a check.
 
@@ -60,6 +66,7 @@ def write_results(
         source: Where the items are from.
         results: Content of `check.json`.
         seed: Random seed of the sample.
+        training_folder: Folder of the training photos, which the report shows.
     """
     feed = source.feed if isinstance(source, FeedSource) else None
     header = list(feed.header) if feed else ["id", "image", "tag", "site", "post_url"]
@@ -72,7 +79,9 @@ def write_results(
     _write_sample(folder / SAMPLE_FILE, store, seed)
     write_json(results, folder / RESULTS_FILE)
     (folder / REPORT_FILE).write_text(
-        render_report(store, results, source.read), encoding="utf-8", errors="replace"
+        render_report(store, results, source.read, training_folder),
+        encoding="utf-8",
+        errors="replace",
     )
 
 
@@ -257,7 +266,8 @@ class Card:
         tag: Its tag.
         suggested: Suggested label, empty if it is the tag's own.
         probability: Probability of the suggested label.
-        lines: Reason of the verdict and nearest training photos.
+        reason: Reason of the verdict, or empty.
+        neighbours: The nearest training photos.
     """
 
     id: str
@@ -265,11 +275,24 @@ class Card:
     tag: str
     suggested: str
     probability: float
-    lines: Sequence[str]
+    reason: str
+    neighbours: Sequence[Figure]
+
+
+def format_wrong_rate(results: Mapping[str, Any]) -> str:
+    """Return the estimated rate of wrong tags with its interval as a sentence."""
+    low, high = results["wrong_rate_interval"]
+    return (
+        f"An estimated {results['estimated_wrong_rate']:.1%} of the tags are wrong (95% interval"
+        f" {low:.1%} to {high:.1%})."
+    )
 
 
 def render_report(
-    store: CheckStore, results: Mapping[str, Any], read: Callable[[str], bytes]
+    store: CheckStore,
+    results: Mapping[str, Any],
+    read: Callable[[str], bytes],
+    training_folder: Path,
 ) -> str:
     """Render `report.html`.
 
@@ -277,7 +300,16 @@ def render_report(
         store: Checked items.
         results: Content of `check.json`.
         read: Returns the bytes of an item's photo.
+        training_folder: Folder of the training photos.
     """
+
+    @cache
+    def training_photo(path: str) -> bytes | None:
+        return thumbnail_or_none((training_folder / path).read_bytes, NEIGHBOUR_PIXELS)
+
+    def cards(verdict: str, count: int) -> list[Card]:
+        return [_card(item, read, training_photo) for item in store.ranked(verdict, count)]
+
     counts = results["verdicts"]
     mistakes, precision = counts.get(MISTAKE, 0), results["expected_precision"]
     lines = [
@@ -285,7 +317,7 @@ def render_report(
         f" {SAMPLE_FILE} has a random sample of {min(SAMPLE_ROWS, mistakes)} to review."
         if precision is not None
         else "No tag is reported as wrong.",
-        f"An estimated {results['estimated_wrong_rate']:.1%} of all tags are wrong.",
+        format_wrong_rate(results),
     ]
     return render(
         TEMPLATES,
@@ -299,22 +331,22 @@ def render_report(
             for verdict in VERDICT_MEANINGS
             if verdict in counts
         ],
-        pairs=store.mistakes()[:MAX_PAIRS],
+        mistake_pairs=store.pairs(MISTAKE)[:MAX_PAIRS],
+        unsure_pairs=store.pairs(UNSURE)[:MAX_PAIRS],
         shown=MAX_CARDS,
-        mistake_cards=_cards(store, MISTAKE, read, MAX_CARDS),
-        unsure_cards=_cards(store, UNSURE, read, MAX_CARDS // 4),
-        no_garment_cards=_cards(store, NO_GARMENT, read, MAX_CARDS // 4),
+        mistake_cards=cards(MISTAKE, MAX_CARDS),
+        unsure_cards=cards(UNSURE, MAX_CARDS // 4),
+        no_garment_cards=cards(NO_GARMENT, MAX_CARDS // 4),
         problems=list(results["problems"].items())[:MAX_REASONS],
     )
 
 
-def _cards(store: CheckStore, verdict: str, read: Callable[[str], bytes], count: int) -> list[Card]:
-    return [_card(item, read) for item in store.ranked(verdict, count)]
-
-
-def _card(item: CheckedItem, read: Callable[[str], bytes]) -> Card:
+def _card(
+    item: CheckedItem,
+    read: Callable[[str], bytes],
+    training_photo: Callable[[str], bytes | None],
+) -> Card:
     jpeg = thumbnail_or_none(lambda: read(item.image), SIDE_PIXELS)
-    nearest = ", ".join(f"{near['label']} ({near['similarity']:.2f})" for near in item.nearest)
     differs = item.suggested and item.probability is not None and item.suggested != item.label
     return Card(
         id=item.id,
@@ -326,5 +358,13 @@ def _card(item: CheckedItem, read: Callable[[str], bytes]) -> Card:
         tag=item.tag,
         suggested=(item.suggested or "") if differs else "",
         probability=item.probability or 0.0,
-        lines=[line for line in (item.reason, nearest and f"nearest: {nearest}") if line],
+        reason=item.reason,
+        neighbours=[
+            Figure(
+                training_photo(near["path"]),
+                f"{near['label']} {near['similarity']:.2f}",
+                f"Training photo of {near['label']}, similarity {near['similarity']:.2f}",
+            )
+            for near in item.nearest
+        ],
     )

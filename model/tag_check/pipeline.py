@@ -219,7 +219,9 @@ def _check_tags(
     _predict_items(source, preprocessor, predictor, reference, store)
     noise_model, thresholds = assign_verdicts(store, predictor.labels, options.seed)
     results = _results(store, run, predictor, source, noise_model, thresholds)
-    output.write_results(folder, store, source, results, options.seed)
+    training_folder = options.data or run.data
+    assert training_folder is not None, "the reference has been built from it"
+    output.write_results(folder, store, source, results, options.seed, training_folder)
     for note in _notes(options.feed, store):
         click.echo(note, err=True)
     if isinstance(source, CatalogueSource):
@@ -426,6 +428,7 @@ def _results(
         "repeated_ids": dict(store.repeated_ids()),
         "problems": {why: count for why, count in store.counts("problem").items() if why},
         "estimated_wrong_rate": noise_model.rate,
+        "wrong_rate_interval": list(noise_model.rate_interval),
         "thresholds": {
             "agrees": thresholds.agrees,
             "mistake": mistake if np.isfinite(mistake) else None,

@@ -302,14 +302,21 @@ class CheckStore:
         with self._open() as base:
             return dict(base.execute(query, (verdict,)).fetchall())
 
-    def mistakes(self) -> list[tuple[str, str, int]]:
-        """Return pairs of tag and suggestion with their number of mistakes, most frequent first."""
+    def pairs(self, verdict: str) -> list[tuple[str, str, int]]:
+        """Return pairs of a label and the most probable one with their number of items.
+
+        Args:
+            verdict: Only items with this verdict.
+
+        Returns:
+            Label of the tag, most probable label and number, the most frequent first.
+        """
         query = (
-            "SELECT label, suggested, count(*) FROM items WHERE verdict = 'mistake'"
+            "SELECT label, suggested, count(*) FROM items WHERE verdict = ?"
             f" GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT {MAX_GROUPS}"
         )
         with self._open() as base:
-            return [(row[0], row[1], row[2]) for row in base.execute(query)]
+            return [(row[0], row[1], row[2]) for row in base.execute(query, (verdict,))]
 
 
 def _prediction_batch(rows: Sequence[sqlite3.Row]) -> PredictionBatch:

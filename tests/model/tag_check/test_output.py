@@ -10,12 +10,13 @@ import pytest
 
 from dataset.feeds.product_feed import ProductFeed, open_feed
 from model.feeds.sources import TaggedItem
-from model.tag_check.noise_model import AGREES, MISTAKE, NOT_CHECKED
+from model.tag_check.noise_model import AGREES, MISTAKE, NOT_CHECKED, UNSURE
 from model.tag_check.output import (
     _checked_rows,
     _write_corrected,
     _write_rows,
     corrected_file_name,
+    render_report,
 )
 from model.tag_check.store import CheckStore, ItemPrediction, ItemVerdict, PhotoPrediction
 
@@ -157,3 +158,23 @@ def test_an_unknown_cost_is_the_mean_cost_and_repeated_ids_are_named(tmp_path: P
     (batch,) = store.predictions()
     assert batch.costs.tolist() == [10, 15, 20]
     assert store.repeated_ids() == [("1", 2)]
+
+
+def test_unsure_items_are_listed_by_pair_of_labels(tmp_path: Path) -> None:
+    store = CheckStore(tmp_path / "unsure.sqlite")
+    for number, (tag, suggested) in enumerate([("polo", "dress")] * 2 + [("dress", "polo")], 1):
+        item = TaggedItem(number, str(number), "a.jpg", tag, tag, 1.0, [])
+        store.add([ItemPrediction(item, 0, photo=PhotoPrediction())])
+        store.save_verdicts([ItemVerdict(number, UNSURE, suggested, 0.6, 0.4, 0.2, 0.5)])
+    assert store.pairs(UNSURE) == [("polo", "dress", 2), ("dress", "polo", 1)]
+    results = {
+        "verdicts": {UNSURE: 3},
+        "items": 3,
+        "problems": {},
+        "expected_precision": None,
+        "estimated_wrong_rate": 0.1,
+        "wrong_rate_interval": [0.0, 0.4],
+    }
+    page = render_report(store, results, lambda _: b"", tmp_path)
+    assert "Unsure by tag and most probable label" in page
+    assert "95% interval 0.0% to 40.0%" in page

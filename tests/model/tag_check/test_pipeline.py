@@ -16,6 +16,7 @@ from PIL import Image
 
 from dataset.errors import BadInput
 from model.feeds.sources import TaggedItem
+from model.tag_check.cli import _print_results
 from model.tag_check.pipeline import CheckOptions, _begin_check, _require_same_options
 from model.tag_check.store import CheckStore, ItemPrediction
 from tests.support import drawn_splits
@@ -182,8 +183,9 @@ def test_the_corrected_feed_is_the_feed_with_other_tags(work: Path, checked: Pat
     rows = rows_of(checked / "checked.csv")
     # Rows that can't be parsed are excluded.
     assert before.pop("short")
-    before["'=1+1"] = before.pop("=1+1") | {"sku": "'=1+1"}
-    assert set(before) == set(after)
+    before = {"'=1+1" if sku == "=1+1" else sku: row for sku, row in before.items()}
+    before["'=1+1"]["sku"] = "'=1+1"
+    assert list(before) == list(after)
     assert any(row["verdict"] == "mistake" for row in rows.values())
     for sku, row in before.items():
         mistake = rows[sku]["verdict"] == "mistake"
@@ -196,17 +198,38 @@ def test_the_page_escapes_and_shows_photos(checked: Path) -> None:
     assert "<script>alert" not in page
     assert page.count("data:image/jpeg") >= 3
     assert 'src="http' not in page
+    # Neighbours are shown as pictures.
+    assert page.count('alt="Training photo of ') >= 3 and "Nearest training photos" in page
 
 
 def test_results_and_sample(checked: Path) -> None:
     figures = json.loads((checked / "check.json").read_text())
     rows = rows_of(checked / "checked.csv").values()
+    low, high = figures["wrong_rate_interval"]
+    assert 0 <= low <= figures["estimated_wrong_rate"] <= high <= 1 and low < high
+    page = (checked / "report.html").read_text(encoding="utf-8")
+    assert f"95% interval {low:.1%} to {high:.1%}" in page
     for verdict, count in figures["verdicts"].items():
         assert sum(row["verdict"] == verdict for row in rows) == count
     with (checked / "sample.csv").open(newline="") as file:
         sample = list(csv.DictReader(file))
     assert len(sample) == figures["verdicts"]["mistake"]
     assert {row["tag_is_wrong"] for row in sample} == {""}
+
+
+def test_the_rate_of_wrong_tags_is_printed_without_any_mistake(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    results = {
+        "verdicts": {"agrees": 3},
+        "problems": {},
+        "expected_precision": None,
+        "estimated_wrong_rate": 0.021,
+        "wrong_rate_interval": [0.0, 0.08],
+    }
+    _print_results(results, tmp_path)
+    output = capsys.readouterr().out
+    assert "An estimated 2.1% of the tags are wrong (95% interval 0.0% to 8.0%)." in output
 
 
 def test_the_precision_of_a_reviewed_sample(work: Path, checked: Path) -> None:
