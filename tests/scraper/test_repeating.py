@@ -245,7 +245,8 @@ def test_url_taken_down_before_download_is_not_requested(
         status, output = crawl(shop, tmp_path, "--tags", "кимоно")
         requests = [target for target in shop.requests if url.endswith(target)]
     assert (status, requests) == (0, []), output
-    assert "rejected 1 photo: taken down" in output
+    rejected = rows(tmp_path, "SELECT url FROM sightings WHERE reason = 'taken down'")
+    assert rejected == [(url,)], output
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(3,)]
 
 
