@@ -1,6 +1,7 @@
 """Download images at given URLs, such as those of a product feed, by the rules of a crawl."""
 
 import asyncio
+import os
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -29,8 +30,8 @@ from scraper.decoding.pool import DecoderPool
 from scraper.middlewares import IS_IMAGE, HostBackoffs, host_and_port
 from scraper.rejections import image_error_reason
 
-# Active requests, so that one slow host does not hold up the others.
-CONCURRENT_REQUESTS = 128
+# Active requests: many, so that one slow host does not hold up the others; Ctrl-C waits for them.
+CONCURRENT_REQUESTS = 32
 MAX_URL_CHARACTERS = 8_000
 INVALID_URL = "no address that can be asked"
 # File in the cache with the pauses that hosts asked for.
@@ -127,15 +128,15 @@ def fetch(
     Args:
         urls: The URLs; may be a stream whose sender waits for results.
         folder: Folder of the cache of images by URL.
-        report: Called for each URL; may raise BrokenPipeError to end the download.
+        report: Called for each URL; may raise BrokenPipeError, which ends the process.
         contact: E-mail address or URL for site owners.
         timeout: Seconds for a response.
         allow_private: Whether hosts may have private addresses.
         verbose: Log every request.
 
     Returns:
-        Whether all were requested: Ctrl-C, or a closed output, ends the download after the active
-        requests.
+        Whether all were requested: Ctrl-C ends the download after the active requests. A closed
+        output ends the process at once.
 
     Raises:
         Failure: The folder can't be written.
@@ -164,7 +165,7 @@ def fetch(
         is_complete = run_spiders([(UrlSpider, arguments)], settings)
     if download.failure is not None:
         raise download.failure
-    return is_complete and not download.is_output_closed
+    return is_complete
 
 
 @dataclass
@@ -175,14 +176,12 @@ class Download:
         cache: Where images are stored.
         backoffs: Pauses that hosts asked for.
         report: Called for each result.
-        is_output_closed: Whether nobody reads the results any more.
         failure: Why the cache can't be written.
     """
 
     cache: UrlImageCache
     backoffs: HostBackoffs
     report: Report
-    is_output_closed: bool = False
     failure: Failure | None = None
 
 
@@ -290,8 +289,8 @@ class UrlImagePipeline:
             self._stop()
             raise DropItem(failure.message) from failure
         except BrokenPipeError:
-            self._download.is_output_closed = True
-            self._stop()
+            # Nobody reads the results of the active requests. Images in the cache are complete.
+            os._exit(1)
         return item
 
     async def _store(self, url: str, body: bytes) -> str:
