@@ -12,6 +12,7 @@ https://docs.aiohttp.org/en/stable/client_advanced.html#custom-connection-resolv
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -160,7 +161,7 @@ class AiohttpDownloadHandler:
                 proxy_headers = {PROXY_AUTHORIZATION: value.decode("latin-1")}
             if url.scheme == "https":
                 headers.pop(PROXY_AUTHORIZATION, None)
-        timeout = request.meta.get("download_timeout", self._timeout)
+        timeout, start = request.meta.get("download_timeout", self._timeout), time.monotonic()
         async with (self._proxied_session if proxy else self._session).request(
             request.method,
             url,
@@ -171,6 +172,8 @@ class AiohttpDownloadHandler:
             proxy=proxy,
             proxy_headers=proxy_headers,
         ) as reply:
+            # AutoThrottle adapts the delay to it.
+            request.meta["download_latency"] = time.monotonic() - start
             headers = Headers(
                 [(name.decode("latin-1"), value) for name, value in reply.raw_headers]
             )

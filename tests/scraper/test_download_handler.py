@@ -1,5 +1,6 @@
-"""Tests of the downloader's TLS verification."""
+"""Tests of the download handler: TLS verification, and the latency that AutoThrottle needs."""
 
+import asyncio
 import datetime
 import ipaddress
 import ssl
@@ -12,9 +13,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from scrapy import Request
+from scrapy.utils.test import get_crawler
 
+from scraper.download_handler import AiohttpDownloadHandler
 from scraper.sample_shop.server import ShopOptions, serve
 from tests.support.crawls import crawl
+from tests.support.photo_site import serving
 
 SECRETS = {"INSTAGRAM_TOKEN": "EAAGverysecret", "INSTAGRAM_USER": "17841400000000000"}
 
@@ -83,3 +88,20 @@ def test_self_signed_certificate_is_rejected(
         )
     assert (status, requests) == (1, [])
     assert "certificate" in output and "Traceback" not in output
+
+
+def test_latency_is_measured_for_autothrottle() -> None:
+    async def latency(url: str) -> float:
+        crawler = get_crawler(settings_dict={"ALLOW_PRIVATE_HOSTS": True})
+        handler, request = AiohttpDownloadHandler.from_crawler(crawler), Request(url)
+        try:
+            await handler.download_request(request)
+        finally:
+            await handler.close()
+        seconds: float = request.meta["download_latency"]
+        return seconds
+
+    with serving({}) as site:
+        site.robots_delay = 0.2
+        assert asyncio.run(latency(f"{site.url}/robots.txt")) >= 0.2
+        assert asyncio.run(latency(f"{site.url}/gone.jpg")) > 0
