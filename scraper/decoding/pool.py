@@ -217,8 +217,8 @@ class _Decoder:
                     )
                 except OSError as error:
                     raise _start_failure(first_line(error)) from error
-                _enlarge_pipe(self._process)
                 self._reader = asyncio.ensure_future(self._read_replies(self._process))
+                _enlarge_pipe(self._process)
             return self._process
 
     def _restart_timer(self) -> None:
@@ -294,8 +294,9 @@ def _enlarge_pipe(process: asyncio.subprocess.Process) -> None:
     """Let the pipe to a process hold most images, so that few writes wait for its reader."""
     assert process.stdin is not None
     pipe = process.stdin.transport.get_extra_info("pipe")
-    # Linux has the operation, up to a limit of the system.
-    with contextlib.suppress(AttributeError, OSError):
+    # Linux has the operation, up to a limit of the system. A process that was killed at once has
+    # closed its pipe, which is a ValueError.
+    with contextlib.suppress(AttributeError, OSError, ValueError):
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 

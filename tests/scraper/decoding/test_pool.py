@@ -230,3 +230,24 @@ def test_decoder_has_no_secrets_and_ends_with_its_client(
     assert b"hush" not in Path(f"/proc/{process}/environ").read_bytes()
     client.end_readers()
     assert process not in child_processes()
+
+
+def test_process_that_is_killed_while_it_starts_is_replaced(
+    client: DecoderClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, killed = asyncio.create_subprocess_exec, list[int]()
+
+    async def create_and_kill(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        process = await create(*arguments, **options)
+        if not killed:
+            killed.append(process.pid)
+            process.kill()
+            await process.wait()
+            # Until its pipes are closed.
+            await asyncio.sleep(0.1)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", create_and_kill)
+    bodies = [photo_bytes(1), photo_bytes(2)]
+    outcomes = client.examine(*bodies)
+    assert killed and all(isinstance(outcome, AcceptedImage) for outcome in outcomes)
