@@ -65,7 +65,8 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
 
     for name in site_names():
         spider = spider_class(name)
-        click.echo(f"{name}\n  {spider.title}, {spider.site_url} (checked {spider.checked})")
+        address = "any server" if spider.server_option else spider.site_url
+        click.echo(f"{name}\n  {spider.title}, {address} (checked {spider.checked})")
         click.echo(f"  needs: {spider.needs}\n  limits: {spider.limits_text}")
         given = load_credentials(ctx.params.get("credentials"), spider.credentials)
         for one in spider.credentials:

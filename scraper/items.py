@@ -2,8 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, is_dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple, dataclass, field, is_dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,26 @@ MAX_CURRENCY_CHARS = 10
 
 
 @dataclass(frozen=True)
+class Credit:
+    """The license of a photo and what its publication has to name; None: the site does not say.
+
+    Attributes:
+        license: Code of the license: a Creative Commons code such as `by-sa`, `cc0` or `pdm`, or
+            the site's own name of another license.
+        license_url: URL of the license.
+        author: Name of the author.
+        attribution: The text with which the author asks to be credited.
+        source_page: URL of the page that describes the photo.
+    """
+
+    license: str | None = None
+    license_url: str | None = None
+    author: str | None = None
+    attribution: str | None = None
+    source_page: str | None = None
+
+
+@dataclass(frozen=True)
 class Photo:
     """A photo of a post.
 
@@ -28,11 +49,13 @@ class Photo:
         url: URL of the largest size.
         fallbacks: URLs to try in order if there is nothing at `url`.
         key: Id of the photo that stays the same if its URL is signed or moves; unique in the site.
+        credit: Its license and author.
     """
 
     url: str
     fallbacks: tuple[str, ...] = ()
     key: str | None = None
+    credit: Credit = Credit()
 
 
 @dataclass(frozen=True)
@@ -67,6 +90,12 @@ class Post:
     attributes: tuple[str, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
 
+    def with_photos(self, photos: tuple[Photo, ...]) -> "Post":
+        """Return a copy with further photos, without those that it has."""
+        photo_by_url = {photo.url: photo for photo in (*photos, *self.photos)}
+        urls = dict.fromkeys(photo.url for photo in (*self.photos, *photos))
+        return replace(self, photos=tuple(photo_by_url[url] for url in urls))
+
 
 @dataclass(frozen=True)
 class Page:
@@ -80,6 +109,12 @@ class Page:
         skipped: Reason -> number of posts that were skipped, such as videos.
         reason: Why no photo of the page may be downloaded, such as `noai`.
         is_by_date: Whether the search lists its posts newest first, so that `--since` can end it.
+        is_lookup: Whether the page only leads to pages of posts, such as a list of categories. It
+            does not count as a page of the search.
+        listed_ids: Ids of all posts that the site lists on the page, if `posts` has only those that
+            match the search; they tell a page that repeats from one without a match.
+        detail_urls: URLs of further pages with posts or photos of this page. They are requested
+            before the page is saved, and their posts are added to it.
     """
 
     posts: tuple[Post, ...]
@@ -89,10 +124,24 @@ class Page:
     skipped: Mapping[str, int] = field(default_factory=dict)
     reason: str | None = None
     is_by_date: bool = False
+    is_lookup: bool = False
+    listed_ids: frozenset[str] = frozenset()
+    detail_urls: tuple[str, ...] = ()
 
     def as_last(self) -> "Page":
         """Return a copy without a next page."""
         return replace(self, next_cursor=None)
+
+    def with_details(self, details: Iterable["Page"]) -> "Page":
+        """Return a copy with the posts of detail pages; posts with the same id become one."""
+        posts = {post.site_id: post for post in self.posts}
+        skipped = Counter(self.skipped)
+        for page in details:
+            skipped.update(page.skipped)
+            for post in page.posts:
+                known = posts.get(post.site_id)
+                posts[post.site_id] = post if known is None else known.with_photos(post.photos)
+        return replace(self, posts=tuple(posts.values()), skipped=dict(skipped), detail_urls=())
 
     def storable(self, change_text: Callable[[str], str] = str) -> "Page":
         """Return a copy that any catalogue can store.
@@ -168,7 +217,8 @@ def _storable_post(post: Post, change: Callable[[str], str]) -> Post:
 
 def _storable_photo(photo: Photo, change: Callable[[str], str]) -> Photo:
     fallbacks = tuple(map(change, photo.fallbacks))
-    return Photo(change(photo.url), fallbacks, _map_texts(photo.key, change))
+    credit = Credit(*(_map_texts(value, change) for value in astuple(photo.credit)))
+    return Photo(change(photo.url), fallbacks, _map_texts(photo.key, change), credit)
 
 
 def _is_indexable(text: str) -> bool:

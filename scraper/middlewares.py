@@ -9,7 +9,7 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from urllib.parse import urlsplit
+from urllib.parse import urldefrag, urlsplit
 
 import sqlalchemy as sa
 from parsel import Selector
@@ -214,7 +214,7 @@ class ObeyRobotsTxt:
                 rules = self._rules[root] = await self._load(f"{root}/robots.txt")
         if rules.error is not None:
             raise rules.error
-        if not rules.protego.can_fetch(request.url, self._user_agent):
+        if not rules.protego.can_fetch(urldefrag(request.url).url, self._user_agent):
             raise IgnoreRequest(ROBOTS_TXT)
         backoffs = getattr(self._crawler.spider, "backoffs", None)
         if rules.delay_seconds and backoffs is not None:
@@ -308,8 +308,8 @@ def _has_directive(value: str) -> bool:
     return bool(DIRECTIVES & set(re.split(r"[\s,:;]+", value.lower())))
 
 
-# Too Many Requests, and Service Unavailable.
-BUSY_STATUSES = (429, 503)
+# Too Many Requests, Service Unavailable, and what Shopify sends for too many requests.
+BUSY_STATUSES = (429, 430, 503)
 # Pause after a busy response that names none; it doubles with each further one.
 FIRST_PAUSE_SECONDS, MAX_DOUBLINGS = 5, 6
 # A longer pause ends the crawl of the site.

@@ -276,21 +276,13 @@ class CatalogueScheduler(BaseScheduler):
 
     async def _run_searches(self) -> None:
         """Run all searches, several tags concurrently."""
-        await self._set_up()
+        await self.spider.run_setup()
         if self.spider.pricing and not await self._print_costs():
             return
         slots = asyncio.Semaphore(CONCURRENT_TAGS)
         # Two tags may have a word in common, whose search runs once at a time.
         locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         await asyncio.gather(*(self._run_tag(tag, slots, locks) for tag in self.tags))
-
-    async def _set_up(self) -> None:
-        """Let the spider configure itself; without a response it uses its defaults."""
-        if (request := self.spider.setup_request()) is not None:
-            with contextlib.suppress(SiteRefused):
-                response = await self.spider.download(request)
-                if response.status == 200:
-                    self.spider.set_up(response.body)
 
     async def _print_costs(self) -> bool:
         """Print how many posts the site will charge for; return whether it could report that."""

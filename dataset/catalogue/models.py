@@ -155,6 +155,10 @@ class Sighting(Base):
         position: Position in the post, from 0.
         fallbacks: URLs to try when there is no image at `url`, one per line.
         key: The site's own identifier of the image, for sites whose URLs expire.
+        license: Code of the license, such as by-sa or cc0; None if the site does not say it, as
+            license_url, author, attribution and source_page.
+        attribution: The text with which the author asks to be credited.
+        source_page: URL of the page that describes the image.
         state: pending (not downloaded yet), stored, or rejected for `reason`.
         worker_id: The worker that has claimed it.
     """
@@ -172,6 +176,11 @@ class Sighting(Base):
     reason: Mapped[str | None]
     image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)
     worker_id: Mapped[int | None] = mapped_column(index=True)
+    license: Mapped[str | None]
+    license_url: Mapped[str | None]
+    author: Mapped[str | None]
+    attribution: Mapped[str | None]
+    source_page: Mapped[str | None]
 
     post: Mapped[PostRow] = relationship(back_populates="sightings")
     image: Mapped[ImageRow | None] = relationship(back_populates="sightings")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scraper.spiders.base import HashtagSpider
 
 # A site may need several requests to reach the first posts.
-MAX_PAGES_TO_FIRST_POSTS = 3
+MAX_PAGES_TO_FIRST_POSTS = 6
 # Parts of a count, such as the months of an archive; no archive has more.
 MAX_COUNT_PARTS = 600
 FIELDS = (
@@ -100,6 +100,7 @@ def _run_job(spiders: "Sequence[HashtagSpider]", job: object, settings: Settings
 
     async def run(spider: "HashtagSpider") -> None:
         try:
+            await spider.run_setup()
             await job(spider)  # type: ignore[operator]
         except Exception as error:  # noqa: BLE001 - raised below; Scrapy would only log it
             errors.append(error)
@@ -139,7 +140,7 @@ async def download_page(
     Raises:
         SiteRefused, LayoutChanged: There is none.
     """
-    request = spider.search_request(query, cursor)
+    request = spider.first_or_next_request(query, cursor)
     while True:
         response = await spider.download(request)
         async for result in spider.parse(response):
@@ -157,7 +158,7 @@ async def first_posts(spider: "HashtagSpider", word: str) -> tuple[Page, str | N
     Raises:
         SiteRefused, LayoutChanged: There is none.
     """
-    query, cursor = spider.queries([word])[0][0], None
+    query, cursor = HASHTAG_SEPARATOR.join(spider.queries([word])[0]), None
     for _ in range(MAX_PAGES_TO_FIRST_POSTS):
         page, response = await download_page(spider, query, cursor)
         if page.posts or page.next_cursor is None:
@@ -209,6 +210,10 @@ async def estimate(spider: "HashtagSpider", queries: Sequence[str]) -> list[tupl
             counts.append((query, await _count(spider, request)))
         else:
             page, _ = await download_page(spider, query, None)
+            for _ in range(MAX_PAGES_TO_FIRST_POSTS):
+                if not page.is_lookup or page.next_cursor is None:
+                    break
+                page, _ = await download_page(spider, query, page.next_cursor)
             whole = len(page.posts) if page.next_cursor is None else None
             counts.append((query, page.total if page.total is not None else whole))
     return counts

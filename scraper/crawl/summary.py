@@ -69,7 +69,7 @@ class SearchStats:
 
     def add(self, page: Page) -> None:
         """Count a page that was saved."""
-        self.pages += 1
+        self.pages += not page.is_lookup
         self.posts += len(page.posts)
         self.skipped.update(page.skipped)
         if page.reason:

@@ -9,10 +9,12 @@ import re
 import warnings
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from html import unescape
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from parsel import Selector
+from price_parser import Price
 from w3lib.encoding import html_to_unicode
 
 from scraper.errors import LayoutChanged
@@ -218,3 +220,60 @@ def format_wait(seconds: int) -> str:
         return f"in about {max(1, seconds)} seconds"
     minutes = -(-seconds // 60)
     return f"in about {minutes} minutes" if minutes < 120 else f"in about {-(-minutes // 60)} hours"
+
+
+# Product of a bot protection -> what its challenge pages contain.
+CHALLENGES = {
+    "Cloudflare": (b"cf-chl-", b"challenges.cloudflare.com", b"<title>Just a moment"),
+    "Akamai": (b"errors.edgesuite.net", b"_sec/cp_challenge"),
+    "PerimeterX": (b"px-captcha", b"perimeterx.net"),
+    "DataDome": (b"captcha-delivery.com",),
+    "Imperva": (b"_Incapsula_Resource",),
+}
+
+
+def explain_challenge(status: int, body: bytes) -> str | None:
+    """Return what a challenge page means that a bot protection sends instead of a page."""
+    start = body[:50_000]
+    for product, marks in CHALLENGES.items():
+        if any(mark in start for mark in marks):
+            return (
+                f"{product} asks whether a person is reading (HTTP {status}), so the site does not"
+                " want programs: ask its owner to allow your user agent (--contact names you)"
+            )
+    return None
+
+
+def is_html(body: bytes) -> bool:
+    """Return whether a body is a web page, whatever its headers say."""
+    return body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"
+
+
+def absolute_url(url: object, base: str) -> str | None:
+    """Return the http or https URL of a link on a page; None if it is no such link."""
+    if not isinstance(url, str) or not url.strip():
+        return None
+    try:
+        return http_url(urljoin(base, url.strip().replace(" ", "%20")))
+    except ValueError:
+        return None
+
+
+def html_text(value: object) -> str | None:
+    """Return the text of a value with HTML elements and entities."""
+    if not isinstance(value, str):
+        return None
+    if "<" not in value:
+        return clean_text(unescape(value))
+    # The texts of elements that are next to each other are words of their own.
+    return clean_text(re.sub(r"\s+", " ", " ".join(Selector(text=value).css("::text").getall())))
+
+
+def parse_price(value: object) -> float | None:
+    """Return a price that is a number or a text such as "1.299,00 EUR"."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str):
+        amount = Price.fromstring(value).amount
+        return None if amount is None else float(amount)
+    return float(value)

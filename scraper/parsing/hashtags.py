@@ -1,8 +1,12 @@
-"""Find hashtags in captions and titles, and turn search words into hashtags."""
+"""Find hashtags and words in captions and titles, and turn search words into hashtags."""
 
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from dataset.catalogue.models import HASHTAG_SEPARATOR
+from dataset.vocabulary import normalize_word
 
 URL = re.compile(r"\b(?:https?://|www\.)\S+", re.IGNORECASE)
 # U+FF03 is the full-width hash sign of East Asian keyboards. A sign inside a word or an HTML entity
@@ -76,3 +80,62 @@ def _tokens(text: str) -> Iterator[str]:
 def _is_hashtag_character(character: str) -> bool:
     # Letters, marks and numbers of any script; the `\w` of `re` does not match marks.
     return unicodedata.category(character)[0] in "LMN" or character == "_" or character in JOINERS
+
+
+# Most words of a vocabulary's phrase.
+MAX_PHRASE_WORDS = 5
+
+
+def has_word(texts: Iterable[str | None], words: Iterable[str]) -> bool:
+    """Return whether a text contains one of the words or phrases, as whole words.
+
+    "polo shirt", "polo-shirt" and "poloshirt" are equal, and an English plural equals its singular.
+    """
+    wanted = {key for word in words if (key := _phrase_key(word))}
+    return any(not wanted.isdisjoint(_phrase_keys(text)) for text in texts if text)
+
+
+def _phrase_key(phrase: str) -> str:
+    return _singular("".join(_words(phrase)))
+
+
+def _phrase_keys(text: str) -> set[str]:
+    """Return the keys of all phrases of a text."""
+    words = _words(text)
+    return {
+        _singular("".join(words[start : start + length]))
+        for start in range(len(words))
+        for length in range(1, MAX_PHRASE_WORDS + 1)
+    }
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", normalize_word(text))
+
+
+def _singular(word: str) -> str:
+    if not word.isascii() or len(word) < 4 or word.endswith("ss"):
+        return word
+    if word.endswith(("ches", "shes", "sses", "xes")):
+        return word[:-2]
+    if word.endswith("ies"):
+        return f"{word[:-3]}y"
+    return word.removesuffix("s")
+
+
+def words_in_fragment(url: str) -> list[str]:
+    """Return the words of a search from the fragment of a URL, see `fragment_of`."""
+    return fragment_values(url).get("words", "").split(HASHTAG_SEPARATOR)
+
+
+def fragment_values(url: str) -> dict[str, str]:
+    """Return the values in the fragment of a URL, see `fragment_of`."""
+    return dict(parse_qsl(urlsplit(url).fragment))
+
+
+def fragment_of(words: str, **values: str) -> str:
+    """Return a fragment of a URL with the words of a search and other values.
+
+    A fragment is not sent: it is what `read` of a spider has to know of the search.
+    """
+    return "#" + urlencode({"words": words, **values})

@@ -85,7 +85,7 @@ def save_page(session: Session, search: Search, page: Page, has_all_posts: bool 
     save_posts(session, search, page.posts, page.reason)
     if not has_all_posts:
         return
-    search.pages += 1
+    search.pages += not page.is_lookup
     search.posts += len(page.posts)
     search.total = page.total if page.total is not None else search.total
     if page.next_cursor is None or page.next_cursor == search.cursor:
@@ -156,9 +156,11 @@ class PagingGuard:
             cursor: The cursor that the page was requested with.
         """
         self.cursors.add(cursor)
-        ids = frozenset(post.site_id for post in page.posts)
+        ids = page.listed_ids or frozenset(post.site_id for post in page.posts)
         self.repeated_pages = self.repeated_pages + 1 if ids in self.pages and ids else 0
-        self.pages_without_new_posts = 0 if ids - self.posts else self.pages_without_new_posts + 1
+        if not page.is_lookup:
+            is_new = bool(ids - self.posts)
+            self.pages_without_new_posts = 0 if is_new else self.pages_without_new_posts + 1
         self.pages.add(ids)
         self.posts |= ids
         has_too_many_repeats = (

@@ -7,7 +7,7 @@ image.
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -234,6 +234,7 @@ def _new_photo_rows(
                 "key": photo.key,
                 "fallbacks": "\n".join(photo.fallbacks),
                 "position": saved.count,
+                **asdict(photo.credit),
                 **outcomes.get(photo.url, pending),
             }
             saved.urls.add(photo.url)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,13 +18,14 @@ from scrapy.http import Response
 from scrapy.settings import BaseSettings
 from twisted.python.failure import Failure as TwistedFailure
 
-from dataset.errors import BadInput, first_line
+from dataset.errors import BadInput, Failure, first_line
 from scraper.crawl.searches import CrawlLimits, Search, SearchPlanner
 from scraper.credentials import Credential, check_required, load_credentials, redact, redact_posts
 from scraper.decoding.inspection import RejectedImage
 from scraper.errors import CONTINUE, LayoutChanged, SiteRefused, TemporarilyEmpty
-from scraper.items import ImageItem, Page, PageItem, Photo, Post
+from scraper.items import Credit, ImageItem, Page, PageItem, Photo, Post
 from scraper.middlewares import ALLOWED_HOSTS, IS_IMAGE, NOAI, HostBackoffs
+from scraper.parsing.fields import http_url
 from scraper.persistence import frontier
 from scraper.persistence.claims import PendingImage
 from scraper.rejections import (
@@ -44,10 +46,14 @@ FORBIDDEN = (
     "the site's robots.txt forbids it; ask the site's owner for permission, or crawl another site"
     " (crawl --list)"
 )
+# URL of a server: a host or IPv6 address, and perhaps a port and a path.
+SERVER = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d+)?(?:/[^?#]*)?")
+# Requests of `set_up` in all; no spider needs more.
+MAX_SETUP_REQUESTS = 5
 # Seconds to wait before a page is requested again that announced posts and had none.
 EMPTY_PAGE_PAUSES, EMPTY_PAGES = (1, 4, 10), "empty_pages"
 
-__all__ = ["Check", "HashtagSpider", "Page", "Photo", "Post", "SiteOption"]
+__all__ = ["Check", "Credit", "HashtagSpider", "Page", "Photo", "Post", "SiteOption"]
 
 
 @dataclass(frozen=True)
@@ -73,11 +79,13 @@ class SiteOption:
         default: Default value.
         help: Description.
         choices: Allowed values; empty: any text.
+        example: A value for error messages, if the option must be set.
     """
 
     default: str
     help: str
     choices: tuple[str, ...] = ()
+    example: str = ""
 
 
 class HashtagSpider(scrapy.Spider):
@@ -103,6 +111,8 @@ class HashtagSpider(scrapy.Spider):
             `since`, `retry_failed`, `full`, and options of the site, with `_` for `-`.
     """
 
+    # Of an instance with a server of its own: `site:server`.
+    name: str
     title: ClassVar[str]
     needs: ClassVar[str]
     limits_text: ClassVar[str]
@@ -112,6 +122,9 @@ class HashtagSpider(scrapy.Spider):
     # Environment variables, named SITE_WHAT.
     credentials: ClassVar[tuple[Credential, ...]] = ()
     site_options: ClassVar[Mapping[str, SiteOption]] = {}
+    # For software that many servers run, such as shops: the option that names the server. It must
+    # be set, and `site_url` is only an example.
+    server_option: ClassVar[str | None] = None
     # A later run of a finished search requests new posts, instead of nothing.
     renews: ClassVar[bool] = False
     # Different hashtags that an account may request in seven days.
@@ -145,6 +158,8 @@ class HashtagSpider(scrapy.Spider):
             "credentials": credentials,
             "options": options,
         }
+        # The site's own URL; `requested_url` may be that of a mirror.
+        self.server_url = self.site_url
         self.requested_url = (site_url or self.site_url).rstrip("/")
         self.requested_image_url = (image_url or self.image_url).rstrip("/")
         # Hosts that the user named may be in the user's own network, as a mirror is.
@@ -157,12 +172,16 @@ class HashtagSpider(scrapy.Spider):
         self.chosen = {name: option.default for name, option in self.site_options.items()}
         for name, value in {**self._pop_options(arguments), **(options or {})}.items():
             self._set_option(name, value)
+        if self.server_option is not None:
+            self._set_server(self.chosen[self.server_option], site_url)
         self.tags, self.context, self.job = tags, context, job
         self.backoffs: HostBackoffs | None = context.backoffs if context else None
         # Set by the scheduler.
         self.planner: SearchPlanner | None = None
         # Post -> its photos by key, of posts that were requested again.
         self._renewed: dict[str, asyncio.Task[dict[str, Photo]]] = {}
+        # URL -> detail page; searches of several tags have them in common.
+        self._details: dict[str, asyncio.Task[Page | Failure]] = {}
         if arguments:
             raise BadInput(f"{self.title} has no argument {next(iter(arguments))!r}")
 
@@ -206,13 +225,40 @@ class HashtagSpider(scrapy.Spider):
             raise BadInput(f"--set {name}={value}: choose from {', '.join(option.choices)}")
         self.chosen[name] = value
 
+    def _set_server(self, server: str, mirror: str | None) -> None:
+        """Set the server that the spider crawls; each has its own posts and searches.
+
+        Args:
+            server: Host or URL of the server; empty if it was not named.
+            mirror: URL of a mirror or test server.
+        """
+        if server:
+            self.server_url = _server_url(server, f"--set {self.server_option}")
+            self.requested_url = (mirror or self.server_url).rstrip("/")
+            self.named_urls += (self.server_url,)
+        elif mirror:
+            self.server_url = self.requested_url
+        parts = urlsplit(self.server_url)
+        if self.server_url != self.site_url:
+            self.name = f"{type(self).name}:{parts.netloc}{parts.path}"
+
+    def own_url(self, url: str) -> str:
+        """Return the URL that a mirrored page has on the site itself."""
+        is_mirrored = url.startswith(f"{self.requested_url}/")
+        return self.server_url + url[len(self.requested_url) :] if is_mirrored else url
+
     def check_arguments(self) -> None:
         """Check that the spider has all it needs.
 
         Raises:
             CredentialsMissing: A required credential is missing.
-            BadInput: A token would be sent unencrypted over a network.
+            BadInput: A server is not named, or a token would be sent unencrypted over a network.
         """
+        if self.server_option is not None and self.server_url == self.site_url:
+            option = self.site_options[self.server_option]
+            raise BadInput(
+                f"{self.title}: name {option.help}: --set {self.server_option}={option.example}"
+            )
         check_required(self.secrets, self.credentials, self.title)
         parts = urlsplit(self.requested_url)
         if self.secrets and parts.scheme != "https" and parts.hostname not in LOOPBACK:
@@ -226,8 +272,17 @@ class HashtagSpider(scrapy.Spider):
         """Return the searches for words: words that one search can ask for together."""
         return [(word,) for word in words]
 
+    def lookup_request(self, query: str) -> Request | None:
+        """Return a request that a search needs before its first page; None: it needs none.
+
+        `read` returns a page for it with `is_lookup` and the cursor of the next page.
+        """
+        return None
+
     def search_request(self, query: str, cursor: str | None) -> Request:
         """Return the request of a page of a search.
+
+        The fragment of a URL is not sent; `read` gets it, as what it must know of the search.
 
         Args:
             query: A word, or several with " OR " between, as `queries` combines them.
@@ -268,8 +323,13 @@ class HashtagSpider(scrapy.Spider):
         """Return a request to make before all others, for `set_up`; its failure is ignored."""
         return None
 
-    def set_up(self, body: bytes) -> None:
-        """Configure the spider by the response to `setup_request`."""
+    def set_up(self, body: bytes, url: str = "") -> Request | None:
+        """Configure the spider by a response to `setup_request`.
+
+        Returns:
+            A further request for `set_up`; None if there is none.
+        """
+        return None
 
     def post_request(self, site_id: str) -> Request | None:
         """Return the request of a post whose image URLs have expired, for `read`."""
@@ -299,12 +359,28 @@ class HashtagSpider(scrapy.Spider):
 
     def page_request(self, search: Search, cursor: str | None) -> Request:
         """Return the request of a page with its callbacks."""
-        return self.search_request(search.hashtag, cursor).replace(
+        return self.first_or_next_request(search.hashtag, cursor).replace(
             callback=self.parse,
             errback=self.handle_page_error,
             cb_kwargs={"search": search, "cursor": cursor},
             dont_filter=True,
         )
+
+    def first_or_next_request(self, query: str, cursor: str | None) -> Request:
+        """Return the request of a page of a search, or of the lookup before its first page."""
+        lookup = self.lookup_request(query) if cursor is None else None
+        return lookup or self.search_request(query, cursor)
+
+    async def run_setup(self) -> None:
+        """Configure the spider by responses of the site; without them it uses its defaults."""
+        request, count = self.setup_request(), 0
+        with contextlib.suppress(SiteRefused):
+            while request is not None and count < MAX_SETUP_REQUESTS:
+                response = await self.download(request)
+                count += 1
+                request = (
+                    self.set_up(response.body, response.url) if response.status == 200 else None
+                )
 
     async def parse(
         self, response: Response, search: Search | None = None, cursor: str | None = None
@@ -313,7 +389,7 @@ class HashtagSpider(scrapy.Spider):
         assert response.request is not None
         empty_pages = response.request.meta.get(EMPTY_PAGES, 0)
         try:
-            page = self.read_page(response)
+            page = await self._with_details(self.read_page(response))
         except TemporarilyEmpty as error:
             if empty_pages < len(EMPTY_PAGE_PAUSES):
                 await asyncio.sleep(EMPTY_PAGE_PAUSES[empty_pages])
@@ -347,6 +423,47 @@ class HashtagSpider(scrapy.Spider):
             raise LayoutChanged(redact(problem, self.secrets), response.url) from error
         page = page.storable(partial(redact_posts, credentials=self.secrets))
         return replace(page, reason=NOAI) if NOAI in response.flags else page
+
+    async def _with_details(self, page: Page) -> Page:
+        """Return a page with the posts of its detail pages.
+
+        Raises:
+            SiteRefused: A host asks for a long pause.
+        """
+        if not page.detail_urls:
+            return page
+        for url in page.detail_urls:
+            if url not in self._details:
+                self._details[url] = asyncio.ensure_future(self._request_detail(url))
+        details = await asyncio.gather(*(self._details[url] for url in page.detail_urls))
+        pages = []
+        for url, detail in zip(page.detail_urls, details, strict=True):
+            if isinstance(detail, Page):
+                pages.append(self.select_detail(detail, page))
+                continue
+            if (error := self._backoff_error(url)) is not None:
+                raise error
+            # A later search requests it again.
+            self._details.pop(url, None)
+            pages.append(Page((), skipped={"pages that can't be read": 1}))
+        return page.with_details(pages)
+
+    async def _request_detail(self, url: str) -> Page | Failure:
+        try:
+            return self.read_page(await self.download(self.page_of_url(url)))
+        except (SiteRefused, LayoutChanged) as error:
+            self.logger.info("%s", redact(error.message, self.secrets))
+            return error
+
+    def page_of_url(self, url: str) -> Request:
+        """Return the request of a detail page; a mirror has the site's paths."""
+        if url.startswith(f"{self.server_url}/"):
+            url = self.requested_url + url[len(self.server_url) :]
+        return Request(url)
+
+    def select_detail(self, detail: Page, page: Page) -> Page:
+        """Return the part of a detail page that belongs to a page of a search."""
+        return detail
 
     def check_response(self, response: Response) -> None:
         """Check that a response can be read.
@@ -479,6 +596,20 @@ class HashtagSpider(scrapy.Spider):
             await self.job(self)
         return
         yield
+
+
+def _server_url(server: str, option: str) -> str:
+    """Return the URL of a server that the user names by its host or URL, with a path if it has one.
+
+    Raises:
+        BadInput: It is neither.
+    """
+    url = server.strip().rstrip("/")
+    url = url if "://" in url else f"https://{url}"
+    if http_url(url) is None or not SERVER.fullmatch(url):
+        raise BadInput(f"{option}={server}: write the host, such as shop.example.com")
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.lower(), parts.path, "", ""))
 
 
 def _limits_of(arguments: dict[str, str]) -> CrawlLimits:

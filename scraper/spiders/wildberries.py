@@ -111,7 +111,7 @@ class Spider(HashtagSpider):
         """Return the request of the site's map of image hosts."""
         return self.image_request(HOST_MAP_URL)
 
-    def set_up(self, body: bytes) -> None:
+    def set_up(self, body: bytes, url: str = "") -> None:
         """Use the map of image hosts in a response, if it is valid."""
         self.host_map = parse_host_map(body) or DEFAULT_HOST_MAP
 

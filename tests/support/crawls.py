@@ -17,6 +17,7 @@ from scraper import settings
 from scraper.sample_shop.server import SampleShop
 from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import catalogue_of
+from tests.support.photo_site import PhotoSite
 
 PROGRAM = Path(fashion_tagger.__file__)
 # The state of a listening socket in /proc/net/tcp.
@@ -130,7 +131,7 @@ def _set_fast_request_rate() -> None:
 
 
 def start(
-    shop: SampleShop,
+    shop: SampleShop | PhotoSite,
     folder: Path,
     *options: str,
     site: str = "lamoda",
@@ -149,7 +150,7 @@ def start(
 
 
 def crawl(
-    shop: SampleShop,
+    shop: SampleShop | PhotoSite,
     folder: Path,
     *options: str,
     site: str = "lamoda",

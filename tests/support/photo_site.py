@@ -16,11 +16,15 @@ class PhotoSite:
 
     Attributes:
         robots_delay: Seconds before robots.txt is served.
+        statuses: Path -> status of its response, if not 200.
+        redirects: Path -> path or URL that it redirects to.
     """
 
     def __init__(self, bodies: Mapping[str, bytes]) -> None:
         self.robots_delay = 0.0
         self.bodies = {"/robots.txt": ROBOTS, **bodies}
+        self.statuses: dict[str, int] = {}
+        self.redirects: dict[str, str] = {}
         self.requests: Counter[str] = Counter()
         self.agents: set[str] = set()
         self.released = threading.Event()
@@ -35,7 +39,11 @@ class PhotoSite:
                 if self.path == "/robots.txt":
                     time.sleep(site.robots_delay)
                 body = site.bodies.get(self.path)
-                self.send_response(404 if body is None else 200)
+                status = site.statuses.get(self.path, 404 if body is None else 200)
+                target = site.redirects.get(self.path)
+                self.send_response(302 if target else status)
+                if target:
+                    self.send_header("Location", target)
                 self.send_header("Content-Length", str(len(body or b"")))
                 self.end_headers()
                 self.wfile.write(body or b"")
