@@ -43,14 +43,30 @@ def json_object(body: bytes, url: str) -> dict[str, Any]:
     Raises:
         LayoutChanged: The body is too large or not a JSON object.
     """
-    _check_size(body, url)
-    try:
-        value = parse_json(body.decode(json.detect_encoding(body), "replace"))
-    except (ValueError, RecursionError) as error:
-        raise LayoutChanged("the response is not JSON", url) from error
+    value = _json_value(body, url)
     if not isinstance(value, dict):
         raise LayoutChanged("the response is JSON, but not an object", url)
     return value
+
+
+def json_list(body: bytes, url: str) -> list[Any]:
+    """Parse a response body as a JSON list, as `json_object` does.
+
+    Raises:
+        LayoutChanged: The body is too large or not a JSON list.
+    """
+    value = _json_value(body, url)
+    if not isinstance(value, list):
+        raise LayoutChanged("the response is JSON, but not a list", url)
+    return value
+
+
+def _json_value(body: bytes, url: str) -> Any:
+    _check_size(body, url)
+    try:
+        return parse_json(body.decode(json.detect_encoding(body), "replace"))
+    except (ValueError, RecursionError) as error:
+        raise LayoutChanged("the response is not JSON", url) from error
 
 
 def parse_json(text: str, may_have_more: bool = False) -> Any:
