@@ -111,6 +111,15 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
     help="Skip posts that are older than DATE, such as 2026-01-31.",
 )
 @click.option(
+    "--license",
+    "licenses",
+    type=CommaList(),
+    multiple=True,
+    metavar="CODES",
+    help="Comma-separated licenses, such as cc0,pdm,by,by-sa; photos with others are skipped."
+    " Shops state no license: unknown.  [default: all]",
+)
+@click.option(
     "--full",
     is_flag=True,
     help="Read finished searches to their end again. Without it, a later run stops at a page"
@@ -233,6 +242,9 @@ def crawl(
     spiders = create_spiders(
         names, site_urls, image_urls, chosen["credentials"], chosen["settings"]
     )
+    if not chosen["contact"]:
+        for spider in spiders.values():
+            spider.check_contact()
     settings = project_settings(_setting_values(chosen), chosen["scrapy_settings"])
     if check:
         word = vocabulary.words_of(words[0])[0] if words else CHECK_WORD
@@ -291,7 +303,8 @@ def _crawl(
     from scraper.crawl.searches import CrawlLimits
 
     names = ("max_images", "max_pages", "since", "retry_failed", "full")
-    limits = CrawlLimits(**{name: chosen[name] for name in names})
+    licenses = tuple(code.lower() for part in chosen["licenses"] for code in part)
+    limits = CrawlLimits(**{name: chosen[name] for name in names}, licenses=licenses)
     result = run_crawl(spiders, tags, limits, vocabulary, settings)
     report(result, chosen["min_per_class"], chosen["json_file"], chosen["verbose"])
 

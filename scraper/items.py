@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import astuple, dataclass, field, is_dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ MAX_INDEXED_BYTES = 2_000
 # Values beyond these are errors of a site: 32-bit column, and more than any product costs.
 MAX_TOTAL, MAX_PRICE = 2**31 - 1, 10**12
 MAX_CURRENCY_CHARS = 10
+# License of photos for which the site says none.
+UNKNOWN_LICENSE = "unknown"
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,25 @@ class Page:
     def as_last(self) -> "Page":
         """Return a copy without a next page."""
         return replace(self, next_cursor=None)
+
+    def with_licenses(self, licenses: Collection[str]) -> "Page":
+        """Return a copy with the photos of some licenses only.
+
+        Args:
+            licenses: Codes of the licenses; `unknown` for photos without one. Empty: all.
+        """
+        if not licenses:
+            return self
+        posts, skipped = [], Counter(self.skipped)
+        for post in self.posts:
+            codes = [photo.credit.license or UNKNOWN_LICENSE for photo in post.photos]
+            pairs = zip(post.photos, codes, strict=True)
+            photos = tuple(photo for photo, code in pairs if code in licenses)
+            if photos:
+                posts.append(replace(post, photos=photos))
+            else:
+                skipped[f"license {next(iter(codes), UNKNOWN_LICENSE)}"] += 1
+        return replace(self, posts=tuple(posts), skipped=dict(skipped))
 
     def with_details(self, details: Iterable["Page"]) -> "Page":
         """Return a copy with the posts of detail pages; posts with the same id become one."""

@@ -42,6 +42,8 @@ from scraper.rejections import (
 
 # RFC 9309 requires crawlers to read 500 KiB.
 MAX_ROBOTS_TXT_BYTES = 512_000
+# Key of a request's meta: whether the user has accepted the terms of the API that it is sent to.
+ACCEPTS_API_TERMS = "accepts_api_terms"
 # Seconds until a robots.txt that could not be read is requested again.
 ROBOTS_TXT_RETRY_SECONDS = 300
 # The host is down: its pages are unavailable for the same reason.
@@ -181,7 +183,8 @@ class ObeyRobotsTxt:
     everything in both cases.
 
     Requests with a token are excluded: robots.txt addresses crawlers of pages, and whoever has an
-    API's token has agreed to its terms instead.
+    API's token has agreed to its terms instead. So are those with ACCEPTS_API_TERMS, by which the
+    user accepts the terms of an official API without tokens.
 
     https://www.rfc-editor.org/rfc/rfc9309#section-2.3.1
     """
@@ -205,7 +208,8 @@ class ObeyRobotsTxt:
             Exception: There is no connection to the host.
         """
         parts = urlparse_cached(request)
-        if parts.path == "/robots.txt" or "Authorization" in request.headers:
+        has_terms = "Authorization" in request.headers or request.meta.get(ACCEPTS_API_TERMS)
+        if parts.path == "/robots.txt" or has_terms:
             return
         root = f"{parts.scheme}://{parts.netloc}"
         async with self._locks[root]:
@@ -344,8 +348,9 @@ class HostBackoffs:
         return (max(times) - _now()).total_seconds() if times else 0
 
     def set_interval(self, url: str, seconds: float) -> None:
-        """Set the time between requests of the host of a URL."""
-        self._intervals[_host(url)] = seconds
+        """Set the time between requests of the host of a URL; a longer one stays."""
+        host = _host(url)
+        self._intervals[host] = max(seconds, self._intervals.get(host, 0))
 
     def reserve(self, url: str) -> float:
         """Return how many seconds a request has to wait, and let the next one wait for it."""

@@ -126,6 +126,7 @@ class CataloguePipeline(CrawlPipeline):
         context, planner = spider.context, spider.planner
         page = search.guard.check_page(page, cursor)
         page = search.guard.without_old_posts(page, spider.limits.since)
+        page = page.with_licenses(spider.limits.licenses)
         saved = await context.writer.write(
             lambda session: planner.save_page(
                 session, search, cursor, page, context.writer.takedowns

@@ -256,6 +256,8 @@ class CatalogueScheduler(BaseScheduler):
             context = open_context_of(self._crawler.settings)
             spider.context = self._resources.enter_context(context)
             spider.backoffs = spider.context.backoffs
+        if spider.request_interval and spider.requested_url == spider.server_url:
+            spider.context.backoffs.set_interval(spider.requested_url, spider.request_interval)
         self.context = spider.context
         self.context.on_failure(self._stop)
         if isinstance(spider.tags, str):

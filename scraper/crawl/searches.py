@@ -41,6 +41,7 @@ class CrawlLimits:
         max_images: Stored images per tag and site, over all runs.
         max_pages: Pages per search in this run.
         since: Older posts are skipped.
+        licenses: Codes of licenses; photos with others are skipped. Empty: all photos.
         retry_failed: Request images again that were rejected with a temporary error.
         full: Read finished searches to their end again.
     """
@@ -48,6 +49,7 @@ class CrawlLimits:
     max_images: int | None = None
     max_pages: int | None = None
     since: datetime | None = None
+    licenses: tuple[str, ...] = ()
     retry_failed: bool = False
     full: bool = False
 

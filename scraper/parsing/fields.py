@@ -293,3 +293,37 @@ def parse_price(value: object) -> float | None:
         amount = Price.fromstring(value).amount
         return None if amount is None else float(amount)
     return float(value)
+
+
+# The rights in a Creative Commons code, in their order, as in `by-nc-sa`.
+CC_CODE = re.compile(r"\bby(?:-nc)?(?:-sa|-nd)?\b")
+PUBLIC_DOMAIN = ("cc0", "pdm")
+
+
+def license_code(value: object) -> str | None:
+    """Return the code of a license from its name, code or URL.
+
+    Returns:
+        A Creative Commons code such as `by-sa`, `cc0`, `pdm` for the public domain, or the text in
+        lower case of any other license; None if there is none.
+    """
+    text = (html_text(value) or "").lower()
+    name = re.sub(r"[\s_/]+", "-", text)
+    if not name:
+        return None
+    if re.search(r"\bcc-?(?:0|zero)\b|publicdomain-zero", name):
+        return "cc0"
+    if re.search(r"^(?:pd|pdm)\b|public-?domain|no-known-copyright", name):
+        return "pdm"
+    is_cc = re.search(r"\bcc\b|creative-?commons", name) or CC_CODE.match(name)
+    match = CC_CODE.search(name) if is_cc else None
+    return match[0] if match else text
+
+
+def license_url(value: object) -> str | None:
+    """Return the URL of a license; that of a Creative Commons license in its usual form."""
+    url = absolute_url(html_text(value), "https://creativecommons.org/")
+    if url is None or not re.match(r"https?://(?:www\.)?creativecommons\.org/", url):
+        return url
+    path = re.sub(r"(?:deed|legalcode)(?:\.[\w-]+)?$", "", urlsplit(url).path)
+    return f"https://creativecommons.org{path.rstrip('/')}/"

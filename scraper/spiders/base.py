@@ -108,7 +108,7 @@ class HashtagSpider(scrapy.Spider):
         context: Catalogue and image store; opened from the settings if there is none.
         job: Coroutine function to run instead of searches, such as a check of the credentials.
         arguments: Other spider arguments (`scrapy crawl -a NAME=VALUE`): `max_images`, `max_pages`,
-            `since`, `retry_failed`, `full`, and options of the site, with `_` for `-`.
+            `since`, `license`, `retry_failed`, `full`, and options of the site, with `_` for `-`.
     """
 
     # Of an instance with a server of its own: `site:server`.
@@ -125,6 +125,12 @@ class HashtagSpider(scrapy.Spider):
     # For software that many servers run, such as shops: the option that names the server. It must
     # be set, and `site_url` is only an example.
     server_option: ClassVar[str | None] = None
+    # Seconds between requests of the site, at least; the site's terms ask for them.
+    request_interval: ClassVar[float] = 0
+    # Whether the site requires a way to reach the user (--contact) in the user agent.
+    needs_contact: ClassVar[bool] = False
+    # How the site can be read although its robots.txt forbids it, such as by its API's terms.
+    robots_txt_remedy: ClassVar[str | None] = None
     # A later run of a finished search requests new posts, instead of nothing.
     renews: ClassVar[bool] = False
     # Different hashtags that an account may request in seven days.
@@ -264,6 +270,18 @@ class HashtagSpider(scrapy.Spider):
         if self.secrets and parts.scheme != "https" and parts.hostname not in LOOPBACK:
             raise BadInput(
                 f"--site-url {self.requested_url}: tokens are sent over https only; write https://"
+            )
+
+    def check_contact(self) -> None:
+        """Check that requests without a contact are accepted; a mirror accepts them.
+
+        Raises:
+            BadInput: The site requires a contact.
+        """
+        if self.needs_contact and self.requested_url == self.server_url:
+            raise BadInput(
+                f"{self.title} requires a contact in the user agent: add --contact with your e-mail"
+                " address or URL, or set FASHION_TAGGER_CONTACT"
             )
 
     # What a site defines.
@@ -487,7 +505,11 @@ class HashtagSpider(scrapy.Spider):
         reason = download_error_reason(error)
         self.logger.info("%s %s", reason, url)
         if reason == ROBOTS_TXT:
-            message = FORBIDDEN
+            message = (
+                f"{self.robots_txt_remedy}. Otherwise: {FORBIDDEN}"
+                if self.robots_txt_remedy
+                else FORBIDDEN
+            )
         elif reason.startswith(UNREADABLE):
             problem = reason.removeprefix(UNREADABLE)
             message = (
@@ -623,6 +645,7 @@ def _limits_of(arguments: dict[str, str]) -> CrawlLimits:
             max_images=_positive(arguments.pop("max_images", None)),
             max_pages=_positive(arguments.pop("max_pages", None)),
             since=_date(arguments.pop("since", None)),
+            licenses=tuple(filter(None, arguments.pop("license", "").lower().split(","))),
             retry_failed=_flag(arguments.pop("retry_failed", "0")),
             full=_flag(arguments.pop("full", "0")),
         )

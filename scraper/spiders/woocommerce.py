@@ -270,7 +270,8 @@ def _parse_terms(records: list[Any], url: str, step: Step) -> Page:
         texts = [html_text(term.get("name")), unquote(str(term.get("slug")))]
         if has_word(texts, words) and term.get("count") != 0:
             ids[str(number)] = None
-    step = replace(step, **{kind: tuple(ids)})
+    found = tuple(ids)
+    step = replace(step, tags=found) if kind == "tags" else replace(step, categories=found)
     return Page((), _cursor_after_terms(step, kind, len(records), url), is_lookup=True)
 
 
