@@ -127,7 +127,7 @@ class Page:
     reason: str | None = None
     is_by_date: bool = False
     is_lookup: bool = False
-    listed_ids: frozenset[str] = frozenset()
+    listed_ids: tuple[str, ...] = ()
     detail_urls: tuple[str, ...] = ()
 
     def as_last(self) -> "Page":

@@ -156,7 +156,7 @@ class PagingGuard:
             cursor: The cursor that the page was requested with.
         """
         self.cursors.add(cursor)
-        ids = page.listed_ids or frozenset(post.site_id for post in page.posts)
+        ids = frozenset(page.listed_ids or (post.site_id for post in page.posts))
         self.repeated_pages = self.repeated_pages + 1 if ids in self.pages and ids else 0
         if not page.is_lookup:
             is_new = bool(ids - self.posts)

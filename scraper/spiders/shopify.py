@@ -174,10 +174,11 @@ def _parse_products(products: list[Any], url: str, currency: str | None) -> Page
     values, words = fragment_values(url), words_in_fragment(url)
     collection = values.get("collection")
     posts: dict[str, Post] = {}
-    listed_ids, other_products, without_photos = set[str](), 0, 0
+    listed_ids: dict[str, None] = {}
+    other_products, without_photos = 0, 0
     for record in products:
         post = _post(record, url, currency)
-        listed_ids.add(f"{collection or ''}/{post.site_id}")
+        listed_ids[f"{collection or ''}/{post.site_id}"] = None
         if not has_word([*_texts(record), collection], words):
             other_products += 1
         elif not post.photos:
@@ -197,7 +198,7 @@ def _parse_products(products: list[Any], url: str, currency: str | None) -> Page
         tuple(posts.values()),
         _next_cursor(url, len(products)),
         skipped={reason: count for reason, count in skipped.items() if count},
-        listed_ids=frozenset(listed_ids),
+        listed_ids=tuple(listed_ids),
     )
 
 

@@ -299,11 +299,12 @@ def _cursor_after_terms(step: Step, kind: str, count: int, url: str) -> str | No
 def _parse_products(records: list[Any], url: str, step: Step) -> Page:
     parameters, words = _parameters(url), step.words.split(" or ")
     posts: dict[str, Post] = {}
-    details, listed_ids = [], set[str]()
+    listed_ids: dict[str, None] = {}
+    details = []
     skipped = dict.fromkeys((NO_PHOTOS, PROTECTED, OTHER_PRODUCTS), 0)
     for record in records:
         post = _post(record, url)
-        listed_ids.add(post.site_id)
+        listed_ids[post.site_id] = None
         has_variations = bool(record.get("variations"))
         if "search" in parameters and not has_word([post.title], words):
             skipped[OTHER_PRODUCTS] += 1
@@ -319,7 +320,7 @@ def _parse_products(records: list[Any], url: str, step: Step) -> Page:
         tuple(posts.values()),
         _cursor_after_products(step, len(records), url),
         skipped={reason: count for reason, count in skipped.items() if count},
-        listed_ids=frozenset(listed_ids),
+        listed_ids=tuple(listed_ids),
         detail_urls=tuple(details),
     )
 
