@@ -69,6 +69,16 @@ def _json_value(body: bytes, url: str) -> Any:
         raise LayoutChanged("the response is not JSON", url) from error
 
 
+# Group 1 is a string, which may be cut off at the end; otherwise a comma before a closing bracket.
+TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
+
+
+def without_trailing_commas(text: str) -> str:
+    """Return JSON without commas before closing brackets."""
+    # Strings are matched first and kept, so that only commas outside of strings are removed.
+    return TRAILING_COMMA.sub(lambda match: match.group(1) or "", text)
+
+
 def parse_json(text: str, may_have_more: bool = False) -> Any:
     """Parse JSON, so that the catalogue can store its values.
 
@@ -101,10 +111,12 @@ def _parse_float(digits: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+# Control characters in strings are accepted.
 _DECODER = json.JSONDecoder(
     parse_int=_parse_int,
     parse_float=_parse_float,
     parse_constant=lambda _: None,
+    strict=False,
 )
 
 

@@ -130,7 +130,7 @@ def words_in_fragment(url: str) -> list[str]:
 
 def fragment_values(url: str) -> dict[str, str]:
     """Return the values in the fragment of a URL, see `fragment_of`."""
-    return dict(parse_qsl(urlsplit(url).fragment))
+    return dict(parse_qsl(urlsplit(url).fragment, keep_blank_values=True))
 
 
 def fragment_of(words: str, **values: str) -> str:

@@ -48,6 +48,10 @@ FORBIDDEN = (
 )
 # URL of a server: a host or IPv6 address, and perhaps a port and a path.
 SERVER = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d+)?(?:/[^?#]*)?")
+# Detail pages that are kept for the other searches of a run.
+MAX_CACHED_DETAILS = 20_000
+# Reasons why detail pages are skipped.
+UNREADABLE_PAGES, NO_POSTS = "pages that can't be read", "pages without a product"
 # Requests of `set_up` in all; no spider needs more.
 MAX_SETUP_REQUESTS = 5
 # Seconds to wait before a page is requested again that announced posts and had none.
@@ -407,7 +411,7 @@ class HashtagSpider(scrapy.Spider):
         assert response.request is not None
         empty_pages = response.request.meta.get(EMPTY_PAGES, 0)
         try:
-            page = await self._with_details(self.read_page(response))
+            page = await self._with_details(self.read_page(response), response.url)
         except TemporarilyEmpty as error:
             if empty_pages < len(EMPTY_PAGE_PAUSES):
                 await asyncio.sleep(EMPTY_PAGE_PAUSES[empty_pages])
@@ -442,28 +446,37 @@ class HashtagSpider(scrapy.Spider):
         page = page.storable(partial(redact_posts, credentials=self.secrets))
         return replace(page, reason=NOAI) if NOAI in response.flags else page
 
-    async def _with_details(self, page: Page) -> Page:
+    async def _with_details(self, page: Page, page_url: str) -> Page:
         """Return a page with the posts of its detail pages.
 
         Raises:
-            SiteRefused: A host asks for a long pause.
+            SiteRefused: A host asks for a long pause, or refuses all detail pages.
         """
         if not page.detail_urls:
             return page
+        if len(self._details) > MAX_CACHED_DETAILS:
+            self._details.clear()
         for url in page.detail_urls:
             if url not in self._details:
                 self._details[url] = asyncio.ensure_future(self._request_detail(url))
         details = await asyncio.gather(*(self._details[url] for url in page.detail_urls))
-        pages = []
+        pages, refusals = [], []
         for url, detail in zip(page.detail_urls, details, strict=True):
             if isinstance(detail, Page):
-                pages.append(self.select_detail(detail, page))
+                if detail.reason is None:
+                    pages.append(self.select_detail(detail, page, page_url))
+                else:
+                    pages.append(Page((), skipped={detail.reason: len(detail.posts)}))
                 continue
             if (error := self._backoff_error(url)) is not None:
                 raise error
             # A later search requests it again.
             self._details.pop(url, None)
-            pages.append(Page((), skipped={"pages that can't be read": 1}))
+            is_refused = isinstance(detail, SiteRefused)
+            refusals += [detail] if is_refused else []
+            pages.append(Page((), skipped={UNREADABLE_PAGES if is_refused else NO_POSTS: 1}))
+        if len(refusals) == len(pages) and not page.posts:
+            raise refusals[0]
         return page.with_details(pages)
 
     async def _request_detail(self, url: str) -> Page | Failure:
@@ -479,8 +492,8 @@ class HashtagSpider(scrapy.Spider):
             url = self.requested_url + url[len(self.server_url) :]
         return Request(url)
 
-    def select_detail(self, detail: Page, page: Page) -> Page:
-        """Return the part of a detail page that belongs to a page of a search."""
+    def select_detail(self, detail: Page, page: Page, url: str) -> Page:
+        """Return the part of a detail page that belongs to a page of a search, and its URL."""
         return detail
 
     def check_response(self, response: Response) -> None:

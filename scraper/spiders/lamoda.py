@@ -16,7 +16,14 @@ from scrapy import Request
 from scrapy.http import Response
 
 from scraper.errors import LayoutChanged
-from scraper.parsing.fields import clean_text, get_nested, html_page, parse_count, parse_json
+from scraper.parsing.fields import (
+    clean_text,
+    get_nested,
+    html_page,
+    parse_count,
+    parse_json,
+    without_trailing_commas,
+)
 from scraper.spiders.base import HashtagSpider, Page, Photo, Post
 
 IMAGE_URL = "https://a.lmcdn.ru"
@@ -27,8 +34,6 @@ GEO_BLOCKING_CODE = b"10403"
 # Where JSON may begin inside a JavaScript object.
 NESTED_OBJECT = re.compile(r"""\b(?:payload|state)["']?\s*:\s*(?=\{)""")
 MAX_NESTED_OBJECTS = 9
-# Group 1 is a string, which may be cut off at the end; otherwise a comma before a closing bracket.
-TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
 # XPath condition of elements whose text a browser does not show.
 HIDDEN_ELEMENT = """
     self::head or self::script or self::style or self::template or self::noscript
@@ -188,14 +193,9 @@ def _parse_state(page: Selector) -> dict[str, Any]:
                 nested.end() for nested in islice(NESTED_OBJECT.finditer(text), MAX_NESTED_OBJECTS)
             )
             parts = (_parse_object(text[start:]) for start in starts)
-            whole = _parse_object(_without_trailing_commas(text))
+            whole = _parse_object(without_trailing_commas(text))
             return next(filter(_products_parent, chain([whole], parts)), {})
     return {}
-
-
-def _without_trailing_commas(text: str) -> str:
-    # Strings are matched first and kept, so that only commas outside of strings are removed.
-    return TRAILING_COMMA.sub(lambda match: match.group(1) or "", text)
 
 
 def _parse_object(text: str) -> dict[str, Any]:

@@ -152,7 +152,7 @@ class Spider(HashtagSpider):
         page = read(body, self.own_url(url))
         return page if self.chosen["variations"] == "read" else replace(page, detail_urls=())
 
-    def select_detail(self, detail: Page, page: Page) -> Page:
+    def select_detail(self, detail: Page, page: Page, url: str) -> Page:
         """Return the photos of the variations of a page's products."""
         ids = {post.site_id for post in page.posts}
         return Page(tuple(post for post in detail.posts if post.site_id in ids))

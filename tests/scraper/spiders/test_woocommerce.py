@@ -160,7 +160,7 @@ def test_variations_add_their_photos() -> None:
     variation = {"id": 502, "parent": 501, "images": [{"id": 13, "src": "https://x.example/b.jpg"}]}
     body = json.dumps([variation, {**variation, "parent": 900}]).encode()
     spider = Spider(options={"shop": "shop.example.com"})
-    details = spider.select_detail(spider.read(body, page.detail_urls[0]), page)
+    details = spider.select_detail(spider.read(body, page.detail_urls[0]), page, SEARCH)
     first, second = page.with_details([details]).posts
     assert [photo.key for photo in first.photos] == ["11", "13"]
     assert (first.title, len(second.photos)) == ("Men’s Polo & Co", 1)
