@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
-from scraper.parsing.fields import format_wait, parse_count
+from scraper.parsing.fields import format_wait, parse_count, parse_datetime
 
 # Prefixes of -limit, -remaining and -reset: X, Pinterest, and the IETF draft
 # https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
@@ -117,6 +117,10 @@ def _seconds_until_reset(
     reset, remaining = (
         _header_number(headers, f"{prefix}-{name}") for name in ("reset", "remaining")
     )
+    # Mastodon sends a time in ISO 8601.
+    time = parse_datetime(headers.get(f"{prefix}-reset"))
+    if reset is None and time is not None:
+        reset = max(0, round(time.replace(tzinfo=timezone.utc).timestamp()))
     if reset is None or (remaining != 0 and not is_exhausted):
         return None
     return max(0, reset - round(now.timestamp())) if reset > MIN_TIMESTAMP else reset

@@ -168,6 +168,8 @@ class HashtagSpider(scrapy.Spider):
             "credentials": credentials,
             "options": options,
         }
+        # Whether the server of `server_option` is named.
+        self.has_server = True
         # The site's own URL; `requested_url` may be that of a mirror.
         self.server_url = self.site_url
         self.requested_url = (site_url or self.site_url).rstrip("/")
@@ -249,7 +251,8 @@ class HashtagSpider(scrapy.Spider):
         elif mirror:
             self.server_url = self.requested_url
         parts = urlsplit(self.server_url)
-        if self.server_url != self.site_url:
+        self.has_server = bool(server or mirror)
+        if self.has_server:
             self.name = f"{type(self).name}:{parts.netloc}{parts.path}"
 
     def own_url(self, url: str) -> str:
@@ -264,7 +267,7 @@ class HashtagSpider(scrapy.Spider):
             CredentialsMissing: A required credential is missing.
             BadInput: A server is not named, or a token would be sent unencrypted over a network.
         """
-        if self.server_option is not None and self.server_url == self.site_url:
+        if self.server_option is not None and not self.has_server:
             option = self.site_options[self.server_option]
             raise BadInput(
                 f"{self.title}: name {option.help}: --set {self.server_option}={option.example}"
