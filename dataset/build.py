@@ -70,6 +70,7 @@ def selection_options(options: BuildOptions, vocabulary: Vocabulary) -> Selectio
         seed=options.seed,
         new_splits=options.new_splits,
         use_captions=options.hashtags == "all",
+        licenses=tuple(code.lower() for code in options.licenses),
     )
 
 
@@ -287,6 +288,7 @@ def write_output_files(
     labels = sorted({item.label for item in result.items})
     write_json(describe_labels(labels, options, selection), folder / "labels.json")
     layout.write_excluded(result.exclusions.images, folder / layout.EXCLUDED)
+    layout.write_attribution(result.items, folder / layout.ATTRIBUTION)
     paths = report.sampled_paths(result)
     output_format = FORMATS[options.format]
     jpegs = {path: jpeg for path, jpeg in output_format.read(folder) if path in paths}

@@ -106,6 +106,15 @@ class SplitProportions(click.ParamType):
     " it, use the label it was found under first, or ask.",
 )
 @click.option(
+    "--license",
+    "licenses",
+    type=CommaList(),
+    default=(),
+    metavar="CODES",
+    help="Comma-separated licenses, such as cc0,pdm,by,by-sa; photos with others are excluded. The"
+    " license of photos from shops is unknown.  [default: all]",
+)
+@click.option(
     "--quality-gates",
     type=FILE,
     metavar="FILE",
@@ -166,8 +175,8 @@ def build_dataset(
     The written files are audited, and a leak between splits fails the build.
 
     The output folder is replaced at the end. It has the photos, manifest.parquet,
-    excluded.parquet, labels.json, croissant.json, a dataset card (README.md) with contact sheets,
-    and report.html.
+    excluded.parquet, attribution.csv, labels.json, croissant.json, a dataset card (README.md) with
+    contact sheets, and report.html.
     """
     from dataset.build import build, preview_build, prompt_conflicts, selection_options
     from dataset.export.build_result import BuildOptions

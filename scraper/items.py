@@ -8,6 +8,8 @@ from dataclasses import astuple, dataclass, field, is_dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from dataset.catalogue.models import NO_CREDIT, UNKNOWN_LICENSE, Credit
+
 if TYPE_CHECKING:
     from dataset.errors import Failure
     from scraper.crawl.searches import Search
@@ -19,28 +21,6 @@ MAX_INDEXED_BYTES = 2_000
 # Values beyond these are errors of a site: 32-bit column, and more than any product costs.
 MAX_TOTAL, MAX_PRICE = 2**31 - 1, 10**12
 MAX_CURRENCY_CHARS = 10
-# License of photos for which the site says none.
-UNKNOWN_LICENSE = "unknown"
-
-
-@dataclass(frozen=True)
-class Credit:
-    """The license of a photo and what its publication has to name; None: the site does not say.
-
-    Attributes:
-        license: Code of the license: a Creative Commons code such as `by-sa`, `cc0` or `pdm`, or
-            the site's own name of another license.
-        license_url: URL of the license.
-        author: Name of the author.
-        attribution: The text with which the author asks to be credited.
-        source_page: URL of the page that describes the photo.
-    """
-
-    license: str | None = None
-    license_url: str | None = None
-    author: str | None = None
-    attribution: str | None = None
-    source_page: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +37,7 @@ class Photo:
     url: str
     fallbacks: tuple[str, ...] = ()
     key: str | None = None
-    credit: Credit = Credit()
+    credit: Credit = NO_CREDIT
 
 
 @dataclass(frozen=True)
@@ -144,7 +124,7 @@ class Page:
             return self
         posts, skipped = [], Counter(self.skipped)
         for post in self.posts:
-            codes = [photo.credit.license or UNKNOWN_LICENSE for photo in post.photos]
+            codes = [photo.credit.code for photo in post.photos]
             pairs = zip(post.photos, codes, strict=True)
             photos = tuple(photo for photo, code in pairs if code in licenses)
             if photos:

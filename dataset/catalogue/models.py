@@ -4,6 +4,7 @@ The scraper writes searches, posts, hashtags, images and sightings; the dataset 
 fingerprints, decisions, splits and runs; the model package tag verdicts.
 """
 
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from sqlalchemy import Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint, false
@@ -16,6 +17,40 @@ HASHTAG_SEPARATOR = " or "
 def now() -> datetime:
     """Return the current time in UTC without a time zone, as all times of the catalogue are."""
     return datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
+
+
+# License of an image for which no site says one.
+UNKNOWN_LICENSE = "unknown"
+# Licenses under which an image and crops of it may be published, the least demanding first.
+FREE_LICENSES = ("cc0", "pdm", "by", "by-sa")
+
+
+@dataclass(frozen=True)
+class Credit:
+    """The license of an image and what its publication has to name; None: the site does not say.
+
+    Attributes:
+        license: Code of the license: a Creative Commons code such as `by-sa`, `cc0` or `pdm`
+            (public domain), or the site's own name of another license.
+        license_url: URL of the license.
+        author: Name of the author.
+        attribution: The text with which the author asks to be credited.
+        source_page: URL of the page that describes the image.
+    """
+
+    license: str | None = None
+    license_url: str | None = None
+    author: str | None = None
+    attribution: str | None = None
+    source_page: str | None = None
+
+    @property
+    def code(self) -> str:
+        """Code of the license, or `unknown`."""
+        return self.license or UNKNOWN_LICENSE
+
+
+NO_CREDIT = Credit()
 
 
 class Base(DeclarativeBase):

@@ -25,6 +25,7 @@ class BuildOptions:
         new_splits: Whether the splits of earlier builds are ignored.
         hashtags: `found` for the hashtags of the search, `all` for those in captions as well.
         conflicts: What happens to an image with several labels: `exclude`, `first` or `ask`.
+        licenses: If not empty, only images with these licenses are used.
         quality_gates: The user's quality thresholds (TOML).
         size: Width and height of the written images in pixels.
         resize: How images are fitted into the square: `letterbox`, `crop` or `stretch`.
@@ -43,6 +44,7 @@ class BuildOptions:
     new_splits: bool = False
     hashtags: str = "found"
     conflicts: str = "exclude"
+    licenses: tuple[str, ...] = ()
     quality_gates: Path | None = None
     size: int = 342
     resize: str = "letterbox"

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from dataset.export.build_result import BuildOptions, BuildResult
-from dataset.export.layout import MANIFEST
+from dataset.export.dataset_card import BUILD_LICENSES, build_license
+from dataset.export.layout import ATTRIBUTION, MANIFEST
 from dataset.images.io import sha256_of
 
+MAX_AUTHORS = 100
 FIELDS = {
     "path": "Path below the folder, or the name within a shard.",
     "label": "Label of the photo, from hashtags or a reviewer.",
@@ -55,6 +57,7 @@ def describe_build(result: BuildResult, options: BuildOptions, folder: Path) -> 
         folder: Folder with its files.
     """
     labels = sorted({item.label for item in result.items})
+    code = build_license(result.items)
     sites = sorted({site for item in result.items for site in item.photo.sites})
     return {
         "@context": {"@language": "en", "@vocab": "https://schema.org/", **TERMS},
@@ -63,12 +66,24 @@ def describe_build(result: BuildResult, options: BuildOptions, folder: Path) -> 
         "name": "fashion-tagger-build",
         "description": f"{len(result.items)} photos of {', '.join(labels)}, found under hashtags on"
         f" {', '.join(sites) or 'no site'}, in leak-free splits.",
-        "license": "Each photo belongs to whoever posted it; post_url names the post.",
+        "license": BUILD_LICENSES[code][2]
+        if code
+        else "Each photo belongs to whoever posted it; post_url names the post.",
+        "creditText": _credit_text(result),
         "url": "https://schema.org/Dataset",
         "version": "1.0.0",
         "distribution": [_file(folder, MANIFEST), *_photos(result, options, folder)],
         "recordSet": [_splits(), _labels(labels), _records()],
     }
+
+
+def _credit_text(result: BuildResult) -> str:
+    """Return the authors of the photos; attribution.csv has the credit of each photo."""
+    authors = sorted({item.photo.credit.author or "" for item in result.items} - {""})
+    named = ", ".join(authors[:MAX_AUTHORS])
+    more = f" and {len(authors) - MAX_AUTHORS} others" if len(authors) > MAX_AUTHORS else ""
+    photos = f"Photos by {named}{more}. " if named else ""
+    return f"{photos}{ATTRIBUTION} names license, author and source page of each photo."
 
 
 def _file(folder: Path, name: str) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from dataset.catalogue.models import FREE_LICENSES
 from dataset.export.build_result import BuildOptions, BuildResult
 from dataset.export.formats import DatasetFormat
-from dataset.export.layout import EXCLUDED, DatasetItem, label_folder
+from dataset.export.layout import ATTRIBUTION, EXCLUDED, DatasetItem, label_folder
 from dataset.images.io import open_photo
 from dataset.images.store import ImageStore
 from dataset.pose.crop import WHOLE, draw_person, grid
@@ -31,7 +32,9 @@ def render_card(result: BuildResult, options: BuildOptions, output_format: Datas
     labels = _labels(items)
     audit = result.audit
     sections = [
-        _front_matter(output_format, [s for s in SPLITS if s in {item.split for item in items}]),
+        _front_matter(
+            output_format, [s for s in SPLITS if s in {item.split for item in items}], items
+        ),
         "# Dataset card",
         f"{len(items)} photos of {len(labels)} labels, {options.size} x {options.size} pixels,"
         f" {RESIZE_NAMES[options.resize]}. Photos of one product, post or author and near"
@@ -62,25 +65,73 @@ def render_card(result: BuildResult, options: BuildOptions, output_format: Datas
             for label in labels
         ),
         "## Licenses and terms",
-        "The photos belong to the shops and people who posted them, who did not license them for"
-        " this use. `manifest.parquet` names the post of each photo. Passing the photos on needs"
-        " their consent or another legal basis.",
+        _bullets(Counter(item.photo.credit.code for item in items)),
+        describe_terms(items),
         "## Known limitations",
         _lines(known_limitations(result)),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(output_format: DatasetFormat, splits: Sequence[str]) -> str:
+# Code of the license of a build -> its name at Hugging Face, name and URL.
+BUILD_LICENSES = {
+    "cc0": ("cc0-1.0", "CC0 1.0", "https://creativecommons.org/publicdomain/zero/1.0/"),
+    "by": ("cc-by-4.0", "CC BY 4.0", "https://creativecommons.org/licenses/by/4.0/"),
+    "by-sa": ("cc-by-sa-4.0", "CC BY-SA 4.0", "https://creativecommons.org/licenses/by-sa/4.0/"),
+}
+
+
+def build_license(items: Sequence[DatasetItem]) -> str | None:
+    """Return the license under which a build may be published, a key of BUILD_LICENSES.
+
+    Returns:
+        The most demanding license of its photos; None if one of them is not freely licensed.
+    """
+    codes = {item.photo.credit.code for item in items}
+    if not codes or not codes.issubset(FREE_LICENSES):
+        return None
+    return next((code for code in ("by-sa", "by") if code in codes), "cc0")
+
+
+def describe_terms(items: Sequence[DatasetItem]) -> str:
+    """Return whether a build may be published, and under what."""
+    code = build_license(items)
+    if code is not None:
+        _, name, url = BUILD_LICENSES[code]
+        duty = (
+            "" if code == "cc0" else ", with the credits and the changes (cropped, resized) named"
+        )
+        return (
+            "All photos are freely licensed, by what their sources say: the build may be published"
+            f" under [{name}]({url}){duty}. `{ATTRIBUTION}` lists license, author, attribution and"
+            " source page of each photo. Licenses are not verified, and people in photos have"
+            " rights beside them."
+        )
+    other = sum(item.photo.credit.code not in FREE_LICENSES for item in items)
+    return (
+        f"The build may not be published: {other} of {len(items)} photos have no free license"
+        " (cc0, pdm, by, by-sa). Photos of unknown license belong to the shops and people who"
+        " posted them, who did not license them for this use. Passing the photos on needs their"
+        f" consent or another legal basis. `{ATTRIBUTION}` lists license, author and source page of"
+        " each photo, `manifest.parquet` its post. `build-dataset --license cc0,pdm,by,by-sa`"
+        " builds from freely licensed photos only."
+    )
+
+
+def _front_matter(
+    output_format: DatasetFormat, splits: Sequence[str], items: Sequence[DatasetItem]
+) -> str:
     """Return the YAML that tells Hugging Face `datasets` which files belong to which split."""
+    code = build_license(items)
+    name = BUILD_LICENSES[code][0] if code else "other"
     if not output_format.patterns:
-        return "---\nlicense: other\n---"
+        return f"---\nlicense: {name}\n---"
     files = "\n".join(
         f'      - split: {split}\n        path: "{output_format.patterns.format(split=split)}"'
         for split in splits
     )
     return (
-        "---\nlicense: other\ntask_categories: [image-classification]\n"
+        f"---\nlicense: {name}\ntask_categories: [image-classification]\n"
         f"configs:\n  - config_name: default\n    data_files:\n{files}\n---"
     )
 

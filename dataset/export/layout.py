@@ -1,5 +1,6 @@
 """The files of a build: paths of images, the manifest and the list of excluded images."""
 
+import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from dataset.utils.files import restore_folder
 BUILD_FILE = "build.json"
 MANIFEST = "manifest.parquet"
 EXCLUDED = "excluded.parquet"
+ATTRIBUTION = "attribution.csv"
+ATTRIBUTION_COLUMNS = (
+    *("path", "sha256", "license", "license_url", "author", "attribution", "source_page"),
+)
 # Length of a SHA-256 in paths and group names, in hexadecimal digits.
 SHORT_DIGITS = 24
 # Names of devices in Windows, also with a suffix, and the bytes of a label in a folder name: file
@@ -163,6 +168,19 @@ def write_excluded(images: Sequence[ExcludedImage], path: Path) -> None:
         "hashtags": pa.array([photo.hashtags for photo in photos], pa.list_(text)),
     }
     pq.write_table(pa.table(columns), path)
+
+
+def write_attribution(items: Sequence[DatasetItem], path: Path) -> None:
+    """Write `attribution.csv`, one row per image: license, author and source page."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(ATTRIBUTION_COLUMNS)
+        for item in items:
+            credit, post = item.photo.credit, next(iter(item.photo.post_urls), "")
+            values = (credit.license_url, credit.author, credit.attribution)
+            page = credit.source_page or post
+            row = [item.path, item.photo.sha256, credit.code, *(v or "" for v in values), page]
+            writer.writerow(row)
 
 
 def check_output_folder(out: Path) -> None:

@@ -1,7 +1,7 @@
 """Load the stored images of a catalogue as candidates for a build, one per cluster."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,6 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import (
+    FREE_LICENSES,
+    NO_CREDIT,
+    Credit,
     FingerprintRow,
     Hashtag,
     ImageRow,
@@ -21,6 +24,7 @@ from dataset.catalogue.queries import is_stored
 from dataset.images.quality import ImageQuality
 
 DUPLICATE = "duplicate of another photo"
+OTHER_LICENSE = "license not requested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class Candidate:
         decisions: Reviewers' label decisions as (decision id, label), oldest first. The label
             None excludes the image.
         copies: Ids of all images in the cluster.
+        credit: License and author of this file; those of its copies may differ.
     """
 
     image_id: int
@@ -74,6 +79,7 @@ class Candidate:
     posts: tuple[SourcePost, ...] = ()
     decisions: tuple[tuple[int, str | None], ...] = ()
     copies: tuple[int, ...] = ()
+    credit: Credit = NO_CREDIT
 
     @property
     def post_urls(self) -> list[str]:
@@ -147,6 +153,7 @@ def load_candidates(
         _restrict(query, LabelDecision.image_id, image_ids).where(LabelDecision.undone.is_(None))
     ):
         decisions[image].append((number, label))
+    credits_of_image = _load_credits(session, image_ids)
     conditions = [ImageRow.state == "stored"]
     if in_clusters is not None:
         conditions = [is_stored(ImageRow), in_clusters]
@@ -168,11 +175,61 @@ def load_candidates(
         .where(*conditions)
         .order_by(ImageRow.sha256)
     )
-    return [_candidate(row, posts_of_image, posts, decisions) for row in images]
+    return [_candidate(row, posts_of_image, posts, decisions, credits_of_image) for row in images]
 
 
 def _restrict(query: sa.Select, column: Any, ids: sa.Select | None) -> sa.Select:
     return query if ids is None else query.where(column.in_(ids))
+
+
+def _load_credits(session: Session, image_ids: sa.Select | None) -> dict[int, Credit]:
+    """Return image id -> credit of the images whose license or author a site says.
+
+    If several sites say a license, the least demanding one counts.
+    """
+    columns = (
+        *(Sighting.license, Sighting.license_url, Sighting.author),
+        *(Sighting.attribution, Sighting.source_page),
+    )
+    query = sa.select(Sighting.image_id, *columns).where(
+        Sighting.image_id.is_not(None),
+        sa.or_(Sighting.license.is_not(None), Sighting.author.is_not(None)),
+    )
+    found: dict[int, Credit] = {}
+    for image, code, *values in session.execute(
+        _restrict(query, Sighting.image_id, image_ids).order_by(Sighting.id)
+    ):
+        credit = Credit(code, *values)
+        if image not in found or _rank(credit) < _rank(found[image]):
+            found[image] = credit
+    return found
+
+
+def _rank(credit: Credit) -> int:
+    """Return how much a license demands; an unknown one comes last."""
+    if credit.license is not None and credit.license in FREE_LICENSES:
+        return FREE_LICENSES.index(credit.license)
+    return len(FREE_LICENSES) + (credit.license is None)
+
+
+def select_licensed(
+    candidates: Iterable[Candidate], licenses: Collection[str], exclusions: Exclusions
+) -> list[Candidate]:
+    """Keep images with some licenses.
+
+    Args:
+        candidates: Images as `load_candidates` returns them, copies included: the best copy with
+            one of the licenses is used.
+        licenses: Codes of the licenses; `unknown` for images without one. Empty: all.
+        exclusions: Receives the other images.
+    """
+    kept = []
+    for candidate in candidates:
+        if not licenses or candidate.credit.code in licenses:
+            kept.append(candidate)
+        else:
+            exclusions.add(candidate, OTHER_LICENSE, candidate.credit.code)
+    return kept
 
 
 def _load_posts(
@@ -226,6 +283,7 @@ def _candidate(
     posts_of_image: Mapping[int, list[int]],
     posts: Mapping[int, SourcePost],
     decisions: Mapping[int, list[tuple[int, str | None]]],
+    credits_of_image: Mapping[int, Credit],
 ) -> Candidate:
     image, sha256, key, cluster, width, height, size, phash, contrast, blur, text = row
     return Candidate(
@@ -241,6 +299,7 @@ def _candidate(
         posts=tuple(posts[post] for post in sorted(posts_of_image.get(image, ()))),
         decisions=tuple(decisions.get(image, ())),
         copies=(image,),
+        credit=credits_of_image.get(image, NO_CREDIT),
     )
 
 

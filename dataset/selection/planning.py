@@ -12,7 +12,12 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue.models import NearDuplicateRow
 from dataset.duplicates.alignment import POSSIBLE_SIMILARITY
-from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
+from dataset.selection.candidates import (
+    Exclusions,
+    load_candidates,
+    select_best_copies,
+    select_licensed,
+)
 from dataset.selection.groups import (
     LINKS_TWO_SPLITS,
     GroupAssignment,
@@ -47,6 +52,7 @@ class SelectionOptions:
         seed: Random seed of the splits.
         new_splits: Whether the splits of earlier builds are ignored.
         use_captions: Whether hashtags in captions and titles count for labels.
+        licenses: If not empty, only images with these licenses are used.
     """
 
     vocabulary: Vocabulary
@@ -59,6 +65,7 @@ class SelectionOptions:
     seed: int
     new_splits: bool = False
     use_captions: bool = False
+    licenses: tuple[str, ...] = ()
 
     def is_label(self, hashtag: str) -> bool:
         """Return whether a hashtag belongs to the vocabulary or to a requested label."""
@@ -97,7 +104,8 @@ def plan_build(session: Session, options: SelectionOptions) -> BuildPlan:
     """Plan a build; the plan is empty if no class has enough images."""
     exclusions = Exclusions()
     is_label = options.is_label if options.use_captions else None
-    photos = select_best_copies(load_candidates(session, is_label), exclusions)
+    candidates = select_licensed(load_candidates(session, is_label), options.licenses, exclusions)
+    photos = select_best_copies(candidates, exclusions)
     scheme = split_scheme(options.proportions, options.seed)
     before = {} if options.new_splits else load_kept_splits(session, scheme)
     links = link_images(photos, _near_duplicate_pairs(session))

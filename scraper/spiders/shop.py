@@ -20,6 +20,7 @@ from scrapy import Request
 from scrapy.http import Response
 from w3lib.encoding import html_to_unicode
 
+from dataset.catalogue.models import NO_CREDIT
 from scraper.errors import LayoutChanged, SiteRefused
 from scraper.middlewares import unicode_headers
 from scraper.parsing import rate_limits
@@ -76,7 +77,6 @@ WRAPPING = re.compile(
     r"^\s*(?:/[/*]\s*)?(?:<!--|<!\[CDATA\[)\s*(?:\*/)?|(?:/[/*]\s*)?(?:-->|\]\]>)\s*(?:\*/)?\s*$"
 )
 AFTER_STRING = re.compile(r"\s*(?:[:}\]]|,\s*[\"\[{\d\-tfn}\]]|\Z)")
-NO_CREDIT = Credit()
 # Properties of microdata, and elements around them, that are read.
 MAX_PROPERTIES, MAX_DEPTH = 3_000, 200
 NO_INDEX = re.compile(r"\b(?:noindex|noimageindex|none)\b", re.IGNORECASE)
