@@ -28,13 +28,14 @@ from scrapy.utils.httpobj import urlparse_cached
 from dataset.catalogue.models import HostBackoff
 from dataset.catalogue.session import Sessions
 from scraper.errors import SiteRefused
-from scraper.parsing.fields import format_wait
+from scraper.parsing.fields import format_wait, json_objects, parse_json
 from scraper.parsing.rate_limits import backoff_seconds
 from scraper.rejections import (
     NOAI,
     PRIVATE,
     ROBOTS_TXT,
     SCHEME,
+    TDM_RESERVATION,
     UNREADABLE,
     CertificateError,
     download_error_reason,
@@ -209,7 +210,7 @@ class ObeyRobotsTxt:
         """
         parts = urlparse_cached(request)
         has_terms = "Authorization" in request.headers or request.meta.get(ACCEPTS_API_TERMS)
-        if parts.path == "/robots.txt" or has_terms:
+        if parts.path in ("/robots.txt", TDM_FILE) or has_terms:
             return
         root = f"{parts.scheme}://{parts.netloc}"
         async with self._locks[root]:
@@ -269,43 +270,126 @@ def _delay_seconds(protego: Protego, user_agent: str) -> float:
 
 # Key of a request's meta: whether it requests an image.
 IS_IMAGE = "is_image"
+# Key of a request's meta: whether it requests a page of posts.
+IS_PAGE = "is_page"
 DIRECTIVES = {"noai", "noimageai"}
 # A page without these letters needs no parsing.
-LETTERS = re.compile(rb"no(image)?ai", re.IGNORECASE)
+LETTERS = re.compile(rb"no(image)?ai|tdm-reservation", re.IGNORECASE)
+# The file by which a host reserves text and data mining.
+TDM_FILE = "/.well-known/tdmrep.json"
 
 
 class NoAiMiddleware:
-    """Ignore images with the directive, and add the flag `noai` to responses of pages."""
+    """Ignore images whose owner forbids machine learning, and add a flag to responses of pages.
+
+    The flags are `noai` and `tdm-reservation`.
+    """
 
     def process_response(self, request: Request, response: Response) -> Response:
-        """Check the header and, of a web page, the meta elements.
+        """Check the headers and, of a web page, the meta elements.
 
         Raises:
             IgnoreRequest: The response is an image that must not be used.
         """
-        if forbids_ai(response):
+        reason = prohibition(response)
+        if reason is not None:
             if request.meta.get(IS_IMAGE):
-                raise IgnoreRequest(NOAI)
-            response.flags.append(NOAI)
+                raise IgnoreRequest(reason)
+            response.flags.append(reason)
         return response
+
+
+class TdmReservationMiddleware:
+    """Honour the file by which a host reserves text and data mining, as NoAiMiddleware does.
+
+    https://www.w3.org/community/reports/tdmrep/CG-FINAL-tdmrep-20240510/
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._reservations: dict[str, Protego] = {}
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> "TdmReservationMiddleware":
+        """Create the middleware for a crawler."""
+        return cls(crawler)
+
+    async def process_request(self, request: Request) -> None:
+        """Check an image against the reservations of its host.
+
+        Raises:
+            IgnoreRequest: It is reserved.
+        """
+        if request.meta.get(IS_IMAGE) and await self._is_reserved(request):
+            raise IgnoreRequest(TDM_RESERVATION)
+
+    async def process_response(self, request: Request, response: Response) -> Response:
+        """Check a page against the reservations of its host."""
+        if request.meta.get(IS_PAGE) and await self._is_reserved(request):
+            response.flags.append(TDM_RESERVATION)
+        return response
+
+    async def _is_reserved(self, request: Request) -> bool:
+        """Return whether the host of a request reserves its URL."""
+        parts = urlparse_cached(request)
+        root = f"{parts.scheme}://{parts.netloc}"
+        async with self._locks[root]:
+            if root not in self._reservations:
+                self._reservations[root] = await self._load(root)
+        return not self._reservations[root].can_fetch(urldefrag(request.url).url, "*")
+
+    async def _load(self, root: str) -> Protego:
+        """Return the reservations of a host as rules of robots.txt, whose patterns they have."""
+        request = Request(root + TDM_FILE, meta={"download_maxsize": MAX_ROBOTS_TXT_BYTES})
+        assert self._crawler.engine is not None
+        try:
+            response = await self._crawler.engine.download_async(request)
+        except Exception:  # noqa: BLE001 - without the file, nothing is reserved
+            return Protego.parse("")
+        return Protego.parse(
+            reservations_as_rules(response.body if response.status == 200 else b"")
+        )
+
+
+def reservations_as_rules(body: bytes) -> str:
+    """Return the reserved locations of a tdmrep.json as rules of a robots.txt."""
+    try:
+        entries = json_objects(parse_json(body.decode("utf-8", "replace")))
+    except (ValueError, RecursionError):
+        return ""
+    lines = ["User-agent: *"]
+    for entry in entries:
+        location = entry.get("location")
+        if isinstance(location, str) and location.isprintable():
+            is_reserved = str(entry.get("tdm-reservation")) == "1"
+            lines.append(f"{'Disallow' if is_reserved else 'Allow'}: {location}")
+    return "\n".join(lines)
 
 
 def forbids_ai(response: Response) -> bool:
     """Return whether a response must not be used for machine learning."""
-    if any(
-        _has_directive(value.decode("latin-1"))
-        for value in response.headers.getlist("X-Robots-Tag")
-    ):
-        return True
-    content_type = response.headers.get("Content-Type", b"")
+    return prohibition(response) is not None
+
+
+def prohibition(response: Response) -> str | None:
+    """Return why a response must not be used for machine learning: a flag, or None."""
+    headers = response.headers
+    if any(_has_directive(value.decode("latin-1")) for value in headers.getlist("X-Robots-Tag")):
+        return NOAI
+    if headers.get("tdm-reservation", b"").strip() == b"1":
+        return TDM_RESERVATION
+    content_type = headers.get("Content-Type", b"")
     if b"html" not in content_type or not LETTERS.search(response.body):
-        return False
+        return None
     page = Selector(text=response.body.decode("utf-8", "replace"), type="html")
-    return any(
-        _has_directive(meta.attrib.get("content", ""))
-        for meta in page.css("meta[name][content]")
-        if re.search("robot|bot$|tagger", meta.attrib["name"], re.IGNORECASE)
-    )
+    for meta in page.css("meta[name][content]"):
+        name, content = meta.attrib["name"].strip().lower(), meta.attrib["content"].strip()
+        if name == "tdm-reservation" and content == "1":
+            return TDM_RESERVATION
+        if re.search("robot|bot$|tagger", name) and _has_directive(content):
+            return NOAI
+    return None
 
 
 def _has_directive(value: str) -> bool:

@@ -14,13 +14,18 @@ from dataset.maintenance.takedown import REASON as TAKEN_DOWN
 from scraper.decoding.inspection import BROKEN, POLYGLOT, TOO_MANY_PIXELS, TOO_SMALL
 
 PRIVATE, SCHEME, NOAI = "private address", "neither http nor https", "noai"
+# The owner reserves text and data mining, https://www.w3.org/community/reports/tdmrep/.
+TDM_RESERVATION = "tdm-reservation"
 TOO_MANY_REDIRECTS, TOO_LARGE = "too many redirects", "too large"
 # robots.txt forbids a request; and the start of the reason why it could not be read.
 ROBOTS_TXT, UNREADABLE = "robots.txt", "robots.txt: "
 # An image rejected for one of these may be available at a new URL if its URL was signed.
 GONE = ("HTTP 403", "HTTP 404", "HTTP 410")
 # A repeated request would not change these.
-FINAL = (TOO_SMALL, TOO_MANY_PIXELS, TOO_LARGE, POLYGLOT, PRIVATE, SCHEME, NOAI, TAKEN_DOWN)
+FINAL = (
+    *(TOO_SMALL, TOO_MANY_PIXELS, TOO_LARGE, POLYGLOT, PRIVATE, SCHEME),
+    *(NOAI, TDM_RESERVATION, TAKEN_DOWN),
+)
 # Part of a message of Scrapy's middlewares -> reason.
 _IGNORED = {"redirections": TOO_MANY_REDIRECTS, "exceeded": TOO_LARGE}
 

@@ -24,13 +24,14 @@ from scraper.credentials import Credential, check_required, load_credentials, re
 from scraper.decoding.inspection import RejectedImage
 from scraper.errors import CONTINUE, LayoutChanged, SiteRefused, TemporarilyEmpty
 from scraper.items import Credit, ImageItem, Page, PageItem, Photo, Post
-from scraper.middlewares import ALLOWED_HOSTS, IS_IMAGE, NOAI, HostBackoffs
+from scraper.middlewares import ALLOWED_HOSTS, IS_IMAGE, IS_PAGE, NOAI, HostBackoffs
 from scraper.parsing.fields import http_url
 from scraper.persistence import frontier
 from scraper.persistence.claims import PendingImage
 from scraper.rejections import (
     GONE,
     ROBOTS_TXT,
+    TDM_RESERVATION,
     TOO_MANY_REDIRECTS,
     UNREADABLE,
     download_error_reason,
@@ -384,10 +385,13 @@ class HashtagSpider(scrapy.Spider):
 
     def page_request(self, search: Search, cursor: str | None) -> Request:
         """Return the request of a page with its callbacks."""
-        return self.first_or_next_request(search.hashtag, cursor).replace(
+        request = self.first_or_next_request(search.hashtag, cursor)
+        return request.replace(
             callback=self.parse,
             errback=self.handle_page_error,
             cb_kwargs={"search": search, "cursor": cursor},
+            # An official API with a token has terms of its own.
+            meta={**request.meta, IS_PAGE: "Authorization" not in request.headers},
             dont_filter=True,
         )
 
@@ -447,7 +451,8 @@ class HashtagSpider(scrapy.Spider):
             problem = f"the page can't be read ({type(error).__name__}: {first_line(error)})"
             raise LayoutChanged(redact(problem, self.secrets), response.url) from error
         page = page.storable(partial(redact_posts, credentials=self.secrets))
-        return replace(page, reason=NOAI) if NOAI in response.flags else page
+        reasons = [flag for flag in response.flags if flag in (NOAI, TDM_RESERVATION)]
+        return replace(page, reason=reasons[0]) if reasons else page
 
     async def _with_details(self, page: Page, page_url: str) -> Page:
         """Return a page with the posts of its detail pages.
@@ -484,7 +489,9 @@ class HashtagSpider(scrapy.Spider):
 
     async def _request_detail(self, url: str) -> Page | Failure:
         try:
-            return self.read_page(await self.download(self.page_of_url(url)))
+            request = self.page_of_url(url)
+            request.meta[IS_PAGE] = True
+            return self.read_page(await self.download(request))
         except (SiteRefused, LayoutChanged) as error:
             self.logger.info("%s", redact(error.message, self.secrets))
             return error
