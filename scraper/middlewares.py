@@ -302,6 +302,9 @@ class NoAiMiddleware:
 class TdmReservationMiddleware:
     """Honour the file by which a host reserves text and data mining, as NoAiMiddleware does.
 
+    It is read for shops and servers that the user names (`server_option`), and their photos. The
+    other sites are known, and an API has its own terms.
+
     https://www.w3.org/community/reports/tdmrep/CG-FINAL-tdmrep-20240510/
     """
 
@@ -332,6 +335,8 @@ class TdmReservationMiddleware:
 
     async def _is_reserved(self, request: Request) -> bool:
         """Return whether the host of a request reserves its URL."""
+        if getattr(self._crawler.spider, "server_option", None) is None:
+            return False
         parts = urlparse_cached(request)
         root = f"{parts.scheme}://{parts.netloc}"
         async with self._locks[root]:
