@@ -52,7 +52,7 @@ class Spider(HashtagSpider):
 
     name = "commons"
     title = "Wikimedia Commons"
-    needs = "a contact in the user agent (--contact), and --set api-terms=accept: see below"
+    needs = "a contact (--contact), and your consent to its API etiquette (--set api-terms=accept)"
     limits_text = "50 files per page, one request at a time, fewer than 5 per second"
     checked = "2026-11"
     site_url = "https://commons.wikimedia.org"
