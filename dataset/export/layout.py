@@ -14,7 +14,7 @@ from dataset.images.io import sha256_of
 from dataset.selection.candidates import Candidate, ExcludedImage
 from dataset.selection.crops import PersonCrop
 from dataset.selection.labeling import LabeledImage
-from dataset.utils.files import restore_folder
+from dataset.utils.files import restore_folder, spreadsheet_row
 
 BUILD_FILE = "build.json"
 MANIFEST = "manifest.parquet"
@@ -180,7 +180,7 @@ def write_attribution(items: Sequence[DatasetItem], path: Path) -> None:
             values = (credit.license_url, credit.author, credit.attribution)
             page = credit.source_page or post
             row = [item.path, item.photo.sha256, credit.code, *(v or "" for v in values), page]
-            writer.writerow(row)
+            writer.writerow(spreadsheet_row(row))
 
 
 def check_output_folder(out: Path) -> None:
