@@ -29,12 +29,8 @@ _SELECT_CLUSTERS = sa.select(_IMAGES.c.id, _IMAGES.c.cluster_id).where(
 _INSERT_CLUSTERS = sa.insert(_CLUSTERS).returning(_CLUSTERS.c.id)
 _SET_CLUSTER = _UPDATE_IMAGE.values(cluster_id=sa.bindparam("new_cluster"))
 _IS_PENDING = _SIGHTINGS.c.state == "pending"
-_IS_CLAIMED = (_IS_PENDING, _SIGHTINGS.c.worker_id > 0)
 _SELECT_PENDING = sa.select(_SIGHTINGS.c.url, _SIGHTINGS.c.worker_id).where(
     _SIGHTINGS.c.url.in_(sa.bindparam("urls", expanding=True)), _IS_PENDING
-)
-_SELECT_CLAIMED_URLS = sa.select(_SIGHTINGS.c.url).where(
-    _SIGHTINGS.c.url.in_(sa.bindparam("urls", expanding=True)), *_IS_CLAIMED
 )
 _SET_OUTCOME = (
     sa.update(_SIGHTINGS)
@@ -46,7 +42,7 @@ _SET_OUTCOME = (
         worker_id=None,
     )
 )
-_SET_OUTCOME_OF_CLAIMED = _SET_OUTCOME.where(*_IS_CLAIMED)
+_SET_OUTCOME_OF_CLAIMED = _SET_OUTCOME.where(_SIGHTINGS.c.worker_id > 0)
 
 
 def claimed_urls(session: Session, urls: Sequence[str]) -> dict[str, bool]:
@@ -70,7 +66,10 @@ def is_stored(session: Session, sha256: str) -> bool:
 
 
 def save_outcomes(
-    session: Session, outcomes: Sequence[tuple[str, Outcome]], index: FingerprintIndex
+    session: Session,
+    outcomes: Sequence[tuple[str, Outcome]],
+    index: FingerprintIndex,
+    is_claimed: Mapping[str, bool] | None = None,
 ) -> list[str | RejectedImage]:
     """Save the outcomes of downloads, for every post that shows the images.
 
@@ -78,6 +77,7 @@ def save_outcomes(
         session: The session.
         outcomes: URL and outcome of each download.
         index: Fingerprints of the catalogue's images; the new ones are added.
+        is_claimed: What `claimed_urls` returns for the URLs; None: it is called.
 
     Returns:
         For each download, NEW, EXACT (duplicate) or NEAR (duplicate), or the rejected image.
@@ -94,9 +94,10 @@ def save_outcomes(
         session, [outcome for _, outcome in outcomes if outcome.sha256], ids, new_images
     )
     near_duplicates = _assign_clusters(session, new_images, ids, index)
-    _save_sightings(
-        session, [(url, outcome, ids.get(outcome.sha256 or "")) for url, outcome in outcomes]
-    )
+    if is_claimed is None:
+        is_claimed = claimed_urls(session, [url for url, _ in outcomes])
+    rows = [(url, outcome, ids.get(outcome.sha256 or "")) for url, outcome in outcomes]
+    _save_sightings(session, rows, is_claimed)
     results = []
     for _, outcome in outcomes:
         # If a batch holds the same bytes twice, only the first image is new.
@@ -218,21 +219,22 @@ def _insert_clusters(session: Session, count: int) -> Sequence[int]:
     return session.connection().execute(_INSERT_CLUSTERS, rows).scalars().all()
 
 
-def _save_sightings(session: Session, outcomes: Sequence[tuple[str, Outcome, int | None]]) -> None:
+def _save_sightings(
+    session: Session,
+    outcomes: Sequence[tuple[str, Outcome, int | None]],
+    is_claimed: Mapping[str, bool],
+) -> None:
     """Set the state of the images in the posts that show them.
 
     Args:
         session: The session.
         outcomes: URL, outcome and image id of each download.
+        is_claimed: URL -> whether any worker has claimed it.
     """
-    claimed_urls: set[str] = set()
-    for batch in in_batches(url for url, _, _ in outcomes):
-        claimed_rows = session.connection().execute(_SELECT_CLAIMED_URLS, {"urls": batch})
-        claimed_urls.update(claimed_rows.scalars())
     # Only claimed sightings are updated: posts saved since the claim may belong to another tag,
     # which has its own quota (see claims.py). If no sighting is claimed, this worker was presumed
     # dead and its claim released; then the outcome holds for all pending sightings of the URL.
-    for is_claimed, statement in ((True, _SET_OUTCOME_OF_CLAIMED), (False, _SET_OUTCOME)):
+    for of_claimed, statement in ((True, _SET_OUTCOME_OF_CLAIMED), (False, _SET_OUTCOME)):
         rows = [
             {
                 "updated_url": url,
@@ -241,7 +243,7 @@ def _save_sightings(session: Session, outcomes: Sequence[tuple[str, Outcome, int
                 "new_image": image_id,
             }
             for url, outcome, image_id in outcomes
-            if (url in claimed_urls) is is_claimed
+            if is_claimed.get(url, False) is of_claimed
         ]
         if rows:
             session.connection().execute(statement, rows)

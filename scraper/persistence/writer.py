@@ -146,7 +146,7 @@ class CatalogueWriter:
             results: dict[int, str | RejectedImage | None] = {
                 id(pending): result
                 for pending, result in zip(
-                    claimed, save_outcomes(session, outcomes, index), strict=True
+                    claimed, save_outcomes(session, outcomes, index, is_claimed), strict=True
                 )
             }
             for pending in batch:
