@@ -106,7 +106,21 @@ def point_at(probabilities: np.ndarray, targets: np.ndarray, threshold: float) -
         targets: Class indices of shape (n,).
         threshold: Lowest confidence that counts.
     """
-    is_confident = probabilities.max(axis=1) >= threshold
+    return _point(probabilities, targets, threshold, threshold)
+
+
+def _point(
+    probabilities: np.ndarray, targets: np.ndarray, limits: float | np.ndarray, threshold: float
+) -> CoveragePoint:
+    """Return coverage and accuracy at confidence limits, reported as one threshold.
+
+    Args:
+        probabilities: Array of shape (n, classes).
+        targets: Class indices of shape (n,).
+        limits: Lowest confidence that counts, for all photos or of shape (n,).
+        threshold: The threshold of the result.
+    """
+    is_confident = probabilities.max(axis=1) >= limits
     is_correct = (probabilities.argmax(axis=1) == targets)[is_confident]
     accuracy = float(is_correct.mean()) if len(is_correct) else None
     coverage = len(is_correct) / max(1, len(targets))
@@ -336,12 +350,7 @@ def _cross_validated_point(
         point = _chosen_point(probabilities[others], targets[others])
         if point is not None:
             thresholds[~others] = point.threshold
-    is_confident = probabilities.max(axis=1) >= thresholds
-    is_correct = (probabilities.argmax(axis=1) == targets)[is_confident]
-    accuracy = float(is_correct.mean()) if len(is_correct) else None
-    return CoveragePoint(
-        chosen.threshold, len(is_correct), len(is_correct) / len(targets), accuracy
-    )
+    return _point(probabilities, targets, thresholds, chosen.threshold)
 
 
 def _by_group(
