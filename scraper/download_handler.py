@@ -155,12 +155,9 @@ class AiohttpDownloadHandler:
         headers, proxy_headers = request.headers.copy(), None
         if proxy:
             await self._check_proxied(url)
-            if url.scheme == "https" and PROXY_AUTHORIZATION in headers:
+            if url.scheme == "https" and (values := headers.pop(PROXY_AUTHORIZATION, None)):
                 # For the proxy only, which opens a tunnel to the site.
-                (value,) = headers.getlist(PROXY_AUTHORIZATION)
-                proxy_headers = {PROXY_AUTHORIZATION: value.decode("latin-1")}
-            if url.scheme == "https":
-                headers.pop(PROXY_AUTHORIZATION, None)
+                proxy_headers = {PROXY_AUTHORIZATION: values[-1].decode("latin-1")}
         timeout, start = request.meta.get("download_timeout", self._timeout), time.monotonic()
         async with (self._proxied_session if proxy else self._session).request(
             request.method,

@@ -372,11 +372,6 @@ def reservations_as_rules(body: bytes) -> str:
     return "\n".join(lines)
 
 
-def forbids_ai(response: Response) -> bool:
-    """Return whether a response must not be used for machine learning."""
-    return prohibition(response) is not None
-
-
 def prohibition(response: Response) -> str | None:
     """Return why a response must not be used for machine learning: a flag, or None."""
     headers = response.headers
@@ -433,7 +428,8 @@ class HostBackoffs:
 
     def seconds_left(self, url: str) -> float:
         """Return how long the host of a URL must not be requested; 0 or less: it may be."""
-        times = [times[_host(url)] for times in (self._until, self._next) if _host(url) in times]
+        host = _host(url)
+        times = [times[host] for times in (self._until, self._next) if host in times]
         return (max(times) - _now()).total_seconds() if times else 0
 
     def set_interval(self, url: str, seconds: float) -> None:

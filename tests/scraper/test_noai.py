@@ -12,7 +12,6 @@ from scrapy.http import Response
 from scraper.middlewares import (
     IS_IMAGE,
     NoAiMiddleware,
-    forbids_ai,
     prohibition,
     reservations_as_rules,
 )
@@ -41,7 +40,7 @@ def response(headers: dict[str, str], body: bytes = b"") -> Response:
 def test_directives_of_the_header(directives: str, is_forbidden: bool) -> None:
     image = Request(URL, meta={IS_IMAGE: True})
     reply = response({"X-Robots-Tag": directives})
-    assert forbids_ai(reply) == is_forbidden
+    assert (prohibition(reply) is not None) == is_forbidden
     if is_forbidden:
         with pytest.raises(IgnoreRequest, match=r"^noai$"):
             NoAiMiddleware().process_response(image, reply)
