@@ -55,7 +55,7 @@ def open_url_feed(
         is_feed: Whether the file must be a feed.
 
     Raises:
-        BadInput: The file is no feed, although its suffix or `is_feed` says so.
+        BadInput: The file is not a feed, although its suffix or `is_feed` says so.
     """
     # A pipe can be read only once.
     if path.exists() and not path.is_file():

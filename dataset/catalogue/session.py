@@ -208,7 +208,7 @@ def _engine(url: sa.URL) -> sa.Engine:
 
 
 def _read_only_mode(path: Path) -> dict[str, str]:
-    """Return SQLite's parameters for a file that cannot be written; none for others."""
+    """Return SQLite's parameters for a file that cannot be written; otherwise an empty dict."""
     if not path.is_file() or all(os.access(place, os.W_OK) for place in (path, path.parent)):
         return {}
     log = path.with_name(f"{path.name}-wal")

@@ -174,7 +174,7 @@ def detect_encoding(feed: FeedFile) -> tuple[str, bool]:
     fit best.
 
     Raises:
-        BadInput: The content is no text, or has an unknown encoding.
+        BadInput: The content is not text, or has an unknown encoding.
     """
     start = feed.start
     for mark, encoding in BYTE_ORDER_MARKS:
@@ -185,7 +185,7 @@ def detect_encoding(feed: FeedFile) -> tuple[str, bool]:
         return ("utf-16-le" if zeros[1] > zeros[0] else "utf-16-be"), False
     control = sum(byte < 32 and byte not in b"\t\n\r\f\x1a\x1b" for byte in start)
     if start.startswith(NO_TEXT) or control > len(start) // 50:
-        raise BadInput(f"{feed.path} is no text; a feed is CSV, TSV, .xlsx, XML or JSON")
+        raise BadInput(f"{feed.path} is not text; a feed is CSV, TSV, .xlsx, XML or JSON")
     valid, invalid, sample = _count_utf8(feed)
     if not invalid or valid > 2 * invalid:
         return "utf-8", False
@@ -473,7 +473,7 @@ def workbook_rows(path: Path, sheet: str | None = None) -> Iterator[tuple[str, T
         sheet: Read only this sheet; None: all.
 
     Raises:
-        BadInput: The file is no workbook, or is damaged.
+        BadInput: The file is not a workbook, or is damaged.
     """
     import openpyxl
     from openpyxl.utils.exceptions import InvalidFileException

@@ -173,7 +173,7 @@ def _extract_catalogue(tar: tarfile.TarFile, file: Path, target: Path) -> None:
     member = tar.getmember(CATALOGUE)
     source = tar.extractfile(member)
     if source is None:
-        raise KeyError(f"{CATALOGUE} is no file")
+        raise KeyError(f"{CATALOGUE} is not a file")
     with target.open("wb") as out:
         shutil.copyfileobj(source, out, BLOCK_BYTES)
 

@@ -133,7 +133,7 @@ class Spider(HashtagSpider):
             when = rate_limits.format_retry_after(unicode_headers(response))
             return f"the rate limit of {host} is reached (HTTP 429); continue {when}"
         if status in (200, 404):
-            return f"{host} is no Mastodon server (HTTP {status}): check the name"
+            return f"{host} is not a Mastodon server (HTTP {status}): check the name"
         return None
 
     def describe_remaining(self, response: Response) -> str | None:

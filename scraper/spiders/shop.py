@@ -157,7 +157,7 @@ class Spider(HashtagSpider):
             return f"the rate limit of {shop} is reached (HTTP 429); continue {when}"
         if status in (401, 403, 307):
             return (
-                f"{shop} does not let programs read its pages (HTTP {status}): take that as a no,"
+                f"{shop} does not let programs read its pages (HTTP {status}): respect this,"
                 " or ask its owner"
             )
         if status == 200:

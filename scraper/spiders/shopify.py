@@ -45,7 +45,7 @@ PRODUCTS_PER_PAGE, MAX_DEPTH = 250, 25_000
 # Collections per request; their names are part of the cursor.
 COLLECTIONS_PER_PAGE = 50
 MAX_QUERY_CHARS = 500
-# If none of so many products has photos, their format has changed.
+# If this many products have no photo at all, the format has changed.
 MIN_PRODUCTS_WITH_PHOTOS = 10
 OTHER_PRODUCTS, NO_PHOTOS = "no tag or type with a word of the label", "no photos"
 EMPTIED = "collections whose products the shop does not list"
@@ -130,13 +130,13 @@ class Spider(HashtagSpider):
             return f"the rate limit of {shop} is reached (HTTP {status}); continue {when}"
         if status in (401, 403):
             return (
-                f"{shop} does not let programs read its products (HTTP {status}): take that as a"
-                " no, or ask its owner"
+                f"{shop} does not let programs read its products (HTTP {status}): respect this,"
+                " or ask its owner"
             )
         if status == 404 or (status == 200 and is_html(response.body)):
             found = "a web page instead of products" if status == 200 else "no /products.json"
             return (
-                f"{shop} is no Shopify shop, or has another host for its products ({found}, HTTP"
+                f"{shop} is not a Shopify shop, or has another host for its products ({found}, HTTP"
                 f" {status}): check the name; search the source of its pages for"
                 " NAME.myshopify.com and name that host, unless the owner has shut it; or crawl the"
                 " shop by its sitemap: crawl shop"

@@ -202,14 +202,14 @@ def _page_meaning(status: int) -> str | None:
     """Return what a web page in place of JSON means."""
     if status in (401, 403):
         return (
-            f"its firewall does not let programs read the products (HTTP {status}): take that as a"
-            " no, or ask the owner"
+            f"its firewall does not let programs read the products (HTTP {status}): respect this,"
+            " or ask the owner"
         )
     if status in (200, 404):
         return (
-            f"it sends a web page instead of products (HTTP {status}): it is no WooCommerce shop,"
-            " or its API is in a folder: name it, as in --set shop=example.com/shop; or crawl the"
-            " shop by its sitemap: crawl shop"
+            f"it sends a web page instead of products (HTTP {status}): it is not a WooCommerce"
+            " shop, or its API is in a folder: name it, as in --set shop=example.com/shop; or crawl"
+            " the shop by its sitemap: crawl shop"
         )
     return None
 
@@ -225,8 +225,8 @@ def _error_meaning(status: int, error: dict[str, Any]) -> str | None:
         )
     if status in (401, 403):
         return (
-            f"a security plugin does not let programs read the products ({shown}): take that as a"
-            " no, or ask the owner"
+            f"a security plugin does not let programs read the products ({shown}): respect this,"
+            " or ask the owner"
         )
     if status == 400 and code:
         names = ", ".join(map(str, get_nested(error, "data", "params") or ()))

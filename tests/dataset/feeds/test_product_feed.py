@@ -69,7 +69,7 @@ def test_json_lines_with_bad_lines(tmp_path: Path) -> None:
         ("feed.csv", "", {}, "is empty"),
         ("feed.xlsx", "x", {}, "no row with names of columns"),
         ("feed.xls", b"\xd0\xcf\x11\xe0" + bytes(600), {}, "save it as .xlsx"),
-        ("feed.csv", b"%PDF-1.7 x", {}, "is no text"),
+        ("feed.csv", b"%PDF-1.7 x", {}, "is not text"),
         ("feed.xml", "<html><body>Sign in</body></html>", {}, "a web page"),
         ("feed.xml", "<a><b>1</b></a>", {}, "without products"),
         ("feed.xlsx", b"PK\x03\x04 broken", {}, "broken archive"),

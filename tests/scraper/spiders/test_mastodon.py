@@ -152,8 +152,8 @@ def test_refusals_are_named() -> None:
         (401, b'{"error":"The access token is invalid"}', "MASTODON_TOKEN"),
         (422, b'{"error":"x"}', "MASTODON_TOKEN"),
         (429, b'{"error":"Too many requests"}', "rate limit"),
-        (404, b"<html>", "no Mastodon server"),
-        (200, b"<html>", "no Mastodon server"),
+        (404, b"<html>", "not a Mastodon server"),
+        (200, b"<html>", "not a Mastodon server"),
     ):
         response = Response(TIMELINE, status, body=body)
         assert not spider().is_readable(response)

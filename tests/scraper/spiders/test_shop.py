@@ -232,7 +232,7 @@ def test_missing_sitemaps_are_guessed_and_named() -> None:
 def test_refusals_are_named() -> None:
     spider = Spider(options={"shop": "shop.example.com"})
     for status, body, text in (
-        (403, b"", "take that as a no"),
+        (403, b"", "respect this, or ask its owner"),
         (403, b"<script src=//x.perimeterx.net>", "PerimeterX"),
         (503, b"<title>Just a moment...", "Cloudflare"),
         (429, b"", "rate limit"),
@@ -314,4 +314,4 @@ def test_crawl_of_a_shop_that_refuses_all_pages_fails(tmp_path: Path) -> None:
     with serving(shop_bodies(3)) as site:
         site.statuses = {f"/p/{n}": 403 for n in range(3)} | {"/gone": 403}
         status, output = run(site, tmp_path, "--tags", "polo")
-    assert status == 1 and "take that as a no" in output, output
+    assert status == 1 and "respect this, or ask its owner" in output, output

@@ -181,7 +181,7 @@ def refusal(status: int, body: bytes, path: str = "/products.json") -> str:
     ("status", "body", "path", "text"),
     [
         (200, b"<html><form>", "/password", "closed with a password"),
-        (200, b"\xef\xbb\xbf\n<!DOCTYPE html>", "/products.json", "no Shopify shop"),
+        (200, b"\xef\xbb\xbf\n<!DOCTYPE html>", "/products.json", "not a Shopify shop"),
         (404, b"<html>", "/products.json", "myshopify.com"),
         (404, b"", "/products.json", "crawl shop"),
         (401, b"", "/products.json", "does not let programs"),

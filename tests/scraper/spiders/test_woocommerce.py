@@ -207,8 +207,8 @@ def test_products_behind_a_password_are_skipped() -> None:
         (401, b'{"code":"rest_cannot_access"}', "/wp-json/", "rest_cannot_access"),
         (403, b"<html>Forbidden", "/wp-json/", "firewall"),
         (403, b"<script src=//challenges.cloudflare.com>", "/wp-json/", "Cloudflare"),
-        (404, b"<!doctype html>", "/wp-json/", "no WooCommerce shop"),
-        (200, b"\n<!doctype html>", "/wp-json/", "no WooCommerce shop"),
+        (404, b"<!doctype html>", "/wp-json/", "not a WooCommerce shop"),
+        (200, b"\n<!doctype html>", "/wp-json/", "not a WooCommerce shop"),
         (
             400,
             b'{"code":"rest_invalid_param","data":{"status":400,"params":{"tag":"bad"}}}',
