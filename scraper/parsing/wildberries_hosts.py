@@ -13,14 +13,15 @@ from scraper.errors import LayoutChanged
 from scraper.parsing.fields import get_nested, json_object, json_objects, parse_count
 
 HOST_MAP_URL = "https://cdn.wbbasket.ru/api/v3/upstreams"
-# The last volume of the hosts 01, 02, ... (as of 2026).
+# The last volume of the hosts 01, 02, ... (as of November 2026).
 LAST_VOLUMES = (
     *(143, 287, 431, 719, 1007, 1061, 1115, 1169, 1313, 1601, 1655, 1919, 2045, 2189, 2405, 2621),
     *(2837, 3053, 3269, 3485, 3701, 3917, 4133, 4349, 4565, 4877, 5189, 5501, 5813, 6125, 6437),
     *(6749, 7061, 7373, 7685, 7997, 8309, 8741, 9173, 9605),
+    *(10_373, 11_141, 11_909, 12_677, 13_445, 14_213),
 )
 # Estimated volumes per host after the end of the table, as the last hosts in it have.
-VOLUMES_PER_HOST = 432
+VOLUMES_PER_HOST = 768
 # Further hosts to try if the first one does not have a photo.
 MAX_FALLBACKS = 2
 HOST = re.compile(r"[a-z0-9][a-z0-9-]{0,40}\.(wbbasket|geobasket)\.ru")

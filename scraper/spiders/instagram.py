@@ -40,6 +40,8 @@ MEDIA_FIELDS = (
 # The edges of a hashtag that list its media, in the order in which they are read.
 EDGES = ("recent_media", "top_media")
 MEDIA_PER_PAGE = 50
+# Path of a page of media in a cursor, with its limit if it is smaller, and its position.
+PAGE_CURSOR = re.compile(r"(?P<path>[^?]+)\??(?:limit=(?P<limit>\d+)&?)?(?:after=(?P<after>.*))?")
 NO_SUCH_HASHTAG_CODE = 24
 HIDDEN_MEDIA = "no photo URL (copyright or age limit)"
 # More hidden media on a page without a single photo are a change of the layout.
@@ -57,6 +59,8 @@ ERROR_MEANINGS = {
     100: "a parameter is wrong: is INSTAGRAM_USER the id of a business or creator account?",
 }
 RATE_LIMIT_CODES = (4, 17, 32, 613)
+# Code and message of the error for a page that takes the API too long.
+TOO_MUCH_DATA_CODE, TOO_MUCH_DATA = 1, "reduce the amount of data"
 USAGE_HEADER = "x-business-use-case-usage"
 
 
@@ -91,7 +95,7 @@ class Spider(HashtagSpider):
         Args:
             query: The word.
             cursor: None for the id of the hashtag; the id for the first page of its media;
-                else the path of a page, with its `after` parameter.
+                else the path of a page, with its `limit` and `after` parameters.
 
         Raises:
             SiteRefused: The word has no character that a hashtag can have.
@@ -103,14 +107,14 @@ class Spider(HashtagSpider):
             return self._api_request("ig_hashtag_search", user_id=self._user_id(), q=hashtag)
         if cursor.isdecimal():
             cursor += "/top_media" if self.chosen["media"] == "top" else "/recent_media"
-        path, _, after = cursor.partition("?after=")
-        position = {"after": after} if after else {}
+        match = PAGE_CURSOR.fullmatch(cursor)
+        path, limit, after = match.groups() if match else (cursor, None, None)
         return self._api_request(
             path,
             user_id=self._user_id(),
             fields=MEDIA_FIELDS,
-            limit=str(MEDIA_PER_PAGE),
-            **position,
+            limit=limit or str(MEDIA_PER_PAGE),
+            **({"after": after} if after else {}),
         )
 
     def _user_id(self) -> str:
@@ -132,8 +136,13 @@ class Spider(HashtagSpider):
         return page
 
     def is_readable(self, response: Response) -> bool:
-        """Return whether `read` can read a response; a hashtag without posts gives an error."""
-        return response.status == 200 or _error(response.body).get("code") == NO_SUCH_HASHTAG_CODE
+        """Return whether `read` can read a response.
+
+        A hashtag without posts gives an error, and so does a page of too many posts.
+        """
+        error = _error(response.body)
+        is_too_large = _is_too_much_data(error) and (_page_limit(response.url) or 0) > 1
+        return response.status == 200 or error.get("code") == NO_SUCH_HASHTAG_CODE or is_too_large
 
     def explain_refusal(self, response: Response) -> str | None:
         """Return the meaning of an error, and how long a rate limit lasts if that is known."""
@@ -145,6 +154,11 @@ class Spider(HashtagSpider):
             return f"Instagram's rate limit is reached (code {code}); continue {when}"
         if isinstance(code, int) and code in ERROR_MEANINGS:
             return f"{ERROR_MEANINGS[code]} (code {code}: {message})"
+        if _is_too_much_data(error):
+            return (
+                f"Instagram can't send even a single post of this list (code {code}: {message}):"
+                " try again later"
+            )
         return f"Instagram reports: {message} (code {code})" if error else None
 
     def post_request(self, site_id: str) -> Request | None:
@@ -178,6 +192,11 @@ def _error(body: bytes) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
+def _is_too_much_data(error: Mapping[str, Any]) -> bool:
+    message = clean_text(error.get("message")) or ""
+    return error.get("code") == TOO_MUCH_DATA_CODE and TOO_MUCH_DATA in message.lower()
+
+
 def _wait_minutes(headers: Mapping[str, str]) -> int | None:
     """Return the longest time until access is regained; None if the headers have none."""
     try:
@@ -194,7 +213,8 @@ def read(body: bytes, url: str) -> Page:
     """Parse the id of a hashtag, a page of media, or a single media object.
 
     Returns:
-        The posts; for a hashtag, no posts and its id as the cursor.
+        The posts; for a hashtag, no posts and its id as the cursor; for a page that has too many
+        posts, none and a cursor with half the limit.
 
     Raises:
         LayoutChanged: It is none of these.
@@ -202,6 +222,9 @@ def read(body: bytes, url: str) -> Page:
     response = json_object(body, url)
     if get_nested(response, "error", "code") == NO_SUCH_HASHTAG_CODE:
         return Page((), None, 0)
+    limit = _page_limit(url)
+    if _is_too_much_data(_error(body)) and limit is not None and limit > 1:
+        return Page((), _page_cursor(url, limit // 2, _parameter(url, "after")), is_lookup=True)
     if "media_type" in response:
         return _parse_media([response], url)
     data = response.get("data")
@@ -270,15 +293,41 @@ def _parse_id(record: dict[str, Any], url: str) -> str:
     return value
 
 
+def _parameter(url: str, name: str) -> str | None:
+    return dict(parse_qsl(urlsplit(url).query)).get(name)
+
+
+def _page_limit(url: str) -> int | None:
+    """Return how many posts a page of media has at most; None if a URL requests something else."""
+    if _edge(url) is None:
+        return None
+    return parse_count(_parameter(url, "limit")) or MEDIA_PER_PAGE
+
+
+def _edge(url: str) -> tuple[str, str] | None:
+    """Return the id of a hashtag and the name of its edge that a URL requests."""
+    parts = urlsplit(url).path.strip("/").split("/")
+    is_edge = len(parts) >= 2 and parts[-1] in EDGES and parts[-2].isdecimal()
+    return (parts[-2], parts[-1]) if is_edge else None
+
+
+def _page_cursor(url: str, limit: int, after: str | None) -> str:
+    """Return the cursor of a page of the edge that a URL requests."""
+    hashtag_id, edge = _edge(url) or ("", "")
+    parameters = [f"limit={limit}"] if limit < MEDIA_PER_PAGE else []
+    parameters += [f"after={after}"] if after else []
+    return f"{hashtag_id}/{edge}?{'&'.join(parameters)}"
+
+
 def _next_cursor(response: dict[str, Any], url: str) -> str | None:
     """Return the cursor of the next page of an edge, or of the first page of the next edge."""
-    parts = urlsplit(url).path.strip("/").split("/")
-    if len(parts) < 2 or parts[-1] not in EDGES or not parts[-2].isdecimal():
+    edge, limit = _edge(url), _page_limit(url)
+    if edge is None or limit is None:
         return None
     next_url, after = clean_text(get_nested(response, "paging", "next")), None
     if next_url:
         after = clean_text(get_nested(response, "paging", "cursors", "after"))
-        after = after or dict(parse_qsl(urlsplit(next_url).query)).get("after")
+        after = after or _parameter(next_url, "after")
     if after:
-        return f"{parts[-2]}/{parts[-1]}?after={after}"
-    return f"{parts[-2]}/top_media" if parts[-1] == "recent_media" else None
+        return _page_cursor(url, limit, after)
+    return f"{edge[0]}/top_media" if edge[1] == "recent_media" else None

@@ -6,7 +6,10 @@ from scrapy.http import Response
 
 
 def http_response(
-    status: int = 200, body: bytes = b"", headers: Mapping[str, str] | None = None
+    status: int = 200,
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    url: str = "https://site.example",
 ) -> Response:
-    """Return a response to a request of https://site.example."""
-    return Response("https://site.example", status, headers, body)
+    """Return a response to a request."""
+    return Response(url, status, headers, body)

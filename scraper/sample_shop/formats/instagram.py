@@ -8,12 +8,13 @@ from dataset.vocabulary import normalize_word
 from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
 from scraper.sample_shop.stock import PhotoSource, Stock, caption, tag
 
-# expiring: image URLs in lists have expired; those of a single requested post are valid.
-GENERATIONS = ("today", "expiring", "expired-token", "limited", "hashtag-limit")
+# expiring: image URLs in lists have expired; those of a single requested post are valid. heavy:
+# pages of more than HEAVY_LIMIT posts are too much data. The others are error responses.
+GENERATIONS = ("today", "expiring", "heavy", "expired-token", "limited", "hashtag-limit")
 # The API is closed to page crawlers; access requires a token.
 ROBOTS = "User-agent: *\nAllow: /v/\nDisallow: /\n"
 HOST = "https://scontent.cdninstagram.com"
-MAX_LIMIT = 50
+MAX_LIMIT, HEAVY_LIMIT = 50, 10
 FIRST_POST = 17_900_000_000_000_000
 FIRST_CHILD = 17_800_000_000_000_000
 FIRST_VIDEO = 17_700_000_000_000_000
@@ -40,7 +41,8 @@ def error(code: int, message: str, subcode: int | None = None, **headers: str) -
     if subcode:
         inner["error_subcode"] = subcode
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return as_json({"error": inner | {"fbtrace_id": "AbCdEf"}}, 403 if code == 4 else 400, named)
+    status = {1: 500, 4: 403}.get(code, 400)
+    return as_json({"error": inner | {"fbtrace_id": "AbCdEf"}}, status, named)
 
 
 def refused(asked: Asked, generation: str) -> Reply | None:
@@ -100,6 +102,9 @@ def _media_list(stock: Stock, asked: Asked, label: str, edge: str, generation: s
     third = len(numbers) // 3
     numbers = numbers[third:] if edge == "top_media" else numbers[: len(numbers) - third]
     limit = min(MAX_LIMIT, number_in(asked.query.get("limit"), 25))
+    if generation == "heavy" and limit > HEAVY_LIMIT:
+        said = "Please reduce the amount of data you're asking for, then retry your request"
+        return error(1, said)
     start = number_in(asked.query.get("after", "")[3:], 0)
     shown = numbers[start : start + limit]
     address = SPENT if generation == "expiring" else GOOD

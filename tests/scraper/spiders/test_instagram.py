@@ -171,3 +171,34 @@ def test_cursor_is_read_from_the_next_url() -> None:
     paging = {"next": f"{RECENT}&access_token=%5Bhidden%5D&after=QVF%3D"}
     page = read(response_body(paging=paging), RECENT)
     assert page.next_cursor == "17843853986012965/recent_media?after=QVF="
+
+
+TOO_MUCH = b"""{"error": {"message": "Please reduce the amount of data you're asking for, then retry
+ your request", "type": "OAuthException", "code": 1, "fbtrace_id": "A1"}}""".replace(b"\n", b"")
+
+
+def test_too_much_data_halves_the_limit_until_it_is_one() -> None:
+    spider = Spider(credentials=SECRETS)
+    cursor, limits = "17843853986012965/recent_media?after=QVF=", []
+    while True:
+        url = spider.search_request("polo", cursor).url
+        limits.append(int(url.partition("limit=")[2].partition("&")[0]))
+        assert url.endswith("&after=QVF%3D")
+        response = http_response(500, TOO_MUCH, url=url)
+        if not spider.is_readable(response):
+            break
+        page = spider.read(TOO_MUCH, url)
+        assert page.is_lookup and page.next_cursor is not None
+        cursor = page.next_cursor
+    assert limits == [50, 25, 12, 6, 3, 1]
+    assert "can't send even a single post" in (spider.explain_refusal(response) or "")
+    # The next pages of the list keep the limit; the next list starts with the usual one.
+    paging = {"cursors": {"after": "QVG="}, "next": "https://graph.facebook.com/x"}
+    url = spider.search_request("polo", "1/recent_media?limit=12&after=QVF=").url
+    assert spider.read(response_body(paging=paging), url).next_cursor == (
+        "1/recent_media?limit=12&after=QVG="
+    )
+    assert spider.read(response_body(), url).next_cursor == "1/top_media"
+    # The lookup of a hashtag has no limit to reduce.
+    lookup = f"{GRAPH}/ig_hashtag_search?user_id=1&q=polo"
+    assert not spider.is_readable(http_response(500, TOO_MUCH, url=lookup))

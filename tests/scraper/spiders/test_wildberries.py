@@ -135,16 +135,25 @@ def test_products_without_images_are_skipped_and_counted() -> None:
     assert (len(page.posts), page.skipped) == (2, {"no photos": 1})
 
 
+# Number of a host -> its last volume.
+NEWEST = ((41, 10_373), (42, 11_141), (43, 11_909), (44, 12_677), (45, 13_445))
+
+
 @pytest.mark.parametrize(
     ("volume", "hosts"),
     [
         (0, ("basket-01", "basket-02")),
         (143, ("basket-01", "basket-02")),
         (144, ("basket-02", "basket-03", "basket-01")),
-        (9605, ("basket-40", "basket-39")),
-        # Beyond the table, each further host has 432 volumes.
+        (9605, ("basket-40", "basket-41", "basket-39")),
+        # From here on, a host has 768 volumes.
         (9606, ("basket-41", "basket-42", "basket-40")),
-        (10_038, ("basket-42", "basket-43", "basket-41")),
+        *((high, (f"basket-{n}", f"basket-{n + 1}", f"basket-{n - 1}")) for n, high in NEWEST),
+        (14_213, ("basket-46", "basket-45")),
+        # Beyond the table, as many are assumed.
+        (14_214, ("basket-47", "basket-48", "basket-46")),
+        (14_981, ("basket-47", "basket-48", "basket-46")),
+        (14_982, ("basket-48", "basket-49", "basket-47")),
     ],
 )
 def test_built_in_table_of_image_hosts(volume: int, hosts: tuple[str, ...]) -> None:
