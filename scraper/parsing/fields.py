@@ -13,6 +13,8 @@ from html import unescape
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
+from bs4 import BeautifulSoup, Tag
+from bs4.element import PageElement
 from parsel import Selector
 from price_parser import Price
 from w3lib.encoding import html_to_unicode
@@ -21,6 +23,10 @@ from scraper.errors import LayoutChanged
 
 # Ten times the size of a page of 60 products.
 MAX_PAGE_BYTES = 10_000_000
+# A page of products has some thousands; Beautiful Soup takes seconds for more.
+MAX_ELEMENTS = 100_000
+# Nodes of an element whose text is read.
+MAX_TEXT_NODES = 200
 # Lone surrogates (half an emoji) are replaced: neither a database nor a text file can store them.
 SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 # Control characters could change the state of a terminal.
@@ -93,7 +99,9 @@ def parse_json(text: str, may_have_more: bool = False) -> Any:
         ValueError: It is not JSON.
         RecursionError: It is nested too deeply.
     """
-    text = NUL_ESCAPE.sub(r"\1", text.lstrip("\ufeff \t\r\n"))
+    text = text.lstrip("\ufeff \t\r\n")
+    if r"\u0000" in text:
+        text = NUL_ESCAPE.sub(r"\1", text)
     value, end = _DECODER.raw_decode(text)
     if not may_have_more and text[end:].strip():
         raise ValueError("more text after the JSON value")
@@ -133,6 +141,38 @@ def html_page(body: bytes, url: str) -> Selector:
         # fields that they need.
         warnings.simplefilter("ignore", UserWarning)
         return Selector(text=page, type="html", huge_tree=False)
+
+
+def html_soup(body: bytes, url: str) -> BeautifulSoup:
+    """Parse a response body as HTML with Beautiful Soup, in the encoding that it declares.
+
+    Raises:
+        LayoutChanged: The body is too large or has too many elements for a page.
+    """
+    _check_size(body, url)
+    if (count := body.count(b"<")) > MAX_ELEMENTS:
+        raise LayoutChanged(f"the response has {count:,} elements, more than any page", url)
+    _, text = html_to_unicode(None, body)
+    # lxml hands each NUL character over alone.
+    return BeautifulSoup(text.replace("\0", ""), "lxml")
+
+
+def element_text(tag: Tag) -> str:
+    """Return the text of an element of an HTML page, with spaces between its parts.
+
+    `Tag.get_text` first looks for the last node, which takes long in deeply nested elements.
+    """
+    strings: list[str] = []
+    stack: list[PageElement] = [tag]
+    for _ in range(MAX_TEXT_NODES):
+        if not stack:
+            break
+        node = stack.pop()
+        if isinstance(node, Tag):
+            stack += reversed(node.contents[:MAX_TEXT_NODES])
+        else:
+            strings.append(str(node))
+    return " ".join(strings)
 
 
 def _check_size(body: bytes, url: str) -> None:

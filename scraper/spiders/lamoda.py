@@ -2,7 +2,7 @@
 
 The page layouts are those observed from 2020 to 2026. A page embeds its state as JSON, with all
 photos of each product. If there is no state, or it has no products, the product cards of the page
-are parsed; there are two generations of them.
+are read with Beautiful Soup; there are two generations of them.
 """
 
 import re
@@ -11,6 +11,7 @@ from itertools import chain, islice
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urljoin, urlsplit
 
+from bs4 import BeautifulSoup, Tag
 from parsel import Selector
 from scrapy import Request
 from scrapy.http import Response
@@ -18,8 +19,10 @@ from scrapy.http import Response
 from scraper.errors import LayoutChanged
 from scraper.parsing.fields import (
     clean_text,
+    element_text,
     get_nested,
     html_page,
+    html_soup,
     parse_count,
     parse_json,
     without_trailing_commas,
@@ -28,12 +31,16 @@ from scraper.spiders.base import HashtagSpider, Page, Photo, Post
 
 IMAGE_URL = "https://a.lmcdn.ru"
 PRODUCTS_PER_PAGE = 60
+# Cards of a page, nodes of a card and elements around them; a hostile page nests them deeply.
+MAX_CARDS, MAX_CARD_NODES, MAX_CARD_DEPTH = 240, 500, 20
+CARD = "x-product-card__card"
 NO_RESULTS = "Поиск не дал результатов"
 GEO_BLOCKING = "it accepts only network addresses in Russia, Belarus and Kazakhstan, and no proxies"
 GEO_BLOCKING_CODE = b"10403"
 # Where JSON may begin inside a JavaScript object.
 NESTED_OBJECT = re.compile(r"""\b(?:payload|state)["']?\s*:\s*(?=\{)""")
 MAX_NESTED_OBJECTS = 9
+PRODUCT_LINK = re.compile(r"/p/([^/?#]+)")
 # XPath condition of elements whose text a browser does not show.
 HIDDEN_ELEMENT = """
     self::head or self::script or self::style or self::template or self::noscript
@@ -88,7 +95,7 @@ def read(body: bytes, url: str) -> Page:
     if not total and _has_text(page, NO_RESULTS):
         # Products on such a page are recommendations and not results of the search.
         return Page((), None, 0)
-    records = [*_state_products(state)] or [*_current_cards(page)] or [*_older_cards(page)]
+    records = [*_state_products(state)] or _cards(html_soup(body, url))
     if records:
         posts = _posts(records, url)
         return Page(posts, _next_cursor(url, len(records), total, _last_page(state)), total)
@@ -236,54 +243,76 @@ def _is_product_list(value: object) -> bool:
     )
 
 
-def _current_cards(page: Selector) -> Iterator[dict[str, Any]]:
-    for card in page.css("div.x-product-card__card"):
-        link = card.css("a.x-product-card__link[href], a[href*='/p/']").attrib.get("href", "")
-        yield {
-            "sku": _sku(link),
-            "url": link or None,
-            "brand": _card_text(card, "brand-name"),
-            "name": _card_text(card, "product-name"),
-            "price_text": _card_text(card, "price-new", "price-single"),
-            "thumbnail": _card_image_url(card),
-        }
+def _cards(page: BeautifulSoup) -> list[dict[str, Any]]:
+    """Return the products of the cards of a page, which has one generation of them."""
+    current = page.find_all("div", class_=CARD, limit=MAX_CARDS)
+    older = page.find_all("div", {"class": "products-list-item", "data-sku": True}, limit=MAX_CARDS)
+    return [_current_card(card) for card in current] or [_older_card(card) for card in older]
 
 
-def _card_text(card: Selector, *names: str) -> str | None:
+def _current_card(card: Tag) -> dict[str, Any]:
+    elements = list(_card_elements(card))
+    links = [element for element in elements if element.name == "a" and element.get("href")]
+    own = [link for link in links if "x-product-card__link" in link.get_attribute_list("class")]
+    href = next((str(link["href"]) for link in (*own, *links) if _sku(str(link["href"]))), "")
+    return {
+        "sku": _sku(href),
+        "url": href or None,
+        "brand": _card_text(elements, "brand-name"),
+        "name": _card_text(elements, "product-name"),
+        "price_text": _card_text(elements, "price-new", "price-single"),
+        "thumbnail": _card_image_url(elements),
+    }
+
+
+def _card_elements(card: Tag) -> Iterator[Tag]:
+    """Yield the elements of a card, or those before a card inside of it."""
+    for node in islice(card.next_elements, MAX_CARD_NODES):
+        if isinstance(node, Tag):
+            parents = islice(node.parents, MAX_CARD_DEPTH)
+            if CARD in node.get_attribute_list("class") or not any(p is card for p in parents):
+                return
+            yield node
+
+
+def _card_text(elements: Iterable[Tag], *names: str) -> str | None:
     """Return the text of the first element that exists in a card.
 
     Args:
-        card: The card.
-        names: Ends of the names of the elements' classes.
+        elements: The elements of the card.
+        names: Ends of the names of the elements' classes, which may be followed by a hash.
     """
     for name in names:
-        elements = card.css(f"[class*='x-product-card-description__{name}']")
-        if elements:
-            return clean_text(" ".join(elements[0].xpath(".//text()").getall()))
+        for element in elements:
+            if f"x-product-card-description__{name}" in " ".join(
+                map(str, element.get_attribute_list("class"))
+            ):
+                return clean_text(element_text(element))
     return None
 
 
-def _card_image_url(card: Selector) -> str | None:
+def _card_image_url(elements: Iterable[Tag]) -> str | None:
     """Return the URL of the image of a card; lazily loaded images have it in `data-src`."""
-    for image in (*card.css("img.x-product-card__pic-img"), *card.css("img")):
+    images = [element for element in elements if element.name == "img"]
+    own = [img for img in images if "x-product-card__pic-img" in img.get_attribute_list("class")]
+    for image in (*own, *images):
         for name in ("src", "data-src"):
-            if _image_path(value := image.attrib.get(name, "")):
+            if _image_path(value := str(image.get(name, ""))):
                 return value
     return None
 
 
 def _sku(href: str) -> str | None:
-    match = re.search(r"/p/([^/?#]+)", href)
+    match = PRODUCT_LINK.search(href)
     return match.group(1) if match else None
 
 
-def _older_cards(page: Selector) -> Iterator[dict[str, Any]]:
-    for card in page.css("div.products-list-item[data-sku]"):
-        yield {
-            **{name.removeprefix("data-"): value for name, value in card.attrib.items()},
-            "gallery": _parse_gallery(card.attrib.get("data-gallery", "")),
-            "thumbnail": card.attrib.get("data-src", ""),
-        }
+def _older_card(card: Tag) -> dict[str, Any]:
+    return {
+        **{name.removeprefix("data-"): card[name] for name in card.attrs},
+        "gallery": _parse_gallery(str(card.get("data-gallery", ""))),
+        "thumbnail": card.get("data-src", ""),
+    }
 
 
 def _parse_gallery(text: str) -> list[Any]:

@@ -15,20 +15,19 @@ from typing import Any, ClassVar
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from bs4 import BeautifulSoup, Tag
-from bs4.element import PageElement
 from scrapy import Request
 from scrapy.http import Response
-from w3lib.encoding import html_to_unicode
 
 from dataset.catalogue.models import NO_CREDIT
 from scraper.errors import LayoutChanged, SiteRefused
 from scraper.middlewares import unicode_headers
 from scraper.parsing import rate_limits
 from scraper.parsing.fields import (
-    MAX_PAGE_BYTES,
     absolute_url,
     clean_text,
+    element_text,
     explain_challenge,
+    html_soup,
     html_text,
     is_html,
     license_code,
@@ -52,8 +51,6 @@ PRODUCTS_PER_PAGE = 100
 # Sitemaps that the cursor names; a sitemap has up to 50,000 pages.
 MAX_SITEMAPS, MAX_SITEMAP_BYTES = 500, 52_428_800
 DEFAULT_SITEMAPS = ("/sitemap.xml", "/sitemap_index.xml")
-# A product page has some thousands; a parser takes seconds for more.
-MAX_ELEMENTS = 100_000
 # JSON-LD of a page: characters, objects and lists, offers of a product.
 MAX_OFFER_DEPTH = 3
 MAX_JSON_LD_CHARS, MAX_NODES, MAX_OFFERS = 2_000_000, 20_000, 1_000
@@ -329,10 +326,7 @@ class Product:
 
 
 def _parse_product_page(body: bytes, url: str) -> Page:
-    if len(body) > MAX_PAGE_BYTES or body.count(b"<") > MAX_ELEMENTS:
-        raise LayoutChanged(f"a page of {len(body):,} bytes, more than any product has", url)
-    _, text = html_to_unicode(None, body)
-    page = BeautifulSoup(text, "lxml")
+    page = html_soup(body, url)
     if _forbids_index(page):
         return Page((), skipped={NOINDEX: 1})
     canonical = _canonical_url(page, url)
@@ -687,18 +681,7 @@ def _property_value(tag: Tag) -> str:
     for name in ("content", *names.get(tag.name, ())):
         if tag.get(name):
             return str(tag[name])
-    # Beautiful Soup's own iteration first looks for the last node, in elements of any depth.
-    strings: list[str] = []
-    stack: list[PageElement] = [tag]
-    for _ in range(MAX_DEPTH):
-        if not stack:
-            break
-        node = stack.pop()
-        if isinstance(node, Tag):
-            stack += reversed(node.contents[:MAX_DEPTH])
-        else:
-            strings.append(str(node))
-    return " ".join(strings)
+    return element_text(tag)
 
 
 # OpenGraph.

@@ -1,6 +1,7 @@
 """Tests of the Lamoda spider on recorded pages."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,56 @@ def test_cards_are_read_if_the_state_is_not_json() -> None:
         "https://a.lmcdn.ru/img600x866/R/T/RTLADA204601_18123456_1_v1.jpg"
     ]
     assert second.price == 15990.0
+
+
+def card(inner: str) -> bytes:
+    head = '<div class="_card_1 x-product-card__card"><a href="/p/ab12/polo/">'
+    return (
+        f'{head}<img src="//a.lmcdn.ru/img236x341/A/B/AB12_1_1_v1.jpg"></a>{inner}</div>'.encode()
+    )
+
+
+@pytest.mark.parametrize(
+    ("inner", "title", "price"),
+    [
+        ('<b class="x-product-card-description__product-name_9f">Polo</b>', "Polo", None),
+        ('<b class="a x-product-card-description__product-name"><i>Po</i> lo</b>', "Po lo", None),
+        ("<b class=x-product-card-description__price-single>1&nbsp;999 &#8381;", None, 1999.0),
+        ('<b class="x-product-card-description__price-old">3 999 ₽</b>', None, None),
+        ("", None, None),
+    ],
+)
+def test_values_of_a_card(inner: str, title: str | None, price: float | None) -> None:
+    page = read(card(inner) + b"<div class=x-product-card-description__brand-name>Other", SEARCH)
+    (post,) = page.posts
+    assert (post.site_id, post.title, post.price, post.brand) == ("AB12", title, price, None)
+    assert post.photos[0].url == "https://a.lmcdn.ru/img600x866/A/B/AB12_1_1_v1.jpg"
+
+
+def test_a_card_ends_where_a_card_inside_of_it_begins() -> None:
+    name = '<b class="x-product-card-description__product-name">Polo</b>'
+    body = card(card(name).decode().replace("ab12", "cd34"))
+    assert [(post.site_id, post.title) for post in read(body, SEARCH).posts] == [
+        ("AB12", None),
+        ("CD34", "Polo"),
+    ]
+
+
+HOSTILE = {
+    "nested cards": b"<div class=x-product-card__card><a href=/p/a1/><img src=x>" * 33_000,
+    "nested texts": b"<div class=x-product-card__card><a href=/p/a1/>"
+    + b"<b class=x-product-card-description__brand-name>" * 99_000,
+    "NUL characters": b"<div>" + b"\0" * 9_000_000,
+    "payloads": b"<script>__NUXT__ = {" + b'payload: {"a":' * 700_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_pages_take_less_than_five_seconds(name: str) -> None:
+    start = time.process_time()
+    with pytest.raises(LayoutChanged):
+        read(HOSTILE[name], SEARCH)
+    assert time.process_time() - start < 5
 
 
 def test_old_cards_are_read() -> None:
