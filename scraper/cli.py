@@ -19,6 +19,7 @@ from dataset.utils.cli_options import (
     contact_option,
     encoding_option,
     fetched_option,
+    format_table,
     images_option,
     preview_option,
     print_feed_notes,
@@ -61,22 +62,29 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
     if not value or ctx.resilient_parsing:
         return
     from scraper.credentials import load_credentials
-    from scraper.spiders.registry import site_names, spider_class
+    from scraper.spiders.registry import spiders_by_access
 
-    for name in site_names():
-        spider = spider_class(name)
-        address = "any server" if spider.server_option else spider.site_url
-        click.echo(f"{name}\n  {spider.title}, {address} (checked {spider.checked})")
+    spiders = spiders_by_access()
+    rows = [(spider.name, spider.access.value, _address(spider)) for spider in spiders]
+    click.echo(format_table(("site", "needs", "address"), rows))
+    for spider in spiders:
+        click.echo(
+            f"\n{spider.name}\n  {spider.title}, {_address(spider)} (checked {spider.checked})"
+        )
         click.echo(f"  needs: {spider.needs}\n  limits: {spider.limits_text}")
         given = load_credentials(ctx.params.get("credentials"), spider.credentials)
-        for one in spider.credentials:
-            state = "set" if one.name in given else "not set"
-            optional = "" if one.required else ", optional"
-            click.echo(f"  {one.name}: {one.what}{optional} ({state})")
-        for setting, one_setting in spider.site_options.items():
-            choices = f" ({'|'.join(one_setting.choices)})" if one_setting.choices else ""
-            click.echo(f"  --set {setting}={one_setting.default}{choices}: {one_setting.help}")
+        for credential in spider.credentials:
+            state = "set" if credential.name in given else "not set"
+            optional = "" if credential.required else ", optional"
+            click.echo(f"  {credential.name}: {credential.what}{optional} ({state})")
+        for name, option in spider.site_options.items():
+            choices = f" ({'|'.join(option.choices)})" if option.choices else ""
+            click.echo(f"  --set {name}={option.default}{choices}: {option.help}")
     ctx.exit()
+
+
+def _address(spider: "type[HashtagSpider]") -> str:
+    return "any server" if spider.server_option else spider.site_url
 
 
 @click.command(
@@ -205,7 +213,8 @@ def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
     is_flag=True,
     expose_value=False,
     callback=_list_sites,
-    help="List the sites with their credentials and settings, and exit.",
+    help="List the sites, those that need least first, with their credentials and settings, and"
+    " exit.",
 )
 def crawl(
     sites: tuple[str, ...],

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -58,7 +59,17 @@ MAX_SETUP_REQUESTS = 5
 # Seconds to wait before a page is requested again that announced posts and had none.
 EMPTY_PAGE_PAUSES, EMPTY_PAGES = (1, 4, 10), "empty_pages"
 
-__all__ = ["Check", "Credit", "HashtagSpider", "Page", "Photo", "Post", "SiteOption"]
+__all__ = ["Access", "Check", "Credit", "HashtagSpider", "Page", "Photo", "Post", "SiteOption"]
+
+
+class Access(Enum):
+    """What a user needs to crawl a site; `crawl --list` sorts sites in this order."""
+
+    NOTHING = "nothing"
+    CONTACT = "a contact"
+    SERVER = "the address of a shop or server"
+    KEY = "a free key or token"
+    APPROVAL = "paid or approved access"
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,7 @@ class HashtagSpider(scrapy.Spider):
     name: str
     title: ClassVar[str]
     needs: ClassVar[str]
+    access: ClassVar[Access] = Access.NOTHING
     limits_text: ClassVar[str]
     checked: ClassVar[str]
     site_url: ClassVar[str]

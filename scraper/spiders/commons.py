@@ -26,7 +26,7 @@ from scraper.parsing.fields import (
     parse_count,
     parse_datetime,
 )
-from scraper.spiders.base import Credit, HashtagSpider, Page, Photo, Post, SiteOption
+from scraper.spiders.base import Access, Credit, HashtagSpider, Page, Photo, Post, SiteOption
 
 FILES_PER_PAGE = 50
 ETIQUETTE = "https://www.mediawiki.org/wiki/API:Etiquette"
@@ -52,6 +52,7 @@ class Spider(HashtagSpider):
 
     name = "commons"
     title = "Wikimedia Commons"
+    access = Access.CONTACT
     needs = "a contact (--contact), and your consent to its API etiquette (--set api-terms=accept)"
     limits_text = "50 files per page, one request at a time, fewer than 5 per second"
     checked = "2026-11"

@@ -31,7 +31,7 @@ from scraper.parsing.fields import (
 )
 from scraper.parsing.hashtags import find_hashtags, to_hashtag, unique_hashtags
 from scraper.parsing.rate_limits import WAIT_MINUTES_KEY
-from scraper.spiders.base import Check, HashtagSpider, Page, Photo, Post, SiteOption
+from scraper.spiders.base import Access, Check, HashtagSpider, Page, Photo, Post, SiteOption
 
 MEDIA_FIELDS = (
     "id,media_type,media_url,permalink,caption,timestamp,like_count,comments_count,"
@@ -69,6 +69,7 @@ class Spider(HashtagSpider):
 
     name = "instagram"
     title = "Instagram"
+    access = Access.APPROVAL
     needs = "a business or creator account, an app with Public Content Access, and a token"
     limits_text = "30 different hashtags in 7 days; photos of the last 24 hours, and top photos"
     checked = "2026-11"

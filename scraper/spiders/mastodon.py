@@ -33,7 +33,7 @@ from scraper.parsing.fields import (
     parse_json,
 )
 from scraper.parsing.hashtags import group_words, to_hashtag, unique_hashtags
-from scraper.spiders.base import Check, Credit, HashtagSpider, Page, Photo, Post, SiteOption
+from scraper.spiders.base import Access, Check, Credit, HashtagSpider, Page, Photo, Post, SiteOption
 
 POSTS_PER_PAGE, MAX_TAGS = 40, 4
 INSTANCE, RULES = "/api/v2/instance", "/api/v1/instance/rules"
@@ -54,6 +54,7 @@ class Spider(HashtagSpider):
 
     name = "mastodon"
     title = "Mastodon server"
+    access = Access.SERVER
     needs = "nothing, mostly; the server: --set server=mastodon.example; a token if it asks for one"
     limits_text = "40 posts per page, 300 requests in 5 minutes; only posts that the server knows"
     checked = "2026-11"

@@ -33,7 +33,7 @@ from scraper.parsing.fields import (
     parse_datetime,
 )
 from scraper.parsing.hashtags import find_hashtags
-from scraper.spiders.base import Check, HashtagSpider, Page, Photo, Post, SiteOption
+from scraper.spiders.base import Access, Check, HashtagSpider, Page, Photo, Post, SiteOption
 
 WEB_URL = "https://www.pinterest.co.uk"
 PINS_PER_PAGE = {"partner": 50, "web": 25}
@@ -66,6 +66,7 @@ class Spider(HashtagSpider):
 
     name = "pinterest"
     title = "Pinterest"
+    access = Access.APPROVAL
     needs = "an app that Pinterest has approved for partner search (beta), and a token"
     limits_text = "photos only; as many pins as partner search returns for a word in one country"
     checked = "2026-11"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dataset.errors import BadInput
 from scraper.credentials import load_credentials
-from scraper.spiders.base import HashtagSpider
+from scraper.spiders.base import Access, HashtagSpider
 
 FOLDER = Path(__file__).parent
 
@@ -31,6 +31,13 @@ def spider_class(site: str) -> type[HashtagSpider]:
         raise BadInput(f"no site {site!r}; there are: {', '.join(site_names())}")
     spider: type[HashtagSpider] = importlib.import_module(f"scraper.spiders.{site}").Spider
     return spider
+
+
+def spiders_by_access() -> list[type[HashtagSpider]]:
+    """Return the spider classes of all sites, those that need least first."""
+    levels = list(Access)
+    classes = [spider_class(site) for site in site_names()]
+    return sorted(classes, key=lambda spider: levels.index(spider.access))
 
 
 def parse_site_names(values: Iterable[str]) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ from scraper.parsing.hashtags import (
     has_word,
     words_in_fragment,
 )
-from scraper.spiders.base import Credit, HashtagSpider, Page, Photo, Post, SiteOption
+from scraper.spiders.base import Access, Credit, HashtagSpider, Page, Photo, Post, SiteOption
 
 # Pages of products per request of a sitemap, which is requested again for the next ones.
 PRODUCTS_PER_PAGE = 100
@@ -84,6 +84,7 @@ class Spider(HashtagSpider):
 
     name = "shop"
     title = "Shop with a sitemap"
+    access = Access.SERVER
     needs = "nothing; the shop's host: --set shop=example.com"
     limits_text = "a request per product page, at the shop's rate"
     checked = "2026-11"

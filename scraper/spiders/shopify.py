@@ -38,7 +38,7 @@ from scraper.parsing.hashtags import (
     has_word,
     words_in_fragment,
 )
-from scraper.spiders.base import HashtagSpider, Page, Photo, Post, SiteOption
+from scraper.spiders.base import Access, HashtagSpider, Page, Photo, Post, SiteOption
 
 # The largest page, and the largest product of page and limit.
 PRODUCTS_PER_PAGE, MAX_DEPTH = 250, 25_000
@@ -66,6 +66,7 @@ class Spider(HashtagSpider):
 
     name = "shopify"
     title = "Shopify shop"
+    access = Access.SERVER
     needs = "nothing; the shop's host: --set shop=example.com"
     limits_text = (
         "250 products per page, 25,000 per list, then by collections; shops publish no rate limit"

@@ -35,7 +35,7 @@ from scraper.parsing.fields import (
     with_query,
 )
 from scraper.parsing.hashtags import find_hashtags, group_words, to_hashtag, unique_hashtags
-from scraper.spiders.base import Check, HashtagSpider, Page, Photo, Post, SiteOption
+from scraper.spiders.base import Access, Check, HashtagSpider, Page, Photo, Post, SiteOption
 
 MAX_QUERY_CHARACTERS = {"recent": 512, "all": 1024}
 MIN_POSTS_PER_PAGE = 10
@@ -69,6 +69,7 @@ class Spider(HashtagSpider):
 
     name = "twitter"
     title = "X (Twitter)"
+    access = Access.APPROVAL
     needs = "a developer account with credits, an app, and its bearer token"
     limits_text = "posts of the last 7 days, or the archive; each post that is read costs money"
     checked = "2026-11"

@@ -31,7 +31,7 @@ from scraper.parsing.fields import (
     parse_count,
 )
 from scraper.parsing.hashtags import fragment_of, fragment_values, group_words, has_word
-from scraper.spiders.base import HashtagSpider, Page, Photo, Post, SiteOption
+from scraper.spiders.base import Access, HashtagSpider, Page, Photo, Post, SiteOption
 
 ROOT, API = "/wp-json/", "wc/store/v1/products"
 # Versions before 6.4 have the same API under this path only.
@@ -105,6 +105,7 @@ class Spider(HashtagSpider):
 
     name = "woocommerce"
     title = "WooCommerce shop"
+    access = Access.SERVER
     needs = "nothing; the shop's host: --set shop=example.com"
     limits_text = "100 products per page, all pages; shops limit requests only by their firewalls"
     checked = "2026-11"

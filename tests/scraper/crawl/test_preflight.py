@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from scraper.cli import crawl as crawl_command
 from scraper.crawl.preflight import fields_found
 from scraper.sample_shop.server import ShopOptions, serve
-from scraper.spiders.base import Post
+from scraper.spiders.base import Access, Post
 from tests.support.crawls import crawl
 
 SECRETS = {"INSTAGRAM_TOKEN": "EAAGverysecret", "INSTAGRAM_USER": "17841400000000000"}
@@ -124,6 +124,20 @@ def test_list_shows_credentials_of_the_file_in_any_option_order(tmp_path: Path, 
     done = CliRunner().invoke(crawl_command, order.format(file))
     assert "INSTAGRAM_TOKEN: a user access token of your app (set)" in done.output
     assert "EAAGverysecret" not in done.output
+
+
+def test_list_sorts_sites_by_what_they_need() -> None:
+    lines = CliRunner().invoke(crawl_command, "--list").output.splitlines()
+    table = [re.split(r"  +", line) for line in lines[2 : lines.index("")]]
+    levels = [access.value for access in Access]
+    needs = [levels.index(row[1]) for row in table]
+    assert needs == sorted(needs) and set(needs) >= {0, 1, 2, 4}
+    assert table[0] == ["lamoda", "nothing", "https://www.lamoda.ru"]
+    assert ["shopify", "the address of a shop or server", "any server"] in table
+    # The details follow in the same order.
+    assert [line for line in lines[lines.index("") :] if re.match(r"\w", line)] == [
+        row[0] for row in table
+    ]
 
 
 def test_verbose_logs_requests_without_credentials_or_warnings(
