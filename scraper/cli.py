@@ -29,6 +29,8 @@ from dataset.utils.cli_options import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from scrapy.settings import Settings
 
     from dataset.vocabulary import Vocabulary
@@ -56,6 +58,23 @@ def _parse_pairs(option: str, values: tuple[str, ...], example: str) -> dict[str
         if not name or not sign:
             raise BadInput(f"{option} {value}: write NAME=VALUE, such as {option} {example}")
     return {name: value for name, _, value in pairs}
+
+
+class Since(click.ParamType):
+    """A date, or an age of posts; see `parse_since`."""
+
+    name = "date or age"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> "datetime":
+        """Parse the value."""
+        from scraper.parsing.fields import parse_since
+
+        try:
+            return parse_since(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def _list_sites(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -114,9 +133,10 @@ def _address(spider: "type[HashtagSpider]") -> str:
 )
 @click.option(
     "--since",
-    type=click.DateTime(["%Y-%m-%d"]),
-    metavar="DATE",
-    help="Skip posts that are older than DATE, such as 2026-01-31.",
+    type=Since(),
+    metavar="DATE|AGE",
+    help="Skip posts that are older than a date, such as 2026-01-31, or an age in hours, days or"
+    " weeks, such as 12h, 7d or 2w.",
 )
 @click.option(
     "--license",

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import warnings
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from html import unescape
 from typing import Any
@@ -280,6 +280,35 @@ def _normalize_iso_time(value: str) -> str:
     seconds, point, rest = value.partition(".")
     digits = len(rest) - len(rest.lstrip("0123456789"))
     return f"{seconds}.{rest[:digits][:6].ljust(6, '0')}{rest[digits:]}" if point else value
+
+
+AGE = re.compile(r"([0-9]{1,6})([hdw])", re.IGNORECASE)
+AGE_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+def parse_since(value: str, now: datetime | None = None) -> datetime:
+    """Return the time of the oldest posts to keep, in UTC without time zone.
+
+    Args:
+        value: A date such as `2026-01-31`, or an age in hours, days or weeks such as `7d`.
+        now: The time from which an age counts; by default the present.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    text = value.strip()
+    try:
+        if match := AGE.fullmatch(text):
+            age = timedelta(**{AGE_UNITS[match[2].lower()]: int(match[1])})
+            if age:
+                return (now or datetime.now(timezone.utc)).replace(tzinfo=None) - age
+        else:
+            return datetime.strptime(text, "%Y-%m-%d")
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(
+        f"{value!r} is neither a date such as 2026-01-31 nor an age such as 12h, 7d or 2w"
+    )
 
 
 def format_wait(seconds: int) -> str:

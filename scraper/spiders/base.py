@@ -5,7 +5,6 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from scraper.decoding.inspection import RejectedImage
 from scraper.errors import CONTINUE, LayoutChanged, SiteRefused, TemporarilyEmpty
 from scraper.items import Credit, ImageItem, Page, PageItem, Photo, Post
 from scraper.middlewares import ALLOWED_HOSTS, IS_IMAGE, IS_PAGE, NOAI, HostBackoffs
-from scraper.parsing.fields import http_url
+from scraper.parsing.fields import http_url, parse_since
 from scraper.persistence import frontier
 from scraper.persistence.claims import PendingImage
 from scraper.rejections import (
@@ -679,7 +678,7 @@ def _limits_of(arguments: dict[str, str]) -> CrawlLimits:
         return CrawlLimits(
             max_images=_positive(arguments.pop("max_images", None)),
             max_pages=_positive(arguments.pop("max_pages", None)),
-            since=_date(arguments.pop("since", None)),
+            since=parse_since(arguments.pop("since")) if "since" in arguments else None,
             licenses=tuple(filter(None, arguments.pop("license", "").lower().split(","))),
             retry_failed=_flag(arguments.pop("retry_failed", "0")),
             full=_flag(arguments.pop("full", "0")),
@@ -693,10 +692,6 @@ def _positive(value: str | None) -> int | None:
     if number is not None and number < 1:
         raise ValueError(f"{number} is not at least 1")
     return number
-
-
-def _date(value: str | None) -> datetime | None:
-    return None if value is None else datetime.strptime(value, "%Y-%m-%d")
 
 
 def _flag(value: str) -> bool:

@@ -14,6 +14,7 @@ from scraper.parsing.fields import (
     parse_count,
     parse_datetime,
     parse_json,
+    parse_since,
 )
 
 
@@ -88,3 +89,32 @@ def test_other_text_may_follow_json_only_if_allowed() -> None:
     assert parse_json(' {"a": 1}; more()', may_have_more=True) == {"a": 1}
     with pytest.raises(ValueError, match="more text"):
         parse_json('{"a": 1}; more()')
+
+
+NOW = datetime(2026, 11, 20, 12, 30)
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("2026-01-31", datetime(2026, 1, 31)),
+        ("7d", datetime(2026, 11, 13, 12, 30)),
+        ("12h", datetime(2026, 11, 20, 0, 30)),
+        ("2W", datetime(2026, 11, 6, 12, 30)),
+        (" 1d ", datetime(2026, 11, 19, 12, 30)),
+    ],
+)
+def test_since_is_a_date_or_an_age(text: str, time: datetime) -> None:
+    assert parse_since(text, NOW) == time
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "7", "d", "7m", "7y", "7 days", "-7d", "0d", "1.5d", "7d12h", "yesterday", "999999w"),
+        *("31.01.2026", "2026-13-01", "2026-02-30", "1000000d", "٧d", "2026-01-31T10:00", "now"),
+    ],
+)
+def test_other_texts_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="nor an age such as 12h, 7d or 2w"):
+        parse_since(text, NOW)
