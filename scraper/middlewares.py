@@ -1,4 +1,4 @@
-"""Downloader middlewares: public addresses, robots.txt, noai and back-off."""
+"""Downloader middlewares: public addresses, robots.txt, noai and back-off; the cache of lists."""
 
 import asyncio
 import ipaddress
@@ -6,6 +6,7 @@ import math
 import re
 import socket
 import time
+import zlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -21,8 +22,10 @@ from scrapy.exceptions import (
     DownloadConnectionRefusedError,
     IgnoreRequest,
 )
+from scrapy.extensions.httpcache import DummyPolicy
 from scrapy.http import Response
 from scrapy.settings import BaseSettings
+from scrapy.spiders import Spider
 from scrapy.utils.httpobj import urlparse_cached
 
 from dataset.catalogue.models import HostBackoff
@@ -525,6 +528,57 @@ class BackoffMiddleware:
         if attempt >= MAX_ATTEMPTS:
             return response
         return request.replace(meta={**request.meta, ATTEMPT: attempt + 1}, dont_filter=True)
+
+
+# Key of a request's meta: whether several searches of a crawl read the same response.
+IS_SHARED = "is_shared"
+# Compressed bytes of the responses that are kept.
+MAX_CACHED_BYTES = 64_000_000
+
+
+class SharedListPolicy(DummyPolicy):  # type: ignore[misc]
+    """Cache lists of products that several searches read, for Scrapy's HttpCacheMiddleware."""
+
+    def should_cache_request(self, request: Request) -> bool:
+        """Return whether several searches read the response."""
+        return bool(request.meta.get(IS_SHARED))
+
+    def should_cache_response(self, response: Response, request: Request) -> bool:  # noqa: ARG002
+        """Return whether a response will be the same for the next search."""
+        return response.status < 500 and response.status not in BUSY_STATUSES
+
+
+class SharedListStorage:
+    """Keep responses in memory, compressed, until the spider is closed.
+
+    Args:
+        settings: Scrapy settings.
+    """
+
+    def __init__(self, settings: BaseSettings) -> None:  # noqa: ARG002
+        self._responses: dict[str, Response] = {}
+        self._bytes = 0
+
+    def open_spider(self, spider: Spider) -> None:
+        """Do nothing: there is no file to open."""
+
+    def close_spider(self, spider: Spider) -> None:  # noqa: ARG002
+        """Forget all responses."""
+        self._responses.clear()
+
+    def store_response(self, spider: Spider, request: Request, response: Response) -> None:  # noqa: ARG002
+        """Keep a response unless there are too many already."""
+        body = zlib.compress(response.body, 1)
+        if self._bytes + len(body) <= MAX_CACHED_BYTES:
+            self._bytes += len(body)
+            self._responses[urldefrag(request.url).url] = response.replace(body=body, flags=[])
+
+    def retrieve_response(self, spider: Spider, request: Request) -> Response | None:  # noqa: ARG002
+        """Return a response with the URL of this request, whose fragment may differ."""
+        response = self._responses.get(urldefrag(request.url).url)
+        if response is None:
+            return None
+        return response.replace(url=request.url, body=zlib.decompress(response.body))
 
 
 def unicode_headers(response: Response) -> dict[str, str]:

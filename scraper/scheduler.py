@@ -23,6 +23,7 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
+from urllib.parse import urldefrag
 
 import click
 from scrapy import Request, signals
@@ -91,6 +92,8 @@ class CatalogueScheduler(BaseScheduler):
         self._delayed: defaultdict[str, list[Request]] = defaultdict(list)
         self._timers: list[asyncio.TimerHandle] = []
         self._runs: dict[int, SearchRun] = {}
+        # URL -> lock of a list that several searches read, which one of them downloads.
+        self.page_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._active_images = 0
         self._is_refused = False
         self._resources = contextlib.ExitStack()
@@ -461,9 +464,13 @@ class SearchRun:
             SiteRefused, LayoutChanged: There is none.
         """
         request = self._spider.page_request(self._search, cursor)
-        self._page = asyncio.get_running_loop().create_future()
-        self._scheduler.push([request])
-        await self._page
+        url = urldefrag(request.url).url
+        is_shared = self._spider.shares_lists
+        async with self._scheduler.page_locks[url] if is_shared else contextlib.nullcontext():
+            self._raise_error()
+            self._page = asyncio.get_running_loop().create_future()
+            self._scheduler.push([request])
+            await self._page
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition of the images, which `fail` makes true as well."""

@@ -100,6 +100,10 @@ RETRY_EXCEPTIONS = [
 ]
 # Without 429 and 503: the back-off middleware handles busy hosts.
 RETRY_HTTP_CODES = [500, 502, 504, 522, 524, 408]
+# Keeps lists of products for the other searches of the crawl.
+HTTPCACHE_ENABLED = True
+HTTPCACHE_POLICY = "scraper.middlewares.SharedListPolicy"
+HTTPCACHE_STORAGE = "scraper.middlewares.SharedListStorage"
 # Spiders explain error responses.
 HTTPERROR_ALLOW_ALL = True
 # No listening sockets: a console and a server would run code for others on this machine.

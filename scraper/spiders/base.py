@@ -24,7 +24,7 @@ from scraper.credentials import Credential, check_required, load_credentials, re
 from scraper.decoding.inspection import RejectedImage
 from scraper.errors import CONTINUE, LayoutChanged, SiteRefused, TemporarilyEmpty
 from scraper.items import Credit, ImageItem, Page, PageItem, Photo, Post
-from scraper.middlewares import ALLOWED_HOSTS, IS_IMAGE, IS_PAGE, NOAI, HostBackoffs
+from scraper.middlewares import ALLOWED_HOSTS, IS_IMAGE, IS_PAGE, IS_SHARED, NOAI, HostBackoffs
 from scraper.parsing.fields import http_url, parse_since
 from scraper.persistence import frontier
 from scraper.persistence.claims import PendingImage
@@ -141,8 +141,10 @@ class HashtagSpider(scrapy.Spider):
     # For software that many servers run, such as shops: the option that names the server. It must
     # be set, and `site_url` is only an example.
     server_option: ClassVar[str | None] = None
+    # Whether all searches read the same lists, which are downloaded once per crawl.
+    shares_lists: ClassVar[bool] = False
     # Seconds between requests of the site, at least; the site's terms ask for them.
-    request_interval: ClassVar[float] = 0
+    request_interval: float = 0
     # Whether the site requires a way to reach the user (--contact) in the user agent.
     needs_contact: ClassVar[bool] = False
     # How the site can be read although its robots.txt forbids it, such as by its API's terms.
@@ -402,7 +404,11 @@ class HashtagSpider(scrapy.Spider):
             errback=self.handle_page_error,
             cb_kwargs={"search": search, "cursor": cursor},
             # An official API with a token has terms of its own.
-            meta={**request.meta, IS_PAGE: "Authorization" not in request.headers},
+            meta={
+                **request.meta,
+                IS_PAGE: "Authorization" not in request.headers,
+                IS_SHARED: self.shares_lists,
+            },
             dont_filter=True,
         )
 

@@ -46,7 +46,7 @@ from scraper.parsing.hashtags import (
 )
 from scraper.spiders.base import Access, Credit, HashtagSpider, Page, Photo, Post, SiteOption
 
-# Pages of products per request of a sitemap, which is requested again for the next ones.
+# Pages of products that are saved together; the sitemap is read from the cache for the next ones.
 PRODUCTS_PER_PAGE = 100
 # Sitemaps that the cursor names; a sitemap has up to 50,000 pages.
 MAX_SITEMAPS, MAX_SITEMAP_BYTES = 500, 52_428_800
@@ -91,6 +91,7 @@ class Spider(HashtagSpider):
     site_url = "https://shop.example.com"
     image_url = "https://images.example.com"
     server_option = "shop"
+    shares_lists = True
     # A later run reads the whole sitemap: new products may be anywhere in it.
     renews = True
     site_options: ClassVar = {

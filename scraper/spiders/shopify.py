@@ -75,6 +75,7 @@ class Spider(HashtagSpider):
     site_url = "https://shop.example.com"
     image_url = "https://cdn.shopify.com"
     server_option = "shop"
+    shares_lists = True
     site_options: ClassVar = {
         "shop": SiteOption("", "the shop's host", example="shop.example.com"),
         "page-size": SiteOption(

@@ -307,6 +307,8 @@ def test_crawl_requests_each_page_once_for_all_tags(tmp_path: Path) -> None:
     ]
     assert rows(tmp_path, "SELECT DISTINCT state FROM sightings") == [("stored",)]
     assert {site.requests[f"/p/{n}"] for n in range(6)} == {0, 1}
+    # robots.txt is also read for its rules.
+    assert [site.requests[path] for path in ("/s.xml", "/p.xml", "/robots.txt")] == [1, 1, 2]
     assert "pages that can't be read" in output, output
 
 

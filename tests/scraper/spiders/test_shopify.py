@@ -272,6 +272,17 @@ def test_crawl_of_ten_thousand_products(tmp_path: Path) -> None:
     assert all("obeys robots.txt" in agent for agent in site.agents)
 
 
+def test_lists_are_downloaded_once_for_all_tags(tmp_path: Path) -> None:
+    with serving({}) as site:
+        site.bodies |= shop_bodies("https://example.com", 3, 3)
+        status, output = run(site, tmp_path, "--tags", "jeans,skirt")
+        assert status == 0, output
+    assert rows(tmp_path, "SELECT count(*), sum(pages) FROM searches") == [(3, 12)]
+    assert rows(tmp_path, "SELECT state, count(*) FROM sightings GROUP BY 1") == [("stored", 3)]
+    lists = {path: n for path, n in site.requests.items() if "limit=250" in path}
+    assert len(lists) == 4 and set(lists.values()) == {1}
+
+
 def test_crawl_names_refusals_with_the_remedy(tmp_path: Path) -> None:
     with serving({"/password": b"<html><form action='/password'>"}) as site:
         site.redirects = {f"/products.json?limit={limit}&page=1": "/password" for limit in (1, 250)}
