@@ -536,7 +536,7 @@ IS_SHARED = "is_shared"
 MAX_CACHED_BYTES = 64_000_000
 
 
-class SharedListPolicy(DummyPolicy):  # type: ignore[misc]
+class SharedListPolicy(DummyPolicy):
     """Cache lists of products that several searches read, for Scrapy's HttpCacheMiddleware."""
 
     def should_cache_request(self, request: Request) -> bool:

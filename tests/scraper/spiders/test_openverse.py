@@ -8,8 +8,9 @@ import pytest
 from scrapy.http import Response
 
 import fashion_tagger
+from dataset.errors import BadInput
 from scraper.crawl.searches import CrawlLimits
-from scraper.errors import LayoutChanged
+from scraper.errors import LayoutChanged, SiteRefused
 from scraper.parsing.fields import license_code, license_url
 from scraper.spiders.base import Credit, Page
 from scraper.spiders.openverse import MATURE, NO_PHOTO, Spider, read
@@ -99,12 +100,53 @@ def test_limits_and_refusals_are_named() -> None:
     assert left == "17 requests are left for this minute, 180 for this day"
     assert 60 / Spider.request_interval <= 20
     text = Spider().explain_refusal(http_response(429, headers={"Retry-After": "60"}))
-    assert text is not None and "OPENVERSE_TOKEN" in text and "60 seconds" in text
+    assert text is not None and "OPENVERSE_CLIENT_ID" in text and "60 seconds" in text
     spider = Spider(credentials={"OPENVERSE_TOKEN": "abcdefgh"})
     request = spider.search_request("polo", None)
     assert request.headers["Authorization"] == b"Bearer abcdefgh"
     text = spider.explain_refusal(Response(SEARCH, 401, body=b'{"detail": "expired"}'))
-    assert text is not None and "request a new one" in text
+    assert text is not None and "request a new OPENVERSE_TOKEN" in text
+
+
+KEY = {"OPENVERSE_CLIENT_ID": "pm8GMaIX", "OPENVERSE_CLIENT_SECRET": "YhVjvIBc7T4J"}
+
+
+def test_key_gives_a_token_larger_pages_and_a_higher_rate() -> None:
+    spider = Spider(credentials=KEY)
+    spider.check_arguments()
+    request = spider.setup_request()
+    assert request is not None and (request.method, request.url) == (
+        "POST",
+        "https://api.openverse.org/v1/auth_tokens/token/",
+    )
+    assert request.headers["Content-Type"] == b"application/x-www-form-urlencoded"
+    assert dict(parse_qsl(request.body.decode())) == {
+        "grant_type": "client_credentials",
+        "client_id": "pm8GMaIX",
+        "client_secret": "YhVjvIBc7T4J",
+    }
+    with pytest.raises(SiteRefused, match="check both"):
+        spider.search_request("polo", None)
+    spider.set_up(b'{"access_token": "DLBYIcfnKfolaXKcmMC8", "expires_in": 36000}')
+    search = spider.search_request("polo", None)
+    assert search.headers["Authorization"] == b"Bearer DLBYIcfnKfolaXKcmMC8"
+    assert parameters(spider, "polo")["page_size"] == "240"
+    assert 60 / spider.request_interval == 100
+    # More than 240 results if the key was granted more; otherwise an error ends the search.
+    body = POLO.read_bytes().replace(b'"page_size": 20', b'"page_size": 240')
+    assert read(body, SEARCH).next_cursor == "2"
+    assert Spider(credentials={"OPENVERSE_TOKEN": "abcdefgh"}).setup_request() is None
+
+
+@pytest.mark.parametrize("name", KEY)
+def test_half_a_key_is_refused(name: str) -> None:
+    with pytest.raises(BadInput, match="set both"):
+        Spider(credentials={name: KEY[name]}).check_arguments()
+    for body in (b"", b'{"access_token": 7}', b'{"access_token": "a b"}'):
+        spider = Spider(credentials=KEY)
+        spider.set_up(body)
+        with pytest.raises(SiteRefused):
+            spider.search_request("polo", None)
 
 
 @pytest.mark.parametrize(
