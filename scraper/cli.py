@@ -286,14 +286,12 @@ def crawl(
 
 def _setting_values(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the Scrapy settings that options define."""
-    from scraper.settings import user_agent
-
     return {
         "CATALOGUE": chosen["catalogue"],
         "IMAGES": chosen["images"],
         "ALLOW_PRIVATE_HOSTS": chosen["allow_private"],
         "DOWNLOAD_TIMEOUT": chosen["timeout"],
-        "USER_AGENT": user_agent(chosen["contact"]),
+        "CONTACT": chosen["contact"],
         "LOG_LEVEL": "INFO" if chosen["verbose"] else "CRITICAL",
         # This command prints one summary for all sites.
         "SUMMARY_ENABLED": False,

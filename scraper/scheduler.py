@@ -255,6 +255,8 @@ class CatalogueScheduler(BaseScheduler):
             Failure: The catalogue or the image store can't be used, or an argument is invalid.
         """
         spider.check_arguments()
+        if not self._crawler.settings["CONTACT"]:
+            spider.check_contact()
         if spider.context is None:
             context = open_context_of(self._crawler.settings)
             spider.context = self._resources.enter_context(context)

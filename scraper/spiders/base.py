@@ -37,7 +37,7 @@ from scraper.rejections import (
     download_error_reason,
     image_error_reason,
 )
-from scraper.settings import add_protected_components, check_protected_settings
+from scraper.settings import add_protected_components, check_protected_settings, user_agent
 
 if TYPE_CHECKING:
     from scraper.crawl.context import CrawlContext
@@ -228,6 +228,8 @@ class HashtagSpider(scrapy.Spider):
         # frozen in `scrapy shell`.
         if not crawler.settings.frozen:
             add_protected_components(crawler.settings)
+            user_agent = cls.format_user_agent(crawler.settings["CONTACT"])
+            crawler.settings.set("USER_AGENT", user_agent, priority="spider")
         if "context" not in kwargs:
             # `scrapy crawl`; the `crawl` command has read the credentials.
             kwargs.setdefault("credentials", load_credentials(None, cls.credentials))
@@ -292,6 +294,11 @@ class HashtagSpider(scrapy.Spider):
             raise BadInput(
                 f"--site-url {self.requested_url}: tokens are sent over https only; write https://"
             )
+
+    @classmethod
+    def format_user_agent(cls, contact: str | None) -> str:
+        """Return the user agent, which names the user's contact if there is one."""
+        return user_agent(contact)
 
     def check_contact(self) -> None:
         """Check that requests without a contact are accepted; a mirror accepts them.

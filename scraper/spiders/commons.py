@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+import aiohttp
 from scrapy import Request
 from scrapy.http import Response
 
@@ -80,6 +81,14 @@ class Spider(HashtagSpider):
             ("robots-txt", "accept"),
         ),
     }
+
+    @classmethod
+    def format_user_agent(cls, contact: str | None) -> str:
+        """Return the user agent with the library of the requests, as Wikimedia asks for it.
+
+        https://foundation.wikimedia.org/wiki/Policy:Wikimedia_Foundation_User-Agent_Policy
+        """
+        return f"{super().format_user_agent(contact)} aiohttp/{aiohttp.__version__}"
 
     def search_request(self, query: str, cursor: str | None) -> Request:
         """Return the request of a page; a cursor has the parameters that continue a search."""

@@ -1,6 +1,7 @@
 """Tests of the spider of Wikimedia Commons: recorded pages, continuations, rules, a crawl."""
 
 import json
+import re
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -160,9 +161,16 @@ def test_crawl_stores_licenses(tmp_path: Path) -> None:
         status, output = crawl(site, tmp_path, "--tags", "polo", "--full", site="commons")
         assert status == 1 and "--set api-terms=accept" in output, output
         status, output = crawl(
-            site, tmp_path, "--tags", "polo", "--full", "--set", "api-terms=accept", site="commons"
+            site,
+            tmp_path,
+            *("--tags", "polo", "--full", "--set", "api-terms=accept"),
+            *("--contact", "me@lab.example"),
+            site="commons",
         )
         assert status == 0, output
+        # Name, contact and library, as Wikimedia asks for them.
+        named = re.compile(r"fashion-tagger/[\d.]+ \(me@lab\.example; [^()]+\) aiohttp/[\d.]+")
+        assert any(named.fullmatch(agent) for agent in site.agents), site.agents
     columns = "state, license, license_url, author, attribution, source_page"
     assert rows(tmp_path, f"SELECT {columns} FROM sightings") == [
         (
