@@ -50,7 +50,11 @@ class ShopOptions:
 
 
 class SampleShop:
-    """A running shop with its `url`, its `stock` and the number of requests per target."""
+    """A running shop with its `url`, its `stock` and the number of requests per target.
+
+    Attributes:
+        options: What a crawl of the shop needs beside its URL.
+    """
 
     def __init__(self, stock: Stock, site: ModuleType, options: ShopOptions) -> None:
         """Bind the port at once.
@@ -63,6 +67,7 @@ class SampleShop:
         self._faults = faults_named(options.faults, site.GENERATIONS)
         generation = self._faults.generation or options.generation
         self._site, self._generation = site, generation or site.GENERATIONS[0]
+        self.options: str = getattr(site, "OPTIONS", "")
         self._numbers = {path: number for number, path in enumerate(sorted(stock.by_path))}
         self._photos, self._lock = PhotoBytes(), threading.Lock()
         try:
@@ -136,6 +141,10 @@ def _handler(shop: SampleShop) -> type[BaseHTTPRequestHandler]:
         timeout = 60
 
         def do_GET(self) -> None:
+            self._send(shop.reply(self._asked()), with_body=True)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self._send(shop.reply(self._asked()), with_body=True)
 
         def do_HEAD(self) -> None:
@@ -222,7 +231,7 @@ def _announce(shop: SampleShop, options: ShopOptions) -> None:
         click.echo(line, err=True)
     rows = [(name, str(n), str(m)) for name, (n, m) in shop.stock.counts().items()]
     click.echo(format_table(("label", "products", "photos"), rows))
-    address = f"--site-url {shop.url} --image-url {shop.url}"
+    address = f"--site-url {shop.url} --image-url {shop.url} {shop.options}".rstrip()
     click.echo(f"The shop is open at {shop.url} until Ctrl-C. To crawl it:")
     click.echo(f"  crawl {options.site} --tags {_quoted(rows[0][0])} {address}")
     if options.url_file:

@@ -48,6 +48,8 @@ from scraper.spiders.base import Access, Credit, HashtagSpider, Page, Photo, Pos
 
 # Pages of products that are saved together; the sitemap is read from the cache for the next ones.
 PRODUCTS_PER_PAGE = 100
+# As many for a check.
+CHECKED_PRODUCTS = 10
 # Sitemaps that the cursor names; a sitemap has up to 50,000 pages.
 MAX_SITEMAPS, MAX_SITEMAP_BYTES = 500, 52_428_800
 DEFAULT_SITEMAPS = ("/sitemap.xml", "/sitemap_index.xml")
@@ -98,7 +100,13 @@ class Spider(HashtagSpider):
         "shop": SiteOption("", "the shop's host", example="shop.example.com"),
         "path": SiteOption("", "read only pages with this text in their path, such as /products/"),
         "sitemap": SiteOption("", "path or URL of the sitemap, if robots.txt does not name it"),
+        "page-size": SiteOption(
+            str(PRODUCTS_PER_PAGE),
+            "product pages that are requested and saved together",
+            (str(PRODUCTS_PER_PAGE), str(CHECKED_PRODUCTS)),
+        ),
     }
+    check_options: ClassVar = {"page-size": str(CHECKED_PRODUCTS)}
 
     def queries(self, words: Sequence[str]) -> list[tuple[str, ...]]:
         """Return all words as one search: it reads the whole shop."""
@@ -106,7 +114,8 @@ class Spider(HashtagSpider):
 
     def lookup_request(self, query: str) -> Request:
         """Return the request of robots.txt, which names the sitemaps."""
-        values = {"path": self.chosen["path"], "sitemap": self.chosen["sitemap"]}
+        names = ("path", "sitemap", "page-size")
+        values = {name: self.chosen[name] for name in names if self.chosen[name]}
         origin = urljoin(self.requested_url, "/robots.txt")
         return Request(origin + fragment_of(query, **values))
 
@@ -220,7 +229,7 @@ def _sitemap_cursor(url: str, urls: Sequence[str], **values: str) -> str | None:
     """Return the cursor of the first of some sitemaps, with the others."""
     if not urls:
         return None
-    kept = {name: value for name, value in fragment_values(url).items() if name == "path"}
+    kept = {n: value for n, value in fragment_values(url).items() if n in ("path", "page-size")}
     fragment = {**kept, "then": " ".join(urls[1:MAX_SITEMAPS]), **values}
     words = fragment_values(url).get("words", "")
     return f"{urls[0].partition('#')[0]}{fragment_of(words, **fragment)}"
@@ -278,7 +287,7 @@ def _parse_sitemap(text: str, url: str) -> Page:
         return Page((), _sitemap_cursor(url, [*known, *following]), is_lookup=True)
     part, offset = values.get("path", ""), parse_count(values.get("offset")) or 0
     pages = [u for u in urls if _is_page_of(u, url) and part in unquote(urlsplit(u).path)]
-    end = offset + PRODUCTS_PER_PAGE
+    end = offset + (parse_count(values.get("page-size")) or PRODUCTS_PER_PAGE)
     if end < len(pages):
         cursor = _sitemap_cursor(url, [url, *following], offset=str(end))
     else:
