@@ -30,6 +30,8 @@ FIELDS = (
     *("photos", "title", "brand", "price", "currency", "author", "posted", "hashtags"),
     "attributes",
 )
+# Fields of the credits of a post's photos.
+CREDIT_FIELDS = ("license", "attribution", "source_page")
 
 
 @dataclass
@@ -177,7 +179,7 @@ def _describe_page(page: Page) -> str:
 def fields_found(posts: Sequence[Post]) -> str:
     """Return a table: in how many posts each field was found."""
     rows = []
-    for name in FIELDS:
+    for name in (*FIELDS, *CREDIT_FIELDS):
         count = sum(bool(_field(post, name)) for post in posts)
         rows.append((name, f"{count} of {len(posts)}", "found" if count else "missing"))
     photos = sum(len(post.photos) for post in posts)
@@ -191,6 +193,8 @@ def _field(post: Post, name: str) -> object:
     # Hashtags of a title are found when the post is saved.
     if name == "hashtags":
         return post.hashtags or find_hashtags(post.title)
+    if name in CREDIT_FIELDS:
+        return any(getattr(photo.credit, name) for photo in post.photos)
     return getattr(post, name)
 
 

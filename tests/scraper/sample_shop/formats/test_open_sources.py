@@ -200,6 +200,7 @@ def shops(tmp_path: Path) -> Iterator[dict[str, SampleShop]]:
         }
 
 
+@pytest.mark.usefixtures("backend")
 def test_crawl_of_all_open_sources(shops: dict[str, SampleShop], tmp_path: Path) -> None:
     address = [
         f"--{kind}-url={site}={server.url}"
