@@ -9,15 +9,17 @@ from urllib.parse import parse_qs, urlsplit
 
 @dataclass(frozen=True)
 class Asked:
-    """A GET request for `target` (path and query); header names are lower-case.
+    """A request for `target` (path and query); header names are lower-case.
 
     Attributes:
+        body: The form of a POST request.
         times: How often `target` was requested, including this request.
     """
 
     target: str
     headers: Mapping[str, str] = field(default_factory=dict)
     times: int = 1
+    body: str = ""
 
     @property
     def path(self) -> str:
@@ -28,6 +30,11 @@ class Asked:
     def query(self) -> dict[str, str]:
         """The query parameters; the first value of each."""
         return {name: values[0] for name, values in parse_qs(urlsplit(self.target).query).items()}
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The fields of the form; the first value of each."""
+        return {name: values[0] for name, values in parse_qs(self.body).items()}
 
     @property
     def token(self) -> str | None:

@@ -23,7 +23,7 @@ from dataset.utils.files import write_atomically
 from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.drawing.product import Drawing, coco_annotations, draw_product
 from scraper.sample_shop.faults import faults_named
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply, Sending, plain
+from scraper.sample_shop.http import Asked, PhotoWanted, Reply, Sending, number_in, plain
 from scraper.sample_shop.images import PhotoBytes, as_jpeg, content_type, fitted
 from scraper.sample_shop.stock import Drawn, Stock, drawn_plans, folder_plans, make_stock
 
@@ -144,8 +144,9 @@ def _handler(shop: SampleShop) -> type[BaseHTTPRequestHandler]:
             self._send(shop.reply(self._asked()), with_body=True)
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self._send(shop.reply(self._asked()), with_body=True)
+            length = number_in(self.headers.get("Content-Length"), 0)
+            body = self.rfile.read(length).decode("utf-8", "replace")
+            self._send(shop.reply(replace(self._asked(), body=body)), with_body=True)
 
         def do_HEAD(self) -> None:
             self._send(shop.reply(self._asked()), with_body=False)

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 import fashion_tagger
-from scraper.sample_shop.formats import commons, mastodon, openverse, shop, shopify, woocommerce
+from scraper.sample_shop.formats import (
+    commons,
+    flickr,
+    mastodon,
+    openverse,
+    shop,
+    shopify,
+    woocommerce,
+)
 from scraper.sample_shop.http import Asked, PhotoWanted, Reply
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from scraper.sample_shop.stock import Stock
@@ -31,6 +39,12 @@ FORMATS = {
     "commons": commons,
     "openverse": openverse,
     "mastodon": mastodon,
+    "flickr": flickr,
+}
+SECRETS = {
+    "FLICKR_KEY": "a-key-of-flickr",
+    "OPENVERSE_CLIENT_ID": "a-client-id",
+    "OPENVERSE_CLIENT_SECRET": "a-client-secret",
 }
 
 
@@ -47,9 +61,11 @@ def recorded(name: str) -> Any:
     return json.loads((RECORDED / name).read_bytes())
 
 
-def answer(site: str, stock: Stock, target: str, generation: str | None = None) -> Reply:
-    site_format = FORMATS[site]
-    reply = site_format.answer(stock, Asked(target), generation or site_format.GENERATIONS[0])
+def answer(
+    site: str, stock: Stock, target: str, generation: str | None = None, body: str = ""
+) -> Reply:
+    site_format, asked = FORMATS[site], Asked(target, body=body)
+    reply = site_format.answer(stock, asked, generation or site_format.GENERATIONS[0])
     assert isinstance(reply, Reply)
     return reply
 
@@ -87,6 +103,11 @@ def test_answers_have_the_shape_of_the_captures(stock: Stock) -> None:
     )
     assert answer_json("mastodon", stock, "/api/v1/timelines/tag/polo", "members") == capture(
         "mastodon/error_401.capture.json"
+    )
+    form = "api_key=x&method=flickr.photos.search&tags=polo&license=2,4,9"
+    assert_known(
+        json.loads(answer("flickr", stock, "/services/rest/", body=form).body),
+        capture("flickr/photos_search.capture.json"),
     )
     search = "/w/api.php?action=query&generator=search&gsrlimit=3&gsrsearch=x%20%22polo%22"
     older = answer_json("commons", stock, search, "older")["query"]["pages"]
@@ -142,16 +163,20 @@ def test_descriptions_of_every_generation_say_the_same(stock: Stock) -> None:
         *(("mastodon", generation) for generation in ("today", "old")),
         ("openverse", "today"),
         ("shop", "json-ld"),
+        ("flickr", "today"),
     ],
 )
 def test_spider_reads_all_pages(stock: Stock, site: str, generation: str) -> None:
-    spider = spider_class(site)()
+    spider_type = spider_class(site)
+    required = (one.name for one in spider_type.credentials if one.required)
+    spider = spider_type(credentials=dict.fromkeys(required, "a-key"))
     posts, cursor = set[str](), None
     query = " or ".join(spider.queries(["polo"])[0])
     for _ in range(30):
         request = spider.first_or_next_request(query, cursor)
         target = request.url.removeprefix(spider.requested_url)
-        page = spider.read(answer(site, stock, target, generation).body, request.url)
+        reply = answer(site, stock, target, generation, request.body.decode())
+        page = spider.read(reply.body, request.url)
         posts |= {post.site_id for post in page.posts} | set(page.detail_urls)
         for photo in (photo for post in page.posts for photo in post.photos):
             path = "/" + photo.url.split("/", 3)[3]
@@ -160,7 +185,7 @@ def test_spider_reads_all_pages(stock: Stock, site: str, generation: str) -> Non
         cursor = page.next_cursor
         if cursor is None:
             break
-    expected = {"openverse": 90, "commons": 90, "mastodon": 35}.get(site, 45)
+    expected = {"openverse": 90, "commons": 90, "flickr": 90, "mastodon": 35}.get(site, 45)
     # Products of WooCommerce count twice: with the addresses of their variations.
     assert len(posts) == expected * (1 + (site == "woocommerce"))
 
@@ -209,8 +234,15 @@ def test_crawl_of_all_open_sources(shops: dict[str, SampleShop], tmp_path: Path)
     ]
     named = sorted({server.options for server in shops.values()})
     options = ("--tags", "dress", *" ".join(named).split())
-    status, output = crawl(shops["shop"], tmp_path, *options, site=",".join(shops), address=address)
+    sites = ",".join(shops)
+    status, output = crawl(
+        shops["shop"], tmp_path, *options, site=sites, secrets=SECRETS, address=address
+    )
     assert status == 0, output
+    # The token of Openverse's key allows pages of 240 results.
+    assert shops["openverse"].requests["/v1/auth_tokens/token/"] == 1
+    assert any("page_size=240" in target for target in shops["openverse"].requests)
+    assert not any(secret in output for secret in SECRETS.values())
     counts = dict(
         rows(
             tmp_path,
@@ -229,6 +261,6 @@ def test_crawl_of_all_open_sources(shops: dict[str, SampleShop], tmp_path: Path)
     assert {(site.partition(":")[0], *counts) for site, *counts in licenses} == {
         *((site, 0, 0) for site in ("shopify", "woocommerce", "shop")),
         ("mastodon", 0, 4),
-        *((site, 4, 4) for site in ("commons", "openverse")),
+        *((site, 4, 4) for site in ("commons", "openverse", "flickr")),
     }
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(4,)]
