@@ -7,6 +7,7 @@ import json
 import math
 import re
 import warnings
+from collections.abc import Sized
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from html import unescape
@@ -23,6 +24,8 @@ from scraper.errors import LayoutChanged
 
 # Ten times the size of a page of 60 products.
 MAX_PAGE_BYTES = 10_000_000
+# The largest page of any site has 500 records.
+MAX_RECORDS = 2_000
 # A page of products has some thousands; Beautiful Soup takes seconds for more.
 MAX_ELEMENTS = 100_000
 # Nodes of an element whose text is read.
@@ -64,7 +67,18 @@ def json_list(body: bytes, url: str) -> list[Any]:
     value = _json_value(body, url)
     if not isinstance(value, list):
         raise LayoutChanged("the response is JSON, but not a list", url)
+    check_count(value, url)
     return value
+
+
+def check_count(records: Sized, url: str) -> None:
+    """Check that a response has no more records than a page can have.
+
+    Raises:
+        LayoutChanged: It has more.
+    """
+    if len(records) > MAX_RECORDS:
+        raise LayoutChanged(f"{len(records):,} records in a response, more than any page", url)
 
 
 def _json_value(body: bytes, url: str) -> Any:
@@ -356,14 +370,25 @@ def absolute_url(url: object, base: str) -> str | None:
         return None
 
 
+# Elements and comments of a short text, for which a parser would take long.
+MAX_SHORT_TEXT = 500
+MARKUP = re.compile(r"<!--.*?-->|</?[a-z][^<>]*>", re.IGNORECASE | re.DOTALL)
+
+
 def html_text(value: object) -> str | None:
     """Return the text of a value with HTML elements and entities."""
     if not isinstance(value, str):
         return None
     if "<" not in value:
         return clean_text(unescape(value))
+    if len(value) <= MAX_SHORT_TEXT:
+        return clean_text(unescape(MARKUP.sub(" ", value)))
     # The texts of elements that are next to each other are words of their own.
     return clean_text(re.sub(r"\s+", " ", " ".join(Selector(text=value).css("::text").getall())))
+
+
+# A longer text is no price; price-parser takes quadratic time for it.
+MAX_PRICE_CHARS = 200
 
 
 def parse_price(value: object) -> float | None:
@@ -371,6 +396,8 @@ def parse_price(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str):
+        if len(value) > MAX_PRICE_CHARS:
+            return None
         amount = Price.fromstring(value).amount
         return None if amount is None else float(amount)
     return float(value)

@@ -84,6 +84,8 @@ def _is_hashtag_character(character: str) -> bool:
 
 # Most words of a vocabulary's phrase.
 MAX_PHRASE_WORDS = 5
+# No name, tag or category is longer.
+MAX_TEXT_CHARS = 5_000
 
 
 def has_word(texts: Iterable[str | None], words: Iterable[str]) -> bool:
@@ -101,7 +103,7 @@ def _phrase_key(phrase: str) -> str:
 
 def _phrase_keys(text: str) -> set[str]:
     """Return the keys of all phrases of a text."""
-    words = _words(text)
+    words = _words(text[:MAX_TEXT_CHARS])
     return {
         _singular("".join(words[start : start + length]))
         for start in range(len(words))

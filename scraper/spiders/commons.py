@@ -18,6 +18,7 @@ from scraper.middlewares import ACCEPTS_API_TERMS, unicode_headers
 from scraper.parsing import rate_limits
 from scraper.parsing.fields import (
     absolute_url,
+    check_count,
     clean_text,
     get_nested,
     html_text,
@@ -161,6 +162,7 @@ def read(body: bytes, url: str) -> Page:
         return Page((), _cursor(following))
     if not isinstance(records, list) or not records:
         raise LayoutChanged("neither files nor the end of a search in the response", url)
+    check_count(records, url)
     posts: dict[str, Post] = {}
     skipped = 0
     for record in records:

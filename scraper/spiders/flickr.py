@@ -20,6 +20,7 @@ from scraper.middlewares import ACCEPTS_API_TERMS, unicode_headers
 from scraper.parsing import rate_limits
 from scraper.parsing.fields import (
     absolute_url,
+    check_count,
     clean_text,
     get_nested,
     html_text,
@@ -183,6 +184,7 @@ def _read(body: bytes, url: str, licenses: Mapping[str, tuple[str, str]]) -> Pag
     is_first = number == 1 and not position.get("latest")
     if not isinstance(records, list) or (not records and is_first and total != 0):
         raise LayoutChanged("neither photos nor a report of none in the response", url)
+    check_count(records, url)
     posts: dict[str, Post] = {}
     skipped = Counter[str]()
     for record in records:

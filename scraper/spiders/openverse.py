@@ -18,6 +18,7 @@ from scraper.middlewares import ACCEPTS_API_TERMS, unicode_headers
 from scraper.parsing import rate_limits
 from scraper.parsing.fields import (
     absolute_url,
+    check_count,
     clean_text,
     get_nested,
     html_text,
@@ -194,6 +195,7 @@ def read(body: bytes, url: str) -> Page:
         or (not records and count and _page(url) == 1)
     ):
         raise LayoutChanged("neither results nor a report of none in the response", url)
+    check_count(records, url)
     posts: dict[str, Post] = {}
     skipped = {NO_PHOTO: 0, MATURE: 0}
     for record in records:

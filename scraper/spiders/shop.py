@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from html import unescape
 from itertools import islice
 from typing import Any, ClassVar
@@ -50,8 +51,9 @@ from scraper.spiders.base import Access, Credit, HashtagSpider, Page, Photo, Pos
 PRODUCTS_PER_PAGE = 100
 # As many for a check.
 CHECKED_PRODUCTS = 10
-# Sitemaps that the cursor names; a sitemap has up to 50,000 pages.
-MAX_SITEMAPS, MAX_SITEMAP_BYTES = 500, 52_428_800
+# Sitemaps that the cursor names.
+# A sitemap may have 50,000 pages and 50 MB: https://www.sitemaps.org/protocol.html
+MAX_SITEMAPS, MAX_LOCATIONS, MAX_SITEMAP_BYTES = 500, 100_000, 52_428_800
 DEFAULT_SITEMAPS = ("/sitemap.xml", "/sitemap_index.xml")
 # JSON-LD of a page: characters, objects and lists, offers of a product.
 MAX_OFFER_DEPTH = 3
@@ -59,7 +61,7 @@ MAX_JSON_LD_CHARS, MAX_NODES, MAX_OFFERS = 2_000_000, 20_000, 1_000
 MAX_QUERY_CHARS = 500
 OTHER_PRODUCTS, NOINDEX = "no name or category with a word of the label", "noindex"
 MISSING_SITEMAPS = "sitemaps that are missing"
-LOCATION = re.compile(r"<(?:(\w+):)?loc\b[^>]*>\s*(?:<!\[CDATA\[)?\s*([^<\]]*)", re.IGNORECASE)
+LOCATION = re.compile(r"<(?:(\w+):)?loc\b[^<>]*>\s*(?:<!\[CDATA\[)?\s*([^<\]]*)", re.IGNORECASE)
 SITEMAP_LINE = re.compile(r"^\s*sitemap\s*:\s*(\S+)", re.IGNORECASE | re.MULTILINE)
 PRODUCT_SITEMAP = re.compile(r"product|produkt|produit|tovar|item|goods")
 NO_PAGE = re.compile(r"\.(?:jpe?g|png|gif|webp|svg|pdf|css|js|xml|zip|mp4)$", re.IGNORECASE)
@@ -78,6 +80,8 @@ WRAPPING = re.compile(
 AFTER_STRING = re.compile(r"\s*(?:[:}\]]|,\s*[\"\[{\d\-tfn}\]]|\Z)")
 # Properties of microdata, and elements around them, that are read.
 MAX_PROPERTIES, MAX_DEPTH = 3_000, 200
+# Properties that an element gives at once.
+MAX_NAMES = 5
 NO_INDEX = re.compile(r"\b(?:noindex|noimageindex|none)\b", re.IGNORECASE)
 
 
@@ -277,9 +281,7 @@ def _sitemap_text(body: bytes, url: str) -> str | None:
 
 def _parse_sitemap(text: str, url: str) -> Page:
     """Return the next pages of products of a sitemap, or the sitemaps of an index."""
-    values = fragment_values(url)
-    found = (unescape(match[2]).strip() for match in LOCATION.finditer(text) if not match[1])
-    urls = list(dict.fromkeys(u for value in found if (u := absolute_url(value, url))))
+    values, urls = fragment_values(url), _locations(text, url.partition("#")[0])
     # The first sitemap that exists is the only one of the guesses that is read.
     following = [] if _is_guess(url) else values.get("then", "").split()
     if "<sitemapindex" in text[:2000].lower():
@@ -294,6 +296,15 @@ def _parse_sitemap(text: str, url: str) -> Page:
         cursor = _sitemap_cursor(url, following)
     batch = tuple(pages[offset:end])
     return Page((), cursor, listed_ids=batch, detail_urls=batch)
+
+
+# The pages of a sitemap are saved in parts, each of which reads it.
+@lru_cache(maxsize=1)
+def _locations(text: str, url: str) -> tuple[str, ...]:
+    """Return the URLs that a sitemap lists, without those of images."""
+    texts = (match[2] for match in LOCATION.finditer(text) if not match[1])
+    found = (unescape(value).strip() for value in islice(texts, MAX_LOCATIONS))
+    return tuple(dict.fromkeys(u for value in found if (u := absolute_url(value, url))))
 
 
 def _is_page_of(page: str, sitemap: str) -> bool:
@@ -632,7 +643,7 @@ def _add_microdata(product: Product, page: BeautifulSoup, url: str) -> bool:
         inner = _inner_types(tag, scope)
         if not INNER_TYPES.issuperset(inner):
             continue
-        for name in str(tag["itemprop"]).lower().split():
+        for name in str(tag["itemprop"]).lower().split(maxsplit=MAX_NAMES)[:MAX_NAMES]:
             is_known = (has_images and name in ("image", "contenturl")) or (
                 has_prices and name in ("price", "lowprice")
             )

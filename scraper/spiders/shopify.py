@@ -18,6 +18,7 @@ from scraper.middlewares import unicode_headers
 from scraper.parsing import rate_limits
 from scraper.parsing.fields import (
     absolute_url,
+    check_count,
     clean_text,
     explain_challenge,
     get_nested,
@@ -45,6 +46,8 @@ PRODUCTS_PER_PAGE, MAX_DEPTH = 250, 25_000
 # Collections per request; their names are part of the cursor.
 COLLECTIONS_PER_PAGE = 50
 MAX_QUERY_CHARS = 500
+# Tags and images of a product; Shopify itself allows 250 of each.
+MAX_TAGS = MAX_IMAGES = 1_000
 # If this many products have no photo at all, the format has changed.
 MIN_PRODUCTS_WITH_PHOTOS = 10
 OTHER_PRODUCTS, NO_PHOTOS = "no tag or type with a word of the label", "no photos"
@@ -161,8 +164,10 @@ def _read(body: bytes, url: str, currency: str | None) -> Page:
         return Page((), _collections_cursor(url, 1), is_lookup=True)
     products, collections = response.get("products"), response.get("collections")
     if isinstance(products, list):
+        check_count(products, url)
         return _parse_products(products, url, currency)
     if isinstance(collections, list):
+        check_count(collections, url)
         return _parse_collections(collections, url)
     raise LayoutChanged("neither products nor collections in the response", url)
 
@@ -287,7 +292,8 @@ def _tags(record: dict[str, Any]) -> list[str]:
     tags = record.get("tags")
     # Exports and older shops have one text with commas.
     values = tags.split(",") if isinstance(tags, str) else tags if isinstance(tags, list) else []
-    return list(dict.fromkeys(tag for value in values if (tag := html_text(value))))
+    texts = map(html_text, values[:MAX_TAGS])
+    return list(dict.fromkeys(text for text in texts if text))
 
 
 def _types(record: dict[str, Any]) -> list[str]:
@@ -337,7 +343,7 @@ def _colours(record: dict[str, Any]) -> Iterator[str]:
 
 def _photos(record: dict[str, Any], url: str) -> Iterator[Photo]:
     images = record.get("images")
-    listed = images if isinstance(images, list) else []
+    listed = images[:MAX_IMAGES] if isinstance(images, list) else []
     featured = [v.get("featured_image") for v in json_objects(record.get("variants"))]
     known = set[str]()
     for image in (*listed, record.get("image"), *featured):

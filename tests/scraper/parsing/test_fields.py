@@ -8,6 +8,7 @@ from scraper.errors import LayoutChanged
 from scraper.parsing.fields import (
     clean_text,
     get_nested,
+    html_text,
     http_url,
     json_object,
     json_objects,
@@ -89,6 +90,23 @@ def test_other_text_may_follow_json_only_if_allowed() -> None:
     assert parse_json(' {"a": 1}; more()', may_have_more=True) == {"a": 1}
     with pytest.raises(ValueError, match="more text"):
         parse_json('{"a": 1}; more()')
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("<b>Polo</b><i>shirt</i>", "Polo shirt"),
+        ("Tom &amp; Co", "Tom & Co"),
+        ("5 < 6 > 4", "5 < 6 > 4"),
+        ("<!-- a > b -->polo<br/>", "polo"),
+        ('<a href="/x" title="a">One</a>', "One"),
+        ("<p>" * 400 + "polo", "polo"),
+        ("<b></b>", None),
+        (7, None),
+    ],
+)
+def test_text_of_html(value: object, text: str | None) -> None:
+    assert html_text(value) == text
 
 
 NOW = datetime(2026, 11, 20, 12, 30)

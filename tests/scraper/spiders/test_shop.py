@@ -260,6 +260,11 @@ HOSTILE = {
     "offers": SCRIPT + b'{"@type":"Product","offers":[' + b'{"price":"1"},' * 140_000 + b"{}]}",
     "metas": b'<meta property="og:image" content="/a">' * 99_000,
     "sitemap": b"<urlset>" + b"<loc>" * 1_990_000,
+    "names of a property": b"<p itemscope itemtype=http://schema.org/Product><i itemprop='"
+    + b"name " * 1_900_000,
+    "price": b"<p itemscope itemtype=http://schema.org/Product><i itemprop=price>"
+    + b"1" * 9_800_000,
+    "open locations": b"<urlset>" + b"<loc " * 1_900_000,
     "too large": b"x" * 10_000_001,
 }
 

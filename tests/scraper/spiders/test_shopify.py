@@ -1,6 +1,8 @@
 """Tests of the spider of Shopify shops: recorded pages, collections, refusals, whole crawls."""
 
+import contextlib
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -157,6 +159,24 @@ def test_collections_are_read_one_after_the_other() -> None:
     assert second.listed_ids == ("поло/1",)
     assert second.next_cursor == "/collections.json?limit=50&page=2#words=polo&size=50"
     assert read(b'{"collections":[]}', SHOP + second.next_cursor).next_cursor is None
+
+
+HOSTILE = {
+    "words of a tag": products(product(1, ["a " * 2_400_000 + "polo"])),
+    "tags": products(product(1, ["<b>polo"] * 600_000)),
+    "images": products(
+        product(1, images=[{"src": f"/s/files/{n}_1x.jpg"} for n in range(200_000)])
+    ),
+    "products": products(*[product(1)] * 2_001),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_lists_take_less_than_five_seconds(name: str) -> None:
+    start = time.process_time()
+    with contextlib.suppress(LayoutChanged):
+        read(HOSTILE[name], LIST)
+    assert time.process_time() - start < 5
 
 
 def test_product_without_an_id_is_a_changed_layout() -> None:
