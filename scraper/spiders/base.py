@@ -182,6 +182,8 @@ class HashtagSpider(scrapy.Spider):
             "credentials": credentials,
             "options": options,
         }
+        # Whether pages are requested from a mirror or test server.
+        self.has_mirror = site_url is not None
         # Whether the server of `server_option` is named.
         self.has_server = True
         # The site's own URL; `requested_url` may be that of a mirror.

@@ -54,6 +54,8 @@ CHECKED_PRODUCTS = 10
 # Sitemaps that the cursor names.
 # A sitemap may have 50,000 pages and 50 MB: https://www.sitemaps.org/protocol.html
 MAX_SITEMAPS, MAX_LOCATIONS, MAX_SITEMAP_BYTES = 500, 100_000, 52_428_800
+# Indexes of sitemaps that a search reads, and values of the fragment that are handed on.
+MAX_INDEXES, KEPT_VALUES = 100, ("path", "page-size", "indexes")
 DEFAULT_SITEMAPS = ("/sitemap.xml", "/sitemap_index.xml")
 # JSON-LD of a page: characters, objects and lists, offers of a product.
 MAX_OFFER_DEPTH = 3
@@ -61,6 +63,7 @@ MAX_JSON_LD_CHARS, MAX_NODES, MAX_OFFERS = 2_000_000, 20_000, 1_000
 MAX_QUERY_CHARS = 500
 OTHER_PRODUCTS, NOINDEX = "no name or category with a word of the label", "noindex"
 MISSING_SITEMAPS = "sitemaps that are missing"
+OTHER_HOSTS = "pages of another host than that of --set shop"
 LOCATION = re.compile(r"<(?:(\w+):)?loc\b[^<>]*>\s*(?:<!\[CDATA\[)?\s*([^<\]]*)", re.IGNORECASE)
 SITEMAP_LINE = re.compile(r"^\s*sitemap\s*:\s*(\S+)", re.IGNORECASE | re.MULTILINE)
 PRODUCT_SITEMAP = re.compile(r"product|produkt|produit|tovar|item|goods")
@@ -129,7 +132,7 @@ class Spider(HashtagSpider):
 
     def page_of_url(self, url: str) -> Request:
         """Return the request of a page or sitemap; a mirror has the paths of all hosts."""
-        if self.requested_url == self.server_url:
+        if not self.has_mirror:
             return Request(url)
         mirror, parts = urlsplit(self.requested_url), urlsplit(url)
         return Request(urlunsplit(parts._replace(scheme=mirror.scheme, netloc=mirror.netloc)))
@@ -233,8 +236,9 @@ def _sitemap_cursor(url: str, urls: Sequence[str], **values: str) -> str | None:
     """Return the cursor of the first of some sitemaps, with the others."""
     if not urls:
         return None
-    kept = {n: value for n, value in fragment_values(url).items() if n in ("path", "page-size")}
-    fragment = {**kept, "then": " ".join(urls[1:MAX_SITEMAPS]), **values}
+    kept = {name: value for name, value in fragment_values(url).items() if name in KEPT_VALUES}
+    following = list(dict.fromkeys(urls))[1:MAX_SITEMAPS]
+    fragment = {**kept, "then": " ".join(following), **values}
     words = fragment_values(url).get("words", "")
     return f"{urls[0].partition('#')[0]}{fragment_of(words, **fragment)}"
 
@@ -286,7 +290,11 @@ def _parse_sitemap(text: str, url: str) -> Page:
     following = [] if _is_guess(url) else values.get("then", "").split()
     if "<sitemapindex" in text[:2000].lower():
         known = [u for u in _product_sitemaps(urls) if u != url.partition("#")[0]]
-        return Page((), _sitemap_cursor(url, [*known, *following]), is_lookup=True)
+        count = (parse_count(values.get("indexes")) or 0) + 1
+        if count > MAX_INDEXES:
+            raise LayoutChanged("sitemaps within sitemaps that do not end", url)
+        cursor = _sitemap_cursor(url, [*known, *following], indexes=str(count))
+        return Page((), cursor, is_lookup=True)
     part, offset = values.get("path", ""), parse_count(values.get("offset")) or 0
     pages = [u for u in urls if _is_page_of(u, url) and part in unquote(urlsplit(u).path)]
     end = offset + (parse_count(values.get("page-size")) or PRODUCTS_PER_PAGE)
@@ -295,7 +303,10 @@ def _parse_sitemap(text: str, url: str) -> Page:
     else:
         cursor = _sitemap_cursor(url, following)
     batch = tuple(pages[offset:end])
-    return Page((), cursor, listed_ids=batch, detail_urls=batch)
+    # Otherwise nothing would tell why a search finds nothing.
+    is_foreign = bool(urls) and not any(_is_page_of(u, url) for u in urls)
+    skipped = {OTHER_HOSTS: len(urls)} if is_foreign else {}
+    return Page((), cursor, skipped=skipped, listed_ids=batch, detail_urls=batch)
 
 
 # The pages of a sitemap are saved in parts, each of which reads it.

@@ -169,7 +169,6 @@ class Spider(HashtagSpider):
         )
         if root is None:
             return
-        is_mirrored = self.requested_url != self.server_url
         for prefix in (self.server_url, self.requested_url):
             if root.startswith(f"{prefix}/"):
                 self.api_root = root[len(prefix) :]
@@ -177,7 +176,7 @@ class Spider(HashtagSpider):
         parts = urlsplit(root)
         query = f"?{parts.query}" if parts.query else ""
         # A mirror has the paths of all hosts of the shop.
-        self.api_root = f"{parts.path}{query}" if is_mirrored else root
+        self.api_root = f"{parts.path}{query}" if self.has_mirror else root
 
     def is_readable(self, response: Response) -> bool:
         """Return whether a response is JSON, or reports that the shop has an older API only."""

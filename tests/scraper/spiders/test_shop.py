@@ -12,7 +12,14 @@ from scrapy.http import Response
 import fashion_tagger
 from scraper.errors import LayoutChanged, SiteRefused
 from scraper.spiders.base import Credit, Post
-from scraper.spiders.shop import MISSING_SITEMAPS, NOINDEX, Spider, parse_json_ld, read
+from scraper.spiders.shop import (
+    MISSING_SITEMAPS,
+    NOINDEX,
+    OTHER_HOSTS,
+    Spider,
+    parse_json_ld,
+    read,
+)
 from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import rows
 from tests.support.crawls import crawl
@@ -242,6 +249,28 @@ def test_refusals_are_named() -> None:
         assert text in (spider.explain_refusal(response) or "")
     hidden = Response(PAGE, 200, {"X-Robots-Tag": "noindex"}, b"<html>")
     assert not spider.is_readable(hidden) and "X-Robots-Tag" in str(spider.explain_refusal(hidden))
+
+
+def test_sitemaps_that_name_each_other_end() -> None:
+    index = "<sitemapindex><loc>https://shop.example/{}</loc><loc>https://shop.example/c</loc>"
+    cursor: str | None = "https://shop.example/a#words=polo&then="
+    seen = set()
+    while cursor is not None and cursor not in seen:
+        seen.add(cursor)
+        assert len(seen) < 150
+        try:
+            cursor = read(
+                index.format("b" if "/a#" in cursor else "a").encode(), cursor
+            ).next_cursor
+        except LayoutChanged as error:
+            assert "do not end" in error.message
+            break
+
+
+def test_pages_of_another_host_are_counted() -> None:
+    body = b"<urlset><loc>https://other.example/p/1</loc><loc>https://other.example/p/2</loc>"
+    page = read(body, "https://shop.example/s.xml#words=polo&then=")
+    assert (page.detail_urls, page.skipped) == ((), {OTHER_HOSTS: 2})
 
 
 SCRIPT = b'<script type="application/ld+json">'
