@@ -1,9 +1,16 @@
 """Errors that end a search."""
 
+from urllib.parse import urldefrag
+
 from dataset.errors import BadInput, Failure, first_line
 
 # End of messages of a crawl that can be continued.
 CONTINUE = "repeat the command to continue from here"
+
+
+def sent_url(url: str) -> str:
+    """Return a URL as it is sent: without its fragment, in which spiders keep their own values."""
+    return urldefrag(url).url
 
 
 class LayoutChanged(Failure):
@@ -16,7 +23,7 @@ class LayoutChanged(Failure):
 
     def __init__(self, problem: str, url: str) -> None:
         super().__init__(
-            f"layout changed: {problem} ({url}). The site may have a new design: upgrade"
+            f"layout changed: {problem} ({sent_url(url)}). The site may have a new design: upgrade"
             " fashion-tagger, or report this with the page's source"
         )
 

@@ -22,7 +22,7 @@ from dataset.errors import BadInput, Failure, first_line
 from scraper.crawl.searches import CrawlLimits, Search, SearchPlanner
 from scraper.credentials import Credential, check_required, load_credentials, redact, redact_posts
 from scraper.decoding.inspection import RejectedImage
-from scraper.errors import CONTINUE, LayoutChanged, SiteRefused, TemporarilyEmpty
+from scraper.errors import CONTINUE, LayoutChanged, SiteRefused, TemporarilyEmpty, sent_url
 from scraper.items import Credit, ImageItem, Page, PageItem, Photo, Post
 from scraper.middlewares import ALLOWED_HOSTS, IS_IMAGE, IS_PAGE, IS_SHARED, NOAI, HostBackoffs
 from scraper.parsing.fields import http_url, parse_since
@@ -540,7 +540,8 @@ class HashtagSpider(scrapy.Spider):
         """
         if not self.is_readable(response):
             reason = self.explain_refusal(response) or f"HTTP {response.status}"
-            raise SiteRefused(redact(f"{reason}; {CONTINUE} ({response.url})", self.secrets))
+            message = f"{reason}; {CONTINUE} ({sent_url(response.url)})"
+            raise SiteRefused(redact(message, self.secrets))
 
     def handle_page_error(self, failure: TwistedFailure) -> Iterator[PageItem]:
         """Yield the reason why a page could not be downloaded."""
@@ -567,7 +568,7 @@ class HashtagSpider(scrapy.Spider):
         else:
             meaning = self.redirect_loop_meaning if reason == TOO_MANY_REDIRECTS else None
             message = f"{meaning or reason}; {CONTINUE}"
-        return SiteRefused(redact(f"{message} ({url})", self.secrets))
+        return SiteRefused(redact(f"{message} ({sent_url(url)})", self.secrets))
 
     def claimed_image_request(self, image: PendingImage, search: Search, index: int = 0) -> Request:
         """Return the request of a claimed image with its callbacks.
