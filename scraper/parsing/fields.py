@@ -328,7 +328,8 @@ def parse_since(value: str, now: datetime | None = None) -> datetime:
 def format_wait(seconds: int) -> str:
     """Format a waiting time, such as "in about 15 minutes"."""
     if seconds < 90:
-        return f"in about {max(1, seconds)} seconds"
+        count = max(1, seconds)
+        return f"in about {count} second{'' if count == 1 else 's'}"
     minutes = -(-seconds // 60)
     return f"in about {minutes} minutes" if minutes < 120 else f"in about {-(-minutes // 60)} hours"
 

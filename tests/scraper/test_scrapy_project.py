@@ -1,7 +1,6 @@
 """Tests of the crawl as a Scrapy project: Scrapy's commands, settings and other components."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -15,8 +14,8 @@ import pytest
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from scraper.settings import PROTECTED_COMPONENTS, PROTECTED_SETTINGS
 from scraper.spiders.registry import site_names
-from tests.support.catalogues import catalogue_of, rows
-from tests.support.crawls import class_folder, crawl
+from tests.support.catalogues import rows
+from tests.support.crawls import class_folder, crawl, run_scrapy
 
 PROJECT = Path(__file__).parents[2]
 PRODUCTS = 5
@@ -72,31 +71,12 @@ def shop(tmp_path: Path) -> Iterator[SampleShop]:
         yield shop
 
 
-def scrapy(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command of Scrapy with this project's settings."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{PROJECT}:{folder}",
-        "SCRAPY_SETTINGS_MODULE": "scraper.settings",
-        "FASHION_TAGGER_CATALOGUE": catalogue_of(folder),
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "scrapy", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def mirror(shop: SampleShop) -> Sequence[str]:
     return ("-a", f"site_url={shop.url}", "-a", f"image_url={shop.url}")
 
 
 def test_scrapy_lists_the_sites(tmp_path: Path) -> None:
-    done = scrapy(tmp_path, "list")
+    done = run_scrapy(tmp_path, "list")
     assert done.stdout.split() == site_names()
     # scrapy.cfg names the settings.
     without_variable = (sys.executable, "-m", "scrapy", "list")
@@ -106,7 +86,7 @@ def test_scrapy_lists_the_sites(tmp_path: Path) -> None:
 
 def test_scrapy_crawl_and_crawl_share_a_catalogue(shop: SampleShop, tmp_path: Path) -> None:
     arguments = ("-a", "tags=кимоно", "-a", "max_images=2", "-s", "AUTOTHROTTLE_START_DELAY=0")
-    done = scrapy(tmp_path, "crawl", "lamoda", *arguments, *mirror(shop))
+    done = run_scrapy(tmp_path, "crawl", "lamoda", *arguments, *mirror(shop))
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(2,)]
     assert "limit" in done.stdout and "'images/new': 2" in done.stderr
@@ -118,7 +98,7 @@ def test_scrapy_crawl_and_crawl_share_a_catalogue(shop: SampleShop, tmp_path: Pa
 
 def test_items_can_be_exported(shop: SampleShop, tmp_path: Path) -> None:
     arguments = ("-a", "tags=кимоно", "-O", "items.jsonl", "-s", "AUTOTHROTTLE_START_DELAY=0")
-    done = scrapy(tmp_path, "crawl", "lamoda", *arguments, *mirror(shop))
+    done = run_scrapy(tmp_path, "crawl", "lamoda", *arguments, *mirror(shop))
     assert done.returncode == 0, done.stderr
     page, *images = map(json.loads, (tmp_path / "items.jsonl").read_text().splitlines())
     assert (page["search"], len(page["page"]["posts"])) == ("кимоно", PRODUCTS)
@@ -136,7 +116,7 @@ def test_no_file_of_a_crawl_has_a_secret(tmp_path: Path, level: str) -> None:
     logs = ("-s", f"LOG_LEVEL={level}", "-s", "LOG_FILE=log.txt", "-O", "items.jsonl")
     with serve(options) as shop:
         arguments = ("-a", "tags=polo", "-a", "credentials=keys.env", *logs)
-        done = scrapy(tmp_path, "crawl", "instagram", *arguments, *mirror(shop))
+        done = run_scrapy(tmp_path, "crawl", "instagram", *arguments, *mirror(shop))
     (tmp_path / "keys.env").unlink()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"log.txt", "items.jsonl", "c.sqlite"}
@@ -148,16 +128,16 @@ def test_no_file_of_a_crawl_has_a_secret(tmp_path: Path, level: str) -> None:
 def test_scrapy_parse_and_shell_read_a_page(shop: SampleShop, tmp_path: Path) -> None:
     url, allowed = f"{shop.url}/catalogsearch/result/?q=kimono", f"ALLOWED_HOSTS={shop.url}"
     quiet = ("-s", allowed, "-s", "LOG_LEVEL=ERROR")
-    done = scrapy(tmp_path, "parse", url, "--spider=lamoda", *quiet)
+    done = run_scrapy(tmp_path, "parse", url, "--spider=lamoda", *quiet)
     assert done.returncode == 0 and "'posts': " in done.stdout, done.stderr
     code = "spider.read(response.body, response.url).total"
-    done = scrapy(tmp_path, "shell", url, "--spider=lamoda", "-c", code, *quiet)
+    done = run_scrapy(tmp_path, "shell", url, "--spider=lamoda", "-c", code, *quiet)
     assert done.stdout.strip() == "0", done.stderr
     assert not (tmp_path / "c.sqlite").exists()
 
 
 def test_scrapy_crawl_reports_missing_credentials_without_a_traceback(tmp_path: Path) -> None:
-    done = scrapy(tmp_path, "crawl", "instagram", "-a", "tags=polo", "-s", "LOG_LEVEL=ERROR")
+    done = run_scrapy(tmp_path, "crawl", "instagram", "-a", "tags=polo", "-s", "LOG_LEVEL=ERROR")
     assert "INSTAGRAM_TOKEN" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -206,7 +186,9 @@ def test_other_components_work_beside_those_of_the_project(
 ) -> None:
     (tmp_path / "components.py").write_text(COMPONENTS)
     speed = ("-s", "AUTOTHROTTLE_START_DELAY=0")
-    done = scrapy(tmp_path, "crawl", "lamoda", "-a", "tags=кимоно", *ADDED, *speed, *mirror(shop))
+    done = run_scrapy(
+        tmp_path, "crawl", "lamoda", "-a", "tags=кимоно", *ADDED, *speed, *mirror(shop)
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["reason"] == "finished"
@@ -227,7 +209,7 @@ def test_image_that_a_pipeline_drops_is_rejected(shop: SampleShop, tmp_path: Pat
         "        return item\n"
     )
     added = ("-s", 'ITEM_PIPELINES={"components.Drop": 50}', "-s", "AUTOTHROTTLE_START_DELAY=0")
-    done = scrapy(tmp_path, "crawl", "lamoda", "-a", "tags=кимоно", *added, *mirror(shop))
+    done = run_scrapy(tmp_path, "crawl", "lamoda", "-a", "tags=кимоно", *added, *mirror(shop))
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path, "SELECT reason, count(*) FROM sightings GROUP BY 1") == [
         ("dropped by an item pipeline", PRODUCTS)
@@ -246,7 +228,9 @@ def test_documented_components_work(shop: SampleShop, tmp_path: Path) -> None:
     assert len(settings) == 4
     options = [option for setting in settings for option in ("-s", setting)]
     speed = ("-s", "AUTOTHROTTLE_START_DELAY=0")
-    done = scrapy(tmp_path, "crawl", "lamoda", "-a", "tags=кимоно", *options, *speed, *mirror(shop))
+    done = run_scrapy(
+        tmp_path, "crawl", "lamoda", "-a", "tags=кимоно", *options, *speed, *mirror(shop)
+    )
     assert "Images/At least one image is new... OK" in done.stderr, done.stderr
     assert "QuietHoursMiddleware" in done.stderr
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(PRODUCTS,)]

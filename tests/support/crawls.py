@@ -1,5 +1,6 @@
 """Run `crawl` on a sample shop as a user does."""
 
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -11,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+
+from scrapy.cmdline import execute
 
 import fashion_tagger
 from scraper import settings
@@ -99,6 +102,7 @@ def _create_context() -> ForkServerContext:
 PRELOADED = (
     *("scraper.crawl", "scraper.scheduler", "scraper.spiders.registry", "alembic.command"),
     *("scrapy.core.engine", "scraper.download_handler", "sqlalchemy.dialects.sqlite"),
+    *("scrapy.commands.crawl", "scrapy.extensions.httpcache"),
 )
 CONTEXT = _create_context()
 # The second in which the last crawl into a folder ended.
@@ -113,16 +117,21 @@ def _enter(
     before: Callable[[], None] | None,
 ) -> None:
     """Run the command in the new process."""
-    for number, stream in ((1, "out"), (2, "err")):
-        os.dup2(os.open(output / stream, os.O_WRONLY | os.O_CREAT), number)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
+    _redirect(output, folder, environment)
     _set_fast_request_rate()
     if before:
         before()
     sys.argv = [str(PROGRAM), *arguments]
     runpy.run_path(str(PROGRAM), run_name="__main__")
+
+
+def _redirect(output: Path, folder: Path, environment: Mapping[str, str]) -> None:
+    """Write the output of this process to files, and enter a folder and an environment."""
+    for number, stream in ((1, "out"), (2, "err")):
+        os.dup2(os.open(output / stream, os.O_WRONLY | os.O_CREAT), number)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def _set_fast_request_rate() -> None:
@@ -166,6 +175,30 @@ def crawl(
     LAST_ENDS[folder] = int(time.time())
     assert process.returncode is not None
     return process.returncode, out + err
+
+
+def _enter_scrapy(
+    output: Path, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> None:
+    """Run a command of Scrapy in the new process."""
+    _redirect(output, folder, environment)
+    # The settings depend on the environment, and users' components are in the folder.
+    importlib.reload(settings)
+    sys.path.insert(0, str(folder))
+    execute(["scrapy", *arguments])
+
+
+def run_scrapy(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of Scrapy in a folder, with this project's settings and its catalogue."""
+    environment = {
+        **os.environ,
+        "SCRAPY_SETTINGS_MODULE": "scraper.settings",
+        "FASHION_TAGGER_CATALOGUE": catalogue_of(folder),
+    }
+    process = CrawlProcess(_enter_scrapy, arguments, folder, environment)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

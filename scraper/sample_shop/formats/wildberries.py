@@ -41,7 +41,7 @@ def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | Pho
 
 def _refused(asked: Asked, generation: str) -> Reply | None:
     if generation == "limited":
-        return Reply(429, "text/plain", b"", {"Retry-After": "2"})
+        return Reply(429, "text/plain", b"", {"Retry-After": "1"})
     if generation == "guarded" and COOKIE not in asked.headers.get("cookie", ""):
         return Reply(498, "text/html", b"<html><title>...</title></html>")
     return None

@@ -30,7 +30,11 @@ def crawl_folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "generation", ["today", "older", "preset", "hesitant", "moved", "mirrors", "no-map"]
+    "generation",
+    [
+        *("older", "preset", "hesitant", "moved"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("today", "mirrors", "no-map")),
+    ],
 )
 def test_wildberries_images_are_found_on_every_host_layout(
     photos: Path, crawl_folder: Path, generation: str
@@ -47,7 +51,7 @@ def test_wildberries_images_are_found_on_every_host_layout(
 
 @pytest.mark.parametrize(
     ("generation", "message"),
-    [("limited", "continue in about 2 seconds"), ("guarded", "set WILDBERRIES_TOKEN")],
+    [("limited", "continue in about 1 second"), ("guarded", "set WILDBERRIES_TOKEN")],
 )
 def test_wildberries_error_responses_are_explained(
     photos: Path, crawl_folder: Path, generation: str, message: str

@@ -277,9 +277,10 @@ def run(site: PhotoSite, folder: Path, *options: str) -> tuple[int, str]:
     return crawl(site, folder, "--tags", "polo", *options, site="shopify", address=address)
 
 
-def test_crawl_of_ten_thousand_products(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pages", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_crawl_of_thousands_of_products(tmp_path: Path, pages: int) -> None:
     with serving({}) as site:
-        site.bodies |= shop_bodies("https://example.com", 40, 3)
+        site.bodies |= shop_bodies("https://example.com", pages, 3)
         status, output = run(site, tmp_path)
         assert status == 0, output
         # A later run stops at the first page without a new product.
