@@ -371,8 +371,8 @@ def absolute_url(url: object, base: str) -> str | None:
         return None
 
 
-# Elements and comments of a short text, for which a parser would take long.
-MAX_SHORT_TEXT = 500
+# A parser needs much memory for a longer text of elements, and much time for many short ones.
+MAX_HTML_CHARS, MAX_SHORT_TEXT = 200_000, 500
 MARKUP = re.compile(r"<!--.*?-->|</?[a-z][^<>]*>", re.IGNORECASE | re.DOTALL)
 
 
@@ -385,7 +385,8 @@ def html_text(value: object) -> str | None:
     if len(value) <= MAX_SHORT_TEXT:
         return clean_text(unescape(MARKUP.sub(" ", value)))
     # The texts of elements that are next to each other are words of their own.
-    return clean_text(re.sub(r"\s+", " ", " ".join(Selector(text=value).css("::text").getall())))
+    texts = Selector(text=value[:MAX_HTML_CHARS]).css("::text").getall()
+    return clean_text(re.sub(r"\s+", " ", " ".join(texts)))
 
 
 # A longer text is no price; price-parser takes quadratic time for it.

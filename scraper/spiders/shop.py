@@ -57,9 +57,9 @@ MAX_SITEMAPS, MAX_LOCATIONS, MAX_SITEMAP_BYTES = 500, 100_000, 52_428_800
 # Indexes of sitemaps that a search reads, and values of the fragment that are handed on.
 MAX_INDEXES, KEPT_VALUES = 100, ("path", "page-size", "indexes")
 DEFAULT_SITEMAPS = ("/sitemap.xml", "/sitemap_index.xml")
-# JSON-LD of a page: characters, objects and lists, offers of a product.
+# JSON-LD of a page: characters, quotation marks of a block to repair, objects and lists, offers.
 MAX_OFFER_DEPTH = 3
-MAX_JSON_LD_CHARS, MAX_NODES, MAX_OFFERS = 2_000_000, 20_000, 1_000
+MAX_JSON_LD_CHARS, MAX_QUOTES, MAX_NODES, MAX_OFFERS = 2_000_000, 200_000, 20_000, 1_000
 MAX_QUERY_CHARS = 500
 OTHER_PRODUCTS, NOINDEX = "no name or category with a word of the label", "noindex"
 MISSING_SITEMAPS = "sitemaps that are missing"
@@ -459,6 +459,8 @@ def _escape_quotes(text: str) -> str:
 
     A mark ends a string if what may follow a string follows it.
     """
+    if text.count('"') > MAX_QUOTES:
+        return text
     parts, start, is_inside = [], 0, False
     for match in re.finditer(r'\\.|"', text, re.DOTALL):
         if match[0] != '"':

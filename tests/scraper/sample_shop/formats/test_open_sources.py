@@ -242,7 +242,10 @@ def test_crawl_of_all_open_sources(shops: dict[str, SampleShop], tmp_path: Path)
     # The token of Openverse's key allows pages of 240 results.
     assert shops["openverse"].requests["/v1/auth_tokens/token/"] == 1
     assert any("page_size=240" in target for target in shops["openverse"].requests)
-    assert not any(secret in output for secret in SECRETS.values())
+    secrets = (*SECRETS.values(), openverse.TOKEN)
+    assert not any(secret in output for secret in secrets)
+    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(secret.encode() in data for secret in secrets for data in files)
     counts = dict(
         rows(
             tmp_path,
