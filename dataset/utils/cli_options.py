@@ -50,6 +50,8 @@ def _contact(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 
 contact_option: Callable[[Any], Any] = click.option(
     "--contact",
+    envvar="FASHION_TAGGER_CONTACT",
+    show_envvar=True,
     callback=_contact,
     metavar="TEXT",
     help="Your mail or web address, which is added to the user agent for site owners.",

@@ -164,8 +164,8 @@ def test_crawl_stores_licenses(tmp_path: Path) -> None:
             site,
             tmp_path,
             *("--tags", "polo", "--full", "--set", "api-terms=accept"),
-            *("--contact", "me@lab.example"),
             site="commons",
+            secrets={"FASHION_TAGGER_CONTACT": "me@lab.example"},
         )
         assert status == 0, output
         # Name, contact and library, as Wikimedia asks for them.
