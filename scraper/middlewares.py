@@ -519,7 +519,8 @@ class BackoffMiddleware:
     def process_response(self, request: Request, response: Response) -> Response | Request:
         """Return the response, or the request again if its host is busy for a short time."""
         backoffs = getattr(self._crawler.spider, "backoffs", None)
-        if backoffs is None:
+        # The headers of a response from the cache are old.
+        if backoffs is None or "cached" in response.flags:
             return response
         backoffs.record(request.url, response.status, unicode_headers(response))
         if response.status not in BUSY_STATUSES or backoffs.error(request.url) is not None:

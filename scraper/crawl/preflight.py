@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scraper.spiders.base import HashtagSpider
 
 # A site may need several requests to reach the first posts.
-MAX_PAGES_TO_FIRST_POSTS = 6
+MAX_PAGES_TO_FIRST_POSTS = 8
 # Parts of a count, such as the months of an archive; no archive has more.
 MAX_COUNT_PARTS = 600
 FIELDS = (
