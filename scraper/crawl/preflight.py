@@ -30,7 +30,7 @@ FIELDS = (
     *("photos", "title", "brand", "price", "currency", "author", "posted", "hashtags"),
     "attributes",
 )
-# Fields of the credits of a post's photos.
+# Fields of the credits of a post's photos; most sites have none.
 CREDIT_FIELDS = ("license", "attribution", "source_page")
 
 
@@ -179,7 +179,8 @@ def _describe_page(page: Page) -> str:
 def fields_found(posts: Sequence[Post]) -> str:
     """Return a table: in how many posts each field was found."""
     rows = []
-    for name in (*FIELDS, *CREDIT_FIELDS):
+    has_credits = any(_field(post, name) for post in posts for name in CREDIT_FIELDS)
+    for name in (*FIELDS, *(CREDIT_FIELDS if has_credits else ())):
         count = sum(bool(_field(post, name)) for post in posts)
         rows.append((name, f"{count} of {len(posts)}", "found" if count else "missing"))
     photos = sum(len(post.photos) for post in posts)

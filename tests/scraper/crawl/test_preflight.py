@@ -1,6 +1,7 @@
 """Tests of `--check`, `--live`, `--dry-run` and `--credentials` on the sample shop."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 from scraper.cli import crawl as crawl_command
 from scraper.crawl.preflight import fields_found
 from scraper.sample_shop.server import ShopOptions, serve
-from scraper.spiders.base import Access, Post
+from scraper.spiders.base import Access, Credit, Photo, Post
 from tests.support.crawls import crawl
 
 SECRETS = {"INSTAGRAM_TOKEN": "EAAGverysecret", "INSTAGRAM_USER": "17841400000000000"}
@@ -161,3 +162,6 @@ def test_verbose_logs_requests_without_credentials_or_warnings(
 def test_hashtags_in_titles_count_as_a_found_field() -> None:
     posts = [Post("1", "https://shop.example/1", (), title="Polo #classic")]
     assert "hashtags    1 of 1  found" in fields_found(posts)
+    assert "license" not in fields_found(posts)
+    photo = Photo("https://shop.example/1.jpg", credit=Credit(license="by"))
+    assert "license      1 of 1  found" in fields_found([replace(posts[0], photos=(photo,))])
