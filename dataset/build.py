@@ -11,20 +11,22 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
 from dataset.catalogue.models import RunRow, SplitAssignment, now
 from dataset.catalogue.session import open_catalogue
-from dataset.duplicates.hashing import Fingerprint
-from dataset.duplicates.pipeline import dedup
+from dataset.duplicates.pipeline import dedup, save_closest_pairs
+from dataset.duplicates.search import LoadedPhotos, PhotoPrint, compared_photos
+from dataset.duplicates.verification import Relation
 from dataset.errors import Failure, first_line
 from dataset.export import croissant, dataset_card, layout, report
 from dataset.export.build_result import BuildOptions, BuildResult
 from dataset.export.formats import FORMATS
 from dataset.export.layout import RenderedImage
-from dataset.export.leakage_audit import AuditResult, CrossSplitComparison, audit_build
+from dataset.export.leakage_audit import AuditResult, audit_build
 from dataset.export.rendering import POOL_FOLDER, render_images, render_key, reuse_images
 from dataset.images.store import ImageStore, open_store
 from dataset.maintenance.label_decisions import ask_conflicts
@@ -48,9 +50,6 @@ from dataset.utils.files import (
     write_json,
 )
 from dataset.vocabulary import Vocabulary
-
-# Each round links at least one more pair, so more rounds than this mean an error in this program.
-MAX_SPLIT_ROUNDS = 100
 
 
 def selection_options(options: BuildOptions, vocabulary: Vocabulary) -> SelectionOptions:
@@ -142,13 +141,14 @@ def _build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
     zones = [vocabulary.zone_of(image.label) for image in plan.images]
     crops = find_crops(photos, zones, sessions, store, options.pose)
     reused = _reuse_images(plan, crops, folder, options)
-    rendered, fingerprints, unreadable = _render_images(plan, crops, store, folder, options)
-    replan = _split_without_leaks(plan, selection, fingerprints)
+    rendered, prints, unreadable = _render_images(plan, crops, store, folder, options)
+    replan = _split_without_leaks(plan, selection, rendered, prints)
     images, plan = [rendered[index] for index in replan.indices], replan.plan
     output_format = FORMATS[options.format]
     items = output_format.write(layout.arrange_items(images, plan.splits, plan.groups), folder)
     layout.write_manifest(items, folder / layout.MANIFEST)
-    audit = audit_build(folder, output_format)
+    known = {rendered[index].file_sha256: prints[index] for index in replan.indices}
+    audit = audit_build(folder, output_format, known)
     _check_audit(audit)
     result = BuildResult(
         items, plan.exclusions, plan.small_classes, unreadable, plan.deviations, audit, reused
@@ -164,6 +164,7 @@ def _build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
         folder / layout.BUILD_FILE,
     )
     _save_splits(sessions, result, selection)
+    _save_closest_pairs(sessions, result)
     replace_folder(folder, options.out)
     _save_run(sessions, result, options)
     return result
@@ -204,14 +205,14 @@ def _render_images(
     store: ImageStore,
     folder: Path,
     options: BuildOptions,
-) -> tuple[dict[int, RenderedImage], dict[int, Fingerprint], dict[str, str]]:
+) -> tuple[dict[int, RenderedImage], dict[int, PhotoPrint], dict[str, str]]:
     """Render the planned images.
 
     Returns:
-        Rendered images and their fingerprints by index in the plan, and store key -> reason of
+        Rendered images and their prints by index in the plan, and store key -> reason of
         the images that can't be read, which are excluded.
     """
-    rendered, fingerprints, unreadable = {}, {}, {}
+    rendered, prints, unreadable = {}, {}, {}
     pool = folder / POOL_FOLDER
     results = render_images(plan.images, crops, store, pool, options.size, options.resize)
     progress = tqdm(results, total=len(plan.images), desc="photos", disable=None)
@@ -221,51 +222,51 @@ def _render_images(
             unreadable[photo.store_key] = result
             plan.exclusions.add(photo, "photo missing or unreadable", result)
         else:
-            rendered[index], fingerprints[index] = result
+            rendered[index], prints[index] = result
     if not rendered:
         raise Failure(
             f"none of the {len(plan.images)} photos is in {options.images}"
             f" ({next(iter(unreadable))}); name the folder of the crawl's images with --images"
         )
-    return rendered, fingerprints, unreadable
+    return rendered, prints, unreadable
 
 
 def _split_without_leaks(
-    plan: BuildPlan, selection: SelectionOptions, fingerprints: Mapping[int, Fingerprint]
+    plan: BuildPlan,
+    selection: SelectionOptions,
+    rendered: Mapping[int, RenderedImage],
+    prints: Mapping[int, PhotoPrint],
 ) -> Replan:
-    """Assign splits until no near duplicates of the rendered images are in different ones.
+    """Assign splits again, with links between rendered images that show the same.
 
     Images that differ as a whole may be near duplicates once they are cropped.
 
     Args:
         plan: The plan of the build.
         selection: Its options.
-        fingerprints: Fingerprints of the rendered images by their index in the plan.
+        rendered: Rendered images by their index in the plan.
+        prints: Their prints.
     """
-    indices, pairs = list(fingerprints), set[tuple[int, int]]()
-    comparison = CrossSplitComparison(list(fingerprints.values()))
-    for _ in range(MAX_SPLIT_ROUNDS):
-        replan = replan_splits(plan, selection, indices, sorted(pairs))
-        if replan.conflicting:
-            for index in replan.conflicting:
-                image = plan.images[index]
-                plan.exclusions.add(image.photo, LINKS_TWO_SPLITS, image.label)
-            indices = list(replan.indices)
-            if not indices:
-                raise Failure(
-                    "no photos left: each one links two existing splits; rebuild with --new-splits"
-                )
-            # The nearest neighbors of the remaining images may be others now.
-            comparison = CrossSplitComparison([fingerprints[index] for index in indices])
-            continue
-        leaks = comparison.leaks(replan.plan.splits)
-        if not leaks:
-            return replan
-        pairs |= {(indices[first], indices[second]) for first, second in leaks}
-    raise Failure(
-        f"the splits still have leaks after {MAX_SPLIT_ROUNDS} rounds; please report this error"
-        " with the catalogue"
+    indices = list(rendered)
+    photos = LoadedPhotos(
+        [prints[index] for index in indices],
+        lambda number: rendered[indices[number]].file.read_bytes(),
     )
+    pairs = [
+        (indices[pair.first], indices[pair.second])
+        for batch in compared_photos(photos, np.ones(len(photos), bool))
+        for pair in batch
+        if pair.comparison.relation != Relation.NONE
+    ]
+    replan = replan_splits(plan, selection, indices, pairs)
+    for index in replan.conflicting:
+        image = plan.images[index]
+        plan.exclusions.add(image.photo, LINKS_TWO_SPLITS, image.label)
+    if not replan.indices:
+        raise Failure(
+            "no photos left: each one links two existing splits; rebuild with --new-splits"
+        )
+    return replan
 
 
 def _check_audit(audit: AuditResult) -> None:
@@ -319,6 +320,15 @@ def _options_as_json(options: BuildOptions) -> dict[str, object]:
     """Return the options without the catalogue's URL, which may hold a password."""
     values = options_as_json(options) | options_as_json(options.pose)
     return {name: value for name, value in values.items() if name != "catalogue"}
+
+
+def _save_closest_pairs(sessions: sessionmaker[Session], result: BuildResult) -> None:
+    image_ids = {item.path: item.photo.image_id for item in result.items}
+    pairs = [
+        (image_ids[pair.first], image_ids[pair.second], pair.similarity)
+        for pair in result.audit.closest
+    ]
+    save_closest_pairs(sessions, pairs)
 
 
 def _save_splits(

@@ -253,8 +253,8 @@ def _show_result(result: "BuildResult", options: "BuildOptions") -> None:
         click.echo(f"{result.reused} photos are unchanged since the previous build")
     audit = result.audit
     click.echo(
-        f"audit: {audit.photos} written photos, {audit.compared} candidate pairs across splits,"
-        f" {len(audit.leaks)} leaks"
+        f"audit: {audit.photos} written photos, {audit.compared} pairs across splits compared by"
+        f" their pixels, {len(audit.leaks)} leaks found"
     )
     click.echo(f"{len(result.items)} photos in {options.out}; see {options.out}/report.html")
     click.echo(f"load it: {FORMATS[options.format].load.format(out=options.out)}")

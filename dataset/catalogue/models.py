@@ -245,8 +245,13 @@ class FingerprintRow(Base):
         views: Hashes of the image's views (see dataset/duplicates/hashing.py).
         pixels: A small greyscale picture and its colours.
         contrast: Quality, as `blur` and `text`: None until it is measured.
-        compared: Whether all views were compared with the whole catalogue. A crawl compares only
-            whole images.
+        features: Local features (see dataset/duplicates/features.py): None until `catalogue dedup`
+            or a build extracts them, as `content` and `detail`.
+        content: Fraction of the image inside its uniform border.
+        detail: Pixels that the image's sharpness is worth: fewer than it has, if it was enlarged.
+            Only of images in a cluster of several.
+        compared: Whether views and features were compared with the whole catalogue. A crawl
+            compares only whole images.
     """
 
     __tablename__ = "fingerprints"
@@ -259,15 +264,22 @@ class FingerprintRow(Base):
     contrast: Mapped[float | None] = mapped_column(Float)
     blur: Mapped[float | None] = mapped_column(Float)
     text: Mapped[float | None] = mapped_column(Float)
+    features: Mapped[bytes | None] = mapped_column(LargeBinary)
+    content: Mapped[float | None] = mapped_column(Float)
+    detail: Mapped[float | None] = mapped_column(Float)
     compared: Mapped[bool] = mapped_column(default=False)
 
 
 class NearDuplicateRow(Base):
-    """Two images, `one_id` < `other_id`, that are or may be near duplicates.
+    """Two images, `one_id` < `other_id`, that show the same photo.
 
     Attributes:
         mirrored: Whether one is a mirror image of the other.
         similarity: At most 1.
+        relation: "same" for copies of one photo, which share a cluster, "part" for images that show
+            the same photo in part or changed, which share a split.
+        one_decoration: Fraction of the image `one_id` that seems added: text, stickers, a frame.
+        other_decoration: The same of `other_id`.
     """
 
     __tablename__ = "resemblances"
@@ -276,6 +288,9 @@ class NearDuplicateRow(Base):
     other_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     mirrored: Mapped[bool]
     similarity: Mapped[float] = mapped_column(Float, index=True)
+    relation: Mapped[str] = mapped_column(default="part", server_default="part")
+    one_decoration: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
+    other_decoration: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
 
 
 class Separation(Base):

@@ -143,7 +143,7 @@ class HashIndex:
             matches.append((np.full(len(indices), query), indices, distances))
         queries = np.flatnonzero(~is_crowded)
         for buckets, (start, stop) in zip(self._buckets, ranges, strict=True):
-            rows = _concatenated_ranges(start[queries].reshape(-1), stop[queries].reshape(-1))
+            rows = concatenated_ranges(start[queries].reshape(-1), stop[queries].reshape(-1))
             sizes = (stop[queries] - start[queries]).sum(1)
             distances = np.bitwise_count(buckets.hashes[rows] ^ np.repeat(values[queries], sizes))
             near = np.flatnonzero(distances <= within)
@@ -167,7 +167,7 @@ def _masks(radius: int) -> np.ndarray:
     return words[np.bitwise_count(words) <= radius]
 
 
-def _concatenated_ranges(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+def concatenated_ranges(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
     """Return the integers of all ranges [start, stop), one range after the other."""
     sizes = stops - starts
     before = np.cumsum(sizes) - sizes

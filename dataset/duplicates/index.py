@@ -1,19 +1,23 @@
 """Fingerprints in the catalogue: save those of new images, and find near duplicates of them."""
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from dataset.catalogue.models import FingerprintRow, ImageRow, NearDuplicateRow
 from dataset.catalogue.queries import in_batches, table_of
 from dataset.duplicates.alignment import DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY, similarity
+from dataset.duplicates.features import LocalFeatures, unpack_features
 from dataset.duplicates.hamming import HashIndex
 from dataset.duplicates.hashing import VIEW_COUNT, Fingerprint, unpack
 from dataset.duplicates.matching import nearest_known
+from dataset.duplicates.search import read_picture
+from dataset.duplicates.verification import Relation
+from dataset.images.store import ImageStore
 
 LOADED_IDS = 10_000
 # Built once: building a statement takes longer than running it.
@@ -52,28 +56,61 @@ def load_fingerprints(session: Session, images: Sequence[int]) -> dict[int, Fing
     return prints
 
 
-def load_views(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Load the hashes of all stored images with a fingerprint.
+class CataloguePhotos:
+    """The stored images with fingerprint and features, in the order of their SHA-256.
 
-    Returns:
-        Ids, (n,); hashes of the views, (n, 8) uint64; whether each was compared, (n,) bool.
+    Attributes:
+        ids: Ids of the images, (n,) int64.
+        compared: Whether each was compared, (n,) bool.
     """
-    query = (
-        sa.select(FingerprintRow.image_id, FingerprintRow.views, FingerprintRow.compared)
-        .join(ImageRow, ImageRow.id == FingerprintRow.image_id)
-        .where(ImageRow.state == "stored")
-        .order_by(FingerprintRow.image_id)
-    )
-    ids, views, compared = [], bytearray(), []
-    for image, packed, is_compared in session.execute(query):
-        ids.append(image)
-        views += packed
-        compared.append(is_compared)
-    return (
-        np.array(ids, np.int64),
-        np.frombuffer(bytes(views), "<u8").astype(np.uint64).reshape(-1, VIEW_COUNT),
-        np.array(compared, bool),
-    )
+
+    def __init__(self, sessions: sessionmaker[Session], store: ImageStore) -> None:
+        """Load the ids and the hashes of all images."""
+        self._sessions, self._store = sessions, store
+        query = (
+            sa.select(FingerprintRow.image_id, FingerprintRow.views, FingerprintRow.compared)
+            .join(ImageRow, ImageRow.id == FingerprintRow.image_id)
+            .where(ImageRow.state == "stored", FingerprintRow.features.is_not(None))
+            .order_by(ImageRow.sha256)
+        )
+        ids, views, compared = [], bytearray(), []
+        with sessions() as session:
+            for image, packed, is_compared in session.execute(query):
+                ids.append(image)
+                views += packed
+                compared.append(is_compared)
+        self.ids, self.compared = np.array(ids, np.int64), np.array(compared, bool)
+        self._views = np.frombuffer(bytes(views), "<u8").astype(np.uint64).reshape(-1, VIEW_COUNT)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def views(self) -> np.ndarray:
+        """Return the hashes of all views, (n, 8) uint64."""
+        return self._views
+
+    def fingerprints(self, photos: Sequence[int]) -> list[Fingerprint]:
+        """Return the fingerprints of some photos."""
+        images = self.ids[list(photos)].tolist()
+        with self._sessions() as session:
+            prints = load_fingerprints(session, images)
+        return [prints[image] for image in images]
+
+    def features(self, photos: Sequence[int]) -> Iterator[LocalFeatures]:
+        """Yield the local features of some photos."""
+        for batch in in_batches(self.ids[list(photos)].tolist()):
+            query = sa.select(FingerprintRow.image_id, FingerprintRow.features).where(
+                FingerprintRow.image_id.in_(batch)
+            )
+            with self._sessions() as session:
+                packed = {image: features for image, features in session.execute(query)}  # noqa: C416
+            yield from (unpack_features(packed[image] or b"") for image in batch)
+
+    def picture(self, photo: int) -> np.ndarray | None:
+        """Return the picture of a photo, None if its file is missing or can't be read."""
+        with self._sessions() as session:
+            key = session.scalar(sa.select(ImageRow.store_key).filter_by(id=int(self.ids[photo])))
+        return read_picture(lambda: self._store.read(str(key)))
 
 
 def _whole_hashes(session: Session, after: int) -> tuple["array[int]", np.ndarray]:
@@ -98,6 +135,11 @@ class Match(NamedTuple):
     image: int
     mirrored: bool
     similarity: float
+
+    @property
+    def relation(self) -> Relation:
+        """Return what both images have in common, as far as their fingerprints tell."""
+        return Relation.SAME if self.similarity >= DUPLICATE_SIMILARITY else Relation.PART
 
 
 class FingerprintIndex:
@@ -206,6 +248,8 @@ def save_new(
             "other_id": max(image, match.image),
             "mirrored": match.mirrored,
             "similarity": match.similarity,
+            # `dedup` decides it from the pixels.
+            "relation": match.relation,
         }
         for image, found in matches.items()
         for match in found
@@ -220,5 +264,5 @@ def duplicate_of(matches: Sequence[Match]) -> int | None:
     Args:
         matches: Its matches, most similar first.
     """
-    is_duplicate = matches and matches[0].similarity >= DUPLICATE_SIMILARITY
+    is_duplicate = matches and matches[0].relation == Relation.SAME
     return matches[0].image if is_duplicate else None

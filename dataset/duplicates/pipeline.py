@@ -3,7 +3,7 @@
 Quality is measured here as well, once per image: a crawl has no time for it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from dataset.catalogue.models import FingerprintRow, ImageRow, NearDuplicateRow, Separation
 from dataset.catalogue.queries import in_batches
-from dataset.duplicates.alignment import DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY, similarity
-from dataset.duplicates.clusters import links_within, merge_clusters
-from dataset.duplicates.hashing import MIN_DECODED_PIXELS, fingerprint
-from dataset.duplicates.index import fingerprint_values, load_fingerprints, load_views
-from dataset.duplicates.matching import CandidatePairs, candidate_pairs
+from dataset.duplicates.clusters import merge_clusters
+from dataset.duplicates.features import PICTURE_SIDE, extract_features, picture_of
+from dataset.duplicates.hashing import MIN_DECODED_PIXELS, content_box, fingerprint
+from dataset.duplicates.index import CataloguePhotos, fingerprint_values
 from dataset.duplicates.pair_decisions import confirmed_pairs, create_cluster, separated_images
+from dataset.duplicates.search import BATCH_PAIRS, ComparedPhotos, compared_photos
+from dataset.duplicates.verification import Relation
 from dataset.errors import BadInput
 from dataset.images import quality
 from dataset.images.io import Unreadable, open_photo
@@ -78,9 +79,11 @@ def dedup(
             session.execute(sa.delete(NearDuplicateRow))
     fingerprinted, unreadable = fingerprint_new(sessions, store)
     measure_new(sessions, store)
-    compared = compare_new(sessions)
+    extract_new(sessions, store)
+    compared = compare_new(sessions, store)
     if compared or rebuild or rehash:
-        update_clusters(sessions, keep_clusters=not (rebuild or rehash))
+        update_clusters(sessions)
+        measure_detail(sessions, store)
     with sessions() as session:
         return DedupResult(*_counts(session, fingerprinted, unreadable, compared))
 
@@ -95,7 +98,7 @@ def _counts(session: Session, fingerprinted: int, unreadable: int, compared: int
     possible = session.scalar(
         sa.select(sa.func.count())
         .select_from(NearDuplicateRow)
-        .where(NearDuplicateRow.similarity < DUPLICATE_SIMILARITY)
+        .where(NearDuplicateRow.relation == Relation.PART)
     )
     return [images, fingerprinted, unreadable, compared, clusters, images - clusters, possible or 0]
 
@@ -128,6 +131,48 @@ def measure_new(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int
 
     is_missing = FingerprintRow.image_id.is_not(None) & FingerprintRow.text.is_(None)
     return _process(sessions, store, is_missing, values_of, "measuring", sa.update(FingerprintRow))
+
+
+def extract_new(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int, int]:
+    """Extract the local features of images with a fingerprint that have none yet.
+
+    Returns:
+        How many images have features now, and how many could not be read.
+    """
+
+    def values_of(image: int, photo: bytes) -> Values:
+        picture = picture_of(open_photo(photo, PICTURE_SIDE))
+        left, top, right, bottom = content_box(np.asarray(picture.convert("L")))
+        content = (right - left) * (bottom - top) / (picture.width * picture.height)
+        features = extract_features(picture).packed
+        return {"image_id": image, "features": features, "content": content}
+
+    is_missing = FingerprintRow.image_id.is_not(None) & FingerprintRow.features.is_(None)
+    return _process(sessions, store, is_missing, values_of, "features", sa.update(FingerprintRow))
+
+
+def measure_detail(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int, int]:
+    """Measure the detail of images in clusters of several: how many pixels they are worth.
+
+    Returns:
+        How many were measured, and how many could not be read.
+    """
+
+    def values_of(image: int, photo: bytes) -> Values:
+        return {"image_id": image, "detail": quality.detail(open_photo(photo))}
+
+    several = (
+        sa.select(ImageRow.cluster_id)
+        .where(ImageRow.state == "stored")
+        .group_by(ImageRow.cluster_id)
+        .having(sa.func.count() > 1)
+    )
+    is_missing = (
+        FingerprintRow.image_id.is_not(None)
+        & FingerprintRow.detail.is_(None)
+        & ImageRow.cluster_id.in_(several)
+    )
+    return _process(sessions, store, is_missing, values_of, "detail", sa.update(FingerprintRow))
 
 
 def _process(
@@ -168,7 +213,15 @@ def _process(
             return None
 
     processed = 0
-    results = _with_progress(map_in_threads(process, jobs), len(jobs), name, " photos")
+    results = iter(
+        tqdm(
+            map_in_threads(process, jobs),
+            total=len(jobs),
+            desc=name,
+            unit=" photos",
+            disable=None if jobs else True,
+        )
+    )
     while batch := list(islice(results, BATCH_ROWS)):
         values = [row for row in batch if row is not None]
         processed += len(values)
@@ -178,18 +231,27 @@ def _process(
     return processed, len(jobs) - processed
 
 
-def _with_progress(results: Iterable, total: int, name: str, unit: str) -> Iterator:
-    return iter(tqdm(results, total=total, desc=name, unit=unit, disable=None if total else True))
-
-
-def compare_new(sessions: sessionmaker[Session]) -> int:
+def compare_new(sessions: sessionmaker[Session], store: ImageStore) -> int:
     """Compare images that were not compared yet with all; returns how many."""
-    with sessions() as session:
-        ids, views, compared = load_views(session)
-    if compared.all():
+    photos = CataloguePhotos(sessions, store)
+    if photos.compared.all():
         return 0
-    _compare_pairs(sessions, ids, candidate_pairs(views, ~compared))
-    new = ids[~compared].tolist()
+    new = photos.ids[~photos.compared].tolist()
+    with sessions.begin() as session:
+        # What a crawl found by hashes alone is decided anew.
+        for batch in in_batches(new):
+            session.execute(
+                sa.delete(NearDuplicateRow).where(
+                    sa.or_(NearDuplicateRow.one_id.in_(batch), NearDuplicateRow.other_id.in_(batch))
+                )
+            )
+    batches = compared_photos(photos, ~photos.compared)
+    for batch in tqdm(batches, desc="comparing", unit=f" x {BATCH_PAIRS} pairs", disable=None):
+        related = [pair for pair in batch if pair.comparison.relation != Relation.NONE]
+        if related:
+            with sessions.begin() as session:
+                rows = [_pair_values(photos, pair) for pair in related]
+                session.execute(sa.insert(NearDuplicateRow), rows)
     with sessions.begin() as session:
         for batch in in_batches(new):
             session.execute(
@@ -200,59 +262,54 @@ def compare_new(sessions: sessionmaker[Session]) -> int:
     return len(new)
 
 
-def _compare_pairs(sessions: sessionmaker[Session], ids: np.ndarray, pairs: CandidatePairs) -> None:
-    """Save the candidate pairs, indices into `ids`, that are or may be near duplicates."""
-
-    def compare(start: int) -> list[Values]:
-        batch = slice(start, start + BATCH_ROWS)
-        first, second = ids[pairs.first[batch]], ids[pairs.second[batch]]
-        orientations = pairs.orientation[batch]
-        with sessions() as session:
-            prints = load_fingerprints(session, np.unique([first, second]).tolist())
-        similarities = similarity(
-            [prints[i] for i in first], [prints[i] for i in second], orientations
-        )
-        return [
-            {
-                "one_id": int(one),
-                "other_id": int(other),
-                "mirrored": bool(orientation % 2),
-                "similarity": float(value),
-            }
-            for one, other, orientation, value in zip(
-                first, second, orientations, similarities, strict=True
-            )
-            if value >= POSSIBLE_SIMILARITY
-        ]
-
-    jobs = list(range(0, len(pairs.first), BATCH_ROWS))
-    unit = f" x {BATCH_ROWS} pairs"
-    for rows in _with_progress(map_in_threads(compare, jobs), len(jobs), "comparing", unit):
-        _save_near_duplicates(sessions, rows)
+def _pair_values(photos: CataloguePhotos, pair: ComparedPhotos) -> Values:
+    one, other, comparison = (
+        int(photos.ids[pair.first]),
+        int(photos.ids[pair.second]),
+        pair.comparison,
+    )
+    if one > other:
+        one, other, comparison = other, one, comparison.swapped()
+    return {
+        "one_id": one,
+        "other_id": other,
+        "mirrored": comparison.mirrored,
+        "similarity": comparison.similarity,
+        "relation": comparison.relation,
+        "one_decoration": comparison.decorations[0],
+        "other_decoration": comparison.decorations[1],
+    }
 
 
-def _save_near_duplicates(sessions: sessionmaker[Session], rows: Sequence[Values]) -> None:
-    """Insert or replace rows."""
-    if not rows:
-        return
-    with sessions.begin() as session:
-        for row in rows:
-            session.execute(
-                sa.delete(NearDuplicateRow).filter_by(
-                    one_id=row["one_id"], other_id=row["other_id"]
-                )
-            )
-        session.execute(sa.insert(NearDuplicateRow), list(rows))
-
-
-def update_clusters(sessions: sessionmaker[Session], keep_clusters: bool = True) -> None:
-    """Give near duplicates one cluster, that of the oldest image.
-
-    People's decisions on pairs hold, and undone clusters stay undone.
+def save_closest_pairs(
+    sessions: sessionmaker[Session], pairs: Sequence[tuple[int, int, float]]
+) -> None:
+    """Save the closest unrelated pairs of a build's splits for the review, instead of earlier ones.
 
     Args:
         sessions: The catalogue.
-        keep_clusters: Whether images that share a cluster stay in one.
+        pairs: Ids of two images and their similarity.
+    """
+    with sessions.begin() as session:
+        session.execute(sa.delete(NearDuplicateRow).filter_by(relation=Relation.NONE))
+        for first, second, value in pairs:
+            one, other = sorted((first, second))
+            if session.get(NearDuplicateRow, (one, other)) is None:
+                session.add(
+                    NearDuplicateRow(
+                        one_id=one,
+                        other_id=other,
+                        mirrored=False,
+                        similarity=value,
+                        relation=Relation.NONE,
+                    )
+                )
+
+
+def update_clusters(sessions: sessionmaker[Session]) -> None:
+    """Give near duplicates one cluster, that of the oldest image.
+
+    People's decisions on pairs hold, and undone clusters stay undone.
     """
     with sessions.begin() as session:
         stored = (
@@ -261,12 +318,12 @@ def update_clusters(sessions: sessionmaker[Session], keep_clusters: bool = True)
             .order_by(ImageRow.id)
         )
         before = {image: cluster for image, cluster in session.execute(stored)}  # noqa: C416
-        links = [*(_existing_links(before) if keep_clusters else []), *confirmed_pairs(session)]
+        links = confirmed_pairs(session)
         links += [
             (first, second)
             for first, second in session.execute(
                 sa.select(NearDuplicateRow.one_id, NearDuplicateRow.other_id)
-                .where(NearDuplicateRow.similarity >= DUPLICATE_SIMILARITY)
+                .where(NearDuplicateRow.relation == Relation.SAME)
                 .order_by(
                     NearDuplicateRow.similarity.desc(),
                     NearDuplicateRow.one_id,
@@ -276,14 +333,6 @@ def update_clusters(sessions: sessionmaker[Session], keep_clusters: bool = True)
         ]
         clusters = merge_clusters(links, separated_images(session))
         _save_clusters(session, before, clusters)
-
-
-def _existing_links(before: dict[int, int | None]) -> list[tuple[int, int]]:
-    groups: dict[int, list[int]] = {}
-    for image, cluster in before.items():
-        if cluster is not None:
-            groups.setdefault(cluster, []).append(image)
-    return links_within(groups.values())
 
 
 def _save_clusters(

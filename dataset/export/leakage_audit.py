@@ -1,10 +1,14 @@
 """Audit a finished build for leaks between its splits.
 
-The audit does not rely on the plan: it reads and hashes the written files and compares them. A
-build passes only if no two images that are or may be near duplicates, and no two images of one
-group, product or cluster, are in different splits, and if each file is the one in the manifest.
+The audit does not rely on the plan: it reads the written files and searches for photos that show
+the same by other means than the build (see `compared_photos`). A build passes only if the audit
+finds none of them, and no two images of one group, product or cluster, in different splits, and if
+each file is the one in the manifest. It finds most copies, but not each kind equally often: see
+FOUND_COPIES.
 """
 
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +16,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from dataset.duplicates.alignment import POSSIBLE_SIMILARITY, similarity
-from dataset.duplicates.hashing import Fingerprint
-from dataset.duplicates.matching import CandidatePairs, candidate_pairs
+from dataset.duplicates.search import (
+    ComparedPhotos,
+    LoadedPhotos,
+    PhotoPrint,
+    compared_photos,
+)
+from dataset.duplicates.verification import Relation
 from dataset.export.formats import DatasetFormat
 from dataset.export.layout import MANIFEST
-from dataset.export.rendering import written_fingerprint
+from dataset.export.rendering import written_print
 from dataset.images.io import sha256_of
 from dataset.utils.threads import map_in_threads
 
 CLOSEST_PAIRS = 12
-BATCH_PAIRS = 256
 # Images with equal values in one of these columns must be in one split.
 GROUP_COLUMNS = ("sha256", "cluster", "group", "post_url")
 
@@ -34,7 +41,7 @@ class CrossSplitPair:
     Attributes:
         first: Path of one image.
         second: Path of the other image.
-        similarity: Similarity of the aligned images, at most 1.
+        similarity: Fraction of what both show that agrees, at most 1.
     """
 
     first: str
@@ -48,7 +55,7 @@ class AuditResult:
 
     Attributes:
         photos: Number of images that were read.
-        compared: Number of candidate pairs across splits that were compared.
+        compared: Number of candidate pairs across splits whose pixels were compared.
         leaks: A sentence for each leak or wrong file.
         closest: The most similar pairs across splits.
     """
@@ -59,97 +66,85 @@ class AuditResult:
     closest: Sequence[CrossSplitPair]
 
 
-class CrossSplitComparison:
-    """Compare images across splits, each candidate pair at most once.
-
-    Args:
-        fingerprints: Fingerprints of the images.
-    """
-
-    def __init__(self, fingerprints: Sequence[Fingerprint]) -> None:
-        # The search compares a limited number of equally near images: sorted, always the same.
-        order = np.array(sorted(range(len(fingerprints)), key=lambda i: fingerprints[i].packed))
-        views = np.stack([fingerprints[i].views for i in order])
-        matches = candidate_pairs(views, np.ones(len(fingerprints), bool))
-        self.fingerprints = fingerprints
-        self.pairs = CandidatePairs(
-            order[matches.first], order[matches.second], matches.orientation, matches.distance
-        )
-        self.scores = np.full(len(self.pairs.first), np.nan, np.float32)
-
-    def across(self, splits: Sequence[str]) -> np.ndarray:
-        """Return the indices of the pairs across splits, whose scores are computed if needed.
-
-        Args:
-            splits: Split of each image.
-        """
-        split_ids = np.unique(np.asarray(splits), return_inverse=True)[1]
-        is_across = split_ids[self.pairs.first] != split_ids[self.pairs.second]
-        self._score(np.flatnonzero(is_across & np.isnan(self.scores)))
-        return np.flatnonzero(is_across)
-
-    def _score(self, pairs: np.ndarray) -> None:
-        def score(start: int) -> np.ndarray:
-            batch = pairs[start : start + BATCH_PAIRS]
-            first = [self.fingerprints[i] for i in self.pairs.first[batch]]
-            second = [self.fingerprints[i] for i in self.pairs.second[batch]]
-            return similarity(first, second, self.pairs.orientation[batch])
-
-        starts = list(range(0, len(pairs), BATCH_PAIRS))
-        for start, scores in zip(starts, map_in_threads(score, starts), strict=True):
-            self.scores[pairs[start : start + BATCH_PAIRS]] = scores
-
-    def leaks(self, splits: Sequence[str]) -> list[tuple[int, int]]:
-        """Return index pairs of possible near duplicates in different splits."""
-        across = self.across(splits)
-        leaking = across[self.scores[across] >= POSSIBLE_SIMILARITY]
-        return [(int(self.pairs.first[i]), int(self.pairs.second[i])) for i in leaking]
-
-
-def audit_build(folder: Path, build_format: DatasetFormat) -> AuditResult:
+def audit_build(
+    folder: Path, build_format: DatasetFormat, known: Mapping[str, PhotoPrint] | None = None
+) -> AuditResult:
     """Read, hash and compare all images of a build.
 
     Args:
         folder: Folder of the build.
         build_format: Its output format.
+        known: SHA-256 of a file -> its print, where it is known: it takes long to compute.
     """
     rows = {row["path"]: row for row in pq.read_table(folder / MANIFEST).to_pylist()}
+    prints = known or {}
 
-    def read(image: tuple[str, bytes]) -> tuple[str, str, Fingerprint]:
+    def read(image: tuple[str, bytes]) -> tuple[str, str, PhotoPrint, bytes]:
         path, jpeg = image
-        return path, sha256_of(jpeg), written_fingerprint(jpeg)
+        digest = sha256_of(jpeg)
+        return path, digest, prints.get(digest) or written_print(jpeg), jpeg
 
-    images = list(map_in_threads(read, build_format.read(folder)))
-    splits = [path.partition("/")[0] for path, _, _ in images]
-    comparison = CrossSplitComparison([fingerprint for _, _, fingerprint in images])
-    across = comparison.across(splits)
-    order = across[np.argsort(-comparison.scores[across], kind="stable")]
-    pairs = [
-        CrossSplitPair(
-            images[comparison.pairs.first[i]][0],
-            images[comparison.pairs.second[i]][0],
-            float(comparison.scores[i]),
+    images, parts = [], []
+    # The files of a sharded format can't be read by their names, so they are copied into one file.
+    with tempfile.TemporaryFile() as copies:
+        for path, digest, photo_print, jpeg in map_in_threads(read, build_format.read(folder)):
+            images.append((path, digest, photo_print))
+            parts.append((len(jpeg), copies.tell()))
+            copies.write(jpeg)
+        copies.flush()
+        order = sorted(range(len(images)), key=lambda index: images[index][1])
+        photos = LoadedPhotos(
+            [images[index][2] for index in order],
+            lambda number: os.pread(copies.fileno(), *parts[order[number]]),
         )
-        for i in order
-        if comparison.scores[i] > 0
+        splits = [images[index][0].partition("/")[0] for index in order]
+        groups = np.unique(splits, return_inverse=True)[1]
+        everything = np.ones(len(photos), bool)
+        compared = [
+            pair
+            for batch in compared_photos(photos, everything, groups, thorough=True)
+            for pair in batch
+        ]
+    compared.sort(key=_closeness, reverse=True)
+    pairs = [
+        (
+            CrossSplitPair(
+                images[order[pair.first]][0],
+                images[order[pair.second]][0],
+                pair.comparison.similarity,
+            ),
+            pair.comparison.relation,
+        )
+        for pair in compared
     ]
     leaks = [
-        f"{pair.first} and {pair.second} have a similarity of {pair.similarity:.3f}"
-        for pair in pairs
-        if pair.similarity >= POSSIBLE_SIMILARITY
+        f"{pair.first} and {pair.second} show the same photo"
+        for pair, relation in pairs
+        if relation != Relation.NONE
     ]
-    leaks += _manifest_mismatches(images, rows) + _shared_across_splits(rows)
-    return AuditResult(len(images), len(across), leaks, pairs[:CLOSEST_PAIRS])
+    leaks += _manifest_mismatches([image[:2] for image in images], rows)
+    leaks += _shared_across_splits(rows)
+    closest = [pair for pair, _ in pairs[:CLOSEST_PAIRS]]
+    return AuditResult(len(images), len(compared), leaks, closest)
+
+
+def _closeness(pair: ComparedPhotos) -> tuple[bool, float, float]:
+    comparison = pair.comparison
+    return (
+        comparison.relation != Relation.NONE,
+        comparison.agreement * comparison.region,
+        comparison.similarity,
+    )
 
 
 def _manifest_mismatches(
-    images: Sequence[tuple[str, str, Fingerprint]], rows: Mapping[str, Mapping[str, object]]
+    images: Sequence[tuple[str, str]], rows: Mapping[str, Mapping[str, object]]
 ) -> list[str]:
     """Return a sentence for each file that is missing or not the one in the manifest."""
-    paths = {path for path, _, _ in images}
+    paths = {path for path, _ in images}
     wrong = [
         f"{path} differs from the manifest"
-        for path, digest, _ in images
+        for path, digest in images
         if path not in rows or rows[path]["file_sha256"] != digest
     ]
     return wrong + [f"{path} is missing" for path in rows if path not in paths]

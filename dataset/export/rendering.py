@@ -9,7 +9,7 @@ import PIL
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from dataset.duplicates.hashing import WORKING_PIXELS, Fingerprint, fingerprint
+from dataset.duplicates.search import PhotoPrint
 from dataset.export.formats import read_format
 from dataset.export.layout import MANIFEST, RenderedImage
 from dataset.images.io import PIXELS_VERSION, Unreadable, letterbox, open_photo, sha256_of
@@ -37,9 +37,9 @@ def stretch(image: Image.Image, size: int) -> Image.Image:
 RESIZES = {"letterbox": letterbox, "crop": center_crop, "stretch": stretch}
 
 
-def written_fingerprint(jpeg: bytes) -> Fingerprint:
-    """Return the fingerprint of a written image."""
-    return fingerprint(open_photo(jpeg, WORKING_PIXELS))
+def written_print(jpeg: bytes) -> PhotoPrint:
+    """Return fingerprint and local features of a written image."""
+    return PhotoPrint.of(open_photo(jpeg))
 
 
 def render_key(image: LabeledImage, crop: PersonCrop | None, size: int, resize: str) -> str:
@@ -57,7 +57,7 @@ def render_images(
     pool: Path,
     size: int,
     resize: str,
-) -> Iterator[tuple[RenderedImage, Fingerprint] | str]:
+) -> Iterator[tuple[RenderedImage, PhotoPrint] | str]:
     """Render images in threads.
 
     Args:
@@ -69,11 +69,11 @@ def render_images(
         resize: A key of `RESIZES`.
 
     Yields:
-        For each image in order, the result with its fingerprint, or the reason why it can't be
+        For each image in order, the result with its print, or the reason why it can't be
         read.
     """
 
-    def render_one(image: LabeledImage) -> tuple[RenderedImage, Fingerprint] | str:
+    def render_one(image: LabeledImage) -> tuple[RenderedImage, PhotoPrint] | str:
         crop = crops.get(image.photo.image_id)
         key = render_key(image, crop, size, resize)
         file = pool / f"{key}.jpg"
@@ -87,7 +87,7 @@ def render_images(
             except (Unreadable, OSError) as error:
                 return f"unreadable ({error})"
             file.write_bytes(jpeg)
-        return RenderedImage(image, file, sha256_of(jpeg), key, crop), written_fingerprint(jpeg)
+        return RenderedImage(image, file, sha256_of(jpeg), key, crop), written_print(jpeg)
 
     pool.mkdir(exist_ok=True)
     # Pillow releases the interpreter lock while it decodes, resizes and encodes.

@@ -14,6 +14,8 @@ cv2.setNumThreads(1)
 WORKING_PIXELS, TEXT_SCALES = 384, (1, 2, 4)
 # Pixels per side that a JPEG is decoded to, at least.
 MIN_DECODED_PIXELS = 2 * WORKING_PIXELS
+# Middle of a photo whose edges are measured, in pixels per side, and the width of a sharp edge.
+DETAIL_PIXELS, SHARP_EDGE_PIXELS = 512, 2.0
 # Sampling interval, in pixels, of the estimate of the steepest gradients.
 GRADIENT_SAMPLING = 16
 # Fractions of all pixels: outliers of the contrast (a stain, a logo), and the steepest gradients.
@@ -64,6 +66,18 @@ def measure(image: Image.Image) -> ImageQuality:
         round(edge_width(channels[0]), 3),
         round(text_coverage(channels[0]), 4),
     )
+
+
+def detail(image: Image.Image) -> float:
+    """Return the number of pixels that the sharpness of a photo is worth.
+
+    An enlarged photo has more pixels, but wider edges.
+    """
+    width, height = image.size
+    left, top = (max(0, (side - DETAIL_PIXELS) // 2) for side in image.size)
+    middle = image.crop((left, top, width - left, height - top)).convert("L")
+    edge = edge_width(np.asarray(middle))
+    return width * height * min(1.0, SHARP_EDGE_PIXELS / max(edge, 1e-3)) ** 2
 
 
 def shrink(image: Image.Image, side: int) -> Image.Image:

@@ -61,10 +61,12 @@ def catalogue_stats(
     " profile.",
 )
 def catalogue_dedup(catalogue: str, images: str, rebuild: bool, rehash: bool) -> None:
-    """Find near duplicates, also cropped, bordered, watermarked or mirrored, and cluster them.
+    """Find photos that show the same, and cluster the copies of one photo.
 
-    Possible near duplicates are not clustered, but stay in one split. No file is deleted. An
-    interrupted command resumes where it stopped; build-dataset does the same for new photos.
+    Copies of the whole photo (resized, bordered, captioned, slightly cropped, mirrored) share a
+    cluster. Photos that show a part of another one, or the same one changed (collages, screenshots,
+    stickers, other colours), stay in one split. No file is deleted. An interrupted command resumes
+    where it stopped; build-dataset does the same for new photos.
     """
     from dataset.catalogue.session import open_catalogue
     from dataset.duplicates.pipeline import dedup
@@ -84,12 +86,16 @@ def catalogue_dedup(catalogue: str, images: str, rebuild: bool, rehash: bool) ->
     "clusters", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue clusters"
 )
 @catalogue_option
-@click.option("--possible", is_flag=True, help="List pairs that may be near duplicates instead.")
+@click.option(
+    "--possible",
+    is_flag=True,
+    help="List pairs that show the same photo in part or changed instead.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def catalogue_clusters(catalogue: str, possible: bool, as_json: bool) -> None:
     """List the clusters of near duplicates, the largest first, with the best copy first."""
     from dataset.catalogue.session import open_catalogue
-    from dataset.duplicates.clusters import list_clusters, list_possible
+    from dataset.maintenance.clusters import list_clusters, list_possible
 
     with open_catalogue(catalogue, must_exist=True)() as session:
         rows = list_possible(session) if possible else list_clusters(session)
@@ -97,7 +103,11 @@ def catalogue_clusters(catalogue: str, possible: bool, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        title = f"similarity {row['similarity']:.3f}" if possible else f"cluster {row['cluster']}"
+        title = (
+            f"similarity {row['similarity']:.3f}"
+            if possible
+            else f"cluster {row['cluster']} ({row['products']} products or posts)"
+        )
         click.echo("\n  ".join([f"{title}:", *row["photos"]]))
     click.echo(f"{len(rows)} {'pairs' if possible else 'clusters of several photos'}")
 

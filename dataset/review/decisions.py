@@ -18,7 +18,6 @@ from dataset.review.queues import (
     CROPS,
     DECIDED_ONE,
     DECIDED_OTHER,
-    DUPLICATES,
     ONE,
     ONE_SEPARATION,
     OTHER,
@@ -102,7 +101,7 @@ def state_of(current: CurrentDecision | None) -> str:
 
 def current_decision(session: Session, queue: ReviewQueue, key: Key) -> CurrentDecision | None:
     """Return the decision that holds for a queue row, None if it is open."""
-    if queue is DUPLICATES:
+    if queue.has_pairs:
         return _on_pair(session, *key)
     if queue is CROPS:
         return _on_crop(session, *key)
@@ -251,7 +250,7 @@ def decide(
     current = current_decision(session, queue, key)
     if state_of(current) != state:
         raise DecisionConflict(current)
-    if queue is DUPLICATES:
+    if queue.has_pairs:
         one, other = key
         is_same = answer.kind == "same"
         return _describe("pair", pair_decisions.decide_pair(session, one, other, is_same, who))

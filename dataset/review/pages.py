@@ -38,7 +38,6 @@ from dataset.review import decisions
 from dataset.review.decisions import MAX_NAME_CHARS, CurrentDecision, current_decision
 from dataset.review.pagination import ALL, DECIDED, OPEN, ProgressCache, QueueFilters, list_keys
 from dataset.review.queues import (
-    DUPLICATES,
     QUEUES,
     Key,
     ReviewQueue,
@@ -149,7 +148,7 @@ def load_item(
     ).scalar()
     if row is None:
         return None
-    images = key[:2] if queue is DUPLICATES else key[:1]
+    images = key[:2] if queue.has_pairs else key[:1]
     crop = row if isinstance(row, CropRow) else None
     photos = [_photo(session, image, crop, vocabulary) for image in images]
     if any(photo is None for photo in photos):

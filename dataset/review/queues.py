@@ -5,7 +5,7 @@ A row of a queue is identified by its key, the values of the queue's `keys`.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -30,7 +30,7 @@ from dataset.catalogue.models import (
 )
 from dataset.catalogue.queries import in_batches, is_stored
 from dataset.catalogue.session import Sessions
-from dataset.duplicates.alignment import DUPLICATE_SIMILARITY
+from dataset.duplicates.verification import Relation
 from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
 from dataset.selection.labeling import matching_labels
 from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
@@ -69,6 +69,11 @@ class ReviewQueue:
     order: tuple[tuple[Any, bool], ...]
     images: tuple[Any, ...]
     answers: tuple[str, ...]
+
+    @property
+    def has_pairs(self) -> bool:
+        """Return whether a row is a pair of images."""
+        return len(self.images) == 2
 
 
 ONE, OTHER, DECIDED_IMAGE = aliased(ImageRow), aliased(ImageRow), aliased(ImageRow)
@@ -170,12 +175,12 @@ CONFLICTS = ReviewQueue(
 DUPLICATES = ReviewQueue(
     "duplicates",
     "Possible duplicates",
-    "Pairs of photos that may be near duplicates, the most similar first.",
+    "Pairs of photos that show the same photo in part or changed, the most similar first.",
     sa.join(NearDuplicateRow, ONE, NearDuplicateRow.one_id == ONE.id).join(
         OTHER, NearDuplicateRow.other_id == OTHER.id
     ),
     sa.and_(
-        NearDuplicateRow.similarity < DUPLICATE_SIMILARITY,
+        NearDuplicateRow.relation == Relation.PART,
         is_stored(ONE),
         is_stored(OTHER),
         sa.or_(cluster_expression(ONE) != cluster_expression(OTHER), _has_pair_decision),
@@ -193,6 +198,14 @@ DUPLICATES = ReviewQueue(
     ),
     (NearDuplicateRow.one_id, NearDuplicateRow.other_id),
     ("same", "separate"),
+)
+CLOSEST = replace(
+    DUPLICATES,
+    name="closest",
+    title="Closest pairs across splits",
+    about="Pairs of photos in different splits that come closest to showing the same, as the audit"
+    " of the latest build found them.",
+    belongs=sa.and_(NearDuplicateRow.relation == Relation.NONE, is_stored(ONE), is_stored(OTHER)),
 )
 CROPS = ReviewQueue(
     "crops",
@@ -213,7 +226,7 @@ CROPS = ReviewQueue(
     (CropRow.image_id,),
     ("correct", "whole", "exclude"),
 )
-QUEUES = {queue.name: queue for queue in (MISTAKES, CONFLICTS, DUPLICATES, CROPS)}
+QUEUES = {queue.name: queue for queue in (MISTAKES, CONFLICTS, DUPLICATES, CLOSEST, CROPS)}
 
 
 def format_key(key: Key) -> str:

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,15 +17,20 @@ from dataset.catalogue.models import (
     Hashtag,
     ImageRow,
     LabelDecision,
+    NearDuplicateRow,
     PostHashtag,
     PostRow,
     Sighting,
 )
 from dataset.catalogue.queries import is_stored
+from dataset.duplicates.verification import Relation
 from dataset.images.quality import ImageQuality
 
 DUPLICATE = "duplicate of another photo"
 OTHER_LICENSE = "license not requested"
+# Copies with this much more text, decoration and frame than the cleanest one are used only if it is
+# not, and so are copies with less than this fraction of the detail of the best one.
+MAX_ADDED_DIFFERENCE, MIN_DETAIL = 0.01, 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class SourcePost:
         site: Name of the site.
         author: Author of the post, if known.
         hashtags: Hashtags that count for the label, in the order of their discovery.
+        posted: When it was posted, if known.
     """
 
     id: int
@@ -44,6 +51,7 @@ class SourcePost:
     site: str
     author: str | None
     hashtags: tuple[str, ...]
+    posted: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +68,13 @@ class Candidate:
         bytes: Size of the file.
         phash: Perceptual hash as 16 hexadecimal digits.
         quality: Measurements for the quality gates; None before the first measurement.
+        content: Fraction of the image inside its uniform border.
+        detail: Pixels that its sharpness is worth; None for an image without copies.
+        decoration: Fraction of the image that its copies do not have: text, stickers, a frame.
         posts: Posts that show the image or, after `select_best_copies`, any of its copies.
         decisions: Reviewers' label decisions as (decision id, label), oldest first. The label
             None excludes the image.
+        own_posts: Ids of the posts that show this very file.
         copies: Ids of all images in the cluster.
         credit: License and author of this file; those of its copies may differ.
     """
@@ -76,8 +88,12 @@ class Candidate:
     bytes: int
     phash: str | None = None
     quality: ImageQuality | None = None
+    content: float = 1.0
+    detail: float | None = None
+    decoration: float = 0.0
     posts: tuple[SourcePost, ...] = ()
     decisions: tuple[tuple[int, str | None], ...] = ()
+    own_posts: frozenset[int] = frozenset()
     copies: tuple[int, ...] = ()
     credit: Credit = NO_CREDIT
 
@@ -170,16 +186,37 @@ def load_candidates(
             FingerprintRow.contrast,
             FingerprintRow.blur,
             FingerprintRow.text,
+            FingerprintRow.content,
+            FingerprintRow.detail,
         )
         .outerjoin(FingerprintRow, FingerprintRow.image_id == ImageRow.id)
         .where(*conditions)
         .order_by(ImageRow.sha256)
     )
-    return [_candidate(row, posts_of_image, posts, decisions, credits_of_image) for row in images]
+    decorations = _load_decorations(session, image_ids)
+    return [
+        _candidate(row, posts_of_image, posts, decisions, credits_of_image, decorations)
+        for row in images
+    ]
 
 
 def _restrict(query: sa.Select, column: Any, ids: sa.Select | None) -> sa.Select:
     return query if ids is None else query.where(column.in_(ids))
+
+
+def _load_decorations(session: Session, image_ids: sa.Select | None) -> dict[int, float]:
+    """Return the largest decoration of images in comparison with their copies."""
+    decorations: dict[int, float] = {}
+    for image, decoration in (
+        (NearDuplicateRow.one_id, NearDuplicateRow.one_decoration),
+        (NearDuplicateRow.other_id, NearDuplicateRow.other_decoration),
+    ):
+        query = sa.select(image, sa.func.max(decoration)).where(
+            NearDuplicateRow.relation == Relation.SAME, decoration > 0
+        )
+        for number, value in session.execute(_restrict(query, image, image_ids).group_by(image)):
+            decorations[number] = max(value, decorations.get(number, 0.0))
+    return decorations
 
 
 def _load_credits(session: Session, image_ids: sa.Select | None) -> dict[int, Credit]:
@@ -247,12 +284,19 @@ def _load_posts(
         for post, written in _load_hashtags(session, "caption", interned, post_ids).items():
             both = dict.fromkeys([*tags.get(post, ()), *written])
             tags[post] = [tag for tag in both if is_label(tag)] or tags.get(post, [])
-    query = sa.select(PostRow.id, PostRow.url, PostRow.site, PostRow.author)
+    query = sa.select(PostRow.id, PostRow.url, PostRow.site, PostRow.author, PostRow.posted)
     return {
         number: SourcePost(
-            number, url, interned.setdefault(site, site), author, tuple(tags.get(number, ()))
+            number,
+            url,
+            interned.setdefault(site, site),
+            author,
+            tuple(tags.get(number, ())),
+            posted,
         )
-        for number, url, site, author in session.execute(_restrict(query, PostRow.id, post_ids))
+        for number, url, site, author, posted in session.execute(
+            _restrict(query, PostRow.id, post_ids)
+        )
     }
 
 
@@ -284,8 +328,10 @@ def _candidate(
     posts: Mapping[int, SourcePost],
     decisions: Mapping[int, list[tuple[int, str | None]]],
     credits_of_image: Mapping[int, Credit],
+    decorations: Mapping[int, float],
 ) -> Candidate:
-    image, sha256, key, cluster, width, height, size, phash, contrast, blur, text = row
+    image, sha256, key, cluster, width, height, size, phash, *measured = row
+    contrast, blur, text, content, detail = measured
     return Candidate(
         image_id=image,
         sha256=sha256,
@@ -296,15 +342,19 @@ def _candidate(
         bytes=size,
         phash=phash,
         quality=None if blur is None else ImageQuality(contrast, blur, text),
+        content=1.0 if content is None else content,
+        detail=detail,
+        decoration=decorations.get(image, 0.0),
         posts=tuple(posts[post] for post in sorted(posts_of_image.get(image, ()))),
         decisions=tuple(decisions.get(image, ())),
+        own_posts=frozenset(posts_of_image.get(image, ())),
         copies=(image,),
         credit=credits_of_image.get(image, NO_CREDIT),
     )
 
 
 def select_best_copies(candidates: Iterable[Candidate], exclusions: Exclusions) -> list[Candidate]:
-    """Keep the best copy of each cluster: most pixels, then most bytes.
+    """Keep the best copy of each cluster.
 
     The best copy gets the posts, decisions and copies of the whole cluster; the other members are
     excluded.
@@ -323,13 +373,43 @@ def select_best_copies(candidates: Iterable[Candidate], exclusions: Exclusions) 
     return sorted(best_copies, key=lambda candidate: candidate.sha256)
 
 
+def order_copies(members: Iterable[Candidate]) -> list[Candidate]:
+    """Order the copies of one photo, the best one first.
+
+    The best copies have no decoration, frame or text, and the most detail. Among copies with nearly
+    the same detail, those with fewer pixels come first: the others are enlarged.
+    """
+    members = list(members)
+    cleanest = min(_added(member) for member in members)
+    clean = [member for member in members if _added(member) <= cleanest + MAX_ADDED_DIFFERENCE]
+    most = max(_detail(member) for member in clean)
+
+    def rank(member: Candidate) -> tuple:
+        is_clean, detail = member in clean, _detail(member)
+        is_detailed = is_clean and detail >= MIN_DETAIL * most
+        pixels = member.width * member.height
+        size = -pixels if is_detailed else detail
+        return (is_clean, is_detailed, size, member.bytes, member.sha256)
+
+    return sorted(members, key=rank, reverse=True)
+
+
+def _added(member: Candidate) -> float:
+    """Return the fraction of an image that is not the photo."""
+    text = 0.0 if member.quality is None else member.quality.text
+    return member.decoration + (1 - member.content) + text
+
+
+def _detail(member: Candidate) -> float:
+    return member.width * member.height if member.detail is None else member.detail
+
+
 def _best_copy(members: Sequence[Candidate], exclusions: Exclusions) -> Candidate:
     if len(members) == 1:
         return members[0]
-    best = max(members, key=lambda c: (c.width * c.height, c.bytes, c.sha256))
-    for member in members:
-        if member is not best:
-            exclusions.add(member, DUPLICATE, f"of {best.sha256}")
+    best, *others = order_copies(members)
+    for member in others:
+        exclusions.add(member, DUPLICATE, f"of {best.sha256}")
     posts = {post.id: post for member in members for post in member.posts}
     return replace(
         best,

@@ -26,11 +26,13 @@ class ImageLinks:
         image: Index of an image for each edge, int64 array of shape (n,).
         link: Id of a shared post, author or duplicate pair for each edge, int64 array of
             shape (n,).
+        first_pair: Ids of links from this one on are duplicate pairs.
     """
 
     count: int
     image: np.ndarray
     link: np.ndarray
+    first_pair: int = 0
 
     def groups(self) -> np.ndarray:
         """Return the group number of each image, an array of shape (count,)."""
@@ -60,7 +62,9 @@ def link_images(photos: Sequence[Candidate], near_duplicates: np.ndarray) -> Ima
         for first, second in near_duplicates.tolist()
         if first in index_of and second in index_of
     ]
-    links = ImageLinks(len(photos), np.array(image, np.int64), np.array(link, np.int64))
+    links = ImageLinks(
+        len(photos), np.array(image, np.int64), np.array(link, np.int64), len(link_ids)
+    )
     return add_links(links, pairs)
 
 
@@ -72,6 +76,7 @@ def add_links(links: ImageLinks, pairs: Sequence[tuple[int, int]]) -> ImageLinks
         links.count,
         np.concatenate([links.image, more.reshape(-1)]),
         np.concatenate([links.link, np.repeat(np.arange(first, first + len(more)), 2)]),
+        links.first_pair,
     )
 
 
@@ -94,7 +99,9 @@ def assign_groups(links: ImageLinks, kept: Mapping[int, str]) -> GroupAssignment
     """Group images, keeping the splits of earlier builds.
 
     New links can join groups that earlier builds put into different splits. Such a group is
-    divided again: each link belongs to one split, and images with links of two are conflicting.
+    divided again: each link belongs to one split, and new images with links of two are conflicting.
+    Images of earlier builds keep their split, except those that show the same as an image of
+    another split.
 
     Args:
         links: Links between the images.
@@ -147,15 +154,20 @@ def _divide(
     visited = set(queue)
     while queue:
         image = queue.popleft()
-        splits = {split_of_link[link] for link in links_of_image[image] if link in split_of_link}
+        known = [link for link in links_of_image[image] if link in split_of_link]
         if image in kept:
-            splits.add(kept[image])
+            # A repost by a stranger, who has images in other splits, does not exclude the image.
+            known = [link for link in known if link >= links.first_pair]
+            splits = {kept[image]}
+        else:
+            splits = set()
+        splits |= {split_of_link[link] for link in known}
         if len(splits) > 1:
             conflicting.add(image)
             continue
         split_of_image[image] = splits.pop()
         for link in links_of_image[image]:
-            split_of_link[link] = split_of_image[image]
+            split_of_link.setdefault(link, split_of_image[image])
             neighbors = [other for other in images_of_link[link] if other not in visited]
             visited.update(neighbors)
             queue.extend(neighbors)

@@ -1,7 +1,7 @@
 """Assign one label to each image: a reviewer's decision, else the label of its hashtags."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from dataset.catalogue.queries import in_batches, is_stored
 from dataset.selection.candidates import (
     Candidate,
     Exclusions,
+    SourcePost,
     load_candidates,
     select_best_copies,
 )
@@ -36,15 +37,34 @@ def matching_labels(
 
     A label that contains another one of the image is dropped: of shoes and sneakers, sneakers
     remains. If the remaining label is not among the requested ones, a requested wider label of the
-    image replaces it.
+    image replaces it. Where the posts of a photo and of its copies have different labels, those of
+    the original post count (see `_original_posts`).
     """
-    labels = dict.fromkeys(
-        vocabulary.label_or_own(tag) for post in photo.posts for tag in post.hashtags
-    )
+    labels = _labels_of(photo.posts, vocabulary)
     narrowest = vocabulary.narrowest(labels)
+    if len(narrowest) > 1:
+        labels = _labels_of(_original_posts(photo, vocabulary), vocabulary)
+        narrowest = vocabulary.narrowest(labels)
     if len(narrowest) == 1 and narrowest[0] not in requested:
         return vocabulary.narrowest([name for name in labels if name in requested]) or narrowest
     return narrowest
+
+
+def _labels_of(posts: Iterable[SourcePost], vocabulary: Vocabulary) -> dict[str, None]:
+    return dict.fromkeys(vocabulary.label_or_own(tag) for post in posts for tag in post.hashtags)
+
+
+def _original_posts(photo: Candidate, vocabulary: Vocabulary) -> list[SourcePost]:
+    """Return the posts that decide between the labels of a photo and its reposts.
+
+    Those are the earliest posts if all are dated, otherwise the posts of the best copy: a repost
+    has another copy.
+    """
+    posts = [post for post in photo.posts if _labels_of([post], vocabulary)]
+    dates = [post.posted for post in posts if post.posted is not None]
+    if len(dates) == len(posts):
+        return [post for post in posts if post.posted == min(dates)]
+    return [post for post in posts if post.id in photo.own_posts] or posts
 
 
 def assign_labels(
@@ -53,6 +73,7 @@ def assign_labels(
     requested: Collection[str],
     exclusions: Exclusions,
     conflicts: str = "exclude",
+    earlier: Mapping[int, str] | None = None,
 ) -> list[LabeledImage]:
     """Assign one label to each image and exclude images without one.
 
@@ -63,8 +84,9 @@ def assign_labels(
         exclusions: Receives images without exactly one requested label.
         conflicts: What happens to an image with several labels: `exclude`, or `first` for the
             label that was discovered first.
+        earlier: Image id -> label in the latest build: it decides between several labels.
     """
-    labeled = []
+    labeled, known = [], earlier or {}
     for photo in photos:
         if photo.decisions:
             decided = photo.decisions[-1][1]
@@ -74,6 +96,9 @@ def assign_labels(
             labels = [decided]
         else:
             labels = matching_labels(photo, vocabulary, requested)
+            if len(labels) > 1:
+                kept = [known[copy] for copy in photo.copies if known.get(copy) in labels]
+                labels = kept[:1] or labels
         if not labels:
             exclusions.add(photo, "no label")
         elif len(labels) > 1 and conflicts != "first":

@@ -10,8 +10,8 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.models import NearDuplicateRow
-from dataset.duplicates.alignment import POSSIBLE_SIMILARITY
+from dataset.catalogue.models import NearDuplicateRow, SplitAssignment
+from dataset.duplicates.verification import Relation
 from dataset.selection.candidates import (
     Exclusions,
     load_candidates,
@@ -116,7 +116,12 @@ def plan_build(session: Session, options: SelectionOptions) -> BuildPlan:
     }
     passed = apply_quality_gates(photos, options.gates, exclusions)
     labeled = assign_labels(
-        passed, options.vocabulary, options.labels, exclusions, options.conflicts
+        passed,
+        options.vocabulary,
+        options.labels,
+        exclusions,
+        options.conflicts,
+        {} if options.new_splits else _latest_labels(session),
     )
     index_of = {photo.image_id: index for index, photo in enumerate(photos)}
     assignment = assign_groups(links, kept)
@@ -134,16 +139,24 @@ def plan_build(session: Session, options: SelectionOptions) -> BuildPlan:
     return _with_splits(plan, assignment, options)
 
 
+def _latest_labels(session: Session) -> dict[int, str]:
+    """Return image id -> label in the latest build."""
+    latest = sa.select(sa.func.max(SplitAssignment.run_id)).scalar_subquery()
+    query = sa.select(SplitAssignment.image_id, SplitAssignment.label)
+    rows = session.execute(query.where(SplitAssignment.run_id == latest))
+    return {image: label for image, label in rows}  # noqa: C416
+
+
 def _split_of_cluster(copies: Sequence[int], before: Mapping[int, str]) -> str:
     """Return the split of the oldest image of a cluster that has one."""
     return next(before[image] for image in copies if image in before)
 
 
 def _near_duplicate_pairs(session: Session) -> np.ndarray:
-    """Return the ids of images that are or may be near duplicates, an array of shape (n, 2)."""
+    """Return the ids of images that show the same photo, an array of shape (n, 2)."""
     rows = session.execute(
         sa.select(NearDuplicateRow.one_id, NearDuplicateRow.other_id).where(
-            NearDuplicateRow.similarity >= POSSIBLE_SIMILARITY
+            NearDuplicateRow.relation != Relation.NONE
         )
     )
     return np.array([tuple(row) for row in rows], np.int64).reshape(-1, 2)

@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
@@ -13,10 +12,8 @@ from PIL import Image, ImageOps
 
 from dataset.build import preview_build
 from dataset.catalogue.models import ImageRow, KeptSplit
-from dataset.duplicates.hashing import Fingerprint, fingerprint
 from dataset.errors import Failure
 from dataset.export.build_result import BuildOptions
-from dataset.export.leakage_audit import CrossSplitComparison
 from dataset.selection.groups import LINKS_TWO_SPLITS
 from dataset.vocabulary import load_vocabulary
 from tests.dataset.duplicates.test_pipeline import drawn, jpeg
@@ -147,7 +144,7 @@ def test_a_build_with_leaks_is_discarded(filling: Filling, monkeypatch: pytest.M
         filling.image(jpeg(drawn(1), 60 + number), filling.post(f"c{number}", "polo"))
     # The plan does not know that the photos are copies.
     monkeypatch.setattr("dataset.build.dedup", lambda *_: None)
-    monkeypatch.setattr("dataset.build.CrossSplitComparison.leaks", lambda *_: [])
+    monkeypatch.setattr("dataset.build.compared_photos", lambda *_: [])
     with pytest.raises(Failure, match="leaks between splits"):
         run(filling)
     assert bytes_below(filling.folder / "splits") == before
@@ -221,23 +218,3 @@ def test_images_are_untouched(filling: Filling) -> None:
     assert bytes_below(filling.folder / "images") == before
     with filling.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(ImageRow)) == 6
-
-
-def test_comparisons_do_not_depend_on_the_order() -> None:
-    draw = np.random.default_rng(0)
-    prints = []
-    for seed in range(60):
-        one = fingerprint(drawn(seed))
-        views = np.uint64(1) << draw.integers(0, 64, 8, dtype=np.uint64)
-        prints.append(Fingerprint(views, one.picture, one.colours))
-    found = set()
-    for order in (list(range(60)), list(draw.permutation(60))):
-        pairs = CrossSplitComparison([prints[place] for place in order]).pairs
-        found.add(
-            frozenset(
-                frozenset((int(order[one]), int(order[other])))
-                for one, other in zip(pairs.first, pairs.second, strict=True)
-            )
-        )
-    assert len(found) == 1
-    assert len(next(iter(found))) < 60 * 59 // 2

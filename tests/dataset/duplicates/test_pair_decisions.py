@@ -52,7 +52,7 @@ def groups(filling: Filling) -> list[list[int]]:
 def test_near_duplicates_are_merged_until_it_is_undone(filling: Filling) -> None:
     number = say(filling, 2, 1, True)
     assert groups(filling) == [[1, 2], [3], [4]]
-    update_clusters(filling.sessions, keep_clusters=False)
+    update_clusters(filling.sessions)
     assert groups(filling) == [[1, 2], [3], [4]]
     take_back(filling, number)
     update_clusters(filling.sessions)
@@ -79,7 +79,7 @@ def test_decisions_can_be_undone_in_any_order(filling: Filling) -> None:
 def test_different_photos_stay_separate_until_it_is_undone(filling: Filling) -> None:
     number = say(filling, 1, 2, False)
     with filling.sessions.begin() as session:
-        session.execute(sa.update(NearDuplicateRow).values(similarity=0.99))
+        session.execute(sa.update(NearDuplicateRow).values(relation="same"))
     update_clusters(filling.sessions)
     assert groups(filling) == [[1], [2, 3], [4]]
     take_back(filling, number)

@@ -9,10 +9,10 @@ from PIL import Image, ImageOps
 
 from dataset.catalogue.models import FingerprintRow, ImageRow, NearDuplicateRow, Separation
 from dataset.duplicates.alignment import DUPLICATE_SIMILARITY
-from dataset.duplicates.clusters import list_clusters, list_possible
 from dataset.duplicates.pipeline import DedupResult, dedup, undo_cluster
 from dataset.errors import BadInput
 from dataset.images.io import open_photo
+from dataset.maintenance.clusters import list_clusters, list_possible
 from tests.dataset.duplicates.test_alignment import drawn
 from tests.support.catalogue_data import Filling
 
@@ -129,7 +129,7 @@ def test_clusters_are_listed_with_the_best_copy_first(filling: Filling) -> None:
     with filling.sessions() as session:
         (only,) = list_clusters(session)
     sizes = [open_photo(filling.store.read(key)).width for key in only["photos"]]
-    assert (only["cluster"], sizes) == (1, [340, 280, 280])
+    assert (only["cluster"], sizes) == (1, [280, 280, 340])
 
 
 def test_no_file_is_deleted_and_missing_ones_are_counted(filling: Filling) -> None:

@@ -1,0 +1,188 @@
+"""Local features of photos: find photos that show the same, also where only a part is the same.
+
+The features are SIFT key points (Lowe, "Distinctive Image Features from Scale-Invariant Keypoints",
+IJCV 2004). A descriptor is stored as 128 bits, one per bin: whether the bin exceeds the
+descriptor's median (Zhou, Li, Lu and Tian, "Scalar Quantization for Large Scale Image Search", ACM
+MM 2012). So two descriptors are compared by their Hamming distance, and those of a mirrored photo
+are a permutation of the bits.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+from PIL import Image
+
+# Longer side of the picture in pixels, and the largest number of key points.
+PICTURE_SIDE, MAX_KEYPOINTS = 320, 400
+# SIFT's thresholds on contrast and on edges; plain garments have little contrast.
+CONTRAST_THRESHOLD, EDGE_THRESHOLD = 0.02, 12
+OCTAVE_LAYERS = 3
+BITS = 128
+# Key points of a photo that are indexed, the strongest ones; all of them are looked up.
+INDEXED_KEYPOINTS = 128
+# Keys of a descriptor: KEY_COUNT selections of KEY_BITS of its bits. Two key points of one place
+# differ in 1 of 20 bits, so 1 of 12 selections is equal.
+KEY_COUNT, KEY_BITS = 4, 48
+# A match: at most this Hamming distance, and at most this fraction of the second best one.
+MAX_MATCH_BITS, MAX_DISTANCE_RATIO = 40, 0.8
+# RANSAC: largest distance in pixels of the picture, iterations, and the fewest matches that agree.
+RANSAC_PIXELS, RANSAC_ITERATIONS, MIN_INLIERS = 5.0, 500, 8
+# Points are stored in 1/64 pixel.
+POINT_UNITS = 64
+
+# The bits of a mirrored descriptor: of its 4 x 4 cells of 8 directions, the order of the rows and
+# the sense of rotation are reversed.
+_MIRRORED = np.arange(BITS).reshape(4, 4, 8)[::-1][:, :, [0, 7, 6, 5, 4, 3, 2, 1]].reshape(-1)
+# Two independent choices of the bits: a second search does not miss what the first one missed.
+_KEY_BITS = [
+    [np.random.default_rng((choice, n)).permutation(BITS)[:KEY_BITS] for n in range(KEY_COUNT)]
+    for choice in range(2)
+]
+_KEY_WEIGHTS = np.uint64(1) << np.arange(KEY_BITS, dtype=np.uint64)
+
+
+@dataclass(frozen=True)
+class LocalFeatures:
+    """Key points of a photo with their descriptors, the strongest first.
+
+    Attributes:
+        size: Width and height of the picture, the longer one PICTURE_SIDE pixels.
+        points: Places in pixels of the picture, (n, 2) float32.
+        codes: Descriptors of 128 bits, (n, 16) uint8.
+    """
+
+    size: tuple[int, int]
+    points: np.ndarray
+    codes: np.ndarray
+
+    def mirrored(self) -> "LocalFeatures":
+        """Return the features of the mirrored photo."""
+        bits = np.unpackbits(self.codes, axis=1)[:, _MIRRORED]
+        points = self.points * np.array([-1, 1], np.float32) + np.array(
+            [self.size[0] - 1, 0], np.float32
+        )
+        return LocalFeatures(self.size, points, np.packbits(bits, axis=1))
+
+    def strongest(self, count: int) -> "LocalFeatures":
+        """Return at most `count` key points, the strongest ones."""
+        return LocalFeatures(self.size, self.points[:count], self.codes[:count])
+
+    def keys(self, choice: int = 0) -> np.ndarray:
+        """Return the keys under which the descriptors are indexed.
+
+        Args:
+            choice: Which bits the keys are made of, 0 or 1.
+
+        Returns:
+            Array of shape (KEY_COUNT, n), uint64.
+        """
+        bits = np.unpackbits(self.codes, axis=1)
+        return np.stack([bits[:, selected] @ _KEY_WEIGHTS for selected in _KEY_BITS[choice]])
+
+    @cached_property
+    def packed(self) -> bytes:
+        """Return the features as the catalogue stores them."""
+        header = np.array(self.size, "<u2").tobytes()
+        points = np.round(np.clip(self.points, 0, PICTURE_SIDE) * POINT_UNITS).astype("<u2")
+        return header + points.tobytes() + self.codes.tobytes()
+
+
+def unpack_features(packed: bytes) -> LocalFeatures:
+    """Return the features that `LocalFeatures.packed` stored."""
+    width, height = np.frombuffer(packed[:4], "<u2").tolist()
+    count = (len(packed) - 4) // (4 + BITS // 8)
+    points = np.frombuffer(packed, "<u2", 2 * count, 4).reshape(-1, 2)
+    codes = np.frombuffer(packed, np.uint8, offset=4 + 4 * count).reshape(-1, BITS // 8)
+    return LocalFeatures((width, height), points.astype(np.float32) / POINT_UNITS, codes)
+
+
+def picture_of(image: Image.Image) -> Image.Image:
+    """Return a photo with a longer side of PICTURE_SIDE pixels."""
+    scale = PICTURE_SIDE / max(image.size)
+    size = max(8, round(image.width * scale)), max(8, round(image.height * scale))
+    if scale < 1:
+        return image.resize(size, Image.Resampling.BOX, reducing_gap=None)
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def extract_features(image: Image.Image) -> LocalFeatures:
+    """Extract the local features of a photo."""
+    picture = picture_of(image.convert("L"))
+    sift = cv2.SIFT.create(MAX_KEYPOINTS, OCTAVE_LAYERS, CONTRAST_THRESHOLD, EDGE_THRESHOLD)
+    keypoints, descriptors = sift.detectAndCompute(np.asarray(picture), None)
+    if descriptors is None:
+        return LocalFeatures(
+            picture.size, np.zeros((0, 2), np.float32), np.zeros((0, 16), np.uint8)
+        )
+    order = np.argsort([-keypoint.response for keypoint in keypoints], kind="stable")
+    order = order[:MAX_KEYPOINTS]
+    points = np.array([keypoints[i].pt for i in order], np.float32)
+    descriptors = descriptors[order]
+    bits = descriptors > np.median(descriptors, axis=1, keepdims=True)
+    return LocalFeatures(picture.size, points, np.packbits(bits, axis=1))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one photo lies in another one.
+
+    Attributes:
+        transform: Affine transform of pixels of the first picture to those of the second one,
+            (2, 3) float64.
+        inliers: Number of key points that agree on it.
+    """
+
+    transform: np.ndarray
+    inliers: int
+
+
+def place(first: LocalFeatures, second: LocalFeatures, mirrored: bool = False) -> Placement | None:
+    """Find where a photo lies in another one.
+
+    Args:
+        first: Features of the photo.
+        second: Features of the other one.
+        mirrored: Whether the photo is mirrored first.
+
+    Returns:
+        The placement that most key points agree on; None if fewer than MIN_INLIERS do.
+    """
+    placement = _place(first.mirrored() if mirrored else first, second)
+    if placement is None or not mirrored:
+        return placement
+    reflection = np.array([[-1, 0, first.size[0] - 1], [0, 1, 0], [0, 0, 1]], float)
+    return Placement(placement.transform @ reflection, placement.inliers)
+
+
+def _place(first: LocalFeatures, second: LocalFeatures) -> Placement | None:
+    matches = _match(first.codes, second.codes)
+    if len(matches) < MIN_INLIERS:
+        return None
+    transform, inliers = cv2.estimateAffine2D(
+        first.points[matches[:, 0]],
+        second.points[matches[:, 1]],
+        method=cv2.RANSAC,
+        ransacReprojThreshold=RANSAC_PIXELS,
+        maxIters=RANSAC_ITERATIONS,
+    )
+    if transform is None or inliers.sum() < MIN_INLIERS:
+        return None
+    return Placement(transform, int(inliers.sum()))
+
+
+def _match(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the pairs of descriptors that are each other's nearest, (n, 2) int64."""
+    if len(first) < 2 or len(second) < 2:
+        return np.zeros((0, 2), np.int64)
+    # OpenCV counts bits without the threads of a BLAS library, which would wait for each other.
+    distances, nearest = cv2.batchDistance(
+        first, second, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=2
+    )
+    _, nearest_back = cv2.batchDistance(second, first, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=1)
+    rows, best = np.arange(len(first)), nearest[:, 0]
+    is_match = nearest_back[best, 0] == rows
+    is_match &= distances[:, 0] <= MAX_MATCH_BITS
+    is_match &= distances[:, 0] <= MAX_DISTANCE_RATIO * distances[:, 1]
+    return np.stack([rows[is_match], best[is_match]], 1)

@@ -1,0 +1,273 @@
+"""Find the pairs of photos that show the same: candidates by hashes and features, then proof."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from dataset.duplicates.alignment import similarity
+from dataset.duplicates.features import (
+    PICTURE_SIDE,
+    LocalFeatures,
+    Placement,
+    extract_features,
+    picture_of,
+    place,
+)
+from dataset.duplicates.hashing import Fingerprint, fingerprint
+from dataset.duplicates.matching import candidate_pairs
+from dataset.duplicates.verification import Comparison, Relation, compare, compare_whole
+from dataset.duplicates.voting import feature_pairs
+from dataset.images.io import Unreadable, open_photo
+from dataset.utils.threads import map_in_threads
+
+# Similarity of small pictures from which photos are alike as a whole.
+LOOK_ALIKE_SIMILARITY = 0.8
+BATCH_PAIRS = 32
+# Nearest small pictures of each photo that a thorough search compares, if they correlate, and
+# pictures per block.
+NEAREST_PICTURES, MIN_PICTURE_CORRELATION, PICTURE_BLOCK = 4, 0.85, 1024
+# Decoded pictures that are kept, each of at most 0.3 MB.
+KEPT_PICTURES = 512
+
+
+class PhotoSet(Protocol):
+    """Photos that are compared with each other. They are numbered in an order of their content."""
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+
+    def views(self) -> np.ndarray:
+        """Return the hashes of all views, (n, 8) uint64."""
+
+    def fingerprints(self, photos: Sequence[int]) -> Sequence[Fingerprint]:
+        """Return the fingerprints of some photos."""
+
+    def features(self, photos: Sequence[int]) -> Iterable[LocalFeatures]:
+        """Return the local features of some photos."""
+
+    def picture(self, photo: int) -> np.ndarray | None:
+        """Return the picture of a photo (see `features.picture_of`), None if it can't be read."""
+
+
+@dataclass(frozen=True)
+class PhotoPrint:
+    """Fingerprint and local features of a photo."""
+
+    fingerprint: Fingerprint
+    features: LocalFeatures
+
+    @classmethod
+    def of(cls, image: Image.Image) -> "PhotoPrint":
+        """Compute both of an RGB image."""
+        return cls(fingerprint(image), extract_features(image))
+
+
+class LoadedPhotos:
+    """A set of photos whose prints are in memory.
+
+    Args:
+        prints: Their prints, in an order of the photos' content.
+        read: Returns the file of a photo; it raises OSError if it is missing.
+    """
+
+    def __init__(self, prints: Sequence[PhotoPrint], read: Callable[[int], bytes]) -> None:
+        self._prints, self._read = prints, read
+
+    def __len__(self) -> int:
+        return len(self._prints)
+
+    def views(self) -> np.ndarray:
+        """Return the hashes of all views, (n, 8) uint64."""
+        return np.stack([photo.fingerprint.views for photo in self._prints])
+
+    def fingerprints(self, photos: Sequence[int]) -> list[Fingerprint]:
+        """Return the fingerprints of some photos."""
+        return [self._prints[photo].fingerprint for photo in photos]
+
+    def features(self, photos: Sequence[int]) -> list[LocalFeatures]:
+        """Return the local features of some photos."""
+        return [self._prints[photo].features for photo in photos]
+
+    def picture(self, photo: int) -> np.ndarray | None:
+        """Return the picture of a photo, None if its file is missing or can't be read."""
+        return read_picture(lambda: self._read(photo))
+
+
+def read_picture(read: Callable[[], bytes]) -> np.ndarray | None:
+    """Return the picture of a file (see `features.picture_of`), None if it can't be read."""
+    try:
+        return np.asarray(picture_of(open_photo(read(), PICTURE_SIDE)))
+    except (Unreadable, OSError):
+        return None
+
+
+@dataclass(frozen=True)
+class ComparedPhotos:
+    """Two photos whose pixels were compared.
+
+    Attributes:
+        first: Number of one photo.
+        second: Number of the other one, larger than `first`.
+        comparison: What they have in common.
+    """
+
+    first: int
+    second: int
+    comparison: Comparison
+
+
+def compared_photos(
+    photos: PhotoSet,
+    is_new: np.ndarray,
+    groups: np.ndarray | None = None,
+    thorough: bool = False,
+) -> Iterator[list[ComparedPhotos]]:
+    """Compare the pixels of all pairs of photos that may show the same.
+
+    Args:
+        photos: The photos.
+        is_new: Photos that were not compared yet, (n,) bool: a pair has at least one.
+        groups: If given, only photos of different groups are compared, (n,) int.
+        thorough: Search for candidates by other keys of the features, and among the nearest small
+            pictures as well. It finds candidates that a search without it has missed.
+
+    Yields:
+        Compared pairs in batches, related or not.
+    """
+    orientations = _look_alike_pairs(photos, is_new, thorough)
+    by_features = feature_pairs(is_new, photos.features, int(thorough))
+    mirrored = {(first, second): bool(flag) for first, second, flag in by_features.tolist()}
+    pairs = np.array(sorted({*mirrored, *orientations}), np.int64).reshape(-1, 2)
+    if groups is not None:
+        pairs = pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]
+    picture = lru_cache(KEPT_PICTURES)(photos.picture)
+
+    def compare_batch(start: int) -> list[ComparedPhotos]:
+        batch = [(int(first), int(second)) for first, second in pairs[start : start + BATCH_PAIRS]]
+        return _compare(photos, batch, mirrored, orientations, picture)
+
+    yield from map_in_threads(compare_batch, range(0, len(pairs), BATCH_PAIRS))
+
+
+def _look_alike_pairs(
+    photos: PhotoSet, is_new: np.ndarray, thorough: bool
+) -> dict[tuple[int, int], int]:
+    """Return the pairs that may be alike as a whole, with the orientation of the second photo."""
+    hashes = candidate_pairs(photos.views(), is_new)
+    pairs = zip(hashes.first.tolist(), hashes.second.tolist(), strict=True)
+    orientations = dict(zip(pairs, hashes.orientation.tolist(), strict=True))
+    if thorough:
+        prints = photos.fingerprints(range(len(photos)))
+        return nearest_pictures(prints) | orientations
+    return orientations
+
+
+def nearest_pictures(prints: Sequence[Fingerprint]) -> dict[tuple[int, int], int]:
+    """Return the pairs of photos whose small pictures are nearest, straight or mirrored.
+
+    Args:
+        prints: Fingerprints of the photos.
+
+    Returns:
+        Pair of indices -> orientation of the second photo, 1 if it is mirrored: of each photo, the
+        NEAREST_PICTURES nearest ones.
+    """
+    pictures = np.stack([p.picture for p in prints]).reshape(len(prints), 12, 4, 12, 4)
+    small = pictures.mean((2, 4), dtype=np.float32)
+    pairs: dict[tuple[int, int], int] = {}
+    straight = _normalized(small)
+    count = min(NEAREST_PICTURES, len(prints) - 1)
+    if not count:
+        return pairs
+    for mirrored, others in enumerate((straight, _normalized(small[:, :, ::-1]))):
+        for start in range(0, len(prints), PICTURE_BLOCK):
+            products = straight[start : start + PICTURE_BLOCK] @ others.T
+            rows = np.arange(len(products))
+            products[rows, start + rows] = -2
+            nearest = np.argpartition(-products, count - 1, axis=1)[:, :count]
+            for first, (row, values) in enumerate(zip(nearest, products, strict=True), start):
+                for second in row[values[row] >= MIN_PICTURE_CORRELATION].tolist():
+                    pairs.setdefault((min(first, second), max(first, second)), mirrored)
+    return pairs
+
+
+def _normalized(pictures: np.ndarray) -> np.ndarray:
+    flat = pictures.reshape(len(pictures), -1)
+    flat = flat - flat.mean(1, keepdims=True)
+    return flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)
+
+
+def _compare(
+    photos: PhotoSet,
+    pairs: Sequence[tuple[int, int]],
+    mirrored: Mapping[tuple[int, int], bool],
+    orientations: Mapping[tuple[int, int], int],
+    picture: Callable[[int], np.ndarray | None],
+) -> list[ComparedPhotos]:
+    """Compare pairs of photos.
+
+    Args:
+        photos: The photos.
+        pairs: Pairs with common features or alike as a whole.
+        mirrored: Pairs with common features, and whether one photo is mirrored.
+        orientations: Pairs that may be alike as a whole, and the orientation of the second photo.
+        picture: Returns the picture of a photo.
+    """
+    numbers = sorted({photo for pair in pairs for photo in pair if pair in mirrored})
+    features = dict(zip(numbers, photos.features(numbers), strict=True))
+    compared: dict[tuple[int, int], Comparison] = {}
+
+    def add(pair: tuple[int, int], placement: Placement | None) -> None:
+        first, second = map(picture, pair)
+        if first is None or second is None:
+            return
+        comparison = (
+            compare_whole(first, second)
+            if placement is None
+            else compare(first, second, placement.transform, placement.inliers)
+        )
+        if comparison is not None:
+            compared[pair] = comparison
+
+    for pair in pairs:
+        if pair not in mirrored:
+            continue
+        placement = place(features[pair[0]], features[pair[1]], mirrored[pair])
+        if placement is not None:
+            add(pair, placement)
+    # Photos with little texture have too few features to be placed by them.
+    unrelated = [
+        pair
+        for pair in pairs
+        if pair in orientations
+        and (pair not in compared or compared[pair].relation == Relation.NONE)
+    ]
+    for pair in _look_alikes(photos, unrelated, orientations):
+        add(pair, None)
+    return [ComparedPhotos(*pair, compared[pair]) for pair in pairs if pair in compared]
+
+
+def _look_alikes(
+    photos: PhotoSet,
+    pairs: Sequence[tuple[int, int]],
+    orientations: Mapping[tuple[int, int], int],
+) -> list[tuple[int, int]]:
+    """Return the pairs whose small pictures are similar."""
+    if not pairs:
+        return []
+    numbers = sorted({photo for pair in pairs for photo in pair})
+    prints = dict(zip(numbers, photos.fingerprints(numbers), strict=True))
+    similarities = similarity(
+        [prints[first] for first, _ in pairs],
+        [prints[second] for _, second in pairs],
+        np.array([orientations[pair] for pair in pairs]),
+    )
+    return [
+        pair
+        for pair, value in zip(pairs, similarities.tolist(), strict=True)
+        if value >= LOOK_ALIKE_SIMILARITY
+    ]

@@ -1,0 +1,441 @@
+"""Decide from the pixels whether two photos are one photo, show the same photo, or neither.
+
+One photo is placed on the other (see features.py), and the area that both show is compared in small
+windows. A common logo, caption or screenshot frame does not make two photos one, since the rest
+differs. A small print, another colour or another brightness may be another product, so such photos
+share a split, but they are not one photo.
+
+The thresholds are from benchmarks/duplicates.py.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import cv2
+import numpy as np
+
+from dataset.duplicates.hashing import content_box
+
+# Longer side of the area that is compared, in pixels: at most, and at least.
+COMPARED_SIDE, MIN_COMPARED_SIDE = 200, 40
+# Scales at which one photo may lie in the other one.
+MIN_SCALE, MAX_SCALE = 0.05, 20.0
+# Side of a window as a fraction of the area, in pixels at least, and the fewest windows.
+WINDOW_FRACTION, MIN_WINDOW_PIXELS, MIN_WINDOWS = 1 / 14, 9, 9
+# Standard deviation, in grey levels, from which a window has texture or strong texture, and below
+# which it has none.
+TEXTURE, STRONG_TEXTURE, NO_TEXTURE = 5.0, 12.0, 3.5
+# Correlations of windows that agree, and of those that differ.
+AGREEING_CORRELATION, DIFFERING_CORRELATION = 0.6, 0.4
+# A pixel is flat if the grey levels around it differ by at most this; a window whose pixels are
+# mostly flat is a graphic: text, a bar, a white background.
+FLAT_RANGE, GRAPHIC_FRACTION = 4, 0.5
+# Fraction of a side beside each edge where watermarks are: differences there may be one.
+EDGE = 0.15
+# One photo: fraction of each photo that the other one shows, of at least one and of both; fraction
+# of all windows and of those away from the edges that differ; largest local difference, in levels;
+# difference of the colours in CIELAB units, and of the lightness.
+MIN_WHOLE, MIN_COVERAGE = 0.93, 0.72
+MAX_DIFFERENT, MAX_CENTRAL_DIFFERENT = 0.1, 0.005
+MAX_PEAK, MAX_COLOUR_DIFFERENCE, MAX_LIGHTNESS_DIFFERENCE = 13.0, 5.0, 5.0
+# The same photo in part: fraction of the windows with texture that agree, and fraction of the area
+# in which they are connected; with many key points that agree, either fraction may be small.
+MANY_INLIERS = 30
+MIN_AGREEMENT, MIN_REGION = 0.75, 0.05
+MIN_AGREEMENT_OF_LARGE, MIN_LARGE_REGION = 0.33, 0.25
+# The same, where graphics count: nearly all of both photos. Photos that are only alike as a whole
+# differ in less of the area.
+MIN_GRAPHIC_AGREEMENT, MIN_GRAPHIC_COVERAGE = 0.9, 0.9
+MAX_DIFFERENT_OF_WHOLE = 0.03
+# A photo's lightness may be changed by this gain.
+MIN_GAIN, MAX_GAIN = 0.6, 1.6
+_SQUARE = np.ones((3, 3), np.uint8)
+
+
+class Relation(StrEnum):
+    """What two photos have in common: the whole photo, a part of it, or nothing."""
+
+    SAME = "same"
+    PART = "part"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two photos compared in windows of the area that both show.
+
+    Attributes:
+        coverages: Fraction of each photo, without its uniform border, that the area covers.
+        agreeing: Fraction of the windows in which both photos have texture and agree.
+        photographic: The same without windows of graphics.
+        region: Fraction of the windows in the largest connected area of photographic agreement.
+        different: Fraction of the windows that differ, or have texture in one photo only.
+        central: The same, of the windows that are not at the edges.
+        peak: Largest difference of a few pixels away from the edges, in levels.
+        colour: Difference of the colours, after a common shift, in CIELAB units.
+        lightness: Difference of the lightness, after a common change of brightness and contrast.
+        decorations: Fraction of each photo that seems added: text, stickers, blurred sides.
+        mirrored: Whether one photo is mirrored.
+        inliers: Key points that agree on the placement; 0 if the photos were aligned as a whole.
+    """
+
+    coverages: tuple[float, float]
+    agreeing: float
+    photographic: float
+    region: float
+    different: float
+    central: float
+    peak: float
+    colour: float
+    lightness: float
+    decorations: tuple[float, float] = (0.0, 0.0)
+    mirrored: bool = False
+    inliers: int = 0
+
+    @property
+    def similarity(self) -> float:
+        """Return the fraction of the windows with texture that agree."""
+        return self.agreeing / (self.agreeing + self.different) if self.agreeing else 0.0
+
+    @property
+    def agreement(self) -> float:
+        """Return the same of the windows that are not graphics."""
+        return self.photographic / (self.photographic + self.different + 1e-6)
+
+    @property
+    def relation(self) -> Relation:
+        """Return what the photos have in common."""
+        if (
+            max(self.coverages) >= MIN_WHOLE
+            and min(self.coverages) >= MIN_COVERAGE
+            and self.agreeing > 0
+            and self.different <= MAX_DIFFERENT
+            and self.central <= MAX_CENTRAL_DIFFERENT
+            and self.peak <= MAX_PEAK
+            and self.colour <= MAX_COLOUR_DIFFERENCE
+            and self.lightness <= MAX_LIGHTNESS_DIFFERENCE
+        ):
+            return Relation.SAME
+        agreement = self.agreement
+        is_graphic_part = (
+            self.similarity >= MIN_GRAPHIC_AGREEMENT and min(self.coverages) >= MIN_GRAPHIC_COVERAGE
+        )
+        if not self.inliers:
+            is_part = is_graphic_part and self.different <= MAX_DIFFERENT_OF_WHOLE
+        elif self.inliers < MANY_INLIERS:
+            is_part = agreement >= MIN_AGREEMENT and self.region >= MIN_REGION
+        else:
+            is_part = (
+                is_graphic_part
+                or (agreement >= MIN_AGREEMENT and self.region >= MIN_REGION)
+                or (agreement >= MIN_AGREEMENT_OF_LARGE and self.region >= MIN_LARGE_REGION)
+            )
+        return Relation.PART if is_part else Relation.NONE
+
+    def swapped(self) -> "Comparison":
+        """Return the comparison of the second photo with the first."""
+        return replace(self, coverages=self.coverages[::-1], decorations=self.decorations[::-1])
+
+
+def compare_whole(first: np.ndarray, second: np.ndarray) -> Comparison | None:
+    """Compare two photos that are alike as a whole, straight or mirrored.
+
+    Args:
+        first: Picture, (height, width, 3) uint8.
+        second: Picture, of any size.
+
+    Returns:
+        The comparison; None if the photos can't be aligned.
+    """
+    transform = _place_whole(first, second)
+    return None if transform is None else compare(first, second, transform)
+
+
+def _place_whole(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
+    """Place the content of a photo on that of another one by their pixels.
+
+    Returns:
+        Affine transform of pixels, (2, 3); None if they can't be aligned.
+    """
+    greys = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (first, second)]
+    side, to_square = 96, []
+    squares = []
+    for grey in greys:
+        left, top, right, bottom = content_box(grey)
+        scales = side / (right - left), side / (bottom - top)
+        to_square.append(
+            np.array(
+                [[scales[0], 0, -left * scales[0]], [0, scales[1], -top * scales[1]], [0, 0, 1]]
+            )
+        )
+        squares.append(
+            cv2.resize(grey[top:bottom, left:right], (side, side), interpolation=cv2.INTER_AREA)
+        )
+    best, transform = 0.0, None
+    for reflection in (np.eye(3), np.array([[-1.0, 0, side - 1], [0, 1, 0], [0, 0, 1]])):
+        mirrored = squares[0] if reflection[0, 0] > 0 else squares[0][:, ::-1].copy()
+        warp: np.ndarray = np.eye(2, 3, dtype=np.float32)
+        criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)
+        try:
+            everywhere = np.full((side, side), 255, np.uint8)
+            correlation, refined = cv2.findTransformECC(
+                mirrored, squares[1], warp, cv2.MOTION_AFFINE, criteria, everywhere, 5
+            )
+        except cv2.error:
+            # The alignment does not converge: the photos differ.
+            continue
+        if correlation > best:
+            square = np.vstack([np.asarray(refined, float), [0, 0, 1]]) @ reflection
+            best, transform = correlation, (np.linalg.inv(to_square[1]) @ square @ to_square[0])[:2]
+    return transform
+
+
+def compare(
+    first: np.ndarray, second: np.ndarray, transform: np.ndarray, inliers: int = 0
+) -> Comparison | None:
+    """Compare two photos in the area that both show.
+
+    Args:
+        first: Picture, (height, width, 3) uint8.
+        second: Picture, of any size.
+        transform: Affine transform of pixels of the first picture to those of the second one,
+            (2, 3).
+        inliers: Number of key points that agree on it.
+
+    Returns:
+        The comparison; None if both show too small an area.
+    """
+    scale = np.sqrt(abs(np.linalg.det(transform[:, :2])))
+    if not MIN_SCALE < scale < MAX_SCALE:
+        return None
+    if scale > 1:
+        # The photo with the smaller content is not enlarged.
+        comparison = compare(second, first, cv2.invertAffineTransform(transform), inliers)
+        return None if comparison is None else comparison.swapped()
+    height, width = second.shape[:2]
+    solid = np.ones(first.shape[:2], np.float32)
+    inside = _warp(solid, transform, (width, height)) > 0.99
+    left, top, *size = cv2.boundingRect(inside.astype(np.uint8))
+    if max(size) < MIN_COMPARED_SIDE:
+        return None
+    ratio = min(1.0, COMPARED_SIDE / max(size))
+    to_area = np.array([[ratio, 0, -left * ratio], [0, ratio, -top * ratio], [0, 0, 1]])
+    from_first = (to_area @ np.vstack([transform, [0, 0, 1]]))[:2]
+    shape = (max(8, round(size[0] * ratio)), max(8, round(size[1] * ratio)))
+    windows = _Windows.of(
+        _resampled(first, from_first, shape),
+        _resampled(second, to_area[:2], shape),
+        cv2.erode(_warp(solid, from_first, shape), _SQUARE) > 0.99,
+    )
+    if windows is None:
+        return None
+    back = cv2.invertAffineTransform(transform)
+    shown = _warp(inside.astype(np.float32), back, first.shape[1::-1]) > 0.5
+    comparison = windows.comparison((_coverage(first, shown), _coverage(second, inside)))
+    added = _added(first, shown), _added(second, inside)
+    inner = comparison.decorations
+    return replace(
+        comparison,
+        decorations=(
+            inner[0] * float(shown.mean()) + added[0],
+            inner[1] * float(inside.mean()) + added[1],
+        ),
+        mirrored=bool(np.linalg.det(transform[:, :2]) < 0),
+        inliers=inliers,
+    )
+
+
+def _warp(plane: np.ndarray, transform: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return cv2.warpAffine(plane, transform, size, flags=cv2.INTER_LINEAR)
+
+
+def _resampled(picture: np.ndarray, transform: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Warp a picture without aliasing."""
+    scale = np.sqrt(abs(np.linalg.det(transform[:, :2])))
+    sigma = 0.5 * np.sqrt(max(0.0, 1 / scale**2 - 1))
+    if sigma > 0.3:
+        picture = cv2.GaussianBlur(picture, (0, 0), sigma)
+    return cv2.warpAffine(
+        picture, transform, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def _coverage(picture: np.ndarray, shown: np.ndarray) -> float:
+    """Return the fraction of a picture, without its uniform border, that is shown."""
+    left, top, right, bottom = content_box(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
+    content = shown[top:bottom, left:right]
+    return float(content.mean()) if content.size else 0.0
+
+
+def _added(picture: np.ndarray, shown: np.ndarray) -> float:
+    """Return the fraction of a picture outside the common area that is graphics or blurred."""
+    if shown.mean() > MIN_WHOLE:
+        return 0.0
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    size = max(MIN_WINDOW_PIXELS, int(max(grey.shape) * WINDOW_FRACTION) | 1)
+    flat, deviation = _flatness(grey, size), _deviation(grey.astype(np.float32), size)
+    detail = _deviation(cv2.Laplacian(grey, cv2.CV_32F), size)
+    is_graphic = (deviation > STRONG_TEXTURE) & (flat > GRAPHIC_FRACTION)
+    inner = detail[shown & (deviation > TEXTURE)]
+    typical = float(np.median(inner)) if inner.size else 0.0
+    is_blurred = (deviation > TEXTURE) & (detail < typical / 6)
+    return float(((is_graphic | is_blurred) & ~shown).mean())
+
+
+def _flatness(grey: np.ndarray, size: int) -> np.ndarray:
+    spread = cv2.dilate(grey, _SQUARE) - cv2.erode(grey, _SQUARE)
+    return cv2.blur((spread <= FLAT_RANGE).astype(np.float32), (size, size))
+
+
+def _deviation(plane: np.ndarray, size: int) -> np.ndarray:
+    mean = cv2.blur(plane, (size, size))
+    return np.sqrt(np.maximum(cv2.blur(plane * plane, (size, size)) - mean * mean, 0))
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Two aligned pictures, and what their windows have in common.
+
+    Attributes:
+        labs: CIELAB values of both pictures, (height, width, 3) float32.
+        mask: Where both pictures show something, (height, width) float32.
+        size: Side of a window in pixels.
+        valid: Windows that lie in the mask, (rows, columns) bool, as all that follow.
+        flat: Fraction of flat pixels of each picture's windows.
+        lightness: Mean lightness of each picture's windows.
+        deviation: Standard deviation of the lightness.
+        correlation: Correlation of both pictures.
+    """
+
+    labs: tuple[np.ndarray, np.ndarray]
+    mask: np.ndarray
+    size: int
+    valid: np.ndarray
+    flat: tuple[np.ndarray, np.ndarray]
+    lightness: tuple[np.ndarray, np.ndarray]
+    deviation: tuple[np.ndarray, np.ndarray]
+    correlation: np.ndarray
+
+    @classmethod
+    def of(cls, first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> "_Windows | None":
+        """Measure the windows of two pictures; None if there are too few."""
+        size = max(MIN_WINDOW_PIXELS, int(max(mask.shape) * WINDOW_FRACTION) | 1)
+        weights = mask.astype(np.float32)
+        weight = _means(weights, size)
+        valid = weight > 0.6
+        if valid.sum() < MIN_WINDOWS:
+            return None
+        labs = [
+            cv2.cvtColor(cv2.GaussianBlur(p, (0, 0), 0.8), cv2.COLOR_RGB2LAB).astype(np.float32)
+            for p in (first, second)
+        ]
+        weight = np.maximum(weight, 1e-3)
+        x, y = (lab[..., 0] for lab in labs)
+        means = [_means(plane * weights, size) / weight for plane in (x, y, x * x, y * y, x * y)]
+        deviations = [
+            np.sqrt(np.maximum(square - mean * mean, 0))
+            for mean, square in ((means[0], means[2]), (means[1], means[3]))
+        ]
+        covariance = means[4] - means[0] * means[1]
+        greys = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (first, second)]
+        step = size // 2
+        flat = [_flatness(grey, size)[step // 2 :: step, step // 2 :: step] for grey in greys]
+        return cls(
+            (labs[0], labs[1]),
+            weights,
+            size,
+            valid,
+            (flat[0], flat[1]),
+            (means[0], means[1]),
+            (deviations[0], deviations[1]),
+            covariance / (deviations[0] * deviations[1] + 1e-3),
+        )
+
+    def comparison(self, coverages: tuple[float, float]) -> Comparison:
+        """Summarize the windows."""
+        one, other = self.deviation
+        both = (one > TEXTURE) & (other > TEXTURE) & self.valid
+        agree = both & (self.correlation > AGREEING_CORRELATION)
+        missing = [
+            (strong > STRONG_TEXTURE) & (weak < np.maximum(NO_TEXTURE, strong / 4)) & self.valid
+            for strong, weak in ((one, other), (other, one))
+        ]
+        different = both & (self.correlation < DIFFERING_CORRELATION) | missing[0] | missing[1]
+        photographic = agree & (np.maximum(*self.flat) < GRAPHIC_FRACTION)
+        count = self.valid.sum()
+        _, _, stats, _ = cv2.connectedComponentsWithStats(photographic.astype(np.uint8))
+        region = stats[1:, cv2.CC_STAT_AREA].max() if len(stats) > 1 else 0
+        rows, columns = (np.linspace(0, 1, length) for length in different.shape)
+        is_central = _is_inner(rows)[:, None] & _is_inner(columns)
+        colour, shift = self._colour_difference()
+        lightness, gain, offset = self._lightness_difference()
+        return Comparison(
+            coverages,
+            float(agree.sum() / count),
+            float(photographic.sum() / count),
+            float(region / count),
+            float(different.sum() / count),
+            float((different & is_central).sum() / count),
+            self._peak(gain, offset, shift),
+            colour,
+            lightness,
+            self._decorations(different, missing),
+        )
+
+    def _decorations(self, different: np.ndarray, missing: list[np.ndarray]) -> tuple[float, float]:
+        """Return the fraction of the windows that each picture seems to have added."""
+        flatter = self.flat[0] - self.flat[1]
+        first = different & ((flatter > 0.15) | ((np.abs(flatter) <= 0.15) & missing[0]))
+        second = different & ((flatter < -0.15) | ((np.abs(flatter) <= 0.15) & missing[1]))
+        count = self.valid.sum()
+        return float(first.sum() / count), float(second.sum() / count)
+
+    def _colour_difference(self) -> tuple[float, np.ndarray]:
+        """Return the difference of the colours, and the common shift of both chroma channels."""
+        weight = np.maximum(_means(self.mask, self.size), 1e-3)
+        chroma = [
+            np.stack([_means(lab[..., c] * self.mask, self.size) / weight for c in (1, 2)], -1)
+            for lab in self.labs
+        ]
+        difference = (chroma[0] - chroma[1])[self.valid]
+        shift = np.median(difference, 0)
+        return float(np.percentile(np.linalg.norm(difference - shift, axis=1), 90)), shift
+
+    def _lightness_difference(self) -> tuple[float, float, float]:
+        """Return the difference of the lightness, and the gain and the offset that change it."""
+        one, other = (lightness[self.valid] for lightness in self.lightness)
+        gain = 1.0
+        if one.std() > 3 and other.std() > 3:
+            gain = float(np.clip(np.polyfit(one, other, 1)[0], MIN_GAIN, MAX_GAIN))
+        residual = other - gain * one
+        offset = float(np.median(residual))
+        return float(np.percentile(np.abs(residual - offset), 90)), gain, offset
+
+    def _peak(self, gain: float, offset: float, shift: np.ndarray) -> float:
+        """Return the largest difference of a few pixels, which may be one pixel apart."""
+        first = self.labs[0] * np.array([gain, 1, 1], np.float32)
+        first = np.clip(first + np.array([offset, *-shift], np.float32), 0, 255)
+        second = self.labs[1]
+        difference = np.maximum.reduce(
+            [
+                first - cv2.dilate(second, _SQUARE),
+                cv2.erode(second, _SQUARE) - first,
+                second - cv2.dilate(first, _SQUARE),
+                cv2.erode(first, _SQUARE) - second,
+            ]
+        ).max(-1)
+        local = cv2.blur(np.maximum(difference, 0) * self.mask, (5, 5))
+        rows, columns = (np.linspace(0, 1, length) for length in local.shape)
+        return float(local[_is_inner(rows)][:, _is_inner(columns)].max())
+
+
+def _means(plane: np.ndarray, size: int) -> np.ndarray:
+    """Return the means of overlapping windows of a plane."""
+    step = size // 2
+    return cv2.blur(plane, (size, size), borderType=cv2.BORDER_REFLECT)[
+        step // 2 :: step, step // 2 :: step
+    ]
+
+
+def _is_inner(places: np.ndarray) -> np.ndarray:
+    return (places > EDGE) & (places < 1 - EDGE)
