@@ -1,157 +1,101 @@
-"""Benchmark the search for near duplicates: recall on copies of real photos, and speed.
+"""Benchmark the search for photos that show the same: recall and precision, cost and memory.
 
     pip install -r benchmarks/requirements.txt
-    python benchmarks/duplicates.py copies --photos ../shared/data/clothing
+    python benchmarks/duplicates.py copies --photos ../shared/data/clothing --weights WEIGHTS.h5
     python benchmarks/duplicates.py search --hashes 1000000
+    python benchmarks/duplicates.py features --photos 1000000
 
-`copies` creates each kind of copy of real photos; all other pairs count as different photos, except
-the pairs of the same photo in the file `--same`. `search` runs imagededup, pybktree and this
-project on the same hashes; the other libraries run a sample of the queries, and their time is
-extrapolated.
+`copies` plants copies of all kinds of benchmarks/copies.py among real photos and searches them
+together, with imagededup's hashes and CNN and with a threshold on embeddings on the same files.
+Pairs of different originals count as different photos, except those in the file `--same`. `search`
+runs imagededup, pybktree and this project on the same hashes; the other libraries run a sample of
+the queries, and their time is extrapolated. `features` searches candidates among random features.
 """
 
-import io
 import random
 import resource
 import sys
+import tempfile
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
 
 import click
 import numpy as np
-from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-from dataset.duplicates.alignment import DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY, similarity
+from benchmarks.copies import KINDS, Draw
+from dataset.duplicates.clusters import connected
+from dataset.duplicates.features import BITS, LocalFeatures
 from dataset.duplicates.hamming import MAX_DISTANCE_BITS, HashIndex, pairs_within
-from dataset.duplicates.hashing import VIEW_COUNT, Fingerprint, fingerprint
-from dataset.duplicates.matching import CandidatePairs, candidate_pairs, nearest_known
-from dataset.images.io import find_photos, open_photo
+from dataset.duplicates.hashing import VIEW_COUNT
+from dataset.duplicates.matching import nearest_known
+from dataset.duplicates.search import LoadedPhotos, PhotoPrint, compared_photos
+from dataset.duplicates.verification import Relation
+from dataset.duplicates.voting import feature_pairs
+from dataset.images.io import find_photos, open_photo, sha256_of
 from dataset.utils.cli_options import format_table
+from dataset.utils.threads import map_in_threads
 
 COPY_SHARE = 0.1
-Change = Callable[[Image.Image, random.Random], Image.Image]
+# Photos that only collages and insets show.
+OTHER_PHOTOS = 60
+ORIGINAL = "original"
+# Fraction of the ties of the other methods that must be right.
+PEER_PRECISION = 0.995
 
 
-def encoded(quality: int) -> Change:
-    """Return a change that encodes a photo as a JPEG of a given quality."""
+@dataclass(frozen=True)
+class PlantedPhoto:
+    """An original, or a copy of it.
 
-    def change(photo: Image.Image, _draw: random.Random) -> Image.Image:
-        out = io.BytesIO()
-        photo.save(out, "JPEG", quality=quality)
-        return open_photo(out.getvalue())
+    Attributes:
+        path: The file.
+        original: Number of the original.
+        kind: Kind of copy.
+    """
 
-    return change
-
-
-def scaled(factor: float) -> Change:
-    """Return a change that resizes a photo by a factor."""
-    return lambda photo, _: photo.resize((int(photo.width * factor), int(photo.height * factor)))
-
-
-def cropped(part: float) -> Change:
-    """Return a change that crops a random region, with both sides shortened by a fraction."""
-
-    def change(photo: Image.Image, draw: random.Random) -> Image.Image:
-        width, height = (round(side * (1 - part)) for side in photo.size)
-        left = draw.randint(0, photo.width - width)
-        top = draw.randint(0, photo.height - height)
-        return photo.crop((left, top, left + width, top + height))
-
-    return change
+    path: Path
+    original: int
+    kind: str = ORIGINAL
 
 
-def shifted(photo: Image.Image, _draw: random.Random) -> Image.Image:
-    """Make the photo warmer, brighter and of higher contrast."""
-    warm = np.asarray(photo, np.float32) * [1.12, 1, 0.86] + 8
-    warmer = Image.fromarray(warm.clip(0, 255).astype(np.uint8))
-    return ImageEnhance.Brightness(ImageEnhance.Contrast(warmer).enhance(1.25)).enhance(1.1)
-
-
-def watermarked(photo: Image.Image, _draw: random.Random) -> Image.Image:
-    """Write a shop name across the middle and a word in a corner."""
-    layer = Image.new("RGBA", photo.size, (0, 0, 0, 0))
-    pen, font = ImageDraw.Draw(layer), ImageFont.load_default(photo.width // 9)
-    places = [
-        (0.1, 0.45, "@myshop.example", (255, 255, 255, 150)),
-        (0.6, 0.92, "SALE", (255, 0, 0, 230)),
+def plant_copies(
+    paths: Sequence[Path], others: Sequence[Path], per_photo: int, folder: Path
+) -> list[PlantedPhoto]:
+    """Write copies of photos into a folder, the kinds in turn; returns originals and copies."""
+    names = list(KINDS)
+    jobs = [
+        (path, number, [names[(number * per_photo + k) % len(names)] for k in range(per_photo)])
+        for number, path in enumerate(paths)
     ]
-    for x, y, text, colour in places:
-        pen.text((photo.width * x, photo.height * y), text, font=font, fill=colour)
-    return Image.alpha_composite(photo.convert("RGBA"), layer).convert("RGB")
+    with Pool(initializer=_load_others, initargs=(others, folder)) as pool:
+        planted = pool.map(_plant, jobs, 4)
+    originals = [PlantedPhoto(path, number) for number, path in enumerate(paths)]
+    return [*originals, *(copy for photo_copies in planted for copy in photo_copies)]
 
 
-def noisy(photo: Image.Image, draw: random.Random) -> Image.Image:
-    """Add sensor noise of 12 grey levels."""
-    noise = np.random.default_rng(draw.randrange(1 << 30)).normal(
-        0, 12, (photo.height, photo.width, 3)
-    )
-    return Image.fromarray((np.asarray(photo) + noise).clip(0, 255).astype(np.uint8))
+_OTHERS: list = []
 
 
-def stickered(photo: Image.Image, _draw: random.Random) -> Image.Image:
-    """Draw a yellow disk, a third of the width, over a corner."""
-    copy = photo.copy()
-    size = photo.width * 0.3
-    corner = [photo.width * 0.65, photo.height * 0.05]
-    ImageDraw.Draw(copy).ellipse([*corner, corner[0] + size, corner[1] + size], fill=(255, 220, 0))
-    return copy
+def _load_others(others: Sequence[Path], folder: Path) -> None:
+    _OTHERS[:] = [folder, [open_photo(path) for path in others]]
 
 
-def mirrored_and_more(photo: Image.Image, draw: random.Random) -> Image.Image:
-    """Mirror, crop by 5 % and re-encode."""
-    return encoded(50)(cropped(0.05)(ImageOps.mirror(photo), draw), draw)
-
-
-KINDS: dict[str, Change] = {
-    **{f"JPEG quality {quality}": encoded(quality) for quality in (90, 70, 50, 30, 10)},
-    "half the size": scaled(0.5),
-    "a quarter of the size": scaled(0.25),
-    "double the size": scaled(2),
-    "colours shifted": shifted,
-    "grey": lambda photo, _: photo.convert("L").convert("RGB"),
-    "white border 5 %": lambda photo, _: ImageOps.expand(photo, photo.width // 20, "white"),
-    "black border 10 %": lambda photo, _: ImageOps.expand(photo, photo.width // 10, "black"),
-    "padded to a square": lambda photo, _: ImageOps.pad(photo, (600, 600), color="white"),
-    "bars above and below": lambda photo, _: ImageOps.expand(
-        photo, (0, photo.height // 7), "black"
-    ),
-    "watermark": watermarked,
-    "cropped 5 %": cropped(0.05),
-    "cropped 10 %": cropped(0.10),
-    "cropped 20 %": cropped(0.20),
-    "mirrored": lambda photo, _: ImageOps.mirror(photo),
-    "mirrored, cropped 5 %, quality 50": mirrored_and_more,
-    "blurred, 2 pixels": lambda photo, _: photo.filter(ImageFilter.GaussianBlur(2)),
-    "noise": noisy,
-    "height reduced by 15 %": lambda photo, _: photo.resize(
-        (photo.width, round(photo.height * 0.85))
-    ),
-    "rotated by 2 degrees": lambda photo, _: photo.rotate(2, fillcolor="white"),
-    "rotated by 5 degrees": lambda photo, _: photo.rotate(5, fillcolor="white"),
-    "rotated by 90 degrees": lambda photo, _: photo.transpose(Image.Transpose.ROTATE_90),
-    "rotated by 180 degrees, quality 50": lambda photo, draw: encoded(50)(photo.rotate(180), draw),
-    "rotated by 90 degrees, mirrored": lambda photo, _: photo.transpose(Image.Transpose.TRANSPOSE),
-    "sticker": stickered,
-}
-
-
-def _copies(path: Path) -> list[Fingerprint]:
-    """Return the fingerprints of a photo and of its copies, in the order of `KINDS`."""
-    photo, draw = open_photo(path), random.Random(path.name)
-    return [fingerprint(photo), *(fingerprint(change(photo, draw)) for change in KINDS.values())]
-
-
-def _fingerprint_of(path: Path) -> Fingerprint:
-    return fingerprint(open_photo(path))
-
-
-def _similarities(prints: Sequence[Fingerprint]) -> tuple[CandidatePairs, np.ndarray]:
-    pairs = candidate_pairs(np.stack([item.views for item in prints]), np.ones(len(prints), bool))
-    first, second = ([prints[index] for index in side] for side in (pairs.first, pairs.second))
-    return pairs, similarity(first, second, pairs.orientation)
+def _plant(job: tuple[Path, int, Sequence[str]]) -> list[PlantedPhoto]:
+    path, number, kinds = job
+    folder, others = _OTHERS
+    photo = open_photo(path)
+    planted: list[PlantedPhoto] = []
+    for kind in kinds:
+        copy = KINDS[kind](photo, Draw(random.Random(f"{path.name} {kind}"), others))
+        file = folder / f"{number}-{len(planted)}.jpg"
+        copy.convert("RGB").save(file, "JPEG", quality=85)
+        planted.append(PlantedPhoto(file, number, kind))
+    return planted
 
 
 @click.group()
@@ -161,64 +105,237 @@ def main() -> None:
 
 @main.command()
 @click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--copied", default=500, show_default=True, help="Number of photos to copy.")
+@click.option("--copied", default=300, show_default=True, help="Number of photos to copy.")
+@click.option("--per-photo", default=5, show_default=True, help="Copies of each.")
 @click.option(
     "--same", type=click.Path(exists=True, path_type=Path), help="File of pairs of the same photo."
 )
-def copies(photos: Path, copied: int, same: Path | None) -> None:
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, path_type=Path),
+    help="Weights of Inception-v3, to compare with its embeddings.",
+)
+def copies(
+    photos: Path, copied: int, per_photo: int, same: Path | None, weights: Path | None
+) -> None:
     """Measure the recall per kind of copy, and the precision on all other pairs."""
     paths = find_photos(photos.rglob("*")).paths
+    random.Random(0).shuffle(paths)
+    others, paths = paths[:OTHER_PHOTOS], paths[OTHER_PHOTOS : OTHER_PHOTOS + copied]
     known_pairs = (
         {frozenset(line.split()) for line in same.read_text().splitlines()} if same else set()
     )
-    chosen = random.Random(0).sample(paths, min(copied, len(paths)))
-    with Pool() as pool:
-        copy_prints = pool.map(_copies, chosen, 8)
-        prints = pool.map(_fingerprint_of, paths, 16)
-    similarities = np.array([_copy_similarities(photo_prints) for photo_prints in copy_prints])
+    with tempfile.TemporaryDirectory() as folder:
+        planted = plant_copies(paths, others, per_photo, Path(folder))
+        planted.sort(key=lambda photo: sha256_of(photo.path.read_bytes()))
+        edges = _search(planted)
+        _report(planted, edges, known_pairs)
+        for name, pairs in _peers(planted, weights):
+            _report_peer(name, planted, pairs, known_pairs)
+
+
+Edges = Mapping[Relation, Sequence[tuple[int, int]]]
+
+
+def _search(planted: Sequence[PlantedPhoto]) -> Edges:
+    """Search the photos, and print how long each step takes."""
+    start = time.perf_counter()
+    prints = list(map_in_threads(lambda photo: PhotoPrint.of(open_photo(photo.path)), planted))
+    hashed = time.perf_counter() - start
+    photos = LoadedPhotos(prints, lambda number: planted[number].path.read_bytes())
+    edges: dict[Relation, list[tuple[int, int]]] = {relation: [] for relation in Relation}
+    for batch in compared_photos(photos, np.ones(len(photos), bool)):
+        for pair in batch:
+            edges[pair.comparison.relation].append((pair.first, pair.second))
+    seconds = time.perf_counter() - start
+    compared = sum(map(len, edges.values()))
+    click.echo(
+        f"{len(planted)} photos: fingerprints and features {hashed:.1f} s, search"
+        f" {seconds - hashed:.1f} s with {compared} pairs compared by their pixels;"
+        f" {len(planted) / seconds:.1f} photos a second in all"
+    )
+    return edges
+
+
+def _components(count: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
+    return connected(count, first, second)
+
+
+def _report(planted: Sequence[PlantedPhoto], edges: Edges, known: set[frozenset[str]]) -> None:
+    count = len(planted)
+    clusters = _components(count, edges[Relation.SAME])
+    groups = _components(count, [*edges[Relation.SAME], *edges[Relation.PART]])
+    original = {p.original: n for n, p in enumerate(planted) if p.kind == ORIGINAL}
+    found: dict[str, Counter[str]] = {}
+    for number, photo in enumerate(planted):
+        if photo.kind == ORIGINAL:
+            continue
+        its = original[photo.original]
+        outcome = (
+            "cluster"
+            if clusters[number] == clusters[its]
+            else "split"
+            if groups[number] == groups[its]
+            else "missed"
+        )
+        found.setdefault(photo.kind, Counter())[outcome] += 1
+    found["all"] = sum(found.values(), Counter())
     rows = [
-        (
-            kind,
-            *(
-                f"{100 * (similarities[:, n] >= limit).mean():.1f}"
-                for limit in (DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY)
-            ),
-        )
-        for n, kind in enumerate(KINDS)
+        (kind, *(f"{100 * found[kind][name] / found[kind].total():.1f}" for name in OUTCOMES))
+        for kind in (*KINDS, "all")
+        if kind in found
     ]
-    click.echo(format_table(("copy", "in one cluster %", "in one split %"), rows))
-    pairs, scores = _similarities(prints)
+    click.echo(format_table(("copy", "one cluster %", "one split only %", "missed %"), rows))
+    for relation in (Relation.SAME, Relation.PART):
+        _report_wrong(f"pairs {relation}", planted, edges[relation], known)
+
+
+OUTCOMES = ("cluster", "split", "missed")
+
+
+def _report_wrong(
+    name: str,
+    planted: Sequence[PlantedPhoto],
+    pairs: Sequence[tuple[int, int]],
+    known: set[frozenset[str]],
+) -> None:
+    by_number = {p.original: p.path.name for p in planted if p.kind == ORIGINAL}
     wrong = [
-        (score, paths[first].name, paths[second].name)
-        for first, second, score in zip(pairs.first, pairs.second, scores, strict=True)
-        if score >= POSSIBLE_SIMILARITY
-        and frozenset((paths[first].name, paths[second].name)) not in known_pairs
+        (planted[first], planted[second])
+        for first, second in pairs
+        if planted[first].original != planted[second].original
+        and frozenset(by_number[planted[i].original] for i in (first, second)) not in known
     ]
-    for score, first, second in sorted(wrong, reverse=True)[:10]:
-        click.echo(f"different photos with similarity {score:.3f}: {first} {second}")
-    for name, limit in (
-        ("in one cluster", DUPLICATE_SIMILARITY),
-        ("in one split", POSSIBLE_SIMILARITY),
-    ):
-        right, mistakes = (
-            int((similarities >= limit).sum()),
-            sum(score >= limit for score, *_ in wrong),
-        )
-        click.echo(
-            f"{name}: {right} copies of {similarities.size}, and {mistakes} of"
-            f" {len(paths) * (len(paths) - 1) // 2} pairs of different photos:"
-            f" {100 * right / (right + mistakes):.3f} % right"
-        )
+    right = len(pairs) - len(wrong)
+    percent = 100 * right / max(1, len(pairs))
+    click.echo(f"{name}: {len(pairs)}, {percent:.3f} % right")
+    for first, second in wrong[:10]:
+        names = [f"{by_number[photo.original]} ({photo.kind})" for photo in (first, second)]
+        click.echo(f"  different photos: {' and '.join(names)}")
 
 
-def _copy_similarities(prints: Sequence[Fingerprint]) -> list[float]:
-    """Return the similarity of the first fingerprint to each other one, or 0 without a pair."""
-    scores = [0.0] * (len(prints) - 1)
-    for index in range(1, len(prints)):
-        pairs, similarities = _similarities([prints[0], prints[index]])
-        if len(pairs.first):
-            scores[index - 1] = float(similarities[0])
-    return scores
+def _report_peer(
+    name: str,
+    planted: Sequence[PlantedPhoto],
+    pairs: Sequence[tuple[int, int, float]],
+    known: set[frozenset[str]],
+) -> None:
+    """Print the recall of a method at the threshold where PEER_PRECISION of its pairs are right."""
+    by_number = {p.original: p.path.name for p in planted if p.kind == ORIGINAL}
+    ordered = sorted(pairs, key=lambda pair: -pair[2])
+    is_right = np.array(
+        [
+            planted[a].original == planted[b].original
+            or frozenset(by_number[planted[i].original] for i in (a, b)) in known
+            for a, b, _ in ordered
+        ],
+        bool,
+    )
+    precision = np.cumsum(is_right) / np.arange(1, len(is_right) + 1)
+    last = np.flatnonzero(precision >= PEER_PRECISION)
+    kept = ordered[: int(last[-1]) + 1] if len(last) else []
+    groups = _components(len(planted), [(a, b) for a, b, _ in kept])
+    original = {p.original: n for n, p in enumerate(planted) if p.kind == ORIGINAL}
+    copies_found = [
+        groups[n] == groups[original[p.original]]
+        for n, p in enumerate(planted)
+        if p.kind != ORIGINAL
+    ]
+    threshold = f"{kept[-1][2]:.3f}" if kept else "none"
+    click.echo(
+        f"{name}: {100 * np.mean(copies_found):.1f} % of the copies linked at the similarity"
+        f" {threshold}, where {PEER_PRECISION:.1%} of its pairs are right"
+    )
+
+
+def _peers(
+    planted: Sequence[PlantedPhoto], weights: Path | None
+) -> list[tuple[str, list[tuple[int, int, float]]]]:
+    """Return similar pairs by other methods, with their similarities."""
+    peers = [("pHash (imagehash)", _hash_pairs(planted))]
+    try:
+        from imagededup.methods import CNN
+
+        encodings = CNN(verbose=False)
+        vectors = np.stack([encodings.encode_image(str(p.path))[0] for p in planted])
+        peers.append(("imagededup CNN", _cosine_pairs(vectors)))
+    except (ImportError, OSError, RuntimeError) as error:
+        click.echo(f"imagededup's CNN is not here: {str(error).splitlines()[0]}")
+    if weights is not None:
+        peers.append(("embeddings of Inception-v3", _cosine_pairs(_embeddings(planted, weights))))
+    return peers
+
+
+def _hash_pairs(planted: Sequence[PlantedPhoto]) -> list[tuple[int, int, float]]:
+    import imagehash
+
+    hashes = np.array(
+        [int(str(imagehash.phash(open_photo(p.path))), 16) for p in planted], np.uint64
+    )
+    return [
+        (int(first), int(second), 1 - float(distance) / 64)
+        for pairs in pairs_within(hashes, 12)
+        for first, second, distance in zip(pairs.first, pairs.second, pairs.distance, strict=True)
+    ]
+
+
+def _embeddings(planted: Sequence[PlantedPhoto], weights: Path) -> np.ndarray:
+    import keras
+
+    network = keras.applications.InceptionV3(weights=str(weights), include_top=False, pooling="avg")
+    vectors = []
+    for start in range(0, len(planted), 32):
+        photos = [open_photo(p.path).resize((299, 299)) for p in planted[start : start + 32]]
+        batch = np.stack([np.asarray(photo, np.float32) for photo in photos]) / 127.5 - 1
+        vectors.append(network.predict(batch, verbose=0))
+    return np.concatenate(vectors)
+
+
+def _cosine_pairs(vectors: np.ndarray) -> list[tuple[int, int, float]]:
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    products = np.triu(unit @ unit.T, 1)
+    first, second = np.nonzero(products > 0.7)
+    values = products[first, second].tolist()
+    return list(zip(first.tolist(), second.tolist(), values, strict=True))
+
+
+@main.command()
+@click.option("--photos", "count", default=1_000_000, show_default=True)
+def features(count: int) -> None:
+    """Search candidates among random local features, a tenth of the photos with a copy."""
+    rng = np.random.default_rng(0)
+    start = time.perf_counter()
+    is_copy = rng.random(count) < COPY_SHARE
+
+    def features_of(photos: Sequence[int]) -> Iterator[LocalFeatures]:
+        return (_random_features(photo, bool(is_copy[photo])) for photo in photos)
+
+    pairs = feature_pairs(np.ones(count, bool), features_of)
+    seconds = time.perf_counter() - start
+    copied = np.flatnonzero(is_copy[1:]) + 1
+    found = {(int(first), int(second)) for first, second, _ in pairs}
+    recall = np.mean([(photo - 1, photo) in found for photo in copied.tolist()])
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    click.echo(
+        f"{count} photos: {len(pairs)} candidate pairs in {seconds:.0f} s"
+        f" ({1000 * seconds / count:.2f} ms a photo), {memory:.2f} GB at most; {recall:.1%} of"
+        f" {len(copied)} copies are candidates"
+    )
+
+
+def _random_features(photo: int, is_copy: bool) -> LocalFeatures:
+    """Return random features; those of a copy are half those of the photo before it.
+
+    One of 20 bits of the common half differs, as between key points of the same place.
+    """
+    rng = np.random.default_rng(photo)
+    codes = rng.integers(0, 256, (400, BITS // 8), dtype=np.uint8)
+    if is_copy:
+        earlier = _random_features(photo - 1, False).codes[::2]
+        flips = np.packbits(rng.random((len(earlier), BITS)) < 0.05, axis=1)
+        codes[::2] = earlier ^ flips
+    return LocalFeatures((320, 320), np.zeros((400, 2), np.float32), codes)
 
 
 def random_hashes(count: int) -> np.ndarray:

@@ -187,6 +187,7 @@ from model import cli_options
     " each network on the fold that it was not trained on; the test split is not used."
     "  [default: no cross-validation]",
 )
+@cli_options.allow_leaks_option
 @cli_options.seed_option
 def train_model(out: Path | None, folds: int | None, **values: Any) -> None:
     """Train an Inception-v3 classifier, and evaluate it once on the test split.

@@ -8,11 +8,10 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from dataset.duplicates.alignment import similarity
+from dataset.duplicates.alignment import POSSIBLE_SIMILARITY, similarity
 from dataset.duplicates.features import (
     PICTURE_SIDE,
     LocalFeatures,
-    Placement,
     extract_features,
     picture_of,
     place,
@@ -24,8 +23,6 @@ from dataset.duplicates.voting import feature_pairs
 from dataset.images.io import Unreadable, open_photo
 from dataset.utils.threads import map_in_threads
 
-# Similarity of small pictures from which photos are alike as a whole.
-LOOK_ALIKE_SIMILARITY = 0.8
 BATCH_PAIRS = 32
 # Nearest small pictures of each photo that a thorough search compares, if they correlate, and
 # pictures per block.
@@ -103,6 +100,30 @@ def read_picture(read: Callable[[], bytes]) -> np.ndarray | None:
         return np.asarray(picture_of(open_photo(read(), PICTURE_SIDE)))
     except (Unreadable, OSError):
         return None
+
+
+def show_same(
+    first: PhotoPrint, second: PhotoPrint, pictures: tuple[np.ndarray, np.ndarray]
+) -> bool:
+    """Return whether two photos show the same, straight or mirrored.
+
+    Args:
+        first: Print of one photo.
+        second: Print of the other one.
+        pictures: The pictures of both (see `features.picture_of`).
+    """
+    for mirrored in (False, True):
+        placement = place(first.features, second.features, mirrored)
+        if placement is not None:
+            comparison = compare(*pictures, placement.transform, placement.inliers)
+            if comparison is not None and comparison.relation != Relation.NONE:
+                return True
+    alike = max(
+        float(similarity([first.fingerprint], [second.fingerprint], np.array([mirrored]))[0])
+        for mirrored in (False, True)
+    )
+    comparison = compare_whole(*pictures, alike) if alike >= POSSIBLE_SIMILARITY else None
+    return comparison is not None and comparison.relation != Relation.NONE
 
 
 @dataclass(frozen=True)
@@ -221,24 +242,16 @@ def _compare(
     features = dict(zip(numbers, photos.features(numbers), strict=True))
     compared: dict[tuple[int, int], Comparison] = {}
 
-    def add(pair: tuple[int, int], placement: Placement | None) -> None:
-        first, second = map(picture, pair)
-        if first is None or second is None:
-            return
-        comparison = (
-            compare_whole(first, second)
-            if placement is None
-            else compare(first, second, placement.transform, placement.inliers)
-        )
-        if comparison is not None:
-            compared[pair] = comparison
-
     for pair in pairs:
         if pair not in mirrored:
             continue
         placement = place(features[pair[0]], features[pair[1]], mirrored[pair])
-        if placement is not None:
-            add(pair, placement)
+        first, second = (picture(pair[0]), picture(pair[1])) if placement else (None, None)
+        if placement is None or first is None or second is None:
+            continue
+        comparison = compare(first, second, placement.transform, placement.inliers)
+        if comparison is not None:
+            compared[pair] = comparison
     # Photos with little texture have too few features to be placed by them.
     unrelated = [
         pair
@@ -246,8 +259,12 @@ def _compare(
         if pair in orientations
         and (pair not in compared or compared[pair].relation == Relation.NONE)
     ]
-    for pair in _look_alikes(photos, unrelated, orientations):
-        add(pair, None)
+    for pair, alike in _look_alikes(photos, unrelated, orientations):
+        first, second = map(picture, pair)
+        if first is not None and second is not None:
+            comparison = compare_whole(first, second, alike)
+            if comparison is not None:
+                compared[pair] = comparison
     return [ComparedPhotos(*pair, compared[pair]) for pair in pairs if pair in compared]
 
 
@@ -255,8 +272,8 @@ def _look_alikes(
     photos: PhotoSet,
     pairs: Sequence[tuple[int, int]],
     orientations: Mapping[tuple[int, int], int],
-) -> list[tuple[int, int]]:
-    """Return the pairs whose small pictures are similar."""
+) -> list[tuple[tuple[int, int], float]]:
+    """Return the pairs whose small pictures are similar, and their similarity."""
     if not pairs:
         return []
     numbers = sorted({photo for pair in pairs for photo in pair})
@@ -267,7 +284,7 @@ def _look_alikes(
         np.array([orientations[pair] for pair in pairs]),
     )
     return [
-        pair
+        (pair, value)
         for pair, value in zip(pairs, similarities.tolist(), strict=True)
-        if value >= LOOK_ALIKE_SIMILARITY
+        if value >= POSSIBLE_SIMILARITY
     ]

@@ -14,6 +14,7 @@ from enum import StrEnum
 import cv2
 import numpy as np
 
+from dataset.duplicates.alignment import DUPLICATE_SIMILARITY
 from dataset.duplicates.hashing import content_box
 
 # Longer side of the area that is compared, in pixels: at most, and at least.
@@ -39,10 +40,14 @@ MIN_WHOLE, MIN_COVERAGE = 0.93, 0.72
 MAX_DIFFERENT, MAX_CENTRAL_DIFFERENT = 0.1, 0.005
 MAX_PEAK, MAX_COLOUR_DIFFERENCE, MAX_LIGHTNESS_DIFFERENCE = 13.0, 5.0, 5.0
 # The same photo in part: fraction of the windows with texture that agree, and fraction of the area
-# in which they are connected; with many key points that agree, either fraction may be small.
+# in which they are connected. With many key points that agree, fewer windows need to, if they are
+# connected and those that differ are at the edges, such as a background that was removed: two
+# garments before one background differ in the middle.
 MANY_INLIERS = 30
+# Fraction of one of the photos that the other one shows, at least.
+MIN_COVERAGE_OF_PART = 0.45
 MIN_AGREEMENT, MIN_REGION = 0.75, 0.05
-MIN_AGREEMENT_OF_LARGE, MIN_LARGE_REGION = 0.33, 0.25
+MIN_AGREEMENT_OF_LARGE, MIN_LARGE_REGION, MAX_CENTRAL_OF_LARGE = 0.33, 0.25, 0.12
 # The same, where graphics count: nearly all of both photos. Photos that are only alike as a whole
 # differ in less of the area.
 MIN_GRAPHIC_AGREEMENT, MIN_GRAPHIC_COVERAGE = 0.9, 0.9
@@ -77,6 +82,7 @@ class Comparison:
         decorations: Fraction of each photo that seems added: text, stickers, blurred sides.
         mirrored: Whether one photo is mirrored.
         inliers: Key points that agree on the placement; 0 if the photos were aligned as a whole.
+        alike: Similarity of the small pictures of photos that were aligned as a whole.
     """
 
     coverages: tuple[float, float]
@@ -91,6 +97,7 @@ class Comparison:
     decorations: tuple[float, float] = (0.0, 0.0)
     mirrored: bool = False
     inliers: int = 0
+    alike: float = 1.0
 
     @property
     def similarity(self) -> float:
@@ -114,13 +121,17 @@ class Comparison:
             and self.peak <= MAX_PEAK
             and self.colour <= MAX_COLOUR_DIFFERENCE
             and self.lightness <= MAX_LIGHTNESS_DIFFERENCE
+            and self.alike >= DUPLICATE_SIMILARITY
         ):
             return Relation.SAME
         agreement = self.agreement
         is_graphic_part = (
             self.similarity >= MIN_GRAPHIC_AGREEMENT and min(self.coverages) >= MIN_GRAPHIC_COVERAGE
         )
-        if not self.inliers:
+        if max(self.coverages) < MIN_COVERAGE_OF_PART:
+            # A caption or a logo that both have.
+            is_part = False
+        elif not self.inliers:
             is_part = is_graphic_part and self.different <= MAX_DIFFERENT_OF_WHOLE
         elif self.inliers < MANY_INLIERS:
             is_part = agreement >= MIN_AGREEMENT and self.region >= MIN_REGION
@@ -128,7 +139,11 @@ class Comparison:
             is_part = (
                 is_graphic_part
                 or (agreement >= MIN_AGREEMENT and self.region >= MIN_REGION)
-                or (agreement >= MIN_AGREEMENT_OF_LARGE and self.region >= MIN_LARGE_REGION)
+                or (
+                    agreement >= MIN_AGREEMENT_OF_LARGE
+                    and self.region >= MIN_LARGE_REGION
+                    and self.central <= MAX_CENTRAL_OF_LARGE
+                )
             )
         return Relation.PART if is_part else Relation.NONE
 
@@ -137,18 +152,20 @@ class Comparison:
         return replace(self, coverages=self.coverages[::-1], decorations=self.decorations[::-1])
 
 
-def compare_whole(first: np.ndarray, second: np.ndarray) -> Comparison | None:
+def compare_whole(first: np.ndarray, second: np.ndarray, alike: float) -> Comparison | None:
     """Compare two photos that are alike as a whole, straight or mirrored.
 
     Args:
         first: Picture, (height, width, 3) uint8.
         second: Picture, of any size.
+        alike: Similarity of their small pictures.
 
     Returns:
         The comparison; None if the photos can't be aligned.
     """
     transform = _place_whole(first, second)
-    return None if transform is None else compare(first, second, transform)
+    comparison = None if transform is None else compare(first, second, transform)
+    return None if comparison is None else replace(comparison, alike=alike)
 
 
 def _place_whole(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:

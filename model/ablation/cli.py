@@ -49,6 +49,7 @@ from model import cli_options
 @vocabulary_option
 @click.option("--out", type=FOLDER, help="New folder.  [default: runs/compare-<date and time>]")
 @click.option("--resume", is_flag=True, help="Continue the interrupted comparison of --out.")
+@cli_options.allow_leaks_option
 @cli_options.seed_option
 def compare_steps(out: Path | None, show_steps: bool, **values: Any) -> None:
     """Train one change after another on the same split, and measure the effect of each.

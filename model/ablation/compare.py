@@ -15,6 +15,7 @@ from dataset.utils.files import spreadsheet_row, write_json
 from model.ablation.config import read_steps
 from model.ablation.runner import CompareOptions, StepResult, StepRunner
 from model.data.loading import load_splits
+from model.data.split_leaks import refuse_leaks
 from model.evaluation.bootstrap import difference_interval, make_bootstrap, score_interval
 from model.reports.charts import render_png
 from model.reports.run_report import package_versions
@@ -48,6 +49,7 @@ def compare(options: CompareOptions) -> list[dict[str, Any]]:
         data = load_splits(options.data)
         if not data.examples_of("test") or not data.examples_of("validation"):
             raise Failure(f"{data.folder}: a comparison needs photos in validation/ and test/")
+        refuse_leaks(data, options.cache, options.allow_leaks)
         runner = StepRunner(data, options, folder)
         results: list[StepResult] = []
         for number, step in enumerate(steps.steps):

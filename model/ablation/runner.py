@@ -52,6 +52,7 @@ class CompareOptions:
     pose_weights: Path | None = None
     vocabulary: Path | None = None
     seed: int = 0
+    allow_leaks: bool = False
     resume: bool = False
 
 

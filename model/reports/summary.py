@@ -46,12 +46,14 @@ def findings(metrics: Mapping[str, Any]) -> list[str]:
 def evaluated_photos(metrics: Mapping[str, Any]) -> str:
     """Return what the metrics are computed on: "test photos" or "held-out photos"."""
     # Runs of older versions have only test photos.
-    return str(metrics.get("evaluated_on", TEST_PHOTOS))
+    photos = str(metrics.get("evaluated_on", TEST_PHOTOS))
+    learned = metrics.get("learned_test_photos", 0)
+    return f"{photos} ({learned} of them learned)" if learned else photos
 
 
 def is_cross_validated(metrics: Mapping[str, Any]) -> bool:
     """Return whether the metrics are those of several networks, each on its held-out fold."""
-    return evaluated_photos(metrics) == HELD_OUT_PHOTOS
+    return metrics.get("evaluated_on") == HELD_OUT_PHOTOS
 
 
 def _accuracy_finding(metrics: Mapping[str, Any], photos: int) -> str:
@@ -61,9 +63,15 @@ def _accuracy_finding(metrics: Mapping[str, Any], photos: int) -> str:
             f"{metrics['accuracy']:.1%} of {photos} held-out photos are predicted correctly"
             f"{interval}, each by the network that was not trained on its fold."
         )
+    learned = metrics.get("learned_test_photos", 0)
+    warning = (
+        f"It was trained on {learned} of them (--allow-leaks), so this is too high."
+        if learned
+        else "It was not trained on them."
+    )
     return (
         f"The model predicts {metrics['accuracy']:.1%} of {photos} test photos correctly"
-        f"{interval}. It was not trained on them."
+        f"{interval}. {warning}"
     )
 
 

@@ -81,6 +81,13 @@ def predict_photos(
         numbers = list(pixels)
         outputs = predictor.predict(np.stack(list(pixels.values())))
         hashes = [photos[number].sha256 for number in numbers]
+        unknown = [row for row, sha256 in enumerate(hashes) if sha256 not in reference.out_of_fold]
+        learned = reference.find_learned(
+            outputs.features[unknown], [pixels[numbers[row]] for row in unknown]
+        )
+        # A copy of a learned photo is judged as that photo is.
+        for row, same in zip(unknown, learned, strict=True):
+            hashes[row] = hashes[row] if same is None else same.sha256
         nearest = reference.nearest(outputs.features, hashes, NEAREST_PHOTOS)
         for row, number in enumerate(numbers):
             reason = photos[number].no_garment_reason
@@ -93,7 +100,7 @@ def predict_photos(
             predictions[number] = PhotoPrediction(
                 "",
                 reason,
-                _probabilities(photos[number], outputs, row, reference),
+                _probabilities(hashes[row], outputs, row, reference),
                 [_nearest_as_json(photo) for photo in nearest[row]],
             )
     zones = {item.number: item.photo.zone for item in items if item.photo}
@@ -145,10 +152,10 @@ def _class_index(item: TaggedItem, labels: Sequence[str]) -> int | None:
 
 
 def _probabilities(
-    photo: PreparedPhoto, outputs: NetworkOutputs, row: int, reference: TrainingReference
+    sha256: str, outputs: NetworkOutputs, row: int, reference: TrainingReference
 ) -> np.ndarray:
     """Return probabilities of a model that was not trained on the photo."""
-    out_of_fold = reference.out_of_fold.get(photo.sha256)
+    out_of_fold = reference.out_of_fold.get(sha256)
     return softmax(outputs.logits[row : row + 1])[0] if out_of_fold is None else out_of_fold
 
 

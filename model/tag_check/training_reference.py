@@ -1,16 +1,20 @@
 """The photos that a run was trained on: nearest neighbours, and out-of-fold predictions."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from PIL import Image
 from tqdm import tqdm
 
+from dataset.duplicates.features import PICTURE_SIDE, picture_of
+from dataset.duplicates.search import PhotoPrint, show_same
 from dataset.errors import BadInput, Failure, first_line
 from dataset.export.layout import MANIFEST
+from dataset.images.io import Unreadable, open_photo
 from model.data.features import (
     EXACT_DTYPE,
     FeatureCache,
@@ -43,6 +47,9 @@ MIN_PHOTOS_PER_LABEL = 5
 # this quantile of the validation photos, this number of deviations below their median, and the
 # maximum.
 OUTLIER_QUANTILE, OUTLIER_DEVIATIONS, MAX_THRESHOLD = 0.002, 4.0, 0.5
+# Nearest photos that may be the one a photo shows, their least similarity, and how many are kept
+# in memory, 0.4 MB each.
+LEARNED_CANDIDATES, MIN_LEARNED_SIMILARITY, MAX_PICTURES = 3, 0.4, 256
 SEEN_NOTE = "training photos are predicted by the model that was trained on them: "
 
 
@@ -69,6 +76,9 @@ class TrainingReference:
         out_of_fold: SHA-256 of a train or validation photo -> calibrated probabilities of shape
             (classes,), by models that were not trained on the photo.
         notes: Messages for the user.
+        folder: The data folder.
+        validation: The validation photos.
+        validation_vectors: Their standardized features, like `vectors`.
     """
 
     photos: Sequence[TrainingNeighbour]
@@ -78,6 +88,58 @@ class TrainingReference:
     min_similarity: float
     out_of_fold: Mapping[str, np.ndarray]
     notes: tuple[str, ...] = ()
+    folder: Path = Path()
+    validation: Sequence[TrainingNeighbour] = ()
+    validation_vectors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    @cached_property
+    def _picture_reader(self) -> Callable[[str], "_Picture | None"]:
+        return lru_cache(MAX_PICTURES)(lambda path: _read_picture(self.folder / path))
+
+    def find_learned(
+        self, features: np.ndarray, pixels: Sequence[np.ndarray]
+    ) -> list[TrainingNeighbour | None]:
+        """Find the train or validation photo that each photo shows: resized, cropped, changed.
+
+        Args:
+            features: Features of the photos, float32 array of shape (n, width).
+            pixels: The photos as the network gets them, uint8 of shape (size, size, 3).
+
+        Returns:
+            The learned photo, None if there is none.
+        """
+        values = self.standardize(features)
+        candidates: list[list[TrainingNeighbour]] = [[] for _ in pixels]
+        for photos, vectors in (
+            (self.photos, self.vectors),
+            (self.validation, self.validation_vectors),
+        ):
+            if not len(photos):
+                continue
+            similarities = values @ vectors.T
+            for row, similarity in zip(candidates, similarities, strict=True):
+                count = min(LEARNED_CANDIDATES, len(similarity))
+                nearest = np.argpartition(-similarity, count - 1)[:count].tolist()
+                row += [
+                    replace(photos[index], similarity=float(similarity[index]))
+                    for index in nearest
+                    if similarity[index] >= MIN_LEARNED_SIMILARITY
+                ]
+        return list(map(self._find_same, candidates, pixels))
+
+    def _find_same(
+        self, candidates: Sequence[TrainingNeighbour], pixels: np.ndarray
+    ) -> TrainingNeighbour | None:
+        if not candidates:
+            return None
+        picture = _Picture.of(Image.fromarray(pixels))
+        for candidate in sorted(candidates, key=lambda c: (-c.similarity, c.path)):
+            learned = self._picture_reader(candidate.path)
+            if learned is not None and show_same(
+                picture.print, learned.print, (picture.pixels, learned.pixels)
+            ):
+                return candidate
+        return None
 
     def nearest(
         self, features: np.ndarray, hashes: Sequence[str], count: int
@@ -105,6 +167,25 @@ class TrainingReference:
         lengths = np.linalg.norm(values, axis=1, keepdims=True)
         unit: np.ndarray = values / np.maximum(lengths, 1e-9)
         return unit
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A photo's picture and print."""
+
+    pixels: np.ndarray
+    print: PhotoPrint
+
+    @classmethod
+    def of(cls, photo: Image.Image) -> "_Picture":
+        return cls(np.asarray(picture_of(photo)), PhotoPrint.of(photo))
+
+
+def _read_picture(path: Path) -> _Picture | None:
+    try:
+        return _Picture.of(open_photo(path, PICTURE_SIDE))
+    except (Unreadable, OSError):
+        return None
 
 
 def build_reference(
@@ -149,7 +230,8 @@ def build_reference(
             for split in ("train", "validation")
         )
     notes = (*backbone_notes, *fold_notes)
-    return _assemble(hashes, train, validation, out_of_fold, notes)
+    reference = _assemble(hashes, train, validation, out_of_fold, notes)
+    return replace(reference, folder=folder)
 
 
 @dataclass(frozen=True)
@@ -191,18 +273,24 @@ def _assemble(
 ) -> TrainingReference:
     sample = _draw_sample(train)
     mean, std = sample.values.mean(axis=0), sample.values.std(axis=0) + MIN_STD
-    files, originals = hashes.files, hashes.originals
-    photos = [
-        TrainingNeighbour(originals.get(e.path, files.get(e, "")), e.path, e.label, 1.0)
-        for e in sample.examples
-    ]
+    photos = [_neighbour(hashes, example) for example in sample.examples]
     reference = TrainingReference(photos, sample.values, mean, std, -1.0, out_of_fold, notes)
     reference = replace(reference, vectors=reference.standardize(sample.values))
     if not len(validation.values):
         return reference
     vectors = reference.standardize(validation.values)
     similarity = (vectors @ reference.vectors.T).max(axis=1)
-    return replace(reference, min_similarity=_outlier_threshold(similarity))
+    return replace(
+        reference,
+        min_similarity=_outlier_threshold(similarity),
+        validation=[_neighbour(hashes, example) for example in validation.examples],
+        validation_vectors=vectors,
+    )
+
+
+def _neighbour(hashes: _PhotoHashes, example: Example) -> TrainingNeighbour:
+    sha256 = hashes.originals.get(example.path, hashes.files.get(example, ""))
+    return TrainingNeighbour(sha256, example.path, example.label, 1.0)
 
 
 def _outlier_threshold(similarity: np.ndarray) -> float:

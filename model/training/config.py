@@ -207,6 +207,7 @@ class TrainOptions:
         head_learning_rate: Highest learning rate of the linear probe; None: its default.
         epochs: Epochs of fine-tuning at most; None: the stage's default.
         time_budget: Seconds for the whole training; 0: no limit.
+        allow_leaks: Train although test photos are among the train and validation photos.
     """
 
     data: Path
@@ -239,6 +240,7 @@ class TrainOptions:
     cache: Path | None = None
     seed: int = 0
     folds: int = 0
+    allow_leaks: bool = False
     resume: bool = False
 
     @property

@@ -21,6 +21,7 @@ from dataset.utils.files import make_folder, refuse_taken, write_json
 from model.data.augmentation import render_samples
 from model.data.features import predict_logits
 from model.data.loading import Example, SplitData, load_splits
+from model.data.split_leaks import refuse_leaks
 from model.network import inception
 from model.reports import run_report
 from model.reports.run_results import RunResults
@@ -54,7 +55,8 @@ def train(options: TrainOptions) -> dict[str, Any]:
         The content of `metrics.json`.
 
     Raises:
-        BadInput: There is no data, `--out` exists, or there is nothing to resume.
+        BadInput: There is no data, `--out` exists, there is nothing to resume, or test photos are
+            among the others.
         Failure: There is only one label, photos of a label can't be read, the weights can't be
             loaded, or the loss is NaN.
     """
@@ -63,11 +65,14 @@ def train(options: TrainOptions) -> dict[str, Any]:
         data = load_splits(options.data)
         if not data.examples_of("test"):
             raise Failure(f"{data.folder}/test has no photos; build the data set with a test split")
+        learned = refuse_leaks(data, options.cache, options.allow_leaks)
         reporter = ConsoleReporter(folder)
         trained = train_network(data, options, folder, reporter)
         reporter.close()
         network = trained.prediction_network(options)
         results = predict_splits(data, network, trained, options, reporter)
+        metrics = {**results.extra_metrics, "learned_test_photos": learned}
+        results = replace(results, extra_metrics=metrics)
         return write_run(folder, results, network, time.time() - start)
 
 

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from dataset.build import preview_build
-from dataset.catalogue.models import CropDecision, ImageRow, PairDecision
+from dataset.catalogue.models import CropDecision, ImageRow, NearDuplicateRow, PairDecision
 from dataset.export.build_result import BuildOptions
 from dataset.vocabulary import load_vocabulary
 from tests.support.catalogue_data import Filling, photo_bytes
@@ -123,7 +123,9 @@ def test_a_pair_of_clusters_is_decided_once(page: Page) -> None:
     with page.filling.sessions.begin() as session:
         session.execute(sa.update(ImageRow).where(ImageRow.id == 8).values(cluster_id=7))
         session.execute(
-            sa.text("INSERT INTO resemblances VALUES (6, 8, 0, 0.88)"),
+            sa.insert(NearDuplicateRow).values(
+                one_id=6, other_id=8, mirrored=False, similarity=0.88, relation="part"
+            )
         )
     html = page.decide(page.get("/queue/duplicates"), "separate").text
     assert "2 decided, 0 left" in html

@@ -86,7 +86,7 @@ def test_real_crops_come_before_photos_left_whole(filling: Filling) -> None:
 def test_images_that_are_not_stored_are_not_shown(filling: Filling) -> None:
     with filling.sessions.begin() as session:
         session.execute(sa.update(ImageRow).values(state="rejected"))
-    assert [keys(filling, queue) for queue in QUEUES.values()] == [[], [], [], []]
+    assert [keys(filling, queue) for queue in QUEUES.values()] == [[]] * len(QUEUES)
 
 
 def test_an_item_shows_posts_and_suggestions(page: Page) -> None:
