@@ -464,3 +464,12 @@ KINDS: dict[str, Change] = {
     "screenshot of a caption": chained(caption_bar("top"), phone_screenshot),
     "screenshot, quality 30": chained(browser_screenshot, encoded(30)),
 }
+
+# Kinds that show other photos as well.
+SHOWING_OTHERS = {
+    "collage 2 x 1",
+    "collage 2 x 2",
+    "collage 3 x 3",
+    "another product in a corner",
+    "in a corner of another photo",
+}

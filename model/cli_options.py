@@ -140,10 +140,10 @@ image_root_option: Callable[[Any], Any] = click.option(
     type=FOLDER,
     help="Folder of the photos that are paths in the feed; files outside it are not read."
     "  [default: the feed's folder]",
-)allow_leaks_option = click.option(
+)
+allow_leaks_option: Callable[[Any], Any] = click.option(
     "--allow-leaks",
     is_flag=True,
     help="Accept plain folders whose test photos are among the train or validation photos, resized,"
     " cropped or changed; reports then say how many.",
 )
-

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 # Longer side of the picture in pixels, and the largest number of key points.
-PICTURE_SIDE, MAX_KEYPOINTS = 320, 400
+PICTURE_SIDE, MAX_KEYPOINTS = 320, 600
 # SIFT's thresholds on contrast and on edges; plain garments have little contrast.
 CONTRAST_THRESHOLD, EDGE_THRESHOLD = 0.02, 12
 OCTAVE_LAYERS = 3
@@ -180,9 +180,12 @@ def _match(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     distances, nearest = cv2.batchDistance(
         first, second, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=2
     )
-    _, nearest_back = cv2.batchDistance(second, first, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=1)
-    rows, best = np.arange(len(first)), nearest[:, 0]
-    is_match = nearest_back[best, 0] == rows
-    is_match &= distances[:, 0] <= MAX_MATCH_BITS
-    is_match &= distances[:, 0] <= MAX_DISTANCE_RATIO * distances[:, 1]
-    return np.stack([rows[is_match], best[is_match]], 1)
+    is_close = distances[:, 0] <= MAX_MATCH_BITS
+    is_close &= distances[:, 0] <= MAX_DISTANCE_RATIO * distances[:, 1]
+    rows = np.flatnonzero(is_close)
+    best = nearest[rows, 0]
+    if not len(rows):
+        return np.zeros((0, 2), np.int64)
+    _, back = cv2.batchDistance(second[best], first, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=1)
+    is_mutual = back[:, 0] == rows
+    return np.stack([rows[is_mutual], best[is_mutual]], 1)
