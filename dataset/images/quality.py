@@ -15,7 +15,7 @@ WORKING_PIXELS, TEXT_SCALES = 384, (1, 2, 4)
 # Pixels per side that a JPEG is decoded to, at least.
 MIN_DECODED_PIXELS = 2 * WORKING_PIXELS
 # Middle of a photo whose edges are measured, in pixels per side, and the width of a sharp edge.
-DETAIL_PIXELS, SHARP_EDGE_PIXELS = 512, 2.0
+DETAIL_PIXELS, SHARP_EDGE_PIXELS = 512, 1.0
 # Sampling interval, in pixels, of the estimate of the steepest gradients.
 GRADIENT_SAMPLING = 16
 # Fractions of all pixels: outliers of the contrast (a stain, a logo), and the steepest gradients.

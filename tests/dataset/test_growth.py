@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from PIL import Image, ImageOps
 
 from dataset.build import preview_build
-from dataset.catalogue.models import ImageRow, KeptSplit
+from dataset.catalogue.models import ImageRow, KeptSplit, NearDuplicateRow
 from dataset.errors import Failure
 from dataset.export.build_result import BuildOptions
 from dataset.selection.groups import LINKS_TWO_SPLITS
@@ -218,3 +218,71 @@ def test_images_are_untouched(filling: Filling) -> None:
     assert bytes_below(filling.folder / "images") == before
     with filling.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(ImageRow)) == 6
+
+
+def changed(number: int) -> list[Image.Image]:
+    """Return a photo, two copies of it and a collage with it."""
+    photo = drawn(number)
+    page = Image.new("RGB", (560, 360), "white")
+    page.paste(photo, (280, 0))
+    page.paste(drawn(number + 500), (0, 0))
+    return [photo, ImageOps.expand(photo, 20, "white"), photo.resize((200, 257)), page]
+
+
+def fill_in_order(filling: Filling, numbers: list[int]) -> None:
+    for number in numbers:
+        photo = changed(number // 4)[number % 4]
+        filling.image(jpeg(photo, 88), filling.post(f"p{number}", "polo"))
+
+
+def structure(filling: Filling) -> tuple[object, object]:
+    """Return the clusters and the links of a catalogue by SHA-256."""
+    with filling.sessions() as session:
+        names = {image.id: image.sha256 for image in session.scalars(sa.select(ImageRow))}
+        clusters: dict[int | None, set[str]] = {}
+        for image in session.scalars(sa.select(ImageRow)):
+            clusters.setdefault(image.cluster_id, set()).add(image.sha256)
+        rows = session.scalars(
+            sa.select(NearDuplicateRow).filter(NearDuplicateRow.relation != "none")
+        )
+        links = {(frozenset({names[r.one_id], names[r.other_id]}), r.relation) for r in rows}
+    return {frozenset(members) for members in clusters.values()}, links
+
+
+def test_clusters_links_and_splits_do_not_depend_on_the_order(tmp_path: Path) -> None:
+    orders = [list(range(40)), [*range(39, -1, -1)]]
+    results = []
+    for number, order in enumerate(orders):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        filling = Filling(folder)
+        fill_in_order(filling, order)
+        built = run(filling, min_per_class=2)
+        assert built.audit.leaks == []
+        results.append((*structure(filling), split_of(filling)))
+    assert results[0] == results[1]
+    clusters, links, _ = results[0]
+    assert len(clusters) == 20
+    assert len([relation for _, relation in links if relation == "part"]) >= 10
+
+
+def test_the_clean_copy_is_used(filling: Filling) -> None:
+    for number, copy in enumerate(changed(1)[:2]):
+        filling.image(jpeg(copy, 88), filling.post(f"p{number}", "polo"))
+    enlarged = drawn(1).resize((560, 720), Image.Resampling.BICUBIC)
+    filling.image(jpeg(enlarged, 95), filling.post("large", "polo"))
+    (item,) = run(filling, min_per_class=1).items
+    assert (item.photo.width, item.photo.height) == drawn(1).size
+
+
+def test_the_closest_pairs_across_splits_are_a_queue(filling: Filling) -> None:
+    # Two photos of one garment on different backgrounds would be such a pair.
+    for number in range(20):
+        page = drawn(100 + number)
+        page.paste(drawn(3).crop((40, 40, 140, 140)), (100, 120))
+        filling.image(jpeg(page), filling.post(f"p{number}", "polo"))
+    built = run(filling)
+    with filling.sessions() as session:
+        kept = session.scalars(sa.select(NearDuplicateRow).filter_by(relation="none")).all()
+    assert len(kept) == len(built.audit.closest)
+    assert built.audit.compared >= len(built.audit.closest)

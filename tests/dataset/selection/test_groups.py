@@ -70,3 +70,12 @@ def test_a_long_chain_between_two_splits_is_parted_once() -> None:
 def test_nothing_is_tied() -> None:
     assert len(set(ties(3).groups().tolist())) == 3
     assert assign_groups(ties(0), {}).conflicting == frozenset()
+
+
+def test_a_stranger_with_photos_in_two_splits_excludes_no_earlier_photo() -> None:
+    # 0 and 1 are of one author, the first a repost of a photo of the test split; 2 is new.
+    links = ImageLinks(3, np.array([0, 1, 2]), np.array([0, 0, 0]), 1)
+    assignment = assign_groups(links, {0: "test", 1: "train"})
+    assert assignment.conflicting == frozenset()
+    split_of = {n: assignment.fixed[int(assignment.groups[n])] for n in range(3)}
+    assert (split_of[0], split_of[1]) == ("test", "train")

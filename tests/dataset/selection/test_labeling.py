@@ -1,5 +1,7 @@
 """Labels by hashtags and decisions, wider and narrower labels, conflicts."""
 
+from datetime import datetime
+
 from dataset.selection.candidates import Candidate, Exclusions, SourcePost
 from dataset.selection.labeling import LABEL_CONFLICT, LabeledImage, assign_labels, limit_classes
 from dataset.vocabulary import load_vocabulary
@@ -58,3 +60,31 @@ def test_a_class_is_cut_to_those_that_earlier_builds_have() -> None:
     some = [LabeledImage(photo(number, "поло"), "polo") for number in range(10)]
     kept, _ = limit_classes(some, 1, 3, Exclusions(), frozenset({7, 9}))
     assert [one.photo.image_id for one in kept] == [0, 7, 9]
+
+
+def post(number: int, tag: str, day: int | None = None) -> SourcePost:
+    posted = None if day is None else datetime(2026, 5, day)
+    return SourcePost(number, f"u{number}", "instagram", None, (tag,), posted)
+
+
+def copied(*posts: SourcePost, own: int) -> Candidate:
+    return Candidate(
+        1, "0" * 64, "k", 1, 9, 9, 9, posts=posts, own_posts=frozenset({own}), copies=(1, 2)
+    )
+
+
+def test_a_repost_under_another_hashtag_does_not_change_the_label() -> None:
+    dated = copied(post(1, "поло", 20), post(2, "джинсы", 3), own=1)
+    assert labels(dated)[0] == ["jeans"]
+    # Without dates the post of the best copy counts: a repost has another copy.
+    assert labels(copied(post(1, "поло"), post(2, "джинсы", 3), own=1))[0] == ["polo"]
+    same_day = copied(post(1, "поло", 3), post(2, "джинсы", 3), own=1)
+    assert labels(same_day)[1].counts == {LABEL_CONFLICT: 1}
+
+
+def test_the_label_of_the_latest_build_decides_a_conflict() -> None:
+    photos = [photo(1, "поло", "джинсы"), photo(2, "поло", "джинсы")]
+    given = assign_labels(
+        photos, load_vocabulary(), (), Exclusions(), "exclude", {1: "jeans", 2: "dress"}
+    )
+    assert [one.label for one in given] == ["jeans"]
