@@ -248,8 +248,8 @@ class FingerprintRow(Base):
         features: Local features (see dataset/duplicates/features.py): None until `catalogue dedup`
             or a build extracts them, as `content` and `detail`.
         content: Fraction of the image inside its uniform border.
-        detail: Pixels that the image's sharpness is worth: fewer than it has, if it was enlarged.
-            Only of images in a cluster of several.
+        detail: Number of its pixels, a quarter of them if it seems enlarged. Only of images in a
+            cluster of several.
         compared: Whether views and features were compared with the whole catalogue. A crawl
             compares only whole images.
     """

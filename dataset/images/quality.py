@@ -14,8 +14,10 @@ cv2.setNumThreads(1)
 WORKING_PIXELS, TEXT_SCALES = 384, (1, 2, 4)
 # Pixels per side that a JPEG is decoded to, at least.
 MIN_DECODED_PIXELS = 2 * WORKING_PIXELS
-# Middle of a photo whose edges are measured, in pixels per side, and the width of a sharp edge.
-DETAIL_PIXELS, SHARP_EDGE_PIXELS = 512, 1.0
+# Middle of a photo whose detail is measured, in pixels per side; the scale above which its finest
+# detail lies; the energy of JPEG's noise there; and the least fine detail of a photo that was not
+# enlarged, as a fraction of that in the octave below.
+DETAIL_PIXELS, FINE_SCALE, NOISE_ENERGY, MIN_FINE_DETAIL = 512, 0.7, 0.2, 0.15
 # Sampling interval, in pixels, of the estimate of the steepest gradients.
 GRADIENT_SAMPLING = 16
 # Fractions of all pixels: outliers of the contrast (a stain, a logo), and the steepest gradients.
@@ -69,15 +71,27 @@ def measure(image: Image.Image) -> ImageQuality:
 
 
 def detail(image: Image.Image) -> float:
-    """Return the number of pixels that the sharpness of a photo is worth.
+    """Return the number of pixels of a photo, a quarter of them if it seems enlarged.
 
-    An enlarged photo has more pixels, but wider edges.
+    An enlarged photo has little of the finest detail in relation to the octave below it, whose
+    energy is about equal in photos (Field, "Relations between the statistics of natural images and
+    the response properties of cortical cells", JOSA A 1987).
     """
     width, height = image.size
     left, top = (max(0, (side - DETAIL_PIXELS) // 2) for side in image.size)
     middle = image.crop((left, top, width - left, height - top)).convert("L")
-    edge = edge_width(np.asarray(middle))
-    return width * height * min(1.0, SHARP_EDGE_PIXELS / max(edge, 1e-3)) ** 2
+    fine, coarse = (_energy_above(middle, scale) for scale in (FINE_SCALE, FINE_SCALE / 2))
+    is_enlarged = fine - NOISE_ENERGY < MIN_FINE_DETAIL * (coarse - fine)
+    return width * height / (4 if is_enlarged else 1)
+
+
+def _energy_above(grey: Image.Image, scale: float) -> float:
+    """Return the mean square of what a photo loses if it is resized by a factor and back."""
+    size = max(4, round(grey.width * scale)), max(4, round(grey.height * scale))
+    small = grey.resize(size, Image.Resampling.LANCZOS)
+    pixels = np.asarray(grey, np.float32)
+    back = np.asarray(small.resize(grey.size, Image.Resampling.BICUBIC), np.float32)
+    return float(np.square(pixels - back).mean())
 
 
 def shrink(image: Image.Image, side: int) -> Image.Image:

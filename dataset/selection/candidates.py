@@ -69,7 +69,7 @@ class Candidate:
         phash: Perceptual hash as 16 hexadecimal digits.
         quality: Measurements for the quality gates; None before the first measurement.
         content: Fraction of the image inside its uniform border.
-        detail: Pixels that its sharpness is worth; None for an image without copies.
+        detail: Number of its pixels, fewer if it seems enlarged; None for one without copies.
         decoration: Fraction of the image that its copies do not have: text, stickers, a frame.
         posts: Posts that show the image or, after `select_best_copies`, any of its copies.
         decisions: Reviewers' label decisions as (decision id, label), oldest first. The label
