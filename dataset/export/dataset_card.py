@@ -10,6 +10,7 @@ from dataset.catalogue.models import FREE_LICENSES
 from dataset.export.build_result import BuildOptions, BuildResult
 from dataset.export.formats import DatasetFormat
 from dataset.export.layout import ATTRIBUTION, EXCLUDED, DatasetItem, label_folder
+from dataset.export.leakage_audit import RECALL_SENTENCE, describe_audit
 from dataset.images.io import open_photo
 from dataset.images.store import ImageStore
 from dataset.pose.crop import WHOLE, draw_person, grid
@@ -56,8 +57,7 @@ def render_card(result: BuildResult, options: BuildOptions, output_format: Datas
         f"## Labels with fewer than {options.min_per_class} photos",
         _bullets(result.small_classes),
         "## Leakage audit",
-        f"All {audit.photos} written photos were read and hashed again; of {audit.compared}"
-        f" candidate pairs across splits, {len(audit.leaks)} are or may be near duplicates.",
+        f"{describe_audit(audit)} {RECALL_SENTENCE}",
         *_crop_section(items),
         "## Contact sheets",
         "\n".join(

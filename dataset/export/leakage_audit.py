@@ -3,8 +3,7 @@
 The audit does not rely on the plan: it reads the written files and searches for photos that show
 the same by other means than the build (see `compared_photos`). A build passes only if the audit
 finds none of them, and no two images of one group, product or cluster, in different splits, and if
-each file is the one in the manifest. It finds most copies, but not each kind equally often: see
-FOUND_COPIES.
+each file is the one in the manifest. It finds most copies, but not all: see RECALL_SENTENCE.
 """
 
 import os
@@ -30,6 +29,12 @@ from dataset.images.io import sha256_of
 from dataset.utils.threads import map_in_threads
 
 CLOSEST_PAIRS = 12
+# Results of benchmarks/duplicates.py.
+RECALL_SENTENCE = (
+    "The search finds most copies, not all: of 1,000 planted copies of 70 kinds, 98.9 % were linked"
+    " to their originals, least often a photo in the corner of another one (71 %) and one of nine in"
+    " a collage (79 %)."
+)
 # Images with equal values in one of these columns must be in one split.
 GROUP_COLUMNS = ("sha256", "cluster", "group", "post_url")
 
@@ -126,6 +131,17 @@ def audit_build(
     leaks += _shared_across_splits(rows)
     closest = [pair for pair, _ in pairs[:CLOSEST_PAIRS]]
     return AuditResult(len(images), len(compared), leaks, closest)
+
+
+def describe_audit(audit: AuditResult) -> str:
+    """Return what the audit compared and found, as a sentence."""
+    found = len(audit.leaks)
+    return (
+        f"All {audit.photos} written photos were read again. {audit.compared} pairs across splits"
+        " with near perceptual hashes, common local features or similar small pictures were"
+        f" compared by their pixels: {found or 'none'} of them"
+        f" {'is a leak' if found == 1 else 'are leaks'}."
+    )
 
 
 def _closeness(pair: ComparedPhotos) -> tuple[bool, float, float]:

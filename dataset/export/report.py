@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dataset.export import dataset_card
 from dataset.export.build_result import BuildOptions, BuildResult
+from dataset.export.leakage_audit import RECALL_SENTENCE, describe_audit
 from dataset.images.io import thumbnail_or_none
 from dataset.images.store import ImageStore
 from dataset.selection.candidates import DUPLICATE, Candidate, ExcludedImage
@@ -47,6 +48,8 @@ def render_report(
         proportions=", ".join(f"{proportion:g}" for proportion in options.splits),
         counts=dataset_card.count_rows(result.items),
         closest=_closest_pairs(result, jpegs),
+        audit_sentence=describe_audit(result.audit),
+        recall_sentence=RECALL_SENTENCE,
         labels={
             label: [_figure(jpegs[path]) for path in paths]
             for label, paths in _paths_by_label(result).items()

@@ -235,7 +235,7 @@ def fill_in_order(filling: Filling, numbers: list[int]) -> None:
         filling.image(jpeg(photo, 88), filling.post(f"p{number}", "polo"))
 
 
-def structure(filling: Filling) -> tuple[object, object]:
+def structure(filling: Filling) -> tuple[set, set]:
     """Return the clusters and the links of a catalogue by SHA-256."""
     with filling.sessions() as session:
         names = {image.id: image.sha256 for image in session.scalars(sa.select(ImageRow))}
