@@ -433,14 +433,10 @@ class _Windows:
         first = self.labs[0] * np.array([gain, 1, 1], np.float32)
         first = np.clip(first + np.array([offset, *-shift], np.float32), 0, 255)
         second = self.labs[1]
-        difference = np.maximum.reduce(
-            [
-                first - cv2.dilate(second, _SQUARE),
-                cv2.erode(second, _SQUARE) - first,
-                second - cv2.dilate(first, _SQUARE),
-                cv2.erode(first, _SQUARE) - second,
-            ]
-        ).max(-1)
+        darker = cv2.max(cv2.erode(second, _SQUARE) - first, cv2.erode(first, _SQUARE) - second)
+        lighter = cv2.max(first - cv2.dilate(second, _SQUARE), second - cv2.dilate(first, _SQUARE))
+        lightness, *chroma = cv2.split(cv2.max(darker, lighter))
+        difference = cv2.max(lightness, cv2.max(*chroma))
         local = cv2.blur(np.maximum(difference, 0) * self.mask, (5, 5))
         rows, columns = (np.linspace(0, 1, length) for length in local.shape)
         return float(local[_is_inner(rows)][:, _is_inner(columns)].max())

@@ -31,9 +31,9 @@ from dataset.utils.threads import map_in_threads
 CLOSEST_PAIRS = 12
 # Results of benchmarks/duplicates.py.
 RECALL_SENTENCE = (
-    "The search finds most copies, not all: of 1,000 planted copies of 70 kinds, 98.9 % were linked"
-    " to their originals, least often a photo in the corner of another one (71 %) and one of nine in"
-    " a collage (79 %)."
+    "The search finds most copies, not all: of 1,000 planted copies of 70 kinds it linked 98.9 % to"
+    " their originals, least often a photo in the corner of another one (71 %) and one of nine in a"
+    " collage (79 %)."
 )
 # Images with equal values in one of these columns must be in one split.
 GROUP_COLUMNS = ("sha256", "cluster", "group", "post_url")
