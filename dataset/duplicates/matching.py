@@ -13,7 +13,8 @@ from dataset.duplicates.hamming import MAX_DISTANCE_BITS, HashIndex, HashPairs, 
 from dataset.duplicates.hashing import MIRRORED, quarter_turn_hashes
 from dataset.utils.threads import map_in_threads
 
-# Nearest photos that a photo is compared with; all photos of one studio have similar hashes.
+# Candidate pairs per photo, as a mean. Photos of one studio have more: then those are kept that are
+# among the nearest MAX_CANDIDATES of either photo; local features find the copies among them.
 MAX_CANDIDATES = 16
 # Pairs that are collected before those beyond MAX_CANDIDATES are discarded.
 MAX_COLLECTED_PAIRS = 4_000_000
@@ -167,7 +168,9 @@ def _unique(pairs: CandidatePairs) -> CandidatePairs:
 
 
 def _nearest(pairs: CandidatePairs, count: int) -> CandidatePairs:
-    """Keep pairs that are among the nearest MAX_CANDIDATES of either photo."""
+    """Keep all pairs if they cost little, or those among the nearest MAX_CANDIDATES of a photo."""
+    if len(pairs.first) <= MAX_CANDIDATES * count:
+        return pairs
     photos = np.concatenate([pairs.first, pairs.second])
     distances = np.concatenate([pairs.distance, pairs.distance])
     partners = np.concatenate([pairs.second, pairs.first])

@@ -238,7 +238,7 @@ def compare_new(sessions: sessionmaker[Session], store: ImageStore) -> int:
         return 0
     new = photos.ids[~photos.compared].tolist()
     with sessions.begin() as session:
-        # What a crawl found by hashes alone is decided anew.
+        # A crawl compares hashes only: its pairs are replaced.
         for batch in in_batches(new):
             session.execute(
                 sa.delete(NearDuplicateRow).where(

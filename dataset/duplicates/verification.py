@@ -48,10 +48,12 @@ MANY_INLIERS = 30
 MIN_COVERAGE_OF_PART = 0.45
 MIN_AGREEMENT, MIN_REGION = 0.75, 0.05
 MIN_AGREEMENT_OF_LARGE, MIN_LARGE_REGION, MAX_CENTRAL_OF_LARGE = 0.33, 0.25, 0.12
-# The same, where graphics count: nearly all of both photos. Photos that are only alike as a whole
-# differ in less of the area.
-MIN_GRAPHIC_AGREEMENT, MIN_GRAPHIC_COVERAGE = 0.9, 0.9
-MAX_DIFFERENT_OF_WHOLE = 0.03
+# The same, where graphics count: nearly all of both photos, and pixels that are nearly equal.
+MIN_GRAPHIC_AGREEMENT, MIN_GRAPHIC_COVERAGE, MAX_DIFFERENT_OF_GRAPHIC = 0.9, 0.9, 0.03
+LESS_STRICT_FOR_GRAPHICS = 0.4
+# Photos that were aligned as a whole have few key points. Garments of one outline look alike, so
+# their pixels must be nearer, and a part of them must be photographic.
+STRICTER_FOR_LOOK_ALIKES, MIN_PHOTOGRAPHIC = 1.6, 0.1
 # A photo's lightness may be changed by this gain.
 MIN_GAIN, MAX_GAIN = 0.6, 1.6
 _SQUARE = np.ones((3, 3), np.uint8)
@@ -112,40 +114,54 @@ class Comparison:
     @property
     def relation(self) -> Relation:
         """Return what the photos have in common."""
-        if (
+        if self._is_whole and self._is_equal(1.0 if self.inliers else STRICTER_FOR_LOOK_ALIKES):
+            return Relation.SAME
+        if max(self.coverages) < MIN_COVERAGE_OF_PART:
+            # A caption or a logo that both have.
+            return Relation.NONE
+        if self._is_equal_graphic:
+            return Relation.PART
+        if not self.inliers:
+            return Relation.NONE
+        is_part = self.agreement >= MIN_AGREEMENT and self.region >= MIN_REGION
+        is_large_part = (
+            self.inliers >= MANY_INLIERS
+            and self.agreement >= MIN_AGREEMENT_OF_LARGE
+            and self.region >= MIN_LARGE_REGION
+            and self.central <= MAX_CENTRAL_OF_LARGE
+        )
+        return Relation.PART if is_part or is_large_part else Relation.NONE
+
+    @property
+    def _is_whole(self) -> bool:
+        """Return whether one photo shows the whole of the other one, without a difference."""
+        return (
             max(self.coverages) >= MIN_WHOLE
             and min(self.coverages) >= MIN_COVERAGE
             and self.agreeing > 0
             and self.different <= MAX_DIFFERENT
             and self.central <= MAX_CENTRAL_DIFFERENT
-            and self.peak <= MAX_PEAK
-            and self.colour <= MAX_COLOUR_DIFFERENCE
-            and self.lightness <= MAX_LIGHTNESS_DIFFERENCE
             and self.alike >= DUPLICATE_SIMILARITY
-        ):
-            return Relation.SAME
-        agreement = self.agreement
-        is_graphic_part = (
-            self.similarity >= MIN_GRAPHIC_AGREEMENT and min(self.coverages) >= MIN_GRAPHIC_COVERAGE
         )
-        if max(self.coverages) < MIN_COVERAGE_OF_PART:
-            # A caption or a logo that both have.
-            is_part = False
-        elif not self.inliers:
-            is_part = is_graphic_part and self.different <= MAX_DIFFERENT_OF_WHOLE
-        elif self.inliers < MANY_INLIERS:
-            is_part = agreement >= MIN_AGREEMENT and self.region >= MIN_REGION
-        else:
-            is_part = (
-                is_graphic_part
-                or (agreement >= MIN_AGREEMENT and self.region >= MIN_REGION)
-                or (
-                    agreement >= MIN_AGREEMENT_OF_LARGE
-                    and self.region >= MIN_LARGE_REGION
-                    and self.central <= MAX_CENTRAL_OF_LARGE
-                )
-            )
-        return Relation.PART if is_part else Relation.NONE
+
+    def _is_equal(self, strictness: float) -> bool:
+        """Return whether the pixels are equal up to compression and a common change."""
+        return (
+            self.peak * strictness <= MAX_PEAK
+            and self.colour * strictness <= MAX_COLOUR_DIFFERENCE
+            and self.lightness * strictness <= MAX_LIGHTNESS_DIFFERENCE
+        )
+
+    @property
+    def _is_equal_graphic(self) -> bool:
+        """Return whether nearly all of both photos agrees, graphics included."""
+        return (
+            self.similarity >= MIN_GRAPHIC_AGREEMENT
+            and self.different <= MAX_DIFFERENT_OF_GRAPHIC
+            and min(self.coverages) >= MIN_GRAPHIC_COVERAGE
+            and self._is_equal(LESS_STRICT_FOR_GRAPHICS)
+            and (self.inliers > 0 or self.photographic >= MIN_PHOTOGRAPHIC)
+        )
 
     def swapped(self) -> "Comparison":
         """Return the comparison of the second photo with the first."""
