@@ -59,7 +59,8 @@ def load(photos: Path, weights: str, cache: Path | None) -> Photos:
         for mask in (~half, half)
     ]
     feature_layers = choose_feature_layers(parts[0], parts[1], len(data.labels), 0).layers
-    values = outputs.values[:, 0, feature_columns(feature_layers)].astype(np.float32)
+    columns = feature_columns(feature_layers, outputs.values.shape[-1])
+    values = outputs.values[:, 0, columns].astype(np.float32)
     click.echo(
         f"{len(values)} photos, {len(data.labels)} labels, blocks {'+'.join(feature_layers)}"
     )

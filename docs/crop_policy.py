@@ -21,12 +21,11 @@ SIDE, GAP, TEXT = 170, 14, 34
 
 @dataclass(frozen=True)
 class Case:
-    """An image with key points, and the requested zone."""
+    """An image with key points."""
 
     title: str
     photo: Image.Image
     points: np.ndarray
-    zone: str | None = None
 
 
 def scored(drawing: Drawing) -> np.ndarray:
@@ -64,16 +63,12 @@ def cases() -> list[Case]:
     """Return the cases of the picture in order."""
     drawing = next(d for d in (draw_product("shorts", n) for n in range(100)) if stands_whole(d))
     whole = Case("the person, with head and\nfeet", drawing.photo, scored(drawing))
-    zones = [
-        Case(f"--crop zone: {zone}", drawing.photo, scored(drawing), zone)
-        for zone in ("upper", "lower", "feet", "head")
-    ]
-    return [whole, half(drawing), few(drawing), *zones]
+    return [whole, half(drawing), few(drawing)]
 
 
 def column(case: Case, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> Image.Image:
     """Draw the title, the image with key points and box, and the crop below."""
-    crop = choose_crop(case.points, NAMES, case.photo.size, GATE, case.zone)
+    crop = choose_crop(case.points, NAMES, case.photo.size, GATE)
     seen = draw_person(case.photo, case.points, JOINTS, GATE, crop.box, SIDE * 3 // 2)
     left, top, right, bottom = (round(side) for side in crop.box)
     kept = case.photo.crop((left, top, right, bottom))

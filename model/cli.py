@@ -121,6 +121,14 @@ from model import cli_options
 )
 @cli_options.size_option
 @click.option(
+    "--parts",
+    type=click.Choice(["whole", "halves"]),
+    default="whole",
+    show_default=True,
+    help="Parts of each photo whose features the head reads: the whole photo, or also its upper and"
+    " lower half, which show the garments of a person larger and take three times the time.",
+)
+@click.option(
     "--augment",
     default="mirror,rotate=15,scale=0.2,colour=0.2",
     show_default=True,

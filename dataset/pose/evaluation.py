@@ -16,7 +16,7 @@ from dataset.images.io import Unreadable, open_photo
 from dataset.pose.annotations import People, Person
 from dataset.pose.crop import COLUMNS, ROWS, WHOLE, Crop, choose_crop, draw_person, grid, iou
 from dataset.pose.estimator import BATCH_IMAGES, PoseEstimator
-from dataset.pose.heatmaps import person_view
+from dataset.pose.heatmaps import Estimate, PersonMask, person_view
 from dataset.pose.models import JointSet
 
 PCK_THRESHOLD = 0.2
@@ -43,12 +43,20 @@ class PoseDetections:
     Attributes:
         persons: Annotated people.
         points: Key points (joints, 7) of each.
+        masks: Mask of each; None if the network has no mask head.
         unreadable: Path -> reason of images that can't be read.
     """
 
     persons: list[Person] = field(default_factory=list)
     points: list[np.ndarray] = field(default_factory=list)
+    masks: list[PersonMask | None] = field(default_factory=list)
     unreadable: dict[Path, str] = field(default_factory=dict)
+
+    def add(self, persons: Sequence[Person], estimates: Sequence[Estimate]) -> None:
+        """Add people with what was found of each."""
+        self.persons += persons
+        self.points += [estimate.points for estimate in estimates]
+        self.masks += [estimate.mask for estimate in estimates]
 
 
 def detect_in_boxes(estimator: PoseEstimator, persons: Sequence[Person]) -> PoseDetections:
@@ -56,8 +64,7 @@ def detect_in_boxes(estimator: PoseEstimator, persons: Sequence[Person]) -> Pose
     detections = PoseDetections()
     for batch, photos in _batches(persons, detections):
         views = [person_view(person.box, estimator.size) for person in batch]
-        detections.persons += batch
-        detections.points += list(estimator.points(photos, views))
+        detections.add(batch, estimator.estimate(photos, views))
     return detections
 
 
@@ -67,14 +74,14 @@ def detect_in_photos(
     """Find the joints of the person in each whole image, and the resulting crop."""
     detections, crops, names = PoseDetections(), [], estimator.joints.names
     for batch, photos in _batches(persons, detections):
-        points = estimator.find(photos)
-        detections.persons += batch
-        detections.points += list(points)
+        estimates = estimator.find(photos)
+        detections.add(batch, estimates)
         crops += [
             choose_crop(
-                person_points, names, photo.size, estimator.gate, min_score=estimator.min_score
+                *(estimate.points, names, photo.size),
+                *(estimator.gate, estimator.min_score, estimate.mask),
             )
-            for person_points, photo in zip(points, photos, strict=True)
+            for estimate, photo in zip(estimates, photos, strict=True)
         ]
     return detections, crops
 
@@ -114,6 +121,22 @@ def pck(detections: PoseDetections, threshold: float = PCK_THRESHOLD) -> float:
         correct += int((distance <= threshold * max(person.box[2:])).sum())
         total += int(annotated.sum())
     return correct / total if total else 0.0
+
+
+def mask_iou(detections: PoseDetections) -> float:
+    """Return the mean IoU of the masks with the annotated ones; 0 if there are none.
+
+    Args:
+        detections: Detections.
+    """
+    overlaps = []
+    for person, found in zip(detections.persons, detections.masks, strict=True):
+        annotated = person.mask_image()
+        if annotated is not None and found is not None:
+            truth = np.asarray(annotated) > 127
+            mask = np.asarray(found.draw(annotated.size)) > 127
+            overlaps.append((mask & truth).sum() / max(1, (mask | truth).sum()))
+    return float(np.mean(overlaps)) if overlaps else 0.0
 
 
 def crop_metrics(persons: Sequence[Person], crops: Sequence[Crop]) -> dict[str, float]:

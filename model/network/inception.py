@@ -33,6 +33,9 @@ BLOCK_CHANNELS = {
     "mixed10": 2048,
 }
 TOP_BLOCK = "mixed10"
+# Parts of a photo whose features the head reads: all of it, or its upper and lower half as well.
+WHOLE, HALVES = "whole", "halves"
+PARTS = {WHOLE: 1, HALVES: 3}
 # Lower bound of standard deviations of features: smaller ones are noise, not to be amplified.
 MIN_STD = 1e-3
 
@@ -127,28 +130,65 @@ def _layers_in_creation_order(backbone: keras.Model, kind: type) -> list[keras.l
     return sorted(matching, key=lambda layer: int("0" + re.sub(r".*?(\d*)$", r"\1", layer.name)))
 
 
-def build_feature_network(backbone: keras.Model, feature_layers: Sequence[str]) -> keras.Model:
+def input_side(backbone_side: int, parts: str) -> int:
+    """Return width and height of the pixels that a feature network takes.
+
+    Args:
+        backbone_side: Width and height of the backbone's input.
+        parts: A key of `PARTS`.
+    """
+    return backbone_side if parts == WHOLE else 2 * backbone_side
+
+
+def build_feature_network(
+    backbone: keras.Model, feature_layers: Sequence[str], parts: str = WHOLE
+) -> keras.Model:
     """Build a network that returns the global averages of some blocks, concatenated.
+
+    With `halves`, the backbone sees three parts of the pixels: all of them at half of the
+    resolution, and the central square of the upper and of the lower half, which hold the garments
+    of a standing person. The parts depend on the photo alone.
 
     Args:
         backbone: Images in [-1, 1] -> maps.
         feature_layers: Names of the blocks, in the order of the result.
+        parts: A key of `PARTS`.
 
     Returns:
-        Pixels (batch, size, size, 3) in [0, 255] -> float32 features (batch, width).
+        Pixels (batch, side, side, 3) in [0, 255] -> float32 features (batch, width); the features
+        of each part follow one another. The side is that of `input_side`.
     """
-    pixels = keras.Input(backbone.input.shape[1:], name="pixels")
+    side = int(backbone.input.shape[1])
+    double = input_side(side, parts)
+    pixels = keras.Input((double, double, 3), name="pixels")
     outputs = [backbone.get_layer(layer).output for layer in feature_layers]
     blocks = keras.Model(backbone.input, outputs, name="backbone")
-    maps = blocks(layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels))
-    means = [
-        layers.GlobalAveragePooling2D(dtype="float32", name=f"mean_{layer}")(block)
-        for layer, block in zip(
-            feature_layers, maps if isinstance(maps, list) else [maps], strict=True
-        )
+    scaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
+    views = [scaled]
+    if parts == HALVES:
+        margins = side // 2, side - side // 2
+        views = [
+            layers.AveragePooling2D(2, name="whole")(scaled),
+            layers.Cropping2D(((0, side), margins), name="upper_half")(scaled),
+            layers.Cropping2D(((side, 0), margins), name="lower_half")(scaled),
+        ]
+    averages = [
+        layers.GlobalAveragePooling2D(dtype="float32", name=f"mean_{layer}")
+        for layer in feature_layers
     ]
+    means = []
+    for view in views:
+        maps = blocks(view)
+        maps = maps if isinstance(maps, list) else [maps]
+        means += [average(block) for average, block in zip(averages, maps, strict=True)]
     features = layers.Concatenate(name="feature_layers")(means) if len(means) > 1 else means[0]
     return keras.Model(pixels, features, name="features")
+
+
+def parts_of(features: keras.Model) -> str:
+    """Return the parts that a network of `build_feature_network` sees, a key of `PARTS`."""
+    backbone = features.get_layer("backbone")
+    return WHOLE if features.input.shape[1] == backbone.input.shape[1] else HALVES
 
 
 def unfreeze_blocks(features: keras.Model, count: int | None) -> None:

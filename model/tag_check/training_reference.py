@@ -232,7 +232,8 @@ def _select_split(
     frozen: SplitFeatures, split: str, feature_layers: Sequence[str]
 ) -> PhotoFeatures:
     indices = [index for index, example in enumerate(frozen.examples) if example.split == split]
-    values = frozen.values[indices][:, 0, feature_columns(feature_layers)].astype(np.float32)
+    columns = feature_columns(feature_layers, frozen.values.shape[-1])
+    values = frozen.values[indices][:, 0, columns].astype(np.float32)
     return PhotoFeatures([frozen.examples[index] for index in indices], values)
 
 
@@ -288,6 +289,7 @@ def _frozen_features(
         run.folder,
         weights,
         image_size=int(options.get("image_size", 299)),
+        parts=str(options.get("parts", "whole")),
         precision=str(options.get("precision", "auto")),
         cache=cache,
     )
@@ -320,7 +322,8 @@ def _cross_validate(
     classes = len(run.labels)
     if np.bincount(frozen.targets, minlength=classes).min() < MIN_PHOTOS_PER_LABEL:
         return {}, (f"{SEEN_NOTE}a label has fewer than {MIN_PHOTOS_PER_LABEL} photos",)
-    values = frozen.values[:, 0, feature_columns(_feature_layers(run))].astype(np.float32)
+    columns = feature_columns(_feature_layers(run), frozen.values.shape[-1])
+    values = frozen.values[:, 0, columns].astype(np.float32)
     groups = load_metadata(hashes.data.folder, frozen.examples).groups
     seed = int(run.facts.get("seed", 0))
     probabilities = cross_validated_probabilities(values, frozen.targets, groups, classes, seed)

@@ -38,13 +38,19 @@ class FeatureLayerChoice:
     accuracy: float | None
 
 
-def feature_columns(feature_layers: Sequence[str]) -> np.ndarray:
-    """Return the indices of the columns of some blocks among those of CACHED_BLOCKS."""
+def feature_columns(feature_layers: Sequence[str], width: int) -> np.ndarray:
+    """Return the indices of the columns of some blocks.
+
+    Args:
+        feature_layers: Names of the blocks.
+        width: Number of columns: those of CACHED_BLOCKS, once for each part of a photo.
+    """
     widths = np.cumsum([0, *(BLOCK_CHANNELS[block] for block in CACHED_BLOCKS)])
     starts = dict(zip(CACHED_BLOCKS, widths, strict=False))
     return np.concatenate(
         [
-            np.arange(starts[layer], starts[layer] + BLOCK_CHANNELS[layer])
+            np.arange(BLOCK_CHANNELS[layer]) + part + starts[layer]
+            for part in range(0, width, int(widths[-1]))
             for layer in feature_layers
         ]
     )
@@ -93,7 +99,7 @@ def _gram_matrices(
     train: np.ndarray, validation: np.ndarray, layer: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return inner products of standardized features: train by train, validation by train."""
-    columns = feature_columns([layer])
+    columns = feature_columns([layer], train.shape[1])
     train = train[:, columns].astype(np.float32)
     validation = validation[:, columns].astype(np.float32)
     train, validation = _standardize(train, validation)
@@ -209,7 +215,7 @@ def fit_head(
         state: The file to resume from.
         on_epoch_end: Called after each epoch.
     """
-    columns = feature_columns(feature_layers)
+    columns = feature_columns(feature_layers, train.values.shape[-1])
     values = train.values[:, :, columns]
     plain = values[:, 0].astype(np.float32)
     head = build_head(len(columns), classes, plain.mean(axis=0), plain.std(axis=0))
@@ -226,6 +232,7 @@ def head_logits(
     head: keras.Model, features: SplitFeatures, feature_layers: Sequence[str]
 ) -> np.ndarray:
     """Return the head's logits, of shape (n, classes), as means over the views."""
-    values = features.values[:, :, feature_columns(feature_layers)].astype(np.float32)
+    columns = feature_columns(feature_layers, features.values.shape[-1])
+    values = features.values[:, :, columns].astype(np.float32)
     views = range(values.shape[1])
     return np.mean([predict_in_batches(head, values[:, view]) for view in views], axis=0)

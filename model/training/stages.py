@@ -159,14 +159,14 @@ def _train_in_stages(
         folder / "head.npz",
         partial(reporter.report_epoch, HEAD),
     )
-    features = _feature_network(backbone, feature_layers, "float32")
+    features = _feature_network(backbone, feature_layers, "float32", options.parts)
     stages, kept_stage = {HEAD: progress}, HEAD
     budget = options.time_budget
     seconds = budget and max(0.0, budget - (time.monotonic() - start))
     if options.fine_tune != 0 and budget and seconds < MIN_FINE_TUNING_SECONDS:
         reporter.report_message("no time left for fine-tuning; raise --time-budget")
     elif options.fine_tune != 0:
-        tuned = _feature_network(backbone, feature_layers, precision.policy)
+        tuned = _feature_network(backbone, feature_layers, precision.policy, options.parts)
         probe_weights = head.get_weights()
         network = inception.join_head(tuned, head)
         stages[FINE_TUNING] = _fine_tune(
@@ -198,11 +198,13 @@ def prepare_backbone(options: TrainOptions) -> PreparedBackbone:
 
     def build(policy: str) -> keras.Model:
         return inception.build_feature_network(
-            inception.fold_batch_norms(backbone, policy), CACHED_BLOCKS
+            inception.fold_batch_norms(backbone, policy), CACHED_BLOCKS, options.parts
         )
 
     digest = file_digest(inception.weights_file(options.weights), "sha256:" + 16 * "-")
     name = f"inception_v3-{digest.partition(':')[2]}-{options.image_size}"
+    if options.parts != inception.WHOLE:
+        name += f"-{options.parts}"
     folder = options.cache or default_cache_folder()
     features, precision = dtype.choose_precision(build, options.precision)
     click.echo(f"precision: {precision.reason}")
@@ -211,11 +213,11 @@ def prepare_backbone(options: TrainOptions) -> PreparedBackbone:
 
 
 def _feature_network(
-    backbone: keras.Model, feature_layers: Sequence[str], policy: str
+    backbone: keras.Model, feature_layers: Sequence[str], policy: str, parts: str
 ) -> keras.Model:
     folded = inception.fold_batch_norms(backbone, policy)
     return inception.build_feature_network(
-        inception.truncate(folded, feature_layers[-1]), feature_layers
+        inception.truncate(folded, feature_layers[-1]), feature_layers, parts
     )
 
 
@@ -257,7 +259,8 @@ def label_weights(
     Returns:
         Float32 array of shape (n,) with values in (0, 1].
     """
-    classes, columns = len(data.labels), feature_columns(feature_layers)
+    classes = len(data.labels)
+    columns = feature_columns(feature_layers, train.values.shape[-1])
     values = train.values[:, 0, columns].astype(np.float32)
     validation_values = validation.values[:, 0, columns].astype(np.float32)
     targets, groups = train.targets, load_metadata(data.folder, train.examples).groups
@@ -321,7 +324,7 @@ def _fine_tune(
     reporter: ProgressReporter,
 ) -> FitProgress:
     inception.unfreeze_blocks(network.get_layer("features"), options.fine_tune)
-    size = options.image_size
+    size = inception.input_side(options.image_size, options.parts)
     images = ImageSet(data.folder, train.examples, size)
     training_set = _image_training_set(images, train.targets, weights, len(data.labels), options)
     validation_images = ImageSet(data.folder, validation.examples, size)
@@ -342,14 +345,13 @@ def _train_from_scratch(
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = SCRATCH_BATCH_NORM_MOMENTUM
-    features = inception.build_feature_network(backbone, feature_layers)
+    features = inception.build_feature_network(backbone, feature_layers, options.parts)
+    side = inception.input_side(options.image_size, options.parts)
     head = inception.build_head(int(features.output.shape[-1]), len(data.labels))
     network = inception.join_head(features, head)
     unreadable: dict[str, str] = {}
     images = {
-        split: ImageSet.load_readable(
-            data.folder, data.examples_of(split), options.image_size, unreadable
-        )
+        split: ImageSet.load_readable(data.folder, data.examples_of(split), side, unreadable)
         for split in ("train", "validation")
     }
     report_unreadable(data, unreadable, reporter)

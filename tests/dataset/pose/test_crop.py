@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dataset.pose.crop import PERSON, WHOLE, ZONE, body_margin, choose_crop, full_box, iou
+from dataset.pose.crop import PERSON, WHOLE, body_margin, choose_crop, full_box, iou
 from dataset.pose.models import COCO
 
 NAMES = COCO.names
@@ -78,44 +78,6 @@ def test_a_person_in_the_background_is_not_the_subject() -> None:
     assert crop.outcome == WHOLE and "subject" in crop.reason
 
 
-@pytest.mark.parametrize(
-    ("zone", "first", "last"),
-    [("upper", "left_shoulder", "left_hip"), ("lower", "left_hip", "left_ankle")],
-)
-def test_zones_end_near_their_joints(zone: str, first: str, last: str) -> None:
-    points = standing()
-    crop = choose_crop(points, NAMES, SIZE, 0.3, zone)
-    whole = choose_crop(points, NAMES, SIZE, 0.3)
-    assert crop.outcome == ZONE
-    top, bottom = points[NAMES.index(first), 1], points[NAMES.index(last), 1]
-    assert whole.box[1] <= crop.box[1] < top < bottom < crop.box[3] <= whole.box[3]
-    assert crop.box[3] - crop.box[1] < whole.box[3] - whole.box[1]
-
-
-@pytest.mark.parametrize("zone", ["feet", "head"])
-def test_small_zones_are_kept_above_a_smallest_size(zone: str) -> None:
-    crop = choose_crop(standing(), NAMES, SIZE, 0.3, zone)
-    left, top, right, bottom = crop.box
-    assert crop.outcome == ZONE and left >= 0 and right <= SIZE[0] and bottom <= SIZE[1]
-    assert min(right - left, bottom - top) >= 48 and bottom - top < 300
-    assert (top > 350) == (zone == "feet")
-
-
-def test_a_zone_without_its_joints_falls_back_to_the_person() -> None:
-    points = standing()
-    for i, name in enumerate(NAMES):
-        if "ankle" in name or "knee" in name:
-            points[i, 2] = 0
-    crop = choose_crop(points, NAMES, SIZE, 0.3, "feet")
-    assert crop.outcome == PERSON and "feet" in crop.reason
-    assert choose_crop(points, NAMES, SIZE, 0.3, "lower").outcome == PERSON
-
-
-def test_full_and_no_zone_are_the_person() -> None:
-    for zone in ("full", None):
-        assert choose_crop(standing(), NAMES, SIZE, 0.3, zone).outcome == PERSON
-
-
 def test_a_photo_smaller_than_the_smallest_crop() -> None:
     points = np.array([(i, i, 1.0) for i in range(10, 27)])
     crop = choose_crop(points, NAMES, (30, 30), 0.3)
@@ -131,7 +93,7 @@ def test_iou() -> None:
 def test_joints_with_low_scores_are_no_person() -> None:
     points = standing()
     points[:, 2] = 0.4
-    assert choose_crop(points, NAMES, SIZE, 0.3, None, 0.39).outcome == PERSON
-    crop = choose_crop(points, NAMES, SIZE, 0.3, "upper", 0.41)
+    assert choose_crop(points, NAMES, SIZE, 0.3, 0.39).outcome == PERSON
+    crop = choose_crop(points, NAMES, SIZE, 0.3, 0.41)
     assert (crop.outcome, crop.box) == (WHOLE, full_box(SIZE))
     assert "no person" in crop.reason and crop.score == pytest.approx(0.4)

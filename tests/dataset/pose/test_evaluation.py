@@ -54,7 +54,7 @@ def test_crop_figures() -> None:
 
 @needs_people
 def test_the_shipped_network_on_real_people() -> None:
-    people = read_people(PEOPLE / "person_keypoints_val.json", PEOPLE / "images")
+    people = read_people([PEOPLE / "person_keypoints_val.json"], [PEOPLE / "images"])
     figures = evaluate_pose(checkpoints.load_estimator(find_model("hrnet-small")), people)
     assert figures["crop"]["mean_box_iou"] > 0.55
     assert figures["PCK"] > 0.65

@@ -11,6 +11,7 @@ from PIL import Image
 from dataset.build import build
 from dataset.export.build_result import BuildOptions
 from dataset.images.io import sha256_of
+from dataset.pose.crop import PERSON, Crop
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
 from model.data.loading import letterbox
@@ -25,12 +26,12 @@ def reader(data: bytes) -> Callable[[], bytes]:
     return lambda: data
 
 
-def test_a_repeated_photo_is_prepared_once_per_zone() -> None:
+def test_a_repeated_photo_is_prepared_once_per_crop() -> None:
     one, other = photo_bytes(1, (90, 120)), photo_bytes(2, (90, 120))
     inputs = [
         *(PhotoInput(reader(one)), PhotoInput(reader(other)), PhotoInput(reader(one))),
         *(
-            PhotoInput(reader(one), "upper"),
+            PhotoInput(reader(one), Crop(PERSON, (0, 0, 60, 60), 1.0)),
             PhotoInput(reader(b"no photo")),
             PhotoInput(reader(b"no photo")),
         ),
@@ -70,26 +71,25 @@ def test_a_photo_of_a_feed_is_cropped_and_resized_as_in_a_build(tmp_path: Path) 
         draw_product("jeans", seed).photo.save(path)
         filling.image(path.read_bytes(), filling.post(str(seed), "jeans"))
         drawn[sha256_of(path.read_bytes())] = path
-    for crop in ("person", "zone"):
+    for background in ("keep", "white"):
         options = BuildOptions(
             filling.catalogue,
             filling.folder / "images",
-            tmp_path / crop,
+            tmp_path / background,
             min_per_class=1,
             size=160,
             resize="stretch",
-            pose=PoseOptions(crop=crop),
+            pose=PoseOptions(background=background),
         )
         built = build(options, load_vocabulary())
         assert {item.person_crop and item.person_crop.crop.outcome for item in built.items} != {
             "whole"
         }
-        preprocessor = Preprocessor(PoseOptions(crop=crop), {"size": 160, "resize": "stretch"}, 75)
-        zone = load_vocabulary().zone_of("jeans")
+        preprocessor = Preprocessor(options.pose, {"size": 160, "resize": "stretch"}, 75)
         for item in built.items:
             path = drawn[item.photo.sha256]
-            ((prepared,),) = preprocessor.prepare([PhotoInput(path.read_bytes, zone)])
-            written = letterbox(Image.open(tmp_path / crop / item.path).convert("RGB"), 75)
+            ((prepared,),) = preprocessor.prepare([PhotoInput(path.read_bytes)])
+            written = letterbox(Image.open(tmp_path / background / item.path).convert("RGB"), 75)
             assert prepared.pixels is not None
             # What JPEG makes of it; another crop differs by tens.
             assert np.abs(prepared.pixels.astype(int) - written).mean() < 2

@@ -16,21 +16,28 @@ from model.training.linear_probe import (
     ridge_logits,
 )
 
+WIDTH = sum(BLOCK_CHANNELS[block] for block in CACHED_BLOCKS)
+
 
 def outputs(count: int, knowing: str, seed: int) -> SplitFeatures:
     """Return random features; one block separates two classes."""
     rng = np.random.default_rng(seed)
     targets = np.arange(count) % 2
-    values = rng.normal(size=(count, 1, sum(BLOCK_CHANNELS[tap] for tap in CACHED_BLOCKS)))
-    values[:, 0, feature_columns([knowing])[:40]] += targets[:, None] * 1.5
+    values = rng.normal(size=(count, 1, WIDTH))
+    values[:, 0, feature_columns([knowing], WIDTH)[:40]] += targets[:, None] * 1.5
     examples = [Example(str(place), "a", "train") for place in range(count)]
     return SplitFeatures(examples, values.astype(np.float16), targets, {})
 
 
 def test_feature_columns_are_in_the_order_of_blocks() -> None:
-    every = np.concatenate([feature_columns([tap]) for tap in CACHED_BLOCKS])
+    every = np.concatenate([feature_columns([tap], WIDTH) for tap in CACHED_BLOCKS])
     assert (every == np.arange(len(every))).all()
-    assert len(feature_columns(["mixed8", "mixed10"])) == 1280 + 2048
+    assert len(feature_columns(["mixed8", "mixed10"], WIDTH)) == 1280 + 2048
+
+
+def test_each_part_of_a_photo_has_its_own_columns() -> None:
+    one, three = (feature_columns(["mixed7", "mixed9"], n * WIDTH) for n in (1, 3))
+    assert (three == np.concatenate([one, one + WIDTH, one + 2 * WIDTH])).all()
 
 
 @pytest.mark.parametrize("knowing", ["mixed4", "mixed8", "mixed10"])
@@ -81,5 +88,5 @@ def test_logits_are_means_over_the_views() -> None:
     head = build_head(BLOCK_CHANNELS["mixed10"], 3)
     found = head_logits(head, two, ["mixed10"])
     # The head is linear, so that it may as well be asked of the mean.
-    mean = two.values.astype(np.float32).mean(axis=1)[:, feature_columns(["mixed10"])]
+    mean = two.values.astype(np.float32).mean(axis=1)[:, feature_columns(["mixed10"], WIDTH)]
     assert found == pytest.approx(np.asarray(head(mean)), abs=1e-3)
