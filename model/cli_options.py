@@ -53,13 +53,15 @@ def check_weights(_ctx: click.Context, _param: click.Parameter, value: str) -> s
     """Return the value of --weights.
 
     Raises:
-        BadInput: It is neither `imagenet` nor `none` nor a file that may hold Keras weights.
+        BadInput: It is neither a name nor a file that may hold Keras weights.
     """
-    if value in ("imagenet", "none"):
+    if value in ("imagenet", "garments", "none"):
         return value
     path = Path(value)
     if not path.is_file():
-        raise BadInput(f"--weights {value}: no such file; name a file, or use imagenet or none")
+        raise BadInput(
+            f"--weights {value}: no such file; name a file, or use imagenet, garments or none"
+        )
     if path.suffix not in (".h5", ".hdf5"):
         raise BadInput(f"--weights {value}: a Keras weights file ends in .h5 (or .weights.h5)")
     return value
@@ -107,10 +109,11 @@ weights_option: Callable[[Any], Any] = click.option(
     "--weights",
     default="imagenet",
     show_default=True,
-    metavar="imagenet|none|PATH",
+    metavar="imagenet|garments|none|PATH",
     callback=check_weights,
-    help="Initial weights of the backbone: ImageNet (downloaded once), a Keras weights file of"
-    " InceptionV3 without top, or none: train backbone and head together from scratch.",
+    help="Initial weights of the backbone: ImageNet (downloaded once); garments: a smaller backbone"
+    " in the package that was fine-tuned on photos of garments; a Keras weights file of InceptionV3"
+    " without top; or none: train backbone and head together from scratch.",
 )
 cache_option: Callable[[Any], Any] = click.option(
     "--cache",

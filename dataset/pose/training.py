@@ -26,6 +26,7 @@ from dataset.utils.keras_backend import (
     jit_compile,
     load_state,
     save_state,
+    set_seed,
     training_variables,
 )
 from dataset.utils.plots import save_history_plot
@@ -115,7 +116,7 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
     empty = read_photos_without_people(folder, joints) if folder else []
     if options.resume:
         check_resumable(options)
-    keras.utils.set_random_seed(options.seed)
+    set_seed(options.seed)
     masks = people.has_masks
     network = build_hrnet(
         ARCHITECTURES[options.model],

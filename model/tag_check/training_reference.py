@@ -29,10 +29,9 @@ from model.data.loading import (
 from model.data.metadata import load_metadata
 from model.inference.predictor import BATCH_SIZE, Predictor
 from model.inference.saved_run import SavedRun, find_recorded_path
-from model.network.inception import MIN_STD
+from model.network.inception import MIN_STD, NAMED_WEIGHTS
 from model.tag_check.noise_model import cross_validated_probabilities
 from model.training.config import TrainOptions
-from model.training.linear_probe import feature_columns
 from model.training.stages import HEAD, prepare_backbone
 
 # Maximum size of the random sample of training photos that photos are compared with.
@@ -232,8 +231,7 @@ def _select_split(
     frozen: SplitFeatures, split: str, feature_layers: Sequence[str]
 ) -> PhotoFeatures:
     indices = [index for index, example in enumerate(frozen.examples) if example.split == split]
-    columns = feature_columns(feature_layers, frozen.values.shape[-1])
-    values = frozen.values[indices][:, 0, columns].astype(np.float32)
+    values = frozen.values[indices][:, 0, frozen.columns(feature_layers)].astype(np.float32)
     return PhotoFeatures([frozen.examples[index] for index in indices], values)
 
 
@@ -280,7 +278,7 @@ def _frozen_features(
     """Return the features of the backbone before the training, or None and a note."""
     options = run.facts.get("options", {})
     weights = options.get("weights", "imagenet")
-    if weights not in ("imagenet", "none"):
+    if weights not in NAMED_WEIGHTS:
         weights = str(find_recorded_path(Path(weights), run.folder))
     if weights == "none":
         return None, (f"{SEEN_NOTE}its backbone was trained from scratch",)
@@ -322,8 +320,7 @@ def _cross_validate(
     classes = len(run.labels)
     if np.bincount(frozen.targets, minlength=classes).min() < MIN_PHOTOS_PER_LABEL:
         return {}, (f"{SEEN_NOTE}a label has fewer than {MIN_PHOTOS_PER_LABEL} photos",)
-    columns = feature_columns(_feature_layers(run), frozen.values.shape[-1])
-    values = frozen.values[:, 0, columns].astype(np.float32)
+    values = frozen.values[:, 0, frozen.columns(_feature_layers(run))].astype(np.float32)
     groups = load_metadata(hashes.data.folder, frozen.examples).groups
     seed = int(run.facts.get("seed", 0))
     probabilities = cross_validated_probabilities(values, frozen.targets, groups, classes, seed)

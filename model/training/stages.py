@@ -13,6 +13,7 @@ import numpy as np
 
 from dataset.errors import Failure
 from dataset.utils.downloads import file_digest
+from dataset.utils.keras_backend import set_seed
 from model.data.batches import ImageSet, ImageTrainingSet
 from model.data.features import (
     FeatureCache,
@@ -28,9 +29,7 @@ from model.training import label_noise
 from model.training.config import TrainOptions
 from model.training.fit import FitProgress, ValidationSet, fit
 from model.training.linear_probe import (
-    CACHED_BLOCKS,
     choose_feature_layers,
-    feature_columns,
     fit_head,
     ridge_logits,
 )
@@ -111,7 +110,7 @@ def train_network(
     Raises:
         Failure: A label has no readable photos, the weights can't be loaded, or the loss is NaN.
     """
-    keras.utils.set_random_seed(options.seed)
+    set_seed(options.seed)
     for label, count in sorted(data.unknown_labels.items()):
         reporter.report_message(f"excluded {count} photos of {label!r}: no photos in train/")
     if data.skipped:
@@ -149,6 +148,8 @@ def _train_in_stages(
         weights = weights * label_weights(
             data, train, validation, feature_layers, options.seed, reporter
         )
+    # Whether features were cached has no influence on the random numbers of the training.
+    set_seed(options.seed)
     head, progress = fit_head(
         train,
         validation,
@@ -166,6 +167,7 @@ def _train_in_stages(
     if options.fine_tune != 0 and budget and seconds < MIN_FINE_TUNING_SECONDS:
         reporter.report_message("no time left for fine-tuning; raise --time-budget")
     elif options.fine_tune != 0:
+        set_seed(options.seed)
         tuned = _feature_network(backbone, feature_layers, precision.policy, options.parts)
         probe_weights = head.get_weights()
         network = inception.join_head(tuned, head)
@@ -196,9 +198,12 @@ def prepare_backbone(options: TrainOptions) -> PreparedBackbone:
     """
     backbone = inception.build_backbone(options.image_size, options.weights)
 
+    own = inception.backbone_blocks(backbone)
+    blocks = tuple(block for block in inception.CACHED_BLOCKS if block in own)
+
     def build(policy: str) -> keras.Model:
         return inception.build_feature_network(
-            inception.fold_batch_norms(backbone, policy), CACHED_BLOCKS, options.parts
+            inception.fold_batch_norms(backbone, policy), blocks, options.parts
         )
 
     digest = file_digest(inception.weights_file(options.weights), "sha256:" + 16 * "-")
@@ -209,7 +214,7 @@ def prepare_backbone(options: TrainOptions) -> PreparedBackbone:
     features, precision = dtype.choose_precision(build, options.precision)
     click.echo(f"precision: {precision.reason}")
     cache = FeatureCache(folder, f"{name}-{precision.policy}")
-    return PreparedBackbone(backbone, FeatureExtractor(features, cache), precision)
+    return PreparedBackbone(backbone, FeatureExtractor(features, cache, blocks), precision)
 
 
 def _feature_network(
@@ -260,7 +265,7 @@ def label_weights(
         Float32 array of shape (n,) with values in (0, 1].
     """
     classes = len(data.labels)
-    columns = feature_columns(feature_layers, train.values.shape[-1])
+    columns = train.columns(feature_layers)
     values = train.values[:, 0, columns].astype(np.float32)
     validation_values = validation.values[:, 0, columns].astype(np.float32)
     targets, groups = train.targets, load_metadata(data.folder, train.examples).groups
