@@ -165,8 +165,8 @@ def train_pose(**chosen: Any) -> None:
     build-dataset --pose-weights. An interrupted training continues with --resume. The folder also
     gets curves.png and, every ten epochs, images with the detected joints.
 
-    With --evaluate: OKS average precision and PCK with given boxes, and the mean IoU of the crop
-    that is found in whole images.
+    With --evaluate: OKS average precision and PCK with given boxes; and of what is found in whole
+    images, COCO's average precision of boxes and masks, and the mean IoU of masks and crops.
     """
     from dataset.utils import keras_backend
 
@@ -210,24 +210,27 @@ def _evaluate(
     from dataset.utils.cli_options import format_table
     from dataset.utils.files import write_json
 
-    people = read_people(annotations, images)
+    model = find_model(pose, pose_weights)
+    people = read_people(annotations, images, model.joints)
     if not people.persons:
         raise BadInput(
-            f"{annotations[0]} has no people with annotated joints or a mask and an image in"
-            f" {images[0]}"
+            f"{annotations[0]} has no people with a mask or with annotated joints of the network"
+            f" ({', '.join(model.joints.names)}) and an image in {images[0]}"
         )
-    model = find_model(pose, pose_weights)
     empty = (
         read_photos_without_people(without_people, len(people.joints.names))
         if without_people
         else []
     )
     figures = evaluate_pose(load_estimator(model, flip, dark), people, empty)
-    rows = [("PCK@0.2", figures["PCK"])]
-    rows += [(f"OKS {name}", value) for name, value in figures["OKS"].items()]
-    rows += [(f"crop {n.replace('_', ' ')}", value) for n, value in figures["crop"].items()]
+    rows = [("PCK@0.2", figures["PCK"])] if "PCK" in figures else []
+    rows += [
+        (f"{group} {name.replace('_', ' ')}", value)
+        for group in ("OKS", "box", "mask", "crop")
+        for name, value in figures.get(group, {}).items()
+    ]
     click.echo(format_table(("figure", "value"), [(name, f"{value:.3f}") for name, value in rows]))
-    click.echo(f"{figures['persons']} people in {figures['photos']} photos")
+    click.echo(f"{len(people.persons)} people in {figures['photos']} photos")
     for path in figures["missing"]:
         click.echo(f"missing: {path}", err=True)
     for path, why in figures["unreadable"].items():

@@ -141,6 +141,8 @@ def draw_targets(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.where(points[:, 2] > 0, maps, UNANNOTATED).astype(np.float32)
 
 
+# A pixel belongs to the person if the mask's value is above this one: a probability of a half.
+MASK_THRESHOLD = 127
 # Height and width of a mask's array, and its region.
 MASK_HEADER = struct.Struct("<HH4d")
 # Half of the thickness of a limb, and the farthest that a body reaches from its bones, relative to
