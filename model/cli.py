@@ -215,6 +215,7 @@ def train_model(out: Path | None, folds: int | None, **values: Any) -> None:
     from model.training.cross_validation import cross_validate
     from model.training.train import train
 
+    values["image_size"] = values["image_size"] or cli_options.default_image_size(values["weights"])
     out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     options = TrainOptions(out=out, folds=folds or 0, **values)
     if options.from_scratch:

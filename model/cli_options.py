@@ -13,6 +13,7 @@ from dataset.utils.cli_options import FOLDER
 SECONDS_PER_UNIT = {"": 60, "s": 1, "m": 60, "h": 3600}
 # The built-in steps of a comparison.
 STEPS_FILE = Path(__file__).parent / "ablation" / "compare.toml"
+IMAGENET_IMAGE_SIZE, GARMENTS_IMAGE_SIZE = 299, 224
 FEATURE_LAYERS = [f"mixed{number}" for number in range(4, 11)]
 
 
@@ -65,6 +66,11 @@ def check_weights(_ctx: click.Context, _param: click.Parameter, value: str) -> s
     if path.suffix not in (".h5", ".hdf5"):
         raise BadInput(f"--weights {value}: a Keras weights file ends in .h5 (or .weights.h5)")
     return value
+
+
+def default_image_size(weights: str) -> int:
+    """Return the size of photos that initial weights were trained on, in pixels."""
+    return GARMENTS_IMAGE_SIZE if weights == "garments" else IMAGENET_IMAGE_SIZE
 
 
 def parse_feature_layers(value: str) -> tuple[str, ...]:
@@ -123,9 +129,8 @@ cache_option: Callable[[Any], Any] = click.option(
 size_option: Callable[[Any], Any] = click.option(
     "--image-size",
     type=click.IntRange(min=75, max=1024),
-    default=299,
-    show_default=True,
-    help="Width and height of the network's input in pixels.",
+    help="Width and height of the network's input in pixels.  [default: 299; 224 with --weights"
+    " garments]",
 )
 precision_option: Callable[[Any], Any] = click.option(
     "--precision",

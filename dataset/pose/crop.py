@@ -19,7 +19,7 @@ from dataset.pose.models import JointSet
 Box = tuple[float, float, float, float]
 
 # Version of the policy: changes whenever equal key points give another crop.
-CROP_POLICY = 2
+CROP_POLICY = 3
 # With fewer joints there is no person.
 MIN_JOINTS = 5
 # How far the body extends beyond a joint, relative to the longer side of the joints' bounding box:
@@ -32,6 +32,9 @@ BODY_MARGINS = {
     "ankle": 0.16,
     "": 0.14,
 }
+# Probability above which the mask's pixels are in the crop, and factor of the gate above which
+# joints are in it wherever the mask ends.
+MASK_LEVEL, SURE_FACTOR = 0.35, 2.0
 # Smallest side of a crop, in pixels and relative to the image's shorter side.
 MIN_SIDE_PIXELS, SMALLEST_PART = 48, 0.15
 # A person on a smaller fraction of the image is in the background.
@@ -95,20 +98,39 @@ def choose_crop(
         mask: The person's mask, if the network has a mask head.
 
     Returns:
-        The crop. With fewer than `MIN_JOINTS` joints, a mean score below `min_score`, or a person
-        on less than `MIN_SUBJECT_AREA` of the image, it is the whole image.
+        The crop: the box of the mask and of the joints with high scores, or, without a mask, that
+        of all joints, with margins. With fewer than `MIN_JOINTS` joints, a mean score below
+        `min_score`, or a person on less than `MIN_SUBJECT_AREA` of the image, it is the whole
+        image.
     """
     seen = points[:, 2] >= gate
     whole = full_box(size)
     if seen.sum() < MIN_JOINTS:
         reason = f"{int(seen.sum())} of {MIN_JOINTS} joints seen"
         return Crop(WHOLE, whole, _score(points, seen), reason)
-    person, score = _bounding_box(points, seen, names, size), _score(points, seen)
+    score = _score(points, seen)
+    person = _person_box(points, seen, names, size, gate, mask)
     if score < min_score:
         return Crop(WHOLE, whole, score, "no person: the joints' scores are too low")
     if _area(person) < MIN_SUBJECT_AREA * _area(whole):
         return Crop(WHOLE, whole, score, "too small to be the photo's subject")
     return Crop(PERSON, person, score, mask=mask)
+
+
+def _person_box(
+    points: np.ndarray,
+    seen: np.ndarray,
+    names: Sequence[str],
+    size: tuple[int, int],
+    gate: float,
+    mask: PersonMask | None,
+) -> Box:
+    box = mask.box(MASK_LEVEL) if mask else None
+    if box is None:
+        return _bounding_box(points, seen, names, size)
+    corners = np.array(box).reshape(2, 2)
+    sure = points[points[:, 2] >= SURE_FACTOR * gate, :2]
+    return _fit(np.vstack([corners, sure]), size)
 
 
 def _area(box: Box) -> float:
@@ -135,7 +157,7 @@ def _bounding_box(
     names: Sequence[str],
     size: tuple[int, int],
 ) -> Box:
-    """Return the bounding box of the chosen joints with their margins, clipped to the image."""
+    """Return the bounding box of the chosen joints with their margins."""
     reach = np.array([body_margin(name) for name in names])[chosen, None]
     reach = reach * _body_size(points[chosen])
     low, high = points[chosen, :2] - reach, points[chosen, :2] + reach
@@ -143,7 +165,12 @@ def _bounding_box(
         # Include the whole region where an uncertain joint may be.
         low = np.minimum(low, points[chosen, 3:5])
         high = np.maximum(high, points[chosen, 5:7])
-    low, high = low.min(axis=0), high.max(axis=0)
+    return _fit(np.vstack([low, high]), size)
+
+
+def _fit(corners: np.ndarray, size: tuple[int, int]) -> Box:
+    """Return the bounding box of points, clipped to the image and not too small."""
+    low, high = corners.min(axis=0), corners.max(axis=0)
     edge = np.array(size, np.float64)
     low, high = np.clip(low, 0, edge), np.clip(high, 0, edge)
     # Extend a small box around its center, and move it into the image.

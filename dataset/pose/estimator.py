@@ -122,7 +122,7 @@ class PoseEstimator:
         whole = [person_view((0, 0, *photo.size), self.size, widen=1.0) for photo in photos]
         estimates = self.estimate(photos, whole)
         first = [
-            self._crop(estimate.points, photo, FIRST_PASS_GATE)
+            self._crop(estimate, photo, FIRST_PASS_GATE)
             for estimate, photo in zip(estimates, photos, strict=True)
         ]
         closer = {
@@ -135,13 +135,14 @@ class PoseEstimator:
         ]
         second = self.estimate([photos[i] for i in again], [closer[i] for i in again])
         for i, estimate in zip(again, second, strict=True):
-            crop = self._crop(estimate.points, photos[i], 1.0)
+            crop = self._crop(estimate, photos[i], 1.0)
             if crop.outcome == PERSON and iou(crop.box, first[i].box) >= MIN_OVERLAP:
                 estimates[i] = estimate
         return estimates
 
-    def _crop(self, points: np.ndarray, photo: Image.Image, gate_factor: float) -> Crop:
-        return choose_crop(points, self.joints.names, photo.size, self.gate * gate_factor)
+    def _crop(self, estimate: Estimate, photo: Image.Image, gate_factor: float) -> Crop:
+        gate = self.gate * gate_factor
+        return choose_crop(estimate.points, self.joints.names, photo.size, gate, mask=estimate.mask)
 
 
 def _to_size(box: Box) -> Box:

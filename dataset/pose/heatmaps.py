@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, label
 
 from dataset.pose.models import MASK_STRIDE, STRIDE, JointSet
 
@@ -143,13 +143,18 @@ def draw_targets(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 # A pixel belongs to the person if the mask's value is above this one: a probability of a half.
 MASK_THRESHOLD = 127
+# Pixels of the grid on which boxes are found, for each pixel of the mask's array.
+BOX_PRECISION = 4
+# Area of a part of the mask that counts, relative to the largest part.
+MIN_PART_AREA = 0.1
 # Height and width of a mask's array, and its region.
 MASK_HEADER = struct.Struct("<HH4d")
 # Half of the thickness of a limb, and the farthest that a body reaches from its bones, relative to
-# the size of the body.
-LIMB_RADIUS, BODY_RADIUS = 0.015, 0.16
-# As the second, for people of whom a joint is not annotated.
-PARTIAL_BODY_RADIUS = 0.5
+# the size of the body; at the ends of limbs it reaches farther, by parts of the joint's name.
+LIMB_RADIUS, BODY_RADIUS = 0.015, 0.10
+END_RADII = {"ankle": 0.15, "head": 0.13, "nose": 0.13, "eye": 0.13, "ear": 0.13, "wrist": 0.12}
+# The factor of these for people of whom a joint is not annotated.
+PARTIAL_BODY = 4.0
 # The longer side of the joints' box is at least this multiple of the longest bone: a crouching
 # person has the same limbs.
 BONES_PER_BODY = 3.5
@@ -181,6 +186,35 @@ class PersonMask:
         data = across, 0.0, -left * across, 0.0, down, -top * down
         return Image.fromarray(self.values).transform(
             size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
+        )
+
+    def box(self, level: float) -> tuple[float, float, float, float] | None:
+        """Return the bounding box of the person in pixels of the image; None without a person.
+
+        Parts that are much smaller than the largest one are ignored: they are other people, or
+        mistakes.
+
+        Args:
+            level: Probability above which a pixel counts.
+        """
+        height, width = self.values.shape
+        # Enlarged, the edge is found between the pixels of the array.
+        size = (width * BOX_PRECISION, height * BOX_PRECISION)
+        pixels = Image.fromarray(self.values).resize(size, Image.Resampling.BILINEAR)
+        parts, _ = label(np.asarray(pixels) > 255 * level)
+        areas = np.bincount(parts.ravel())
+        areas[0] = 0
+        if not areas.any():
+            return None
+        kept = (areas >= MIN_PART_AREA * areas.max())[parts]
+        columns, rows = np.flatnonzero(kept.any(axis=0)), np.flatnonzero(kept.any(axis=1))
+        left, top, right, bottom = self.region
+        across, down = (right - left) / size[0], (bottom - top) / size[1]
+        return (
+            left + across * columns[0],
+            top + down * rows[0],
+            left + across * (columns[-1] + 1),
+            top + down * (rows[-1] + 1),
         )
 
     def scaled(self, factors: np.ndarray) -> "PersonMask":
@@ -273,11 +307,17 @@ def draw_partial_mask(points: np.ndarray, joints: JointSet, size: tuple[int, int
     places = (points[:, :2] + 0.5) / MASK_STRIDE - 0.5
     longest = max(float(np.linalg.norm(places[a] - places[b])) for a, b in bones)
     body = max(float(np.ptp(places[annotated], axis=0).max()), BONES_PER_BODY * longest)
-    reach = BODY_RADIUS if annotated.all() else PARTIAL_BODY_RADIUS
+    reach = body if annotated.all() else PARTIAL_BODY * body
+    radii = [
+        next((radius for part, radius in END_RADII.items() if part in name), BODY_RADIUS)
+        for name in joints.names
+    ]
     torso = [i for i, name in enumerate(joints.names) if name.endswith(("shoulder", "hip"))]
     corners = places[torso] if annotated[torso].all() else places[:0]
-    inside = _draw_body(places, bones, corners, max(0.5, LIMB_RADIUS * body), (height, width))
-    near = _draw_body(places, bones, corners, reach * body, (height, width))
+    limb, size = max(0.5, LIMB_RADIUS * body), (height, width)
+    inside = _draw_body(places, bones, corners, limb, [limb] * len(places), size)
+    ends = [reach * radius for radius in radii]
+    near = _draw_body(places, bones, corners, reach * BODY_RADIUS, ends, size)
     return np.where(inside, 1.0, np.where(near, unknown, 0.0)).astype(np.float32)
 
 
@@ -286,16 +326,27 @@ def _draw_body(
     bones: Sequence[tuple[int, int]],
     torso: np.ndarray,
     radius: float,
+    ends: Sequence[float],
     size: tuple[int, int],
 ) -> np.ndarray:
-    """Return a boolean array of the pixels within a radius of bones or in the torso's hull."""
+    """Return a boolean array of the pixels within a radius of bones or in the torso's hull.
+
+    Args:
+        places: Joints (joints, 2).
+        bones: Pairs of joints.
+        torso: Corners of the torso (corners, 2).
+        radius: The radius in pixels.
+        ends: The radius around each joint.
+        size: Height and width of the result.
+    """
     image = Image.new("1", (size[1], size[0]))
     draw = ImageDraw.Draw(image)
     for first, second in bones:
         line = [*places[first], *places[second]]
         draw.line(line, 1, max(1, round(2 * radius)))
-        for x, y in (places[first], places[second]):
-            draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=1)
+        for joint in (first, second):
+            (x, y), end = places[joint], ends[joint]
+            draw.ellipse([x - end, y - end, x + end, y + end], fill=1)
     if len(torso) >= 3:
         middle = torso.mean(axis=0)
         turns = np.arctan2(*(torso - middle).T)

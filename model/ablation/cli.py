@@ -72,6 +72,7 @@ def compare_steps(out: Path | None, show_steps: bool, **values: Any) -> None:
     from model.ablation.config import read_steps
     from model.ablation.runner import CompareOptions
 
+    values["image_size"] = values["image_size"] or cli_options.default_image_size(values["weights"])
     out = out or Path("runs") / datetime.now().strftime("compare-%Y%m%d-%H%M%S")
     options = CompareOptions(out=out, **values)
     rows = compare(options)
