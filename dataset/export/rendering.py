@@ -49,7 +49,8 @@ def render_key(
     box = crop.crop.box if crop else ()
     versions = (PIXELS_VERSION, PIL.__version__)
     # The mask depends on the image and the network only.
-    masked = (background, crop.key, CROP_POLICY) if crop and background != KEEP else ()
+    is_masked = crop is not None and crop.crop.mask is not None and background != KEEP
+    masked = (background, crop.key, CROP_POLICY) if crop and is_masked else ()
     parts = (image.photo.sha256, box, *masked, size, resize, JPEG_QUALITY, *versions)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 

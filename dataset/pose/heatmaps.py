@@ -153,7 +153,7 @@ MASK_HEADER = struct.Struct("<HH4d")
 # the size of the body; at the ends of limbs it reaches farther, by parts of the joint's name.
 LIMB_RADIUS, BODY_RADIUS = 0.015, 0.10
 END_RADII = {"ankle": 0.15, "head": 0.13, "nose": 0.13, "eye": 0.13, "ear": 0.13, "wrist": 0.12}
-# The factor of these for people of whom a joint is not annotated.
+# The factor of these for people with a joint that is not annotated.
 PARTIAL_BODY = 4.0
 # The longer side of the joints' box is at least this multiple of the longest bone: a crouching
 # person has the same limbs.

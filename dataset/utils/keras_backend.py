@@ -102,7 +102,7 @@ def jit_compile() -> bool | str:
 def set_seed(seed: int) -> None:
     """Seed all random numbers, and let TensorFlow use deterministic operations only.
 
-    Some operations add in the order in which threads finish, unless they are told not to.
+    Without this, some operations add numbers in the order in which threads finish.
     """
     import keras
 

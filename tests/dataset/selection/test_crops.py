@@ -101,6 +101,39 @@ def test_the_manifest_the_card_and_the_sheet_say_what_was_kept(
         assert sheet.width > 600
 
 
+def test_renaming_labels_changes_no_crop(first: tuple[Path, BuildResult], tmp_path: Path) -> None:
+    filling = Filling(tmp_path)
+    tags = ("polo", "jeans", "hat", "shoes", "dress", "coat")
+    for seed, tag in enumerate(tags):
+        path = tmp_path / "drawn.png"
+        draw_product("coat", seed).photo.save(path)
+        filling.image(path.read_bytes(), filling.post(str(seed), tag))
+    renamed = run(filling).items
+    assert {item.label for item in renamed} == set(tags)
+    crops = {item.photo.sha256: item.person_crop for item in first[1].items}
+    for item in renamed:
+        before = crops[item.photo.sha256]
+        assert before and item.person_crop and before.crop == item.person_crop.crop
+
+
+@pytest.mark.parametrize("background", ["white", "blur"])
+def test_the_background_is_replaced_where_a_person_is_found(
+    first: tuple[Path, BuildResult], filling: Filling, background: str
+) -> None:
+    kept = {item.photo.sha256: item for item in first[1].items}
+    before = {
+        item.path: (filling.folder / "splits" / item.path).read_bytes() for item in kept.values()
+    }
+    changed = run(filling, background=background)
+    assert changed.reused == 1
+    for item in changed.items:
+        crop = item.person_crop
+        assert crop and kept[item.photo.sha256].person_crop
+        same = (filling.folder / "splits" / item.path).read_bytes() == before[item.path]
+        assert same == (crop.crop.outcome == "whole")
+        assert crop.crop.outcome == "whole" or crop.crop.mask
+
+
 def test_photos_left_whole_are_written_whole(filling: Filling) -> None:
     for chosen in ({"crop": "none"}, {"pose": "none"}):
         built = run(filling, **chosen)
@@ -147,6 +180,21 @@ def test_offline_the_published_weights_are_named(
     for part in ("81c58e40", "download.openmmlab.com", "--pose-weights", str(tmp_path / "cache")):
         assert part in done.output
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--pose", "none"), "--background white has no effect with --pose none"),
+        (("--crop", "none"), "--background white has no effect with --crop none"),
+        (("--pose", "hrnet-w32"), "the network hrnet-w32 finds no masks"),
+    ],
+)
+def test_a_background_needs_masks(options: tuple[str, ...], message: str, filling: Filling) -> None:
+    photos = ("--catalogue", filling.catalogue, "--images", str(filling.folder / "images"))
+    words = ["--background", "white", *options, *photos, "--min-per-class", "1"]
+    done = CliRunner().invoke(build_dataset, [*words, "--out", str(filling.folder / "other")])
+    assert done.exit_code == 2 and message in done.output.replace("\n", " ")
 
 
 @pytest.mark.parametrize("option", ["--pose", "--crop"])
