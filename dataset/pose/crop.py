@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from dataset.pose.heatmaps import PersonMask
 from dataset.pose.models import JointSet
@@ -204,15 +204,23 @@ def replace_background(photo: Image.Image, crop: Crop, background: str) -> Image
     kept = photo.crop(box)
     if crop.mask is None or background == KEEP:
         return kept
+    opacity = crop.mask.draw(photo.size).crop(box).point(OPACITIES)
     if background == WHITE:
         other = Image.new("RGB", kept.size, "white")
     else:
-        other = kept.filter(ImageFilter.GaussianBlur(BLUR_RADIUS * max(kept.size)))
-    opacity = crop.mask.draw(photo.size).crop(box)
-    feathered = opacity.point(OPACITIES).filter(
-        ImageFilter.GaussianBlur(FEATHER_RADIUS * max(kept.size))
-    )
-    return Image.composite(kept, other, feathered)
+        other = _blur_background(kept, opacity)
+    feather = ImageFilter.GaussianBlur(FEATHER_RADIUS * max(kept.size))
+    return Image.composite(kept, other, opacity.filter(feather))
+
+
+def _blur_background(photo: Image.Image, opacity: Image.Image) -> Image.Image:
+    """Blur an image so that the person's colours do not spread into the background."""
+    blur = ImageFilter.GaussianBlur(BLUR_RADIUS * max(photo.size))
+    weights = ImageChops.invert(opacity)
+    background = Image.composite(photo, Image.new("RGB", photo.size), weights)
+    sums = np.asarray(background.filter(blur), np.float32)
+    total = np.asarray(weights.filter(blur), np.float32)[:, :, None]
+    return Image.fromarray((255 * sums / np.maximum(total, 1)).clip(0, 255).astype(np.uint8))
 
 
 LEFT, RIGHT, MIDDLE = (255, 150, 30), (40, 170, 255), (120, 230, 90)
