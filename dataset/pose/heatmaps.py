@@ -315,13 +315,13 @@ def draw_partial_mask(points: np.ndarray, joints: JointSet, size: tuple[int, int
     torso = [i for i, name in enumerate(joints.names) if name.endswith(("shoulder", "hip"))]
     corners = places[torso] if annotated[torso].all() else places[:0]
     limb, size = max(0.5, LIMB_RADIUS * body), (height, width)
-    inside = _draw_body(places, bones, corners, limb, [limb] * len(places), size)
+    inside = draw_body(places, bones, corners, limb, [limb] * len(places), size)
     ends = [reach * radius for radius in radii]
-    near = _draw_body(places, bones, corners, reach * BODY_RADIUS, ends, size)
+    near = draw_body(places, bones, corners, reach * BODY_RADIUS, ends, size)
     return np.where(inside, 1.0, np.where(near, unknown, 0.0)).astype(np.float32)
 
 
-def _draw_body(
+def draw_body(
     places: np.ndarray,
     bones: Sequence[tuple[int, int]],
     torso: np.ndarray,
