@@ -13,6 +13,7 @@ from scipy.special import expit
 
 from dataset.pose.crop import PERSON, Box, Crop, choose_crop, iou
 from dataset.pose.heatmaps import (
+    BOX_SCALE,
     Estimate,
     PersonMask,
     decode_points,
@@ -29,8 +30,9 @@ from dataset.utils.keras_backend import gpu_has_bfloat16, has_gpu
 BATCH_IMAGES = 16
 # The first pass sees a small person blurred: half of the score proposes a second pass.
 FIRST_PASS_GATE = 0.5
-# The box of the first pass has margins already, larger ones for uncertain joints.
-SECOND_PASS_SCALE = 1.0
+# The box of key points alone has margins already, larger ones for uncertain joints. That of a mask
+# gets the margins of the training, within which the second pass finds limbs that the first missed.
+SECOND_PASS_SCALE, MASKED_SECOND_PASS_SCALE = 1.0, BOX_SCALE
 # The second pass must show the person this much larger.
 MIN_MAGNIFICATION = 1.1
 # With a smaller IoU the two passes found different people, or none.
@@ -126,7 +128,11 @@ class PoseEstimator:
             for estimate, photo in zip(estimates, photos, strict=True)
         ]
         closer = {
-            i: person_view(_to_size(crop.box), self.size, SECOND_PASS_SCALE)
+            i: person_view(
+                _to_size(crop.box),
+                self.size,
+                MASKED_SECOND_PASS_SCALE if crop.mask else SECOND_PASS_SCALE,
+            )
             for i, crop in enumerate(first)
             if crop.outcome == PERSON
         }
