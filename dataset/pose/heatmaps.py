@@ -467,8 +467,9 @@ def heatmap_loss(targets: Any, maps: Any) -> Any:
     return ops.mean(annotated * (squares + LOCATION_WEIGHT * entropies), axis=-1)
 
 
-# Weight of the mask's loss beside that of the heat maps, which is a tenth of it.
-MASK_WEIGHT = 0.1
+# Weight of the mask's loss beside that of the heat maps, most of which is the entropy of the targets
+# and has no gradient.
+MASK_WEIGHT = 0.03
 
 
 def mask_loss(targets: Any, logits: Any) -> Any:
