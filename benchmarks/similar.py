@@ -59,10 +59,9 @@ def predict_folder(
     embedder: "Embedder", folder: Path
 ) -> tuple["NetworkOutputs", np.ndarray, list[Path]]:
     """Return the network outputs of the photos of a folder, their classes, and their paths."""
-    from dataset.vocabulary import load_vocabulary
     from model.similar.sources import FolderIndexSource
 
-    source = FolderIndexSource(folder, load_vocabulary())
+    source = FolderIndexSource(folder)
     cached_items = [one for one in embedder.predict(source.entries(embedder.run.crop)) if one.view]
     files = [folder / one.item.image for one in cached_items]
     return (

@@ -46,7 +46,7 @@ def load(photos: Path, weights: str, cache: Path | None) -> Photos:
     from model.data.features import Views
     from model.data.loading import load_splits
     from model.training.config import TrainOptions
-    from model.training.linear_probe import choose_feature_layers, feature_columns
+    from model.training.linear_probe import choose_feature_layers
     from model.training.stages import prepare_backbone
 
     data = load_splits(photos)
@@ -59,7 +59,7 @@ def load(photos: Path, weights: str, cache: Path | None) -> Photos:
         for mask in (~half, half)
     ]
     feature_layers = choose_feature_layers(parts[0], parts[1], len(data.labels), 0).layers
-    values = outputs.values[:, 0, feature_columns(feature_layers)].astype(np.float32)
+    values = outputs.values[:, 0, outputs.columns(feature_layers)].astype(np.float32)
     click.echo(
         f"{len(values)} photos, {len(data.labels)} labels, blocks {'+'.join(feature_layers)}"
     )

@@ -325,14 +325,13 @@ def backbone(weights: Path, batch_size: int, rounds: int) -> None:
 
     keras_backend.import_backend()
     from model.network import dtype, inception
-    from model.training.linear_probe import CACHED_BLOCKS
 
     whole = inception.build_backbone(SIZE, str(weights))
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, SIZE, SIZE, 3), dtype=np.uint8)
     rows = []
     for kind in ("float32", "bfloat16"):
         features = inception.build_feature_network(
-            inception.fold_batch_norms(whole, dtype.POLICIES[kind]), CACHED_BLOCKS
+            inception.fold_batch_norms(whole, dtype.POLICIES[kind]), inception.CACHED_BLOCKS
         )
         work = multiply_adds(features) * batch_size
         works: list[Work] = [(partial(features.predict_on_batch, pixels), work), *products(kind)]

@@ -138,8 +138,7 @@ def _build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
     check_not_empty(plan, selection)
     folder = create_temporary_folder(options.out)
     photos = [image.photo for image in plan.images]
-    zones = [vocabulary.zone_of(image.label) for image in plan.images]
-    crops = find_crops(photos, zones, sessions, store, options.pose)
+    crops = find_crops(photos, sessions, store, options.pose)
     reused = _reuse_images(plan, crops, folder, options)
     rendered, prints, unreadable = _render_images(plan, crops, store, folder, options)
     replan = _split_without_leaks(plan, selection, rendered, prints)
@@ -192,10 +191,8 @@ def _reuse_images(
     plan: BuildPlan, crops: Mapping[int, PersonCrop], folder: Path, options: BuildOptions
 ) -> int:
     """Copy images of the previous build that would be rendered to equal bytes."""
-    keys = {
-        render_key(image, crops.get(image.photo.image_id), options.size, options.resize)
-        for image in plan.images
-    }
+    rendering = options.size, options.resize, options.pose.background
+    keys = {render_key(image, crops.get(image.photo.image_id), *rendering) for image in plan.images}
     return reuse_images(options.out, keys, folder / POOL_FOLDER)
 
 
@@ -214,7 +211,8 @@ def _render_images(
     """
     rendered, prints, unreadable = {}, {}, {}
     pool = folder / POOL_FOLDER
-    results = render_images(plan.images, crops, store, pool, options.size, options.resize)
+    rendering = options.size, options.resize, options.pose.background
+    results = render_images(plan.images, crops, store, pool, *rendering)
     progress = tqdm(results, total=len(plan.images), desc="photos", disable=None)
     for index, result in enumerate(progress):
         photo = plan.images[index].photo
@@ -287,7 +285,7 @@ def write_output_files(
 ) -> None:
     """Write the files beside the images: labels, exclusions, dataset card, sheets and report."""
     labels = sorted({item.label for item in result.items})
-    write_json(describe_labels(labels, options, selection), folder / "labels.json")
+    write_json(describe_labels(labels, options), folder / "labels.json")
     layout.write_excluded(result.exclusions.images, folder / layout.EXCLUDED)
     layout.write_attribution(result.items, folder / layout.ATTRIBUTION)
     paths = report.sampled_paths(result)
@@ -302,14 +300,11 @@ def write_output_files(
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def describe_labels(
-    labels: Sequence[str], options: BuildOptions, selection: SelectionOptions
-) -> Mapping[str, object]:
-    """Return the content of `labels.json`: labels, folders, garment zones and image format."""
+def describe_labels(labels: Sequence[str], options: BuildOptions) -> Mapping[str, object]:
+    """Return the content of `labels.json`: labels, folders and image format."""
     return {
         "labels": list(labels),
         "folders": {label: layout.label_folder(label) for label in labels},
-        "zones": {label: selection.vocabulary.zone_of(label) for label in labels},
         "size": options.size,
         "resize": options.resize,
         "format": options.format,

@@ -141,11 +141,18 @@ class SplitProportions(click.ParamType):
 )
 @click.option(
     "--crop",
-    type=click.Choice(["person", "zone", "none"]),
+    type=click.Choice(["person", "none"]),
     default="person",
     show_default=True,
-    help="Crop each photo to the person, to the body part of the label's garments (else the"
-    " person), or not at all. Photos without a person stay whole.",
+    help="Crop each photo to the person, or not at all. Photos without a person stay whole.",
+)
+@click.option(
+    "--background",
+    type=click.Choice(["keep", "blur", "white"]),
+    default="keep",
+    show_default=True,
+    help="What is behind the person: the photo's background, blurred, or white. It is kept where"
+    " nobody is found.",
 )
 @click.option(
     "--pose",
@@ -164,6 +171,7 @@ def build_dataset(
     pose: str,
     pose_weights: Path | None,
     crop: str,
+    background: str,
     dry_run: bool,
     **values: Any,
 ) -> None:
@@ -183,7 +191,12 @@ def build_dataset(
     from dataset.selection.crops import PoseOptions
     from dataset.vocabulary import load_vocabulary
 
-    pose_options = PoseOptions(pose, pose_weights, crop)
+    pose_options = PoseOptions(pose, pose_weights, crop, background)
+    if background != "keep" and not pose_options.is_enabled:
+        raise BadInput(
+            f"--background {background} has no effect with"
+            f" --{'pose' if pose == 'none' else 'crop'} none; remove one of the two"
+        )
     if pose_weights and not pose_options.is_enabled:
         raise BadInput(
             f"--pose-weights {pose_weights} has no effect with"

@@ -16,7 +16,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ZONES = ("upper", "lower", "full", "feet", "head")
 # PostgreSQL can't index a word of several kilobytes.
 MAX_WORD_BYTES = 1000
 BUILT_IN_FILE = Path(__file__).with_name("labels.toml")
@@ -42,13 +41,11 @@ class Label:
 
     Attributes:
         name: Name of the label.
-        zone: Garment zone, one of `ZONES`.
         words: Hashtags and search words that mean the label.
         within: Wider labels that contain it, as shoes contain sneakers.
     """
 
     name: str
-    zone: str
     words: tuple[str, ...]
     within: tuple[str, ...] = ()
 
@@ -87,10 +84,6 @@ class Vocabulary:
             wider |= new
             queue += new
         return wider
-
-    def zone_of(self, name: str) -> str | None:
-        """Return the garment zone of a label; None if the vocabulary does not have the label."""
-        return self.labels[name].zone if name in self.labels else None
 
     def words_of(self, tag: str) -> tuple[str, ...]:
         """Return what to search for a tag: all words of its label, or the tag itself.
@@ -142,7 +135,7 @@ def _extended(built_in: dict[str, Label], added: dict[str, Label]) -> dict[str, 
         for name, label in built_in.items()
     }
     for name, label in added.items():
-        before = kept.get(name, Label(name, label.zone, ()))
+        before = kept.get(name, Label(name, ()))
         kept[name] = replace(
             label, words=before.words + label.words, within=before.within + label.within
         )
@@ -170,22 +163,17 @@ def _labels(table: dict[str, Any], path: Path) -> dict[str, Label]:
 
 
 def _label(name: str, entry: object, path: Path) -> Label:
-    expected = (
-        f'[{name}] needs zone = one of {", ".join(ZONES)}, words = ["…"] and, if wider labels'
-        ' contain it, within = ["…"]'
-    )
+    expected = f'[{name}] needs words = ["…"] and, if wider labels contain it, within = ["…"]'
     if not isinstance(entry, dict) or not normalize_word(name):
         raise BadInput(f"{path}: {expected}, not {entry!r}")
-    zone, words = entry.get("zone", "full"), entry.get("words", [name])
-    if zone not in ZONES:
-        raise BadInput(f"{path}: {expected}, not zone = {zone!r}")
+    words = entry.get("words", [name])
     if not isinstance(words, list) or not all(isinstance(w, str) and _key(w) for w in words):
         raise BadInput(f"{path}: {expected}, not words = {words!r}")
     within = entry.get("within", [])
     if not isinstance(within, list) or not all(isinstance(above, str) for above in within):
         raise BadInput(f"{path}: {expected}, not within = {within!r}")
     return Label(
-        normalize_word(name), zone, tuple(words), tuple(normalize_word(above) for above in within)
+        normalize_word(name), tuple(words), tuple(normalize_word(above) for above in within)
     )
 
 

@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dataset.pose.crop import GREY, choose_crop, draw_person
+from dataset.pose.crop import (
+    BLUR,
+    GREY,
+    KEEP,
+    WHITE,
+    choose_crop,
+    draw_person,
+    replace_background,
+)
+from dataset.pose.heatmaps import PersonMask
 from dataset.pose.models import JointSet
 from scraper.sample_shop.drawing.product import NAMES, SKELETON, Drawing, draw_product
 
@@ -17,16 +26,18 @@ PICTURE = Path(__file__).parent / "images" / "crop-policy.png"
 JOINTS = JointSet(NAMES, tuple((one - 1, other - 1) for one, other in SKELETON))
 GATE = 0.3
 SIDE, GAP, TEXT = 170, 14, 34
+MASK_SIZE = 64, 92
 
 
 @dataclass(frozen=True)
 class Case:
-    """An image with key points, and the requested zone."""
+    """An image with key points, and a mask if the network finds masks."""
 
     title: str
     photo: Image.Image
     points: np.ndarray
-    zone: str | None = None
+    mask: PersonMask | None = None
+    background: str = KEEP
 
 
 def scored(drawing: Drawing) -> np.ndarray:
@@ -63,20 +74,26 @@ def stands_whole(drawing: Drawing) -> bool:
 def cases() -> list[Case]:
     """Return the cases of the picture in order."""
     drawing = next(d for d in (draw_product("shorts", n) for n in range(100)) if stands_whole(d))
-    whole = Case("the person, with head and\nfeet", drawing.photo, scored(drawing))
-    zones = [
-        Case(f"--crop zone: {zone}", drawing.photo, scored(drawing), zone)
-        for zone in ("upper", "lower", "feet", "head")
+    points = scored(drawing)
+    whole = Case("key points alone: with head\nand feet", drawing.photo, points)
+    drawn = Image.fromarray(drawing.mask * np.uint8(255)).resize(MASK_SIZE)
+    mask = PersonMask(np.asarray(drawn), (0.0, 0.0, *drawing.photo.size))
+    masked = [
+        Case(title, drawing.photo, points, mask, background)
+        for title, background in (
+            ("with a mask: its box", KEEP),
+            ("--background blur", BLUR),
+            ("--background white", WHITE),
+        )
     ]
-    return [whole, half(drawing), few(drawing), *zones]
+    return [*masked, whole, half(drawing), few(drawing)]
 
 
 def column(case: Case, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> Image.Image:
     """Draw the title, the image with key points and box, and the crop below."""
-    crop = choose_crop(case.points, NAMES, case.photo.size, GATE, case.zone)
+    crop = choose_crop(case.points, NAMES, case.photo.size, GATE, mask=case.mask)
     seen = draw_person(case.photo, case.points, JOINTS, GATE, crop.box, SIDE * 3 // 2)
-    left, top, right, bottom = (round(side) for side in crop.box)
-    kept = case.photo.crop((left, top, right, bottom))
+    kept = replace_background(case.photo, crop, case.background)
     kept.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     sheet = Image.new("RGB", (SIDE, TEXT + SIDE * 3 // 2 + GAP + SIDE), "white")
     ImageDraw.Draw(sheet).multiline_text((0, 0), case.title, fill="black", font=font)

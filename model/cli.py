@@ -121,6 +121,14 @@ from model import cli_options
 )
 @cli_options.size_option
 @click.option(
+    "--parts",
+    type=click.Choice(["whole", "halves"]),
+    default="whole",
+    show_default=True,
+    help="Parts of each photo whose features the head reads: the whole photo, or also its upper and"
+    " lower half, which show the garments of a person larger and take three times the time.",
+)
+@click.option(
     "--augment",
     default="mirror,rotate=15,scale=0.2,colour=0.2",
     show_default=True,
@@ -208,6 +216,7 @@ def train_model(out: Path | None, folds: int | None, **values: Any) -> None:
     from model.training.cross_validation import cross_validate
     from model.training.train import train
 
+    values["image_size"] = values["image_size"] or cli_options.default_image_size(values["weights"])
     out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     options = TrainOptions(out=out, folds=folds or 0, **values)
     if options.from_scratch:

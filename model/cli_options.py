@@ -13,6 +13,7 @@ from dataset.utils.cli_options import FOLDER
 SECONDS_PER_UNIT = {"": 60, "s": 1, "m": 60, "h": 3600}
 # The built-in steps of a comparison.
 STEPS_FILE = Path(__file__).parent / "ablation" / "compare.toml"
+IMAGENET_IMAGE_SIZE, GARMENTS_IMAGE_SIZE = 299, 224
 FEATURE_LAYERS = [f"mixed{number}" for number in range(4, 11)]
 
 
@@ -53,16 +54,23 @@ def check_weights(_ctx: click.Context, _param: click.Parameter, value: str) -> s
     """Return the value of --weights.
 
     Raises:
-        BadInput: It is neither `imagenet` nor `none` nor a file that may hold Keras weights.
+        BadInput: It is neither a name nor a file that may hold Keras weights.
     """
-    if value in ("imagenet", "none"):
+    if value in ("imagenet", "garments", "none"):
         return value
     path = Path(value)
     if not path.is_file():
-        raise BadInput(f"--weights {value}: no such file; name a file, or use imagenet or none")
+        raise BadInput(
+            f"--weights {value}: no such file; name a file, or use imagenet, garments or none"
+        )
     if path.suffix not in (".h5", ".hdf5"):
         raise BadInput(f"--weights {value}: a Keras weights file ends in .h5 (or .weights.h5)")
     return value
+
+
+def default_image_size(weights: str) -> int:
+    """Return the size of photos that initial weights were trained on, in pixels."""
+    return GARMENTS_IMAGE_SIZE if weights == "garments" else IMAGENET_IMAGE_SIZE
 
 
 def parse_feature_layers(value: str) -> tuple[str, ...]:
@@ -107,10 +115,11 @@ weights_option: Callable[[Any], Any] = click.option(
     "--weights",
     default="imagenet",
     show_default=True,
-    metavar="imagenet|none|PATH",
+    metavar="imagenet|garments|none|PATH",
     callback=check_weights,
-    help="Initial weights of the backbone: ImageNet (downloaded once), a Keras weights file of"
-    " InceptionV3 without top, or none: train backbone and head together from scratch.",
+    help="Initial weights of the backbone: ImageNet (downloaded once); garments: a smaller backbone"
+    " in the package that was fine-tuned on photos of garments; a Keras weights file of InceptionV3"
+    " without top; or none: train backbone and head together from scratch.",
 )
 cache_option: Callable[[Any], Any] = click.option(
     "--cache",
@@ -120,9 +129,8 @@ cache_option: Callable[[Any], Any] = click.option(
 size_option: Callable[[Any], Any] = click.option(
     "--image-size",
     type=click.IntRange(min=75, max=1024),
-    default=299,
-    show_default=True,
-    help="Width and height of the network's input in pixels.",
+    help="Width and height of the network's input in pixels.  [default: 299; 224 with --weights"
+    " garments]",
 )
 precision_option: Callable[[Any], Any] = click.option(
     "--precision",

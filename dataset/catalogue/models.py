@@ -305,12 +305,13 @@ class Separation(Base):
 
 
 class PoseRow(Base):
-    """The key points of a person in an image.
+    """The key points of a person in an image, and the person's mask.
 
     Attributes:
         model: Name of the pose network and digest of its weights.
         points: (joints, 7) float32, little-endian: x, y in pixels, score; left, top, right, bottom
             of the area that the joint may be in.
+        mask: Bytes of a `dataset.pose.heatmaps.PersonMask`; None if the network has no mask head.
     """
 
     __tablename__ = "poses"
@@ -318,16 +319,17 @@ class PoseRow(Base):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
     points: Mapped[bytes] = mapped_column(LargeBinary)
+    mask: Mapped[bytes | None] = mapped_column(LargeBinary)
     made: Mapped[datetime] = mapped_column(default=now)
 
 
 class CropRow(Base):
-    """The latest crop of an image for a garment zone, from the key points of a pose network.
+    """The latest crop of an image, from what a pose network finds in it.
 
     Attributes:
         model: Name of the pose network and digest of its weights.
-        zone: The garment zone, empty for the whole person.
-        outcome: What the crop shows: zone, person or whole.
+        zone: Empty; crops of older versions could depend on the label.
+        outcome: What the crop shows: person or whole.
         reason: Why it is not what was requested.
         score: Mean score of the key points.
     """

@@ -14,7 +14,7 @@ from dataset.export.formats import read_format
 from dataset.export.layout import MANIFEST, RenderedImage
 from dataset.images.io import PIXELS_VERSION, Unreadable, letterbox, open_photo, sha256_of
 from dataset.images.store import ImageStore
-from dataset.pose.crop import Box
+from dataset.pose.crop import CROP_POLICY, KEEP, Crop, replace_background
 from dataset.selection.crops import PersonCrop
 from dataset.selection.labeling import LabeledImage
 from dataset.utils.threads import map_in_threads
@@ -42,11 +42,16 @@ def written_print(jpeg: bytes) -> PhotoPrint:
     return PhotoPrint.of(open_photo(jpeg))
 
 
-def render_key(image: LabeledImage, crop: PersonCrop | None, size: int, resize: str) -> str:
+def render_key(
+    image: LabeledImage, crop: PersonCrop | None, size: int, resize: str, background: str = KEEP
+) -> str:
     """Return a key of everything that the rendered image depends on, 24 hexadecimal digits."""
     box = crop.crop.box if crop else ()
     versions = (PIXELS_VERSION, PIL.__version__)
-    parts = (image.photo.sha256, box, size, resize, JPEG_QUALITY, *versions)
+    # The mask depends on the image and the network only.
+    is_masked = crop is not None and crop.crop.mask is not None and background != KEEP
+    masked = (background, crop.key, CROP_POLICY) if crop and is_masked else ()
+    parts = (image.photo.sha256, box, *masked, size, resize, JPEG_QUALITY, *versions)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
@@ -57,6 +62,7 @@ def render_images(
     pool: Path,
     size: int,
     resize: str,
+    background: str = KEEP,
 ) -> Iterator[tuple[RenderedImage, PhotoPrint] | str]:
     """Render images in threads.
 
@@ -67,6 +73,7 @@ def render_images(
         pool: Folder for the rendered files; files that are there already are used.
         size: Width and height of the result in pixels.
         resize: A key of `RESIZES`.
+        background: What is behind the person: `keep`, `blur` or `white`.
 
     Yields:
         For each image in order, the result with its print, or the reason why it can't be
@@ -75,13 +82,16 @@ def render_images(
 
     def render_one(image: LabeledImage) -> tuple[RenderedImage, PhotoPrint] | str:
         crop = crops.get(image.photo.image_id)
-        key = render_key(image, crop, size, resize)
+        key = render_key(image, crop, size, resize, background)
         file = pool / f"{key}.jpg"
         if file.exists():
             jpeg = file.read_bytes()
         else:
             try:
-                jpeg = _encode(store.read(image.photo.store_key), crop, size, resize)
+                photo = open_photo(store.read(image.photo.store_key))
+                jpeg = _encode(
+                    crop_and_resize(photo, crop.crop if crop else None, size, resize, background)
+                )
             except FileNotFoundError:
                 return "file missing"
             except (Unreadable, OSError) as error:
@@ -94,24 +104,25 @@ def render_images(
     yield from map_in_threads(render_one, list(images))
 
 
-def crop_and_resize(photo: Image.Image, box: Box | None, size: int, resize: str) -> Image.Image:
-    """Crop an image to a box and fit it into a square, as a build does.
+def crop_and_resize(
+    photo: Image.Image, crop: Crop | None, size: int, resize: str, background: str
+) -> Image.Image:
+    """Crop an image and fit it into a square, as a build does.
 
     Args:
         photo: An RGB image.
-        box: Left, top, right and bottom in pixels; None for all of the image.
+        crop: The crop; None for all of the image.
         size: Width and height of the result in pixels.
         resize: A key of `RESIZES`.
+        background: What is behind the person: `keep`, `blur` or `white`.
     """
-    if box is not None:
-        left, top, right, bottom = box
-        photo = photo.crop((round(left), round(top), round(right), round(bottom)))
+    if crop is not None:
+        photo = replace_background(photo, crop, background)
     return RESIZES[resize](photo, size)
 
 
-def _encode(photo: bytes, crop: PersonCrop | None, size: int, resize: str) -> bytes:
+def _encode(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    image = crop_and_resize(open_photo(photo), crop.crop.box if crop else None, size, resize)
     image.save(file, "JPEG", quality=JPEG_QUALITY)
     return file.getvalue()
 

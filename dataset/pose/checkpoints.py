@@ -155,6 +155,8 @@ def batch_norm_name(name: str) -> str:
     """Return the name of the batch normalization after a convolution."""
     if name.endswith(".0"):
         return name[:-1] + "1"
+    if name.startswith("mask_"):
+        return f"{name}_bn"
     return name.replace("conv", "bn")
 
 
@@ -206,13 +208,13 @@ def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> 
     # Fail before the network is built if the weights can't be downloaded.
     weights = _weights_file(model)
     architecture, joints = ARCHITECTURES[model.architecture], len(model.joints.names)
-    network = build_hrnet(architecture, model.size, joints)
+    network = build_hrnet(architecture, model.size, joints, mask=model.has_mask)
     load_weights(network, weights)
     if weights.suffix == ".pth":
         _save_converted(network, _converted_path(model))
 
     def folded(precision: str) -> keras.Model:
-        twin = build_hrnet(architecture, model.size, joints, True, precision)
+        twin = build_hrnet(architecture, model.size, joints, True, precision, model.has_mask)
         fold_batch_norms(network, twin)
         return twin
 

@@ -43,9 +43,17 @@ class InputSize(click.ParamType):
     "--annotations",
     type=FILE,
     required=True,
-    help="COCO key-point JSON file of any joint set.",
+    multiple=True,
+    help="COCO JSON file with key points of any joint set, masks (segmentation), or both. Repeat"
+    " the option for more files; a file that is named twice has twice the weight.",
 )
-@click.option("--images", type=FOLDER, required=True, help="Folder of its images.")
+@click.option(
+    "--images",
+    type=FOLDER,
+    required=True,
+    multiple=True,
+    help="Folder of its images; one for each --annotations, or one for all.",
+)
 @click.option(
     "--evaluate",
     is_flag=True,
@@ -54,9 +62,15 @@ class InputSize(click.ParamType):
 @click.option(
     "--validation",
     type=FILE,
-    help="Key-point file for the evaluation after each epoch.  [default: 5 % of the images]",
+    multiple=True,
+    help="Such a file for the evaluation after each epoch.  [default: 5 % of the images]",
 )
-@click.option("--validation-images", type=FOLDER, help="Folder of its images.  [default: --images]")
+@click.option(
+    "--validation-images",
+    type=FOLDER,
+    multiple=True,
+    help="Folder of its images.  [default: --images]",
+)
 @click.option(
     "--model",
     type=click.Choice(architecture_names()),
@@ -143,15 +157,16 @@ class InputSize(click.ParamType):
     "--json", "json_file", type=FILE, metavar="FILE", help="Write the metrics to this file as well."
 )
 def train_pose(**chosen: Any) -> None:
-    """Train an HRNet for key points, or evaluate one.
+    """Train an HRNet for key points and person masks, or evaluate one.
 
-    After each epoch the fraction of correct key points (PCK) is measured on held-out images; the
-    weights of the best epoch are saved as pose.weights.h5 with pose.json in --out, for
+    The network gets a mask head if any person has a segmentation. After each epoch the fraction of
+    correct key points (PCK) and the IoU of the masks are measured on held-out images; the weights
+    of the best epoch are saved as pose.weights.h5 with pose.json in --out, for
     build-dataset --pose-weights. An interrupted training continues with --resume. The folder also
     gets curves.png and, every ten epochs, images with the detected joints.
 
-    With --evaluate: OKS average precision and PCK with given boxes, and the mean IoU of the crop
-    that is found in whole images.
+    With --evaluate: OKS average precision and PCK with given boxes; and of what is found in whole
+    images, COCO's average precision of boxes and masks, and the mean IoU of masks and crops.
     """
     from dataset.utils import keras_backend
 
@@ -170,13 +185,16 @@ def _train(chosen: dict[str, Any]) -> None:
         start=chosen["pose_weights"], **{name: chosen[name] for name in names & chosen.keys()}
     )
     done = train_pose(options)
-    click.echo(f"PCK {done['PCK']:.3f} in epoch {done['epoch']} of {done['epochs']}")
+    click.echo(
+        f"PCK {done['PCK']:.3f}, mask IoU {done['IoU']:.3f} in epoch {done['epoch']} of"
+        f" {done['epochs']}"
+    )
     click.echo(f"weights: {options.out / WEIGHTS}")
 
 
 def _evaluate(
-    annotations: Path,
-    images: Path,
+    annotations: tuple[Path, ...],
+    images: tuple[Path, ...],
     pose: str,
     pose_weights: Path | None,
     without_people: Path | None,
@@ -192,23 +210,27 @@ def _evaluate(
     from dataset.utils.cli_options import format_table
     from dataset.utils.files import write_json
 
-    people = read_people(annotations, images)
+    model = find_model(pose, pose_weights)
+    people = read_people(annotations, images, model.joints)
     if not people.persons:
         raise BadInput(
-            f"{annotations} has no people with annotated joints and an image in {images}"
+            f"{annotations[0]} has no people with a mask or with annotated joints of the network"
+            f" ({', '.join(model.joints.names)}) and an image in {images[0]}"
         )
-    model = find_model(pose, pose_weights)
     empty = (
         read_photos_without_people(without_people, len(people.joints.names))
         if without_people
         else []
     )
     figures = evaluate_pose(load_estimator(model, flip, dark), people, empty)
-    rows = [("PCK@0.2", figures["PCK"])]
-    rows += [(f"OKS {name}", value) for name, value in figures["OKS"].items()]
-    rows += [(f"crop {n.replace('_', ' ')}", value) for n, value in figures["crop"].items()]
+    rows = [("PCK@0.2", figures["PCK"])] if "PCK" in figures else []
+    rows += [
+        (f"{group} {name.replace('_', ' ')}", value)
+        for group in ("OKS", "box", "mask", "crop")
+        for name, value in figures.get(group, {}).items()
+    ]
     click.echo(format_table(("figure", "value"), [(name, f"{value:.3f}") for name, value in rows]))
-    click.echo(f"{figures['persons']} people in {figures['photos']} photos")
+    click.echo(f"{len(people.persons)} people in {figures['photos']} photos")
     for path in figures["missing"]:
         click.echo(f"missing: {path}", err=True)
     for path, why in figures["unreadable"].items():

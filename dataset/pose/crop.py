@@ -1,21 +1,25 @@
-"""Choose the crop of an image from its key points, and draw it.
+"""Choose the crop of an image from what a pose network finds in it, and draw it.
+
+The crop depends on the image alone, never on its label: a crop whose shape depends on the label
+tells it to a classifier.
 
 Boxes are left, top, right and bottom in pixels. Key points are arrays of shape (joints, 7) or
 (joints, 3); see `dataset.pose.heatmaps`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from dataset.pose.heatmaps import PersonMask
 from dataset.pose.models import JointSet
 
 Box = tuple[float, float, float, float]
 
 # Version of the policy: changes whenever equal key points give another crop.
-CROP_POLICY = 2
+CROP_POLICY = 3
 # With fewer joints there is no person.
 MIN_JOINTS = 5
 # How far the body extends beyond a joint, relative to the longer side of the joints' bounding box:
@@ -28,18 +32,25 @@ BODY_MARGINS = {
     "ankle": 0.16,
     "": 0.14,
 }
+# Probability above which the mask's pixels are in the crop, and factor of the gate above which
+# joints are in it wherever the mask ends.
+MASK_LEVEL, SURE_FACTOR = 0.35, 2.0
 # Smallest side of a crop, in pixels and relative to the image's shorter side.
 MIN_SIDE_PIXELS, SMALLEST_PART = 48, 0.15
 # A person on a smaller fraction of the image is in the background.
 MIN_SUBJECT_AREA = 0.04
-# Joints that a garment of a zone covers, by parts of their names.
-ZONE_JOINTS = {
-    "upper": ("shoulder", "elbow", "wrist", "hip", "neck", "thorax"),
-    "lower": ("hip", "knee", "ankle", "pelvis"),
-    "feet": ("ankle",),
-    "head": ("head", "nose", "eye", "ear", "neck"),
-}
-PERSON, ZONE, WHOLE = "person", "zone", "whole"
+PERSON, WHOLE = "person", "whole"
+# What is done with the background of a person.
+KEEP, BLUR, WHITE = "keep", "blur", "white"
+# Radii relative to the longer side of the crop.
+BLUR_RADIUS, FEATHER_RADIUS = 0.04, 0.004
+# Opacity of the person by the mask's value: the background shows through below the first
+# probability only, and the person is opaque above the second one.
+CLEAR_BELOW, OPAQUE_ABOVE = 0.25, 0.55
+OPACITIES = [
+    round(255 * min(1.0, max(0.0, (value / 255 - CLEAR_BELOW) / (OPAQUE_ABOVE - CLEAR_BELOW))))
+    for value in range(256)
+]
 # Reason of images that a reviewer wants whole.
 BY_DECISION = "a person wants the whole photo"
 
@@ -49,16 +60,18 @@ class Crop:
     """The part of an image that is kept.
 
     Attributes:
-        outcome: `zone`, `person` or `whole`.
+        outcome: `person` or `whole`.
         box: Left, top, right and bottom in pixels.
         score: Mean score of the joints that count, 0 to 1; 0 without any.
-        reason: Why the outcome is not the requested one.
+        reason: Why the image is whole.
+        mask: The person's mask; None for a whole image, or if the network has no mask head.
     """
 
     outcome: str
     box: Box
     score: float
     reason: str = ""
+    mask: PersonMask | None = field(default=None, compare=False)
 
 
 def full_box(size: tuple[int, int]) -> Box:
@@ -71,42 +84,53 @@ def choose_crop(
     names: Sequence[str],
     size: tuple[int, int],
     gate: float,
-    zone: str | None = None,
     min_score: float = 0.0,
+    mask: PersonMask | None = None,
 ) -> Crop:
-    """Choose the crop around the person or around the zone of a garment.
+    """Choose the crop around the person.
 
     Args:
         points: Key points.
         names: Names of the joints.
         size: Width and height of the image.
         gate: Score below which a joint does not count.
-        zone: Garment zone; `full` and None are the whole person.
         min_score: Mean score of the joints below which they are not those of a person.
+        mask: The person's mask, if the network has a mask head.
 
     Returns:
-        The crop. With fewer than `MIN_JOINTS` joints, a mean score below `min_score`, or a person
-        on less than `MIN_SUBJECT_AREA` of the image, it is the whole image; a zone whose joints are
-        not visible falls back to the person.
+        The crop: the box of the mask and of the joints with high scores, or, without a mask, that
+        of all joints, with margins. With fewer than `MIN_JOINTS` joints, a mean score below
+        `min_score`, or a person on less than `MIN_SUBJECT_AREA` of the image, it is the whole
+        image.
     """
     seen = points[:, 2] >= gate
     whole = full_box(size)
     if seen.sum() < MIN_JOINTS:
         reason = f"{int(seen.sum())} of {MIN_JOINTS} joints seen"
         return Crop(WHOLE, whole, _score(points, seen), reason)
-    person, score = _bounding_box(points, seen, names, size), _score(points, seen)
+    score = _score(points, seen)
+    person = _person_box(points, seen, names, size, gate, mask)
     if score < min_score:
         return Crop(WHOLE, whole, score, "no person: the joints' scores are too low")
     if _area(person) < MIN_SUBJECT_AREA * _area(whole):
         return Crop(WHOLE, whole, score, "too small to be the photo's subject")
-    parts = ZONE_JOINTS.get(zone or "", ())
-    if not parts:
-        return Crop(PERSON, person, score)
-    covered = seen & np.array([any(part in name for part in parts) for name in names])
-    if not _covers_zone(covered, names, parts):
-        return Crop(PERSON, person, score, f"{zone}: its joints are not seen")
-    unit = _body_size(points[seen])
-    return Crop(ZONE, _bounding_box(points, covered, names, size, unit), score)
+    return Crop(PERSON, person, score, mask=mask)
+
+
+def _person_box(
+    points: np.ndarray,
+    seen: np.ndarray,
+    names: Sequence[str],
+    size: tuple[int, int],
+    gate: float,
+    mask: PersonMask | None,
+) -> Box:
+    box = mask.box(MASK_LEVEL) if mask else None
+    if box is None:
+        return _bounding_box(points, seen, names, size)
+    corners = np.array(box).reshape(2, 2)
+    sure = points[points[:, 2] >= SURE_FACTOR * gate, :2]
+    return _fit(np.vstack([corners, sure]), size)
 
 
 def _area(box: Box) -> float:
@@ -115,13 +139,6 @@ def _area(box: Box) -> float:
 
 def _score(points: np.ndarray, seen: np.ndarray) -> float:
     return float(points[seen, 2].mean()) if seen.any() else 0.0
-
-
-def _covers_zone(covered: np.ndarray, names: Sequence[str], parts: Sequence[str]) -> bool:
-    """Return whether joints of two kinds of the zone are visible, such as shoulder and hip."""
-    kinds = [part for part in parts if any(part in name for name in names)]
-    seen = {part for part in kinds for i in np.flatnonzero(covered) if part in names[int(i)]}
-    return len(seen) >= min(2, len(kinds)) and bool(covered.any())
 
 
 def _body_size(points: np.ndarray) -> float:
@@ -139,17 +156,21 @@ def _bounding_box(
     chosen: np.ndarray,
     names: Sequence[str],
     size: tuple[int, int],
-    unit: float | None = None,
 ) -> Box:
-    """Return the bounding box of the chosen joints with their margins, clipped to the image."""
+    """Return the bounding box of the chosen joints with their margins."""
     reach = np.array([body_margin(name) for name in names])[chosen, None]
-    reach = reach * (unit or _body_size(points[chosen]))
+    reach = reach * _body_size(points[chosen])
     low, high = points[chosen, :2] - reach, points[chosen, :2] + reach
     if points.shape[1] == 7:
         # Include the whole region where an uncertain joint may be.
         low = np.minimum(low, points[chosen, 3:5])
         high = np.maximum(high, points[chosen, 5:7])
-    low, high = low.min(axis=0), high.max(axis=0)
+    return _fit(np.vstack([low, high]), size)
+
+
+def _fit(corners: np.ndarray, size: tuple[int, int]) -> Box:
+    """Return the bounding box of points, clipped to the image and not too small."""
+    low, high = corners.min(axis=0), corners.max(axis=0)
     edge = np.array(size, np.float64)
     low, high = np.clip(low, 0, edge), np.clip(high, 0, edge)
     # Extend a small box around its center, and move it into the image.
@@ -168,6 +189,38 @@ def iou(one: Box, other: Box) -> float:
         return 0.0
     both = width * height
     return both / (_area(one) + _area(other) - both)
+
+
+def replace_background(photo: Image.Image, crop: Crop, background: str) -> Image.Image:
+    """Return what a crop keeps of an image, with another background behind the person.
+
+    Args:
+        photo: An RGB image.
+        crop: The crop; without a mask the background is kept.
+        background: `keep`, `blur` or `white`.
+    """
+    left, top, right, bottom = (round(side) for side in crop.box)
+    box = left, top, right, bottom
+    kept = photo.crop(box)
+    if crop.mask is None or background == KEEP:
+        return kept
+    opacity = crop.mask.draw(photo.size).crop(box).point(OPACITIES)
+    if background == WHITE:
+        other = Image.new("RGB", kept.size, "white")
+    else:
+        other = _blur_background(kept, opacity)
+    feather = ImageFilter.GaussianBlur(FEATHER_RADIUS * max(kept.size))
+    return Image.composite(kept, other, opacity.filter(feather))
+
+
+def _blur_background(photo: Image.Image, opacity: Image.Image) -> Image.Image:
+    """Blur an image so that the person's colours do not spread into the background."""
+    blur = ImageFilter.GaussianBlur(BLUR_RADIUS * max(photo.size))
+    weights = ImageChops.invert(opacity)
+    background = Image.composite(photo, Image.new("RGB", photo.size), weights)
+    sums = np.asarray(background.filter(blur), np.float32)
+    total = np.asarray(weights.filter(blur), np.float32)[:, :, None]
+    return Image.fromarray((255 * sums / np.maximum(total, 1)).clip(0, 255).astype(np.uint8))
 
 
 LEFT, RIGHT, MIDDLE = (255, 150, 30), (40, 170, 255), (120, 230, 90)

@@ -1,17 +1,23 @@
-"""Estimate key points of people in images."""
+"""Estimate key points and masks of people in images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from PIL import Image, ImageDraw
+from scipy.special import expit
 
 from dataset.pose.crop import PERSON, Box, Crop, choose_crop, iou
 from dataset.pose.heatmaps import (
+    BOX_SCALE,
+    Estimate,
+    PersonMask,
     decode_points,
+    mask_region,
     person_view,
     render_view,
     to_image,
@@ -24,8 +30,9 @@ from dataset.utils.keras_backend import gpu_has_bfloat16, has_gpu
 BATCH_IMAGES = 16
 # The first pass sees a small person blurred: half of the score proposes a second pass.
 FIRST_PASS_GATE = 0.5
-# The box of the first pass has margins already, larger ones for uncertain joints.
-SECOND_PASS_SCALE = 1.0
+# The box of key points alone has margins already, larger ones for uncertain joints. That of a mask
+# gets the margins of the training, within which the second pass finds limbs that the first missed.
+SECOND_PASS_SCALE, MASKED_SECOND_PASS_SCALE = 1.0, BOX_SCALE
 # The second pass must show the person this much larger.
 MIN_MAGNIFICATION = 1.1
 # With a smaller IoU the two passes found different people, or none.
@@ -37,7 +44,7 @@ class PoseEstimator:
     """A pose network with the parameters of its use.
 
     Attributes:
-        network: Normalized views -> heat maps.
+        network: Normalized views -> heat maps, or a list of heat maps and logits of masks.
         joints: The joint set.
         size: Height and width of the network's input.
         gate: Score below which a key point does not count.
@@ -54,67 +61,94 @@ class PoseEstimator:
     dark: bool = False
     min_score: float = 0.0
 
-    def heat_maps(self, views: np.ndarray) -> np.ndarray:
-        """Return the heat maps of views.
+    def predict(self, views: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the heat maps and masks of views.
 
         Args:
             views: Views, uint8 array of shape (batch, height, width, 3).
 
         Returns:
-            Float32 array of shape (batch, map height, map width, joints).
+            Heat maps, float32 array of shape (batch, map height, map width, joints), and masks,
+            uint8 array of shape (batch, mask height, mask width), probabilities times 255; None for
+            the masks if the network has no mask head.
         """
         photos = normalize(views)
-        maps = np.asarray(self.network.predict_on_batch(photos), np.float32)
+        maps, masks = self._outputs(photos)
         if self.flip:
-            mirrored = np.asarray(self.network.predict_on_batch(photos[:, :, ::-1]), np.float32)
+            mirrored, mirrored_masks = self._outputs(photos[:, :, ::-1])
             mirrored = mirrored[:, :, ::-1][..., self.joints.mirrored]
             # As published: mirrored maps are shifted by one pixel.
             mirrored[:, :, 1:] = mirrored[:, :, :-1].copy()
             maps = (maps + mirrored) * np.float32(0.5)
-        return maps
+            if masks is not None and mirrored_masks is not None:
+                masks = (masks + mirrored_masks[:, :, ::-1]) * np.float32(0.5)
+        if masks is None:
+            return maps, None
+        return maps, np.round(255 * expit(masks)).astype(np.uint8)
 
-    def points(self, photos: Sequence[Image.Image], views: Sequence[np.ndarray]) -> np.ndarray:
-        """Return key points (photos, joints, 7) in pixels of each image, found in upright views."""
+    def _outputs(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the heat maps, and the logits of the masks if there is a mask head."""
+        outputs = self.network.predict_on_batch(photos)
+        if not isinstance(outputs, list):
+            return np.asarray(outputs, np.float32), None
+        return np.asarray(outputs[0], np.float32), np.asarray(outputs[1], np.float32)
+
+    def estimate(
+        self, photos: Sequence[Image.Image], views: Sequence[np.ndarray]
+    ) -> list[Estimate]:
+        """Return what is found in an upright view of each image."""
         if not photos:
-            return np.empty((0, len(self.joints.names), 7))
+            return []
         pixels = np.stack(
             [render_view(p, v, self.size) for p, v in zip(photos, views, strict=True)]
         )
-        points = decode_points(self.heat_maps(pixels), self.dark)
-        for key_points, view in zip(points, views, strict=True):
-            transform_points(key_points, partial(to_image, view=view))
-        return points
+        maps, masks = self.predict(pixels)
+        estimates = []
+        for index, (points, view) in enumerate(
+            zip(decode_points(maps, self.dark), views, strict=True)
+        ):
+            transform_points(points, partial(to_image, view=view))
+            mask = None
+            if masks is not None:
+                mask = PersonMask(masks[index], mask_region(view, self.size))
+            estimates.append(Estimate(points, mask))
+        return estimates
 
-    def find(self, photos: Sequence[Image.Image]) -> np.ndarray:
-        """Return the key points (photos, joints, 7) of the person in each image.
+    def find(self, photos: Sequence[Image.Image]) -> list[Estimate]:
+        """Return what is found of the person in each image.
 
         The network sees the whole image first. If a person fills only a part of it, that part is
         seen again at a larger scale; the second result counts if it shows a person in about the
         same place.
         """
         whole = [person_view((0, 0, *photo.size), self.size, widen=1.0) for photo in photos]
-        key_points = self.points(photos, whole)
+        estimates = self.estimate(photos, whole)
         first = [
-            self._crop(points, photo, FIRST_PASS_GATE)
-            for points, photo in zip(key_points, photos, strict=True)
+            self._crop(estimate, photo, FIRST_PASS_GATE)
+            for estimate, photo in zip(estimates, photos, strict=True)
         ]
         closer = {
-            i: person_view(_to_size(crop.box), self.size, SECOND_PASS_SCALE)
+            i: person_view(
+                _to_size(crop.box),
+                self.size,
+                MASKED_SECOND_PASS_SCALE if crop.mask else SECOND_PASS_SCALE,
+            )
             for i, crop in enumerate(first)
             if crop.outcome == PERSON
         }
         again = [
             i for i, view in closer.items() if _magnification(whole[i], view) >= MIN_MAGNIFICATION
         ]
-        second = self.points([photos[i] for i in again], [closer[i] for i in again])
-        for i, points in zip(again, second, strict=True):
-            crop = self._crop(points, photos[i], 1.0)
+        second = self.estimate([photos[i] for i in again], [closer[i] for i in again])
+        for i, estimate in zip(again, second, strict=True):
+            crop = self._crop(estimate, photos[i], 1.0)
             if crop.outcome == PERSON and iou(crop.box, first[i].box) >= MIN_OVERLAP:
-                key_points[i] = points
-        return key_points
+                estimates[i] = estimate
+        return estimates
 
-    def _crop(self, points: np.ndarray, photo: Image.Image, gate_factor: float) -> Crop:
-        return choose_crop(points, self.joints.names, photo.size, self.gate * gate_factor)
+    def _crop(self, estimate: Estimate, photo: Image.Image, gate_factor: float) -> Crop:
+        gate = self.gate * gate_factor
+        return choose_crop(estimate.points, self.joints.names, photo.size, gate, mask=estimate.mask)
 
 
 def _to_size(box: Box) -> Box:
@@ -163,11 +197,20 @@ def keeps_outputs(network: Callable, twin: Callable, inputs: np.ndarray) -> tupl
 
     Returns:
         Whether the relative difference is at most `MAX_DIFFERENCE`, and the difference as a root
-        mean square.
+        mean square; of several outputs the largest.
     """
-    exact, quick = (np.asarray(model(inputs), np.float64) for model in (network, twin))
-    difference = float(np.sqrt(((quick - exact) ** 2).mean() / (exact**2).mean()))
+    difference = max(map(_difference, _as_list(network(inputs)), _as_list(twin(inputs))))
     return difference <= MAX_DIFFERENCE, difference
+
+
+def _as_list(outputs: Any) -> list[Any]:
+    return outputs if isinstance(outputs, list) else [outputs]
+
+
+def _difference(exact: Any, other: Any) -> float:
+    """Return the relative difference of two arrays as a root mean square."""
+    exact, other = np.asarray(exact, np.float64), np.asarray(other, np.float64)
+    return float(np.sqrt(((other - exact) ** 2).mean() / (exact**2).mean()))
 
 
 def choose_network(build: Callable[[str], keras.Model]) -> keras.Model:

@@ -1,4 +1,4 @@
-"""Convert between images, network views and heat maps.
+"""Convert between images, network views, heat maps and masks.
 
 A view is the part of an image that the network sees. It is described by an affine (2, 3) float
 matrix from the view's pixels to the image's. Coordinates are those of pixel centers: 0 is the
@@ -8,14 +8,17 @@ Key points are float arrays of shape (joints, 7): x, y and score, and left, top,
 the region where the joint may be; or (joints, 3) without that region.
 """
 
-from collections.abc import Callable
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from scipy.ndimage import gaussian_filter
+from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter, label
 
-from dataset.pose.models import STRIDE
+from dataset.pose.models import MASK_STRIDE, STRIDE, JointSet
 
 # Margin around the person's box, as published.
 BOX_SCALE = 1.25
@@ -84,12 +87,12 @@ def render_view(photo: Image.Image, view: np.ndarray, size: tuple[int, int]) -> 
     """Return what a view shows of an image; pixels outside of the image are black.
 
     Args:
-        photo: An RGB image.
+        photo: An RGB image, or a mask of one channel.
         view: The view.
         size: Its height and width.
 
     Returns:
-        Uint8 array of shape (height, width, 3).
+        Uint8 array of shape (height, width, 3) or (height, width).
     """
     # Downscale by an integer first: the affine transform samples single pixels.
     step = max(1, int(np.sqrt(abs(np.linalg.det(view[:, :2])))))
@@ -136,6 +139,221 @@ def draw_targets(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     maps = down[:, None, :] * across[None, :, :]
     maps = np.where(inside, maps, 0.0)
     return np.where(points[:, 2] > 0, maps, UNANNOTATED).astype(np.float32)
+
+
+# A pixel belongs to the person if the mask's value is above this one: a probability of a half.
+MASK_THRESHOLD = 127
+# Pixels of the grid on which boxes are found, for each pixel of the mask's array.
+BOX_PRECISION = 4
+# Area of a part of the mask that counts, relative to the largest part.
+MIN_PART_AREA = 0.1
+# Height and width of a mask's array, and its region.
+MASK_HEADER = struct.Struct("<HH4d")
+# Half of the thickness of a limb, and the farthest that a body reaches from its bones, relative to
+# the size of the body; at the ends of limbs it reaches farther, by parts of the joint's name.
+LIMB_RADIUS, BODY_RADIUS = 0.015, 0.10
+END_RADII = {"ankle": 0.15, "head": 0.13, "nose": 0.13, "eye": 0.13, "ear": 0.13, "wrist": 0.12}
+# The factor of these for people with a joint that is not annotated.
+PARTIAL_BODY = 4.0
+# The longer side of the joints' box is at least this multiple of the longest bone: a crouching
+# person has the same limbs.
+BONES_PER_BODY = 3.5
+
+
+def mask_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of the mask for a view's height and width."""
+    return -(-size[0] // MASK_STRIDE), -(-size[1] // MASK_STRIDE)
+
+
+@dataclass(frozen=True, eq=False)
+class PersonMask:
+    """Where an image shows the person.
+
+    Attributes:
+        values: Probabilities times 255, uint8 array of shape (height, width).
+        region: Left, top, right and bottom of the part of the image that the array covers, in
+            pixels from the image's corner. There is no person outside of it.
+    """
+
+    values: np.ndarray
+    region: tuple[float, float, float, float]
+
+    def draw(self, size: tuple[int, int]) -> Image.Image:
+        """Return the mask of an image, 0 to 255, in the image's size (width, height)."""
+        height, width = self.values.shape
+        left, top, right, bottom = self.region
+        across, down = width / (right - left), height / (bottom - top)
+        data = across, 0.0, -left * across, 0.0, down, -top * down
+        return Image.fromarray(self.values).transform(
+            size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
+        )
+
+    def box(self, level: float) -> tuple[float, float, float, float] | None:
+        """Return the bounding box of the person in pixels of the image; None without a person.
+
+        Parts that are much smaller than the largest one are ignored: they are other people, or
+        mistakes.
+
+        Args:
+            level: Probability above which a pixel counts.
+        """
+        height, width = self.values.shape
+        # Enlarged, the edge is found between the pixels of the array.
+        size = (width * BOX_PRECISION, height * BOX_PRECISION)
+        pixels = Image.fromarray(self.values).resize(size, Image.Resampling.BILINEAR)
+        parts, _ = label(np.asarray(pixels) > 255 * level)
+        areas = np.bincount(parts.ravel())
+        areas[0] = 0
+        if not areas.any():
+            return None
+        kept = (areas >= MIN_PART_AREA * areas.max())[parts]
+        columns, rows = np.flatnonzero(kept.any(axis=0)), np.flatnonzero(kept.any(axis=1))
+        left, top, right, bottom = self.region
+        across, down = (right - left) / size[0], (bottom - top) / size[1]
+        return (
+            left + across * columns[0],
+            top + down * rows[0],
+            left + across * (columns[-1] + 1),
+            top + down * (rows[-1] + 1),
+        )
+
+    def scaled(self, factors: np.ndarray) -> "PersonMask":
+        """Return the mask of an image that is resized by factors (horizontal, vertical)."""
+        left, top, right, bottom = (
+            float(side * factor) for side, factor in zip(self.region, [*factors] * 2, strict=True)
+        )
+        return PersonMask(self.values, (left, top, right, bottom))
+
+    def to_bytes(self) -> bytes:
+        """Return the mask as bytes for `from_bytes`."""
+        header = MASK_HEADER.pack(*self.values.shape, *self.region)
+        return header + zlib.compress(self.values.tobytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "PersonMask":
+        """Return the mask that `to_bytes` saved."""
+        height, width, *region = MASK_HEADER.unpack_from(data)
+        values = np.frombuffer(zlib.decompress(data[MASK_HEADER.size :]), np.uint8)
+        left, top, right, bottom = region
+        return cls(values.reshape(height, width), (left, top, right, bottom))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a pose network finds in an image.
+
+    Attributes:
+        points: Key points (joints, 7) in pixels of the image.
+        mask: The person's mask; None if the network has no mask head.
+    """
+
+    points: np.ndarray
+    mask: PersonMask | None = None
+
+    def scaled(self, factors: np.ndarray) -> "Estimate":
+        """Return the estimate for an image that is resized by factors (horizontal, vertical)."""
+        points = self.points.copy()
+        # Coordinates are those of pixel centers.
+        transform_points(points, lambda coordinates: (coordinates + 0.5) * factors - 0.5)
+        return Estimate(points, self.mask and self.mask.scaled(factors))
+
+
+def mask_region(view: np.ndarray, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Return the region of an image that the mask of an upright view covers.
+
+    Args:
+        view: The view.
+        size: Height and width of the view.
+    """
+    height, width = (side * MASK_STRIDE for side in mask_size(size))
+    # Points are those of pixel centers, the region is in pixels from the corner.
+    (left, top), (right, bottom) = to_image(
+        np.array([(-0.5, -0.5), (width - 0.5, height - 0.5)]), view
+    )
+    return left + 0.5, top + 0.5, right + 0.5, bottom + 0.5
+
+
+def shrink_mask(mask: np.ndarray) -> np.ndarray:
+    """Return the target of a mask.
+
+    Args:
+        mask: Mask in a view, uint8 array of shape (height, width), 0 to 255.
+
+    Returns:
+        Float32 array of the shape of `mask_size` in [0, 1]: means over squares of pixels.
+    """
+    image = Image.fromarray(mask).reduce(MASK_STRIDE)
+    return np.asarray(image, np.float32) / 255
+
+
+def draw_partial_mask(points: np.ndarray, joints: JointSet, size: tuple[int, int]) -> np.ndarray:
+    """Draw the part of a mask that key points imply: bones are inside, distant pixels outside.
+
+    Args:
+        points: (joints, 3): x and y in pixels of the view, and whether the joint is annotated.
+        joints: The joint set.
+        size: Height and width of the view.
+
+    Returns:
+        Float32 array of the shape of `mask_size`: 1 along the bones and between shoulders and hips,
+        0 far away from them, and `UNANNOTATED` elsewhere.
+    """
+    height, width = mask_size(size)
+    annotated = points[:, 2] > 0
+    unknown = np.full((height, width), UNANNOTATED, np.float32)
+    bones = [pair for pair in joints.bones if annotated[list(pair)].all()]
+    if not bones:
+        return unknown
+    places = (points[:, :2] + 0.5) / MASK_STRIDE - 0.5
+    longest = max(float(np.linalg.norm(places[a] - places[b])) for a, b in bones)
+    body = max(float(np.ptp(places[annotated], axis=0).max()), BONES_PER_BODY * longest)
+    reach = body if annotated.all() else PARTIAL_BODY * body
+    radii = [
+        next((radius for part, radius in END_RADII.items() if part in name), BODY_RADIUS)
+        for name in joints.names
+    ]
+    torso = [i for i, name in enumerate(joints.names) if name.endswith(("shoulder", "hip"))]
+    corners = places[torso] if annotated[torso].all() else places[:0]
+    limb, size = max(0.5, LIMB_RADIUS * body), (height, width)
+    inside = draw_body(places, bones, corners, limb, [limb] * len(places), size)
+    ends = [reach * radius for radius in radii]
+    near = draw_body(places, bones, corners, reach * BODY_RADIUS, ends, size)
+    return np.where(inside, 1.0, np.where(near, unknown, 0.0)).astype(np.float32)
+
+
+def draw_body(
+    places: np.ndarray,
+    bones: Sequence[tuple[int, int]],
+    torso: np.ndarray,
+    radius: float,
+    ends: Sequence[float],
+    size: tuple[int, int],
+) -> np.ndarray:
+    """Return a boolean array of the pixels within a radius of bones or in the torso's hull.
+
+    Args:
+        places: Joints (joints, 2).
+        bones: Pairs of joints.
+        torso: Corners of the torso (corners, 2).
+        radius: The radius in pixels.
+        ends: The radius around each joint.
+        size: Height and width of the result.
+    """
+    image = Image.new("1", (size[1], size[0]))
+    draw = ImageDraw.Draw(image)
+    for first, second in bones:
+        line = [*places[first], *places[second]]
+        draw.line(line, 1, max(1, round(2 * radius)))
+        for joint in (first, second):
+            (x, y), end = places[joint], ends[joint]
+            draw.ellipse([x - end, y - end, x + end, y + end], fill=1)
+    if len(torso) >= 3:
+        middle = torso.mean(axis=0)
+        turns = np.arctan2(*(torso - middle).T)
+        corners = [(float(x), float(y)) for x, y in torso[np.argsort(turns)]]
+        draw.polygon(corners, fill=1)
+        draw.line([*corners, corners[0]], 1, max(1, round(2 * radius)))
+    return np.asarray(image)
 
 
 def decode_points(maps: np.ndarray, dark: bool = False) -> np.ndarray:
@@ -247,3 +465,35 @@ def heatmap_loss(targets: Any, maps: Any) -> Any:
     logs = ops.log_softmax(ops.reshape(maps, (-1, *flat_shape)) * SHARPNESS, axis=1)
     entropies = -ops.sum(distribution * logs, axis=1)
     return ops.mean(annotated * (squares + LOCATION_WEIGHT * entropies), axis=-1)
+
+
+# Weight of the mask's loss beside that of the heat maps, most of which is the entropy of the targets
+# and has no gradient.
+MASK_WEIGHT = 0.03
+
+
+def mask_loss(targets: Any, logits: Any) -> Any:
+    """Return the loss of masks, a tensor of shape (batch,).
+
+    It is the sum of the binary cross-entropy and of the Dice loss (Milletari et al., "V-Net", 3DV
+    2016), which does not depend on how large the person is. Pixels that are `UNANNOTATED` do not
+    count.
+
+    Args:
+        targets: Target masks (batch, height, width) in [0, 1].
+        logits: Predicted logits of the same shape.
+    """
+    import keras
+
+    ops = keras.ops
+    targets = ops.cast(targets, logits.dtype)
+    annotated = ops.cast(targets != UNANNOTATED, logits.dtype)
+    targets = ops.maximum(targets, 0.0)
+    probabilities = ops.sigmoid(logits)
+    entropies = ops.relu(logits) - logits * targets + ops.softplus(-ops.abs(logits))
+    count = ops.maximum(ops.sum(annotated, axis=(1, 2)), 1.0)
+    entropy = ops.sum(annotated * entropies, axis=(1, 2)) / count
+    both = ops.sum(annotated * probabilities * targets, axis=(1, 2))
+    total = ops.sum(annotated * (probabilities + targets), axis=(1, 2))
+    dice = 1 - (2 * both + 1) / (total + 1)
+    return entropy + dice

@@ -28,6 +28,8 @@ HERE = Path(__file__).parent
 DEFAULT = "hrnet-small"
 # Heat maps have a quarter of the input's sides: two convolutions of the stem halve them.
 STRIDE = 4
+# Masks have half of the input's sides.
+MASK_STRIDE = 2
 # Suffix of Keras weights files.
 SUFFIX = ".weights.h5"
 # Score below which the published networks' own tools, and those of mmpose, drop a joint.
@@ -136,6 +138,7 @@ class PoseModel:
         gate: Score below which a key point does not count.
         min_score: Mean score of the key points that a person has at least; 0: any.
         flip: Whether predictions are averaged with those of the mirrored view.
+        has_mask: Whether the network finds the person's mask, too.
         weights: Weights file on this machine; None for `published` weights.
         published: The published weights file, if there is one.
     """
@@ -147,6 +150,7 @@ class PoseModel:
     gate: float = GATE
     min_score: float = 0.0
     flip: bool = False
+    has_mask: bool = False
     weights: Path | None = None
     published: "PublishedFile | None" = None
 
@@ -206,11 +210,13 @@ def read_description(name: str, weights: Path) -> PoseModel:
         height, width = description["size"]
         architecture, gate = description["architecture"], float(description["gate"])
         min_score, flip = float(description.get("min_score", 0)), bool(description.get("flip"))
+        has_mask = bool(description.get("mask"))
         if architecture not in architecture_names():
             raise ValueError(f"unknown architecture {architecture!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} does not describe a pose network: {error}") from error
-    return PoseModel(name, architecture, joints, (height, width), gate, min_score, flip, weights)
+    size = (height, width)
+    return PoseModel(name, architecture, joints, size, gate, min_score, flip, has_mask, weights)
 
 
 def cache_folder() -> Path:

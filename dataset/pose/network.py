@@ -1,4 +1,6 @@
-"""HRNet for key points, in built-in Keras layers that are named as in the published checkpoints.
+"""HRNet for key points and person masks, in built-in Keras layers.
+
+Its layers are named as in the published checkpoints, which have no mask head.
 
 Sun et al., "Deep High-Resolution Representation Learning for Human Pose Estimation", CVPR 2019;
 Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", TPAMI 2020;
@@ -16,6 +18,8 @@ EPSILON = 1e-5
 EXPANSION = 4
 # As published: heat maps that start far from 0 take epochs to flatten.
 HEAD_STDDEV = 0.001
+# Channels of the mask head, and those that it reads from the stem's first convolution.
+MASK_CHANNELS, MASK_STEM_CHANNELS = 24, 8
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def build_hrnet(
     joints: int,
     folded: bool = False,
     precision: str = "float32",
+    mask: bool = False,
 ) -> keras.Model:
     """Build an HRNet.
 
@@ -79,25 +84,28 @@ def build_hrnet(
         joints: Number of joints.
         folded: Whether batch normalization is folded into the convolutions, for inference.
         precision: A key of `PRECISIONS`.
+        mask: Whether the network has a mask head.
 
     Returns:
         A model from normalized images (batch, height, width, 3) to heat maps (batch, map height,
-        map width, joints), whose sides are a quarter of the input's, rounded up.
+        map width, joints), whose sides are a quarter of the input's, rounded up. With a mask head
+        it returns a list: heat maps, and logits of the person's mask (batch, mask height, mask
+        width), whose sides are half of the input's, rounded up.
     """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(PRECISIONS[precision])
     try:
-        return _build(_Layers(folded), architecture, size, joints)
+        return _build(_Layers(folded), architecture, size, joints, mask)
     finally:
         keras.config.set_dtype_policy(before)
 
 
 def _build(
-    net: "_Layers", architecture: Architecture, size: tuple[int, int], joints: int
+    net: "_Layers", architecture: Architecture, size: tuple[int, int], joints: int, mask: bool
 ) -> keras.Model:
     photos = keras.Input((*size, 3), name="photos")
-    x = net.conv(photos, architecture.stem[0], 3, 2, "conv1", "bn1", relu=True)
-    x = net.conv(x, architecture.stem[1], 3, 2, "conv2", "bn2", relu=True)
+    stem = net.conv(photos, architecture.stem[0], 3, 2, "conv1", "bn1", relu=True)
+    x = net.conv(stem, architecture.stem[1], 3, 2, "conv2", "bn2", relu=True)
     blocks, inner = architecture.first
     for block in range(blocks):
         x = net.bottleneck(x, inner, f"layer1.{block}")
@@ -106,16 +114,39 @@ def _build(
         channels = architecture.channels[:stage]
         branches = _transition(net, branches, channels, f"transition{stage - 1}")
         for module in range(modules):
-            # The head reads the finest branch only.
+            # The head of the key points reads the finest branch only.
             outputs = 1 if stage == 4 and module == modules - 1 else stage
             name = f"stage{stage}.{module}"
-            branches = _exchange_unit(net, branches, architecture.blocks, outputs, name)
+            branches = _blocks(net, branches, architecture.blocks, name)
+            unfused, branches = branches, _fuse(net, branches, outputs, name)
     # Created here, so that a seed that was set before applies.
     small = keras.initializers.RandomNormal(stddev=HEAD_STDDEV)
     maps = layers.Conv2D(joints, 1, kernel_initializer=small, dtype="float32", name="final_layer")(
         branches[0]
     )
-    return keras.Model(photos, maps, name="hrnet")
+    if not mask:
+        return keras.Model(photos, maps, name="hrnet")
+    logits = _mask_head(net, [branches[0], *unfused[1:]], stem)
+    return keras.Model(photos, [maps, logits], name="hrnet")
+
+
+def _mask_head(net: "_Layers", branches: Sequence[Any], stem: Any) -> Any:
+    """Return the logits of the mask from all branches, as HRNetV2 segments, and from the stem.
+
+    The stem has twice the sides of the finest branch, which the edges of a mask need.
+    """
+    finest = branches[0]
+    coarser = enumerate(branches[1:], start=1)
+    x = layers.Concatenate()([finest, *(_enlarge(x, finest, 2**i) for i, x in coarser)])
+    x = net.conv(x, MASK_CHANNELS, 1, 1, "mask_context", "mask_context_bn", relu=True)
+    edges = net.conv(stem, MASK_STEM_CHANNELS, 1, 1, "mask_edges", "mask_edges_bn", relu=True)
+    x = layers.Concatenate()([_enlarge(x, edges, 2), edges])
+    x = net.conv(x, MASK_CHANNELS, 3, 1, "mask_join", "mask_join_bn", relu=True)
+    small = keras.initializers.RandomNormal(stddev=HEAD_STDDEV)
+    x = layers.Conv2D(1, 3, padding="same", kernel_initializer=small, dtype="float32", name="mask")(
+        x
+    )
+    return layers.Reshape(x.shape[1:3], dtype="float32")(x)
 
 
 def _transition(
@@ -138,16 +169,19 @@ def _transition(
     return result
 
 
-def _exchange_unit(
-    net: "_Layers", branches: Sequence[Any], blocks: int, outputs: int, name: str
-) -> list[Any]:
-    """Apply basic blocks to every branch, then fuse all branches into each of the first outputs."""
+def _blocks(net: "_Layers", branches: Sequence[Any], blocks: int, name: str) -> list[Any]:
+    """Apply basic blocks to every branch."""
     branches = list(branches)
     for i, branch in enumerate(branches):
         x = branch
         for block in range(blocks):
             x = net.basic(x, f"{name}.branches.{i}.{block}")
         branches[i] = x
+    return branches
+
+
+def _fuse(net: "_Layers", branches: Sequence[Any], outputs: int, name: str) -> list[Any]:
+    """Fuse all branches into each of the first outputs."""
     fused = []
     for i in range(outputs):
         terms = [
@@ -172,11 +206,17 @@ def _resample(net: "_Layers", x: Any, like: Any, i: int, j: int, name: str) -> A
         x = net.conv(x, out, 3, 2, f"{name}.{k}.0", f"{name}.{k}.1", relu=not last)
     if j > i:
         x = net.conv(x, width, 1, 1, f"{name}.0", f"{name}.1", relu=False)
-        x = layers.UpSampling2D(2 ** (j - i), interpolation="nearest")(x)
-        extra = [int(x.shape[axis] - like.shape[axis]) for axis in (1, 2)]
-        if any(extra):
-            # Sides that 32 does not divide were rounded up by the downsampling.
-            x = layers.Cropping2D(((0, extra[0]), (0, extra[1])))(x)
+        x = _enlarge(x, like, 2 ** (j - i))
+    return x
+
+
+def _enlarge(x: Any, like: Any, factor: int) -> Any:
+    """Enlarge a branch to the size of a finer one."""
+    x = layers.UpSampling2D(factor, interpolation="nearest")(x)
+    extra = [int(x.shape[axis] - like.shape[axis]) for axis in (1, 2)]
+    if any(extra):
+        # Sides that 32 does not divide were rounded up by the downsampling.
+        x = layers.Cropping2D(((0, extra[0]), (0, extra[1])))(x)
     return x
 
 

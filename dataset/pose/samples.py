@@ -1,12 +1,13 @@
-"""Make training samples of a pose network: augmented views of people with target heat maps."""
+"""Make training samples of a pose network: augmented views with target heat maps and masks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter, ImageOps
 
 from dataset.errors import first_line
 from dataset.images.io import Unreadable, open_photo
@@ -14,10 +15,13 @@ from dataset.pose.annotations import Person
 from dataset.pose.heatmaps import (
     BOX_SCALE,
     UNANNOTATED,
+    draw_partial_mask,
     draw_targets,
+    mask_size,
     mirror_view,
     person_view,
     render_view,
+    shrink_mask,
     to_view,
 )
 from dataset.pose.models import STRIDE, JointSet
@@ -32,6 +36,8 @@ OUTSIDE = -1e6
 EMPTY_FRACTION = 0.15
 # Sides of views of images without people, relative to the image.
 EMPTY_VIEW_SCALE = 0.4, 1.0
+# Relative size of a person who is moved to another background.
+MOVED_SCALE = 0.6, 1.1
 # Mean and standard deviation of ImageNet in the range 0 to 255, as the published networks expect.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32) * 255
@@ -55,6 +61,8 @@ class PoseAugmentation:
         whole: Fraction of samples that show the whole image, as in the first pass of the estimator.
         beside: Fraction of these with another, smaller person, whose joints are not to be found.
         colour: Largest gain of the brightness; a third of it for each channel.
+        moved: Fraction of the people with a mask who are shown before an image without people
+            (Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation", CVPR 2021).
     """
 
     turn: float = 30.0
@@ -65,6 +73,7 @@ class PoseAugmentation:
     whole: float = 0.0
     beside: float = 0.25
     colour: float = 0.3
+    moved: float = 0.25
 
 
 class PhotoCache:
@@ -96,10 +105,10 @@ class PhotoCache:
 
 
 class PoseSamples(keras.utils.PyDataset):
-    """Batches of an epoch: views and target heat maps.
+    """Batches of an epoch: views with target heat maps and, if asked for, target masks.
 
     Views are float32 arrays of shape (batch, height, width, 3), heat maps of shape (batch, map
-    height, map width, joints).
+    height, map width, joints), masks of shape (batch, mask height, mask width).
 
     They depend on the seed and the epoch only, so that a resumed training sees the same samples.
 
@@ -111,6 +120,7 @@ class PoseSamples(keras.utils.PyDataset):
         seed: Random seed.
         augmentation: How the views are augmented.
         empty: Images without people, of which `EMPTY_FRACTION` of an epoch's samples are drawn.
+        masks: Whether the targets are pairs of heat maps and masks.
 
     Attributes:
         unreadable: Path -> reason of images that could not be opened; their samples do not count.
@@ -125,9 +135,11 @@ class PoseSamples(keras.utils.PyDataset):
         seed: Sequence[int],
         augmentation: PoseAugmentation,
         empty: Sequence[Person] = (),
+        masks: bool = False,
     ) -> None:
         super().__init__(workers=2, max_queue_size=6)
-        self.people, self.empty, self.mirror, self.size = persons, empty, joints.mirrored, size
+        self.people, self.empty, self.joints, self.size = persons, empty, joints, size
+        self.mirror, self.masks = joints.mirrored, masks
         self.batch_size, self.seed, self.augmentation = batch_size, tuple(seed), augmentation
         self.unreadable: dict[Path, str] = {}
         self.opened = PhotoCache()
@@ -140,7 +152,7 @@ class PoseSamples(keras.utils.PyDataset):
         drawn = np.random.default_rng(self.epoch_seed).permutation(len(self.empty))[:count]
         self.persons = [*self.people, *(self.empty[place] for place in drawn)]
         by_size = sorted(self.persons, key=lambda person: person.area)
-        self.largest = {person.image: person.annotation for person in by_size}
+        self.largest = {person.photo: person.annotation for person in by_size}
         self.order = np.random.default_rng(self.epoch_seed).permutation(len(self.persons))
 
     @property
@@ -148,48 +160,64 @@ class PoseSamples(keras.utils.PyDataset):
         """Return the number of batches per epoch; the last one may be smaller."""
         return -(-len(self.persons) // self.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
         """Return a batch."""
         indices = range(len(self.order))[index * self.batch_size :][: self.batch_size]
-        pairs = [self._sample(i) for i in indices]
-        return np.stack([view for view, _ in pairs]), np.stack([maps for _, maps in pairs])
+        views, maps, masks = (
+            np.stack(arrays) for arrays in zip(*(self._sample(i) for i in indices), strict=True)
+        )
+        return views, (maps, masks) if self.masks else maps
 
-    def _sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def _sample(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return a view, its heat maps and its mask."""
         rng = np.random.default_rng((*self.epoch_seed, index))
         person, options = self.persons[self.order[index]], self.augmentation
-        photo, points = self._open(person), person.points
+        photo = self._open(person)
         if photo is None:
-            unknown = np.full((*heatmap_size(self.size), len(self.mirror)), UNANNOTATED, np.float32)
-            return np.zeros((*self.size, 3), np.float32), unknown
+            maps = np.full((*heatmap_size(self.size), len(self.mirror)), UNANNOTATED, np.float32)
+            unknown = np.full(mask_size(self.size), UNANNOTATED, np.float32)
+            return np.zeros((*self.size, 3), np.float32), maps, unknown
+        scene = Scene(photo, person.points, person.box, person.mask_image())
         if person.nobody:
-            points = np.full_like(points, 2.0)
+            points = np.full_like(person.points, 2.0)
             points[:, :2] = OUTSIDE
+            scene = replace(scene, points=points, mask=Image.new("L", photo.size))
+        elif scene.mask is not None and self.empty and rng.random() < options.moved:
+            background = self._open(self.empty[int(rng.integers(len(self.empty)))])
+            scene = scene if background is None else move_person(scene, background, rng)
         # In a whole image the largest person is to be found.
-        largest = self.largest[person.image] == person.annotation
+        largest = self.largest[person.photo] == person.annotation
         whole = rng.random() < options.whole and largest and not person.nobody
         if whole and rng.random() < options.beside:
             other = self.persons[int(rng.integers(len(self.persons)))]
             if (
                 not other.nobody
-                and other.image != person.image
+                and other.photo != person.photo
                 and (second := self._open(other)) is not None
             ):
-                photo, points = combine_people(photo, person, second, other, rng)
-        box = (
-            (0.0, 0.0, *map(float, photo.size)) if whole else _box(person, photo, options.part, rng)
-        )
+                scene = combine_people(scene, second, other, rng)
+        if whole:
+            box = (0.0, 0.0, *map(float, scene.photo.size))
+        elif person.nobody:
+            box = _random_box(photo, rng)
+        else:
+            box = _part_box(scene, options.part, rng)
         shift = rng.uniform(-1, 1, 2) * options.shift
         box = (box[0] + shift[0] * box[2], box[1] + shift[1] * box[3], box[2], box[3])
         # A whole image has no margin.
         widen = (1.0 if whole else BOX_SCALE) * (1 + options.scale * _truncated_normal(rng))
         turn = options.turn * _truncated_normal(rng) if rng.random() < options.turned else 0.0
-        view = person_view(box, self.size, widen, turn)
+        view, points = person_view(box, self.size, widen, turn), scene.points
         if rng.random() < 0.5:
             view, points = mirror_view(view, self.size), points[self.mirror]
-        pixels = normalize(render_view(photo, view, self.size) * _gain(options.colour, rng))
+        pixels = render_view(scene.photo, view, self.size) * _gain(options.colour, rng)
         points = np.concatenate([to_view(points[:, :2], view), points[:, 2:]], axis=1)
         maps = draw_targets(points, heatmap_size(self.size))
-        return pixels, maps
+        if scene.mask is None:
+            mask = draw_partial_mask(points, self.joints, self.size)
+        else:
+            mask = shrink_mask(render_view(scene.mask, view, self.size))
+        return normalize(pixels), maps, mask
 
     def _open(self, person: Person) -> Image.Image | None:
         try:
@@ -199,24 +227,33 @@ class PoseSamples(keras.utils.PyDataset):
             return None
 
 
+@dataclass(frozen=True)
+class Scene:
+    """An image with the person who is to be found.
+
+    Attributes:
+        photo: An RGB image.
+        points: The person's joints (joints, 3).
+        box: The person's left, top, width and height in pixels.
+        mask: The person's mask, 0 or 255, in the size of the image; None where it is unknown.
+    """
+
+    photo: Image.Image
+    points: np.ndarray
+    box: tuple[float, float, float, float]
+    mask: Image.Image | None = None
+
+
 def combine_people(
-    photo: Image.Image,
-    person: Person,
-    second: Image.Image,
-    other: Person,
-    rng: np.random.Generator,
-) -> tuple[Image.Image, np.ndarray]:
+    scene: Scene, second: Image.Image, other: Person, rng: np.random.Generator
+) -> Scene:
     """Paste another person, smaller, beside an image.
 
     Args:
-        photo: Image of the person whose joints are to be found.
-        person: That person.
+        scene: The image of the person who is to be found.
         second: Image of the other person.
         other: The other person.
         rng: Random generator.
-
-    Returns:
-        The new image, and the person's points in it.
     """
     left, top, width, height = other.box
     pasted = second.crop(
@@ -227,9 +264,8 @@ def combine_people(
             round(min(second.height, max(0, top) + max(1, height))),
         )
     )
-    factor = rng.uniform(*SECOND_PERSON_SCALE) * np.sqrt(
-        person.box[2] * person.box[3] / (width * height)
-    )
+    photo, box = scene.photo, scene.box
+    factor = rng.uniform(*SECOND_PERSON_SCALE) * np.sqrt(box[2] * box[3] / (width * height))
     size = max(1, round(pasted.width * factor)), max(1, round(pasted.height * factor))
     pasted = pasted.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     canvas = Image.new("RGB", (photo.width + size[0], max(photo.height, size[1])))
@@ -239,7 +275,45 @@ def combine_people(
     )
     canvas.paste(photo, (first, top_offset))
     canvas.paste(pasted, (after, second_top))
-    return canvas, person.points + np.array([first, top_offset, 0])
+    return _placed(scene, canvas, (first, top_offset))
+
+
+def move_person(scene: Scene, background: Image.Image, rng: np.random.Generator) -> Scene:
+    """Show a person before another background of the size of the image.
+
+    Args:
+        scene: The image of the person, whose mask is known.
+        background: An image without people.
+        rng: Random generator.
+    """
+    assert scene.mask is not None
+    size = scene.photo.size
+    factor = rng.uniform(*MOVED_SCALE)
+    scaled = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+    offset = [
+        round(rng.random() * (whole - part)) for whole, part in zip(size, scaled, strict=True)
+    ]
+    person = scene.photo.resize(scaled, Image.Resampling.BILINEAR)
+    mask = scene.mask.resize(scaled, Image.Resampling.BILINEAR)
+    canvas = ImageOps.fit(background, size, Image.Resampling.BILINEAR)
+    # A soft edge: the network is not to learn how a cut looks.
+    soft = mask.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.5)))
+    canvas.paste(person, (offset[0], offset[1]), soft)
+    return _placed(replace(scene, mask=mask), canvas, (offset[0], offset[1]), factor)
+
+
+def _placed(
+    scene: Scene, canvas: Image.Image, offset: tuple[int, int], factor: float = 1.0
+) -> Scene:
+    """Return the scene on a canvas where its image begins at an offset, scaled by a factor."""
+    mask = scene.mask
+    if mask is not None:
+        placed = Image.new("L", canvas.size)
+        placed.paste(mask, offset)
+        mask = placed
+    points = scene.points * (factor, factor, 1) + (*offset, 0)
+    left, top, width, height = (side * factor for side in scene.box)
+    return Scene(canvas, points, (left + offset[0], top + offset[1], width, height), mask)
 
 
 def heatmap_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -257,23 +331,31 @@ def _gain(strength: float, rng: np.random.Generator) -> np.ndarray:
     return np.exp(rng.uniform(low, high) + rng.uniform(low, high, 3) / 3)
 
 
-def _box(
-    person: Person, photo: Image.Image, part: float, rng: np.random.Generator
+def _random_box(photo: Image.Image, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """Return a random box in an image without people."""
+    scale, (x, y) = rng.uniform(*EMPTY_VIEW_SCALE), rng.random(2)
+    width, height = scale * photo.width, scale * photo.height
+    return x * (photo.width - width), y * (photo.height - height), width, height
+
+
+def _part_box(
+    scene: Scene, fraction: float, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """Return the person's box, at times of half of the joints; a random one without a person."""
-    if person.nobody:
-        scale, (x, y) = rng.uniform(*EMPTY_VIEW_SCALE), rng.random(2)
-        width, height = scale * photo.width, scale * photo.height
-        return x * (photo.width - width), y * (photo.height - height), width, height
-    annotated = person.points[person.points[:, 2] > 0, :2]
-    if len(annotated) < 8 or rng.random() >= part:
-        return person.box
+    """Return the person's box; for a fraction of the people the box of half of the joints."""
+    annotated = scene.points[scene.points[:, 2] > 0, :2]
+    left, top, width, height = scene.box
+    if rng.random() >= fraction:
+        return scene.box
+    if not len(annotated):
+        return left, top + (height / 2 if rng.random() < 0.5 else 0.0), width, height / 2
+    if len(annotated) < 8:
+        return scene.box
     by_height = annotated[np.argsort(annotated[:, 1])]
     half = (
         by_height[: len(annotated) // 2] if rng.random() < 0.5 else by_height[len(annotated) // 2 :]
     )
-    (left, top), (right, bottom) = half.min(axis=0), half.max(axis=0)
+    low, high = half.min(axis=0), half.max(axis=0)
     # A row of joints has no height: use at least a quarter of the person.
-    width = max(right - left, person.box[2] / 4)
-    height = max(bottom - top, person.box[3] / 4)
-    return (left + right - width) / 2, (top + bottom - height) / 2, width, height
+    side = np.maximum(high - low, (width / 4, height / 4))
+    left, top = (low + high - side) / 2
+    return float(left), float(top), float(side[0]), float(side[1])

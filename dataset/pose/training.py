@@ -14,9 +14,9 @@ from dataset.pose import evaluation
 from dataset.pose.annotations import People, hold_out, read_people, read_photos_without_people
 from dataset.pose.checkpoints import load_weights, save_weights
 from dataset.pose.estimator import PoseEstimator
-from dataset.pose.evaluation import detect_in_boxes, pck
-from dataset.pose.heatmaps import heatmap_loss
-from dataset.pose.models import DEFAULT, GATE, SUFFIX, description_path
+from dataset.pose.evaluation import detect_in_boxes, mask_iou, pck
+from dataset.pose.heatmaps import MASK_WEIGHT, heatmap_loss, mask_loss
+from dataset.pose.models import DEFAULT, GATE, SUFFIX, description_path, read_description
 from dataset.pose.network import ARCHITECTURES, build_hrnet
 from dataset.pose.samples import PoseAugmentation, PoseSamples
 from dataset.utils.cli_options import options_as_json
@@ -26,6 +26,7 @@ from dataset.utils.keras_backend import (
     jit_compile,
     load_state,
     save_state,
+    set_seed,
     training_variables,
 )
 from dataset.utils.plots import save_history_plot
@@ -43,11 +44,11 @@ class PoseTrainOptions:
     """Options of `train-pose`; its help describes each.
 
     Attributes:
-        annotations: COCO key-point JSON file.
-        images: Folder of its images.
+        annotations: COCO JSON files.
+        images: Folder of the images of each, or one for all.
         out: Output folder.
-        validation: Key-point file for the evaluation; None to hold out a part of the images.
-        validation_images: Folder of its images.
+        validation: Annotation files for the evaluation; empty to hold out a part of the images.
+        validation_images: Folders of their images; empty for `images`.
         model: Name of the architecture.
         size: Height and width of the input in pixels.
         epochs: Number of epochs.
@@ -61,11 +62,11 @@ class PoseTrainOptions:
         resume: Whether to continue an interrupted training.
     """
 
-    annotations: Path
-    images: Path
+    annotations: tuple[Path, ...]
+    images: tuple[Path, ...]
     out: Path
-    validation: Path | None = None
-    validation_images: Path | None = None
+    validation: tuple[Path, ...] = ()
+    validation_images: tuple[Path, ...] = ()
     model: str = DEFAULT
     size: tuple[int, int] = (192, 192)
     epochs: int = 210
@@ -88,7 +89,7 @@ class PoseProgress:
     """
 
     history: dict[str, list[float]] = field(
-        default_factory=lambda: {"loss": [], "PCK": [], "learning_rate": []}
+        default_factory=lambda: {"loss": [], "PCK": [], "IoU": [], "learning_rate": []}
     )
 
     @property
@@ -98,8 +99,8 @@ class PoseProgress:
 
     @property
     def best(self) -> int:
-        """Return the first epoch with the highest PCK, from 1."""
-        return int(np.argmax(self.history["PCK"])) + 1
+        """Return the first epoch with the highest mean of PCK and mask IoU, from 1."""
+        return int(np.argmax(np.add(self.history["PCK"], self.history["IoU"]))) + 1
 
 
 def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
@@ -115,17 +116,24 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
     empty = read_photos_without_people(folder, joints) if folder else []
     if options.resume:
         check_resumable(options)
-    keras.utils.set_random_seed(options.seed)
+    set_seed(options.seed)
+    masks = people.has_masks
     network = build_hrnet(
         ARCHITECTURES[options.model],
         options.size,
         joints,
         precision=options.precision,
+        mask=masks,
     )
     if options.start:
-        load_weights(network, options.start)
+        load_start(network, options.start, options, joints)
     optimizer = keras.optimizers.Adam(options.learning_rate, epsilon=EPSILON)
-    network.compile(optimizer, heatmap_loss, jit_compile=jit_compile())
+    network.compile(
+        optimizer,
+        [heatmap_loss, mask_loss] if masks else heatmap_loss,
+        loss_weights=[1.0, MASK_WEIGHT] if masks else None,
+        jit_compile=jit_compile(),
+    )
     network.optimizer.build(network.trainable_variables)
     progress = restore_state(network, options) if options.resume else create_run_folder(options)
     samples = PoseSamples(
@@ -136,6 +144,7 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
         (options.seed,),
         PoseAugmentation(whole=options.whole),
         empty,
+        masks,
     )
     network.fit(
         samples,
@@ -152,7 +161,28 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
         verbose=0,
     )
     best = progress.best
-    return {"epoch": best, "PCK": progress.history["PCK"][best - 1], "epochs": progress.epochs}
+    figures = {name: progress.history[name][best - 1] for name in ("PCK", "IoU")}
+    return {"epoch": best, **figures, "epochs": progress.epochs}
+
+
+def load_start(network: keras.Model, path: Path, options: PoseTrainOptions, joints: int) -> None:
+    """Load initial weights; those of a network without a mask head leave that head random.
+
+    Raises:
+        BadInput: The description beside the weights can't be read.
+        Failure: The weights can't be read or belong to another network.
+    """
+    if len(network.outputs) == 1 or (
+        description_path(path).is_file() and read_description(options.model, path).has_mask
+    ):
+        load_weights(network, path)
+        return
+    plain = build_hrnet(ARCHITECTURES[options.model], options.size, joints)
+    load_weights(plain, path)
+    for layer in plain.layers:
+        # Other layers have names that count the layers of their class.
+        if layer.weights:
+            network.get_layer(layer.name).set_weights(layer.get_weights())
 
 
 class Validation(keras.callbacks.Callback):
@@ -191,13 +221,14 @@ class Validation(keras.callbacks.Callback):
             raise Failure("none of the validation photos can be read")
         progress.history["loss"].append(logs["loss"])
         progress.history["PCK"].append(pck(detections))
+        progress.history["IoU"].append(mask_iou(detections))
         progress.history["learning_rate"].append(learning_rate_at(epoch, options))
         save_epoch(network, self.people, options, progress)
         _show(progress, options)
         if (epoch + 1) % PICTURE_EPOCHS == 0 or epoch + 1 == options.epochs:
             picture = evaluation.detection_grid(detections.persons, detections.points, joints, GATE)
             picture.save(options.out / f"predictions-{epoch + 1:03}.png")
-        names = ("loss", "PCK")
+        names = ("loss", "PCK", "IoU") if self.people.has_masks else ("loss", "PCK")
         save_history_plot(options.out / "curves.png", progress.history, progress.best, names)
 
 
@@ -205,27 +236,23 @@ def read_split(options: PoseTrainOptions) -> tuple[People, People]:
     """Read the people for training and for validation, who share no image.
 
     Raises:
-        BadInput: One of the two is empty, or they have different joints.
+        BadInput: One of the two is empty.
     """
     people = read_people(options.annotations, options.images)
     if options.validation:
-        held_out = read_people(options.validation, options.validation_images or options.images)
-        if held_out.joints.names != people.joints.names:
-            raise BadInput(
-                f"{options.validation} has other joints than {options.annotations}; both need the"
-                " same, in the same order"
-            )
+        folders = options.validation_images or options.images
+        held_out = read_people(options.validation, folders, people.joints)
     else:
         people, held_out = hold_out(people, options.seed)
-    for file, group in ((options.annotations, people), (options.validation, held_out)):
+    for files, group in ((options.annotations, people), (options.validation, held_out)):
         if group.missing:
             click.echo(
                 f"missing photos: {len(group.missing)}, for example {group.missing[0]}", err=True
             )
         if not group.persons:
             raise BadInput(
-                f"{file or options.annotations} has no people with annotated joints and an image in"
-                f" {options.images}, or too few to hold some out for validation"
+                f"{(files or options.annotations)[0]} has no people with annotated joints or a mask"
+                f" and an image in {options.images[0]}, or too few to hold some out for validation"
             )
     return people, held_out
 
@@ -327,7 +354,9 @@ def describe_weights(
         "joints": list(people.joints.names),
         "bones": [list(pair) for pair in people.joints.bones],
         "gate": GATE,
+        "mask": people.has_masks,
         "PCK": progress.history["PCK"][-1],
+        "IoU": progress.history["IoU"][-1],
         "epoch": progress.epochs,
         "persons": len(people.persons),
         "training": options_as_json(options),
@@ -338,5 +367,6 @@ def _show(progress: PoseProgress, options: PoseTrainOptions) -> None:
     history, best = progress.history, progress.best
     click.echo(
         f"epoch {progress.epochs}/{options.epochs}: loss {history['loss'][-1]:.6f},"
-        f" PCK {history['PCK'][-1]:.3f}, best {history['PCK'][best - 1]:.3f} in epoch {best}"
+        f" PCK {history['PCK'][-1]:.3f}, mask IoU {history['IoU'][-1]:.3f}, best epoch {best} with"
+        f" {history['PCK'][best - 1]:.3f} and {history['IoU'][best - 1]:.3f}"
     )

@@ -1,10 +1,9 @@
-"""Find the crop of each image: key points from the catalogue or the network, then the policy."""
+"""Find the crop of each image: estimates from the catalogue or the network, then the policy."""
 
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,11 @@ from tqdm import tqdm
 
 from dataset.catalogue.models import CropDecision, CropRow, PoseRow, now
 from dataset.catalogue.queries import in_batches
+from dataset.errors import BadInput
 from dataset.images.io import Unreadable, open_photo
 from dataset.images.store import ImageStore
-from dataset.pose.crop import BY_DECISION, WHOLE, Crop, choose_crop, full_box
-from dataset.pose.heatmaps import transform_points
+from dataset.pose.crop import BY_DECISION, KEEP, WHOLE, Crop, choose_crop, full_box
+from dataset.pose.heatmaps import Estimate, PersonMask
 from dataset.pose.models import DEFAULT, PoseModel, cache_key, find_model
 from dataset.selection.candidates import Candidate
 
@@ -39,22 +39,34 @@ class PoseOptions:
     Attributes:
         pose: Name of the pose network, or `none`.
         pose_weights: The user's weights for that network.
-        crop: What is kept of an image: `person`, `zone` or `none` for all of it.
+        crop: What is kept of an image: `person`, or `none` for all of it.
+        background: What is behind the person: `keep`, `blur` or `white`.
     """
 
     pose: str = DEFAULT
     pose_weights: Path | None = None
     crop: str = "person"
+    background: str = KEEP
 
     @property
     def is_enabled(self) -> bool:
         """Return whether images are cropped at all."""
         return self.pose != "none" and self.crop != "none"
 
-    @property
-    def uses_zones(self) -> bool:
-        """Return whether the crop depends on the label's garment zone."""
-        return self.is_enabled and self.crop == "zone"
+    def find_model(self) -> PoseModel:
+        """Return the pose network.
+
+        Raises:
+            BadInput: The weights file does not exist, or the network finds no masks and the
+                background is not to be kept.
+        """
+        model = find_model(self.pose, self.pose_weights)
+        if self.background != KEEP and not model.has_mask:
+            raise BadInput(
+                f"--background {self.background}: the network {self.pose_weights or self.pose}"
+                f" finds no masks; use --pose {DEFAULT}, or --background {KEEP}"
+            )
+        return model
 
 
 @dataclass(frozen=True)
@@ -76,19 +88,17 @@ class PersonCrop:
 
 def find_crops(
     photos: Sequence[Candidate],
-    zones: Sequence[str | None],
     sessions: sessionmaker[Session],
     store: ImageStore,
     options: PoseOptions,
 ) -> dict[int, PersonCrop]:
     """Find the crop of each image.
 
-    Key points that the catalogue does not have yet are estimated and saved batch by batch. Images
-    that a reviewer wants whole are not cropped. The crops are saved for `review`.
+    Key points and masks that the catalogue does not have yet are estimated and saved batch by
+    batch. Images that a reviewer wants whole are not cropped. The crops are saved for `review`.
 
     Args:
         photos: Images to crop.
-        zones: Garment zone of each image's label; used if the options ask for zones.
         sessions: Sessions on the catalogue.
         store: Image store.
         options: Network and policy.
@@ -97,47 +107,48 @@ def find_crops(
         Image id -> crop, without images that can't be read.
 
     Raises:
-        BadInput: The weights file does not exist.
+        BadInput: The weights file does not exist, or finds no masks and masks are needed.
         Failure: The network's weights can't be fetched.
     """
     if not options.is_enabled:
         return {}
-    model = find_model(options.pose, options.pose_weights)
+    model = options.find_model()
     key = cache_key(model)
     ids = [photo.image_id for photo in photos]
-    key_points = _load_key_points(sessions, ids, key, len(model.joints.names))
-    missing = [photo for photo in photos if photo.image_id not in key_points]
+    estimates = _load_estimates(sessions, ids, model, key)
+    missing = [photo for photo in photos if photo.image_id not in estimates]
     if missing:
-        key_points |= dict(_estimate_key_points(missing, sessions, store, model, key))
+        estimates |= dict(_estimate(missing, sessions, store, model, key))
     uncropped = _uncropped_by_decision(sessions)
     crops, rows = {}, []
-    for photo, zone in zip(photos, zones, strict=True):
-        if photo.image_id in key_points:
-            points = key_points[photo.image_id]
-            requested_zone = zone if options.uses_zones else None
-            size = photo.width, photo.height
+    for photo in photos:
+        if photo.image_id in estimates:
+            estimate, size = estimates[photo.image_id], (photo.width, photo.height)
             names = model.joints.names
-            crop = choose_crop(points, names, size, model.gate, requested_zone, model.min_score)
+            crop = choose_crop(
+                estimate.points, names, size, model.gate, model.min_score, estimate.mask
+            )
             if not uncropped.isdisjoint(photo.copies):
                 crop = Crop(WHOLE, full_box(size), crop.score, BY_DECISION)
-            crops[photo.image_id] = PersonCrop(crop, points, model, key)
-            rows.append(_crop_row(photo.image_id, key, requested_zone or "", crop))
+            crops[photo.image_id] = PersonCrop(crop, estimate.points, model, key)
+            rows.append(_crop_row(photo.image_id, key, crop))
     _save_crops(sessions, rows)
     return crops
 
 
-def _load_key_points(
-    sessions: sessionmaker[Session], image_ids: Sequence[int], key: str, joints: int
-) -> dict[int, np.ndarray]:
-    key_points = {}
+def _load_estimates(
+    sessions: sessionmaker[Session], image_ids: Sequence[int], model: PoseModel, key: str
+) -> dict[int, Estimate]:
+    estimates = {}
     with sessions() as session:
         for ids in in_batches(image_ids):
-            query = sa.select(PoseRow.image_id, PoseRow.points).where(
+            query = sa.select(PoseRow.image_id, PoseRow.points, PoseRow.mask).where(
                 PoseRow.model == key, PoseRow.image_id.in_(ids)
             )
-            for image, points in session.execute(query):
-                key_points[image] = np.frombuffer(points, "<f4").reshape(joints, -1)
-    return key_points
+            for image, points, mask in session.execute(query):
+                values = np.frombuffer(points, "<f4").reshape(len(model.joints.names), -1)
+                estimates[image] = Estimate(values, PersonMask.from_bytes(mask) if mask else None)
+    return estimates
 
 
 def _uncropped_by_decision(sessions: sessionmaker[Session]) -> set[int]:
@@ -147,14 +158,14 @@ def _uncropped_by_decision(sessions: sessionmaker[Session]) -> set[int]:
         return set(session.scalars(query.where(CropDecision.keep_whole)))
 
 
-def _estimate_key_points(
+def _estimate(
     photos: Sequence[Candidate],
     sessions: sessionmaker[Session],
     store: ImageStore,
     model: PoseModel,
     key: str,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Estimate key points, save them batch by batch, and yield them with their image ids."""
+) -> Iterator[tuple[int, Estimate]]:
+    """Estimate key points and masks, save them batch by batch, and yield them by image id."""
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
@@ -162,17 +173,23 @@ def _estimate_key_points(
 
     estimator = load_estimator(model)
     min_side = VIEW_SCALE * max(model.size)
-    with tqdm(total=len(photos), desc="key points", unit=" photos", disable=None) as bar:
+    with tqdm(total=len(photos), desc="people", unit=" photos", disable=None) as bar:
         for batch, images in _open_batches(photos, store, min_side):
-            key_points = _batch_key_points(estimator, batch, images)
+            estimates = _estimate_batch(estimator, batch, images)
             rows = [
-                {"image_id": image, "model": key, "points": points.tobytes(), "made": now()}
-                for image, points in key_points
+                {
+                    "image_id": image,
+                    "model": key,
+                    "points": estimate.points.tobytes(),
+                    "mask": estimate.mask and estimate.mask.to_bytes(),
+                    "made": now(),
+                }
+                for image, estimate in estimates
             ]
             with sessions.begin() as session:
                 if rows:
                     session.execute(sa.insert(PoseRow), rows)
-            yield from key_points
+            yield from estimates
             bar.update(len(batch))
 
 
@@ -196,23 +213,17 @@ def _open_batches(
             yield batch, [future.result() for future in futures]
 
 
-def _batch_key_points(
+def _estimate_batch(
     estimator: "PoseEstimator", batch: Sequence[Candidate], images: Sequence[Image.Image | None]
-) -> list[tuple[int, np.ndarray]]:
+) -> list[tuple[int, Estimate]]:
     readable = [(p, image) for p, image in zip(batch, images, strict=True) if image is not None]
-    key_points = []
-    estimates = estimator.find([image for _, image in readable])
-    for (photo, image), points in zip(readable, estimates, strict=True):
+    estimates = []
+    found = estimator.find([image for _, image in readable])
+    for (photo, image), estimate in zip(readable, found, strict=True):
         # The image was opened at a reduced size.
-        scale = np.divide((photo.width, photo.height), image.size)
-        transform_points(points, partial(_to_full_size, scale=scale))
-        key_points.append((photo.image_id, points.astype("<f4")))
-    return key_points
-
-
-def _to_full_size(coordinates: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    # Coordinates are those of pixel centers.
-    return (coordinates + 0.5) * scale - 0.5
+        scaled = estimate.scaled(np.divide((photo.width, photo.height), image.size))
+        estimates.append((photo.image_id, replace(scaled, points=scaled.points.astype("<f4"))))
+    return estimates
 
 
 def _save_crops(sessions: sessionmaker[Session], rows: Sequence[dict[str, Any]]) -> None:
@@ -222,19 +233,17 @@ def _save_crops(sessions: sessionmaker[Session], rows: Sequence[dict[str, Any]])
             session.execute(
                 sa.delete(CropRow).where(
                     CropRow.model == batch[0]["model"],
-                    CropRow.zone.in_({row["zone"] for row in batch}),
                     CropRow.image_id.in_([row["image_id"] for row in batch]),
                 )
             )
             session.execute(sa.insert(CropRow), batch)
 
 
-def _crop_row(image: int, key: str, zone: str, crop: Crop) -> dict[str, Any]:
+def _crop_row(image: int, key: str, crop: Crop) -> dict[str, Any]:
     left, top, right, bottom = crop.box
     return {
         "image_id": image,
         "model": key,
-        "zone": zone,
         "outcome": crop.outcome,
         "reason": crop.reason,
         "score": crop.score,

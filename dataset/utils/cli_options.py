@@ -141,7 +141,13 @@ def print_feed_notes(feed: "ProductFeed", image_root: Path | None, preview: bool
 
 def options_as_json(options: Any) -> dict[str, Any]:
     """Return the fields of an options dataclass for JSON, with paths as strings."""
-    return {n: str(v) if isinstance(v, Path) else v for n, v in asdict(options).items()}
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value)
+        return [convert(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    return {name: convert(value) for name, value in asdict(options).items()}
 
 
 class CommaList(click.ParamType):

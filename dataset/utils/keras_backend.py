@@ -99,6 +99,20 @@ def jit_compile() -> bool | str:
     return False if keras.backend.backend() == "tensorflow" and not has_gpu() else "auto"
 
 
+def set_seed(seed: int) -> None:
+    """Seed all random numbers, and let TensorFlow use deterministic operations only.
+
+    Without this, some operations add numbers in the order in which threads finish.
+    """
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
 def save_state(path: Path, metadata: Any, values: Iterable[np.ndarray]) -> None:
     """Write a state atomically.
 

@@ -8,7 +8,7 @@ import click
 
 from dataset.errors import BadInput
 from dataset.pose.models import DEFAULT, model_names
-from dataset.utils.cli_options import CONTEXT_SETTINGS, FILE, FOLDER, vocabulary_option
+from dataset.utils.cli_options import CONTEXT_SETTINGS, FILE, FOLDER
 from model import cli_options
 
 
@@ -46,7 +46,6 @@ from model import cli_options
     help="Pose network for the crops.",
 )
 @click.option("--pose-weights", type=FILE, metavar="FILE", help="Weights file of the pose network.")
-@vocabulary_option
 @click.option("--out", type=FOLDER, help="New folder.  [default: runs/compare-<date and time>]")
 @click.option("--resume", is_flag=True, help="Continue the interrupted comparison of --out.")
 @cli_options.allow_leaks_option
@@ -55,10 +54,10 @@ def compare_steps(out: Path | None, show_steps: bool, **values: Any) -> None:
     """Train one change after another on the same split, and measure the effect of each.
 
     The built-in steps are those of the thesis: SGD, Adam, each augmentation alone, the useful ones
-    together, the person crop, the garment zone, and fine-tuning. Each step is trained several times
-    and tested against the step that it changes. Features of the frozen backbone are cached, which
-    makes a second comparison much faster. Writes compare.md, compare.csv, compare.json and
-    compare.png.
+    together, a central strip, the person crop, without background, with upper and lower half, and
+    fine-tuning. Each step is trained several times and tested against another one. Features of the
+    frozen backbone are cached, which makes a second comparison much faster. Writes compare.md,
+    compare.csv, compare.json and compare.png.
     """
     if show_steps:
         click.echo(values["steps"].read_text(encoding="utf-8"), nl=False)
@@ -74,6 +73,7 @@ def compare_steps(out: Path | None, show_steps: bool, **values: Any) -> None:
     from model.ablation.config import read_steps
     from model.ablation.runner import CompareOptions
 
+    values["image_size"] = values["image_size"] or cli_options.default_image_size(values["weights"])
     out = out or Path("runs") / datetime.now().strftime("compare-%Y%m%d-%H%M%S")
     options = CompareOptions(out=out, **values)
     rows = compare(options)

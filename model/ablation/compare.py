@@ -25,11 +25,12 @@ HEADINGS = ("step", "compared with", "accuracy", "95% interval", "gain", "95% in
 EXPLANATION = (
     "Accuracy is the mean over {trainings} per step with different seeds. Intervals and p are those"
     " of a paired bootstrap over {photos} test photos (whole groups if the data has them); it"
-    " resamples photos, not trainings. A step is compared with the one that it changes."
+    " resamples photos, not trainings. A step is compared with the one that the table names."
 )
 CSV_COLUMNS = (
-    *("step", "changes", "crop", "augment", "trainings", "accuracy", "low", "high", "over_seeds"),
-    *("macro_f1", "validation_accuracy", "gain", "gain_low", "gain_high", "p", "minutes", "note"),
+    *("step", "changes", "crop", "background", "parts", "augment", "trainings", "accuracy"),
+    *("low", "high", "over_seeds", "macro_f1", "validation_accuracy"),
+    *("gain", "gain_low", "gain_high", "p", "minutes", "note"),
 )
 RESAMPLES = 5000
 
@@ -70,6 +71,8 @@ def _compare_to_base(
         "step": result.step.name,
         "changes": result.base,
         "crop": result.crop,
+        "background": result.background,
+        "parts": result.options.parts,
         "augment": result.options.augment,
         "note": result.note,
     }

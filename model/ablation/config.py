@@ -10,12 +10,12 @@ import click
 from dataset.errors import BadInput
 from dataset.vocabulary import read_toml
 from model import cli_options
-from model.data.crops import CROPS
+from model.data.crops import BACKGROUNDS, CROPS
 from model.training.config import TrainOptions
 
 USEFUL_AUGMENTATION, BEST_STEP = "useful", "best"
 # Keys of a step that are not options of train-model.
-STEP_KEYS = {"name", "from", "crop", "seeds"}
+STEP_KEYS = {"name", "from", "against", "crop", "background", "seeds"}
 # Options that are the same for all steps.
 SHARED_OPTIONS = {
     *("data", "out", "weights", "image_size", "precision", "cache", "seed", "folds", "resume"),
@@ -31,14 +31,18 @@ class Step:
         base: Name of the step that it changes; `best`, or "" for the first step.
         settings: Changed fields of TrainOptions.
         crop: One of CROPS; None: as the step that it changes.
+        background: One of BACKGROUNDS; None: as the step that it changes.
         seeds: Number of trainings at most; 0: no limit.
+        against: Name of the step that it is compared with; "": the step that it changes.
     """
 
     name: str
     base: str
     settings: Mapping[str, Any]
     crop: str | None
+    background: str | None
     seeds: int
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,16 @@ def _step(entry: Mapping[str, Any], before: Sequence[Step], path: Path) -> Step:
     base = entry.get("from", names[-1] if names else "")
     if names and base not in (*names, BEST_STEP):
         raise BadInput(f"{path}: step {name!r}: from = {base!r} is not a step before it")
-    crop, seeds = entry.get("crop"), entry.get("seeds", 0)
-    if crop not in (None, *CROPS):
-        raise BadInput(f"{path}: step {name!r}: crop must be {', '.join(CROPS)}, not {crop!r}")
+    crop, background, seeds = (entry.get(key) for key in ("crop", "background", "seeds"))
+    seeds = seeds or 0
+    for key, value, choices in (
+        ("crop", crop, CROPS),
+        ("background", background, BACKGROUNDS),
+    ):
+        if value not in (None, *choices):
+            raise BadInput(
+                f"{path}: step {name!r}: {key} must be {', '.join(choices)}, not {value!r}"
+            )
     if not isinstance(seeds, int) or seeds < 0:
         raise BadInput(f"{path}: step {name!r}: seeds must be a number, not {seeds!r}")
     settings = {
@@ -92,7 +103,10 @@ def _step(entry: Mapping[str, Any], before: Sequence[Step], path: Path) -> Step:
         for key, value in entry.items()
         if key not in STEP_KEYS
     }
-    return Step(name, base if names else "", settings, crop, seeds)
+    against = entry.get("against", "")
+    if against not in ("", *names):
+        raise BadInput(f"{path}: step {name!r}: against = {against!r} is not a step before it")
+    return Step(name, base if names else "", settings, crop, background, seeds, against)
 
 
 def _parse_setting(key: str, value: Any, where: str) -> Any:

@@ -12,9 +12,9 @@ import numpy as np
 from sklearn.metrics import precision_recall_fscore_support
 
 from dataset.errors import Failure
-from dataset.pose.models import find_model
+from dataset.pose.crop import KEEP
+from dataset.selection.crops import PoseOptions
 from dataset.utils.keras_backend import load_state, save_state
-from dataset.vocabulary import load_vocabulary
 from model.ablation.config import BEST_STEP, USEFUL_AUGMENTATION, Step
 from model.data.augmentation import ImageAugmentation, parse_augmentation
 from model.data.crops import crop_data, is_cropped
@@ -50,7 +50,6 @@ class CompareOptions:
     cache: Path | None = None
     pose: str = "hrnet-small"
     pose_weights: Path | None = None
-    vocabulary: Path | None = None
     seed: int = 0
     allow_leaks: bool = False
     resume: bool = False
@@ -62,9 +61,10 @@ class StepResult:
 
     Attributes:
         step: The step.
-        base: Name of the step that it changed.
+        base: Name of the step that it is compared with.
         options: Options of its trainings.
         crop: One of CROPS, or BUILD_CROP.
+        background: One of BACKGROUNDS.
         correct: Fraction of trainings that predict each test photo correctly, shape (n,).
         accuracies: Test accuracy of each training, shape (seeds,).
         macro_f1: Macro F1 of each training, shape (seeds,).
@@ -77,6 +77,7 @@ class StepResult:
     base: str
     options: TrainOptions
     crop: str
+    background: str
     correct: np.ndarray
     accuracies: np.ndarray
     macro_f1: np.ndarray
@@ -116,7 +117,7 @@ class StepRunner:
         self.options, self.folder, self.data = options, folder, data
         # What reports call the photos as they are in the data.
         self.data_crop = BUILD_CROP if is_cropped(data) else "whole"
-        self.data_by_crop: dict[str, SplitData] = {self.data_crop: data}
+        self.data_by_crop: dict[tuple[str, str], SplitData] = {(self.data_crop, KEEP): data}
         self.base_options = TrainOptions(
             data=options.data,
             out=options.out,
@@ -145,14 +146,19 @@ class StepRunner:
         if options.augment == USEFUL_AUGMENTATION:
             options = replace(options, augment=_useful_augmentation(step, before))
         crop = step.crop or (base.crop if base else self.data_crop)
+        background = step.background or (base.background if base else KEEP)
         if crop == "whole":
             crop = self.data_crop
-        name = base.step.name if base else ""
+        if crop != "person":
+            background = KEEP
+        name = step.against or (base.step.name if base else "")
         if crop != self.data_crop == BUILD_CROP:
             note = "the photos are cropped already; build with --crop none to compare crops"
             empty = np.zeros(0)
-            return StepResult(step, name, options, crop, empty, empty, empty, 0.0, 0.0, note)
-        data = self._crop(crop)
+            return StepResult(
+                step, name, options, crop, background, empty, empty, empty, 0.0, 0.0, note
+            )
+        data = self._crop(crop, background)
         count = min(self.options.seeds, step.seeds or self.options.seeds)
         trainings = [
             self._train(data, replace(options, seed=self.options.seed + seed), number, seed)
@@ -164,6 +170,7 @@ class StepRunner:
             name,
             options,
             crop,
+            background,
             correct.mean(axis=0),
             correct.mean(axis=1),
             np.array([training.macro_f1 for training in trainings]),
@@ -171,16 +178,15 @@ class StepRunner:
             float(sum(training.seconds for training in trainings)),
         )
 
-    def _crop(self, crop: str) -> SplitData:
-        if crop not in self.data_by_crop:
-            model = find_model(self.options.pose, self.options.pose_weights)
-            vocabulary = load_vocabulary(self.options.vocabulary)
+    def _crop(self, crop: str, background: str) -> SplitData:
+        if (crop, background) not in self.data_by_crop:
+            pose = PoseOptions(self.options.pose, self.options.pose_weights, background=background)
             cache = self.options.cache or default_cache_folder()
-            result = crop_data(self.data, crop, model, vocabulary, cache)
+            result = crop_data(self.data, crop, pose.find_model(), cache, background)
             counts = ", ".join(f"{n} {name}" for name, n in sorted(result.outcomes.items()))
-            click.echo(f"crops for {crop}: {counts}")
-            self.data_by_crop[crop] = result.data
-        return self.data_by_crop[crop]
+            click.echo(f"crops for {crop}, background {background}: {counts}")
+            self.data_by_crop[crop, background] = result.data
+        return self.data_by_crop[crop, background]
 
     def _train(
         self, data: SplitData, options: TrainOptions, number: int, seed: int

@@ -28,7 +28,7 @@ from model.data.loading import (
     read_images,
     view_digests,
 )
-from model.network.inception import letterbox_layer
+from model.network.inception import BLOCK_CHANNELS, CACHED_BLOCKS, letterbox_layer
 
 CACHE_DTYPE = np.float16
 EXACT_DTYPE = np.float32
@@ -125,12 +125,35 @@ class SplitFeatures:
         values: Float16 array of shape (n, views, width); the first view is not augmented.
         targets: Class indices of shape (n,).
         unreadable: Path -> reason.
+        blocks: The blocks whose features follow one another, once for each part of a photo.
     """
 
     examples: list[Example]
     values: np.ndarray
     targets: np.ndarray
     unreadable: dict[str, str]
+    blocks: tuple[str, ...] = CACHED_BLOCKS
+
+    def columns(self, feature_layers: Sequence[str]) -> np.ndarray:
+        """Return the indices of the columns of some blocks.
+
+        Raises:
+            Failure: The backbone does not have one of the blocks.
+        """
+        if missing := [layer for layer in feature_layers if layer not in self.blocks]:
+            raise Failure(
+                f"--feature-layers {missing[0]}: the backbone ends at {self.blocks[-1]}; choose"
+                f" from {', '.join(self.blocks)}"
+            )
+        widths = np.cumsum([0, *(BLOCK_CHANNELS[block] for block in self.blocks)])
+        starts = dict(zip(self.blocks, widths, strict=False))
+        return np.concatenate(
+            [
+                np.arange(BLOCK_CHANNELS[layer]) + part + starts[layer]
+                for part in range(0, self.values.shape[-1], int(widths[-1]))
+                for layer in feature_layers
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -182,10 +205,12 @@ class FeatureExtractor:
     Attributes:
         features: Pixels of shape (batch, size, size, 3) -> features.
         cache: The cache.
+        blocks: The blocks whose features follow one another, once for each part of a photo.
     """
 
     features: keras.Model
     cache: FeatureCache
+    blocks: tuple[str, ...] = CACHED_BLOCKS
 
     def extract(self, data: SplitData, split: str, views: Views) -> SplitFeatures:
         """Return the features of a split, from the cache where possible."""
@@ -204,7 +229,7 @@ class FeatureExtractor:
                 values += [np.stack(arrays)[None] for arrays in features.values()]
                 bar.update(len(chunk))
         targets = class_indices(examples, data.labels)
-        return SplitFeatures(examples, np.concatenate(values), targets, unreadable)
+        return SplitFeatures(examples, np.concatenate(values), targets, unreadable, self.blocks)
 
     def _extract_chunk(
         self, data: SplitData, chunk: Sequence[Example], views: Views, unreadable: dict[str, str]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dataset.errors import BadInput, Failure, first_line
 from dataset.images.io import FoundPhotos, Unreadable, find_photos, open_photo, sha256_of
+from dataset.pose.crop import KEEP, Crop, replace_background
 
 SPLITS = ("train", "validation", "test")
 CHUNK_SIZE = 128
@@ -28,13 +29,15 @@ class Example:
         path: Path below the data folder, with forward slashes.
         label: Its label.
         split: Its split.
-        box: Crop box (left, top, right, bottom) in pixels; None: the whole photo.
+        crop: The part of the photo that is used; None: all of it.
+        background: What is behind the person: `keep`, `blur` or `white`.
     """
 
     path: str
     label: str
     split: str
-    box: tuple[int, int, int, int] | None = None
+    crop: Crop | None = None
+    background: str = KEEP
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,9 @@ def read_image(folder: Path, example: Example, transform: ImageTransform) -> np.
     """
     try:
         photo = open_photo(folder / example.path)
-        return transform(photo.crop(example.box) if example.box else photo)
+        if example.crop is not None:
+            photo = replace_background(photo, example.crop, example.background)
+        return transform(photo)
     except (Unreadable, OSError) as error:
         return first_line(error)
 
@@ -165,7 +170,7 @@ def read_images(
 def view_digests(
     folder: Path, examples: Sequence[Example], unreadable: dict[str, str]
 ) -> dict[Example, str]:
-    """Return a text for each photo that identifies its pixels: SHA-256 of the file, and crop box.
+    """Return a text for each photo that identifies its pixels: SHA-256 of the file, and the crop.
 
     Args:
         folder: The data folder.
@@ -174,9 +179,8 @@ def view_digests(
     """
 
     def digest_of(example: Example) -> str | OSError:
-        box = " {},{},{},{}".format(*example.box) if example.box else ""
         try:
-            return sha256_of((folder / example.path).read_bytes()) + box
+            return sha256_of((folder / example.path).read_bytes()) + describe_crop(example)
         except OSError as error:
             return error
 
@@ -188,6 +192,17 @@ def view_digests(
             else:
                 unreadable[example.path] = first_line(digest)
     return digests
+
+
+def describe_crop(example: Example) -> str:
+    """Return a text that changes whenever the crop of an example would change its pixels."""
+    crop = example.crop
+    if crop is None:
+        return ""
+    box = " {},{},{},{}".format(*(round(side) for side in crop.box))
+    if crop.mask is None or example.background == KEEP:
+        return box
+    return f"{box} {example.background} {sha256_of(crop.mask.to_bytes())[:16]}"
 
 
 def class_weights(targets: np.ndarray, classes: int) -> np.ndarray:

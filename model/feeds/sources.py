@@ -27,7 +27,7 @@ from dataset.errors import DownloadFailed, Failure
 from dataset.feeds.cells import URL_SCHEME, category_levels, find_inside
 from dataset.feeds.product_feed import FeedRow, ProductFeed
 from dataset.images.store import ImageStore, UrlImageCache, open_store
-from dataset.pose.crop import full_box
+from dataset.pose.crop import WHOLE, Crop, full_box
 from dataset.selection.candidates import Candidate, Exclusions, load_candidates, select_best_copies
 from dataset.selection.crops import PersonCrop, PoseOptions, find_crops
 from dataset.selection.labeling import assign_labels
@@ -263,16 +263,14 @@ class FeedSource:
     Attributes:
         feed: The feed.
         root: Folder of the photos that are paths.
-        vocabulary: Defines labels and zones.
+        vocabulary: Defines labels.
         fetcher: Downloads the photos that are URLs.
-        uses_zones: Whether the crop of a photo depends on the zone of its tag.
     """
 
     feed: ProductFeed
     root: Path
     vocabulary: Vocabulary
     fetcher: ImageFetcher
-    uses_zones: bool = True
 
     @property
     def name(self) -> str:
@@ -301,26 +299,20 @@ class FeedSource:
         )
         if row.problem:
             return item
-        photo = self.find_photo(row.image, label)
+        photo = self.find_photo(row.image)
         if isinstance(photo, str):
             return replace(item, problem=photo)
         return replace(item, photo=photo)
 
-    def find_photo(self, image: str, label: str) -> PhotoInput | str:
-        """Return a photo of an item, or why there is none.
-
-        Args:
-            image: Its path or URL.
-            label: Label of the item.
-        """
-        zone = self.vocabulary.zone_of(label) if self.uses_zones else None
+    def find_photo(self, image: str) -> PhotoInput | str:
+        """Return a photo of an item by its path or URL, or why there is none."""
         scheme = URL_SCHEME.match(image)
         if scheme is None:
-            return PhotoInput(partial(read_inside, self.root, image), zone)
+            return PhotoInput(partial(read_inside, self.root, image))
         if scheme[0].lower() not in ("http://", "https://"):
             return f"URL with {scheme[0]}: only http and https are supported"
         self.fetcher.prefetch(image)
-        return PhotoInput(partial(self.fetcher.read, image), zone)
+        return PhotoInput(partial(self.fetcher.read, image))
 
     def read(self, image: str) -> bytes:
         """Return the bytes of the photo of an item."""
@@ -372,7 +364,7 @@ class CatalogueSource:
     Attributes:
         catalogue: The catalogue's path or URL.
         images: The image store's path or URL.
-        vocabulary: Defines labels and zones.
+        vocabulary: Defines labels.
         crop: How photos are cropped.
     """
 
@@ -397,8 +389,7 @@ class CatalogueSource:
         if not labeled:
             raise Failure("the catalogue has no photos with exactly one label; crawl first")
         photos = [labeled_photo.photo for labeled_photo in labeled]
-        zones = [self.vocabulary.zone_of(labeled_photo.label) for labeled_photo in labeled]
-        crops = find_crops(photos, zones, sessions, store, self.crop)
+        crops = find_crops(photos, sessions, store, self.crop)
         for number, labeled_photo in enumerate(labeled, 1):
             if number <= after:
                 continue
@@ -437,5 +428,5 @@ def usable_photos(sessions: sessionmaker[Session], store: ImageStore) -> list[Ca
 
 def stored_photo(photo: Candidate, crop: PersonCrop | None, store: ImageStore) -> PhotoInput:
     """Return the input for a stored photo with its crop; without one, the whole photo."""
-    box = crop.crop.box if crop else full_box((photo.width, photo.height))
-    return PhotoInput(partial(store.read, photo.store_key), None, box)
+    whole = Crop(WHOLE, full_box((photo.width, photo.height)), 0.0)
+    return PhotoInput(partial(store.read, photo.store_key), crop.crop if crop else whole)

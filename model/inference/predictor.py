@@ -147,7 +147,7 @@ def _with_policy(features: keras.Model, policy: str) -> keras.Model:
 
     copy = keras.models.clone_model(backbone, clone_function=clone)
     copy.set_weights(backbone.get_weights())
-    return inception.build_feature_network(copy, feature_layers)
+    return inception.build_feature_network(copy, feature_layers, inception.parts_of(features))
 
 
 def _build_network(

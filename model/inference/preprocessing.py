@@ -17,8 +17,8 @@ from dataset.errors import DownloadFailed, first_line
 from dataset.export.rendering import crop_and_resize
 from dataset.images.io import Unreadable, UnsupportedHeic, open_photo, sha256_of
 from dataset.images.quality import measure
-from dataset.pose.crop import WHOLE, Box, choose_crop
-from dataset.pose.models import PoseModel, find_model
+from dataset.pose.crop import Crop, choose_crop
+from dataset.pose.models import PoseModel
 from dataset.selection.candidates import Candidate
 from dataset.selection.crops import PoseOptions
 from dataset.selection.quality_gates import QualityGates, load_quality_gates
@@ -38,13 +38,11 @@ class PhotoInput:
 
     Attributes:
         read: Returns the bytes of the file.
-        zone: Garment zone of the item's tag.
-        box: Crop box in pixels, if it is known already.
+        crop: The crop, if it is known already.
     """
 
     read: Callable[[], bytes]
-    zone: str | None = None
-    box: Box | None = None
+    crop: Crop | None = None
 
 
 @dataclass(frozen=True)
@@ -67,24 +65,24 @@ class PreparedPhoto:
 
 
 class RecentPhotos:
-    """The last MAX_PHOTOS distinct photos, with their zones and crop boxes."""
+    """The last MAX_PHOTOS distinct photos, with their crops."""
 
     MAX_PHOTOS = 100_000
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str | None, Box | None], None] = OrderedDict()
+        self._known: OrderedDict[tuple[str, Crop | None], None] = OrderedDict()
 
     def add(self, sha256: str, photo: PhotoInput) -> bool:
         """Add a photo.
 
         Args:
             sha256: SHA-256 of its file.
-            photo: Its zone and box.
+            photo: Its crop.
 
         Returns:
             Whether it is a new one.
         """
-        key = (sha256, photo.zone, photo.box)
+        key = (sha256, photo.crop)
         if key in self._known:
             self._known.move_to_end(key)
             return False
@@ -174,36 +172,41 @@ class Preprocessor:
         pool: ThreadPoolExecutor,
     ) -> list[PreparedPhoto]:
         images = [image for _, image in opened]
-        boxes = self._boxes(chunk, images)
-        resize = partial(_crop_and_letterbox, build_options=self.build_options, size=self.size)
-        arrays = pool.map(resize, images, boxes)
+        crops = self._crops(chunk, images)
+        resize = partial(
+            _crop_and_letterbox,
+            build_options=self.build_options,
+            size=self.size,
+            background=self.crop.background,
+        )
+        arrays = pool.map(resize, images, crops)
         return [
             replace(prepared, pixels=pixels)
             for (prepared, _), pixels in zip(opened, arrays, strict=True)
         ]
 
-    def _boxes(
+    def _crops(
         self, chunk: Sequence[PhotoInput], images: Sequence[Image.Image | None]
-    ) -> list[Box | None]:
-        boxes = [photo.box for photo in chunk]
+    ) -> list[Crop | None]:
+        crops = [photo.crop for photo in chunk]
         if not self.crop.is_enabled:
-            return boxes
-        indices = [i for i, image in enumerate(images) if image is not None and boxes[i] is None]
+            return crops
+        indices = [i for i, image in enumerate(images) if image is not None and crops[i] is None]
         if not indices:
-            return boxes
-        key_points, model = self._estimator.find([images[index] for index in indices]), self._model
-        for index, points in zip(indices, key_points, strict=True):
+            return crops
+        estimates, model = self._estimator.find([images[index] for index in indices]), self._model
+        for index, estimate in zip(indices, estimates, strict=True):
             image = images[index]
             assert image is not None
-            zone = chunk[index].zone if self.crop.uses_zones else None
             names, gate, min_score = model.joints.names, model.gate, model.min_score
-            crop = choose_crop(points, names, image.size, gate, zone, min_score)
-            boxes[index] = None if crop.outcome == WHOLE else crop.box
-        return boxes
+            crops[index] = choose_crop(
+                estimate.points, names, image.size, gate, min_score, estimate.mask
+            )
+        return crops
 
     @cached_property
     def _model(self) -> PoseModel:
-        return find_model(self.crop.pose, self.crop.pose_weights)
+        return self.crop.find_model()
 
     @cached_property
     def _estimator(self) -> Any:
@@ -229,12 +232,18 @@ def _mark_repeated(
 
 
 def _crop_and_letterbox(
-    image: Image.Image | None, box: Box | None, build_options: dict[str, Any], size: int
+    image: Image.Image | None,
+    crop: Crop | None,
+    build_options: dict[str, Any],
+    size: int,
+    background: str,
 ) -> np.ndarray | None:
     """Crop, resize as the build did, and letterbox: uint8 array of shape (size, size, 3)."""
     if image is None:
         return None
     if build_options:
         resize = build_options.get("resize", "letterbox")
-        image = crop_and_resize(image, box, int(build_options.get("size", size)), resize)
+        image = crop_and_resize(
+            image, crop, int(build_options.get("size", size)), resize, background
+        )
     return letterbox(image, size)

@@ -12,6 +12,7 @@ from keras import layers
 
 from dataset.errors import BadInput, Failure, first_line
 from dataset.export.layout import BUILD_FILE
+from dataset.pose.crop import KEEP
 from dataset.pose.models import DEFAULT
 from dataset.selection.crops import PoseOptions
 
@@ -55,14 +56,24 @@ class SavedRun:
 
     @property
     def crop(self) -> PoseOptions:
-        """How photos are cropped before prediction: as the photos of the training."""
+        """How photos are cropped before prediction: as the photos of the training.
+
+        Raises:
+            Failure: The crop depended on the label, as older versions allowed.
+        """
         if not self.build_options:
             return PoseOptions("none", None, "none")
+        if self.build_options.get("crop") == "zone":
+            raise Failure(
+                f"{self.folder} was trained on photos of `build-dataset --crop zone`, a crop that"
+                " depends on the label; build with --crop person and train again"
+            )
         weights = self.build_options.get("pose_weights")
         return PoseOptions(
             self.build_options.get("pose", DEFAULT),
             find_recorded_path(Path(weights), self.folder) if weights else None,
             self.build_options.get("crop", "person"),
+            self.build_options.get("background", KEEP),
         )
 
 

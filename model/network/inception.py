@@ -6,6 +6,7 @@ https://arxiv.org/abs/1512.00567.
 
 import os
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from keras import layers
 
 from dataset.errors import Failure, first_line
 from dataset.utils.downloads import PublishedFile, fetch_published
+from dataset.utils.files import atomic_path
 
 IMAGENET_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 IMAGENET = PublishedFile(
@@ -33,6 +35,17 @@ BLOCK_CHANNELS = {
     "mixed10": 2048,
 }
 TOP_BLOCK = "mixed10"
+# Blocks whose outputs are cached; those below mixed4 detect edges and colours, not garments.
+CACHED_BLOCKS = tuple(BLOCK_CHANNELS)[4:]
+# Values of --weights that are not paths. `garments`: an Inception-v3 that is cut after its last
+# useful block and quantized; its card is garments.md beside it.
+IMAGENET_WEIGHTS, GARMENTS, NO_WEIGHTS = NAMED_WEIGHTS = ("imagenet", "garments", "none")
+GARMENTS_FILE = Path(__file__).parent / "weights" / "garments.npz"
+# Largest absolute value of int8 weights.
+INT8_MAX = 127
+# Parts of a photo whose features the head reads: all of it, or its upper and lower half as well.
+WHOLE, HALVES = "whole", "halves"
+PARTS = {WHOLE: 1, HALVES: 3}
 # Lower bound of standard deviations of features: smaller ones are noise, not to be amplified.
 MIN_STD = 1e-3
 
@@ -42,10 +55,12 @@ def build_backbone(size: int, weights: str) -> keras.Model:
 
     Args:
         size: Width and height of the input in pixels.
-        weights: `imagenet`, `none`, or the path of a Keras weights file.
+        weights: One of `NAMED_WEIGHTS`, or the path of a Keras weights file.
 
     Returns:
-        Float32 images (batch, size, size, 3) in [-1, 1] -> `mixed10`, (batch, height, width, 2048).
+        Float32 images (batch, size, size, 3) in [-1, 1] -> maps of the top block: `mixed10`, of
+        shape (batch, height, width, 2048), or the last block of `garments`, whose batch
+        normalization is folded.
 
     Raises:
         Failure: The weights can't be downloaded or read, or have other shapes.
@@ -53,9 +68,56 @@ def build_backbone(size: int, weights: str) -> keras.Model:
     backbone = keras.applications.InceptionV3(
         weights=None, include_top=False, input_shape=(size, size, 3)
     )
-    if weights != "none":
+    if weights == GARMENTS:
+        return load_quantized(backbone, GARMENTS_FILE)
+    if weights != NO_WEIGHTS:
         _load_weights(backbone, weights_file(weights))
     return backbone
+
+
+def save_quantized(backbone: keras.Model, path: Path) -> None:
+    """Save a backbone with int8 kernels, one scale per output channel, and float32 biases.
+
+    Args:
+        backbone: A backbone whose batch normalization is folded.
+        path: A .npz file.
+    """
+    arrays: dict[str, np.ndarray] = {"top": np.array(backbone_blocks(backbone)[-1])}
+    for index, layer in enumerate(_layers_in_creation_order(backbone, layers.Conv2D)):
+        kernel, bias = layer.get_weights()
+        scale = np.abs(kernel).max(axis=(0, 1, 2)) / INT8_MAX
+        scale = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
+        arrays[f"kernel{index}"] = np.round(kernel / scale).astype(np.int8)
+        arrays[f"scale{index}"], arrays[f"bias{index}"] = scale, bias
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def load_quantized(backbone: keras.Model, path: Path) -> keras.Model:
+    """Return the backbone of `save_quantized`, up to its top block.
+
+    Args:
+        backbone: A backbone of the same input, with batch normalization.
+        path: The file.
+
+    Raises:
+        Failure: The file can't be read or has other shapes.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            folded = fold_batch_norms(truncate(backbone, str(arrays["top"])))
+            for index, layer in enumerate(_layers_in_creation_order(folded, layers.Conv2D)):
+                kernel = arrays[f"kernel{index}"].astype(np.float32) * arrays[f"scale{index}"]
+                layer.set_weights([kernel, arrays[f"bias{index}"]])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise Failure(f"{path} can't be read: {first_line(error)}; install it again") from error
+    return folded
+
+
+def backbone_blocks(backbone: keras.Model) -> tuple[str, ...]:
+    """Return the names of the blocks of a backbone, from the input to the top."""
+    names = {layer.name for layer in backbone.layers}
+    return tuple(block for block in BLOCK_CHANNELS if block in names)
 
 
 def _load_weights(backbone: keras.Model, path: Path) -> None:
@@ -72,15 +134,20 @@ def weights_file(weights: str) -> Path:
     """Return the path of a weights file; ImageNet weights are downloaded to Keras' folder.
 
     Args:
-        weights: `imagenet` or a path.
+        weights: `imagenet`, `garments` or a path.
 
     Raises:
         Failure: The download fails.
     """
-    if weights != "imagenet":
+    if weights == GARMENTS:
+        return GARMENTS_FILE
+    if weights != IMAGENET_WEIGHTS:
         return Path(weights)
     folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
-    remedy = "name a file with --weights PATH, or train from scratch with --weights none"
+    remedy = (
+        "use --weights garments, which is in the package, name a file with --weights PATH, or train"
+        " from scratch with --weights none"
+    )
     return fetch_published(IMAGENET, folder, remedy)
 
 
@@ -95,7 +162,8 @@ def fold_batch_norms(backbone: keras.Model, policy: str = "float32") -> keras.Mo
     It has fewer operations. If it is trained, the statistics stay frozen.
 
     Args:
-        backbone: A backbone with batch normalization after each convolution.
+        backbone: A backbone with batch normalization after each convolution, or a folded one, which
+            is copied.
         policy: Keras dtype policy of the layers; weights stay float32.
     """
 
@@ -111,6 +179,9 @@ def fold_batch_norms(backbone: keras.Model, policy: str = "float32") -> keras.Mo
         backbone, clone_function=clone, call_function=lambda layer, *args, **_: layer(*args)
     )
     norms = _layers_in_creation_order(backbone, layers.BatchNormalization)
+    if not norms:
+        folded.set_weights(backbone.get_weights())
+        return folded
     convolutions = _layers_in_creation_order(backbone, layers.Conv2D)
     for convolution, norm in zip(convolutions, norms, strict=True):
         kernel, *bias = convolution.get_weights()
@@ -127,28 +198,65 @@ def _layers_in_creation_order(backbone: keras.Model, kind: type) -> list[keras.l
     return sorted(matching, key=lambda layer: int("0" + re.sub(r".*?(\d*)$", r"\1", layer.name)))
 
 
-def build_feature_network(backbone: keras.Model, feature_layers: Sequence[str]) -> keras.Model:
+def input_side(backbone_side: int, parts: str) -> int:
+    """Return width and height of the pixels that a feature network takes.
+
+    Args:
+        backbone_side: Width and height of the backbone's input.
+        parts: A key of `PARTS`.
+    """
+    return backbone_side if parts == WHOLE else 2 * backbone_side
+
+
+def build_feature_network(
+    backbone: keras.Model, feature_layers: Sequence[str], parts: str = WHOLE
+) -> keras.Model:
     """Build a network that returns the global averages of some blocks, concatenated.
+
+    With `halves`, the backbone sees three parts of the pixels: all of them at half of the
+    resolution, and the central square of the upper and of the lower half, which hold the garments
+    of a standing person. The parts depend on the photo alone.
 
     Args:
         backbone: Images in [-1, 1] -> maps.
         feature_layers: Names of the blocks, in the order of the result.
+        parts: A key of `PARTS`.
 
     Returns:
-        Pixels (batch, size, size, 3) in [0, 255] -> float32 features (batch, width).
+        Pixels (batch, side, side, 3) in [0, 255] -> float32 features (batch, width); the features
+        of each part follow one another. The side is that of `input_side`.
     """
-    pixels = keras.Input(backbone.input.shape[1:], name="pixels")
+    side = int(backbone.input.shape[1])
+    double = input_side(side, parts)
+    pixels = keras.Input((double, double, 3), name="pixels")
     outputs = [backbone.get_layer(layer).output for layer in feature_layers]
     blocks = keras.Model(backbone.input, outputs, name="backbone")
-    maps = blocks(layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels))
-    means = [
-        layers.GlobalAveragePooling2D(dtype="float32", name=f"mean_{layer}")(block)
-        for layer, block in zip(
-            feature_layers, maps if isinstance(maps, list) else [maps], strict=True
-        )
+    scaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
+    views = [scaled]
+    if parts == HALVES:
+        margins = side // 2, side - side // 2
+        views = [
+            layers.AveragePooling2D(2, name="whole")(scaled),
+            layers.Cropping2D(((0, side), margins), name="upper_half")(scaled),
+            layers.Cropping2D(((side, 0), margins), name="lower_half")(scaled),
+        ]
+    averages = [
+        layers.GlobalAveragePooling2D(dtype="float32", name=f"mean_{layer}")
+        for layer in feature_layers
     ]
+    means = []
+    for view in views:
+        maps = blocks(view)
+        maps = maps if isinstance(maps, list) else [maps]
+        means += [average(block) for average, block in zip(averages, maps, strict=True)]
     features = layers.Concatenate(name="feature_layers")(means) if len(means) > 1 else means[0]
     return keras.Model(pixels, features, name="features")
+
+
+def parts_of(features: keras.Model) -> str:
+    """Return the parts that a network of `build_feature_network` sees, a key of `PARTS`."""
+    backbone = features.get_layer("backbone")
+    return WHOLE if features.input.shape[1] == backbone.input.shape[1] else HALVES
 
 
 def unfreeze_blocks(features: keras.Model, count: int | None) -> None:
@@ -160,8 +268,7 @@ def unfreeze_blocks(features: keras.Model, count: int | None) -> None:
     """
     backbone = features.get_layer("backbone")
     backbone.trainable = True
-    names = {layer.name for layer in backbone.layers}
-    blocks = [block for block in BLOCK_CHANNELS if block in names]
+    blocks = backbone_blocks(backbone)
     if count is None or count >= len(blocks):
         return
     last_frozen = blocks[len(blocks) - count - 1]

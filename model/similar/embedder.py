@@ -75,7 +75,8 @@ class Embedder:
         resize = (build_options.get("resize", ""), build_options.get("size", ""))
         preprocessing = (
             # The path as it was recorded, from whatever folder the command is called.
-            f"{crop.pose} {build_options.get('pose_weights')} {crop.crop} {CROP_POLICY} {resize}"
+            f"{crop.pose} {build_options.get('pose_weights')} {crop.crop}"
+            f" {crop.background} {CROP_POLICY} {resize}"
             if crop.is_enabled
             else f"{resize}"
         )
@@ -168,5 +169,5 @@ def _hash_photo(entry: IndexEntry) -> CachedItem:
             item = replace(item, sha256=sha256_of(photo.read()))
         except (OSError, ValueError) as error:
             return CachedItem(item, problem=describe_read_error(error))
-    box = photo.box and ",".join(f"{side:.1f}" for side in photo.box)
-    return CachedItem(item, f"{item.sha256} {box or photo.zone or ''}")
+    box = ",".join(f"{side:.1f}" for side in photo.crop.box) if photo.crop else ""
+    return CachedItem(item, f"{item.sha256} {box}")

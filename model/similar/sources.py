@@ -82,7 +82,7 @@ class CatalogueIndexSource:
     Attributes:
         catalogue: The catalogue's path or URL.
         images: The image store's path or URL.
-        vocabulary: Defines labels and zones.
+        vocabulary: Defines labels.
     """
 
     catalogue: str
@@ -104,8 +104,7 @@ class CatalogueIndexSource:
         if not photos:
             raise Failure("the catalogue has no usable photos; crawl first")
         labels = [self._label(photo) for photo in photos]
-        zones = [self.vocabulary.zone_of(label) for label in labels]
-        crops = find_crops(photos, zones, sessions, store, crop)
+        crops = find_crops(photos, sessions, store, crop)
         for photo, label in zip(photos, labels, strict=True):
             photo_input = stored_photo(photo, crops.get(photo.image_id), store)
             yield IndexEntry(_catalogue_item(photo, label, posts), photo_input)
@@ -161,19 +160,17 @@ class FolderIndexSource:
 
     Attributes:
         root: The folder.
-        vocabulary: Defines zones.
     """
 
     root: Path
-    vocabulary: Vocabulary
 
     @property
     def facts(self) -> dict[str, str]:
         """Facts to find the photos."""
         return {"kind": "folder", "photos": str(self.root.absolute())}
 
-    def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:
-        """Yield the items with their photos."""
+    def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:  # noqa: ARG002
+        """Yield the items with their photos, which are cropped when they are read."""
         found = find_photos(self.root.rglob("*"))
         if found.skipped:
             click.echo(f"--from {self.root}: {found.describe_skipped()}", err=True)
@@ -183,9 +180,8 @@ class FolderIndexSource:
             name = path.relative_to(self.root).as_posix()
             folder = path.parent.name if path.parent != self.root else ""
             label = "" if folder in SPLITS else folder
-            zone = self.vocabulary.zone_of(label) if crop.uses_zones else None
             item = IndexItem(name, "", name, label=label)
-            yield IndexEntry(item, PhotoInput(path.read_bytes, zone))
+            yield IndexEntry(item, PhotoInput(path.read_bytes))
 
 
 @dataclass(frozen=True)
@@ -206,15 +202,14 @@ class FeedIndexSource:
         folders = {"photos": self.feed.root, "fetched": self.fetched}
         return {"kind": "feed", **{name: str(path.absolute()) for name, path in folders.items()}}
 
-    def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:
+    def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:  # noqa: ARG002
         """Yield the items with their photos; rows that can't be used have a problem."""
-        source = replace(self.feed, uses_zones=crop.uses_zones)
         notes = 0
-        for row in source.items(0):
+        for row in self.feed.items(0):
             if row.note and notes < MAX_SHOWN_NOTES:
                 click.echo(shorten_for_display(row.note), err=True)
                 notes += 1
-            yield from _feed_entries(row, source)
+            yield from _feed_entries(row, self.feed)
 
 
 def _feed_entries(row: TaggedItem, source: FeedSource) -> Iterator[IndexEntry]:
@@ -232,7 +227,7 @@ def _feed_entries(row: TaggedItem, source: FeedSource) -> Iterator[IndexEntry]:
     item = IndexItem(name, "", row.image, label=row.label, price=price, currency=currency, **texts)
     yield IndexEntry(item, row.photo, row.problem)
     for number, image in enumerate(row.views if row.photo else (), 2):
-        photo = source.find_photo(image, row.label)
+        photo = source.find_photo(image)
         view = replace(item, id=f"{name}#{number}", image=image)
         if isinstance(photo, str):
             yield IndexEntry(view, problem=photo)
@@ -259,7 +254,7 @@ def open_index_source(
     Args:
         path: The folder or feed.
         image_root: Folder of the photos that are paths in the feed; None: the feed's folder.
-        vocabulary: Defines labels and zones.
+        vocabulary: Defines labels.
         fetcher: Downloads the photos that are URLs in the feed.
         columns: Names of the feed's columns, see `open_feed`.
         encoding: Encoding of the feed.
@@ -268,7 +263,7 @@ def open_index_source(
         BadInput: The path is neither a folder nor a feed, or the image root is not a folder.
     """
     if path.is_dir():
-        return FolderIndexSource(path, vocabulary)
+        return FolderIndexSource(path)
     if not path.is_file():
         raise BadInput(f"--from {path}: no such file; name a folder of photos or a feed")
     product_feed = open_feed(path, columns or {}, None, encoding)

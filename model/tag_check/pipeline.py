@@ -57,7 +57,6 @@ UNLIKE_TRAINING = "unlike all training photos"
 
 
 def predict_photos(
-    items: Sequence[TaggedItem],
     photos: Mapping[int, PreparedPhoto],
     predictor: Predictor,
     reference: TrainingReference,
@@ -66,7 +65,6 @@ def predict_photos(
     """Predict photos.
 
     Args:
-        items: The items.
         photos: Number of an item -> its preprocessed photo.
         predictor: The network.
         reference: The training photos.
@@ -103,14 +101,12 @@ def predict_photos(
                 _probabilities(hashes[row], outputs, row, reference),
                 [_nearest_as_json(photo) for photo in nearest[row]],
             )
-    zones = {item.number: item.photo.zone for item in items if item.photo}
-    known = {(photos[n].sha256, zones[n]): prediction for n, prediction in predictions.items()}
+    known = {photos[number].sha256: prediction for number, prediction in predictions.items()}
     for number, photo in photos.items():
         if photo.is_repeated:
-            key = (photo.sha256, zones[number])
-            prediction = known.get(key) or store.find_prediction(*key)
+            prediction = known.get(photo.sha256) or store.find_prediction(photo.sha256)
             assert prediction is not None, "a photo is repeated before its prediction is stored"
-            known[key] = predictions[number] = prediction
+            known[photo.sha256] = predictions[number] = prediction
     return predictions
 
 
@@ -266,7 +262,7 @@ def _open_source(
     root = options.image_root or options.feed.path.parent
     if not root.is_dir():
         raise BadInput(f"--image-root {root}: no such folder")
-    return FeedSource(options.feed, root, vocabulary, fetcher, run.crop.uses_zones)
+    return FeedSource(options.feed, root, vocabulary, fetcher)
 
 
 def _begin_check(options: CheckOptions) -> Path:
@@ -329,7 +325,7 @@ def _predict_items(
     with tqdm(initial=done, desc="items", unit=" items", disable=None) as bar:
         while chunk := list(islice(items, 2 * CHUNK_SIZE)):
             photos = {item.number: next(prepared) for item in chunk if item.photo is not None}
-            predictions = predict_photos(chunk, photos, predictor, reference, store)
+            predictions = predict_photos(photos, predictor, reference, store)
             store.add([predict_item(item, photos, predictions, predictor.labels) for item in chunk])
             bar.update(len(chunk))
     if not store.last_number():

@@ -17,19 +17,19 @@ from model.feeds.sources import TaggedItem
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
   number INTEGER PRIMARY KEY, id TEXT, image TEXT, tag TEXT, label TEXT, class_index INTEGER,
-  cost REAL, rows TEXT, image_id INTEGER, sha256 TEXT, zone TEXT, problem TEXT,
+  cost REAL, rows TEXT, image_id INTEGER, sha256 TEXT, problem TEXT,
   note TEXT, no_garment_reason TEXT, probabilities BLOB, nearest TEXT, verdict TEXT, suggested TEXT,
   probability REAL, tag_probability REAL, margin REAL, expected_cost REAL
 );
 CREATE INDEX IF NOT EXISTS by_cost ON items (expected_cost DESC, number);
-CREATE INDEX IF NOT EXISTS by_photo ON items (sha256, zone);
+CREATE INDEX IF NOT EXISTS by_photo ON items (sha256);
 """
 BATCH_ROWS = 2_000
 # Distinct reasons and pairs that are returned at most; a broken feed may have one per row.
 MAX_GROUPS = 100
 PREDICTION_COLUMNS = (
     *("number", "id", "image", "tag", "label", "class_index", "cost", "rows", "image_id"),
-    *("sha256", "zone", "problem", "note", "no_garment_reason", "probabilities", "nearest"),
+    *("sha256", "problem", "note", "no_garment_reason", "probabilities", "nearest"),
 )
 VERDICT_COLUMNS = (
     "verdict",
@@ -187,14 +187,14 @@ class CheckStore:
         with self._open() as base:
             base.executemany(f"INSERT INTO items ({columns}) VALUES ({marks})", rows)
 
-    def find_prediction(self, sha256: str, zone: str | None) -> PhotoPrediction | None:
-        """Return the stored prediction for a photo, cropped for a garment zone."""
+    def find_prediction(self, sha256: str) -> PhotoPrediction | None:
+        """Return the stored prediction for a photo."""
         query = (
             "SELECT problem, no_garment_reason, probabilities, nearest FROM items"
-            " WHERE sha256 = ? AND zone IS ? LIMIT 1"
+            " WHERE sha256 = ? LIMIT 1"
         )
         with self._open() as base:
-            row = base.execute(query, (sha256, zone)).fetchone()
+            row = base.execute(query, (sha256,)).fetchone()
         if row is None:
             return None
         data = row["probabilities"]
@@ -338,7 +338,7 @@ def _item_row(prediction: ItemPrediction) -> tuple[Any, ...]:
         item.cost,
         # ASCII: JSON may have lone surrogates, which SQLite can't store.
         json.dumps(list(item.rows), default=str),
-        *(item.image_id, prediction.sha256, item.photo.zone if item.photo else None),
+        *(item.image_id, prediction.sha256),
         *(prediction.problem or photo.problem, item.note, photo.no_garment_reason, probabilities),
         json.dumps(list(photo.nearest), ensure_ascii=False),
     )

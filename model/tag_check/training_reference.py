@@ -33,10 +33,9 @@ from model.data.loading import (
 from model.data.metadata import load_metadata
 from model.inference.predictor import BATCH_SIZE, Predictor
 from model.inference.saved_run import SavedRun, find_recorded_path
-from model.network.inception import MIN_STD
+from model.network.inception import MIN_STD, NAMED_WEIGHTS
 from model.tag_check.noise_model import cross_validated_probabilities
 from model.training.config import TrainOptions
-from model.training.linear_probe import feature_columns
 from model.training.stages import HEAD, prepare_backbone
 
 # Maximum size of the random sample of training photos that photos are compared with.
@@ -320,7 +319,7 @@ def _select_split(
     frozen: SplitFeatures, split: str, feature_layers: Sequence[str]
 ) -> PhotoFeatures:
     indices = [index for index, example in enumerate(frozen.examples) if example.split == split]
-    values = frozen.values[indices][:, 0, feature_columns(feature_layers)].astype(np.float32)
+    values = frozen.values[indices][:, 0, frozen.columns(feature_layers)].astype(np.float32)
     return PhotoFeatures([frozen.examples[index] for index in indices], values)
 
 
@@ -367,7 +366,7 @@ def _frozen_features(
     """Return the features of the backbone before the training, or None and a note."""
     options = run.facts.get("options", {})
     weights = options.get("weights", "imagenet")
-    if weights not in ("imagenet", "none"):
+    if weights not in NAMED_WEIGHTS:
         weights = str(find_recorded_path(Path(weights), run.folder))
     if weights == "none":
         return None, (f"{SEEN_NOTE}its backbone was trained from scratch",)
@@ -376,6 +375,7 @@ def _frozen_features(
         run.folder,
         weights,
         image_size=int(options.get("image_size", 299)),
+        parts=str(options.get("parts", "whole")),
         precision=str(options.get("precision", "auto")),
         cache=cache,
     )
@@ -408,7 +408,7 @@ def _cross_validate(
     classes = len(run.labels)
     if np.bincount(frozen.targets, minlength=classes).min() < MIN_PHOTOS_PER_LABEL:
         return {}, (f"{SEEN_NOTE}a label has fewer than {MIN_PHOTOS_PER_LABEL} photos",)
-    values = frozen.values[:, 0, feature_columns(_feature_layers(run))].astype(np.float32)
+    values = frozen.values[:, 0, frozen.columns(_feature_layers(run))].astype(np.float32)
     groups = load_metadata(hashes.data.folder, frozen.examples).groups
     seed = int(run.facts.get("seed", 0))
     probabilities = cross_validated_probabilities(values, frozen.targets, groups, classes, seed)

@@ -202,6 +202,7 @@ class TrainOptions:
 
     Attributes:
         fine_tune: Number of inception blocks to fine-tune, from the top; None: all, 0: none.
+        parts: Parts of a photo whose features the head reads: `whole` or `halves`.
         feature_layers: Blocks whose outputs the head reads; empty: chosen on the validation split.
         learning_rate: Highest learning rate of fine-tuning; None: the stage's default.
         head_learning_rate: Highest learning rate of the linear probe; None: its default.
@@ -227,6 +228,7 @@ class TrainOptions:
     patience: int = 4
     batch_size: int = 32
     image_size: int = 299
+    parts: str = "whole"
     augment: str = "mirror,rotate=15,scale=0.2,colour=0.2"
     views: int = 2
     label_smoothing: float = LABEL_SMOOTHING

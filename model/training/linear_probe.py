@@ -10,12 +10,10 @@ from scipy.linalg import cho_factor, cho_solve
 
 from model.data.batches import HeadTrainingSet
 from model.data.features import SplitFeatures
-from model.network.inception import BLOCK_CHANNELS, MIN_STD, build_head
+from model.network.inception import MIN_STD, build_head
 from model.training.config import FitConfig
 from model.training.fit import FitProgress, ValidationSet, fit, predict_in_batches
 
-# Blocks whose outputs are cached; those below mixed4 detect edges and colours, not garments.
-CACHED_BLOCKS = tuple(BLOCK_CHANNELS)[4:]
 # Numbers of neighbouring blocks that are tried.
 WINDOW_LENGTHS = (1, 2, 4)
 # Ridge penalties on standardized features that are tried, and the default.
@@ -38,18 +36,6 @@ class FeatureLayerChoice:
     accuracy: float | None
 
 
-def feature_columns(feature_layers: Sequence[str]) -> np.ndarray:
-    """Return the indices of the columns of some blocks among those of CACHED_BLOCKS."""
-    widths = np.cumsum([0, *(BLOCK_CHANNELS[block] for block in CACHED_BLOCKS)])
-    starts = dict(zip(CACHED_BLOCKS, widths, strict=False))
-    return np.concatenate(
-        [
-            np.arange(starts[layer], starts[layer] + BLOCK_CHANNELS[layer])
-            for layer in feature_layers
-        ]
-    )
-
-
 def choose_feature_layers(
     train: SplitFeatures, validation: SplitFeatures, classes: int, seed: int, slack: float = 0.0
 ) -> FeatureLayerChoice:
@@ -67,33 +53,34 @@ def choose_feature_layers(
             nearest to the top are preferred: a larger backbone gains more by fine-tuning.
     """
     if not len(validation.targets):
-        return FeatureLayerChoice(CACHED_BLOCKS[-1:], None)
+        return FeatureLayerChoice(train.blocks[-1:], None)
     sample = np.random.default_rng(seed).permutation(len(train.targets))[:MAX_SAMPLE]
     one_hot = np.eye(classes, dtype=np.float32)[train.targets[sample]]
     grams = {
-        block: _gram_matrices(train.values[sample, 0], validation.values[:, 0], block)
-        for block in CACHED_BLOCKS
+        block: _gram_matrices(
+            train.values[sample, 0], validation.values[:, 0], train.columns([block])
+        )
+        for block in train.blocks
     }
     accuracies: dict[tuple[str, ...], float] = {}
     for length in WINDOW_LENGTHS:
-        for top in range(length, len(CACHED_BLOCKS) + 1):
-            layers = CACHED_BLOCKS[top - length : top]
+        for top in range(length, len(train.blocks) + 1):
+            layers = train.blocks[top - length : top]
             own, across = (np.mean([grams[layer][i] for layer in layers], axis=0) for i in (0, 1))
             accuracies[layers] = _ridge_accuracy(own, across, one_hot, validation.targets)
     lowest = max(accuracies.values()) - slack
     candidates = [layers for layers in accuracies if accuracies[layers] >= lowest]
     best = max(
         candidates,
-        key=lambda layers: (CACHED_BLOCKS.index(layers[-1]) * (slack > 0), accuracies[layers]),
+        key=lambda layers: (train.blocks.index(layers[-1]) * (slack > 0), accuracies[layers]),
     )
     return FeatureLayerChoice(best, accuracies[best])
 
 
 def _gram_matrices(
-    train: np.ndarray, validation: np.ndarray, layer: str
+    train: np.ndarray, validation: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return inner products of standardized features: train by train, validation by train."""
-    columns = feature_columns([layer])
     train = train[:, columns].astype(np.float32)
     validation = validation[:, columns].astype(np.float32)
     train, validation = _standardize(train, validation)
@@ -209,7 +196,7 @@ def fit_head(
         state: The file to resume from.
         on_epoch_end: Called after each epoch.
     """
-    columns = feature_columns(feature_layers)
+    columns = train.columns(feature_layers)
     values = train.values[:, :, columns]
     plain = values[:, 0].astype(np.float32)
     head = build_head(len(columns), classes, plain.mean(axis=0), plain.std(axis=0))
@@ -226,6 +213,6 @@ def head_logits(
     head: keras.Model, features: SplitFeatures, feature_layers: Sequence[str]
 ) -> np.ndarray:
     """Return the head's logits, of shape (n, classes), as means over the views."""
-    values = features.values[:, :, feature_columns(feature_layers)].astype(np.float32)
+    values = features.values[:, :, features.columns(feature_layers)].astype(np.float32)
     views = range(values.shape[1])
     return np.mean([predict_in_batches(head, values[:, view]) for view in views], axis=0)

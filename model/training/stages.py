@@ -13,6 +13,7 @@ import numpy as np
 
 from dataset.errors import Failure
 from dataset.utils.downloads import file_digest
+from dataset.utils.keras_backend import set_seed
 from model.data.batches import ImageSet, ImageTrainingSet
 from model.data.features import (
     FeatureCache,
@@ -28,9 +29,7 @@ from model.training import label_noise
 from model.training.config import TrainOptions
 from model.training.fit import FitProgress, ValidationSet, fit
 from model.training.linear_probe import (
-    CACHED_BLOCKS,
     choose_feature_layers,
-    feature_columns,
     fit_head,
     ridge_logits,
 )
@@ -111,7 +110,7 @@ def train_network(
     Raises:
         Failure: A label has no readable photos, the weights can't be loaded, or the loss is NaN.
     """
-    keras.utils.set_random_seed(options.seed)
+    set_seed(options.seed)
     for label, count in sorted(data.unknown_labels.items()):
         reporter.report_message(f"excluded {count} photos of {label!r}: no photos in train/")
     if data.skipped:
@@ -149,6 +148,8 @@ def _train_in_stages(
         weights = weights * label_weights(
             data, train, validation, feature_layers, options.seed, reporter
         )
+    # Whether features were cached has no influence on the random numbers of the training.
+    set_seed(options.seed)
     head, progress = fit_head(
         train,
         validation,
@@ -159,14 +160,15 @@ def _train_in_stages(
         folder / "head.npz",
         partial(reporter.report_epoch, HEAD),
     )
-    features = _feature_network(backbone, feature_layers, "float32")
+    features = _feature_network(backbone, feature_layers, "float32", options.parts)
     stages, kept_stage = {HEAD: progress}, HEAD
     budget = options.time_budget
     seconds = budget and max(0.0, budget - (time.monotonic() - start))
     if options.fine_tune != 0 and budget and seconds < MIN_FINE_TUNING_SECONDS:
         reporter.report_message("no time left for fine-tuning; raise --time-budget")
     elif options.fine_tune != 0:
-        tuned = _feature_network(backbone, feature_layers, precision.policy)
+        set_seed(options.seed)
+        tuned = _feature_network(backbone, feature_layers, precision.policy, options.parts)
         probe_weights = head.get_weights()
         network = inception.join_head(tuned, head)
         stages[FINE_TUNING] = _fine_tune(
@@ -196,26 +198,31 @@ def prepare_backbone(options: TrainOptions) -> PreparedBackbone:
     """
     backbone = inception.build_backbone(options.image_size, options.weights)
 
+    own = inception.backbone_blocks(backbone)
+    blocks = tuple(block for block in inception.CACHED_BLOCKS if block in own)
+
     def build(policy: str) -> keras.Model:
         return inception.build_feature_network(
-            inception.fold_batch_norms(backbone, policy), CACHED_BLOCKS
+            inception.fold_batch_norms(backbone, policy), blocks, options.parts
         )
 
     digest = file_digest(inception.weights_file(options.weights), "sha256:" + 16 * "-")
     name = f"inception_v3-{digest.partition(':')[2]}-{options.image_size}"
+    if options.parts != inception.WHOLE:
+        name += f"-{options.parts}"
     folder = options.cache or default_cache_folder()
     features, precision = dtype.choose_precision(build, options.precision)
     click.echo(f"precision: {precision.reason}")
     cache = FeatureCache(folder, f"{name}-{precision.policy}")
-    return PreparedBackbone(backbone, FeatureExtractor(features, cache), precision)
+    return PreparedBackbone(backbone, FeatureExtractor(features, cache, blocks), precision)
 
 
 def _feature_network(
-    backbone: keras.Model, feature_layers: Sequence[str], policy: str
+    backbone: keras.Model, feature_layers: Sequence[str], policy: str, parts: str
 ) -> keras.Model:
     folded = inception.fold_batch_norms(backbone, policy)
     return inception.build_feature_network(
-        inception.truncate(folded, feature_layers[-1]), feature_layers
+        inception.truncate(folded, feature_layers[-1]), feature_layers, parts
     )
 
 
@@ -257,7 +264,8 @@ def label_weights(
     Returns:
         Float32 array of shape (n,) with values in (0, 1].
     """
-    classes, columns = len(data.labels), feature_columns(feature_layers)
+    classes = len(data.labels)
+    columns = train.columns(feature_layers)
     values = train.values[:, 0, columns].astype(np.float32)
     validation_values = validation.values[:, 0, columns].astype(np.float32)
     targets, groups = train.targets, load_metadata(data.folder, train.examples).groups
@@ -321,7 +329,7 @@ def _fine_tune(
     reporter: ProgressReporter,
 ) -> FitProgress:
     inception.unfreeze_blocks(network.get_layer("features"), options.fine_tune)
-    size = options.image_size
+    size = inception.input_side(options.image_size, options.parts)
     images = ImageSet(data.folder, train.examples, size)
     training_set = _image_training_set(images, train.targets, weights, len(data.labels), options)
     validation_images = ImageSet(data.folder, validation.examples, size)
@@ -342,14 +350,13 @@ def _train_from_scratch(
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = SCRATCH_BATCH_NORM_MOMENTUM
-    features = inception.build_feature_network(backbone, feature_layers)
+    features = inception.build_feature_network(backbone, feature_layers, options.parts)
+    side = inception.input_side(options.image_size, options.parts)
     head = inception.build_head(int(features.output.shape[-1]), len(data.labels))
     network = inception.join_head(features, head)
     unreadable: dict[str, str] = {}
     images = {
-        split: ImageSet.load_readable(
-            data.folder, data.examples_of(split), options.image_size, unreadable
-        )
+        split: ImageSet.load_readable(data.folder, data.examples_of(split), side, unreadable)
         for split in ("train", "validation")
     }
     report_unreadable(data, unreadable, reporter)

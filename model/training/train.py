@@ -127,7 +127,7 @@ def recorded_options(options: TrainOptions) -> dict[str, Any]:
     for name in ("data", "cache"):
         if values[name] is not None:
             values[name] = str(Path(values[name]).absolute())
-    if options.weights not in ("imagenet", "none"):
+    if options.weights not in inception.NAMED_WEIGHTS:
         values["weights"] = str(Path(options.weights).absolute())
     return values
 

@@ -81,7 +81,7 @@ def test_the_manifest_has_a_row_a_photo(filling: Filling) -> None:
     )
     assert hashlib.sha256(original.read_bytes()).hexdigest() == row["sha256"]
     labels = json.loads((out / "labels.json").read_text())
-    assert (labels["labels"], labels["zones"]) == (["polo"], {"polo": "upper"})
+    assert labels["labels"] == ["polo"]
 
 
 def test_one_image_a_cluster_the_best_copy(filling: Filling) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import BadInput
-from dataset.vocabulary import ZONES, load_vocabulary, normalize_word
+from dataset.vocabulary import load_vocabulary, normalize_word
 
 
 @pytest.mark.parametrize(
@@ -23,14 +23,13 @@ def test_words_are_normalised(word: str, expected: str) -> None:
     assert normalize_word(word) == expected
 
 
-def test_at_least_forty_labels_have_words_in_both_languages_and_a_zone() -> None:
+def test_at_least_forty_labels_have_words_in_both_languages() -> None:
     labels = load_vocabulary().labels
     assert len(labels) >= 40
     for label in labels.values():
         letters = "".join(label.words)
         assert any("a" <= c <= "z" for c in letters), label
         assert any("а" <= c <= "я" for c in letters), label
-        assert label.zone in ZONES
 
 
 def test_every_word_of_the_label_is_searched() -> None:
@@ -53,9 +52,9 @@ def test_a_tag_in_no_label_is_searched_as_typed_and_is_its_own_label() -> None:
 def test_an_own_file_extends_and_takes_words_over(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text(
-        '[kimono]\nzone = "full"\nwords = ["kimono", "кимоно"]\n'
-        '[polo]\nzone = "upper"\nwords = ["тенниска"]\n'
-        '[tee]\nzone = "upper"\nwords = ["футболка"]\n',
+        '[kimono]\nwords = ["kimono", "кимоно"]\n'
+        '[polo]\nwords = ["тенниска"]\n'
+        '[tee]\nwords = ["футболка"]\n',
         encoding="utf-8",
     )
     vocabulary = load_vocabulary(own)
@@ -75,7 +74,6 @@ def test_an_own_file_can_replace_the_built_in_labels(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ('[a]\nwords = "x"', "words = 'x'"),
-        ('[a]\nzone = "arm"\nwords = ["x"]', "zone = 'arm'"),
         ('[a]\nwords = ["x"]\n[b]\nwords = ["#X"]', "both"),
         ("[a", "not TOML"),
         ("a = 3", "not 3"),

@@ -28,6 +28,7 @@ class Drawing:
             x = y = 0), 1 hidden, 2 visible.
         box: The person's x, y, width and height in pixels.
         area: The number of pixels that the person covers.
+        mask: (height, width) uint8: 1 where the picture shows the person.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Drawing:
     key_points: NDArray[np.float64]
     box: tuple[float, float, float, float]
     area: float
+    mask: NDArray[np.uint8]
     colour: str
     womens: bool
 
@@ -56,15 +58,17 @@ def draw_product(label: str, seed: int, size: tuple[int, int] = SIZE, view: int 
     _paint_floor_shadow(canvas, figure)
     dress_person(canvas, figure, outfit)
     photo, points = canvas.image(), key_points(figure)
-    box = _person_box(canvas)
+    box, mask = _person_box(canvas), (canvas.person > 0.5).astype(np.uint8)
     if rng.random() < 0.5:
         photo, points, box = _mirrored(photo, points, box)
+        mask = mask[:, ::-1]
     return Drawing(
         label,
         photo,
         _inside(points, size),
         box,
         float(canvas.person.sum().round()),
+        mask,
         outfit.fabric.name,
         outfit.womens,
     )
@@ -186,7 +190,16 @@ def _annotation(number: int, drawing: Drawing) -> dict[str, Any]:
         "category_id": 1,
         "keypoints": [v for x, y, seen in points.tolist() for v in (x, y, int(seen))],
         "num_keypoints": int((points[:, 2] > 0).sum()),
+        "segmentation": _run_lengths(drawing.mask),
         "bbox": list(drawing.box),
         "area": drawing.area,
         "iscrowd": 0,
     }
+
+
+def _run_lengths(mask: NDArray[np.uint8]) -> dict[str, Any]:
+    """Return a mask as COCO's compressed run-length encoding."""
+    from pycocotools import mask as masks
+
+    encoded = masks.encode(np.asfortranarray(mask))
+    return {"size": encoded["size"], "counts": encoded["counts"].decode()}

@@ -2,8 +2,19 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from dataset.pose.crop import PERSON, WHOLE, ZONE, body_margin, choose_crop, full_box, iou
+from dataset.pose.crop import (
+    PERSON,
+    WHOLE,
+    Crop,
+    body_margin,
+    choose_crop,
+    full_box,
+    iou,
+    replace_background,
+)
+from dataset.pose.heatmaps import PersonMask
 from dataset.pose.models import COCO
 
 NAMES = COCO.names
@@ -78,44 +89,6 @@ def test_a_person_in_the_background_is_not_the_subject() -> None:
     assert crop.outcome == WHOLE and "subject" in crop.reason
 
 
-@pytest.mark.parametrize(
-    ("zone", "first", "last"),
-    [("upper", "left_shoulder", "left_hip"), ("lower", "left_hip", "left_ankle")],
-)
-def test_zones_end_near_their_joints(zone: str, first: str, last: str) -> None:
-    points = standing()
-    crop = choose_crop(points, NAMES, SIZE, 0.3, zone)
-    whole = choose_crop(points, NAMES, SIZE, 0.3)
-    assert crop.outcome == ZONE
-    top, bottom = points[NAMES.index(first), 1], points[NAMES.index(last), 1]
-    assert whole.box[1] <= crop.box[1] < top < bottom < crop.box[3] <= whole.box[3]
-    assert crop.box[3] - crop.box[1] < whole.box[3] - whole.box[1]
-
-
-@pytest.mark.parametrize("zone", ["feet", "head"])
-def test_small_zones_are_kept_above_a_smallest_size(zone: str) -> None:
-    crop = choose_crop(standing(), NAMES, SIZE, 0.3, zone)
-    left, top, right, bottom = crop.box
-    assert crop.outcome == ZONE and left >= 0 and right <= SIZE[0] and bottom <= SIZE[1]
-    assert min(right - left, bottom - top) >= 48 and bottom - top < 300
-    assert (top > 350) == (zone == "feet")
-
-
-def test_a_zone_without_its_joints_falls_back_to_the_person() -> None:
-    points = standing()
-    for i, name in enumerate(NAMES):
-        if "ankle" in name or "knee" in name:
-            points[i, 2] = 0
-    crop = choose_crop(points, NAMES, SIZE, 0.3, "feet")
-    assert crop.outcome == PERSON and "feet" in crop.reason
-    assert choose_crop(points, NAMES, SIZE, 0.3, "lower").outcome == PERSON
-
-
-def test_full_and_no_zone_are_the_person() -> None:
-    for zone in ("full", None):
-        assert choose_crop(standing(), NAMES, SIZE, 0.3, zone).outcome == PERSON
-
-
 def test_a_photo_smaller_than_the_smallest_crop() -> None:
     points = np.array([(i, i, 1.0) for i in range(10, 27)])
     crop = choose_crop(points, NAMES, (30, 30), 0.3)
@@ -131,7 +104,63 @@ def test_iou() -> None:
 def test_joints_with_low_scores_are_no_person() -> None:
     points = standing()
     points[:, 2] = 0.4
-    assert choose_crop(points, NAMES, SIZE, 0.3, None, 0.39).outcome == PERSON
-    crop = choose_crop(points, NAMES, SIZE, 0.3, "upper", 0.41)
+    assert choose_crop(points, NAMES, SIZE, 0.3, 0.39).outcome == PERSON
+    crop = choose_crop(points, NAMES, SIZE, 0.3, 0.41)
     assert (crop.outcome, crop.box) == (WHOLE, full_box(SIZE))
     assert "no person" in crop.reason and crop.score == pytest.approx(0.4)
+
+
+def mask_of(*boxes: tuple[int, int, int, int]) -> PersonMask:
+    """Return a mask of an image of SIZE with rectangles, at a tenth of its sides."""
+    values = np.zeros((SIZE[1] // 10, SIZE[0] // 10), np.uint8)
+    for left, top, right, bottom in boxes:
+        values[top // 10 : bottom // 10, left // 10 : right // 10] = 255
+    return PersonMask(values, (0.0, 0.0, float(SIZE[0]), float(SIZE[1])))
+
+
+def test_the_box_of_a_mask_is_without_its_small_parts() -> None:
+    assert mask_of((100, 50, 200, 550)).box(0.5) == pytest.approx((100, 50, 200, 550), abs=3)
+    two = mask_of((100, 50, 200, 550), (0, 0, 20, 40))
+    assert two.box(0.5) == pytest.approx((100, 50, 200, 550), abs=3)
+    assert mask_of().box(0.5) is None
+
+
+def test_the_crop_is_the_box_of_the_mask_and_of_sure_joints() -> None:
+    points, mask = standing(0.5), mask_of((100, 50, 200, 480))
+    crop = choose_crop(points, NAMES, SIZE, 0.3, mask=mask)
+    assert crop.box == pytest.approx((100, 50, 200, 480), abs=4) and crop.mask is mask
+    points[NAMES.index("left_ankle")] = (180, 530, 0.9)
+    crop = choose_crop(points, NAMES, SIZE, 0.3, mask=mask)
+    assert crop.box == pytest.approx((100, 50, 200, 530), abs=4)
+    # Nobody is found by a mask alone.
+    points[:, 2] = 0.1
+    crop = choose_crop(points, NAMES, SIZE, 0.3, mask=mask)
+    assert crop.outcome == WHOLE and crop.mask is None
+
+
+def test_a_mask_is_saved_and_scaled() -> None:
+    mask = mask_of((100, 50, 200, 480))
+    again = PersonMask.from_bytes(mask.to_bytes())
+    assert np.array_equal(again.values, mask.values) and again.region == mask.region
+    double = mask.scaled(np.array([2.0, 2.0])).draw((600, 1200))
+    assert double.getpixel((250, 500)) == 255 and double.getpixel((150, 500)) == 0
+
+
+@pytest.mark.parametrize("background", ["keep", "blur", "white"])
+def test_the_background_of_a_person(background: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 200, (*SIZE[::-1], 3)).astype(np.uint8)
+    photo, mask = Image.fromarray(pixels), mask_of((100, 50, 200, 550))
+    box = (50.0, 0.0, 250.0, 600.0)
+    kept = np.asarray(replace_background(photo, Crop(PERSON, box, 1.0, mask=mask), background))
+    assert kept.shape == (600, 200, 3)
+    # The person is unchanged, and so is everything where nobody is found.
+    assert np.array_equal(kept[100:500, 70:130], pixels[100:500, 120:180])
+    behind = kept[100:500, :30].astype(int)
+    if background == "keep":
+        assert np.array_equal(kept, pixels[:, 50:250])
+    elif background == "white":
+        assert (behind == 255).all()
+    else:
+        assert behind.std() < 10 and 50 < behind.mean() < 150
+    nobody = replace_background(photo, Crop(PERSON, box, 1.0), background)
+    assert np.array_equal(np.asarray(nobody), pixels[:, 50:250])

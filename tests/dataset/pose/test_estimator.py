@@ -40,7 +40,7 @@ def test_the_drawn_people_show_their_joints_to_the_packaged_network() -> None:
     model = find_model("hrnet-small")
     estimator = load_estimator(model)
     views = draw_people(model.size)
-    maps = estimator.heat_maps(views)
+    maps, _ = estimator.predict(views)
     assert (maps.max(axis=(1, 2)) >= model.gate).mean() > 0.9
     assert np.array_equal(views, draw_people(model.size))
 

@@ -16,6 +16,7 @@ from dataset.cli import build_dataset
 from dataset.errors import BadInput
 from dataset.export.build_result import BuildOptions, BuildResult
 from dataset.pose.crop import BY_DECISION
+from dataset.pose.models import DEFAULT, find_model
 from dataset.selection import crops
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
@@ -25,6 +26,9 @@ from tests.support.catalogue_data import Filling, photo_bytes
 PEOPLE = 6
 
 pytestmark = pytest.mark.usefixtures("one_estimator")
+needs_masks = pytest.mark.skipif(
+    not find_model(DEFAULT).has_mask, reason="the packaged network finds no masks"
+)
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +83,12 @@ def test_found_once_and_kept_with_the_decision(
         assert (row.left, row.top, row.right, row.bottom) == item.person_crop.crop.box
         assert row.outcome == item.person_crop.crop.outcome and row.model.startswith("hrnet-small:")
 
-    monkeypatch.setattr(crops, "_estimate_key_points", lambda *_: pytest.fail("looked again"))
+    monkeypatch.setattr(crops, "_estimate", lambda *_: pytest.fail("looked again"))
     second = run(filling)
     for one, other in zip(found, second.items, strict=True):
         assert (
             one.person_crop and other.person_crop and one.person_crop.crop == other.person_crop.crop
         )
-    zone = run(filling, crop="zone")
-    assert [item.path for item in zone.items] == [item.path for item in found]
 
 
 def test_the_manifest_the_card_and_the_sheet_say_what_was_kept(
@@ -101,6 +103,41 @@ def test_the_manifest_the_card_and_the_sheet_say_what_was_kept(
     assert "## Crops" in (folder / "README.md").read_text()
     with Image.open(folder / "contact" / "crops.jpg") as sheet:
         assert sheet.width > 600
+
+
+def test_renaming_labels_changes_no_crop(first: tuple[Path, BuildResult], tmp_path: Path) -> None:
+    filling = Filling(tmp_path)
+    tags = ("polo", "jeans", "hat", "shoes", "dress", "coat")
+    for seed, tag in enumerate(tags):
+        path = tmp_path / "drawn.png"
+        draw_product("coat", seed).photo.save(path)
+        filling.image(path.read_bytes(), filling.post(str(seed), tag))
+    filling.image(photo_bytes(1), filling.post("noise", "polo"))
+    renamed = run(filling).items
+    assert {item.label for item in renamed} == set(tags)
+    crops = {item.photo.sha256: item.person_crop for item in first[1].items}
+    for item in renamed:
+        before = crops[item.photo.sha256]
+        assert before and item.person_crop and before.crop == item.person_crop.crop
+
+
+@needs_masks
+@pytest.mark.parametrize("background", ["white", "blur"])
+def test_the_background_is_replaced_where_a_person_is_found(
+    first: tuple[Path, BuildResult], filling: Filling, background: str
+) -> None:
+    kept = {item.photo.sha256: item for item in first[1].items}
+    before = {
+        item.path: (filling.folder / "splits" / item.path).read_bytes() for item in kept.values()
+    }
+    changed = run(filling, background=background)
+    assert changed.reused == 1
+    for item in changed.items:
+        crop = item.person_crop
+        assert crop and kept[item.photo.sha256].person_crop
+        same = (filling.folder / "splits" / item.path).read_bytes() == before[item.path]
+        assert same == (crop.crop.outcome == "whole")
+        assert crop.crop.outcome == "whole" or crop.crop.mask
 
 
 def test_photos_left_whole_are_written_whole(filling: Filling) -> None:
@@ -149,6 +186,21 @@ def test_offline_the_published_weights_are_named(
     for part in ("81c58e40", "download.openmmlab.com", "--pose-weights", str(tmp_path / "cache")):
         assert part in done.output
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--pose", "none"), "--background white has no effect with --pose none"),
+        (("--crop", "none"), "--background white has no effect with --crop none"),
+        (("--pose", "hrnet-w32"), "the network hrnet-w32 finds no masks"),
+    ],
+)
+def test_a_background_needs_masks(options: tuple[str, ...], message: str, filling: Filling) -> None:
+    photos = ("--catalogue", filling.catalogue, "--images", str(filling.folder / "images"))
+    words = ["--background", "white", *options, *photos, "--min-per-class", "1"]
+    done = CliRunner().invoke(build_dataset, [*words, "--out", str(filling.folder / "other")])
+    assert done.exit_code == 2 and message in done.output.replace("\n", " ")
 
 
 @pytest.mark.parametrize("option", ["--pose", "--crop"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset.pose.crop import KEEP
 from model.ablation.compare import _p_value
 from model.ablation.config import Step
 from model.ablation.runner import BUILD_CROP, CompareOptions, StepRunner, TrainingResult
@@ -110,10 +111,10 @@ def test_photos_that_a_build_cropped_are_not_called_whole(
     runner.options = CompareOptions(tmp_path, tmp_path / "out", tmp_path / "steps.toml", seeds=1)
     runner.base_options = TrainOptions(data=tmp_path, out=tmp_path / "out")
     runner.data = SplitData(tmp_path, ("a", "b"), ())
-    runner.data_crop, runner.data_by_crop = BUILD_CROP, {BUILD_CROP: runner.data}
-    plain = runner.run(0, Step("plain", "", {}, None, 0), ())
-    named = runner.run(1, Step("named", "plain", {}, "whole", 0), (plain,))
-    person = runner.run(2, Step("person", "plain", {}, "person", 0), (plain, named))
+    runner.data_crop, runner.data_by_crop = BUILD_CROP, {(BUILD_CROP, KEEP): runner.data}
+    plain = runner.run(0, Step("plain", "", {}, None, None, 0), ())
+    named = runner.run(1, Step("named", "plain", {}, "whole", None, 0), (plain,))
+    person = runner.run(2, Step("person", "plain", {}, "person", None, 0), (plain, named))
     assert (plain.crop, named.crop) == (BUILD_CROP, BUILD_CROP)
     assert plain.accuracies.tolist() == [1.0] and not plain.note
     assert person.crop == "person" and "cropped already" in person.note

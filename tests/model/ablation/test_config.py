@@ -16,7 +16,11 @@ def test_the_built_in_steps_are_those_of_the_thesis() -> None:
     assert names[:3] == ["SGD, no augmentation, whole photo", "+ Adam", "+ mirror"]
     by_name = {step.name: step for step in steps.steps}
     assert by_name["+ cutout"].base == "+ Adam"
-    assert by_name["+ HRNet person crop"].crop == "person"
+    crops = ["strip", "person", None, None]
+    assert [step.crop for step in steps.steps[-5:-1]] == crops
+    assert {step.against for step in steps.steps[-5:-1]} == {"+ the useful ones together"}
+    assert by_name["+ background removed"].background == "white"
+    assert by_name["+ upper and lower half"].settings == {"parts": "halves"}
     assert by_name["+ fine-tuning"].settings["time_budget"] == 900
     assert by_name["+ fine-tuning"].settings["fine_tune"] is None
 
@@ -33,7 +37,7 @@ def test_the_built_in_steps_are_those_of_the_thesis() -> None:
         ("[[step]]\nname='a'\nseed=3", "same for all steps"),
         ("[[step]]\nname='a'\nhead_epochs='many'", "must be of type int"),
         ("[[step]]\nname='a'\nmixup=true", "must be of type float"),
-        ("[[step]]\nname='a'\ncrop='head'", "crop must be whole, person, zone"),
+        ("[[step]]\nname='a'\ncrop='head'", "crop must be whole, strip, person"),
         ("[[step]]\nname='a'\n[reference]\nx=81", "accuracy from 0 to 1"),
         ("[[step", "no TOML|not TOML|invalid|Expected"),
     ],

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dataset.errors import Failure
+from dataset.pose.crop import PERSON, Crop
 from model.data.augmentation import parse_augmentation
 from model.data.features import FeatureCache, FeatureExtractor, Views, predict_logits
 from model.data.loading import SplitData, load_splits
@@ -101,7 +102,8 @@ def test_only_the_crop_of_a_photo_is_used(tmp_path: Path) -> None:
     photo.paste("black", (0, 0, 20, 20))
     example = data.examples_of("train")[0]
     photo.save(data.folder / example.path)
-    examples = (replace(example, box=(0, 0, 20, 20)), *data.examples_of("train")[1:])
+    cropped = replace(example, crop=Crop(PERSON, (0, 0, 20, 20), 1.0))
+    examples = (cropped, *data.examples_of("train")[1:])
     found = one.extract(replace(data, examples=examples), "train", Views())
     assert found.values[0, 0].tolist() == [0, 0, 0]
     assert one.extract(data, "train", Views()).values[0, 0].mean() > 100

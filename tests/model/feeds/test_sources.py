@@ -5,24 +5,17 @@ from pathlib import Path
 import pytest
 
 from dataset.feeds.product_feed import open_feed
-from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
 from model.feeds.sources import FeedSource, FetchOptions, ImageFetcher, read_inside
 
 
-@pytest.mark.parametrize(
-    ("crop", "zones"),
-    [("person", [None, None]), ("zone", ["upper", "lower"]), ("none", [None, None])],
-)
-def test_photos_have_a_zone_if_the_crop_depends_on_it(
-    tmp_path: Path, crop: str, zones: list[str | None]
-) -> None:
+def test_a_photo_is_the_same_input_whatever_its_tag(tmp_path: Path) -> None:
     path = tmp_path / "feed.csv"
     path.write_text("id,image,tag\n1,a.jpg,polo\n2,a.jpg,jeans\n")
     with ImageFetcher(FetchOptions(tmp_path / "fetched")) as fetcher:
-        options = (load_vocabulary(), fetcher, PoseOptions(crop=crop).uses_zones)
-        items = list(FeedSource(open_feed(path, {}), tmp_path, *options).items(0))
-    assert [item.photo and item.photo.zone for item in items] == zones
+        source = FeedSource(open_feed(path, {}), tmp_path, load_vocabulary(), fetcher)
+        first, second = (item.photo for item in source.items(0))
+    assert first and second and first.crop is second.crop is None
     assert not (tmp_path / "fetched").exists()
 
 

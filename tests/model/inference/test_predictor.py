@@ -14,6 +14,7 @@ from dataset.utils.files import write_json
 from model.data.loading import letterbox
 from model.inference.predictor import load_predictor
 from model.inference.saved_run import SavedRun, load_run
+from model.network import inception
 from tests.support.exported_runs import FIRST, LABELS, SIZE, small_network, write_photos
 from tests.support.saved_runs import write_run
 
@@ -67,6 +68,18 @@ def test_half_precision_stays_near(made: Callable[[bool], SavedRun], tmp_path: P
     half = load_predictor(run, "bfloat16")
     assert exact.cache_key != half.cache_key
     assert half.predict(photos).features == pytest.approx(exact.predict(photos).features, abs=0.05)
+
+
+def test_parts_of_photos_are_those_of_the_model(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run", LABELS, parts=inception.HALVES))
+    exact, half = load_predictor(run, "float32"), load_predictor(run, "bfloat16")
+    side = 2 * SIZE
+    assert exact.size == half.size == side
+    photos = np.random.default_rng(2).integers(0, 256, (4, side, side, 3), dtype=np.uint8)
+    outputs = exact.predict(photos)
+    probabilities = np.asarray(keras.ops.softmax(outputs.logits))
+    assert probabilities == pytest.approx(np.asarray(run.network(photos, training=False)), abs=1e-5)
+    assert half.predict(photos).features == pytest.approx(outputs.features, abs=0.05)
 
 
 def test_a_model_with_other_layers_is_rejected(tmp_path: Path) -> None:

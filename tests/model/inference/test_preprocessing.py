@@ -11,6 +11,8 @@ from PIL import Image
 from dataset.build import build
 from dataset.export.build_result import BuildOptions
 from dataset.images.io import sha256_of
+from dataset.pose.crop import PERSON, Crop
+from dataset.pose.models import DEFAULT, find_model
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
 from model.data.loading import letterbox
@@ -25,12 +27,12 @@ def reader(data: bytes) -> Callable[[], bytes]:
     return lambda: data
 
 
-def test_a_repeated_photo_is_prepared_once_per_zone() -> None:
+def test_a_repeated_photo_is_prepared_once_per_crop() -> None:
     one, other = photo_bytes(1, (90, 120)), photo_bytes(2, (90, 120))
     inputs = [
         *(PhotoInput(reader(one)), PhotoInput(reader(other)), PhotoInput(reader(one))),
         *(
-            PhotoInput(reader(one), "upper"),
+            PhotoInput(reader(one), Crop(PERSON, (0, 0, 60, 60), 1.0)),
             PhotoInput(reader(b"no photo")),
             PhotoInput(reader(b"no photo")),
         ),
@@ -62,37 +64,41 @@ def test_unreadable_photos_have_a_problem(tmp_path: Path) -> None:
     )
 
 
+needs_masks = pytest.mark.skipif(
+    not find_model(DEFAULT).has_mask, reason="the packaged network finds no masks"
+)
+
+
 @pytest.mark.usefixtures("one_estimator")
-def test_a_photo_of_a_feed_is_cropped_and_resized_as_in_a_build(tmp_path: Path) -> None:
+@pytest.mark.parametrize("background", ["keep", pytest.param("white", marks=needs_masks)])
+def test_a_photo_of_a_feed_is_cropped_and_resized_as_in_a_build(
+    tmp_path: Path, background: str
+) -> None:
     filling, drawn = Filling(tmp_path), {}
     for seed in range(4):
         path = tmp_path / f"{seed}.png"
         draw_product("jeans", seed).photo.save(path)
         filling.image(path.read_bytes(), filling.post(str(seed), "jeans"))
         drawn[sha256_of(path.read_bytes())] = path
-    for crop in ("person", "zone"):
-        options = BuildOptions(
-            filling.catalogue,
-            filling.folder / "images",
-            tmp_path / crop,
-            min_per_class=1,
-            size=160,
-            resize="stretch",
-            pose=PoseOptions(crop=crop),
-        )
-        built = build(options, load_vocabulary())
-        assert {item.person_crop and item.person_crop.crop.outcome for item in built.items} != {
-            "whole"
-        }
-        preprocessor = Preprocessor(PoseOptions(crop=crop), {"size": 160, "resize": "stretch"}, 75)
-        zone = load_vocabulary().zone_of("jeans")
-        for item in built.items:
-            path = drawn[item.photo.sha256]
-            ((prepared,),) = preprocessor.prepare([PhotoInput(path.read_bytes, zone)])
-            written = letterbox(Image.open(tmp_path / crop / item.path).convert("RGB"), 75)
-            assert prepared.pixels is not None
-            # What JPEG makes of it; another crop differs by tens.
-            assert np.abs(prepared.pixels.astype(int) - written).mean() < 2
+    options = BuildOptions(
+        filling.catalogue,
+        filling.folder / "images",
+        tmp_path / background,
+        min_per_class=1,
+        size=160,
+        resize="stretch",
+        pose=PoseOptions(background=background),
+    )
+    built = build(options, load_vocabulary())
+    assert {item.person_crop and item.person_crop.crop.outcome for item in built.items} != {"whole"}
+    preprocessor = Preprocessor(options.pose, {"size": 160, "resize": "stretch"}, 75)
+    for item in built.items:
+        path = drawn[item.photo.sha256]
+        ((prepared,),) = preprocessor.prepare([PhotoInput(path.read_bytes)])
+        written = letterbox(Image.open(tmp_path / background / item.path).convert("RGB"), 75)
+        assert prepared.pixels is not None
+        # What JPEG makes of it; another crop differs by tens.
+        assert np.abs(prepared.pixels.astype(int) - written).mean() < 2
 
 
 def test_a_heic_photo_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,13 @@
 """The network: folding, feature layers, frozen blocks, and the model for raw photos."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from dataset.errors import Failure
 from model.data.loading import letterbox
 from model.network import inception
 
@@ -49,6 +52,48 @@ def test_features_are_concatenated_averages_of_the_blocks(backbone: keras.Model)
     assert found.shape == (2, 1280 + 2048)
     top = np.asarray(backbone(pixels() / 127.5 - 1)).mean(axis=(1, 2))
     assert found[:, 1280:] == pytest.approx(top, rel=1e-4, abs=1e-5)
+
+
+def test_halves_are_parts_of_the_same_photo(backbone: keras.Model) -> None:
+    short = inception.truncate(backbone, "mixed1")
+    features = inception.build_feature_network(short, ["mixed0", "mixed1"], inception.HALVES)
+    assert inception.parts_of(features) == inception.HALVES
+    photo = np.random.default_rng(3).integers(0, 256, (1, 2 * SIZE, 2 * SIZE, 3))
+    found = np.asarray(features(photo.astype(np.float32)))
+    plain = inception.build_feature_network(short, ["mixed0", "mixed1"])
+    assert inception.parts_of(plain) == inception.WHOLE
+    left = SIZE // 2
+    middle = photo[:, :, left : left + SIZE].astype(np.float32)
+    whole = photo.reshape(1, SIZE, 2, SIZE, 2, 3).mean(axis=(2, 4)).astype(np.float32)
+    views = [plain(view) for view in (whole, middle[:, :SIZE], middle[:, SIZE:])]
+    expected = np.concatenate([np.asarray(view) for view in views], axis=1)
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_a_quantized_backbone_is_loaded_exactly(
+    backbone: keras.Model, folded: keras.Model, tmp_path: Path
+) -> None:
+    cut = inception.truncate(folded, "mixed2")
+    inception.save_quantized(cut, tmp_path / "cut.npz")
+    loaded = inception.load_quantized(backbone, tmp_path / "cut.npz")
+    assert inception.backbone_blocks(loaded) == ("mixed0", "mixed1", "mixed2")
+    # Quantized again, the weights are the same to the bit.
+    inception.save_quantized(loaded, tmp_path / "again.npz")
+    with np.load(tmp_path / "cut.npz") as first, np.load(tmp_path / "again.npz") as second:
+        assert first.files == second.files
+        assert all(np.array_equal(first[name], second[name]) for name in first.files)
+    inside = pixels() / 127.5 - 1
+    exact, near = np.asarray(cut(inside)), np.asarray(loaded(inside))
+    assert np.sqrt(((near - exact) ** 2).mean() / (exact**2).mean()) < 0.03
+    copy = inception.fold_batch_norms(loaded)
+    assert np.array_equal(np.asarray(copy(inside)), near)
+
+
+def test_a_broken_quantized_file_is_named(backbone: keras.Model, tmp_path: Path) -> None:
+    path = tmp_path / "broken.npz"
+    path.write_bytes(b"no weights")
+    with pytest.raises(Failure, match=r"broken\.npz can't be read"):
+        inception.load_quantized(backbone, path)
 
 
 @pytest.mark.parametrize(("blocks", "last"), [(0, "mixed10"), (2, "mixed8"), (None, None)])

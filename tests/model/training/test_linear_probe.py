@@ -5,32 +5,50 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dataset.errors import Failure
 from model.data.features import SplitFeatures
 from model.data.loading import Example
-from model.network.inception import BLOCK_CHANNELS, build_head
+from model.network.inception import BLOCK_CHANNELS, CACHED_BLOCKS, build_head
 from model.training.linear_probe import (
-    CACHED_BLOCKS,
     choose_feature_layers,
-    feature_columns,
     head_logits,
     ridge_logits,
 )
+
+WIDTH = sum(BLOCK_CHANNELS[block] for block in CACHED_BLOCKS)
 
 
 def outputs(count: int, knowing: str, seed: int) -> SplitFeatures:
     """Return random features; one block separates two classes."""
     rng = np.random.default_rng(seed)
     targets = np.arange(count) % 2
-    values = rng.normal(size=(count, 1, sum(BLOCK_CHANNELS[tap] for tap in CACHED_BLOCKS)))
-    values[:, 0, feature_columns([knowing])[:40]] += targets[:, None] * 1.5
+    values = rng.normal(size=(count, 1, WIDTH))
     examples = [Example(str(place), "a", "train") for place in range(count)]
-    return SplitFeatures(examples, values.astype(np.float16), targets, {})
+    features = SplitFeatures(examples, values.astype(np.float16), targets, {})
+    features.values[:, 0, features.columns([knowing])[:40]] += targets[:, None] * 1.5
+    return features
 
 
-def test_feature_columns_are_in_the_order_of_blocks() -> None:
-    every = np.concatenate([feature_columns([tap]) for tap in CACHED_BLOCKS])
+def with_width(width: int) -> SplitFeatures:
+    return SplitFeatures([], np.zeros((0, 1, width)), np.zeros(0, np.int64), {})
+
+
+def test_columns_are_in_the_order_of_blocks() -> None:
+    features = with_width(WIDTH)
+    every = np.concatenate([features.columns([block]) for block in CACHED_BLOCKS])
     assert (every == np.arange(len(every))).all()
-    assert len(feature_columns(["mixed8", "mixed10"])) == 1280 + 2048
+    assert len(features.columns(["mixed8", "mixed10"])) == 1280 + 2048
+
+
+def test_each_part_of_a_photo_has_its_own_columns() -> None:
+    one, three = (with_width(n * WIDTH).columns(["mixed7", "mixed9"]) for n in (1, 3))
+    assert (three == np.concatenate([one, one + WIDTH, one + 2 * WIDTH])).all()
+
+
+def test_a_block_above_the_top_of_the_backbone_is_named() -> None:
+    features = replace(with_width(768), blocks=("mixed4",))
+    with pytest.raises(Failure, match=r"--feature-layers mixed10: the backbone ends at mixed4"):
+        features.columns(["mixed10"])
 
 
 @pytest.mark.parametrize("knowing", ["mixed4", "mixed8", "mixed10"])
@@ -81,5 +99,5 @@ def test_logits_are_means_over_the_views() -> None:
     head = build_head(BLOCK_CHANNELS["mixed10"], 3)
     found = head_logits(head, two, ["mixed10"])
     # The head is linear, so that it may as well be asked of the mean.
-    mean = two.values.astype(np.float32).mean(axis=1)[:, feature_columns(["mixed10"])]
+    mean = two.values.astype(np.float32).mean(axis=1)[:, two.columns(["mixed10"])]
     assert found == pytest.approx(np.asarray(head(mean)), abs=1e-3)

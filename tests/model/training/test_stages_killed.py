@@ -64,6 +64,24 @@ def test_three_colours_are_predicted(work: Path) -> None:
     assert {row["label"] for row in predictions(work / "whole")} == {"red ones", "синие", "a,b"}
 
 
+@pytest.mark.parametrize("cache", ["cache", "cold"])
+def test_the_same_command_gives_the_same_figures(work: Path, cache: str) -> None:
+    out = f"again-{cache}"
+    done = run(work, *OPTIONS, "--cache", str(work / cache), "--out", out)
+    assert done.returncode == 0, done.stderr
+    first, second = (work / name / "predictions.csv" for name in ("whole", out))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_from_nothing_an_odd_batch_size_gives_the_same_figures(work: Path) -> None:
+    options = ("--weights", "none", "--feature-layers", "mixed4", "--epochs", "2")
+    for out in ("none-1", "none-2"):
+        done = run(work, *options, "--batch-size", "7", "--out", out)
+        assert done.returncode == 0, done.stderr
+    first, second = (work / name / "predictions.csv" for name in ("none-1", "none-2"))
+    assert first.read_bytes() == second.read_bytes()
+
+
 @pytest.mark.slow
 def test_a_killed_training_resumes_with_the_same_result(work: Path) -> None:
     part = work / "cut.unfinished"
