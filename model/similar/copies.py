@@ -87,6 +87,28 @@ def group_copies(
     return CopyGroups(clusters, unread)
 
 
+def copies_of(
+    digest: str,
+    others: Sequence[IndexItem],
+    read: Callable[[str], bytes],
+    cache: FeatureCache,
+) -> tuple[IndexItem, ...]:
+    """Return the items that show copies of a photo.
+
+    Args:
+        digest: SHA-256 of the photo.
+        others: The items to compare it with.
+        read: Returns the file of a photo by its SHA-256; it raises OSError or ValueError if it
+            can't be read.
+        cache: The cache of `print_cache`.
+    """
+    photos = _CachedPhotos(cache, sorted({digest, *(item.sha256 for item in others)}), read)
+    is_query = np.array([known == digest for known in photos.digests], bool)
+    pairs = _find_copies(photos, is_query)
+    copies = {photos.digests[photo] for pair in pairs for photo in pair}
+    return tuple(item for item in others if item.sha256 in copies)
+
+
 def print_cache(outputs: FeatureCache) -> FeatureCache:
     """Return the cache of prints in the folder of the cache of network outputs."""
     return FeatureCache(outputs.folder, f"prints-{COPIES_VERSION}", np.uint8)
@@ -146,10 +168,11 @@ def _number(cluster: str) -> int:
 
 
 class _CachedPhotos:
-    """Photos whose prints are in a cache; those that can't be read are left out.
+    """Photos whose prints are in a cache; those that can't be read are excluded.
 
     Attributes:
         rows: Positions of the photos among the given ones, (n,) int64.
+        digests: Their SHA-256.
 
     Args:
         cache: The cache of prints, which gets those that it lacks.
@@ -163,7 +186,7 @@ class _CachedPhotos:
         self._cache, self._read = cache, read
         views = self._save_prints(digests)
         self.rows = np.array([n for n, digest in enumerate(digests) if digest in views], np.int64)
-        self._digests = list(views)
+        self.digests = list(views)
         self._views = np.stack(list(views.values())) if views else np.zeros((0, 8), np.uint64)
 
     def _save_prints(self, digests: Sequence[str]) -> dict[str, np.ndarray]:
@@ -204,7 +227,7 @@ class _CachedPhotos:
         return data if sha256_of(data) == digest else None
 
     def __len__(self) -> int:
-        return len(self._digests)
+        return len(self.digests)
 
     def views(self) -> np.ndarray:
         """Return the hashes of all views, (n, 8) uint64."""
@@ -223,13 +246,13 @@ class _CachedPhotos:
             yield unpack_features(packed[VIEW_BYTES + PICTURE_BYTES :])
 
     def _packed(self, photos: Sequence[int]) -> Iterator[bytes]:
-        for chunk in _chunks([self._digests[photo] for photo in photos]):
+        for chunk in _chunks([self.digests[photo] for photo in photos]):
             packed: Mapping[str, np.ndarray] = self._cache.get(chunk)
             yield from (packed[digest].tobytes() for digest in chunk)
 
     def picture(self, photo: int) -> np.ndarray | None:
         """Return the picture of a photo, None if its file can't be read or has changed."""
-        data = self._file(self._digests[photo])
+        data = self._file(self.digests[photo])
         return None if data is None else read_picture(lambda: data)
 
 

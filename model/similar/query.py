@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
+
 from dataset.catalogue.queries import find_image
 from dataset.catalogue.session import open_catalogue
 from dataset.errors import BadInput
@@ -13,10 +15,14 @@ from dataset.images.store import open_store
 from model.inference.embedding import Embedding
 from model.inference.preprocessing import PhotoInput, describe_read_error
 from model.similar.build import EMBEDDING, require_same_model
-from model.similar.embedder import load_embedder
+from model.similar.copies import copies_of, print_cache
+from model.similar.embedder import CachedItem, Embedder, load_embedder
 from model.similar.index_file import Filters, IndexFile, IndexItem, SearchResult
 from model.similar.search import Query, Searcher
-from model.similar.sources import FILE_PREFIX, IndexEntry
+from model.similar.sources import FILE_PREFIX, IndexEntry, read_photo
+
+# Nearest items of a photo whose pixels are compared with it, to exclude its copies.
+MAX_COMPARED = 48
 
 
 @dataclass(frozen=True)
@@ -140,8 +146,27 @@ class _QueryRunner:
             label = embedder.predictor.labels[int(outputs.logits[0].argmax())]
             vector = embedding.vectors(outputs.features, outputs.logits)[0]
             item = replace(cached.item, label=label)
-            queries.append(Query(vector, item, is_label_predicted=True))
+            copies = self._find_copies(embedder, cached, vector)
+            queries.append(Query(vector, item, is_label_predicted=True, copies=copies))
         return queries
+
+    def _find_copies(
+        self, embedder: Embedder, cached: CachedItem, vector: np.ndarray
+    ) -> tuple[IndexItem, ...]:
+        """Return the items that show the photo of a query, if they are to be excluded."""
+        if not self.options.exclude_duplicates or cached.photo is None:
+            return ()
+        keys = self.searcher.nearest(vector[None], MAX_COMPARED).keys[0]
+        nearest = {item.sha256: item for item in self.index.items(keys[keys >= 0]).values()}
+        source, photo = self.index.facts()["source"], cached.photo
+
+        def read(digest: str) -> bytes:
+            if digest == cached.item.sha256:
+                return photo.read()
+            return read_photo(source, nearest[digest].image)
+
+        cache = print_cache(embedder.cache)
+        return copies_of(cached.item.sha256, list(nearest.values()), read, cache)
 
     def run(self, name: str, query: Query | IndexEntry | str) -> QueryResult:
         """Search for the items that are similar to a query."""

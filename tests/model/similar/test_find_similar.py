@@ -317,6 +317,16 @@ def test_copies_in_a_folder_are_one_result(copied: Path) -> None:
         assert len(similar & pair) == (0 if name in pair else 1)
     (answer,) = answers(copied, "polo/3.jpg", "--index", "c.index")
     assert len(answer["results"]) == 4
+    # Photos that are not in the index: copies of its items, and of none.
+    (copied / "query.jpg").write_bytes(jpeg_of(bordered(photo(0)), 60))
+    (copied / "single.jpg").write_bytes(jpeg_of(bordered(photo(3)), 60))
+    (copied / "other.jpg").write_bytes(jpeg_of(photo(8)))
+    words = ("query.jpg", "single.jpg", "other.jpg", "--index", "c.index")
+    assert [len(answer["results"]) for answer in answers(copied, *words)] == [5, 5, 5]
+    queries = answers(copied, *words, "--exclude-duplicates")
+    assert [len(answer["results"]) for answer in queries] == [4, 4, 5]
+    assert not pair & set(ids(queries[0]))
+    assert "polo/3.jpg" not in ids(queries[1])
 
 
 def test_copies_in_a_feed_are_one_result_and_added_ones_join_them(copied: Path) -> None:
