@@ -11,10 +11,17 @@ import numpy as np
 
 from dataset.errors import BadInput, Failure, shorten_for_display
 from model.inference.embedding import MAX_SAMPLE, Embedding, fit_embedding
-from model.similar.copies import COPIES_VERSION, group_copies, print_cache
+from model.similar.copies import (
+    COPIES_VERSION,
+    MAX_COMPARED,
+    find_copies,
+    group_copies,
+    is_of_catalogue,
+    print_cache,
+)
 from model.similar.embedder import CachedItem, Embedder
 from model.similar.index_file import IndexFile, IndexItem, create_index, lock_index, open_index
-from model.similar.nearest import MAX_EXACT_ITEMS, Graph, measure_recall
+from model.similar.nearest import MAX_EXACT_ITEMS, Graph, exact_neighbors, measure_recall
 from model.similar.search import GRAPH
 from model.similar.sources import IndexEntry, IndexSource, read_photo
 
@@ -117,6 +124,7 @@ def build_index(path: Path, embedder: Embedder, source: IndexSource) -> IndexUpd
             index.write_arrays(EMBEDDING, embedding.to_arrays())
             _add_vectors(index, embedder, embedding, items)
             update.count = update.new = len(index)
+            update.copies = _count_copies(index)
             update.products = _product_count(items)
             update.recall = _update_graph(index)
         return update
@@ -154,8 +162,10 @@ def add_items(
                 index.set_clusters(changed)
                 index.set_facts({COPIES: COPIES_VERSION})
                 keys, vectors = _add_vectors(index, embedder, embedding, items)
+                _join_catalogue_clusters(index, embedder, items, keys, vectors)
                 update.recall = _update_graph(index, keys, vectors)
         update.count, update.new = len(index), len(items)
+        update.copies = _count_copies(index)
         update.products = _product_count(items)
         fitted_on = int(facts["learned_from"])
         is_outgrown = fitted_on < min(MAX_SAMPLE, len(index) // MAX_GROWTH)
@@ -235,7 +245,7 @@ def _with_clusters(
     update: IndexUpdate,
     is_compared: bool = True,
 ) -> tuple[list[CachedItem], dict[int, str]]:
-    """Give new items the clusters of copies; the update counts the copies.
+    """Give new items the clusters of copies; the update counts unread photos.
 
     Args:
         embedder: Its folder has the cache of prints.
@@ -260,8 +270,7 @@ def _with_clusters(
     all_items = [*known_items, *(cached.item for cached in items)]
     is_new = [not is_compared] * len(known_items) + [True] * len(items)
     groups = group_copies(all_items, is_new, read, print_cache(embedder.cache))
-    names = [c or item.sha256 for c, item in zip(groups.clusters, all_items, strict=True)]
-    update.copies, update.unread = len(names) - len(set(names)), groups.unread
+    update.unread = groups.unread
     changed = {
         key: cluster
         for (key, item), cluster in zip(known.items(), groups.clusters, strict=False)
@@ -272,6 +281,55 @@ def _with_clusters(
         for cached, cluster in zip(items, groups.clusters[len(known_items) :], strict=True)
     ]
     return clustered, changed
+
+
+def _join_catalogue_clusters(
+    index: IndexFile,
+    embedder: Embedder,
+    items: Sequence[CachedItem],
+    keys: np.ndarray,
+    vectors: np.ndarray,
+) -> None:
+    """Give new photos the cluster of the catalogue's photo that they are copies of.
+
+    A catalogue may have too many photos to read all of them for a few new ones, so only the nearest
+    ones are compared.
+
+    Args:
+        index: The index, which has the new photos.
+        embedder: Its folder has the cache of prints.
+        items: The new photos.
+        keys: Their keys, (n,).
+        vectors: Their vectors, (n, d).
+    """
+    all_items = dict(index.all_items())
+    all_keys, all_vectors = index.vectors()
+    is_candidate = np.array([is_of_catalogue(all_items[key]) for key in all_keys.tolist()], bool)
+    is_file = np.array([not is_of_catalogue(all_items[key]) for key in keys.tolist()], bool)
+    if not is_candidate.any() or not is_file.any():
+        return
+    count = min(MAX_COMPARED, int(is_candidate.sum()))
+    rows = exact_neighbors(vectors[is_file], all_vectors[is_candidate], count).keys
+    nearest, cache = all_keys[is_candidate][rows], print_cache(embedder.cache)
+    for number, known in zip(np.flatnonzero(is_file).tolist(), nearest.tolist(), strict=True):
+        item, photo = all_items[int(keys[number])], items[number].photo
+        assert photo is not None
+        copies = find_copies(index, known, item.sha256, photo.read, cache)
+        if copies:
+            cluster = min((copy.cluster for copy in copies), key=int)
+            index.set_clusters(
+                {
+                    key: cluster
+                    for key, other in all_items.items()
+                    if other.id == item.id or (item.cluster and other.cluster == item.cluster)
+                }
+            )
+
+
+def _count_copies(index: IndexFile) -> int:
+    """Return the number of items that show the photo of another item."""
+    photos = [item.cluster or item.sha256 for _, item in index.all_items()]
+    return len(photos) - len(set(photos))
 
 
 def _product_count(items: Sequence[CachedItem]) -> int:

@@ -19,12 +19,15 @@ from dataset.duplicates.verification import Relation
 from dataset.images.io import Unreadable, open_photo, sha256_of
 from dataset.utils.threads import map_in_threads
 from model.data.features import FeatureCache
-from model.similar.index_file import IndexItem
+from model.similar.index_file import IndexFile, IndexItem
+from model.similar.sources import read_photo
 
 # Changes whenever the prints of a photo, or what is a copy, would change.
 COPIES_VERSION = 1
 # Prints that are in memory at a time, of 15 KB each.
 CHUNK_SIZE = 256
+# Nearest items that are compared with a photo that is not compared with all.
+MAX_COMPARED = 48
 # Clusters found here begin so; those of a catalogue are numbers.
 CLUSTER_PREFIX = "copies-"
 # Bytes of a cached print: hashes of the views, then the small picture, then the features.
@@ -63,7 +66,7 @@ def group_copies(
     # Photos are compared in the order of their content.
     indices_by_digest: dict[str, list[int]] = defaultdict(list)
     for index in sorted(range(len(items)), key=lambda index: items[index].sha256):
-        if not items[index].cluster or items[index].cluster.startswith(CLUSTER_PREFIX):
+        if not is_of_catalogue(items[index]):
             indices_by_digest[items[index].sha256].append(index)
     digests = list(indices_by_digest)
     new_digests = np.array([all(is_new[i] for i in indices_by_digest[d]) for d in digests], bool)
@@ -73,7 +76,7 @@ def group_copies(
         photos = _CachedPhotos(cache, digests, lambda digest: read(indices_by_digest[digest][-1]))
         links = [
             (int(photos.rows[first]), int(photos.rows[second]))
-            for first, second in _find_copies(photos, new_digests[photos.rows])
+            for first, second in _find_pairs(photos, new_digests[photos.rows])
         ]
         unread = len(digests) - len(photos)
     known = [
@@ -87,26 +90,37 @@ def group_copies(
     return CopyGroups(clusters, unread)
 
 
-def copies_of(
+def find_copies(
+    index: IndexFile,
+    keys: Sequence[int],
     digest: str,
-    others: Sequence[IndexItem],
-    read: Callable[[str], bytes],
+    read: Callable[[], bytes],
     cache: FeatureCache,
-) -> tuple[IndexItem, ...]:
-    """Return the items that show copies of a photo.
+) -> list[IndexItem]:
+    """Return the items of an index that show copies of a photo.
 
     Args:
+        index: The index.
+        keys: Keys of the items to compare the photo with.
         digest: SHA-256 of the photo.
-        others: The items to compare it with.
-        read: Returns the file of a photo by its SHA-256; it raises OSError or ValueError if it
-            can't be read.
+        read: Returns the file of the photo; it raises OSError or ValueError if it can't be read.
         cache: The cache of `print_cache`.
     """
-    photos = _CachedPhotos(cache, sorted({digest, *(item.sha256 for item in others)}), read)
+    items = list(index.items(keys).values())
+    images, source = {item.sha256: item.image for item in items}, index.facts()["source"]
+
+    def read_file(known: str) -> bytes:
+        return read() if known == digest else read_photo(source, images[known])
+
+    photos = _CachedPhotos(cache, sorted({digest, *images}), read_file)
     is_query = np.array([known == digest for known in photos.digests], bool)
-    pairs = _find_copies(photos, is_query)
-    copies = {photos.digests[photo] for pair in pairs for photo in pair}
-    return tuple(item for item in others if item.sha256 in copies)
+    copies = {photos.digests[n] for pair in _find_pairs(photos, is_query) for n in pair}
+    return [item for item in items if item.sha256 in copies]
+
+
+def is_of_catalogue(item: IndexItem) -> bool:
+    """Return whether an item has a cluster of a catalogue."""
+    return bool(item.cluster) and not item.cluster.startswith(CLUSTER_PREFIX)
 
 
 def print_cache(outputs: FeatureCache) -> FeatureCache:
@@ -114,7 +128,7 @@ def print_cache(outputs: FeatureCache) -> FeatureCache:
     return FeatureCache(outputs.folder, f"prints-{COPIES_VERSION}", np.uint8)
 
 
-def _find_copies(photos: "_CachedPhotos", is_new: np.ndarray) -> list[tuple[int, int]]:
+def _find_pairs(photos: "_CachedPhotos", is_new: np.ndarray) -> list[tuple[int, int]]:
     """Return the pairs of photos that are one photo, at least one of which is new."""
     if len(photos) < 2 or not is_new.any():
         return []

@@ -15,14 +15,11 @@ from dataset.images.store import open_store
 from model.inference.embedding import Embedding
 from model.inference.preprocessing import PhotoInput, describe_read_error
 from model.similar.build import EMBEDDING, require_same_model
-from model.similar.copies import copies_of, print_cache
+from model.similar.copies import MAX_COMPARED, find_copies, print_cache
 from model.similar.embedder import CachedItem, Embedder, load_embedder
 from model.similar.index_file import Filters, IndexFile, IndexItem, SearchResult
 from model.similar.search import Query, Searcher
-from model.similar.sources import FILE_PREFIX, IndexEntry, read_photo
-
-# Nearest items of a photo whose pixels are compared with it, to exclude its copies.
-MAX_COMPARED = 48
+from model.similar.sources import FILE_PREFIX, IndexEntry
 
 
 @dataclass(frozen=True)
@@ -157,16 +154,9 @@ class _QueryRunner:
         if not self.options.exclude_duplicates or cached.photo is None:
             return ()
         keys = self.searcher.nearest(vector[None], MAX_COMPARED).keys[0]
-        nearest = {item.sha256: item for item in self.index.items(keys[keys >= 0]).values()}
-        source, photo = self.index.facts()["source"], cached.photo
-
-        def read(digest: str) -> bytes:
-            if digest == cached.item.sha256:
-                return photo.read()
-            return read_photo(source, nearest[digest].image)
-
         cache = print_cache(embedder.cache)
-        return copies_of(cached.item.sha256, list(nearest.values()), read, cache)
+        known, digest = keys[keys >= 0].tolist(), cached.item.sha256
+        return tuple(find_copies(self.index, known, digest, cached.photo.read, cache))
 
     def run(self, name: str, query: Query | IndexEntry | str) -> QueryResult:
         """Search for the items that are similar to a query."""

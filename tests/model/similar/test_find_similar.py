@@ -21,7 +21,8 @@ from click.testing import CliRunner, Result
 from PIL import Image, ImageColor, ImageDraw
 
 from dataset.catalogue.models import PostRow
-from dataset.images.io import sha256_of
+from dataset.images.io import open_photo, sha256_of
+from dataset.images.store import open_store
 from model.similar.cli import find_similar
 from model.similar.embedder import CHUNK_SIZE
 from model.similar.index_file import open_index
@@ -430,6 +431,21 @@ def test_new_photos_of_a_catalogue_are_found_and_added(shop: Path) -> None:
     assert "1 of them new" in done.stdout
     (answer,) = answers(shop, "P90")
     assert answer["item"]["label"] == "dress"
+
+
+def test_a_file_that_is_added_joins_the_cluster_of_a_photo_of_the_catalogue(shop: Path) -> None:
+    shutil.copy(shop / "similar.index", shop / "more.index")
+    words = ("--index", "more.index")
+    (original,) = answers(shop, "P5", *words)
+    data = open_store(str(shop / "images")).read(original["item"]["image"])
+    copies = [bordered(open_photo(data)), open_photo(data).resize((90, 120))]
+    for number, copy in enumerate([*copies, photo(1)]):
+        (shop / f"{number}.jpg").write_bytes(jpeg_of(copy, 85))
+    assert find(shop, "--add", "0.jpg", "1.jpg", "2.jpg", *words).exit_code == 0
+    with closing(open_index(shop / "more.index")) as index:
+        clusters = {item.id: item.cluster for _, item in index.all_items()}
+    assert clusters["0.jpg"] == clusters["1.jpg"] == clusters[original["item"]["id"]]
+    assert clusters["2.jpg"] == ""
 
 
 def test_recommendations_of_a_catalogue_are_other_products(shop: Path) -> None:
