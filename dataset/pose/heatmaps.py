@@ -467,7 +467,7 @@ def heatmap_loss(targets: Any, maps: Any) -> Any:
     return ops.mean(annotated * (squares + LOCATION_WEIGHT * entropies), axis=-1)
 
 
-# Weight of the mask's loss beside that of the heat maps, most of which is the entropy of the targets
+# Weight of the mask's loss beside that of the heat maps, which is mostly the entropy of the targets
 # and has no gradient.
 MASK_WEIGHT = 0.03
 

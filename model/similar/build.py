@@ -1,9 +1,9 @@
 """Build an index and change it: predict photos, fit the embedding, and store vectors."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,13 +11,23 @@ import numpy as np
 
 from dataset.errors import BadInput, Failure, shorten_for_display
 from model.inference.embedding import MAX_SAMPLE, Embedding, fit_embedding
+from model.similar.copies import (
+    COPIES_VERSION,
+    MAX_COMPARED,
+    find_copies,
+    group_copies,
+    is_of_catalogue,
+    print_cache,
+)
 from model.similar.embedder import CachedItem, Embedder
-from model.similar.index_file import IndexFile, create_index, lock_index, open_index
-from model.similar.nearest import MAX_EXACT_ITEMS, Graph, measure_recall
+from model.similar.index_file import IndexFile, IndexItem, create_index, lock_index, open_index
+from model.similar.nearest import MAX_EXACT_ITEMS, Graph, exact_neighbors, measure_recall
 from model.similar.search import GRAPH
-from model.similar.sources import IndexEntry, IndexSource
+from model.similar.sources import IndexEntry, IndexSource, read_photo
 
 EMBEDDING = "embedding"
+# Fact about the search that grouped the copies of an index; earlier indexes have none.
+COPIES = "copies"
 CHUNK_SIZE = 2048
 # An index that grew to this many times the photos of its embedding should be built again.
 MAX_GROWTH = 4
@@ -36,6 +46,8 @@ class IndexUpdate:
         recall: Recall of the graph; None without a graph.
         outgrown: Number of photos that the embedding was fitted on, if the index is much larger.
         products: Number of products of the new items; 0: unknown.
+        copies: Number of items of the index that show the photo of another one.
+        unread: Number of photos that could not be read again to compare them.
     """
 
     count: int = 0
@@ -44,6 +56,8 @@ class IndexUpdate:
     recall: float | None = None
     outgrown: int | None = None
     products: int = 0
+    copies: int = 0
+    unread: int = 0
 
     def lines(self) -> Iterator[str]:
         """Yield the result as lines for the terminal; those of excluded items begin so."""
@@ -51,6 +65,13 @@ class IndexUpdate:
         yield f"{self.count} items in the index, {self.new} of them new" + (
             of_products if self.products else ""
         )
+        if self.copies:
+            yield f"items that show the same photo as another one: {self.copies}"
+        if self.unread:
+            yield (
+                f"{self.unread} photos of the index can't be read again, so copies of them are not"
+                " found"
+            )
         for name, reason in self.problems[:MAX_SHOWN_PROBLEMS]:
             yield f"excluded {shorten_for_display(name)}: {shorten_for_display(reason)}"
         others = Counter(
@@ -88,15 +109,22 @@ def build_index(path: Path, embedder: Embedder, source: IndexSource) -> IndexUpd
         items = _usable_items(embedder.predict(source.entries(embedder.run.crop)), update)
         if not items:
             raise Failure(f"no photo can be used: {'; '.join(islice(update.lines(), 1, 4))}")
+        items, _ = _with_clusters(embedder, {}, source.facts, items, update)
         embedding = _fit_embedding(embedder, items)
         with create_index(path) as index:
             fitted_on = min(len(items), MAX_SAMPLE)
             index.set_facts(
-                {**_model_facts(embedder), "source": source.facts, "learned_from": fitted_on}
+                {
+                    **_model_facts(embedder),
+                    "source": source.facts,
+                    "learned_from": fitted_on,
+                    COPIES: COPIES_VERSION,
+                }
             )
             index.write_arrays(EMBEDDING, embedding.to_arrays())
             _add_vectors(index, embedder, embedding, items)
             update.count = update.new = len(index)
+            update.copies = _count_copies(index)
             update.products = _product_count(items)
             update.recall = _update_graph(index)
         return update
@@ -120,15 +148,24 @@ def add_items(
         facts = index.facts()
         require_same_model(path, facts, embedder)
         update = IndexUpdate()
-        known = {item.id for _, item in index.all_items()}
-        new = (entry for entry in entries(facts["source"]) if entry.item.id not in known)
+        known = dict(index.all_items())
+        ids = {item.id for item in known.values()}
+        new = (entry for entry in entries(facts["source"]) if entry.item.id not in ids)
         items = _usable_items(embedder.predict(new), update)
         if items:
             embedding = Embedding.from_arrays(index.read_arrays(EMBEDDING))
+            is_compared = facts.get(COPIES) == COPIES_VERSION
+            items, changed = _with_clusters(
+                embedder, known, facts["source"], items, update, is_compared
+            )
             with index.transaction():
+                index.set_clusters(changed)
+                index.set_facts({COPIES: COPIES_VERSION})
                 keys, vectors = _add_vectors(index, embedder, embedding, items)
+                _join_catalogue_clusters(index, embedder, items, keys, vectors)
                 update.recall = _update_graph(index, keys, vectors)
         update.count, update.new = len(index), len(items)
+        update.copies = _count_copies(index)
         update.products = _product_count(items)
         fitted_on = int(facts["learned_from"])
         is_outgrown = fitted_on < min(MAX_SAMPLE, len(index) // MAX_GROWTH)
@@ -198,6 +235,101 @@ def _usable_items(items: Iterator[CachedItem], update: IndexUpdate) -> list[Cach
         else:
             usable[cached.item.id] = cached
     return list(usable.values())
+
+
+def _with_clusters(
+    embedder: Embedder,
+    known: Mapping[int, IndexItem],
+    source_facts: Mapping[str, str],
+    items: Sequence[CachedItem],
+    update: IndexUpdate,
+    is_compared: bool = True,
+) -> tuple[list[CachedItem], dict[int, str]]:
+    """Give new items the clusters of copies; the update counts unread photos.
+
+    Args:
+        embedder: Its folder has the cache of prints.
+        known: Items of the index by key.
+        source_facts: Facts of the index's source.
+        items: New items.
+        update: The result of the build.
+        is_compared: Whether the items of the index have been compared with each other.
+
+    Returns:
+        The new items, and the changed clusters of known items by key.
+    """
+    known_items = list(known.values())
+
+    def read(number: int) -> bytes:
+        if number < len(known_items):
+            return read_photo(source_facts, known_items[number].image)
+        photo = items[number - len(known_items)].photo
+        assert photo is not None
+        return photo.read()
+
+    all_items = [*known_items, *(cached.item for cached in items)]
+    is_new = [not is_compared] * len(known_items) + [True] * len(items)
+    groups = group_copies(all_items, is_new, read, print_cache(embedder.cache))
+    update.unread = groups.unread
+    changed = {
+        key: cluster
+        for (key, item), cluster in zip(known.items(), groups.clusters, strict=False)
+        if item.cluster != cluster
+    }
+    clustered = [
+        replace(cached, item=replace(cached.item, cluster=cluster))
+        for cached, cluster in zip(items, groups.clusters[len(known_items) :], strict=True)
+    ]
+    return clustered, changed
+
+
+def _join_catalogue_clusters(
+    index: IndexFile,
+    embedder: Embedder,
+    items: Sequence[CachedItem],
+    keys: np.ndarray,
+    vectors: np.ndarray,
+) -> None:
+    """Give new photos the cluster of the catalogue's photo that they are copies of.
+
+    A catalogue may have too many photos to read all of them for a few new ones, so only the nearest
+    ones are compared.
+
+    Args:
+        index: The index, which has the new photos.
+        embedder: Its folder has the cache of prints.
+        items: The new photos.
+        keys: Their keys, (n,).
+        vectors: Their vectors, (n, d).
+    """
+    all_items = dict(index.all_items())
+    all_keys, all_vectors = index.vectors()
+    is_candidate = np.array([is_of_catalogue(all_items[key]) for key in all_keys.tolist()], bool)
+    is_file = np.array([not is_of_catalogue(all_items[key]) for key in keys.tolist()], bool)
+    if not is_candidate.any() or not is_file.any():
+        return
+    count = min(MAX_COMPARED, int(is_candidate.sum()))
+    rows = exact_neighbors(vectors[is_file], all_vectors[is_candidate], count).keys
+    nearest, cache = all_keys[is_candidate][rows], print_cache(embedder.cache)
+    for number, known in zip(np.flatnonzero(is_file).tolist(), nearest.tolist(), strict=True):
+        item, photo = all_items[int(keys[number])], items[number].photo
+        assert photo is not None
+        copies = find_copies(index, known, item.sha256, photo.read, cache)
+        if copies:
+            cluster = min((copy.cluster for copy in copies), key=int)
+            index.set_clusters(
+                {
+                    key: cluster
+                    for key, other in all_items.items()
+                    if other.id == item.id or (item.cluster and other.cluster == item.cluster)
+                }
+            )
+
+
+def _count_copies(index: IndexFile) -> int:
+    """Return the number of items that show the photo of another item."""
+    photos = [item.cluster or item.sha256 for _, item in index.all_items()]
+    return len(photos) - len(set(photos))
 
 
 def _product_count(items: Sequence[CachedItem]) -> int:

@@ -41,11 +41,13 @@ class CachedItem:
         item: The item.
         view: Name of its photo in the cache; empty if there is a problem.
         problem: Why the photo can't be used, or empty.
+        photo: The photo.
     """
 
     item: IndexItem
     view: str = ""
     problem: str = ""
+    photo: PhotoInput | None = None
 
 
 @dataclass(frozen=True)
@@ -170,4 +172,4 @@ def _hash_photo(entry: IndexEntry) -> CachedItem:
         except (OSError, ValueError) as error:
             return CachedItem(item, problem=describe_read_error(error))
     box = ",".join(f"{side:.1f}" for side in photo.crop.box) if photo.crop else ""
-    return CachedItem(item, f"{item.sha256} {box}")
+    return CachedItem(item, f"{item.sha256} {box}", photo=photo)

@@ -233,6 +233,12 @@ class IndexFile:
         with self._connection() as base:
             base.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", row)
 
+    def set_clusters(self, clusters: Mapping[int, str]) -> None:
+        """Change the clusters of items, key -> cluster."""
+        rows = [(cluster, key) for key, cluster in clusters.items()]
+        with self._connection() as base:
+            base.executemany("UPDATE items SET cluster = ? WHERE place = ?", rows)
+
     def remove(self, keys: Sequence[int]) -> None:
         """Remove items and their vectors."""
         with self._connection() as base:

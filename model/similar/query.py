@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
+
 from dataset.catalogue.queries import find_image
 from dataset.catalogue.session import open_catalogue
 from dataset.errors import BadInput
@@ -13,7 +15,8 @@ from dataset.images.store import open_store
 from model.inference.embedding import Embedding
 from model.inference.preprocessing import PhotoInput, describe_read_error
 from model.similar.build import EMBEDDING, require_same_model
-from model.similar.embedder import load_embedder
+from model.similar.copies import MAX_COMPARED, find_copies, print_cache
+from model.similar.embedder import CachedItem, Embedder, load_embedder
 from model.similar.index_file import Filters, IndexFile, IndexItem, SearchResult
 from model.similar.search import Query, Searcher
 from model.similar.sources import FILE_PREFIX, IndexEntry
@@ -140,8 +143,20 @@ class _QueryRunner:
             label = embedder.predictor.labels[int(outputs.logits[0].argmax())]
             vector = embedding.vectors(outputs.features, outputs.logits)[0]
             item = replace(cached.item, label=label)
-            queries.append(Query(vector, item, is_label_predicted=True))
+            copies = self._find_copies(embedder, cached, vector)
+            queries.append(Query(vector, item, is_label_predicted=True, copies=copies))
         return queries
+
+    def _find_copies(
+        self, embedder: Embedder, cached: CachedItem, vector: np.ndarray
+    ) -> tuple[IndexItem, ...]:
+        """Return the items that show the photo of a query, if they are to be excluded."""
+        if not self.options.exclude_duplicates or cached.photo is None:
+            return ()
+        keys = self.searcher.nearest(vector[None], MAX_COMPARED).keys[0]
+        cache = print_cache(embedder.cache)
+        known, digest = keys[keys >= 0].tolist(), cached.item.sha256
+        return tuple(find_copies(self.index, known, digest, cached.photo.read, cache))
 
     def run(self, name: str, query: Query | IndexEntry | str) -> QueryResult:
         """Search for the items that are similar to a query."""

@@ -32,12 +32,14 @@ class Query:
         item: The item of the index, or what is known of a photo.
         key: Key of the item in the index; None for other photos.
         is_label_predicted: Whether the item's label is predicted by the model.
+        copies: Items that are known to show the photo of the query.
     """
 
     vector: np.ndarray
     item: IndexItem
     key: int | None = None
     is_label_predicted: bool = False
+    copies: tuple[IndexItem, ...] = ()
 
 
 class Searcher:
@@ -156,7 +158,8 @@ class Searcher:
                 continue
             item = items[key]
             if exclude_duplicates and (
-                are_duplicates(item, query.item) or similarity >= COPY_SIMILARITY
+                similarity >= COPY_SIMILARITY
+                or any(are_duplicates(item, copy) for copy in (query.item, *query.copies))
             ):
                 continue
             results.add(item, similarity, self.vectors[row])

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ from click.testing import CliRunner, Result
 from PIL import Image, ImageColor, ImageDraw
 
 from dataset.catalogue.models import PostRow
-from dataset.images.io import sha256_of
+from dataset.images.io import open_photo, sha256_of
+from dataset.images.store import open_store
 from model.similar.cli import find_similar
 from model.similar.embedder import CHUNK_SIZE
+from model.similar.index_file import open_index
+from tests.dataset.duplicates.test_verification import photo
+from tests.model.similar.test_copies import bordered
 from tests.support import drawn_splits
 from tests.support.catalogue_data import Filling, jpeg_of, squares_of
 from tests.support.photo_site import serving
@@ -36,7 +41,13 @@ COUNTS = {"train": 8, "validation": 3, "test": 3}
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run, in `run`, and small drawn photos in `splits`."""
     folder = tmp_path_factory.mktemp("made")
-    drawn_splits.draw_splits(folder / "splits", COLOURS, COUNTS)
+    for split, count in COUNTS.items():
+        for label, colour in COLOURS.items():
+            (folder / "splits" / split / label).mkdir(parents=True)
+            for number in range(count):
+                # Rectangles would be copies of each other.
+                photo = squares_of(np.random.default_rng(number), ImageColor.getrgb(colour)[:3])
+                photo.save(folder / "splits" / split / label / f"{number}.png")
     write_run(folder / "run", sorted(COLOURS), ("mixed0",))
     return folder
 
@@ -265,6 +276,93 @@ def test_a_feed_with_bad_rows(made: Path) -> None:
     assert "<b>Three" not in html
 
 
+def recommended(folder: Path, index: str) -> dict[str, set[str]]:
+    """Return the recommendations for each item of an index."""
+    done = find(folder, "--all", "--out", f"{index}.csv", "--index", index)
+    assert done.exit_code == 0, done.stderr
+    similar: dict[str, set[str]] = {}
+    with (folder / f"{index}.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            similar.setdefault(row["id"], set()).add(row["similar_id"])
+    return similar
+
+
+def copies_of(folder: Path, index: str) -> list[set[str]]:
+    """Return the groups of copies of an index."""
+    groups: dict[str, set[str]] = {}
+    with closing(open_index(folder / index)) as opened:
+        for _, item in opened.all_items():
+            if item.cluster:
+                groups.setdefault(item.cluster, set()).add(item.id)
+    return sorted(groups.values(), key=min)
+
+
+@pytest.fixture(scope="module")
+def copied(made: Path) -> Path:
+    """The folder with photos in `copied`, two of which are copies of each other."""
+    folder = made / "copied" / "polo"
+    folder.mkdir(parents=True)
+    for number in range(5):
+        (folder / f"{number}.jpg").write_bytes(jpeg_of(photo(number)))
+    (folder / "9.jpg").write_bytes(jpeg_of(bordered(photo(0)), 80))
+    return made
+
+
+def test_copies_in_a_folder_are_one_result(copied: Path) -> None:
+    done = find(copied, "--build", "--from", "copied", "--model", "run", "--index", "c.index")
+    assert "6 items in the index, 6 of them new" in done.stdout, done.stderr
+    assert "items that show the same photo as another one: 1" in done.stdout
+    pair = {"polo/0.jpg", "polo/9.jpg"}
+    assert copies_of(copied, "c.index") == [pair]
+    for name, similar in recommended(copied, "c.index").items():
+        assert len(similar & pair) == (0 if name in pair else 1)
+    (answer,) = answers(copied, "polo/3.jpg", "--index", "c.index")
+    assert len(answer["results"]) == 4
+    # Photos that are not in the index: copies of its items, and of none.
+    (copied / "query.jpg").write_bytes(jpeg_of(bordered(photo(0)), 60))
+    (copied / "single.jpg").write_bytes(jpeg_of(bordered(photo(3)), 60))
+    (copied / "other.jpg").write_bytes(jpeg_of(photo(8)))
+    words = ("query.jpg", "single.jpg", "other.jpg", "--index", "c.index")
+    assert [len(answer["results"]) for answer in answers(copied, *words)] == [5, 5, 5]
+    queries = answers(copied, *words, "--exclude-duplicates")
+    assert [len(answer["results"]) for answer in queries] == [4, 4, 5]
+    assert not pair & set(ids(queries[0]))
+    assert "polo/3.jpg" not in ids(queries[1])
+
+
+def test_copies_in_a_feed_are_one_result_and_added_ones_join_them(copied: Path) -> None:
+    rows = [f"p{number},polo/{number}.jpg,polo" for number in (9, 3, 2, 1)]
+    (copied / "copied" / "feed.csv").write_text("\n".join(["id,image,tag", *rows]), "utf-8")
+    words = ("--from", "copied/feed.csv", "--index", "f.index")
+    done = find(copied, "--build", "--model", "run", *words)
+    assert "4 items in the index" in done.stdout, done.stderr
+    assert copies_of(copied, "f.index") == []
+    rows += ["p0,polo/0.jpg,polo"]
+    (copied / "copied" / "feed.csv").write_text("\n".join(["id,image,tag", *rows]), "utf-8")
+    done = find(copied, "--add", *words)
+    assert "5 items in the index, 1 of them new" in done.stdout, done.stderr
+    (copied / "elsewhere.jpg").write_bytes(jpeg_of(photo(0).resize((210, 270)), 70))
+    done = find(copied, "--add", "elsewhere.jpg", "--index", "f.index")
+    assert "items that show the same photo as another one: 2" in done.stdout
+    copies = {"p0", "p9", "elsewhere.jpg"}
+    assert copies_of(copied, "f.index") == [copies]
+    for name, similar in recommended(copied, "f.index").items():
+        assert len(similar & copies) == (0 if name in copies else 1)
+
+
+def test_items_of_an_index_without_groups_are_grouped_by_the_next_change(copied: Path) -> None:
+    words = ("--from", "copied", "--model", "run", "--index", "old.index")
+    assert find(copied, "--build", *words).exit_code == 0
+    with sqlite3.connect(copied / "old.index") as base:
+        base.execute("UPDATE items SET cluster = ''")
+        base.execute("DELETE FROM facts WHERE name = 'copies'")
+    base.close()
+    assert len(answers(copied, "polo/3.jpg", "--index", "old.index")[0]["results"]) == 5
+    (copied / "new.jpg").write_bytes(jpeg_of(photo(7)))
+    assert find(copied, "--add", "new.jpg", "--index", "old.index").exit_code == 0
+    assert copies_of(copied, "old.index") == [{"polo/0.jpg", "polo/9.jpg"}]
+
+
 def test_photos_at_urls_of_a_feed_are_downloaded_once(made: Path) -> None:
     photos = {f"/{n}.png": garment(made / "sent.png", "red", 5 * n).read_bytes() for n in range(3)}
     with serving(photos) as site:
@@ -333,6 +431,21 @@ def test_new_photos_of_a_catalogue_are_found_and_added(shop: Path) -> None:
     assert "1 of them new" in done.stdout
     (answer,) = answers(shop, "P90")
     assert answer["item"]["label"] == "dress"
+
+
+def test_a_file_that_is_added_joins_the_cluster_of_a_photo_of_the_catalogue(shop: Path) -> None:
+    shutil.copy(shop / "similar.index", shop / "more.index")
+    words = ("--index", "more.index")
+    (original,) = answers(shop, "P5", *words)
+    data = open_store(str(shop / "images")).read(original["item"]["image"])
+    copies = [bordered(open_photo(data)), open_photo(data).resize((90, 120))]
+    for number, copy in enumerate([*copies, photo(1)]):
+        (shop / f"{number}.jpg").write_bytes(jpeg_of(copy, 85))
+    assert find(shop, "--add", "0.jpg", "1.jpg", "2.jpg", *words).exit_code == 0
+    with closing(open_index(shop / "more.index")) as index:
+        clusters = {item.id: item.cluster for _, item in index.all_items()}
+    assert clusters["0.jpg"] == clusters["1.jpg"] == clusters[original["item"]["id"]]
+    assert clusters["2.jpg"] == ""
 
 
 def test_recommendations_of_a_catalogue_are_other_products(shop: Path) -> None:
