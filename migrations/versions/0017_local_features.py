@@ -6,8 +6,8 @@ All images are compared again with the next `catalogue dedup` or build.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0016"
-down_revision = "0015"
+revision = "0017"
+down_revision = "0016"
 
 # The similarity from which version 0015 put two images into one cluster.
 DUPLICATE_SIMILARITY = 0.93
