@@ -53,8 +53,8 @@ def test_each_photo_is_processed_once_and_cropped_to_its_box(
     assert person.outcomes == {"person": 4} and again == person
     boxes = {e.crop.box for e in person.data.examples if e.crop}
     ((left, top, right, bottom),) = boxes
-    assert 0 <= left < 10 < 40 < right <= 100
-    assert 0 <= top < 20 < 80 < bottom <= 200
+    assert 0 <= left <= 10 < 40 <= right <= 100
+    assert 0 <= top <= 20 < 80 <= bottom <= 200
     assert crops.crop_data(found, "whole", model, tmp_path).data is found
 
 
