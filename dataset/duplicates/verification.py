@@ -54,6 +54,7 @@ LESS_STRICT_FOR_GRAPHICS = 0.4
 # Photos that were aligned as a whole have few key points. Garments of one outline look alike, so
 # their pixels must be nearer, and a part of them must be photographic.
 STRICTER_FOR_LOOK_ALIKES, MIN_PHOTOGRAPHIC = 1.6, 0.1
+MIN_AGREEMENT_OF_WHOLE, MIN_WHOLE_REGION = 0.9, 0.4
 # A photo's lightness may be changed by this gain.
 MIN_GAIN, MAX_GAIN = 0.6, 1.6
 _SQUARE = np.ones((3, 3), np.uint8)
@@ -122,7 +123,8 @@ class Comparison:
         if self._is_equal_graphic:
             return Relation.PART
         if not self.inliers:
-            return Relation.NONE
+            is_part = self.agreement >= MIN_AGREEMENT_OF_WHOLE and self.region >= MIN_WHOLE_REGION
+            return Relation.PART if is_part else Relation.NONE
         is_part = self.agreement >= MIN_AGREEMENT and self.region >= MIN_REGION
         is_large_part = (
             self.inliers >= MANY_INLIERS

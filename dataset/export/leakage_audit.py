@@ -139,8 +139,7 @@ def describe_audit(audit: AuditResult) -> str:
     return (
         f"All {audit.photos} written photos were read again. {audit.compared} pairs across splits"
         " with near perceptual hashes, common local features or similar small pictures were"
-        f" compared by their pixels: {found or 'none'} of them"
-        f" {'is a leak' if found == 1 else 'are leaks'}."
+        f" compared by their pixels: {found or 'none'} of them show the same photo."
     )
 
 
