@@ -241,13 +241,44 @@ def test_process_that_is_stopped_for_longer_than_its_lease_changes_nothing(
         start(shop, tmp_path, "--tags", "polo,dress", before=_shorten_lease) for _ in range(2)
     ]
     wait_for(lambda: image_requests(shop) > 5)
-    processes[0].send_signal(signal.SIGSTOP)
+    _stop_between_transactions(processes[0], tmp_path)
     out, err = processes[1].communicate(timeout=120)
     assert processes[1].returncode == 0, out + err
     processes[0].send_signal(signal.SIGCONT)
     out, err = processes[0].communicate(timeout=120)
     assert processes[0].returncode == 0, out + err
     assert contents(tmp_path) == expected_contents
+
+
+def _stop_between_transactions(process: CrawlProcess, folder: Path) -> None:
+    """Stop a process where it has no open transaction, for whose locks the others would wait."""
+    for _ in range(50):
+        process.send_signal(signal.SIGSTOP)
+        if not _has_open_transaction(folder):
+            return
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.05)
+    raise AssertionError("the process is always in a transaction")
+
+
+def _has_open_transaction(folder: Path) -> bool:
+    """Return whether a transaction on the catalogue lasts for longer than a second."""
+    catalogue = catalogue_of(folder)
+    if catalogue.startswith("postgresql"):
+        time.sleep(1.5)
+        query = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid != pg_backend_pid() AND xact_start < clock_timestamp() - interval '1 second'"
+        )
+        return bool(rows(folder, query)[0][0])
+    connection = sqlite3.connect(catalogue, timeout=2)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        return True
+    finally:
+        connection.close()
+    return False
 
 
 @requires_proc
