@@ -31,7 +31,7 @@ from dataset.utils.threads import map_in_threads
 CLOSEST_PAIRS = 12
 # Results of benchmarks/duplicates.py.
 RECALL_SENTENCE = (
-    "The search finds most copies, not all: of 1,000 planted copies of 70 kinds it linked 98.9 % to"
+    "The search finds most copies, not all: of 1,000 planted copies of 70 kinds it linked 98.7 % to"
     " their originals, least often a photo in the corner of another one (71 %) and one of nine in a"
     " collage (79 %)."
 )
