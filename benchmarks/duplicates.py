@@ -140,11 +140,11 @@ Edges = Mapping[Relation, Sequence[tuple[int, int]]]
 def _search(planted: Sequence[PlantedPhoto]) -> Edges:
     """Search the photos, and print how long each step takes."""
     start = time.perf_counter()
-    prints = list(map_in_threads(lambda photo: PhotoPrint.of(open_photo(photo.path)), planted))
+    prints = list(map_in_threads(lambda photo: PhotoPrint.read(photo.path), planted))
     hashed = time.perf_counter() - start
     photos = LoadedPhotos(prints, lambda number: planted[number].path.read_bytes())
     edges: dict[Relation, list[tuple[int, int]]] = {relation: [] for relation in Relation}
-    for batch in compared_photos(photos, np.ones(len(photos), bool)):
+    for batch in compared_photos(photos):
         for pair in batch:
             edges[pair.comparison.relation].append((pair.first, pair.second))
     seconds = time.perf_counter() - start

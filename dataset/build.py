@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
@@ -20,7 +19,6 @@ from dataset.catalogue.models import RunRow, SplitAssignment, now
 from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.pipeline import dedup, save_closest_pairs
 from dataset.duplicates.search import LoadedPhotos, PhotoPrint, compared_photos
-from dataset.duplicates.verification import Relation
 from dataset.errors import Failure, first_line
 from dataset.export import croissant, dataset_card, layout, report
 from dataset.export.build_result import BuildOptions, BuildResult
@@ -252,9 +250,9 @@ def _split_without_leaks(
     )
     pairs = [
         (indices[pair.first], indices[pair.second])
-        for batch in compared_photos(photos, np.ones(len(photos), bool))
+        for batch in compared_photos(photos)
         for pair in batch
-        if pair.comparison.relation != Relation.NONE
+        if pair.comparison.is_related
     ]
     replan = replan_splits(plan, selection, indices, pairs)
     for index in replan.conflicting:

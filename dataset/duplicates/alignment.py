@@ -14,9 +14,8 @@ import numpy as np
 
 from dataset.duplicates.hashing import Fingerprint
 
-# Thresholds from benchmarks/duplicates.py; the README has the table. Of pairs from
-# DUPLICATE_SIMILARITY on, at least 999 in 1,000 are near duplicates; pairs from POSSIBLE_SIMILARITY
-# on may be, and stay in one split.
+# A crawl puts photos into one cluster from DUPLICATE_SIMILARITY on, until `dedup` compares their
+# pixels. From POSSIBLE_SIMILARITY on, photos are alike as a whole and are compared by their pixels.
 DUPLICATE_SIMILARITY, POSSIBLE_SIMILARITY = 0.93, 0.86
 # Standard deviations of the blurs as fractions of a side: of the coarse and the fine step, and of
 # what is subtracted to get the details.

@@ -43,7 +43,7 @@ class DedupResult:
         compared: Images that were compared now.
         clusters: Clusters of all images.
         duplicates: Images less clusters.
-        possible: Pairs that may be near duplicates.
+        possible: Pairs that show the same photo in part or changed.
     """
 
     images: int
@@ -247,7 +247,7 @@ def compare_new(sessions: sessionmaker[Session], store: ImageStore) -> int:
             )
     batches = compared_photos(photos, ~photos.compared)
     for batch in tqdm(batches, desc="comparing", unit=f" x {BATCH_PAIRS} pairs", disable=None):
-        related = [pair for pair in batch if pair.comparison.relation != Relation.NONE]
+        related = [pair for pair in batch if pair.comparison.is_related]
         if related:
             with sessions.begin() as session:
                 rows = [_pair_values(photos, pair) for pair in related]

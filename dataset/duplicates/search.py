@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from dataset.duplicates.features import (
 )
 from dataset.duplicates.hashing import Fingerprint, fingerprint
 from dataset.duplicates.matching import candidate_pairs
-from dataset.duplicates.verification import Comparison, Relation, compare, compare_whole
+from dataset.duplicates.verification import Comparison, compare, compare_whole
 from dataset.duplicates.voting import feature_pairs
 from dataset.images.io import Unreadable, open_photo
 from dataset.utils.threads import map_in_threads
@@ -61,6 +62,11 @@ class PhotoPrint:
     def of(cls, image: Image.Image) -> "PhotoPrint":
         """Compute both of an RGB image."""
         return cls(fingerprint(image), extract_features(image))
+
+    @classmethod
+    def read(cls, source: Path | bytes) -> "PhotoPrint":
+        """Compute both of a file; it raises what `open_photo` raises."""
+        return cls.of(open_photo(source, PICTURE_SIDE))
 
 
 class LoadedPhotos:
@@ -116,14 +122,14 @@ def show_same(
         placement = place(first.features, second.features, mirrored)
         if placement is not None:
             comparison = compare(*pictures, placement.transform, placement.inliers)
-            if comparison is not None and comparison.relation != Relation.NONE:
+            if comparison is not None and comparison.is_related:
                 return True
     alike = max(
         float(similarity([first.fingerprint], [second.fingerprint], np.array([mirrored]))[0])
         for mirrored in (False, True)
     )
     comparison = compare_whole(*pictures, alike) if alike >= POSSIBLE_SIMILARITY else None
-    return comparison is not None and comparison.relation != Relation.NONE
+    return comparison is not None and comparison.is_related
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,7 @@ class ComparedPhotos:
 
 def compared_photos(
     photos: PhotoSet,
-    is_new: np.ndarray,
+    is_new: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     thorough: bool = False,
 ) -> Iterator[list[ComparedPhotos]]:
@@ -151,7 +157,7 @@ def compared_photos(
 
     Args:
         photos: The photos.
-        is_new: Photos that were not compared yet, (n,) bool: a pair has at least one.
+        is_new: Photos that were not compared yet, (n,) bool: a pair has at least one. None: all.
         groups: If given, only photos of different groups are compared, (n,) int.
         thorough: Search for candidates by other keys of the features, and among the nearest small
             pictures as well. It finds candidates that a search without it has missed.
@@ -159,6 +165,7 @@ def compared_photos(
     Yields:
         Compared pairs in batches, related or not.
     """
+    is_new = np.ones(len(photos), bool) if is_new is None else is_new
     orientations = _look_alike_pairs(photos, is_new, thorough)
     by_features = feature_pairs(is_new, photos.features, int(thorough))
     mirrored = {(first, second): bool(flag) for first, second, flag in by_features.tolist()}
@@ -238,34 +245,37 @@ def _compare(
         orientations: Pairs that may be alike as a whole, and the orientation of the second photo.
         picture: Returns the picture of a photo.
     """
-    numbers = sorted({photo for pair in pairs for photo in pair if pair in mirrored})
+    with_features = [pair for pair in pairs if pair in mirrored]
+    numbers = sorted({photo for pair in with_features for photo in pair})
     features = dict(zip(numbers, photos.features(numbers), strict=True))
     compared: dict[tuple[int, int], Comparison] = {}
-
-    for pair in pairs:
-        if pair not in mirrored:
-            continue
+    for pair in with_features:
         placement = place(features[pair[0]], features[pair[1]], mirrored[pair])
-        first, second = (picture(pair[0]), picture(pair[1])) if placement else (None, None)
-        if placement is None or first is None or second is None:
-            continue
-        comparison = compare(first, second, placement.transform, placement.inliers)
-        if comparison is not None:
-            compared[pair] = comparison
+        pictures = _readable(picture, pair) if placement else None
+        if placement and pictures:
+            comparison = compare(*pictures, placement.transform, placement.inliers)
+            if comparison is not None:
+                compared[pair] = comparison
     # Photos with little texture have too few features to be placed by them.
     unrelated = [
         pair
         for pair in pairs
-        if pair in orientations
-        and (pair not in compared or compared[pair].relation == Relation.NONE)
+        if pair in orientations and not (pair in compared and compared[pair].is_related)
     ]
     for pair, alike in _look_alikes(photos, unrelated, orientations):
-        first, second = map(picture, pair)
-        if first is not None and second is not None:
-            comparison = compare_whole(first, second, alike)
+        if pictures := _readable(picture, pair):
+            comparison = compare_whole(*pictures, alike)
             if comparison is not None:
                 compared[pair] = comparison
     return [ComparedPhotos(*pair, compared[pair]) for pair in pairs if pair in compared]
+
+
+def _readable(
+    picture: Callable[[int], np.ndarray | None], pair: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the pictures of two photos, None if one can't be read."""
+    first, second = map(picture, pair)
+    return None if first is None or second is None else (first, second)
 
 
 def _look_alikes(

@@ -19,6 +19,8 @@ from dataset.duplicates.hashing import content_box
 
 # Longer side of the area that is compared, in pixels: at most, and at least.
 COMPARED_SIDE, MIN_COMPARED_SIDE = 200, 40
+# Side of the squares by which whole photos are aligned.
+ALIGNED_SIDE = 96
 # Scales at which one photo may lie in the other one.
 MIN_SCALE, MAX_SCALE = 0.05, 20.0
 # Side of a window as a fraction of the area, in pixels at least, and the fewest windows.
@@ -31,6 +33,8 @@ AGREEING_CORRELATION, DIFFERING_CORRELATION = 0.6, 0.4
 # A pixel is flat if the grey levels around it differ by at most this; a window whose pixels are
 # mostly flat is a graphic: text, a bar, a white background.
 FLAT_RANGE, GRAPHIC_FRACTION = 4, 0.5
+# Difference up to which two windows are equally flat; otherwise the flatter one was drawn over.
+MAX_EQUAL_FLATNESS = 0.15
 # Fraction of a side beside each edge where watermarks are: differences there may be one.
 EDGE = 0.15
 # One photo: fraction of each photo that the other one shows, of at least one and of both; fraction
@@ -39,14 +43,14 @@ EDGE = 0.15
 MIN_WHOLE, MIN_COVERAGE = 0.93, 0.72
 MAX_DIFFERENT, MAX_CENTRAL_DIFFERENT = 0.1, 0.005
 MAX_PEAK, MAX_COLOUR_DIFFERENCE, MAX_LIGHTNESS_DIFFERENCE = 13.0, 5.0, 5.0
-# The same photo in part: fraction of the windows with texture that agree, and fraction of the area
-# in which they are connected. With many key points that agree, fewer windows need to, if they are
-# connected and those that differ are at the edges, such as a background that was removed: two
-# garments before one background differ in the middle.
-MANY_INLIERS = 30
-# Fraction of one of the photos that the other one shows, at least.
+# The same photo in part: fraction of one of the photos that the other one shows; fraction of the
+# windows with texture that agree; and fraction of the area in which they are connected.
 MIN_COVERAGE_OF_PART = 0.45
 MIN_AGREEMENT, MIN_REGION = 0.75, 0.05
+# With many key points that agree, fewer windows need to agree, if they are connected and the others
+# are at the edges, such as a removed background. Two garments before one background differ in the
+# middle.
+MANY_INLIERS = 30
 MIN_AGREEMENT_OF_LARGE, MIN_LARGE_REGION, MAX_CENTRAL_OF_LARGE = 0.33, 0.25, 0.12
 # The same, where graphics count: nearly all of both photos, and pixels that are nearly equal.
 MIN_GRAPHIC_AGREEMENT, MIN_GRAPHIC_COVERAGE, MAX_DIFFERENT_OF_GRAPHIC = 0.9, 0.9, 0.03
@@ -165,6 +169,11 @@ class Comparison:
             and (self.inliers > 0 or self.photographic >= MIN_PHOTOGRAPHIC)
         )
 
+    @property
+    def is_related(self) -> bool:
+        """Return whether the photos show the same, as a whole or in part."""
+        return self.relation != Relation.NONE
+
     def swapped(self) -> "Comparison":
         """Return the comparison of the second photo with the first."""
         return replace(self, coverages=self.coverages[::-1], decorations=self.decorations[::-1])
@@ -192,37 +201,37 @@ def _place_whole(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
     Returns:
         Affine transform of pixels, (2, 3); None if they can't be aligned.
     """
-    greys = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (first, second)]
-    side, to_square = 96, []
-    squares = []
-    for grey in greys:
-        left, top, right, bottom = content_box(grey)
-        scales = side / (right - left), side / (bottom - top)
-        to_square.append(
-            np.array(
-                [[scales[0], 0, -left * scales[0]], [0, scales[1], -top * scales[1]], [0, 0, 1]]
-            )
-        )
-        squares.append(
-            cv2.resize(grey[top:bottom, left:right], (side, side), interpolation=cv2.INTER_AREA)
-        )
+    (square, to_square), (other, to_other) = map(_content_square, (first, second))
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)
+    everywhere = np.full_like(square, 255)
     best, transform = 0.0, None
-    for reflection in (np.eye(3), np.array([[-1.0, 0, side - 1], [0, 1, 0], [0, 0, 1]])):
-        mirrored = squares[0] if reflection[0, 0] > 0 else squares[0][:, ::-1].copy()
+    for is_mirrored in (False, True):
+        oriented = cv2.flip(square, 1) if is_mirrored else square
         warp: np.ndarray = np.eye(2, 3, dtype=np.float32)
-        criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)
         try:
-            everywhere = np.full((side, side), 255, np.uint8)
             correlation, refined = cv2.findTransformECC(
-                mirrored, squares[1], warp, cv2.MOTION_AFFINE, criteria, everywhere, 5
+                oriented, other, warp, cv2.MOTION_AFFINE, criteria, everywhere, 5
             )
         except cv2.error:
             # The alignment does not converge: the photos differ.
             continue
         if correlation > best:
-            square = np.vstack([np.asarray(refined, float), [0, 0, 1]]) @ reflection
-            best, transform = correlation, (np.linalg.inv(to_square[1]) @ square @ to_square[0])[:2]
+            aligned = np.vstack([np.asarray(refined, float), [0, 0, 1]])
+            if is_mirrored:
+                aligned = aligned @ np.array([[-1, 0, ALIGNED_SIDE - 1], [0, 1, 0], [0, 0, 1]])
+            best, transform = correlation, (np.linalg.inv(to_other) @ aligned @ to_square)[:2]
     return transform
+
+
+def _content_square(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the content of a picture as a small grey square, and the transform to it, (3, 3)."""
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    left, top, right, bottom = content_box(grey)
+    square = cv2.resize(
+        grey[top:bottom, left:right], (ALIGNED_SIDE, ALIGNED_SIDE), interpolation=cv2.INTER_AREA
+    )
+    x, y = ALIGNED_SIDE / (right - left), ALIGNED_SIDE / (bottom - top)
+    return square, np.array([[x, 0, -left * x], [0, y, -top * y], [0, 0, 1]])
 
 
 def compare(
@@ -307,7 +316,7 @@ def _added(picture: np.ndarray, shown: np.ndarray) -> float:
     if shown.mean() > MIN_WHOLE:
         return 0.0
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    size = max(MIN_WINDOW_PIXELS, int(max(grey.shape) * WINDOW_FRACTION) | 1)
+    size = _window_size(grey)
     flat, deviation = _flatness(grey, size), _deviation(grey.astype(np.float32), size)
     detail = _deviation(cv2.Laplacian(grey, cv2.CV_32F), size)
     is_graphic = (deviation > STRONG_TEXTURE) & (flat > GRAPHIC_FRACTION)
@@ -354,7 +363,7 @@ class _Windows:
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> "_Windows | None":
         """Measure the windows of two pictures; None if there are too few."""
-        size = max(MIN_WINDOW_PIXELS, int(max(mask.shape) * WINDOW_FRACTION) | 1)
+        size = _window_size(mask)
         weights = mask.astype(np.float32)
         weight = _means(weights, size)
         valid = weight > 0.6
@@ -373,8 +382,7 @@ class _Windows:
         ]
         covariance = means[4] - means[0] * means[1]
         greys = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (first, second)]
-        step = size // 2
-        flat = [_flatness(grey, size)[step // 2 :: step, step // 2 :: step] for grey in greys]
+        flat = [_sampled(_flatness(grey, size), size) for grey in greys]
         return cls(
             (labs[0], labs[1]),
             weights,
@@ -420,8 +428,9 @@ class _Windows:
     def _decorations(self, different: np.ndarray, missing: list[np.ndarray]) -> tuple[float, float]:
         """Return the fraction of the windows that each picture seems to have added."""
         flatter = self.flat[0] - self.flat[1]
-        first = different & ((flatter > 0.15) | ((np.abs(flatter) <= 0.15) & missing[0]))
-        second = different & ((flatter < -0.15) | ((np.abs(flatter) <= 0.15) & missing[1]))
+        is_equal = np.abs(flatter) <= MAX_EQUAL_FLATNESS
+        first = different & np.where(is_equal, missing[0], flatter > 0)
+        second = different & np.where(is_equal, missing[1], flatter < 0)
         count = self.valid.sum()
         return float(first.sum() / count), float(second.sum() / count)
 
@@ -462,10 +471,18 @@ class _Windows:
 
 def _means(plane: np.ndarray, size: int) -> np.ndarray:
     """Return the means of overlapping windows of a plane."""
+    return _sampled(cv2.blur(plane, (size, size), borderType=cv2.BORDER_REFLECT), size)
+
+
+def _sampled(plane: np.ndarray, size: int) -> np.ndarray:
+    """Return the values of a plane at the middles of windows that overlap by half."""
     step = size // 2
-    return cv2.blur(plane, (size, size), borderType=cv2.BORDER_REFLECT)[
-        step // 2 :: step, step // 2 :: step
-    ]
+    return plane[step // 2 :: step, step // 2 :: step]
+
+
+def _window_size(plane: np.ndarray) -> int:
+    """Return the side of the windows of a plane in pixels, an odd number."""
+    return max(MIN_WINDOW_PIXELS, int(max(plane.shape) * WINDOW_FRACTION) | 1)
 
 
 def _is_inner(places: np.ndarray) -> np.ndarray:

@@ -21,7 +21,6 @@ from dataset.duplicates.search import (
     PhotoPrint,
     compared_photos,
 )
-from dataset.duplicates.verification import Relation
 from dataset.export.formats import DatasetFormat
 from dataset.export.layout import MANIFEST
 from dataset.export.rendering import written_print
@@ -104,33 +103,28 @@ def audit_build(
         )
         splits = [images[index][0].partition("/")[0] for index in order]
         groups = np.unique(splits, return_inverse=True)[1]
-        everything = np.ones(len(photos), bool)
         compared = [
             pair
-            for batch in compared_photos(photos, everything, groups, thorough=True)
+            for batch in compared_photos(photos, groups=groups, thorough=True)
             for pair in batch
         ]
     compared.sort(key=_closeness, reverse=True)
     pairs = [
-        (
-            CrossSplitPair(
-                images[order[pair.first]][0],
-                images[order[pair.second]][0],
-                pair.comparison.similarity,
-            ),
-            pair.comparison.relation,
+        CrossSplitPair(
+            images[order[pair.first]][0],
+            images[order[pair.second]][0],
+            pair.comparison.similarity,
         )
         for pair in compared
     ]
     leaks = [
         f"{pair.first} and {pair.second} show the same photo"
-        for pair, relation in pairs
-        if relation != Relation.NONE
+        for pair, found in zip(pairs, compared, strict=True)
+        if found.comparison.is_related
     ]
     leaks += _manifest_mismatches([image[:2] for image in images], rows)
     leaks += _shared_across_splits(rows)
-    closest = [pair for pair, _ in pairs[:CLOSEST_PAIRS]]
-    return AuditResult(len(images), len(compared), leaks, closest)
+    return AuditResult(len(images), len(compared), leaks, pairs[:CLOSEST_PAIRS])
 
 
 def describe_audit(audit: AuditResult) -> str:
@@ -146,7 +140,7 @@ def describe_audit(audit: AuditResult) -> str:
 def _closeness(pair: ComparedPhotos) -> tuple[bool, float, float]:
     comparison = pair.comparison
     return (
-        comparison.relation != Relation.NONE,
+        comparison.is_related,
         comparison.agreement * comparison.region,
         comparison.similarity,
     )

@@ -39,7 +39,7 @@ RESIZES = {"letterbox": letterbox, "crop": center_crop, "stretch": stretch}
 
 def written_print(jpeg: bytes) -> PhotoPrint:
     """Return fingerprint and local features of a written image."""
-    return PhotoPrint.of(open_photo(jpeg))
+    return PhotoPrint.read(jpeg)
 
 
 def render_key(

@@ -36,7 +36,7 @@ OUTSIDE = -1e6
 EMPTY_FRACTION = 0.15
 # Sides of views of images without people, relative to the image.
 EMPTY_VIEW_SCALE = 0.4, 1.0
-# Relative size of a person who is moved to another background.
+# Range of the factors by which a person is resized before being pasted on another background.
 MOVED_SCALE = 0.6, 1.1
 # Mean and standard deviation of ImageNet in the range 0 to 255, as the published networks expect.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
@@ -229,7 +229,7 @@ class PoseSamples(keras.utils.PyDataset):
 
 @dataclass(frozen=True)
 class Scene:
-    """An image with the person who is to be found.
+    """An image with a person to detect.
 
     Attributes:
         photo: An RGB image.
@@ -250,7 +250,7 @@ def combine_people(
     """Paste another person, smaller, beside an image.
 
     Args:
-        scene: The image of the person who is to be found.
+        scene: The image with the person to detect.
         second: Image of the other person.
         other: The other person.
         rng: Random generator.

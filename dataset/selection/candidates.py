@@ -380,12 +380,11 @@ def order_copies(members: Iterable[Candidate]) -> list[Candidate]:
     the same detail, those with fewer pixels come first: the others are enlarged.
     """
     members = list(members)
-    cleanest = min(_added(member) for member in members)
-    clean = [member for member in members if _added(member) <= cleanest + MAX_ADDED_DIFFERENCE]
-    most = max(_detail(member) for member in clean)
+    most_added = min(map(_added, members)) + MAX_ADDED_DIFFERENCE
+    most = max(_detail(member) for member in members if _added(member) <= most_added)
 
     def rank(member: Candidate) -> tuple:
-        is_clean, detail = member in clean, _detail(member)
+        is_clean, detail = _added(member) <= most_added, _detail(member)
         is_detailed = is_clean and detail >= MIN_DETAIL * most
         pixels = member.width * member.height
         size = -pixels if is_detailed else detail

@@ -8,10 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.duplicates.search import LoadedPhotos, PhotoPrint, compared_photos
-from dataset.duplicates.verification import Relation
 from dataset.errors import BadInput
 from dataset.export.layout import MANIFEST
-from dataset.images.io import Unreadable, open_photo
+from dataset.images.io import Unreadable
 from dataset.utils.files import write_json
 from dataset.utils.threads import map_in_threads
 from model.data.features import default_cache_folder
@@ -70,7 +69,7 @@ def refuse_leaks(data: SplitData, cache: Path | None, allow: bool) -> int:
 def _find(folder: Path, examples: Sequence[Example]) -> list[tuple[str, str]]:
     def read(example: Example) -> PhotoPrint | None:
         try:
-            return PhotoPrint.of(open_photo(folder / example.path))
+            return PhotoPrint.read(folder / example.path)
         except (Unreadable, OSError):
             # The training excludes and reports it.
             return None
@@ -94,11 +93,10 @@ def _find(folder: Path, examples: Sequence[Example]) -> list[tuple[str, str]]:
         lambda number: (folder / known[number][0].path).read_bytes(),
     )
     is_test = np.array([example.split == "test" for example, _ in known], int)
-    everything = np.ones(len(known), bool)
     found: dict[str, str] = {}
-    for batch in compared_photos(photos, everything, is_test, thorough=True):
+    for batch in compared_photos(photos, groups=is_test, thorough=True):
         for pair in batch:
-            if pair.comparison.relation != Relation.NONE:
+            if pair.comparison.is_related:
                 first, second = known[pair.first][0], known[pair.second][0]
                 test, other = (first, second) if first.split == "test" else (second, first)
                 found[test.path] = min(other.path, found.get(test.path, other.path))

@@ -12,11 +12,11 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.duplicates.clusters import connected, links_within
-from dataset.duplicates.features import PICTURE_SIDE, LocalFeatures, unpack_features
+from dataset.duplicates.features import LocalFeatures, unpack_features
 from dataset.duplicates.hashing import Fingerprint, unpack
 from dataset.duplicates.search import BATCH_PAIRS, PhotoPrint, compared_photos, read_picture
 from dataset.duplicates.verification import Relation
-from dataset.images.io import Unreadable, open_photo, sha256_of
+from dataset.images.io import Unreadable, sha256_of
 from dataset.utils.threads import map_in_threads
 from model.data.features import FeatureCache
 from model.similar.index_file import IndexFile, IndexItem
@@ -226,7 +226,7 @@ class _CachedPhotos:
         if data is None:
             return None
         try:
-            photo = PhotoPrint.of(open_photo(data, PICTURE_SIDE))
+            photo = PhotoPrint.read(data)
         except Unreadable:
             return None
         packed = b"".join((*photo.fingerprint.packed, photo.features.packed))

@@ -149,7 +149,7 @@ class Spider(HashtagSpider):
 
 
 def _license(entry: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return code and URL of a license that the API lists; None for all rights reserved."""
+    """Return the code and the URL of a license of the API; None if all rights are reserved."""
     number, url = str(entry.get("id")), license_url(entry.get("url"))
     if number in LICENSES:
         return LICENSES[number][0], url or LICENSES[number][1]

@@ -1,4 +1,4 @@
-"""Spider of Openverse: a search of openly licensed photos of many archives.
+"""Spider of Openverse, which searches openly licensed photos in many archives.
 
 https://api.openverse.org/v1/. It is for sets of hundreds of photos: its terms forbid to copy the
 whole catalogue. The formats are those observed from 2022 to 2026.
