@@ -13,6 +13,7 @@ from dataset.images.store import ImageStore
 from dataset.selection.candidates import DUPLICATE, Candidate, ExcludedImage
 from dataset.selection.labeling import LABEL_CONFLICT
 from dataset.selection.quality_gates import GATES, QualityGates
+from dataset.selection.splits import SPLITS
 from dataset.utils.html import Figure, render
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -46,7 +47,9 @@ def render_report(
         options=options,
         resize=dataset_card.RESIZE_NAMES[options.resize],
         proportions=", ".join(f"{proportion:g}" for proportion in options.splits),
+        headline=_headline(result),
         counts=dataset_card.count_rows(result.items),
+        label_counts=Counter(item.label for item in result.items).most_common(),
         closest=_closest_pairs(result, jpegs),
         audit_sentence=describe_audit(result.audit),
         recall_sentence=RECALL_SENTENCE,
@@ -69,6 +72,20 @@ def render_report(
         excluded=sorted(result.exclusions.counts.items()),
         limitations=dataset_card.known_limitations(result),
     )
+
+
+def _headline(result: BuildResult) -> list[tuple[str, str, str]]:
+    """Return the headline figures of the build: name, value, note."""
+    by_split = Counter(item.split for item in result.items)
+    counts = result.exclusions.counts
+    labels = Counter(item.label for item in result.items).values()
+    return [
+        ("Photos", f"{len(result.items):,}", " / ".join(f"{by_split[s]:,}" for s in SPLITS)),
+        ("Labels", f"{len(labels)}", f"{min(labels):,} to {max(labels):,} photos each"),
+        ("Duplicates removed", f"{counts.get(DUPLICATE, 0):,}", ""),
+        ("Excluded for other reasons", f"{counts.total() - counts.get(DUPLICATE, 0):,}", ""),
+        ("Leaks found", f"{len(result.audit.leaks):,}", "see Leakage audit for what it can find"),
+    ]
 
 
 def sampled_paths(result: BuildResult) -> set[str]:

@@ -19,6 +19,7 @@ from PIL import (
     Image,
     ImageChops,
     ImageCms,
+    ImageDraw,
     ImageFile,
     ImageOps,
     UnidentifiedImageError,
@@ -80,6 +81,8 @@ TRANSPOSITIONS = {
 # A profile whose colours are within this distance of sRGB, of 255, is sRGB.
 MAX_SRGB_DIFFERENCE = 2
 THUMBNAIL_PIXELS, THUMBNAIL_QUALITY = 112, 80
+# Of a rectangle drawn on a thumbnail.
+BOX_COLOUR = (239, 68, 68)
 # Entropy-coded data that no decoder takes for padding.
 _PROBE = bytes([0xA5, 0x5A, 0x36, 0xC9] * 64)
 
@@ -388,19 +391,29 @@ def letterbox(image: Image.Image, size: int) -> Image.Image:
     return ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS, color="white")
 
 
-def thumbnail(source: Path | bytes, side: int = THUMBNAIL_PIXELS) -> bytes:
+def thumbnail(
+    source: Path | bytes,
+    side: int = THUMBNAIL_PIXELS,
+    box: tuple[float, float, float, float] | None = None,
+) -> bytes:
     """Encode a photo as a small JPEG.
 
     Args:
         source: A file or its content.
         side: Largest width and height of the thumbnail in pixels.
+        box: Left, top, right and bottom of a rectangle to draw, in pixels of the photo.
 
     Raises:
         Unreadable: It is not an image, or is damaged.
         OSError: The file cannot be read.
     """
     image, out = open_photo(source, side), io.BytesIO()
+    full_width = image.info["size"][0]
     image.thumbnail((side, side), Image.Resampling.BOX)
+    if box is not None:
+        edges = [round(edge * image.width / full_width) for edge in box]
+        edges[2:] = max(edges[0], edges[2] - 1), max(edges[1], edges[3] - 1)
+        ImageDraw.Draw(image).rectangle(edges, outline=BOX_COLOUR, width=2)
     image.save(out, "JPEG", quality=THUMBNAIL_QUALITY)
     return out.getvalue()
 
@@ -410,14 +423,19 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def thumbnail_or_none(read: Callable[[], bytes], side: int = THUMBNAIL_PIXELS) -> bytes | None:
+def thumbnail_or_none(
+    read: Callable[[], bytes],
+    side: int = THUMBNAIL_PIXELS,
+    box: tuple[float, float, float, float] | None = None,
+) -> bytes | None:
     """Return the thumbnail of an image file, or None if the file cannot be read.
 
     Args:
         read: Returns the bytes of the file, or raises `OSError` or `ValueError`.
         side: Largest width and height of the thumbnail in pixels.
+        box: Left, top, right and bottom of a rectangle to draw, in pixels of the photo.
     """
     try:
-        return thumbnail(read(), side)
+        return thumbnail(read(), side, box)
     except (OSError, ValueError):
         return None

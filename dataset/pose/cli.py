@@ -128,6 +128,11 @@ class InputSize(click.ParamType):
     " on processors that support it.",
 )
 @click.option(
+    "--masks-only",
+    is_flag=True,
+    help="Train what finds the mask only, and leave the key points of --pose-weights as they are.",
+)
+@click.option(
     "--without-people",
     type=FOLDER,
     help="Folder of images without people, such as garments laid flat; 15 % of the samples are"
@@ -180,6 +185,8 @@ def train_pose(**chosen: Any) -> None:
 def _train(chosen: dict[str, Any]) -> None:
     from dataset.pose.training import WEIGHTS, PoseTrainOptions, train_pose
 
+    if chosen["masks_only"] and not chosen["pose_weights"]:
+        raise click.UsageError("--masks-only needs --pose-weights: key points to keep")
     names = {field.name for field in fields(PoseTrainOptions)}
     options = PoseTrainOptions(
         start=chosen["pose_weights"], **{name: chosen[name] for name in names & chosen.keys()}

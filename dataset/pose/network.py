@@ -20,6 +20,8 @@ EXPANSION = 4
 HEAD_STDDEV = 0.001
 # Channels of the mask head, and those that it reads from the stem's first convolution.
 MASK_CHANNELS, MASK_STEM_CHANNELS = 24, 8
+# The exchange unit of the mask, beside those of the key points in stage 4.
+MASK_UNIT, KEY_POINT_UNIT = "stage4.mask", "stage4.0"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ ARCHITECTURES = {
 def keras_name(name: str) -> str:
     """Return a Keras layer name for a published name: Keras' torch backend allows no dots."""
     return name.replace(".", "-")
+
+
+def is_mask_layer(name: str) -> bool:
+    """Return whether a Keras layer of this name serves the mask only."""
+    return published_name(name).startswith(("mask", MASK_UNIT))
 
 
 def published_name(name: str) -> str:
@@ -113,12 +120,13 @@ def _build(
     for stage, modules in enumerate(architecture.modules, start=2):
         channels = architecture.channels[:stage]
         branches = _transition(net, branches, channels, f"transition{stage - 1}")
+        shared = branches
         for module in range(modules):
             # The head of the key points reads the finest branch only.
             outputs = 1 if stage == 4 and module == modules - 1 else stage
             name = f"stage{stage}.{module}"
             branches = _blocks(net, branches, architecture.blocks, name)
-            unfused, branches = branches, _fuse(net, branches, outputs, name)
+            branches = _fuse(net, branches, outputs, name)
     # Created here, so that a seed that was set before applies.
     small = keras.initializers.RandomNormal(stddev=HEAD_STDDEV)
     maps = layers.Conv2D(joints, 1, kernel_initializer=small, dtype="float32", name="final_layer")(
@@ -126,7 +134,10 @@ def _build(
     )
     if not mask:
         return keras.Model(photos, maps, name="hrnet")
-    logits = _mask_head(net, [branches[0], *unfused[1:]], stem)
+    # The mask has a last unit of its own: sharing that of the key points costs both accuracy.
+    unfused = _blocks(net, shared, architecture.blocks, MASK_UNIT)
+    finest = _fuse(net, unfused, 1, MASK_UNIT)
+    logits = _mask_head(net, [*finest, *unfused[1:]], stem)
     return keras.Model(photos, [maps, logits], name="hrnet")
 
 

@@ -17,7 +17,15 @@ from dataset.pose.estimator import PoseEstimator
 from dataset.pose.evaluation import detect_in_boxes, mask_iou, pck
 from dataset.pose.heatmaps import MASK_WEIGHT, heatmap_loss, mask_loss
 from dataset.pose.models import DEFAULT, GATE, SUFFIX, description_path, read_description
-from dataset.pose.network import ARCHITECTURES, build_hrnet
+from dataset.pose.network import (
+    ARCHITECTURES,
+    KEY_POINT_UNIT,
+    MASK_UNIT,
+    build_hrnet,
+    is_mask_layer,
+    keras_name,
+    published_name,
+)
 from dataset.pose.samples import PoseAugmentation, PoseSamples
 from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import make_folder, refuse_taken, write_atomically
@@ -59,6 +67,7 @@ class PoseTrainOptions:
         start: Initial weights.
         without_people: Folder of images without people.
         precision: Precision of the layers, `float32` or `bfloat16`; weights and loss are float32.
+        masks_only: Whether the weights that find key points stay as they are.
         resume: Whether to continue an interrupted training.
     """
 
@@ -77,6 +86,7 @@ class PoseTrainOptions:
     start: Path | None = None
     without_people: Path | None = None
     precision: str = "float32"
+    masks_only: bool = False
     resume: bool = False
 
 
@@ -107,8 +117,8 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
     """Train a network and return the metrics of the best epoch.
 
     Raises:
-        BadInput: The annotations can't be read or have no people, the output folder exists, or
-            there is nothing to resume.
+        BadInput: The annotations can't be read or have no people, or no masks for `masks_only`,
+            the output folder exists, or there is nothing to resume.
         Failure: The weights do not fit, the loss is NaN, or the state can't be restored.
     """
     people, held_out = read_split(options)
@@ -118,6 +128,8 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
         check_resumable(options)
     set_seed(options.seed)
     masks = people.has_masks
+    if options.masks_only and not masks:
+        raise BadInput(f"--masks-only: no person in {options.annotations[0]} has a segmentation")
     network = build_hrnet(
         ARCHITECTURES[options.model],
         options.size,
@@ -127,6 +139,9 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
     )
     if options.start:
         load_start(network, options.start, options, joints)
+    if options.masks_only:
+        for layer in network.layers:
+            layer.trainable = is_mask_layer(layer.name)
     optimizer = keras.optimizers.Adam(options.learning_rate, epsilon=EPSILON)
     network.compile(
         optimizer,
@@ -166,7 +181,10 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
 
 
 def load_start(network: keras.Model, path: Path, options: PoseTrainOptions, joints: int) -> None:
-    """Load initial weights; those of a network without a mask head leave that head random.
+    """Load initial weights.
+
+    Without a mask head in the file, the exchange unit of the mask begins as that of the key points,
+    and the head with random weights.
 
     Raises:
         BadInput: The description beside the weights can't be read.
@@ -183,6 +201,11 @@ def load_start(network: keras.Model, path: Path, options: PoseTrainOptions, join
         # Other layers have names that count the layers of their class.
         if layer.weights:
             network.get_layer(layer.name).set_weights(layer.get_weights())
+    for layer in network.layers:
+        name = published_name(layer.name)
+        if layer.weights and name.startswith(MASK_UNIT):
+            source = keras_name(name.replace(MASK_UNIT, KEY_POINT_UNIT))
+            layer.set_weights(plain.get_layer(source).get_weights())
 
 
 class Validation(keras.callbacks.Callback):
@@ -326,7 +349,16 @@ def _is_own_file(name: str) -> bool:
 
 def _fixed_options(options: PoseTrainOptions) -> dict[str, Any]:
     """Return the options that must stay equal when a training is resumed."""
-    names = ("model", "size", "batch_size", "epochs", "whole", "seed", "learning_rate")
+    names = (
+        "model",
+        "size",
+        "batch_size",
+        "epochs",
+        "whole",
+        "seed",
+        "learning_rate",
+        "masks_only",
+    )
     return {n: list(v) if isinstance(v := getattr(options, n), tuple) else v for n in names}
 
 

@@ -48,9 +48,16 @@ from dataset.review.pages import (
 from dataset.review.pagination import QueueFilters, list_keys
 from dataset.review.queues import QUEUES, ReviewQueue, find_conflicts, format_key
 from dataset.review.security import LOOPBACK, SecurityMiddleware, create_access_policy
+from dataset.utils.html import TEMPLATES
 from dataset.vocabulary import load_vocabulary
 
-FILES = {"review.css": "text/css", "review.js": "text/javascript", "icon.svg": "image/svg+xml"}
+STATIC = HERE / "static"
+FILES = {
+    "page.css": (TEMPLATES, "text/css"),
+    "review.css": (STATIC, "text/css"),
+    "review.js": (STATIC, "text/javascript"),
+    "icon.svg": (STATIC, "image/svg+xml"),
+}
 LIST_ROWS = 48
 # Largest integer of PostgreSQL.
 MAX_IMAGE_ID = 2**31 - 1
@@ -186,12 +193,11 @@ def _picture(review: ReviewContext, request: Request, load: Callable[..., Any]) 
 
 def static(review: ReviewContext, request: Request) -> Response:
     """Return a static file."""
-    content_type = FILES.get(request.path_params["name"])
-    if content_type is None:
+    name = request.path_params["name"]
+    if name not in FILES:
         raise HTTPException(HTTPStatus.NOT_FOUND, "there is no such file")
-    return Response(
-        (HERE / "static" / request.path_params["name"]).read_bytes(), media_type=content_type
-    )
+    folder, content_type = FILES[name]
+    return Response((folder / name).read_bytes(), media_type=content_type)
 
 
 def _redirect(queue: ReviewQueue, filters: QueueFilters, **parameters: str) -> Response:

@@ -56,8 +56,8 @@ def compare_steps(out: Path | None, show_steps: bool, **values: Any) -> None:
     The built-in steps are those of the thesis: SGD, Adam, each augmentation alone, the useful ones
     together, a central strip, the person crop, without background, with upper and lower half, and
     fine-tuning. Each step is trained several times and tested against another one. Features of the
-    frozen backbone are cached, which makes a second comparison much faster. Writes compare.md,
-    compare.csv, compare.json and compare.png.
+    frozen backbone are cached, which makes a second comparison much faster. Writes compare.html
+    with its chart as compare.png, and the table as compare.md, compare.csv and compare.json.
     """
     if show_steps:
         click.echo(values["steps"].read_text(encoding="utf-8"), nl=False)
@@ -78,5 +78,5 @@ def compare_steps(out: Path | None, show_steps: bool, **values: Any) -> None:
     options = CompareOptions(out=out, **values)
     rows = compare(options)
     click.echo(format_comparison(rows, read_steps(options.steps).reference))
-    click.echo(f"table: {out}/compare.md, {out}/compare.csv, {out}/compare.json")
-    click.echo(f"chart: {out}/compare.png")
+    click.echo(f"report: {out}/compare.html")
+    click.echo(f"tables: {out}/compare.md, {out}/compare.csv, {out}/compare.json")

@@ -1,4 +1,4 @@
-"""Compare steps of training: run them and write a table in Markdown, CSV and JSON, and a chart."""
+"""Compare steps of training: run them, and write a page, tables and a chart."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from dataset.errors import Failure
 from dataset.utils.cli_options import format_table
 from dataset.utils.files import spreadsheet_row, write_json
+from dataset.utils.html import render
 from model.ablation.config import read_steps
 from model.ablation.runner import CompareOptions, StepResult, StepRunner
 from model.data.loading import load_splits
@@ -185,6 +186,49 @@ def render_markdown(
     return "\n".join(lines) + "\n"
 
 
+def render_page(
+    rows: Sequence[Mapping[str, Any]],
+    reference: Mapping[str, float],
+    photos: int,
+    facts: Mapping[str, Any],
+) -> str:
+    """Render the table as an HTML page with a bar per step.
+
+    Args:
+        rows: The rows.
+        reference: Name -> accuracy that was measured elsewhere.
+        photos: Number of test photos.
+        facts: Options and versions.
+    """
+    done = [row for row in rows if not row["note"]]
+    most = max((row["trainings"] for row in done), default=0)
+    headline = [("Test photos", f"{photos:,}", f"up to {_format_trainings(most)} per step")]
+    title = f"{len(rows)} steps"
+    if done:
+        best = max(done, key=lambda row: row["accuracy"])
+        gain = best["accuracy"] - done[0]["accuracy"]
+        title = f"{best['step']}: {best['accuracy']:.1%} accuracy"
+        headline = [
+            ("Highest accuracy", f"{best['accuracy']:.1%}", best["step"]),
+            ("First step", f"{done[0]['accuracy']:.1%}", done[0]["step"]),
+            ("Gain", f"{100 * gain:+.1f}", "percentage points"),
+            *headline,
+        ]
+    return render(
+        Path(__file__).with_name("templates"),
+        "compare.html",
+        title=title,
+        headline=headline,
+        explanation=EXPLANATION.format(trainings=f"up to {_format_trainings(most)}", photos=photos),
+        bars=[(row["step"], row["accuracy"], row["interval"], "") for row in done]
+        + [(f"{name} (reference)", value, None, "") for name, value in reference.items()],
+        headings=HEADINGS,
+        cells=[table_cells(row) for row in rows],
+        has_references=bool(reference),
+        options=[pair for group in facts.values() for pair in group.items()],
+    )
+
+
 def accuracy_chart(rows: Sequence[Mapping[str, Any]], reference: Mapping[str, float]) -> Figure:
     """Draw a bar per step with its interval, and the references as lines."""
     shown = [row for row in rows if not row["note"]][::-1]
@@ -217,7 +261,7 @@ def write_comparison(
     photos: int,
     facts: Mapping[str, Any],
 ) -> None:
-    """Write compare.md, compare.csv, compare.json and compare.png.
+    """Write compare.html, compare.md, compare.csv, compare.json and compare.png.
 
     Args:
         folder: An existing folder.
@@ -226,8 +270,10 @@ def write_comparison(
         photos: Number of test photos.
         facts: Added to the JSON file.
     """
-    page = render_markdown(rows, reference, photos)
-    (folder / "compare.md").write_text(page, encoding="utf-8")
+    page = render_page(rows, reference, photos, facts)
+    (folder / "compare.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+    table = render_markdown(rows, reference, photos)
+    (folder / "compare.md").write_text(table, encoding="utf-8")
     with (folder / "compare.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()

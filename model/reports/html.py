@@ -1,7 +1,7 @@
 """Render `report.html`: the results of a run with photos, on one page that needs no other file."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,56 +14,134 @@ from model.reports import summary
 from model.reports.run_results import RunResults
 
 TEMPLATES = Path(__file__).with_name("templates")
-# Pairs of labels with their most confident errors, photos per pair, and pixels per photo.
-ERROR_PAIRS, PHOTOS_PER_PAIR, SIDE_PIXELS = 12, 6, 160
+# Pairs of labels whose photos are shown, photos per pair, and pixels per photo.
+ERROR_PAIRS, PHOTOS_PER_PAIR, SIDE_PIXELS = 60, 6, 160
+# The most confident mistakes, shown larger.
+SURE_MISTAKES, MISTAKE_PIXELS = 12, 240
 
 
 @dataclass(frozen=True)
-class ErrorPair:
-    """Test photos of one label that are predicted as another one."""
+class PhotoPair:
+    """Test photos of one label with the same prediction.
+
+    Attributes:
+        label: Their label.
+        predicted: Their predicted label.
+        target: Id of their place on the page.
+        count: Number of photos.
+        figures: Some of them, the most confident first.
+    """
 
     label: str
     predicted: str
+    target: str
     count: int
     figures: Sequence[Figure]
 
 
-def confident_errors(results: RunResults) -> dict[tuple[int, int], list[int]]:
-    """Return (class index, predicted class index) -> indices of wrongly predicted test photos.
+@dataclass(frozen=True)
+class Mistake:
+    """A wrongly predicted test photo.
+
+    Attributes:
+        photo: The photo, with its crop drawn.
+        heat_map: What the prediction rests on; None if there is no heat map.
+        label: Its label.
+        predicted: Its predicted label.
+        confidence: Probability of the predicted label.
+        path: Path in the data folder.
+    """
+
+    photo: Figure
+    heat_map: Figure | None
+    label: str
+    predicted: str
+    confidence: float
+    path: str
+
+
+@dataclass(frozen=True)
+class ConfusionCell:
+    """A cell of the confusion matrix.
+
+    Attributes:
+        predicted: The predicted label.
+        count: Number of photos.
+        fraction: Fraction of the label's photos.
+        is_correct: Whether the predicted label is the label.
+        target: Id of the photos on the page; empty if none are shown.
+    """
+
+    predicted: str
+    count: int
+    fraction: float
+    is_correct: bool
+    target: str
+
+
+def photos_by_prediction(results: RunResults) -> dict[tuple[int, int], list[int]]:
+    """Return (class index, predicted class index) -> indices of test photos.
 
     Both pairs and photos are ordered by confidence, highest first.
     """
     predicted, confidence = results.probabilities.argmax(axis=1), results.probabilities.max(axis=1)
-    errors: dict[tuple[int, int], list[int]] = defaultdict(list)
+    photos: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index in np.argsort(-confidence, kind="stable"):
-        pair = int(results.targets[index]), int(predicted[index])
-        if pair[0] != pair[1]:
-            errors[pair].append(int(index))
-    return errors
+        photos[int(results.targets[index]), int(predicted[index])].append(int(index))
+    return photos
 
 
-def error_pairs(results: RunResults) -> list[ErrorPair]:
-    """Return the pairs of labels with the most confident errors, with some of the photos."""
+def photo_pairs(results: RunResults) -> list[PhotoPair]:
+    """Return the pairs of labels with the most confident errors, then correct predictions."""
+    photos = photos_by_prediction(results)
+    errors = [pair for pair in photos if pair[0] != pair[1]][:ERROR_PAIRS]
+    correct = sorted(pair for pair in photos if pair[0] == pair[1])
     return [
-        ErrorPair(
+        PhotoPair(
             results.labels[target],
             results.labels[predicted],
-            len(indices),
-            [_figure(results, index) for index in indices[:PHOTOS_PER_PAIR]],
+            f"photos-{target}-{predicted}",
+            len(photos[target, predicted]),
+            [_figure(results, index) for index in photos[target, predicted][:PHOTOS_PER_PAIR]],
         )
-        for (target, predicted), indices in list(confident_errors(results).items())[:ERROR_PAIRS]
+        for target, predicted in [*errors, *correct]
     ]
 
 
-def _figure(results: RunResults, index: int) -> Figure:
-    path, probabilities = results.test[index].path, results.probabilities[index]
+def sure_mistakes(results: RunResults) -> list[Mistake]:
+    """Return the wrongly predicted photos of the highest confidence."""
+    predicted, confidence = results.probabilities.argmax(axis=1), results.probabilities.max(axis=1)
+    wrong = [
+        int(index)
+        for index in np.argsort(-confidence, kind="stable")
+        if predicted[index] != results.targets[index]
+    ]
+    return [
+        Mistake(
+            _figure(results, index, MISTAKE_PIXELS, caption=""),
+            None,
+            results.labels[results.targets[index]],
+            results.labels[predicted[index]],
+            float(confidence[index]),
+            results.test[index].path,
+        )
+        for index in wrong[:SURE_MISTAKES]
+    ]
+
+
+def _figure(
+    results: RunResults, index: int, side: int = SIDE_PIXELS, caption: str | None = None
+) -> Figure:
+    example, probabilities = results.test[index], results.probabilities[index]
     label, predicted = (
         results.labels[results.targets[index]],
         results.labels[probabilities.argmax()],
     )
     return Figure(
-        thumbnail_or_none((results.folder / path).read_bytes, SIDE_PIXELS),
-        f"confidence {probabilities.max():.1%}: {path}",
+        thumbnail_or_none(
+            (results.folder / example.path).read_bytes, side, example.crop and example.crop.box
+        ),
+        f"confidence {probabilities.max():.1%}: {example.path}" if caption is None else caption,
         f"A photo of {label}, predicted as {predicted}",
     )
 
@@ -83,6 +161,7 @@ def render_report(
         charts: Name (reliability, coverage, curves) -> PNG for light and for dark screens.
     """
     lead, *findings = summary.findings(metrics)
+    pairs = photo_pairs(results)
     return render(
         TEMPLATES,
         "report.html",
@@ -93,6 +172,7 @@ def render_report(
         kept=summary.training_sentence(results),
         run=run,
         charts=charts,
+        headline=summary.headline(metrics),
         lead=lead,
         findings=findings,
         metric_rows=summary.main_metrics(metrics),
@@ -101,10 +181,12 @@ def render_report(
             for name in summary.SCORES
             for column in (summary.score_title(name), "95% interval")
         ],
+        recall_bars=_recall_bars(metrics),
         class_rows=_class_rows(metrics),
         confusions=summary.frequent_confusions(metrics),
-        confusion_rows=_confusion_rows(metrics),
-        error_pairs=error_pairs(results),
+        confusion_rows=_confusion_rows(metrics, {pair.target for pair in pairs}),
+        photo_pairs=pairs,
+        sure_mistakes=sure_mistakes(results),
         calibration_rows=_calibration_rows(metrics),
         coverage_rows=[
             (
@@ -136,18 +218,42 @@ def _class_rows(metrics: Mapping[str, Any]) -> list[Sequence[object]]:
     return rows
 
 
-def _confusion_rows(metrics: Mapping[str, Any]) -> list[tuple[str, list[tuple[int, float, bool]]]]:
-    """Return each label with a cell per prediction: count, fraction of the row, is correct."""
-    matrix = metrics["confusion_matrix"]
-    counts = np.array(matrix["counts"])
-    fractions = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    return [
-        (
-            label,
-            [(int(counts[y, x]), float(fractions[y, x]), y == x) for x in range(len(counts))],
-        )
-        for y, label in enumerate(matrix["labels"])
+def _recall_bars(metrics: Mapping[str, Any]) -> list[tuple[str, float, Any, str]]:
+    """Return a bar per label with photos, the highest recall first."""
+    intervals = metrics["intervals"]["per_class"]
+    bars = [
+        (label, scores["recall"], intervals[label]["recall"], f"{scores['support']} photos")
+        for label, scores in metrics["per_class"].items()
+        if scores["support"]
     ]
+    return sorted(bars, key=lambda bar: -bar[1])
+
+
+def _confusion_rows(
+    metrics: Mapping[str, Any], targets: Set[str]
+) -> list[tuple[str, list[ConfusionCell]]]:
+    """Return each label with a cell per prediction.
+
+    Args:
+        metrics: Content of `metrics.json`.
+        targets: Ids of the photos that the page shows.
+    """
+    matrix = metrics["confusion_matrix"]
+    labels, counts = matrix["labels"], np.array(matrix["counts"])
+    fractions = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+
+    def cell(y: int, x: int) -> ConfusionCell:
+        target = f"photos-{y}-{x}"
+        return ConfusionCell(
+            labels[x],
+            int(counts[y, x]),
+            float(fractions[y, x]),
+            y == x,
+            target if target in targets else "",
+        )
+
+    size = range(len(labels))
+    return [(labels[y], [cell(y, x) for x in size]) for y in size]
 
 
 def _calibration_rows(metrics: Mapping[str, Any]) -> list[Sequence[str]]:

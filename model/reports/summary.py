@@ -43,6 +43,36 @@ def findings(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the headline figures of a run: name, value, note."""
+    intervals, coverage = metrics["intervals"], metrics["coverage"]
+    photos = sum(map(sum, metrics["confusion_matrix"]["counts"]))
+    chosen = coverage["chosen_on_validation"]
+
+    def interval(pair: Sequence[float] | None) -> str:
+        return f"{pair[0]:.1%} to {pair[1]:.1%}" if pair else ""
+
+    figures = [
+        ("Accuracy", f"{metrics['accuracy']:.1%}", interval(intervals["accuracy"])),
+        ("Macro F1", f"{metrics['macro']['f1']:.1%}", interval(intervals["macro"]["f1"])),
+        (
+            evaluated_photos(metrics).capitalize(),
+            f"{photos:,}",
+            f"{len(metrics['per_class'])} labels",
+        ),
+    ]
+    if chosen is not None:
+        figures.append(
+            (
+                "Confident predictions",
+                f"{chosen['coverage']:.1%}",
+                f"{chosen['accuracy']:.1%} of them correct" if chosen["photos"] else "",
+            )
+        )
+    error = metrics["calibration"]["after"]["expected_calibration_error"]
+    return [*figures, ("Calibration error", f"{error:.1%}", "expected, after calibration")]
+
+
 def evaluated_photos(metrics: Mapping[str, Any]) -> str:
     """Return what the metrics are computed on: "test photos" or "held-out photos"."""
     # Runs of older versions have only test photos.

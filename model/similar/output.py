@@ -15,7 +15,7 @@ from dataset.errors import Failure, first_line, shorten_for_display
 from dataset.images.io import Unreadable, thumbnail
 from dataset.utils.cli_options import format_table
 from dataset.utils.files import atomic_path, spreadsheet_row
-from dataset.utils.html import environment
+from dataset.utils.html import render
 from model.similar.index_file import IndexItem, SearchResult
 from model.similar.query import QueryResult
 from model.similar.recommend import Recommendations
@@ -143,8 +143,16 @@ def render_page(results: Sequence[QueryResult], source: Mapping[str, str], note:
         }
         for result in results
     ]
-    template = environment(Path(__file__).with_name("templates")).get_template("strips.html")
-    return template.render(strips=strips, format_price=format_price, safe_url=safe_url, note=note)
+    count = len(strips)
+    return render(
+        Path(__file__).with_name("templates"),
+        "strips.html",
+        title="Items similar to " + (f"{count:,} queries" if count > 1 else "the query"),
+        strips=strips,
+        format_price=format_price,
+        safe_url=safe_url,
+        note=note,
+    )
 
 
 def _thumbnail_uri(item: IndexItem, source: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from dataset.feeds.product_feed import CSV, JSON, JSON_LINES, WORKBOOK, XML, Pro
 from dataset.feeds.tables import read_column
 from dataset.images.io import thumbnail_or_none
 from dataset.utils.files import spreadsheet_row, write_json
-from dataset.utils.html import Figure, render
+from dataset.utils.html import Figure, percent, render
 from model.feeds.sources import FeedSource, ItemSource
 from model.tag_check.noise_model import AGREES, MISTAKE, NO_GARMENT, NOT_CHECKED, UNSURE
 from model.tag_check.store import CheckedItem, CheckStore
@@ -325,6 +325,7 @@ def render_report(
         title="fashion-tagger check",
         mistakes=mistakes,
         total=results["items"],
+        headline=_headline(results),
         lines=lines,
         verdicts=[
             (verdict, VERDICT_MEANINGS[verdict], counts[verdict])
@@ -333,12 +334,35 @@ def render_report(
         ],
         mistake_pairs=store.pairs(MISTAKE)[:MAX_PAIRS],
         unsure_pairs=store.pairs(UNSURE)[:MAX_PAIRS],
-        shown=MAX_CARDS,
+        counts={
+            "mistake": mistakes,
+            "unsure": counts.get(UNSURE, 0),
+            "no_garment": counts.get(NO_GARMENT, 0),
+        },
         mistake_cards=cards(MISTAKE, MAX_CARDS),
         unsure_cards=cards(UNSURE, MAX_CARDS // 4),
         no_garment_cards=cards(NO_GARMENT, MAX_CARDS // 4),
         problems=list(results["problems"].items())[:MAX_REASONS],
     )
+
+
+def _headline(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the headline figures of the report: name, value, note."""
+    counts, total = results["verdicts"], results["items"]
+    low, high = results["wrong_rate_interval"]
+    return [
+        ("Checked tags", f"{total:,}", ""),
+        *(
+            (verdict.capitalize(), f"{counts[verdict]:,}", percent(counts[verdict] / max(1, total)))
+            for verdict in VERDICT_MEANINGS
+            if verdict in counts
+        ),
+        (
+            "Estimated wrong tags",
+            f"{results['estimated_wrong_rate']:.1%}",
+            f"{low:.1%} to {high:.1%}",
+        ),
+    ]
 
 
 def _card(

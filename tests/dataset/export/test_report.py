@@ -8,6 +8,7 @@ import pytest
 
 from dataset.export.build_result import BuildResult
 from tests.dataset.test_build import run
+from tests.support.browser import find_overflow, needs_chromium
 from tests.support.catalogue_data import Filling, photo_bytes
 
 
@@ -57,3 +58,8 @@ def test_the_card_tells_counts_audit_conflicts_and_gaps(built: tuple[Path, Build
 def test_the_audit_reads_what_was_written(built: tuple[Path, BuildResult]) -> None:
     assert built[1].audit.photos == 20
     assert built[1].audit.leaks == []
+
+
+@needs_chromium
+def test_the_page_fits_wide_and_narrow_windows(built: tuple[Path, BuildResult]) -> None:
+    assert find_overflow(built[0] / "report.html") == []

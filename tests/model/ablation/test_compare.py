@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from parsel import Selector
 from PIL import Image
 
 from dataset.pose.crop import KEEP
-from model.ablation.compare import _p_value
+from model.ablation.compare import _p_value, write_comparison
 from model.ablation.config import Step
 from model.ablation.runner import BUILD_CROP, CompareOptions, StepRunner, TrainingResult
 from model.data.loading import SplitData
 from model.training.config import TrainOptions
+from tests.support.browser import find_overflow, needs_chromium
 from tests.support.drawn_splits import draw_splits, random_backbone, run
 
 STEPS = """
@@ -95,6 +97,21 @@ def test_table_chart_and_reference_are_written(work: Path) -> None:
     assert not list((work / "out").rglob("head.npz"))
 
 
+def test_the_page_has_a_bar_per_step_and_the_reference(tmp_path: Path) -> None:
+    row = {"step": "plain <b>", "changes": "", "note": "", "trainings": 2, "accuracy": 0.5}
+    better = row | {"step": "+ crop", "accuracy": 0.75, "interval": (0.7, 0.8), "changes": "plain"}
+    skipped = row | {"step": "+ blur", "note": "no person is found"}
+    steps = [row | {"interval": None}, better | {"gain": 0.25, "p": 0.01}, skipped]
+    write_comparison(tmp_path, steps, {"somebody": 0.6}, 12, {"options": {"seeds": "2"}})
+    page = Selector((tmp_path / "compare.html").read_text(encoding="utf-8"))
+    assert page.css(".bars .name::text").getall() == ["plain <b>", "+ crop", "somebody (reference)"]
+    assert [f"width:{n:.1f}%" for n in (50, 75, 60)] == page.css(
+        ".bars .fill::attr(style)"
+    ).getall()
+    assert page.css(".headline .value::text").getall() == ["75.0%", "50.0%", "+25.0", "12"]
+    assert "skipped: no person is found" in page.css("td::text").getall()
+
+
 def test_the_p_value_of_gains() -> None:
     assert _p_value(np.full(1000, 0.1)) == pytest.approx(1 / 1000)
     assert _p_value(np.array([0.1, -0.1] * 500)) == 1
@@ -118,3 +135,11 @@ def test_photos_that_a_build_cropped_are_not_called_whole(
     assert (plain.crop, named.crop) == (BUILD_CROP, BUILD_CROP)
     assert plain.accuracies.tolist() == [1.0] and not plain.note
     assert person.crop == "person" and "cropped already" in person.note
+
+
+@needs_chromium
+def test_the_page_fits_wide_and_narrow_windows(tmp_path: Path) -> None:
+    row = {"step": "x" * 80, "changes": "y" * 80, "note": "", "trainings": 2, "accuracy": 0.5}
+    steps = [row | {"interval": (0.4, 0.6), "gain": 0.1, "gain_interval": (-0.2, 0.4), "p": 0.1}]
+    write_comparison(tmp_path, steps, {"z" * 60: 0.6}, 12, {"options": {"weights": "w" * 300}})
+    assert find_overflow(tmp_path / "compare.html") == []

@@ -1,10 +1,12 @@
 """The errors that the report shows, and missing photos."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dataset.pose.crop import Crop
 from dataset.utils import html
-from model.reports.html import confident_errors, error_pairs
+from model.reports.html import photo_pairs, photos_by_prediction, sure_mistakes
 from tests.model.reports.test_run_report import results
 
 macros: Any = html.environment().get_template("macros.html").module
@@ -13,19 +15,37 @@ macros: Any = html.environment().get_template("macros.html").module
 def test_pairs_are_ordered_by_confidence(tmp_path: Path) -> None:
     one = results(tmp_path, ["a", "b", "c"], {"train": 1, "validation": 5, "test": 40})
     sure, called = one.probabilities.max(axis=1), one.probabilities.argmax(axis=1)
-    found = confident_errors(one)
+    photos = photos_by_prediction(one)
+    assert sum(map(len, photos.values())) == len(one.test)
+    found = {pair: places for pair, places in photos.items() if pair[0] != pair[1]}
     assert sum(map(len, found.values())) == (called != one.targets).sum()
     firsts = [sure[places[0]] for places in found.values()]
     assert firsts == sorted(firsts, reverse=True)
     for (label, other), places in found.items():
         assert {(one.targets[i], called[i]) for i in places} == {(label, other)}
+    shown = [(pair.label, pair.predicted) for pair in photo_pairs(one)]
+    assert shown[: len(found)] == [(one.labels[a], one.labels[b]) for a, b in found]
+    assert all(label == predicted for label, predicted in shown[len(found) :])
+
+
+def test_the_surest_mistakes_are_shown_with_their_crops(tmp_path: Path) -> None:
+    one = results(tmp_path, ["a", "b"], {"train": 1, "validation": 0, "test": 20})
+    confidence = [mistake.confidence for mistake in sure_mistakes(one)]
+    assert confidence == sorted(confidence, reverse=True)
+    assert all(mistake.label != mistake.predicted for mistake in sure_mistakes(one))
+    crop = Crop("person", (2.0, 2.0, 20.0, 30.0), 0.9)
+    cropped = replace(one, test=[replace(example, crop=crop) for example in one.test])
+    plain, drawn = sure_mistakes(one)[0].photo.jpeg, sure_mistakes(cropped)[0].photo.jpeg
+    assert plain
+    assert drawn
+    assert plain != drawn
 
 
 def test_a_missing_photo_is_replaced_by_its_name(tmp_path: Path) -> None:
     one = results(tmp_path, ["a", "b"], {"train": 1, "validation": 0, "test": 20})
-    (place, *_), *_ = confident_errors(one).values()
+    (place, *_), *_ = photos_by_prediction(one).values()
     path = one.test[place].path
     (tmp_path / path).unlink()
-    (figure,) = [f for p in error_pairs(one) for f in p.figures if f.caption.endswith(f" {path}")]
+    (figure,) = [f for p in photo_pairs(one) for f in p.figures if f.caption.endswith(f" {path}")]
     assert figure.jpeg is None
     assert f": {path}</figure>" in str(macros.figure(figure))

@@ -17,6 +17,7 @@ from model.data.loading import Example
 from model.evaluation.calibration import softmax
 from model.reports import run_report
 from model.reports.run_results import RunResults
+from tests.support.browser import find_overflow, needs_chromium
 
 LABELS = ['<b>polo</b> & "co"', "a, b", "$x_1$ | брюки", "one\rtwo", "slash/ed"]
 PER_LABEL = {"train": 1, "validation": 12, "test": 20}
@@ -154,10 +155,28 @@ def test_the_report_shows_the_most_confident_errors(run: tuple[Path, RunResults]
     page = Selector((run[0] / "report.html").read_text(encoding="utf-8"))
     wrong = [row for row in rows(run[0] / "predictions.csv") if row["correct"] == "0"]
     surest = max(wrong, key=lambda row: float(row["confidence"]))
-    first = page.css(".errors figure")[0]
-    assert surest["path"] in first.css("figcaption::text").get("")
-    assert f"{float(surest['confidence']):.1%}" in first.css("figcaption::text").get("")
+    first = page.css(".grid article")[0]
+    assert surest["path"] in first.css("p.small::text").get("")
+    assert f"{float(surest['confidence']):.1%}" in first.css("p::text").getall()[-2]
     assert first.css("img::attr(src)").get("").startswith("data:image/jpeg;base64,")
+
+
+def test_cells_of_the_confusion_matrix_open_their_photos(run: tuple[Path, RunResults]) -> None:
+    page = Selector((run[0] / "report.html").read_text(encoding="utf-8"))
+    counted = rows(run[0] / "predictions.csv")
+    links = page.css(".confusion td a")
+    assert sum(int(link.css("::text").get("0")) for link in links) == len(counted)
+    for link in links:
+        (photos,) = page.css(link.attrib["href"])
+        assert f", {link.css('::text').get()} photo" in photos.css("summary::text").get("")
+        assert photos.css("figure img")
+
+
+@needs_chromium
+def test_the_report_fits_wide_and_narrow_windows(tmp_path: Path) -> None:
+    labels = [f"{letter * 40} {letter * 10}" for letter in "abcdefghijklmnopqrst"]
+    run_report.write_results(tmp_path, results(tmp_path, labels, PER_LABEL))
+    assert find_overflow(tmp_path / "report.html") == []
 
 
 def test_the_charts_are_images(run: tuple[Path, RunResults]) -> None:

@@ -29,6 +29,7 @@ from model.similar.index_file import open_index
 from tests.dataset.duplicates.test_verification import photo
 from tests.model.similar.test_copies import bordered
 from tests.support import drawn_splits
+from tests.support.browser import CHROMIUM, find_overflow
 from tests.support.catalogue_data import Filling, jpeg_of, squares_of
 from tests.support.photo_site import serving
 from tests.support.saved_runs import write_run
@@ -144,6 +145,8 @@ def test_the_page_holds_photos_and_escapes_names(work: Path) -> None:
     assert html.count('<img src="data:image/jpeg;base64,') == 8
     assert "onerror=alert(1)&gt;" in html
     assert "<img src=y" not in html
+    if CHROMIUM:
+        assert find_overflow(work / "out.html") == []
 
 
 def test_items_are_added_and_removed(work: Path) -> None:

@@ -176,5 +176,5 @@ def test_unsure_items_are_listed_by_pair_of_labels(tmp_path: Path) -> None:
         "wrong_rate_interval": [0.0, 0.4],
     }
     page = render_report(store, results, lambda _: b"", tmp_path)
-    assert "Unsure by tag and most probable label" in page
+    assert "Unsure items by tag and most probable label" in page
     assert "95% interval 0.0% to 40.0%" in page

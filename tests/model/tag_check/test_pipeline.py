@@ -20,6 +20,7 @@ from model.tag_check.cli import _print_results
 from model.tag_check.pipeline import CheckOptions, _begin_check, _require_same_options
 from model.tag_check.store import CheckStore, ItemPrediction
 from tests.support import drawn_splits
+from tests.support.browser import find_overflow, needs_chromium
 from tests.support.drawn_splits import draw_splits, random_backbone
 from tests.support.photo_site import serving
 
@@ -328,3 +329,8 @@ def test_data_can_be_named_until_items_are_stored(tmp_path: Path) -> None:
     _require_same_options(second)
     with pytest.raises(BadInput, match="interrupted check with another data"):
         _require_same_options(first)
+
+
+@needs_chromium
+def test_the_page_fits_wide_and_narrow_windows(checked: Path) -> None:
+    assert find_overflow(checked / "report.html") == []
