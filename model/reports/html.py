@@ -139,7 +139,9 @@ def _figure(
     )
     return Figure(
         thumbnail_or_none(
-            (results.folder / example.path).read_bytes, side, example.crop and example.crop.box
+            (results.folder / example.path).read_bytes,
+            side,
+            example.crop.box if example.crop else None,
         ),
         f"confidence {probabilities.max():.1%}: {example.path}" if caption is None else caption,
         f"A photo of {label}, predicted as {predicted}",
