@@ -67,6 +67,11 @@ def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
     help="Fraction of products that are listed under a wrong hashtag, for check-tags to find.",
 )
 @click.option(
+    "--wrong-tagged-file",
+    type=FILE,
+    help="Write these products to this file (CSV with sku, tag and shown), to count what is found.",
+)
+@click.option(
     "--generation",
     help="Page design or error page of the site; an unknown name lists them."
     "  [default: the current design]",

@@ -43,6 +43,7 @@ class ShopOptions:
     duplicates: float = 0.1
     double_tagged: float = 0.05
     wrong_tagged: float = 0.0
+    wrong_tagged_file: Path | None = None
     generation: str | None = None
     faults: tuple[str, ...] = ()
     key_points: Path | None = None
@@ -222,6 +223,8 @@ def run(options: ShopOptions) -> None:
     with contextlib.closing(shop):
         if options.key_points:
             _write_key_points(shop.stock, options.key_points)
+        if options.wrong_tagged_file:
+            _write_wrong_tagged(shop.stock, options.wrong_tagged_file)
         _announce(shop, options)
         with contextlib.suppress(KeyboardInterrupt):
             shop.serve_forever()
@@ -266,6 +269,16 @@ def _stock(options: ShopOptions) -> Stock:
         wrong_tagged=options.wrong_tagged,
         skipped=skipped,
     )
+
+
+def _write_wrong_tagged(stock: Stock, path: Path) -> None:
+    """Write the products that are listed under a wrong label; SKUs as in their URLs."""
+    lines = ["sku,tag,shown"] + [
+        f"{item.sku.lower()},{item.labels[0]},{item.shown}"
+        for item in stock.items
+        if item.is_wrong_tagged
+    ]
+    _write(path, ("\n".join(lines) + "\n").encode())
 
 
 def _write_key_points(stock: Stock, path: Path) -> None:

@@ -44,7 +44,11 @@ class PhotoSource:
 
 @dataclass(frozen=True)
 class Item:
-    """A product; `labels` are the one or two hashtags that it is listed under."""
+    """A product.
+
+    `labels` are the one or two hashtags that it is listed under, and `shown` is the label of what
+    its photos show.
+    """
 
     sku: str
     name: str
@@ -55,6 +59,12 @@ class Item:
     colour: str
     gender: str
     category: str
+    shown: str
+
+    @property
+    def is_wrong_tagged(self) -> bool:
+        """Whether the product is listed under hashtags of other labels only."""
+        return self.shown not in self.labels
 
 
 @dataclass(frozen=True)
@@ -92,13 +102,17 @@ class Stock:
 
 @dataclass(frozen=True)
 class Plan:
-    """A product without a SKU: its label and the sources of its photos."""
+    """A product without a SKU: its label and the sources of its photos.
+
+    `shown` is the label of what the photos show; empty if that is `label`.
+    """
 
     label: str
     origins: tuple[Path | Drawn, ...]
     womens: bool
     colour: str
     change: str | None = None
+    shown: str = ""
 
 
 def make_stock(
@@ -219,6 +233,7 @@ def _item(plan: Plan, sku: str, vocabulary: Vocabulary, rng: random.Random) -> I
         colour=plan.colour,
         gender="women" if plan.womens else "men",
         category=name,
+        shown=plan.shown or plan.label,
     )
 
 
@@ -245,7 +260,7 @@ def _tag_wrongly(plans: Sequence[Plan], share: float, rng: random.Random) -> Ite
     for number, plan in enumerate(plans):
         others = [label for label in labels if label != plan.label]
         wrong = number in chosen and others
-        yield replace(plan, label=rng.choice(others)) if wrong else plan
+        yield replace(plan, label=rng.choice(others), shown=plan.label) if wrong else plan
 
 
 def _tag_twice(items: Sequence[Item], share: float, rng: random.Random) -> Iterator[Item]:

@@ -22,6 +22,7 @@ def item(number: int, **changes: Any) -> Item:
         "colour": "red",
         "gender": "women",
         "category": "Поло",
+        "shown": "polo",
     }
     return Item(**{**values, **changes})
 

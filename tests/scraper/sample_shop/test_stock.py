@@ -102,6 +102,8 @@ def test_wrong_tagged_products_have_only_a_wrong_label() -> None:
     wrong = [item for item in stock.items if item.labels != true_labels[item.photos[0].origin]]
     assert len(wrong) == round(0.25 * len(true_labels))
     assert all(len(item.labels) == 1 for item in stock.items)
+    assert [item for item in stock.items if item.is_wrong_tagged] == wrong
+    assert all((item.shown,) == true_labels[item.photos[0].origin] for item in stock.items)
 
 
 def test_single_label_is_never_double_tagged() -> None:
