@@ -10,8 +10,16 @@ import pytest
 
 from dataset.errors import BadInput, Failure
 from dataset.pose import training
+from dataset.pose.checkpoints import load_weights
 from dataset.pose.models import find_model
-from dataset.pose.network import ARCHITECTURES
+from dataset.pose.network import (
+    ARCHITECTURES,
+    KEY_POINT_UNIT,
+    MASK_UNIT,
+    build_hrnet,
+    is_mask_layer,
+    keras_name,
+)
 from dataset.pose.training import PoseTrainOptions, train_pose
 from tests.support.catalogue_data import photo_bytes
 from tests.support.small_pose_network import THIN
@@ -19,15 +27,16 @@ from tests.support.small_pose_network import THIN
 NAMES = ["l_ankle", "l_knee", "r_knee", "r_ankle", "pelvis"]
 
 
-def write_people(folder: Path, count: int, first: int = 0) -> Path:
-    """Write images of noise with five joints each."""
+def write_people(folder: Path, count: int, first: int = 0, masks: bool = False) -> Path:
+    """Write images of noise with five joints each, and masks if asked for."""
     rng = np.random.default_rng(first)
     images, people = [], []
     for i in range(first, first + count):
         (folder / f"{i}.jpg").write_bytes(photo_bytes(i))
-        images.append({"id": i, "file_name": f"{i}.jpg"})
+        images.append({"id": i, "file_name": f"{i}.jpg", "width": 120, "height": 160})
         points = np.concatenate([rng.uniform(20, 100, (5, 2)), np.full((5, 1), 2)], axis=1)
         one = {"id": i, "image_id": i, "category_id": 1, "bbox": [10, 10, 100, 120]}
+        one |= {"segmentation": [[10, 10, 110, 10, 110, 130, 10, 130]]} if masks else {}
         people.append(one | {"keypoints": points.ravel().tolist()})
     category = {"id": 1, "name": "person", "keypoints": NAMES, "skeleton": [[1, 2], [2, 5]]}
     path = folder / f"people-{first}.json"
@@ -123,6 +132,47 @@ def test_killed_before_the_first_state(options: PoseTrainOptions) -> None:
     state.write_bytes(state.read_bytes()[:3000])
     with pytest.raises(Failure, match=r"state\.npz is broken"):
         train_pose(again)
+
+
+def test_masks_only_leaves_the_key_points_as_they_are(
+    options: PoseTrainOptions, tmp_path: Path
+) -> None:
+    once = replace(options, epochs=1)
+    train_pose(once)
+    with pytest.raises(BadInput, match=r"--masks-only: no person in .* has a segmentation"):
+        train_pose(replace(once, out=tmp_path / "none", masks_only=True))
+    photos = options.images[0]
+    masked = replace(
+        once,
+        annotations=(write_people(photos, 10, masks=True),),
+        validation=(write_people(photos, 4, 100, masks=True),),
+        out=tmp_path / "masks",
+        start=options.out / "pose.weights.h5",
+        masks_only=True,
+    )
+    train_pose(masked)
+
+    def weights(run: Path, masks: bool) -> dict[str, list[np.ndarray]]:
+        joints = len(NAMES)
+        network = build_hrnet(ARCHITECTURES["hrnet-small"], (64, 64), joints, mask=masks)
+        load_weights(network, run / "pose.weights.h5")
+        return {layer.name: layer.get_weights() for layer in network.layers if layer.weights}
+
+    before, after = weights(options.out, False), weights(masked.out, True)
+    for name, values in before.items():
+        assert all(map(np.array_equal, values, after[name])), name
+    unit = {name for name in after if name not in before}
+    assert unit and all(map(is_mask_layer, unit))
+    copied = [name for name in unit if name.startswith(keras_name(MASK_UNIT))]
+    changed = [
+        name
+        for name in copied
+        if not np.array_equal(
+            after[name][0],
+            before[name.replace(keras_name(MASK_UNIT), keras_name(KEY_POINT_UNIT))][0],
+        )
+    ]
+    assert changed
 
 
 def test_nobody_to_learn_from(options: PoseTrainOptions) -> None:
