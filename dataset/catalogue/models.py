@@ -19,6 +19,14 @@ def now() -> datetime:
     return datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
 
 
+def precise_now() -> datetime:
+    """Return the current time as `now` does, with microseconds.
+
+    Decisions of people have it, so that those made together can be told from others.
+    """
+    return datetime.now(timezone.utc).replace(tzinfo=None)
+
+
 # License of an image for which no site says one.
 UNKNOWN_LICENSE = "unknown"
 # Licenses under which an image and crops of it may be published, the least demanding first.

@@ -4,6 +4,7 @@ The state of a queue row is the reference of the decision that holds, such as `l
 A form names the state that its page has shown; a decision from another state is rejected.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,13 +12,22 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dataset.catalogue.models import CropDecision, ImageRow, LabelDecision, PairDecision, now
+from dataset.catalogue.models import (
+    CropDecision,
+    ImageRow,
+    LabelDecision,
+    PairDecision,
+    TagVerdictRow,
+    now,
+    precise_now,
+)
 from dataset.catalogue.queries import copies_of
 from dataset.duplicates import pair_decisions
 from dataset.review.queues import (
     CROPS,
     DECIDED_ONE,
     DECIDED_OTHER,
+    MISTAKES,
     ONE,
     ONE_SEPARATION,
     OTHER,
@@ -33,6 +43,8 @@ from dataset.review.queues import (
 from dataset.vocabulary import Vocabulary
 
 UNDECIDED = "open"
+# Answers of a batch that stand for each row's own label: its tag, or the model's suggestion.
+OWN_LABELS = ("keep", "suggested")
 MAX_LABEL_CHARS, MAX_NAME_CHARS = 100, 60
 EXCLUDED, SEPARATE, MERGED = "excluded", "different photos", "near duplicates, by their pixels"
 TABLES: dict[str, Any] = {"label": LabelDecision, "pair": PairDecision, "crop": CropDecision}
@@ -226,6 +238,7 @@ def decide(
     state: str,
     who: str,
     vocabulary: Vocabulary,
+    made: datetime | None = None,
 ) -> CurrentDecision:
     """Save a decision on a queue row.
 
@@ -237,6 +250,7 @@ def decide(
         state: The state of the row that the page has shown.
         who: Who decides.
         vocabulary: Maps words to labels.
+        made: When it is decided; now by default.
 
     Raises:
         DecisionConflict: The row has another state now.
@@ -250,20 +264,24 @@ def decide(
     current = current_decision(session, queue, key)
     if state_of(current) != state:
         raise DecisionConflict(current)
+    made = made or precise_now()
     if queue.has_pairs:
         one, other = key
         is_same = answer.kind == "same"
-        return _describe("pair", pair_decisions.decide_pair(session, one, other, is_same, who))
-    row: Any = LabelDecision(image_id=key[0], label=label, who=who, made=now())
+        pair = pair_decisions.decide_pair(session, one, other, is_same, who, made)
+        return _describe("pair", pair)
+    row: Any = LabelDecision(image_id=key[0], label=label, who=who, made=made)
     kind = "label"
     if answer.kind in ("correct", "whole"):
-        row, kind = _crop_decision(session, key, answer.kind == "whole", who), "crop"
+        row, kind = _crop_decision(session, key, answer.kind == "whole", who, made), "crop"
     session.add(row)
     session.flush()
     return _describe(kind, row)
 
 
-def _crop_decision(session: Session, key: Key, keep_whole: bool, who: str) -> CropDecision:
+def _crop_decision(
+    session: Session, key: Key, keep_whole: bool, who: str, made: datetime
+) -> CropDecision:
     """Create a decision on a crop, which replaces earlier ones on the image."""
     image, model, zone = key
     session.execute(
@@ -272,8 +290,107 @@ def _crop_decision(session: Session, key: Key, keep_whole: bool, who: str) -> Cr
         .values(undone=now())
     )
     return CropDecision(
-        image_id=image, model=model, zone=zone, keep_whole=keep_whole, who=who, made=now()
+        image_id=image, model=model, zone=zone, keep_whole=keep_whole, who=who, made=made
     )
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """The result of deciding several rows at once.
+
+    Attributes:
+        saved: The decisions that were saved.
+        rejected: The other rows, and why their decisions were not saved.
+    """
+
+    saved: Sequence[CurrentDecision]
+    rejected: Sequence[tuple[Key, DecisionRejected]]
+
+
+def decide_batch(
+    session: Session,
+    queue: ReviewQueue,
+    states: Mapping[Key, str],
+    answer: ReviewAnswer,
+    who: str,
+    vocabulary: Vocabulary,
+) -> BatchResult:
+    """Save the same answer on several queue rows; rows that changed meanwhile are left as they are.
+
+    All decisions of a batch have the same time, by which `undo_batch` finds them.
+
+    Args:
+        session: A session that writes.
+        queue: The queue.
+        states: Row -> its state that the page has shown.
+        answer: An answer of the queue, or `keep` or `suggested` for each row's own label.
+        who: Who decides.
+        vocabulary: Maps words to labels.
+    """
+    saved: list[CurrentDecision] = []
+    rejected: list[tuple[Key, DecisionRejected]] = []
+    made = precise_now()
+    for key, state in states.items():
+        try:
+            own = _own_answer(session, queue, key, answer)
+            with session.begin_nested():
+                saved.append(decide(session, queue, key, own, state, who, vocabulary, made))
+        except DecisionRejected as error:
+            rejected.append((key, error))
+    return BatchResult(saved, rejected)
+
+
+def _own_answer(
+    session: Session, queue: ReviewQueue, key: Key, answer: ReviewAnswer
+) -> ReviewAnswer:
+    """Return the answer on one row of a batch.
+
+    Raises:
+        DecisionRejected: The model suggests no label for the row.
+    """
+    if queue is not MISTAKES or answer.kind not in OWN_LABELS:
+        return answer
+    image, tagged = key
+    if answer.kind == "keep":
+        return ReviewAnswer("label", tagged)
+    verdict = session.get(TagVerdictRow, (image, tagged))
+    if verdict is None or not verdict.suggested:
+        raise DecisionRejected("the model suggests no label")
+    return ReviewAnswer("label", verdict.suggested)
+
+
+def undo_batch(session: Session, ref: str) -> Sequence[CurrentDecision]:
+    """Undo all decisions of the batch that a decision belongs to, and return them.
+
+    Raises:
+        DecisionRejected: There is no such decision, or all of them are undone already.
+    """
+    row = find_row(session, ref)
+    if row is None:
+        raise DecisionRejected("there is no decision to undo")
+    kind, table = ref.partition("-")[0], type(row)
+    batch = session.scalars(
+        sa.select(table)
+        .where(table.who == row.who, table.made == row.made, table.undone.is_(None))
+        .order_by(table.id.desc())
+    ).all()
+    if not batch:
+        raise DecisionRejected("these decisions are undone already")
+    return [undo(session, f"{kind}-{decision.id}") for decision in batch]
+
+
+def batch_size(session: Session, ref: str) -> int:
+    """Return how many decisions of the batch of a decision hold."""
+    row = find_row(session, ref)
+    if row is None:
+        return 0
+    table = type(row)
+    count = session.scalar(
+        sa.select(sa.func.count())
+        .select_from(table)
+        .where(table.who == row.who, table.made == row.made, table.undone.is_(None))
+    )
+    return count or 0
 
 
 def undo(session: Session, ref: str) -> CurrentDecision:

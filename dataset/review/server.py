@@ -6,7 +6,7 @@ A decision is answered with a redirect to the next row, whose URL names the deci
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -46,7 +46,7 @@ from dataset.review.pages import (
     status_message,
 )
 from dataset.review.pagination import QueueFilters, list_keys
-from dataset.review.queues import QUEUES, ReviewQueue, find_conflicts, format_key
+from dataset.review.queues import QUEUES, ReviewQueue, find_conflicts, format_key, parse_key
 from dataset.review.security import LOOPBACK, SecurityMiddleware, create_access_policy
 from dataset.utils.html import TEMPLATES
 from dataset.vocabulary import load_vocabulary
@@ -70,7 +70,9 @@ def create_app(review: ReviewContext) -> Starlette:
         ("/queue/{queue}", show_item, "GET"),
         ("/queue/{queue}/list", show_list, "GET"),
         ("/queue/{queue}/decide", decide, "POST"),
+        ("/queue/{queue}/decide-batch", decide_batch, "POST"),
         ("/queue/{queue}/undo", undo, "POST"),
+        ("/queue/{queue}/undo-batch", undo_batch, "POST"),
         ("/who", name_person, "POST"),
         ("/photo/{number:int}", photo, "GET"),
         ("/thumb/{number:int}", thumb, "GET"),
@@ -103,18 +105,113 @@ def show_item(review: ReviewContext, request: Request) -> Response:
 def show_list(review: ReviewContext, request: Request) -> Response:
     """Show many rows with thumbnails."""
     queue, filters = requested_queue(request), parse_filters(request.query_params)
+    after = request.query_params.get("after", "")
     with review.sessions() as session:
-        beyond = requested_key(queue, request.query_params, "after")
+        message = _batch_message(session, queue, request.query_params)
+    return _list_page(review, request, queue, filters, after, message)
+
+
+def _list_page(
+    review: ReviewContext,
+    request: Request,
+    queue: ReviewQueue,
+    filters: QueueFilters,
+    after: str,
+    message: str = "",
+    status: int = HTTPStatus.OK,
+) -> Response:
+    """Render the page of many rows.
+
+    Args:
+        review: The server.
+        request: The request.
+        queue: The queue.
+        filters: Its filters.
+        after: Key of the row before the first one, empty for the start of the queue.
+        message: Message about the previous request.
+        status: HTTP status.
+    """
+    with review.sessions() as session:
+        beyond = parse_key(queue, after)
         keys = list_keys(session, queue, filters, review.vocabulary, LIST_ROWS + 1, beyond)
         items = [load_item(session, queue, key, review.vocabulary) for key in keys[:LIST_ROWS]]
+        latest = decisions.latest_decision_by(session, reviewer_name(review, request))
         context: dict[str, Any] = {
             "items": [item for item in items if item is not None],
             "last": keys[LIST_ROWS - 1] if len(keys) > LIST_ROWS else None,
             "progress": review.progress.of(session, queue, filters, review.vocabulary),
             "labels": known_labels(session, review.vocabulary),
             "sites": known_sites(session),
+            "after": after if beyond else "",
+            "message": message,
+            "latest": latest,
+            "latest_count": decisions.batch_size(session, latest.ref) if latest else 0,
         }
-    return html_page(review, request, "list.html", queue=queue, filters=filters, **context)
+        return html_page(
+            review, request, "list.html", status, queue=queue, filters=filters, **context
+        )
+
+
+def _batch_message(session: Session, queue: ReviewQueue, query: Mapping[str, str]) -> str:
+    """Return the message about the previous request, which the URL identifies."""
+    sentences = []
+    if decision := decisions.find_decision(session, query.get("done", "")):
+        count = decisions.batch_size(session, decision.ref)
+        sentences.append(f"Saved: {count} decision{'' if count == 1 else 's'}.")
+    if (undone := query.get("undone", "")).isdecimal():
+        sentences.append(f"Undone: {int(undone)} decision{'' if int(undone) == 1 else 's'}.")
+    if key := requested_key(queue, query, "meanwhile"):
+        current = decisions.current_decision(session, queue, key)
+        count = int(query["missed"]) if query.get("missed", "").isdecimal() else 1
+        more = f", and {count - 1} more" if count > 1 else ""
+        sentences.append(f"Not saved: {decisions.DecisionConflict(current)}{more}.")
+    return " ".join(sentences)
+
+
+def decide_batch(review: ReviewContext, request: Request) -> Response:
+    """Save one answer on the selected rows of a list, and show the list again."""
+    queue, form = requested_queue(request), request.state.form
+    filters, after = parse_filters(form), form.get("after", "")
+    states = {
+        key: form.get(f"state-{number}", "")
+        for number in range(LIST_ROWS)
+        if (key := requested_key(queue, form, f"item-{number}")) is not None
+    }
+    answer = decisions.ReviewAnswer(form.get("answer", ""), form.get("chosen", ""))
+    with review.sessions.begin() as session:
+        result = decisions.decide_batch(
+            *(session, queue, states, answer),
+            *(reviewer_name(review, request), review.vocabulary),
+        )
+    review.progress.clear()
+    conflicts = [
+        key for key, error in result.rejected if isinstance(error, decisions.DecisionConflict)
+    ]
+    if len(conflicts) < len(result.rejected) or not states:
+        others = [error for key, error in result.rejected if key not in conflicts]
+        text = f"Saved: {len(result.saved)} decisions. " if result.saved else ""
+        text += f"Not saved: {others[0] if others else 'no item is selected'}"
+        text += f" ({len(others)} of {len(states)} items)." if states else "."
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
+        return _list_page(review, request, queue, filters, after, text, status)
+    about = {"done": result.saved[0].ref} if result.saved else {}
+    if conflicts:
+        about |= {"meanwhile": format_key(conflicts[0]), "missed": str(len(conflicts))}
+    return _redirect_to_list(queue, filters, after, **about)
+
+
+def undo_batch(review: ReviewContext, request: Request) -> Response:
+    """Undo the decisions that were made together with one, and show the list again."""
+    queue, form = requested_queue(request), request.state.form
+    filters, after = parse_filters(form), form.get("after", "")
+    try:
+        with review.sessions.begin() as session:
+            count = len(decisions.undo_batch(session, form.get("ref", "")))
+    except decisions.DecisionRejected as error:
+        text, status = f"Not undone: {error}.", HTTPStatus.CONFLICT
+        return _list_page(review, request, queue, filters, after, text, status)
+    review.progress.clear()
+    return _redirect_to_list(queue, filters, after, undone=str(count))
 
 
 def decide(review: ReviewContext, request: Request) -> Response:
@@ -204,6 +301,15 @@ def _redirect(queue: ReviewQueue, filters: QueueFilters, **parameters: str) -> R
     """Redirect to a queue with its filters and further parameters."""
     query = urlencode({**filters.chosen, **parameters})
     return RedirectResponse(f"/queue/{queue.name}?{query}", HTTPStatus.SEE_OTHER)
+
+
+def _redirect_to_list(
+    queue: ReviewQueue, filters: QueueFilters, after: str, **parameters: str
+) -> Response:
+    """Redirect to the same rows of a list, less those that are decided now."""
+    place = {"after": after} if after else {}
+    query = urlencode({**filters.chosen, **place, **parameters})
+    return RedirectResponse(f"/queue/{queue.name}/list?{query}", HTTPStatus.SEE_OTHER)
 
 
 def _http_error(request: Request, error: Exception) -> Response:

@@ -122,6 +122,22 @@ class Page:
         queue = re.findall(r'action="/queue/(\w+)/decide"', html)[0]
         return self.post(f"/queue/{queue}/decide", html, **shown, answer=answer, **fields)
 
+    def decide_batch(self, html: str, answer: str, *keys: str, **fields: str) -> Any:
+        """Submit an answer on items of the grid that a page shows."""
+        queue = re.findall(r'action="/queue/(\w+)/decide-batch"', html)[0]
+        shown = dict(re.findall(r'name="(item-\d+)" value="([^"]*)"', html))
+        states = dict(re.findall(r'name="(state-\d+)" value="([^"]*)"', html))
+        chosen = {name: unescape(key) for name, key in shown.items() if unescape(key) in keys}
+        assert len(chosen) == len(keys)
+        data = {**states, **chosen, "answer": answer, **fields}
+        return self.post(f"/queue/{queue}/decide-batch", html, **data)
+
+    def undo_batch(self, html: str) -> Any:
+        """Submit the undo form of a grid."""
+        queue = re.findall(r'action="/queue/(\w+)/undo-batch"', html)[0]
+        ref = re.findall(r'name="ref" value="([^"]*)"', html)[0]
+        return self.post(f"/queue/{queue}/undo-batch", html, ref=ref)
+
     def undo(self, html: str) -> Any:
         """Submit the undo form of a page."""
         queue = re.findall(r'action="/queue/(\w+)/undo"', html)[0]

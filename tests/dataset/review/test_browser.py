@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 import uvicorn
 from click.testing import CliRunner
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 from playwright.sync_api import Page as Tab
 
 import fashion_tagger
@@ -111,6 +111,52 @@ def test_a_queue_is_decided_with_the_keyboard(
         (2, "polo", True),
         (1, None, False),
     ]
+
+
+def test_a_grid_is_decided_with_the_keyboard(
+    browser: Browser, address: str, ready: Filling
+) -> None:
+    with tab_of(browser) as tab:
+        tab.goto(address + MISTAKES + "/list")
+        expect(tab.locator("#selected")).to_have_text("0 selected")
+        assert tab.get_by_role("button", name="Keep the tags").is_disabled()
+        for key in ("ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "Shift+ArrowLeft"):
+            tab.keyboard.press(key)
+        expect(tab.locator("#selected")).to_have_text("2 selected")
+        press(tab, "s")
+        expect(tab.locator("#message")).to_have_text("Saved: 2 decisions.")
+        tab.keyboard.press("a")
+        expect(tab.locator("#selected")).to_have_text("2 selected")
+        tab.keyboard.press("Escape")
+        expect(tab.locator("#selected")).to_have_text("0 selected")
+        tab.keyboard.press("a")
+        # Enter in the field relabels; it is not the first answer.
+        tab.keyboard.press("r")
+        tab.keyboard.type("sk", delay=5)
+        press(tab, "Enter")
+        assert "No items." in tab.locator("main").inner_text()
+        press(tab, "u")
+        expect(tab.locator("#message")).to_have_text("Undone: 2 decisions.")
+        assert tab.locator(".tile").count() == 2
+    assert [(image, label, holds) for image, label, _, holds in labels(ready)] == [
+        (3, "jacket", True),
+        (4, "dress", True),
+        (2, "skirt", False),
+        (1, "skirt", False),
+    ]
+
+
+def test_a_range_of_a_grid_is_selected_with_the_mouse(browser: Browser, address: str) -> None:
+    with tab_of(browser) as tab:
+        tab.goto(address + MISTAKES + "/list")
+        tiles = tab.locator(".tile .thumbs")
+        tiles.nth(0).click()
+        tiles.nth(2).click(modifiers=["Shift"])
+        expect(tab.locator("#selected")).to_have_text("3 selected")
+        tiles.nth(1).click()
+        expect(tab.locator("#selected")).to_have_text("2 selected")
+        tab.locator(".tile input").nth(3).click(modifiers=["Shift"])
+        expect(tab.locator("#selected")).to_have_text("4 selected")
 
 
 def test_next_and_previous_by_keys_and_arrows(browser: Browser, address: str) -> None:

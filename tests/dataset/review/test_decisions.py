@@ -1,5 +1,6 @@
 """Decisions on the page: saved once, with their author, undoable, and used by builds."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,64 @@ def test_a_reviewer_can_change_the_name(page: Page) -> None:
 def test_a_deleted_photo_is_reported(page: Page) -> None:
     assert "no longer in the catalogue" in page.get("/queue/mistakes?item=99/polo")
     page.filling.image(photo_bytes(30))
+
+
+def test_items_of_a_grid_are_decided_together_and_undone_together(page: Page) -> None:
+    grid = page.get("/queue/mistakes/list")
+    saved = page.decide_batch(grid, "suggested", "3/polo", "4/polo", "2/polo").text
+    assert message_of(saved) == "Saved: 3 decisions."
+    assert labels(page.filling) == [
+        (3, "jacket", "anna", True),
+        (4, "dress", "anna", True),
+        (2, "dress", "anna", True),
+    ]
+    kept = page.decide_batch(page.get("/queue/mistakes/list"), "keep", "1/polo").text
+    assert "No items." in kept
+    assert labels(page.filling)[-1] == (1, "polo", "anna", True)
+    # The latest batch first, then the one before.
+    undone = page.undo_batch(kept).text
+    assert message_of(undone) == "Undone: 1 decision."
+    assert message_of(page.undo_batch(undone).text) == "Undone: 3 decisions."
+    assert not any(holds for *_, holds in labels(page.filling))
+
+
+def test_a_batch_keeps_what_somebody_else_has_decided_meanwhile(page: Page) -> None:
+    other = Page(page.filling, who="bert")
+    first, second = page.get("/queue/mistakes/list"), other.get("/queue/mistakes/list")
+    page.decide_batch(first, "keep", "3/polo", "4/polo")
+    shown = other.decide_batch(second, "exclude", "4/polo", "2/polo", "1/polo").text
+    assert message_of(shown) == ("Saved: 2 decisions. Not saved: decided meanwhile by anna: polo.")
+    assert labels(page.filling) == [
+        (3, "polo", "anna", True),
+        (4, "polo", "anna", True),
+        (2, None, "bert", True),
+        (1, None, "bert", True),
+    ]
+    # Undo concerns one's own decisions only.
+    assert message_of(other.undo_batch(shown).text) == "Undone: 2 decisions."
+    assert [holds for *_, holds in labels(page.filling)] == [True, True, False, False]
+
+
+def test_a_batch_that_cannot_be_saved_says_why(page: Page) -> None:
+    grid = page.get("/queue/mistakes/list")
+    nothing = page.decide_batch(grid, "keep")
+    assert nothing.status_code == 422
+    assert message_of(nothing.text) == "Not saved: no item is selected."
+    empty = page.decide_batch(grid, "label", "3/polo", chosen=" ")
+    assert message_of(empty.text) == "Not saved: a label can't be empty (1 of 1 items)."
+    unknown = page.decide_batch(grid, "same", "3/polo")
+    assert message_of(unknown.text) == "Not saved: 'same' is not an answer here (1 of 1 items)."
+    assert labels(page.filling) == []
+
+
+def test_pairs_and_crops_are_decided_together(page: Page) -> None:
+    pairs = page.decide_batch(page.get("/queue/duplicates/list"), "separate", "6/7").text
+    crops = page.get("/queue/crops/list")
+    keys: list[str] = re.findall(r'name="item-\d+" value="([^"]*)"', crops)
+    page.decide_batch(crops, "whole", *keys)
+    with page.filling.sessions() as session:
+        assert [d.same for d in session.scalars(sa.select(PairDecision))] == [False]
+        crop_decisions = session.scalars(sa.select(CropDecision)).all()
+        assert len(crop_decisions) == len(keys) == 1
+        assert crop_decisions[0].keep_whole
+    assert message_of(page.undo_batch(pairs).text) == "Undone: 1 decision."
