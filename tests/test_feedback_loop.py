@@ -121,6 +121,9 @@ def test_check_tags_ranks_wrong_labels_first(
         assert len(nearest) == 3
         assert sha256 not in [image["sha256"] for image in nearest]
         assert {image["sha256"] for image in nearest} <= truth.keys()
+    doubtful = [v for v, _ in rows if v.verdict in ("mistake", "unsure")]
+    assert sorted(v.learning_rank or 0 for v in doubtful) == list(range(len(doubtful)))
+    assert all(v.learning_rank is None for v, _ in rows if v not in doubtful)
     with (folder / "checked" / "checked.csv").open(encoding="utf-8", newline="") as file:
         assert [row["id"] for row in csv.DictReader(file)][:5] == [sha for _, sha in rows[:5]]
 

@@ -485,6 +485,8 @@ class TagVerdictRow(Base):
         margin: `probability` less `tag_probability`.
         cost: Expected cost of the mistake, by which mistakes are ranked.
         nearest: The most similar training photos: a JSON list of {sha256, label, similarity}.
+        learning_rank: Position in the order in which decisions teach the model most, from 0; None
+            for tags that need no decision.
     """
 
     __tablename__ = "judgements"
@@ -501,6 +503,7 @@ class TagVerdictRow(Base):
     margin: Mapped[float] = mapped_column(Float)
     cost: Mapped[float] = mapped_column(Float)
     nearest: Mapped[str] = mapped_column(default="[]")
+    learning_rank: Mapped[int | None]
     made: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -19,7 +19,7 @@ from dataset.errors import BadInput, Failure, first_line, replace_control_charac
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 # The newest revision in migrations/versions; a constant, so that Alembic is imported only when
 # there is something to migrate.
-HEAD = "0017"
+HEAD = "0018"
 BUSY_TIMEOUT_MS = 30_000
 # Page cache of each SQLite connection.
 CACHE_KB = 16_000

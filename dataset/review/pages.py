@@ -36,7 +36,15 @@ from dataset.catalogue.session import Sessions
 from dataset.images.store import ImageStore
 from dataset.review import decisions
 from dataset.review.decisions import MAX_NAME_CHARS, CurrentDecision, current_decision
-from dataset.review.pagination import ALL, DECIDED, OPEN, ProgressCache, QueueFilters, list_keys
+from dataset.review.pagination import (
+    ALL,
+    DECIDED,
+    LEARNING,
+    OPEN,
+    ProgressCache,
+    QueueFilters,
+    list_keys,
+)
 from dataset.review.queues import (
     QUEUES,
     Key,
@@ -491,6 +499,8 @@ def parse_filters(fields_sent: Mapping[str, str]) -> QueueFilters:
     }
     if chosen.get("show") not in (OPEN, DECIDED, ALL):
         chosen.pop("show", None)
+    if chosen.get("order") != LEARNING:
+        chosen.pop("order", None)
     return QueueFilters(**chosen)
 
 

@@ -22,6 +22,9 @@ from dataset.review.queues import CONFLICTS, MISTAKES, Key, ReviewQueue, key_con
 from dataset.vocabulary import Vocabulary
 
 OPEN, DECIDED, ALL = "open", "decided", "all"
+LEARNING = "learning"
+# Larger than every rank.
+NO_RANK = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class QueueFilters:
         suggested: Label that the model suggests.
         title: Part of the title of one of its posts.
         show: OPEN, DECIDED or ALL rows.
+        order: LEARNING for the order in which decisions teach a model most; empty for the queue's.
     """
 
     label: str = ""
@@ -43,6 +47,7 @@ class QueueFilters:
     suggested: str = ""
     title: str = ""
     show: str = OPEN
+    order: str = ""
 
     @property
     def chosen(self) -> dict[str, str]:
@@ -105,6 +110,15 @@ def _is_shown(queue: ReviewQueue, show: str) -> list[Any]:
     return [queue.decided if show == DECIDED else sa.not_(queue.decided)]
 
 
+def _order(queue: ReviewQueue, filters: QueueFilters) -> tuple[tuple[Any, bool], ...]:
+    """Return the columns that sort the rows, and whether in descending order."""
+    if queue is MISTAKES and filters.order == LEARNING:
+        # Tags without a rank come last.
+        rank = sa.func.coalesce(TagVerdictRow.learning_rank, NO_RANK)
+        return ((rank, False), *queue.order)
+    return queue.order
+
+
 def list_keys(
     session: Session,
     queue: ReviewQueue,
@@ -130,28 +144,33 @@ def list_keys(
         .select_from(queue.rows)
         .where(*_conditions(queue, filters, vocabulary), *_is_shown(queue, filters.show))
     )
-    position = _position(session, queue, beyond)
+    columns = _order(queue, filters)
+    position = _position(session, queue, columns, beyond)
     if position is not None:
-        query = query.where(_is_beyond(queue, position, backwards))
+        query = query.where(_is_beyond(columns, position, backwards))
     order = [
-        column.desc() if descending != backwards else column.asc()
-        for column, descending in queue.order
+        column.desc() if descending != backwards else column.asc() for column, descending in columns
     ]
     return [tuple(row) for row in session.execute(query.order_by(*order).limit(size))]
 
 
-def _position(session: Session, queue: ReviewQueue, key: Key | None) -> Sequence[Any] | None:
+def _position(
+    session: Session,
+    queue: ReviewQueue,
+    order: Sequence[tuple[Any, bool]],
+    key: Key | None,
+) -> Sequence[Any] | None:
     """Return the values that a row is sorted by, None if there is no such row."""
     if key is None:
         return None
-    columns = [column for column, _ in queue.order]
+    columns = [column for column, _ in order]
     return session.execute(sa.select(*columns).where(*key_conditions(queue, key))).one_or_none()
 
 
-def _is_beyond(queue: ReviewQueue, position: Sequence[Any], backwards: bool) -> Any:
+def _is_beyond(order: Sequence[tuple[Any, bool]], position: Sequence[Any], backwards: bool) -> Any:
     alternatives: list[Any] = []
     equal: list[Any] = []
-    for (column, descending), value in zip(queue.order, position, strict=True):
+    for (column, descending), value in zip(order, position, strict=True):
         differs = column < value if descending != backwards else column > value
         alternatives.append(sa.and_(*equal, differs))
         equal.append(column == value)
@@ -211,4 +230,4 @@ class ProgressCache:
 
 
 def _cache_key(queue: ReviewQueue, filters: QueueFilters) -> tuple[str, QueueFilters]:
-    return queue.name, replace(filters, show="")
+    return queue.name, replace(filters, show="", order="")

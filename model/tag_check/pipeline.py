@@ -34,9 +34,12 @@ from model.inference.predictor import NetworkOutputs, Predictor, load_predictor
 from model.inference.preprocessing import CHUNK_SIZE, PreparedPhoto, Preprocessor, RecentPhotos
 from model.inference.saved_run import SavedRun, load_run
 from model.tag_check import output
+from model.tag_check.learning_order import learning_order
 from model.tag_check.noise_model import (
+    MISTAKE,
     NO_GARMENT,
     NOT_CHECKED,
+    UNSURE,
     NoiseModel,
     Thresholds,
     choose_thresholds,
@@ -53,6 +56,10 @@ from model.tag_check.store import (
 from model.tag_check.training_reference import TrainingNeighbour, TrainingReference, build_reference
 
 NEAREST_PHOTOS = 3
+# Width of the features that are kept until the end of a check.
+FEATURE_WIDTH = 64
+# Items for which the order of decisions that teach most is computed: the most uncertain ones.
+MAX_LEARNING_ITEMS = 5_000
 UNLIKE_TRAINING = "unlike all training photos"
 
 
@@ -87,6 +94,7 @@ def predict_photos(
         for row, same in zip(unknown, learned, strict=True):
             hashes[row] = hashes[row] if same is None else same.sha256
         nearest = reference.nearest(outputs.features, hashes, NEAREST_PHOTOS)
+        projected = project_features(outputs.features)
         for row, number in enumerate(numbers):
             reason = photos[number].no_garment_reason
             if (
@@ -100,6 +108,7 @@ def predict_photos(
                 reason,
                 _probabilities(hashes[row], outputs, row, reference),
                 [_nearest_as_json(photo) for photo in nearest[row]],
+                projected[row],
             )
     known = {photos[number].sha256: prediction for number, prediction in predictions.items()}
     for number, photo in photos.items():
@@ -108,6 +117,18 @@ def predict_photos(
             assert prediction is not None, "a photo is repeated before its prediction is stored"
             known[photo.sha256] = predictions[number] = prediction
     return predictions
+
+
+def project_features(features: np.ndarray) -> np.ndarray:
+    """Project features of shape (n, width) at random to float16 ones of shape (n, FEATURE_WIDTH).
+
+    Scalar products stay about the same (Johnson & Lindenstrauss, 1984).
+    """
+    matrix = np.random.default_rng(0).normal(size=(features.shape[1], FEATURE_WIDTH))
+    # Rows of length 1: sums of float16 do not overflow.
+    projected = features @ matrix.astype(np.float32)
+    lengths = np.linalg.norm(projected, axis=1, keepdims=True)
+    return (projected / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float16)
 
 
 def predict_item(
@@ -228,6 +249,11 @@ def _check_tags(
     for note in _notes(options.feed, store):
         click.echo(note, err=True)
     if isinstance(source, CatalogueSource):
+        numbers, probabilities, features = store.most_uncertain(
+            (MISTAKE, UNSURE), MAX_LEARNING_ITEMS
+        )
+        order = learning_order(probabilities, features, options.seed) if numbers else ()
+        store.save_learning_ranks([numbers[row] for row in order])
         _save_to_catalogue(store, options.catalogue, predictor)
     _finish_check(folder, options.out)
     return results
@@ -466,6 +492,7 @@ def _verdict_row(item: CheckedItem, model: str) -> dict[str, Any]:
         "margin": item.margin or 0.0,
         "cost": item.expected_cost or 0.0,
         "nearest": json.dumps(item.nearest, ensure_ascii=False),
+        "learning_rank": item.learning_rank,
     }
 
 

@@ -18,8 +18,10 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
   number INTEGER PRIMARY KEY, id TEXT, image TEXT, tag TEXT, label TEXT, class_index INTEGER,
   cost REAL, rows TEXT, image_id INTEGER, sha256 TEXT, problem TEXT,
-  note TEXT, no_garment_reason TEXT, probabilities BLOB, nearest TEXT, verdict TEXT, suggested TEXT,
-  probability REAL, tag_probability REAL, margin REAL, expected_cost REAL
+  note TEXT, no_garment_reason TEXT, probabilities BLOB, features BLOB, nearest TEXT,
+  verdict TEXT, suggested TEXT,
+  probability REAL, tag_probability REAL, margin REAL, expected_cost REAL,
+  learning_rank INTEGER
 );
 CREATE INDEX IF NOT EXISTS by_cost ON items (expected_cost DESC, number);
 CREATE INDEX IF NOT EXISTS by_photo ON items (sha256);
@@ -29,7 +31,7 @@ BATCH_ROWS = 2_000
 MAX_GROUPS = 100
 PREDICTION_COLUMNS = (
     *("number", "id", "image", "tag", "label", "class_index", "cost", "rows", "image_id"),
-    *("sha256", "problem", "note", "no_garment_reason", "probabilities", "nearest"),
+    *("sha256", "problem", "note", "no_garment_reason", "probabilities", "features", "nearest"),
 )
 VERDICT_COLUMNS = (
     "verdict",
@@ -53,12 +55,14 @@ class PhotoPrediction:
         no_garment_reason: Why the photo shows no garment, or empty.
         probabilities: Calibrated probabilities of shape (classes,); None without a prediction.
         nearest: The nearest training photos.
+        features: Projected features, float16 array; None without a prediction.
     """
 
     problem: str = ""
     no_garment_reason: str = ""
     probabilities: np.ndarray | None = None
     nearest: Sequence[dict[str, Any]] = ()
+    features: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,7 @@ class CheckedItem:
     tag_probability: float | None
     margin: float | None
     expected_cost: float | None
+    learning_rank: int | None
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -190,7 +195,7 @@ class CheckStore:
     def find_prediction(self, sha256: str) -> PhotoPrediction | None:
         """Return the stored prediction for a photo."""
         query = (
-            "SELECT problem, no_garment_reason, probabilities, nearest FROM items"
+            "SELECT problem, no_garment_reason, probabilities, features, nearest FROM items"
             " WHERE sha256 = ? LIMIT 1"
         )
         with self._open() as base:
@@ -202,7 +207,8 @@ class CheckStore:
         # With a prediction, the problem is that of the item's tag.
         problem = row["problem"] if probabilities is None else ""
         nearest = json.loads(row["nearest"])
-        return PhotoPrediction(problem, row["no_garment_reason"], probabilities, nearest)
+        features = None if data is None else np.frombuffer(row["features"], np.float16)
+        return PhotoPrediction(problem, row["no_garment_reason"], probabilities, nearest, features)
 
     def prediction_count(self) -> int:
         """Return the number of items whose tags can be checked."""
@@ -229,6 +235,39 @@ class CheckStore:
                 return
             yield _prediction_batch(rows)
             last = rows[-1]["number"]
+
+    def most_uncertain(
+        self, verdicts: Sequence[str], limit: int
+    ) -> tuple[list[int], np.ndarray, np.ndarray]:
+        """Return the items of a catalogue with some verdicts, the closest predictions first.
+
+        Args:
+            verdicts: The verdicts.
+            limit: Number of items, at most.
+
+        Returns:
+            Numbers of n items, probabilities of shape (n, classes), and features of shape (n,
+            width).
+        """
+        marks = ", ".join("?" * len(verdicts))
+        query = (
+            f"SELECT number, probabilities, features FROM items WHERE verdict IN ({marks})"
+            " AND image_id IS NOT NULL AND features IS NOT NULL"
+            " ORDER BY abs(margin), number LIMIT ?"
+        )
+        with self._open() as base:
+            rows = base.execute(query, (*verdicts, limit)).fetchall()
+        return (
+            [row["number"] for row in rows],
+            np.array([np.frombuffer(row["probabilities"], np.float32) for row in rows]),
+            np.array([np.frombuffer(row["features"], np.float16) for row in rows], np.float32),
+        )
+
+    def save_learning_ranks(self, numbers: Sequence[int]) -> None:
+        """Store the ranks of items, which are in the order of their ranks."""
+        rows = list(enumerate(numbers))
+        with self._open() as base:
+            base.executemany("UPDATE items SET learning_rank = ? WHERE number = ?", rows)
 
     def save_verdicts(self, verdicts: Sequence[ItemVerdict]) -> None:
         """Store the verdicts on items."""
@@ -333,13 +372,15 @@ def _item_row(prediction: ItemPrediction) -> tuple[Any, ...]:
     item, photo = prediction.item, prediction.photo
     values = photo.probabilities
     probabilities = None if values is None else values.astype(np.float32).tobytes()
+    features = None if photo.features is None else photo.features.tobytes()
     row = (
         *(item.number, item.id, item.image, item.tag, item.label, prediction.class_index),
         item.cost,
         # ASCII: JSON may have lone surrogates, which SQLite can't store.
         json.dumps(list(item.rows), default=str),
         *(item.image_id, prediction.sha256),
-        *(prediction.problem or photo.problem, item.note, photo.no_garment_reason, probabilities),
+        *(prediction.problem or photo.problem, item.note, photo.no_garment_reason),
+        *(probabilities, features),
         json.dumps(list(photo.nearest), ensure_ascii=False),
     )
     return tuple(map(_storable, row))

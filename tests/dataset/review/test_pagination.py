@@ -1,12 +1,13 @@
 """Filters, pages and progress of the queues."""
 
+import re
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
 
-from dataset.catalogue.models import CropRow, ImageRow
+from dataset.catalogue.models import CropRow, ImageRow, TagVerdictRow
 from dataset.review import pagination, server
 from dataset.review.pagination import QueueFilters, count_progress
 from dataset.review.queues import CONFLICTS, CROPS, DUPLICATES, MISTAKES, QUEUES, Key, ReviewQueue
@@ -25,6 +26,25 @@ def filling(tmp_path: Path, backend: str) -> Filling:
 def keys(filling: Filling, queue: ReviewQueue, **chosen: str) -> list[Key]:
     with filling.sessions() as session:
         return pagination.list_keys(session, queue, QueueFilters(**chosen), WORDS, 100)
+
+
+def test_what_teaches_a_model_most_comes_first_if_asked_for(page: Page) -> None:
+    with page.filling.sessions.begin() as session:
+        for image, rank in ((1, 0), (2, 1), (4, 2)):
+            verdict = session.get_one(TagVerdictRow, (image, "polo"))
+            verdict.learning_rank = rank
+    order, path = [], "/queue/mistakes?order=learning"
+    html = page.get(path)
+    for _ in range(4):
+        order.append(value_of(html, "item"))
+        html = page.get(f"{path}&after={order[-1]}")
+    # A tag without a rank comes last.
+    assert order == ["1/polo", "2/polo", "4/polo", "3/polo"]
+    assert page.get(f"{path}&before=4/polo").count('value="2/polo"')
+    shown = re.findall(
+        r'name="item-\d" value="([^"]*)"', page.get("/queue/mistakes/list?order=learning")
+    )
+    assert shown == order
 
 
 CASES: list[tuple[ReviewQueue, dict[str, str], list[int]]] = [
