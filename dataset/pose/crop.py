@@ -18,8 +18,8 @@ from dataset.pose.models import JointSet
 
 Box = tuple[float, float, float, float]
 
-# Version of the policy: changes whenever equal key points give another crop.
-CROP_POLICY = 3
+# Version of the policy: changes whenever equal key points and masks give another crop.
+CROP_POLICY = 4
 # With fewer joints there is no person.
 MIN_JOINTS = 5
 # How far the body extends beyond a joint, relative to the longer side of the joints' bounding box:
@@ -32,9 +32,12 @@ BODY_MARGINS = {
     "ankle": 0.16,
     "": 0.14,
 }
-# Probability above which the mask's pixels are in the crop, and factor of the gate above which
-# joints are in it wherever the mask ends.
-MASK_LEVEL, SURE_FACTOR = 0.35, 2.0
+# Probability above which the mask's pixels are in its box.
+MASK_LEVEL = 0.15
+# With a smaller IoU of the boxes of joints and mask, the joints are uncertain: the mask decides.
+MIN_AGREEMENT = 0.7
+# Weight of the joints' box in the mean of both.
+JOINTS_WEIGHT = 0.7
 # Smallest side of a crop, in pixels and relative to the image's shorter side.
 MIN_SIDE_PIXELS, SMALLEST_PART = 48, 0.15
 # A person on a smaller fraction of the image is in the background.
@@ -98,8 +101,8 @@ def choose_crop(
         mask: The person's mask, if the network has a mask head.
 
     Returns:
-        The crop: the box of the mask and of the joints with high scores, or, without a mask, that
-        of all joints, with margins. With fewer than `MIN_JOINTS` joints, a mean score below
+        The crop: the box of the joints with margins; with a mask, the mean of that box and the
+        mask's, or the mask's alone where the two disagree. With fewer than `MIN_JOINTS` joints, a mean score below
         `min_score`, or a person on less than `MIN_SUBJECT_AREA` of the image, it is the whole
         image.
     """
@@ -125,12 +128,14 @@ def _person_box(
     gate: float,
     mask: PersonMask | None,
 ) -> Box:
+    joints = _bounding_box(points, seen, names, size)
     box = mask.box(MASK_LEVEL) if mask else None
     if box is None:
-        return _bounding_box(points, seen, names, size)
+        return joints
     corners = np.array(box).reshape(2, 2)
-    sure = points[points[:, 2] >= SURE_FACTOR * gate, :2]
-    return _fit(np.vstack([corners, sure]), size)
+    if iou(joints, box) >= MIN_AGREEMENT:
+        corners = JOINTS_WEIGHT * np.array(joints).reshape(2, 2) + (1 - JOINTS_WEIGHT) * corners
+    return _fit(corners, size)
 
 
 def _area(box: Box) -> float:

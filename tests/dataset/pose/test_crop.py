@@ -125,13 +125,20 @@ def test_the_box_of_a_mask_is_without_its_small_parts() -> None:
     assert mask_of().box(0.5) is None
 
 
-def test_the_crop_is_the_box_of_the_mask_and_of_sure_joints() -> None:
-    points, mask = standing(0.5), mask_of((100, 50, 200, 480))
+def test_the_crop_is_the_mean_of_both_boxes_or_the_mask_s_where_they_disagree() -> None:
+    points = standing(0.5)
+    joints = np.array(choose_crop(points, NAMES, SIZE, 0.3).box)
+    mask = mask_of((30, 40, 270, 590))
+    assert iou(tuple(joints), (30, 40, 270, 590)) > 0.8
     crop = choose_crop(points, NAMES, SIZE, 0.3, mask=mask)
-    assert crop.box == pytest.approx((100, 50, 200, 480), abs=4) and crop.mask is mask
-    points[NAMES.index("left_ankle")] = (180, 530, 0.9)
+    assert crop.box == pytest.approx(0.7 * joints + 0.3 * np.array((30, 40, 270, 590)), abs=2)
+    assert crop.mask is mask
+    mask = mask_of((100, 50, 200, 480))
     crop = choose_crop(points, NAMES, SIZE, 0.3, mask=mask)
-    assert crop.box == pytest.approx((100, 50, 200, 530), abs=4)
+    assert crop.box == pytest.approx((100, 50, 200, 480), abs=4)
+    # Without a person in the mask, the joints decide.
+    crop = choose_crop(points, NAMES, SIZE, 0.3, mask=mask_of())
+    assert crop.box == tuple(joints)
     # Nobody is found by a mask alone.
     points[:, 2] = 0.1
     crop = choose_crop(points, NAMES, SIZE, 0.3, mask=mask)
