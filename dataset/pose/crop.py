@@ -33,7 +33,7 @@ BODY_MARGINS = {
     "": 0.14,
 }
 # Probability above which the mask's pixels are in its box.
-MASK_LEVEL = 0.15
+MASK_LEVEL = 0.1
 # With a smaller IoU of the boxes of joints and mask, the joints are uncertain: the mask decides.
 MIN_AGREEMENT = 0.7
 # Weight of the joints' box in the mean of both.
