@@ -32,19 +32,19 @@ def split_of(filling: Filling) -> dict[str, str]:
 
 
 def test_a_larger_build_moves_no_photo_and_keeps_the_ratios(filling: Filling) -> None:
-    filling.products("polo", 40, 0)
+    filling.products("polo", 20, 0)
     run(filling)
     before = split_of(filling)
-    filling.products("polo", 160, 1000)
-    filling.products("dress", 50, 5000)
+    filling.products("polo", 80, 1000)
+    filling.products("dress", 20, 5000)
     built = run(filling)
     after = split_of(filling)
     assert before.items() <= after.items()
     count = Counter((item.label, item.split) for item in built.items)
-    assert [count["polo", s] for s in ("train", "validation", "test")] == [160, 20, 20]
-    assert [count["dress", s] for s in ("train", "validation", "test")] == [40, 5, 5]
+    assert [count["polo", s] for s in ("train", "validation", "test")] == [80, 10, 10]
+    assert [count["dress", s] for s in ("train", "validation", "test")] == [16, 2, 2]
     assert built.deviations == []
-    assert built.reused == 40
+    assert built.reused == 20
 
 
 def test_a_better_copy_keeps_the_split_of_the_photo(filling: Filling) -> None:

@@ -1,6 +1,7 @@
 """Metrics of key points, computed by hand, and those of the included network."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,10 +96,11 @@ def test_boxes_and_masks_by_cocos_metrics() -> None:
 @needs_people
 def test_the_shipped_network_on_real_people() -> None:
     people = read_people([PEOPLE / "person_keypoints_val.json"], [PEOPLE / "images"])
+    people = replace(people, persons=people.persons[::4])
     figures = evaluate_pose(checkpoints.load_estimator(find_model("hrnet-small")), people)
     assert figures["crop"]["mean_box_iou"] > 0.55
     assert figures["PCK"] > 0.65
-    assert figures["persons"] == 250
+    assert figures["persons"] == 63
 
 
 def test_other_joints_and_broken_photos_are_named(tmp_path: Path) -> None:
