@@ -102,9 +102,9 @@ def choose_crop(
 
     Returns:
         The crop: the box of the joints with margins; with a mask, the mean of that box and the
-        mask's, or the mask's alone where the two disagree. With fewer than `MIN_JOINTS` joints, a mean score below
-        `min_score`, or a person on less than `MIN_SUBJECT_AREA` of the image, it is the whole
-        image.
+        mask's, or the mask's alone where the two disagree. With fewer than `MIN_JOINTS` joints, a
+        mean score below `min_score`, or a person on less than `MIN_SUBJECT_AREA` of the image, it
+        is the whole image.
     """
     seen = points[:, 2] >= gate
     whole = full_box(size)
@@ -112,7 +112,7 @@ def choose_crop(
         reason = f"{int(seen.sum())} of {MIN_JOINTS} joints seen"
         return Crop(WHOLE, whole, _score(points, seen), reason)
     score = _score(points, seen)
-    person = _person_box(points, seen, names, size, gate, mask)
+    person = _person_box(points, seen, names, size, mask)
     if score < min_score:
         return Crop(WHOLE, whole, score, "no person: the joints' scores are too low")
     if _area(person) < MIN_SUBJECT_AREA * _area(whole):
@@ -125,7 +125,6 @@ def _person_box(
     seen: np.ndarray,
     names: Sequence[str],
     size: tuple[int, int],
-    gate: float,
     mask: PersonMask | None,
 ) -> Box:
     joints = _bounding_box(points, seen, names, size)
