@@ -40,6 +40,7 @@ from dataset.selection.planning import (
 from dataset.selection.quality_gates import load_quality_gates
 from dataset.selection.splits import save_kept_splits, split_scheme
 from dataset.utils.cli_options import options_as_json
+from dataset.utils.engines import LOCAL_ENGINE, Engine
 from dataset.utils.files import (
     create_temporary_folder,
     exclusive_use,
@@ -106,8 +107,15 @@ def prompt_conflicts(
     return ask_conflicts(sessions, selection, ask)
 
 
-def build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
+def build(
+    options: BuildOptions, vocabulary: Vocabulary, engine: Engine = LOCAL_ENGINE
+) -> BuildResult:
     """Build the splits; an earlier build at the same place is replaced at the end.
+
+    Args:
+        options: The options of the build.
+        vocabulary: Labels and their words.
+        engine: Runs what is done photo by photo; it does not change the result.
 
     Raises:
         BadInput: The catalogue does not exist, or the output folder is not a build.
@@ -116,7 +124,7 @@ def build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
     """
     with exclusive_use(options.out, "--out"):
         try:
-            return _build(options, vocabulary)
+            return _build(options, vocabulary, engine)
         except OSError as error:
             # What is unfinished must not fill the disk; an earlier build stays.
             shutil.rmtree(temporary_folder_of(options.out), ignore_errors=True)
@@ -126,19 +134,19 @@ def build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
             ) from error
 
 
-def _build(options: BuildOptions, vocabulary: Vocabulary) -> BuildResult:
+def _build(options: BuildOptions, vocabulary: Vocabulary, engine: Engine) -> BuildResult:
     started, sessions = time.time(), open_catalogue(options.catalogue, must_exist=True)
     selection, store = selection_options(options, vocabulary), open_store(options.images)
     layout.check_output_folder(options.out)
-    dedup(sessions, store)
+    dedup(sessions, store, engine=engine)
     with sessions() as session:
         plan = plan_build(session, selection)
     check_not_empty(plan, selection)
     folder = create_temporary_folder(options.out)
     photos = [image.photo for image in plan.images]
-    crops = find_crops(photos, sessions, store, options.pose)
+    crops = find_crops(photos, sessions, store, options.pose, engine)
     reused = _reuse_images(plan, crops, folder, options)
-    rendered, prints, unreadable = _render_images(plan, crops, store, folder, options)
+    rendered, prints, unreadable = _render_images(plan, crops, store, folder, options, engine)
     replan = _split_without_leaks(plan, selection, rendered, prints)
     images, plan = [rendered[index] for index in replan.indices], replan.plan
     output_format = FORMATS[options.format]
@@ -200,6 +208,7 @@ def _render_images(
     store: ImageStore,
     folder: Path,
     options: BuildOptions,
+    engine: Engine,
 ) -> tuple[dict[int, RenderedImage], dict[int, PhotoPrint], dict[str, str]]:
     """Render the planned images.
 
@@ -210,7 +219,7 @@ def _render_images(
     rendered, prints, unreadable = {}, {}, {}
     pool = folder / POOL_FOLDER
     rendering = options.size, options.resize, options.pose.background
-    results = render_images(plan.images, crops, store, pool, *rendering)
+    results = render_images(plan.images, crops, store, pool, *rendering, engine)
     progress = tqdm(results, total=len(plan.images), desc="photos", disable=None)
     for index, result in enumerate(progress):
         photo = plan.images[index].photo

@@ -16,6 +16,7 @@ from dataset.utils.cli_options import (
     FOLDER,
     CommaList,
     catalogue_option,
+    engine_options,
     images_option,
     vocabulary_option,
 )
@@ -166,6 +167,7 @@ class SplitProportions(click.ParamType):
 @catalogue_option
 @images_option
 @vocabulary_option
+@engine_options
 def build_dataset(
     vocabulary: Path | None,
     pose: str,
@@ -173,6 +175,9 @@ def build_dataset(
     crop: str,
     background: str,
     dry_run: bool,
+    engine: str,
+    workers: int | None,
+    gpus: float,
     **values: Any,
 ) -> None:
     """Build train, validation and test splits from the photos in a catalogue.
@@ -189,6 +194,7 @@ def build_dataset(
     from dataset.build import build, preview_build, prompt_conflicts, selection_options
     from dataset.export.build_result import BuildOptions
     from dataset.selection.crops import PoseOptions
+    from dataset.utils.engines import create_engine
     from dataset.vocabulary import load_vocabulary
 
     pose_options = PoseOptions(pose, pose_weights, crop, background)
@@ -209,7 +215,7 @@ def build_dataset(
         return
     if options.conflicts == "ask":
         prompt_conflicts(options, selection_options(options, labels), _choose_label)
-    _show_result(build(options, labels), options)
+    _show_result(build(options, labels, create_engine(engine, workers, gpus)), options)
 
 
 def _choose_label(store_key: str, labels: Sequence[str]) -> str | None:

@@ -26,7 +26,7 @@ from dataset.errors import BadInput
 from dataset.images import quality
 from dataset.images.io import Unreadable, open_photo
 from dataset.images.store import ImageStore
-from dataset.utils.threads import map_in_threads
+from dataset.utils.engines import LOCAL_ENGINE, Engine, PhotoTask
 
 BATCH_ROWS = 256
 Values = dict[str, object]
@@ -60,6 +60,7 @@ def dedup(
     store: ImageStore,
     rebuild: bool = False,
     rehash: bool = False,
+    engine: Engine = LOCAL_ENGINE,
 ) -> DedupResult:
     """Find the near duplicates of a catalogue.
 
@@ -70,6 +71,7 @@ def dedup(
         store: The image store.
         rebuild: Compare all images again and cluster them again.
         rehash: Read all images again as well.
+        engine: Runs what is done image by image.
     """
     if rebuild or rehash:
         with sessions.begin() as session:
@@ -77,13 +79,13 @@ def dedup(
                 session.execute(sa.delete(FingerprintRow))
             session.execute(sa.update(FingerprintRow).values(compared=False))
             session.execute(sa.delete(NearDuplicateRow))
-    fingerprinted, unreadable = fingerprint_new(sessions, store)
-    measure_new(sessions, store)
-    extract_new(sessions, store)
+    fingerprinted, unreadable = fingerprint_new(sessions, store, engine)
+    measure_new(sessions, store, engine)
+    extract_new(sessions, store, engine)
     compared = compare_new(sessions, store)
     if compared or rebuild or rehash:
         update_clusters(sessions)
-        measure_detail(sessions, store)
+        measure_detail(sessions, store, engine)
     with sessions() as session:
         return DedupResult(*_counts(session, fingerprinted, unreadable, compared))
 
@@ -103,64 +105,53 @@ def _counts(session: Session, fingerprinted: int, unreadable: int, compared: int
     return [images, fingerprinted, unreadable, compared, clusters, images - clusters, possible or 0]
 
 
-def fingerprint_new(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int, int]:
+def fingerprint_new(
+    sessions: sessionmaker[Session], store: ImageStore, engine: Engine
+) -> tuple[int, int]:
     """Fingerprint the stored images that have no fingerprint.
 
     Returns:
         How many were fingerprinted, and how many could not be read.
     """
-
-    def values_of(image: int, photo: bytes) -> Values:
-        return fingerprint_values(image, fingerprint(open_photo(photo, MIN_DECODED_PIXELS)))
-
     is_missing = FingerprintRow.image_id.is_(None)
-    insert = sa.insert(FingerprintRow)
-    return _process(sessions, store, is_missing, values_of, "fingerprinting", insert)
+    task = StoredImageTask(store, _fingerprint)
+    return _process(sessions, task, engine, is_missing, "fingerprinting", sa.insert(FingerprintRow))
 
 
-def measure_new(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int, int]:
+def measure_new(
+    sessions: sessionmaker[Session], store: ImageStore, engine: Engine
+) -> tuple[int, int]:
     """Measure the quality of images with a fingerprint that are not measured yet.
 
     Returns:
         How many were measured, and how many could not be read.
     """
-
-    def values_of(image: int, photo: bytes) -> Values:
-        measured = quality.measure(open_photo(photo, quality.MIN_DECODED_PIXELS))
-        return {"image_id": image, **asdict(measured)}
-
     is_missing = FingerprintRow.image_id.is_not(None) & FingerprintRow.text.is_(None)
-    return _process(sessions, store, is_missing, values_of, "measuring", sa.update(FingerprintRow))
+    task = StoredImageTask(store, _quality)
+    return _process(sessions, task, engine, is_missing, "measuring", sa.update(FingerprintRow))
 
 
-def extract_new(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int, int]:
+def extract_new(
+    sessions: sessionmaker[Session], store: ImageStore, engine: Engine
+) -> tuple[int, int]:
     """Extract the local features of images with a fingerprint that have none yet.
 
     Returns:
         How many images have features now, and how many could not be read.
     """
-
-    def values_of(image: int, photo: bytes) -> Values:
-        picture = picture_of(open_photo(photo, PICTURE_SIDE))
-        left, top, right, bottom = content_box(np.asarray(picture.convert("L")))
-        content = (right - left) * (bottom - top) / (picture.width * picture.height)
-        features = extract_features(picture).packed
-        return {"image_id": image, "features": features, "content": content}
-
     is_missing = FingerprintRow.image_id.is_not(None) & FingerprintRow.features.is_(None)
-    return _process(sessions, store, is_missing, values_of, "features", sa.update(FingerprintRow))
+    task = StoredImageTask(store, _local_features)
+    return _process(sessions, task, engine, is_missing, "features", sa.update(FingerprintRow))
 
 
-def measure_detail(sessions: sessionmaker[Session], store: ImageStore) -> tuple[int, int]:
+def measure_detail(
+    sessions: sessionmaker[Session], store: ImageStore, engine: Engine
+) -> tuple[int, int]:
     """Measure the detail of images in clusters of several: how many pixels they are worth.
 
     Returns:
         How many were measured, and how many could not be read.
     """
-
-    def values_of(image: int, photo: bytes) -> Values:
-        return {"image_id": image, "detail": quality.detail(open_photo(photo))}
-
     several = (
         sa.select(ImageRow.cluster_id)
         .where(ImageRow.state == "stored")
@@ -172,24 +163,66 @@ def measure_detail(sessions: sessionmaker[Session], store: ImageStore) -> tuple[
         & FingerprintRow.detail.is_(None)
         & ImageRow.cluster_id.in_(several)
     )
-    return _process(sessions, store, is_missing, values_of, "detail", sa.update(FingerprintRow))
+    task = StoredImageTask(store, _detail)
+    return _process(sessions, task, engine, is_missing, "detail", sa.update(FingerprintRow))
+
+
+def _fingerprint(image: int, photo: bytes) -> Values:
+    return fingerprint_values(image, fingerprint(open_photo(photo, MIN_DECODED_PIXELS)))
+
+
+def _quality(image: int, photo: bytes) -> Values:
+    measured = quality.measure(open_photo(photo, quality.MIN_DECODED_PIXELS))
+    return {"image_id": image, **asdict(measured)}
+
+
+def _local_features(image: int, photo: bytes) -> Values:
+    picture = picture_of(open_photo(photo, PICTURE_SIDE))
+    left, top, right, bottom = content_box(np.asarray(picture.convert("L")))
+    content = (right - left) * (bottom - top) / (picture.width * picture.height)
+    return {"image_id": image, "features": extract_features(picture).packed, "content": content}
+
+
+def _detail(image: int, photo: bytes) -> Values:
+    return {"image_id": image, "detail": quality.detail(open_photo(photo))}
+
+
+@dataclass(frozen=True)
+class StoredImageTask(PhotoTask[tuple[int, str], "Values | None"]):
+    """Computes values of stored images: id and store key -> values, None for unreadable ones.
+
+    Attributes:
+        store: The image store.
+        values_of: Computes the values of an image from its id and file.
+    """
+
+    store: ImageStore
+    values_of: Callable[[int, bytes], Values]
+
+    def read(self, job: tuple[int, str]) -> Values | None:
+        """Return the values of an image."""
+        try:
+            return self.values_of(job[0], self.store.read(job[1]))
+        except (Unreadable, OSError):
+            # Reported by the build, which needs the photo.
+            return None
 
 
 def _process(
     sessions: sessionmaker[Session],
-    store: ImageStore,
+    task: StoredImageTask,
+    engine: Engine,
     is_missing: sa.ColumnElement[bool],
-    values_of: Callable[[int, bytes], Values],
     name: str,
     statement: Any,
 ) -> tuple[int, int]:
-    """Compute values of images in threads and write them in batches.
+    """Compute values of images and write them in batches.
 
     Args:
         sessions: The catalogue.
-        store: The image store.
+        task: Computes the values.
+        engine: Runs the task.
         is_missing: Selects the images.
-        values_of: Computes the values of an image from its id and file.
         name: Name of the progress bar.
         statement: Writes the values.
 
@@ -205,17 +238,10 @@ def _process(
         )
         jobs = [(image, str(key)) for image, key in rows]
 
-    def process(job: tuple[int, str]) -> Values | None:
-        try:
-            return values_of(job[0], store.read(job[1]))
-        except (Unreadable, OSError):
-            # Reported by the build, which needs the photo.
-            return None
-
     processed = 0
     results = iter(
         tqdm(
-            map_in_threads(process, jobs),
+            engine.map(task, jobs),
             total=len(jobs),
             desc=name,
             unit=" photos",

@@ -3,7 +3,9 @@
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import PIL
 import pyarrow.parquet as pq
@@ -17,7 +19,7 @@ from dataset.images.store import ImageStore
 from dataset.pose.crop import CROP_POLICY, KEEP, Crop, replace_background
 from dataset.selection.crops import PersonCrop
 from dataset.selection.labeling import LabeledImage
-from dataset.utils.threads import map_in_threads
+from dataset.utils.engines import LOCAL_ENGINE, Engine, PhotoTask
 
 JPEG_QUALITY = 92
 # Folder of rendered images before they are written in the output format.
@@ -63,8 +65,9 @@ def render_images(
     size: int,
     resize: str,
     background: str = KEEP,
+    engine: Engine = LOCAL_ENGINE,
 ) -> Iterator[tuple[RenderedImage, PhotoPrint] | str]:
-    """Render images in threads.
+    """Render images.
 
     Args:
         images: Images to render.
@@ -74,34 +77,72 @@ def render_images(
         size: Width and height of the result in pixels.
         resize: A key of `RESIZES`.
         background: What is behind the person: `keep`, `blur` or `white`.
+        engine: Runs the rendering.
 
     Yields:
         For each image in order, the result with its print, or the reason why it can't be
         read.
     """
-
-    def render_one(image: LabeledImage) -> tuple[RenderedImage, PhotoPrint] | str:
+    pool.mkdir(exist_ok=True)
+    task = RenderTask(store, size, resize, background)
+    jobs = []
+    for image in images:
         crop = crops.get(image.photo.image_id)
-        key = render_key(image, crop, size, resize, background)
-        file = pool / f"{key}.jpg"
-        if file.exists():
-            jpeg = file.read_bytes()
-        else:
+        file = pool / f"{render_key(image, crop, size, resize, background)}.jpg"
+        jobs.append(RenderJob(image.photo.store_key, crop.crop if crop else None, file))
+    for image, job, result in zip(images, jobs, engine.map(task, jobs), strict=True):
+        if isinstance(result, str):
+            yield result
+            continue
+        jpeg, photo_print = result
+        if not job.file.exists():
+            job.file.write_bytes(jpeg)
+        crop = crops.get(image.photo.image_id)
+        rendered = RenderedImage(image, job.file, sha256_of(jpeg), job.file.stem, crop)
+        yield rendered, photo_print
+
+
+class RenderJob(NamedTuple):
+    """An image to render: its key in the store, its crop, and the file of the result.
+
+    The file is used if it is there already.
+    """
+
+    store_key: str
+    crop: Crop | None
+    file: Path
+
+
+@dataclass(frozen=True)
+class RenderTask(PhotoTask[RenderJob, "tuple[bytes, PhotoPrint] | str"]):
+    """Renders images: the JPEG file with its print, or the reason why an image can't be read.
+
+    Attributes:
+        store: The image store.
+        size: Width and height of the result in pixels.
+        resize: A key of `RESIZES`.
+        background: What is behind the person: `keep`, `blur` or `white`.
+    """
+
+    store: ImageStore
+    size: int
+    resize: str
+    background: str
+
+    def read(self, job: RenderJob) -> tuple[bytes, PhotoPrint] | str:
+        """Render an image. Pillow releases the interpreter lock meanwhile."""
+        try:
+            jpeg = job.file.read_bytes()
+        except FileNotFoundError:
             try:
-                photo = open_photo(store.read(image.photo.store_key))
-                jpeg = _encode(
-                    crop_and_resize(photo, crop.crop if crop else None, size, resize, background)
-                )
+                photo = open_photo(self.store.read(job.store_key))
+                image = crop_and_resize(photo, job.crop, self.size, self.resize, self.background)
             except FileNotFoundError:
                 return "file missing"
             except (Unreadable, OSError) as error:
                 return f"unreadable ({error})"
-            file.write_bytes(jpeg)
-        return RenderedImage(image, file, sha256_of(jpeg), key, crop), written_print(jpeg)
-
-    pool.mkdir(exist_ok=True)
-    # Pillow releases the interpreter lock while it decodes, resizes and encodes.
-    yield from map_in_threads(render_one, list(images))
+            jpeg = _encode(image)
+        return jpeg, written_print(jpeg)
 
 
 def crop_and_resize(

@@ -40,6 +40,10 @@ class ImageStore:
     def __str__(self) -> str:
         return str(self.root)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the place: other processes open the store again."""
+        return open_store, (str(self),)
+
     @staticmethod
     def key(sha256: str, extension: str) -> str:
         """Return the key of a file: its path below the root."""

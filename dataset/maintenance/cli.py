@@ -9,6 +9,7 @@ from dataset.utils.cli_options import (
     CONTEXT_SETTINGS,
     FILE,
     catalogue_option,
+    engine_options,
     images_option,
     vocabulary_option,
 )
@@ -60,7 +61,16 @@ def catalogue_stats(
     help="Read all photos again, too: for photos that an earlier version read without their colour"
     " profile.",
 )
-def catalogue_dedup(catalogue: str, images: str, rebuild: bool, rehash: bool) -> None:
+@engine_options
+def catalogue_dedup(
+    catalogue: str,
+    images: str,
+    rebuild: bool,
+    rehash: bool,
+    engine: str,
+    workers: int | None,
+    gpus: float,
+) -> None:
     """Find photos that show the same, and cluster the copies of one photo.
 
     Copies of the whole photo (resized, bordered, captioned, slightly cropped, mirrored) share a
@@ -71,8 +81,10 @@ def catalogue_dedup(catalogue: str, images: str, rebuild: bool, rehash: bool) ->
     from dataset.catalogue.session import open_catalogue
     from dataset.duplicates.pipeline import dedup
     from dataset.images.store import open_store
+    from dataset.utils.engines import create_engine
 
-    done = dedup(open_catalogue(catalogue, must_exist=True), open_store(images), rebuild, rehash)
+    sessions, store = open_catalogue(catalogue, must_exist=True), open_store(images)
+    done = dedup(sessions, store, rebuild, rehash, create_engine(engine, workers, gpus))
     click.echo(
         f"{done.images} photos, {done.compared} of them new: {done.clusters} clusters,"
         f" {done.duplicates} near duplicates"

@@ -1,11 +1,11 @@
 """Find the crop of each image: estimates from the catalogue or the network, then the policy."""
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ from dataset.pose.crop import BY_DECISION, KEEP, WHOLE, Crop, choose_crop, full_
 from dataset.pose.heatmaps import Estimate, PersonMask
 from dataset.pose.models import DEFAULT, PoseModel, cache_key, find_model
 from dataset.selection.candidates import Candidate
+from dataset.utils.engines import LOCAL_ENGINE, Engine, PhotoTask
 
 if TYPE_CHECKING:
     from dataset.pose.estimator import PoseEstimator
@@ -91,6 +92,7 @@ def find_crops(
     sessions: sessionmaker[Session],
     store: ImageStore,
     options: PoseOptions,
+    engine: Engine = LOCAL_ENGINE,
 ) -> dict[int, PersonCrop]:
     """Find the crop of each image.
 
@@ -102,6 +104,7 @@ def find_crops(
         sessions: Sessions on the catalogue.
         store: Image store.
         options: Network and policy.
+        engine: Runs the network.
 
     Returns:
         Image id -> crop, without images that can't be read.
@@ -118,7 +121,7 @@ def find_crops(
     estimates = _load_estimates(sessions, ids, model, key)
     missing = [photo for photo in photos if photo.image_id not in estimates]
     if missing:
-        estimates |= dict(_estimate(missing, sessions, store, model, key))
+        estimates |= dict(_estimate(missing, sessions, PeopleTask(store, options), engine, key))
     uncropped = _uncropped_by_decision(sessions)
     crops, rows = {}, []
     for photo in photos:
@@ -158,24 +161,81 @@ def _uncropped_by_decision(sessions: sessionmaker[Session]) -> set[int]:
         return set(session.scalars(query.where(CropDecision.keep_whole)))
 
 
+class StoredImage(NamedTuple):
+    """An image to open: its key in the store, and its width and height in pixels."""
+
+    store_key: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class PeopleTask(PhotoTask[StoredImage, "Estimate | None"]):
+    """Finds the person in each image; None in images that can't be read.
+
+    Attributes:
+        store: The image store.
+        options: The pose network by its name: each worker has its files in a place of its own.
+    """
+
+    batch_size = BATCH_IMAGES
+    store: ImageStore
+    options: PoseOptions
+
+    @cached_property
+    def model(self) -> PoseModel:
+        """The pose network."""
+        return self.options.find_model()
+
+    def read(self, job: StoredImage) -> tuple[StoredImage, Image.Image | None]:
+        """Open an image, reduced to what the network needs."""
+        try:
+            photo = self.store.read(job.store_key)
+            return job, open_photo(photo, VIEW_SCALE * max(self.model.size))
+        except (Unreadable, OSError):
+            # Reported when the image is rendered, which reads all of it.
+            return job, None
+
+    def start(self) -> Callable[[Sequence[Any]], Sequence["Estimate | None"]]:
+        """Load the network and return the function that finds people in opened images."""
+        from dataset.utils import keras_backend
+
+        keras_backend.import_backend()
+        from dataset.pose.checkpoints import load_estimator
+
+        return partial(_find_people, load_estimator(self.model))
+
+
+def _find_people(
+    estimator: "PoseEstimator", batch: Sequence[tuple[StoredImage, Image.Image | None]]
+) -> list["Estimate | None"]:
+    found = iter(estimator.find([image for _, image in batch if image is not None]))
+    estimates: list[Estimate | None] = []
+    for stored, image in batch:
+        if image is None:
+            estimates.append(None)
+            continue
+        # The image was opened at a reduced size.
+        scaled = next(found).scaled(np.divide((stored.width, stored.height), image.size))
+        estimates.append(replace(scaled, points=scaled.points.astype("<f4")))
+    return estimates
+
+
 def _estimate(
     photos: Sequence[Candidate],
     sessions: sessionmaker[Session],
-    store: ImageStore,
-    model: PoseModel,
+    task: PeopleTask,
+    engine: Engine,
     key: str,
 ) -> Iterator[tuple[int, Estimate]]:
     """Estimate key points and masks, save them batch by batch, and yield them by image id."""
-    from dataset.utils import keras_backend
-
-    keras_backend.import_backend()
-    from dataset.pose.checkpoints import load_estimator
-
-    estimator = load_estimator(model)
-    min_side = VIEW_SCALE * max(model.size)
+    jobs = [StoredImage(photo.store_key, photo.width, photo.height) for photo in photos]
+    results = zip(photos, engine.map(task, jobs), strict=True)
     with tqdm(total=len(photos), desc="people", unit=" photos", disable=None) as bar:
-        for batch, images in _open_batches(photos, store, min_side):
-            estimates = _estimate_batch(estimator, batch, images)
+        while batch := list(islice(results, BATCH_IMAGES)):
+            found = [
+                (photo.image_id, estimate) for photo, estimate in batch if estimate is not None
+            ]
             rows = [
                 {
                     "image_id": image,
@@ -184,46 +244,13 @@ def _estimate(
                     "mask": estimate.mask and estimate.mask.to_bytes(),
                     "made": now(),
                 }
-                for image, estimate in estimates
+                for image, estimate in found
             ]
             with sessions.begin() as session:
                 if rows:
                     session.execute(sa.insert(PoseRow), rows)
-            yield from estimates
+            yield from found
             bar.update(len(batch))
-
-
-def _open_batches(
-    photos: Sequence[Candidate], store: ImageStore, min_side: int
-) -> Iterator[tuple[Sequence[Candidate], list[Image.Image | None]]]:
-    """Yield batches with their opened images; the next batch is read ahead in threads."""
-
-    def read(photo: Candidate) -> Image.Image | None:
-        try:
-            return open_photo(store.read(photo.store_key), min_side)
-        except (Unreadable, OSError):
-            # Reported when the image is rendered, which reads all of it.
-            return None
-
-    batches = [photos[i : i + BATCH_IMAGES] for i in range(0, len(photos), BATCH_IMAGES)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pending = [pool.submit(read, photo) for photo in batches[0]]
-        for batch, following in zip(batches, [*batches[1:], []], strict=True):
-            futures, pending = pending, [pool.submit(read, photo) for photo in following]
-            yield batch, [future.result() for future in futures]
-
-
-def _estimate_batch(
-    estimator: "PoseEstimator", batch: Sequence[Candidate], images: Sequence[Image.Image | None]
-) -> list[tuple[int, Estimate]]:
-    readable = [(p, image) for p, image in zip(batch, images, strict=True) if image is not None]
-    estimates = []
-    found = estimator.find([image for _, image in readable])
-    for (photo, image), estimate in zip(readable, found, strict=True):
-        # The image was opened at a reduced size.
-        scaled = estimate.scaled(np.divide((photo.width, photo.height), image.size))
-        estimates.append((photo.image_id, replace(scaled, points=scaled.points.astype("<f4"))))
-    return estimates
 
 
 def _save_crops(sessions: sessionmaker[Session], rows: Sequence[dict[str, Any]]) -> None:

@@ -12,6 +12,8 @@ from dataset.errors import BadInput
 if TYPE_CHECKING:
     from dataset.feeds.product_feed import ProductFeed
 
+# Names of engines, see `dataset.utils.engines`.
+LOCAL, RAY = "local", "ray"
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -39,6 +41,53 @@ vocabulary_option: Callable[[Any], Any] = click.option(
     help="TOML file with labels and their words. It extends the built-in ones, or replaces them"
     " with `replace = true` in its first line.",
 )
+
+
+def engine_options(command: Any) -> Any:
+    """Add the options of the engine that runs what is done photo by photo."""
+    for option in (
+        click.option(
+            "--gpus-per-worker",
+            "gpus",
+            type=click.FloatRange(min=0),
+            default=0.0,
+            show_default=True,
+            help="GPUs of each worker, with --engine ray; 0.5: two workers share one.",
+        ),
+        click.option(
+            "--workers",
+            type=WorkerCount(),
+            default="auto",
+            show_default=True,
+            metavar="N|auto",
+            help="Number of workers of --engine ray; auto: one per node of the cluster.",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice([LOCAL, RAY]),
+            default=LOCAL,
+            show_default=True,
+            help="Where photos are processed: on this machine, or by the workers of a Ray cluster,"
+            " that of the environment variable RAY_ADDRESS or a new one on this machine. The"
+            " results are the same.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+class WorkerCount(click.ParamType):
+    """A number of workers, or `auto` (None)."""
+
+    name = "workers"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | None:
+        """Convert to a number of at least 1, or None."""
+        if value is None or isinstance(value, int) or value == "auto":
+            return None if value == "auto" else value
+        if not (value.isdecimal() and int(value)):
+            self.fail(f"{value!r} is not a number of workers or auto", param, ctx)
+        return int(value)
 
 
 def _contact(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:

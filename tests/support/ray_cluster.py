@@ -1,0 +1,24 @@
+"""A Ray cluster of two nodes on this machine."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+
+@contextlib.contextmanager
+def two_nodes() -> Iterator[Any]:
+    """Start two nodes of one core each, to which this process is connected; skip without Ray."""
+    ray = pytest.importorskip("ray", reason="needs Ray: pip install 'fashion-tagger[ray]'")
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    nodes.add_node(num_cpus=1)
+    ray.init(address=nodes.address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield nodes
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
