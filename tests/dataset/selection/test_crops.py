@@ -16,7 +16,6 @@ from dataset.cli import build_dataset
 from dataset.errors import BadInput
 from dataset.export.build_result import BuildOptions, BuildResult
 from dataset.pose.crop import BY_DECISION
-from dataset.pose.models import DEFAULT, find_model
 from dataset.selection import crops
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
@@ -26,9 +25,6 @@ from tests.support.catalogue_data import Filling, photo_bytes
 PEOPLE = 6
 
 pytestmark = pytest.mark.usefixtures("one_estimator")
-needs_masks = pytest.mark.skipif(
-    not find_model(DEFAULT).has_mask, reason="the packaged network finds no masks"
-)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +117,6 @@ def test_renaming_labels_changes_no_crop(first: tuple[Path, BuildResult], tmp_pa
         assert before and item.person_crop and before.crop == item.person_crop.crop
 
 
-@needs_masks
 @pytest.mark.parametrize("background", ["white", "blur"])
 def test_the_background_is_replaced_where_a_person_is_found(
     first: tuple[Path, BuildResult], filling: Filling, background: str

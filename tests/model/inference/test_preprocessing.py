@@ -12,7 +12,6 @@ from dataset.build import build
 from dataset.export.build_result import BuildOptions
 from dataset.images.io import sha256_of
 from dataset.pose.crop import PERSON, Crop
-from dataset.pose.models import DEFAULT, find_model
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
 from model.data.loading import letterbox
@@ -64,13 +63,8 @@ def test_unreadable_photos_have_a_problem(tmp_path: Path) -> None:
     )
 
 
-needs_masks = pytest.mark.skipif(
-    not find_model(DEFAULT).has_mask, reason="the packaged network finds no masks"
-)
-
-
 @pytest.mark.usefixtures("one_estimator")
-@pytest.mark.parametrize("background", ["keep", pytest.param("white", marks=needs_masks)])
+@pytest.mark.parametrize("background", ["keep", "white"])
 def test_a_photo_of_a_feed_is_cropped_and_resized_as_in_a_build(
     tmp_path: Path, background: str
 ) -> None:
