@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import BadInput
-from dataset.vocabulary import load_vocabulary, normalize_word
+from dataset.vocabulary import OTHER_FACET, load_vocabulary, normalize_word
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,88 @@ def test_a_bad_own_file_is_named_with_what_is_wrong(tmp_path: Path, text: str, s
 def test_a_missing_own_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"none\.toml"):
         load_vocabulary(tmp_path / "none.toml")
+
+
+def test_labels_of_one_facet_exclude_each_other() -> None:
+    vocabulary = load_vocabulary(multi_label=True)
+    assert vocabulary.conflicts(["jeans", "blouse", "coat", "sneakers", "red", "striped"]) == []
+    assert vocabulary.conflicts(["jeans", "red", "shorts", "blue"]) == [
+        ["jeans", "shorts"],
+        ["red", "blue"],
+    ]
+
+
+def test_a_dress_excludes_what_is_worn_above_and_below_and_a_suit_goes_with_a_shirt() -> None:
+    vocabulary = load_vocabulary(multi_label=True)
+    assert vocabulary.conflicts(["blouse", "jeans", "dress"]) == [["blouse", "jeans", "dress"]]
+    assert vocabulary.conflicts(["dress", "coat", "boots", "hat"]) == []
+    assert vocabulary.conflicts(["suit", "shirt"]) == []
+
+
+def test_every_built_in_label_has_a_facet_and_own_ones_share_the_last() -> None:
+    vocabulary = load_vocabulary(multi_label=True)
+    assert all(label.facet for label in vocabulary.labels.values())
+    assert vocabulary.facets[-1] == OTHER_FACET
+    assert vocabulary.facets_of("кимоно") == (OTHER_FACET,)
+    assert vocabulary.conflicts(["кимоно", "ootd", "jeans"]) == [["кимоно", "ootd"]]
+
+
+@pytest.mark.parametrize(
+    ("word", "label"),
+    [
+        ("Тёмно-синий", "navy"),
+        ("синие", "blue"),
+        ("dark_blue", "navy"),
+        ("Grey", "gray"),
+        ("в горошек", "polka-dot"),
+        ("plaid", "checked"),
+        ("клетка", "checked"),
+        ("бордовый", "burgundy"),
+    ],
+)
+def test_colours_and_patterns_are_known_where_photos_have_several_labels(
+    word: str, label: str
+) -> None:
+    assert load_vocabulary(multi_label=True).label_of(word) == label
+    assert load_vocabulary().label_of(word) is None
+
+
+def test_own_labels_inherit_the_facet_of_wider_ones_and_can_set_it(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        '[shirt-dress]\nwithin = ["dress"]\n'
+        '[skirt]\nfacet = "Skirts"\n'
+        "[kimono]\n"
+        '[jeans]\nwords = ["denims"]\n',
+        encoding="utf-8",
+    )
+    vocabulary = load_vocabulary(own, multi_label=True)
+    assert vocabulary.facets_of("shirt-dress") == ("upper", "lower")
+    # Narrower labels follow.
+    assert vocabulary.facets_of("skirt") == vocabulary.facets_of("mini-skirt") == ("skirts",)
+    assert vocabulary.facets_of("kimono") == (OTHER_FACET,)
+    assert vocabulary.facets_of("jeans") == ("lower",)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("[kimono]\nfacet = 3", "kimono"),
+        ('[kimono]\nfacet = ["upper", "lower"]', "kimono"),
+        ('[kimono]\nfacet = ""', "kimono"),
+        ('[kimono]\nfacet = "upper+"', "kimono"),
+        ('[kimono]\nfacet = "upper+upper"', "kimono"),
+        ('[Kimono]\nfacet = "upper"\n[kimono]\nfacet = "lower"', "kimono"),
+        ('[kimono]\nfacet = "upper"\nwithin = ["skirt"]', "kimono"),
+        ('[kimono]\nwithin = ["skirt", "shirt"]', "kimono"),
+        ('replace = true\n[a]\nfacet = "x"\n[b]\nfacet = "y"\nwithin = ["a"]', "b"),
+    ],
+)
+def test_wrong_facets_are_refused_by_file_and_label(text: str, label: str, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(text, encoding="utf-8")
+    with pytest.raises(BadInput) as error:
+        load_vocabulary(own)
+    assert str(own) in str(error.value)
+    assert f"[{label}]" in str(error.value)
+    assert "facet" in str(error.value)
