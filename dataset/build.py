@@ -68,6 +68,7 @@ def selection_options(options: BuildOptions, vocabulary: Vocabulary) -> Selectio
         seed=options.seed,
         new_splits=options.new_splits,
         use_captions=options.hashtags == "all",
+        multi_label=options.multi_label,
         licenses=tuple(code.lower() for code in options.licenses),
     )
 
@@ -291,8 +292,9 @@ def write_output_files(
     store: ImageStore,
 ) -> None:
     """Write the files beside the images: labels, exclusions, dataset card, sheets and report."""
-    labels = sorted({item.label for item in result.items})
-    write_json(describe_labels(labels, options), folder / "labels.json")
+    labels = layout.label_names(result.items)
+    facets = layout.labels_by_facet(result.items)
+    write_json(describe_labels(labels, options, facets), folder / "labels.json")
     layout.write_excluded(result.exclusions.images, folder / layout.EXCLUDED)
     layout.write_attribution(result.items, folder / layout.ATTRIBUTION)
     paths = report.sampled_paths(result)
@@ -307,11 +309,16 @@ def write_output_files(
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def describe_labels(labels: Sequence[str], options: BuildOptions) -> Mapping[str, object]:
-    """Return the content of `labels.json`: labels, folders and image format."""
+def describe_labels(
+    labels: Sequence[str],
+    options: BuildOptions,
+    facets: Mapping[str, Sequence[str]] | None = None,
+) -> Mapping[str, object]:
+    """Return the content of `labels.json`: labels, their folders or facets, and image format."""
+    folders = {label: layout.label_folder(label) for label in labels}
     return {
         "labels": list(labels),
-        "folders": {label: layout.label_folder(label) for label in labels},
+        **({"facets": facets} if facets else {"folders": folders}),
         "size": options.size,
         "resize": options.resize,
         "format": options.format,

@@ -23,6 +23,7 @@ from dataset.utils.cli_options import (
 
 if TYPE_CHECKING:
     from dataset.export.build_result import BuildOptions, BuildResult
+    from dataset.selection.labeling import LabeledImage
     from dataset.selection.planning import BuildPlan
 
 
@@ -100,11 +101,18 @@ class SplitProportions(click.ParamType):
 )
 @click.option(
     "--conflicts",
-    type=click.Choice(["exclude", "first", "ask"]),
+    type=click.Choice(["exclude", "first", "ask", "unlabel"]),
     default="exclude",
     show_default=True,
     help="What to do with a photo of several labels, none of which contains the others: exclude"
-    " it, use the label it was found under first, or ask.",
+    " it, use the label it was found under first, or ask. With --multi-label these are labels of"
+    " one facet, and unlabel leaves that facet without a label.",
+)
+@click.option(
+    "--multi-label",
+    is_flag=True,
+    help="Keep all labels of a photo, one per facet (upper and lower garment, outerwear, footwear,"
+    " colour, pattern ...). A facet without a label is unknown.",
 )
 @click.option(
     "--license",
@@ -190,6 +198,8 @@ def build_dataset(
     The output folder is replaced at the end. It has the photos, manifest.parquet,
     excluded.parquet, attribution.csv, labels.json, croissant.json, a dataset card (README.md) with
     contact sheets, and report.html.
+
+    With --multi-label the photos are below photos/, with their labels in metadata.jsonl.
     """
     from dataset.build import build, preview_build, prompt_conflicts, selection_options
     from dataset.export.build_result import BuildOptions
@@ -209,7 +219,9 @@ def build_dataset(
             f" --{'pose' if pose == 'none' else 'crop'} none; remove one of the two"
         )
     options = BuildOptions(pose=pose_options, **values)
-    labels = load_vocabulary(vocabulary)
+    if options.conflicts == "unlabel" and not options.multi_label:
+        raise BadInput("--conflicts unlabel needs --multi-label; add it, or choose first or ask")
+    labels = load_vocabulary(vocabulary, options.multi_label)
     if dry_run:
         _show_plan(preview_build(options, labels), options)
         return
@@ -228,22 +240,38 @@ def _choose_label(store_key: str, labels: Sequence[str]) -> str | None:
 
 def _show_plan(plan: "BuildPlan", options: "BuildOptions") -> None:
     _show_counts(
-        [(image.label, split) for image, split in zip(plan.images, plan.splits, strict=True)]
+        [
+            (row, split)
+            for image, split in zip(plan.images, plan.splits, strict=True)
+            for row in _rows_of(image)
+        ]
     )
     _show_excluded(plan, options)
     click.echo(f"{len(plan.images)} photos would be in {options.out}; nothing was written")
 
 
-def _show_counts(labels_and_splits: Sequence[tuple[str, str]]) -> None:
+def _rows_of(image: "LabeledImage") -> list[tuple[str, ...]]:
+    """Return the rows of the table of labels that count an image: (label,) or (facet, label)."""
+    from dataset.vocabulary import split_facets
+
+    if not image.label_facets:
+        return [(image.label,)]
+    return [
+        (facet, label)
+        for label, facets in zip(image.labels, image.label_facets, strict=True)
+        for facet in split_facets(facets)
+    ]
+
+
+def _show_counts(rows_and_splits: Sequence[tuple[tuple[str, ...], str]]) -> None:
     from dataset.selection.splits import SPLITS
     from dataset.utils.cli_options import format_table
 
-    count = Counter(labels_and_splits)
-    rows = [
-        (label, *(str(count[label, split]) for split in SPLITS))
-        for label in sorted({label for label, _ in labels_and_splits})
-    ]
-    click.echo(format_table(("label", *SPLITS), rows))
+    count = Counter(rows_and_splits)
+    names = sorted({row for row, _ in rows_and_splits})
+    rows = [(*row, *(str(count[row, split]) for split in SPLITS)) for row in names]
+    columns = ("facet", "label") if names and len(names[0]) > 1 else ("label",)
+    click.echo(format_table((*columns, *SPLITS), rows))
 
 
 def _show_excluded(result: "BuildPlan | BuildResult", options: "BuildOptions") -> None:
@@ -262,7 +290,9 @@ def _show_result(result: "BuildResult", options: "BuildOptions") -> None:
     from dataset.export.dataset_card import crop_outcomes
     from dataset.export.formats import FORMATS
 
-    _show_counts([(item.label, item.split) for item in result.items])
+    _show_counts(
+        [(row, item.split) for item in result.items for row in _rows_of(item.rendered.labeled)]
+    )
     for outcome, number, fraction in crop_outcomes(result.items):
         click.echo(f"crop {outcome}: {number} photos ({fraction:.1%})")
     _show_excluded(result, options)
@@ -276,7 +306,8 @@ def _show_result(result: "BuildResult", options: "BuildOptions") -> None:
         f" their pixels, {len(audit.leaks)} leaks found"
     )
     click.echo(f"{len(result.items)} photos in {options.out}; see {options.out}/report.html")
-    click.echo(f"load it: {FORMATS[options.format].load.format(out=options.out)}")
+    line = FORMATS[options.format].load_line(options.out, options.multi_label)
+    click.echo(f"load it: {line}")
 
 
 @click.command("review", context_settings=CONTEXT_SETTINGS, epilog="Example: review --port 8500")

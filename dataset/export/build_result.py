@@ -24,7 +24,8 @@ class BuildOptions:
         splits: Relative sizes of train, validation and test.
         new_splits: Whether the splits of earlier builds are ignored.
         hashtags: `found` for the hashtags of the search, `all` for those in captions as well.
-        conflicts: What happens to an image with several labels: `exclude`, `first` or `ask`.
+        conflicts: What happens to an image with several labels: `exclude`, `first`, `ask` or, in
+            multi-label builds, `unlabel`.
         licenses: If not empty, only images with these licenses are used.
         quality_gates: The user's quality thresholds (TOML).
         size: Width and height of the written images in pixels.
@@ -32,6 +33,7 @@ class BuildOptions:
         format: Output format, a key of `dataset.export.formats.FORMATS`.
         seed: Random seed of the splits.
         pose: Pose network and crop.
+        multi_label: Whether an image keeps all its labels, one per facet.
     """
 
     catalogue: str
@@ -51,6 +53,7 @@ class BuildOptions:
     format: str = "folders"
     seed: int = 0
     pose: crops.PoseOptions = field(default_factory=crops.PoseOptions)
+    multi_label: bool = False
 
 
 @dataclass(frozen=True)

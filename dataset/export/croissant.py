@@ -5,7 +5,13 @@ from typing import Any
 
 from dataset.export.build_result import BuildOptions, BuildResult
 from dataset.export.dataset_card import BUILD_LICENSES, build_license
-from dataset.export.layout import ATTRIBUTION, MANIFEST
+from dataset.export.layout import (
+    ATTRIBUTION,
+    MANIFEST,
+    PHOTOS_FOLDER,
+    is_multi_label,
+    label_names,
+)
 from dataset.images.io import sha256_of
 
 MAX_AUTHORS = 100
@@ -18,6 +24,14 @@ FIELDS = {
     "post_url": "Address of the product or post.",
     "site": "Name of the site.",
     "shard": "The file that contains the photo.",
+}
+# Fields of multi-label builds, of which these are lists.
+LIST_FIELDS = {
+    "labels": "Labels of the photo, from hashtags, the shop's own words or a reviewer.",
+    "facets": "What the labels describe. Facets that are not in the list are unlabelled.",
+}
+MULTI_LABEL_FIELDS = {"path": FIELDS["path"], **LIST_FIELDS} | {
+    name: text for name, text in FIELDS.items() if name != "label"
 }
 TERMS = {
     "citeAs": "cr:citeAs",
@@ -56,7 +70,8 @@ def describe_build(result: BuildResult, options: BuildOptions, folder: Path) -> 
         options: Its options.
         folder: Folder with its files.
     """
-    labels = sorted({item.label for item in result.items})
+    labels = label_names(result.items)
+    is_multi = is_multi_label(result.items)
     code = build_license(result.items)
     sites = sorted({site for item in result.items for site in item.photo.sites})
     return {
@@ -73,7 +88,7 @@ def describe_build(result: BuildResult, options: BuildOptions, folder: Path) -> 
         "url": "https://schema.org/Dataset",
         "version": "1.0.0",
         "distribution": [_file(folder, MANIFEST), *_photos(result, options, folder)],
-        "recordSet": [_splits(), _labels(labels), _records()],
+        "recordSet": [_splits(), _labels(labels), _records(is_multi)],
     }
 
 
@@ -107,7 +122,7 @@ def _photos(result: BuildResult, options: BuildOptions, folder: Path) -> list[di
             "@id": "photos",
             "name": "photos",
             "encodingFormat": "image/jpeg",
-            "includes": "*/*/*.jpg",
+            "includes": f"{PHOTOS_FOLDER}/*/*.jpg" if is_multi_label(result.items) else "*/*/*.jpg",
         }
     ]
 
@@ -150,9 +165,10 @@ def _field(owner: str, name: str, text: str, kind: str = "sc:Text") -> dict[str,
     return field | ({"description": text} if text else {})
 
 
-def _records() -> dict[str, Any]:
+def _records(is_multi: bool) -> dict[str, Any]:
     fields = []
-    for name, text in FIELDS.items():
+    for name, text in (MULTI_LABEL_FIELDS if is_multi else FIELDS).items():
         source = {"fileObject": {"@id": MANIFEST}, "extract": {"column": name}}
-        fields.append(_field("items", name, text) | {"source": source})
+        repeated = {"repeated": True} if name in LIST_FIELDS else {}
+        fields.append(_field("items", name, text) | repeated | {"source": source})
     return {"@type": "cr:RecordSet", "@id": "items", "name": "items", "field": fields}

@@ -9,7 +9,15 @@ from PIL import Image
 from dataset.catalogue.models import FREE_LICENSES
 from dataset.export.build_result import BuildOptions, BuildResult
 from dataset.export.formats import DatasetFormat
-from dataset.export.layout import ATTRIBUTION, EXCLUDED, DatasetItem, label_folder
+from dataset.export.layout import (
+    ATTRIBUTION,
+    EXCLUDED,
+    DatasetItem,
+    is_multi_label,
+    label_folder,
+    label_names,
+    labels_by_facet,
+)
 from dataset.export.leakage_audit import RECALL_SENTENCE, describe_audit
 from dataset.images.io import open_photo
 from dataset.images.store import ImageStore
@@ -19,6 +27,7 @@ from dataset.selection.splits import SPLITS
 
 TILE_PIXELS, COLUMNS, ROWS = 96, 10, 4
 CROP_COLUMNS = 8
+UNLABELLED = "(unlabelled)"
 SHEET_QUALITY = 88
 RESIZE_NAMES = {
     "letterbox": "letterboxed on white",
@@ -30,7 +39,7 @@ RESIZE_NAMES = {
 def render_card(result: BuildResult, options: BuildOptions, output_format: DatasetFormat) -> str:
     """Render the dataset card as Markdown, with the front matter that Hugging Face reads."""
     items = result.items
-    labels = _labels(items)
+    labels = label_names(items)
     audit = result.audit
     sections = [
         _front_matter(
@@ -124,10 +133,11 @@ def _front_matter(
     """Return the YAML that tells Hugging Face `datasets` which files belong to which split."""
     code = build_license(items)
     name = BUILD_LICENSES[code][0] if code else "other"
+    is_multi = is_multi_label(items)
     if not output_format.patterns:
         return f"---\nlicense: {name}\n---"
     files = "\n".join(
-        f'      - split: {split}\n        path: "{output_format.patterns.format(split=split)}"'
+        f'      - split: {split}\n        path: "{output_format.files_of(split, is_multi)}"'
         for split in splits
     )
     return (
@@ -146,7 +156,7 @@ def count_conflicts(result: BuildResult) -> Counter[str]:
 def known_limitations(result: BuildResult) -> list[str]:
     """Describe what users of the build should know before they rely on it."""
     sites = {site for item in result.items for site in item.photo.sites}
-    sizes = Counter(item.label for item in result.items)
+    sizes = Counter(label for item in result.items for label in item.labels)
     largest = max(sizes, key=lambda label: (sizes[label], label))
     smallest = min(sizes, key=lambda label: (sizes[label], label))
     reviewed = sum(bool(item.photo.decisions) for item in result.items)
@@ -163,6 +173,15 @@ def known_limitations(result: BuildResult) -> list[str]:
         limitations.append(f"{largest} has {ratio:.1f} times as many photos as {smallest}.")
     if len(sizes) == 1:
         limitations.append("There is one label: a classifier needs at least two.")
+    if is_multi_label(result.items):
+        limitations.append(
+            "A facet without a label is unknown: the photo may show what nobody named."
+        )
+        limitations += [
+            f"{facet} has one label, {labels[0]}: a classifier needs at least two."
+            for facet, labels in labels_by_facet(result.items).items()
+            if len(labels) == 1
+        ]
     return limitations
 
 
@@ -229,24 +248,44 @@ def _uncertain_first(items: Sequence[DatasetItem]) -> list[DatasetItem]:
     return [*lowest, *whole[:CROP_COLUMNS], *sample]
 
 
-def _labels(items: Sequence[DatasetItem]) -> list[str]:
-    return sorted({item.label for item in items})
-
-
 def count_rows(items: Sequence[DatasetItem]) -> list[list[str]]:
-    """Return a row for each label: its name, its images in each split, and their sum."""
-    count = Counter((item.label, item.split) for item in items)
+    """Return a row for each label: its name, its images in each split, and their sum.
+
+    In a multi-label build the rows begin with the facet, and the last one of each facet has the
+    images whose facet is unlabelled.
+    """
+    count = Counter((label, item.split) for item in items for label in item.labels)
+    if not is_multi_label(items):
+        return [[label, *_counts(label, count)] for label in label_names(items)]
+    for item in items:
+        count[UNLABELLED, item.split] += 1
+    labelled = Counter((facet, item.split) for item in items for facet in item.facets)
     rows = []
-    for label in _labels(items):
-        numbers = [count[label, split] for split in SPLITS]
-        rows.append([label, *map(str, [*numbers, sum(numbers)])])
+    for facet, labels in labels_by_facet(items).items():
+        rows += [[facet, label, *_counts(label, count)] for label in labels]
+        unlabelled = Counter(
+            {(UNLABELLED, s): count[UNLABELLED, s] - labelled[facet, s] for s in SPLITS}
+        )
+        rows.append([facet, UNLABELLED, *_counts(UNLABELLED, unlabelled)])
     return rows
 
 
+def _counts(label: str, count: Mapping[tuple[str, str], int]) -> list[str]:
+    numbers = [count[label, split] for split in SPLITS]
+    return [str(number) for number in (*numbers, sum(numbers))]
+
+
+def count_columns(items: Sequence[DatasetItem]) -> list[str]:
+    """Return the headings of `count_rows`."""
+    return [*(["facet"] if is_multi_label(items) else []), "label", *SPLITS, "all"]
+
+
 def _count_table(items: Sequence[DatasetItem]) -> str:
-    lines = [f"| label | {' | '.join(SPLITS)} | all |", "|---|" + "---:|" * (len(SPLITS) + 1)]
-    for label, *numbers in count_rows(items):
-        lines.append(f"| {label.replace('|', ' ')} | {' | '.join(numbers)} |")
+    columns = count_columns(items)
+    names = len(columns) - len(SPLITS) - 1
+    lines = [f"| {' | '.join(columns)} |", "|" + names * "---|" + "---:|" * (len(SPLITS) + 1)]
+    for row in count_rows(items):
+        lines.append(f"| {' | '.join(value.replace('|', ' ') for value in row)} |")
     return "\n".join(lines)
 
 
@@ -265,7 +304,7 @@ def write_contact_sheets(
         folder: Folder of the build.
     """
     (folder / "contact").mkdir()
-    for label in _labels(items):
+    for label in label_names(items):
         sheet = contact_sheet([jpegs[path] for path in sample_paths(items, label)])
         sheet.save(folder / "contact" / f"{label_folder(label)}.jpg", quality=SHEET_QUALITY)
 
@@ -274,7 +313,7 @@ def sample_paths(
     items: Sequence[DatasetItem], label: str, count: int = COLUMNS * ROWS
 ) -> list[str]:
     """Return at most `count` paths of a label's items, evenly spaced."""
-    paths = [item.path for item in items if item.label == label]
+    paths = [item.path for item in items if label in item.labels]
     return paths[:: max(1, len(paths) // count)][:count]
 
 

@@ -6,7 +6,8 @@ Each format can be read back, for the leakage audit and for the next build.
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset.export.layout import MANIFEST, DatasetItem
+from dataset.export.layout import (
+    MANIFEST,
+    METADATA_FILE,
+    PHOTOS_FOLDER,
+    DatasetItem,
+    is_multi_label,
+    label_names,
+)
 from dataset.selection.splits import SPLITS
 
 # About 100 MB of letterboxed images of 342 pixels.
@@ -31,12 +39,25 @@ class DatasetFormat:
         patterns: Glob pattern of a split's files for Hugging Face `datasets`; empty if it can't
             read the format.
         load: A line of Python that loads the build, for people.
+        multi_label_patterns: The pattern of a multi-label build, if it differs.
+        multi_label_load: The line of Python for a multi-label build, if it differs.
     """
 
     write: Callable[[Sequence[DatasetItem], Path], list[DatasetItem]]
     read: Callable[[Path], Iterator[tuple[str, bytes]]]
     patterns: str
     load: str
+    multi_label_patterns: str = ""
+    multi_label_load: str = ""
+
+    def files_of(self, split: str, is_multi_label: bool) -> str:
+        """Return the glob pattern of a split's files for Hugging Face `datasets`, or nothing."""
+        patterns = (is_multi_label and self.multi_label_patterns) or self.patterns
+        return patterns.format(split=split)
+
+    def load_line(self, out: Path, is_multi_label: bool) -> str:
+        """Return a line of Python that loads a build."""
+        return ((is_multi_label and self.multi_label_load) or self.load).format(out=out)
 
 
 def _shards(items: Sequence[DatasetItem], ending: str) -> Iterator[tuple[str, list[DatasetItem]]]:
@@ -57,8 +78,11 @@ def write_folders(items: Sequence[DatasetItem], folder: Path) -> list[DatasetIte
     """Move each image to its path below a folder.
 
     Each split has a folder for each label, even if it has no image of it: the class indices of
-    readers of one split agree with those of another.
+    readers of one split agree with those of another. A multi-label build has a folder for each
+    split, whose `metadata.jsonl` has the labels, as Hugging Face `datasets` reads them.
     """
+    if is_multi_label(items):
+        return _write_labelled_folders(items, folder)
     labels = {item.path.split("/")[1] for item in items}
     for split in sorted({item.split for item in items}):
         for label in sorted(labels):
@@ -68,25 +92,55 @@ def write_folders(items: Sequence[DatasetItem], folder: Path) -> list[DatasetIte
     return [replace(item, shard=item.path) for item in items]
 
 
+def _write_labelled_folders(items: Sequence[DatasetItem], folder: Path) -> list[DatasetItem]:
+    for split in sorted({item.split for item in items}):
+        (folder / PHOTOS_FOLDER / split).mkdir(parents=True)
+    metadata: dict[Path, list[str]] = defaultdict(list)
+    for item in items:
+        path = folder / item.path
+        item.rendered.file.rename(path)
+        metadata[path.parent].append(_to_json({"file_name": path.name} | describe_labels(item)))
+    for parent, lines in metadata.items():
+        text = "".join(f"{line}\n" for line in lines)
+        (parent / METADATA_FILE).write_text(text, encoding="utf-8")
+    return [replace(item, shard=item.path) for item in items]
+
+
+def describe_labels(item: DatasetItem) -> dict[str, object]:
+    """Return what the records of an item say about its labels."""
+    if item.facets:
+        return {"labels": item.labels, "facets": item.facets}
+    return {"label": item.label}
+
+
+def _to_json(record: Mapping[str, object]) -> str:
+    return json.dumps(record, ensure_ascii=False)
+
+
 def read_folders(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Yield path and bytes of each image in the folders of the splits."""
     for split in SPLITS:
-        for path in sorted((folder / split).glob("*/*.jpg")):
+        in_labels = sorted((folder / split).glob("*/*.jpg"))
+        for path in in_labels or sorted((folder / PHOTOS_FOLDER / split).glob("*.jpg")):
             yield path.relative_to(folder).as_posix(), path.read_bytes()
 
 
 def write_webdataset(items: Sequence[DatasetItem], folder: Path) -> list[DatasetItem]:
-    """Write tar shards: KEY.jpg, KEY.cls (class index) and KEY.json (label, path, sha256)."""
-    labels = sorted({item.label for item in items})
+    """Write tar shards: KEY.jpg, KEY.cls (class index) and KEY.json (label, path, sha256).
+
+    A multi-label build has no KEY.cls, and the lists `labels` and `facets` in KEY.json.
+    """
+    labels = label_names(items)
     written = []
     for name, shard_items in _shards(items, "tar"):
         with tarfile.open(folder / name, "w", format=tarfile.USTAR_FORMAT) as tar:
             for item in shard_items:
                 key = item.photo.sha256[:24]
-                record = {"label": item.label, "path": item.path, "sha256": item.photo.sha256}
+                record = describe_labels(item) | {"path": item.path, "sha256": item.photo.sha256}
                 _add(tar, f"{key}.jpg", item.rendered.file.read_bytes())
-                _add(tar, f"{key}.cls", str(labels.index(item.label)).encode())
-                _add(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
+                if not item.facets:
+                    _add(tar, f"{key}.cls", str(labels.index(item.label)).encode())
+                _add(tar, f"{key}.json", _to_json(record).encode())
         written += _with_shard(shard_items, name)
     return sorted(written, key=lambda item: item.path)
 
@@ -113,16 +167,28 @@ def read_webdataset(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def write_parquet(items: Sequence[DatasetItem], folder: Path) -> list[DatasetItem]:
-    """Write Parquet shards as Hugging Face `datasets` does: image {bytes, path}, label, sha256."""
-    labels = sorted({item.label for item in items})
+    """Write Parquet shards as Hugging Face `datasets` does: image {bytes, path}, label, sha256.
+
+    A multi-label build has the lists `labels` and `facets` instead of `label`.
+    """
+    labels = label_names(items)
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    features = {
-        "image": {"_type": "Image"},
-        "label": {"names": labels, "_type": "ClassLabel"},
-        "sha256": {"dtype": "string", "_type": "Value"},
-    }
+    class_label, text = (
+        {"names": labels, "_type": "ClassLabel"},
+        {"dtype": "string", "_type": "Value"},
+    )
+    label_features: dict[str, object]
+    if is_multi_label(items):
+        label_features = {
+            "labels": {"feature": class_label, "_type": "Sequence"},
+            "facets": {"feature": text, "_type": "Sequence"},
+        }
+        label_fields = [("labels", pa.list_(pa.int64())), ("facets", pa.list_(pa.string()))]
+    else:
+        label_features, label_fields = {"label": class_label}, [("label", pa.int64())]
+    features = {"image": {"_type": "Image"}, **label_features, "sha256": text}
     schema = pa.schema(
-        [("image", image), ("label", pa.int64()), ("sha256", pa.string())],
+        [("image", image), *label_fields, ("sha256", pa.string())],
         metadata={"huggingface": json.dumps({"info": {"features": features}}, ensure_ascii=False)},
     )
     written = []
@@ -133,7 +199,7 @@ def write_parquet(items: Sequence[DatasetItem], folder: Path) -> list[DatasetIte
                 rows = [
                     {
                         "image": {"bytes": item.rendered.file.read_bytes(), "path": item.path},
-                        "label": labels.index(item.label),
+                        **_label_values(item, labels),
                         "sha256": item.photo.sha256,
                     }
                     for item in batch
@@ -141,6 +207,12 @@ def write_parquet(items: Sequence[DatasetItem], folder: Path) -> list[DatasetIte
                 writer.write_table(pa.Table.from_pylist(rows, schema))
         written += _with_shard(shard_items, name)
     return sorted(written, key=lambda item: item.path)
+
+
+def _label_values(item: DatasetItem, labels: Sequence[str]) -> dict[str, object]:
+    if item.facets:
+        return {"labels": list(map(labels.index, item.labels)), "facets": item.facets}
+    return {"label": labels.index(item.label)}
 
 
 def read_parquet(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -163,25 +235,31 @@ def _tensorflow() -> Any:
 
 
 def write_tfrecord(items: Sequence[DatasetItem], folder: Path) -> list[DatasetItem]:
-    """Write TFRecord shards of tf.train.Example: image/encoded, image/class/label and others."""
-    tf = _tensorflow()
-    labels = sorted({item.label for item in items})
+    """Write TFRecord shards of tf.train.Example: image/encoded, image/class/label and others.
 
-    def text(value: str) -> Any:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
+    In a multi-label build, image/class/label and image/class/text are lists, and image/facets has
+    the labelled facets.
+    """
+    tf = _tensorflow()
+    labels = label_names(items)
+
+    def text(*values: str) -> Any:
+        encoded = [value.encode() for value in values]
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=encoded))
 
     written = []
     for name, shard_items in _shards(items, "tfrecord"):
         with tf.io.TFRecordWriter(str(folder / name)) as writer:
             for item in shard_items:
                 jpeg = tf.train.BytesList(value=[item.rendered.file.read_bytes()])
-                number = tf.train.Int64List(value=[labels.index(item.label)])
+                numbers = tf.train.Int64List(value=list(map(labels.index, item.labels)))
                 feature = {
                     "image/encoded": tf.train.Feature(bytes_list=jpeg),
-                    "image/class/label": tf.train.Feature(int64_list=number),
-                    "image/class/text": text(item.label),
+                    "image/class/label": tf.train.Feature(int64_list=numbers),
+                    "image/class/text": text(*item.labels),
                     "image/filename": text(item.path),
                     "image/key/sha256": text(item.photo.sha256),
+                    **({"image/facets": text(*item.facets)} if item.facets else {}),
                 }
                 example = tf.train.Example(features=tf.train.Features(feature=feature))
                 writer.write(example.SerializeToString(deterministic=True))
@@ -205,6 +283,8 @@ FORMATS = {
         read_folders,
         "{split}/**",
         'keras.utils.image_dataset_from_directory("{out}/train")',
+        f"{PHOTOS_FOLDER}/{{split}}/**",
+        f'datasets.load_dataset("imagefolder", data_dir="{{out}}/{PHOTOS_FOLDER}")',
     ),
     "tfrecord": DatasetFormat(
         write_tfrecord, read_tfrecord, "", 'tf.data.TFRecordDataset(glob("{out}/train-*"))'

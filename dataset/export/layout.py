@@ -15,11 +15,15 @@ from dataset.selection.candidates import Candidate, ExcludedImage
 from dataset.selection.crops import PersonCrop
 from dataset.selection.labeling import LabeledImage
 from dataset.utils.files import restore_folder, spreadsheet_row
+from dataset.vocabulary import split_facets
 
 BUILD_FILE = "build.json"
 MANIFEST = "manifest.parquet"
 EXCLUDED = "excluded.parquet"
 ATTRIBUTION = "attribution.csv"
+# Folder of the images of a multi-label build, and the file with their labels in each split.
+PHOTOS_FOLDER = "photos"
+METADATA_FILE = "metadata.jsonl"
 ATTRIBUTION_COLUMNS = (
     *("path", "sha256", "license", "license_url", "author", "attribution", "source_page"),
 )
@@ -70,8 +74,18 @@ class DatasetItem:
 
     @property
     def label(self) -> str:
-        """Return the label."""
+        """Return the label, or all labels as one text."""
         return self.rendered.labeled.label
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the labels, one unless the build is a multi-label one."""
+        return self.rendered.labeled.labels
+
+    @property
+    def facets(self) -> tuple[str, ...]:
+        """Return the labelled facets; none in a single-label build."""
+        return self.rendered.labeled.facets
 
     @property
     def photo(self) -> Candidate:
@@ -100,6 +114,27 @@ def label_folder(label: str) -> str:
     return name or "%00"
 
 
+def is_multi_label(items: Sequence[DatasetItem]) -> bool:
+    """Return whether items have several labels, by facets."""
+    return any(item.facets for item in items)
+
+
+def label_names(items: Sequence[DatasetItem]) -> list[str]:
+    """Return the sorted labels of items."""
+    return sorted({label for item in items for label in item.labels})
+
+
+def labels_by_facet(items: Sequence[DatasetItem]) -> dict[str, list[str]]:
+    """Return facet -> its sorted labels, in the order of the facets; empty for single labels."""
+    by_facet: dict[str, set[str]] = {}
+    for item in items:
+        labeled = item.rendered.labeled
+        for label, facets in zip(labeled.labels, labeled.label_facets, strict=False):
+            for facet in split_facets(facets):
+                by_facet.setdefault(facet, set()).add(label)
+    return {facet: sorted(by_facet[facet]) for facet in sorted(by_facet)}
+
+
 def arrange_items(
     images: Sequence[RenderedImage], splits: Sequence[str], groups: Sequence[int]
 ) -> list[DatasetItem]:
@@ -111,18 +146,27 @@ def arrange_items(
     items = []
     for image, split, group in zip(images, splits, groups, strict=True):
         name = image.labeled.photo.sha256[:SHORT_DIGITS]
-        path = f"{split}/{label_folder(image.labeled.label)}/{name}.jpg"
+        labeled = image.labeled
+        folder = (
+            f"{PHOTOS_FOLDER}/{split}"
+            if labeled.facets
+            else f"{split}/{label_folder(labeled.label)}"
+        )
+        path = f"{folder}/{name}.jpg"
         items.append(DatasetItem(image, split, path, group_names[group][:SHORT_DIGITS]))
     return sorted(items, key=lambda item: item.path)
 
 
 def write_manifest(items: Sequence[DatasetItem], path: Path) -> None:
-    """Write `manifest.parquet`, one row per image, ordered by path."""
+    """Write `manifest.parquet`, one row per image, ordered by path.
+
+    A multi-label build has the lists `labels` and `facets` (the labelled ones) instead of `label`.
+    """
     photos = [item.photo for item in items]
     text = pa.string()
     columns: dict[str, pa.Array] = {
         "path": pa.array([item.path for item in items], text),
-        "label": pa.array([item.label for item in items], text),
+        **_label_columns(items),
         "split": pa.array([item.split for item in items], text),
         "sha256": pa.array([photo.sha256 for photo in photos], text),
         "phash": pa.array([photo.phash for photo in photos], text),
@@ -137,6 +181,16 @@ def write_manifest(items: Sequence[DatasetItem], path: Path) -> None:
         "render_key": pa.array([item.rendered.render_key for item in items], text),
     }
     pq.write_table(pa.table(columns), path)
+
+
+def _label_columns(items: Sequence[DatasetItem]) -> dict[str, pa.Array]:
+    if not is_multi_label(items):
+        return {"label": pa.array([item.label for item in items], pa.string())}
+    texts = pa.list_(pa.string())
+    return {
+        "labels": pa.array([item.labels for item in items], texts),
+        "facets": pa.array([item.facets for item in items], texts),
+    }
 
 
 def _crop_columns(crops: Sequence[PersonCrop | None]) -> dict[str, pa.Array]:

@@ -23,7 +23,7 @@ from dataset.utils.engines import LOCAL_ENGINE, Engine, PhotoTask
 
 JPEG_QUALITY = 92
 # Folder of rendered images before they are written in the output format.
-POOL_FOLDER = "photos"
+POOL_FOLDER = "rendered"
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dataset.export import dataset_card
 from dataset.export.build_result import BuildOptions, BuildResult
+from dataset.export.layout import label_names
 from dataset.export.leakage_audit import RECALL_SENTENCE, describe_audit
 from dataset.images.io import thumbnail_or_none
 from dataset.images.store import ImageStore
@@ -48,8 +49,10 @@ def render_report(
         resize=dataset_card.RESIZE_NAMES[options.resize],
         proportions=", ".join(f"{proportion:g}" for proportion in options.splits),
         headline=_headline(result),
+        label_count=len(label_names(result.items)),
+        count_columns=dataset_card.count_columns(result.items),
         counts=dataset_card.count_rows(result.items),
-        label_counts=Counter(item.label for item in result.items).most_common(),
+        label_counts=_label_counts(result).most_common(),
         closest=_closest_pairs(result, jpegs),
         audit_sentence=describe_audit(result.audit),
         recall_sentence=RECALL_SENTENCE,
@@ -74,11 +77,16 @@ def render_report(
     )
 
 
+def _label_counts(result: BuildResult) -> Counter[str]:
+    """Return the number of photos of each label."""
+    return Counter(label for item in result.items for label in item.labels)
+
+
 def _headline(result: BuildResult) -> list[tuple[str, str, str]]:
     """Return the headline figures of the build: name, value, note."""
     by_split = Counter(item.split for item in result.items)
     counts = result.exclusions.counts
-    labels = Counter(item.label for item in result.items).values()
+    labels = _label_counts(result).values()
     return [
         ("Photos", f"{len(result.items):,}", " / ".join(f"{by_split[s]:,}" for s in SPLITS)),
         ("Labels", f"{len(labels)}", f"{min(labels):,} to {max(labels):,} photos each"),
@@ -92,16 +100,17 @@ def sampled_paths(result: BuildResult) -> set[str]:
     """Return the paths of the written images that the page and the contact sheets show."""
     paths = {path for sample in _paths_by_label(result).values() for path in sample}
     paths |= {path for pair in result.audit.closest for path in (pair.first, pair.second)}
-    labels = {item.label for item in result.items}
     return paths | {
-        path for label in labels for path in dataset_card.sample_paths(result.items, label)
+        path
+        for label in label_names(result.items)
+        for path in dataset_card.sample_paths(result.items, label)
     }
 
 
 def _paths_by_label(result: BuildResult) -> dict[str, list[str]]:
-    labels = sorted({item.label for item in result.items})
     return {
-        label: dataset_card.sample_paths(result.items, label, IMAGES_PER_LABEL) for label in labels
+        label: dataset_card.sample_paths(result.items, label, IMAGES_PER_LABEL)
+        for label in label_names(result.items)
     }
 
 
@@ -119,12 +128,13 @@ def _originals(images: Iterable[tuple[Candidate, str]], store: ImageStore) -> li
 
 
 def _closest_pairs(result: BuildResult, jpegs: Mapping[str, bytes]) -> list[tuple[Figure, Figure]]:
+    split_of = {item.path: item.split for item in result.items}
     return [
         (
-            _figure(jpegs[pair.first], pair.first.split("/")[0]),
+            _figure(jpegs[pair.first], split_of[pair.first]),
             _figure(
                 jpegs[pair.second],
-                f"{pair.second.split('/')[0]}: similarity {pair.similarity:.3f}",
+                f"{split_of[pair.second]}: similarity {pair.similarity:.3f}",
             ),
         )
         for pair in result.audit.closest

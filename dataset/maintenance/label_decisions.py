@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from dataset.catalogue.models import LabelDecision, now
 from dataset.catalogue.queries import find_image
 from dataset.errors import BadInput
-from dataset.selection.labeling import LABEL_CONFLICT
+from dataset.selection.candidates import ExcludedImage
+from dataset.selection.labeling import LABEL_CONFLICT, LABEL_SEPARATOR
 from dataset.selection.planning import SelectionOptions, plan_build
 from dataset.vocabulary import Vocabulary
 
@@ -91,16 +92,21 @@ def ask_conflicts(
     Returns:
         How many photos were decided.
     """
+    decided: set[int] = set()
+    # A photo can have conflicts in several facets, one after the other.
+    while conflicts := _label_conflicts(sessions, choice):
+        for conflict in sorted(conflicts, key=lambda conflict: conflict.photo.sha256):
+            label = ask(conflict.photo.store_key, conflict.detail.split(LABEL_SEPARATOR))
+            image_id = conflict.photo.image_id
+            decided.add(image_id)
+            with sessions.begin() as session:
+                session.add(LabelDecision(image_id=image_id, label=label, who=user_name()))
+    return len(decided)
+
+
+def _label_conflicts(
+    sessions: sessionmaker[Session], choice: SelectionOptions
+) -> list[ExcludedImage]:
     with sessions() as session:
-        conflicts = [
-            exclusion
-            for exclusion in plan_build(session, choice).exclusions.images
-            if exclusion.reason == LABEL_CONFLICT
-        ]
-    for conflict in sorted(conflicts, key=lambda conflict: conflict.photo.sha256):
-        label = ask(conflict.photo.store_key, conflict.detail.split(", "))
-        with sessions.begin() as session:
-            session.add(
-                LabelDecision(image_id=conflict.photo.image_id, label=label, who=user_name())
-            )
-    return len(conflicts)
+        images = plan_build(session, choice).exclusions.images
+    return [image for image in images if image.reason == LABEL_CONFLICT]

@@ -44,6 +44,7 @@ class SourcePost:
         author: Author of the post, if known.
         hashtags: Hashtags that count for the label, in the order of their discovery.
         posted: When it was posted, if known.
+        attributes: The shop's own words, such as colour and category, if they were loaded.
     """
 
     id: int
@@ -52,6 +53,7 @@ class SourcePost:
     author: str | None
     hashtags: tuple[str, ...]
     posted: datetime | None = None
+    attributes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ def load_candidates(
     session: Session,
     is_label: Callable[[str], bool] | None = None,
     clusters: Sequence[int] | None = None,
+    attributes: bool = False,
 ) -> list[Candidate]:
     """Load all stored images, ordered by SHA-256 so that builds are reproducible.
 
@@ -153,10 +156,11 @@ def load_candidates(
         is_label: If given, hashtags in captions and titles count as well. It returns whether a
             hashtag belongs to a label; a post with such hashtags is then described by them alone.
         clusters: If given, only images of these clusters are loaded (a few hundred at most).
+        attributes: Whether the shops' own words are loaded.
     """
     in_clusters = None if clusters is None else ImageRow.cluster_id.in_(clusters)
     image_ids = None if in_clusters is None else sa.select(ImageRow.id).where(in_clusters)
-    posts = _load_posts(session, is_label, image_ids)
+    posts = _load_posts(session, is_label, image_ids, attributes)
     posts_of_image = _grouped(
         session,
         _restrict(
@@ -270,7 +274,10 @@ def select_licensed(
 
 
 def _load_posts(
-    session: Session, is_label: Callable[[str], bool] | None, image_ids: sa.Select | None
+    session: Session,
+    is_label: Callable[[str], bool] | None,
+    image_ids: sa.Select | None,
+    attributes: bool,
 ) -> dict[int, SourcePost]:
     # One string object per distinct text: a catalogue has millions of equal ones.
     interned: dict[str, str] = {}
@@ -284,6 +291,7 @@ def _load_posts(
         for post, written in _load_hashtags(session, "caption", interned, post_ids).items():
             both = dict.fromkeys([*tags.get(post, ()), *written])
             tags[post] = [tag for tag in both if is_label(tag)] or tags.get(post, [])
+    words = _load_hashtags(session, "attribute", interned, post_ids) if attributes else {}
     query = sa.select(PostRow.id, PostRow.url, PostRow.site, PostRow.author, PostRow.posted)
     return {
         number: SourcePost(
@@ -293,6 +301,7 @@ def _load_posts(
             author,
             tuple(tags.get(number, ())),
             posted,
+            tuple(words.get(number, ())),
         )
         for number, url, site, author, posted in session.execute(
             _restrict(query, PostRow.id, post_ids)

@@ -26,10 +26,16 @@ from dataset.selection.groups import (
     assign_groups,
     link_images,
 )
-from dataset.selection.labeling import LabeledImage, assign_labels, limit_classes
+from dataset.selection.labeling import (
+    LabeledImage,
+    assign_label_sets,
+    assign_labels,
+    limit_classes,
+)
 from dataset.selection.quality_gates import QualityGates, apply_quality_gates
 from dataset.selection.splits import (
     assign_splits,
+    assign_stratified_splits,
     describe_deviations,
     load_kept_splits,
     split_scheme,
@@ -53,6 +59,7 @@ class SelectionOptions:
         new_splits: Whether the splits of earlier builds are ignored.
         use_captions: Whether hashtags in captions and titles count for labels.
         licenses: If not empty, only images with these licenses are used.
+        multi_label: Whether an image keeps all its labels, one per facet.
     """
 
     vocabulary: Vocabulary
@@ -66,6 +73,7 @@ class SelectionOptions:
     new_splits: bool = False
     use_captions: bool = False
     licenses: tuple[str, ...] = ()
+    multi_label: bool = False
 
     def is_label(self, hashtag: str) -> bool:
         """Return whether a hashtag belongs to the vocabulary or to a requested label."""
@@ -104,7 +112,8 @@ def plan_build(session: Session, options: SelectionOptions) -> BuildPlan:
     """Plan a build; the plan is empty if no class has enough images."""
     exclusions = Exclusions()
     is_label = options.is_label if options.use_captions else None
-    candidates = select_licensed(load_candidates(session, is_label), options.licenses, exclusions)
+    loaded = load_candidates(session, is_label, attributes=options.multi_label)
+    candidates = select_licensed(loaded, options.licenses, exclusions)
     photos = select_best_copies(candidates, exclusions)
     scheme = split_scheme(options.proportions, options.seed)
     before = {} if options.new_splits else load_kept_splits(session, scheme)
@@ -115,7 +124,8 @@ def plan_build(session: Session, options: SelectionOptions) -> BuildPlan:
         if not before.keys().isdisjoint(photo.copies)
     }
     passed = apply_quality_gates(photos, options.gates, exclusions)
-    labeled = assign_labels(
+    assign = assign_label_sets if options.multi_label else assign_labels
+    labeled = assign(
         passed,
         options.vocabulary,
         options.labels,
@@ -140,7 +150,7 @@ def plan_build(session: Session, options: SelectionOptions) -> BuildPlan:
 
 
 def _latest_labels(session: Session) -> dict[int, str]:
-    """Return image id -> label in the latest build."""
+    """Return image id -> label in the latest build, or its labels as one text."""
     latest = sa.select(sa.func.max(SplitAssignment.run_id)).scalar_subquery()
     query = sa.select(SplitAssignment.image_id, SplitAssignment.label)
     rows = session.execute(query.where(SplitAssignment.run_id == latest))
@@ -165,10 +175,20 @@ def _near_duplicate_pairs(session: Session) -> np.ndarray:
 def _with_splits(
     plan: BuildPlan, assignment: GroupAssignment, options: SelectionOptions
 ) -> BuildPlan:
-    labels = [image.label for image in plan.images]
     groups = assignment.groups[list(plan.indices)].tolist()
-    splits = assign_splits(groups, labels, options.proportions, options.seed, assignment.fixed)
-    deviations = describe_deviations(groups, labels, splits, options.proportions)
+    settings = options.proportions, options.seed, assignment.fixed
+    if options.multi_label:
+        label_sets = [image.labels for image in plan.images]
+        splits = assign_stratified_splits(groups, label_sets, *settings)
+    else:
+        splits = assign_splits(groups, [image.label for image in plan.images], *settings)
+    indices = [index for index, image in enumerate(plan.images) for _ in image.labels]
+    deviations = describe_deviations(
+        [groups[index] for index in indices],
+        [label for image in plan.images for label in image.labels],
+        [splits[index] for index in indices],
+        options.proportions,
+    )
     return replace(plan, splits=splits, groups=groups, deviations=deviations)
 
 

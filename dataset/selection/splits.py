@@ -1,8 +1,10 @@
 """Assign groups of images to train, validation and test, and keep the splits of earlier builds."""
 
+import itertools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -13,6 +15,9 @@ from dataset.catalogue.queries import in_batches
 SPLITS = ("train", "validation", "test")
 # Deviations from the requested proportion of a label are reported from here on.
 MAX_DEVIATION = 0.01
+# Counted beside the labels of each item with several labels. Sorts after all of them.
+EVERY_ITEM = "\U0010ffff"
+REBALANCING_PASSES = 3
 
 
 def assign_splits(
@@ -37,21 +42,11 @@ def assign_splits(
     Returns:
         The split of each item.
     """
-    labels_of_group: dict[int, Counter[str]] = defaultdict(Counter)
-    for group, label in zip(groups, labels, strict=True):
-        labels_of_group[group][label] += 1
+    labels_of_group = _count_labels(groups, [(label,) for label in labels])
     targets = _target_counts(Counter(labels), proportions)
-    assigned = {group: split for group, split in (fixed or {}).items() if group in labels_of_group}
-    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    for group, split in assigned.items():
-        counts[split] += labels_of_group[group]
-    # One draw per item, of which the group's first counts: when two groups become one, the draws
-    # of all others stay as they are.
-    generator = random.Random(seed)
-    order = {group: (-labels_of_group[group].total(), 0.0) for group in labels_of_group}
-    for group in groups:
-        draw = generator.random()
-        order[group] = (order[group][0], order[group][1] or draw)
+    assigned, counts = _assign_fixed(labels_of_group, fixed or {})
+    draws = _draw_order(groups, seed)
+    order = {group: (-labels_of_group[group].total(), draw) for group, draw in draws.items()}
     free = sorted(order.keys() - assigned.keys(), key=order.__getitem__)
     for group in free:
         best = max(
@@ -62,6 +57,98 @@ def assign_splits(
         counts[best] += labels_of_group[group]
     _rebalance(free, assigned, labels_of_group, targets, counts)
     return [assigned[group] for group in groups]
+
+
+def assign_stratified_splits(
+    groups: Sequence[int],
+    labels: Sequence[Sequence[str]],
+    proportions: Sequence[float],
+    seed: int,
+    fixed: Mapping[int, str] | None = None,
+) -> list[str]:
+    """Assign a split to each item with several labels: stratified by label, whole groups only.
+
+    Iterative stratification: the label with the fewest items left is distributed first, its largest
+    groups first, each to the split that lacks most items of the label, among such splits to the one
+    that lacks most items. At the end groups move where that reduces deviations.
+
+    Sechidis et al., "On the Stratification of Multi-Label Data", ECML PKDD 2011,
+    https://doi.org/10.1007/978-3-642-23808-6_10. The paper distributes single items.
+
+    Args:
+        groups: Group number of each item.
+        labels: Labels of each item, at least one.
+        proportions: Relative sizes of the splits, in the order of `SPLITS`.
+        seed: Random seed of the order of groups of equal size.
+        fixed: Group number -> split, for groups that keep theirs.
+
+    Returns:
+        The split of each item.
+    """
+    # What all items have in common keeps the sizes of the splits.
+    counted = [(*names, EVERY_ITEM) for names in labels]
+    labels_of_group = _count_labels(groups, counted)
+    targets = _target_counts(Counter(itertools.chain.from_iterable(counted)), proportions)
+    assigned, counts = _assign_fixed(labels_of_group, fixed or {})
+    draws = _draw_order(groups, seed)
+    free = sorted(draws.keys() - assigned.keys(), key=draws.__getitem__)
+    remaining: Counter[str] = Counter()
+    groups_of_label: dict[str, list[int]] = defaultdict(list)
+    for group in free:
+        remaining.update(labels_of_group[group])
+        for label in labels_of_group[group]:
+            groups_of_label[label].append(group)
+    allowed = [split for split, proportion in zip(SPLITS, proportions, strict=True) if proportion]
+
+    def preference(label: str, size: int, split: str) -> tuple[bool, float, float]:
+        target, count = targets[split][label], counts[split][label]
+        room = targets[split][EVERY_ITEM] - counts[split][EVERY_ITEM]
+        # The paper leaves splits without rare labels: the first items go to each split.
+        return count == 0 and size <= max(1, target), target - count, room
+
+    while remaining:
+        label = min(remaining, key=lambda name: (remaining[name], name))
+        members = [group for group in groups_of_label[label] if group not in assigned]
+        for group in sorted(members, key=lambda group: -labels_of_group[group][label]):
+            split = max(allowed, key=partial(preference, label, labels_of_group[group][label]))
+            assigned[group] = split
+            counts[split] += labels_of_group[group]
+            remaining -= labels_of_group[group]
+    for _ in range(REBALANCING_PASSES):
+        _rebalance(free, assigned, labels_of_group, targets, counts)
+    return [assigned[group] for group in groups]
+
+
+def _count_labels(
+    groups: Sequence[int], labels: Sequence[Sequence[str]]
+) -> dict[int, Counter[str]]:
+    """Return group number -> number of its items per label."""
+    labels_of_group: dict[int, Counter[str]] = defaultdict(Counter)
+    for group, names in zip(groups, labels, strict=True):
+        labels_of_group[group].update(names)
+    return labels_of_group
+
+
+def _assign_fixed(
+    labels_of_group: Mapping[int, Counter[str]], fixed: Mapping[int, str]
+) -> tuple[dict[int, str], dict[str, Counter[str]]]:
+    """Return the groups that keep their splits, and the labels in each split."""
+    assigned = {group: split for group, split in fixed.items() if group in labels_of_group}
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    for group, split in assigned.items():
+        counts[split] += labels_of_group[group]
+    return assigned, counts
+
+
+def _draw_order(groups: Sequence[int], seed: int) -> dict[int, float]:
+    """Return a random number for each group, which orders groups of equal size."""
+    # One draw per item, of which the group's first counts: when two groups become one, the draws
+    # of all others stay as they are.
+    generator, draws = random.Random(seed), dict[int, float]()
+    for group in groups:
+        draw = generator.random()
+        draws[group] = draws.get(group) or draw
+    return draws
 
 
 def _rebalance(
@@ -142,7 +229,10 @@ def describe_deviations(
     splits: Sequence[str],
     proportions: Sequence[float],
 ) -> list[str]:
-    """Describe each label and split that is more than `MAX_DEVIATION` and one item off."""
+    """Describe each label and split that is more than `MAX_DEVIATION` and one item off.
+
+    An item with several labels is there once per label.
+    """
     sizes, total = Counter(labels), sum(proportions)
     count = Counter(zip(labels, splits, strict=True))
     largest = _largest_groups(groups, labels)

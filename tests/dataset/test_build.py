@@ -32,7 +32,7 @@ def run(filling: Filling, **chosen: object) -> BuildResult:
     out = filling.folder / "splits"
     return build(
         BuildOptions(catalogue=filling.catalogue, out=out, **options),  # type: ignore[arg-type]
-        load_vocabulary(),
+        load_vocabulary(multi_label=bool(chosen.get("multi_label"))),
     )
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -125,3 +126,102 @@ def test_each_split_has_a_folder_for_each_label(tmp_path: Path) -> None:
         for name in WANTED
     ]
     assert names == [["dress", "polo"]] * 3
+
+
+@pytest.fixture(scope="module")
+def multi_label_builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return a multi-label build in each format, with twenty images of four labels."""
+    filling = Filling(tmp_path_factory.mktemp("multi"))
+    for number in range(20):
+        hashtags = ("jeans" if number % 2 else "юбка", *(("red",) if number < 10 else ("синий",)))
+        filling.image(photo_bytes(number), filling.post(f"p{number}", *hashtags[: 1 + number % 3]))
+    folders = {}
+    for name in FORMATS:
+        run(filling, format=name, multi_label=True, splits=(60, 20, 20), min_per_class=1)
+        folders[name] = (filling.folder / "splits").rename(filling.folder / f"as-{name}")
+    return folders
+
+
+def labels_of(build: Path) -> dict[str, list[str]]:
+    rows = pq.read_table(build / "manifest.parquet", columns=["path", "labels"]).to_pylist()
+    return {row["path"]: row["labels"] for row in rows}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_multi_label_build_is_read_back(multi_label_builds: dict[str, Path], name: str) -> None:
+    build = multi_label_builds[name]
+    layout = read_format(build)
+    assert layout is not None
+    assert dict(layout.read(build)) == dict(FORMATS["folders"].read(multi_label_builds["folders"]))
+    about = json.loads((build / "labels.json").read_text(encoding="utf-8"))
+    assert about["labels"] == ["blue", "jeans", "red", "skirt"]
+    assert about["facets"] == {"colour": ["blue", "red"], "lower": ["jeans", "skirt"]}
+    rows = pq.read_table(build / "manifest.parquet").to_pylist()
+    assert Counter(tuple(row["facets"]) for row in rows) == {
+        ("lower", "colour"): 13,
+        ("lower",): 7,
+    }
+    assert all(len(row["labels"]) == len(row["facets"]) for row in rows)
+
+
+def test_datasets_reads_labelled_folders_in_one_line(
+    multi_label_builds: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    build = multi_label_builds["folders"]
+    loaded = datasets.load_dataset(
+        "imagefolder", data_dir=str(build / "photos"), cache_dir=str(tmp_path)
+    )
+    assert set(loaded) == {"train", "validation", "test"}
+    found = [tuple(row["labels"]) for split in loaded.values() for row in split]
+    assert Counter(found) == Counter(map(tuple, labels_of(build).values()))
+    assert loaded["train"][0]["image"].size == (64, 64)
+
+
+@pytest.mark.parametrize("name", ["folders", "parquet", "webdataset"])
+def test_datasets_reads_label_lists_in_one_line(
+    multi_label_builds: dict[str, Path], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    build = multi_label_builds[name]
+    loaded = datasets.load_dataset(str(build), cache_dir=str(tmp_path))
+    rows = [row for split in loaded.values() for row in split]
+    found = [row["json"]["labels"] if name == "webdataset" else row["labels"] for row in rows]
+    if name == "parquet":
+        names = loaded["train"].features["labels"].feature.names
+        found = [[names[index] for index in row] for row in found]
+    assert Counter(map(tuple, found)) == Counter(map(tuple, labels_of(build).values()))
+
+
+def test_tensorflow_reads_label_lists(multi_label_builds: dict[str, Path]) -> None:
+    import tensorflow as tf
+
+    build = multi_label_builds["tfrecord"]
+    wanted = {
+        "image/filename": tf.io.FixedLenFeature([], tf.string),
+        "image/class/label": tf.io.VarLenFeature(tf.int64),
+        "image/class/text": tf.io.VarLenFeature(tf.string),
+    }
+    names = json.loads((build / "labels.json").read_text())["labels"]
+    of_path = labels_of(build)
+    for record in tf.data.TFRecordDataset(sorted(map(str, build.glob("*.tfrecord")))):
+        example = tf.io.parse_single_example(record, wanted)
+        indices = example["image/class/label"].values.numpy()
+        texts = [text.decode() for text in example["image/class/text"].values.numpy()]
+        assert texts == [names[index] for index in indices]
+        assert texts == of_path[example["image/filename"].numpy().decode()]
+
+
+@pytest.mark.parametrize("name", ["folders", "parquet"])
+def test_croissant_has_label_lists(multi_label_builds: dict[str, Path], name: str) -> None:
+    mlcroissant = pytest.importorskip("mlcroissant")
+    build = multi_label_builds[name]
+    about: Any = mlcroissant.Dataset(jsonld=str(build / "croissant.json"))
+    assert about.metadata.issues.errors == set()
+    found = {
+        record["items/path"].decode(): [label.decode() for label in record["items/labels"]]
+        for record in about.records("items")
+    }
+    assert found == labels_of(build)

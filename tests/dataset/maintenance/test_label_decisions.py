@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
@@ -117,3 +118,20 @@ def test_clusters_are_found_listed_and_undone(filling: Filling) -> None:
     assert "its 2 photos stay separate" in undone.output
     assert "0 clusters" in runner.invoke(catalogue, ["clusters", *where]).output
     assert "1 pairs" in runner.invoke(catalogue, ["clusters", "--possible", *where]).output
+
+
+def test_conflicts_of_several_facets_are_asked_one_after_the_other(tmp_path: Path) -> None:
+    filling = Filling(tmp_path)
+    filling.products("jeans", 6, 0)
+    filling.image(photo_bytes(50), filling.post("a", "jeans", "shorts", "red", "blue"))
+    few = ("--multi-label", "--min-per-class", "1")
+    assert "excluded 1: conflict of labels" in build(filling, *few).output
+    done = build(filling, *few, "--conflicts", "ask", answers="shorts\nred\n")
+    assert (done.exit_code, "7 photos in" in done.output) == (0, True), done.output
+    rows = pq.read_table(filling.folder / "splits" / "manifest.parquet").to_pylist()
+    assert ["shorts", "red"] in [row["labels"] for row in rows]
+
+
+def test_facets_are_left_unlabelled_in_multi_label_builds_only(tmp_path: Path) -> None:
+    done = build(Filling(tmp_path), "--conflicts", "unlabel")
+    assert (done.exit_code, "--multi-label" in done.output) == (2, True)

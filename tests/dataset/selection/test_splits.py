@@ -3,7 +3,14 @@
 import random
 from collections import Counter
 
-from dataset.selection.splits import assign_splits, describe_deviations
+import numpy as np
+
+from dataset.selection.splits import (
+    SPLITS,
+    assign_splits,
+    assign_stratified_splits,
+    describe_deviations,
+)
 
 
 def test_each_label_gets_its_shares() -> None:
@@ -76,3 +83,61 @@ def test_what_can_not_be_met_is_said() -> None:
         "hat: train has 60.0% rather than 50.0% of 100; groups that stay together hold up to 60 of"
         " them"
     )
+
+
+def label_sets(count: int, seed: int) -> list[tuple[str, ...]]:
+    """Draw up to five labels per item, of 5 % to 60 % of the items."""
+    draw = random.Random(seed)
+    rates = {"a": 0.6, "b": 0.4, "c": 0.2, "d": 0.1, "e": 0.05}
+    drawn = (tuple(n for n, rate in rates.items() if draw.random() < rate) for _ in range(count))
+    return [names or ("a",) for names in drawn]
+
+
+def label_distribution(labels: list[tuple[str, ...]], names: list[str]) -> float:
+    """Return the label distribution of Sechidis et al.: the mean deviation of labels' odds."""
+    sets, splits = np.array([[n in one for n in "abcde"] for one in labels]), np.array(names)
+    parts = [sets[splits == split] for split in SPLITS]
+    overall = sets.sum(0) / (~sets).sum(0)
+    return float(np.mean([abs(part.sum(0) / (~part).sum(0) - overall) for part in parts]))
+
+
+def test_each_of_several_labels_gets_its_share() -> None:
+    labels = label_sets(600, 0)
+    names = assign_stratified_splits(range(600), labels, (80, 10, 10), 0)
+    for label in "abcde":
+        having = [split for one, split in zip(labels, names, strict=True) if label in one]
+        for split, share in zip(SPLITS, (0.8, 0.1, 0.1), strict=True):
+            assert abs(having.count(split) - share * len(having)) <= 1.5
+    assert abs(names.count("test") - 60) <= 6
+
+
+def test_labels_are_distributed_better_than_at_random() -> None:
+    labels = label_sets(300, 1)
+    names = assign_stratified_splits(range(300), labels, (70, 15, 15), 0)
+    assert Counter(names) == {"train": 210, "validation": 45, "test": 45}
+    for seed in range(10):
+        drawn = random.Random(seed).choices(SPLITS, (70, 15, 15), k=300)
+        assert label_distribution(labels, names) < 0.5 * label_distribution(labels, drawn)
+
+
+def test_groups_of_several_labels_stay_whole_and_keep_their_split() -> None:
+    draw, labels = random.Random(2), label_sets(2000, 2)
+    groups = [draw.randrange(700) for _ in labels]
+    fixed = {0: "test", 1: "validation"}
+    names = assign_stratified_splits(groups, labels, (80, 10, 10), 5, fixed)
+    split_of = dict(zip(groups, names, strict=True))
+    assert names == [split_of[group] for group in groups]
+    assert (split_of[0], split_of[1]) == ("test", "validation")
+    flat = [(g, n, s) for g, one, s in zip(groups, labels, names, strict=True) for n in one]
+    columns = [[row[column] for row in flat] for column in range(3)]
+    assert describe_deviations(columns[0], columns[1], columns[2], (80, 10, 10)) == []  # type: ignore[arg-type]
+    assert names == assign_stratified_splits(groups, labels, (80, 10, 10), 5, fixed)
+    assert names != assign_stratified_splits(groups, labels, (80, 10, 10), 6, fixed)
+
+
+def test_rare_labels_reach_each_split_and_splits_without_a_share_get_nothing() -> None:
+    labels = [("common", "rare") if number < 3 else ("common",) for number in range(90)]
+    names = assign_stratified_splits(range(90), labels, (80, 10, 10), 0)
+    assert set(names[:3]) == set(SPLITS)
+    without = assign_stratified_splits(range(90), labels, (80, 0, 20), 0)
+    assert set(without) == {"train", "test"}
