@@ -18,8 +18,9 @@ from dataset.utils.keras_backend import load_state, save_state
 from model.ablation.config import BEST_STEP, USEFUL_AUGMENTATION, Step
 from model.data.augmentation import ImageAugmentation, parse_augmentation
 from model.data.crops import crop_data, is_cropped
+from model.data.facets import UNLABELLED
 from model.data.features import Views, default_cache_folder, predict_logits
-from model.data.loading import SplitData, class_indices
+from model.data.loading import SplitData
 from model.data.metadata import load_metadata
 from model.training.config import TrainOptions
 from model.training.linear_probe import head_logits
@@ -216,28 +217,69 @@ class StepRunner:
                 f"{data.folder}/test has changed since the comparison was interrupted; compare"
                 " again in another --out"
             )
-        f1 = precision_recall_fscore_support(
-            test_targets, test, labels=range(len(data.labels)), average="macro", zero_division=0
-        )[2]
         return TrainingResult(
-            (test == test_targets).astype(np.float64),
-            float(f1),
-            float((validation == validation_targets).mean()),
+            fraction_correct(test, test_targets),
+            macro_f1(test, test_targets, data),
+            float(fraction_correct(validation, validation_targets).mean()),
             facts["seconds"],
         )
 
     def _predict(
         self, data: SplitData, trained: TrainedNetwork, options: TrainOptions, split: str
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the predicted and the true class indices of a split."""
+        """Return the predicted and the true class indices of a split, or those of facets."""
         if trained.kept_stage != HEAD:
             network = trained.prediction_network(options)
             examples, logits = predict_logits(network, data, split, {})
-            return logits.argmax(axis=1), class_indices(examples, data.labels)
+            return predict_classes(logits, data), data.targets(examples)
         views = MIRROR_VIEWS if options.tta else Views()
         features = self.prepared.extractor.extract(data, split, views)
         logits = head_logits(trained.head, features, trained.feature_layers)
-        return logits.argmax(axis=1), features.targets
+        return predict_classes(logits, data), features.targets
+
+
+def predict_classes(logits: np.ndarray, data: SplitData) -> np.ndarray:
+    """Return the most probable class of each photo, shape (n,), or of each facet, (n, facets)."""
+    if data.facets is None:
+        return logits.argmax(axis=1)
+    members = map(list, data.facets.members)
+    return np.stack([logits[:, own].argmax(axis=1) for own in members], axis=1)
+
+
+def fraction_correct(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return whether each photo is predicted correctly, or the fraction of its labelled facets.
+
+    Args:
+        predicted: Result of `predict_classes`.
+        targets: Result of `SplitData.targets`, of the same shape.
+
+    Returns:
+        Float64 array of shape (n,).
+    """
+    is_correct = predicted == targets
+    if targets.ndim == 1:
+        return is_correct.astype(np.float64)
+    is_known = targets != UNLABELLED
+    return (is_correct & is_known).sum(axis=1) / np.maximum(1, is_known.sum(axis=1))
+
+
+def macro_f1(predicted: np.ndarray, targets: np.ndarray, data: SplitData) -> float:
+    """Return the mean F1 of all labels; with facets, the mean of the facets' means."""
+    columns = [(predicted, targets, len(data.labels))]
+    if data.facets is not None:
+        sizes = map(len, data.facets.members)
+        columns = list(zip(predicted.T, targets.T, sizes, strict=True))
+    scores = [
+        precision_recall_fscore_support(
+            own[own != UNLABELLED],
+            guess[own != UNLABELLED],
+            labels=range(size),
+            average="macro",
+            zero_division=0,
+        )[2]
+        for guess, own, size in columns
+    ]
+    return float(np.mean(scores))
 
 
 def _find_base(step: Step, before: Sequence[StepResult]) -> StepResult | None:

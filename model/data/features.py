@@ -23,7 +23,6 @@ from model.data.augmentation import ImageAugmentation
 from model.data.loading import (
     Example,
     SplitData,
-    class_indices,
     letterbox,
     read_images,
     view_digests,
@@ -123,7 +122,7 @@ class SplitFeatures:
     Attributes:
         examples: The photos.
         values: Float16 array of shape (n, views, width); the first view is not augmented.
-        targets: Class indices of shape (n,).
+        targets: Class indices of shape (n,), or targets of facets of shape (n, facets).
         unreadable: Path -> reason.
         blocks: The blocks whose features follow one another, once for each part of a photo.
     """
@@ -228,7 +227,7 @@ class FeatureExtractor:
                 examples += features
                 values += [np.stack(arrays)[None] for arrays in features.values()]
                 bar.update(len(chunk))
-        targets = class_indices(examples, data.labels)
+        targets = data.targets(examples)
         return SplitFeatures(examples, np.concatenate(values), targets, unreadable, self.blocks)
 
     def _extract_chunk(

@@ -1,5 +1,6 @@
 """Load splits from disk: examples with their labels, and their photos as arrays."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,8 +13,11 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dataset.errors import BadInput, Failure, first_line
+from dataset.export.layout import PHOTOS_FOLDER
 from dataset.images.io import FoundPhotos, Unreadable, find_photos, open_photo, sha256_of
 from dataset.pose.crop import KEEP, Crop, replace_background
+from dataset.selection.labeling import LABEL_SEPARATOR
+from model.data.facets import FacetGroups, group_labels
 
 SPLITS = ("train", "validation", "test")
 CHUNK_SIZE = 128
@@ -27,10 +31,11 @@ class Example:
 
     Attributes:
         path: Path below the data folder, with forward slashes.
-        label: Its label.
+        label: Its label, or all labels as one text.
         split: Its split.
         crop: The part of the photo that is used; None: all of it.
         background: What is behind the person: `keep`, `blur` or `white`.
+        labels: In a multi-label build, all its labels.
     """
 
     path: str
@@ -38,6 +43,7 @@ class Example:
     split: str
     crop: Crop | None = None
     background: str = KEEP
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,9 @@ class SplitData:
         examples: All examples, sorted by path.
         unknown_labels: Label without training photos -> number of excluded photos.
         skipped: How many files of the folders are not photos, by kind; empty if all are.
+        facets: The facets of the labels, if photos can have several labels.
+        single_labels: Facet -> its label, for facets that can't be trained for lack of a second
+            one.
     """
 
     folder: Path
@@ -57,6 +66,24 @@ class SplitData:
     examples: tuple[Example, ...]
     unknown_labels: Mapping[str, int] = field(default_factory=dict)
     skipped: str = ""
+    facets: FacetGroups | None = None
+    single_labels: Mapping[str, str] = field(default_factory=dict)
+
+    def targets(self, examples: Sequence[Example]) -> np.ndarray:
+        """Return the class index of each example, or the target of each of its facets.
+
+        Returns:
+            Int array of shape (n,), or (n, facets) if photos can have several labels.
+
+        Raises:
+            Failure: An example has two labels of a facet.
+        """
+        if self.facets is None:
+            return class_indices(examples, self.labels)
+        indices = {label: index for index, label in enumerate(self.labels)}
+        return self.facets.targets(
+            (example.path, [indices[label] for label in example.labels]) for example in examples
+        )
 
     def examples_of(self, split: str) -> list[Example]:
         """Return the examples of a split, sorted by path."""
@@ -73,8 +100,11 @@ def load_splits(folder: Path) -> SplitData:
     if not folder.is_dir():
         raise BadInput(f"--data {folder}: no such folder; run build-dataset first")
     manifest = folder / "manifest.parquet"
-    if manifest.exists() and not (folder / "train").is_dir():
+    photos = [folder / "train", folder / PHOTOS_FOLDER / "train"]
+    if manifest.exists() and not any(path.is_dir() for path in photos):
         raise BadInput(f"--data {folder} has shards; build it with --format folders to train")
+    if manifest.exists() and "labels" in pq.read_schema(manifest).names:
+        return _load_label_sets(folder, manifest)
     found = FoundPhotos([], Counter())
     if manifest.exists():
         examples = _from_manifest(manifest)
@@ -92,6 +122,40 @@ def load_splits(folder: Path) -> SplitData:
     known = tuple(example for example in examples if example.label in labels)
     unknown_labels = Counter(example.label for example in examples if example.label not in labels)
     return SplitData(folder, labels, known, unknown_labels, found.describe_skipped())
+
+
+def _load_label_sets(folder: Path, manifest: Path) -> SplitData:
+    """Load a multi-label build: examples with all their labels, and the facets of the labels."""
+    try:
+        by_facet = json.loads((folder / "labels.json").read_text(encoding="utf-8"))["facets"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(
+            f"--data {folder}: labels.json does not have the facets of the labels; build the data"
+            " set again with build-dataset --multi-label"
+        ) from error
+    rows = pq.read_table(manifest, columns=["path", "labels", "split"]).to_pylist()
+    trained = {label for row in rows if row["split"] == "train" for label in row["labels"]}
+    if not trained:
+        raise BadInput(f"--data {folder} has no photos for training; run build-dataset first")
+    facets, labels = group_labels(sorted(trained), by_facet)
+    if facets is None:
+        raise Failure(
+            f"no facet of {folder} has two labels with training photos ({', '.join(trained)}), and"
+            " a classifier needs two; crawl other hashtags and build again"
+        )
+    single = {
+        name: own[0]
+        for name, names in by_facet.items()
+        if len(own := [label for label in names if label in trained]) == 1
+    }
+    examples = []
+    for row in sorted(rows, key=lambda row: row["path"]):
+        known = tuple(label for label in row["labels"] if label in labels)
+        if known:
+            text = LABEL_SEPARATOR.join(known)
+            examples.append(Example(row["path"], text, row["split"], labels=known))
+    unknown = Counter(label for row in rows for label in row["labels"] if label not in trained)
+    return SplitData(folder, labels, tuple(examples), unknown, "", facets, single)
 
 
 def _from_manifest(path: Path) -> list[Example]:

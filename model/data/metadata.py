@@ -95,10 +95,13 @@ def hash_dataset(folder: Path, examples: Sequence[Example]) -> DatasetHash:
         examples: Its photos.
     """
     manifest = folder / MANIFEST
-    if manifest.exists() and set(HASHED_COLUMNS) <= set(pq.read_schema(manifest).names):
-        columns = pq.read_table(manifest, columns=list(HASHED_COLUMNS)).to_pydict()
-        rows = zip(*(columns[name] for name in HASHED_COLUMNS), strict=True)
-        return _hash_rows(rows, f"{', '.join(HASHED_COLUMNS)} of manifest.parquet")
+    present = set(pq.read_schema(manifest).names) if manifest.exists() else set()
+    # A multi-label build has lists of labels.
+    hashed = [f"{name}s" if name == "label" not in present else name for name in HASHED_COLUMNS]
+    if set(hashed) <= present:
+        columns = pq.read_table(manifest, columns=hashed).to_pydict()
+        rows = zip(*(columns[name] for name in hashed), strict=True)
+        return _hash_rows(rows, f"{', '.join(hashed)} of manifest.parquet")
     paths = [example.path for example in examples]
     hashes = map_in_threads(_sha256, (folder / path for path in paths))
     return _hash_rows(zip(paths, hashes, strict=True), "path and sha256 of every file")

@@ -90,13 +90,20 @@ class Bootstrap:
         membership = csr_array((np.ones(len(self.units)), (self.units, np.arange(len(self.units)))))
         # One column per unit; most values are zeros.
         sums_by_unit = csr_array((membership @ csr_array(values)).T)
+        return np.concatenate([(sums_by_unit @ counts.T).T for counts in self._batches()])
+
+    def photo_weights(self) -> Iterator[np.ndarray]:
+        """Yield how often each photo is drawn, BATCH_RESAMPLES resamples at a time.
+
+        Yields:
+            Int arrays of shape (resamples, n).
+        """
+        return (counts[:, self.units] for counts in self._batches())
+
+    def _batches(self) -> Iterator[np.ndarray]:
         random = np.random.default_rng(self.seed)
-        starts = range(0, self.resamples, BATCH_RESAMPLES)
-        batches = (
-            self._draw_counts(random, min(BATCH_RESAMPLES, self.resamples - start))
-            for start in starts
-        )
-        return np.concatenate([(sums_by_unit @ counts.T).T for counts in batches])
+        for start in range(0, self.resamples, BATCH_RESAMPLES):
+            yield self._draw_counts(random, min(BATCH_RESAMPLES, self.resamples - start))
 
     def _draw_counts(self, random: np.random.Generator, resamples: int) -> np.ndarray:
         """Return how often each unit is drawn, array of shape (resamples, units)."""

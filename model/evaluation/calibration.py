@@ -5,10 +5,13 @@ expected calibration error over bins of equal width, and temperature scaling fit
 likelihood.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+
+from model.data.facets import FacetGroups
 
 BINS = 15
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
@@ -68,6 +71,26 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
         options={"xatol": 1e-6},
     )
     return float(np.exp(result.x))
+
+
+def facet_probabilities(
+    logits: np.ndarray, facets: FacetGroups, temperatures: Sequence[float]
+) -> np.ndarray:
+    """Return the calibrated probabilities of labels with facets.
+
+    Args:
+        logits: Array of shape (n, labels).
+        facets: The facets of the labels.
+        temperatures: The logits of each facet are divided by its temperature.
+
+    Returns:
+        Float64 array of shape (n, labels): the softmax within each facet, and for a label of
+        several facets the mean.
+    """
+    total = np.zeros(logits.shape, np.float64)
+    for members, temperature in zip(facets.members, temperatures, strict=True):
+        total[:, list(members)] += softmax(logits[:, list(members)], temperature)
+    return total / np.maximum(1, facets.facets_of(logits.shape[1]))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from model.inference.saved_run import SavedRun
 from model.network import dtype, inception
 
 BATCH_SIZE = 32
+# Probabilities of facets are at least this large before their logarithm is taken.
+MIN_PROBABILITY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def load_predictor(run: SavedRun, precision: str = "auto") -> Predictor:
     networks = {layer.name: layer for layer in _nested_networks(run.network)}
     try:
         features, head = networks["features"], networks["head"]
-        scale = run.network.get_layer("temperature").scale
+        probabilities = networks.get(inception.FACET_PROBABILITIES)
+        scale = 1.0 if probabilities else run.network.get_layer("temperature").scale
     except (KeyError, ValueError) as error:
         raise Failure(
             f"{run.folder}/model.keras has no layer {error}: it was made by another version; train"
@@ -115,7 +118,7 @@ def load_predictor(run: SavedRun, precision: str = "auto") -> Predictor:
 
     feature_network, choice = dtype.choose_precision(build, precision)
     return Predictor(
-        _build_network(feature_network, head, float(scale), uses_tta),
+        _build_network(feature_network, head, float(scale), uses_tta, probabilities),
         feature_network,
         tuple(run.labels),
         int(features.input.shape[1]),
@@ -151,12 +154,28 @@ def _with_policy(features: keras.Model, policy: str) -> keras.Model:
 
 
 def _build_network(
-    features: keras.Model, head: keras.Model, scale: float, uses_tta: bool
+    features: keras.Model,
+    head: keras.Model,
+    scale: float,
+    uses_tta: bool,
+    probabilities: keras.Model | None,
 ) -> keras.Model:
-    """Return pixels (batch, size, size, 3) -> [features, logits multiplied by a scale]."""
+    """Return pixels (batch, size, size, 3) -> [features, calibrated logits].
+
+    Args:
+        features: Pixels -> features.
+        head: Features -> logits.
+        scale: The logits are multiplied by it.
+        uses_tta: Whether photos are mirrored as well.
+        probabilities: For labels with facets, logits -> probabilities, whose logarithms are the
+            calibrated logits.
+    """
     pixels = keras.Input(features.input.shape[1:], name="pixels")
     views = [pixels, keras.ops.flip(pixels, axis=2)] if uses_tta else [pixels]
     outputs = [features(view) for view in views]
     # The mean of the logits was calibrated, not the logits of the mean features.
     logits = [head(output) for output in outputs]
-    return keras.Model(pixels, [outputs[0], sum(logits) * (1 / len(views) * scale)])
+    mean = sum(logits) * (1 / len(views) * scale)
+    if probabilities is not None:
+        mean = keras.ops.log(keras.ops.maximum(probabilities(mean), MIN_PROBABILITY))
+    return keras.Model(pixels, [outputs[0], mean])

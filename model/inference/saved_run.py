@@ -43,6 +43,8 @@ class SavedRun:
         kept_stage: The stage of training whose weights were kept.
         facts: Content of `run.json`.
         build_options: Options of the build that the photos are from; empty for plain folders.
+        facets: Facet -> its labels, if photos can have several labels; otherwise empty.
+        thresholds: Label -> the probability from which on a photo has it; empty without facets.
     """
 
     folder: Path
@@ -53,6 +55,8 @@ class SavedRun:
     kept_stage: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     build_options: dict[str, Any] = field(default_factory=dict)
+    facets: dict[str, list[str]] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
 
     @property
     def crop(self) -> PoseOptions:
@@ -84,7 +88,8 @@ def load_run(folder: Path) -> SavedRun:
         BadInput: The folder is not a run directory.
         Failure: The model can't be read, or is not a classifier of raw photos.
     """
-    labels = _read_json(folder / "labels.json").get("labels")
+    about = _read_json(folder / "labels.json")
+    labels = about.get("labels")
     if not labels or not (folder / "model.keras").is_file():
         raise BadInput(
             f"{folder} is not a run of train-model: model.keras or labels.json is missing"
@@ -114,6 +119,8 @@ def load_run(folder: Path) -> SavedRun:
         metrics.get("kept_stage", ""),
         facts,
         facts.get("build_options") or load_build_options(data),
+        about.get("facets", {}),
+        about.get("thresholds", {}),
     )
 
 

@@ -46,6 +46,9 @@ INT8_MAX = 127
 # Parts of a photo whose features the head reads: all of it, or its upper and lower half as well.
 WHOLE, HALVES = "whole", "halves"
 PARTS = {WHOLE: 1, HALVES: 3}
+# The network of `build_facet_probabilities`, and what it adds to the logits of the labels of other
+# facets: their exponentials are 0 in float32, and it can be written in float16.
+FACET_PROBABILITIES, EXCLUDED_LOGIT = "facet_probabilities", -1e4
 # Lower bound of standard deviations of features: smaller ones are noise, not to be amplified.
 MIN_STD = 1e-3
 
@@ -327,7 +330,42 @@ def letterbox_layer(size: int) -> keras.layers.Layer:
     )
 
 
-def build_classifier(network: keras.Model, temperature: float) -> keras.Model:
+def build_facet_probabilities(
+    labels: int, members: Sequence[Sequence[int]], temperatures: Sequence[float]
+) -> keras.Model:
+    """Build a network of calibrated probabilities for labels by facets.
+
+    Each facet has a softmax over the logits of its labels. The probability of a label that is in
+    several facets is the mean of theirs.
+
+    Args:
+        labels: Number of labels.
+        members: The class indices of each facet.
+        temperatures: The logits of each facet are divided by its temperature.
+
+    Returns:
+        Logits (batch, labels) -> probabilities (batch, labels).
+    """
+    logits = keras.Input((labels,), name="logits")
+    members = [list(own) for own in members]
+    parts = []
+    for number, (own, temperature) in enumerate(zip(members, temperatures, strict=True)):
+        # Exports have no gather operation in common: other labels get a probability of 0.
+        offsets = np.full(labels, EXCLUDED_LOGIT)
+        offsets[own] = 0.0
+        scaled = layers.Rescaling(
+            1 / temperature, offsets.tolist(), dtype="float32", name=f"temperature_{number}"
+        )(logits)
+        parts.append(layers.Softmax(dtype="float32", name=f"facet_{number}")(scaled))
+    total = layers.Add(dtype="float32", name="sum")(parts) if len(parts) > 1 else parts[0]
+    counts = np.maximum(1, np.bincount(np.concatenate(members).astype(int), minlength=labels))
+    mean = layers.Rescaling((1 / counts).tolist(), dtype="float32", name="mean")(total)
+    return keras.Model(logits, mean, name=FACET_PROBABILITIES)
+
+
+def build_classifier(
+    network: keras.Model, temperature: float, facets: keras.Model | None = None
+) -> keras.Model:
     """Add letterboxing and calibration to a network.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
@@ -335,7 +373,8 @@ def build_classifier(network: keras.Model, temperature: float) -> keras.Model:
 
     Args:
         network: Pixels (batch, size, size, 3) in [0, 255] -> logits.
-        temperature: The logits are divided by it.
+        temperature: The logits are divided by it, unless there are facets.
+        facets: For labels with facets, a network of `build_facet_probabilities`.
 
     Returns:
         Uint8 photos (batch, any, any, 3) -> probabilities (batch, classes).
@@ -347,6 +386,8 @@ def build_classifier(network: keras.Model, temperature: float) -> keras.Model:
     # The layer's default, training=True, would be passed on to every later layer (keras-hub 2776).
     pixels = letterbox_layer(size)(pixels, training=False)
     logits = network(pixels)
+    if facets is not None:
+        return keras.Model(photos, facets(logits), name="classifier")
     scaled = layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)
     probabilities = layers.Softmax(dtype="float32", name="probabilities")(scaled)
     return keras.Model(photos, probabilities, name="classifier")

@@ -1,10 +1,9 @@
 """Compute the metrics of a run and write its reports: JSON, CSV, charts, HTML and model card."""
 
-import csv
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -15,17 +14,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dataset.errors import Failure
-from dataset.utils.files import spreadsheet_row, write_json
+from dataset.utils.files import write_json
 from dataset.utils.plots import plot_history
 from model.data.loading import Example, load_splits
 from model.data.metadata import hash_dataset
 from model.evaluation.calibration import ReliabilityBin, reliability_bins, softmax
-from model.evaluation.metrics import CoveragePoint, LabeledLogits, compute_metrics, coverage_curve
+from model.evaluation.metrics import CoveragePoint, compute_metrics, coverage_curve
 from model.inference.saved_run import load_build_options
-from model.reports import charts, summary
+from model.reports import charts, multi_label, summary
 from model.reports.html import render_report
 from model.reports.model_card import render_model_card
 from model.reports.run_results import RunResults
+from model.reports.summary import write_csv
 
 # Packages whose versions are written to `run.json`.
 PACKAGES = (
@@ -74,9 +74,13 @@ def write_results(folder: Path, results: RunResults) -> dict[str, Any]:
     """
     if np.isnan(results.test_logits).any() or np.isnan(results.validation_logits).any():
         raise Failure("the network's outputs are NaN; train again with a lower learning rate")
-    test, labels = LabeledLogits(results.test_logits, results.targets), results.labels
+    run = describe_run(results)
+    if results.facets is not None:
+        write_json(run, folder / "run.json")
+        return multi_label.write_multi_label_results(folder, results, run)
+    labels = results.labels
     metrics = compute_metrics(
-        test,
+        results.test_set,
         results.validation_set,
         labels,
         results.temperature,
@@ -85,7 +89,6 @@ def write_results(folder: Path, results: RunResults) -> dict[str, Any]:
         folds=results.folds,
     )
     metrics |= results.extra_metrics
-    run = describe_run(results)
     bins = {
         "uncalibrated": reliability_bins(softmax(results.test_logits), results.targets),
         "calibrated": reliability_bins(results.probabilities, results.targets),
@@ -141,6 +144,16 @@ def format_summary(metrics: Mapping[str, Any]) -> str:
     """Format the metrics for the terminal: two tables and a few sentences."""
     from dataset.utils.cli_options import format_table
 
+    if "per_label" in metrics:
+        return "\n".join(
+            [
+                format_table(multi_label.LABEL_COLUMNS, list(multi_label.label_rows(metrics))),
+                "",
+                format_table(multi_label.FACET_COLUMNS, list(multi_label.facet_rows(metrics))),
+                "",
+                *multi_label.findings(metrics),
+            ]
+        )
     rows = [
         (label, *(f"{scores[name]:.3f}" for name in summary.SCORES), str(scores["support"]))
         for label, scores in metrics["per_class"].items()
@@ -155,16 +168,6 @@ def format_summary(metrics: Mapping[str, Any]) -> str:
             *summary.findings(metrics),
         ]
     )
-
-
-def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write rows as UTF-8; floats in full precision, None as an empty cell."""
-    # File names may contain undecodable bytes.
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        # Quote all text: by default a carriage return in a label is not quoted.
-        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-        writer.writerow(spreadsheet_row(head))
-        writer.writerows(map(spreadsheet_row, rows))
 
 
 def write_predictions(

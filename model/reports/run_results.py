@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from model.data.loading import Example, class_indices
+from model.data.facets import FacetGroups
+from model.data.loading import Example, SplitData
 from model.data.metadata import PhotoMetadata, load_metadata
 from model.evaluation import calibration
 from model.evaluation.metrics import LabeledLogits
+from model.evaluation.multi_label import choose_thresholds
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class RunResults:
         augmentation_samples: PNG of augmented training photos.
         folds: With cross-validation, the fold of each photo in `test`, which has the held-out
             photos of all folds with calibrated logits.
+        facets: The facets of the labels, if photos can have several labels.
     """
 
     folder: Path
@@ -52,17 +55,25 @@ class RunResults:
     facts: Mapping[str, Any] = field(default_factory=dict)
     augmentation_samples: bytes | None = None
     folds: np.ndarray | None = None
+    facets: FacetGroups | None = None
+
+    def _targets(self, examples: Sequence[Example]) -> np.ndarray:
+        return SplitData(self.folder, tuple(self.labels), (), facets=self.facets).targets(examples)
 
     @cached_property
     def targets(self) -> np.ndarray:
-        """Class indices of the test photos, shape (n,)."""
-        return class_indices(self.test, self.labels)
+        """Class indices of the test photos, shape (n,), or targets of facets, (n, facets)."""
+        return self._targets(self.test)
+
+    @cached_property
+    def test_set(self) -> LabeledLogits:
+        """Logits and targets of the test photos."""
+        return LabeledLogits(self.test_logits, self.targets)
 
     @cached_property
     def validation_set(self) -> LabeledLogits:
         """Logits and class indices of the validation photos."""
-        targets = class_indices(self.validation, self.labels)
-        return LabeledLogits(self.validation_logits, targets)
+        return LabeledLogits(self.validation_logits, self._targets(self.validation))
 
     @cached_property
     def temperature(self) -> float:
@@ -70,8 +81,37 @@ class RunResults:
         return calibration.fit_temperature(self.validation_set.logits, self.validation_set.targets)
 
     @cached_property
+    def temperatures(self) -> list[float]:
+        """The temperature of each facet, fitted on the validation photos that are labelled there.
+
+        Raises:
+            ValueError: The labels have no facets.
+        """
+        if self.facets is None:
+            raise ValueError("the labels have no facets")
+        parts = self.facets.parts(self.validation_set.logits, self.validation_set.targets)
+        return [calibration.fit_temperature(*part) for part in parts]
+
+    @cached_property
+    def thresholds(self) -> dict[str, float]:
+        """Label -> probability with the highest F1 on the validation photos; empty without facets.
+
+        From it on, a photo is predicted to have the label.
+        """
+        if self.facets is None:
+            return {}
+        validation = self.validation_set
+        probabilities = calibration.facet_probabilities(
+            validation.logits, self.facets, self.temperatures
+        )
+        chosen = choose_thresholds(probabilities, validation.targets, self.facets)
+        return dict(zip(self.labels, chosen, strict=True))
+
+    @cached_property
     def probabilities(self) -> np.ndarray:
         """Calibrated probabilities of the test photos, float64 array of shape (n, classes)."""
+        if self.facets is not None:
+            return calibration.facet_probabilities(self.test_logits, self.facets, self.temperatures)
         return calibration.softmax(self.test_logits, self.temperature)
 
     @cached_property

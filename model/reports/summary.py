@@ -1,10 +1,13 @@
-"""Sentences and tables about a run, for the HTML report, the model card and the terminal."""
+"""Sentences and tables about a run, for the HTML report, the model card, CSV and the terminal."""
 
-from collections.abc import Mapping, Sequence
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dataset.utils.files import spreadsheet_row
 from model.evaluation.metrics import HELD_OUT_PHOTOS, TEST_PHOTOS
 from model.reports.run_results import RunResults
 
@@ -235,3 +238,13 @@ def training_sentence(results: RunResults) -> str:
 def option_rows(options: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return options as rows; None is shown as default."""
     return [(name, "default" if value is None else value) for name, value in options.items()]
+
+
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write rows as UTF-8; floats in full precision, None as an empty cell."""
+    # File names may contain undecodable bytes.
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        # Quote all text: by default a carriage return in a label is not quoted.
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(spreadsheet_row(head))
+        writer.writerows(map(spreadsheet_row, rows))

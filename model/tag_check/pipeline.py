@@ -231,6 +231,11 @@ def _check_tags(
     options: CheckOptions, vocabulary: Vocabulary, fetcher: ImageFetcher
 ) -> dict[str, Any]:
     run = load_run(options.run)
+    if run.facets:
+        raise BadInput(
+            f"{options.run} has several labels per photo, and check-tags compares one; name a run"
+            " that was trained on a build without --multi-label"
+        )
     source = _open_source(options, run, vocabulary, fetcher)
     _require_same_options(options)
     predictor = load_predictor(run, options.precision)

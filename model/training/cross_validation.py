@@ -11,7 +11,7 @@ import click
 import keras
 import numpy as np
 
-from dataset.errors import Failure
+from dataset.errors import BadInput, Failure
 from dataset.utils.files import write_json
 from dataset.utils.keras_backend import load_state, save_state
 from model.data.features import predict_logits
@@ -61,6 +61,11 @@ def cross_validate(options: TrainOptions) -> dict[str, Any]:
     start = time.time()
     with run_folder(options) as folder:
         data = load_splits(options.data)
+        if data.facets is not None:
+            raise BadInput(
+                f"--folds needs one label per photo, and {data.folder} has several; train without"
+                " --folds"
+            )
         pool = [*data.examples_of("train"), *data.examples_of("validation")]
         targets = class_indices(pool, data.labels)
         groups = load_metadata(data.folder, pool).groups

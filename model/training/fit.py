@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from dataset.utils.keras_backend import (
     save_state,
     training_variables,
 )
+from model.data.facets import FacetGroups
 from model.evaluation.calibration import fit_temperature, negative_log_likelihood
 from model.training.config import FitConfig, TableSchedule
 
@@ -34,7 +36,8 @@ class TrainingSet(Protocol):
     """Training examples.
 
     Attributes:
-        targets: Target probabilities, float array of shape (n, classes).
+        targets: Target probabilities, float array of shape (n, classes), or those of facets as
+            `FacetGroups.encode` returns them.
         weights: Example weights, float array of shape (n,).
     """
 
@@ -54,11 +57,20 @@ class ValidationSet:
 
     Attributes:
         logits: Returns the logits of all examples, of shape (n, classes), by a network.
-        targets: Class indices of shape (n,); may be empty.
+        targets: Class indices of shape (n,), or targets of facets of shape (n, facets); may be
+            empty.
+        facets: The facets of the labels, if photos can have several labels.
     """
 
     logits: Callable[[keras.Model], np.ndarray]
     targets: np.ndarray
+    facets: FacetGroups | None = None
+
+    def parts(self, logits: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return logits and class indices of each facet's labelled examples, or of all examples."""
+        if self.facets is None:
+            return [(logits, self.targets)]
+        return [part for part in self.facets.parts(logits, self.targets) if len(part[1])]
 
 
 @dataclass
@@ -116,7 +128,7 @@ def fit(
             belongs to another training.
     """
     steps = steps_per_epoch(training_set, config)
-    schedule = compile_network(network, config, steps)
+    schedule = compile_network(network, config, steps, validation_set.facets)
     # Usually one round: `fit` also ends if a small budget makes epochs shorter, and the next round
     # resumes from the state file, because Keras leaves the averaged weights in the network.
     while not _is_finished(progress := _resume(network, config, state, steps), config):
@@ -174,24 +186,33 @@ def steps_per_epoch(training_set: TrainingSet, config: FitConfig) -> int:
     return max(1, len(training_set.weights) // config.batch_size)
 
 
-def compile_network(network: keras.Model, config: FitConfig, steps: int) -> TableSchedule:
+def compile_network(
+    network: keras.Model, config: FitConfig, steps: int, facets: FacetGroups | None = None
+) -> TableSchedule:
     """Compile a network and return its learning rate schedule.
 
     Args:
         network: The network, with logits as outputs.
         config: Optimizer, schedule and regularization.
         steps: Steps per epoch.
+        facets: The facets of the labels, if photos can have several labels.
     """
     momentum = min(MAX_EMA_MOMENTUM, 1 - 1 / max(10, steps)) if config.ema else None
     schedule = TableSchedule(config, steps)
     optimizer = config.build_optimizer(schedule, momentum)
     if network.get_layer(index=-1).dtype_policy.name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    loss = keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=config.label_smoothing
-    )
     # A metric given by name creates its variables in the first step, which is then traced twice.
-    accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
+    if facets is None:
+        loss = keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=config.label_smoothing
+        )
+        accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
+    else:
+        loss = FacetCrossEntropy(facets, config.label_smoothing)
+        accuracy = keras.metrics.MeanMetricWrapper(
+            partial(facet_accuracy, facets=facets), name="accuracy"
+        )
     network.compile(
         optimizer,
         loss,
@@ -201,6 +222,60 @@ def compile_network(network: keras.Model, config: FitConfig, steps: int) -> Tabl
     )
     optimizer.build(network.trainable_variables)
     return schedule
+
+
+def _facet_parts(targets: Any, logits: Any, facets: FacetGroups) -> Iterator[tuple[Any, Any]]:
+    """Yield the encoded targets and the logits of each facet, tensors of shape (batch, size)."""
+    start = 0
+    for members in facets.members:
+        end = start + len(members)
+        yield targets[:, start:end], keras.ops.take(logits, list(members), axis=1)
+        start = end
+
+
+class FacetCrossEntropy(keras.losses.Loss):
+    """Cross entropy of labels with facets: the sum over the labelled facets of a photo.
+
+    Targets are those of `FacetGroups.encode`: zeros for an unlabelled facet, which adds nothing.
+
+    Args:
+        facets: The facets.
+        label_smoothing: Fraction of each target that is spread over the labels of its facet.
+    """
+
+    def __init__(self, facets: FacetGroups, label_smoothing: float) -> None:
+        super().__init__(name="facet_cross_entropy")
+        self.facets, self.label_smoothing = facets, label_smoothing
+
+    def call(self, targets: Any, logits: Any) -> Any:
+        """Return the loss of each example, shape (batch,)."""
+        ops, smoothing, total = keras.ops, self.label_smoothing, 0.0
+        logits = ops.cast(logits, "float32")
+        for own, outputs in _facet_parts(ops.cast(targets, "float32"), logits, self.facets):
+            spread = ops.mean(own, axis=1, keepdims=True)
+            smoothed = (1 - smoothing) * own + smoothing * spread
+            total -= ops.sum(smoothed * ops.log_softmax(outputs, axis=1), axis=1)
+        return total
+
+
+def facet_accuracy(targets: Any, logits: Any, facets: FacetGroups) -> Any:
+    """Return the fraction of each photo's labelled facets that is predicted correctly.
+
+    Args:
+        targets: Targets of `FacetGroups.encode`, shape (batch, sum of sizes).
+        logits: Tensor of shape (batch, labels).
+        facets: The facets.
+
+    Returns:
+        Tensor of shape (batch,).
+    """
+    ops, correct, known = keras.ops, 0.0, 0.0
+    for own, outputs in _facet_parts(targets, logits, facets):
+        is_known = ops.cast(ops.max(own, axis=1) > 0, "float32")
+        is_correct = ops.equal(ops.argmax(own, axis=1), ops.argmax(outputs, axis=1))
+        correct += ops.cast(is_correct, "float32") * is_known
+        known += is_known
+    return correct / ops.maximum(known, 1.0)
 
 
 class BatchSequence(keras.utils.PyDataset):
@@ -422,6 +497,11 @@ def use_ema_weights(network: keras.Model, config: FitConfig) -> Iterator[None]:
         assign(network.trainable_variables, own)
 
 
+def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Return the weighted mean of values; that of one value is the value itself."""
+    return values[0] if len(values) == 1 else float(np.average(values, weights=weights))
+
+
 def _validate(
     network: keras.Model,
     validation_set: ValidationSet,
@@ -430,12 +510,19 @@ def _validate(
 ) -> None:
     """Add the metrics of an epoch, with those on the validation split, to the progress."""
     if len(validation_set.targets):
-        targets = validation_set.targets
-        logits = validation_set.logits(network)
-        temperature = fit_temperature(logits, targets)
-        calibrated_loss = negative_log_likelihood(logits, targets, temperature)
-        metrics["val_loss"] = negative_log_likelihood(logits, targets)
-        metrics["val_accuracy"] = float((logits.argmax(axis=1) == targets).mean())
+        parts = validation_set.parts(validation_set.logits(network))
+        counts = [len(targets) for _, targets in parts]
+        temperatures = [fit_temperature(*part) for part in parts]
+        calibrated = [
+            negative_log_likelihood(*part, temperature)
+            for part, temperature in zip(parts, temperatures, strict=True)
+        ]
+        accuracies = [float((logits.argmax(axis=1) == own).mean()) for logits, own in parts]
+        calibrated_loss = weighted_mean(calibrated, counts)
+        metrics["val_loss"] = weighted_mean(
+            [negative_log_likelihood(*part) for part in parts], counts
+        )
+        metrics["val_accuracy"] = weighted_mean(accuracies, counts)
     else:
         calibrated_loss = -progress.done - 1.0
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):

@@ -1,6 +1,6 @@
 """Train a linear probe: choose the feature layers of a frozen backbone and fit a head on them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +9,17 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from model.data.batches import HeadTrainingSet
+from model.data.facets import FacetGroups
 from model.data.features import SplitFeatures
 from model.network.inception import MIN_STD, build_head
 from model.training.config import FitConfig
-from model.training.fit import FitProgress, ValidationSet, fit, predict_in_batches
+from model.training.fit import (
+    FitProgress,
+    ValidationSet,
+    fit,
+    predict_in_batches,
+    weighted_mean,
+)
 
 # Numbers of neighbouring blocks that are tried.
 WINDOW_LENGTHS = (1, 2, 4)
@@ -37,7 +44,12 @@ class FeatureLayerChoice:
 
 
 def choose_feature_layers(
-    train: SplitFeatures, validation: SplitFeatures, classes: int, seed: int, slack: float = 0.0
+    train: SplitFeatures,
+    validation: SplitFeatures,
+    classes: int,
+    seed: int,
+    slack: float = 0.0,
+    facets: FacetGroups | None = None,
 ) -> FeatureLayerChoice:
     """Choose the block, or neighbouring blocks, that separate the validation photos best.
 
@@ -51,11 +63,13 @@ def choose_feature_layers(
         seed: Random seed.
         slack: Among candidates whose accuracy is at most this much below the best one, those
             nearest to the top are preferred: a larger backbone gains more by fine-tuning.
+        facets: The facets of the labels, if photos can have several labels. The accuracy is then
+            that of all labelled facets.
     """
     if not len(validation.targets):
         return FeatureLayerChoice(train.blocks[-1:], None)
     sample = np.random.default_rng(seed).permutation(len(train.targets))[:MAX_SAMPLE]
-    one_hot = np.eye(classes, dtype=np.float32)[train.targets[sample]]
+    problems = list(_ridge_problems(train.targets[sample], validation.targets, classes, facets))
     grams = {
         block: _gram_matrices(
             train.values[sample, 0], validation.values[:, 0], train.columns([block])
@@ -67,7 +81,18 @@ def choose_feature_layers(
         for top in range(length, len(train.blocks) + 1):
             layers = train.blocks[top - length : top]
             own, across = (np.mean([grams[layer][i] for layer in layers], axis=0) for i in (0, 1))
-            accuracies[layers] = _ridge_accuracy(own, across, one_hot, validation.targets)
+            accuracies[layers] = weighted_mean(
+                [
+                    _ridge_accuracy(
+                        own[np.ix_(problem.rows, problem.rows)],
+                        across[np.ix_(problem.validation_rows, problem.rows)],
+                        problem.one_hot,
+                        problem.targets,
+                    )
+                    for problem in problems
+                ],
+                [len(problem.targets) for problem in problems],
+            )
     lowest = max(accuracies.values()) - slack
     candidates = [layers for layers in accuracies if accuracies[layers] >= lowest]
     best = max(
@@ -75,6 +100,40 @@ def choose_feature_layers(
         key=lambda layers: (train.blocks.index(layers[-1]) * (slack > 0), accuracies[layers]),
     )
     return FeatureLayerChoice(best, accuracies[best])
+
+
+@dataclass(frozen=True)
+class RidgeProblem:
+    """A classification of some photos: of all of them, or of those whose facet is labelled.
+
+    Attributes:
+        rows: Indices of the training photos.
+        validation_rows: Indices of the validation photos.
+        one_hot: One-hot targets of the training photos.
+        targets: Class indices of the validation photos.
+    """
+
+    rows: np.ndarray
+    validation_rows: np.ndarray
+    one_hot: np.ndarray
+    targets: np.ndarray
+
+
+def _ridge_problems(
+    train: np.ndarray, validation: np.ndarray, classes: int, facets: FacetGroups | None
+) -> Iterator[RidgeProblem]:
+    """Yield the classifications of a training: one, or one per facet with validation photos."""
+    columns = [(train, validation, classes)]
+    if facets is not None:
+        columns = [
+            (train[:, number], validation[:, number], len(members))
+            for number, members in enumerate(facets.members)
+        ]
+    for own, other, size in columns:
+        rows, validation_rows = np.flatnonzero(own >= 0), np.flatnonzero(other >= 0)
+        if len(rows) and len(validation_rows):
+            one_hot = np.eye(size, dtype=np.float32)[own[rows]]
+            yield RidgeProblem(rows, validation_rows, one_hot, other[validation_rows])
 
 
 def _gram_matrices(
@@ -183,6 +242,8 @@ def fit_head(
     config: FitConfig,
     state: Path,
     on_epoch_end: Callable[[FitProgress], None],
+    targets: np.ndarray | None = None,
+    facets: FacetGroups | None = None,
 ) -> tuple[keras.Model, FitProgress]:
     """Fit a head on the features of some blocks.
 
@@ -195,16 +256,19 @@ def fit_head(
         config: How the head is fitted.
         state: The file to resume from.
         on_epoch_end: Called after each epoch.
+        targets: Encoded targets of the training examples; None: one-hot class indices.
+        facets: The facets of the labels, if photos can have several labels.
     """
     columns = train.columns(feature_layers)
     values = train.values[:, :, columns]
     plain = values[:, 0].astype(np.float32)
     head = build_head(len(columns), classes, plain.mean(axis=0), plain.std(axis=0))
-    one_hot = np.eye(classes, dtype=np.float32)[train.targets]
-    training_set = HeadTrainingSet(values, one_hot, weights)
+    if targets is None:
+        targets = np.eye(classes, dtype=np.float32)[train.targets]
+    training_set = HeadTrainingSet(values, targets, weights)
     inputs = validation.values[:, 0, columns].astype(np.float32)
     validation_set = ValidationSet(
-        lambda network: predict_in_batches(network, inputs), validation.targets
+        lambda network: predict_in_batches(network, inputs), validation.targets, facets
     )
     return head, fit(head, training_set, validation_set, config, state, on_epoch_end)
 

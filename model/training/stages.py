@@ -22,7 +22,7 @@ from model.data.features import (
     Views,
     default_cache_folder,
 )
-from model.data.loading import Example, SplitData, class_indices, class_weights
+from model.data.loading import Example, SplitData, class_weights
 from model.data.metadata import load_metadata
 from model.network import dtype, inception
 from model.training import label_noise
@@ -113,6 +113,10 @@ def train_network(
     set_seed(options.seed)
     for label, count in sorted(data.unknown_labels.items()):
         reporter.report_message(f"excluded {count} photos of {label!r}: no photos in train/")
+    for facet, label in sorted(data.single_labels.items()):
+        reporter.report_message(
+            f"the facet {facet} is not trained: {label} is its only label with photos in train/"
+        )
     if data.skipped:
         reporter.report_message(f"{data.folder}: {data.skipped}")
     if not data.examples_of("validation"):
@@ -139,11 +143,11 @@ def _train_in_stages(
     validation = extractor.extract(data, "validation", Views())
     unreadable = train.unreadable | validation.unreadable
     report_unreadable(data, unreadable, reporter)
-    require_all_labels(data, train.targets)
+    require_all_labels(data, train.examples)
     feature_layers = options.feature_layers or _choose_feature_layers(
-        train, validation, len(data.labels), options, reporter
+        train, validation, data, options, reporter
     )
-    weights = example_weights(train.targets, len(data.labels), options)
+    targets, weights = encode_targets(train.targets, data, options)
     if options.noise_robust:
         weights = weights * label_weights(
             data, train, validation, feature_layers, options.seed, reporter
@@ -159,6 +163,8 @@ def _train_in_stages(
         options.head_config(),
         folder / "head.npz",
         partial(reporter.report_epoch, HEAD),
+        targets,
+        data.facets,
     )
     features = _feature_network(backbone, feature_layers, "float32", options.parts)
     stages, kept_stage = {HEAD: progress}, HEAD
@@ -172,7 +178,7 @@ def _train_in_stages(
         probe_weights = head.get_weights()
         network = inception.join_head(tuned, head)
         stages[FINE_TUNING] = _fine_tune(
-            network, data, train, validation, weights, options, seconds, folder, reporter
+            network, data, train, validation, targets, weights, options, seconds, folder, reporter
         )
         if stages[FINE_TUNING].loss < progress.loss or not len(validation.targets):
             kept_stage = FINE_TUNING
@@ -229,12 +235,14 @@ def _feature_network(
 def _choose_feature_layers(
     train: SplitFeatures,
     validation: SplitFeatures,
-    classes: int,
+    data: SplitData,
     options: TrainOptions,
     reporter: ProgressReporter,
 ) -> tuple[str, ...]:
     slack = 0.0 if options.fine_tune == 0 else ACCURACY_SLACK
-    choice = choose_feature_layers(train, validation, classes, options.seed, slack)
+    choice = choose_feature_layers(
+        train, validation, len(data.labels), options.seed, slack, data.facets
+    )
     if choice.accuracy is not None:
         reporter.report_message(
             f"feature layers: {' + '.join(choice.layers)} (validation accuracy"
@@ -247,6 +255,27 @@ def example_weights(targets: np.ndarray, classes: int, options: TrainOptions) ->
     """Return the weight of each example in the loss, float32 array of shape (n,)."""
     weights = class_weights(targets, classes) if options.class_weights else np.ones(len(targets))
     return weights.astype(np.float32)
+
+
+def encode_targets(
+    targets: np.ndarray, data: SplitData, options: TrainOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the targets of the loss, and the weight of each example.
+
+    Args:
+        targets: Targets of the training examples, as `SplitData.targets` returns them.
+        data: The splits.
+        options: How to train.
+
+    Returns:
+        Float32 arrays of shape (n, classes) and (n,). With facets, the class weights are in the
+        targets.
+    """
+    if data.facets is not None:
+        encoded = data.facets.encode(targets, options.class_weights)
+        return encoded, np.ones(len(encoded), np.float32)
+    one_hot = np.eye(len(data.labels), dtype=np.float32)[targets]
+    return one_hot, example_weights(targets, len(data.labels), options)
 
 
 def label_weights(
@@ -291,9 +320,10 @@ def label_weights(
     return weights
 
 
-def require_all_labels(data: SplitData, targets: np.ndarray) -> None:
-    """Raise Failure if a label has no photo among the training targets."""
-    missing = [name for index, name in enumerate(data.labels) if index not in set(targets)]
+def require_all_labels(data: SplitData, examples: Sequence[Example]) -> None:
+    """Raise Failure if a label has no photo among the training examples."""
+    present = {label for example in examples for label in example.labels or (example.label,)}
+    missing = [name for name in data.labels if name not in present]
     if missing:
         raise Failure(f"no readable photos in train/ of: {', '.join(missing)}")
 
@@ -310,11 +340,9 @@ def _image_training_set(
     images: ImageSet,
     targets: np.ndarray,
     weights: np.ndarray,
-    classes: int,
     options: TrainOptions,
 ) -> ImageTrainingSet:
-    one_hot = np.eye(classes, dtype=np.float32)[targets]
-    return ImageTrainingSet(images, one_hot, weights, options.augmentation, options.seed)
+    return ImageTrainingSet(images, targets, weights, options.augmentation, options.seed)
 
 
 def _fine_tune(
@@ -322,6 +350,7 @@ def _fine_tune(
     data: SplitData,
     train: SplitFeatures,
     validation: SplitFeatures,
+    targets: np.ndarray,
     weights: np.ndarray,
     options: TrainOptions,
     seconds: float,
@@ -331,9 +360,9 @@ def _fine_tune(
     inception.unfreeze_blocks(network.get_layer("features"), options.fine_tune)
     size = inception.input_side(options.image_size, options.parts)
     images = ImageSet(data.folder, train.examples, size)
-    training_set = _image_training_set(images, train.targets, weights, len(data.labels), options)
+    training_set = _image_training_set(images, targets, weights, options)
     validation_images = ImageSet(data.folder, validation.examples, size)
-    validation_set = ValidationSet(validation_images.logits, validation.targets)
+    validation_set = ValidationSet(validation_images.logits, validation.targets, data.facets)
     config, state = options.fine_tuning_config(seconds), folder / "tuning.npz"
     on_epoch_end = partial(reporter.report_epoch, FINE_TUNING)
     return fit(network, training_set, validation_set, config, state, on_epoch_end)
@@ -361,13 +390,12 @@ def _train_from_scratch(
     }
     report_unreadable(data, unreadable, reporter)
     examples = {split: image_set.examples for split, image_set in images.items()}
-    targets = {split: class_indices(examples[split], data.labels) for split in examples}
-    require_all_labels(data, targets["train"])
-    weights = example_weights(targets["train"], len(data.labels), options)
-    training_set = _image_training_set(
-        images["train"], targets["train"], weights, len(data.labels), options
+    require_all_labels(data, examples["train"])
+    targets, weights = encode_targets(data.targets(examples["train"]), data, options)
+    training_set = _image_training_set(images["train"], targets, weights, options)
+    validation_set = ValidationSet(
+        images["validation"].logits, data.targets(examples["validation"]), data.facets
     )
-    validation_set = ValidationSet(images["validation"].logits, targets["validation"])
     config, state = options.scratch_config(options.time_budget), folder / "whole.npz"
     on_epoch_end = partial(reporter.report_epoch, FROM_SCRATCH)
     progress = fit(network, training_set, validation_set, config, state, on_epoch_end)

@@ -63,6 +63,11 @@ def train(options: TrainOptions) -> dict[str, Any]:
     start = time.time()
     with run_folder(options) as folder:
         data = load_splits(options.data)
+        if data.facets is not None and options.noise_robust:
+            raise BadInput(
+                f"--noise-robust needs one label per photo, and {data.folder} has several; train"
+                " without it"
+            )
         if not data.examples_of("test"):
             raise Failure(f"{data.folder}/test has no photos; build the data set with a test split")
         learned = refuse_leaks(data, options.cache, options.allow_leaks)
@@ -196,6 +201,7 @@ def predict_splits(
         augmentation_samples=render_samples(
             data, train_examples, options.augmentation, options.seed
         ),
+        facets=data.facets,
     )
 
 
@@ -221,10 +227,26 @@ def write_run(
         network: Pixels -> logits.
         seconds: Duration of the training.
     """
-    inception.build_classifier(network, results.temperature).save(folder / "model.keras")
-    write_json({"labels": list(results.labels)}, folder / "labels.json")
+    if results.facets is None:
+        classifier = inception.build_classifier(network, results.temperature)
+    else:
+        probabilities = inception.build_facet_probabilities(
+            len(results.labels), results.facets.members, results.temperatures
+        )
+        classifier = inception.build_classifier(network, 1.0, probabilities)
+    classifier.save(folder / "model.keras")
+    write_json(describe_labels(results), folder / "labels.json")
     facts = {**results.facts, "seconds": round(seconds, 1)}
     return run_report.write_results(folder, replace(results, facts=facts))
+
+
+def describe_labels(results: RunResults) -> dict[str, Any]:
+    """Return the content of `labels.json`: the labels, their facets and thresholds."""
+    labels = {"labels": list(results.labels)}
+    if results.facets is None:
+        return labels
+    facets = results.facets.named_labels(results.labels)
+    return {**labels, "facets": facets, "thresholds": results.thresholds}
 
 
 def finish_run(folder: Path, out: Path) -> None:

@@ -1,0 +1,185 @@
+"""Train a tagger on street photos of worn clothes, beside one-vs-rest logistic regression.
+
+    python benchmarks/multi_label.py --photos ../shared/data/worn --weights FILE
+
+The photos have a label for what is worn outermost above the waist and one for the legs, or one of
+both is unknown. The folder's validation photos are the test split; of the others, blocks of ten
+photos in a row are the validation split, so that shots of one burst mostly stay together. The peer
+is scikit-learn's logistic regression for each label, on the photos on which it is known, with
+the standardized features of the frozen backbone: of the blocks that the tagger's head reads, and of
+the block and the penalty with the best mean average precision on the validation split.
+"""
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from dataset.utils.cli_options import format_table
+from dataset.utils.files import write_json
+
+if TYPE_CHECKING:
+    from model.data.features import SplitFeatures
+    from model.data.loading import SplitData
+
+FACETS = ("outer", "legs")
+PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
+# Photos in a row, and how many of these blocks are the validation split: every seventh.
+BLOCK, BLOCKS = 10, 7
+
+
+def write_build(photos: Path, folder: Path) -> None:
+    """Link the photos into a folder as `build-dataset --multi-label` writes it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with (photos / "labels.csv").open(encoding="utf-8") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["id"])
+    by_facet: dict[str, set[str]] = defaultdict(set)
+    columns: dict[str, list[Any]] = {name: [] for name in ("path", "labels", "facets", "split")}
+    learned = 0
+    for row in rows:
+        split = "test"
+        if row["split"] == "train":
+            split = "validation" if learned // BLOCK % BLOCKS == BLOCKS - 1 else "train"
+            learned += 1
+        facets = [facet for facet in FACETS if row[facet]]
+        labels = [f"{facet} {row[facet]}" for facet in facets]
+        for facet, label in zip(facets, labels, strict=True):
+            by_facet[facet].add(label)
+        path = folder / "photos" / split / f"{row['id']}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to((photos / "photos" / path.name).absolute())
+        values = (path.relative_to(folder).as_posix(), labels, facets, split)
+        for name, value in zip(columns, values, strict=True):
+            columns[name].append(value)
+    pq.write_table(pa.table(columns), folder / "manifest.parquet")
+    facets_of = {facet: sorted(labels) for facet, labels in by_facet.items()}
+    labels = sorted(label for own in facets_of.values() for label in own)
+    write_json({"labels": labels, "facets": facets_of, "format": "folders"}, folder / "labels.json")
+
+
+def regression_scores(
+    data: "SplitData",
+    train: "SplitFeatures",
+    others: "list[SplitFeatures]",
+    layers: tuple[str, ...],
+    penalty: float,
+) -> list[np.ndarray]:
+    """Return the probabilities of one-vs-rest logistic regression for other splits."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    assert data.facets is not None
+    count, columns = len(data.labels), train.columns(layers)
+    known = data.facets.is_known(train.targets, count)
+    has = data.facets.has_label(train.targets, count)
+    values = train.values[:, 0, columns].astype(np.float32)
+    scores = [np.zeros((len(other.targets), count)) for other in others]
+    for label in range(count):
+        rows = known[:, label]
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=2000))
+        model.fit(values[rows], has[rows, label])
+        for other, own in zip(others, scores, strict=True):
+            features = other.values[:, 0, columns].astype(np.float32)
+            own[:, label] = model.predict_proba(features)[:, 1]
+    return scores
+
+
+def mean_average_precision(data: "SplitData", targets: np.ndarray, scores: np.ndarray) -> float:
+    """Return scikit-learn's average precision, as the mean over the labels, on known photos."""
+    from sklearn.metrics import average_precision_score
+
+    assert data.facets is not None
+    count = len(data.labels)
+    known, has = data.facets.is_known(targets, count), data.facets.has_label(targets, count)
+    return float(
+        np.mean(
+            [
+                average_precision_score(has[known[:, i], i], scores[known[:, i], i])
+                for i in range(count)
+                if has[known[:, i], i].any()
+            ]
+        )
+    )
+
+
+@click.command()
+@click.option("--photos", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--weights", required=True)
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@click.option("--cache", type=click.Path(path_type=Path))
+@click.option("--minutes", type=float, default=60.0, show_default=True, help="Time budget.")
+@click.option("--fine-tune", type=int, help="Number of blocks to fine-tune.  [default: all]")
+@click.option("--image-size", type=int, default=299, show_default=True)
+def main(
+    photos: Path,
+    weights: str,
+    work: Path,
+    cache: Path | None,
+    minutes: float,
+    fine_tune: int | None,
+    image_size: int,
+) -> None:
+    """Train and measure both."""
+    from model.data.features import Views
+    from model.data.loading import load_splits
+    from model.inference.saved_run import load_run
+    from model.training.config import TrainOptions
+    from model.training.stages import prepare_backbone
+    from model.training.train import train
+
+    folder = work / "data"
+    write_build(photos, folder)
+    options = TrainOptions(
+        data=folder,
+        out=work / "run",
+        weights=weights,
+        cache=cache,
+        fine_tune=fine_tune,
+        image_size=image_size,
+        time_budget=60 * minutes,
+    )
+    metrics = train(options)
+    run = load_run(options.out)
+    used = tuple(str(run.facts["feature_layers"]).split("+"))
+    data, prepared = load_splits(folder), prepare_backbone(options)
+    extract = prepared.extractor.extract
+    learned, validation, test = (
+        extract(data, split, Views()) for split in ("train", "validation", "test")
+    )
+
+    def measure(layers: tuple[str, ...], penalty: float) -> tuple[float, float]:
+        scores = regression_scores(data, learned, [validation, test], layers, penalty)
+        parts = zip((validation, test), scores, strict=True)
+        first, second = (mean_average_precision(data, own.targets, s) for own, s in parts)
+        return first, second
+
+    default = measure(used, 1.0)
+    tried = {
+        (layers, penalty): measure(layers, penalty)
+        for layers in dict.fromkeys([used, *((block,) for block in learned.blocks)])
+        for penalty in PENALTIES
+    }
+    (layers, penalty), best = max(tried.items(), key=lambda item: item[1][0])
+    interval = metrics["intervals"]["mean_average_precision"]
+    name = "+".join(used)
+    rows = [
+        ("method", "features", "mAP on test"),
+        ("logistic regression, C = 1", name, f"{default[1]:.3f}"),
+        (f"logistic regression, C = {penalty:g}", "+".join(layers), f"{best[1]:.3f}"),
+        (
+            f"train-model, {metrics['kept_stage']}",
+            name,
+            f"{metrics['mean_average_precision']:.3f} ({interval[0]:.3f} to {interval[1]:.3f})",
+        ),
+    ]
+    click.echo(format_table(rows[0], rows[1:]))
+
+
+if __name__ == "__main__":
+    main()
