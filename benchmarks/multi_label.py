@@ -1,12 +1,12 @@
 """Train a tagger on street photos of worn clothes, beside one-vs-rest logistic regression.
 
-    python benchmarks/multi_label.py --photos ../shared/data/worn --weights FILE
+    python benchmarks/multi_label.py --photos ../shared/data/worn --weights FILE --work NEW
 
 The photos have a label for what is worn outermost above the waist and one for the legs, or one of
 both is unknown. The folder's validation photos are the test split; of the others, blocks of ten
 photos in a row are the validation split, so that shots of one burst mostly stay together. The peer
-is scikit-learn's logistic regression for each label, on the photos on which it is known, with
-the standardized features of the frozen backbone: of the blocks that the tagger's head reads, and of
+is scikit-learn's logistic regression for each label, on the photos on which it is known, with the
+standardized features of the frozen backbone: of the blocks that the tagger's head reads, and of
 the block and the penalty with the best mean average precision on the validation split.
 """
 

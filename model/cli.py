@@ -205,6 +205,9 @@ def train_model(out: Path | None, folds: int | None, **values: Any) -> None:
     time budget is used up. Writes model.keras, which takes raw uint8 photos of any size;
     report.html and README.md; metrics.json, predictions.csv and other tables and charts; run.json
     and TensorBoard logs.
+
+    On a build of several labels per photo (build-dataset --multi-label), the labels of each facet
+    are a softmax, and facets without a label are ignored.
     """
     if values["resume"] and out is None:
         raise BadInput("--resume: name the interrupted training with --out")

@@ -140,8 +140,8 @@ def _load_label_sets(folder: Path, manifest: Path) -> SplitData:
     facets, labels = group_labels(sorted(trained), by_facet)
     if facets is None:
         raise Failure(
-            f"no facet of {folder} has two labels with training photos ({', '.join(trained)}), and"
-            " a classifier needs two; crawl other hashtags and build again"
+            f"no facet of {folder} has two labels with photos for training, and a classifier needs"
+            f" two (labels: {', '.join(sorted(trained))}); crawl other hashtags and build again"
         )
     single = {
         name: own[0]

@@ -245,3 +245,20 @@ def test_the_catalogue_remembers_the_build(filling: Filling) -> None:
 )
 def test_a_label_becomes_a_folder_that_any_system_takes(label: str, folder: str) -> None:
     assert label_folder(label) == folder
+
+
+def test_words_of_shops_label_facets_in_multi_label_builds_only(filling: Filling) -> None:
+    for number in range(6):
+        colour = "тёмно-синий" if number % 2 else "белый"
+        post = filling.post(f"p{number}", "юбка", attributes=(colour, "женский", "юбки"))
+        filling.image(photo_bytes(number), post)
+    manifest = filling.folder / "splits" / "manifest.parquet"
+    run(filling, multi_label=True, min_per_class=1)
+    rows = pq.read_table(manifest).to_pylist()
+    assert Counter(tuple(row["labels"]) for row in rows) == {
+        ("skirt", "navy"): 3,
+        ("skirt", "white"): 3,
+    }
+    assert {tuple(row["hashtags"]) for row in rows} == {("юбка",)}
+    run(filling, min_per_class=1)
+    assert {row["label"] for row in pq.read_table(manifest).to_pylist()} == {"skirt"}

@@ -68,8 +68,13 @@ class Filling:
         *hashtags: str,
         author: str | None = None,
         caption: Sequence[str] = (),
+        attributes: Sequence[str] = (),
     ) -> int:
-        """Add a post found under hashtags, with further hashtags in its caption; return its id."""
+        """Add a post found under hashtags, with more in its caption and a shop's words.
+
+        Returns:
+            Its id.
+        """
         with self.sessions.begin() as session:
             post = PostRow(
                 site="lamoda",
@@ -81,7 +86,9 @@ class Filling:
             session.add(post)
             session.flush()
             sources = [(text, "search") for text in hashtags]
-            for text, source in [*sources, *((text, "caption") for text in caption)]:
+            sources += [(text, "caption") for text in caption]
+            sources += [(text, "attribute") for text in attributes]
+            for text, source in sources:
                 tag = session.scalar(sa.select(Hashtag).filter_by(text=text)) or Hashtag(text=text)
                 session.add(tag)
                 session.flush()

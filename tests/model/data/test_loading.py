@@ -1,8 +1,11 @@
 """Reading splits."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -76,3 +79,50 @@ def test_shards_are_rejected_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "manifest.parquet").write_bytes(b"any")
     with pytest.raises(BadInput, match="build it with --format folders"):
         load_splits(tmp_path)
+
+
+def label_sets(folder: Path, rows: dict[str, list[str]]) -> Path:
+    """Write manifest and facets of a build with several labels per photo."""
+    (folder / "photos" / "train").mkdir(parents=True)
+    facets = {"colour": ["blue", "red"], "lower": ["jeans", "skirt"], "upper": ["blouse"]}
+    columns = {
+        "path": list(rows),
+        "labels": list(rows.values()),
+        "split": [path.split("/")[1] for path in rows],
+    }
+    pq.write_table(pa.table(columns), folder / "manifest.parquet")
+    (folder / "labels.json").write_text(json.dumps({"facets": facets}))
+    return folder
+
+
+def test_label_sets_have_a_target_per_facet(tmp_path: Path) -> None:
+    rows = {
+        "photos/train/a.jpg": ["blouse", "jeans", "red"],
+        "photos/train/b.jpg": ["skirt"],
+        "photos/train/c.jpg": ["blouse"],
+        "photos/train/d.jpg": ["blue"],
+        "photos/test/e.jpg": ["jeans", "hat"],
+    }
+    data = load_splits(label_sets(tmp_path, rows))
+    assert data.labels == ("blue", "jeans", "red", "skirt")
+    assert data.facets is not None
+    assert data.facets.names == ("colour", "lower")
+    assert data.single_labels == {"upper": "blouse"}
+    assert data.unknown_labels == {"hat": 1}
+    train = data.examples_of("train")
+    assert [example.labels for example in train] == [("jeans", "red"), ("skirt",), ("blue",)]
+    assert data.targets(train).tolist() == [[1, 0], [-1, 1], [0, -1]]
+    assert [example.label for example in data.examples_of("test")] == ["jeans"]
+
+
+def test_label_sets_without_facets_or_with_two_labels_of_one_are_rejected(tmp_path: Path) -> None:
+    both = label_sets(tmp_path / "both", {"photos/train/a.jpg": ["jeans", "skirt"]})
+    data = load_splits(both)
+    with pytest.raises(Failure, match="2 labels of the facet lower"):
+        data.targets(data.examples)
+    few = label_sets(tmp_path / "few", {"photos/train/a.jpg": ["jeans", "red"]})
+    with pytest.raises(Failure, match="no facet of"):
+        load_splits(few)
+    (few / "labels.json").write_text("{}")
+    with pytest.raises(BadInput, match="--multi-label"):
+        load_splits(few)
