@@ -234,6 +234,9 @@ class _LabelSet:
             return ()
         original = self._said_originally(rivals)
         remaining = original or rivals
+        # Hashtags outside the vocabulary, such as those of places, say nothing against the others.
+        meant = [n for n in remaining if n in self.vocabulary.labels or n in self.requested]
+        remaining = meant or remaining
         if self.vocabulary.conflicts(remaining):
             before = [name for name in remaining if name in self.before]
             remaining = before or remaining
@@ -244,9 +247,7 @@ class _LabelSet:
             for name in remaining:
                 kept += self._without_facets_of(kept, [name])
             return kept
-        # Hashtags outside the vocabulary, such as those of places, say nothing against the others.
-        is_unknown = not any(name in self.vocabulary.labels for name in remaining)
-        if conflicts == "unlabel" or (is_unknown and has_others):
+        if conflicts == "unlabel" or (has_others and not meant):
             return ()
         return None
 

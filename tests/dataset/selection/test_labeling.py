@@ -141,6 +141,7 @@ def test_hashtags_of_no_label_are_no_conflict_with_those_that_have_one() -> None
     assert label_sets(photo(1, "moscow", "jeans", "ootd"))[0] == [("jeans",)]
     assert label_sets(photo(1, "kimono", "jeans"))[0] == [("jeans", "kimono")]
     assert label_sets(photo(1, "moscow", "ootd"))[1].counts == {LABEL_CONFLICT: 1}
+    assert label_sets(photo(1, "moscow", "kimono"), requested=("kimono",))[0] == [("kimono",)]
 
 
 def test_decisions_override_hashtags_in_their_facets() -> None:
