@@ -184,8 +184,8 @@ def load_vocabulary(path: Path | None = None, multi_label: bool = False) -> Voca
 
     Args:
         path: The TOML file.
-        multi_label: Whether a photo can have several labels. The built-in colours, patterns and
-            accessories are included in this case only.
+        multi_label: Whether a photo can have several labels. In this case only, the built-in
+            colours, patterns and accessories are included, and facets are inherited.
 
     Raises:
         BadInput: The file does not exist, is not TOML, or has something that is not a label.
@@ -201,7 +201,7 @@ def load_vocabulary(path: Path | None = None, multi_label: bool = False) -> Voca
     replaces = table.pop("replace", False)
     labels = _labels(table, path)
     extended = labels if replaces else _extended(built_in, labels)
-    return Vocabulary(_with_inherited_facets(extended, path))
+    return Vocabulary(_with_inherited_facets(extended, path) if multi_label else extended)
 
 
 def _extended(built_in: dict[str, Label], added: dict[str, Label]) -> dict[str, Label]:

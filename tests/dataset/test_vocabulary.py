@@ -171,7 +171,15 @@ def test_wrong_facets_are_refused_by_file_and_label(text: str, label: str, tmp_p
     own = tmp_path / "own.toml"
     own.write_text(text, encoding="utf-8")
     with pytest.raises(BadInput) as error:
-        load_vocabulary(own)
+        load_vocabulary(own, multi_label=True)
     assert str(own) in str(error.value)
     assert f"[{label}]" in str(error.value)
     assert "facet" in str(error.value)
+
+
+def test_a_label_within_labels_of_two_facets_is_no_error_where_photos_have_one_label(
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('[kimono]\nwithin = ["dress", "outwear"]', encoding="utf-8")
+    assert load_vocabulary(own).narrowest(["dress", "kimono", "outwear"]) == ["kimono"]
