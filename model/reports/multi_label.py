@@ -241,6 +241,8 @@ def _render_page(
         metrics=metrics,
         run=run,
         curves=curves,
+        headline=_headline(metrics),
+        label_bars=_label_bars(metrics),
         lead=lead,
         findings=sentences,
         kept=summary.training_sentence(results),
@@ -256,6 +258,33 @@ def _render_page(
         options=summary.option_rows(run["options"]),
         unreadable=[f"{path}: {why}" for path, why in metrics.get("unreadable", {}).items()],
     )
+
+
+def _headline(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the headline figures: name, value, note."""
+    interval = metrics["intervals"]["mean_average_precision"]
+    note = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
+    return [
+        ("Mean average precision", f"{metrics['mean_average_precision']:.3f}", note),
+        ("Right in a facet", f"{metrics['accuracy']:.1%}", "most probable label"),
+        ("Macro F1", f"{metrics['macro']['f1']:.1%}", "at chosen thresholds"),
+        (
+            summary.evaluated_photos(metrics).capitalize(),
+            f"{metrics['photos']:,}",
+            f"{len(metrics['per_label'])} labels in {len(metrics['facets'])} facets",
+        ),
+    ]
+
+
+def _label_bars(metrics: Mapping[str, Any]) -> list[tuple[str, float, Any, str]]:
+    """Return a bar per label with photos, the highest average precision first."""
+    intervals = metrics["intervals"]["per_label"]
+    bars = [
+        (label, scores["average_precision"], intervals[label], ", ".join(scores["facets"]))
+        for label, scores in metrics["per_label"].items()
+        if scores["average_precision"] is not None
+    ]
+    return sorted(bars, key=lambda bar: -bar[1])
 
 
 def _confident_errors(results: RunResults, facets: FacetGroups) -> dict[str, list[Figure]]:
