@@ -28,6 +28,7 @@ COMMANDS = {
     "train-model": ("model.cli", "train_model"),
     "compare": ("model.ablation.cli", "compare_steps"),
     "check-tags": ("model.tag_check.cli", "check_tags"),
+    "tag-photos": ("model.tagging.cli", "tag_photos"),
     "find-similar": ("model.similar.cli", "find_similar"),
     "export-model": ("model.export.cli", "export_model"),
     "fetch-photos": ("scraper.cli", "fetch_photos"),
@@ -152,6 +153,11 @@ def train_model() -> None:
 def check_tags() -> None:
     """Run the console script `check-tags`."""
     _run_script("check-tags")
+
+
+def tag_photos() -> None:
+    """Run the console script `tag-photos`."""
+    _run_script("tag-photos")
 
 
 def find_similar() -> None:

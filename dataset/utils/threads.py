@@ -4,6 +4,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
 
 
 def map_in_threads(work: Callable, jobs: Iterable, ahead: int = 0) -> Iterator:
@@ -25,3 +28,20 @@ def map_in_threads(work: Callable, jobs: Iterable, ahead: int = 0) -> Iterator:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+def prefetch(items: Iterable[T], depth: int = 1) -> Iterator[T]:
+    """Yield items that a thread of its own produces ahead of their consumer.
+
+    Args:
+        items: The items; an error that they raise is raised here.
+        depth: Number of items that are produced ahead.
+    """
+    end: Any = object()
+    remaining = iter(items)
+    # One thread, so that `next` is never called twice at once.
+    with ThreadPoolExecutor(1) as pool:
+        pending = deque(pool.submit(next, remaining, end) for _ in range(depth))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(pool.submit(next, remaining, end))
+            yield cast("T", item)

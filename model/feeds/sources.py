@@ -306,19 +306,30 @@ class FeedSource:
 
     def find_photo(self, image: str) -> PhotoInput | str:
         """Return a photo of an item by its path or URL, or why there is none."""
-        scheme = URL_SCHEME.match(image)
-        if scheme is None:
-            return PhotoInput(partial(read_inside, self.root, image))
-        if scheme[0].lower() not in ("http://", "https://"):
-            return f"URL with {scheme[0]}: only http and https are supported"
-        self.fetcher.prefetch(image)
-        return PhotoInput(partial(self.fetcher.read, image))
+        return find_photo(image, self.root, self.fetcher)
 
     def read(self, image: str) -> bytes:
         """Return the bytes of the photo of an item."""
         if URL_SCHEME.match(image):
             return self.fetcher.read(image)
         return read_inside(self.root, image)
+
+
+def find_photo(image: str, root: Path, fetcher: ImageFetcher) -> PhotoInput | str:
+    """Return a photo by its path or URL, or why there is none.
+
+    Args:
+        image: The path or URL.
+        root: Folder of the photos that are paths.
+        fetcher: Downloads the photos that are URLs.
+    """
+    scheme = URL_SCHEME.match(image)
+    if scheme is None:
+        return PhotoInput(partial(read_inside, root, image))
+    if scheme[0].lower() not in ("http://", "https://"):
+        return f"URL with {scheme[0]}: only http and https are supported"
+    fetcher.prefetch(image)
+    return PhotoInput(partial(fetcher.read, image))
 
 
 def match_label(tag: str, vocabulary: Vocabulary) -> str:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -139,7 +139,7 @@ class Preprocessor:
                         _mark_repeated(photo, *file, recent)
                         for photo, file in zip(chunk, files, strict=True)
                     ]
-                yield self._prepare_chunk(chunk, list(pool.map(self._open, files)), pool)
+                yield self._prepare_chunk(chunk, files, pool)
                 chunk = next_chunk
 
     def _open(
@@ -168,29 +168,38 @@ class Preprocessor:
     def _prepare_chunk(
         self,
         chunk: Sequence[PhotoInput],
-        opened: Sequence[tuple[PreparedPhoto, Image.Image | None]],
+        files: Sequence[tuple[PreparedPhoto, bytes | None]],
         pool: ThreadPoolExecutor,
     ) -> list[PreparedPhoto]:
-        images = [image for _, image in opened]
-        crops = self._crops(chunk, images)
-        resize = partial(
-            _crop_and_letterbox,
-            build_options=self.build_options,
-            size=self.size,
-            background=self.crop.background,
-        )
-        arrays = pool.map(resize, images, crops)
-        return [
-            replace(prepared, pixels=pixels)
-            for (prepared, _), pixels in zip(opened, arrays, strict=True)
-        ]
+        if not self.crop.is_enabled:
+            # One decoded photo per thread is in memory.
+            return list(pool.map(self._open_and_resize, files, [photo.crop for photo in chunk]))
+        opened = list(pool.map(self._open, files))
+        crops = self._crops(chunk, [image for _, image in opened])
+        return list(pool.map(self._resize, opened, crops))
+
+    def _open_and_resize(
+        self, file: tuple[PreparedPhoto, bytes | None], crop: Crop | None
+    ) -> PreparedPhoto:
+        return self._resize(self._open(file), crop)
+
+    def _resize(
+        self, opened: tuple[PreparedPhoto, Image.Image | None], crop: Crop | None
+    ) -> PreparedPhoto:
+        """Crop, resize as the build did, and letterbox."""
+        prepared, image = opened
+        if image is None:
+            return prepared
+        if self.build_options:
+            resize = self.build_options.get("resize", "letterbox")
+            size = int(self.build_options.get("size", self.size))
+            image = crop_and_resize(image, crop, size, resize, self.crop.background)
+        return replace(prepared, pixels=letterbox(image, self.size))
 
     def _crops(
         self, chunk: Sequence[PhotoInput], images: Sequence[Image.Image | None]
     ) -> list[Crop | None]:
         crops = [photo.crop for photo in chunk]
-        if not self.crop.is_enabled:
-            return crops
         indices = [i for i, image in enumerate(images) if image is not None and crops[i] is None]
         if not indices:
             return crops
@@ -229,21 +238,3 @@ def _mark_repeated(
     if data is None or recent.add(prepared.sha256, photo):
         return prepared, data
     return replace(prepared, is_repeated=True), None
-
-
-def _crop_and_letterbox(
-    image: Image.Image | None,
-    crop: Crop | None,
-    build_options: dict[str, Any],
-    size: int,
-    background: str,
-) -> np.ndarray | None:
-    """Crop, resize as the build did, and letterbox: uint8 array of shape (size, size, 3)."""
-    if image is None:
-        return None
-    if build_options:
-        resize = build_options.get("resize", "letterbox")
-        image = crop_and_resize(
-            image, crop, int(build_options.get("size", size)), resize, background
-        )
-    return letterbox(image, size)

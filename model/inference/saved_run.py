@@ -45,6 +45,7 @@ class SavedRun:
         build_options: Options of the build that the photos are from; empty for plain folders.
         facets: Facet -> its labels, if photos can have several labels; otherwise empty.
         thresholds: Label -> the probability from which on a photo has it; empty without facets.
+        metrics: Content of `metrics.json`.
     """
 
     folder: Path
@@ -57,6 +58,16 @@ class SavedRun:
     build_options: dict[str, Any] = field(default_factory=dict)
     facets: dict[str, list[str]] = field(default_factory=dict)
     thresholds: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def confidence_threshold(self) -> float | None:
+        """The lowest confidence above which the validation photos reach the target accuracy.
+
+        None if there is none, or if the run has no metrics.
+        """
+        chosen = self.metrics.get("coverage", {}).get("chosen_on_validation") or {}
+        return chosen.get("threshold")
 
     @property
     def crop(self) -> PoseOptions:
@@ -121,6 +132,7 @@ def load_run(folder: Path) -> SavedRun:
         facts.get("build_options") or load_build_options(data),
         about.get("facets", {}),
         about.get("thresholds", {}),
+        metrics,
     )
 
 

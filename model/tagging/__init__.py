@@ -1,0 +1,1 @@
+"""Tag photos that have no tag, from the command line and over HTTP."""

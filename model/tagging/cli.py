@@ -1,0 +1,138 @@
+"""The `tag-photos` command."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataset.errors import BadInput, Failure
+from dataset.utils.cli_options import (
+    CONTEXT_SETTINGS,
+    FILE,
+    FOLDER,
+    catalogue_option,
+    columns_option,
+    contact_option,
+    encoding_option,
+    fetched_option,
+    images_option,
+    preview_option,
+    print_feed_notes,
+    private_hosts_option,
+    timeout_option,
+    vocabulary_option,
+)
+from model import cli_options
+
+threshold_option = click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Lowest probability of a label that is not unsure.  [default: the lowest one above which"
+    " 95% of the run's validation photos are right]",
+)
+
+
+@click.command(
+    "tag-photos",
+    context_settings=CONTEXT_SETTINGS,
+    epilog="Example: tag-photos new-photos --model runs/first --out tags.csv",
+)
+@click.argument("names", nargs=-1, metavar="[PHOTO|FOLDER|FEED|URL]...")
+@click.option(
+    "--model",
+    "run",
+    metavar="RUN_DIR",
+    type=FOLDER,
+    help="Run of train-model that predicts the photos.  [required without --preview]",
+)
+@click.option(
+    "--out",
+    type=FILE,
+    help="New file of the tags, .csv or .jsonl. The same command continues an interrupted one."
+    "  [default: CSV to the terminal]",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Number of most probable labels to write per photo.",
+)
+@threshold_option
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Draw where the network sees the most probable label of each photo (Grad-CAM), in a folder"
+    " beside --out.",
+)
+@cli_options.image_root_option
+@columns_option
+@encoding_option
+@preview_option
+@fetched_option
+@private_hosts_option("none")
+@contact_option
+@timeout_option
+@catalogue_option
+@images_option
+@vocabulary_option
+@cli_options.precision_option
+def tag_photos(
+    names: tuple[str, ...],
+    run: Path | None,
+    out: Path | None,
+    explain: bool,
+    preview: bool,
+    vocabulary: Path | None,
+    **values: Any,
+) -> None:
+    """Tag photos that have no tag: files, folders, feeds, URLs or, without names, the catalogue.
+
+    Photos are cropped as the training photos of the run. A photo is tagged if its most probable
+    label reaches the threshold, unsure if not, and failed if it can't be read; the reason is given.
+    A FEED is read as by check-tags, and needs no tags. Of the catalogue, the photos without a
+    usable label are tagged.
+
+    Writes photo, id, status, label, probability, labels, top and reason per photo.
+    """
+    from dataset.vocabulary import load_vocabulary
+    from model.feeds.sources import FetchOptions, ImageFetcher
+    from model.tagging import pipeline
+    from model.tagging.sources import SourceOptions, open_sources
+
+    if preview:
+        _preview(names, values)
+        return
+    if run is None:
+        raise BadInput("name a run of train-model: --model runs/first")
+    if explain and out is None:
+        raise BadInput("--explain draws pictures beside --out; name a file with --out tags.csv")
+    fetch = FetchOptions(**{name: values.pop(name) for name in FetchOptions.__dataclass_fields__})
+    source_names = SourceOptions.__dataclass_fields__.keys() - {"names"}
+    source_options = SourceOptions(names, **{name: values.pop(name) for name in source_names})
+    with ImageFetcher(fetch) as fetcher:
+        # Report errors in the input before Keras is imported, which takes seconds.
+        sources = open_sources(source_options, load_vocabulary(vocabulary), fetcher)
+        if out is not None:
+            pipeline.refuse_taken_output(out, explain)
+        options = pipeline.TagOptions(run, source_options, out, explain=explain, **values)
+        counts = pipeline.tag_photos(options, sources)
+    for line in pipeline.summary_lines(counts):
+        click.echo(line, err=out is None)
+    if out is not None:
+        pictures = f", {pipeline.explanation_folder(out)}" if explain else ""
+        click.echo(f"written: {out}{pictures}")
+    if set(counts.statuses) == {pipeline.FAILED}:
+        raise Failure("no photo could be read, see above")
+
+
+def _preview(names: tuple[str, ...], values: dict[str, Any]) -> None:
+    from model.tagging.sources import open_photo_feed
+
+    if len(names) != 1 or not Path(names[0]).is_file():
+        raise BadInput("--preview shows a feed; name one: tag-photos feed.csv --preview")
+    feed = open_photo_feed(Path(names[0]), values["columns"], values["encoding"])
+    if feed is None:
+        raise BadInput(f"--preview shows a feed, and {names[0]} is a photo")
+    print_feed_notes(feed, values["image_root"], preview=True)

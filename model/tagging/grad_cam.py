@@ -1,0 +1,136 @@
+"""Explain predictions with Grad-CAM: where the network sees the evidence for a label.
+
+Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+Localization", ICCV 2017, https://arxiv.org/abs/1610.02391.
+"""
+
+import io
+from functools import lru_cache
+from typing import Any
+
+import keras
+import matplotlib as mpl
+import numpy as np
+from PIL import Image
+
+from dataset.errors import Failure
+from model.inference.predictor import Predictor
+from model.network.inception import WHOLE, parts_of
+
+# Weight of the colours over the photo where the evidence is strongest.
+MAX_OPACITY = 0.7
+# Smaller photos are enlarged.
+MIN_SIDE_PIXELS, JPEG_QUALITY = 300, 85
+
+
+def heat_map(predictor: Predictor, pixels: np.ndarray, class_index: int) -> np.ndarray:
+    """Return how much each part of a photo contributes to the logit of a class.
+
+    The head reads the global averages of several blocks, so that the gradient of the logit by a map
+    is that by its average, everywhere: only the head is differentiated. The contributions of all
+    blocks and views are added at the resolution of the photo. With a linear head, the mean of the
+    result is about the logit, less that of features that are all zero.
+
+    Args:
+        predictor: The network.
+        pixels: A photo as the network gets it, uint8 array of shape (size, size, 3).
+        class_index: The class.
+
+    Returns:
+        Float32 array of shape (size, size); negative where the photo speaks against the class.
+    """
+    outputs = _maps_network(predictor.feature_network).predict_on_batch(pixels[None])
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    maps = [np.asarray(output, np.float32)[0] for output in outputs]
+    features = np.concatenate([block.mean(axis=(0, 1)) for block in maps])
+    gradient = _head_gradient(predictor.network.get_layer("head"), features, class_index)
+    boxes = _view_boxes(predictor.feature_network)
+    heat = np.zeros(pixels.shape[:2], np.float32)
+    start = 0
+    for number, block in enumerate(maps):
+        weights = gradient[start : start + block.shape[-1]]
+        start += block.shape[-1]
+        left, top, right, bottom = boxes[number * len(boxes) // len(maps)]
+        evidence = Image.fromarray((block @ weights).astype(np.float32))
+        size = (right - left, bottom - top)
+        resized = np.asarray(evidence.resize(size, Image.Resampling.BILINEAR))
+        # Each view counts by its contribution to the logit, whatever its area.
+        heat[top:bottom, left:right] += resized * (heat.size / (size[0] * size[1]))
+    return heat
+
+
+@lru_cache(2)
+def _maps_network(features: keras.Model) -> keras.Model:
+    """Return pixels -> the maps of each view and block, in the order of the features."""
+    pixels = keras.Input(features.input.shape[1:], name="pixels")
+    scaled = features.get_layer("scale")(pixels)
+    backbone = features.get_layer("backbone")
+    maps: list[Any] = []
+    for name in _view_names(features):
+        view = features.get_layer(name)(scaled) if name else scaled
+        outputs = backbone(view)
+        maps += outputs if isinstance(outputs, list) else [outputs]
+    return keras.Model(pixels, maps)
+
+
+def _view_names(features: keras.Model) -> tuple[str, ...]:
+    """Return the layers that cut the views of `build_feature_network`; empty: all pixels."""
+    return ("",) if parts_of(features) == WHOLE else ("whole", "upper_half", "lower_half")
+
+
+def _view_boxes(features: keras.Model) -> list[tuple[int, int, int, int]]:
+    """Return left, top, right and bottom of each view in the pixels."""
+    size = int(features.input.shape[1])
+    boxes = []
+    for name in _view_names(features):
+        (top, bottom), (left, right) = getattr(
+            features.get_layer(name) if name else None, "cropping", ((0, 0), (0, 0))
+        )
+        boxes.append((left, top, size - right, size - bottom))
+    return boxes
+
+
+def _head_gradient(head: keras.Model, features: np.ndarray, class_index: int) -> np.ndarray:
+    """Return the gradient of a logit by the features, float32 array of shape (width,)."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        values = tf.convert_to_tensor(features[None])
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            logit = head(values, training=False)[0, class_index]
+        gradient = tape.gradient(logit, values)
+    elif backend == "jax":
+        import jax
+
+        gradient = jax.grad(lambda values: head(values, training=False)[0, class_index])(
+            features[None]
+        )
+    else:
+        raise Failure(f"--explain: Keras runs on {backend}; use tensorflow or jax")
+    return np.asarray(gradient, np.float32)[0]
+
+
+def draw_explanation(predictor: Predictor, pixels: np.ndarray, label: str) -> bytes:
+    """Draw a photo beside the same photo with the evidence for a label in colours.
+
+    Args:
+        predictor: The network.
+        pixels: A photo as the network gets it, uint8 array of shape (size, size, 3).
+        label: The label.
+
+    Returns:
+        A JPEG file.
+    """
+    heat = np.maximum(heat_map(predictor, pixels, predictor.labels.index(label)), 0)
+    strength = heat / max(float(heat.max()), np.finfo(np.float32).tiny)
+    colours = mpl.colormaps["turbo"](strength)[..., :3] * 255
+    opacity = MAX_OPACITY * strength[..., None]
+    overlay = (1 - opacity) * pixels + opacity * colours
+    picture = Image.fromarray(np.hstack([pixels, overlay.astype(np.uint8)]))
+    scale = -(-MIN_SIDE_PIXELS // len(pixels))
+    picture = picture.resize((picture.width * scale, picture.height * scale))
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=JPEG_QUALITY)
+    return out.getvalue()

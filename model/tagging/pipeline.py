@@ -1,0 +1,564 @@
+"""Tag photos: predict labels, decide which are certain enough, and write a row per photo.
+
+The rows are written in batches to a folder beside the output file, with a state file that says how
+many of them are complete: the same command continues an interrupted one.
+"""
+
+import csv
+import io
+import json
+import math
+import shutil
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+from dataset.errors import BadInput, Failure, first_line, shorten_for_display
+from dataset.utils import keras_backend
+from dataset.utils.cli_options import format_table
+from dataset.utils.files import (
+    exclusive_use,
+    make_folder,
+    refuse_taken,
+    spreadsheet_row,
+    write_atomically,
+)
+from dataset.utils.threads import prefetch
+from model.evaluation.calibration import softmax
+from model.evaluation.metrics import TARGET_ACCURACY
+from model.inference.preprocessing import PhotoInput, PreparedPhoto, Preprocessor
+from model.tagging.sources import PhotoItem, PhotoSource, SourceOptions
+
+if TYPE_CHECKING:
+    from model.inference.predictor import Predictor
+    from model.inference.saved_run import SavedRun
+
+TAGGED, UNSURE, FAILED = STATUSES = ("tagged", "unsure", "failed")
+CSV_SUFFIXES, JSON_LINES_SUFFIXES = (".csv",), (".jsonl", ".ndjson")
+COLUMNS = ("photo", "id", "status", "label", "probability", "labels", "top", "reason")
+EXPLANATION = "explanation"
+# Separator of the labels in a cell.
+SEPARATOR = ", "
+STATE_FILE, ROWS_FILE, PICTURES_FOLDER = "state.json", "rows", "explained"
+# Reasons of failed photos that are shown at most.
+MAX_SHOWN_REASONS = 5
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """A label with its calibrated probability.
+
+    Attributes:
+        facet: What the label describes, such as the colour; labels of one facet exclude each
+            other. Empty for a run with one label per photo.
+    """
+
+    label: str
+    probability: float
+    facet: str = ""
+
+
+@dataclass(frozen=True)
+class PhotoTags:
+    """The labels of a photo.
+
+    Attributes:
+        status: TAGGED, UNSURE or FAILED.
+        labels: The labels that are certain enough, at most one per facet.
+        top: The most probable labels, in descending order.
+        reason: Why the photo is unsure or failed, or empty.
+    """
+
+    status: str
+    labels: tuple[LabelScore, ...] = ()
+    top: tuple[LabelScore, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """A run's model with its preprocessing and its threshold.
+
+    Attributes:
+        run: The run.
+        predictor: Its network.
+        threshold: Lowest probability of a label that is certain enough; infinity if none is.
+        top: Number of labels in `PhotoTags.top`.
+    """
+
+    run: "SavedRun"
+    predictor: "Predictor"
+    threshold: float
+    top: int = 3
+
+    @cached_property
+    def preprocessor(self) -> Preprocessor:
+        """Prepares photos as those of the training."""
+        return Preprocessor(self.run.crop, self.run.build_options, self.predictor.size)
+
+    def tag(self, photos: Sequence[PreparedPhoto]) -> list[PhotoTags]:
+        """Predict photos and decide their labels."""
+        pixels = [photo.pixels for photo in photos if photo.pixels is not None]
+        if not pixels:
+            return [self.decide(photo, None) for photo in photos]
+        logits = self.predictor.predict(np.stack(pixels)).logits
+        rows = iter(softmax(logits))
+        return [self.decide(p, None if p.pixels is None else next(rows)) for p in photos]
+
+    def decide(
+        self, photo: PreparedPhoto, probabilities: np.ndarray | None, top: int | None = None
+    ) -> PhotoTags:
+        """Decide the labels of a photo.
+
+        Args:
+            photo: The photo.
+            probabilities: Calibrated probabilities of shape (classes,); None without a prediction.
+            top: Number of labels in the result's `top`; None: that of the tagger.
+        """
+        if probabilities is None:
+            return PhotoTags(FAILED, reason=photo.problem)
+        order = np.argsort(-probabilities, kind="stable")[: top or self.top]
+        labels = self.predictor.labels
+        scores = tuple(LabelScore(labels[i], float(probabilities[i])) for i in order.tolist())
+        if photo.no_garment_reason:
+            return PhotoTags(UNSURE, (), scores, photo.no_garment_reason)
+        if scores[0].probability >= self.threshold:
+            return PhotoTags(TAGGED, scores[:1], scores)
+        return PhotoTags(UNSURE, (), scores, self._below_threshold)
+
+    @cached_property
+    def _below_threshold(self) -> str:
+        if math.isinf(self.threshold):
+            return "no threshold is known"
+        return f"below {self.threshold:.3f}"
+
+
+def load_tagger(folder: Path, threshold: float | None, top: int, precision: str) -> Tagger:
+    """Load the tagger of a run.
+
+    Args:
+        folder: The run directory.
+        threshold: Lowest probability of a certain label; None: that of the run's validation photos.
+        top: Number of most probable labels to return.
+        precision: A value of --precision.
+
+    Raises:
+        BadInput: The folder is not a run directory.
+        Failure: The model can't be used.
+    """
+    keras_backend.import_backend()
+    from model.inference.predictor import load_predictor
+    from model.inference.saved_run import load_run
+
+    run = load_run(folder)
+    chosen = run.confidence_threshold if threshold is None else threshold
+    predictor = load_predictor(run, precision)
+    return Tagger(run, predictor, math.inf if chosen is None else chosen, top)
+
+
+def describe_threshold(run: "SavedRun", threshold: float | None) -> str:
+    """Return which labels are certain enough, for users.
+
+    Args:
+        run: The run.
+        threshold: The value of --threshold, or None.
+    """
+    if threshold is not None:
+        return f"labels of a probability below {threshold:g} are unsure (--threshold)"
+    chosen = run.confidence_threshold
+    if chosen is None:
+        return (
+            f"all labels are unsure: {run.folder} has no threshold above which"
+            f" {TARGET_ACCURACY:.0%} of its validation photos are right; name one with --threshold"
+        )
+    return (
+        f"labels of a probability below {chosen:.3f} are unsure: above it, {TARGET_ACCURACY:.0%} of"
+        " the validation photos are right"
+    )
+
+
+@dataclass(frozen=True)
+class TagOptions:
+    """Options of `tag-photos`; `tag-photos --help` describes each.
+
+    Attributes:
+        out: The file to write; None: standard output.
+        source: Options about the photos.
+    """
+
+    run: Path
+    source: SourceOptions
+    out: Path | None = None
+    top: int = 3
+    threshold: float | None = None
+    explain: bool = False
+    precision: str = "auto"
+
+
+@dataclass
+class TagCounts:
+    """How many photos were tagged.
+
+    Attributes:
+        statuses: Status -> photos.
+        labels: Label -> tagged photos.
+        reasons: Reason -> failed photos, the most frequent ones.
+    """
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    # Distinct reasons that are counted at most; each photo may have its own.
+    MAX_REASONS = 1000
+
+    def add(self, tags: PhotoTags) -> None:
+        """Count a photo."""
+        self.statuses[tags.status] += 1
+        self.labels.update(score.label for score in tags.labels)
+        if tags.status == FAILED and (
+            tags.reason in self.reasons or len(self.reasons) < self.MAX_REASONS
+        ):
+            self.reasons[tags.reason] += 1
+
+
+def tag_photos(options: TagOptions, sources: Sequence[PhotoSource]) -> TagCounts:
+    """Tag photos and write a row per photo.
+
+    Raises:
+        BadInput: There is no such run, or `--out` belongs to another command.
+        Failure: The model can't be used, or there are no photos.
+    """
+    tagger = load_tagger(options.run, options.threshold, options.top, options.precision)
+    click.echo(describe_threshold(tagger.run, options.threshold), err=True)
+    items = (item for source in sources for item in source.items(tagger.run.crop))
+    if options.out is None:
+        return _tag_all(items, tagger, TerminalOutput())
+    with exclusive_use(options.out, "--out"):
+        try:
+            return _tag_to_file(options, options.out, tagger, items)
+        except OSError as error:
+            raise Failure(
+                f"--out {options.out} can't be written: {first_line(error)}; free disk space, and"
+                " repeat the command to continue, or name another file"
+            ) from error
+
+
+def _tag_to_file(
+    options: TagOptions, out: Path, tagger: Tagger, items: Iterator[PhotoItem]
+) -> TagCounts:
+    output = FileOutput(out, _command_facts(options, tagger), options.explain)
+    if output.done:
+        last = next(islice(items, output.done - 1, None), None)
+        if last is None or last.name != output.last:
+            raise Failure(
+                f"the photos have changed since {out} was interrupted; remove {output.folder}, and"
+                " repeat the command"
+            )
+    counts = _tag_all(items, tagger, output)
+    output.finish()
+    return counts
+
+
+def _command_facts(options: TagOptions, tagger: Tagger) -> dict[str, Any]:
+    """Return the options that decide the rows of a command."""
+    # A URL of a catalogue may contain a password.
+    source = {n: v for n, v in asdict(options.source).items() if n != "catalogue"}
+    values = {
+        **source,
+        "model": tagger.predictor.cache_key,
+        "threshold": None if math.isinf(tagger.threshold) else tagger.threshold,
+        **{name: getattr(options, name) for name in ("top", "explain")},
+    }
+    as_json: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return as_json
+
+
+@dataclass(frozen=True)
+class TagRow:
+    """A photo with its tags.
+
+    Attributes:
+        number: Number of the row, from 1.
+        item: The photo.
+        tags: Its tags.
+        pixels: The photo as the network gets it; None if it failed.
+    """
+
+    number: int
+    item: PhotoItem
+    tags: PhotoTags
+    pixels: np.ndarray | None
+
+
+class TagOutput(Protocol):
+    """Where rows are written."""
+
+    done: int
+    counts: TagCounts
+
+    def write(self, rows: Sequence[TagRow], tagger: Tagger) -> None:
+        """Write rows; the tags are counted already."""
+
+
+def _tag_all(items: Iterator[PhotoItem], tagger: Tagger, output: TagOutput) -> TagCounts:
+    """Tag photos chunk by chunk; the next chunk is prepared while the network predicts."""
+    chunks = prefetch(prepare_items(items, tagger.preprocessor))
+    number = output.done
+    with tqdm(initial=number, desc="photos", unit=" photos", disable=None) as bar:
+        for chunk in chunks:
+            tags = tagger.tag([photo for _, photo in chunk])
+            rows = []
+            for (item, photo), photo_tags in zip(chunk, tags, strict=True):
+                number += 1
+                output.counts.add(photo_tags)
+                rows.append(TagRow(number, item, photo_tags, photo.pixels))
+            output.write(rows, tagger)
+            bar.update(len(rows))
+    if not number:
+        raise Failure("there are no photos to tag")
+    return output.counts
+
+
+def prepare_items(
+    items: Iterator[PhotoItem], preprocessor: Preprocessor
+) -> Iterator[list[tuple[PhotoItem, PreparedPhoto]]]:
+    """Yield chunks of photos that are prepared for the network, in their order."""
+    taken: deque[tuple[PhotoItem, str]] = deque()
+
+    def inputs() -> Iterator[PhotoInput]:
+        for item in items:
+            photo = item.open()
+            taken.append((item, photo if isinstance(photo, str) else ""))
+            yield PhotoInput(_no_photo) if isinstance(photo, str) else photo
+
+    for chunk in preprocessor.prepare(inputs()):
+        prepared = []
+        for photo in chunk:
+            item, problem = taken.popleft()
+            prepared.append((item, replace(photo, problem=problem) if problem else photo))
+        yield prepared
+
+
+def _no_photo() -> bytes:
+    raise FileNotFoundError
+
+
+class TerminalOutput:
+    """Writes rows as CSV to standard output."""
+
+    def __init__(self) -> None:
+        self.done, self.counts = 0, TagCounts()
+
+    def write(self, rows: Sequence[TagRow], tagger: Tagger) -> None:  # noqa: ARG002
+        """Write rows, the first ones below the names of the columns."""
+        is_first = rows[0].number == 1
+        text = _csv_text([COLUMNS] if is_first else [])
+        click.echo(text + _csv_text(map(_csv_row, rows)), nl=False)
+
+
+class FileOutput:
+    """Writes rows to a file, which has its final name when it is complete.
+
+    Args:
+        out: The file, whose suffix decides the format.
+        facts: The options that decide the rows.
+        explain: Whether to draw an explanation of each label.
+
+    Raises:
+        BadInput: The suffix is another one, the file exists, or an interrupted command had other
+            options.
+    """
+
+    def __init__(self, out: Path, facts: Mapping[str, Any], explain: bool) -> None:
+        self.out, self.facts, self.explain = out, facts, explain
+        self.is_json = is_json_lines(out)
+        self.folder = out.with_name(f"{out.name}.unfinished")
+        self.pictures = explanation_folder(out)
+        self.done, self.last, self.counts = 0, "", TagCounts()
+        self._size = 0
+        self._resume()
+        make_folder(self.folder, out)
+        if explain:
+            make_folder(self.folder / PICTURES_FOLDER, out)
+        self._file = self._open_rows()
+
+    def _resume(self) -> None:
+        try:
+            state = json.loads((self.folder / STATE_FILE).read_text(encoding="utf-8"))
+            size = (self.folder / ROWS_FILE).stat().st_size
+        except (OSError, ValueError):
+            return
+        names = [name for name in self.facts if state["facts"].get(name) != self.facts[name]]
+        if names:
+            raise BadInput(
+                f"{self.folder} is an interrupted command with another {', '.join(names)}; repeat"
+                " that command, remove the folder, or name another --out"
+            )
+        # After a power cut, rows that the state counts may be missing.
+        if size < state["size"]:
+            return
+        self.done, self.last, self._size = state["done"], state["last"], state["size"]
+        self.counts = TagCounts(**{name: Counter(c) for name, c in state["counts"].items()})
+
+    def _open_rows(self) -> BinaryIO:
+        path = self.folder / ROWS_FILE
+        path.touch()
+        file = path.open("r+b")
+        # Rows after the last state are written again.
+        file.truncate(self._size)
+        file.seek(self._size)
+        return file
+
+    def write(self, rows: Sequence[TagRow], tagger: Tagger) -> None:
+        """Write rows, their explanations, and the state."""
+        names = self._explain(rows, tagger) if self.explain else [None] * len(rows)
+        if self.is_json:
+            lines = [_json_row(row, name) for row, name in zip(rows, names, strict=True)]
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        else:
+            columns = (*COLUMNS, EXPLANATION) if self.explain else COLUMNS
+            header = [] if self._size else [columns]
+            cells = [
+                [*_csv_row(row), *([name or ""] if self.explain else [])]
+                for row, name in zip(rows, names, strict=True)
+            ]
+            text = _csv_text([*header, *cells])
+        # File names may contain undecodable bytes.
+        self._size += self._file.write(text.encode("utf-8", "backslashreplace"))
+        self._file.flush()
+        state = {
+            "facts": self.facts,
+            "done": rows[-1].number,
+            "last": rows[-1].item.name,
+            "size": self._size,
+            "counts": vars(self.counts),
+        }
+        # In ASCII: names may have lone surrogates.
+        write_atomically(self.folder / STATE_FILE, json.dumps(state).encode(), sync=False)
+
+    def _explain(self, rows: Sequence[TagRow], tagger: Tagger) -> list[str | None]:
+        """Draw an explanation of the most probable label of each photo; return their paths."""
+        from model.tagging.grad_cam import draw_explanation
+
+        names: list[str | None] = []
+        for row in rows:
+            if row.pixels is None:
+                names.append(None)
+                continue
+            label = row.tags.top[0].label
+            name = f"{row.number:06}-{_file_stem(row.item.name)}.jpg"
+            picture = draw_explanation(tagger.predictor, row.pixels, label)
+            (self.folder / PICTURES_FOLDER / name).write_bytes(picture)
+            names.append(f"{self.pictures.name}/{name}")
+        return names
+
+    def finish(self) -> None:
+        """Give the file and the folder of explanations their final names."""
+        self._file.close()
+        if self.explain:
+            (self.folder / PICTURES_FOLDER).rename(self.pictures)
+        (self.folder / ROWS_FILE).rename(self.out)
+        shutil.rmtree(self.folder)
+
+
+def is_json_lines(out: Path) -> bool:
+    """Return whether a file is written as JSON lines, by its suffix; otherwise it is CSV.
+
+    Raises:
+        BadInput: The suffix is that of neither.
+    """
+    suffix = out.suffix.lower()
+    if suffix not in (*CSV_SUFFIXES, *JSON_LINES_SUFFIXES):
+        raise BadInput(f"--out {out}: name a file that ends in .csv or .jsonl")
+    return suffix in JSON_LINES_SUFFIXES
+
+
+def explanation_folder(out: Path) -> Path:
+    """Return the folder of the pictures of --explain."""
+    return out.with_name(f"{out.stem}-{PICTURES_FOLDER}")
+
+
+def refuse_taken_output(out: Path, explain: bool) -> None:
+    """Raise BadInput if the file or the folder of explanations is there already."""
+    is_json_lines(out)
+    refuse_taken(out, "name a new file")
+    if explain:
+        refuse_taken(explanation_folder(out), "the explanations belong there; name another --out")
+
+
+def _file_stem(name: str) -> str:
+    stem = name.replace("\\", "/").rstrip("/").rpartition("/")[2].rpartition(".")[0] or "photo"
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in stem)[:60]
+
+
+def _csv_row(row: TagRow) -> list[Any]:
+    tags = row.tags
+    best = tags.top[0] if tags.top else None
+    return [
+        row.item.name,
+        row.item.id,
+        tags.status,
+        best.label if best else "",
+        f"{best.probability:.6g}" if best else "",
+        SEPARATOR.join(score.label for score in tags.labels),
+        "; ".join(f"{score.label} {score.probability:.3f}" for score in tags.top),
+        tags.reason,
+    ]
+
+
+def _csv_text(rows: Any) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(map(spreadsheet_row, rows))
+    return out.getvalue()
+
+
+def _json_row(row: TagRow, explanation: str | None) -> dict[str, Any]:
+    return {
+        "photo": row.item.name,
+        **({"id": row.item.id} if row.item.id else {}),
+        **tags_as_json(row.tags),
+        **({EXPLANATION: explanation} if explanation else {}),
+    }
+
+
+def tags_as_json(tags: PhotoTags) -> dict[str, Any]:
+    """Return the tags of a photo for JSON."""
+    return {
+        "status": tags.status,
+        "labels": [_score_as_json(score) for score in tags.labels],
+        "top": [_score_as_json(score) for score in tags.top],
+        "reason": tags.reason,
+    }
+
+
+def _score_as_json(score: LabelScore) -> dict[str, Any]:
+    return {
+        "label": score.label,
+        "facet": score.facet or None,
+        "probability": round(score.probability, 6),
+    }
+
+
+def _failed_lines(counts: TagCounts) -> Iterator[str]:
+    for reason, count in counts.reasons.most_common(MAX_SHOWN_REASONS):
+        yield f"failed: {count}: {shorten_for_display(reason)}"
+
+
+def summary_lines(counts: TagCounts) -> Iterator[str]:
+    """Yield how many photos were tagged, and why others failed, for users."""
+    rows = [(status, str(counts.statuses[status])) for status in STATUSES]
+    yield format_table(("status", "photos"), rows)
+    if counts.labels:
+        yield ""
+        by_label = [(label, str(count)) for label, count in counts.labels.most_common()]
+        yield format_table(("label", "tagged photos"), by_label)
+    yield from _failed_lines(counts)
