@@ -30,6 +30,7 @@ COMMANDS = {
     "check-tags": ("model.tag_check.cli", "check_tags"),
     "tag-photos": ("model.tagging.cli", "tag_photos"),
     "find-similar": ("model.similar.cli", "find_similar"),
+    "serve-model": ("model.tagging.cli", "serve_model"),
     "export-model": ("model.export.cli", "export_model"),
     "fetch-photos": ("scraper.cli", "fetch_photos"),
     "sample-shop": ("scraper.sample_shop.cli", "sample_shop"),
@@ -163,6 +164,11 @@ def tag_photos() -> None:
 def find_similar() -> None:
     """Run the console script `find-similar`."""
     _run_script("find-similar")
+
+
+def serve_model() -> None:
+    """Run the console script `serve-model`."""
+    _run_script("serve-model")
 
 
 def export_model() -> None:

@@ -98,7 +98,7 @@ def _digest(key: str, purpose: str) -> str:
     return hmac.new(key.encode(), purpose.encode(), hashlib.sha256).hexdigest()
 
 
-def _is_equal(first: str, second: str) -> bool:
+def is_equal(first: str, second: str) -> bool:
     return hmac.compare_digest(first.encode(), second.encode())
 
 
@@ -145,13 +145,13 @@ class SecurityMiddleware(BaseHTTPMiddleware):
             return None
         if request.method != "POST":
             return _error(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and POST are supported")
-        if not _is_same_origin(headers):
+        if not is_same_origin(headers):
             return _error(HTTPStatus.FORBIDDEN, "the form was sent by another site")
         form = await _read_form(request)
         if form is None:
             return _error(HTTPStatus.BAD_REQUEST, "the form is not valid or too large")
         request.state.form = form
-        if not _is_equal(form.get("csrf", ""), csrf_token(request)):
+        if not is_equal(form.get("csrf", ""), csrf_token(request)):
             return _error(
                 HTTPStatus.FORBIDDEN,
                 "the page is out of date or of another server: nothing was saved; reload it",
@@ -162,14 +162,14 @@ class SecurityMiddleware(BaseHTTPMiddleware):
         token = self.policy.token or ""
         key = _digest(token, "key")
         sent = request.query_params.get("token")
-        if sent is not None and _is_equal(sent, token) and request.method == "GET":
+        if sent is not None and is_equal(sent, token) and request.method == "GET":
             url = request.url.remove_query_params("token")
             query = f"?{url.query}" if url.query else ""
             # A location that starts with two slashes would lead to another server.
             response = RedirectResponse(f"/{url.path.lstrip('/')}{query}", HTTPStatus.SEE_OTHER)
             _set_cookie(response, self.policy.access_cookie, key)
             return response
-        if _is_equal(request.cookies.get(self.policy.access_cookie, ""), key):
+        if is_equal(request.cookies.get(self.policy.access_cookie, ""), key):
             return None
         return _error(
             HTTPStatus.UNAUTHORIZED,
@@ -185,7 +185,7 @@ def _error(status: HTTPStatus, message: str) -> Response:
     return PlainTextResponse(f"{message}\n", status)
 
 
-def _is_same_origin(headers: Headers) -> bool:
+def is_same_origin(headers: Headers) -> bool:
     """Return whether a form was sent by one of our pages, as far as the browser says."""
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False

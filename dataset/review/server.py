@@ -350,7 +350,7 @@ def serve(options: ReviewOptions) -> None:
     """
     sessions = open_catalogue(options.catalogue, must_exist=True)
     vocabulary, store = load_vocabulary(options.vocabulary), open_store(options.images)
-    listening = _listen(options.host, options.port)
+    listening = listen(options.host, options.port)
     port = listening.getsockname()[1]
     policy = create_access_policy(options.host, port)
     find_conflicts(sessions, vocabulary)
@@ -367,7 +367,13 @@ def serve(options: ReviewOptions) -> None:
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at a host and port.
+
+    Raises:
+        BadInput: The host is no address of this machine.
+        Failure: The port is in use.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
@@ -388,11 +394,16 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def server_url(host: str, port: int) -> str:
+    """Return the URL of a server for users."""
+    shown = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    shown = f"[{shown}]" if ":" in shown else shown
+    return f"http://{shown}:{port}/"
+
+
 def _announce(options: ReviewOptions, port: int, token: str | None) -> None:
     """Print the URL and write it to the file of --url-file."""
-    shown = socket.gethostname() if options.host in ("0.0.0.0", "::") else options.host
-    shown = f"[{shown}]" if ":" in shown else shown
-    url = f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
+    url = server_url(options.host, port) + (f"?token={token}" if token else "")
     click.echo(f"Review at {url} until Ctrl-C")
     if options.url_file:
         try:

@@ -113,6 +113,10 @@ class ImageFetcher:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process; pending downloads fail."""
         if self._process is None:
             return
         # Pending downloads are no longer needed.
@@ -162,6 +166,14 @@ class ImageFetcher:
             problem = future.result() if future else "the URL has unprintable characters"
             return read_fetched(self._photos, url, problem)
         return path.read_bytes()
+
+    def forget(self, url: str) -> None:
+        """Remove the result for a URL, so that the next call requests it again."""
+        with self._lock:
+            self._known.pop(url, None)
+        path = self._photos.find(url)
+        if path is not None:
+            path.unlink(missing_ok=True)
 
     def _start_process(self) -> "subprocess.Popen[str]":
         if self._process is None:

@@ -145,7 +145,7 @@ def predict_item(
         predictions: Number of an item -> prediction.
         labels: The model's labels.
     """
-    class_index = _class_index(item, labels)
+    class_index = find_class_index(item, labels)
     if item.number not in photos:
         return ItemPrediction(item, class_index, problem=item.problem)
     prediction = predictions[item.number]
@@ -159,7 +159,7 @@ def _nearest_as_json(photo: TrainingNeighbour) -> dict[str, Any]:
     return {**asdict(photo), "similarity": round(photo.similarity, 4)}
 
 
-def _class_index(item: TaggedItem, labels: Sequence[str]) -> int | None:
+def find_class_index(item: TaggedItem, labels: Sequence[str]) -> int | None:
     """Return the class index of an item's label, or of its tag as it is spelled."""
     tags = (name for level in category_levels(item.tag) for name in (level, level.casefold()))
     for name in (item.label, *tags):

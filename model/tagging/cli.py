@@ -1,4 +1,4 @@
-"""The `tag-photos` command."""
+"""The commands `tag-photos` and `serve-model`."""
 
 from pathlib import Path
 from typing import Any
@@ -136,3 +136,90 @@ def _preview(names: tuple[str, ...], values: dict[str, Any]) -> None:
     if feed is None:
         raise BadInput(f"--preview shows a feed, and {names[0]} is a photo")
     print_feed_notes(feed, values["image_root"], preview=True)
+
+
+@click.command(
+    "serve-model",
+    context_settings=CONTEXT_SETTINGS,
+    epilog="Example: serve-model runs/first --index similar.index",
+)
+@click.argument("run", metavar="RUN_DIR", type=FOLDER)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen at. For any but the default one, requests need a token.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen at; 0: a free one.",
+)
+@click.option(
+    "--token",
+    envvar="FASHION_TAGGER_TOKEN",
+    show_envvar=True,
+    callback=lambda _ctx, _param, value: _check_token(value),
+    help="Token that requests must send.  [default: a random one, which is printed; none at"
+    " 127.0.0.1]",
+)
+@click.option(
+    "--index",
+    type=FILE,
+    help="Index of find-similar, built with the same run, for /v1/similar.  [default: none]",
+)
+@threshold_option
+@click.option(
+    "--top",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="Number of most probable labels to return, unless a request names another.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, 256),
+    default=8,
+    show_default=True,
+    help="Number of photos that are predicted together, at most.",
+)
+@click.option(
+    "--max-queue",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Number of photos that wait, at most; further requests get the status 503.",
+)
+@private_hosts_option("none")
+@contact_option
+@timeout_option
+@vocabulary_option
+def serve_model(run: Path, vocabulary: Path | None, **values: Any) -> None:
+    """Serve the model of RUN_DIR over HTTP: tags, checks of tags, and similar items.
+
+    POST /v1/tags, /v1/check and /v1/similar take a photo as an upload or as an address, which is
+    downloaded under the rules of crawl. Requests that arrive together are predicted together. The
+    page at / describes the requests, /openapi.json for programs; /healthz is for monitoring.
+    """
+    from dataset.utils import keras_backend
+    from dataset.vocabulary import load_vocabulary
+    from model.feeds.sources import FetchOptions
+
+    words = load_vocabulary(vocabulary)
+    keras_backend.import_backend()
+    from model.tagging import server
+
+    fetch = FetchOptions(
+        **{name: values.pop(name) for name in ("allow_private", "contact", "timeout")}
+    )
+    options = server.ServeOptions(run, fetch=fetch, **values)
+    server.serve(options, words)
+
+
+def _check_token(value: str | None) -> str | None:
+    # It is sent in a header, which is one line of ASCII.
+    if value is not None and (not value.isascii() or not value.isprintable() or len(value) < 16):
+        raise BadInput("--token: use at least 16 printable ASCII characters")
+    return value

@@ -102,7 +102,8 @@ class Tagger:
     @cached_property
     def preprocessor(self) -> Preprocessor:
         """Prepares photos as those of the training."""
-        return Preprocessor(self.run.crop, self.run.build_options, self.predictor.size)
+        run = self.run
+        return Preprocessor(run.crop, run.build_options, self.predictor.size, finds_text=False)
 
     def tag(self, photos: Sequence[PreparedPhoto]) -> list[PhotoTags]:
         """Predict photos and decide their labels."""

@@ -23,7 +23,7 @@ from dataset.catalogue.models import Hashtag, PostRow
 from dataset.cli import review
 from dataset.review.pages import ReviewContext
 from dataset.review.security import create_access_policy
-from dataset.review.server import _listen, create_app
+from dataset.review.server import create_app, listen
 from dataset.vocabulary import load_vocabulary
 from tests.dataset.review.test_security import HOSTILE
 from tests.support.catalogue_data import Filling
@@ -48,7 +48,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def address(ready: Filling) -> Iterator[str]:
     """URL of a review server on the catalogue `ready`."""
-    listening = _listen("127.0.0.1", 0)
+    listening = listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
     policy = create_access_policy("127.0.0.1", port)
     app = create_app(ReviewContext(ready.sessions, ready.store, load_vocabulary(), "anna", policy))
