@@ -179,6 +179,14 @@ def _preview(names: tuple[str, ...], values: dict[str, Any]) -> None:
     help="Number of most probable labels to return, unless a request names another.",
 )
 @click.option(
+    "--wrong-rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.1,
+    show_default=True,
+    metavar="P",
+    help="Fraction of the tags sent to /v1/check that are wrong, as check-tags estimates it.",
+)
+@click.option(
     "--batch-size",
     type=click.IntRange(1, 256),
     default=8,

@@ -54,7 +54,6 @@ from model.similar.search import Query, Searcher
 from model.tag_check.noise_model import (
     NO_GARMENT,
     NOT_CHECKED,
-    PRIOR_RATE,
     TARGET_PRECISION,
     NoiseModel,
     Thresholds,
@@ -64,6 +63,8 @@ from model.tag_check.noise_model import (
 from model.tag_check.pipeline import find_class_index
 from model.tagging.pipeline import Tagger, describe_threshold, tags_as_json
 
+# With a lower rate, a tag would agree with a photo that says nothing about it.
+DEFAULT_WRONG_RATE = 0.1
 TEMPLATES = Path(__file__).with_name("templates")
 # Requests that arrive within this time of the first one are predicted together.
 BATCH_SECONDS = 0.005
@@ -138,11 +139,13 @@ class ModelService:
         tagger: The run's model.
         vocabulary: Defines the labels of tags.
         index: The index of similar items, if there is one.
+        wrong_rate: Fraction of the tags to check that are wrong.
     """
 
     tagger: Tagger
     vocabulary: Vocabulary
     index: SimilarIndex | None = None
+    wrong_rate: float = DEFAULT_WRONG_RATE
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -187,8 +190,8 @@ class ModelService:
             reason = prediction.photo.no_garment_reason
             return {**verdict, "verdict": NO_GARMENT, "reason": reason}
         classes = len(self.labels)
-        # There is no feed to estimate the wrong tags of: all confusions are equally probable.
-        noise = NoiseModel(PRIOR_RATE, uniform_confusion(classes), PRIOR_RATE)
+        # Without a feed, confusions can't be estimated: all are equally probable.
+        noise = NoiseModel(self.wrong_rate, uniform_confusion(classes), self.wrong_rate)
         thresholds = Thresholds(TARGET_PRECISION, TARGET_PRECISION)
         verdicts = decide_verdicts(
             noise, thresholds, _probabilities(prediction)[None], np.array([class_index])
@@ -561,8 +564,9 @@ class Api:
 
     async def page(self, request: Request) -> Response:  # noqa: ARG002
         """Show the OpenAPI document for people."""
-        page = render(TEMPLATES, "api.html", title="serve-model", document=self.document)
-        return HTMLResponse(page)
+        to_json = partial(json.dumps, ensure_ascii=False, indent=2)
+        context = {"title": "serve-model", "document": self.document, "to_json": to_json}
+        return HTMLResponse(render(TEMPLATES, "api.html", **context))
 
 
 class ApiGuard:
@@ -621,8 +625,9 @@ class ApiGuard:
 
 
 def _too_large() -> ApiError:
-    message = f"the body is larger than {MAX_BODY_BYTES:,} bytes"
-    return ApiError(413, "too_large", message, {"connection": "close"})
+    # The connection stays open, and Uvicorn discards the rest: if it were closed before a client has
+    # sent all, the client would get an error of the connection and no response.
+    return ApiError(413, "too_large", f"the body is larger than {MAX_BODY_BYTES:,} bytes")
 
 
 def _limited(receive: Receive) -> Receive:
@@ -741,7 +746,7 @@ class ServeOptions:
     top: int = 3
     batch_size: int = 8
     max_queue: int = 32
-    cache: Path | None = None
+    wrong_rate: float = DEFAULT_WRONG_RATE
     fetch: FetchOptions = field(default_factory=FetchOptions)
 
 
@@ -753,7 +758,7 @@ def load_service(options: ServeOptions, vocabulary: Vocabulary) -> ModelService:
         Failure: The model or the index can't be used, or do not belong together.
     """
     run = load_run(options.run)
-    embedder = Embedder(run, options.cache)
+    embedder = Embedder(run)
     threshold = run.confidence_threshold if options.threshold is None else options.threshold
     tagger = Tagger(
         run, embedder.predictor, math.inf if threshold is None else threshold, options.top
@@ -763,7 +768,7 @@ def load_service(options: ServeOptions, vocabulary: Vocabulary) -> ModelService:
         file = open_index(options.index)
         require_same_model(options.index, file.facts(), embedder)
         index = SimilarIndex(Searcher(file), Embedding.from_arrays(file.read_arrays(EMBEDDING)))
-    service = ModelService(tagger, vocabulary, index)
+    service = ModelService(tagger, vocabulary, index, options.wrong_rate)
     service.warm_up(options.batch_size)
     return service
 

@@ -3,19 +3,17 @@
 import csv
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from dataset.images.io import open_photo, sha256_of
 from dataset.utils.files import write_json
-from model.inference import predictor, preprocessing
-from model.inference.saved_run import SavedRun, load_run
+from model.inference import preprocessing
+from model.inference.saved_run import load_run
 from model.tagging import pipeline
 from tests.support.catalogue_data import Filling, photo_bytes
 from tests.support.drawn_splits import run_words
@@ -27,28 +25,6 @@ LABELS = ["dress", "hat", "polo"]
 def write_threshold(run: Path, threshold: float | None) -> None:
     chosen = None if threshold is None else {"threshold": threshold}
     write_json({"coverage": {"chosen_on_validation": chosen}}, run / "metrics.json")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def models_are_loaded_once() -> Iterator[None]:
-    """Keep the network of a run: each command would load and trace it."""
-    load_model, networks = keras.saving.load_model, {}
-    load_predictor, predictors = predictor.load_predictor, {}
-
-    def load_model_once(path: Path, **options: Any) -> keras.Model:
-        if path.resolve() not in networks:
-            networks[path.resolve()] = load_model(path, **options)
-        return networks[path.resolve()]
-
-    def load_predictor_once(run: SavedRun, precision: str = "auto") -> Any:
-        if id(run.network) not in predictors:
-            predictors[id(run.network)] = load_predictor(run, precision)
-        return predictors[id(run.network)]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keras.saving, "load_model", load_model_once)
-        patch.setattr(predictor, "load_predictor", load_predictor_once)
-        yield
 
 
 @pytest.fixture(scope="module")
