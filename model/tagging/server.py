@@ -625,8 +625,8 @@ class ApiGuard:
 
 
 def _too_large() -> ApiError:
-    # The connection stays open, and Uvicorn discards the rest: if it were closed before a client has
-    # sent all, the client would get an error of the connection and no response.
+    # The connection stays open, and Uvicorn discards the rest: if it were closed before a client
+    # has sent all, the client would get an error of the connection and no response.
     return ApiError(413, "too_large", f"the body is larger than {MAX_BODY_BYTES:,} bytes")
 
 
