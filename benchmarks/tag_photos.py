@@ -14,11 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
 from dataset.utils.cli_options import format_table
+
+if TYPE_CHECKING:
+    from model.tagging.pipeline import Tagger
 
 
 @click.command()
@@ -55,26 +59,34 @@ def main(photos: Path, run: Path, count: int, rounds: int, precision: str) -> No
             pipeline._tag_all(items, tagger, output)
             output.finish()
 
-    measured: dict[str, list[float]] = {"bare network": [], "tag-photos": []}
-    for step in (predict, tag):
-        step()
+    steps = {"bare network": predict, "tag-photos": tag}
+    for work in steps.values():
+        work()
+    measured = {name: list[tuple[float, float]]() for name in steps}
     for _ in range(rounds):
-        for name, work in zip(measured, (predict, tag), strict=True):
-            measured[name].append(count / _seconds(work))
-    speeds = {name: statistics.median(values) for name, values in measured.items()}
-    click.echo(f"{run}: {tagger.predictor.precision}; crop: {crop.crop if crop.is_enabled else ''}")
-    rows = [(name, f"{speed:.1f}") for name, speed in speeds.items()]
-    click.echo(format_table(("", "photos per second"), rows))
-    ratio = speeds["tag-photos"] / speeds["bare network"]
-    click.echo(f"tag-photos has {ratio:.1%} of the speed of the bare network")
+        for name, work in steps.items():
+            measured[name].append(_seconds(work))
+    medians = {
+        name: [statistics.median(values) for values in zip(*rounds_, strict=True)]
+        for name, rounds_ in measured.items()
+    }
+    click.echo(f"{run}: {tagger.predictor.precision}; {'cropped' if crop.is_enabled else 'whole'}")
+    rows = [
+        (name, f"{count / wall:.1f}", f"{1000 * processor / count:.1f}")
+        for name, (wall, processor) in medians.items()
+    ]
+    click.echo(format_table(("", "photos per second", "processor ms per photo"), rows))
+    (bare, bare_cpu), (full, full_cpu) = medians.values()
+    click.echo(
+        f"tag-photos has {bare / full:.1%} of the speed of the bare network; by processor time,"
+        f" which counts on a machine that does other work, {bare_cpu / full_cpu:.1%}"
+    )
 
 
-def _prepared(files: list[Path], tagger: "object") -> Iterator[np.ndarray]:
+def _prepared(files: list[Path], tagger: "Tagger") -> Iterator[np.ndarray]:
     """Yield the pixels of chunks of photos."""
     from model.inference.preprocessing import PhotoInput
-    from model.tagging.pipeline import Tagger
 
-    assert isinstance(tagger, Tagger)
     for chunk in tagger.preprocessor.prepare(PhotoInput(path.read_bytes) for path in files):
         yield np.stack([photo.pixels for photo in chunk if photo.pixels is not None])
 
@@ -85,10 +97,11 @@ def _opened(files: list[Path]) -> list[object]:
     return [open_photo(path) for path in files]
 
 
-def _seconds(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
+def _seconds(work: Callable[[], None]) -> tuple[float, float]:
+    """Return the time that a function takes, and its processor time in all threads."""
+    start, processor = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - processor
 
 
 if __name__ == "__main__":

@@ -345,9 +345,9 @@ def review(
 ) -> None:
     """Review a catalogue in the browser: suspected mistakes, conflicts, duplicates and crops.
 
-    The server runs until Ctrl-C. Suspected mistakes come from check-tags --catalogue. Every
-    decision is saved at once with its author and time, can be undone, and holds in the next
-    build-dataset.
+    The server runs until Ctrl-C. Suspected mistakes come from check-tags, proposed labels from
+    tag-photos. Every decision is saved at once with its author and time, can be undone, and holds
+    in the next build-dataset.
     """
     from dataset.maintenance.label_decisions import user_name
     from dataset.review.server import ReviewOptions, serve

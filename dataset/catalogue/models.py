@@ -473,12 +473,14 @@ class TakedownRow(Base):
 
 
 class TagVerdictRow(Base):
-    """The verdict of a model on a tag of an image; each check of tags replaces all.
+    """The verdict of a model on a tag of an image, or a label that it proposes for an image.
+
+    Each check of tags replaces all verdicts, each tagging of the catalogue all proposals.
 
     Attributes:
-        label: The label that the image is tagged with.
+        label: The label that the image is tagged with; empty for a proposal.
         model: Name and digest of the training run.
-        verdict: agrees, mistake, unsure or nothing seen.
+        verdict: agrees, mistake, unsure or nothing seen; proposed.
         suggested: The label of the highest calibrated probability.
         probability: The probability of `suggested`.
         tag_probability: The probability of `label`.

@@ -307,6 +307,7 @@ MAX_FILTER_CHARS, MAX_LABELS = 200, 2000
 MAX_PREVIEW_CHARS = 160
 EMPTY = {
     "mistakes": "No tag is suspected: run check-tags --catalogue to let a model check all tags.",
+    "proposals": "No label is proposed: run tag-photos without names to let a model label photos.",
     "conflicts": "No photo has several labels, none of which includes the other.",
     "duplicates": "No possible near duplicates: run catalogue dedup to compare all photos.",
     "crops": "No crop is uncertain: build-dataset finds people and crops photos.",

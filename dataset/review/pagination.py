@@ -18,7 +18,14 @@ from dataset.catalogue.models import (
     TagVerdictRow,
 )
 from dataset.review.decisions import UNDECIDED
-from dataset.review.queues import CONFLICTS, MISTAKES, Key, ReviewQueue, key_conditions
+from dataset.review.queues import (
+    CONFLICTS,
+    MISTAKES,
+    PROPOSALS,
+    Key,
+    ReviewQueue,
+    key_conditions,
+)
 from dataset.vocabulary import Vocabulary
 
 OPEN, DECIDED, ALL = "open", "decided", "all"
@@ -68,6 +75,8 @@ def _is_in_post(queue: ReviewQueue, *conditions: Any) -> Any:
 def _has_label(queue: ReviewQueue, label: str, vocabulary: Vocabulary) -> Any:
     if queue is MISTAKES:
         return TagVerdictRow.label == label
+    if queue is PROPOSALS:
+        return TagVerdictRow.suggested == label
     if queue is CONFLICTS:
         quoted = json.dumps(label, ensure_ascii=False)
         return LabelConflict.labels.contains(quoted, autoescape=True)

@@ -159,6 +159,15 @@ MISTAKES = ReviewQueue(
     (TagVerdictRow.image_id,),
     ("label", "exclude"),
 )
+# The verdict of proposed labels, whose rows have an empty label.
+PROPOSED = "proposed"
+PROPOSALS = replace(
+    MISTAKES,
+    name="proposals",
+    title="Proposed labels",
+    about="Labels that a model proposes for photos without a usable one, the least certain first.",
+    belongs=sa.and_(TagVerdictRow.verdict == PROPOSED, is_stored(ImageRow)),
+)
 CONFLICTS = ReviewQueue(
     "conflicts",
     "Label conflicts",
@@ -226,7 +235,9 @@ CROPS = ReviewQueue(
     (CropRow.image_id,),
     ("correct", "whole", "exclude"),
 )
-QUEUES = {queue.name: queue for queue in (MISTAKES, CONFLICTS, DUPLICATES, CLOSEST, CROPS)}
+QUEUES = {
+    queue.name: queue for queue in (MISTAKES, PROPOSALS, CONFLICTS, DUPLICATES, CLOSEST, CROPS)
+}
 
 
 def format_key(key: Key) -> str:

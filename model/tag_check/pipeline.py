@@ -19,6 +19,7 @@ from dataset.errors import BadInput, Failure, first_line, shorten_for_display
 from dataset.feeds.cells import category_levels
 from dataset.feeds.product_feed import XML, ProductFeed
 from dataset.feeds.tables import REPLACEMENT
+from dataset.review.queues import PROPOSED
 from dataset.utils.files import exclusive_use, make_folder, replace_folder, write_json
 from dataset.vocabulary import Vocabulary
 from model.evaluation.calibration import softmax
@@ -472,7 +473,7 @@ def _results(
 
 
 def _save_to_catalogue(store: CheckStore, catalogue: str, predictor: Predictor) -> None:
-    """Replace the verdicts in the catalogue by those of this check."""
+    """Replace the verdicts in the catalogue by those of this check, without proposed labels."""
     sessions = open_catalogue(catalogue, must_exist=True)
     rows = (
         _verdict_row(item, predictor.cache_key)
@@ -480,7 +481,7 @@ def _save_to_catalogue(store: CheckStore, catalogue: str, predictor: Predictor) 
         if item.image_id is not None
     )
     with sessions.begin() as session:
-        session.execute(sa.delete(TagVerdictRow))
+        session.execute(sa.delete(TagVerdictRow).where(TagVerdictRow.verdict != PROPOSED))
         for batch in in_batches(rows):
             session.execute(sa.insert(TagVerdictRow), batch)
 

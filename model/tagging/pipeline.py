@@ -10,18 +10,22 @@ import json
 import math
 import shutil
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import click
 import numpy as np
+import sqlalchemy as sa
 from tqdm import tqdm
 
+from dataset.catalogue.models import TagVerdictRow
+from dataset.catalogue.session import open_catalogue
 from dataset.errors import BadInput, Failure, first_line, shorten_for_display
+from dataset.review.queues import PROPOSED
 from dataset.utils import keras_backend
 from dataset.utils.cli_options import format_table
 from dataset.utils.files import (
@@ -241,11 +245,12 @@ def tag_photos(options: TagOptions, sources: Sequence[PhotoSource]) -> TagCounts
     tagger = load_tagger(options.run, options.threshold, options.top, options.precision)
     click.echo(describe_threshold(tagger.run, options.threshold), err=True)
     items = (item for source in sources for item in source.items(tagger.run.crop))
+    save = partial(save_proposals, options.source.catalogue) if not options.source.names else None
     if options.out is None:
-        return _tag_all(items, tagger, TerminalOutput())
+        return _tag_all(items, tagger, TerminalOutput(), save)
     with exclusive_use(options.out, "--out"):
         try:
-            return _tag_to_file(options, options.out, tagger, items)
+            return _tag_to_file(options, options.out, tagger, items, save)
         except OSError as error:
             raise Failure(
                 f"--out {options.out} can't be written: {first_line(error)}; free disk space, and"
@@ -254,7 +259,11 @@ def tag_photos(options: TagOptions, sources: Sequence[PhotoSource]) -> TagCounts
 
 
 def _tag_to_file(
-    options: TagOptions, out: Path, tagger: Tagger, items: Iterator[PhotoItem]
+    options: TagOptions,
+    out: Path,
+    tagger: Tagger,
+    items: Iterator[PhotoItem],
+    save: "SaveRows | None",
 ) -> TagCounts:
     output = FileOutput(out, _command_facts(options, tagger), options.explain)
     if output.done:
@@ -264,7 +273,7 @@ def _tag_to_file(
                 f"the photos have changed since {out} was interrupted; remove {output.folder}, and"
                 " repeat the command"
             )
-    counts = _tag_all(items, tagger, output)
+    counts = _tag_all(items, tagger, output, save)
     output.finish()
     return counts
 
@@ -310,7 +319,13 @@ class TagOutput(Protocol):
         """Write rows; the tags are counted already."""
 
 
-def _tag_all(items: Iterator[PhotoItem], tagger: Tagger, output: TagOutput) -> TagCounts:
+# Saves rows with a model's name and digest, before they are written.
+SaveRows = Callable[[Sequence[TagRow], str], None]
+
+
+def _tag_all(
+    items: Iterator[PhotoItem], tagger: Tagger, output: TagOutput, save: SaveRows | None = None
+) -> TagCounts:
     """Tag photos chunk by chunk; the next chunk is prepared while the network predicts."""
     chunks = prefetch(prepare_items(items, tagger.preprocessor))
     number = output.done
@@ -322,11 +337,50 @@ def _tag_all(items: Iterator[PhotoItem], tagger: Tagger, output: TagOutput) -> T
                 number += 1
                 output.counts.add(photo_tags)
                 rows.append(TagRow(number, item, photo_tags, photo.pixels))
+            if save is not None:
+                save(rows, tagger.predictor.cache_key)
             output.write(rows, tagger)
             bar.update(len(rows))
     if not number:
         raise Failure("there are no photos to tag")
     return output.counts
+
+
+def save_proposals(catalogue: str, rows: Sequence[TagRow], model: str) -> None:
+    """Save the most probable labels of photos in the catalogue, for review.
+
+    The first row of a command replaces the proposals of earlier commands.
+
+    Args:
+        catalogue: The catalogue's path or URL.
+        rows: The rows.
+        model: Name and digest of the model.
+    """
+    proposals = [
+        {
+            "image_id": row.item.image_id,
+            "label": "",
+            "model": model,
+            "verdict": PROPOSED,
+            "suggested": row.tags.top[0].label,
+            "probability": row.tags.top[0].probability,
+            "tag_probability": 0.0,
+            "margin": row.tags.top[0].probability,
+            # The least certain label comes first.
+            "cost": 1 - row.tags.top[0].probability,
+            "nearest": "[]",
+        }
+        for row in rows
+        if row.tags.top
+    ]
+    earlier = sa.delete(TagVerdictRow).where(TagVerdictRow.verdict == PROPOSED)
+    if rows[0].number > 1:
+        # Those of a command that was killed before it had written their rows.
+        earlier = earlier.where(TagVerdictRow.image_id.in_([row.item.image_id for row in rows]))
+    with open_catalogue(catalogue, must_exist=True).begin() as session:
+        session.execute(earlier)
+        if proposals:
+            session.execute(sa.insert(TagVerdictRow), proposals)
 
 
 def prepare_items(

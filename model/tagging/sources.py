@@ -30,11 +30,13 @@ class PhotoItem:
         name: Path or URL of the photo.
         id: Id of the item in a feed, or SHA-256 of a photo of the catalogue; else empty.
         open: Returns the photo, or why there is none; starts the download of a URL.
+        image_id: Id of the image in the catalogue.
     """
 
     name: str
     id: str
     open: Callable[[], PhotoInput | str]
+    image_id: int | None = None
 
 
 class PhotoSource(Protocol):
@@ -133,7 +135,8 @@ class UnlabeledSource:
         crops = find_crops(unlabeled, sessions, store, crop)
         for photo in unlabeled:
             opened = stored_photo(photo, crops.get(photo.image_id), store)
-            yield PhotoItem(photo.store_key, photo.sha256, partial(_same, opened))
+            opens = partial(_same, opened)
+            yield PhotoItem(photo.store_key, photo.sha256, opens, photo.image_id)
 
 
 def _same(photo: PhotoInput | str) -> PhotoInput | str:

@@ -11,7 +11,7 @@ from dataset.catalogue.models import CropDecision, ImageRow, NearDuplicateRow, P
 from dataset.export.build_result import BuildOptions
 from dataset.vocabulary import load_vocabulary
 from tests.support.catalogue_data import Filling, photo_bytes
-from tests.support.review_server import Page, labels, message_of, value_of
+from tests.support.review_server import Page, add_verdict, labels, message_of, value_of
 
 
 def test_mistakes_precede_unsure_verdicts_by_cost(page: Page) -> None:
@@ -36,6 +36,20 @@ def test_each_answer_is_saved_with_its_author_and_leads_to_the_next_item(page: P
         (2, None, "anna", True),
     ]
     assert "3 decided, 1 left" in html
+
+
+def test_proposed_labels_are_accepted_the_least_certain_first(page: Page) -> None:
+    for image, probability in ((6, 0.9), (7, 0.4)):
+        values = {"label": "", "verdict": "proposed", "suggested": "coat"}
+        cost = 1 - probability
+        add_verdict(page.filling, image, **values, probability=probability, cost=cost)
+    assert "coat" not in page.get("/queue/mistakes/list").partition("</datalist>")[2]
+    html = page.get("/queue/proposals")
+    assert value_of(html, "item") == "7/" and "Is this <bdi>coat</bdi>?" in html
+    assert "with a probability of 40 %" in html and "Tagged" not in html
+    assert "<bdi>coat</bdi>" in page.get("/queue/proposals/list?label=coat")
+    html = page.decide(html, "label", chosen="coat").text
+    assert value_of(html, "item") == "6/" and labels(page.filling) == [(7, "coat", "anna", True)]
 
 
 @pytest.mark.parametrize("label", ["", "  ", "x" * 101, "a\x07b"])

@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from PIL import Image
 
+from dataset.catalogue.models import TagVerdictRow
 from dataset.images.io import open_photo, sha256_of
+from dataset.review.pagination import QueueFilters, list_keys
+from dataset.review.queues import PROPOSALS
 from dataset.utils.files import write_json
+from dataset.vocabulary import load_vocabulary
 from model.inference import preprocessing
 from model.inference.saved_run import load_run
 from model.tagging import pipeline
@@ -237,3 +242,13 @@ def test_without_names_photos_of_the_catalogue_without_a_label_are_tagged(
     # A post's own word is its label, and several labels are a conflict.
     assert [row["id"] for row in rows] == [sha256_of(photo_bytes(1, (240, 320)))]
     assert rows[0]["status"] == "tagged" and "images" not in rows[0]["photo"]
+    tag(tmp_path, "--catalogue", filling.catalogue, "--out", "tags.csv")
+    with filling.sessions() as session:
+        (proposal,) = session.execute(
+            sa.select(TagVerdictRow.label, TagVerdictRow.verdict, TagVerdictRow.suggested)
+        ).tuples()
+        keys = list_keys(
+            session, PROPOSALS, QueueFilters(label=rows[0]["label"]), load_vocabulary(), 9
+        )
+    assert proposal == ("", "proposed", rows[0]["label"])
+    assert keys == [(2, "")]
