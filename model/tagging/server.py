@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -371,9 +372,11 @@ class PhotoDownloads:
             fetcher.forget(url)
 
     def close(self) -> None:
-        """End the process that downloads."""
+        """End the process that downloads, and remove its folder."""
         self._fetcher.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        # Uvicorn ends this process by the signal that has stopped it.
+        shutil.rmtree(self._options.fetched, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,8 @@ def test_photos_at_addresses_are_downloaded_each_time(model: Model, tmp_path: Pa
         client_of(model, tmp_path, allow_private=True) as client,
     ):
         _check_downloads(client, site)
-    assert not list((tmp_path / "fetched").rglob("*.jpg"))
+        assert not list((tmp_path / "fetched").rglob("*.jpg"))
+    assert not (tmp_path / "fetched").exists()
 
 
 def _check_downloads(client: TestClient, site: PhotoSite) -> None:
