@@ -7,6 +7,7 @@ arrive together are predicted together; `one at a time`: the same server with --
 """
 
 import asyncio
+import contextlib
 import itertools
 import os
 import statistics
@@ -15,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -31,22 +31,35 @@ START_SECONDS = 300
 @click.option("--model", "run", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--clients", default="1,8,32", show_default=True)
 @click.option("--batch-size", default=8, show_default=True)
-@click.option("--seconds", default=15.0, show_default=True, help="Duration of each measurement.")
-def main(photos: Path, run: Path, clients: str, batch_size: int, seconds: float) -> None:
+@click.option("--seconds", default=8.0, show_default=True, help="Duration of each measurement.")
+@click.option("--rounds", default=2, show_default=True)
+def main(
+    photos: Path, run: Path, clients: str, batch_size: int, seconds: float, rounds: int
+) -> None:
     """Print requests per second and the 95th percentile of the latency."""
     from dataset.images.io import find_photos
 
     files = [path.read_bytes() for path in find_photos(photos.rglob("*.*")).paths[:200]]
     rows = []
-    for name, size in (("one at a time", 1), ("batches", batch_size)):
-        with _serving(run, size) as url:
-            for count in map(int, clients.split(",")):
-                latencies, spent = asyncio.run(_load(url, files, count, seconds))
-                rate = len(latencies) / spent
-                p50, p95 = (_percentile(latencies, fraction) for fraction in (0.5, 0.95))
+    with contextlib.ExitStack() as stack:
+        urls = {
+            name: stack.enter_context(_serving(run, size))
+            for name, size in (("one at a time", 1), ("batches", batch_size))
+        }
+        for count in map(int, clients.split(",")):
+            latencies = {name: list[float]() for name in urls}
+            spent = dict.fromkeys(urls, 0.0)
+            # In turns, because the machine may do other work.
+            for name, url in list(urls.items()) * rounds:
+                measured, duration = asyncio.run(_load(url, files, count, seconds))
+                latencies[name] += measured
+                spent[name] += duration
+            for name, values in latencies.items():
+                p50, p95 = (_percentile(values, fraction) for fraction in (0.5, 0.95))
+                rate = len(values) / spent[name]
                 cells = (f"{rate:.1f}", f"{1000 * p50:.0f}", f"{1000 * p95:.0f}")
-                rows.append((name, str(count), *cells))
-    head = ("server", "clients", "requests per second", "median ms", "p95 ms")
+                rows.append((str(count), name, *cells))
+    head = ("clients", "server", "requests per second", "median ms", "p95 ms")
     click.echo(format_table(head, rows))
 
 
@@ -74,7 +87,7 @@ def _percentile(values: list[float], fraction: float) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[round(100 * fraction) - 1]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _serving(run: Path, batch_size: int) -> Iterator[str]:
     """Start a server in another process and yield its URL."""
     import socket

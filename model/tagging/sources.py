@@ -9,7 +9,7 @@ from typing import Protocol
 import click
 
 from dataset.catalogue.session import open_catalogue
-from dataset.errors import BadInput
+from dataset.errors import BadInput, Failure
 from dataset.feeds.cells import URL_SCHEME, cell_text
 from dataset.feeds.product_feed import ProductFeed, open_feed
 from dataset.images.io import HEIC, find_photos
@@ -132,6 +132,8 @@ class UnlabeledSource:
         labeled = assign_labels(photos, self.vocabulary, (), Exclusions())
         has_label = {labeled_photo.photo.image_id for labeled_photo in labeled}
         unlabeled = [p for p in photos if p.image_id not in has_label and not p.decisions]
+        if not unlabeled:
+            raise Failure("all usable photos of the catalogue have a label; there are none to tag")
         crops = find_crops(unlabeled, sessions, store, crop)
         for photo in unlabeled:
             opened = stored_photo(photo, crops.get(photo.image_id), store)
