@@ -345,7 +345,7 @@ class PhotoDownloads:
         task = self._active.get(url)
         if task is None:
             task = self._active[url] = asyncio.ensure_future(self._download(url))
-            task.add_done_callback(lambda _: self._active.pop(url, None))
+            task.add_done_callback(partial(self._forget_task, url))
         try:
             # Another request may wait for the same photo.
             return await asyncio.wait_for(asyncio.shield(task), FETCH_SECONDS)
@@ -358,15 +358,24 @@ class PhotoDownloads:
                 error
             )
         except Failure as error:
-            # Its process has ended; the next request starts another one.
-            self._fetcher.close()
-            self._fetcher = ImageFetcher(self._options)
             raise ApiError(503, "downloads_unavailable", error.message) from error
+
+    def _forget_task(self, url: str, task: "asyncio.Task[bytes]") -> None:
+        del self._active[url]
+        # Otherwise a failure for which no request waits any more would be logged.
+        if not task.cancelled():
+            task.exception()
 
     async def _download(self, url: str) -> bytes:
         loop, fetcher = asyncio.get_running_loop(), self._fetcher
         try:
             return await loop.run_in_executor(self._threads, fetcher.read, url)
+        except Failure:
+            # Its process has ended; the next request starts another one.
+            if self._fetcher is fetcher:
+                self._fetcher = ImageFetcher(self._options)
+            fetcher.close()
+            raise
         finally:
             # A photo may change, and a failure may be temporary.
             fetcher.forget(url)
@@ -565,10 +574,15 @@ class Api:
         """Return the OpenAPI document."""
         return JSONResponse(self.document)
 
-    async def page(self, request: Request) -> Response:  # noqa: ARG002
+    async def page(self, request: Request) -> Response:
         """Show the OpenAPI document for people."""
-        to_json = partial(json.dumps, ensure_ascii=False, indent=2)
-        context = {"title": "serve-model", "document": self.document, "to_json": to_json}
+        context = {
+            "title": "serve-model",
+            "document": self.document,
+            "to_json": partial(json.dumps, ensure_ascii=False, indent=2),
+            # It has the token, if there is one.
+            "query": f"?{request.url.query}" if request.url.query else "",
+        }
         return HTMLResponse(render(TEMPLATES, "api.html", **context))
 
 

@@ -244,7 +244,8 @@ def test_a_token_is_needed_for_all_but_the_health(model: Model, tmp_path: Path) 
         headers = {"authorization": "Bearer secret-token", "host": "tagger.shop.example"}
         assert client.post("/v1/tags", files=upload(), headers=headers).status_code == 200
         assert client.get("/").status_code == client.get("/openapi.json").status_code == 401
-        assert "Bearer TOKEN" in client.get("/?token=secret-token").text
+        page = client.get("/?token=secret-token").text
+        assert "Bearer TOKEN" in page and 'href="openapi.json?token=secret-token"' in page
 
 
 def test_the_document_and_its_page_describe_all_requests(client: TestClient) -> None:
