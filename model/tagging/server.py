@@ -358,7 +358,9 @@ class PhotoDownloads:
                 error
             )
         except Failure as error:
-            raise ApiError(503, "downloads_unavailable", error.message) from error
+            message = "the process that downloads photos has ended; send the request again"
+            headers = {"retry-after": "1"}
+            raise ApiError(503, "downloads_unavailable", message, headers) from error
 
     def _forget_task(self, url: str, task: "asyncio.Task[bytes]") -> None:
         del self._active[url]
