@@ -745,6 +745,11 @@ def openapi_document(service: ModelService, policy: AccessPolicy, url: str) -> d
     document["info"]["x-labels"] = list(service.labels)
     if policy.token is None:
         del document["security"], document["components"]["securitySchemes"]
+    else:
+        header = " \\\n    -H 'Authorization: Bearer TOKEN' \\\n"
+        for methods in document["paths"].values():
+            for sample in methods.get("post", {}).get("x-codeSamples", ()):
+                sample["source"] = sample["source"].replace(" \\\n", header, 1)
     if service.index is None:
         document["paths"]["/v1/similar"]["post"]["description"] += (
             " This server was started without an index, so the response is always 404."

@@ -245,7 +245,8 @@ def test_a_token_is_needed_for_all_but_the_health(model: Model, tmp_path: Path) 
         assert client.post("/v1/tags", files=upload(), headers=headers).status_code == 200
         assert client.get("/").status_code == client.get("/openapi.json").status_code == 401
         page = client.get("/?token=secret-token").text
-        assert "Bearer TOKEN" in page and 'href="openapi.json?token=secret-token"' in page
+        assert "v1/tags \\\n    -H &#39;Authorization: Bearer TOKEN&#39; \\\n    -F photo" in page
+        assert 'href="openapi.json?token=secret-token"' in page
 
 
 def test_the_document_and_its_page_describe_all_requests(client: TestClient) -> None:
