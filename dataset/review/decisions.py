@@ -32,6 +32,7 @@ from dataset.review.queues import (
     ONE_SEPARATION,
     OTHER,
     OTHER_SEPARATION,
+    PROPOSALS,
     SEPARATING_DECISIONS,
     SEPARATIONS,
     Key,
@@ -348,7 +349,9 @@ def _own_answer(
     Raises:
         DecisionRejected: The model suggests no label for the row.
     """
-    if queue is not MISTAKES or answer.kind not in OWN_LABELS:
+    if not any(queue is other for other in (MISTAKES, PROPOSALS)) or (
+        answer.kind not in OWN_LABELS
+    ):
         return answer
     image, tagged = key
     if answer.kind == "keep":

@@ -50,6 +50,8 @@ def test_proposed_labels_are_accepted_the_least_certain_first(page: Page) -> Non
     assert "<bdi>coat</bdi>" in page.get("/queue/proposals/list?label=coat")
     html = page.decide(html, "label", chosen="coat").text
     assert value_of(html, "item") == "6/" and labels(page.filling) == [(7, "coat", "anna", True)]
+    page.decide_batch(page.get("/queue/proposals/list"), "suggested", "6/")
+    assert labels(page.filling)[1:] == [(6, "coat", "anna", True)]
 
 
 @pytest.mark.parametrize("label", ["", "  ", "x" * 101, "a\x07b"])
