@@ -70,6 +70,15 @@ class SavedRun:
         return chosen.get("threshold")
 
     @property
+    def facet_thresholds(self) -> dict[str, float | None]:
+        """Facet -> `confidence_threshold` of its labels."""
+        thresholds = {}
+        for name in self.facets:
+            coverage = self.metrics.get("facets", {}).get(name, {}).get("coverage", {})
+            thresholds[name] = (coverage.get("chosen_on_validation") or {}).get("threshold")
+        return thresholds
+
+    @property
     def crop(self) -> PoseOptions:
         """How photos are cropped before prediction: as the photos of the training.
 

@@ -94,13 +94,14 @@ class Tagger:
     Attributes:
         run: The run.
         predictor: Its network.
-        threshold: Lowest probability of a label that is certain enough; infinity if none is.
+        threshold: Lowest probability of a label that is certain enough; None: that of the run's
+            validation photos, for each facet if the run has facets.
         top: Number of labels in `PhotoTags.top`.
     """
 
     run: "SavedRun"
     predictor: "Predictor"
-    threshold: float
+    threshold: float | None = None
     top: int = 3
 
     @cached_property
@@ -114,9 +115,15 @@ class Tagger:
         pixels = [photo.pixels for photo in photos if photo.pixels is not None]
         if not pixels:
             return [self.decide(photo, None) for photo in photos]
-        logits = self.predictor.predict(np.stack(pixels)).logits
-        rows = iter(softmax(logits))
+        rows = iter(self.probabilities(self.predictor.predict(np.stack(pixels)).logits))
         return [self.decide(p, None if p.pixels is None else next(rows)) for p in photos]
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probabilities of calibrated logits, both of shape (n, classes).
+
+        With facets, the predictor's logits are logarithms of probabilities.
+        """
+        return np.exp(logits.astype(np.float64)) if self.run.facets else softmax(logits)
 
     def decide(
         self, photo: PreparedPhoto, probabilities: np.ndarray | None, top: int | None = None
@@ -132,18 +139,55 @@ class Tagger:
             return PhotoTags(FAILED, reason=photo.problem)
         order = np.argsort(-probabilities, kind="stable")[: top or self.top]
         labels = self.predictor.labels
-        scores = tuple(LabelScore(labels[i], float(probabilities[i])) for i in order.tolist())
+        scores = tuple(
+            LabelScore(labels[i], float(probabilities[i]), self._facet_names.get(labels[i], ""))
+            for i in order.tolist()
+        )
         if photo.no_garment_reason:
             return PhotoTags(UNSURE, (), scores, photo.no_garment_reason)
-        if scores[0].probability >= self.threshold:
-            return PhotoTags(TAGGED, scores[:1], scores)
+        certain = self._certain_labels(probabilities)
+        if certain:
+            return PhotoTags(TAGGED, certain, scores)
         return PhotoTags(UNSURE, (), scores, self._below_threshold)
+
+    def _certain_labels(self, probabilities: np.ndarray) -> tuple[LabelScore, ...]:
+        """Return the most probable label of each facet if it is certain enough."""
+        names = self.predictor.labels
+        certain: dict[str, LabelScore] = {}
+        for facet, threshold in self.thresholds.items():
+            members = [names.index(label) for label in self.run.facets.get(facet, names)]
+            best = max(members, key=lambda index: probabilities[index])
+            if probabilities[best] >= threshold:
+                label = names[best]
+                score = float(probabilities[best])
+                certain[label] = LabelScore(label, score, self._facet_names.get(label, ""))
+        return tuple(sorted(certain.values(), key=lambda score: -score.probability))
+
+    @cached_property
+    def thresholds(self) -> dict[str, float]:
+        """Facet -> lowest probability of a certain label; infinity if none is certain.
+
+        A run with one label per photo has one facet without a name.
+        """
+        own = self.run.facet_thresholds or {"": self.run.confidence_threshold}
+        chosen = own if self.threshold is None else dict.fromkeys(own, self.threshold)
+        return {name: math.inf if value is None else value for name, value in chosen.items()}
+
+    @cached_property
+    def _facet_names(self) -> dict[str, str]:
+        """Label -> its facets; empty for a run with one label per photo."""
+        names: dict[str, list[str]] = {}
+        for facet, labels in self.run.facets.items():
+            for label in labels:
+                names.setdefault(label, []).append(facet)
+        return {label: "+".join(facets) for label, facets in names.items()}
 
     @cached_property
     def _below_threshold(self) -> str:
-        if math.isinf(self.threshold):
+        known = {value for value in self.thresholds.values() if math.isfinite(value)}
+        if not known:
             return "no threshold is known"
-        return f"below {self.threshold:.3f}"
+        return "below " + (f"{known.pop():.3f}" if len(known) == 1 else "the thresholds")
 
 
 def load_tagger(folder: Path, threshold: float | None, top: int, precision: str) -> Tagger:
@@ -164,9 +208,7 @@ def load_tagger(folder: Path, threshold: float | None, top: int, precision: str)
     from model.inference.saved_run import load_run
 
     run = load_run(folder)
-    chosen = run.confidence_threshold if threshold is None else threshold
-    predictor = load_predictor(run, precision)
-    return Tagger(run, predictor, math.inf if chosen is None else chosen, top)
+    return Tagger(run, load_predictor(run, precision), threshold, top)
 
 
 def describe_threshold(run: "SavedRun", threshold: float | None) -> str:
@@ -178,6 +220,15 @@ def describe_threshold(run: "SavedRun", threshold: float | None) -> str:
     """
     if threshold is not None:
         return f"labels of a probability below {threshold:g} are unsure (--threshold)"
+    if run.facets:
+        shown = ", ".join(
+            f"{facet} {'none' if value is None else format(value, '.3f')}"
+            for facet, value in run.facet_thresholds.items()
+        )
+        return (
+            f"labels of a probability below that of their facet ({shown}) are unsure: above it,"
+            f" {TARGET_ACCURACY:.0%} of the validation photos are right"
+        )
     chosen = run.confidence_threshold
     if chosen is None:
         return (
@@ -285,7 +336,7 @@ def _command_facts(options: TagOptions, tagger: Tagger) -> dict[str, Any]:
     values = {
         **source,
         "model": tagger.predictor.cache_key,
-        "threshold": None if math.isinf(tagger.threshold) else tagger.threshold,
+        "threshold": {n: None if math.isinf(t) else t for n, t in tagger.thresholds.items()},
         **{name: getattr(options, name) for name in ("top", "explain")},
     }
     as_json: dict[str, Any] = json.loads(json.dumps(values, default=str))

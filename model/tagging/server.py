@@ -43,7 +43,6 @@ from dataset.review.security import (
 from dataset.review.server import listen, server_url
 from dataset.utils.html import render
 from dataset.vocabulary import Vocabulary
-from model.evaluation.calibration import softmax
 from model.feeds.sources import MAX_FILE_BYTES, FetchOptions, ImageFetcher, TaggedItem, match_label
 from model.inference.embedding import Embedding
 from model.inference.preprocessing import PhotoInput, PreparedPhoto
@@ -173,7 +172,7 @@ class ModelService:
 
     def tag(self, prediction: Prediction, top: int | None) -> dict[str, Any]:
         """Return the tags of a photo for JSON."""
-        tags = self.tagger.decide(prediction.photo, _probabilities(prediction), top)
+        tags = self.tagger.decide(prediction.photo, self._probabilities(prediction), top)
         return tags_as_json(tags)
 
     def check(self, prediction: Prediction, tags: Sequence[str]) -> list[dict[str, Any]]:
@@ -190,21 +189,39 @@ class ModelService:
         if prediction.photo.no_garment_reason:
             reason = prediction.photo.no_garment_reason
             return {**verdict, "verdict": NO_GARMENT, "reason": reason}
-        classes = len(self.labels)
+        # The labels that exclude the tag's: those of its facet.
+        members = self._rivals(class_index)
+        classes = len(members)
+        probabilities = self._probabilities(prediction)[members]
         # Without a feed, confusions can't be estimated: all are equally probable.
         noise = NoiseModel(self.wrong_rate, uniform_confusion(classes), self.wrong_rate)
         thresholds = Thresholds(TARGET_PRECISION, TARGET_PRECISION)
         verdicts = decide_verdicts(
-            noise, thresholds, _probabilities(prediction)[None], np.array([class_index])
+            noise,
+            thresholds,
+            (probabilities / probabilities.sum())[None],
+            np.array([members.index(class_index)]),
         )
         return {
             **verdict,
             "verdict": verdicts.verdict[0],
-            "suggested": self.labels[int(verdicts.best[0])],
+            "suggested": self.labels[members[int(verdicts.best[0])]],
             "probability": round(float(verdicts.probability[0]), 6),
             "tag_probability": round(float(verdicts.tag_probability[0]), 6),
             "reason": "",
         }
+
+    def _rivals(self, class_index: int) -> list[int]:
+        """Return the class indices of the labels of a label's first facet, or all."""
+        label = self.labels[class_index]
+        for labels in self.tagger.run.facets.values():
+            if label in labels:
+                return [self.labels.index(name) for name in labels]
+        return list(range(len(self.labels)))
+
+    def _probabilities(self, prediction: Prediction) -> np.ndarray:
+        assert prediction.logits is not None, "photos without a prediction are errors before"
+        return self.tagger.probabilities(prediction.logits[None])[0]
 
     def similar(
         self, prediction: Prediction, top: int, labels: tuple[str, ...]
@@ -224,11 +241,6 @@ class ModelService:
             }
             for result in results
         ]
-
-
-def _probabilities(prediction: Prediction) -> np.ndarray:
-    assert prediction.logits is not None, "photos without a prediction are errors before"
-    return softmax(prediction.logits[None])[0]
 
 
 @dataclass(frozen=True)
@@ -783,10 +795,7 @@ def load_service(options: ServeOptions, vocabulary: Vocabulary) -> ModelService:
     """
     run = load_run(options.run)
     embedder = Embedder(run)
-    threshold = run.confidence_threshold if options.threshold is None else options.threshold
-    tagger = Tagger(
-        run, embedder.predictor, math.inf if threshold is None else threshold, options.top
-    )
+    tagger = Tagger(run, embedder.predictor, options.threshold, options.top)
     index = None
     if options.index is not None:
         file = open_index(options.index)

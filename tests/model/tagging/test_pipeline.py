@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from dataset.review.queues import PROPOSALS
 from dataset.utils.files import write_json
 from dataset.vocabulary import load_vocabulary
 from model.inference import preprocessing
-from model.inference.saved_run import load_run
+from model.inference.preprocessing import PreparedPhoto
+from model.inference.saved_run import SavedRun, load_run
 from model.tagging import pipeline
+from model.tagging.pipeline import Tagger, describe_threshold
 from tests.support.catalogue_data import Filling, photo_bytes
 from tests.support.drawn_splits import run_words
 from tests.support.saved_runs import write_run
@@ -252,3 +255,35 @@ def test_without_names_photos_of_the_catalogue_without_a_label_are_tagged(
         )
     assert proposal == ("", "proposed", rows[0]["label"])
     assert keys == [(2, "")]
+
+
+def facet_tagger(threshold: float | None = None) -> Tagger:
+    """Return a tagger of a run with two facets, without its network."""
+    chosen = {"chosen_on_validation": {"threshold": 0.7}}
+    run: Any = SavedRun.__new__(SavedRun)
+    facets = {"lower": ["jeans", "dress"], "upper": ["shirt", "polo", "dress"]}
+    metrics = {"facets": {"lower": {"coverage": chosen}, "upper": {"coverage": {}}}}
+    run.__dict__.update(facets=facets, metrics=metrics, folder=Path("run"))
+    predictor: Any = SimpleNamespace(labels=["dress", "jeans", "polo", "shirt"])
+    return Tagger(run, predictor, threshold)
+
+
+def test_a_photo_gets_a_label_of_each_facet_that_is_certain() -> None:
+    logits = np.log([[0.1, 0.8, 0.3, 0.65], [0.9, 0.05, 0.02, 0.03]])
+    jeans, dress = facet_tagger().probabilities(logits)
+    photo = PreparedPhoto("0" * 64)
+
+    def labels(threshold: float | None, probabilities: np.ndarray) -> list[tuple[str, str]]:
+        tags = facet_tagger(threshold).decide(photo, probabilities)
+        return [(score.label, score.facet) for score in tags.labels]
+
+    # The facet upper has no threshold that the validation photos support.
+    assert labels(None, jeans) == [("jeans", "lower")]
+    assert labels(0.6, jeans) == [("jeans", "lower"), ("shirt", "upper")]
+    # A dress is the label of both facets, once.
+    assert labels(0.6, dress) == [("dress", "lower+upper")]
+    unsure = facet_tagger(0.95).decide(photo, jeans)
+    assert (unsure.status, unsure.reason) == ("unsure", "below 0.950")
+    assert [score.label for score in unsure.top] == ["jeans", "shirt", "polo"]
+    described = describe_threshold(facet_tagger().run, None)
+    assert "(lower 0.700, upper none) are unsure" in described
