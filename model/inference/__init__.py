@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "predictor": ["NetworkOutputs", "Predictor", "load_predictor"],
         "preprocessing": ["PhotoInput", "Preprocessor"],
         "embedding": ["Embedding", "fit_embedding"],
+        "grad_cam": ["draw_explanation", "heat_map"],
     },
 )

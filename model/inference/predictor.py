@@ -100,7 +100,7 @@ def load_predictor(run: SavedRun, precision: str = "auto") -> Predictor:
     Raises:
         Failure: The model does not have the layers of `train-model`.
     """
-    networks = {layer.name: layer for layer in _nested_networks(run.network)}
+    networks = {layer.name: layer for layer in nested_networks(run.network)}
     try:
         features, head = networks["features"], networks["head"]
         probabilities = networks.get(inception.FACET_PROBABILITIES)
@@ -127,12 +127,12 @@ def load_predictor(run: SavedRun, precision: str = "auto") -> Predictor:
     )
 
 
-def _nested_networks(network: keras.Model) -> list[keras.Model]:
+def nested_networks(network: keras.Model) -> list[keras.Model]:
     """Return a network and all networks in it."""
     networks = [network]
     for layer in network.layers:
         if isinstance(layer, keras.Model):
-            networks += _nested_networks(layer)
+            networks += nested_networks(layer)
     return networks
 
 

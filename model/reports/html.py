@@ -108,25 +108,25 @@ def photo_pairs(results: RunResults) -> list[PhotoPair]:
     ]
 
 
-def sure_mistakes(results: RunResults) -> list[Mistake]:
-    """Return the wrongly predicted photos of the highest confidence."""
+def sure_mistakes(results: RunResults) -> list[int]:
+    """Return the indices of the wrongly predicted test photos of the highest confidence."""
     predicted, confidence = results.probabilities.argmax(axis=1), results.probabilities.max(axis=1)
-    wrong = [
-        int(index)
-        for index in np.argsort(-confidence, kind="stable")
-        if predicted[index] != results.targets[index]
-    ]
-    return [
-        Mistake(
-            _figure(results, index, MISTAKE_PIXELS, caption=""),
-            None,
-            results.labels[results.targets[index]],
-            results.labels[predicted[index]],
-            float(confidence[index]),
-            results.test[index].path,
-        )
-        for index in wrong[:SURE_MISTAKES]
-    ]
+    order = np.argsort(-confidence, kind="stable")
+    return order[predicted[order] != results.targets[order]][:SURE_MISTAKES].tolist()
+
+
+def _mistake(results: RunResults, index: int) -> Mistake:
+    probabilities = results.probabilities[index]
+    predicted = results.labels[probabilities.argmax()]
+    heat_map = results.heat_maps.get(index)
+    return Mistake(
+        _figure(results, index, MISTAKE_PIXELS, caption=""),
+        Figure(heat_map, "", f"What speaks for {predicted}") if heat_map else None,
+        results.labels[results.targets[index]],
+        predicted,
+        float(probabilities.max()),
+        results.test[index].path,
+    )
 
 
 def _figure(
@@ -188,7 +188,7 @@ def render_report(
         confusions=summary.frequent_confusions(metrics),
         confusion_rows=_confusion_rows(metrics, {pair.target for pair in pairs}),
         photo_pairs=pairs,
-        sure_mistakes=sure_mistakes(results),
+        sure_mistakes=[_mistake(results, index) for index in sure_mistakes(results)],
         calibration_rows=_calibration_rows(metrics),
         coverage_rows=[
             (

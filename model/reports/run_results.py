@@ -35,6 +35,7 @@ class RunResults:
         extra_metrics: Added to `metrics.json` (counts, unreadable photos, folds).
         facts: Added to `run.json` (duration, backend, precision).
         augmentation_samples: PNG of augmented training photos.
+        heat_maps: Index of a test photo -> JPEG of what its prediction rests on.
         folds: With cross-validation, the fold of each photo in `test`, which has the held-out
             photos of all folds with calibrated logits.
         facets: The facets of the labels, if photos can have several labels.
@@ -54,6 +55,7 @@ class RunResults:
     extra_metrics: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     augmentation_samples: bytes | None = None
+    heat_maps: Mapping[int, bytes] = field(default_factory=dict)
     folds: np.ndarray | None = None
     facets: FacetGroups | None = None
 

@@ -7,7 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "pipeline": ["PhotoTags", "TagOptions", "Tagger", "load_tagger", "tag_photos"],
-        "grad_cam": ["draw_explanation", "heat_map"],
         "server": ["ServeOptions", "serve"],
     },
 )

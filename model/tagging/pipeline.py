@@ -553,7 +553,7 @@ class FileOutput:
 
     def _explain(self, rows: Sequence[TagRow], tagger: Tagger) -> list[str | None]:
         """Draw an explanation of the most probable label of each photo; return their paths."""
-        from model.tagging.grad_cam import draw_explanation
+        from model.inference.grad_cam import draw_explanation
 
         names: list[str | None] = []
         for row in rows:

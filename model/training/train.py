@@ -1,5 +1,6 @@
 """Train a network, evaluate it once on the test split, and write a run directory."""
 
+import io
 import json
 import math
 import shutil
@@ -20,10 +21,14 @@ from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import make_folder, refuse_taken, write_json
 from model.data.augmentation import render_samples
 from model.data.features import predict_logits
-from model.data.loading import Example, SplitData, load_splits
+from model.data.loading import Example, SplitData, load_splits, read_images
 from model.data.split_leaks import refuse_leaks
+from model.inference.grad_cam import JPEG_QUALITY, draw_heat_map, heat_map
+from model.inference.predictor import nested_networks
 from model.network import inception
+from model.network.inception import letterbox_layer
 from model.reports import run_report
+from model.reports.html import sure_mistakes
 from model.reports.run_results import RunResults
 from model.training.config import TrainOptions
 from model.training.fit import FitProgress, TensorBoardWriter
@@ -78,6 +83,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
         results = predict_splits(data, network, trained, options, reporter)
         metrics = {**results.extra_metrics, "learned_test_photos": learned}
         results = replace(results, extra_metrics=metrics)
+        results = replace(results, heat_maps=explain_mistakes(results, network))
         return write_run(folder, results, network, time.time() - start)
 
 
@@ -203,6 +209,37 @@ def predict_splits(
         ),
         facets=data.facets,
     )
+
+
+def explain_mistakes(results: RunResults, network: keras.Model) -> dict[int, bytes]:
+    """Draw what the most confident mistakes rest on.
+
+    Args:
+        results: Predictions of the test photos.
+        network: Pixels -> logits.
+
+    Returns:
+        Index of a test photo -> JPEG file; empty with several labels per photo.
+    """
+    if results.facets is not None:
+        return {}
+    networks = {layer.name: layer for layer in nested_networks(network)}
+    letterbox_photo = letterbox_layer(int(network.input.shape[1]))
+    indices, drawn = sure_mistakes(results), {}
+    examples = [results.test[index] for index in indices]
+    photos = read_images(results.folder, examples, np.asarray)
+    for index, (_, photo) in zip(indices, photos, strict=True):
+        # It was predicted before, but may be gone now.
+        if isinstance(photo, str):
+            continue
+        pixels = letterbox_photo(photo[None].astype(np.float32))
+        pixels = keras.ops.convert_to_numpy(pixels)[0].round().astype(np.uint8)
+        predicted = int(results.probabilities[index].argmax())
+        heat = heat_map(networks["features"], networks["head"], pixels, predicted)
+        out = io.BytesIO()
+        draw_heat_map(pixels, heat).save(out, "JPEG", quality=JPEG_QUALITY)
+        drawn[index] = out.getvalue()
+    return drawn
 
 
 def join_histories(stages: list[FitProgress]) -> dict[str, list[float]]:

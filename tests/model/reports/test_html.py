@@ -6,7 +6,7 @@ from typing import Any
 
 from dataset.pose.crop import Crop
 from dataset.utils import html
-from model.reports.html import photo_pairs, photos_by_prediction, sure_mistakes
+from model.reports.html import _mistake, photo_pairs, photos_by_prediction, sure_mistakes
 from tests.model.reports.test_run_report import results
 
 macros: Any = html.environment().get_template("macros.html").module
@@ -28,17 +28,26 @@ def test_pairs_are_ordered_by_confidence(tmp_path: Path) -> None:
     assert all(label == predicted for label, predicted in shown[len(found) :])
 
 
-def test_the_surest_mistakes_are_shown_with_their_crops(tmp_path: Path) -> None:
+def test_the_surest_mistakes_are_shown_with_their_crops_and_heat_maps(tmp_path: Path) -> None:
     one = results(tmp_path, ["a", "b"], {"train": 1, "validation": 0, "test": 20})
-    confidence = [mistake.confidence for mistake in sure_mistakes(one)]
+    indices = sure_mistakes(one)
+    confidence = one.probabilities.max(axis=1)[indices].tolist()
     assert confidence == sorted(confidence, reverse=True)
-    assert all(mistake.label != mistake.predicted for mistake in sure_mistakes(one))
+    assert all(one.probabilities[i].argmax() != one.targets[i] for i in indices)
     crop = Crop("person", (2.0, 2.0, 20.0, 30.0), 0.9)
-    cropped = replace(one, test=[replace(example, crop=crop) for example in one.test])
-    plain, drawn = sure_mistakes(one)[0].photo.jpeg, sure_mistakes(cropped)[0].photo.jpeg
-    assert plain
-    assert drawn
-    assert plain != drawn
+    cropped = replace(
+        one,
+        test=[replace(example, crop=crop) for example in one.test],
+        heat_maps={indices[0]: b"heat map"},
+    )
+    plain, drawn = _mistake(one, indices[0]), _mistake(cropped, indices[0])
+    assert plain.photo.jpeg
+    assert drawn.photo.jpeg
+    assert plain.photo.jpeg != drawn.photo.jpeg
+    assert plain.heat_map is None
+    assert drawn.heat_map is not None
+    assert drawn.heat_map.jpeg == b"heat map"
+    assert drawn.label != drawn.predicted
 
 
 def test_a_missing_photo_is_replaced_by_its_name(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ MAX_OPACITY = 0.7
 MIN_SIDE_PIXELS, JPEG_QUALITY = 300, 85
 
 
-def heat_map(predictor: Predictor, pixels: np.ndarray, class_index: int) -> np.ndarray:
+def heat_map(
+    features: keras.Model, head: keras.Model, pixels: np.ndarray, class_index: int
+) -> np.ndarray:
     """Return how much each part of a photo contributes to the logit of a class.
 
     The head reads the global averages of several blocks, so that the gradient of the logit by a map
@@ -32,19 +34,20 @@ def heat_map(predictor: Predictor, pixels: np.ndarray, class_index: int) -> np.n
     result is about the logit, less that of features that are all zero.
 
     Args:
-        predictor: The network.
+        features: Pixels -> backbone features, as `build_feature_network` builds it.
+        head: Features -> logits.
         pixels: A photo as the network gets it, uint8 array of shape (size, size, 3).
         class_index: The class.
 
     Returns:
         Float32 array of shape (size, size); negative where the photo speaks against the class.
     """
-    outputs = _maps_network(predictor.feature_network).predict_on_batch(pixels[None])
+    outputs = _maps_network(features).predict_on_batch(pixels[None])
     outputs = outputs if isinstance(outputs, list) else [outputs]
     maps = [np.asarray(output, np.float32)[0] for output in outputs]
-    features = np.concatenate([block.mean(axis=(0, 1)) for block in maps])
-    gradient = _head_gradient(predictor.network.get_layer("head"), features, class_index)
-    boxes = _view_boxes(predictor.feature_network)
+    means = np.concatenate([block.mean(axis=(0, 1)) for block in maps])
+    gradient = _head_gradient(head, means, class_index)
+    boxes = _view_boxes(features)
     heat = np.zeros(pixels.shape[:2], np.float32)
     start = 0
     for number, block in enumerate(maps):
@@ -112,6 +115,20 @@ def _head_gradient(head: keras.Model, features: np.ndarray, class_index: int) ->
     return np.asarray(gradient, np.float32)[0]
 
 
+def draw_heat_map(pixels: np.ndarray, heat: np.ndarray) -> Image.Image:
+    """Draw the evidence for a label in colours over a photo.
+
+    Args:
+        pixels: A photo as the network gets it, uint8 array of shape (size, size, 3).
+        heat: Result of `heat_map`; what speaks against the label is not drawn.
+    """
+    evidence = np.maximum(heat, 0)
+    strength = evidence / max(float(evidence.max()), np.finfo(np.float32).tiny)
+    colours = mpl.colormaps["turbo"](strength)[..., :3] * 255
+    opacity = MAX_OPACITY * strength[..., None]
+    return Image.fromarray(((1 - opacity) * pixels + opacity * colours).astype(np.uint8))
+
+
 def draw_explanation(predictor: Predictor, pixels: np.ndarray, label: str) -> bytes:
     """Draw a photo beside the same photo with the evidence for a label in colours.
 
@@ -123,12 +140,10 @@ def draw_explanation(predictor: Predictor, pixels: np.ndarray, label: str) -> by
     Returns:
         A JPEG file.
     """
-    heat = np.maximum(heat_map(predictor, pixels, predictor.labels.index(label)), 0)
-    strength = heat / max(float(heat.max()), np.finfo(np.float32).tiny)
-    colours = mpl.colormaps["turbo"](strength)[..., :3] * 255
-    opacity = MAX_OPACITY * strength[..., None]
-    overlay = (1 - opacity) * pixels + opacity * colours
-    picture = Image.fromarray(np.hstack([pixels, overlay.astype(np.uint8)]))
+    head = predictor.network.get_layer("head")
+    class_index = predictor.labels.index(label)
+    heat = heat_map(predictor.feature_network, head, pixels, class_index)
+    picture = Image.fromarray(np.hstack([pixels, np.asarray(draw_heat_map(pixels, heat))]))
     scale = -(-MIN_SIDE_PIXELS // len(pixels))
     picture = picture.resize((picture.width * scale, picture.height * scale))
     out = io.BytesIO()

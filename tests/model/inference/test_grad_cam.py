@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.inference.grad_cam import draw_explanation, heat_map
 from model.inference.predictor import load_predictor
 from model.inference.saved_run import load_run
 from model.network import inception
-from model.tagging.grad_cam import draw_explanation, heat_map
 from tests.support.saved_runs import write_run
 
 
@@ -29,7 +29,7 @@ def test_the_mean_of_the_heat_map_is_the_logit(
     features = predictor.extract_features(pixels[None])
     logits = np.asarray(head(features) - head(np.zeros_like(features)))[0]
     for class_index in range(3):
-        heat = heat_map(predictor, pixels, class_index)
+        heat = heat_map(predictor.feature_network, head, pixels, class_index)
         assert heat.shape == pixels.shape[:2]
         assert heat.mean() == pytest.approx(logits[class_index], rel=0.02, abs=0.02)
     with Image.open(io.BytesIO(draw_explanation(predictor, pixels, "hat"))) as picture:
