@@ -4,6 +4,7 @@ The state of a queue row is the reference of the decision that holds, such as `l
 A form names the state that its page has shown; a decision from another state is rejected.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session
 from dataset.catalogue.models import (
     CropDecision,
     ImageRow,
+    LabelConflict,
     LabelDecision,
     PairDecision,
     TagVerdictRow,
@@ -24,6 +26,7 @@ from dataset.catalogue.models import (
 from dataset.catalogue.queries import copies_of
 from dataset.duplicates import pair_decisions
 from dataset.review.queues import (
+    CONFLICTS,
     CROPS,
     DECIDED_ONE,
     DECIDED_OTHER,
@@ -41,6 +44,7 @@ from dataset.review.queues import (
     cluster_pair_expression,
     key_conditions,
 )
+from dataset.selection.labeling import LABEL_SEPARATOR
 from dataset.vocabulary import Vocabulary
 
 UNDECIDED = "open"
@@ -80,10 +84,12 @@ class ReviewAnswer:
     Attributes:
         kind: One of the queue's answers.
         label: The label, if `kind` is label.
+        labels: The labels, if `kind` is labels.
     """
 
     kind: str
     label: str = ""
+    labels: Sequence[str] = ()
 
 
 class DecisionRejected(ValueError):  # noqa: N818 - reads as what happened
@@ -130,7 +136,7 @@ def _on_image(session: Session, image: int) -> CurrentDecision | None:
         .order_by(LabelDecision.id.desc())
         .limit(1)
     )
-    return _describe("label", latest) if latest else None
+    return _describe(session, "label", latest) if latest else None
 
 
 def _on_crop(session: Session, image: int, model: str, zone: str) -> CurrentDecision | None:
@@ -143,7 +149,7 @@ def _on_crop(session: Session, image: int, model: str, zone: str) -> CurrentDeci
         .limit(1)
     )
     if latest:
-        return _describe("crop", latest)
+        return _describe(session, "crop", latest)
     decision = _on_image(session, image)
     is_excluded = decision and find_row(session, decision.ref).label is None
     return decision if is_excluded else None
@@ -158,7 +164,7 @@ def _on_pair(session: Session, one: int, other: int) -> CurrentDecision | None:
         .limit(1)
     )
     if latest:
-        return _describe("pair", latest)
+        return _describe(session, "pair", latest)
     query = sa.select(cluster_expression(ImageRow)).where(ImageRow.id.in_([one, other]))
     if len(set(session.scalars(query))) == 1:
         return CurrentDecision("", MERGED, "catalogue dedup", None)
@@ -179,14 +185,26 @@ def _separation(session: Session, one: int, other: int) -> CurrentDecision | Non
     return CurrentDecision("", SEPARATE, row.who, row.made) if row else None
 
 
-def _describe(kind: str, row: Any) -> CurrentDecision:
+def _describe(session: Session, kind: str, row: Any) -> CurrentDecision:
     if kind == "label":
-        what = EXCLUDED if row.label is None else row.label
+        what = LABEL_SEPARATOR.join(
+            EXCLUDED if other.label is None else other.label
+            for other in session.scalars(_made_together(row).order_by(LabelDecision.id))
+        )
     elif kind == "pair":
         what = "near duplicates" if row.same else SEPARATE
     else:
         what = "keep the whole photo" if row.keep_whole else "the crop is correct"
     return CurrentDecision(f"{kind}-{row.id}", what, row.who, row.made)
+
+
+def _made_together(row: LabelDecision) -> sa.Select[Any]:
+    """Return the query of the labels that an image got in one decision."""
+    return sa.select(LabelDecision).where(
+        LabelDecision.image_id == row.image_id,
+        LabelDecision.who == row.who,
+        LabelDecision.made == row.made,
+    )
 
 
 def find_row(session: Session, ref: str) -> Any:
@@ -200,7 +218,7 @@ def find_row(session: Session, ref: str) -> Any:
 def find_decision(session: Session, ref: str) -> CurrentDecision | None:
     """Return the decision of a reference, whether it still holds or not, None if there is none."""
     row = find_row(session, ref)
-    return _describe(ref.partition("-")[0], row) if row is not None else None
+    return _describe(session, ref.partition("-")[0], row) if row is not None else None
 
 
 def latest_decision_by(session: Session, who: str) -> CurrentDecision | None:
@@ -213,7 +231,7 @@ def latest_decision_by(session: Session, who: str) -> CurrentDecision | None:
             .order_by(table.made.desc(), table.id.desc())
             .limit(1)
         )
-        decisions += [(row.made, _describe(kind, row))] if row is not None else []
+        decisions += [(row.made, _describe(session, kind, row))] if row is not None else []
     return max(decisions, key=lambda decision: decision[0])[1] if decisions else None
 
 
@@ -261,7 +279,7 @@ def decide(
         raise DecisionRejected(f"{answer.kind or 'an empty answer'!r} is not an answer here")
     if session.scalar(sa.select(sa.literal(1)).where(*key_conditions(queue, key))) is None:
         raise DecisionRejected("this item no longer exists")
-    label = clean_label(answer.label, vocabulary) if answer.kind == "label" else None
+    labels = _labels_of(answer, vocabulary)
     current = current_decision(session, queue, key)
     if state_of(current) != state:
         raise DecisionConflict(current)
@@ -270,14 +288,33 @@ def decide(
         one, other = key
         is_same = answer.kind == "same"
         pair = pair_decisions.decide_pair(session, one, other, is_same, who, made)
-        return _describe("pair", pair)
-    row: Any = LabelDecision(image_id=key[0], label=label, who=who, made=made)
-    kind = "label"
+        return _describe(session, "pair", pair)
     if answer.kind in ("correct", "whole"):
-        row, kind = _crop_decision(session, key, answer.kind == "whole", who, made), "crop"
-    session.add(row)
-    session.flush()
-    return _describe(kind, row)
+        crop = _crop_decision(session, key, answer.kind == "whole", who, made)
+        session.add(crop)
+        session.flush()
+        return _describe(session, "crop", crop)
+    rows = [LabelDecision(image_id=key[0], label=label, who=who, made=made) for label in labels]
+    for row in rows:
+        # One by one: the ids keep the order of the labels.
+        session.add(row)
+        session.flush()
+    return _describe(session, "label", rows[-1])
+
+
+def _labels_of(answer: ReviewAnswer, vocabulary: Vocabulary) -> list[str | None]:
+    """Return the labels that an answer gives a photo; None excludes it.
+
+    Raises:
+        DecisionRejected: There is none, or one is not valid.
+    """
+    if answer.kind == "label":
+        return [clean_label(answer.label, vocabulary)]
+    if answer.kind != "labels":
+        return [None]
+    if not answer.labels:
+        raise DecisionRejected("no label is selected")
+    return list(dict.fromkeys(clean_label(label, vocabulary) for label in answer.labels))
 
 
 def _crop_decision(
@@ -324,7 +361,7 @@ def decide_batch(
         session: A session that writes.
         queue: The queue.
         states: Row -> its state that the page has shown.
-        answer: An answer of the queue, or `keep` or `suggested` for each row's own label.
+        answer: An answer of the queue, or `keep`, `suggested` or `all` for each row's own labels.
         who: Who decides.
         vocabulary: Maps words to labels.
     """
@@ -349,6 +386,9 @@ def _own_answer(
     Raises:
         DecisionRejected: The model suggests no label for the row.
     """
+    if queue is CONFLICTS and answer.kind == "all":
+        conflict = session.get(LabelConflict, key)
+        return ReviewAnswer("labels", labels=json.loads(conflict.labels) if conflict else ())
     if not any(queue is other for other in (MISTAKES, PROPOSALS)) or (
         answer.kind not in OWN_LABELS
     ):
@@ -379,7 +419,8 @@ def undo_batch(session: Session, ref: str) -> Sequence[CurrentDecision]:
     ).all()
     if not batch:
         raise DecisionRejected("these decisions are undone already")
-    return [undo(session, f"{kind}-{decision.id}") for decision in batch]
+    # The labels that an image got together are undone together.
+    return [undo(session, f"{kind}-{decision.id}") for decision in batch if decision.undone is None]
 
 
 def batch_size(session: Session, ref: str) -> int:
@@ -387,9 +428,10 @@ def batch_size(session: Session, ref: str) -> int:
     row = find_row(session, ref)
     if row is None:
         return 0
-    table = type(row)
+    table: Any = type(row)
+    subject = table.image_id if table is LabelDecision else table.id
     count = session.scalar(
-        sa.select(sa.func.count())
+        sa.select(sa.func.count(subject.distinct()))
         .select_from(table)
         .where(table.who == row.who, table.made == row.made, table.undone.is_(None))
     )
@@ -405,11 +447,14 @@ def undo(session: Session, ref: str) -> CurrentDecision:
     row = find_row(session, ref)
     if row is None:
         raise DecisionRejected("there is no decision to undo")
-    decision = _describe(ref.partition("-")[0], row)
+    decision = _describe(session, ref.partition("-")[0], row)
     if row.undone is not None:
         raise DecisionRejected(f"{decision.what} (by {decision.who}) is undone already")
     if isinstance(row, PairDecision):
         pair_decisions.undo_decision(session, row)
+    elif isinstance(row, LabelDecision):
+        for other in session.scalars(_made_together(row)):
+            other.undone = now()
     else:
         row.undone = now()
     return decision

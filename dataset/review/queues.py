@@ -179,7 +179,7 @@ CONFLICTS = ReviewQueue(
     (LabelConflict.image_id,),
     ((LabelConflict.image_id, False),),
     (LabelConflict.image_id,),
-    ("label", "exclude"),
+    ("label", "labels", "exclude"),
 )
 DUPLICATES = ReviewQueue(
     "duplicates",

@@ -59,6 +59,8 @@ FILES = {
     "icon.svg": (STATIC, "image/svg+xml"),
 }
 LIST_ROWS = 48
+# Labels of one photo that a form may select.
+MAX_CHOICES = 50
 # Largest integer of PostgreSQL.
 MAX_IMAGE_ID = 2**31 - 1
 
@@ -177,7 +179,7 @@ def decide_batch(review: ReviewContext, request: Request) -> Response:
         for number in range(LIST_ROWS)
         if (key := requested_key(queue, form, f"item-{number}")) is not None
     }
-    answer = decisions.ReviewAnswer(form.get("answer", ""), form.get("chosen", ""))
+    answer = _parse_answer(form)
     with review.sessions.begin() as session:
         result = decisions.decide_batch(
             *(session, queue, states, answer),
@@ -220,7 +222,7 @@ def decide(review: ReviewContext, request: Request) -> Response:
     filters, key = parse_filters(form), requested_key(queue, form, "item")
     if key is None:
         raise HTTPException(HTTPStatus.BAD_REQUEST, "the form does not name an item of this queue")
-    answer = decisions.ReviewAnswer(form.get("answer", ""), form.get("chosen", ""))
+    answer = _parse_answer(form)
     try:
         with review.sessions.begin() as session:
             decision = decisions.decide(
@@ -237,6 +239,11 @@ def decide(review: ReviewContext, request: Request) -> Response:
         return item_page(review, request, queue, filters, f"Not saved: {error}.", status, key)
     review.progress.add_decision(queue, filters, form.get("state", ""))
     return _redirect(queue, filters, after=format_key(key), done=decision.ref)
+
+
+def _parse_answer(form: Mapping[str, str]) -> decisions.ReviewAnswer:
+    labels = [form[name] for n in range(MAX_CHOICES) if (name := f"label-{n}") in form]
+    return decisions.ReviewAnswer(form.get("answer", ""), form.get("chosen", ""), labels)
 
 
 def undo(review: ReviewContext, request: Request) -> Response:

@@ -259,3 +259,41 @@ def test_pairs_and_crops_are_decided_together(page: Page) -> None:
         assert len(crop_decisions) == len(keys) == 1
         assert crop_decisions[0].keep_whole
     assert message_of(page.undo_batch(pairs).text) == "Undone: 1 decision."
+
+
+def test_a_photo_gets_several_labels_which_are_undone_together(page: Page) -> None:
+    html = page.get("/queue/conflicts")
+    assert value_of(html, "label-0") == "polo"
+    assert value_of(html, "label-1") == "jeans"
+    none = page.decide(html, "labels")
+    assert message_of(none.text) == "Not saved: no label is selected."
+    chosen = {"label-0": "polo", "label-1": "джинсы"}
+    saved = page.decide(html, "labels", **chosen).text
+    assert message_of(saved) == "Saved: polo, jeans."
+    assert labels(page.filling) == [(5, "polo", "anna", True), (5, "jeans", "anna", True)]
+    again = page.decide(html, "labels", **chosen).text
+    assert message_of(again) == "Not saved: decided meanwhile by anna: polo, jeans."
+    undone = page.undo(page.get("/queue/conflicts")).text
+    assert message_of(undone) == "Undone: polo, jeans."
+    assert [holds for *_, holds in labels(page.filling)] == [False, False]
+    # The same in the grid, for all selected photos.
+    grid = page.decide_batch(page.get("/queue/conflicts/list"), "all", "5").text
+    assert message_of(grid) == "Saved: 1 decision."
+    assert labels(page.filling)[2:] == [(5, "polo", "anna", True), (5, "jeans", "anna", True)]
+    assert message_of(page.undo_batch(grid).text) == "Undone: 1 decision."
+
+
+def test_a_build_of_several_labels_has_all_that_were_decided(page: Page) -> None:
+    html = page.get("/queue/conflicts")
+    page.decide(html, "labels", **{"label-0": "polo", "label-1": "jeans"})
+    options = BuildOptions(
+        page.filling.catalogue,
+        page.filling.folder / "images",
+        page.filling.folder / "out",
+        1,
+        multi_label=True,
+    )
+    plan = preview_build(options, load_vocabulary(None, multi_label=True))
+    assert {image.labels for image in plan.images if image.photo.image_id == 5} == {
+        ("polo", "jeans")
+    }
