@@ -143,7 +143,7 @@ def test_a_build_with_leaks_is_discarded(filling: Filling, monkeypatch: pytest.M
     for number in range(10):
         filling.image(jpeg(drawn(1), 60 + number), filling.post(f"c{number}", "polo"))
     # The plan does not know that the photos are copies.
-    monkeypatch.setattr("dataset.build.dedup", lambda *_: None)
+    monkeypatch.setattr("dataset.build.dedup", lambda *_, **__: None)
     monkeypatch.setattr("dataset.build.compared_photos", lambda *_: [])
     with pytest.raises(Failure, match="leaks between splits"):
         run(filling)
@@ -158,7 +158,7 @@ def test_similar_crops_of_different_photos_stay_in_one_split(
     filling.products("polo", 10, 0)
     for number in range(10):
         filling.image(jpeg(drawn(1), 60 + number), filling.post(f"c{number}", "polo"))
-    monkeypatch.setattr("dataset.build.dedup", lambda *_: None)
+    monkeypatch.setattr("dataset.build.dedup", lambda *_, **__: None)
     built = run(filling)
     alike = {item.split for item in built.items if item.photo.width == 280}
     assert len(alike) == 1
