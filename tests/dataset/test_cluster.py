@@ -48,6 +48,7 @@ def options(filling: Filling) -> BuildOptions:
     return BuildOptions(filling.catalogue, place / "images", place / "splits", 5, size=96)
 
 
+@pytest.mark.slow
 def test_a_build_of_two_nodes_equals_the_local_one(cluster: Any, tmp_path: Path) -> None:
     local, distributed = fill(tmp_path / "local"), fill(tmp_path / "distributed")
     build(options(local), load_vocabulary())
