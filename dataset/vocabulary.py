@@ -299,8 +299,8 @@ def _facet(name: str, facet: object, path: Path) -> str:
     parts = [normalize_word(part) for part in split_facets(facet)] if isinstance(facet, str) else []
     if not all(parts) or not parts or len(set(parts)) < len(parts):
         raise BadInput(
-            f'{path}: [{name}] needs one facet, as facet = "lower", or "upper+lower" for what'
-            f" fills both, not facet = {facet!r}"
+            f'{path}: [{name}] needs one facet, such as facet = "lower", or "upper+lower" for a'
+            f" garment that covers both, not facet = {facet!r}"
         )
     return join_facets(parts)
 

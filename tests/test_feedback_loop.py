@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,10 +19,10 @@ from playwright.sync_api import sync_playwright
 
 from dataset.catalogue.models import ImageRow, TagVerdictRow
 from dataset.images.io import sha256_of
+from tests.support.browser import CHROMIUM, needs_chromium
 from tests.support.catalogue_data import Filling, jpeg_of, squares_of
 from tests.support.drawn_splits import PROGRAM, random_backbone
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 COLOURS = {"polo": (200, 30, 30), "dress": (30, 30, 200), "coat": (30, 160, 30)}
 LABELS = list(COLOURS)
 IMAGES_PER_LABEL, WRONG_LABELS = 40, 12
@@ -174,7 +173,7 @@ def decide(tab: Tab, filling: Filling, truth: dict[str, str]) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's Chromium (apt-get install chromium)")
+@needs_chromium
 def test_review_corrects_labels_and_improves_accuracy(
     checked_catalogue: tuple[Path, Filling, dict[str, str]],
 ) -> None:

@@ -16,7 +16,7 @@ HASHTAG_SEPARATOR = " or "
 
 def now() -> datetime:
     """Return the current time in UTC without a time zone, as all times of the catalogue are."""
-    return datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
+    return precise_now().replace(microsecond=0)
 
 
 def precise_now() -> datetime:

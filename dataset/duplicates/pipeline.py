@@ -189,7 +189,9 @@ def _detail(image: int, photo: bytes) -> Values:
 
 @dataclass(frozen=True)
 class StoredImageTask(PhotoTask[tuple[int, str], "Values | None"]):
-    """Computes values of stored images: id and store key -> values, None for unreadable ones.
+    """Computes values of stored images, None for those that can't be read.
+
+    A job is the id of an image and its key in the store.
 
     Attributes:
         store: The image store.

@@ -92,7 +92,7 @@ def _headline(result: BuildResult) -> list[tuple[str, str, str]]:
         ("Labels", f"{len(labels)}", f"{min(labels):,} to {max(labels):,} photos each"),
         ("Duplicates removed", f"{counts.get(DUPLICATE, 0):,}", ""),
         ("Excluded for other reasons", f"{counts.total() - counts.get(DUPLICATE, 0):,}", ""),
-        ("Leaks found", f"{len(result.audit.leaks):,}", "see Leakage audit for what it can find"),
+        ("Leaks found", f"{len(result.audit.leaks):,}", "by the leakage audit, see below"),
     ]
 
 

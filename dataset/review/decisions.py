@@ -50,6 +50,7 @@ from dataset.vocabulary import Vocabulary
 UNDECIDED = "open"
 # Answers of a batch that stand for each row's own label: its tag, or the model's suggestion.
 OWN_LABELS = ("keep", "suggested")
+QUEUES_WITH_SUGGESTIONS = (MISTAKES.name, PROPOSALS.name)
 MAX_LABEL_CHARS, MAX_NAME_CHARS = 100, 60
 EXCLUDED, SEPARATE, MERGED = "excluded", "different photos", "near duplicates, by their pixels"
 TABLES: dict[str, Any] = {"label": LabelDecision, "pair": PairDecision, "crop": CropDecision}
@@ -389,9 +390,7 @@ def _own_answer(
     if queue is CONFLICTS and answer.kind == "all":
         conflict = session.get(LabelConflict, key)
         return ReviewAnswer("labels", labels=json.loads(conflict.labels) if conflict else ())
-    if not any(queue is other for other in (MISTAKES, PROPOSALS)) or (
-        answer.kind not in OWN_LABELS
-    ):
+    if queue.name not in QUEUES_WITH_SUGGESTIONS or answer.kind not in OWN_LABELS:
         return answer
     image, tagged = key
     if answer.kind == "keep":
@@ -400,6 +399,12 @@ def _own_answer(
     if verdict is None or not verdict.suggested:
         raise DecisionRejected("the model suggests no label")
     return ReviewAnswer("label", verdict.suggested)
+
+
+def _holds_with(row: Any) -> sa.ColumnElement[bool]:
+    """Return the condition of decisions that were made together with one and still hold."""
+    table = type(row)
+    return sa.and_(table.who == row.who, table.made == row.made, table.undone.is_(None))
 
 
 def undo_batch(session: Session, ref: str) -> Sequence[CurrentDecision]:
@@ -413,9 +418,7 @@ def undo_batch(session: Session, ref: str) -> Sequence[CurrentDecision]:
         raise DecisionRejected("there is no decision to undo")
     kind, table = ref.partition("-")[0], type(row)
     batch = session.scalars(
-        sa.select(table)
-        .where(table.who == row.who, table.made == row.made, table.undone.is_(None))
-        .order_by(table.id.desc())
+        sa.select(table).where(_holds_with(row)).order_by(table.id.desc())
     ).all()
     if not batch:
         raise DecisionRejected("these decisions are undone already")
@@ -431,9 +434,7 @@ def batch_size(session: Session, ref: str) -> int:
     table: Any = type(row)
     subject = table.image_id if table is LabelDecision else table.id
     count = session.scalar(
-        sa.select(sa.func.count(subject.distinct()))
-        .select_from(table)
-        .where(table.who == row.who, table.made == row.made, table.undone.is_(None))
+        sa.select(sa.func.count(subject.distinct())).select_from(table).where(_holds_with(row))
     )
     return count or 0
 

@@ -122,7 +122,7 @@ def _list_page(
     message: str = "",
     status: int = HTTPStatus.OK,
 ) -> Response:
-    """Render the page of many rows.
+    """Render a page of the grid.
 
     Args:
         review: The server.

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 # Jobs that an actor gets at a time, rounded up to whole batches, and how many such chunks an actor
 # has at most: it must not wait for the next one.
 CHUNK_JOBS, MAX_CHUNKS_PER_ACTOR = 64, 2
-# A chunk of which so many workers died is given up.
+# The command fails when so many workers have died while they computed the same chunk.
 MAX_DEATHS = 3
 # Seconds that the first worker of a cluster may take to start.
 START_SECONDS = 120
@@ -124,7 +124,7 @@ class _Chunk:
 
     Attributes:
         jobs: The jobs.
-        deaths: How many workers died of them.
+        deaths: Number of workers that died while they computed them.
         results: Their results; None until they are known.
     """
 
@@ -243,6 +243,9 @@ class _Pool:
     task: Any = None
 
     def __post_init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
         for _ in range(self.size):
             self._add_actor()
 
@@ -255,7 +258,7 @@ class _Pool:
             # A task that is not run to its end leaves nothing behind.
             if any(chunk for _, chunk in self.busy.values()):
                 self.close()
-                self.__post_init__()
+                self._start()
 
     def _finished(self, chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
         waiting: deque[_Chunk] = deque()
@@ -333,7 +336,7 @@ class _Pool:
                 del self.busy[reference]
                 lost += [chunk] if chunk else []
         if lost:
-            # It died of the chunk that it got first; the others were still waiting.
+            # It computed the chunk that it got first; the others were still waiting.
             lost[0].deaths += 1
             if lost[0].deaths == MAX_DEATHS:
                 raise Failure(

@@ -129,6 +129,16 @@ def _format_trainings(count: int) -> str:
     return "1 training" if count == 1 else f"{count} trainings"
 
 
+def _explain(rows: Sequence[Mapping[str, Any]], photos: int) -> str:
+    """Return what the figures of some rows mean."""
+    return EXPLANATION.format(trainings=_most_trainings(rows), photos=photos)
+
+
+def _most_trainings(rows: Sequence[Mapping[str, Any]]) -> str:
+    most = max((row.get("trainings", 0) for row in rows), default=0)
+    return f"up to {_format_trainings(most)}"
+
+
 def table_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the cells of a row under HEADINGS."""
     if row["note"]:
@@ -169,8 +179,6 @@ def render_markdown(
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    most = max((row.get("trainings", 0) for row in rows), default=0)
-    trainings = f"up to {_format_trainings(most)}"
     lines = [
         "# Comparison",
         "",
@@ -179,7 +187,7 @@ def render_markdown(
         *(line(table_cells(row)) for row in rows),
         *(line((f"*{n}*", "", f"*{v:.3f}*", "", "", "", "")) for n, v in reference.items()),
         "",
-        EXPLANATION.format(trainings=trainings, photos=photos),
+        _explain(rows, photos),
         "",
         "References (in italics) were measured on other photos.",
     ]
@@ -201,8 +209,7 @@ def render_page(
         facts: Options and versions.
     """
     done = [row for row in rows if not row["note"]]
-    most = max((row["trainings"] for row in done), default=0)
-    headline = [("Test photos", f"{photos:,}", f"up to {_format_trainings(most)} per step")]
+    headline = [("Test photos", f"{photos:,}", f"{_most_trainings(done)} per step")]
     title = f"{len(rows)} steps"
     if done:
         best = max(done, key=lambda row: row["accuracy"])
@@ -219,7 +226,7 @@ def render_page(
         "compare.html",
         title=title,
         headline=headline,
-        explanation=EXPLANATION.format(trainings=f"up to {_format_trainings(most)}", photos=photos),
+        explanation=_explain(done, photos),
         bars=[(row["step"], row["accuracy"], row["interval"], "") for row in done]
         + [(f"{name} (reference)", value, None, "") for name, value in reference.items()],
         headings=HEADINGS,

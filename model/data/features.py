@@ -296,6 +296,29 @@ def _to_cache_dtype(outputs: np.ndarray) -> np.ndarray:
     return cached
 
 
+def read_letterboxed(
+    folder: Path, examples: Sequence[Example], size: int
+) -> Iterator[tuple[Example, np.ndarray | str]]:
+    """Yield each example with its photo, letterboxed as in the saved model, or why it has none.
+
+    Args:
+        folder: The data folder.
+        examples: The photos.
+        size: Width and height of the network's input in pixels.
+
+    Yields:
+        The example, and a float32 array of shape (size, size, 3) or a reason.
+    """
+    letterbox_photo = letterbox_layer(size)
+    for example, photo in read_images(folder, examples, np.asarray):
+        if isinstance(photo, str):
+            yield example, photo
+            continue
+        # Photos have different sizes: letterbox them one by one.
+        pixels = letterbox_photo(photo[None].astype(np.float32))
+        yield example, keras.ops.convert_to_numpy(pixels)[0]
+
+
 def predict_logits(
     network: keras.Model, data: SplitData, split: str, unreadable: dict[str, str]
 ) -> tuple[list[Example], np.ndarray]:
@@ -310,19 +333,16 @@ def predict_logits(
     Returns:
         The readable photos, and a float32 array of shape (n, classes).
     """
-    size = int(network.input.shape[1])
-    letterbox_photo = letterbox_layer(size)
     examples: list[Example] = []
     logits = [np.zeros((0, int(network.output.shape[-1])), np.float32)]
     batch: list[np.ndarray] = []
-    for example, photo in read_images(data.folder, data.examples_of(split), np.asarray):
+    photos = read_letterboxed(data.folder, data.examples_of(split), int(network.input.shape[1]))
+    for example, photo in photos:
         if isinstance(photo, str):
             unreadable[example.path] = photo
             continue
         examples.append(example)
-        # Photos have different sizes: letterbox them one by one.
-        pixels = letterbox_photo(photo[None].astype(np.float32))
-        batch.append(keras.ops.convert_to_numpy(pixels)[0])
+        batch.append(photo)
         if len(batch) == BATCH_SIZE:
             logits.append(np.asarray(network.predict_on_batch(np.stack(batch))))
             batch = []

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from itertools import islice, tee
 from pathlib import Path
 from typing import Any
@@ -125,11 +126,16 @@ def project_features(features: np.ndarray) -> np.ndarray:
 
     Scalar products stay about the same (Johnson & Lindenstrauss, 1984).
     """
-    matrix = np.random.default_rng(0).normal(size=(features.shape[1], FEATURE_WIDTH))
     # Rows of length 1: sums of float16 do not overflow.
-    projected = features @ matrix.astype(np.float32)
+    projected = features @ _projection(features.shape[1])
     lengths = np.linalg.norm(projected, axis=1, keepdims=True)
     return (projected / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float16)
+
+
+@cache
+def _projection(width: int) -> np.ndarray:
+    matrix = np.random.default_rng(0).normal(size=(width, FEATURE_WIDTH))
+    return matrix.astype(np.float32)
 
 
 def predict_item(

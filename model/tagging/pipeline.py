@@ -155,8 +155,7 @@ class Tagger:
         names = self.predictor.labels
         certain: dict[str, LabelScore] = {}
         for facet, threshold in self.thresholds.items():
-            members = [names.index(label) for label in self.run.facets.get(facet, names)]
-            best = max(members, key=lambda index: probabilities[index])
+            best = max(self._members[facet], key=lambda index: probabilities[index])
             if probabilities[best] >= threshold:
                 label = names[best]
                 score = float(probabilities[best])
@@ -172,6 +171,15 @@ class Tagger:
         own = self.run.facet_thresholds or {"": self.run.confidence_threshold}
         chosen = own if self.threshold is None else dict.fromkeys(own, self.threshold)
         return {name: math.inf if value is None else value for name, value in chosen.items()}
+
+    @cached_property
+    def _members(self) -> dict[str, list[int]]:
+        """Facet -> class indices of its labels."""
+        names = self.predictor.labels
+        return {
+            facet: [names.index(label) for label in self.run.facets.get(facet, names)]
+            for facet in self.thresholds
+        }
 
     @cached_property
     def _facet_names(self) -> dict[str, str]:

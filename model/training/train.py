@@ -20,13 +20,12 @@ from dataset.errors import BadInput, Failure, first_line
 from dataset.utils.cli_options import options_as_json
 from dataset.utils.files import make_folder, refuse_taken, write_json
 from model.data.augmentation import render_samples
-from model.data.features import predict_logits
-from model.data.loading import Example, SplitData, load_splits, read_images
+from model.data.features import predict_logits, read_letterboxed
+from model.data.loading import Example, SplitData, load_splits
 from model.data.split_leaks import refuse_leaks
 from model.inference.grad_cam import JPEG_QUALITY, draw_heat_map, heat_map
 from model.inference.predictor import nested_networks
 from model.network import inception
-from model.network.inception import letterbox_layer
 from model.reports import run_report
 from model.reports.html import sure_mistakes
 from model.reports.run_results import RunResults
@@ -224,16 +223,14 @@ def explain_mistakes(results: RunResults, network: keras.Model) -> dict[int, byt
     if results.facets is not None:
         return {}
     networks = {layer.name: layer for layer in nested_networks(network)}
-    letterbox_photo = letterbox_layer(int(network.input.shape[1]))
     indices, drawn = sure_mistakes(results), {}
     examples = [results.test[index] for index in indices]
-    photos = read_images(results.folder, examples, np.asarray)
+    photos = read_letterboxed(results.folder, examples, int(network.input.shape[1]))
     for index, (_, photo) in zip(indices, photos, strict=True):
         # It was predicted before, but may be gone now.
         if isinstance(photo, str):
             continue
-        pixels = letterbox_photo(photo[None].astype(np.float32))
-        pixels = keras.ops.convert_to_numpy(pixels)[0].round().astype(np.uint8)
+        pixels = photo.round().astype(np.uint8)
         predicted = int(results.probabilities[index].argmax())
         heat = heat_map(networks["features"], networks["head"], pixels, predicted)
         out = io.BytesIO()

@@ -1,7 +1,6 @@
 """The review pages in Chromium: keyboard, two tabs, hostile text, a killed server."""
 
 import contextlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,13 +25,11 @@ from dataset.review.security import create_access_policy
 from dataset.review.server import create_app, listen
 from dataset.vocabulary import load_vocabulary
 from tests.dataset.review.test_security import HOSTILE
+from tests.support.browser import CHROMIUM, needs_chromium
 from tests.support.catalogue_data import Filling
 from tests.support.review_server import labels
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Debian's Chromium (apt-get install chromium); .ci/run has it"
-)
+pytestmark = needs_chromium
 MISTAKES = "queue/mistakes"
 
 
