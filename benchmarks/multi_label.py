@@ -8,10 +8,15 @@ photos in a row are the validation split, so that shots of one burst mostly stay
 is scikit-learn's logistic regression for each label, on the photos on which it is known, with the
 standardized features of the frozen backbone of the blocks that the tagger's head reads, for several
 values of C. The best of them is the one on the validation split.
+
+Then `check-tags` checks a feed of the photos, whose tags are a list: some tags are replaced by
+another label of their facet, and some photos with two tags lose one. Photos of the training are
+predicted out of fold. `--trained` checks a run that was trained before.
 """
 
 import csv
-from collections import defaultdict
+import json
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
 FACETS = ("outer", "legs")
 # Inverse strengths of the penalty of logistic regression; scikit-learn's default is 1.
 STRENGTHS = (1.0, 0.1, 1e-2, 1e-3)
+# Verdicts that assert something.
+ASSERTED = ("agrees", "mistake", "missing")
 # Photos in a row, and how many of these blocks are the validation split: every seventh.
 BLOCK, BLOCKS = 10, 7
 
@@ -109,6 +116,65 @@ def mean_average_precision(data: "SplitData", targets: np.ndarray, scores: np.nd
     )
 
 
+def write_feed(data: Path, path: Path, rate: float, seed: int) -> dict[str, dict[str, str]]:
+    """Write a feed with wrong and missing tags; return path -> facet -> right label."""
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(seed)
+    facets = json.loads((data / "labels.json").read_text(encoding="utf-8"))["facets"]
+    truth: dict[str, dict[str, str]] = {}
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "image", "tags", "split"])
+        for row in pq.read_table(data / "manifest.parquet").to_pylist():
+            right = dict(zip(row["facets"], row["labels"], strict=True))
+            truth[row["path"]], tags = right, []
+            for facet, label in right.items():
+                rivals = [name for name in facets[facet] if name != label]
+                tags.append(str(rng.choice(rivals)) if rng.random() < rate else label)
+            if len(tags) > 1 and rng.random() < rate:
+                del tags[rng.integers(len(tags))]
+            writer.writerow([row["path"], row["path"], "; ".join(tags), row["split"]])
+    return truth
+
+
+def check_feed(run: Path, data: Path, work: Path, rate: float, seed: int) -> None:
+    """Check the feed, and print how many of the statements are right."""
+    from dataset.feeds.product_feed import open_feed
+    from dataset.vocabulary import load_vocabulary
+    from model.tag_check.pipeline import CheckOptions, check_tags
+
+    path, out = work / f"feed-{seed}.csv", work / f"checked-{seed}"
+    truth = write_feed(data, path, rate, seed)
+    feed = open_feed(path, {"tag": "tags"})
+    vocabulary = load_vocabulary(multi_label=True)
+    results = check_tags(CheckOptions(run, out, feed, image_root=data, data=data), vocabulary)
+    stated: Counter[tuple[str, str, str]] = Counter()
+    right: Counter[tuple[str, str, str]] = Counter()
+    with (out / "checked.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            verdict, facet = row["verdict"], row["facet"]
+            own = truth[row["id"]].get(facet)
+            part = "test" if row["split"] == "test" else "train and validation"
+            stated[part, facet, verdict] += 1
+            if verdict == "missing":
+                is_right = own == row["suggested"]
+                # No label of the facet is known: the proposal can't be counted.
+                stated[part, facet, "missing, unknown"] += own is None
+                stated[part, facet, verdict] -= own is None
+            else:
+                is_right = (row["checked_tag"] == own) == (verdict == "agrees")
+            right[part, facet, verdict] += is_right
+    rows = [
+        (*key, str(count), f"{right[key] / count:.1%}" if key[2] in ASSERTED else "")
+        for key, count in sorted(stated.items())
+        if count
+    ]
+    click.echo(format_table(("photos", "facet", "verdict", "tags", "right"), rows))
+    for facet, result in results["facets"].items():
+        click.echo(f"{facet}: estimated wrong tags {result['estimated_wrong_rate']:.1%}")
+
+
 @click.command()
 @click.option("--photos", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--weights", required=True)
@@ -117,6 +183,11 @@ def mean_average_precision(data: "SplitData", targets: np.ndarray, scores: np.nd
 @click.option("--minutes", type=float, default=60.0, show_default=True, help="Time budget.")
 @click.option("--fine-tune", type=int, help="Number of blocks to fine-tune.  [default: all]")
 @click.option("--image-size", type=int, default=299, show_default=True)
+@click.option("--flipped", type=float, default=0.1, show_default=True, help="Rate of wrong tags.")
+@click.option("--seeds", type=int, default=3, show_default=True, help="Number of feeds.")
+@click.option(
+    "--trained", type=click.Path(path_type=Path, exists=True), help="A folder of --work to check."
+)
 def main(
     photos: Path,
     weights: str,
@@ -125,8 +196,29 @@ def main(
     minutes: float,
     fine_tune: int | None,
     image_size: int,
+    flipped: float,
+    seeds: int,
+    trained: Path | None,
 ) -> None:
-    """Train and measure both."""
+    """Train and measure both, and check flipped tags."""
+    if trained is None:
+        train_and_compare(photos, weights, work, cache, minutes, fine_tune, image_size)
+    folder = trained or work
+    work.mkdir(parents=True, exist_ok=True)
+    for seed in range(seeds):
+        check_feed(folder / "run", folder / "data", work, flipped, seed)
+
+
+def train_and_compare(
+    photos: Path,
+    weights: str,
+    work: Path,
+    cache: Path | None,
+    minutes: float,
+    fine_tune: int | None,
+    image_size: int,
+) -> None:
+    """Train, and print the mean average precision beside that of logistic regression."""
     from model.data.features import Views
     from model.data.loading import load_splits
     from model.inference.saved_run import load_run

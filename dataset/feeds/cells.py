@@ -1,4 +1,4 @@
-"""Parse cells of feeds: column names, photos, prices and Google's category numbers."""
+"""Parse cells of feeds: column names, photos, tags, prices and Google's category numbers."""
 
 import html
 import json
@@ -6,7 +6,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -393,3 +393,196 @@ def category_levels(tag: str) -> list[str]:
         for category in re.split(r"(?<!\\),", name):
             names += reversed([part for part in LEVEL_SEPARATOR.split(category.strip()) if part])
     return list(dict.fromkeys(names))
+
+
+# Keys of an object that is a tag: the first one that has a text.
+TAG_KEYS = ("label", "tag", *TEXT_KEYS)
+# Separators of several tags in one cell, the first one that occurs is used. WooCommerce escapes a
+# comma that is part of a name.
+TAG_SEPARATORS = (r"\n", r"\|", r";", r"(?<!\\),", r"\s\+\s")
+# Levels of a category and the words of a name have these separators, too.
+TAG_OR_LEVEL_SEPARATORS = ("/", r"\s+")
+HASHTAGS = re.compile(r"#[^\s#,;|]+")
+QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+DEFAULT_SEPARATOR = ", "
+
+
+@dataclass(frozen=True)
+class TagLists:
+    """Reads and changes values of a feed that list several tags.
+
+    A list is one of JSON or XML, a text with separators (a comma, `;`, `|`, a line break), a
+    sequence of hashtags, or a JSON list or Python list as text. An object is a tag with properties,
+    or tags by facet.
+
+    Attributes:
+        is_tag: Returns whether a text without levels is a tag that is known. A text is a list only
+            if one of its parts is known: other texts are names of categories.
+    """
+
+    is_tag: Callable[[str], bool]
+
+    def split(self, value: Any) -> list[str]:
+        """Return the tags of a value, each once."""
+        return list(dict.fromkeys(filter(None, self._split(value))))
+
+    def _split(self, value: Any) -> list[str]:
+        if isinstance(value, list):
+            return [tag for item in value for tag in self._split(item)]
+        if isinstance(value, dict):
+            return [tag for key in _tag_keys(value) for tag in self._split(value[key])]
+        text = cell_text(value)
+        parsed = _parse_json(text)
+        if parsed is not None:
+            return self._split(parsed)
+        return [token.tag for token in self._tokens(text)]
+
+    def change(
+        self,
+        value: Any,
+        changes: Mapping[str, str | None],
+        added: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Return a value with other tags, in its own notation.
+
+        Args:
+            value: The value.
+            changes: Tag -> the tag that replaces it; None: it is removed.
+            added: Facet -> tag to append.
+        """
+        changed = self._change(value, changes)
+        for facet, tag in (added or {}).items():
+            changed = self._append(changed, facet, tag)
+        return changed
+
+    def _change(self, value: Any, changes: Mapping[str, str | None]) -> Any:
+        if isinstance(value, list):
+            items = (self._change(item, changes) for item in value)
+            return [
+                new for old, new in zip(value, items, strict=True) if new not in ("", {}) or not old
+            ]
+        if isinstance(value, dict):
+            keys = _tag_keys(value)
+            new = {key: self._change(value[key], changes) for key in keys}
+            return {} if keys and not any(new.values()) else value | new
+        text = cell_text(value)
+        parsed = _parse_json(text)
+        if parsed is not None:
+            return _dump_json_like(self._change(parsed, changes), text)
+        tokens = self._tokens(text)
+        if not any(token.tag in changes for token in tokens):
+            return value
+        kept, end = "", 0
+        for token in tokens:
+            new_tag = changes.get(token.tag, token.tag)
+            separator = text[end : token.start]
+            end = token.end
+            if new_tag is None:
+                # The first separator is what opens the list.
+                kept += separator if token is tokens[0] else ""
+                continue
+            is_first = all(changes.get(t.tag, "") is None for t in tokens if t.start < token.start)
+            kept += "" if is_first and token is not tokens[0] else separator
+            kept += text[token.start : end] if new_tag == token.tag else token.write(new_tag)
+        return kept + text[end:]
+
+    def _append(self, value: Any, facet: str, tag: str) -> Any:
+        if isinstance(value, list):
+            is_object = bool(value) and isinstance(value[-1], dict)
+            keys = _tag_keys(value[-1]) if is_object else []
+            return [*value, {keys[0]: tag} if keys else tag]
+        if isinstance(value, dict):
+            has_name = not value.keys().isdisjoint(TAG_KEYS)
+            return [value, {_tag_keys(value)[0]: tag}] if has_name else {**value, facet: tag}
+        text = cell_text(value)
+        parsed = _parse_json(text)
+        if parsed is not None:
+            return _dump_json_like(self._append(parsed, facet, tag), text)
+        tokens = self._tokens(text)
+        if not tokens:
+            return tag
+        last = tokens[-1]
+        separator = text[tokens[-2].end : last.start] if len(tokens) > 1 else DEFAULT_SEPARATOR
+        return text[: last.end] + separator + last.write(tag) + text[last.end :]
+
+    def _tokens(self, text: str) -> list["_TagToken"]:
+        """Return the tags of a text with their places."""
+        if text.startswith("#") and (hashtags := list(HASHTAGS.finditer(text))):
+            return [_TagToken(m.start(), m.end(), m[0][1:], "#") for m in hashtags]
+        is_bracketed = text[:1] + text[-1:] in ("[]", "()", "{}")
+        start, end = (1, len(text) - 1) if is_bracketed else (0, len(text))
+        if is_bracketed and text[1:].lstrip().startswith(("'", '"')):
+            quoted = QUOTED.finditer(text, start, end)
+            return [_TagToken(m.start(), m.end(), m[0][1:-1], m[0][0]) for m in quoted]
+        whole = _split_text(text, start, end, None)
+        if self.is_tag(text):
+            return whole
+        for separator in (*TAG_SEPARATORS, *TAG_OR_LEVEL_SEPARATORS):
+            tokens = _split_text(text, start, end, separator)
+            are_known = (self._is_category(token.tag) for token in tokens)
+            if separator in TAG_OR_LEVEL_SEPARATORS:
+                is_list = all(self.is_tag(token.tag) for token in tokens)
+            else:
+                is_list = is_bracketed or any(are_known)
+            if len(tokens) > 1 and is_list:
+                return tokens
+        return whole
+
+    def _is_category(self, text: str) -> bool:
+        return any(map(self.is_tag, category_levels(text)))
+
+
+@dataclass(frozen=True)
+class _TagToken:
+    """A tag in a text, from `start` to `end`, with a mark: a quote or `#`."""
+
+    start: int
+    end: int
+    tag: str
+    mark: str = ""
+
+    def write(self, tag: str) -> str:
+        """Return another tag with the mark of this one."""
+        if self.mark == "#":
+            return "#" + "".join(tag.split())
+        return self.mark + tag.replace(self.mark or "\0", "") + self.mark
+
+
+def _split_text(text: str, start: int, end: int, separator: str | None) -> list[_TagToken]:
+    """Return the parts of a text between separators; None: the whole text."""
+    matches = re.compile(separator).finditer(text, start, end) if separator else ()
+    tokens, first = [], start
+    for last, following in [*((m.start(), m.end()) for m in matches), (end, end)]:
+        part = text[first:last]
+        if tag := part.strip():
+            begin = first + part.index(tag)
+            mark = tag[0] if len(tag) > 1 and tag[0] == tag[-1] and tag[0] in "'\"" else ""
+            tokens.append(_TagToken(begin, begin + len(tag), tag.strip(mark or None), mark))
+        first = following
+    return tokens
+
+
+def _tag_keys(value: Mapping[str, Any]) -> list[str]:
+    """Return the keys of an object that have tags: that of its name, or those of facets."""
+    texts = [key for key, item in value.items() if isinstance(item, str | list) and item]
+    return [key for key in TAG_KEYS if key in texts][:1] or texts
+
+
+def _parse_json(text: str) -> Any:
+    """Return the list or object that a text is in JSON, or None."""
+    if not text.startswith(("[", "{")):
+        return None
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, list | dict) else None
+
+
+def _dump_json_like(value: Any, text: str) -> str:
+    """Write JSON with the spaces and the escapes of another text."""
+    comma = ", " if ", " in text or "," not in text else ","
+    colon = ": " if ": " in text or ":" not in text else ":"
+    return json.dumps(
+        value, ensure_ascii=text.isascii() and "\\u" in text, separators=(comma, colon)
+    )

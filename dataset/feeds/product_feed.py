@@ -69,6 +69,7 @@ COLUMN_NAMES = {
         *("категория", "категории", "категория_товара", "предмет", "тип_товара", "вид_товара"),
         *("тип", "раздел", "рубрика", "kategorie", "categorie", "catégorie", "categoria"),
         *("categoría", "kategoria", "type", "type_prefix", "category_id"),
+        *("tags", "labels", "hashtags", "теги", "метки", "хештеги"),
     ),
 }
 # Columns that may have numbers of Google's categories.
@@ -91,6 +92,8 @@ GROUP_COLUMNS = ("handle", "url_handle", "parent")
 SAMPLE_ROWS, PREVIEW_ROWS = 200, 5
 # Keys of the amount of a price that is an object.
 AMOUNT_KEYS = ("value", "amount", "price")
+# The problem of a row that has an id and a photo, but no tag.
+NO_TAG = "no tag"
 # A higher cost is an error, and would exceed the range of sums.
 MAX_COST = 1e100
 
@@ -106,6 +109,8 @@ class FeedColumns:
         cost: Column of the cost of a wrong tag; None: all cost the same.
         more_images: Columns of further photos.
         group: Column whose equal values in consecutive rows mean one product, or empty.
+        facets: Facet and column of each column of tags, where there are several; `tag` is empty
+            then. The facet is empty for a column of tags of all facets.
     """
 
     id: str
@@ -114,6 +119,25 @@ class FeedColumns:
     cost: str | None = None
     more_images: tuple[str, ...] = ()
     group: str = ""
+    facets: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def tags(self) -> tuple[tuple[str, str], ...]:
+        """Facet and column of all columns of tags; the facet of `tag` is empty."""
+        return self.facets or ((("", self.tag),) if self.tag else ())
+
+
+@dataclass(frozen=True)
+class TagColumns:
+    """Several columns of tags.
+
+    Attributes:
+        given: Facet and name of each column, as the user gave them; the facet may be empty.
+        facets: Facets whose names may be those of columns.
+    """
+
+    given: tuple[tuple[str, str], ...] = ()
+    facets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -224,7 +248,8 @@ class ProductFeed:
         while len(cells) > width and not str(cells[-1]).strip():
             cells.pop()
         problem = row.problem
-        used = (self.columns.id, self.columns.image, self.columns.tag)
+        tags = (name for _, name in self.columns.tags)
+        used = (self.columns.id, self.columns.image, *tags)
         last = max(self.header.index(name) for name in used if name)
         # Excel omits empty cells at the end of some rows.
         if not problem and not last < len(cells) <= width:
@@ -237,7 +262,8 @@ class ProductFeed:
     def _product(self, number: int, records: Sequence[documents.Record]) -> FeedRow:
         columns, rows = self.columns, [record.values for record in records]
         problem = records[0].problem
-        tag = _first_text(rows, columns.tag)
+        values = (_first_text(rows, name) for _, name in columns.tags)
+        tag = ", ".join(filter(None, values))
         is_google = normalize_name(columns.tag) in GOOGLE_COLUMNS
         texts = {
             "id": _first_text(rows, columns.id),
@@ -246,7 +272,7 @@ class ProductFeed:
         names = (columns.image, *columns.more_images)
         images = [photo for row in rows for name in names for photo in split_photos(row.get(name))]
         texts["image"] = next(iter(images), "")
-        names_of = {"id": columns.id, "image": columns.image, "tag": columns.tag}
+        names_of = {"id": columns.id, "image": columns.image, "tag": columns.tags}
         missing = [name for name, column in names_of.items() if column and not texts[name]]
         row_problem = problem or (f"no {' and no '.join(missing)}" if missing else "")
         if not row_problem and REPLACEMENT in texts["tag"]:
@@ -307,7 +333,8 @@ class ProductFeed:
         if self.encoding:
             layout.append(f"encoding {self.encoding.removesuffix('-sig')}")
         columns = self.columns
-        used = {"id": columns.id, "image": columns.image, "tag": columns.tag}
+        used = {"id": columns.id, "image": columns.image}
+        used |= {f"tag of {facet}" if facet else "tag": name for facet, name in columns.tags}
         used |= {"cost": columns.cost} if columns.cost else {}
         lines = [
             f"{self.path}: {', '.join(layout)}",
@@ -365,6 +392,7 @@ def open_feed(
     cost: str | None = None,
     encoding: str | None = None,
     required: Sequence[str] = ("id", "image", "tag"),
+    tags: TagColumns | None = None,
 ) -> ProductFeed:
     """Open a feed and find its format and its columns by its content.
 
@@ -374,6 +402,7 @@ def open_feed(
         cost: Column of the cost of a wrong tag.
         encoding: Encoding of the file; None: it is detected.
         required: Columns that the feed must have; the image is the one of others that it lacks.
+        tags: Columns of tags, where there are several.
 
     Raises:
         BadInput: The file is missing or has another format or encoding, or lacks a column.
@@ -383,7 +412,7 @@ def open_feed(
     if path.exists() and not path.is_file():
         raise BadInput(f"{path} can be read only once; save it as a file")
     content = find_content(path)
-    finder = _ColumnFinder(path, names, cost, tuple(required))
+    finder = _ColumnFinder(path, names, cost, tuple(required), tags or TagColumns())
     if not content.start.strip():
         raise BadInput(
             f"{path} is empty; a feed has columns for id, image and tag, and one row per item"
@@ -550,17 +579,20 @@ class _ColumnFinder:
         names: id, image or tag -> name of the column, as the user gave it.
         cost: Column of the cost, as the user gave it.
         required: Columns that the feed must have.
+        tags: Columns of tags, where there are several.
     """
 
     path: Path
     names: Mapping[str, str]
     cost: str | None
     required: tuple[str, ...]
+    tags: TagColumns
 
     def score(self, cells: Sequence[Any]) -> int:
         """Return how many of the columns are among the cells of a row, with a bonus for all."""
         normalized = {normalize_name(cell) for cell in cells if len(str(cell)) < 100}
-        given = {normalize_name(name) for name in self.names.values()}
+        columns = (*self.names.values(), *(name for _, name in self.tags.given), *self.tags.facets)
+        given = {normalize_name(name) for name in columns}
         points = sum(
             bool(normalized & ({normalize_name(self.names[role])} if role in self.names else known))
             for role, known in _KNOWN_NAMES.items()
@@ -609,7 +641,9 @@ class _ColumnFinder:
             for name, value in row.items()
             if cell_text(value) and cell_text(value).lower() not in SALES_TYPES
         }
-        columns = {role: self._find(header, filled, role) for role in ("id", "tag")}
+        facets = self._find_facets(header)
+        columns = {"id": self._find(header, filled, "id")}
+        columns["tag"] = "" if facets else self._find(header, filled, "tag")
         image = self._find(header, filled, "image")
         more = tuple(
             name
@@ -617,7 +651,7 @@ class _ColumnFinder:
             if name != image
             and (MORE_IMAGES.fullmatch(_without_number(name)) or name.startswith(f"{image} ("))
         )
-        for name in columns.values():
+        for name in (*columns.values(), *(name for _, name in facets)):
             if f"{name} (2)" in header:
                 raise BadInput(f"{self.path} has two columns named {name}; rename one of them")
         by_name = _by_normalized_name(header)
@@ -629,7 +663,32 @@ class _ColumnFinder:
                 raise BadInput(
                     f"{self.path} has no column {self.cost!r}; it has {', '.join(header)}"
                 )
-        return FeedColumns(columns["id"], image, columns["tag"], cost, more, group)
+        return FeedColumns(columns["id"], image, columns["tag"], cost, more, group, facets)
+
+    def _find_facets(self, header: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """Return facet and column of each column of tags, if there are several.
+
+        Without given ones, columns that are named as facets are used if there are at least two of
+        them, or if there is no other column of tags.
+        """
+        by_name = _by_normalized_name(header)
+        for _, name in self.tags.given:
+            if name not in header and normalize_name(name) not in by_name:
+                raise BadInput(
+                    f"{self.path} has no column {name!r}; name it with --tag-column FACET=NAME."
+                    f" Columns: {', '.join(header)}"
+                )
+        if self.tags.given:
+            return tuple(
+                (facet, name if name in header else by_name[normalize_name(name)])
+                for facet, name in self.tags.given
+            )
+        if "tag" in self.names:
+            return ()
+        own = [(facet, by_name.get(normalize_name(facet), "")) for facet in self.tags.facets]
+        own = [(facet, name) for facet, name in own if name]
+        has_other = any(name in by_name for name in COLUMN_NAMES["tag"])
+        return tuple(own) if len(own) > 1 or not has_other else ()
 
     def _find(self, header: Sequence[str], filled: set[str], role: str) -> str:
         given = self.names.get(role)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,13 +24,21 @@ from sqlalchemy.orm import Session, sessionmaker
 from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.pipeline import dedup
 from dataset.errors import DownloadFailed, Failure
-from dataset.feeds.cells import URL_SCHEME, category_levels, find_inside
-from dataset.feeds.product_feed import FeedRow, ProductFeed
+from dataset.feeds.cells import (
+    URL_SCHEME,
+    TagLists,
+    category_levels,
+    category_name,
+    cell_text,
+    find_inside,
+    normalize_name,
+)
+from dataset.feeds.product_feed import GOOGLE_COLUMNS, NO_TAG, FeedRow, ProductFeed
 from dataset.images.store import ImageStore, UrlImageCache, open_store
 from dataset.pose.crop import WHOLE, Crop, full_box
 from dataset.selection.candidates import Candidate, Exclusions, load_candidates, select_best_copies
 from dataset.selection.crops import PersonCrop, PoseOptions, find_crops
-from dataset.selection.labeling import assign_labels
+from dataset.selection.labeling import assign_label_sets, assign_labels
 from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
 from dataset.vocabulary import Vocabulary
 from model.inference.preprocessing import PhotoInput
@@ -222,6 +230,23 @@ PLURALS = (
 
 
 @dataclass(frozen=True)
+class ListedTag:
+    """One of the tags of an item.
+
+    Attributes:
+        tag: The tag.
+        label: The label that it means, whether the model has it or not.
+        column: Column of the feed, empty for the whole tag of an item.
+        facet: The facet of the column; empty if the column has tags of all facets.
+    """
+
+    tag: str
+    label: str
+    column: str = ""
+    facet: str = ""
+
+
+@dataclass(frozen=True)
 class TaggedItem:
     """An item with a photo and a tag.
 
@@ -238,6 +263,7 @@ class TaggedItem:
         problem: Why there is no photo, or empty.
         note: What was repaired or can't be read, although the item is used.
         views: Further photos of the item.
+        tags: The single tags of a list or of several columns; may be empty.
     """
 
     number: int
@@ -252,6 +278,7 @@ class TaggedItem:
     problem: str = ""
     note: str = ""
     views: tuple[str, ...] = ()
+    tags: tuple[ListedTag, ...] = ()
 
 
 class ItemSource(Protocol):
@@ -277,12 +304,16 @@ class FeedSource:
         root: Folder of the photos that are paths.
         vocabulary: Defines labels.
         fetcher: Downloads the photos that are URLs.
+        tag_lists: Finds the single tags of an item; None: an item has one tag.
+        needs_tag: Whether an item without a tag has a problem, and no photo.
     """
 
     feed: ProductFeed
     root: Path
     vocabulary: Vocabulary
     fetcher: ImageFetcher
+    tag_lists: TagLists | None = None
+    needs_tag: bool = True
 
     @property
     def name(self) -> str:
@@ -308,13 +339,25 @@ class FeedSource:
             problem=row.problem,
             note=row.note,
             views=row.images[1:],
+            tags=tuple(self._listed_tags(row)),
         )
-        if row.problem:
+        if row.problem and (self.needs_tag or row.problem != NO_TAG):
             return item
         photo = self.find_photo(row.image)
         if isinstance(photo, str):
             return replace(item, problem=photo)
         return replace(item, photo=photo)
+
+    def _listed_tags(self, row: FeedRow) -> Iterator[ListedTag]:
+        if self.tag_lists is None:
+            return
+        for facet, column in self.feed.columns.tags:
+            values = (values.get(column) for values in row.rows)
+            value = next((value for value in values if cell_text(value) or value), None)
+            is_google = normalize_name(column) in GOOGLE_COLUMNS
+            for tag in self.tag_lists.split(value):
+                name = category_name(tag) if is_google else tag
+                yield ListedTag(tag, match_label(name, self.vocabulary), column, facet)
 
     def find_photo(self, image: str) -> PhotoInput | str:
         """Return a photo of an item by its path or URL, or why there is none."""
@@ -342,6 +385,18 @@ def find_photo(image: str, root: Path, fetcher: ImageFetcher) -> PhotoInput | st
         return f"URL with {scheme[0]}: only http and https are supported"
     fetcher.prefetch(image)
     return PhotoInput(partial(fetcher.read, image))
+
+
+def known_tags(vocabulary: Vocabulary, labels: Collection[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether a text is a tag of the vocabulary or a model's label."""
+
+    def is_known(tag: str) -> bool:
+        return any(
+            word in labels or word.casefold() in labels or vocabulary.label_of(word) is not None
+            for word in _singulars(tag.strip())
+        )
+
+    return is_known
 
 
 def match_label(tag: str, vocabulary: Vocabulary) -> str:
@@ -382,19 +437,21 @@ def read_inside(root: Path, name: str) -> bytes:
 
 @dataclass(frozen=True)
 class CatalogueSource:
-    """The photos of a catalogue that a build would use: best copies with one label.
+    """The photos of a catalogue that a build would use: labeled best copies.
 
     Attributes:
         catalogue: The catalogue's path or URL.
         images: The image store's path or URL.
         vocabulary: Defines labels.
         crop: How photos are cropped.
+        is_multi_label: Whether photos can have several labels.
     """
 
     catalogue: str
     images: Path | str
     vocabulary: Vocabulary
     crop: PoseOptions
+    is_multi_label: bool = False
 
     @property
     def name(self) -> str:
@@ -405,12 +462,14 @@ class CatalogueSource:
         """Yield the items whose numbers are above a number.
 
         Raises:
-            Failure: No photo has exactly one label.
+            Failure: No photo has exactly one label, or none without conflict.
         """
         sessions, store = open_catalogue(self.catalogue, must_exist=True), open_store(self.images)
-        labeled = assign_labels(usable_photos(sessions, store), self.vocabulary, (), Exclusions())
+        assign = assign_label_sets if self.is_multi_label else assign_labels
+        labeled = assign(usable_photos(sessions, store), self.vocabulary, (), Exclusions())
         if not labeled:
-            raise Failure("the catalogue has no photos with exactly one label; crawl first")
+            needed = "labels" if self.is_multi_label else "exactly one label"
+            raise Failure(f"the catalogue has no photos with {needed}; crawl first")
         photos = [labeled_photo.photo for labeled_photo in labeled]
         crops = find_crops(photos, sessions, store, self.crop)
         for number, labeled_photo in enumerate(labeled, 1):
@@ -434,6 +493,7 @@ class CatalogueSource:
                 (fields,),
                 photo.image_id,
                 stored_photo(photo, crops.get(photo.image_id), store),
+                tags=tuple(ListedTag(name, name, "tag") for name in labeled_photo.labels),
             )
 
     def read(self, image: str) -> bytes:

@@ -1,5 +1,6 @@
 """The `check-tags` command."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,31 @@ from dataset.utils.cli_options import (
 from model import cli_options
 
 
+class TagColumn(click.ParamType):
+    """A column of tags with its facet: `lower=bottom_type`, or only the column."""
+
+    name = "column"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, str]:
+        """Return the facet, which may be empty, and the name of the column."""
+        if isinstance(value, tuple):
+            return value
+        facet, has_facet, name = value.partition("=") if "=" in value else ("", "", value)
+        if not name.strip() or (has_facet and not facet.strip()):
+            self.fail(f"{value!r} must look like lower=bottom_type", param, ctx)
+        return facet.strip(), name.strip()
+
+
+def read_facets(run: Path) -> tuple[str, ...]:
+    """Return the facets of a run, empty if its photos have one label; reads only labels.json."""
+    try:
+        labels = json.loads((run / "labels.json").read_text(encoding="utf-8"))
+        return tuple(labels.get("facets", ()))
+    # `load_run` names what is wrong with it.
+    except (OSError, ValueError, AttributeError):
+        return ()
+
+
 @click.command(
     "check-tags",
     context_settings=CONTEXT_SETTINGS,
@@ -48,6 +74,16 @@ from model import cli_options
 @cli_options.image_root_option
 @columns_option
 @encoding_option
+@click.option(
+    "--tag-column",
+    "tag_columns",
+    type=TagColumn(),
+    multiple=True,
+    metavar="FACET=NAME",
+    help="Column of the tags of a facet, such as lower=bottom_type, or only NAME: a column of tags"
+    " of all facets. Repeat it for several columns.  [default: the usual names of a tag's column,"
+    " or columns named as the facets of the run]",
+)
 @click.option(
     "--cost-column",
     metavar="NAME",
@@ -76,11 +112,17 @@ from model import cli_options
     metavar="FILE",
     help="Only compute the precision of a reviewed sample.csv, with yes or no in tag_is_wrong.",
 )
+@click.option(
+    "--add-missing",
+    is_flag=True,
+    help="Add the missing tags to the corrected feed.",
+)
 @cli_options.seed_option
 def check_tags(
     feed: Path | None,
     run: Path | None,
     columns: dict[str, str],
+    tag_columns: tuple[tuple[str, str], ...],
     encoding: str | None,
     cost_column: str | None,
     preview: bool,
@@ -93,9 +135,14 @@ def check_tags(
     path below --image-root, or a URL, which is downloaded under the rules of crawl) and a tag per
     row; the format is found by the content, and --preview shows it. Photos are cropped as the
     training photos of the run; the training photos themselves are predicted by models that were not
-    trained on them. The verdict on an item is agrees, mistake, unsure, no garment seen or not
+    trained on them. The verdict on a tag is agrees, mistake, unsure, no garment seen or not
     checked, with a suggested tag, its probability, and the nearest training photos. The verdicts
     mistake and agrees are expected to be correct 95 times out of 100.
+
+    A row may have several tags: a list (with commas, `;`, `|` or line breaks, as hashtags, or as
+    JSON), or a column for each facet. Each tag has a verdict and a row in checked.csv, and with a
+    run of several labels per photo, tags of other facets that the photo certainly needs are there
+    as missing. The corrected feed lists tags as the feed does.
 
     Writes checked.csv (the feed with added columns, ranked by expected cost), the corrected feed,
     report.html with photos, sample.csv to review, and check.json. Verdicts on the catalogue are
@@ -108,19 +155,32 @@ def check_tags(
         raise BadInput("--preview shows a feed; name one: check-tags feed.csv --preview")
     if run is None and not preview:
         raise BadInput("name a run of train-model: --model runs/first")
-    from dataset.feeds.product_feed import open_feed
+    from dataset.feeds.product_feed import TagColumns, open_feed
     from dataset.utils import keras_backend
     from dataset.utils.files import refuse_taken
     from dataset.vocabulary import load_vocabulary
 
     # Report errors in the input before Keras is imported, which takes seconds.
-    product_feed = open_feed(feed, columns, cost_column, encoding) if feed else None
+    facets = read_facets(run) if run is not None else ()
+    product_feed = None
+    if feed is not None:
+        if tag_columns and "tag" in columns:
+            raise BadInput(
+                "name columns of tags with --tag-column or --columns tag=, not with both"
+            )
+        unknown = [facet for facet, _ in tag_columns if facet and facet not in facets]
+        if facets and unknown:
+            raise BadInput(
+                f"--tag-column: {run} has no facet {unknown[0]!r}; it has {', '.join(facets)}"
+            )
+        tags = TagColumns(tag_columns, facets)
+        product_feed = open_feed(feed, columns, cost_column, encoding, tags=tags)
     if product_feed is not None:
         print_feed_notes(product_feed, values["image_root"], preview)
     if preview or run is None:
         return
     refuse_taken(values["out"], "name a new folder for this check")
-    vocabulary = load_vocabulary(values["vocabulary"])
+    vocabulary = load_vocabulary(values["vocabulary"], multi_label=bool(facets))
     keras_backend.import_backend()
     from model.feeds.sources import FetchOptions
     from model.tag_check import pipeline
@@ -135,7 +195,7 @@ def _print_results(results: dict[str, Any], out: Path) -> None:
     from model.tag_check.output import format_wrong_rate
 
     rows = [(verdict, str(count)) for verdict, count in results["verdicts"].items()]
-    click.echo(format_table(("verdict", "items"), rows))
+    click.echo(format_table(("verdict", "tags"), rows))
     for why, count in list(results["problems"].items())[:10]:
         click.echo(f"not checked: {count}: {why}")
     precision = results["expected_precision"]

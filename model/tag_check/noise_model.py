@@ -313,6 +313,8 @@ def _fit_ridge_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
 
 AGREES, MISTAKE, UNSURE = "agrees", "mistake", "unsure"
 NO_GARMENT, NOT_CHECKED = "no garment seen", "not checked"
+# No tag speaks of what the photo shows.
+MISSING = "missing"
 # Expected precision of the verdicts. For `mistake` it is a mean, with a minimum for each item. For
 # `agrees` it holds for each item: most tags are nearly certain, and a mean would hide the others.
 TARGET_PRECISION, MIN_PROBABILITY = 0.95, 0.8

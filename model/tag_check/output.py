@@ -6,20 +6,21 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TextIO
 
 from scipy.stats import binomtest
 
 from dataset.errors import BadInput
+from dataset.feeds.cells import TagLists
 from dataset.feeds.product_feed import CSV, JSON, JSON_LINES, WORKBOOK, XML, ProductFeed
 from dataset.feeds.tables import read_column
 from dataset.images.io import thumbnail_or_none
 from dataset.utils.files import spreadsheet_row, write_json
 from dataset.utils.html import Figure, percent, render
 from model.feeds.sources import FeedSource, ItemSource
-from model.tag_check.noise_model import AGREES, MISTAKE, NO_GARMENT, NOT_CHECKED, UNSURE
+from model.tag_check.noise_model import AGREES, MISSING, MISTAKE, NO_GARMENT, NOT_CHECKED, UNSURE
 from model.tag_check.store import CheckedItem, CheckStore
 
 CHECKED_FILE, CORRECTED_STEM, SAMPLE_FILE, REPORT_FILE, RESULTS_FILE = (
@@ -33,6 +34,8 @@ ADDED_COLUMNS = (
     *("rank", "verdict", "suggested", "probability", "tag_probability", "margin"),
     *("expected_cost", "nearest", "reason"),
 )
+# Added where a row of the feed has several tags, each of which has a row.
+LIST_COLUMNS = ("checked_tag", "facet")
 SAMPLE_COLUMNS = ("id", "image", "tag", "suggested", "probability", "tag_is_wrong")
 # Random mistakes to review: enough to estimate the precision to about 6 %.
 SAMPLE_ROWS = 100
@@ -46,6 +49,7 @@ VERDICT_MEANINGS = {
     UNSURE: "neither is certain: for people",
     NO_GARMENT: "blank, too small, a banner, or unlike all training photos",
     NOT_CHECKED: "see the reasons below",
+    MISSING: "no tag speaks of what the photo shows",
 }
 YES, NO = {"yes", "y", "1", "true", "да"}, {"no", "n", "0", "false", "нет"}
 
@@ -57,6 +61,7 @@ def write_results(
     results: Mapping[str, Any],
     seed: int,
     training_folder: Path,
+    add_missing: bool = False,
 ) -> None:
     """Write all output files of a check.
 
@@ -67,15 +72,17 @@ def write_results(
         results: Content of `check.json`.
         seed: Random seed of the sample.
         training_folder: Folder of the training photos, which the report shows.
+        add_missing: Whether the corrected feed gets the missing tags.
     """
     feed = source.feed if isinstance(source, FeedSource) else None
     header = list(feed.header) if feed else ["id", "image", "tag", "site", "post_url"]
     id_column = feed.columns.id if feed else "id"
-    rows = _checked_rows(store, header, id_column)
-    _write_rows(folder / CHECKED_FILE, [*header, *_added_columns(header)], rows)
-    if feed is not None:
-        path = folder / corrected_file_name(feed)
-        _write_corrected(path, feed, store, results["labels"])
+    names = (*ADDED_COLUMNS, *LIST_COLUMNS) if store.has_tag_lists() else ADDED_COLUMNS
+    rows = _checked_rows(store, header, id_column, len(names))
+    _write_rows(folder / CHECKED_FILE, [*header, *_added_columns(header, names)], rows)
+    if isinstance(source, FeedSource):
+        path = folder / corrected_file_name(source.feed)
+        _write_corrected(path, source.feed, store, results["labels"], source.tag_lists, add_missing)
     _write_sample(folder / SAMPLE_FILE, store, seed)
     write_json(results, folder / RESULTS_FILE)
     (folder / REPORT_FILE).write_text(
@@ -85,17 +92,19 @@ def write_results(
     )
 
 
-def _added_columns(header: Iterable[str]) -> list[str]:
+def _added_columns(header: Iterable[str], names: Iterable[str]) -> list[str]:
     """Return the names of the added columns, with a prefix where the feed has such a column."""
     present = set(header)
-    return [name if name not in present else f"check_{name}" for name in ADDED_COLUMNS]
+    return [name if name not in present else f"check_{name}" for name in names]
 
 
-def _checked_rows(store: CheckStore, header: list[str], id_column: str) -> Iterator[list[Any]]:
+def _checked_rows(
+    store: CheckStore, header: list[str], id_column: str, added: int = len(ADDED_COLUMNS)
+) -> Iterator[list[Any]]:
     for rank, item in enumerate(store.ranked(), 1):
         # Of a row that can't be parsed, at most the id is known.
         fields = item.fields or {id_column: item.id}
-        yield [*(_cell(fields.get(name)) for name in header), *_added_cells(rank, item)]
+        yield [*(_cell(fields.get(name)) for name in header), *_added_cells(rank, item)[:added]]
 
 
 def _added_cells(rank: int, item: CheckedItem) -> list[Any]:
@@ -103,7 +112,8 @@ def _added_cells(rank: int, item: CheckedItem) -> list[Any]:
     numbers = [item.probability, item.tag_probability, item.margin, item.expected_cost]
     cells = ["" if value is None else f"{value:.6g}" for value in numbers]
     reason = item.reason if item.id else f"row {item.number}: {item.reason}"
-    return [rank, item.verdict, item.suggested or "", *cells, nearest, reason]
+    first = [rank, item.verdict, item.suggested or "", *cells, nearest, reason]
+    return [*first, item.tag, item.facet]
 
 
 def _cell(value: Any) -> Any:
@@ -141,21 +151,34 @@ def corrected_file_name(feed: ProductFeed) -> str:
 
 
 def _write_corrected(
-    path: Path, feed: ProductFeed, store: CheckStore, labels: Sequence[str]
+    path: Path,
+    feed: ProductFeed,
+    store: CheckStore,
+    labels: Sequence[str],
+    tag_lists: TagLists | None = None,
+    add_missing: bool = False,
 ) -> None:
     """Write the parsed rows of a feed, with the suggested tag in place of each mistake."""
-    column = feed.columns.tag
     spellings = {labels[index]: tag for index, tag in store.spellings(AGREES).items()}
 
-    def corrected(item: CheckedItem) -> Iterator[dict[str, Any]]:
-        is_mistake = item.verdict == MISTAKE and item.suggested is not None
-        tag = spellings.get(item.suggested or "", item.suggested or "")
-        for row in item.rows:
-            # Further rows of a product may have no tag.
-            is_tagged = is_mistake and (row is item.rows[0] or row.get(column))
-            yield row | {column: _replace_tag(row.get(column), tag)} if is_tagged else row
+    def corrected(tags: list[CheckedItem]) -> Iterator[dict[str, Any]]:
+        first = tags[0]
+        if len(tags) == 1 and not first.feed_column and first.verdict != MISSING:
+            yield from _corrected_rows(first, feed.columns.tags[0][1], spellings)
+            return
+        changes, added = _tag_changes(tags, spellings), {}
+        if add_missing:
+            added = {t.facet: _spelling(t, spellings) for t in tags if t.verdict == MISSING}
+        for row in first.rows:
+            # Further rows of a product may have no tags.
+            is_tagged = row is first.rows[0] or any(row.get(name) for _, name in feed.columns.tags)
+            if is_tagged and tag_lists is not None:
+                yield _with_tags(row, feed.columns.tags, tag_lists, changes, added)
+            else:
+                yield row
 
-    parsed = (row for item in store.in_order() for row in corrected(item))
+    items = groupby(store.in_order(), key=lambda item: item.number)
+    parsed = (row for _, tags in items for row in corrected(list(tags)))
     if feed.is_json:
         _write_json_rows(path, parsed, is_list=feed.kind == JSON)
         return
@@ -165,6 +188,63 @@ def _write_corrected(
         _write_workbook(path, titles, rows)
     else:
         _write_rows(path, titles, rows, feed.delimiter or ",")
+
+
+def _corrected_rows(
+    item: CheckedItem, column: str, spellings: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an item with one tag."""
+    is_mistake = item.verdict == MISTAKE and item.suggested is not None
+    tag = _spelling(item, spellings)
+    for row in item.rows:
+        # Further rows of a product may have no tag.
+        is_tagged = is_mistake and (row is item.rows[0] or row.get(column))
+        yield row | {column: _replace_tag(row.get(column), tag)} if is_tagged else row
+
+
+def _spelling(item: CheckedItem, spellings: Mapping[str, str]) -> str:
+    """Return the suggested label as the feed writes it."""
+    label = item.suggested or ""
+    return spellings.get(label, label)
+
+
+def _tag_changes(
+    tags: Sequence[CheckedItem], spellings: Mapping[str, str]
+) -> dict[str, dict[str, str | None]]:
+    """Return column -> wrong tag -> its suggestion; None if another tag of the item has it."""
+    present = {tag.label for tag in tags if tag.verdict not in (MISTAKE, MISSING)}
+    changes: dict[str, dict[str, str | None]] = {}
+    for tag in tags:
+        if tag.verdict == MISTAKE and tag.suggested is not None:
+            new = None if tag.suggested in present else _spelling(tag, spellings)
+            changes.setdefault(tag.feed_column, {})[tag.tag] = new
+            present.add(tag.suggested)
+    return changes
+
+
+def _with_tags(
+    row: Mapping[str, Any],
+    columns: Sequence[tuple[str, str]],
+    tag_lists: TagLists,
+    changes: Mapping[str, Mapping[str, str | None]],
+    added: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return a row of a feed with other tags, listed as the feed lists them.
+
+    Args:
+        row: Column -> value.
+        columns: Facet and name of the columns of tags.
+        tag_lists: Changes values.
+        changes: Column -> tag -> the tag that replaces it.
+        added: Facet -> missing tag; it is added to the facet's column, or to that of all facets.
+    """
+    own = {facet for facet, _ in columns}
+    changed = dict(row)
+    for facet, name in columns:
+        new = {f: tag for f, tag in added.items() if f == facet or (not facet and f not in own)}
+        if new or name in changes:
+            changed[name] = tag_lists.change(row.get(name), changes.get(name, {}), new)
+    return changed
 
 
 def _write_json_rows(path: Path, rows: Iterable[Any], is_list: bool) -> None:
@@ -324,7 +404,7 @@ def render_report(
         "report.html",
         title="fashion-tagger check",
         mistakes=mistakes,
-        total=results["items"],
+        total=results["tags"],
         headline=_headline(results),
         lines=lines,
         verdicts=[
@@ -338,17 +418,19 @@ def render_report(
             "mistake": mistakes,
             "unsure": counts.get(UNSURE, 0),
             "no_garment": counts.get(NO_GARMENT, 0),
+            "missing": counts.get(MISSING, 0),
         },
         mistake_cards=cards(MISTAKE, MAX_CARDS),
         unsure_cards=cards(UNSURE, MAX_CARDS // 4),
         no_garment_cards=cards(NO_GARMENT, MAX_CARDS // 4),
+        missing_cards=cards(MISSING, MAX_CARDS // 4),
         problems=list(results["problems"].items())[:MAX_REASONS],
     )
 
 
 def _headline(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the headline figures of the report: name, value, note."""
-    counts, total = results["verdicts"], results["items"]
+    counts, total = results["verdicts"], results["tags"]
     low, high = results["wrong_rate_interval"]
     return [
         ("Checked tags", f"{total:,}", ""),
@@ -377,7 +459,7 @@ def _card(
         figure=Figure(
             jpeg,
             "" if jpeg else "the photo can no longer be read",
-            f"Photo of item {item.id}, tagged {item.tag}",
+            f"Photo of item {item.id}" + (f", tagged {item.tag}" if item.tag else ""),
         ),
         tag=item.tag,
         suggested=(item.suggested or "") if differs else "",

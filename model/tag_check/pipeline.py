@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
-from itertools import islice, tee
+from functools import cache, partial
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from dataset.catalogue.models import TagVerdictRow
 from dataset.catalogue.queries import in_batches
 from dataset.catalogue.session import open_catalogue
 from dataset.errors import BadInput, Failure, first_line, shorten_for_display
-from dataset.feeds.cells import category_levels
+from dataset.feeds.cells import TagLists, category_levels
 from dataset.feeds.product_feed import XML, ProductFeed
 from dataset.feeds.tables import REPLACEMENT
 from dataset.review.queues import PROPOSED
@@ -30,7 +30,9 @@ from model.feeds.sources import (
     FetchOptions,
     ImageFetcher,
     ItemSource,
+    ListedTag,
     TaggedItem,
+    known_tags,
 )
 from model.inference.predictor import NetworkOutputs, Predictor, load_predictor
 from model.inference.preprocessing import CHUNK_SIZE, PreparedPhoto, Preprocessor, RecentPhotos
@@ -38,6 +40,7 @@ from model.inference.saved_run import SavedRun, load_run
 from model.tag_check import output
 from model.tag_check.learning_order import learning_order
 from model.tag_check.noise_model import (
+    MISSING,
     MISTAKE,
     NO_GARMENT,
     NOT_CHECKED,
@@ -54,6 +57,7 @@ from model.tag_check.store import (
     ItemPrediction,
     ItemVerdict,
     PhotoPrediction,
+    normalize_rows,
 )
 from model.tag_check.training_reference import TrainingNeighbour, TrainingReference, build_reference
 
@@ -138,38 +142,185 @@ def _projection(width: int) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
+@dataclass(frozen=True)
+class LabelScheme:
+    """The labels of a model, and which of them exclude each other.
+
+    Attributes:
+        labels: The labels.
+        members: Facet -> class indices of its labels. A model of one label per photo has one facet
+            without a name.
+        thresholds: Facet -> the lowest probability of a label that is certain; None if none is.
+        vocabulary: Defines labels and their facets.
+    """
+
+    labels: Sequence[str]
+    members: Mapping[str, Sequence[int]]
+    thresholds: Mapping[str, float | None]
+    vocabulary: Vocabulary
+
+    @classmethod
+    def of_run(cls, run: SavedRun, vocabulary: Vocabulary) -> "LabelScheme":
+        """Return the labels of a run."""
+        labels = run.labels
+        members = {
+            facet: [labels.index(name) for name in names] for facet, names in run.facets.items()
+        }
+        return cls(labels, members or {"": range(len(labels))}, run.facet_thresholds, vocabulary)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a photo can have several labels."""
+        return "" not in self.members
+
+    def facets_of(self, class_index: int) -> list[str]:
+        """Return the facets of a label."""
+        return [facet for facet, members in self.members.items() if class_index in members]
+
+    def find_facet(self, class_index: int, column_facet: str) -> str:
+        """Return the facet in which a tag is checked: that of its column, if it has the label."""
+        facets = self.facets_of(class_index)
+        return column_facet if column_facet in facets else facets[0]
+
+    def find_facets(self, tags: Sequence[ListedTag]) -> set[str]:
+        """Return the facets of tags, also those of labels that the model lacks."""
+        facets = {tag.facet for tag in tags}
+        for tag in tags:
+            class_index = find_class_index(tag, self.labels)
+            facets.update(() if class_index is None else self.facets_of(class_index))
+            facets.update(self.vocabulary.facets_of(tag.label))
+        return facets
+
+    def find_missing(
+        self, tags: Sequence[ListedTag], probabilities: np.ndarray
+    ) -> dict[str, tuple[str, float]]:
+        """Find labels that a photo certainly has, in facets without a tag.
+
+        Args:
+            tags: The tags of the item.
+            probabilities: Probabilities of shape (classes,).
+
+        Returns:
+            Facet -> label and its probability within the facet.
+        """
+        filled, missing = self.find_facets(tags), {}
+        for facet, members in self.members.items():
+            threshold = self.thresholds.get(facet)
+            if facet in filled or threshold is None:
+                continue
+            own = normalize_rows(probabilities[None, list(members)].astype(np.float64))[0]
+            best = members[int(own.argmax())]
+            facets = set(self.facets_of(best))
+            if own.max() >= threshold and facets.isdisjoint(filled):
+                missing[facet] = (self.labels[best], float(own.max()))
+                filled |= facets
+        return missing
+
+
 def predict_item(
     item: TaggedItem,
     photos: Mapping[int, PreparedPhoto],
     predictions: Mapping[int, PhotoPrediction],
-    labels: Sequence[str],
-) -> ItemPrediction:
-    """Join an item with the prediction for its photo, and find problems of its photo or tag.
+    scheme: LabelScheme,
+) -> list[ItemPrediction]:
+    """Join the tags of an item with the prediction for its photo, and find their problems.
 
     Args:
         item: The item.
         photos: Number of an item -> its preprocessed photo.
         predictions: Number of an item -> prediction.
-        labels: The model's labels.
+        scheme: The model's labels.
+
+    Returns:
+        A prediction for each tag, and one for each tag that is missing.
     """
-    class_index = find_class_index(item, labels)
+    tags = find_checked_tags(item, scheme)
     if item.number not in photos:
-        return ItemPrediction(item, class_index, problem=item.problem)
-    prediction = predictions[item.number]
-    has_label = class_index is not None
-    label_problem = "" if has_label else f"the model has no label {item.label!r}"
-    problem = "" if prediction.problem else label_problem
-    return ItemPrediction(item, class_index, photos[item.number].sha256, prediction, problem)
+        problem = item.problem
+        return [_tag_prediction(item, tag, scheme, problem=problem) for tag in tags]
+    sha256, photo = photos[item.number].sha256, predictions[item.number]
+    checked, problems = [], _wider_tags(tags, scheme)
+    probable: int | None = None
+    indices = [find_class_index(tag, scheme.labels) for tag in tags]
+    rivals = [index for index in indices if index is not None]
+    if len(rivals) > 1 and not scheme.is_multi_label and photo.probabilities is not None:
+        # The labels of a photo do not exclude each other, but the model gives only one.
+        probabilities = photo.probabilities
+        probable = max(rivals, key=lambda index: float(probabilities[index]))
+    for tag, index in zip(tags, indices, strict=True):
+        problem = item.problem or problems.get(tag.label, "")
+        excluded: Sequence[int] = ()
+        if probable is not None and index == probable:
+            excluded = [other for other in rivals if other != index]
+        elif probable is not None:
+            label = scheme.labels[probable]
+            problem = f"the model gives one label per photo, and {label!r} is more probable"
+        problem = "" if photo.problem else problem
+        checked.append(_tag_prediction(item, tag, scheme, sha256, photo, problem, excluded))
+    if scheme.is_multi_label and photo.probabilities is not None and not photo.no_garment_reason:
+        missing = scheme.find_missing(tags, photo.probabilities)
+        checked += [
+            ItemPrediction(item, None, sha256, photo, "", ListedTag("", ""), facet, (), proposal)
+            for facet, proposal in missing.items()
+        ]
+    return checked
+
+
+def _tag_prediction(
+    item: TaggedItem,
+    tag: ListedTag,
+    scheme: LabelScheme,
+    sha256: str = "",
+    photo: PhotoPrediction | None = None,
+    problem: str = "",
+    excluded: Sequence[int] = (),
+) -> ItemPrediction:
+    photo = photo or PhotoPrediction()
+    class_index = None if problem else find_class_index(tag, scheme.labels)
+    facet = "" if class_index is None else scheme.find_facet(class_index, tag.facet)
+    if class_index is None and not problem and not photo.problem:
+        problem = f"the model has no label {tag.label!r}"
+    return ItemPrediction(item, class_index, sha256, photo, problem, tag, facet, excluded)
+
+
+def find_checked_tags(item: TaggedItem, scheme: LabelScheme) -> list[ListedTag]:
+    """Return the tags of an item that get a verdict, at least one.
+
+    For a model of one label per photo, the tags of a list are checked only if the model has several
+    of their labels: categories, too, have separators.
+    """
+    whole = ListedTag(item.tag, item.label)
+    if scheme.is_multi_label:
+        return list(item.tags) or [whole]
+    by_index: dict[int, ListedTag] = {}
+    for tag in item.tags:
+        class_index = find_class_index(tag, scheme.labels)
+        if class_index is not None:
+            by_index.setdefault(class_index, tag)
+    found = list(by_index.values())
+    wider = _wider_tags(found, scheme)
+    found = [tag for tag in found if tag.label not in wider]
+    is_known = find_class_index(whole, scheme.labels) is not None
+    return found if len(found) > 1 or (found and not is_known) else [whole]
+
+
+def _wider_tags(tags: Sequence[ListedTag], scheme: LabelScheme) -> dict[str, str]:
+    """Return label -> why it is not checked: another tag is narrower, as sneakers of shoes."""
+    return {
+        wide: f"it contains {tag.label!r}, another tag of the row"
+        for tag in tags
+        for wide in scheme.vocabulary.wider(tag.label)
+    }
 
 
 def _nearest_as_json(photo: TrainingNeighbour) -> dict[str, Any]:
     return {**asdict(photo), "similarity": round(photo.similarity, 4)}
 
 
-def find_class_index(item: TaggedItem, labels: Sequence[str]) -> int | None:
-    """Return the class index of an item's label, or of its tag as it is spelled."""
-    tags = (name for level in category_levels(item.tag) for name in (level, level.casefold()))
-    for name in (item.label, *tags):
+def find_class_index(tag: ListedTag, labels: Sequence[str]) -> int | None:
+    """Return the class index of a tag's label, or of the tag as it is spelled."""
+    tags = (name for level in category_levels(tag.tag) for name in (level, level.casefold()))
+    for name in (tag.label, *tags):
         if name in labels:
             return labels.index(name)
     return None
@@ -178,9 +329,17 @@ def find_class_index(item: TaggedItem, labels: Sequence[str]) -> int | None:
 def _probabilities(
     sha256: str, outputs: NetworkOutputs, row: int, reference: TrainingReference
 ) -> np.ndarray:
-    """Return probabilities of a model that was not trained on the photo."""
+    """Return probabilities of a model that was not trained on the photo.
+
+    With facets, the logits are logarithms of probabilities. Those of facets without a label were
+    not learned from the photo.
+    """
     out_of_fold = reference.out_of_fold.get(sha256)
-    return softmax(outputs.logits[row : row + 1])[0] if out_of_fold is None else out_of_fold
+    if out_of_fold is not None and not np.isnan(out_of_fold).any():
+        return out_of_fold
+    logits = outputs.logits[row : row + 1]
+    own = (np.exp(logits) if reference.is_multi_label else softmax(logits))[0]
+    return own if out_of_fold is None else np.where(np.isnan(out_of_fold), own, out_of_fold)
 
 
 OPTIONS_FILE, STORE_FILE = "options.json", "items.sqlite"
@@ -196,6 +355,7 @@ class CheckOptions:
 
     Attributes:
         feed: The feed to check; None: the catalogue.
+        add_missing: Whether the corrected feed gets the missing tags.
     """
 
     run: Path
@@ -209,6 +369,7 @@ class CheckOptions:
     precision: str = "auto"
     cache: Path | None = None
     seed: int = 0
+    add_missing: bool = False
     fetch: FetchOptions = field(default_factory=FetchOptions)
 
 
@@ -238,11 +399,7 @@ def _check_tags(
     options: CheckOptions, vocabulary: Vocabulary, fetcher: ImageFetcher
 ) -> dict[str, Any]:
     run = load_run(options.run)
-    if run.facets:
-        raise BadInput(
-            f"{options.run} has several labels per photo, and check-tags compares one; name a run"
-            " that was trained on a build without --multi-label"
-        )
+    scheme = LabelScheme.of_run(run, vocabulary)
     source = _open_source(options, run, vocabulary, fetcher)
     _require_same_options(options)
     predictor = load_predictor(run, options.precision)
@@ -252,20 +409,22 @@ def _check_tags(
     for note in reference.notes:
         click.echo(note, err=True)
     preprocessor = Preprocessor(run.crop, run.build_options, predictor.size)
-    _predict_items(source, preprocessor, predictor, reference, store)
-    noise_model, thresholds = assign_verdicts(store, predictor.labels, options.seed)
-    results = _results(store, run, predictor, source, noise_model, thresholds)
+    _predict_items(source, preprocessor, predictor, reference, store, scheme)
+    checks = assign_verdicts(store, scheme, options.seed)
+    results = _results(store, run, predictor, source, checks)
     training_folder = options.data or run.data
     assert training_folder is not None, "the reference has been built from it"
-    output.write_results(folder, store, source, results, options.seed, training_folder)
+    output.write_results(
+        folder, store, source, results, options.seed, training_folder, options.add_missing
+    )
     for note in _notes(options.feed, store):
         click.echo(note, err=True)
     if isinstance(source, CatalogueSource):
-        numbers, probabilities, features = store.most_uncertain(
-            (MISTAKE, UNSURE), MAX_LEARNING_ITEMS
+        keys, probabilities, features = store.most_uncertain(
+            (MISTAKE, UNSURE), MAX_LEARNING_ITEMS, scheme.members
         )
-        order = learning_order(probabilities, features, options.seed) if numbers else ()
-        store.save_learning_ranks([numbers[row] for row in order])
+        order = learning_order(probabilities, features, options.seed) if keys else ()
+        store.save_learning_ranks([keys[row] for row in order])
         _save_to_catalogue(store, options.catalogue, predictor)
     _finish_check(folder, options.out)
     return results
@@ -296,11 +455,15 @@ def _open_source(
     options: CheckOptions, run: SavedRun, vocabulary: Vocabulary, fetcher: ImageFetcher
 ) -> ItemSource:
     if options.feed is None:
-        return CatalogueSource(options.catalogue, options.images, vocabulary, run.crop)
+        return CatalogueSource(
+            options.catalogue, options.images, vocabulary, run.crop, bool(run.facets)
+        )
     root = options.image_root or options.feed.path.parent
     if not root.is_dir():
         raise BadInput(f"--image-root {root}: no such folder")
-    return FeedSource(options.feed, root, vocabulary, fetcher)
+    tag_lists = TagLists(known_tags(vocabulary, run.labels))
+    needs_tag = not run.facets
+    return FeedSource(options.feed, root, vocabulary, fetcher, tag_lists, needs_tag)
 
 
 def _begin_check(options: CheckOptions) -> Path:
@@ -353,6 +516,7 @@ def _predict_items(
     predictor: Predictor,
     reference: TrainingReference,
     store: CheckStore,
+    scheme: LabelScheme,
 ) -> None:
     """Predict and store all items that are not in the store, in chunks."""
     done = store.last_number()
@@ -364,7 +528,8 @@ def _predict_items(
         while chunk := list(islice(items, 2 * CHUNK_SIZE)):
             photos = {item.number: next(prepared) for item in chunk if item.photo is not None}
             predictions = predict_photos(photos, predictor, reference, store)
-            store.add([predict_item(item, photos, predictions, predictor.labels) for item in chunk])
+            tags = (predict_item(item, photos, predictions, scheme) for item in chunk)
+            store.add(list(chain.from_iterable(tags)))
             bar.update(len(chunk))
     if not store.last_number():
         raise Failure(f"{source.name} has no items to check")
@@ -387,62 +552,90 @@ def _remaining_items(source: ItemSource, store: CheckStore, done: int) -> Iterat
     return items
 
 
-def assign_verdicts(
-    store: CheckStore, labels: Sequence[str], seed: int
-) -> tuple[NoiseModel, Thresholds]:
-    """Fit the noise model on all items of a store, and store a verdict on each.
+@dataclass(frozen=True)
+class FacetCheck:
+    """How the tags of a facet go wrong, and from which probabilities verdicts are given.
+
+    Attributes:
+        noise_model: How tags go wrong.
+        thresholds: The thresholds of verdicts.
+        tags: Number of tags that can be checked.
+    """
+
+    noise_model: NoiseModel
+    thresholds: Thresholds
+    tags: int
+
+
+def assign_verdicts(store: CheckStore, scheme: LabelScheme, seed: int) -> dict[str, FacetCheck]:
+    """Fit a noise model on the tags of each facet in a store, and store a verdict on each tag.
 
     Args:
         store: Items with predictions.
-        labels: The model's labels.
+        scheme: The model's labels.
         seed: Random seed.
+
+    Returns:
+        Facet with tags -> how they were checked.
 
     Raises:
         Failure: No tag can be checked.
     """
-    count = store.prediction_count()
-    store.set_verdict(NOT_CHECKED, "probabilities IS NULL OR class_index IS NULL")
+    store.set_verdict(
+        NOT_CHECKED,
+        f"(probabilities IS NULL OR class_index IS NULL) AND verdict IS NOT '{MISSING}'",
+    )
     store.set_verdict(NO_GARMENT, "no_garment_reason != ''")
-    if not count:
+    checks: dict[str, FacetCheck] = {}
+    for facet, members in scheme.members.items():
+        count = store.prediction_count(facet)
+        if not count:
+            continue
+        probabilities, tags = _draw_sample(store, facet, members, count, seed)
+        noise_model = fit_noise_model(probabilities, tags)
+        check = FacetCheck(noise_model, choose_thresholds(noise_model, probabilities, tags), count)
+        checks[facet] = check
+        for batch in store.predictions(facet, members):
+            verdicts = decide_verdicts(
+                noise_model, check.thresholds, batch.probabilities, batch.class_indices
+            )
+            store.save_verdicts(
+                [
+                    ItemVerdict(
+                        key,
+                        verdicts.verdict[i],
+                        scheme.labels[members[int(verdicts.best[i])]],
+                        float(verdicts.probability[i]),
+                        float(verdicts.tag_probability[i]),
+                        float(verdicts.margin[i]),
+                        float(verdicts.wrong_probability[i] * batch.costs[i]),
+                    )
+                    for i, key in enumerate(batch.keys)
+                ]
+            )
+    if not checks:
         reasons = ", ".join(f"{count} {why}" for why, count in store.counts("problem").items())
         raise Failure(f"no tag can be checked: {reasons[:300]}")
-    probabilities, tags = _draw_sample(store, count, seed)
-    noise_model = fit_noise_model(probabilities, tags)
-    thresholds = choose_thresholds(noise_model, probabilities, tags)
-    for batch in store.predictions():
-        verdicts = decide_verdicts(
-            noise_model, thresholds, batch.probabilities, batch.class_indices
-        )
-        store.save_verdicts(
-            [
-                ItemVerdict(
-                    number,
-                    verdicts.verdict[i],
-                    labels[int(verdicts.best[i])],
-                    float(verdicts.probability[i]),
-                    float(verdicts.tag_probability[i]),
-                    float(verdicts.margin[i]),
-                    float(verdicts.wrong_probability[i] * batch.costs[i]),
-                )
-                for i, number in enumerate(batch.numbers)
-            ]
-        )
-    return noise_model, thresholds
+    return checks
 
 
-def _draw_sample(store: CheckStore, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _draw_sample(
+    store: CheckStore, facet: str, members: Sequence[int], count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return probabilities and class indices of a random sample of MAX_FIT_ITEMS at most.
 
     Args:
         store: Items with predictions.
-        count: Their number.
+        facet: The facet of the tags.
+        members: Class indices of its labels.
+        count: Number of the tags.
         seed: Random seed.
     """
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(count, min(count, MAX_FIT_ITEMS), replace=False))
     probabilities, class_indices, start = [], [], 0
-    for batch in store.predictions():
-        end = start + len(batch.numbers)
+    for batch in store.predictions(facet, members):
+        end = start + len(batch.keys)
         rows = drawn[np.searchsorted(drawn, start) : np.searchsorted(drawn, end)] - start
         probabilities.append(batch.probabilities[rows])
         class_indices.append(batch.class_indices[rows])
@@ -455,26 +648,61 @@ def _results(
     run: SavedRun,
     predictor: Predictor,
     source: ItemSource,
-    noise_model: NoiseModel,
-    thresholds: Thresholds,
+    checks: Mapping[str, FacetCheck],
 ) -> dict[str, Any]:
     """Return the content of `check.json`."""
-    counts, mistake = store.counts("verdict"), thresholds.mistake
-    return {
+    counts = store.counts("verdict")
+    facts = {
         "checked": source.name,
         "model": f"{run.folder.name} {predictor.cache_key}",
         "labels": list(predictor.labels),
-        "items": sum(counts.values()),
+        "items": store.item_count(),
+        "tags": sum(count for verdict, count in counts.items() if verdict != MISSING),
         "verdicts": counts,
         "repeated_ids": dict(store.repeated_ids()),
         "problems": {why: count for why, count in store.counts("problem").items() if why},
+    }
+    if "" in checks:
+        return {**facts, **_facet_results(checks[""])}
+    # Over all tags, the figures are means; the expected precision is that of all mistakes.
+    by_facet = {
+        facet: {
+            "tags": check.tags,
+            "verdicts": store.counts("verdict", facet),
+            **_facet_results(check),
+        }
+        for facet, check in checks.items()
+    }
+    total = sum(check.tags for check in checks.values())
+    mean = partial(np.average, weights=[check.tags for check in checks.values()])
+    expected = [
+        (result["verdicts"].get(MISTAKE, 0), result["expected_precision"])
+        for result in by_facet.values()
+    ]
+    mistakes = sum(count for count, precision in expected if precision is not None)
+    right = sum(count * precision for count, precision in expected if precision is not None)
+    return {
+        **facts,
+        "estimated_wrong_rate": sum(c.noise_model.rate * c.tags for c in checks.values()) / total,
+        "wrong_rate_interval": [
+            float(mean([check.noise_model.rate_interval[end] for check in checks.values()]))
+            for end in (0, 1)
+        ],
+        "expected_precision": right / mistakes if mistakes else None,
+        "facets": by_facet,
+    }
+
+
+def _facet_results(check: FacetCheck) -> dict[str, Any]:
+    noise_model, mistake = check.noise_model, check.thresholds.mistake
+    return {
         "estimated_wrong_rate": noise_model.rate,
         "wrong_rate_interval": list(noise_model.rate_interval),
         "thresholds": {
-            "agrees": thresholds.agrees,
+            "agrees": check.thresholds.agrees,
             "mistake": mistake if np.isfinite(mistake) else None,
         },
-        "expected_precision": thresholds.expected_precision,
+        "expected_precision": check.thresholds.expected_precision,
     }
 
 
@@ -484,7 +712,8 @@ def _save_to_catalogue(store: CheckStore, catalogue: str, predictor: Predictor) 
     rows = (
         _verdict_row(item, predictor.cache_key)
         for item in store.in_order()
-        if item.image_id is not None
+        # A proposal of review is one for the whole photo.
+        if item.image_id is not None and item.verdict != MISSING
     )
     with sessions.begin() as session:
         session.execute(sa.delete(TagVerdictRow).where(TagVerdictRow.verdict != PROPOSED))

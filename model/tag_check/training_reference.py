@@ -15,6 +15,7 @@ from dataset.duplicates.search import PhotoPrint, show_same
 from dataset.errors import BadInput, Failure, first_line
 from dataset.export.layout import MANIFEST
 from dataset.images.io import Unreadable, open_photo
+from model.data.facets import UNLABELLED, FacetGroups
 from model.data.features import (
     EXACT_DTYPE,
     FeatureCache,
@@ -73,11 +74,13 @@ class TrainingReference:
         std: Standard deviations of the features, shape (width,).
         min_similarity: A photo whose nearest photo is less similar shows no garment.
         out_of_fold: SHA-256 of a train or validation photo -> calibrated probabilities of shape
-            (classes,), by models that were not trained on the photo.
+            (classes,), by models that were not trained on the photo. NaN for the labels of facets
+            that are unlabelled on the photo.
         notes: Messages for the user.
         folder: The data folder.
         validation: The validation photos.
         validation_vectors: Their standardized features, like `vectors`.
+        is_multi_label: Whether photos can have several labels.
     """
 
     photos: Sequence[TrainingNeighbour]
@@ -90,6 +93,7 @@ class TrainingReference:
     folder: Path = Path()
     validation: Sequence[TrainingNeighbour] = ()
     validation_vectors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    is_multi_label: bool = False
 
     @cached_property
     def _picture_reader(self) -> Callable[[str], "_Picture | None"]:
@@ -230,7 +234,7 @@ def build_reference(
         )
     notes = (*backbone_notes, *fold_notes)
     reference = _assemble(hashes, train, validation, out_of_fold, notes)
-    return replace(reference, folder=folder)
+    return replace(reference, folder=folder, is_multi_label=splits.facets is not None)
 
 
 @dataclass(frozen=True)
@@ -405,17 +409,61 @@ def _cross_validate(
     """
     if frozen is None:
         return {}, ()
-    classes = len(run.labels)
-    if np.bincount(frozen.targets, minlength=classes).min() < MIN_PHOTOS_PER_LABEL:
-        return {}, (f"{SEEN_NOTE}a label has fewer than {MIN_PHOTOS_PER_LABEL} photos",)
     values = frozen.values[:, 0, frozen.columns(_feature_layers(run))].astype(np.float32)
     groups = load_metadata(hashes.data.folder, frozen.examples).groups
     seed = int(run.facts.get("seed", 0))
-    probabilities = cross_validated_probabilities(values, frozen.targets, groups, classes, seed)
+    facets, classes = hashes.data.facets, len(run.labels)
+    too_few = f"has fewer than {MIN_PHOTOS_PER_LABEL} photos"
+    if facets is None:
+        if np.bincount(frozen.targets, minlength=classes).min() < MIN_PHOTOS_PER_LABEL:
+            return {}, (f"{SEEN_NOTE}a label {too_few}",)
+        probabilities = cross_validated_probabilities(values, frozen.targets, groups, classes, seed)
+        notes: tuple[str, ...] = ()
+    else:
+        probabilities, rare = _cross_validate_facets(values, frozen.targets, groups, facets, seed)
+        notes = tuple(f"{SEEN_NOTE}a label of {name} {too_few}" for name in rare)
     out_of_fold = {}
     for example, row in zip(frozen.examples, probabilities, strict=True):
         # Feeds and the catalogue have the original photo, a build its own file.
         own_hashes = {hashes.files.get(example, ""), hashes.originals.get(example.path, "")}
         for sha256 in own_hashes - {""}:
             out_of_fold[sha256] = row
-    return out_of_fold, ()
+    return out_of_fold, notes
+
+
+def _cross_validate_facets(
+    values: np.ndarray,
+    targets: np.ndarray,
+    groups: Sequence[str] | None,
+    facets: FacetGroups,
+    seed: int,
+) -> tuple[np.ndarray, list[str]]:
+    """Cross-validate each facet on the photos on which it is labelled.
+
+    Args:
+        values: Features of shape (n, width).
+        targets: Targets of the facets, shape (n, facets).
+        groups: A name for each photo, or None.
+        facets: The facets.
+        seed: Random seed.
+
+    Returns:
+        Probabilities of the labels, shape (n, labels): means over the facets of a label, NaN if all
+        are unlabelled. And the names of the facets with too few photos of a label.
+    """
+    labels = 1 + max(index for members in facets.members for index in members)
+    total, count = np.zeros((len(targets), labels)), np.zeros((len(targets), labels))
+    rare = []
+    for name, members, own in zip(facets.names, facets.members, targets.T, strict=True):
+        rows = np.flatnonzero(own != UNLABELLED)
+        if np.bincount(own[rows], minlength=len(members)).min() < MIN_PHOTOS_PER_LABEL:
+            rare.append(name)
+            continue
+        names = None if groups is None else [groups[row] for row in rows.tolist()]
+        cells = np.ix_(rows, np.array(members))
+        total[cells] += cross_validated_probabilities(
+            values[rows], own[rows], names, len(members), seed
+        )
+        count[cells] += 1
+    with np.errstate(invalid="ignore"):
+        return total / count, rare

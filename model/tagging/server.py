@@ -43,7 +43,7 @@ from dataset.review.security import (
 from dataset.review.server import listen, server_url
 from dataset.utils.html import render
 from dataset.vocabulary import Vocabulary
-from model.feeds.sources import MAX_FILE_BYTES, FetchOptions, ImageFetcher, TaggedItem, match_label
+from model.feeds.sources import MAX_FILE_BYTES, FetchOptions, ImageFetcher, ListedTag, match_label
 from model.inference.embedding import Embedding
 from model.inference.preprocessing import PhotoInput, PreparedPhoto
 from model.inference.saved_run import load_run
@@ -181,7 +181,7 @@ class ModelService:
 
     def _check(self, prediction: Prediction, tag: str) -> dict[str, Any]:
         label = match_label(tag, self.vocabulary)
-        class_index = find_class_index(TaggedItem(1, "", "", tag, label), self.labels)
+        class_index = find_class_index(ListedTag(tag, label), self.labels)
         verdict: dict[str, Any] = {"tag": tag, "label": label, "verdict": NOT_CHECKED}
         if class_index is None:
             return {**verdict, "reason": f"the model has no label {label!r}"}

@@ -155,7 +155,7 @@ def test_an_unknown_cost_is_the_mean_cost_and_repeated_ids_are_named(tmp_path: P
     for row in open_feed(path, {}, "price").rows():
         item = TaggedItem(row.number, row.id, row.image, row.tag, "x", row.cost, row.rows)
         store.add([ItemPrediction(item, 0, photo=photo)])
-    (batch,) = store.predictions()
+    (batch,) = store.predictions("", (0, 1))
     assert batch.costs.tolist() == [10, 15, 20]
     assert store.repeated_ids() == [("1", 2)]
 
@@ -169,7 +169,7 @@ def test_unsure_items_are_listed_by_pair_of_labels(tmp_path: Path) -> None:
     assert store.pairs(UNSURE) == [("polo", "dress", 2), ("dress", "polo", 1)]
     results = {
         "verdicts": {UNSURE: 3},
-        "items": 3,
+        "tags": 3,
         "problems": {},
         "expected_precision": None,
         "estimated_wrong_rate": 0.1,
