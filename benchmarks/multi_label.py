@@ -134,11 +134,12 @@ def write_feed(data: Path, path: Path, rate: float, seed: int) -> dict[str, dict
                 tags.append(str(rng.choice(rivals)) if rng.random() < rate else label)
             if len(tags) > 1 and rng.random() < rate:
                 del tags[rng.integers(len(tags))]
-            writer.writerow([row["path"], row["path"], "; ".join(tags), row["split"]])
+            image = f"photos/{Path(row['path']).name}"
+            writer.writerow([row["path"], image, "; ".join(tags), row["split"]])
     return truth
 
 
-def check_feed(run: Path, data: Path, work: Path, rate: float, seed: int) -> None:
+def check_feed(run: Path, photos: Path, data: Path, work: Path, rate: float, seed: int) -> None:
     """Check the feed, and print how many of the statements are right."""
     from dataset.feeds.product_feed import open_feed
     from dataset.vocabulary import load_vocabulary
@@ -148,7 +149,7 @@ def check_feed(run: Path, data: Path, work: Path, rate: float, seed: int) -> Non
     truth = write_feed(data, path, rate, seed)
     feed = open_feed(path, {"tag": "tags"})
     vocabulary = load_vocabulary(multi_label=True)
-    results = check_tags(CheckOptions(run, out, feed, image_root=data, data=data), vocabulary)
+    results = check_tags(CheckOptions(run, out, feed, image_root=photos, data=data), vocabulary)
     stated: Counter[tuple[str, str, str]] = Counter()
     right: Counter[tuple[str, str, str]] = Counter()
     with (out / "checked.csv").open(encoding="utf-8", newline="") as file:
@@ -206,7 +207,7 @@ def main(
     folder = trained or work
     work.mkdir(parents=True, exist_ok=True)
     for seed in range(seeds):
-        check_feed(folder / "run", folder / "data", work, flipped, seed)
+        check_feed(folder / "run", photos, folder / "data", work, flipped, seed)
 
 
 def train_and_compare(

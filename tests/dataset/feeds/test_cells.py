@@ -2,11 +2,12 @@
 
 import unicodedata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from dataset.feeds.cells import (
+    TagLists,
     category_levels,
     category_name,
     describe_photo,
@@ -186,3 +187,80 @@ def test_symbolic_links_stay_inside_the_folder(tmp_path: Path) -> None:
     for name in ("outside.jpg", "up/out.jpg", "../out.jpg", "/etc/passwd", "a\0.jpg", "loop"):
         with pytest.raises((ValueError, OSError)):
             find_inside(root, name).read_bytes()
+
+
+TAG_LISTS = TagLists(lambda text: text.lower() in {"jeans", "blouse", "polo shirt", "coat"})
+
+
+@pytest.mark.parametrize(
+    ("value", "tags", "replaced", "removed", "added"),
+    [
+        ("jeans", ["jeans"], "skirt", "", "jeans, coat"),
+        ("jeans, blouse", ["jeans", "blouse"], "skirt, blouse", "blouse", "jeans, blouse, coat"),
+        ("jeans|blouse", ["jeans", "blouse"], "skirt|blouse", "blouse", "jeans|blouse|coat"),
+        ("jeans;blouse;", ["jeans", "blouse"], "skirt;blouse;", "blouse;", "jeans;blouse;coat;"),
+        ("jeans\nblouse", ["jeans", "blouse"], "skirt\nblouse", "blouse", "jeans\nblouse\ncoat"),
+        (
+            "jeans / blouse",
+            ["jeans", "blouse"],
+            "skirt / blouse",
+            "blouse",
+            "jeans / blouse / coat",
+        ),
+        ("jeans polo shirt", ["jeans polo shirt"], "jeans polo shirt", None, None),
+        ("jeans blouse", ["jeans", "blouse"], "skirt blouse", "blouse", "jeans blouse coat"),
+        (
+            "#jeans #blouse",
+            ["jeans", "blouse"],
+            "#skirt #blouse",
+            "#blouse",
+            "#jeans #blouse #coat",
+        ),
+        ("jeans, zara", ["jeans", "zara"], "skirt, zara", "zara", "jeans, zara, coat"),
+        (
+            '["jeans","\\u0431"]',
+            ["jeans", "\u0431"],
+            '["skirt","\\u0431"]',
+            '["\\u0431"]',
+            '["jeans","\\u0431","coat"]',
+        ),
+        ('["jeans", "б"]', ["jeans", "б"], '["skirt", "б"]', '["б"]', '["jeans", "б", "coat"]'),
+        ("['jeans', 'b']", ["jeans", "b"], "['skirt', 'b']", "['b']", "['jeans', 'b', 'coat']"),
+        ('"jeans", "b"', ["jeans", "b"], '"skirt", "b"', '"b"', '"jeans", "b", "coat"'),
+        (["jeans", "b"], ["jeans", "b"], ["skirt", "b"], ["b"], ["jeans", "b", "coat"]),
+        (
+            [{"name": "jeans", "id": 1}],
+            ["jeans"],
+            [{"name": "skirt", "id": 1}],
+            [],
+            [{"name": "jeans", "id": 1}, {"name": "coat"}],
+        ),
+        (
+            {"legs": "jeans", "top": "b"},
+            ["jeans", "b"],
+            {"legs": "skirt", "top": "b"},
+            {"legs": "", "top": "b"},
+            {"legs": "jeans", "top": "b", "outer": "coat"},
+        ),
+        ("jeans, jeans", ["jeans"], "skirt, skirt", "", "jeans, jeans, coat"),
+        # Names of categories have separators, too.
+        ("Bags, Belts & Scarves", ["Bags, Belts & Scarves"], None, None, None),
+        ("Clothing/Women/Jeans", ["Clothing/Women/Jeans"], None, None, None),
+        ("Men > Coat, Men > Jeans", ["Men > Coat", "Men > Jeans"], None, None, None),
+        ("polo shirt", ["polo shirt"], None, None, None),
+        ("", [], None, None, "coat"),
+        (None, [], None, None, "coat"),
+        (["", None, 3.5], ["3.5"], None, None, None),
+    ],
+)
+def test_tags_of_a_list_keep_its_notation(
+    value: Any, tags: list[str], replaced: Any, removed: Any, added: Any
+) -> None:
+    assert TAG_LISTS.split(value) == tags
+    assert TAG_LISTS.change(value, {}) == value
+    if replaced is not None:
+        assert TAG_LISTS.change(value, {"jeans": "skirt"}) == replaced
+    if removed is not None:
+        assert TAG_LISTS.change(value, {"jeans": None}) == removed
+    if added is not None:
+        assert TAG_LISTS.change(value, {}, {"outer": "coat"}) == added
