@@ -22,7 +22,7 @@ from model.evaluation.bootstrap import (
     score_interval,
 )
 from model.evaluation.calibration import facet_probabilities
-from model.evaluation.metrics import TEST_PHOTOS, LabeledLogits, compute_metrics
+from model.evaluation.metrics import HELD_OUT_PHOTOS, TEST_PHOTOS, LabeledLogits, compute_metrics
 
 # Resamples for average precision: each one ranks the photos of every label again.
 RESAMPLES = 1000
@@ -104,6 +104,7 @@ def compute_multi_label_metrics(
     seed: int,
     metadata: PhotoMetadata | None = None,
     resamples: int = RESAMPLES,
+    folds: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Compute all metrics with their confidence intervals.
 
@@ -119,6 +120,8 @@ def compute_multi_label_metrics(
         seed: Random seed of the bootstrap.
         metadata: Groups to resample, and sites and crops to report on.
         resamples: Number of bootstrap resamples.
+        folds: With cross-validation, the fold of each photo, shape (n,); `test` has the held-out
+            photos of all folds, already calibrated.
     """
     metadata = metadata or PhotoMetadata()
     count = len(labels)
@@ -137,15 +140,15 @@ def compute_multi_label_metrics(
     resampled = _resampled_precisions(probabilities, known, has, bootstrap)
     tested = ~np.isnan(precisions)
     frequency = has.sum(0) / np.maximum(1, known.sum(0))
-    by_facet = _by_facet(test, validation, labels, facets, temperatures, seed, metadata)
+    by_facet = _by_facet(test, validation, labels, facets, temperatures, seed, metadata, folds)
     totals = compute_scores(
         np.array([has.sum()]), np.array([predicted.sum()]), np.array([(predicted & has).sum()])
     )
     return {
-        "evaluated_on": TEST_PHOTOS,
+        "evaluated_on": TEST_PHOTOS if folds is None else HELD_OUT_PHOTOS,
         "photos": len(known),
         "mean_average_precision": float(precisions[tested].mean()),
-        "accuracy": _accuracy(test, facets),
+        "accuracy": facet_accuracy(test, facets),
         "macro": {name: float(np.nan_to_num(s[tested]).mean()) for name, s in scores.items()},
         "micro": {name: float(np.nan_to_num(s)[0]) for name, s in totals.items()},
         "per_label": {
@@ -183,7 +186,7 @@ def compute_multi_label_metrics(
     }
 
 
-def _accuracy(test: LabeledLogits, facets: FacetGroups) -> float:
+def facet_accuracy(test: LabeledLogits, facets: FacetGroups) -> float:
     """Return the fraction of labelled facets whose most probable label is the right one."""
     correct = total = 0
     for logits, targets in facets.parts(test.logits, test.targets):
@@ -219,6 +222,7 @@ def _by_facet(
     temperatures: Sequence[float],
     seed: int,
     metadata: PhotoMetadata,
+    folds: np.ndarray | None,
 ) -> dict[str, Any]:
     """Return the metrics of each facet, as of a classifier of its labelled photos."""
     parts = zip(
@@ -238,6 +242,7 @@ def _by_facet(
             temperature,
             seed,
             _select(metadata, np.flatnonzero(column != UNLABELLED)),
+            folds=None if folds is None else folds[column != UNLABELLED],
         )
         for name, members, temperature, own, other, column in parts
         if len(own[1])

@@ -15,7 +15,7 @@ from dataset.utils.plots import plot_history
 from model.data.facets import FacetGroups
 from model.evaluation.calibration import reliability_bins, softmax
 from model.evaluation.metrics import coverage_curve
-from model.evaluation.multi_label import compute_multi_label_metrics
+from model.evaluation.multi_label import DEFAULT_THRESHOLD, compute_multi_label_metrics
 from model.reports import charts, summary
 from model.reports.html import PHOTOS_PER_PAIR, SIDE_PIXELS, TEMPLATES
 from model.reports.model_card import LOADING_EXAMPLE, escape_markdown, markdown_table
@@ -59,6 +59,7 @@ def write_multi_label_results(
         list(results.thresholds.values()),
         results.seed,
         results.metadata,
+        folds=results.folds,
     )
     metrics |= results.extra_metrics
     write_json(metrics, folder / "metrics.json")
@@ -88,7 +89,7 @@ def findings(metrics: Mapping[str, Any]) -> list[str]:
         + (f" (95% interval {interval})" if interval else "")
         + f" on {metrics['photos']} {photos}; random predictions have {metrics['chance']:.3f}.",
         f"The most probable label of a labelled facet is right for {metrics['accuracy']:.1%}.",
-        f"At thresholds chosen on the validation photos, the macro F1 is"
+        f"{_threshold_phrase(metrics)}, the macro F1 is"
         f" {metrics['macro']['f1']:.3f} and the micro F1 {metrics['micro']['f1']:.3f}.",
     ]
     if learned := metrics.get("learned_test_photos", 0):
@@ -102,6 +103,13 @@ def findings(metrics: Mapping[str, Any]) -> list[str]:
                 " predicted correctly."
             )
     return sentences
+
+
+def _threshold_phrase(metrics: Mapping[str, Any]) -> str:
+    # The trainings of a cross-validation have no common threshold.
+    if "folds" in metrics:
+        return f"At a threshold of {DEFAULT_THRESHOLD:g}"
+    return "At thresholds chosen on the validation photos"
 
 
 def limitations(metrics: Mapping[str, Any], few: int = 30) -> list[str]:
@@ -319,9 +327,7 @@ def _error_figure(results: RunResults, row: int, label: str, predicted: str) -> 
 
 def _render_card(results: RunResults, metrics: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     dataset = run["dataset"]
-    sections = [
-        "---\nlibrary_name: keras\npipeline_tag: image-classification\n---",
-        "# Model card",
+    overview = [
         f"An Inception-v3 tagger with {len(results.labels)} labels of garments in"
         f" {len(metrics['facets'])} facets. The input is a batch of photos, (batch, height, width,"
         " 3) uint8 of any size, the output calibrated probabilities in the order of `labels.json`,"
@@ -331,6 +337,17 @@ def _render_card(results: RunResults, metrics: Mapping[str, Any], run: Mapping[s
         "## Intended use",
         "Suggesting tags to people, and checking tags. Not for identifying or judging the people"
         " on photos, nor for automatic decisions in which an error does harm.",
+    ]
+    if results.folds is not None:
+        overview = [
+            f"A cross-validation of an Inception-v3 tagger with {len(results.labels)} labels of"
+            f" garments in {len(metrics['facets'])} facets. It estimates the accuracy of a"
+            " training; the networks are not kept. Train without `--folds` for a model."
+        ]
+    sections = [
+        "---\nlibrary_name: keras\npipeline_tag: image-classification\n---",
+        "# Model card",
+        *overview,
         "## Summary",
         _bullets(findings(metrics)),
         "## Facets",

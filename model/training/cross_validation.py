@@ -11,19 +11,26 @@ import click
 import keras
 import numpy as np
 
-from dataset.errors import BadInput, Failure
+from dataset.errors import Failure
 from dataset.utils.files import write_json
 from dataset.utils.keras_backend import load_state, save_state
 from model.data.features import predict_logits
-from model.data.loading import Example, SplitData, class_indices, load_splits
+from model.data.loading import Example, SplitData, load_splits
 from model.data.metadata import load_metadata
 from model.evaluation import calibration
+from model.evaluation.metrics import LabeledLogits
+from model.evaluation.multi_label import facet_accuracy
 from model.reports import run_report
 from model.reports.run_results import RunResults
 from model.training.config import TrainOptions
 from model.training.label_noise import assign_folds
 from model.training.stages import train_network
-from model.training.train import ConsoleReporter, recorded_options, run_folder
+from model.training.train import (
+    ConsoleReporter,
+    describe_labels,
+    recorded_options,
+    run_folder,
+)
 
 FOLD_FILE = "predictions.npz"
 
@@ -35,17 +42,12 @@ class FoldResult:
     Attributes:
         examples: The readable photos of the fold.
         probabilities: Calibrated probabilities of shape (n, classes).
-        targets: Class indices of shape (n,).
+        accuracy: Accuracy on the photos of the fold; with facets, on their labelled facets.
     """
 
     examples: Sequence[Example]
     probabilities: np.ndarray
-    targets: np.ndarray
-
-    @property
-    def accuracy(self) -> float:
-        """Accuracy on the photos of the fold."""
-        return float((self.probabilities.argmax(axis=1) == self.targets).mean())
+    accuracy: float
 
 
 def cross_validate(options: TrainOptions) -> dict[str, Any]:
@@ -61,16 +63,10 @@ def cross_validate(options: TrainOptions) -> dict[str, Any]:
     start = time.time()
     with run_folder(options) as folder:
         data = load_splits(options.data)
-        if data.facets is not None:
-            raise BadInput(
-                f"--folds needs one label per photo, and {data.folder} has several; train without"
-                " --folds"
-            )
         pool = [*data.examples_of("train"), *data.examples_of("validation")]
-        targets = class_indices(pool, data.labels)
         groups = load_metadata(data.folder, pool).groups
-        folds = assign_folds(targets, groups, options.folds, options.seed)
-        _require_all_labels(data, targets, folds, options.folds)
+        folds = assign_folds(_strata(data, pool), groups, options.folds, options.seed)
+        _require_all_labels(data, pool, folds, options.folds)
         fold_options = replace(options, time_budget=options.time_budget / options.folds)
         results = [
             _train_fold(_split_by_fold(data, pool, folds, fold), fold_options, folder, fold)
@@ -79,13 +75,27 @@ def cross_validate(options: TrainOptions) -> dict[str, Any]:
         return _write_results(folder, data, results, options, time.time() - start)
 
 
+def _strata(data: SplitData, pool: Sequence[Example]) -> np.ndarray:
+    """Return a class index for each photo; with facets, the index of its set of labels."""
+    targets = data.targets(pool)
+    if data.facets is None:
+        return targets
+    return np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1)
+
+
 def _require_all_labels(
-    data: SplitData, targets: np.ndarray, folds: np.ndarray, count: int
+    data: SplitData, pool: Sequence[Example], folds: np.ndarray, count: int
 ) -> None:
     """Raise Failure if a training would have no training photo of a label."""
     for fold in range(count):
-        train = targets[(folds != fold) & (folds != (fold + 1) % count)]
-        missing = [name for index, name in enumerate(data.labels) if index not in train]
+        train = (folds != fold) & (folds != (fold + 1) % count)
+        present = {
+            label
+            for example, is_train in zip(pool, train, strict=True)
+            if is_train
+            for label in example.labels or (example.label,)
+        }
+        missing = [name for name in data.labels if name not in present]
         if missing:
             raise Failure(
                 f"--folds {count}: too few photos or groups of {', '.join(missing)} to train on in"
@@ -121,17 +131,29 @@ def _train_fold(data: SplitData, options: TrainOptions, run_path: Path, fold: in
         examples, probabilities = _predict_test_split(trained.prediction_network(options), data)
         save_state(folder / FOLD_FILE, [example.path for example in examples], [probabilities])
         keras.utils.clear_session()
-    result = FoldResult(examples, probabilities, class_indices(examples, data.labels))
+    result = FoldResult(examples, probabilities, _accuracy(probabilities, examples, data))
     click.echo(f"fold {fold + 1}: accuracy {result.accuracy:.3f} of {len(examples)} photos")
     return result
+
+
+def _accuracy(probabilities: np.ndarray, examples: Sequence[Example], data: SplitData) -> float:
+    targets = data.targets(examples)
+    if data.facets is None:
+        return float((probabilities.argmax(axis=1) == targets).mean())
+    return facet_accuracy(LabeledLogits(probabilities, targets), data.facets)
 
 
 def _predict_test_split(network: keras.Model, data: SplitData) -> tuple[list[Example], np.ndarray]:
     """Return the test photos and their probabilities, calibrated on the validation photos."""
     validation, logits = predict_logits(network, data, "validation", {})
-    temperature = calibration.fit_temperature(logits, class_indices(validation, data.labels))
-    examples, logits = predict_logits(network, data, "test", {})
-    return examples, calibration.softmax(logits, temperature)
+    targets = data.targets(validation)
+    examples, test_logits = predict_logits(network, data, "test", {})
+    if data.facets is None:
+        temperature = calibration.fit_temperature(logits, targets)
+        return examples, calibration.softmax(test_logits, temperature)
+    parts = data.facets.parts(logits, targets)
+    temperatures = [calibration.fit_temperature(*part) for part in parts]
+    return examples, calibration.facet_probabilities(test_logits, data.facets, temperatures)
 
 
 def _write_results(
@@ -151,7 +173,6 @@ def _write_results(
     click.echo(
         f"accuracy over {len(folds)} folds: mean {mean:.3f}, standard deviation {deviation:.3f}"
     )
-    write_json({"labels": list(data.labels)}, folder / "labels.json")
     probabilities = np.concatenate([fold.probabilities for fold in folds])
     results = RunResults(
         folder=data.folder,
@@ -169,5 +190,7 @@ def _write_results(
         },
         folds=np.repeat(np.arange(len(folds)), [len(fold.examples) for fold in folds]),
         facts={"backend": keras.backend.backend(), "seconds": round(seconds, 1)},
+        facets=data.facets,
     )
+    write_json(describe_labels(results), folder / "labels.json")
     return run_report.write_results(folder, results)

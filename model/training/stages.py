@@ -1,7 +1,7 @@
 """Train a network: a linear probe and fine-tuning, or backbone and head together from scratch."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from dataset.errors import Failure
 from dataset.utils.downloads import file_digest
 from dataset.utils.keras_backend import set_seed
 from model.data.batches import ImageSet, ImageTrainingSet
+from model.data.facets import UNLABELLED
 from model.data.features import (
     FeatureCache,
     FeatureExtractor,
@@ -149,9 +150,11 @@ def _train_in_stages(
     )
     targets, weights = encode_targets(train.targets, data, options)
     if options.noise_robust:
-        weights = weights * label_weights(
-            data, train, validation, feature_layers, options.seed, reporter
-        )
+        reliability = label_weights(data, train, validation, feature_layers, options.seed, reporter)
+        if data.facets is None:
+            weights = weights * reliability[:, 0]
+        else:
+            targets = targets * np.repeat(reliability, list(map(len, data.facets.members)), axis=1)
     # Whether features were cached has no influence on the random numbers of the training.
     set_seed(options.seed)
     head, progress = fit_head(
@@ -286,35 +289,88 @@ def label_weights(
     seed: int,
     reporter: ProgressReporter,
 ) -> np.ndarray:
-    """Estimate how reliable the label of each training photo is.
+    """Estimate how reliable the labels of each training photo are.
 
-    All weights are 1 if a ridge classifier is more accurate on the validation photos that way.
+    All weights of a facet are 1 if a ridge classifier is more accurate on the validation photos
+    that way.
 
     Returns:
-        Float32 array of shape (n,) with values in (0, 1].
+        Float32 array of shape (n, facets) with values in (0, 1]; (n, 1) with one label per photo.
+        Unlabelled facets have the weight 1.
     """
-    classes = len(data.labels)
     columns = train.columns(feature_layers)
     values = train.values[:, 0, columns].astype(np.float32)
     validation_values = validation.values[:, 0, columns].astype(np.float32)
-    targets, groups = train.targets, load_metadata(data.folder, train.examples).groups
+    groups = load_metadata(data.folder, train.examples).groups
+    if data.facets is None:
+        facets = [("", len(data.labels))]
+        targets, validation_targets = train.targets[:, None], validation.targets[:, None]
+    else:
+        sizes = map(len, data.facets.members)
+        facets = list(zip(data.facets.names, sizes, strict=True))
+        targets, validation_targets = train.targets, validation.targets
+    weights = np.ones(targets.shape, np.float32)
+    for number, (name, size) in enumerate(facets):
+        known = np.flatnonzero(targets[:, number] != UNLABELLED)
+        held_out = np.flatnonzero(validation_targets[:, number] != UNLABELLED)
+        own_groups = None if groups is None else [groups[row] for row in known.tolist()]
+        if len(known if own_groups is None else set(own_groups)) < label_noise.FOLDS:
+            continue
+        weights[known, number] = _facet_label_weights(
+            (values[known], targets[known, number]),
+            (validation_values[held_out], validation_targets[held_out, number]),
+            own_groups,
+            size,
+            seed,
+            _prefixed(reporter.report_message, f"{name}: " if name else ""),
+        )
+    return weights
+
+
+def _prefixed(report: Callable[[str], None], prefix: str) -> Callable[[str], None]:
+    return lambda text: report(f"{prefix}{text}")
+
+
+def _facet_label_weights(
+    train: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
+    groups: Sequence[str] | None,
+    classes: int,
+    seed: int,
+    report: Callable[[str], None],
+) -> np.ndarray:
+    """Estimate how reliable labels that exclude each other are.
+
+    Args:
+        train: Features of shape (n, width), and class indices of shape (n,).
+        validation: The same of the validation photos; may be empty.
+        groups: A name for each training photo; photos of a group stay in one fold.
+        classes: Number of classes.
+        seed: Random seed.
+        report: Receives how many labels are contradicted.
+
+    Returns:
+        Float32 array of shape (n,).
+    """
+    values, targets = train
+    validation_values, validation_targets = validation
 
     def predict_fold(rest: np.ndarray, weights: np.ndarray, held_out: np.ndarray) -> np.ndarray:
         return ridge_logits(values[rest], targets[rest], weights, values[held_out], classes)
 
     def accuracy(weights: np.ndarray) -> float:
         logits = ridge_logits(values, targets, weights, validation_values, classes)
-        return float((logits.argmax(axis=1) == validation.targets).mean())
+        return float((logits.argmax(axis=1) == validation_targets).mean())
 
     weights = label_noise.estimate_label_weights(targets, groups, classes, seed, predict_fold)
     contradicted = int((weights < 1).sum())
     if len(validation_values) and accuracy(weights) < accuracy(np.ones_like(weights)):
-        reporter.report_message(
+        report(
             f"{contradicted} training labels are contradicted; they keep their weight, because"
             " lower weights reduce the validation accuracy"
         )
         return np.ones_like(weights)
-    reporter.report_message(
+    report(
         f"{contradicted} of {len(targets)} training labels are contradicted and get a lower weight"
     )
     return weights

@@ -67,11 +67,6 @@ def train(options: TrainOptions) -> dict[str, Any]:
     start = time.time()
     with run_folder(options) as folder:
         data = load_splits(options.data)
-        if data.facets is not None and options.noise_robust:
-            raise BadInput(
-                f"--noise-robust needs one label per photo, and {data.folder} has several; train"
-                " without it"
-            )
         if not data.examples_of("test"):
             raise Failure(f"{data.folder}/test has no photos; build the data set with a test split")
         learned = refuse_leaks(data, options.cache, options.allow_leaks)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -13,12 +14,14 @@ from sklearn.metrics import average_precision_score
 from dataset.errors import Failure
 from dataset.images.io import open_photo
 from model.data.facets import FacetGroups
+from model.data.features import SplitFeatures
+from model.data.loading import Example, SplitData
 from model.evaluation.calibration import facet_probabilities
 from model.inference.predictor import load_predictor
 from model.inference.saved_run import load_run
-from model.network.inception import build_facet_probabilities
+from model.network.inception import BLOCK_CHANNELS, build_facet_probabilities
 from model.training.fit import FacetCrossEntropy, FitProgress, facet_accuracy
-from model.training.stages import FINE_TUNING
+from model.training.stages import FINE_TUNING, label_weights
 from model.training.train import ConsoleReporter
 from tests.support import drawn_splits
 from tests.support.label_sets import FACETS, draw_label_sets
@@ -148,14 +151,54 @@ def test_an_interrupted_run_resumes_with_equal_predictions(
     assert first.read_bytes() == second.read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("option", "said"), [("--noise-robust", "one label per photo"), ("--folds=3", "--folds")]
-)
-def test_options_for_one_label_are_refused(work: Path, option: str, said: str) -> None:
-    done = drawn_splits.run(work, *OPTIONS, option, "--out", "refused")
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert not (work / "refused").exists()
+def test_folds_and_label_noise_with_facets(work: Path) -> None:
+    head = ("--weights", "backbone.weights.h5", "--fine-tune", "0", "--head-epochs", "5")
+    done = drawn_splits.run(work, *head, "--noise-robust", "--folds", "3", "--out", "folds")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy over 3 folds: mean" in done.stdout
+    assert "lower: " in done.stdout
+    assert "training labels are contradicted" in done.stdout
+    with (work / "folds" / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    # Each train and validation photo once; within a facet, probabilities sum to 1.
+    assert len({row["path"] for row in rows}) == len(rows) == 32
+    for row in rows:
+        assert not row["path"].startswith("photos/test")
+        for labels in FACETS.values():
+            assert sum(float(row[f"p:{label}"]) for label in labels) == pytest.approx(1, abs=1e-3)
+    metrics = json.loads((work / "folds" / "metrics.json").read_text())
+    assert metrics["evaluated_on"] == "held-out photos"
+    assert len(metrics["folds"]["accuracy"]) == 3
+    assert "the networks are not kept" in (work / "folds" / "README.md").read_text()
+    assert not (work / "folds" / "model.keras").exists()
+
+
+def test_contradicted_labels_get_a_lower_weight_in_their_facet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    targets = np.stack([np.arange(200) % 2, np.arange(200) // 2 % 3], axis=1)
+    values = np.concatenate([np.eye(2)[targets[:, 0]], np.eye(3)[targets[:, 1]]], axis=1)
+    values = (values + rng.normal(0, 0.1, values.shape))[:, None].astype(np.float32)
+    targets[::7, 1] = -1
+    wrong = np.arange(10, 20)
+    wrong = wrong[targets[wrong, 1] >= 0]
+    targets[wrong, 1] = (targets[wrong, 1] + 1) % 3
+    facets = FacetGroups(("lower", "upper"), ((0, 1), (2, 3, 4)))
+    data = SplitData(tmp_path, tuple("abcde"), (), facets=facets)
+    examples = [Example(f"{n}", "", "train") for n in range(200)]
+    padded = np.pad(values, ((0, 0), (0, 0), (0, BLOCK_CHANNELS["mixed4"] - 5)))
+    train = SplitFeatures(examples, padded, targets, {}, ("mixed4",))
+    messages: list[str] = []
+    monkeypatch.setattr(ConsoleReporter, "report_message", lambda _, text: messages.append(text))
+    validation = replace(train, values=padded[:0], targets=targets[:0])
+    reporter = ConsoleReporter(tmp_path)
+    weights = label_weights(data, train, validation, ("mixed4",), 0, reporter)
+    assert (weights[:, 0] == 1).all()
+    assert (weights[::7, 1] == 1).all()
+    assert (weights[wrong, 1] < 0.5).mean() > 0.7
+    assert (np.delete(weights[:, 1], wrong) == 1).mean() > 0.95
+    assert messages[1].startswith("upper: ")
 
 
 def test_facets_of_one_label_are_named_and_not_trained(work: Path, tmp_path: Path) -> None:
