@@ -12,8 +12,6 @@ from scipy.sparse.csgraph import connected_components
 cv2.setNumThreads(1)
 # Photos are measured with this longer side; text also on copies smaller by these factors.
 WORKING_PIXELS, TEXT_SCALES = 384, (1, 2, 4)
-# Longer side, at least, of a photo of which only the contrast is measured.
-CONTRAST_PIXELS = 128
 # Pixels per side that a JPEG is decoded to, at least.
 MIN_DECODED_PIXELS = 2 * WORKING_PIXELS
 # Middle of a photo whose detail is measured, in pixels per side; the scale above which its finest
@@ -70,13 +68,6 @@ def measure(image: Image.Image) -> ImageQuality:
         round(edge_width(channels[0]), 3),
         round(text_coverage(channels[0]), 4),
     )
-
-
-def measure_contrast(image: Image.Image) -> float:
-    """Return about the contrast of `measure`, from fewer pixels and in a tenth of its time."""
-    small = image.reduce(max(1, max(image.size) // CONTRAST_PIXELS))
-    channels = cv2.split(cv2.cvtColor(np.asarray(small), cv2.COLOR_RGB2YCrCb))
-    return float(max(_contrast(channel) for channel in channels))
 
 
 def detail(image: Image.Image) -> float:

@@ -188,6 +188,7 @@ def _with_splits(
         [label for image in plan.images for label in image.labels],
         [splits[index] for index in indices],
         options.proportions,
+        assignment.fixed,
     )
     return replace(plan, splits=splits, groups=groups, deviations=deviations)
 

@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 import sqlalchemy as sa
@@ -228,14 +228,23 @@ def describe_deviations(
     labels: Sequence[str],
     splits: Sequence[str],
     proportions: Sequence[float],
+    fixed: Collection[int] = (),
 ) -> list[str]:
     """Describe each label and split that is more than `MAX_DEVIATION` and one item off.
 
     An item with several labels is there once per label.
+
+    Args:
+        groups: The group of each item.
+        labels: Its label.
+        splits: Its split.
+        proportions: The requested proportions of the splits.
+        fixed: Groups that stay in the split of an earlier build.
     """
     sizes, total = Counter(labels), sum(proportions)
     count = Counter(zip(labels, splits, strict=True))
     largest = _largest_groups(groups, labels)
+    kept = Counter(label for group, label in zip(groups, labels, strict=True) if group in fixed)
     deviations = []
     for label in sorted(sizes):
         for split, proportion in zip(SPLITS, proportions, strict=True):
@@ -243,10 +252,19 @@ def describe_deviations(
             if abs(off) >= 1 and abs(off) > MAX_DEVIATION * sizes[label]:
                 deviations.append(
                     f"{label}: {split} has {count[label, split] / sizes[label]:.1%} rather than"
-                    f" {proportion / total:.1%} of {sizes[label]}; groups that stay together hold"
-                    f" up to {largest[label]} of them"
+                    f" {proportion / total:.1%} of {sizes[label]};"
+                    f" {_describe_cause(largest[label], kept[label])}"
                 )
     return deviations
+
+
+def _describe_cause(largest: int, kept: int) -> str:
+    """Return why a label deviates: its largest group, and its items with a split of a build."""
+    together = f"groups that stay together hold up to {largest} of them"
+    if not kept:
+        return together
+    earlier = f"{kept} of them stay in the splits of earlier builds, which --new-splits ignores"
+    return f"{earlier}, and {together}" if largest > 1 else earlier
 
 
 def _largest_groups(groups: Sequence[int], labels: Sequence[str]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from PIL import Image
 from dataset.errors import DownloadFailed, first_line
 from dataset.export.rendering import crop_and_resize
 from dataset.images.io import Unreadable, UnsupportedHeic, open_photo, sha256_of
-from dataset.images.quality import ImageQuality, measure, measure_contrast
+from dataset.images.quality import measure
 from dataset.pose.crop import Crop, choose_crop
 from dataset.pose.models import PoseModel
 from dataset.selection.candidates import Candidate
@@ -110,14 +110,12 @@ class Preprocessor:
         build_options: Options of the build of the training photos; empty for plain folders.
         size: Width and height of the result in pixels.
         gates: Thresholds below which a photo can't show a garment.
-        finds_text: Whether a banner of text is found too, which takes longer than decoding a photo.
     """
 
     crop: PoseOptions
     build_options: dict[str, Any]
     size: int
     gates: QualityGates = field(default_factory=load_quality_gates)
-    finds_text: bool = True
 
     def prepare(
         self, photos: Iterable[PhotoInput], recent: RecentPhotos | None = None
@@ -162,11 +160,7 @@ class Preprocessor:
 
     def _no_garment_reason(self, image: Image.Image, size: int) -> str:
         """Return the quality gate that rejects an image, as in a build, or an empty text."""
-        quality = (
-            measure(image)
-            if self.finds_text
-            else ImageQuality(measure_contrast(image), blur=0.0, text=0.0)
-        )
+        quality = measure(image)
         candidate = Candidate(0, "", "", 0, image.width, image.height, size, quality=quality)
         rejection = self.gates.rejection(candidate)
         # A blurred photo may still show a garment; the model can be unsure of it.

@@ -108,7 +108,7 @@ class Tagger:
     def preprocessor(self) -> Preprocessor:
         """Prepares photos as those of the training."""
         run = self.run
-        return Preprocessor(run.crop, run.build_options, self.predictor.size, finds_text=False)
+        return Preprocessor(run.crop, run.build_options, self.predictor.size)
 
     def tag(self, photos: Sequence[PreparedPhoto]) -> list[PhotoTags]:
         """Predict photos and decide their labels."""

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from dataset.images.io import open_photo
-from dataset.images.quality import measure, measure_contrast
+from dataset.images.quality import measure
 from dataset.selection.quality_gates import load_quality_gates
 from tests.dataset.duplicates.test_alignment import drawn
 
@@ -51,14 +51,6 @@ def test_a_blank_photo_has_no_contrast() -> None:
     noisy = Image.effect_noise((300, 300), 2).convert("RGB")
     assert measure(noisy).contrast < 12
     assert measure(product_on_white()).contrast > 100
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 2000), (90, 120), (1200, 1600)])
-def test_the_contrast_of_fewer_pixels_tells_blank_photos(size: tuple[int, int]) -> None:
-    assert measure_contrast(Image.new("RGB", size, "white")) == 0
-    if min(size) > 1:
-        product = product_on_white().resize(size)
-        assert measure_contrast(product) == pytest.approx(measure(product).contrast, rel=0.2)
 
 
 def test_blur_is_the_width_of_the_sharpest_edges() -> None:

@@ -85,6 +85,17 @@ def test_what_can_not_be_met_is_said() -> None:
     )
 
 
+def test_kept_splits_are_named_as_the_cause() -> None:
+    labels, names = ["hat"] * 20, ["train"] * 15 + ["test"] * 5
+    said = describe_deviations(range(20), labels, names, (80, 10, 10), fixed=range(18))
+    assert said[0] == (
+        "hat: validation has 0.0% rather than 10.0% of 20; 18 of them stay in the splits of earlier"
+        " builds, which --new-splits ignores"
+    )
+    said = describe_deviations([0] * 20, labels, ["train"] * 20, (80, 10, 10), fixed=[0])
+    assert said[0].endswith("ignores, and groups that stay together hold up to 20 of them")
+
+
 def label_sets(count: int, seed: int) -> list[tuple[str, ...]]:
     """Draw up to five labels per item, of 5 % to 60 % of the items."""
     draw = random.Random(seed)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from dataset.catalogue.models import TagVerdictRow
 from dataset.images.io import open_photo, sha256_of
@@ -86,6 +86,18 @@ def test_labels_have_the_probabilities_of_the_model(work: Path) -> None:
     assert done.stdout.splitlines()[2:5] == ["tagged       9", "unsure       1", "failed       2"]
     assert "failed: 1: broken: not an image of a supported format" in done.stdout
     assert tag(work, "photos", "--out", "all.jsonl").returncode == 2
+
+
+def test_a_banner_of_text_is_unsure(tmp_path: Path, work: Path) -> None:
+    (tmp_path / "run").symlink_to(work / "run")
+    page = Image.new("RGB", (600, 600), "#fadc28")
+    pen = ImageDraw.Draw(page)
+    for row, text in enumerate(("Mega Sale", "up to 70% off", "free delivery")):
+        pen.text((30, 30 + 140 * row), text, font=ImageFont.load_default(80), fill="black")
+    page.save(tmp_path / "banner.png")
+    (row,) = csv_rows(tag(tmp_path, "banner.png").stdout)
+    assert (row["status"], row["labels"]) == ("unsure", "")
+    assert row["reason"].startswith("text")
 
 
 def test_photos_below_the_threshold_are_unsure(tmp_path: Path, work: Path) -> None:
