@@ -44,14 +44,14 @@ class NoiseModel:
             diagonal is 0.
         uniform_rate: Fraction of wrong tags if all confusions were equally probable.
         temperature: The logits of the probabilities are divided by it.
-        rate_interval: 95 % interval of `rate`.
+        rate_interval: 95 % interval of `rate`; (0, 0) if the rate is known.
     """
 
     rate: float
     confusion: np.ndarray
     uniform_rate: float
     temperature: float = 1.0
-    rate_interval: tuple[float, float] = (0.0, 1.0)
+    rate_interval: tuple[float, float] = (0.0, 0.0)
 
     def posterior(self, probabilities: np.ndarray, tags: np.ndarray) -> np.ndarray:
         """Return P(class | photo, tag), for ranking.
@@ -73,9 +73,22 @@ class NoiseModel:
 
         Its probabilities are calibrated; it has the arguments and the result of `posterior`.
         """
+        return self._uniform_posterior(probabilities, tags, self.uniform_rate)
+
+    def cautious_posterior(self, probabilities: np.ndarray, tags: np.ndarray) -> np.ndarray:
+        """Return `calibrated_posterior` at the highest rate of wrong tags that is plausible.
+
+        If the photos say little about the tags, the estimated rate is that of the prior, and any
+        tag would seem right.
+        """
+        rate = max(self.uniform_rate, self.rate_interval[1])
+        return self._uniform_posterior(probabilities, tags, rate)
+
+    def _uniform_posterior(
+        self, probabilities: np.ndarray, tags: np.ndarray, rate: float
+    ) -> np.ndarray:
         sharpened = softmax(log_probabilities(probabilities), self.temperature)
-        confusion = uniform_confusion(probabilities.shape[1])
-        return _posterior(sharpened, tags, self.uniform_rate, confusion)
+        return _posterior(sharpened, tags, rate, uniform_confusion(probabilities.shape[1]))
 
 
 def _likelihood(tags: np.ndarray, rate: float, confusion: np.ndarray) -> np.ndarray:
@@ -390,7 +403,8 @@ def decide_verdicts(
     probability = posterior[rows, best]
     wrong_probability = 1 - noise_model.posterior(probabilities, tags)[rows, tags]
     is_mistake = (best != tags) & (probability >= thresholds.mistake)
-    agrees = (tag_probability >= thresholds.agrees) & (1 - wrong_probability >= thresholds.agrees)
+    cautious = noise_model.cautious_posterior(probabilities, tags)[rows, tags]
+    agrees = (cautious >= thresholds.agrees) & (1 - wrong_probability >= thresholds.agrees)
     verdicts = np.where(is_mistake, MISTAKE, np.where(agrees, AGREES, UNSURE)).tolist()
     margin = probability - tag_probability
     return Verdicts(verdicts, best, probability, tag_probability, margin, wrong_probability)
