@@ -1,5 +1,6 @@
 """Command-line options of `train-model` and commands that share them, and their parsers."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -155,3 +156,13 @@ allow_leaks_option: Callable[[Any], Any] = click.option(
     help="Accept plain folders whose test photos are among the train or validation photos, resized,"
     " cropped or changed; reports then say how many.",
 )
+
+
+def read_facets(run: Path) -> tuple[str, ...]:
+    """Return the facets of a run, empty if its photos have one label; reads only labels.json."""
+    try:
+        labels = json.loads((run / "labels.json").read_text(encoding="utf-8"))
+        return tuple(labels.get("facets", ()))
+    # `load_run` names what is wrong with it.
+    except (OSError, ValueError, AttributeError):
+        return ()

@@ -1,6 +1,5 @@
 """The `check-tags` command."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +38,6 @@ class TagColumn(click.ParamType):
         if not name.strip() or (has_facet and not facet.strip()):
             self.fail(f"{value!r} must look like lower=bottom_type", param, ctx)
         return facet.strip(), name.strip()
-
-
-def read_facets(run: Path) -> tuple[str, ...]:
-    """Return the facets of a run, empty if its photos have one label; reads only labels.json."""
-    try:
-        labels = json.loads((run / "labels.json").read_text(encoding="utf-8"))
-        return tuple(labels.get("facets", ()))
-    # `load_run` names what is wrong with it.
-    except (OSError, ValueError, AttributeError):
-        return ()
 
 
 @click.command(
@@ -161,7 +150,7 @@ def check_tags(
     from dataset.vocabulary import load_vocabulary
 
     # Report errors in the input before Keras is imported, which takes seconds.
-    facets = read_facets(run) if run is not None else ()
+    facets = cli_options.read_facets(run) if run is not None else ()
     product_feed = None
     if feed is not None:
         if tag_columns and "tag" in columns:

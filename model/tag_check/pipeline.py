@@ -86,42 +86,60 @@ def predict_photos(
     Returns:
         Number of an item -> prediction.
     """
-    pixels = {n: photo.pixels for n, photo in photos.items() if photo.pixels is not None}
     predictions = {n: PhotoPrediction(p.problem) for n, p in photos.items() if p.problem}
-    if pixels:
-        numbers = list(pixels)
-        outputs = predictor.predict(np.stack(list(pixels.values())))
-        hashes = [photos[number].sha256 for number in numbers]
-        unknown = [row for row, sha256 in enumerate(hashes) if sha256 not in reference.out_of_fold]
-        learned = reference.find_learned(
-            outputs.features[unknown], [pixels[numbers[row]] for row in unknown]
-        )
-        # A copy of a learned photo is judged as that photo is.
-        for row, same in zip(unknown, learned, strict=True):
-            hashes[row] = hashes[row] if same is None else same.sha256
-        nearest = reference.nearest(outputs.features, hashes, NEAREST_PHOTOS)
-        projected = project_features(outputs.features)
-        for row, number in enumerate(numbers):
-            reason = photos[number].no_garment_reason
-            if (
-                not reason
-                and nearest[row]
-                and nearest[row][0].similarity < reference.min_similarity
-            ):
-                reason = UNLIKE_TRAINING
-            predictions[number] = PhotoPrediction(
-                "",
-                reason,
-                _probabilities(hashes[row], outputs, row, reference),
-                [_nearest_as_json(photo) for photo in nearest[row]],
-                projected[row],
-            )
+    prepared = {n: photo for n, photo in photos.items() if photo.pixels is not None}
+    if prepared:
+        pixels = [photo.pixels for photo in prepared.values() if photo.pixels is not None]
+        outputs = predictor.predict(np.stack(pixels))
+        judged = judge_photos(list(prepared.values()), outputs, reference)
+        predictions |= dict(zip(prepared, judged, strict=True))
     known = {photos[number].sha256: prediction for number, prediction in predictions.items()}
     for number, photo in photos.items():
         if photo.is_repeated:
             prediction = known.get(photo.sha256) or store.find_prediction(photo.sha256)
             assert prediction is not None, "a photo is repeated before its prediction is stored"
             known[photo.sha256] = predictions[number] = prediction
+    return predictions
+
+
+def judge_photos(
+    photos: Sequence[PreparedPhoto], outputs: NetworkOutputs, reference: TrainingReference
+) -> list[PhotoPrediction]:
+    """Compare photos with those of the training.
+
+    A photo that the model learned from gets probabilities of models that were not trained on it,
+    and one that is unlike all photos of the training shows no garment.
+
+    Args:
+        photos: Photos with pixels.
+        outputs: The outputs of the network for them.
+        reference: The training photos.
+    """
+    hashes = [photo.sha256 for photo in photos]
+    unknown = [row for row, sha256 in enumerate(hashes) if sha256 not in reference.out_of_fold]
+    pixels = [photos[row].pixels for row in unknown]
+    learned = reference.find_learned(
+        outputs.features[unknown], [array for array in pixels if array is not None]
+    )
+    # A copy of a learned photo is judged as that photo is.
+    for row, same in zip(unknown, learned, strict=True):
+        hashes[row] = hashes[row] if same is None else same.sha256
+    nearest = reference.nearest(outputs.features, hashes, NEAREST_PHOTOS)
+    projected = project_features(outputs.features)
+    predictions = []
+    for row, photo in enumerate(photos):
+        reason = photo.no_garment_reason
+        if not reason and nearest[row] and nearest[row][0].similarity < reference.min_similarity:
+            reason = UNLIKE_TRAINING
+        predictions.append(
+            PhotoPrediction(
+                "",
+                reason,
+                _probabilities(hashes[row], outputs, row, reference),
+                [_nearest_as_json(near) for near in nearest[row]],
+                projected[row],
+            )
+        )
     return predictions
 
 

@@ -187,6 +187,21 @@ def _preview(names: tuple[str, ...], values: dict[str, Any]) -> None:
     help="Fraction of the tags sent to /v1/check that are wrong, as check-tags estimates it.",
 )
 @click.option(
+    "--data",
+    type=FOLDER,
+    help="Folder of the photos that the run was trained on, with which /v1/check compares photos."
+    "  [default: the folder of the training, if it is there]",
+)
+@click.option(
+    "--training-photos/--no-training-photos",
+    "compares_training",
+    default=True,
+    show_default=True,
+    help="Compare the photos of /v1/check with those of the training, as check-tags does. The first"
+    " start with a run computes their features.",
+)
+@cli_options.cache_option
+@click.option(
     "--batch-size",
     type=click.IntRange(1, 256),
     default=8,
@@ -215,7 +230,7 @@ def serve_model(run: Path, vocabulary: Path | None, **values: Any) -> None:
     from dataset.vocabulary import load_vocabulary
     from model.feeds.sources import FetchOptions
 
-    words = load_vocabulary(vocabulary)
+    words = load_vocabulary(vocabulary, multi_label=bool(cli_options.read_facets(run)))
     keras_backend.import_backend()
     from model.tagging import server
 

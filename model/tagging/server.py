@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,9 @@ from dataset.utils.html import render
 from dataset.vocabulary import Vocabulary
 from model.feeds.sources import MAX_FILE_BYTES, FetchOptions, ImageFetcher, ListedTag, match_label
 from model.inference.embedding import Embedding
+from model.inference.predictor import NetworkOutputs, Predictor
 from model.inference.preprocessing import PhotoInput, PreparedPhoto
-from model.inference.saved_run import load_run
+from model.inference.saved_run import SavedRun, load_run
 from model.similar.build import EMBEDDING, require_same_model
 from model.similar.embedder import Embedder
 from model.similar.index_file import Filters, IndexItem, open_index
@@ -60,7 +61,9 @@ from model.tag_check.noise_model import (
     decide_verdicts,
     uniform_confusion,
 )
-from model.tag_check.pipeline import find_class_index
+from model.tag_check.pipeline import LabelScheme, find_class_index, judge_photos
+from model.tag_check.store import PhotoPrediction, normalize_rows
+from model.tag_check.training_reference import TrainingReference, build_reference
 from model.tagging.pipeline import Tagger, describe_threshold, tags_as_json
 
 # With a lower rate, a tag would agree with a photo that says nothing about it.
@@ -140,12 +143,20 @@ class ModelService:
         vocabulary: Defines the labels of tags.
         index: The index of similar items, if there is one.
         wrong_rate: Fraction of the tags to check that are wrong.
+        reference: The training photos, with which photos are compared when tags are checked; None:
+            they are not.
     """
 
     tagger: Tagger
     vocabulary: Vocabulary
     index: SimilarIndex | None = None
     wrong_rate: float = DEFAULT_WRONG_RATE
+    reference: TrainingReference | None = None
+
+    @cached_property
+    def scheme(self) -> LabelScheme:
+        """The labels of the model, and which of them exclude each other."""
+        return LabelScheme.of_run(self.tagger.run, self.vocabulary)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -175,31 +186,54 @@ class ModelService:
         tags = self.tagger.decide(prediction.photo, self._probabilities(prediction), top)
         return tags_as_json(tags)
 
-    def check(self, prediction: Prediction, tags: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the verdict on each tag of a photo for JSON."""
-        return [self._check(prediction, tag) for tag in tags]
+    def check(self, prediction: Prediction, tags: Sequence[str]) -> dict[str, Any]:
+        """Return the verdict on each tag of a photo, and its missing tags, for JSON."""
+        photo = self._judge(prediction)
+        listed = [ListedTag(tag, match_label(tag, self.vocabulary)) for tag in tags]
+        missing: dict[str, tuple[str, float]] = {}
+        if self.scheme.is_multi_label and not photo.no_garment_reason:
+            assert photo.probabilities is not None
+            missing = self.scheme.find_missing(listed, photo.probabilities)
+        return {
+            "checks": [self._check(photo, tag) for tag in listed],
+            "missing": [
+                {"label": label, "facet": facet, "probability": round(probability, 6)}
+                for facet, (label, probability) in missing.items()
+            ],
+            "nearest": [
+                {name: photo[name] for name in ("label", "similarity", "path")}
+                for photo in photo.nearest
+            ],
+        }
 
-    def _check(self, prediction: Prediction, tag: str) -> dict[str, Any]:
-        label = match_label(tag, self.vocabulary)
-        class_index = find_class_index(ListedTag(tag, label), self.labels)
-        verdict: dict[str, Any] = {"tag": tag, "label": label, "verdict": NOT_CHECKED}
-        if class_index is None:
-            return {**verdict, "reason": f"the model has no label {label!r}"}
-        verdict["label"] = self.labels[class_index]
-        if prediction.photo.no_garment_reason:
+    def _judge(self, prediction: Prediction) -> PhotoPrediction:
+        """Compare a photo with those of the training."""
+        assert prediction.features is not None, "photos without a prediction are errors before"
+        assert prediction.logits is not None
+        if self.reference is None:
             reason = prediction.photo.no_garment_reason
-            return {**verdict, "verdict": NO_GARMENT, "reason": reason}
+            return PhotoPrediction("", reason, self._probabilities(prediction))
+        outputs = NetworkOutputs(prediction.features[None], prediction.logits[None])
+        return judge_photos([prediction.photo], outputs, self.reference)[0]
+
+    def _check(self, photo: PhotoPrediction, tag: ListedTag) -> dict[str, Any]:
+        class_index = find_class_index(tag, self.labels)
+        verdict: dict[str, Any] = {"tag": tag.tag, "label": tag.label, "verdict": NOT_CHECKED}
+        if class_index is None:
+            return {**verdict, "reason": f"the model has no label {tag.label!r}"}
+        verdict["label"] = self.labels[class_index]
+        if photo.no_garment_reason:
+            return {**verdict, "verdict": NO_GARMENT, "reason": photo.no_garment_reason}
         # The labels that exclude the tag's: those of its facet.
-        members = self._rivals(class_index)
-        classes = len(members)
-        probabilities = self._probabilities(prediction)[members]
+        members = list(self.scheme.members[self.scheme.find_facet(class_index, "")])
+        assert photo.probabilities is not None, "photos without a prediction are errors before"
         # Without a feed, confusions can't be estimated: all are equally probable.
-        noise = NoiseModel(self.wrong_rate, uniform_confusion(classes), self.wrong_rate)
+        noise = NoiseModel(self.wrong_rate, uniform_confusion(len(members)), self.wrong_rate)
         thresholds = Thresholds(TARGET_PRECISION, TARGET_PRECISION)
         verdicts = decide_verdicts(
             noise,
             thresholds,
-            (probabilities / probabilities.sum())[None],
+            normalize_rows(photo.probabilities[None, members].astype(np.float64)),
             np.array([members.index(class_index)]),
         )
         return {
@@ -210,14 +244,6 @@ class ModelService:
             "tag_probability": round(float(verdicts.tag_probability[0]), 6),
             "reason": "",
         }
-
-    def _rivals(self, class_index: int) -> list[int]:
-        """Return the class indices of the labels of a label's first facet, or all."""
-        label = self.labels[class_index]
-        for labels in self.tagger.run.facets.values():
-            if label in labels:
-                return [self.labels.index(name) for name in labels]
-        return list(range(len(self.labels)))
 
     def _probabilities(self, prediction: Prediction) -> np.ndarray:
         assert prediction.logits is not None, "photos without a prediction are errors before"
@@ -551,7 +577,9 @@ class Api:
     async def check(self, request: Request) -> Response:
         """Check the tags of a photo."""
         query, prediction = await self._predict(request, ["tags"], required="tags")
-        return self._response(prediction, {"checks": self.service.check(prediction, query.tags)})
+        # Photos of the training are read for comparison.
+        verdicts = await self.batcher.call(self.service.check, prediction, query.tags)
+        return self._response(prediction, verdicts)
 
     async def similar(self, request: Request) -> Response:
         """Find the items that look similar to a photo."""
@@ -783,6 +811,9 @@ class ServeOptions:
     batch_size: int = 8
     max_queue: int = 32
     wrong_rate: float = DEFAULT_WRONG_RATE
+    data: Path | None = None
+    cache: Path | None = None
+    compares_training: bool = True
     fetch: FetchOptions = field(default_factory=FetchOptions)
 
 
@@ -801,9 +832,28 @@ def load_service(options: ServeOptions, vocabulary: Vocabulary) -> ModelService:
         file = open_index(options.index)
         require_same_model(options.index, file.facts(), embedder)
         index = SimilarIndex(Searcher(file), Embedding.from_arrays(file.read_arrays(EMBEDDING)))
-    service = ModelService(tagger, vocabulary, index, options.wrong_rate)
+    reference = _load_reference(run, embedder.predictor, options)
+    service = ModelService(tagger, vocabulary, index, options.wrong_rate, reference)
     service.warm_up(options.batch_size)
     return service
+
+
+def _load_reference(
+    run: SavedRun, predictor: Predictor, options: ServeOptions
+) -> TrainingReference | None:
+    """Return the training photos of a run, None if they are not there or not wanted."""
+    if not options.compares_training:
+        return None
+    if options.data is None and (run.data is None or not run.data.is_dir()):
+        click.echo(
+            f"photos of /v1/check are not compared with those of the training, which are not in"
+            f" {run.data}; name their folder with --data"
+        )
+        return None
+    reference = build_reference(run, predictor, options.cache, options.data)
+    for note in reference.notes:
+        click.echo(note)
+    return reference
 
 
 def serve(options: ServeOptions, vocabulary: Vocabulary) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 
 from dataset.errors import BadInput
 from dataset.feeds.product_feed import TagColumns, open_feed
-from dataset.vocabulary import Label, Vocabulary
+from dataset.vocabulary import Label, Vocabulary, load_vocabulary
 from model.feeds.sources import ListedTag, TaggedItem
 from model.inference.preprocessing import PreparedPhoto
+from model.tag_check.noise_model import NoiseModel, uniform_confusion
 from model.tag_check.pipeline import LabelScheme, predict_item
 from model.tag_check.store import ItemPrediction, PhotoPrediction
+from model.tagging.server import ServeOptions, load_service
 from tests.support import drawn_splits
 from tests.support.label_sets import FACETS, draw_label_sets
 
@@ -208,3 +211,30 @@ def test_columns_of_facets_are_corrected_in_their_column(work: Path) -> None:
     done = check(work, "facets.csv", "--out", "wrong", "--tag-column", "legs=legs")
     assert done.returncode == 2
     assert "has no facet 'legs'; it has colour, lower" in done.stderr
+
+
+def test_the_server_checks_tags_in_their_facets_and_knows_training_photos(work: Path) -> None:
+    options = ServeOptions(work / "run", cache=work / "cache", batch_size=1)
+    service = load_service(options, load_vocabulary(multi_label=True))
+    photo = work / "splits" / "photos" / "train" / "007.png"
+    (prediction,) = service.predict([photo.read_bytes()])
+    colour, garment = truth(7)
+    verdicts = service.check(prediction, [garment, other(garment), "sofa"])
+    first, second, third = verdicts["checks"]
+    assert (first["verdict"], second["suggested"]) == ("agrees", garment)
+    assert second["verdict"] in ("mistake", "unsure")
+    assert third["verdict"] == "not checked"
+    assert [(score["facet"], score["label"]) for score in verdicts["missing"]] == [
+        ("colour", colour)
+    ]
+    assert service.reference is not None
+    out_of_fold = service.reference.out_of_fold[prediction.photo.sha256]
+    members = [service.labels.index(label) for label in FACETS["lower"]]
+    own = out_of_fold[members] / out_of_fold[members].sum()
+    noise = NoiseModel(0.1, uniform_confusion(2), 0.1)
+    expected = noise.calibrated_posterior(own[None], np.array([FACETS["lower"].index(garment)]))
+    assert first["probability"] == pytest.approx(expected.max(), abs=1e-5)
+    assert verdicts["nearest"]
+    assert "007.png" not in {Path(near["path"]).name for near in verdicts["nearest"]}
+    none = load_service(replace(options, compares_training=False), load_vocabulary())
+    assert none.check(prediction, [garment])["nearest"] == []

@@ -92,8 +92,8 @@ def test_a_banner_of_text_is_unsure(tmp_path: Path, work: Path) -> None:
     (tmp_path / "run").symlink_to(work / "run")
     page = Image.new("RGB", (600, 600), "#fadc28")
     pen = ImageDraw.Draw(page)
-    for row, text in enumerate(("Mega Sale", "up to 70% off", "free delivery")):
-        pen.text((30, 30 + 140 * row), text, font=ImageFont.load_default(80), fill="black")
+    for line, text in enumerate(("Mega Sale", "up to 70% off", "free delivery")):
+        pen.text((30, 30 + 140 * line), text, font=ImageFont.load_default(80), fill="black")
     page.save(tmp_path / "banner.png")
     (row,) = csv_rows(tag(tmp_path, "banner.png").stdout)
     assert (row["status"], row["labels"]) == ("unsure", "")

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from openapi_spec_validator import validate
 from starlette.testclient import TestClient
 
 from dataset.review.security import AccessPolicy
@@ -146,9 +147,9 @@ def test_verdicts_follow_the_probabilities(model: Model) -> None:
     ):
         assert prediction.logits is not None
         certain = replace(prediction, logits=prediction.logits * 0 + logits)
-        assert [check["verdict"] for check in service.check(certain, LABELS)] == verdicts
+        assert [check["verdict"] for check in service.check(certain, LABELS)["checks"]] == verdicts
     blank = replace(prediction, photo=replace(prediction.photo, no_garment_reason="blank"))
-    assert service.check(blank, ["hat"])[0]["verdict"] == "no garment seen"
+    assert service.check(blank, ["hat"])["checks"][0]["verdict"] == "no garment seen"
 
 
 def test_similar_items_are_those_of_the_index(client: TestClient) -> None:
@@ -251,6 +252,7 @@ def test_a_token_is_needed_for_all_but_the_health(model: Model, tmp_path: Path) 
 
 def test_the_document_and_its_page_describe_all_requests(client: TestClient) -> None:
     document, page = client.get("/openapi.json").json(), client.get("/")
+    validate(document)
     assert document["openapi"].startswith("3.") and "security" not in document
     assert document["info"]["x-labels"] == LABELS
     for path, methods in document["paths"].items():
