@@ -11,7 +11,8 @@ values of C. The best of them is the one on the validation split.
 
 Then `check-tags` checks a feed of the photos, whose tags are a list: some tags are replaced by
 another label of their facet, and some photos with two tags lose one. Photos of the training are
-predicted out of fold. `--trained` checks a run that was trained before.
+predicted out of fold. This is repeated in memory for the tags of the test photos alone, with DRAWS
+draws at several rates of wrong tags. `--trained` checks a run that was trained before.
 """
 
 import csv
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 FACETS = ("outer", "legs")
 # Inverse strengths of the penalty of logistic regression; scikit-learn's default is 1.
 STRENGTHS = (1.0, 0.1, 1e-2, 1e-3)
+# Rates of wrong tags of the test photos, and draws for each.
+RATES, DRAWS = (0.03, 0.1, 0.25), 30
 # Verdicts that assert something.
 ASSERTED = ("agrees", "mistake", "missing")
 # Photos in a row, and how many of these blocks are the validation split: every seventh.
@@ -176,6 +179,56 @@ def check_feed(run: Path, photos: Path, data: Path, work: Path, rate: float, see
         click.echo(f"{facet}: estimated wrong tags {result['estimated_wrong_rate']:.1%}")
 
 
+def check_draws(run: Path, data: Path) -> None:
+    """Print how many statements on the tags of the test photos are right, over many draws."""
+    from model.data.features import read_letterboxed
+    from model.data.loading import load_splits
+    from model.inference.predictor import load_predictor
+    from model.inference.saved_run import load_run
+    from model.tag_check.noise_model import (
+        choose_thresholds,
+        decide_verdicts,
+        fit_noise_model,
+    )
+
+    saved, splits = load_run(run), load_splits(data)
+    assert splits.facets is not None
+    predictor, examples = load_predictor(saved), splits.examples_of("test")
+    photos = read_letterboxed(data, examples, predictor.size)
+    readable = [(example, photo) for example, photo in photos if not isinstance(photo, str)]
+    pixels = np.stack([photo.round().astype(np.uint8) for _, photo in readable])
+    targets = splits.targets([example for example, _ in readable])
+    parts = splits.facets.parts(predictor.predict(pixels).logits, targets)
+    rows = []
+    for facet, (logits, labels) in zip(splits.facets.names, parts, strict=True):
+        exponents = np.exp(logits.astype(np.float64))
+        probabilities = exponents / exponents.sum(axis=1, keepdims=True)
+        classes = probabilities.shape[1]
+        for rate in RATES:
+            stated, right = Counter[str](), Counter[str]()
+            for seed in range(DRAWS):
+                rng = np.random.default_rng(seed)
+                is_wrong = rng.random(len(labels)) < rate
+                shift = rng.integers(1, classes, len(labels))
+                tags = np.where(is_wrong, (labels + shift) % classes, labels)
+                noise = fit_noise_model(probabilities, tags)
+                thresholds = choose_thresholds(noise, probabilities, tags)
+                verdicts = decide_verdicts(noise, thresholds, probabilities, tags).verdict
+                for verdict, wrong in zip(verdicts, is_wrong, strict=True):
+                    stated[verdict] += 1
+                    right[verdict] += bool(wrong) == (verdict == "mistake")
+            rows += [
+                (
+                    *(facet, f"{rate:.0%}", str(len(labels)), verdict),
+                    f"{stated[verdict] / DRAWS:.1f}",
+                    f"{right[verdict] / stated[verdict]:.1%}",
+                )
+                for verdict in ("agrees", "mistake")
+                if stated[verdict]
+            ]
+    click.echo(format_table(("facet", "flipped", "tags", "verdict", "stated", "right"), rows))
+
+
 @click.command()
 @click.option("--photos", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--weights", required=True)
@@ -206,6 +259,7 @@ def main(
         train_and_compare(photos, weights, work, cache, minutes, fine_tune, image_size)
     folder = trained or work
     work.mkdir(parents=True, exist_ok=True)
+    check_draws(folder / "run", folder / "data")
     for seed in range(seeds):
         check_feed(folder / "run", photos, folder / "data", work, flipped, seed)
 
