@@ -341,7 +341,11 @@ class FeedSource:
             views=row.images[1:],
             tags=tuple(self._listed_tags(row)),
         )
-        if row.problem and (self.needs_tag or row.problem != NO_TAG):
+        if row.problem == NO_TAG and item.tags:
+            # An object by facet.
+            names = ", ".join(tag.tag for tag in item.tags)
+            item = replace(item, tag=names, label=match_label(names, self.vocabulary), problem="")
+        if item.problem and (self.needs_tag or item.problem != NO_TAG):
             return item
         photo = self.find_photo(row.image)
         if isinstance(photo, str):

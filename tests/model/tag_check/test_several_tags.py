@@ -12,9 +12,17 @@ import numpy as np
 import pytest
 
 from dataset.errors import BadInput
+from dataset.feeds.cells import TagLists
 from dataset.feeds.product_feed import TagColumns, open_feed
 from dataset.vocabulary import Label, Vocabulary, load_vocabulary
-from model.feeds.sources import ListedTag, TaggedItem
+from model.feeds.sources import (
+    FeedSource,
+    FetchOptions,
+    ImageFetcher,
+    ListedTag,
+    TaggedItem,
+    known_tags,
+)
 from model.inference.preprocessing import PreparedPhoto
 from model.tag_check.noise_model import NoiseModel, uniform_confusion
 from model.tag_check.pipeline import LabelScheme, predict_item
@@ -124,6 +132,25 @@ def test_columns_of_facets_are_found_by_their_names_or_given(tmp_path: Path) -> 
     assert given.columns.tags == (("lower", "Lower"), ("", "category"))
     with pytest.raises(BadInput, match="no column 'legs'; name it with --tag-column"):
         open_feed(path, {}, tags=TagColumns((("lower", "legs"),)))
+
+
+def test_an_object_by_facet_is_a_list_of_tags(tmp_path: Path) -> None:
+    path = tmp_path / "feed.jsonl"
+    rows = [{"lower": "jeans", "upper": "blouse"}, {}, ["jeans"]]
+    lines = (json.dumps({"id": n, "image": "a.jpg", "tags": tags}) for n, tags in enumerate(rows))
+    path.write_text("\n".join(lines))
+    with ImageFetcher(FetchOptions()) as fetcher:
+        lists = TagLists(known_tags(VOCABULARY, LABELS))
+        source = FeedSource(open_feed(path, {}), tmp_path, VOCABULARY, fetcher, lists, False)
+        items = list(source.items(0))
+    assert [[tag.label for tag in item.tags] for item in items] == [
+        ["jeans", "blouse"],
+        [],
+        ["jeans"],
+    ]
+    assert [item.problem for item in items] == ["", "no tag", ""]
+    # Without a tag, the photo is predicted: tags may be missing.
+    assert all(item.photo is not None for item in items)
 
 
 @pytest.fixture(scope="module")
