@@ -62,7 +62,11 @@ def predict_folder(
     from model.similar.sources import FolderIndexSource
 
     source = FolderIndexSource(folder)
-    cached_items = [one for one in embedder.predict(source.entries(embedder.run.crop)) if one.view]
+    cached_items = [
+        one
+        for one in embedder.predict(source.entries(embedder.run.crop, embedder.engine))
+        if one.view
+    ]
     files = [folder / one.item.image for one in cached_items]
     return (
         embedder.load_outputs(cached_items),

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dataset.errors import BadInput
-from dataset.utils.cli_options import CONTEXT_SETTINGS, FOLDER
+from dataset.utils.cli_options import CONTEXT_SETTINGS, FOLDER, engine_options
 from model import cli_options
 
 
@@ -197,7 +197,15 @@ from model import cli_options
 )
 @cli_options.allow_leaks_option
 @cli_options.seed_option
-def train_model(out: Path | None, folds: int | None, **values: Any) -> None:
+@engine_options
+def train_model(
+    out: Path | None,
+    folds: int | None,
+    engine: str,
+    workers: int | None,
+    gpus: float,
+    **values: Any,
+) -> None:
     """Train an Inception-v3 classifier, and evaluate it once on the test split.
 
     First a linear probe is trained on the cached outputs of the frozen backbone; then backbone and
@@ -208,12 +216,15 @@ def train_model(out: Path | None, folds: int | None, **values: Any) -> None:
 
     On a build of several labels per photo (build-dataset --multi-label), the labels of each facet
     are a softmax, and facets without a label are ignored.
+
+    --engine ray computes the outputs of the frozen backbone on a cluster; this machine trains.
     """
     if values["resume"] and out is None:
         raise BadInput("--resume: name the interrupted training with --out")
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
+    from dataset.utils.engines import create_engine
     from model.reports.run_report import format_summary
     from model.training.config import TrainOptions
     from model.training.cross_validation import cross_validate
@@ -224,7 +235,8 @@ def train_model(out: Path | None, folds: int | None, **values: Any) -> None:
     options = TrainOptions(out=out, folds=folds or 0, **values)
     if options.from_scratch:
         click.echo("Training from scratch: backbone and head are trained together.")
-    click.echo(format_summary(cross_validate(options) if folds else train(options)))
+    run = cross_validate if folds else train
+    click.echo(format_summary(run(options, create_engine(engine, workers, gpus))))
     click.echo(f"report: {out}/report.html")
     click.echo(f"metrics: {out}/metrics.json, {out}/predictions.csv")
     if not folds:

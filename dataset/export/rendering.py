@@ -88,7 +88,7 @@ def render_images(
     jobs = []
     for image in images:
         crop = crops.get(image.photo.image_id)
-        file = pool / f"{render_key(image, crop, size, resize, background)}.jpg"
+        file = pool.absolute() / f"{render_key(image, crop, size, resize, background)}.jpg"
         jobs.append(RenderJob(image.photo.store_key, crop.crop if crop else None, file))
     for image, job, result in zip(images, jobs, engine.map(task, jobs), strict=True):
         if isinstance(result, str):

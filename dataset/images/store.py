@@ -42,7 +42,11 @@ class ImageStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the place: other processes open the store again."""
-        return open_store, (str(self),)
+        return open_store, (self._place(),)
+
+    def _place(self) -> Path | str:
+        """Return what `open_store` opens the store from in any working directory."""
+        return self.root.absolute()
 
     @staticmethod
     def key(sha256: str, extension: str) -> str:
@@ -149,6 +153,9 @@ class RemoteStore(ImageStore):
     max_concurrent_writes: int = field(default=32, init=False, compare=False)
 
     def __str__(self) -> str:
+        return self.url
+
+    def _place(self) -> str:
         return self.url
 
     @cached_property

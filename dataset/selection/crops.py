@@ -49,6 +49,11 @@ class PoseOptions:
     crop: str = "person"
     background: str = KEEP
 
+    def __getstate__(self) -> dict[str, object]:
+        """Pickle the path of the weights for any working directory."""
+        weights = self.pose_weights and self.pose_weights.absolute()
+        return {**vars(self), "pose_weights": weights}
+
     @property
     def is_enabled(self) -> bool:
         """Return whether images are cropped at all."""

@@ -33,7 +33,8 @@ class PhotoTask(ABC, Generic[Job, Result]):
     """Work on photos, one by one or in batches.
 
     A task is sent to other processes: it and its jobs are picklable and refer to photos by their
-    keys in an image store. A photo that can't be read is a result, not an error.
+    keys in an image store, or by paths that are the same on all machines. A photo that can't be
+    read is a result, not an error.
 
     Attributes:
         batch_size: Number of photos that are computed together.
@@ -61,23 +62,31 @@ def _unchanged(batch: Sequence[Any]) -> Sequence[Any]:
 class Engine(Protocol):
     """Runs a task on jobs."""
 
-    def map(self, task: PhotoTask[Job, Result], jobs: Sequence[Job]) -> Iterator[Result]:
+    def map(self, task: PhotoTask[Job, Result], jobs: Iterable[Job]) -> Iterator[Result]:
         """Yield the result of each job, in order, as soon as it is known.
+
+        Jobs are taken as workers need them, so they may come from a generator, which must not use
+        the engine itself.
 
         Raises:
             Failure: The task fails, or no worker is left.
         """
         ...
 
+    def close(self) -> None:
+        """Release what the workers hold; they start again when they are needed."""
+
 
 @dataclass(frozen=True)
 class LocalEngine:
     """Runs tasks in this process: photos are read in threads while a batch is computed."""
 
-    def map(self, task: PhotoTask[Job, Result], jobs: Sequence[Job]) -> Iterator[Result]:
+    def map(self, task: PhotoTask[Job, Result], jobs: Iterable[Job]) -> Iterator[Result]:
         """Yield the result of each job, in order."""
-        if jobs:
-            yield from _run(task, task.start(), jobs)
+        yield from _run(task, task.start, jobs)
+
+    def close(self) -> None:
+        """Do nothing: threads end with their work."""
 
 
 LOCAL_ENGINE = LocalEngine()
@@ -85,11 +94,14 @@ LOCAL_ENGINE = LocalEngine()
 
 def _run(
     task: PhotoTask[Job, Result],
-    compute: Callable[[Sequence[Any]], Sequence[Result]],
+    start: Callable[[], Callable[[Sequence[Any]], Sequence[Result]]],
     jobs: Iterable[Job],
 ) -> Iterator[Result]:
+    """Yield the result of each job, in order; nothing is started without jobs."""
+    compute = None
     photos = map_in_threads(task.read, jobs, ahead=task.batch_size)
     while batch := list(itertools.islice(photos, task.batch_size)):
+        compute = compute or start()
         yield from compute(batch)
 
 
@@ -105,17 +117,21 @@ class _Worker:
         """Return that the worker has started."""
         return True
 
-    def run(self, key: int, task: PhotoTask, jobs: Sequence[Any]) -> list[Any]:
+    def run(self, key: int, task: list[Any], jobs: Sequence[Any]) -> list[Any]:
         """Return the results of jobs.
 
         Args:
             key: Identifies the task.
-            task: The task.
+            task: Reference of the task. It is in a list, because Ray would load the task, which
+                may hold a network, for each call.
             jobs: Its jobs.
         """
         if key != self._key:
-            self._key, self._task, self._compute = key, task, task.start()
-        return list(_run(self._task, self._compute, jobs))
+            import ray
+
+            loaded = ray.get(task[0])
+            self._key, self._task, self._compute = key, loaded, loaded.start()
+        return list(_run(self._task, lambda: self._compute, jobs))
 
 
 @dataclass
@@ -150,22 +166,26 @@ class RayEngine:
     gpus: float = 0.0
     _pool: "_Pool | None" = field(default=None, init=False, repr=False)
 
-    def map(self, task: PhotoTask[Job, Result], jobs: Sequence[Job]) -> Iterator[Result]:
+    def map(self, task: PhotoTask[Job, Result], jobs: Iterable[Job]) -> Iterator[Result]:
         """Yield the result of each job, in order.
 
         Raises:
             BadInput: Ray is not installed.
             Failure: The cluster can't be used, the task fails, or no worker is left.
         """
-        if not jobs:
+        size = -(-CHUNK_JOBS // task.batch_size) * task.batch_size
+        remaining = iter(jobs)
+        chunks = (
+            _Chunk(batch) for batch in iter(lambda: list(itertools.islice(remaining, size)), [])
+        )
+        first = next(chunks, None)
+        if first is None:
             return
         if self._pool is None:
             ray = _connected_ray()
             workers, cores = self._resources(ray)
             self._pool = _Pool(ray, self._worker_factory(ray, cores), workers)
-        size = -(-CHUNK_JOBS // task.batch_size) * task.batch_size
-        chunks = (_Chunk(jobs[start : start + size]) for start in range(0, len(jobs), size))
-        for chunk in self._pool.run(task, chunks):
+        for chunk in self._pool.run(task, itertools.chain([first], chunks)):
             assert chunk.results is not None
             yield from chunk.results
 
@@ -230,7 +250,7 @@ class _Pool:
         loads: Actor -> number of chunks that it has; only actors that have started.
         failed_starts: Number of actors that died before they had started.
         tasks: Number of tasks so far, which identifies the current one.
-        task: Reference of the current task.
+        task: Reference of the current task, in a list.
     """
 
     ray: Any
@@ -240,7 +260,7 @@ class _Pool:
     loads: dict[Any, int] = field(default_factory=dict)
     failed_starts: int = 0
     tasks: int = 0
-    task: Any = None
+    task: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._start()
@@ -251,7 +271,7 @@ class _Pool:
 
     def run(self, task: PhotoTask, chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
         """Yield the chunks in order, each with its results."""
-        self.tasks, self.task = self.tasks + 1, self.ray.put(task)
+        self.tasks, self.task = self.tasks + 1, [self.ray.put(task)]
         try:
             yield from self._finished(chunks)
         finally:

@@ -7,11 +7,13 @@ transaction per batch, so a killed process loses one batch at most.
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,11 +21,13 @@ from tqdm import tqdm
 
 from dataset.errors import Failure
 from dataset.images.io import PIXELS_VERSION
+from dataset.utils.engines import LOCAL_ENGINE, Engine, PhotoTask
 from model.data.augmentation import ImageAugmentation
 from model.data.loading import (
     Example,
     SplitData,
     letterbox,
+    read_image,
     read_images,
     view_digests,
 )
@@ -197,6 +201,93 @@ class Views:
         return self.augmentation.apply(pixels, rng, mirror=is_mirrored)
 
 
+class ViewsJob(NamedTuple):
+    """A photo whose features are extracted.
+
+    Attributes:
+        photo: The photo.
+        digest: Its value of `view_digests`.
+        names: Names of the views to extract.
+    """
+
+    photo: Example
+    digest: str
+    names: list[str]
+
+
+class ViewsResult(NamedTuple):
+    """Features of a photo.
+
+    Attributes:
+        digest: Its value of `view_digests`.
+        outputs: Name of a view -> float16 array of shape (width,).
+        problem: Why the photo can't be read, or empty.
+    """
+
+    digest: str
+    outputs: dict[str, np.ndarray]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class FeaturesTask(PhotoTask[ViewsJob, ViewsResult]):
+    """Extracts the features of photos of a data folder.
+
+    Attributes:
+        features: Pixels of shape (batch, size, size, 3) -> features.
+        folder: The data folder.
+        views: The views of each photo.
+    """
+
+    batch_size = BATCH_SIZE
+    features: keras.Model
+    folder: Path
+    views: Views
+
+    def read(self, job: ViewsJob) -> tuple[ViewsJob, dict[str, np.ndarray] | str]:
+        """Return a job with the pixels of its views, or why the photo can't be read."""
+        transform = partial(letterbox, size=int(self.features.input.shape[1]))
+        photo = read_image(self.folder, job.photo, transform)
+        if isinstance(photo, str):
+            return job, photo
+        return job, {name: self.views.render(photo, name) for name in job.names}
+
+    def start(self) -> Callable[[Sequence[Any]], list[ViewsResult]]:
+        """Return the function that extracts the features of read photos.
+
+        Raises:
+            Failure: The worker does not have the data folder.
+        """
+        if not self.folder.is_dir():
+            raise Failure(
+                f"--engine ray: a worker has no folder {self.folder}; keep it on a file system that"
+                " all machines mount at the same path"
+            )
+        return self._extract
+
+    def _extract(
+        self, photos: Sequence[tuple[ViewsJob, dict[str, np.ndarray] | str]]
+    ) -> list[ViewsResult]:
+        views = {
+            name: pixels
+            for _, own in photos
+            if not isinstance(own, str)
+            for name, pixels in own.items()
+        }
+        outputs: dict[str, np.ndarray] = {}
+        names = list(views)
+        for start in range(0, len(names), BATCH_SIZE):
+            batch = names[start : start + BATCH_SIZE]
+            rows = self.features.predict_on_batch(np.stack([views[name] for name in batch]))
+            outputs |= zip(batch, _to_cache_dtype(np.asarray(rows)), strict=True)
+        return [
+            ViewsResult(job.digest, {}, own)
+            if isinstance(own, str)
+            else ViewsResult(job.digest, {name: outputs[name] for name in own})
+            for job, own in photos
+        ]
+
+
 @dataclass(frozen=True)
 class FeatureExtractor:
     """A frozen backbone with a cache of its features.
@@ -205,79 +296,89 @@ class FeatureExtractor:
         features: Pixels of shape (batch, size, size, 3) -> features.
         cache: The cache.
         blocks: The blocks whose features follow one another, once for each part of a photo.
+        engine: Runs the backbone.
     """
 
     features: keras.Model
     cache: FeatureCache
     blocks: tuple[str, ...] = CACHED_BLOCKS
+    engine: Engine = LOCAL_ENGINE
 
     def extract(self, data: SplitData, split: str, views: Views) -> SplitFeatures:
-        """Return the features of a split, from the cache where possible."""
-        unreadable: dict[str, str] = {}
-        examples: list[Example] = []
-        width = int(self.features.output.shape[-1])
-        values = [np.zeros((0, len(views.names("")), width), CACHE_DTYPE)]
+        """Return the features of a split, from the cache where possible.
+
+        Raises:
+            Failure: The features are not finite.
+        """
         photos = data.examples_of(split)
+        digests: dict[Example, str] = {}
+        outputs: dict[str, np.ndarray] = {}
+        unreadable: dict[str, str] = {}
+        problems: dict[str, str] = {}
         with tqdm(
             total=len(photos), desc=f"features, {split}", unit=" photos", disable=None
         ) as bar:
-            for start in range(0, len(photos), CHUNK_SIZE):
-                chunk = photos[start : start + CHUNK_SIZE]
-                features = self._extract_chunk(data, chunk, views, unreadable)
-                examples += features
-                values += [np.stack(arrays)[None] for arrays in features.values()]
-                bar.update(len(chunk))
-        targets = data.targets(examples)
-        return SplitFeatures(examples, np.concatenate(values), targets, unreadable, self.blocks)
-
-    def _extract_chunk(
-        self, data: SplitData, chunk: Sequence[Example], views: Views, unreadable: dict[str, str]
-    ) -> dict[Example, list[np.ndarray]]:
-        digests = view_digests(data.folder, chunk, unreadable)
-        names = {example: views.names(digest) for example, digest in digests.items()}
-        cached = self.cache.get([name for own in names.values() for name in own])
-        missing = {
-            example: own
-            for example, own in names.items()
-            if any(name not in cached for name in own)
+            jobs = self._missing(data.folder, photos, views, digests, outputs, unreadable, bar)
+            results = self.engine.map(
+                FeaturesTask(self.features, data.folder.absolute(), views), jobs
+            )
+            while batch := list(islice(results, BATCH_SIZE)):
+                problems |= {result.digest: result.problem for result in batch if result.problem}
+                new = {name: row for result in batch for name, row in result.outputs.items()}
+                self.cache.put(new)
+                outputs |= new
+                bar.update(len(batch))
+        unreadable |= {
+            example.path: problems[digest]
+            for example, digest in digests.items()
+            if digest in problems
         }
-        for batch in self._batches(data, missing, views, cached, unreadable):
-            outputs = np.asarray(self.features.predict_on_batch(np.stack(list(batch.values()))))
-            new = dict(zip(batch, _to_cache_dtype(outputs), strict=True))
-            self.cache.put(new)
-            cached |= new
-        return {
-            example: [cached[name] for name in own]
-            for example, own in names.items()
-            if example.path not in unreadable
-        }
+        examples = [example for example, digest in digests.items() if digest not in problems]
+        shape = len(examples), len(views.names("")), int(self.features.output.shape[-1])
+        values = np.zeros(shape, CACHE_DTYPE)
+        for own, example in zip(values, examples, strict=True):
+            own[:] = [outputs[name] for name in views.names(digests[example])]
+        return SplitFeatures(examples, values, data.targets(examples), unreadable, self.blocks)
 
-    def _batches(
+    def _missing(
         self,
-        data: SplitData,
-        missing: Mapping[Example, Sequence[str]],
+        folder: Path,
+        photos: Sequence[Example],
         views: Views,
-        cached: Mapping[str, np.ndarray],
+        digests: dict[Example, str],
+        outputs: dict[str, np.ndarray],
         unreadable: dict[str, str],
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the views that are not cached, name -> pixels, BATCH_SIZE at a time."""
-        batch: dict[str, np.ndarray] = {}
-        size = int(self.features.input.shape[1])
-        for example, photo in read_images(
-            data.folder, list(missing), partial(letterbox, size=size)
-        ):
-            if isinstance(photo, str):
-                unreadable[example.path] = photo
-                continue
-            for name in missing[example]:
-                if name in cached:
-                    continue
-                batch[name] = views.render(photo, name)
-                if len(batch) == BATCH_SIZE:
-                    yield batch
-                    batch = {}
-        if batch:
-            yield batch
+        bar: tqdm,
+    ) -> Iterator[ViewsJob]:
+        """Yield the photos with views that are not cached, each view once.
+
+        Args:
+            folder: The data folder.
+            photos: The photos.
+            views: The views of each.
+            digests: Receives the value of `view_digests` of each photo.
+            outputs: Receives the cached outputs by view.
+            unreadable: Receives the path and the reason of each unreadable photo.
+            bar: Advances by the photos that are skipped.
+        """
+        requested: set[str] = set()
+        for start in range(0, len(photos), CHUNK_SIZE):
+            chunk = view_digests(folder, photos[start : start + CHUNK_SIZE], unreadable)
+            digests |= chunk
+            names = {digest: views.names(digest) for digest in chunk.values()}
+            outputs |= self.cache.get([name for own in names.values() for name in own])
+            missing = {
+                digest: [name for name in own if name not in outputs and name not in requested]
+                for digest, own in names.items()
+            }
+            jobs = [
+                ViewsJob(example, digest, missing.pop(digest))
+                for example, digest in chunk.items()
+                if missing.get(digest)
+            ]
+            requested.update(name for job in jobs for name in job.names)
+            bar.update(len(photos[start : start + CHUNK_SIZE]) - len(jobs))
+            yield from jobs
 
 
 def _to_cache_dtype(outputs: np.ndarray) -> np.ndarray:

@@ -40,6 +40,7 @@ from dataset.selection.candidates import Candidate, Exclusions, load_candidates,
 from dataset.selection.crops import PersonCrop, PoseOptions, find_crops
 from dataset.selection.labeling import assign_label_sets, assign_labels
 from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
+from dataset.utils.engines import LOCAL_ENGINE, Engine
 from dataset.vocabulary import Vocabulary
 from model.inference.preprocessing import PhotoInput
 
@@ -505,9 +506,17 @@ class CatalogueSource:
         return open_store(self.images).read(image)
 
 
-def usable_photos(sessions: sessionmaker[Session], store: ImageStore) -> list[Candidate]:
-    """Return the photos of a catalogue that pass the quality gates, the best copy of each."""
-    dedup(sessions, store)
+def usable_photos(
+    sessions: sessionmaker[Session], store: ImageStore, engine: Engine = LOCAL_ENGINE
+) -> list[Candidate]:
+    """Return the photos of a catalogue that pass the quality gates, the best copy of each.
+
+    Args:
+        sessions: The catalogue.
+        store: The image store.
+        engine: Runs what is done photo by photo.
+    """
+    dedup(sessions, store, engine=engine)
     with sessions() as session:
         photos = select_best_copies(load_candidates(session), Exclusions())
     return apply_quality_gates(photos, load_quality_gates(), Exclusions())

@@ -1,12 +1,18 @@
 """Predict logits and backbone features of preprocessed photos with the network of a run."""
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from dataset.errors import Failure
 from dataset.utils.downloads import file_digest
+from dataset.utils.engines import PhotoTask
+from model.inference.preprocessing import OpenedPhoto, PhotoInput, PreparedPhoto, Preprocessor
 from model.inference.saved_run import SavedRun
 from model.network import dtype, inception
 
@@ -71,6 +77,56 @@ class Predictor:
         """
         (features,) = _predict_in_batches(self.feature_network, pixels)
         return features
+
+
+class PredictedPhoto(NamedTuple):
+    """A photo with the outputs of the network.
+
+    Attributes:
+        photo: The photo, without its pixels.
+        features: Its features, float32 array of shape (width,); None if it has a problem.
+        logits: Its calibrated logits, float32 array of shape (classes,); None if it has a problem.
+    """
+
+    photo: PreparedPhoto
+    features: np.ndarray | None = None
+    logits: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class PredictionTask(PhotoTask[PhotoInput, PredictedPhoto]):
+    """Preprocesses and predicts photos.
+
+    Attributes:
+        network: That of a predictor.
+        preprocessor: The preprocessing of its run.
+    """
+
+    batch_size = BATCH_SIZE
+    network: keras.Model
+    preprocessor: Preprocessor
+
+    def read(self, job: PhotoInput) -> OpenedPhoto:
+        """Read and open a photo."""
+        return self.preprocessor.open(job)
+
+    def start(self) -> Callable[[Sequence[Any]], list[PredictedPhoto]]:
+        """Return the function that predicts opened photos."""
+        return self._predict
+
+    def _predict(self, opened: Sequence[OpenedPhoto]) -> list[PredictedPhoto]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            photos = self.preprocessor.prepare_opened(opened, pool)
+        pixels = [photo.pixels for photo in photos if photo.pixels is not None]
+        rows = iter(
+            zip(*_predict_in_batches(self.network, np.stack(pixels)), strict=True) if pixels else ()
+        )
+        return [
+            PredictedPhoto(photo)
+            if photo.pixels is None
+            else PredictedPhoto(replace(photo, pixels=None), *next(rows))
+            for photo in photos
+        ]
 
 
 def _predict_in_batches(network: keras.Model, pixels: np.ndarray) -> list[np.ndarray]:

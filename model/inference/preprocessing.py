@@ -5,10 +5,10 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,7 @@ from dataset.errors import DownloadFailed, first_line
 from dataset.export.rendering import crop_and_resize
 from dataset.images.io import Unreadable, UnsupportedHeic, open_photo, sha256_of
 from dataset.images.quality import measure
+from dataset.images.store import ImageStore
 from dataset.pose.crop import Crop, choose_crop
 from dataset.pose.models import PoseModel
 from dataset.selection.candidates import Candidate
@@ -36,6 +37,8 @@ DECODER_ERRORS = (
 class PhotoInput:
     """A photo to preprocess.
 
+    Photos of an image store are sent to other processes as references, others with their bytes.
+
     Attributes:
         read: Returns the bytes of the file.
         crop: The crop, if it is known already.
@@ -43,6 +46,21 @@ class PhotoInput:
 
     read: Callable[[], bytes]
     crop: Crop | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the reference to the photo, or its bytes."""
+        read = self.read
+        owner = getattr(getattr(read, "func", None), "__self__", None)
+        if not isinstance(owner, ImageStore):
+            try:
+                read = partial(bytes, self.read())
+            except (OSError, ValueError) as error:
+                read = partial(_raise, error)
+        return PhotoInput, (read, self.crop)
+
+
+def _raise(error: OSError | ValueError) -> bytes:
+    raise error
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,20 @@ class PreparedPhoto:
     no_garment_reason: str = ""
     problem: str = ""
     is_repeated: bool = False
+
+
+class OpenedPhoto(NamedTuple):
+    """A photo that was read.
+
+    Attributes:
+        photo: The photo.
+        prepared: The result, which may lack its pixels.
+        image: The image to crop and to resize, if there is one.
+    """
+
+    photo: PhotoInput
+    prepared: PreparedPhoto
+    image: Image.Image | None = None
 
 
 class RecentPhotos:
@@ -141,6 +173,31 @@ class Preprocessor:
                     ]
                 yield self._prepare_chunk(chunk, files, pool)
                 chunk = next_chunk
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the attributes, without the network that finds people."""
+        return {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
+
+    def open(self, photo: PhotoInput) -> "OpenedPhoto":
+        """Read and open a photo; without crops of people, it is prepared already."""
+        file = _read(photo)
+        if self.crop.is_enabled:
+            return OpenedPhoto(photo, *self._open(file))
+        return OpenedPhoto(photo, self._open_and_resize(file, photo.crop))
+
+    def prepare_opened(
+        self, opened: Sequence["OpenedPhoto"], pool: ThreadPoolExecutor
+    ) -> list[PreparedPhoto]:
+        """Preprocess opened photos.
+
+        Args:
+            opened: The photos.
+            pool: Threads that crop and resize.
+        """
+        if not self.crop.is_enabled:
+            return [photo.prepared for photo in opened]
+        crops = self._crops([one.photo for one in opened], [one.image for one in opened])
+        return list(pool.map(self._resize, [(one.prepared, one.image) for one in opened], crops))
 
     def _open(
         self, file: tuple[PreparedPhoto, bytes | None]

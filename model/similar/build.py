@@ -106,7 +106,9 @@ def build_index(path: Path, embedder: Embedder, source: IndexSource) -> IndexUpd
     """
     with lock_index(path):
         update = IndexUpdate()
-        items = _usable_items(embedder.predict(source.entries(embedder.run.crop)), update)
+        items = _usable_items(
+            embedder.predict(source.entries(embedder.run.crop, embedder.engine)), update
+        )
         if not items:
             raise Failure(f"no photo can be used: {'; '.join(islice(update.lines(), 1, 4))}")
         items, _ = _with_clusters(embedder, {}, source.facts, items, update)

@@ -18,6 +18,7 @@ from dataset.utils.cli_options import (
     columns_option,
     contact_option,
     encoding_option,
+    engine_options,
     fetched_option,
     images_option,
     preview_option,
@@ -42,7 +43,7 @@ SEARCH_OPTIONS = {
 }
 SOURCE_OPTIONS = {
     *("source", "image_root", "columns", "encoding", "preview", "fetched", "allow_private"),
-    *("contact", "timeout"),
+    *("contact", "timeout", "engine", "workers", "gpus"),
 }
 ACTION_OPTIONS = {
     "--build": SOURCE_OPTIONS,
@@ -83,6 +84,9 @@ class CommandOptions:
     catalogue: str
     images: str
     vocabulary: Path | None
+    engine: str
+    workers: int | None
+    gpus: float
 
 
 @click.command(
@@ -179,6 +183,7 @@ class CommandOptions:
 @catalogue_option
 @images_option
 @vocabulary_option
+@engine_options
 @click.pass_context
 def find_similar(
     context: click.Context, build_: bool, add_: bool, remove_: bool, all_: bool, **values: Any
@@ -275,6 +280,7 @@ def _update_index(
     run = options.run or (build.run_of_index(options.index) if action == "--add" else None)
     if run is None:
         raise click.UsageError("--build needs a model: --model RUN_DIR", context)
+    from dataset.utils.engines import create_engine
     from model.feeds.sources import FetchOptions, ImageFetcher
     from model.similar.embedder import load_embedder
     from model.similar.sources import file_entries
@@ -287,13 +293,16 @@ def _update_index(
     fetch_options = FetchOptions(
         **{field.name: getattr(options, field.name) for field in fields(FetchOptions)}
     )
+    engine = create_engine(options.engine, options.workers, options.gpus)
     with ImageFetcher(fetch_options) as fetcher:
         # Report errors in the input before Keras is imported, which takes seconds.
         source = _open_source(options, fetcher)
-        embedder = load_embedder(run, options.cache)
+        embedder = load_embedder(run, options.cache, engine)
         if action == "--build":
             return build.build_index(options.index, embedder, source)
-        return build.add_items(options.index, embedder, lambda _: source.entries(embedder.run.crop))
+        return build.add_items(
+            options.index, embedder, lambda _: source.entries(embedder.run.crop, engine)
+        )
 
 
 def _open_source(options: CommandOptions, fetcher: "ImageFetcher") -> "IndexSource":

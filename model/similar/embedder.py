@@ -1,5 +1,6 @@
 """Predict the photos of items with a run's model, and cache the network outputs on disk."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,10 +15,10 @@ from tqdm import tqdm
 from dataset.images.io import sha256_of
 from dataset.pose.crop import CROP_POLICY
 from dataset.utils import keras_backend
+from dataset.utils.engines import LOCAL_ENGINE, Engine
 from model.data.features import CACHE_DTYPE, FeatureCache, default_cache_folder
 from model.inference.preprocessing import (
     PhotoInput,
-    PreparedPhoto,
     Preprocessor,
     describe_read_error,
 )
@@ -57,10 +58,12 @@ class Embedder:
     Attributes:
         run: The run.
         folder: Folder of the cache; None: the default.
+        engine: Runs the network.
     """
 
     run: "SavedRun"
     folder: Path | None = None
+    engine: Engine = LOCAL_ENGINE
 
     @cached_property
     def predictor(self) -> "Predictor":
@@ -94,44 +97,64 @@ class Embedder:
         return Preprocessor(self.run.crop, self.run.build_options, self.predictor.size)
 
     def predict(self, entries: Iterator[IndexEntry]) -> Iterator[CachedItem]:
-        """Yield entries as items with cached network outputs, in their order."""
+        """Predict entries and yield them as items with cached network outputs, in their order."""
+        from model.inference.predictor import PredictionTask
+
+        items: list[CachedItem] = []
+        views: deque[str] = deque()
+        problems: dict[str, str] = {}
         with tqdm(desc="photos", unit="", disable=None) as bar:
-            while chunk := list(islice(entries, CHUNK_SIZE)):
-                yield from self._predict_chunk(chunk)
-                bar.update(len(chunk))
+            task = PredictionTask(self.predictor.network, self._preprocessor)
+            results = self.engine.map(task, self._missing(entries, items, views, bar))
+            while batch := list(islice(results, task.batch_size)):
+                rows = {}
+                for predicted in batch:
+                    view = views.popleft()
+                    if predicted.features is None or predicted.logits is None:
+                        problems[view] = predicted.photo.problem
+                    else:
+                        row = np.concatenate([predicted.features, predicted.logits])
+                        rows[view] = row.clip(-MAX_CACHED_VALUE, MAX_CACHED_VALUE)
+                self.cache.put(rows)
+                bar.update(len(batch))
+        for item in items:
+            problem = problems.get(item.view)
+            yield replace(item, view="", problem=problem) if problem else item
 
-    def _predict_chunk(self, entries: Sequence[IndexEntry]) -> list[CachedItem]:
+    def _missing(
+        self,
+        entries: Iterator[IndexEntry],
+        items: list[CachedItem],
+        views: deque[str],
+        bar: tqdm,
+    ) -> Iterator[PhotoInput]:
+        """Yield the photos without cached outputs, each once.
+
+        Args:
+            entries: The entries.
+            items: Receives an item for each entry.
+            views: Receives the name of each yielded photo in the cache.
+            bar: Advances by the entries that are skipped.
+        """
+        requested: set[str] = set()
         with ThreadPoolExecutor() as pool:
-            items = list(pool.map(_hash_photo, entries))
-        cached = self.cache.get(list(dict.fromkeys(item.view for item in items if item.view)))
-        # A mapping, because a photo may occur twice.
-        missing = {
-            item.view: entry.photo
-            for entry, item in zip(entries, items, strict=True)
-            if item.view and item.view not in cached and entry.photo is not None
-        }
-        problems = self._predict_photos(missing)
-        return [
-            replace(item, view="", problem=problems[item.view]) if item.view in problems else item
-            for item in items
-        ]
-
-    def _predict_photos(self, photos: dict[str, PhotoInput]) -> dict[str, str]:
-        """Predict photos, view -> photo, and cache the outputs; return view -> problem."""
-        problems, views = {}, iter(photos)
-        for chunk in self._preprocessor.prepare(photos.values()):
-            prepared = dict(zip(islice(views, len(chunk)), chunk, strict=True))
-            problems.update({v: photo.problem for v, photo in prepared.items() if photo.problem})
-            self._cache_outputs({v: p for v, p in prepared.items() if p.pixels is not None})
-        return problems
-
-    def _cache_outputs(self, photos: dict[str, PreparedPhoto]) -> None:
-        if photos:
-            pixels = [photo.pixels for photo in photos.values() if photo.pixels is not None]
-            outputs = self.predictor.predict(np.stack(pixels))
-            rows = np.hstack([outputs.features, outputs.logits])
-            rows = rows.clip(-MAX_CACHED_VALUE, MAX_CACHED_VALUE)
-            self.cache.put(dict(zip(photos, rows, strict=True)))
+            while chunk := list(islice(entries, CHUNK_SIZE)):
+                new = list(pool.map(_hash_photo, chunk))
+                items += new
+                known = requested.union(
+                    self.cache.get(list(dict.fromkeys(item.view for item in new if item.view)))
+                )
+                # A mapping, because a photo may occur twice.
+                missing = {
+                    item.view: item.photo
+                    for item in new
+                    if item.photo is not None and item.view not in known
+                }
+                requested |= missing.keys()
+                bar.update(len(chunk) - len(missing))
+                for view, photo in missing.items():
+                    views.append(view)
+                    yield photo
 
     def load_outputs(self, items: Sequence[CachedItem]) -> "NetworkOutputs":
         """Load the network outputs of items from the cache."""
@@ -144,12 +167,15 @@ class Embedder:
         return NetworkOutputs(rows[:, :-classes], rows[:, -classes:])
 
 
-def load_embedder(folder: Path, cache: Path | None = None) -> Embedder:
+def load_embedder(
+    folder: Path, cache: Path | None = None, engine: Engine = LOCAL_ENGINE
+) -> Embedder:
     """Load the embedder of a run.
 
     Args:
         folder: The run directory.
         cache: Folder of the cache; None: the default.
+        engine: Runs the network.
 
     Raises:
         BadInput: The folder is not a run directory.
@@ -158,7 +184,7 @@ def load_embedder(folder: Path, cache: Path | None = None) -> Embedder:
     keras_backend.import_backend()
     from model.inference.saved_run import load_run
 
-    return Embedder(load_run(folder), cache)
+    return Embedder(load_run(folder), cache, engine)
 
 
 def _hash_photo(entry: IndexEntry) -> CachedItem:

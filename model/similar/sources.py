@@ -20,6 +20,7 @@ from dataset.images.store import UrlImageCache, open_store
 from dataset.selection.candidates import Candidate
 from dataset.selection.crops import PoseOptions, find_crops
 from dataset.selection.labeling import matching_labels
+from dataset.utils.engines import Engine
 from dataset.vocabulary import Vocabulary
 from model.data.loading import SPLITS
 from model.feeds.sources import (
@@ -71,8 +72,13 @@ class IndexSource(Protocol):
     def facts(self) -> dict[str, str]:
         """Facts that an index needs to find the photos again."""
 
-    def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:
-        """Yield the items with their photos, which are cropped by given options."""
+    def entries(self, crop: PoseOptions, engine: Engine) -> Iterator[IndexEntry]:
+        """Return the items with their photos.
+
+        Args:
+            crop: How photos are cropped.
+            engine: Runs what is done photo by photo, before the first item is returned.
+        """
 
 
 @dataclass(frozen=True)
@@ -95,19 +101,25 @@ class CatalogueIndexSource:
         path = self.images if "://" in self.images else str(Path(self.images).absolute())
         return {"kind": "catalogue", "photos": path}
 
-    def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:
-        """Yield the items with their photos; new key points are saved in the catalogue."""
+    def entries(self, crop: PoseOptions, engine: Engine) -> Iterator[IndexEntry]:
+        """Return the items with their photos; new key points are saved in the catalogue."""
         sessions, store = open_catalogue(self.catalogue, must_exist=True), open_store(self.images)
-        photos = [photo for photo in usable_photos(sessions, store) if not _is_excluded(photo)]
+        photos = [
+            photo for photo in usable_photos(sessions, store, engine) if not _is_excluded(photo)
+        ]
         with sessions() as session:
             posts = _load_posts(session, photos)
         if not photos:
             raise Failure("the catalogue has no usable photos; crawl first")
         labels = [self._label(photo) for photo in photos]
-        crops = find_crops(photos, sessions, store, crop)
-        for photo, label in zip(photos, labels, strict=True):
-            photo_input = stored_photo(photo, crops.get(photo.image_id), store)
-            yield IndexEntry(_catalogue_item(photo, label, posts), photo_input)
+        crops = find_crops(photos, sessions, store, crop, engine)
+        return (
+            IndexEntry(
+                _catalogue_item(photo, label, posts),
+                stored_photo(photo, crops.get(photo.image_id), store),
+            )
+            for photo, label in zip(photos, labels, strict=True)
+        )
 
     def _label(self, photo: Candidate) -> str:
         """Return the reviewed label, else the only label of the hashtags, else an empty text."""
@@ -169,7 +181,7 @@ class FolderIndexSource:
         """Facts to find the photos."""
         return {"kind": "folder", "photos": str(self.root.absolute())}
 
-    def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:  # noqa: ARG002
+    def entries(self, crop: PoseOptions, engine: Engine) -> Iterator[IndexEntry]:  # noqa: ARG002
         """Yield the items with their photos, which are cropped when they are read."""
         found = find_photos(self.root.rglob("*"))
         if found.skipped:
@@ -202,7 +214,7 @@ class FeedIndexSource:
         folders = {"photos": self.feed.root, "fetched": self.fetched}
         return {"kind": "feed", **{name: str(path.absolute()) for name, path in folders.items()}}
 
-    def entries(self, crop: PoseOptions) -> Iterator[IndexEntry]:  # noqa: ARG002
+    def entries(self, crop: PoseOptions, engine: Engine) -> Iterator[IndexEntry]:  # noqa: ARG002
         """Yield the items with their photos; rows that can't be used have a problem."""
         notes = 0
         for row in self.feed.items(0):

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from dataset.errors import Failure
+from dataset.utils.engines import LOCAL_ENGINE, Engine
 from dataset.utils.files import write_json
 from dataset.utils.keras_backend import load_state, save_state
 from model.data.features import predict_logits
@@ -50,11 +51,15 @@ class FoldResult:
     accuracy: float
 
 
-def cross_validate(options: TrainOptions) -> dict[str, Any]:
+def cross_validate(options: TrainOptions, engine: Engine = LOCAL_ENGINE) -> dict[str, Any]:
     """Train `options.folds` times, write the reports, and return the metrics of all photos.
 
     Groups of a build (near duplicates, products, authors) stay together. The epochs of each
     training are selected on a neighbouring fold. The test split is not used.
+
+    Args:
+        options: How to train.
+        engine: Runs the frozen backbone; it does not change the features.
 
     Raises:
         BadInput: As `train`.
@@ -69,7 +74,7 @@ def cross_validate(options: TrainOptions) -> dict[str, Any]:
         _require_all_labels(data, pool, folds, options.folds)
         fold_options = replace(options, time_budget=options.time_budget / options.folds)
         results = [
-            _train_fold(_split_by_fold(data, pool, folds, fold), fold_options, folder, fold)
+            _train_fold(_split_by_fold(data, pool, folds, fold), fold_options, folder, fold, engine)
             for fold in range(options.folds)
         ]
         return _write_results(folder, data, results, options, time.time() - start)
@@ -115,7 +120,9 @@ def _split_by_fold(
     return replace(data, examples=examples)
 
 
-def _train_fold(data: SplitData, options: TrainOptions, run_path: Path, fold: int) -> FoldResult:
+def _train_fold(
+    data: SplitData, options: TrainOptions, run_path: Path, fold: int, engine: Engine
+) -> FoldResult:
     folder = run_path / f"fold-{fold + 1}"
     folder.mkdir(exist_ok=True)
     by_path = {example.path: example for example in data.examples_of("test")}
@@ -126,7 +133,7 @@ def _train_fold(data: SplitData, options: TrainOptions, run_path: Path, fold: in
     else:
         click.echo(f"fold {fold + 1} of {options.folds}")
         reporter = ConsoleReporter(folder)
-        trained = train_network(data, options, folder, reporter)
+        trained = train_network(data, options, folder, reporter, engine=engine)
         reporter.close()
         examples, probabilities = _predict_test_split(trained.prediction_network(options), data)
         save_state(folder / FOLD_FILE, [example.path for example in examples], [probabilities])

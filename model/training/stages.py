@@ -13,6 +13,7 @@ import numpy as np
 
 from dataset.errors import Failure
 from dataset.utils.downloads import file_digest
+from dataset.utils.engines import LOCAL_ENGINE, Engine
 from dataset.utils.keras_backend import set_seed
 from model.data.batches import ImageSet, ImageTrainingSet
 from model.data.facets import UNLABELLED
@@ -98,6 +99,7 @@ def train_network(
     folder: Path,
     reporter: ProgressReporter,
     prepared: PreparedBackbone | None = None,
+    engine: Engine = LOCAL_ENGINE,
 ) -> TrainedNetwork:
     """Train on the train split, and select epochs on the validation split.
 
@@ -107,6 +109,7 @@ def train_network(
         folder: Where the state of each stage is saved for `--resume`.
         reporter: Receives progress and messages.
         prepared: The backbone of the same options, to save time when there are many trainings.
+        engine: Runs the frozen backbone, unless one is prepared.
 
     Raises:
         Failure: A label has no readable photos, the weights can't be loaded, or the loss is NaN.
@@ -126,7 +129,7 @@ def train_network(
         )
     if options.from_scratch:
         return _train_from_scratch(data, options, folder, reporter)
-    return _train_in_stages(data, options, folder, reporter, prepared)
+    return _train_in_stages(data, options, folder, reporter, prepared, engine)
 
 
 def _train_in_stages(
@@ -135,13 +138,16 @@ def _train_in_stages(
     folder: Path,
     reporter: ProgressReporter,
     prepared: PreparedBackbone | None,
+    engine: Engine,
 ) -> TrainedNetwork:
     start = time.monotonic()
-    prepared = prepared or prepare_backbone(options)
+    prepared = prepared or prepare_backbone(options, engine)
     backbone, extractor, precision = prepared.backbone, prepared.extractor, prepared.precision
     views = Views(options.augmentation, options.views)
     train = extractor.extract(data, "train", views)
     validation = extractor.extract(data, "validation", Views())
+    # The training may need what the workers hold.
+    engine.close()
     unreadable = train.unreadable | validation.unreadable
     report_unreadable(data, unreadable, reporter)
     require_all_labels(data, train.examples)
@@ -199,8 +205,12 @@ def _train_in_stages(
     )
 
 
-def prepare_backbone(options: TrainOptions) -> PreparedBackbone:
+def prepare_backbone(options: TrainOptions, engine: Engine = LOCAL_ENGINE) -> PreparedBackbone:
     """Load the backbone in the precision that suits this machine.
+
+    Args:
+        options: How to train.
+        engine: Runs the backbone.
 
     Raises:
         Failure: The weights can't be downloaded or read.
@@ -223,7 +233,7 @@ def prepare_backbone(options: TrainOptions) -> PreparedBackbone:
     features, precision = dtype.choose_precision(build, options.precision)
     click.echo(f"precision: {precision.reason}")
     cache = FeatureCache(folder, f"{name}-{precision.policy}")
-    return PreparedBackbone(backbone, FeatureExtractor(features, cache, blocks), precision)
+    return PreparedBackbone(backbone, FeatureExtractor(features, cache, blocks, engine), precision)
 
 
 def _feature_network(

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from dataset.errors import BadInput, Failure, first_line
 from dataset.utils.cli_options import options_as_json
+from dataset.utils.engines import LOCAL_ENGINE, Engine
 from dataset.utils.files import make_folder, refuse_taken, write_json
 from model.data.augmentation import render_samples
 from model.data.features import predict_logits, read_letterboxed
@@ -50,10 +51,14 @@ class ResumableOptions(Protocol):
         """Whether an interrupted command continues."""
 
 
-def train(options: TrainOptions) -> dict[str, Any]:
+def train(options: TrainOptions, engine: Engine = LOCAL_ENGINE) -> dict[str, Any]:
     """Train a classifier and write its run directory.
 
     Until it is complete the directory is `<out>.unfinished`, from which `--resume` continues.
+
+    Args:
+        options: How to train.
+        engine: Runs the frozen backbone; it does not change the features.
 
     Returns:
         The content of `metrics.json`.
@@ -71,7 +76,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
             raise Failure(f"{data.folder}/test has no photos; build the data set with a test split")
         learned = refuse_leaks(data, options.cache, options.allow_leaks)
         reporter = ConsoleReporter(folder)
-        trained = train_network(data, options, folder, reporter)
+        trained = train_network(data, options, folder, reporter, engine=engine)
         reporter.close()
         network = trained.prediction_network(options)
         results = predict_splits(data, network, trained, options, reporter)

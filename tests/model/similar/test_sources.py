@@ -6,6 +6,7 @@ import pytest
 
 from dataset.errors import BadInput
 from dataset.selection.crops import PoseOptions
+from dataset.utils.engines import LOCAL_ENGINE
 from dataset.vocabulary import load_vocabulary
 from model.feeds.sources import FetchOptions, ImageFetcher
 from model.similar.sources import IndexEntry, open_index_source
@@ -17,7 +18,7 @@ def entries(path: Path, columns: dict[str, str] | None = None) -> list[IndexEntr
     """Return the items of a feed."""
     with ImageFetcher(FetchOptions(path.parent / "fetched")) as fetcher:
         source = open_index_source(path, None, load_vocabulary(), fetcher, columns)
-        return list(source.entries(NO_CROP))
+        return list(source.entries(NO_CROP, LOCAL_ENGINE))
 
 
 def test_photos_of_an_item_are_views_of_one_product(tmp_path: Path) -> None:
