@@ -130,7 +130,7 @@ def build(
             # What is unfinished must not fill the disk; an earlier build stays.
             shutil.rmtree(temporary_folder_of(options.out), ignore_errors=True)
             raise Failure(
-                f"--out {options.out} can't be written: {first_line(error)}; free disk space, or"
+                f"--out {options.place} can't be written: {first_line(error)}; free disk space, or"
                 " name another folder"
             ) from error
 
@@ -138,7 +138,10 @@ def build(
 def _build(options: BuildOptions, vocabulary: Vocabulary, engine: Engine) -> BuildResult:
     started, sessions = time.time(), open_catalogue(options.catalogue, must_exist=True)
     selection, store = selection_options(options, vocabulary), open_store(options.images)
+    target = open_store(options.target, "--out") if options.target else None
     layout.check_output_folder(options.out)
+    if target is not None:
+        layout.check_output_url(target)
     dedup(sessions, store, engine=engine)
     with sessions() as session:
         plan = plan_build(session, selection)
@@ -171,7 +174,11 @@ def _build(options: BuildOptions, vocabulary: Vocabulary, engine: Engine) -> Bui
     )
     _save_splits(sessions, result, selection)
     _save_closest_pairs(sessions, result)
-    replace_folder(folder, options.out)
+    if target is None:
+        replace_folder(folder, options.out)
+    else:
+        layout.publish_build(folder, target)
+        shutil.rmtree(folder)
     _save_run(sessions, result, options)
     return result
 
@@ -354,7 +361,7 @@ def _save_run(sessions: sessionmaker[Session], result: BuildResult, options: Bui
     with sessions.begin() as session:
         run = RunRow(
             kind="build",
-            path=str(options.out.resolve()),
+            path=options.target or str(options.out.resolve()),
             options=json.dumps(_options_as_json(options), ensure_ascii=False),
             outcome=json.dumps(Counter(item.split for item in result.items)),
             finished=now(),

@@ -1,5 +1,7 @@
 """The commands `build-dataset` and `review`."""
 
+import hashlib
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +15,6 @@ from dataset.pose.models import DEFAULT, model_names
 from dataset.utils.cli_options import (
     CONTEXT_SETTINGS,
     FILE,
-    FOLDER,
     CommaList,
     catalogue_option,
     engine_options,
@@ -83,7 +84,12 @@ class SplitProportions(click.ParamType):
     help="Width and height of the written images in pixels.",
 )
 @click.option(
-    "--out", type=FOLDER, default=Path("splits"), show_default=True, help="Output folder."
+    "--out",
+    metavar="PLACE",
+    default="splits",
+    show_default=True,
+    help="Output folder, or an fsspec URL such as s3://bucket/splits for a format with shards. Such"
+    " a build is prepared in the folder for temporary files (TMPDIR).",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 @click.option(
@@ -183,6 +189,7 @@ def build_dataset(
     crop: str,
     background: str,
     dry_run: bool,
+    out: str,
     engine: str,
     workers: int | None,
     gpus: float,
@@ -218,6 +225,17 @@ def build_dataset(
             f"--pose-weights {pose_weights} has no effect with"
             f" --{'pose' if pose == 'none' else 'crop'} none; remove one of the two"
         )
+    out = out.removeprefix("file://")
+    if "://" in out:
+        if values["format"] == "folders":
+            raise BadInput(
+                f"--out {out}: a URL needs a format with shards: --format parquet, webdataset or"
+                " tfrecord"
+            )
+        name = f"fashion-tagger-{hashlib.sha256(out.encode()).hexdigest()[:16]}"
+        values |= {"out": Path(tempfile.gettempdir()) / name, "target": out}
+    else:
+        values["out"] = Path(out)
     options = BuildOptions(pose=pose_options, **values)
     if options.conflicts == "unlabel" and not options.multi_label:
         raise BadInput("--conflicts unlabel needs --multi-label; add it, or choose first or ask")
@@ -247,7 +265,7 @@ def _show_plan(plan: "BuildPlan", options: "BuildOptions") -> None:
         ]
     )
     _show_excluded(plan, options)
-    click.echo(f"{len(plan.images)} photos would be in {options.out}; nothing was written")
+    click.echo(f"{len(plan.images)} photos would be in {options.place}; nothing was written")
 
 
 def _rows_of(image: "LabeledImage") -> list[tuple[str, ...]]:
@@ -305,8 +323,8 @@ def _show_result(result: "BuildResult", options: "BuildOptions") -> None:
         f"audit: {audit.photos} written photos, {audit.compared} pairs across splits compared by"
         f" their pixels, {len(audit.leaks)} leaks found"
     )
-    click.echo(f"{len(result.items)} photos in {options.out}; see {options.out}/report.html")
-    line = FORMATS[options.format].load_line(options.out, options.multi_label)
+    click.echo(f"{len(result.items)} photos in {options.place}; see {options.place}/report.html")
+    line = FORMATS[options.format].load_line(options.place, options.multi_label)
     click.echo(f"load it: {line}")
 
 

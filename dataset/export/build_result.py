@@ -17,7 +17,8 @@ class BuildOptions:
     Attributes:
         catalogue: Path or URL of the catalogue.
         images: Location of the image store.
-        out: Output folder.
+        out: Output folder; with `target`, where the build is prepared.
+        target: The fsspec URL that the finished build is copied to; empty for a local build.
         min_per_class: Labels with fewer images are excluded.
         max_per_class: Largest number of images per label, if limited.
         labels: If not empty, only these labels are used.
@@ -54,6 +55,12 @@ class BuildOptions:
     seed: int = 0
     pose: crops.PoseOptions = field(default_factory=crops.PoseOptions)
     multi_label: bool = False
+    target: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the build is, for people: its folder or URL."""
+        return self.target or str(self.out)
 
 
 @dataclass(frozen=True)

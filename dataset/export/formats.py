@@ -55,7 +55,7 @@ class DatasetFormat:
         patterns = (is_multi_label and self.multi_label_patterns) or self.patterns
         return patterns.format(split=split)
 
-    def load_line(self, out: Path, is_multi_label: bool) -> str:
+    def load_line(self, out: str, is_multi_label: bool) -> str:
         """Return a line of Python that loads a build."""
         return ((is_multi_label and self.multi_label_load) or self.load).format(out=out)
 

@@ -11,13 +11,17 @@ import pyarrow.parquet as pq
 
 from dataset.errors import BadInput
 from dataset.images.io import sha256_of
+from dataset.images.store import ImageStore
 from dataset.selection.candidates import Candidate, ExcludedImage
 from dataset.selection.crops import PersonCrop
 from dataset.selection.labeling import LabeledImage
 from dataset.utils.files import restore_folder, spreadsheet_row
+from dataset.utils.threads import map_in_threads
 from dataset.vocabulary import split_facets
 
 BUILD_FILE = "build.json"
+# In a build at a URL that is not copied completely.
+UNFINISHED = ".unfinished"
 MANIFEST = "manifest.parquet"
 EXCLUDED = "excluded.parquet"
 ATTRIBUTION = "attribution.csv"
@@ -235,6 +239,42 @@ def write_attribution(items: Sequence[DatasetItem], path: Path) -> None:
             page = credit.source_page or post
             row = [item.path, item.photo.sha256, credit.code, *(v or "" for v in values), page]
             writer.writerow(spreadsheet_row(row))
+
+
+def check_output_url(target: ImageStore) -> None:
+    """Check that a build may be copied to a URL.
+
+    Raises:
+        BadInput: There are files that are not a build.
+        OSError: The place can't be read.
+    """
+    keys = set(target.keys())
+    if keys and not keys & {BUILD_FILE, UNFINISHED}:
+        raise BadInput(
+            f"--out {target} has files and is not a build of fashion-tagger; name another place"
+        )
+
+
+def publish_build(folder: Path, target: ImageStore) -> None:
+    """Copy a build to an object store, instead of the one that is there.
+
+    Objects can't be renamed, so `build.json` is removed first and written last: a build without it
+    is incomplete.
+
+    Raises:
+        Failure: The place can't be written.
+    """
+    target.put(b"", UNFINISHED)
+    target.remove(BUILD_FILE)
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    for _ in map_in_threads(
+        lambda name: target.put((folder / name).read_bytes(), name),
+        sorted(name for name in names if name != BUILD_FILE),
+    ):
+        pass
+    for key in {*target.keys()}.difference(names):
+        target.remove(key)
+    target.put((folder / BUILD_FILE).read_bytes(), BUILD_FILE)
 
 
 def check_output_folder(out: Path) -> None:

@@ -167,7 +167,7 @@ class RemoteStore(ImageStore):
             file_system, path = fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
             raise BadInput(
-                f"--images {self.url}: {first_line(error)}; for S3: pip install"
+                f"{self.option} {self.url}: {first_line(error)}; for S3: pip install"
                 " 'fashion-tagger[s3]'"
             ) from error
         return file_system, path.rstrip("/")
@@ -239,12 +239,17 @@ def _has_content(path: Path, data: bytes) -> bool:
         return False
 
 
-def open_store(location: Path | str) -> ImageStore:
-    """Open the image store in a folder or at an fsspec URL."""
+def open_store(location: Path | str, option: str = "--images") -> ImageStore:
+    """Open the image store in a folder or at an fsspec URL.
+
+    Args:
+        location: The folder or URL.
+        option: The command-line option that names it, for error messages.
+    """
     text = str(location)
     if "://" not in text or text.startswith("file://"):
-        return ImageStore(Path(text.removeprefix("file://")))
-    return RemoteStore(Path(text), url=text)
+        return ImageStore(Path(text.removeprefix("file://")), option=option)
+    return RemoteStore(Path(text), url=text, option=option)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from dataset.errors import BadInput, Failure, first_line, shorten_for_display
@@ -25,6 +26,9 @@ Result = TypeVar("Result")
 CHUNK_JOBS, MAX_CHUNKS_PER_ACTOR = 64, 2
 # The command fails when so many workers have died while they computed the same chunk.
 MAX_DEATHS = 3
+# Beginnings of the names of environment variables that workers get from the command, unless their
+# machine has them: credentials of file systems, and the backend of networks.
+SHARED_VARIABLES = ("AWS_", "AZURE_", "FSSPEC_", "GOOGLE_", "KERAS_BACKEND")
 # Seconds that the first worker of a cluster may take to start.
 START_SECONDS = 120
 
@@ -106,9 +110,15 @@ def _run(
 
 
 class _Worker:
-    """An actor: runs tasks on chunks of jobs; networks are loaded once per task."""
+    """An actor: runs tasks on chunks of jobs; networks are loaded once per task.
 
-    def __init__(self) -> None:
+    Args:
+        environment: Environment variables for what the machine's environment does not set.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        for name, value in environment.items():
+            os.environ.setdefault(name, value)
         self._key = -1
         self._task: Any = None
         self._compute: Any = None
@@ -218,7 +228,9 @@ class RayEngine:
             scheduling_strategy="SPREAD",
             runtime_env={"env_vars": threads},
         )(_Worker)
-        return actor.remote
+        # As an argument, because the dashboard of Ray shows runtime environments.
+        shared = {k: v for k, v in os.environ.items() if k.startswith(SHARED_VARIABLES)}
+        return partial(actor.remote, shared)
 
 
 def _connected_ray() -> Any:
