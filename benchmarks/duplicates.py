@@ -28,6 +28,7 @@ import click
 import numpy as np
 
 from benchmarks.copies import KINDS, SHOWING_OTHERS, Draw
+from dataset.duplicates import matching, voting
 from dataset.duplicates.clusters import connected
 from dataset.duplicates.features import BITS, LocalFeatures
 from dataset.duplicates.hamming import MAX_DISTANCE_BITS, HashIndex, pairs_within
@@ -115,10 +116,20 @@ def main() -> None:
     type=click.Path(exists=True, path_type=Path),
     help="Weights of Inception-v3, to compare with its embeddings.",
 )
+@click.option(
+    "--partitioned", is_flag=True, help="Search as among more photos than fit into memory."
+)
 def copies(
-    photos: Path, copied: int, per_photo: int, same: Path | None, weights: Path | None
+    photos: Path,
+    copied: int,
+    per_photo: int,
+    same: Path | None,
+    weights: Path | None,
+    partitioned: bool,
 ) -> None:
     """Measure the recall per kind of copy, and the precision on all other pairs."""
+    if partitioned:
+        matching.MAX_EXACT_PHOTOS = voting.MAX_INDEXED_PHOTOS = 0
     paths = find_photos(photos.rglob("*")).paths
     random.Random(0).shuffle(paths)
     others, paths = paths[:OTHER_PHOTOS], paths[OTHER_PHOTOS : OTHER_PHOTOS + copied]

@@ -89,6 +89,25 @@ class LocalFeatures:
         return header + points.tobytes() + self.codes.tobytes()
 
 
+def keys_of_table(codes: np.ndarray, table: int, choice: int, is_mirrored: bool) -> np.ndarray:
+    """Return the keys of descriptors in one of the KEY_COUNT tables.
+
+    Args:
+        codes: Descriptors, (n, 16) uint8.
+        table: Number of the table.
+        choice: Which bits the keys are made of, 0 or 1.
+        is_mirrored: Return the keys of the mirrored descriptors.
+
+    Returns:
+        Array of shape (n,), uint64; equal keys are those that are equal in `LocalFeatures.keys`.
+    """
+    selected = _KEY_BITS[choice][table]
+    bits = np.unpackbits(codes, axis=1)[:, _MIRRORED[selected] if is_mirrored else selected]
+    keys = np.zeros((len(codes), 8), np.uint8)
+    keys[:, : KEY_BITS // 8] = np.packbits(bits, axis=1)
+    return keys.view("<u8")[:, 0]
+
+
 def unpack_features(packed: bytes) -> LocalFeatures:
     """Return the features that `LocalFeatures.packed` stored."""
     width, height = np.frombuffer(packed[:4], "<u2").tolist()

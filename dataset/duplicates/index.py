@@ -80,7 +80,7 @@ class CataloguePhotos:
                 views += packed
                 compared.append(is_compared)
         self.ids, self.compared = np.array(ids, np.int64), np.array(compared, bool)
-        self._views = np.frombuffer(bytes(views), "<u8").astype(np.uint64).reshape(-1, VIEW_COUNT)
+        self._views = np.frombuffer(views, "<u8").reshape(-1, VIEW_COUNT)
 
     def __len__(self) -> int:
         return len(self.ids)

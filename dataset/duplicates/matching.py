@@ -9,10 +9,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset.duplicates.hamming import MAX_DISTANCE_BITS, HashIndex, HashPairs, pairs_within, scan
+from dataset.duplicates.hamming import (
+    MAX_DISTANCE_BITS,
+    HashIndex,
+    HashPairs,
+    pairs_by_bands,
+    pairs_within,
+    scan,
+)
 from dataset.duplicates.hashing import MIRRORED, quarter_turn_hashes
 from dataset.utils.threads import map_in_threads
 
+# Number of photos above which candidates are searched by bands of their hashes.
+MAX_EXACT_PHOTOS = 300_000
 # Candidate pairs per photo, as a mean. Photos of one studio have more: then those are kept that are
 # among the nearest MAX_CANDIDATES of either photo; local features find the copies among them.
 MAX_CANDIDATES = 16
@@ -54,14 +63,18 @@ EMPTY = CandidatePairs(*(np.zeros(0, kind) for kind in (np.int64, np.int64, np.u
 def candidate_pairs(views: np.ndarray, is_new: np.ndarray) -> CandidatePairs:
     """Find pairs of photos with near views, at least one of which is new.
 
+    Among more than MAX_EXACT_PHOTOS photos, pairs are found by `pairs_by_bands`, and not all.
+
     Args:
         views: Hashes of the photos' views, (n, 8) uint64.
         is_new: Whether each photo has not been compared yet, (n,) bool.
     """
     views = np.concatenate([views, quarter_turn_hashes(views[:, 0])], 1)
-    if is_new.sum() * 8 < len(views):
+    # The cost of comparing a new photo with all grows with their number.
+    if int(is_new.sum()) * 8 * len(views) < min(len(views), MAX_EXACT_PHOTOS) ** 2:
         return _collect(_pairs_of_each(views, np.flatnonzero(is_new)), len(views))
-    blocks = (_photo_pairs(pairs) for pairs in pairs_within(views.reshape(-1)))
+    search = pairs_within if len(views) <= MAX_EXACT_PHOTOS else pairs_by_bands
+    blocks = (_photo_pairs(pairs) for pairs in search(views.reshape(-1)))
     pairs = _collect(blocks, len(views))
     return pairs.take(is_new[pairs.first] | is_new[pairs.second])
 

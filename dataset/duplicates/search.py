@@ -166,32 +166,60 @@ def compared_photos(
         Compared pairs in batches, related or not.
     """
     is_new = np.ones(len(photos), bool) if is_new is None else is_new
-    orientations = _look_alike_pairs(photos, is_new, thorough)
-    by_features = feature_pairs(is_new, photos.features, int(thorough))
-    mirrored = {(first, second): bool(flag) for first, second, flag in by_features.tolist()}
-    pairs = np.array(sorted({*mirrored, *orientations}), np.int64).reshape(-1, 2)
+    orientations = _PairTable(_look_alike_pairs(photos, is_new, thorough), len(photos))
+    by_features = _PairTable(feature_pairs(is_new, photos.features, int(thorough)), len(photos))
+    codes = np.union1d(by_features.codes, orientations.codes)
     if groups is not None:
-        pairs = pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]
+        first, second = np.divmod(codes, len(photos))
+        codes = codes[groups[first] != groups[second]]
     picture = lru_cache(KEPT_PICTURES)(photos.picture)
 
     def compare_batch(start: int) -> list[ComparedPhotos]:
-        batch = [(int(first), int(second)) for first, second in pairs[start : start + BATCH_PAIRS]]
-        return _compare(photos, batch, mirrored, orientations, picture)
+        batch = codes[start : start + BATCH_PAIRS]
+        pairs = [divmod(code, len(photos)) for code in batch.tolist()]
+        mirrored = {pair: bool(flag) for pair, flag in by_features.values_of(batch).items()}
+        return _compare(photos, pairs, mirrored, orientations.values_of(batch), picture)
 
-    yield from map_in_threads(compare_batch, range(0, len(pairs), BATCH_PAIRS))
+    yield from map_in_threads(compare_batch, range(0, len(codes), BATCH_PAIRS))
 
 
-def _look_alike_pairs(
-    photos: PhotoSet, is_new: np.ndarray, thorough: bool
-) -> dict[tuple[int, int], int]:
-    """Return the pairs that may be alike as a whole, with the orientation of the second photo."""
+class _PairTable:
+    """A small number for each of many pairs of photos, in 9 bytes per pair.
+
+    Args:
+        rows: First photo, second photo and number of each pair, (n, 3) int64, sorted.
+        count: Number of photos.
+    """
+
+    def __init__(self, rows: np.ndarray, count: int) -> None:
+        self._count = count
+        self.codes = rows[:, 0] * count + rows[:, 1]
+        self._numbers = rows[:, 2].astype(np.uint8)
+
+    def values_of(self, codes: np.ndarray) -> dict[tuple[int, int], int]:
+        """Return pair -> number for those of some pairs that the table has."""
+        if not len(self.codes):
+            return {}
+        places = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
+        is_known = self.codes[places] == codes
+        pairs = [divmod(code, self._count) for code in codes[is_known].tolist()]
+        return dict(zip(pairs, self._numbers[places[is_known]].tolist(), strict=True))
+
+
+def _look_alike_pairs(photos: PhotoSet, is_new: np.ndarray, thorough: bool) -> np.ndarray:
+    """Return the pairs that may be alike as a whole, with the orientation of the second photo.
+
+    Returns:
+        Numbers of both photos and the orientation, (n, 3) int64, sorted.
+    """
     hashes = candidate_pairs(photos.views(), is_new)
-    pairs = zip(hashes.first.tolist(), hashes.second.tolist(), strict=True)
-    orientations = dict(zip(pairs, hashes.orientation.tolist(), strict=True))
-    if thorough:
-        prints = photos.fingerprints(range(len(photos)))
-        return nearest_pictures(prints) | orientations
-    return orientations
+    rows = np.stack([hashes.first, hashes.second, hashes.orientation.astype(np.int64)], 1)
+    if not thorough:
+        return rows
+    orientations = nearest_pictures(photos.fingerprints(range(len(photos))))
+    orientations |= {(first, second): number for first, second, number in rows.tolist()}
+    pairs = sorted((*pair, number) for pair, number in orientations.items())
+    return np.array(pairs, np.int64).reshape(-1, 3)
 
 
 def nearest_pictures(prints: Sequence[Fingerprint]) -> dict[tuple[int, int], int]:

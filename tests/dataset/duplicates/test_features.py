@@ -65,7 +65,12 @@ def pairs(photos: list[LocalFeatures], new: list[int], choice: int = 0) -> list[
 
 
 @pytest.mark.parametrize("choice", [0, 1])
-def test_photos_with_common_features_are_candidates(choice: int) -> None:
+@pytest.mark.parametrize("indexed", [100, 10, 0])
+def test_photos_with_common_features_are_candidates(
+    choice: int, indexed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Fewer photos are indexed in memory than there are: the keys are sorted on disk.
+    monkeypatch.setattr("dataset.duplicates.voting.MAX_INDEXED_PHOTOS", indexed)
     photos = [random_features(seed) for seed in range(20)]
     photos[7] = random_features(70, photos[3])
     photos[9] = random_features(90, photos[15].mirrored())

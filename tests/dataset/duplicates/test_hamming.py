@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from dataset.duplicates.hamming import MAX_EQUAL_PAIRS, HashIndex, pairs_within, scan
+from dataset.duplicates.hamming import (
+    MAX_BANDED_BITS,
+    MAX_EQUAL_PAIRS,
+    HashIndex,
+    pairs_by_bands,
+    pairs_within,
+    scan,
+)
 from dataset.utils.threads import map_in_threads
 
 
@@ -37,6 +44,24 @@ def test_all_pairs_are_found_once_and_no_others() -> None:
         found = pairs(hashes, within)
         assert len(found) == len(set(found))
         assert set(found) == wanted
+
+
+def test_pairs_by_bands_are_those_within_5_bits_and_most_others() -> None:
+    hashes = np.concatenate([hashes_with_copies(20_000, 2000), hashes_with_copies(20_000, 2000)])
+    found = {
+        (int(first), int(second)): int(bits)
+        for part in pairs_by_bands(hashes)
+        for first, second, bits in zip(part.first, part.second, part.distance, strict=True)
+    }
+    exact = {(first, second): bits for first, second, bits in pairs(hashes, MAX_BANDED_BITS)}
+    assert found.items() <= exact.items()
+    assert {pair for pair, bits in exact.items() if bits <= 5} <= found.keys()
+    for bits, recall in ((6, 0.85), (7, 0.65)):
+        near = {pair for pair, its_bits in exact.items() if its_bits == bits}
+        assert len(near & found.keys()) > recall * len(near)
+    assert list(pairs_by_bands(np.zeros(0, np.uint64))) == []
+    many = list(pairs_by_bands(np.full(1000, 7, np.uint64)))
+    assert sum(len(part.first) for part in many) <= MAX_EQUAL_PAIRS * 1000
 
 
 def test_only_neighbours_of_many_equal_hashes_are_paired() -> None:
