@@ -1,5 +1,6 @@
 """The `train-model` command."""
 
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,12 @@ from model import cli_options
     " each network on the fold that it was not trained on; the test split is not used."
     "  [default: no cross-validation]",
 )
+@click.option(
+    "--distribute",
+    is_flag=True,
+    help="Fine-tune on all devices (GPUs) of this machine, or of several: --batch-size photos are"
+    " shared by all. It needs Keras' JAX backend.",
+)
 @cli_options.allow_leaks_option
 @cli_options.seed_option
 @engine_options
@@ -223,6 +230,8 @@ def train_model(
         raise BadInput("--resume: name the interrupted training with --out")
     from dataset.utils import keras_backend
 
+    if values["distribute"]:
+        keras_backend.start_processes()
     keras_backend.import_backend()
     from dataset.utils.engines import create_engine
     from model.reports.run_report import format_summary
@@ -232,7 +241,14 @@ def train_model(
 
     values["image_size"] = values["image_size"] or cli_options.default_image_size(values["weights"])
     out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    process, processes = keras_backend.process_number()
+    if processes > 1 and (values["time_budget"] or values["resume"]):
+        raise BadInput("several processes need --time-budget none, and no --resume")
+    if process:
+        # The first process writes the run; the others compute the same.
+        out = Path(tempfile.mkdtemp(prefix="fashion-tagger-")) / out.name
     options = TrainOptions(out=out, folds=folds or 0, **values)
+    options.distribution()
     if options.from_scratch:
         click.echo("Training from scratch: backbone and head are trained together.")
     run = cross_validate if folds else train

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dataset.errors import Failure, first_line
+from dataset.errors import BadInput, Failure, first_line
 from dataset.utils.files import atomic_path
 
 if TYPE_CHECKING:
@@ -87,6 +87,59 @@ def gpu_has_bfloat16() -> bool:
 
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
     return all(gpu.get("compute_capability", (8, 0)) >= (8, 0) for gpu in details)
+
+
+def start_processes() -> None:
+    """Connect the processes of a training that are named in the environment, if there are any.
+
+    Keras reads KERAS_DISTRIBUTION_JOB_ADDRESSES, KERAS_DISTRIBUTION_NUM_PROCESSES and
+    KERAS_DISTRIBUTION_PROCESS_ID. It must come before anything else that uses the backend.
+
+    Raises:
+        BadInput: The backend is not JAX.
+        Failure: The processes can't be connected.
+    """
+    share_malloc_arena()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    if keras.backend.backend() != "jax":
+        raise BadInput(
+            "--distribute needs Keras' JAX backend: pip install 'fashion-tagger[jax]', and set"
+            " KERAS_BACKEND=jax"
+        )
+    if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
+        try:
+            keras.distribution.initialize()
+        except (RuntimeError, ValueError) as error:
+            raise Failure(
+                f"--distribute: the processes can't be connected: {first_line(error)}; check"
+                " KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID"
+            ) from error
+
+
+def process_number() -> tuple[int, int]:
+    """Return the number of this process among those of a training, and how many there are."""
+    import keras
+
+    if keras.backend.backend() != "jax":
+        return 0, 1
+    import jax
+
+    return jax.process_index(), jax.process_count()
+
+
+@contextlib.contextmanager
+def undistributed() -> Iterator[None]:
+    """Let each process compute on its own data within the block."""
+    import keras
+
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def jit_compile() -> bool | str:

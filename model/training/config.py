@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from dataset.errors import BadInput
 from model.data.augmentation import ImageAugmentation, parse_augmentation
 
 # The lowest learning rate of a schedule, as a fraction of the highest.
@@ -208,6 +209,7 @@ class TrainOptions:
         head_learning_rate: Highest learning rate of the linear probe; None: its default.
         epochs: Epochs of fine-tuning at most; None: the stage's default.
         time_budget: Seconds for the whole training; 0: no limit.
+        distribute: Fine-tune, or train from scratch, on all devices (JAX).
         allow_leaks: Train although test photos are among the train and validation photos.
     """
 
@@ -243,12 +245,29 @@ class TrainOptions:
     seed: int = 0
     folds: int = 0
     allow_leaks: bool = False
+    distribute: bool = False
     resume: bool = False
 
     @property
     def augmentation(self) -> ImageAugmentation:
         """The parsed value of `augment`."""
         return parse_augmentation(self.augment.split(","))
+
+    def distribution(self) -> keras.distribution.DataParallel | None:
+        """Return how batches are distributed over the devices; None if they are not.
+
+        Raises:
+            BadInput: A batch can't be divided among the devices.
+        """
+        if not self.distribute:
+            return None
+        devices = len(keras.distribution.list_devices())
+        if self.batch_size % devices:
+            raise BadInput(
+                f"--batch-size {self.batch_size}: {devices} devices can't share a batch equally;"
+                f" choose a multiple of {devices}"
+            )
+        return keras.distribution.DataParallel(auto_shard_dataset=False)
 
     @property
     def from_scratch(self) -> bool:

@@ -17,8 +17,10 @@ from dataset.utils.keras_backend import (
     assign,
     jit_compile,
     load_state,
+    process_number,
     save_state,
     training_variables,
+    undistributed,
 )
 from model.data.facets import FacetGroups
 from model.evaluation.calibration import fit_temperature, negative_log_likelihood
@@ -107,11 +109,16 @@ def fit(
     state: Path,
     on_epoch_end: Callable[[FitProgress], None],
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    distribution: keras.distribution.DataParallel | None = None,
 ) -> FitProgress:
     """Train a network and leave it with the weights of its best epoch.
 
     The best epoch has the lowest calibrated validation loss; without validation photos it is the
     last one.
+
+    With a distribution, each device computes its part of each batch, and all have equal weights.
+    Several processes call this function with equal arguments, and each one's validation is that of
+    all.
 
     Args:
         network: Pixels or features -> logits.
@@ -122,11 +129,23 @@ def fit(
             of the best epoch.
         on_epoch_end: Called after each epoch.
         callbacks: More callbacks of Keras.
+        distribution: Distributes the batches over several devices.
 
     Raises:
         Failure: The loss became NaN, a photo can no longer be read, or the state is broken or
             belongs to another training.
     """
+    if distribution is not None:
+        with distribution.scope():
+            # Variables are placed on all devices when they are created.
+            replica = keras.models.clone_model(network)
+            assign(replica.variables, list(_arrays(network.variables)))
+            progress = fit(
+                replica, training_set, validation_set, config, state, on_epoch_end, callbacks
+            )
+            trained = list(_arrays(replica.variables))
+        assign(network.variables, trained)
+        return progress
     steps = steps_per_epoch(training_set, config)
     schedule = compile_network(network, config, steps, validation_set.facets)
     # Usually one round: `fit` also ends if a small budget makes epochs shorter, and the next round
@@ -298,6 +317,8 @@ class BatchSequence(keras.utils.PyDataset):
         self.training_set, self.config = training_set, config
         self.steps, self.first_epoch = steps, first_epoch
         self.failure: Failure | None = None
+        # With several processes, each one loads its part of each batch.
+        self.process, self.processes = process_number()
         self._shuffle(first_epoch)
 
     @property
@@ -322,18 +343,26 @@ class BatchSequence(keras.utils.PyDataset):
         if self.epoch != self.first_epoch + epochs:
             self._shuffle(self.first_epoch + epochs)
         indices = self.order[step]
+        own = np.array_split(np.arange(len(indices)), self.processes)[self.process]
+        batch = self._examples(indices[own])
+        if not self.mixups:
+            return batch
+        weight, partners = self.mixups[step]
+        return _mix_up(batch, self._examples(indices[partners[own]]), weight)
+
+    def _examples(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return inputs, targets and weights of examples."""
         try:
             inputs = self.training_set.inputs(indices, self.epoch)
         except Failure as failure:
             # TensorFlow raises an error of its own instead.
             self.failure = failure
             raise
-        batch = inputs, self.training_set.targets[indices], self.training_set.weights[indices]
-        return _mix_up(batch, *self.mixups[step]) if self.mixups else batch
+        return inputs, self.training_set.targets[indices], self.training_set.weights[indices]
 
 
 def _mix_up(
-    batch: tuple[np.ndarray, ...], weight: np.float32, partners: np.ndarray
+    batch: tuple[np.ndarray, ...], partners: tuple[np.ndarray, ...], weight: np.float32
 ) -> tuple[np.ndarray, ...]:
     """Mix each example with another one.
 
@@ -342,11 +371,12 @@ def _mix_up(
 
     Args:
         batch: Inputs, targets and weights of n examples.
+        partners: Those of the examples that they are mixed with.
         weight: Weight of the example itself, from Beta(alpha, alpha).
-        partners: Index of the example that each one is mixed with, shape (n,).
     """
     return tuple(
-        weight * array.astype(np.float32) + (1 - weight) * array[partners] for array in batch
+        weight * own.astype(np.float32) + (1 - weight) * other
+        for own, other in zip(batch, partners, strict=True)
     )
 
 
@@ -510,7 +540,9 @@ def _validate(
 ) -> None:
     """Add the metrics of an epoch, with those on the validation split, to the progress."""
     if len(validation_set.targets):
-        parts = validation_set.parts(validation_set.logits(network))
+        with undistributed():
+            logits = validation_set.logits(network)
+        parts = validation_set.parts(logits)
         counts = [len(targets) for _, targets in parts]
         temperatures = [fit_temperature(*part) for part in parts]
         calibrated = [

@@ -431,7 +431,15 @@ def _fine_tune(
     validation_set = ValidationSet(validation_images.logits, validation.targets, data.facets)
     config, state = options.fine_tuning_config(seconds), folder / "tuning.npz"
     on_epoch_end = partial(reporter.report_epoch, FINE_TUNING)
-    return fit(network, training_set, validation_set, config, state, on_epoch_end)
+    return fit(
+        network,
+        training_set,
+        validation_set,
+        config,
+        state,
+        on_epoch_end,
+        distribution=options.distribution(),
+    )
 
 
 def _train_from_scratch(
@@ -464,6 +472,14 @@ def _train_from_scratch(
     )
     config, state = options.scratch_config(options.time_budget), folder / "whole.npz"
     on_epoch_end = partial(reporter.report_epoch, FROM_SCRATCH)
-    progress = fit(network, training_set, validation_set, config, state, on_epoch_end)
+    progress = fit(
+        network,
+        training_set,
+        validation_set,
+        config,
+        state,
+        on_epoch_end,
+        distribution=options.distribution(),
+    )
     stages = {FROM_SCRATCH: progress}
     return TrainedNetwork(network, head, feature_layers, stages, FROM_SCRATCH, examples, unreadable)
