@@ -18,7 +18,7 @@ from tqdm import tqdm
 from dataset.catalogue.models import RunRow, SplitAssignment, now
 from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.pipeline import dedup, save_closest_pairs
-from dataset.duplicates.search import LoadedPhotos, PhotoPrint, compared_photos
+from dataset.duplicates.search import LoadedPhotos, PrintFile, compared_photos
 from dataset.errors import Failure, first_line
 from dataset.export import croissant, dataset_card, layout, report
 from dataset.export.build_result import BuildOptions, BuildResult
@@ -156,8 +156,7 @@ def _build(options: BuildOptions, vocabulary: Vocabulary, engine: Engine) -> Bui
     output_format = FORMATS[options.format]
     items = output_format.write(layout.arrange_items(images, plan.splits, plan.groups), folder)
     layout.write_manifest(items, folder / layout.MANIFEST)
-    known = {rendered[index].file_sha256: prints[index] for index in replan.indices}
-    audit = audit_build(folder, output_format, known)
+    audit = audit_build(folder, output_format, prints)
     _check_audit(audit)
     result = BuildResult(
         items, plan.exclusions, plan.small_classes, unreadable, plan.deviations, audit, reused
@@ -217,14 +216,15 @@ def _render_images(
     folder: Path,
     options: BuildOptions,
     engine: Engine,
-) -> tuple[dict[int, RenderedImage], dict[int, PhotoPrint], dict[str, str]]:
+) -> tuple[dict[int, RenderedImage], PrintFile, dict[str, str]]:
     """Render the planned images.
 
     Returns:
-        Rendered images and their prints by index in the plan, and store key -> reason of
-        the images that can't be read, which are excluded.
+        Rendered images by index in the plan, their prints in the same order and by the SHA-256 of
+        the files, and store key -> reason of the images that can't be read, which are excluded.
     """
-    rendered, prints, unreadable = {}, {}, {}
+    rendered: dict[int, RenderedImage] = {}
+    prints, unreadable = PrintFile(), {}
     pool = folder / POOL_FOLDER
     rendering = options.size, options.resize, options.pose.background
     results = render_images(plan.images, crops, store, pool, *rendering, engine)
@@ -235,7 +235,8 @@ def _render_images(
             unreadable[photo.store_key] = result
             plan.exclusions.add(photo, "photo missing or unreadable", result)
         else:
-            rendered[index], prints[index] = result
+            rendered[index], photo_print = result
+            prints.add(rendered[index].file_sha256, photo_print)
     if not rendered:
         raise Failure(
             f"none of the {len(plan.images)} photos is in {options.images}"
@@ -248,7 +249,7 @@ def _split_without_leaks(
     plan: BuildPlan,
     selection: SelectionOptions,
     rendered: Mapping[int, RenderedImage],
-    prints: Mapping[int, PhotoPrint],
+    prints: PrintFile,
 ) -> Replan:
     """Assign splits again, with links between rendered images that show the same.
 
@@ -258,11 +259,11 @@ def _split_without_leaks(
         plan: The plan of the build.
         selection: Its options.
         rendered: Rendered images by their index in the plan.
-        prints: Their prints.
+        prints: Their prints, in the same order.
     """
     indices = list(rendered)
     photos = LoadedPhotos(
-        [prints[index] for index in indices],
+        prints,
         lambda number: rendered[indices[number]].file.read_bytes(),
     )
     pairs = [

@@ -3,7 +3,8 @@
 Quality is measured here as well, once per image: a crawl has no time for it.
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -28,7 +29,7 @@ from dataset.images.io import Unreadable, open_photo
 from dataset.images.store import ImageStore
 from dataset.utils.engines import LOCAL_ENGINE, Engine, PhotoTask
 
-BATCH_ROWS = 256
+BATCH_ROWS, PAGE_ROWS = 256, 10_000
 Values = dict[str, object]
 
 
@@ -231,32 +232,45 @@ def _process(
     Returns:
         How many images were processed, and how many could not be read.
     """
+    query = (
+        sa.select(ImageRow.id, ImageRow.store_key)
+        .outerjoin(FingerprintRow, FingerprintRow.image_id == ImageRow.id)
+        .where(ImageRow.state == "stored", is_missing)
+        .order_by(ImageRow.id)
+    )
     with sessions() as session:
-        rows = session.execute(
-            sa.select(ImageRow.id, ImageRow.store_key)
-            .outerjoin(FingerprintRow, FingerprintRow.image_id == ImageRow.id)
-            .where(ImageRow.state == "stored", is_missing)
-            .order_by(ImageRow.id)
-        )
-        jobs = [(image, str(key)) for image, key in rows]
+        count = session.scalar(sa.select(sa.func.count()).select_from(query.subquery())) or 0
+
+    def jobs() -> Iterator[tuple[int, str]]:
+        last = -1
+        while True:
+            # Pages by id: rows that are written meanwhile are behind.
+            with sessions() as session:
+                page = session.execute(query.where(ImageRow.id > last).limit(PAGE_ROWS)).all()
+            yield from ((image, str(key)) for image, key in page)
+            if len(page) < PAGE_ROWS:
+                return
+            last = page[-1][0]
 
     processed = 0
     results = iter(
         tqdm(
-            engine.map(task, jobs),
-            total=len(jobs),
+            engine.map(task, itertools.islice(jobs(), count)),
+            total=count,
             desc=name,
             unit=" photos",
-            disable=None if jobs else True,
+            disable=None if count else True,
         )
     )
+    read = 0
     while batch := list(islice(results, BATCH_ROWS)):
+        read += len(batch)
         values = [row for row in batch if row is not None]
         processed += len(values)
         if values:
             with sessions.begin() as session:
                 session.execute(statement, values)
-    return processed, len(jobs) - processed
+    return processed, read - processed
 
 
 def compare_new(sessions: sessionmaker[Session], store: ImageStore) -> int:

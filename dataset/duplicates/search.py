@@ -1,10 +1,15 @@
 """Find the pairs of photos that show the same: candidates by hashes and features, then proof."""
 
+import copy
+import os
+import pickle
+import tempfile
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 from PIL import Image
@@ -18,7 +23,7 @@ from dataset.duplicates.features import (
     place,
 )
 from dataset.duplicates.hashing import Fingerprint, fingerprint
-from dataset.duplicates.matching import candidate_pairs
+from dataset.duplicates.matching import MAX_EXACT_PHOTOS, candidate_pairs
 from dataset.duplicates.verification import Comparison, compare, compare_whole
 from dataset.duplicates.voting import feature_pairs
 from dataset.images.io import Unreadable, open_photo
@@ -69,8 +74,54 @@ class PhotoPrint:
         return cls.of(open_photo(source, PICTURE_SIDE))
 
 
+class PrintFile(Sequence[PhotoPrint]):
+    """The prints of many photos in a temporary file, which is removed with the object."""
+
+    def __init__(self) -> None:
+        # Unbuffered: it is read while it is written.
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        self._starts = array("q", [0])
+        self._numbers: dict[str, int] = {}
+        self._selected: Sequence[int] | None = None
+
+    def add(self, key: str, photo_print: PhotoPrint) -> None:
+        """Append a print, whose number `number_of` returns by its key."""
+        self._numbers[key] = len(self._starts) - 1
+        self._starts.append(self._starts[-1] + self._file.write(pickle.dumps(photo_print)))
+
+    def number_of(self, key: str) -> int | None:
+        """Return the number of the print of a key, None if there is none."""
+        return self._numbers.get(key)
+
+    def select(self, numbers: Sequence[int]) -> "PrintFile":
+        """Return some prints, in a given order, without copying them."""
+        selected = copy.copy(self)
+        selected._selected = numbers
+        return selected
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1 if self._selected is None else len(self._selected)
+
+    @overload
+    def __getitem__(self, number: int) -> PhotoPrint: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[PhotoPrint]: ...
+
+    def __getitem__(self, number: int | slice) -> PhotoPrint | Sequence[PhotoPrint]:
+        """Read one print, or several."""
+        if isinstance(number, slice):
+            return [self[own] for own in range(len(self))[number]]
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        own = number if self._selected is None else self._selected[number]
+        start, stop = self._starts[own], self._starts[own + 1]
+        photo_print: PhotoPrint = pickle.loads(os.pread(self._file.fileno(), stop - start, start))
+        return photo_print
+
+
 class LoadedPhotos:
-    """A set of photos whose prints are in memory.
+    """A set of photos with their prints.
 
     Args:
         prints: Their prints, in an order of the photos' content.
@@ -91,9 +142,9 @@ class LoadedPhotos:
         """Return the fingerprints of some photos."""
         return [self._prints[photo].fingerprint for photo in photos]
 
-    def features(self, photos: Sequence[int]) -> list[LocalFeatures]:
-        """Return the local features of some photos."""
-        return [self._prints[photo].features for photo in photos]
+    def features(self, photos: Sequence[int]) -> Iterator[LocalFeatures]:
+        """Yield the local features of some photos."""
+        return (self._prints[photo].features for photo in photos)
 
     def picture(self, photo: int) -> np.ndarray | None:
         """Return the picture of a photo, None if its file is missing or can't be read."""
@@ -160,7 +211,8 @@ def compared_photos(
         is_new: Photos that were not compared yet, (n,) bool: a pair has at least one. None: all.
         groups: If given, only photos of different groups are compared, (n,) int.
         thorough: Search for candidates by other keys of the features, and among the nearest small
-            pictures as well. It finds candidates that a search without it has missed.
+            pictures as well, unless there are more than MAX_EXACT_PHOTOS photos. It finds
+            candidates that a search without it has missed.
 
     Yields:
         Compared pairs in batches, related or not.
@@ -214,7 +266,7 @@ def _look_alike_pairs(photos: PhotoSet, is_new: np.ndarray, thorough: bool) -> n
     """
     hashes = candidate_pairs(photos.views(), is_new)
     rows = np.stack([hashes.first, hashes.second, hashes.orientation.astype(np.int64)], 1)
-    if not thorough:
+    if not thorough or len(photos) > MAX_EXACT_PHOTOS:
         return rows
     orientations = nearest_pictures(photos.fingerprints(range(len(photos))))
     orientations |= {(first, second): number for first, second, number in rows.tolist()}

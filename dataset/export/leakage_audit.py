@@ -19,6 +19,7 @@ from dataset.duplicates.search import (
     ComparedPhotos,
     LoadedPhotos,
     PhotoPrint,
+    PrintFile,
     compared_photos,
 )
 from dataset.export.formats import DatasetFormat
@@ -71,34 +72,39 @@ class AuditResult:
 
 
 def audit_build(
-    folder: Path, build_format: DatasetFormat, known: Mapping[str, PhotoPrint] | None = None
+    folder: Path, build_format: DatasetFormat, known: PrintFile | None = None
 ) -> AuditResult:
     """Read, hash and compare all images of a build.
 
     Args:
         folder: Folder of the build.
         build_format: Its output format.
-        known: SHA-256 of a file -> its print, where it is known: it takes long to compute.
+        known: Known prints by the SHA-256 of the file, because they take long to compute; others
+            are added.
     """
     rows = {row["path"]: row for row in pq.read_table(folder / MANIFEST).to_pylist()}
-    prints = known or {}
+    prints = PrintFile() if known is None else known
 
-    def read(image: tuple[str, bytes]) -> tuple[str, str, PhotoPrint, bytes]:
+    def read(image: tuple[str, bytes]) -> tuple[str, str, PhotoPrint | None, bytes]:
         path, jpeg = image
         digest = sha256_of(jpeg)
-        return path, digest, prints.get(digest) or written_print(jpeg), jpeg
+        is_known = prints.number_of(digest) is not None
+        return path, digest, None if is_known else written_print(jpeg), jpeg
 
-    images, parts = [], []
+    images, parts, numbers = [], [], []
     # The files of a sharded format can't be read by their names, so they are copied into one file.
     with tempfile.TemporaryFile() as copies:
         for path, digest, photo_print, jpeg in map_in_threads(read, build_format.read(folder)):
-            images.append((path, digest, photo_print))
+            if photo_print is not None:
+                prints.add(digest, photo_print)
+            images.append((path, digest))
+            numbers.append(prints.number_of(digest) or 0)
             parts.append((len(jpeg), copies.tell()))
             copies.write(jpeg)
         copies.flush()
         order = sorted(range(len(images)), key=lambda index: images[index][1])
         photos = LoadedPhotos(
-            [images[index][2] for index in order],
+            prints.select([numbers[index] for index in order]),
             lambda number: os.pread(copies.fileno(), *parts[order[number]]),
         )
         splits = [images[index][0].partition("/")[0] for index in order]
@@ -122,7 +128,7 @@ def audit_build(
         for pair, found in zip(pairs, compared, strict=True)
         if found.comparison.is_related
     ]
-    leaks += _manifest_mismatches([image[:2] for image in images], rows)
+    leaks += _manifest_mismatches(images, rows)
     leaks += _shared_across_splits(rows)
     return AuditResult(len(images), len(compared), leaks, pairs[:CLOSEST_PAIRS])
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,20 +86,25 @@ def render_images(
     """
     pool.mkdir(exist_ok=True)
     task = RenderTask(store, size, resize, background)
-    jobs = []
-    for image in images:
-        crop = crops.get(image.photo.image_id)
-        file = pool.absolute() / f"{render_key(image, crop, size, resize, background)}.jpg"
-        jobs.append(RenderJob(image.photo.store_key, crop.crop if crop else None, file))
-    for image, job, result in zip(images, jobs, engine.map(task, jobs), strict=True):
+    files: deque[Path] = deque()
+
+    def jobs() -> Iterator[RenderJob]:
+        for image in images:
+            crop = crops.get(image.photo.image_id)
+            key = render_key(image, crop, size, resize, background)
+            files.append(pool.absolute() / f"{key}.jpg")
+            yield RenderJob(image.photo.store_key, crop.crop if crop else None, files[-1])
+
+    for image, result in zip(images, engine.map(task, jobs()), strict=True):
+        file = files.popleft()
         if isinstance(result, str):
             yield result
             continue
         jpeg, photo_print = result
-        if not job.file.exists():
-            job.file.write_bytes(jpeg)
+        if not file.exists():
+            file.write_bytes(jpeg)
         crop = crops.get(image.photo.image_id)
-        rendered = RenderedImage(image, job.file, sha256_of(jpeg), job.file.stem, crop)
+        rendered = RenderedImage(image, file, sha256_of(jpeg), file.stem, crop)
         yield rendered, photo_print
 
 

@@ -1,6 +1,6 @@
 """Find the crop of each image: estimates from the catalogue or the network, then the policy."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
@@ -123,31 +123,38 @@ def find_crops(
     model = options.find_model()
     key = cache_key(model)
     ids = [photo.image_id for photo in photos]
-    estimates = _load_estimates(sessions, ids, model, key)
-    missing = [photo for photo in photos if photo.image_id not in estimates]
-    if missing:
-        estimates |= dict(_estimate(missing, sessions, PeopleTask(store, options), engine, key))
     uncropped = _uncropped_by_decision(sessions)
-    crops, rows = {}, []
-    for photo in photos:
-        if photo.image_id in estimates:
-            estimate, size = estimates[photo.image_id], (photo.width, photo.height)
-            names = model.joints.names
-            crop = choose_crop(
-                estimate.points, names, size, model.gate, model.min_score, estimate.mask
-            )
-            if not uncropped.isdisjoint(photo.copies):
-                crop = Crop(WHOLE, full_box(size), crop.score, BY_DECISION)
-            crops[photo.image_id] = PersonCrop(crop, estimate.points, model, key)
-            rows.append(_crop_row(photo.image_id, key, crop))
-    _save_crops(sessions, rows)
+    by_id = {photo.image_id: photo for photo in photos}
+
+    def crop_of(image: int, estimate: Estimate) -> PersonCrop:
+        photo, names = by_id[image], model.joints.names
+        size = photo.width, photo.height
+        crop = choose_crop(estimate.points, names, size, model.gate, model.min_score, estimate.mask)
+        if not uncropped.isdisjoint(photo.copies):
+            crop = Crop(WHOLE, full_box(size), crop.score, BY_DECISION)
+        if options.background == KEEP:
+            # Masks take most of the memory.
+            crop = replace(crop, mask=None)
+        return PersonCrop(crop, estimate.points, model, key)
+
+    found = {
+        image: crop_of(image, estimate)
+        for image, estimate in _load_estimates(sessions, ids, model, key)
+    }
+    missing = [photo for photo in photos if photo.image_id not in found]
+    if missing:
+        task = PeopleTask(store, options)
+        for image, estimate in _estimate(missing, sessions, task, engine, key):
+            found[image] = crop_of(image, estimate)
+    crops = {image: found[image] for image in by_id if image in found}
+    _save_crops(sessions, (_crop_row(image, key, own.crop) for image, own in crops.items()))
     return crops
 
 
 def _load_estimates(
     sessions: sessionmaker[Session], image_ids: Sequence[int], model: PoseModel, key: str
-) -> dict[int, Estimate]:
-    estimates = {}
+) -> Iterator[tuple[int, Estimate]]:
+    """Yield the stored estimates by image id."""
     with sessions() as session:
         for ids in in_batches(image_ids):
             query = sa.select(PoseRow.image_id, PoseRow.points, PoseRow.mask).where(
@@ -155,8 +162,8 @@ def _load_estimates(
             )
             for image, points, mask in session.execute(query):
                 values = np.frombuffer(points, "<f4").reshape(len(model.joints.names), -1)
-                estimates[image] = Estimate(values, PersonMask.from_bytes(mask) if mask else None)
-    return estimates
+                # A copy: a part of the row would keep all of it in memory.
+                yield image, Estimate(values.copy(), PersonMask.from_bytes(mask) if mask else None)
 
 
 def _uncropped_by_decision(sessions: sessionmaker[Session]) -> set[int]:
@@ -258,7 +265,7 @@ def _estimate(
             bar.update(len(batch))
 
 
-def _save_crops(sessions: sessionmaker[Session], rows: Sequence[dict[str, Any]]) -> None:
+def _save_crops(sessions: sessionmaker[Session], rows: Iterable[dict[str, Any]]) -> None:
     """Save crops, replacing those of earlier builds."""
     with sessions.begin() as session:
         for batch in in_batches(rows):
