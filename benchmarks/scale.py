@@ -2,25 +2,53 @@
 
     python benchmarks/scale.py hashes --photos 1000000
     python benchmarks/scale.py features --photos 1000000
+    python benchmarks/scale.py ray
+    python benchmarks/scale.py driver --photos 1000000
 
 `hashes` and `features` search candidates of near duplicates among random fingerprints, among which
-copies are planted.
+copies are planted. `ray` extracts local features of drawn photos here and in clusters of this
+machine, in turns. `driver` measures the memory of a command while it crops and renders planned
+photos.
 """
 
+import logging
 import resource
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
+import psutil
+import sqlalchemy as sa
 
-from dataset.duplicates.features import INDEXED_KEYPOINTS, KEY_BITS
+from dataset.catalogue.models import ImageRow
+from dataset.catalogue.queries import in_batches
+from dataset.catalogue.session import open_catalogue
+from dataset.duplicates.features import BITS, INDEXED_KEYPOINTS, KEY_BITS, LocalFeatures
 from dataset.duplicates.hamming import MAX_BANDED_BITS
 from dataset.duplicates.hashing import VIEW_COUNT
 from dataset.duplicates.matching import candidate_pairs
+from dataset.duplicates.pipeline import StoredImageTask, _local_features
+from dataset.duplicates.search import PhotoPrint, PrintFile
 from dataset.duplicates.voting import sorted_candidates
+from dataset.export.rendering import render_images
+from dataset.images.io import sha256_of
+from dataset.images.store import ImageStore
+from dataset.pose.heatmaps import Estimate, PersonMask
+from dataset.selection.candidates import Candidate
+from dataset.selection.crops import PeopleTask, PoseOptions, find_crops
+from dataset.selection.labeling import LabeledImage
+from dataset.utils.cli_options import format_table
+from dataset.utils.engines import LOCAL_ENGINE, Engine, RayEngine
+from scraper.sample_shop.drawing.product import draw_product
 
 COPY_SHARE = 0.1
+# Different photos of `ray`.
+DRAWN = 64
 
 
 @click.group()
@@ -95,6 +123,137 @@ def features(count: int) -> None:
         f"{count} photos: {len(rows)} candidate pairs in {seconds:.0f} s, {peak_memory():.2f} GB at"
         f" most; recall {recall:.1%} of {len(copies)} copies"
     )
+
+
+# Clusters of `ray`: cores of each node.
+CLUSTERS = {"one node of two cores": (2,), "one node of one core": (1,), "two nodes": (1, 1)}
+
+
+@main.command("ray")
+@click.option("--photos", "count", default=600, show_default=True, help="Photos of each run.")
+@click.option("--rounds", default=3, show_default=True)
+def measure_ray(count: int, rounds: int) -> None:
+    """Compare Ray with threads of this process, and two nodes with one."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = ImageStore(Path(folder))
+        keys = [f"{number:02}.jpg" for number in range(DRAWN)]
+        for number, key in enumerate(keys):
+            draw_product(("dress", "jeans")[number % 2], number).photo.save(store.root / key)
+        jobs = [(number, keys[number % DRAWN]) for number in range(count)]
+        task = StoredImageTask(store, _local_features)
+        measured: dict[str, list[tuple[float, float]]] = {}
+        for _ in range(rounds):
+            results = {"threads": _measure(LOCAL_ENGINE, task, jobs)}
+            results |= {name: _measure_on(cores, task, jobs) for name, cores in CLUSTERS.items()}
+            for name, values in results.items():
+                measured.setdefault(name, []).append(values)
+    arrays = {name: np.array(values) for name, values in measured.items()}
+    rows = [
+        (name, *(f"{value:.1f}" for value in (count / np.median(array, 0))))
+        for name, array in arrays.items()
+    ]
+    click.echo(format_table(("runs on", "photos/s", "photos per second of CPU"), rows))
+    threads, one_node, one_core, two_nodes = arrays.values()
+    more, more_cpu = np.median(one_node / threads, 0) - 1
+    click.echo(
+        f"Ray's overhead on two cores is {more:.0%} of the time and {more_cpu:.0%} of the CPU time"
+        f" of threads; two nodes are {np.median(one_core / two_nodes, 0)[0]:.2f} times as fast as"
+        f" one (medians of {rounds} rounds)"
+    )
+
+
+def _measure(
+    engine: Engine, task: StoredImageTask, jobs: list[tuple[int, str]]
+) -> tuple[float, float]:
+    """Return seconds, and seconds of CPU, that jobs take once the workers have started."""
+    list(engine.map(task, jobs[:DRAWN]))
+    start, cpu = time.perf_counter(), _cpu_seconds()
+    assert None not in list(engine.map(task, jobs))
+    return time.perf_counter() - start, _cpu_seconds() - cpu
+
+
+def _cpu_seconds() -> float:
+    """Return the seconds of CPU of this process and of those it has started."""
+    own = psutil.Process()
+    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+    return float(sum(one.user + one.system for one in times))
+
+
+def _measure_on(
+    cores: Sequence[int], task: StoredImageTask, jobs: list[tuple[int, str]]
+) -> tuple[float, float]:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores[0]})
+    for own in cores[1:]:
+        cluster.add_node(num_cpus=own)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        return _measure(RayEngine(), task, jobs)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+class InstantEngine:
+    """An engine whose results are equal for all photos."""
+
+    def map(self, task: Any, jobs: Iterable[Any]) -> Iterator[Any]:
+        """Yield a pose for each image to crop, and a small file for each image to render."""
+        rng = np.random.default_rng(0)
+        if isinstance(task, PeopleTask):
+            points = rng.random((len(task.model.joints.names), 7), np.float32) * 300
+            mask = rng.integers(0, 256, (64, 48), np.uint8)
+            for _ in jobs:
+                yield Estimate(points.copy(), PersonMask(mask.copy(), (0, 0, 300, 400)))
+            return
+        codes = rng.integers(0, 256, (60, BITS // 8), np.uint8)
+        image = draw_product("dress", 0).photo
+        image.thumbnail((32, 32))
+        fingerprint = PhotoPrint.of(image).fingerprint
+        for _ in jobs:
+            features = LocalFeatures((320, 320), np.zeros((60, 2), np.float32), codes.copy())
+            yield b"no image", PhotoPrint(replace(fingerprint), features)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@main.command()
+@click.option("--photos", "count", default=1_000_000, show_default=True)
+def driver(count: int) -> None:
+    """Measure the memory of a build's process for its crops, jobs and rendered photos."""
+    engine = InstantEngine()
+    with tempfile.TemporaryDirectory() as name:
+        folder, values = Path(name), {"state": "stored", "bytes": 1, "width": 300, "height": 400}
+        sessions = open_catalogue(str(folder / "catalogue.sqlite"))
+        digests = [sha256_of(str(number).encode()) for number in range(count)]
+        with sessions.begin() as session:
+            for batch in in_batches(range(count)):
+                rows = [{**values, "id": n + 1, "sha256": digests[n]} for n in batch]
+                session.execute(sa.insert(ImageRow), rows)
+        images = [
+            LabeledImage(
+                Candidate(n + 1, sha256, f"{sha256}.jpg", n, 300, 400, 1, copies=(n + 1,)),
+                ("dress",),
+            )
+            for n, sha256 in enumerate(digests)
+        ]
+        store, before = ImageStore(folder / "images"), peak_memory()
+        photos = [image.photo for image in images]
+        crops = find_crops(photos, sessions, store, PoseOptions(), engine)
+        cropped, prints, rendered = peak_memory(), PrintFile(), []
+        for result in render_images(
+            images, crops, store, folder / "pool", 300, "letterbox", engine=engine
+        ):
+            assert not isinstance(result, str)
+            rendered.append(result[0])
+            prints.add(result[0].file_sha256 + result[0].render_key, result[1])
+        click.echo(
+            f"{count} photos: {before:.2f} GB with the plan, {cropped:.2f} GB at most with the crops"
+            f" and {peak_memory():.2f} GB with {len(rendered)} rendered photos"
+        )
 
 
 if __name__ == "__main__":

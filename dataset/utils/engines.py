@@ -29,6 +29,11 @@ MAX_DEATHS = 3
 # Beginnings of the names of environment variables that workers get from the command, unless their
 # machine has them: credentials of file systems, and the backend of networks.
 SHARED_VARIABLES = ("AWS_", "AZURE_", "FSSPEC_", "GOOGLE_", "KERAS_BACKEND")
+# Number of threads of OpenCV, NumPy and TensorFlow.
+THREAD_VARIABLES = (
+    *("OPENCV_FOR_THREADS_NUM", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+    *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
+)
 # Seconds that the first worker of a cluster may take to start.
 START_SECONDS = 120
 
@@ -100,10 +105,11 @@ def _run(
     task: PhotoTask[Job, Result],
     start: Callable[[], Callable[[Sequence[Any]], Sequence[Result]]],
     jobs: Iterable[Job],
+    threads: int | None = None,
 ) -> Iterator[Result]:
     """Yield the result of each job, in order; nothing is started without jobs."""
     compute = None
-    photos = map_in_threads(task.read, jobs, ahead=task.batch_size)
+    photos = map_in_threads(task.read, jobs, task.batch_size, threads)
     while batch := list(itertools.islice(photos, task.batch_size)):
         compute = compute or start()
         yield from compute(batch)
@@ -114,9 +120,11 @@ class _Worker:
 
     Args:
         environment: Environment variables for what the machine's environment does not set.
+        threads: Number of threads that read photos.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], threads: int) -> None:
+        self._threads = threads
         for name, value in environment.items():
             os.environ.setdefault(name, value)
         self._key = -1
@@ -141,7 +149,7 @@ class _Worker:
 
             loaded = ray.get(task[0])
             self._key, self._task, self._compute = key, loaded, loaded.start()
-        return list(_run(self._task, lambda: self._compute, jobs))
+        return list(_run(self._task, lambda: self._compute, jobs, self._threads))
 
 
 @dataclass
@@ -221,7 +229,7 @@ class RayEngine:
         return min(self.workers or room, room), per_actor
 
     def _worker_factory(self, ray: Any, cores: int) -> Callable[..., Any]:
-        threads = {"TF_NUM_INTRAOP_THREADS": str(cores), "OMP_NUM_THREADS": str(cores)}
+        threads = dict.fromkeys(THREAD_VARIABLES, str(cores))
         actor = ray.remote(
             num_cpus=cores,
             num_gpus=self.gpus,
@@ -230,7 +238,7 @@ class RayEngine:
         )(_Worker)
         # As an argument, because the dashboard of Ray shows runtime environments.
         shared = {k: v for k, v in os.environ.items() if k.startswith(SHARED_VARIABLES)}
-        return partial(actor.remote, shared)
+        return partial(actor.remote, shared, cores)
 
 
 def _connected_ray() -> Any:

@@ -9,7 +9,9 @@ from typing import Any, TypeVar, cast
 T = TypeVar("T")
 
 
-def map_in_threads(work: Callable, jobs: Iterable, ahead: int = 0) -> Iterator:
+def map_in_threads(
+    work: Callable, jobs: Iterable, ahead: int = 0, threads: int | None = None
+) -> Iterator:
     """Apply a function to jobs on all cores and yield the results in the order of the jobs.
 
     Only a few jobs per core are started before their results are consumed.
@@ -18,9 +20,11 @@ def map_in_threads(work: Callable, jobs: Iterable, ahead: int = 0) -> Iterator:
         work: The function.
         jobs: Its arguments.
         ahead: Number of jobs that are started in any case, such as the size of a batch.
+        threads: Number of threads; None: one per core.
     """
-    max_pending = max(4 * (os.cpu_count() or 1), ahead)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    threads = threads or os.cpu_count() or 1
+    max_pending = max(4 * threads, ahead)
+    with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future] = deque()
         for job in jobs:
             pending.append(pool.submit(work, job))
