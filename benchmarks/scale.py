@@ -204,7 +204,7 @@ class InstantEngine:
         rng = np.random.default_rng(0)
         if isinstance(task, PeopleTask):
             points = rng.random((len(task.model.joints.names), 7), np.float32) * 300
-            mask = rng.integers(0, 256, (64, 48), np.uint8)
+            mask = np.pad(np.full((50, 20), 255, np.uint8), ((7, 7), (14, 14)))
             for _ in jobs:
                 yield Estimate(points.copy(), PersonMask(mask.copy(), (0, 0, 300, 400)))
             return
@@ -235,10 +235,10 @@ def driver(count: int) -> None:
                 session.execute(sa.insert(ImageRow), rows)
         images = [
             LabeledImage(
-                Candidate(n + 1, sha256, f"{sha256}.jpg", n, 300, 400, 1, copies=(n + 1,)),
+                Candidate(number, sha256, f"{sha256}.jpg", number, 300, 400, 1, copies=(number,)),
                 ("dress",),
             )
-            for n, sha256 in enumerate(digests)
+            for number, sha256 in enumerate(digests, 1)
         ]
         store, before = ImageStore(folder / "images"), peak_memory()
         photos = [image.photo for image in images]
@@ -251,8 +251,8 @@ def driver(count: int) -> None:
             rendered.append(result[0])
             prints.add(result[0].file_sha256 + result[0].render_key, result[1])
         click.echo(
-            f"{count} photos: {before:.2f} GB with the plan, {cropped:.2f} GB at most with the crops"
-            f" and {peak_memory():.2f} GB with {len(rendered)} rendered photos"
+            f"{count} photos: {before:.2f} GB with the plan, at most {cropped:.2f} GB with the"
+            f" crops and {peak_memory():.2f} GB with {len(rendered)} rendered photos"
         )
 
 
