@@ -1,9 +1,11 @@
 """Predict logits and backbone features of preprocessed photos with the network of a run."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 import keras
@@ -11,8 +13,15 @@ import numpy as np
 
 from dataset.errors import Failure
 from dataset.utils.downloads import file_digest
-from dataset.utils.engines import PhotoTask
-from model.inference.preprocessing import OpenedPhoto, PhotoInput, PreparedPhoto, Preprocessor
+from dataset.utils.engines import LOCAL_ENGINE, Engine, PhotoTask
+from model.inference.preprocessing import (
+    CHUNK_SIZE,
+    OpenedPhoto,
+    PhotoInput,
+    PreparedPhoto,
+    Preprocessor,
+    RecentPhotos,
+)
 from model.inference.saved_run import SavedRun
 from model.network import dtype, inception
 
@@ -69,6 +78,14 @@ class Predictor:
         features, logits = _predict_in_batches(self.network, pixels)
         return NetworkOutputs(features, logits)
 
+    def predict_prepared(self, photos: Sequence[PreparedPhoto]) -> NetworkOutputs:
+        """Predict prepared photos that have pixels, unless they have outputs already."""
+        outputs = [photo.outputs for photo in photos if photo.outputs is not None]
+        if len(outputs) == len(photos):
+            features, logits = zip(*outputs, strict=True)
+            return NetworkOutputs(np.stack(features), np.stack(logits))
+        return self.predict(np.stack([p.pixels for p in photos if p.pixels is not None]))
+
     def extract_features(self, pixels: np.ndarray) -> np.ndarray:
         """Return only the features of `predict`, a float32 array of shape (n, width).
 
@@ -83,7 +100,7 @@ class PredictedPhoto(NamedTuple):
     """A photo with the outputs of the network.
 
     Attributes:
-        photo: The photo, without its pixels.
+        photo: The photo, usually without its pixels.
         features: Its features, float32 array of shape (width,); None if it has a problem.
         logits: Its calibrated logits, float32 array of shape (classes,); None if it has a problem.
     """
@@ -100,11 +117,13 @@ class PredictionTask(PhotoTask[PhotoInput, PredictedPhoto]):
     Attributes:
         network: That of a predictor.
         preprocessor: The preprocessing of its run.
+        keeps_pixels: Whether the results have the pixels.
     """
 
     batch_size = BATCH_SIZE
     network: keras.Model
     preprocessor: Preprocessor
+    keeps_pixels: bool = False
 
     def read(self, job: PhotoInput) -> OpenedPhoto:
         """Read and open a photo."""
@@ -124,9 +143,51 @@ class PredictionTask(PhotoTask[PhotoInput, PredictedPhoto]):
         return [
             PredictedPhoto(photo)
             if photo.pixels is None
-            else PredictedPhoto(replace(photo, pixels=None), *next(rows))
+            else PredictedPhoto(
+                photo if self.keeps_pixels else replace(photo, pixels=None), *next(rows)
+            )
             for photo in photos
         ]
+
+
+def prepare_photos(
+    photos: Iterable[PhotoInput],
+    preprocessor: Preprocessor,
+    predictor: Predictor,
+    engine: Engine,
+    recent: RecentPhotos | None = None,
+) -> Iterator[list[PreparedPhoto]]:
+    """Preprocess photos in chunks; the workers of a cluster predict them as well.
+
+    Args:
+        photos: The photos.
+        preprocessor: The preprocessing.
+        predictor: The network.
+        engine: Runs both.
+        recent: Photos that are not prepared again.
+    """
+    if engine is LOCAL_ENGINE:
+        yield from preprocessor.prepare(photos, recent)
+        return
+    inputs: deque[PhotoInput] = deque()
+
+    def jobs() -> Iterator[PhotoInput]:
+        for photo in photos:
+            inputs.append(photo)
+            yield photo
+
+    results = engine.map(PredictionTask(predictor.network, preprocessor, keeps_pixels=True), jobs())
+    while chunk := list(islice(results, CHUNK_SIZE)):
+        prepared = []
+        for photo, features, logits in chunk:
+            original = inputs.popleft()
+            if recent is not None and photo.sha256 and not recent.add(photo.sha256, original):
+                prepared.append(PreparedPhoto(photo.sha256, is_repeated=True))
+            elif features is None or logits is None:
+                prepared.append(photo)
+            else:
+                prepared.append(replace(photo, outputs=(features, logits)))
+        yield prepared
 
 
 def _predict_in_batches(network: keras.Model, pixels: np.ndarray) -> list[np.ndarray]:

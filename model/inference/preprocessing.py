@@ -73,6 +73,7 @@ class PreparedPhoto:
         no_garment_reason: Why the photo can't show a garment (it is blank, for example), or empty.
         problem: Why the photo can't be read, or empty.
         is_repeated: The same photo and crop came before: it is not prepared again.
+        outputs: Features and logits of the network, if it has predicted the photo already.
     """
 
     sha256: str = ""
@@ -80,6 +81,7 @@ class PreparedPhoto:
     no_garment_reason: str = ""
     problem: str = ""
     is_repeated: bool = False
+    outputs: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class OpenedPhoto(NamedTuple):

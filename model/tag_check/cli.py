@@ -14,6 +14,7 @@ from dataset.utils.cli_options import (
     columns_option,
     contact_option,
     encoding_option,
+    engine_options,
     fetched_option,
     images_option,
     preview_option,
@@ -107,6 +108,7 @@ class TagColumn(click.ParamType):
     help="Add the missing tags to the corrected feed.",
 )
 @cli_options.seed_option
+@engine_options
 def check_tags(
     feed: Path | None,
     run: Path | None,
@@ -116,6 +118,9 @@ def check_tags(
     cost_column: str | None,
     preview: bool,
     reviewed: Path | None,
+    engine: str,
+    workers: int | None,
+    gpus: float,
     **values: Any,
 ) -> None:
     """Find wrong tags among the items of FEED or, without FEED, in the catalogue.
@@ -146,6 +151,7 @@ def check_tags(
         raise BadInput("name a run of train-model: --model runs/first")
     from dataset.feeds.product_feed import TagColumns, open_feed
     from dataset.utils import keras_backend
+    from dataset.utils.engines import create_engine
     from dataset.utils.files import refuse_taken
     from dataset.vocabulary import load_vocabulary
 
@@ -176,7 +182,8 @@ def check_tags(
 
     fetch = FetchOptions(**{name: values.pop(name) for name in FetchOptions.__dataclass_fields__})
     options = pipeline.CheckOptions(run=run, feed=product_feed, fetch=fetch, **values)
-    _print_results(pipeline.check_tags(options, vocabulary), options.out)
+    runner = create_engine(engine, workers, gpus)
+    _print_results(pipeline.check_tags(options, vocabulary, runner), options.out)
 
 
 def _print_results(results: dict[str, Any], out: Path) -> None:

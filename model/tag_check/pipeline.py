@@ -21,6 +21,7 @@ from dataset.feeds.cells import TagLists, category_levels
 from dataset.feeds.product_feed import XML, ProductFeed
 from dataset.feeds.tables import REPLACEMENT
 from dataset.review.queues import PROPOSED
+from dataset.utils.engines import LOCAL_ENGINE, Engine
 from dataset.utils.files import exclusive_use, make_folder, replace_folder, write_json
 from dataset.vocabulary import Vocabulary
 from model.evaluation.calibration import softmax
@@ -34,7 +35,7 @@ from model.feeds.sources import (
     TaggedItem,
     known_tags,
 )
-from model.inference.predictor import NetworkOutputs, Predictor, load_predictor
+from model.inference.predictor import NetworkOutputs, Predictor, load_predictor, prepare_photos
 from model.inference.preprocessing import CHUNK_SIZE, PreparedPhoto, Preprocessor, RecentPhotos
 from model.inference.saved_run import SavedRun, load_run
 from model.tag_check import output
@@ -89,8 +90,7 @@ def predict_photos(
     predictions = {n: PhotoPrediction(p.problem) for n, p in photos.items() if p.problem}
     prepared = {n: photo for n, photo in photos.items() if photo.pixels is not None}
     if prepared:
-        pixels = [photo.pixels for photo in prepared.values() if photo.pixels is not None]
-        outputs = predictor.predict(np.stack(pixels))
+        outputs = predictor.predict_prepared(list(prepared.values()))
         judged = judge_photos(list(prepared.values()), outputs, reference)
         predictions |= dict(zip(prepared, judged, strict=True))
     known = {photos[number].sha256: prediction for number, prediction in predictions.items()}
@@ -391,10 +391,17 @@ class CheckOptions:
     fetch: FetchOptions = field(default_factory=FetchOptions)
 
 
-def check_tags(options: CheckOptions, vocabulary: Vocabulary) -> dict[str, Any]:
+def check_tags(
+    options: CheckOptions, vocabulary: Vocabulary, engine: Engine = LOCAL_ENGINE
+) -> dict[str, Any]:
     """Check tags and write the output files.
 
     Until it is complete the folder is `<out>.unfinished`, from which the same command continues.
+
+    Args:
+        options: The options of the command.
+        vocabulary: Defines labels.
+        engine: Prepares and predicts the photos.
 
     Returns:
         The content of `check.json`.
@@ -405,7 +412,7 @@ def check_tags(options: CheckOptions, vocabulary: Vocabulary) -> dict[str, Any]:
     """
     with ImageFetcher(options.fetch) as fetcher, exclusive_use(options.out, "--out"):
         try:
-            return _check_tags(options, vocabulary, fetcher)
+            return _check_tags(options, vocabulary, fetcher, engine)
         except OSError as error:
             raise Failure(
                 f"--out {options.out} can't be written: {first_line(error)}; free disk space, and"
@@ -414,7 +421,7 @@ def check_tags(options: CheckOptions, vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def _check_tags(
-    options: CheckOptions, vocabulary: Vocabulary, fetcher: ImageFetcher
+    options: CheckOptions, vocabulary: Vocabulary, fetcher: ImageFetcher, engine: Engine
 ) -> dict[str, Any]:
     run = load_run(options.run)
     scheme = LabelScheme.of_run(run, vocabulary)
@@ -427,7 +434,7 @@ def _check_tags(
     for note in reference.notes:
         click.echo(note, err=True)
     preprocessor = Preprocessor(run.crop, run.build_options, predictor.size)
-    _predict_items(source, preprocessor, predictor, reference, store, scheme)
+    _predict_items(source, preprocessor, predictor, reference, store, scheme, engine)
     checks = assign_verdicts(store, scheme, options.seed)
     results = _results(store, run, predictor, source, checks)
     training_folder = options.data or run.data
@@ -535,13 +542,15 @@ def _predict_items(
     reference: TrainingReference,
     store: CheckStore,
     scheme: LabelScheme,
+    engine: Engine,
 ) -> None:
     """Predict and store all items that are not in the store, in chunks."""
     done = store.last_number()
     items, items_to_prepare = tee(_remaining_items(source, store, done))
-    # `prepare` reads a chunk ahead of what is stored: the second iterator returns the items again.
+    # Photos are read ahead of what is stored: the second iterator returns the items again.
     inputs = (item.photo for item in items_to_prepare if item.photo is not None)
-    prepared = (photo for chunk in preprocessor.prepare(inputs, RecentPhotos()) for photo in chunk)
+    chunks = prepare_photos(inputs, preprocessor, predictor, engine, RecentPhotos())
+    prepared = (photo for chunk in chunks for photo in chunk)
     with tqdm(initial=done, desc="items", unit=" items", disable=None) as bar:
         while chunk := list(islice(items, 2 * CHUNK_SIZE)):
             photos = {item.number: next(prepared) for item in chunk if item.photo is not None}

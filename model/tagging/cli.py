@@ -14,6 +14,7 @@ from dataset.utils.cli_options import (
     columns_option,
     contact_option,
     encoding_option,
+    engine_options,
     fetched_option,
     images_option,
     preview_option,
@@ -78,6 +79,7 @@ threshold_option = click.option(
 @images_option
 @vocabulary_option
 @cli_options.precision_option
+@engine_options
 def tag_photos(
     names: tuple[str, ...],
     run: Path | None,
@@ -85,6 +87,9 @@ def tag_photos(
     explain: bool,
     preview: bool,
     vocabulary: Path | None,
+    engine: str,
+    workers: int | None,
+    gpus: float,
     **values: Any,
 ) -> None:
     """Tag photos that have no tag: files, folders, feeds, URLs or, without names, the catalogue.
@@ -96,6 +101,7 @@ def tag_photos(
 
     Writes photo, id, status, label, probability, labels, top and reason per photo.
     """
+    from dataset.utils.engines import create_engine
     from dataset.vocabulary import load_vocabulary
     from model.feeds.sources import FetchOptions, ImageFetcher
     from model.tagging import pipeline
@@ -117,7 +123,7 @@ def tag_photos(
         if out is not None:
             pipeline.refuse_taken_output(out, explain)
         options = pipeline.TagOptions(run, source_options, out, explain=explain, **values)
-        counts = pipeline.tag_photos(options, sources)
+        counts = pipeline.tag_photos(options, sources, create_engine(engine, workers, gpus))
     for line in pipeline.summary_lines(counts):
         click.echo(line, err=out is None)
     if out is not None:

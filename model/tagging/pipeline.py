@@ -28,6 +28,7 @@ from dataset.errors import BadInput, Failure, first_line, shorten_for_display
 from dataset.review.queues import PROPOSED
 from dataset.utils import keras_backend
 from dataset.utils.cli_options import format_table
+from dataset.utils.engines import LOCAL_ENGINE, Engine
 from dataset.utils.files import (
     exclusive_use,
     make_folder,
@@ -97,12 +98,14 @@ class Tagger:
         threshold: Lowest probability of a label that is certain enough; None: that of the run's
             validation photos, for each facet if the run has facets.
         top: Number of labels in `PhotoTags.top`.
+        engine: Prepares and predicts the photos of a command.
     """
 
     run: "SavedRun"
     predictor: "Predictor"
     threshold: float | None = None
     top: int = 3
+    engine: Engine = LOCAL_ENGINE
 
     @cached_property
     def preprocessor(self) -> Preprocessor:
@@ -112,10 +115,10 @@ class Tagger:
 
     def tag(self, photos: Sequence[PreparedPhoto]) -> list[PhotoTags]:
         """Predict photos and decide their labels."""
-        pixels = [photo.pixels for photo in photos if photo.pixels is not None]
-        if not pixels:
+        readable = [photo for photo in photos if photo.pixels is not None]
+        if not readable:
             return [self.decide(photo, None) for photo in photos]
-        rows = iter(self.probabilities(self.predictor.predict(np.stack(pixels)).logits))
+        rows = iter(self.probabilities(self.predictor.predict_prepared(readable).logits))
         return [self.decide(p, None if p.pixels is None else next(rows)) for p in photos]
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
@@ -294,14 +297,23 @@ class TagCounts:
             self.reasons[tags.reason] += 1
 
 
-def tag_photos(options: TagOptions, sources: Sequence[PhotoSource]) -> TagCounts:
+def tag_photos(
+    options: TagOptions, sources: Sequence[PhotoSource], engine: Engine = LOCAL_ENGINE
+) -> TagCounts:
     """Tag photos and write a row per photo.
+
+    Args:
+        options: The options of the command.
+        sources: The photos.
+        engine: Prepares and predicts the photos.
 
     Raises:
         BadInput: There is no such run, or `--out` belongs to another command.
         Failure: The model can't be used, or there are no photos.
     """
-    tagger = load_tagger(options.run, options.threshold, options.top, options.precision)
+    tagger = replace(
+        load_tagger(options.run, options.threshold, options.top, options.precision), engine=engine
+    )
     click.echo(describe_threshold(tagger.run, options.threshold), err=True)
     items = (item for source in sources for item in source.items(tagger.run.crop))
     save = partial(save_proposals, options.source.catalogue) if not options.source.names else None
@@ -386,7 +398,7 @@ def _tag_all(
     items: Iterator[PhotoItem], tagger: Tagger, output: TagOutput, save: SaveRows | None = None
 ) -> TagCounts:
     """Tag photos chunk by chunk; the next chunk is prepared while the network predicts."""
-    chunks = prefetch(prepare_items(items, tagger.preprocessor))
+    chunks = prefetch(prepare_items(items, tagger))
     number = output.done
     with tqdm(initial=number, desc="photos", unit=" photos", disable=None) as bar:
         for chunk in chunks:
@@ -443,7 +455,7 @@ def save_proposals(catalogue: str, rows: Sequence[TagRow], model: str) -> None:
 
 
 def prepare_items(
-    items: Iterator[PhotoItem], preprocessor: Preprocessor
+    items: Iterator[PhotoItem], tagger: Tagger
 ) -> Iterator[list[tuple[PhotoItem, PreparedPhoto]]]:
     """Yield chunks of photos that are prepared for the network, in their order."""
     taken: deque[tuple[PhotoItem, str]] = deque()
@@ -454,7 +466,9 @@ def prepare_items(
             taken.append((item, photo if isinstance(photo, str) else ""))
             yield PhotoInput(_no_photo) if isinstance(photo, str) else photo
 
-    for chunk in preprocessor.prepare(inputs()):
+    from model.inference.predictor import prepare_photos
+
+    for chunk in prepare_photos(inputs(), tagger.preprocessor, tagger.predictor, tagger.engine):
         prepared = []
         for photo in chunk:
             item, problem = taken.popleft()

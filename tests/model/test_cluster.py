@@ -1,5 +1,6 @@
 """Features, embeddings and tags on a Ray cluster equal those of one machine."""
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,15 @@ from model.data.loading import SplitData, load_splits
 from model.network import inception
 from model.similar.embedder import load_embedder
 from model.similar.sources import FolderIndexSource
-from tests.support.drawn_splits import draw_splits
+from tests.model.tag_check.test_pipeline import check, work, write_feed
+from tests.support.drawn_splits import draw_splits, run_words
 from tests.support.exported_runs import small_inception
+from tests.support.photo_site import serving
 from tests.support.ray_cluster import two_nodes
 from tests.support.saved_runs import write_run
 
+# A fixture.
+__all__ = ["work"]
 COLOURS = {"polo": "red", "dress": "blue"}
 VIEWS = Views(parse_augmentation(["mirror", "rotate=15"]), 3)
 
@@ -102,3 +107,48 @@ def test_a_worker_without_the_data_folder_fails_with_a_remedy(
     task = FeaturesTask(small_inception(), tmp_path / "other", Views())
     with pytest.raises(Failure, match="file system that all machines mount"):
         list(engine.map(task, [ViewsJob(data.examples[0], "x", ["x plain"])]))
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_equal_rows(one: list[dict[str, str]], other: list[dict[str, str]]) -> None:
+    """Assert that rows are equal; numbers may differ by rounding."""
+    assert len(one) == len(other)
+    for row, its in zip(one, other, strict=True):
+        assert row.keys() == its.keys()
+        for name, value in row.items():
+            if value.replace(".", "", 1).isdecimal():
+                assert float(its[name]) == pytest.approx(float(value), abs=1e-3), name
+            else:
+                assert its[name] == value, name
+
+
+@pytest.mark.slow
+def test_photos_are_tagged_on_a_cluster_as_here(tmp_path: Path, cluster: Any) -> None:
+    folder = draw_splits(tmp_path / "splits", COLOURS) / "train"
+    (folder / "dress" / "broken.png").write_bytes(b"no photo")
+    write_run(tmp_path / "run", sorted(COLOURS), ("mixed0",))
+    words = ("tag-photos", "splits/train", "--model", "run", "--threshold", "0.5")
+    for name, engine in (("local.csv", "local"), ("distributed.csv", "ray")):
+        done = run_words(tmp_path, *words, "--out", name, "--engine", engine)
+        assert done.returncode == 0, done.stderr
+    rows = rows_of(tmp_path / "local.csv")
+    assert [row["status"] for row in rows].count("failed") == 1
+    assert_equal_rows(rows, rows_of(tmp_path / "distributed.csv"))
+
+
+@pytest.mark.slow
+def test_tags_are_checked_on_a_cluster_as_here(work: Path, cluster: Any) -> None:
+    hat = (work / "splits" / "test" / "hat" / "5.png").read_bytes()
+    with serving({"/hat.png": hat, "/hat.png?other": hat}) as site:
+        write_feed(work, site.url)
+        words = ("feed.csv", "--fetched", "fetched", "--allow-private-hosts", "--seed", "1")
+        for name in ("local", "ray"):
+            done = check(work, *words, "--out", name, "--engine", name)
+            assert done.returncode == 0, done.stderr
+    rows = rows_of(work / "local" / "checked.csv")
+    assert len(rows) > 30
+    assert_equal_rows(rows, rows_of(work / "ray" / "checked.csv"))
