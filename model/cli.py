@@ -246,13 +246,17 @@ def train_model(
         raise BadInput("several processes need --time-budget none, and no --resume")
     if process:
         # The first process writes the run; the others compute the same.
-        out = Path(tempfile.mkdtemp(prefix="fashion-tagger-")) / out.name
+        temporary = tempfile.TemporaryDirectory(prefix="fashion-tagger-")
+        out = Path(click.get_current_context().with_resource(temporary)) / out.name
     options = TrainOptions(out=out, folds=folds or 0, **values)
     options.distribution()
     if options.from_scratch:
         click.echo("Training from scratch: backbone and head are trained together.")
     run = cross_validate if folds else train
-    click.echo(format_summary(run(options, create_engine(engine, workers, gpus))))
+    summary = format_summary(run(options, create_engine(engine, workers, gpus)))
+    if process:
+        return
+    click.echo(summary)
     click.echo(f"report: {out}/report.html")
     click.echo(f"metrics: {out}/metrics.json, {out}/predictions.csv")
     if not folds:
