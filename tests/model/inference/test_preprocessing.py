@@ -1,7 +1,9 @@
 """Preprocessing of photos: crops, resizing, and repeated photos."""
 
+import pickle
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 from dataset.build import build
 from dataset.export.build_result import BuildOptions
 from dataset.images.io import sha256_of
+from dataset.images.store import ImageStore
 from dataset.pose.crop import PERSON, Crop
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
@@ -100,3 +103,26 @@ def test_a_heic_photo_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400)
     ((prepared,),) = PREPROCESSOR.prepare([PhotoInput(lambda: head)])
     assert prepared.problem.startswith("a HEIC photo; to read HEIC: pip install")
+
+
+def test_photos_are_sent_to_other_processes_as_references_or_with_their_bytes(
+    tmp_path: Path,
+) -> None:
+    store = ImageStore(tmp_path / "images")
+    store.put(photo_bytes(1), "ab/cd/abcd.jpg")
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(photo_bytes(2))
+    stored = PhotoInput(partial(store.read, "ab/cd/abcd.jpg"))
+    packed = pickle.dumps(stored)
+    assert len(packed) < 500
+    assert pickle.loads(packed).read() == photo_bytes(1)
+    sent = pickle.loads(pickle.dumps(PhotoInput(path.read_bytes)))
+    path.unlink()
+    assert sent.read() == photo_bytes(2)
+    gone = pickle.loads(pickle.dumps(PhotoInput(path.read_bytes)))
+    with pytest.raises(FileNotFoundError):
+        gone.read()
+    # Networks that find people are not sent.
+    preprocessor = Preprocessor(PoseOptions(), {}, 75)
+    assert preprocessor._model.joints.names
+    assert vars(pickle.loads(pickle.dumps(preprocessor))).keys() == vars(PREPROCESSOR).keys()
