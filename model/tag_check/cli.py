@@ -118,9 +118,6 @@ def check_tags(
     cost_column: str | None,
     preview: bool,
     reviewed: Path | None,
-    engine: str,
-    workers: int | None,
-    gpus: float,
     **values: Any,
 ) -> None:
     """Find wrong tags among the items of FEED or, without FEED, in the catalogue.
@@ -181,9 +178,9 @@ def check_tags(
     from model.tag_check import pipeline
 
     fetch = FetchOptions(**{name: values.pop(name) for name in FetchOptions.__dataclass_fields__})
+    engine = create_engine(*(values.pop(name) for name in ("engine", "workers", "gpus")))
     options = pipeline.CheckOptions(run=run, feed=product_feed, fetch=fetch, **values)
-    runner = create_engine(engine, workers, gpus)
-    _print_results(pipeline.check_tags(options, vocabulary, runner), options.out)
+    _print_results(pipeline.check_tags(options, vocabulary, engine), options.out)
 
 
 def _print_results(results: dict[str, Any], out: Path) -> None:
