@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 from dataset.catalogue.models import ImageRow, TagVerdictRow
 from dataset.images.io import sha256_of
 from tests.support.browser import CHROMIUM, needs_chromium
-from tests.support.catalogue_data import Filling, jpeg_of, squares_of
+from tests.support.catalogue_data import Filling, jpeg_of, patches_of
 from tests.support.drawn_splits import PROGRAM, random_backbone
 
 COLOURS = {"polo": (200, 30, 30), "dress": (30, 30, 200), "coat": (30, 160, 30)}
@@ -40,7 +40,7 @@ def create_catalogue(folder: Path) -> tuple[Filling, dict[str, str]]:
     flipped = set(rng.choice(IMAGES_PER_LABEL * len(LABELS), WRONG_LABELS, replace=False).tolist())
     for number in range(IMAGES_PER_LABEL * len(LABELS)):
         label = LABELS[number % len(LABELS)]
-        data = jpeg_of(squares_of(rng, COLOURS[label]))
+        data = jpeg_of(patches_of(rng, COLOURS[label]))
         tag = LABELS[(number + 1) % len(LABELS)] if number in flipped else label
         filling.image(data, filling.post(f"p{number}", tag))
         truth[sha256_of(data)] = label

@@ -8,7 +8,7 @@ from pathlib import Path
 import imagehash
 import numpy as np
 import sqlalchemy as sa
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from dataset.catalogue.models import (
     Cluster,
@@ -26,16 +26,31 @@ from tests.support.catalogues import catalogue_of
 
 
 def photo_bytes(seed: int, size: tuple[int, int] = (120, 160), quality: int = 90) -> bytes:
-    """Return a JPEG of coloured squares, different for each seed."""
-    cells = np.random.default_rng(seed).integers(0, 256, (8, 6, 3), dtype=np.uint8)
-    return jpeg_of(Image.fromarray(cells).resize(size, Image.Resampling.NEAREST), quality)
+    """Return a JPEG of coloured patches and ellipses, different for each seed."""
+    rng = np.random.default_rng(seed)
+    cells = rng.integers(0, 256, (8, 6, 3), dtype=np.uint8)
+    return jpeg_of(_paint(cells, size, rng), quality)
 
 
-def squares_of(rng: np.random.Generator, colour: tuple[int, int, int]) -> Image.Image:
-    """Draw random squares in shades of a colour."""
+def patches_of(rng: np.random.Generator, colour: tuple[int, int, int]) -> Image.Image:
+    """Draw random patches and ellipses in shades of a colour."""
     light = rng.integers(40, 256, (8, 6, 1)) / 255
     cells = np.clip(np.array(colour) * light + rng.integers(0, 40, (8, 6, 3)), 0, 255)
-    return Image.fromarray(cells.astype(np.uint8)).resize((120, 160), Image.Resampling.NEAREST)
+    return _paint(cells.astype(np.uint8), (120, 160), rng)
+
+
+def _paint(cells: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+    """Enlarge cells smoothly, and draw two ellipses in the colours of cells.
+
+    The ellipses make the photo sharp. Sharp cells would have the same corners in all photos, and
+    the search for duplicates would compare each pair of them.
+    """
+    image = Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
+    for cell in cells.reshape(-1, 3)[:2].tolist():
+        left, top = rng.uniform(0, 0.7, 2) * size
+        width, height = rng.uniform(0.15, 0.45, 2) * size
+        ImageDraw.Draw(image).ellipse((left, top, left + width, top + height), tuple(cell))
+    return image
 
 
 def jpeg_of(image: Image.Image, quality: int = 90) -> bytes:

@@ -30,7 +30,7 @@ from tests.dataset.duplicates.test_verification import photo
 from tests.model.similar.test_copies import bordered
 from tests.support import drawn_splits
 from tests.support.browser import CHROMIUM, find_overflow
-from tests.support.catalogue_data import Filling, jpeg_of, squares_of
+from tests.support.catalogue_data import Filling, jpeg_of, patches_of
 from tests.support.photo_site import serving
 from tests.support.saved_runs import write_run
 
@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / "splits" / split / label).mkdir(parents=True)
             for number in range(count):
                 # Rectangles would be copies of each other.
-                photo = squares_of(np.random.default_rng(number), ImageColor.getrgb(colour)[:3])
+                photo = patches_of(np.random.default_rng(number), ImageColor.getrgb(colour)[:3])
                 photo.save(folder / "splits" / split / label / f"{number}.png")
     write_run(folder / "run", sorted(COLOURS), ("mixed0",))
     return folder
@@ -395,7 +395,7 @@ def shop(made: Path) -> Path:
         post = filling.post(f"P{number}", label)
         # Rectangles would be detected as near duplicates.
         for _ in range(2):
-            filling.image(jpeg_of(squares_of(rng, ImageColor.getrgb(COLOURS[label])[:3])), post)
+            filling.image(jpeg_of(patches_of(rng, ImageColor.getrgb(COLOURS[label])[:3])), post)
     with filling.sessions.begin() as session:
         for row in session.scalars(sa.select(PostRow)):
             row.price, row.currency, row.title = 10.0 * row.id, "EUR", f"Nice <i>{row.id}</i>"
