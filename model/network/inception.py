@@ -147,8 +147,10 @@ def weights_file(weights: str) -> Path:
     if weights != IMAGENET_WEIGHTS:
         return Path(weights)
     folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
-    packaged = "use --weights garments, which is in the package, " if GARMENTS_FILE.exists() else ""
-    remedy = f"{packaged}name a file with --weights PATH, or train from scratch with --weights none"
+    remedy = (
+        "use --weights garments, which is in the package, name a file with --weights PATH, or train"
+        " from scratch with --weights none"
+    )
     return fetch_published(IMAGENET, folder, remedy)
 
 

@@ -57,7 +57,7 @@ def official() -> Callable[[str], keras.Model]:
 
 
 @needs_facts
-@pytest.mark.parametrize("name", ["hrnet-w32", "hrnet-w48"])
+@pytest.mark.parametrize("name", ["hrnet-w32", pytest.param("hrnet-w48", marks=pytest.mark.slow)])
 def test_every_name_and_shape_of_the_official_networks(
     official: Callable[[str], keras.Model], name: str
 ) -> None:

@@ -116,6 +116,7 @@ def test_stopped_and_gone_on_with_ends_as_if_never_stopped(
     assert model.joints.bones == ((0, 1), (1, 4))
 
 
+@pytest.mark.slow
 def test_killed_before_the_first_state(options: PoseTrainOptions) -> None:
     again = replace(options, resume=True, epochs=1)
     with pytest.raises(BadInput, match=r"state\.npz is missing"):
@@ -134,6 +135,7 @@ def test_killed_before_the_first_state(options: PoseTrainOptions) -> None:
         train_pose(again)
 
 
+@pytest.mark.slow
 def test_masks_only_leaves_the_key_points_as_they_are(
     options: PoseTrainOptions, tmp_path: Path
 ) -> None:

@@ -64,7 +64,7 @@ def test_a_constant_in_all_logits_has_no_effect() -> None:
 
 
 def test_an_embedding_is_reproducible_and_can_be_saved() -> None:
-    outputs, logits = network_outputs(300, 600, 10)
+    outputs, logits = network_outputs(200, 300, 10)
     one, other = fit_embedding(outputs, logits), fit_embedding(outputs, logits)
     kept = Embedding.from_arrays(one.to_arrays())
     vectors = one.vectors(outputs, logits)

@@ -8,10 +8,13 @@ import pytest
 from PIL import Image
 
 from dataset.errors import Failure
+from dataset.images.io import sha256_of
 from model.data.loading import letterbox
 from model.network import inception
 
 SIZE = 75
+# Mean output of the shipped backbone for a ramp.
+GOLDEN_MEAN = 0.16759
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +154,14 @@ def test_the_letterbox_equals_the_models_layer() -> None:
         inner = np.abs(letterbox(photo, SIZE).astype(float) - exact)
         assert np.median(inner) <= 1
         assert (inner <= 2).mean() > 0.97
+
+
+def test_the_shipped_backbone_is_the_one_of_its_card() -> None:
+    card = inception.GARMENTS_FILE.with_suffix(".md").read_text(encoding="utf-8")
+    assert sha256_of(inception.GARMENTS_FILE.read_bytes()) in card
+    shipped = inception.build_backbone(96, inception.GARMENTS)
+    assert inception.backbone_blocks(shipped)[-1] == "mixed8"
+    ramp = np.linspace(-1, 1, 96, dtype=np.float32)
+    maps = np.asarray(shipped(np.broadcast_to(ramp[None, :, None, None], (1, 96, 96, 3))))
+    assert maps.shape == (1, 1, 1, 1280)
+    assert maps.mean() == pytest.approx(GOLDEN_MEAN, rel=1e-3)

@@ -202,6 +202,7 @@ def test_a_second_build_predicts_new_photos_only_and_is_equal(made: Path) -> Non
     assert all(after[view] == value for view, value in before.items())
 
 
+@pytest.mark.slow
 def test_a_killed_build_keeps_predictions(made: Path) -> None:
     many = made / "many" / "polo"
     many.mkdir(parents=True)

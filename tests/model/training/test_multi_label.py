@@ -134,6 +134,7 @@ def test_the_reports_are_written(work: Path) -> None:
         assert {row["facet"] for row in csv.DictReader(file)} == set(FACETS)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_with_equal_predictions(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,7 @@ def test_three_colours_are_predicted(work: Path) -> None:
     assert {row["label"] for row in predictions(work / "whole")} == {"red ones", "синие", "a,b"}
 
 
-@pytest.mark.parametrize("cache", ["cache", "cold"])
+@pytest.mark.parametrize("cache", [pytest.param("cache", marks=pytest.mark.slow), "cold"])
 def test_the_same_command_gives_the_same_figures(work: Path, cache: str) -> None:
     out = f"again-{cache}"
     done = run(work, *OPTIONS, "--cache", str(work / cache), "--out", out)
@@ -73,6 +73,7 @@ def test_the_same_command_gives_the_same_figures(work: Path, cache: str) -> None
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.slow
 def test_from_nothing_an_odd_batch_size_gives_the_same_figures(work: Path) -> None:
     options = ("--weights", "none", "--feature-layers", "mixed4", "--epochs", "2")
     for out in ("none-1", "none-2"):
