@@ -19,7 +19,8 @@ from model.ablation.config import BEST_STEP, USEFUL_AUGMENTATION, Step
 from model.data.augmentation import ImageAugmentation, parse_augmentation
 from model.data.crops import crop_data, is_cropped
 from model.data.facets import UNLABELLED
-from model.data.features import Views, default_cache_folder, predict_logits
+from model.data.feature_cache import default_cache_folder
+from model.data.features import Views, predict_logits
 from model.data.loading import SplitData
 from model.data.metadata import load_metadata
 from model.training.config import TrainOptions

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "loading": ["Example", "SplitData", "letterbox", "load_splits"],
         "augmentation": ["ImageAugmentation", "parse_augmentation"],
-        "features": ["FeatureCache", "FeatureExtractor", "SplitFeatures"],
+        "feature_cache": ["FeatureCache"],
+        "features": ["FeatureExtractor", "SplitFeatures"],
     },
 )

@@ -16,7 +16,7 @@ from dataset.pose.checkpoints import load_estimator
 from dataset.pose.crop import BLUR, KEEP, WHITE, WHOLE, Crop, choose_crop
 from dataset.pose.heatmaps import Estimate, PersonMask
 from dataset.pose.models import PoseModel, cache_key
-from model.data.features import EXACT_DTYPE, FeatureCache
+from model.data.feature_cache import EXACT_DTYPE, FeatureCache
 from model.data.loading import Example, SplitData, read_images, view_digests
 
 BATCH_SIZE = 16

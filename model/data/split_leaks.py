@@ -13,7 +13,7 @@ from dataset.export.layout import MANIFEST
 from dataset.images.io import Unreadable
 from dataset.utils.files import write_json
 from dataset.utils.threads import map_in_threads
-from model.data.features import default_cache_folder
+from model.data.feature_cache import default_cache_folder
 from model.data.loading import Example, SplitData
 from model.data.metadata import hash_dataset
 

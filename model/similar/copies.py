@@ -18,7 +18,7 @@ from dataset.duplicates.search import BATCH_PAIRS, PhotoPrint, compared_photos, 
 from dataset.duplicates.verification import Relation
 from dataset.images.io import Unreadable, sha256_of
 from dataset.utils.threads import map_in_threads
-from model.data.features import FeatureCache
+from model.data.feature_cache import FeatureCache
 from model.similar.index_file import IndexFile, IndexItem
 from model.similar.sources import read_photo
 

@@ -16,7 +16,7 @@ from dataset.images.io import sha256_of
 from dataset.pose.crop import CROP_POLICY
 from dataset.utils import keras_backend
 from dataset.utils.engines import LOCAL_ENGINE, Engine
-from model.data.features import CACHE_DTYPE, FeatureCache, default_cache_folder
+from model.data.feature_cache import CACHE_DTYPE, FeatureCache, default_cache_folder
 from model.inference.preprocessing import (
     PhotoInput,
     Preprocessor,

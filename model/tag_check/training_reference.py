@@ -16,13 +16,8 @@ from dataset.errors import BadInput, Failure, first_line
 from dataset.export.layout import MANIFEST
 from dataset.images.io import Unreadable, open_photo
 from model.data.facets import UNLABELLED, FacetGroups
-from model.data.features import (
-    EXACT_DTYPE,
-    FeatureCache,
-    SplitFeatures,
-    Views,
-    default_cache_folder,
-)
+from model.data.feature_cache import EXACT_DTYPE, FeatureCache, default_cache_folder
+from model.data.features import SplitFeatures, Views
 from model.data.loading import (
     Example,
     SplitData,

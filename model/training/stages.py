@@ -17,13 +17,8 @@ from dataset.utils.engines import LOCAL_ENGINE, Engine
 from dataset.utils.keras_backend import set_seed
 from model.data.batches import ImageSet, ImageTrainingSet
 from model.data.facets import UNLABELLED
-from model.data.features import (
-    FeatureCache,
-    FeatureExtractor,
-    SplitFeatures,
-    Views,
-    default_cache_folder,
-)
+from model.data.feature_cache import FeatureCache, default_cache_folder
+from model.data.features import FeatureExtractor, SplitFeatures, Views
 from model.data.loading import Example, SplitData, class_weights
 from model.data.metadata import load_metadata
 from model.network import dtype, inception

@@ -11,14 +11,8 @@ import pytest
 from dataset.errors import Failure
 from dataset.utils.engines import LOCAL_ENGINE, Engine, RayEngine
 from model.data.augmentation import parse_augmentation
-from model.data.features import (
-    FeatureCache,
-    FeatureExtractor,
-    FeaturesTask,
-    SplitFeatures,
-    Views,
-    ViewsJob,
-)
+from model.data.feature_cache import FeatureCache
+from model.data.features import FeatureExtractor, FeaturesTask, SplitFeatures, Views, ViewsJob
 from model.data.loading import SplitData, load_splits
 from model.network import inception
 from model.similar.embedder import load_embedder

@@ -11,7 +11,8 @@ from PIL import Image
 from dataset.errors import Failure
 from dataset.pose.crop import PERSON, Crop
 from model.data.augmentation import parse_augmentation
-from model.data.features import FeatureCache, FeatureExtractor, Views, predict_logits
+from model.data.feature_cache import FeatureCache
+from model.data.features import FeatureExtractor, Views, predict_logits
 from model.data.loading import SplitData, load_splits
 
 SIZE = 20

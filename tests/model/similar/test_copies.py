@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from dataset.images.io import sha256_of
-from model.data.features import FeatureCache
+from model.data.feature_cache import FeatureCache
 from model.similar.copies import group_copies, print_cache
 from model.similar.index_file import IndexItem
 from tests.dataset.duplicates.test_verification import photo

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dataset.errors import Failure
-from model.data.features import EXACT_DTYPE, FeatureCache
+from model.data.feature_cache import EXACT_DTYPE, FeatureCache
 
 
 def test_cached_outputs_are_returned_and_others_are_missing(tmp_path: Path) -> None:
