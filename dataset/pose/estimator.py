@@ -61,6 +61,15 @@ class PoseEstimator:
     dark: bool = False
     min_score: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Trace the network's graph for batches of any size.
+
+        TensorFlow traces one graph for the first batch size and another one for all others, and
+        their outputs differ by rounding. The first size is 1, which is not used again, so that what
+        is found in a photo does not depend on the batch it is in.
+        """
+        self.network.predict_on_batch(np.zeros((1, *self.size, 3), np.float32))
+
     def predict(self, views: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the heat maps and masks of views.
 
@@ -88,10 +97,11 @@ class PoseEstimator:
 
     def _outputs(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the heat maps, and the logits of the masks if there is a mask head."""
-        outputs = self.network.predict_on_batch(photos)
-        if not isinstance(outputs, list):
-            return np.asarray(outputs, np.float32), None
-        return np.asarray(outputs[0], np.float32), np.asarray(outputs[1], np.float32)
+        count = len(photos)
+        outputs = self.network.predict_on_batch(photos.repeat(2, axis=0) if count == 1 else photos)
+        arrays = outputs if isinstance(outputs, list) else [outputs]
+        maps, *masks = (np.asarray(rows[:count], np.float32) for rows in arrays)
+        return maps, masks[0] if masks else None
 
     def estimate(
         self, photos: Sequence[Image.Image], views: Sequence[np.ndarray]

@@ -43,6 +43,9 @@ def test_the_drawn_people_show_their_joints_to_the_packaged_network() -> None:
     maps, _ = estimator.predict(views)
     assert (maps.max(axis=(1, 2)) >= model.gate).mean() > 0.9
     assert np.array_equal(views, draw_people(model.size))
+    for count in range(1, len(views)):
+        alone, _ = estimator.predict(views[:count])
+        assert np.array_equal(alone, maps[:count]), "heat maps depend on the size of the batch"
 
 
 @pytest.mark.parametrize(
