@@ -86,7 +86,7 @@ def test_what_can_not_be_met_is_said() -> None:
 
 
 def test_kept_splits_are_named_as_the_cause() -> None:
-    labels, names = ["hat"] * 20, ["train"] * 15 + ["test"] * 5
+    labels, names = ["hat"] * 20, ["train"] * 16 + ["test"] * 4
     said = describe_deviations(range(20), labels, names, (80, 10, 10), fixed=range(18))
     assert said[0] == (
         "hat: validation has 0.0% rather than 10.0% of 20; 18 of them stay in the splits of earlier"
