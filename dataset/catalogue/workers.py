@@ -28,13 +28,7 @@ def register(session: Session) -> int:
     Returns:
         The id of the worker.
     """
-    process = os.getpid()
-    worker = Worker(
-        machine=_machine(),
-        process=process,
-        process_started=_process_started(process) or "",
-        run_started=now(),
-    )
+    worker = _worker_of_this_process(run_started=now())
     session.add(worker)
     session.flush()
     for other in session.scalars(sa.select(Worker)).all():
@@ -43,26 +37,37 @@ def register(session: Session) -> int:
     return worker.id
 
 
+def _worker_of_this_process(**values: object) -> Worker:
+    process = os.getpid()
+    return Worker(
+        machine=_machine(),
+        process=process,
+        process_started=_process_started(process) or "",
+        **values,
+    )
+
+
 def _resume_from(other: Worker, worker: Worker) -> None:
     worker.run_started = max(min(worker.run_started, other.run_started), now() - MAX_RESUME_AGE)
 
 
 def record_heartbeat(session: Session, worker_id: int) -> None:
-    """Record that a worker is alive.
+    """Record that the worker of this process is alive."""
+    ensure_registered(session, worker_id).heartbeat = now()
+
+
+def ensure_registered(session: Session, worker_id: int) -> Worker:
+    """Return the worker of this process, for a transaction that claims work.
 
     A worker that another one removed as dead, after the machine slept for instance, is added again.
+    Without its row, nobody would release its claims if the process died.
     """
     worker = session.get(Worker, worker_id)
     if worker is None:
-        process = os.getpid()
-        worker = Worker(
-            id=worker_id,
-            machine=_machine(),
-            process=process,
-            process_started=_process_started(process) or "",
-        )
+        worker = _worker_of_this_process(id=worker_id)
         session.add(worker)
-    worker.heartbeat = now()
+        session.flush()
+    return worker
 
 
 def run_started(session: Session, worker_id: int) -> datetime:

@@ -120,6 +120,7 @@ class SearchPlanner:
 
     def claim(self, session: Session, search: Search) -> list[claims.PendingImage]:
         """Claim the next images of a search, as far as the limits of all tags allow."""
+        workers.ensure_registered(session, self._worker)
         quotas, count = self._quotas(session), CLAIM_IMAGES
         if quotas:
             count = min(count, quotas[list(self._tags).index(search.stats.tag)].left)
@@ -137,6 +138,7 @@ class SearchPlanner:
         Raises:
             SiteRefused: The weekly quota of hashtags is used up.
         """
+        workers.ensure_registered(session, self._worker)
         workers.release_dead(session, self._worker)
         row = frontier.get_or_create_search(session, self._site, search.hashtag)
         limit, words = self._limits.max_images, self._tags[search.stats.tag]

@@ -254,6 +254,7 @@ def _stop_between_transactions(process: CrawlProcess, folder: Path) -> None:
     """Stop a process where it has no open transaction, for whose locks the others would wait."""
     for _ in range(50):
         process.send_signal(signal.SIGSTOP)
+        wait_for(process.is_stopped)
         if not _has_open_transaction(folder):
             return
         process.send_signal(signal.SIGCONT)

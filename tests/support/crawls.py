@@ -1,10 +1,12 @@
 """Run `crawl` on a sample shop as a user does."""
 
+import faulthandler
 import importlib
 import multiprocessing
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+import psutil
 from scrapy.cmdline import execute
 
 import fashion_tagger
@@ -65,6 +68,11 @@ class CrawlProcess:
         assert self._process.pid is not None
         os.kill(self._process.pid, number)
 
+    def is_stopped(self) -> bool:
+        """Return whether all threads have stopped after SIGSTOP."""
+        assert self._process.pid is not None
+        return psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED
+
     def children(self) -> list[int]:
         """Return the child processes, if the system lists them."""
         paths = Path(f"/proc/{self._process.pid}/task").glob("*/children")
@@ -85,7 +93,13 @@ class CrawlProcess:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait for the end and return both output streams."""
         self._process.join(timeout)
-        assert self.returncode is not None, f"no end after {timeout} seconds: {self.output()}"
+        if self.returncode is None:
+            # The process writes the stacks of its threads.
+            self.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+            output = f"no end after {timeout} seconds:\n{self.output('out')}\n{self.output()}"
+            self.kill()
+            raise AssertionError(output)
         streams = self.output("out"), self.output("err")
         shutil.rmtree(self._output)
         return streams
@@ -129,6 +143,7 @@ def _redirect(output: Path, folder: Path, environment: Mapping[str, str]) -> Non
     """Write the output of this process to files, and enter a folder and an environment."""
     for number, stream in ((1, "out"), (2, "err")):
         os.dup2(os.open(output / stream, os.O_WRONLY | os.O_CREAT), number)
+    faulthandler.register(signal.SIGUSR1, 2)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from dataset.catalogue import workers
-from dataset.catalogue.models import now
+from dataset.catalogue.models import Worker, now
 from dataset.catalogue.session import Sessions, open_catalogue
 from dataset.duplicates.index import FingerprintIndex
 from dataset.maintenance.takedown import TakedownList
@@ -189,3 +190,31 @@ def test_posts_of_another_tag_are_found_only_within_the_limit(sessions: Sessions
         assert (row.state, row.cursor) == ("open", None)
         assert planner.next_step(session, search) == (Step.LIMIT, None)
     assert count_stored(sessions, "dress") == 2
+
+
+@pytest.mark.parametrize("has_pages", [False, True])
+def test_claims_of_a_worker_that_was_removed_as_dead_are_released_when_it_dies(
+    sessions: Sessions, has_pages: bool
+) -> None:
+    if not has_pages:
+        save_page(sessions, "polo", "1:a")
+    tags: dict[str, tuple[str, ...]] = {"polo": ("polo",)}
+    search = Search(SearchStats(SITE, "polo", "polo"))
+    with sessions.begin() as session:
+        slept, other = workers.register(session), workers.register(session)
+        # The other process takes it for dead, because its machine slept.
+        workers.unregister(session, slept, is_complete=True)
+    planners = [
+        SearchPlanner(Lamoda(), worker, now(), tags, CrawlLimits()) for worker in (slept, other)
+    ]
+    with sessions.begin() as session:
+        if has_pages:
+            assert planners[0].next_step(session, search) == (Step.PAGE, None)
+        else:
+            assert [image.url for image in planners[0].claim(session, search)] == [url("a")]
+    with sessions.begin() as session:
+        assert planners[1].next_step(session, search) == (Step.WAIT, None)
+        session.execute(sa.update(Worker).where(Worker.id == slept).values(heartbeat=workers.NEVER))
+    with sessions.begin() as session:
+        step, _ = planners[1].next_step(session, search)
+        assert step is (Step.PAGE if has_pages else Step.IMAGES)
