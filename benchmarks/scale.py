@@ -28,7 +28,7 @@ import sqlalchemy as sa
 from dataset.catalogue.models import ImageRow
 from dataset.catalogue.queries import in_batches
 from dataset.catalogue.session import open_catalogue
-from dataset.duplicates.features import BITS, INDEXED_KEYPOINTS, KEY_BITS, LocalFeatures
+from dataset.duplicates.features import BITS, SEARCH_KEYS, LocalFeatures
 from dataset.duplicates.hamming import MAX_BANDED_BITS
 from dataset.duplicates.hashing import VIEW_COUNT
 from dataset.duplicates.matching import candidate_pairs
@@ -91,7 +91,7 @@ def hashes(count: int) -> None:
 
 
 # Photos whose keys are drawn at once. Of the key points of a copy, half are those of the original,
-# and 1 of 12 of their keys is equal (see `features.KEY_COUNT`).
+# and 1 of 12 of their keys is equal (see `features.SEARCH_KEYS`).
 DRAWN_PHOTOS, EQUAL_KEYS = 4096, 0.5 / 12
 
 
@@ -106,12 +106,12 @@ def features(count: int) -> None:
         for start in range(0, count, DRAWN_PHOTOS):
             rng = np.random.default_rng((table, start))
             photos = np.arange(start, min(start + DRAWN_PHOTOS, count))
-            shape = len(photos), INDEXED_KEYPOINTS
-            own, mirrored = rng.integers(0, 1 << KEY_BITS, (2, *shape), dtype=np.uint64)
+            shape = len(photos), SEARCH_KEYS.keypoints
+            own, mirrored = rng.integers(0, 1 << SEARCH_KEYS.bits, (2, *shape), dtype=np.uint64)
             copies = np.flatnonzero(is_copy[photos])
-            is_equal = rng.random((len(copies), INDEXED_KEYPOINTS)) < EQUAL_KEYS
+            is_equal = rng.random((len(copies), SEARCH_KEYS.keypoints)) < EQUAL_KEYS
             own[copies] = np.where(is_equal, own[copies - 1], own[copies])
-            owners = np.repeat(photos.astype(np.uint64), INDEXED_KEYPOINTS)
+            owners = np.repeat(photos.astype(np.uint64), SEARCH_KEYS.keypoints)
             yield owners, own.reshape(-1), mirrored.reshape(-1)
 
     start = time.perf_counter()

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -17,14 +18,14 @@ from tqdm import tqdm
 
 from dataset.catalogue.models import RunRow, SplitAssignment, now
 from dataset.catalogue.session import open_catalogue
-from dataset.duplicates.pipeline import dedup, save_closest_pairs
+from dataset.duplicates.pipeline import dedup, save_closest_pairs, save_parts
 from dataset.duplicates.search import LoadedPhotos, PrintFile, compared_photos
 from dataset.errors import Failure, first_line
 from dataset.export import croissant, dataset_card, layout, report
 from dataset.export.build_result import BuildOptions, BuildResult
 from dataset.export.formats import FORMATS
-from dataset.export.layout import RenderedImage
-from dataset.export.leakage_audit import AuditResult, audit_build
+from dataset.export.layout import DatasetItem, RenderedImage
+from dataset.export.leakage_audit import AuditResult, CrossSplitPair, audit_build
 from dataset.export.rendering import POOL_FOLDER, render_images, render_key, reuse_images
 from dataset.images.store import ImageStore, open_store
 from dataset.maintenance.label_decisions import ask_conflicts
@@ -32,7 +33,6 @@ from dataset.selection.crops import PersonCrop, find_crops
 from dataset.selection.groups import LINKS_TWO_SPLITS
 from dataset.selection.planning import (
     BuildPlan,
-    Replan,
     SelectionOptions,
     plan_build,
     replan_splits,
@@ -49,6 +49,9 @@ from dataset.utils.files import (
     write_json,
 )
 from dataset.vocabulary import Vocabulary
+
+# How often splits are audited; each time but the last, what is found is put into one split.
+MAX_AUDITS = 4
 
 
 def selection_options(options: BuildOptions, vocabulary: Vocabulary) -> SelectionOptions:
@@ -151,13 +154,7 @@ def _build(options: BuildOptions, vocabulary: Vocabulary, engine: Engine) -> Bui
     crops = find_crops(photos, sessions, store, options.pose, engine)
     reused = _reuse_images(plan, crops, folder, options)
     rendered, prints, unreadable = _render_images(plan, crops, store, folder, options, engine)
-    replan = _split_without_leaks(plan, selection, rendered, prints)
-    images, plan = [rendered[index] for index in replan.indices], replan.plan
-    output_format = FORMATS[options.format]
-    items = output_format.write(layout.arrange_items(images, plan.splits, plan.groups), folder)
-    layout.write_manifest(items, folder / layout.MANIFEST)
-    audit = audit_build(folder, output_format, prints)
-    _check_audit(audit)
+    plan, items, audit = _write_splits(plan, selection, rendered, prints, folder, options.format)
     result = BuildResult(
         items, plan.exclusions, plan.small_classes, unreadable, plan.deviations, audit, reused
     )
@@ -172,7 +169,7 @@ def _build(options: BuildOptions, vocabulary: Vocabulary, engine: Engine) -> Bui
         folder / layout.BUILD_FILE,
     )
     _save_splits(sessions, result, selection)
-    _save_closest_pairs(sessions, result)
+    _save_pairs(sessions, result)
     if target is None:
         replace_folder(folder, options.out)
     else:
@@ -245,42 +242,87 @@ def _render_images(
     return rendered, prints, unreadable
 
 
-def _split_without_leaks(
+def _write_splits(
     plan: BuildPlan,
     selection: SelectionOptions,
     rendered: Mapping[int, RenderedImage],
     prints: PrintFile,
-) -> Replan:
-    """Assign splits again, with links between rendered images that show the same.
+    folder: Path,
+    format_name: str,
+) -> tuple[BuildPlan, list[DatasetItem], AuditResult]:
+    """Assign splits again, write them, and audit the files.
 
-    Images that differ as a whole may be near duplicates once they are cropped.
+    The audit searches more thoroughly than the build. Photos that only the audit finds are put into
+    one split, and the files are written again.
 
     Args:
         plan: The plan of the build.
         selection: Its options.
         rendered: Rendered images by their index in the plan.
         prints: Their prints, in the same order.
+        folder: Folder of the build.
+        format_name: A key of `FORMATS`.
+
+    Returns:
+        The plan with the new splits, the written items, and the result of the audit.
+    """
+    output_format, links = FORMATS[format_name], _find_links(rendered, prints)
+    linked: list[tuple[int, int, float]] = []
+    indices = {image.file: index for index, image in rendered.items()}
+    for audits_left in reversed(range(MAX_AUDITS)):
+        replan = replan_splits(plan, selection, list(rendered), links)
+        if not replan.indices:
+            raise Failure(
+                "no photos left: each one links two existing splits; rebuild with --new-splits"
+            )
+        images = [rendered[index] for index in replan.indices]
+        items = layout.arrange_items(images, replan.plan.splits, replan.plan.groups)
+        items = output_format.write(items, folder)
+        layout.write_manifest(items, folder / layout.MANIFEST)
+        audit = audit_build(folder, output_format, prints)
+        if not audit.same or not audits_left:
+            break
+        found = {item.path: indices[item.rendered.file] for item in items}
+        links += [(found[pair.first], found[pair.second]) for pair in audit.same]
+        linked += _image_pairs(items, audit.same)
+        _remove_splits(items, folder)
+    _check_audit(audit)
+    for index in replan.conflicting:
+        image = plan.images[index]
+        plan.exclusions.add(image.photo, LINKS_TWO_SPLITS, image.label)
+    return replan.plan, items, replace(audit, linked=linked)
+
+
+def _find_links(rendered: Mapping[int, RenderedImage], prints: PrintFile) -> list[tuple[int, int]]:
+    """Return the pairs of rendered images that show the same, by their indices in the plan.
+
+    Images that differ as a whole may be near duplicates once they are cropped.
     """
     indices = list(rendered)
     photos = LoadedPhotos(
         prints,
         lambda number: rendered[indices[number]].file.read_bytes(),
     )
-    pairs = [
+    return [
         (indices[pair.first], indices[pair.second])
         for batch in compared_photos(photos)
         for pair in batch
         if pair.comparison.is_related
     ]
-    replan = replan_splits(plan, selection, indices, pairs)
-    for index in replan.conflicting:
-        image = plan.images[index]
-        plan.exclusions.add(image.photo, LINKS_TWO_SPLITS, image.label)
-    if not replan.indices:
-        raise Failure(
-            "no photos left: each one links two existing splits; rebuild with --new-splits"
-        )
-    return replan
+
+
+def _remove_splits(items: Sequence[DatasetItem], folder: Path) -> None:
+    """Remove the written splits; the images are in the pool again."""
+    for item in items:
+        if not item.rendered.file.exists():
+            (folder / item.path).rename(item.rendered.file)
+    for path in folder.iterdir():
+        if path.name == POOL_FOLDER:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _check_audit(audit: AuditResult) -> None:
@@ -339,13 +381,18 @@ def _options_as_json(options: BuildOptions) -> dict[str, object]:
     return {name: value for name, value in values.items() if name != "catalogue"}
 
 
-def _save_closest_pairs(sessions: sessionmaker[Session], result: BuildResult) -> None:
-    image_ids = {item.path: item.photo.image_id for item in result.items}
-    pairs = [
-        (image_ids[pair.first], image_ids[pair.second], pair.similarity)
-        for pair in result.audit.closest
-    ]
-    save_closest_pairs(sessions, pairs)
+def _save_pairs(sessions: sessionmaker[Session], result: BuildResult) -> None:
+    audit = result.audit
+    save_parts(sessions, audit.linked)
+    save_closest_pairs(sessions, _image_pairs(result.items, audit.closest))
+
+
+def _image_pairs(
+    items: Sequence[DatasetItem], pairs: Sequence[CrossSplitPair]
+) -> list[tuple[int, int, float]]:
+    """Return the ids of the images of pairs, and their similarity."""
+    ids = {item.path: item.photo.image_id for item in items}
+    return [(ids[pair.first], ids[pair.second], pair.similarity) for pair in pairs]
 
 
 def _save_splits(

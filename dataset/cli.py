@@ -319,6 +319,8 @@ def _show_result(result: "BuildResult", options: "BuildOptions") -> None:
     if result.reused:
         click.echo(f"{result.reused} photos are unchanged since the previous build")
     audit = result.audit
+    if audit.linked:
+        click.echo(f"audit: {len(audit.linked)} more pairs of the same photo put into one split")
     click.echo(
         f"audit: {audit.photos} written photos, {audit.compared} pairs across splits compared by"
         f" their pixels, {len(audit.leaks)} leaks found"

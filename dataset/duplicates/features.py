@@ -20,11 +20,6 @@ PICTURE_SIDE, MAX_KEYPOINTS = 320, 600
 CONTRAST_THRESHOLD, EDGE_THRESHOLD = 0.02, 12
 OCTAVE_LAYERS = 3
 BITS = 128
-# Key points of a photo that are indexed, the strongest ones; all of them are looked up.
-INDEXED_KEYPOINTS = 128
-# Keys of a descriptor: KEY_COUNT selections of KEY_BITS of its bits. Two key points of one place
-# differ in 1 of 20 bits, so 1 of 12 selections is equal.
-KEY_COUNT, KEY_BITS = 4, 48
 # A match: at most this Hamming distance, and at most this fraction of the second best one.
 MAX_MATCH_BITS, MAX_DISTANCE_RATIO = 40, 0.8
 # RANSAC: largest distance in pixels of the picture, iterations, and the fewest matches that agree.
@@ -35,12 +30,45 @@ POINT_UNITS = 64
 # The bits of a mirrored descriptor: of its 4 x 4 cells of 8 directions, the order of the rows and
 # the sense of rotation are reversed.
 _MIRRORED = np.arange(BITS).reshape(4, 4, 8)[::-1][:, :, [0, 7, 6, 5, 4, 3, 2, 1]].reshape(-1)
-# Two independent choices of the bits: a second search does not miss what the first one missed.
-_KEY_BITS = [
-    [np.random.default_rng((choice, n)).permutation(BITS)[:KEY_BITS] for n in range(KEY_COUNT)]
-    for choice in range(2)
-]
-_KEY_WEIGHTS = np.uint64(1) << np.arange(KEY_BITS, dtype=np.uint64)
+
+
+@dataclass(frozen=True)
+class KeyScheme:
+    """How the keys are made under which descriptors are indexed.
+
+    A key is a selection of bits of a descriptor. With more keys of fewer bits, more copies are
+    found, and more other photos.
+
+    Attributes:
+        seed: Seed of the selections; a search with another one does not miss the same photos.
+        count: Number of keys of a descriptor.
+        bits: Bits of a key, a multiple of 8.
+        keypoints: Key points of a photo that are indexed, the strongest ones; all are looked up.
+    """
+
+    seed: int
+    count: int
+    bits: int
+    keypoints: int
+
+    @cached_property
+    def selections(self) -> list[np.ndarray]:
+        """The bits of each key, in the order of the key."""
+        draws = (np.random.default_rng((self.seed, n)) for n in range(self.count))
+        return [draw.permutation(BITS)[: self.bits] for draw in draws]
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """The value of each bit of a key, (bits,) uint64."""
+        return np.uint64(1) << np.arange(self.bits, dtype=np.uint64)
+
+
+# Two key points of one place differ in 1 of 20 bits if the copy is a plain one: 1 of 12 selections
+# of 48 bits is equal. The second scheme finds copies that were filtered, too.
+SEARCH_KEYS = KeyScheme(seed=0, count=4, bits=48, keypoints=128)
+AUDIT_KEYS = KeyScheme(seed=1, count=8, bits=40, keypoints=256)
+# For audits of so many photos that AUDIT_KEYS would need too much memory.
+LARGE_AUDIT_KEYS = KeyScheme(seed=1, count=4, bits=48, keypoints=128)
 
 
 @dataclass(frozen=True)
@@ -69,17 +97,17 @@ class LocalFeatures:
         """Return at most `count` key points, the strongest ones."""
         return LocalFeatures(self.size, self.points[:count], self.codes[:count])
 
-    def keys(self, choice: int = 0) -> np.ndarray:
+    def keys(self, scheme: KeyScheme = SEARCH_KEYS) -> np.ndarray:
         """Return the keys under which the descriptors are indexed.
 
         Args:
-            choice: Which bits the keys are made of, 0 or 1.
+            scheme: How they are made.
 
         Returns:
-            Array of shape (KEY_COUNT, n), uint64.
+            Array of shape (scheme.count, n), uint64.
         """
         bits = np.unpackbits(self.codes, axis=1)
-        return np.stack([bits[:, selected] @ _KEY_WEIGHTS for selected in _KEY_BITS[choice]])
+        return np.stack([bits[:, selected] @ scheme.weights for selected in scheme.selections])
 
     @cached_property
     def packed(self) -> bytes:
@@ -89,22 +117,24 @@ class LocalFeatures:
         return header + points.tobytes() + self.codes.tobytes()
 
 
-def keys_of_table(codes: np.ndarray, table: int, choice: int, is_mirrored: bool) -> np.ndarray:
-    """Return the keys of descriptors in one of the KEY_COUNT tables.
+def keys_of_table(
+    codes: np.ndarray, table: int, scheme: KeyScheme, is_mirrored: bool
+) -> np.ndarray:
+    """Return the keys of descriptors in one of the tables of a scheme.
 
     Args:
         codes: Descriptors, (n, 16) uint8.
         table: Number of the table.
-        choice: Which bits the keys are made of, 0 or 1.
+        scheme: How keys are made.
         is_mirrored: Return the keys of the mirrored descriptors.
 
     Returns:
         Array of shape (n,), uint64; equal keys are those that are equal in `LocalFeatures.keys`.
     """
-    selected = _KEY_BITS[choice][table]
+    selected = scheme.selections[table]
     bits = np.unpackbits(codes, axis=1)[:, _MIRRORED[selected] if is_mirrored else selected]
     keys = np.zeros((len(codes), 8), np.uint8)
-    keys[:, : KEY_BITS // 8] = np.packbits(bits, axis=1)
+    keys[:, : scheme.bits // 8] = np.packbits(bits, axis=1)
     return keys.view("<u8")[:, 0]
 
 

@@ -323,6 +323,18 @@ def _pair_values(photos: CataloguePhotos, pair: ComparedPhotos) -> Values:
     }
 
 
+def save_parts(sessions: sessionmaker[Session], pairs: Sequence[tuple[int, int, float]]) -> None:
+    """Save pairs that a leakage audit has found, so that later builds put them into one split.
+
+    Args:
+        sessions: The catalogue.
+        pairs: Ids of two images and their similarity.
+    """
+    with sessions.begin() as session:
+        for pair in pairs:
+            _add_pair(session, pair, Relation.PART)
+
+
 def save_closest_pairs(
     sessions: sessionmaker[Session], pairs: Sequence[tuple[int, int, float]]
 ) -> None:
@@ -334,18 +346,19 @@ def save_closest_pairs(
     """
     with sessions.begin() as session:
         session.execute(sa.delete(NearDuplicateRow).filter_by(relation=Relation.NONE))
-        for first, second, value in pairs:
-            one, other = sorted((first, second))
-            if session.get(NearDuplicateRow, (one, other)) is None:
-                session.add(
-                    NearDuplicateRow(
-                        one_id=one,
-                        other_id=other,
-                        mirrored=False,
-                        similarity=value,
-                        relation=Relation.NONE,
-                    )
-                )
+        for pair in pairs:
+            _add_pair(session, pair, Relation.NONE)
+
+
+def _add_pair(session: Session, pair: tuple[int, int, float], relation: Relation) -> None:
+    """Add a pair of images; one that was related before stays as it is."""
+    one, other = sorted(pair[:2])
+    row = session.get(NearDuplicateRow, (one, other))
+    if row is None:
+        row = NearDuplicateRow(one_id=one, other_id=other, mirrored=False, relation=Relation.NONE)
+        session.add(row)
+    if row.relation == Relation.NONE:
+        row.relation, row.similarity = relation, pair[2]
 
 
 def update_clusters(sessions: sessionmaker[Session]) -> None:

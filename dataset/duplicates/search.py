@@ -16,7 +16,11 @@ from PIL import Image
 
 from dataset.duplicates.alignment import POSSIBLE_SIMILARITY, similarity
 from dataset.duplicates.features import (
+    AUDIT_KEYS,
+    LARGE_AUDIT_KEYS,
     PICTURE_SIDE,
+    SEARCH_KEYS,
+    KeyScheme,
     LocalFeatures,
     extract_features,
     picture_of,
@@ -33,6 +37,8 @@ BATCH_PAIRS = 32
 # Nearest small pictures of each photo that a thorough search compares, if they correlate, and
 # pictures per block.
 NEAREST_PICTURES, MIN_PICTURE_CORRELATION, PICTURE_BLOCK = 4, 0.85, 1024
+# Photos of which AUDIT_KEYS are indexed at most (16 KB each).
+MAX_AUDIT_KEYS_PHOTOS = 75_000
 # Decoded pictures that are kept, each of at most 0.3 MB.
 KEPT_PICTURES = 512
 
@@ -210,8 +216,8 @@ def compared_photos(
         photos: The photos.
         is_new: Photos that were not compared yet, (n,) bool: a pair has at least one. None: all.
         groups: If given, only photos of different groups are compared, (n,) int.
-        thorough: Search for candidates by other keys of the features, and among the nearest small
-            pictures as well, unless there are more than MAX_EXACT_PHOTOS photos. It finds
+        thorough: Search for candidates by other and more keys of the features, and among the
+            nearest small pictures as well, as far as there are not too many photos. It finds
             candidates that a search without it has missed.
 
     Yields:
@@ -219,7 +225,8 @@ def compared_photos(
     """
     is_new = np.ones(len(photos), bool) if is_new is None else is_new
     orientations = _PairTable(_look_alike_pairs(photos, is_new, thorough), len(photos))
-    by_features = _PairTable(feature_pairs(is_new, photos.features, int(thorough)), len(photos))
+    scheme = _key_scheme(len(photos), thorough)
+    by_features = _PairTable(feature_pairs(is_new, photos.features, scheme), len(photos))
     codes = np.union1d(by_features.codes, orientations.codes)
     if groups is not None:
         first, second = np.divmod(codes, len(photos))
@@ -233,6 +240,12 @@ def compared_photos(
         return _compare(photos, pairs, mirrored, orientations.values_of(batch), picture)
 
     yield from map_in_threads(compare_batch, range(0, len(codes), BATCH_PAIRS))
+
+
+def _key_scheme(count: int, thorough: bool) -> KeyScheme:
+    if not thorough:
+        return SEARCH_KEYS
+    return AUDIT_KEYS if count <= MAX_AUDIT_KEYS_PHOTOS else LARGE_AUDIT_KEYS
 
 
 class _PairTable:

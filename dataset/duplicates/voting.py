@@ -3,7 +3,7 @@
 The strongest key points of all photos are indexed by their keys (see features.py); all key points
 of a photo, straight and mirrored, are looked up, and each photo that shares several keys is a
 candidate. A key that many photos have is a logo, a caption, the frame of a screenshot or a common
-common texture: such a key votes only for some of these photos, so the cost grows linearly.
+texture: such a key votes only for some of these photos, so the cost grows linearly.
 
 The index of many photos does not fit into memory. Then the keys of the strongest key points of all
 photos are written to disk in parts, by ranges of keys, and the photos that share a key are found by
@@ -17,12 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.duplicates.features import (
-    INDEXED_KEYPOINTS,
-    KEY_COUNT,
-    LocalFeatures,
-    keys_of_table,
-)
+from dataset.duplicates.features import SEARCH_KEYS, KeyScheme, LocalFeatures, keys_of_table
 from dataset.duplicates.hamming import concatenated_ranges
 from dataset.utils.threads import map_in_threads
 
@@ -31,10 +26,10 @@ MAX_SHARED, NEIGHBORS = 16, 8
 # Votes of a candidate; below CERTAIN_VOTES, only the MAX_UNCERTAIN photos with the most votes are
 # candidates of a photo.
 MIN_VOTES, CERTAIN_VOTES, MAX_UNCERTAIN = 2, 6, 12
-# Photos whose keys are indexed in memory at most (4 KB each). Keys of more are sorted on disk, in
-# PARTS parts, and written in batches of BATCH_PHOTOS.
+# Photos whose keys are indexed in memory at most (SEARCH_KEYS: 4 KB each). Keys of more are sorted
+# on disk, in PARTS parts, and written in batches of BATCH_PHOTOS.
 MAX_INDEXED_PHOTOS, PARTS, BATCH_PHOTOS = 300_000, 64, 1024
-# Spreads the 48 bits of a key over 64; their upper half is indexed.
+# Spreads the bits of a key over 64; their upper half is indexed.
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _LOW = np.uint64(0xFFFFFFFF)
 
@@ -45,19 +40,22 @@ class KeyIndex:
     Args:
         photos: Number of each photo, ascending.
         features: Their features.
-        choice: Which keys are used (see `LocalFeatures.keys`).
+        scheme: How keys are made.
     """
 
     def __init__(
-        self, photos: Sequence[int], features: Iterable[LocalFeatures], choice: int = 0
+        self,
+        photos: Sequence[int],
+        features: Iterable[LocalFeatures],
+        scheme: KeyScheme = SEARCH_KEYS,
     ) -> None:
-        self._choice = choice
-        self._tables = np.zeros((KEY_COUNT, len(photos) * INDEXED_KEYPOINTS), np.uint64)
+        self._scheme = scheme
+        self._tables = np.zeros((scheme.count, len(photos) * scheme.keypoints), np.uint64)
         size = 0
         for photo, photo_features in zip(photos, features, strict=True):
-            strongest = photo_features.strongest(INDEXED_KEYPOINTS)
+            strongest = photo_features.strongest(scheme.keypoints)
             stop = size + len(strongest.points)
-            self._tables[:, size:stop] = _spread(strongest.keys(choice)) | np.uint64(photo)
+            self._tables[:, size:stop] = _spread(strongest.keys(scheme)) | np.uint64(photo)
             size = stop
         self._tables = self._tables[:, :size]
         for table in self._tables:
@@ -83,7 +81,7 @@ class KeyIndex:
 
     def _votes(self, photo: int, features: LocalFeatures) -> tuple[np.ndarray, np.ndarray]:
         voted = [np.zeros(0, np.uint64)]
-        for table, keys in zip(self._tables, _spread(features.keys(self._choice)), strict=True):
+        for table, keys in zip(self._tables, _spread(features.keys(self._scheme)), strict=True):
             starts = np.searchsorted(table, keys)
             stops = np.searchsorted(table, keys | _LOW, side="right")
             is_common = stops - starts > MAX_SHARED
@@ -104,7 +102,7 @@ def _spread(keys: np.ndarray) -> np.ndarray:
 def feature_pairs(
     is_new: np.ndarray,
     features: Callable[[Sequence[int]], Iterable[LocalFeatures]],
-    choice: int = 0,
+    scheme: KeyScheme = SEARCH_KEYS,
 ) -> np.ndarray:
     """Find pairs of photos with common local features, at least one of which is new.
 
@@ -114,7 +112,7 @@ def feature_pairs(
     Args:
         is_new: Whether each photo has not been compared yet, (n,) bool.
         features: Returns the features of photos, given their numbers in ascending order.
-        choice: Which keys are used (see `LocalFeatures.keys`).
+        scheme: How keys are made.
 
     Returns:
         Numbers of the first and the second, later photo of each pair, and whether one is mirrored,
@@ -127,22 +125,22 @@ def feature_pairs(
 
         def keys(table: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
             return map_in_threads(
-                lambda photos: _strongest_keys(photos, features(photos), table, choice),
+                lambda photos: _strongest_keys(photos, features(photos), table, scheme),
                 [
                     everything[start : start + BATCH_PHOTOS]
                     for start in range(0, len(everything), BATCH_PHOTOS)
                 ],
             )
 
-        rows = sorted_candidates(keys, len(is_new))
+        rows = sorted_candidates(keys, len(is_new), scheme.count)
         found.append(rows[is_new[rows[:, 0]] | is_new[rows[:, 1]]])
     elif len(everything) > MAX_INDEXED_PHOTOS:
-        index = KeyIndex(new, features(new), choice)
+        index = KeyIndex(new, features(new), scheme)
         found += _candidates(index, everything, features(everything))
     else:
-        found += _candidates(KeyIndex(everything, features(everything), choice), new, features(new))
+        found += _candidates(KeyIndex(everything, features(everything), scheme), new, features(new))
         if known:
-            found += _candidates(KeyIndex(new, features(new), choice), known, features(known))
+            found += _candidates(KeyIndex(new, features(new), scheme), known, features(known))
     first, second, votes, mirrored = np.concatenate(found).T
     low, high = np.minimum(first, second), np.maximum(first, second)
     order = np.lexsort((mirrored, -votes, high, low))
@@ -170,22 +168,24 @@ def _candidates(
 
 
 def _strongest_keys(
-    photos: Sequence[int], features: Iterable[LocalFeatures], table: int, choice: int
+    photos: Sequence[int], features: Iterable[LocalFeatures], table: int, scheme: KeyScheme
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the keys of the strongest key points of photos in a table.
 
     Returns:
         Number of the photo, its key and its key when it is mirrored, of each key point.
     """
-    codes = [one.strongest(INDEXED_KEYPOINTS).codes for one in features]
+    codes = [one.strongest(scheme.keypoints).codes for one in features]
     joined = np.concatenate(codes)
     owners = np.repeat(np.array(photos, np.uint64), [len(own) for own in codes])
-    straight, mirrored = (keys_of_table(joined, table, choice, flag) for flag in (False, True))
+    straight, mirrored = (keys_of_table(joined, table, scheme, flag) for flag in (False, True))
     return owners, straight, mirrored
 
 
 def sorted_candidates(
-    keys: Callable[[int], Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]], count: int
+    keys: Callable[[int], Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]],
+    count: int,
+    tables: int = SEARCH_KEYS.count,
 ) -> np.ndarray:
     """Find pairs of photos that share keys by sorting the keys on disk.
 
@@ -194,6 +194,7 @@ def sorted_candidates(
     Args:
         keys: Table -> blocks of photos, keys and mirrored keys; see `_strongest_keys`.
         count: Number of photos.
+        tables: Number of tables.
 
     Returns:
         Numbers of the first and the second, later photo of each pair, its votes, and whether one is
@@ -204,7 +205,7 @@ def sorted_candidates(
         # An entry: the upper bits of a key, the photo, and whether the key is that of its mirror
         # image. A vote: both photos, and whether one is mirrored.
         shift = np.uint64(max(8, count.bit_length() + 1))
-        for table in range(KEY_COUNT):
+        for table in range(tables):
             with _Parts(folder, "keys") as parts:
                 for photos, straight, mirrored in keys(table):
                     for flag, own in enumerate((straight, mirrored)):

@@ -1,9 +1,10 @@
 """Audit a finished build for leaks between its splits.
 
 The audit does not rely on the plan: it reads the written files and searches for photos that show
-the same by other means than the build (see `compared_photos`). A build passes only if the audit
-finds none of them, and no two images of one group, product or cluster, in different splits, and if
-each file is the one in the manifest. It finds most copies, but not all: see RECALL_SENTENCE.
+the same by other means than the build (see `compared_photos`). What it finds is put into one split,
+and the build is audited again. A build passes only if the audit finds no such photos, and no two
+images of one group, product or cluster, in different splits, and if each file is the one in the
+manifest. It finds most copies, but not all: see RECALL_SENTENCE.
 """
 
 import os
@@ -63,12 +64,17 @@ class AuditResult:
         compared: Number of candidate pairs across splits whose pixels were compared.
         leaks: A sentence for each leak or wrong file.
         closest: The most similar pairs across splits.
+        same: The pairs among the leaks that show the same photo.
+        linked: Such pairs that earlier audits of this build found, and that were put into one
+            split: ids of both images in the catalogue, and their similarity.
     """
 
     photos: int
     compared: int
     leaks: Sequence[str]
     closest: Sequence[CrossSplitPair]
+    same: Sequence[CrossSplitPair] = ()
+    linked: Sequence[tuple[int, int, float]] = ()
 
 
 def audit_build(
@@ -123,14 +129,13 @@ def audit_build(
         )
         for pair in compared
     ]
-    leaks = [
-        f"{pair.first} and {pair.second} show the same photo"
-        for pair, found in zip(pairs, compared, strict=True)
-        if found.comparison.is_related
+    same = [
+        pair for pair, found in zip(pairs, compared, strict=True) if found.comparison.is_related
     ]
+    leaks = [f"{pair.first} and {pair.second} show the same photo" for pair in same]
     leaks += _manifest_mismatches(images, rows)
     leaks += _shared_across_splits(rows)
-    return AuditResult(len(images), len(compared), leaks, pairs[:CLOSEST_PAIRS])
+    return AuditResult(len(images), len(compared), leaks, pairs[:CLOSEST_PAIRS], same)
 
 
 def describe_audit(audit: AuditResult) -> str:

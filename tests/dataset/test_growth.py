@@ -145,11 +145,31 @@ def test_a_build_with_leaks_is_discarded(filling: Filling, monkeypatch: pytest.M
     # The plan does not know that the photos are copies.
     monkeypatch.setattr("dataset.build.dedup", lambda *_, **__: None)
     monkeypatch.setattr("dataset.build.compared_photos", lambda *_: [])
+    monkeypatch.setattr("dataset.build.MAX_AUDITS", 1)
     with pytest.raises(Failure, match="leaks between splits"):
         run(filling)
     assert bytes_below(filling.folder / "splits") == before
     with filling.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(KeptSplit)) == 10
+
+
+@pytest.mark.parametrize("name", ["folders", "parquet"])
+def test_copies_that_only_the_audit_finds_are_put_into_one_split(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    filling.products("polo", 10, 0)
+    for number in range(10):
+        filling.image(jpeg(drawn(1), 60 + number), filling.post(f"c{number}", "polo"))
+    monkeypatch.setattr("dataset.build.dedup", lambda *_, **__: None)
+    monkeypatch.setattr("dataset.build.compared_photos", lambda *_: [])
+    built = run(filling, format=name)
+    alike = {item.split for item in built.items if item.photo.width == 280}
+    assert len(alike) == 1 and len(built.items) == 20
+    assert built.audit.leaks == [] and len(built.audit.linked) > 0
+    # They are kept, so that an equal build gives equal bytes.
+    first = bytes_below(filling.folder / "splits")
+    assert run(filling, format=name).audit.linked == []
+    assert bytes_below(filling.folder / "splits") == first
 
 
 def test_similar_crops_of_different_photos_stay_in_one_split(

@@ -5,7 +5,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from dataset.duplicates.features import (
-    KEY_COUNT,
+    AUDIT_KEYS,
+    LARGE_AUDIT_KEYS,
+    SEARCH_KEYS,
+    KeyScheme,
     LocalFeatures,
     extract_features,
     place,
@@ -13,6 +16,8 @@ from dataset.duplicates.features import (
 )
 from dataset.duplicates.voting import MAX_SHARED, feature_pairs
 from tests.dataset.duplicates.test_alignment import drawn
+
+SCHEMES = (SEARCH_KEYS, AUDIT_KEYS, LARGE_AUDIT_KEYS)
 
 
 def random_features(seed: int, like: LocalFeatures | None = None) -> LocalFeatures:
@@ -53,21 +58,24 @@ def test_a_photo_is_placed_where_it_was_pasted(mirrored: bool) -> None:
     assert place(extract_features(photo), extract_features(page), not mirrored) is None
 
 
-def test_keys_of_both_choices_differ() -> None:
+def test_keys_of_all_schemes_differ() -> None:
     features = random_features(0)
-    assert features.keys().shape == (KEY_COUNT, 60)
-    assert not set(features.keys(0).ravel()) & set(features.keys(1).ravel())
+    assert features.keys().shape == (SEARCH_KEYS.count, 60)
+    keys = [set(features.keys(scheme).ravel()) for scheme in SCHEMES]
+    assert len(set.union(*keys)) == sum(map(len, keys))
 
 
-def pairs(photos: list[LocalFeatures], new: list[int], choice: int = 0) -> list[list[int]]:
+def pairs(
+    photos: list[LocalFeatures], new: list[int], scheme: KeyScheme = SEARCH_KEYS
+) -> list[list[int]]:
     is_new = np.isin(np.arange(len(photos)), new)
-    return feature_pairs(is_new, lambda numbers: [photos[n] for n in numbers], choice).tolist()
+    return feature_pairs(is_new, lambda numbers: [photos[n] for n in numbers], scheme).tolist()
 
 
-@pytest.mark.parametrize("choice", [0, 1])
+@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("indexed", [100, 10, 0])
 def test_photos_with_common_features_are_candidates(
-    choice: int, indexed: int, monkeypatch: pytest.MonkeyPatch
+    scheme: KeyScheme, indexed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Fewer photos are indexed in memory than there are: the keys are sorted on disk.
     monkeypatch.setattr("dataset.duplicates.voting.MAX_INDEXED_PHOTOS", indexed)
@@ -75,11 +83,11 @@ def test_photos_with_common_features_are_candidates(
     photos[7] = random_features(70, photos[3])
     photos[9] = random_features(90, photos[15].mirrored())
     everything = [[3, 7, 0], [9, 15, 1]]
-    assert pairs(photos, list(range(20)), choice) == everything
+    assert pairs(photos, list(range(20)), scheme) == everything
     # Only pairs with a new photo, from either side.
-    assert pairs(photos, [7], choice) == [[3, 7, 0]]
-    assert pairs(photos, [3, 9], choice) == everything
-    assert pairs(photos, [1, 2], choice) == []
+    assert pairs(photos, [7], scheme) == [[3, 7, 0]]
+    assert pairs(photos, [3, 9], scheme) == everything
+    assert pairs(photos, [1, 2], scheme) == []
 
 
 def test_a_key_of_many_photos_does_not_hide_a_copy_and_costs_little() -> None:
