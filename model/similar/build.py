@@ -271,7 +271,7 @@ def _with_clusters(
 
     all_items = [*known_items, *(cached.item for cached in items)]
     is_new = [not is_compared] * len(known_items) + [True] * len(items)
-    groups = group_copies(all_items, is_new, read, print_cache(embedder.cache))
+    groups = group_copies(all_items, is_new, read, print_cache(embedder.outputs.file))
     update.unread = groups.unread
     changed = {
         key: cluster
@@ -312,7 +312,7 @@ def _join_catalogue_clusters(
         return
     count = min(MAX_COMPARED, int(is_candidate.sum()))
     rows = exact_neighbors(vectors[is_file], all_vectors[is_candidate], count).keys
-    nearest, cache = all_keys[is_candidate][rows], print_cache(embedder.cache)
+    nearest, cache = all_keys[is_candidate][rows], print_cache(embedder.outputs.file)
     for number, known in zip(np.flatnonzero(is_file).tolist(), nearest.tolist(), strict=True):
         item, photo = all_items[int(keys[number])], items[number].photo
         assert photo is not None

@@ -9,14 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from tqdm import tqdm
 
 from dataset.images.io import sha256_of
-from dataset.pose.crop import CROP_POLICY
 from dataset.utils import keras_backend
 from dataset.utils.engines import LOCAL_ENGINE, Engine
-from model.data.feature_cache import CACHE_DTYPE, FeatureCache, default_cache_folder
+from model.inference.output_cache import OutputCache, PhotoOutputs, stack_outputs, view_name
 from model.inference.preprocessing import (
     PhotoInput,
     Preprocessor,
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
     from model.inference.saved_run import SavedRun
 
 CHUNK_SIZE = 256
-# The largest value that the cache can store.
-MAX_CACHED_VALUE = np.float32(np.finfo(CACHE_DTYPE).max)
 
 
 @dataclass(frozen=True)
@@ -72,25 +68,15 @@ class Embedder:
 
         return load_predictor(self.run)
 
-    @cached_property
+    @property
     def cache_key(self) -> str:
         """Changes whenever the predictions would change."""
-        crop = self.run.crop
-        build_options = self.run.build_options
-        resize = (build_options.get("resize", ""), build_options.get("size", ""))
-        preprocessing = (
-            # The path as it was recorded, from whatever folder the command is called.
-            f"{crop.pose} {build_options.get('pose_weights')} {crop.crop}"
-            f" {crop.background} {CROP_POLICY} {resize}"
-            if crop.is_enabled
-            else f"{resize}"
-        )
-        return f"{self.predictor.cache_key}-{sha256_of(preprocessing.encode())[:8]}"
+        return self.outputs.key
 
     @cached_property
-    def cache(self) -> FeatureCache:
-        """Features and logits in one row per photo."""
-        return FeatureCache(self.folder or default_cache_folder(), f"outputs-{self.cache_key}")
+    def outputs(self) -> OutputCache:
+        """The cache of network outputs."""
+        return OutputCache.of_run(self.run, self.predictor, self.folder)
 
     @cached_property
     def _preprocessor(self) -> Preprocessor:
@@ -107,15 +93,14 @@ class Embedder:
             task = PredictionTask(self.predictor.network, self._preprocessor)
             results = self.engine.map(task, self._missing(entries, items, views, bar))
             while batch := list(islice(results, task.batch_size)):
-                rows = {}
+                outputs = {}
                 for predicted in batch:
                     view = views.popleft()
                     if predicted.features is None or predicted.logits is None:
                         problems[view] = predicted.photo.problem
                     else:
-                        row = np.concatenate([predicted.features, predicted.logits])
-                        rows[view] = row.clip(-MAX_CACHED_VALUE, MAX_CACHED_VALUE)
-                self.cache.put(rows)
+                        outputs[view] = PhotoOutputs(predicted.features, predicted.logits)
+                self.outputs.put(outputs)
                 bar.update(len(batch))
         for item in items:
             problem = problems.get(item.view)
@@ -141,9 +126,7 @@ class Embedder:
             while chunk := list(islice(entries, CHUNK_SIZE)):
                 new = list(pool.map(_hash_photo, chunk))
                 items += new
-                known = requested.union(
-                    self.cache.get(list(dict.fromkeys(item.view for item in new if item.view)))
-                )
+                known = requested.union(self.outputs.get([item.view for item in new if item.view]))
                 # A mapping, because a photo may occur twice.
                 missing = {
                     item.view: item.photo
@@ -158,13 +141,8 @@ class Embedder:
 
     def load_outputs(self, items: Sequence[CachedItem]) -> "NetworkOutputs":
         """Load the network outputs of items from the cache."""
-        from model.inference.predictor import NetworkOutputs
-
-        views = [item.view for item in items]
-        cached = self.cache.get(list(dict.fromkeys(views)))
-        rows = np.stack([cached[view] for view in views]).astype(np.float32)
-        classes = len(self.predictor.labels)
-        return NetworkOutputs(rows[:, :-classes], rows[:, -classes:])
+        cached = self.outputs.get([item.view for item in items])
+        return stack_outputs([cached[item.view] for item in items])
 
 
 def load_embedder(
@@ -197,5 +175,4 @@ def _hash_photo(entry: IndexEntry) -> CachedItem:
             item = replace(item, sha256=sha256_of(photo.read()))
         except (OSError, ValueError) as error:
             return CachedItem(item, problem=describe_read_error(error))
-    box = ",".join(f"{side:.1f}" for side in photo.crop.box) if photo.crop else ""
-    return CachedItem(item, f"{item.sha256} {box}", photo=photo)
+    return CachedItem(item, view_name(item.sha256, photo.crop), photo=photo)

@@ -154,7 +154,7 @@ class _QueryRunner:
         if not self.options.exclude_duplicates or cached.photo is None:
             return ()
         keys = self.searcher.nearest(vector[None], MAX_COMPARED).keys[0]
-        cache = print_cache(embedder.cache)
+        cache = print_cache(embedder.outputs.file)
         known, digest = keys[keys >= 0].tolist(), cached.item.sha256
         return tuple(find_copies(self.index, known, digest, cached.photo.read, cache))
 

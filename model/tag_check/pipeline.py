@@ -35,6 +35,7 @@ from model.feeds.sources import (
     TaggedItem,
     known_tags,
 )
+from model.inference.output_cache import OutputCache, view_name
 from model.inference.predictor import NetworkOutputs, Predictor, load_predictor, prepare_photos
 from model.inference.preprocessing import CHUNK_SIZE, PreparedPhoto, Preprocessor, RecentPhotos
 from model.inference.saved_run import SavedRun, load_run
@@ -72,7 +73,9 @@ UNLIKE_TRAINING = "unlike all training photos"
 
 def predict_photos(
     photos: Mapping[int, PreparedPhoto],
+    views: Mapping[int, str],
     predictor: Predictor,
+    cache: OutputCache,
     reference: TrainingReference,
     store: CheckStore,
 ) -> dict[int, PhotoPrediction]:
@@ -80,7 +83,9 @@ def predict_photos(
 
     Args:
         photos: Number of an item -> its preprocessed photo.
+        views: Number of an item -> name of its photo in the cache.
         predictor: The network.
+        cache: The cache of network outputs.
         reference: The training photos.
         store: Has the predictions of repeated photos.
 
@@ -90,8 +95,9 @@ def predict_photos(
     predictions = {n: PhotoPrediction(p.problem) for n, p in photos.items() if p.problem}
     prepared = {n: photo for n, photo in photos.items() if photo.pixels is not None}
     if prepared:
-        outputs = predictor.predict_prepared(list(prepared.values()))
-        judged = judge_photos(list(prepared.values()), outputs, reference)
+        readable = list(prepared.values())
+        outputs = cache.predict(predictor, [views[number] for number in prepared], readable)
+        judged = judge_photos(readable, outputs, reference)
         predictions |= dict(zip(prepared, judged, strict=True))
     known = {photos[number].sha256: prediction for number, prediction in predictions.items()}
     for number, photo in photos.items():
@@ -434,7 +440,8 @@ def _check_tags(
     for note in reference.notes:
         click.echo(note, err=True)
     preprocessor = Preprocessor(run.crop, run.build_options, predictor.size)
-    _predict_items(source, preprocessor, predictor, reference, store, scheme, engine)
+    cache = OutputCache.of_run(run, predictor, options.cache)
+    _predict_items(source, preprocessor, predictor, cache, reference, store, scheme, engine)
     checks = assign_verdicts(store, scheme, options.seed)
     results = _results(store, run, predictor, source, checks)
     training_folder = options.data or run.data
@@ -539,6 +546,7 @@ def _predict_items(
     source: ItemSource,
     preprocessor: Preprocessor,
     predictor: Predictor,
+    cache: OutputCache,
     reference: TrainingReference,
     store: CheckStore,
     scheme: LabelScheme,
@@ -553,8 +561,12 @@ def _predict_items(
     prepared = (photo for chunk in chunks for photo in chunk)
     with tqdm(initial=done, desc="items", unit=" items", disable=None) as bar:
         while chunk := list(islice(items, 2 * CHUNK_SIZE)):
-            photos = {item.number: next(prepared) for item in chunk if item.photo is not None}
-            predictions = predict_photos(photos, predictor, reference, store)
+            photos, views = {}, {}
+            for item in chunk:
+                if item.photo is not None:
+                    photo = photos[item.number] = next(prepared)
+                    views[item.number] = view_name(photo.sha256, item.photo.crop)
+            predictions = predict_photos(photos, views, predictor, cache, reference, store)
             tags = (predict_item(item, photos, predictions, scheme) for item in chunk)
             store.add(list(chain.from_iterable(tags)))
             bar.update(len(chunk))
