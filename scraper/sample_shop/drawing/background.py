@@ -163,7 +163,7 @@ def draw_tree(rng: Rng, draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
 
 
 def paint_backdrop(rng: Rng, size: tuple[int, int], floor: float) -> Pixels:
-    """Return a backdrop, (height, width, 3) float32 in 0..255; the floor begins at row `floor`."""
+    """Return a backdrop, (3, height, width) float32 in 0..255; the floor begins at row `floor`."""
     if rng.random() < 0.5:
         return _studio(rng, size, floor)
     width, height = size
@@ -172,12 +172,12 @@ def paint_backdrop(rng: Rng, size: tuple[int, int], floor: float) -> Pixels:
     image = Image.new("RGB", (width // 2 + 1, height // 2 + 1))
     place(rng, image, floor / 2)
     image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.9, 2.6))))
-    pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC), np.float32)
-    grain = rng.normal(0, 1, (height // 2 + 1, width // 2 + 1, 1)).astype(np.float32)
-    noise = grain.repeat(2, axis=0).repeat(2, axis=1)[:height, :width] * np.float32(
-        rng.uniform(0.5, 2.5)
-    )
-    return np.asarray(pixels + noise, np.float32)
+    channels = image.resize(size, Image.Resampling.BICUBIC).split()
+    pixels = np.stack([np.asarray(channel, np.float32) for channel in channels])
+    grain = rng.normal(0, 1, (height // 2 + 1, width // 2 + 1)).astype(np.float32)
+    grain *= np.float32(rng.uniform(0.5, 2.5))
+    pixels += grain.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+    return pixels
 
 
 def _studio(rng: Rng, size: tuple[int, int], floor: float) -> Pixels:
@@ -188,8 +188,14 @@ def _studio(rng: Rng, size: tuple[int, int], floor: float) -> Pixels:
     glow = rng.uniform(6, 22) * (1 - x**2 / 2 - (y / height - 0.4) ** 2 * 2)
     ground = -rng.uniform(4, 16) / (1 + np.exp(-(y - floor) / (0.03 * height)))
     tint = 1 + rng.normal(0, 0.006, 3)
-    light = np.clip(level + glow + side * x + ground, 0, 255)
-    return np.asarray(np.clip(light[:, :, None] * tint, 0, 255), np.float32)
+    light = glow + level
+    light += side * x
+    light += ground
+    np.clip(light, 0, 255, out=light)
+    pixels, values = np.empty((3, height, width), np.float32), np.empty_like(light)
+    for channel, gain in zip(pixels, tint, strict=True):
+        channel[:] = np.clip(np.multiply(light, gain, out=values), 0, 255, out=values)
+    return pixels
 
 
 def _vertical(image: Image.Image, top: RGB, bottom: RGB, first: int, last: int) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from types import EllipsisType
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,19 +11,28 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 Points = NDArray[np.float64]
+_ANGLES = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+UNIT_CIRCLE = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
 
 
 def curve(points: ArrayLike, steps: int = 8, closed: bool = False) -> Points:
     """Return a smooth line through `points` (n, 2): Catmull-Rom with `steps` points per segment."""
     p = np.asarray(points, float)
-    padded = np.vstack([p[-1:], p, p[:2]]) if closed else np.vstack([p[:1], p, p[-1:]])
+    padded = np.concatenate([p[-1:], p, p[:2]] if closed else [p[:1], p, p[-1:]])
     a, b, c, d = padded[:-3, None], padded[1:-2, None], padded[2:-1, None], padded[3:, None]
-    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
+    t, t2, t3 = _powers(steps)
     spans = 0.5 * (
-        2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
+        2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t2 + (3 * b - a - 3 * c + d) * t3
     )
     line: Points = spans.reshape(-1, 2)
-    return line if closed else np.vstack([line, p[-1:]])
+    return line if closed else np.concatenate([line, p[-1:]])
+
+
+@cache
+def _powers(steps: int) -> tuple[Points, Points, Points]:
+    """Return `steps` numbers from 0 to 1, their squares and cubes, each (1, steps, 1)."""
+    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
+    return t, t**2, t**3
 
 
 def normals(path: Points) -> Points:
@@ -40,8 +51,7 @@ def ribbon(path: ArrayLike, widths: ArrayLike) -> Points:
 
 def oval(centre: ArrayLike, rx: float, ry: float | None = None, turn: float = 0.0) -> Points:
     """Return an ellipse with radii `rx` and `ry`, rotated by `turn` radians."""
-    t = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-    p = np.column_stack([np.cos(t) * rx, np.sin(t) * (rx if ry is None else ry)])
+    p = UNIT_CIRCLE * (rx, rx if ry is None else ry)
     return p @ rotation(turn).T + np.asarray(centre, float)
 
 
@@ -93,38 +103,53 @@ class Texture(Protocol):
     """A fill: colours at pixel positions."""
 
     def at(self, x: Pixels, y: Pixels) -> Pixels:
-        """Return RGB in 0..255, (h, w, 3), for `x` (1, w) and `y` (h, 1)."""
+        """Return RGB in 0..255, (3, h, w), for `x` (1, w) and `y` (h, 1)."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A region of the canvas and the coverage (0..1) of each of its pixels by a shape."""
+    """A region of the canvas that a shape covers.
+
+    Attributes:
+        left: Its first column.
+        top: Its first row.
+        mask: Coverage of each pixel by the shape, 0 to 255.
+        cover: The same as (height, width) float32, 0 to 1.
+    """
 
     left: int
     top: int
+    mask: Image.Image
     cover: Pixels
 
     @property
-    def window(self) -> tuple[slice, slice]:
+    def window(self) -> tuple[EllipsisType, slice, slice]:
         """The rows and columns of the canvas."""
         height, width = self.cover.shape
-        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+        return ..., slice(self.top, self.top + height), slice(self.left, self.left + width)
 
 
 class Canvas:
-    """A picture that is painted in layers; `pixels` is (height, width, 3) float32 in 0..255."""
+    """A picture that is painted in layers.
+
+    Attributes:
+        pixels: (3, height, width) float32 in 0..255. NumPy computes with whole rows of a colour
+            several times faster than with the three colours of a pixel.
+        light: Direction of the light, from -1 (left) to 1 (right).
+        person: Coverage (0..1) of each pixel by the person, (height, width) float32.
+    """
 
     def __init__(self, backdrop: Pixels, light: float) -> None:
         """Start with a backdrop.
 
         Args:
-            backdrop: (height, width, 3) float32 in 0..255.
+            backdrop: (3, height, width) float32 in 0..255.
             light: Direction of the light, from -1 (left) to 1 (right).
         """
         self.pixels = backdrop
         self.light = light
         # Coverage of each pixel by the person; shadows fall on the person only.
-        self.person = np.zeros(backdrop.shape[:2], np.float32)
+        self.person = np.zeros(backdrop.shape[1:], np.float32)
 
     def paint(
         self,
@@ -155,10 +180,11 @@ class Canvas:
             self._darken(patch, shadow)
         colour = _colours(fill, patch)
         if relief:
-            colour = colour * self._relief(patch, relief, depth, folds)[:, :, None]
-        cover = (patch.cover * opacity)[:, :, None]
+            colour = colour * self._relief(patch, relief, depth, folds)
         below = self.pixels[patch.window]
-        below += (np.clip(colour, 0, 255) - below) * cover
+        change = np.clip(colour, 0, 255, out=colour) - below
+        change *= patch.cover if opacity == 1 else patch.cover * opacity
+        below += change
         if opacity == 1:
             np.maximum(self.person[patch.window], patch.cover, out=self.person[patch.window])
 
@@ -166,19 +192,21 @@ class Canvas:
         """Brighten (`gain` above 1) or darken the shapes; `blur` is the width of soft edges."""
         patch = self._patch(shapes, margin=int(3 * blur))
         if patch is not None:
-            soft = _blurred(patch.cover, blur)
-            self.pixels[patch.window] *= (1 + (gain - 1) * soft)[:, :, None]
+            soft = _blurred(patch.mask, blur)
+            self.pixels[patch.window] *= 1 + (gain - 1) * soft
 
     def image(self) -> Image.Image:
         """Return the picture as an RGB image."""
-        return Image.fromarray(np.clip(self.pixels + 0.5, 0, 255).astype(np.uint8))
+        rounded = np.clip(self.pixels + 0.5, 0, 255).astype(np.uint8)
+        return Image.merge("RGB", [Image.fromarray(channel) for channel in rounded])
 
     def _patch(self, shapes: Sequence[Points], margin: int = MARGIN) -> Patch | None:
         """Return the common coverage of the shapes, or None where none is on the canvas."""
-        height, width = self.pixels.shape[:2]
+        height, width = self.person.shape
         corners = np.vstack(shapes)
-        left, top = np.maximum(corners.min(axis=0).astype(int) - margin, 0)
-        right, bottom = np.minimum(corners.max(axis=0).astype(int) + margin, (width, height))
+        left, top = np.maximum(corners.min(axis=0).astype(int) - margin, 0).tolist()
+        last = corners.max(axis=0).astype(int) + margin
+        right, bottom = np.minimum(last, (width, height)).tolist()
         if right <= left or bottom <= top:
             return None
         size = ((right - left) * SAMPLES, (bottom - top) * SAMPLES)
@@ -187,15 +215,16 @@ class Canvas:
         for shape in shapes:
             places = (shape - (left, top)) * SAMPLES
             draw.polygon(places.ravel().tolist(), fill=255)
-        return Patch(int(left), int(top), np.asarray(mask.reduce(SAMPLES), np.float32) / 255)
+        cover = mask.reduce(SAMPLES)
+        return Patch(left, top, cover, _as_array(cover))
 
     def _darken(self, patch: Patch, reach: float) -> None:
-        soft = _blurred(patch.cover, reach) * self.person[patch.window]
-        self.pixels[patch.window] *= (1 - 0.38 * soft)[:, :, None]
+        soft = _blurred(patch.mask, reach) * self.person[patch.window]
+        self.pixels[patch.window] *= 1 - 0.38 * soft
 
     def _relief(self, patch: Patch, reach: float, depth: float, folds: Sequence[Points]) -> Pixels:
         """Return colour factors (h, w): lighter towards the light and darker away from it."""
-        soft = _blurred(patch.cover, reach)
+        soft = _blurred(patch.mask, reach)
         step = max(1, int(reach * 0.7))
         towards = _shifted(soft, -step) - _shifted(soft, step)
         shade = 0.97 + depth * (0.2 * -self.light * towards - 0.12 * (1 - soft))
@@ -206,32 +235,41 @@ class Canvas:
         return shade
 
     def _crease(self, patch: Patch, folds: Sequence[Points], reach: float) -> Pixels:
-        height, width = patch.cover.shape
-        mask = Image.new("L", (width, height))
+        mask = Image.new("L", patch.mask.size)
         draw = ImageDraw.Draw(mask)
         for fold in folds:
             draw.polygon((fold - (patch.left, patch.top)).ravel().tolist(), fill=255)
-        return _blurred(np.asarray(mask, np.float32) / 255, max(1.2, reach * 0.16))
+        return _blurred(mask, max(1.2, reach * 0.16))
 
 
 def _colours(fill: Colour | Texture, patch: Patch) -> Pixels:
     if isinstance(fill, tuple):
-        return np.asarray(fill, np.float32)[None, None]
+        return np.array(fill, np.float32)[:, None, None]
     height, width = patch.cover.shape
     x = np.arange(patch.left, patch.left + width, dtype=np.float32)[None, :]
     y = np.arange(patch.top, patch.top + height, dtype=np.float32)[:, None]
     return fill.at(x, y)
 
 
-def _blurred(cover: Pixels, reach: float) -> Pixels:
-    """Blur `cover` over `reach` pixels, at a quarter of its size where that is invisible."""
+def _blurred(mask: Image.Image, reach: float) -> Pixels:
+    """Blur a mask over `reach` pixels, at a quarter of its size where that is invisible.
+
+    Returns:
+        Float32 in 0 to 1, (height, width).
+    """
     scale = 4 if reach > 6 else 1
-    image = Image.fromarray((cover * 255).astype(np.uint8))
-    small = image.reduce(scale) if scale > 1 and min(image.size) >= scale else image
+    small = mask.reduce(scale) if scale > 1 and min(mask.size) >= scale else mask
     soft = small.filter(ImageFilter.GaussianBlur(reach / scale))
-    if soft.size != image.size:
-        soft = soft.resize(image.size, Image.Resampling.BILINEAR)
-    return np.asarray(soft, np.float32) / 255
+    if soft.size != mask.size:
+        soft = soft.resize(mask.size, Image.Resampling.BILINEAR)
+    return _as_array(soft)
+
+
+def _as_array(mask: Image.Image) -> Pixels:
+    """Return a mask as float32 in 0 to 1, (height, width)."""
+    values = np.asarray(mask).astype(np.float32)
+    values /= 255
+    return values
 
 
 def _shifted(values: Pixels, by: int) -> Pixels:

@@ -69,16 +69,20 @@ class Fabric:
         return (r * gain, g * gain, b * gain)
 
     def at(self, x: Pixels, y: Pixels) -> Pixels:
-        """Return RGB (h, w, 3) at columns `x` (1, w) and rows `y` (h, 1)."""
+        """Return RGB (3, h, w) at columns `x` (1, w) and rows `y` (h, 1)."""
         c, s = np.float32(np.cos(self.turn)), np.float32(np.sin(self.turn))
         dx, dy = x - np.float32(self.centre[0]), y - np.float32(self.centre[1])
         u, v = (dx * c + dy * s) / self.repeat, (dy * c - dx * s) / self.repeat
         # Bands curve down at the sides, as on a round body.
         v = v - 0.012 * u * u
         mix = _MIXES[self.pattern](u, v, np.float32(1.0 / self.repeat))
-        base, second = np.asarray(self.base, np.float32), np.asarray(self.second, np.float32)
-        cloth = base + (second - base) * np.clip(mix, 0, 1)[:, :, None]
-        return np.asarray(cloth * _weave(x, y)[:, :, None], np.float32)
+        base, second = (
+            np.asarray(colour, np.float32)[:, None, None] for colour in (self.base, self.second)
+        )
+        cloth = (second - base) * np.clip(mix, 0, 1)
+        cloth += base
+        cloth *= _weave(x, y)
+        return cloth
 
 
 def _weave(x: Pixels, y: Pixels) -> Pixels:

@@ -23,6 +23,8 @@ UPPER_ARM, FOREARM, THIGH, SHIN = 0.165, 0.145, 0.235, 0.225
 PLACES = (-0.1, 0.0, 0.12, 0.3, 0.62, 0.82, 1.0, 1.2)
 # Half widths of a leg in thousandths of the height, at 0 hip, 1 knee, 2 ankle.
 LEG = ((0, 0.25, 0.85, 1.0, 1.35, 1.75, 2.0), (50, 48, 32, 30, 31, 20, 18))
+# Positions along the path of a limb.
+INDEX = np.arange(17)
 RIGHT, LEFT = 0, 1
 
 
@@ -154,6 +156,9 @@ class Body:
         self.head_size = np.array([0.047, 0.066]) * scale * build.head
         self.arms = (self._arm(RIGHT), self._arm(LEFT))
         self.legs = (self._leg(RIGHT), self._leg(LEFT))
+        self._leg_lines = tuple(
+            np.column_stack([self.path(leg), self.leg_widths()]) for leg in self.legs
+        )
 
     def torso(self, u: float, v: float) -> Points:
         """Return a point on the torso: `u` -1..1 between the outlines, `v` 0 shoulders, 1 hips."""
@@ -207,11 +212,9 @@ class Body:
 
     def on_leg(self, side: int, along: float, out: float) -> Points:
         """Return a point beside a leg: `along` 0 hip, 1 knee, 2 ankle; `out` in half widths."""
-        path, widths = self.path(self.legs[side]), self.leg_widths()
-        at = np.clip(along, 0, 2) * 8
-        index = np.arange(17)
-        centre = np.array([np.interp(at, index, path[:, i]) for i in (0, 1)])
-        place: Points = centre + np.array([across(side) * out * np.interp(at, index, widths), 0.0])
+        at = min(max(along, 0), 2) * 8
+        x, y, width = (np.interp(at, INDEX, line) for line in self._leg_lines[side].T)
+        place: Points = np.array([x + across(side) * out * width, y])
         return place
 
 
