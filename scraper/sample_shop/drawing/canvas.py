@@ -204,9 +204,9 @@ class Canvas:
         """Return the common coverage of the shapes, or None where none is on the canvas."""
         height, width = self.person.shape
         corners = np.vstack(shapes)
-        left, top = np.maximum(corners.min(axis=0).astype(int) - margin, 0).tolist()
-        last = corners.max(axis=0).astype(int) + margin
-        right, bottom = np.minimum(last, (width, height)).tolist()
+        first, last = corners.min(axis=0), corners.max(axis=0)
+        left, top = (max(0, int(value) - margin) for value in first)
+        right, bottom = min(int(last[0]) + margin, width), min(int(last[1]) + margin, height)
         if right <= left or bottom <= top:
             return None
         size = ((right - left) * SAMPLES, (bottom - top) * SAMPLES)
