@@ -149,7 +149,8 @@ class Canvas:
         self.pixels = backdrop
         self.light = light
         # Coverage of each pixel by the person; shadows fall on the person only.
-        self.person = np.zeros(backdrop.shape[1:], np.float32)
+        height, width = backdrop.shape[1:]
+        self.person = np.zeros((height, width), np.float32)
 
     def paint(
         self,
