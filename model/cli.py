@@ -101,10 +101,9 @@ from model import cli_options
 @click.option(
     "--head-epochs",
     type=click.IntRange(min=1),
-    default=60,
-    show_default=True,
     metavar="N",
-    help="Maximum number of epochs of the linear probe.",
+    help="Maximum number of epochs of the linear probe.  [default: 60; with --fine-tune 0 and fewer"
+    " photos than features, the probe is solved in closed form, as a ridge classifier]",
 )
 @click.option(
     "--patience",

@@ -227,6 +227,8 @@ def training_sentence(results: RunResults) -> str:
     """Return which weights were kept, and the random seed."""
     if results.folds is not None:
         kept = f"{len(np.unique(results.folds))} networks were trained, each without its fold."
+    elif results.facts.get("head") == "closed form":
+        kept = "The head was fitted in closed form, as a ridge classifier."
     else:
         kept = (
             f"The weights of epoch {results.best_epoch} of {len(results.history.get('loss', ()))}"

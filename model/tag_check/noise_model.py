@@ -14,10 +14,10 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import chi2
 
 from model.evaluation.bootstrap import CONFIDENCE_LEVEL
-from model.evaluation.calibration import fit_temperature, log_probabilities, softmax
+from model.evaluation.calibration import log_probabilities, softmax
 from model.network.inception import MIN_STD
 from model.training.label_noise import assign_folds
-from model.training.linear_probe import ridge_scores
+from model.training.linear_probe import fit_ridge_temperature, ridge_scores
 
 # Steps of expectation maximization, and how often the temperature is fitted.
 EM_STEPS, TEMPERATURE_STEPS = 30, 5
@@ -244,8 +244,6 @@ def threshold_for_mean(probabilities: np.ndarray, mean: float, minimum: float) -
 FOLDS, ROUNDS = 5, 3
 # Tags with a lower posterior are replaced by the posterior as training targets.
 MIN_TAG_PROBABILITY = 0.5
-# Temperature of ridge scores, which are near 0 and 1, if no prediction is wrong.
-RIDGE_TEMPERATURE = 0.12
 
 
 def cross_validated_probabilities(
@@ -281,7 +279,7 @@ def cross_validated_probabilities(
                 values[rest], labels[rest], weights[rest], values[held_out]
             )
         logits = scores / number
-        probabilities = softmax(logits, _fit_ridge_temperature(logits, targets))
+        probabilities = softmax(logits, fit_ridge_temperature(logits, targets))
     return probabilities
 
 
@@ -316,12 +314,6 @@ def normalize_features(values: np.ndarray) -> np.ndarray:
     rows = np.sqrt(np.einsum("ij,ij->i", normalized, normalized) / width)
     normalized /= rows[:, None] + MIN_STD
     return normalized
-
-
-def _fit_ridge_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    if (logits.argmax(axis=1) == targets).all():
-        return RIDGE_TEMPERATURE
-    return fit_temperature(logits, targets)
 
 
 AGREES, MISTAKE, UNSURE = "agrees", "mistake", "unsure"

@@ -207,6 +207,7 @@ class TrainOptions:
         feature_layers: Blocks whose outputs the head reads; empty: chosen on the validation split.
         learning_rate: Highest learning rate of fine-tuning; None: the stage's default.
         head_learning_rate: Highest learning rate of the linear probe; None: its default.
+        head_epochs: Epochs of the linear probe at most; None: its default, or a closed form.
         epochs: Epochs of fine-tuning at most; None: the stage's default.
         time_budget: Seconds for the whole training; 0: no limit.
         distribute: Fine-tune, or train from scratch, on all devices (JAX).
@@ -226,7 +227,7 @@ class TrainOptions:
     schedule: str = "cosine"
     warmup_epochs: float = 0.5
     epochs: int | None = None
-    head_epochs: int = HEAD_EPOCHS
+    head_epochs: int | None = None
     patience: int = 4
     batch_size: int = 32
     image_size: int = 299
@@ -274,11 +275,16 @@ class TrainOptions:
         """Whether backbone and head are trained together from random weights."""
         return self.weights == "none"
 
+    def can_solve_head(self) -> bool:
+        """Return whether no option asks for a head that is fitted by gradient descent."""
+        is_default = self.head_epochs is None and self.head_learning_rate is None
+        return is_default and self.fine_tune == 0 and not self.head_config().mixup
+
     def head_config(self) -> FitConfig:
         """Return how the head of a frozen backbone is fitted."""
         learning_rate = self.head_learning_rate or HEAD_LEARNING_RATES[self.optimizer]
-        patience = max(8, self.head_epochs // 3)
-        config = self._config(learning_rate, self.head_epochs, patience)
+        epochs = self.head_epochs or HEAD_EPOCHS
+        config = self._config(learning_rate, epochs, patience=max(8, epochs // 3))
         return replace(config, rate_option="--head-learning-rate", fused_steps=True)
 
     def fine_tuning_config(self, seconds: float) -> FitConfig:

@@ -419,7 +419,7 @@ class BestEpoch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         network = self.model
         with use_ema_weights(network, self.config):
-            _validate(network, self.validation_set, self.progress, dict(logs))
+            validate_epoch(network, self.validation_set, self.progress, dict(logs))
             if self.progress.best == self.progress.done:
                 save_state(self.path, self.config.fixed_values(), _arrays(network.variables))
 
@@ -532,7 +532,7 @@ def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
     return values[0] if len(values) == 1 else float(np.average(values, weights=weights))
 
 
-def _validate(
+def validate_epoch(
     network: keras.Model,
     validation_set: ValidationSet,
     progress: FitProgress,

@@ -29,6 +29,7 @@ from model.training.linear_probe import (
     choose_feature_layers,
     fit_head,
     ridge_logits,
+    solve_head,
 )
 
 # Fine-tuning is skipped if less than this is left of the time budget.
@@ -158,18 +159,27 @@ def _train_in_stages(
             targets = targets * np.repeat(reliability, list(map(len, data.facets.members)), axis=1)
     # Whether features were cached has no influence on the random numbers of the training.
     set_seed(options.seed)
-    head, progress = fit_head(
-        train,
-        validation,
-        weights,
-        feature_layers,
-        len(data.labels),
-        options.head_config(),
-        folder / "head.npz",
-        partial(reporter.report_epoch, HEAD),
-        targets,
-        data.facets,
-    )
+    facts = {"precision": precision.reason, "feature_layers": "+".join(feature_layers)}
+    has_few_photos = len(train.targets) < len(train.columns(feature_layers))
+    if data.facets is None and has_few_photos and options.can_solve_head():
+        facts["head"] = "closed form"
+        groups = load_metadata(data.folder, train.examples).groups
+        head, progress = solve_head(
+            train, validation, weights, feature_layers, len(data.labels), groups, options.seed
+        )
+    else:
+        head, progress = fit_head(
+            train,
+            validation,
+            weights,
+            feature_layers,
+            len(data.labels),
+            options.head_config(),
+            folder / "head.npz",
+            partial(reporter.report_epoch, HEAD),
+            targets,
+            data.facets,
+        )
     features = _feature_network(backbone, feature_layers, "float32", options.parts)
     stages, kept_stage = {HEAD: progress}, HEAD
     budget = options.time_budget
@@ -193,7 +203,6 @@ def _train_in_stages(
             )
             head.set_weights(probe_weights)
     examples = {"train": train.examples, "validation": validation.examples}
-    facts = {"precision": precision.reason, "feature_layers": "+".join(feature_layers)}
     network = inception.join_head(features, head)
     return TrainedNetwork(
         network, head, feature_layers, stages, kept_stage, examples, unreadable, facts
@@ -248,13 +257,14 @@ def _choose_feature_layers(
     reporter: ProgressReporter,
 ) -> tuple[str, ...]:
     slack = 0.0 if options.fine_tune == 0 else ACCURACY_SLACK
+    groups = load_metadata(data.folder, [*train.examples, *validation.examples]).groups
     choice = choose_feature_layers(
-        train, validation, len(data.labels), options.seed, slack, data.facets
+        train, validation, len(data.labels), options.seed, slack, data.facets, groups
     )
     if choice.accuracy is not None:
         reporter.report_message(
-            f"feature layers: {' + '.join(choice.layers)} (validation accuracy"
-            f" {choice.accuracy:.3f} with a ridge classifier)"
+            f"feature layers: {' + '.join(choice.layers)} (accuracy"
+            f" {choice.accuracy:.3f} with a ridge classifier on photos that it was not fitted on)"
         )
     return choice.layers
 
