@@ -12,7 +12,7 @@ cd demo-run
 say() { printf '\n$ %s\n' "$*"; "$@"; }
 
 echo "Starting the sample shop: it draws its photos and serves them as lamoda.ru would."
-sample-shop --url-file shop.url --seed 1 --per-label 60 --wrong-tagged 0.04 \
+sample-shop --url-file shop.url --seed 1 --per-label 66 --wrong-tagged 0.04 \
   --wrong-tagged-file wrong.csv >shop.log &
 shop=$!
 trap 'kill $shop 2>/dev/null || true' EXIT
@@ -28,7 +28,8 @@ say build-dataset --min-per-class 50
 say train-model --weights garments --fine-tune 0 --out runs/demo
 say check-tags --model runs/demo
 say find-similar --build --model runs/demo
-query=$(find splits/test/jeans -name '*.jpg' | sort | head -n 1)
+# The photo that the check is surest of.
+query=$(awk -F , '$3 == "jeans" { id = $1 } END { print id }' checked/checked.csv)
 say find-similar "$query" --html similar.html
 
 # The shop knows which products it listed under a wrong hashtag; the other commands do not.
@@ -43,5 +44,5 @@ echo "Open in a browser:"
 echo "  demo-run/splits/report.html        the data set: photos per label, what was excluded and why"
 echo "  demo-run/runs/demo/report.html     the model: accuracy per label, confusion matrix, surest mistakes"
 echo "  demo-run/checked/report.html       products whose photo shows something else than their hashtag"
-echo "  demo-run/similar.html              items that look like $query"
+echo "  demo-run/similar.html              items that look like a pair of jeans of the shop"
 echo "Decide on the findings in a browser, then build again:  cd demo-run && review"

@@ -1,6 +1,7 @@
 """The bytes of the shop's photos: files as stored, drawings made on request, and scaling."""
 
 import io
+import os
 import threading
 from concurrent.futures import Future
 from pathlib import Path
@@ -28,6 +29,8 @@ class PhotoBytes:
     def __init__(self) -> None:
         self._drawings: dict[Drawn, Future[bytes]] = {}
         self._lock = threading.Lock()
+        # More drawings at once than processors would only displace each other's pixels in caches.
+        self._processors = threading.Semaphore(os.cpu_count() or 1)
 
     def original(self, photo: PhotoSource) -> bytes:
         """Return the bytes of a photo in its own size.
@@ -50,8 +53,9 @@ class PhotoBytes:
             mine = known or self._drawings.setdefault(wanted, Future())
         if known is None:
             try:
-                drawing = draw_product(wanted.label, wanted.seed, view=wanted.view)
-                mine.set_result(as_jpeg(drawing.photo, 90))
+                with self._processors:
+                    drawing = draw_product(wanted.label, wanted.seed, view=wanted.view)
+                    mine.set_result(as_jpeg(drawing.photo, 90))
             except BaseException as error:
                 # Concurrent requests for the same photo get the error too.
                 mine.set_exception(error)
