@@ -103,7 +103,7 @@ from model import cli_options
     type=click.IntRange(min=1),
     metavar="N",
     help="Maximum number of epochs of the linear probe.  [default: 60; with --fine-tune 0 and fewer"
-    " photos than features, the probe is solved in closed form, as a ridge classifier]",
+    " than 1,000 training photos, the probe is solved in closed form, as a ridge classifier]",
 )
 @click.option(
     "--patience",

@@ -192,6 +192,7 @@ HEAD_EPOCHS, FINE_TUNING_EPOCHS, SCRATCH_EPOCHS = 60, 12, 30
 HEAD_LEARNING_RATES = {"sgd": 5e-3, "adam": 1e-3, "adamw": 1e-3}
 FINE_TUNING_LEARNING_RATES = {"sgd": 5e-3, "adam": 1e-4, "adamw": 1e-4}
 SCRATCH_LEARNING_RATES = {"sgd": 5e-3, "adam": 1e-3, "adamw": 1e-3}
+DEFAULT_OPTIMIZER = "adamw"
 LABEL_SMOOTHING = 0.1
 # Mixup's alpha with --noise-robust, unless --mixup is given.
 NOISE_ROBUST_MIXUP = 0.2
@@ -219,7 +220,7 @@ class TrainOptions:
     weights: str = "imagenet"
     fine_tune: int | None = None
     feature_layers: tuple[str, ...] = ()
-    optimizer: str = "adamw"
+    optimizer: str = DEFAULT_OPTIMIZER
     learning_rate: float | None = None
     head_learning_rate: float | None = None
     momentum: float = 0.9
@@ -278,7 +279,12 @@ class TrainOptions:
     def can_solve_head(self) -> bool:
         """Return whether no option asks for a head that is fitted by gradient descent."""
         is_default = self.head_epochs is None and self.head_learning_rate is None
-        return is_default and self.fine_tune == 0 and not self.head_config().mixup
+        return (
+            is_default
+            and self.optimizer == DEFAULT_OPTIMIZER
+            and self.fine_tune == 0
+            and not self.head_config().mixup
+        )
 
     def head_config(self) -> FitConfig:
         """Return how the head of a frozen backbone is fitted."""

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from dataset.errors import BadInput
 from model.feeds.sources import TaggedItem
+from model.inference.predictor import NetworkOutputs, Predictor
 from model.tag_check.cli import _print_results
 from model.tag_check.pipeline import CheckOptions, _begin_check, _require_same_options
 from model.tag_check.store import CheckStore, ItemPrediction
@@ -263,6 +265,32 @@ def test_a_taken_folder_and_other_wrong_usage(work: Path, checked: Path) -> None
         assert message in done.stderr
         assert "Traceback" not in done.stderr
         assert not (work / "new").exists()
+
+
+def test_a_second_check_predicts_nothing_and_is_equal(
+    work: Path, checked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row for row in rows_of(work / "feed.csv").values() if ":" not in row["image"]]
+    with (work / "local.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    counts: list[int] = []
+    predict = Predictor.predict
+
+    def counted(self: Predictor, pixels: np.ndarray) -> NetworkOutputs:
+        counts.append(len(pixels))
+        return predict(self, pixels)
+
+    monkeypatch.setattr(Predictor, "predict", counted)
+    results = []
+    for out in ("local-1", "local-2"):
+        done = check(work, "local.csv", "--out", out, "--cache", "own")
+        assert done.returncode == 0, done.stderr
+        results.append((work / out / "checked.csv").read_bytes())
+        photos, counts[:] = sum(counts), []
+        assert (photos > 20) == (out == "local-1")
+    assert results[0] == results[1]
 
 
 @contextmanager

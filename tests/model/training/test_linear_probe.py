@@ -10,9 +10,11 @@ from model.data.features import SplitFeatures
 from model.data.loading import Example
 from model.network.inception import BLOCK_CHANNELS, CACHED_BLOCKS, build_head
 from model.training.linear_probe import (
+    MIN_VALIDATION,
     choose_feature_layers,
     head_logits,
     ridge_logits,
+    solve_head,
 )
 
 WIDTH = sum(BLOCK_CHANNELS[block] for block in CACHED_BLOCKS)
@@ -101,3 +103,44 @@ def test_logits_are_means_over_the_views() -> None:
     # The head is linear, so that it may as well be asked of the mean.
     mean = two.values.astype(np.float32).mean(axis=1)[:, two.columns(["mixed10"])]
     assert found == pytest.approx(np.asarray(head(mean)), abs=1e-3)
+
+
+def test_layers_are_chosen_the_same_with_many_validation_photos() -> None:
+    train, validation = outputs(60, "mixed6", 0), outputs(MIN_VALIDATION, "mixed6", 1)
+    assert "mixed6" in choose_feature_layers(train, validation, 2, 0).layers
+
+
+def test_few_validation_photos_do_not_decide_alone() -> None:
+    """Four validation photos are right by chance in another block."""
+    train, validation = outputs(80, "mixed6", 0), outputs(4, "mixed6", 1)
+    columns = validation.columns(["mixed4"])
+    validation.values[:, 0, columns] += 3 * validation.targets[:, None]
+    groups = [str(number // 2) for number in range(84)]
+    assert "mixed6" in choose_feature_layers(train, validation, 2, 0, groups=groups).layers
+
+
+def test_a_solved_head_is_calibrated_and_survives_wrong_labels() -> None:
+    train, other = outputs(120, "mixed6", 0), outputs(60, "mixed6", 1)
+    truth = train.targets.copy()
+    train.targets[::10] = 1 - train.targets[::10]
+    groups = [str(number) for number in range(120)]
+    head, progress = solve_head(train, other, np.ones(120), ["mixed6"], 2, groups, 0)
+    assert progress.done == progress.best == 1
+    assert progress.history["val_accuracy"][0] > 0.9
+    logits = head_logits(head, train, ["mixed6"])
+    assert (logits.argmax(axis=1) == truth).mean() > 0.85
+    # Its scores are those of the ridge classifier.
+    values = [
+        split.values[:, 0, train.columns(["mixed6"])].astype(np.float32) for split in (train, other)
+    ]
+    expected = ridge_logits(values[0], train.targets, np.ones(120), values[1], 2)
+    found = head_logits(head, other, ["mixed6"])
+    margins = found[:, 0] - found[:, 1], expected[:, 0] - expected[:, 1]
+    assert np.corrcoef(*margins)[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_head_of_very_few_photos_is_solved(count: int) -> None:
+    train, validation = outputs(4, "mixed6", 0), outputs(count, "mixed6", 1)
+    head, _ = solve_head(train, validation, np.ones(4), ["mixed6"], 2, None, 0)
+    assert np.isfinite(head_logits(head, train, ["mixed6"])).all()
