@@ -12,7 +12,7 @@ cd demo-run
 say() { printf '\n$ %s\n' "$*"; "$@"; }
 
 echo "Starting the sample shop: it draws its photos and serves them as lamoda.ru would."
-sample-shop --url-file shop.url --seed 1 --per-label 66 --wrong-tagged 0.04 \
+sample-shop --url-file shop.url --seed 1 --per-label 60 --wrong-tagged 0.04 \
   --wrong-tagged-file wrong.csv >shop.log &
 shop=$!
 trap 'kill $shop 2>/dev/null || true' EXIT
