@@ -28,7 +28,7 @@ say build-dataset --min-per-class 50
 say train-model --weights garments --fine-tune 0 --out runs/demo
 say check-tags --model runs/demo
 say find-similar --build --model runs/demo
-# The photo that the check is surest of.
+# The pair of jeans whose tag is most certainly right.
 query=$(awk -F , '$3 == "jeans" { id = $1 } END { print id }' checked/checked.csv)
 say find-similar "$query" --html similar.html
 
