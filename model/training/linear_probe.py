@@ -373,8 +373,8 @@ def solve_head(
 ) -> tuple[keras.Model, FitProgress]:
     """Fit a head in closed form: a ridge classifier, whose scores are divided by a temperature.
 
-    With fewer photos than features, it is more accurate than `fit_head`, which learns wrong labels
-    by heart.
+    With fewer photos than features, it is more accurate than `fit_head`, which fits wrong labels
+    exactly.
 
     Args:
         train: Features of the training split.
