@@ -2,7 +2,6 @@
 
 import functools
 import os
-import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dataset.catalogue.session import catalogue_url
-from tests.support.catalogues import URL_FILE
+from dataset.catalogue.session import catalogue_url, open_catalogue
+from tests.support.catalogues import URL_FILE, fast_catalogues, new_catalogue
 
 # URL of a PostgreSQL server where tests may create databases; .ci/run starts one.
 SERVER = "FASHION_TAGGER_TEST_POSTGRES"
@@ -29,22 +28,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def skip_disk_syncs() -> Iterator[None]:
-    """Skip disk syncs in the test process, since no test simulates a power failure.
-
-    Commands in other processes, including those that are killed, sync as usual.
-    """
-    from dataset.catalogue import session
-
-    as_always = session._set_pragmas
-
-    def set_pragmas(connection: sqlite3.Connection, record: object) -> None:
-        as_always(connection, record)
-        connection.execute("PRAGMA synchronous = OFF")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "_set_pragmas", set_pragmas)
-        patch.setattr(os, "fsync", lambda _: None)
+def fast_files() -> Iterator[None]:
+    """Create catalogues without migrations and skip disk syncs; see `fast_catalogues`."""
+    with fast_catalogues(new_catalogue()):
         yield
 
 
@@ -68,12 +54,9 @@ def one_estimator(load_once: Callable[..., Any]) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Select the database of the catalogues in the test's folder."""
-    if request.param == "sqlite":
-        yield request.param
-        return
+@pytest.fixture(scope="session")
+def postgres_template() -> Iterator[tuple[sa.Engine, str]]:
+    """Migrate a database on the PostgreSQL server, which tests copy."""
     if SERVER not in os.environ:
         pytest.skip(f"{SERVER} names no PostgreSQL server; .ci/run starts one")
     server = catalogue_url(os.environ[SERVER])
@@ -82,8 +65,25 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     with engine.connect() as connection:
         connection.execute(sa.text(f"CREATE DATABASE {name}"))
     url = server.set(database=name).render_as_string(hide_password=False)
+    open_catalogue(url).kw["bind"].dispose()
+    yield engine, name
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Select the database of the catalogues in the test's folder."""
+    if request.param == "sqlite":
+        yield request.param
+        return
+    engine, template = request.getfixturevalue("postgres_template")
+    name = f"test_{uuid.uuid4().hex}"
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+    url = engine.url.set(database=name).render_as_string(hide_password=False)
     (tmp_path / URL_FILE).write_text(url, encoding="utf-8")
     yield request.param
     with engine.connect() as connection:
         connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-    engine.dispose()

@@ -134,6 +134,12 @@ def make_0013(url: sa.URL) -> None:
     engine.dispose()
 
 
+@pytest.fixture
+def postgres_template(postgres_template: tuple[sa.Engine, str]) -> tuple[sa.Engine, str]:
+    """Start from an empty database."""
+    return postgres_template[0], "template1"
+
+
 @pytest.mark.usefixtures("backend")
 def test_rows_of_0013_are_migrated(tmp_path: Path) -> None:
     address = catalogue_of(tmp_path)
