@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from PIL import Image
 
 from dataset.catalogue.session import catalogue_url, open_catalogue
 from tests.support.catalogues import URL_FILE, fast_catalogues, new_catalogue
@@ -18,7 +19,9 @@ SERVER = "FASHION_TAGGER_TEST_POSTGRES"
 # The slowest test files run first, so that no worker starts one at the end.
 LONGEST = (
     *("test_training.py", "test_network.py", "test_find_similar.py", "test_survival.py"),
-    *("test_evaluation.py", "test_browser.py"),
+    *("test_evaluation.py", "test_browser.py", "test_end_to_end.py", "test_stages_killed.py"),
+    *("test_engines.py", "test_fetch.py", "test_train.py", "test_multi_label.py"),
+    *("test_exporter.py", "test_growth.py", "test_crops.py", "test_takedown.py"),
 )
 
 
@@ -31,6 +34,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def fast_files() -> Iterator[None]:
     """Create catalogues without migrations and skip disk syncs; see `fast_catalogues`."""
     with fast_catalogues(new_catalogue()):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def features_once() -> Iterator[None]:
+    """Extract the local features of each photo once, since most tests draw the same photos."""
+    from dataset.duplicates import features, pipeline, search
+
+    @functools.lru_cache(maxsize=4096)
+    def extract(mode: str, size: tuple[int, int], pixels: bytes) -> features.LocalFeatures:
+        return features.extract_features(Image.frombytes(mode, size, pixels))
+
+    def extract_features(image: Image.Image) -> features.LocalFeatures:
+        grey = image.convert("L")
+        return extract(grey.mode, grey.size, grey.tobytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (pipeline, search):
+            patch.setattr(module, "extract_features", extract_features)
         yield
 
 

@@ -32,19 +32,19 @@ def split_of(filling: Filling) -> dict[str, str]:
 
 
 def test_a_larger_build_moves_no_photo_and_keeps_the_ratios(filling: Filling) -> None:
-    filling.products("polo", 20, 0)
+    filling.products("polo", 10, 0)
     run(filling)
     before = split_of(filling)
-    filling.products("polo", 80, 1000)
+    filling.products("polo", 40, 1000)
     filling.products("dress", 20, 5000)
     built = run(filling)
     after = split_of(filling)
     assert before.items() <= after.items()
     count = Counter((item.label, item.split) for item in built.items)
-    assert [count["polo", s] for s in ("train", "validation", "test")] == [80, 10, 10]
+    assert [count["polo", s] for s in ("train", "validation", "test")] == [40, 5, 5]
     assert [count["dress", s] for s in ("train", "validation", "test")] == [16, 2, 2]
     assert built.deviations == []
-    assert built.reused == 20
+    assert built.reused == 10
 
 
 def test_a_better_copy_keeps_the_split_of_the_photo(filling: Filling) -> None:
@@ -186,12 +186,12 @@ def test_similar_crops_of_different_photos_stay_in_one_split(
 
 
 def test_one_giant_cluster_is_one_photo(filling: Filling) -> None:
-    for number in range(40):
+    for number in range(20):
         out = io.BytesIO()
-        drawn(1).save(out, "JPEG", quality=50 + number)
+        drawn(1).save(out, "JPEG", quality=50 + 2 * number)
         filling.image(out.getvalue(), filling.post(f"p{number}", "polo"))
     built = run(filling, min_per_class=1)
-    assert (len(built.items), built.exclusions.counts["duplicate of another photo"]) == (1, 39)
+    assert (len(built.items), built.exclusions.counts["duplicate of another photo"]) == (1, 19)
     assert [item.split for item in built.items] == ["train"]
 
 
