@@ -21,6 +21,7 @@ from scrapy.settings import default_settings
 
 import fashion_tagger
 from scraper import settings
+from scraper.decoding import pool
 from scraper.sample_shop.server import SampleShop
 from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import catalogue_of, fast_catalogues, new_catalogue
@@ -148,7 +149,7 @@ def _enter(
 ) -> None:
     """Run the command in the new process."""
     _redirect(output, folder, environment)
-    _set_fast_request_rate()
+    _set_small_crawls()
     if before:
         before()
     sys.argv = [str(PROGRAM), *arguments]
@@ -165,9 +166,13 @@ def _redirect(output: Path, folder: Path, environment: Mapping[str, str]) -> Non
     os.environ.update(environment)
 
 
-def _set_fast_request_rate() -> None:
-    """Set a request rate that is only acceptable on loopback."""
+def _set_small_crawls() -> None:
+    """Set a request rate that is only acceptable on loopback, and start one decoder process.
+
+    Starting a second decoder process takes longer than the few images of a test.
+    """
     settings.AUTOTHROTTLE_START_DELAY = 0.02
+    pool.MAX_PROCESSES = 1
 
 
 def start(
