@@ -10,6 +10,7 @@ import numpy as np
 
 from dataset.images.io import sha256_of
 from dataset.pose.crop import CROP_POLICY, Crop
+from dataset.pose.models import cache_key
 from model.data.feature_cache import CACHE_DTYPE, EXACT_DTYPE, FeatureCache, default_cache_folder
 
 if TYPE_CHECKING:
@@ -66,9 +67,7 @@ class OutputCache:
         crop, build_options = run.crop, run.build_options
         resize = (build_options.get("resize", ""), build_options.get("size", ""))
         preprocessing = (
-            # The path as it was recorded, from whatever folder the command is called.
-            f"{crop.pose} {build_options.get('pose_weights')} {crop.crop}"
-            f" {crop.background} {CROP_POLICY} {resize}"
+            f"{cache_key(crop.find_model())} {crop.crop} {crop.background} {CROP_POLICY} {resize}"
             if crop.is_enabled
             else f"{resize}"
         )

@@ -107,6 +107,7 @@ def test_photos_that_kill_every_worker_are_named(engine: RayEngine) -> None:
         list(engine.map(FatalTask(), range(100)))
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_costs_its_batches_only(cluster: Any) -> None:
     node = cluster.add_node(num_cpus=1)
     engine = RayEngine(workers=3)

@@ -1,11 +1,13 @@
 """The cache of network outputs: what is stored and what is returned."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from dataset.pose.crop import Crop
+from dataset.selection.crops import PoseOptions
 from model.inference.output_cache import OutputCache, PhotoOutputs, view_name
 
 
@@ -50,3 +52,14 @@ def test_names_differ_by_photo_and_crop() -> None:
     crops = [None, Crop("person", (0, 0, 10, 10), 1.0), Crop("person", (0, 0, 10, 11), 1.0)]
     names = {view_name(sha256, crop) for sha256 in ("a", "b") for crop in crops}
     assert len(names) == 6
+
+
+def test_other_pose_weights_at_the_same_path_have_a_cache_of_their_own(tmp_path: Path) -> None:
+    weights = tmp_path / "pose.pth"
+    keys = set()
+    for content in (b"first", b"second"):
+        weights.write_bytes(content)
+        run = SimpleNamespace(crop=PoseOptions("hrnet-w32", weights), build_options={})
+        predictor = SimpleNamespace(cache_key="network", labels=("polo",))
+        keys.add(OutputCache.of_run(run, predictor, tmp_path).key)  # type: ignore[arg-type]
+    assert len(keys) == 2
