@@ -237,3 +237,21 @@ def test_equal_runs_have_equal_files(tmp_path: Path) -> None:
     for path in (tmp_path / "one").iterdir():
         if path.name != "run.json":
             assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("has_validation", [False, True])
+def test_a_head_without_epochs_has_a_table_instead_of_curves(
+    tmp_path: Path, has_validation: bool
+) -> None:
+    history = {"loss": [0.342], "accuracy": [0.936]}
+    if has_validation:
+        history |= {"val_loss": [0.571], "val_accuracy": [0.896]}
+    one = results(tmp_path / "data", ["polo", "coat"], PER_LABEL, history=history, best_epoch=1)
+    (tmp_path / "out").mkdir()
+    run_report.write_results(tmp_path / "out", one)
+    page = Selector((tmp_path / "out" / "report.html").read_text())
+    (table,) = page.xpath("//table[caption='Loss and accuracy']")
+    cells = [row.xpath("*/text()").getall() for row in table.xpath("tbody/tr")]
+    validation = [["validation", "0.571", "0.896"]] if has_validation else []
+    assert cells == [["train", "0.342", "0.936"], *validation]
+    assert not page.xpath("//img[contains(@alt, 'by epoch')]")
