@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from benchmarks.copies import KINDS, Draw
+from benchmarks.duplicates import ORIGINAL, OTHER_PHOTOS
 from dataset.catalogue.models import ImageRow, Sighting
 from dataset.catalogue.session import open_catalogue
 from dataset.images.io import open_photo
@@ -30,9 +31,6 @@ PROGRAM = Path(__file__).resolve().parents[1] / "fashion_tagger.py"
 # Class folder -> tag.
 TAGS = {name: name for name in ("dress", "shorts", "skirt", "t-shirt", "shirt")}
 TAGS["pants"] = "trousers"
-# Photos that only collages and insets show.
-OTHER_PHOTOS = 60
-ORIGINAL = "original"
 
 
 @click.command()
@@ -110,13 +108,13 @@ def written_splits(
     query = sa.select(Sighting.url, ImageRow.sha256).join(
         ImageRow, ImageRow.id == Sighting.image_id
     )
+    sources = {path.rpartition("/")[2]: photo for path, photo in shop.stock.by_path.items()}
     splits: dict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
     with open_catalogue(str(folder / "catalogue.sqlite"))() as session:
         for url, sha256 in session.execute(query):
-            name = urlsplit(url).path.rpartition("/")[2]
-            source = shop.stock.by_path[next(p for p in shop.stock.by_path if p.endswith(name))]
-            assert isinstance(source.origin, Path)
-            original, kind = planted[source.origin]
+            origin = sources[urlsplit(url).path.rpartition("/")[2]].origin
+            assert isinstance(origin, Path)
+            original, kind = planted[origin]
             if sha256 in split_of:
                 splits[original][sha256] = split_of[sha256], kind
     return {original: list(written.values()) for original, written in splits.items()}
