@@ -98,12 +98,11 @@ def unregister(session: Session, worker_id: int, is_complete: bool) -> None:
 
 
 def release_dead(session: Session, worker_id: int) -> None:
-    """Release the claims of dead workers; the worker `worker_id` resumes their work."""
-    worker = session.get(Worker, worker_id)
+    """Release the claims of dead workers; the worker of this process resumes their work."""
+    worker = ensure_registered(session, worker_id)
     for other in session.scalars(sa.select(Worker).where(Worker.id != worker_id)).all():
         if _is_dead(other):
-            if worker is not None:
-                _resume_from(other, worker)
+            _resume_from(other, worker)
             unregister(session, other.id, is_complete=True)
 
 

@@ -138,7 +138,6 @@ class SearchPlanner:
         Raises:
             SiteRefused: The weekly quota of hashtags is used up.
         """
-        workers.ensure_registered(session, self._worker)
         workers.release_dead(session, self._worker)
         row = frontier.get_or_create_search(session, self._site, search.hashtag)
         limit, words = self._limits.max_images, self._tags[search.stats.tag]
