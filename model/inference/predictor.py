@@ -14,6 +14,7 @@ import numpy as np
 from dataset.errors import Failure
 from dataset.utils.downloads import file_digest
 from dataset.utils.engines import LOCAL_ENGINE, Engine, PhotoTask
+from model.inference.output_cache import PhotoOutputs, stack_outputs
 from model.inference.preprocessing import (
     CHUNK_SIZE,
     OpenedPhoto,
@@ -82,8 +83,7 @@ class Predictor:
         """Predict prepared photos that have pixels, unless they have outputs already."""
         outputs = [photo.outputs for photo in photos if photo.outputs is not None]
         if len(outputs) == len(photos):
-            features, logits = zip(*outputs, strict=True)
-            return NetworkOutputs(np.stack(features), np.stack(logits))
+            return stack_outputs(outputs)
         return self.predict(np.stack([p.pixels for p in photos if p.pixels is not None]))
 
     def extract_features(self, pixels: np.ndarray) -> np.ndarray:
@@ -186,7 +186,7 @@ def prepare_photos(
             elif features is None or logits is None:
                 prepared.append(photo)
             else:
-                prepared.append(replace(photo, outputs=(features, logits)))
+                prepared.append(replace(photo, outputs=PhotoOutputs(features, logits)))
         yield prepared
 
 

@@ -24,6 +24,7 @@ from dataset.selection.candidates import Candidate
 from dataset.selection.crops import PoseOptions
 from dataset.selection.quality_gates import QualityGates, load_quality_gates
 from model.data.loading import letterbox
+from model.inference.output_cache import PhotoOutputs
 
 CHUNK_SIZE = 64
 # What decoders raise for malformed files. One photo of a feed must not end a check.
@@ -73,7 +74,7 @@ class PreparedPhoto:
         no_garment_reason: Why the photo can't show a garment (it is blank, for example), or empty.
         problem: Why the photo can't be read, or empty.
         is_repeated: The same photo and crop came before: it is not prepared again.
-        outputs: Features and logits of the network, if it has predicted the photo already.
+        outputs: The outputs of the network, if it has predicted the photo already.
     """
 
     sha256: str = ""
@@ -81,7 +82,7 @@ class PreparedPhoto:
     no_garment_reason: str = ""
     problem: str = ""
     is_repeated: bool = False
-    outputs: tuple[np.ndarray, np.ndarray] | None = None
+    outputs: PhotoOutputs | None = None
 
 
 class OpenedPhoto(NamedTuple):

@@ -302,10 +302,20 @@ def build_head(
     logits = layers.Dense(classes, dtype="float32", name="labels")(values)
     head = keras.Model(features, logits, name="head")
     if mean is not None and std is not None:
-        # Keep the scale of the logits independent of the number of features.
-        variance = np.maximum(std, MIN_STD) ** 2 * max(1.0, width / 1000)
+        variance = np.maximum(std, MIN_STD) ** 2 * variance_scale(width)
         standardize.set_weights([mean, variance])
     return head
+
+
+def variance_scale(width: int) -> float:
+    """Return by how much a head divides the variance of its standardized features.
+
+    It keeps the scale of the logits independent of the number of features.
+
+    Args:
+        width: Number of features.
+    """
+    return max(1.0, width / 1000)
 
 
 def join_head(features: keras.Model, head: keras.Model) -> keras.Model:

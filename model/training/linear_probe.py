@@ -16,7 +16,7 @@ from model.data.batches import HeadTrainingSet
 from model.data.facets import FacetGroups
 from model.data.features import SplitFeatures
 from model.evaluation.calibration import fit_temperature, negative_log_likelihood
-from model.network.inception import MIN_STD, build_head
+from model.network.inception import MIN_STD, build_head, variance_scale
 from model.training.config import FitConfig
 from model.training.fit import (
     FitProgress,
@@ -355,10 +355,7 @@ def fit_head(
     if targets is None:
         targets = np.eye(classes, dtype=np.float32)[train.targets]
     training_set = HeadTrainingSet(values, targets, weights)
-    inputs = validation.values[:, 0, columns].astype(np.float32)
-    validation_set = ValidationSet(
-        lambda network: predict_in_batches(network, inputs), validation.targets, facets
-    )
+    validation_set = _validation_set(validation, columns, facets)
     return head, fit(head, training_set, validation_set, config, state, on_epoch_end)
 
 
@@ -397,22 +394,20 @@ def solve_head(
     values = (values - mean) / np.maximum(deviation, MIN_STD)
     one_hot = np.eye(classes, dtype=np.float32)[train.targets]
 
-    def fit_on(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def examples_of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         repeated = (array[rows].repeat(views, axis=0) for array in (one_hot, weights))
-        return fit_ridge(values[rows].reshape(-1, width), *repeated)
+        return values[rows].reshape(-1, width), *repeated
 
-    coefficients, intercepts = fit_on(np.arange(count))
+    coefficients, intercepts = fit_ridge(*examples_of(np.arange(count)))
     scores, temperature = values[:, 0] @ coefficients / width + intercepts, RIDGE_TEMPERATURE
     if _has_folds(count, groups):
         folds = assign_folds(train.targets, groups, FOLDS, seed)
         for fold in np.unique(folds):
             held_out = folds == fold
-            own, own_intercepts = fit_on(np.flatnonzero(~held_out))
-            scores[held_out] = values[held_out, 0] @ own / width + own_intercepts
+            scores[held_out] = ridge_scores(*examples_of(~held_out), values[held_out, 0])
         temperature = fit_ridge_temperature(scores, train.targets)
     head = build_head(width, classes, mean, deviation)
-    # The head's standardization divides by this factor, too.
-    scale = np.sqrt(max(1.0, width / 1000))
+    scale = np.sqrt(variance_scale(width))
     head.get_layer("labels").set_weights(
         [coefficients * scale / width / temperature, intercepts / temperature]
     )
@@ -421,13 +416,19 @@ def solve_head(
         "accuracy": float((scores.argmax(axis=1) == train.targets).mean()),
     }
     progress = FitProgress(epochs=1, steps=1)
-    inputs = validation.values[:, 0, columns].astype(np.float32)
-    validation_set = ValidationSet(
-        lambda network: predict_in_batches(network, inputs), validation.targets
-    )
-    validate_epoch(head, validation_set, progress, metrics)
+    validate_epoch(head, _validation_set(validation, columns), progress, metrics)
     progress.seconds = time.monotonic() - start
     return head, progress
+
+
+def _validation_set(
+    validation: SplitFeatures, columns: np.ndarray, facets: FacetGroups | None = None
+) -> ValidationSet:
+    """Return the unmirrored views of the validation split."""
+    inputs = validation.values[:, 0, columns].astype(np.float32)
+    return ValidationSet(
+        lambda network: predict_in_batches(network, inputs), validation.targets, facets
+    )
 
 
 def head_logits(
