@@ -13,7 +13,10 @@ from PIL import Image
 
 from dataset.catalogue.session import catalogue_url, open_catalogue
 from tests.support.catalogues import URL_FILE, fast_catalogues, new_catalogue
+from tests.support.ray_cluster import cluster, engine
 
+# Fixtures.
+__all__ = ["cluster", "engine"]
 # URL of a PostgreSQL server where tests may create databases; .ci/run starts one.
 SERVER = "FASHION_TAGGER_TEST_POSTGRES"
 # The slowest test files run first, so that no worker starts one at the end.

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +26,9 @@ from scraper.sample_shop.drawing.product import draw_product
 from tests.dataset.test_build import bytes_below
 from tests.support.catalogue_data import Filling, jpeg_of
 from tests.support.drawn_splits import ENVIRONMENT
-from tests.support.ray_cluster import two_nodes
 from tests.support.s3_server import s3_server
 
 PEOPLE = 36
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with two_nodes() as nodes:
-        yield nodes
 
 
 def fill(folder: Path) -> Filling:

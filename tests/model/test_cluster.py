@@ -1,7 +1,6 @@
 """Features, embeddings and tags on a Ray cluster equal those of one machine."""
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +20,12 @@ from tests.model.tag_check.test_pipeline import check, work, write_feed
 from tests.support.drawn_splits import draw_splits, run_words
 from tests.support.exported_runs import small_inception
 from tests.support.photo_site import serving
-from tests.support.ray_cluster import two_nodes
 from tests.support.saved_runs import write_run
 
 # A fixture.
 __all__ = ["work"]
 COLOURS = {"polo": "red", "dress": "blue"}
 VIEWS = Views(parse_augmentation(["mirror", "rotate=15"]), 3)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with two_nodes() as nodes:
-        yield nodes
-
-
-@pytest.fixture
-def engine(cluster: Any) -> Iterator[RayEngine]:
-    on_two = RayEngine()
-    yield on_two
-    on_two.close()
 
 
 def extract(data: SplitData, cache: Path, engine: Engine) -> SplitFeatures:

@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import sqlalchemy as sa
 
@@ -30,17 +31,6 @@ def rows(folder: Path, query: str) -> list[tuple]:
             return [tuple(row) for row in connection.execute(sa.text(query))]
     finally:
         engine.dispose()
-
-
-@contextlib.contextmanager
-def replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    """Replace an attribute for the time of a block."""
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 @functools.cache
@@ -81,8 +71,8 @@ def fast_catalogues(statements: Sequence[str]) -> Iterator[None]:
                     connection.exec_driver_sql(statement)
 
     with (
-        replaced(session, "_set_pragmas", set_pragmas_without_syncs),
-        replaced(session, "_upgrade", create_or_upgrade),
-        replaced(os, "fsync", lambda _: None),
+        patch.object(session, "_set_pragmas", set_pragmas_without_syncs),
+        patch.object(session, "_upgrade", create_or_upgrade),
+        patch.object(os, "fsync", lambda _: None),
     ):
         yield

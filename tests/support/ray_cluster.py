@@ -1,15 +1,16 @@
 """A Ray cluster of two nodes on this machine."""
 
-import contextlib
 import logging
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from dataset.utils.engines import RayEngine
 
-@contextlib.contextmanager
-def two_nodes() -> Iterator[Any]:
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
     """Start two nodes of one core each, to which this process is connected; skip without Ray."""
     ray = pytest.importorskip("ray", reason="needs Ray: pip install 'fashion-tagger[ray]'")
     from ray.cluster_utils import Cluster
@@ -22,3 +23,11 @@ def two_nodes() -> Iterator[Any]:
     finally:
         ray.shutdown()
         nodes.shutdown()
+
+
+@pytest.fixture
+def engine(cluster: Any) -> Iterator[RayEngine]:
+    """Return an engine on the cluster."""
+    on_two = RayEngine()
+    yield on_two
+    on_two.close()

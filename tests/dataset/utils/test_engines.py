@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import pytest
 
 from dataset.errors import Failure
 from dataset.utils.engines import LOCAL_ENGINE, PhotoTask, RayEngine
-from tests.support.ray_cluster import two_nodes
 
 
 @dataclass(frozen=True)
@@ -56,19 +55,6 @@ class FatalTask(PhotoTask[int, int]):
         if job == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return job
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with two_nodes() as nodes:
-        yield nodes
-
-
-@pytest.fixture
-def engine(cluster: Any) -> Iterator[RayEngine]:
-    on_two = RayEngine()
-    yield on_two
-    on_two.close()
 
 
 def expected(count: int) -> list[tuple[int, int]]:
