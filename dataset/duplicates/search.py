@@ -81,7 +81,7 @@ class PhotoPrint:
 
 
 class PrintFile(Sequence[PhotoPrint]):
-    """The prints of many photos in a temporary file, which is removed with the object."""
+    """Prints of photos, stored in a temporary file that is deleted with the object."""
 
     def __init__(self) -> None:
         # Unbuffered: it is read while it is written.
@@ -249,7 +249,7 @@ def _key_scheme(count: int, thorough: bool) -> KeyScheme:
 
 
 class _PairTable:
-    """A small number for each of many pairs of photos, in 9 bytes per pair.
+    """Maps pairs of photos to integers from 0 to 255, in 9 bytes per pair.
 
     Args:
         rows: First photo, second photo and number of each pair, (n, 3) int64, sorted.

@@ -29,7 +29,7 @@ class PhotoBytes:
     def __init__(self) -> None:
         self._drawings: dict[Drawn, Future[bytes]] = {}
         self._lock = threading.Lock()
-        # More drawings at once than processors would only displace each other's pixels in caches.
+        # More concurrent drawings than processors only evict each other's pixels from the caches.
         self._processors = threading.Semaphore(os.cpu_count() or 1)
 
     def original(self, photo: PhotoSource) -> bytes:
