@@ -6,6 +6,7 @@ pages and `templates/macros.html` has their common parts.
 """
 
 import base64
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,12 @@ class Figure:
     alt: str = ""
 
 
+@functools.cache
 def environment(folder: Path = TEMPLATES) -> jinja2.Environment:
     """Return an environment for the templates of a folder and the common ones.
 
-    All values are escaped, and an undefined name is an error.
+    All values are escaped, and an undefined name is an error. Callers share the environment, since
+    it keeps the compiled templates.
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder, TEMPLATES]),
