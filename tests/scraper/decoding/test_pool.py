@@ -150,39 +150,46 @@ def test_image_that_hangs_is_not_tried_twice(
     assert len(started) == attempts
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        "b'no JSON'",
-        "b'{}'",
-        'b\'{"reason": "x"}\'',
-        "b'x' * 20000",
-        "__import__('pickle').dumps(print)",
-        "good.replace(b'JPEG', b'../x')",
-        'good.replace(b\'"phash": "\', b\'"phash": "../\')',
-        "good[:-1]",
-        "good.replace(b'[', b'[-')",
-        "b'[' * 9000",
-        "'no bytes'",
-    ],
+INVALID_REPLIES = (
+    "b'no JSON'",
+    "b'{}'",
+    'b\'{"reason": "x"}\'',
+    "b'x' * 20000",
+    "__import__('pickle').dumps(print)",
+    "good.replace(b'JPEG', b'../x')",
+    'good.replace(b\'"phash": "\', b\'"phash": "../\')',
+    "good[:-1]",
+    "good.replace(b'[', b'[-')",
+    "b'[' * 9000",
+    "'no bytes'",
 )
+
+
 def test_invalid_output_of_a_decoder_is_rejected(
-    client: DecoderClient, monkeypatch: pytest.MonkeyPatch, value: str
+    client: DecoderClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The process replies to an image of one of these lengths with an invalid reply.
+    bodies = [photo_bytes(1, (200 + number, 260)) for number in range(len(INVALID_REPLIES))]
+    replies = {len(body): reply for body, reply in zip(bodies, INVALID_REPLIES, strict=True)}
+    good = photo_bytes(2)
+    assert len(replies) == len(bodies) and len(good) not in replies
     read_call = "serve_decoder()"
     hostile = (
-        "import scraper.decoding.pool as r; encode = r.serialize_decoded\n"
-        f"def corrupt(outcome):\n    good = encode(outcome)\n    return {value}\n"
-        f"r.serialize_decoded = corrupt\n{read_call}"
+        "import scraper.decoding.pool as r; encode, decode = r.serialize_decoded, r.decode_image\n"
+        f"replies, lengths = {replies!r}, []\n"
+        "def decode_image(body):\n    lengths.append(len(body))\n    return decode(body)\n"
+        "def corrupt(outcome):\n    good = encode(outcome)\n"
+        "    return eval(replies.get(lengths[-1], 'good'))\n"
+        f"r.decode_image, r.serialize_decoded = decode_image, corrupt\n{read_call}"
     )
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            pool,
-            "PROGRAM",
-            pool.PROGRAM.replace("; ", "\n").replace(read_call, hostile),
-        )
-        assert client.examine(photo_bytes(1)) == [RejectedImage(BROKEN)]
-    assert is_photo(client.examine(photo_bytes(2)))
+    program = pool.PROGRAM.replace("; ", "\n").replace(read_call, hostile)
+    monkeypatch.setattr(pool, "PROGRAM", program)
+    # Each invalid reply ends its process, and starting one takes most of the time.
+    monkeypatch.setattr(pool, "MAX_ATTEMPTS", 1)
+    for body, reply in zip(bodies, INVALID_REPLIES, strict=True):
+        assert is_photo([inspect_image(body)])
+        assert client.examine(body) == [RejectedImage(BROKEN)], reply
+        assert is_photo(client.examine(good)), reply
 
 
 def test_crash_of_a_decoder_affects_only_its_image(
