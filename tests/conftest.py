@@ -21,16 +21,43 @@ __all__ = ["cluster", "engine"]
 SERVER = "FASHION_TAGGER_TEST_POSTGRES"
 # The slowest test files run first, so that no worker starts one at the end.
 LONGEST = (
-    *("test_training.py", "test_network.py", "test_find_similar.py", "test_survival.py"),
-    *("test_evaluation.py", "test_browser.py", "test_end_to_end.py", "test_stages_killed.py"),
-    *("test_engines.py", "test_fetch.py", "test_train.py", "test_multi_label.py"),
-    *("test_exporter.py", "test_growth.py", "test_crops.py", "test_takedown.py"),
+    *("test_end_to_end.py", "test_crops.py", "test_evaluation.py", "test_estimator.py"),
+    *("test_preprocessing.py", "test_survival.py", "test_fetch.py", "test_exporter.py"),
+    *("test_growth.py", "test_multi_label.py", "test_find_similar.py", "test_browser.py"),
+    *("test_shop.py", "test_pool.py", "test_engines.py", "test_takedown.py", "test_crawl.py"),
+    *("test_several_tags.py", "test_pipeline.py", "test_run_report.py", "test_fit.py"),
+    *("test_stages_killed.py", "test_scrapy_project.py", "test_network.py", "test_inception.py"),
+    *("test_wheel.py", "test_hostile.py", "test_lamoda.py", "test_maintenance.py"),
+)
+# They use the packaged pose network, which takes longer to build than most of their tests.
+POSE_FILES = (
+    "tests/test_end_to_end.py",
+    "tests/dataset/selection/test_crops.py",
+    "tests/dataset/pose/test_evaluation.py",
+    "tests/dataset/pose/test_estimator.py",
+    "tests/model/inference/test_preprocessing.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest tests first."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, run the files that share the pose network in one worker."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = super()._split_scope(nodeid)
+            return POSE_FILES[0] if path in POSE_FILES else path
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -34,6 +34,7 @@ def test_the_twin_is_used_where_its_heat_maps_are_near(
     assert choose_network(lambda name: networks[name]) is networks[wanted]
 
 
+@pytest.mark.usefixtures("one_estimator")
 def test_the_drawn_people_show_their_joints_to_the_packaged_network() -> None:
     from dataset.pose.checkpoints import load_estimator
 
