@@ -153,7 +153,10 @@ def test_an_interrupted_run_resumes_with_equal_predictions(
 
 
 def test_folds_and_label_noise_with_facets(work: Path) -> None:
-    head = ("--weights", "backbone.weights.h5", "--fine-tune", "0", "--head-epochs", "5")
+    head = (
+        *("--weights", "backbone.weights.h5", "--fine-tune", "0", "--head-epochs", "5"),
+        *("--precision", "float32"),
+    )
     done = drawn_splits.run(work, *head, "--noise-robust", "--folds", "3", "--out", "folds")
     assert done.returncode == 0, done.stderr
     assert "accuracy over 3 folds: mean" in done.stdout
@@ -206,7 +209,10 @@ def test_facets_of_one_label_are_named_and_not_trained(work: Path, tmp_path: Pat
     shutil.copytree(work / "splits", tmp_path / "splits")
     about = {"labels": [], "facets": {"colour": ["blue", "red"], "lower": ["jeans"]}}
     (tmp_path / "splits" / "labels.json").write_text(json.dumps(about))
-    scratch = ("--weights", "none", "--feature-layers", "mixed4", "--epochs", "1")
+    scratch = (
+        *("--weights", "none", "--feature-layers", "mixed4", "--epochs", "1"),
+        *("--precision", "float32"),
+    )
     done = drawn_splits.run(tmp_path, *scratch, "--out", "run")
     assert done.returncode == 0, done.stderr
     assert "the facet lower is not trained: jeans is its only label" in done.stdout

@@ -19,8 +19,11 @@ from tests.support.drawn_splits import draw_splits
 COLOURS = {"рубашка поло": "red", "dress": "blue"}
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["short", pytest.param("whole", marks=pytest.mark.slow)])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a short network, and Inception-v3 in a slow test."""
+    if request.param == "short":
+        request.getfixturevalue("short_backbone")
     folder = tmp_path_factory.mktemp("work")
     draw_splits(folder / "splits", COLOURS)
     (folder / "splits" / "test" / "dress" / "broken.png").write_bytes(b"no photo")
