@@ -15,7 +15,8 @@ def cluster() -> Iterator[Any]:
     ray = pytest.importorskip("ray", reason="needs Ray: pip install 'fashion-tagger[ray]'")
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    head = {"num_cpus": 1, "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
     nodes.add_node(num_cpus=1)
     ray.init(address=nodes.address, log_to_driver=False, logging_level=logging.ERROR)
     try:
