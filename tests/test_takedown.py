@@ -34,6 +34,9 @@ def build(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize(
+    "backend", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
 def test_crawls_and_builds_skip_taken_down_images(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for number, label in enumerate(LABELS):

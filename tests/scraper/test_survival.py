@@ -284,6 +284,9 @@ def _has_open_transaction(folder: Path) -> bool:
 
 @requires_proc
 @pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize(
+    "backend", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
 @pytest.mark.parametrize("moment", ["files are written", "photos are read"])
 def test_kill_between_two_steps_repeats_only_active_requests(
     shop: SampleShop,
