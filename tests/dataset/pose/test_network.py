@@ -57,7 +57,8 @@ def official() -> Callable[[str], keras.Model]:
 
 
 @needs_facts
-@pytest.mark.parametrize("name", ["hrnet-w32", pytest.param("hrnet-w48", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hrnet-w32", "hrnet-w48"])
 def test_every_name_and_shape_of_the_official_networks(
     official: Callable[[str], keras.Model], name: str
 ) -> None:
@@ -70,6 +71,7 @@ def test_every_name_and_shape_of_the_official_networks(
 
 
 @needs_facts
+@pytest.mark.slow
 def test_the_golden_answer_through_a_file_of_mmpose(
     official: Callable[[str], keras.Model], tmp_path: Path
 ) -> None:
