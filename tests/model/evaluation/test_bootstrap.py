@@ -30,7 +30,7 @@ def test_totals_equal_a_simple_bootstrap() -> None:
         weighted_average(compute_scores(truth, predicted, hits).f1, truth), [2.5, 50, 97.5]
     )
     slow = []
-    for _ in range(1500):
+    for _ in range(500):
         chosen = random.integers(0, 30, 30)
         places = (chosen[:, None] * 4 + np.arange(4)).ravel()
         slow.append(
