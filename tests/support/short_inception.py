@@ -3,8 +3,6 @@
 `python -m tests.support.short_inception COMMAND ...` runs a command with it in another process.
 """
 
-from typing import Any
-
 import keras
 from keras import layers
 
@@ -17,19 +15,23 @@ NARROW = 16
 
 
 def short_inception(weights: None, include_top: bool, input_shape: tuple[int, ...]) -> keras.Model:
-    """Build the blocks of `keras.applications.InceptionV3` from two convolutions each."""
+    """Build the blocks of `keras.applications.InceptionV3` from a convolution each.
+
+    A block has the channels of the original, as copies of a few, which need no further layers.
+    """
     maps = pixels = keras.Input(input_shape)
     for name, channels in BLOCK_CHANNELS.items():
-        maps = _convolved(maps, NARROW, 3, STRIDES.get(name, 1), None)
-        maps = _convolved(maps, channels, 1, 1, name)
+        convolution = layers.Conv2D(
+            NARROW,
+            3,
+            STRIDES.get(name, 1),
+            "same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+        )
+        maps = layers.ReLU()(layers.BatchNormalization(scale=False)(convolution(maps)))
+        maps = layers.Concatenate(name=name)([maps] * (channels // NARROW))
     return keras.Model(pixels, maps, name="inception_v3")
-
-
-def _convolved(maps: Any, channels: int, side: int, stride: int, name: str | None) -> Any:
-    convolution = layers.Conv2D(
-        channels, side, stride, "same", use_bias=False, kernel_initializer="he_normal"
-    )
-    return layers.ReLU(name=name)(layers.BatchNormalization(scale=False)(convolution(maps)))
 
 
 if __name__ == "__main__":
