@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,6 +18,7 @@ import fashion_tagger
 from dataset.errors import BadInput
 from scraper.fetch import FeedUrls, open_url_feed
 from tests.support.catalogue_data import photo_bytes
+from tests.support.crawls import run
 from tests.support.photo_site import PhotoSite, serving
 
 ALLOW = "--allow-private-hosts"
@@ -30,9 +31,8 @@ def site() -> Iterator[PhotoSite]:
         yield photo_site
 
 
-def start(
-    folder: Path, *arguments: str, variables: Mapping[str, str] | None = None
-) -> "subprocess.Popen[str]":
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """Start the command as a user does, for tests of its input, of signals and of its end."""
     return subprocess.Popen(
         [
             sys.executable,
@@ -41,12 +41,20 @@ def start(
             *arguments,
         ],
         cwd=folder,
-        env={**os.environ, **(variables or {})},
+        env=dict(os.environ),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def fetch(folder: Path, *arguments: str) -> tuple[dict[str, str], str]:
+    """Run the command; return the problem of each URL and the standard error."""
+    done = run(folder, "fetch-photos", *arguments)
+    assert done.returncode == 0, done.stderr
+    lines = map(json.loads, done.stdout.splitlines())
+    return {line["url"]: line["problem"] for line in lines}, done.stderr
 
 
 def test_list_with_valid_and_invalid_lines(tmp_path: Path, site: PhotoSite) -> None:
@@ -103,16 +111,16 @@ def test_closed_output_pipe_ends_the_command(tmp_path: Path, site: PhotoSite) ->
     assert 0 < sum(site.requests.values()) < 300
 
 
-def problems_of(process: "subprocess.Popen[str]", urls: list[str]) -> dict[str, str]:
-    output, errors = process.communicate("\n".join(urls), timeout=120)
-    assert process.returncode == 0, errors
-    return {line["url"]: line["problem"] for line in map(json.loads, output.splitlines())}
+def problems_of(folder: Path, urls: list[str], *options: str) -> dict[str, str]:
+    """Fetch a list of URLs and return the problem of each one."""
+    (folder / "urls.txt").write_text("\n".join(urls))
+    return fetch(folder, *options, "urls.txt")[0]
 
 
 def test_crawl_delay_is_kept(tmp_path: Path, site: PhotoSite) -> None:
     site.bodies["/robots.txt"] = b"User-agent: *\nCrawl-delay: 0.5\n"
     start_time = time.monotonic()
-    problems = problems_of(start(tmp_path, ALLOW), [f"{site.url}/{n}.jpg" for n in range(6)])
+    problems = problems_of(tmp_path, [f"{site.url}/{n}.jpg" for n in range(6)], ALLOW)
     assert set(problems.values()) == {""}
     assert time.monotonic() - start_time >= 5 * 0.5
 
@@ -136,7 +144,9 @@ class ProxyHandler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-def test_proxy_gets_only_requests_of_public_hosts(tmp_path: Path) -> None:
+def test_proxy_gets_only_requests_of_public_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Handler(ProxyHandler):
         urls: list[str] = []  # noqa: RUF012 - used by one server only
         authorizations: set[str | None] = set()  # noqa: RUF012
@@ -154,16 +164,18 @@ def test_proxy_gets_only_requests_of_public_hosts(tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://me:secret@127.0.0.1:{server.server_address[1]}"
-        process = start(tmp_path, variables={"http_proxy": address, "no_proxy": ""})
-        assert problems_of(process, list(expected)) == expected
+        monkeypatch.setenv("http_proxy", address)
+        monkeypatch.setenv("no_proxy", "")
+        assert problems_of(tmp_path, list(expected)) == expected
         server.shutdown()
     assert Handler.urls == ["http://shop.example/robots.txt", public]
     assert Handler.authorizations == {"Basic bWU6c2VjcmV0"}
 
 
-def test_proxy_that_is_down_is_named(tmp_path: Path) -> None:
-    process = start(tmp_path, variables={"http_proxy": "http://127.0.0.1:9", "no_proxy": ""})
-    (problem,) = problems_of(process, ["http://shop.example/1.jpg"]).values()
+def test_proxy_that_is_down_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    (problem,) = problems_of(tmp_path, ["http://shop.example/1.jpg"]).values()
     assert "proxy" in problem
 
 
@@ -179,8 +191,8 @@ def test_ipv6_hosts(tmp_path: Path) -> None:
     with Server(("::1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://[::1]:{server.server_address[1]}/1.jpg"
-        assert problems_of(start(tmp_path, ALLOW), [url]) == {url: ""}
-        assert problems_of(start(tmp_path, "--fetched", "other"), [url]) == {url: "private address"}
+        assert problems_of(tmp_path, [url], ALLOW) == {url: ""}
+        assert problems_of(tmp_path, [url], "--fetched", "other") == {url: "private address"}
         server.shutdown()
 
 
@@ -189,10 +201,7 @@ def test_urls_of_a_feed_are_requested_once(tmp_path: Path, site: PhotoSite) -> N
         "id;image;tag\n"
         f"1;{site.url}/1.jpg|{site.url}/2.jpg;hat\n2;{site.url}/2.jpg;hat\n3;a.jpg;hat\n4;;hat\n"
     )
-    process = start(tmp_path, ALLOW, "feed.csv")
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    problems = {line["url"]: line["problem"] for line in map(json.loads, output.splitlines())}
+    problems, errors = fetch(tmp_path, ALLOW, "feed.csv")
     assert problems == {f"{site.url}/1.jpg": "", f"{site.url}/2.jpg": ""}
     assert site.requests["/2.jpg"] == 1
     assert errors.splitlines() == [
@@ -210,10 +219,7 @@ def test_each_url_has_a_result(tmp_path: Path) -> None:
         "http://?x",
     ]
     (tmp_path / "list.txt").write_text("\n".join(urls))
-    process = start(tmp_path, "list.txt")
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    problems = {line["url"]: line["problem"] for line in map(json.loads, output.splitlines())}
+    problems, _ = fetch(tmp_path, "list.txt")
     assert set(problems) == set(urls)
     assert problems[urls[2]] == "a URL of more than 8,000 characters"
 
