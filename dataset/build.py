@@ -29,6 +29,7 @@ from dataset.export.leakage_audit import AuditResult, CrossSplitPair, audit_buil
 from dataset.export.rendering import POOL_FOLDER, render_images, render_key, reuse_images
 from dataset.images.store import ImageStore, open_store
 from dataset.maintenance.label_decisions import ask_conflicts
+from dataset.pose.crop import BOTH
 from dataset.selection.crops import PersonCrop, find_crops
 from dataset.selection.groups import LINKS_TWO_SPLITS
 from dataset.selection.planning import (
@@ -154,7 +155,7 @@ def _build(options: BuildOptions, vocabulary: Vocabulary, engine: Engine) -> Bui
     crops = find_crops(photos, sessions, store, options.pose, engine)
     reused = _reuse_images(plan, crops, folder, options)
     rendered, prints, unreadable = _render_images(plan, crops, store, folder, options, engine)
-    plan, items, audit = _write_splits(plan, selection, rendered, prints, folder, options.format)
+    plan, items, audit = _write_splits(plan, selection, rendered, prints, folder, options)
     result = BuildResult(
         items, plan.exclusions, plan.small_classes, unreadable, plan.deviations, audit, reused
     )
@@ -248,7 +249,7 @@ def _write_splits(
     rendered: Mapping[int, RenderedImage],
     prints: PrintFile,
     folder: Path,
-    format_name: str,
+    options: BuildOptions,
 ) -> tuple[BuildPlan, list[DatasetItem], AuditResult]:
     """Assign splits again, write them, and audit the files.
 
@@ -261,12 +262,12 @@ def _write_splits(
         rendered: Rendered images by their index in the plan.
         prints: Their prints, in the same order.
         folder: Folder of the build.
-        format_name: A key of `FORMATS`.
+        options: The options of the build.
 
     Returns:
         The plan with the new splits, the written items, and the result of the audit.
     """
-    output_format, links = FORMATS[format_name], _find_links(rendered, prints)
+    output_format, links = FORMATS[options.format], _find_links(rendered, prints)
     linked: list[tuple[int, int, float]] = []
     indices = {image.file: index for index, image in rendered.items()}
     for audits_left in reversed(range(MAX_AUDITS)):
@@ -278,7 +279,7 @@ def _write_splits(
         images = [rendered[index] for index in replan.indices]
         items = layout.arrange_items(images, replan.plan.splits, replan.plan.groups)
         items = output_format.write(items, folder)
-        layout.write_manifest(items, folder / layout.MANIFEST)
+        layout.write_manifest(items, folder / layout.MANIFEST, options.pose.background == BOTH)
         audit = audit_build(folder, output_format, prints)
         if not audit.same or not audits_left:
             break
@@ -316,6 +317,8 @@ def _remove_splits(items: Sequence[DatasetItem], folder: Path) -> None:
     for item in items:
         if not item.rendered.file.exists():
             (folder / item.path).rename(item.rendered.file)
+        if item.mask_path is not None and item.rendered.mask_file is not None:
+            (folder / item.mask_path).rename(item.rendered.mask_file)
     for path in folder.iterdir():
         if path.name == POOL_FOLDER:
             continue

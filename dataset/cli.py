@@ -163,11 +163,12 @@ class SplitProportions(click.ParamType):
 )
 @click.option(
     "--background",
-    type=click.Choice(["keep", "blur", "white"]),
+    type=click.Choice(["keep", "blur", "white", "both"]),
     default="keep",
     show_default=True,
-    help="What is behind the person: the photo's background, blurred, or white. It is kept where"
-    " nobody is found.",
+    help="What is behind the person: the photo's background, blurred, or white. With both, it is"
+    " kept, and masks/ has the people's masks: train-model reads each photo with its background"
+    " and on white. It is kept where nobody is found.",
 )
 @click.option(
     "--pose",
@@ -224,6 +225,11 @@ def build_dataset(
         raise BadInput(
             f"--pose-weights {pose_weights} has no effect with"
             f" --{'pose' if pose == 'none' else 'crop'} none; remove one of the two"
+        )
+    if background == "both" and values["format"] != "folders":
+        raise BadInput(
+            f"--background both has no effect with --format {values['format']}, which has no masks;"
+            " use --format folders"
         )
     out = out.removeprefix("file://")
     if "://" in out:

@@ -89,7 +89,16 @@ def write_folders(items: Sequence[DatasetItem], folder: Path) -> list[DatasetIte
             (folder / split / label).mkdir(parents=True)
     for item in items:
         item.rendered.file.rename(folder / item.path)
+    _move_masks(items, folder)
     return [replace(item, shard=item.path) for item in items]
+
+
+def _move_masks(items: Sequence[DatasetItem], folder: Path) -> None:
+    for item in items:
+        if item.mask_path is not None and item.rendered.mask_file is not None:
+            path = folder / item.mask_path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            item.rendered.mask_file.rename(path)
 
 
 def _write_labelled_folders(items: Sequence[DatasetItem], folder: Path) -> list[DatasetItem]:
@@ -103,6 +112,7 @@ def _write_labelled_folders(items: Sequence[DatasetItem], folder: Path) -> list[
     for parent, lines in metadata.items():
         text = "".join(f"{line}\n" for line in lines)
         (parent / METADATA_FILE).write_text(text, encoding="utf-8")
+    _move_masks(items, folder)
     return [replace(item, shard=item.path) for item in items]
 
 

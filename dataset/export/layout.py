@@ -27,6 +27,9 @@ EXCLUDED = "excluded.parquet"
 ATTRIBUTION = "attribution.csv"
 # Folder of the images of a multi-label build, and the file with their labels in each split.
 PHOTOS_FOLDER = "photos"
+# Folder of the masks of a build with --background both, and the columns of the manifest.
+MASKS_FOLDER = "masks"
+MASK_COLUMNS = ("mask", "mask_sha256")
 METADATA_FILE = "metadata.jsonl"
 ATTRIBUTION_COLUMNS = (
     *("path", "sha256", "license", "license_url", "author", "attribution", "source_page"),
@@ -49,6 +52,8 @@ class RenderedImage:
         file_sha256: SHA-256 of that file.
         render_key: Equal for equal originals, crops, sizes and resize methods.
         person_crop: The crop; None if images are not cropped.
+        mask_file: Path of the person's mask, a PNG file; None without one.
+        mask_sha256: SHA-256 of that file.
     """
 
     labeled: LabeledImage
@@ -56,6 +61,8 @@ class RenderedImage:
     file_sha256: str
     render_key: str
     person_crop: PersonCrop | None = None
+    mask_file: Path | None = None
+    mask_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,13 @@ class DatasetItem:
     def facets(self) -> tuple[str, ...]:
         """Return the labelled facets; none in a single-label build."""
         return self.rendered.labeled.facets
+
+    @property
+    def mask_path(self) -> str | None:
+        """Return the path of the person's mask relative to the build's folder, if there is one."""
+        if self.rendered.mask_file is None:
+            return None
+        return f"{MASKS_FOLDER}/{self.path.removesuffix('.jpg')}.png"
 
     @property
     def photo(self) -> Candidate:
@@ -161,10 +175,16 @@ def arrange_items(
     return sorted(items, key=lambda item: item.path)
 
 
-def write_manifest(items: Sequence[DatasetItem], path: Path) -> None:
+def write_manifest(items: Sequence[DatasetItem], path: Path, has_masks: bool = False) -> None:
     """Write `manifest.parquet`, one row per image, ordered by path.
 
     A multi-label build has the lists `labels` and `facets` (the labelled ones) instead of `label`.
+
+    Args:
+        items: The items.
+        path: The file.
+        has_masks: Whether the build has masks of people: the columns `MASK_COLUMNS` are null for
+            images on which nobody is found.
     """
     photos = [item.photo for item in items]
     text = pa.string()
@@ -184,6 +204,12 @@ def write_manifest(items: Sequence[DatasetItem], path: Path) -> None:
         "file_sha256": pa.array([item.rendered.file_sha256 for item in items], text),
         "render_key": pa.array([item.rendered.render_key for item in items], text),
     }
+    if has_masks:
+        masks = [[item.mask_path, item.rendered.mask_sha256] for item in items]
+        columns |= {
+            name: pa.array(values, text)
+            for name, values in zip(MASK_COLUMNS, zip(*masks, strict=True), strict=True)
+        }
     pq.write_table(pa.table(columns), path)
 
 

@@ -14,10 +14,17 @@ from PIL import Image, ImageOps
 
 from dataset.duplicates.search import PhotoPrint
 from dataset.export.formats import read_format
-from dataset.export.layout import MANIFEST, RenderedImage
-from dataset.images.io import PIXELS_VERSION, Unreadable, letterbox, open_photo, sha256_of
+from dataset.export.layout import MANIFEST, MASK_COLUMNS, RenderedImage
+from dataset.images.io import (
+    PIXELS_VERSION,
+    Unreadable,
+    apply_to_channels,
+    letterbox,
+    open_photo,
+    sha256_of,
+)
 from dataset.images.store import ImageStore
-from dataset.pose.crop import CROP_POLICY, KEEP, Crop, replace_background
+from dataset.pose.crop import BOTH, CROP_POLICY, KEEP, Crop, add_opacity, replace_background
 from dataset.selection.crops import PersonCrop
 from dataset.selection.labeling import LabeledImage
 from dataset.utils.engines import LOCAL_ENGINE, Engine, PhotoTask
@@ -68,7 +75,7 @@ def render_images(
     background: str = KEEP,
     engine: Engine = LOCAL_ENGINE,
 ) -> Iterator[tuple[RenderedImage, PhotoPrint] | str]:
-    """Render images.
+    """Render images, and with the background `both` the masks of the people on them.
 
     Args:
         images: Images to render.
@@ -77,7 +84,7 @@ def render_images(
         pool: Folder for the rendered files; files that are there already are used.
         size: Width and height of the result in pixels.
         resize: A key of `RESIZES`.
-        background: What is behind the person: `keep`, `blur` or `white`.
+        background: What is behind the person: `keep`, `blur`, `white` or `both`.
         engine: Runs the rendering.
 
     Yields:
@@ -100,12 +107,21 @@ def render_images(
         if isinstance(result, str):
             yield result
             continue
-        jpeg, photo_print = result
         if not file.exists():
-            file.write_bytes(jpeg)
+            file.write_bytes(result.jpeg)
+        mask_file = mask_sha256 = None
+        if result.mask is not None:
+            mask_file, mask_sha256 = mask_file_of(file), sha256_of(result.mask)
+            mask_file.write_bytes(result.mask)
         crop = crops.get(image.photo.image_id)
-        rendered = RenderedImage(image, file, sha256_of(jpeg), file.stem, crop)
-        yield rendered, photo_print
+        file_sha256 = sha256_of(result.jpeg)
+        rendered = RenderedImage(image, file, file_sha256, file.stem, crop, mask_file, mask_sha256)
+        yield rendered, result.photo_print
+
+
+def mask_file_of(file: Path) -> Path:
+    """Return the path of the mask of a rendered image."""
+    return file.with_suffix(".png")
 
 
 class RenderJob(NamedTuple):
@@ -119,15 +135,30 @@ class RenderJob(NamedTuple):
     file: Path
 
 
+class RenderResult(NamedTuple):
+    """A rendered image.
+
+    Attributes:
+        jpeg: The JPEG file.
+        photo_print: Its print.
+        mask: With the background `both`, a PNG file of the person's opacity, 0 to 255, of the size
+            of the image; None if nobody is found.
+    """
+
+    jpeg: bytes
+    photo_print: PhotoPrint
+    mask: bytes | None = None
+
+
 @dataclass(frozen=True)
-class RenderTask(PhotoTask[RenderJob, "tuple[bytes, PhotoPrint] | str"]):
-    """Renders images: the JPEG file with its print, or the reason why an image can't be read.
+class RenderTask(PhotoTask[RenderJob, "RenderResult | str"]):
+    """Renders images, or returns the reason why an image can't be read.
 
     Attributes:
         store: The image store.
         size: Width and height of the result in pixels.
         resize: A key of `RESIZES`.
-        background: What is behind the person: `keep`, `blur` or `white`.
+        background: What is behind the person: `keep`, `blur`, `white` or `both`.
     """
 
     store: ImageStore
@@ -135,10 +166,14 @@ class RenderTask(PhotoTask[RenderJob, "tuple[bytes, PhotoPrint] | str"]):
     resize: str
     background: str
 
-    def read(self, job: RenderJob) -> tuple[bytes, PhotoPrint] | str:
+    def read(self, job: RenderJob) -> RenderResult | str:
         """Render an image. Pillow releases the interpreter lock meanwhile."""
+        has_mask = self.background == BOTH and job.crop is not None and job.crop.mask is not None
+        mask = None
         try:
             jpeg = job.file.read_bytes()
+            if has_mask:
+                mask = mask_file_of(job.file).read_bytes()
         except FileNotFoundError:
             try:
                 photo = open_photo(self.store.read(job.store_key))
@@ -147,8 +182,10 @@ class RenderTask(PhotoTask[RenderJob, "tuple[bytes, PhotoPrint] | str"]):
                 return "file missing"
             except (Unreadable, OSError) as error:
                 return f"unreadable ({error})"
-            jpeg = _encode(image)
-        return jpeg, written_print(jpeg)
+            jpeg = _encode(image.convert("RGB"), "JPEG", quality=JPEG_QUALITY)
+            if has_mask:
+                mask = _encode(image.getchannel("A"), "PNG")
+        return RenderResult(jpeg, written_print(jpeg), mask)
 
 
 def crop_and_resize(
@@ -161,16 +198,21 @@ def crop_and_resize(
         crop: The crop; None for all of the image.
         size: Width and height of the result in pixels.
         resize: A key of `RESIZES`.
-        background: What is behind the person: `keep`, `blur` or `white`.
+        background: What is behind the person: `keep`, `blur`, `white` or `both`.
+
+    Returns:
+        An RGB image; with `both`, an RGBA image, see `replace_background`.
     """
     if crop is not None:
         photo = replace_background(photo, crop, background)
-    return RESIZES[resize](photo, size)
+    elif background == BOTH:
+        photo = add_opacity(photo)
+    return apply_to_channels(photo, lambda image: RESIZES[resize](image, size))
 
 
-def _encode(image: Image.Image) -> bytes:
+def _encode(image: Image.Image, image_format: str, **options: int) -> bytes:
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=JPEG_QUALITY)
+    image.save(file, image_format, **options)
     return file.getvalue()
 
 
@@ -189,16 +231,31 @@ def reuse_images(build: Path, keys: set[str], pool: Path) -> int:
     if build_format is None:
         return 0
     names = ["path", "render_key", "file_sha256"]
-    if not set(names) <= set(pq.read_schema(build / MANIFEST).names):
+    columns = set(pq.read_schema(build / MANIFEST).names)
+    if not set(names) <= columns:
         return 0
+    names += columns & set(MASK_COLUMNS)
     rows = pq.read_table(build / MANIFEST, columns=names).to_pylist()
     reusable = {row["path"]: row for row in rows if row["render_key"] in keys}
     count = 0
     for path, jpeg in build_format.read(build) if reusable else ():
         row = reusable.get(path)
-        # An image that was changed since is rendered again.
+        # An image or a mask that was changed since is rendered again.
         if row and sha256_of(jpeg) == row["file_sha256"]:
             pool.mkdir(exist_ok=True)
-            (pool / f"{row['render_key']}.jpg").write_bytes(jpeg)
+            file = pool / f"{row['render_key']}.jpg"
+            if row.get("mask"):
+                _reuse_mask(build / row["mask"], row["mask_sha256"], mask_file_of(file))
+            file.write_bytes(jpeg)
             count += 1
     return count
+
+
+def _reuse_mask(path: Path, sha256: str, target: Path) -> None:
+    """Copy the mask of an earlier build, unless it was changed or removed."""
+    try:
+        mask = path.read_bytes()
+    except OSError:
+        return
+    if sha256_of(mask) == sha256:
+        target.write_bytes(mask)

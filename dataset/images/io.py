@@ -381,8 +381,26 @@ def _format_of_file(path: Path) -> str | None:
         return None
 
 
+def apply_to_channels(
+    image: Image.Image, change: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """Change an image; of an RGBA image, its colours and its alpha channel separately.
+
+    Pillow clears the colours of transparent pixels when it resizes or transforms an RGBA image.
+
+    Args:
+        image: An image in RGB, L or RGBA.
+        change: A change of images in RGB or L.
+    """
+    if image.mode != "RGBA":
+        return change(image)
+    result = change(image.convert("RGB"))
+    result.putalpha(change(image.getchannel("A")))
+    return result
+
+
 def letterbox(image: Image.Image, size: int) -> Image.Image:
-    """Resize an RGB image to fit a square and pad it with white.
+    """Resize an image to fit a square and pad it with white.
 
     Args:
         image: The image; its aspect ratio is kept.

@@ -43,8 +43,9 @@ MIN_SIDE_PIXELS, SMALLEST_PART = 48, 0.15
 # A person on a smaller fraction of the image is in the background.
 MIN_SUBJECT_AREA = 0.04
 PERSON, WHOLE = "person", "whole"
-# What is done with the background of a person.
-KEEP, BLUR, WHITE = "keep", "blur", "white"
+# What is done with the background of a person; with `both` it is kept, and the mask is an alpha
+# channel, so that a network can read both renderings.
+KEEP, BLUR, WHITE, BOTH = "keep", "blur", "white", "both"
 # Radii relative to the longer side of the crop.
 BLUR_RADIUS, FEATHER_RADIUS = 0.04, 0.004
 # Opacity of the person by the mask's value: the background shows through below the first
@@ -201,20 +202,34 @@ def replace_background(photo: Image.Image, crop: Crop, background: str) -> Image
     Args:
         photo: An RGB image.
         crop: The crop; without a mask the background is kept.
-        background: `keep`, `blur` or `white`.
+        background: `keep`, `blur`, `white` or `both`.
+
+    Returns:
+        An RGB image; with `both`, an RGBA image that keeps the background, whose alpha channel is
+        the person's opacity.
     """
     left, top, right, bottom = (round(side) for side in crop.box)
     box = left, top, right, bottom
     kept = photo.crop(box)
     if crop.mask is None or background == KEEP:
-        return kept
+        return add_opacity(kept) if background == BOTH else kept
     opacity = crop.mask.draw(photo.size).crop(box).point(OPACITIES)
+    feathered = opacity.filter(ImageFilter.GaussianBlur(FEATHER_RADIUS * max(kept.size)))
+    if background == BOTH:
+        return add_opacity(kept, feathered)
     if background == WHITE:
         other = Image.new("RGB", kept.size, "white")
     else:
         other = _blur_background(kept, opacity)
-    feather = ImageFilter.GaussianBlur(FEATHER_RADIUS * max(kept.size))
-    return Image.composite(kept, other, opacity.filter(feather))
+    return Image.composite(kept, other, feathered)
+
+
+def add_opacity(photo: Image.Image, opacity: Image.Image | None = None) -> Image.Image:
+    """Return an RGB image with an alpha channel: a grey image, or opaque everywhere."""
+    result = photo.convert("RGBA")
+    if opacity is not None:
+        result.putalpha(opacity)
+    return result
 
 
 def _blur_background(photo: Image.Image, opacity: Image.Image) -> Image.Image:

@@ -41,7 +41,8 @@ class PoseOptions:
         pose: Name of the pose network, or `none`.
         pose_weights: The user's weights for that network.
         crop: What is kept of an image: `person`, or `none` for all of it.
-        background: What is behind the person: `keep`, `blur` or `white`.
+        background: What is behind the person: `keep`, `blur`, `white`, or `both` to keep it and
+            write masks.
     """
 
     pose: str = DEFAULT

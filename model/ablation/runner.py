@@ -107,7 +107,7 @@ BUILD_CROP = "as built"
 
 
 class StepRunner:
-    """Trains the steps of a comparison with one backbone.
+    """Trains the steps of a comparison with the same weights of the backbone.
 
     Args:
         data: The photos.
@@ -129,8 +129,10 @@ class StepRunner:
             cache=options.cache,
             time_budget=0.0,
         )
-        self.prepared: PreparedBackbone = prepare_backbone(self.base_options)
-        test = self.prepared.extractor.extract(data, "test", Views())
+        # Parts of a photo and channels -> the network that reads them.
+        self.prepared: dict[tuple[str, int], PreparedBackbone] = {}
+        prepared = self._prepare(self.base_options, data)
+        test = prepared.extractor.extract(data, "test", Views())
         self.examples = test.examples
         self.groups = load_metadata(data.folder, test.examples).groups
         report_unreadable(data, test.unreadable, ConsoleReporter(folder))
@@ -180,6 +182,13 @@ class StepRunner:
             float(sum(training.seconds for training in trainings)),
         )
 
+    def _prepare(self, options: TrainOptions, data: SplitData) -> PreparedBackbone:
+        """Return the backbone for the parts and the channels of the photos that a step reads."""
+        key = options.parts, data.channels
+        if key not in self.prepared:
+            self.prepared[key] = prepare_backbone(options, channels=data.channels)
+        return self.prepared[key]
+
     def _crop(self, crop: str, background: str) -> SplitData:
         if (crop, background) not in self.data_by_crop:
             pose = PoseOptions(self.options.pose, self.options.pose_weights, background=background)
@@ -200,7 +209,8 @@ class StepRunner:
         if not path.exists():
             start = time.monotonic()
             reporter = ConsoleReporter(folder, quiet=True)
-            trained = train_network(data, options, folder, reporter, self.prepared)
+            prepared = self._prepare(options, data)
+            trained = train_network(data, options, folder, reporter, prepared)
             reporter.close()
             predictions = [
                 *self._predict(data, trained, options, "test"),
@@ -234,7 +244,7 @@ class StepRunner:
             examples, logits = predict_logits(network, data, split, {})
             return predict_classes(logits, data), data.targets(examples)
         views = MIRROR_VIEWS if options.tta else Views()
-        features = self.prepared.extractor.extract(data, split, views)
+        features = self._prepare(options, data).extractor.extract(data, split, views)
         logits = head_logits(trained.head, features, trained.feature_layers)
         return predict_classes(logits, data), features.targets
 

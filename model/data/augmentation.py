@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from dataset.errors import BadInput
+from dataset.images.io import apply_to_channels
 from model.data.loading import Example, SplitData, letterbox, read_images
 
 # Transform -> default strength, maximum, and the meaning of the strength.
@@ -24,7 +25,7 @@ TRANSFORMS: Mapping[str, tuple[float, float, str]] = {
     "cutout": (0.3, 0.9, "side of a grey square as a fraction of the photo's side"),
     "colour": (0.2, 0.9, "largest relative change of brightness, contrast and saturation"),
 }
-WHITE, GREY = (255, 255, 255), 128
+GREY, OPAQUE = 128, 255
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class ImageAugmentation:
         """Return an augmented photo.
 
         Args:
-            pixels: Uint8 array of shape (size, size, 3).
+            pixels: Uint8 array of shape (size, size, channels): RGB, or RGB and opacity.
             rng: Source of the random strengths.
             mirror: Whether to flip the photo, if `mirror` is one of the transforms; None: at
                 random.
@@ -67,6 +68,7 @@ class ImageAugmentation:
             strengths["mirror"] = float(mirror)
         photo = _apply_affine(Image.fromarray(pixels), strengths, rng)
         if "colour" in strengths:
+            # The enhancers keep the alpha channel.
             photo = _jitter_colour(photo, strengths["colour"], rng)
         if "cutout" not in strengths:
             return np.asarray(photo)
@@ -122,7 +124,9 @@ def _apply_affine(
         *(sin, cos, centre - sin * centre - cos * centre),
     )
     method, filter_ = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-    return photo.transform(photo.size, method, matrix, filter_, fillcolor=WHITE)
+    return apply_to_channels(
+        photo, lambda image: image.transform(image.size, method, matrix, filter_, fillcolor="white")
+    )
 
 
 def _jitter_colour(photo: Image.Image, maximum: float, rng: np.random.Generator) -> Image.Image:
@@ -136,7 +140,8 @@ def _cut_out(pixels: np.ndarray, fraction: float, rng: np.random.Generator) -> n
     size = len(pixels)
     half = max(1, round(fraction * size / 2))
     y, x = rng.integers(0, size, 2)
-    pixels[max(0, y - half) : y + half, max(0, x - half) : x + half] = GREY
+    square = pixels[max(0, y - half) : y + half, max(0, x - half) : x + half]
+    square[..., :3], square[..., 3:] = GREY, OPAQUE
     return pixels
 
 
@@ -166,7 +171,7 @@ def render_samples(
     sheet = Image.new("RGB", (COLUMNS * step - GAP_PIXELS, len(rows) * step - GAP_PIXELS), "white")
     for y, row in enumerate(rows):
         for x, photo in enumerate(row):
-            sheet.paste(Image.fromarray(photo), (x * step, y * step))
+            sheet.paste(Image.fromarray(photo[..., :3]), (x * step, y * step))
     file = io.BytesIO()
     sheet.save(file, "PNG")
     return file.getvalue()

@@ -61,11 +61,11 @@ class ImageSet:
     cache: dict[int, np.ndarray] = field(default_factory=dict)
 
     def letterbox(self, photo: Image.Image) -> np.ndarray:
-        """Return the pixels of a letterboxed photo, uint8 array of shape (size, size, 3)."""
+        """Return the pixels of a letterboxed photo, uint8 array of shape (size, size, channels)."""
         return letterbox(photo, self.size)
 
     def pixels(self, index: int) -> np.ndarray:
-        """Return the pixels of a photo, uint8 array of shape (size, size, 3).
+        """Return the pixels of a photo, uint8 array of shape (size, size, channels).
 
         Raises:
             Failure: The photo can no longer be read.
@@ -138,7 +138,7 @@ class ImageTrainingSet:
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(os.cpu_count()))
 
     def inputs(self, indices: np.ndarray, epoch: int) -> np.ndarray:
-        """Return augmented pixels, uint8 array of shape (batch, size, size, 3)."""
+        """Return augmented pixels, uint8 array of shape (batch, size, size, channels)."""
 
         def augment(index: int) -> np.ndarray:
             rng = np.random.default_rng((self.seed, epoch, index))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dataset.export.layout import MANIFEST
 from dataset.images.io import Unreadable, open_photo
 from dataset.pose.checkpoints import load_estimator
-from dataset.pose.crop import BLUR, KEEP, WHITE, WHOLE, Crop, choose_crop
+from dataset.pose.crop import BLUR, BOTH, KEEP, WHITE, WHOLE, Crop, choose_crop
 from dataset.pose.heatmaps import Estimate, PersonMask
 from dataset.pose.models import PoseModel, cache_key
 from model.data.feature_cache import EXACT_DTYPE, FeatureCache
@@ -21,7 +21,7 @@ from model.data.loading import Example, SplitData, read_images, view_digests
 
 BATCH_SIZE = 16
 CROPS = ("whole", "strip", "person")
-BACKGROUNDS = (KEEP, BLUR, WHITE)
+BACKGROUNDS = (KEEP, BLUR, WHITE, BOTH)
 # Width of the central strip relative to the photo's. Photographers centre people, so that it is a
 # control for the person crop: the mean strip that holds a person on street photos.
 STRIP_WIDTH = 0.59
@@ -60,7 +60,7 @@ def crop_data(
         crop: One of CROPS.
         model: The pose network.
         folder: Where key points and masks are cached.
-        background: What is behind a person: `keep`, `blur` or `white`.
+        background: What is behind a person, one of BACKGROUNDS.
     """
     if crop == "whole":
         return CropResult(data, Counter({WHOLE: len(data.examples)}))
@@ -76,7 +76,8 @@ def crop_data(
     examples = [
         replace(example, crop=chosen, background=background)
         if (chosen := crops.get(example)) and chosen.outcome != WHOLE
-        else example
+        # All photos of a network have the same channels.
+        else replace(example, background=BOTH if background == BOTH else example.background)
         for example in data.examples
     ]
     return CropResult(replace(data, examples=tuple(examples)), outcomes)

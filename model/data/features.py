@@ -102,7 +102,7 @@ class Views:
         """Return the pixels of the view with a given name.
 
         Args:
-            pixels: The original, uint8 array of shape (size, size, 3).
+            pixels: The original, uint8 array of shape (size, size, channels).
             name: One of `names`.
         """
         if name.endswith(" plain"):
@@ -145,7 +145,7 @@ class FeaturesTask(PhotoTask[ViewsJob, ViewsResult]):
     """Extracts the features of photos of a data folder.
 
     Attributes:
-        features: Pixels of shape (batch, size, size, 3) -> features.
+        features: Pixels of shape (batch, size, size, channels) -> features.
         folder: The data folder.
         views: The views of each photo.
     """
@@ -204,7 +204,7 @@ class FeatureExtractor:
     """A frozen backbone with a cache of its features.
 
     Attributes:
-        features: Pixels of shape (batch, size, size, 3) -> features.
+        features: Pixels of shape (batch, size, size, channels) -> features.
         cache: The cache.
         blocks: The blocks whose features follow one another, once for each part of a photo.
         engine: Runs the backbone.
@@ -319,7 +319,7 @@ def read_letterboxed(
         size: Width and height of the network's input in pixels.
 
     Yields:
-        The example, and a float32 array of shape (size, size, 3) or a reason.
+        The example, and a float32 array of shape (size, size, channels) or a reason.
     """
     letterbox_photo = letterbox_layer(size)
     for example, photo in read_images(folder, examples, np.asarray):

@@ -7,15 +7,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
 from dataset.errors import BadInput, Failure, first_line
-from dataset.export.layout import PHOTOS_FOLDER
-from dataset.images.io import FoundPhotos, Unreadable, find_photos, open_photo, sha256_of
-from dataset.pose.crop import KEEP, Crop, replace_background
+from dataset.export.layout import MASK_COLUMNS, PHOTOS_FOLDER
+from dataset.images.io import (
+    FoundPhotos,
+    Unreadable,
+    apply_to_channels,
+    find_photos,
+    open_photo,
+    sha256_of,
+)
+from dataset.pose.crop import BOTH, KEEP, Crop, add_opacity, replace_background
 from dataset.selection.labeling import LABEL_SEPARATOR
 from model.data.facets import FacetGroups, group_labels
 
@@ -34,8 +42,10 @@ class Example:
         label: Its label, or all labels as one text.
         split: Its split.
         crop: The part of the photo that is used; None: all of it.
-        background: What is behind the person: `keep`, `blur` or `white`.
+        background: What is behind the person: `keep`, `blur`, `white`, or `both` if the network
+            reads two renderings.
         labels: In a multi-label build, all its labels.
+        mask: Path of the person's mask below the data folder; None if the build has none.
     """
 
     path: str
@@ -44,6 +54,7 @@ class Example:
     crop: Crop | None = None
     background: str = KEEP
     labels: tuple[str, ...] = ()
+    mask: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,11 @@ class SplitData:
         return self.facets.targets(
             (example.path, [indices[label] for label in example.labels]) for example in examples
         )
+
+    @property
+    def channels(self) -> int:
+        """Channels of the photos: 3, or 4 if the last one is the person's opacity."""
+        return 4 if any(example.background == BOTH for example in self.examples) else 3
 
     def examples_of(self, split: str) -> list[Example]:
         """Return the examples of a split, sorted by path."""
@@ -133,7 +149,7 @@ def _load_label_sets(folder: Path, manifest: Path) -> SplitData:
             f"--data {folder}: labels.json does not have the facets of the labels; build the data"
             " set again with build-dataset --multi-label"
         ) from error
-    rows = pq.read_table(manifest, columns=["path", "labels", "split"]).to_pylist()
+    rows = _read_manifest(manifest, "labels")
     trained = {label for row in rows if row["split"] == "train" for label in row["labels"]}
     if not trained:
         raise BadInput(f"--data {folder} has no photos for training; run build-dataset first")
@@ -153,14 +169,23 @@ def _load_label_sets(folder: Path, manifest: Path) -> SplitData:
         known = tuple(label for label in row["labels"] if label in labels)
         if known:
             text = LABEL_SEPARATOR.join(known)
-            examples.append(Example(row["path"], text, row["split"], labels=known))
+            examples.append(Example(**(row | {"label": text, "labels": known})))
     unknown = Counter(label for row in rows for label in row["labels"] if label not in trained)
     return SplitData(folder, labels, tuple(examples), unknown, "", facets, single)
 
 
 def _from_manifest(path: Path) -> list[Example]:
-    rows = pq.read_table(path, columns=["path", "label", "split"]).to_pylist()
+    rows = _read_manifest(path, "label")
     return sorted((Example(**row) for row in rows), key=lambda example: example.path)
+
+
+def _read_manifest(path: Path, label_column: str) -> list[dict[str, Any]]:
+    """Return the rows of a manifest, with the background and the mask if the build has masks."""
+    mask_column = MASK_COLUMNS[0]
+    has_masks = mask_column in pq.read_schema(path).names
+    columns = ["path", label_column, "split", *([mask_column] if has_masks else [])]
+    rows: list[dict[str, Any]] = pq.read_table(path, columns=columns).to_pylist()
+    return [row | {"background": BOTH} for row in rows] if has_masks else rows
 
 
 def _from_paths(folder: Path, paths: Sequence[Path]) -> list[Example]:
@@ -177,26 +202,31 @@ def class_indices(examples: Sequence[Example], labels: Sequence[str]) -> np.ndar
 
 
 def letterbox(photo: Image.Image, size: int) -> np.ndarray:
-    """Resize an RGB photo to fit a square and pad it with white.
+    """Resize a photo to fit a square and pad it with white.
 
     Equal to the model's letterbox layer up to rounding. The layer would be compiled for each size
     of photo in JAX.
 
     Args:
-        photo: The photo.
+        photo: The photo, in RGB or RGBA.
         size: Width and height of the result in pixels.
 
     Returns:
-        Uint8 array of shape (size, size, 3).
+        Uint8 array of shape (size, size, channels).
     """
-    side = max(photo.size)
-    left, top = (side - photo.width) // 2, (side - photo.height) // 2
-    if left or top:
-        # Keras pads both sides equally, even if the result is one pixel from square.
-        canvas = Image.new("RGB", (photo.width + 2 * left, photo.height + 2 * top), "white")
-        canvas.paste(photo, (left, top))
-        photo = canvas
-    return np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR))
+
+    def resize(image: Image.Image) -> Image.Image:
+        side = max(image.size)
+        left, top = (side - image.width) // 2, (side - image.height) // 2
+        if left or top:
+            # Keras pads both sides equally, even if the result is one pixel from square.
+            padded_size = image.width + 2 * left, image.height + 2 * top
+            canvas = Image.new(image.mode, padded_size, "white")
+            canvas.paste(image, (left, top))
+            image = canvas
+        return image.resize((size, size), Image.Resampling.BILINEAR)
+
+    return np.asarray(apply_to_channels(photo, resize))
 
 
 def read_image(folder: Path, example: Example, transform: ImageTransform) -> np.ndarray | str:
@@ -205,7 +235,7 @@ def read_image(folder: Path, example: Example, transform: ImageTransform) -> np.
     Args:
         folder: The data folder.
         example: The example.
-        transform: RGB photo -> array.
+        transform: Photo in RGB, or in RGBA if the network reads two renderings -> array.
 
     Returns:
         The array, or the reason why the photo can't be read.
@@ -214,9 +244,21 @@ def read_image(folder: Path, example: Example, transform: ImageTransform) -> np.
         photo = open_photo(folder / example.path)
         if example.crop is not None:
             photo = replace_background(photo, example.crop, example.background)
+        elif example.background == BOTH:
+            photo = add_opacity(photo, _read_mask(folder, example, photo.size))
         return transform(photo)
     except (Unreadable, OSError) as error:
         return first_line(error)
+
+
+def _read_mask(folder: Path, example: Example, size: tuple[int, int]) -> Image.Image | None:
+    """Return the opacity of the person in a photo of a build; None if nobody was found."""
+    if example.mask is None:
+        return None
+    mask = open_photo(folder / example.mask).getchannel(0)
+    if mask.size != size:
+        raise Unreadable(f"{example.mask} does not have the size of the photo")
+    return mask
 
 
 def read_images(
@@ -234,7 +276,9 @@ def read_images(
 def view_digests(
     folder: Path, examples: Sequence[Example], unreadable: dict[str, str]
 ) -> dict[Example, str]:
-    """Return a text for each photo that identifies its pixels: SHA-256 of the file, and the crop.
+    """Return a text for each photo that identifies its pixels.
+
+    It is the SHA-256 of the file with the crop, and the SHA-256 of the mask.
 
     Args:
         folder: The data folder.
@@ -244,7 +288,10 @@ def view_digests(
 
     def digest_of(example: Example) -> str | OSError:
         try:
-            return sha256_of((folder / example.path).read_bytes()) + describe_crop(example)
+            digest = sha256_of((folder / example.path).read_bytes()) + describe_crop(example)
+            if example.mask is None:
+                return digest
+            return f"{digest} {sha256_of((folder / example.mask).read_bytes())}"
         except OSError as error:
             return error
 

@@ -35,7 +35,8 @@ def export_model(run: Path, format: str, out: Path | None, photos: Path | None) 
     """Export the model of a run for another runtime, and verify the export.
 
     The exported model takes raw photos, (batch, height, width, 3) uint8 of any size, returns
-    calibrated probabilities, and contains the labels. Before it is put in place, it is run on
+    calibrated probabilities, and contains the labels. A model of a build with --background both
+    takes the person's opacity as a fourth channel. Before it is put in place, it is run on
     photos: if a probability differs from the Keras model's by more than 0.001, nothing is written
     and the exit status is 1. onnx and litert need additional packages: pip install '.[export]'.
     """

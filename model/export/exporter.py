@@ -120,7 +120,7 @@ class PhotoSample:
     """Batches of photos.
 
     Attributes:
-        batches: Uint8 arrays of shape (n, height, width, 3).
+        batches: Uint8 arrays of shape (n, height, width, channels).
         description: What the photos are.
     """
 
@@ -128,17 +128,34 @@ class PhotoSample:
     description: str
 
 
-def load_sample(data: Path | None, test_paths: Sequence[str], folder: Path | None) -> PhotoSample:
+def load_sample(
+    data: Path | None, test_paths: Sequence[str], folder: Path | None, channels: int = 3
+) -> PhotoSample:
     """Load photos, crops of odd shapes of the first one, and a batch of two.
+
+    A fourth channel, the opacity, is a gradient.
 
     Args:
         data: The data folder of the run.
         test_paths: Paths of its test photos. Without readable test photos, photos are drawn.
         folder: A folder of other photos to use.
+        channels: Channels of the photos, 3 or 4.
 
     Raises:
         BadInput: The folder has no readable photo.
     """
+    sample = _load_sample(data, test_paths, folder)
+    if channels == 3:
+        return sample
+    return PhotoSample([_add_opacity(batch) for batch in sample.batches], sample.description)
+
+
+def _add_opacity(photos: np.ndarray) -> np.ndarray:
+    opacity = np.linspace(0, 255, photos.shape[2]).astype(np.uint8)[:, None]
+    return np.concatenate([photos, np.broadcast_to(opacity, (*photos.shape[:3], 1))], axis=3)
+
+
+def _load_sample(data: Path | None, test_paths: Sequence[str], folder: Path | None) -> PhotoSample:
     if folder:
         found = find_photos(folder.rglob("*"))
         if found.skipped:
@@ -245,7 +262,8 @@ def export_model(options: ExportOptions) -> ExportReport:
     out = options.out or options.run / export_format.default_name
     check_output(out, export_format)
     run = load_run(options.run)
-    sample = load_sample(run.data, run.test_paths, options.photos)
+    channels = int(run.network.input.shape[-1])
+    sample = load_sample(run.data, run.test_paths, options.photos, channels)
     start = time.perf_counter()
     with _temporary_output(out) as path:
         export_format.write(make_portable(run.network), run.labels, path)

@@ -21,8 +21,6 @@ from dataset.errors import Failure
 from dataset.utils.files import write_json
 from dataset.utils.keras_backend import silence_stderr
 
-# Photos of one size per batch.
-INPUT_SPEC = tf.TensorSpec((None, None, None, 3), tf.uint8, name="photos")
 LABELS_FILE = "labels.json"
 # The newest ONNX operator set that tf2onnx supports.
 OPSET = 18
@@ -35,7 +33,7 @@ class ExportedModel:
     """An exported model in its runtime.
 
     Attributes:
-        predict: Uint8 photos (n, height, width, 3) -> probabilities (n, classes).
+        predict: Uint8 photos (n, height, width, channels) -> probabilities (n, classes).
         labels: The labels that are stored in the model.
     """
 
@@ -99,8 +97,13 @@ def _serving_function(network: keras.Model) -> Any:
     """Return a network as a TensorFlow function with named input and output."""
     return tf.function(
         lambda photos: {"probabilities": network(photos, training=False)},
-        input_signature=[INPUT_SPEC],
+        input_signature=[_input_spec(network)],
     )
+
+
+def _input_spec(network: keras.Model) -> tf.TensorSpec:
+    """Return what a network takes: photos of one size per batch."""
+    return tf.TensorSpec(network.input.shape, tf.uint8, name="photos")
 
 
 def _load_saved_model(path: Path) -> ExportedModel:
@@ -140,7 +143,9 @@ def write_onnx(network: keras.Model, labels: Sequence[str], path: Path) -> None:
     """Write an ONNX file, with the labels in its metadata as a JSON list."""
     onnx = importlib.import_module("onnx")
     with _import_tf2onnx() as convert:
-        model, _ = convert.from_function(_serving_function(network), [INPUT_SPEC], opset=OPSET)
+        model, _ = convert.from_function(
+            _serving_function(network), [_input_spec(network)], opset=OPSET
+        )
     for value in (model.graph.input[0], model.graph.output[0]):
         sizes = value.type.tensor_type.shape.dim[:-1]
         for size, name in zip(sizes, ("batch", "height", "width"), strict=False):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dataset.errors import Failure
 from model.inference.predictor import Predictor
-from model.network.inception import WHOLE, parts_of
+from model.network.inception import parts_of, photo_views, view_boxes
 
 # Weight of the colours over the photo where the evidence is strongest.
 MAX_OPACITY = 0.7
@@ -36,7 +36,7 @@ def heat_map(
     Args:
         features: Pixels -> backbone features, as `build_feature_network` builds it.
         head: Features -> logits.
-        pixels: A photo as the network gets it, uint8 array of shape (size, size, 3).
+        pixels: A photo as the network gets it, uint8 array of shape (size, size, channels).
         class_index: The class.
 
     Returns:
@@ -47,13 +47,15 @@ def heat_map(
     maps = [np.asarray(output, np.float32)[0] for output in outputs]
     means = np.concatenate([block.mean(axis=(0, 1)) for block in maps])
     gradient = _head_gradient(head, means, class_index)
-    boxes = _view_boxes(features)
+    side = int(features.get_layer("backbone").input.shape[1])
+    boxes = view_boxes(side, parts_of(features))
+    views = len(boxes) * (2 if pixels.shape[-1] == 4 else 1)
     heat = np.zeros(pixels.shape[:2], np.float32)
     start = 0
     for number, block in enumerate(maps):
         weights = gradient[start : start + block.shape[-1]]
         start += block.shape[-1]
-        left, top, right, bottom = boxes[number * len(boxes) // len(maps)]
+        left, top, right, bottom = boxes[number * views // len(maps) % len(boxes)]
         evidence = Image.fromarray((block @ weights).astype(np.float32))
         size = (right - left, bottom - top)
         resized = np.asarray(evidence.resize(size, Image.Resampling.BILINEAR))
@@ -66,31 +68,12 @@ def heat_map(
 def _maps_network(features: keras.Model) -> keras.Model:
     """Return pixels -> the maps of each view and block, in the order of the features."""
     pixels = keras.Input(features.input.shape[1:], name="pixels")
-    scaled = features.get_layer("scale")(pixels)
     backbone = features.get_layer("backbone")
     maps: list[Any] = []
-    for name in _view_names(features):
-        view = features.get_layer(name)(scaled) if name else scaled
+    for view in photo_views(pixels, int(backbone.input.shape[1])):
         outputs = backbone(view)
         maps += outputs if isinstance(outputs, list) else [outputs]
     return keras.Model(pixels, maps)
-
-
-def _view_names(features: keras.Model) -> tuple[str, ...]:
-    """Return the layers that cut the views of `build_feature_network`; empty: all pixels."""
-    return ("",) if parts_of(features) == WHOLE else ("whole", "upper_half", "lower_half")
-
-
-def _view_boxes(features: keras.Model) -> list[tuple[int, int, int, int]]:
-    """Return left, top, right and bottom of each view in the pixels."""
-    size = int(features.input.shape[1])
-    boxes = []
-    for name in _view_names(features):
-        (top, bottom), (left, right) = getattr(
-            features.get_layer(name) if name else None, "cropping", ((0, 0), (0, 0))
-        )
-        boxes.append((left, top, size - right, size - bottom))
-    return boxes
 
 
 def _head_gradient(head: keras.Model, features: np.ndarray, class_index: int) -> np.ndarray:
@@ -119,14 +102,14 @@ def draw_heat_map(pixels: np.ndarray, heat: np.ndarray) -> Image.Image:
     """Draw the evidence for a label in colours over a photo.
 
     Args:
-        pixels: A photo as the network gets it, uint8 array of shape (size, size, 3).
+        pixels: A photo as the network gets it, uint8 array of shape (size, size, channels).
         heat: Result of `heat_map`; what speaks against the label is not drawn.
     """
     evidence = np.maximum(heat, 0)
     strength = evidence / max(float(evidence.max()), np.finfo(np.float32).tiny)
     colours = mpl.colormaps["turbo"](strength)[..., :3] * 255
     opacity = MAX_OPACITY * strength[..., None]
-    return Image.fromarray(((1 - opacity) * pixels + opacity * colours).astype(np.uint8))
+    return Image.fromarray(((1 - opacity) * pixels[..., :3] + opacity * colours).astype(np.uint8))
 
 
 def draw_explanation(predictor: Predictor, pixels: np.ndarray, label: str) -> bytes:
@@ -134,7 +117,7 @@ def draw_explanation(predictor: Predictor, pixels: np.ndarray, label: str) -> by
 
     Args:
         predictor: The network.
-        pixels: A photo as the network gets it, uint8 array of shape (size, size, 3).
+        pixels: A photo as the network gets it, uint8 array of shape (size, size, channels).
         label: The label.
 
     Returns:
@@ -143,7 +126,8 @@ def draw_explanation(predictor: Predictor, pixels: np.ndarray, label: str) -> by
     head = predictor.network.get_layer("head")
     class_index = predictor.labels.index(label)
     heat = heat_map(predictor.feature_network, head, pixels, class_index)
-    picture = Image.fromarray(np.hstack([pixels, np.asarray(draw_heat_map(pixels, heat))]))
+    heat_picture = np.asarray(draw_heat_map(pixels, heat))
+    picture = Image.fromarray(np.hstack([pixels[..., :3], heat_picture]))
     scale = -(-MIN_SIDE_PIXELS // len(pixels))
     picture = picture.resize((picture.width * scale, picture.height * scale))
     out = io.BytesIO()

@@ -71,7 +71,7 @@ class Predictor:
         """Predict photos.
 
         Args:
-            pixels: Letterboxed photos, uint8 array of shape (n, size, size, 3).
+            pixels: Letterboxed photos, uint8 array of shape (n, size, size, channels).
 
         Raises:
             Failure: The outputs are not finite.
@@ -267,7 +267,8 @@ def _with_policy(features: keras.Model, policy: str) -> keras.Model:
 
     copy = keras.models.clone_model(backbone, clone_function=clone)
     copy.set_weights(backbone.get_weights())
-    return inception.build_feature_network(copy, feature_layers, inception.parts_of(features))
+    parts, channels = inception.parts_of(features), int(features.input.shape[-1])
+    return inception.build_feature_network(copy, feature_layers, parts, channels)
 
 
 def _build_network(
@@ -277,7 +278,7 @@ def _build_network(
     uses_tta: bool,
     probabilities: keras.Model | None,
 ) -> keras.Model:
-    """Return pixels (batch, size, size, 3) -> [features, calibrated logits].
+    """Return pixels (batch, size, size, channels) -> [features, calibrated logits].
 
     Args:
         features: Pixels -> features.

@@ -70,7 +70,8 @@ class PreparedPhoto:
 
     Attributes:
         sha256: SHA-256 of the file.
-        pixels: Uint8 array of shape (size, size, 3); None if there is a problem.
+        pixels: Uint8 array of shape (size, size, channels); None if there is a problem. The fourth
+            channel is the person's opacity, if the network reads one.
         no_garment_reason: Why the photo can't show a garment (it is blank, for example), or empty.
         problem: Why the photo can't be read, or empty.
         is_repeated: The same photo and crop came before: it is not prepared again.

@@ -36,7 +36,8 @@ class SavedRun:
 
     Attributes:
         folder: The run directory.
-        network: Uint8 photos (batch, any, any, 3) -> calibrated probabilities (batch, classes).
+        network: Uint8 photos (batch, any, any, channels) -> calibrated probabilities (batch,
+            classes). The fourth channel is the person's opacity, if the network reads one.
         labels: The labels in the order of the probabilities.
         data: The data folder of the training; None if it is not known.
         test_paths: Paths of the test photos below the data folder.
@@ -188,7 +189,9 @@ def _test_paths(path: Path) -> list[str]:
 
 def _require_classifier(network: keras.Model, labels: list[str], folder: Path) -> None:
     shapes = (network.input_shape, network.output_shape)
-    if shapes != ((None, None, None, 3), (None, len(labels))) or network.input.dtype != "uint8":
+    inputs = [(None, None, None, channels) for channels in (3, 4)]
+    has_shapes = shapes[0] in inputs and shapes[1] == (None, len(labels))
+    if not has_shapes or network.input.dtype != "uint8":
         raise Failure(
             f"{folder}/model.keras maps {network.input.dtype} {shapes[0]} to {shapes[1]}: it is not"
             f" a classifier of raw photos with the {len(labels)} labels of labels.json; train it"

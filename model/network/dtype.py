@@ -1,6 +1,6 @@
 """Choose the dtype policy of a network: bfloat16 where the machine supports it natively."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -35,7 +35,7 @@ def choose_precision(
     where the processor or GPU supports it and the outputs for fixed inputs stay near float32's.
 
     Args:
-        build: Policy -> network, which maps (batch, size, size, 3) in [0, 255] to outputs.
+        build: Policy -> network, which maps (batch, size, size, channels) in [0, 255] to outputs.
         precision: A key of POLICIES, or `auto`.
     """
     if precision != "auto":
@@ -46,7 +46,7 @@ def choose_precision(
         reason = "float32: this machine has no native bfloat16"
         return network, PrecisionChoice("float32", reason)
     candidate = build(POLICIES["bfloat16"])
-    pixels = _fixed_pixels(int(network.input.shape[1]))
+    pixels = _fixed_pixels(network.input.shape[1:])
     is_near, difference = keeps_outputs(network, candidate, pixels)
     if is_near:
         reason = f"bfloat16, which is native to this machine; outputs differ by {difference:.1%}"
@@ -55,8 +55,10 @@ def choose_precision(
     return network, PrecisionChoice("float32", reason)
 
 
-def _fixed_pixels(size: int) -> np.ndarray:
-    """Return random patches with sharp edges, uint8 array of shape (BATCH_SIZE, size, size, 3)."""
-    small = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, 20, 20, 3), dtype=np.uint8)
+def _fixed_pixels(shape: Sequence[int]) -> np.ndarray:
+    """Return random patches with sharp edges, uint8 array of shape (BATCH_SIZE, *shape)."""
+    size, _, channels = shape
+    patches = (BATCH_SIZE, 20, 20, channels)
+    small = np.random.default_rng(0).integers(0, 256, patches, dtype=np.uint8)
     repeats = -(-size // 20)
     return small.repeat(repeats, axis=1).repeat(repeats, axis=2)[:, :size, :size]

@@ -212,7 +212,7 @@ def input_side(backbone_side: int, parts: str) -> int:
 
 
 def build_feature_network(
-    backbone: keras.Model, feature_layers: Sequence[str], parts: str = WHOLE
+    backbone: keras.Model, feature_layers: Sequence[str], parts: str = WHOLE, channels: int = 3
 ) -> keras.Model:
     """Build a network that returns the global averages of some blocks, concatenated.
 
@@ -220,40 +220,79 @@ def build_feature_network(
     resolution, and the central square of the upper and of the lower half, which hold the garments
     of a standing person. The parts depend on the photo alone.
 
+    With four channels, the last one is the person's opacity, and the backbone sees the photo and
+    the person on white.
+
     Args:
         backbone: Images in [-1, 1] -> maps.
         feature_layers: Names of the blocks, in the order of the result.
         parts: A key of `PARTS`.
+        channels: 3 or 4.
 
     Returns:
-        Pixels (batch, side, side, 3) in [0, 255] -> float32 features (batch, width); the features
-        of each part follow one another. The side is that of `input_side`.
+        Pixels (batch, side, side, channels) in [0, 255] -> float32 features (batch, width); the
+        features of each view follow one another, in the order of `photo_views`. The side is that of
+        `input_side`.
     """
     side = int(backbone.input.shape[1])
     double = input_side(side, parts)
-    pixels = keras.Input((double, double, 3), name="pixels")
+    pixels = keras.Input((double, double, channels), name="pixels")
     outputs = [backbone.get_layer(layer).output for layer in feature_layers]
     blocks = keras.Model(backbone.input, outputs, name="backbone")
-    scaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
-    views = [scaled]
-    if parts == HALVES:
-        margins = side // 2, side - side // 2
-        views = [
-            layers.AveragePooling2D(2, name="whole")(scaled),
-            layers.Cropping2D(((0, side), margins), name="upper_half")(scaled),
-            layers.Cropping2D(((side, 0), margins), name="lower_half")(scaled),
-        ]
     averages = [
         layers.GlobalAveragePooling2D(dtype="float32", name=f"mean_{layer}")
         for layer in feature_layers
     ]
     means = []
-    for view in views:
+    for view in photo_views(pixels, side):
         maps = blocks(view)
         maps = maps if isinstance(maps, list) else [maps]
         means += [average(block) for average, block in zip(averages, maps, strict=True)]
     features = layers.Concatenate(name="feature_layers")(means) if len(means) > 1 else means[0]
     return keras.Model(pixels, features, name="features")
+
+
+def photo_views(pixels: keras.KerasTensor, side: int) -> list[keras.KerasTensor]:
+    """Return what a backbone sees of photos, in [-1, 1].
+
+    Args:
+        pixels: Photos in [0, 255], (batch, height, width, channels).
+        side: Width and height of the backbone's input; twice as large photos are seen in parts.
+
+    Returns:
+        Tensors (batch, side, side, 3): the views of `view_boxes` of the photo, and if there is an
+        opacity, the same views of the person on white.
+    """
+    scale = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")
+    renderings = [scale(pixels)]
+    if pixels.shape[-1] == 4:
+        scaled, opacity = scale(pixels[..., :3]), layers.Rescaling(1 / 255)(pixels[..., 3:])
+        # White is 1.
+        renderings = [scaled, 1 + (scaled - 1) * opacity]
+    if pixels.shape[1] == side:
+        return renderings
+    margins = side // 2, side - side // 2
+    parts = [
+        layers.AveragePooling2D(2, name="whole"),
+        layers.Cropping2D(((0, side), margins), name="upper_half"),
+        layers.Cropping2D(((side, 0), margins), name="lower_half"),
+    ]
+    return [part(rendering) for rendering in renderings for part in parts]
+
+
+def view_boxes(side: int, parts: str) -> list[tuple[int, int, int, int]]:
+    """Return left, top, right and bottom of the views of a photo, in its pixels.
+
+    Args:
+        side: Width and height of the backbone's input.
+        parts: A key of `PARTS`.
+    """
+    double = input_side(side, parts)
+    whole = (0, 0, double, double)
+    if parts == WHOLE:
+        return [whole]
+    left = side // 2
+    return [whole, (left, 0, left + side, side), (left, side, left + side, double)]
 
 
 def parts_of(features: keras.Model) -> str:
@@ -319,7 +358,7 @@ def variance_scale(width: int) -> float:
 
 
 def join_head(features: keras.Model, head: keras.Model) -> keras.Model:
-    """Join a feature network and a head: pixels (batch, size, size, 3) in [0, 255] -> logits."""
+    """Join a feature network and a head: pixels (batch, size, size, channels) -> logits."""
     pixels = keras.Input(features.input.shape[1:], name="pixels")
     return keras.Model(pixels, head(features(pixels)), name="network")
 
@@ -335,7 +374,7 @@ def add_tta(network: keras.Model) -> keras.Model:
 def letterbox_layer(size: int) -> keras.layers.Layer:
     """Return a layer that resizes images to fit a square and pads them with white.
 
-    Float32 images of shape (batch, any, any, 3) -> (batch, size, size, 3).
+    Float32 images of shape (batch, any, any, channels) -> (batch, size, size, channels).
     """
     return layers.Resizing(
         size, size, pad_to_aspect_ratio=True, fill_value=255.0, antialias=True, name="letterbox"
@@ -384,14 +423,14 @@ def build_classifier(
     https://arxiv.org/abs/1706.04599.
 
     Args:
-        network: Pixels (batch, size, size, 3) in [0, 255] -> logits.
+        network: Pixels (batch, size, size, channels) in [0, 255] -> logits.
         temperature: The logits are divided by it, unless there are facets.
         facets: For labels with facets, a network of `build_facet_probabilities`.
 
     Returns:
-        Uint8 photos (batch, any, any, 3) -> probabilities (batch, classes).
+        Uint8 photos (batch, any, any, channels) -> probabilities (batch, classes).
     """
-    photos = keras.Input((None, None, 3), dtype="uint8", name="photos")
+    photos = keras.Input((None, None, network.input.shape[-1]), dtype="uint8", name="photos")
     size = network.input.shape[1]
     # Resizing pads in the dtype of its input, and fails for uint8.
     pixels = layers.Rescaling(1.0, name="as_float")(photos)

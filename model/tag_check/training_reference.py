@@ -379,7 +379,7 @@ def _frozen_features(
         cache=cache,
     )
     try:
-        extractor = prepare_backbone(train_options).extractor
+        extractor = prepare_backbone(train_options, channels=data.channels).extractor
     except (Failure, OSError) as error:
         reason = f"the initial weights of its backbone can't be loaded: {first_line(error)}"
         return None, (f"{SEEN_NOTE}{reason}",)

@@ -176,9 +176,10 @@ class ModelService:
 
     def warm_up(self, batch_size: int) -> None:
         """Predict batches of all sizes, so that no request waits for the compiler."""
-        size = self.tagger.predictor.size
+        predictor = self.tagger.predictor
+        shape = predictor.feature_network.input.shape[1:]
         while batch_size:
-            self.tagger.predictor.predict(np.zeros((batch_size, size, size, 3), np.uint8))
+            predictor.predict(np.zeros((batch_size, *shape), np.uint8))
             batch_size //= 2
 
     def tag(self, prediction: Prediction, top: int | None) -> dict[str, Any]:

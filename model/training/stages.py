@@ -141,7 +141,7 @@ def _train_in_stages(
     engine: Engine,
 ) -> TrainedNetwork:
     start = time.monotonic()
-    prepared = prepared or prepare_backbone(options, engine)
+    prepared = prepared or prepare_backbone(options, engine, data.channels)
     backbone, extractor, precision = prepared.backbone, prepared.extractor, prepared.precision
     views = Views(options.augmentation, options.views)
     train = extractor.extract(data, "train", views)
@@ -185,7 +185,8 @@ def _train_in_stages(
             targets,
             data.facets,
         )
-    features = _feature_network(backbone, feature_layers, "float32", options.parts)
+    views_read = options.parts, data.channels
+    features = _feature_network(backbone, feature_layers, "float32", *views_read)
     stages, kept_stage = {HEAD: progress}, HEAD
     budget = options.time_budget
     seconds = budget and max(0.0, budget - (time.monotonic() - start))
@@ -193,7 +194,7 @@ def _train_in_stages(
         reporter.report_message("no time left for fine-tuning; raise --time-budget")
     elif options.fine_tune != 0:
         set_seed(options.seed)
-        tuned = _feature_network(backbone, feature_layers, precision.policy, options.parts)
+        tuned = _feature_network(backbone, feature_layers, precision.policy, *views_read)
         probe_weights = head.get_weights()
         network = inception.join_head(tuned, head)
         stages[FINE_TUNING] = _fine_tune(
@@ -214,12 +215,15 @@ def _train_in_stages(
     )
 
 
-def prepare_backbone(options: TrainOptions, engine: Engine = LOCAL_ENGINE) -> PreparedBackbone:
+def prepare_backbone(
+    options: TrainOptions, engine: Engine = LOCAL_ENGINE, channels: int = 3
+) -> PreparedBackbone:
     """Load the backbone in the precision that suits this machine.
 
     Args:
         options: How to train.
         engine: Runs the backbone.
+        channels: Channels of the photos; see `SplitData`.
 
     Raises:
         Failure: The weights can't be downloaded or read.
@@ -231,13 +235,15 @@ def prepare_backbone(options: TrainOptions, engine: Engine = LOCAL_ENGINE) -> Pr
 
     def build(policy: str) -> keras.Model:
         return inception.build_feature_network(
-            inception.fold_batch_norms(backbone, policy), blocks, options.parts
+            inception.fold_batch_norms(backbone, policy), blocks, options.parts, channels
         )
 
     digest = file_digest(inception.weights_file(options.weights), "sha256:" + 16 * "-")
     name = f"inception_v3-{digest.partition(':')[2]}-{options.image_size}"
     if options.parts != inception.WHOLE:
         name += f"-{options.parts}"
+    if channels > 3:
+        name += "-masks"
     folder = options.cache or default_cache_folder()
     features, precision = dtype.choose_precision(build, options.precision)
     click.echo(f"precision: {precision.reason}")
@@ -246,11 +252,11 @@ def prepare_backbone(options: TrainOptions, engine: Engine = LOCAL_ENGINE) -> Pr
 
 
 def _feature_network(
-    backbone: keras.Model, feature_layers: Sequence[str], policy: str, parts: str
+    backbone: keras.Model, feature_layers: Sequence[str], policy: str, parts: str, channels: int
 ) -> keras.Model:
     folded = inception.fold_batch_norms(backbone, policy)
     return inception.build_feature_network(
-        inception.truncate(folded, feature_layers[-1]), feature_layers, parts
+        inception.truncate(folded, feature_layers[-1]), feature_layers, parts, channels
     )
 
 
@@ -463,7 +469,9 @@ def _train_from_scratch(
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = SCRATCH_BATCH_NORM_MOMENTUM
-    features = inception.build_feature_network(backbone, feature_layers, options.parts)
+    features = inception.build_feature_network(
+        backbone, feature_layers, options.parts, data.channels
+    )
     side = inception.input_side(options.image_size, options.parts)
     head = inception.build_head(int(features.output.shape[-1]), len(data.labels))
     network = inception.join_head(features, head)
