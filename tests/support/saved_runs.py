@@ -19,12 +19,13 @@ def write_run(
     feature_layers: Sequence[str] = TAPS,
     tta: bool = False,
     parts: str = inception.WHOLE,
+    channels: int = 3,
 ) -> Path:
     """Write a run with random weights, with or without test-time augmentation."""
     # Folded after it is cut: most of the time goes into the blocks above.
     backbone = inception.fold_batch_norms(inception.truncate(small_inception(), feature_layers[-1]))
     keras.utils.set_random_seed(1)
-    features = inception.build_feature_network(backbone, feature_layers, parts)
+    features = inception.build_feature_network(backbone, feature_layers, parts, channels)
     width = int(features.output.shape[-1])
     rng = np.random.default_rng(0)
     head = inception.build_head(width, len(labels), rng.random(width), rng.random(width) + 0.1)

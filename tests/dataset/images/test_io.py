@@ -8,7 +8,13 @@ import pytest
 from PIL import Image
 
 from dataset.errors import Failure
-from dataset.images.io import TooManyPixels, Unreadable, letterbox, open_photo
+from dataset.images.io import (
+    TooManyPixels,
+    Unreadable,
+    apply_to_channels,
+    letterbox,
+    open_photo,
+)
 from dataset.images.store import ImageStore
 from dataset.utils.files import write_atomically
 from tests.support.catalogue_data import photo_bytes
@@ -60,6 +66,13 @@ def test_a_decompression_bomb_is_unreadable(side: int) -> None:
     assert len(bomb) < 100_000
     with pytest.raises(TooManyPixels):
         open_photo(bomb)
+
+
+def test_colours_of_transparent_pixels_are_resized() -> None:
+    red = Image.new("RGBA", (20, 20), (200, 0, 0, 0))
+    small = apply_to_channels(red, lambda image: image.resize((5, 5), Image.Resampling.BILINEAR))
+    assert small.mode == "RGBA" and small.getpixel((2, 2)) == (200, 0, 0, 0)
+    assert apply_to_channels(red.convert("RGB"), lambda image: image).mode == "RGB"
 
 
 def test_letterbox_keeps_the_aspect_ratio_and_pads_with_white() -> None:

@@ -171,3 +171,19 @@ def test_the_background_of_a_person(background: str) -> None:
         assert behind.std() < 10 and 50 < behind.mean() < 150
     nobody = replace_background(photo, Crop(PERSON, box, 1.0), background)
     assert np.array_equal(np.asarray(nobody), pixels[:, 50:250])
+
+
+def test_both_renderings_of_a_person() -> None:
+    pixels = np.random.default_rng(0).integers(0, 200, (*SIZE[::-1], 3)).astype(np.uint8)
+    photo, box = Image.fromarray(pixels), (50.0, 0.0, 250.0, 600.0)
+    crop = Crop(PERSON, box, 1.0, mask=mask_of((100, 50, 200, 550)))
+    both = replace_background(photo, crop, "both")
+    assert both.mode == "RGBA"
+    assert np.array_equal(np.asarray(both.convert("RGB")), pixels[:, 50:250])
+    white = Image.new("RGB", both.size, "white")
+    white.paste(both, mask=both.getchannel("A"))
+    expected = np.asarray(replace_background(photo, crop, "white"), int)
+    assert np.abs(np.asarray(white, int) - expected).max() <= 1
+    nobody = replace_background(photo, Crop(PERSON, box, 1.0), "both")
+    assert np.array_equal(np.asarray(nobody)[..., :3], pixels[:, 50:250])
+    assert nobody.getchannel("A").getextrema() == (255, 255)

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,7 +15,9 @@ from dataset.build import build
 from dataset.catalogue.models import CropDecision, CropRow, PoseRow, now
 from dataset.cli import build_dataset
 from dataset.errors import BadInput
+from dataset.export import rendering
 from dataset.export.build_result import BuildOptions, BuildResult
+from dataset.images.io import sha256_of
 from dataset.pose.crop import BY_DECISION
 from dataset.selection import crops
 from dataset.selection.crops import PoseOptions
@@ -135,6 +138,48 @@ def test_the_background_is_replaced_where_a_person_is_found(
         assert crop.crop.outcome == "whole" or crop.crop.mask
 
 
+def test_with_both_backgrounds_masks_are_beside_the_photos(
+    first: tuple[Path, BuildResult], filling: Filling
+) -> None:
+    before = {
+        item.path: (filling.folder / "splits" / item.path).read_bytes() for item in first[1].items
+    }
+    built = run(filling, background="both")
+    folder = filling.folder / "splits"
+    rows = {row["path"]: row for row in pq.read_table(folder / "manifest.parquet").to_pylist()}
+    masks = set()
+    for item in built.items:
+        # The photos are those of --background keep.
+        assert (folder / item.path).read_bytes() == before[item.path]
+        row = rows[item.path]
+        assert item.person_crop
+        if item.person_crop.crop.outcome == "whole":
+            assert row["mask"] is row["mask_sha256"] is None
+            continue
+        mask = folder / row["mask"]
+        masks.add(mask)
+        assert row["mask"] == f"masks/{item.path.removesuffix('.jpg')}.png"
+        assert row["mask_sha256"] == sha256_of(mask.read_bytes())
+        with Image.open(mask) as opacity, Image.open(folder / item.path) as photo:
+            assert (opacity.mode, opacity.size) == ("L", photo.size)
+            low, high = opacity.getextrema()
+            assert (low, high) == (0, 255)
+    assert len(masks) >= PEOPLE - 1 and {*(folder / "masks").rglob("*.png")} == masks
+
+    # Masks of the last build are used, unless they were changed.
+    changed, same = sorted(masks)[:2]
+    expected = {path: path.read_bytes() for path in masks}
+    Image.new("L", (9, 9)).save(changed)
+    with patch.object(rendering, "open_photo", wraps=rendering.open_photo) as opened:
+        again = run(filling, background="both")
+    assert again.reused == len(built.items) and opened.call_count == 1
+    assert {path: path.read_bytes() for path in masks} == expected and same in masks
+    # Without masks, there is no column for them.
+    run(filling)
+    assert "mask" not in pq.read_schema(folder / "manifest.parquet").names
+    assert not (folder / "masks").exists()
+
+
 def test_photos_left_whole_are_written_whole(filling: Filling) -> None:
     for chosen in ({"crop": "none"}, {"pose": "none"}):
         built = run(filling, **chosen)
@@ -189,6 +234,10 @@ def test_offline_the_published_weights_are_named(
         (("--pose", "none"), "--background white has no effect with --pose none"),
         (("--crop", "none"), "--background white has no effect with --crop none"),
         (("--pose", "hrnet-w32"), "the network hrnet-w32 finds no masks"),
+        (
+            ("--background", "both", "--format", "parquet"),
+            "--background both has no effect with --format parquet",
+        ),
     ],
 )
 def test_a_background_needs_masks(options: tuple[str, ...], message: str, filling: Filling) -> None:

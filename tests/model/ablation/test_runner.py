@@ -1,13 +1,24 @@
-"""Predictions and scores of a comparison, for one label and for several."""
+"""Steps that read other views, and predictions and scores for one label and for several."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from model.ablation.runner import fraction_correct, macro_f1, predict_classes
+from model.ablation import runner as runner_module
+from model.ablation.config import Step
+from model.ablation.runner import (
+    CompareOptions,
+    StepRunner,
+    fraction_correct,
+    macro_f1,
+    predict_classes,
+)
 from model.data.facets import FacetGroups
-from model.data.loading import SplitData
+from model.data.loading import Example, SplitData, load_splits
+from model.training.config import TrainOptions
+from tests.support.drawn_splits import draw_splits, random_backbone
 
 SINGLE = SplitData(Path("x"), ("a", "b", "c"), ())
 SEVERAL = SplitData(
@@ -29,3 +40,53 @@ def test_several_labels() -> None:
     assert fraction_correct(predicted, targets).tolist() == [0.5, 1, 1]
     # The second facet has one error in two photos.
     assert macro_f1(predicted, targets, SEVERAL) == pytest.approx((1 + (0 + 2 / 3) / 2) / 2)
+
+
+def test_each_combination_of_parts_and_channels_has_its_own_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        runner_module, "prepare_backbone", lambda options, channels: (options.parts, channels)
+    )
+    runner = StepRunner.__new__(StepRunner)
+    runner.prepared = {}
+    options = TrainOptions(tmp_path, tmp_path)
+    masked = replace(SINGLE, examples=(Example("a.jpg", "a", "train", background="both"),))
+    for data, channels in ((SINGLE, 3), (masked, 4), (SINGLE, 3)):
+        for parts in ("whole", "halves"):
+            prepared = runner._prepare(replace(options, parts=parts), data)
+            assert prepared == (parts, channels)
+    assert len(runner.prepared) == 4
+
+
+@pytest.mark.slow
+def test_steps_with_other_parts_and_backgrounds_are_trained(
+    tmp_path: Path, short_backbone: None
+) -> None:
+    folder = draw_splits(tmp_path / "splits", {"a": "red", "b": "blue"})
+    options = CompareOptions(
+        folder,
+        tmp_path / "out",
+        tmp_path / "steps.toml",
+        weights=str(random_backbone(tmp_path / "backbone.weights.h5")),
+        image_size=75,
+        precision="float32",
+        cache=tmp_path / "cache",
+        seeds=1,
+    )
+    (tmp_path / "out").mkdir()
+    runner = StepRunner(load_splits(folder), options, tmp_path / "out")
+    head = {"fine_tune": 0, "augment": "none", "feature_layers": ("mixed5",)}
+    steps = [
+        Step("plain", "", head, "whole", None, 0),
+        Step("halves", "plain", {"parts": "halves"}, None, None, 0),
+        Step("both", "halves", {}, "person", "both", 0),
+        Step("tuned", "both", {"fine_tune": 1, "epochs": 1}, None, None, 0),
+    ]
+    results = [runner.run(number, step, ()) for number, step in enumerate(steps[:1])]
+    for number, step in enumerate(steps[1:], 1):
+        results.append(runner.run(number, step, results))
+    assert {*runner.prepared} == {("whole", 3), ("halves", 3), ("halves", 4)}
+    assert [result.background for result in results] == ["keep", "keep", "both", "both"]
+    assert all(result.accuracy > 0.9 for result in results[:3])
+    assert 0 <= results[3].accuracy <= 1

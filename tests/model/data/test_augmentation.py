@@ -82,6 +82,25 @@ def test_scaling_moves_edges_by_at_most_its_strength() -> None:
     assert max(sides) <= 121
 
 
+def test_the_opacity_is_moved_with_the_photo() -> None:
+    everything = parse_augmentation(["mirror", "rotate", "scale", "cutout", "colour"])
+    colours = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    # Transparent, but for a square, whose opacity is that of a grey photo.
+    opacity = np.zeros((40, 40, 1), np.uint8)
+    opacity[5:20, 10:30] = 255
+    for seed in range(10):
+        found = everything.apply(np.concatenate([colours, opacity], 2), np.random.default_rng(seed))
+        assert np.array_equal(
+            found[..., :3], everything.apply(colours, np.random.default_rng(seed))
+        )
+        moved = parse_augmentation(["mirror", "rotate", "scale"]).apply(
+            opacity.repeat(3, axis=2), np.random.default_rng(seed)
+        )
+        is_cut = (found[..., :3] == 128).all(axis=2)
+        assert is_cut.any() and (found[is_cut, 3] == 255).all()
+        assert np.array_equal(found[~is_cut, 3], moved[~is_cut, 0])
+
+
 def test_equal_seeds_give_equal_pixels() -> None:
     everything = parse_augmentation(["mirror", "rotate", "scale", "cutout", "colour"])
     one, two = (everything.apply(photo(), np.random.default_rng(5)) for _ in range(2))

@@ -10,7 +10,13 @@ import pytest
 from PIL import Image
 
 from dataset.errors import BadInput, Failure
-from model.data.loading import class_weights, load_splits, read_images
+from model.data.loading import (
+    class_weights,
+    letterbox,
+    load_splits,
+    read_images,
+    view_digests,
+)
 
 
 def splits(folder: Path, *names: str, count: int = 2) -> Path:
@@ -47,6 +53,54 @@ def test_photos_are_read_and_bad_ones_have_a_reason(tmp_path: Path) -> None:
         "train/b/1.jpg": None,
     }
     assert "not an image" in str(photos["train/b/1.jpg"])
+
+
+def masked_build(folder: Path) -> Path:
+    """Write a build with --background both: a photo with a mask, and one without."""
+    splits(folder, "train/a", "train/b", count=1)
+    (folder / "masks").mkdir()
+    mask = Image.new("L", (30, 20), 0)
+    mask.paste(255, (10, 0, 20, 20))
+    mask.save(folder / "masks" / "0.png")
+    columns = {
+        "path": ["train/a/0.jpg", "train/b/0.jpg"],
+        "label": ["a", "b"],
+        "split": ["train", "train"],
+        "mask": ["masks/0.png", None],
+    }
+    pq.write_table(pa.table(columns), folder / "manifest.parquet")
+    return folder
+
+
+def test_masks_are_a_fourth_channel(tmp_path: Path) -> None:
+    data = load_splits(masked_build(tmp_path))
+    assert data.channels == 4
+    (_, masked), (_, whole) = read_images(tmp_path, data.examples, np.asarray)
+    assert isinstance(masked, np.ndarray) and isinstance(whole, np.ndarray)
+    assert masked.shape == whole.shape == (20, 30, 4)
+    assert (masked[:, 10:20, 3] == 255).all() and masked[..., 3].sum() == 255 * 200
+    assert (whole[..., 3] == 255).all() and (masked[..., :3] < 5).all()
+    # Colours behind the person are not cleared, and the margins are white and opaque.
+    small = letterbox(Image.fromarray(masked), 15)
+    assert (small[3:12, :4, :3] < 5).all() and (small[3:12, :4, 3] == 0).all()
+    assert (small[0] == 255).all()
+
+
+def test_a_changed_mask_is_another_photo(tmp_path: Path) -> None:
+    data = load_splits(masked_build(tmp_path))
+    before = view_digests(tmp_path, data.examples, {})
+    Image.new("L", (30, 20), 9).save(tmp_path / "masks" / "0.png")
+    after = view_digests(tmp_path, data.examples, {})
+    assert [before[e] == after[e] for e in data.examples] == [False, True]
+    Image.new("L", (9, 9)).save(tmp_path / "masks" / "0.png")
+    (_, reason), _ = read_images(tmp_path, data.examples, np.asarray)
+    assert reason == "masks/0.png does not have the size of the photo"
+    (tmp_path / "masks" / "0.png").unlink()
+    unreadable: dict[str, str] = {}
+    assert list(view_digests(tmp_path, data.examples, unreadable)) == [data.examples[1]]
+    assert "masks/0.png" in unreadable["train/a/0.jpg"]
+    (_, reason), _ = read_images(tmp_path, data.examples, np.asarray)
+    assert "masks/0.png" in str(reason)
 
 
 def test_unknown_labels_are_counted_and_hidden_files_ignored(tmp_path: Path) -> None:

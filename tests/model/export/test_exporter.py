@@ -14,7 +14,7 @@ from PIL import Image
 
 from model.export import formats
 from model.export.cli import export_model
-from tests.support import exported_runs
+from tests.support import exported_runs, saved_runs
 from tests.support.exported_runs import FIRST, LABELS
 
 PAGE = Path(__file__).parents[3] / "docs" / "tasks" / "export.md"
@@ -113,6 +113,24 @@ def test_the_plain_interpreter_takes_any_size(
         interpreter.invoke()
         wanted = np.asarray(network(batch, training=False))
         assert interpreter.get_tensor(probabilities["index"]) == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("saved_model", "onnx")), "litert"],
+)
+def test_a_model_that_reads_an_opacity(tmp_path: Path, kind: str) -> None:
+    run = saved_runs.write_run(tmp_path / "run", LABELS, ["mixed0"], channels=4)
+    done = call(run, "--format", kind)
+    assert done.exit_code == 0, done.output
+    opened = formats.FORMATS[kind].load(run / NAMES[kind])
+    photos = np.random.default_rng(1).integers(0, 256, (2, 50, 81, 4), dtype=np.uint8)
+    network = keras.saving.load_model(run / "model.keras")
+    found = opened.predict(photos)
+    assert found == pytest.approx(np.asarray(network(photos, training=False)), abs=1e-4)
+    # The opacity counts.
+    photos[..., 3] = 255
+    assert np.abs(opened.predict(photos) - found).max() > 1e-3
 
 
 def test_an_export_that_differs_is_not_kept(

@@ -15,16 +15,21 @@ from tests.support.saved_runs import write_run
 
 
 @pytest.mark.parametrize(
-    ("blocks", "parts"),
-    [(("mixed0",), inception.WHOLE), (("mixed0", "mixed1"), inception.HALVES)],
+    ("blocks", "parts", "channels"),
+    [
+        (("mixed0",), inception.WHOLE, 3),
+        (("mixed0", "mixed1"), inception.HALVES, 3),
+        (("mixed0", "mixed1"), inception.HALVES, 4),
+    ],
 )
 def test_the_mean_of_the_heat_map_is_the_logit(
-    tmp_path: Path, blocks: tuple[str, ...], parts: str
+    tmp_path: Path, blocks: tuple[str, ...], parts: str, channels: int
 ) -> None:
-    run = load_run(write_run(tmp_path / "run", ["dress", "hat", "polo"], blocks, parts=parts))
+    folder, labels = tmp_path / "run", ["dress", "hat", "polo"]
+    run = load_run(write_run(folder, labels, blocks, parts=parts, channels=channels))
     predictor = load_predictor(run, "float32")
     rng = np.random.default_rng(1)
-    pixels = rng.integers(0, 256, (predictor.size, predictor.size, 3), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (predictor.size, predictor.size, channels), dtype=np.uint8)
     head = predictor.network.get_layer("head")
     features = predictor.extract_features(pixels[None])
     logits = np.asarray(head(features) - head(np.zeros_like(features)))[0]

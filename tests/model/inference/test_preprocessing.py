@@ -67,7 +67,7 @@ def test_unreadable_photos_have_a_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("one_estimator")
-@pytest.mark.parametrize("background", ["keep", "white"])
+@pytest.mark.parametrize("background", ["keep", "white", "both"])
 def test_a_photo_of_a_feed_is_cropped_and_resized_as_in_a_build(
     tmp_path: Path, background: str
 ) -> None:
@@ -92,10 +92,14 @@ def test_a_photo_of_a_feed_is_cropped_and_resized_as_in_a_build(
     for item in built.items:
         path = drawn[item.photo.sha256]
         ((prepared,),) = preprocessor.prepare([PhotoInput(path.read_bytes)])
-        written = letterbox(Image.open(tmp_path / background / item.path).convert("RGB"), 75)
-        assert prepared.pixels is not None
+        written = Image.open(tmp_path / background / item.path).convert("RGB")
+        if background == "both":
+            assert item.mask_path
+            written.putalpha(Image.open(tmp_path / background / item.mask_path))
+        expected = letterbox(written, 75)
+        assert prepared.pixels is not None and prepared.pixels.shape == expected.shape
         # What JPEG makes of it; another crop differs by tens.
-        assert np.abs(prepared.pixels.astype(int) - written).mean() < 2
+        assert np.abs(prepared.pixels.astype(int) - expected).mean() < 2
 
 
 def test_a_heic_photo_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,24 @@ def test_halves_are_parts_of_the_same_photo(backbone: keras.Model) -> None:
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.parametrize("parts", [inception.WHOLE, inception.HALVES])
+def test_with_an_opacity_both_renderings_are_read(
+    backbone: keras.Model, parts: str, tmp_path: Path
+) -> None:
+    short, rng = inception.truncate(backbone, "mixed0"), np.random.default_rng(3)
+    features = inception.build_feature_network(short, ["mixed0"], parts, channels=4)
+    features.save(tmp_path / "features.keras")
+    features = keras.saving.load_model(tmp_path / "features.keras")
+    side = inception.input_side(SIZE, parts)
+    photo = rng.integers(0, 256, (2, side, side, 4)).astype(np.float32)
+    colours, opacity = photo[..., :3], photo[..., 3:] / 255
+    plain = inception.build_feature_network(short, ["mixed0"], parts)
+    renderings = colours, colours * opacity + 255 * (1 - opacity)
+    expected = np.concatenate([np.asarray(plain(pixels)) for pixels in renderings], axis=1)
+    assert np.asarray(features(photo)) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert inception.parts_of(features) == parts
+
+
 def test_a_quantized_backbone_is_loaded_exactly(
     backbone: keras.Model, folded: keras.Model, tmp_path: Path
 ) -> None:
