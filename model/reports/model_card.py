@@ -15,6 +15,13 @@ import keras, numpy as np, PIL.Image
 model = keras.saving.load_model("model.keras")
 model.predict(np.asarray(PIL.Image.open("photo.jpg").convert("RGB"))[None])
 ```"""
+# With a mask as written by `build-dataset --background both`.
+MASK_LOADING_EXAMPLE = """```python
+import keras, numpy as np, PIL.Image
+model = keras.saving.load_model("model.keras")
+photo, mask = PIL.Image.open("photo.jpg").convert("RGB"), PIL.Image.open("mask.png").convert("L")
+model.predict(np.dstack([photo, mask])[None])
+```"""
 
 
 # Characters of Markdown and HTML markup. An underscore within a word is not one.
@@ -69,12 +76,14 @@ def _overview(results: RunResults) -> list[str]:
             " accuracy of a training; the networks are not kept. Train without `--folds` for a"
             " model."
         ]
+    has_mask = results.channels == 4
     return [
         f"An Inception-v3 classifier with {len(results.labels)} labels of garments:"
         f" {', '.join(map(escape_markdown, results.labels))}. The input is a batch of photos,"
-        " (batch, height, width, 3) uint8 of any size, the output calibrated probabilities in the"
-        " order of `labels.json`.",
-        LOADING_EXAMPLE,
+        f" (batch, height, width, {results.channels}) uint8 of any size"
+        + (", whose fourth channel is the person's mask" if has_mask else "")
+        + ", the output calibrated probabilities in the order of `labels.json`.",
+        MASK_LOADING_EXAMPLE if has_mask else LOADING_EXAMPLE,
         "## Intended use",
         "Checking the tags of product photos, and suggesting tags to people. Not for identifying or"
         " judging the people on photos, nor for automatic decisions in which an error does harm.",

@@ -59,6 +59,11 @@ class RunResults:
     folds: np.ndarray | None = None
     facets: FacetGroups | None = None
 
+    @property
+    def channels(self) -> int:
+        """Channels of the photos; see `SplitData`."""
+        return SplitData(self.folder, tuple(self.labels), tuple(self.test)).channels
+
     def _targets(self, examples: Sequence[Example]) -> np.ndarray:
         return SplitData(self.folder, tuple(self.labels), (), facets=self.facets).targets(examples)
 
