@@ -35,7 +35,7 @@ from dataset.duplicates.matching import candidate_pairs
 from dataset.duplicates.pipeline import StoredImageTask, _local_features
 from dataset.duplicates.search import PhotoPrint, PrintFile
 from dataset.duplicates.voting import sorted_candidates
-from dataset.export.rendering import render_images
+from dataset.export.rendering import RenderResult, render_images
 from dataset.images.io import sha256_of
 from dataset.images.store import ImageStore
 from dataset.pose.heatmaps import Estimate, PersonMask
@@ -214,7 +214,7 @@ class InstantEngine:
         fingerprint = PhotoPrint.of(image).fingerprint
         for _ in jobs:
             features = LocalFeatures((320, 320), np.zeros((60, 2), np.float32), codes.copy())
-            yield b"no image", PhotoPrint(replace(fingerprint), features)
+            yield RenderResult(b"no image", PhotoPrint(replace(fingerprint), features))
 
     def close(self) -> None:
         """Do nothing."""
