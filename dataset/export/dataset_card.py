@@ -29,6 +29,10 @@ TILE_PIXELS, COLUMNS, ROWS = 96, 10, 4
 CROP_COLUMNS = 8
 UNLABELLED = "(unlabelled)"
 SHEET_QUALITY = 88
+MASKS_SENTENCE = (
+    "`masks/` has the mask of each person, from 0 (background) to 255 (person); `manifest.parquet`"
+    " has its path in the column `mask`."
+)
 RESIZE_NAMES = {
     "letterbox": "letterboxed on white",
     "crop": "cropped to a square",
@@ -202,6 +206,7 @@ def _crop_section(items: Sequence[DatasetItem]) -> list[str]:
             for outcome, count, fraction in crop_outcomes(items)
         ),
         *(["Reasons for other crops than requested:", _bullets(reasons)] if reasons else []),
+        *([MASKS_SENTENCE] if any(item.mask_path for item in items) else []),
         "Key points, and the crop in red; uncertain ones first:",
         "![crops](contact/crops.jpg)",
     ]
@@ -211,7 +216,7 @@ def crop_outcomes(items: Sequence[DatasetItem]) -> list[tuple[str, int, float]]:
     """Count the crop outcomes.
 
     Returns:
-        Outcome (zone, person or whole), number of items and their fraction, most frequent first.
+        Outcome (person or whole), number of items and their fraction, most frequent first.
     """
     count = Counter(item.person_crop.crop.outcome for item in items if item.person_crop)
     return [(outcome, number, number / count.total()) for outcome, number in count.most_common()]

@@ -166,6 +166,8 @@ def test_with_both_backgrounds_masks_are_beside_the_photos(
             assert (low, high) == (0, 255)
     assert len(masks) >= PEOPLE - 1 and {*(folder / "masks").rglob("*.png")} == masks
 
+    assert "`masks/` has the mask of each person" in (folder / "README.md").read_text()
+
     # Masks of the last build are used, unless they were changed.
     changed, same = sorted(masks)[:2]
     expected = {path: path.read_bytes() for path in masks}
