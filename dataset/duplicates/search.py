@@ -28,7 +28,7 @@ from dataset.duplicates.features import (
 )
 from dataset.duplicates.hashing import Fingerprint, fingerprint
 from dataset.duplicates.matching import MAX_EXACT_PHOTOS, candidate_pairs
-from dataset.duplicates.verification import Comparison, compare, compare_whole
+from dataset.duplicates.verification import Comparison, Picture, compare, compare_whole
 from dataset.duplicates.voting import feature_pairs
 from dataset.images.io import Unreadable, open_photo
 from dataset.utils.threads import map_in_threads
@@ -175,17 +175,18 @@ def show_same(
         second: Print of the other one.
         pictures: The pictures of both (see `features.picture_of`).
     """
+    one, other = map(Picture, pictures)
     for mirrored in (False, True):
         placement = place(first.features, second.features, mirrored)
         if placement is not None:
-            comparison = compare(*pictures, placement.transform, placement.inliers)
+            comparison = compare(one, other, placement.transform, placement.inliers)
             if comparison is not None and comparison.is_related:
                 return True
     alike = max(
         float(similarity([first.fingerprint], [second.fingerprint], np.array([mirrored]))[0])
         for mirrored in (False, True)
     )
-    comparison = compare_whole(*pictures, alike) if alike >= POSSIBLE_SIMILARITY else None
+    comparison = compare_whole(one, other, alike) if alike >= POSSIBLE_SIMILARITY else None
     return comparison is not None and comparison.is_related
 
 
@@ -231,7 +232,11 @@ def compared_photos(
     if groups is not None:
         first, second = np.divmod(codes, len(photos))
         codes = codes[groups[first] != groups[second]]
-    picture = lru_cache(KEPT_PICTURES)(photos.picture)
+
+    @lru_cache(KEPT_PICTURES)
+    def picture(photo: int) -> Picture | None:
+        pixels = photos.picture(photo)
+        return None if pixels is None else Picture(pixels)
 
     def compare_batch(start: int) -> list[ComparedPhotos]:
         batch = codes[start : start + BATCH_PAIRS]
@@ -327,7 +332,7 @@ def _compare(
     pairs: Sequence[tuple[int, int]],
     mirrored: Mapping[tuple[int, int], bool],
     orientations: Mapping[tuple[int, int], int],
-    picture: Callable[[int], np.ndarray | None],
+    picture: Callable[[int], Picture | None],
 ) -> list[ComparedPhotos]:
     """Compare pairs of photos.
 
@@ -364,8 +369,8 @@ def _compare(
 
 
 def _readable(
-    picture: Callable[[int], np.ndarray | None], pair: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray] | None:
+    picture: Callable[[int], Picture | None], pair: tuple[int, int]
+) -> tuple[Picture, Picture] | None:
     """Return the pictures of two photos, None if one can't be read."""
     first, second = map(picture, pair)
     return None if first is None or second is None else (first, second)

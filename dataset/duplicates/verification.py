@@ -10,6 +10,7 @@ The thresholds are from benchmarks/duplicates.py.
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -70,6 +71,56 @@ class Relation(StrEnum):
     SAME = "same"
     PART = "part"
     NONE = "none"
+
+
+class Picture:
+    """A photo's picture, with what all comparisons of the photo need.
+
+    Attributes:
+        pixels: The picture, (height, width, 3) uint8.
+        grey: The same in grey levels, (height, width) uint8.
+        content: Left, top, right and bottom without its uniform border.
+    """
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = pixels
+        self.grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+        self.content = content_box(self.grey)
+        self._texture: _Texture | None = None
+
+    @property
+    def texture(self) -> "_Texture":
+        """What is known of its texture."""
+        # Not a cached_property, whose lock is one for all pictures.
+        if self._texture is None:
+            self._texture = _Texture.of(self.grey)
+        return self._texture
+
+
+@dataclass(frozen=True)
+class _Texture:
+    """Texture of the window around each pixel, (height, width).
+
+    Attributes:
+        is_textured: Whether it has texture, bool.
+        is_graphic: Whether it is a graphic, bool.
+        detail: Standard deviation of the Laplacian, float32.
+    """
+
+    is_textured: np.ndarray
+    is_graphic: np.ndarray
+    detail: np.ndarray
+
+    @classmethod
+    def of(cls, grey: np.ndarray) -> "_Texture":
+        size = _window_size(grey)
+        flat = cv2.blur(_flat_pixels(grey).astype(np.float32), (size, size))
+        deviation = _deviation(grey.astype(np.float32), size)
+        return cls(
+            deviation > TEXTURE,
+            (deviation > STRONG_TEXTURE) & (flat > GRAPHIC_FRACTION),
+            _deviation(cv2.Laplacian(grey, cv2.CV_32F), size),
+        )
 
 
 @dataclass(frozen=True)
@@ -179,12 +230,12 @@ class Comparison:
         return replace(self, coverages=self.coverages[::-1], decorations=self.decorations[::-1])
 
 
-def compare_whole(first: np.ndarray, second: np.ndarray, alike: float) -> Comparison | None:
+def compare_whole(first: Picture, second: Picture, alike: float) -> Comparison | None:
     """Compare two photos that are alike as a whole, straight or mirrored.
 
     Args:
-        first: Picture, (height, width, 3) uint8.
-        second: Picture, of any size.
+        first: Picture of a photo.
+        second: Picture of the other one, of any size.
         alike: Similarity of their small pictures.
 
     Returns:
@@ -195,7 +246,7 @@ def compare_whole(first: np.ndarray, second: np.ndarray, alike: float) -> Compar
     return None if comparison is None else replace(comparison, alike=alike)
 
 
-def _place_whole(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
+def _place_whole(first: Picture, second: Picture) -> np.ndarray | None:
     """Place the content of a photo on that of another one by their pixels.
 
     Returns:
@@ -223,25 +274,26 @@ def _place_whole(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
     return transform
 
 
-def _content_square(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _content_square(picture: Picture) -> tuple[np.ndarray, np.ndarray]:
     """Return the content of a picture as a small grey square, and the transform to it, (3, 3)."""
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    left, top, right, bottom = content_box(grey)
+    left, top, right, bottom = picture.content
     square = cv2.resize(
-        grey[top:bottom, left:right], (ALIGNED_SIDE, ALIGNED_SIDE), interpolation=cv2.INTER_AREA
+        picture.grey[top:bottom, left:right],
+        (ALIGNED_SIDE, ALIGNED_SIDE),
+        interpolation=cv2.INTER_AREA,
     )
     x, y = ALIGNED_SIDE / (right - left), ALIGNED_SIDE / (bottom - top)
     return square, np.array([[x, 0, -left * x], [0, y, -top * y], [0, 0, 1]])
 
 
 def compare(
-    first: np.ndarray, second: np.ndarray, transform: np.ndarray, inliers: int = 0
+    first: Picture, second: Picture, transform: np.ndarray, inliers: int = 0
 ) -> Comparison | None:
     """Compare two photos in the area that both show.
 
     Args:
-        first: Picture, (height, width, 3) uint8.
-        second: Picture, of any size.
+        first: Picture of a photo.
+        second: Picture of the other one, of any size.
         transform: Affine transform of pixels of the first picture to those of the second one,
             (2, 3).
         inliers: Number of key points that agree on it.
@@ -256,10 +308,10 @@ def compare(
         # The photo with the smaller content is not enlarged.
         comparison = compare(second, first, cv2.invertAffineTransform(transform), inliers)
         return None if comparison is None else comparison.swapped()
-    height, width = second.shape[:2]
-    solid = np.ones(first.shape[:2], np.float32)
+    height, width = second.grey.shape
+    solid = np.ones(first.grey.shape, np.float32)
     inside = _warp(solid, transform, (width, height)) > 0.99
-    left, top, *size = cv2.boundingRect(inside.astype(np.uint8))
+    left, top, *size = cv2.boundingRect(inside.view(np.uint8))
     if max(size) < MIN_COMPARED_SIDE:
         return None
     ratio = min(1.0, COMPARED_SIDE / max(size))
@@ -267,22 +319,22 @@ def compare(
     from_first = (to_area @ np.vstack([transform, [0, 0, 1]]))[:2]
     shape = (max(8, round(size[0] * ratio)), max(8, round(size[1] * ratio)))
     windows = _Windows.of(
-        _resampled(first, from_first, shape),
-        _resampled(second, to_area[:2], shape),
-        cv2.erode(_warp(solid, from_first, shape), _SQUARE) > 0.99,
+        _resampled(first.pixels, from_first, shape),
+        _resampled(second.pixels, to_area[:2], shape),
+        cv2.erode((_warp(solid, from_first, shape) > 0.99).view(np.uint8), _SQUARE),
     )
     if windows is None:
         return None
     back = cv2.invertAffineTransform(transform)
-    shown = _warp(inside.astype(np.float32), back, first.shape[1::-1]) > 0.5
+    shown = _warp(inside.astype(np.float32), back, first.grey.shape[::-1]) > 0.5
     comparison = windows.comparison((_coverage(first, shown), _coverage(second, inside)))
     added = _added(first, shown), _added(second, inside)
     inner = comparison.decorations
     return replace(
         comparison,
         decorations=(
-            inner[0] * float(shown.mean()) + added[0],
-            inner[1] * float(inside.mean()) + added[1],
+            inner[0] * _fraction(shown) + added[0],
+            inner[1] * _fraction(inside) + added[1],
         ),
         mirrored=bool(np.linalg.det(transform[:, :2]) < 0),
         inliers=inliers,
@@ -304,31 +356,33 @@ def _resampled(picture: np.ndarray, transform: np.ndarray, size: tuple[int, int]
     )
 
 
-def _coverage(picture: np.ndarray, shown: np.ndarray) -> float:
+def _coverage(picture: Picture, shown: np.ndarray) -> float:
     """Return the fraction of a picture, without its uniform border, that is shown."""
-    left, top, right, bottom = content_box(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
+    left, top, right, bottom = picture.content
     content = shown[top:bottom, left:right]
-    return float(content.mean()) if content.size else 0.0
+    return _fraction(content) if content.size else 0.0
 
 
-def _added(picture: np.ndarray, shown: np.ndarray) -> float:
+def _fraction(selected: np.ndarray) -> float:
+    """Return the mean of an array of bool, which `mean` takes longer for."""
+    return float(np.count_nonzero(selected) / selected.size)
+
+
+def _added(picture: Picture, shown: np.ndarray) -> float:
     """Return the fraction of a picture outside the common area that is graphics or blurred."""
-    if shown.mean() > MIN_WHOLE:
+    if _fraction(shown) > MIN_WHOLE:
         return 0.0
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    size = _window_size(grey)
-    flat, deviation = _flatness(grey, size), _deviation(grey.astype(np.float32), size)
-    detail = _deviation(cv2.Laplacian(grey, cv2.CV_32F), size)
-    is_graphic = (deviation > STRONG_TEXTURE) & (flat > GRAPHIC_FRACTION)
-    inner = detail[shown & (deviation > TEXTURE)]
+    texture = picture.texture
+    inner = texture.detail[shown & texture.is_textured]
     typical = float(np.median(inner)) if inner.size else 0.0
-    is_blurred = (deviation > TEXTURE) & (detail < typical / 6)
-    return float(((is_graphic | is_blurred) & ~shown).mean())
+    is_blurred = texture.is_textured & (texture.detail < typical / 6)
+    return _fraction((texture.is_graphic | is_blurred) & ~shown)
 
 
-def _flatness(grey: np.ndarray, size: int) -> np.ndarray:
+def _flat_pixels(grey: np.ndarray) -> np.ndarray:
+    """Return 1 where a pixel is flat, else 0, uint8."""
     spread = cv2.dilate(grey, _SQUARE) - cv2.erode(grey, _SQUARE)
-    return cv2.blur((spread <= FLAT_RANGE).astype(np.float32), (size, size))
+    return (spread <= FLAT_RANGE).view(np.uint8)
 
 
 def _deviation(plane: np.ndarray, size: int) -> np.ndarray:
@@ -341,52 +395,54 @@ class _Windows:
     """Two aligned pictures, and what their windows have in common.
 
     Attributes:
-        labs: CIELAB values of both pictures, (height, width, 3) float32.
-        mask: Where both pictures show something, (height, width) float32.
-        size: Side of a window in pixels.
+        labs: CIELAB values of both pictures, (height, width, 3) uint8.
+        mask: 1 where both pictures show something, else 0, (height, width) uint8.
         valid: Windows that lie in the mask, (rows, columns) bool, as all that follow.
         flat: Fraction of flat pixels of each picture's windows.
-        lightness: Mean lightness of each picture's windows.
+        means: Mean CIELAB values of each picture's windows, (rows, columns, 3).
         deviation: Standard deviation of the lightness.
         correlation: Correlation of both pictures.
     """
 
     labs: tuple[np.ndarray, np.ndarray]
     mask: np.ndarray
-    size: int
     valid: np.ndarray
     flat: tuple[np.ndarray, np.ndarray]
-    lightness: tuple[np.ndarray, np.ndarray]
+    means: tuple[np.ndarray, np.ndarray]
     deviation: tuple[np.ndarray, np.ndarray]
     correlation: np.ndarray
 
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> "_Windows | None":
-        """Measure the windows of two pictures; None if there are too few."""
+        """Measure the windows of two pictures; None if there are too few.
+
+        Args:
+            first: Picture, (height, width, 3) uint8.
+            second: Picture of the same size.
+            mask: 1 where both pictures show something, else 0, (height, width) uint8.
+        """
         size = _window_size(mask)
-        weights = mask.astype(np.float32)
-        weight = _means(weights, size)
+        weight = _means(mask, size)
         valid = weight > 0.6
-        if valid.sum() < MIN_WINDOWS:
+        if np.count_nonzero(valid) < MIN_WINDOWS:
             return None
-        labs = [
-            cv2.cvtColor(cv2.GaussianBlur(p, (0, 0), 0.8), cv2.COLOR_RGB2LAB).astype(np.float32)
-            for p in (first, second)
-        ]
         weight = np.maximum(weight, 1e-3)
-        x, y = (lab[..., 0] for lab in labs)
-        means = [_means(plane * weights, size) / weight for plane in (x, y, x * x, y * y, x * y)]
-        deviations = [
-            np.sqrt(np.maximum(square - mean * mean, 0))
-            for mean, square in ((means[0], means[2]), (means[1], means[3]))
-        ]
-        covariance = means[4] - means[0] * means[1]
-        greys = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (first, second)]
-        flat = [_sampled(_flatness(grey, size), size) for grey in greys]
+        labs, masked, means, deviations, flat = [], [], [], [], []
+        for picture in (first, second):
+            lab = cv2.cvtColor(cv2.GaussianBlur(picture, (0, 0), 0.8), cv2.COLOR_RGB2LAB)
+            labs.append(lab)
+            masked.append(cv2.bitwise_and(lab, lab, mask=mask))
+            means.append(_means(masked[-1], size) / weight[..., None])
+            lightness = means[-1][..., 0]
+            square = _means(np.square(masked[-1][..., 0], dtype=np.uint16), size) / weight
+            deviations.append(np.sqrt(np.maximum(square - lightness * lightness, 0)))
+            grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+            flat.append(_means(_flat_pixels(grey), size, cv2.BORDER_REFLECT_101))
+        product = np.multiply(masked[0][..., 0], masked[1][..., 0], dtype=np.uint16)
+        covariance = _means(product, size) / weight - means[0][..., 0] * means[1][..., 0]
         return cls(
             (labs[0], labs[1]),
-            weights,
-            size,
+            mask,
             valid,
             (flat[0], flat[1]),
             (means[0], means[1]),
@@ -405,20 +461,19 @@ class _Windows:
         ]
         different = both & (self.correlation < DIFFERING_CORRELATION) | missing[0] | missing[1]
         photographic = agree & (np.maximum(*self.flat) < GRAPHIC_FRACTION)
-        count = self.valid.sum()
-        _, _, stats, _ = cv2.connectedComponentsWithStats(photographic.astype(np.uint8))
+        count = np.count_nonzero(self.valid)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(photographic.view(np.uint8))
         region = stats[1:, cv2.CC_STAT_AREA].max() if len(stats) > 1 else 0
-        rows, columns = (np.linspace(0, 1, length) for length in different.shape)
-        is_central = _is_inner(rows)[:, None] & _is_inner(columns)
+        rows, columns = map(_inner_range, different.shape)
         colour, shift = self._colour_difference()
         lightness, gain, offset = self._lightness_difference()
         return Comparison(
             coverages,
-            float(agree.sum() / count),
-            float(photographic.sum() / count),
+            float(np.count_nonzero(agree) / count),
+            float(np.count_nonzero(photographic) / count),
             float(region / count),
-            float(different.sum() / count),
-            float((different & is_central).sum() / count),
+            float(np.count_nonzero(different) / count),
+            float(np.count_nonzero(different[rows, columns]) / count),
             self._peak(gain, offset, shift),
             colour,
             lightness,
@@ -431,53 +486,72 @@ class _Windows:
         is_equal = np.abs(flatter) <= MAX_EQUAL_FLATNESS
         first = different & np.where(is_equal, missing[0], flatter > 0)
         second = different & np.where(is_equal, missing[1], flatter < 0)
-        count = self.valid.sum()
-        return float(first.sum() / count), float(second.sum() / count)
+        count = np.count_nonzero(self.valid)
+        return np.count_nonzero(first) / count, np.count_nonzero(second) / count
 
     def _colour_difference(self) -> tuple[float, np.ndarray]:
         """Return the difference of the colours, and the common shift of both chroma channels."""
-        weight = np.maximum(_means(self.mask, self.size), 1e-3)
-        chroma = [
-            np.stack([_means(lab[..., c] * self.mask, self.size) / weight for c in (1, 2)], -1)
-            for lab in self.labs
-        ]
-        difference = (chroma[0] - chroma[1])[self.valid]
+        difference = (self.means[0][..., 1:] - self.means[1][..., 1:])[self.valid]
         shift = np.median(difference, 0)
         return float(np.percentile(np.linalg.norm(difference - shift, axis=1), 90)), shift
 
     def _lightness_difference(self) -> tuple[float, float, float]:
         """Return the difference of the lightness, and the gain and the offset that change it."""
-        one, other = (lightness[self.valid] for lightness in self.lightness)
+        one, other = (means[..., 0][self.valid] for means in self.means)
         gain = 1.0
         if one.std() > 3 and other.std() > 3:
-            gain = float(np.clip(np.polyfit(one, other, 1)[0], MIN_GAIN, MAX_GAIN))
+            gain = float(np.clip(_slope(one, other), MIN_GAIN, MAX_GAIN))
         residual = other - gain * one
         offset = float(np.median(residual))
         return float(np.percentile(np.abs(residual - offset), 90)), gain, offset
 
     def _peak(self, gain: float, offset: float, shift: np.ndarray) -> float:
         """Return the largest difference of a few pixels, which may be one pixel apart."""
-        first = self.labs[0] * np.array([gain, 1, 1], np.float32)
-        first = np.clip(first + np.array([offset, *-shift], np.float32), 0, 255)
-        second = self.labs[1]
+        # Beside the area whose difference counts, the filters need 3 pixels.
+        inner = [_inner_range(length) for length in self.mask.shape]
+        rows, columns = (slice(max(0, part.start - 3), part.stop + 3) for part in inner)
+        levels = np.arange(256, dtype=np.float32)[:, None] * np.array([gain, 1, 1], np.float32)
+        levels = np.clip(levels + np.array([offset, *-shift], np.float32), 0, 255)
+        first = cv2.LUT(np.ascontiguousarray(self.labs[0][rows, columns]), levels[None])
+        second = self.labs[1][rows, columns].astype(np.float32)
         darker = cv2.max(cv2.erode(second, _SQUARE) - first, cv2.erode(first, _SQUARE) - second)
         lighter = cv2.max(first - cv2.dilate(second, _SQUARE), second - cv2.dilate(first, _SQUARE))
         lightness, *chroma = cv2.split(cv2.max(darker, lighter))
         difference = cv2.max(lightness, cv2.max(*chroma))
-        local = cv2.blur(np.maximum(difference, 0) * self.mask, (5, 5))
-        rows, columns = (np.linspace(0, 1, length) for length in local.shape)
-        return float(local[_is_inner(rows)][:, _is_inner(columns)].max())
+        local = cv2.blur(np.maximum(difference, 0) * self.mask[rows, columns], (5, 5))
+        return float(
+            local[
+                inner[0].start - rows.start : inner[0].stop - rows.start,
+                inner[1].start - columns.start : inner[1].stop - columns.start,
+            ].max()
+        )
 
 
-def _means(plane: np.ndarray, size: int) -> np.ndarray:
-    """Return the means of overlapping windows of a plane."""
-    return _sampled(cv2.blur(plane, (size, size), borderType=cv2.BORDER_REFLECT), size)
+def _slope(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the slope of the line through points, fitted by least squares."""
+    distances = x - x.mean(dtype=float)
+    return float((distances * y).sum() / np.square(distances).sum())
 
 
-def _sampled(plane: np.ndarray, size: int) -> np.ndarray:
-    """Return the values of a plane at the middles of windows that overlap by half."""
-    step = size // 2
-    return plane[step // 2 :: step, step // 2 :: step]
+def _means(plane: np.ndarray, size: int, border: int = cv2.BORDER_REFLECT) -> np.ndarray:
+    """Return the means of windows of a plane that overlap by half.
+
+    Args:
+        plane: Plane, (height, width) uint8 or uint16, or planes, (height, width, n) uint8.
+        size: Side of the windows in pixels, an odd number.
+        border: How OpenCV continues the plane beyond its borders.
+
+    Returns:
+        Array of shape (rows, columns) or (rows, columns, n), float32.
+    """
+    half, step = size // 2, size // 2
+    height, width = plane.shape[:2]
+    # Integers, so sums are exact.
+    sums = cv2.integral(cv2.copyMakeBorder(plane, half, half, half, half, border))
+    start = step // 2
+    rows = sums[start + size : height + size : step] - sums[start:height:step]
+    windows = rows[:, start + size : width + size : step] - rows[:, start:width:step]
+    return (windows * (1 / size**2)).astype(np.float32)
 
 
 def _window_size(plane: np.ndarray) -> int:
@@ -485,5 +559,9 @@ def _window_size(plane: np.ndarray) -> int:
     return max(MIN_WINDOW_PIXELS, int(max(plane.shape) * WINDOW_FRACTION) | 1)
 
 
-def _is_inner(places: np.ndarray) -> np.ndarray:
-    return (places > EDGE) & (places < 1 - EDGE)
+@lru_cache
+def _inner_range(length: int) -> slice:
+    """Return the places of a line that are not near its ends."""
+    places = np.linspace(0, 1, length)
+    inner = np.flatnonzero((places > EDGE) & (places < 1 - EDGE)).tolist()
+    return slice(inner[0], inner[-1] + 1) if inner else slice(0, 0)

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 import fashion_tagger
 from dataset.duplicates.search import LoadedPhotos, PhotoPrint, compared_photos
-from dataset.duplicates.verification import Comparison, Relation, compare
+from dataset.duplicates.verification import Comparison, Picture, Relation, compare
 from dataset.images.io import open_photo
 from tests.dataset.duplicates.test_alignment import drawn, encoded
 from tests.support.catalogue_data import jpeg_of
@@ -129,7 +129,7 @@ def test_a_common_frame_makes_different_photos_no_copies(
 
 def test_a_comparison_is_symmetric() -> None:
     one, other = photo(1), collage(photo(1))
-    pictures = [np.asarray(shown) for shown in (one, other)]
+    pictures = [Picture(np.asarray(shown)) for shown in (one, other)]
     transform = np.array([[276 / 280, 0, 280], [0, 356 / 360, 0]])
     forth = compare(pictures[0], pictures[1], transform, 99)
     back = compare(
