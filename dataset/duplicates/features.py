@@ -32,6 +32,10 @@ POINT_UNITS = 64
 # The bits of a mirrored descriptor: of its 4 x 4 cells of 8 directions, the order of the rows and
 # the sense of rotation are reversed.
 _MIRRORED = np.arange(BITS).reshape(4, 4, 8)[::-1][:, :, [0, 7, 6, 5, 4, 3, 2, 1]].reshape(-1)
+# The same for the byte of a cell.
+_MIRRORED_BYTE = np.packbits(
+    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, _MIRRORED[:8] % 8], axis=1
+)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,11 @@ class LocalFeatures:
 
     def mirrored(self) -> "LocalFeatures":
         """Return the features of the mirrored photo."""
-        bits = np.unpackbits(self.codes, axis=1)[:, _MIRRORED]
+        cells = self.codes.reshape(-1, 4, 4)[:, ::-1].reshape(-1, BITS // 8)
         points = self.points * np.array([-1, 1], np.float32) + np.array(
             [self.size[0] - 1, 0], np.float32
         )
-        return LocalFeatures(self.size, points, np.packbits(bits, axis=1))
+        return LocalFeatures(self.size, points, _MIRRORED_BYTE[cells])
 
     def strongest(self, count: int) -> "LocalFeatures":
         """Return at most `count` key points, the strongest ones."""
@@ -171,7 +175,9 @@ def extract_features(image: Image.Image) -> LocalFeatures:
     order = order[:MAX_KEYPOINTS]
     points = np.array([keypoints[i].pt for i in order], np.float32)
     descriptors = descriptors[order]
-    bits = descriptors > np.median(descriptors, axis=1, keepdims=True)
+    # Sorting takes a tenth of the time of np.median.
+    middle = np.sort(descriptors, axis=1)[:, BITS // 2 - 1 : BITS // 2 + 1]
+    bits = descriptors > middle.mean(1, keepdims=True)
     return LocalFeatures(picture.size, points, np.packbits(bits, axis=1))
 
 
@@ -224,18 +230,25 @@ def _place(first: LocalFeatures, second: LocalFeatures) -> Placement | None:
 
 
 def _match(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the pairs of descriptors that are each other's nearest, (n, 2) int64."""
+    """Return the pairs of descriptors that are each other's nearest, (n, 2) int64.
+
+    If fewer than MIN_INLIERS may be, none are returned.
+    """
     if len(first) < 2 or len(second) < 2:
         return np.zeros((0, 2), np.int64)
     distances = _hamming_distances(first, second)
     nearest = distances.argmin(1)
     rows = np.flatnonzero(distances[np.arange(len(first)), nearest] <= MAX_MATCH_BITS)
+    if len(rows) < MIN_INLIERS:
+        return np.zeros((0, 2), np.int64)
     best, close = nearest[rows], distances[rows]
     numbers = np.arange(len(rows))
     smallest = close[numbers, best]
     close[numbers, best] = BITS
     is_clear = smallest <= MAX_DISTANCE_RATIO * close.min(1).astype(float)
     rows, best = rows[is_clear], best[is_clear]
+    if len(rows) < MIN_INLIERS:
+        return np.zeros((0, 2), np.int64)
     back = np.ascontiguousarray(distances[:, best].T).argmin(1)
     is_mutual = back == rows
     return np.stack([rows[is_mutual], best[is_mutual]], 1)

@@ -21,7 +21,9 @@ from dataset.images.store import ImageStore
 
 LOADED_IDS = 10_000
 # Built once: building a statement takes longer than running it.
-_FINGERPRINTS, _NEAR_DUPLICATES = map(table_of, (FingerprintRow, NearDuplicateRow))
+_FINGERPRINTS, _NEAR_DUPLICATES, _IMAGES = map(
+    table_of, (FingerprintRow, NearDuplicateRow, ImageRow)
+)
 _IDS, _WHOLE_HASH = _FINGERPRINTS.c.image_id, sa.func.substr(_FINGERPRINTS.c.views, 1, 8)
 _NEWEST = sa.select(sa.func.max(_IDS))
 # Ids and hashes are aggregated into one row: fetching a million rows takes most of the time.
@@ -35,6 +37,7 @@ _SELECT_HASHES = {
         ("postgresql", sa.func.encode(_WHOLE_HASH, "hex", type_=sa.String)),
     )
 }
+_SELECT_KEY = sa.select(_IMAGES.c.store_key).where(_IMAGES.c.id == sa.bindparam("image"))
 _INSERT_FINGERPRINTS, _INSERT_PAIRS = sa.insert(_FINGERPRINTS), sa.insert(_NEAR_DUPLICATES)
 
 
@@ -109,7 +112,7 @@ class CataloguePhotos:
     def picture(self, photo: int) -> np.ndarray | None:
         """Return the picture of a photo, None if its file is missing or can't be read."""
         with self._sessions() as session:
-            key = session.scalar(sa.select(ImageRow.store_key).filter_by(id=int(self.ids[photo])))
+            key = session.connection().scalar(_SELECT_KEY, {"image": int(self.ids[photo])})
         return read_picture(lambda: self._store.read(str(key)))
 
 
