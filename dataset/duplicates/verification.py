@@ -8,6 +8,7 @@ share a split, but they are not one photo.
 The thresholds are from benchmarks/duplicates.py.
 """
 
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -134,10 +135,12 @@ class Comparison:
         region: Fraction of the windows in the largest connected area of photographic agreement.
         different: Fraction of the windows that differ, or have texture in one photo only.
         central: The same, of the windows that are not at the edges.
-        peak: Largest difference of a few pixels away from the edges, in levels.
+        peak: Largest difference of a few pixels away from the edges, in levels. It, `colour` and
+            `lightness` are measured only if they matter, and infinite otherwise.
         colour: Difference of the colours, after a common shift, in CIELAB units.
         lightness: Difference of the lightness, after a common change of brightness and contrast.
-        decorations: Fraction of each photo that seems added: text, stickers, blurred sides.
+        decorations: Fraction of each photo that seems added: text, stickers, blurred sides. It is
+            measured of related photos only.
         mirrored: Whether one photo is mirrored.
         inliers: Key points that agree on the placement; 0 if the photos were aligned as a whole.
         alike: Similarity of the small pictures of photos that were aligned as a whole.
@@ -149,9 +152,9 @@ class Comparison:
     region: float
     different: float
     central: float
-    peak: float
-    colour: float
-    lightness: float
+    peak: float = math.inf
+    colour: float = math.inf
+    lightness: float = math.inf
     decorations: tuple[float, float] = (0.0, 0.0)
     mirrored: bool = False
     inliers: int = 0
@@ -175,7 +178,7 @@ class Comparison:
         if max(self.coverages) < MIN_COVERAGE_OF_PART:
             # A caption or a logo that both have.
             return Relation.NONE
-        if self._is_equal_graphic:
+        if self._is_graphic and self._is_equal(LESS_STRICT_FOR_GRAPHICS):
             return Relation.PART
         if not self.inliers:
             is_part = self.agreement >= MIN_AGREEMENT_OF_WHOLE and self.region >= MIN_WHOLE_REGION
@@ -210,13 +213,17 @@ class Comparison:
         )
 
     @property
-    def _is_equal_graphic(self) -> bool:
+    def may_be_equal(self) -> bool:
+        """Return whether the relation depends on whether the pixels are equal."""
+        return self._is_whole or self._is_graphic
+
+    @property
+    def _is_graphic(self) -> bool:
         """Return whether nearly all of both photos agrees, graphics included."""
         return (
             self.similarity >= MIN_GRAPHIC_AGREEMENT
             and self.different <= MAX_DIFFERENT_OF_GRAPHIC
             and min(self.coverages) >= MIN_GRAPHIC_COVERAGE
-            and self._is_equal(LESS_STRICT_FOR_GRAPHICS)
             and (self.inliers > 0 or self.photographic >= MIN_PHOTOGRAPHIC)
         )
 
@@ -327,17 +334,18 @@ def compare(
         return None
     back = cv2.invertAffineTransform(transform)
     shown = _warp(inside.astype(np.float32), back, first.grey.shape[::-1]) > 0.5
-    comparison = windows.comparison((_coverage(first, shown), _coverage(second, inside)))
-    added = _added(first, shown), _added(second, inside)
-    inner = comparison.decorations
+    coverages = _coverage(first, shown), _coverage(second, inside)
+    is_mirrored = bool(np.linalg.det(transform[:, :2]) < 0)
+    comparison = windows.comparison(coverages, is_mirrored, inliers)
+    if not comparison.is_related:
+        return comparison
+    inner = windows.decorations()
     return replace(
         comparison,
         decorations=(
-            inner[0] * _fraction(shown) + added[0],
-            inner[1] * _fraction(inside) + added[1],
+            inner[0] * _fraction(shown) + _added(first, shown),
+            inner[1] * _fraction(inside) + _added(second, inside),
         ),
-        mirrored=bool(np.linalg.det(transform[:, :2]) < 0),
-        inliers=inliers,
     )
 
 
@@ -450,38 +458,60 @@ class _Windows:
             covariance / (deviations[0] * deviations[1] + 1e-3),
         )
 
-    def comparison(self, coverages: tuple[float, float]) -> Comparison:
-        """Summarize the windows."""
-        one, other = self.deviation
-        both = (one > TEXTURE) & (other > TEXTURE) & self.valid
-        agree = both & (self.correlation > AGREEING_CORRELATION)
-        missing = [
-            (strong > STRONG_TEXTURE) & (weak < np.maximum(NO_TEXTURE, strong / 4)) & self.valid
-            for strong, weak in ((one, other), (other, one))
-        ]
-        different = both & (self.correlation < DIFFERING_CORRELATION) | missing[0] | missing[1]
+    def comparison(
+        self, coverages: tuple[float, float], is_mirrored: bool, inliers: int
+    ) -> Comparison:
+        """Summarize the windows.
+
+        Args:
+            coverages: Fraction of each photo that the area covers.
+            is_mirrored: Whether one photo is mirrored.
+            inliers: Key points that agree on the placement.
+        """
+        agree = self._have_texture & (self.correlation > AGREEING_CORRELATION)
+        different, _ = self._differences
         photographic = agree & (np.maximum(*self.flat) < GRAPHIC_FRACTION)
         count = np.count_nonzero(self.valid)
         _, _, stats, _ = cv2.connectedComponentsWithStats(photographic.view(np.uint8))
         region = stats[1:, cv2.CC_STAT_AREA].max() if len(stats) > 1 else 0
         rows, columns = map(_inner_range, different.shape)
-        colour, shift = self._colour_difference()
-        lightness, gain, offset = self._lightness_difference()
-        return Comparison(
+        comparison = Comparison(
             coverages,
             float(np.count_nonzero(agree) / count),
             float(np.count_nonzero(photographic) / count),
             float(region / count),
             float(np.count_nonzero(different) / count),
             float(np.count_nonzero(different[rows, columns]) / count),
-            self._peak(gain, offset, shift),
-            colour,
-            lightness,
-            self._decorations(different, missing),
+            mirrored=is_mirrored,
+            inliers=inliers,
         )
+        if not comparison.may_be_equal:
+            return comparison
+        colour, shift = self._colour_difference()
+        lightness, gain, offset = self._lightness_difference()
+        peak = self._peak(gain, offset, shift)
+        return replace(comparison, peak=peak, colour=colour, lightness=lightness)
 
-    def _decorations(self, different: np.ndarray, missing: list[np.ndarray]) -> tuple[float, float]:
+    @property
+    def _have_texture(self) -> np.ndarray:
+        """Windows in which both pictures have texture."""
+        one, other = self.deviation
+        return (one > TEXTURE) & (other > TEXTURE) & self.valid
+
+    @property
+    def _differences(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The windows that differ, and those in which the second or the first has no texture."""
+        one, other = self.deviation
+        missing = [
+            (strong > STRONG_TEXTURE) & (weak < np.maximum(NO_TEXTURE, strong / 4)) & self.valid
+            for strong, weak in ((one, other), (other, one))
+        ]
+        different = self._have_texture & (self.correlation < DIFFERING_CORRELATION)
+        return different | missing[0] | missing[1], missing
+
+    def decorations(self) -> tuple[float, float]:
         """Return the fraction of the windows that each picture seems to have added."""
+        different, missing = self._differences
         flatter = self.flat[0] - self.flat[1]
         is_equal = np.abs(flatter) <= MAX_EQUAL_FLATNESS
         first = different & np.where(is_equal, missing[0], flatter > 0)
