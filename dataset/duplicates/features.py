@@ -63,11 +63,6 @@ class KeyScheme:
         draws = (np.random.default_rng((self.seed, n)) for n in range(self.count))
         return [draw.permutation(BITS)[: self.bits] for draw in draws]
 
-    @cached_property
-    def weights(self) -> np.ndarray:
-        """The value of each bit of a key, (bits,) uint64."""
-        return np.uint64(1) << np.arange(self.bits, dtype=np.uint64)
-
 
 # Two key points of one place differ in 1 of 20 bits if the copy is a plain one: 1 of 12 selections
 # of 48 bits is equal. The second scheme finds copies that were filtered, too.
@@ -113,7 +108,7 @@ class LocalFeatures:
             Array of shape (scheme.count, n), uint64.
         """
         bits = np.unpackbits(self.codes, axis=1)
-        return np.stack([bits[:, selected] @ scheme.weights for selected in scheme.selections])
+        return np.stack([_packed_keys(bits[:, selected]) for selected in scheme.selections])
 
     @cached_property
     def packed(self) -> bytes:
@@ -135,12 +130,17 @@ def keys_of_table(
         is_mirrored: Return the keys of the mirrored descriptors.
 
     Returns:
-        Array of shape (n,), uint64; equal keys are those that are equal in `LocalFeatures.keys`.
+        Array of shape (n,), uint64, as a row of `LocalFeatures.keys`.
     """
     selected = scheme.selections[table]
-    bits = np.unpackbits(codes, axis=1)[:, _MIRRORED[selected] if is_mirrored else selected]
-    keys = np.zeros((len(codes), 8), np.uint8)
-    keys[:, : scheme.bits // 8] = np.packbits(bits, axis=1)
+    bits = np.unpackbits(codes, axis=1)
+    return _packed_keys(bits[:, _MIRRORED[selected] if is_mirrored else selected])
+
+
+def _packed_keys(bits: np.ndarray) -> np.ndarray:
+    """Return numbers of given bits, the lowest first, (n,) uint64."""
+    keys = np.zeros((len(bits), 8), np.uint8)
+    keys[:, : bits.shape[1] // 8] = np.packbits(bits, axis=1, bitorder="little")
     return keys.view("<u8")[:, 0]
 
 
