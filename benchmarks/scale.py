@@ -140,7 +140,7 @@ def measure_ray(count: int, rounds: int) -> None:
         for number, key in enumerate(keys):
             draw_product(("dress", "jeans")[number % 2], number).photo.save(store.root / key)
         jobs = [(number, keys[number % DRAWN]) for number in range(count)]
-        task = StoredImageTask(store, _local_features)
+        task = StoredImageTask(store, (_local_features,))
         measured: dict[str, list[tuple[float, float]]] = {}
         for _ in range(rounds):
             results = {"threads": _measure(LOCAL_ENGINE, task, jobs)}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from PIL import Image
 from sqlalchemy.orm import Session, sessionmaker
 from tqdm import tqdm
 
@@ -25,7 +26,7 @@ from dataset.duplicates.search import BATCH_PAIRS, ComparedPhotos, compared_phot
 from dataset.duplicates.verification import Relation
 from dataset.errors import BadInput
 from dataset.images import quality
-from dataset.images.io import Unreadable, open_photo
+from dataset.images.io import Unreadable, open_photo, reduction_of
 from dataset.images.store import ImageStore
 from dataset.utils.engines import LOCAL_ENGINE, Engine, PhotoTask
 
@@ -80,9 +81,7 @@ def dedup(
                 session.execute(sa.delete(FingerprintRow))
             session.execute(sa.update(FingerprintRow).values(compared=False))
             session.execute(sa.delete(NearDuplicateRow))
-    fingerprinted, unreadable = fingerprint_new(sessions, store, engine)
-    measure_new(sessions, store, engine)
-    extract_new(sessions, store, engine)
+    fingerprinted, unreadable = measure_new(sessions, store, engine)
     compared = compare_new(sessions, store)
     if compared or rebuild or rehash:
         update_clusters(sessions)
@@ -106,43 +105,32 @@ def _counts(session: Session, fingerprinted: int, unreadable: int, compared: int
     return [images, fingerprinted, unreadable, compared, clusters, images - clusters, possible or 0]
 
 
-def fingerprint_new(
-    sessions: sessionmaker[Session], store: ImageStore, engine: Engine
-) -> tuple[int, int]:
-    """Fingerprint the stored images that have no fingerprint.
-
-    Returns:
-        How many were fingerprinted, and how many could not be read.
-    """
-    is_missing = FingerprintRow.image_id.is_(None)
-    task = StoredImageTask(store, _fingerprint)
-    return _process(sessions, task, engine, is_missing, "fingerprinting", sa.insert(FingerprintRow))
-
-
 def measure_new(
     sessions: sessionmaker[Session], store: ImageStore, engine: Engine
 ) -> tuple[int, int]:
-    """Measure the quality of images with a fingerprint that are not measured yet.
+    """Compute the fingerprints, quality and local features that stored images lack.
+
+    Each image is read once.
 
     Returns:
-        How many were measured, and how many could not be read.
+        How many were fingerprinted, and how many of the others could not be read.
     """
-    is_missing = FingerprintRow.image_id.is_not(None) & FingerprintRow.text.is_(None)
-    task = StoredImageTask(store, _quality)
-    return _process(sessions, task, engine, is_missing, "measuring", sa.update(FingerprintRow))
-
-
-def extract_new(
-    sessions: sessionmaker[Session], store: ImageStore, engine: Engine
-) -> tuple[int, int]:
-    """Extract the local features of images with a fingerprint that have none yet.
-
-    Returns:
-        How many images have features now, and how many could not be read.
-    """
-    is_missing = FingerprintRow.image_id.is_not(None) & FingerprintRow.features.is_(None)
-    task = StoredImageTask(store, _local_features)
-    return _process(sessions, task, engine, is_missing, "features", sa.update(FingerprintRow))
+    is_known = FingerprintRow.image_id.is_not(None)
+    has_quality, has_features = (
+        FingerprintRow.text.is_not(None),
+        FingerprintRow.features.is_not(None),
+    )
+    task = StoredImageTask(store, (_fingerprint, _quality, _local_features))
+    done = _process(sessions, task, engine, ~is_known, "measuring", sa.insert(FingerprintRow))
+    for is_missing, measures in (
+        (~has_quality & ~has_features, (_quality, _local_features)),
+        (~has_quality & has_features, (_quality,)),
+        (has_quality & ~has_features, (_local_features,)),
+    ):
+        task = StoredImageTask(store, measures)
+        update = sa.update(FingerprintRow)
+        _process(sessions, task, engine, is_known & is_missing, "measuring", update)
+    return done
 
 
 def measure_detail(
@@ -164,28 +152,52 @@ def measure_detail(
         & FingerprintRow.detail.is_(None)
         & ImageRow.cluster_id.in_(several)
     )
-    task = StoredImageTask(store, _detail)
+    task = StoredImageTask(store, (_detail,))
     return _process(sessions, task, engine, is_missing, "detail", sa.update(FingerprintRow))
 
 
-def _fingerprint(image: int, photo: bytes) -> Values:
-    return fingerprint_values(image, fingerprint(open_photo(photo, MIN_DECODED_PIXELS)))
+class StoredPhoto:
+    """A stored image, decoded once per size.
+
+    Attributes:
+        image: Its id.
+    """
+
+    def __init__(self, image: int, data: bytes) -> None:
+        self.image, self._data = image, data
+        self._decoded: dict[int, Image.Image] = {}
+
+    def decoded(self, at_least: int) -> Image.Image:
+        """Return the image as `open_photo` does with `at_least`."""
+        known = next(iter(self._decoded.values()), None)
+        photo = known and self._decoded.get(reduction_of(known, at_least))
+        if photo is None:
+            photo = open_photo(self._data, at_least)
+            self._decoded[reduction_of(photo, at_least)] = photo
+        return photo
+
+    def decoded_in_full(self) -> Image.Image:
+        """Return the image at its full size."""
+        return open_photo(self._data)
 
 
-def _quality(image: int, photo: bytes) -> Values:
-    measured = quality.measure(open_photo(photo, quality.MIN_DECODED_PIXELS))
-    return {"image_id": image, **asdict(measured)}
+def _fingerprint(photo: StoredPhoto) -> Values:
+    return fingerprint_values(photo.image, fingerprint(photo.decoded(MIN_DECODED_PIXELS)))
 
 
-def _local_features(image: int, photo: bytes) -> Values:
-    picture = picture_of(open_photo(photo, PICTURE_SIDE))
+def _quality(photo: StoredPhoto) -> Values:
+    return asdict(quality.measure(photo.decoded(quality.MIN_DECODED_PIXELS)))
+
+
+def _local_features(photo: StoredPhoto) -> Values:
+    picture = picture_of(photo.decoded(PICTURE_SIDE))
     left, top, right, bottom = content_box(np.asarray(picture.convert("L")))
     content = (right - left) * (bottom - top) / (picture.width * picture.height)
-    return {"image_id": image, "features": extract_features(picture).packed, "content": content}
+    return {"features": extract_features(picture).packed, "content": content}
 
 
-def _detail(image: int, photo: bytes) -> Values:
-    return {"image_id": image, "detail": quality.detail(open_photo(photo))}
+def _detail(photo: StoredPhoto) -> Values:
+    return {"detail": quality.detail(photo.decoded_in_full())}
 
 
 @dataclass(frozen=True)
@@ -196,19 +208,24 @@ class StoredImageTask(PhotoTask[tuple[int, str], "Values | None"]):
 
     Attributes:
         store: The image store.
-        values_of: Computes the values of an image from its id and file.
+        measures: Compute the values of an image.
     """
 
     store: ImageStore
-    values_of: Callable[[int, bytes], Values]
+    measures: tuple[Callable[[StoredPhoto], Values], ...]
 
     def read(self, job: tuple[int, str]) -> Values | None:
         """Return the values of an image."""
+        image, key = job
+        values: Values = {"image_id": image}
         try:
-            return self.values_of(job[0], self.store.read(job[1]))
+            photo = StoredPhoto(image, self.store.read(key))
+            for measure in self.measures:
+                values |= measure(photo)
         except (Unreadable, OSError):
             # Reported by the build, which needs the photo.
             return None
+        return values
 
 
 def _process(

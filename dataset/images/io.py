@@ -142,6 +142,18 @@ def open_photo(source: Path | bytes, at_least: int | None = None) -> Image.Image
         raise Unreadable(first_line(error)) from error
 
 
+def reduction_of(photo: Image.Image, at_least: int) -> int:
+    """Return the factor by which `open_photo` reduces a photo that is decoded with `at_least`.
+
+    Args:
+        photo: The photo, decoded at any size.
+        at_least: See `open_photo`.
+    """
+    if photo.info["format"] != "JPEG":
+        return 1
+    return next((n for n in (8, 4, 2) if min(photo.info["size"]) // at_least >= n), 1)
+
+
 def _register_heif() -> None:
     try:
         from pillow_heif import register_heif_opener

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from dataset.catalogue.models import FingerprintRow, ImageRow, NearDuplicateRow, Separation
 from dataset.duplicates.alignment import DUPLICATE_SIMILARITY
-from dataset.duplicates.pipeline import DedupResult, dedup, undo_cluster
+from dataset.duplicates.pipeline import DedupResult, StoredPhoto, dedup, undo_cluster
 from dataset.errors import BadInput
 from dataset.images.io import open_photo
 from dataset.maintenance.clusters import list_clusters, list_possible
@@ -159,3 +159,34 @@ def test_rehash_reads_all_photos_again(filling: Filling) -> None:
     assert dedup(filling.sessions, filling.store, rehash=True).fingerprinted == 1
     with filling.sessions() as session:
         assert session.scalar(sa.select(FingerprintRow.views)) == views
+
+
+def test_only_what_an_image_lacks_is_measured(filling: Filling) -> None:
+    fill(filling)
+    run(filling)
+
+    def rows() -> list[tuple[object, ...]]:
+        columns = FingerprintRow.__table__.columns
+        with filling.sessions() as session:
+            return [tuple(row) for row in session.execute(sa.select(*columns).order_by("image_id"))]
+
+    before = rows()
+    with filling.sessions.begin() as session:
+        for image, lacking in enumerate((["text"], ["features"], ["text", "features"]), 1):
+            update = sa.update(FingerprintRow).where(FingerprintRow.image_id == image)
+            session.execute(update.values(dict.fromkeys(lacking)))
+    assert rows() != before
+    assert run(filling).fingerprinted == 0
+    assert rows() == before
+
+
+@pytest.mark.parametrize("size", [(90, 120), (192, 400), (384, 640), (800, 1536), (1600, 1700)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_stored_photo_is_decoded_as_by_itself(size: tuple[int, int], kind: str) -> None:
+    out = io.BytesIO()
+    drawn(5).resize(size).save(out, kind)
+    stored = StoredPhoto(1, out.getvalue())
+    for side in (192, 768, 320):
+        decoded = stored.decoded(side)
+        assert decoded == open_photo(out.getvalue(), side)
+        assert stored.decoded(side) is decoded
