@@ -16,11 +16,12 @@ def test_the_built_in_steps_are_those_of_the_thesis() -> None:
     assert names[:3] == ["SGD, no augmentation, whole photo", "+ Adam", "+ mirror"]
     by_name = {step.name: step for step in steps.steps}
     assert by_name["+ cutout"].base == "+ Adam"
-    crops = ["strip", "person", None, None]
-    assert [step.crop for step in steps.steps[-5:-1]] == crops
-    assert {step.against for step in steps.steps[-5:-1]} == {"+ the useful ones together"}
+    crops = ["strip", "person", None, None, None]
+    assert [step.crop for step in steps.steps[-6:-1]] == crops
+    assert {step.against for step in steps.steps[-6:-1]} == {"+ the useful ones together"}
     assert by_name["+ background removed"].background == "white"
     assert by_name["+ upper and lower half"].settings == {"parts": "halves"}
+    assert by_name["+ both backgrounds"].background == "both"
     assert by_name["+ fine-tuning"].settings["time_budget"] == 900
     assert by_name["+ fine-tuning"].settings["fine_tune"] is None
 
