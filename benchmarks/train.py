@@ -237,7 +237,8 @@ def our_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
             inception.fold_batch_norms(backbone, policy), [inception.TOP_BLOCK]
         )
 
-    features, chosen = dtype.choose_precision(build, options.precision)
+    reference = inception.build_feature_network(backbone, [inception.TOP_BLOCK])
+    features, chosen = dtype.choose_precision(reference, build, options.precision)
     found = load_splits(data)
     network = inception.join_head(
         features,

@@ -218,7 +218,7 @@ def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> 
         fold_batch_norms(network, twin)
         return twin
 
-    chosen = choose_network(folded)
+    chosen = choose_network(network, folded)
     is_flipped = flip or model.flip
     return PoseEstimator(
         chosen, model.joints, model.size, model.gate, is_flipped, dark, model.min_score

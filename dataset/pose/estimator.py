@@ -223,20 +223,21 @@ def _difference(exact: Any, other: Any) -> float:
     return float(np.sqrt(((other - exact) ** 2).mean() / (exact**2).mean()))
 
 
-def choose_network(build: Callable[[str], keras.Model]) -> keras.Model:
+def choose_network(network: keras.Model, fold: Callable[[str], keras.Model]) -> keras.Model:
     """Return a pose network in bfloat16 if the machine supports it and the heat maps stay the same.
 
     The choice depends on the machine and the weights only, not on its load or on images.
 
     Args:
-        build: Returns the network for a precision, `float32` or `bfloat16`.
+        network: The network in float32, with batch normalization.
+        fold: Returns the network for inference in a precision, `float32` or `bfloat16`.
     """
-    network = build("float32")
-    if not has_bfloat16():
-        return network
-    twin = build("bfloat16")
-    is_near, _ = keeps_outputs(network, twin, normalize(draw_people(network.input.shape[1:3])))
-    return twin if is_near else network
+    if has_bfloat16():
+        twin = fold("bfloat16")
+        is_near, _ = keeps_outputs(network, twin, normalize(draw_people(network.input.shape[1:3])))
+        if is_near:
+            return twin
+    return fold("float32")
 
 
 def draw_people(size: tuple[int, int], count: int = 4) -> np.ndarray:

@@ -233,7 +233,7 @@ def load_predictor(run: SavedRun, precision: str = "auto") -> Predictor:
     def build(policy: str) -> keras.Model:
         return features if policy == "float32" else _with_policy(features, policy)
 
-    feature_network, choice = dtype.choose_precision(build, precision)
+    feature_network, choice = dtype.choose_precision(features, build, precision)
     return Predictor(
         _build_network(feature_network, head, float(scale), uses_tta, probabilities),
         feature_network,

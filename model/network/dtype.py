@@ -27,7 +27,7 @@ class PrecisionChoice:
 
 
 def choose_precision(
-    build: Callable[[str], keras.Model], precision: str
+    reference: keras.Model, build: Callable[[str], keras.Model], precision: str
 ) -> tuple[keras.Model, PrecisionChoice]:
     """Return a network in the precision that suits this machine.
 
@@ -35,24 +35,24 @@ def choose_precision(
     where the processor or GPU supports it and the outputs for fixed inputs stay near float32's.
 
     Args:
-        build: Policy -> network, which maps (batch, size, size, channels) in [0, 255] to outputs.
+        reference: A network in float32, (batch, size, size, channels) in [0, 255] -> outputs.
+        build: Policy -> an equal network in that policy.
         precision: A key of POLICIES, or `auto`.
     """
     if precision != "auto":
         choice = PrecisionChoice(POLICIES[precision], f"{precision}, by option")
         return build(POLICIES[precision]), choice
-    network = build("float32")
     if not has_bfloat16():
         reason = "float32: this machine has no native bfloat16"
-        return network, PrecisionChoice("float32", reason)
+        return build("float32"), PrecisionChoice("float32", reason)
     candidate = build(POLICIES["bfloat16"])
-    pixels = _fixed_pixels(network.input.shape[1:])
-    is_near, difference = keeps_outputs(network, candidate, pixels)
+    pixels = _fixed_pixels(reference.input.shape[1:])
+    is_near, difference = keeps_outputs(reference, candidate, pixels)
     if is_near:
         reason = f"bfloat16, which is native to this machine; outputs differ by {difference:.1%}"
         return candidate, PrecisionChoice(POLICIES["bfloat16"], reason)
     reason = f"float32: outputs in bfloat16 would differ by {difference:.1%}"
-    return network, PrecisionChoice("float32", reason)
+    return build("float32"), PrecisionChoice("float32", reason)
 
 
 def _fixed_pixels(shape: Sequence[int]) -> np.ndarray:

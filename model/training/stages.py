@@ -234,9 +234,8 @@ def prepare_backbone(
     blocks = tuple(block for block in inception.CACHED_BLOCKS if block in own)
 
     def build(policy: str) -> keras.Model:
-        return inception.build_feature_network(
-            inception.fold_batch_norms(backbone, policy), blocks, options.parts, channels
-        )
+        folded = inception.fold_batch_norms(backbone, policy)
+        return inception.build_feature_network(folded, blocks, options.parts, channels)
 
     digest = file_digest(inception.weights_file(options.weights), "sha256:" + 16 * "-")
     name = f"inception_v3-{digest.partition(':')[2]}-{options.image_size}"
@@ -245,7 +244,8 @@ def prepare_backbone(
     if channels > 3:
         name += "-masks"
     folder = options.cache or default_cache_folder()
-    features, precision = dtype.choose_precision(build, options.precision)
+    reference = inception.build_feature_network(backbone, blocks, options.parts, channels)
+    features, precision = dtype.choose_precision(reference, build, options.precision)
     click.echo(f"precision: {precision.reason}")
     cache = FeatureCache(folder, f"{name}-{precision.policy}")
     return PreparedBackbone(backbone, FeatureExtractor(features, cache, blocks, engine), precision)

@@ -1,6 +1,7 @@
 """bfloat16 is used if the machine supports it and the heat maps stay the same."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -31,7 +32,8 @@ def test_the_twin_is_used_where_its_heat_maps_are_near(
 ) -> None:
     monkeypatch.setattr(estimator, "has_bfloat16", lambda: multiplies)
     networks = {"float32": Network(1.0), "bfloat16": Network(factor)}
-    assert choose_network(lambda name: networks[name]) is networks[wanted]
+    original: Any = Network(1.0)
+    assert choose_network(original, lambda name: networks[name]) is networks[wanted]
 
 
 @pytest.mark.usefixtures("one_estimator")

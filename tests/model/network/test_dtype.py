@@ -23,7 +23,7 @@ def chosen(
 ) -> tuple[Network, dtype.PrecisionChoice]:
     monkeypatch.setattr(dtype, "has_bfloat16", lambda: multiplies)
     networks = {"float32": Network(), "mixed_bfloat16": candidate}
-    network, found = dtype.choose_precision(lambda policy: networks[policy], "auto")
+    network, found = dtype.choose_precision(Network(), lambda policy: networks[policy], "auto")
     assert network is networks[found.policy]
     return network, found
 
@@ -46,7 +46,7 @@ def test_a_given_precision_is_not_checked() -> None:
         built.append(policy)
         return Network()
 
-    assert dtype.choose_precision(build, "float16")[1].policy == "mixed_float16"
+    assert dtype.choose_precision(Network(), build, "float16")[1].policy == "mixed_float16"
     assert built == ["mixed_float16"]
 
 
