@@ -182,11 +182,12 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_pages_take_less_than_five_seconds(name: str) -> None:
+def test_hostile_pages_take_less_than_a_minute(name: str) -> None:
+    # A quadratic algorithm would take hours; these pages take seconds.
     start = time.process_time()
     with pytest.raises(LayoutChanged):
         read(HOSTILE[name], SEARCH)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 60
 
 
 def test_old_cards_are_read() -> None:

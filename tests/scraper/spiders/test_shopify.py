@@ -172,11 +172,12 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_lists_take_less_than_five_seconds(name: str) -> None:
+def test_hostile_lists_take_less_than_a_minute(name: str) -> None:
+    # A quadratic algorithm would take hours; these pages take seconds.
     start = time.process_time()
     with contextlib.suppress(LayoutChanged):
         read(HOSTILE[name], LIST)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 60
 
 
 def test_product_without_an_id_is_a_changed_layout() -> None:
