@@ -73,12 +73,10 @@ def crop_data(
             for example, values in _estimates(data, model, cache).items()
         }
     outcomes = Counter(chosen.outcome for chosen in crops.values())
+    kept = {example: chosen for example, chosen in crops.items() if chosen.outcome != WHOLE}
+    # Whole photos have the same background, and so the same channels, as the others.
     examples = [
-        replace(example, crop=chosen, background=background)
-        if (chosen := crops.get(example)) and chosen.outcome != WHOLE
-        # All photos of a network have the same channels.
-        else replace(example, background=BOTH if background == BOTH else example.background)
-        for example in data.examples
+        replace(example, crop=kept.get(example), background=background) for example in data.examples
     ]
     return CropResult(replace(data, examples=tuple(examples)), outcomes)
 

@@ -36,7 +36,7 @@ def export_model(run: Path, format: str, out: Path | None, photos: Path | None) 
 
     The exported model takes raw photos, (batch, height, width, 3) uint8 of any size, returns
     calibrated probabilities, and contains the labels. A model of a build with --background both
-    takes the person's opacity as a fourth channel. Before it is put in place, it is run on
+    takes the person's mask as a fourth channel. Before it is put in place, it is run on
     photos: if a probability differs from the Keras model's by more than 0.001, nothing is written
     and the exit status is 1. onnx and litert need additional packages: pip install '.[export]'.
     """
