@@ -9,6 +9,7 @@ import click
 
 from dataset.errors import BadInput
 from dataset.utils.cli_options import CONTEXT_SETTINGS, FOLDER, engine_options
+from dataset.utils.files import refuse_interrupted, refuse_taken
 from model import cli_options
 
 
@@ -229,7 +230,13 @@ def train_model(
         raise BadInput("--resume: name the interrupted training with --out")
     from dataset.utils import keras_backend
 
+    values["image_size"] = values["image_size"] or cli_options.default_image_size(values["weights"])
+    out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     if values["distribute"]:
+        if not values["resume"]:
+            # Only the first process writes the run, and the others would wait for it.
+            refuse_taken(out, "name a new folder for this run")
+            refuse_interrupted(out)
         keras_backend.start_processes()
     keras_backend.import_backend()
     from dataset.utils.engines import create_engine
@@ -238,8 +245,6 @@ def train_model(
     from model.training.cross_validation import cross_validate
     from model.training.train import train
 
-    values["image_size"] = values["image_size"] or cli_options.default_image_size(values["weights"])
-    out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     process, processes = keras_backend.process_number()
     if processes > 1 and (values["time_budget"] or values["resume"]):
         raise BadInput("several processes need --time-budget none, and no --resume")

@@ -211,6 +211,26 @@ def refuse_taken(out: Path, instead: str) -> None:
         raise BadInput(f"--out {out} is there already; {instead}")
 
 
+def unfinished_path(out: Path) -> Path:
+    """Return where the intermediate results for `--out` are until it is complete."""
+    return out.with_name(f"{out.name}.unfinished")
+
+
+def refuse_interrupted(out: Path) -> None:
+    """Raise an error when there are intermediate results of a training for `out`.
+
+    Args:
+        out: The value of --out.
+
+    Raises:
+        BadInput: There are.
+    """
+    if (folder := unfinished_path(out)).exists():
+        raise BadInput(
+            f"{folder} is an interrupted training; continue with --resume, or remove the folder"
+        )
+
+
 def make_folder(folder: Path, out: Path) -> None:
     """Create a folder for intermediate results, unless it exists.
 

@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +129,22 @@ def process_number() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
+def from_first_process(values: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Return the arrays of the first process of a training, in all of its processes.
+
+    What processes compute each for themselves may differ by rounding.
+
+    Args:
+        values: Arrays, with the same shapes in all processes.
+    """
+    own = list(values)
+    if process_number()[1] == 1:
+        return own
+    from jax.experimental import multihost_utils
+
+    return [np.asarray(value) for value in multihost_utils.broadcast_one_to_all(own)]
+
+
 @contextlib.contextmanager
 def undistributed() -> Iterator[None]:
     """Let each process compute on its own data within the block."""
@@ -150,6 +166,34 @@ def jit_compile() -> bool | str:
     import keras
 
     return False if keras.backend.backend() == "tensorflow" and not has_gpu() else "auto"
+
+
+def compile_network(network: "keras.Model") -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Return a function that computes the outputs of a network for batches of any size.
+
+    With TensorFlow, `Model.predict_on_batch` traces one graph for the first batch size and another
+    one for all others, which takes twice as long, and their outputs differ by rounding.
+
+    Args:
+        network: A network with one input.
+
+    Returns:
+        Array of shape (batch, ...) -> the outputs, one or more.
+    """
+    import keras
+
+    compute = network.predict_on_batch
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        shape = tf.TensorSpec(network.input.shape, network.input.dtype)
+        compute = tf.function(network, input_signature=[shape], autograph=False)
+
+    def outputs(batch: np.ndarray) -> list[np.ndarray]:
+        computed = compute(batch)
+        return [np.asarray(one) for one in (computed if isinstance(computed, list) else [computed])]
+
+    return outputs
 
 
 def set_seed(seed: int) -> None:

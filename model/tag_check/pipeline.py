@@ -22,7 +22,13 @@ from dataset.feeds.product_feed import XML, ProductFeed
 from dataset.feeds.tables import REPLACEMENT
 from dataset.review.queues import PROPOSED
 from dataset.utils.engines import LOCAL_ENGINE, Engine
-from dataset.utils.files import exclusive_use, make_folder, replace_folder, write_json
+from dataset.utils.files import (
+    exclusive_use,
+    make_folder,
+    replace_folder,
+    unfinished_path,
+    write_json,
+)
 from dataset.vocabulary import Vocabulary
 from model.evaluation.calibration import softmax
 from model.feeds.sources import (
@@ -500,14 +506,10 @@ def _open_source(
 
 def _begin_check(options: CheckOptions) -> Path:
     """Create the folder of an unfinished check, or return that of an interrupted one."""
-    folder = _unfinished_folder(options.out)
+    folder = unfinished_path(options.out)
     make_folder(folder, options.out)
     write_json(_options_as_json(options), folder / OPTIONS_FILE)
     return folder
-
-
-def _unfinished_folder(out: Path) -> Path:
-    return out.with_name(out.name + ".unfinished")
 
 
 def _options_as_json(options: CheckOptions) -> dict[str, Any]:
@@ -525,7 +527,7 @@ def _options_as_json(options: CheckOptions) -> dict[str, Any]:
 
 def _require_same_options(options: CheckOptions) -> None:
     """Raise BadInput if there is an interrupted check with other options that stored items."""
-    folder = _unfinished_folder(options.out)
+    folder = unfinished_path(options.out)
     path = folder / OPTIONS_FILE
     if not path.is_file() or not (folder / STORE_FILE).is_file():
         return

@@ -34,6 +34,7 @@ from dataset.utils.files import (
     make_folder,
     refuse_taken,
     spreadsheet_row,
+    unfinished_path,
     write_atomically,
 )
 from dataset.utils.threads import prefetch
@@ -509,7 +510,7 @@ class FileOutput:
     def __init__(self, out: Path, facts: Mapping[str, Any], explain: bool) -> None:
         self.out, self.facts, self.explain = out, facts, explain
         self.is_json = is_json_lines(out)
-        self.folder = out.with_name(f"{out.name}.unfinished")
+        self.folder = unfinished_path(out)
         self.pictures = explanation_folder(out)
         self.done, self.last, self.counts = 0, "", TagCounts()
         self._size = 0

@@ -15,6 +15,7 @@ import numpy as np
 from dataset.errors import Failure
 from dataset.utils.keras_backend import (
     assign,
+    from_first_process,
     jit_compile,
     load_state,
     process_number,
@@ -117,8 +118,8 @@ def fit(
     last one.
 
     With a distribution, each device computes its part of each batch, and all have equal weights.
-    Several processes call this function with equal arguments, and each one's validation is that of
-    all.
+    Several processes call this function with equal arguments, start from the weights of the first
+    one, and each one's validation is that of all.
 
     Args:
         network: Pixels or features -> logits.
@@ -139,7 +140,7 @@ def fit(
         with distribution.scope():
             # Variables are placed on all devices when they are created.
             replica = keras.models.clone_model(network)
-            assign(replica.variables, list(_arrays(network.variables)))
+            assign(replica.variables, from_first_process(_arrays(network.variables)))
             progress = fit(
                 replica, training_set, validation_set, config, state, on_epoch_end, callbacks
             )
@@ -317,8 +318,9 @@ class BatchSequence(keras.utils.PyDataset):
         self.training_set, self.config = training_set, config
         self.steps, self.first_epoch = steps, first_epoch
         self.failure: Failure | None = None
-        # With several processes, each one loads its part of each batch.
-        self.process, self.processes = process_number()
+        # The processes of a distribution load a part of each batch each.
+        is_distributed = keras.distribution.distribution() is not None
+        self.process, self.processes = process_number() if is_distributed else (0, 1)
         self._shuffle(first_epoch)
 
     @property

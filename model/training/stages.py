@@ -1,5 +1,6 @@
 """Train a network: a linear probe and fine-tuning, or backbone and head together from scratch."""
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import numpy as np
 from dataset.errors import Failure
 from dataset.utils.downloads import file_digest
 from dataset.utils.engines import LOCAL_ENGINE, Engine
-from dataset.utils.keras_backend import set_seed
+from dataset.utils.keras_backend import from_first_process, set_seed
 from model.data.batches import ImageSet, ImageTrainingSet
 from model.data.facets import UNLABELLED
 from model.data.feature_cache import FeatureCache, default_cache_folder
@@ -277,7 +278,9 @@ def _choose_feature_layers(
             f"feature layers: {' + '.join(choice.layers)} (accuracy"
             f" {choice.accuracy:.3f} with a ridge classifier on photos that it was not fitted on)"
         )
-    return choice.layers
+    # Each process has made its own choice, and they train one network.
+    (is_chosen,) = from_first_process([np.isin(train.blocks, choice.layers)])
+    return tuple(itertools.compress(train.blocks, is_chosen))
 
 
 def example_weights(targets: np.ndarray, classes: int, options: TrainOptions) -> np.ndarray:

@@ -13,21 +13,24 @@ import pytest
 from click.testing import CliRunner
 
 from model.cli import train_model
-from tests.support.drawn_splits import ENVIRONMENT, SHORT, arguments, draw_splits
+from tests.support.drawn_splits import ENVIRONMENT, SHORT, arguments, draw_splits, random_backbone
 
 CONFIG = (
-    *("--weights", "none", "--feature-layers", "mixed4", "--epochs", "3", "--batch-size", "8"),
+    *("--feature-layers", "mixed4", "--epochs", "3", "--batch-size", "8", "--head-epochs", "6"),
     *("--time-budget", "none", "--mixup", "0.2", "--precision", "float32"),
 )
+SCRATCH = ("--weights", "none")
+FINE_TUNING = ("--weights", "backbone.weights.h5", "--fine-tune", "1")
 # Reads the metrics that a run wrote for TensorBoard.
 READ = """
-import glob, json, sys
+import glob, json, pathlib, sys
 import tensorflow as tf
 values = {}
 for path in glob.glob(sys.argv[1] + "/logs/**/events*", recursive=True):
+    stage = pathlib.Path(path).relative_to(sys.argv[1]).parent.as_posix()
     for event in tf.compat.v1.train.summary_iterator(path):
         for value in event.summary.value:
-            values[f"{value.tag} {event.step}"] = float(tf.make_ndarray(value.tensor))
+            values[f"{stage} {value.tag} {event.step}"] = float(tf.make_ndarray(value.tensor))
 print(json.dumps(values))
 """
 
@@ -56,13 +59,16 @@ def curve(folder: Path, out: str, processes: Sequence[subprocess.Popen[str]]) ->
 
 
 @pytest.mark.slow
-def test_two_devices_and_two_processes_train_as_one(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("short_backbone")
+@pytest.mark.parametrize("stages", [SCRATCH, FINE_TUNING], ids=["scratch", "fine-tuning"])
+def test_two_devices_and_two_processes_train_as_one(tmp_path: Path, stages: Sequence[str]) -> None:
     pytest.importorskip("jax", reason="needs JAX: pip install 'fashion-tagger[jax]'")
     draw_splits(tmp_path / "splits", {"polo": "red", "dress": "blue"})
-    one = curve(tmp_path, "one", [start(tmp_path, "one")])
-    assert "val_loss 3" in one
+    random_backbone(tmp_path / "backbone.weights.h5")
+    one = curve(tmp_path, "one", [start(tmp_path, "one", *stages)])
+    assert any(name.endswith("val_loss 3") for name in one)
     flags = "--xla_force_host_platform_device_count=2"
-    two = curve(tmp_path, "two", [start(tmp_path, "two", "--distribute", XLA_FLAGS=flags)])
+    two = curve(tmp_path, "two", [start(tmp_path, "two", *stages, "--distribute", XLA_FLAGS=flags)])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -70,6 +76,7 @@ def test_two_devices_and_two_processes_train_as_one(tmp_path: Path) -> None:
         start(
             tmp_path,
             "processes",
+            *stages,
             "--distribute",
             KERAS_DISTRIBUTION_JOB_ADDRESSES=address,
             KERAS_DISTRIBUTION_NUM_PROCESSES="2",
@@ -91,3 +98,13 @@ def test_another_backend_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
     done = CliRunner().invoke(train_model, ["--distribute"])
     assert done.exit_code == 2
     assert "--distribute needs Keras' JAX backend" in done.output
+
+
+def test_a_taken_folder_is_an_error_before_processes_wait_for_each_other(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "metrics.json").touch()
+    done = CliRunner().invoke(train_model, ["--distribute", "--out", str(tmp_path / "first")])
+    assert (done.exit_code, "first is there already" in done.output) == (2, True)
+    (tmp_path / "second.unfinished").mkdir()
+    done = CliRunner().invoke(train_model, ["--distribute", "--out", str(tmp_path / "second")])
+    assert (done.exit_code, "is an interrupted training" in done.output) == (2, True)
