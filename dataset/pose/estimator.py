@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from dataset.pose.heatmaps import (
 )
 from dataset.pose.models import JointSet
 from dataset.pose.samples import normalize
-from dataset.utils.keras_backend import gpu_has_bfloat16, has_gpu
+from dataset.utils.keras_backend import compile_network, gpu_has_bfloat16, has_gpu
 
 BATCH_IMAGES = 16
 # The first pass sees a small person blurred: half of the score proposes a second pass.
@@ -61,14 +61,10 @@ class PoseEstimator:
     dark: bool = False
     min_score: float = 0.0
 
-    def __post_init__(self) -> None:
-        """Trace the network's graph for batches of any size.
-
-        TensorFlow traces one graph for the first batch size and another one for all others, and
-        their outputs differ by rounding. The first size is 1, which is not used again, so that what
-        is found in a photo does not depend on the batch it is in.
-        """
-        self.network.predict_on_batch(np.zeros((1, *self.size, 3), np.float32))
+    @cached_property
+    def _compute(self) -> Callable[[np.ndarray], list[np.ndarray]]:
+        # What is found in a photo must not depend on the size of its batch.
+        return compile_network(self.network)
 
     def predict(self, views: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the heat maps and masks of views.
@@ -97,10 +93,7 @@ class PoseEstimator:
 
     def _outputs(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the heat maps, and the logits of the masks if there is a mask head."""
-        count = len(photos)
-        outputs = self.network.predict_on_batch(photos.repeat(2, axis=0) if count == 1 else photos)
-        arrays = outputs if isinstance(outputs, list) else [outputs]
-        maps, *masks = (np.asarray(rows[:count], np.float32) for rows in arrays)
+        maps, *masks = (array.astype(np.float32, copy=False) for array in self._compute(photos))
         return maps, masks[0] if masks else None
 
     def estimate(
