@@ -14,11 +14,14 @@ RUN := $(CURDIR)/$(BIN)
 demo: .venv/.installed
 	PATH="$(RUN):$$PATH" sh demo.sh
 
+# Without cached bytecode, each process that a test starts compiles the packages again.
+test test-all: export PYTHONDONTWRITEBYTECODE =
+
 test: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.installed
 	$(BIN)/ruff format --check .

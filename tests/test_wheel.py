@@ -60,12 +60,25 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python.parent
 
 
+# Runs scripts with their arguments, one line each, in one process.
+RUN_SCRIPTS = """
+import contextlib, runpy, sys
+for line in sys.argv[1:]:
+    sys.argv = line.split()
+    with contextlib.suppress(SystemExit):
+        runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def test_every_command_is_installed_and_has_help(installed: Path, tmp_path: Path) -> None:
-    for name in fashion_tagger.COMMANDS:
-        # The bare `compare` is a command of ImageMagick.
-        if name != "compare":
-            assert "Usage: " in call(installed / name, "--help", cwd=tmp_path)
-        assert "Usage: " in call(installed / "fashion-tagger", name, "--help", cwd=tmp_path)
+    # The bare `compare` is a command of ImageMagick.
+    scripts = [name for name in fashion_tagger.COMMANDS if name != "compare"]
+    subcommands = [f"fashion-tagger {name}" for name in fashion_tagger.COMMANDS]
+    lines = [f"{installed}/{words} --help" for words in (*scripts, *subcommands)]
+    output = call(installed / "python", "-c", RUN_SCRIPTS, *lines, cwd=tmp_path)
+    for words in (*scripts, *subcommands):
+        assert f"Usage: {words} " in output
+    assert "Usage: " in call(installed / "crawl", "--help", cwd=tmp_path)
     assert str(installed.parent) in call(
         installed / "python", "-c", "import fashion_tagger; print(fashion_tagger.__file__)",
         cwd=tmp_path,

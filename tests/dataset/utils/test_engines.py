@@ -88,6 +88,7 @@ def test_a_worker_that_dies_costs_its_batches_only(engine: RayEngine, tmp_path: 
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_photos_that_kill_every_worker_are_named(engine: RayEngine) -> None:
     with pytest.raises(Failure, match="3 workers died of the same photos, the first of which is 0"):
         list(engine.map(FatalTask(), range(100)))

@@ -161,6 +161,7 @@ def test_an_export_with_nan_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_network_of_half_precision_is_exported_in_float32(work: Path, tmp_path: Path) -> None:
     half = exported_runs.small_network(temperature=0.05, policy="mixed_bfloat16")
     exported_runs.settle(half, exported_runs.read(work / "splits" / "test" / "colour.jpg"))

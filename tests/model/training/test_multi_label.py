@@ -152,6 +152,7 @@ def test_an_interrupted_run_resumes_with_equal_predictions(
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.slow
 def test_folds_and_label_noise_with_facets(work: Path) -> None:
     head = (
         *("--weights", "backbone.weights.h5", "--fine-tune", "0", "--head-epochs", "5"),
