@@ -1,8 +1,13 @@
 """Fixtures of the tests of the model package."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from model.inference.saved_run import SavedRun
 
 
 @pytest.fixture(scope="module")
@@ -20,4 +25,35 @@ def short_backbone() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.applications, "InceptionV3", short_inception)
         patch.setattr(split_leaks, "_find", lambda *_: [])
+        yield
+
+
+@pytest.fixture(scope="module")
+def models_are_loaded_once() -> Iterator[None]:
+    """Keep the networks of runs, which each command in this process would load and trace."""
+    import keras
+
+    from model.inference import predictor
+    from model.tag_check import pipeline
+
+    load_model, networks = keras.saving.load_model, {}
+    load_predictor, predictors = predictor.load_predictor, {}
+
+    def load_model_once(path: Path, **options: Any) -> Any:
+        status = path.stat()
+        key = path.resolve(), status.st_mtime_ns, status.st_size
+        if key not in networks:
+            networks[key] = load_model(path, **options)
+        return networks[key]
+
+    def load_predictor_once(run: "SavedRun", precision: str = "auto") -> Any:
+        key = id(run.network), precision
+        if key not in predictors:
+            predictors[key] = load_predictor(run, precision)
+        return predictors[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.saving, "load_model", load_model_once)
+        for module in (predictor, pipeline):
+            patch.setattr(module, "load_predictor", load_predictor_once)
         yield
