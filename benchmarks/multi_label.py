@@ -3,21 +3,24 @@
     python benchmarks/multi_label.py --photos ../shared/data/worn --weights FILE --work NEW
 
 The photos have a label for what is worn outermost above the waist and one for the legs, or one of
-both is unknown. The folder's validation photos are the test split; of the others, blocks of ten
-photos in a row are the validation split, so that shots of one burst mostly stay together. The peer
-is scikit-learn's logistic regression for each label, on the photos on which it is known, with the
-standardized features of the frozen backbone of the blocks that the tagger's head reads, for several
-values of C. The best of them is the one on the validation split.
+both is unknown; of a folder with one folder per class, such as `../shared/data/clothing`, the
+classes are the labels of one facet. The folder's validation photos are the test split; of the
+others, blocks of ten photos in a row are the validation split, so that shots of one burst mostly
+stay together. The peer is scikit-learn's logistic regression for each label, on the photos on which
+it is known, with the standardized features of the frozen backbone of the blocks that the tagger's
+head reads, for several values of C. The best of them is the one on the validation split.
 
 Then `check-tags` checks a feed of the photos, whose tags are a list: some tags are replaced by
-another label of their facet, and some photos with two tags lose one. Photos of the training are
-predicted out of fold. This is repeated in memory for the tags of the test photos alone, with DRAWS
-draws at several rates of wrong tags. `--trained` checks a run that was trained before.
+another label of their facet, and some photos lose one of two tags, or the only one of one facet.
+Photos of the training are predicted out of fold. This is repeated in memory for the tags of the
+test photos alone, with DRAWS draws at several rates of wrong tags. `--trained` checks a run that
+was trained before.
 """
 
 import csv
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from model.data.loading import SplitData
 
 FACETS = ("outer", "legs")
+# The facet of a folder with one folder per class.
+KIND = "kind"
 # Inverse strengths of the penalty of logistic regression; scikit-learn's default is 1.
 STRENGTHS = (1.0, 0.1, 1e-2, 1e-3)
 # Rates of wrong tags of the test photos, and draws for each.
@@ -42,29 +47,39 @@ ASSERTED = ("agrees", "mistake", "missing")
 BLOCK, BLOCKS = 10, 7
 
 
+def labelled_photos(photos: Path) -> Iterator[tuple[Path, dict[str, str], bool]]:
+    """Yield each photo, its label by facet, and whether it is held out for the test split."""
+    if (photos / "labels.csv").exists():
+        with (photos / "labels.csv").open(encoding="utf-8") as file:
+            rows = sorted(csv.DictReader(file), key=lambda row: row["id"])
+        for row in rows:
+            labels = {facet: f"{facet} {row[facet]}" for facet in FACETS if row[facet]}
+            yield photos / "photos" / f"{row['id']}.jpg", labels, row["split"] != "train"
+        return
+    for split in ("train", "validation"):
+        for path in sorted((photos / split).glob("*/*")):
+            yield path, {KIND: f"{KIND} {path.parent.name}"}, split != "train"
+
+
 def write_build(photos: Path, folder: Path) -> None:
     """Link the photos into a folder as `build-dataset --multi-label` writes it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with (photos / "labels.csv").open(encoding="utf-8") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: row["id"])
     by_facet: dict[str, set[str]] = defaultdict(set)
     columns: dict[str, list[Any]] = {name: [] for name in ("path", "labels", "facets", "split")}
     learned = 0
-    for row in rows:
+    for original, own, is_test in labelled_photos(photos):
         split = "test"
-        if row["split"] == "train":
+        if not is_test:
             split = "validation" if learned // BLOCK % BLOCKS == BLOCKS - 1 else "train"
             learned += 1
-        facets = [facet for facet in FACETS if row[facet]]
-        labels = [f"{facet} {row[facet]}" for facet in facets]
-        for facet, label in zip(facets, labels, strict=True):
+        for facet, label in own.items():
             by_facet[facet].add(label)
-        path = folder / "photos" / split / f"{row['id']}.jpg"
+        path = folder / "photos" / split / f"{original.stem}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to((photos / "photos" / path.name).absolute())
-        values = (path.relative_to(folder).as_posix(), labels, facets, split)
+        path.symlink_to(original.absolute())
+        values = (path.relative_to(folder).as_posix(), [*own.values()], [*own], split)
         for name, value in zip(columns, values, strict=True):
             columns[name].append(value)
     pq.write_table(pa.table(columns), folder / "manifest.parquet")
@@ -135,9 +150,9 @@ def write_feed(data: Path, path: Path, rate: float, seed: int) -> dict[str, dict
             for facet, label in right.items():
                 rivals = [name for name in facets[facet] if name != label]
                 tags.append(str(rng.choice(rivals)) if rng.random() < rate else label)
-            if len(tags) > 1 and rng.random() < rate:
+            if (len(tags) > 1 or len(facets) == 1) and rng.random() < rate:
                 del tags[rng.integers(len(tags))]
-            image = f"photos/{Path(row['path']).name}"
+            image = (data / row["path"]).resolve()
             writer.writerow([row["path"], image, "; ".join(tags), row["split"]])
     return truth
 
