@@ -1,9 +1,8 @@
 """Take the screenshots of the documentation from crawls of the sample shop.
 
-    python docs/screenshots.py --weights FILE
+    python docs/screenshots.py
 
-FILE are weights of an Inception-v3 backbone, or `imagenet`. Needs Chromium, and playwright of the
-`dev` extra. The pictures show drawn people only.
+Needs Chromium, and playwright of the `dev` extra. The pictures show drawn people only.
 """
 
 import argparse
@@ -27,7 +26,7 @@ IMAGES = Path(__file__).parent / "images"
 LABELS = "coat,dress,jeans"
 # Queue -> file name of the screenshot.
 PICTURES = {"conflicts": "review-conflicts.png", "crops": "review-crops.png"}
-SIZE = ViewportSize(width=1280, height=860)
+SIZE = ViewportSize(width=1280, height=880)
 
 
 def command(folder: Path, *arguments: str) -> None:
@@ -62,7 +61,7 @@ def reviewing(folder: Path) -> Iterator[str]:
 
 
 def shoot_queues(browser: Browser, folder: Path) -> None:
-    """Take a screenshot of a label conflict and of a doubtful crop."""
+    """Take a screenshot of a label conflict and of an uncertain crop."""
     crawl(folder, ShopOptions(per_label=12, double_tagged=0.2))
     with reviewing(folder) as url:
         for queue, name in PICTURES.items():
@@ -71,20 +70,20 @@ def shoot_queues(browser: Browser, folder: Path) -> None:
             tab.screenshot(path=IMAGES / name)
 
 
-def learn_and_check(folder: Path, weights: str, time_budget: str) -> None:
+def train_and_check(folder: Path) -> None:
     """Train on a shop with wrong tags, and check the tags."""
     crawl(folder, ShopOptions(double_tagged=0, wrong_tagged=0.04), ",".join(DRAWN))
-    small = ("--weights", weights, "--image-size", "150", "--time-budget", time_budget)
-    command(folder, "train-model", *small, "--out", "runs/first")
+    options = ("--weights", "garments", "--fine-tune", "0", "--out", "runs/first")
+    command(folder, "train-model", *options)
     command(folder, "check-tags", "--model", "runs/first")
 
 
 def shoot_story(browser: Browser, folder: Path) -> None:
     """Take screenshots of a mistake in the report and on its review page."""
-    tab = browser.new_page(viewport=ViewportSize(width=1280, height=760))
+    tab = browser.new_page(viewport=ViewportSize(width=1280, height=630))
     tab.goto((folder / "checked" / "report.html").as_uri(), wait_until="networkidle")
-    tab.get_by_role("heading", name="Mistakes by expected cost").scroll_into_view_if_needed()
-    tab.evaluate("window.scrollTo(0, document.querySelector('.cards').offsetTop - 80)")
+    # The heading of the first photos, below the links to all headings.
+    tab.locator("h2:has(+ p + .grid)").first.evaluate("heading => heading.scrollIntoView()")
     tab.screenshot(path=IMAGES / "story-report.png")
     with reviewing(folder) as url:
         tab = browser.new_page(viewport=SIZE)
@@ -99,8 +98,6 @@ def shoot_story(browser: Browser, folder: Path) -> None:
 def main() -> None:
     """Crawl, build, train, check and take the screenshots."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--weights", required=True, help="weights of the backbone, or imagenet")
-    parser.add_argument("--time-budget", default="20m", help="time for the training")
     parser.add_argument("--keep", type=Path, help="new working folder, which is kept")
     arguments = parser.parse_args()
     chromium = shutil.which("chromium") or sys.exit("needs Chromium: apt-get install chromium")
@@ -110,7 +107,7 @@ def main() -> None:
         for name in ("queues", "story"):
             (folder / name).mkdir(parents=True)
         shoot_queues(browser, folder / "queues")
-        learn_and_check(folder / "story", arguments.weights, arguments.time_budget)
+        train_and_check(folder / "story")
         shoot_story(browser, folder / "story")
         browser.close()
 

@@ -113,7 +113,8 @@ def load_run(folder: Path) -> SavedRun:
     labels = about.get("labels")
     if not labels or not (folder / "model.keras").is_file():
         raise BadInput(
-            f"{folder} is not a run of train-model: model.keras or labels.json is missing"
+            f"{folder} is not a run of train-model: model.keras or labels.json is missing;"
+            " name the --out of a finished training"
         )
     try:
         network = keras.saving.load_model(folder / "model.keras", compile=False)

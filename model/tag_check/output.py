@@ -393,8 +393,9 @@ def render_report(
     counts = results["verdicts"]
     mistakes, precision = counts.get(MISTAKE, 0), results["expected_precision"]
     lines = [
-        f"{precision:.0%} of them are expected to be wrong, by the calibrated probabilities."
-        f" {SAMPLE_FILE} has a random sample of {min(SAMPLE_ROWS, mistakes)} to review."
+        f"By the calibrated probabilities, {precision:.0%} of the reported mistakes are expected to"
+        f" be wrong tags. {SAMPLE_FILE} has a random sample of {min(SAMPLE_ROWS, mistakes)} to"
+        " review."
         if precision is not None
         else "No tag is reported as wrong.",
         format_wrong_rate(results),

@@ -127,7 +127,7 @@ class LabelShortage:
         if not self.missing:
             return text
         if self.exhausted:
-            why = "which these sites do not have for its words"
+            why = "as these sites have no more for its search words"
         elif self.failed:
             why = "and not every search reached its end"
         elif self.seconds is None:

@@ -153,7 +153,7 @@ def test_sites_are_crawled_concurrently_and_reported_as_json(tmp_path: Path) -> 
     assert searches == {("lamoda", 5, 5, "finished"), ("wildberries", 3, 3, "finished")}
     (label,) = report["labels"]
     assert (label["photos"], label["missing"], label["exhausted"]) == (8, 2, True)
-    assert "кимоно: 8 of 10 photos, 2 missing, which these sites do not have" in output
+    assert "кимоно: 8 of 10 photos, 2 missing, as these sites have no more" in output
 
 
 def test_max_pages_is_a_limit(tmp_path: Path) -> None:
