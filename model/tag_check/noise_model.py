@@ -32,6 +32,8 @@ RANDOM_CONCENTRATION, SYSTEMATIC_CONCENTRATION = 0.45, 0.8
 # temperature that corrects this, and the standard deviation of its logarithm a priori.
 MIN_TEMPERATURE, MAX_TEMPERATURE, LOG_TEMPERATURE_STD = 0.2, 2.0, 0.5
 EPSILON = 1e-12
+# How often a model is certain and wrong: no calibration of whole classes shows so rare a failure.
+LAPSE_RATE = 0.001
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class NoiseModel:
     def calibrated_posterior(self, probabilities: np.ndarray, tags: np.ndarray) -> np.ndarray:
         """Return P(class | photo, tag) as if all confusions were equally probable.
 
-        Its probabilities are calibrated; it has the arguments and the result of `posterior`.
+        Its probabilities are calibrated; one photo in a thousand may look certainly like another
+        class than its own. It has the arguments and the result of `posterior`.
         """
         return self._uniform_posterior(probabilities, tags, self.uniform_rate)
 
@@ -87,8 +90,10 @@ class NoiseModel:
     def _uniform_posterior(
         self, probabilities: np.ndarray, tags: np.ndarray, rate: float
     ) -> np.ndarray:
+        classes = probabilities.shape[1]
         sharpened = softmax(log_probabilities(probabilities), self.temperature)
-        return _posterior(sharpened, tags, rate, uniform_confusion(probabilities.shape[1]))
+        cautious = (1 - LAPSE_RATE) * sharpened + LAPSE_RATE / classes
+        return _posterior(cautious, tags, rate, uniform_confusion(classes))
 
 
 def _likelihood(tags: np.ndarray, rate: float, confusion: np.ndarray) -> np.ndarray:
