@@ -103,9 +103,11 @@ class AiohttpDownloadHandler:
         self._max_bytes = settings.getint("DOWNLOAD_MAXSIZE")
         self._fail_on_loss = settings.getbool("DOWNLOAD_FAIL_ON_DATALOSS")
         self._resolver = PublicResolver(HostRules.from_settings(settings))
-        self._session = _session(self._resolver)
+        # Reading the system's certificates takes time.
+        context = ssl.create_default_context()
+        self._session = _session(self._resolver, context)
         # A proxy may have a private address.
-        self._proxied_session = _session(ThreadedResolver())
+        self._proxied_session = _session(ThreadedResolver(), context)
         # Hosts and ports that may be requested through a proxy.
         self._checked: set[tuple[str, int]] = set()
 
@@ -221,13 +223,13 @@ class AiohttpDownloadHandler:
         await self._proxied_session.close()
 
 
-def _session(resolver: AbstractResolver) -> aiohttp.ClientSession:
+def _session(resolver: AbstractResolver, context: ssl.SSLContext) -> aiohttp.ClientSession:
     # Scrapy's downloader limits connections; certificates are always verified.
     connector = aiohttp.TCPConnector(
         resolver=resolver,
         limit=0,
         ttl_dns_cache=DNS_CACHE_SECONDS,
-        ssl=ssl.create_default_context(),
+        ssl=context,
     )
     return aiohttp.ClientSession(
         connector=connector,

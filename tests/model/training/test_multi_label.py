@@ -206,6 +206,7 @@ def test_contradicted_labels_get_a_lower_weight_in_their_facet(
     assert messages[1].startswith("upper: ")
 
 
+@pytest.mark.slow
 def test_facets_of_one_label_are_named_and_not_trained(work: Path, tmp_path: Path) -> None:
     shutil.copytree(work / "splits", tmp_path / "splits")
     about = {"labels": [], "facets": {"colour": ["blue", "red"], "lower": ["jeans"]}}
