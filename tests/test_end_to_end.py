@@ -21,7 +21,7 @@ CLOTHING = SHARED / "data" / "clothing" / "validation"
 BACKBONE = SHARED / "weights" / "inception_v3_nsfwjs.weights.h5"
 LABELS = ("dress", "pants", "shoes", "t-shirt")
 # Photos per label: enough to train a head in the time of a test.
-PHOTOS_PER_LABEL = 16
+PHOTOS_PER_LABEL = 12
 
 pytestmark = pytest.mark.skipif(
     not (CLOTHING.is_dir() and BACKBONE.is_file()),
@@ -56,7 +56,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, one_estimator: None) -> Pa
     with serve(ShopOptions(photos=folder / "photos")) as shop:
         address = ("--site-url", shop.url, "--image-url", shop.url)
         crawl(folder, "lamoda", "--tags", ",".join(LABELS), *address)
-    run_command(folder, "build-dataset", "--min-per-class", "10", "--splits", "60,20,20")
+    run_command(folder, "build-dataset", "--min-per-class", "8", "--splits", "60,20,20")
     head = (
         "--weights",
         str(BACKBONE),

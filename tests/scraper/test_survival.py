@@ -233,6 +233,9 @@ def _shorten_lease() -> None:
     workers.LEASE, workers.HEARTBEAT_SECONDS = timedelta(seconds=3), 1
 
 
+@pytest.mark.parametrize(
+    "backend", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
 @pytest.mark.usefixtures("backend")
 def test_process_that_is_stopped_for_longer_than_its_lease_changes_nothing(
     shop: SampleShop, expected_contents: list[list], tmp_path: Path

@@ -117,7 +117,7 @@ def test_the_plain_interpreter_takes_any_size(
 
 @pytest.mark.parametrize(
     "kind",
-    [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("saved_model", "onnx")), "litert"],
+    [pytest.param(kind, marks=pytest.mark.slow) for kind in ("saved_model", "onnx", "litert")],
 )
 def test_a_model_that_reads_an_opacity(tmp_path: Path, kind: str) -> None:
     run = saved_runs.write_run(tmp_path / "run", LABELS, ["mixed0"], channels=4)

@@ -18,7 +18,7 @@ from tests.support.saved_runs import write_run
     ("blocks", "parts", "channels"),
     [
         (("mixed0",), inception.WHOLE, 3),
-        (("mixed0", "mixed1"), inception.HALVES, 3),
+        pytest.param(("mixed0", "mixed1"), inception.HALVES, 3, marks=pytest.mark.slow),
         (("mixed0", "mixed1"), inception.HALVES, 4),
     ],
 )
