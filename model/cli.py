@@ -9,7 +9,7 @@ import click
 
 from dataset.errors import BadInput
 from dataset.utils.cli_options import CONTEXT_SETTINGS, FOLDER, engine_options
-from dataset.utils.files import refuse_interrupted, refuse_taken
+from dataset.utils.files import refuse_used_run
 from model import cli_options
 
 
@@ -233,10 +233,8 @@ def train_model(
     values["image_size"] = values["image_size"] or cli_options.default_image_size(values["weights"])
     out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     if values["distribute"]:
-        if not values["resume"]:
-            # Only the first process writes the run, and the others would wait for it.
-            refuse_taken(out, "name a new folder for this run")
-            refuse_interrupted(out)
+        # Only the first process writes the run, and the others would wait for it.
+        refuse_used_run(out, values["resume"])
         keras_backend.start_processes()
     keras_backend.import_backend()
     from dataset.utils.engines import create_engine

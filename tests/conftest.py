@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exclude all imported modules from garbage collections, which take a second each otherwise."""
+    """Exclude the imported modules from garbage collections, which take longer with them."""
     gc.collect()
     gc.freeze()
 

@@ -68,7 +68,7 @@ class KeyScheme:
 # of 48 bits is equal. The second scheme finds copies that were filtered, too.
 SEARCH_KEYS = KeyScheme(seed=0, count=4, bits=48, keypoints=128)
 AUDIT_KEYS = KeyScheme(seed=1, count=8, bits=40, keypoints=256)
-# For audits of so many photos that an index of AUDIT_KEYS does not fit into memory.
+# For large audits, for which an index of AUDIT_KEYS would not fit into memory.
 LARGE_AUDIT_KEYS = KeyScheme(seed=1, count=4, bits=48, keypoints=128)
 
 

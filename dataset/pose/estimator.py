@@ -25,7 +25,7 @@ from dataset.pose.heatmaps import (
 )
 from dataset.pose.models import JointSet
 from dataset.pose.samples import normalize
-from dataset.utils.keras_backend import compile_network, gpu_has_bfloat16, has_gpu
+from dataset.utils.keras_backend import gpu_has_bfloat16, has_gpu, inference_function
 
 BATCH_IMAGES = 16
 # The first pass sees a small person blurred: half of the score proposes a second pass.
@@ -64,7 +64,7 @@ class PoseEstimator:
     @cached_property
     def _compute(self) -> Callable[[np.ndarray], list[np.ndarray]]:
         # What is found in a photo must not depend on the size of its batch.
-        return compile_network(self.network)
+        return inference_function(self.network)
 
     def predict(self, views: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the heat maps and masks of views.
@@ -202,12 +202,10 @@ def keeps_outputs(network: Callable, twin: Callable, inputs: np.ndarray) -> tupl
         Whether the relative difference is at most `MAX_DIFFERENCE`, and the difference as a root
         mean square; of several outputs the largest.
     """
-    difference = max(map(_difference, _as_list(network(inputs)), _as_list(twin(inputs))))
+    difference = max(
+        map(_difference, *(keras.tree.flatten(one(inputs)) for one in (network, twin)))
+    )
     return difference <= MAX_DIFFERENCE, difference
-
-
-def _as_list(outputs: Any) -> list[Any]:
-    return outputs if isinstance(outputs, list) else [outputs]
 
 
 def _difference(exact: Any, other: Any) -> float:

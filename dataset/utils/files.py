@@ -216,16 +216,18 @@ def unfinished_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.unfinished")
 
 
-def refuse_interrupted(out: Path) -> None:
-    """Raise an error when there are intermediate results of a training for `out`.
+def refuse_used_run(out: Path, resume: bool) -> None:
+    """Raise an error when `out` can't be the folder of a training.
 
     Args:
         out: The value of --out.
+        resume: Whether an interrupted training is continued.
 
     Raises:
-        BadInput: There are.
+        BadInput: It exists, or it belongs to an interrupted training that is not continued.
     """
-    if (folder := unfinished_path(out)).exists():
+    refuse_taken(out, "name a new folder for this run")
+    if not resume and (folder := unfinished_path(out)).exists():
         raise BadInput(
             f"{folder} is an interrupted training; continue with --resume, or remove the folder"
         )

@@ -168,7 +168,7 @@ def jit_compile() -> bool | str:
     return False if keras.backend.backend() == "tensorflow" and not has_gpu() else "auto"
 
 
-def compile_network(network: "keras.Model") -> Callable[[np.ndarray], list[np.ndarray]]:
+def inference_function(network: "keras.Model") -> Callable[[np.ndarray], list[np.ndarray]]:
     """Return a function that computes the outputs of a network for batches of any size.
 
     With TensorFlow, `Model.predict_on_batch` traces one graph for the first batch size and another
@@ -190,8 +190,7 @@ def compile_network(network: "keras.Model") -> Callable[[np.ndarray], list[np.nd
         compute = tf.function(network, input_signature=[shape], autograph=False)
 
     def outputs(batch: np.ndarray) -> list[np.ndarray]:
-        computed = compute(batch)
-        return [np.asarray(one) for one in (computed if isinstance(computed, list) else [computed])]
+        return [np.asarray(output) for output in keras.tree.flatten(compute(batch))]
 
     return outputs
 

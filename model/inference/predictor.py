@@ -199,8 +199,8 @@ def _predict_in_batches(network: keras.Model, pixels: np.ndarray) -> list[np.nda
         padded_size = 1 << (len(batch) - 1).bit_length()
         padding = np.zeros((padded_size - len(batch), *batch.shape[1:]), np.uint8)
         outputs = network.predict_on_batch(np.concatenate([batch, padding]))
-        arrays = outputs if isinstance(outputs, list) else [outputs]
-        batches.append([np.asarray(array, np.float32)[: len(batch)] for array in arrays])
+        arrays = (np.asarray(output, np.float32) for output in keras.tree.flatten(outputs))
+        batches.append([array[: len(batch)] for array in arrays])
     joined = [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
     if not all(np.isfinite(array).all() for array in joined):
         raise Failure("the outputs of the model are not finite; train it again")

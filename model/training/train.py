@@ -19,13 +19,7 @@ from tqdm import tqdm
 from dataset.errors import BadInput, Failure, first_line
 from dataset.utils.cli_options import options_as_json
 from dataset.utils.engines import LOCAL_ENGINE, Engine
-from dataset.utils.files import (
-    make_folder,
-    refuse_interrupted,
-    refuse_taken,
-    unfinished_path,
-    write_json,
-)
+from dataset.utils.files import make_folder, refuse_used_run, unfinished_path, write_json
 from model.data.augmentation import render_samples
 from model.data.features import predict_logits, read_letterboxed
 from model.data.loading import Example, SplitData, load_splits
@@ -121,14 +115,13 @@ def begin_run(options: ResumableOptions) -> Path:
     Raises:
         BadInput: `--out` exists, or there is nothing to resume.
     """
-    refuse_taken(options.out, "name a new folder for this run")
+    refuse_used_run(options.out, options.resume)
     folder = unfinished_path(options.out)
     fixed = {n: v for n, v in options_as_json(options).items() if n not in CHANGEABLE_OPTIONS}
     fixed = json.loads(json.dumps(fixed))
     if options.resume:
         _require_same_options(folder, fixed)
         return folder
-    refuse_interrupted(options.out)
     make_folder(folder, options.out)
     write_json(fixed, folder / OPTIONS_FILE)
     return folder
