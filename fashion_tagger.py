@@ -33,7 +33,7 @@ COMMANDS = {
     "serve-model": ("model.tagging.cli", "serve_model"),
     "export-model": ("model.export.cli", "export_model"),
     "fetch-photos": ("scraper.cli", "fetch_photos"),
-    "sample-shop": ("scraper.sample_shop.cli", "sample_shop"),
+    "sample-shop": ("scraper.cli", "sample_shop"),
 }
 
 

@@ -39,8 +39,8 @@ from scrapy.responsetypes import responsetypes
 from twisted.python.failure import Failure
 
 from dataset.errors import first_line
+from scraper.items import PRIVATE, CertificateError, InvalidResponseError, ProxyError
 from scraper.middlewares import DEFAULT_PORTS, HostRules
-from scraper.rejections import PRIVATE, CertificateError, InvalidResponseError, ProxyError
 
 # Limits of a response's head; a browser accepts 256 kB in all.
 MAX_HEADER_LINE_BYTES, MAX_HEADERS = 8190, 2_000

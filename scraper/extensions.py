@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dataset.catalogue import workers
 from dataset.errors import Failure
-from scraper.crawl.context import CrawlComponent, CrawlContext
+from scraper.crawl.runner import CrawlComponent, CrawlContext
 from scraper.crawl.summary import format_results
 from scraper.credentials import redact
 from scraper.items import ImageItem

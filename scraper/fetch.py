@@ -27,8 +27,8 @@ from dataset.images.store import UrlImageCache
 from scraper.crawl.process import project_settings, run_spiders, start_task
 from scraper.decoding.inspection import RejectedImage
 from scraper.decoding.pool import DecoderPool
+from scraper.items import image_error_reason
 from scraper.middlewares import IS_IMAGE, HostBackoffs, host_and_port
-from scraper.rejections import image_error_reason
 
 # Active requests: many, so that one slow host does not hold up the others; Ctrl-C waits for them.
 CONCURRENT_REQUESTS = 32

@@ -31,9 +31,7 @@ from scrapy.utils.httpobj import urlparse_cached
 from dataset.catalogue.models import HostBackoff
 from dataset.catalogue.session import Sessions
 from scraper.errors import SiteRefused
-from scraper.parsing.fields import format_wait, json_objects, parse_json
-from scraper.parsing.rate_limits import backoff_seconds
-from scraper.rejections import (
+from scraper.items import (
     NOAI,
     PRIVATE,
     ROBOTS_TXT,
@@ -43,6 +41,7 @@ from scraper.rejections import (
     CertificateError,
     download_error_reason,
 )
+from scraper.parsing.fields import backoff_seconds, format_wait, json_objects, parse_json
 
 # RFC 9309 requires crawlers to read 500 KiB.
 MAX_ROBOTS_TXT_BYTES = 512_000

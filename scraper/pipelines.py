@@ -10,7 +10,7 @@ from scrapy.exceptions import DropItem
 
 from dataset.errors import Failure
 from dataset.maintenance.takedown import REASON
-from scraper.crawl.context import CrawlComponent
+from scraper.crawl.runner import CrawlComponent
 from scraper.crawl.searches import Search
 from scraper.decoding.inspection import AcceptedImage, RejectedImage
 from scraper.decoding.pool import DecoderPool

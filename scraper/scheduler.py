@@ -38,9 +38,9 @@ from twisted.python.failure import Failure as TwistedFailure
 from dataset.catalogue.models import HASHTAG_SEPARATOR
 from dataset.errors import BadInput, Failure, replace_control_characters
 from dataset.maintenance import takedown
-from scraper.crawl.context import open_context_of
 from scraper.crawl.preflight import estimate, format_estimate
 from scraper.crawl.process import start_task
+from scraper.crawl.runner import open_context_of
 from scraper.crawl.searches import Search, SearchPlanner, Step
 from scraper.crawl.summary import SearchStats
 from scraper.credentials import redact

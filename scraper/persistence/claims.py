@@ -17,7 +17,7 @@ from dataset.catalogue.models import Hashtag, PostHashtag, PostRow, Sighting
 from dataset.catalogue.queries import in_batches, table_of
 from dataset.maintenance.takedown import photo_name
 from dataset.vocabulary import normalize_word
-from scraper.rejections import FINAL, GONE
+from scraper.items import FINAL, GONE
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,26 @@ from dataset.utils.cli_options import format_table
 from dataset.utils.files import write_atomically
 from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.drawing.product import Drawing, coco_annotations, draw_product
-from scraper.sample_shop.faults import faults_named
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply, Sending, number_in, plain
-from scraper.sample_shop.images import PhotoBytes, as_jpeg, content_type, fitted
-from scraper.sample_shop.stock import Drawn, Stock, drawn_plans, folder_plans, make_stock
+from scraper.sample_shop.http import (
+    Asked,
+    PhotoWanted,
+    Reply,
+    Sending,
+    faults_named,
+    number_in,
+    plain,
+)
+from scraper.sample_shop.stock import (
+    Drawn,
+    PhotoBytes,
+    Stock,
+    as_jpeg,
+    content_type,
+    drawn_plans,
+    fitted,
+    folder_plans,
+    make_stock,
+)
 
 FORMATS = Path(__file__).with_name("formats")
 

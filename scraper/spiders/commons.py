@@ -15,11 +15,11 @@ from scrapy.http import Response
 
 from scraper.errors import LayoutChanged, SiteRefused, TemporarilyEmpty
 from scraper.middlewares import ACCEPTS_API_TERMS, unicode_headers
-from scraper.parsing import rate_limits
 from scraper.parsing.fields import (
     absolute_url,
     check_count,
     clean_text,
+    format_retry_after,
     get_nested,
     html_text,
     json_object,
@@ -136,7 +136,7 @@ class Spider(HashtagSpider):
                 " with --contact"
             )
         if response.status == 429:
-            when = rate_limits.format_retry_after(unicode_headers(response))
+            when = format_retry_after(unicode_headers(response))
             return f"the rate limit of Wikimedia is reached (HTTP 429); continue {when}"
         return None
 

@@ -17,11 +17,11 @@ from scrapy.http import Response
 from scraper.credentials import Credential
 from scraper.errors import LayoutChanged, SiteRefused, TemporarilyEmpty
 from scraper.middlewares import ACCEPTS_API_TERMS, unicode_headers
-from scraper.parsing import rate_limits
 from scraper.parsing.fields import (
     absolute_url,
     check_count,
     clean_text,
+    format_retry_after,
     get_nested,
     html_text,
     json_object,
@@ -144,7 +144,7 @@ class Spider(HashtagSpider):
         """Return how long a rate limit lasts."""
         if response.status != 429:
             return None
-        when = rate_limits.format_retry_after(unicode_headers(response))
+        when = format_retry_after(unicode_headers(response))
         return f"Flickr's rate limit is reached (HTTP 429); continue {when}"
 
 

@@ -19,6 +19,7 @@ from scraper.credentials import Credential
 from scraper.errors import LayoutChanged, SiteRefused
 from scraper.middlewares import unicode_headers
 from scraper.parsing.fields import (
+    WAIT_MINUTES_KEY,
     clean_text,
     get_nested,
     http_url,
@@ -30,7 +31,6 @@ from scraper.parsing.fields import (
     parse_json,
 )
 from scraper.parsing.hashtags import find_hashtags, to_hashtag, unique_hashtags
-from scraper.parsing.rate_limits import WAIT_MINUTES_KEY
 from scraper.spiders.base import Access, Check, HashtagSpider, Page, Photo, Post, SiteOption
 
 MEDIA_FIELDS = (

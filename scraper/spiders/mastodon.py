@@ -18,10 +18,11 @@ from scrapy.http import Response
 from scraper.credentials import Credential
 from scraper.errors import LayoutChanged, SiteRefused
 from scraper.middlewares import unicode_headers
-from scraper.parsing import rate_limits
 from scraper.parsing.fields import (
     absolute_url,
     clean_text,
+    format_remaining,
+    format_retry_after,
     get_nested,
     html_text,
     is_html,
@@ -131,7 +132,7 @@ class Spider(HashtagSpider):
                 " MASTODON_TOKEN to the token of an account there, or name another server"
             )
         if status == 429:
-            when = rate_limits.format_retry_after(unicode_headers(response))
+            when = format_retry_after(unicode_headers(response))
             return f"the rate limit of {host} is reached (HTTP 429); continue {when}"
         if status in (200, 404):
             return f"{host} is not a Mastodon server (HTTP {status}): check the name"
@@ -139,7 +140,7 @@ class Spider(HashtagSpider):
 
     def describe_remaining(self, response: Response) -> str | None:
         """Return how many requests are left of the server's limit."""
-        return rate_limits.format_remaining(unicode_headers(response), "x-ratelimit")
+        return format_remaining(unicode_headers(response), "x-ratelimit")
 
 
 def read(body: bytes, url: str) -> Page:

@@ -15,11 +15,11 @@ from dataset.errors import BadInput
 from scraper.credentials import VISIBLE_ASCII, Credential
 from scraper.errors import LayoutChanged, SiteRefused
 from scraper.middlewares import ACCEPTS_API_TERMS, unicode_headers
-from scraper.parsing import rate_limits
 from scraper.parsing.fields import (
     absolute_url,
     check_count,
     clean_text,
+    format_retry_after,
     get_nested,
     html_text,
     json_object,
@@ -157,7 +157,7 @@ class Spider(HashtagSpider):
         error, status = json_object_or_empty(response.body), response.status
         detail = clean_text(error.get("detail")) or ""
         if status == 429:
-            when = rate_limits.format_retry_after(unicode_headers(response))
+            when = format_retry_after(unicode_headers(response))
             return (
                 f"Openverse's rate limit is reached (HTTP 429); continue {when}, or set"
                 f" {CLIENT_ID} and {CLIENT_SECRET} for a higher limit"

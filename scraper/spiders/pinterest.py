@@ -20,9 +20,10 @@ from dataset.errors import BadInput
 from scraper.credentials import Credential
 from scraper.errors import LayoutChanged
 from scraper.middlewares import unicode_headers
-from scraper.parsing import rate_limits
 from scraper.parsing.fields import (
     clean_text,
+    format_remaining,
+    format_retry_after,
     format_wait,
     get_nested,
     http_url,
@@ -144,7 +145,7 @@ class Spider(HashtagSpider):
         if response.status == 429:
             seconds = parse_count(headers.get("x-ratelimit-reset"))
             if "retry-after" in headers or seconds is None:
-                when = rate_limits.format_retry_after(headers)
+                when = format_retry_after(headers)
             else:
                 when = format_wait(seconds)
             return f"Pinterest's rate limit is reached; continue {when}"
@@ -161,7 +162,7 @@ class Spider(HashtagSpider):
 
     def describe_remaining(self, response: Response) -> str | None:
         """Return how many requests are left."""
-        return rate_limits.format_remaining(unicode_headers(response), "x-ratelimit")
+        return format_remaining(unicode_headers(response), "x-ratelimit")
 
     def checks(self) -> Sequence[Check]:
         """Return a request for the account of the token."""

@@ -22,12 +22,12 @@ from scrapy.http import Response
 from dataset.catalogue.models import NO_CREDIT
 from scraper.errors import LayoutChanged, SiteRefused
 from scraper.middlewares import unicode_headers
-from scraper.parsing import rate_limits
 from scraper.parsing.fields import (
     absolute_url,
     clean_text,
     element_text,
     explain_challenge,
+    format_retry_after,
     html_soup,
     html_text,
     is_html,
@@ -168,7 +168,7 @@ class Spider(HashtagSpider):
         if (text := explain_challenge(status, response.body)) is not None:
             return f"{shop}: {text}"
         if status == 429:
-            when = rate_limits.format_retry_after(unicode_headers(response))
+            when = format_retry_after(unicode_headers(response))
             return f"the rate limit of {shop} is reached (HTTP 429); continue {when}"
         if status in (401, 403, 307):
             return (

@@ -15,12 +15,12 @@ from scrapy.http import Response
 
 from scraper.errors import LayoutChanged
 from scraper.middlewares import unicode_headers
-from scraper.parsing import rate_limits
 from scraper.parsing.fields import (
     absolute_url,
     check_count,
     clean_text,
     explain_challenge,
+    format_retry_after,
     get_nested,
     html_page,
     html_text,
@@ -131,7 +131,7 @@ class Spider(HashtagSpider):
                 f"{shop} is closed with a password: ask its owner to open it, or crawl another shop"
             )
         if status in (429, 430):
-            when = rate_limits.format_retry_after(unicode_headers(response))
+            when = format_retry_after(unicode_headers(response))
             return f"the rate limit of {shop} is reached (HTTP {status}); continue {when}"
         if status in (401, 403):
             return (

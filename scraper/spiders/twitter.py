@@ -21,9 +21,10 @@ from dataset.errors import BadInput
 from scraper.credentials import Credential
 from scraper.errors import LayoutChanged, SiteRefused
 from scraper.middlewares import unicode_headers
-from scraper.parsing import rate_limits
 from scraper.parsing.fields import (
     clean_text,
+    format_remaining,
+    format_reset_time,
     get_nested,
     http_url,
     index_by_key,
@@ -210,7 +211,7 @@ class Spider(HashtagSpider):
 
     def describe_remaining(self, response: Response) -> str | None:
         """Return how many requests are left in the current 15 minutes."""
-        remaining = rate_limits.format_remaining(unicode_headers(response), "x-rate-limit")
+        remaining = format_remaining(unicode_headers(response), "x-rate-limit")
         return f"{remaining}; the limit is reset {_reset_time(response)}" if remaining else None
 
     def checks(self) -> Sequence[Check]:
@@ -237,7 +238,7 @@ def _describe_usage(body: bytes) -> str:
 
 def _reset_time(response: Response) -> str:
     reset = unicode_headers(response).get("x-rate-limit-reset")
-    return rate_limits.format_reset_time(reset) or "in 15 minutes"
+    return format_reset_time(reset) or "in 15 minutes"
 
 
 def _rejected_parameters(response: Mapping[str, Any]) -> set[str]:

@@ -16,11 +16,11 @@ from scrapy.http import Response
 
 from scraper.errors import LayoutChanged
 from scraper.middlewares import unicode_headers
-from scraper.parsing import rate_limits
 from scraper.parsing.fields import (
     absolute_url,
     clean_text,
     explain_challenge,
+    format_retry_after,
     get_nested,
     html_page,
     html_text,
@@ -188,7 +188,7 @@ class Spider(HashtagSpider):
         """Return why a shop does not list its products, and what to do."""
         shop, status = urlsplit(self.server_url).netloc, response.status
         if status == 429:
-            when = rate_limits.format_retry_after(unicode_headers(response))
+            when = format_retry_after(unicode_headers(response))
             return f"the rate limit of {shop} is reached (HTTP 429); continue {when}"
         if is_html(response.body):
             challenge = explain_challenge(status, response.body)

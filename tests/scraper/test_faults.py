@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import BadInput
-from scraper.sample_shop.faults import PHOTO_FAULTS, faults_named
-from scraper.sample_shop.http import Asked, html
+from scraper.sample_shop.http import PHOTO_FAULTS, Asked, faults_named, html
 from scraper.sample_shop.server import ShopOptions, serve
 from tests.support.catalogues import rows
 from tests.support.crawls import class_folder, crawl

@@ -13,7 +13,7 @@ import pytest
 
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from scraper.settings import PROTECTED_COMPONENTS, PROTECTED_SETTINGS
-from scraper.spiders.registry import site_names
+from scraper.spiders.base import site_names
 from tests.support.catalogues import rows
 from tests.support.crawls import class_folder, crawl, run_scrapy
 

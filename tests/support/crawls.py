@@ -124,7 +124,7 @@ SCRAPY_COMPONENTS = (
 PRELOADED = (
     *("scraper.cli", "scraper.crawl.runner", "scraper.crawl.process", "scraper.scheduler"),
     *("scraper.extensions", "scraper.pipelines", "scraper.download_handler", "alembic.command"),
-    *("scraper.spiders.registry", "scraper.spiders.lamoda", "sqlalchemy.dialects.sqlite"),
+    *("scraper.spiders.base", "scraper.spiders.lamoda", "sqlalchemy.dialects.sqlite"),
     *("scrapy.core.engine", "scrapy.commands.crawl", "scrapy.extensions.httpcache"),
     *("scrapy.core.downloader", "scrapy.resolver"),
     *(name.rpartition(".")[0] for name in SCRAPY_COMPONENTS),

@@ -7,6 +7,7 @@ import numpy as np
 from scraper.sample_shop.drawing.canvas import (
     Canvas,
     Colour,
+    Fabric,
     Points,
     curve,
     dashes,
@@ -14,7 +15,6 @@ from scraper.sample_shop.drawing.canvas import (
     oval,
     ribbon,
 )
-from scraper.sample_shop.drawing.fabric import Fabric
 from scraper.sample_shop.drawing.person import LEFT, LEG, RIGHT, Body, across
 
 

@@ -6,8 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
-from scraper.sample_shop.images import content_type
-from scraper.sample_shop.stock import Item, PhotoSource, Stock
+from scraper.sample_shop.stock import Item, PhotoSource, Stock, content_type
 
 # older: pages in an object by their ids; late: the metadata of half of a page come with a second
 # response; busy: the first response reports a replication lag.

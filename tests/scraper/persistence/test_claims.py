@@ -14,7 +14,7 @@ from scraper.crawl.searches import CrawlLimits, Search, SearchPlanner, Step
 from scraper.crawl.summary import SearchStats
 from scraper.decoding.inspection import AcceptedImage, RejectedImage, inspect_image
 from scraper.persistence import claims, frontier
-from scraper.persistence.images import save_outcomes
+from scraper.persistence.writer import save_outcomes
 from scraper.sample_shop.server import ShopOptions, serve
 from scraper.spiders.base import Page, Photo, Post
 from scraper.spiders.lamoda import Spider as Lamoda

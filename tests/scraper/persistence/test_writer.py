@@ -18,10 +18,9 @@ from dataset.maintenance.takedown import MAX_COPY_DISTANCE_BITS, take_down
 from scraper.decoding.inspection import AcceptedImage, RejectedImage, inspect_image
 from scraper.items import Photo, Post
 from scraper.persistence import frontier
-from scraper.persistence.images import EXACT, NEW
-from scraper.persistence.images import NEAR as COPY
-from scraper.persistence.posts import save_posts
-from scraper.persistence.writer import BATCH_IMAGES, CatalogueWriter
+from scraper.persistence.frontier import save_posts
+from scraper.persistence.writer import BATCH_IMAGES, EXACT, NEW, CatalogueWriter
+from scraper.persistence.writer import NEAR as COPY
 from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import catalogue_of, rows
 

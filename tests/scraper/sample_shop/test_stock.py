@@ -8,9 +8,9 @@ import pytest
 from dataset.errors import BadInput
 from dataset.images.io import open_photo
 from dataset.vocabulary import load_vocabulary
-from scraper.sample_shop.images import PhotoBytes
 from scraper.sample_shop.stock import (
     Drawn,
+    PhotoBytes,
     Plan,
     drawn_plans,
     folder_plans,

@@ -12,8 +12,7 @@ import pytest
 
 from scraper.credentials import is_account
 from scraper.errors import LayoutChanged
-from scraper.spiders.base import HashtagSpider, Page
-from scraper.spiders.registry import site_names, spider_class
+from scraper.spiders.base import HashtagSpider, Page, site_names, spider_class
 
 RECORDED = Path(__file__).parents[2] / "recorded"
 SITES = site_names()

@@ -11,7 +11,7 @@ from scrapy.http import Response
 import fashion_tagger
 from dataset.errors import BadInput
 from scraper.errors import LayoutChanged, SiteRefused
-from scraper.parsing.rate_limits import backoff_seconds
+from scraper.parsing.fields import backoff_seconds
 from scraper.spiders.base import Credit, Page, Photo
 from scraper.spiders.mastodon import (
     BRIDGED,

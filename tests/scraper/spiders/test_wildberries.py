@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from scraper.errors import LayoutChanged, TemporarilyEmpty
-from scraper.parsing.wildberries_hosts import DEFAULT_HOST_MAP, HostMap, parse_host_map
-from scraper.spiders.wildberries import Spider, read
+from scraper.spiders.wildberries import DEFAULT_HOST_MAP, HostMap, Spider, parse_host_map, read
 from tests.support.http_responses import http_response
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "wildberries"

@@ -21,7 +21,7 @@ from scraper.sample_shop.formats import (
 from scraper.sample_shop.http import Asked, PhotoWanted, Reply
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from scraper.sample_shop.stock import Stock
-from scraper.spiders.registry import spider_class
+from scraper.spiders.base import spider_class
 from scraper.spiders.shop import parse_json_ld, read
 from tests.support.catalogues import rows
 from tests.support.crawls import class_folder, crawl
