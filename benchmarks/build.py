@@ -29,7 +29,7 @@ from dataset.build import build
 from dataset.catalogue.models import Cluster, Hashtag, ImageRow, PostHashtag, PostRow, Sighting
 from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.pipeline import dedup
-from dataset.export.build_result import BuildOptions
+from dataset.export.layout import BuildOptions
 from dataset.export.rendering import JPEG_QUALITY
 from dataset.images.io import find_photos, open_photo, sha256_of
 from dataset.images.store import ImageStore, open_store

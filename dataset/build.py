@@ -21,25 +21,30 @@ from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.pipeline import dedup, save_closest_pairs, save_parts
 from dataset.duplicates.search import LoadedPhotos, PrintFile, compared_photos
 from dataset.errors import Failure, first_line
-from dataset.export import croissant, dataset_card, layout, report
-from dataset.export.build_result import BuildOptions, BuildResult
+from dataset.export import dataset_card, layout, report
 from dataset.export.formats import FORMATS
-from dataset.export.layout import DatasetItem, RenderedImage
-from dataset.export.leakage_audit import AuditResult, CrossSplitPair, audit_build
+from dataset.export.layout import (
+    AuditResult,
+    BuildOptions,
+    BuildResult,
+    CrossSplitPair,
+    DatasetItem,
+    RenderedImage,
+)
+from dataset.export.leakage_audit import audit_build
 from dataset.export.rendering import POOL_FOLDER, render_images, render_key, reuse_images
 from dataset.images.store import ImageStore, open_store
 from dataset.maintenance.label_decisions import ask_conflicts
 from dataset.pose.crop import BOTH
+from dataset.selection.candidates import load_quality_gates
 from dataset.selection.crops import PersonCrop, find_crops
-from dataset.selection.groups import LINKS_TWO_SPLITS
 from dataset.selection.planning import (
     BuildPlan,
     SelectionOptions,
     plan_build,
     replan_splits,
 )
-from dataset.selection.quality_gates import load_quality_gates
-from dataset.selection.splits import save_kept_splits, split_scheme
+from dataset.selection.splits import LINKS_TWO_SPLITS, save_kept_splits, split_scheme
 from dataset.utils.cli_options import options_as_json
 from dataset.utils.engines import LOCAL_ENGINE, Engine
 from dataset.utils.files import (
@@ -357,7 +362,7 @@ def write_output_files(
     dataset_card.write_crop_sheet(result.items, store, folder)
     card = dataset_card.render_card(result, options, output_format)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    write_json(croissant.describe_build(result, options, folder), folder / "croissant.json")
+    write_json(dataset_card.describe_build(result, options, folder), folder / "croissant.json")
     page = report.render_report(result, options, selection.gates, jpegs, store)
     (folder / "report.html").write_text(page, encoding="utf-8")
 

@@ -23,7 +23,7 @@ from dataset.utils.cli_options import (
 )
 
 if TYPE_CHECKING:
-    from dataset.export.build_result import BuildOptions, BuildResult
+    from dataset.export.layout import BuildOptions, BuildResult
     from dataset.selection.labeling import LabeledImage
     from dataset.selection.planning import BuildPlan
 
@@ -210,7 +210,7 @@ def build_dataset(
     With --multi-label the photos are below photos/, with their labels in metadata.jsonl.
     """
     from dataset.build import build, preview_build, prompt_conflicts, selection_options
-    from dataset.export.build_result import BuildOptions
+    from dataset.export.layout import BuildOptions
     from dataset.selection.crops import PoseOptions
     from dataset.utils.engines import create_engine
     from dataset.vocabulary import load_vocabulary

@@ -16,7 +16,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "Sighting",
         ],
         "session": ["open_catalogue"],
-        "queries": ["find_image"],
-        "stats": ["search_stats"],
+        "queries": ["find_image", "search_stats"],
     },
 )

@@ -6,9 +6,15 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "build_result": ["BuildOptions", "BuildResult"],
-        "layout": ["DatasetItem", "RenderedImage"],
+        "layout": [
+            "AuditResult",
+            "BuildOptions",
+            "BuildResult",
+            "CrossSplitPair",
+            "DatasetItem",
+            "RenderedImage",
+        ],
         "formats": ["DatasetFormat", "FORMATS", "read_format"],
-        "leakage_audit": ["AuditResult", "CrossSplitPair", "audit_build"],
+        "leakage_audit": ["audit_build"],
     },
 )

@@ -1,9 +1,9 @@
-"""The files of a build: paths of images, the manifest and the list of excluded images."""
+"""Options, result and files of a build: paths of images, the manifest and the excluded images."""
 
 import csv
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from dataset.errors import BadInput
 from dataset.images.io import sha256_of
 from dataset.images.store import ImageStore
-from dataset.selection.candidates import Candidate, ExcludedImage
-from dataset.selection.crops import PersonCrop
+from dataset.selection.candidates import Candidate, ExcludedImage, Exclusions
+from dataset.selection.crops import PersonCrop, PoseOptions
 from dataset.selection.labeling import LabeledImage
 from dataset.utils.files import restore_folder, spreadsheet_row
 from dataset.utils.threads import map_in_threads
@@ -114,6 +114,119 @@ class DatasetItem:
     def person_crop(self) -> PersonCrop | None:
         """Return the crop; None if images are not cropped."""
         return self.rendered.person_crop
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Options of `build-dataset`; its help describes each.
+
+    Attributes:
+        catalogue: Path or URL of the catalogue.
+        images: Location of the image store.
+        out: Output folder; with `target`, where the build is prepared.
+        target: The fsspec URL that the finished build is copied to; empty for a local build.
+        min_per_class: Labels with fewer images are excluded.
+        max_per_class: Largest number of images per label, if limited.
+        labels: If not empty, only these labels are used.
+        splits: Relative sizes of train, validation and test.
+        new_splits: Whether the splits of earlier builds are ignored.
+        hashtags: `found` for the hashtags of the search, `all` for those in captions as well.
+        conflicts: What happens to an image with several labels: `exclude`, `first`, `ask` or, in
+            multi-label builds, `unlabel`.
+        licenses: If not empty, only images with these licenses are used.
+        quality_gates: The user's quality thresholds (TOML).
+        size: Width and height of the written images in pixels.
+        resize: How images are fitted into the square: `letterbox`, `crop` or `stretch`.
+        format: Output format, a key of `dataset.export.formats.FORMATS`.
+        seed: Random seed of the splits.
+        pose: Pose network and crop.
+        multi_label: Whether an image keeps all its labels, one per facet.
+    """
+
+    catalogue: str
+    images: Path | str
+    out: Path
+    min_per_class: int = 500
+    max_per_class: int | None = None
+    labels: tuple[str, ...] = ()
+    splits: tuple[float, float, float] = (80, 10, 10)
+    new_splits: bool = False
+    hashtags: str = "found"
+    conflicts: str = "exclude"
+    licenses: tuple[str, ...] = ()
+    quality_gates: Path | None = None
+    size: int = 342
+    resize: str = "letterbox"
+    format: str = "folders"
+    seed: int = 0
+    pose: PoseOptions = field(default_factory=PoseOptions)
+    multi_label: bool = False
+    target: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the build is, for people: its folder or URL."""
+        return self.target or str(self.out)
+
+
+@dataclass(frozen=True)
+class CrossSplitPair:
+    """Two images of different splits.
+
+    Attributes:
+        first: Path of one image.
+        second: Path of the other image.
+        similarity: Fraction of what both show that agrees, at most 1.
+    """
+
+    first: str
+    second: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What an audit found.
+
+    Attributes:
+        photos: Number of images that were read.
+        compared: Number of candidate pairs across splits whose pixels were compared.
+        leaks: A sentence for each leak or wrong file.
+        closest: The most similar pairs across splits.
+        same: The pairs among the leaks that show the same photo.
+        linked: Such pairs that earlier audits of this build found, and that were put into one
+            split: ids of both images in the catalogue, and their similarity.
+    """
+
+    photos: int
+    compared: int
+    leaks: Sequence[str]
+    closest: Sequence[CrossSplitPair]
+    same: Sequence[CrossSplitPair] = ()
+    linked: Sequence[tuple[int, int, float]] = ()
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build wrote.
+
+    Attributes:
+        items: The images with their splits, ordered by path.
+        exclusions: Images that are not used.
+        small_classes: Label -> number of images, for labels with too few.
+        unreadable: Store key -> reason, for images that can't be read.
+        deviations: A sentence for each label and split whose proportion deviates.
+        audit: Result of the leakage audit.
+        reused: Number of images taken from the previous build unchanged.
+    """
+
+    items: Sequence[DatasetItem]
+    exclusions: Exclusions
+    small_classes: Mapping[str, int]
+    unreadable: Mapping[str, str]
+    deviations: Sequence[str]
+    audit: AuditResult
+    reused: int
 
 
 def label_folder(label: str) -> str:

@@ -10,7 +10,6 @@ manifest. It finds most copies, but not all: see RECALL_SENTENCE.
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from dataset.duplicates.search import (
     compared_photos,
 )
 from dataset.export.formats import DatasetFormat
-from dataset.export.layout import MANIFEST
+from dataset.export.layout import MANIFEST, AuditResult, CrossSplitPair
 from dataset.export.rendering import written_print
 from dataset.images.io import sha256_of
 from dataset.utils.threads import map_in_threads
@@ -38,43 +37,6 @@ RECALL_SENTENCE = (
 )
 # Images with equal values in one of these columns must be in one split.
 GROUP_COLUMNS = ("sha256", "cluster", "group", "post_url")
-
-
-@dataclass(frozen=True)
-class CrossSplitPair:
-    """Two images of different splits.
-
-    Attributes:
-        first: Path of one image.
-        second: Path of the other image.
-        similarity: Fraction of what both show that agrees, at most 1.
-    """
-
-    first: str
-    second: str
-    similarity: float
-
-
-@dataclass(frozen=True)
-class AuditResult:
-    """What an audit found.
-
-    Attributes:
-        photos: Number of images that were read.
-        compared: Number of candidate pairs across splits whose pixels were compared.
-        leaks: A sentence for each leak or wrong file.
-        closest: The most similar pairs across splits.
-        same: The pairs among the leaks that show the same photo.
-        linked: Such pairs that earlier audits of this build found, and that were put into one
-            split: ids of both images in the catalogue, and their similarity.
-    """
-
-    photos: int
-    compared: int
-    leaks: Sequence[str]
-    closest: Sequence[CrossSplitPair]
-    same: Sequence[CrossSplitPair] = ()
-    linked: Sequence[tuple[int, int, float]] = ()
 
 
 def audit_build(

@@ -6,14 +6,12 @@ from functools import partial
 from pathlib import Path
 
 from dataset.export import dataset_card
-from dataset.export.build_result import BuildOptions, BuildResult
-from dataset.export.layout import label_names
+from dataset.export.layout import BuildOptions, BuildResult, label_names
 from dataset.export.leakage_audit import RECALL_SENTENCE, describe_audit
 from dataset.images.io import thumbnail_or_none
 from dataset.images.store import ImageStore
-from dataset.selection.candidates import DUPLICATE, Candidate, ExcludedImage
+from dataset.selection.candidates import DUPLICATE, GATES, Candidate, ExcludedImage, QualityGates
 from dataset.selection.labeling import LABEL_CONFLICT
-from dataset.selection.quality_gates import GATES, QualityGates
 from dataset.selection.splits import SPLITS
 from dataset.utils.html import Figure, render
 

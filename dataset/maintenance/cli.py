@@ -107,7 +107,7 @@ def catalogue_dedup(
 def catalogue_clusters(catalogue: str, possible: bool, as_json: bool) -> None:
     """List the clusters of near duplicates, the largest first, with the best copy first."""
     from dataset.catalogue.session import open_catalogue
-    from dataset.maintenance.clusters import list_clusters, list_possible
+    from dataset.maintenance.stats import list_clusters, list_possible
 
     with open_catalogue(catalogue, must_exist=True)() as session:
         rows = list_possible(session) if possible else list_clusters(session)
@@ -299,8 +299,7 @@ def catalogue_import(file: Path, catalogue: str, images: str) -> None:
     """
     from dataset.catalogue.session import open_catalogue
     from dataset.images.store import open_store
-    from dataset.maintenance.archive import open_archive
-    from dataset.maintenance.merge import merge_archive
+    from dataset.maintenance.archive import merge_archive, open_archive
 
     # A new catalogue is created only for an archive that can be read.
     with open_archive(file) as archive:

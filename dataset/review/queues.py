@@ -31,9 +31,14 @@ from dataset.catalogue.models import (
 from dataset.catalogue.queries import in_batches, is_stored
 from dataset.catalogue.session import Sessions
 from dataset.duplicates.verification import Relation
-from dataset.selection.candidates import Exclusions, load_candidates, select_best_copies
+from dataset.selection.candidates import (
+    Exclusions,
+    apply_quality_gates,
+    load_candidates,
+    load_quality_gates,
+    select_best_copies,
+)
 from dataset.selection.labeling import matching_labels
-from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
 from dataset.vocabulary import Vocabulary
 
 Key = tuple[Any, ...]

@@ -6,11 +6,23 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "candidates": ["Candidate", "Exclusions", "load_candidates", "select_best_copies"],
+        "candidates": [
+            "Candidate",
+            "Exclusions",
+            "QualityGates",
+            "apply_quality_gates",
+            "load_candidates",
+            "load_quality_gates",
+            "select_best_copies",
+        ],
         "labeling": ["LabeledImage", "assign_labels"],
-        "quality_gates": ["QualityGates", "apply_quality_gates", "load_quality_gates"],
-        "groups": ["GroupAssignment", "ImageLinks", "assign_groups", "link_images"],
-        "splits": ["assign_splits"],
+        "splits": [
+            "GroupAssignment",
+            "ImageLinks",
+            "assign_groups",
+            "assign_splits",
+            "link_images",
+        ],
         "planning": ["BuildPlan", "SelectionOptions", "plan_build"],
         "crops": ["PersonCrop", "PoseOptions", "find_crops"],
     },

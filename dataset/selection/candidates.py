@@ -1,9 +1,14 @@
-"""Load the stored images of a catalogue as candidates for a build, one per cluster."""
+"""Load the stored images of a catalogue as candidates for a build, and exclude some of them.
+
+A build takes one copy per cluster, images with the requested licenses, and images that are good
+enough to learn from, by thresholds per site (`gates.toml`).
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,13 +29,26 @@ from dataset.catalogue.models import (
 )
 from dataset.catalogue.queries import is_stored
 from dataset.duplicates.verification import Relation
+from dataset.errors import BadInput
 from dataset.images.quality import ImageQuality
+from dataset.vocabulary import read_toml
 
 DUPLICATE = "duplicate of another photo"
 OTHER_LICENSE = "license not requested"
 # Copies with this much more text, decoration and frame than the cleanest one are used only if it is
 # not, and so are copies with less than this fraction of the detail of the best one.
 MAX_ADDED_DIFFERENCE, MIN_DETAIL = 0.01, 0.85
+BUILT_IN_GATES = Path(__file__).with_name("gates.toml")
+DEFAULT_SITE = "default"
+# Gate -> (reason of an exclusion, whether the threshold is a minimum rather than a maximum).
+GATES = {
+    "side": ("too small", True),
+    "shape": ("extreme shape", False),
+    "contrast": ("blank", True),
+    "blur": ("blurred", False),
+    "text": ("text banner", False),
+}
+REASONS = tuple(reason for reason, _ in GATES.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,3 +443,82 @@ def _best_copy(members: Sequence[Candidate], exclusions: Exclusions) -> Candidat
         decisions=tuple(sorted(decision for member in members for decision in member.decisions)),
         copies=tuple(sorted(member.image_id for member in members)),
     )
+
+
+@dataclass(frozen=True)
+class QualityGates:
+    """Thresholds of the quality gates.
+
+    Attributes:
+        sites: Site -> gate -> threshold. A threshold of 0 switches the gate off.
+    """
+
+    sites: Mapping[str, Mapping[str, float]]
+
+    def for_site(self, site: str) -> Mapping[str, float]:
+        """Return gate -> threshold for images of a site."""
+        return {**self.sites[DEFAULT_SITE], **self.sites.get(site, {})}
+
+    def rejection(self, photo: Candidate) -> tuple[str, str] | None:
+        """Return why an image is rejected.
+
+        Returns:
+            The reason and the measured value beside its threshold; None for a good image.
+        """
+        thresholds = self.for_site(next(iter(photo.sites), DEFAULT_SITE))
+        measured = _measurements(photo)
+        for gate, (reason, is_minimum) in GATES.items():
+            limit, value = thresholds[gate], measured.get(gate)
+            if limit and value is not None and (value < limit if is_minimum else value > limit):
+                bound = "at least" if is_minimum else "at most"
+                return reason, f"{gate} {value:g}, {bound} {limit:g}"
+        return None
+
+
+def _measurements(photo: Candidate) -> dict[str, float]:
+    short, long = sorted((photo.width, photo.height))
+    measured = {"side": float(short), "shape": long / max(1, short)}
+    if photo.quality:
+        measured |= {
+            "contrast": photo.quality.contrast,
+            "blur": photo.quality.blur,
+            "text": photo.quality.text,
+        }
+    return measured
+
+
+def apply_quality_gates(
+    photos: Iterable[Candidate], gates: QualityGates, exclusions: Exclusions
+) -> list[Candidate]:
+    """Return the images that pass all gates; images that a reviewer labeled always pass."""
+    passed = []
+    for photo in photos:
+        is_reviewed = bool(photo.decisions and photo.decisions[-1][1])
+        rejection = None if is_reviewed else gates.rejection(photo)
+        if rejection:
+            exclusions.add(photo, *rejection)
+        else:
+            passed.append(photo)
+    return passed
+
+
+def load_quality_gates(path: Path | None = None) -> QualityGates:
+    """Load the built-in thresholds, overridden by those in a TOML file.
+
+    Raises:
+        BadInput: The file can't be read, or names an unknown gate or a value that is no number.
+    """
+    sites = {name: dict(table) for name, table in read_toml(BUILT_IN_GATES).items()}
+    for name, table in (read_toml(path) if path else {}).items():
+        if not isinstance(table, dict):
+            raise BadInput(
+                f"{path}: {name} = {table!r} is outside any table; move it below [{DEFAULT_SITE}]"
+            )
+        for gate, value in table.items():
+            if gate not in GATES or isinstance(value, bool) or not isinstance(value, int | float):
+                raise BadInput(
+                    f"{path}: [{name}] {gate} = {value!r} is not a quality gate; the gates are"
+                    f" {', '.join(GATES)}, each a number, 0 to switch it off"
+                )
+        sites[name] = sites.get(name, {}) | table
+    return QualityGates(sites)

@@ -14,10 +14,11 @@ from dataset.selection.candidates import (
     Candidate,
     Exclusions,
     SourcePost,
+    apply_quality_gates,
     load_candidates,
+    load_quality_gates,
     select_best_copies,
 )
-from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
 from dataset.vocabulary import Vocabulary, join_facets, split_facets
 
 LABEL_CONFLICT = "conflict of labels"

@@ -14,17 +14,11 @@ from dataset.catalogue.models import NearDuplicateRow, SplitAssignment
 from dataset.duplicates.verification import Relation
 from dataset.selection.candidates import (
     Exclusions,
+    QualityGates,
+    apply_quality_gates,
     load_candidates,
     select_best_copies,
     select_licensed,
-)
-from dataset.selection.groups import (
-    LINKS_TWO_SPLITS,
-    GroupAssignment,
-    ImageLinks,
-    add_links,
-    assign_groups,
-    link_images,
 )
 from dataset.selection.labeling import (
     LabeledImage,
@@ -32,11 +26,16 @@ from dataset.selection.labeling import (
     assign_labels,
     limit_classes,
 )
-from dataset.selection.quality_gates import QualityGates, apply_quality_gates
 from dataset.selection.splits import (
+    LINKS_TWO_SPLITS,
+    GroupAssignment,
+    ImageLinks,
+    add_links,
+    assign_groups,
     assign_splits,
     assign_stratified_splits,
     describe_deviations,
+    link_images,
     load_kept_splits,
     split_scheme,
 )

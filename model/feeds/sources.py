@@ -36,10 +36,16 @@ from dataset.feeds.cells import (
 from dataset.feeds.product_feed import GOOGLE_COLUMNS, NO_TAG, FeedRow, ProductFeed
 from dataset.images.store import ImageStore, UrlImageCache, open_store
 from dataset.pose.crop import WHOLE, Crop, full_box
-from dataset.selection.candidates import Candidate, Exclusions, load_candidates, select_best_copies
+from dataset.selection.candidates import (
+    Candidate,
+    Exclusions,
+    apply_quality_gates,
+    load_candidates,
+    load_quality_gates,
+    select_best_copies,
+)
 from dataset.selection.crops import PersonCrop, PoseOptions, find_crops
 from dataset.selection.labeling import assign_label_sets, assign_labels
-from dataset.selection.quality_gates import apply_quality_gates, load_quality_gates
 from dataset.utils.engines import LOCAL_ENGINE, Engine
 from dataset.vocabulary import Vocabulary
 from model.inference.preprocessing import PhotoInput

@@ -20,9 +20,8 @@ from dataset.images.quality import measure
 from dataset.images.store import ImageStore
 from dataset.pose.crop import Crop, choose_crop
 from dataset.pose.models import PoseModel
-from dataset.selection.candidates import Candidate
+from dataset.selection.candidates import Candidate, QualityGates, load_quality_gates
 from dataset.selection.crops import PoseOptions
-from dataset.selection.quality_gates import QualityGates, load_quality_gates
 from model.data.loading import letterbox
 from model.inference.output_cache import PhotoOutputs
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from dataset.catalogue import workers
 from dataset.catalogue.models import RequestedHashtag
-from dataset.catalogue.stats import WEEK, requested_this_week
+from dataset.catalogue.queries import WEEK, requested_this_week
 from dataset.maintenance.takedown import REASON, TakedownList
 from dataset.vocabulary import normalize_word
 from scraper.crawl.summary import SearchStats

@@ -13,8 +13,7 @@ from PIL import Image
 from dataset.build import build
 from dataset.catalogue.models import ImageRow, LabelDecision, SplitAssignment
 from dataset.errors import BadInput, Failure
-from dataset.export.build_result import BuildOptions, BuildResult
-from dataset.export.layout import label_folder
+from dataset.export.layout import BuildOptions, BuildResult, label_folder
 from dataset.images.io import sha256_of
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary

@@ -16,8 +16,7 @@ import fashion_tagger
 from dataset.build import build
 from dataset.catalogue.models import FingerprintRow, ImageRow, PoseRow
 from dataset.cli import build_dataset
-from dataset.export.build_result import BuildOptions
-from dataset.export.layout import BUILD_FILE, UNFINISHED
+from dataset.export.layout import BUILD_FILE, UNFINISHED, BuildOptions
 from dataset.images.io import sha256_of
 from dataset.images.store import open_store
 from dataset.utils.engines import RayEngine

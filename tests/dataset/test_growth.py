@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 from dataset.build import preview_build
 from dataset.catalogue.models import ImageRow, KeptSplit, NearDuplicateRow
 from dataset.errors import Failure
-from dataset.export.build_result import BuildOptions
-from dataset.selection.groups import LINKS_TWO_SPLITS
+from dataset.export.layout import BuildOptions
+from dataset.selection.splits import LINKS_TWO_SPLITS
 from dataset.vocabulary import load_vocabulary
 from tests.dataset.duplicates.test_pipeline import drawn, jpeg
 from tests.dataset.test_build import bytes_below, run

@@ -25,8 +25,7 @@ from dataset.catalogue.models import (
 from dataset.catalogue.session import MIGRATIONS, catalogue_url, open_catalogue
 from dataset.images.io import sha256_of
 from dataset.images.store import ImageStore
-from dataset.maintenance.archive import CATALOGUE
-from dataset.maintenance.merge import import_archive
+from dataset.maintenance.archive import CATALOGUE, import_archive
 from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import catalogue_of
 

@@ -9,8 +9,7 @@ from dataset.catalogue.models import ImageRow, NearDuplicateRow, PairDecision
 from dataset.duplicates import pair_decisions
 from dataset.duplicates.pipeline import dedup, undo_cluster, update_clusters
 from dataset.errors import BadInput
-from dataset.maintenance.archive import export_catalogue
-from dataset.maintenance.merge import import_archive
+from dataset.maintenance.archive import export_catalogue, import_archive
 from dataset.maintenance.takedown import take_down
 from tests.support.catalogue_data import Filling
 

@@ -12,7 +12,7 @@ from dataset.duplicates.alignment import DUPLICATE_SIMILARITY
 from dataset.duplicates.pipeline import DedupResult, StoredPhoto, dedup, undo_cluster
 from dataset.errors import BadInput
 from dataset.images.io import open_photo
-from dataset.maintenance.clusters import list_clusters, list_possible
+from dataset.maintenance.stats import list_clusters, list_possible
 from tests.dataset.duplicates.test_alignment import drawn
 from tests.support.catalogue_data import Filling
 

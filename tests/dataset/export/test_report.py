@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from dataset.export.build_result import BuildResult
+from dataset.export.layout import BuildResult
 from tests.dataset.test_build import run
 from tests.support.browser import find_overflow, needs_chromium
 from tests.support.catalogue_data import Filling, photo_bytes

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from dataset.images.io import open_photo
 from dataset.images.quality import measure
-from dataset.selection.quality_gates import load_quality_gates
+from dataset.selection.candidates import load_quality_gates
 from tests.dataset.duplicates.test_alignment import drawn
 
 FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf"

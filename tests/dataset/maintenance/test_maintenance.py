@@ -32,9 +32,8 @@ from dataset.duplicates.pipeline import undo_cluster
 from dataset.errors import BadInput, Failure
 from dataset.images.io import open_photo, sha256_of
 from dataset.images.store import ImageStore
-from dataset.maintenance.archive import export_catalogue
+from dataset.maintenance.archive import export_catalogue, import_archive
 from dataset.maintenance.cli import catalogue
-from dataset.maintenance.merge import import_archive
 from dataset.maintenance.takedown import TakedownList, take_down
 from dataset.maintenance.verify import verify
 from tests.support.catalogue_data import Filling, photo_bytes

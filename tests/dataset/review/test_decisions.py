@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from dataset.build import preview_build
 from dataset.catalogue.models import CropDecision, ImageRow, NearDuplicateRow, PairDecision
-from dataset.export.build_result import BuildOptions
+from dataset.export.layout import BuildOptions
 from dataset.vocabulary import load_vocabulary
 from tests.support.catalogue_data import Filling, photo_bytes
 from tests.support.review_server import Page, add_verdict, labels, message_of, value_of

@@ -16,7 +16,7 @@ from dataset.catalogue.models import CropDecision, CropRow, PoseRow, now
 from dataset.cli import build_dataset
 from dataset.errors import BadInput
 from dataset.export import rendering
-from dataset.export.build_result import BuildOptions, BuildResult
+from dataset.export.layout import BuildOptions, BuildResult
 from dataset.images.io import sha256_of
 from dataset.pose.crop import BY_DECISION
 from dataset.selection import crops

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dataset.build import build
-from dataset.export.build_result import BuildOptions
+from dataset.export.layout import BuildOptions
 from dataset.images.io import sha256_of
 from dataset.images.store import ImageStore
 from dataset.pose.crop import PERSON, Crop
