@@ -89,7 +89,7 @@ def quantize(run: Path, out: Path) -> None:
     from dataset.utils import keras_backend
 
     keras_backend.import_backend()
-    from model.inference.saved_run import load_run
+    from model.inference.predictor import load_run
     from model.network import inception
 
     network = load_run(run).network

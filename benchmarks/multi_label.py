@@ -198,8 +198,7 @@ def check_draws(run: Path, data: Path) -> None:
     """Print how many statements on the tags of the test photos are right, over many draws."""
     from model.data.features import read_letterboxed
     from model.data.loading import load_splits
-    from model.inference.predictor import load_predictor
-    from model.inference.saved_run import load_run
+    from model.inference.predictor import load_predictor, load_run
     from model.tag_check.noise_model import (
         choose_thresholds,
         decide_verdicts,
@@ -291,7 +290,7 @@ def train_and_compare(
     """Train, and print the mean average precision beside that of logistic regression."""
     from model.data.features import Views
     from model.data.loading import load_splits
-    from model.inference.saved_run import load_run
+    from model.inference.predictor import load_run
     from model.training.config import TrainOptions
     from model.training.stages import prepare_backbone
     from model.training.train import train

@@ -32,7 +32,7 @@ from dataset.utils.cli_options import format_table
 
 if TYPE_CHECKING:
     from model.inference.predictor import NetworkOutputs
-    from model.similar.embedder import Embedder
+    from model.similar.build import Embedder
 
 NEAREST, QUERIES, BATCH = 10, 2000, 256
 TO_ANOTHER, NOISE = 1 / 3, 1 / 5
@@ -85,7 +85,7 @@ def unit(values: np.ndarray) -> np.ndarray:
 def quality(photos: Path, run: Path, cache: Path | None) -> None:
     """Measure the recall of the class among the ten nearest photos."""
     from model.inference.embedding import fit_embedding, fit_projection, sqrt_softmax
-    from model.similar.embedder import load_embedder
+    from model.similar.build import load_embedder
 
     embedder = load_embedder(run, cache)
     network_outputs, classes, _ = predict_folder(embedder, photos)
@@ -133,7 +133,7 @@ def copies(photos: Path, run: Path, cache: Path | None, count: int) -> None:
     from dataset.images.io import open_photo
     from model.data.loading import letterbox
     from model.inference.embedding import fit_embedding
-    from model.similar.embedder import load_embedder
+    from model.similar.build import load_embedder
     from model.similar.index_file import COPY_SIMILARITY
 
     embedder = load_embedder(run, cache)
@@ -216,7 +216,7 @@ def timed(
 def speed(photos: Path, run: Path, cache: Path | None, counts: str, all_: bool) -> None:
     """Measure queries per second, compared with faiss-cpu, on all cores."""
     from model.inference.embedding import fit_embedding
-    from model.similar.embedder import load_embedder
+    from model.similar.build import load_embedder
 
     network_outputs, classes, _ = predict_folder(load_embedder(run, cache), photos)
     embedding = fit_embedding(network_outputs.features, network_outputs.logits)
@@ -235,7 +235,7 @@ Search = Callable[[np.ndarray], np.ndarray]
 
 def speeds(vectors: np.ndarray, queries: np.ndarray) -> list[tuple[str, ...]]:
     """Return a row of the table for each way of searching."""
-    from model.similar.nearest import exact_neighbors
+    from model.similar.search import exact_neighbors
 
     flat = flat_of(vectors)
     truth = flat(queries)
@@ -262,7 +262,7 @@ def flat_of(vectors: np.ndarray) -> Search:
 
 def graph_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
     """Return name -> function that returns a search with this project's graph."""
-    from model.similar.nearest import Graph
+    from model.similar.search import Graph
 
     graph = Graph(vectors.shape[1])
     keys = np.arange(len(vectors))
@@ -278,7 +278,7 @@ def hnsw_of(vectors: np.ndarray) -> dict[str, Callable[[], Search]]:
     """Return searches with faiss' HNSW, with the same number of neighbours."""
     import faiss
 
-    from model.similar.nearest import CONNECTIVITY, EXPANSION_ADD
+    from model.similar.search import CONNECTIVITY, EXPANSION_ADD
 
     graph = faiss.IndexHNSWFlat(vectors.shape[1], CONNECTIVITY, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = EXPANSION_ADD

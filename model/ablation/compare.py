@@ -13,14 +13,12 @@ from dataset.errors import Failure
 from dataset.utils.cli_options import format_table
 from dataset.utils.files import spreadsheet_row, write_json
 from dataset.utils.html import render
-from model.ablation.config import read_steps
-from model.ablation.runner import CompareOptions, StepResult, StepRunner
+from model.ablation.runner import CompareOptions, StepResult, StepRunner, read_steps
 from model.data.loading import load_splits
-from model.data.split_leaks import refuse_leaks
 from model.evaluation.bootstrap import difference_interval, make_bootstrap, score_interval
-from model.reports.charts import render_png
+from model.reports.html import render_png
 from model.reports.run_report import package_versions
-from model.training.train import run_folder
+from model.training.train import refuse_leaks, run_folder
 
 HEADINGS = ("step", "compared with", "accuracy", "95% interval", "gain", "95% interval", "p")
 EXPLANATION = (

@@ -1,9 +1,17 @@
-"""Load splits from disk: examples with their labels, and their photos as arrays."""
+"""Load splits from disk: examples with their labels, and their photos as arrays.
+
+Photos of several labels have facets. A network has one output per label. The labels of a facet
+exclude each other: their outputs are the logits of one softmax. A label that fills two facets, as a
+dress does, is in both groups. A facet that is unlabelled on a photo has no target there: unknown is
+not absent.
+
+The manifest of a build also has the groups, sites and crops of photos (`load_metadata`).
+"""
 
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +22,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dataset.errors import BadInput, Failure, first_line
-from dataset.export.layout import MASK_COLUMNS, PHOTOS_FOLDER
+from dataset.export.layout import MANIFEST, MASK_COLUMNS, PHOTOS_FOLDER
 from dataset.images.io import (
     FoundPhotos,
     Unreadable,
@@ -25,12 +33,152 @@ from dataset.images.io import (
 )
 from dataset.pose.crop import BOTH, KEEP, Crop, add_opacity, replace_background
 from dataset.selection.labeling import LABEL_SEPARATOR
-from model.data.facets import FacetGroups, group_labels
+from dataset.utils.threads import map_in_threads
 
 SPLITS = ("train", "validation", "test")
 CHUNK_SIZE = 128
 
 ImageTransform = Callable[[Image.Image], np.ndarray]
+# The target of an unlabelled facet.
+UNLABELLED = -1
+# Attribute of PhotoMetadata -> column of the manifest.
+MANIFEST_COLUMNS = {"groups": "group", "sites": "site", "crops": "crop"}
+
+
+@dataclass(frozen=True)
+class FacetGroups:
+    """The facets of labels.
+
+    Attributes:
+        names: Names of the facets.
+        members: The class indices of each facet's labels, at least two.
+    """
+
+    names: tuple[str, ...]
+    members: tuple[tuple[int, ...], ...]
+
+    def named_labels(self, labels: Sequence[str]) -> dict[str, list[str]]:
+        """Return facet -> names of its labels."""
+        return {
+            name: [labels[index] for index in members]
+            for name, members in zip(self.names, self.members, strict=True)
+        }
+
+    def targets(self, label_sets: Iterable[tuple[str, Sequence[int]]]) -> np.ndarray:
+        """Return the target of each facet of each photo.
+
+        Args:
+            label_sets: Path and class indices of the labels of each photo.
+
+        Returns:
+            Int array of shape (n, facets): the index of the label within its facet, or
+            `UNLABELLED`.
+
+        Raises:
+            Failure: A photo has two labels of a facet.
+        """
+        positions = [
+            {label: position for position, label in enumerate(members)} for members in self.members
+        ]
+        rows = []
+        for path, indices in label_sets:
+            row = []
+            for name, position in zip(self.names, positions, strict=True):
+                own = [position[index] for index in indices if index in position]
+                if len(own) > 1:
+                    raise Failure(
+                        f"{path} has {len(own)} labels of the facet {name}, which exclude each"
+                        " other; build the data set again with build-dataset --multi-label"
+                    )
+                row.append(own[0] if own else UNLABELLED)
+            rows.append(row)
+        return np.array(rows, np.int64).reshape(len(rows), len(self.names))
+
+    def encode(self, targets: np.ndarray, has_class_weights: bool) -> np.ndarray:
+        """Return the targets of the loss.
+
+        Args:
+            targets: Result of `targets`, shape (n, facets).
+            has_class_weights: Whether the labels of a facet get the same total weight.
+
+        Returns:
+            Float32 array of shape (n, sum of the facets' sizes): a one-hot row per facet, times the
+            weight of the example; zeros for an unlabelled facet. The mean weight of a photo is 1.
+        """
+        encoded = []
+        for number, members in enumerate(self.members):
+            own, size = targets[:, number], len(members)
+            is_known = own != UNLABELLED
+            rows = np.eye(size, dtype=np.float32)[np.where(is_known, own, 0)] * is_known[:, None]
+            if has_class_weights:
+                counts = np.maximum(1, rows.sum(axis=0))
+                rows *= (is_known.sum() / (size * counts)).astype(np.float32)
+            encoded.append(rows)
+        joined = np.concatenate(encoded, axis=1)
+        return joined * np.float32(len(joined) / max(1.0, joined.sum()))
+
+    def parts(
+        self, logits: np.ndarray, targets: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield logits and targets of the labelled photos of each facet.
+
+        Args:
+            logits: Array of shape (n, labels).
+            targets: Array of shape (n, facets).
+
+        Yields:
+            For each facet, arrays of shape (m, size) and (m,).
+        """
+        for number, members in enumerate(self.members):
+            is_known = targets[:, number] != UNLABELLED
+            yield logits[is_known][:, list(members)], targets[is_known, number]
+
+    def is_known(self, targets: np.ndarray, labels: int) -> np.ndarray:
+        """Return whether it is known that a photo has or lacks a label, bool array (n, labels).
+
+        It is known if one of the label's facets is labelled.
+        """
+        known = np.zeros((len(targets), labels), bool)
+        for number, members in enumerate(self.members):
+            known[:, list(members)] |= (targets[:, number] != UNLABELLED)[:, None]
+        return known
+
+    def has_label(self, targets: np.ndarray, labels: int) -> np.ndarray:
+        """Return which labels each photo has, bool array of shape (n, labels)."""
+        has = np.zeros((len(targets), labels), bool)
+        for number, members in enumerate(self.members):
+            rows = np.flatnonzero(targets[:, number] != UNLABELLED)
+            has[rows, np.array(members)[targets[rows, number]]] = True
+        return has
+
+    def facets_of(self, labels: int) -> np.ndarray:
+        """Return the number of facets of each label, int array of shape (labels,)."""
+        return np.bincount(np.concatenate(self.members), minlength=labels)
+
+
+def group_labels(
+    labels: Sequence[str], facets: Mapping[str, Sequence[str]]
+) -> tuple[FacetGroups | None, tuple[str, ...]]:
+    """Group labels by facet.
+
+    Args:
+        labels: The labels; a label outside all groups is left out of the result.
+        facets: Facet -> its labels.
+
+    Returns:
+        The facets with at least two of the labels, and the labels of these facets. None if there is
+        no such facet.
+    """
+    own = {name: [label for label in facets[name] if label in labels] for name in facets}
+    kept = {name: members for name, members in own.items() if len(members) > 1}
+    if not kept:
+        return None, ()
+    remaining = tuple(
+        label for label in labels if any(label in members for members in kept.values())
+    )
+    indices = {label: index for index, label in enumerate(remaining)}
+    members = tuple(tuple(sorted(indices[label] for label in own)) for own in kept.values())
+    return FacetGroups(tuple(kept), members), remaining
 
 
 @dataclass(frozen=True)
@@ -328,3 +476,110 @@ def class_weights(targets: np.ndarray, classes: int) -> np.ndarray:
     """
     counts = np.bincount(targets, minlength=classes)
     return (len(targets) / (classes * np.maximum(1, counts)))[targets]
+
+
+@dataclass(frozen=True)
+class PhotoMetadata:
+    """Metadata of photos, one value per photo; None if the data folder has none.
+
+    Attributes:
+        groups: Names of groups whose photos must stay in one split.
+        sites: Names of sites.
+        crops: Kinds of crops: zone, person or whole.
+    """
+
+    groups: Sequence[str] | None = None
+    sites: Sequence[str] | None = None
+    crops: Sequence[str] | None = None
+
+
+def load_metadata(folder: Path, examples: Sequence[Example]) -> PhotoMetadata:
+    """Load the metadata of examples from the manifest of their data folder, if there is one."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return PhotoMetadata()
+    present = pq.read_schema(path).names
+    columns = {name: column for name, column in MANIFEST_COLUMNS.items() if column in present}
+    rows = pq.read_table(path, columns=["path", *columns.values()]).to_pydict()
+    row_by_path = {name: row for row, name in enumerate(rows["path"])}
+    indices = [row_by_path[example.path] for example in examples]
+    values = {name: [rows[column][i] for i in indices] for name, column in columns.items()}
+    return PhotoMetadata(
+        **{
+            name: _fill_missing(name, column, examples)
+            for name, column in values.items()
+            # A column of nulls has no information: no pose network was used, for example.
+            if any(value is not None for value in column)
+        }
+    )
+
+
+def _fill_missing(
+    name: str, values: Sequence[str | None], examples: Sequence[Example]
+) -> list[str]:
+    """Replace nulls: a photo without a group is a group of its own."""
+    is_group = name == "groups"
+    defaults = [e.path for e in examples] if is_group else ["unknown"] * len(values)
+    return [
+        default if value is None else value for value, default in zip(values, defaults, strict=True)
+    ]
+
+
+HASHED_COLUMNS = ("path", "label", "split", "file_sha256")
+# `file_digest` takes the algorithm and the length of a digest from an example.
+SHA256_FORMAT = "sha256:" + 64 * "-"
+
+
+@dataclass(frozen=True)
+class DatasetHash:
+    """Hash of a data set.
+
+    Attributes:
+        sha256: SHA-256 in hexadecimal digits.
+        hashed: What is hashed, in words.
+        photos: Number of photos.
+    """
+
+    sha256: str
+    hashed: str
+    photos: int
+
+
+def hash_dataset(folder: Path, examples: Sequence[Example]) -> DatasetHash:
+    """Hash a data set.
+
+    For a build, the manifest's path, label, split and file_sha256 of every photo are hashed,
+    without reading the photos; for plain folders, the path and the SHA-256 of every file.
+
+    Args:
+        folder: The data folder.
+        examples: Its photos.
+    """
+    manifest = folder / MANIFEST
+    present = set(pq.read_schema(manifest).names) if manifest.exists() else set()
+    # A multi-label build has lists of labels.
+    hashed = [f"{name}s" if name == "label" not in present else name for name in HASHED_COLUMNS]
+    if set(hashed) <= present:
+        columns = pq.read_table(manifest, columns=hashed).to_pydict()
+        rows = zip(*(columns[name] for name in hashed), strict=True)
+        return _hash_rows(rows, f"{', '.join(hashed)} of manifest.parquet")
+    paths = [example.path for example in examples]
+    hashes = map_in_threads(_sha256, (folder / path for path in paths))
+    return _hash_rows(zip(paths, hashes, strict=True), "path and sha256 of every file")
+
+
+def _hash_rows(rows: Iterable[Sequence[str]], hashed: str) -> DatasetHash:
+    """Hash rows, sorted and as lines of JSON."""
+    lines = sorted(json.dumps(row) for row in rows)
+    return DatasetHash(sha256_of("\n".join(lines).encode()), hashed, len(lines))
+
+
+def _sha256(path: Path) -> str:
+    # Imports httpx, which commands that hash no photos do not need.
+    from dataset.utils.downloads import file_digest
+
+    try:
+        return file_digest(path, SHA256_FORMAT).removeprefix("sha256:")
+    except OSError:
+        # The training excluded it and continued.
+        return "unreadable"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from model.data.metadata import PhotoMetadata
+from model.data.loading import PhotoMetadata
 from model.evaluation.bootstrap import (
     CONFIDENCE_LEVEL,
     Bootstrap,

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from model.data.facets import UNLABELLED, FacetGroups
-from model.data.metadata import PhotoMetadata
+from model.data.loading import UNLABELLED, FacetGroups, PhotoMetadata
 from model.evaluation.bootstrap import (
     CONFIDENCE_LEVEL,
     Bootstrap,

@@ -23,7 +23,7 @@ from dataset.errors import BadInput, Failure
 from dataset.images.io import Unreadable, find_photos, open_photo
 from dataset.utils.files import create_temporary_folder
 from model.export.formats import FORMATS, ExportedModel, ExportFormat
-from model.inference.saved_run import SavedRun, load_run
+from model.inference.predictor import SavedRun, load_run
 
 
 def replace_resizing(layer: layers.Resizing) -> "MatrixResizing":

@@ -6,8 +6,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "saved_run": ["SavedRun", "load_run"],
-        "predictor": ["NetworkOutputs", "Predictor", "load_predictor"],
+        "predictor": ["NetworkOutputs", "Predictor", "SavedRun", "load_predictor", "load_run"],
         "preprocessing": ["PhotoInput", "Preprocessor"],
         "embedding": ["Embedding", "fit_embedding"],
         "grad_cam": ["draw_explanation", "heat_map"],

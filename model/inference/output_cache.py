@@ -14,9 +14,8 @@ from dataset.pose.models import cache_key
 from model.data.feature_cache import CACHE_DTYPE, EXACT_DTYPE, FeatureCache, default_cache_folder
 
 if TYPE_CHECKING:
-    from model.inference.predictor import NetworkOutputs, Predictor
+    from model.inference.predictor import NetworkOutputs, Predictor, SavedRun
     from model.inference.preprocessing import PreparedPhoto
-    from model.inference.saved_run import SavedRun
 
 # Part of the file's name; changes with the layout of the rows.
 ROW_VERSION = 2

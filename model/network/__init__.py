@@ -6,7 +6,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "inception": ["build_backbone", "build_classifier", "build_feature_network", "build_head"],
-        "dtype": ["PrecisionChoice", "choose_precision"],
+        "inception": [
+            "PrecisionChoice",
+            "build_backbone",
+            "build_classifier",
+            "build_feature_network",
+            "build_head",
+            "choose_precision",
+        ],
     },
 )

@@ -2,12 +2,15 @@
 
 Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016,
 https://arxiv.org/abs/1512.00567.
+
+`choose_precision` chooses the dtype policy: bfloat16 where the machine supports it natively.
 """
 
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -15,6 +18,7 @@ import numpy as np
 from keras import layers
 
 from dataset.errors import Failure, first_line
+from dataset.pose.estimator import has_bfloat16, keeps_outputs
 from dataset.utils.downloads import PublishedFile, fetch_published
 from dataset.utils.files import atomic_path
 
@@ -51,6 +55,14 @@ PARTS = {WHOLE: 1, HALVES: 3}
 FACET_PROBABILITIES, EXCLUDED_LOGIT = "facet_probabilities", -1e4
 # Lower bound of standard deviations of features: smaller ones are noise, not to be amplified.
 MIN_STD = 1e-3
+# Values of --precision -> Keras dtype policies. Weights are float32 in all of them.
+POLICIES = {
+    "float32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "float16": "mixed_float16",
+}
+# Images on which the outputs of two precisions are compared.
+BATCH_SIZE = 4
 
 
 def build_backbone(size: int, weights: str) -> keras.Model:
@@ -442,3 +454,49 @@ def build_classifier(
     scaled = layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)
     probabilities = layers.Softmax(dtype="float32", name="probabilities")(scaled)
     return keras.Model(photos, probabilities, name="classifier")
+
+
+@dataclass(frozen=True)
+class PrecisionChoice:
+    """A dtype policy and the reason for it."""
+
+    policy: str
+    reason: str
+
+
+def choose_precision(
+    reference: keras.Model, build: Callable[[str], keras.Model], precision: str
+) -> tuple[keras.Model, PrecisionChoice]:
+    """Return a network in the precision that suits this machine.
+
+    `auto` depends on the machine and the weights only, not on the machine's load: mixed bfloat16
+    where the processor or GPU supports it and the outputs for fixed inputs stay near float32's.
+
+    Args:
+        reference: A network in float32, (batch, size, size, channels) in [0, 255] -> outputs.
+        build: Policy -> an equal network in that policy.
+        precision: A key of POLICIES, or `auto`.
+    """
+    if precision != "auto":
+        choice = PrecisionChoice(POLICIES[precision], f"{precision}, by option")
+        return build(POLICIES[precision]), choice
+    if not has_bfloat16():
+        reason = "float32: this machine has no native bfloat16"
+        return build("float32"), PrecisionChoice("float32", reason)
+    candidate = build(POLICIES["bfloat16"])
+    pixels = _fixed_pixels(reference.input.shape[1:])
+    is_near, difference = keeps_outputs(reference, candidate, pixels)
+    if is_near:
+        reason = f"bfloat16, which is native to this machine; outputs differ by {difference:.1%}"
+        return candidate, PrecisionChoice(POLICIES["bfloat16"], reason)
+    reason = f"float32: outputs in bfloat16 would differ by {difference:.1%}"
+    return build("float32"), PrecisionChoice("float32", reason)
+
+
+def _fixed_pixels(shape: Sequence[int]) -> np.ndarray:
+    """Return random patches with sharp edges, uint8 array of shape (BATCH_SIZE, *shape)."""
+    size, _, channels = shape
+    patches = (BATCH_SIZE, 20, 20, channels)
+    small = np.random.default_rng(0).integers(0, 256, patches, dtype=np.uint8)
+    repeats = -(-size // 20)
+    return small.repeat(repeats, axis=1).repeat(repeats, axis=2)[:, :size, :size]

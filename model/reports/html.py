@@ -1,16 +1,27 @@
-"""Render `report.html`: the results of a run with photos, on one page that needs no other file."""
+"""Render `report.html`, the results of a run with photos on one page, and the charts of a run.
 
+The page needs no other file.
+"""
+
+import io
+import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib.style
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Chart
 
 from dataset.images.io import thumbnail_or_none
 from dataset.utils.html import Figure, render
-from model.reports import summary
+from model.evaluation.calibration import ReliabilityBin
+from model.evaluation.metrics import CoveragePoint
+from model.reports import run_results
 from model.reports.run_results import RunResults
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -18,6 +29,12 @@ TEMPLATES = Path(__file__).with_name("templates")
 ERROR_PAIRS, PHOTOS_PER_PAIR, SIDE_PIXELS = 60, 6, 160
 # The most confident mistakes, shown larger.
 SURE_MISTAKES, MISTAKE_PIXELS = 12, 240
+# Characters of a label beside an axis.
+MAX_LABEL_CHARACTERS = 28
+# With more classes, numbers in the cells are too small to read.
+MAX_NUMBERED_CLASSES = 40
+BLUE, ORANGE, GREY = "#3b82f6", "#f59e0b", "#8a8f98"
+DARK_STYLE: list[Any] = ["dark_background", {"figure.facecolor": "none", "axes.facecolor": "none"}]
 
 
 @dataclass(frozen=True)
@@ -162,7 +179,7 @@ def render_report(
         run: Content of `run.json`.
         charts: Name (reliability, coverage, curves) -> PNG for light and for dark screens.
     """
-    lead, *findings = summary.findings(metrics)
+    lead, *findings = run_results.findings(metrics)
     pairs = photo_pairs(results)
     return render(
         TEMPLATES,
@@ -170,22 +187,22 @@ def render_report(
         title="fashion-tagger run",
         results=results,
         metrics=metrics,
-        photos=summary.evaluated_photos(metrics),
-        kept=summary.training_sentence(results),
+        photos=run_results.evaluated_photos(metrics),
+        kept=run_results.training_sentence(results),
         run=run,
         charts=charts,
-        headline=summary.headline(metrics),
+        headline=run_results.headline(metrics),
         lead=lead,
         findings=findings,
-        metric_rows=summary.main_metrics(metrics),
+        metric_rows=run_results.main_metrics(metrics),
         score_columns=[
             column
-            for name in summary.SCORES
-            for column in (summary.score_title(name), "95% interval")
+            for name in run_results.SCORES
+            for column in (run_results.score_title(name), "95% interval")
         ],
         recall_bars=_recall_bars(metrics),
         class_rows=_class_rows(metrics),
-        confusions=summary.frequent_confusions(metrics),
+        confusions=run_results.frequent_confusions(metrics),
         confusion_rows=_confusion_rows(metrics, {pair.target for pair in pairs}),
         photo_pairs=pairs,
         sure_mistakes=[_mistake(results, index) for index in sure_mistakes(results)],
@@ -200,8 +217,8 @@ def render_report(
             for point in metrics["coverage"]["points"]
         ],
         groups={name: list(_group_rows(group)) for name, group in metrics["by"].items() if group},
-        limitations=summary.limitations(metrics),
-        options=summary.option_rows(run["options"]),
+        limitations=run_results.limitations(metrics),
+        options=run_results.option_rows(run["options"]),
         unreadable=[f"{path}: {why}" for path, why in metrics.get("unreadable", {}).items()],
     )
 
@@ -213,8 +230,8 @@ def _class_rows(metrics: Mapping[str, Any]) -> list[Sequence[object]]:
         intervals = metrics["intervals"]["per_class"][label]
         cells = [
             cell
-            for name in summary.SCORES
-            for cell in (f"{scores[name]:.3f}", summary.format_interval(intervals[name]))
+            for name in run_results.SCORES
+            for cell in (f"{scores[name]:.3f}", run_results.format_interval(intervals[name]))
         ]
         rows.append((label, *cells, scores["support"], predicted[index]))
     return rows
@@ -274,6 +291,118 @@ def _group_rows(group: Mapping[str, Any]) -> Iterable[Sequence[object]]:
             name,
             scores["photos"],
             f"{scores['accuracy']:.3f}",
-            summary.format_interval(scores["interval"]),
+            run_results.format_interval(scores["interval"]),
             f"{scores['confidence']:.3f}",
         )
+
+
+def render_png(draw: Callable[[], Chart], dark: bool = False) -> bytes:
+    """Render a figure as PNG.
+
+    Args:
+        draw: Draws the figure.
+        dark: Use light lines on a transparent background, for dark screens.
+    """
+    out = io.BytesIO()
+    with matplotlib.style.context(DARK_STYLE if dark else []), warnings.catch_warnings():
+        # Characters that the font lacks are drawn as boxes; the tables have the full labels.
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        FigureCanvasAgg(draw()).print_png(out)
+    return out.getvalue()
+
+
+def confusion_chart(counts: np.ndarray, labels: Sequence[str], accuracy: float) -> Chart:
+    """Draw a confusion matrix, coloured by the fraction of each row.
+
+    Args:
+        counts: Number of photos by label (rows) and prediction (columns), (classes, classes).
+        labels: The labels.
+        accuracy: Accuracy for the title.
+    """
+    fractions = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    cell_inches = np.interp(len(labels), [10, 100], [0.44, 0.19])
+    side = max(5.2, float(cell_inches) * len(labels) + 2.6)
+    font_size = float(np.interp(len(labels), [10, 100], [10, 7]))
+    figure = Chart(figsize=(side, side), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    names, positions = [shorten_label(label) for label in labels], range(len(labels))
+    # Do not interpret dollar signs in labels as formulas.
+    style: Any = {"fontsize": font_size, "parse_math": False}
+    angle, vertical = (90, "center") if len(labels) > 25 else (45, "top")
+    rotation: Any = {"rotation": angle, "rotation_mode": "anchor", "ha": "right", "va": vertical}
+    axes.set_xticks(positions, names, **rotation, **style)
+    axes.set_yticks(positions, names, **style)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("label")
+    figure.suptitle(f"Test photos: {counts.sum()}, accuracy {accuracy:.3f}")
+    if len(labels) <= MAX_NUMBERED_CLASSES:
+        _draw_counts(axes, counts, fractions, font_size - 1)
+    return figure
+
+
+def _draw_counts(axes: Axes, counts: np.ndarray, fractions: np.ndarray, font_size: float) -> None:
+    for y, x in zip(*np.nonzero(counts), strict=True):
+        colour = "white" if fractions[y, x] > 0.5 else "black"
+        text = str(counts[y, x])
+        axes.text(x, y, text, ha="center", va="center", color=colour, fontsize=font_size)
+
+
+def shorten_label(label: str) -> str:
+    """Return a label on one line, truncated to MAX_LABEL_CHARACTERS."""
+    line = "".join(character if character.isprintable() else "?" for character in label)
+    is_short = len(line) <= MAX_LABEL_CHARACTERS
+    return line if is_short else line[: MAX_LABEL_CHARACTERS - 1] + "…"
+
+
+def reliability_chart(
+    uncalibrated: Sequence[ReliabilityBin], calibrated: Sequence[ReliabilityBin]
+) -> Chart:
+    """Draw accuracy by confidence, before and after calibration, and a histogram."""
+    figure = Chart(figsize=(5.4, 5.4), layout="constrained", dpi=110)
+    axes, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfect calibration")
+    series = ((uncalibrated, "uncalibrated", ORANGE), (calibrated, "calibrated", BLUE))
+    for bins, text, colour in series:
+        filled = [bin_ for bin_ in bins if bin_.photos]
+        confidence = [bin_.confidence for bin_ in filled]
+        accuracy = [bin_.accuracy for bin_ in filled]
+        axes.plot(confidence, accuracy, label=text, color=colour, marker="o", markersize=4)
+    axes.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1), title="Reliability")
+    axes.legend(loc="upper left")
+    axes.grid(alpha=0.3)
+    width = calibrated[0].high - calibrated[0].low
+    centres = [bin_.low + width / 2 for bin_ in calibrated]
+    histogram.bar(centres, [bin_.photos for bin_ in calibrated], width=0.9 * width, color=BLUE)
+    histogram.set(xlabel="confidence", ylabel="photos")
+    return figure
+
+
+def coverage_chart(
+    curve: Sequence[CoveragePoint], target_accuracy: float, chosen: CoveragePoint | None
+) -> Chart:
+    """Draw accuracy by coverage.
+
+    Args:
+        curve: The coverage curve.
+        target_accuracy: Drawn as a horizontal line.
+        chosen: The point at the chosen threshold, if there is one.
+    """
+    figure = Chart(figsize=(5.4, 4.2), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    points = np.array([[point.coverage, point.accuracy] for point in curve], float)
+    axes.plot(points[:, 0], points[:, 1], color=BLUE)
+    axes.axhline(
+        target_accuracy, color=GREY, linestyle=":", label=f"accuracy {target_accuracy:.0%}"
+    )
+    if chosen is not None and chosen.accuracy is not None:
+        text = f"confidence at least {chosen.threshold:.2f}"
+        axes.plot([chosen.coverage], [chosen.accuracy], "o", color=ORANGE, label=text)
+    lowest = max(0.0, float(points[:, 1].min()) - 0.05)
+    axes.set(xlabel="coverage", ylabel="accuracy", xlim=(0, 1.01))
+    axes.set(ylim=(lowest, 1.01), title="Accuracy of confident predictions")
+    axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    return figure

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from model.reports import summary
+from model.reports import run_results
 from model.reports.run_results import RunResults
 
 LOADING_EXAMPLE = """```python
@@ -38,17 +38,17 @@ def render_model_card(
         metrics: Content of `metrics.json`.
         run: Content of `run.json`.
     """
-    photos = summary.evaluated_photos(metrics)
+    photos = run_results.evaluated_photos(metrics)
     sections = [
         "---\nlibrary_name: keras\npipeline_tag: image-classification\n---",
         "# Model card",
         *_overview(results),
         "## Summary",
-        _bullets(summary.findings(metrics)),
-        markdown_table(("metric", "value", "95% interval"), summary.main_metrics(metrics)),
+        _bullets(run_results.findings(metrics)),
+        markdown_table(("metric", "value", "95% interval"), run_results.main_metrics(metrics)),
         "## Labels",
         markdown_table(
-            ("label", *map(summary.score_title, summary.SCORES), photos),
+            ("label", *map(run_results.score_title, run_results.SCORES), photos),
             _label_rows(metrics),
         ),
         *_confusions(metrics),
@@ -56,10 +56,10 @@ def render_model_card(
         "## Data",
         _bullets(_data(metrics, run["dataset"])),
         "## Training",
-        summary.training_sentence(results),
-        markdown_table(("option", "value"), summary.option_rows(run["options"])),
+        run_results.training_sentence(results),
+        markdown_table(("option", "value"), run_results.option_rows(run["options"])),
         "## Limitations",
-        _bullets(summary.limitations(metrics)),
+        _bullets(run_results.limitations(metrics)),
         "## Files",
         "`report.html` shows these results with photos. `metrics.json` has all metrics,"
         " `predictions.csv` the predictions they are computed from, and `run.json` the versions and"
@@ -103,25 +103,25 @@ def _label_rows(metrics: Mapping[str, Any]) -> Iterable[Sequence[object]]:
         intervals = metrics["intervals"]["per_class"][label]
         cells = [
             f"{scores[name]:.3f}"
-            + (f" ({summary.format_interval(intervals[name])})" if intervals[name] else "")
-            for name in summary.SCORES
+            + (f" ({run_results.format_interval(intervals[name])})" if intervals[name] else "")
+            for name in run_results.SCORES
         ]
         yield label, *cells, scores["support"]
 
 
 def _confusions(metrics: Mapping[str, Any]) -> list[str]:
-    sentences = summary.frequent_confusions(metrics)
+    sentences = run_results.frequent_confusions(metrics)
     return ["Most frequent confusions:", _bullets(sentences)] if sentences else []
 
 
 def _groups(metrics: Mapping[str, Any]) -> list[str]:
-    head = ("photos of", summary.evaluated_photos(metrics), "accuracy", "95% interval")
+    head = ("photos of", run_results.evaluated_photos(metrics), "accuracy", "95% interval")
     rows = [
         (
             f"{kind} {name}",
             group["photos"],
             f"{group['accuracy']:.3f}",
-            summary.format_interval(group["interval"]),
+            run_results.format_interval(group["interval"]),
         )
         for kind, groups in metrics["by"].items()
         for name, group in groups.items()

@@ -12,15 +12,14 @@ from dataset.selection.labeling import LABEL_SEPARATOR
 from dataset.utils.files import write_json
 from dataset.utils.html import Figure, render
 from dataset.utils.plots import plot_history
-from model.data.facets import FacetGroups
+from model.data.loading import FacetGroups
 from model.evaluation.calibration import reliability_bins, softmax
 from model.evaluation.metrics import coverage_curve
 from model.evaluation.multi_label import DEFAULT_THRESHOLD, compute_multi_label_metrics
-from model.reports import charts, summary
+from model.reports import html, run_results
 from model.reports.html import PHOTOS_PER_PAIR, SIDE_PIXELS, TEMPLATES
 from model.reports.model_card import LOADING_EXAMPLE, escape_markdown, markdown_table
-from model.reports.run_results import RunResults
-from model.reports.summary import write_csv
+from model.reports.run_results import RunResults, write_csv
 
 LABEL_COLUMNS = (
     *("label", "facet", "average precision", "95% interval", "threshold", "precision", "recall"),
@@ -68,7 +67,7 @@ def write_multi_label_results(
     _write_curves(folder, results, results.facets)
     first = results.first_stage_epochs
     draw = partial(plot_history, results.history, results.best_epoch, ("loss", "accuracy"), first)
-    images = charts.render_png(draw), charts.render_png(draw, dark=True)
+    images = html.render_png(draw), html.render_png(draw, dark=True)
     (folder / "curves.png").write_bytes(images[0])
     for name, text in (
         ("README.md", _render_card(results, metrics, run)),
@@ -81,8 +80,8 @@ def write_multi_label_results(
 
 def findings(metrics: Mapping[str, Any]) -> list[str]:
     """Return the main results as sentences, the most important first."""
-    interval = summary.format_interval(metrics["intervals"]["mean_average_precision"])
-    photos = summary.evaluated_photos(metrics)
+    interval = run_results.format_interval(metrics["intervals"]["mean_average_precision"])
+    photos = run_results.evaluated_photos(metrics)
     labels = [s for s in metrics["per_label"].values() if s["average_precision"] is not None]
     sentences = [
         f"Mean average precision of {len(labels)} labels: {metrics['mean_average_precision']:.3f}"
@@ -138,9 +137,9 @@ def label_rows(metrics: Mapping[str, Any]) -> Iterator[Sequence[str]]:
             label,
             ", ".join(scores["facets"]),
             "" if precision is None else f"{precision:.3f}",
-            summary.format_interval(metrics["intervals"]["per_label"][label]),
+            run_results.format_interval(metrics["intervals"]["per_label"][label]),
             f"{scores['threshold']:.2f}",
-            *(f"{scores[name]:.3f}" for name in summary.SCORES),
+            *(f"{scores[name]:.3f}" for name in run_results.SCORES),
             str(scores["support"]),
             str(scores["known"]),
         )
@@ -153,7 +152,7 @@ def facet_rows(metrics: Mapping[str, Any]) -> Iterator[Sequence[str]]:
         yield (
             name,
             f"{facet['accuracy']:.3f}",
-            summary.format_interval(facet["intervals"]["accuracy"]),
+            run_results.format_interval(facet["intervals"]["accuracy"]),
             f"{facet['macro']['f1']:.3f}",
             f"{calibration['after']['expected_calibration_error']:.3f}",
             f"{calibration['temperature']:.2f}",
@@ -190,7 +189,7 @@ def _write_labels(path: Path, metrics: Mapping[str, Any]) -> None:
     """Write a row per label: its scores, and its photos of those where it is known."""
     head = [
         *("label", "facets", "average_precision", "average_precision_low"),
-        *("average_precision_high", "threshold", *summary.SCORES, "support", "known"),
+        *("average_precision_high", "threshold", *run_results.SCORES, "support", "known"),
     ]
     rows = (
         [
@@ -199,7 +198,7 @@ def _write_labels(path: Path, metrics: Mapping[str, Any]) -> None:
             scores["average_precision"],
             *(metrics["intervals"]["per_label"][label] or ("", "")),
             scores["threshold"],
-            *(scores[name] for name in summary.SCORES),
+            *(scores[name] for name in run_results.SCORES),
             scores["support"],
             scores["known"],
         ]
@@ -253,17 +252,18 @@ def _render_page(
         label_bars=_label_bars(metrics),
         lead=lead,
         findings=sentences,
-        kept=summary.training_sentence(results),
+        kept=run_results.training_sentence(results),
         facet_columns=FACET_COLUMNS,
         facet_rows=facet_rows(metrics),
         label_columns=LABEL_COLUMNS,
         label_rows=label_rows(metrics),
         confusions={
-            name: summary.frequent_confusions(facet) for name, facet in metrics["facets"].items()
+            name: run_results.frequent_confusions(facet)
+            for name, facet in metrics["facets"].items()
         },
         errors=_confident_errors(results, facets),
         limitations=limitations(metrics),
-        options=summary.option_rows(run["options"]),
+        options=run_results.option_rows(run["options"]),
         unreadable=[f"{path}: {why}" for path, why in metrics.get("unreadable", {}).items()],
     )
 
@@ -277,7 +277,7 @@ def _headline(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("Right in a facet", f"{metrics['accuracy']:.1%}", "most probable label"),
         ("Macro F1", f"{metrics['macro']['f1']:.1%}", "at chosen thresholds"),
         (
-            summary.evaluated_photos(metrics).capitalize(),
+            run_results.evaluated_photos(metrics).capitalize(),
             f"{metrics['photos']:,}",
             f"{len(metrics['per_label'])} labels in {len(metrics['facets'])} facets",
         ),
@@ -363,8 +363,8 @@ def _render_card(results: RunResults, metrics: Mapping[str, Any], run: Mapping[s
             ]
         ),
         "## Training",
-        summary.training_sentence(results),
-        markdown_table(("option", "value"), summary.option_rows(run["options"])),
+        run_results.training_sentence(results),
+        markdown_table(("option", "value"), run_results.option_rows(run["options"])),
         "## Limitations",
         _bullets(limitations(metrics)),
     ]

@@ -16,16 +16,14 @@ from matplotlib.figure import Figure
 from dataset.errors import Failure
 from dataset.utils.files import write_json
 from dataset.utils.plots import plot_history
-from model.data.loading import Example, load_splits
-from model.data.metadata import hash_dataset
+from model.data.loading import Example, hash_dataset, load_splits
 from model.evaluation.calibration import ReliabilityBin, reliability_bins, softmax
 from model.evaluation.metrics import CoveragePoint, compute_metrics, coverage_curve
-from model.inference.saved_run import load_build_options
-from model.reports import charts, multi_label, summary
+from model.inference.predictor import load_build_options
+from model.reports import html, multi_label, run_results
 from model.reports.html import render_report
 from model.reports.model_card import render_model_card
-from model.reports.run_results import RunResults
-from model.reports.summary import write_csv
+from model.reports.run_results import RunResults, write_csv
 
 # Packages whose versions are written to `run.json`.
 PACKAGES = (
@@ -95,7 +93,7 @@ def write_results(folder: Path, results: RunResults) -> dict[str, Any]:
     }
     curve = coverage_curve(results.probabilities, results.targets)
     images = {
-        name: (charts.render_png(draw), charts.render_png(draw, dark=True))
+        name: (html.render_png(draw), html.render_png(draw, dark=True))
         for name, draw in _charts(results, metrics, bins, curve).items()
     }
     write_json(metrics, folder / "metrics.json")
@@ -106,8 +104,8 @@ def write_results(folder: Path, results: RunResults) -> dict[str, Any]:
     write_coverage(folder / "coverage.csv", curve)
     write_calibration(folder / "calibration.csv", bins)
     counts = np.array(metrics["confusion_matrix"]["counts"])
-    draw_confusion = partial(charts.confusion_chart, counts, labels, metrics["accuracy"])
-    (folder / "confusion.png").write_bytes(charts.render_png(draw_confusion))
+    draw_confusion = partial(html.confusion_chart, counts, labels, metrics["accuracy"])
+    (folder / "confusion.png").write_bytes(html.render_png(draw_confusion))
     for name, (light, _) in images.items():
         (folder / f"{name}.png").write_bytes(light)
     _write_text(folder / "README.md", render_model_card(results, metrics, run))
@@ -127,8 +125,8 @@ def _charts(
     point = CoveragePoint(**chosen) if chosen else None
     names = ("loss", "accuracy")
     return {
-        "reliability": partial(charts.reliability_chart, *bins.values()),
-        "coverage": partial(charts.coverage_chart, curve, coverage["target_accuracy"], point),
+        "reliability": partial(html.reliability_chart, *bins.values()),
+        "coverage": partial(html.coverage_chart, curve, coverage["target_accuracy"], point),
         "curves": partial(
             plot_history, results.history, results.best_epoch, names, results.first_stage_epochs
         ),
@@ -155,17 +153,17 @@ def format_summary(metrics: Mapping[str, Any]) -> str:
             ]
         )
     rows = [
-        (label, *(f"{scores[name]:.3f}" for name in summary.SCORES), str(scores["support"]))
+        (label, *(f"{scores[name]:.3f}" for name in run_results.SCORES), str(scores["support"]))
         for label, scores in metrics["per_class"].items()
     ]
-    head = ("label", *map(summary.score_title, summary.SCORES), "photos")
+    head = ("label", *map(run_results.score_title, run_results.SCORES), "photos")
     return "\n".join(
         [
             format_table(head, rows),
             "",
-            format_table(("metric", "value", "95% interval"), summary.main_metrics(metrics)),
+            format_table(("metric", "value", "95% interval"), run_results.main_metrics(metrics)),
             "",
-            *summary.findings(metrics),
+            *run_results.findings(metrics),
         ]
     )
 

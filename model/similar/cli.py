@@ -249,8 +249,7 @@ def recommend_all(path: Path, out: Path, top: int) -> str:
 
     from model.similar.index_file import open_index
     from model.similar.output import write_recommendations
-    from model.similar.recommend import duplicate_groups, recommend
-    from model.similar.search import Searcher
+    from model.similar.search import Searcher, duplicate_groups, recommend
 
     with closing(open_index(path)) as index:
         searcher, items_by_key = Searcher(index), dict(index.all_items())
@@ -282,7 +281,7 @@ def _update_index(
         raise click.UsageError("--build needs a model: --model RUN_DIR", context)
     from dataset.utils.engines import create_engine
     from model.feeds.sources import FetchOptions, ImageFetcher
-    from model.similar.embedder import load_embedder
+    from model.similar.build import load_embedder
     from model.similar.sources import file_entries
 
     if options.names:

@@ -18,7 +18,7 @@ from dataset.utils.files import atomic_path, spreadsheet_row
 from dataset.utils.html import render
 from model.similar.index_file import IndexItem, SearchResult
 from model.similar.query import QueryResult
-from model.similar.recommend import Recommendations
+from model.similar.search import Recommendations
 from model.similar.sources import read_photo
 
 # Pixels of the page's photos, for screens with two pixels per CSS pixel.

@@ -14,9 +14,8 @@ from dataset.images.io import sha256_of
 from dataset.images.store import open_store
 from model.inference.embedding import Embedding
 from model.inference.preprocessing import PhotoInput, describe_read_error
-from model.similar.build import EMBEDDING, require_same_model
+from model.similar.build import EMBEDDING, CachedItem, Embedder, load_embedder, require_same_model
 from model.similar.copies import MAX_COMPARED, find_copies, print_cache
-from model.similar.embedder import CachedItem, Embedder, load_embedder
 from model.similar.index_file import Filters, IndexFile, IndexItem, SearchResult
 from model.similar.search import Query, Searcher
 from model.similar.sources import FILE_PREFIX, IndexEntry

@@ -42,11 +42,16 @@ from model.feeds.sources import (
     known_tags,
 )
 from model.inference.output_cache import OutputCache, view_name
-from model.inference.predictor import NetworkOutputs, Predictor, load_predictor, prepare_photos
+from model.inference.predictor import (
+    NetworkOutputs,
+    Predictor,
+    SavedRun,
+    load_predictor,
+    load_run,
+    prepare_photos,
+)
 from model.inference.preprocessing import CHUNK_SIZE, PreparedPhoto, Preprocessor, RecentPhotos
-from model.inference.saved_run import SavedRun, load_run
 from model.tag_check import output
-from model.tag_check.learning_order import learning_order
 from model.tag_check.noise_model import (
     MISSING,
     MISTAKE,
@@ -58,6 +63,7 @@ from model.tag_check.noise_model import (
     choose_thresholds,
     decide_verdicts,
     fit_noise_model,
+    learning_order,
 )
 from model.tag_check.store import (
     CheckedItem,

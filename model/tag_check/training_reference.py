@@ -15,20 +15,20 @@ from dataset.duplicates.search import PhotoPrint, show_same
 from dataset.errors import BadInput, Failure, first_line
 from dataset.export.layout import MANIFEST
 from dataset.images.io import Unreadable, open_photo
-from model.data.facets import UNLABELLED, FacetGroups
 from model.data.feature_cache import EXACT_DTYPE, FeatureCache, default_cache_folder
 from model.data.features import SplitFeatures, Views
 from model.data.loading import (
+    UNLABELLED,
     Example,
+    FacetGroups,
     SplitData,
     letterbox,
+    load_metadata,
     load_splits,
     read_images,
     view_digests,
 )
-from model.data.metadata import load_metadata
-from model.inference.predictor import BATCH_SIZE, Predictor
-from model.inference.saved_run import SavedRun, find_recorded_path
+from model.inference.predictor import BATCH_SIZE, Predictor, SavedRun, find_recorded_path
 from model.network.inception import MIN_STD, NAMED_WEIGHTS
 from model.tag_check.noise_model import cross_validated_probabilities
 from model.training.config import TrainOptions

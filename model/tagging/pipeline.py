@@ -44,8 +44,7 @@ from model.inference.preprocessing import PhotoInput, PreparedPhoto, Preprocesso
 from model.tagging.sources import PhotoItem, PhotoSource, SourceOptions
 
 if TYPE_CHECKING:
-    from model.inference.predictor import Predictor
-    from model.inference.saved_run import SavedRun
+    from model.inference.predictor import Predictor, SavedRun
 
 TAGGED, UNSURE, FAILED = STATUSES = ("tagged", "unsure", "failed")
 CSV_SUFFIXES, JSON_LINES_SUFFIXES = (".csv",), (".jsonl", ".ndjson")
@@ -216,8 +215,7 @@ def load_tagger(folder: Path, threshold: float | None, top: int, precision: str)
         Failure: The model can't be used.
     """
     keras_backend.import_backend()
-    from model.inference.predictor import load_predictor
-    from model.inference.saved_run import load_run
+    from model.inference.predictor import load_predictor, load_run
 
     run = load_run(folder)
     return Tagger(run, load_predictor(run, precision), threshold, top)

@@ -45,11 +45,9 @@ from dataset.utils.html import render
 from dataset.vocabulary import Vocabulary
 from model.feeds.sources import MAX_FILE_BYTES, FetchOptions, ImageFetcher, ListedTag, match_label
 from model.inference.embedding import Embedding
-from model.inference.predictor import NetworkOutputs, Predictor
+from model.inference.predictor import NetworkOutputs, Predictor, SavedRun, load_run
 from model.inference.preprocessing import PhotoInput, PreparedPhoto
-from model.inference.saved_run import SavedRun, load_run
-from model.similar.build import EMBEDDING, require_same_model
-from model.similar.embedder import Embedder
+from model.similar.build import EMBEDDING, Embedder, require_same_model
 from model.similar.index_file import Filters, IndexItem, open_index
 from model.similar.search import Query, Searcher
 from model.tag_check.noise_model import (

@@ -16,8 +16,7 @@ from dataset.utils.engines import LOCAL_ENGINE, Engine
 from dataset.utils.files import write_json
 from dataset.utils.keras_backend import load_state, save_state
 from model.data.features import predict_logits
-from model.data.loading import Example, SplitData, load_splits
-from model.data.metadata import load_metadata
+from model.data.loading import Example, SplitData, load_metadata, load_splits
 from model.evaluation import calibration
 from model.evaluation.metrics import LabeledLogits
 from model.evaluation.multi_label import facet_accuracy

@@ -23,7 +23,7 @@ from dataset.utils.keras_backend import (
     training_variables,
     undistributed,
 )
-from model.data.facets import FacetGroups
+from model.data.loading import FacetGroups
 from model.evaluation.calibration import fit_temperature, negative_log_likelihood
 from model.training.config import FitConfig, TableSchedule
 

@@ -12,9 +12,8 @@ import keras
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from model.data.batches import HeadTrainingSet
-from model.data.facets import FacetGroups
-from model.data.features import SplitFeatures
+from model.data.features import HeadTrainingSet, SplitFeatures
+from model.data.loading import FacetGroups
 from model.evaluation.calibration import fit_temperature, negative_log_likelihood
 from model.network.inception import MIN_STD, build_head, variance_scale
 from model.training.config import FitConfig

@@ -16,13 +16,11 @@ from dataset.errors import Failure
 from dataset.utils.downloads import file_digest
 from dataset.utils.engines import LOCAL_ENGINE, Engine
 from dataset.utils.keras_backend import from_first_process, set_seed
-from model.data.batches import ImageSet, ImageTrainingSet
-from model.data.facets import UNLABELLED
 from model.data.feature_cache import FeatureCache, default_cache_folder
-from model.data.features import FeatureExtractor, SplitFeatures, Views
-from model.data.loading import Example, SplitData, class_weights
-from model.data.metadata import load_metadata
-from model.network import dtype, inception
+from model.data.features import FeatureExtractor, ImageSet, ImageTrainingSet, SplitFeatures, Views
+from model.data.loading import UNLABELLED, Example, SplitData, class_weights, load_metadata
+from model.network import inception
+from model.network.inception import PrecisionChoice, choose_precision
 from model.training import label_noise
 from model.training.config import TrainOptions
 from model.training.fit import FitProgress, ValidationSet, fit
@@ -91,7 +89,7 @@ class PreparedBackbone:
 
     backbone: keras.Model
     extractor: FeatureExtractor
-    precision: dtype.PrecisionChoice
+    precision: PrecisionChoice
 
 
 def train_network(
@@ -246,7 +244,7 @@ def prepare_backbone(
         name += "-masks"
     folder = options.cache or default_cache_folder()
     reference = inception.build_feature_network(backbone, blocks, options.parts, channels)
-    features, precision = dtype.choose_precision(reference, build, options.precision)
+    features, precision = choose_precision(reference, build, options.precision)
     click.echo(f"precision: {precision.reason}")
     cache = FeatureCache(folder, f"{name}-{precision.policy}")
     return PreparedBackbone(backbone, FeatureExtractor(features, cache, blocks, engine), precision)

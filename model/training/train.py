@@ -1,11 +1,14 @@
-"""Train a network, evaluate it once on the test split, and write a run directory."""
+"""Train a network, evaluate it once on the test split, and write a run directory.
+
+Test photos of plain folders that the network would learn from are refused first (`refuse_leaks`).
+"""
 
 import io
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +19,18 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from dataset.duplicates.search import LoadedPhotos, PhotoPrint, compared_photos
 from dataset.errors import BadInput, Failure, first_line
+from dataset.export.layout import MANIFEST
+from dataset.images.io import Unreadable
 from dataset.utils.cli_options import options_as_json
 from dataset.utils.engines import LOCAL_ENGINE, Engine
 from dataset.utils.files import make_folder, refuse_used_run, unfinished_path, write_json
+from dataset.utils.threads import map_in_threads
 from model.data.augmentation import render_samples
+from model.data.feature_cache import default_cache_folder
 from model.data.features import predict_logits, read_letterboxed
-from model.data.loading import Example, SplitData, load_splits
-from model.data.split_leaks import refuse_leaks
+from model.data.loading import Example, SplitData, hash_dataset, load_splits
 from model.inference.grad_cam import JPEG_QUALITY, draw_heat_map, heat_map
 from model.inference.predictor import nested_networks
 from model.network import inception
@@ -37,6 +44,8 @@ from model.training.stages import HEAD, TrainedNetwork, report_unreadable, train
 OPTIONS_FILE = "options.json"
 # Options that may change when a training resumes: paths, and the time budget.
 CHANGEABLE_OPTIONS = {"data", "out", "cache", "time_budget", "resume"}
+# Pairs that an error message names.
+MAX_EXAMPLES = 3
 
 
 class ResumableOptions(Protocol):
@@ -336,3 +345,85 @@ class ConsoleReporter:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def learned_test_photos(data: SplitData, cache: Path | None) -> list[tuple[str, str]]:
+    """Find the test photos that show the same as a train or validation photo.
+
+    A build has been audited; its photos are not compared again.
+
+    Args:
+        data: The splits.
+        cache: Folder that keeps the result for the next training on the same photos; None: the
+            default one.
+
+    Returns:
+        Path of each such test photo, and of one photo that it shows.
+    """
+    if (data.folder / MANIFEST).exists() or not data.examples_of("test"):
+        return []
+    digest = hash_dataset(data.folder, data.examples).sha256
+    file = (cache or default_cache_folder()) / f"split-leaks-{digest[:24]}.json"
+    try:
+        pairs = json.loads(file.read_text(encoding="utf-8"))["pairs"]
+        return [(test, other) for test, other in pairs]
+    except (OSError, ValueError, KeyError):
+        pairs = _find_leaks(data.folder, data.examples)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json({"pairs": pairs}, file)
+    return pairs
+
+
+def refuse_leaks(data: SplitData, cache: Path | None, allow: bool) -> int:
+    """Return how many test photos are learned.
+
+    Raises:
+        BadInput: There are any, and they are not allowed.
+    """
+    pairs = learned_test_photos(data, cache)
+    if pairs and not allow:
+        examples = "; ".join(f"{test} is {other}" for test, other in pairs[:MAX_EXAMPLES])
+        raise BadInput(
+            f"{len(pairs)} of the {len(data.examples_of('test'))} test photos of {data.folder} are"
+            f" among the train or validation photos, resized, cropped or changed ({examples}), so"
+            " the accuracy would be too high. Move them to one split, let build-dataset split the"
+            " photos, or train with --allow-leaks"
+        )
+    return len(pairs)
+
+
+def _find_leaks(folder: Path, examples: Sequence[Example]) -> list[tuple[str, str]]:
+    def read(example: Example) -> PhotoPrint | None:
+        try:
+            return PhotoPrint.read(folder / example.path)
+        except (Unreadable, OSError):
+            # The training excludes and reports it.
+            return None
+
+    prints = tqdm(
+        map_in_threads(read, examples),
+        total=len(examples),
+        desc="comparing splits",
+        unit=" photos",
+        disable=None,
+    )
+    known = [
+        (example, photo)
+        for example, photo in zip(examples, prints, strict=True)
+        if photo is not None
+    ]
+    # In an order of their content, so that the result does not depend on names.
+    known.sort(key=lambda pair: pair[1].features.packed)
+    photos = LoadedPhotos(
+        [photo for _, photo in known],
+        lambda number: (folder / known[number][0].path).read_bytes(),
+    )
+    is_test = np.array([example.split == "test" for example, _ in known], int)
+    found: dict[str, str] = {}
+    for batch in compared_photos(photos, groups=is_test, thorough=True):
+        for pair in batch:
+            if pair.comparison.is_related:
+                first, second = known[pair.first][0], known[pair.second][0]
+                test, other = (first, second) if first.split == "test" else (second, first)
+                found[test.path] = min(other.path, found.get(test.path, other.path))
+    return sorted(found.items())

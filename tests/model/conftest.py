@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from model.inference.saved_run import SavedRun
+    from model.inference.predictor import SavedRun
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +19,12 @@ def short_backbone() -> Iterator[None]:
     """
     import keras
 
-    from model.data import split_leaks
+    from model.training import train
     from tests.support.short_inception import short_inception
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.applications, "InceptionV3", short_inception)
-        patch.setattr(split_leaks, "_find", lambda *_: [])
+        patch.setattr(train, "_find_leaks", lambda *_: [])
         yield
 
 

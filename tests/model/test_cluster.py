@@ -14,7 +14,7 @@ from model.data.feature_cache import FeatureCache
 from model.data.features import FeatureExtractor, FeaturesTask, SplitFeatures, Views, ViewsJob
 from model.data.loading import SplitData, load_splits
 from model.network import inception
-from model.similar.embedder import load_embedder
+from model.similar.build import load_embedder
 from model.similar.sources import FolderIndexSource
 from tests.model.tag_check.test_pipeline import check, work, write_feed
 from tests.support.drawn_splits import draw_splits, run_words

@@ -11,8 +11,7 @@ from PIL import Image
 
 from dataset.pose.crop import KEEP
 from model.ablation.compare import _p_value, write_comparison
-from model.ablation.config import Step
-from model.ablation.runner import BUILD_CROP, CompareOptions, StepRunner, TrainingResult
+from model.ablation.runner import BUILD_CROP, CompareOptions, Step, StepRunner, TrainingResult
 from model.data.loading import SplitData
 from model.training.config import TrainOptions
 from tests.support.browser import find_overflow, needs_chromium

@@ -1,4 +1,4 @@
-"""Steps that read other views, and predictions and scores for one label and for several."""
+"""Steps of a comparison: their files, other views, predictions and scores."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,17 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dataset.errors import BadInput
 from model.ablation import runner as runner_module
-from model.ablation.config import Step
 from model.ablation.runner import (
     CompareOptions,
+    Step,
     StepRunner,
     fraction_correct,
     macro_f1,
     predict_classes,
+    read_steps,
 )
-from model.data.facets import FacetGroups
-from model.data.loading import Example, SplitData, load_splits
+from model.cli_options import STEPS_FILE
+from model.data.loading import Example, FacetGroups, SplitData, load_splits
 from model.training.config import TrainOptions
 from tests.support.drawn_splits import draw_splits, random_backbone
 
@@ -90,3 +92,45 @@ def test_steps_with_other_parts_and_backgrounds_are_trained(
     assert [result.background for result in results] == ["keep", "keep", "both", "both"]
     assert all(result.accuracy > 0.9 for result in results[:3])
     assert 0 <= results[3].accuracy <= 1
+
+
+def test_the_built_in_steps_are_those_of_the_thesis() -> None:
+    steps = read_steps(STEPS_FILE)
+    assert list(steps.reference.values()) == [0.697, 0.81]
+    names = [step.name for step in steps.steps]
+    assert names[:3] == ["SGD, no augmentation, whole photo", "+ Adam", "+ mirror"]
+    by_name = {step.name: step for step in steps.steps}
+    assert by_name["+ cutout"].base == "+ Adam"
+    crops = ["strip", "person", None, None, None]
+    assert [step.crop for step in steps.steps[-6:-1]] == crops
+    assert {step.against for step in steps.steps[-6:-1]} == {"+ the useful ones together"}
+    assert by_name["+ background removed"].background == "white"
+    assert by_name["+ upper and lower half"].settings == {"parts": "halves"}
+    assert by_name["+ both backgrounds"].background == "both"
+    assert by_name["+ fine-tuning"].settings["time_budget"] == 900
+    assert by_name["+ fine-tuning"].settings["fine_tune"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"no \[\[step\]\]"),
+        ("[[step]]\naugment='none'", "needs a unique name"),
+        ("[[step]]\nname='a'\n[[step]]\nname='a'", "needs a unique name, not 'a'"),
+        ("[[step]]\nname='a'\n[[step]]\nname='b'\nfrom='c'", "from = 'c' is not a step before it"),
+        ("[[step]]\nname='a'\naugment='flip'", "augment = 'flip'.*unknown transform"),
+        ("[[step]]\nname='a'\nspeed=3", "unknown setting 'speed'"),
+        ("[[step]]\nname='a'\nseed=3", "same for all steps"),
+        ("[[step]]\nname='a'\nhead_epochs='many'", "must be of type int"),
+        ("[[step]]\nname='a'\nmixup=true", "must be of type float"),
+        ("[[step]]\nname='a'\ncrop='head'", "crop must be whole, strip, person"),
+        ("[[step]]\nname='a'\n[reference]\nx=81", "accuracy from 0 to 1"),
+        ("[[step", "no TOML|not TOML|invalid|Expected"),
+    ],
+)
+def test_invalid_steps_are_rejected_with_the_file(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "steps.toml"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=message) as raised:
+        read_steps(path)
+    assert "steps.toml" in str(raised.value)

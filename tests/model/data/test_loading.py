@@ -1,4 +1,8 @@
-"""Reading splits."""
+"""Reading splits, facets as groups of outputs, and metadata of photos.
+
+The hash of a data set is equal for equal photos, and only for those. Groups, sites and crops of a
+manifest are in the order of the examples.
+"""
 
 import json
 from pathlib import Path
@@ -11,12 +15,28 @@ from PIL import Image
 
 from dataset.errors import BadInput, Failure
 from model.data.loading import (
+    UNLABELLED,
+    Example,
+    FacetGroups,
+    PhotoMetadata,
     class_weights,
+    group_labels,
+    hash_dataset,
     letterbox,
+    load_metadata,
     load_splits,
     read_images,
     view_digests,
 )
+
+LABELS = ("blouse", "dress", "jeans", "red", "shirt")
+BY_FACET = {
+    "colour": ["red"],
+    "lower": ["dress", "jeans"],
+    "upper": ["blouse", "dress", "shirt"],
+}
+HASHED_EXAMPLES = [Example("train/a/1.jpg", "a", "train"), Example("train/b/2.jpg", "b", "train")]
+LISTED_EXAMPLES = [Example("test/a/2.jpg", "a", "test"), Example("test/a/1.jpg", "a", "test")]
 
 
 def splits(folder: Path, *names: str, count: int = 2) -> Path:
@@ -180,3 +200,145 @@ def test_label_sets_without_facets_or_with_two_labels_of_one_are_rejected(tmp_pa
     (few / "labels.json").write_text("{}")
     with pytest.raises(BadInput, match="--multi-label"):
         load_splits(few)
+
+
+@pytest.fixture
+def facets() -> FacetGroups:
+    grouped, _ = group_labels(LABELS, BY_FACET)
+    assert grouped is not None
+    return grouped
+
+
+def test_facets_of_one_label_are_left_out_with_labels_of_no_other_facet() -> None:
+    facets, labels = group_labels(LABELS, BY_FACET)
+    assert labels == ("blouse", "dress", "jeans", "shirt")
+    assert facets == FacetGroups(("lower", "upper"), ((1, 2), (0, 1, 3)))
+    assert facets.named_labels(labels) == {
+        "lower": ["dress", "jeans"],
+        "upper": ["blouse", "dress", "shirt"],
+    }
+    assert group_labels(("jeans", "red"), BY_FACET) == (None, ())
+
+
+def test_a_label_of_two_facets_is_the_target_of_both(facets: FacetGroups) -> None:
+    targets = facets.targets([("a", [1]), ("b", [0, 2]), ("c", [3])])
+    assert targets.tolist() == [[0, 1], [1, 0], [UNLABELLED, 2]]
+    assert facets.targets([]).shape == (0, 2)
+    with pytest.raises(Failure, match="2 labels of the facet upper"):
+        facets.targets([("x.jpg", [0, 3])])
+
+
+def test_unknown_is_not_absent(facets: FacetGroups) -> None:
+    targets = facets.targets([("a", [1]), ("b", [2]), ("c", [3])])
+    assert facets.is_known(targets, 4).tolist() == [
+        [True, True, True, True],
+        # Of jeans alone it is known that they are no dress.
+        [False, True, True, False],
+        [True, True, False, True],
+    ]
+    assert facets.has_label(targets, 4).tolist() == [
+        [False, True, False, False],
+        [False, False, True, False],
+        [False, False, False, True],
+    ]
+
+
+def test_encoded_targets_are_zero_where_a_facet_is_unlabelled(facets: FacetGroups) -> None:
+    targets = facets.targets([("a", [1]), ("b", [2]), ("c", [3]), ("d", [2])])
+    plain = facets.encode(targets, has_class_weights=False)
+    assert (plain > 0).tolist() == [
+        [True, False, False, True, False],
+        [False, True, False, False, False],
+        [False, False, False, False, True],
+        [False, True, False, False, False],
+    ]
+    # The mean weight of a photo is 1, that of its labelled facets is equal.
+    assert plain.sum() == pytest.approx(4)
+    assert np.unique(plain).tolist() == pytest.approx([0, 0.8])
+    balanced = facets.encode(targets, has_class_weights=True)
+    assert balanced[:, 0].sum() == pytest.approx(balanced[:, 1].sum())
+    assert balanced.sum() == pytest.approx(4)
+
+
+def test_parts_have_the_labelled_photos_of_each_facet(facets: FacetGroups) -> None:
+    targets = facets.targets([("a", [1]), ("b", [2]), ("c", [3])])
+    logits = np.arange(12.0).reshape(3, 4)
+    (lower, lower_targets), (upper, upper_targets) = facets.parts(logits, targets)
+    assert (lower.tolist(), lower_targets.tolist()) == ([[1, 2], [5, 6]], [0, 1])
+    assert (upper.tolist(), upper_targets.tolist()) == ([[0, 1, 3], [8, 9, 11]], [1, 2])
+
+
+def plain(folder: Path, *contents: bytes) -> Path:
+    for example, content in zip(HASHED_EXAMPLES, contents, strict=True):
+        path = folder / example.path
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    return folder
+
+
+def build(folder: Path, **changed: list[str]) -> Path:
+    columns = {
+        "path": ["train/a/1.jpg", "train/b/2.jpg"],
+        "label": ["a", "b"],
+        "split": ["train", "train"],
+        "file_sha256": ["11", "22"],
+        **changed,
+    }
+    folder.mkdir()
+    pq.write_table(pa.table(columns), folder / "manifest.parquet")
+    return folder
+
+
+def test_plain_folders_are_hashed_by_their_files_in_any_order(tmp_path: Path) -> None:
+    one = hash_dataset(plain(tmp_path / "one", b"1", b"2"), HASHED_EXAMPLES)
+    same = hash_dataset(plain(tmp_path / "same", b"1", b"2"), HASHED_EXAMPLES[::-1])
+    other = hash_dataset(plain(tmp_path / "other", b"1", b"3"), HASHED_EXAMPLES)
+    assert one == same
+    assert one.photos == 2
+    assert one.sha256 != other.sha256
+    # By coreutils: sha256sum of the two lines of JSON, without a line's end after the last.
+    assert one.sha256 == "a6cf5bd13867b9240282e7b32c26c7835873acf0ba9fc912484cf5e522ae75de"
+
+
+def test_a_missing_photo_is_hashed_as_unreadable(tmp_path: Path) -> None:
+    whole = hash_dataset(plain(tmp_path, b"1", b"2"), HASHED_EXAMPLES)
+    (tmp_path / HASHED_EXAMPLES[0].path).unlink()
+    assert hash_dataset(tmp_path, HASHED_EXAMPLES).sha256 != whole.sha256
+
+
+@pytest.mark.parametrize("column", ["path", "label", "split", "file_sha256"])
+def test_a_build_is_hashed_by_its_manifest_without_reading_photos(
+    tmp_path: Path, column: str
+) -> None:
+    one = hash_dataset(build(tmp_path / "one"), [])
+    other = hash_dataset(build(tmp_path / "other", **{column: ["train/a/1.jpg", "x"]}), [])
+    assert one.photos == 2
+    assert "file_sha256" in one.hashed
+    assert one.sha256 != other.sha256
+
+
+def test_the_rows_order_does_not_matter(tmp_path: Path) -> None:
+    turned = {
+        "path": ["train/b/2.jpg", "train/a/1.jpg"],
+        "label": ["b", "a"],
+        "file_sha256": ["22", "11"],
+    }
+    one, other = build(tmp_path / "one"), build(tmp_path / "other", **turned)
+    assert hash_dataset(one, []) == hash_dataset(other, [])
+
+
+def test_plain_folders_have_no_metadata(tmp_path: Path) -> None:
+    assert load_metadata(tmp_path, LISTED_EXAMPLES) == PhotoMetadata()
+
+
+def test_columns_are_in_the_order_of_the_examples_without_nulls(tmp_path: Path) -> None:
+    columns = {
+        "path": ["test/a/1.jpg", "test/a/2.jpg", "train/a/3.jpg"],
+        "group": ["g1", None, "g1"],
+        "site": ["lamoda", None, "twitter"],
+        "crop": pa.array([None, None, None], pa.string()),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "manifest.parquet")
+    found = load_metadata(tmp_path, LISTED_EXAMPLES)
+    # Nobody looked for people: no crops. A photo of no group is one of its own.
+    assert found == PhotoMetadata(["test/a/2.jpg", "g1"], ["unknown", "lamoda"], None)

@@ -13,7 +13,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from model.data.metadata import PhotoMetadata
+from model.data.loading import PhotoMetadata
 from model.evaluation.calibration import log_probabilities, softmax
 from model.evaluation.metrics import LabeledLogits, compute_metrics
 

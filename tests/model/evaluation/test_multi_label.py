@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, precision_score
 
-from model.data.facets import UNLABELLED, FacetGroups
+from model.data.loading import UNLABELLED, FacetGroups
 from model.evaluation.calibration import facet_probabilities, softmax
 from model.evaluation.metrics import LabeledLogits
 from model.evaluation.multi_label import (

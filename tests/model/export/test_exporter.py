@@ -12,8 +12,8 @@ from ai_edge_litert.interpreter import Interpreter
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from model.cli import export_model
 from model.export import formats
-from model.export.cli import export_model
 from tests.support import exported_runs, saved_runs
 from tests.support.exported_runs import FIRST, LABELS
 

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from model.inference.grad_cam import draw_explanation, heat_map
-from model.inference.predictor import load_predictor
-from model.inference.saved_run import load_run
+from model.inference.predictor import load_predictor, load_run
 from model.network import inception
 from tests.support.saved_runs import write_run
 

@@ -1,12 +1,27 @@
-"""The errors that the report shows, and missing photos."""
+"""The errors that the report shows, missing photos, and charts for two to a hundred classes."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+from PIL import Image
+
 from dataset.pose.crop import Crop
 from dataset.utils import html
-from model.reports.html import _mistake, photo_pairs, photos_by_prediction, sure_mistakes
+from dataset.utils.plots import plot_history
+from model.reports.html import (
+    MAX_LABEL_CHARACTERS,
+    _mistake,
+    confusion_chart,
+    photo_pairs,
+    photos_by_prediction,
+    render_png,
+    shorten_label,
+    sure_mistakes,
+)
 from tests.model.reports.test_run_report import results
 
 macros: Any = html.environment().get_template("macros.html").module
@@ -58,3 +73,28 @@ def test_a_missing_photo_is_replaced_by_its_name(tmp_path: Path) -> None:
     (figure,) = [f for p in photo_pairs(one) for f in p.figures if f.caption.endswith(f" {path}")]
     assert figure.jpeg is None
     assert f": {path}</figure>" in str(macros.figure(figure))
+
+
+@pytest.mark.parametrize(("classes", "most"), [(2, 700), (40, 2400), (100, 2600)])
+def test_a_confusion_chart_has_a_limited_size(classes: int, most: int) -> None:
+    labels = [f"$рубашка_{place}$ of a very long name indeed" for place in range(classes)]
+    counts = np.eye(classes, dtype=int) * 7
+    png = render_png(lambda: confusion_chart(counts, labels, 1.0))
+    with Image.open(io.BytesIO(png)) as picture:
+        assert 400 <= min(picture.size) <= max(picture.size) <= most
+
+
+def test_missing_glyphs_cause_no_warnings(recwarn: pytest.WarningsRecorder) -> None:
+    render_png(lambda: confusion_chart(np.eye(2, dtype=int), ["🔥", "連衣裙"], 1.0))
+    assert [str(one.message) for one in recwarn] == []
+
+
+def test_labels_are_shortened_to_one_line() -> None:
+    assert shorten_label("a\nb\x1b[0m") == "a?b?[0m"
+    assert len(shorten_label("x" * 99)) == MAX_LABEL_CHARACTERS
+
+
+def test_the_best_epoch_and_the_stages_are_marked() -> None:
+    figure = plot_history({"loss": [3.0, 2.0, 1.0], "val_loss": [3.0, 2.0, 2.0]}, 2, ("loss",), 1)
+    _, names = figure.axes[0].get_legend_handles_labels()
+    assert names == ["train", "validation", "kept: epoch 2", "second stage begins"]

@@ -23,8 +23,8 @@ from PIL import Image, ImageColor, ImageDraw
 from dataset.catalogue.models import PostRow
 from dataset.images.io import open_photo, sha256_of
 from dataset.images.store import open_store
+from model.similar.build import EMBEDDER_CHUNK_SIZE
 from model.similar.cli import find_similar
-from model.similar.embedder import CHUNK_SIZE
 from model.similar.index_file import open_index
 from tests.dataset.duplicates.test_verification import photo
 from tests.model.similar.test_copies import bordered
@@ -206,11 +206,11 @@ def test_a_second_build_predicts_new_photos_only_and_is_equal(made: Path) -> Non
 def test_a_killed_build_keeps_predictions(made: Path) -> None:
     many = made / "many" / "polo"
     many.mkdir(parents=True)
-    for number in range(CHUNK_SIZE + 40):
+    for number in range(EMBEDDER_CHUNK_SIZE + 40):
         photo = Image.new("RGB", (60, 80), (number % 256, number // 256 * 90, 120))
         photo.save(many / f"{number:03}.png")
     # A photo that can never be read, after the first chunk.
-    last = many / f"{CHUNK_SIZE + 20}.png"
+    last = many / f"{EMBEDDER_CHUNK_SIZE + 20}.png"
     last.unlink()
     os.mkfifo(last)
     own = ("--cache", str(made / "own"))
@@ -227,18 +227,18 @@ def test_a_killed_build_keeps_predictions(made: Path) -> None:
             except sqlite3.OperationalError:
                 return 0
 
-    while cached_photos() < CHUNK_SIZE:
+    while cached_photos() < EMBEDDER_CHUNK_SIZE:
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert cached_photos() == CHUNK_SIZE
+    assert cached_photos() == EMBEDDER_CHUNK_SIZE
     assert not (made / "m.index").exists()
     last.unlink()
     garment(last, "red", 3)
     done = find(made, *words)
-    assert f"{CHUNK_SIZE + 40} items in the index" in done.stdout, done.stderr
-    assert cached_photos() == CHUNK_SIZE + 40
+    assert f"{EMBEDDER_CHUNK_SIZE + 40} items in the index" in done.stdout, done.stderr
+    assert cached_photos() == EMBEDDER_CHUNK_SIZE + 40
 
 
 def test_a_feed_with_bad_rows(made: Path) -> None:

@@ -1,4 +1,8 @@
-"""Searches: filters, merged duplicates, and the graph of large indexes."""
+"""Searches: filters, merged duplicates, the graph of large indexes, and recommendations.
+
+The blocked search equals a comparison of all vectors. Recommendations are diverse, never of the
+same product, and complete.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -8,16 +12,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.similar import build, nearest, search
+from model.similar import build, search
 from model.similar.index_file import (
+    COPY_SIMILARITY,
     Filters,
     IndexFile,
     IndexItem,
+    are_duplicates,
     create_index,
     lock_index,
     open_index,
 )
-from model.similar.search import Query, Searcher
+from model.similar.search import (
+    MMR_LAMBDA,
+    Query,
+    Searcher,
+    duplicate_groups,
+    exact_neighbors,
+    recommend,
+)
 
 Make = Callable[[Sequence[IndexItem], np.ndarray], IndexFile]
 
@@ -129,7 +142,7 @@ def test_a_photo_outside_the_index_finds_all_items(make: Make) -> None:
 @pytest.fixture
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the graph for more than 500 items."""
-    for module in (nearest, search, build):
+    for module in (search, build):
         monkeypatch.setattr(module, "MAX_EXACT_ITEMS", 500)
 
 
@@ -185,3 +198,150 @@ def test_a_graph_grows_and_shrinks_with_its_index(make: Make, tmp_path: Path) ->
     with closing(open_index(path)) as index:
         assert not Searcher(index).is_approximate
         assert "recall" not in index.facts()
+
+
+def unit(seed: int, count: int, dimensions: int = 24) -> np.ndarray:
+    rows = np.random.default_rng(seed).standard_normal((count, dimensions)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("queries", [1, 5, 300])
+def test_the_nearest_equal_those_of_all_products(
+    queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Blocks that end in the middle of queries and of vectors.
+    monkeypatch.setattr(search, "QUERY_BLOCK", 64)
+    monkeypatch.setattr(search, "VECTOR_BLOCK", 100)
+    asked, vectors = unit(1, queries), unit(2, 1037)
+    found = exact_neighbors(asked, vectors, 7)
+    products = asked.astype(np.float64) @ vectors.T.astype(np.float64)
+    truth = np.argsort(-products, axis=1)[:, :7]
+    assert (found.keys == truth).all()
+    np.testing.assert_allclose(
+        found.similarity, np.take_along_axis(products, truth, 1), rtol=0, atol=1e-5
+    )
+
+
+def test_of_equal_similarities_the_lower_index_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "VECTOR_BLOCK", 4)
+    # Along an axis: its products have no rounding.
+    one = np.eye(1, 24, dtype=np.float32)
+    vectors = np.repeat(one, 13, axis=0)
+    found = exact_neighbors(np.repeat(one, 9, axis=0), vectors, 5)
+    assert found.keys.tolist() == 9 * [[0, 1, 2, 3, 4]]
+
+
+def test_fewer_vectors_than_requested_are_all_returned() -> None:
+    vectors = unit(4, 3)
+    found = exact_neighbors(vectors[:1], vectors, 10)
+    assert found.keys.shape == (1, 3)
+    assert set(found.keys[0].tolist()) == {0, 1, 2}
+    assert exact_neighbors(vectors[:0], vectors, 2).keys.shape == (0, 2)
+    assert exact_neighbors(vectors[:2], vectors[:0], 2).keys.shape == (2, 0)
+
+
+def shop(count: int, seed: int = 0) -> tuple[list[IndexItem], np.ndarray]:
+    """Similar items in groups, some of one product and some copies."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.standard_normal((count // 20 + 1, 32))
+    vectors = kinds[np.arange(count) // 20] + 0.6 * rng.standard_normal((count, 32))
+    vectors[5::31] = vectors[4:-1:31][: len(vectors[5::31])]
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    items = [
+        IndexItem(
+            f"i{n}",
+            f"{n:064x}",
+            "",
+            product=f"p{n - n % 3 // 2}",
+            cluster=f"c{n - (n % 7 == 6)}",
+        )
+        for n in range(count)
+    ]
+    return items, vectors
+
+
+def searcher_of(path: Path, items: Sequence[IndexItem], vectors: np.ndarray) -> Searcher:
+    with lock_index(path), create_index(path) as index:
+        index.add(items, vectors)
+    return Searcher(open_index(path))
+
+
+def by_hand(items: Sequence[IndexItem], vectors: np.ndarray, row: int, k: int) -> list[int]:
+    """Compute maximal marginal relevance by its definition, over all items."""
+    products = vectors @ vectors.T
+    free = [
+        n
+        for n in range(len(items))
+        if n != row
+        and not are_duplicates(items[n], items[row])
+        and products[n, row] < COPY_SIMILARITY
+    ]
+    chosen: list[int] = []
+    while free and len(chosen) < k:
+        worth = [
+            MMR_LAMBDA * products[n, row]
+            - (1 - MMR_LAMBDA) * max((products[n, c] for c in chosen), default=0.0)
+            for n in free
+        ]
+        best = free[int(np.argmax(worth))]
+        chosen.append(best)
+        free = [
+            n
+            for n in free
+            if not are_duplicates(items[n], items[best]) and products[n, best] < COPY_SIMILARITY
+        ]
+    return chosen
+
+
+def test_recommendations_equal_the_definition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All items are in the pool, as in the definition.
+    monkeypatch.setattr(search, "POOL_FACTOR", 100)
+    monkeypatch.setattr(search, "BATCH_ROWS", 30)
+    items, vectors = shop(100)
+    searcher = searcher_of(tmp_path / "s.index", items, vectors)
+    rows = [
+        one
+        for part in recommend(searcher, duplicate_groups(items), 6)
+        for one in part.chosen.tolist()
+    ]
+    assert rows == [by_hand(items, searcher.vectors, row, 6) for row in range(100)]
+
+
+def test_each_item_gets_k_of_different_products(tmp_path: Path) -> None:
+    items, vectors = shop(900)
+    searcher = searcher_of(tmp_path / "s.index", items, vectors)
+    count = 0
+    for part in recommend(searcher, duplicate_groups(items), 8):
+        for row, chosen, similarity in zip(part.rows, part.chosen, part.similarity, strict=True):
+            whole = [items[row], *(items[n] for n in chosen)]
+            assert all(n >= 0 for n in chosen)
+            assert not any(
+                are_duplicates(one, other) for i, one in enumerate(whole) for other in whole[:i]
+            )
+            np.testing.assert_allclose(
+                similarity, searcher.vectors[chosen] @ searcher.vectors[row], atol=1e-5
+            )
+            count += 1
+    assert count == 900
+
+
+def test_a_product_of_many_photos_does_not_use_up_the_pool(tmp_path: Path) -> None:
+    items, vectors = shop(400)
+    # The first item's product has 150 photos, all nearer to it than anything else.
+    vectors[:150] = vectors[0] + 0.25 * vectors[:150]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    items[:150] = [IndexItem(f"i{n}", f"{n:064x}", "", product="one") for n in range(150)]
+    searcher = searcher_of(tmp_path / "s.index", items, vectors)
+    first = next(recommend(searcher, duplicate_groups(items), 5))
+    assert (first.chosen[0] >= 150).all()
+
+
+def test_a_small_index_has_fewer_recommendations(tmp_path: Path) -> None:
+    items, vectors = shop(4)
+    searcher = searcher_of(tmp_path / "s.index", items, vectors)
+    (part,) = recommend(searcher, duplicate_groups(items), 12)
+    for row, chosen in enumerate(part.chosen.tolist()):
+        wanted = by_hand(items, searcher.vectors, row, 12)
+        assert chosen == wanted + [-1] * (12 - len(wanted))

@@ -19,8 +19,8 @@ from dataset.review.queues import PROPOSALS
 from dataset.utils.files import write_json
 from dataset.vocabulary import load_vocabulary
 from model.inference import preprocessing
+from model.inference.predictor import SavedRun, load_run
 from model.inference.preprocessing import PreparedPhoto
-from model.inference.saved_run import SavedRun, load_run
 from model.tagging import pipeline
 from model.tagging.pipeline import Tagger, describe_threshold
 from tests.support.catalogue_data import Filling, photo_bytes

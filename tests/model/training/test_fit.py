@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dataset.errors import Failure
-from model.data.batches import HeadTrainingSet
+from model.data.features import HeadTrainingSet
 from model.training.config import FitConfig, TrainOptions
 from model.training.fit import FitProgress, ValidationSet, fit, predict_in_batches
 

@@ -13,12 +13,10 @@ from sklearn.metrics import average_precision_score
 
 from dataset.errors import Failure
 from dataset.images.io import open_photo
-from model.data.facets import FacetGroups
 from model.data.features import SplitFeatures
-from model.data.loading import Example, SplitData
+from model.data.loading import Example, FacetGroups, SplitData
 from model.evaluation.calibration import facet_probabilities
-from model.inference.predictor import load_predictor
-from model.inference.saved_run import load_run
+from model.inference.predictor import load_predictor, load_run
 from model.network.inception import BLOCK_CHANNELS, build_facet_probabilities
 from model.training.fit import FacetCrossEntropy, FitProgress, facet_accuracy
 from model.training.stages import FINE_TUNING, label_weights
