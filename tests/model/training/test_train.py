@@ -1,7 +1,4 @@
-"""A training from scratch on small drawn photos, from splits to the run directory.
-
-Test photos of plain folders that a model would learn from are refused.
-"""
+"""A training from scratch on small drawn photos, from splits to the run directory."""
 
 import csv
 import json
@@ -13,13 +10,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score
 
-from dataset.errors import BadInput
-from model.data.loading import load_splits
-from model.training.train import learned_test_photos, refuse_leaks
-from tests.dataset.duplicates.test_alignment import drawn
 from tests.support import drawn_splits
 from tests.support.drawn_splits import draw_splits
 
@@ -175,44 +168,3 @@ def test_the_run_has_its_options_and_its_seed(run: Path) -> None:
     assert events
     assert not list((run / "run").glob("*.npz"))
     assert not (run / "run.unfinished").exists()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return splits with a resized and a bordered train photo in the test split."""
-    photos = {
-        "train/polo/a": drawn(1),
-        "train/dress/b": drawn(2),
-        "validation/polo/c": drawn(3),
-        "test/polo/small": drawn(1).resize((140, 180)),
-        "test/dress/bordered": ImageOps.expand(drawn(3), 20, "white"),
-        "test/dress/other": drawn(4),
-    }
-    for name, photo in photos.items():
-        path = tmp_path / "splits" / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        photo.save(path)
-    (tmp_path / "splits" / "test" / "polo" / "broken.png").write_bytes(b"no photo")
-    return tmp_path / "splits"
-
-
-def test_learned_test_photos_are_found_once(folder: Path, tmp_path: Path) -> None:
-    data, cache = load_splits(folder), tmp_path / "cache"
-    expected = [
-        ("test/dress/bordered.png", "validation/polo/c.png"),
-        ("test/polo/small.png", "train/polo/a.png"),
-    ]
-    assert learned_test_photos(data, cache) == expected
-    (kept,) = cache.glob("split-leaks-*.json")
-    kept.write_text('{"pairs": []}')
-    assert learned_test_photos(data, cache) == []
-    # Other photos have another result.
-    drawn(5).save(folder / "test" / "dress" / "new.png")
-    assert learned_test_photos(load_splits(folder), cache) == expected
-
-
-def test_they_are_refused_unless_they_are_allowed(folder: Path, tmp_path: Path) -> None:
-    data = load_splits(folder)
-    with pytest.raises(BadInput, match=r"2 of the 4 test photos .* --allow-leaks"):
-        refuse_leaks(data, tmp_path, allow=False)
-    assert refuse_leaks(data, tmp_path, allow=True) == 2
