@@ -288,8 +288,10 @@ def _write_splits(
         audit = audit_build(folder, output_format, prints)
         if not audit.same or not audits_left:
             break
-        found = {item.path: indices[item.rendered.file] for item in items}
-        links += [(found[pair.first], found[pair.second]) for pair in audit.same]
+        indices_by_path = {item.path: indices[item.rendered.file] for item in items}
+        links += [
+            (indices_by_path[pair.first], indices_by_path[pair.second]) for pair in audit.same
+        ]
         linked += _image_pairs(items, audit.same)
         _remove_splits(items, folder)
     _check_audit(audit)

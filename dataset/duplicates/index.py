@@ -207,8 +207,8 @@ class FingerprintIndex:
             if value >= POSSIBLE_SIMILARITY:
                 matches[image].append(Match(other, is_mirrored, value))
         return {
-            image: sorted(found, key=lambda match: -match.similarity)
-            for image, found in matches.items()
+            image: sorted(image_matches, key=lambda match: -match.similarity)
+            for image, image_matches in matches.items()
         }
 
 
@@ -254,8 +254,8 @@ def save_new(
             # `dedup` decides it from the pixels.
             "relation": match.relation,
         }
-        for image, found in matches.items()
-        for match in found
+        for image, image_matches in matches.items()
+        for match in image_matches
     ]
     if pairs:
         session.connection().execute(_INSERT_PAIRS, pairs)

@@ -251,7 +251,7 @@ def _resolve(session: Session, what: str, kind: str | None) -> _Target:
 
 
 def _rows_of_author(session: Session, name: str) -> list[Any]:
-    # SQLite's lower() knows ASCII only.
+    # SQLite's lower() changes ASCII letters only.
     digest = name_digest(name)
     authors = session.scalars(sa.select(PostRow.author).distinct())
     same = [author for author in authors if author and name_digest(author) == digest]

@@ -138,16 +138,16 @@ def find_crops(
             crop = replace(crop, mask=None)
         return PersonCrop(crop, estimate.points, model, key)
 
-    found = {
+    people = {
         image: crop_of(image, estimate)
         for image, estimate in _load_estimates(sessions, ids, model, key)
     }
-    missing = [photo for photo in photos if photo.image_id not in found]
+    missing = [photo for photo in photos if photo.image_id not in people]
     if missing:
         task = PeopleTask(store, options)
         for image, estimate in _estimate(missing, sessions, task, engine, key):
-            found[image] = crop_of(image, estimate)
-    crops = {image: found[image] for image in by_id if image in found}
+            people[image] = crop_of(image, estimate)
+    crops = {image: people[image] for image in by_id if image in people}
     _save_crops(sessions, (_crop_row(image, key, own.crop) for image, own in crops.items()))
     return crops
 
@@ -222,14 +222,14 @@ class PeopleTask(PhotoTask[StoredImage, "Estimate | None"]):
 def _find_people(
     estimator: "PoseEstimator", batch: Sequence[tuple[StoredImage, Image.Image | None]]
 ) -> list["Estimate | None"]:
-    found = iter(estimator.find([image for _, image in batch if image is not None]))
+    people = iter(estimator.find([image for _, image in batch if image is not None]))
     estimates: list[Estimate | None] = []
     for stored, image in batch:
         if image is None:
             estimates.append(None)
             continue
         # The image was opened at a reduced size.
-        scaled = next(found).scaled(np.divide((stored.width, stored.height), image.size))
+        scaled = next(people).scaled(np.divide((stored.width, stored.height), image.size))
         estimates.append(replace(scaled, points=scaled.points.astype("<f4")))
     return estimates
 
@@ -246,7 +246,7 @@ def _estimate(
     results = zip(photos, engine.map(task, jobs), strict=True)
     with tqdm(total=len(photos), desc="people", unit=" photos", disable=None) as bar:
         while batch := list(islice(results, BATCH_IMAGES)):
-            found = [
+            estimated = [
                 (photo.image_id, estimate) for photo, estimate in batch if estimate is not None
             ]
             rows = [
@@ -257,12 +257,12 @@ def _estimate(
                     "mask": estimate.mask and estimate.mask.to_bytes(),
                     "made": now(),
                 }
-                for image, estimate in found
+                for image, estimate in estimated
             ]
             with sessions.begin() as session:
                 if rows:
                     session.execute(sa.insert(PoseRow), rows)
-            yield from found
+            yield from estimated
             bar.update(len(batch))
 
 

@@ -174,9 +174,9 @@ def assign_label_sets(
         elif not resolved:
             exclusions.add(photo, "no label")
         else:
-            wanted = resolved & set(requested) if requested else resolved
-            if wanted:
-                ordered = vocabulary.ordered(wanted)
+            chosen = resolved & set(requested) if requested else resolved
+            if chosen:
+                ordered = vocabulary.ordered(chosen)
                 facets = tuple(join_facets(vocabulary.facets_of(name)) for name in ordered)
                 labeled.append(LabeledImage(photo, ordered, facets))
             else:
@@ -204,8 +204,8 @@ class _LabelSet:
     def resolve(self, conflicts: str) -> set[str] | list[str]:
         """Return the labels, or a list of labels that are in conflict."""
         decided = self._decided()
-        said = _labels_of(self.photo.posts, self.vocabulary)
-        narrowest = self._without_facets_of(decided, self.vocabulary.narrowest(said))
+        names = _labels_of(self.photo.posts, self.vocabulary)
+        narrowest = self._without_facets_of(decided, self.vocabulary.narrowest(names))
         labels = {*decided, *narrowest}
         for rivals in self.vocabulary.conflicts(narrowest):
             kept = self._settle(rivals, conflicts, has_others=len(labels) > len(rivals))
@@ -213,7 +213,7 @@ class _LabelSet:
                 return rivals
             labels -= set(rivals)
             labels |= set(kept)
-        labels = {self._requested_form(name, said) for name in labels}
+        labels = {self._requested_form(name, names) for name in labels}
         return labels | self._of_attributes(labels)
 
     def _decided(self) -> list[str]:
@@ -266,12 +266,12 @@ class _LabelSet:
         posts = _original_posts(self.photo, lambda post: bool(labels_in_facets([post])))
         return self.vocabulary.narrowest(labels_in_facets(posts))
 
-    def _requested_form(self, name: str, said: Iterable[str]) -> str:
+    def _requested_form(self, name: str, names: Iterable[str]) -> str:
         """Return a label, or a wider label of the image that is requested in its place."""
         if not self.requested or name in self.requested:
             return name
         wider = self.vocabulary.wider(name)
-        forms = [other for other in said if other in wider and other in self.requested]
+        forms = [other for other in names if other in wider and other in self.requested]
         return next(iter(self.vocabulary.narrowest(forms)), name)
 
     def _of_attributes(self, labels: Iterable[str]) -> set[str]:
@@ -282,10 +282,12 @@ class _LabelSet:
             for name in map(self.vocabulary.label_or_own, words)
             if name in self.vocabulary.labels or name in self.requested
         )
-        said = self._without_facets_of(labels, names)
-        narrowest = self.vocabulary.narrowest(said)
+        remaining = self._without_facets_of(labels, names)
+        narrowest = self.vocabulary.narrowest(remaining)
         ambiguous = {name for rivals in self.vocabulary.conflicts(narrowest) for name in rivals}
-        return {self._requested_form(name, said) for name in narrowest if name not in ambiguous}
+        return {
+            self._requested_form(name, remaining) for name in narrowest if name not in ambiguous
+        }
 
 
 def label_photos(

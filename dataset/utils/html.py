@@ -58,11 +58,11 @@ def render(folder: Path, template: str, **context: Any) -> str:
 def percent(fraction: float) -> str:
     """Format a fraction between 0 and 1 in whole percent.
 
-    Values close to 0 and 1 are not rounded to them: "under 1 %", "over 99 %".
+    Values close to 0 and 1 are not rounded to them: "under 1%", "over 99%".
     """
     if 0 < fraction < 0.005:
-        return "under 1 %"
-    return "over 99 %" if 0.995 <= fraction < 1 else f"{100 * fraction:.0f} %"
+        return "under 1%"
+    return "over 99%" if 0.995 <= fraction < 1 else f"{fraction:.0%}"
 
 
 def data_uri(data: bytes, media_type: str) -> str:

@@ -143,8 +143,8 @@ def _estimate(
     def estimate() -> dict[Example, np.ndarray]:
         estimates = estimator.find(list(batch.values()))
         return {
-            example: np.concatenate([photo.size, _pack(found)])
-            for (example, photo), found in zip(batch.items(), estimates, strict=True)
+            example: np.concatenate([photo.size, _pack(person)])
+            for (example, photo), person in zip(batch.items(), estimates, strict=True)
         }
 
     progress = tqdm(total=len(examples), desc="people", unit=" photos", disable=None)

@@ -1,4 +1,4 @@
-"""Explain predictions with Grad-CAM: where the network sees the evidence for a label.
+"""Explain predictions with Grad-CAM: the areas of a photo that the score of a label depends on.
 
 Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
 Localization", ICCV 2017, https://arxiv.org/abs/1610.02391.

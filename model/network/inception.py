@@ -228,11 +228,11 @@ def build_feature_network(
 ) -> keras.Model:
     """Build a network that returns the global averages of some blocks, concatenated.
 
-    With `halves`, the backbone sees three parts of the pixels: all of them at half of the
+    With `halves`, the backbone reads three parts of the pixels: all of them at half of the
     resolution, and the central square of the upper and of the lower half, which hold the garments
     of a standing person. The parts depend on the photo alone.
 
-    With four channels, the last one is the person's opacity, and the backbone sees the photo and
+    With four channels, the last one is the person's opacity, and the backbone reads the photo and
     the person on white.
 
     Args:
@@ -265,11 +265,11 @@ def build_feature_network(
 
 
 def photo_views(pixels: keras.KerasTensor, side: int) -> list[keras.KerasTensor]:
-    """Return what a backbone sees of photos, in [-1, 1].
+    """Return the inputs of a backbone for photos, in [-1, 1].
 
     Args:
         pixels: Photos in [0, 255], (batch, height, width, channels).
-        side: Width and height of the backbone's input; twice as large photos are seen in parts.
+        side: Width and height of the backbone's input; photos of twice the size are read in parts.
 
     Returns:
         Tensors (batch, side, side, 3): the views of `view_boxes` of the photo, and if there is an
@@ -308,7 +308,7 @@ def view_boxes(side: int, parts: str) -> list[tuple[int, int, int, int]]:
 
 
 def parts_of(features: keras.Model) -> str:
-    """Return the parts that a network of `build_feature_network` sees, a key of `PARTS`."""
+    """Return the parts that a network of `build_feature_network` reads, a key of `PARTS`."""
     backbone = features.get_layer("backbone")
     return WHOLE if features.input.shape[1] == backbone.input.shape[1] else HALVES
 

@@ -333,11 +333,11 @@ def find_checked_tags(item: TaggedItem, scheme: LabelScheme) -> list[ListedTag]:
         class_index = find_class_index(tag, scheme.labels)
         if class_index is not None:
             by_index.setdefault(class_index, tag)
-    found = list(by_index.values())
-    wider = _wider_tags(found, scheme)
-    found = [tag for tag in found if tag.label not in wider]
+    tags = list(by_index.values())
+    wider = _wider_tags(tags, scheme)
+    tags = [tag for tag in tags if tag.label not in wider]
     is_known = find_class_index(whole, scheme.labels) is not None
-    return found if len(found) > 1 or (found and not is_known) else [whole]
+    return tags if len(tags) > 1 or (tags and not is_known) else [whole]
 
 
 def _wider_tags(tags: Sequence[ListedTag], scheme: LabelScheme) -> dict[str, str]:

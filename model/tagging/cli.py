@@ -64,8 +64,8 @@ threshold_option = click.option(
 @click.option(
     "--explain",
     is_flag=True,
-    help="Draw where the network sees the most probable label of each photo (Grad-CAM), in a folder"
-    " beside --out.",
+    help="Draw the areas that the most probable label of each photo depends on (Grad-CAM), in a"
+    " folder beside --out.",
 )
 @cli_options.image_root_option
 @columns_option

@@ -9,7 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -99,8 +99,10 @@ def train(options: TrainOptions, engine: Engine = LOCAL_ENGINE) -> dict[str, Any
 def run_folder(options: ResumableOptions) -> Iterator[Path]:
     """Yield the folder of an unfinished run, and give it its final name if the block succeeds.
 
-    If the block fails before any state was saved, the folder is removed.
+    If the block fails before any state was saved, the folder is removed, and so are the folders
+    that were created for it.
     """
+    new_parents = [parent for parent in options.out.parents if not parent.exists()]
     folder = begin_run(options)
     try:
         yield folder
@@ -109,6 +111,9 @@ def run_folder(options: ResumableOptions) -> Iterator[Path]:
         is_resumable = any(folder.rglob("*.npz"))
         if not is_resumable:
             shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                for parent in new_parents:
+                    parent.rmdir()
         if isinstance(error, OSError):
             remedy = "then continue with --resume" if is_resumable else "or name another folder"
             raise Failure(
@@ -419,11 +424,11 @@ def _find_leaks(folder: Path, examples: Sequence[Example]) -> list[tuple[str, st
         lambda number: (folder / known[number][0].path).read_bytes(),
     )
     is_test = np.array([example.split == "test" for example, _ in known], int)
-    found: dict[str, str] = {}
+    learned: dict[str, str] = {}
     for batch in compared_photos(photos, groups=is_test, thorough=True):
         for pair in batch:
             if pair.comparison.is_related:
                 first, second = known[pair.first][0], known[pair.second][0]
                 test, other = (first, second) if first.split == "test" else (second, first)
-                found[test.path] = min(other.path, found.get(test.path, other.path))
-    return sorted(found.items())
+                learned[test.path] = min(other.path, learned.get(test.path, other.path))
+    return sorted(learned.items())

@@ -252,7 +252,7 @@ def open_context(
         finally:
             writer.close()
             threads.shutdown()
-            # If even this fails, the next process sees that this one is dead.
+            # If even this fails, the next process finds this one dead.
             with contextlib.suppress(Failure), sessions.begin() as session:
                 workers.unregister(session, worker, is_complete)
 

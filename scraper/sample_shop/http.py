@@ -1,4 +1,4 @@
-"""Requests and replies of the sample shop, and the faults of replies: `sample-shop --faults`.
+"""Requests and responses of the sample shop, and the faults of responses: `sample-shop --faults`.
 
 Every second photo has one of the photo faults, in turn; page faults are on every page.
 """
@@ -25,7 +25,7 @@ RETRY_AFTER = 2
 
 
 @dataclass(frozen=True)
-class Asked:
+class SiteRequest:
     """A request for `target` (path and query); header names are lower-case.
 
     Attributes:
@@ -62,7 +62,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Sending:
-    """How a reply is sent when it has a transport fault.
+    """How a response is sent when it has a transport fault.
 
     Attributes:
         length: Announced content length in bytes.
@@ -78,7 +78,7 @@ class Sending:
 
 
 @dataclass(frozen=True)
-class Reply:
+class SiteResponse:
     """A response; `headers` are those besides content type and length."""
 
     status: int
@@ -89,7 +89,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class PhotoWanted:
+class PhotoRequest:
     """The photo at `path`, scaled to fit `box` (width, height), or in its own size for None.
 
     Attributes:
@@ -102,20 +102,22 @@ class PhotoWanted:
     kind: str | None = None
 
 
-def html(text: str, status: int = 200) -> Reply:
+def html(text: str, status: int = 200) -> SiteResponse:
     """Return an HTML response."""
-    return Reply(status, "text/html; charset=utf-8", text.encode())
+    return SiteResponse(status, "text/html; charset=utf-8", text.encode())
 
 
-def plain(text: str, status: int = 200) -> Reply:
+def plain(text: str, status: int = 200) -> SiteResponse:
     """Return a plain-text response."""
-    return Reply(status, "text/plain; charset=utf-8", text.encode())
+    return SiteResponse(status, "text/plain; charset=utf-8", text.encode())
 
 
-def as_json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+def as_json(
+    value: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> SiteResponse:
     """Return `value` as a JSON response."""
     body = json.dumps(value, ensure_ascii=False).encode()
-    return Reply(status, "application/json", body, headers or {})
+    return SiteResponse(status, "application/json", body, headers or {})
 
 
 def number_in(text: str | None, otherwise: int) -> int:
@@ -123,55 +125,55 @@ def number_in(text: str | None, otherwise: int) -> int:
     return int(text) if text and re.fullmatch(r"[0-9]{1,6}", text) else otherwise
 
 
-def _rate_limit(reply: Reply, asked: Asked) -> Reply:
-    if asked.times > 1:
-        return reply
+def _rate_limit(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    if request.times > 1:
+        return response
     return replace(plain("slow down", 429), headers={"Retry-After": str(RETRY_AFTER)})
 
 
-def _changed_layout(reply: Reply, asked: Asked) -> Reply:
+def _changed_layout(response: SiteResponse, request: SiteRequest) -> SiteResponse:
     return html("<html><body><article>A new design</article></body></html>")
 
 
-def _page_noai(reply: Reply, asked: Asked) -> Reply:
+def _page_noai(response: SiteResponse, request: SiteRequest) -> SiteResponse:
     meta = b'<head><meta name="robots" content="noai, noimageai">'
-    return replace(reply, body=reply.body.replace(b"<head>", meta))
+    return replace(response, body=response.body.replace(b"<head>", meta))
 
 
-def _server_error(reply: Reply, asked: Asked) -> Reply:
+def _server_error(response: SiteResponse, request: SiteRequest) -> SiteResponse:
     return plain("out of order", 500)
 
 
-def _stall(reply: Reply, asked: Asked) -> Reply:
-    return replace(reply, sending=Sending(wait=STALL))
+def _stall(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return replace(response, sending=Sending(wait=STALL))
 
 
-def _slow_drip(reply: Reply, asked: Asked) -> Reply:
-    return replace(reply, sending=Sending(drip=1))
+def _slow_drip(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return replace(response, sending=Sending(drip=1))
 
 
-def _cut_off(reply: Reply, asked: Asked) -> Reply:
-    return replace(reply, sending=Sending(cut=len(reply.body) // 2))
+def _cut_off(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return replace(response, sending=Sending(cut=len(response.body) // 2))
 
 
-def _wrong_length(reply: Reply, asked: Asked) -> Reply:
-    return replace(reply, sending=Sending(length=len(reply.body) // 2))
+def _wrong_length(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return replace(response, sending=Sending(length=len(response.body) // 2))
 
 
-def _wrong_type(reply: Reply, asked: Asked) -> Reply:
-    return replace(reply, content_type="text/html")
+def _wrong_type(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return replace(response, content_type="text/html")
 
 
-def _page_for_photo(reply: Reply, asked: Asked) -> Reply:
-    return replace(reply, body=b"<html><body>Sorry!</body></html>" * 20)
+def _page_for_photo(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return replace(response, body=b"<html><body>Sorry!</body></html>" * 20)
 
 
-def _broken_image(reply: Reply, asked: Asked) -> Reply:
-    return replace(reply, body=reply.body[: len(reply.body) * 2 // 3])
+def _broken_image(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return replace(response, body=response.body[: len(response.body) * 2 // 3])
 
 
-def _huge_file(reply: Reply, asked: Asked) -> Reply:
-    return replace(reply, body=reply.body + bytes(21_000_000))
+def _huge_file(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return replace(response, body=response.body + bytes(21_000_000))
 
 
 @lru_cache
@@ -181,12 +183,12 @@ def _png(side: int) -> bytes:
     return file.getvalue()
 
 
-def _huge_image(reply: Reply, asked: Asked) -> Reply:
-    return replace(reply, content_type="image/png", body=_png(7_500))
+def _huge_image(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return replace(response, content_type="image/png", body=_png(7_500))
 
 
-def _bomb_image(reply: Reply, asked: Asked) -> Reply:
-    return replace(reply, content_type="image/png", body=_png(15_000))
+def _bomb_image(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return replace(response, content_type="image/png", body=_png(15_000))
 
 
 @lru_cache
@@ -194,38 +196,38 @@ def _zeros() -> bytes:
     return gzip.compress(bytes(100_000_000))
 
 
-def _gzip_bomb(reply: Reply, asked: Asked) -> Reply:
-    return replace(reply, body=_zeros(), headers={"Content-Encoding": "gzip"})
+def _gzip_bomb(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return replace(response, body=_zeros(), headers={"Content-Encoding": "gzip"})
 
 
-def _polyglot(reply: Reply, asked: Asked) -> Reply:
-    archive = io.BytesIO(reply.body)
+def _polyglot(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    archive = io.BytesIO(response.body)
     with zipfile.ZipFile(archive, "a") as added:
         added.writestr("run.me", "rm -r")
-    return replace(reply, body=archive.getvalue())
+    return replace(response, body=archive.getvalue())
 
 
-def _photo_noai(reply: Reply, asked: Asked) -> Reply:
-    return replace(reply, headers={"X-Robots-Tag": "noai, noimageai"})
+def _photo_noai(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return replace(response, headers={"X-Robots-Tag": "noai, noimageai"})
 
 
-def _redirect(reply: Reply, target: str) -> Reply:
-    return replace(reply, status=302, body=b"", headers={"Location": target})
+def _redirect(response: SiteResponse, target: str) -> SiteResponse:
+    return replace(response, status=302, body=b"", headers={"Location": target})
 
 
-def _private_redirect(reply: Reply, asked: Asked) -> Reply:
-    return _redirect(reply, "http://169.254.169.254/latest/meta-data/")
+def _private_redirect(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return _redirect(response, "http://169.254.169.254/latest/meta-data/")
 
 
-def _redirect_loop(reply: Reply, asked: Asked) -> Reply:
-    return _redirect(reply, asked.target)
+def _redirect_loop(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return _redirect(response, request.target)
 
 
-def _changing_image(reply: Reply, asked: Asked) -> Reply:
-    return replace(reply, body=as_jpeg(open_photo(reply.body), 60 + asked.times % 35))
+def _changing_image(response: SiteResponse, request: SiteRequest) -> SiteResponse:
+    return replace(response, body=as_jpeg(open_photo(response.body), 60 + request.times % 35))
 
 
-Change = Callable[[Reply, Asked], Reply]
+Change = Callable[[SiteResponse, SiteRequest], SiteResponse]
 PAGE_FAULTS: dict[str, Change] = {
     "rate-limit": _rate_limit,
     "changed-layout": _changed_layout,
@@ -263,18 +265,18 @@ class Faults:
     photos: tuple[Change, ...] = ()
     generation: str | None = None
 
-    def of_photo(self, number: int, reply: Reply, asked: Asked) -> Reply:
-        """Return `reply`, the photo with index `number`, with its fault applied."""
-        if not self.photos or number % 2 == 0 or reply.status != 200:
-            return reply
-        return self.photos[number // 2 % len(self.photos)](reply, asked)
+    def of_photo(self, number: int, response: SiteResponse, request: SiteRequest) -> SiteResponse:
+        """Return `response`, the photo with index `number`, with its fault applied."""
+        if not self.photos or number % 2 == 0 or response.status != 200:
+            return response
+        return self.photos[number // 2 % len(self.photos)](response, request)
 
-    def of_page(self, reply: Reply, asked: Asked) -> Reply:
-        """Return `reply`, a page, with all page faults applied."""
-        if asked.path != "/robots.txt":
+    def of_page(self, response: SiteResponse, request: SiteRequest) -> SiteResponse:
+        """Return `response`, a page, with all page faults applied."""
+        if request.path != "/robots.txt":
             for fault in self.pages:
-                reply = fault(reply, asked)
-        return reply
+                response = fault(response, request)
+        return response
 
 
 def faults_named(names: Sequence[str], generations: Sequence[str]) -> Faults:
@@ -287,17 +289,17 @@ def faults_named(names: Sequence[str], generations: Sequence[str]) -> Faults:
     Raises:
         BadInput: A name is unknown, or the site's format does not have that fault.
     """
-    wanted = [one for name in names for one in (PHOTO_FAULTS if name == "photos" else [name])]
-    for name in wanted:
+    selected = [fault for name in names for fault in (PHOTO_FAULTS if name == "photos" else [name])]
+    for name in selected:
         if name not in NAMES:
             raise BadInput(
                 f"--faults {name}: choose from photos (all photo faults), {', '.join(NAMES)}"
             )
         if name in PAGING_FAULTS and name not in generations:
             raise BadInput(f"--faults {name}: not available for this site; use --site lamoda")
-    paging = [name for name in wanted if name in PAGING_FAULTS]
+    paging = [name for name in selected if name in PAGING_FAULTS]
     return Faults(
-        tuple(PAGE_FAULTS[name] for name in wanted if name in PAGE_FAULTS),
-        tuple(PHOTO_FAULTS[name] for name in wanted if name in PHOTO_FAULTS),
+        tuple(PAGE_FAULTS[name] for name in selected if name in PAGE_FAULTS),
+        tuple(PHOTO_FAULTS[name] for name in selected if name in PHOTO_FAULTS),
         paging[0] if paging else None,
     )

@@ -23,10 +23,10 @@ from dataset.utils.files import write_atomically
 from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.drawing.product import Drawing, coco_annotations, draw_product
 from scraper.sample_shop.http import (
-    Asked,
-    PhotoWanted,
-    Reply,
+    PhotoRequest,
     Sending,
+    SiteRequest,
+    SiteResponse,
     faults_named,
     number_in,
     plain,
@@ -109,27 +109,27 @@ class SampleShop:
         """Close the port of a shop that is not serving."""
         self._server.server_close()
 
-    def reply(self, asked: Asked) -> Reply:
-        """Return the reply to a request and count it."""
+    def respond(self, request: SiteRequest) -> SiteResponse:
+        """Return the response to a request and count it."""
         with self._lock:
-            self.requests[asked.target] += 1
-            asked = replace(asked, times=self.requests[asked.target])
-        found = self._site.answer(self.stock, asked, self._generation)
-        if isinstance(found, PhotoWanted):
-            number = self._numbers.get(found.path, 0)
-            return self._faults.of_photo(number, self._photo(found), asked)
-        return self._faults.of_page(found, asked)
+            self.requests[request.target] += 1
+            request = replace(request, times=self.requests[request.target])
+        response = self._site.respond(self.stock, request, self._generation)
+        if isinstance(response, PhotoRequest):
+            number = self._numbers.get(response.path, 0)
+            return self._faults.of_photo(number, self._photo(response), request)
+        return self._faults.of_page(response, request)
 
-    def _photo(self, wanted: PhotoWanted) -> Reply:
-        source = self.stock.by_path.get(wanted.path)
+    def _photo(self, photo: PhotoRequest) -> SiteResponse:
+        source = self.stock.by_path.get(photo.path)
         if source is None:
             return plain("no such photo", 404)
         try:
             data = self._photos.original(source)
-            if wanted.box is None and wanted.kind is None:
-                return Reply(200, content_type(wanted.path), data)
-            kind = wanted.kind or "JPEG"
-            return Reply(200, f"image/{kind.lower()}", fitted(data, wanted.box, kind))
+            if photo.box is None and photo.kind is None:
+                return SiteResponse(200, content_type(photo.path), data)
+            kind = photo.kind or "JPEG"
+            return SiteResponse(200, f"image/{kind.lower()}", fitted(data, photo.box, kind))
         except (OSError, Unreadable) as error:
             return plain(f"{source.origin}: {error}", 500)
 
@@ -158,30 +158,30 @@ def _handler(shop: SampleShop) -> type[BaseHTTPRequestHandler]:
         timeout = 60
 
         def do_GET(self) -> None:
-            self._send(shop.reply(self._asked()), with_body=True)
+            self._send(shop.respond(self._request()), with_body=True)
 
         def do_POST(self) -> None:
             length = number_in(self.headers.get("Content-Length"), 0)
             body = self.rfile.read(length).decode("utf-8", "replace")
-            self._send(shop.reply(replace(self._asked(), body=body)), with_body=True)
+            self._send(shop.respond(replace(self._request(), body=body)), with_body=True)
 
         def do_HEAD(self) -> None:
-            self._send(shop.reply(self._asked()), with_body=False)
+            self._send(shop.respond(self._request()), with_body=False)
 
-        def _asked(self) -> Asked:
-            return Asked(self.path, {name.lower(): v for name, v in self.headers.items()})
+        def _request(self) -> SiteRequest:
+            return SiteRequest(self.path, {name.lower(): v for name, v in self.headers.items()})
 
-        def _send(self, reply: Reply, with_body: bool) -> None:
-            sending, size = reply.sending, len(reply.body)
+        def _send(self, response: SiteResponse, with_body: bool) -> None:
+            sending, size = response.sending, len(response.body)
             time.sleep(sending.wait)
-            self.send_response(reply.status)
-            self.send_header("Content-Type", reply.content_type)
+            self.send_response(response.status)
+            self.send_header("Content-Type", response.content_type)
             self.send_header("Content-Length", str(sending.length or size))
-            for name, value in reply.headers.items():
+            for name, value in response.headers.items():
                 self.send_header(name, value)
             self.end_headers()
             if with_body:
-                self._send_body(reply.body[: sending.cut], sending.drip)
+                self._send_body(response.body[: sending.cut], sending.drip)
             # The announced length is not what was sent, so the connection can't be reused.
             self.close_connection = self.close_connection or sending != Sending()
 
@@ -303,8 +303,8 @@ def _write_key_points(stock: Stock, path: Path) -> None:
     if folder == path:
         raise BadInput(f"--key-points {path}: choose a file name that ends in .json")
     click.echo(f"Drawing the people for {path} into {folder} …", err=True)
-    found = coco_annotations(_drawn_files(stock, folder))
-    _write(path, json.dumps(found).encode())
+    annotations = coco_annotations(_drawn_files(stock, folder))
+    _write(path, json.dumps(annotations).encode())
 
 
 def _drawn_files(stock: Stock, folder: Path) -> Iterator[tuple[str, Drawing]]:

@@ -181,9 +181,9 @@ def folder_plans(folder: Path, vocabulary: Vocabulary) -> tuple[list[Plan], list
     Raises:
         BadInput: The folder is missing, or none of its folders has a readable photo.
     """
-    wanted = "--photos wants a folder that holds one folder of photos per label: polo/1.jpg"
+    expected = "--photos wants a folder that holds one folder of photos per label: polo/1.jpg"
     if not folder.is_dir():
-        raise BadInput(f"{folder} is not a folder; {wanted}")
+        raise BadInput(f"{folder} is not a folder; {expected}")
     plans: list[Plan] = []
     skipped: list[str] = []
     found = find_photos(
@@ -205,7 +205,7 @@ def folder_plans(folder: Path, vocabulary: Vocabulary) -> tuple[list[Plan], list
         colour = COLOURS[number % len(COLOURS)]
         plans.append(Plan(label, (path,), number % 2 == 0, colour))
     if not plans:
-        raise BadInput(f"{folder} has no class folder with a readable photo; {wanted}")
+        raise BadInput(f"{folder} has no class folder with a readable photo; {expected}")
     return plans, skipped
 
 
@@ -293,11 +293,11 @@ def caption(item: Item, stock: Stock) -> str:
 
 
 def _words(labels: Sequence[str], stock: Stock) -> list[str]:
-    found = []
+    hashtags = []
     for label in labels:
         words = stock.vocabulary.words_of(label)
-        found += [label, *words[-1:]]
-    return list(dict.fromkeys(found))
+        hashtags += [label, *words[-1:]]
+    return list(dict.fromkeys(hashtags))
 
 
 def tag(word: str) -> str:
@@ -336,14 +336,14 @@ class PhotoBytes:
             data = as_jpeg(open_photo(data), 90)
         return changed(data, photo.change)
 
-    def _drawing(self, wanted: Drawn) -> bytes:
+    def _drawing(self, drawn: Drawn) -> bytes:
         with self._lock:
-            known = self._drawings.get(wanted)
-            mine = known or self._drawings.setdefault(wanted, Future())
+            known = self._drawings.get(drawn)
+            mine = known or self._drawings.setdefault(drawn, Future())
         if known is None:
             try:
                 with self._processors:
-                    drawing = draw_product(wanted.label, wanted.seed, view=wanted.view)
+                    drawing = draw_product(drawn.label, drawn.seed, view=drawn.view)
                     mine.set_result(as_jpeg(drawing.photo, 90))
             except BaseException as error:
                 # Concurrent requests for the same photo get the error too.

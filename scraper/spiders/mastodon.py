@@ -57,7 +57,7 @@ class Spider(HashtagSpider):
     title = "Mastodon server"
     access = Access.SERVER
     needs = "nothing, mostly; the server: --set server=mastodon.example; a token if it asks for one"
-    limits_text = "40 posts per page, 300 requests in 5 minutes; only posts that the server knows"
+    limits_text = "40 posts per page, 300 requests in 5 minutes; only posts that reached the server"
     checked = "2026-11"
     site_url = "https://mastodon.example.com"
     image_url = "https://files.mastodon.example.com"

@@ -71,7 +71,7 @@ def test_an_own_file_can_replace_the_built_in_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('[a]\nwords = "x"', "words = 'x'"),
         ('[a]\nwords = ["x"]\n[b]\nwords = ["#X"]', "both"),
@@ -79,10 +79,12 @@ def test_an_own_file_can_replace_the_built_in_labels(tmp_path: Path) -> None:
         ("a = 3", "not 3"),
     ],
 )
-def test_a_bad_own_file_is_named_with_what_is_wrong(tmp_path: Path, text: str, said: str) -> None:
+def test_a_bad_own_file_is_named_with_what_is_wrong(
+    tmp_path: Path, text: str, message: str
+) -> None:
     own = tmp_path / "own.toml"
     own.write_text(text, encoding="utf-8")
-    with pytest.raises(BadInput, match=said) as caught:
+    with pytest.raises(BadInput, match=message) as caught:
         load_vocabulary(own)
     assert "own.toml" in caught.value.message
 

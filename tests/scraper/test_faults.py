@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import BadInput
-from scraper.sample_shop.http import PHOTO_FAULTS, Asked, faults_named, html
+from scraper.sample_shop.http import PHOTO_FAULTS, SiteRequest, faults_named, html
 from scraper.sample_shop.server import ShopOptions, serve
 from tests.support.catalogues import rows
 from tests.support.crawls import class_folder, crawl
@@ -104,5 +104,5 @@ def test_unknown_fault_is_rejected() -> None:
 
 
 def test_changed_layout_fault_removes_the_page_content() -> None:
-    changed = faults_named(["changed-layout"], ()).of_page(html("products"), Asked("/search"))
+    changed = faults_named(["changed-layout"], ()).of_page(html("products"), SiteRequest("/search"))
     assert b"products" not in changed.body and changed.status == 200

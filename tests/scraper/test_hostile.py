@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from scraper.sample_shop.http import Asked, Reply
+from scraper.sample_shop.http import SiteRequest, SiteResponse
 from scraper.sample_shop.server import ShopOptions, serve
 from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import rows
@@ -132,14 +132,14 @@ def test_hostile_responses_are_rejected_without_leaks(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="the system tells of no ports")
 def test_crawl_opens_no_listening_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(ShopOptions(per_label=2)) as shop:
-        original_reply, addresses = shop.reply, list[list[str]]()
+        original_respond, addresses = shop.respond, list[list[str]]()
 
-        def reply(request: Asked) -> Reply:
+        def respond(request: SiteRequest) -> SiteResponse:
             if request.path.startswith("/img"):
                 addresses.append(process.listening_addresses())
-            return original_reply(request)
+            return original_respond(request)
 
-        monkeypatch.setattr(shop, "reply", reply)
+        monkeypatch.setattr(shop, "respond", respond)
         process = start(shop, tmp_path, "--tags", "polo")
         process.communicate(timeout=120)
     assert process.returncode == 0

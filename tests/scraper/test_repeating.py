@@ -16,7 +16,7 @@ from dataset.catalogue.session import open_catalogue
 from dataset.images.store import ImageStore
 from dataset.maintenance.takedown import take_down
 from scraper.persistence import frontier
-from scraper.sample_shop.http import Asked, Reply, plain
+from scraper.sample_shop.http import SiteRequest, SiteResponse, plain
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from scraper.spiders.base import Page, Photo, Post
 from tests.support.catalogues import rows
@@ -93,16 +93,16 @@ def test_retry_failed_fetches_failed_images_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_shop(tmp_path) as shop:
-        original_reply, is_broken = shop.reply, True
+        original_respond, is_broken = shop.respond, True
 
-        def reply(request: Asked) -> Reply:
+        def respond(request: SiteRequest) -> SiteResponse:
             return (
                 plain("", 404)
                 if is_broken and "/product" in request.path
-                else original_reply(request)
+                else original_respond(request)
             )
 
-        monkeypatch.setattr(shop, "reply", reply)
+        monkeypatch.setattr(shop, "respond", respond)
         # The shop has no sizes: all URLs of an image return 404.
         monkeypatch.setattr("scraper.sample_shop.formats.lamoda.SIZES", ((1, 1),), raising=True)
         crawl(shop, tmp_path, "--tags", "кимоно")
@@ -118,13 +118,13 @@ def test_backoff_of_a_host_persists_across_restarts(
 ) -> None:
     requests = []
 
-    def reply(request: Asked) -> Reply:
+    def respond(request: SiteRequest) -> SiteResponse:
         requests.append(request.path)
-        busy = Reply(429, "text/plain", b"", {"Retry-After": "3600"})
+        busy = SiteResponse(429, "text/plain", b"", {"Retry-After": "3600"})
         return plain("") if request.path == "/robots.txt" else busy
 
     with open_shop(tmp_path) as shop:
-        monkeypatch.setattr(shop, "reply", reply)
+        monkeypatch.setattr(shop, "respond", respond)
         assert crawl(shop, tmp_path, "--tags", "кимоно")[0] == 1
         assert len(requests) == 2
         status, output = crawl(shop, tmp_path, "--tags", "кимоно")
@@ -142,11 +142,11 @@ def test_sites_are_crawled_concurrently_and_reported_as_json(tmp_path: Path) -> 
         status, output = crawl(
             lamoda,
             tmp_path,
-            *("wildberries", "--tags", "кимоно", "--json", "told.json", "--min-per-class", "10"),
+            *("wildberries", "--tags", "кимоно", "--json", "report.json", "--min-per-class", "10"),
             address=address,
         )
     assert status == 0, output
-    report = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     searches = {
         (line["site"], line["posts"], line["new"], line["ended"]) for line in report["searches"]
     }
@@ -254,13 +254,13 @@ def test_images_of_a_busy_host_stay_pending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_shop(tmp_path) as shop:
-        original_reply = shop.reply
+        original_respond = shop.respond
 
-        def reply(request: Asked) -> Reply:
-            busy = Reply(429, "text/plain", b"", {"Retry-After": "3600"})
-            return busy if "/img" in request.path else original_reply(request)
+        def respond(request: SiteRequest) -> SiteResponse:
+            busy = SiteResponse(429, "text/plain", b"", {"Retry-After": "3600"})
+            return busy if "/img" in request.path else original_respond(request)
 
-        monkeypatch.setattr(shop, "reply", reply)
+        monkeypatch.setattr(shop, "respond", respond)
         # Two tags find the same images; neither waits for the other.
         status, output = crawl(shop, tmp_path, "--tags", "кимоно,Кимоно")
     assert (status, "asked to be left alone" in output) == (1, True), output

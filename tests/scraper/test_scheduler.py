@@ -19,7 +19,7 @@ from scraper.errors import SiteRefused
 from scraper.items import ImageItem
 from scraper.persistence.claims import PendingImage
 from scraper.persistence.writer import CatalogueWriter
-from scraper.sample_shop.http import Asked, Reply
+from scraper.sample_shop.http import SiteRequest, SiteResponse
 from scraper.sample_shop.server import ShopOptions, serve
 from scraper.scheduler import MAX_ACTIVE_IMAGES, CatalogueScheduler, SearchRun
 from tests.support.catalogues import catalogue_of, rows
@@ -181,17 +181,17 @@ def test_next_page_is_requested_during_a_slow_download(
 ) -> None:
     stock = class_folder(tmp_path / "photos", "polo", 70, size=(150, 200))
     with serve(ShopOptions(photos=stock)) as shop:
-        original_reply, first_image, next_page = shop.reply, threading.Lock(), threading.Event()
+        original_respond, first_image, next_page = shop.respond, threading.Lock(), threading.Event()
         waited: list[bool] = []
 
-        def reply(request: Asked) -> Reply:
+        def respond(request: SiteRequest) -> SiteResponse:
             if "page=2" in request.target:
                 next_page.set()
             if request.path.startswith("/img") and first_image.acquire(blocking=False):
                 waited.append(next_page.wait(60))
-            return original_reply(request)
+            return original_respond(request)
 
-        monkeypatch.setattr(shop, "reply", reply)
+        monkeypatch.setattr(shop, "respond", respond)
         process = start(shop, tmp_path, "--tags", "polo")
         output = process.communicate(timeout=120)
     assert (process.returncode, waited) == (0, [True]), output

@@ -17,7 +17,7 @@ import pytest
 
 from dataset.catalogue import workers
 from dataset.catalogue.session import open_catalogue
-from scraper.sample_shop.http import Asked, Reply
+from scraper.sample_shop.http import SiteRequest, SiteResponse
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from scraper.scheduler import MAX_ACTIVE_IMAGES
 from tests.support.catalogues import catalogue_of, rows
@@ -91,16 +91,16 @@ class Gate:
 
     def __init__(self, shop: SampleShop, monkeypatch: pytest.MonkeyPatch, first: int = 4) -> None:
         self.waiting = 0
-        self._answer, self._first, self._opened = shop.reply, first, threading.Event()
-        monkeypatch.setattr(shop, "reply", self._reply)
+        self._answer, self._first, self._opened = shop.respond, first, threading.Event()
+        monkeypatch.setattr(shop, "respond", self._reply)
         self._shop = shop
 
-    def _reply(self, request: Asked) -> Reply:
-        reply = self._answer(request)
+    def _reply(self, request: SiteRequest) -> SiteResponse:
+        response = self._answer(request)
         if request.path.startswith("/img") and image_requests(self._shop) > self._first:
             self.waiting += 1
             self._opened.wait(120)
-        return reply
+        return response
 
     def open(self) -> None:
         self._opened.set()
@@ -344,16 +344,16 @@ def test_killed_decoder_process_loses_no_image(
 def test_ctrl_c_finishes_active_requests_and_a_second_one_stops_at_once(
     shop: SampleShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original_reply, delay, received = shop.reply, 0.7, 0
+    original_respond, delay, received = shop.respond, 0.7, 0
 
-    def reply(request: Asked) -> Reply:
+    def respond(request: SiteRequest) -> SiteResponse:
         nonlocal received
         if request.path.startswith("/img"):
             received += 1
             time.sleep(delay)
-        return original_reply(request)
+        return original_respond(request)
 
-    monkeypatch.setattr(shop, "reply", reply)
+    monkeypatch.setattr(shop, "respond", respond)
     process = start(shop, tmp_path, "--tags", "polo")
     wait_for(lambda: received > 0)
     process.send_signal(signal.SIGINT)

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
+from scraper.sample_shop.http import (
+    PhotoRequest,
+    SiteRequest,
+    SiteResponse,
+    as_json,
+    number_in,
+    plain,
+)
 from scraper.sample_shop.stock import Item, PhotoSource, Stock, content_type
 
 # older: pages in an object by their ids; late: the metadata of half of a page come with a second
@@ -28,44 +35,46 @@ LICENSES = (
 )
 
 
-def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
+def respond(
+    stock: Stock, request: SiteRequest, generation: str = "today"
+) -> SiteResponse | PhotoRequest:
     """Return the response of the API or of the image host to a request."""
-    if asked.path == "/robots.txt":
+    if request.path == "/robots.txt":
         return plain(ROBOTS)
-    if match := THUMBNAIL.fullmatch(asked.path):
+    if match := THUMBNAIL.fullmatch(request.path):
         width = int(match[2])
         if width not in WIDTHS:
             return plain("Use thumbnail steps", 429)
-        return PhotoWanted(_photo_path(match[1]), (width, 10 * width))
-    if asked.path.startswith(f"{FILES}/"):
-        return PhotoWanted(_photo_path(asked.path.rpartition("/")[2]), None)
-    if asked.path != "/w/api.php":
+        return PhotoRequest(_photo_path(match[1]), (width, 10 * width))
+    if request.path.startswith(f"{FILES}/"):
+        return PhotoRequest(_photo_path(request.path.rpartition("/")[2]), None)
+    if request.path != "/w/api.php":
         return plain("not found", 404)
-    if generation == "busy" and asked.times == 1:
+    if generation == "busy" and request.times == 1:
         lag = {"code": "maxlag", "info": "Waiting for a database server: 6 seconds lagged."}
         return as_json({"error": lag}, 200, {"Retry-After": "1"})
-    return _query(stock, asked, generation)
+    return _query(stock, request, generation)
 
 
 def _photo_path(name: str) -> str:
     return f"/{name[:1]}/{name[1:2]}/{name}"
 
 
-def _query(stock: Stock, asked: Asked, generation: str) -> Reply:
-    query = asked.query
+def _query(stock: Stock, request: SiteRequest, generation: str) -> SiteResponse:
+    query = request.query
     if query.get("generator") == "categorymembers":
-        wanted, prefix = query.get("gcmtitle", "").removeprefix("Category:"), "gcm"
+        words, prefix = query.get("gcmtitle", "").removeprefix("Category:"), "gcm"
     else:
-        wanted, prefix = query.get("gsrsearch", "").partition('"')[2].rstrip('"'), "gsr"
-    found = [
+        words, prefix = query.get("gsrsearch", "").partition('"')[2].rstrip('"'), "gsr"
+    matching = [
         (item, photo, FIRST_PAGE + number * PLACES + place)
         for number, item in enumerate(stock.items)
-        if item in stock.search(wanted)
+        if item in stock.search(words)
         for place, photo in enumerate(item.photos)
     ]
     limit = number_in(query.get(f"{prefix}limit"), 10)
     start = number_in(query.get(f"{prefix}offset"), 0)
-    shown, is_second = found[start : start + limit], query.get("iicontinue") is not None
+    shown, is_second = matching[start : start + limit], query.get("iicontinue") is not None
     if not shown:
         return as_json({"batchcomplete": True})
     pages = [page(*entry, width=number_in(query.get("iiurlwidth"), 0) or None) for entry in shown]
@@ -73,7 +82,7 @@ def _query(stock: Stock, asked: Asked, generation: str) -> Reply:
         for number, record in enumerate(pages):
             if (number % 2 == 1) != is_second:
                 del record["imageinfo"]
-    return as_json(_response(pages, generation, is_second, prefix, start, limit, len(found)))
+    return as_json(_response(pages, generation, is_second, prefix, start, limit, len(matching)))
 
 
 def _response(

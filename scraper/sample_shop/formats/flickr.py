@@ -4,7 +4,14 @@ import zlib
 from typing import Any
 
 from scraper.parsing.hashtags import to_hashtag
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
+from scraper.sample_shop.http import (
+    PhotoRequest,
+    SiteRequest,
+    SiteResponse,
+    as_json,
+    number_in,
+    plain,
+)
 from scraper.sample_shop.stock import Item, PhotoSource, Stock
 
 # wrong-key: the key is invalid; down: the search is not available. The parameters are in the body
@@ -23,15 +30,17 @@ ALL_RIGHTS = {"id": 0, "name": "All Rights Reserved", "url": ""}
 PLACES = 10
 
 
-def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
+def respond(
+    stock: Stock, request: SiteRequest, generation: str = "today"
+) -> SiteResponse | PhotoRequest:
     """Return the response of the API or of the image host to a request."""
-    if asked.path == "/robots.txt":
+    if request.path == "/robots.txt":
         return plain(ROBOTS)
-    if asked.path.startswith("/7372/"):
-        name = asked.path.rpartition("/")[2]
-        return PhotoWanted(f"/{name[:1]}/{name[1:2]}/{name}", None)
-    form = asked.query | asked.form
-    if asked.path != "/services/rest/":
+    if request.path.startswith("/7372/"):
+        name = request.path.rpartition("/")[2]
+        return PhotoRequest(f"/{name[:1]}/{name[1:2]}/{name}", None)
+    form = request.query | request.form
+    if request.path != "/services/rest/":
         return plain("not found", 404)
     if generation == "wrong-key" or not form.get("api_key"):
         return failure(100, "Invalid API Key (Key has invalid format)")
@@ -43,16 +52,16 @@ def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | Pho
     return _search(stock, form)
 
 
-def failure(code: int, message: str) -> Reply:
+def failure(code: int, message: str) -> SiteResponse:
     """Return an error, which has HTTP status 200."""
     return as_json({"stat": "fail", "code": code, "message": message})
 
 
-def _search(stock: Stock, form: dict[str, str]) -> Reply:
+def _search(stock: Stock, form: dict[str, str]) -> SiteResponse:
     labels = {stock.vocabulary.label_or_own(tag) for tag in form.get("tags", "").split(",")}
     licenses = form.get("license", "").split(",")
     latest = number_in(form.get("max_upload_date"), 0) or NEWEST
-    found = [
+    matching = [
         record
         for number, item in enumerate(stock.items)
         if labels & set(item.labels)
@@ -62,9 +71,11 @@ def _search(stock: Stock, form: dict[str, str]) -> Reply:
     ]
     size = min(MAX_PER_PAGE, number_in(form.get("per_page"), 100))
     page = max(1, number_in(form.get("page"), 1))
-    shown = found[(page - 1) * size : page * size]
-    counts = {"page": page, "pages": -(-len(found) // size), "perpage": size}
-    return as_json({"photos": {**counts, "total": str(len(found)), "photo": shown}, "stat": "ok"})
+    shown = matching[(page - 1) * size : page * size]
+    counts = {"page": page, "pages": -(-len(matching) // size), "perpage": size}
+    return as_json(
+        {"photos": {**counts, "total": str(len(matching)), "photo": shown}, "stat": "ok"}
+    )
 
 
 def record_of(item: Item, photo: PhotoSource, number: int) -> dict[str, Any]:

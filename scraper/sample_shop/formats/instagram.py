@@ -5,7 +5,14 @@ import zlib
 from typing import Any
 
 from dataset.vocabulary import normalize_word
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
+from scraper.sample_shop.http import (
+    PhotoRequest,
+    SiteRequest,
+    SiteResponse,
+    as_json,
+    number_in,
+    plain,
+)
 from scraper.sample_shop.stock import PhotoSource, Stock, caption, tag
 
 # expiring: image URLs in lists have expired; those of a single requested post are valid. heavy:
@@ -23,19 +30,21 @@ PLACES = 10
 SPENT, GOOD = "00_AfSpent", "00_AfGood"
 
 
-def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
+def respond(
+    stock: Stock, request: SiteRequest, generation: str = "today"
+) -> SiteResponse | PhotoRequest:
     """Return the response of the API or of its image host to a request."""
-    if asked.path == "/robots.txt":
+    if request.path == "/robots.txt":
         return plain(ROBOTS)
-    if asked.path.startswith("/v/t51.29350-15/"):
-        return _photo(asked, generation)
-    match = re.fullmatch(r"/v\d+\.\d+/(.+)", asked.path)
+    if request.path.startswith("/v/t51.29350-15/"):
+        return _photo(request, generation)
+    match = re.fullmatch(r"/v\d+\.\d+/(.+)", request.path)
     if match is None:
-        return error(2500, f"Unknown path components: {asked.path}")
-    return refused(asked, generation) or _node(stock, asked, match.group(1), generation)
+        return error(2500, f"Unknown path components: {request.path}")
+    return refused(request, generation) or _node(stock, request, match.group(1), generation)
 
 
-def error(code: int, message: str, subcode: int | None = None, **headers: str) -> Reply:
+def error(code: int, message: str, subcode: int | None = None, **headers: str) -> SiteResponse:
     """Return an error object with its status."""
     inner: dict[str, Any] = {"message": message, "type": "OAuthException", "code": code}
     if subcode:
@@ -45,33 +54,33 @@ def error(code: int, message: str, subcode: int | None = None, **headers: str) -
     return as_json({"error": inner | {"fbtrace_id": "AbCdEf"}}, status, named)
 
 
-def refused(asked: Asked, generation: str) -> Reply | None:
+def refused(request: SiteRequest, generation: str) -> SiteResponse | None:
     """Return the error response for a missing token or an error generation, or None."""
-    if not asked.token:
+    if not request.token:
         return error(104, "An access token is required to request this resource.")
     if generation == "expired-token":
         # The error message of the API repeats the token.
-        said = f"Error validating access token {asked.token}: Session has expired"
-        return error(190, said, 463)
+        message = f"Error validating access token {request.token}: Session has expired"
+        return error(190, message, 463)
     if generation == "limited":
         usage = '{"17841400000000000":[{"type":"instagram","estimated_time_to_regain_access":23}]}'
         return error(4, "Application request limit reached", x_business_use_case_usage=usage)
-    if generation == "hashtag-limit" and asked.path.endswith("ig_hashtag_search"):
+    if generation == "hashtag-limit" and request.path.endswith("ig_hashtag_search"):
         return error(18, "Maximum number of hashtags queried in 7 days", 2207034)
     return None
 
 
-def _node(stock: Stock, asked: Asked, path: str, generation: str) -> Reply:
+def _node(stock: Stock, request: SiteRequest, path: str, generation: str) -> SiteResponse:
     if path == "ig_hashtag_search":
-        return _hashtag(stock, asked.query.get("q", ""))
+        return _hashtag(stock, request.query.get("q", ""))
     node, _, edge = path.partition("/")
     if edge in ("recent_media", "top_media"):
-        label = next((one for one in stock.counts() if hashtag_id(one) == node), None)
+        label = next((label for label in stock.counts() if hashtag_id(label) == node), None)
         if label is None:
             return error(
                 100, f"Unsupported get request. Object with ID '{node}' does not exist", 33
             )
-        return _media_list(stock, asked, label, edge, generation)
+        return _media_list(stock, request, label, edge, generation)
     if edge == "recently_searched_hashtags":
         first = next(iter(stock.counts()), "polo")
         return as_json({"data": [{"id": hashtag_id(first), "name": normalize_word(first)}]})
@@ -86,14 +95,16 @@ def hashtag_id(label: str) -> str:
     return f"1784{zlib.crc32(label.encode()):013}"
 
 
-def _hashtag(stock: Stock, query: str) -> Reply:
+def _hashtag(stock: Stock, query: str) -> SiteResponse:
     label = stock.vocabulary.label_or_own(query)
     if label not in stock.counts():
         return error(24, "The requested resource does not exist", 2207024)
     return as_json({"data": [{"id": hashtag_id(label)}]})
 
 
-def _media_list(stock: Stock, asked: Asked, label: str, edge: str, generation: str) -> Reply:
+def _media_list(
+    stock: Stock, request: SiteRequest, label: str, edge: str, generation: str
+) -> SiteResponse:
     """Return a page of the posts under a label.
 
     Recent media are the first two thirds of the posts, top media the last two thirds.
@@ -101,26 +112,26 @@ def _media_list(stock: Stock, asked: Asked, label: str, edge: str, generation: s
     numbers = [n for n, item in enumerate(stock.items) if label in item.labels]
     third = len(numbers) // 3
     numbers = numbers[third:] if edge == "top_media" else numbers[: len(numbers) - third]
-    limit = min(MAX_LIMIT, number_in(asked.query.get("limit"), 25))
+    limit = min(MAX_LIMIT, number_in(request.query.get("limit"), 25))
     if generation == "heavy" and limit > HEAVY_LIMIT:
-        said = "Please reduce the amount of data you're asking for, then retry your request"
-        return error(1, said)
-    start = number_in(asked.query.get("after", "")[3:], 0)
+        message = "Please reduce the amount of data you're asking for, then retry your request"
+        return error(1, message)
+    start = number_in(request.query.get("after", "")[3:], 0)
     shown = numbers[start : start + limit]
     address = SPENT if generation == "expiring" else GOOD
     data = [media(stock, number, address) for number in shown]
     if start == 0:
         data.append(video(label))
-    found: dict[str, Any] = {"data": data}
+    content: dict[str, Any] = {"data": data}
     if start + limit < len(numbers):
         after = f"QVF{start + limit}"
         # As in the real API, the URL of the next page contains the access token.
-        following = f"{asked.path}?access_token={asked.token}&limit={limit}&after={after}"
-        found["paging"] = {
+        following = f"{request.path}?access_token={request.token}&limit={limit}&after={after}"
+        content["paging"] = {
             "cursors": {"after": after},
             "next": f"https://graph.facebook.com{following}",
         }
-    return as_json(found)
+    return as_json(content)
 
 
 def media(stock: Stock, number: int, signature: str) -> dict[str, Any]:
@@ -168,7 +179,7 @@ def photo_address(photo: PhotoSource, signature: str) -> str:
     return f"{HOST}/v/t51.29350-15{photo.path}?_nc_cat=1&oh={signature}&oe=6F20AB12"
 
 
-def _photo(asked: Asked, generation: str) -> Reply | PhotoWanted:
-    if generation == "expiring" and asked.query.get("oh") != GOOD:
+def _photo(request: SiteRequest, generation: str) -> SiteResponse | PhotoRequest:
+    if generation == "expiring" and request.query.get("oh") != GOOD:
         return plain("URL signature expired", 403)
-    return PhotoWanted(asked.path.removeprefix("/v/t51.29350-15"), None)
+    return PhotoRequest(request.path.removeprefix("/v/t51.29350-15"), None)

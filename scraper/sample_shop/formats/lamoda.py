@@ -7,7 +7,15 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, html, number_in, plain
+from scraper.sample_shop.http import (
+    PhotoRequest,
+    SiteRequest,
+    SiteResponse,
+    as_json,
+    html,
+    number_in,
+    plain,
+)
 from scraper.sample_shop.stock import Item, Stock
 
 PER_PAGE = 60
@@ -27,25 +35,27 @@ Allow: /
 """
 
 
-def answer(stock: Stock, asked: Asked, generation: str = "state") -> Reply | PhotoWanted:
+def respond(
+    stock: Stock, request: SiteRequest, generation: str = "state"
+) -> SiteResponse | PhotoRequest:
     """Return the response of the site to a request; 404 for unknown paths."""
-    query = asked.query
-    if asked.path == "/robots.txt":
+    query = request.query
+    if request.path == "/robots.txt":
         return plain(ROBOTS)
-    if photo := _photo(asked.path):
+    if photo := _photo(request.path):
         return photo
     if generation == "blocked":
         return foreign_address("203.0.113.7")
     page = max(1, number_in(query.get("page"), 1))
-    if asked.path == "/catalogsearch/result/":
+    if request.path == "/catalogsearch/result/":
         return _found(stock, query.get("q", ""), page, generation)
-    if match := re.fullmatch(r"/c/(\d+)/[^/]*/", asked.path):
+    if match := re.fullmatch(r"/c/(\d+)/[^/]*/", request.path):
         label = _labels(stock).get(match.group(1))
         return html(search_page(stock, label, page)) if label else html("<h1>404</h1>", 404)
-    return _product(stock, asked.path, query) or html("<h1>404</h1>", 404)
+    return _product(stock, request.path, query) or html("<h1>404</h1>", 404)
 
 
-def _found(stock: Stock, word: str, page: int, generation: str) -> Reply:
+def _found(stock: Stock, word: str, page: int, generation: str) -> SiteResponse:
     if generation == "circle":
         return _redirect(f"/catalogsearch/result/?q={quote(word)}", 307)
     if generation == "repeating-pages" and page > 2:
@@ -57,8 +67,8 @@ def _found(stock: Stock, word: str, page: int, generation: str) -> Reply:
     return html(search_page(stock, word, page, generation))
 
 
-def _redirect(target: str, status: int) -> Reply:
-    return Reply(status, "text/html", b"", {"Location": target})
+def _redirect(target: str, status: int) -> SiteResponse:
+    return SiteResponse(status, "text/html", b"", {"Location": target})
 
 
 def _labels(stock: Stock) -> dict[str, str]:
@@ -66,21 +76,21 @@ def _labels(stock: Stock) -> dict[str, str]:
     return {str(2500 + n): label for n, label in enumerate(stock.counts())}
 
 
-def foreign_address(address: str) -> Reply:
+def foreign_address(address: str) -> SiteResponse:
     """Return the geo-blocking response for foreign IP addresses."""
     return as_json({"code": 10403, "data": {"ip": address}}, 403)
 
 
 def search_page(stock: Stock, query: str, page: int, generation: str = "state") -> str:
     """Return a page (numbered from 1) of the search results."""
-    found = stock.search(query)
-    if not found:
+    matching = stock.search(query)
+    if not matching:
         return _page(query, "<h1>Поиск не дал результатов</h1>")
-    total = len(found)
+    total = len(matching)
     if generation in ("endless-pages", "repeating-pages"):
         # There is always another page.
-        total, found = (page + 1) * PER_PAGE, found * (page * PER_PAGE // len(found) + 1)
-    shown = found[(page - 1) * PER_PAGE : page * PER_PAGE]
+        total, matching = (page + 1) * PER_PAGE, matching * (page * PER_PAGE // len(matching) + 1)
+    shown = matching[(page - 1) * PER_PAGE : page * PER_PAGE]
     card = old_card if generation == "old" else current_card
     body = [
         f"<h1>{escape(query)}</h1>",
@@ -194,17 +204,17 @@ def _record(item: Item) -> dict[str, Any]:
     }
 
 
-def _photo(path: str) -> PhotoWanted | None:
+def _photo(path: str) -> PhotoRequest | None:
     if path.startswith("/product/"):
-        return PhotoWanted(path.removeprefix("/product"), None)
+        return PhotoRequest(path.removeprefix("/product"), None)
     for width, height in SIZES:
         start = f"/img{width}x{height}"
         if path.startswith(start + "/"):
-            return PhotoWanted(path.removeprefix(start), (width, height))
+            return PhotoRequest(path.removeprefix(start), (width, height))
     return None
 
 
-def _product(stock: Stock, path: str, query: dict[str, str]) -> Reply | None:
+def _product(stock: Stock, path: str, query: dict[str, str]) -> SiteResponse | None:
     if path == "/api/v1/product/get":
         item = stock.by_sku.get(query.get("sku", "").upper())
         return as_json(product_record(item)) if item else as_json({"code": 404}, 404)

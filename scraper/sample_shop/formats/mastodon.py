@@ -8,7 +8,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from scraper.parsing.fields import parse_count
 from scraper.parsing.hashtags import find_hashtags
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, html, number_in, plain
+from scraper.sample_shop.http import (
+    PhotoRequest,
+    SiteRequest,
+    SiteResponse,
+    as_json,
+    html,
+    number_in,
+    plain,
+)
 from scraper.sample_shop.stock import Item, PhotoSource, Stock, caption
 
 # members: timelines only for accounts of the server; disabled: none, which look empty; old: a
@@ -33,13 +41,15 @@ LIMITS = {
 OPTED_OUT, SENSITIVE = 7, 11
 
 
-def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
+def respond(
+    stock: Stock, request: SiteRequest, generation: str = "today"
+) -> SiteResponse | PhotoRequest:
     """Return the response of the server or of its image host to a request."""
-    if asked.path == "/robots.txt":
+    if request.path == "/robots.txt":
         return plain(ROBOTS)
-    if asked.path.startswith(ATTACHMENTS):
-        name = asked.path.rpartition("/")[2]
-        return PhotoWanted(f"/{name[:1]}/{name[1:2]}/{name}", None)
+    if request.path.startswith(ATTACHMENTS):
+        name = request.path.rpartition("/")[2]
+        return PhotoRequest(f"/{name[:1]}/{name[1:2]}/{name}", None)
     if generation == "limited":
         return as_json({"error": "Too many requests"}, 429, {"Retry-After": "2"})
     pages = {
@@ -47,10 +57,10 @@ def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | Pho
         "/api/v1/instance/rules": [{"id": str(n), "text": text} for n, text in enumerate(RULES)],
         "/api/v1/instance/terms_of_service": {"effective_date": "2026-07-01", "content": TERMS},
     }
-    if asked.path in pages:
-        return as_json(pages[asked.path], 200, LIMITS)
-    if match := re.fullmatch(r"/api/v1/timelines/tag/([^/]+)", asked.path):
-        return _timeline(stock, asked, unquote(match[1]), generation)
+    if request.path in pages:
+        return as_json(pages[request.path], 200, LIMITS)
+    if match := re.fullmatch(r"/api/v1/timelines/tag/([^/]+)", request.path):
+        return _timeline(stock, request, unquote(match[1]), generation)
     return html("<h1>404</h1>", 404)
 
 
@@ -68,22 +78,22 @@ def instance(generation: str = "today") -> dict[str, Any]:
     }
 
 
-def _timeline(stock: Stock, asked: Asked, hashtag: str, generation: str) -> Reply:
-    if generation == "members" and not asked.token:
+def _timeline(stock: Stock, request: SiteRequest, hashtag: str, generation: str) -> SiteResponse:
+    if generation == "members" and not request.token:
         return as_json({"error": "The access token is invalid"}, 401)
-    parameters = parse_qs(urlsplit(asked.target).query)
+    parameters = parse_qs(urlsplit(request.target).query)
     words = [hashtag, *parameters.get("any[]", [])]
     labels = {stock.vocabulary.label_or_own(word) for word in words}
-    newest = parse_count(asked.query.get("max_id")) or NEWEST + 1
-    found = [
+    newest = parse_count(request.query.get("max_id")) or NEWEST + 1
+    matching = [
         number
         for number, item in enumerate(stock.items)
         if labels & set(item.labels) and status_id(number) < newest
     ]
-    shown = found[: min(MAX_PAGE, number_in(asked.query.get("limit"), PAGE))]
+    shown = matching[: min(MAX_PAGE, number_in(request.query.get("limit"), PAGE))]
     if generation == "disabled" or not shown:
         return as_json([], 200, LIMITS)
-    link = f'<{HOST}{asked.path}?max_id={status_id(shown[-1])}>; rel="next"'
+    link = f'<{HOST}{request.path}?max_id={status_id(shown[-1])}>; rel="next"'
     statuses = [status(stock, number) for number in shown]
     return as_json(statuses, 200, LIMITS | {"Link": link})
 

@@ -3,7 +3,14 @@
 import uuid
 from typing import Any
 
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
+from scraper.sample_shop.http import (
+    PhotoRequest,
+    SiteRequest,
+    SiteResponse,
+    as_json,
+    number_in,
+    plain,
+)
 from scraper.sample_shop.stock import Item, PhotoSource, Stock
 
 # wrong-key: no token for the key; limited: 429.
@@ -20,30 +27,32 @@ LICENSES = (
 )
 
 
-def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
+def respond(
+    stock: Stock, request: SiteRequest, generation: str = "today"
+) -> SiteResponse | PhotoRequest:
     """Return the response of the API or of an image host to a request."""
-    if asked.path == "/robots.txt":
+    if request.path == "/robots.txt":
         return plain(ROBOTS)
-    if asked.path.startswith("/65535/"):
-        name = asked.path.rpartition("/")[2]
-        return PhotoWanted(f"/{name[:1]}/{name[1:2]}/{name}", None)
-    if asked.path == "/v1/auth_tokens/token/":
+    if request.path.startswith("/65535/"):
+        name = request.path.rpartition("/")[2]
+        return PhotoRequest(f"/{name[:1]}/{name[1:2]}/{name}", None)
+    if request.path == "/v1/auth_tokens/token/":
         if generation == "wrong-key":
             return as_json({"error": "invalid_client"}, 401)
         fields = {"expires_in": 36_000, "token_type": "Bearer", "scope": "read write"}
         return as_json({"access_token": TOKEN, **fields})
     if generation == "limited":
         return as_json({"detail": "Request was throttled."}, 429, {"Retry-After": "2"})
-    if asked.path != "/v1/images/":
+    if request.path != "/v1/images/":
         return as_json({"detail": "Not found."}, 404)
-    return _search(stock, asked)
+    return _search(stock, request)
 
 
-def _search(stock: Stock, asked: Asked) -> Reply:
-    query, has_key = asked.query, asked.token == TOKEN
+def _search(stock: Stock, request: SiteRequest) -> SiteResponse:
+    query, has_key = request.query, request.token == TOKEN
     size = number_in(query.get("page_size"), PAGE_SIZE)
     page = max(1, number_in(query.get("page"), 1))
-    if asked.token and not has_key:
+    if request.token and not has_key:
         return as_json({"detail": "Authentication credentials were not provided."}, 401)
     if size > (MAX_PAGE_SIZE if has_key else PAGE_SIZE):
         return _refusal(f"page_size may not exceed {PAGE_SIZE} for anonymous requests")
@@ -55,15 +64,15 @@ def _search(stock: Stock, asked: Asked) -> Reply:
         detail = f"Invalid input given for fields. 'license' -> License '{unknown}' does not exist."
         return as_json({"error": "InputError", "detail": detail, "fields": ["license"]}, 400)
     word = query.get("q", query.get("tags", "")).strip('"')
-    found = [
-        one
+    matching = [
+        entry
         for number, item in enumerate(stock.items)
         if item in stock.search(word)
-        for one in (result(item, photo, number) for photo in item.photos)
-        if not licenses or one["license"] in licenses
+        for entry in (result(item, photo, number) for photo in item.photos)
+        if not licenses or entry["license"] in licenses
     ]
-    count = len(found) if has_key else min(len(found), MAX_RESULTS)
-    shown = found[(page - 1) * size : page * size]
+    count = len(matching) if has_key else min(len(matching), MAX_RESULTS)
+    shown = matching[(page - 1) * size : page * size]
     rest = {"page_count": -(-count // size), "page_size": size, "page": page, "results": shown}
     available = {
         "X-RateLimit-Available-anon_burst": "19",
@@ -72,7 +81,7 @@ def _search(stock: Stock, asked: Asked) -> Reply:
     return as_json({"result_count": count, **rest}, 200, {} if has_key else available)
 
 
-def _refusal(detail: str) -> Reply:
+def _refusal(detail: str) -> SiteResponse:
     return as_json({"detail": detail}, 401)
 
 

@@ -5,7 +5,14 @@ import re
 import zlib
 from typing import Any
 
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
+from scraper.sample_shop.http import (
+    PhotoRequest,
+    SiteRequest,
+    SiteResponse,
+    as_json,
+    number_in,
+    plain,
+)
 from scraper.sample_shop.stock import Item, PhotoSource, Stock, caption, tag
 
 # web: robots.txt allows the web search; no-originals: images exist in smaller sizes only; the
@@ -37,54 +44,56 @@ STORY = {"id": "6001", "type": "story", "title": "Ideas for you", "objects": []}
 LIMITS = {"x-ratelimit-limit": "1000, 1000;w=60", "x-ratelimit-remaining": "999"}
 
 
-def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
+def respond(
+    stock: Stock, request: SiteRequest, generation: str = "today"
+) -> SiteResponse | PhotoRequest:
     """Return the response of the API, the web search or the image host to a request."""
-    if asked.path == "/robots.txt":
+    if request.path == "/robots.txt":
         return plain(ROBOTS_WEB if generation == "web" else ROBOTS)
-    if asked.path == "/resource/BaseSearchResource/get/":
-        return _web_search(stock, asked, generation)
-    if not asked.path.startswith("/v5/"):
-        return _photo(asked.path, generation)
-    if reply := refused(asked, generation):
-        return reply
-    if asked.path == "/v5/user_account":
+    if request.path == "/resource/BaseSearchResource/get/":
+        return _web_search(stock, request, generation)
+    if not request.path.startswith("/v5/"):
+        return _photo(request.path, generation)
+    if response := refused(request, generation):
+        return response
+    if request.path == "/v5/user_account":
         return as_json(ACCOUNT)
-    if asked.path == "/v5/search/partner/pins":
-        return _partner_search(stock, asked)
+    if request.path == "/v5/search/partner/pins":
+        return _partner_search(stock, request)
     return error(404, 40, "Not found.")
 
 
-def error(status: int, code: int, message: str, **headers: str) -> Reply:
+def error(status: int, code: int, message: str, **headers: str) -> SiteResponse:
     """Return an error object with its status."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return as_json({"code": code, "message": message}, status, named)
 
 
-def refused(asked: Asked, generation: str) -> Reply | None:
+def refused(request: SiteRequest, generation: str) -> SiteResponse | None:
     """Return the error response for a missing token or an error generation, or None."""
-    if not asked.token:
+    if not request.token:
         return error(401, 2, "Authentication failed.")
     if generation == "wrong-token":
         # Some error responses repeat the token.
-        return error(401, 2, f"Authentication failed for {asked.token}.")
-    if generation == "not-approved" and asked.path != "/v5/user_account":
+        return error(401, 2, f"Authentication failed for {request.token}.")
+    if generation == "not-approved" and request.path != "/v5/user_account":
         return error(403, 29, "You are not permitted to access that resource.")
     if generation == "limited":
         return error(429, 8, "This request exceeded a rate limit.", retry_after="1380")
     return None
 
 
-def _partner_search(stock: Stock, asked: Asked) -> Reply:
-    query = asked.query
+def _partner_search(stock: Stock, request: SiteRequest) -> SiteResponse:
+    query = request.query
     country, limit = query.get("country_code", ""), number_in(query.get("limit"), 10)
     if "term" not in query or not re.fullmatch("[A-Z]{2}", country) or limit > LARGEST_PAGE:
         return error(400, 1, "Invalid request: term, country_code or limit")
-    found, start = _found(stock, query["term"]), number_in(query.get("bookmark", "")[3:], 0)
-    shown = found[start : start + limit]
+    matching, start = _found(stock, query["term"]), number_in(query.get("bookmark", "")[3:], 0)
+    shown = matching[start : start + limit]
     pins = [pin(stock, number) for number in shown]
     if start == 0 and shown:
         pins.append(video_pin(stock, shown[0]))
-    more = f"Y2J{start + limit}" if start + limit < len(found) else None
+    more = f"Y2J{start + limit}" if start + limit < len(matching) else None
     return as_json({"items": pins, "bookmark": more}, 200, LIMITS)
 
 
@@ -136,12 +145,12 @@ def video_pin(stock: Stock, number: int) -> dict[str, Any]:
     return _pin(FIRST_VIDEO + number, number, item, f"#{tag(item.labels[0])} in motion", media)
 
 
-def _web_search(stock: Stock, asked: Asked, generation: str) -> Reply:
+def _web_search(stock: Stock, request: SiteRequest, generation: str) -> SiteResponse:
     """Return a page of the public web search."""
     if generation == "limited":
         return web_failure(429, "Too many requests", {"Retry-After": "1380"})
     try:
-        options = json.loads(asked.query.get("data", ""))["options"]
+        options = json.loads(request.query.get("data", ""))["options"]
         query, size, bookmarks = (
             options["query"],
             int(options["page_size"]),
@@ -149,14 +158,14 @@ def _web_search(stock: Stock, asked: Asked, generation: str) -> Reply:
         )
     except (ValueError, KeyError, TypeError):
         return web_failure(400, "Invalid data")
-    if "x-pinterest-pws-handler" not in asked.headers:
+    if "x-pinterest-pws-handler" not in request.headers:
         return web_failure(403, "Invalid resource request")
-    found, start = _found(stock, query), number_in(str((bookmarks or [""])[0])[3:], 0)
-    shown = found[start : start + size]
+    matching, start = _found(stock, query), number_in(str((bookmarks or [""])[0])[3:], 0)
+    shown = matching[start : start + size]
     results = [web_pin(stock, number) for number in shown]
     if start == 0 and shown:
         results += [web_video(stock, shown[0]), STORY]
-    end = start + size >= len(found)
+    end = start + size >= len(matching)
     bookmark = "-end-" if end else f"Y2J{start + size}"
     response = {"status": "success", "code": 0, "message": "ok", "data": {"results": results}}
     asked_for = {"query": query, "scope": "pins", "page_size": size, "bookmarks": [bookmark]}
@@ -164,17 +173,17 @@ def _web_search(stock: Stock, asked: Asked, generation: str) -> Reply:
     return as_json({"resource_response": response | {"bookmark": bookmark}, "resource": resource})
 
 
-def web_failure(status: int, message: str, headers: dict[str, str] | None = None) -> Reply:
+def web_failure(status: int, message: str, headers: dict[str, str] | None = None) -> SiteResponse:
     """Return an error response of the web search."""
-    said = {"status": "failure", "code": status, "message": message, "data": None}
-    return as_json({"resource_response": said}, status, headers)
+    content = {"status": "failure", "code": status, "message": message, "data": None}
+    return as_json({"resource_response": content}, status, headers)
 
 
 def web_pin(stock: Stock, number: int) -> dict[str, Any]:
     """Return a pin of the stock in the format of the web search."""
     item = stock.items[number]
     albums = [_web_sizes(photo) for photo in item.photos]
-    slots = [{"id": str(n), "title": None, "images": one} for n, one in enumerate(albums, 1)]
+    slots = [{"id": str(n), "title": None, "images": images} for n, images in enumerate(albums, 1)]
     return {
         "id": str(FIRST_PIN + number),
         "type": "pin",
@@ -219,7 +228,7 @@ def _owner(item: Item) -> str:
     return f"brand_{zlib.crc32(item.brand.encode()) % 100_000}"
 
 
-def _photo(path: str, generation: str) -> Reply | PhotoWanted:
+def _photo(path: str, generation: str) -> SiteResponse | PhotoRequest:
     match = re.fullmatch(r"/(\w+)/\w\w/\w\w/\w\w/((\w)(\w)[^/]*)", path)
     boxes = API_SIZES | WEB_SIZES | {"originals": None}
     if match is None or match.group(1) not in boxes:
@@ -228,4 +237,4 @@ def _photo(path: str, generation: str) -> Reply | PhotoWanted:
     if size == "originals" and generation == "no-originals":
         # The image host returns this for missing files.
         return plain("<Error><Code>AccessDenied</Code></Error>", 403)
-    return PhotoWanted("/" + "/".join([*folders, name]), boxes[size])
+    return PhotoRequest("/" + "/".join([*folders, name]), boxes[size])

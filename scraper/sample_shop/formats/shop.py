@@ -4,7 +4,7 @@ import json
 from html import escape
 from typing import Any
 
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply, html, plain
+from scraper.sample_shop.http import PhotoRequest, SiteRequest, SiteResponse, html, plain
 from scraper.sample_shop.stock import Item, Stock
 
 # How pages describe their product: json-ld, graph (within `@graph`, with related products), broken
@@ -19,27 +19,29 @@ PRODUCT_SITEMAP = "/sitemap_products.xml"
 NAMESPACE = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"'
 
 
-def answer(stock: Stock, asked: Asked, generation: str = "json-ld") -> Reply | PhotoWanted:
+def respond(
+    stock: Stock, request: SiteRequest, generation: str = "json-ld"
+) -> SiteResponse | PhotoRequest:
     """Return the response of the shop or of its image host to a request."""
-    if asked.path == "/robots.txt":
+    if request.path == "/robots.txt":
         return plain(ROBOTS)
-    if asked.path == "/sitemap.xml":
+    if request.path == "/sitemap.xml":
         urls = [PRODUCT_SITEMAP, "/sitemap_pages.xml"]
         return _xml("sitemapindex", "sitemap", urls)
-    if asked.path == PRODUCT_SITEMAP:
+    if request.path == PRODUCT_SITEMAP:
         return _xml("urlset", "url", [product_path(item) for item in stock.items])
-    if asked.path.startswith("/photos/"):
-        return PhotoWanted(asked.path.removeprefix("/photos"), None)
-    item = stock.by_sku.get(asked.path.removeprefix("/products/").upper())
+    if request.path.startswith("/photos/"):
+        return PhotoRequest(request.path.removeprefix("/photos"), None)
+    item = stock.by_sku.get(request.path.removeprefix("/products/").upper())
     if generation == "challenge":
         return html("<title>Just a moment...</title>", 403)
     return html(product_page(item, stock, generation)) if item else html("<h1>404</h1>", 404)
 
 
-def _xml(root: str, entry: str, paths: list[str]) -> Reply:
+def _xml(root: str, entry: str, paths: list[str]) -> SiteResponse:
     entries = "".join(f"<{entry}><loc>{HOST}{path}</loc></{entry}>\n" for path in paths)
     text = f'<?xml version="1.0" encoding="UTF-8"?><{root} {NAMESPACE}>{entries}</{root}>'
-    return Reply(200, "application/xml", text.encode())
+    return SiteResponse(200, "application/xml", text.encode())
 
 
 def product_path(item: Item) -> str:

@@ -6,7 +6,15 @@ from datetime import datetime, timedelta, timezone
 from html import escape
 from typing import Any
 
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, html, number_in, plain
+from scraper.sample_shop.http import (
+    PhotoRequest,
+    SiteRequest,
+    SiteResponse,
+    as_json,
+    html,
+    number_in,
+    plain,
+)
 from scraper.sample_shop.stock import Item, Stock
 
 # emptied: only the collections list products. The others are refusals.
@@ -30,26 +38,28 @@ NEWEST = datetime(2026, 11, 20, 9, 30, tzinfo=timezone.utc)
 SIZES = ("S", "M")
 
 
-def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
+def respond(
+    stock: Stock, request: SiteRequest, generation: str = "today"
+) -> SiteResponse | PhotoRequest:
     """Return the response of the shop or of its image host to a request."""
-    if asked.path == "/robots.txt":
+    if request.path == "/robots.txt":
         return plain(ROBOTS)
-    if asked.path.startswith(FILES):
-        name = asked.path.removeprefix(FILES)
-        return PhotoWanted(f"/{name[:1]}/{name[1:2]}/{name}", None)
-    if asked.path == "/password":
+    if request.path.startswith(FILES):
+        name = request.path.removeprefix(FILES)
+        return PhotoRequest(f"/{name[:1]}/{name[1:2]}/{name}", None)
+    if request.path == "/password":
         return html("<form action='/password'><input type='password' name='password'></form>")
-    if (refusal := _refusal(asked, generation)) is not None:
+    if (refusal := _refusal(request, generation)) is not None:
         return refusal
-    return _page(stock, asked, generation) or html("<h1>404 Not Found</h1>", 404)
+    return _page(stock, request, generation) or html("<h1>404 Not Found</h1>", 404)
 
 
-def _refusal(asked: Asked, generation: str) -> Reply | None:
+def _refusal(request: SiteRequest, generation: str) -> SiteResponse | None:
     if generation == "password":
-        return Reply(302, "text/html", b"", {"Location": "/password"})
+        return SiteResponse(302, "text/html", b"", {"Location": "/password"})
     if generation == "limited":
-        return Reply(430, "text/html", b"", {"Retry-After": "2"})
-    if asked.path.endswith(".json"):
+        return SiteResponse(430, "text/html", b"", {"Retry-After": "2"})
+    if request.path.endswith(".json"):
         if generation == "closed":
             return html("<h1>403 Forbidden</h1>", 403)
         if generation == "headless":
@@ -57,24 +67,24 @@ def _refusal(asked: Asked, generation: str) -> Reply | None:
     return None
 
 
-def _page(stock: Stock, asked: Asked, generation: str) -> Reply | None:
+def _page(stock: Stock, request: SiteRequest, generation: str) -> SiteResponse | None:
     numbers = range(len(stock.items))
-    if asked.path == "/products.json":
-        return _products(stock, asked, () if generation == "emptied" else numbers)
-    if asked.path == "/collections.json":
+    if request.path == "/products.json":
+        return _products(stock, request, () if generation == "emptied" else numbers)
+    if request.path == "/collections.json":
         handles = enumerate(stock.counts().items())
         return as_json({"collections": [collection(n, label, c) for n, (label, (c, _)) in handles]})
-    if match := re.fullmatch(r"/collections/([^/]+)/products\.json", asked.path):
+    if match := re.fullmatch(r"/collections/([^/]+)/products\.json", request.path):
         label = next((name for name in stock.counts() if _handle(name) == match[1]), None)
-        found = [number for number in numbers if label in stock.items[number].labels]
-        return _products(stock, asked, found)
-    item = stock.by_sku.get(asked.path.removeprefix("/products/").upper())
+        matching = [number for number in numbers if label in stock.items[number].labels]
+        return _products(stock, request, matching)
+    item = stock.by_sku.get(request.path.removeprefix("/products/").upper())
     return html(product_page(item)) if item else None
 
 
-def _products(stock: Stock, asked: Asked, numbers: Sequence[int]) -> Reply:
-    limit = min(MAX_LIMIT, number_in(asked.query.get("limit"), 30))
-    page = max(1, number_in(asked.query.get("page"), 1))
+def _products(stock: Stock, request: SiteRequest, numbers: Sequence[int]) -> SiteResponse:
+    limit = min(MAX_LIMIT, number_in(request.query.get("limit"), 30))
+    page = max(1, number_in(request.query.get("page"), 1))
     if page * limit > MAX_DEPTH:
         return as_json({"errors": "Page * Limit exceeds the 25000 limit."}, 400)
     shown = numbers[(page - 1) * limit : page * limit]

@@ -8,7 +8,14 @@ from typing import Any
 
 from scraper.parsing.fields import parse_count
 from scraper.parsing.hashtags import find_hashtags, to_hashtag
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
+from scraper.sample_shop.http import (
+    PhotoRequest,
+    SiteRequest,
+    SiteResponse,
+    as_json,
+    number_in,
+    plain,
+)
 from scraper.sample_shop.stock import Item, PhotoSource, Stock, caption, tag
 
 # no-orig: images have no original; partial: authors and some images are withheld; old-since:
@@ -45,69 +52,73 @@ USAGE = {
 }
 
 
-def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
+def respond(
+    stock: Stock, request: SiteRequest, generation: str = "today"
+) -> SiteResponse | PhotoRequest:
     """Return the response of the API or of its image host to a request."""
-    if asked.path == "/robots.txt":
+    if request.path == "/robots.txt":
         return plain(ROBOTS)
-    if asked.path.startswith("/media/"):
-        return _photo(asked, generation)
-    if reply := refused(asked, generation):
-        return reply
-    if asked.path == "/2/usage/tweets":
+    if request.path.startswith("/media/"):
+        return _photo(request, generation)
+    if response := refused(request, generation):
+        return response
+    if request.path == "/2/usage/tweets":
         return as_json({"data": USAGE})
-    match = re.fullmatch(r"/2/tweets/(search|counts)/(recent|all)", asked.path)
+    match = re.fullmatch(r"/2/tweets/(search|counts)/(recent|all)", request.path)
     if match is None:
         return problem(404, "Not Found Error", "resource-not-found")
     what, kind = match.groups()
-    if wrong := _wrong(asked, kind, generation):
+    if wrong := _wrong(request, kind, generation):
         return invalid(*wrong)
-    numbers = _found(stock, asked)
+    numbers = _found(stock, request)
     if what == "counts":
-        return count(asked, numbers, kind)
-    return _search(stock, asked, numbers, generation)
+        return count(request, numbers, kind)
+    return _search(stock, request, numbers, generation)
 
 
-def problem(status: int, title: str, kind: str | None = None, detail: str | None = None) -> Reply:
+def problem(
+    status: int, title: str, kind: str | None = None, detail: str | None = None
+) -> SiteResponse:
     """Return a problem document with its status and rate-limit headers."""
-    said = {
+    content = {
         "title": title,
         "type": f"{PROBLEMS}/{kind}" if kind else "about:blank",
         "status": status,
         "detail": detail or title,
     }
-    return as_json(said, status, LIMITS | {"x-rate-limit-remaining": "0"})
+    return as_json(content, status, LIMITS | {"x-rate-limit-remaining": "0"})
 
 
-def invalid(name: str, value: str, message: str) -> Reply:
+def invalid(name: str, value: str, message: str) -> SiteResponse:
     """Return the error response for an invalid parameter."""
-    said = {
+    content = {
         "errors": [{"parameters": {name: [value]}, "message": message}],
         "title": "Invalid Request",
         "detail": "One or more parameters to your request was invalid.",
         "type": f"{PROBLEMS}/invalid-request",
     }
-    return as_json(said, 400)
+    return as_json(content, 400)
 
 
-def refused(asked: Asked, generation: str) -> Reply | None:
+def refused(request: SiteRequest, generation: str) -> SiteResponse | None:
     """Return the error response for a missing token or an error generation, or None."""
-    if not asked.token:
+    if not request.token:
         return problem(401, "Unauthorized")
-    said = {
+    content = {
         # Some error responses repeat the token.
-        "wrong-token": (401, "Unauthorized", None, f"Unauthorized: {asked.token}"),
+        "wrong-token": (401, "Unauthorized", None, f"Unauthorized: {request.token}"),
         "no-credits": (402, "CreditsDepleted", "credits", "Your account has no credits."),
         "not-enrolled": (403, "Client Forbidden", "client-not-enrolled", "Not enrolled."),
         "usage-capped": (429, "UsageCapExceeded", "usage-capped", "Usage cap exceeded: Monthly"),
         "limited": (429, "Too Many Requests"),
         "overloaded": (503, "Service Unavailable"),
     }.get(generation)
-    return problem(*said) if said else None  # type: ignore[arg-type]
+    return problem(*content) if content else None  # type: ignore[arg-type]
 
 
-def _wrong(asked: Asked, kind: str, generation: str) -> tuple[str, str, str] | None:
+def _wrong(request: SiteRequest, kind: str, generation: str) -> tuple[str, str, str] | None:
     """Return the name, value and error message of an invalid parameter, or None."""
-    query = asked.query
+    query = request.query
     text, since, size = query.get("query", ""), query.get("since_id"), query.get("max_results")
     token = query.get("next_token")
     if not text or len(text) > LONGEST_QUERY[kind]:
@@ -123,25 +134,26 @@ def _wrong(asked: Asked, kind: str, generation: str) -> tuple[str, str, str] | N
     return None
 
 
-def _found(stock: Stock, asked: Asked) -> list[int]:
+def _found(stock: Stock, request: SiteRequest) -> list[int]:
     """Return the stock indices of the matching posts, newest first."""
-    wanted = set(find_hashtags(asked.query.get("query", "")))
+    hashtags = set(find_hashtags(request.query.get("query", "")))
     labels = {
         label
         for label in stock.counts()
         if any(
-            to_hashtag(label) == one or stock.vocabulary.label_of(one) == label for one in wanted
+            to_hashtag(label) == hashtag or stock.vocabulary.label_of(hashtag) == label
+            for hashtag in hashtags
         )
     }
-    since = parse_count(asked.query.get("since_id")) or 0
+    since = parse_count(request.query.get("since_id")) or 0
     items = enumerate(stock.items)
     return [n for n, item in items if labels & set(item.labels) and post_id(n) > since]
 
 
-def count(asked: Asked, numbers: Sequence[int], kind: str) -> Reply:
+def count(request: SiteRequest, numbers: Sequence[int], kind: str) -> SiteResponse:
     """Return the number of posts of one day; archive counts come in two pages."""
     half = len(numbers) // 2 if kind == "all" else len(numbers)
-    first = "next_token" not in asked.query
+    first = "next_token" not in request.query
     here = half if first else len(numbers) - half
     day = _time(post_id(0)).replace(hour=0, minute=0, second=0, microsecond=0)
     piece = {"start": _iso(day), "end": _iso(day + timedelta(days=1)), "tweet_count": here}
@@ -151,31 +163,33 @@ def count(asked: Asked, numbers: Sequence[int], kind: str) -> Reply:
     return as_json({"data": [piece], "meta": meta})
 
 
-def _search(stock: Stock, asked: Asked, numbers: Sequence[int], generation: str) -> Reply:
+def _search(
+    stock: Stock, request: SiteRequest, numbers: Sequence[int], generation: str
+) -> SiteResponse:
     """Return a page of posts; the first page also has a video and a sensitive post."""
-    size = number_in(asked.query.get("max_results"), PAGE)
-    start = number_in(asked.query.get("next_token", "").removeprefix(TOKEN), 0)
+    size = number_in(request.query.get("max_results"), PAGE)
+    start = number_in(request.query.get("next_token", "").removeprefix(TOKEN), 0)
     shown = numbers[start : start + size]
     if not shown:
         return as_json({"meta": {"result_count": 0}}, 200, LIMITS)
     posts = [post(stock, number) for number in shown]
-    media = [one for number in shown for one in _media(stock.items[number], number)]
-    if start == 0 and "since_id" not in asked.query:
+    media = [entry for number in shown for entry in _media(stock.items[number], number)]
+    if start == 0 and "since_id" not in request.query:
         for more, its_media in (film(stock, shown[0]), sensitive(stock, shown[0])):
             posts.append(more)
             media.append(its_media)
-    users = {one["id"]: one for one in (author(stock.items[number]) for number in shown)}
+    users = {entry["id"]: entry for entry in (author(stock.items[number]) for number in shown)}
     includes: dict[str, Any] = {"media": media, "users": list(users.values())}
-    said: dict[str, Any] = {"data": posts, "includes": includes}
+    content: dict[str, Any] = {"data": posts, "includes": includes}
     if generation == "partial":
-        said["errors"] = [
+        content["errors"] = [
             withheld("media", "attachments.media_keys", media.pop(0)["media_key"]),
-            *(withheld("user", "author_id", one["id"]) for one in includes.pop("users")),
+            *(withheld("user", "author_id", entry["id"]) for entry in includes.pop("users")),
         ]
-    ids = sorted(int(one["id"]) for one in posts)
+    ids = sorted(int(entry["id"]) for entry in posts)
     meta = {"newest_id": str(ids[-1]), "oldest_id": str(ids[0]), "result_count": len(posts)}
     more = {"next_token": f"{TOKEN}{start + size}"} if start + size < len(numbers) else {}
-    return as_json(said | {"meta": meta | more}, 200, LIMITS)
+    return as_json(content | {"meta": meta | more}, 200, LIMITS)
 
 
 def withheld(what: str, parameter: str, value: str) -> dict[str, str]:
@@ -199,13 +213,16 @@ def post_id(number: int) -> int:
 def post(stock: Stock, number: int) -> dict[str, Any]:
     """Return a post of the stock."""
     item = stock.items[number]
-    keys = [one["media_key"] for one in _media(item, number)]
+    keys = [entry["media_key"] for entry in _media(item, number)]
     return _post(post_id(number), caption(item, stock).replace("&", "&amp;"), item, keys)
 
 
 def _post(number: int, text: str, item: Item, keys: Sequence[str]) -> dict[str, Any]:
-    starts = {one: text.find(f"#{one}") for one in find_hashtags(text)}
-    tags = [{"start": n, "end": n + len(one) + 1, "tag": one} for one, n in starts.items()]
+    starts = {hashtag: text.find(f"#{hashtag}") for hashtag in find_hashtags(text)}
+    tags = [
+        {"start": start, "end": start + len(hashtag) + 1, "tag": hashtag}
+        for hashtag, start in starts.items()
+    ]
     return {
         "id": str(number),
         "edit_history_tweet_ids": [str(number)],
@@ -231,8 +248,8 @@ def sensitive(stock: Stock, number: int) -> tuple[dict[str, Any], dict[str, Any]
     """Return a sensitive post next to a post of the stock, and its media object."""
     item = stock.items[number]
     media = _photo_media(item.photos[0], f"3_{MEDIA - number - 1}")
-    said = _post(post_id(number) - 2, f"#{tag(item.labels[0])}", item, [media["media_key"]])
-    return said | {"possibly_sensitive": True}, media
+    content = _post(post_id(number) - 2, f"#{tag(item.labels[0])}", item, [media["media_key"]])
+    return content | {"possibly_sensitive": True}, media
 
 
 def _media(item: Item, number: int) -> list[dict[str, Any]]:
@@ -265,11 +282,11 @@ def _iso(time: datetime) -> str:
     return f"{time:%Y-%m-%dT%H:%M:%S}.000Z"
 
 
-def _photo(asked: Asked, generation: str) -> Reply | PhotoWanted:
-    name, size = asked.path.removeprefix("/media/"), asked.query.get("name", "medium")
+def _photo(request: SiteRequest, generation: str) -> SiteResponse | PhotoRequest:
+    name, size = request.path.removeprefix("/media/"), request.query.get("name", "medium")
     if size == "orig" and generation == "no-orig":
         return plain("not found", 404)
     side = SIZES.get(size)
     if side is None and size != "orig":
         return plain("no such size", 400)
-    return PhotoWanted(f"/{name[:1]}/{name[1:2]}/{name}", (side, side) if side else None)
+    return PhotoRequest(f"/{name[:1]}/{name[1:2]}/{name}", (side, side) if side else None)

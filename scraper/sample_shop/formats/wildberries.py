@@ -4,7 +4,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, number_in, plain
+from scraper.sample_shop.http import (
+    PhotoRequest,
+    SiteRequest,
+    SiteResponse,
+    as_json,
+    number_in,
+    plain,
+)
 from scraper.sample_shop.stock import Item, Stock
 
 # older: the list is in `data`, images are JPEGs. preset: a search refers to a preset. hesitant: the
@@ -24,44 +31,46 @@ PRESET = "preset=10062&_st0=cG9sbw==~0.1"
 COOKIE = "x_wbaas_token="
 
 
-def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
+def respond(
+    stock: Stock, request: SiteRequest, generation: str = "today"
+) -> SiteResponse | PhotoRequest:
     """Return the response of the site or of one of its image hosts to a request."""
-    if asked.path == "/robots.txt":
+    if request.path == "/robots.txt":
         return plain(ROBOTS)
-    if asked.path == "/api/v3/upstreams":
+    if request.path == "/api/v3/upstreams":
         return plain("", 404) if generation == "no-map" else as_json(upstreams(generation))
-    if match := re.fullmatch(r"/vol(\d+)/part(\d+)/(\d+)/images/(\w+)/(\d+)\.(\w+)", asked.path):
-        return _photo(stock, asked, match, generation)
-    if refused := _refused(asked, generation):
+    if match := re.fullmatch(r"/vol(\d+)/part(\d+)/(\d+)/images/(\w+)/(\d+)\.(\w+)", request.path):
+        return _photo(stock, request, match, generation)
+    if refused := _refused(request, generation):
         return refused
-    if re.fullmatch(r"/exactmatch/ru/common/v\d+/search", asked.path):
-        return _search(stock, asked, generation)
+    if re.fullmatch(r"/exactmatch/ru/common/v\d+/search", request.path):
+        return _search(stock, request, generation)
     return plain("404 page not found", 404)
 
 
-def _refused(asked: Asked, generation: str) -> Reply | None:
+def _refused(request: SiteRequest, generation: str) -> SiteResponse | None:
     if generation == "limited":
-        return Reply(429, "text/plain", b"", {"Retry-After": "1"})
-    if generation == "guarded" and COOKIE not in asked.headers.get("cookie", ""):
-        return Reply(498, "text/html", b"<html><title>...</title></html>")
+        return SiteResponse(429, "text/plain", b"", {"Retry-After": "1"})
+    if generation == "guarded" and COOKIE not in request.headers.get("cookie", ""):
+        return SiteResponse(498, "text/html", b"<html><title>...</title></html>")
     return None
 
 
-def _search(stock: Stock, asked: Asked, generation: str) -> Reply:
-    word = asked.query.get("query", "")
-    found = [n for n, item in enumerate(stock.items) if _label(stock, word) in item.labels]
-    if generation == "preset" and found and "preset" not in asked.query:
+def _search(stock: Stock, request: SiteRequest, generation: str) -> SiteResponse:
+    word = request.query.get("query", "")
+    matching = [n for n, item in enumerate(stock.items) if _label(stock, word) in item.labels]
+    if generation == "preset" and matching and "preset" not in request.query:
         led = {"catalog_type": "preset", "catalog_value": PRESET, "is_empty": True}
-        return as_json({"metadata": _metadata(word) | led, "products": [], "total": len(found)})
-    page = max(1, number_in(asked.query.get("page"), 1))
-    shown = found[(page - 1) * PER_PAGE : page * PER_PAGE]
-    if generation == "hesitant" and asked.times == 1:
+        return as_json({"metadata": _metadata(word) | led, "products": [], "total": len(matching)})
+    page = max(1, number_in(request.query.get("page"), 1))
+    shown = matching[(page - 1) * PER_PAGE : page * PER_PAGE]
+    if generation == "hesitant" and request.times == 1:
         shown = []
     products = [product(stock.items[n], n, generation) for n in shown]
     if generation == "older":
-        said = {"state": 0, "version": 2, "params": {"curr": "rub", "spp": 0, "version": 2}}
-        return as_json({"metadata": _metadata(word), **said, "data": {"products": products}})
-    return as_json({"metadata": _metadata(word), "products": products, "total": len(found)})
+        header = {"state": 0, "version": 2, "params": {"curr": "rub", "spp": 0, "version": 2}}
+        return as_json({"metadata": _metadata(word), **header, "data": {"products": products}})
+    return as_json({"metadata": _metadata(word), "products": products, "total": len(matching)})
 
 
 def _label(stock: Stock, word: str) -> str:
@@ -128,20 +137,20 @@ def host_of(volume: int) -> str:
 
 
 def _photo(
-    stock: Stock, asked: Asked, match: re.Match[str], generation: str
-) -> Reply | PhotoWanted:
+    stock: Stock, request: SiteRequest, match: re.Match[str], generation: str
+) -> SiteResponse | PhotoRequest:
     volume, part, number, size, place, ending = match.groups()
     index, rest = divmod(int(number) - FIRST, APART)
     there = rest == 0 and 0 <= index < len(stock.items)
     right = int(number) // 100_000 == int(volume) and int(number) // 1000 == int(part)
     photos = stock.items[index].photos if there else ()
-    wanted = "jpg" if generation == "older" else "webp"
-    if not right or not 0 < int(place) <= len(photos) or size not in SIZES or ending != wanted:
+    expected = "jpg" if generation == "older" else "webp"
+    if not right or not 0 < int(place) <= len(photos) or size not in SIZES or ending != expected:
         return plain("", 404)
-    if not _has(asked.headers.get("x-forwarded-host"), int(volume), generation):
+    if not _has(request.headers.get("x-forwarded-host"), int(volume), generation):
         return plain("", 404)
     kind = "JPEG" if ending == "jpg" else "WEBP"
-    return PhotoWanted(photos[int(place) - 1].path, SIZES[size], kind)
+    return PhotoRequest(photos[int(place) - 1].path, SIZES[size], kind)
 
 
 def _has(host: str | None, volume: int, generation: str) -> bool:

@@ -4,7 +4,15 @@ import re
 from html import escape
 from typing import Any
 
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply, as_json, html, number_in, plain
+from scraper.sample_shop.http import (
+    PhotoRequest,
+    SiteRequest,
+    SiteResponse,
+    as_json,
+    html,
+    number_in,
+    plain,
+)
 from scraper.sample_shop.stock import Item, PhotoSource, Stock
 
 # older: only the address of versions before 6.4; plain-addresses: no readable addresses; jetpack:
@@ -23,30 +31,34 @@ FIRST_PRODUCT, FIRST_VARIATION, FIRST_IMAGE, FIRST_TAG, FIRST_CATEGORY = (
 PLACES = 10
 
 
-def answer(stock: Stock, asked: Asked, generation: str = "today") -> Reply | PhotoWanted:
+def respond(
+    stock: Stock, request: SiteRequest, generation: str = "today"
+) -> SiteResponse | PhotoRequest:
     """Return the response of the shop to a request."""
-    if asked.path == "/robots.txt":
+    if request.path == "/robots.txt":
         return plain(ROBOTS)
-    if UPLOADS in asked.path:
-        name = asked.path.rpartition("/")[2]
-        return PhotoWanted(f"/{name[:1]}/{name[1:2]}/{name}", None)
+    if UPLOADS in request.path:
+        name = request.path.rpartition("/")[2]
+        return PhotoRequest(f"/{name[:1]}/{name[1:2]}/{name}", None)
     if generation == "plain-addresses":
-        route = asked.query.get("rest_route", "")
+        route = request.query.get("rest_route", "")
     else:
-        route = asked.path.removeprefix("/wp-json") if asked.path.startswith("/wp-json/") else ""
+        route = (
+            request.path.removeprefix("/wp-json") if request.path.startswith("/wp-json/") else ""
+        )
     match = API.fullmatch(route)
     if match is None:
-        return front_page(generation) if asked.path == "/" else html("<h1>404</h1>", 404)
-    return _refusal(generation, match) or _list(stock, asked, match[2], generation)
+        return front_page(generation) if request.path == "/" else html("<h1>404</h1>", 404)
+    return _refusal(generation, match) or _list(stock, request, match[2], generation)
 
 
-def front_page(generation: str = "today") -> Reply:
+def front_page(generation: str = "today") -> SiteResponse:
     """Return the page that names the root of the API."""
     root = "/?rest_route=/" if generation == "plain-addresses" else "/wp-json/"
     return html(f'<html><head><link rel="https://api.w.org/" href="{HOST}{root}"></head></html>')
 
 
-def _refusal(generation: str, match: re.Match[str]) -> Reply | None:
+def _refusal(generation: str, match: re.Match[str]) -> SiteResponse | None:
     if generation == "firewall":
         return html("<h1>403 Forbidden</h1>", 403)
     if generation == "guarded":
@@ -57,13 +69,13 @@ def _refusal(generation: str, match: re.Match[str]) -> Reply | None:
     return None
 
 
-def error(code: str, message: str, status: int) -> Reply:
+def error(code: str, message: str, status: int) -> SiteResponse:
     """Return an error of the API."""
     return as_json({"code": code, "message": message, "data": {"status": status}}, status)
 
 
-def _list(stock: Stock, asked: Asked, kind: str | None, generation: str) -> Reply:
-    query = asked.query
+def _list(stock: Stock, request: SiteRequest, kind: str | None, generation: str) -> SiteResponse:
+    query = request.query
     per_page = number_in(query.get("per_page"), 10)
     if not 0 < per_page <= MAX_PER_PAGE:
         return error("rest_invalid_param", "Invalid parameter(s): per_page", 400)
@@ -100,12 +112,12 @@ def _found(stock: Stock, query: dict[str, str]) -> list[int]:
 def terms(stock: Stock, kind: str) -> list[dict[str, Any]]:
     """Return the tags, or the categories, which have the Russian names."""
     first = FIRST_TAG if kind == "tags" else FIRST_CATEGORY
-    found = []
+    terms = []
     for number, (label, (count, _)) in enumerate(stock.counts().items()):
         words = stock.vocabulary.words_of(label)
         name = label if kind == "tags" else words[-1]
-        found.append(_term(first + number, name) | {"description": "", "parent": 0, "count": count})
-    return found
+        terms.append(_term(first + number, name) | {"description": "", "parent": 0, "count": count})
+    return terms
 
 
 def _term(number: int, name: str) -> dict[str, Any]:

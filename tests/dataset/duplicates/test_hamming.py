@@ -95,22 +95,26 @@ def test_the_index_finds_what_a_scan_finds() -> None:
     index = HashIndex(hashes[:50_000])
     # Queries at most 10 bits away, which differ in one word, in two, and in all four.
     draw = np.random.default_rng(1)
-    asked = [*hashes[:300], *hashes[400:420] ^ np.uint64(0x3FF), *hashes[:20] ^ np.uint64(0x3E001F)]
+    queries = [
+        *hashes[:300],
+        *hashes[400:420] ^ np.uint64(0x3FF),
+        *hashes[:20] ^ np.uint64(0x3E001F),
+    ]
     for value in hashes[1000:1300]:
         flips = draw.choice(64, draw.integers(0, 11), replace=False).astype(np.uint64)
-        asked.append(np.bitwise_xor.reduce(np.uint64(1) << flips, initial=value))
+        queries.append(np.bitwise_xor.reduce(np.uint64(1) << flips, initial=value))
     found = 0
-    for turn, value in enumerate(asked):
-        if turn == len(asked) // 2:
+    for turn, value in enumerate(queries):
+        if turn == len(queries) // 2:
             for late in hashes[50_000:].tolist():
                 index.add(late)
         _, places, bits = index.query(np.array([value], np.uint64))
         wanted, its_bits = scan(index.hashes, value, 10)
         assert (places.tolist(), bits.tolist()) == (wanted.tolist(), its_bits.tolist())
         found += len(places)
-    assert found > len(asked)
-    which, places, bits = index.query(np.array(asked, np.uint64))
-    for number, value in enumerate(asked):
+    assert found > len(queries)
+    which, places, bits = index.query(np.array(queries, np.uint64))
+    for number, value in enumerate(queries):
         wanted, its_bits = scan(index.hashes, value, 10)
         assert places[which == number].tolist() == wanted.tolist()
         assert bits[which == number].tolist() == its_bits.tolist()

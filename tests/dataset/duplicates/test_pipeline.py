@@ -118,8 +118,8 @@ def test_an_undone_cluster_stays_undone(filling: Filling) -> None:
 def test_only_clusters_of_several_images_can_be_undone(filling: Filling) -> None:
     fill(filling)
     run(filling)
-    for number, said in ((2, "one image"), (99, "no image")):
-        with pytest.raises(BadInput, match=said):
+    for number, message in ((2, "one image"), (99, "no image")):
+        with pytest.raises(BadInput, match=message):
             undo_cluster(filling.sessions, number, "anna")
 
 

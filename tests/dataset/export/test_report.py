@@ -27,8 +27,8 @@ def test_the_page_needs_no_other_file(built: tuple[Path, BuildResult]) -> None:
     page = (built[0] / "report.html").read_text(encoding="utf-8")
     assert page.count('src="data:image/jpeg;base64,') >= 12 + 3
     assert not re.search(r'(src|href)="(?!data:|#)', page)
-    for said in ("too small: 1", "side 60, at least 75", "polo, jeans", "of more than one photo"):
-        assert said in page
+    for text in ("too small: 1", "side 60, at least 75", "polo, jeans", "of more than one photo"):
+        assert text in page
     assert "<td class=n>at least 75 (side)</td><td class=n>1</td>" in page
 
 
@@ -44,7 +44,7 @@ def test_every_excluded_image_is_listed(built: tuple[Path, BuildResult]) -> None
 
 def test_the_card_tells_counts_audit_conflicts_and_gaps(built: tuple[Path, BuildResult]) -> None:
     card = (built[0] / "README.md").read_text(encoding="utf-8")
-    for said in (
+    for text in (
         "20 photos of 1 labels",
         "- conflict of labels: 1",
         "- polo, jeans: 1",
@@ -52,7 +52,7 @@ def test_the_card_tells_counts_audit_conflicts_and_gaps(built: tuple[Path, Build
         "There is one label",
         'path: "train/**"',
     ):
-        assert said in card
+        assert text in card
 
 
 def test_the_audit_reads_what_was_written(built: tuple[Path, BuildResult]) -> None:

@@ -104,8 +104,8 @@ def test_a_crawl_fills_a_bucket(s3: dict[str, str], tmp_path: Path) -> None:
     photos = class_folder(tmp_path / "photos", "polo", 5)
     with serve(ShopOptions(photos=photos, duplicates=0, double_tagged=0)) as shop:
         place = ("--images", "s3://photos/crawl")
-        status, said = crawl(shop, tmp_path, "--tags", "polo", *place, secrets=s3)
-    assert status == 0, said
+        status, output = crawl(shop, tmp_path, "--tags", "polo", *place, secrets=s3)
+    assert status == 0, output
     keys = {key for (key,) in rows(tmp_path, "SELECT store_key FROM images")}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3.items():

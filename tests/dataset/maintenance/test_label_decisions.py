@@ -63,7 +63,7 @@ def test_a_decision_can_be_undone(filling: Filling) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["ffffffffffff", "polo"], "no image of ffffffffffff"),
         (["abc", "polo"], "does not name an image"),
@@ -72,11 +72,11 @@ def test_a_decision_can_be_undone(filling: Filling) -> None:
     ],
 )
 def test_invalid_arguments_are_usage_errors(
-    filling: Filling, arguments: list[str], said: str
+    filling: Filling, arguments: list[str], message: str
 ) -> None:
     done = call(filling, *arguments)
     assert done.exit_code == 2
-    assert said in done.output
+    assert message in done.output
 
 
 def build(filling: Filling, *arguments: str, answers: str = "") -> Result:

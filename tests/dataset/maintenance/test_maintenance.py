@@ -74,10 +74,10 @@ def test_damaged_files_are_listed_and_repaired(filling: Filling) -> None:
     stray = root / "ab" / "cd" / "stray.jpg"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"x")
-    status, said = call(filling, "verify")
+    status, output = call(filling, "verify")
     assert status == 1
     for line in (f"missing: {key_of(1)}", f"changed: {key_of(2)}", "orphaned: ab/cd/stray.jpg"):
-        assert line in said
+        assert line in output
     assert call(filling, "verify", "--repair")[0] == 0
     assert not stray.exists() and not (root / key_of(2)).exists()
     assert count(filling, Sighting, state="pending") == 3
@@ -95,8 +95,8 @@ def test_a_running_crawl_prevents_a_verification(filling: Filling) -> None:
 def test_an_author_is_taken_down_with_posts_photos_and_copies(
     filling: Filling, backend: str
 ) -> None:
-    status, said = call(filling, "forget", "@anna", "--who", "me")
-    assert (status, "2 posts and 2 photos were deleted" in said) == (0, True), said
+    status, output = call(filling, "forget", "@anna", "--who", "me")
+    assert (status, "2 posts and 2 photos were deleted" in output) == (0, True), output
     assert count(filling, PostRow) == 1
     assert not (filling.store.root / key_of(1)).exists()
     # Bert's post stays, without the photo.
@@ -121,8 +121,8 @@ def test_a_photo_and_its_copies_are_listed_as_taken_down(filling: Filling) -> No
 
 
 def test_an_unknown_url_can_be_taken_down(filling: Filling) -> None:
-    status, said = call(filling, "forget", "https://x.test/p/later/", "--url")
-    assert (status, "no crawl or import will add it" in said) == (0, True)
+    status, output = call(filling, "forget", "https://x.test/p/later/", "--url")
+    assert (status, "no crawl or import will add it" in output) == (0, True)
     known = TakedownList()
     with filling.sessions() as session:
         known.catch_up(session)
@@ -269,8 +269,8 @@ def test_a_damaged_archive_is_reported_and_a_lost_photo_stays_pending(
     filling: Filling, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.tar").write_bytes(b"no tar" * 200)
-    status, said = call(filling, "import", str(tmp_path / "bad.tar"))
-    assert (status, "catalogue export" in said, "Traceback" in said) == (2, True, False)
+    status, output = call(filling, "import", str(tmp_path / "bad.tar"))
+    assert (status, "catalogue export" in output, "Traceback" in output) == (2, True, False)
     file, short = tmp_path / "all.tar", tmp_path / "short.tar"
     export_catalogue(filling.sessions, filling.store, file)
     with tarfile.open(file) as whole, tarfile.open(short, "w") as part:
@@ -385,7 +385,7 @@ def test_verify_includes_the_integrity_check_of_sqlite(tmp_path: Path) -> None:
     position = data.index(b"https://", (page - 1) * 4096)
     data[position : position + 5] = b"other"
     path.write_bytes(data)
-    status, said = call(made, "verify", "--repair")
+    status, output = call(made, "verify", "--repair")
     assert status == 1
-    assert "damaged: " in said and "no photo was checked" in said
+    assert "damaged: " in output and "no photo was checked" in output
     assert stray.exists()

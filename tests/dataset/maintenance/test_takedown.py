@@ -1,4 +1,4 @@
-"""`catalogue forget` knows posts, photos and authors again, however their address is written."""
+"""Tests of `catalogue forget`: addresses of posts, photos and authors match in any notation."""
 
 from pathlib import Path
 

@@ -46,7 +46,7 @@ def test_proposed_labels_are_accepted_the_least_certain_first(page: Page) -> Non
     assert "coat" not in page.get("/queue/mistakes/list").partition("</datalist>")[2]
     html = page.get("/queue/proposals")
     assert value_of(html, "item") == "7/" and "Is this <bdi>coat</bdi>?" in html
-    assert "with a probability of 40 %" in html and "Tagged" not in html
+    assert "with a probability of 40%" in html and "Tagged" not in html
     assert "<bdi>coat</bdi>" in page.get("/queue/proposals/list?label=coat")
     html = page.decide(html, "label", chosen="coat").text
     assert value_of(html, "item") == "6/" and labels(page.filling) == [(7, "coat", "anna", True)]

@@ -81,10 +81,10 @@ def test_fixed_groups_stay_and_the_others_make_up_for_them() -> None:
 def test_what_can_not_be_met_is_said() -> None:
     labels, groups = ["hat"] * 100, [0] * 60 + list(range(1, 41))
     names = assign_splits(groups, labels, (50, 25, 25), 0)
-    (said,) = [
+    (message,) = [
         line for line in describe_deviations(groups, labels, names, (50, 25, 25)) if "train" in line
     ]
-    assert said == (
+    assert message == (
         "hat: train has 60.0% rather than 50.0% of 100; groups that stay together hold up to 60 of"
         " them"
     )
@@ -92,13 +92,13 @@ def test_what_can_not_be_met_is_said() -> None:
 
 def test_kept_splits_are_named_as_the_cause() -> None:
     labels, names = ["hat"] * 20, ["train"] * 16 + ["test"] * 4
-    said = describe_deviations(range(20), labels, names, (80, 10, 10), fixed=range(18))
-    assert said[0] == (
+    messages = describe_deviations(range(20), labels, names, (80, 10, 10), fixed=range(18))
+    assert messages[0] == (
         "hat: validation has 0.0% rather than 10.0% of 20; 18 of them stay in the splits of earlier"
         " builds, which --new-splits ignores"
     )
-    said = describe_deviations([0] * 20, labels, ["train"] * 20, (80, 10, 10), fixed=[0])
-    assert said[0].endswith("ignores, and groups that stay together hold up to 20 of them")
+    messages = describe_deviations([0] * 20, labels, ["train"] * 20, (80, 10, 10), fixed=[0])
+    assert messages[0].endswith("ignores, and groups that stay together hold up to 20 of them")
 
 
 def label_sets(count: int, seed: int) -> list[tuple[str, ...]]:

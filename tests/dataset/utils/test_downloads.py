@@ -16,13 +16,13 @@ DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a file; `asked` has each Range header, `cut` the length of the next response."""
+    """Serves a file; `ranges` has each Range header, `cut` the length of the next response."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[str | None] = []
+        self.ranges: list[str | None] = []
         self.cut: int | None = None
         self.url = f"http://127.0.0.1:{self.server_address[1]}/weights.h5"
 
@@ -32,7 +32,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         wanted = self.headers["Range"]
-        self.server.asked.append(wanted)
+        self.server.ranges.append(wanted)
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
         if wanted and start >= len(DATA):
             self.send_error(416)
@@ -62,7 +62,7 @@ def get(server: Server, folder: Path, digest: str = DIGEST) -> Path:
 def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
     for _ in range(2):
         assert get(server, tmp_path / "new").read_bytes() == DATA
-    assert server.asked == [None]
+    assert server.ranges == [None]
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["weights.h5"]
 
 
@@ -79,7 +79,7 @@ def test_a_broken_download_goes_on_where_it_broke(server: Server, tmp_path: Path
         get(server, tmp_path)
     assert not (tmp_path / "weights.h5").exists()
     assert get(server, tmp_path).read_bytes() == DATA
-    assert server.asked == [None, "bytes=300000-"]
+    assert server.ranges == [None, "bytes=300000-"]
 
 
 def test_a_part_that_is_whole_already_is_taken(server: Server, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_wrong_file_in_its_place_is_named_and_kept(server: Server, tmp_path: P
     with pytest.raises(Failure, match="remove it, or use --other"):
         get(server, tmp_path)
     assert (tmp_path / "weights.h5").read_bytes() == b"mine"
-    assert server.asked == []
+    assert server.ranges == []
 
 
 @pytest.mark.parametrize(

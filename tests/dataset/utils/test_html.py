@@ -65,11 +65,11 @@ def test_thumbnails_are_small_and_broken_images_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "said"),
+    ("fraction", "text"),
     [
-        *((0, "0 %"), (1e-9, "under 1 %"), (0.004, "under 1 %"), (0.006, "1 %"), (0.5, "50 %")),
-        *((0.994, "99 %"), (0.996, "over 99 %"), (1 - 1e-9, "over 99 %"), (1, "100 %")),
+        *((0, "0%"), (1e-9, "under 1%"), (0.004, "under 1%"), (0.006, "1%"), (0.5, "50%")),
+        *((0.994, "99%"), (0.996, "over 99%"), (1 - 1e-9, "over 99%"), (1, "100%")),
     ],
 )
-def test_no_share_is_shown_as_more_certain_than_it_is(share: float, said: str) -> None:
-    assert html.percent(share) == said
+def test_no_fraction_is_shown_as_more_certain_than_it_is(fraction: float, text: str) -> None:
+    assert html.percent(fraction) == text

@@ -19,7 +19,7 @@ def test_transforms_with_and_without_strength_are_parsed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         ("flip", "choose from mirror, rotate, scale, cutout, colour"),
         ("rotate=lots", "rotate takes a number above 0 and up to 180"),
@@ -28,8 +28,8 @@ def test_transforms_with_and_without_strength_are_parsed() -> None:
         ("scale=nan", "scale takes a number"),
     ],
 )
-def test_invalid_augmentations_are_rejected(word: str, said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_invalid_augmentations_are_rejected(word: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         parse_augmentation([word])
 
 

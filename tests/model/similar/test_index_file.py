@@ -138,10 +138,10 @@ def test_a_flipped_byte_is_detected(path: Path, where: float) -> None:
     start = bytes(data).index(block[:64])
     data[start + int(where * len(block))] ^= 4
     path.write_bytes(data)
-    with closing(open_index(path)) as index, pytest.raises(Failure) as told:
+    with closing(open_index(path)) as index, pytest.raises(Failure) as caught:
         index.vectors()
-    assert str(path) in told.value.message
-    assert "find-similar --build" in told.value.message
+    assert str(path) in caught.value.message
+    assert "find-similar --build" in caught.value.message
 
 
 @pytest.mark.parametrize("kept", [0, 10, 5000, 0.5, 0.9])

@@ -80,9 +80,9 @@ def test_filters_do_not_reduce_the_number_of_results(make: Make) -> None:
     items, vectors = plain(600), spread(600)
     searcher = Searcher(make(items, vectors))
     filters = Filters(("a",), ("x", "y"), 100.0, 500.0)
-    found = searcher.search(query_of(searcher, items[7], 7), 12, filters)
+    neighbors = searcher.search(query_of(searcher, items[7], 7), 12, filters)
     allowed = [n for n in range(100, 501) if n % 2 == 0 and n % 3 in (0, 1)]
-    assert [result.item.id for result in found] == truth(vectors, 7, allowed)[:12]
+    assert [result.item.id for result in neighbors] == truth(vectors, 7, allowed)[:12]
     rare = searcher.search(query_of(searcher, items[7], 7), 12, Filters(price_from=597))
     assert sorted(result.item.id for result in rare) == ["i597", "i598", "i599"]
     assert searcher.search(query_of(searcher, items[7], 7), 12, Filters(price_from=600)) == []
@@ -103,14 +103,14 @@ def test_products_and_copies_are_one_result(make: Make) -> None:
     items[8] = replace(items[8], cluster="9")
     vectors[40] = vectors[4]
     searcher = Searcher(make(items, vectors))
-    found = searcher.search(query_of(searcher, items[0], 0), 20, Filters())
-    duplicates = {result.item.id: result.duplicates for result in found if result.duplicates}
+    neighbors = searcher.search(query_of(searcher, items[0], 0), 20, Filters())
+    duplicates = {result.item.id: result.duplicates for result in neighbors if result.duplicates}
     assert duplicates["i2"] == ("i5",)
     assert duplicates["i3"] == ("i8",)
     assert duplicates["i4"] == ("i40",)
     assert len(duplicates) == 3
-    assert len(found) == 20
-    assert "i0" not in [result.item.id for result in found]
+    assert len(neighbors) == 20
+    assert "i0" not in [result.item.id for result in neighbors]
 
 
 def test_duplicates_of_the_query_can_be_excluded(make: Make) -> None:
@@ -134,9 +134,9 @@ def test_duplicates_of_the_query_can_be_excluded(make: Make) -> None:
 def test_a_photo_outside_the_index_finds_all_items(make: Make) -> None:
     vectors = spread(20)
     searcher = Searcher(make(plain(20), vectors))
-    found = searcher.search(Query(vectors[3], IndexItem("new", "f", "")), 5, Filters())
-    assert found[0].item.id == "i3"
-    assert found[0].similarity == pytest.approx(1, abs=2e-3)
+    neighbors = searcher.search(Query(vectors[3], IndexItem("new", "f", "")), 5, Filters())
+    assert neighbors[0].item.id == "i3"
+    assert neighbors[0].similarity == pytest.approx(1, abs=2e-3)
 
 
 @pytest.fixture
@@ -152,14 +152,14 @@ def test_large_indexes_are_searched_by_a_graph(make: Make) -> None:
     index = make(items, vectors)
     searcher = Searcher(index)
     assert searcher.is_approximate
-    said = index.facts()["recall"]
-    assert 0.9 < said <= 1
+    recall = index.facts()["recall"]
+    assert 0.9 < recall <= 1
     near = searcher.nearest(searcher.vectors[:200], 11)
     right = sum(
         len(set(truth(vectors, n, range(3000))[:10]) & {f"i{p}" for p in near.keys[n]})
         for n in range(200)
     )
-    assert right / 2000 == pytest.approx(said, abs=0.05)
+    assert right / 2000 == pytest.approx(recall, abs=0.05)
 
 
 @pytest.mark.usefixtures("small_limit")
@@ -170,11 +170,11 @@ def test_a_graph_respects_filters(make: Make, filters: Filters) -> None:
     allowed = [
         n for n in range(3000) if n % 2 == 0 and (not filters.labels or (n % 3 == 0 and n <= 120))
     ]
-    found = searcher.search(query_of(searcher, items[6], 6), 12, filters)
+    neighbors = searcher.search(query_of(searcher, items[6], 6), 12, filters)
     wanted = truth(vectors, 6, allowed)[:12]
-    assert len(found) == 12
-    assert {int(result.item.id[1:]) for result in found} <= set(allowed)
-    assert len({result.item.id for result in found} & set(wanted)) >= 10
+    assert len(neighbors) == 12
+    assert {int(result.item.id[1:]) for result in neighbors} <= set(allowed)
+    assert len({result.item.id for result in neighbors} & set(wanted)) >= 10
 
 
 @pytest.mark.usefixtures("small_limit")
@@ -187,8 +187,8 @@ def test_a_graph_grows_and_shrinks_with_its_index(make: Make, tmp_path: Path) ->
         build._update_graph(index, places, vectors[600:])
     with closing(open_index(path)) as index:
         searcher = Searcher(index)
-        found = searcher.nearest(vectors[600:], 1).keys[:, 0]
-        assert (found == places).mean() > 0.95
+        neighbors = searcher.nearest(vectors[600:], 1).keys[:, 0]
+        assert (neighbors == places).mean() > 0.95
     build.remove_items(path, [f"i{n}" for n in range(650, 700)])
     with closing(open_index(path)) as index:
         searcher = Searcher(index)
@@ -212,13 +212,13 @@ def test_the_nearest_equal_those_of_all_products(
     # Blocks that end in the middle of queries and of vectors.
     monkeypatch.setattr(search, "QUERY_BLOCK", 64)
     monkeypatch.setattr(search, "VECTOR_BLOCK", 100)
-    asked, vectors = unit(1, queries), unit(2, 1037)
-    found = exact_neighbors(asked, vectors, 7)
-    products = asked.astype(np.float64) @ vectors.T.astype(np.float64)
+    query_vectors, vectors = unit(1, queries), unit(2, 1037)
+    neighbors = exact_neighbors(query_vectors, vectors, 7)
+    products = query_vectors.astype(np.float64) @ vectors.T.astype(np.float64)
     truth = np.argsort(-products, axis=1)[:, :7]
-    assert (found.keys == truth).all()
+    assert (neighbors.keys == truth).all()
     np.testing.assert_allclose(
-        found.similarity, np.take_along_axis(products, truth, 1), rtol=0, atol=1e-5
+        neighbors.similarity, np.take_along_axis(products, truth, 1), rtol=0, atol=1e-5
     )
 
 
@@ -227,15 +227,15 @@ def test_of_equal_similarities_the_lower_index_comes_first(monkeypatch: pytest.M
     # Along an axis: its products have no rounding.
     one = np.eye(1, 24, dtype=np.float32)
     vectors = np.repeat(one, 13, axis=0)
-    found = exact_neighbors(np.repeat(one, 9, axis=0), vectors, 5)
-    assert found.keys.tolist() == 9 * [[0, 1, 2, 3, 4]]
+    neighbors = exact_neighbors(np.repeat(one, 9, axis=0), vectors, 5)
+    assert neighbors.keys.tolist() == 9 * [[0, 1, 2, 3, 4]]
 
 
 def test_fewer_vectors_than_requested_are_all_returned() -> None:
     vectors = unit(4, 3)
-    found = exact_neighbors(vectors[:1], vectors, 10)
-    assert found.keys.shape == (1, 3)
-    assert set(found.keys[0].tolist()) == {0, 1, 2}
+    neighbors = exact_neighbors(vectors[:1], vectors, 10)
+    assert neighbors.keys.shape == (1, 3)
+    assert set(neighbors.keys[0].tolist()) == {0, 1, 2}
     assert exact_neighbors(vectors[:0], vectors, 2).keys.shape == (0, 2)
     assert exact_neighbors(vectors[:2], vectors[:0], 2).keys.shape == (2, 0)
 

@@ -61,8 +61,8 @@ def test_a_corrected_table_has_the_parsed_rows_in_utf_8(tmp_path: Path) -> None:
         "4;d.jpg;;\ufffd",
     ]
     assert store.undecoded_count() == 1
-    told = {row[0]: row[-1] for row in _checked_rows(store, list(feed.header), "id")}
-    assert told == {"1": "", "2": "2 cells, not 4", "3": "", "4": "no tag"}
+    problems = {row[0]: row[-1] for row in _checked_rows(store, list(feed.header), "id")}
+    assert problems == {"1": "", "2": "2 cells, not 4", "3": "", "4": "no tag"}
 
 
 def test_corrected_json_lines_have_the_parsed_objects(tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ def _check_downloads(client: TestClient, site: PhotoSite) -> None:
 
 
 class SlowService:
-    """A model that waits before each batch, and remembers the sizes of the batches."""
+    """A model that waits before each batch, and records the sizes of the batches."""
 
     def __init__(self, seconds: float, error: Exception | None = None) -> None:
         self.seconds, self.error, self.sizes = seconds, error, list[int]()

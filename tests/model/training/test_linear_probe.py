@@ -100,7 +100,7 @@ def test_logits_are_means_over_the_views() -> None:
     two = replace(seen, values=np.concatenate([seen.values, seen.values[::-1]], axis=1))
     head = build_head(BLOCK_CHANNELS["mixed10"], 3)
     found = head_logits(head, two, ["mixed10"])
-    # The head is linear, so that it may as well be asked of the mean.
+    # The head is linear, so that the mean of the features gives the mean of the logits.
     mean = two.values.astype(np.float32).mean(axis=1)[:, two.columns(["mixed10"])]
     assert found == pytest.approx(np.asarray(head(mean)), abs=1e-3)
 

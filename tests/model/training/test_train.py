@@ -132,11 +132,11 @@ def test_a_finished_run_is_not_overwritten(run: Path) -> None:
 def test_weights_of_another_format_are_rejected(run: Path) -> None:
     wrong = run / "wrong.h5"
     wrong.write_bytes(b"not hdf5")
-    done = train(run, "--weights", str(wrong), "--out", "other")
+    done = train(run, "--weights", str(wrong), "--out", "new/folders/other")
     assert done.returncode == 1
     assert "wrong.h5" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(run.glob("other*"))
+    assert not list(run.glob("new*"))
 
 
 def test_missing_weights_are_a_usage_error(run: Path) -> None:

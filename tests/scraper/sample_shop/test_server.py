@@ -75,9 +75,9 @@ def test_originals_and_photos_that_fit_are_served_unchanged(tmp_path: Path) -> N
     with serve(ShopOptions(photos=source, duplicates=0.0)) as shop:
         photo = next(p for p in shop.stock.by_path.values() if p.origin == small)
         for folder in ("product", "img600x866", "img236x341"):
-            reply = httpx.get(f"{shop.url}/{folder}{photo.path}")
-            assert reply.content == small.read_bytes()
-            assert reply.headers["content-type"] == "image/jpeg"
+            response = httpx.get(f"{shop.url}/{folder}{photo.path}")
+            assert response.content == small.read_bytes()
+            assert response.headers["content-type"] == "image/jpeg"
         assert size_of(httpx.get(f"{shop.url}/img46x66{photo.path}").content) == (46, 61)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.formats import instagram
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply
+from scraper.sample_shop.http import PhotoRequest, SiteRequest, SiteResponse
 from scraper.sample_shop.stock import Stock, drawn_plans, make_stock
 
 RECORDED = Path(__file__).parents[3] / "recorded" / "instagram"
@@ -21,9 +21,9 @@ def stock() -> Stock:
 
 
 def get(stock: Stock, target: str, generation: str = "today") -> tuple[int, dict[str, Any]]:
-    reply = instagram.answer(stock, Asked(target, TOKEN), generation)
-    assert isinstance(reply, Reply)
-    return reply.status, json.loads(reply.body)
+    response = instagram.respond(stock, SiteRequest(target, TOKEN), generation)
+    assert isinstance(response, SiteResponse)
+    return response.status, json.loads(response.body)
 
 
 def shape(value: Any) -> Any:
@@ -74,8 +74,8 @@ def test_recent_and_top_media_overlap_and_cover_all_posts(stock: Stock) -> None:
 
 def test_error_responses_have_the_codes_of_the_api(stock: Stock) -> None:
     target = "/v25.0/ig_hashtag_search?q=polo"
-    without = instagram.answer(stock, Asked(target), "today")
-    assert isinstance(without, Reply) and without.status == 400
+    without = instagram.respond(stock, SiteRequest(target), "today")
+    assert isinstance(without, SiteResponse) and without.status == 400
     for generation, code in (("expired-token", 190), ("limited", 4), ("hashtag-limit", 18)):
         status, response = get(stock, target, generation)
         assert status in (400, 403) and response["error"]["code"] == code
@@ -91,10 +91,10 @@ def test_expired_image_urls_are_renewed_by_requesting_the_post(stock: Stock) -> 
     _, page = get(stock, f"/v25.0/{number}/recent_media", "expiring")
     post = next(record for record in page["data"] if record["media_type"] == "IMAGE")
     old = post["media_url"].removeprefix(instagram.HOST)
-    expired = instagram.answer(stock, Asked(old), "expiring")
-    assert isinstance(expired, Reply) and expired.status == 403
+    expired = instagram.respond(stock, SiteRequest(old), "expiring")
+    assert isinstance(expired, SiteResponse) and expired.status == 403
     _, post_alone = get(stock, f"/v25.0/{post['id']}?fields=id", "expiring")
-    renewed = instagram.answer(
-        stock, Asked(post_alone["media_url"].removeprefix(instagram.HOST)), "expiring"
+    renewed = instagram.respond(
+        stock, SiteRequest(post_alone["media_url"].removeprefix(instagram.HOST)), "expiring"
     )
-    assert isinstance(renewed, PhotoWanted) and renewed.path in stock.by_path
+    assert isinstance(renewed, PhotoRequest) and renewed.path in stock.by_path

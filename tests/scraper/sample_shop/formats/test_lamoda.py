@@ -10,7 +10,7 @@ from parsel import Selector
 
 from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.formats import lamoda
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply
+from scraper.sample_shop.http import PhotoRequest, SiteRequest, SiteResponse
 from scraper.sample_shop.stock import Stock
 from scraper.spiders.lamoda import read
 from tests.support.response_shapes import assert_known
@@ -20,10 +20,10 @@ RECORDED = Path(__file__).parents[3] / "recorded" / "lamoda"
 URL = "https://www.lamoda.ru/catalogsearch/result/?q=polo&page={}"
 
 
-def page(stock: Stock, target: str, generation: str = "state") -> Reply:
-    reply = lamoda.answer(stock, Asked(target), generation)
-    assert isinstance(reply, Reply)
-    return reply
+def page(stock: Stock, target: str, generation: str = "state") -> SiteResponse:
+    response = lamoda.respond(stock, SiteRequest(target), generation)
+    assert isinstance(response, SiteResponse)
+    return response
 
 
 def state_of(text: str) -> Any:
@@ -114,11 +114,11 @@ def test_text_is_escaped() -> None:
     name = "</script><script>alert(1)</script><!-- \" ' &"
     stock = Stock((item(1, name=name, labels=("<b>",)),), load_vocabulary())
     for generation in ("state", "cards", "old"):
-        reply = page(stock, "/catalogsearch/result/?q=%3Cb%3E", generation)
-        text = reply.body.decode()
+        response = page(stock, "/catalogsearch/result/?q=%3Cb%3E", generation)
+        text = response.body.decode()
         assert "<script>alert" not in text.replace("<\\/script><script>alert", "")
         assert "<h1>&lt;b&gt;</h1>" in text
-        assert read(reply.body, URL.format(1)).posts[0].title == name.replace("  ", " ")
+        assert read(response.body, URL.format(1)).posts[0].title == name.replace("  ", " ")
     text = page(stock, "/catalogsearch/result/?q=%3Cb%3E").body.decode()
     assert text.count("</script>") == 1
     assert state_of(text)["payload"]["state"]["payload"]["products"][0]["name"] == name
@@ -128,9 +128,9 @@ def test_product_page_and_product_api() -> None:
     stock = shop(2)
     text = page(stock, "/p/mp002xw00001/clothes-polo/").body.decode()
     assert "//a.lmcdn.ru/img600x866/M/P/MP002XW00001_22861704_2_v1.jpg" in text
-    reply = page(stock, "/api/v1/product/get?sku=MP002XW00001&is_hybrid_supported=true")
-    assert reply.content_type == "application/json"
-    record = json.loads(reply.body)
+    response = page(stock, "/api/v1/product/get?sku=MP002XW00001&is_hybrid_supported=true")
+    assert response.content_type == "application/json"
+    record = json.loads(response.body)
     assert record["sku"] == "MP002XW00001"
     assert record["prices"] == {"original": {"price": 1999}}
     assert record["breadcrumbs"][-1] == {"label": "Поло"}
@@ -147,9 +147,11 @@ def test_missing_resources_are_404(target: str) -> None:
 def test_image_paths_select_the_size() -> None:
     stock = shop(1)
     path = "/M/P/X_1_1_v1.jpg"
-    assert lamoda.answer(stock, Asked(f"/img600x866{path}")) == PhotoWanted(path, (600, 866))
-    assert lamoda.answer(stock, Asked(f"/img46x66{path}")) == PhotoWanted(path, (46, 66))
-    assert lamoda.answer(stock, Asked(f"/product{path}")) == PhotoWanted(path, None)
+    assert lamoda.respond(stock, SiteRequest(f"/img600x866{path}")) == PhotoRequest(
+        path, (600, 866)
+    )
+    assert lamoda.respond(stock, SiteRequest(f"/img46x66{path}")) == PhotoRequest(path, (46, 66))
+    assert lamoda.respond(stock, SiteRequest(f"/product{path}")) == PhotoRequest(path, None)
     assert page(stock, f"/img100x100{path}").status == 404
 
 

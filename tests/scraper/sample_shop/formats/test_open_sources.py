@@ -18,7 +18,7 @@ from scraper.sample_shop.formats import (
     shopify,
     woocommerce,
 )
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply
+from scraper.sample_shop.http import PhotoRequest, SiteRequest, SiteResponse
 from scraper.sample_shop.server import SampleShop, ShopOptions, serve
 from scraper.sample_shop.stock import Stock
 from scraper.spiders.base import spider_class
@@ -61,17 +61,17 @@ def recorded(name: str) -> Any:
     return json.loads((RECORDED / name).read_bytes())
 
 
-def answer(
+def respond(
     site: str, stock: Stock, target: str, generation: str | None = None, body: str = ""
-) -> Reply:
-    site_format, asked = FORMATS[site], Asked(target, body=body)
-    reply = site_format.answer(stock, asked, generation or site_format.GENERATIONS[0])
-    assert isinstance(reply, Reply)
-    return reply
+) -> SiteResponse:
+    site_format, request = FORMATS[site], SiteRequest(target, body=body)
+    response = site_format.respond(stock, request, generation or site_format.GENERATIONS[0])
+    assert isinstance(response, SiteResponse)
+    return response
 
 
 def answer_json(site: str, stock: Stock, target: str, generation: str | None = None) -> Any:
-    return json.loads(answer(site, stock, target, generation).body)
+    return json.loads(respond(site, stock, target, generation).body)
 
 
 @needs_captures
@@ -106,7 +106,7 @@ def test_answers_have_the_shape_of_the_captures(stock: Stock) -> None:
     )
     form = "api_key=x&method=flickr.photos.search&tags=polo&license=2,4,9"
     assert_known(
-        json.loads(answer("flickr", stock, "/services/rest/", body=form).body),
+        json.loads(respond("flickr", stock, "/services/rest/", body=form).body),
         capture("flickr/photos_search.capture.json"),
     )
     search = "/w/api.php?action=query&generator=search&gsrlimit=3&gsrsearch=x%20%22polo%22"
@@ -128,7 +128,7 @@ def test_sitemaps_and_descriptions_have_the_shape_of_the_captures(stock: Stock) 
     ):
         text = (CAPTURES / "jsonld" / name).read_text()
         start = text.split(">")[1].split()[0].strip()
-        assert start in answer("shop", stock, target).body.decode()
+        assert start in respond("shop", stock, target).body.decode()
     page = (CAPTURES / "jsonld/three_blocks_2026.capture.html").read_text()
     blocks = [text.partition("</script>")[0] for text in page.split('ld+json">')[1:]]
     (captured,), (crumbs,) = (parse_json_ld(block) for block in blocks[:2])
@@ -175,13 +175,13 @@ def test_spider_reads_all_pages(stock: Stock, site: str, generation: str) -> Non
     for _ in range(30):
         request = spider.first_or_next_request(query, cursor)
         target = request.url.removeprefix(spider.requested_url)
-        reply = answer(site, stock, target, generation, request.body.decode())
-        page = spider.read(reply.body, request.url)
+        response = respond(site, stock, target, generation, request.body.decode())
+        page = spider.read(response.body, request.url)
         posts |= {post.site_id for post in page.posts} | set(page.detail_urls)
         for photo in (photo for post in page.posts for photo in post.photos):
             path = "/" + photo.url.split("/", 3)[3]
-            found = FORMATS[site].answer(stock, Asked(path), generation)
-            assert isinstance(found, PhotoWanted) and found.path in stock.by_path
+            found = FORMATS[site].respond(stock, SiteRequest(path), generation)
+            assert isinstance(found, PhotoRequest) and found.path in stock.by_path
         cursor = page.next_cursor
         if cursor is None:
             break
@@ -208,8 +208,10 @@ def test_spider_reads_all_pages(stock: Stock, site: str, generation: str) -> Non
 def test_refusals_are_those_that_spiders_name(
     stock: Stock, site: str, generation: str, target: str, text: str
 ) -> None:
-    reply, spider = answer(site, stock, target, generation), spider_class(site)()
-    response = http_response(reply.status, reply.body, reply.headers, spider.site_url + target)
+    response, spider = respond(site, stock, target, generation), spider_class(site)()
+    response = http_response(
+        response.status, response.body, response.headers, spider.site_url + target
+    )
     assert not spider.is_readable(response)
     assert text in (spider.explain_refusal(response) or "")
 

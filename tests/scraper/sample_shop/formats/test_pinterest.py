@@ -9,7 +9,7 @@ import pytest
 
 from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.formats import pinterest
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply
+from scraper.sample_shop.http import PhotoRequest, SiteRequest, SiteResponse
 from scraper.sample_shop.stock import Stock, drawn_plans, make_stock
 from tests.support.response_shapes import assert_known
 
@@ -23,14 +23,14 @@ def stock() -> Stock:
     return make_stock(drawn_plans(60, 0), load_vocabulary(), duplicates=0, double_tagged=0)
 
 
-def reply(stock: Stock, target: str, generation: str = "today") -> Reply:
-    response = pinterest.answer(stock, Asked(target, HEADERS), generation)
-    assert isinstance(response, Reply)
+def respond(stock: Stock, target: str, generation: str = "today") -> SiteResponse:
+    response = pinterest.respond(stock, SiteRequest(target, HEADERS), generation)
+    assert isinstance(response, SiteResponse)
     return response
 
 
 def get(stock: Stock, target: str, generation: str = "today") -> Any:
-    return json.loads(reply(stock, target, generation).body)
+    return json.loads(respond(stock, target, generation).body)
 
 
 def web(options: dict[str, Any]) -> str:
@@ -104,7 +104,7 @@ def test_pages_cover_every_pin_once(stock: Stock) -> None:
     ],
 )
 def test_error_responses(stock: Stock, target: str, generation: str, status: int) -> None:
-    response = reply(stock, target, generation)
+    response = respond(stock, target, generation)
     assert response.status == status
     if target.startswith("/v5/"):
         assert_known(json.loads(response.body), recorded("unauthorized.json"))
@@ -114,13 +114,13 @@ def test_error_responses(stock: Stock, target: str, generation: str, status: int
 
 def test_requests_without_headers_are_refused(stock: Stock) -> None:
     for target, status in ((POLO, 401), (web({"query": "polo"}), 403)):
-        response = pinterest.answer(stock, Asked(target))
-        assert isinstance(response, Reply) and response.status == status
+        response = pinterest.respond(stock, SiteRequest(target))
+        assert isinstance(response, SiteResponse) and response.status == status
 
 
 def test_robots_txt_depends_on_the_generation(stock: Stock) -> None:
-    assert b"Disallow: /resource/" in reply(stock, "/robots.txt").body
-    assert b"Disallow" not in reply(stock, "/robots.txt", "web").body
+    assert b"Disallow: /resource/" in respond(stock, "/robots.txt").body
+    assert b"Disallow" not in respond(stock, "/robots.txt", "web").body
 
 
 def test_images_are_served_in_the_sizes_of_the_site(stock: Stock) -> None:
@@ -129,8 +129,8 @@ def test_images_are_served_in_the_sizes_of_the_site(stock: Stock) -> None:
     )
     for name, image in images.items():
         path = image["url"].removeprefix(pinterest.HOST)
-        response = pinterest.answer(stock, Asked(path))
-        assert isinstance(response, PhotoWanted) and response.path in stock.by_path
+        response = pinterest.respond(stock, SiteRequest(path))
+        assert isinstance(response, PhotoRequest) and response.path in stock.by_path
         assert (response.box is None) == (name == "orig")
-        missing = pinterest.answer(stock, Asked(path), "no-originals")
-        assert isinstance(missing, Reply) == (name == "orig")
+        missing = pinterest.respond(stock, SiteRequest(path), "no-originals")
+        assert isinstance(missing, SiteResponse) == (name == "orig")

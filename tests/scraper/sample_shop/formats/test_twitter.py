@@ -9,7 +9,7 @@ import pytest
 
 from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.formats import twitter
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply
+from scraper.sample_shop.http import PhotoRequest, SiteRequest, SiteResponse
 from scraper.sample_shop.stock import Stock, drawn_plans, make_stock
 from tests.support.response_shapes import assert_known
 
@@ -23,9 +23,11 @@ def stock() -> Stock:
 
 
 def get(stock: Stock, target: str, generation: str = "today") -> tuple[int, dict[str, Any]]:
-    reply = twitter.answer(stock, Asked(target, {"authorization": "Bearer AAAA"}), generation)
-    assert isinstance(reply, Reply)
-    return reply.status, json.loads(reply.body)
+    response = twitter.respond(
+        stock, SiteRequest(target, {"authorization": "Bearer AAAA"}), generation
+    )
+    assert isinstance(response, SiteResponse)
+    return response.status, json.loads(response.body)
 
 
 def recorded(name: str) -> Any:
@@ -119,9 +121,9 @@ def test_error_responses_are_problem_documents(stock: Stock, generation: str, st
     assert (actual, problem["status"]) == (status, status)
     assert_known(problem, recorded("unauthorized.json"))
     assert_known(recorded("unauthorized.json"), problem)
-    reply = twitter.answer(stock, Asked("/2/usage/tweets"))
-    assert isinstance(reply, Reply) and reply.status == 401
-    assert reply.headers["x-rate-limit-reset"].isdecimal()
+    response = twitter.respond(stock, SiteRequest("/2/usage/tweets"))
+    assert isinstance(response, SiteResponse) and response.status == 401
+    assert response.headers["x-rate-limit-reset"].isdecimal()
 
 
 def test_images_are_served_in_the_sizes_of_x(stock: Stock) -> None:
@@ -129,8 +131,8 @@ def test_images_are_served_in_the_sizes_of_x(stock: Stock) -> None:
     path = page["includes"]["media"][0]["url"].removeprefix(twitter.HOST)
     boxes = {"orig": None, "large": (2048, 2048), "small": (680, 680)}
     for name, box in boxes.items():
-        response = twitter.answer(stock, Asked(f"{path}?name={name}"))
-        assert isinstance(response, PhotoWanted)
+        response = twitter.respond(stock, SiteRequest(f"{path}?name={name}"))
+        assert isinstance(response, PhotoRequest)
         assert response.path in stock.by_path and response.box == box
-    missing = twitter.answer(stock, Asked(f"{path}?name=orig"), "no-orig")
-    assert isinstance(missing, Reply) and missing.status == 404
+    missing = twitter.respond(stock, SiteRequest(f"{path}?name=orig"), "no-orig")
+    assert isinstance(missing, SiteResponse) and missing.status == 404

@@ -8,7 +8,7 @@ import pytest
 
 from scraper.errors import TemporarilyEmpty
 from scraper.sample_shop.formats import wildberries
-from scraper.sample_shop.http import Asked, PhotoWanted, Reply
+from scraper.sample_shop.http import PhotoRequest, SiteRequest, SiteResponse
 from scraper.sample_shop.stock import Stock
 from scraper.spiders.base import Post
 from scraper.spiders.wildberries import Spider
@@ -21,9 +21,9 @@ RECORDED = Path(__file__).parents[3] / "recorded" / "wildberries"
 def page(stock: Stock, generation: str = "today", **request: Any) -> Any:
     spider = Spider("http://127.0.0.1:1")
     target = spider.search_request("polo", request.pop("cursor", None)).url.partition(":1/")[2]
-    reply = wildberries.answer(stock, Asked(f"/{target}", **request), generation)
-    assert isinstance(reply, Reply) and reply.status == 200
-    return json.loads(reply.body)
+    response = wildberries.respond(stock, SiteRequest(f"/{target}", **request), generation)
+    assert isinstance(response, SiteResponse) and response.status == 200
+    return json.loads(response.body)
 
 
 def recorded(name: str) -> Any:
@@ -73,26 +73,26 @@ def test_images_are_on_the_host_of_the_map() -> None:
     photo = stock.items[0].photos[1].path
 
     def respond(target: str, generation: str = "today", **headers: str) -> object:
-        return wildberries.answer(stock, Asked(target, headers or default_host), generation)
+        return wildberries.respond(stock, SiteRequest(target, headers or default_host), generation)
 
-    assert respond(f"{path}/big/2.webp") == PhotoWanted(photo, (900, 1200), "WEBP")
-    assert respond(f"{path}/hq/2.webp") == PhotoWanted(photo, None, "WEBP")
-    assert respond(f"{path}/big/2.jpg", "older") == PhotoWanted(photo, (900, 1200), "JPEG")
+    assert respond(f"{path}/big/2.webp") == PhotoRequest(photo, (900, 1200), "WEBP")
+    assert respond(f"{path}/hq/2.webp") == PhotoRequest(photo, None, "WEBP")
+    assert respond(f"{path}/big/2.jpg", "older") == PhotoRequest(photo, (900, 1200), "JPEG")
     for target in (f"{path}/big/3.webp", f"{path}/huge/1.webp", f"{path}/big/1.jpg"):
-        reply = respond(target)
-        assert isinstance(reply, Reply) and reply.status == 404
+        response = respond(target)
+        assert isinstance(response, SiteResponse) and response.status == 404
     moved = respond(f"{path}/big/2.webp", "moved")
-    assert isinstance(moved, Reply) and moved.status == 404
+    assert isinstance(moved, SiteResponse) and moved.status == 404
     next_host = {"x-forwarded-host": "basket-02.wbbasket.ru"}
-    assert isinstance(respond(f"{path}/big/2.webp", "moved", **next_host), PhotoWanted)
+    assert isinstance(respond(f"{path}/big/2.webp", "moved", **next_host), PhotoRequest)
 
 
 def test_bot_check_and_rate_limit() -> None:
     stock = shop(1)
     target = "/exactmatch/ru/common/v18/search?query=polo"
     for generation, status in (("limited", 429), ("guarded", 498)):
-        reply = wildberries.answer(stock, Asked(target), generation)
-        assert isinstance(reply, Reply) and reply.status == status
-    with_cookie = Asked(target, {"cookie": "x_wbaas_token=1"})
-    reply = wildberries.answer(stock, with_cookie, "guarded")
-    assert isinstance(reply, Reply) and reply.status == 200
+        response = wildberries.respond(stock, SiteRequest(target), generation)
+        assert isinstance(response, SiteResponse) and response.status == status
+    with_cookie = SiteRequest(target, {"cookie": "x_wbaas_token=1"})
+    response = wildberries.respond(stock, with_cookie, "guarded")
+    assert isinstance(response, SiteResponse) and response.status == 200
