@@ -10,6 +10,7 @@ hangs is replaced, and the image rejected.
 import asyncio
 import contextlib
 import fcntl
+import importlib
 import logging
 import math
 import os
@@ -330,6 +331,8 @@ def _environment() -> dict[str, str]:
 def serve_decoder() -> None:
     """Inspect images from standard input until it ends; runs in the decoder process."""
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
+    # imagehash imports it on first use; so the first image does not wait for it.
+    importlib.import_module("scipy.fftpack")
     _limit_resources()
     with contextlib.suppress(EOFError, OSError):
         _write(replies, READY)

@@ -114,7 +114,7 @@ def test_hostile_responses_are_rejected_without_leaks(tmp_path: Path) -> None:
     with site() as (url, requests):
         done = run(
             tmp_path,
-            *("crawl", "instagram", "--tags", "polo", "--site-url", url, "--timeout", "4"),
+            *("crawl", "instagram", "--tags", "polo", "--site-url", url, "--timeout", "6"),
             *("--credentials", "keys.env", "--catalogue", "c.sqlite"),
         )
     assert done.returncode == 1 and "layout changed" in done.stderr
