@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -155,7 +156,7 @@ def batch_norm_name(name: str) -> str:
     """Return the name of the batch normalization after a convolution."""
     if name.endswith(".0"):
         return name[:-1] + "1"
-    if name.startswith("mask_"):
+    if name.startswith(("mask_", "box_")):
         return f"{name}_bn"
     return name.replace("conv", "bn")
 
@@ -208,13 +209,16 @@ def load_estimator(model: PoseModel, flip: bool = False, dark: bool = False) -> 
     # Fail before the network is built if the weights can't be downloaded.
     weights = _weights_file(model)
     architecture, joints = ARCHITECTURES[model.architecture], len(model.joints.names)
-    network = build_hrnet(architecture, model.size, joints, mask=model.has_mask)
+    build = partial(
+        build_hrnet, architecture, model.size, joints, mask=model.has_mask, box=model.has_box
+    )
+    network = build()
     load_weights(network, weights)
     if weights.suffix == ".pth":
         _save_converted(network, _converted_path(model))
 
     def folded(precision: str) -> keras.Model:
-        twin = build_hrnet(architecture, model.size, joints, True, precision, model.has_mask)
+        twin = build(folded=True, precision=precision)
         fold_batch_norms(network, twin)
         return twin
 

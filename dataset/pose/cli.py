@@ -133,6 +133,12 @@ class InputSize(click.ParamType):
     help="Train what finds the mask only, and leave the key points of --pose-weights as they are.",
 )
 @click.option(
+    "--boxes-only",
+    is_flag=True,
+    help="Train a head that finds the person's box, and leave the key points and masks of"
+    " --pose-weights as they are.",
+)
+@click.option(
     "--without-people",
     type=FOLDER,
     help="Folder of images without people, such as garments laid flat; 15 % of the samples are"
@@ -183,19 +189,20 @@ def train_pose(**chosen: Any) -> None:
 
 
 def _train(chosen: dict[str, Any]) -> None:
-    from dataset.pose.training import WEIGHTS, PoseTrainOptions, train_pose
+    from dataset.pose.training import WEIGHTS, PoseTrainOptions, describe_figures, train_pose
 
-    if chosen["masks_only"] and not chosen["pose_weights"]:
-        raise click.UsageError("--masks-only needs --pose-weights: key points to keep")
+    if chosen["masks_only"] and chosen["boxes_only"]:
+        raise click.UsageError("--masks-only and --boxes-only exclude each other: masks come first")
+    for name in ("masks_only", "boxes_only"):
+        if chosen[name] and not chosen["pose_weights"]:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} needs --pose-weights: key points to keep")
     names = {field.name for field in fields(PoseTrainOptions)}
     options = PoseTrainOptions(
         start=chosen["pose_weights"], **{name: chosen[name] for name in names & chosen.keys()}
     )
     done = train_pose(options)
-    click.echo(
-        f"PCK {done['PCK']:.3f}, mask IoU {done['IoU']:.3f} in epoch {done['epoch']} of"
-        f" {done['epochs']}"
-    )
+    click.echo(f"{describe_figures(done)} in epoch {done['epoch']} of {done['epochs']}")
     click.echo(f"weights: {options.out / WEIGHTS}")
 
 

@@ -19,7 +19,7 @@ from dataset.pose.models import JointSet
 Box = tuple[float, float, float, float]
 
 # Version of the policy: changes whenever equal key points and masks give another crop.
-CROP_POLICY = 4
+CROP_POLICY = 5
 # With fewer joints there is no person.
 MIN_JOINTS = 5
 # How far the body extends beyond a joint, relative to the longer side of the joints' bounding box:
@@ -38,6 +38,8 @@ MASK_LEVEL = 0.1
 MIN_AGREEMENT = 0.7
 # Weight of the joints' box in the mean of both.
 JOINTS_WEIGHT = 0.7
+# Weight of the box head's box in the mean of it and the box of joints and mask.
+HEAD_WEIGHT = 0.4
 # Smallest side of a crop, in pixels and relative to the image's shorter side.
 MIN_SIDE_PIXELS, SMALLEST_PART = 48, 0.15
 # A person on a smaller fraction of the image is in the background.
@@ -103,7 +105,8 @@ def choose_crop(
 
     Returns:
         The crop: the box of the joints with margins; with a mask, the mean of that box and the
-        mask's, or the mask's alone where the two disagree. With fewer than `MIN_JOINTS` joints, a
+        mask's, or the mask's alone where the two disagree; with a box head the mean of that and the
+        head's box. With fewer than `MIN_JOINTS` joints, a
         mean score below `min_score`, or a person on less than `MIN_SUBJECT_AREA` of the image, it
         is the whole image.
     """
@@ -135,7 +138,9 @@ def _person_box(
     corners = np.array(box).reshape(2, 2)
     if iou(joints, box) >= MIN_AGREEMENT:
         corners = JOINTS_WEIGHT * np.array(joints).reshape(2, 2) + (1 - JOINTS_WEIGHT) * corners
-    return _fit(corners, size)
+    if mask and mask.bounds:
+        corners = (1 - HEAD_WEIGHT) * corners + HEAD_WEIGHT * np.reshape(mask.bounds, (2, 2))
+    return fit_box(corners, size)
 
 
 def _area(box: Box) -> float:
@@ -170,10 +175,10 @@ def _bounding_box(
         # Include the whole region where an uncertain joint may be.
         low = np.minimum(low, points[chosen, 3:5])
         high = np.maximum(high, points[chosen, 5:7])
-    return _fit(np.vstack([low, high]), size)
+    return fit_box(np.vstack([low, high]), size)
 
 
-def _fit(corners: np.ndarray, size: tuple[int, int]) -> Box:
+def fit_box(corners: np.ndarray, size: tuple[int, int]) -> Box:
     """Return the bounding box of points, clipped to the image and not too small."""
     low, high = corners.min(axis=0), corners.max(axis=0)
     edge = np.array(size, np.float64)

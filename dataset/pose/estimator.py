@@ -1,4 +1,4 @@
-"""Estimate key points and masks of people in images."""
+"""Estimate key points, masks and boxes of people in images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.special import expit
 
-from dataset.pose.crop import PERSON, Box, Crop, choose_crop, iou
+from dataset.pose.crop import PERSON, Box, Crop, choose_crop, fit_box, iou
 from dataset.pose.heatmaps import (
     BOX_SCALE,
     Estimate,
     PersonMask,
+    decode_box,
     decode_points,
     mask_region,
     person_view,
@@ -32,7 +33,8 @@ BATCH_IMAGES = 16
 FIRST_PASS_GATE = 0.5
 # The box of key points alone has margins already, larger ones for uncertain joints. That of a mask
 # gets the margins of the training, within which the second pass finds limbs that the first missed.
-SECOND_PASS_SCALE, MASKED_SECOND_PASS_SCALE = 1.0, BOX_SCALE
+# That of a box head has no margins.
+SECOND_PASS_SCALE, MASKED_SECOND_PASS_SCALE, BOX_SECOND_PASS_SCALE = 1.0, BOX_SCALE, 1.3
 # The second pass must show the person this much larger.
 MIN_MAGNIFICATION = 1.1
 # With a smaller IoU the two passes found different people, or none.
@@ -44,7 +46,8 @@ class PoseEstimator:
     """A pose network with the parameters of its use.
 
     Attributes:
-        network: Normalized views -> heat maps, or a list of heat maps and logits of masks.
+        network: Normalized views -> heat maps, or a list of heat maps, logits of masks and,
+            with a box head, boxes.
         joints: The joint set.
         size: Height and width of the network's input.
         gate: Score below which a key point does not count.
@@ -66,35 +69,42 @@ class PoseEstimator:
         # What is found in a photo must not depend on the size of its batch.
         return inference_function(self.network)
 
-    def predict(self, views: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the heat maps and masks of views.
+    def predict(self, views: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Return the heat maps, masks and boxes of views.
 
         Args:
             views: Views, uint8 array of shape (batch, height, width, 3).
 
         Returns:
-            Heat maps, float32 array of shape (batch, map height, map width, joints), and masks,
-            uint8 array of shape (batch, mask height, mask width), probabilities times 255; None for
-            the masks if the network has no mask head.
+            Heat maps, float32 array of shape (batch, map height, map width, joints); masks, uint8
+            array of shape (batch, mask height, mask width), probabilities times 255; and boxes,
+            float32 array of shape (batch, 4), relative to the view. None for masks or boxes if the
+            network has no head for them.
         """
         photos = normalize(views)
-        maps, masks = self._outputs(photos)
+        maps, masks, boxes = self._outputs(photos)
         if self.flip:
-            mirrored, mirrored_masks = self._outputs(photos[:, :, ::-1])
+            mirrored, mirrored_masks, mirrored_boxes = self._outputs(photos[:, :, ::-1])
             mirrored = mirrored[:, :, ::-1][..., self.joints.mirrored]
             # As published: mirrored maps are shifted by one pixel.
             mirrored[:, :, 1:] = mirrored[:, :, :-1].copy()
             maps = (maps + mirrored) * np.float32(0.5)
             if masks is not None and mirrored_masks is not None:
                 masks = (masks + mirrored_masks[:, :, ::-1]) * np.float32(0.5)
+            if boxes is not None and mirrored_boxes is not None:
+                left, top, right, bottom = mirrored_boxes.T
+                boxes = (boxes + np.stack([1 - right, top, 1 - left, bottom], axis=1)) / 2
         if masks is None:
-            return maps, None
-        return maps, np.round(255 * expit(masks)).astype(np.uint8)
+            return maps, None, None
+        return maps, np.round(255 * expit(masks)).astype(np.uint8), boxes
 
-    def _outputs(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the heat maps, and the logits of the masks if there is a mask head."""
-        maps, *masks = (array.astype(np.float32, copy=False) for array in self._compute(photos))
-        return maps, masks[0] if masks else None
+    def _outputs(
+        self, photos: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Return the heat maps, the logits of the masks, and the boxes; None without the head."""
+        outputs = [array.astype(np.float32, copy=False) for array in self._compute(photos)]
+        maps, masks, boxes, *_ = [*outputs, None, None]
+        return maps, masks, boxes
 
     def estimate(
         self, photos: Sequence[Image.Image], views: Sequence[np.ndarray]
@@ -105,7 +115,7 @@ class PoseEstimator:
         pixels = np.stack(
             [render_view(p, v, self.size) for p, v in zip(photos, views, strict=True)]
         )
-        maps, masks = self.predict(pixels)
+        maps, masks, boxes = self.predict(pixels)
         estimates = []
         for index, (points, view) in enumerate(
             zip(decode_points(maps, self.dark), views, strict=True)
@@ -113,7 +123,8 @@ class PoseEstimator:
             transform_points(points, partial(to_image, view=view))
             mask = None
             if masks is not None:
-                mask = PersonMask(masks[index], mask_region(view, self.size))
+                bounds = None if boxes is None else decode_box(boxes[index], view, self.size)
+                mask = PersonMask(masks[index], mask_region(view, self.size), bounds)
             estimates.append(Estimate(points, mask))
         return estimates
 
@@ -121,8 +132,8 @@ class PoseEstimator:
         """Return what is found of the person in each image.
 
         The network sees the whole image first. If a person fills only a part of it, that part is
-        seen again at a larger scale; the second result counts if it shows a person in about the
-        same place.
+        seen again at a larger scale. With a box head the second result counts; otherwise only if it
+        shows a person in about the same place.
         """
         whole = [person_view((0, 0, *photo.size), self.size, widen=1.0) for photo in photos]
         estimates = self.estimate(photos, whole)
@@ -131,12 +142,8 @@ class PoseEstimator:
             for estimate, photo in zip(estimates, photos, strict=True)
         ]
         closer = {
-            i: person_view(
-                _to_size(crop.box),
-                self.size,
-                MASKED_SECOND_PASS_SCALE if crop.mask else SECOND_PASS_SCALE,
-            )
-            for i, crop in enumerate(first)
+            i: self._closer_view(crop, photo)
+            for i, (crop, photo) in enumerate(zip(first, photos, strict=True))
             if crop.outcome == PERSON
         }
         again = [
@@ -145,9 +152,19 @@ class PoseEstimator:
         second = self.estimate([photos[i] for i in again], [closer[i] for i in again])
         for i, estimate in zip(again, second, strict=True):
             crop = self._crop(estimate, photos[i], 1.0)
-            if crop.outcome == PERSON and iou(crop.box, first[i].box) >= MIN_OVERLAP:
+            if (estimate.mask and estimate.mask.bounds) or (
+                crop.outcome == PERSON and iou(crop.box, first[i].box) >= MIN_OVERLAP
+            ):
                 estimates[i] = estimate
         return estimates
+
+    def _closer_view(self, crop: Crop, photo: Image.Image) -> np.ndarray:
+        """Return the view of the second pass."""
+        if crop.mask and crop.mask.bounds:
+            box = fit_box(np.reshape(crop.mask.bounds, (2, 2)), photo.size)
+            return person_view(_to_size(box), self.size, BOX_SECOND_PASS_SCALE)
+        widen = MASKED_SECOND_PASS_SCALE if crop.mask else SECOND_PASS_SCALE
+        return person_view(_to_size(crop.box), self.size, widen)
 
     def _crop(self, estimate: Estimate, photo: Image.Image, gate_factor: float) -> Crop:
         gate = self.gate * gate_factor

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, label
 
-from dataset.pose.models import MASK_STRIDE, STRIDE, JointSet
+from dataset.pose.models import BOX_REACH, MASK_STRIDE, STRIDE, JointSet
 
 # Margin around the person's box, as published.
 BOX_SCALE = 1.25
@@ -149,6 +149,7 @@ BOX_PRECISION = 4
 MIN_PART_AREA = 0.1
 # Height and width of a mask's array, and its region.
 MASK_HEADER = struct.Struct("<HH4d")
+MASK_BOUNDS = struct.Struct("<4d")
 # Half of the thickness of a limb, and the farthest that a body reaches from its bones, relative to
 # the size of the body; at the ends of limbs it reaches farther, by parts of the joint's name.
 LIMB_RADIUS, BODY_RADIUS = 0.015, 0.10
@@ -173,10 +174,13 @@ class PersonMask:
         values: Probabilities times 255, uint8 array of shape (height, width).
         region: Left, top, right and bottom of the part of the image that the array covers, in
             pixels from the image's corner. There is no person outside of it.
+        bounds: Left, top, right and bottom of the person by the network's box head, in pixels from
+            the image's corner; None without one.
     """
 
     values: np.ndarray
     region: tuple[float, float, float, float]
+    bounds: tuple[float, float, float, float] | None = None
 
     def draw(self, size: tuple[int, int]) -> Image.Image:
         """Return the mask of an image, 0 to 255, in the image's size (width, height)."""
@@ -219,23 +223,27 @@ class PersonMask:
 
     def scaled(self, factors: np.ndarray) -> "PersonMask":
         """Return the mask of an image that is resized by factors (horizontal, vertical)."""
-        left, top, right, bottom = (
-            float(side * factor) for side, factor in zip(self.region, [*factors] * 2, strict=True)
+        region, bounds = (
+            box and as_box(np.reshape(box, (2, 2)) * factors) for box in (self.region, self.bounds)
         )
-        return PersonMask(self.values, (left, top, right, bottom))
+        assert region
+        return PersonMask(self.values, region, bounds)
 
     def to_bytes(self) -> bytes:
         """Return the mask as bytes for `from_bytes`."""
         header = MASK_HEADER.pack(*self.values.shape, *self.region)
-        return header + zlib.compress(self.values.tobytes())
+        bounds = MASK_BOUNDS.pack(*self.bounds) if self.bounds else b""
+        return header + zlib.compress(self.values.tobytes()) + bounds
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "PersonMask":
         """Return the mask that `to_bytes` saved."""
         height, width, *region = MASK_HEADER.unpack_from(data)
-        values = np.frombuffer(zlib.decompress(data[MASK_HEADER.size :]), np.uint8)
+        stream = zlib.decompressobj()
+        values = np.frombuffer(stream.decompress(data[MASK_HEADER.size :]), np.uint8)
         left, top, right, bottom = region
-        return cls(values.reshape(height, width), (left, top, right, bottom))
+        bounds = MASK_BOUNDS.unpack(stream.unused_data) if stream.unused_data else None
+        return cls(values.reshape(height, width), (left, top, right, bottom), bounds)
 
 
 @dataclass(frozen=True)
@@ -271,6 +279,42 @@ def mask_region(view: np.ndarray, size: tuple[int, int]) -> tuple[float, float, 
         np.array([(-0.5, -0.5), (width - 0.5, height - 0.5)]), view
     )
     return left + 0.5, top + 0.5, right + 0.5, bottom + 0.5
+
+
+def as_box(corners: np.ndarray) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of points (corners, 2)."""
+    left, top, right, bottom = map(float, [*corners.min(axis=0), *corners.max(axis=0)])
+    return left, top, right, bottom
+
+
+def decode_box(
+    box: np.ndarray, view: np.ndarray, size: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom in pixels of the image of a box in a view.
+
+    Args:
+        box: Left, top, right and bottom relative to the view.
+        view: The view.
+        size: Its height and width.
+    """
+    # Points are those of pixel centers, boxes are in pixels from the corner.
+    return as_box(to_image(box.reshape(2, 2) * size[::-1] - 0.5, view) + 0.5)
+
+
+def box_target(
+    box: tuple[float, float, float, float], view: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Return the target of a box: the inverse of `decode_box`, at most `BOX_REACH` outside.
+
+    Args:
+        box: Left, top, width and height in pixels of the image.
+        view: An upright view.
+        size: Its height and width.
+    """
+    left, top, width, height = box
+    corners = to_view(np.array([(left, top), (left + width, top + height)]) - 0.5, view)
+    places = np.clip((corners + 0.5) / size[::-1], -BOX_REACH, 1 + BOX_REACH)
+    return np.array(as_box(places), np.float32)
 
 
 def shrink_mask(mask: np.ndarray) -> np.ndarray:
@@ -497,3 +541,29 @@ def mask_loss(targets: Any, logits: Any) -> Any:
     total = ops.sum(annotated * (probabilities + targets), axis=(1, 2))
     dice = 1 - (2 * both + 1) / (total + 1)
     return entropy + dice
+
+
+def box_loss(targets: Any, boxes: Any) -> Any:
+    """Return the loss of boxes, a tensor of shape (batch,).
+
+    It is the sum of the absolute differences and of 1 - IoU. Boxes that are `UNANNOTATED` do not
+    count.
+
+    Args:
+        targets: Target boxes (batch, 4): left, top, right and bottom relative to the view.
+        boxes: Predicted boxes of the same shape.
+    """
+    import keras
+
+    ops = keras.ops
+    targets = ops.cast(targets, boxes.dtype)
+    annotated = ops.cast(targets[:, 0] != UNANNOTATED, boxes.dtype)
+
+    def area(low: Any, high: Any) -> Any:
+        return ops.prod(ops.relu(high - low), axis=1)
+
+    low, high = ops.maximum(targets, boxes)[:, :2], ops.minimum(targets, boxes)[:, 2:]
+    both = area(low, high)
+    total = sum(area(corners[:, :2], corners[:, 2:]) for corners in (targets, boxes)) - both
+    differences = ops.sum(ops.abs(boxes - targets), axis=1)
+    return annotated * (differences + 1 - both / (total + EPSILON))

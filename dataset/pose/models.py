@@ -30,6 +30,8 @@ DEFAULT = "hrnet-small"
 STRIDE = 4
 # Masks have half of the input's sides.
 MASK_STRIDE = 2
+# How far a person's box may extend beyond a view on each side, relative to the view.
+BOX_REACH = 0.25
 # Suffix of Keras weights files.
 SUFFIX = ".weights.h5"
 # Score below which the published networks' own tools, and those of mmpose, drop a joint.
@@ -139,6 +141,7 @@ class PoseModel:
         min_score: Mean score of the key points that a person has at least; 0: any.
         flip: Whether predictions are averaged with those of the mirrored view.
         has_mask: Whether the network finds the person's mask, too.
+        has_box: Whether the network finds the person's box, too.
         weights: Weights file on this machine; None for `published` weights.
         published: The published weights file, if there is one.
     """
@@ -151,6 +154,7 @@ class PoseModel:
     min_score: float = 0.0
     flip: bool = False
     has_mask: bool = False
+    has_box: bool = False
     weights: Path | None = None
     published: "PublishedFile | None" = None
 
@@ -210,13 +214,13 @@ def read_description(name: str, weights: Path) -> PoseModel:
         height, width = description["size"]
         architecture, gate = description["architecture"], float(description["gate"])
         min_score, flip = float(description.get("min_score", 0)), bool(description.get("flip"))
-        has_mask = bool(description.get("mask"))
+        heads = bool(description.get("mask")), bool(description.get("box"))
         if architecture not in architecture_names():
             raise ValueError(f"unknown architecture {architecture!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} does not describe a pose network: {error}") from error
     size = (height, width)
-    return PoseModel(name, architecture, joints, size, gate, min_score, flip, has_mask, weights)
+    return PoseModel(name, architecture, joints, size, gate, min_score, flip, *heads, weights)
 
 
 def cache_folder() -> Path:

@@ -1,6 +1,6 @@
-"""HRNet for key points and person masks, in built-in Keras layers.
+"""HRNet for key points, person masks and person boxes, in built-in Keras layers.
 
-Its layers are named as in the published checkpoints, which have no mask head.
+Its layers are named as in the published checkpoints, which have neither mask head nor box head.
 
 Sun et al., "Deep High-Resolution Representation Learning for Human Pose Estimation", CVPR 2019;
 Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", TPAMI 2020;
@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
+
+from dataset.pose.models import BOX_REACH
 
 EPSILON = 1e-5
 EXPANSION = 4
@@ -20,6 +23,10 @@ EXPANSION = 4
 HEAD_STDDEV = 0.001
 # Channels of the mask head, and those that it reads from the stem's first convolution.
 MASK_CHANNELS, MASK_STEM_CHANNELS = 24, 8
+# Channels of the box head: of its map, and of the lines that it pools the map to.
+BOX_CHANNELS, LINE_CHANNELS = 32, 64
+# Lengths of the convolutions along a line.
+LINE_KERNELS = 3, 9, 9
 # The exchange unit of the mask, beside those of the key points in stage 4.
 MASK_UNIT, KEY_POINT_UNIT = "stage4.mask", "stage4.0"
 
@@ -66,6 +73,11 @@ def is_mask_layer(name: str) -> bool:
     return published_name(name).startswith(("mask", MASK_UNIT))
 
 
+def is_box_layer(name: str) -> bool:
+    """Return whether a Keras layer of this name serves the box only."""
+    return published_name(name).startswith("box")
+
+
 def published_name(name: str) -> str:
     """Return the published name of a Keras layer."""
     return name.replace("-", ".")
@@ -82,6 +94,7 @@ def build_hrnet(
     folded: bool = False,
     precision: str = "float32",
     mask: bool = False,
+    box: bool = False,
 ) -> keras.Model:
     """Build an HRNet.
 
@@ -92,23 +105,30 @@ def build_hrnet(
         folded: Whether batch normalization is folded into the convolutions, for inference.
         precision: A key of `PRECISIONS`.
         mask: Whether the network has a mask head.
+        box: Whether it has a box head beside the mask head.
 
     Returns:
         A model from normalized images (batch, height, width, 3) to heat maps (batch, map height,
         map width, joints), whose sides are a quarter of the input's, rounded up. With a mask head
         it returns a list: heat maps, and logits of the person's mask (batch, mask height, mask
-        width), whose sides are half of the input's, rounded up.
+        width), whose sides are half of the input's, rounded up. With a box head the list also has
+        the person's box (batch, 4): left, top, right and bottom, relative to the view.
     """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(PRECISIONS[precision])
     try:
-        return _build(_Layers(folded), architecture, size, joints, mask)
+        return _build(_Layers(folded), architecture, size, joints, mask, box)
     finally:
         keras.config.set_dtype_policy(before)
 
 
 def _build(
-    net: "_Layers", architecture: Architecture, size: tuple[int, int], joints: int, mask: bool
+    net: "_Layers",
+    architecture: Architecture,
+    size: tuple[int, int],
+    joints: int,
+    mask: bool,
+    box: bool,
 ) -> keras.Model:
     photos = keras.Input((*size, 3), name="photos")
     stem = net.conv(photos, architecture.stem[0], 3, 2, "conv1", "bn1", relu=True)
@@ -124,6 +144,7 @@ def _build(
         for module in range(modules):
             # The head of the key points reads the finest branch only.
             outputs = 1 if stage == 4 and module == modules - 1 else stage
+            before = branches
             name = f"stage{stage}.{module}"
             branches = _blocks(net, branches, architecture.blocks, name)
             branches = _fuse(net, branches, outputs, name)
@@ -138,7 +159,10 @@ def _build(
     unfused = _blocks(net, shared, architecture.blocks, MASK_UNIT)
     finest = _fuse(net, unfused, 1, MASK_UNIT)
     logits = _mask_head(net, [*finest, *unfused[1:]], stem)
-    return keras.Model(photos, [maps, logits], name="hrnet")
+    if not box:
+        return keras.Model(photos, [maps, logits], name="hrnet")
+    boxes = _box_head(net, maps, logits, [branches, before, [*finest, *unfused[1:]]])
+    return keras.Model(photos, [maps, logits, boxes], name="hrnet")
 
 
 def _mask_head(net: "_Layers", branches: Sequence[Any], stem: Any) -> Any:
@@ -158,6 +182,52 @@ def _mask_head(net: "_Layers", branches: Sequence[Any], stem: Any) -> Any:
         x
     )
     return layers.Reshape(x.shape[1:3], dtype="float32")(x)
+
+
+def _box_head(net: "_Layers", maps: Any, logits: Any, units: Sequence[Sequence[Any]]) -> Any:
+    """Return the person's box from heat maps, the logits of the mask, and the branches of units.
+
+    A map is pooled along its columns and along its rows. Each side of the box is the expectation of
+    a distribution over the places on such a line, as integral regression finds key points (Sun et
+    al., "Integral Human Pose Regression", ECCV 2018).
+    """
+    mask = layers.Activation("sigmoid")(layers.Reshape((*logits.shape[1:], 1))(logits))
+    mask = layers.AveragePooling2D(2, padding="same")(mask)
+    enlarged = (_enlarge(x, maps, 2**i) for branches in units for i, x in enumerate(branches))
+    x = layers.Concatenate()([maps, mask, *enlarged])
+    x = net.conv(x, BOX_CHANNELS, 1, 1, "box_context", "box_context_bn", relu=True)
+    y = net.conv(x, BOX_CHANNELS, 3, 1, "box_join", "box_join_bn", relu=True)
+    x = layers.Concatenate()([x, y, maps, mask])
+    ends = [_line_ends(net, x, 1, "box_across"), _line_ends(net, x, 0, "box_down")]
+    # (batch, 2, 2): of each end its place across and down.
+    return layers.Reshape((4,), dtype="float32")(keras.ops.stack(ends, axis=-1))
+
+
+def _line_ends(net: "_Layers", x: Any, axis: int, name: str) -> Any:
+    """Return the first and the last place of the person along rows (axis 0) or columns (axis 1).
+
+    Returns:
+        A tensor (batch, 2), relative to the view.
+    """
+    sides = x.shape[1:3]
+
+    def along(length: int, other: int = 1) -> tuple[int, int]:
+        return (other, length) if axis else (length, other)
+
+    across = along(1, sides[1 - axis])
+    whole = layers.UpSampling2D(along(sides[axis]))(layers.AveragePooling2D(sides)(x))
+    line = layers.Concatenate()(
+        [layers.MaxPooling2D(across)(x), layers.AveragePooling2D(across)(x), whole]
+    )
+    reach = round(BOX_REACH * sides[axis])
+    line = layers.ZeroPadding2D(along(reach, 0))(line)
+    for number, kernel in enumerate(LINE_KERNELS):
+        part = f"{name}{number}"
+        line = net.conv(line, LINE_CHANNELS, along(kernel), 1, part, f"{part}_bn", relu=True)
+    line = layers.Conv2D(2, 1, dtype="float32", name=name)(line)
+    line = layers.Reshape((sides[axis] + 2 * reach, 2), dtype="float32")(line)
+    places = (np.arange(line.shape[1], dtype=np.float32) + 0.5 - reach) / sides[axis]
+    return keras.ops.sum(layers.Softmax(1, dtype="float32")(line) * places[:, None], axis=1)
 
 
 def _transition(
@@ -242,7 +312,14 @@ class _Layers:
     folded: bool
 
     def conv(
-        self, x: Any, channels: int, side: int, stride: int, name: str, norm: str, relu: bool
+        self,
+        x: Any,
+        channels: int,
+        side: int | tuple[int, int],
+        stride: int,
+        name: str,
+        norm: str,
+        relu: bool,
     ) -> Any:
         """Apply a convolution, its batch normalization and, optionally, a ReLU."""
         padding = "same"

@@ -1,4 +1,4 @@
-"""Make training samples of a pose network: augmented views with target heat maps and masks."""
+"""Make training samples of a pose network: augmented views with target heat maps, masks, boxes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from dataset.pose.annotations import Person
 from dataset.pose.heatmaps import (
     BOX_SCALE,
     UNANNOTATED,
+    box_target,
     draw_partial_mask,
     draw_targets,
     mask_size,
@@ -105,7 +106,7 @@ class PhotoCache:
 
 
 class PoseSamples(keras.utils.PyDataset):
-    """Batches of an epoch: views with target heat maps and, if asked for, target masks.
+    """Batches of an epoch: views with target heat maps and, if asked for, target masks and boxes.
 
     Views are float32 arrays of shape (batch, height, width, 3), heat maps of shape (batch, map
     height, map width, joints), masks of shape (batch, mask height, mask width).
@@ -121,6 +122,7 @@ class PoseSamples(keras.utils.PyDataset):
         augmentation: How the views are augmented.
         empty: Images without people, of which `EMPTY_FRACTION` of an epoch's samples are drawn.
         masks: Whether the targets are pairs of heat maps and masks.
+        boxes: Whether they are triples of heat maps, masks and boxes. Views must be upright.
 
     Attributes:
         unreadable: Path -> reason of images that could not be opened; their samples do not count.
@@ -136,10 +138,11 @@ class PoseSamples(keras.utils.PyDataset):
         augmentation: PoseAugmentation,
         empty: Sequence[Person] = (),
         masks: bool = False,
+        boxes: bool = False,
     ) -> None:
         super().__init__(workers=2, max_queue_size=6)
         self.people, self.empty, self.joints, self.size = persons, empty, joints, size
-        self.mirror, self.masks = joints.mirrored, masks
+        self.mirror, self.masks, self.boxes = joints.mirrored, masks, boxes
         self.batch_size, self.seed, self.augmentation = batch_size, tuple(seed), augmentation
         self.unreadable: dict[Path, str] = {}
         self.opened = PhotoCache()
@@ -163,20 +166,22 @@ class PoseSamples(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
         """Return a batch."""
         indices = range(len(self.order))[index * self.batch_size :][: self.batch_size]
-        views, maps, masks = (
+        views, maps, masks, boxes = (
             np.stack(arrays) for arrays in zip(*(self._sample(i) for i in indices), strict=True)
         )
+        if self.boxes:
+            return views, (maps, masks, boxes)
         return views, (maps, masks) if self.masks else maps
 
-    def _sample(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return a view, its heat maps and its mask."""
+    def _sample(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return a view, its heat maps, its mask and its box."""
         rng = np.random.default_rng((*self.epoch_seed, index))
         person, options = self.persons[self.order[index]], self.augmentation
-        photo = self._open(person)
+        photo, no_box = self._open(person), np.full(4, UNANNOTATED, np.float32)
         if photo is None:
             maps = np.full((*heatmap_size(self.size), len(self.mirror)), UNANNOTATED, np.float32)
             unknown = np.full(mask_size(self.size), UNANNOTATED, np.float32)
-            return np.zeros((*self.size, 3), np.float32), maps, unknown
+            return np.zeros((*self.size, 3), np.float32), maps, unknown, no_box
         scene = Scene(photo, person.points, person.box, person.mask_image())
         if person.nobody:
             points = np.full_like(person.points, 2.0)
@@ -217,7 +222,8 @@ class PoseSamples(keras.utils.PyDataset):
             mask = draw_partial_mask(points, self.joints, self.size)
         else:
             mask = shrink_mask(render_view(scene.mask, view, self.size))
-        return normalize(pixels), maps, mask
+        target = no_box if person.nobody else box_target(scene.box, view, self.size)
+        return normalize(pixels), maps, mask, target
 
     def _open(self, person: Person) -> Image.Image | None:
         try:

@@ -14,14 +14,21 @@ from dataset.pose import evaluation
 from dataset.pose.annotations import People, hold_out, read_people, read_photos_without_people
 from dataset.pose.checkpoints import load_weights, save_weights
 from dataset.pose.estimator import PoseEstimator
-from dataset.pose.evaluation import detect_in_boxes, mask_iou, pck
-from dataset.pose.heatmaps import MASK_WEIGHT, heatmap_loss, mask_loss
+from dataset.pose.evaluation import (
+    crop_metrics,
+    detect_in_boxes,
+    detect_in_photos,
+    mask_iou,
+    pck,
+)
+from dataset.pose.heatmaps import MASK_WEIGHT, box_loss, heatmap_loss, mask_loss
 from dataset.pose.models import DEFAULT, GATE, SUFFIX, description_path, read_description
 from dataset.pose.network import (
     ARCHITECTURES,
     KEY_POINT_UNIT,
     MASK_UNIT,
     build_hrnet,
+    is_box_layer,
     is_mask_layer,
     keras_name,
     published_name,
@@ -44,6 +51,8 @@ DECAY_EPOCHS = (170 / 210, 200 / 210)
 # PyTorch's value: gradients of heat maps are small compared with Keras' default of 1e-7.
 EPSILON = 1e-8
 PICTURE_EPOCHS = 10
+# Metrics of an epoch: PCK, mean IoU of the masks, and mean IoU of the crops with a box head.
+FIGURES = "PCK", "IoU", "crop"
 STATE, WEIGHTS = "state.npz", f"pose{SUFFIX}"
 
 
@@ -68,6 +77,8 @@ class PoseTrainOptions:
         without_people: Folder of images without people.
         precision: Precision of the layers, `float32` or `bfloat16`; weights and loss are float32.
         masks_only: Whether the weights that find key points stay as they are.
+        boxes_only: Whether the weights that find key points and masks stay as they are, and a box
+            head is trained.
         resume: Whether to continue an interrupted training.
     """
 
@@ -87,6 +98,7 @@ class PoseTrainOptions:
     without_people: Path | None = None
     precision: str = "float32"
     masks_only: bool = False
+    boxes_only: bool = False
     resume: bool = False
 
 
@@ -99,7 +111,7 @@ class PoseProgress:
     """
 
     history: dict[str, list[float]] = field(
-        default_factory=lambda: {"loss": [], "PCK": [], "IoU": [], "learning_rate": []}
+        default_factory=lambda: {"loss": [], "PCK": [], "IoU": [], "crop": [], "learning_rate": []}
     )
 
     @property
@@ -109,16 +121,17 @@ class PoseProgress:
 
     @property
     def best(self) -> int:
-        """Return the first epoch with the highest mean of PCK and mask IoU, from 1."""
-        return int(np.argmax(np.add(self.history["PCK"], self.history["IoU"]))) + 1
+        """Return the first epoch with the highest sum of PCK and the IoUs of masks and crops."""
+        return int(np.argmax(np.sum([self.history[name] for name in FIGURES], axis=0))) + 1
 
 
 def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
     """Train a network and return the metrics of the best epoch.
 
     Raises:
-        BadInput: The annotations can't be read or have no people, or no masks for `masks_only`,
-            the output folder exists, or there is nothing to resume.
+        BadInput: The annotations can't be read or have no people, or no masks for `masks_only`;
+            the initial weights find no masks, for `boxes_only`; the output folder exists, or there
+            is nothing to resume.
         Failure: The weights do not fit, the loss is NaN, or the state can't be restored.
     """
     people, held_out = read_split(options)
@@ -127,7 +140,8 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
     if options.resume:
         check_resumable(options)
     set_seed(options.seed)
-    masks = people.has_masks
+    boxes = options.boxes_only
+    masks = people.has_masks or boxes
     if options.masks_only and not masks:
         raise BadInput(f"--masks-only: no person in {options.annotations[0]} has a segmentation")
     network = build_hrnet(
@@ -136,17 +150,21 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
         joints,
         precision=options.precision,
         mask=masks,
+        box=boxes,
     )
     if options.start:
         load_start(network, options.start, options, joints)
-    if options.masks_only:
+    if options.masks_only or boxes:
+        is_trained = is_box_layer if boxes else is_mask_layer
         for layer in network.layers:
-            layer.trainable = is_mask_layer(layer.name)
+            layer.trainable = is_trained(layer.name)
     optimizer = keras.optimizers.Adam(options.learning_rate, epsilon=EPSILON)
+    losses = [heatmap_loss, mask_loss, box_loss][: len(network.outputs)]
+    weights = [0.0, 0.0, 1.0] if boxes else [1.0, MASK_WEIGHT]
     network.compile(
         optimizer,
-        [heatmap_loss, mask_loss] if masks else heatmap_loss,
-        loss_weights=[1.0, MASK_WEIGHT] if masks else None,
+        losses if masks else heatmap_loss,
+        loss_weights=weights if masks else None,
         jit_compile=jit_compile(),
     )
     network.optimizer.build(network.trainable_variables)
@@ -157,9 +175,11 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
         options.size,
         options.batch_size,
         (options.seed,),
-        PoseAugmentation(whole=options.whole),
+        # The box of a rotated person is not known.
+        PoseAugmentation(whole=options.whole, turn=0.0 if boxes else PoseAugmentation.turn),
         empty,
         masks,
+        boxes,
     )
     network.fit(
         samples,
@@ -176,7 +196,7 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
         verbose=0,
     )
     best = progress.best
-    figures = {name: progress.history[name][best - 1] for name in ("PCK", "IoU")}
+    figures = {name: progress.history[name][best - 1] for name in FIGURES}
     return {"epoch": best, **figures, "epochs": progress.epochs}
 
 
@@ -184,28 +204,34 @@ def load_start(network: keras.Model, path: Path, options: PoseTrainOptions, join
     """Load initial weights.
 
     Without a mask head in the file, the exchange unit of the mask begins as that of the key points,
-    and the head with random weights.
+    and the head with random weights; so does a box head.
 
     Raises:
-        BadInput: The description beside the weights can't be read.
+        BadInput: The description beside the weights can't be read, or they find no masks, for
+            `boxes_only`.
         Failure: The weights can't be read or belong to another network.
     """
-    if len(network.outputs) == 1 or (
-        description_path(path).is_file() and read_description(options.model, path).has_mask
-    ):
+    has_mask = has_box = False
+    if description_path(path).is_file():
+        description = read_description(options.model, path)
+        has_mask, has_box = description.has_mask, description.has_box
+    if options.boxes_only and not has_mask:
+        raise BadInput(f"--boxes-only: {path} finds no masks; train them first: --masks-only")
+    if len(network.outputs) == 1 + has_mask + has_box:
         load_weights(network, path)
         return
-    plain = build_hrnet(ARCHITECTURES[options.model], options.size, joints)
+    plain = build_hrnet(
+        ARCHITECTURES[options.model], options.size, joints, mask=has_mask, box=has_box
+    )
     load_weights(plain, path)
-    for layer in plain.layers:
-        # Other layers have names that count the layers of their class.
-        if layer.weights:
-            network.get_layer(layer.name).set_weights(layer.get_weights())
+    # Other layers have names that count the layers of their class.
+    known = {layer.name: layer.get_weights() for layer in plain.layers if layer.weights}
     for layer in network.layers:
-        name = published_name(layer.name)
-        if layer.weights and name.startswith(MASK_UNIT):
-            source = keras_name(name.replace(MASK_UNIT, KEY_POINT_UNIT))
-            layer.set_weights(plain.get_layer(source).get_weights())
+        name = layer.name
+        if not has_mask and published_name(name).startswith(MASK_UNIT):
+            name = keras_name(published_name(name).replace(MASK_UNIT, KEY_POINT_UNIT))
+        if name in known:
+            layer.set_weights(known[name])
 
 
 class Validation(keras.callbacks.Callback):
@@ -245,14 +271,24 @@ class Validation(keras.callbacks.Callback):
         progress.history["loss"].append(logs["loss"])
         progress.history["PCK"].append(pck(detections))
         progress.history["IoU"].append(mask_iou(detections))
+        progress.history["crop"].append(self._crop_iou())
         progress.history["learning_rate"].append(learning_rate_at(epoch, options))
         save_epoch(network, self.people, options, progress)
         _show(progress, options)
         if (epoch + 1) % PICTURE_EPOCHS == 0 or epoch + 1 == options.epochs:
             picture = evaluation.detection_grid(detections.persons, detections.points, joints, GATE)
             picture.save(options.out / f"predictions-{epoch + 1:03}.png")
-        names = ("loss", "PCK", "IoU") if self.people.has_masks else ("loss", "PCK")
+        heads = 1 + self.people.has_masks
+        names = ("loss", *(FIGURES if options.boxes_only else FIGURES[:heads]))
         save_history_plot(options.out / "curves.png", progress.history, progress.best, names)
+
+    def _crop_iou(self) -> float:
+        """Return the mean IoU of crops in whole images with a box head; 0 without one."""
+        if not self.options.boxes_only:
+            return 0.0
+        estimator = PoseEstimator(self.model, self.people.joints, self.options.size, GATE)
+        detections, crops = detect_in_photos(estimator, self.held_out.persons)
+        return crop_metrics(detections.persons, crops)["mean_box_iou"]
 
 
 def read_split(options: PoseTrainOptions) -> tuple[People, People]:
@@ -358,6 +394,7 @@ def _fixed_options(options: PoseTrainOptions) -> dict[str, Any]:
         "seed",
         "learning_rate",
         "masks_only",
+        "boxes_only",
     )
     return {n: list(v) if isinstance(v := getattr(options, n), tuple) else v for n in names}
 
@@ -386,19 +423,27 @@ def describe_weights(
         "joints": list(people.joints.names),
         "bones": [list(pair) for pair in people.joints.bones],
         "gate": GATE,
-        "mask": people.has_masks,
-        "PCK": progress.history["PCK"][-1],
-        "IoU": progress.history["IoU"][-1],
+        "mask": people.has_masks or options.boxes_only,
+        "box": options.boxes_only,
+        **{name: progress.history[name][-1] for name in FIGURES},
         "epoch": progress.epochs,
         "persons": len(people.persons),
         "training": options_as_json(options),
     }
 
 
+def describe_figures(figures: dict[str, Any]) -> str:
+    """Return the metrics of an epoch as text; that of crops with a box head only."""
+    crop = f", crop IoU {figures['crop']:.3f}" if figures["crop"] else ""
+    return f"PCK {figures['PCK']:.3f}, mask IoU {figures['IoU']:.3f}{crop}"
+
+
 def _show(progress: PoseProgress, options: PoseTrainOptions) -> None:
-    history, best = progress.history, progress.best
+    last, best = (
+        describe_figures({name: progress.history[name][epoch - 1] for name in FIGURES})
+        for epoch in (progress.epochs, progress.best)
+    )
     click.echo(
-        f"epoch {progress.epochs}/{options.epochs}: loss {history['loss'][-1]:.6f},"
-        f" PCK {history['PCK'][-1]:.3f}, mask IoU {history['IoU'][-1]:.3f}, best epoch {best} with"
-        f" {history['PCK'][best - 1]:.3f} and {history['IoU'][best - 1]:.3f}"
+        f"epoch {progress.epochs}/{options.epochs}: loss {progress.history['loss'][-1]:.6f},"
+        f" {last}, best epoch {progress.best} with {best}"
     )

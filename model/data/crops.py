@@ -14,7 +14,7 @@ from dataset.export.layout import MANIFEST
 from dataset.images.io import Unreadable, open_photo
 from dataset.pose.checkpoints import load_estimator
 from dataset.pose.crop import BLUR, BOTH, KEEP, WHITE, WHOLE, Crop, choose_crop
-from dataset.pose.heatmaps import Estimate, PersonMask
+from dataset.pose.heatmaps import Estimate, PersonMask, as_box
 from dataset.pose.models import PoseModel, cache_key
 from model.data.feature_cache import EXACT_DTYPE, FeatureCache
 from model.data.loading import Example, SplitData, read_images, view_digests
@@ -102,12 +102,15 @@ def _person_crop(values: np.ndarray, model: PoseModel) -> Crop:
 
 
 def _pack(estimate: Estimate) -> np.ndarray:
-    """Return an estimate as one array: key points, and height, width, region and mask."""
+    """Return an estimate as one array: key points, height, width, region and mask, and bounds."""
     if estimate.mask is None:
         return estimate.points.ravel()
     mask = estimate.mask
     return np.concatenate(
-        [estimate.points.ravel(), mask.values.shape, mask.region, mask.values.ravel()]
+        [
+            *(estimate.points.ravel(), mask.values.shape, mask.region, mask.values.ravel()),
+            mask.bounds or (),
+        ]
     )
 
 
@@ -117,8 +120,10 @@ def _unpack(values: np.ndarray, model: PoseModel) -> Estimate:
     mask = None
     if len(rest):
         height, width, left, top, right, bottom = map(float, rest[:6])
-        array = rest[6:].reshape(int(height), int(width)).astype(np.uint8)
-        mask = PersonMask(array, (left, top, right, bottom))
+        array, bounds = np.split(rest[6:], [int(height * width)])
+        array = array.reshape(int(height), int(width)).astype(np.uint8)
+        region = left, top, right, bottom
+        mask = PersonMask(array, region, as_box(bounds.reshape(2, 2)) if len(bounds) else None)
     return Estimate(points.reshape(joints, POINT_COLUMNS), mask)
 
 

@@ -1,5 +1,7 @@
 """The crop policy with key points computed by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -145,10 +147,27 @@ def test_the_crop_is_the_mean_of_both_boxes_or_the_mask_s_where_they_disagree() 
     assert crop.outcome == WHOLE and crop.mask is None
 
 
+def test_the_crop_is_the_mean_with_the_box_head_s_box() -> None:
+    points, mask = standing(0.5), mask_of((30, 40, 270, 590))
+    without = np.array(choose_crop(points, NAMES, SIZE, 0.3, mask=mask).box)
+    bounds = (100.0, 90.0, 320.0, 560.0)
+    crop = choose_crop(points, NAMES, SIZE, 0.3, mask=replace(mask, bounds=bounds))
+    wanted = 0.6 * without + 0.4 * np.array(bounds)
+    assert crop.box == pytest.approx(np.minimum(wanted, (*SIZE, *SIZE)), abs=0.1)
+    # Nobody is found by the box head alone.
+    points[:, 2] = 0.1
+    crop = choose_crop(points, NAMES, SIZE, 0.3, mask=replace(mask, bounds=bounds))
+    assert crop.outcome == WHOLE
+
+
 def test_a_mask_is_saved_and_scaled() -> None:
     mask = mask_of((100, 50, 200, 480))
     again = PersonMask.from_bytes(mask.to_bytes())
     assert np.array_equal(again.values, mask.values) and again.region == mask.region
+    assert again.bounds is None
+    bounded = replace(mask, bounds=(90.5, 40.5, 210.5, 490.5))
+    assert PersonMask.from_bytes(bounded.to_bytes()).bounds == bounded.bounds
+    assert bounded.scaled(np.array([2.0, 3.0])).bounds == (181, 121.5, 421, 1471.5)
     double = mask.scaled(np.array([2.0, 2.0])).draw((600, 1200))
     assert double.getpixel((250, 500)) == 255 and double.getpixel((150, 500)) == 0
 

@@ -1,15 +1,18 @@
 """bfloat16 is used if the machine supports it and the heat maps stay the same."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from dataset.pose import estimator
-from dataset.pose.estimator import choose_network, draw_people, has_bfloat16
+from dataset.pose.estimator import PoseEstimator, choose_network, draw_people, has_bfloat16
 from dataset.pose.models import find_model
+from dataset.pose.network import build_hrnet
+from tests.support.small_pose_network import THIN
 
 
 class Network:
@@ -43,12 +46,57 @@ def test_the_drawn_people_show_their_joints_to_the_packaged_network() -> None:
     model = find_model("hrnet-small")
     estimator = load_estimator(model)
     views = draw_people(model.size)
-    maps, _ = estimator.predict(views)
+    maps, *_ = estimator.predict(views)
     assert (maps.max(axis=(1, 2)) >= model.gate).mean() > 0.9
     assert np.array_equal(views, draw_people(model.size))
     for count in range(1, len(views)):
-        alone, _ = estimator.predict(views[:count])
+        alone, *_ = estimator.predict(views[:count])
         assert np.array_equal(alone, maps[:count]), "heat maps depend on the size of the batch"
+
+
+class Boxes(PoseEstimator):
+    """Finds joints in the upper left corner of every view, and a box in the lower right one."""
+
+    seen: ClassVar[list[np.ndarray]] = []
+
+    def predict(self, views: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self.seen.append(views)
+        maps = np.zeros((len(views), 16, 16, 14), np.float32)
+        maps[:, np.arange(14) // 2, np.arange(14) // 2, np.arange(14)] = 0.2
+        boxes = np.tile(np.array([0.5, 0.5, 1, 1], np.float32), (len(views), 1))
+        return maps, np.zeros((len(views), 32, 32), np.uint8), boxes
+
+
+def test_the_second_pass_shows_the_box_of_the_box_head() -> None:
+    model: Any = None
+    found = Boxes(model, find_model("hrnet-small").joints, (64, 64), gate=0.3, min_score=0.1)
+    photo = Image.new("RGB", (640, 640), "red")
+    photo.paste("blue", (320, 320, 640, 640))
+    (estimate,) = found.find([photo])
+    whole, closer = (views[0] for views in found.seen)
+    # A quarter of the photo is blue, and with a margin most of the second view.
+    blue = [float(np.mean(view[..., 2] > 200)) for view in (whole, closer)]
+    assert blue == pytest.approx([0.25, (1 / 1.3) ** 2], abs=0.03)
+    # The second pass counts, though its joints have too low scores for a person. By definition a
+    # view is shifted by half of its pixels.
+    assert estimate.mask
+    assert estimate.mask.bounds == pytest.approx([480, 480, 680, 680], abs=8)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_boxes_are_averaged_with_those_of_the_mirrored_view(flip: bool) -> None:
+    found = PoseEstimator(
+        build_hrnet(THIN, (64, 64), 14, mask=True, box=True),
+        find_model("hrnet-small").joints,
+        (64, 64),
+        flip=flip,
+    )
+    views = draw_people((64, 64))
+    _, _, boxes = found.predict(np.concatenate([views, views[:, :, ::-1]]))
+    assert boxes is not None and boxes.shape == (8, 4)
+    left, top, right, bottom = boxes[4:].T
+    mirrored = np.stack([1 - right, top, 1 - left, bottom], axis=1)
+    assert np.allclose(boxes[:4], mirrored, atol=1e-4) is flip
 
 
 @pytest.mark.parametrize(

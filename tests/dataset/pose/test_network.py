@@ -18,7 +18,7 @@ from dataset.pose.checkpoints import (
     save_weights,
     torch_shape,
 )
-from dataset.pose.network import ARCHITECTURES, build_hrnet
+from dataset.pose.network import ARCHITECTURES, build_hrnet, is_box_layer
 from tests.support.small_pose_network import THIN
 from tests.support.torch_files import tensors_of, write_zip
 
@@ -104,6 +104,29 @@ def test_any_size_and_any_number_of_joints(size: tuple[int, int]) -> None:
     network = build_hrnet(THIN, size, 5)
     maps = network(np.zeros((2, *size, 3), np.float32))
     assert maps.shape == (2, -(-size[0] // 4), -(-size[1] // 4), 5)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 70)])
+def test_the_box_head_finds_what_it_is_made_to_find(size: tuple[int, int]) -> None:
+    network = build_hrnet(THIN, size, 5, mask=True, box=True)
+    for name in ("box_across", "box_down"):
+        kernel, _ = network.get_layer(name).get_weights()
+        network.get_layer(name).set_weights([np.zeros_like(kernel), np.zeros(2)])
+    maps, logits, boxes = network(np.ones((2, *size, 3), np.float32))
+    assert maps.shape[0] == logits.shape[0] == 2
+    # All places are equally likely.
+    np.testing.assert_allclose(boxes, np.full((2, 4), 0.5), atol=1e-5)
+    names = [layer.name for layer in network.layers if is_box_layer(layer.name)]
+    plain = build_hrnet(THIN, size, 5, mask=True)
+    weights = {layer.name for layer in network.layers if layer.weights}
+    assert weights - {layer.name for layer in plain.layers} == weights & set(names)
+    folded = build_hrnet(THIN, size, 5, folded=True, mask=True, box=True)
+    network.get_layer("box_down").set_weights([np.ones_like(kernel), np.zeros(2)])
+    network.get_layer("box_across").set_weights([np.ones_like(kernel), np.zeros(2)])
+    fold_batch_norms(network, folded)
+    views = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
+    assert np.ptp(np.asarray(network(views)[2])) > 1e-3
+    np.testing.assert_allclose(folded(views)[2], network(views)[2], atol=1e-4)
 
 
 def test_weights_there_and_back_half_of_them_exact_enough(

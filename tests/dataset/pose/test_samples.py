@@ -148,6 +148,27 @@ def test_the_mask_lies_where_the_person_is_seen(tmp_path: Path) -> None:
         assert np.abs(bright - target).mean() < 0.06
 
 
+def test_the_box_lies_where_the_person_is_seen(tmp_path: Path) -> None:
+    augmentation = PoseAugmentation(whole=0.5, beside=0, colour=0, moved=0, turn=0)
+    people = [masked(tmp_path, n) for n in range(7)]
+    broken = masked(tmp_path, 7)
+    broken.photo.write_bytes(b"no photo")
+    samples = PoseSamples([*people, broken], JOINTS, (96, 96), 8, (3,), augmentation, boxes=True)
+    seen, (_, _, boxes) = samples[0]
+    assert boxes.shape == (8, 4)
+    unknown = [i for i, box in enumerate(boxes) if (box == UNANNOTATED).all()]
+    assert len(unknown) == 1 and not seen[unknown[0]].any()
+    for view, box in zip(seen, boxes, strict=True):
+        y, x = np.nonzero(view[..., 0] > 0.36)
+        # A dot that the view cuts ends at its edge.
+        edges = [x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else [0]
+        if min(edges) > 0 and max(edges) < 96:
+            assert 96 * box == pytest.approx(edges, abs=3)
+    empty = replace(people[0], nobody=True)
+    _, (_, _, boxes) = PoseSamples([empty], JOINTS, (96, 96), 1, (3,), augmentation, boxes=True)[0]
+    assert (boxes == UNANNOTATED).all()
+
+
 def test_a_moved_person_keeps_mask_and_points(tmp_path: Path) -> None:
     one = masked(tmp_path, 1)
     points = np.array([(24, 32, 2), (0, 0, 0)], np.float64)

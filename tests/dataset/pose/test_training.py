@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from keras import Model
 
 from dataset.errors import BadInput, Failure
 from dataset.pose import training
@@ -17,6 +18,7 @@ from dataset.pose.network import (
     KEY_POINT_UNIT,
     MASK_UNIT,
     build_hrnet,
+    is_box_layer,
     is_mask_layer,
     keras_name,
 )
@@ -176,6 +178,56 @@ def test_masks_only_leaves_the_key_points_as_they_are(
         )
     ]
     assert changed
+
+
+@pytest.mark.slow
+def test_boxes_only_leaves_key_points_and_masks_as_they_are(
+    options: PoseTrainOptions, tmp_path: Path
+) -> None:
+    once, joints = replace(options, epochs=1), len(NAMES)
+    start = tmp_path / "start.weights.h5"
+    masked = build_hrnet(ARCHITECTURES["hrnet-small"], (64, 64), joints, mask=True)
+    save_weights(masked, start, half=True)
+    boxes = replace(once, out=tmp_path / "boxes", start=start, boxes_only=True)
+    with pytest.raises(BadInput, match=r"--boxes-only: .*start\.weights\.h5 finds no masks"):
+        train_pose(boxes)
+    description = {
+        "architecture": "hrnet-small",
+        "size": [64, 64],
+        "joints": NAMES,
+        "bones": [],
+        "gate": 0.3,
+        "mask": True,
+    }
+    (tmp_path / "start.json").write_text(json.dumps(description))
+    done = train_pose(boxes)
+    assert 0 < done["crop"] < 1
+    trained = find_model("hrnet-small", boxes.out / "pose.weights.h5")
+    assert trained.has_mask and trained.has_box
+
+    def weights(network: Model, path: Path) -> dict[str, list[np.ndarray]]:
+        load_weights(network, path)
+        return {layer.name: layer.get_weights() for layer in network.layers if layer.weights}
+
+    whole = build_hrnet(ARCHITECTURES["hrnet-small"], (64, 64), joints, mask=True, box=True)
+    initial = {
+        layer.name: layer.get_weights() for layer in whole.layers if is_box_layer(layer.name)
+    }
+    before, after = weights(masked, start), weights(whole, boxes.out / "pose.weights.h5")
+    for name, values in before.items():
+        assert all(map(np.array_equal, values, after[name])), name
+    added = {name for name in after if name not in before}
+    assert added and all(map(is_box_layer, added))
+    assert any(not np.array_equal(after[name][0], initial[name][0]) for name in added)
+    # Boxes are trained further, and training masks drops the head, whose input would change.
+    again = replace(boxes, start=boxes.out / "pose.weights.h5", out=tmp_path / "again")
+    assert train_pose(again)["epochs"] == 1
+    masks = replace(again, boxes_only=False, masks_only=True, out=tmp_path / "masks")
+    photos = options.images[0]
+    masks = replace(masks, annotations=(write_people(photos, 10, masks=True),))
+    train_pose(masks)
+    trained = find_model("hrnet-small", masks.out / "pose.weights.h5")
+    assert trained.has_mask and not trained.has_box
 
 
 def test_nobody_to_learn_from(options: PoseTrainOptions) -> None:

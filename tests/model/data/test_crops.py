@@ -26,7 +26,7 @@ def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             places = np.concatenate([spread, np.full((14, 1), 0.9)], axis=1)
             boxes = np.concatenate([spread, spread], axis=1)
             values = np.full((8, 8), 200, np.uint8)
-            mask = PersonMask(values, (10.0, 20.0, 40.0, 80.0))
+            mask = PersonMask(values, (10.0, 20.0, 40.0, 80.0), (8.0, 16.0, 44.0, 90.0))
             return [Estimate(np.concatenate([places, boxes], axis=1), mask) for _ in photos]
 
     monkeypatch.setattr(crops, "load_estimator", lambda model: Finder())
