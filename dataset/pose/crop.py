@@ -106,9 +106,8 @@ def choose_crop(
     Returns:
         The crop: the box of the joints with margins; with a mask, the mean of that box and the
         mask's, or the mask's alone where the two disagree; with a box head the mean of that and the
-        head's box. With fewer than `MIN_JOINTS` joints, a
-        mean score below `min_score`, or a person on less than `MIN_SUBJECT_AREA` of the image, it
-        is the whole image.
+        head's box. With fewer than `MIN_JOINTS` joints, a mean score below `min_score`, or a person
+        on less than `MIN_SUBJECT_AREA` of the image, it is the whole image.
     """
     seen = points[:, 2] >= gate
     whole = full_box(size)

@@ -29,7 +29,7 @@ from dataset.pose.samples import normalize
 from dataset.utils.keras_backend import gpu_has_bfloat16, has_gpu, inference_function
 
 BATCH_IMAGES = 16
-# The first pass sees a small person blurred: half of the score proposes a second pass.
+# A small person is blurred in the first pass: half of the score proposes a second pass.
 FIRST_PASS_GATE = 0.5
 # The box of key points alone has margins already, larger ones for uncertain joints. That of a mask
 # gets the margins of the training, within which the second pass finds limbs that the first missed.
@@ -131,9 +131,9 @@ class PoseEstimator:
     def find(self, photos: Sequence[Image.Image]) -> list[Estimate]:
         """Return what is found of the person in each image.
 
-        The network sees the whole image first. If a person fills only a part of it, that part is
-        seen again at a larger scale. With a box head the second result counts; otherwise only if it
-        shows a person in about the same place.
+        The network processes the whole image first. If a person fills only a part of it, that part
+        is processed again at a larger scale. With a box head the second result counts; without one,
+        only if it shows a person in about the same place.
         """
         whole = [person_view((0, 0, *photo.size), self.size, widen=1.0) for photo in photos]
         estimates = self.estimate(photos, whole)

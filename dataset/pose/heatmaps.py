@@ -1,6 +1,6 @@
 """Convert between images, network views, heat maps and masks.
 
-A view is the part of an image that the network sees. It is described by an affine (2, 3) float
+A view is the part of an image that the network reads. It is described by an affine (2, 3) float
 matrix from the view's pixels to the image's. Coordinates are those of pixel centers: 0 is the
 center of the first pixel, as in COCO's files.
 
@@ -129,7 +129,7 @@ def draw_targets(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Returns:
         Float32 array of shape (height, width, joints) in [0, 1]. The map of a joint without
         annotation is `UNANNOTATED`. The map of a joint outside of the view is 0, so that the
-        network learns which part of a person it sees.
+        network learns which part of a person is in the view.
     """
     sigma = target_sigma(size[0])
     x, y = points[:, 0] / STRIDE, points[:, 1] / STRIDE

@@ -111,7 +111,7 @@ class PoseSamples(keras.utils.PyDataset):
     Views are float32 arrays of shape (batch, height, width, 3), heat maps of shape (batch, map
     height, map width, joints), masks of shape (batch, mask height, mask width).
 
-    They depend on the seed and the epoch only, so that a resumed training sees the same samples.
+    They depend on the seed and the epoch only, so that a resumed training gets the same samples.
 
     Args:
         persons: The people, each once per epoch.
