@@ -204,8 +204,18 @@ class _Decoder:
         """
         async with self._starting:
             if self._process is None:
+                is_verbose = logger.isEnabledFor(logging.INFO)
                 try:
-                    self._process = await start_process()
+                    self._process = await asyncio.create_subprocess_exec(
+                        *(sys.executable, "-c", PROGRAM, *sys.path),
+                        stdin=asyncio.subprocess.PIPE,
+                        stdout=asyncio.subprocess.PIPE,
+                        # Libraries in C write warnings about odd images.
+                        stderr=None if is_verbose else asyncio.subprocess.DEVNULL,
+                        env=_environment(),
+                        # Ctrl-C in a terminal is for the crawl, which finishes active requests.
+                        start_new_session=True,
+                    )
                 except OSError as error:
                     raise _start_failure(first_line(error)) from error
                 self._reader = asyncio.ensure_future(self._read_replies(self._process))
@@ -279,25 +289,6 @@ class _Decoder:
         if process is not None and reader is not None:
             _kill(process)
             await reader
-
-
-async def start_process() -> asyncio.subprocess.Process:
-    """Start a decoder process with pipes to its standard input and output.
-
-    Raises:
-        OSError: The system refuses another process.
-    """
-    is_verbose = logger.isEnabledFor(logging.INFO)
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PROGRAM, *sys.path),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        # Libraries in C write warnings about odd images.
-        stderr=None if is_verbose else asyncio.subprocess.DEVNULL,
-        env=_environment(),
-        # Ctrl-C in a terminal is for the crawl, which finishes active requests.
-        start_new_session=True,
-    )
 
 
 def _enlarge_pipe(process: asyncio.subprocess.Process) -> None:

@@ -162,7 +162,7 @@ def kill_repeatedly(shop: SampleShop, folder: Path, times: int, rng: random.Rand
     kills = 0
     for _ in range(times):
         before = sum(shop.requests.values())
-        process = start(shop, folder, "--tags", "polo,dress", forks_decoders=False)
+        process = start(shop, folder, "--tags", "polo,dress")
         wait_for(lambda: sum(shop.requests.values()) > before or process.poll() is not None)  # noqa: B023
         time.sleep(rng.uniform(0, 0.5))
         kills += kill(process)
@@ -210,9 +210,7 @@ def test_ten_kills_do_not_change_the_result(tmp_path: Path, seed: int) -> None:
 def test_two_processes_share_the_work(
     shop: SampleShop, expected_contents: list[list], tmp_path: Path
 ) -> None:
-    processes = [
-        start(shop, tmp_path, "--tags", "polo,dress", forks_decoders=False) for _ in range(2)
-    ]
+    processes = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
     output = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], output
     assert contents(tmp_path) == expected_contents
@@ -223,9 +221,7 @@ def test_two_processes_share_the_work(
 def test_other_process_takes_over_claims_of_a_killed_one(
     shop: SampleShop, expected_contents: list[list], tmp_path: Path
 ) -> None:
-    processes = [
-        start(shop, tmp_path, "--tags", "polo,dress", forks_decoders=False) for _ in range(2)
-    ]
+    processes = [start(shop, tmp_path, "--tags", "polo,dress") for _ in range(2)]
     wait_for(lambda: image_requests(shop) > 5)
     kill(processes[0])
     out, err = processes[1].communicate(timeout=120)
@@ -304,7 +300,7 @@ def test_kill_between_two_steps_repeats_only_active_requests(
 ) -> None:
     gate = Gate(shop, monkeypatch)
     sessions = open_catalogue(catalogue_of(tmp_path))
-    process = start(shop, tmp_path, "--tags", "polo,dress", forks_decoders=False)
+    process = start(shop, tmp_path, "--tags", "polo,dress")
     wait_for(
         lambda: gate.waiting > 0 and bool(committed_urls(tmp_path)) and bool(process.children())
     )
@@ -336,7 +332,7 @@ def test_kill_between_two_steps_repeats_only_active_requests(
 def test_killed_decoder_process_loses_no_image(
     shop: SampleShop, expected_contents: list[list], tmp_path: Path
 ) -> None:
-    process = start(shop, tmp_path, "--tags", "polo,dress", forks_decoders=False)
+    process = start(shop, tmp_path, "--tags", "polo,dress")
     wait_for(lambda: image_requests(shop) > 5)
     wait_for(lambda: bool(process.children()))
     signal_all(process.children(), signal.SIGKILL)

@@ -23,7 +23,6 @@ import fashion_tagger
 from scraper import settings
 from scraper.decoding import pool
 from scraper.sample_shop.server import SampleShop
-from tests.support import forked_decoders
 from tests.support.catalogue_data import photo_bytes
 from tests.support.catalogues import catalogue_of, fast_catalogues, new_catalogue
 from tests.support.photo_site import PhotoSite
@@ -112,7 +111,7 @@ class CrawlProcess:
 def _create_context() -> ForkServerContext:
     """Return a multiprocessing context whose processes have imported the crawler already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *forked_decoders.PRELOADED, *PRELOADED])
+    context.set_forkserver_preload([__name__, *PRELOADED])
     return context
 
 
@@ -147,13 +146,10 @@ def _enter(
     folder: Path,
     environment: Mapping[str, str],
     before: Callable[[], None] | None,
-    forks_decoders: bool = True,
 ) -> None:
     """Run the command in the new process."""
     _redirect(output, folder, environment)
     _set_small_crawls()
-    if forks_decoders:
-        pool.start_process = forked_decoders.start_forked
     if before:
         before()
     sys.argv = [str(PROGRAM), *arguments]
@@ -187,28 +183,15 @@ def start(
     secrets: Mapping[str, str] | None = None,
     address: Sequence[str] = (),
     before: Callable[[], None] | None = None,
-    forks_decoders: bool = True,
 ) -> CrawlProcess:
-    """Start `crawl SITE OPTIONS` in a folder with its catalogue.
-
-    Args:
-        shop: The server that is crawled.
-        folder: The working folder.
-        *options: Options of the command.
-        site: The site.
-        secrets: Further environment variables.
-        address: Options in place of the addresses of the server.
-        before: Function that the process calls first.
-        forks_decoders: Whether decoder processes are forked, not started from their program.
-    """
+    """Start `crawl SITE OPTIONS` in a folder with its catalogue."""
     address = address or ("--site-url", shop.url, "--image-url", shop.url)
     environment = {
         **os.environ,
         "FASHION_TAGGER_CATALOGUE": catalogue_of(folder),
         **(secrets or {}),
     }
-    arguments = ("crawl", site, *address, *options)
-    return CrawlProcess(_enter, arguments, folder, environment, before, forks_decoders)
+    return CrawlProcess(_enter, ("crawl", site, *address, *options), folder, environment, before)
 
 
 def crawl(
