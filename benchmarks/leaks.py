@@ -4,7 +4,8 @@
 
 Plants copies of all kinds of benchmarks/copies.py, half of them under another hashtag, in a sample
 shop, crawls it and builds. A copy is a leak if it was written to another split than its original or
-than another copy of it.
+than another copy of it. `--per-photo 0` plants no copies and measures the speed of
+`catalogue dedup` alone.
 """
 
 import os
@@ -12,6 +13,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -39,13 +41,21 @@ TAGS["pants"] = "trousers"
 @click.option("--per-photo", default=5, show_default=True, help="Copies of each.")
 @click.option("--seed", default=0, show_default=True, help="Random seed.")
 def main(photos: Path, per_class: int, per_photo: int, seed: int) -> None:
-    """Print how many copies are leaks, by kind."""
+    """Print the speed of `catalogue dedup`, and how many copies are leaks, by kind."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         planted = plant(photos, folder / "shop", per_class, per_photo, random.Random(seed))
         with serve(ShopOptions(folder / "shop", duplicates=0, double_tagged=0)) as shop:
             address = ("--site-url", shop.url, "--image-url", shop.url)
             run(folder, "crawl", "lamoda", "--tags", ",".join(TAGS.values()), *address)
+            start = time.perf_counter()
+            run(folder, "catalogue", "dedup")
+            seconds = time.perf_counter() - start
+            click.echo(
+                f"catalogue dedup: {len(planted)} photos, {len(planted) / seconds:.1f} per second"
+            )
+            if not per_photo:
+                return
             run(folder, "build-dataset", "--min-per-class", "5")
             splits = written_splits(folder, shop, planted)
     leaks = Counter(kind for copies in splits.values() for kind in leaked(copies))
