@@ -226,7 +226,6 @@ def our_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
     from model.data.features import ImageSet, ImageTrainingSet
     from model.data.loading import class_indices, load_splits
     from model.network import inception
-    from model.network.inception import choose_precision
     from model.training.config import TrainOptions
     from model.training.fit import ValidationSet, fit
 
@@ -239,7 +238,7 @@ def our_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
         )
 
     reference = inception.build_feature_network(backbone, [inception.TOP_BLOCK])
-    features, chosen = choose_precision(reference, build, options.precision)
+    features, chosen = inception.choose_precision(reference, build, options.precision)
     found = load_splits(data)
     network = inception.join_head(
         features,
@@ -327,14 +326,13 @@ def backbone(weights: Path, batch_size: int, rounds: int) -> None:
 
     keras_backend.import_backend()
     from model.network import inception
-    from model.network.inception import POLICIES
 
     whole = inception.build_backbone(SIZE, str(weights))
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, SIZE, SIZE, 3), dtype=np.uint8)
     rows = []
     for kind in ("float32", "bfloat16"):
         features = inception.build_feature_network(
-            inception.fold_batch_norms(whole, POLICIES[kind]), inception.CACHED_BLOCKS
+            inception.fold_batch_norms(whole, inception.POLICIES[kind]), inception.CACHED_BLOCKS
         )
         work = multiply_adds(features) * batch_size
         works: list[Work] = [(partial(features.predict_on_batch, pixels), work), *products(kind)]

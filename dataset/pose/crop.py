@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from dataset.pose.heatmaps import PersonMask
+from dataset.pose.heatmaps import Box, PersonMask
 from dataset.pose.models import JointSet
-
-Box = tuple[float, float, float, float]
 
 # Version of the policy: changes whenever equal key points and masks give another crop.
 CROP_POLICY = 5

@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.special import expit
 
-from dataset.pose.crop import PERSON, Box, Crop, choose_crop, fit_box, iou
+from dataset.pose.crop import PERSON, Crop, choose_crop, fit_box, iou
 from dataset.pose.heatmaps import (
     BOX_SCALE,
+    Box,
     Estimate,
     PersonMask,
     decode_box,

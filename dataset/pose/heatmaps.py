@@ -20,6 +20,8 @@ from scipy.ndimage import gaussian_filter, label
 
 from dataset.pose.models import BOX_REACH, MASK_STRIDE, STRIDE, JointSet
 
+# Left, top, right and bottom in pixels of an image.
+Box = tuple[float, float, float, float]
 # Margin around the person's box, as published.
 BOX_SCALE = 1.25
 # Columns of key points that are x and y: the point and two corners of its region.
@@ -179,8 +181,8 @@ class PersonMask:
     """
 
     values: np.ndarray
-    region: tuple[float, float, float, float]
-    bounds: tuple[float, float, float, float] | None = None
+    region: Box
+    bounds: Box | None = None
 
     def draw(self, size: tuple[int, int]) -> Image.Image:
         """Return the mask of an image, 0 to 255, in the image's size (width, height)."""
@@ -192,7 +194,7 @@ class PersonMask:
             size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
         )
 
-    def box(self, level: float) -> tuple[float, float, float, float] | None:
+    def box(self, level: float) -> Box | None:
         """Return the bounding box of the person in pixels of the image; None without a person.
 
         Parts that are much smaller than the largest one are ignored: they are other people, or
@@ -266,7 +268,7 @@ class Estimate:
         return Estimate(points, self.mask and self.mask.scaled(factors))
 
 
-def mask_region(view: np.ndarray, size: tuple[int, int]) -> tuple[float, float, float, float]:
+def mask_region(view: np.ndarray, size: tuple[int, int]) -> Box:
     """Return the region of an image that the mask of an upright view covers.
 
     Args:
@@ -274,22 +276,22 @@ def mask_region(view: np.ndarray, size: tuple[int, int]) -> tuple[float, float, 
         size: Height and width of the view.
     """
     height, width = (side * MASK_STRIDE for side in mask_size(size))
-    # Points are those of pixel centers, the region is in pixels from the corner.
-    (left, top), (right, bottom) = to_image(
-        np.array([(-0.5, -0.5), (width - 0.5, height - 0.5)]), view
-    )
-    return left + 0.5, top + 0.5, right + 0.5, bottom + 0.5
+    return _box_in_image(np.array([(0, 0), (width, height)]), view)
 
 
-def as_box(corners: np.ndarray) -> tuple[float, float, float, float]:
+def _box_in_image(corners: np.ndarray, view: np.ndarray) -> Box:
+    """Return the box in an image of corners (2, 2) in pixels of an upright view."""
+    # Points are those of pixel centers, boxes are in pixels from the corner.
+    return as_box(to_image(corners - 0.5, view) + 0.5)
+
+
+def as_box(corners: np.ndarray) -> Box:
     """Return left, top, right and bottom of points (corners, 2)."""
     left, top, right, bottom = map(float, [*corners.min(axis=0), *corners.max(axis=0)])
     return left, top, right, bottom
 
 
-def decode_box(
-    box: np.ndarray, view: np.ndarray, size: tuple[int, int]
-) -> tuple[float, float, float, float]:
+def decode_box(box: np.ndarray, view: np.ndarray, size: tuple[int, int]) -> Box:
     """Return left, top, right and bottom in pixels of the image of a box in a view.
 
     Args:
@@ -297,8 +299,7 @@ def decode_box(
         view: The view.
         size: Its height and width.
     """
-    # Points are those of pixel centers, boxes are in pixels from the corner.
-    return as_box(to_image(box.reshape(2, 2) * size[::-1] - 0.5, view) + 0.5)
+    return _box_in_image(box.reshape(2, 2) * size[::-1], view)
 
 
 def box_target(

@@ -262,16 +262,16 @@ class Validation(keras.callbacks.Callback):
             raise Failure(
                 "the loss became NaN; continue with --resume and a smaller --learning-rate"
             )
-        detections = detect_in_boxes(
-            PoseEstimator(network, joints, options.size), self.held_out.persons
-        )
+        # One estimator, since each compiles the network.
+        estimator = PoseEstimator(network, joints, options.size, GATE)
+        detections = detect_in_boxes(estimator, self.held_out.persons)
         _report_unreadable(self.samples.unreadable | detections.unreadable, self.named)
         if not detections.persons:
             raise Failure("none of the validation photos can be read")
         progress.history["loss"].append(logs["loss"])
         progress.history["PCK"].append(pck(detections))
         progress.history["IoU"].append(mask_iou(detections))
-        progress.history["crop"].append(self._crop_iou())
+        progress.history["crop"].append(self._crop_iou(estimator))
         progress.history["learning_rate"].append(learning_rate_at(epoch, options))
         save_epoch(network, self.people, options, progress)
         _show(progress, options)
@@ -282,11 +282,10 @@ class Validation(keras.callbacks.Callback):
         names = ("loss", *(FIGURES if options.boxes_only else FIGURES[:heads]))
         save_history_plot(options.out / "curves.png", progress.history, progress.best, names)
 
-    def _crop_iou(self) -> float:
+    def _crop_iou(self, estimator: PoseEstimator) -> float:
         """Return the mean IoU of crops in whole images with a box head; 0 without one."""
         if not self.options.boxes_only:
             return 0.0
-        estimator = PoseEstimator(self.model, self.people.joints, self.options.size, GATE)
         detections, crops = detect_in_photos(estimator, self.held_out.persons)
         return crop_metrics(detections.persons, crops)["mean_box_iou"]
 

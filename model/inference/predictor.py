@@ -32,7 +32,6 @@ from model.inference.preprocessing import (
     RecentPhotos,
 )
 from model.network import inception
-from model.network.inception import choose_precision
 
 BATCH_SIZE = 32
 # Probabilities of facets are at least this large before their logarithm is taken.
@@ -431,7 +430,7 @@ def load_predictor(run: SavedRun, precision: str = "auto") -> Predictor:
     def build(policy: str) -> keras.Model:
         return features if policy == "float32" else _with_policy(features, policy)
 
-    feature_network, choice = choose_precision(features, build, precision)
+    feature_network, choice = inception.choose_precision(features, build, precision)
     return Predictor(
         _build_network(feature_network, head, float(scale), uses_tta, probabilities),
         feature_network,

@@ -20,7 +20,7 @@ from model.data.feature_cache import FeatureCache, default_cache_folder
 from model.data.features import FeatureExtractor, ImageSet, ImageTrainingSet, SplitFeatures, Views
 from model.data.loading import UNLABELLED, Example, SplitData, class_weights, load_metadata
 from model.network import inception
-from model.network.inception import PrecisionChoice, choose_precision
+from model.network.inception import PrecisionChoice
 from model.training import label_noise
 from model.training.config import TrainOptions
 from model.training.fit import FitProgress, ValidationSet, fit
@@ -244,7 +244,7 @@ def prepare_backbone(
         name += "-masks"
     folder = options.cache or default_cache_folder()
     reference = inception.build_feature_network(backbone, blocks, options.parts, channels)
-    features, precision = choose_precision(reference, build, options.precision)
+    features, precision = inception.choose_precision(reference, build, options.precision)
     click.echo(f"precision: {precision.reason}")
     cache = FeatureCache(folder, f"{name}-{precision.policy}")
     return PreparedBackbone(backbone, FeatureExtractor(features, cache, blocks, engine), precision)

@@ -91,12 +91,12 @@ class Gate:
 
     def __init__(self, shop: SampleShop, monkeypatch: pytest.MonkeyPatch, first: int = 4) -> None:
         self.waiting = 0
-        self._answer, self._first, self._opened = shop.respond, first, threading.Event()
-        monkeypatch.setattr(shop, "respond", self._reply)
+        self._original_respond, self._first, self._opened = shop.respond, first, threading.Event()
+        monkeypatch.setattr(shop, "respond", self._respond)
         self._shop = shop
 
-    def _reply(self, request: SiteRequest) -> SiteResponse:
-        response = self._answer(request)
+    def _respond(self, request: SiteRequest) -> SiteResponse:
+        response = self._original_respond(request)
         if request.path.startswith("/img") and image_requests(self._shop) > self._first:
             self.waiting += 1
             self._opened.wait(120)

@@ -208,10 +208,8 @@ def test_spider_reads_all_pages(stock: Stock, site: str, generation: str) -> Non
 def test_refusals_are_those_that_spiders_name(
     stock: Stock, site: str, generation: str, target: str, text: str
 ) -> None:
-    response, spider = respond(site, stock, target, generation), spider_class(site)()
-    response = http_response(
-        response.status, response.body, response.headers, spider.site_url + target
-    )
+    served, spider = respond(site, stock, target, generation), spider_class(site)()
+    response = http_response(served.status, served.body, served.headers, spider.site_url + target)
     assert not spider.is_readable(response)
     assert text in (spider.explain_refusal(response) or "")
 
