@@ -33,8 +33,8 @@ from scraper.middlewares import IS_IMAGE, HostBackoffs, host_and_port
 # Active requests: many, so that one slow host does not hold up the others; Ctrl-C waits for them.
 CONCURRENT_REQUESTS = 32
 MAX_URL_CHARACTERS = 8_000
-INVALID_URL = "no address that can be asked"
-# File in the cache with the pauses that hosts asked for.
+INVALID_URL = "invalid URL"
+# File in the cache with the pauses that hosts requested.
 BACKOFFS_FILE = "hosts.sqlite"
 PURPOSE = "looks at photos of a product feed; obeys robots.txt"
 # URLs of a feed that are remembered, so that each is requested once, and reasons that are shown.

@@ -16,6 +16,8 @@ from dataset.catalogue.session import catalogue_url, open_catalogue
 from tests.support.catalogues import URL_FILE, fast_catalogues, new_catalogue
 from tests.support.ray_cluster import cluster, engine
 
+# The processes that tests start then import TensorFlow in less time; see `import_backend`.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # Fixtures.
 __all__ = ["cluster", "engine"]
 # URL of a PostgreSQL server where tests may create databases; .ci/run starts one.
@@ -25,10 +27,10 @@ LONGEST = (
     *("test_end_to_end.py", "test_crops.py", "test_evaluation.py", "test_estimator.py"),
     *("test_preprocessing.py", "test_survival.py", "test_fetch.py", "test_exporter.py"),
     *("test_growth.py", "test_multi_label.py", "test_find_similar.py", "test_browser.py"),
-    *("test_shop.py", "test_pool.py", "test_engines.py", "test_takedown.py", "test_crawl.py"),
+    *("test_shop.py", "test_pool.py", "test_faults.py", "test_takedown.py", "test_crawl.py"),
     *("test_several_tags.py", "test_pipeline.py", "test_run_report.py", "test_fit.py"),
-    *("test_stages_killed.py", "test_scrapy_project.py", "test_network.py", "test_inception.py"),
-    *("test_wheel.py", "test_hostile.py", "test_lamoda.py", "test_maintenance.py"),
+    *("test_repeating.py", "test_scrapy_project.py", "test_network.py", "test_inception.py"),
+    *("test_train.py", "test_hostile.py", "test_lamoda.py", "test_maintenance.py"),
 )
 # They use the packaged pose network, which takes longer to build than most of their tests.
 POSE_FILES = (

@@ -75,8 +75,10 @@ def test_help_ends_with_an_example_and_imports_no_heavy_library(command: list[st
         ("scraper.crawl, scraper.fetch", NOT_NEEDED),
         ("dataset.build, dataset.review.server", ("tensorflow", "keras", "sklearn")),
         # Keras is imported by `keras_backend.import_backend`, which silences its messages.
-        ("model.similar.output, model.similar.query", ("tensorflow", "keras")),
-        ("model.tagging.pipeline", ("tensorflow", "keras")),
+        (
+            "model.similar.output, model.similar.query, model.tagging.pipeline",
+            ("tensorflow", "keras"),
+        ),
     ],
 )
 def test_commands_import_only_what_they_need(modules: str, not_needed: tuple[str, ...]) -> None:

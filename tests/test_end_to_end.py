@@ -18,14 +18,12 @@ from tests.support.drawn_splits import run_words
 
 SHARED = Path(fashion_tagger.__file__).parents[1] / "shared"
 CLOTHING = SHARED / "data" / "clothing" / "validation"
-BACKBONE = SHARED / "weights" / "inception_v3_nsfwjs.weights.h5"
-LABELS = ("dress", "pants", "shoes", "t-shirt")
+LABELS = ("dress", "pants", "shoes")
 # Photos per label: enough to train a head in the time of a test.
-PHOTOS_PER_LABEL = 12
+PHOTOS_PER_LABEL = 10
 
 pytestmark = pytest.mark.skipif(
-    not (CLOTHING.is_dir() and BACKBONE.is_file()),
-    reason=f"needs the garment photos {CLOTHING} and the backbone {BACKBONE}",
+    not CLOTHING.is_dir(), reason=f"needs the garment photos {CLOTHING}"
 )
 
 
@@ -57,17 +55,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, one_estimator: None) -> Pa
         address = ("--site-url", shop.url, "--image-url", shop.url)
         crawl(folder, "lamoda", "--tags", ",".join(LABELS), *address)
     run_command(folder, "build-dataset", "--min-per-class", "8", "--splits", "60,20,20")
-    head = (
-        "--weights",
-        str(BACKBONE),
-        "--fine-tune",
-        "0",
-        "--image-size",
-        "96",
-        "--cache",
-        "cache",
-    )
-    run_command(folder, "train-model", *head, "--out", "runs/project")
+    head = ("--weights", "garments", "--fine-tune", "0", "--image-size", "96", "--cache", "cache")
+    run_command(folder, "train-model", *head, "--precision", "float32", "--out", "runs/project")
     return folder
 
 
@@ -93,5 +82,5 @@ def test_metrics_match_the_predictions_and_exceed_chance(project: Path) -> None:
     truth = [row["label"] for row in rows]
     assert metrics["accuracy"] == accuracy_score(truth, [row["predicted"] for row in rows])
     assert metrics["counts"]["test"] == len(rows)
-    # Chance is 0.25; a frozen backbone of another task reached 0.5 to 0.6.
-    assert metrics["accuracy"] > 0.35
+    # Chance is 0.33.
+    assert metrics["accuracy"] > 0.6

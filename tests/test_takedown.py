@@ -33,10 +33,8 @@ def build(folder: Path) -> dict[str, str]:
     return {row["path"]: row["sha256"] for row in manifest}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("backend")
-@pytest.mark.parametrize(
-    "backend", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
-)
 def test_crawls_and_builds_skip_taken_down_images(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for number, label in enumerate(LABELS):

@@ -11,6 +11,8 @@ import pytest
 
 import fashion_tagger
 
+# Building and installing the wheel takes longer than the tests.
+pytestmark = pytest.mark.slow
 ROOT = Path(fashion_tagger.__file__).parent
 PARTS = ("scraper", "dataset", "model", "migrations", "fashion_tagger.py", "setup.cfg",
          "pyproject.toml", "README.md", "LICENSE")  # fmt: skip

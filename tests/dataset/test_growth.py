@@ -126,7 +126,13 @@ def test_a_second_build_renders_only_changed_photos(filling: Filling) -> None:
     assert not (filling.folder / "splits" / "photos").exists()
 
 
-@pytest.mark.parametrize("name", ["folders", "webdataset", "parquet", "tfrecord"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("webdataset", "tfrecord")),
+        *("folders", "parquet"),
+    ],
+)
 def test_two_builds_of_any_format_are_equal_to_the_byte(filling: Filling, name: str) -> None:
     filling.products("polo", 10, 0)
     filling.products("🔥 платье", 10, 100)
@@ -270,7 +276,7 @@ def structure(filling: Filling) -> tuple[set, set]:
 
 
 def test_clusters_links_and_splits_do_not_depend_on_the_order(tmp_path: Path) -> None:
-    orders = [list(range(40)), [*range(39, -1, -1)]]
+    orders = [list(range(20)), [*range(19, -1, -1)]]
     results = []
     for number, order in enumerate(orders):
         folder = tmp_path / str(number)
@@ -282,8 +288,8 @@ def test_clusters_links_and_splits_do_not_depend_on_the_order(tmp_path: Path) ->
         results.append((*structure(filling), split_of(filling)))
     assert results[0] == results[1]
     clusters, links, _ = results[0]
-    assert len(clusters) == 20
-    assert len([relation for _, relation in links if relation == "part"]) >= 10
+    assert len(clusters) == 10
+    assert len([relation for _, relation in links if relation == "part"]) >= 5
 
 
 def test_the_clean_copy_is_used(filling: Filling) -> None:

@@ -6,8 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dataset.utils.keras_backend import import_backend
+
 if TYPE_CHECKING:
     from model.inference.predictor import SavedRun
+
+# As the commands do; the tests' own imports of Keras take longer.
+import_backend()
 
 
 @pytest.fixture(scope="module")

@@ -169,6 +169,9 @@ def kill_repeatedly(shop: SampleShop, folder: Path, times: int, rng: random.Rand
     return kills
 
 
+@pytest.mark.parametrize(
+    "backend", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
 @pytest.mark.usefixtures("backend")
 def test_kills_at_random_times_do_not_change_the_result(
     shop: SampleShop, expected_contents: list[list], tmp_path: Path
@@ -290,7 +293,9 @@ def _has_open_transaction(folder: Path) -> bool:
 @pytest.mark.parametrize(
     "backend", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
 )
-@pytest.mark.parametrize("moment", ["files are written", "photos are read"])
+@pytest.mark.parametrize(
+    "moment", ["files are written", pytest.param("photos are read", marks=pytest.mark.slow)]
+)
 def test_kill_between_two_steps_repeats_only_active_requests(
     shop: SampleShop,
     expected_contents: list[list],

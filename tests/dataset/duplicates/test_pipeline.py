@@ -62,7 +62,7 @@ def test_copies_get_the_oldest_cluster(filling: Filling) -> None:
         assert turned and turned.mirrored and turned.similarity >= DUPLICATE_SIMILARITY
 
 
-@pytest.mark.parametrize("old", [0, 50])
+@pytest.mark.parametrize("old", [0, pytest.param(50, marks=pytest.mark.slow)])
 def test_turned_copies_are_near_duplicates(filling: Filling, old: int) -> None:
     for number in range(6 + old):
         filling.image(jpeg(drawn(number)), filling.post(f"p{number}", "polo"))

@@ -72,6 +72,7 @@ def test_a_banner_fails_the_quality_gate(name: str) -> None:
     assert measure(open_photo(out.getvalue())).text > GATE
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CLOTHING.is_dir(), reason="needs the photos of ../shared/data/clothing")
 def test_printed_garments_are_not_banners() -> None:
     photos = sorted(CLOTHING.glob("*/t-shirt/*"))

@@ -35,6 +35,11 @@ PHOTOS = [
     ),
 ]
 
+# What identifies a photo does not depend on the database.
+ON_SQLITE = pytest.mark.parametrize(
+    "backend", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
+
 
 @pytest.fixture
 def filling(tmp_path: Path, backend: str) -> Filling:
@@ -67,6 +72,7 @@ def left(filling: Filling) -> tuple[set[str], set[str]]:
         }
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("number", "url"),
     [
@@ -112,6 +118,7 @@ def test_a_post_is_known_again_by_its_address_and_id(
     )
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("number", "url"),
     [
@@ -145,6 +152,7 @@ def test_a_photo_is_known_again_by_its_addresses(filling: Filling, number: int, 
     assert not key or known.has_photo(POSTS[number][0], key, ["https://x.test/"])
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("name", "site_id"),
     [
@@ -161,6 +169,7 @@ def test_an_author_is_known_again(filling: Filling, name: str, site_id: str) -> 
     assert {post[1] for post in POSTS} - left(filling)[0] == {site_id}
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     "what",
     [

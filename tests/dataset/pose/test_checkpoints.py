@@ -17,6 +17,7 @@ def weights_of(model: PoseModel) -> list[np.ndarray]:
     return load_estimator(model).network.get_weights()
 
 
+@pytest.mark.slow
 def test_a_pth_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ARCHITECTURES, "hrnet-w32", THIN)
     monkeypatch.setattr(estimator, "has_bfloat16", lambda: False)

@@ -106,7 +106,7 @@ def test_any_size_and_any_number_of_joints(size: tuple[int, int]) -> None:
     assert maps.shape == (2, -(-size[0] // 4), -(-size[1] // 4), 5)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (50, 70)])
+@pytest.mark.parametrize("size", [pytest.param((64, 64), marks=pytest.mark.slow), (50, 70)])
 def test_the_box_head_finds_what_it_is_made_to_find(size: tuple[int, int]) -> None:
     network = build_hrnet(THIN, size, 5, mask=True, box=True)
     for name in ("box_across", "box_down"):
@@ -144,16 +144,20 @@ def test_weights_there_and_back_half_of_them_exact_enough(
         difference = np.asarray(thin(photo)) - answer
         assert np.linalg.norm(difference) <= tolerance * np.linalg.norm(answer)
     thin.set_weights(weights)
+    assert sorted(one.name for one in tmp_path.iterdir()) == [
+        "False.weights.h5",
+        "True.weights.h5",
+    ]
+
+
+@pytest.mark.slow
+def test_half_precision_takes_half_of_the_space(tmp_path: Path) -> None:
     network, sizes = build_hrnet(ARCHITECTURES["hrnet-small"], (64, 64), 14), []
     for half in (False, True):
         path = tmp_path / f"{half}.weights.h5"
         save_weights(network, path, half)
         sizes.append(path.stat().st_size)
     assert sizes[1] < min(8_000_000, 0.6 * sizes[0])
-    assert sorted(one.name for one in tmp_path.iterdir()) == [
-        "False.weights.h5",
-        "True.weights.h5",
-    ]
 
 
 def test_what_does_not_fit_is_listed(thin: keras.Model, tmp_path: Path) -> None:

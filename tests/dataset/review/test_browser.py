@@ -143,6 +143,7 @@ def test_a_grid_is_decided_with_the_keyboard(
     ]
 
 
+@pytest.mark.slow
 def test_a_range_of_a_grid_is_selected_with_the_mouse(browser: Browser, address: str) -> None:
     with tab_of(browser) as tab:
         tab.goto(address + MISTAKES + "/list")
@@ -156,6 +157,7 @@ def test_a_range_of_a_grid_is_selected_with_the_mouse(browser: Browser, address:
         expect(tab.locator("#selected")).to_have_text("4 selected")
 
 
+@pytest.mark.slow
 def test_next_and_previous_by_keys_and_arrows(browser: Browser, address: str) -> None:
     with tab_of(browser) as tab:
         tab.goto(address + MISTAKES)
@@ -261,7 +263,7 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])
 def test_text_has_enough_contrast_in_both_color_schemes(
     browser: Browser, address: str, scheme: str
 ) -> None:
@@ -292,6 +294,7 @@ def start(filling: Filling, port: int = 0) -> tuple[subprocess.Popen[str], str]:
     return process, file.read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_server_loses_no_decision_and_an_open_tab_continues(
     browser: Browser, ready: Filling
 ) -> None:

@@ -69,6 +69,7 @@ def test_the_local_engine_keeps_the_order_and_the_batches() -> None:
         list(LOCAL_ENGINE.map(FailingTask(), range(100)))
 
 
+# Starting a cluster takes longer than these tests.
 @pytest.mark.slow
 def test_a_cluster_gives_the_same_results_in_the_same_order(engine: RayEngine) -> None:
     assert list(engine.map(SquareTask(), range(300))) == expected(300)
@@ -84,7 +85,7 @@ def test_a_failure_of_a_task_is_that_of_the_command(engine: RayEngine) -> None:
         list(engine.map(FailingTask(), range(100)))
 
 
-# Starting a cluster takes most of the time of these tests: `make test` runs this one only.
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_batches_only(engine: RayEngine, tmp_path: Path) -> None:
     task = SquareTask(deadly=130, folder=tmp_path)
     assert list(engine.map(task, range(300))) == expected(300)

@@ -19,6 +19,12 @@ from tests.support.exported_runs import FIRST, LABELS
 
 PAGE = Path(__file__).parents[3] / "docs" / "tasks" / "export.md"
 NAMES = {"saved_model": "saved_model", "onnx": "model.onnx", "litert": "model.tflite"}
+# Each export traces the network and takes most of a test's time.
+KINDS = [
+    pytest.param("saved_model", marks=pytest.mark.slow),
+    "onnx",
+    pytest.param("litert", marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +80,7 @@ def exported(work: Path) -> Callable[[str], Path]:
     return path
 
 
-@pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_documented_code_gives_the_probabilities_of_keras(
     work: Path, network: keras.Model, exported: Callable[[str], Path], kind: str
 ) -> None:
@@ -85,7 +91,7 @@ def test_the_documented_code_gives_the_probabilities_of_keras(
     assert not [path.name for path in (work / "run").iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_photos_of_all_kinds_and_batches(
     work: Path, network: keras.Model, exported: Callable[[str], Path], kind: str
 ) -> None:
@@ -100,6 +106,7 @@ def test_photos_of_all_kinds_and_batches(
     assert np.ptp([opened.predict(photo)[0] for photo in photos], axis=0).max() > 0.1
 
 
+@pytest.mark.slow
 def test_the_plain_interpreter_takes_any_size(
     network: keras.Model, exported: Callable[[str], Path]
 ) -> None:

@@ -36,7 +36,7 @@ def test_each_photo_is_requested_once_and_failures_have_a_reason(
         f"{site.url}/gone": "HTTP 404",
         f"{site.url}/page": "broken or no image",
         f"{site.url}/secret/a.jpg": "robots.txt",
-        "http://[no": "no address",
+        "http://[no": "invalid URL",
         "http://two\nlines/": "unprintable characters",
         "http://half\ud800/": "unprintable characters",
     }

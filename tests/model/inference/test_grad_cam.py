@@ -18,7 +18,7 @@ from tests.support.saved_runs import write_run
     [
         (("mixed0",), inception.WHOLE, 3),
         pytest.param(("mixed0", "mixed1"), inception.HALVES, 3, marks=pytest.mark.slow),
-        (("mixed0", "mixed1"), inception.HALVES, 4),
+        pytest.param(("mixed0", "mixed1"), inception.HALVES, 4, marks=pytest.mark.slow),
     ],
 )
 def test_the_mean_of_the_heat_map_is_the_logit(

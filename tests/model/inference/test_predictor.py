@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], SavedRun]
     return cache(lambda tta: load_run(write_run(folder / str(tta), LABELS, tta=tta)))
 
 
-@pytest.mark.parametrize("tta", [True, False])
+@pytest.mark.parametrize("tta", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_outputs_equal_the_models(
     made: Callable[[bool], SavedRun], tmp_path: Path, tta: bool
 ) -> None:
@@ -77,6 +77,7 @@ def test_all_kinds_of_photos_are_letterboxed_as_in_the_model(
         assert np.asarray(probabilities) == pytest.approx(own, abs=0.02)
 
 
+@pytest.mark.slow
 def test_half_precision_stays_near(made: Callable[[bool], SavedRun], tmp_path: Path) -> None:
     run = made(True)
     photos = np.random.default_rng(2).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
@@ -86,6 +87,7 @@ def test_half_precision_stays_near(made: Callable[[bool], SavedRun], tmp_path: P
     assert half.predict(photos).features == pytest.approx(exact.predict(photos).features, abs=0.05)
 
 
+@pytest.mark.slow
 def test_parts_of_photos_are_those_of_the_model(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", LABELS, parts=inception.HALVES))
     exact, half = load_predictor(run, "float32"), load_predictor(run, "bfloat16")

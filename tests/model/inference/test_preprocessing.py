@@ -67,7 +67,10 @@ def test_unreadable_photos_have_a_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("one_estimator")
-@pytest.mark.parametrize("background", ["keep", "white", "both"])
+@pytest.mark.parametrize(
+    "background",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("keep", "white")), "both"],
+)
 def test_a_photo_of_a_feed_is_cropped_and_resized_as_in_a_build(
     tmp_path: Path, background: str
 ) -> None:

@@ -197,7 +197,7 @@ def test_the_model_card_escapes_labels(run: tuple[Path, RunResults]) -> None:
     ("labels", "per_label"),
     [
         (2, {"train": 1, "validation": 0, "test": 1}),
-        (60, {"train": 1, "validation": 1, "test": 2}),
+        pytest.param(60, {"train": 1, "validation": 1, "test": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_small_and_wide_runs_are_written_too(

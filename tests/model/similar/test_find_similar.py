@@ -490,6 +490,7 @@ def test_wrong_usage_is_rejected(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_index_of_another_model_is_rejected(work: Path) -> None:
     shutil.copytree(work / "run", work / "other")
     shutil.copytree(work / "run", work / "unlike")

@@ -158,7 +158,10 @@ def work(tmp_path_factory: pytest.TempPathFactory, short_backbone: None) -> Path
     folder = tmp_path_factory.mktemp("work")
     draw_label_sets(folder / "splits", {"train": 12, "validation": 8, "test": 6})
     drawn_splits.random_backbone(folder / "backbone.weights.h5")
-    options = ("--weights", "backbone.weights.h5", "--fine-tune", "0", "--label-smoothing", "0")
+    options = (
+        *("--weights", "backbone.weights.h5", "--fine-tune", "0", "--label-smoothing", "0"),
+        *("--precision", "float32"),
+    )
     done = drawn_splits.run(folder, *options, "--out", "run")
     assert done.returncode == 0, done.stderr
     return folder

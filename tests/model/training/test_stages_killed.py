@@ -20,6 +20,8 @@ from tests.support.drawn_splits import (
     run,
 )
 
+# Every test trains both stages.
+pytestmark = pytest.mark.slow
 OPTIONS = (
     *(
         "--weights",
@@ -64,7 +66,7 @@ def test_three_colours_are_predicted(work: Path) -> None:
     assert {row["label"] for row in predictions(work / "whole")} == {"red ones", "синие", "a,b"}
 
 
-@pytest.mark.parametrize("cache", [pytest.param("cache", marks=pytest.mark.slow), "cold"])
+@pytest.mark.parametrize("cache", ["cache", "cold"])
 def test_the_same_command_gives_the_same_figures(work: Path, cache: str) -> None:
     out = f"again-{cache}"
     done = run(work, *OPTIONS, "--cache", str(work / cache), "--out", out)
@@ -73,7 +75,6 @@ def test_the_same_command_gives_the_same_figures(work: Path, cache: str) -> None
     assert first.read_bytes() == second.read_bytes()
 
 
-@pytest.mark.slow
 def test_from_nothing_an_odd_batch_size_gives_the_same_figures(work: Path) -> None:
     options = ("--weights", "none", "--feature-layers", "mixed4", "--epochs", "2")
     for out in ("none-1", "none-2"):
@@ -83,7 +84,6 @@ def test_from_nothing_an_odd_batch_size_gives_the_same_figures(work: Path) -> No
     assert first.read_bytes() == second.read_bytes()
 
 
-@pytest.mark.slow
 def test_a_killed_training_resumes_with_the_same_result(work: Path) -> None:
     part = work / "cut.unfinished"
     words = (*OPTIONS, "--out", "cut")
@@ -115,7 +115,6 @@ def test_a_killed_training_resumes_with_the_same_result(work: Path) -> None:
     assert probabilities(work / "cut") == pytest.approx(probabilities(work / "whole"), abs=1e-4)
 
 
-@pytest.mark.slow
 def test_the_next_training_uses_cached_features(work: Path) -> None:
     (cache,) = (work / "cache").glob("inception_v3-*.sqlite")
     before = cache.stat().st_mtime_ns
@@ -127,7 +126,6 @@ def test_the_next_training_uses_cached_features(work: Path) -> None:
     assert json.loads((work / "head" / "metrics.json").read_text())["kept_stage"] == "head"
 
 
-@pytest.mark.slow
 def test_cross_validation_predicts_each_photo_once_without_the_test_split(work: Path) -> None:
     head = ("--weights", "backbone.weights.h5", "--fine-tune", "0", "--precision", "float32")
     done = run(work, *head, "--out", "folds", "--folds", "3", "--augment", "none")

@@ -165,6 +165,7 @@ INVALID_REPLIES = (
 )
 
 
+@pytest.mark.slow
 def test_invalid_output_of_a_decoder_is_rejected(
     client: DecoderClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

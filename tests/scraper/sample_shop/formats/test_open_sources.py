@@ -225,6 +225,9 @@ def shops(tmp_path: Path) -> Iterator[dict[str, SampleShop]]:
         }
 
 
+@pytest.mark.parametrize(
+    "backend", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
 @pytest.mark.usefixtures("backend")
 def test_crawl_of_all_open_sources(shops: dict[str, SampleShop], tmp_path: Path) -> None:
     address = [
