@@ -117,7 +117,11 @@ class InputSize(click.ParamType):
     " first pass on images without boxes.",
 )
 @click.option(
-    "--pose-weights", type=FILE, metavar="PATH", help="Initial weights, or the weights to evaluate."
+    "--pose-weights",
+    type=FILE,
+    metavar="PATH",
+    help="Initial weights, whose heads are all trained unless an option says otherwise; or the"
+    " weights to evaluate.",
 )
 @click.option(
     "--precision",

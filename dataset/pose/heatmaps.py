@@ -318,6 +318,41 @@ def box_target(
     return np.array(as_box(places), np.float32)
 
 
+# The bounds of fewer joints say little about the person's box.
+MIN_BOX_JOINTS = 8
+
+
+def rotated_box_target(
+    points: np.ndarray,
+    margin: float,
+    view: np.ndarray,
+    photo: tuple[int, int],
+    size: tuple[int, int],
+) -> np.ndarray:
+    """Return the target of the box in a rotated view: the bounds of the joints, with a margin.
+
+    Args:
+        points: The joints (joints, 3) in pixels of the view.
+        margin: Margin, relative to the longer side of the bounds.
+        view: A view.
+        photo: Width and height of the image, which the box stays inside of.
+        size: Height and width of the view.
+
+    Returns:
+        As `box_target`; `UNANNOTATED` with fewer than `MIN_BOX_JOINTS` annotated joints.
+    """
+    annotated = points[points[:, 2] > 0, :2]
+    if len(annotated) < MIN_BOX_JOINTS:
+        return np.full(4, UNANNOTATED, np.float32)
+    width, height = photo
+    corners = to_view(np.array([(0, 0), (width, 0), (0, height), (width, height)]) - 0.5, view)
+    added = margin * np.ptp(annotated, axis=0).max()
+    low = np.maximum(annotated.min(axis=0) - added, corners.min(axis=0))
+    high = np.minimum(annotated.max(axis=0) + added, corners.max(axis=0))
+    places = (np.stack([low, high]) + 0.5) / size[::-1]
+    return np.array(as_box(np.clip(places, -BOX_REACH, 1 + BOX_REACH)), np.float32)
+
+
 def shrink_mask(mask: np.ndarray) -> np.ndarray:
     """Return the target of a mask.
 
@@ -542,6 +577,10 @@ def mask_loss(targets: Any, logits: Any) -> Any:
     total = ops.sum(annotated * (probabilities + targets), axis=(1, 2))
     dice = 1 - (2 * both + 1) / (total + 1)
     return entropy + dice
+
+
+# Weight of the box's loss where all heads are trained together.
+BOX_WEIGHT = 0.06
 
 
 def box_loss(targets: Any, boxes: Any) -> Any:

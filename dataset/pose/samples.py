@@ -22,6 +22,7 @@ from dataset.pose.heatmaps import (
     mirror_view,
     person_view,
     render_view,
+    rotated_box_target,
     shrink_mask,
     to_view,
 )
@@ -122,7 +123,7 @@ class PoseSamples(keras.utils.PyDataset):
         augmentation: How the views are augmented.
         empty: Images without people, of which `EMPTY_FRACTION` of an epoch's samples are drawn.
         masks: Whether the targets are pairs of heat maps and masks.
-        boxes: Whether they are triples of heat maps, masks and boxes. Views must be upright.
+        boxes: Whether they are triples of heat maps, masks and boxes.
 
     Attributes:
         unreadable: Path -> reason of images that could not be opened; their samples do not count.
@@ -222,8 +223,15 @@ class PoseSamples(keras.utils.PyDataset):
             mask = draw_partial_mask(points, self.joints, self.size)
         else:
             mask = shrink_mask(render_view(scene.mask, view, self.size))
-        target = no_box if person.nobody else box_target(scene.box, view, self.size)
+        target = no_box if person.nobody else self._box_target(scene, points, view, turn)
         return normalize(pixels), maps, mask, target
+
+    def _box_target(
+        self, scene: "Scene", points: np.ndarray, view: np.ndarray, turn: float
+    ) -> np.ndarray:
+        if turn:
+            return rotated_box_target(points, scene.margin, view, scene.photo.size, self.size)
+        return box_target(scene.box, view, self.size)
 
     def _open(self, person: Person) -> Image.Image | None:
         try:
@@ -248,6 +256,17 @@ class Scene:
     points: np.ndarray
     box: tuple[float, float, float, float]
     mask: Image.Image | None = None
+
+    @property
+    def margin(self) -> float:
+        """Return the median margin of the box around the joints, relative to their longer side."""
+        joints = self.points[self.points[:, 2] > 0, :2]
+        if not len(joints):
+            return 0.0
+        left, top, width, height = self.box
+        low, high = joints.min(axis=0), joints.max(axis=0)
+        gaps = [*(low - (left, top)), *((left + width, top + height) - high)]
+        return float(np.median(gaps) / max(1.0, (high - low).max()))
 
 
 def combine_people(

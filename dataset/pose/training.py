@@ -21,7 +21,7 @@ from dataset.pose.evaluation import (
     mask_iou,
     pck,
 )
-from dataset.pose.heatmaps import MASK_WEIGHT, box_loss, heatmap_loss, mask_loss
+from dataset.pose.heatmaps import BOX_WEIGHT, MASK_WEIGHT, box_loss, heatmap_loss, mask_loss
 from dataset.pose.models import DEFAULT, GATE, SUFFIX, description_path, read_description
 from dataset.pose.network import (
     ARCHITECTURES,
@@ -140,7 +140,7 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
     if options.resume:
         check_resumable(options)
     set_seed(options.seed)
-    boxes = options.boxes_only
+    boxes = trains_boxes(options)
     masks = people.has_masks or boxes
     if options.masks_only and not masks:
         raise BadInput(f"--masks-only: no person in {options.annotations[0]} has a segmentation")
@@ -154,13 +154,15 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
     )
     if options.start:
         load_start(network, options.start, options, joints)
-    if options.masks_only or boxes:
-        is_trained = is_box_layer if boxes else is_mask_layer
+    if options.masks_only or options.boxes_only:
+        is_trained = is_box_layer if options.boxes_only else is_mask_layer
         for layer in network.layers:
             layer.trainable = is_trained(layer.name)
     optimizer = keras.optimizers.Adam(options.learning_rate, epsilon=EPSILON)
     losses = [heatmap_loss, mask_loss, box_loss][: len(network.outputs)]
-    weights = [0.0, 0.0, 1.0] if boxes else [1.0, MASK_WEIGHT]
+    weights = [0.0, 0.0, 1.0]
+    if not options.boxes_only:
+        weights = [1.0, MASK_WEIGHT, BOX_WEIGHT][: len(network.outputs)]
     network.compile(
         optimizer,
         losses if masks else heatmap_loss,
@@ -175,8 +177,7 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
         options.size,
         options.batch_size,
         (options.seed,),
-        # The box of a rotated person is not known.
-        PoseAugmentation(whole=options.whole, turn=0.0 if boxes else PoseAugmentation.turn),
+        PoseAugmentation(whole=options.whole),
         empty,
         masks,
         boxes,
@@ -198,6 +199,18 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
     best = progress.best
     figures = {name: progress.history[name][best - 1] for name in FIGURES}
     return {"epoch": best, **figures, "epochs": progress.epochs}
+
+
+def trains_boxes(options: PoseTrainOptions) -> bool:
+    """Return whether a box head is trained: a new one, or that of the initial weights.
+
+    Training the mask only changes the input of the head, which is dropped.
+    """
+    weights = options.out / WEIGHTS if options.resume else options.start
+    if options.boxes_only or options.masks_only or not weights:
+        return options.boxes_only
+    is_described = description_path(weights).is_file()
+    return is_described and read_description(options.model, weights).has_box
 
 
 def load_start(network: keras.Model, path: Path, options: PoseTrainOptions, joints: int) -> None:
@@ -278,13 +291,12 @@ class Validation(keras.callbacks.Callback):
         if (epoch + 1) % PICTURE_EPOCHS == 0 or epoch + 1 == options.epochs:
             picture = evaluation.detection_grid(detections.persons, detections.points, joints, GATE)
             picture.save(options.out / f"predictions-{epoch + 1:03}.png")
-        heads = 1 + self.people.has_masks
-        names = ("loss", *(FIGURES if options.boxes_only else FIGURES[:heads]))
+        names = ("loss", *FIGURES[: len(network.outputs)])
         save_history_plot(options.out / "curves.png", progress.history, progress.best, names)
 
     def _crop_iou(self, estimator: PoseEstimator) -> float:
         """Return the mean IoU of crops in whole images with a box head; 0 without one."""
-        if not self.options.boxes_only:
+        if len(self.model.outputs) < 3:
             return 0.0
         detections, crops = detect_in_photos(estimator, self.held_out.persons)
         return crop_metrics(detections.persons, crops)["mean_box_iou"]
@@ -404,7 +416,7 @@ def save_epoch(
     """Save the weights of the best epoch, then the state, which marks the epoch as finished."""
     if progress.best == progress.epochs:
         save_weights(network, options.out / WEIGHTS, half=True)
-        metadata = describe_weights(people, options, progress)
+        metadata = describe_weights(network, people, options, progress)
         text = json.dumps(metadata, ensure_ascii=False, indent=2) + "\n"
         write_atomically(description_path(options.out / WEIGHTS), text.encode())
     metadata = {"history": progress.history, "options": _fixed_options(options)}
@@ -413,7 +425,7 @@ def save_epoch(
 
 
 def describe_weights(
-    people: People, options: PoseTrainOptions, progress: PoseProgress
+    network: keras.Model, people: People, options: PoseTrainOptions, progress: PoseProgress
 ) -> dict[str, Any]:
     """Return the content of `pose.json`, which describes the weights and their training."""
     return {
@@ -422,8 +434,8 @@ def describe_weights(
         "joints": list(people.joints.names),
         "bones": [list(pair) for pair in people.joints.bones],
         "gate": GATE,
-        "mask": people.has_masks or options.boxes_only,
-        "box": options.boxes_only,
+        "mask": len(network.outputs) > 1,
+        "box": len(network.outputs) > 2,
         **{name: progress.history[name][-1] for name in FIGURES},
         "epoch": progress.epochs,
         "persons": len(people.persons),

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # A parameter of glibc's `mallopt`.
 M_ARENA_MAX = -8
-# Keras and TensorFlow import them, if they are installed, for features that this project does not
-# use. Without them the import takes half of the time.
+# Keras imports them, if they are installed, for features that this project does not use. Without
+# them the import takes two thirds of the time.
 UNUSED_PACKAGES = ("matplotlib", "pandas", "sklearn")
 
 

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.pose.heatmaps import mirror_view, person_view, render_view, to_image, to_view
+from dataset.pose.heatmaps import (
+    UNANNOTATED,
+    box_target,
+    mirror_view,
+    person_view,
+    render_view,
+    rotated_box_target,
+    to_image,
+    to_view,
+)
+from dataset.pose.samples import Scene
 
 SIZE = (64, 48)
 
@@ -49,3 +59,35 @@ def test_beyond_the_photo_is_black() -> None:
         Image.new("RGB", (40, 40), "white"), person_view((0, 0, 40, 40), SIZE, 2.0), SIZE
     )
     assert seen[0].max() == 0 and seen[32, 24].min() == 255
+
+
+def test_the_box_of_a_rotated_person_is_the_bounds_of_the_rotated_joints_with_their_margin() -> (
+    None
+):
+    rng = np.random.default_rng(3)
+    points = np.concatenate([rng.uniform((60, 80), (160, 240), (14, 2)), np.full((14, 1), 2)], 1)
+    (left, top), (right, bottom) = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    margin = 0.1 * (bottom - top)
+    box = (left - margin, top - margin, right - left + 2 * margin, bottom - top + 2 * margin)
+    size = (128, 96)
+    photo = Image.new("RGB", (220, 320))
+    scene = Scene(photo, points, box)
+    for turn in (0.0, 90.0):
+        view = person_view(box, size, 1.5, turn)
+        seen = np.concatenate([to_view(points[:, :2], view), points[:, 2:]], axis=1)
+        target = rotated_box_target(seen, scene.margin, view, photo.size, size)
+        # The joints are where the person begins and ends, but for half a pixel.
+        low, high = seen[:, :2].min(axis=0), seen[:, :2].max(axis=0)
+        added = 0.1 * np.ptp(seen[:, :2], axis=0).max()
+        expected = (np.concatenate([low - added, high + added]) + 0.5) / (96, 128, 96, 128)
+        assert target == pytest.approx(expected, abs=1e-4)
+        if not turn:
+            assert target == pytest.approx(box_target(box, view, size), abs=0.5 / 96)
+    # It ends where the image ends, and is unknown with few joints.
+    view = person_view((-60.0, -90.0, 340.0, 500.0), size, 1.0, 0.0)
+    seen = np.concatenate([to_view(points[:, :2], view), points[:, 2:]], axis=1)
+    whole = rotated_box_target(seen, 2.0, view, photo.size, size)
+    assert whole == pytest.approx(box_target((0, 0, 220, 320), view, size), abs=1e-6)
+    points[3:, 2] = 0
+    unknown = rotated_box_target(points, 0.1, view, photo.size, size)
+    assert (unknown == UNANNOTATED).all()

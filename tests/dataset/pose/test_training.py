@@ -219,9 +219,18 @@ def test_boxes_only_leaves_key_points_and_masks_as_they_are(
     added = {name for name in after if name not in before}
     assert added and all(map(is_box_layer, added))
     assert any(not np.array_equal(after[name][0], initial[name][0]) for name in added)
-    # Boxes are trained further, and training masks drops the head, whose input would change.
+    # Boxes are trained further, alone or with all else.
     again = replace(boxes, start=boxes.out / "pose.weights.h5", out=tmp_path / "again")
     assert train_pose(again)["epochs"] == 1
+    everything = replace(again, boxes_only=False, out=tmp_path / "everything")
+    assert 0 < train_pose(everything)["crop"] < 1
+    trained = find_model("hrnet-small", everything.out / "pose.weights.h5")
+    assert trained.has_mask and trained.has_box
+    after = weights(whole, everything.out / "pose.weights.h5")
+    assert all(not np.array_equal(after[name][0], before[name][0]) for name in before)
+    longer = replace(everything, start=None, epochs=2, resume=True)
+    assert train_pose(longer)["epochs"] == 2
+    # Training masks drops the head, whose input would change.
     masks = replace(again, boxes_only=False, masks_only=True, out=tmp_path / "masks")
     photos = options.images[0]
     masks = replace(masks, annotations=(write_people(photos, 10, masks=True),))
