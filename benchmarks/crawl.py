@@ -47,7 +47,12 @@ from dataset.catalogue.models import (
     Sighting,
 )
 from dataset.catalogue.session import open_catalogue
-from dataset.duplicates.hashing import COLOUR_PIXELS, MIN_DECODED_PIXELS, PICTURE_PIXELS, VIEW_COUNT
+from dataset.duplicates.hashing import (
+    COLOUR_PIXELS,
+    MIN_DECODED_PIXELS,
+    THUMBNAIL_PIXELS,
+    VIEW_COUNT,
+)
 from dataset.images.io import find_photos, open_photo
 from dataset.utils.cli_options import format_table
 from dataset.vocabulary import load_vocabulary
@@ -436,7 +441,7 @@ def _sighting(number: int) -> dict[str, Any]:
 
 
 def _fingerprint(number: int, views: bytes) -> dict[str, Any]:
-    pixels = bytes(PICTURE_PIXELS * PICTURE_PIXELS + 2 * COLOUR_PIXELS * COLOUR_PIXELS)
+    pixels = bytes(THUMBNAIL_PIXELS * THUMBNAIL_PIXELS + 2 * COLOUR_PIXELS * COLOUR_PIXELS)
     quality = {"contrast": 50.0, "blur": 2.0, "text": 0.0, "compared": True}
     return {"image_id": number, "views": views, "pixels": pixels, **quality}
 

@@ -34,7 +34,7 @@ from dataset.duplicates.features import BITS, LocalFeatures
 from dataset.duplicates.hamming import MAX_DISTANCE_BITS, HashIndex, pairs_within
 from dataset.duplicates.hashing import VIEW_COUNT
 from dataset.duplicates.matching import nearest_known
-from dataset.duplicates.search import LoadedPhotos, PhotoPrint, compared_photos
+from dataset.duplicates.search import LoadedPhotos, PhotoSignature, compared_photos
 from dataset.duplicates.verification import Relation
 from dataset.duplicates.voting import feature_pairs
 from dataset.images.io import find_photos, open_photo, sha256_of
@@ -151,7 +151,7 @@ Edges = Mapping[Relation, Sequence[tuple[int, int]]]
 def _search(planted: Sequence[PlantedPhoto]) -> Edges:
     """Search the photos, and print how long each step takes."""
     start = time.perf_counter()
-    prints = list(map_in_threads(lambda photo: PhotoPrint.read(photo.path), planted))
+    prints = list(map_in_threads(lambda photo: PhotoSignature.read(photo.path), planted))
     hashed = time.perf_counter() - start
     photos = LoadedPhotos(prints, lambda number: planted[number].path.read_bytes())
     edges: dict[Relation, list[tuple[int, int]]] = {relation: [] for relation in Relation}

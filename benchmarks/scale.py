@@ -33,7 +33,7 @@ from dataset.duplicates.hamming import MAX_BANDED_BITS
 from dataset.duplicates.hashing import VIEW_COUNT
 from dataset.duplicates.matching import candidate_pairs
 from dataset.duplicates.pipeline import StoredImageTask, _local_features
-from dataset.duplicates.search import PhotoPrint, PrintFile
+from dataset.duplicates.search import PhotoSignature, SignatureFile
 from dataset.duplicates.voting import sorted_candidates
 from dataset.export.rendering import RenderResult, render_images
 from dataset.images.io import sha256_of
@@ -211,10 +211,10 @@ class InstantEngine:
         codes = rng.integers(0, 256, (60, BITS // 8), np.uint8)
         image = draw_product("dress", 0).photo
         image.thumbnail((32, 32))
-        fingerprint = PhotoPrint.of(image).fingerprint
+        fingerprint = PhotoSignature.of(image).fingerprint
         for _ in jobs:
             features = LocalFeatures((320, 320), np.zeros((60, 2), np.float32), codes.copy())
-            yield RenderResult(b"no image", PhotoPrint(replace(fingerprint), features))
+            yield RenderResult(b"no image", PhotoSignature(replace(fingerprint), features))
 
     def close(self) -> None:
         """Do nothing."""
@@ -243,13 +243,13 @@ def driver(count: int) -> None:
         store, before = ImageStore(folder / "images"), peak_memory()
         photos = [image.photo for image in images]
         crops = find_crops(photos, sessions, store, PoseOptions(), engine)
-        cropped, prints, rendered = peak_memory(), PrintFile(), []
+        cropped, signatures, rendered = peak_memory(), SignatureFile(), []
         for result in render_images(
             images, crops, store, folder / "pool", 300, "letterbox", engine=engine
         ):
             assert not isinstance(result, str)
             rendered.append(result[0])
-            prints.add(result[0].file_sha256 + result[0].render_key, result[1])
+            signatures.add(result[0].file_sha256 + result[0].render_key, result[1])
         click.echo(
             f"{count} photos: {before:.2f} GB with the plan, at most {cropped:.2f} GB with the"
             f" crops and {peak_memory():.2f} GB with {len(rendered)} rendered photos"

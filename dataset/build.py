@@ -19,7 +19,7 @@ from tqdm import tqdm
 from dataset.catalogue.models import RunRow, SplitAssignment, now
 from dataset.catalogue.session import open_catalogue
 from dataset.duplicates.pipeline import dedup, save_closest_pairs, save_parts
-from dataset.duplicates.search import LoadedPhotos, PrintFile, compared_photos
+from dataset.duplicates.search import LoadedPhotos, SignatureFile, compared_photos
 from dataset.errors import Failure, first_line
 from dataset.export import dataset_card, layout, report
 from dataset.export.formats import FORMATS
@@ -140,7 +140,7 @@ def build(
             shutil.rmtree(temporary_folder_of(options.out), ignore_errors=True)
             raise Failure(
                 f"--out {options.place} can't be written: {first_line(error)}; free disk space, or"
-                " name another folder"
+                " choose another folder"
             ) from error
 
 
@@ -159,8 +159,8 @@ def _build(options: BuildOptions, vocabulary: Vocabulary, engine: Engine) -> Bui
     photos = [image.photo for image in plan.images]
     crops = find_crops(photos, sessions, store, options.pose, engine)
     reused = _reuse_images(plan, crops, folder, options)
-    rendered, prints, unreadable = _render_images(plan, crops, store, folder, options, engine)
-    plan, items, audit = _write_splits(plan, selection, rendered, prints, folder, options)
+    rendered, signatures, unreadable = _render_images(plan, crops, store, folder, options, engine)
+    plan, items, audit = _write_splits(plan, selection, rendered, signatures, folder, options)
     result = BuildResult(
         items, plan.exclusions, plan.small_classes, unreadable, plan.deviations, audit, reused
     )
@@ -219,15 +219,15 @@ def _render_images(
     folder: Path,
     options: BuildOptions,
     engine: Engine,
-) -> tuple[dict[int, RenderedImage], PrintFile, dict[str, str]]:
+) -> tuple[dict[int, RenderedImage], SignatureFile, dict[str, str]]:
     """Render the planned images.
 
     Returns:
-        Rendered images by index in the plan, their prints in the same order and by the SHA-256 of
-        the files, and store key -> reason of the images that can't be read, which are excluded.
+        Rendered images by index in the plan, their signatures in the same order and by the SHA-256
+        of the files, and store key -> reason of the images that can't be read, which are excluded.
     """
     rendered: dict[int, RenderedImage] = {}
-    prints, unreadable = PrintFile(), {}
+    signatures, unreadable = SignatureFile(), {}
     pool = folder / POOL_FOLDER
     rendering = options.size, options.resize, options.pose.background
     results = render_images(plan.images, crops, store, pool, *rendering, engine)
@@ -238,21 +238,21 @@ def _render_images(
             unreadable[photo.store_key] = result
             plan.exclusions.add(photo, "photo missing or unreadable", result)
         else:
-            rendered[index], photo_print = result
-            prints.add(rendered[index].file_sha256, photo_print)
+            rendered[index], signature = result
+            signatures.add(rendered[index].file_sha256, signature)
     if not rendered:
         raise Failure(
             f"none of the {len(plan.images)} photos is in {options.images}"
             f" ({next(iter(unreadable))}); name the folder of the crawl's images with --images"
         )
-    return rendered, prints, unreadable
+    return rendered, signatures, unreadable
 
 
 def _write_splits(
     plan: BuildPlan,
     selection: SelectionOptions,
     rendered: Mapping[int, RenderedImage],
-    prints: PrintFile,
+    signatures: SignatureFile,
     folder: Path,
     options: BuildOptions,
 ) -> tuple[BuildPlan, list[DatasetItem], AuditResult]:
@@ -265,14 +265,14 @@ def _write_splits(
         plan: The plan of the build.
         selection: Its options.
         rendered: Rendered images by their index in the plan.
-        prints: Their prints, in the same order.
+        signatures: Their signatures, in the same order.
         folder: Folder of the build.
         options: The options of the build.
 
     Returns:
         The plan with the new splits, the written items, and the result of the audit.
     """
-    output_format, links = FORMATS[options.format], _find_links(rendered, prints)
+    output_format, links = FORMATS[options.format], _find_links(rendered, signatures)
     linked: list[tuple[int, int, float]] = []
     indices = {image.file: index for index, image in rendered.items()}
     for audits_left in reversed(range(MAX_AUDITS)):
@@ -285,7 +285,7 @@ def _write_splits(
         items = layout.arrange_items(images, replan.plan.splits, replan.plan.groups)
         items = output_format.write(items, folder)
         layout.write_manifest(items, folder / layout.MANIFEST, options.pose.background == BOTH)
-        audit = audit_build(folder, output_format, prints)
+        audit = audit_build(folder, output_format, signatures)
         if not audit.same or not audits_left:
             break
         indices_by_path = {item.path: indices[item.rendered.file] for item in items}
@@ -301,14 +301,16 @@ def _write_splits(
     return replan.plan, items, replace(audit, linked=linked)
 
 
-def _find_links(rendered: Mapping[int, RenderedImage], prints: PrintFile) -> list[tuple[int, int]]:
-    """Return the pairs of rendered images that show the same, by their indices in the plan.
+def _find_links(
+    rendered: Mapping[int, RenderedImage], signatures: SignatureFile
+) -> list[tuple[int, int]]:
+    """Return the pairs of rendered images that match, by their indices in the plan.
 
     Images that differ as a whole may be near duplicates once they are cropped.
     """
     indices = list(rendered)
     photos = LoadedPhotos(
-        prints,
+        signatures,
         lambda number: rendered[indices[number]].file.read_bytes(),
     )
     return [

@@ -350,7 +350,7 @@ def _show_result(result: "BuildResult", options: "BuildOptions") -> None:
     default=0,
     help="Port to listen at.  [default: a free one]",
 )
-@click.option("--who", help="Who decides.  [default: your user name]")
+@click.option("--who", help="Name of the reviewer.  [default: your user name]")
 @click.option(
     "--url-file",
     type=FILE,

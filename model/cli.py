@@ -223,7 +223,7 @@ def train_model(
     report.html and README.md; metrics.json, predictions.csv and other tables and charts; run.json
     and TensorBoard logs.
 
-    On a build of several labels per photo (build-dataset --multi-label), the labels of each facet
+    On a multi-label build (build-dataset --multi-label), the labels of each facet
     are a softmax, and facets without a label are ignored.
 
     --engine ray computes the outputs of the frozen backbone on a cluster; this machine trains.
@@ -308,7 +308,7 @@ def train_model(
 def compare_steps(out: Path | None, show_steps: bool, **values: Any) -> None:
     """Train one change after another on the same split, and measure the effect of each.
 
-    The built-in steps are those of the thesis: SGD, Adam, each augmentation alone, the useful ones
+    The built-in steps are SGD, Adam, each augmentation alone, the useful ones
     together, a central strip, the person crop, without background, with upper and lower half, and
     fine-tuning. Each step is trained several times and tested against another one. Features of the
     frozen backbone are cached, which makes a second comparison much faster. Writes compare.html

@@ -395,7 +395,7 @@ def fetch_photos(
     except FileNotFoundError as error:
         raise BadInput(f"{addresses}: no such file; name a file with one URL per line") from error
     finally:
-        _let_go_of_broken_pipe()
+        _ignore_broken_pipe()
     if not is_complete:
         raise click.ClickException("interrupted; repeat the command to continue")
 
@@ -419,7 +419,7 @@ def _report(url: str, problem: str) -> None:
     sys.stdout.flush()
 
 
-def _let_go_of_broken_pipe() -> None:
+def _ignore_broken_pipe() -> None:
     """Prevent an error at exit if nobody reads standard output any more."""
     try:
         sys.stdout.flush()
@@ -427,7 +427,7 @@ def _let_go_of_broken_pipe() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
+def _parse_fraction(_ctx: click.Context, param: click.Parameter, value: float) -> float:
     if not 0 <= value <= 1:
         raise BadInput(f"--{(param.name or '').replace('_', '-')} {value}: choose from 0 to 1")
     return value
@@ -465,7 +465,7 @@ def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
     type=float,
     default=0.1,
     show_default=True,
-    callback=_share,
+    callback=_parse_fraction,
     help="Additional products with a copied, re-encoded or resized photo, as a fraction of the"
     " products.",
 )
@@ -474,7 +474,7 @@ def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
     type=float,
     default=0.05,
     show_default=True,
-    callback=_share,
+    callback=_parse_fraction,
     help="Fraction of products that are listed under two hashtags.",
 )
 @click.option(
@@ -482,7 +482,7 @@ def _share(_ctx: click.Context, param: click.Parameter, value: float) -> float:
     type=float,
     default=0.0,
     show_default=True,
-    callback=_share,
+    callback=_parse_fraction,
     help="Fraction of products that are listed under a wrong hashtag, for check-tags to find.",
 )
 @click.option(

@@ -46,7 +46,7 @@ class CircularPaging(Failure):
 
     def __init__(self, hashtag: str, pages: int) -> None:
         super().__init__(
-            f"circle of pages: after {pages} pages of {hashtag!r} the site repeats earlier pages;"
+            f"pagination loop: after {pages} pages of {hashtag!r} the site repeats earlier pages;"
             " the posts found so far are kept. There may be more: try again on another day"
         )
 

@@ -49,7 +49,7 @@ MAX_ROBOTS_TXT_BYTES = 512_000
 ACCEPTS_API_TERMS = "accepts_api_terms"
 # Seconds until a robots.txt that could not be read is requested again.
 ROBOTS_TXT_RETRY_SECONDS = 300
-# The host is down: its pages are unavailable for the same reason.
+# Connection errors, raised unchanged: requests of the host's pages would fail with them, too.
 NO_CONNECTION = (CannotResolveHostError, DownloadConnectionRefusedError, CertificateError)
 # Settings: whether all hosts may be private, and URLs whose hosts may.
 ALLOW_PRIVATE_HOSTS, ALLOWED_HOSTS = "ALLOW_PRIVATE_HOSTS", "ALLOWED_HOSTS"
@@ -293,7 +293,7 @@ class NoAiMiddleware:
         Raises:
             IgnoreRequest: The response is an image that must not be used.
         """
-        reason = prohibition(response)
+        reason = find_ai_opt_out(response)
         if reason is not None:
             if request.meta.get(IS_IMAGE):
                 raise IgnoreRequest(reason)
@@ -374,7 +374,7 @@ def reservations_as_rules(body: bytes) -> str:
     return "\n".join(lines)
 
 
-def prohibition(response: Response) -> str | None:
+def find_ai_opt_out(response: Response) -> str | None:
     """Return why a response must not be used for machine learning: a flag, or None."""
     headers = response.headers
     if any(_has_directive(value.decode("latin-1")) for value in headers.getlist("X-Robots-Tag")):
@@ -487,7 +487,7 @@ class HostBackoffs:
 
 
 class BackoffMiddleware:
-    """Record pauses, and request again what busy hosts refused.
+    """Record back-off times, and retry requests that busy hosts rejected (BUSY_STATUSES).
 
     The scheduler holds requests back until their host may be requested; those outside of it wait
     here.

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class CrawlPipeline(CrawlComponent):
-    """A pipeline of a crawl; items of a spider outside of one pass unchanged."""
+    """Base class of the pipelines. Without a catalogue (`scrapy parse`), items pass unchanged."""
 
     @contextlib.contextmanager
     def failures_end_crawl(self) -> Iterator[None]:
@@ -45,7 +45,7 @@ class InspectionPipeline(CrawlPipeline):
     _pool: DecoderPool | None = None
 
     async def open_spider(self) -> None:
-        """Start the first decoder process, which takes as long as the first page."""
+        """Start the first decoder process in the background, while the first page is requested."""
         if self.context is not None:
             self._pool = DecoderPool.acquire()
             self._starting = asyncio.ensure_future(self._start(self._pool))
@@ -69,11 +69,11 @@ class InspectionPipeline(CrawlPipeline):
         return item
 
 
-class DeduplicationPipeline(CrawlPipeline):
+class TakedownPipeline(CrawlPipeline):
     """Reject copies of images that were taken down."""
 
     async def process_item(self, item: Any) -> Any:
-        """Compare an accepted image with what was taken down until the last commit."""
+        """Reject an accepted image that matches a committed takedown."""
         if isinstance(item, ImageItem) and isinstance(item.outcome, AcceptedImage):
             assert self.context is not None
             takedowns = self.context.writer.takedowns

@@ -66,8 +66,8 @@ CLAIM_CHECK_SECONDS = 0.1
 # How a search ends, by the error that ended it.
 ENDS: dict[type[Failure], str] = {
     LayoutChanged: "layout changed",
-    CircularPaging: "circle of pages",
-    TemporarilyEmpty: "not yet answered",
+    CircularPaging: "pagination loop",
+    TemporarilyEmpty: "temporarily empty",
     UnexpectedError: "error",
 }
 # Key of a request's meta: whether its image counts as active.

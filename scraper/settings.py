@@ -42,7 +42,7 @@ SUMMARY_ENABLED = True
 SCHEDULER = "scraper.scheduler.CatalogueScheduler"
 ITEM_PIPELINES = {
     "scraper.pipelines.InspectionPipeline": 100,
-    "scraper.pipelines.DeduplicationPipeline": 200,
+    "scraper.pipelines.TakedownPipeline": 200,
     "scraper.pipelines.StoragePipeline": 300,
     "scraper.pipelines.CataloguePipeline": 400,
 }

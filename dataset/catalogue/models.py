@@ -480,7 +480,7 @@ class TagVerdictRow(Base):
     Attributes:
         label: The label that the image is tagged with; empty for a proposal.
         model: Name and digest of the training run.
-        verdict: agrees, mistake, unsure or nothing seen; proposed.
+        verdict: agrees, mistake, unsure, no garment seen, missing, or proposed.
         suggested: The label of the highest calibrated probability.
         probability: The probability of `suggested`.
         tag_probability: The probability of `label`.

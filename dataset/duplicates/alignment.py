@@ -53,11 +53,11 @@ def similarity(
     for start in range(0, len(first), BATCH_PAIRS):
         batch = slice(start, start + BATCH_PAIRS)
         oriented = [
-            (_oriented(f.picture, int(orientation)), _oriented(f.colours, int(orientation)))
+            (_oriented(f.thumbnail, int(orientation)), _oriented(f.colours, int(orientation)))
             for f, orientation in zip(second[batch], orientations[batch], strict=True)
         ]
         result[batch] = _picture_similarity(
-            np.asarray([f.picture for f in first[batch]], np.float32),
+            np.asarray([f.thumbnail for f in first[batch]], np.float32),
             np.asarray([picture for picture, _ in oriented], np.float32),
         )
         differ = ~_colours_agree(

@@ -1,4 +1,4 @@
-"""Local features of photos: find photos that show the same, also where only a part is the same.
+"""Local features of photos: find photos that match as a whole or in part.
 
 The features are SIFT key points (Lowe, "Distinctive Image Features from Scale-Invariant Keypoints",
 IJCV 2004). A descriptor is stored as 128 bits, one per bin: whether the bin exceeds the
@@ -40,10 +40,10 @@ _MIRRORED_BYTE = np.packbits(
 
 @dataclass(frozen=True)
 class KeyScheme:
-    """How the keys are made under which descriptors are indexed.
+    """Locality-sensitive hashing of descriptors by bit sampling.
 
-    A key is a selection of bits of a descriptor. With more keys of fewer bits, more copies are
-    found, and more other photos.
+    A key is a random subset of the bits of a descriptor. More keys of fewer bits raise recall and
+    lower precision.
 
     Attributes:
         seed: Seed of the selections; a search with another one does not miss the same photos.

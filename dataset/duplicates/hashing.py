@@ -1,8 +1,8 @@
-"""Fingerprints of photos: 64-bit DCT hashes of eight views, and a small picture.
+"""Fingerprints of photos: 64-bit DCT hashes of eight views, and a thumbnail.
 
 A view is a part of the photo without its uniform border. Near duplicates have a view whose hash is
 near that of a view of the original, also with a border added, cropped or mirrored; alignment.py
-then compares the pictures.
+then compares the thumbnails.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from functools import cached_property, lru_cache
 import numpy as np
 from PIL import Image
 
-# Longer side of the photo that views are taken from; sides of the small picture and its colours.
-WORKING_PIXELS, PICTURE_PIXELS, COLOUR_PIXELS = 128, 48, 8
+# Longer side of the photo that views are taken from; sides of the thumbnail and its colours.
+WORKING_PIXELS, THUMBNAIL_PIXELS, COLOUR_PIXELS = 128, 48, 8
 # Side of the picture that is transformed, and of the block of coefficients that make the hash.
 HASH_PIXELS, HASH_COEFFICIENTS = 32, 8
 # Pixels per side that a JPEG is decoded to, at least: decoding it that small changes at most 2 bits
@@ -45,27 +45,27 @@ class Fingerprint:
 
     Attributes:
         views: Hashes of the views, (8,) uint64.
-        picture: Small greyscale picture without the border, (48, 48) uint8.
+        thumbnail: Small greyscale photo without the border, (48, 48) uint8.
         colours: Its Cb and Cr channels, (2, 8, 8) uint8.
     """
 
     views: np.ndarray
-    picture: np.ndarray
+    thumbnail: np.ndarray
     colours: np.ndarray
 
     @cached_property
     def packed(self) -> tuple[bytes, bytes]:
         """The views, and the picture with its colours, as the catalogue stores them."""
-        return self.views.astype("<u8").tobytes(), self.picture.tobytes() + self.colours.tobytes()
+        return self.views.astype("<u8").tobytes(), self.thumbnail.tobytes() + self.colours.tobytes()
 
 
 def unpack(views: bytes, pixels: bytes) -> Fingerprint:
     """Return the fingerprint that `Fingerprint.packed` stored."""
     values = np.frombuffer(pixels, np.uint8)
-    size = PICTURE_PIXELS * PICTURE_PIXELS
+    size = THUMBNAIL_PIXELS * THUMBNAIL_PIXELS
     return Fingerprint(
         np.frombuffer(views, "<u8").astype(np.uint64),
-        values[:size].reshape(PICTURE_PIXELS, PICTURE_PIXELS),
+        values[:size].reshape(THUMBNAIL_PIXELS, THUMBNAIL_PIXELS),
         values[size:].reshape(2, COLOUR_PIXELS, COLOUR_PIXELS),
     )
 
@@ -80,7 +80,7 @@ def fingerprint(image: Image.Image) -> Fingerprint:
     areas = [_area_in(box, area) for area in VIEW_AREAS]
     straight = _coefficients(grey.astype(np.float32), areas)
     mirrored = straight[: VIEW_COUNT - len(VIEW_AREAS)] * _SIGNS
-    size, colour_size = (PICTURE_PIXELS, PICTURE_PIXELS), (COLOUR_PIXELS, COLOUR_PIXELS)
+    size, colour_size = (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), (COLOUR_PIXELS, COLOUR_PIXELS)
     return Fingerprint(
         _hashes(np.concatenate([straight, mirrored])),
         np.asarray(luma.resize(size, Image.Resampling.LANCZOS, box)),

@@ -49,14 +49,14 @@ def fingerprint_values(image: int, fingerprint: Fingerprint) -> dict[str, object
 
 def load_fingerprints(session: Session, images: Sequence[int]) -> dict[int, Fingerprint]:
     """Load the fingerprints of images by their ids; those without one are missing."""
-    prints = {}
+    fingerprints = {}
     for batch in in_batches(images):
         query = sa.select(
             FingerprintRow.image_id, FingerprintRow.views, FingerprintRow.pixels
         ).where(FingerprintRow.image_id.in_(batch))
         for image, views, pixels in session.execute(query):
-            prints[image] = unpack(views, pixels)
-    return prints
+            fingerprints[image] = unpack(views, pixels)
+    return fingerprints
 
 
 class CataloguePhotos:
@@ -96,8 +96,8 @@ class CataloguePhotos:
         """Return the fingerprints of some photos."""
         images = self.ids[list(photos)].tolist()
         with self._sessions() as session:
-            prints = load_fingerprints(session, images)
-        return [prints[image] for image in images]
+            fingerprints = load_fingerprints(session, images)
+        return [fingerprints[image] for image in images]
 
     def features(self, photos: Sequence[int]) -> Iterator[LocalFeatures]:
         """Yield the local features of some photos."""
@@ -198,11 +198,11 @@ class FingerprintIndex:
                     near[image, self._ids[index]] = is_mirrored
             later.remove(image)
         stored = {other for _, other in near if other not in self._recent}
-        prints = self._recent | load_fingerprints(session, sorted(stored))
+        fingerprints = self._recent | load_fingerprints(session, sorted(stored))
         # Images that were taken down meanwhile have no fingerprint any more.
-        near = {pair: is_mirrored for pair, is_mirrored in near.items() if pair[1] in prints}
+        near = {pair: is_mirrored for pair, is_mirrored in near.items() if pair[1] in fingerprints}
         matches: dict[int, list[Match]] = {image: [] for image in fingerprints}
-        similarities = _similarities(near, prints)
+        similarities = _similarities(near, fingerprints)
         for ((image, other), is_mirrored), value in zip(near.items(), similarities, strict=True):
             if value >= POSSIBLE_SIMILARITY:
                 matches[image].append(Match(other, is_mirrored, value))
@@ -213,14 +213,16 @@ class FingerprintIndex:
 
 
 def _similarities(
-    near: Mapping[tuple[int, int], bool], prints: Mapping[int, Fingerprint]
+    near: Mapping[tuple[int, int], bool], fingerprints: Mapping[int, Fingerprint]
 ) -> list[float]:
     """Return the similarity of pairs of images, given whether they are mirrored."""
     if not near:
         return []
     # Sorted by content, so that the result does not depend on which image came first.
     pairs = [
-        sorted((prints[first], prints[second]), key=lambda fingerprint: fingerprint.packed)
+        sorted(
+            (fingerprints[first], fingerprints[second]), key=lambda fingerprint: fingerprint.packed
+        )
         for first, second in near
     ]
     mirrored = np.array(list(near.values()), bool)

@@ -1,4 +1,4 @@
-"""Find the pairs of photos that show the same: candidates by hashes and features, then proof."""
+"""Find matching photos: candidates by hashes and local features, then verification."""
 
 import copy
 import os
@@ -34,9 +34,9 @@ from dataset.images.io import Unreadable, open_photo
 from dataset.utils.threads import map_in_threads
 
 BATCH_PAIRS = 32
-# Nearest small pictures of each photo that a thorough search compares, if they correlate, and
-# pictures per block.
-NEAREST_PICTURES, MIN_PICTURE_CORRELATION, PICTURE_BLOCK = 4, 0.85, 1024
+# Nearest thumbnails of each photo that a thorough search compares, if they correlate, and
+# thumbnails per block.
+NEAREST_THUMBNAILS, MIN_THUMBNAIL_CORRELATION, THUMBNAIL_BLOCK = 4, 0.85, 1024
 # Photos of which AUDIT_KEYS are indexed at most (16 KB each).
 MAX_AUDIT_KEYS_PHOTOS = 75_000
 # Decoded pictures that are kept, each of at most 0.4 MB, and 0.6 MB if its texture was measured.
@@ -63,24 +63,24 @@ class PhotoSet(Protocol):
 
 
 @dataclass(frozen=True)
-class PhotoPrint:
+class PhotoSignature:
     """Fingerprint and local features of a photo."""
 
     fingerprint: Fingerprint
     features: LocalFeatures
 
     @classmethod
-    def of(cls, image: Image.Image) -> "PhotoPrint":
+    def of(cls, image: Image.Image) -> "PhotoSignature":
         """Compute both of an RGB image."""
         return cls(fingerprint(image), extract_features(image))
 
     @classmethod
-    def read(cls, source: Path | bytes) -> "PhotoPrint":
+    def read(cls, source: Path | bytes) -> "PhotoSignature":
         """Compute both of a file; it raises what `open_photo` raises."""
         return cls.of(open_photo(source, PICTURE_SIDE))
 
 
-class PrintFile(Sequence[PhotoPrint]):
+class SignatureFile(Sequence[PhotoSignature]):
     """Prints of photos, stored in a temporary file that is deleted with the object."""
 
     def __init__(self) -> None:
@@ -90,17 +90,17 @@ class PrintFile(Sequence[PhotoPrint]):
         self._numbers: dict[str, int] = {}
         self._selected: Sequence[int] | None = None
 
-    def add(self, key: str, photo_print: PhotoPrint) -> None:
-        """Append a print, whose number `number_of` returns by its key."""
+    def add(self, key: str, signature: PhotoSignature) -> None:
+        """Append a signature, whose number `number_of` returns by its key."""
         self._numbers[key] = len(self._starts) - 1
-        self._starts.append(self._starts[-1] + self._file.write(pickle.dumps(photo_print)))
+        self._starts.append(self._starts[-1] + self._file.write(pickle.dumps(signature)))
 
     def number_of(self, key: str) -> int | None:
-        """Return the number of the print of a key, None if there is none."""
+        """Return the number of the signature of a key, None if there is none."""
         return self._numbers.get(key)
 
-    def select(self, numbers: Sequence[int]) -> "PrintFile":
-        """Return some prints, in a given order, without copying them."""
+    def select(self, numbers: Sequence[int]) -> "SignatureFile":
+        """Return some signatures, in a given order, without copying them."""
         selected = copy.copy(self)
         selected._selected = numbers
         return selected
@@ -109,48 +109,48 @@ class PrintFile(Sequence[PhotoPrint]):
         return len(self._starts) - 1 if self._selected is None else len(self._selected)
 
     @overload
-    def __getitem__(self, number: int) -> PhotoPrint: ...
+    def __getitem__(self, number: int) -> PhotoSignature: ...
 
     @overload
-    def __getitem__(self, number: slice) -> Sequence[PhotoPrint]: ...
+    def __getitem__(self, number: slice) -> Sequence[PhotoSignature]: ...
 
-    def __getitem__(self, number: int | slice) -> PhotoPrint | Sequence[PhotoPrint]:
-        """Read one print, or several."""
+    def __getitem__(self, number: int | slice) -> PhotoSignature | Sequence[PhotoSignature]:
+        """Read one signature, or several."""
         if isinstance(number, slice):
             return [self[own] for own in range(len(self))[number]]
         if not 0 <= number < len(self):
             raise IndexError(number)
         own = number if self._selected is None else self._selected[number]
         start, stop = self._starts[own], self._starts[own + 1]
-        photo_print: PhotoPrint = pickle.loads(os.pread(self._file.fileno(), stop - start, start))
-        return photo_print
+        signature: PhotoSignature = pickle.loads(os.pread(self._file.fileno(), stop - start, start))
+        return signature
 
 
 class LoadedPhotos:
-    """A set of photos with their prints.
+    """A set of photos with their signatures.
 
     Args:
-        prints: Their prints, in an order of the photos' content.
+        signatures: Their signatures, in an order of the photos' content.
         read: Returns the file of a photo; it raises OSError if it is missing.
     """
 
-    def __init__(self, prints: Sequence[PhotoPrint], read: Callable[[int], bytes]) -> None:
-        self._prints, self._read = prints, read
+    def __init__(self, signatures: Sequence[PhotoSignature], read: Callable[[int], bytes]) -> None:
+        self._signatures, self._read = signatures, read
 
     def __len__(self) -> int:
-        return len(self._prints)
+        return len(self._signatures)
 
     def views(self) -> np.ndarray:
         """Return the hashes of all views, (n, 8) uint64."""
-        return np.stack([photo.fingerprint.views for photo in self._prints])
+        return np.stack([photo.fingerprint.views for photo in self._signatures])
 
     def fingerprints(self, photos: Sequence[int]) -> list[Fingerprint]:
         """Return the fingerprints of some photos."""
-        return [self._prints[photo].fingerprint for photo in photos]
+        return [self._signatures[photo].fingerprint for photo in photos]
 
     def features(self, photos: Sequence[int]) -> Iterator[LocalFeatures]:
         """Yield the local features of some photos."""
-        return (self._prints[photo].features for photo in photos)
+        return (self._signatures[photo].features for photo in photos)
 
     def picture(self, photo: int) -> np.ndarray | None:
         """Return the picture of a photo, None if its file is missing or can't be read."""
@@ -165,10 +165,10 @@ def read_picture(read: Callable[[], bytes]) -> np.ndarray | None:
         return None
 
 
-def show_same(
-    first: PhotoPrint, second: PhotoPrint, pictures: tuple[np.ndarray, np.ndarray]
+def is_match(
+    first: PhotoSignature, second: PhotoSignature, pictures: tuple[np.ndarray, np.ndarray]
 ) -> bool:
-    """Return whether two photos show the same, straight or mirrored.
+    """Return whether two photos match as a whole or in part, straight or mirrored.
 
     Args:
         first: Print of one photo.
@@ -182,11 +182,11 @@ def show_same(
             comparison = compare(one, other, placement.transform, placement.inliers)
             if comparison is not None and comparison.is_related:
                 return True
-    alike = max(
+    nearness = max(
         float(similarity([first.fingerprint], [second.fingerprint], np.array([mirrored]))[0])
         for mirrored in (False, True)
     )
-    comparison = compare_whole(one, other, alike) if alike >= POSSIBLE_SIMILARITY else None
+    comparison = compare_whole(one, other, nearness) if nearness >= POSSIBLE_SIMILARITY else None
     return comparison is not None and comparison.is_related
 
 
@@ -211,14 +211,14 @@ def compared_photos(
     groups: np.ndarray | None = None,
     thorough: bool = False,
 ) -> Iterator[list[ComparedPhotos]]:
-    """Compare the pixels of all pairs of photos that may show the same.
+    """Compare the pixels of all candidate pairs of photos.
 
     Args:
         photos: The photos.
         is_new: Photos that were not compared yet, (n,) bool: a pair has at least one. None: all.
         groups: If given, only photos of different groups are compared, (n,) int.
         thorough: Search for candidates by other and more keys of the features, and among the
-            nearest small pictures as well, as far as there are not too many photos. It finds
+            nearest thumbnails as well, as far as there are not too many photos. It finds
             candidates that a search without it has missed.
 
     Yields:
@@ -305,37 +305,37 @@ def _look_alike_pairs(
     rows = np.stack([hashes.first, hashes.second, hashes.orientation.astype(np.int64)], 1)
     if not thorough or len(photos) > MAX_EXACT_PHOTOS:
         return rows
-    orientations = nearest_pictures(photos.fingerprints(range(len(photos))))
+    orientations = nearest_thumbnails(photos.fingerprints(range(len(photos))))
     orientations |= {(first, second): number for first, second, number in rows.tolist()}
     pairs = sorted((*pair, number) for pair, number in orientations.items())
     return np.array(pairs, np.int64).reshape(-1, 3)
 
 
-def nearest_pictures(prints: Sequence[Fingerprint]) -> dict[tuple[int, int], int]:
-    """Return the pairs of photos whose small pictures are nearest, straight or mirrored.
+def nearest_thumbnails(signatures: Sequence[Fingerprint]) -> dict[tuple[int, int], int]:
+    """Return the pairs of photos whose thumbnails are nearest, straight or mirrored.
 
     Args:
-        prints: Fingerprints of the photos.
+        signatures: Fingerprints of the photos.
 
     Returns:
         Pair of indices -> orientation of the second photo, 1 if it is mirrored: of each photo, the
-        NEAREST_PICTURES nearest ones.
+        NEAREST_THUMBNAILS nearest ones.
     """
-    pictures = np.stack([p.picture for p in prints]).reshape(len(prints), 12, 4, 12, 4)
-    small = pictures.mean((2, 4), dtype=np.float32)
+    thumbnails = np.stack([p.thumbnail for p in signatures]).reshape(len(signatures), 12, 4, 12, 4)
+    small = thumbnails.mean((2, 4), dtype=np.float32)
     pairs: dict[tuple[int, int], int] = {}
     straight = _normalized(small)
-    count = min(NEAREST_PICTURES, len(prints) - 1)
+    count = min(NEAREST_THUMBNAILS, len(signatures) - 1)
     if not count:
         return pairs
     for mirrored, others in enumerate((straight, _normalized(small[:, :, ::-1]))):
-        for start in range(0, len(prints), PICTURE_BLOCK):
-            products = straight[start : start + PICTURE_BLOCK] @ others.T
+        for start in range(0, len(signatures), THUMBNAIL_BLOCK):
+            products = straight[start : start + THUMBNAIL_BLOCK] @ others.T
             rows = np.arange(len(products))
             products[rows, start + rows] = -2
             nearest = np.argpartition(-products, count - 1, axis=1)[:, :count]
             for first, (row, values) in enumerate(zip(nearest, products, strict=True), start):
-                for second in row[values[row] >= MIN_PICTURE_CORRELATION].tolist():
+                for second in row[values[row] >= MIN_THUMBNAIL_CORRELATION].tolist():
                     pairs.setdefault((min(first, second), max(first, second)), mirrored)
     return pairs
 
@@ -379,9 +379,9 @@ def _compare(
         for pair in pairs
         if pair in orientations and not (pair in compared and compared[pair].is_related)
     ]
-    for pair, alike in _look_alikes(photos, unrelated, orientations):
+    for pair, nearness in _look_alikes(photos, unrelated, orientations):
         if pictures := _readable(picture, pair):
-            comparison = compare_whole(*pictures, alike)
+            comparison = compare_whole(*pictures, nearness)
             if comparison is not None:
                 compared[pair] = comparison
     return [ComparedPhotos(*pair, compared[pair]) for pair in pairs if pair in compared]
@@ -400,14 +400,14 @@ def _look_alikes(
     pairs: Sequence[tuple[int, int]],
     orientations: Mapping[tuple[int, int], int],
 ) -> list[tuple[tuple[int, int], float]]:
-    """Return the pairs whose small pictures are similar, and their similarity."""
+    """Return the pairs whose thumbnails are similar, and their similarity."""
     if not pairs:
         return []
     numbers = sorted({photo for pair in pairs for photo in pair})
-    prints = dict(zip(numbers, photos.fingerprints(numbers), strict=True))
+    signatures = dict(zip(numbers, photos.fingerprints(numbers), strict=True))
     similarities = similarity(
-        [prints[first] for first, _ in pairs],
-        [prints[second] for _, second in pairs],
+        [signatures[first] for first, _ in pairs],
+        [signatures[second] for _, second in pairs],
         np.array([orientations[pair] for pair in pairs]),
     )
     return [

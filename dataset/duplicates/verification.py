@@ -143,7 +143,7 @@ class Comparison:
             measured of related photos only.
         mirrored: Whether one photo is mirrored.
         inliers: Key points that agree on the placement; 0 if the photos were aligned as a whole.
-        alike: Similarity of the small pictures of photos that were aligned as a whole.
+        thumbnail_similarity: Similarity of the thumbnails of photos that were aligned as a whole.
     """
 
     coverages: tuple[float, float]
@@ -158,7 +158,7 @@ class Comparison:
     decorations: tuple[float, float] = (0.0, 0.0)
     mirrored: bool = False
     inliers: int = 0
-    alike: float = 1.0
+    thumbnail_similarity: float = 1.0
 
     @property
     def similarity(self) -> float:
@@ -201,7 +201,7 @@ class Comparison:
             and self.agreeing > 0
             and self.different <= MAX_DIFFERENT
             and self.central <= MAX_CENTRAL_DIFFERENT
-            and self.alike >= DUPLICATE_SIMILARITY
+            and self.thumbnail_similarity >= DUPLICATE_SIMILARITY
         )
 
     def _is_equal(self, strictness: float) -> bool:
@@ -229,7 +229,7 @@ class Comparison:
 
     @property
     def is_related(self) -> bool:
-        """Return whether the photos show the same, as a whole or in part."""
+        """Return whether the photos match as a whole or in part."""
         return self.relation != Relation.NONE
 
     def swapped(self) -> "Comparison":
@@ -237,20 +237,26 @@ class Comparison:
         return replace(self, coverages=self.coverages[::-1], decorations=self.decorations[::-1])
 
 
-def compare_whole(first: Picture, second: Picture, alike: float) -> Comparison | None:
+def compare_whole(
+    first: Picture, second: Picture, thumbnail_similarity: float
+) -> Comparison | None:
     """Compare two photos that are alike as a whole, straight or mirrored.
 
     Args:
         first: Picture of a photo.
         second: Picture of the other one, of any size.
-        alike: Similarity of their small pictures.
+        thumbnail_similarity: Similarity of their thumbnails.
 
     Returns:
         The comparison; None if the photos can't be aligned.
     """
     transform = _place_whole(first, second)
     comparison = None if transform is None else compare(first, second, transform)
-    return None if comparison is None else replace(comparison, alike=alike)
+    return (
+        None
+        if comparison is None
+        else replace(comparison, thumbnail_similarity=thumbnail_similarity)
+    )
 
 
 def _place_whole(first: Picture, second: Picture) -> np.ndarray | None:

@@ -427,5 +427,5 @@ def check_output_folder(out: Path) -> None:
         out.is_dir() and ((out / BUILD_FILE).exists() or not any(out.iterdir()))
     ):
         raise BadInput(
-            f"--out {out} exists and is not a build of fashion-tagger; name another folder"
+            f"--out {out} exists and is not a build of fashion-tagger; choose another folder"
         )

@@ -1,10 +1,10 @@
 """Audit a finished build for leaks between its splits.
 
-The audit does not rely on the plan: it reads the written files and searches for photos that show
-the same by other means than the build (see `compared_photos`). What it finds is put into one split,
-and the build is audited again. A build passes only if the audit finds no such photos, and no two
-images of one group, product or cluster, in different splits, and if each file is the one in the
-manifest. It finds most copies, but not all: see RECALL_SENTENCE.
+The audit does not rely on the plan: it reads the written files and searches for near duplicates
+across splits with more candidates than the build (see `compared_photos`). What it finds is put into
+one split, and the build is audited again. A build passes only if the audit finds no such photos,
+and no two images of one group, product or cluster, in different splits, and if each file is the one
+in the manifest. It finds most copies, but not all: see RECALL_SENTENCE.
 """
 
 import os
@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 from dataset.duplicates.search import (
     ComparedPhotos,
     LoadedPhotos,
-    PhotoPrint,
-    PrintFile,
+    PhotoSignature,
+    SignatureFile,
     compared_photos,
 )
 from dataset.export.formats import DatasetFormat
 from dataset.export.layout import MANIFEST, AuditResult, CrossSplitPair
-from dataset.export.rendering import written_print
+from dataset.export.rendering import written_signature
 from dataset.images.io import sha256_of
 from dataset.utils.threads import map_in_threads
 
@@ -40,39 +40,39 @@ GROUP_COLUMNS = ("sha256", "cluster", "group", "post_url")
 
 
 def audit_build(
-    folder: Path, build_format: DatasetFormat, known: PrintFile | None = None
+    folder: Path, build_format: DatasetFormat, known: SignatureFile | None = None
 ) -> AuditResult:
     """Read, hash and compare all images of a build.
 
     Args:
         folder: Folder of the build.
         build_format: Its output format.
-        known: Known prints by the SHA-256 of the file, because they take long to compute; others
-            are added.
+        known: Known signatures by the SHA-256 of the file, because they take long to compute;
+            others are added.
     """
     rows = {row["path"]: row for row in pq.read_table(folder / MANIFEST).to_pylist()}
-    prints = PrintFile() if known is None else known
+    signatures = SignatureFile() if known is None else known
 
-    def read(image: tuple[str, bytes]) -> tuple[str, str, PhotoPrint | None, bytes]:
+    def read(image: tuple[str, bytes]) -> tuple[str, str, PhotoSignature | None, bytes]:
         path, jpeg = image
         digest = sha256_of(jpeg)
-        is_known = prints.number_of(digest) is not None
-        return path, digest, None if is_known else written_print(jpeg), jpeg
+        is_known = signatures.number_of(digest) is not None
+        return path, digest, None if is_known else written_signature(jpeg), jpeg
 
     images, parts, numbers = [], [], []
     # The files of a sharded format can't be read by their names, so they are copied into one file.
     with tempfile.TemporaryFile() as copies:
-        for path, digest, photo_print, jpeg in map_in_threads(read, build_format.read(folder)):
-            if photo_print is not None:
-                prints.add(digest, photo_print)
+        for path, digest, signature, jpeg in map_in_threads(read, build_format.read(folder)):
+            if signature is not None:
+                signatures.add(digest, signature)
             images.append((path, digest))
-            numbers.append(prints.number_of(digest) or 0)
+            numbers.append(signatures.number_of(digest) or 0)
             parts.append((len(jpeg), copies.tell()))
             copies.write(jpeg)
         copies.flush()
         order = sorted(range(len(images)), key=lambda index: images[index][1])
         photos = LoadedPhotos(
-            prints.select([numbers[index] for index in order]),
+            signatures.select([numbers[index] for index in order]),
             lambda number: os.pread(copies.fileno(), *parts[order[number]]),
         )
         splits = [images[index][0].partition("/")[0] for index in order]
@@ -105,7 +105,7 @@ def describe_audit(audit: AuditResult) -> str:
     found = len(audit.leaks)
     return (
         f"All {audit.photos} written photos were read again. {audit.compared} pairs across splits"
-        " with near perceptual hashes, common local features or similar small pictures were"
+        " with near perceptual hashes, common local features or similar thumbnails were"
         f" compared by their pixels: {found or 'none'} of them show the same photo."
     )
 

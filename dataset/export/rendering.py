@@ -12,7 +12,7 @@ import PIL
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from dataset.duplicates.search import PhotoPrint
+from dataset.duplicates.search import PhotoSignature
 from dataset.export.formats import read_format
 from dataset.export.layout import MANIFEST, MASK_COLUMNS, RenderedImage
 from dataset.images.io import (
@@ -47,9 +47,9 @@ def stretch(image: Image.Image, size: int) -> Image.Image:
 RESIZES = {"letterbox": letterbox, "crop": center_crop, "stretch": stretch}
 
 
-def written_print(jpeg: bytes) -> PhotoPrint:
+def written_signature(jpeg: bytes) -> PhotoSignature:
     """Return fingerprint and local features of a written image."""
-    return PhotoPrint.read(jpeg)
+    return PhotoSignature.read(jpeg)
 
 
 def render_key(
@@ -74,7 +74,7 @@ def render_images(
     resize: str,
     background: str = KEEP,
     engine: Engine = LOCAL_ENGINE,
-) -> Iterator[tuple[RenderedImage, PhotoPrint] | str]:
+) -> Iterator[tuple[RenderedImage, PhotoSignature] | str]:
     """Render images, and with the background `both` the masks of the people on them.
 
     Args:
@@ -88,7 +88,7 @@ def render_images(
         engine: Runs the rendering.
 
     Yields:
-        For each image in order, the result with its print, or the reason why it can't be
+        For each image in order, the result with its signature, or the reason why it can't be
         read.
     """
     pool.mkdir(exist_ok=True)
@@ -116,7 +116,7 @@ def render_images(
         crop = crops.get(image.photo.image_id)
         file_sha256 = sha256_of(result.jpeg)
         rendered = RenderedImage(image, file, file_sha256, file.stem, crop, mask_file, mask_sha256)
-        yield rendered, result.photo_print
+        yield rendered, result.signature
 
 
 def mask_file_of(file: Path) -> Path:
@@ -140,13 +140,13 @@ class RenderResult(NamedTuple):
 
     Attributes:
         jpeg: The JPEG file.
-        photo_print: Its print.
+        signature: Its signature.
         mask: With the background `both`, a PNG file of the person's opacity, 0 to 255, of the size
             of the image; None if nobody is found.
     """
 
     jpeg: bytes
-    photo_print: PhotoPrint
+    signature: PhotoSignature
     mask: bytes | None = None
 
 
@@ -185,7 +185,7 @@ class RenderTask(PhotoTask[RenderJob, "RenderResult | str"]):
             jpeg = _encode(image.convert("RGB"), "JPEG", quality=JPEG_QUALITY)
             if has_mask:
                 mask = _encode(image.getchannel("A"), "PNG")
-        return RenderResult(jpeg, written_print(jpeg), mask)
+        return RenderResult(jpeg, written_signature(jpeg), mask)
 
 
 def crop_and_resize(

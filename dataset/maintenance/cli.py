@@ -71,7 +71,7 @@ def catalogue_dedup(
     workers: int | None,
     gpus: float,
 ) -> None:
-    """Find photos that show the same, and cluster the copies of one photo.
+    """Find near duplicates, and cluster the copies of each photo.
 
     Copies of the whole photo (resized, bordered, captioned, slightly cropped, mirrored) share a
     cluster. Photos that show a part of another one, or the same one changed (collages, screenshots,
@@ -128,7 +128,7 @@ def catalogue_clusters(catalogue: str, possible: bool, as_json: bool) -> None:
     "undo-cluster", context_settings=CONTEXT_SETTINGS, epilog="Example: catalogue undo-cluster 17"
 )
 @click.argument("cluster", type=int)
-@click.option("--who", help="Who decides.  [default: your user name]")
+@click.option("--who", help="Name of the reviewer.  [default: your user name]")
 @catalogue_option
 def catalogue_undo_cluster(cluster: int, who: str | None, catalogue: str) -> None:
     """Separate the photos of CLUSTER: they are never clustered together again."""
@@ -148,7 +148,7 @@ def catalogue_undo_cluster(cluster: int, who: str | None, catalogue: str) -> Non
 @click.argument("label", required=False)
 @click.option("--exclude", is_flag=True, help="Exclude the image from all builds.")
 @click.option("--undo", is_flag=True, help="Undo the latest decision on the image.")
-@click.option("--who", help="Who decides.  [default: your user name]")
+@click.option("--who", help="Name of the reviewer.  [default: your user name]")
 @catalogue_option
 @vocabulary_option
 def catalogue_label(
@@ -163,7 +163,7 @@ def catalogue_label(
     """Decide that IMAGE has LABEL, whatever its hashtags say.
 
     IMAGE is a file, or the first digits of its SHA-256. The decision holds for all near duplicates
-    of the photo; the latest one counts. It is saved with its author and time.
+    of the photo; the latest one counts. It is saved with the reviewer's name and the time.
     """
     from dataset.catalogue.session import open_catalogue
     from dataset.maintenance import label_decisions
@@ -232,7 +232,7 @@ def catalogue_verify(catalogue: str, images: str, repair: bool) -> None:
     "--url",
     "kind",
     flag_value="url",
-    help="It is a URL: keep it out of later crawls even if the catalogue has nothing of it.",
+    help="Treat the argument as a URL, and block it even if it is not in the catalogue.",
 )
 @click.option(
     "--author",
@@ -240,7 +240,7 @@ def catalogue_verify(catalogue: str, images: str, repair: bool) -> None:
     flag_value="author",
     help="It is an author: keep it out of later crawls even if the catalogue has nothing of it.",
 )
-@click.option("--who", help="Who decides.  [default: your user name]")
+@click.option("--who", help="Name of the reviewer.  [default: your user name]")
 @catalogue_option
 @images_option
 def catalogue_forget(
@@ -251,7 +251,7 @@ def catalogue_forget(
     URL is the address of a photo or a post, AUTHOR a name (all posts), IMAGE a file or the first
     digits of its SHA-256. A post is recognized by its id within the address, whatever else stands
     there. Near duplicates of a photo are deleted too. The catalogue keeps digests, so that no crawl
-    or import adds it again. If the catalogue has nothing of it, nothing is changed and the exit
+    or import adds it again. If it is not in the catalogue, nothing is changed and the exit
     status is 1, unless --url or --author is given.
     """
     from dataset.catalogue.session import open_catalogue
@@ -265,7 +265,7 @@ def catalogue_forget(
     if done.images:
         click.echo("Earlier builds and models still contain them: build and train again")
     elif not done.posts:
-        click.echo("The catalogue has nothing of it; no crawl or import will add it")
+        click.echo("Not in the catalogue; crawls and imports will skip it from now on")
 
 
 @catalogue.command(

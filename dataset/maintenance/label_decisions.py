@@ -36,7 +36,7 @@ def decide(
         sessions: The catalogue.
         name: The image, see `find_image`.
         label: The label or a word of the vocabulary; None excludes the image.
-        who: Who decides.
+        who: Name of the reviewer.
         vocabulary: Maps words to labels.
 
     Returns:

@@ -144,7 +144,7 @@ def take_down(
         sessions: The catalogue.
         store: The image store.
         what: A URL, an author's name, or an image (see `find_image`).
-        who: Who decides.
+        who: Name of the reviewer.
         kind: URL or AUTHOR, which is then saved for later crawls even if the catalogue has nothing
             of it; None: by the form of `what`.
 

@@ -19,7 +19,7 @@ from dataset.catalogue.models import (
 )
 from dataset.catalogue.queries import QUERY_ROWS, in_batches
 from dataset.catalogue.session import Sessions
-from dataset.duplicates.hashing import COLOUR_PIXELS, PICTURE_PIXELS, VIEW_COUNT
+from dataset.duplicates.hashing import COLOUR_PIXELS, THUMBNAIL_PIXELS, VIEW_COUNT
 from dataset.errors import Failure, first_line, replace_control_characters
 from dataset.images.io import sha256_of
 from dataset.images.store import ImageStore
@@ -29,7 +29,7 @@ MAX_DAMAGE = 20
 # Sizes of hashes.
 BLOB_BYTES = {
     f"{FingerprintRow.__tablename__}.views": VIEW_COUNT * 8,
-    f"{FingerprintRow.__tablename__}.pixels": PICTURE_PIXELS**2 + 2 * COLOUR_PIXELS**2,
+    f"{FingerprintRow.__tablename__}.pixels": THUMBNAIL_PIXELS**2 + 2 * COLOUR_PIXELS**2,
     f"{TakedownRow.__tablename__}.view_hash": 8,
 }
 # Reason of an image whose file is missing or damaged; a crawl downloads it again.

@@ -268,7 +268,7 @@ def decide(
         key: The row.
         answer: The reviewer's answer.
         state: The state of the row that the page has shown.
-        who: Who decides.
+        who: Name of the reviewer.
         vocabulary: Maps words to labels.
         made: When it is decided; now by default.
 
@@ -363,7 +363,7 @@ def decide_batch(
         queue: The queue.
         states: Row -> its state that the page has shown.
         answer: An answer of the queue, or `keep`, `suggested` or `all` for each row's own labels.
-        who: Who decides.
+        who: Name of the reviewer.
         vocabulary: Maps words to labels.
     """
     saved: list[CurrentDecision] = []

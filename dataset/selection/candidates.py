@@ -244,7 +244,7 @@ def _load_decorations(session: Session, image_ids: sa.Select | None) -> dict[int
 def _load_credits(session: Session, image_ids: sa.Select | None) -> dict[int, Credit]:
     """Return image id -> credit of the images whose license or author a site says.
 
-    If several sites say a license, the least demanding one counts.
+    If sites state different licenses, the least restrictive one counts.
     """
     columns = (
         *(Sighting.license, Sighting.license_url, Sighting.author),
@@ -459,8 +459,8 @@ class QualityGates:
         """Return gate -> threshold for images of a site."""
         return {**self.sites[DEFAULT_SITE], **self.sites.get(site, {})}
 
-    def rejection(self, photo: Candidate) -> tuple[str, str] | None:
-        """Return why an image is rejected.
+    def exclusion_reason(self, photo: Candidate) -> tuple[str, str] | None:
+        """Return why an image is excluded.
 
         Returns:
             The reason and the measured value beside its threshold; None for a good image.
@@ -494,9 +494,9 @@ def apply_quality_gates(
     passed = []
     for photo in photos:
         is_reviewed = bool(photo.decisions and photo.decisions[-1][1])
-        rejection = None if is_reviewed else gates.rejection(photo)
-        if rejection:
-            exclusions.add(photo, *rejection)
+        exclusion_reason = None if is_reviewed else gates.exclusion_reason(photo)
+        if exclusion_reason:
+            exclusions.add(photo, *exclusion_reason)
         else:
             passed.append(photo)
     return passed

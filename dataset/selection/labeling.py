@@ -208,13 +208,13 @@ class _LabelSet:
         narrowest = self._without_facets_of(decided, self.vocabulary.narrowest(names))
         labels = {*decided, *narrowest}
         for rivals in self.vocabulary.conflicts(narrowest):
-            kept = self._settle(rivals, conflicts, has_others=len(labels) > len(rivals))
+            kept = self._resolve_conflict(rivals, conflicts, has_others=len(labels) > len(rivals))
             if kept is None:
                 return rivals
             labels -= set(rivals)
             labels |= set(kept)
         labels = {self._requested_form(name, names) for name in labels}
-        return labels | self._of_attributes(labels)
+        return labels | self._labels_from_attributes(labels)
 
     def _decided(self) -> list[str]:
         """Return the labels that reviewers decided; a later decision overrides its facets."""
@@ -229,11 +229,13 @@ class _LabelSet:
         facets = {facet for name in taken for facet in self.vocabulary.facets_of(name)}
         return [name for name in names if facets.isdisjoint(self.vocabulary.facets_of(name))]
 
-    def _settle(self, rivals: list[str], conflicts: str, has_others: bool) -> Sequence[str] | None:
+    def _resolve_conflict(
+        self, rivals: list[str], conflicts: str, has_others: bool
+    ) -> Sequence[str] | None:
         """Return which of some labels that exclude each other an image has; None: a conflict."""
         if self.requested and not set(rivals) & set(self.requested):
             return ()
-        original = self._said_originally(rivals)
+        original = self._original_labels(rivals)
         remaining = original or rivals
         # Hashtags outside the vocabulary, such as those of places, say nothing against the others.
         meant = [n for n in remaining if n in self.vocabulary.labels or n in self.requested]
@@ -252,7 +254,7 @@ class _LabelSet:
             return ()
         return None
 
-    def _said_originally(self, rivals: list[str]) -> list[str]:
+    def _original_labels(self, rivals: list[str]) -> list[str]:
         """Return the labels of the original post in the facets of some labels."""
         facets = {facet for name in rivals for facet in self.vocabulary.facets_of(name)}
 
@@ -274,7 +276,7 @@ class _LabelSet:
         forms = [other for other in names if other in wider and other in self.requested]
         return next(iter(self.vocabulary.narrowest(forms)), name)
 
-    def _of_attributes(self, labels: Iterable[str]) -> set[str]:
+    def _labels_from_attributes(self, labels: Iterable[str]) -> set[str]:
         """Return labels of the shop's own words in facets that the other labels do not fill."""
         words = (word for post in self.photo.posts for word in post.attributes)
         names = dict.fromkeys(

@@ -32,8 +32,8 @@ from dataset.selection.splits import (
     ImageLinks,
     add_links,
     assign_groups,
+    assign_multi_label_splits,
     assign_splits,
-    assign_stratified_splits,
     describe_deviations,
     link_images,
     load_kept_splits,
@@ -178,7 +178,7 @@ def _with_splits(
     settings = options.proportions, options.seed, assignment.fixed
     if options.multi_label:
         label_sets = [image.labels for image in plan.images]
-        splits = assign_stratified_splits(groups, label_sets, *settings)
+        splits = assign_multi_label_splits(groups, label_sets, *settings)
     else:
         splits = assign_splits(groups, [image.label for image in plan.images], *settings)
     indices = [index for index, image in enumerate(plan.images) for _ in image.labels]

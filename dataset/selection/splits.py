@@ -24,7 +24,7 @@ from dataset.selection.candidates import Candidate
 SPLITS = ("train", "validation", "test")
 # Deviations from the requested proportion of a label are reported from here on.
 MAX_DEVIATION = 0.01
-# Counted beside the labels of each item with several labels. Sorts after all of them.
+# Pseudo-label of every item, which keeps the split sizes balanced. Sorts after all labels.
 EVERY_ITEM = "\U0010ffff"
 REBALANCING_PASSES = 3
 LINKS_TWO_SPLITS = "links two splits"
@@ -113,8 +113,7 @@ def assign_groups(links: ImageLinks, kept: Mapping[int, str]) -> GroupAssignment
 
     New links can join groups that earlier builds put into different splits. Such a group is
     divided again: each link belongs to one split, and new images with links of two are conflicting.
-    Images of earlier builds keep their split, except those that show the same as an image of
-    another split.
+    Images of earlier builds keep their split, except those that match an image of another split.
 
     Args:
         links: Links between the images.
@@ -237,7 +236,7 @@ def assign_splits(
     return [assigned[group] for group in groups]
 
 
-def assign_stratified_splits(
+def assign_multi_label_splits(
     groups: Sequence[int],
     labels: Sequence[Sequence[str]],
     proportions: Sequence[float],

@@ -67,9 +67,8 @@ def engine_options(command: Any) -> Any:
             type=click.Choice([LOCAL, RAY]),
             default=LOCAL,
             show_default=True,
-            help="Where photos are processed: on this machine, or by the workers of a Ray cluster,"
-            " that of the environment variable RAY_ADDRESS or a new one on this machine. The"
-            " results are the same.",
+            help="Where photos are processed: local, or on a Ray cluster. RAY_ADDRESS selects the"
+            " cluster; without it, Ray is started on this machine. The results are the same.",
         ),
     ):
         command = option(command)
@@ -93,7 +92,7 @@ class WorkerCount(click.ParamType):
 def _contact(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     # It is sent in a header, which is one line of ASCII.
     if value is not None and not (value.isascii() and value.isprintable() and value.strip()):
-        raise BadInput(f"--contact {value!r}: write one mail or web address in ASCII")
+        raise BadInput(f"--contact {value!r}: write one e-mail address or URL in ASCII")
     return value
 
 
@@ -103,7 +102,7 @@ contact_option: Callable[[Any], Any] = click.option(
     show_envvar=True,
     callback=_contact,
     metavar="TEXT",
-    help="Your mail or web address, which is added to the user agent for site owners.",
+    help="Your e-mail address or website, which is added to the user agent for site owners.",
 )
 timeout_option: Callable[[Any], Any] = click.option(
     "--timeout",
@@ -111,7 +110,7 @@ timeout_option: Callable[[Any], Any] = click.option(
     default=60,
     show_default=True,
     metavar="SECONDS",
-    help="Timeout of a whole response.",
+    help="Timeout of a request, including its response body.",
 )
 fetched_option: Callable[[Any], Any] = click.option(
     "--fetched",

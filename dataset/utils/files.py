@@ -246,4 +246,4 @@ def make_folder(folder: Path, out: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"--out {out}: {error.strerror}; name another folder") from error
+        raise BadInput(f"--out {out}: {error.strerror}; choose another folder") from error

@@ -18,7 +18,7 @@ from model.data.loading import load_splits
 from model.evaluation.bootstrap import difference_interval, make_bootstrap, score_interval
 from model.reports.html import render_png
 from model.reports.run_report import package_versions
-from model.training.train import refuse_leaks, run_folder
+from model.training.train import check_for_leaks, run_folder
 
 HEADINGS = ("step", "compared with", "accuracy", "95% interval", "gain", "95% interval", "p")
 EXPLANATION = (
@@ -49,7 +49,7 @@ def compare(options: CompareOptions) -> list[dict[str, Any]]:
         data = load_splits(options.data)
         if not data.examples_of("test") or not data.examples_of("validation"):
             raise Failure(f"{data.folder}: a comparison needs photos in validation/ and test/")
-        refuse_leaks(data, options.cache, options.allow_leaks)
+        check_for_leaks(data, options.cache, options.allow_leaks)
         runner = StepRunner(data, options, folder)
         results: list[StepResult] = []
         for number, step in enumerate(steps.steps):

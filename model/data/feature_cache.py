@@ -94,5 +94,5 @@ class FeatureCache:
         except (sqlite3.Error, OSError) as error:
             raise Failure(
                 f"the feature cache {self.path} can't be used: {error}; free disk space or remove"
-                " the file, or name another folder with --cache"
+                " the file, or choose another folder with --cache"
             ) from error

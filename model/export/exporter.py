@@ -162,7 +162,7 @@ def _load_sample(data: Path | None, test_paths: Sequence[str], folder: Path | No
             click.echo(f"--photos {folder}: {found.describe_skipped()}", err=True)
         photos = _read_photos(found.paths)
         if not photos:
-            raise BadInput(f"--photos {folder} has no readable photos; name another folder")
+            raise BadInput(f"--photos {folder} has no readable photos; choose another folder")
         return _sample(photos, f"photos of {folder}")
     photos = _read_photos([data / path for path in test_paths]) if data else []
     if photos:

@@ -222,9 +222,13 @@ class Preprocessor:
         """Return the quality gate that rejects an image, as in a build, or an empty text."""
         quality = measure(image)
         candidate = Candidate(0, "", "", 0, image.width, image.height, size, quality=quality)
-        rejection = self.gates.rejection(candidate)
+        exclusion_reason = self.gates.exclusion_reason(candidate)
         # A blurred photo may still show a garment; the model can be unsure of it.
-        return ": ".join(rejection) if rejection and rejection[0] != "blurred" else ""
+        return (
+            ": ".join(exclusion_reason)
+            if exclusion_reason and exclusion_reason[0] != "blurred"
+            else ""
+        )
 
     def _prepare_chunk(
         self,

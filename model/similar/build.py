@@ -416,7 +416,7 @@ def _with_clusters(
     """Give new items the clusters of copies; the update counts unread photos.
 
     Args:
-        embedder: Its folder has the cache of prints.
+        embedder: Its folder has the cache of signatures.
         known: Items of the index by key.
         source_facts: Facts of the index's source.
         items: New items.
@@ -465,7 +465,7 @@ def _join_catalogue_clusters(
 
     Args:
         index: The index, which has the new photos.
-        embedder: Its folder has the cache of prints.
+        embedder: Its folder has the cache of signatures.
         items: The new photos.
         keys: Their keys, (n,).
         vectors: Their vectors, (n, d).

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dataset.duplicates.clusters import connected, links_within
 from dataset.duplicates.features import LocalFeatures, unpack_features
 from dataset.duplicates.hashing import Fingerprint, unpack
-from dataset.duplicates.search import BATCH_PAIRS, PhotoPrint, compared_photos, read_picture
+from dataset.duplicates.search import BATCH_PAIRS, PhotoSignature, compared_photos, read_picture
 from dataset.duplicates.verification import Relation
 from dataset.images.io import Unreadable, sha256_of
 from dataset.utils.threads import map_in_threads
@@ -22,7 +22,7 @@ from model.data.feature_cache import FeatureCache
 from model.similar.index_file import IndexFile, IndexItem
 from model.similar.sources import read_photo
 
-# Changes whenever the prints of a photo, or what is a copy, would change.
+# Changes whenever the signatures of a photo, or what is a copy, would change.
 COPIES_VERSION = 1
 # Prints that are in memory at a time, of 15 KB each.
 CHUNK_SIZE = 256
@@ -30,8 +30,8 @@ CHUNK_SIZE = 256
 MAX_COMPARED = 48
 # Clusters found here begin so; those of a catalogue are numbers.
 CLUSTER_PREFIX = "copies-"
-# Bytes of a cached print: hashes of the views, then the small picture, then the features.
-VIEW_BYTES, PICTURE_BYTES = 64, 48 * 48 + 2 * 8 * 8
+# Bytes of a cached signature: hashes of the views, then the thumbnail, then the features.
+VIEW_BYTES, THUMBNAIL_BYTES = 64, 48 * 48 + 2 * 8 * 8
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def is_of_catalogue(item: IndexItem) -> bool:
 
 
 def print_cache(outputs: FeatureCache) -> FeatureCache:
-    """Return the cache of prints in the folder of the cache of network outputs."""
+    """Return the cache of signatures in the folder of the cache of network outputs."""
     return FeatureCache(outputs.folder, f"prints-{COPIES_VERSION}", np.uint8)
 
 
@@ -182,14 +182,14 @@ def _number(cluster: str) -> int:
 
 
 class _CachedPhotos:
-    """Photos whose prints are in a cache; those that can't be read are excluded.
+    """Photos whose signatures are in a cache; those that can't be read are excluded.
 
     Attributes:
         rows: Positions of the photos among the given ones, (n,) int64.
         digests: Their SHA-256.
 
     Args:
-        cache: The cache of prints, which gets those that it lacks.
+        cache: The cache of signatures, which gets those that it lacks.
         digests: SHA-256 of each photo, in ascending order.
         read: Returns the file of a photo by its SHA-256.
     """
@@ -204,13 +204,14 @@ class _CachedPhotos:
         self._views = np.stack(list(views.values())) if views else np.zeros((0, 8), np.uint64)
 
     def _save_prints(self, digests: Sequence[str]) -> dict[str, np.ndarray]:
-        """Compute the prints that the cache lacks; return the hashes of each photo's views."""
+        """Compute the signatures that the cache lacks; return the hashes of each photo's views."""
         views: dict[str, np.ndarray] = {}
         with tqdm(total=len(digests), desc="features", unit=" photos", disable=None) as bar:
             for chunk in _chunks(digests):
                 packed = self._cache.get(chunk)
                 missing = [digest for digest in chunk if digest not in packed]
-                computed = zip(missing, map_in_threads(self._compute_print, missing), strict=True)
+                signatures = map_in_threads(self._compute_signature, missing)
+                computed = zip(missing, signatures, strict=True)
                 new = {digest: data for digest, data in computed if data is not None}
                 if new:
                     self._cache.put(new)
@@ -221,12 +222,12 @@ class _CachedPhotos:
                 bar.update(len(chunk))
         return views
 
-    def _compute_print(self, digest: str) -> np.ndarray | None:
+    def _compute_signature(self, digest: str) -> np.ndarray | None:
         data = self._file(digest)
         if data is None:
             return None
         try:
-            photo = PhotoPrint.read(data)
+            photo = PhotoSignature.read(data)
         except Unreadable:
             return None
         packed = b"".join((*photo.fingerprint.packed, photo.features.packed))
@@ -250,14 +251,14 @@ class _CachedPhotos:
     def fingerprints(self, photos: Sequence[int]) -> list[Fingerprint]:
         """Return the fingerprints of some photos."""
         return [
-            unpack(packed[:VIEW_BYTES], packed[VIEW_BYTES : VIEW_BYTES + PICTURE_BYTES])
+            unpack(packed[:VIEW_BYTES], packed[VIEW_BYTES : VIEW_BYTES + THUMBNAIL_BYTES])
             for packed in self._packed(photos)
         ]
 
     def features(self, photos: Sequence[int]) -> Iterator[LocalFeatures]:
         """Yield the local features of some photos."""
         for packed in self._packed(photos):
-            yield unpack_features(packed[VIEW_BYTES + PICTURE_BYTES :])
+            yield unpack_features(packed[VIEW_BYTES + THUMBNAIL_BYTES :])
 
     def _packed(self, photos: Sequence[int]) -> Iterator[bytes]:
         for chunk in _chunks([self.digests[photo] for photo in photos]):

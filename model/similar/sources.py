@@ -187,7 +187,7 @@ class FolderIndexSource:
         if found.skipped:
             click.echo(f"--from {self.root}: {found.describe_skipped()}", err=True)
         if not found.paths:
-            raise BadInput(f"--from {self.root} has no photos; name another folder")
+            raise BadInput(f"--from {self.root} has no photos; choose another folder")
         for path in found.paths:
             name = path.relative_to(self.root).as_posix()
             folder = path.parent.name if path.parent != self.root else ""

@@ -132,7 +132,7 @@ def check_tags(
 
     A row may have several tags: a list (with commas, `;`, `|` or line breaks, as hashtags, or as
     JSON), or a column for each facet. Each tag has a verdict and a row in checked.csv, and with a
-    run of several labels per photo, tags of other facets that the photo certainly needs are there
+    multi-label run, tags of other facets that the photo certainly needs are there
     as missing. The corrected feed lists tags as the feed does.
 
     Writes checked.csv (the feed with added columns, ranked by expected cost), the corrected feed,

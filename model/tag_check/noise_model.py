@@ -1,14 +1,14 @@
-"""Estimate how tags go wrong, and decide a verdict for each tag.
+"""Fit a label-noise model to the tags, and decide a verdict for each tag.
 
 The posterior of a class given photo and tag is proportional to the model's probability of the class
 times P(tag | class). The rate of wrong tags and their confusions are estimated from all items by
 expectation maximization (Dawid and Skene, "Maximum Likelihood Estimation of Observer Error-Rates
 Using the EM Algorithm", 1979; Northcutt et al., "Confident Learning", JAIR 2021).
 
-Doubtful items are ordered so that people's decisions on the first ones teach a model most: Ash et
-al., "Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds" (BADGE), ICLR 2020,
-https://arxiv.org/abs/1906.03671: k-means++ on the gradients of the loss by the head's weights,
-whose lengths say how uncertain a prediction is and whose directions how items differ.
+Uncertain items are ordered by active learning, so that reviewing the first ones improves a model
+most: Ash et al., "Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds" (BADGE),
+ICLR 2020, https://arxiv.org/abs/1906.03671: k-means++ on the gradients of the loss by the head's
+weights, whose lengths say how uncertain a prediction is and whose directions how items differ.
 """
 
 from collections.abc import Sequence
@@ -37,13 +37,13 @@ RANDOM_CONCENTRATION, SYSTEMATIC_CONCENTRATION = 0.45, 0.8
 # temperature that corrects this, and the standard deviation of its logarithm a priori.
 MIN_TEMPERATURE, MAX_TEMPERATURE, LOG_TEMPERATURE_STD = 0.2, 2.0, 0.5
 EPSILON = 1e-12
-# How often a model is certain and wrong: no calibration of whole classes shows so rare a failure.
+# Rate of confident errors of the model, too rare to show up in its calibration.
 LAPSE_RATE = 0.001
 
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """How tags go wrong, and how underconfident the model's probabilities are.
+    """Label noise of the tags, and the temperature of the model's probabilities.
 
     Attributes:
         rate: Fraction of wrong tags.
@@ -432,7 +432,7 @@ def squared_lengths(errors: np.ndarray, features: np.ndarray) -> np.ndarray:
     return (errors**2).sum(axis=1) * (features**2).sum(axis=1)
 
 
-def learning_order(probabilities: np.ndarray, features: np.ndarray, seed: int) -> np.ndarray:
+def active_learning_order(probabilities: np.ndarray, features: np.ndarray, seed: int) -> np.ndarray:
     """Return all rows in the order in which people should decide them.
 
     Args:

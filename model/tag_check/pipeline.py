@@ -60,10 +60,10 @@ from model.tag_check.noise_model import (
     UNSURE,
     NoiseModel,
     Thresholds,
+    active_learning_order,
     choose_thresholds,
     decide_verdicts,
     fit_noise_model,
-    learning_order,
 )
 from model.tag_check.store import (
     CheckedItem,
@@ -109,7 +109,7 @@ def predict_photos(
     if prepared:
         readable = list(prepared.values())
         outputs = cache.predict(predictor, [views[number] for number in prepared], readable)
-        judged = judge_photos(readable, outputs, reference)
+        judged = compare_with_training(readable, outputs, reference)
         predictions |= dict(zip(prepared, judged, strict=True))
     known = {photos[number].sha256: prediction for number, prediction in predictions.items()}
     for number, photo in photos.items():
@@ -120,13 +120,13 @@ def predict_photos(
     return predictions
 
 
-def judge_photos(
+def compare_with_training(
     photos: Sequence[PreparedPhoto], outputs: NetworkOutputs, reference: TrainingReference
 ) -> list[PhotoPrediction]:
-    """Compare photos with those of the training.
+    """Compare photos with the training photos.
 
-    A photo that the model learned from gets probabilities of models that were not trained on it,
-    and one that is unlike all photos of the training shows no garment.
+    Training photos and their copies get out-of-fold probabilities. Outliers are marked as showing
+    no garment.
 
     Args:
         photos: Photos with pixels.
@@ -434,7 +434,7 @@ def check_tags(
         except OSError as error:
             raise Failure(
                 f"--out {options.out} can't be written: {first_line(error)}; free disk space, and"
-                " repeat the command to continue, or name another folder"
+                " repeat the command to continue, or choose another folder"
             ) from error
 
 
@@ -467,7 +467,7 @@ def _check_tags(
         keys, probabilities, features = store.most_uncertain(
             (MISTAKE, UNSURE), MAX_LEARNING_ITEMS, scheme.members
         )
-        order = learning_order(probabilities, features, options.seed) if keys else ()
+        order = active_learning_order(probabilities, features, options.seed) if keys else ()
         store.save_learning_ranks([keys[row] for row in order])
         _save_to_catalogue(store, options.catalogue, predictor)
     _finish_check(folder, options.out)

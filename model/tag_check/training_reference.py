@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset.duplicates.features import PICTURE_SIDE, picture_of
-from dataset.duplicates.search import PhotoPrint, show_same
+from dataset.duplicates.search import PhotoSignature, is_match
 from dataset.errors import BadInput, Failure, first_line
 from dataset.export.layout import MANIFEST
 from dataset.images.io import Unreadable, open_photo
@@ -133,8 +133,8 @@ class TrainingReference:
         picture = _Picture.of(Image.fromarray(pixels))
         for candidate in sorted(candidates, key=lambda c: (-c.similarity, c.path)):
             learned = self._picture_reader(candidate.path)
-            if learned is not None and show_same(
-                picture.print, learned.print, (picture.pixels, learned.pixels)
+            if learned is not None and is_match(
+                picture.signature, learned.signature, (picture.pixels, learned.pixels)
             ):
                 return candidate
         return None
@@ -169,14 +169,14 @@ class TrainingReference:
 
 @dataclass(frozen=True)
 class _Picture:
-    """A photo's picture and print."""
+    """A photo's picture and signature."""
 
     pixels: np.ndarray
-    print: PhotoPrint
+    signature: PhotoSignature
 
     @classmethod
     def of(cls, photo: Image.Image) -> "_Picture":
-        return cls(np.asarray(picture_of(photo)), PhotoPrint.of(photo))
+        return cls(np.asarray(picture_of(photo)), PhotoSignature.of(photo))
 
 
 def _read_picture(path: Path) -> _Picture | None:

@@ -29,8 +29,8 @@ threshold_option = click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
     metavar="P",
-    help="Lowest probability of a label that is not unsure.  [default: the lowest one above which"
-    " 95% of the run's validation photos are right]",
+    help="Confidence threshold: a photo below it is unsure.  [default: the lowest threshold above"
+    " which 95% of the run's validation photos are predicted correctly]",
 )
 
 

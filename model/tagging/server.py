@@ -59,7 +59,7 @@ from model.tag_check.noise_model import (
     decide_verdicts,
     uniform_confusion,
 )
-from model.tag_check.pipeline import LabelScheme, find_class_index, judge_photos
+from model.tag_check.pipeline import LabelScheme, compare_with_training, find_class_index
 from model.tag_check.store import PhotoPrediction, normalize_rows
 from model.tag_check.training_reference import TrainingReference, build_reference
 from model.tagging.pipeline import Tagger, describe_threshold, tags_as_json
@@ -213,7 +213,7 @@ class ModelService:
             reason = prediction.photo.no_garment_reason
             return PhotoPrediction("", reason, self._probabilities(prediction))
         outputs = NetworkOutputs(prediction.features[None], prediction.logits[None])
-        return judge_photos([prediction.photo], outputs, self.reference)[0]
+        return compare_with_training([prediction.photo], outputs, self.reference)[0]
 
     def _check(self, photo: PhotoPrediction, tag: ListedTag) -> dict[str, Any]:
         class_index = find_class_index(tag, self.labels)

@@ -181,7 +181,7 @@ def _open_source(name: str, options: SourceOptions, fetcher: ImageFetcher) -> Ph
         if found.skipped:
             click.echo(f"{path}: {found.describe_skipped()}", err=True)
         if not found.paths:
-            raise BadInput(f"{path} has no photos; name another folder")
+            raise BadInput(f"{path} has no photos; choose another folder")
         return FileSource(found.paths)
     if not path.exists():
         raise BadInput(f"{name}: no such file; name a photo, a folder of photos, or a feed")

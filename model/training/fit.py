@@ -119,7 +119,7 @@ def fit(
 
     With a distribution, each device computes its part of each batch, and all have equal weights.
     Several processes call this function with equal arguments, start from the weights of the first
-    one, and each one's validation is that of all.
+    process, and all get the same validation result.
 
     Args:
         network: Pixels or features -> logits.
@@ -427,7 +427,7 @@ class BestEpoch(keras.callbacks.Callback):
 
 
 class TimeBudget(keras.callbacks.Callback):
-    """Plan the epochs into the time budget, and stop by time or for lack of improvement.
+    """Limit the epochs to the time budget, and stop early without improvement (patience).
 
     Args:
         config: Time budget and patience.

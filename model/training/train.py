@@ -1,6 +1,6 @@
 """Train a network, evaluate it once on the test split, and write a run directory.
 
-Test photos of plain folders that the network would learn from are refused first (`refuse_leaks`).
+Plain folders with leaks, test photos that are among the others, are refused (`check_for_leaks`).
 """
 
 import io
@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from dataset.duplicates.search import LoadedPhotos, PhotoPrint, compared_photos
+from dataset.duplicates.search import LoadedPhotos, PhotoSignature, compared_photos
 from dataset.errors import BadInput, Failure, first_line
 from dataset.export.layout import MANIFEST
 from dataset.images.io import Unreadable
@@ -83,15 +83,15 @@ def train(options: TrainOptions, engine: Engine = LOCAL_ENGINE) -> dict[str, Any
         data = load_splits(options.data)
         if not data.examples_of("test"):
             raise Failure(f"{data.folder}/test has no photos; build the data set with a test split")
-        learned = refuse_leaks(data, options.cache, options.allow_leaks)
+        learned = check_for_leaks(data, options.cache, options.allow_leaks)
         reporter = ConsoleReporter(folder)
         trained = train_network(data, options, folder, reporter, engine=engine)
         reporter.close()
         network = trained.prediction_network(options)
         results = predict_splits(data, network, trained, options, reporter)
-        metrics = {**results.extra_metrics, "learned_test_photos": learned}
+        metrics = {**results.extra_metrics, "find_leaked_test_photos": learned}
         results = replace(results, extra_metrics=metrics)
-        results = replace(results, heat_maps=explain_mistakes(results, network))
+        results = replace(results, heat_maps=explain_errors(results, network))
         return write_run(folder, results, network, time.time() - start)
 
 
@@ -115,7 +115,7 @@ def run_folder(options: ResumableOptions) -> Iterator[Path]:
                 for parent in new_parents:
                     parent.rmdir()
         if isinstance(error, OSError):
-            remedy = "then continue with --resume" if is_resumable else "or name another folder"
+            remedy = "then continue with --resume" if is_resumable else "or choose another folder"
             raise Failure(
                 f"--out {options.out} can't be written: {first_line(error)}; free disk space,"
                 f" {remedy}"
@@ -220,8 +220,8 @@ def predict_splits(
     )
 
 
-def explain_mistakes(results: RunResults, network: keras.Model) -> dict[int, bytes]:
-    """Draw what the most confident mistakes rest on.
+def explain_errors(results: RunResults, network: keras.Model) -> dict[int, bytes]:
+    """Draw Grad-CAM maps of the most confident errors.
 
     Args:
         results: Predictions of the test photos.
@@ -352,8 +352,8 @@ class ConsoleReporter:
             self.bar = None
 
 
-def learned_test_photos(data: SplitData, cache: Path | None) -> list[tuple[str, str]]:
-    """Find the test photos that show the same as a train or validation photo.
+def find_leaked_test_photos(data: SplitData, cache: Path | None) -> list[tuple[str, str]]:
+    """Find the test photos that match a train or validation photo.
 
     A build has been audited; its photos are not compared again.
 
@@ -379,13 +379,13 @@ def learned_test_photos(data: SplitData, cache: Path | None) -> list[tuple[str, 
     return pairs
 
 
-def refuse_leaks(data: SplitData, cache: Path | None, allow: bool) -> int:
-    """Return how many test photos are learned.
+def check_for_leaks(data: SplitData, cache: Path | None, allow: bool) -> int:
+    """Return how many test photos leak into the train or validation split.
 
     Raises:
         BadInput: There are any, and they are not allowed.
     """
-    pairs = learned_test_photos(data, cache)
+    pairs = find_leaked_test_photos(data, cache)
     if pairs and not allow:
         examples = "; ".join(f"{test} is {other}" for test, other in pairs[:MAX_EXAMPLES])
         raise BadInput(
@@ -398,14 +398,14 @@ def refuse_leaks(data: SplitData, cache: Path | None, allow: bool) -> int:
 
 
 def _find_leaks(folder: Path, examples: Sequence[Example]) -> list[tuple[str, str]]:
-    def read(example: Example) -> PhotoPrint | None:
+    def read(example: Example) -> PhotoSignature | None:
         try:
-            return PhotoPrint.read(folder / example.path)
+            return PhotoSignature.read(folder / example.path)
         except (Unreadable, OSError):
             # The training excludes and reports it.
             return None
 
-    prints = tqdm(
+    signatures = tqdm(
         map_in_threads(read, examples),
         total=len(examples),
         desc="comparing splits",
@@ -414,7 +414,7 @@ def _find_leaks(folder: Path, examples: Sequence[Example]) -> list[tuple[str, st
     )
     known = [
         (example, photo)
-        for example, photo in zip(examples, prints, strict=True)
+        for example, photo in zip(examples, signatures, strict=True)
         if photo is not None
     ]
     # In an order of their content, so that the result does not depend on names.

@@ -82,7 +82,7 @@ def test_endless_search_is_reported(photos: Path, tmp_path: Path, fault: str) ->
         status, output = crawl(shop, tmp_path, "--tags", "кимоно")
         pages = sum(n for target, n in shop.requests.items() if "catalogsearch" in target)
     assert status == 1
-    assert output.count("circle of pages") == 2, output
+    assert output.count("pagination loop") == 2, output
     assert pages < 10
     assert rows(tmp_path, "SELECT count(*) FROM images") == [(2 * len(PHOTO_FAULTS),)]
     assert rows(tmp_path, "SELECT state FROM searches") == [("failed",)]

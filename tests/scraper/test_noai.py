@@ -12,7 +12,7 @@ from scrapy.http import Response
 from scraper.middlewares import (
     IS_IMAGE,
     NoAiMiddleware,
-    prohibition,
+    find_ai_opt_out,
     reservations_as_rules,
 )
 from tests.support.catalogue_data import photo_bytes
@@ -40,7 +40,7 @@ def response(headers: dict[str, str], body: bytes = b"") -> Response:
 def test_directives_of_the_header(directives: str, is_forbidden: bool) -> None:
     image = Request(URL, meta={IS_IMAGE: True})
     reply = response({"X-Robots-Tag": directives})
-    assert (prohibition(reply) is not None) == is_forbidden
+    assert (find_ai_opt_out(reply) is not None) == is_forbidden
     if is_forbidden:
         with pytest.raises(IgnoreRequest, match=r"^noai$"):
             NoAiMiddleware().process_response(image, reply)
@@ -79,7 +79,7 @@ def test_reservations_of_text_and_data_mining(
     headers: dict[str, str], body: bytes, is_reserved: bool
 ) -> None:
     reply = http_response(headers=headers, body=body)
-    assert prohibition(reply) == ("tdm-reservation" if is_reserved else None)
+    assert find_ai_opt_out(reply) == ("tdm-reservation" if is_reserved else None)
 
 
 def test_locations_of_a_reservation_file() -> None:

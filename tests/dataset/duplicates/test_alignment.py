@@ -85,11 +85,11 @@ def test_photos_of_one_colour_are_similar_to_none() -> None:
 @pytest.mark.skipif(not CLOTHING.is_dir(), reason=f"needs the garment photos {CLOTHING}")
 def test_copies_of_real_photos_are_found_and_photos_of_the_same_class_are_not() -> None:
     photos = [open_photo(path) for path in sorted((CLOTHING / "dress").glob("*.jpg"))[:25]]
-    prints = [fingerprint(photo) for photo in photos]
+    fingerprints = [fingerprint(photo) for photo in photos]
     for change in CHANGES.values():
         copies = [fingerprint(change(photo)) for photo in photos]
-        scores = similarity(prints, copies, np.zeros(len(photos), bool))
+        scores = similarity(fingerprints, copies, np.zeros(len(photos), bool))
         assert (scores >= DUPLICATE_SIMILARITY).mean() >= 0.8
         assert (scores >= POSSIBLE_SIMILARITY).mean() >= 0.9
-    ones, others = zip(*itertools.combinations(prints, 2), strict=True)
+    ones, others = zip(*itertools.combinations(fingerprints, 2), strict=True)
     assert similarity(ones, others, np.zeros(len(ones), bool)).max() < DUPLICATE_SIMILARITY

@@ -27,7 +27,7 @@ def test_a_fingerprint_is_packed_and_unpacked() -> None:
     one = fingerprint(photo())
     again = unpack(*one.packed)
     assert (again.views == one.views).all()
-    assert (again.picture == one.picture).all()
+    assert (again.thumbnail == one.thumbnail).all()
     assert (again.colours == one.colours).all()
 
 
@@ -62,4 +62,4 @@ def test_a_photo_of_one_colour_has_no_border() -> None:
 
 def test_any_size_has_a_fingerprint() -> None:
     for size in ((1, 1), (3000, 2), (2, 900), (129, 127)):
-        assert fingerprint(Image.new("RGB", size)).picture.shape == (48, 48)
+        assert fingerprint(Image.new("RGB", size)).thumbnail.shape == (48, 48)

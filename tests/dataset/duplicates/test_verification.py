@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 import fashion_tagger
-from dataset.duplicates.search import LoadedPhotos, PhotoPrint, compared_photos
+from dataset.duplicates.search import LoadedPhotos, PhotoSignature, compared_photos
 from dataset.duplicates.verification import Comparison, Picture, Relation, compare
 from dataset.images.io import open_photo
 from tests.dataset.duplicates.test_alignment import drawn, encoded
@@ -20,7 +20,7 @@ CASES = Path(fashion_tagger.__file__).parents[1] / "shared" / "cases" / "copies"
 def comparisons(*photos: Image.Image) -> dict[tuple[int, int], Comparison]:
     files = [jpeg_of(photo, 88) for photo in photos]
     loaded = LoadedPhotos(
-        [PhotoPrint.of(open_photo(file)) for file in files], lambda number: files[number]
+        [PhotoSignature.of(open_photo(file)) for file in files], lambda number: files[number]
     )
     batches = compared_photos(loaded, np.ones(len(photos), bool), thorough=True)
     return {(pair.first, pair.second): pair.comparison for batch in batches for pair in batch}

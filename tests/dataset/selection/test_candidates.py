@@ -93,7 +93,7 @@ def test_each_gate_stops_says_why_and_lists_the_photo(reason: str) -> None:
 
 
 def test_a_photo_that_nobody_looked_at_passes_what_needs_pixels() -> None:
-    assert load_quality_gates().rejection(replace(GOOD, quality=None)) is None
+    assert load_quality_gates().exclusion_reason(replace(GOOD, quality=None)) is None
 
 
 def test_a_persons_label_opens_all_gates() -> None:
@@ -105,9 +105,9 @@ def test_thresholds_are_a_sites_own(tmp_path: Path) -> None:
     own = tmp_path / "gates.toml"
     own.write_text("[default]\nside = 700\n[lamoda]\nside = 0\nblur = 2.0\n")
     gates = load_quality_gates(own)
-    assert gates.rejection(GOOD) == ("blurred", "blur 2.5, at most 2")
+    assert gates.exclusion_reason(GOOD) == ("blurred", "blur 2.5, at most 2")
     elsewhere = replace(GOOD, posts=(SourcePost(1, "u", "instagram", None, ()),))
-    assert gates.rejection(elsewhere) == ("too small", "side 600, at least 700")
+    assert gates.exclusion_reason(elsewhere) == ("too small", "side 600, at least 700")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from dataset.selection.splits import (
     ImageLinks,
     add_links,
     assign_groups,
+    assign_multi_label_splits,
     assign_splits,
-    assign_stratified_splits,
     describe_deviations,
     link_images,
 )
@@ -119,7 +119,7 @@ def label_distribution(labels: list[tuple[str, ...]], names: list[str]) -> float
 
 def test_each_of_several_labels_gets_its_share() -> None:
     labels = label_sets(600, 0)
-    names = assign_stratified_splits(range(600), labels, (80, 10, 10), 0)
+    names = assign_multi_label_splits(range(600), labels, (80, 10, 10), 0)
     for label in "abcde":
         having = [split for one, split in zip(labels, names, strict=True) if label in one]
         for split, share in zip(SPLITS, (0.8, 0.1, 0.1), strict=True):
@@ -129,7 +129,7 @@ def test_each_of_several_labels_gets_its_share() -> None:
 
 def test_labels_are_distributed_better_than_at_random() -> None:
     labels = label_sets(300, 1)
-    names = assign_stratified_splits(range(300), labels, (70, 15, 15), 0)
+    names = assign_multi_label_splits(range(300), labels, (70, 15, 15), 0)
     assert Counter(names) == {"train": 210, "validation": 45, "test": 45}
     for seed in range(10):
         drawn = random.Random(seed).choices(SPLITS, (70, 15, 15), k=300)
@@ -140,22 +140,22 @@ def test_groups_of_several_labels_stay_whole_and_keep_their_split() -> None:
     draw, labels = random.Random(2), label_sets(2000, 2)
     groups = [draw.randrange(700) for _ in labels]
     fixed = {0: "test", 1: "validation"}
-    names = assign_stratified_splits(groups, labels, (80, 10, 10), 5, fixed)
+    names = assign_multi_label_splits(groups, labels, (80, 10, 10), 5, fixed)
     split_of = dict(zip(groups, names, strict=True))
     assert names == [split_of[group] for group in groups]
     assert (split_of[0], split_of[1]) == ("test", "validation")
     flat = [(g, n, s) for g, one, s in zip(groups, labels, names, strict=True) for n in one]
     columns = [[row[column] for row in flat] for column in range(3)]
     assert describe_deviations(columns[0], columns[1], columns[2], (80, 10, 10)) == []  # type: ignore[arg-type]
-    assert names == assign_stratified_splits(groups, labels, (80, 10, 10), 5, fixed)
-    assert names != assign_stratified_splits(groups, labels, (80, 10, 10), 6, fixed)
+    assert names == assign_multi_label_splits(groups, labels, (80, 10, 10), 5, fixed)
+    assert names != assign_multi_label_splits(groups, labels, (80, 10, 10), 6, fixed)
 
 
 def test_rare_labels_reach_each_split_and_splits_without_a_share_get_nothing() -> None:
     labels = [("common", "rare") if number < 3 else ("common",) for number in range(90)]
-    names = assign_stratified_splits(range(90), labels, (80, 10, 10), 0)
+    names = assign_multi_label_splits(range(90), labels, (80, 10, 10), 0)
     assert set(names[:3]) == set(SPLITS)
-    without = assign_stratified_splits(range(90), labels, (80, 0, 20), 0)
+    without = assign_multi_label_splits(range(90), labels, (80, 0, 20), 0)
     assert set(without) == {"train", "test"}
 
 

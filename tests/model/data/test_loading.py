@@ -156,7 +156,7 @@ def test_shards_are_rejected_with_a_remedy(tmp_path: Path) -> None:
 
 
 def label_sets(folder: Path, rows: dict[str, list[str]]) -> Path:
-    """Write manifest and facets of a build with several labels per photo."""
+    """Write manifest and facets of a multi-label build."""
     (folder / "photos" / "train").mkdir(parents=True)
     facets = {"colour": ["blue", "red"], "lower": ["jeans", "skirt"], "upper": ["blouse"]}
     columns = {

@@ -9,8 +9,8 @@ from sklearn.metrics import average_precision_score
 
 from model.evaluation.calibration import softmax
 from model.tag_check.noise_model import (
+    active_learning_order,
     fit_noise_model,
-    learning_order,
     squared_distances,
     threshold_for_mean,
     uniform_confusion,
@@ -126,7 +126,7 @@ def test_copies_of_an_item_come_last() -> None:
     rng = np.random.default_rng(1)
     probabilities = np.tile([0.5, 0.5, 0.0], (30, 1))
     features = np.concatenate([np.tile(rng.normal(size=(1, 8)), (20, 1)), rng.normal(size=(10, 8))])
-    order = learning_order(probabilities, features, 0)
+    order = active_learning_order(probabilities, features, 0)
     assert sorted(order) == list(range(30))
     assert sum(row < 20 for row in order[:11]) == 1
 
@@ -136,7 +136,7 @@ def test_uncertain_items_precede_certain_ones() -> None:
     certain = np.tile([0.98, 0.01, 0.01], (200, 1))
     uncertain = np.tile([0.4, 0.35, 0.25], (20, 1))
     features = rng.normal(size=(220, 16))
-    order = learning_order(np.concatenate([certain, uncertain]), features, 0)
+    order = active_learning_order(np.concatenate([certain, uncertain]), features, 0)
     # At random, 2 of the first 20 would be uncertain.
     assert sum(row >= 200 for row in order[:20]) >= 15
     assert order[0] >= 200
@@ -145,7 +145,7 @@ def test_uncertain_items_precede_certain_ones() -> None:
 def test_equal_inputs_give_the_same_order_and_no_items_none() -> None:
     rng = np.random.default_rng(3)
     probabilities, features = rng.dirichlet(np.ones(4), 50), rng.normal(size=(50, 6))
-    first = learning_order(probabilities, features, 7)
-    assert np.array_equal(first, learning_order(probabilities, features, 7))
+    first = active_learning_order(probabilities, features, 7)
+    assert np.array_equal(first, active_learning_order(probabilities, features, 7))
     certain = np.eye(4)[[0, 1, 1]]
-    assert learning_order(certain, features[:3], 0).tolist() == [0, 1, 2]
+    assert active_learning_order(certain, features[:3], 0).tolist() == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""`check-tags` with several tags a row, and with a run of several labels per photo."""
+"""`check-tags` with several tags a row, and with a multi-label run."""
 
 import csv
 import json

@@ -7,7 +7,7 @@ from PIL import ImageOps
 
 from dataset.errors import BadInput
 from model.data.loading import load_splits
-from model.training.train import learned_test_photos, refuse_leaks
+from model.training.train import check_for_leaks, find_leaked_test_photos
 from tests.dataset.duplicates.test_alignment import drawn
 
 
@@ -36,17 +36,17 @@ def test_learned_test_photos_are_found_once(folder: Path, tmp_path: Path) -> Non
         ("test/dress/bordered.png", "validation/polo/c.png"),
         ("test/polo/small.png", "train/polo/a.png"),
     ]
-    assert learned_test_photos(data, cache) == expected
+    assert find_leaked_test_photos(data, cache) == expected
     (kept,) = cache.glob("split-leaks-*.json")
     kept.write_text('{"pairs": []}')
-    assert learned_test_photos(data, cache) == []
+    assert find_leaked_test_photos(data, cache) == []
     # Other photos have another result.
     drawn(5).save(folder / "test" / "dress" / "new.png")
-    assert learned_test_photos(load_splits(folder), cache) == expected
+    assert find_leaked_test_photos(load_splits(folder), cache) == expected
 
 
 def test_they_are_refused_unless_they_are_allowed(folder: Path, tmp_path: Path) -> None:
     data = load_splits(folder)
     with pytest.raises(BadInput, match=r"2 of the 4 test photos .* --allow-leaks"):
-        refuse_leaks(data, tmp_path, allow=False)
-    assert refuse_leaks(data, tmp_path, allow=True) == 2
+        check_for_leaks(data, tmp_path, allow=False)
+    assert check_for_leaks(data, tmp_path, allow=True) == 2

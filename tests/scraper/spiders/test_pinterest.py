@@ -78,7 +78,7 @@ def test_partner_search_sends_the_token_in_a_header() -> None:
     assert page.next_cursor == "partner:Y2JVSG81V2sxcmNHRnpiVFl6|UFo4=="
     second = spider.search_request("polo shirt", page.next_cursor).url
     assert query_of(second) == expected | {"bookmark": "Y2JVSG81V2sxcmNHRnpiVFl6|UFo4=="}
-    # A repeated bookmark is a circle of pages; a bookmark of the web search is ignored here.
+    # A repeated bookmark is a pagination loop; a bookmark of the web search is ignored here.
     again = read(recorded("polo.json"), second)
     assert (again.next_cursor, again.later_cursor) == (page.next_cursor, None)
     assert query_of(spider.search_request("polo shirt", "web:abc").url) == expected

@@ -154,7 +154,7 @@ def test_collections_are_read_one_after_the_other() -> None:
     assert emptied.skipped == {EMPTIED: 1}
     assert emptied.next_cursor is not None
     assert emptied.next_cursor.startswith("/collections/%D0%BF%D0%BE%D0%BB%D0%BE/products.json?")
-    # Two collections may have the same products, which is no circle of pages.
+    # Two collections may have the same products, which is no pagination loop.
     second = read(products(product(1)), SHOP + emptied.next_cursor)
     assert second.listed_ids == ("поло/1",)
     assert second.next_cursor == "/collections.json?limit=50&page=2#words=polo&size=50"

@@ -117,7 +117,7 @@ def test_cursors_of_the_next_page_and_of_later_runs() -> None:
     cursor = f"{HERE}&since_id=1991000000000000004&next_token=b26v89c19zqg8o3fpzbn1polo"
     assert page.next_cursor == cursor
     second = Spider().search_request("polo", cursor).url
-    # The newest post is on the first page; a repeated token is a circle of pages.
+    # The newest post is on the first page; a repeated token is a pagination loop.
     page = read(recorded("polo.json"), second)
     assert (page.later_cursor, page.next_cursor) == (None, cursor)
     assert read(polo(meta={"result_count": 4}), second).next_cursor is None
