@@ -11,7 +11,7 @@ import click
 from dataset.errors import BadInput
 from dataset.pose.models import DEFAULT, model_names
 from dataset.utils.cli_options import CONTEXT_SETTINGS, FILE, FOLDER, engine_options
-from dataset.utils.files import refuse_used_run
+from dataset.utils.files import require_new_run
 from model import cli_options
 
 
@@ -236,7 +236,7 @@ def train_model(
     out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     if values["distribute"]:
         # Only the first process writes the run, and the others would wait for it.
-        refuse_used_run(out, values["resume"])
+        require_new_run(out, values["resume"])
         keras_backend.start_processes()
     keras_backend.import_backend()
     from dataset.utils.engines import create_engine

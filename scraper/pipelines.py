@@ -16,7 +16,7 @@ from scraper.decoding.inspection import AcceptedImage, RejectedImage
 from scraper.decoding.pool import DecoderPool
 from scraper.errors import UnexpectedError
 from scraper.items import ImageItem, Page, PageItem
-from scraper.persistence.claims import names_of
+from scraper.persistence.claims import takedown_names
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,10 @@ class CataloguePipeline(CrawlPipeline):
             image, spider = item.image, self._crawler.spider
             with self.failures_end_crawl():
                 item.result = await self.context.writer.save(
-                    image.url, item.outcome, names_of(image, spider.name), spider.planner.may_store
+                    image.url,
+                    item.outcome,
+                    takedown_names(image, spider.name),
+                    spider.planner.may_store,
                 )
             self._count_image(item)
         return item

@@ -54,7 +54,7 @@ from scraper.errors import (
 )
 from scraper.items import ImageItem, PageItem
 from scraper.middlewares import MAX_WAIT_SECONDS
-from scraper.persistence.claims import PendingImage, names_of
+from scraper.persistence.claims import PendingImage, takedown_names
 from scraper.spiders.base import HashtagSpider
 
 # Tags of a site that are searched concurrently; the request rate of the site stays the same.
@@ -451,7 +451,7 @@ class SearchRun:
     async def _reject_taken_down(self, image: PendingImage) -> bool:
         """Reject an image if one of its URLs was taken down; return whether it was."""
         writer = self._scheduler.context.writer
-        names = (image.url, *names_of(image, self._spider.name))
+        names = (image.url, *takedown_names(image, self._spider.name))
         if not writer.takedowns.has_name(takedown.URL, names):
             return False
         await writer.save(image.url, RejectedImage(takedown.REASON))

@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 from dataset.catalogue.models import ImageRow, TagVerdictRow
 from dataset.images.io import sha256_of
 from tests.support.browser import CHROMIUM, needs_chromium
-from tests.support.catalogue_data import Filling, jpeg_of, patches_of
+from tests.support.catalogue_data import CatalogueBuilder, jpeg_of, patches_of
 from tests.support.drawn_splits import PROGRAM, random_backbone
 
 COLOURS = {"polo": (200, 30, 30), "dress": (30, 30, 200), "coat": (30, 160, 30)}
@@ -29,22 +29,22 @@ IMAGES_PER_LABEL, WRONG_LABELS = 40, 12
 SIZE = ("--image-size", "75", "--cache", "cache")
 
 
-def create_catalogue(folder: Path) -> tuple[Filling, dict[str, str]]:
+def create_catalogue(folder: Path) -> tuple[CatalogueBuilder, dict[str, str]]:
     """Create a catalogue with some images under a wrong hashtag.
 
     Returns:
         The catalogue, and the true label by SHA-256.
     """
-    filling, truth = Filling(folder), {}
+    builder, truth = CatalogueBuilder(folder), {}
     rng = np.random.default_rng(0)
     flipped = set(rng.choice(IMAGES_PER_LABEL * len(LABELS), WRONG_LABELS, replace=False).tolist())
     for number in range(IMAGES_PER_LABEL * len(LABELS)):
         label = LABELS[number % len(LABELS)]
         data = jpeg_of(patches_of(rng, COLOURS[label]))
         tag = LABELS[(number + 1) % len(LABELS)] if number in flipped else label
-        filling.image(data, filling.post(f"p{number}", tag))
+        builder.image(data, builder.post(f"p{number}", tag))
         truth[sha256_of(data)] = label
-    return filling, truth
+    return builder, truth
 
 
 def run_command(folder: Path, *arguments: str) -> str:
@@ -59,9 +59,9 @@ def run_command(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def build(folder: Path, filling: Filling, out: str) -> None:
+def build(folder: Path, builder: CatalogueBuilder, out: str) -> None:
     options = ("--min-per-class", "20", "--pose", "none", "--size", "96", "--out", out)
-    run_command(folder, "build-dataset", "--catalogue", filling.catalogue, *options)
+    run_command(folder, "build-dataset", "--catalogue", builder.catalogue, *options)
 
 
 def train(folder: Path, data: str, out: str) -> None:
@@ -89,23 +89,23 @@ def measure_accuracy(folder: Path, run: str, data: str, truth: dict[str, str]) -
 @pytest.fixture(scope="module")
 def checked_catalogue(
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Path, Filling, dict[str, str]]:
+) -> tuple[Path, CatalogueBuilder, dict[str, str]]:
     folder = tmp_path_factory.mktemp("loop")
-    filling, truth = create_catalogue(folder)
+    builder, truth = create_catalogue(folder)
     random_backbone(folder / "backbone.weights.h5")
-    build(folder, filling, "before")
+    build(folder, builder, "before")
     train(folder, "before", "first")
-    check = ("--catalogue", filling.catalogue, "--model", "first", "--cache", "cache")
+    check = ("--catalogue", builder.catalogue, "--model", "first", "--cache", "cache")
     run_command(folder, "check-tags", *check)
-    return folder, filling, truth
+    return folder, builder, truth
 
 
 @pytest.mark.slow
 def test_check_tags_ranks_wrong_labels_first(
-    checked_catalogue: tuple[Path, Filling, dict[str, str]],
+    checked_catalogue: tuple[Path, CatalogueBuilder, dict[str, str]],
 ) -> None:
-    folder, filling, truth = checked_catalogue
-    with filling.sessions() as session:
+    folder, builder, truth = checked_catalogue
+    with builder.sessions() as session:
         rows = session.execute(
             sa.select(TagVerdictRow, ImageRow.sha256)
             .join(ImageRow, ImageRow.id == TagVerdictRow.image_id)
@@ -128,10 +128,10 @@ def test_check_tags_ranks_wrong_labels_first(
 
 
 @contextmanager
-def run_review(folder: Path, filling: Filling) -> Iterator[str]:
+def run_review(folder: Path, builder: CatalogueBuilder) -> Iterator[str]:
     """Run `review` as a user does; yield its URL."""
     process = subprocess.Popen(
-        [sys.executable, PROGRAM, "review", "--catalogue", filling.catalogue, "--port", "0"],
+        [sys.executable, PROGRAM, "review", "--catalogue", builder.catalogue, "--port", "0"],
         cwd=folder,
         stdout=subprocess.PIPE,
         text=True,
@@ -150,7 +150,7 @@ def run_review(folder: Path, filling: Filling) -> Iterator[str]:
         process.wait()
 
 
-def decide(tab: Tab, filling: Filling, truth: dict[str, str]) -> bool:
+def decide(tab: Tab, builder: CatalogueBuilder, truth: dict[str, str]) -> bool:
     """Answer the shown item as a person who sees the image would.
 
     Returns:
@@ -160,7 +160,7 @@ def decide(tab: Tab, filling: Filling, truth: dict[str, str]) -> bool:
     if not key.count():
         return False
     image, label = (key.get_attribute("value") or "").split("/")
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         true_label = truth[session.get_one(ImageRow, int(image)).sha256]
     with tab.expect_navigation():
         if true_label == label:
@@ -175,18 +175,18 @@ def decide(tab: Tab, filling: Filling, truth: dict[str, str]) -> bool:
 @pytest.mark.slow
 @needs_chromium
 def test_review_corrects_labels_and_improves_accuracy(
-    checked_catalogue: tuple[Path, Filling, dict[str, str]],
+    checked_catalogue: tuple[Path, CatalogueBuilder, dict[str, str]],
 ) -> None:
-    folder, filling, truth = checked_catalogue
-    with sync_playwright() as driver, run_review(folder, filling) as address:
+    folder, builder, truth = checked_catalogue
+    with sync_playwright() as driver, run_review(folder, builder) as address:
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = chromium.new_page()
         tab.goto(address.rstrip("/") + "/queue/mistakes")
         # About half an hour of work: only the images with the highest cost.
-        decided = sum(decide(tab, filling, truth) for _ in range(2 * WRONG_LABELS))
+        decided = sum(decide(tab, builder, truth) for _ in range(2 * WRONG_LABELS))
         chromium.close()
     assert decided > 0
-    build(folder, filling, "after")
+    build(folder, builder, "after")
     before, after = (count_wrong_labels(folder / name, truth) for name in ("before", "after"))
     assert before == WRONG_LABELS
     assert after <= WRONG_LABELS / 4

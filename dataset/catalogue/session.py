@@ -32,7 +32,7 @@ UNREACHABLE = "check that the folder exists and is writable"
 READ_ONLY = (
     "the file or its folder is read-only; change its permissions, or name another with --catalogue"
 )
-DISK_FULL = "committed work is kept: make room, then repeat the command"
+DISK_FULL = "committed work is kept: free disk space, then repeat the command"
 CHECK_SERVER = "check that the server runs, then repeat the command"
 # Remedies by words in the messages of SQLite and psycopg.
 REMEDIES = {

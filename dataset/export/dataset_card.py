@@ -170,8 +170,8 @@ def describe_terms(items: Sequence[DatasetItem]) -> str:
         return (
             "All photos are freely licensed, by what their sources say: the build may be published"
             f" under [{name}]({url}){duty}. `{ATTRIBUTION}` lists license, author, attribution and"
-            " source page of each photo. Licenses are not verified, and people in photos have"
-            " rights beside them."
+            " source page of each photo. Licenses are not verified, and people in photos may"
+            " have rights of their own."
         )
     other = sum(item.photo.credit.code not in FREE_LICENSES for item in items)
     return (
@@ -232,7 +232,7 @@ def known_limitations(result: BuildResult) -> list[str]:
         limitations.append("There is one label: a classifier needs at least two.")
     if is_multi_label(result.items):
         limitations.append(
-            "A facet without a label is unknown: the photo may show what nobody named."
+            "A facet without a label is unknown: the photo may still have one of its labels."
         )
         limitations += [
             f"{facet} has one label, {labels[0]}: a classifier needs at least two."

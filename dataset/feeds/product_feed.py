@@ -38,7 +38,7 @@ from dataset.feeds.tables import (
 from dataset.utils.files import original_cell
 
 CSV, WORKBOOK, XML, JSON, JSON_LINES = "table", "Excel workbook", "XML", "JSON", "JSON lines"
-# Suffixes of feeds, for messages and for files of addresses.
+# Suffixes of feeds, for messages and to tell feeds from lists of URLs.
 FEED_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".xml", ".yml", ".json", ".jsonl", ".ndjson")
 # Normalized names of the columns in feeds of shops and of Google, Meta and Yandex, in exports of
 # Shopify and WooCommerce, and in Russian tables. The first one that has values is used.
@@ -272,8 +272,8 @@ class ProductFeed:
         names = (columns.image, *columns.more_images)
         images = [photo for row in rows for name in names for photo in split_photos(row.get(name))]
         texts["image"] = next(iter(images), "")
-        names_of = {"id": columns.id, "image": columns.image, "tag": columns.tags}
-        missing = [name for name, column in names_of.items() if column and not texts[name]]
+        takedown_names = {"id": columns.id, "image": columns.image, "tag": columns.tags}
+        missing = [name for name, column in takedown_names.items() if column and not texts[name]]
         row_problem = problem or (f"no {' and no '.join(missing)}" if missing else "")
         if not row_problem and REPLACEMENT in texts["tag"]:
             encoding = self.encoding.removesuffix("-sig")
@@ -301,7 +301,7 @@ class ProductFeed:
             cost = float(value) if 0 <= value < MAX_COST else None
         else:
             cost = self.parse_price(column, value)[0]
-        note = f"{column} {cell_text(value)[:40]!r} can't be read: the mean cost counts"
+        note = f"{column} {cell_text(value)[:40]!r} can't be read: the mean cost is used"
         return (cost, "") if cost is not None and cost < MAX_COST else (None, note)
 
     def parse_price(self, column: str, value: Any, currency: str = "") -> tuple[float | None, str]:
@@ -322,7 +322,7 @@ class ProductFeed:
         return {}
 
     def preview(self, image_root: Path) -> list[str]:
-        """Return lines that tell how the first rows are understood.
+        """Return lines that show how the first rows are parsed.
 
         Args:
             image_root: Folder of the photos that are paths.

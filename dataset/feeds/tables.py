@@ -402,7 +402,7 @@ def detect_csv_layout(
     Args:
         file_start: The first rows of the file.
         score: Returns how many columns of feeds are among the cells of a row.
-        prefer: The delimiter that the file's suffix promises, for ties.
+        prefer: The delimiter that the file's suffix implies; it breaks ties.
 
     Returns:
         The layout and the row of the header, None if no row is a header.

@@ -106,7 +106,7 @@ def open_photo(source: Path | bytes, at_least: int | None = None) -> Image.Image
     """Open a photo as sRGB, with its orientation applied and transparency on white.
 
     The orientation and the ICC profile are used if they are valid; no other metadata is read, and
-    broken metadata never costs the pixels.
+    broken metadata never prevents decoding.
 
     Args:
         source: A file or its content.

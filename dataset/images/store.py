@@ -111,8 +111,8 @@ class ImageStore:
             yield
         except OSError as error:
             raise Failure(
-                f"photos can't be stored in {self}: {first_line(error)}; make room, or name"
-                f" another place with {self.option}"
+                f"photos can't be stored in {self}: {first_line(error)}; free disk space, or"
+                f" name another place with {self.option}"
             ) from error
 
     def read(self, key: str) -> bytes:

@@ -1,6 +1,6 @@
 """The structure of image files: which bytes are pixels, which are metadata, and where they end.
 
-Decoders receive files without metadata, so that broken metadata never costs the pixels. Nothing
+Decoders receive files without metadata, so that broken metadata never prevents decoding. Nothing
 here raises an error for malformed files: decoders find what is wrong with the pixels.
 """
 

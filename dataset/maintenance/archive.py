@@ -300,7 +300,7 @@ def _pair(row: Any, image_ids: Mapping[int, int]) -> tuple[int, int] | None:
 
 
 IMPORT_BATCH_ROWS = 200
-# Who takes down images of an archive that belong to a URL or author that was taken down.
+# Recorded as reviewer of takedowns that an import derives from a taken-down URL or author.
 IMPORTER = "catalogue import"
 # Tables with an image per row that are copied as they are.
 COPIED_TABLES = (
@@ -442,7 +442,7 @@ def _merge_images(
         if existing is None and _is_taken_down(source, row, takedowns):
             result.taken_down += 1
         elif existing is None or (existing.state != "stored" and row.state == "stored"):
-            _take_image(session, store, source, tar, row, existing, result)
+            _merge_image(session, store, source, tar, row, existing, result)
 
 
 def _is_taken_down(source: Session, row: ImageRow, takedowns: TakedownList) -> bool:
@@ -452,7 +452,7 @@ def _is_taken_down(source: Session, row: ImageRow, takedowns: TakedownList) -> b
     return takedowns.has_image(row.sha256, unpack(print_row.views, print_row.pixels))
 
 
-def _take_image(
+def _merge_image(
     session: Session,
     store: ImageStore,
     source: Session,

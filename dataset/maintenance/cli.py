@@ -238,7 +238,7 @@ def catalogue_verify(catalogue: str, images: str, repair: bool) -> None:
     "--author",
     "kind",
     flag_value="author",
-    help="It is an author: keep it out of later crawls even if the catalogue has nothing of it.",
+    help="Treat the argument as an author, and block it even if it is not in the catalogue.",
 )
 @click.option("--who", help="Name of the reviewer.  [default: your user name]")
 @catalogue_option
@@ -249,8 +249,8 @@ def catalogue_forget(
     """Take something down for good: delete its rows and files, and keep it out of later builds.
 
     URL is the address of a photo or a post, AUTHOR a name (all posts), IMAGE a file or the first
-    digits of its SHA-256. A post is recognized by its id within the address, whatever else stands
-    there. Near duplicates of a photo are deleted too. The catalogue keeps digests, so that no crawl
+    digits of its SHA-256. A post is recognized by the id in its URL; the rest may differ.
+    Near duplicates of a photo are deleted too. The catalogue keeps digests, so that no crawl
     or import adds it again. If it is not in the catalogue, nothing is changed and the exit
     status is 1, unless --url or --author is given.
     """

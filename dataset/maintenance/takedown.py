@@ -160,9 +160,8 @@ def take_down(
         target = _resolve(session, what, kind)
         if kind is None and not (target.posts or target.images or target.sightings):
             raise Failure(
-                f"the catalogue has nothing of {shorten_for_display(what)}, and nothing was"
-                " changed; to keep it out of later crawls and imports all the same: --url or"
-                " --author"
+                f"{shorten_for_display(what)} is not in the catalogue, and nothing was changed;"
+                " to block it in later crawls and imports anyway, add --url or --author"
             )
         for name in sorted(target.names):
             record_takedown(session, target.kind, name_digest(name), None, who)
@@ -191,7 +190,7 @@ def delete_rows(
 
 
 def find_named(session: Session, takedowns: "TakedownList") -> tuple[list[int], list[int]]:
-    """Find the posts of a catalogue whose URL, id or author was taken down, and images to go.
+    """Find the posts of a catalogue whose URL, id or author was taken down, and images to delete.
 
     Returns:
         Ids of the posts, and of images in these posts or with a URL that was taken down.

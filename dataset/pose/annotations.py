@@ -34,7 +34,7 @@ class Person:
         area: Area of the person in square pixels.
         annotation: Id of the annotation.
         image: Id of the image.
-        nobody: Whether the image shows no person; `box` and `points` have no meaning then.
+        is_empty: Whether the image shows no person; `box` and `points` have no meaning then.
         mask: The person's mask as COCO's compressed run-length encoding; None without one.
     """
 
@@ -44,7 +44,7 @@ class Person:
     area: float
     annotation: int
     image: int
-    nobody: bool = False
+    is_empty: bool = False
     mask: dict[str, Any] | None = None
 
     @property

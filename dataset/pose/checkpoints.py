@@ -68,7 +68,7 @@ def assign_tensors(network: keras.Model, tensors: Mapping[str, np.ndarray], path
     by_name, problems = _by_authors_name(tensors)
     variables = dict(named_variables(network))
     problems += [f"{name} is missing" for name in variables if name not in by_name]
-    problems += [f"{name} has no place" for name in by_name if name not in variables]
+    problems += [f"{name} is unexpected" for name in by_name if name not in variables]
     for name, variable in variables.items():
         if name in by_name and (problem := _describe_misfit(by_name[name], torch_shape(variable))):
             problems.append(f"{name} {problem}")

@@ -63,7 +63,7 @@ class InputSize(click.ParamType):
     "--validation",
     type=FILE,
     multiple=True,
-    help="Such a file for the evaluation after each epoch.  [default: 5 % of the images]",
+    help="COCO JSON file for the validation after each epoch.  [default: 5 % of the images]",
 )
 @click.option(
     "--validation-images",
@@ -134,7 +134,7 @@ class InputSize(click.ParamType):
 @click.option(
     "--masks-only",
     is_flag=True,
-    help="Train what finds the mask only, and leave the key points of --pose-weights as they are.",
+    help="Train only the mask head; the key point weights of --pose-weights stay frozen.",
 )
 @click.option(
     "--boxes-only",

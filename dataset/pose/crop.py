@@ -1,7 +1,7 @@
 """Choose the crop of an image from what a pose network finds in it, and draw it.
 
 The crop depends on the image alone, never on its label: a crop whose shape depends on the label
-tells it to a classifier.
+leaks the label to a classifier.
 
 Boxes are left, top, right and bottom in pixels. Key points are arrays of shape (joints, 7) or
 (joints, 3); see `dataset.pose.heatmaps`.

@@ -184,7 +184,7 @@ class PoseSamples(keras.utils.PyDataset):
             unknown = np.full(mask_size(self.size), UNANNOTATED, np.float32)
             return np.zeros((*self.size, 3), np.float32), maps, unknown, no_box
         scene = Scene(photo, person.points, person.box, person.mask_image())
-        if person.nobody:
+        if person.is_empty:
             points = np.full_like(person.points, 2.0)
             points[:, :2] = OUTSIDE
             scene = replace(scene, points=points, mask=Image.new("L", photo.size))
@@ -193,18 +193,18 @@ class PoseSamples(keras.utils.PyDataset):
             scene = scene if background is None else move_person(scene, background, rng)
         # In a whole image the largest person is to be found.
         largest = self.largest[person.photo] == person.annotation
-        whole = rng.random() < options.whole and largest and not person.nobody
+        whole = rng.random() < options.whole and largest and not person.is_empty
         if whole and rng.random() < options.beside:
             other = self.persons[int(rng.integers(len(self.persons)))]
             if (
-                not other.nobody
+                not other.is_empty
                 and other.photo != person.photo
                 and (second := self._open(other)) is not None
             ):
                 scene = combine_people(scene, second, other, rng)
         if whole:
             box = (0.0, 0.0, *map(float, scene.photo.size))
-        elif person.nobody:
+        elif person.is_empty:
             box = _random_box(photo, rng)
         else:
             box = _part_box(scene, options.part, rng)
@@ -223,7 +223,7 @@ class PoseSamples(keras.utils.PyDataset):
             mask = draw_partial_mask(points, self.joints, self.size)
         else:
             mask = shrink_mask(render_view(scene.mask, view, self.size))
-        target = no_box if person.nobody else self._box_target(scene, points, view, turn)
+        target = no_box if person.is_empty else self._box_target(scene, points, view, turn)
         return normalize(pixels), maps, mask, target
 
     def _box_target(

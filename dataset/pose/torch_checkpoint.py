@@ -181,7 +181,7 @@ class _PickleMachine:
         if not isinstance(module, str) or not isinstance(name, str):
             raise InvalidCheckpoint("its pickle names a function in an unknown way")
         if (module, name) not in self.known:
-            raise InvalidCheckpoint(f"it asks for {module}.{name}, which is no part of a tensor")
+            raise InvalidCheckpoint(f"it references {module}.{name}, which no tensor needs")
         self.stack.append(GlobalName(module, name))
 
     def _reduce(self, _: None) -> None:
@@ -319,7 +319,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     except InvalidCheckpoint as error:
         why = shorten_for_display(str(error))
         raise Failure(
-            f"{path} is refused: {why}. Take the file that its publisher names, whole"
+            f"{path} is rejected: {why}; download the complete file from its publisher"
         ) from error
     except OSError as error:
         raise Failure(f"{path} can't be read: {error.strerror or error}") from error

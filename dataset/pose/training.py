@@ -35,7 +35,7 @@ from dataset.pose.network import (
 )
 from dataset.pose.samples import PoseAugmentation, PoseSamples
 from dataset.utils.cli_options import options_as_json
-from dataset.utils.files import make_folder, refuse_taken, write_atomically
+from dataset.utils.files import make_folder, require_new_output, write_atomically
 from dataset.utils.keras_backend import (
     assign,
     jit_compile,
@@ -347,7 +347,7 @@ def create_run_folder(options: PoseTrainOptions) -> PoseProgress:
     Raises:
         BadInput: It exists, or can't be created.
     """
-    refuse_taken(options.out, "name a new folder, or continue with --resume")
+    require_new_output(options.out, "name a new folder, or continue with --resume")
     make_folder(options.out, options.out)
     return PoseProgress()
 

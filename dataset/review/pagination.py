@@ -45,7 +45,7 @@ class QueueFilters:
         suggested: Label that the model suggests.
         title: Part of the title of one of its posts.
         show: OPEN, DECIDED or ALL rows.
-        order: LEARNING for the order in which decisions teach a model most; empty for the queue's.
+        order: LEARNING for the order of active learning (BADGE); empty for the queue's.
     """
 
     label: str = ""

@@ -44,7 +44,7 @@ vocabulary_option: Callable[[Any], Any] = click.option(
 
 
 def engine_options(command: Any) -> Any:
-    """Add the options of the engine that runs what is done photo by photo."""
+    """Add the options of the engine that processes photos."""
     for option in (
         click.option(
             "--gpus-per-worker",
@@ -68,7 +68,8 @@ def engine_options(command: Any) -> Any:
             default=LOCAL,
             show_default=True,
             help="Where photos are processed: local, or on a Ray cluster. RAY_ADDRESS selects the"
-            " cluster; without it, Ray is started on this machine. The results are the same.",
+            " cluster; without it, Ray is started on this machine. Equal processors give equal"
+            " results.",
         ),
     ):
         command = option(command)

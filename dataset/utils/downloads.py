@@ -76,7 +76,7 @@ def _fetch(file: PublishedFile, path: Path) -> None:
             target.truncate(0)
             raise Failure(
                 f"{file.url} returned a file with {digest} instead of {file.digest}, which was"
-                " deleted: try again; if it stays so, the publisher has changed the file"
+                " deleted; try again: if this persists, the publisher has changed the file"
             )
         part.replace(path)
 

@@ -197,7 +197,7 @@ def _previous_folder_of(out: Path) -> Path:
     return out.with_name(f".{out.name}.before")
 
 
-def refuse_taken(out: Path, instead: str) -> None:
+def require_new_output(out: Path, instead: str) -> None:
     """Raise an error when `out` exists and is not an empty folder.
 
     Args:
@@ -208,7 +208,7 @@ def refuse_taken(out: Path, instead: str) -> None:
         BadInput: It exists and is not an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"--out {out} is there already; {instead}")
+        raise BadInput(f"--out {out} already exists; {instead}")
 
 
 def unfinished_path(out: Path) -> Path:
@@ -216,7 +216,7 @@ def unfinished_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.unfinished")
 
 
-def refuse_used_run(out: Path, resume: bool) -> None:
+def require_new_run(out: Path, resume: bool) -> None:
     """Raise an error when `out` can't be the folder of a training.
 
     Args:
@@ -226,7 +226,7 @@ def refuse_used_run(out: Path, resume: bool) -> None:
     Raises:
         BadInput: It exists, or it belongs to an interrupted training that is not continued.
     """
-    refuse_taken(out, "name a new folder for this run")
+    require_new_output(out, "name a new folder for this run")
     if not resume and (folder := unfinished_path(out)).exists():
         raise BadInput(
             f"{folder} is an interrupted training; continue with --resume, or remove the folder"

@@ -149,9 +149,9 @@ def process_number() -> tuple[int, int]:
 
 
 def from_first_process(values: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Return the arrays of the first process of a training, in all of its processes.
+    """Broadcast arrays from the first process of a training to all of its processes.
 
-    What processes compute each for themselves may differ by rounding.
+    Results that each process computes for itself may differ by rounding.
 
     Args:
         values: Arrays, with the same shapes in all processes.

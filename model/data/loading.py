@@ -485,7 +485,7 @@ class PhotoMetadata:
     Attributes:
         groups: Names of groups whose photos must stay in one split.
         sites: Names of sites.
-        crops: Kinds of crops: zone, person or whole.
+        crops: Kinds of crops: person or whole (zone: builds of older versions).
     """
 
     groups: Sequence[str] | None = None

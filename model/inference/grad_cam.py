@@ -40,7 +40,7 @@ def heat_map(
         class_index: The class.
 
     Returns:
-        Float32 array of shape (size, size); negative where the photo speaks against the class.
+        Float32 array of shape (size, size); negative where there is evidence against the class.
     """
     outputs = _maps_network(features).predict_on_batch(pixels[None])
     outputs = outputs if isinstance(outputs, list) else [outputs]

@@ -125,7 +125,7 @@ def photo_pairs(results: RunResults) -> list[PhotoPair]:
     ]
 
 
-def sure_mistakes(results: RunResults) -> list[int]:
+def most_confident_mistakes(results: RunResults) -> list[int]:
     """Return the indices of the wrongly predicted test photos of the highest confidence."""
     predicted, confidence = results.probabilities.argmax(axis=1), results.probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
@@ -138,7 +138,7 @@ def _mistake(results: RunResults, index: int) -> Mistake:
     heat_map = results.heat_maps.get(index)
     return Mistake(
         _figure(results, index, MISTAKE_PIXELS, caption=""),
-        Figure(heat_map, "", f"What speaks for {predicted}") if heat_map else None,
+        Figure(heat_map, "", f"Evidence for {predicted}") if heat_map else None,
         results.labels[results.targets[index]],
         predicted,
         float(probabilities.max()),
@@ -205,7 +205,9 @@ def render_report(
         confusions=run_results.frequent_confusions(metrics),
         confusion_rows=_confusion_rows(metrics, {pair.target for pair in pairs}),
         photo_pairs=pairs,
-        sure_mistakes=[_mistake(results, index) for index in sure_mistakes(results)],
+        most_confident_mistakes=[
+            _mistake(results, index) for index in most_confident_mistakes(results)
+        ],
         calibration_rows=_calibration_rows(metrics),
         coverage_rows=[
             (

@@ -274,7 +274,7 @@ def _headline(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     note = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
     return [
         ("Mean average precision", f"{metrics['mean_average_precision']:.3f}", note),
-        ("Right in a facet", f"{metrics['accuracy']:.1%}", "most probable label"),
+        ("Accuracy per facet", f"{metrics['accuracy']:.1%}", "most probable label"),
         ("Macro F1", f"{metrics['macro']['f1']:.1%}", "at chosen thresholds"),
         (
             run_results.evaluated_photos(metrics).capitalize(),

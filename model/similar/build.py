@@ -33,7 +33,7 @@ from model.similar.copies import (
     find_copies,
     group_copies,
     is_of_catalogue,
-    print_cache,
+    signature_cache,
 )
 from model.similar.index_file import IndexFile, IndexItem, create_index, lock_index, open_index
 from model.similar.search import GRAPH, MAX_EXACT_ITEMS, Graph, exact_neighbors, measure_recall
@@ -437,7 +437,7 @@ def _with_clusters(
 
     all_items = [*known_items, *(cached.item for cached in items)]
     is_new = [not is_compared] * len(known_items) + [True] * len(items)
-    groups = group_copies(all_items, is_new, read, print_cache(embedder.outputs.file))
+    groups = group_copies(all_items, is_new, read, signature_cache(embedder.outputs.file))
     update.unread = groups.unread
     changed = {
         key: cluster
@@ -478,7 +478,7 @@ def _join_catalogue_clusters(
         return
     count = min(MAX_COMPARED, int(is_candidate.sum()))
     rows = exact_neighbors(vectors[is_file], all_vectors[is_candidate], count).keys
-    nearest, cache = all_keys[is_candidate][rows], print_cache(embedder.outputs.file)
+    nearest, cache = all_keys[is_candidate][rows], signature_cache(embedder.outputs.file)
     for number, known in zip(np.flatnonzero(is_file).tolist(), nearest.tolist(), strict=True):
         item, photo = all_items[int(keys[number])], items[number].photo
         assert photo is not None

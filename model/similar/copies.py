@@ -24,7 +24,7 @@ from model.similar.sources import read_photo
 
 # Changes whenever the signatures of a photo, or what is a copy, would change.
 COPIES_VERSION = 1
-# Prints that are in memory at a time, of 15 KB each.
+# Number of signatures in memory at a time, of 15 KB each.
 CHUNK_SIZE = 256
 # Nearest items that are compared with a photo that is not compared with all.
 MAX_COMPARED = 48
@@ -61,7 +61,7 @@ def group_copies(
         items: The items.
         is_new: Whether each item has not been compared yet. Known items keep their groups.
         read: Returns the file of an item; it raises OSError or ValueError if it can't be read.
-        cache: The cache of `print_cache`.
+        cache: The cache of `signature_cache`.
     """
     # Photos are compared in the order of their content.
     indices_by_digest: dict[str, list[int]] = defaultdict(list)
@@ -104,7 +104,7 @@ def find_copies(
         keys: Keys of the items to compare the photo with.
         digest: SHA-256 of the photo.
         read: Returns the file of the photo; it raises OSError or ValueError if it can't be read.
-        cache: The cache of `print_cache`.
+        cache: The cache of `signature_cache`.
     """
     items = list(index.items(keys).values())
     images, source = {item.sha256: item.image for item in items}, index.facts()["source"]
@@ -123,7 +123,7 @@ def is_of_catalogue(item: IndexItem) -> bool:
     return bool(item.cluster) and not item.cluster.startswith(CLUSTER_PREFIX)
 
 
-def print_cache(outputs: FeatureCache) -> FeatureCache:
+def signature_cache(outputs: FeatureCache) -> FeatureCache:
     """Return the cache of signatures in the folder of the cache of network outputs."""
     return FeatureCache(outputs.folder, f"prints-{COPIES_VERSION}", np.uint8)
 
@@ -198,12 +198,12 @@ class _CachedPhotos:
         self, cache: FeatureCache, digests: Sequence[str], read: Callable[[str], bytes]
     ) -> None:
         self._cache, self._read = cache, read
-        views = self._save_prints(digests)
+        views = self._save_signatures(digests)
         self.rows = np.array([n for n, digest in enumerate(digests) if digest in views], np.int64)
         self.digests = list(views)
         self._views = np.stack(list(views.values())) if views else np.zeros((0, 8), np.uint64)
 
-    def _save_prints(self, digests: Sequence[str]) -> dict[str, np.ndarray]:
+    def _save_signatures(self, digests: Sequence[str]) -> dict[str, np.ndarray]:
         """Compute the signatures that the cache lacks; return the hashes of each photo's views."""
         views: dict[str, np.ndarray] = {}
         with tqdm(total=len(digests), desc="features", unit=" photos", disable=None) as bar:

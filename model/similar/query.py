@@ -15,7 +15,7 @@ from dataset.images.store import open_store
 from model.inference.embedding import Embedding
 from model.inference.preprocessing import PhotoInput, describe_read_error
 from model.similar.build import EMBEDDING, CachedItem, Embedder, load_embedder, require_same_model
-from model.similar.copies import MAX_COMPARED, find_copies, print_cache
+from model.similar.copies import MAX_COMPARED, find_copies, signature_cache
 from model.similar.index_file import Filters, IndexFile, IndexItem, SearchResult
 from model.similar.search import Query, Searcher
 from model.similar.sources import FILE_PREFIX, IndexEntry
@@ -153,7 +153,7 @@ class _QueryRunner:
         if not self.options.exclude_duplicates or cached.photo is None:
             return ()
         keys = self.searcher.nearest(vector[None], MAX_COMPARED).keys[0]
-        cache = print_cache(embedder.outputs.file)
+        cache = signature_cache(embedder.outputs.file)
         known, digest = keys[keys >= 0].tolist(), cached.item.sha256
         return tuple(find_copies(self.index, known, digest, cached.photo.read, cache))
 

@@ -77,7 +77,7 @@ class IndexSource(Protocol):
 
         Args:
             crop: How photos are cropped.
-            engine: Runs what is done photo by photo, before the first item is returned.
+            engine: Processes the photos, before the first item is returned.
         """
 
 

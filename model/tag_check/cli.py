@@ -149,7 +149,7 @@ def check_tags(
     from dataset.feeds.product_feed import TagColumns, open_feed
     from dataset.utils import keras_backend
     from dataset.utils.engines import create_engine
-    from dataset.utils.files import refuse_taken
+    from dataset.utils.files import require_new_output
     from dataset.vocabulary import load_vocabulary
 
     # Report errors in the input before Keras is imported, which takes seconds.
@@ -171,7 +171,7 @@ def check_tags(
         print_feed_notes(product_feed, values["image_root"], preview)
     if preview or run is None:
         return
-    refuse_taken(values["out"], "name a new folder for this check")
+    require_new_output(values["out"], "name a new folder for this check")
     vocabulary = load_vocabulary(values["vocabulary"], multi_label=bool(facets))
     keras_backend.import_backend()
     from model.feeds.sources import FetchOptions

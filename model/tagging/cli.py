@@ -121,7 +121,7 @@ def tag_photos(
         # Report errors in the input before Keras is imported, which takes seconds.
         sources = open_sources(source_options, load_vocabulary(vocabulary), fetcher)
         if out is not None:
-            pipeline.refuse_taken_output(out, explain)
+            pipeline.require_new_outputs(out, explain)
         options = pipeline.TagOptions(run, source_options, out, explain=explain, **values)
         counts = pipeline.tag_photos(options, sources, create_engine(engine, workers, gpus))
     for line in pipeline.summary_lines(counts):

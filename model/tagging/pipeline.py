@@ -32,7 +32,7 @@ from dataset.utils.engines import LOCAL_ENGINE, Engine
 from dataset.utils.files import (
     exclusive_use,
     make_folder,
-    refuse_taken,
+    require_new_output,
     spreadsheet_row,
     unfinished_path,
     write_atomically,
@@ -614,12 +614,14 @@ def explanation_folder(out: Path) -> Path:
     return out.with_name(f"{out.stem}-{PICTURES_FOLDER}")
 
 
-def refuse_taken_output(out: Path, explain: bool) -> None:
-    """Raise BadInput if the file or the folder of explanations is there already."""
+def require_new_outputs(out: Path, explain: bool) -> None:
+    """Raise BadInput if the file or the folder of explanations exists."""
     is_json_lines(out)
-    refuse_taken(out, "name a new file")
+    require_new_output(out, "name a new file")
     if explain:
-        refuse_taken(explanation_folder(out), "the explanations belong there; name another --out")
+        require_new_output(
+            explanation_folder(out), "the explanations belong there; name another --out"
+        )
 
 
 def _file_stem(name: str) -> str:

@@ -187,7 +187,7 @@ class ModelService:
 
     def check(self, prediction: Prediction, tags: Sequence[str]) -> dict[str, Any]:
         """Return the verdict on each tag of a photo, and its missing tags, for JSON."""
-        photo = self._judge(prediction)
+        photo = self._compare_with_training(prediction)
         listed = [ListedTag(tag, match_label(tag, self.vocabulary)) for tag in tags]
         missing: dict[str, tuple[str, float]] = {}
         if self.scheme.is_multi_label and not photo.no_garment_reason:
@@ -205,7 +205,7 @@ class ModelService:
             ],
         }
 
-    def _judge(self, prediction: Prediction) -> PhotoPrediction:
+    def _compare_with_training(self, prediction: Prediction) -> PhotoPrediction:
         """Compare a photo with those of the training."""
         assert prediction.features is not None, "photos without a prediction are errors before"
         assert prediction.logits is not None
@@ -608,7 +608,7 @@ class Api:
         return JSONResponse({**facts, **content})
 
     async def health(self, request: Request) -> Response:  # noqa: ARG002
-        """Return that the server works."""
+        """Report that the server is running."""
         return JSONResponse({"status": "ok", "waiting": self.batcher.waiting})
 
     async def openapi(self, request: Request) -> Response:  # noqa: ARG002

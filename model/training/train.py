@@ -25,7 +25,7 @@ from dataset.export.layout import MANIFEST
 from dataset.images.io import Unreadable
 from dataset.utils.cli_options import options_as_json
 from dataset.utils.engines import LOCAL_ENGINE, Engine
-from dataset.utils.files import make_folder, refuse_used_run, unfinished_path, write_json
+from dataset.utils.files import make_folder, require_new_run, unfinished_path, write_json
 from dataset.utils.threads import map_in_threads
 from model.data.augmentation import render_samples
 from model.data.feature_cache import default_cache_folder
@@ -35,7 +35,7 @@ from model.inference.grad_cam import JPEG_QUALITY, draw_heat_map, heat_map
 from model.inference.predictor import nested_networks
 from model.network import inception
 from model.reports import run_report
-from model.reports.html import sure_mistakes
+from model.reports.html import most_confident_mistakes
 from model.reports.run_results import RunResults
 from model.training.config import TrainOptions
 from model.training.fit import FitProgress, TensorBoardWriter
@@ -129,7 +129,7 @@ def begin_run(options: ResumableOptions) -> Path:
     Raises:
         BadInput: `--out` exists, or there is nothing to resume.
     """
-    refuse_used_run(options.out, options.resume)
+    require_new_run(options.out, options.resume)
     folder = unfinished_path(options.out)
     fixed = {n: v for n, v in options_as_json(options).items() if n not in CHANGEABLE_OPTIONS}
     fixed = json.loads(json.dumps(fixed))
@@ -233,7 +233,7 @@ def explain_errors(results: RunResults, network: keras.Model) -> dict[int, bytes
     if results.facets is not None:
         return {}
     networks = {layer.name: layer for layer in nested_networks(network)}
-    indices, drawn = sure_mistakes(results), {}
+    indices, drawn = most_confident_mistakes(results), {}
     examples = [results.test[index] for index in indices]
     photos = read_letterboxed(results.folder, examples, int(network.input.shape[1]))
     for index, (_, photo) in zip(indices, photos, strict=True):

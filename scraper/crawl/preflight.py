@@ -172,7 +172,7 @@ async def first_posts(spider: "HashtagSpider", word: str) -> tuple[Page, str | N
 def _describe_page(page: Page) -> str:
     total = f" of {page.total}" if page.total is not None else ""
     more = "and more pages" if page.next_cursor else "on the only page"
-    skipped = "".join(f", {count} left out: {reason}" for reason, count in page.skipped.items())
+    skipped = "".join(f", {count} skipped: {reason}" for reason, count in page.skipped.items())
     return f"{format_count(len(page.posts), 'post')}{total}, {more}{skipped}"
 
 
@@ -243,16 +243,16 @@ async def _count(spider: "HashtagSpider", first: Request) -> int | None:
 
 def format_estimate(spider: "HashtagSpider", counts: Sequence[tuple[str, int | None]]) -> str:
     """Return counts as a table, with their sum and its price."""
-    rows = [(query, "not said" if count is None else str(count)) for query, count in counts]
+    rows = [(query, "unknown" if count is None else str(count)) for query, count in counts]
     table = format_table(("search", "posts"), rows)
     known = [count for _, count in counts if count is not None]
     if not known:
         return f"{table}\n{_describe_unknown(spider, len(counts))}"
     total, scope = sum(known), "in all"
     if len(known) < len(counts):
-        scope = "that the site speaks of"
+        scope = "in the searches with a known count"
     elif len(known) > 1:
-        scope = "in all, those that several searches find counted for each"
+        scope = "in all; posts found by several searches are counted several times"
     # Whole cents, rounded up, in integers: a tenth of a cent has no exact float.
     cents = -(-total * round(spider.dollars_per_post * 1000) // 10)
     price = f": at most ${cents / 100:,.2f}; {spider.pricing}" if spider.pricing else ""
@@ -260,12 +260,12 @@ def format_estimate(spider: "HashtagSpider", counts: Sequence[tuple[str, int | N
 
 
 def _describe_unknown(spider: "HashtagSpider", searches: int) -> str:
-    message = f"{spider.title} does not say how many posts there are"
+    message = f"{spider.title} does not report how many posts there are"
     if spider.weekly_hashtags is None:
         return message
     return (
-        f"{message}; a crawl would ask for {searches} of the {spider.weekly_hashtags} different"
-        " hashtags of 7 days"
+        f"{message}; a crawl would use {searches} of the {spider.weekly_hashtags} different"
+        " hashtags allowed in 7 days"
     )
 
 

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure as TwistedFailure
 from dataset.errors import BadInput, first_line
 from scraper.settings import PROTECTED_SETTINGS, check_protected_settings, protection_message
 
-FIRST_INTERRUPT = b"\nFinishing what is in flight; Ctrl-C again stops at once.\n"
+FIRST_INTERRUPT = b"\nFinishing active requests; press Ctrl-C again to stop immediately.\n"
 SECOND_INTERRUPT = b"\nStopped immediately; repeat the command to continue.\n"
 # The exit status of a command that was ended by Ctrl-C, as shells report it.
 INTERRUPTED_STATUS = 128 + signal.SIGINT

@@ -80,7 +80,7 @@ class Search:
 
     @property
     def hashtag(self) -> str:
-        """The words that the search asks for together, as the catalogue names it."""
+        """The query of the search, as the catalogue stores it."""
         return self.stats.hashtag
 
 
@@ -160,7 +160,7 @@ class SearchPlanner:
         return Step.PAGE, row.cursor
 
     def _step_after_last_page(self, session: Session, search: Search) -> Step:
-        """Return what a search needs whose pages were all read."""
+        """Return the next step of a search whose pages have all been read."""
         site, words = self._site, search.stats.words
         if claims.count_claimed(session, site, words):
             return Step.WAIT
@@ -265,8 +265,8 @@ def use_hashtag_quota(session: Session, site: str, spider: "HashtagSpider", hash
     if len(rows) >= allowed:
         free = rows[0].requested + WEEK
         raise SiteRefused(
-            f"{spider.title} lets an account ask for {allowed} different hashtags in 7 days, and"
-            f" {len(rows)} were asked for: {text!r} has to wait until {free:%Y-%m-%d %H:%M} UTC"
+            f"{spider.title} allows an account {allowed} different hashtags in 7 days, and"
+            f" {len(rows)} were requested: {text!r} has to wait until {free:%Y-%m-%d %H:%M} UTC"
         )
     session.add(RequestedHashtag(site=site, account=account, hashtag=text, allowed=allowed))
     remaining = allowed - len(rows) - 1
@@ -279,7 +279,7 @@ def use_hashtag_quota(session: Session, site: str, spider: "HashtagSpider", hash
 
 
 def account_of(spider: "HashtagSpider") -> str:
-    """Return a name of the spider's account from which the account can't be told."""
+    """Return a hash of the spider's account, which does not reveal the account."""
     accounts = (value for name, value in sorted(spider.secrets.items()) if is_account(name))
     return hashlib.sha256("\n".join(accounts).encode()).hexdigest()[:12]
 

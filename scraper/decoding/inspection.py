@@ -1,7 +1,7 @@
 """Inspect the bytes of an image: compute its size and hashes, or the reason for its rejection.
 
 Polyglots are rejected: image files that another program would open as a web page, script, document
-or archive. This module has few imports, so that the processes of `decoder_processes.py` start fast.
+or archive. This module has few imports, so that the processes of `pool.py` start fast.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Decoder processes: images of strangers are inspected outside of the crawl's process.
+"""Decoder processes: untrusted images are inspected outside the crawl's process.
 
-A decoder process receives the bytes of images and replies what they are. It has no credentials in
+A decoder process receives images and returns their properties. It has no credentials in
 its environment, can't write files, and is limited in memory, CPU time and open files. It is not a
 sandbox: it runs as the same user, may read that user's files and may open connections. Replies are
 validated, because a hostile image may have taken over the process. A process that crashes or
@@ -308,8 +308,7 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 
 def _start_failure(reason: str) -> Failure:
     return Failure(
-        f"a process that reads photos can't be begun ({reason}); see that memory is left, then"
-        " repeat the command"
+        f"a decoder process can't be started ({reason}); free some memory, then repeat the command"
     )
 
 

@@ -361,13 +361,13 @@ CHALLENGES = {
 
 
 def explain_challenge(status: int, body: bytes) -> str | None:
-    """Return what a challenge page means that a bot protection sends instead of a page."""
+    """Explain the challenge page of a bot protection; return None for other pages."""
     start = body[:50_000]
     for product, marks in CHALLENGES.items():
         if any(mark in start for mark in marks):
             return (
-                f"{product} asks whether a person is reading (HTTP {status}), so the site does not"
-                " want programs: ask its owner to allow your user agent (--contact names you)"
+                f"{product} sent a bot challenge (HTTP {status}): the site blocks automated"
+                " access; ask its owner to allow your user agent (--contact names you)"
             )
     return None
 
@@ -515,7 +515,7 @@ def format_retry_after(headers: Mapping[str, str]) -> str:
 def backoff_seconds(
     headers: Mapping[str, str], now: datetime, is_exhausted: bool = False
 ) -> int | None:
-    """Return for how many seconds the headers of a response ask for no further requests.
+    """Return how many seconds to wait before the next request, by the headers of a response.
 
     Args:
         headers: Headers with lower-case names.

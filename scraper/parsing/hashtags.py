@@ -82,7 +82,7 @@ def _is_hashtag_character(character: str) -> bool:
     return unicodedata.category(character)[0] in "LMN" or character == "_" or character in JOINERS
 
 
-# Most words of a vocabulary's phrase.
+# Maximum number of words in a phrase of a vocabulary.
 MAX_PHRASE_WORDS = 5
 # No name, tag or category is longer.
 MAX_TEXT_CHARS = 5_000
@@ -138,6 +138,6 @@ def fragment_values(url: str) -> dict[str, str]:
 def fragment_of(words: str, **values: str) -> str:
     """Return a fragment of a URL with the words of a search and other values.
 
-    A fragment is not sent: it is what `read` of a spider has to know of the search.
+    A fragment is not sent: it passes data about the search to `read` of the spider.
     """
     return "#" + urlencode({"words": words, **values})

@@ -38,7 +38,7 @@ class PendingImage:
     is_renewed: bool = False
 
 
-def names_of(image: PendingImage, site: str) -> list[str]:
+def takedown_names(image: PendingImage, site: str) -> list[str]:
     """Return the names of an image, beside its URL, under which it may have been taken down."""
     return [*image.fallbacks, *([photo_name(site, image.key)] if image.key else [])]
 

@@ -1,7 +1,7 @@
 """Write a crawl's results to the catalogue in batches (group commit).
 
-A result waits a moment for others, because a transaction costs much and one more image in it
-little. A thread of its own writes, so that a slow disk delays no download. The functions below
+Results are collected for a moment, because a transaction is expensive and an additional image in
+it is cheap. A separate thread writes, so that a slow disk delays no download. The functions below
 `CatalogueWriter` are the steps of a transaction: each saves a batch in a few statements.
 """
 

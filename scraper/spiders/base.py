@@ -335,7 +335,7 @@ class HashtagSpider(scrapy.Spider):
     # What a site defines.
 
     def queries(self, words: Sequence[str]) -> Sequence[tuple[str, ...]]:
-        """Return the searches for words: words that one search can ask for together."""
+        """Group words into searches; each group is requested as one query."""
         return [(word,) for word in words]
 
     def lookup_request(self, query: str) -> Request | None:
@@ -348,7 +348,7 @@ class HashtagSpider(scrapy.Spider):
     def search_request(self, query: str, cursor: str | None) -> Request:
         """Return the request of a page of a search.
 
-        The fragment of a URL is not sent; `read` gets it, as what it must know of the search.
+        The fragment of a URL is not sent; it passes data about the search to `read`.
 
         Args:
             query: A word, or several with " OR " between, as `queries` combines them.
@@ -357,7 +357,7 @@ class HashtagSpider(scrapy.Spider):
         raise NotImplementedError
 
     def read(self, body: bytes, url: str) -> Page:
-        """Return the page that a response has.
+        """Parse a response into a page.
 
         Raises:
             LayoutChanged: The page should have posts and they are not found.

@@ -17,20 +17,20 @@ from dataset.export.layout import BuildOptions, BuildResult, label_folder
 from dataset.images.io import sha256_of
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
-from tests.support.catalogue_data import Filling, photo_bytes
+from tests.support.catalogue_data import CatalogueBuilder, photo_bytes
 
 
 @pytest.fixture
-def filling(tmp_path: Path) -> Filling:
-    return Filling(tmp_path)
+def builder(tmp_path: Path) -> CatalogueBuilder:
+    return CatalogueBuilder(tmp_path)
 
 
-def run(filling: Filling, **chosen: object) -> BuildResult:
+def run(builder: CatalogueBuilder, **chosen: object) -> BuildResult:
     defaults = {"min_per_class": 5, "size": 64, "pose": PoseOptions(crop="none")}
-    options = defaults | {"images": filling.folder / "images"} | chosen
-    out = filling.folder / "splits"
+    options = defaults | {"images": builder.folder / "images"} | chosen
+    out = builder.folder / "splits"
     return build(
-        BuildOptions(catalogue=filling.catalogue, out=out, **options),  # type: ignore[arg-type]
+        BuildOptions(catalogue=builder.catalogue, out=out, **options),  # type: ignore[arg-type]
         load_vocabulary(multi_label=bool(chosen.get("multi_label"))),
     )
 
@@ -43,11 +43,11 @@ def bytes_below(folder: Path) -> dict[str, str]:
     }
 
 
-def test_photos_stand_under_split_and_label_letterboxed(filling: Filling) -> None:
-    filling.products("polo", 20, 0)
-    filling.products("платье", 10, 100)
-    run(filling)
-    out = filling.folder / "splits"
+def test_photos_stand_under_split_and_label_letterboxed(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 20, 0)
+    builder.products("платье", 10, 100)
+    run(builder)
+    out = builder.folder / "splits"
     count = Counter(path.parts[-3:-1] for path in out.glob("*/*/*.jpg"))
     assert count == {
         ("train", "polo"): 16,
@@ -63,10 +63,10 @@ def test_photos_stand_under_split_and_label_letterboxed(filling: Filling) -> Non
         assert min(photo.convert("L").getpixel((x, 32)) for x in (1, 62)) > 245  # type: ignore[type-var, operator]
 
 
-def test_the_manifest_has_a_row_a_photo(filling: Filling) -> None:
-    filling.products("polo", 10, 0)
-    run(filling)
-    out = filling.folder / "splits"
+def test_the_manifest_has_a_row_a_photo(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 10, 0)
+    run(builder)
+    out = builder.folder / "splits"
     rows = pq.read_table(out / "manifest.parquet").to_pylist()
     assert [row["path"] for row in rows] == sorted(
         path.relative_to(out).as_posix() for path in out.glob("*/*/*.jpg")
@@ -75,7 +75,7 @@ def test_the_manifest_has_a_row_a_photo(filling: Filling) -> None:
     assert row["path"].split("/")[:2] == [row["split"], row["label"]]
     assert row["hashtags"] == ["polo"]
     assert row["post_url"].startswith("https://x.test/p/polo-")
-    original = filling.store.root / (
+    original = builder.store.root / (
         f"{row['sha256'][:2]}/{row['sha256'][2:4]}/{row['sha256']}.jpg"
     )
     assert hashlib.sha256(original.read_bytes()).hexdigest() == row["sha256"]
@@ -83,26 +83,28 @@ def test_the_manifest_has_a_row_a_photo(filling: Filling) -> None:
     assert labels["labels"] == ["polo"]
 
 
-def test_one_image_a_cluster_the_best_copy(filling: Filling) -> None:
-    filling.products("polo", 9, 0)
-    small = filling.image(photo_bytes(50), filling.post("a", "polo"))
-    filling.image(photo_bytes(50, (240, 320)), filling.post("b", "polo"), cluster=small)
-    built = run(filling)
+def test_one_image_a_cluster_the_best_copy(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 9, 0)
+    small = builder.image(photo_bytes(50), builder.post("a", "polo"))
+    builder.image(photo_bytes(50, (240, 320)), builder.post("b", "polo"), cluster=small)
+    built = run(builder)
     assert len(built.items) == 10
     assert built.exclusions.counts["duplicate of another photo"] == 1
     photos = [item.photo for item in built.items]
     assert [(p.width, p.height) for p in photos if p.cluster == small] == [(240, 320)]
 
 
-def test_what_one_product_or_cluster_ties_together_is_in_one_split(filling: Filling) -> None:
-    filling.products("polo", 30, 0)
+def test_what_one_product_or_cluster_ties_together_is_in_one_split(
+    builder: CatalogueBuilder,
+) -> None:
+    builder.products("polo", 30, 0)
     for chain in range(10):
-        posts = [filling.post(f"chain{chain}-{i}", "polo") for i in range(2)]
-        filling.image(photo_bytes(1000 + 3 * chain), posts[0])
-        shared = filling.image(photo_bytes(1001 + 3 * chain), *posts)
-        filling.image(photo_bytes(1001 + 3 * chain, quality=60), posts[1], cluster=shared)
-        filling.image(photo_bytes(1002 + 3 * chain), posts[1])
-    built = run(filling)
+        posts = [builder.post(f"chain{chain}-{i}", "polo") for i in range(2)]
+        builder.image(photo_bytes(1000 + 3 * chain), posts[0])
+        shared = builder.image(photo_bytes(1001 + 3 * chain), *posts)
+        builder.image(photo_bytes(1001 + 3 * chain, quality=60), posts[1], cluster=shared)
+        builder.image(photo_bytes(1002 + 3 * chain), posts[1])
+    built = run(builder)
     split_of_post: dict[int, set[str]] = {}
     for item in built.items:
         for post in item.photo.posts:
@@ -111,116 +113,116 @@ def test_what_one_product_or_cluster_ties_together_is_in_one_split(filling: Fill
     assert all(len(splits) == 1 for splits in split_of_post.values())
 
 
-def test_an_image_under_two_labels_is_left_out_and_counted(filling: Filling) -> None:
-    filling.products("polo", 6, 0)
-    filling.image(photo_bytes(90), filling.post("both", "поло", "джинсы"))
-    filling.image(photo_bytes(91), filling.post("same", "поло", "poloshirt"))
-    built = run(filling)
+def test_an_image_under_two_labels_is_left_out_and_counted(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 6, 0)
+    builder.image(photo_bytes(90), builder.post("both", "поло", "джинсы"))
+    builder.image(photo_bytes(91), builder.post("same", "поло", "poloshirt"))
+    built = run(builder)
     assert len(built.items) == 7
     assert built.exclusions.counts["conflict of labels"] == 1
 
 
-def test_a_persons_decision_is_above_hashtags(filling: Filling) -> None:
-    filling.products("polo", 7, 0)
-    cluster = filling.image(photo_bytes(90), filling.post("wrong", "dress"))
-    out = filling.image(photo_bytes(91), filling.post("out", "polo"))
-    with filling.sessions.begin() as session:
+def test_a_persons_decision_is_above_hashtags(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 7, 0)
+    cluster = builder.image(photo_bytes(90), builder.post("wrong", "dress"))
+    out = builder.image(photo_bytes(91), builder.post("out", "polo"))
+    with builder.sessions.begin() as session:
         for of, label in ((cluster, "polo"), (out, None)):
             image = session.scalars(sa.select(ImageRow.id).filter_by(cluster_id=of)).one()
             session.add(LabelDecision(image_id=image, label=label, who="anna"))
-    built = run(filling)
+    built = run(builder)
     assert Counter(item.label for item in built.items) == {"polo": 8}
     assert built.exclusions.counts["excluded by a reviewer"] == 1
 
 
-def test_small_classes_are_left_out_and_named(filling: Filling) -> None:
-    filling.products("polo", 6, 0)
-    filling.products("кимоно", 3, 100)
-    built = run(filling)
+def test_small_classes_are_left_out_and_named(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 6, 0)
+    builder.products("кимоно", 3, 100)
+    built = run(builder)
     assert built.small_classes == {"кимоно": 3}
     assert {item.label for item in built.items} == {"polo"}
 
 
-def test_no_class_left_fails_and_says_what_to_crawl(filling: Filling) -> None:
-    filling.products("polo", 4, 0)
+def test_no_class_left_fails_and_says_what_to_crawl(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 4, 0)
     with pytest.raises(Failure, match=r"polo 4.*crawl lamoda --tags polo") as caught:
-        run(filling)
+        run(builder)
     assert caught.value.exit_code == 1
-    assert not list(filling.folder.glob(".splits*"))
+    assert not list(builder.folder.glob(".splits*"))
 
 
-def test_an_empty_catalogue_fails_and_says_to_crawl(filling: Filling) -> None:
+def test_an_empty_catalogue_fails_and_says_to_crawl(builder: CatalogueBuilder) -> None:
     with pytest.raises(Failure, match="no photos; crawl first"):
-        run(filling)
+        run(builder)
 
 
-def test_max_per_class_and_labels_narrow_the_build(filling: Filling) -> None:
-    filling.products("polo", 12, 0)
-    filling.products("dress", 12, 100)
-    built = run(filling, max_per_class=8, labels=("поло",))
+def test_max_per_class_and_labels_narrow_the_build(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 12, 0)
+    builder.products("dress", 12, 100)
+    built = run(builder, max_per_class=8, labels=("поло",))
     assert Counter(item.label for item in built.items) == {"polo": 8}
     assert built.exclusions.counts["over --max-per-class"] == 4
     assert built.exclusions.counts["label not requested"] == 12
 
 
-def test_two_builds_are_equal_to_the_byte_but_for_the_date(filling: Filling) -> None:
-    filling.products("polo", 10, 0)
-    run(filling)
-    first = bytes_below(filling.folder / "splits")
-    run(filling)
-    assert bytes_below(filling.folder / "splits") == first
-    run(filling, seed=5)
-    assert bytes_below(filling.folder / "splits") != first
+def test_two_builds_are_equal_to_the_byte_but_for_the_date(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 10, 0)
+    run(builder)
+    first = bytes_below(builder.folder / "splits")
+    run(builder)
+    assert bytes_below(builder.folder / "splits") == first
+    run(builder, seed=5)
+    assert bytes_below(builder.folder / "splits") != first
 
 
-def test_the_seed_changes_only_which_photo_is_where(filling: Filling) -> None:
-    filling.products("polo", 20, 0)
-    first = Counter(item.split for item in run(filling, seed=1).items)
-    assert first == Counter(item.split for item in run(filling, seed=2).items)
+def test_the_seed_changes_only_which_photo_is_where(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 20, 0)
+    first = Counter(item.split for item in run(builder, seed=1).items)
+    assert first == Counter(item.split for item in run(builder, seed=2).items)
 
 
-def test_a_missing_photo_is_named_and_the_rest_is_built(filling: Filling) -> None:
-    filling.products("polo", 10, 0)
-    lost = next((filling.folder / "images").glob("*/*/*.jpg"))
+def test_a_missing_photo_is_named_and_the_rest_is_built(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 10, 0)
+    lost = next((builder.folder / "images").glob("*/*/*.jpg"))
     lost.unlink()
-    built = run(filling)
+    built = run(builder)
     assert len(built.items) == 9
     assert list(built.unreadable.values()) == ["file missing"]
     assert next(iter(built.unreadable)).endswith(lost.name)
 
 
-def test_the_wrong_image_folder_is_named(filling: Filling) -> None:
-    filling.products("polo", 6, 0)
+def test_the_wrong_image_folder_is_named(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 6, 0)
     with pytest.raises(Failure, match="--images"):
-        run(filling, images=filling.folder / "elsewhere")
-    assert not (filling.folder / "splits").exists()
+        run(builder, images=builder.folder / "elsewhere")
+    assert not (builder.folder / "splits").exists()
 
 
-def test_somebody_elses_folder_is_not_overwritten(filling: Filling) -> None:
-    filling.products("polo", 6, 0)
-    theirs = filling.folder / "splits" / "thesis.docx"
+def test_somebody_elses_folder_is_not_overwritten(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 6, 0)
+    theirs = builder.folder / "splits" / "thesis.docx"
     theirs.parent.mkdir()
     theirs.write_text("important")
     with pytest.raises(BadInput, match="is not a build of fashion-tagger"):
-        run(filling)
+        run(builder)
     assert theirs.read_text() == "important"
 
 
-def test_a_build_killed_while_changing_places_is_mended(filling: Filling) -> None:
-    filling.products("polo", 6, 0)
-    run(filling)
-    out = filling.folder / "splits"
+def test_a_build_killed_while_changing_places_is_mended(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 6, 0)
+    run(builder)
+    out = builder.folder / "splits"
     before = bytes_below(out)
-    out.rename(filling.folder / ".splits.before")
+    out.rename(builder.folder / ".splits.before")
     with pytest.raises(Failure):
-        run(filling, min_per_class=100)
+        run(builder, min_per_class=100)
     assert bytes_below(out) == before
 
 
-def test_the_catalogue_remembers_the_build(filling: Filling) -> None:
-    filling.products("polo", 10, 0)
-    built = run(filling)
-    with filling.sessions() as session:
+def test_the_catalogue_remembers_the_build(builder: CatalogueBuilder) -> None:
+    builder.products("polo", 10, 0)
+    built = run(builder)
+    with builder.sessions() as session:
         kept = {(a.image_id, a.label, a.split) for a in session.scalars(sa.select(SplitAssignment))}
     assert kept == {(i.photo.image_id, i.label, i.split) for i in built.items}
 
@@ -246,18 +248,18 @@ def test_a_label_becomes_a_folder_that_any_system_takes(label: str, folder: str)
     assert label_folder(label) == folder
 
 
-def test_words_of_shops_label_facets_in_multi_label_builds_only(filling: Filling) -> None:
+def test_words_of_shops_label_facets_in_multi_label_builds_only(builder: CatalogueBuilder) -> None:
     for number in range(6):
         colour = "тёмно-синий" if number % 2 else "белый"
-        post = filling.post(f"p{number}", "юбка", attributes=(colour, "женский", "юбки"))
-        filling.image(photo_bytes(number), post)
-    manifest = filling.folder / "splits" / "manifest.parquet"
-    run(filling, multi_label=True, min_per_class=1)
+        post = builder.post(f"p{number}", "юбка", attributes=(colour, "женский", "юбки"))
+        builder.image(photo_bytes(number), post)
+    manifest = builder.folder / "splits" / "manifest.parquet"
+    run(builder, multi_label=True, min_per_class=1)
     rows = pq.read_table(manifest).to_pylist()
     assert Counter(tuple(row["labels"]) for row in rows) == {
         ("skirt", "navy"): 3,
         ("skirt", "white"): 3,
     }
     assert {tuple(row["hashtags"]) for row in rows} == {("юбка",)}
-    run(filling, min_per_class=1)
+    run(builder, min_per_class=1)
     assert {row["label"] for row in pq.read_table(manifest).to_pylist()} == {"skirt"}

@@ -23,31 +23,31 @@ from dataset.utils.engines import RayEngine
 from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.drawing.product import draw_product
 from tests.dataset.test_build import bytes_below
-from tests.support.catalogue_data import Filling, jpeg_of
+from tests.support.catalogue_data import CatalogueBuilder, jpeg_of
 from tests.support.drawn_splits import ENVIRONMENT
 from tests.support.s3_server import s3_server
 
 PEOPLE = 36
 
 
-def fill(folder: Path) -> Filling:
+def fill(folder: Path) -> CatalogueBuilder:
     """Fill a catalogue with drawn people, and with a photo whose file is damaged."""
     folder.mkdir()
-    filling = Filling(folder)
+    builder = CatalogueBuilder(folder)
     for number in range(PEOPLE + 1):
         label = ("dress", "jeans")[number % 2]
         photo = draw_product(label, 500 + number).photo
         photo.thumbnail((300, 300))
-        filling.image(jpeg_of(photo, 90), filling.post(f"p{number}", label))
-    with filling.sessions() as session:
+        builder.image(jpeg_of(photo, 90), builder.post(f"p{number}", label))
+    with builder.sessions() as session:
         key = session.get_one(ImageRow, PEOPLE + 1).store_key
     (folder / "images" / str(key)).write_bytes(b"no image")
-    return filling
+    return builder
 
 
-def options(filling: Filling) -> BuildOptions:
-    place = filling.folder
-    return BuildOptions(filling.catalogue, place / "images", place / "splits", 5, size=96)
+def options(builder: CatalogueBuilder) -> BuildOptions:
+    place = builder.folder
+    return BuildOptions(builder.catalogue, place / "images", place / "splits", 5, size=96)
 
 
 @pytest.mark.slow
@@ -66,8 +66,8 @@ def test_a_build_of_two_nodes_equals_the_local_one(cluster: Any, tmp_path: Path)
             sa.select(PoseRow.image_id, PoseRow.points, PoseRow.mask),
             sa.select(FingerprintRow.image_id, FingerprintRow.features, FingerprintRow.text),
         )
-        for filling in (local, distributed)
-        for session in [filling.sessions()]
+        for builder in (local, distributed)
+        for session in [builder.sessions()]
     ]
     assert rows[0] == rows[1]
     assert rows[2] == rows[3]
@@ -78,10 +78,10 @@ def test_a_build_of_two_nodes_equals_the_local_one(cluster: Any, tmp_path: Path)
 def test_the_command_builds_on_a_cluster_and_goes_on_from_what_is_stored(
     cluster: Any, tmp_path: Path
 ) -> None:
-    filling = fill(tmp_path / "catalogue")
-    place = filling.folder
+    builder = fill(tmp_path / "catalogue")
+    place = builder.folder
     arguments = [
-        *("--catalogue", filling.catalogue, "--images", str(place / "images")),
+        *("--catalogue", builder.catalogue, "--images", str(place / "images")),
         *("--out", str(place / "splits"), "--min-per-class", "5", "--size", "96"),
         *("--engine", "ray", "--workers", "2"),
     ]
@@ -113,10 +113,10 @@ def test_a_killed_command_goes_on_and_gives_the_same_bytes(cluster: Any, tmp_pat
     assert bytes_below(distributed.folder / "splits") == bytes_below(local.folder / "splits")
 
 
-def wait_for_row(filling: Filling, table: Any, process: subprocess.Popen[bytes]) -> None:
+def wait_for_row(builder: CatalogueBuilder, table: Any, process: subprocess.Popen[bytes]) -> None:
     """Wait until a running command has stored a row."""
     while process.poll() is None:
-        with filling.sessions() as session:
+        with builder.sessions() as session:
             if session.scalar(sa.select(sa.func.count()).select_from(table)):
                 return
         time.sleep(0.05)

@@ -394,7 +394,7 @@ def test_full_disk_is_reported_and_keeps_the_catalogue_intact(
     )
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "c.sqlite" in err and "make room" in err
+    assert "c.sqlite" in err and "free disk space" in err
     assert "Traceback" not in out + err
     with sqlite3.connect(tmp_path / "c.sqlite") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

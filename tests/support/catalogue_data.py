@@ -61,7 +61,7 @@ def jpeg_of(image: Image.Image, quality: int = 90) -> bytes:
 
 
 @dataclass
-class Filling:
+class CatalogueBuilder:
     """A catalogue and an image store in the folder of a test."""
 
     folder: Path

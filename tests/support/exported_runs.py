@@ -88,7 +88,7 @@ def small_network(
     return keras.Model(photos, probabilities, name="classifier")
 
 
-def settle(network: keras.Model, photo: np.ndarray) -> None:
+def calibrate_batch_norms(network: keras.Model, photo: np.ndarray) -> None:
     """Set the statistics of batch normalization to those of a photo, as a training would."""
     for layer in network.get_layer("backbone").layers:
         if isinstance(layer, layers.BatchNormalization):

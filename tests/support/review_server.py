@@ -25,14 +25,14 @@ from dataset.review.queues import find_conflicts
 from dataset.review.security import AccessPolicy, create_access_policy
 from dataset.review.server import create_app
 from dataset.vocabulary import load_vocabulary
-from tests.support.catalogue_data import Filling, photo_bytes
+from tests.support.catalogue_data import CatalogueBuilder, photo_bytes
 
 PORT = 8000
 BASE = f"http://127.0.0.1:{PORT}"
 MODEL = "hrnet-small:0123"
 
 
-def add_verdict(filling: Filling, image: int, **values: Any) -> None:
+def add_verdict(builder: CatalogueBuilder, image: int, **values: Any) -> None:
     """Add a model's verdict on an image, by default a mistake."""
     defaults: dict[str, Any] = {
         "label": "polo",
@@ -47,33 +47,33 @@ def add_verdict(filling: Filling, image: int, **values: Any) -> None:
         "cost": 0.9,
         "nearest": "[]",
     }
-    with filling.sessions.begin() as session:
+    with builder.sessions.begin() as session:
         session.add(TagVerdictRow(image_id=image, **(defaults | values)))
 
 
-def sha256(filling: Filling, image: int) -> str:
-    with filling.sessions() as session:
+def sha256(builder: CatalogueBuilder, image: int) -> str:
+    with builder.sessions() as session:
         return session.get_one(ImageRow, image).sha256
 
 
-def filled(folder: Path) -> Filling:
+def filled(folder: Path) -> CatalogueBuilder:
     """Fill a catalogue.
 
     Images 1 to 4 have suspected mistakes, 5 has two labels, 6 and 7 may be near duplicates, and 8
     has an uncertain crop.
     """
-    filling = Filling(folder)
-    filling.products("polo", 4, 0)
-    filling.image(photo_bytes(4), filling.post("both", "polo", "jeans"))
-    filling.products("dress", 3, 5)
-    nearest = [{"sha256": sha256(filling, 2), "label": "dress", "similarity": 0.9}]
-    add_verdict(filling, 1, verdict="unsure", cost=0.95)
-    add_verdict(filling, 2, cost=0.5)
-    add_verdict(filling, 3, cost=0.7, suggested="jacket", nearest=json.dumps(nearest))
-    add_verdict(filling, 4, cost=0.6)
-    add_verdict(filling, 5, verdict="agrees", cost=0.1)
+    builder = CatalogueBuilder(folder)
+    builder.products("polo", 4, 0)
+    builder.image(photo_bytes(4), builder.post("both", "polo", "jeans"))
+    builder.products("dress", 3, 5)
+    nearest = [{"sha256": sha256(builder, 2), "label": "dress", "similarity": 0.9}]
+    add_verdict(builder, 1, verdict="unsure", cost=0.95)
+    add_verdict(builder, 2, cost=0.5)
+    add_verdict(builder, 3, cost=0.7, suggested="jacket", nearest=json.dumps(nearest))
+    add_verdict(builder, 4, cost=0.6)
+    add_verdict(builder, 5, verdict="agrees", cost=0.1)
     points = np.tile(np.array([60, 80, 0.9, 50, 70, 70, 90], "<f4"), (17, 1))
-    with filling.sessions.begin() as session:
+    with builder.sessions.begin() as session:
         session.add(NearDuplicateRow(one_id=6, other_id=7, mirrored=True, similarity=0.9))
         for image, score in ((7, 0.8), (8, 0.31)):
             session.add(PoseRow(image_id=image, model=MODEL, points=points.tobytes()))
@@ -86,22 +86,22 @@ def filled(folder: Path) -> Filling:
             )
         for post in session.scalars(sa.select(PostRow)):
             post.title = f"Рубашка {post.id}" if post.id % 2 else f"Shirt {post.id}"
-    find_conflicts(filling.sessions, load_vocabulary())
-    return filling
+    find_conflicts(builder.sessions, load_vocabulary())
+    return builder
 
 
 @dataclass
-class Page:
+class ReviewClient:
     """A browser's session on the review pages."""
 
-    filling: Filling
+    builder: CatalogueBuilder
     who: str = "anna"
     policy: AccessPolicy = field(default_factory=lambda: create_access_policy("127.0.0.1", PORT))
     client: TestClient = field(init=False)
 
     def __post_init__(self) -> None:
         review = ReviewContext(
-            self.filling.sessions, self.filling.store, load_vocabulary(), self.who, self.policy
+            self.builder.sessions, self.builder.store, load_vocabulary(), self.who, self.policy
         )
         self.client = TestClient(create_app(review), base_url=BASE)
 
@@ -154,8 +154,8 @@ def message_of(html: str) -> str:
     return unescape(re.findall(r'id="message"[^>]*>([^<]*)<', html)[0])
 
 
-def labels(filling: Filling) -> list[tuple[int, str | None, str, bool]]:
+def labels(builder: CatalogueBuilder) -> list[tuple[int, str | None, str, bool]]:
     """Return image, label and author of the label decisions, and whether each holds."""
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         rows = session.scalars(sa.select(LabelDecision).order_by(LabelDecision.id))
         return [(row.image_id, row.label, row.who, row.undone is None) for row in rows]

@@ -11,13 +11,13 @@ from dataset.duplicates.pipeline import dedup, undo_cluster, update_clusters
 from dataset.errors import BadInput
 from dataset.maintenance.archive import export_catalogue, import_archive
 from dataset.maintenance.takedown import take_down
-from tests.support.catalogue_data import Filling
+from tests.support.catalogue_data import CatalogueBuilder
 
 
 @pytest.fixture
-def filling(tmp_path: Path, backend: str) -> Filling:
+def builder(tmp_path: Path, backend: str) -> CatalogueBuilder:
     """Images 1 to 4 in clusters of their own; 1 and 2, and 2 and 3, may be near duplicates."""
-    made = Filling(tmp_path)
+    made = CatalogueBuilder(tmp_path)
     made.products("polo", 4, 0)
     dedup(made.sessions, made.store)
     with made.sessions.begin() as session:
@@ -28,89 +28,91 @@ def filling(tmp_path: Path, backend: str) -> Filling:
     return made
 
 
-def say(filling: Filling, one: int, other: int, same: bool) -> int:
-    with filling.sessions.begin() as session:
+def say(builder: CatalogueBuilder, one: int, other: int, same: bool) -> int:
+    with builder.sessions.begin() as session:
         return pair_decisions.decide_pair(session, one, other, same, "anna").id
 
 
-def take_back(filling: Filling, number: int) -> None:
-    with filling.sessions.begin() as session:
+def take_back(builder: CatalogueBuilder, number: int) -> None:
+    with builder.sessions.begin() as session:
         pair_decisions.undo_decision(session, session.get_one(PairDecision, number))
 
 
-def groups(filling: Filling) -> list[list[int]]:
+def groups(builder: CatalogueBuilder) -> list[list[int]]:
     """Return the images of each cluster."""
     found: dict[int | None, list[int]] = {}
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         query = sa.select(ImageRow.id, ImageRow.cluster_id).order_by(ImageRow.id)
         for image, cluster in session.execute(query):
             found.setdefault(cluster, []).append(image)
     return sorted(found.values())
 
 
-def test_near_duplicates_are_merged_until_it_is_undone(filling: Filling) -> None:
-    number = say(filling, 2, 1, True)
-    assert groups(filling) == [[1, 2], [3], [4]]
-    update_clusters(filling.sessions)
-    assert groups(filling) == [[1, 2], [3], [4]]
-    take_back(filling, number)
-    update_clusters(filling.sessions)
-    assert groups(filling) == [[1], [2], [3], [4]]
+def test_near_duplicates_are_merged_until_it_is_undone(builder: CatalogueBuilder) -> None:
+    number = say(builder, 2, 1, True)
+    assert groups(builder) == [[1, 2], [3], [4]]
+    update_clusters(builder.sessions)
+    assert groups(builder) == [[1, 2], [3], [4]]
+    take_back(builder, number)
+    update_clusters(builder.sessions)
+    assert groups(builder) == [[1], [2], [3], [4]]
 
 
-def test_undo_splits_only_what_the_decision_has_merged(filling: Filling) -> None:
-    first, second = say(filling, 1, 2, True), say(filling, 2, 3, True)
-    assert groups(filling) == [[1, 2, 3], [4]]
-    take_back(filling, first)
-    assert groups(filling) == [[1], [2, 3], [4]]
-    take_back(filling, second)
-    assert groups(filling) == [[1], [2], [3], [4]]
+def test_undo_splits_only_what_the_decision_has_merged(builder: CatalogueBuilder) -> None:
+    first, second = say(builder, 1, 2, True), say(builder, 2, 3, True)
+    assert groups(builder) == [[1, 2, 3], [4]]
+    take_back(builder, first)
+    assert groups(builder) == [[1], [2, 3], [4]]
+    take_back(builder, second)
+    assert groups(builder) == [[1], [2], [3], [4]]
 
 
-def test_decisions_can_be_undone_in_any_order(filling: Filling) -> None:
-    inner, outer = say(filling, 2, 3, True), say(filling, 1, 2, True)
-    take_back(filling, inner)
-    assert groups(filling) == [[1, 2], [3], [4]]
-    take_back(filling, outer)
-    assert groups(filling) == [[1], [2], [3], [4]]
+def test_decisions_can_be_undone_in_any_order(builder: CatalogueBuilder) -> None:
+    inner, outer = say(builder, 2, 3, True), say(builder, 1, 2, True)
+    take_back(builder, inner)
+    assert groups(builder) == [[1, 2], [3], [4]]
+    take_back(builder, outer)
+    assert groups(builder) == [[1], [2], [3], [4]]
 
 
-def test_different_photos_stay_separate_until_it_is_undone(filling: Filling) -> None:
-    number = say(filling, 1, 2, False)
-    with filling.sessions.begin() as session:
+def test_different_photos_stay_separate_until_it_is_undone(builder: CatalogueBuilder) -> None:
+    number = say(builder, 1, 2, False)
+    with builder.sessions.begin() as session:
         session.execute(sa.update(NearDuplicateRow).values(relation="same"))
-    update_clusters(filling.sessions)
-    assert groups(filling) == [[1], [2, 3], [4]]
-    take_back(filling, number)
-    update_clusters(filling.sessions)
-    assert groups(filling) == [[1, 2, 3], [4]]
+    update_clusters(builder.sessions)
+    assert groups(builder) == [[1], [2, 3], [4]]
+    take_back(builder, number)
+    update_clusters(builder.sessions)
+    assert groups(builder) == [[1, 2, 3], [4]]
 
 
-def test_a_later_decision_replaces_an_earlier_one(filling: Filling) -> None:
-    say(filling, 1, 2, True)
-    say(filling, 1, 2, False)
-    assert groups(filling) == [[1], [2], [3], [4]]
-    with filling.sessions() as session:
+def test_a_later_decision_replaces_an_earlier_one(builder: CatalogueBuilder) -> None:
+    say(builder, 1, 2, True)
+    say(builder, 1, 2, False)
+    assert groups(builder) == [[1], [2], [3], [4]]
+    with builder.sessions() as session:
         words = session.scalars(sa.select(PairDecision).order_by(PairDecision.id)).all()
     assert [(word.same, word.undone is None) for word in words] == [(True, False), (False, True)]
 
 
-def test_an_undone_cluster_stays_undone_despite_earlier_decisions(filling: Filling) -> None:
-    say(filling, 1, 2, True)
-    undo_cluster(filling.sessions, 1, "anna")
-    update_clusters(filling.sessions)
-    assert groups(filling) == [[1], [2], [3], [4]]
+def test_an_undone_cluster_stays_undone_despite_earlier_decisions(
+    builder: CatalogueBuilder,
+) -> None:
+    say(builder, 1, 2, True)
+    undo_cluster(builder.sessions, 1, "anna")
+    update_clusters(builder.sessions)
+    assert groups(builder) == [[1], [2], [3], [4]]
 
 
 def test_decisions_are_exported_and_can_be_undone_after_import(
-    filling: Filling, tmp_path: Path
+    builder: CatalogueBuilder, tmp_path: Path
 ) -> None:
-    say(filling, 1, 2, True)
-    say(filling, 3, 4, False)
+    say(builder, 1, 2, True)
+    say(builder, 3, 4, False)
     file = tmp_path / "all.tar"
-    export_catalogue(filling.sessions, filling.store, file)
+    export_catalogue(builder.sessions, builder.store, file)
     (tmp_path / "two").mkdir()
-    other = Filling(tmp_path / "two")
+    other = CatalogueBuilder(tmp_path / "two")
     for _ in range(2):
         import_archive(other.sessions, other.store, file)
         with other.sessions() as session:
@@ -121,12 +123,12 @@ def test_decisions_are_exported_and_can_be_undone_after_import(
     assert sorted(map(len, groups(other))) == [1, 1, 1, 1]
 
 
-def test_a_takedown_deletes_decisions_on_the_photo(filling: Filling) -> None:
-    say(filling, 1, 2, False)
-    with filling.sessions() as session:
+def test_a_takedown_deletes_decisions_on_the_photo(builder: CatalogueBuilder) -> None:
+    say(builder, 1, 2, False)
+    with builder.sessions() as session:
         name = session.get_one(ImageRow, 2).sha256
-    take_down(filling.sessions, filling.store, name, "anna")
-    with filling.sessions() as session:
+    take_down(builder.sessions, builder.store, name, "anna")
+    with builder.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(PairDecision)) == 0
     with pytest.raises(BadInput, match="no image"):
-        take_down(filling.sessions, filling.store, name, "anna")
+        take_down(builder.sessions, builder.store, name, "anna")

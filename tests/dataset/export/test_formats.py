@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataset.export.formats import FORMATS, read_format
 from tests.dataset.test_build import run
-from tests.support.catalogue_data import Filling, photo_bytes
+from tests.support.catalogue_data import CatalogueBuilder, photo_bytes
 
 WANTED = {"train": 16, "validation": 2, "test": 2}
 
@@ -20,13 +20,13 @@ WANTED = {"train": 16, "validation": 2, "test": 2}
 @pytest.fixture(scope="module")
 def builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return a build in each format, with twenty images of two labels."""
-    filling = Filling(tmp_path_factory.mktemp("formats"))
-    filling.products("dress", 10, 0)
-    filling.products("платье 🔥", 10, 100)
+    builder = CatalogueBuilder(tmp_path_factory.mktemp("formats"))
+    builder.products("dress", 10, 0)
+    builder.products("платье 🔥", 10, 100)
     folders = {}
     for name in FORMATS:
-        run(filling, format=name)
-        folders[name] = (filling.folder / "splits").rename(filling.folder / f"as-{name}")
+        run(builder, format=name)
+        folders[name] = (builder.folder / "splits").rename(builder.folder / f"as-{name}")
     return folders
 
 
@@ -91,9 +91,9 @@ def test_croissant_is_valid_and_lists_every_photo(builds: dict[str, Path], name:
     ("resize", "corner"), [("letterbox", True), ("crop", False), ("stretch", False)]
 )
 def test_photos_are_fitted_as_asked(tmp_path: Path, resize: str, corner: bool) -> None:
-    filling = Filling(tmp_path)
-    filling.products("polo", 6, 0)
-    run(filling, resize=resize, min_per_class=1)
+    builder = CatalogueBuilder(tmp_path)
+    builder.products("polo", 6, 0)
+    run(builder, resize=resize, min_per_class=1)
     for _, jpeg in FORMATS["folders"].read(tmp_path / "splits"):
         with Image.open(io.BytesIO(jpeg)) as photo:
             assert photo.size == (64, 64)
@@ -108,12 +108,12 @@ def test_a_folder_without_a_build_has_no_format(tmp_path: Path) -> None:
 def test_each_split_has_a_folder_for_each_label(tmp_path: Path) -> None:
     import keras
 
-    filling = Filling(tmp_path)
-    filling.products("dress", 10, 0)
+    builder = CatalogueBuilder(tmp_path)
+    builder.products("dress", 10, 0)
     # Near duplicates stay in one split.
-    cluster = filling.image(photo_bytes(900), filling.post("polo-1", "polo"))
-    filling.image(photo_bytes(901), filling.post("polo-2", "polo", author="anna"), cluster=cluster)
-    run(filling, min_per_class=1)
+    cluster = builder.image(photo_bytes(900), builder.post("polo-1", "polo"))
+    builder.image(photo_bytes(901), builder.post("polo-2", "polo", author="anna"), cluster=cluster)
+    run(builder, min_per_class=1)
     splits = tmp_path / "splits"
     found = {
         path.name: sorted(label.name for label in path.iterdir())
@@ -131,14 +131,14 @@ def test_each_split_has_a_folder_for_each_label(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def multi_label_builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return a multi-label build in each format, with twenty images of four labels."""
-    filling = Filling(tmp_path_factory.mktemp("multi"))
+    builder = CatalogueBuilder(tmp_path_factory.mktemp("multi"))
     for number in range(20):
         hashtags = ("jeans" if number % 2 else "юбка", *(("red",) if number < 10 else ("синий",)))
-        filling.image(photo_bytes(number), filling.post(f"p{number}", *hashtags[: 1 + number % 3]))
+        builder.image(photo_bytes(number), builder.post(f"p{number}", *hashtags[: 1 + number % 3]))
     folders = {}
     for name in FORMATS:
-        run(filling, format=name, multi_label=True, splits=(60, 20, 20), min_per_class=1)
-        folders[name] = (filling.folder / "splits").rename(filling.folder / f"as-{name}")
+        run(builder, format=name, multi_label=True, splits=(60, 20, 20), min_per_class=1)
+        folders[name] = (builder.folder / "splits").rename(builder.folder / f"as-{name}")
     return folders
 
 

@@ -9,17 +9,17 @@ import pytest
 from dataset.export.layout import BuildResult
 from tests.dataset.test_build import run
 from tests.support.browser import find_overflow, needs_chromium
-from tests.support.catalogue_data import Filling, photo_bytes
+from tests.support.catalogue_data import CatalogueBuilder, photo_bytes
 
 
 @pytest.fixture
 def built(tmp_path: Path) -> tuple[Path, BuildResult]:
-    filling = Filling(tmp_path)
-    filling.products("polo", 20, 0)
-    filling.image(photo_bytes(50), filling.post("both", "polo", "jeans"))
-    filling.image(photo_bytes(51, (60, 80)), filling.post("tiny", "polo"))
-    filling.image(photo_bytes(3, (240, 320)), filling.post("large", "polo"))
-    done = run(filling)
+    builder = CatalogueBuilder(tmp_path)
+    builder.products("polo", 20, 0)
+    builder.image(photo_bytes(50), builder.post("both", "polo", "jeans"))
+    builder.image(photo_bytes(51, (60, 80)), builder.post("tiny", "polo"))
+    builder.image(photo_bytes(3, (240, 320)), builder.post("large", "polo"))
+    done = run(builder)
     return tmp_path / "splits", done
 
 

@@ -36,8 +36,8 @@ def test_csv_with_bad_rows(tmp_path: Path) -> None:
     ]
     # A cost that can't be read does not exclude an item.
     assert [(row.cost, row.note) for row in rows[-2:]] == [
-        (None, "price 'free' can't be read: the mean cost counts"),
-        (None, "price '-1' can't be read: the mean cost counts"),
+        (None, "price 'free' can't be read: the mean cost is used"),
+        (None, "price '-1' can't be read: the mean cost is used"),
     ]
 
 

@@ -82,7 +82,7 @@ def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("dataset.images.store.write_atomically", full)
-    with pytest.raises(Failure, match=r"No space left.*make room"):
+    with pytest.raises(Failure, match=r"No space left.*free disk space"):
         open_store(tmp_path).put(photo_bytes(1), KEY)
 
 

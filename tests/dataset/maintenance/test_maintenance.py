@@ -36,13 +36,13 @@ from dataset.maintenance.archive import export_catalogue, import_archive
 from dataset.maintenance.cli import catalogue
 from dataset.maintenance.takedown import TakedownList, take_down
 from dataset.maintenance.verify import verify
-from tests.support.catalogue_data import Filling, photo_bytes
+from tests.support.catalogue_data import CatalogueBuilder, photo_bytes
 
 
 @pytest.fixture
-def filling(tmp_path: Path, backend: str) -> Filling:
+def builder(tmp_path: Path, backend: str) -> CatalogueBuilder:
     """Two posts of anna and one of bert with a photo each; bert's post has anna's first one too."""
-    made = Filling(tmp_path)
+    made = CatalogueBuilder(tmp_path)
     posts = [made.post(name, "polo", author=name[:4]) for name in ("anna1", "anna2", "bert1")]
     made.image(photo_bytes(1), posts[0], posts[2])
     made.image(photo_bytes(2), posts[1])
@@ -54,65 +54,65 @@ def key_of(seed: int) -> str:
     return ImageStore.key(sha256_of(photo_bytes(seed)), "jpg")
 
 
-def count(filling: Filling, table: Any, **values: object) -> int:
-    with filling.sessions() as session:
+def count(builder: CatalogueBuilder, table: Any, **values: object) -> int:
+    with builder.sessions() as session:
         query = sa.select(sa.func.count()).select_from(table).filter_by(**values)
         return session.scalar(query) or 0
 
 
-def call(filling: Filling, *arguments: str) -> tuple[int, str]:
-    place = ("--catalogue", filling.catalogue, "--images", str(filling.store))
+def call(builder: CatalogueBuilder, *arguments: str) -> tuple[int, str]:
+    place = ("--catalogue", builder.catalogue, "--images", str(builder.store))
     done = CliRunner().invoke(catalogue, [*arguments, *place])
     return done.exit_code, done.output
 
 
-def test_damaged_files_are_listed_and_repaired(filling: Filling) -> None:
-    assert call(filling, "verify")[0] == 0
-    root = filling.store.root
+def test_damaged_files_are_listed_and_repaired(builder: CatalogueBuilder) -> None:
+    assert call(builder, "verify")[0] == 0
+    root = builder.store.root
     (root / key_of(1)).unlink()
     (root / key_of(2)).write_bytes(photo_bytes(9))
     stray = root / "ab" / "cd" / "stray.jpg"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"x")
-    status, output = call(filling, "verify")
+    status, output = call(builder, "verify")
     assert status == 1
     for line in (f"missing: {key_of(1)}", f"changed: {key_of(2)}", "orphaned: ab/cd/stray.jpg"):
         assert line in output
-    assert call(filling, "verify", "--repair")[0] == 0
+    assert call(builder, "verify", "--repair")[0] == 0
     assert not stray.exists() and not (root / key_of(2)).exists()
-    assert count(filling, Sighting, state="pending") == 3
-    assert count(filling, ImageRow, state="stored") == 1
-    assert call(filling, "verify")[0] == 0
+    assert count(builder, Sighting, state="pending") == 3
+    assert count(builder, ImageRow, state="stored") == 1
+    assert call(builder, "verify")[0] == 0
 
 
-def test_a_running_crawl_prevents_a_verification(filling: Filling) -> None:
-    with filling.sessions.begin() as session:
+def test_a_running_crawl_prevents_a_verification(builder: CatalogueBuilder) -> None:
+    with builder.sessions.begin() as session:
         workers.register(session)
     with pytest.raises(Failure, match="a crawl is writing to this catalogue"):
-        verify(filling.sessions, filling.store)
+        verify(builder.sessions, builder.store)
 
 
 def test_an_author_is_taken_down_with_posts_photos_and_copies(
-    filling: Filling, backend: str
+    builder: CatalogueBuilder, backend: str
 ) -> None:
-    status, output = call(filling, "forget", "@anna", "--who", "me")
+    status, output = call(builder, "forget", "@anna", "--who", "me")
     assert (status, "2 posts and 2 photos were deleted" in output) == (0, True), output
-    assert count(filling, PostRow) == 1
-    assert not (filling.store.root / key_of(1)).exists()
+    assert count(builder, PostRow) == 1
+    assert not (builder.store.root / key_of(1)).exists()
     # Bert's post stays, without the photo.
-    assert count(filling, Sighting, state="rejected", reason="taken down") == 1
-    assert count(filling, ImageRow) == 1
+    assert count(builder, Sighting, state="rejected", reason="taken down") == 1
+    assert count(builder, ImageRow) == 1
     # The name is left in no file of the database.
     if backend == "sqlite":
-        path = Path(filling.catalogue)
+        path = Path(builder.catalogue)
         assert b"anna" not in b"".join(p.read_bytes() for p in path.parent.glob(f"{path.name}*"))
 
 
-def test_a_photo_and_its_copies_are_listed_as_taken_down(filling: Filling) -> None:
-    done = take_down(filling.sessions, filling.store, key_of(1), "me")
+def test_a_photo_and_its_copies_are_listed_as_taken_down(builder: CatalogueBuilder) -> None:
+    done = take_down(builder.sessions, builder.store, key_of(1), "me")
     assert (done.posts, done.images) == (0, 1)
     known = TakedownList()
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         known.catch_up(session)
     small = photo_bytes(1, (90, 120), quality=60)
     assert known.has_image(sha256_of(small), fingerprint(open_photo(small)))
@@ -120,20 +120,20 @@ def test_a_photo_and_its_copies_are_listed_as_taken_down(filling: Filling) -> No
     assert not known.has_image(sha256_of(other), fingerprint(open_photo(other)))
 
 
-def test_an_unknown_url_can_be_taken_down(filling: Filling) -> None:
-    status, output = call(filling, "forget", "https://x.test/p/later/", "--url")
+def test_an_unknown_url_can_be_taken_down(builder: CatalogueBuilder) -> None:
+    status, output = call(builder, "forget", "https://x.test/p/later/", "--url")
     assert (status, "no crawl or import will add it" in output) == (0, True)
     known = TakedownList()
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         known.catch_up(session)
     assert known.has_name("url", [None, "https://x.test/p/later/"])
     with pytest.raises(BadInput, match="no image"):
-        take_down(filling.sessions, filling.store, "0" * 12, "me")
+        take_down(builder.sessions, builder.store, "0" * 12, "me")
 
 
-def contents_of(filling: Filling) -> dict[str, set]:
+def contents_of(builder: CatalogueBuilder) -> dict[str, set]:
     """Return the sightings and images of a catalogue without ids."""
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         shown = sa.select(PostRow.site_id, Sighting.position, Sighting.state, ImageRow.sha256)
         joined = shown.join(Sighting, Sighting.post_id == PostRow.id)
         rows = session.execute(joined.outerjoin(ImageRow, ImageRow.id == Sighting.image_id))
@@ -141,8 +141,10 @@ def contents_of(filling: Filling) -> dict[str, set]:
         return {"sightings": {*rows}, "images": {*session.execute(images)}}
 
 
-def test_an_exported_catalogue_is_imported_unchanged(filling: Filling, tmp_path: Path) -> None:
-    with filling.sessions.begin() as session:
+def test_an_exported_catalogue_is_imported_unchanged(
+    builder: CatalogueBuilder, tmp_path: Path
+) -> None:
+    with builder.sessions.begin() as session:
         image = session.scalar(sa.select(ImageRow.id).limit(1))
         session.add(LabelDecision(image_id=image, label="polo", who="anna"))
         session.add(CropDecision(image_id=image, model="m", zone="", keep_whole=True, who="anna"))
@@ -153,62 +155,66 @@ def test_an_exported_catalogue_is_imported_unchanged(filling: Filling, tmp_path:
             )
         )
     file = tmp_path / "all.tar"
-    assert call(filling, "export", str(file))[0] == 0
+    assert call(builder, "export", str(file))[0] == 0
     (tmp_path / "two").mkdir()
-    other = Filling(tmp_path / "two")
+    other = CatalogueBuilder(tmp_path / "two")
     for expected in ((3, 3, 1), (0, 0, 0)):
         done = import_archive(other.sessions, other.store, file)
         assert (done.images, done.posts, done.searches) == expected
-    assert contents_of(other) == contents_of(filling)
+    assert contents_of(other) == contents_of(builder)
     assert verify(other.sessions, other.store).is_intact
     for table in Base.__subclasses__():
-        assert count(other, table) == count(filling, table), table
+        assert count(other, table) == count(builder, table), table
 
 
-def test_a_merge_keeps_the_takedowns_of_both_catalogues(filling: Filling, tmp_path: Path) -> None:
+def test_a_merge_keeps_the_takedowns_of_both_catalogues(
+    builder: CatalogueBuilder, tmp_path: Path
+) -> None:
     (tmp_path / "two").mkdir()
-    other = Filling(tmp_path / "two")
+    other = CatalogueBuilder(tmp_path / "two")
     known, new = other.post("bert1", "polo", author="bert"), other.post("carl1", "dress")
     other.image(photo_bytes(3), known)
     other.image(photo_bytes(4), known, new)
     take_down(other.sessions, other.store, key_of(4), "me")
     other.image(photo_bytes(5), new)
-    take_down(filling.sessions, filling.store, key_of(2), "me")
+    take_down(builder.sessions, builder.store, key_of(2), "me")
     other.image(photo_bytes(2), new)
     file = tmp_path / "other.tar"
     export_catalogue(other.sessions, other.store, file)
-    done = import_archive(filling.sessions, filling.store, file)
+    done = import_archive(builder.sessions, builder.store, file)
     assert (done.images, done.posts, done.taken_down, done.lost) == (1, 1, 1, 0)
-    assert {image[0] for image in contents_of(filling)["images"]} == {
+    assert {image[0] for image in contents_of(builder)["images"]} == {
         sha256_of(photo_bytes(seed)) for seed in (1, 3, 5)
     }
-    assert count(filling, TakedownRow) == 2
-    assert verify(filling.sessions, filling.store).is_intact
+    assert count(builder, TakedownRow) == 2
+    assert verify(builder.sessions, builder.store).is_intact
 
 
-def test_an_import_skips_a_url_that_was_taken_down(filling: Filling, tmp_path: Path) -> None:
+def test_an_import_skips_a_url_that_was_taken_down(
+    builder: CatalogueBuilder, tmp_path: Path
+) -> None:
     file = tmp_path / "all.tar"
-    export_catalogue(filling.sessions, filling.store, file)
+    export_catalogue(builder.sessions, builder.store, file)
     (tmp_path / "two").mkdir()
-    other = Filling(tmp_path / "two")
-    with filling.sessions() as session:
+    other = CatalogueBuilder(tmp_path / "two")
+    with builder.sessions() as session:
         url = session.scalar(sa.select(Sighting.url).order_by(Sighting.id))
     take_down(other.sessions, other.store, str(url), "me", "url")
     import_archive(other.sessions, other.store, file)
     assert count(other, Sighting, url=url) == 0
-    assert count(other, Sighting) == count(filling, Sighting) - 1
+    assert count(other, Sighting) == count(builder, Sighting) - 1
 
 
-def exported(other: Filling, file: Path) -> Path:
+def exported(other: CatalogueBuilder, file: Path) -> Path:
     export_catalogue(other.sessions, other.store, file)
     return file
 
 
 def test_an_import_skips_photos_of_a_url_or_author_that_was_taken_down(
-    filling: Filling, tmp_path: Path
+    builder: CatalogueBuilder, tmp_path: Path
 ) -> None:
-    file = exported(filling, tmp_path / "all.tar")
-    with filling.sessions() as session:
+    file = exported(builder, tmp_path / "all.tar")
+    with builder.sessions() as session:
         url = session.scalar(
             sa.select(Sighting.url)
             .join(ImageRow, ImageRow.id == Sighting.image_id)
@@ -217,7 +223,7 @@ def test_an_import_skips_photos_of_a_url_or_author_that_was_taken_down(
     for number, (what, left) in enumerate({str(url): {1, 2}, "@anna": {3}}.items()):
         folder = tmp_path / f"other{number}"
         folder.mkdir()
-        other = Filling(folder)
+        other = CatalogueBuilder(folder)
         # The catalogue is empty, so the SHA-256 of the photo is not known yet.
         take_down(other.sessions, other.store, what, "me", "author" if "@" in what else "url")
         import_archive(other.sessions, other.store, file)
@@ -229,30 +235,32 @@ def test_an_import_skips_photos_of_a_url_or_author_that_was_taken_down(
 
 @pytest.mark.parametrize("what", ["@anna", "https://x.test/p/anna1/"])
 def test_an_import_applies_the_takedowns_of_the_archive(
-    filling: Filling, tmp_path: Path, what: str
+    builder: CatalogueBuilder, tmp_path: Path, what: str
 ) -> None:
     (tmp_path / "two").mkdir()
-    other = Filling(tmp_path / "two")
+    other = CatalogueBuilder(tmp_path / "two")
     take_down(other.sessions, other.store, what, "me", "author" if "@" in what else "url")
-    done = import_archive(filling.sessions, filling.store, exported(other, tmp_path / "other.tar"))
+    done = import_archive(builder.sessions, builder.store, exported(other, tmp_path / "other.tar"))
     left = {3} if what == "@anna" else {2, 3}
     assert done.taken_down == 3 - len(left)
-    assert {image[0] for image in contents_of(filling)["images"]} == {
+    assert {image[0] for image in contents_of(builder)["images"]} == {
         sha256_of(photo_bytes(seed)) for seed in left
     }
-    assert count(filling, PostRow, site_id="anna1") == 0
-    assert not (filling.store.root / key_of(1)).exists()
-    assert verify(filling.sessions, filling.store).is_intact
+    assert count(builder, PostRow, site_id="anna1") == 0
+    assert not (builder.store.root / key_of(1)).exists()
+    assert verify(builder.sessions, builder.store).is_intact
 
 
-def test_separated_images_stay_separate_after_an_import(filling: Filling, tmp_path: Path) -> None:
-    with filling.sessions.begin() as session:
+def test_separated_images_stay_separate_after_an_import(
+    builder: CatalogueBuilder, tmp_path: Path
+) -> None:
+    with builder.sessions.begin() as session:
         images = session.scalars(sa.select(ImageRow).order_by(ImageRow.id)).all()
         images[1].cluster_id = cluster = images[0].cluster_id
-    undo_cluster(filling.sessions, int(cluster or 0), "anna")
-    file = exported(filling, tmp_path / "all.tar")
+    undo_cluster(builder.sessions, int(cluster or 0), "anna")
+    file = exported(builder, tmp_path / "all.tar")
     (tmp_path / "two").mkdir()
-    other = Filling(tmp_path / "two")
+    other = CatalogueBuilder(tmp_path / "two")
     # The ids of clusters differ between the catalogues.
     other.image(photo_bytes(8), other.post("own", "polo"))
     for _ in range(2):
@@ -266,19 +274,19 @@ def test_separated_images_stay_separate_after_an_import(filling: Filling, tmp_pa
 
 
 def test_a_damaged_archive_is_reported_and_a_lost_photo_stays_pending(
-    filling: Filling, tmp_path: Path
+    builder: CatalogueBuilder, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.tar").write_bytes(b"no tar" * 200)
-    status, output = call(filling, "import", str(tmp_path / "bad.tar"))
+    status, output = call(builder, "import", str(tmp_path / "bad.tar"))
     assert (status, "catalogue export" in output, "Traceback" in output) == (2, True, False)
     file, short = tmp_path / "all.tar", tmp_path / "short.tar"
-    export_catalogue(filling.sessions, filling.store, file)
+    export_catalogue(builder.sessions, builder.store, file)
     with tarfile.open(file) as whole, tarfile.open(short, "w") as part:
         for entry in whole:
             if key_of(1) not in entry.name:
                 part.addfile(entry, whole.extractfile(entry))
     (tmp_path / "two").mkdir()
-    other = Filling(tmp_path / "two")
+    other = CatalogueBuilder(tmp_path / "two")
     assert import_archive(other.sessions, other.store, short).lost == 1
     assert count(other, Sighting, state="pending") == 2
 
@@ -324,9 +332,9 @@ def run_sql(statement: str) -> Callable[[bytes], bytes]:
     ],
 )
 def test_an_archive_with_a_damaged_catalogue_is_not_imported(
-    filling: Filling, tmp_path: Path, change: Callable[[bytes], bytes], reason: str
+    builder: CatalogueBuilder, tmp_path: Path, change: Callable[[bytes], bytes], reason: str
 ) -> None:
-    archive = with_database(exported(filling, tmp_path / "all.tar"), change)
+    archive = with_database(exported(builder, tmp_path / "all.tar"), change)
     place = ("--catalogue", str(tmp_path / "new.sqlite"), "--images", str(tmp_path / "new"))
     done = CliRunner().invoke(catalogue, ["import", str(archive), *place])
     assert (done.exit_code, type(done.exception)) == (1, SystemExit)
@@ -336,9 +344,9 @@ def test_an_archive_with_a_damaged_catalogue_is_not_imported(
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
 def test_an_archive_that_is_cut_off_is_not_imported(
-    filling: Filling, tmp_path: Path, suffix: str
+    builder: CatalogueBuilder, tmp_path: Path, suffix: str
 ) -> None:
-    data = exported(filling, tmp_path / "all.tar").read_bytes()
+    data = exported(builder, tmp_path / "all.tar").read_bytes()
     data = gzip.compress(data) if suffix == ".tar.gz" else data
     cut = tmp_path / f"cut{suffix}"
     place = ("--catalogue", str(tmp_path / "new.sqlite"), "--images", str(tmp_path / "new"))
@@ -370,7 +378,7 @@ def test_a_large_entry_of_a_small_archive_is_not_read(tmp_path: Path, name: str)
 
 
 def test_verify_includes_the_integrity_check_of_sqlite(tmp_path: Path) -> None:
-    made = Filling(tmp_path)
+    made = CatalogueBuilder(tmp_path)
     made.image(photo_bytes(1), made.post("anna1", "polo"))
     made.sessions.kw["bind"].dispose()
     stray = made.store.root / "ab" / "cd" / "stray.jpg"

@@ -9,20 +9,20 @@ import pytest
 
 import fashion_tagger
 from dataset.catalogue.models import Search, Sighting
-from tests.support.catalogue_data import Filling, photo_bytes
+from tests.support.catalogue_data import CatalogueBuilder, photo_bytes
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Filling:
+def filled(tmp_path_factory: pytest.TempPathFactory) -> CatalogueBuilder:
     """Add four polos, two of them near duplicates, a rejection and a failed search."""
-    filling = Filling(tmp_path_factory.mktemp("catalogue"))
-    posts = [filling.post(f"P{n}", "polo") for n in range(4)]
-    both = filling.post("B", "поло", "dress")
-    cluster = filling.image(photo_bytes(1), posts[0])
-    filling.image(photo_bytes(1, quality=50), posts[1], cluster=cluster)
-    filling.image(photo_bytes(2), posts[2])
-    filling.image(photo_bytes(3), both)
-    with filling.sessions.begin() as session:
+    builder = CatalogueBuilder(tmp_path_factory.mktemp("catalogue"))
+    posts = [builder.post(f"P{n}", "polo") for n in range(4)]
+    both = builder.post("B", "поло", "dress")
+    cluster = builder.image(photo_bytes(1), posts[0])
+    builder.image(photo_bytes(1, quality=50), posts[1], cluster=cluster)
+    builder.image(photo_bytes(2), posts[2])
+    builder.image(photo_bytes(3), both)
+    with builder.sessions.begin() as session:
         for place, (state, reason) in enumerate((("rejected", "HTTP 500"), ("pending", None))):
             session.add(
                 Sighting(
@@ -34,13 +34,13 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Filling:
                 )
             )
         session.add(Search(site="lamoda", hashtag="coat", state="failed", reason="layout changed"))
-    return filling
+    return builder
 
 
-def stats(filling: Filling, *options: str) -> str:
+def stats(builder: CatalogueBuilder, *options: str) -> str:
     done = subprocess.run(
         [sys.executable, fashion_tagger.__file__, "catalogue", "stats", *options],
-        env={"FASHION_TAGGER_CATALOGUE": filling.catalogue},
+        env={"FASHION_TAGGER_CATALOGUE": builder.catalogue},
         capture_output=True,
         text=True,
         check=False,
@@ -49,7 +49,7 @@ def stats(filling: Filling, *options: str) -> str:
     return done.stdout
 
 
-def test_searches_labels_and_rejections_are_counted(filled: Filling) -> None:
+def test_searches_labels_and_rejections_are_counted(filled: CatalogueBuilder) -> None:
     found = json.loads(stats(filled, "--json", "--min-per-class", "5"))
     lines = {line["hashtag"]: line for line in found["searches"]}
     assert {name: lines["polo"][name] for name in ("posts", "images", "duplicates")} == {
@@ -64,7 +64,7 @@ def test_searches_labels_and_rejections_are_counted(filled: Filling) -> None:
     assert found["excluded"] == {"duplicate of another photo": 1, "conflict of labels": 1}
 
 
-def test_the_text_has_the_same_counts(filled: Filling) -> None:
+def test_the_text_has_the_same_counts(filled: CatalogueBuilder) -> None:
     lines = [" ".join(line.split()) for line in stats(filled, "--min-per-class", "5").splitlines()]
     assert "lamoda polo 4 3 1 1 1 finished" in lines
     assert "lamoda coat 0 0 0 0 0 failed" in lines

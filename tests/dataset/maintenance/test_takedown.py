@@ -10,7 +10,7 @@ from dataset.catalogue.models import ImageRow, PostRow, Sighting, TakedownRow
 from dataset.images.io import sha256_of
 from dataset.maintenance.cli import catalogue
 from dataset.maintenance.takedown import TakedownList, canonical_url
-from tests.support.catalogue_data import Filling, photo_bytes
+from tests.support.catalogue_data import CatalogueBuilder, photo_bytes
 
 LAMODA = "https://a.lmcdn.ru/img600x866/M/P/MP002XW1G7O5_22861704_1_v1.jpg"
 # Site, id, URL and author of each post, with the URL, the fallbacks and the key of its photo.
@@ -42,8 +42,8 @@ ON_SQLITE = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def filling(tmp_path: Path, backend: str) -> Filling:
-    made = Filling(tmp_path)
+def builder(tmp_path: Path, backend: str) -> CatalogueBuilder:
+    made = CatalogueBuilder(tmp_path)
     for number, ((site, site_id, url, author), (photo, fallbacks, key)) in enumerate(
         zip(POSTS, PHOTOS, strict=True)
     ):
@@ -59,14 +59,14 @@ def filling(tmp_path: Path, backend: str) -> Filling:
     return made
 
 
-def forget(filling: Filling, *arguments: str) -> Result:
-    place = ("--catalogue", filling.catalogue, "--images", str(filling.store), "--who", "me")
+def forget(builder: CatalogueBuilder, *arguments: str) -> Result:
+    place = ("--catalogue", builder.catalogue, "--images", str(builder.store), "--who", "me")
     return CliRunner().invoke(catalogue, ["forget", *arguments, *place])
 
 
-def left(filling: Filling) -> tuple[set[str], set[str]]:
+def left(builder: CatalogueBuilder) -> tuple[set[str], set[str]]:
     """Return the ids of the posts and the SHA-256 of the images that are left."""
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         return {*session.scalars(sa.select(PostRow.site_id))}, {
             *session.scalars(sa.select(ImageRow.sha256))
         }
@@ -98,16 +98,16 @@ def left(filling: Filling) -> tuple[set[str], set[str]]:
     ],
 )
 def test_a_post_is_known_again_by_its_address_and_id(
-    filling: Filling, number: int, url: str
+    builder: CatalogueBuilder, number: int, url: str
 ) -> None:
-    done = forget(filling, url)
+    done = forget(builder, url)
     assert done.exit_code == 0, done.output
     assert "1 posts and 1 photos were deleted" in done.output
-    posts, images = left(filling)
+    posts, images = left(builder)
     assert {post[1] for post in POSTS} - posts == {POSTS[number][1]}
     assert sha256_of(photo_bytes(number)) not in images
     known = TakedownList()
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         known.catch_up(session)
     site, site_id, stored, _ = POSTS[number]
     for address in (url if "://" in url else f"https://{url}", stored, f"{stored}?utm_source=x"):
@@ -135,15 +135,17 @@ def test_a_post_is_known_again_by_its_address_and_id(
         (5, "https://i.pinimg.com/x/y.jpg"),
     ],
 )
-def test_a_photo_is_known_again_by_its_addresses(filling: Filling, number: int, url: str) -> None:
-    done = forget(filling, url)
+def test_a_photo_is_known_again_by_its_addresses(
+    builder: CatalogueBuilder, number: int, url: str
+) -> None:
+    done = forget(builder, url)
     assert done.exit_code == 0, done.output
     assert "0 posts and 1 photos were deleted" in done.output
-    posts, images = left(filling)
+    posts, images = left(builder)
     assert len(posts) == len(POSTS)
     assert len(images) == len(POSTS) - 1 and sha256_of(photo_bytes(number)) not in images
     known = TakedownList()
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         known.catch_up(session)
         assert session.scalar(sa.select(Sighting.state).filter_by(image_id=None)) == "rejected"
     photo, fallbacks, key = PHOTOS[number]
@@ -163,10 +165,10 @@ def test_a_photo_is_known_again_by_its_addresses(filling: Filling, number: int, 
         ("https://x.com/dora?lang=en", "1700000000000000001"),
     ],
 )
-def test_an_author_is_known_again(filling: Filling, name: str, site_id: str) -> None:
-    done = forget(filling, name)
+def test_an_author_is_known_again(builder: CatalogueBuilder, name: str, site_id: str) -> None:
+    done = forget(builder, name)
     assert done.exit_code == 0, done.output
-    assert {post[1] for post in POSTS} - left(filling)[0] == {site_id}
+    assert {post[1] for post in POSTS} - left(builder)[0] == {site_id}
 
 
 @ON_SQLITE
@@ -183,43 +185,45 @@ def test_an_author_is_known_again(filling: Filling, name: str, site_id: str) -> 
         "https://[broken/",
     ],
 )
-def test_what_the_catalogue_does_not_have_changes_nothing(filling: Filling, what: str) -> None:
-    before = left(filling)
-    done = forget(filling, what)
+def test_what_the_catalogue_does_not_have_changes_nothing(
+    builder: CatalogueBuilder, what: str
+) -> None:
+    before = left(builder)
+    done = forget(builder, what)
     assert done.exit_code == 1
     assert "nothing was changed" in done.output and "--author" in done.output
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(TakedownRow)) == 0
     option = "--url" if "://" in what else "--author"
-    done = forget(filling, what, option)
+    done = forget(builder, what, option)
     assert done.exit_code == 0, done.output
     assert "no crawl or import will add it" in done.output
-    assert left(filling) == before
+    assert left(builder) == before
     known = TakedownList()
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         known.catch_up(session)
     kind = option.removeprefix("--")
     assert known.has_name(kind, [what]) and not known.has_name(kind, [f"{what}x"])
 
 
-def test_an_address_that_fits_several_photos_changes_nothing(filling: Filling) -> None:
-    with filling.sessions.begin() as session:
+def test_an_address_that_fits_several_photos_changes_nothing(builder: CatalogueBuilder) -> None:
+    with builder.sessions.begin() as session:
         for number, sighting in enumerate(session.scalars(sa.select(Sighting).limit(2))):
             sighting.url = f"https://shop.test/photo?id={number}"
-    done = forget(filling, "https://shop.test/photo?size=2")
+    done = forget(builder, "https://shop.test/photo?size=2")
     assert done.exit_code == 1
     assert "several posts or photos" in done.output
-    assert forget(filling, "https://shop.test/photo?id=1").exit_code == 0
-    assert len(left(filling)[1]) == len(POSTS) - 1
+    assert forget(builder, "https://shop.test/photo?id=1").exit_code == 0
+    assert len(left(builder)[1]) == len(POSTS) - 1
 
 
-def test_takedowns_of_earlier_versions_hold(filling: Filling) -> None:
+def test_takedowns_of_earlier_versions_hold(builder: CatalogueBuilder) -> None:
     url = "https://www.Lamoda.ru/p/later/"
-    with filling.sessions.begin() as session:
+    with builder.sessions.begin() as session:
         digest = sha256_of(url.casefold().encode())
         session.add(TakedownRow(kind="url", digest=digest, who="me"))
     known = TakedownList()
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         known.catch_up(session)
     assert known.has_name("url", [url])
 

@@ -166,7 +166,7 @@ def test_what_does_not_fit_is_listed(thin: keras.Model, tmp_path: Path) -> None:
     tensors["conv1.weight"] = np.zeros((1, 2))
     with pytest.raises(Failure) as error:
         assign_tensors(thin, tensors, tmp_path / "x.pth")
-    for part in ("x.pth", "bn1.bias is missing", "stranger has no place", "conv1.weight has"):
+    for part in ("x.pth", "bn1.bias is missing", "stranger is unexpected", "conv1.weight has"):
         assert part in str(error.value)
 
 

@@ -164,7 +164,7 @@ def test_the_box_lies_where_the_person_is_seen(tmp_path: Path) -> None:
         edges = [x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else [0]
         if min(edges) > 0 and max(edges) < 96:
             assert 96 * box == pytest.approx(edges, abs=3)
-    empty = replace(people[0], nobody=True)
+    empty = replace(people[0], is_empty=True)
     _, (_, _, boxes) = PoseSamples([empty], JOINTS, (96, 96), 1, (3,), augmentation, boxes=True)[0]
     assert (boxes == UNANNOTATED).all()
 

@@ -210,7 +210,7 @@ def test_cut_off_anywhere(write: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "a.pth", tensors, numbers).read_bytes()
     for end in [*range(0, len(data) - 1, 37), len(data) - 1]:
         (tmp_path / "b.pth").write_bytes(data[:end])
-        with pytest.raises(Failure, match=r"b\.pth is refused"):
+        with pytest.raises(Failure, match=r"b\.pth is rejected"):
             read_tensors(tmp_path / "b.pth")
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.catalogue_data import Filling
-from tests.support.review_server import Page, filled
+from tests.support.catalogue_data import CatalogueBuilder
+from tests.support.review_server import ReviewClient, filled
 
 
 @pytest.fixture(scope="session")
@@ -18,13 +18,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ready(made: Path, tmp_path: Path) -> Filling:
+def ready(made: Path, tmp_path: Path) -> CatalogueBuilder:
     """A copy of the catalogue that the test may change."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    return Filling(tmp_path)
+    return CatalogueBuilder(tmp_path)
 
 
 @pytest.fixture
-def page(ready: Filling) -> Page:
+def page(ready: CatalogueBuilder) -> ReviewClient:
     """A client of the review pages on it."""
-    return Page(ready)
+    return ReviewClient(ready)

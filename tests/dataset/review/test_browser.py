@@ -26,7 +26,7 @@ from dataset.review.server import create_app, listen
 from dataset.vocabulary import load_vocabulary
 from tests.dataset.review.test_security import HOSTILE
 from tests.support.browser import CHROMIUM, needs_chromium
-from tests.support.catalogue_data import Filling
+from tests.support.catalogue_data import CatalogueBuilder
 from tests.support.review_server import labels
 
 pytestmark = needs_chromium
@@ -43,7 +43,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def address(ready: Filling) -> Iterator[str]:
+def address(ready: CatalogueBuilder) -> Iterator[str]:
     """URL of a review server on the catalogue `ready`."""
     listening = listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
@@ -81,7 +81,7 @@ def focused(tab: Tab) -> str:
 
 
 def test_a_queue_is_decided_with_the_keyboard(
-    browser: Browser, address: str, ready: Filling
+    browser: Browser, address: str, ready: CatalogueBuilder
 ) -> None:
     with tab_of(browser) as tab:
         tab.goto(address + MISTAKES)
@@ -111,7 +111,7 @@ def test_a_queue_is_decided_with_the_keyboard(
 
 
 def test_a_grid_is_decided_with_the_keyboard(
-    browser: Browser, address: str, ready: Filling
+    browser: Browser, address: str, ready: CatalogueBuilder
 ) -> None:
     with tab_of(browser) as tab:
         tab.goto(address + MISTAKES + "/list")
@@ -181,7 +181,9 @@ def test_controls_have_names_and_a_visible_focus(browser: Browser, address: str)
         assert tab.evaluate(f"{unnamed}.filter((input) => !input.labels.length).length") == 0
 
 
-def test_the_page_works_without_javascript(browser: Browser, address: str, ready: Filling) -> None:
+def test_the_page_works_without_javascript(
+    browser: Browser, address: str, ready: CatalogueBuilder
+) -> None:
     with tab_of(browser, java_script_enabled=False) as tab:
         tab.goto(address + MISTAKES)
         tab.get_by_role("button", name="Change to jacket").click()
@@ -196,7 +198,7 @@ def test_the_page_works_without_javascript(browser: Browser, address: str, ready
 
 
 def test_two_tabs_do_not_decide_an_item_twice(
-    browser: Browser, address: str, ready: Filling
+    browser: Browser, address: str, ready: CatalogueBuilder
 ) -> None:
     with tab_of(browser) as first, tab_of(browser) as second:
         first.goto(address + MISTAKES)
@@ -223,7 +225,7 @@ def test_two_tabs_do_not_decide_an_item_twice(
 
 
 def test_hostile_text_is_escaped_and_fits_a_phone(
-    browser: Browser, address: str, ready: Filling
+    browser: Browser, address: str, ready: CatalogueBuilder
 ) -> None:
     with tab_of(browser, viewport={"width": 360, "height": 700}) as tab:
         for text in HOSTILE:
@@ -273,11 +275,11 @@ def test_text_has_enough_contrast_in_both_color_schemes(
             assert tab.evaluate(CONTRAST) >= 4.5, path
 
 
-def start(filling: Filling, port: int = 0) -> tuple[subprocess.Popen[str], str]:
+def start(builder: CatalogueBuilder, port: int = 0) -> tuple[subprocess.Popen[str], str]:
     """Start the command in a process and return its URL."""
-    file = filling.folder / "url"
+    file = builder.folder / "url"
     file.unlink(missing_ok=True)
-    place = ("--catalogue", filling.catalogue, "--images", str(filling.store), "--who", "anna")
+    place = ("--catalogue", builder.catalogue, "--images", str(builder.store), "--who", "anna")
     process = subprocess.Popen(
         [
             *(sys.executable, fashion_tagger.__file__, "review", *place),
@@ -296,7 +298,7 @@ def start(filling: Filling, port: int = 0) -> tuple[subprocess.Popen[str], str]:
 
 @pytest.mark.slow
 def test_a_killed_server_loses_no_decision_and_an_open_tab_continues(
-    browser: Browser, ready: Filling
+    browser: Browser, ready: CatalogueBuilder
 ) -> None:
     server, url = start(ready)
     with tab_of(browser) as tab:
@@ -320,7 +322,7 @@ def test_a_killed_server_loses_no_decision_and_an_open_tab_continues(
     assert (again.returncode, output) == (0, f"Review at {url} until Ctrl-C\n")
 
 
-def test_a_port_in_use_is_reported(ready: Filling, address: str) -> None:
+def test_a_port_in_use_is_reported(ready: CatalogueBuilder, address: str) -> None:
     port = address.rstrip("/").rpartition(":")[2]
     done = CliRunner().invoke(review, ["--port", port, "--catalogue", ready.catalogue])
     assert (done.exit_code, f"port {port}" in done.output, "--port" in done.output) == (

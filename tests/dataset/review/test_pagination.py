@@ -12,24 +12,24 @@ from dataset.review import pagination, server
 from dataset.review.pagination import QueueFilters, count_progress
 from dataset.review.queues import CONFLICTS, CROPS, DUPLICATES, MISTAKES, QUEUES, Key, ReviewQueue
 from dataset.vocabulary import load_vocabulary
-from tests.support.catalogue_data import Filling
-from tests.support.review_server import Page, add_verdict, filled, message_of, value_of
+from tests.support.catalogue_data import CatalogueBuilder
+from tests.support.review_server import ReviewClient, add_verdict, filled, message_of, value_of
 
 WORDS = load_vocabulary()
 
 
 @pytest.fixture
-def filling(tmp_path: Path, backend: str) -> Filling:
+def builder(tmp_path: Path, backend: str) -> CatalogueBuilder:
     return filled(tmp_path)
 
 
-def keys(filling: Filling, queue: ReviewQueue, **chosen: str) -> list[Key]:
-    with filling.sessions() as session:
+def keys(builder: CatalogueBuilder, queue: ReviewQueue, **chosen: str) -> list[Key]:
+    with builder.sessions() as session:
         return pagination.list_keys(session, queue, QueueFilters(**chosen), WORDS, 100)
 
 
-def test_what_teaches_a_model_most_comes_first_if_asked_for(page: Page) -> None:
-    with page.filling.sessions.begin() as session:
+def test_what_teaches_a_model_most_comes_first_if_asked_for(page: ReviewClient) -> None:
+    with page.builder.sessions.begin() as session:
         for image, rank in ((1, 0), (2, 1), (4, 2)):
             verdict = session.get_one(TagVerdictRow, (image, "polo"))
             verdict.learning_rank = rank
@@ -67,20 +67,20 @@ CASES: list[tuple[ReviewQueue, dict[str, str], list[int]]] = [
 ]
 
 
-def test_filters(filling: Filling) -> None:
+def test_filters(builder: CatalogueBuilder) -> None:
     for queue, chosen, images in CASES:
-        assert [key[0] for key in keys(filling, queue, **chosen)] == images, (queue.name, chosen)
-        with filling.sessions() as session:
+        assert [key[0] for key in keys(builder, queue, **chosen)] == images, (queue.name, chosen)
+        with builder.sessions() as session:
             assert count_progress(session, queue, QueueFilters(**chosen), WORDS) == (0, len(images))
 
 
-def test_pages_are_consistent_forwards_and_backwards(filling: Filling) -> None:
+def test_pages_are_consistent_forwards_and_backwards(builder: CatalogueBuilder) -> None:
     for image in range(1, 5):
         for cost in (0.6, 0.7):
-            add_verdict(filling, image, label=f"other {cost}", cost=cost)
-    all_keys = keys(filling, MISTAKES)
+            add_verdict(builder, image, label=f"other {cost}", cost=cost)
+    all_keys = keys(builder, MISTAKES)
     assert len(all_keys) == 12
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         for position, key in enumerate(all_keys):
             after = pagination.list_keys(session, MISTAKES, QueueFilters(), WORDS, 3, key)
             before = pagination.list_keys(
@@ -90,26 +90,26 @@ def test_pages_are_consistent_forwards_and_backwards(filling: Filling) -> None:
             assert before == all_keys[max(0, position - 3) : position][::-1]
 
 
-def test_real_crops_come_before_photos_left_whole(filling: Filling) -> None:
-    with filling.sessions.begin() as session:
+def test_real_crops_come_before_photos_left_whole(builder: CatalogueBuilder) -> None:
+    with builder.sessions.begin() as session:
         for image, outcome, score in ((1, "whole", 0.0), (2, "whole", 0.3), (3, "person", 0.2)):
             row = CropRow(image_id=image, model="m", outcome=outcome, reason="x", score=score)
             row.left, row.top, row.right, row.bottom = 0.0, 0.0, 90.0, 90.0
             session.add(row)
-    all_keys = keys(filling, CROPS)
+    all_keys = keys(builder, CROPS)
     assert [key[0] for key in all_keys] == [3, 8, 1, 2]
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         after = pagination.list_keys(session, CROPS, QueueFilters(), WORDS, 2, all_keys[1])
     assert after == all_keys[2:]
 
 
-def test_images_that_are_not_stored_are_not_shown(filling: Filling) -> None:
-    with filling.sessions.begin() as session:
+def test_images_that_are_not_stored_are_not_shown(builder: CatalogueBuilder) -> None:
+    with builder.sessions.begin() as session:
         session.execute(sa.update(ImageRow).values(state="rejected"))
-    assert [keys(filling, queue) for queue in QUEUES.values()] == [[]] * len(QUEUES)
+    assert [keys(builder, queue) for queue in QUEUES.values()] == [[]] * len(QUEUES)
 
 
-def test_an_item_shows_posts_and_suggestions(page: Page) -> None:
+def test_an_item_shows_posts_and_suggestions(page: ReviewClient) -> None:
     shown = page
     html = shown.get("/queue/mistakes")
     for part in (
@@ -121,7 +121,7 @@ def test_an_item_shows_posts_and_suggestions(page: Page) -> None:
     assert crop.count('<circle class="point" cx="60.0" cy="80.0"') == 17
 
 
-def test_next_and_previous_show_open_items(page: Page) -> None:
+def test_next_and_previous_show_open_items(page: ReviewClient) -> None:
     shown = page
     second = shown.get("/queue/mistakes?after=" + quote("3/polo"))
     assert value_of(second, "item") == "4/polo"
@@ -134,7 +134,7 @@ def test_next_and_previous_show_open_items(page: Page) -> None:
     assert "3 items before this one are left" in end
 
 
-def test_filters_are_kept_after_a_decision(page: Page) -> None:
+def test_filters_are_kept_after_a_decision(page: ReviewClient) -> None:
     shown = page
     html = shown.get("/queue/mistakes?title=shirt&label=polo")
     assert value_of(html, "item") == "4/polo"
@@ -152,7 +152,7 @@ def test_filters_are_kept_after_a_decision(page: Page) -> None:
     assert value_of(answer.text, "item") == "2/polo"
 
 
-def test_lists_have_pages(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_have_pages(page: ReviewClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "LIST_ROWS", 3)
     first = page.get("/queue/mistakes/list")
     assert first.count("/thumb/") == 3 and "More" in first
@@ -164,7 +164,7 @@ def test_lists_have_pages(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_slow_counts_are_cached_and_follow_decisions(
-    page: Page, monkeypatch: pytest.MonkeyPatch
+    page: ReviewClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pagination, "SLOW_SECONDS", 0)
     monkeypatch.setattr(pagination, "CACHE_FACTOR", 1e6)

@@ -12,17 +12,17 @@ from dataset.catalogue.models import Hashtag, PostRow
 from dataset.cli import review
 from dataset.images.store import ImageStore, open_store
 from dataset.review.security import MAX_FORM_BYTES, create_access_policy
-from tests.support.catalogue_data import Filling, photo_bytes
-from tests.support.review_server import BASE, PORT, Page, labels, sha256
+from tests.support.catalogue_data import CatalogueBuilder, photo_bytes
+from tests.support.review_server import BASE, PORT, ReviewClient, labels, sha256
 
 
 @pytest.mark.parametrize("host", ["evil.test", "evil.test:8000", "127.0.0.1.evil.test", "", "["])
-def test_other_host_names_are_rejected(page: Page, host: str) -> None:
+def test_other_host_names_are_rejected(page: ReviewClient, host: str) -> None:
     assert page.client.get("/", headers={"host": host}).status_code == 400
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:9999", "[::1]:8000"])
-def test_names_of_this_machine_are_accepted_with_any_port(page: Page, host: str) -> None:
+def test_names_of_this_machine_are_accepted_with_any_port(page: ReviewClient, host: str) -> None:
     assert page.client.get("/", headers={"host": host}).status_code == 200
 
 
@@ -39,31 +39,33 @@ FORM = {"item": "3/polo", "state": "open", "answer": "exclude"}
         {"sec-fetch-site": "same-site"},
     ],
 )
-def test_a_form_of_another_site_is_rejected(page: Page, headers: dict[str, str]) -> None:
+def test_a_form_of_another_site_is_rejected(page: ReviewClient, headers: dict[str, str]) -> None:
     page.client.headers.update(headers)
     response = page.post("/queue/mistakes/decide", page.get("/queue/mistakes"), **FORM)
     assert response.status_code == 403
-    assert labels(page.filling) == []
+    assert labels(page.builder) == []
 
 
-def test_a_form_of_the_same_origin_is_accepted(page: Page) -> None:
+def test_a_form_of_the_same_origin_is_accepted(page: ReviewClient) -> None:
     page.client.headers.update({"origin": BASE, "sec-fetch-site": "same-origin"})
     page.post("/queue/mistakes/decide", page.get("/queue/mistakes"), **FORM)
-    assert len(labels(page.filling)) == 1
+    assert len(labels(page.builder)) == 1
 
 
 @pytest.mark.parametrize("path", ["/queue/mistakes/decide", "/queue/mistakes/undo", "/who"])
 @pytest.mark.parametrize("token", [None, "", "0" * 64, "é"])
-def test_a_form_without_its_token_is_rejected(page: Page, path: str, token: str | None) -> None:
+def test_a_form_without_its_token_is_rejected(
+    page: ReviewClient, path: str, token: str | None
+) -> None:
     page.get("/")
     fields = FORM | ({} if token is None else {"csrf": token})
     assert page.client.post(path, data=fields).status_code == 403
-    other = Page(page.filling)
+    other = ReviewClient(page.builder)
     assert other.post(path, page.get("/"), **FORM).status_code == 403
-    assert labels(page.filling) == []
+    assert labels(page.builder) == []
 
 
-def test_large_and_invalid_forms_are_rejected(page: Page) -> None:
+def test_large_and_invalid_forms_are_rejected(page: ReviewClient) -> None:
     page.get("/")
     path = "/queue/mistakes/decide"
     for data in ({"json": {"csrf": "x"}}, {"data": {"label": "x" * MAX_FORM_BYTES}}):
@@ -74,15 +76,15 @@ def test_large_and_invalid_forms_are_rejected(page: Page) -> None:
     assert page.client.get("/queue/mistakes?title=%00").status_code == 400
 
 
-def test_a_form_loaded_before_a_restart_is_accepted(page: Page) -> None:
+def test_a_form_loaded_before_a_restart_is_accepted(page: ReviewClient) -> None:
     html = page.get("/queue/mistakes")
-    after = Page(page.filling)
+    after = ReviewClient(page.builder)
     after.client.cookies = page.client.cookies
     after.decide(html, "exclude")
-    assert len(labels(page.filling)) == 1
+    assert len(labels(page.builder)) == 1
 
 
-def test_every_response_has_security_headers(page: Page) -> None:
+def test_every_response_has_security_headers(page: ReviewClient) -> None:
     for path in ("/", "/queue/mistakes", "/photo/1", "/static/review.js", "/nothing"):
         headers = page.client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
@@ -94,9 +96,9 @@ def test_every_response_has_security_headers(page: Page) -> None:
     assert " style=" not in html and "<script>" not in html and " onclick" not in html
 
 
-def test_other_machines_need_a_token_which_becomes_a_cookie(ready: Filling) -> None:
+def test_other_machines_need_a_token_which_becomes_a_cookie(ready: CatalogueBuilder) -> None:
     policy = create_access_policy("0.0.0.0", PORT)
-    page = Page(ready, policy=policy)
+    page = ReviewClient(ready, policy=policy)
     paths = ("/", "/photo/1", "/static/review.css", "/?token=wrong", "/?token=%C3%A9")
     for path in paths:
         assert page.client.get(path).status_code == 401
@@ -113,7 +115,7 @@ def test_other_machines_need_a_token_which_becomes_a_cookie(ready: Filling) -> N
     )
     assert page.get("/queue/mistakes")
     page.decide(page.get("/queue/mistakes"), "exclude")
-    assert len(labels(page.filling)) == 1
+    assert len(labels(page.builder)) == 1
     fresh = TestClient(page.client.app, base_url=BASE)
     away = fresh.get(f"//evil.test/?token={policy.token}", follow_redirects=False)
     assert urlsplit(away.headers.get("location", "")).netloc == ""
@@ -127,12 +129,12 @@ def test_each_server_has_its_own_token_and_rejects_other_host_names() -> None:
     assert create_access_policy("127.0.0.1", PORT).token is None
 
 
-def test_only_verified_photos_are_served(page: Page) -> None:
+def test_only_verified_photos_are_served(page: ReviewClient) -> None:
     whole = page.client.get("/photo/1")
     assert (whole.content, whole.headers["content-type"]) == (photo_bytes(0), "image/jpeg")
     assert page.client.get("/thumb/1").content[:3] == b"\xff\xd8\xff"
-    key = ImageStore.key(sha256(page.filling, 2), "jpg")
-    (page.filling.store.root / key).write_bytes(b"<html><script>alert(1)</script>")
+    key = ImageStore.key(sha256(page.builder, 2), "jpg")
+    (page.builder.store.root / key).write_bytes(b"<html><script>alert(1)</script>")
     for path in (
         *("/photo/2", "/thumb/2", "/photo/999", "/photo/999999999999999999999", "/photo/-1"),
         *("/photo/../catalogue.sqlite", "/photo/..%2f..%2fetc%2fpasswd", "/photo/1.jpg"),
@@ -141,13 +143,13 @@ def test_only_verified_photos_are_served(page: Page) -> None:
         assert page.client.get(path).status_code == 404, path
 
 
-def test_photos_of_a_remote_store_are_served(ready: Filling) -> None:
-    filling = ready
+def test_photos_of_a_remote_store_are_served(ready: CatalogueBuilder) -> None:
+    builder = ready
     place = fsspec.filesystem("memory")
-    key = ImageStore.key(sha256(filling, 1), "jpg")
+    key = ImageStore.key(sha256(builder, 1), "jpg")
     place.pipe_file(f"/shop/{key}", photo_bytes(0))
-    filling.store = open_store("memory://shop")
-    page = Page(filling)
+    builder.store = open_store("memory://shop")
+    page = ReviewClient(builder)
     assert page.client.get("/photo/1").content == photo_bytes(0)
     assert page.client.get("/photo/2").status_code == 404
 
@@ -157,7 +159,7 @@ def test_photos_of_a_remote_store_are_served(ready: Filling) -> None:
     [(["--port", "70000"], "70000"), (["--host", "no such host"], "--host no such host: ")],
 )
 def test_unusable_addresses_are_usage_errors(
-    ready: Filling, arguments: list[str], message: str
+    ready: CatalogueBuilder, arguments: list[str], message: str
 ) -> None:
     done = CliRunner().invoke(review, [*arguments, "--catalogue", ready.catalogue])
     assert (done.exit_code, "Traceback" in done.output) == (2, False)
@@ -175,9 +177,9 @@ HOSTILE = [
 ]
 
 
-def test_text_of_sites_is_escaped(page: Page) -> None:
+def test_text_of_sites_is_escaped(page: ReviewClient) -> None:
     for text in HOSTILE:
-        with page.filling.sessions.begin() as session:
+        with page.builder.sessions.begin() as session:
             session.execute(
                 sa.update(PostRow).values(
                     title=text, brand=text, author=text, url="javascript:alert(1)"

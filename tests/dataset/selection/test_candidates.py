@@ -19,7 +19,7 @@ from dataset.selection.candidates import (
 )
 from dataset.selection.planning import SelectionOptions, plan_build
 from dataset.vocabulary import load_vocabulary
-from tests.support.catalogue_data import Filling, photo_bytes
+from tests.support.catalogue_data import CatalogueBuilder, photo_bytes
 
 GOOD = Candidate(
     1,
@@ -42,41 +42,41 @@ POOR = {
 
 
 @pytest.fixture
-def filling(tmp_path: Path) -> Filling:
-    filling = Filling(tmp_path)
+def builder(tmp_path: Path) -> CatalogueBuilder:
+    builder = CatalogueBuilder(tmp_path)
     captions = (["ootd", "Поло"], ["ootd", "jeans", "поло"], ["ootd"], ["kimono"])
     for number, caption in enumerate(captions):
-        post = filling.post(str(number), "outfit", caption=caption)
-        filling.image(photo_bytes(number), post)
-    return filling
+        post = builder.post(str(number), "outfit", caption=caption)
+        builder.image(photo_bytes(number), post)
+    return builder
 
 
-def choice(filling: Filling, hashtags: str, *labels: str) -> SelectionOptions:
+def choice(builder: CatalogueBuilder, hashtags: str, *labels: str) -> SelectionOptions:
     options = BuildOptions(
-        filling.catalogue, filling.folder, filling.folder, 1, labels=labels, hashtags=hashtags
+        builder.catalogue, builder.folder, builder.folder, 1, labels=labels, hashtags=hashtags
     )
     return selection_options(options, load_vocabulary())
 
 
-def counted(filling: Filling, hashtags: str, *labels: str) -> dict[str, int]:
-    with filling.sessions() as session:
-        plan = plan_build(session, choice(filling, hashtags, *labels))
+def counted(builder: CatalogueBuilder, hashtags: str, *labels: str) -> dict[str, int]:
+    with builder.sessions() as session:
+        plan = plan_build(session, choice(builder, hashtags, *labels))
     given = [one.label for one in plan.images]
     return {label: given.count(label) for label in given} | dict(+plan.exclusions.counts)
 
 
-def test_hashtags_of_captions_count_where_they_are_asked_for(filling: Filling) -> None:
-    with filling.sessions() as session:
+def test_hashtags_of_captions_count_where_they_are_asked_for(builder: CatalogueBuilder) -> None:
+    with builder.sessions() as session:
         assert [one.hashtags for one in load_candidates(session)] == [["outfit"]] * 4
-        is_label = choice(filling, "all").is_label
+        is_label = choice(builder, "all").is_label
         found = sorted(one.hashtags for one in load_candidates(session, is_label))
     assert found == [["jeans", "поло"], ["outfit"], ["outfit"], ["Поло"]]
 
 
-def test_labels_that_nobody_searched_for(filling: Filling) -> None:
-    assert counted(filling, "found") == {"outfit": 4}
-    assert counted(filling, "all") == {"polo": 1, "outfit": 2, "conflict of labels": 1}
-    assert counted(filling, "all", "kimono") == {
+def test_labels_that_nobody_searched_for(builder: CatalogueBuilder) -> None:
+    assert counted(builder, "found") == {"outfit": 4}
+    assert counted(builder, "all") == {"polo": 1, "outfit": 2, "conflict of labels": 1}
+    assert counted(builder, "all", "kimono") == {
         "kimono": 1,
         "conflict of labels": 1,
         "label not requested": 2,

@@ -23,7 +23,7 @@ from dataset.selection import crops
 from dataset.selection.crops import PoseOptions
 from dataset.vocabulary import load_vocabulary
 from scraper.sample_shop.drawing.product import draw_product
-from tests.support.catalogue_data import Filling, photo_bytes
+from tests.support.catalogue_data import CatalogueBuilder, photo_bytes
 
 PEOPLE = 6
 
@@ -36,29 +36,29 @@ def first(
 ) -> tuple[Path, BuildResult]:
     """Return a folder with drawn people in coats and an image of noise, and its first build."""
     folder = tmp_path_factory.mktemp("first")
-    filling = Filling(folder)
+    builder = CatalogueBuilder(folder)
     for seed in range(PEOPLE):
         path = folder / "drawn.png"
         draw_product("coat", seed).photo.save(path)
-        filling.image(path.read_bytes(), filling.post(str(seed), "coat"))
-    filling.image(photo_bytes(1), filling.post("noise", "coat"))
-    built = run(filling)
-    filling.sessions.kw["bind"].dispose()
+        builder.image(path.read_bytes(), builder.post(str(seed), "coat"))
+    builder.image(photo_bytes(1), builder.post("noise", "coat"))
+    built = run(builder)
+    builder.sessions.kw["bind"].dispose()
     return folder, built
 
 
 @pytest.fixture
-def filling(first: tuple[Path, BuildResult], tmp_path: Path) -> Filling:
+def builder(first: tuple[Path, BuildResult], tmp_path: Path) -> CatalogueBuilder:
     """Return a copy of that folder, to be changed."""
     shutil.copytree(first[0], tmp_path, dirs_exist_ok=True)
-    return Filling(tmp_path)
+    return CatalogueBuilder(tmp_path)
 
 
-def run(filling: Filling, **chosen: object) -> BuildResult:
+def run(builder: CatalogueBuilder, **chosen: object) -> BuildResult:
     options = BuildOptions(
-        filling.catalogue,
-        filling.folder / "images",
-        filling.folder / "splits",
+        builder.catalogue,
+        builder.folder / "images",
+        builder.folder / "splits",
         min_per_class=1,
         pose=PoseOptions(**chosen),  # type: ignore[arg-type]
     )
@@ -66,14 +66,14 @@ def run(filling: Filling, **chosen: object) -> BuildResult:
 
 
 def test_found_once_and_kept_with_the_decision(
-    first: tuple[Path, BuildResult], filling: Filling, monkeypatch: pytest.MonkeyPatch
+    first: tuple[Path, BuildResult], builder: CatalogueBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = first[1].items
     posed = [item.person_crop for item in found if item.person_crop]
     assert len(posed) == PEOPLE + 1
     people = [one for one in posed if one.crop.outcome == "person"]
     assert len(people) >= PEOPLE - 1
-    with filling.sessions() as session:
+    with builder.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(PoseRow)) == PEOPLE + 1
         kept = {row.image_id: row for row in session.scalars(sa.select(CropRow))}
     for item in found:
@@ -83,7 +83,7 @@ def test_found_once_and_kept_with_the_decision(
         assert row.outcome == item.person_crop.crop.outcome and row.model.startswith("hrnet-small:")
 
     monkeypatch.setattr(crops, "_estimate", lambda *_: pytest.fail("looked again"))
-    second = run(filling)
+    second = run(builder)
     for one, other in zip(found, second.items, strict=True):
         assert (
             one.person_crop and other.person_crop and one.person_crop.crop == other.person_crop.crop
@@ -105,14 +105,14 @@ def test_the_manifest_the_card_and_the_sheet_say_what_was_kept(
 
 
 def test_renaming_labels_changes_no_crop(first: tuple[Path, BuildResult], tmp_path: Path) -> None:
-    filling = Filling(tmp_path)
+    builder = CatalogueBuilder(tmp_path)
     tags = ("polo", "jeans", "hat", "shoes", "dress", "coat")
     for seed, tag in enumerate(tags):
         path = tmp_path / "drawn.png"
         draw_product("coat", seed).photo.save(path)
-        filling.image(path.read_bytes(), filling.post(str(seed), tag))
-    filling.image(photo_bytes(1), filling.post("noise", "polo"))
-    renamed = run(filling).items
+        builder.image(path.read_bytes(), builder.post(str(seed), tag))
+    builder.image(photo_bytes(1), builder.post("noise", "polo"))
+    renamed = run(builder).items
     assert {item.label for item in renamed} == set(tags)
     crops = {item.photo.sha256: item.person_crop for item in first[1].items}
     for item in renamed:
@@ -122,30 +122,30 @@ def test_renaming_labels_changes_no_crop(first: tuple[Path, BuildResult], tmp_pa
 
 @pytest.mark.parametrize("background", ["white", "blur"])
 def test_the_background_is_replaced_where_a_person_is_found(
-    first: tuple[Path, BuildResult], filling: Filling, background: str
+    first: tuple[Path, BuildResult], builder: CatalogueBuilder, background: str
 ) -> None:
     kept = {item.photo.sha256: item for item in first[1].items}
     before = {
-        item.path: (filling.folder / "splits" / item.path).read_bytes() for item in kept.values()
+        item.path: (builder.folder / "splits" / item.path).read_bytes() for item in kept.values()
     }
-    changed = run(filling, background=background)
+    changed = run(builder, background=background)
     assert changed.reused == 1
     for item in changed.items:
         crop = item.person_crop
         assert crop and kept[item.photo.sha256].person_crop
-        same = (filling.folder / "splits" / item.path).read_bytes() == before[item.path]
+        same = (builder.folder / "splits" / item.path).read_bytes() == before[item.path]
         assert same == (crop.crop.outcome == "whole")
         assert crop.crop.outcome == "whole" or crop.crop.mask
 
 
 def test_with_both_backgrounds_masks_are_beside_the_photos(
-    first: tuple[Path, BuildResult], filling: Filling
+    first: tuple[Path, BuildResult], builder: CatalogueBuilder
 ) -> None:
     before = {
-        item.path: (filling.folder / "splits" / item.path).read_bytes() for item in first[1].items
+        item.path: (builder.folder / "splits" / item.path).read_bytes() for item in first[1].items
     }
-    built = run(filling, background="both")
-    folder = filling.folder / "splits"
+    built = run(builder, background="both")
+    folder = builder.folder / "splits"
     rows = {row["path"]: row for row in pq.read_table(folder / "manifest.parquet").to_pylist()}
     masks = set()
     for item in built.items:
@@ -173,25 +173,25 @@ def test_with_both_backgrounds_masks_are_beside_the_photos(
     expected = {path: path.read_bytes() for path in masks}
     Image.new("L", (9, 9)).save(changed)
     with patch.object(rendering, "open_photo", wraps=rendering.open_photo) as opened:
-        again = run(filling, background="both")
+        again = run(builder, background="both")
     assert again.reused == len(built.items) and opened.call_count == 1
     assert {path: path.read_bytes() for path in masks} == expected and same in masks
     # Without masks, there is no column for them.
-    run(filling)
+    run(builder)
     assert "mask" not in pq.read_schema(folder / "manifest.parquet").names
     assert not (folder / "masks").exists()
 
 
-def test_photos_left_whole_are_written_whole(filling: Filling) -> None:
+def test_photos_left_whole_are_written_whole(builder: CatalogueBuilder) -> None:
     for chosen in ({"crop": "none"}, {"pose": "none"}):
-        built = run(filling, **chosen)
+        built = run(builder, **chosen)
         assert all(item.person_crop is None for item in built.items)
-        row = pq.read_table(filling.folder / "splits" / "manifest.parquet").to_pylist()[0]
+        row = pq.read_table(builder.folder / "splits" / "manifest.parquet").to_pylist()[0]
         assert row["crop"] is None and row["crop_box"] is None
 
 
-def test_all_is_kept_of_a_photo_of_which_a_person_said_so(filling: Filling) -> None:
-    with filling.sessions.begin() as session:
+def test_all_is_kept_of_a_photo_of_which_a_person_said_so(builder: CatalogueBuilder) -> None:
+    with builder.sessions.begin() as session:
         for image, undone in ((1, None), (2, now())):
             session.add(
                 CropDecision(
@@ -200,27 +200,27 @@ def test_all_is_kept_of_a_photo_of_which_a_person_said_so(filling: Filling) -> N
             )
     crops = {
         item.photo.image_id: item.person_crop.crop
-        for item in run(filling).items
+        for item in run(builder).items
         if item.person_crop
     }
     assert (crops[1].outcome, crops[1].reason) == ("whole", BY_DECISION)
     assert crops[1].box[:2] == (0, 0) and crops[2].reason != BY_DECISION
 
 
-def test_no_such_weights(filling: Filling) -> None:
+def test_no_such_weights(builder: CatalogueBuilder) -> None:
     with pytest.raises(BadInput, match=r"none\.pth: no such file"):
-        run(filling, pose_weights=Path("none.pth"))
+        run(builder, pose_weights=Path("none.pth"))
 
 
 def test_offline_the_published_weights_are_named(
-    filling: Filling, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    builder: CatalogueBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     done = CliRunner().invoke(
         build_dataset,
         [
-            *("--catalogue", filling.catalogue, "--images", str(filling.folder / "images")),
+            *("--catalogue", builder.catalogue, "--images", str(builder.folder / "images")),
             *("--min-per-class", "1", "--pose", "hrnet-w32", "--out", str(tmp_path / "new")),
         ],
     )
@@ -242,10 +242,12 @@ def test_offline_the_published_weights_are_named(
         ),
     ],
 )
-def test_a_background_needs_masks(options: tuple[str, ...], message: str, filling: Filling) -> None:
-    photos = ("--catalogue", filling.catalogue, "--images", str(filling.folder / "images"))
+def test_a_background_needs_masks(
+    options: tuple[str, ...], message: str, builder: CatalogueBuilder
+) -> None:
+    photos = ("--catalogue", builder.catalogue, "--images", str(builder.folder / "images"))
     words = ["--background", "white", *options, *photos, "--min-per-class", "1"]
-    done = CliRunner().invoke(build_dataset, [*words, "--out", str(filling.folder / "other")])
+    done = CliRunner().invoke(build_dataset, [*words, "--out", str(builder.folder / "other")])
     assert done.exit_code == 2 and message in done.output.replace("\n", " ")
 
 

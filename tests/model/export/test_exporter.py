@@ -32,7 +32,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     photos = exported_runs.write_photos(folder / "splits" / "test")
     network = exported_runs.small_network(temperature=0.05)
-    exported_runs.settle(network, exported_runs.read(photos[0]))
+    exported_runs.calibrate_batch_norms(network, exported_runs.read(photos[0]))
     exported_runs.write_run(folder / "run", folder / "splits", network)
     return folder
 
@@ -41,7 +41,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plain(work: Path) -> Path:
     """A run with one convolution, for tests that do not depend on the network."""
     network = exported_runs.small_network(temperature=0.05, layer=FIRST)
-    exported_runs.settle(network, exported_runs.read(work / "splits" / "test" / "colour.jpg"))
+    exported_runs.calibrate_batch_norms(
+        network, exported_runs.read(work / "splits" / "test" / "colour.jpg")
+    )
     exported_runs.write_run(work / "plain", work / "splits", network)
     return work / "plain"
 
@@ -171,7 +173,9 @@ def test_an_export_with_nan_is_not_kept(
 @pytest.mark.slow
 def test_a_network_of_half_precision_is_exported_in_float32(work: Path, tmp_path: Path) -> None:
     half = exported_runs.small_network(temperature=0.05, policy="mixed_bfloat16")
-    exported_runs.settle(half, exported_runs.read(work / "splits" / "test" / "colour.jpg"))
+    exported_runs.calibrate_batch_norms(
+        half, exported_runs.read(work / "splits" / "test" / "colour.jpg")
+    )
     exported_runs.write_run(tmp_path / "run", work / "splits", half)
     done = call(tmp_path / "run", "--format", "litert")
     assert done.exit_code == 0, done.output

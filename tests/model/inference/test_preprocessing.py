@@ -20,7 +20,7 @@ from dataset.vocabulary import load_vocabulary
 from model.data.loading import letterbox
 from model.inference.preprocessing import CHUNK_SIZE, PhotoInput, Preprocessor, RecentPhotos
 from scraper.sample_shop.drawing.product import draw_product
-from tests.support.catalogue_data import Filling, photo_bytes
+from tests.support.catalogue_data import CatalogueBuilder, photo_bytes
 
 PREPROCESSOR = Preprocessor(PoseOptions(pose="none"), {}, 75)
 
@@ -74,15 +74,15 @@ def test_unreadable_photos_have_a_problem(tmp_path: Path) -> None:
 def test_a_photo_of_a_feed_is_cropped_and_resized_as_in_a_build(
     tmp_path: Path, background: str
 ) -> None:
-    filling, drawn = Filling(tmp_path), {}
+    builder, drawn = CatalogueBuilder(tmp_path), {}
     for seed in range(4):
         path = tmp_path / f"{seed}.png"
         draw_product("jeans", seed).photo.save(path)
-        filling.image(path.read_bytes(), filling.post(str(seed), "jeans"))
+        builder.image(path.read_bytes(), builder.post(str(seed), "jeans"))
         drawn[sha256_of(path.read_bytes())] = path
     options = BuildOptions(
-        filling.catalogue,
-        filling.folder / "images",
+        builder.catalogue,
+        builder.folder / "images",
         tmp_path / background,
         min_per_class=1,
         size=160,

@@ -16,11 +16,11 @@ from model.reports.html import (
     MAX_LABEL_CHARACTERS,
     _mistake,
     confusion_chart,
+    most_confident_mistakes,
     photo_pairs,
     photos_by_prediction,
     render_png,
     shorten_label,
-    sure_mistakes,
 )
 from tests.model.reports.test_run_report import results
 
@@ -45,7 +45,7 @@ def test_pairs_are_ordered_by_confidence(tmp_path: Path) -> None:
 
 def test_the_surest_mistakes_are_shown_with_their_crops_and_heat_maps(tmp_path: Path) -> None:
     one = results(tmp_path, ["a", "b"], {"train": 1, "validation": 0, "test": 20})
-    indices = sure_mistakes(one)
+    indices = most_confident_mistakes(one)
     confidence = one.probabilities.max(axis=1)[indices].tolist()
     assert confidence == sorted(confidence, reverse=True)
     assert all(one.probabilities[i].argmax() != one.targets[i] for i in indices)

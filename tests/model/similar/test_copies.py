@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from dataset.images.io import sha256_of
 from model.data.feature_cache import FeatureCache
-from model.similar.copies import group_copies, print_cache
+from model.similar.copies import group_copies, signature_cache
 from model.similar.index_file import IndexItem
 from tests.dataset.duplicates.test_verification import photo
 from tests.support.catalogue_data import jpeg_of
@@ -38,7 +38,7 @@ def item(name: str, cluster: str = "", data: bytes | None = None) -> IndexItem:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> FeatureCache:
-    return print_cache(FeatureCache(tmp_path, "outputs"))
+    return signature_cache(FeatureCache(tmp_path, "outputs"))
 
 
 def group(
@@ -74,7 +74,7 @@ def test_copies_are_grouped_whatever_their_order(tmp_path: Path, cache: FeatureC
     assert members(clusters) == {frozenset(A), frozenset(B)}
     for seed in range(3):
         names = np.random.default_rng(seed).permutation(list(FILES)).tolist()
-        other = print_cache(FeatureCache(tmp_path / str(seed), "outputs"))
+        other = signature_cache(FeatureCache(tmp_path / str(seed), "outputs"))
         assert group(other, [item(name) for name in names])[0] == clusters
 
 

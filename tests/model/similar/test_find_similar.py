@@ -30,7 +30,7 @@ from tests.dataset.duplicates.test_verification import photo
 from tests.model.similar.test_copies import bordered
 from tests.support import drawn_splits
 from tests.support.browser import CHROMIUM, find_overflow
-from tests.support.catalogue_data import Filling, jpeg_of, patches_of
+from tests.support.catalogue_data import CatalogueBuilder, jpeg_of, patches_of
 from tests.support.photo_site import serving
 from tests.support.saved_runs import write_run
 
@@ -390,14 +390,14 @@ def shop(made: Path) -> Path:
     """A catalogue of products of two photos each, and its index."""
     folder = made / "shop"
     folder.mkdir()
-    filling, rng = Filling(folder), np.random.default_rng(0)
+    builder, rng = CatalogueBuilder(folder), np.random.default_rng(0)
     for number in range(12):
         label = ("polo", "dress", "hat")[number % 3]
-        post = filling.post(f"P{number}", label)
+        post = builder.post(f"P{number}", label)
         # Rectangles would be detected as near duplicates.
         for _ in range(2):
-            filling.image(jpeg_of(patches_of(rng, ImageColor.getrgb(COLOURS[label])[:3])), post)
-    with filling.sessions.begin() as session:
+            builder.image(jpeg_of(patches_of(rng, ImageColor.getrgb(COLOURS[label])[:3])), post)
+    with builder.sessions.begin() as session:
         for row in session.scalars(sa.select(PostRow)):
             row.price, row.currency, row.title = 10.0 * row.id, "EUR", f"Nice <i>{row.id}</i>"
     # Photos are not cropped: the run was trained on plain folders.
@@ -425,9 +425,9 @@ def test_a_catalogue_is_filtered_by_site_and_price(shop: Path) -> None:
 
 
 def test_new_photos_of_a_catalogue_are_found_and_added(shop: Path) -> None:
-    filling = Filling(shop)
+    builder = CatalogueBuilder(shop)
     photo = garment(shop / "photo.png", "purple", 31).read_bytes()
-    filling.image(photo, filling.post("P90", "dress"))
+    builder.image(photo, builder.post("P90", "dress"))
     (shop / "photo.png").unlink()
     (answer,) = answers(shop, sha256_of(photo)[:10], "--top", "3")
     assert answer["is_label_predicted"] is True

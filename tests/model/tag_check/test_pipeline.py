@@ -252,7 +252,7 @@ def test_the_precision_of_a_reviewed_sample(work: Path, checked: Path) -> None:
 
 def test_a_taken_folder_and_other_wrong_usage(work: Path, checked: Path) -> None:
     for words, message in (
-        (("feed.csv",), "is there already"),
+        (("feed.csv",), "already exists"),
         (("none.csv", "--out", "new"), "no such file"),
         (("feed.csv", "--out", "new", "--columns", "tag=kind"), "no column 'kind'"),
         (("feed.csv", "--out", "new", "--cost-column", "worth"), "no column 'worth'"),

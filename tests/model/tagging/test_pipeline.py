@@ -23,7 +23,7 @@ from model.inference.predictor import SavedRun, load_run
 from model.inference.preprocessing import PreparedPhoto
 from model.tagging import pipeline
 from model.tagging.pipeline import Tagger, describe_threshold
-from tests.support.catalogue_data import Filling, photo_bytes
+from tests.support.catalogue_data import CatalogueBuilder, photo_bytes
 from tests.support.drawn_splits import run_words
 from tests.support.saved_runs import write_run
 
@@ -248,17 +248,17 @@ def test_without_names_photos_of_the_catalogue_without_a_label_are_tagged(
     tmp_path: Path, work: Path
 ) -> None:
     (tmp_path / "run").symlink_to(work / "run")
-    filling = Filling(tmp_path)
+    builder = CatalogueBuilder(tmp_path)
     for number, hashtags in enumerate([("dress",), ("dress", "hat"), ("ootd",)]):
-        post = filling.post(str(number), *hashtags)
-        filling.image(photo_bytes(number, (240, 320)), post)
-    done = tag(tmp_path, "--catalogue", filling.catalogue)
+        post = builder.post(str(number), *hashtags)
+        builder.image(photo_bytes(number, (240, 320)), post)
+    done = tag(tmp_path, "--catalogue", builder.catalogue)
     rows = csv_rows(done.stdout)
     # A post's own word is its label, and several labels are a conflict.
     assert [row["id"] for row in rows] == [sha256_of(photo_bytes(1, (240, 320)))]
     assert rows[0]["status"] == "tagged" and "images" not in rows[0]["photo"]
-    tag(tmp_path, "--catalogue", filling.catalogue, "--out", "tags.csv")
-    with filling.sessions() as session:
+    tag(tmp_path, "--catalogue", builder.catalogue, "--out", "tags.csv")
+    with builder.sessions() as session:
         (proposal,) = session.execute(
             sa.select(TagVerdictRow.label, TagVerdictRow.verdict, TagVerdictRow.suggested)
         ).tuples()

@@ -104,7 +104,7 @@ def test_a_taken_folder_is_an_error_before_processes_wait_for_each_other(tmp_pat
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "metrics.json").touch()
     done = CliRunner().invoke(train_model, ["--distribute", "--out", str(tmp_path / "first")])
-    assert (done.exit_code, "first is there already" in done.output) == (2, True)
+    assert (done.exit_code, "first already exists" in done.output) == (2, True)
     (tmp_path / "second.unfinished").mkdir()
     done = CliRunner().invoke(train_model, ["--distribute", "--out", str(tmp_path / "second")])
     assert (done.exit_code, "is an interrupted training" in done.output) == (2, True)

@@ -126,7 +126,7 @@ def test_the_charts_are_images(run: Path) -> None:
 def test_a_finished_run_is_not_overwritten(run: Path) -> None:
     done = train(run, "--weights", "none", "--data", "splits")
     assert done.returncode == 2
-    assert "--out run is there already" in done.stderr
+    assert "--out run already exists" in done.stderr
 
 
 def test_weights_of_another_format_are_rejected(run: Path) -> None:

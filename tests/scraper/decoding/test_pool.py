@@ -226,7 +226,7 @@ def test_failure_to_start_a_decoder_is_an_error(
 ) -> None:
     monkeypatch.setattr(pool, "START_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(pool, "PROGRAM", action)
-    with pytest.raises(Failure, match="can't be begun"):
+    with pytest.raises(Failure, match="can't be started"):
         client.examine(photo_bytes(1))
 
 
