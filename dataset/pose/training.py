@@ -206,7 +206,8 @@ def trains_boxes(options: PoseTrainOptions) -> bool:
 
     Training the mask only changes the input of the head, which is dropped.
     """
-    weights = options.out / WEIGHTS if options.resume else options.start
+    has_state = options.resume and (options.out / STATE).is_file()
+    weights = options.out / WEIGHTS if has_state else options.start
     if options.boxes_only or options.masks_only or not weights:
         return options.boxes_only
     is_described = description_path(weights).is_file()

@@ -228,8 +228,8 @@ def test_boxes_only_leaves_key_points_and_masks_as_they_are(
     assert trained.has_mask and trained.has_box
     after = weights(whole, everything.out / "pose.weights.h5")
     assert all(not np.array_equal(after[name][0], before[name][0]) for name in before)
-    longer = replace(everything, start=None, epochs=2, resume=True)
-    assert train_pose(longer)["epochs"] == 2
+    # The box head is known from the output folder.
+    assert train_pose(replace(everything, start=None, resume=True))["epochs"] == 1
     # Training masks drops the head, whose input would change.
     masks = replace(again, boxes_only=False, masks_only=True, out=tmp_path / "masks")
     photos = options.images[0]
