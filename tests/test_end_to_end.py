@@ -22,9 +22,11 @@ LABELS = ("dress", "pants", "shoes")
 # Photos per label: enough to train a head in the time of a test.
 PHOTOS_PER_LABEL = 10
 
-pytestmark = pytest.mark.skipif(
+needs_photos = pytest.mark.skipif(
     not CLOTHING.is_dir(), reason=f"needs the garment photos {CLOTHING}"
 )
+# The pose network and the backbone of the package take most of the time.
+pytestmark = [pytest.mark.slow, needs_photos]
 
 
 def crawl(folder: Path, *arguments: str) -> None:

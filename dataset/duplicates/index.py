@@ -198,11 +198,11 @@ class FingerprintIndex:
                     near[image, self._ids[index]] = is_mirrored
             later.remove(image)
         stored = {other for _, other in near if other not in self._recent}
-        fingerprints = self._recent | load_fingerprints(session, sorted(stored))
+        known = self._recent | load_fingerprints(session, sorted(stored))
         # Images that were taken down meanwhile have no fingerprint any more.
-        near = {pair: is_mirrored for pair, is_mirrored in near.items() if pair[1] in fingerprints}
+        near = {pair: is_mirrored for pair, is_mirrored in near.items() if pair[1] in known}
         matches: dict[int, list[Match]] = {image: [] for image in fingerprints}
-        similarities = _similarities(near, fingerprints)
+        similarities = _similarities(near, known)
         for ((image, other), is_mirrored), value in zip(near.items(), similarities, strict=True):
             if value >= POSSIBLE_SIMILARITY:
                 matches[image].append(Match(other, is_mirrored, value))

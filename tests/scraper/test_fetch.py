@@ -95,6 +95,7 @@ def test_ctrl_c_ends_the_command_while_it_waits_for_input(tmp_path: Path, site: 
     assert "repeat the command to continue" in errors and "Fatal" not in errors
 
 
+@pytest.mark.slow
 def test_closed_output_pipe_ends_the_command(tmp_path: Path, site: PhotoSite) -> None:
     process = start(tmp_path, ALLOW)
     assert process.stdin is not None and process.stdout is not None

@@ -106,6 +106,7 @@ def _page(path: str, url: str) -> bytes:
     return json.dumps({"data": records}).encode()
 
 
+@pytest.mark.slow
 def test_hostile_responses_are_rejected_without_leaks(tmp_path: Path) -> None:
     secrets = {"INSTAGRAM_TOKEN": TOKEN, "INSTAGRAM_USER": "17841400000000000"}
     keys = tmp_path / "keys.env"

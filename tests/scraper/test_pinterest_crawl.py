@@ -73,9 +73,7 @@ def test_check_reports_account_and_remaining_requests(photos: Path, tmp_path: Pa
         status, output = run(shop, tmp_path, "--check", "--tags", "dress")
     assert status == 0, output
     assert "ok     account: @sample.shop (business)" in output
-    assert (
-        f"ok     search for 'dress': {PINS} posts, on the only page, 1 left out: videos" in output
-    )
+    assert f"ok     search for 'dress': {PINS} posts, on the only page, 1 skipped: videos" in output
     assert "ok     limit of searches: 999 of 1000 requests are left" in output
 
 

@@ -104,8 +104,8 @@ def test_dry_run_counts_without_reading_posts(shop: SampleShop, tmp_path: Path) 
     for more in ((), archive):
         status, output = run(shop, tmp_path, "--tags", "polo,dress", "--dry-run", *more)
         assert status == 0, output
-        total = f"{POLOS + DRESSES} posts in all, those that several searches find counted for each"
-        assert f"{total}: at most $0.21; X charges" in output
+        total = f"{POLOS + DRESSES} posts in all; posts found by several searches are counted"
+        assert f"{total} several times: at most $0.21; X charges" in output
     assert search_requests(shop) == [] and not (tmp_path / "c.sqlite").exists()
 
 

@@ -122,7 +122,7 @@ def test_a_photo_and_its_copies_are_listed_as_taken_down(builder: CatalogueBuild
 
 def test_an_unknown_url_can_be_taken_down(builder: CatalogueBuilder) -> None:
     status, output = call(builder, "forget", "https://x.test/p/later/", "--url")
-    assert (status, "no crawl or import will add it" in output) == (0, True)
+    assert (status, "crawls and imports will skip it" in output) == (0, True)
     known = TakedownList()
     with builder.sessions() as session:
         known.catch_up(session)

@@ -197,7 +197,7 @@ def test_what_the_catalogue_does_not_have_changes_nothing(
     option = "--url" if "://" in what else "--author"
     done = forget(builder, what, option)
     assert done.exit_code == 0, done.output
-    assert "no crawl or import will add it" in done.output
+    assert "crawls and imports will skip it" in done.output
     assert left(builder) == before
     known = TakedownList()
     with builder.sessions() as session:

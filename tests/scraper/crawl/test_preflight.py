@@ -79,7 +79,7 @@ def test_dry_run_does_not_use_the_weekly_hashtag_quota(tmp_path: Path) -> None:
         assert not any("hashtag" in target for target in shop.requests)
     assert status == 0, output
     assert (
-        "does not say how many posts there are; a crawl would ask for 9 of the 30 different"
+        "does not report how many posts there are; a crawl would use 9 of the 30 different"
         in output
     )
 
