@@ -61,6 +61,7 @@ def run(project: Path, *command: str, cwd: Path | None = None) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_example_passes_its_tests_and_the_contract(project: Path) -> None:
     folder = "tests/scraper/spiders"
     output = run(

@@ -106,7 +106,8 @@ def test_any_size_and_any_number_of_joints(size: tuple[int, int]) -> None:
     assert maps.shape == (2, -(-size[0] // 4), -(-size[1] // 4), 5)
 
 
-@pytest.mark.parametrize("size", [pytest.param((64, 64), marks=pytest.mark.slow), (50, 70)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(64, 64), (50, 70)])
 def test_the_box_head_finds_what_it_is_made_to_find(size: tuple[int, int]) -> None:
     network = build_hrnet(THIN, size, 5, mask=True, box=True)
     for name in ("box_across", "box_down"):

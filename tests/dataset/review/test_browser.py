@@ -197,6 +197,7 @@ def test_the_page_works_without_javascript(
     ]
 
 
+@pytest.mark.slow
 def test_two_tabs_do_not_decide_an_item_twice(
     browser: Browser, address: str, ready: CatalogueBuilder
 ) -> None:

@@ -367,6 +367,7 @@ def test_items_of_an_index_without_groups_are_grouped_by_the_next_change(copied:
     assert copies_of(copied, "old.index") == [{"polo/0.jpg", "polo/9.jpg"}]
 
 
+@pytest.mark.slow
 def test_photos_at_urls_of_a_feed_are_downloaded_once(made: Path) -> None:
     photos = {f"/{n}.png": garment(made / "sent.png", "red", 5 * n).read_bytes() for n in range(3)}
     with serving(photos) as site:

@@ -267,6 +267,7 @@ def test_the_document_and_its_page_describe_all_requests(client: TestClient) -> 
     assert page.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.slow
 def test_photos_at_addresses_are_downloaded_each_time(model: Model, tmp_path: Path) -> None:
     with (
         serving({"/a.jpg": PHOTO, "/secret/a.jpg": PHOTO, "/page": b"<html>"}) as site,

@@ -145,6 +145,7 @@ def test_a_small_budget_makes_epochs_shorter(
     assert began == [*range(12)] * 3
 
 
+@pytest.mark.slow
 def test_fused_steps_have_the_same_metrics(tmp_path: Path) -> None:
     _, progress = run(tmp_path / "steps")
     _, fused = run(tmp_path / "fused", replace(CONFIG, fused_steps=True))

@@ -86,6 +86,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, short_backbone: None) -> Path
     return folder
 
 
+@pytest.mark.slow
 def test_the_metrics_follow_from_the_predictions(work: Path) -> None:
     metrics = json.loads((work / "run" / "metrics.json").read_text())
     with (work / "run" / "predictions.csv").open(encoding="utf-8", newline="") as file:
@@ -106,6 +107,7 @@ def test_the_metrics_follow_from_the_predictions(work: Path) -> None:
     assert set(metrics["facets"]) == set(FACETS)
 
 
+@pytest.mark.slow
 def test_the_saved_model_has_the_same_probabilities_with_its_facets(work: Path) -> None:
     run = load_run(work / "run")
     assert run.facets == FACETS
@@ -120,6 +122,7 @@ def test_the_saved_model_has_the_same_probabilities_with_its_facets(work: Path) 
     assert np.exp(logits) == pytest.approx(np.asarray(run.network(pixels)), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_reports_are_written(work: Path) -> None:
     page = (work / "run" / "report.html").read_text(encoding="utf-8")
     card = (work / "run" / "README.md").read_text(encoding="utf-8")

@@ -35,6 +35,7 @@ def test_unknown_label_is_rejected() -> None:
         draw_product("sock", 0)
 
 
+@pytest.mark.slow
 def test_people_vary_in_size_and_visible_key_points() -> None:
     drawings = [draw_product(label, seed) for label in LABELS for seed in range(3)]
     heights = [drawing.box[3] / 866 for drawing in drawings]

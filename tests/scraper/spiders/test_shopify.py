@@ -278,7 +278,8 @@ def run(site: PhotoSite, folder: Path, *options: str) -> tuple[int, str]:
     return crawl(site, folder, "--tags", "polo", *options, site="shopify", address=address)
 
 
-@pytest.mark.parametrize("pages", [4, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("pages", [4, 40])
 def test_crawl_of_thousands_of_products(tmp_path: Path, pages: int) -> None:
     with serving({}) as site:
         site.bodies |= shop_bodies("https://example.com", pages, 3)
