@@ -42,7 +42,7 @@ echo
 echo "check-tags reported $reported photos; $found of them are among the $planted that the shop listed under a wrong hashtag."
 echo "Open in a browser:"
 echo "  demo-run/splits/report.html        the data set: photos per label, what was excluded and why"
-echo "  demo-run/runs/demo/report.html     the model: accuracy per label, confusion matrix, surest mistakes"
+echo "  demo-run/runs/demo/report.html     the model: accuracy per label, confusion matrix, most confident mistakes"
 echo "  demo-run/checked/report.html       products whose photo shows something else than their hashtag"
 echo "  demo-run/similar.html              items that look like a pair of jeans of the shop"
 echo "Decide on the findings in a browser, then build again:  cd demo-run && review"
