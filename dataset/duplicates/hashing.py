@@ -55,7 +55,7 @@ class Fingerprint:
 
     @cached_property
     def packed(self) -> tuple[bytes, bytes]:
-        """The views, and the picture with its colours, as the catalogue stores them."""
+        """The views, and the thumbnail with its colours, as the catalogue stores them."""
         return self.views.astype("<u8").tobytes(), self.thumbnail.tobytes() + self.colours.tobytes()
 
 

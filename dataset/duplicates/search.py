@@ -81,7 +81,7 @@ class PhotoSignature:
 
 
 class SignatureFile(Sequence[PhotoSignature]):
-    """Prints of photos, stored in a temporary file that is deleted with the object."""
+    """Signatures of photos, stored in a temporary file that is deleted with the object."""
 
     def __init__(self) -> None:
         # Unbuffered: it is read while it is written.
@@ -182,11 +182,15 @@ def is_match(
             comparison = compare(one, other, placement.transform, placement.inliers)
             if comparison is not None and comparison.is_related:
                 return True
-    nearness = max(
+    thumbnail_similarity = max(
         float(similarity([first.fingerprint], [second.fingerprint], np.array([mirrored]))[0])
         for mirrored in (False, True)
     )
-    comparison = compare_whole(one, other, nearness) if nearness >= POSSIBLE_SIMILARITY else None
+    comparison = (
+        compare_whole(one, other, thumbnail_similarity)
+        if thumbnail_similarity >= POSSIBLE_SIMILARITY
+        else None
+    )
     return comparison is not None and comparison.is_related
 
 
@@ -311,25 +315,27 @@ def _look_alike_pairs(
     return np.array(pairs, np.int64).reshape(-1, 3)
 
 
-def nearest_thumbnails(signatures: Sequence[Fingerprint]) -> dict[tuple[int, int], int]:
+def nearest_thumbnails(fingerprints: Sequence[Fingerprint]) -> dict[tuple[int, int], int]:
     """Return the pairs of photos whose thumbnails are nearest, straight or mirrored.
 
     Args:
-        signatures: Fingerprints of the photos.
+        fingerprints: Fingerprints of the photos.
 
     Returns:
         Pair of indices -> orientation of the second photo, 1 if it is mirrored: of each photo, the
         NEAREST_THUMBNAILS nearest ones.
     """
-    thumbnails = np.stack([p.thumbnail for p in signatures]).reshape(len(signatures), 12, 4, 12, 4)
+    thumbnails = np.stack([p.thumbnail for p in fingerprints]).reshape(
+        len(fingerprints), 12, 4, 12, 4
+    )
     small = thumbnails.mean((2, 4), dtype=np.float32)
     pairs: dict[tuple[int, int], int] = {}
     straight = _normalized(small)
-    count = min(NEAREST_THUMBNAILS, len(signatures) - 1)
+    count = min(NEAREST_THUMBNAILS, len(fingerprints) - 1)
     if not count:
         return pairs
     for mirrored, others in enumerate((straight, _normalized(small[:, :, ::-1]))):
-        for start in range(0, len(signatures), THUMBNAIL_BLOCK):
+        for start in range(0, len(fingerprints), THUMBNAIL_BLOCK):
             products = straight[start : start + THUMBNAIL_BLOCK] @ others.T
             rows = np.arange(len(products))
             products[rows, start + rows] = -2
@@ -379,9 +385,9 @@ def _compare(
         for pair in pairs
         if pair in orientations and not (pair in compared and compared[pair].is_related)
     ]
-    for pair, nearness in _look_alikes(photos, unrelated, orientations):
+    for pair, thumbnail_similarity in _look_alikes(photos, unrelated, orientations):
         if pictures := _readable(picture, pair):
-            comparison = compare_whole(*pictures, nearness)
+            comparison = compare_whole(*pictures, thumbnail_similarity)
             if comparison is not None:
                 compared[pair] = comparison
     return [ComparedPhotos(*pair, compared[pair]) for pair in pairs if pair in compared]
@@ -404,10 +410,10 @@ def _look_alikes(
     if not pairs:
         return []
     numbers = sorted({photo for pair in pairs for photo in pair})
-    signatures = dict(zip(numbers, photos.fingerprints(numbers), strict=True))
+    fingerprints = dict(zip(numbers, photos.fingerprints(numbers), strict=True))
     similarities = similarity(
-        [signatures[first] for first, _ in pairs],
-        [signatures[second] for _, second in pairs],
+        [fingerprints[first] for first, _ in pairs],
+        [fingerprints[second] for _, second in pairs],
         np.array([orientations[pair] for pair in pairs]),
     )
     return [

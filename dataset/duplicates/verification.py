@@ -252,11 +252,9 @@ def compare_whole(
     """
     transform = _place_whole(first, second)
     comparison = None if transform is None else compare(first, second, transform)
-    return (
-        None
-        if comparison is None
-        else replace(comparison, thumbnail_similarity=thumbnail_similarity)
-    )
+    if comparison is None:
+        return None
+    return replace(comparison, thumbnail_similarity=thumbnail_similarity)
 
 
 def _place_whole(first: Picture, second: Picture) -> np.ndarray | None:

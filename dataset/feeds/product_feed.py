@@ -272,8 +272,8 @@ class ProductFeed:
         names = (columns.image, *columns.more_images)
         images = [photo for row in rows for name in names for photo in split_photos(row.get(name))]
         texts["image"] = next(iter(images), "")
-        takedown_names = {"id": columns.id, "image": columns.image, "tag": columns.tags}
-        missing = [name for name, column in takedown_names.items() if column and not texts[name]]
+        column_names = {"id": columns.id, "image": columns.image, "tag": columns.tags}
+        missing = [name for name, column in column_names.items() if column and not texts[name]]
         row_problem = problem or (f"no {' and no '.join(missing)}" if missing else "")
         if not row_problem and REPLACEMENT in texts["tag"]:
             encoding = self.encoding.removesuffix("-sig")

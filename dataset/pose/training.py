@@ -160,13 +160,11 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
             layer.trainable = is_trained(layer.name)
     optimizer = keras.optimizers.Adam(options.learning_rate, epsilon=EPSILON)
     losses = [heatmap_loss, mask_loss, box_loss][: len(network.outputs)]
-    weights = [0.0, 0.0, 1.0]
-    if not options.boxes_only:
-        weights = [1.0, MASK_WEIGHT, BOX_WEIGHT][: len(network.outputs)]
+    weights = [0.0, 0.0, 1.0] if options.boxes_only else [1.0, MASK_WEIGHT, BOX_WEIGHT]
     network.compile(
         optimizer,
         losses if masks else heatmap_loss,
-        loss_weights=weights if masks else None,
+        loss_weights=weights[: len(network.outputs)] if masks else None,
         jit_compile=jit_compile(),
     )
     network.optimizer.build(network.trainable_variables)
@@ -204,14 +202,22 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
 def trains_boxes(options: PoseTrainOptions) -> bool:
     """Return whether a box head is trained: a new one, or that of the initial weights.
 
-    Training the mask only changes the input of the head, which is dropped.
+    With `masks_only`, the input of a box head would change, so the head is dropped.
     """
     has_state = options.resume and (options.out / STATE).is_file()
     weights = options.out / WEIGHTS if has_state else options.start
     if options.boxes_only or options.masks_only or not weights:
         return options.boxes_only
-    is_described = description_path(weights).is_file()
-    return is_described and read_description(options.model, weights).has_box
+    _, has_box = trained_heads(options, weights)
+    return has_box
+
+
+def trained_heads(options: PoseTrainOptions, weights: Path) -> tuple[bool, bool]:
+    """Return whether weights have a mask head and a box head; neither without a description."""
+    if not description_path(weights).is_file():
+        return False, False
+    description = read_description(options.model, weights)
+    return description.has_mask, description.has_box
 
 
 def load_start(network: keras.Model, path: Path, options: PoseTrainOptions, joints: int) -> None:
@@ -225,10 +231,7 @@ def load_start(network: keras.Model, path: Path, options: PoseTrainOptions, join
             `boxes_only`.
         Failure: The weights can't be read or belong to another network.
     """
-    has_mask = has_box = False
-    if description_path(path).is_file():
-        description = read_description(options.model, path)
-        has_mask, has_box = description.has_mask, description.has_box
+    has_mask, has_box = trained_heads(options, path)
     if options.boxes_only and not has_mask:
         raise BadInput(f"--boxes-only: {path} finds no masks; train them first: --masks-only")
     if len(network.outputs) == 1 + has_mask + has_box:

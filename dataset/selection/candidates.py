@@ -494,9 +494,9 @@ def apply_quality_gates(
     passed = []
     for photo in photos:
         is_reviewed = bool(photo.decisions and photo.decisions[-1][1])
-        exclusion_reason = None if is_reviewed else gates.exclusion_reason(photo)
-        if exclusion_reason:
-            exclusions.add(photo, *exclusion_reason)
+        reason = None if is_reviewed else gates.exclusion_reason(photo)
+        if reason:
+            exclusions.add(photo, *reason)
         else:
             passed.append(photo)
     return passed

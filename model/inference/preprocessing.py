@@ -222,13 +222,9 @@ class Preprocessor:
         """Return the quality gate that rejects an image, as in a build, or an empty text."""
         quality = measure(image)
         candidate = Candidate(0, "", "", 0, image.width, image.height, size, quality=quality)
-        exclusion_reason = self.gates.exclusion_reason(candidate)
+        reason = self.gates.exclusion_reason(candidate)
         # A blurred photo may still show a garment; the model can be unsure of it.
-        return (
-            ": ".join(exclusion_reason)
-            if exclusion_reason and exclusion_reason[0] != "blurred"
-            else ""
-        )
+        return ": ".join(reason) if reason and reason[0] != "blurred" else ""
 
     def _prepare_chunk(
         self,

@@ -91,7 +91,7 @@ def findings(metrics: Mapping[str, Any]) -> list[str]:
         f"{_threshold_phrase(metrics)}, the macro F1 is"
         f" {metrics['macro']['f1']:.3f} and the micro F1 {metrics['micro']['f1']:.3f}.",
     ]
-    if learned := metrics.get("find_leaked_test_photos", 0):
+    if learned := metrics.get("learned_test_photos", 0):
         sentences.append(f"{learned} of the test photos were learned: the figures are too high.")
     for name, facet in metrics["facets"].items():
         chosen = facet["coverage"]["chosen_on_validation"]

@@ -198,7 +198,7 @@ def evaluated_photos(metrics: Mapping[str, Any]) -> str:
     """Return what the metrics are computed on: "test photos" or "held-out photos"."""
     # Runs of older versions have only test photos.
     photos = str(metrics.get("evaluated_on", TEST_PHOTOS))
-    learned = metrics.get("find_leaked_test_photos", 0)
+    learned = metrics.get("learned_test_photos", 0)
     return f"{photos} ({learned} of them learned)" if learned else photos
 
 
@@ -214,7 +214,7 @@ def _accuracy_finding(metrics: Mapping[str, Any], photos: int) -> str:
             f"{metrics['accuracy']:.1%} of {photos} held-out photos are predicted correctly"
             f"{interval}, each by the network that was not trained on its fold."
         )
-    learned = metrics.get("find_leaked_test_photos", 0)
+    learned = metrics.get("learned_test_photos", 0)
     warning = (
         f"It was trained on {learned} of them (--allow-leaks), so this is too high."
         if learned

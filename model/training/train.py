@@ -89,7 +89,7 @@ def train(options: TrainOptions, engine: Engine = LOCAL_ENGINE) -> dict[str, Any
         reporter.close()
         network = trained.prediction_network(options)
         results = predict_splits(data, network, trained, options, reporter)
-        metrics = {**results.extra_metrics, "find_leaked_test_photos": learned}
+        metrics = {**results.extra_metrics, "learned_test_photos": learned}
         results = replace(results, extra_metrics=metrics)
         results = replace(results, heat_maps=explain_errors(results, network))
         return write_run(folder, results, network, time.time() - start)

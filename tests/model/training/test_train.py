@@ -55,6 +55,7 @@ def predictions(run: Path) -> list[dict[str, str]]:
 
 def test_the_metrics_follow_from_the_predictions(run: Path) -> None:
     metrics = json.loads((run / "run" / "metrics.json").read_text())
+    assert metrics["learned_test_photos"] == 0
     rows = predictions(run)
     truth, predicted = [r["label"] for r in rows], [r["predicted"] for r in rows]
     assert len(rows) == 12
