@@ -32,7 +32,7 @@ def person_view(
     box: tuple[float, float, float, float],
     size: tuple[int, int],
     widen: float = BOX_SCALE,
-    turn: float = 0.0,
+    rotation: float = 0.0,
 ) -> np.ndarray:
     """Return the view that shows a box in its middle.
 
@@ -42,11 +42,11 @@ def person_view(
         box: Left, top, width and height in pixels of the image.
         size: Height and width of the view.
         widen: Factor for the size of the box.
-        turn: Rotation in degrees.
+        rotation: Rotation in degrees.
     """
     left, top, width, height = box
     scale = max(width / size[1], height / size[0]) * widen
-    a, b = scale * np.cos(np.radians(turn)), scale * np.sin(np.radians(turn))
+    a, b = scale * np.cos(np.radians(rotation)), scale * np.sin(np.radians(rotation))
     matrix = np.array([[a, -b, 0.0], [b, a, 0.0]])
     # The center of the box maps to the center of the view, as in the published code.
     middle = np.array([size[1] / 2, size[0] / 2])

@@ -39,7 +39,7 @@ EMPTY_FRACTION = 0.15
 # Sides of views of images without people, relative to the image.
 EMPTY_VIEW_SCALE = 0.4, 1.0
 # Range of the factors by which a person is resized before being pasted on another background.
-MOVED_SCALE = 0.6, 1.1
+PASTED_SCALE = 0.6, 1.1
 # Mean and standard deviation of ImageNet in the range 0 to 255, as the published networks expect.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32) * 255
@@ -55,27 +55,30 @@ class PoseAugmentation:
     """How views are augmented: Sun et al. 2019, section 4.1, with mmpose's shift and whole images.
 
     Attributes:
-        turn: Standard deviation of the rotation in degrees, at most twice that.
-        turned: Fraction of samples that are rotated.
+        rotation: Standard deviation of the rotation in degrees, at most twice that.
+        rotated_fraction: Fraction of samples that are rotated.
         scale: Standard deviation of the factor for the box.
-        part: Fraction of samples that show the upper or the lower half of the joints only.
+        half_body_fraction: Fraction of samples that show the upper or the lower half of the joints
+            only.
         shift: Largest shift relative to the box.
-        whole: Fraction of samples that show the whole image, as in the first pass of the estimator.
-        beside: Fraction of these with another, smaller person, whose joints are not to be found.
-        colour: Largest gain of the brightness; a third of it for each channel.
-        moved: Fraction of the people with a mask who are shown before an image without people
-            (Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation", CVPR 2021).
+        whole_fraction: Fraction of samples that show the whole image, as in the first pass of the
+            estimator.
+        second_person_fraction: Fraction of these with another, smaller person, whose joints are
+            not to be found.
+        brightness: Largest gain of the brightness; a third of it for each channel.
+        copy_paste_fraction: Fraction of the people with a mask who are pasted on an image without
+            people (Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation", CVPR 2021).
     """
 
-    turn: float = 30.0
-    turned: float = 0.6
+    rotation: float = 30.0
+    rotated_fraction: float = 0.6
     scale: float = 0.25
-    part: float = 0.3
+    half_body_fraction: float = 0.3
     shift: float = 0.1
-    whole: float = 0.0
-    beside: float = 0.25
-    colour: float = 0.3
-    moved: float = 0.25
+    whole_fraction: float = 0.0
+    second_person_fraction: float = 0.25
+    brightness: float = 0.3
+    copy_paste_fraction: float = 0.25
 
 
 class PhotoCache:
@@ -188,13 +191,13 @@ class PoseSamples(keras.utils.PyDataset):
             points = np.full_like(person.points, 2.0)
             points[:, :2] = OUTSIDE
             scene = replace(scene, points=points, mask=Image.new("L", photo.size))
-        elif scene.mask is not None and self.empty and rng.random() < options.moved:
+        elif scene.mask is not None and self.empty and rng.random() < options.copy_paste_fraction:
             background = self._open(self.empty[int(rng.integers(len(self.empty)))])
-            scene = scene if background is None else move_person(scene, background, rng)
+            scene = scene if background is None else paste_person(scene, background, rng)
         # In a whole image the largest person is to be found.
         largest = self.largest[person.photo] == person.annotation
-        whole = rng.random() < options.whole and largest and not person.is_empty
-        if whole and rng.random() < options.beside:
+        whole = rng.random() < options.whole_fraction and largest and not person.is_empty
+        if whole and rng.random() < options.second_person_fraction:
             other = self.persons[int(rng.integers(len(self.persons)))]
             if (
                 not other.is_empty
@@ -207,29 +210,30 @@ class PoseSamples(keras.utils.PyDataset):
         elif person.is_empty:
             box = _random_box(photo, rng)
         else:
-            box = _part_box(scene, options.part, rng)
+            box = _part_box(scene, options.half_body_fraction, rng)
         shift = rng.uniform(-1, 1, 2) * options.shift
         box = (box[0] + shift[0] * box[2], box[1] + shift[1] * box[3], box[2], box[3])
         # A whole image has no margin.
         widen = (1.0 if whole else BOX_SCALE) * (1 + options.scale * _truncated_normal(rng))
-        turn = options.turn * _truncated_normal(rng) if rng.random() < options.turned else 0.0
-        view, points = person_view(box, self.size, widen, turn), scene.points
+        is_rotated = rng.random() < options.rotated_fraction
+        rotation = options.rotation * _truncated_normal(rng) if is_rotated else 0.0
+        view, points = person_view(box, self.size, widen, rotation), scene.points
         if rng.random() < 0.5:
             view, points = mirror_view(view, self.size), points[self.mirror]
-        pixels = render_view(scene.photo, view, self.size) * _gain(options.colour, rng)
+        pixels = render_view(scene.photo, view, self.size) * _gain(options.brightness, rng)
         points = np.concatenate([to_view(points[:, :2], view), points[:, 2:]], axis=1)
         maps = draw_targets(points, heatmap_size(self.size))
         if scene.mask is None:
             mask = draw_partial_mask(points, self.joints, self.size)
         else:
             mask = shrink_mask(render_view(scene.mask, view, self.size))
-        target = no_box if person.is_empty else self._box_target(scene, points, view, turn)
+        target = no_box if person.is_empty else self._box_target(scene, points, view, rotation)
         return normalize(pixels), maps, mask, target
 
     def _box_target(
-        self, scene: "Scene", points: np.ndarray, view: np.ndarray, turn: float
+        self, scene: "Scene", points: np.ndarray, view: np.ndarray, rotation: float
     ) -> np.ndarray:
-        if turn:
+        if rotation:
             return rotated_box_target(points, scene.margin, view, scene.photo.size, self.size)
         return box_target(scene.box, view, self.size)
 
@@ -303,8 +307,8 @@ def combine_people(
     return _placed(scene, canvas, (first, top_offset))
 
 
-def move_person(scene: Scene, background: Image.Image, rng: np.random.Generator) -> Scene:
-    """Show a person before another background of the size of the image.
+def paste_person(scene: Scene, background: Image.Image, rng: np.random.Generator) -> Scene:
+    """Paste a person on another background of the size of the image.
 
     Args:
         scene: The image of the person, whose mask is known.
@@ -313,7 +317,7 @@ def move_person(scene: Scene, background: Image.Image, rng: np.random.Generator)
     """
     assert scene.mask is not None
     size = scene.photo.size
-    factor = rng.uniform(*MOVED_SCALE)
+    factor = rng.uniform(*PASTED_SCALE)
     scaled = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
     offset = [
         round(rng.random() * (whole - part)) for whole, part in zip(size, scaled, strict=True)

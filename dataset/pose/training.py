@@ -175,7 +175,7 @@ def train_pose(options: PoseTrainOptions) -> dict[str, Any]:
         options.size,
         options.batch_size,
         (options.seed,),
-        PoseAugmentation(whole=options.whole),
+        PoseAugmentation(whole_fraction=options.whole),
         empty,
         masks,
         boxes,

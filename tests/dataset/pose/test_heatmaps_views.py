@@ -26,10 +26,10 @@ def test_the_box_is_in_the_middle_brought_to_shape_and_widened() -> None:
     np.testing.assert_allclose(to_image(np.array([25.0, 32.0]), view), [125.25, 66])
 
 
-@pytest.mark.parametrize("turn", [0.0, 30.0, -90.0])
-def test_there_and_back(turn: float) -> None:
+@pytest.mark.parametrize("rotation", [0.0, 30.0, -90.0])
+def test_there_and_back(rotation: float) -> None:
     points = np.random.default_rng(0).uniform(0, 200, (14, 2))
-    for view in (v := person_view((10, 20, 90, 40), SIZE, turn=turn), mirror_view(v, SIZE)):
+    for view in (v := person_view((10, 20, 90, 40), SIZE, rotation=rotation), mirror_view(v, SIZE)):
         np.testing.assert_allclose(to_image(to_view(points, view), view), points, atol=1e-9)
 
 
@@ -42,11 +42,11 @@ def test_mirrored_shows_the_same_the_other_way_round() -> None:
 
 
 @pytest.mark.parametrize("side", [12, 24, 96])
-@pytest.mark.parametrize("turn", [0.0, 20.0])
-def test_a_dot_is_seen_where_to_view_says(side: int, turn: float) -> None:
+@pytest.mark.parametrize("rotation", [0.0, 20.0])
+def test_a_dot_is_seen_where_to_view_says(side: int, rotation: float) -> None:
     pixels = np.zeros((400, 400, 3), np.uint8)
     pixels[200 : 200 + side, 120 : 120 + side] = 255
-    view = person_view((0, 0, 400, 400), SIZE, widen=1.1, turn=turn)
+    view = person_view((0, 0, 400, 400), SIZE, widen=1.1, rotation=rotation)
     seen = render_view(Image.fromarray(pixels), view, SIZE)[..., 0].astype(float)
     down, across = np.indices(seen.shape)
     centre = np.array([(across * seen).sum(), (down * seen).sum()]) / seen.sum()
@@ -72,8 +72,8 @@ def test_the_box_of_a_rotated_person_is_the_bounds_of_the_rotated_joints_with_th
     size = (128, 96)
     photo = Image.new("RGB", (220, 320))
     scene = Scene(photo, points, box)
-    for turn in (0.0, 90.0):
-        view = person_view(box, size, 1.5, turn)
+    for rotation in (0.0, 90.0):
+        view = person_view(box, size, 1.5, rotation)
         seen = np.concatenate([to_view(points[:, :2], view), points[:, 2:]], axis=1)
         target = rotated_box_target(seen, scene.margin, view, photo.size, size)
         # The joints are where the person begins and ends, but for half a pixel.
@@ -81,7 +81,7 @@ def test_the_box_of_a_rotated_person_is_the_bounds_of_the_rotated_joints_with_th
         added = 0.1 * np.ptp(seen[:, :2], axis=0).max()
         expected = (np.concatenate([low - added, high + added]) + 0.5) / (96, 128, 96, 128)
         assert target == pytest.approx(expected, abs=1e-4)
-        if not turn:
+        if not rotation:
             assert target == pytest.approx(box_target(box, view, size), abs=0.5 / 96)
     # It ends where the image ends, and is unknown with few joints.
     view = person_view((-60.0, -90.0, 340.0, 500.0), size, 1.0, 0.0)

@@ -17,11 +17,19 @@ from dataset.pose.samples import (
     PoseSamples,
     Scene,
     combine_people,
-    move_person,
+    paste_person,
 )
 
 JOINTS = JointSet(("left_hand", "right_hand"))
-STILL = PoseAugmentation(turned=0, scale=0, part=0, shift=0, whole=1, beside=0, colour=0)
+STILL = PoseAugmentation(
+    rotated_fraction=0,
+    scale=0,
+    half_body_fraction=0,
+    shift=0,
+    whole_fraction=1,
+    second_person_fraction=0,
+    brightness=0,
+)
 WHITE, GREY = (250, 250, 250), (40, 40, 40)
 
 
@@ -45,7 +53,10 @@ def brightest(seen: np.ndarray) -> tuple[float, float]:
     return float(x.mean()), float(y.mean())
 
 
-@pytest.mark.parametrize("augmentation", [STILL, PoseAugmentation(part=0, colour=0, beside=0)])
+@pytest.mark.parametrize(
+    "augmentation",
+    [STILL, PoseAugmentation(half_body_fraction=0, brightness=0, second_person_fraction=0)],
+)
 def test_targets_lie_where_the_joints_are_seen(
     tmp_path: Path, augmentation: PoseAugmentation
 ) -> None:
@@ -64,9 +75,11 @@ def test_targets_lie_where_the_joints_are_seen(
 
 def test_the_same_seed_gives_the_same_samples(tmp_path: Path) -> None:
     people = [person(tmp_path, n) for n in range(4)]
-    one = PoseSamples(people, JOINTS, (64, 64), 4, (1, 2), PoseAugmentation(whole=0.5))[0]
-    same = PoseSamples(people, JOINTS, (64, 64), 4, (1, 2), PoseAugmentation(whole=0.5))[0]
-    other = PoseSamples(people, JOINTS, (64, 64), 4, (1, 3), PoseAugmentation(whole=0.5))[0]
+    one = PoseSamples(people, JOINTS, (64, 64), 4, (1, 2), PoseAugmentation(whole_fraction=0.5))[0]
+    same = PoseSamples(people, JOINTS, (64, 64), 4, (1, 2), PoseAugmentation(whole_fraction=0.5))[0]
+    other = PoseSamples(people, JOINTS, (64, 64), 4, (1, 3), PoseAugmentation(whole_fraction=0.5))[
+        0
+    ]
     assert np.array_equal(one[0], same[0])
     assert np.array_equal(one[1], same[1])
     assert not np.array_equal(one[0], other[0])
@@ -106,7 +119,12 @@ def test_nobody_is_to_be_found_where_nobody_is(tmp_path: Path) -> None:
     empty = read_photos_without_people(tmp_path, 2)
     assert [one.photo.name for one in empty] == ["1.png"]
     samples = PoseSamples(
-        empty * 8, JOINTS, (64, 64), 8, (0,), PoseAugmentation(whole=0.5, beside=1)
+        empty * 8,
+        JOINTS,
+        (64, 64),
+        8,
+        (0,),
+        PoseAugmentation(whole_fraction=0.5, second_person_fraction=1),
     )
     seen, maps = samples[0]
     assert (maps == 0).all()
@@ -137,7 +155,7 @@ def masked(folder: Path, number: int) -> Person:
 
 
 def test_the_mask_lies_where_the_person_is_seen(tmp_path: Path) -> None:
-    augmentation = PoseAugmentation(whole=0.5, colour=0, moved=0)
+    augmentation = PoseAugmentation(whole_fraction=0.5, brightness=0, copy_paste_fraction=0)
     people = [masked(tmp_path, n) for n in range(8)]
     samples = PoseSamples(people, JOINTS, (96, 96), 8, (3,), augmentation, masks=True)
     seen, (maps, targets) = samples[0]
@@ -149,7 +167,13 @@ def test_the_mask_lies_where_the_person_is_seen(tmp_path: Path) -> None:
 
 
 def test_the_box_lies_where_the_person_is_seen(tmp_path: Path) -> None:
-    augmentation = PoseAugmentation(whole=0.5, beside=0, colour=0, moved=0, turn=0)
+    augmentation = PoseAugmentation(
+        whole_fraction=0.5,
+        second_person_fraction=0,
+        brightness=0,
+        copy_paste_fraction=0,
+        rotation=0,
+    )
     people = [masked(tmp_path, n) for n in range(7)]
     broken = masked(tmp_path, 7)
     broken.photo.write_bytes(b"no photo")
@@ -174,7 +198,7 @@ def test_a_moved_person_keeps_mask_and_points(tmp_path: Path) -> None:
     points = np.array([(24, 32, 2), (0, 0, 0)], np.float64)
     scene = Scene(Image.open(one.photo), points, one.box, one.mask_image())
     for seed in range(4):
-        moved = move_person(scene, Image.new("RGB", (30, 50), "red"), np.random.default_rng(seed))
+        moved = paste_person(scene, Image.new("RGB", (30, 50), "red"), np.random.default_rng(seed))
         pixels, mask = np.asarray(moved.photo), np.asarray(moved.mask)
         assert moved.mask and moved.photo.size == scene.photo.size == moved.mask.size
         x, y = moved.points[0, :2].round().astype(int)
