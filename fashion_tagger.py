@@ -105,7 +105,7 @@ def _one_line_for_storage_errors() -> Iterator[None]:
         yield
     except (OSError, sqlite3.OperationalError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        message = f"{lines[0]}; free disk space, or name a place that can be written"
+        message = f"{lines[0]}; free disk space, or choose a path that is writable"
         click.ClickException(message).show()
         sys.exit(1)
 

@@ -34,7 +34,7 @@ from dataset.duplicates.features import BITS, LocalFeatures
 from dataset.duplicates.hamming import MAX_DISTANCE_BITS, HashIndex, pairs_within
 from dataset.duplicates.hashing import VIEW_COUNT
 from dataset.duplicates.matching import nearest_known
-from dataset.duplicates.search import LoadedPhotos, PhotoSignature, compared_photos
+from dataset.duplicates.search import LoadedPhotos, PhotoSignature, compare_candidates
 from dataset.duplicates.verification import Relation
 from dataset.duplicates.voting import feature_pairs
 from dataset.images.io import find_photos, open_photo, sha256_of
@@ -45,7 +45,7 @@ COPY_SHARE = 0.1
 # Photos that only collages and insets show.
 OTHER_PHOTOS = 60
 ORIGINAL = "original"
-# Fraction of the ties of the other methods that must be right.
+# Precision at which the threshold of each other method is set.
 PEER_PRECISION = 0.995
 
 
@@ -155,7 +155,7 @@ def _search(planted: Sequence[PlantedPhoto]) -> Edges:
     hashed = time.perf_counter() - start
     photos = LoadedPhotos(prints, lambda number: planted[number].path.read_bytes())
     edges: dict[Relation, list[tuple[int, int]]] = {relation: [] for relation in Relation}
-    for batch in compared_photos(photos):
+    for batch in compare_candidates(photos):
         for pair in batch:
             edges[pair.comparison.relation].append((pair.first, pair.second))
     seconds = time.perf_counter() - start
@@ -175,8 +175,8 @@ def _components(count: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
 
 def _report(planted: Sequence[PlantedPhoto], edges: Edges, known: set[frozenset[str]]) -> None:
     count = len(planted)
-    clusters = _components(count, edges[Relation.SAME])
-    groups = _components(count, [*edges[Relation.SAME], *edges[Relation.PART]])
+    clusters = _components(count, edges[Relation.NEAR_DUPLICATE])
+    groups = _components(count, [*edges[Relation.NEAR_DUPLICATE], *edges[Relation.POSSIBLE]])
     original = {p.original: n for n, p in enumerate(planted) if p.kind == ORIGINAL}
     found: dict[str, Counter[str]] = {}
     for number, photo in enumerate(planted):
@@ -198,7 +198,7 @@ def _report(planted: Sequence[PlantedPhoto], edges: Edges, known: set[frozenset[
         if kind in found
     ]
     click.echo(format_table(("copy", "one cluster %", "one split only %", "missed %"), rows))
-    for relation in (Relation.SAME, Relation.PART):
+    for relation in (Relation.NEAR_DUPLICATE, Relation.POSSIBLE):
         _report_wrong(f"pairs {relation}", planted, edges[relation], known)
 
 

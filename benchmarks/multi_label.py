@@ -212,7 +212,7 @@ def check_draws(run: Path, data: Path) -> None:
     readable = [(example, photo) for example, photo in photos if not isinstance(photo, str)]
     pixels = np.stack([photo.round().astype(np.uint8) for _, photo in readable])
     targets = splits.targets([example for example, _ in readable])
-    parts = splits.facets.parts(predictor.predict(pixels).logits, targets)
+    parts = splits.facets.by_facet(predictor.predict(pixels).logits, targets)
     rows = []
     for facet, (logits, labels) in zip(splits.facets.names, parts, strict=True):
         exponents = np.exp(logits.astype(np.float64))

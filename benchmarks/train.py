@@ -34,7 +34,7 @@ from dataset.images.io import find_photos
 from dataset.utils.cli_options import format_table
 
 SIZE, BATCH, EPOCHS = 299, 32, 10
-# Validation photos a class, of those that train a class: about the share of a usual build.
+# Training photos of a class for each validation photo of it: about the proportion of a usual build.
 HELD = 4
 SIDES = (1024, 2048, 4096)
 # Threads of the one before still spin for a moment.
@@ -109,7 +109,7 @@ def quietly() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def textbook(data: Path, weights: Path, tuned: bool) -> tuple[Any, Any, Any]:
+def keras_guide(data: Path, weights: Path, tuned: bool) -> tuple[Any, Any, Any]:
     """Return the compiled network of Keras' guide, and the train and validation data."""
     import keras
 
@@ -138,9 +138,9 @@ def textbook(data: Path, weights: Path, tuned: bool) -> tuple[Any, Any, Any]:
     return network, train.prefetch(-1), validation.prefetch(-1)
 
 
-def textbook_head(data: Path, weights: Path) -> list[float]:
+def keras_guide_head(data: Path, weights: Path) -> list[float]:
     """Return the validation accuracy of the guide's network after each epoch."""
-    network, train, validation = textbook(data, weights, tuned=False)
+    network, train, validation = keras_guide(data, weights, tuned=False)
     history = network.fit(train, validation_data=validation, epochs=EPOCHS, verbose=0).history
     return [float(value) for value in history["val_accuracy"]]
 
@@ -181,14 +181,16 @@ def head(photos: Path, weights: Path, each: int | None, options: tuple[str, ...]
     """Measure the seconds to train a linear probe. OPTIONS after -- are passed to train-model."""
     with tempfile.TemporaryDirectory() as name:
         data = subset(photos, Path(name), each)
-        theirs, spent, work = timed(partial(aside, textbook_head, data, weights))
+        theirs, spent, work = timed(partial(aside, keras_guide_head, data, weights))
         began = time.time()
         _, seconds, own = timed(partial(our_head, data, weights, Path(name), options))
         ours = accuracies(Path(name) / "run" / "logs")
         counts = [len(list((data / split).glob("*/*"))) for split in ("train", "validation")]
     until = next((at - began for at, accuracy in ours if accuracy >= max(theirs)), None)
     click.echo(f"{counts[0]} train and {counts[1]} validation photos, {os.cpu_count()} cores")
-    rows = [("textbook, 10 epochs", f"{spent:.0f}", "1.0 x", f"{work:.0f}", f"{max(theirs):.3f}")]
+    rows = [
+        ("Keras guide, 10 epochs", f"{spent:.0f}", "1.0 x", f"{work:.0f}", f"{max(theirs):.3f}")
+    ]
     if until is not None:
         rows.append(("ours, until as good", f"{until:.0f}", f"{spent / until:.1f} x", "", ""))
     best = f"{max(accuracy for _, accuracy in ours):.3f}"
@@ -208,9 +210,9 @@ def clock(times: list[float]) -> Any:
     )
 
 
-def textbook_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
+def keras_guide_steps(data: Path, weights: Path, steps: int) -> tuple[list[float], str]:
     """Return the start time of each step of the guide's fine-tuning, and the precision."""
-    network, train, _ = textbook(data, weights, tuned=True)
+    network, train, _ = keras_guide(data, weights, tuned=True)
     times: list[float] = []
     network.fit(
         train.repeat(), steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[clock(times)]
@@ -279,11 +281,11 @@ def fine_tune(
     with tempfile.TemporaryDirectory() as name:
         data = subset(photos, Path(name), each)
         for _ in range(rounds):
-            for who, work in (("textbook", textbook_steps), ("ours", our_steps)):
+            for who, work in (("Keras guide", keras_guide_steps), ("ours", our_steps)):
                 times, policy = aside(work, data, weights, warmup_steps + steps + 1)
                 spent.setdefault(f"{who}, {policy}", []).extend(np.diff(times)[warmup_steps:])
     middles = {name: statistics.median(seconds) for name, seconds in spent.items()}
-    slow = max(middles[name] for name in middles if name.startswith("textbook"))
+    slow = max(middles[name] for name in middles if name.startswith("Keras guide"))
     rows = [
         (name, f"{BATCH / middle:.2f}", f"{slow / middle:.2f} x")
         for name, middle in middles.items()

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from dataset.catalogue.models import RunRow, SplitAssignment, now
 from dataset.catalogue.session import open_catalogue
-from dataset.duplicates.pipeline import dedup, save_closest_pairs, save_parts
-from dataset.duplicates.search import LoadedPhotos, SignatureFile, compared_photos
+from dataset.duplicates.pipeline import dedup, save_closest_pairs, save_possible_duplicates
+from dataset.duplicates.search import LoadedPhotos, SignatureFile, compare_candidates
 from dataset.errors import Failure, first_line
 from dataset.export import dataset_card, layout, report
 from dataset.export.formats import FORMATS
@@ -56,7 +56,8 @@ from dataset.utils.files import (
 )
 from dataset.vocabulary import Vocabulary
 
-# How often splits are audited; each time but the last, what is found is put into one split.
+# Maximum number of audits. After each but the last, photos that match across splits are put into
+# one split.
 MAX_AUDITS = 4
 
 
@@ -71,7 +72,7 @@ def selection_options(options: BuildOptions, vocabulary: Vocabulary) -> Selectio
         gates=load_quality_gates(options.quality_gates),
         min_per_class=options.min_per_class,
         max_per_class=options.max_per_class,
-        labels=[vocabulary.label_or_own(label) for label in options.labels],
+        labels=[vocabulary.label_or_hashtag(label) for label in options.labels],
         conflicts=options.conflicts,
         proportions=options.splits,
         seed=options.seed,
@@ -139,8 +140,8 @@ def build(
             # What is unfinished must not fill the disk; an earlier build stays.
             shutil.rmtree(temporary_folder_of(options.out), ignore_errors=True)
             raise Failure(
-                f"--out {options.place} can't be written: {first_line(error)}; free disk space, or"
-                " choose another folder"
+                f"--out {options.destination} can't be written: {first_line(error)};"
+                " free disk space, or choose another folder"
             ) from error
 
 
@@ -315,7 +316,7 @@ def _find_links(
     )
     return [
         (indices[pair.first], indices[pair.second])
-        for batch in compared_photos(photos)
+        for batch in compare_candidates(photos)
         for pair in batch
         if pair.comparison.is_related
     ]
@@ -395,7 +396,7 @@ def _options_as_json(options: BuildOptions) -> dict[str, object]:
 
 def _save_pairs(sessions: sessionmaker[Session], result: BuildResult) -> None:
     audit = result.audit
-    save_parts(sessions, audit.linked)
+    save_possible_duplicates(sessions, audit.linked)
     save_closest_pairs(sessions, _image_pairs(result.items, audit.closest))
 
 

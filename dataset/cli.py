@@ -85,7 +85,7 @@ class SplitProportions(click.ParamType):
 )
 @click.option(
     "--out",
-    metavar="PLACE",
+    metavar="PATH|URL",
     default="splits",
     show_default=True,
     help="Output folder, or an fsspec URL such as s3://bucket/splits for a format with shards. Such"
@@ -166,9 +166,9 @@ class SplitProportions(click.ParamType):
     type=click.Choice(["keep", "blur", "white", "both"]),
     default="keep",
     show_default=True,
-    help="What is behind the person: the photo's background, blurred, or white. With both, it is"
-    " kept, and masks/ has the people's masks: train-model reads each photo with its background"
-    " and on white. It is kept where nobody is found.",
+    help="Background of person crops. keep: that of the photo. both: keep it, and write the masks"
+    " of the people to masks/; train-model then reads each photo with its background and on white."
+    " Photos without a detected person keep their background.",
 )
 @click.option(
     "--pose",
@@ -271,7 +271,7 @@ def _show_plan(plan: "BuildPlan", options: "BuildOptions") -> None:
         ]
     )
     _show_excluded(plan, options)
-    click.echo(f"{len(plan.images)} photos would be in {options.place}; nothing was written")
+    click.echo(f"{len(plan.images)} photos would be in {options.destination}; nothing was written")
 
 
 def _rows_of(image: "LabeledImage") -> list[tuple[str, ...]]:
@@ -331,8 +331,11 @@ def _show_result(result: "BuildResult", options: "BuildOptions") -> None:
         f"audit: {audit.photos} written photos, {audit.compared} pairs across splits compared by"
         f" their pixels, {len(audit.leaks)} leaks found"
     )
-    click.echo(f"{len(result.items)} photos in {options.place}; see {options.place}/report.html")
-    line = FORMATS[options.format].load_line(options.place, options.multi_label)
+    click.echo(
+        f"{len(result.items)} photos in {options.destination};"
+        f" see {options.destination}/report.html"
+    )
+    line = FORMATS[options.format].load_line(options.destination, options.multi_label)
     click.echo(f"load it: {line}")
 
 

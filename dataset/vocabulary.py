@@ -89,7 +89,7 @@ class Vocabulary:
         """Return the name of the label that a hashtag means, or None."""
         return self._by_word.get(_key(hashtag))
 
-    def label_or_own(self, hashtag: str) -> str:
+    def label_or_hashtag(self, hashtag: str) -> str:
         """Return the label of a hashtag; a hashtag without a label is a label of its own."""
         return self.label_of(hashtag) or normalize_word(hashtag)
 
@@ -171,7 +171,7 @@ class Vocabulary:
         """Return tags normalized, without those of the same label as an earlier one."""
         labels: dict[str, str] = {}
         for tag in tags:
-            labels.setdefault(self.label_or_own(tag), normalize_word(tag))
+            labels.setdefault(self.label_or_hashtag(tag), normalize_word(tag))
         return [tag for tag in labels.values() if tag]
 
 

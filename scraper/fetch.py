@@ -37,7 +37,7 @@ INVALID_URL = "invalid URL"
 # File in the cache with the pauses that hosts requested.
 BACKOFFS_FILE = "hosts.sqlite"
 PURPOSE = "looks at photos of a product feed; obeys robots.txt"
-# URLs of a feed that are remembered, so that each is requested once, and reasons that are shown.
+# Maximum number of remembered URLs, so that each is requested once, and of shown reasons.
 MAX_RECENT_URLS, MAX_SHOWN_REASONS = 100_000, 10
 # Called with a URL and why it has no image: empty if it has one.
 Report = Callable[[str, str], None]

@@ -88,7 +88,7 @@ class Post:
         author: User name of the author.
         posted: Time of publication in UTC, without a time zone.
         hashtags: Hashtags of the caption; those of `title` are found when the post is saved.
-        attributes: The shop's own words, such as colour and category.
+        attributes: Attributes of the product, such as colour and category.
         record: The site's record of the post, as JSON values.
     """
 
@@ -306,7 +306,7 @@ class ImageItem:
     Attributes:
         image: The claimed image.
         search: The search that claimed it.
-        body: The downloaded bytes; feed exports get their number.
+        body: The downloaded bytes; feed exports contain their length instead.
         outcome: Result of the inspection, or why there is nothing to inspect.
         result: Set by the catalogue pipeline: new, a duplicate, or the rejection.
         error: Why the image stays pending, such as a host that asks for a long pause.
@@ -335,14 +335,14 @@ class ProxyError(DownloadFailedError):
 # Exception of the download handler -> reason; the first match counts.
 _REASONS: dict[type[Exception], str] = {
     DownloadTimeoutError: "timeout",
-    CertificateError: "the certificate is not to be trusted",
+    CertificateError: "certificate verification failed",
     DownloadCancelledError: TOO_LARGE,
     ResponseDataLossError: "cut off",
     CannotResolveHostError: "no connection (host not found)",
     DownloadConnectionRefusedError: "no connection (nothing listens there)",
     ProxyError: "no connection (the proxy refuses it, or nothing listens there)",
-    DownloadFailedError: "no connection (no answer that can be read)",
-    InvalidResponseError: "no connection (no answer that can be read)",
+    DownloadFailedError: "no connection (download failed)",
+    InvalidResponseError: "no connection (invalid HTTP response)",
 }
 
 

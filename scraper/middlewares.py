@@ -178,7 +178,7 @@ class PublicAddressesMiddleware:
             raise IgnoreRequest(PRIVATE)
 
 
-class ObeyRobotsTxt:
+class Rfc9309RobotsTxtMiddleware:
     """Obey robots.txt as RFC 9309 defines it, and its Crawl-delay and Request-rate.
 
     A robots.txt that can't be read, because of a server error, a timeout or its size, forbids
@@ -199,7 +199,7 @@ class ObeyRobotsTxt:
         self._rules: dict[str, RobotRules] = {}
 
     @classmethod
-    def from_crawler(cls, crawler: Crawler) -> "ObeyRobotsTxt":
+    def from_crawler(cls, crawler: Crawler) -> "Rfc9309RobotsTxtMiddleware":
         """Create the middleware for a crawler."""
         return cls(crawler)
 

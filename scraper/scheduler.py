@@ -41,7 +41,7 @@ from dataset.maintenance import takedown
 from scraper.crawl.preflight import estimate, format_estimate
 from scraper.crawl.process import start_task
 from scraper.crawl.runner import open_context_of
-from scraper.crawl.searches import Search, SearchPlanner, Step
+from scraper.crawl.searches import Search, SearchAction, SearchPlanner
 from scraper.crawl.summary import SearchStats
 from scraper.credentials import redact
 from scraper.decoding.inspection import RejectedImage
@@ -414,7 +414,7 @@ class SearchRun:
             await self._request_images()
             step, cursor = await self._write(self._planner.next_step, self._search)
             self._raise_error()
-            if step is Step.PAGE:
+            if step is SearchAction.PAGE:
                 await self._request_page(cursor)
                 if self._search.guard.is_circular:
                     await self._request_images()
@@ -422,10 +422,10 @@ class SearchRun:
             elif self._active:
                 count = self._active
                 await self._wait_until(lambda: self._active < count)  # noqa: B023
-            elif step is Step.WAIT:
+            elif step is SearchAction.WAIT:
                 await asyncio.sleep(CLAIM_CHECK_SECONDS)
-            elif step is not Step.IMAGES:
-                was_finished = step is Step.FINISHED and not self._search.stats.pages
+            elif step is not SearchAction.IMAGES:
+                was_finished = step is SearchAction.FINISHED and not self._search.stats.pages
                 self._search.stats.ended = "finished before" if was_finished else step.value
                 return
 

@@ -49,7 +49,7 @@ ITEM_PIPELINES = {
 DOWNLOADER_MIDDLEWARES: dict[str, int | None] = {
     "scraper.middlewares.PublicAddressesMiddleware": 50,
     "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
-    "scraper.middlewares.ObeyRobotsTxt": 100,
+    "scraper.middlewares.Rfc9309RobotsTxtMiddleware": 100,
     "scraper.middlewares.TdmReservationMiddleware": 535,
     "scraper.middlewares.NoAiMiddleware": 540,
     "scraper.middlewares.BackoffMiddleware": 545,

@@ -279,7 +279,7 @@ class FingerprintRow(Base):
 
 
 class NearDuplicateRow(Base):
-    """Two images, `one_id` < `other_id`, that show the same photo.
+    """Two images, `one_id` < `other_id`, whose pixels were compared.
 
     Attributes:
         mirrored: Whether one is a mirror image of the other.
@@ -487,8 +487,8 @@ class TagVerdictRow(Base):
         margin: `probability` less `tag_probability`.
         cost: Expected cost of the mistake, by which mistakes are ranked.
         nearest: The most similar training photos: a JSON list of {sha256, label, similarity}.
-        learning_rank: Position in the order in which decisions teach the model most, from 0; None
-            for tags that need no decision.
+        learning_rank: Position in the order of active learning, from 0; None for tags that need no
+            decision.
     """
 
     __tablename__ = "judgements"

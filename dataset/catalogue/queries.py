@@ -96,7 +96,7 @@ def find_image(session: Session, name: str) -> ImageRow:
 
 
 @dataclass(frozen=True)
-class SearchStats:
+class StoredSearchCounts:
     """Counts of a search.
 
     Attributes:
@@ -138,13 +138,13 @@ class HashtagQuota:
     hashtags: str
 
 
-def search_stats(session: Session) -> list[SearchStats]:
+def search_stats(session: Session) -> list[StoredSearchCounts]:
     """Count the posts and images of each search, sorted by site and hashtag."""
     searches = session.scalars(sa.select(Search).order_by(Search.site, Search.hashtag)).all()
     return [_count_search(session, search) for search in searches]
 
 
-def _count_search(session: Session, search: Search) -> SearchStats:
+def _count_search(session: Session, search: Search) -> StoredSearchCounts:
     post_ids = (
         sa.select(PostHashtag.post_id)
         .join(Hashtag, Hashtag.id == PostHashtag.hashtag_id)
@@ -166,7 +166,9 @@ def _count_search(session: Session, search: Search) -> SearchStats:
         .where(PostRow.site == search.site, PostRow.id.in_(post_ids))
     ).one()
     counts = (posts, images, images - clusters, pending, rejected)
-    return SearchStats(search.site, search.hashtag, search.state, *counts, search.reason or "")
+    return StoredSearchCounts(
+        search.site, search.hashtag, search.state, *counts, search.reason or ""
+    )
 
 
 def _count_of(state: str) -> sa.ColumnElement[int]:

@@ -46,7 +46,7 @@ class KeyScheme:
     lower precision.
 
     Attributes:
-        seed: Seed of the selections; a search with another one does not miss the same photos.
+        seed: Seed of the selections; searches with other seeds miss other photos.
         count: Number of keys of a descriptor.
         bits: Bits of a key, a multiple of 8.
         keypoints: Key points of a photo that are indexed, the strongest ones; all are looked up.
@@ -195,7 +195,9 @@ class Placement:
     inliers: int
 
 
-def place(first: LocalFeatures, second: LocalFeatures, mirrored: bool = False) -> Placement | None:
+def find_placement(
+    first: LocalFeatures, second: LocalFeatures, mirrored: bool = False
+) -> Placement | None:
     """Find where a photo lies in another one.
 
     Args:
@@ -206,14 +208,14 @@ def place(first: LocalFeatures, second: LocalFeatures, mirrored: bool = False) -
     Returns:
         The placement that most key points agree on; None if fewer than MIN_INLIERS do.
     """
-    placement = _place(first.mirrored() if mirrored else first, second)
+    placement = _find_placement(first.mirrored() if mirrored else first, second)
     if placement is None or not mirrored:
         return placement
     reflection = np.array([[-1, 0, first.size[0] - 1], [0, 1, 0], [0, 0, 1]], float)
     return Placement(placement.transform @ reflection, placement.inliers)
 
 
-def _place(first: LocalFeatures, second: LocalFeatures) -> Placement | None:
+def _find_placement(first: LocalFeatures, second: LocalFeatures) -> Placement | None:
     matches = _match(first.codes, second.codes)
     if len(matches) < MIN_INLIERS:
         return None

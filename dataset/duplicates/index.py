@@ -142,7 +142,11 @@ class Match(NamedTuple):
     @property
     def relation(self) -> Relation:
         """Return what both images have in common, as far as their fingerprints tell."""
-        return Relation.SAME if self.similarity >= DUPLICATE_SIMILARITY else Relation.PART
+        return (
+            Relation.NEAR_DUPLICATE
+            if self.similarity >= DUPLICATE_SIMILARITY
+            else Relation.POSSIBLE
+        )
 
 
 class FingerprintIndex:
@@ -269,5 +273,5 @@ def duplicate_of(matches: Sequence[Match]) -> int | None:
     Args:
         matches: Its matches, most similar first.
     """
-    is_duplicate = matches and matches[0].relation == Relation.SAME
+    is_duplicate = matches and matches[0].relation == Relation.NEAR_DUPLICATE
     return matches[0].image if is_duplicate else None

@@ -22,7 +22,7 @@ from dataset.duplicates.features import PICTURE_SIDE, extract_features, picture_
 from dataset.duplicates.hashing import MIN_DECODED_PIXELS, content_box, fingerprint
 from dataset.duplicates.index import CataloguePhotos, fingerprint_values
 from dataset.duplicates.pair_decisions import confirmed_pairs, create_cluster, separated_images
-from dataset.duplicates.search import BATCH_PAIRS, ComparedPhotos, compared_photos
+from dataset.duplicates.search import BATCH_PAIRS, ComparedPair, compare_candidates
 from dataset.duplicates.verification import Relation
 from dataset.errors import BadInput
 from dataset.images import quality
@@ -85,7 +85,7 @@ def dedup(
     compared = compare_new(sessions, store)
     if compared or rebuild or rehash:
         update_clusters(sessions)
-        measure_detail(sessions, store, engine)
+        measure_effective_pixels(sessions, store, engine)
     with sessions() as session:
         return DedupResult(*_counts(session, fingerprinted, unreadable, compared))
 
@@ -100,7 +100,7 @@ def _counts(session: Session, fingerprinted: int, unreadable: int, compared: int
     possible = session.scalar(
         sa.select(sa.func.count())
         .select_from(NearDuplicateRow)
-        .where(NearDuplicateRow.relation == Relation.PART)
+        .where(NearDuplicateRow.relation == Relation.POSSIBLE)
     )
     return [images, fingerprinted, unreadable, compared, clusters, images - clusters, possible or 0]
 
@@ -133,10 +133,10 @@ def measure_new(
     return done
 
 
-def measure_detail(
+def measure_effective_pixels(
     sessions: sessionmaker[Session], store: ImageStore, engine: Engine
 ) -> tuple[int, int]:
-    """Measure the detail of images in clusters of several: how many pixels they are worth.
+    """Measure the effective pixels of images in clusters with several.
 
     Returns:
         How many were measured, and how many could not be read.
@@ -197,7 +197,7 @@ def _local_features(photo: StoredPhoto) -> Values:
 
 
 def _detail(photo: StoredPhoto) -> Values:
-    return {"detail": quality.detail(photo.decoded_in_full())}
+    return {"detail": quality.effective_pixels(photo.decoded_in_full())}
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ def compare_new(sessions: sessionmaker[Session], store: ImageStore) -> int:
                     sa.or_(NearDuplicateRow.one_id.in_(batch), NearDuplicateRow.other_id.in_(batch))
                 )
             )
-    batches = compared_photos(photos, ~photos.compared)
+    batches = compare_candidates(photos, ~photos.compared)
     for batch in tqdm(batches, desc="comparing", unit=f" x {BATCH_PAIRS} pairs", disable=None):
         related = [pair for pair in batch if pair.comparison.is_related]
         if related:
@@ -321,7 +321,7 @@ def compare_new(sessions: sessionmaker[Session], store: ImageStore) -> int:
     return len(new)
 
 
-def _pair_values(photos: CataloguePhotos, pair: ComparedPhotos) -> Values:
+def _pair_values(photos: CataloguePhotos, pair: ComparedPair) -> Values:
     one, other, comparison = (
         int(photos.ids[pair.first]),
         int(photos.ids[pair.second]),
@@ -340,7 +340,9 @@ def _pair_values(photos: CataloguePhotos, pair: ComparedPhotos) -> Values:
     }
 
 
-def save_parts(sessions: sessionmaker[Session], pairs: Sequence[tuple[int, int, float]]) -> None:
+def save_possible_duplicates(
+    sessions: sessionmaker[Session], pairs: Sequence[tuple[int, int, float]]
+) -> None:
     """Save pairs that a leakage audit has found, so that later builds put them into one split.
 
     Args:
@@ -349,7 +351,7 @@ def save_parts(sessions: sessionmaker[Session], pairs: Sequence[tuple[int, int, 
     """
     with sessions.begin() as session:
         for pair in pairs:
-            _add_pair(session, pair, Relation.PART)
+            _add_pair(session, pair, Relation.POSSIBLE)
 
 
 def save_closest_pairs(
@@ -362,9 +364,9 @@ def save_closest_pairs(
         pairs: Ids of two images and their similarity.
     """
     with sessions.begin() as session:
-        session.execute(sa.delete(NearDuplicateRow).filter_by(relation=Relation.NONE))
+        session.execute(sa.delete(NearDuplicateRow).filter_by(relation=Relation.UNRELATED))
         for pair in pairs:
-            _add_pair(session, pair, Relation.NONE)
+            _add_pair(session, pair, Relation.UNRELATED)
 
 
 def _add_pair(session: Session, pair: tuple[int, int, float], relation: Relation) -> None:
@@ -372,9 +374,11 @@ def _add_pair(session: Session, pair: tuple[int, int, float], relation: Relation
     one, other = sorted(pair[:2])
     row = session.get(NearDuplicateRow, (one, other))
     if row is None:
-        row = NearDuplicateRow(one_id=one, other_id=other, mirrored=False, relation=Relation.NONE)
+        row = NearDuplicateRow(
+            one_id=one, other_id=other, mirrored=False, relation=Relation.UNRELATED
+        )
         session.add(row)
-    if row.relation == Relation.NONE:
+    if row.relation == Relation.UNRELATED:
         row.relation, row.similarity = relation, pair[2]
 
 
@@ -395,7 +399,7 @@ def update_clusters(sessions: sessionmaker[Session]) -> None:
             (first, second)
             for first, second in session.execute(
                 sa.select(NearDuplicateRow.one_id, NearDuplicateRow.other_id)
-                .where(NearDuplicateRow.relation == Relation.SAME)
+                .where(NearDuplicateRow.relation == Relation.NEAR_DUPLICATE)
                 .order_by(
                     NearDuplicateRow.similarity.desc(),
                     NearDuplicateRow.one_id,

@@ -23,8 +23,8 @@ from dataset.duplicates.features import (
     KeyScheme,
     LocalFeatures,
     extract_features,
+    find_placement,
     picture_of,
-    place,
 )
 from dataset.duplicates.hashing import Fingerprint, fingerprint
 from dataset.duplicates.matching import MAX_EXACT_PHOTOS, candidate_pairs
@@ -37,10 +37,10 @@ BATCH_PAIRS = 32
 # Nearest thumbnails of each photo that a thorough search compares, if they correlate, and
 # thumbnails per block.
 NEAREST_THUMBNAILS, MIN_THUMBNAIL_CORRELATION, THUMBNAIL_BLOCK = 4, 0.85, 1024
-# Photos of which AUDIT_KEYS are indexed at most (16 KB each).
+# Largest number of photos for which AUDIT_KEYS are indexed, with 16 KB per photo.
 MAX_AUDIT_KEYS_PHOTOS = 75_000
-# Decoded pictures that are kept, each of at most 0.4 MB, and 0.6 MB if its texture was measured.
-KEPT_PICTURES = 384
+# Largest number of cached pictures, each of at most 0.4 MB, and 0.6 MB with its texture.
+MAX_CACHED_PICTURES = 384
 
 
 class PhotoSet(Protocol):
@@ -171,13 +171,13 @@ def is_match(
     """Return whether two photos match as a whole or in part, straight or mirrored.
 
     Args:
-        first: Print of one photo.
-        second: Print of the other one.
+        first: Signature of one photo.
+        second: Signature of the other one.
         pictures: The pictures of both (see `features.picture_of`).
     """
     one, other = map(Picture, pictures)
     for mirrored in (False, True):
-        placement = place(first.features, second.features, mirrored)
+        placement = find_placement(first.features, second.features, mirrored)
         if placement is not None:
             comparison = compare(one, other, placement.transform, placement.inliers)
             if comparison is not None and comparison.is_related:
@@ -195,7 +195,7 @@ def is_match(
 
 
 @dataclass(frozen=True)
-class ComparedPhotos:
+class ComparedPair:
     """Two photos whose pixels were compared.
 
     Attributes:
@@ -209,12 +209,12 @@ class ComparedPhotos:
     comparison: Comparison
 
 
-def compared_photos(
+def compare_candidates(
     photos: PhotoSet,
     is_new: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     thorough: bool = False,
-) -> Iterator[list[ComparedPhotos]]:
+) -> Iterator[list[ComparedPair]]:
     """Compare the pixels of all candidate pairs of photos.
 
     Args:
@@ -239,12 +239,12 @@ def compared_photos(
         codes = codes[groups[first] != groups[second]]
     codes = _in_hash_order(codes, views)
 
-    @lru_cache(KEPT_PICTURES)
+    @lru_cache(MAX_CACHED_PICTURES)
     def picture(photo: int) -> Picture | None:
         pixels = photos.picture(photo)
         return None if pixels is None else Picture(pixels)
 
-    def compare_batch(start: int) -> list[ComparedPhotos]:
+    def compare_batch(start: int) -> list[ComparedPair]:
         batch = codes[start : start + BATCH_PAIRS]
         pairs = [divmod(code, len(photos)) for code in batch.tolist()]
         mirrored = {pair: bool(flag) for pair, flag in by_features.values_of(batch).items()}
@@ -358,7 +358,7 @@ def _compare(
     mirrored: Mapping[tuple[int, int], bool],
     orientations: Mapping[tuple[int, int], int],
     picture: Callable[[int], Picture | None],
-) -> list[ComparedPhotos]:
+) -> list[ComparedPair]:
     """Compare pairs of photos.
 
     Args:
@@ -373,7 +373,7 @@ def _compare(
     features = dict(zip(numbers, photos.features(numbers), strict=True))
     compared: dict[tuple[int, int], Comparison] = {}
     for pair in with_features:
-        placement = place(features[pair[0]], features[pair[1]], mirrored[pair])
+        placement = find_placement(features[pair[0]], features[pair[1]], mirrored[pair])
         pictures = _readable(picture, pair) if placement else None
         if placement and pictures:
             comparison = compare(*pictures, placement.transform, placement.inliers)
@@ -390,7 +390,7 @@ def _compare(
             comparison = compare_whole(*pictures, thumbnail_similarity)
             if comparison is not None:
                 compared[pair] = comparison
-    return [ComparedPhotos(*pair, compared[pair]) for pair in pairs if pair in compared]
+    return [ComparedPair(*pair, compared[pair]) for pair in pairs if pair in compared]
 
 
 def _readable(

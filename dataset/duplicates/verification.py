@@ -1,4 +1,4 @@
-"""Decide from the pixels whether two photos are one photo, show the same photo, or neither.
+"""Decide from the pixels whether two photos are near duplicates, possible ones, or unrelated.
 
 One photo is placed on the other (see features.py), and the area that both show is compared in small
 windows. A common logo, caption or screenshot frame does not make two photos one, since the rest
@@ -39,14 +39,15 @@ FLAT_RANGE, GRAPHIC_FRACTION = 4, 0.5
 MAX_EQUAL_FLATNESS = 0.15
 # Fraction of a side beside each edge where watermarks are: differences there may be one.
 EDGE = 0.15
-# One photo: fraction of each photo that the other one shows, of at least one and of both; fraction
-# of all windows and of those away from the edges that differ; largest local difference, in levels;
-# difference of the colours in CIELAB units, and of the lightness.
+# Near duplicates: smallest covered fraction of the better covered photo, and of the other one.
 MIN_WHOLE, MIN_COVERAGE = 0.93, 0.72
+# Largest fraction of windows that differ: of all, and of those away from the edges.
 MAX_DIFFERENT, MAX_CENTRAL_DIFFERENT = 0.1, 0.005
+# Largest local difference in grey levels; largest difference of colours in CIELAB units, and of
+# the lightness.
 MAX_PEAK, MAX_COLOUR_DIFFERENCE, MAX_LIGHTNESS_DIFFERENCE = 13.0, 5.0, 5.0
-# The same photo in part: fraction of one of the photos that the other one shows; fraction of the
-# windows with texture that agree; and fraction of the area in which they are connected.
+# Possible near duplicates: smallest covered fraction of one of the photos; fraction of the windows
+# with texture that agree; and fraction of the area in which they are connected.
 MIN_COVERAGE_OF_PART = 0.45
 MIN_AGREEMENT, MIN_REGION = 0.75, 0.05
 # With many key points that agree, fewer windows need to agree, if they are connected and the others
@@ -67,15 +68,18 @@ _SQUARE = np.ones((3, 3), np.uint8)
 
 
 class Relation(StrEnum):
-    """What two photos have in common: the whole photo, a part of it, or nothing."""
+    """Relation of two photos.
 
-    SAME = "same"
-    PART = "part"
-    NONE = "none"
+    Photos are possible near duplicates if one may be a part of the other one, or a changed copy.
+    """
+
+    NEAR_DUPLICATE = "same"
+    POSSIBLE = "part"
+    UNRELATED = "none"
 
 
 class Picture:
-    """A photo's picture, with what all comparisons of the photo need.
+    """A photo, resized to `PICTURE_SIDE`, with cached data for comparisons.
 
     Attributes:
         pixels: The picture, (height, width, 3) uint8.
@@ -174,15 +178,15 @@ class Comparison:
     def relation(self) -> Relation:
         """Return what the photos have in common."""
         if self._is_whole and self._is_equal(1.0 if self.inliers else STRICTER_FOR_LOOK_ALIKES):
-            return Relation.SAME
+            return Relation.NEAR_DUPLICATE
         if max(self.coverages) < MIN_COVERAGE_OF_PART:
             # A caption or a logo that both have.
-            return Relation.NONE
+            return Relation.UNRELATED
         if self._is_graphic and self._is_equal(LESS_STRICT_FOR_GRAPHICS):
-            return Relation.PART
+            return Relation.POSSIBLE
         if not self.inliers:
             is_part = self.agreement >= MIN_AGREEMENT_OF_WHOLE and self.region >= MIN_WHOLE_REGION
-            return Relation.PART if is_part else Relation.NONE
+            return Relation.POSSIBLE if is_part else Relation.UNRELATED
         is_part = self.agreement >= MIN_AGREEMENT and self.region >= MIN_REGION
         is_large_part = (
             self.inliers >= MANY_INLIERS
@@ -190,7 +194,7 @@ class Comparison:
             and self.region >= MIN_LARGE_REGION
             and self.central <= MAX_CENTRAL_OF_LARGE
         )
-        return Relation.PART if is_part or is_large_part else Relation.NONE
+        return Relation.POSSIBLE if is_part or is_large_part else Relation.UNRELATED
 
     @property
     def _is_whole(self) -> bool:
@@ -230,7 +234,7 @@ class Comparison:
     @property
     def is_related(self) -> bool:
         """Return whether the photos match as a whole or in part."""
-        return self.relation != Relation.NONE
+        return self.relation != Relation.UNRELATED
 
     def swapped(self) -> "Comparison":
         """Return the comparison of the second photo with the first."""

@@ -21,13 +21,14 @@ from dataset.duplicates.features import SEARCH_KEYS, KeyScheme, LocalFeatures, k
 from dataset.duplicates.hamming import concatenated_ranges
 from dataset.utils.threads import map_in_threads
 
-# Keys that more photos have vote for this many photos before and after a photo in the list.
+# A key that more than MAX_SHARED photos share counts for the NEIGHBORS photos before and after the
+# queried one in the sorted table only.
 MAX_SHARED, NEIGHBORS = 16, 8
 # Votes of a candidate; below CERTAIN_VOTES, only the MAX_UNCERTAIN photos with the most votes are
 # candidates of a photo.
 MIN_VOTES, CERTAIN_VOTES, MAX_UNCERTAIN = 2, 6, 12
-# Photos whose keys are indexed in memory at most (SEARCH_KEYS: 4 KB each). Keys of more are sorted
-# on disk, in PARTS parts, and written in batches of BATCH_PHOTOS.
+# Largest number of photos whose keys are indexed in memory (SEARCH_KEYS: 4 KB per photo). Keys of
+# more are sorted on disk, in PARTS parts, and written in batches of BATCH_PHOTOS.
 MAX_INDEXED_PHOTOS, PARTS, BATCH_PHOTOS = 300_000, 64, 1024
 # Spreads the bits of a key over 64; their upper half is indexed.
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)

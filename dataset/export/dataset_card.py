@@ -58,7 +58,7 @@ FIELDS = {
 }
 # Fields of multi-label builds, of which these are lists.
 LIST_FIELDS = {
-    "labels": "Labels of the photo, from hashtags, the shop's own words or a reviewer.",
+    "labels": "Labels of the photo, from hashtags, attributes of the product or a reviewer.",
     "facets": "What the labels describe. Facets that are not in the list are unlabelled.",
 }
 MULTI_LABEL_FIELDS = {"path": FIELDS["path"], **LIST_FIELDS} | {

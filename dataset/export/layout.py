@@ -164,7 +164,7 @@ class BuildOptions:
     target: str = ""
 
     @property
-    def place(self) -> str:
+    def destination(self) -> str:
         """Where the build is, for people: its folder or URL."""
         return self.target or str(self.out)
 
@@ -390,7 +390,7 @@ def check_output_url(target: ImageStore) -> None:
     keys = set(target.keys())
     if keys and not keys & {BUILD_FILE, UNFINISHED}:
         raise BadInput(
-            f"--out {target} has files and is not a build of fashion-tagger; name another place"
+            f"--out {target} has files and is not a build of fashion-tagger; choose another path"
         )
 
 

@@ -1,10 +1,10 @@
 """Audit a finished build for leaks between its splits.
 
 The audit does not rely on the plan: it reads the written files and searches for near duplicates
-across splits with more candidates than the build (see `compared_photos`). What it finds is put into
-one split, and the build is audited again. A build passes only if the audit finds no such photos,
-and no two images of one group, product or cluster, in different splits, and if each file is the one
-in the manifest. It finds most copies, but not all: see RECALL_SENTENCE.
+across splits with more candidates than the build (see `compare_candidates`). Photos that match are
+put into one split, and the build is audited again. A build passes only if the audit finds no such
+photos, and no two images of one group, product or cluster, in different splits, and if each file is
+the one in the manifest. It finds most copies, but not all: see RECALL_SENTENCE.
 """
 
 import os
@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dataset.duplicates.search import (
-    ComparedPhotos,
+    ComparedPair,
     LoadedPhotos,
     PhotoSignature,
     SignatureFile,
-    compared_photos,
+    compare_candidates,
 )
 from dataset.export.formats import DatasetFormat
 from dataset.export.layout import MANIFEST, AuditResult, CrossSplitPair
@@ -59,7 +59,7 @@ def audit_build(
         is_known = signatures.number_of(digest) is not None
         return path, digest, None if is_known else written_signature(jpeg), jpeg
 
-    images, parts, numbers = [], [], []
+    images, extents, numbers = [], [], []
     # The files of a sharded format can't be read by their names, so they are copied into one file.
     with tempfile.TemporaryFile() as copies:
         for path, digest, signature, jpeg in map_in_threads(read, build_format.read(folder)):
@@ -67,19 +67,19 @@ def audit_build(
                 signatures.add(digest, signature)
             images.append((path, digest))
             numbers.append(signatures.number_of(digest) or 0)
-            parts.append((len(jpeg), copies.tell()))
+            extents.append((len(jpeg), copies.tell()))
             copies.write(jpeg)
         copies.flush()
         order = sorted(range(len(images)), key=lambda index: images[index][1])
         photos = LoadedPhotos(
             signatures.select([numbers[index] for index in order]),
-            lambda number: os.pread(copies.fileno(), *parts[order[number]]),
+            lambda number: os.pread(copies.fileno(), *extents[order[number]]),
         )
         splits = [images[index][0].partition("/")[0] for index in order]
         groups = np.unique(splits, return_inverse=True)[1]
         compared = [
             pair
-            for batch in compared_photos(photos, groups=groups, thorough=True)
+            for batch in compare_candidates(photos, groups=groups, thorough=True)
             for pair in batch
         ]
     compared.sort(key=_closeness, reverse=True)
@@ -110,7 +110,7 @@ def describe_audit(audit: AuditResult) -> str:
     )
 
 
-def _closeness(pair: ComparedPhotos) -> tuple[bool, float, float]:
+def _closeness(pair: ComparedPair) -> tuple[bool, float, float]:
     comparison = pair.comparison
     return (
         comparison.is_related,

@@ -70,7 +70,7 @@ def measure(image: Image.Image) -> ImageQuality:
     )
 
 
-def detail(image: Image.Image) -> float:
+def effective_pixels(image: Image.Image) -> float:
     """Return the number of pixels of a photo, a quarter of them if it seems enlarged.
 
     An enlarged photo has little of the finest detail in relation to the octave below it, whose

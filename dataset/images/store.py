@@ -112,7 +112,7 @@ class ImageStore:
         except OSError as error:
             raise Failure(
                 f"photos can't be stored in {self}: {first_line(error)}; free disk space, or"
-                f" name another place with {self.option}"
+                f" choose another path with {self.option}"
             ) from error
 
     def read(self, key: str) -> bytes:

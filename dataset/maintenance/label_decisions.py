@@ -45,7 +45,7 @@ def decide(
     Raises:
         BadInput: There is no such image, or the label is empty.
     """
-    label = vocabulary.label_or_own(label) if label is not None else None
+    label = vocabulary.label_or_hashtag(label) if label is not None else None
     if label == "":
         raise BadInput("a label can't be empty; exclude the image with --exclude")
     with sessions.begin() as session:

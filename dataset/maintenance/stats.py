@@ -126,7 +126,9 @@ def list_possible(session: Session) -> list[dict[str, Any]]:
         sa.select(NearDuplicateRow.similarity, first.store_key, second.store_key)
         .join(first, first.id == NearDuplicateRow.one_id)
         .join(second, second.id == NearDuplicateRow.other_id)
-        .where(first.cluster_id != second.cluster_id, NearDuplicateRow.relation != Relation.NONE)
+        .where(
+            first.cluster_id != second.cluster_id, NearDuplicateRow.relation != Relation.UNRELATED
+        )
         .order_by(NearDuplicateRow.similarity.desc(), first.store_key, second.store_key)
     )
     return [{"similarity": similarity, "photos": list(keys)} for similarity, *keys in rows]

@@ -67,7 +67,7 @@ class PoseEstimator:
 
     @cached_property
     def _compute(self) -> Callable[[np.ndarray], list[np.ndarray]]:
-        # What is found in a photo must not depend on the size of its batch.
+        # Estimates must not depend on the size of the batch.
         return inference_function(self.network)
 
     def predict(self, views: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:

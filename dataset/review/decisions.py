@@ -242,7 +242,7 @@ def clean_label(label: str, vocabulary: Vocabulary) -> str:
     Raises:
         DecisionRejected: It is empty, too long or contains control characters.
     """
-    cleaned = vocabulary.label_or_own(label[: 10 * MAX_LABEL_CHARS])
+    cleaned = vocabulary.label_or_hashtag(label[: 10 * MAX_LABEL_CHARS])
     if not cleaned:
         raise DecisionRejected("a label can't be empty")
     if len(cleaned) > MAX_LABEL_CHARS or not cleaned.isprintable():

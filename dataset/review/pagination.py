@@ -99,7 +99,7 @@ def _is_in_title(text: str) -> Any:
 def _conditions(queue: ReviewQueue, filters: QueueFilters, vocabulary: Vocabulary) -> list[Any]:
     conditions = [queue.belongs]
     if filters.label:
-        label = vocabulary.label_or_own(filters.label)
+        label = vocabulary.label_or_hashtag(filters.label)
         conditions.append(_has_label(queue, label, vocabulary))
     if filters.site:
         conditions.append(_is_in_post(queue, PostRow.site == filters.site))
@@ -108,7 +108,7 @@ def _conditions(queue: ReviewQueue, filters: QueueFilters, vocabulary: Vocabular
     if queue is MISTAKES and filters.verdict:
         conditions.append(TagVerdictRow.verdict == filters.verdict)
     if queue is MISTAKES and filters.suggested:
-        suggested = vocabulary.label_or_own(filters.suggested)
+        suggested = vocabulary.label_or_hashtag(filters.suggested)
         conditions.append(TagVerdictRow.suggested == suggested)
     return conditions
 

@@ -194,7 +194,7 @@ DUPLICATES = ReviewQueue(
         OTHER, NearDuplicateRow.other_id == OTHER.id
     ),
     sa.and_(
-        NearDuplicateRow.relation == Relation.PART,
+        NearDuplicateRow.relation == Relation.POSSIBLE,
         is_stored(ONE),
         is_stored(OTHER),
         sa.or_(cluster_expression(ONE) != cluster_expression(OTHER), _has_pair_decision),
@@ -219,7 +219,9 @@ CLOSEST = replace(
     title="Closest pairs across splits",
     about="Pairs of photos in different splits that come closest to showing the same, as the audit"
     " of the latest build found them.",
-    belongs=sa.and_(NearDuplicateRow.relation == Relation.NONE, is_stored(ONE), is_stored(OTHER)),
+    belongs=sa.and_(
+        NearDuplicateRow.relation == Relation.UNRELATED, is_stored(ONE), is_stored(OTHER)
+    ),
 )
 CROPS = ReviewQueue(
     "crops",
@@ -302,7 +304,7 @@ def _candidate_clusters(session: Session, vocabulary: Vocabulary) -> list[int]:
     """Return the clusters that were found under hashtags of several labels."""
     searched = sa.select(PostHashtag.hashtag_id).where(PostHashtag.source == "search").distinct()
     words = session.execute(sa.select(Hashtag.id, Hashtag.text).where(Hashtag.id.in_(searched)))
-    label_of = {number: vocabulary.label_or_own(text) for number, text in words}
+    label_of = {number: vocabulary.label_or_hashtag(text) for number, text in words}
     if len(set(label_of.values())) < 2:
         return []
     rows = session.execute(

@@ -35,9 +35,10 @@ from dataset.vocabulary import read_toml
 
 DUPLICATE = "duplicate of another photo"
 OTHER_LICENSE = "license not requested"
-# Copies with this much more text, decoration and frame than the cleanest one are used only if it is
-# not, and so are copies with less than this fraction of the detail of the best one.
-MAX_ADDED_DIFFERENCE, MIN_DETAIL = 0.01, 0.85
+# A copy ranks below the others if its fraction of text, decoration and frame exceeds that of the
+# cleanest copy by more than the first number, or if its effective resolution is below the second
+# number times the highest one.
+MAX_ADDED_DIFFERENCE, MIN_EFFECTIVE_PIXELS = 0.01, 0.85
 BUILT_IN_GATES = Path(__file__).with_name("gates.toml")
 DEFAULT_SITE = "default"
 # Gate -> (reason of an exclusion, whether the threshold is a minimum rather than a maximum).
@@ -62,7 +63,7 @@ class SourcePost:
         author: Author of the post, if known.
         hashtags: Hashtags that count for the label, in the order of their discovery.
         posted: When it was posted, if known.
-        attributes: The shop's own words, such as colour and category, if they were loaded.
+        attributes: Attributes of the product, such as colour and category, if they were loaded.
     """
 
     id: int
@@ -89,7 +90,8 @@ class Candidate:
         phash: Perceptual hash as 16 hexadecimal digits.
         quality: Measurements for the quality gates; None before the first measurement.
         content: Fraction of the image inside its uniform border.
-        detail: Number of its pixels, fewer if it seems enlarged; None for one without copies.
+        effective_pixels: Number of its pixels, fewer if it seems enlarged; None for one without
+            copies.
         decoration: Fraction of the image that its copies do not have: text, stickers, a frame.
         posts: Posts that show the image or, after `select_best_copies`, any of its copies.
         decisions: Reviewers' label decisions as (decision id, label), oldest first. The label
@@ -109,7 +111,7 @@ class Candidate:
     phash: str | None = None
     quality: ImageQuality | None = None
     content: float = 1.0
-    detail: float | None = None
+    effective_pixels: float | None = None
     decoration: float = 0.0
     posts: tuple[SourcePost, ...] = ()
     decisions: tuple[tuple[int, str | None], ...] = ()
@@ -174,7 +176,7 @@ def load_candidates(
         is_label: If given, hashtags in captions and titles count as well. It returns whether a
             hashtag belongs to a label; a post with such hashtags is then described by them alone.
         clusters: If given, only images of these clusters are loaded (a few hundred at most).
-        attributes: Whether the shops' own words are loaded.
+        attributes: Whether the attributes of the products are loaded.
     """
     in_clusters = None if clusters is None else ImageRow.cluster_id.in_(clusters)
     image_ids = None if in_clusters is None else sa.select(ImageRow.id).where(in_clusters)
@@ -234,7 +236,7 @@ def _load_decorations(session: Session, image_ids: sa.Select | None) -> dict[int
         (NearDuplicateRow.other_id, NearDuplicateRow.other_decoration),
     ):
         query = sa.select(image, sa.func.max(decoration)).where(
-            NearDuplicateRow.relation == Relation.SAME, decoration > 0
+            NearDuplicateRow.relation == Relation.NEAR_DUPLICATE, decoration > 0
         )
         for number, value in session.execute(_restrict(query, image, image_ids).group_by(image)):
             decorations[number] = max(value, decorations.get(number, 0.0))
@@ -358,7 +360,7 @@ def _candidate(
     decorations: Mapping[int, float],
 ) -> Candidate:
     image, sha256, key, cluster, width, height, size, phash, *measured = row
-    contrast, blur, text, content, detail = measured
+    contrast, blur, text, content, effective_pixels = measured
     return Candidate(
         image_id=image,
         sha256=sha256,
@@ -370,7 +372,7 @@ def _candidate(
         phash=phash,
         quality=None if blur is None else ImageQuality(contrast, blur, text),
         content=1.0 if content is None else content,
-        detail=detail,
+        effective_pixels=effective_pixels,
         decoration=decorations.get(image, 0.0),
         posts=tuple(posts[post] for post in sorted(posts_of_image.get(image, ()))),
         decisions=tuple(decisions.get(image, ())),
@@ -403,18 +405,18 @@ def select_best_copies(candidates: Iterable[Candidate], exclusions: Exclusions) 
 def order_copies(members: Iterable[Candidate]) -> list[Candidate]:
     """Order the copies of one photo, the best one first.
 
-    The best copies have no decoration, frame or text, and the most detail. Among copies with nearly
-    the same detail, those with fewer pixels come first: the others are enlarged.
+    The best copies have no decoration, frame or text, and the most effective pixels. Among copies
+    with nearly the same number, those with fewer pixels come first: the others are enlarged.
     """
     members = list(members)
     most_added = min(map(_added, members)) + MAX_ADDED_DIFFERENCE
-    most = max(_detail(member) for member in members if _added(member) <= most_added)
+    most = max(_effective_pixels(member) for member in members if _added(member) <= most_added)
 
     def rank(member: Candidate) -> tuple:
-        is_clean, detail = _added(member) <= most_added, _detail(member)
-        is_detailed = is_clean and detail >= MIN_DETAIL * most
+        is_clean, effective = _added(member) <= most_added, _effective_pixels(member)
+        is_detailed = is_clean and effective >= MIN_EFFECTIVE_PIXELS * most
         pixels = member.width * member.height
-        size = -pixels if is_detailed else detail
+        size = -pixels if is_detailed else effective
         return (is_clean, is_detailed, size, member.bytes, member.sha256)
 
     return sorted(members, key=rank, reverse=True)
@@ -426,8 +428,10 @@ def _added(member: Candidate) -> float:
     return member.decoration + (1 - member.content) + text
 
 
-def _detail(member: Candidate) -> float:
-    return member.width * member.height if member.detail is None else member.detail
+def _effective_pixels(member: Candidate) -> float:
+    return (
+        member.width * member.height if member.effective_pixels is None else member.effective_pixels
+    )
 
 
 def _best_copy(members: Sequence[Candidate], exclusions: Exclusions) -> Candidate:

@@ -83,7 +83,9 @@ def matching_labels(
 
 
 def _labels_of(posts: Iterable[SourcePost], vocabulary: Vocabulary) -> dict[str, None]:
-    return dict.fromkeys(vocabulary.label_or_own(tag) for post in posts for tag in post.hashtags)
+    return dict.fromkeys(
+        vocabulary.label_or_hashtag(tag) for post in posts for tag in post.hashtags
+    )
 
 
 def _original_posts(photo: Candidate, has_label: Callable[[SourcePost], bool]) -> list[SourcePost]:
@@ -157,8 +159,9 @@ def assign_label_sets(
     """Assign all its labels to each image, at most one per facet.
 
     The arguments are those of `assign_labels`. Reviewers' decisions override the hashtags in the
-    facets of the decided labels. Facets without a hashtag get the label of the shop's own words if
-    it is unambiguous. With `conflicts` as `unlabel`, facets with several labels stay unlabelled.
+    facets of the decided labels. Facets without a hashtag get the label of the product's
+    attributes if it is unambiguous. With `conflicts` as `unlabel`, facets with several labels stay
+    unlabelled.
     """
     labeled, known = [], earlier or {}
     for photo in photos:
@@ -221,7 +224,7 @@ class _LabelSet:
         decided: list[str] = []
         for _, label in self.photo.decisions:
             if label is not None:
-                name = self.vocabulary.label_or_own(label)
+                name = self.vocabulary.label_or_hashtag(label)
                 decided = [*self._without_facets_of([name], decided), name]
         return decided
 
@@ -277,11 +280,11 @@ class _LabelSet:
         return next(iter(self.vocabulary.narrowest(forms)), name)
 
     def _labels_from_attributes(self, labels: Iterable[str]) -> set[str]:
-        """Return labels of the shop's own words in facets that the other labels do not fill."""
+        """Return labels of the product's attributes in facets that the other labels do not fill."""
         words = (word for post in self.photo.posts for word in post.attributes)
         names = dict.fromkeys(
             name
-            for name in map(self.vocabulary.label_or_own, words)
+            for name in map(self.vocabulary.label_or_hashtag, words)
             if name in self.vocabulary.labels or name in self.requested
         )
         remaining = self._without_facets_of(labels, names)

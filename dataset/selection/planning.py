@@ -52,7 +52,7 @@ class SelectionOptions:
         min_per_class: Labels with fewer images are excluded.
         max_per_class: Largest number of images per label, if limited.
         labels: If not empty, only these labels are used.
-        conflicts: What happens to an image with several labels: `exclude` or `first`.
+        conflicts: How images with several labels are treated; see `BuildOptions.conflicts`.
         proportions: Relative sizes of train, validation and test.
         seed: Random seed of the splits.
         new_splits: Whether the splits of earlier builds are ignored.
@@ -77,7 +77,7 @@ class SelectionOptions:
     def is_label(self, hashtag: str) -> bool:
         """Return whether a hashtag belongs to the vocabulary or to a requested label."""
         known = self.vocabulary.label_of(hashtag) is not None
-        return known or self.vocabulary.label_or_own(hashtag) in self.labels
+        return known or self.vocabulary.label_or_hashtag(hashtag) in self.labels
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,10 @@ class BuildPlan:
         groups: Group number of each image.
         exclusions: Images that are not used.
         small_classes: Label -> number of images, for labels with too few.
-        indices: Index of each image among the images that `links` connects.
+        candidate_indices: Index of each image among the candidates, to which `links` and
+            `kept_splits` refer.
         links: Links between all candidates.
-        kept: Candidate index -> split in earlier builds.
+        kept_splits: Candidate index -> split in earlier builds.
         deviations: A sentence for each label and split whose proportion deviates.
     """
 
@@ -101,9 +102,9 @@ class BuildPlan:
     groups: Sequence[int]
     exclusions: Exclusions
     small_classes: Mapping[str, int]
-    indices: Sequence[int]
+    candidate_indices: Sequence[int]
     links: ImageLinks
-    kept: Mapping[int, str]
+    kept_splits: Mapping[int, str]
     deviations: Sequence[str]
 
 
@@ -162,10 +163,10 @@ def _split_of_cluster(copies: Sequence[int], before: Mapping[int, str]) -> str:
 
 
 def _near_duplicate_pairs(session: Session) -> np.ndarray:
-    """Return the ids of images that show the same photo, an array of shape (n, 2)."""
+    """Return the ids of near duplicates and of possible ones, an array of shape (n, 2)."""
     rows = session.execute(
         sa.select(NearDuplicateRow.one_id, NearDuplicateRow.other_id).where(
-            NearDuplicateRow.relation != Relation.NONE
+            NearDuplicateRow.relation != Relation.UNRELATED
         )
     )
     return np.array([tuple(row) for row in rows], np.int64).reshape(-1, 2)
@@ -174,7 +175,7 @@ def _near_duplicate_pairs(session: Session) -> np.ndarray:
 def _with_splits(
     plan: BuildPlan, assignment: GroupAssignment, options: SelectionOptions
 ) -> BuildPlan:
-    groups = assignment.groups[list(plan.indices)].tolist()
+    groups = assignment.groups[list(plan.candidate_indices)].tolist()
     settings = options.proportions, options.seed, assignment.fixed
     if options.multi_label:
         label_sets = [image.labels for image in plan.images]
@@ -221,13 +222,16 @@ def replan_splits(
         indices: Indices in `plan` of the images to use.
         near_duplicates: Pairs of such indices that must be in one split.
     """
-    pairs = [(plan.indices[first], plan.indices[second]) for first, second in near_duplicates]
-    assignment = assign_groups(add_links(plan.links, pairs), plan.kept)
-    conflicting = [i for i in indices if plan.indices[i] in assignment.conflicting]
-    remaining = [i for i in indices if plan.indices[i] not in assignment.conflicting]
+    pairs = [
+        (plan.candidate_indices[first], plan.candidate_indices[second])
+        for first, second in near_duplicates
+    ]
+    assignment = assign_groups(add_links(plan.links, pairs), plan.kept_splits)
+    conflicting = [i for i in indices if plan.candidate_indices[i] in assignment.conflicting]
+    remaining = [i for i in indices if plan.candidate_indices[i] not in assignment.conflicting]
     smaller = replace(
         plan,
         images=[plan.images[i] for i in remaining],
-        indices=[plan.indices[i] for i in remaining],
+        candidate_indices=[plan.candidate_indices[i] for i in remaining],
     )
     return Replan(_with_splits(smaller, assignment, options), remaining, conflicting)

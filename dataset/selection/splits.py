@@ -168,7 +168,8 @@ def _divide(
         image = queue.popleft()
         known = [link for link in links_of_image[image] if link in split_of_link]
         if image in kept:
-            # A repost by a stranger, who has images in other splits, does not exclude the image.
+            # An image that keeps its split is excluded for near duplicates only: a repost by an
+            # account with images in other splits does not count.
             known = [link for link in known if link >= links.first_pair]
             splits = {kept[image]}
         else:
@@ -262,7 +263,7 @@ def assign_multi_label_splits(
     Returns:
         The split of each item.
     """
-    # What all items have in common keeps the sizes of the splits.
+    # A label that every item has keeps the sizes of the splits.
     counted = [(*names, EVERY_ITEM) for names in labels]
     labels_of_group = _count_labels(groups, counted)
     targets = _target_counts(Counter(itertools.chain.from_iterable(counted)), proportions)
@@ -280,7 +281,8 @@ def assign_multi_label_splits(
     def preference(label: str, size: int, split: str) -> tuple[bool, float, float]:
         target, count = targets[split][label], counts[split][label]
         room = targets[split][EVERY_ITEM] - counts[split][EVERY_ITEM]
-        # The paper leaves splits without rare labels: the first items go to each split.
+        # With the paper's method a split can get no item of a rare label, so the first items of a
+        # label go to splits that have none.
         return count == 0 and size <= max(1, target), target - count, room
 
     while remaining:

@@ -29,7 +29,7 @@ catalogue_option: Callable[[Any], Any] = click.option(
 )
 images_option: Callable[[Any], Any] = click.option(
     "--images",
-    metavar="PLACE",
+    metavar="PATH|URL",
     default="images",
     show_default=True,
     help="The image store: a folder, or an fsspec URL such as s3://bucket/photos.",

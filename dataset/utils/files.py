@@ -128,7 +128,7 @@ def _lock_file(lock: Path, path: Path, option: str) -> int:
             handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
         except OSError as error:
             raise Failure(
-                f"{option} {path} can't be written: {error.strerror}; name another place"
+                f"{option} {path} can't be written: {error.strerror}; choose another path"
             ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -137,7 +137,7 @@ def _lock_file(lock: Path, path: Path, option: str) -> int:
             os.close(handle)
             raise Failure(
                 f"{option} {path}: process {process} writes there already; wait until it ends, or"
-                " name another place"
+                " choose another path"
             ) from error
         except OSError:
             # Some network file systems have no locks.

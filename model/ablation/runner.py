@@ -48,7 +48,7 @@ SHARED_OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Step:
+class AblationStep:
     """A step of a comparison.
 
     Attributes:
@@ -79,7 +79,7 @@ class StepsFile:
         reference: Name -> accuracy that was measured elsewhere, shown beside the steps.
     """
 
-    steps: Sequence[Step]
+    steps: Sequence[AblationStep]
     reference: Mapping[str, float]
 
 
@@ -93,7 +93,7 @@ def read_steps(path: Path) -> StepsFile:
     entries = table.get("step")
     if not isinstance(entries, list) or not entries:
         raise BadInput(f"{path}: no [[step]]; start from a copy of {cli_options.STEPS_FILE}")
-    steps: list[Step] = []
+    steps: list[AblationStep] = []
     for entry in entries:
         steps.append(_step(entry, steps, path))
     reference = table.get("reference", {})
@@ -103,7 +103,7 @@ def read_steps(path: Path) -> StepsFile:
     return StepsFile(steps, reference)
 
 
-def _step(entry: Mapping[str, Any], before: Sequence[Step], path: Path) -> Step:
+def _step(entry: Mapping[str, Any], before: Sequence[AblationStep], path: Path) -> AblationStep:
     name = entry.get("name")
     names = [step.name for step in before]
     if not isinstance(name, str) or not name or name in (*names, BEST_STEP):
@@ -131,7 +131,7 @@ def _step(entry: Mapping[str, Any], before: Sequence[Step], path: Path) -> Step:
     against = entry.get("against", "")
     if against not in ("", *names):
         raise BadInput(f"{path}: step {name!r}: against = {against!r} is not a step before it")
-    return Step(name, base if names else "", settings, crop, background, seeds, against)
+    return AblationStep(name, base if names else "", settings, crop, background, seeds, against)
 
 
 def _parse_setting(key: str, value: Any, where: str) -> Any:
@@ -215,7 +215,7 @@ class StepResult:
         note: Why the step was skipped, or empty.
     """
 
-    step: Step
+    step: AblationStep
     base: str
     options: TrainOptions
     crop: str
@@ -277,7 +277,7 @@ class StepRunner:
         self.groups = load_metadata(data.folder, test.examples).groups
         report_unreadable(data, test.unreadable, ConsoleReporter(folder))
 
-    def run(self, number: int, step: Step, before: Sequence[StepResult]) -> StepResult:
+    def run(self, number: int, step: AblationStep, before: Sequence[StepResult]) -> StepResult:
         """Train a step with each seed, or load the saved results.
 
         Args:
@@ -433,7 +433,7 @@ def macro_f1(predicted: np.ndarray, targets: np.ndarray, data: SplitData) -> flo
     return float(np.mean(scores))
 
 
-def _find_base(step: Step, before: Sequence[StepResult]) -> StepResult | None:
+def _find_base(step: AblationStep, before: Sequence[StepResult]) -> StepResult | None:
     """Return the result of the step that a step changes."""
     trained = [result for result in before if not result.note]
     if step.base == BEST_STEP:
@@ -446,7 +446,7 @@ def _find_base(step: Step, before: Sequence[StepResult]) -> StepResult | None:
     return base
 
 
-def _useful_augmentation(step: Step, before: Sequence[StepResult]) -> str:
+def _useful_augmentation(step: AblationStep, before: Sequence[StepResult]) -> str:
     """Return the augmentations that alone increased the validation accuracy of the base step."""
     base = _find_base(step, before)
     if base is None:

@@ -117,7 +117,7 @@ class FacetGroups:
         joined = np.concatenate(encoded, axis=1)
         return joined * np.float32(len(joined) / max(1.0, joined.sum()))
 
-    def parts(
+    def by_facet(
         self, logits: np.ndarray, targets: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield logits and targets of the labelled photos of each facet.

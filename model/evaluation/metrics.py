@@ -88,7 +88,7 @@ def best_point(
     Args:
         curve: Points of `coverage_curve`.
         accuracy: The accuracy to reach.
-        min_photos: Number of photos above the threshold, at least; few of them prove nothing.
+        min_photos: Smallest number of photos above the threshold: the accuracy of few is uncertain.
     """
     points = [
         point

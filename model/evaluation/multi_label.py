@@ -188,7 +188,7 @@ def compute_multi_label_metrics(
 def facet_accuracy(test: LabeledLogits, facets: FacetGroups) -> float:
     """Return the fraction of labelled facets whose most probable label is the right one."""
     correct = total = 0
-    for logits, targets in facets.parts(test.logits, test.targets):
+    for logits, targets in facets.by_facet(test.logits, test.targets):
         correct += int((logits.argmax(axis=1) == targets).sum())
         total += len(targets)
     return correct / max(1, total)
@@ -228,8 +228,8 @@ def _by_facet(
         facets.names,
         facets.members,
         temperatures,
-        facets.parts(test.logits, test.targets),
-        facets.parts(validation.logits, validation.targets),
+        facets.by_facet(test.logits, test.targets),
+        facets.by_facet(validation.logits, validation.targets),
         test.targets.T,
         strict=True,
     )

@@ -414,7 +414,7 @@ def match_label(tag: str, vocabulary: Vocabulary) -> str:
     """Return the label of a tag, or of the last of its levels that has one."""
     levels = category_levels(tag)
     labels = (vocabulary.label_of(word) for level in levels for word in _singulars(level))
-    return next(filter(None, labels), vocabulary.label_or_own(tag) if tag else "")
+    return next(filter(None, labels), vocabulary.label_or_hashtag(tag) if tag else "")
 
 
 def _singulars(word: str) -> Iterator[str]:

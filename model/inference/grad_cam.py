@@ -103,7 +103,7 @@ def draw_heat_map(pixels: np.ndarray, heat: np.ndarray) -> Image.Image:
 
     Args:
         pixels: A photo as the network gets it, uint8 array of shape (size, size, channels).
-        heat: Result of `heat_map`; what speaks against the label is not drawn.
+        heat: Result of `heat_map`; negative values are not drawn.
     """
     evidence = np.maximum(heat, 0)
     strength = evidence / max(float(evidence.max()), np.finfo(np.float32).tiny)

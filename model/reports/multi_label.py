@@ -91,8 +91,10 @@ def findings(metrics: Mapping[str, Any]) -> list[str]:
         f"{_threshold_phrase(metrics)}, the macro F1 is"
         f" {metrics['macro']['f1']:.3f} and the micro F1 {metrics['micro']['f1']:.3f}.",
     ]
-    if learned := metrics.get("learned_test_photos", 0):
-        sentences.append(f"{learned} of the test photos were learned: the figures are too high.")
+    if leaked := metrics.get("learned_test_photos", 0):
+        sentences.append(
+            f"{leaked} of the test photos leaked into training: the metrics are too high."
+        )
     for name, facet in metrics["facets"].items():
         chosen = facet["coverage"]["chosen_on_validation"]
         if chosen and chosen["photos"]:
@@ -211,7 +213,7 @@ def _write_curves(folder: Path, results: RunResults, facets: FacetGroups) -> Non
     """Write coverage.csv and calibration.csv with the facet in the first column."""
     coverage: list[Sequence[object]] = []
     calibration: list[Sequence[object]] = []
-    parts = facets.parts(results.test_logits, results.targets)
+    parts = facets.by_facet(results.test_logits, results.targets)
     for name, temperature, (logits, targets) in zip(
         facets.names, results.temperatures, parts, strict=True
     ):

@@ -40,7 +40,7 @@ class RunResults:
         extra_metrics: Added to `metrics.json` (counts, unreadable photos, folds).
         facts: Added to `run.json` (duration, backend, precision).
         augmentation_samples: PNG of augmented training photos.
-        heat_maps: Index of a test photo -> JPEG of what its prediction rests on.
+        heat_maps: Index of a test photo -> JPEG of its Grad-CAM heat map.
         folds: With cross-validation, the fold of each photo in `test`, which has the held-out
             photos of all folds with calibrated logits.
         facets: The facets of the labels, if photos can have several labels.
@@ -101,7 +101,7 @@ class RunResults:
         """
         if self.facets is None:
             raise ValueError("the labels have no facets")
-        parts = self.facets.parts(self.validation_set.logits, self.validation_set.targets)
+        parts = self.facets.by_facet(self.validation_set.logits, self.validation_set.targets)
         return [calibration.fit_temperature(*part) for part in parts]
 
     @cached_property
@@ -198,8 +198,8 @@ def evaluated_photos(metrics: Mapping[str, Any]) -> str:
     """Return what the metrics are computed on: "test photos" or "held-out photos"."""
     # Runs of older versions have only test photos.
     photos = str(metrics.get("evaluated_on", TEST_PHOTOS))
-    learned = metrics.get("learned_test_photos", 0)
-    return f"{photos} ({learned} of them learned)" if learned else photos
+    leaked = metrics.get("learned_test_photos", 0)
+    return f"{photos} ({leaked} of them leaked into training)" if leaked else photos
 
 
 def is_cross_validated(metrics: Mapping[str, Any]) -> bool:
@@ -214,10 +214,10 @@ def _accuracy_finding(metrics: Mapping[str, Any], photos: int) -> str:
             f"{metrics['accuracy']:.1%} of {photos} held-out photos are predicted correctly"
             f"{interval}, each by the network that was not trained on its fold."
         )
-    learned = metrics.get("learned_test_photos", 0)
+    leaked = metrics.get("learned_test_photos", 0)
     warning = (
-        f"It was trained on {learned} of them (--allow-leaks), so this is too high."
-        if learned
+        f"It was trained on {leaked} of them (--allow-leaks), so this is too high."
+        if leaked
         else "It was not trained on them."
     )
     return (

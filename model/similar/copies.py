@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dataset.duplicates.clusters import connected, links_within
 from dataset.duplicates.features import LocalFeatures, unpack_features
 from dataset.duplicates.hashing import Fingerprint, unpack
-from dataset.duplicates.search import BATCH_PAIRS, PhotoSignature, compared_photos, read_picture
+from dataset.duplicates.search import BATCH_PAIRS, PhotoSignature, compare_candidates, read_picture
 from dataset.duplicates.verification import Relation
 from dataset.images.io import Unreadable, sha256_of
 from dataset.utils.threads import map_in_threads
@@ -133,7 +133,7 @@ def _find_pairs(photos: "_CachedPhotos", is_new: np.ndarray) -> list[tuple[int, 
     if len(photos) < 2 or not is_new.any():
         return []
     batches = tqdm(
-        compared_photos(photos, is_new),
+        compare_candidates(photos, is_new),
         desc="comparing",
         unit=f" x {BATCH_PAIRS} pairs",
         disable=None,
@@ -142,7 +142,7 @@ def _find_pairs(photos: "_CachedPhotos", is_new: np.ndarray) -> list[tuple[int, 
         (pair.first, pair.second)
         for batch in batches
         for pair in batch
-        if pair.comparison.relation == Relation.SAME
+        if pair.comparison.relation == Relation.NEAR_DUPLICATE
     ]
 
 

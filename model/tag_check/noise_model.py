@@ -78,13 +78,13 @@ class NoiseModel:
     def calibrated_posterior(self, probabilities: np.ndarray, tags: np.ndarray) -> np.ndarray:
         """Return P(class | photo, tag) as if all confusions were equally probable.
 
-        Its probabilities are calibrated; one photo in a thousand may look certainly like another
-        class than its own. It has the arguments and the result of `posterior`.
+        Its probabilities are calibrated, and allow for one photo in a thousand that the model
+        classifies wrongly with certainty. Arguments and result are those of `posterior`.
         """
         return self._uniform_posterior(probabilities, tags, self.uniform_rate)
 
     def cautious_posterior(self, probabilities: np.ndarray, tags: np.ndarray) -> np.ndarray:
-        """Return `calibrated_posterior` at the highest rate of wrong tags that is plausible.
+        """Return `calibrated_posterior` at the upper bound of the rate of wrong tags.
 
         If the photos say little about the tags, the estimated rate is that of the prior, and any
         tag would seem right.
@@ -154,9 +154,9 @@ def _rate_interval(
     """Return the 95 % interval of the rate of wrong tags by the likelihood ratio.
 
     Wilks, "The Large-Sample Distribution of the Likelihood Ratio for Testing Composite Hypotheses",
-    1938. The prior does not count, so that a feed without wrong tags has an interval from 0; the
-    estimate `rate`, for which it does, is always included. The interval holds if the model's
-    probabilities are right.
+    1938. The prior is not used, so that a feed without wrong tags has an interval from 0; the
+    interval is extended to include the estimate `rate`, which uses it. It is valid if the model's
+    probabilities are calibrated.
     """
     rows = np.arange(len(tags))
     right, wrong = probabilities[rows, tags], (probabilities @ confusion)[rows, tags]
@@ -328,7 +328,7 @@ def normalize_features(values: np.ndarray) -> np.ndarray:
 
 AGREES, MISTAKE, UNSURE = "agrees", "mistake", "unsure"
 NO_GARMENT, NOT_CHECKED = "no garment seen", "not checked"
-# No tag speaks of what the photo shows.
+# The photo shows a label that no tag names.
 MISSING = "missing"
 # Expected precision of the verdicts. For `mistake` it is a mean, with a minimum for each item. For
 # `agrees` it holds for each item: most tags are nearly certain, and a mean would hide the others.

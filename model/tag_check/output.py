@@ -49,7 +49,7 @@ VERDICT_MEANINGS = {
     UNSURE: "neither is certain: for people",
     NO_GARMENT: "blank, too small, a banner, or unlike all training photos",
     NOT_CHECKED: "see the reasons below",
-    MISSING: "no tag speaks of what the photo shows",
+    MISSING: "the photo shows a label that no tag names",
 }
 YES, NO = {"yes", "y", "1", "true", "да"}, {"no", "n", "0", "false", "нет"}
 

@@ -78,8 +78,8 @@ from model.tag_check.training_reference import TrainingNeighbour, TrainingRefere
 NEAREST_PHOTOS = 3
 # Width of the features that are kept until the end of a check.
 FEATURE_WIDTH = 64
-# Items for which the order of decisions that teach most is computed: the most uncertain ones.
-MAX_LEARNING_ITEMS = 5_000
+# Number of the most uncertain items that are ordered by active learning.
+MAX_ACTIVE_LEARNING_ITEMS = 5_000
 UNLIKE_TRAINING = "unlike all training photos"
 
 
@@ -136,11 +136,11 @@ def compare_with_training(
     hashes = [photo.sha256 for photo in photos]
     unknown = [row for row, sha256 in enumerate(hashes) if sha256 not in reference.out_of_fold]
     pixels = [photos[row].pixels for row in unknown]
-    learned = reference.find_learned(
+    copies = reference.find_training_copy(
         outputs.features[unknown], [array for array in pixels if array is not None]
     )
-    # A copy of a learned photo is judged as that photo is.
-    for row, same in zip(unknown, learned, strict=True):
+    # A copy of a training photo gets the probabilities of that photo.
+    for row, same in zip(unknown, copies, strict=True):
         hashes[row] = hashes[row] if same is None else same.sha256
     nearest = reference.nearest(outputs.features, hashes, NEAREST_PHOTOS)
     projected = project_features(outputs.features)
@@ -381,7 +381,7 @@ def _probabilities(
 OPTIONS_FILE, STORE_FILE = "options.json", "items.sqlite"
 # Maximum size of the random sample of items that the noise model is fitted on.
 MAX_FIT_ITEMS = 20_000
-# Notes and repeated ids that are shown at most.
+# Maximum number of notes, and of repeated ids, that are shown.
 MAX_SHOWN = 10
 
 
@@ -465,7 +465,7 @@ def _check_tags(
         click.echo(note, err=True)
     if isinstance(source, CatalogueSource):
         keys, probabilities, features = store.most_uncertain(
-            (MISTAKE, UNSURE), MAX_LEARNING_ITEMS, scheme.members
+            (MISTAKE, UNSURE), MAX_ACTIVE_LEARNING_ITEMS, scheme.members
         )
         order = active_learning_order(probabilities, features, options.seed) if keys else ()
         store.save_learning_ranks([keys[row] for row in order])

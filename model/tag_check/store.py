@@ -87,7 +87,7 @@ class ItemPrediction:
         facet: The facet of the label; empty for a model of one label per photo.
         excluded: Class indices of labels that do not exclude the tag's, although they are of the
             same facet: those of the item's other tags, for a model of one label per photo.
-        proposal: A label that no tag of the item speaks of, and its probability; the tag is empty.
+        proposal: A label that no tag of the item names, and its probability; the tag is empty.
     """
 
     item: TaggedItem

@@ -44,7 +44,7 @@ MIN_PHOTOS_PER_LABEL = 5
 OUTLIER_QUANTILE, OUTLIER_DEVIATIONS, MAX_THRESHOLD = 0.002, 4.0, 0.5
 # Nearest photos that may be the one a photo shows, their least similarity, and how many are kept
 # in memory, 0.4 MB each.
-LEARNED_CANDIDATES, MIN_LEARNED_SIMILARITY, MAX_PICTURES = 3, 0.4, 256
+COPY_CANDIDATES, MIN_COPY_SIMILARITY, MAX_PICTURES = 3, 0.4, 256
 SEEN_NOTE = "training photos are predicted by the model that was trained on them: "
 
 
@@ -94,7 +94,7 @@ class TrainingReference:
     def _picture_reader(self) -> Callable[[str], "_Picture | None"]:
         return lru_cache(MAX_PICTURES)(lambda path: _read_picture(self.folder / path))
 
-    def find_learned(
+    def find_training_copy(
         self, features: np.ndarray, pixels: Sequence[np.ndarray]
     ) -> list[TrainingNeighbour | None]:
         """Find the train or validation photo that each photo shows: resized, cropped, changed.
@@ -104,7 +104,7 @@ class TrainingReference:
             pixels: The photos as the network gets them, uint8 of shape (size, size, 3).
 
         Returns:
-            The learned photo, None if there is none.
+            The train or validation photo, None if there is none.
         """
         values = self.standardize(features)
         candidates: list[list[TrainingNeighbour]] = [[] for _ in pixels]
@@ -116,12 +116,12 @@ class TrainingReference:
                 continue
             similarities = values @ vectors.T
             for row, similarity in zip(candidates, similarities, strict=True):
-                count = min(LEARNED_CANDIDATES, len(similarity))
+                count = min(COPY_CANDIDATES, len(similarity))
                 nearest = np.argpartition(-similarity, count - 1)[:count].tolist()
                 row += [
                     replace(photos[index], similarity=float(similarity[index]))
                     for index in nearest
-                    if similarity[index] >= MIN_LEARNED_SIMILARITY
+                    if similarity[index] >= MIN_COPY_SIMILARITY
                 ]
         return list(map(self._find_same, candidates, pixels))
 
@@ -132,9 +132,9 @@ class TrainingReference:
             return None
         picture = _Picture.of(Image.fromarray(pixels))
         for candidate in sorted(candidates, key=lambda c: (-c.similarity, c.path)):
-            learned = self._picture_reader(candidate.path)
-            if learned is not None and is_match(
-                picture.signature, learned.signature, (picture.pixels, learned.pixels)
+            trained = self._picture_reader(candidate.path)
+            if trained is not None and is_match(
+                picture.signature, trained.signature, (picture.pixels, trained.pixels)
             ):
                 return candidate
         return None

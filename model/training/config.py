@@ -36,7 +36,7 @@ class FitConfig:
         label_smoothing: Fraction of each target that is spread over all classes.
         mixup: Alpha of mixup's Beta distribution; 0: no mixup.
         ema: Use an exponential moving average of the weights, over about one epoch.
-        time_budget: Seconds that the epochs are planned to fit; 0: no limit.
+        time_budget: Time budget for all epochs in seconds; 0: no limit.
         seed: Random seed.
         rate_option: The command's option that sets the learning rate, for messages.
         fused_steps: Run an epoch in one call (Keras' `steps_per_execution`), which is faster if a

@@ -157,7 +157,7 @@ def _predict_test_split(network: keras.Model, data: SplitData) -> tuple[list[Exa
     if data.facets is None:
         temperature = calibration.fit_temperature(logits, targets)
         return examples, calibration.softmax(test_logits, temperature)
-    parts = data.facets.parts(logits, targets)
+    parts = data.facets.by_facet(logits, targets)
     temperatures = [calibration.fit_temperature(*part) for part in parts]
     return examples, calibration.facet_probabilities(test_logits, data.facets, temperatures)
 

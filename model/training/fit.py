@@ -69,11 +69,11 @@ class ValidationSet:
     targets: np.ndarray
     facets: FacetGroups | None = None
 
-    def parts(self, logits: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    def by_facet(self, logits: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return logits and class indices of each facet's labelled examples, or of all examples."""
         if self.facets is None:
             return [(logits, self.targets)]
-        return [part for part in self.facets.parts(logits, self.targets) if len(part[1])]
+        return [part for part in self.facets.by_facet(logits, self.targets) if len(part[1])]
 
 
 @dataclass
@@ -84,16 +84,16 @@ class FitProgress:
         epochs: Planned number of epochs.
         steps: Steps per epoch.
         history: Metric -> its value after each finished epoch.
-        best: The epoch whose weights are kept, from 1.
-        loss: Calibrated validation loss of that epoch.
+        best_epoch: The epoch whose weights are kept, from 1.
+        best_loss: Calibrated validation loss of that epoch.
         seconds: Duration of the finished epochs.
     """
 
     epochs: int
     steps: int
     history: dict[str, list[float]] = field(default_factory=dict)
-    best: int = 0
-    loss: float = math.inf
+    best_epoch: int = 0
+    best_loss: float = math.inf
     seconds: float = 0.0
 
     @property
@@ -422,7 +422,7 @@ class BestEpoch(keras.callbacks.Callback):
         network = self.model
         with use_ema_weights(network, self.config):
             validate_epoch(network, self.validation_set, self.progress, dict(logs))
-            if self.progress.best == self.progress.done:
+            if self.progress.best_epoch == self.progress.done:
                 save_state(self.path, self.config.fixed_values(), _arrays(network.variables))
 
 
@@ -501,7 +501,9 @@ def _resume(network: keras.Model, config: FitConfig, path: Path, steps: int) -> 
         return FitProgress(config.epochs, steps)
     state, values = load_state(path, RESTART)
     variables = training_variables(network)
-    if state.pop("config", None) != config.fixed_values() or len(values) != len(variables):
+    fields = vars(FitProgress(0, 0)).keys()
+    is_other = state.pop("config", None) != config.fixed_values() or state.keys() != fields
+    if is_other or len(values) != len(variables):
         raise Failure(f"--resume: {path} belongs to another training; start again in another --out")
     assign(variables, values)
     return FitProgress(**state)
@@ -509,7 +511,7 @@ def _resume(network: keras.Model, config: FitConfig, path: Path, steps: int) -> 
 
 def _is_finished(progress: FitProgress, config: FitConfig) -> bool:
     """Return whether all planned epochs are done, or the patience is exhausted."""
-    is_out_of_patience = progress.done - progress.best >= config.patience > 0
+    is_out_of_patience = progress.done - progress.best_epoch >= config.patience > 0
     return progress.done >= progress.epochs or is_out_of_patience
 
 
@@ -544,7 +546,7 @@ def validate_epoch(
     if len(validation_set.targets):
         with undistributed():
             logits = validation_set.logits(network)
-        parts = validation_set.parts(logits)
+        parts = validation_set.by_facet(logits)
         counts = [len(targets) for _, targets in parts]
         temperatures = [fit_temperature(*part) for part in parts]
         calibrated = [
@@ -562,8 +564,8 @@ def validate_epoch(
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
         if name in metrics:
             progress.history.setdefault(name, []).append(metrics[name])
-    if calibrated_loss < progress.loss:
-        progress.best, progress.loss = progress.done, calibrated_loss
+    if calibrated_loss < progress.best_loss:
+        progress.best_epoch, progress.best_loss = progress.done, calibrated_loss
 
 
 class TensorBoardWriter:

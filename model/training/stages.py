@@ -33,7 +33,7 @@ from model.training.linear_probe import (
 
 # Fine-tuning is skipped if less than this is left of the time budget.
 MIN_FINE_TUNING_SECONDS = 20
-# Accuracy of the linear probe that may be given up for a larger backbone to fine-tune.
+# Largest drop of the linear probe's accuracy that is accepted for a larger backbone to fine-tune.
 ACCURACY_SLACK = 0.03
 # Keras' default of 0.99 keeps the statistics of the random initial weights for too long.
 SCRATCH_BATCH_NORM_MOMENTUM = 0.9
@@ -41,7 +41,7 @@ SCRATCH_BATCH_NORM_MOMENTUM = 0.9
 # accuracies of 0.69 instead of 0.65 with 400 photos of garments, 0.95 instead of 0.93 with 360
 # drawn ones. With more photos they were not compared.
 MAX_SOLVED_PHOTOS = 1000
-HEAD, FINE_TUNING, FROM_SCRATCH = "head", "fine-tuning", "whole network"
+HEAD, FINE_TUNING, FROM_SCRATCH = "head", "fine-tuning", "from scratch"
 
 
 class ProgressReporter(Protocol):
@@ -199,7 +199,7 @@ def _train_in_stages(
         stages[FINE_TUNING] = _fine_tune(
             network, data, train, validation, targets, weights, options, seconds, folder, reporter
         )
-        if stages[FINE_TUNING].loss < progress.loss or not len(validation.targets):
+        if stages[FINE_TUNING].best_loss < progress.best_loss or not len(validation.targets):
             kept_stage = FINE_TUNING
             features.set_weights(tuned.get_weights())
         else:
@@ -318,8 +318,8 @@ def label_weights(
 ) -> np.ndarray:
     """Estimate how reliable the labels of each training photo are.
 
-    All weights of a facet are 1 if a ridge classifier is more accurate on the validation photos
-    that way.
+    All weights of a facet are 1 if a ridge classifier with the estimated weights is less accurate
+    on the validation photos.
 
     Returns:
         Float32 array of shape (n, facets) with values in (0, 1]; (n, 1) with one label per photo.

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from dataset.duplicates.search import LoadedPhotos, PhotoSignature, compared_photos
+from dataset.duplicates.search import LoadedPhotos, PhotoSignature, compare_candidates
 from dataset.errors import BadInput, Failure, first_line
 from dataset.export.layout import MANIFEST
 from dataset.images.io import Unreadable
@@ -83,13 +83,13 @@ def train(options: TrainOptions, engine: Engine = LOCAL_ENGINE) -> dict[str, Any
         data = load_splits(options.data)
         if not data.examples_of("test"):
             raise Failure(f"{data.folder}/test has no photos; build the data set with a test split")
-        learned = check_for_leaks(data, options.cache, options.allow_leaks)
+        leaked = check_for_leaks(data, options.cache, options.allow_leaks)
         reporter = ConsoleReporter(folder)
         trained = train_network(data, options, folder, reporter, engine=engine)
         reporter.close()
         network = trained.prediction_network(options)
         results = predict_splits(data, network, trained, options, reporter)
-        metrics = {**results.extra_metrics, "learned_test_photos": learned}
+        metrics = {**results.extra_metrics, "learned_test_photos": leaked}
         results = replace(results, extra_metrics=metrics)
         results = replace(results, heat_maps=explain_errors(results, network))
         return write_run(folder, results, network, time.time() - start)
@@ -203,7 +203,7 @@ def predict_splits(
         validation=predictions["validation"][0],
         validation_logits=predictions["validation"][1],
         history=join_histories(stages),
-        best_epoch=sum(stage.done for stage in stages[:kept]) + stages[kept].best,
+        best_epoch=sum(stage.done for stage in stages[:kept]) + stages[kept].best_epoch,
         options=recorded_options(options),
         seed=options.seed,
         first_stage_epochs=stages[0].done if len(stages) > 1 else None,
@@ -342,7 +342,7 @@ class ConsoleReporter:
         seconds = (progress.epochs - progress.done) * progress.seconds / progress.done
         click.echo(
             f"{stage} {progress.done}/{progress.epochs}: {metrics};"
-            f" best epoch {progress.best}, about {seconds / 60:.0f} min left"
+            f" best epoch {progress.best_epoch}, about {seconds / 60:.0f} min left"
         )
 
     def close(self) -> None:
@@ -424,11 +424,11 @@ def _find_leaks(folder: Path, examples: Sequence[Example]) -> list[tuple[str, st
         lambda number: (folder / known[number][0].path).read_bytes(),
     )
     is_test = np.array([example.split == "test" for example, _ in known], int)
-    learned: dict[str, str] = {}
-    for batch in compared_photos(photos, groups=is_test, thorough=True):
+    leaked: dict[str, str] = {}
+    for batch in compare_candidates(photos, groups=is_test, thorough=True):
         for pair in batch:
             if pair.comparison.is_related:
                 first, second = known[pair.first][0], known[pair.second][0]
                 test, other = (first, second) if first.split == "test" else (second, first)
-                learned[test.path] = min(other.path, learned.get(test.path, other.path))
-    return sorted(learned.items())
+                leaked[test.path] = min(other.path, leaked.get(test.path, other.path))
+    return sorted(leaked.items())

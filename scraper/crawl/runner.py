@@ -96,7 +96,7 @@ def crawl(
 def _count_photos(session: Session, vocabulary: Vocabulary, tag: str) -> int:
     """Return how many photos `catalogue stats` and a build have of the label of a tag."""
     photos = label_photos(session, vocabulary, Exclusions(), vocabulary.words_of(tag))
-    return sum(photo.label == vocabulary.label_or_own(tag) for photo in photos)
+    return sum(photo.label == vocabulary.label_or_hashtag(tag) for photo in photos)
 
 
 def report(result: CrawlResult, minimum: int, file: Path | None, is_verbose: bool) -> None:

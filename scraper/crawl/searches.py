@@ -54,7 +54,7 @@ class CrawlLimits:
     full: bool = False
 
 
-class Step(Enum):
+class SearchAction(Enum):
     """What a search needs next."""
 
     PAGE = "a page"
@@ -130,7 +130,7 @@ class SearchPlanner:
             session, self._site, search.stats.words, count, self._worker, quotas
         )
 
-    def next_step(self, session: Session, search: Search) -> tuple[Step, str | None]:
+    def next_step(self, session: Session, search: Search) -> tuple[SearchAction, str | None]:
         """Return what a search needs next; for a page, with its cursor.
 
         The page is reserved for this worker.
@@ -147,30 +147,30 @@ class SearchPlanner:
         is_full = search.is_full or (limit is not None and stored >= limit)
         if is_full or (has_all_pages and row.state != "finished"):
             frontier.release_search(row, self._worker)
-            return Step.LIMIT, None
+            return SearchAction.LIMIT, None
         if row.state == "finished":
             return self._step_after_last_page(session, search), None
         is_held_up = (
             limit is not None and stored + claims.count_claimed(session, self._site, words) >= limit
         )
         if row.worker_id not in (None, self._worker) or is_held_up:
-            return Step.WAIT, None
+            return SearchAction.WAIT, None
         use_hashtag_quota(session, self._site, self._spider, search.hashtag)
         row.worker_id = self._worker
-        return Step.PAGE, row.cursor
+        return SearchAction.PAGE, row.cursor
 
-    def _step_after_last_page(self, session: Session, search: Search) -> Step:
+    def _step_after_last_page(self, session: Session, search: Search) -> SearchAction:
         """Return the next step of a search whose pages have all been read."""
         site, words = self._site, search.stats.words
         if claims.count_claimed(session, site, words):
-            return Step.WAIT
+            return SearchAction.WAIT
         if not claims.has_claimable(session, site, words):
-            return Step.FINISHED
+            return SearchAction.FINISHED
         if claims.has_claimable(session, site, words, self._quotas(session)):
-            return Step.IMAGES
+            return SearchAction.IMAGES
         # They also belong to another tag, which has reached its limit, or will with claimed images.
         is_busy = any(claims.count_claimed(session, site, tag) for tag in self._tags.values())
-        return Step.WAIT if is_busy else Step.LIMIT
+        return SearchAction.WAIT if is_busy else SearchAction.LIMIT
 
     def _quotas(self, session: Session) -> list[claims.Quota]:
         """Return the remaining quota of each tag; none if there is no limit."""

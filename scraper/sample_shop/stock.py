@@ -46,7 +46,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class PhotoSource:
+class StockPhoto:
     """A photo at `path` in the shop; `change` is how it differs from its original, or None."""
 
     path: str
@@ -67,7 +67,7 @@ class Item:
     brand: str
     price: int
     labels: tuple[str, ...]
-    photos: tuple[PhotoSource, ...]
+    photos: tuple[StockPhoto, ...]
     colour: str
     gender: str
     category: str
@@ -93,13 +93,13 @@ class Stock:
         return {item.sku: item for item in self.items}
 
     @cached_property
-    def by_path(self) -> dict[str, PhotoSource]:
+    def by_path(self) -> dict[str, StockPhoto]:
         """Every photo by its path in the shop."""
         return {photo.path: photo for item in self.items for photo in item.photos}
 
     def search(self, query: str) -> tuple[Item, ...]:
         """Return the products whose label has the word `query` or is spelled like it."""
-        label = self.vocabulary.label_or_own(query)
+        label = self.vocabulary.label_or_hashtag(query)
         return tuple(item for item in self.items if label in item.labels)
 
     def counts(self) -> dict[str, tuple[int, int]]:
@@ -200,7 +200,7 @@ def folder_plans(folder: Path, vocabulary: Vocabulary) -> tuple[list[Plan], list
         except (Unreadable, OSError) as error:
             skipped.append(f"{path} left out: {first_line(error)}")
             continue
-        label = vocabulary.label_or_own(path.parent.name)
+        label = vocabulary.label_or_hashtag(path.parent.name)
         number = len(plans)
         colour = COLOURS[number % len(COLOURS)]
         plans.append(Plan(label, (path,), number % 2 == 0, colour))
@@ -239,7 +239,7 @@ def _item(plan: Plan, sku: str, vocabulary: Vocabulary, rng: random.Random) -> I
         price=rng.randrange(89, 1500) * 10 + 9,
         labels=(plan.label,),
         photos=tuple(
-            PhotoSource(_path(sku, number, index, origin, plan.change), origin, plan.change)
+            StockPhoto(_path(sku, number, index, origin, plan.change), origin, plan.change)
             for index, origin in enumerate(plan.origins, 1)
         ),
         colour=plan.colour,
@@ -321,7 +321,7 @@ class PhotoBytes:
         # More concurrent drawings than processors only evict each other's pixels from the caches.
         self._processors = threading.Semaphore(os.cpu_count() or 1)
 
-    def original(self, photo: PhotoSource) -> bytes:
+    def original(self, photo: StockPhoto) -> bytes:
         """Return the bytes of a photo in its own size.
 
         Raises:

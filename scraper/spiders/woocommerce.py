@@ -51,7 +51,7 @@ COLOUR_ATTRIBUTES = {"color", "colour", "farbe", "couleur", "цвет", "kleur",
 
 
 @dataclass(frozen=True)
-class Step:
+class ListingStage:
     """A request of a search, and what follows it; it is part of the cursor.
 
     Attributes:
@@ -69,7 +69,7 @@ class Step:
     categories: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, url: str) -> "Step":
+    def of(cls, url: str) -> "ListingStage":
         """Return the step of a URL."""
         values = fragment_values(url)
         lists = {
@@ -132,13 +132,13 @@ class Spider(HashtagSpider):
 
     def lookup_request(self, query: str) -> Request:
         """Return the request of the tags with the first word of a search."""
-        step = Step(query, f"{API}/tags")
+        step = ListingStage(query, f"{API}/tags")
         first, *left = step.search_words
         return self._request(replace(step, left=tuple(left)).cursor(search=first))
 
     def search_request(self, query: str, cursor: str | None) -> Request:
         """Return the request of a page; a cursor is a path in the API with query and fragment."""
-        return self._request(cursor or Step(query, API).cursor(search=query))
+        return self._request(cursor or ListingStage(query, API).cursor(search=query))
 
     def _request(self, cursor: str) -> Request:
         path, _, rest = cursor.partition("?")
@@ -240,7 +240,7 @@ def read(body: bytes, url: str) -> Page:
     Raises:
         LayoutChanged: It is none of these.
     """
-    step = Step.of(url)
+    step = ListingStage.of(url)
     if b"rest_no_route" in body[:200] and not step.path.startswith(OLDER_API):
         older = replace(step, path=step.path.replace(API, OLDER_API))
         return Page((), older.cursor(**_parameters(url)), is_lookup=True)
@@ -259,7 +259,7 @@ def _is_list_of_step(url: str) -> bool:
     return bool({"tag", "category", "orderby"} & set(_parameters(url)))
 
 
-def _parse_terms(records: list[Any], url: str, step: Step) -> Page:
+def _parse_terms(records: list[Any], url: str, step: ListingStage) -> Page:
     """Parse a list of tags or categories."""
     words, kind = step.words.split(" or "), step.path.rpartition("/")[2]
     ids = dict.fromkeys(getattr(step, kind))
@@ -275,7 +275,7 @@ def _parse_terms(records: list[Any], url: str, step: Step) -> Page:
     return Page((), _cursor_after_terms(step, kind, len(records), url), is_lookup=True)
 
 
-def _cursor_after_terms(step: Step, kind: str, count: int, url: str) -> str | None:
+def _cursor_after_terms(step: ListingStage, kind: str, count: int, url: str) -> str | None:
     """Return the cursor after a page of terms: more terms, the next word, or the products."""
     parameters = _parameters(url)
     if count >= PER_PAGE:
@@ -296,7 +296,7 @@ def _cursor_after_terms(step: Step, kind: str, count: int, url: str) -> str | No
     return replace(step, left=tuple(left)).cursor(search=word, orderby="date")
 
 
-def _parse_products(records: list[Any], url: str, step: Step) -> Page:
+def _parse_products(records: list[Any], url: str, step: ListingStage) -> Page:
     parameters, words = _parameters(url), step.words.split(" or ")
     posts: dict[str, Post] = {}
     listed_ids: dict[str, None] = {}
@@ -325,7 +325,7 @@ def _parse_products(records: list[Any], url: str, step: Step) -> Page:
     )
 
 
-def _cursor_after_products(step: Step, count: int, url: str) -> str | None:
+def _cursor_after_products(step: ListingStage, count: int, url: str) -> str | None:
     """Return the cursor after a page of products: more, those of the categories, or of a word."""
     parameters = _parameters(url)
     if count >= PER_PAGE:

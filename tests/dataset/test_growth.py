@@ -154,7 +154,7 @@ def test_a_build_with_leaks_is_discarded(
         builder.image(jpeg(drawn(1), 60 + number), builder.post(f"c{number}", "polo"))
     # The plan does not know that the photos are copies.
     monkeypatch.setattr("dataset.build.dedup", lambda *_, **__: None)
-    monkeypatch.setattr("dataset.build.compared_photos", lambda *_: [])
+    monkeypatch.setattr("dataset.build.compare_candidates", lambda *_: [])
     monkeypatch.setattr("dataset.build.MAX_AUDITS", 1)
     with pytest.raises(Failure, match="leaks between splits"):
         run(builder)
@@ -171,7 +171,7 @@ def test_copies_that_only_the_audit_finds_are_put_into_one_split(
     for number in range(10):
         builder.image(jpeg(drawn(1), 60 + number), builder.post(f"c{number}", "polo"))
     monkeypatch.setattr("dataset.build.dedup", lambda *_, **__: None)
-    monkeypatch.setattr("dataset.build.compared_photos", lambda *_: [])
+    monkeypatch.setattr("dataset.build.compare_candidates", lambda *_: [])
     built = run(builder, format=name)
     alike = {item.split for item in built.items if item.photo.width == 280}
     assert len(alike) == 1 and len(built.items) == 20

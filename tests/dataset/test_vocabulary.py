@@ -46,7 +46,7 @@ def test_a_tag_in_no_label_is_searched_as_typed_and_is_its_own_label() -> None:
     vocabulary = load_vocabulary()
     assert vocabulary.label_of("кимоно") is None
     assert vocabulary.words_of("Кимоно") == ("кимоно",)
-    assert vocabulary.label_or_own("#Кимоно") == "кимоно"
+    assert vocabulary.label_or_hashtag("#Кимоно") == "кимоно"
 
 
 def test_an_own_file_extends_and_takes_words_over(tmp_path: Path) -> None:

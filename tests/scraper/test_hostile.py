@@ -56,8 +56,8 @@ RESPONSES: dict[str, Callable[[socket.socket], None]] = {
     "cookies-again": send_many_cookies,
 }
 REASONS = {
-    "endless-head": "no connection (no answer that can be read)",
-    "endless-preludes": "no connection (no answer that can be read)",
+    "endless-head": "no connection (invalid HTTP response)",
+    "endless-preludes": "no connection (invalid HTTP response)",
     "drip": "timeout",
     "cookies": None,
     "cookies-again": None,

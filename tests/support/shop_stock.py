@@ -3,14 +3,14 @@
 from typing import Any
 
 from dataset.vocabulary import load_vocabulary
-from scraper.sample_shop.stock import Drawn, Item, PhotoSource, Stock
+from scraper.sample_shop.stock import Drawn, Item, Stock, StockPhoto
 
 
 def item(number: int, **changes: Any) -> Item:
     """Return a product; keyword arguments override its fields."""
     sku = f"MP002XW{number:05d}"
     photos = tuple(
-        PhotoSource(f"/M/P/{sku}_22861704_{k}_v1.jpg", Drawn("polo", number, k)) for k in (1, 2)
+        StockPhoto(f"/M/P/{sku}_22861704_{k}_v1.jpg", Drawn("polo", number, k)) for k in (1, 2)
     )
     values: dict[str, Any] = {
         "sku": sku,

@@ -13,7 +13,7 @@ from scraper.sample_shop.http import (
     number_in,
     plain,
 )
-from scraper.sample_shop.stock import Item, PhotoSource, Stock, content_type
+from scraper.sample_shop.stock import Item, Stock, StockPhoto, content_type
 
 # older: pages in an object by their ids; late: the metadata of half of a page come with a second
 # response; busy: the first response reports a replication lag.
@@ -106,7 +106,7 @@ def _response(
     return {"batchcomplete": "" if is_old else True, **result}
 
 
-def page(item: Item, photo: PhotoSource, page_id: int, width: int | None = None) -> dict[str, Any]:
+def page(item: Item, photo: StockPhoto, page_id: int, width: int | None = None) -> dict[str, Any]:
     """Return the page of a file with the information of its image."""
     name = photo.path.rpartition("/")[2]
     title, path = f"File:{name}", f"a/ab/{quote(name)}"

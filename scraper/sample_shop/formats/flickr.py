@@ -12,7 +12,7 @@ from scraper.sample_shop.http import (
     number_in,
     plain,
 )
-from scraper.sample_shop.stock import Item, PhotoSource, Stock
+from scraper.sample_shop.stock import Item, Stock, StockPhoto
 
 # wrong-key: the key is invalid; down: the search is not available. The parameters are in the body
 # of a request.
@@ -58,7 +58,7 @@ def failure(code: int, message: str) -> SiteResponse:
 
 
 def _search(stock: Stock, form: dict[str, str]) -> SiteResponse:
-    labels = {stock.vocabulary.label_or_own(tag) for tag in form.get("tags", "").split(",")}
+    labels = {stock.vocabulary.label_or_hashtag(tag) for tag in form.get("tags", "").split(",")}
     licenses = form.get("license", "").split(",")
     latest = number_in(form.get("max_upload_date"), 0) or NEWEST
     matching = [
@@ -78,7 +78,7 @@ def _search(stock: Stock, form: dict[str, str]) -> SiteResponse:
     )
 
 
-def record_of(item: Item, photo: PhotoSource, number: int) -> dict[str, Any]:
+def record_of(item: Item, photo: StockPhoto, number: int) -> dict[str, Any]:
     """Return the record of a photo; photo 0 is the newest."""
     url = f"{HOST}/7372/{photo.path.rpartition('/')[2]}"
     return {

@@ -13,7 +13,7 @@ from scraper.sample_shop.http import (
     number_in,
     plain,
 )
-from scraper.sample_shop.stock import PhotoSource, Stock, caption, tag
+from scraper.sample_shop.stock import Stock, StockPhoto, caption, tag
 
 # expiring: image URLs in lists have expired; those of a single requested post are valid. heavy:
 # pages of more than HEAVY_LIMIT posts are too much data. The others are error responses.
@@ -96,7 +96,7 @@ def hashtag_id(label: str) -> str:
 
 
 def _hashtag(stock: Stock, query: str) -> SiteResponse:
-    label = stock.vocabulary.label_or_own(query)
+    label = stock.vocabulary.label_or_hashtag(query)
     if label not in stock.counts():
         return error(24, "The requested resource does not exist", 2207024)
     return as_json({"data": [{"id": hashtag_id(label)}]})
@@ -174,7 +174,7 @@ def video(label: str) -> dict[str, Any]:
     }
 
 
-def photo_address(photo: PhotoSource, signature: str) -> str:
+def photo_address(photo: StockPhoto, signature: str) -> str:
     """Return the signed URL of a photo."""
     return f"{HOST}/v/t51.29350-15{photo.path}?_nc_cat=1&oh={signature}&oe=6F20AB12"
 

@@ -60,7 +60,7 @@ def _found(stock: Stock, word: str, page: int, generation: str) -> SiteResponse:
         return _redirect(f"/catalogsearch/result/?q={quote(word)}", 307)
     if generation == "repeating-pages" and page > 2:
         return _redirect(f"/catalogsearch/result/?q={quote(word)}", 302)
-    label = stock.vocabulary.label_or_own(word)
+    label = stock.vocabulary.label_or_hashtag(word)
     number = next((n for n, name in _labels(stock).items() if name == label), None)
     if generation == "category" and number:
         return _redirect(f"/c/{number}/clothes-{quote(label)}/?sf=1", 302)

@@ -17,7 +17,7 @@ from scraper.sample_shop.http import (
     number_in,
     plain,
 )
-from scraper.sample_shop.stock import Item, PhotoSource, Stock, caption
+from scraper.sample_shop.stock import Item, Stock, StockPhoto, caption
 
 # members: timelines only for accounts of the server; disabled: none, which look empty; old: a
 # version that does not say who may read; limited: 429.
@@ -83,7 +83,7 @@ def _timeline(stock: Stock, request: SiteRequest, hashtag: str, generation: str)
         return as_json({"error": "The access token is invalid"}, 401)
     parameters = parse_qs(urlsplit(request.target).query)
     words = [hashtag, *parameters.get("any[]", [])]
-    labels = {stock.vocabulary.label_or_own(word) for word in words}
+    labels = {stock.vocabulary.label_or_hashtag(word) for word in words}
     newest = parse_count(request.query.get("max_id")) or NEWEST + 1
     matching = [
         number
@@ -140,7 +140,7 @@ def _account(item: Item, is_public: bool) -> dict[str, Any]:
     }
 
 
-def _attachment(photo: PhotoSource) -> dict[str, Any]:
+def _attachment(photo: StockPhoto) -> dict[str, Any]:
     url = f"{FILES}{ATTACHMENTS}{photo.path.rpartition('/')[2]}"
     return {
         "id": str(zlib.crc32(photo.path.encode())),

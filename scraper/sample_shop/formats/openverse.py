@@ -11,7 +11,7 @@ from scraper.sample_shop.http import (
     number_in,
     plain,
 )
-from scraper.sample_shop.stock import Item, PhotoSource, Stock
+from scraper.sample_shop.stock import Item, Stock, StockPhoto
 
 # wrong-key: no token for the key; limited: 429.
 GENERATIONS = ("today", "wrong-key", "limited")
@@ -85,7 +85,7 @@ def _refusal(detail: str) -> SiteResponse:
     return as_json({"detail": detail}, 401)
 
 
-def result(item: Item, photo: PhotoSource, number: int) -> dict[str, Any]:
+def result(item: Item, photo: StockPhoto, number: int) -> dict[str, Any]:
     """Return a result, one per photo."""
     name = photo.path.rpartition("/")[2]
     code, version, path = LICENSES[number % len(LICENSES)]

@@ -13,7 +13,7 @@ from scraper.sample_shop.http import (
     number_in,
     plain,
 )
-from scraper.sample_shop.stock import Item, PhotoSource, Stock, caption, tag
+from scraper.sample_shop.stock import Item, Stock, StockPhoto, caption, tag
 
 # web: robots.txt allows the web search; no-originals: images exist in smaller sizes only; the
 # others are error responses.
@@ -98,7 +98,7 @@ def _partner_search(stock: Stock, request: SiteRequest) -> SiteResponse:
 
 
 def _found(stock: Stock, term: str) -> list[int]:
-    label = stock.vocabulary.label_or_own(term)
+    label = stock.vocabulary.label_or_hashtag(term)
     return [number for number, item in enumerate(stock.items) if label in item.labels]
 
 
@@ -205,19 +205,19 @@ def web_video(stock: Stock, number: int) -> dict[str, Any]:
     return web_pin(stock, number) | changed
 
 
-def _web_sizes(photo: PhotoSource) -> dict[str, Any]:
+def _web_sizes(photo: StockPhoto) -> dict[str, Any]:
     orig = {"width": 1000, "height": 1500, "url": f"{HOST}/originals{_folders(photo)}"}
     return _sizes(photo, WEB_SIZES) | {"orig": orig}
 
 
-def _sizes(photo: PhotoSource, sizes: dict[str, tuple[int, int]]) -> dict[str, Any]:
+def _sizes(photo: StockPhoto, sizes: dict[str, tuple[int, int]]) -> dict[str, Any]:
     return {
         name: {"width": width, "height": height, "url": f"{HOST}/{name}{_folders(photo)}"}
         for name, (width, height) in sizes.items()
     }
 
 
-def _folders(photo: PhotoSource) -> str:
+def _folders(photo: StockPhoto) -> str:
     """Return the path of an image: as on the site, three folders of two letters and the name."""
     name = photo.path.rpartition("/")[2]
     crc = f"{zlib.crc32(name.encode()):08x}"

@@ -16,7 +16,7 @@ from scraper.sample_shop.http import (
     number_in,
     plain,
 )
-from scraper.sample_shop.stock import Item, PhotoSource, Stock, caption, tag
+from scraper.sample_shop.stock import Item, Stock, StockPhoto, caption, tag
 
 # no-orig: images have no original; partial: authors and some images are withheld; old-since:
 # `since_id` is too old for X; the others are error responses.
@@ -259,7 +259,7 @@ def _media(item: Item, number: int) -> list[dict[str, Any]]:
     ]
 
 
-def _photo_media(photo: PhotoSource, key: str) -> dict[str, Any]:
+def _photo_media(photo: StockPhoto, key: str) -> dict[str, Any]:
     address = f"{HOST}/media/{photo.path.rpartition('/')[2]}"
     return {"media_key": key, "type": "photo", "url": address, "width": 600, "height": 800}
 

@@ -74,7 +74,7 @@ def _search(stock: Stock, request: SiteRequest, generation: str) -> SiteResponse
 
 
 def _label(stock: Stock, word: str) -> str:
-    return stock.vocabulary.label_or_own(word)
+    return stock.vocabulary.label_or_hashtag(word)
 
 
 def _metadata(word: str) -> dict[str, Any]:

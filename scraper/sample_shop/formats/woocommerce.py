@@ -13,7 +13,7 @@ from scraper.sample_shop.http import (
     number_in,
     plain,
 )
-from scraper.sample_shop.stock import Item, PhotoSource, Stock
+from scraper.sample_shop.stock import Item, Stock, StockPhoto
 
 # older: only the address of versions before 6.4; plain-addresses: no readable addresses; jetpack:
 # photos behind the plugin's image proxy. The others are refusals.
@@ -171,7 +171,7 @@ def _prices(item: Item) -> dict[str, Any]:
     }
 
 
-def _image(photo: PhotoSource, number: int, generation: str) -> dict[str, Any]:
+def _image(photo: StockPhoto, number: int, generation: str) -> dict[str, Any]:
     name = photo.path.rpartition("/")[2]
     src = f"{HOST}{UPLOADS}{name}"
     if generation == "jetpack":

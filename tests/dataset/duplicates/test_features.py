@@ -11,7 +11,7 @@ from dataset.duplicates.features import (
     KeyScheme,
     LocalFeatures,
     extract_features,
-    place,
+    find_placement,
     unpack_features,
 )
 from dataset.duplicates.voting import MAX_SHARED, feature_pairs
@@ -40,7 +40,9 @@ def test_features_are_packed_without_loss_of_codes() -> None:
 
 def test_mirrored_features_are_those_of_the_mirrored_photo() -> None:
     photo = drawn(2)
-    placement = place(extract_features(photo).mirrored(), extract_features(ImageOps.mirror(photo)))
+    placement = find_placement(
+        extract_features(photo).mirrored(), extract_features(ImageOps.mirror(photo))
+    )
     assert placement is not None and placement.inliers > 30
     assert placement.transform == pytest.approx(np.eye(2, 3), abs=1.5)
 
@@ -51,11 +53,11 @@ def test_a_photo_is_placed_where_it_was_pasted(mirrored: bool) -> None:
     page = Image.new("RGB", (700, 500), "white")
     pasted = ImageOps.mirror(photo) if mirrored else photo
     page.paste(pasted.resize((210, 270)), (400, 100))
-    placement = place(extract_features(photo), extract_features(page), mirrored)
+    placement = find_placement(extract_features(photo), extract_features(page), mirrored)
     assert placement is not None
     corner = placement.transform @ [248 if mirrored else 0, 0, 1]
     assert corner == pytest.approx(np.array([400, 100]) * 320 / 700, abs=2)
-    assert place(extract_features(photo), extract_features(page), not mirrored) is None
+    assert find_placement(extract_features(photo), extract_features(page), not mirrored) is None
 
 
 def test_keys_of_all_schemes_differ() -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 import fashion_tagger
-from dataset.duplicates.search import LoadedPhotos, PhotoSignature, compared_photos
+from dataset.duplicates.search import LoadedPhotos, PhotoSignature, compare_candidates
 from dataset.duplicates.verification import Comparison, Picture, Relation, compare
 from dataset.images.io import open_photo
 from tests.dataset.duplicates.test_alignment import drawn, encoded
@@ -22,13 +22,13 @@ def comparisons(*photos: Image.Image) -> dict[tuple[int, int], Comparison]:
     loaded = LoadedPhotos(
         [PhotoSignature.of(open_photo(file)) for file in files], lambda number: files[number]
     )
-    batches = compared_photos(loaded, np.ones(len(photos), bool), thorough=True)
+    batches = compare_candidates(loaded, np.ones(len(photos), bool), thorough=True)
     return {(pair.first, pair.second): pair.comparison for batch in batches for pair in batch}
 
 
 def relation(one: Image.Image, other: Image.Image) -> Relation:
     comparison = comparisons(one, other).get((0, 1))
-    return Relation.NONE if comparison is None else comparison.relation
+    return Relation.UNRELATED if comparison is None else comparison.relation
 
 
 def photo(seed: int) -> Image.Image:
@@ -67,7 +67,7 @@ def small(photo: Image.Image) -> Image.Image:
     "change", [ImageOps.mirror, expanded, captioned, blurred_sides, cut, small]
 )
 def test_the_whole_photo_is_one_photo(change: Callable[[Image.Image], Image.Image]) -> None:
-    assert relation(photo(1), encoded(change(photo(1)), 70)) == Relation.SAME
+    assert relation(photo(1), encoded(change(photo(1)), 70)) == Relation.NEAR_DUPLICATE
 
 
 def collage(shown: Image.Image) -> Image.Image:
@@ -117,14 +117,14 @@ def cut_out(shown: Image.Image) -> Image.Image:
 def test_a_part_or_a_changed_photo_is_the_same_photo_in_part(
     change: Callable[[Image.Image], Image.Image],
 ) -> None:
-    assert relation(photo(1), encoded(change(photo(1)), 70)) == Relation.PART
+    assert relation(photo(1), encoded(change(photo(1)), 70)) == Relation.POSSIBLE
 
 
 @pytest.mark.parametrize("frame", [captioned, screenshot, badged, lambda shown: shown])
 def test_a_common_frame_makes_different_photos_no_copies(
     frame: Callable[[Image.Image], Image.Image],
 ) -> None:
-    assert relation(frame(photo(1)), frame(photo(2))) == Relation.NONE
+    assert relation(frame(photo(1)), frame(photo(2))) == Relation.UNRELATED
 
 
 def test_a_comparison_is_symmetric() -> None:
@@ -136,7 +136,7 @@ def test_a_comparison_is_symmetric() -> None:
         pictures[1], pictures[0], np.array([[280 / 276, 0, -284.06], [0, 360 / 356, 0]]), 99
     )
     assert forth is not None and back is not None
-    assert forth.relation == back.relation == Relation.PART
+    assert forth.relation == back.relation == Relation.POSSIBLE
     assert forth.coverages == pytest.approx(back.coverages[::-1], abs=0.02)
     assert forth.coverages[0] > 0.95 and forth.coverages[1] == pytest.approx(0.24, abs=0.02)
 
@@ -158,9 +158,9 @@ def test_real_copies_are_in_one_split_and_real_products_are_not_one_photo() -> N
 
     assert len(names()) > 5
     for name in names():
-        assert relation(case(f"{name}_a"), case(f"{name}_b")) != Relation.NONE, name
-    assert relation(case("false_fold_tees_a"), case("false_fold_tees_b")) != Relation.SAME
+        assert relation(case(f"{name}_a"), case(f"{name}_b")) != Relation.UNRELATED, name
+    assert relation(case("false_fold_tees_a"), case("false_fold_tees_b")) != Relation.NEAR_DUPLICATE
     colours = comparisons(*(case(f"colours_{name}") for name in ("grey", "green", "beige")))
     assert {pair: c.relation for pair, c in colours.items()} == dict.fromkeys(
-        [(0, 1), (0, 2), (1, 2)], Relation.PART
+        [(0, 1), (0, 2), (1, 2)], Relation.POSSIBLE
     )

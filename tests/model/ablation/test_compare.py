@@ -11,7 +11,13 @@ from PIL import Image
 
 from dataset.pose.crop import KEEP
 from model.ablation.compare import _p_value, write_comparison
-from model.ablation.runner import BUILD_CROP, CompareOptions, Step, StepRunner, TrainingResult
+from model.ablation.runner import (
+    BUILD_CROP,
+    AblationStep,
+    CompareOptions,
+    StepRunner,
+    TrainingResult,
+)
 from model.data.loading import SplitData
 from model.training.config import TrainOptions
 from tests.support.browser import find_overflow, needs_chromium
@@ -128,9 +134,9 @@ def test_photos_that_a_build_cropped_are_not_called_whole(
     runner.base_options = TrainOptions(data=tmp_path, out=tmp_path / "out")
     runner.data = SplitData(tmp_path, ("a", "b"), ())
     runner.data_crop, runner.data_by_crop = BUILD_CROP, {(BUILD_CROP, KEEP): runner.data}
-    plain = runner.run(0, Step("plain", "", {}, None, None, 0), ())
-    named = runner.run(1, Step("named", "plain", {}, "whole", None, 0), (plain,))
-    person = runner.run(2, Step("person", "plain", {}, "person", None, 0), (plain, named))
+    plain = runner.run(0, AblationStep("plain", "", {}, None, None, 0), ())
+    named = runner.run(1, AblationStep("named", "plain", {}, "whole", None, 0), (plain,))
+    person = runner.run(2, AblationStep("person", "plain", {}, "person", None, 0), (plain, named))
     assert (plain.crop, named.crop) == (BUILD_CROP, BUILD_CROP)
     assert plain.accuracies.tolist() == [1.0] and not plain.note
     assert person.crop == "person" and "cropped already" in person.note

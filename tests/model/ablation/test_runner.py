@@ -9,8 +9,8 @@ import pytest
 from dataset.errors import BadInput
 from model.ablation import runner as runner_module
 from model.ablation.runner import (
+    AblationStep,
     CompareOptions,
-    Step,
     StepRunner,
     fraction_correct,
     macro_f1,
@@ -80,10 +80,10 @@ def test_steps_with_other_parts_and_backgrounds_are_trained(
     runner = StepRunner(load_splits(folder), options, tmp_path / "out")
     head = {"fine_tune": 0, "augment": "none", "feature_layers": ("mixed5",)}
     steps = [
-        Step("plain", "", head, "whole", None, 0),
-        Step("halves", "plain", {"parts": "halves"}, None, None, 0),
-        Step("both", "halves", {}, "person", "both", 0),
-        Step("tuned", "both", {"fine_tune": 1, "epochs": 1}, None, None, 0),
+        AblationStep("plain", "", head, "whole", None, 0),
+        AblationStep("halves", "plain", {"parts": "halves"}, None, None, 0),
+        AblationStep("both", "halves", {}, "person", "both", 0),
+        AblationStep("tuned", "both", {"fine_tune": 1, "epochs": 1}, None, None, 0),
     ]
     results = [runner.run(number, step, ()) for number, step in enumerate(steps[:1])]
     for number, step in enumerate(steps[1:], 1):

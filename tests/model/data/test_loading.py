@@ -263,7 +263,7 @@ def test_encoded_targets_are_zero_where_a_facet_is_unlabelled(facets: FacetGroup
 def test_parts_have_the_labelled_photos_of_each_facet(facets: FacetGroups) -> None:
     targets = facets.targets([("a", [1]), ("b", [2]), ("c", [3])])
     logits = np.arange(12.0).reshape(3, 4)
-    (lower, lower_targets), (upper, upper_targets) = facets.parts(logits, targets)
+    (lower, lower_targets), (upper, upper_targets) = facets.by_facet(logits, targets)
     assert (lower.tolist(), lower_targets.tolist()) == ([[1, 2], [5, 6]], [0, 1])
     assert (upper.tolist(), upper_targets.tolist()) == ([[0, 1, 3], [8, 9, 11]], [1, 2])
 

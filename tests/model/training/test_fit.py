@@ -62,7 +62,7 @@ def test_a_killed_fitting_resumes_with_the_same_result(tmp_path: Path) -> None:
         with pytest.raises(Killed):
             run(tmp_path / "cut", kill_after=after)
     resumed, resumed_progress = run(tmp_path / "cut")
-    assert resumed_progress.best == progress.best
+    assert resumed_progress.best_epoch == progress.best_epoch
     for name, values in progress.history.items():
         assert resumed_progress.history[name] == pytest.approx(values, abs=1e-6)
     for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
@@ -74,7 +74,7 @@ def test_the_network_has_the_weights_of_the_best_epoch(tmp_path: Path) -> None:
     _, inputs, targets = data()
     accuracy = (predict_in_batches(model, inputs).argmax(axis=1) == targets).mean()
     assert accuracy > 0.7
-    assert accuracy == pytest.approx(progress.history["val_accuracy"][progress.best - 1])
+    assert accuracy == pytest.approx(progress.history["val_accuracy"][progress.best_epoch - 1])
 
 
 def test_a_trained_network_is_saved_without_its_optimizer(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_trained_network_is_saved_without_its_optimizer(tmp_path: Path) -> Non
 def test_fitting_stops_after_the_patience(tmp_path: Path) -> None:
     slow = replace(CONFIG, learning_rate=1e-12, patience=2, epochs=50, ema=False)
     _, progress = run(tmp_path / "run", slow)
-    assert progress.done <= progress.best + 2 < 50
+    assert progress.done <= progress.best_epoch + 2 < 50
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
