@@ -287,13 +287,13 @@ def _write_splits(
         items = output_format.write(items, folder)
         layout.write_manifest(items, folder / layout.MANIFEST, options.pose.background == BOTH)
         audit = audit_build(folder, output_format, signatures)
-        if not audit.same or not audits_left:
+        if not audit.matches or not audits_left:
             break
         indices_by_path = {item.path: indices[item.rendered.file] for item in items}
         links += [
-            (indices_by_path[pair.first], indices_by_path[pair.second]) for pair in audit.same
+            (indices_by_path[pair.first], indices_by_path[pair.second]) for pair in audit.matches
         ]
-        linked += _image_pairs(items, audit.same)
+        linked += _image_pairs(items, audit.matches)
         _remove_splits(items, folder)
     _check_audit(audit)
     for index in replan.conflicting:

@@ -193,7 +193,7 @@ class AuditResult:
         compared: Number of candidate pairs across splits whose pixels were compared.
         leaks: A sentence for each leak or wrong file.
         closest: The most similar pairs across splits.
-        same: The pairs among the leaks that show the same photo.
+        matches: The leaks that are pairs of (possible) near duplicates.
         linked: Such pairs that earlier audits of this build found, and that were put into one
             split: ids of both images in the catalogue, and their similarity.
     """
@@ -202,7 +202,7 @@ class AuditResult:
     compared: int
     leaks: Sequence[str]
     closest: Sequence[CrossSplitPair]
-    same: Sequence[CrossSplitPair] = ()
+    matches: Sequence[CrossSplitPair] = ()
     linked: Sequence[tuple[int, int, float]] = ()
 
 

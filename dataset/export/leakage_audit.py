@@ -91,13 +91,13 @@ def audit_build(
         )
         for pair in compared
     ]
-    same = [
+    matches = [
         pair for pair, found in zip(pairs, compared, strict=True) if found.comparison.is_related
     ]
-    leaks = [f"{pair.first} and {pair.second} show the same photo" for pair in same]
+    leaks = [f"{pair.first} and {pair.second} are (possible) near duplicates" for pair in matches]
     leaks += _manifest_mismatches(images, rows)
     leaks += _shared_across_splits(rows)
-    return AuditResult(len(images), len(compared), leaks, pairs[:CLOSEST_PAIRS], same)
+    return AuditResult(len(images), len(compared), leaks, pairs[:CLOSEST_PAIRS], matches)
 
 
 def describe_audit(audit: AuditResult) -> str:
