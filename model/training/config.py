@@ -83,10 +83,11 @@ class FitConfig:
                 return keras.optimizers.SGD(
                     schedule, momentum=self.momentum, nesterov=self.momentum > 0, **shared
                 )
-            case "adam":
-                return keras.optimizers.Adam(schedule, **shared)
-            case _:
+            case "adamw" if self.weight_decay:
                 return keras.optimizers.AdamW(schedule, **shared)
+            case _:
+                # Without weight decay, which Keras' AdamW requires, AdamW is Adam.
+                return keras.optimizers.Adam(schedule, **shared)
 
     def learning_rate_at(self, step: int, steps: int, epochs: int) -> float:
         """Return the learning rate of a step.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.training.config import MIN_RATE_FRACTION, FitConfig
+from model.training.config import MIN_RATE_FRACTION, FitConfig, TableSchedule
 
 
 def rates(schedule: str, epochs: int = 4, steps: int = 10) -> list[float]:
@@ -40,3 +40,11 @@ def test_a_training_slower_than_planned_ends_in_time() -> None:
     assert config.epochs_in_budget(2, 8, 500) == 4
     assert config.epochs_in_budget(2, 8, 1200) == 2
     assert FitConfig("adam", 1.0, 12).epochs_in_budget(2, 8, 1e9) == 8
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.02])
+def test_each_optimizer_works_with_and_without_weight_decay(name: str, weight_decay: float) -> None:
+    config = FitConfig(name, 0.1, epochs=1, weight_decay=weight_decay)
+    optimizer = config.build_optimizer(TableSchedule(config, 1), None)
+    assert optimizer.weight_decay == (weight_decay or None)
