@@ -166,9 +166,9 @@ class SplitProportions(click.ParamType):
     type=click.Choice(["keep", "blur", "white", "both"]),
     default="keep",
     show_default=True,
-    help="Background of person crops. keep: that of the photo. both: keep it, and write the masks"
-    " of the people to masks/; train-model then reads each photo with its background and on white."
-    " Photos without a detected person keep their background.",
+    help="Background of person crops: that of the photo (keep), blurred, or white. both: that of"
+    " the photo, with person masks in masks/; train-model then reads each photo with its background"
+    " and on white. Photos without a detected person keep their background.",
 )
 @click.option(
     "--pose",

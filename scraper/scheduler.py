@@ -412,9 +412,9 @@ class SearchRun:
         """Request page after page; the last images of one are downloaded during the next."""
         while True:
             await self._request_images()
-            step, cursor = await self._write(self._planner.next_step, self._search)
+            action, cursor = await self._write(self._planner.next_action, self._search)
             self._raise_error()
-            if step is SearchAction.PAGE:
+            if action is SearchAction.PAGE:
                 await self._request_page(cursor)
                 if self._search.guard.is_circular:
                     await self._request_images()
@@ -422,11 +422,11 @@ class SearchRun:
             elif self._active:
                 count = self._active
                 await self._wait_until(lambda: self._active < count)  # noqa: B023
-            elif step is SearchAction.WAIT:
+            elif action is SearchAction.WAIT:
                 await asyncio.sleep(CLAIM_CHECK_SECONDS)
-            elif step is not SearchAction.IMAGES:
-                was_finished = step is SearchAction.FINISHED and not self._search.stats.pages
-                self._search.stats.ended = "finished before" if was_finished else step.value
+            elif action is not SearchAction.IMAGES:
+                was_finished = action is SearchAction.FINISHED and not self._search.stats.pages
+                self._search.stats.ended = "finished before" if was_finished else action.value
                 return
 
     async def _request_images(self) -> None:

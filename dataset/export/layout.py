@@ -193,7 +193,7 @@ class AuditResult:
         compared: Number of candidate pairs across splits whose pixels were compared.
         leaks: A sentence for each leak or wrong file.
         closest: The most similar pairs across splits.
-        matches: The leaks that are pairs of (possible) near duplicates.
+        matches: The leaks that are pairs of near duplicates or of possible ones.
         linked: Such pairs that earlier audits of this build found, and that were put into one
             split: ids of both images in the catalogue, and their similarity.
     """

@@ -94,7 +94,9 @@ def audit_build(
     matches = [
         pair for pair, found in zip(pairs, compared, strict=True) if found.comparison.is_related
     ]
-    leaks = [f"{pair.first} and {pair.second} are (possible) near duplicates" for pair in matches]
+    leaks = [
+        f"{pair.first} and {pair.second} are near duplicates or possible ones" for pair in matches
+    ]
     leaks += _manifest_mismatches(images, rows)
     leaks += _shared_across_splits(rows)
     return AuditResult(len(images), len(compared), leaks, pairs[:CLOSEST_PAIRS], matches)
@@ -106,7 +108,8 @@ def describe_audit(audit: AuditResult) -> str:
     return (
         f"All {audit.photos} written photos were read again. {audit.compared} pairs across splits"
         " with near perceptual hashes, common local features or similar thumbnails were"
-        f" compared by their pixels: {found or 'none'} of them show the same photo."
+        f" compared by their pixels: {found or 'none'} of them are near duplicates or"
+        " possible ones."
     )
 
 

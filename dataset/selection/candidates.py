@@ -36,9 +36,9 @@ from dataset.vocabulary import read_toml
 DUPLICATE = "duplicate of another photo"
 OTHER_LICENSE = "license not requested"
 # A copy ranks below the others if its fraction of text, decoration and frame exceeds that of the
-# cleanest copy by more than the first number, or if its effective resolution is below the second
-# number times the highest one.
-MAX_ADDED_DIFFERENCE, MIN_EFFECTIVE_PIXELS = 0.01, 0.85
+# cleanest copy by more than the first number, or if its effective pixels are fewer than the second
+# number times the most.
+MAX_ADDED_DIFFERENCE, MIN_PIXELS_FRACTION = 0.01, 0.85
 BUILT_IN_GATES = Path(__file__).with_name("gates.toml")
 DEFAULT_SITE = "default"
 # Gate -> (reason of an exclusion, whether the threshold is a minimum rather than a maximum).
@@ -414,7 +414,7 @@ def order_copies(members: Iterable[Candidate]) -> list[Candidate]:
 
     def rank(member: Candidate) -> tuple:
         is_clean, effective = _added(member) <= most_added, _effective_pixels(member)
-        is_detailed = is_clean and effective >= MIN_EFFECTIVE_PIXELS * most
+        is_detailed = is_clean and effective >= MIN_PIXELS_FRACTION * most
         pixels = member.width * member.height
         size = -pixels if is_detailed else effective
         return (is_clean, is_detailed, size, member.bytes, member.sha256)

@@ -136,12 +136,12 @@ def compare_with_training(
     hashes = [photo.sha256 for photo in photos]
     unknown = [row for row, sha256 in enumerate(hashes) if sha256 not in reference.out_of_fold]
     pixels = [photos[row].pixels for row in unknown]
-    copies = reference.find_training_copy(
+    originals = reference.find_originals(
         outputs.features[unknown], [array for array in pixels if array is not None]
     )
     # A copy of a training photo gets the probabilities of that photo.
-    for row, same in zip(unknown, copies, strict=True):
-        hashes[row] = hashes[row] if same is None else same.sha256
+    for row, original in zip(unknown, originals, strict=True):
+        hashes[row] = hashes[row] if original is None else original.sha256
     nearest = reference.nearest(outputs.features, hashes, NEAREST_PHOTOS)
     projected = project_features(outputs.features)
     predictions = []

@@ -94,7 +94,7 @@ class TrainingReference:
     def _picture_reader(self) -> Callable[[str], "_Picture | None"]:
         return lru_cache(MAX_PICTURES)(lambda path: _read_picture(self.folder / path))
 
-    def find_training_copy(
+    def find_originals(
         self, features: np.ndarray, pixels: Sequence[np.ndarray]
     ) -> list[TrainingNeighbour | None]:
         """Find the train or validation photo that each photo shows: resized, cropped, changed.
@@ -104,7 +104,7 @@ class TrainingReference:
             pixels: The photos as the network gets them, uint8 of shape (size, size, 3).
 
         Returns:
-            The train or validation photo, None if there is none.
+            For each photo the train or validation photo, None if there is none.
         """
         values = self.standardize(features)
         candidates: list[list[TrainingNeighbour]] = [[] for _ in pixels]
@@ -132,9 +132,9 @@ class TrainingReference:
             return None
         picture = _Picture.of(Image.fromarray(pixels))
         for candidate in sorted(candidates, key=lambda c: (-c.similarity, c.path)):
-            trained = self._picture_reader(candidate.path)
-            if trained is not None and is_match(
-                picture.signature, trained.signature, (picture.pixels, trained.pixels)
+            original = self._picture_reader(candidate.path)
+            if original is not None and is_match(
+                picture.signature, original.signature, (picture.pixels, original.pixels)
             ):
                 return candidate
         return None

@@ -78,16 +78,12 @@ class FitConfig:
             "ema_momentum": 0.99 if ema_momentum is None else ema_momentum,
             "weight_decay": self.weight_decay or None,
         }
-        match self.optimizer:
-            case "sgd":
-                return keras.optimizers.SGD(
-                    schedule, momentum=self.momentum, nesterov=self.momentum > 0, **shared
-                )
-            case "adamw" if self.weight_decay:
-                return keras.optimizers.AdamW(schedule, **shared)
-            case _:
-                # Without weight decay, which Keras' AdamW requires, AdamW is Adam.
-                return keras.optimizers.Adam(schedule, **shared)
+        if self.optimizer == "sgd":
+            return keras.optimizers.SGD(
+                schedule, momentum=self.momentum, nesterov=self.momentum > 0, **shared
+            )
+        # Keras' AdamW is its Adam, whose weight decay is decoupled, but refuses to have none.
+        return keras.optimizers.Adam(schedule, **shared)
 
     def learning_rate_at(self, step: int, steps: int, epochs: int) -> float:
         """Return the learning rate of a step.

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -501,9 +501,9 @@ def _resume(network: keras.Model, config: FitConfig, path: Path, steps: int) -> 
         return FitProgress(config.epochs, steps)
     state, values = load_state(path, RESTART)
     variables = training_variables(network)
-    fields = vars(FitProgress(0, 0)).keys()
-    is_other = state.pop("config", None) != config.fixed_values() or state.keys() != fields
-    if is_other or len(values) != len(variables):
+    is_other = state.pop("config", None) != config.fixed_values() or len(values) != len(variables)
+    # An earlier version had other names.
+    if is_other or state.keys() != {one.name for one in fields(FitProgress)}:
         raise Failure(f"--resume: {path} belongs to another training; start again in another --out")
     assign(variables, values)
     return FitProgress(**state)

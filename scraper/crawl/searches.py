@@ -130,7 +130,7 @@ class SearchPlanner:
             session, self._site, search.stats.words, count, self._worker, quotas
         )
 
-    def next_step(self, session: Session, search: Search) -> tuple[SearchAction, str | None]:
+    def next_action(self, session: Session, search: Search) -> tuple[SearchAction, str | None]:
         """Return what a search needs next; for a page, with its cursor.
 
         The page is reserved for this worker.
@@ -149,7 +149,7 @@ class SearchPlanner:
             frontier.release_search(row, self._worker)
             return SearchAction.LIMIT, None
         if row.state == "finished":
-            return self._step_after_last_page(session, search), None
+            return self._action_after_last_page(session, search), None
         is_held_up = (
             limit is not None and stored + claims.count_claimed(session, self._site, words) >= limit
         )
@@ -159,8 +159,8 @@ class SearchPlanner:
         row.worker_id = self._worker
         return SearchAction.PAGE, row.cursor
 
-    def _step_after_last_page(self, session: Session, search: Search) -> SearchAction:
-        """Return the next step of a search whose pages have all been read."""
+    def _action_after_last_page(self, session: Session, search: Search) -> SearchAction:
+        """Return the next action of a search whose pages have all been read."""
         site, words = self._site, search.stats.words
         if claims.count_claimed(session, site, words):
             return SearchAction.WAIT

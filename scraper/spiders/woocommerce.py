@@ -70,7 +70,7 @@ class ListingStage:
 
     @classmethod
     def of(cls, url: str) -> "ListingStage":
-        """Return the step of a URL."""
+        """Return the stage of a URL."""
         values = fragment_values(url)
         lists = {
             name: tuple(filter(None, values.get(name, "").split(",")))
@@ -132,9 +132,9 @@ class Spider(HashtagSpider):
 
     def lookup_request(self, query: str) -> Request:
         """Return the request of the tags with the first word of a search."""
-        step = ListingStage(query, f"{API}/tags")
-        first, *left = step.search_words
-        return self._request(replace(step, left=tuple(left)).cursor(search=first))
+        stage = ListingStage(query, f"{API}/tags")
+        first, *left = stage.search_words
+        return self._request(replace(stage, left=tuple(left)).cursor(search=first))
 
     def search_request(self, query: str, cursor: str | None) -> Request:
         """Return the request of a page; a cursor is a path in the API with query and fragment."""
@@ -240,18 +240,18 @@ def read(body: bytes, url: str) -> Page:
     Raises:
         LayoutChanged: It is none of these.
     """
-    step = ListingStage.of(url)
-    if b"rest_no_route" in body[:200] and not step.path.startswith(OLDER_API):
-        older = replace(step, path=step.path.replace(API, OLDER_API))
+    stage = ListingStage.of(url)
+    if b"rest_no_route" in body[:200] and not stage.path.startswith(OLDER_API):
+        older = replace(stage, path=stage.path.replace(API, OLDER_API))
         return Page((), older.cursor(**_parameters(url)), is_lookup=True)
     records = json_list(body, url)
-    if step.path.endswith(("/tags", "/categories")):
-        return _parse_terms(records, url, step)
+    if stage.path.endswith(("/tags", "/categories")):
+        return _parse_terms(records, url, stage)
     if _parameters(url).get("type") == "variation":
         return Page(tuple(_variation(record, url) for record in records))
     if not records and not _is_list_of_step(url):
         raise LayoutChanged("no products in the response", url)
-    return _parse_products(records, url, step)
+    return _parse_products(records, url, stage)
 
 
 def _is_list_of_step(url: str) -> bool:
@@ -259,10 +259,10 @@ def _is_list_of_step(url: str) -> bool:
     return bool({"tag", "category", "orderby"} & set(_parameters(url)))
 
 
-def _parse_terms(records: list[Any], url: str, step: ListingStage) -> Page:
+def _parse_terms(records: list[Any], url: str, stage: ListingStage) -> Page:
     """Parse a list of tags or categories."""
-    words, kind = step.words.split(" or "), step.path.rpartition("/")[2]
-    ids = dict.fromkeys(getattr(step, kind))
+    words, kind = stage.words.split(" or "), stage.path.rpartition("/")[2]
+    ids = dict.fromkeys(getattr(stage, kind))
     for term in records:
         number = parse_count(get_nested(term, "id"))
         if number is None:
@@ -271,33 +271,33 @@ def _parse_terms(records: list[Any], url: str, step: ListingStage) -> Page:
         if has_word(texts, words) and term.get("count") != 0:
             ids[str(number)] = None
     found = tuple(ids)
-    step = replace(step, tags=found) if kind == "tags" else replace(step, categories=found)
-    return Page((), _cursor_after_terms(step, kind, len(records), url), is_lookup=True)
+    stage = replace(stage, tags=found) if kind == "tags" else replace(stage, categories=found)
+    return Page((), _cursor_after_terms(stage, kind, len(records), url), is_lookup=True)
 
 
-def _cursor_after_terms(step: ListingStage, kind: str, count: int, url: str) -> str | None:
+def _cursor_after_terms(stage: ListingStage, kind: str, count: int, url: str) -> str | None:
     """Return the cursor after a page of terms: more terms, the next word, or the products."""
     parameters = _parameters(url)
     if count >= PER_PAGE:
-        return step.cursor(**parameters | {"page": str(_page(url) + 1)})
-    if step.left:
-        word, *left = step.left
-        return replace(step, left=tuple(left)).cursor(search=word)
+        return stage.cursor(**parameters | {"page": str(_page(url) + 1)})
+    if stage.left:
+        word, *left = stage.left
+        return replace(stage, left=tuple(left)).cursor(search=word)
     if kind == "tags":
-        word, *left = step.search_words
-        path = f"{step.products_path}/categories"
-        return replace(step, path=path, left=tuple(left)).cursor(search=word)
-    step = replace(step, path=step.products_path)
-    if step.tags:
-        return step.cursor(tag=",".join(step.tags))
-    if step.categories:
-        return step.cursor(category=",".join(step.categories))
-    word, *left = step.search_words
-    return replace(step, left=tuple(left)).cursor(search=word, orderby="date")
+        word, *left = stage.search_words
+        path = f"{stage.products_path}/categories"
+        return replace(stage, path=path, left=tuple(left)).cursor(search=word)
+    stage = replace(stage, path=stage.products_path)
+    if stage.tags:
+        return stage.cursor(tag=",".join(stage.tags))
+    if stage.categories:
+        return stage.cursor(category=",".join(stage.categories))
+    word, *left = stage.search_words
+    return replace(stage, left=tuple(left)).cursor(search=word, orderby="date")
 
 
-def _parse_products(records: list[Any], url: str, step: ListingStage) -> Page:
-    parameters, words = _parameters(url), step.words.split(" or ")
+def _parse_products(records: list[Any], url: str, stage: ListingStage) -> Page:
+    parameters, words = _parameters(url), stage.words.split(" or ")
     posts: dict[str, Post] = {}
     listed_ids: dict[str, None] = {}
     details = []
@@ -318,23 +318,23 @@ def _parse_products(records: list[Any], url: str, step: ListingStage) -> Page:
                 details.append(_variations_url(url, post.site_id))
     return Page(
         tuple(posts.values()),
-        _cursor_after_products(step, len(records), url),
+        _cursor_after_products(stage, len(records), url),
         skipped={reason: count for reason, count in skipped.items() if count},
         listed_ids=tuple(listed_ids),
         detail_urls=tuple(details),
     )
 
 
-def _cursor_after_products(step: ListingStage, count: int, url: str) -> str | None:
+def _cursor_after_products(stage: ListingStage, count: int, url: str) -> str | None:
     """Return the cursor after a page of products: more, those of the categories, or of a word."""
     parameters = _parameters(url)
     if count >= PER_PAGE:
-        return step.cursor(**parameters | {"page": str(_page(url) + 1)})
-    if "tag" in parameters and step.categories:
-        return step.cursor(category=",".join(step.categories))
-    if "search" in parameters and step.left:
-        word, *left = step.left
-        return replace(step, left=tuple(left)).cursor(search=word, orderby="date")
+        return stage.cursor(**parameters | {"page": str(_page(url) + 1)})
+    if "tag" in parameters and stage.categories:
+        return stage.cursor(category=",".join(stage.categories))
+    if "search" in parameters and stage.left:
+        word, *left = stage.left
+        return replace(stage, left=tuple(left)).cursor(search=word, orderby="date")
     return None
 
 

@@ -193,18 +193,18 @@ def test_the_box_lies_where_the_person_is_seen(tmp_path: Path) -> None:
     assert (boxes == UNANNOTATED).all()
 
 
-def test_a_moved_person_keeps_mask_and_points(tmp_path: Path) -> None:
+def test_a_pasted_person_keeps_mask_and_points(tmp_path: Path) -> None:
     one = masked(tmp_path, 1)
     points = np.array([(24, 32, 2), (0, 0, 0)], np.float64)
     scene = Scene(Image.open(one.photo), points, one.box, one.mask_image())
     for seed in range(4):
-        moved = paste_person(scene, Image.new("RGB", (30, 50), "red"), np.random.default_rng(seed))
-        pixels, mask = np.asarray(moved.photo), np.asarray(moved.mask)
-        assert moved.mask and moved.photo.size == scene.photo.size == moved.mask.size
-        x, y = moved.points[0, :2].round().astype(int)
+        pasted = paste_person(scene, Image.new("RGB", (30, 50), "red"), np.random.default_rng(seed))
+        pixels, mask = np.asarray(pasted.photo), np.asarray(pasted.mask)
+        assert pasted.mask and pasted.photo.size == scene.photo.size == pasted.mask.size
+        x, y = pasted.points[0, :2].round().astype(int)
         assert mask[y, x] > 200 and (pixels[y, x] > 200).all()
         assert (pixels[mask == 0].mean(axis=0) > (200, -1, -1)).all()
-        left, top, width, height = moved.box
+        left, top, width, height = pasted.box
         assert left - 1 <= x <= left + width and top - 1 <= y <= top + height
 
 

@@ -44,15 +44,15 @@ def test_copies_of_learned_photos_are_known(tmp_path: Path) -> None:
     pixels = [letterbox(one, 299) for one in photos]
     # The features of all photos are near those of all learned ones.
     features = np.full((4, 3), 0.6, np.float32)
-    found = reference(tmp_path).find_training_copy(features, pixels)
+    found = reference(tmp_path).find_originals(features, pixels)
     assert [one and one.sha256 for one in found] == ["sha of 0", "sha of 1", "sha of 2", None]
 
 
 def test_photos_with_other_features_are_not_compared(tmp_path: Path) -> None:
     features = np.array([[0, 0, 1]], np.float32)
     learned = reference(tmp_path)
-    assert learned.find_training_copy(features, [letterbox(photo(0), 299)]) == [None]
-    assert learned.find_training_copy(features, [letterbox(photo(2), 299)])[0] is not None
+    assert learned.find_originals(features, [letterbox(photo(0), 299)]) == [None]
+    assert learned.find_originals(features, [letterbox(photo(2), 299)])[0] is not None
     gone = reference(tmp_path / "gone")
     (tmp_path / "gone" / "validation" / "polo" / "2.png").unlink()
-    assert gone.find_training_copy(features, [letterbox(photo(2), 299)]) == [None]
+    assert gone.find_originals(features, [letterbox(photo(2), 299)]) == [None]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dataset.errors import Failure
+from dataset.utils.keras_backend import load_state, save_state
 from model.data.features import HeadTrainingSet
 from model.training.config import FitConfig, TrainOptions
 from model.training.fit import FitProgress, ValidationSet, fit, predict_in_batches
@@ -158,6 +159,16 @@ def test_a_state_of_another_config_is_rejected(tmp_path: Path) -> None:
         run(tmp_path / "run", kill_after=2)
     with pytest.raises(Failure, match="another training"):
         run(tmp_path / "run", replace(CONFIG, learning_rate=0.5))
+
+
+def test_a_state_of_an_earlier_version_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path / "run", kill_after=2)
+    path = tmp_path / "run" / "state.npz"
+    state, values = load_state(path, "")
+    save_state(path, {"best": state.pop("best_epoch"), **state}, values)
+    with pytest.raises(Failure, match="another training"):
+        run(tmp_path / "run")
 
 
 def test_a_truncated_state_is_rejected(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_posts_of_another_tag_are_found_only_within_the_limit(sessions: Sessions
         worker = workers.register(session)
         planner = SearchPlanner(Lamoda(), worker, now(), tags, CrawlLimits(max_images=2))
         search = Search(SearchStats(SITE, "dress", "dress"))
-        assert planner.next_step(session, search) == (SearchAction.PAGE, None)
+        assert planner.next_action(session, search) == (SearchAction.PAGE, None)
         posts = tuple(Post(name, "https://x.test", (Photo(url(name)),)) for name in "123d")
         page = Page(posts, "page=2")
         saved = planner.save_page(session, search, None, page, TakedownList())
@@ -188,7 +188,7 @@ def test_posts_of_another_tag_are_found_only_within_the_limit(sessions: Sessions
         # The page is requested again by a run with a higher limit.
         row = frontier.get_or_create_search(session, SITE, "dress")
         assert (row.state, row.cursor) == ("open", None)
-        assert planner.next_step(session, search) == (SearchAction.LIMIT, None)
+        assert planner.next_action(session, search) == (SearchAction.LIMIT, None)
     assert count_stored(sessions, "dress") == 2
 
 
@@ -209,12 +209,12 @@ def test_claims_of_a_worker_that_was_removed_as_dead_are_released_when_it_dies(
     ]
     with sessions.begin() as session:
         if has_pages:
-            assert planners[0].next_step(session, search) == (SearchAction.PAGE, None)
+            assert planners[0].next_action(session, search) == (SearchAction.PAGE, None)
         else:
             assert [image.url for image in planners[0].claim(session, search)] == [url("a")]
     with sessions.begin() as session:
-        assert planners[1].next_step(session, search) == (SearchAction.WAIT, None)
+        assert planners[1].next_action(session, search) == (SearchAction.WAIT, None)
         session.execute(sa.update(Worker).where(Worker.id == slept).values(heartbeat=workers.NEVER))
     with sessions.begin() as session:
-        step, _ = planners[1].next_step(session, search)
-        assert step is (SearchAction.PAGE if has_pages else SearchAction.IMAGES)
+        action, _ = planners[1].next_action(session, search)
+        assert action is (SearchAction.PAGE if has_pages else SearchAction.IMAGES)
