@@ -17,7 +17,7 @@ from dataset.pose.heatmaps import Box, PersonMask
 from dataset.pose.models import JointSet
 
 # Version of the policy: changes whenever equal key points and masks give another crop.
-CROP_POLICY = 5
+CROP_POLICY = 6
 # With fewer joints there is no person.
 MIN_JOINTS = 5
 # How far the body extends beyond a joint, relative to the longer side of the joints' bounding box:
@@ -32,12 +32,13 @@ BODY_MARGINS = {
 }
 # Probability above which the mask's pixels are in its box.
 MASK_LEVEL = 0.1
-# With a smaller IoU of the boxes of joints and mask, the joints are uncertain: the mask decides.
+# With a smaller IoU of the boxes of joints and mask, only one of them counts: the one that is nearer
+# to the box head's; without a box head the mask's, as the joints are uncertain.
 MIN_AGREEMENT = 0.7
 # Weight of the joints' box in the mean of both.
-JOINTS_WEIGHT = 0.7
+JOINTS_WEIGHT = 0.85
 # Weight of the box head's box in the mean of it and the box of joints and mask.
-HEAD_WEIGHT = 0.4
+HEAD_WEIGHT = 0.5
 # Smallest side of a crop, in pixels and relative to the image's shorter side.
 MIN_SIDE_PIXELS, SMALLEST_PART = 48, 0.15
 # A person on a smaller fraction of the image is in the background.
@@ -103,9 +104,10 @@ def choose_crop(
 
     Returns:
         The crop: the box of the joints with margins; with a mask, the mean of that box and the
-        mask's, or the mask's alone where the two disagree; with a box head the mean of that and the
-        head's box. With fewer than `MIN_JOINTS` joints, a mean score below `min_score`, or a person
-        on less than `MIN_SUBJECT_AREA` of the image, it is the whole image.
+        mask's, or where the two disagree the mask's alone; with a box head, the one of the two that
+        is nearer to the head's box, and the mean of that and the head's box. With fewer than
+        `MIN_JOINTS` joints, a mean score below `min_score`, or a person on less than
+        `MIN_SUBJECT_AREA` of the image, it is the whole image.
     """
     seen = points[:, 2] >= gate
     whole = full_box(size)
@@ -132,12 +134,14 @@ def _person_box(
     box = mask.box(MASK_LEVEL) if mask else None
     if box is None:
         return joints
-    corners = np.array(box).reshape(2, 2)
+    head = mask.bounds if mask else None
     if iou(joints, box) >= MIN_AGREEMENT:
-        corners = JOINTS_WEIGHT * np.array(joints).reshape(2, 2) + (1 - JOINTS_WEIGHT) * corners
-    if mask and mask.bounds:
-        corners = (1 - HEAD_WEIGHT) * corners + HEAD_WEIGHT * np.reshape(mask.bounds, (2, 2))
-    return fit_box(corners, size)
+        sides = JOINTS_WEIGHT * np.array(joints) + (1 - JOINTS_WEIGHT) * np.array(box)
+    else:
+        sides = np.array(joints if head and iou(joints, head) > iou(box, head) else box)
+    if head:
+        sides = (1 - HEAD_WEIGHT) * sides + HEAD_WEIGHT * np.array(head)
+    return fit_box(sides.reshape(2, 2), size)
 
 
 def _area(box: Box) -> float:

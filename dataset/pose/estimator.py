@@ -20,6 +20,7 @@ from dataset.pose.heatmaps import (
     decode_box,
     decode_points,
     mask_region,
+    mean_estimate,
     person_view,
     render_view,
     to_image,
@@ -35,7 +36,7 @@ FIRST_PASS_GATE = 0.5
 # The box of key points alone has margins already, larger ones for uncertain joints. That of a mask
 # gets the margins of the training, within which the second pass finds limbs that the first missed.
 # That of a box head has no margins.
-SECOND_PASS_SCALE, MASKED_SECOND_PASS_SCALE, BOX_SECOND_PASS_SCALE = 1.0, BOX_SCALE, 1.3
+SECOND_PASS_SCALE, MASKED_SECOND_PASS_SCALE, BOX_PASS_SCALE = 1.0, BOX_SCALE, 1.3
 # The second pass must show the person this much larger.
 MIN_MAGNIFICATION = 1.1
 # With a smaller IoU the two passes found different people, or none.
@@ -70,11 +71,14 @@ class PoseEstimator:
         # Estimates must not depend on the size of the batch.
         return inference_function(self.network)
 
-    def predict(self, views: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    def predict(
+        self, views: np.ndarray, flip: bool
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """Return the heat maps, masks and boxes of views.
 
         Args:
             views: Views, uint8 array of shape (batch, height, width, 3).
+            flip: Whether to average with the mirrored views.
 
         Returns:
             Heat maps, float32 array of shape (batch, map height, map width, joints); masks, uint8
@@ -84,7 +88,7 @@ class PoseEstimator:
         """
         photos = normalize(views)
         maps, masks, boxes = self._outputs(photos)
-        if self.flip:
+        if flip:
             mirrored, mirrored_masks, mirrored_boxes = self._outputs(photos[:, :, ::-1])
             mirrored = mirrored[:, :, ::-1][..., self.joints.mirrored]
             # As published: mirrored maps are shifted by one pixel.
@@ -108,15 +112,21 @@ class PoseEstimator:
         return maps, masks, boxes
 
     def estimate(
-        self, photos: Sequence[Image.Image], views: Sequence[np.ndarray]
+        self, photos: Sequence[Image.Image], views: Sequence[np.ndarray], flip: bool | None = None
     ) -> list[Estimate]:
-        """Return what is found in an upright view of each image."""
+        """Return what is found in an upright view of each image.
+
+        Args:
+            photos: Images.
+            views: A view of each.
+            flip: Whether to average with the mirrored view; None: as the estimator does.
+        """
         if not photos:
             return []
         pixels = np.stack(
             [render_view(p, v, self.size) for p, v in zip(photos, views, strict=True)]
         )
-        maps, masks, boxes = self.predict(pixels)
+        maps, masks, boxes = self.predict(pixels, self.flip if flip is None else flip)
         estimates = []
         for index, (points, view) in enumerate(
             zip(decode_points(maps, self.dark), views, strict=True)
@@ -133,8 +143,10 @@ class PoseEstimator:
         """Return what is found of the person in each image.
 
         The network processes the whole image first. If a person fills only a part of it, that part
-        is processed again at a larger scale. With a box head the second result counts; without one,
-        only if it shows a person in about the same place.
+        is processed again at a larger scale. With a box head, the part around the box that this
+        second pass finds is processed a third time (without the mirrored view, which adds nothing
+        here), and the result is the mean of both. Without one, the second result counts only if it
+        shows a person in about the same place.
         """
         whole = [person_view((0, 0, *photo.size), self.size, widen=1.0) for photo in photos]
         estimates = self.estimate(photos, whole)
@@ -151,21 +163,33 @@ class PoseEstimator:
             i for i, view in closer.items() if _magnification(whole[i], view) >= MIN_MAGNIFICATION
         ]
         second = self.estimate([photos[i] for i in again], [closer[i] for i in again])
-        for i, estimate in zip(again, second, strict=True):
+        refined = dict(zip(again, second, strict=True))
+        boxes = {i: one.mask.bounds for i, one in refined.items() if one.mask and one.mask.bounds}
+        third = self.estimate(
+            [photos[i] for i in boxes],
+            [self._view_around(box, photos[i]) for i, box in boxes.items()],
+            flip=False,
+        )
+        for i, estimate in refined.items():
             crop = self._crop(estimate, photos[i], 1.0)
-            if (estimate.mask and estimate.mask.bounds) or (
-                crop.outcome == PERSON and iou(crop.box, first[i].box) >= MIN_OVERLAP
-            ):
+            is_same = crop.outcome == PERSON and iou(crop.box, first[i].box) >= MIN_OVERLAP
+            if is_same and i not in boxes:
                 estimates[i] = estimate
+        for i, estimate in zip(boxes, third, strict=True):
+            estimates[i] = mean_estimate(refined[i], estimate)
         return estimates
 
     def _closer_view(self, crop: Crop, photo: Image.Image) -> np.ndarray:
         """Return the view of the second pass."""
         if crop.mask and crop.mask.bounds:
-            box = fit_box(np.reshape(crop.mask.bounds, (2, 2)), photo.size)
-            return person_view(_to_size(box), self.size, BOX_SECOND_PASS_SCALE)
+            return self._view_around(crop.mask.bounds, photo)
         widen = MASKED_SECOND_PASS_SCALE if crop.mask else SECOND_PASS_SCALE
         return person_view(_to_size(crop.box), self.size, widen)
+
+    def _view_around(self, bounds: Box, photo: Image.Image) -> np.ndarray:
+        """Return the view of a pass around a box of the box head."""
+        box = fit_box(np.reshape(bounds, (2, 2)), photo.size)
+        return person_view(_to_size(box), self.size, BOX_PASS_SCALE)
 
     def _crop(self, estimate: Estimate, photo: Image.Image, gate_factor: float) -> Crop:
         gate = self.gate * gate_factor

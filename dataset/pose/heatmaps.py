@@ -11,7 +11,7 @@ the region where the joint may be; or (joints, 3) without that region.
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -266,6 +266,20 @@ class Estimate:
         # Coordinates are those of pixel centers.
         transform_points(points, lambda coordinates: (coordinates + 0.5) * factors - 0.5)
         return Estimate(points, self.mask and self.mask.scaled(factors))
+
+
+def mean_estimate(first: Estimate, second: Estimate) -> Estimate:
+    """Return the mean of two estimates of a person by a network with a box head.
+
+    Args:
+        first: An estimate, whose mask is kept.
+        second: Another one.
+    """
+    points, mask = (first.points + second.points) / 2, first.mask
+    if mask and mask.bounds and second.mask and second.mask.bounds:
+        corners = np.mean([mask.bounds, second.mask.bounds], axis=0)
+        mask = replace(mask, bounds=as_box(corners.reshape(2, 2)))
+    return Estimate(points, mask)
 
 
 def mask_region(view: np.ndarray, size: tuple[int, int]) -> Box:

@@ -229,8 +229,12 @@ def cache_folder() -> Path:
     return Path(root) / "fashion-tagger"
 
 
+# Version of how a network with a box head is applied to images.
+BOX_PASSES_VERSION = 2
+
+
 def cache_key(model: PoseModel) -> str:
-    """Return a key that changes whenever the model's key points would change."""
+    """Return a key that changes whenever the model's estimates would change."""
     from dataset.utils.downloads import file_digest
 
     if model.weights is None:
@@ -238,4 +242,5 @@ def cache_key(model: PoseModel) -> str:
         digest = model.published.digest
     else:
         digest = file_digest(model.weights, f"sha256:{'0' * 16}")
-    return f"{model.name}:{digest.partition(':')[2]}{'+flip' if model.flip else ''}"
+    passes = f"+passes{BOX_PASSES_VERSION}" if model.has_box else ""
+    return f"{model.name}:{digest.partition(':')[2]}{'+flip' if model.flip else ''}{passes}"

@@ -133,7 +133,7 @@ def test_the_crop_is_the_mean_of_both_boxes_or_the_mask_s_where_they_disagree() 
     mask = mask_of((30, 40, 270, 590))
     assert iou(tuple(joints), (30, 40, 270, 590)) > 0.8
     crop = choose_crop(points, NAMES, SIZE, 0.3, mask=mask)
-    assert crop.box == pytest.approx(0.7 * joints + 0.3 * np.array((30, 40, 270, 590)), abs=2)
+    assert crop.box == pytest.approx(0.85 * joints + 0.15 * np.array((30, 40, 270, 590)), abs=2)
     assert crop.mask is mask
     mask = mask_of((100, 50, 200, 480))
     crop = choose_crop(points, NAMES, SIZE, 0.3, mask=mask)
@@ -152,12 +152,23 @@ def test_the_crop_is_the_mean_with_the_box_head_s_box() -> None:
     without = np.array(choose_crop(points, NAMES, SIZE, 0.3, mask=mask).box)
     bounds = (100.0, 90.0, 320.0, 560.0)
     crop = choose_crop(points, NAMES, SIZE, 0.3, mask=replace(mask, bounds=bounds))
-    wanted = 0.6 * without + 0.4 * np.array(bounds)
+    wanted = (without + np.array(bounds)) / 2
     assert crop.box == pytest.approx(np.minimum(wanted, (*SIZE, *SIZE)), abs=0.1)
     # Nobody is found by the box head alone.
     points[:, 2] = 0.1
     crop = choose_crop(points, NAMES, SIZE, 0.3, mask=replace(mask, bounds=bounds))
     assert crop.outcome == WHOLE
+
+
+def test_the_box_head_decides_where_joints_and_mask_disagree() -> None:
+    points, mask = standing(0.5), mask_of((100, 50, 200, 480))
+    joints = np.array(choose_crop(points, NAMES, SIZE, 0.3).box)
+    found = np.array(choose_crop(points, NAMES, SIZE, 0.3, mask=mask).box)
+    for box in (joints, found):
+        left, top, right, bottom = map(float, box)
+        bounds = left + 4, top, right, bottom
+        crop = choose_crop(points, NAMES, SIZE, 0.3, mask=replace(mask, bounds=bounds))
+        assert crop.box == pytest.approx((left + 2, top, right, bottom), abs=0.1)
 
 
 def test_a_mask_is_saved_and_scaled() -> None:
