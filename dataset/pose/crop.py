@@ -32,8 +32,8 @@ BODY_MARGINS = {
 }
 # Probability above which the mask's pixels are in its box.
 MASK_LEVEL = 0.1
-# With a smaller IoU of the boxes of joints and mask, only one of them counts: the one that is nearer
-# to the box head's; without a box head the mask's, as the joints are uncertain.
+# With a smaller IoU of the boxes of joints and mask, only one of them counts: the one that is
+# nearer to the box head's; without a box head the mask's, as the joints are uncertain.
 MIN_AGREEMENT = 0.7
 # Weight of the joints' box in the mean of both.
 JOINTS_WEIGHT = 0.85
