@@ -44,7 +44,7 @@ from dataset.vocabulary import Vocabulary
 Key = tuple[Any, ...]
 # Crops from key points with a lower mean score are uncertain: the lowest tenth of the scores of
 # hrnet-small on photos of athletes (LSP).
-MIN_CROP_SCORE = 0.33
+MIN_CROP_SCORE = 0.32
 
 
 @dataclass(frozen=True)
