@@ -112,21 +112,21 @@ class PoseEstimator:
         return maps, masks, boxes
 
     def estimate(
-        self, photos: Sequence[Image.Image], views: Sequence[np.ndarray], flip: bool | None = None
+        self, photos: Sequence[Image.Image], views: Sequence[np.ndarray], flip: bool = True
     ) -> list[Estimate]:
         """Return what is found in an upright view of each image.
 
         Args:
             photos: Images.
             views: A view of each.
-            flip: Whether to average with the mirrored view; None: as the estimator does.
+            flip: Whether the mirrored view may be used; it is if the estimator's `flip` is true.
         """
         if not photos:
             return []
         pixels = np.stack(
             [render_view(p, v, self.size) for p, v in zip(photos, views, strict=True)]
         )
-        maps, masks, boxes = self.predict(pixels, self.flip if flip is None else flip)
+        maps, masks, boxes = self.predict(pixels, self.flip and flip)
         estimates = []
         for index, (points, view) in enumerate(
             zip(decode_points(maps, self.dark), views, strict=True)
@@ -162,21 +162,19 @@ class PoseEstimator:
         again = [
             i for i, view in closer.items() if _magnification(whole[i], view) >= MIN_MAGNIFICATION
         ]
-        second = self.estimate([photos[i] for i in again], [closer[i] for i in again])
-        refined = dict(zip(again, second, strict=True))
-        boxes = {i: one.mask.bounds for i, one in refined.items() if one.mask and one.mask.bounds}
-        third = self.estimate(
-            [photos[i] for i in boxes],
-            [self._view_around(box, photos[i]) for i, box in boxes.items()],
-            flip=False,
-        )
-        for i, estimate in refined.items():
+        closer_photos, closer_views = [photos[i] for i in again], [closer[i] for i in again]
+        second = dict(zip(again, self.estimate(closer_photos, closer_views), strict=True))
+        boxes = {i: one.mask.bounds for i, one in second.items() if one.mask and one.mask.bounds}
+        if boxes:
+            views = [self._view_around(box, photos[i]) for i, box in boxes.items()]
+            third = self.estimate([photos[i] for i in boxes], views, flip=False)
+            for i, estimate in zip(boxes, third, strict=True):
+                estimates[i] = mean_estimate(second[i], estimate)
+            return estimates
+        for i, estimate in second.items():
             crop = self._crop(estimate, photos[i], 1.0)
-            is_same = crop.outcome == PERSON and iou(crop.box, first[i].box) >= MIN_OVERLAP
-            if is_same and i not in boxes:
+            if crop.outcome == PERSON and iou(crop.box, first[i].box) >= MIN_OVERLAP:
                 estimates[i] = estimate
-        for i, estimate in zip(boxes, third, strict=True):
-            estimates[i] = mean_estimate(refined[i], estimate)
         return estimates
 
     def _closer_view(self, crop: Crop, photo: Image.Image) -> np.ndarray:

@@ -249,12 +249,12 @@ def read(body: bytes, url: str) -> Page:
         return _parse_terms(records, url, stage)
     if _parameters(url).get("type") == "variation":
         return Page(tuple(_variation(record, url) for record in records))
-    if not records and not _is_list_of_step(url):
+    if not records and not _is_list_of_stage(url):
         raise LayoutChanged("no products in the response", url)
     return _parse_products(records, url, stage)
 
 
-def _is_list_of_step(url: str) -> bool:
+def _is_list_of_stage(url: str) -> bool:
     """Return whether a list may be empty: further pages, and products of a term or a name."""
     return bool({"tag", "category", "orderby"} & set(_parameters(url)))
 
