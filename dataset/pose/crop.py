@@ -9,6 +9,7 @@ Boxes are left, top, right and bottom in pixels. Key points are arrays of shape 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -17,18 +18,18 @@ from dataset.pose.heatmaps import Box, PersonMask
 from dataset.pose.models import JointSet
 
 # Version of the policy: changes whenever equal key points and masks give another crop.
-CROP_POLICY = 6
+CROP_POLICY = 7
 # With fewer joints there is no person.
 MIN_JOINTS = 5
 # How far the body extends beyond a joint, relative to the longer side of the joints' bounding box:
 # the skull beyond eyes and ears, the foot beyond the ankle. The first part of a name that matches.
 BODY_MARGINS = {
-    "head_top": 0.13,
-    "nose": 0.20,
-    "eye": 0.20,
-    "ear": 0.20,
-    "ankle": 0.16,
-    "": 0.14,
+    "head_top": 0.125,
+    "nose": 0.19,
+    "eye": 0.19,
+    "ear": 0.19,
+    "ankle": 0.15,
+    "": 0.135,
 }
 # Probability above which the mask's pixels are in its box.
 MASK_LEVEL = 0.1
@@ -38,11 +39,11 @@ MIN_AGREEMENT = 0.7
 # Weight of the joints' box in the mean of both.
 JOINTS_WEIGHT = 0.85
 # Weight of the box head's box in the mean of it and the box of joints and mask.
-HEAD_WEIGHT = 0.5
+HEAD_WEIGHT = 0.6
 # Smallest side of a crop, in pixels and relative to the image's shorter side.
 MIN_SIDE_PIXELS, SMALLEST_PART = 48, 0.15
 # A person on a smaller fraction of the image is in the background.
-MIN_SUBJECT_AREA = 0.04
+MIN_SUBJECT_AREA = 0.02
 PERSON, WHOLE = "person", "whole"
 # What is done with the background of a person; with `both` it is kept, and the mask is an alpha
 # channel, so that a network can read both renderings.
@@ -142,6 +143,33 @@ def _person_box(
     if head:
         sides = (1 - HEAD_WEIGHT) * sides + HEAD_WEIGHT * np.array(head)
     return fit_box(sides.reshape(2, 2), size)
+
+
+def agreement(
+    points: np.ndarray,
+    names: Sequence[str],
+    size: tuple[int, int],
+    gate: float,
+    mask: PersonMask | None,
+) -> float:
+    """Return how well the boxes of joints, mask and box head agree.
+
+    Args:
+        points: Key points.
+        names: Names of the joints.
+        size: Width and height of the image.
+        gate: Score below which a joint does not count.
+        mask: The person's mask.
+
+    Returns:
+        The mean IoU of the boxes that were found, 0 to 1; 1 with fewer than two.
+    """
+    seen = points[:, 2] >= gate
+    boxes = [_bounding_box(points, seen, names, size)] if seen.any() else []
+    if mask:
+        boxes += [box for box in (mask.box(MASK_LEVEL), mask.bounds) if box]
+    pairs = [iou(one, other) for one, other in combinations(boxes, 2)]
+    return float(np.mean(pairs)) if pairs else 1.0
 
 
 def _area(box: Box) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.special import expit
 
-from dataset.pose.crop import PERSON, Crop, choose_crop, fit_box, iou
+from dataset.pose.crop import PERSON, Crop, agreement, choose_crop, fit_box, iou
 from dataset.pose.heatmaps import (
     BOX_SCALE,
     Box,
@@ -41,6 +41,30 @@ SECOND_PASS_SCALE, MASKED_SECOND_PASS_SCALE, BOX_PASS_SCALE = 1.0, BOX_SCALE, 1.
 MIN_MAGNIFICATION = 1.1
 # With a smaller IoU the two passes found different people, or none.
 MIN_OVERLAP = 0.4
+# Below this certainty, the person is searched from other first views: the corners of the image, of
+# which each covers this fraction of its longer side.
+MIN_CERTAINTY, CORNER_VIEW = 1.36, 0.8
+# The box with the largest sum of its IoU with all found boxes is chosen, each IoU weighted by a
+# power of the other box's certainty.
+CERTAINTY_POWER = 8
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A person that was found from one first view.
+
+    Attributes:
+        estimate: What was found.
+        box: The box of its crop.
+        certainty: The agreement of the boxes in the second pass, plus twice the mean score of the
+            joints.
+        score: Mean score of the joints that count.
+    """
+
+    estimate: Estimate
+    box: Box
+    certainty: float
+    score: float
 
 
 @dataclass(frozen=True)
@@ -144,9 +168,10 @@ class PoseEstimator:
 
         The network processes the whole image first. If a person fills only a part of it, that part
         is processed again at a larger scale. With a box head, the part around the box that this
-        second pass finds is processed a third time (without the mirrored view, which adds nothing
-        here), and the result is the mean of both. Without one, the second result counts only if it
-        shows a person in about the same place.
+        second pass finds is processed a third time, and the result is the mean of both. If it is
+        uncertain, the same is done from each corner of the image instead of the whole, and the
+        result whose box agrees best with all others is chosen. Without a box head, the second
+        result counts only if it shows a person in about the same place.
         """
         whole = [person_view((0, 0, *photo.size), self.size, widen=1.0) for photo in photos]
         estimates = self.estimate(photos, whole)
@@ -163,19 +188,58 @@ class PoseEstimator:
             i for i, view in closer.items() if _magnification(whole[i], view) >= MIN_MAGNIFICATION
         ]
         closer_photos, closer_views = [photos[i] for i in again], [closer[i] for i in again]
-        second = dict(zip(again, self.estimate(closer_photos, closer_views), strict=True))
-        boxes = {i: one.mask.bounds for i, one in second.items() if one.mask and one.mask.bounds}
-        if boxes:
-            views = [self._view_around(box, photos[i]) for i, box in boxes.items()]
-            third = self.estimate([photos[i] for i in boxes], views, flip=False)
-            for i, estimate in zip(boxes, third, strict=True):
-                estimates[i] = mean_estimate(second[i], estimate)
+        second = self.estimate(closer_photos, closer_views)
+        if any(one.mask and one.mask.bounds for one in second):
+            for i, found in zip(again, self._refine(closer_photos, second), strict=True):
+                is_uncertain = found.certainty < MIN_CERTAINTY and found.score >= self.min_score
+                chosen = self._search(photos[i], found) if is_uncertain else found
+                estimates[i] = chosen.estimate
             return estimates
-        for i, estimate in second.items():
+        for i, estimate in zip(again, second, strict=True):
             crop = self._crop(estimate, photos[i], 1.0)
             if crop.outcome == PERSON and iou(crop.box, first[i].box) >= MIN_OVERLAP:
                 estimates[i] = estimate
         return estimates
+
+    def _refine(
+        self, photos: Sequence[Image.Image], second: Sequence[Estimate]
+    ) -> list[_Candidate]:
+        """Process the part around each box of the second pass a third time."""
+        # The mirrored view adds nothing here.
+        third = self._estimate_around(photos, second, flip=False)
+        candidates = []
+        for photo, one, other in zip(photos, second, third, strict=True):
+            estimate, score = mean_estimate(one, other), self._crop(one, photo, 1.0).score
+            agreed = agreement(one.points, self.joints.names, photo.size, self.gate, one.mask)
+            certainty = agreed + 2 * float(one.points[:, 2].mean())
+            box = self._crop(estimate, photo, 1.0).box
+            candidates.append(_Candidate(estimate, box, certainty, score))
+        return candidates
+
+    def _search(self, photo: Image.Image, known: _Candidate) -> _Candidate:
+        """Search a person from the corners; return the candidate that agrees best with all."""
+        views = _corner_views(photo.size, self.size)
+        photos = [photo] * len(views)
+        first = self.estimate(photos, views, flip=False)
+        second = self._estimate_around(photos, first, flip=False)
+        candidates = [known, *self._refine(photos, second)]
+        weights = [candidate.certainty**CERTAINTY_POWER for candidate in candidates]
+        support = [
+            sum(w * iou(one.box, other.box) for w, other in zip(weights, candidates, strict=True))
+            for one in candidates
+        ]
+        return candidates[int(np.argmax(support))]
+
+    def _estimate_around(
+        self, photos: Sequence[Image.Image], estimates: Sequence[Estimate], flip: bool
+    ) -> list[Estimate]:
+        """Return what is found around each box of the box head."""
+        views = [
+            self._view_around(estimate.mask.bounds, photo)
+            for estimate, photo in zip(estimates, photos, strict=True)
+            if estimate.mask and estimate.mask.bounds
+        ]
+        return self.estimate(photos, views, flip)
 
     def _closer_view(self, crop: Crop, photo: Image.Image) -> np.ndarray:
         """Return the view of the second pass."""
@@ -192,6 +256,22 @@ class PoseEstimator:
     def _crop(self, estimate: Estimate, photo: Image.Image, gate_factor: float) -> Crop:
         gate = self.gate * gate_factor
         return choose_crop(estimate.points, self.joints.names, photo.size, gate, mask=estimate.mask)
+
+
+def _corner_views(photo_size: tuple[int, int], size: tuple[int, int]) -> list[np.ndarray]:
+    """Return the views of an image's corners.
+
+    Args:
+        photo_size: Width and height of the image.
+        size: Height and width of the views.
+    """
+    side = CORNER_VIEW * max(photo_size)
+    width, height = min(side, photo_size[0]), min(side, photo_size[1])
+    return [
+        person_view((left, top, width, height), size, widen=1.0)
+        for left in sorted({0.0, photo_size[0] - width})
+        for top in sorted({0.0, photo_size[1] - height})
+    ]
 
 
 def _to_size(box: Box) -> Box:

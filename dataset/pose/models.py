@@ -230,7 +230,7 @@ def cache_folder() -> Path:
 
 
 # Version of how a network with a box head is applied to images.
-BOX_PASSES_VERSION = 2
+BOX_PASSES_VERSION = 3
 
 
 def cache_key(model: PoseModel) -> str:

@@ -10,6 +10,7 @@ from dataset.pose.crop import (
     PERSON,
     WHOLE,
     Crop,
+    agreement,
     body_margin,
     choose_crop,
     full_box,
@@ -152,7 +153,7 @@ def test_the_crop_is_the_mean_with_the_box_head_s_box() -> None:
     without = np.array(choose_crop(points, NAMES, SIZE, 0.3, mask=mask).box)
     bounds = (100.0, 90.0, 320.0, 560.0)
     crop = choose_crop(points, NAMES, SIZE, 0.3, mask=replace(mask, bounds=bounds))
-    wanted = (without + np.array(bounds)) / 2
+    wanted = 0.4 * without + 0.6 * np.array(bounds)
     assert crop.box == pytest.approx(np.minimum(wanted, (*SIZE, *SIZE)), abs=0.1)
     # Nobody is found by the box head alone.
     points[:, 2] = 0.1
@@ -168,7 +169,21 @@ def test_the_box_head_decides_where_joints_and_mask_disagree() -> None:
         left, top, right, bottom = map(float, box)
         bounds = left + 4, top, right, bottom
         crop = choose_crop(points, NAMES, SIZE, 0.3, mask=replace(mask, bounds=bounds))
-        assert crop.box == pytest.approx((left + 2, top, right, bottom), abs=0.1)
+        assert crop.box == pytest.approx((left + 2.4, top, right, bottom), abs=0.1)
+
+
+def test_agreement_is_the_mean_iou_of_the_boxes_that_were_found() -> None:
+    points, mask = standing(0.5), mask_of((100, 50, 200, 480))
+    joints = choose_crop(points, NAMES, SIZE, 0.3).box
+    found = mask.box(0.1)
+    assert found and agreement(points, NAMES, SIZE, 0.3, None) == 1
+    assert agreement(points, NAMES, SIZE, 0.3, mask) == iou(joints, found)
+    three = agreement(points, NAMES, SIZE, 0.3, replace(mask, bounds=joints))
+    assert three == pytest.approx((1 + 2 * iou(joints, found)) / 3)
+    # Without a person in the mask or joints that count, their boxes are left out.
+    empty = replace(mask_of(), bounds=found)
+    assert agreement(points, NAMES, SIZE, 0.3, empty) == iou(joints, found)
+    assert agreement(points, NAMES, SIZE, 0.6, replace(mask, bounds=joints)) == iou(joints, found)
 
 
 def test_a_mask_is_saved_and_scaled() -> None:

@@ -85,6 +85,52 @@ def test_later_passes_show_the_box_of_the_box_head() -> None:
     assert estimate.points[0, :2] == pytest.approx(2 * [np.mean(corner)], abs=8)
 
 
+class SmallPerson(PoseEstimator):
+    """Finds the blue person if it is large in a view; otherwise something else, with low scores."""
+
+    views: ClassVar[list[int]] = []
+
+    def predict(self, views: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self.views.append(len(views))
+        maps = np.zeros((len(views), 16, 16, 14), np.float32)
+        masks = np.zeros((len(views), 32, 32), np.uint8)
+        boxes = np.zeros((len(views), 4), np.float32)
+        for index, view in enumerate(views):
+            blue = np.argwhere(view[..., 2] > 128)
+            low, high = (blue.min(axis=0), blue.max(axis=0) + 1) if len(blue) else (0, 0)
+            is_large = len(blue) > 0.012 * 64 * 64
+            if not is_large:
+                low, high = np.array([20, 30]), np.array([44, 52])
+            steps = np.linspace(low / 4, (high - 1) / 4, 14).astype(int)
+            maps[index, steps[:, 0], steps[:, 1], np.arange(14)] = 0.6 if is_large else 0.35
+            if is_large:
+                masks[index, low[0] // 2 : -(-high[0] // 2), low[1] // 2 : -(-high[1] // 2)] = 255
+            top, left, bottom, right = (*low / 64, *high / 64)
+            boxes[index] = (left, top, right, bottom) if is_large else (0.1, 0.6, 0.4, 0.9)
+        return maps, masks, boxes
+
+
+@pytest.mark.parametrize("side", [48, 120])
+def test_a_person_that_is_uncertain_is_searched_from_the_corners(side: int) -> None:
+    model: Any = None
+    SmallPerson.views.clear()
+    found = SmallPerson(model, find_model("hrnet-small").joints, (64, 64), gate=0.2, min_score=0.2)
+    photo = Image.new("RGB", (480, 480), "red")
+    person = (480 - side, 20, 480, 20 + side)
+    photo.paste("blue", person)
+    (estimate,) = found.find([photo])
+    assert estimate.mask
+    assert estimate.mask.bounds == pytest.approx(person, abs=12)
+    # A person that was found in the whole image is not searched again.
+    assert found.views == ([1, 1, 1, 4, 4, 4] if side == 48 else [1, 1, 1])
+
+
+def test_corner_views_of_a_long_image_are_not_repeated() -> None:
+    views = estimator._corner_views((300, 200), (64, 64))
+    assert [view[0, 2] for view in views] == pytest.approx([0, 60])
+    assert len(estimator._corner_views((300, 290), (64, 64))) == 4
+
+
 def test_boxes_are_averaged_with_those_of_the_mirrored_view() -> None:
     photos = keras.Input((64, 64, 3))
     maps = layers.Conv2D(14, 4, 4)(photos)
