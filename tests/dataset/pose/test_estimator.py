@@ -96,17 +96,17 @@ class SmallPerson(PoseEstimator):
         masks = np.zeros((len(views), 32, 32), np.uint8)
         boxes = np.zeros((len(views), 4), np.float32)
         for index, view in enumerate(views):
-            blue = np.argwhere(view[..., 2] > 128)
-            low, high = (blue.min(axis=0), blue.max(axis=0) + 1) if len(blue) else (0, 0)
-            is_large = len(blue) > 0.012 * 64 * 64
-            if not is_large:
-                low, high = np.array([20, 30]), np.array([44, 52])
-            steps = np.linspace(low / 4, (high - 1) / 4, 14).astype(int)
-            maps[index, steps[:, 0], steps[:, 1], np.arange(14)] = 0.6 if is_large else 0.35
+            rows, columns = np.nonzero(view[..., 2] > 128)
+            is_large = len(rows) > 0.012 * 64 * 64
             if is_large:
-                masks[index, low[0] // 2 : -(-high[0] // 2), low[1] // 2 : -(-high[1] // 2)] = 255
-            top, left, bottom, right = (*low / 64, *high / 64)
-            boxes[index] = (left, top, right, bottom) if is_large else (0.1, 0.6, 0.4, 0.9)
+                joints = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+                masks[index, joints[1] // 2 : joints[3] // 2, joints[0] // 2 : joints[2] // 2] = 255
+                boxes[index] = np.array(joints) / 64
+            else:
+                joints, boxes[index] = (30, 20, 52, 44), (0.1, 0.6, 0.4, 0.9)
+            x = np.linspace(joints[0] / 4, (joints[2] - 1) / 4, 14).astype(int)
+            y = np.linspace(joints[1] / 4, (joints[3] - 1) / 4, 14).astype(int)
+            maps[index, y, x, np.arange(14)] = 0.6 if is_large else 0.35
         return maps, masks, boxes
 
 
