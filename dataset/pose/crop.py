@@ -114,8 +114,8 @@ def choose_crop(
     whole = full_box(size)
     if seen.sum() < MIN_JOINTS:
         reason = f"{int(seen.sum())} of {MIN_JOINTS} joints seen"
-        return Crop(WHOLE, whole, _score(points, seen), reason)
-    score = _score(points, seen)
+        return Crop(WHOLE, whole, mean_score(points, seen), reason)
+    score = mean_score(points, seen)
     person = _person_box(points, seen, names, size, mask)
     if score < min_score:
         return Crop(WHOLE, whole, score, "no person: the joints' scores are too low")
@@ -176,7 +176,8 @@ def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _score(points: np.ndarray, seen: np.ndarray) -> float:
+def mean_score(points: np.ndarray, seen: np.ndarray) -> float:
+    """Return the mean score of the joints that count; 0 without any."""
     return float(points[seen, 2].mean()) if seen.any() else 0.0
 
 

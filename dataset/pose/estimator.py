@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.special import expit
 
-from dataset.pose.crop import PERSON, Crop, agreement, choose_crop, fit_box, iou
+from dataset.pose.crop import PERSON, Crop, agreement, choose_crop, fit_box, iou, mean_score
 from dataset.pose.heatmaps import (
     BOX_SCALE,
     Box,
@@ -41,9 +41,11 @@ SECOND_PASS_SCALE, MASKED_SECOND_PASS_SCALE, BOX_PASS_SCALE = 1.0, BOX_SCALE, 1.
 MIN_MAGNIFICATION = 1.1
 # With a smaller IoU the two passes found different people, or none.
 MIN_OVERLAP = 0.4
+# Certainty of the second pass from which no third pass is needed.
+CERTAIN = 1.65
 # Below this certainty, the person is searched from other first views: the corners of the image, of
 # which each covers this fraction of its longer side.
-MIN_CERTAINTY, CORNER_VIEW = 1.36, 0.8
+UNCERTAIN, CORNER_VIEW = 1.36, 0.8
 # The box with the largest sum of its IoU with all found boxes is chosen, each IoU weighted by a
 # power of the other box's certainty.
 CERTAINTY_POWER = 8
@@ -54,15 +56,13 @@ class _Candidate:
     """A person that was found from one first view.
 
     Attributes:
-        estimate: What was found.
-        box: The box of its crop.
+        estimate: The result of the second pass, or the mean of the second and the third.
         certainty: The agreement of the boxes in the second pass, plus twice the mean score of the
             joints.
-        score: Mean score of the joints that count.
+        score: Mean score of the joints that count in the second pass.
     """
 
     estimate: Estimate
-    box: Box
     certainty: float
     score: float
 
@@ -168,10 +168,11 @@ class PoseEstimator:
 
         The network processes the whole image first. If a person fills only a part of it, that part
         is processed again at a larger scale. With a box head, the part around the box that this
-        second pass finds is processed a third time, and the result is the mean of both. If it is
-        uncertain, the same is done from each corner of the image instead of the whole, and the
-        result whose box agrees best with all others is chosen. Without a box head, the second
-        result counts only if it shows a person in about the same place.
+        second pass finds is processed a third time unless the second result is certain, and the
+        result is the mean of both. If it is uncertain, the same is done from each corner of the
+        image instead of the whole, and the result whose box agrees best with all others is chosen.
+        Without a box head, the second result counts only if it shows a person in about the same
+        place.
         """
         whole = [person_view((0, 0, *photo.size), self.size, widen=1.0) for photo in photos]
         estimates = self.estimate(photos, whole)
@@ -191,7 +192,7 @@ class PoseEstimator:
         second = self.estimate(closer_photos, closer_views)
         if any(one.mask and one.mask.bounds for one in second):
             for i, found in zip(again, self._refine(closer_photos, second), strict=True):
-                is_uncertain = found.certainty < MIN_CERTAINTY and found.score >= self.min_score
+                is_uncertain = found.certainty < UNCERTAIN and found.score >= self.min_score
                 chosen = self._search(photos[i], found) if is_uncertain else found
                 estimates[i] = chosen.estimate
             return estimates
@@ -204,17 +205,22 @@ class PoseEstimator:
     def _refine(
         self, photos: Sequence[Image.Image], second: Sequence[Estimate]
     ) -> list[_Candidate]:
-        """Process the part around each box of the second pass a third time."""
+        """Process the part around each box of the second pass again, unless it is certain."""
+        certainties = [
+            agreement(one.points, self.joints.names, photo.size, self.gate, one.mask)
+            + 2 * float(one.points[:, 2].mean())
+            for photo, one in zip(photos, second, strict=True)
+        ]
+        again = [i for i, certainty in enumerate(certainties) if certainty < CERTAIN]
         # The mirrored view adds nothing here.
-        third = self._estimate_around(photos, second, flip=False)
-        candidates = []
-        for photo, one, other in zip(photos, second, third, strict=True):
-            estimate, score = mean_estimate(one, other), self._crop(one, photo, 1.0).score
-            agreed = agreement(one.points, self.joints.names, photo.size, self.gate, one.mask)
-            certainty = agreed + 2 * float(one.points[:, 2].mean())
-            box = self._crop(estimate, photo, 1.0).box
-            candidates.append(_Candidate(estimate, box, certainty, score))
-        return candidates
+        third = self._estimate_around(
+            [photos[i] for i in again], [second[i] for i in again], flip=False
+        )
+        refined = list(second)
+        for i, estimate in zip(again, third, strict=True):
+            refined[i] = mean_estimate(second[i], estimate)
+        scores = [mean_score(one.points, one.points[:, 2] >= self.gate) for one in second]
+        return list(map(_Candidate, refined, certainties, scores))
 
     def _search(self, photo: Image.Image, known: _Candidate) -> _Candidate:
         """Search a person from the corners; return the candidate that agrees best with all."""
@@ -224,9 +230,10 @@ class PoseEstimator:
         second = self._estimate_around(photos, first, flip=False)
         candidates = [known, *self._refine(photos, second)]
         weights = [candidate.certainty**CERTAINTY_POWER for candidate in candidates]
+        boxes = [self._crop(candidate.estimate, photo, 1.0).box for candidate in candidates]
         support = [
-            sum(w * iou(one.box, other.box) for w, other in zip(weights, candidates, strict=True))
-            for one in candidates
+            sum(weight * iou(box, other) for weight, other in zip(weights, boxes, strict=True))
+            for box in boxes
         ]
         return candidates[int(np.argmax(support))]
 
