@@ -59,12 +59,10 @@ class _Candidate:
         estimate: The result of the second pass, or the mean of the second and the third.
         certainty: The agreement of the boxes in the second pass, plus twice the mean score of the
             joints.
-        score: Mean score of the joints that count in the second pass.
     """
 
     estimate: Estimate
     certainty: float
-    score: float
 
 
 @dataclass(frozen=True)
@@ -191,8 +189,10 @@ class PoseEstimator:
         closer_photos, closer_views = [photos[i] for i in again], [closer[i] for i in again]
         second = self.estimate(closer_photos, closer_views)
         if any(one.mask and one.mask.bounds for one in second):
-            for i, found in zip(again, self._refine(closer_photos, second), strict=True):
-                is_uncertain = found.certainty < UNCERTAIN and found.score >= self.min_score
+            refined = self._refine(closer_photos, second)
+            for i, one, found in zip(again, second, refined, strict=True):
+                score = mean_score(one.points, one.points[:, 2] >= self.gate)
+                is_uncertain = found.certainty < UNCERTAIN and score >= self.min_score
                 chosen = self._search(photos[i], found) if is_uncertain else found
                 estimates[i] = chosen.estimate
             return estimates
@@ -212,22 +212,18 @@ class PoseEstimator:
             for photo, one in zip(photos, second, strict=True)
         ]
         again = [i for i, certainty in enumerate(certainties) if certainty < CERTAIN]
-        # The mirrored view adds nothing here.
-        third = self._estimate_around(
-            [photos[i] for i in again], [second[i] for i in again], flip=False
-        )
+        third = self._estimate_around([photos[i] for i in again], [second[i] for i in again])
         refined = list(second)
         for i, estimate in zip(again, third, strict=True):
             refined[i] = mean_estimate(second[i], estimate)
-        scores = [mean_score(one.points, one.points[:, 2] >= self.gate) for one in second]
-        return list(map(_Candidate, refined, certainties, scores))
+        return list(map(_Candidate, refined, certainties))
 
     def _search(self, photo: Image.Image, known: _Candidate) -> _Candidate:
         """Search a person from the corners; return the candidate that agrees best with all."""
         views = _corner_views(photo.size, self.size)
         photos = [photo] * len(views)
         first = self.estimate(photos, views, flip=False)
-        second = self._estimate_around(photos, first, flip=False)
+        second = self._estimate_around(photos, first)
         candidates = [known, *self._refine(photos, second)]
         weights = [candidate.certainty**CERTAINTY_POWER for candidate in candidates]
         boxes = [self._crop(candidate.estimate, photo, 1.0).box for candidate in candidates]
@@ -238,7 +234,7 @@ class PoseEstimator:
         return candidates[int(np.argmax(support))]
 
     def _estimate_around(
-        self, photos: Sequence[Image.Image], estimates: Sequence[Estimate], flip: bool
+        self, photos: Sequence[Image.Image], estimates: Sequence[Estimate]
     ) -> list[Estimate]:
         """Return what is found around each box of the box head."""
         views = [
@@ -246,7 +242,8 @@ class PoseEstimator:
             for estimate, photo in zip(estimates, photos, strict=True)
             if estimate.mask and estimate.mask.bounds
         ]
-        return self.estimate(photos, views, flip)
+        # Mirrored views add nothing here.
+        return self.estimate(photos, views, flip=False)
 
     def _closer_view(self, crop: Crop, photo: Image.Image) -> np.ndarray:
         """Return the view of the second pass."""
